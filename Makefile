@@ -1,0 +1,53 @@
+# `make help` lists what there is. Everything runs in .venv, which is made and kept up to date by itself.
+PY := .venv/bin/python
+# What needs a program, a picture of minutes or a machine of its own: `make test-all` runs these too.
+FAST := not (nginx or browser or chaos or image or slow)
+ARGS :=
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help run test test-all check docs bench lock setup clean
+.DEFAULT_GOAL := help
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## start everything on this machine; PORT=8000, Ctrl-C ends it
+	@scripts/setup.sh requirements.txt
+	@exec $(PY) -m launcher --parent-pid $$PPID
+
+test: ## the fast tests; ARGS="-k name" picks some
+	@scripts/setup.sh requirements-dev.txt
+	@$(PY) -m pytest -m "$(FAST)" $(ARGS)
+
+test-all: ## every test: nginx, browser, chaos and image too
+	@scripts/setup.sh requirements-dev.txt
+	@$(PY) -m pytest $(ARGS)
+
+check: ## format, lint, types, imports, and docs that are up to date
+	@scripts/setup.sh requirements-dev.txt
+	$(PY) -m ruff format --check --quiet .
+	$(PY) -m ruff check --quiet .
+	$(PY) -m mypy service config launcher offline_model wsgi.py
+	lint-imports --no-logo
+	$(PY) -m config | diff docs/settings.md -
+	$(PY) -m config --env | diff .env.example -
+
+docs: ## write what is generated
+	@scripts/setup.sh requirements.txt
+	$(PY) -m config > docs/settings.md
+	$(PY) -m config --env > .env.example
+
+bench: ## measure, beside every peer
+	@scripts/setup.sh requirements-dev.txt
+	@$(PY) -m benchmarks $(ARGS)
+
+lock: ## compile requirements*.in, with the newest versions (needs uv)
+	uv pip compile -q --universal --upgrade --python-version 3.11 requirements.in -o requirements.txt
+	uv pip compile -q --universal --upgrade --python-version 3.11 requirements-dev.in -o requirements-dev.txt
+
+setup: ## make .venv with all that development needs
+	@scripts/setup.sh requirements-dev.txt
+
+clean: ## remove what can be made again; var/ with its data stays
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
