@@ -1,0 +1,238 @@
+"""The one error tree: every failure that may leave the service has a class, a stable code and a status.
+
+A message given to an error is public: it is shown to the caller as it stands, so it never carries a
+secret, a stack trace or the words of an upstream or a database.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar, TypedDict
+
+
+class FieldFault(TypedDict):
+    """One fault in a body: a JSON pointer (RFC 6901) to the field, and what is wrong with it."""
+
+    pointer: str
+    detail: str
+
+
+class SlipwayError(Exception):
+    """Root of the tree. `detail` is for the caller; `retry_after` is in seconds."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "Something went wrong on our side"
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        retry_after: float | None = None,
+        errors: Sequence[FieldFault] = (),
+        extra: dict[str, object] | None = None,
+    ) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title
+        self.retry_after = None if retry_after is None else max(1, math.ceil(retry_after))
+        self.errors = tuple(errors)
+        self.extra = extra or {}
+
+    def as_problem(self) -> dict[str, object]:
+        """The parts of an RFC 9457 problem that do not depend on the request."""
+        problem: dict[str, object] = {
+            "type": f"/docs/errors#{self.code}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+        }
+        if self.errors:
+            problem["errors"] = list(self.errors)
+        problem.update(self.extra)
+        return problem
+
+
+# --- what the caller sent ---------------------------------------------------------------------
+
+
+class BadRequest(SlipwayError):
+    status, code, title = 400, "bad_request", "The request cannot be understood"
+
+
+class InvalidJson(BadRequest):
+    code, title = "invalid_json", "The body is not valid JSON"
+
+
+class Unauthenticated(SlipwayError):
+    status, code, title = 401, "unauthenticated", "Sign in first"
+
+
+class InvalidCredentials(Unauthenticated):
+    code, title = "invalid_credentials", "Unknown user or wrong password"
+
+
+class InvalidToken(Unauthenticated):
+    code, title = "invalid_token", "The token is not valid"
+
+
+class BudgetExceeded(SlipwayError):
+    status, code, title = 402, "budget_exceeded", "A spending cap is reached"
+
+
+class Forbidden(SlipwayError):
+    status, code, title = 403, "forbidden", "This needs another role or scope"
+
+
+class NotFound(SlipwayError):
+    status, code, title = 404, "not_found", "There is nothing here"
+
+
+class MethodNotAllowed(SlipwayError):
+    status, code, title = 405, "method_not_allowed", "This path does not take that method"
+
+
+class NotAcceptable(SlipwayError):
+    status, code, title = 406, "not_acceptable", "None of the accepted media types can be answered"
+
+
+class RequestTimeout(SlipwayError):
+    status, code, title = 408, "request_timeout", "The request did not arrive in time"
+
+
+class Conflict(SlipwayError):
+    status, code, title = 409, "conflict", "That does not fit the present state"
+
+
+class SessionBusy(Conflict):
+    code, title = "session_busy", "Another turn of this session is running"
+
+
+class AlreadyDecided(Conflict):
+    code, title = "already_decided", "This approval is decided already"
+
+
+class RunFinished(Conflict):
+    code, title = "run_finished", "This run has ended already"
+
+
+class TooLarge(SlipwayError):
+    status, code, title = 413, "too_large", "The body is too large"
+
+
+class UnsupportedMediaType(SlipwayError):
+    status, code, title = 415, "unsupported_media_type", "Send application/json"
+
+
+class Invalid(SlipwayError):
+    status, code, title = 422, "invalid", "A field does not fit"
+
+
+class IdempotencyMismatch(Invalid):
+    code, title = "idempotency_mismatch", "This Idempotency-Key was used with another body"
+
+
+class RateLimited(SlipwayError):
+    status, code, title = 429, "rate_limited", "Too many requests"
+
+
+# --- what the model did -----------------------------------------------------------------------
+
+
+class ModelError(SlipwayError):
+    """The model did not give an answer we can use. 502 unless a subclass knows better."""
+
+    status, code, title = 502, "model_error", "The model gave no usable answer"
+
+
+class ModelUnavailable(ModelError):
+    status, code, title = 503, "model_unavailable", "The model cannot be reached"
+
+
+class ModelRateLimited(ModelUnavailable):
+    code, title = "model_rate_limited", "The model is rate limited"
+
+
+class ModelKeyRefused(ModelUnavailable):
+    """The provider refuses this service's own key: only its operator can help, so nobody tries again."""
+
+    code, title = "model_key_refused", "The model refuses this service's key"
+
+
+class ModelTimeout(ModelError):
+    status, code, title = 504, "model_timeout", "The model did not answer in time"
+
+
+class ModelInterrupted(ModelError):
+    code, title = "model_interrupted", "The model's answer broke off"
+
+
+class ModelRejected(ModelError):
+    """The model refused the request itself (its 400 to 422): trying again does not help."""
+
+    code, title = "model_rejected", "The model refused the request"
+
+
+class ModelRefused(ModelRejected):
+    code, title = "model_refused", "The model declined to answer"
+
+
+class PriceUnknown(SlipwayError):
+    status, code, title = 503, "price_unknown", "The price of this model is not known"
+
+
+# --- what a run ran into ----------------------------------------------------------------------
+
+
+class RunTimeout(SlipwayError):
+    status, code, title = 504, "run_timeout", "The run took longer than it may"
+
+
+class RunLimit(SlipwayError):
+    status, code, title = 500, "run_limit", "The run used all the steps it may take"
+
+
+class RunCancelled(SlipwayError):
+    status, code, title = 409, "run_cancelled", "The run was cancelled"
+
+
+class WorkerLost(SlipwayError):
+    status, code, title = 500, "worker_lost", "The run lost its worker too often"
+
+
+class AgentFault(SlipwayError):
+    status, code, title = 500, "agent_fault", "The agent failed"
+
+
+# --- what the house ran out of ----------------------------------------------------------------
+
+
+class Unavailable(SlipwayError):
+    status, code, title = 503, "unavailable", "Not available at the moment"
+
+    def __init__(self, detail: str | None = None, *, retry_after: float | None = 1.0, **kw: object) -> None:
+        super().__init__(detail, retry_after=retry_after, **kw)  # type: ignore[arg-type]
+
+
+class Overloaded(Unavailable):
+    code, title = "overloaded", "Every slot is taken"
+
+
+class DatabaseUnavailable(Unavailable):
+    code, title = "database_unavailable", "The database cannot be reached"
+
+
+class Draining(Unavailable):
+    code, title = "draining", "This server is stopping"
+
+
+def all_errors() -> list[type[SlipwayError]]:
+    """Every class of the tree, for the error table in the docs and the test that holds it."""
+    found: list[type[SlipwayError]] = []
+    todo = [SlipwayError]
+    while todo:
+        cls = todo.pop()
+        found.append(cls)
+        todo.extend(cls.__subclasses__())
+    return sorted(found, key=lambda cls: (cls.status, cls.code))

@@ -1,0 +1,57 @@
+"""Rows of approvals: what a person was asked, and what they said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from service.store.base import InsertOnce, Row, Transaction
+from service.store.schema import approvals
+from service.types import now_ms
+
+
+def ask(tx: Transaction, questions: Sequence[dict[str, Any]]) -> None:
+    for question in questions:
+        tx.execute(InsertOnce(approvals), {**question, "status": "pending", "created_at": now_ms()})
+
+
+def of_run(tx: Transaction, run_id: str) -> dict[str, Row]:
+    """The latest question about each call of a run, by call id."""
+    query = sa.select(approvals).where(approvals.c.run_id == run_id).order_by(approvals.c.id)
+    return {row["call_id"]: row for row in tx.rows(query)}
+
+
+def get(tx: Transaction, approval_id: str) -> Row | None:
+    return tx.row(sa.select(approvals).where(approvals.c.id == approval_id))
+
+
+def recent(tx: Transaction, *, limit: int, before: str | None, status: str | None, user_id: str | None) -> list[Row]:
+    """Newest first; with `user_id`, only that user's runs'."""
+    query = sa.select(approvals).order_by(approvals.c.id.desc()).limit(limit)
+    if status is not None:
+        query = query.where(approvals.c.status == status)
+    if user_id is not None:
+        query = query.where(approvals.c.user_id == user_id)
+    if before is not None:
+        query = query.where(approvals.c.id < before)
+    return tx.rows(query)
+
+
+def pending(tx: Transaction, run_id: str) -> int:
+    """How many questions of a run are still open."""
+    query = sa.select(sa.func.count().label("n")).select_from(approvals)
+    row = tx.row(query.where(approvals.c.run_id == run_id, approvals.c.status == "pending"))
+    return int(row["n"]) if row else 0
+
+
+def decide(
+    tx: Transaction, approval_id: str, *, status: str, by: str, comment: str | None, arguments: dict[str, Any] | None
+) -> bool:
+    """False: it was decided before."""
+    values: dict[str, Any] = {"status": status, "decided_by": by, "comment": comment, "decided_at": now_ms()}
+    if arguments is not None:
+        values["arguments"] = arguments
+    statement = sa.update(approvals).where(approvals.c.id == approval_id, approvals.c.status == "pending")
+    return tx.execute(statement.values(**values)) == 1

@@ -1,0 +1,192 @@
+"""The database: one engine, two kinds of transaction, and one way of saying that it cannot be reached."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import Executable
+from sqlalchemy.sql.functions import GenericFunction
+
+from service.errors import DatabaseUnavailable
+
+T = TypeVar("T")
+Row = Mapping[str, Any]
+_DOWN = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, sa.exc.ResourceClosedError)
+
+
+class clock_ms(GenericFunction[int]):
+    """The database's own clock in milliseconds, so that leases do not depend on any worker's clock."""
+
+    type = sa.BigInteger()
+    inherit_cache = True
+
+
+@compiles(clock_ms, "sqlite")
+def _sqlite_clock(element: Any, compiler: Any, **kw: Any) -> str:
+    return "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
+
+
+@compiles(clock_ms, "postgresql")
+def _postgres_clock(element: Any, compiler: Any, **kw: Any) -> str:
+    return "CAST(extract(epoch from clock_timestamp()) * 1000 AS BIGINT)"
+
+
+class InsertOnce(sa.Insert):
+    """An insert that leaves a row of the same key alone, so that a transaction may be run twice."""
+
+    inherit_cache = True
+
+
+@compiles(InsertOnce)
+def _insert_once(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"{compiler.visit_insert(element, **kw)} ON CONFLICT DO NOTHING"
+
+
+class Transaction:
+    """An open transaction. What is given to `after_commit` runs only once the commit has succeeded."""
+
+    __slots__ = ("_connection", "_hooks")
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+        self._hooks: list[Callable[[], object]] = []
+
+    def execute(self, statement: Executable, values: Mapping[str, Any] | Sequence[Any] | None = None) -> int:
+        """Run a statement; the number of rows it touched."""
+        return self._connection.execute(statement, values).rowcount
+
+    def rows(self, statement: Executable, values: Mapping[str, Any] | None = None) -> list[Row]:
+        return list(map(dict, self._connection.execute(statement, values).mappings()))
+
+    def row(self, statement: Executable, values: Mapping[str, Any] | None = None) -> Row | None:
+        found = self._connection.execute(statement, values).mappings().first()
+        return None if found is None else dict(found)
+
+    def after_commit(self, hook: Callable[[], object]) -> None:
+        self._hooks.append(hook)
+
+    def committed(self) -> None:
+        for hook in self._hooks:
+            hook()
+
+
+class Database:
+    """One engine per process, made after fork. `pool_size` is the most threads that use it at once.
+
+    SQLite has one writer: threads of this process queue on a lock of our own, which is fair and wakes at
+    once, and only processes meet in SQLite's own busy wait.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 10, patience: float = 5.0) -> None:
+        self.sqlite = url.startswith("sqlite")
+        self.patience = patience  # seconds that a request waits for a database that is restarting
+        self._writer = threading.Lock()
+        options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 2, "pool_timeout": patience}
+        if self.sqlite:
+            options["connect_args"] = {"timeout": patience, "check_same_thread": False}
+        else:
+            options["connect_args"] = {"connect_timeout": 3, "options": "-c statement_timeout=15000"}
+        self.engine = sa.create_engine(url, json_serializer=_dumps, json_deserializer=orjson.loads, **options)
+        if self.sqlite:
+            sa.event.listen(self.engine, "connect", _prepare_sqlite)
+            sa.event.listen(self.engine, "begin", _begin_sqlite)
+
+    @contextmanager
+    def begin(self) -> Iterator[Transaction]:
+        """A transaction that writes. Commits at the end, rolls back on any exception.
+
+        Raises `DatabaseUnavailable` when the database cannot be reached or stays locked.
+        """
+        with self._one_writer(), _reachable(), self.engine.connect() as plain:
+            connection = plain.execution_options(slipway_write=True)
+            with connection.begin():
+                transaction = Transaction(connection)
+                yield transaction
+        transaction.committed()
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """A transaction that only reads: one snapshot."""
+        with _reachable(), self.engine.connect() as connection, connection.begin():
+            yield Transaction(connection)
+
+    def transact(self, work: Callable[[Transaction], T], *, patience: float | None = None) -> T:
+        """Run `work` in a write transaction, again while the database is away, for `patience` seconds at most.
+
+        A commit whose answer was lost may have happened: `work` must come out the same when it runs twice.
+        """
+        return self._persist(self.begin, work, patience)
+
+    def query(self, work: Callable[[Transaction], T], *, patience: float | None = None) -> T:
+        """Run `work` in a read transaction, again while the database is away."""
+        return self._persist(self.read, work, patience)
+
+    def _persist(self, scope: Callable[[], Any], work: Callable[[Transaction], T], patience: float | None) -> T:
+        end = time.monotonic() + (self.patience if patience is None else patience)
+        pause = 0.02
+        while True:
+            try:
+                with scope() as transaction:
+                    result = work(transaction)
+                return result
+            except DatabaseUnavailable:
+                if time.monotonic() + pause > end:
+                    raise
+            time.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 2, 0.5)
+
+    def ping(self) -> None:
+        """Raises `DatabaseUnavailable` when a trivial statement does not come back."""
+        with self.read() as transaction:
+            transaction.row(sa.text("SELECT 1"))
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    @contextmanager
+    def _one_writer(self) -> Iterator[None]:
+        if not self.sqlite:
+            yield
+            return
+        if not self._writer.acquire(timeout=self.patience):
+            raise DatabaseUnavailable("The database is busy.")
+        try:
+            yield
+        finally:
+            self._writer.release()
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    try:
+        yield
+    except _DOWN as error:
+        raise DatabaseUnavailable("The database cannot be reached at the moment.") from error
+    except sa.exc.DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        raise DatabaseUnavailable("The connection to the database was lost.") from error
+
+
+def _dumps(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves, see _begin_sqlite
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=5000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    # A transaction that will write takes the lock at once: upgrading a read lock later can only fail.
+    write = connection.get_execution_options().get("slipway_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

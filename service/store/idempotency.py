@@ -1,0 +1,57 @@
+"""Rows of idempotency keys: which run, or which answer, a caller's key stands for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from service.store.base import InsertOnce, Row, Transaction
+from service.store.schema import idempotency
+from service.types import now_ms
+
+_INSERT = InsertOnce(idempotency)
+_FIND = sa.select(idempotency).where(
+    idempotency.c.user_id == sa.bindparam("user_id"), idempotency.c.key == sa.bindparam("key")
+)
+
+
+def claim(tx: Transaction, user_id: str, key: str, fingerprint: str, run_id: str | None, expires_at: int) -> Row | None:
+    """Take the key. None: it is ours; else the row of whoever had it first."""
+    now = now_ms()
+    mine = {
+        "user_id": user_id,
+        "key": key,
+        "fingerprint": fingerprint,
+        "run_id": run_id,
+        "created_at": now,
+        "expires_at": expires_at,
+    }
+    if tx.execute(_INSERT, mine) == 1:
+        return None
+    first = find(tx, user_id, key)
+    if first is None or first["expires_at"] <= now:
+        tx.execute(sa.delete(idempotency).where(idempotency.c.user_id == user_id, idempotency.c.key == key))
+        tx.execute(_INSERT, mine)
+        return None
+    return first
+
+
+def find(tx: Transaction, user_id: str, key: str) -> Row | None:
+    return tx.row(_FIND, {"user_id": user_id, "key": key})
+
+
+def answer(tx: Transaction, user_id: str, key: str, status: int, body: Any) -> None:
+    """Keep the answer given under a key, for whoever asks again."""
+    mine = sa.update(idempotency).where(idempotency.c.user_id == user_id, idempotency.c.key == key)
+    tx.execute(mine.values(status=status, body=body))
+
+
+def drop(tx: Transaction, user_id: str, key: str) -> None:
+    """Give the key back: the request under it came to nothing."""
+    tx.execute(sa.delete(idempotency).where(idempotency.c.user_id == user_id, idempotency.c.key == key))
+
+
+def expire(tx: Transaction, limit: int) -> int:
+    old = sa.select(idempotency.c.key).where(idempotency.c.expires_at < now_ms()).limit(limit)
+    return tx.execute(sa.delete(idempotency).where(idempotency.c.key.in_(old.scalar_subquery())))

@@ -1,0 +1,293 @@
+"""Rows of runs and their steps. Every write a worker makes to its run is fenced by the run's attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from service.store.base import InsertOnce, Row, Transaction, clock_ms
+from service.store.schema import runs, steps, workers
+from service.types import Run, RunRequest, RunStatus, Usage, now_ms
+
+_INSERT = InsertOnce(runs)
+_BY_ID = sa.select(runs).where(runs.c.id == sa.bindparam("id"))
+_MINE = (
+    sa.update(runs)
+    .where(runs.c.id == sa.bindparam("run"), runs.c.attempt == sa.bindparam("fence"))
+    .where(runs.c.status == RunStatus.RUNNING)
+)
+
+
+def insert(tx: Transaction, run: Run, *, worker_id: str | None, wake_at: int | None = None) -> None:
+    """A new run: running on `worker_id` (attempt 1), or queued and to be announced again at `wake_at`."""
+    tx.execute(
+        _INSERT,
+        {
+            "id": run.id,
+            "user_id": run.user_id,
+            "key_id": run.key_id,
+            "session_id": run.request.session_id,
+            "agent": run.agent,
+            "agent_version": run.agent_version,
+            "door": run.door,
+            "request_id": run.request_id,
+            "request": _request_json(run.request),
+            "status": run.status,
+            "tier": run.tier,
+            "cache": run.cache,
+            "attempt": run.attempt,
+            "worker_id": worker_id,
+            "wake_at": wake_at,
+            "created_at": run.created_at,
+            "started_at": run.started_at,
+        },
+    )
+
+
+def get(tx: Transaction, run_id: str, *, user_id: str | None = None) -> Run | None:
+    """One run; with `user_id`, only that user's."""
+    row = tx.row(_BY_ID, {"id": run_id})
+    if row is None or (user_id is not None and row["user_id"] != user_id):
+        return None
+    return _run(row)
+
+
+def recent(
+    tx: Transaction,
+    *,
+    limit: int,
+    before: str | None,
+    user_id: str | None = None,
+    status: str | None = None,
+    agent: str | None = None,
+    session_id: str | None = None,
+) -> list[Run]:
+    """Newest first; ids sort by time, so the last id of a page is the cursor of the next."""
+    query = sa.select(runs).order_by(runs.c.id.desc()).limit(limit)
+    wanted = {"user_id": user_id, "status": status, "agent": agent, "session_id": session_id}
+    for column, value in wanted.items():
+        if value is not None:
+            query = query.where(runs.c[column] == value)
+    if before is not None:
+        query = query.where(runs.c.id < before)
+    return [_run(row) for row in tx.rows(query)]
+
+
+def progress(tx: Transaction, run: Run, attempt: int) -> bool:
+    """Note how far a run has come. False: another worker has taken it over."""
+    return _mine(tx, run.id, attempt, {"last_seq": run.last_seq, **_tokens(run.usage), "cost_nano": run.cost_nano})
+
+
+def finish(tx: Transaction, run: Run, attempt: int) -> bool:
+    """The run's last write by its worker. False: another worker has taken it over."""
+    values = {
+        "status": run.status,
+        "last_seq": run.last_seq,
+        "tier": run.tier,
+        **_tokens(run.usage),
+        "cost_nano": run.cost_nano,
+        "result": run.result,
+        "error": run.error,
+        "finished_at": run.finished_at,
+        "worker_id": None,
+    }
+    if _mine(tx, run.id, attempt, values):
+        return True
+    # A commit whose answer was lost: it is done, and this is the second try.
+    row = tx.row(_BY_ID, {"id": run.id})
+    return row is not None and (row["finished_at"], row["attempt"]) == (run.finished_at, attempt)
+
+
+def record_end(tx: Transaction, run: Run) -> None:
+    """The end of a run that was answered without being driven (from the cache)."""
+    values = {"status": run.status, "result": run.result, "finished_at": run.finished_at, "last_seq": run.last_seq}
+    tx.execute(sa.update(runs).where(runs.c.id == run.id).values(**values, worker_id=None))
+
+
+def suspend(tx: Transaction, run: Run, attempt: int) -> bool:
+    """The run waits for a person: no worker holds it. False: another worker has taken it over."""
+    values = {
+        "status": RunStatus.WAITING_APPROVAL,
+        "last_seq": run.last_seq,
+        **_tokens(run.usage),
+        "cost_nano": run.cost_nano,
+        "worker_id": None,
+    }
+    return _mine(tx, run.id, attempt, values)
+
+
+def close(tx: Transaction, run: Run, was: Sequence[RunStatus]) -> bool:
+    """End a run that no worker drives (cancelled while it waited, or lost too often)."""
+    statement = (
+        sa.update(runs)
+        .where(runs.c.id == run.id, runs.c.status.in_(was), runs.c.attempt == run.attempt)
+        .values(
+            status=run.status,
+            result=run.result,
+            error=run.error,
+            last_seq=run.last_seq,
+            finished_at=run.finished_at,
+            worker_id=None,
+        )
+    )
+    return tx.execute(statement) == 1
+
+
+def claim(tx: Transaction, run_id: str, worker_id: str) -> bool:
+    """Take a queued run, or one whose worker's lease is over. False: it is not to be had."""
+    alive = sa.select(workers.c.id).where(workers.c.id == runs.c.worker_id, workers.c.alive_until > clock_ms())
+    abandoned = sa.and_(runs.c.status == RunStatus.RUNNING, ~sa.exists(alive))
+    statement = (
+        sa.update(runs)
+        .where(runs.c.id == run_id)
+        .where(sa.or_(runs.c.status == RunStatus.QUEUED, abandoned))
+        .values(
+            status=RunStatus.RUNNING,
+            worker_id=worker_id,
+            attempt=runs.c.attempt + 1,
+            losses=runs.c.losses + sa.case((runs.c.status == RunStatus.RUNNING, 1), else_=0),
+            wake_at=None,
+            started_at=sa.func.coalesce(runs.c.started_at, now_ms()),
+        )
+    )
+    return tx.execute(statement) == 1
+
+
+def release(tx: Transaction, run_id: str, attempt: int, wake_at: int) -> bool:
+    """Give a run up so that another worker takes it at once. That is no loss."""
+    values = {"status": RunStatus.QUEUED, "worker_id": None, "wake_at": wake_at}
+    return _mine(tx, run_id, attempt, values)
+
+
+def requeue(tx: Transaction, run_id: str, was: Sequence[RunStatus], wake_at: int) -> bool:
+    """Back into the queue: a decision has come, or a person asked for another try."""
+    statement = (
+        sa.update(runs)
+        .where(runs.c.id == run_id, runs.c.status.in_(was))
+        .values(status=RunStatus.QUEUED, wake_at=wake_at, worker_id=None, finished_at=None, losses=0)
+    )
+    return tx.execute(statement) == 1
+
+
+def ask_cancel(tx: Transaction, run_id: str) -> None:
+    tx.execute(sa.update(runs).where(runs.c.id == run_id).values(cancel_requested=True))
+
+
+def cancels(tx: Transaction, worker_id: str) -> list[str]:
+    """Runs of this worker that somebody wants cancelled."""
+    query = sa.select(runs.c.id).where(
+        runs.c.finished_at.is_(None),
+        runs.c.status == RunStatus.RUNNING,
+        runs.c.worker_id == worker_id,
+        runs.c.cancel_requested,
+    )
+    return [row["id"] for row in tx.rows(query)]
+
+
+def abandoned(tx: Transaction, limit: int) -> list[Row]:
+    """Runs marked as running whose worker's lease is over."""
+    alive = sa.select(workers.c.id).where(workers.c.id == runs.c.worker_id, workers.c.alive_until > clock_ms())
+    query = (
+        sa.select(runs.c.id, runs.c.door)
+        .where(runs.c.finished_at.is_(None), runs.c.status == RunStatus.RUNNING, ~sa.exists(alive))
+        .limit(limit)
+    )
+    return tx.rows(query)
+
+
+def waiting(tx: Transaction, limit: int) -> list[Row]:
+    """Queued runs whose time to be announced (again) has come, oldest first."""
+    query = (
+        sa.select(runs.c.id, runs.c.door)
+        .where(runs.c.finished_at.is_(None), runs.c.status == RunStatus.QUEUED, runs.c.wake_at <= now_ms())
+        .order_by(runs.c.id)
+        .limit(limit)
+    )
+    return tx.rows(query)
+
+
+def announced(tx: Transaction, run_ids: Sequence[str], wake_at: int) -> None:
+    """These queued runs were announced; look at them again at `wake_at`."""
+    statement = sa.update(runs).where(runs.c.id.in_(run_ids), runs.c.status == RunStatus.QUEUED)
+    tx.execute(statement.values(wake_at=wake_at))
+
+
+_INSERT_STEP = InsertOnce(steps)
+
+
+def insert_step(tx: Transaction, step: dict[str, Any]) -> None:
+    tx.execute(_INSERT_STEP, step)
+
+
+_STEPS = sa.select(steps).where(steps.c.run_id == sa.bindparam("run_id")).order_by(steps.c.n)
+
+
+def kept_steps(tx: Transaction, run_id: str) -> list[Row]:
+    return tx.rows(_STEPS, {"run_id": run_id})
+
+
+_EVENTS = (
+    sa.select(steps.c.events)
+    .where(steps.c.run_id == sa.bindparam("run_id"), steps.c.last_seq > sa.bindparam("after"))
+    .order_by(steps.c.n)
+)
+
+
+def kept_events(tx: Transaction, run_id: str, after: int) -> list[list[Any]]:
+    """`[seq, name, data]` of every kept event after `after`, in order."""
+    return [event for row in tx.rows(_EVENTS, {"run_id": run_id, "after": after}) for event in row["events"] if event[0] > after]
+
+
+def expire(tx: Transaction, before: int, limit: int) -> int:
+    """Delete finished runs older than `before` (ms), with their steps; how many."""
+    old = sa.select(runs.c.id).where(runs.c.finished_at < before).limit(limit)
+    return tx.execute(sa.delete(runs).where(runs.c.id.in_(old.scalar_subquery())))
+
+
+def _mine(tx: Transaction, run_id: str, attempt: int, values: dict[str, Any]) -> bool:
+    return tx.execute(_MINE.values({runs.c[name]: sa.bindparam(f"v_{name}") for name in values}),
+                      {"run": run_id, "fence": attempt, **{f"v_{k}": v for k, v in values.items()}}) == 1
+
+
+def _tokens(usage: Usage) -> dict[str, int]:
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_read_tokens": usage.cache_read_input_tokens,
+        "cache_creation_tokens": usage.cache_creation_input_tokens,
+    }
+
+
+def _request_json(request: RunRequest) -> dict[str, Any]:
+    return {name: getattr(request, name) for name in RunRequest.__dataclass_fields__}
+
+
+def _run(row: Row) -> Run:
+    asked = dict(row["request"])
+    asked["messages"] = tuple(asked["messages"])
+    return Run(
+        id=row["id"],
+        user_id=row["user_id"],
+        agent=row["agent"],
+        agent_version=row["agent_version"],
+        door=row["door"],
+        request=RunRequest(**asked),
+        status=RunStatus(row["status"]),
+        key_id=row["key_id"],
+        request_id=row["request_id"],
+        tier=row["tier"],
+        attempt=row["attempt"],
+        losses=row["losses"],
+        last_seq=row["last_seq"],
+        cancel_requested=row["cancel_requested"],
+        usage=Usage(row["input_tokens"], row["output_tokens"], row["cache_read_tokens"], row["cache_creation_tokens"]),
+        cost_nano=row["cost_nano"],
+        cache=row["cache"],
+        result=row["result"],
+        error=row["error"],
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+    )

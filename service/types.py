@@ -1,0 +1,216 @@
+"""Words every room shares: ids, money, usage, run events and the run itself. No room's rules live here."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Literal, NamedTuple
+
+_CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+NANO = 1_000_000_000  # nano-dollars in a dollar
+
+Effort = Literal["low", "medium", "high", "xhigh", "max"]
+Tier = Literal["simple", "medium", "complex"]
+Block = dict[str, Any]  # one content block of the Messages API, as JSON
+Message = dict[str, Any]  # {"role": "user" | "assistant", "content": str | list[Block]}
+
+
+def new_id(prefix: str) -> str:
+    """`prefix_` and 26 characters: 48 bits of milliseconds, then 80 random bits, so ids sort by time."""
+    number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
+    letters = []
+    for _ in range(26):
+        number, rest = divmod(number, 32)
+        letters.append(_CROCKFORD[rest])
+    return f"{prefix}_{''.join(reversed(letters))}"
+
+
+def now_ms() -> int:
+    """The present moment as milliseconds since 1970 in UTC: how every table keeps a time."""
+    return time.time_ns() // 1_000_000
+
+
+def rfc3339(ms: int | None) -> str | None:
+    """`2026-11-21T06:23:00.123Z`, or None."""
+    if ms is None:
+        return None
+    whole = datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{whole}.{ms % 1000:03d}Z"
+
+
+def usd(nano: int) -> str:
+    """Nano-dollars as a decimal string of dollars with six places, rounded up: never less than was spent."""
+    micro = -(-nano // 1_000)
+    sign, micro = ("-", -micro) if micro < 0 else ("", micro)
+    return f"{sign}{micro // 1_000_000}.{micro % 1_000_000:06d}"
+
+
+class Usage(NamedTuple):
+    """Tokens of one or more model calls. `input_tokens` excludes both cache fields, as upstream counts."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_creation_1h_input_tokens: int = 0  # the part of cache_creation_input_tokens kept for an hour
+    server_tool_requests: int = 0
+
+    def plus(self, other: Usage) -> Usage:
+        return Usage(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+    def public(self, cost_nano: int) -> dict[str, Any]:
+        """The `usage` object of a run result."""
+        return {
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "cache_read_input_tokens": self.cache_read_input_tokens,
+            "cache_creation_input_tokens": self.cache_creation_input_tokens,
+            "cost_usd": usd(cost_nano),
+        }
+
+
+class RunStatus(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING_APPROVAL = "waiting_approval"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return self in (RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED)
+
+
+class Event(StrEnum):
+    """Every event a client may see. The names are part of the HTTP contract."""
+
+    RUN_STARTED = "run.started"
+    STEP_STARTED = "step.started"
+    TEXT_DELTA = "text.delta"
+    TOOL_CALLED = "tool.called"
+    TOOL_FINISHED = "tool.finished"
+    APPROVAL_REQUIRED = "approval.required"
+    APPROVAL_DECIDED = "approval.decided"
+    RUN_RESUMED = "run.resumed"
+    USAGE = "usage"
+    GAP = "gap"
+    RECONNECT = "reconnect"
+    RUN_COMPLETED = "run.completed"
+    RUN_FAILED = "run.failed"
+    RUN_CANCELLED = "run.cancelled"
+
+    @property
+    def is_last(self) -> bool:
+        return self in LAST_EVENTS
+
+
+LAST_EVENTS = frozenset({Event.RUN_COMPLETED, Event.RUN_FAILED, Event.RUN_CANCELLED})
+
+
+class RunEvent(NamedTuple):
+    """One thing that happened in a run. `seq` is 0 until the journal numbers it; then it only grows."""
+
+    name: Event
+    data: Mapping[str, Any]
+    seq: int = 0
+
+
+class Caller(NamedTuple):
+    """Who is asking: a signed-in user, perhaps by way of an API key."""
+
+    user_id: str
+    username: str
+    role: Literal["user", "operator", "admin"]
+    scopes: tuple[str, ...] = ()
+    key_id: str | None = None
+    family: str | None = None  # the token family, where a token was used
+    limit_runs: str | None = None  # the user's own rate limit, such as "60/minute"; None: the setting's
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What a door asks for, already validated. `messages` are this turn's only; a session adds its history."""
+
+    agent: str
+    messages: tuple[Message, ...]
+    session_id: str | None = None
+    context: Mapping[str, Any] | None = None
+    max_tokens: int | None = None
+    effort: Effort | None = None
+    tier: Literal["auto", "simple", "medium", "complex"] = "auto"
+    cache: Literal["default", "bypass", "refresh"] = "default"
+    on_disconnect: Literal["continue", "cancel"] = "continue"
+    metadata: Mapping[str, Any] | None = None
+    callback_url: str | None = None
+    priority: Literal["normal", "batch"] = "normal"
+
+    @property
+    def question(self) -> str:
+        """The text of the last user turn."""
+        return message_text(self.messages[-1]) if self.messages else ""
+
+
+def message_text(message: Message) -> str:
+    """The text of a message, whether its content is a string or blocks."""
+    content = message["content"]
+    if isinstance(content, str):
+        return content
+    return "\n".join(block.get("text", "") for block in content if block.get("type") == "text")
+
+
+@dataclass(slots=True)
+class ToolUse:
+    """One tool used in a run, as the run result lists it."""
+
+    name: str
+    ok: bool
+    ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a pattern returns when it is done."""
+
+    output: str
+    stop_reason: str
+    model: str
+    tier: str | None = None
+    sources: tuple[dict[str, str], ...] = ()
+
+    def with_sources(self, sources: tuple[dict[str, str], ...]) -> Answer:
+        return replace(self, sources=sources)
+
+
+@dataclass(slots=True)
+class Run:
+    """One run as the database keeps it. Times are milliseconds since 1970; money is integer nano-dollars."""
+
+    id: str
+    user_id: str
+    agent: str
+    agent_version: str
+    door: Literal["invoke", "stream", "task", "chat"]
+    request: RunRequest
+    status: RunStatus = RunStatus.RUNNING
+    key_id: str | None = None
+    request_id: str = ""
+    tier: Tier | None = None
+    attempt: int = 0
+    losses: int = 0
+    last_seq: int = 0
+    cancel_requested: bool = False
+    resumed: bool = False  # taken up from the database, after a crash, a hand-over or a decision
+    usage: Usage = Usage()
+    cost_nano: int = 0
+    cache: str = "bypass"
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    created_at: int = field(default_factory=now_ms)
+    started_at: int | None = None
+    finished_at: int | None = None
+    model_seconds: float = 0.0  # spent waiting for the model in this attempt; not kept
