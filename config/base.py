@@ -1,0 +1,200 @@
+"""Every setting: its type, default and meaning. One class per environment narrows or changes these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
+
+from config import checks, derived
+
+DEVELOPMENT_SECRET = "development-only-secret-never-use-it-elsewhere"
+
+
+class Settings(BaseModel):
+    """Typed, validated, frozen. Built by `config.load`; building one directly reads nothing from outside.
+
+    What was left empty is filled in here once: `database_url`, `redis_url` and `anthropic_base_url` are the
+    addresses in use.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    environment: ClassVar[str] = "base"
+    changed: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # defaults that differ in this environment
+
+    # where things are
+    slipway_home: Path = Field(Path("var"), description="State folder: embedded Redis, SQLite, sockets")
+    agents_dir: Path = Field(Path("agents"), description="Folder with one sub-folder per agent")
+    database_url: str = Field(
+        "", repr=False, description="`sqlite:///path` or `postgresql://…`; empty: SQLite under SLIPWAY_HOME"
+    )
+    redis_url: str = Field(
+        "",
+        repr=False,
+        description="`redis://…`, `rediss://…`, `redis+sentinel://…`, `redis+cluster://…` or `unix://path`; "
+        "empty: embedded, under SLIPWAY_HOME",
+    )
+    host: str = Field("127.0.0.1", description="Address Gunicorn listens on")
+    port: int = Field(8000, ge=0, le=65535, description="Port Gunicorn listens on")
+
+    # the model
+    anthropic_api_key: SecretStr = Field(
+        SecretStr(""), description="Key of the Messages API; empty: the offline model"
+    )
+    offline_model_port: int = Field(
+        8099,
+        ge=0,
+        le=65535,
+        description="Port of the offline model when there is no key; `make run` takes a free one if taken",
+    )
+    anthropic_base_url: str = Field(
+        "",
+        description="Address of the Messages API; empty: the provider's own, "
+        "or the offline model's when there is no key",
+    )
+    model_simple: str = Field("claude-haiku-5-5", description="Model of tier `simple`")
+    model_medium: str = Field("claude-sonnet-5-5", description="Model of tier `medium`")
+    model_complex: str = Field("claude-opus-5-5", description="Model of tier `complex`")
+    model_timeout: float = Field(120.0, gt=0, description="Longest silence of the model, in seconds")
+    model_connect_timeout: float = Field(
+        3.0, gt=0, description="Longest wait for a connection to the model, in seconds"
+    )
+    model_retries: int = Field(
+        3, ge=0, le=10, description="How often a failed model call is tried again before its first byte"
+    )
+    model_max_connections: int = Field(1024, ge=1, description="Most connections to the model per worker")
+    breaker_failures: int = Field(
+        5, ge=1, description="Model failures in a row that open the circuit breaker"
+    )
+    breaker_recovery: float = Field(
+        10.0, gt=0, description="Seconds an open breaker waits before it lets one probe through"
+    )
+
+    # the process
+    web_concurrency: int = Field(2, ge=1, description="Gunicorn workers")
+    threads: int = Field(
+        32,
+        ge=4,
+        description="Threads per worker; a quarter, at most 8, stay free of runs for health and cache hits",
+    )
+    graceful_timeout: int = Field(
+        30, ge=1, description="Seconds a stopping worker gives to what is under way"
+    )
+    run_timeout: float = Field(
+        300.0,
+        gt=0,
+        description="Longest life of one attempt at a run, in seconds, without waits for a person",
+    )
+    heartbeat_seconds: float = Field(
+        10.0, gt=0, le=15, description="Longest silence of an event stream before a comment line is sent"
+    )
+    lease_seconds: float = Field(
+        10.0, ge=1, description="How long a worker owns a run without renewing; recovery starts after it"
+    )
+    sweep_seconds: float = Field(
+        3.0, gt=0, description="How often abandoned runs and unsent tasks are looked for"
+    )
+    session_conflict: Literal["reject", "queue"] = Field(
+        "reject", description="A second turn in a busy session: 409 `session_busy`, or wait its turn"
+    )
+    session_ttl_days: int = Field(90, ge=1, description="Days after its last turn until a session is deleted")
+    session_history_tokens: int = Field(
+        20_000,
+        ge=500,
+        description="Token budget of a session's history in a prompt; older turns are summarised",
+    )
+    retention_days: int = Field(
+        90, ge=1, description="Days finished runs, steps and idempotency records are kept"
+    )
+
+    # people and limits
+    secret_key: SecretStr = Field(
+        SecretStr(DEVELOPMENT_SECRET),
+        description="Signs tokens and webhooks, peppers API keys; 32 characters or more",
+    )
+    jwt_private_key: SecretStr = Field(
+        SecretStr(""),
+        description="Ed25519 private key (PEM); when set, tokens are signed with it and "
+        "`/.well-known/jwks.json` shows the public key",
+    )
+    access_token_minutes: int = Field(15, ge=1, description="Life of an access token")
+    refresh_token_days: int = Field(30, ge=1, description="Life of a refresh token")
+    bootstrap_username: str = Field("", description="First admin, made only while there is no user at all")
+    bootstrap_password: SecretStr = Field(SecretStr(""), description="Password of the first admin")
+    limit_runs: str = Field("600/minute", description="Agent calls per user")
+    limit_login: str = Field("10/minute", description="Log-ins per address")
+    trusted_proxies: int = Field(
+        0, ge=0, description="How many proxies in front set X-Forwarded-For; 0 trusts none"
+    )
+
+    # what is told
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least severe level that is logged"
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="`auto`: text in a terminal, JSON otherwise"
+    )
+    debug: bool = Field(False, description="Flask's debug mode; refused in staging and production")
+
+    @property
+    def run_slots(self) -> int:
+        """Runs one worker takes at once: some threads stay free for health and cache hits."""
+        return self.threads - min(8, max(2, self.threads // 4))
+
+    @property
+    def offline(self) -> bool:
+        """There is no key, so the offline model answers."""
+        return derived.is_offline(self.anthropic_api_key.get_secret_value())
+
+    @property
+    def embedded_redis(self) -> bool:
+        """Redis is the private server that `make run` starts."""
+        return self.redis_url == derived.embedded_redis_url(self.slipway_home)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _changed_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {**cls.changed, **values}
+
+    @field_validator("slipway_home", "agents_dir")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        return path.expanduser().absolute()
+
+    @field_validator("database_url")
+    @classmethod
+    def _database(cls, url: str, info: ValidationInfo) -> str:
+        return derived.database_url(url, info.data["slipway_home"])
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, url: str, info: ValidationInfo) -> str:
+        return derived.redis_url(url, info.data["slipway_home"])
+
+    @field_validator("anthropic_base_url")
+    @classmethod
+    def _model(cls, url: str, info: ValidationInfo) -> str:
+        key = info.data.get("anthropic_api_key", SecretStr("")).get_secret_value()
+        return derived.model_url(url, key, info.data.get("offline_model_port", 8099))
+
+    @field_validator("limit_runs", "limit_login")
+    @classmethod
+    def _limit(cls, text: str) -> str:
+        return checks.rate_limit(text)
+
+    @field_validator("jwt_private_key")
+    @classmethod
+    def _private_key(cls, pem: SecretStr) -> SecretStr:
+        return checks.ed25519_key(pem)
+
+    @field_validator("bootstrap_password")
+    @classmethod
+    def _bootstrap_pair(cls, password: SecretStr, info: ValidationInfo) -> SecretStr:
+        username = info.data.get("bootstrap_username")  # None: it has a fault of its own
+        if username is not None and bool(password.get_secret_value()) != bool(username):
+            raise ValueError("goes together with BOOTSTRAP_USERNAME: set both or neither")
+        return password

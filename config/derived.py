@@ -1,0 +1,63 @@
+"""Addresses that are filled in when a setting is empty. Raises ValueError with the fault, never with the value."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from urllib.parse import quote
+
+OFFLINE_KEY = "offline"  # what the service sends as key when there is none
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "redis+cluster://")
+# sun_path holds 108 bytes on Linux and 104 on macOS, with the closing zero.
+_LONGEST_SOCKET_PATH = 103
+
+
+def database_url(url: str, home: Path) -> str:
+    """The URL as SQLAlchemy takes it; SQLite under `home` when empty."""
+    if not url:
+        return f"sqlite:///{home / 'slipway.db'}"
+    for scheme in ("postgresql://", "postgres://"):
+        if url.startswith(scheme):
+            return "postgresql+psycopg://" + url.removeprefix(scheme)
+    if url.startswith(("postgresql+psycopg://", "sqlite://")):
+        return url
+    raise ValueError("must begin with postgresql:// or sqlite:///")
+
+
+def redis_url(url: str, home: Path) -> str:
+    """The URL as redis-py takes it; the embedded server's socket when empty."""
+    if not url:
+        return embedded_redis_url(home)
+    if not url.startswith(REDIS_SCHEMES):
+        raise ValueError(f"must begin with one of {', '.join(REDIS_SCHEMES)}")
+    return url
+
+
+def embedded_redis_url(home: Path) -> str:
+    """`unix://` and the socket's path, quoted as URLs are."""
+    return f"unix://{quote(str(redis_socket(home)))}"
+
+
+def redis_socket(home: Path) -> Path:
+    """Where the embedded Redis listens: under `home`, or in a short folder of its own when that path is too long."""
+    socket = home / "run" / "redis.sock"
+    if len(os.fsencode(socket)) <= _LONGEST_SOCKET_PATH:
+        return socket
+    digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"slipway-{digest}" / "redis.sock"
+
+
+def model_url(url: str, key: str, offline_port: int) -> str:
+    """The Messages API's address without a closing slash; empty means the SDK's own."""
+    if not url:
+        return f"http://127.0.0.1:{offline_port}" if is_offline(key) else ""
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return url.rstrip("/")
+
+
+def is_offline(key: str) -> bool:
+    """Without a key the offline model answers."""
+    return key in ("", OFFLINE_KEY)

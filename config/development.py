@@ -1,0 +1,19 @@
+"""A developer's machine: everything embedded, and a sign-in that everybody knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from config.base import Settings
+
+DEMO_USERNAME = "demo"
+DEMO_PASSWORD = "demo-password"
+
+
+class Development(Settings):
+    environment: ClassVar[str] = "development"
+    changed: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"bootstrap_username": DEMO_USERNAME, "bootstrap_password": DEMO_PASSWORD}
+    )

@@ -1,0 +1,71 @@
+"""What serves people: no default secret, no default sign-in, nothing embedded, no offline model, no debug."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from pydantic import SecretStr, ValidationInfo, field_validator
+
+from config import derived
+from config.base import DEVELOPMENT_SECRET, Settings
+from config.development import DEMO_PASSWORD, DEMO_USERNAME
+
+SHORTEST_SECRET = 32
+
+
+class Production(Settings):
+    environment: ClassVar[str] = "production"
+    changed: ClassVar[Mapping[str, Any]] = MappingProxyType({"limit_runs": "60/minute"})
+
+    @field_validator("secret_key")
+    @classmethod
+    def _own_secret(cls, key: SecretStr) -> SecretStr:
+        if key.get_secret_value() == DEVELOPMENT_SECRET:
+            raise ValueError("is the default of development; set a random one (openssl rand -base64 48)")
+        if len(key.get_secret_value().strip()) < SHORTEST_SECRET:
+            raise ValueError(f"is shorter than {SHORTEST_SECRET} characters (openssl rand -base64 48)")
+        return key
+
+    @field_validator("bootstrap_username")
+    @classmethod
+    def _own_first_user(cls, name: str) -> str:
+        if name == DEMO_USERNAME:
+            raise ValueError("is the first user of development; choose another name")
+        return name
+
+    @field_validator("bootstrap_password")
+    @classmethod
+    def _own_first_password(cls, password: SecretStr) -> SecretStr:
+        if password.get_secret_value() == DEMO_PASSWORD:
+            raise ValueError("is the password of development, which everybody knows")
+        return password
+
+    @field_validator("database_url")
+    @classmethod
+    def _real_database(cls, url: str) -> str:
+        if url.startswith("sqlite"):
+            raise ValueError("is empty or SQLite; set postgresql://…")
+        return url
+
+    @field_validator("redis_url")
+    @classmethod
+    def _real_redis(cls, url: str, info: ValidationInfo) -> str:
+        if url == derived.embedded_redis_url(info.data["slipway_home"]):
+            raise ValueError("is empty or the embedded Redis; set redis://…")
+        return url
+
+    @field_validator("anthropic_api_key")
+    @classmethod
+    def _real_model(cls, key: SecretStr) -> SecretStr:
+        if derived.is_offline(key.get_secret_value()):
+            raise ValueError("is empty, and the offline model is no model; set a key")
+        return key
+
+    @field_validator("debug")
+    @classmethod
+    def _no_debug(cls, debug: bool) -> bool:
+        if debug:
+            raise ValueError("must be off")
+        return debug
