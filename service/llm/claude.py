@@ -1,0 +1,189 @@
+"""The Messages API through the official SDK. The only module that knows the SDK."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import anthropic
+import httpx2
+import orjson
+
+from service.errors import ModelError, ModelRejected, ModelTimeout, RunCancelled, SlipwayError
+from service.llm.answer import Answer, sse_data
+from service.llm.client import ModelCall, ModelReply, ModelRequest, TextDelta
+from service.llm.transport import ModelTransport, carrying
+from service.llm.upstream import broken_off, refused, unreached
+
+PROVIDER = "https://api.anthropic.com"
+OFFLINE_KEY = "offline"  # the SDK wants some key; the offline model takes any
+POOL_SECONDS = 1.0  # the longest wait for a free connection: whoever waits longer had better be told
+PING_SECONDS = 2.0
+
+
+class ClaudeClient:
+    """A `ModelClient` over one shared SDK client: safe for all threads of a process, made after the fork.
+
+    `timeout` is the longest silence of the model and `connect_timeout` the longest wait for a connection, both in
+    seconds and both cut to what is left of the call. Nothing is retried here.
+    """
+
+    def __init__(
+        self, api_key: str, base_url: str, timeout: float, connect_timeout: float, max_connections: int
+    ) -> None:
+        self._timeout = timeout
+        self._connect_timeout = connect_timeout
+        self._sdk = anthropic.Anthropic(
+            api_key=api_key or OFFLINE_KEY,
+            base_url=base_url or PROVIDER,
+            max_retries=0,
+            http_client=_http_client(base_url or PROVIDER, max_connections),
+            default_headers={"Accept-Encoding": "identity"},  # unpacking costs more than it saves
+        )
+
+    def create(self, request: ModelRequest, call: ModelCall) -> Generator[TextDelta, None, ModelReply]:
+        """See `ModelClient`. However it ends, `call` knows what was told of usage and what was written."""
+        began = time.perf_counter()
+        call.partial_usage, call.partial_text = None, ""
+        answer = Answer()
+        with _our_errors(call):
+            with self._sent(request, call) as response:
+                try:
+                    if request.stream:
+                        yield from _relay(response, answer)
+                    else:
+                        answer.take(response.read())
+                finally:
+                    call.partial_usage, call.partial_text = answer.usage, answer.written
+            ms = (time.perf_counter() - began) * 1000
+            return answer.reply(response.headers.get("request-id"), ms)
+
+    def count_tokens(self, request: ModelRequest, call: ModelCall) -> int:
+        """Input tokens of the request as the model counts them. Raises as `create` does."""
+        body = _params(request)
+        fields = {
+            name: body[name]
+            for name in ("model", "messages", "system", "tools", "output_config")
+            if name in body
+        }
+        messages = cast(Any, self._sdk.messages)
+        with _our_errors(call), carrying(call):
+            raw = messages.with_raw_response.count_tokens(**fields, timeout=self._waits(call))
+            return int(_field(raw.http_response.content, "input_tokens"))
+
+    def ping(self) -> None:
+        """Raise `ModelUnavailable`, or another `ModelError`, when the model cannot be reached within 2 seconds."""
+        call = ModelCall(time.monotonic() + PING_SECONDS)
+        try:
+            with _our_errors(call), carrying(call):
+                self._sdk.models.with_raw_response.list(limit=1, timeout=self._waits(call))
+        except ModelRejected:
+            pass  # it answers, and that is what was asked: not every Messages API lists its models
+
+    def list_models(self) -> list[dict[str, Any]]:
+        """Every model the key may use, as the API describes it: id, lifecycle, limits, capabilities."""
+        call = ModelCall(time.monotonic() + self._timeout)
+        with _our_errors(call), carrying(call):
+            return [model.to_dict() for model in self._sdk.models.list(limit=1000, timeout=self._waits(call))]
+
+    def close(self) -> None:
+        self._sdk.close()
+
+    @contextmanager
+    def _sent(self, request: ModelRequest, call: ModelCall) -> Iterator[httpx2.Response]:
+        """The response once its head is there; closed at the end, which stops the upstream call if it still runs."""
+        messages = cast(
+            Any, self._sdk.messages
+        )  # one call for both kinds of answer, which the overloads lack
+        pending = messages.with_streaming_response.create(**_params(request), timeout=self._waits(call))
+        with carrying(call):
+            response = pending.__enter__().http_response
+        try:
+            yield response
+        finally:
+            response.close()
+
+    def _waits(self, call: ModelCall) -> httpx2.Timeout:
+        left = call.remaining()
+        if left <= 0:
+            raise ModelTimeout("There was no time left to ask the model")
+        silence = min(self._timeout, left)
+        connect = min(self._connect_timeout, left)
+        return httpx2.Timeout(silence, connect=connect, pool=min(POOL_SECONDS, left))
+
+
+def _http_client(address: str, max_connections: int) -> httpx2.Client:
+    """Over our transport; over the SDK's own where a proxy of the environment applies, which ours does not speak."""
+    parts, proxies = urlsplit(address), getproxies()
+    if (proxies.get(parts.scheme) or proxies.get("all")) and not proxy_bypass(parts.netloc):
+        limits = httpx2.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
+        return anthropic.DefaultHttpxClient(limits=limits)
+    return anthropic.DefaultHttpxClient(transport=ModelTransport(max_connections), trust_env=False)
+
+
+def _params(request: ModelRequest) -> dict[str, Any]:
+    """The arguments of `messages.create`. Sampling parameters are never among them: the models refuse them."""
+    params: dict[str, Any] = {
+        "model": request.model,
+        "messages": list(request.messages),
+        "max_tokens": request.max_tokens,
+        "stream": request.stream,
+    }
+    if request.system:
+        params["system"] = request.system if isinstance(request.system, str) else list(request.system)
+    if request.tools:
+        params["tools"] = list(request.tools)
+    if request.user_id:
+        params["metadata"] = {"user_id": request.user_id}
+    output: dict[str, Any] = {}
+    if request.effort:
+        output["effort"] = request.effort
+    if request.json_schema is not None:
+        output["format"] = {"type": "json_schema", "schema": request.json_schema}
+    if output:
+        params["output_config"] = output
+    return params
+
+
+def _relay(response: httpx2.Response, answer: Answer) -> Iterator[TextDelta]:
+    """Text as it arrives, into the answer too. Read to the end, so that the connection can be used again."""
+    try:
+        for data in sse_data(response.iter_bytes()):
+            if text := answer.feed(data):
+                yield TextDelta(text)
+    except httpx2.HTTPError:
+        if answer.stop_reason is None:
+            raise  # after the stop reason only the end of the stream was still to come
+
+
+def _field(body: bytes, name: str) -> Any:
+    try:
+        return orjson.loads(body)[name]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError("The model sent an answer that cannot be read") from error
+
+
+@contextmanager
+def _our_errors(call: ModelCall) -> Iterator[None]:
+    """Whatever the SDK and the transport raise, as an error of ours; `RunCancelled` when the call was aborted."""
+    try:
+        yield
+        failed: SlipwayError | None = None
+    except anthropic.APIStatusError as error:
+        failed = refused(error.status_code, error.type, error.error_code, error.response.headers)
+    except anthropic.APIConnectionError as error:
+        failed = unreached(error.__cause__)
+    except httpx2.HTTPError as error:
+        failed = broken_off(error)
+    except SlipwayError as error:
+        failed = error
+    except (TypeError, ValueError, RecursionError):
+        failed = ModelRejected("The request cannot be sent to the model")  # such as text that is not Unicode
+    if call.aborted:
+        raise RunCancelled() from None
+    if failed is not None:
+        raise failed from None  # an upstream's own words, in the cause, would end up in the logs

@@ -1,0 +1,121 @@
+"""The model client's protocol: what the rest of the house knows of a model. No SDK type passes this door."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from service.types import Block, Effort, Message, Usage
+
+
+class TextDelta(NamedTuple):
+    """A piece of the model's text, as it arrives."""
+
+    text: str
+
+
+class ModelCall:
+    """One call's lifeline, shared between the thread that waits for the model and the one that may stop it.
+
+    `abort()` may be called from any thread, at any time, more than once: it shuts the upstream socket down,
+    which wakes a reader blocked on it (closing the SDK's stream from another thread does not).
+    """
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline  # time.monotonic() seconds
+        self.partial_usage: Usage | None = None  # what a broken stream had told of its usage so far
+        self.partial_text = ""  # and the text that had come out by then, for the estimate
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._aborted = threading.Event()
+
+    @property
+    def aborted(self) -> bool:
+        return self._aborted.is_set()
+
+    def remaining(self) -> float:
+        """Seconds left until the deadline, never below zero."""
+        return max(0.0, self.deadline - time.monotonic())
+
+    def attach(self, sock: socket.socket) -> None:
+        """The transport tells which socket carries this call; aborted already means shut at once."""
+        with self._lock:
+            self._socket = sock
+        if self.aborted:
+            self.abort()
+
+    def detach(self) -> None:
+        """The socket goes back to the pool: from now on an abort must not touch it."""
+        with self._lock:
+            self._socket = None
+
+    def abort(self) -> None:
+        self._aborted.set()
+        with self._lock:
+            if self._socket is not None:
+                with suppress(OSError):  # closed already: that is what was wanted
+                    # not SSLSocket.shutdown: it drops TLS first, and a writer would go on in clear
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def sleep(self, seconds: float) -> None:
+        """A pause that an abort ends early."""
+        self._aborted.wait(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """One call of the Messages API. `stream` decides whether text comes in pieces or at the end."""
+
+    model: str
+    messages: Sequence[Message]
+    max_tokens: int
+    system: str | Sequence[Block] = ""
+    tools: Sequence[Mapping[str, Any]] = ()
+    may_call_tools: bool = True  # False: tools stay listed, as history needs, with tool_choice none
+    effort: Effort | None = None
+    json_schema: Mapping[str, Any] | None = None
+    stream: bool = False
+    user_id: str | None = None  # sent as metadata.user_id: an opaque id, never a name
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReply:
+    """One whole answer. `content` is the Messages API's list of blocks, ready to be sent back as history."""
+
+    model: str
+    content: list[Block]
+    stop_reason: str
+    usage: Usage
+    request_id: str | None = None
+    attempts: int = 1
+    ms: float = field(default=0.0, compare=False)
+
+    @property
+    def text(self) -> str:
+        return "".join(block["text"] for block in self.content if block["type"] == "text")
+
+    @property
+    def tool_uses(self) -> list[Block]:
+        return [block for block in self.content if block["type"] == "tool_use"]
+
+
+class ModelClient(Protocol):
+    """Anything that can call a model.
+
+    `create` is a generator: it yields `TextDelta` while text arrives (not at all when `request.stream` is
+    false) and returns the `ModelReply`. It raises a `service.errors.ModelError` or one of its subclasses and
+    nothing else; `RunCancelled` when `call` was aborted, `Overloaded` when every connection is taken. Closing
+    the generator stops the upstream call.
+    """
+
+    def create(self, request: ModelRequest, call: ModelCall) -> Generator[TextDelta, None, ModelReply]: ...
+
+    def count_tokens(self, request: ModelRequest, call: ModelCall) -> int: ...
+
+    def ping(self) -> None:
+        """Raise `ModelUnavailable` when the model cannot be reached; costs no tokens."""

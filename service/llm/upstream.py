@@ -1,0 +1,98 @@
+"""What went wrong upstream, in this house's errors. Fixed sentences: an upstream's own words never leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import httpx2
+
+from service.errors import (
+    ModelError,
+    ModelInterrupted,
+    ModelKeyRefused,
+    ModelRateLimited,
+    ModelRejected,
+    ModelTimeout,
+    ModelUnavailable,
+    Overloaded,
+    SlipwayError,
+)
+
+MAX_RETRY_AFTER = 3600.0
+SPENT = frozenset(
+    {"enforced_spend_limit_reached", "contract_spend_limit_reached"}
+)  # a 429 that waiting won't cure
+
+# Broad categories of the Messages API, for errors inside a stream, where the status is 200 and says nothing.
+STATUS_OF_TYPE = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds the upstream asks us to wait, between 0 and an hour; None when it does not say so in numbers."""
+    for name, per_second in (("retry-after-ms", 1000), ("retry-after", 1)):
+        try:
+            seconds = float(headers.get(name, "")) / per_second
+        except ValueError:
+            continue
+        if seconds >= 0:  # not so for NaN
+            return min(seconds, MAX_RETRY_AFTER)
+    return None
+
+
+def refused(
+    status: int, kind: str | None = None, code: str | None = None, headers: Mapping[str, str] | None = None
+) -> SlipwayError:
+    """The upstream answered with an error: `status`, the `type` and `error_code` of its body, its headers."""
+    kind = kind if kind in STATUS_OF_TYPE else None
+    status = STATUS_OF_TYPE[kind] if kind else status
+    return _by_status(status, code, f" ({kind})" if kind else "", retry_after(headers or {}))
+
+
+def _by_status(status: int, code: str | None, named: str, wait: float | None) -> SlipwayError:
+    match status:
+        case 401 | 403:
+            return ModelKeyRefused(f"The model's provider refuses this service's own key{named}")
+        case 402:
+            return ModelRejected(f"The model's provider refuses this service's account{named}")
+        case 429 if code in SPENT:
+            return ModelRejected("This service's spending limit at the model's provider is reached")
+        case 429:
+            return ModelRateLimited(retry_after=wait)
+        case 408 | 504:
+            return ModelTimeout()
+    if status >= 500 or status == 409:
+        return ModelUnavailable(f"The model answered with an error{named}", retry_after=wait)
+    if status >= 400:
+        return ModelRejected(f"The model refused the request{named}")
+    return ModelError(f"The model answered with an unknown error{named}")
+
+
+def unreached(cause: BaseException | None) -> SlipwayError:
+    """No answer began: what the transport raised while the request was sent."""
+    if isinstance(cause, httpx2.PoolTimeout):
+        return Overloaded("Every connection to the model is taken")
+    if isinstance(cause, httpx2.ReadTimeout | httpx2.WriteTimeout):
+        return ModelTimeout()
+    if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
+        return ModelUnavailable("No connection to the model")
+    return ModelUnavailable("The model closed the connection without an answer")
+
+
+def broken_off(error: httpx2.HTTPError) -> SlipwayError:
+    """An answer began and did not end."""
+    if isinstance(error, httpx2.TimeoutException):
+        return ModelTimeout("The model fell silent in the middle of its answer")
+    if isinstance(error, httpx2.DecodingError):
+        return ModelError()
+    return ModelInterrupted()

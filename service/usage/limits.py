@@ -1,0 +1,145 @@
+"""Rate counters in Redis, as a storage for the `limits` library under Flask-Limiter.
+
+One script per limit counts a request and tells what is left, so the `RateLimit-*` headers cost no further
+round trip, and it runs over the process's one `SpeedStore`, so Redis being away is found out once. A window
+begins with the first request in it; what the window before it held still counts, by the share of it that is
+less than one window ago. So N requests pass from a standing start, and about N around a window's edge.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import redis
+from limits import RateLimitItem
+from limits.storage import SlidingWindowCounterSupport, Storage
+
+from service.cache import SpeedStore
+
+SCHEME = "slipway-speed"
+STRATEGY = "sliding-window-counter"
+# The name holds the strategy and the layout: another one must not read these keys.
+PREFIX = "slipway:rate:swc1"
+
+# KEYS: one hash {s: window start in ms, c: count in it, p: count in the one before}.
+# ARGV: limit, window in ms, cost. Answers passed, previous, ms of it left, current, ms left, ms to wait.
+_TAKE = """
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local limit, window, cost = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local kept = redis.call('HMGET', KEYS[1], 's', 'c', 'p')
+local start, count, before = tonumber(kept[1] or now), tonumber(kept[2] or 0), tonumber(kept[3] or 0)
+if now >= start + 2 * window then
+  start, count, before = now, 0, 0
+elseif now >= start + window then
+  start, count, before = start + window, 0, count
+end
+local left = start + window - now
+local passed, wait = 0, 0
+if math.floor(before * left / window) + count + cost <= limit then
+  passed = 1
+  if cost > 0 then
+    count = count + cost
+    redis.call('HSET', KEYS[1], 's', start, 'c', count, 'p', before)
+    redis.call('PEXPIRE', KEYS[1], 2 * window)
+  end
+elseif count + cost > limit then
+  wait = left + math.floor(math.max(0, 1 - (limit - cost + 1) / count) * window)
+else
+  wait = left - math.floor((limit - cost - count + 1) * window / before)
+end
+return {passed, before, left, count, left, wait}
+"""
+
+
+class Window(NamedTuple):
+    """A limit as it stands: what is left, and seconds until more is (or until a refused request may pass)."""
+
+    limit: int
+    remaining: int
+    reset: float
+
+
+class RedisWindows(Storage, SlidingWindowCounterSupport):
+    """`limits` storage over a `SpeedStore`. `told` hears False when it fails and True when it is back."""
+
+    STORAGE_SCHEME = [SCHEME]
+
+    def __init__(self, uri: str, *, speed: SpeedStore, told: Callable[[bool], None], **_: Any) -> None:
+        super().__init__(uri, wrap_exceptions=False)
+        self._speed = speed
+        self._told = told
+        self._recent = threading.local()
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        return redis.RedisError
+
+    def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        passed, *state, wait = self._take(key, limit, expiry, amount)
+        remembered = getattr(self._recent, "states", {})
+        if len(remembered) > 8:  # of earlier requests of this thread
+            remembered = {}
+        self._recent.states = {**remembered, key: (time.monotonic(), state, wait)}
+        return passed == 1
+
+    def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
+        """Previous count, seconds it still weighs, current count, seconds until it begins to fade."""
+        _, before, before_left, count, left, _ = self._take(key, 0, expiry, 0)
+        return before, before_left / 1000, count, left / 1000
+
+    def clear_sliding_window(self, key: str, expiry: int) -> None:
+        self.clear(key)
+
+    def window(self, item: RateLimitItem, key: str) -> Window | None:
+        """What the last take of this thread for `key` was told; None when it took nothing from Redis."""
+        found = getattr(self._recent, "states", {}).pop(key, None)
+        if found is None:
+            return None
+        _, (before, _, count, left), wait = found
+        used = before * left // (item.get_expiry() * 1000) + count
+        return Window(item.amount, max(0, item.amount - used), (wait or left) / 1000)
+
+    def check(self) -> bool:
+        try:
+            self._speed.ping()
+        except (redis.RedisError, OSError):
+            return False
+        self._told(True)
+        return True
+
+    def clear(self, key: str) -> None:
+        self._speed.attempt(lambda client: client.delete(_name(key)))
+
+    def reset(self) -> int | None:
+        raise NotImplementedError
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        raise NotImplementedError  # of the fixed window, which is not used
+
+    get = get_expiry = incr  # type: ignore[assignment]
+
+    def _take(self, key: str, limit: int, expiry: int, cost: int) -> list[int]:
+        try:
+            return self._speed.attempt(lambda client: _run(client, _name(key), limit, expiry * 1000, cost))
+        except redis.RedisError:
+            self._told(False)
+            raise
+
+
+def _name(key: str) -> str:
+    return f"{PREFIX}:{key}"
+
+
+def _run(client: redis.Redis, key: str, limit: int, window: int, cost: int) -> list[int]:
+    try:
+        return client.evalsha(_SHA, 1, key, limit, window, cost)  # type: ignore[no-any-return]
+    except redis.exceptions.NoScriptError:
+        return client.eval(_TAKE, 1, key, limit, window, cost)  # type: ignore[no-any-return]
+
+
+_SHA = hashlib.sha1(_TAKE.encode(), usedforsecurity=False).hexdigest()  # what Redis calls a script by

@@ -1,0 +1,155 @@
+"""What a model call costs, exactly: integers in, nano-dollars out, rounded up once at the end."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from service.errors import PriceUnknown
+from service.types import Usage
+
+BUNDLED = Path(__file__).with_name("prices.yaml")
+
+# A rate is kept in pico-dollars per token: USD per million tokens, times a million. Then every published rate is an
+# integer, and so is half of it times any number of tokens, once the division is left for last.
+PICO_IN_NANO = 1_000
+OFFLINE = "offline-"
+DATED = re.compile(r"-20\d{6}$")  # claude-haiku-4-5-20251001 is claude-haiku-4-5
+
+
+def today() -> date:
+    """The day whose prices apply, in UTC."""
+    return datetime.now(UTC).date()
+
+
+class Tariff(NamedTuple):
+    """Pico-dollars per token, for prompts of more than `above_tokens` tokens of every kind."""
+
+    above_tokens: int
+    input: int
+    output: int
+    cache_write_5m: int
+    cache_write_1h: int
+    cache_read: int
+
+    def tokens(self, usage: Usage) -> int:
+        """Pico-dollars of all tokens."""
+        hour = usage.cache_creation_1h_input_tokens
+        return (
+            usage.input_tokens * self.input
+            + usage.output_tokens * self.output
+            + (usage.cache_creation_input_tokens - hour) * self.cache_write_5m
+            + hour * self.cache_write_1h
+            + usage.cache_read_input_tokens * self.cache_read
+        )
+
+    @property
+    def dearest_input(self) -> int:
+        return max(self.input, self.cache_write_5m, self.cache_write_1h, self.cache_read)
+
+
+class Price(NamedTuple):
+    """One row of the table: the price of a model from a day on."""
+
+    model: str
+    since: date
+    tariffs: tuple[Tariff, ...]  # by above_tokens; the first is for 0
+    batch_discount: int  # percent off every token in a batch
+    server_tool_use: int  # pico-dollars each; no discount in a batch
+    source: str
+
+    @property
+    def id(self) -> str:
+        """Names the row, for the ledger: `claude-haiku-5-5@2026-10-07`."""
+        return f"{self.model}@{self.since.isoformat()}"
+
+    def cost(self, usage: Usage, batch: bool = False) -> int:
+        """Nano-dollars of what was used. The size of the whole prompt, cached or not, picks the tariff."""
+        prompt = usage.input_tokens + usage.cache_creation_input_tokens + usage.cache_read_input_tokens
+        tariff = [
+            tariff for tariff in self.tariffs if not tariff.above_tokens or prompt > tariff.above_tokens
+        ][-1]
+        return self._nano(tariff.tokens(usage), usage.server_tool_requests, batch)
+
+    def worst(
+        self, input_tokens: int, max_tokens: int, batch: bool = False, server_tool_requests: int = 0
+    ) -> int:
+        """Nano-dollars that a call with at most so many tokens can cost, however its prompt is cached."""
+        within = [
+            tariff for tariff in self.tariffs if not tariff.above_tokens or input_tokens > tariff.above_tokens
+        ]
+        pico = input_tokens * max(tariff.dearest_input for tariff in within)
+        pico += max_tokens * max(tariff.output for tariff in within)
+        return self._nano(pico, server_tool_requests, batch)
+
+    def _nano(self, pico: int, tool_requests: int, batch: bool) -> int:
+        percent = 100 - self.batch_discount if batch else 100
+        hundredths = pico * percent + tool_requests * self.server_tool_use * 100
+        return -(-hundredths // (100 * PICO_IN_NANO))
+
+
+class PriceTable:
+    """Prices by model and day."""
+
+    def __init__(self, prices: list[Price]) -> None:
+        self._rows: dict[str, list[Price]] = {}
+        for price in sorted(prices, key=lambda price: price.since, reverse=True):
+            self._rows.setdefault(price.model, []).append(price)
+
+    @classmethod
+    def load(cls, path: Path = BUNDLED) -> PriceTable:
+        """Raises `ValueError` that names the model whose row does not fit."""
+        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return cls([_price(row) for row in rows["prices"]])
+
+    @property
+    def models(self) -> list[str]:
+        return sorted(self._rows)
+
+    def price(self, model: str, on: date) -> Price:
+        """The row that applies on that day; `offline-X` costs what X costs. Raises `PriceUnknown`."""
+        name = DATED.sub("", model.removeprefix(OFFLINE))
+        for row in self._rows.get(name, ()):
+            if row.since <= on:
+                return row
+        raise PriceUnknown(f"There is no price for {model} on {on.isoformat()}")
+
+
+def _price(row: dict[str, Any]) -> Price:
+    try:
+        tariffs = sorted(_tariff(tariff) for tariff in row["tariffs"])
+        if tariffs[0].above_tokens != 0 or not 0 <= int(row["batch_discount"]) <= 100:
+            raise ValueError("needs a tariff above_tokens 0 and a batch_discount of 0 to 100 percent")
+        if not isinstance(row["from"], date) or not row["source"]:
+            raise ValueError("needs a date in `from` and a source")
+        tool = _pico(row["server_tool_use"]) * 1_000_000  # told in dollars each, not in dollars per million
+        return Price(
+            row["model"], row["from"], tuple(tariffs), int(row["batch_discount"]), tool, row["source"]
+        )
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        raise ValueError(
+            f"prices: the row of {row.get('model', 'no model')} does not fit: {error!r}"
+        ) from error
+
+
+def _tariff(raw: dict[str, Any]) -> Tariff:
+    rates = {name: _pico(raw[name]) for name in Tariff._fields if name != "above_tokens"}
+    return Tariff(above_tokens=int(raw["above_tokens"]), **rates)
+
+
+def _pico(text: object) -> int:
+    """`"0.125"` dollars per million tokens as pico-dollars per token. Refuses floats and what is no whole number."""
+    if not isinstance(text, str):
+        raise TypeError(f"{text!r} must be a decimal string in quotes: money is never a float")
+    try:
+        pico = Decimal(text) * 1_000_000
+    except InvalidOperation:
+        raise ValueError(f"{text!r} is not a decimal number") from None
+    if pico != pico.to_integral_value() or pico < 0:
+        raise ValueError(f"{text!r} is negative or finer than a millionth")
+    return int(pico)
