@@ -1,0 +1,108 @@
+"""YAML that remembers its lines, so that whatever is wrong in it can be pointed at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+T = TypeVar("T")
+Path = Sequence[str | int]  # keys and positions from the top, such as ("limits", "steps")
+
+
+class YamlFault(NamedTuple):
+    """What is wrong, in which field (`limits.steps`; empty: the whole file), and the line, counted from 1."""
+
+    line: int
+    field: str
+    detail: str
+
+
+class YamlFaults(Exception):
+    """Everything found wrong in one file."""
+
+    def __init__(self, faults: Sequence[YamlFault]) -> None:
+        super().__init__(f"{len(faults)} faults")
+        self.faults = tuple(faults)
+
+
+class MarkedYaml:
+    """One YAML document, safely loaded. Raises `YamlFaults` when it cannot be, or says a key twice."""
+
+    def __init__(self, text: str) -> None:
+        try:
+            self._root, self._value = _load(text)
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise YamlFaults([YamlFault(line, "", f"not YAML: {error.problem}")]) from None
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            # characters YAML does not know, impossible dates, endless nesting
+            raise YamlFaults([YamlFault(1, "", f"not YAML: {type(error).__name__}")]) from None
+        repeated = list(_repeated_keys(self._root, [], set()))
+        if repeated:
+            raise YamlFaults(repeated)
+
+    def read(self, shape: TypeAdapter[T]) -> T:
+        """The document as `shape`. Raises `YamlFaults` with a line for everything that does not fit."""
+        try:
+            return shape.validate_python(self._value)
+        except ValidationError as error:
+            raise YamlFaults(
+                [
+                    self.fault([part for part in one["loc"] if part != "[key]"], _said(one["msg"]))
+                    for one in error.errors(include_url=False, include_input=False, include_context=False)
+                ]
+            ) from None
+
+    def fault(self, path: Path, detail: str) -> YamlFault:
+        """A fault in the field at `path`; a field that is not there has the line of what should hold it."""
+        return YamlFault(self._line(path), ".".join(map(str, path)), detail)
+
+    def _line(self, path: Path) -> int:
+        node, line = self._root, 1
+        for part in path:
+            if isinstance(node, yaml.MappingNode):
+                found = next((pair for pair in node.value if pair[0].value == str(part)), None)
+                if found is None:
+                    return line
+                line, node = found[0].start_mark.line + 1, found[1]
+            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+                node = node.value[part]
+                line = node.start_mark.line + 1
+            else:
+                return line
+        return line
+
+
+def _load(text: str) -> tuple[yaml.Node | None, Any]:
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        return root, None if root is None else loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _repeated_keys(node: yaml.Node | None, path: list[str | int], seen: set[int]) -> Iterator[YamlFault]:
+    """YAML readers keep the last of two equal keys without a word; an author meant one of them."""
+    if node is None or id(node) in seen:  # an alias may lead back to where we were
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        keys: set[str] = set()
+        for key, value in node.value:
+            here = [*path, str(key.value)]
+            if str(key.value) in keys:
+                yield YamlFault(key.start_mark.line + 1, ".".join(map(str, here)), "is there twice")
+            keys.add(str(key.value))
+            yield from _repeated_keys(value, here, seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            yield from _repeated_keys(item, [*path, number], seen)
+
+
+def _said(message: str) -> str:
+    """Pydantic's words, without the prefix it gives to a validator's own."""
+    return message.removeprefix("Value error, ")

@@ -1,0 +1,91 @@
+"""What a pattern is, and all it may ask for. A pattern knows no HTTP, no money and no storage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from service.types import Answer, Block, Message, RunEvent, RunRequest, Tier
+
+if TYPE_CHECKING:
+    from service.agents.definitions import AgentDefinition
+    from service.llm.client import ModelReply
+    from service.tools import ToolResult
+
+T = TypeVar("T")
+Told = Generator[RunEvent, None, T]  # yields the events it tells, returns a T
+
+
+class Steps(Protocol):
+    """The kept steps of a run. A step that was kept before is answered from the journal, in the same order,
+    so a pattern must come to the same steps when it is run again with the same replies."""
+
+    def model(
+        self,
+        name: str,
+        *,
+        system: str | Sequence[Block],
+        messages: Sequence[Message],
+        tools: bool = False,
+        may_call_tools: bool = True,
+        tier: Tier | None = None,
+        max_tokens: int | None = None,
+        json_schema: Mapping[str, Any] | None = None,
+        tell: bool = True,
+    ) -> Told[ModelReply]:
+        """One model call. `tell=False` keeps its text from the client (a classification, a plan)."""
+
+    def tools(self, name: str, uses: Sequence[Block]) -> Told[list[ToolResult]]:
+        """The tool calls a reply asked for, in order: one result for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One run as its pattern sees it. `messages` hold the history and end with the user's turn."""
+
+    agent: AgentDefinition
+    request: RunRequest
+    messages: tuple[Message, ...]
+    system: str
+    steps: Steps
+
+
+Pattern = Callable[[Context], Told[Answer]]
+
+
+def answer_of(reply: ModelReply, *, sources: Sequence[dict[str, str]] = ()) -> Answer:
+    """A reply as the run's answer, with the sources it cites, else those it was given."""
+    cited = citations(reply)
+    return Answer(reply.text, reply.stop_reason, reply.model, sources=tuple(cited or sources))
+
+
+def citations(reply: ModelReply) -> list[dict[str, str]]:
+    """What the model says it quoted: title, uri and the quoted text, each once."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for block in reply.content:
+        for citation in block.get("citations") or ():
+            quote = citation.get("cited_text", "").strip()
+            title = citation.get("document_title") or citation.get("title") or ""
+            uri = citation.get("source") or ""
+            if quote:
+                found.setdefault((title, quote), {"title": title, "uri": uri, "quote": quote})
+    return list(found.values())
+
+
+def assistant_turn(reply: ModelReply) -> Message:
+    return {"role": "assistant", "content": reply.content}
+
+
+def tool_turn(uses: Sequence[Block], results: Sequence[ToolResult]) -> Message:
+    """The user turn that hands tool results back to the model."""
+    blocks: list[dict[str, Any]] = [
+        {
+            "type": "tool_result",
+            "tool_use_id": use["id"],
+            "content": result.content,
+            "is_error": not result.ok,
+        }
+        for use, result in zip(uses, results, strict=True)
+    ]
+    return {"role": "user", "content": blocks}

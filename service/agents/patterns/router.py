@@ -1,0 +1,81 @@
+"""Classify with the cheap tier, then answer from what that category's knowledge says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from service.agents.pattern import Context, Told, answer_of
+from service.knowledge import Passage
+from service.llm.client import ModelReply
+from service.types import Answer, Block, Message
+
+PASSAGES = 4  # how many passages an answer may draw on
+
+
+def run(context: Context) -> Told[Answer]:
+    category = yield from _classify(context)
+    passages: list[Passage] = []
+    if context.agent.knowledge is not None:
+        passages = context.agent.knowledge.search(context.request.question, category, PASSAGES)
+    messages = [*context.messages[:-1], _with_documents(context.messages[-1], passages)]
+    system = f"{context.system}\n\nThis question is about: {category}."
+    reply = yield from context.steps.model("answer", system=system, messages=messages)
+    answer = answer_of(reply, sources=[passage.source for passage in passages[:2]])
+    return answer.with_sources(tuple(_located(source, passages) for source in answer.sources))
+
+
+def _classify(context: Context) -> Told[str]:
+    """The category's name; the last one listed when the model's word is not one of them."""
+    categories = context.agent.categories
+    lines = "\n".join(f"- {name}: {category.description}" for name, category in categories.items())
+    reply = yield from context.steps.model(
+        "classify",
+        system=f"Classify the user's last message into exactly one of these categories:\n{lines}",
+        messages=[{"role": "user", "content": context.request.question}],
+        tier="simple",
+        max_tokens=50,
+        json_schema=_schema(list(categories)),
+        tell=False,
+    )
+    return _category(reply, list(categories))
+
+
+def _schema(names: list[str]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {"category": {"type": "string", "enum": names}},
+        "required": ["category"],
+        "additionalProperties": False,
+    }
+
+
+def _category(reply: ModelReply, names: list[str]) -> str:
+    try:
+        said = str(orjson.loads(reply.text).get("category", ""))
+    except (orjson.JSONDecodeError, AttributeError):
+        said = reply.text.strip().lower()
+    return said if said in names else names[-1]
+
+
+def _with_documents(message: Message, passages: list[Passage]) -> Message:
+    """The user's turn with the passages before it, as documents the model can cite."""
+    content = message["content"]
+    blocks: list[Block] = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+    documents: list[Block] = [
+        {
+            "type": "document",
+            "source": {"type": "text", "media_type": "text/plain", "data": passage.text},
+            "title": passage.title,
+            "citations": {"enabled": True},
+        }
+        for passage in passages
+    ]
+    return {"role": message["role"], "content": documents + blocks}
+
+
+def _located(source: dict[str, str], passages: list[Passage]) -> dict[str, str]:
+    """A citation names the document's title; the uri is ours to add."""
+    uri = next((p.uri for p in passages if p.title == source["title"]), source["uri"])
+    return {**source, "uri": uri}

@@ -1,0 +1,11 @@
+"""One call: the agent's prompt and the conversation go in, the answer comes out."""
+
+from __future__ import annotations
+
+from service.agents.pattern import Context, Told, answer_of
+from service.types import Answer
+
+
+def run(context: Context) -> Told[Answer]:
+    reply = yield from context.steps.model("answer", system=context.system, messages=context.messages)
+    return answer_of(reply)

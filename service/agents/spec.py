@@ -1,0 +1,90 @@
+"""What an author may write in `agent.yaml` and `evals.yaml`; `docs/agent-author.md` has it as a table."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from service.llm.routing import TIERS
+from service.types import Effort, Tier
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+Rate = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}/(second|minute|hour|day)$")]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TierSpec(_Spec):
+    """Where `tier: auto` starts, and how cheap and how dear the agent may get."""
+
+    default: Tier = Field(default="medium", description="Where `tier: auto` starts from")
+    floor: Tier = Field(default="simple", description="Cheapest tier this agent may use")
+    ceiling: Tier = Field(default="complex", description="Dearest tier this agent may use")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not TIERS.index(self.floor) <= TIERS.index(self.default) <= TIERS.index(self.ceiling):
+            raise ValueError("must be ordered: floor, default, ceiling")
+        return self
+
+
+class LimitSpec(_Spec):
+    rate: Rate | None = Field(
+        default=None, description="Calls per user, such as `60/minute`; none: only the service's own"
+    )
+    steps: int = Field(default=10, ge=1, le=100, description="Most model calls in one run")
+    seconds: float = Field(
+        default=120, gt=0, le=3600, description="Longest run, in seconds, without waits for a person"
+    )
+
+
+class CacheSpec(_Spec):
+    ttl_seconds: int = Field(
+        default=0, ge=0, le=2_592_000, description="How long an answer is kept; 0: not at all"
+    )
+    shared: bool = Field(default=False, description="One user's answer may be given to another")
+    stale: bool = Field(default=False, description="A run-out answer may be given while the model is down")
+
+
+class CategorySpec(_Spec):
+    description: str = Field(min_length=1, description="What belongs here, for the model that classifies")
+
+
+class AgentSpec(_Spec):
+    """`agent.yaml`."""
+
+    description: str = Field(min_length=1, max_length=500, description="What the agent is for, in a sentence")
+    pattern: str = Field(description="`single`, `router` or `react`")
+    tier: TierSpec = TierSpec()
+    models: dict[Tier, str] = Field({}, description="Models of its own for some tiers: `simple: model-id`")
+    max_tokens: int = Field(1024, ge=1, le=128_000, description="Most tokens of one model answer")
+    effort: Effort | None = Field(default=None, description="`low` to `max`; none: the model's own")
+    history_tokens: int | None = Field(
+        default=None, ge=500, description="Token budget of a session's history; none: the service's setting"
+    )
+    tools: tuple[str, ...] = Field((), description="Tools it may call: built-in ones, and its `tools.py`")
+    approvals: tuple[str, ...] = Field((), description="Those of its tools that need a person's yes")
+    limits: LimitSpec = LimitSpec()
+    cache: CacheSpec = CacheSpec()
+    categories: dict[Name, CategorySpec] = Field(
+        {}, description="Pattern `router` only: what a question can be about; the last is for all the rest"
+    )
+
+
+class Expectation(_Spec):
+    """What must be true of an answer. Left out: anything will do."""
+
+    contains: tuple[str, ...] = Field((), description="Texts in the answer, whatever their case")
+    category: str | None = Field(default=None, description="Category the question is put in")
+    tools: tuple[str, ...] = Field((), description="Tools that were used")
+    sources: tuple[str, ...] = Field((), description="Beginnings of the addresses of sources")
+
+
+class EvalCase(_Spec):
+    """One entry of `evals.yaml`."""
+
+    input: str = Field(min_length=1, description="The user's turn")
+    expect: Expectation = Field(description="What must be true of the answer")

@@ -1,0 +1,163 @@
+"""An agent's own documents, cut into passages at their headings and searched by words (SQLite FTS5, BM25)."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import threading
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+MAX_PASSAGE = 1_600  # characters: what a prompt can bear a few of
+MAX_TERMS = 32  # words of a query that are looked for
+QUOTE_TOKENS = 40  # words of a passage shown as its quote
+WEAK = 0.25  # a passage scoring below this share of the best one only shares common words with the query
+
+_HEADING = re.compile(r"(#{1,6})\s+(.+?)\s*#*\s*$")
+_WORD = re.compile(r"\w+")
+_STOP_WORDS = frozenset(
+    "a about an and any are as at be by can could do does for from had has have how i if in is it its me my"
+    " of on or our please should so tell than that the their them then there these they this to us was we"
+    " were what when where which who why will with would you your".split()
+)
+
+
+class KnowledgeFault(ValueError):
+    """A document that cannot be read. `path` is the file."""
+
+    def __init__(self, path: Path, detail: str) -> None:
+        super().__init__(detail)
+        self.path = path
+
+
+class Passage(NamedTuple):
+    """A piece of a document. `score` grows with relevance; `quote` is the part that fits the query best."""
+
+    title: str
+    uri: str
+    text: str
+    category: str
+    score: float = 0.0
+    quote: str = ""
+
+    @property
+    def source(self) -> dict[str, str]:
+        """As the run result lists it."""
+        return {"title": self.title, "uri": self.uri, "quote": self.quote}
+
+
+class Knowledge:
+    """Passages and their index. Safe for threads and forks: each process builds its own index."""
+
+    def __init__(self, passages: Sequence[Passage]) -> None:
+        self.passages = tuple(passages)
+        self.categories = frozenset(passage.category for passage in self.passages if passage.category)
+        self._index: _Index | None = None
+
+    @classmethod
+    def load(cls, folder: Path) -> Knowledge:
+        """All `*.md` below `folder`; the first folder on the way is the category. Raises `KnowledgeFault`."""
+        return cls([passage for path in sorted(folder.rglob("*.md")) for passage in _passages(folder, path)])
+
+    def search(self, query: str, category: str | None = None, limit: int = 4) -> list[Passage]:
+        """The passages that fit best, best first; none for a query without a known word. Never raises."""
+        terms = _terms(query)
+        if not terms or limit < 1 or not self.passages:
+            return []
+        index = self._index
+        if index is None or index.pid != os.getpid():
+            index = self._index = _Index(self.passages)  # two threads at once build two: either is good
+        return index.search(terms, category, limit)
+
+
+class _Index:
+    def __init__(self, passages: Sequence[Passage]) -> None:
+        self.pid = os.getpid()
+        self._passages = passages
+        self._lock = threading.Lock()
+        self._db = sqlite3.connect(":memory:", check_same_thread=False)
+        self._db.execute(
+            "CREATE VIRTUAL TABLE passage"
+            " USING fts5(title, text, category UNINDEXED, tokenize='porter unicode61')"
+        )
+        rows = [(number, one.title, one.text, one.category) for number, one in enumerate(passages)]
+        self._db.executemany("INSERT INTO passage(rowid, title, text, category) VALUES (?, ?, ?, ?)", rows)
+        self._db.commit()
+
+    def search(self, terms: Sequence[str], category: str | None, limit: int) -> list[Passage]:
+        match = " OR ".join(f'"{term}"' for term in terms)
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT rowid, -bm25(passage, 3.0, 1.0), snippet(passage, 1, '', '', '', ?) FROM passage"
+                " WHERE passage MATCH ? AND (? IS NULL OR category = ?) ORDER BY 2 DESC, 1 LIMIT ?",
+                (QUOTE_TOKENS, match, category, category, limit),
+            ).fetchall()
+        least = rows[0][1] * WEAK if rows else 0.0
+        return [
+            self._passages[number]._replace(score=score, quote=" ".join(quote.split()))
+            for number, score, quote in rows
+            if score >= least
+        ]
+
+
+def _terms(query: str) -> list[str]:
+    """The words to look for. Only word characters are left, so nothing in a query is an operator to FTS5."""
+    words = _WORD.findall(unicodedata.normalize("NFKC", query[:10_000]).casefold())
+    words = list(dict.fromkeys(word[:64] for word in words))
+    return ([word for word in words if word not in _STOP_WORDS] or words)[:MAX_TERMS]
+
+
+def _passages(folder: Path, path: Path) -> Iterator[Passage]:
+    where = path.relative_to(folder)
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise KnowledgeFault(path, "not UTF-8") from error
+    except OSError as error:
+        raise KnowledgeFault(path, f"cannot be read: {type(error).__name__}") from error
+    category = where.parts[0] if len(where.parts) > 1 else ""
+    document = path.stem.replace("-", " ").capitalize()
+    seen: dict[str, int] = {}
+    for level, heading, body in _sections(text):
+        if level == 1:
+            document = heading
+        if not body.strip():
+            continue
+        title = document if level <= 1 else f"{document} — {heading}"
+        slug = re.sub(r"[^\w]+", "-", (heading or document).lower()).strip("-")
+        seen[slug] = seen.get(slug, 0) + 1
+        anchor = slug if seen[slug] == 1 else f"{slug}-{seen[slug]}"
+        for part in _parts(body):
+            yield Passage(title, f"knowledge/{where.as_posix()}#{anchor}", part, category)
+
+
+def _sections(text: str) -> Iterator[tuple[int, str, str]]:
+    """Level (0: before the first heading), heading and body of each section."""
+    level, heading, body, fenced = 0, "", list[str](), False
+    for line in text.splitlines():
+        fenced ^= line.lstrip().startswith("```")
+        match = None if fenced else _HEADING.match(line)
+        if match is None:
+            body.append(line)
+            continue
+        yield level, heading, "\n".join(body)
+        level, heading, body = len(match[1]), match[2], []
+    yield level, heading, "\n".join(body)
+
+
+def _parts(body: str) -> Iterator[str]:
+    """A body cut between paragraphs, and within one only where it alone is too long."""
+    part = ""
+    for paragraph in re.split(r"\n\s*\n", body.strip()):
+        if part and len(part) + len(paragraph) > MAX_PASSAGE:
+            yield part
+            part = ""
+        part = f"{part}\n\n{paragraph}" if part else paragraph
+        while len(part) > MAX_PASSAGE:
+            yield part[:MAX_PASSAGE]
+            part = part[MAX_PASSAGE:]
+    if part.strip():
+        yield part

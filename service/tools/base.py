@@ -1,0 +1,191 @@
+"""What a tool is, and `@tool`, which makes one from a typed function."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema
+
+DEFAULT_TIMEOUT = 30.0
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # what the Messages API takes
+_ARG = re.compile(r"^\s+(\w+):\s*(.+)$")
+
+Source = dict[str, str]  # {"title", "uri", "quote"}
+
+
+class BadTool(TypeError):
+    """A tool that cannot be offered to a model. The message is for its author."""
+
+
+class ToolFailed(Exception):
+    """Raised by a tool to tell the model what went wrong. The message is shown to the model and in events."""
+
+
+class FoundPassage(Protocol):
+    """A passage of an agent's knowledge, as a search finds it."""
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def uri(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def source(self) -> Source: ...
+
+
+class KnowledgeSearch(Protocol):
+    """An agent's knowledge, as tools see it."""
+
+    @property
+    def categories(self) -> frozenset[str]: ...
+
+    def search(self, query: str, category: str | None = None, limit: int = 4) -> Sequence[FoundPassage]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ToolContext:
+    """Which call of which run a tool works for. `deadline` is in `time.monotonic()` seconds."""
+
+    run_id: str
+    user_id: str
+    agent: str
+    call_id: str
+    deadline: float
+    knowledge: KnowledgeSearch | None = None
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt at this call: pass it on to whatever must not happen twice."""
+        return f"{self.run_id}:{self.call_id}"
+
+
+class ToolOutput(NamedTuple):
+    """What a tool returns when it can also name its sources."""
+
+    content: Any
+    sources: Sequence[Source] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function a model may call. `run` raises `ToolFailed` for arguments that do not fit.
+
+    `idempotent`: a call that may have happened can be made again. `side_effects`: it changes something, so
+    an answer that used it is never cached. `timeout` is in seconds.
+    """
+
+    name: str
+    description: str
+    input_schema: Mapping[str, Any]
+    run: Callable[[Mapping[str, Any], ToolContext], Any]
+    idempotent: bool = False
+    side_effects: bool = True
+    timeout: float = DEFAULT_TIMEOUT
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise BadTool(f"tool name {self.name!r} does not match {_NAME.pattern}")
+        if not self.description:
+            raise BadTool(f"tool {self.name!r} needs a docstring: it tells the model when to use it")
+        if self.timeout <= 0:
+            raise BadTool(f"tool {self.name!r}: timeout must be above 0 seconds")
+
+    def for_model(self) -> dict[str, Any]:
+        """The tool as the Messages API takes it."""
+        return {"name": self.name, "description": self.description, "input_schema": dict(self.input_schema)}
+
+
+def tool(
+    *,
+    name: str | None = None,
+    idempotent: bool = False,
+    side_effects: bool = True,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> Callable[[Callable[..., Any]], Tool]:
+    """Make a `Tool` from a function: the model sees its name, its docstring and its typed parameters.
+
+    A parameter annotated `ToolContext` is filled in and not shown to the model. The defaults are the careful
+    ones: a tool that says nothing is taken to change things and not to bear being called twice.
+    Raises `BadTool` for a function that cannot be a tool.
+    """
+
+    def make(function: Callable[..., Any]) -> Tool:
+        label: str = name or function.__name__
+        description, about = _docstring(function)
+        fields, context_name = _parameters(function, label, about)
+        config = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+        arguments_model: type[BaseModel] = create_model(f"{label}_arguments", __config__=config, **fields)
+
+        def run(arguments: Mapping[str, Any], context: ToolContext) -> Any:
+            given = _validated(arguments_model, arguments)
+            if context_name is not None:
+                given[context_name] = context
+            return function(**given)
+
+        return Tool(label, description, _schema(arguments_model), run, idempotent, side_effects, timeout)
+
+    return make
+
+
+def _validated(model: type[BaseModel], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments as the function's own types. What the model sent is not repeated in the message."""
+    try:
+        checked = model.model_validate(dict(arguments))
+    except ValidationError as fault:
+        told = [
+            f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}"
+            for one in fault.errors(include_url=False, include_input=False, include_context=False)
+        ]
+        raise ToolFailed("Invalid arguments. " + "; ".join(told)) from None
+    return {field: getattr(checked, field) for field in type(checked).model_fields}
+
+
+def _parameters(
+    function: Callable[..., Any], label: str, about: Mapping[str, str]
+) -> tuple[dict[str, Any], str | None]:
+    """Field definitions for `create_model`, and the name of the parameter that takes the context."""
+    if inspect.iscoroutinefunction(function):
+        raise BadTool(f"tool {label!r}: async functions are not supported")
+    hints = get_type_hints(function, include_extras=True)
+    fields: dict[str, Any] = {}
+    context_name = None
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise BadTool(f"tool {label!r}: parameter {parameter.name!r} must be an ordinary named one")
+        if parameter.name not in hints:
+            raise BadTool(f"tool {label!r}: parameter {parameter.name!r} needs a type")
+        if hints[parameter.name] is ToolContext:
+            context_name = parameter.name
+            continue
+        default = ... if parameter.default is parameter.empty else parameter.default
+        info = FieldInfo(default=default, description=about.get(parameter.name))
+        fields[parameter.name] = (hints[parameter.name], info)
+    return fields, context_name
+
+
+def _docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
+    """The description, and what the `Args:` section at its end says about each parameter."""
+    head, _, tail = (inspect.getdoc(function) or "").partition("\nArgs:")
+    found = (_ARG.match(line) for line in tail.splitlines())
+    return head.strip(), {match[1]: match[2] for match in found if match}
+
+
+class _WithoutTitles(GenerateJsonSchema):
+    """Pydantic's titles only repeat the names, and every one is paid for in each model call."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    schema = model.model_json_schema(schema_generator=_WithoutTitles)
+    schema.pop("title", None)
+    schema.setdefault("properties", {})
+    return schema

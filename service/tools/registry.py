@@ -1,0 +1,151 @@
+"""The one place where a tool is called: in time, within bounds, and telling nothing of its insides."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import to_json
+
+from service.tools.base import Source, Tool, ToolContext, ToolFailed, ToolOutput
+
+MAX_CONTENT = 20_000  # characters of a result the model is shown
+MAX_PREVIEW = 200  # characters of a result the client is shown
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What came of a call. `content` is for the model, `preview` for the client, `ms` how long it took."""
+
+    ok: bool
+    content: str
+    preview: str
+    ms: float = 0.0
+    sources: tuple[Source, ...] = ()
+
+    @classmethod
+    def of(cls, ok: bool, content: str, ms: float = 0.0, sources: Sequence[Source] = ()) -> ToolResult:
+        """A result whose text is cut to what the model and the client are shown."""
+        # split only as much as a preview can need: the content may be large
+        preview = " ".join(content[: MAX_PREVIEW * 4].split())
+        if len(preview) > MAX_PREVIEW:
+            preview = preview[: MAX_PREVIEW - 1] + "…"
+        if len(content) > MAX_CONTENT:
+            note = f"\n[cut: {MAX_CONTENT:,} of {len(content):,} characters shown]"
+            content = content[:MAX_CONTENT] + note
+        return cls(ok, content, preview, round(ms, 3), tuple(sources))
+
+    @classmethod
+    def failed(cls, message: str, ms: float = 0.0) -> ToolResult:
+        """A call that gave nothing, or was not made; `message` tells the model why."""
+        return cls.of(False, message, ms)
+
+
+class ToolRunner:
+    """Calls tools, each in a thread of its own, at most `slots` at once in this process.
+
+    Threads are daemons made per call and not a kept pool: nothing exists before a fork, and a tool that
+    never returns holds one slot instead of the end of the process.
+    """
+
+    def __init__(self, slots: int = 32) -> None:
+        self._slots = threading.BoundedSemaphore(slots)
+
+    def call(self, tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> ToolResult:
+        """Call `tool` and wait for it until its own timeout or the run's deadline. Never raises."""
+        began = time.monotonic()
+        ends = min(began + tool.timeout, context.deadline)
+        result = self._call(tool, arguments, context, ends)
+        ms = (time.monotonic() - began) * 1000
+        result = ToolResult(result.ok, result.content, result.preview, round(ms, 3), result.sources)
+        log.info(
+            "tool_call",
+            extra={
+                "tool": tool.name,
+                "call_id": context.call_id,
+                "run_id": context.run_id,
+                "agent": context.agent,
+                "ok": result.ok,
+                "duration_ms": result.ms,
+            },
+        )
+        return result
+
+    def _call(
+        self, tool: Tool, arguments: Mapping[str, Any], context: ToolContext, ends: float
+    ) -> ToolResult:
+        wait = ends - time.monotonic()
+        if wait <= 0:
+            return ToolResult.failed(f"{tool.name} was not called: no time is left")
+        if not self._slots.acquire(timeout=wait):
+            return ToolResult.failed(f"{tool.name} was not called: every tool slot is taken")
+        done: Future[ToolResult] = Future()
+        inherited = contextvars.copy_context()
+        thread = threading.Thread(
+            target=inherited.run,
+            args=(self._work, done, tool, arguments, context),
+            name=f"tool-{tool.name}",
+            daemon=True,
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # the system gives no more threads
+            self._slots.release()
+            return ToolResult.failed(f"{tool.name} was not called: no thread to be had")
+        try:
+            return done.result(timeout=max(0.0, ends - time.monotonic()))
+        except TimeoutError:  # only the wait can raise it: what the tool raises comes as a result
+            return _timed_out(tool)
+
+    def _work(
+        self, done: Future[ToolResult], tool: Tool, arguments: Mapping[str, Any], context: ToolContext
+    ) -> None:
+        try:
+            done.set_result(_outcome(tool, arguments, context))
+        finally:
+            self._slots.release()
+
+
+def _outcome(tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> ToolResult:
+    try:
+        returned = tool.run(arguments, context)
+        output = returned if isinstance(returned, ToolOutput) else ToolOutput(returned)
+        content = output.content if isinstance(output.content, str) else to_json(output.content).decode()
+        return ToolResult.of(True, content, sources=output.sources)
+    except ToolFailed as failure:
+        return ToolResult.failed(str(failure))
+    except BaseException as error:  # a tool that calls sys.exit() must not leave its caller waiting
+        # neither the message nor the stack: both may carry arguments
+        log.warning(
+            "tool_failed",
+            extra={
+                "tool": tool.name,
+                "error": type(error).__name__,
+                "line": _line(error),
+            },
+        )
+        return ToolResult.failed(f"{tool.name} failed: {type(error).__name__}")
+
+
+def _line(error: BaseException) -> str:
+    """`file:line` where the error was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
+
+
+def _timed_out(tool: Tool) -> ToolResult:
+    log.warning("tool_timed_out", extra={"tool": tool.name, "timeout": tool.timeout})
+    message = f"{tool.name} timed out"
+    if not tool.idempotent:
+        message += "; it may still take effect, so do not call it again before checking"
+    return ToolResult.failed(message)

@@ -1,0 +1,135 @@
+"""`@tool`: what a model sees of a function, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import jsonschema_rs
+import pytest
+from pydantic import BaseModel, Field
+
+from service.tools import BadTool, Tool, ToolContext, ToolFailed, tool
+
+MakeContext = Callable[..., ToolContext]
+
+
+class Place(BaseModel):
+    title: str
+    zip_code: int | None = None
+
+
+@tool(idempotent=True, side_effects=False, timeout=5)
+def weather(
+    where: Place,
+    days: Annotated[int, Field(ge=1, le=7)] = 1,
+    *,
+    unit: Literal["C", "F"] = "C",
+    context: ToolContext,
+) -> dict[str, Any]:
+    """Tell the weather.
+
+    Use it for any question about rain.
+
+    Args:
+        where: The place.
+        days: How many days: today is 1.
+    """
+    return {"zip": where.zip_code, "days": days, "unit": unit, "key": context.idempotency_key}
+
+
+def test_the_model_sees_name_docstring_and_parameters() -> None:
+    shown = weather.for_model()
+    assert shown["name"] == "weather"
+    assert shown["description"] == "Tell the weather.\n\nUse it for any question about rain."
+    schema = shown["input_schema"]
+    assert jsonschema_rs.meta.is_valid(schema)
+    assert schema["type"] == "object"
+    assert schema["additionalProperties"] is False
+    assert schema["required"] == ["where"]
+    assert set(schema["properties"]) == {"where", "days", "unit"}
+    assert schema["properties"]["days"] == {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 7,
+        "default": 1,
+        "description": "How many days: today is 1.",
+    }
+
+
+def test_a_tool_without_parameters_has_an_object_schema() -> None:
+    @tool()
+    def ping() -> str:
+        """Ping."""
+        return "pong"
+
+    assert ping.input_schema == {"type": "object", "properties": {}, "additionalProperties": False}
+
+
+def test_what_is_not_said_is_taken_to_be_dangerous() -> None:
+    @tool()
+    def send() -> str:
+        """Send."""
+        return ""
+
+    assert (send.idempotent, send.side_effects) == (False, True)
+    assert (weather.idempotent, weather.side_effects, weather.timeout) == (True, False, 5)
+
+
+def test_arguments_come_as_their_types(context: MakeContext) -> None:
+    arguments = {"where": {"title": "Bergen", "zip_code": 5003}, "days": "3"}
+    returned = weather.run(arguments, context())
+    assert returned == {"zip": 5003, "days": 3, "unit": "C", "key": "run_1:toolu_1"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({}, "where: Field required"),
+        ({"where": {"title": "x"}, "days": 9}, "days: Input should be less than or equal to 7"),
+        ({"where": {"title": "x"}, "context": {}}, "context: Extra inputs are not permitted"),
+        ({"where": {}}, "where.title: Field required"),
+        ({"where": "hush"}, "where: Input should be a valid dictionary"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_told_to_the_model(
+    context: MakeContext, arguments: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ToolFailed) as failure:
+        weather.run(arguments, context())
+    assert told in str(failure.value)
+    assert "hush" not in str(failure.value)
+
+
+def _untyped(x):  # type: ignore[no-untyped-def]
+    """X."""
+
+
+def _without_words(x: int) -> None: ...
+
+
+def _many(*x: int) -> None:
+    """X."""
+
+
+def _first_only(x: int, /) -> None:
+    """X."""
+
+
+async def _later(x: int) -> None:
+    """X."""
+
+
+@pytest.mark.parametrize("function", [_untyped, _without_words, _many, _first_only, _later])
+def test_what_cannot_be_a_tool_is_refused(function: Callable[..., Any]) -> None:
+    with pytest.raises(BadTool):
+        tool()(function)
+
+
+@pytest.mark.parametrize(
+    "change", [{"name": "no spaces"}, {"timeout": 0}, {"description": ""}, {"name": "a" * 65}]
+)
+def test_a_tool_made_by_hand_is_checked_too(change: dict[str, Any]) -> None:
+    parts: dict[str, Any] = {"name": "x", "description": "X.", "input_schema": {}, "run": lambda *_: None}
+    with pytest.raises(BadTool):
+        Tool(**{**parts, **change})
