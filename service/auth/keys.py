@@ -1,0 +1,149 @@
+"""API keys: `slp_` and 48 characters, shown once. Kept is an HMAC under a pepper made from SECRET_KEY."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any
+
+import orjson
+
+from service.auth.revocation import KEY as DISTRUSTED
+from service.auth.revocation import KEY_CACHE_SECONDS, Revocations
+from service.auth.users import Role
+from service.cache import SpeedStore
+from service.errors import InvalidToken, NotFound
+from service.store import keys as rows
+from service.store.base import Database, Row
+from service.store.tokens import Distrusted
+from service.types import Caller, new_id, now_ms, rfc3339
+
+PREFIX = "slp_"
+_CHECK = 8  # characters at the end that only we can compute: made-up keys never reach a store
+_SHOWN = 8  # characters of a key that its list shows
+_LENGTH = len(PREFIX) + 40 + _CHECK
+
+
+class KeyService:
+    """Makes, knows and ends API keys. A key is its user, with fewer rights where it has scopes."""
+
+    def __init__(self, db: Database, speed: SpeedStore, revocations: Revocations, secret: str) -> None:
+        self._db = db
+        self._speed = speed
+        self._revocations = revocations
+        self._pepper = hmac.digest(secret.encode(), b"slipway api keys", "sha256")
+
+    def create(
+        self, user_id: str, name: str, scopes: tuple[str, ...] = (), expires_at: int | None = None
+    ) -> dict[str, Any]:
+        """A new key with its secret, which is never shown again. `expires_at` is in ms."""
+        body = secrets.token_hex(20)
+        key = PREFIX + body + self._check(body)
+        row = {
+            "id": new_id("key"),
+            "user_id": user_id,
+            "name": name,
+            "digest": self._digest(key),
+            "prefix": key[: len(PREFIX) + _SHOWN],
+            "scopes": list(scopes),
+            "created_at": now_ms(),
+            "expires_at": expires_at,
+        }
+        self._db.transact(lambda tx: rows.insert(tx, row))
+        return {**_public(row), "key": key}
+
+    def page(self, user_id: str, *, limit: int, after: str | None) -> list[dict[str, Any]]:
+        """A user's keys, oldest first, after the id `after`."""
+        found = self._db.query(lambda tx: rows.page(tx, user_id, limit=limit, after=after))
+        return [_public(row) for row in found]
+
+    def revoke(self, key_id: str, user_id: str) -> None:
+        """End a key at once. Raises `NotFound` when the user has no such key."""
+        digest = self._db.transact(lambda tx: rows.revoke(tx, key_id, user_id))
+        if digest is None:
+            raise NotFound("There is no such key.")
+        self._revocations.tell(Distrusted([], [digest]))
+
+    def caller(self, key: str) -> Caller:
+        """Who a key speaks for. Raises `InvalidToken`; `DatabaseUnavailable` when nothing is known of it."""
+        if not self._is_ours(key):
+            raise InvalidToken("The API key is not valid.")
+        digest = self._digest(key)
+        known, distrusted, complete = self._speed.call(partial(_look_up, digest=digest), (None, None, None))
+        if known and distrusted is None and self._revocations.trusted(complete):
+            caller, expires_at = _remembered(known)
+        else:
+            row = self._db.query(lambda tx: rows.by_digest(tx, digest))
+            if row is None or row["revoked_at"] is not None or row["disabled"]:
+                raise InvalidToken("The API key is not valid.")
+            caller, expires_at = _caller(row), row["expires_at"]
+            if distrusted is None:
+                self._remember(digest, caller, expires_at)
+        if expires_at is not None and expires_at <= now_ms():
+            raise InvalidToken("The API key has expired.")
+        return caller
+
+    def _is_ours(self, key: str) -> bool:
+        if len(key) != _LENGTH or not key.isascii():
+            return False
+        return hmac.compare_digest(key[-_CHECK:], self._check(key[len(PREFIX) : -_CHECK]))
+
+    def _remember(self, digest: str, caller: Caller, expires_at: int | None) -> None:
+        value = orjson.dumps([list(caller), expires_at])  # orjson knows no named tuples
+        self._speed.call(lambda client: client.set(_cache_key(digest), value, ex=KEY_CACHE_SECONDS), None)
+
+    def _digest(self, key: str) -> str:
+        return hmac.digest(self._pepper, key.encode(), "sha256").hex()
+
+    def _check(self, body: str) -> str:
+        return hmac.digest(self._pepper, b"check " + body.encode(), hashlib.sha256).hex()[:_CHECK]
+
+
+def may_use(caller: Caller, scope: str) -> bool:
+    """Whether a caller's key allows `scope`, such as `agents:support`; patterns such as `agents:*` count."""
+    return not caller.scopes or any(fnmatchcase(scope, pattern) for pattern in caller.scopes)
+
+
+def _look_up(client: Any, digest: str) -> tuple[bytes | None, bytes | None, bytes | None]:
+    with client.pipeline(transaction=False) as pipe:
+        pipe.get(_cache_key(digest))
+        pipe.hmget(DISTRUSTED, digest, "complete")
+        known, (distrusted, complete) = pipe.execute()
+    return known, distrusted, complete
+
+
+def _cache_key(digest: str) -> str:
+    return f"slipway:key:{digest}"
+
+
+def _caller(row: Row) -> Caller:
+    # A key with scopes is for calling agents: its user's office does not come with it.
+    role: Role = "user" if row["scopes"] else row["role"]
+    return Caller(
+        row["user_id"],
+        row["username"],
+        role,
+        tuple(row["scopes"]),
+        key_id=row["id"],
+        limit_runs=row["limit_runs"],
+    )
+
+
+def _remembered(value: bytes) -> tuple[Caller, int | None]:
+    fields, expires_at = orjson.loads(value)
+    caller = Caller(*fields)
+    return caller._replace(scopes=tuple(caller.scopes)), expires_at
+
+
+def _public(row: Row) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "name": row["name"],
+        "prefix": row["prefix"],
+        "scopes": row["scopes"],
+        "created_at": rfc3339(row["created_at"]),
+        "expires_at": rfc3339(row["expires_at"]),
+    }

@@ -1,0 +1,165 @@
+"""What must no longer be believed: ended log-ins, and keys to look up afresh. The database is the truth.
+
+Redis holds one hash, `slipway:distrusted`, with a field for each ended token family and each changed key, and
+a field `complete`: `<run id of the Redis server>:<ms>`, the moment at which everything in the database was
+known to be in the hash. One `HMGET` answers for a request. What holds:
+
+- The database is written first. While Redis is reachable it is written before the caller gets an answer, so
+  the end of a log-in is in force on every worker of every replica at once.
+- Redis wiped, or the hash evicted: `complete` went with it (one key), so the next request loads the hash
+  again from the database. A wipe while it is being loaded is noticed (`loading:<nonce>` is gone).
+- Redis away: each request asks the database.
+- Redis restarted with old data, or a replica promoted: its run id is not the one in `complete`, so the hash
+  is loaded again before it is believed.
+- One worker cannot reach Redis and others can: an end written by that worker is in the database at once, and
+  in force for the others once `complete` is older than `FRESH` seconds, when they load again; that worker
+  itself also goes on trying. This is the only window; on a cluster (no run id) a restart falls in it too.
+- The database away: the hash is believed for as long as it is complete; no log-in can end meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import redis
+
+from service.cache import SpeedStore
+from service.errors import DatabaseUnavailable
+from service.store import tokens as rows
+from service.store.base import Database
+from service.store.tokens import Distrusted
+from service.types import now_ms
+
+log = logging.getLogger("slipway.auth")
+
+KEY = "slipway:distrusted"
+FRESH = 4.0  # seconds that the hash is believed without being compared with the database again
+KEY_CACHE_SECONDS = 30  # how long a looked-up API key may be remembered
+_SLACK_MS = 60_000  # clocks of replicas may differ by this much
+_BATCH = 500
+
+# KEYS: the hash. ARGV: nonce, now in ms, the value of `complete`. Drops what has expired on the way.
+_FINISH = """
+if redis.call('HDEL', KEYS[1], 'loading:' .. ARGV[1]) == 0 then return 0 end
+local all = redis.call('HGETALL', KEYS[1])
+for i = 1, #all, 2 do
+  local old = all[i] ~= 'complete' and tonumber(all[i + 1]) < tonumber(ARGV[2])
+  if old then redis.call('HDEL', KEYS[1], all[i]) end
+end
+redis.call('HSET', KEYS[1], 'complete', ARGV[3])
+return 1
+"""
+
+
+class Revocations:
+    """`access_seconds` is the life of an access token: an ended family matters no longer than that."""
+
+    def __init__(self, speed: SpeedStore, db: Database, *, access_seconds: float) -> None:
+        self._speed = speed
+        self._db = db
+        self._life_ms = int(access_seconds * 1000) + _SLACK_MS
+        self._loading = threading.Lock()
+        self._next_load = 0.0  # time.monotonic(): no earlier, after one that failed
+        self._untold = 0  # what could not be told to Redis: counted up by each,
+        self._caught_up = 0  # and how many of them a load has brought there since
+        self._late: threading.Thread | None = None
+
+    def is_revoked(self, family: str) -> bool:
+        """Whether a log-in has ended. Raises `DatabaseUnavailable` when neither store can say."""
+        found, complete = self._speed.call(partial(_look_up, family=family), (None, None))
+        if found is not None:
+            return True
+        if self.trusted(complete):
+            return False
+        return not self._db.query(lambda tx: rows.is_live(tx, family))
+
+    def trusted(self, complete: bytes | None) -> bool:
+        """Whether what was read beside this `complete` can be believed; loads the hash again where it is due.
+
+        What was read before a load is not believed: the caller asks the database, this once.
+        """
+        age = self._age(complete)
+        if age is None or age > FRESH:
+            return not self._reload() and age is not None and self._database_is_away()
+        if age > FRESH / 2 and not self._loading.locked():
+            threading.Thread(target=self._reload, name="revocations", daemon=True).start()
+        return True
+
+    def end(self, family: str) -> bool:
+        """End one log-in. False: it had ended already."""
+        ended = self._db.transact(lambda tx: rows.revoke(tx, family))
+        self.tell(Distrusted([family], []))
+        return ended
+
+    def tell(self, what: Distrusted) -> None:
+        """Make known what the database already holds. Without Redis a thread goes on trying."""
+        if self._speed.call(lambda client: self._write(client, what), False):
+            return
+        self._untold += 1
+        if self._late is None or not self._late.is_alive():
+            self._late = threading.Thread(target=self._catch_up, name="revocations-late", daemon=True)
+            self._late.start()
+
+    def _age(self, complete: bytes | None) -> float | None:
+        """Seconds since the hash was last complete; None when it is not, or was so in another server."""
+        server, _, moment = (complete or b"").decode().rpartition(":")
+        if complete is None or self._untold != self._caught_up or server != self._speed.server:
+            return None
+        return max(0.0, (now_ms() - int(moment)) / 1000)
+
+    def _reload(self) -> bool:
+        """Bring the hash up to the database's state. False: it could not be, or another thread is at it."""
+        if time.monotonic() < self._next_load or not self._loading.acquire(blocking=False):
+            return False
+        try:
+            untold = self._untold
+            loaded = self._speed.call(self._load, False)
+            if loaded:
+                self._caught_up = untold
+            return loaded
+        except DatabaseUnavailable:
+            self._next_load = time.monotonic() + FRESH
+            return False
+        finally:
+            self._loading.release()
+
+    def _load(self, client: redis.Redis) -> bool:
+        nonce, now = secrets.token_hex(8), now_ms()
+        client.hset(KEY, f"loading:{nonce}", str(now + _SLACK_MS))
+        server = self._speed.server
+        since_keys = now - KEY_CACHE_SECONDS * 1000 - _SLACK_MS
+        with self._db.read() as tx:
+            what = rows.distrusted(tx, families_since=now - self._life_ms, keys_since=since_keys)
+        self._write(client, what)
+        return bool(client.eval(_FINISH, 1, KEY, nonce, str(now), f"{server}:{now}"))
+
+    def _write(self, client: redis.Redis, what: Distrusted) -> bool:
+        now = now_ms()
+        fields = {family: str(now + self._life_ms) for family in what.families}
+        fields |= {digest: str(now + KEY_CACHE_SECONDS * 1000 + _SLACK_MS) for digest in what.digests}
+        for batch in _batches(list(fields.items())):
+            client.hset(KEY, mapping=dict(batch))
+        return True
+
+    def _catch_up(self) -> None:
+        while self._untold != self._caught_up:
+            self._reload()
+            time.sleep(0.2)
+
+    def _database_is_away(self) -> bool:
+        """As of the last load: then no log-in can have ended since."""
+        return time.monotonic() < self._next_load
+
+
+def _look_up(client: Any, family: str) -> list[bytes | None]:
+    return client.hmget(KEY, family, "complete")  # type: ignore[no-any-return]
+
+
+def _batches(items: Sequence[Any]) -> Sequence[Sequence[Any]]:
+    return [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]

@@ -1,0 +1,148 @@
+"""Tokens: short-lived access tokens and refresh tokens that can be spent once.
+
+Every log-in begins a family, and a refresh token belongs to it. Spending one twice means that it was stolen
+or that an answer was lost, and which of the two cannot be known: the whole family ends.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from service.auth.revocation import Revocations
+from service.auth.users import User, user_of
+from service.errors import InvalidToken
+from service.store import tokens as rows
+from service.store.base import Database, Transaction
+from service.types import Caller, new_id, now_ms
+
+ISSUER = AUDIENCE = "slipway"
+LEEWAY = 5  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What a log-in or a refresh answers."""
+
+    access_token: str
+    refresh_token: str
+    expires_in: int
+
+    def public(self) -> dict[str, Any]:
+        return {
+            "access_token": self.access_token,
+            "refresh_token": self.refresh_token,
+            "token_type": "Bearer",
+            "expires_in": self.expires_in,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """How tokens are signed and checked: HS256 with the secret, or EdDSA with a private key of one's own."""
+
+    algorithm: str
+    signing: str | Ed25519PrivateKey
+    checking: str | Ed25519PublicKey
+    key_id: str | None
+
+    @classmethod
+    def of(cls, secret: str, private_pem: str = "") -> SigningKey:
+        """Raises `ValueError` when the PEM is not an Ed25519 private key."""
+        if not private_pem:
+            return cls("HS256", secret, secret, None)
+        private = load_pem_private_key(private_pem.encode(), password=None)
+        if not isinstance(private, Ed25519PrivateKey):
+            raise ValueError("JWT_PRIVATE_KEY must be an Ed25519 private key")
+        public = private.public_key()
+        raw = public.public_bytes(Encoding.Raw, PublicFormat.Raw)
+        return cls("EdDSA", private, public, hashlib.sha256(raw).hexdigest()[:16])
+
+    def jwks(self) -> dict[str, Any]:
+        """The public keys (RFC 7517); none when tokens are signed with the secret."""
+        if isinstance(self.checking, str):
+            return {"keys": []}
+        raw = self.checking.public_bytes(Encoding.Raw, PublicFormat.Raw)
+        x = base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+        key = {"kty": "OKP", "crv": "Ed25519", "x": x, "kid": self.key_id, "alg": "EdDSA", "use": "sig"}
+        return {"keys": [key]}
+
+
+class TokenService:
+    """Begins, renews and ends log-ins. Checking a token's signature is the web's, by Flask-JWT-Extended."""
+
+    def __init__(
+        self,
+        db: Database,
+        revocations: Revocations,
+        key: SigningKey,
+        *,
+        access_seconds: int,
+        refresh_seconds: int,
+    ) -> None:
+        self.key = key
+        self._db = db
+        self._revocations = revocations
+        self._access_seconds = access_seconds
+        self._refresh_seconds = refresh_seconds
+
+    def begin(self, user: User) -> Pair:
+        """A new family for a user who has just signed in."""
+        family, jti, now = new_id("fam"), _jti(), now_ms()
+        ends = now + self._refresh_seconds * 1000
+        self._db.transact(lambda tx: rows.insert(tx, family, user.id, jti, now=now, expires_at=ends))
+        return self._pair(user, family, jti)
+
+    def renew(self, claims: Mapping[str, Any]) -> Pair:
+        """Spend the refresh token with these checked claims for a new pair. Raises `InvalidToken`.
+
+        The new refresh token lives as long as the family: a log-in is not prolonged by using it.
+        """
+        family, spent, fresh = str(claims["fam"]), str(claims["jti"]), _jti()
+
+        def work(tx: Transaction) -> User | None:
+            row = rows.owner(tx, family)
+            if row is not None and not row["disabled"] and rows.rotate(tx, family, spent, fresh):
+                return user_of(row)
+            return None
+
+        user = self._db.transact(work)
+        if user is None:
+            self._revocations.end(family)
+            raise InvalidToken("This refresh token is spent; sign in again.")
+        return self._pair(user, family, fresh, refresh_until=int(claims["exp"]))
+
+    def _pair(self, user: User, family: str, jti: str, refresh_until: int | None = None) -> Pair:
+        now = int(time.time())
+        common = {"iss": ISSUER, "aud": AUDIENCE, "sub": user.id, "fam": family, "iat": now}
+        access = common | {"type": "access", "jti": _jti(), "exp": now + self._access_seconds}
+        access |= {"role": user.role, "name": user.username}
+        if user.limit_runs:
+            access["lim"] = user.limit_runs
+        ends = refresh_until or now + self._refresh_seconds
+        refresh = common | {"type": "refresh", "jti": jti, "exp": ends}
+        return Pair(self._signed(access), self._signed(refresh), self._access_seconds)
+
+    def _signed(self, claims: dict[str, Any]) -> str:
+        headers = {"kid": self.key.key_id} if self.key.key_id else None
+        return jwt.encode(claims, self.key.signing, self.key.algorithm, headers=headers)
+
+
+def caller_of(claims: Mapping[str, Any]) -> Caller:
+    """Who an access token with these checked claims speaks for. Raises `KeyError` on a foreign token."""
+    return Caller(
+        claims["sub"], claims["name"], claims["role"], family=claims["fam"], limit_runs=claims.get("lim")
+    )
+
+
+def _jti() -> str:
+    return secrets.token_urlsafe(16)

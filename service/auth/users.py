@@ -1,0 +1,189 @@
+"""Users and their passwords (argon2id, OWASP's 19 MiB profile)."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from service.auth.revocation import Revocations
+from service.errors import Invalid, InvalidCredentials, NotFound, Overloaded
+from service.store import tokens as token_rows
+from service.store import users as rows
+from service.store.base import Database, Row, Transaction
+from service.types import new_id, now_ms, rfc3339
+
+log = logging.getLogger("slipway.auth")
+
+Role = Literal["user", "operator", "admin"]
+USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
+SHORTEST_PASSWORD, LONGEST_PASSWORD = 8, 256  # characters
+_HASHING_AT_ONCE = 2  # per process: 19 MiB each, and 30 ms of one core
+_HASHING_PATIENCE = 3.0  # seconds a log-in waits for its turn
+_RATE = re.compile(r"[1-9][0-9]{0,8}/(?:[1-9][0-9]{0,4} ?)?(?:second|minute|hour|day)s?")
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    id: str
+    username: str
+    role: Role
+    disabled: bool
+    limit_runs: str | None
+    created_at: int
+
+    def public(self) -> dict[str, Any]:
+        """As the admin sees a user."""
+        return {
+            "id": self.id,
+            "username": self.username,
+            "role": self.role,
+            "disabled": self.disabled,
+            "limit_runs": self.limit_runs,
+            "created_at": rfc3339(self.created_at),
+        }
+
+
+def user_of(row: Row) -> User:
+    """A `users` row as a user."""
+    fields = ("id", "username", "role", "disabled", "limit_runs", "created_at")
+    return User(**{field: row[field] for field in fields})
+
+
+class UserService:
+    """Creates, knows and changes users. What takes rights away is in force at once, on every worker."""
+
+    def __init__(self, db: Database, revocations: Revocations) -> None:
+        self._db = db
+        self._revocations = revocations
+        self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+        self._turns = threading.BoundedSemaphore(_HASHING_AT_ONCE)
+        self._nobody = self._hasher.hash("nobody has this password")
+
+    def verify(self, username: str, password: str) -> User:
+        """The user, or `InvalidCredentials`: the same, after the same work, whatever was wrong."""
+        row = None
+        if USERNAME.fullmatch(username):
+            row = self._db.query(lambda tx: rows.by_name(tx, username))
+        right = self._matches(row["password_hash"] if row else self._nobody, password)
+        if row is None or not right or row["disabled"]:
+            raise InvalidCredentials()
+        return user_of(row)
+
+    def create(
+        self, username: str, password: str, role: Role = "user", limit_runs: str | None = None
+    ) -> User:
+        """A new user. Raises `Invalid`, or `Conflict` when the name is taken."""
+        row = self._new_row(username, password, role, limit_runs)
+        self._db.transact(lambda tx: rows.insert(tx, row))
+        return user_of(row)
+
+    def bootstrap(self, username: str, password: str) -> User | None:
+        """The first admin, made only while there is no user at all, however many processes start at once."""
+        if not username or self._db.query(rows.any_at_all):
+            return None
+        row = self._new_row(username, password, "admin", None)
+        return user_of(row) if self._db.transact(lambda tx: rows.insert_first(tx, row)) else None
+
+    def get(self, user_id: str) -> User:
+        """Raises `NotFound`."""
+        row = self._db.query(lambda tx: rows.get(tx, user_id))
+        if row is None:
+            raise NotFound("There is no such user.")
+        return user_of(row)
+
+    def by_name(self, username: str) -> User | None:
+        row = self._db.query(lambda tx: rows.by_name(tx, username))
+        return user_of(row) if row else None
+
+    def page(self, *, limit: int, after: str | None) -> list[User]:
+        """Oldest first, after the id `after`."""
+        return [user_of(row) for row in self._db.query(partial(rows.page, limit=limit, after=after))]
+
+    def change(
+        self,
+        user_id: str,
+        *,
+        password: str | None = None,
+        role: Role | None = None,
+        disabled: bool | None = None,
+        limit_runs: str | None = None,
+    ) -> User:
+        """Change what is given; `limit_runs=""` gives the setting's limit back. Ends the user's log-ins.
+
+        The role and the limit stand in the tokens, so a change of those must end them as well.
+        """
+        changes: dict[str, Any] = {"role": role, "disabled": disabled}
+        changes = {key: value for key, value in changes.items() if value is not None}
+        if password is not None:
+            changes["password_hash"] = self._hash(password)
+        if limit_runs is not None:
+            changes["limit_runs"] = _checked_rate(limit_runs) or None
+        if changes:
+            self._end_logins(user_id, partial(rows.update, user_id=user_id, changes=changes))
+        return self.get(user_id)
+
+    def delete(self, user_id: str) -> None:
+        """Raises `NotFound`. What the user did stays on the books."""
+        self._end_logins(user_id, partial(rows.forget, user_id=user_id))
+
+    def _end_logins(self, user_id: str, change: Any) -> None:
+        def work(tx: Transaction) -> token_rows.Distrusted:
+            if not change(tx):
+                raise NotFound("There is no such user.")
+            return token_rows.revoke_all(tx, user_id)
+
+        self._revocations.tell(self._db.transact(work))
+
+    def _new_row(self, username: str, password: str, role: Role, limit_runs: str | None) -> dict[str, Any]:
+        if not USERNAME.fullmatch(username):
+            raise _invalid("/username", "Use 1 to 128 of A-Z a-z 0-9 . _ @ + -, a letter or digit first.")
+        return {
+            "id": new_id("usr"),
+            "username": username,
+            "password_hash": self._hash(password),
+            "role": role,
+            "disabled": False,
+            "limit_runs": _checked_rate(limit_runs) if limit_runs else None,
+            "created_at": now_ms(),
+        }
+
+    def _hash(self, password: str) -> str:
+        if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
+            raise _invalid("/password", f"Use {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters.")
+        with self._turn():
+            return self._hasher.hash(password)
+
+    def _matches(self, password_hash: str, password: str) -> bool:
+        with self._turn():
+            try:
+                return self._hasher.verify(password_hash, password)
+            except (VerificationError, InvalidHashError):
+                return False
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._turns.acquire(timeout=_HASHING_PATIENCE):
+            raise Overloaded("Too many log-ins at once.", retry_after=2)
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+
+def _checked_rate(rate: str) -> str:
+    if rate and not _RATE.fullmatch(rate):
+        raise _invalid("/limit_runs", "Use a rate such as 60/minute.")
+    return rate
+
+
+def _invalid(pointer: str, detail: str) -> Invalid:
+    return Invalid("The request does not fit; see `errors`.", errors=[{"pointer": pointer, "detail": detail}])

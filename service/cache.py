@@ -1,0 +1,213 @@
+"""Redis: how to reach it, and how to do without it. Nothing that matters is only here."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar, cast
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.exceptions import (
+    BusyLoadingError,
+    ConnectionError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+log = logging.getLogger("slipway.redis")
+
+T = TypeVar("T")
+D = TypeVar("D")
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 5.0  # seconds that Redis is left alone after a failure
+_AWAY = (ConnectionError, TimeoutError, ReadOnlyError, BusyLoadingError, RedisClusterException, OSError)
+
+
+def connect(
+    url: str,
+    *,
+    max_connections: int,
+    socket_timeout: float = 0.5,
+    on_connect: Callable[[Any], None] | None = None,
+) -> redis.Redis:
+    """A client for `redis://`, `rediss://`, `unix://path`, `redis+sentinel://h:p,h:p/name`, `redis+cluster://h:p,h:p`.
+
+    Nothing is connected yet, but by a cluster's client, which raises when no node answers. A call fails with
+    `redis.RedisError` after one more try, within about twice `socket_timeout` seconds. `on_connect` is called
+    with each new connection (not by a cluster's).
+    """
+    options: dict[str, Any] = {
+        "socket_timeout": socket_timeout,
+        "socket_connect_timeout": 0.3,
+        "retry": Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 1),
+        "protocol": 2,  # one shape of answers, whatever the server
+    }
+    scheme, _, _ = url.partition("://")
+    if scheme == "redis+cluster":
+        return _cluster(url, options, max_connections)
+    if on_connect is not None:
+        options["redis_connect_func"] = on_connect
+    if scheme == "redis+sentinel":
+        return _sentinel(url, options, max_connections)
+    plain = url.removeprefix("redis+") if scheme.startswith("redis+") else url
+    pool = redis.BlockingConnectionPool.from_url(plain, max_connections=max_connections, timeout=1, **options)
+    return redis.Redis(connection_pool=pool)
+
+
+def _cluster(url: str, options: dict[str, Any], max_connections: int) -> redis.Redis:
+    parts = urlsplit(url)
+    node: Any = ClusterNode
+    cluster: Any = RedisCluster  # not a subclass of Redis, but the same commands
+    return cast(
+        redis.Redis,
+        cluster(
+            startup_nodes=[node(host, port) for host, port in _hosts(parts.netloc, 6379)],
+            max_connections=max_connections,
+            **options,
+            **_credentials(parts.netloc),
+        ),
+    )
+
+
+def _sentinel(url: str, options: dict[str, Any], max_connections: int) -> redis.Redis:
+    parts = urlsplit(url)
+    path = [part for part in parts.path.split("/") if part]
+    query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+    quick = {key: value for key, value in options.items() if key != "redis_connect_func"}
+    untyped: Any = Sentinel
+    return cast(
+        redis.Redis,
+        untyped(_hosts(parts.netloc, 26379), sentinel_kwargs=quick).master_for(
+            path[0] if path else query.get("service_name", "mymaster"),
+            db=int(path[1]) if len(path) > 1 else 0,
+            max_connections=max_connections,
+            **options,
+            **_credentials(parts.netloc),
+        ),
+    )
+
+
+def _hosts(netloc: str, port: int) -> list[tuple[str, int]]:
+    found = []
+    for one in netloc.rpartition("@")[2].split(","):
+        host, _, given = one.rpartition(":") if ":" in one else (one, "", "")
+        found.append((host, int(given) if given else port))
+    return found
+
+
+def _credentials(netloc: str) -> dict[str, str]:
+    userinfo, at, _ = netloc.rpartition("@")
+    if not at:
+        return {}
+    user, _, password = userinfo.partition(":")
+    return {key: unquote(value) for key, value in (("username", user), ("password", password)) if value}
+
+
+class SpeedStore:
+    """Redis behind a circuit: once it fails it is left alone for a second, then two, up to five.
+
+    Meanwhile `call` answers with its default at once, so that requests do not each wait for a time-out.
+    `server` names the server process that was last connected to; it changes with a restart or a failover.
+    """
+
+    def __init__(
+        self, url: str, *, max_connections: int, on_change: Callable[[bool], None] | None = None
+    ) -> None:
+        self.server = ""
+        self._client: redis.Redis | None = None
+        self._connect = partial(connect, url, max_connections=max_connections, on_connect=self._greet)
+        self._on_change = on_change or (lambda up: None)
+        self._lock = threading.Lock()
+        self._retry_at = 0.0  # time.monotonic(); 0: all is well
+        self._pause = _SHORTEST_PAUSE
+
+    @property
+    def client(self) -> redis.Redis:
+        if self._client is None:  # late, because a cluster's client connects as it is made
+            self._client = self._connect()
+        return self._client
+
+    def available(self) -> bool:
+        """Whether Redis answered when last asked. Costs nothing."""
+        return self._retry_at == 0.0
+
+    def call(self, work: Callable[[redis.Redis], T], default: D) -> T | D:
+        """What `work` returns, or `default` when Redis is away or refuses."""
+        try:
+            return self.attempt(work)
+        except RedisError as error:
+            if not isinstance(error, _AWAY):
+                log.warning("redis_refused", extra={"error": type(error).__name__})
+            return default
+
+    def attempt(self, work: Callable[[redis.Redis], T]) -> T:
+        """What `work` returns. Raises `redis.RedisError`; at once while the circuit is open."""
+        if self._retry_at and not self._may_probe():
+            raise ConnectionError("Redis is being left alone after a failure.")
+        try:
+            value = work(self.client)
+        except _AWAY as error:
+            self._failed(error)
+            if isinstance(error, RedisError):
+                raise
+            raise ConnectionError(type(error).__name__) from error
+        if self._retry_at:
+            self._recovered()
+        return value
+
+    def ping(self) -> None:
+        """Ask Redis, whatever the circuit says. Raises `redis.RedisError`."""
+        self.client.ping()
+        if self._retry_at:
+            self._recovered()
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    def _may_probe(self) -> bool:
+        """One caller at a time finds out whether Redis is back; the others go on without."""
+        with self._lock:
+            now = time.monotonic()
+            if now < self._retry_at:
+                return False
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+            self._retry_at = now + self._pause
+            return True
+
+    def _failed(self, error: Exception) -> None:
+        with self._lock:
+            if self._retry_at:
+                return  # another thread said so already, or this was the probe
+            self._retry_at = time.monotonic() + self._pause
+        log.warning("redis_away", extra={"error": type(error).__name__})
+        self._on_change(False)
+
+    def _recovered(self) -> None:
+        with self._lock:
+            if not self._retry_at:
+                return
+            self._retry_at, self._pause = 0.0, _SHORTEST_PAUSE
+        log.info("redis_back")
+        self._on_change(True)
+
+    def _greet(self, connection: Any) -> None:
+        """Each new connection asks for the server's run id: what an earlier server held may be stale."""
+        connection.on_connect()
+        try:
+            connection.send_command("INFO", "server")
+            info: bytes = connection.read_response()
+        except ResponseError:
+            return  # not allowed to ask, on some managed servers
+        ids = (line[7:] for line in info.decode().splitlines() if line.startswith("run_id:"))
+        self.server = next(ids, "")

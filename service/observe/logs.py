@@ -1,0 +1,173 @@
+"""Logs: one JSON object per line (readable text in a terminal), with who and what is being served on each.
+
+A line's `event` is its message. `bind` adds fields to every later line of the same thread. Secrets never
+leave: fields with a telling name and values that look like a key or a token are blanked as a line is written.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal
+
+from pythonjsonlogger.core import RESERVED_ATTRS
+from pythonjsonlogger.orjson import OrjsonFormatter
+
+REDACTED = "[redacted]"
+_SECRET_NAMES = frozenset(
+    {
+        "authorization",
+        "cookie",
+        "password",
+        "token",
+        "access_token",
+        "refresh_token",
+        "api_key",
+        "x-api-key",
+        "secret",
+    }
+)
+# Our keys, provider keys, and JWTs (three base64url parts, the first being an encoded `{"`).
+_SECRET_VALUES = re.compile(
+    r"\bslp_[A-Za-z0-9_-]{8,}|\bsk-[A-Za-z0-9_-]{8,}|\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"
+)
+_RESERVED = frozenset(RESERVED_ATTRS) | {"color_message"}
+_fields: ContextVar[Mapping[str, Any]] = ContextVar("log_fields", default={})  # noqa: B039 - never mutated
+
+
+def bind(**fields: Any) -> None:
+    """From now on every line of this thread carries these fields, until `clear`."""
+    _fields.set({**_fields.get(), **fields})
+
+
+def clear() -> None:
+    """Forget all bound fields: a thread serves one request after another."""
+    _fields.set({})
+
+
+@contextmanager
+def bound(**fields: Any) -> Iterator[None]:
+    """Bind fields for the length of a block."""
+    before = _fields.get()
+    _fields.set({**before, **fields})
+    try:
+        yield
+    finally:
+        _fields.set(before)
+
+
+def event(logger: logging.Logger, name: str, **fields: Any) -> None:
+    """One line at INFO: what happened, and its measures. Never prompts or answers."""
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(name, extra=fields)
+
+
+def configure(log_format: Literal["auto", "json", "text"], level: str) -> None:
+    """Set up the root logger and Gunicorn's, to standard error."""
+    logging.config.dictConfig(config(log_format, level))
+
+
+def config(log_format: Literal["auto", "json", "text"], level: str) -> dict[str, Any]:
+    """The same as a `dictConfig`, for Gunicorn's `logconfig_dict`."""
+    text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
+    formatter = TextFormatter if text else JsonFormatter
+    ours = {"level": level, "handlers": ["stderr"], "propagate": False}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"()": formatter}},
+        "handlers": {
+            "stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}
+        },
+        "root": {"level": level, "handlers": ["stderr"]},
+        "loggers": {
+            "gunicorn.error": ours,
+            # Our own `request` line says more than Gunicorn's access line.
+            "gunicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
+            "flask-limiter": {"level": "WARNING"},  # its INFO line names who was limited; ours does
+            "alembic": {"level": "WARNING"},
+        },
+    }
+
+
+class JsonFormatter(OrjsonFormatter):
+    """`time`, `level`, `event`, `logger`, the bound fields, then the line's own."""
+
+    def add_fields(
+        self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
+    ) -> None:
+        log_data["time"] = _time(record)
+        log_data["level"] = record.levelname
+        log_data["event"] = record.message
+        log_data["logger"] = record.name
+        log_data.update(_fields.get())
+        log_data.update(_extras(record))
+        log_data.update(message_dict)
+
+    def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
+        return scrub(super().jsonify_log_record(log_data))
+
+
+class TextFormatter(logging.Formatter):
+    """`12:00:01.123 INFO  request method=GET status=200`, coloured in a terminal."""
+
+    _COLOURS = {"WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {**_fields.get(), **_extras(record)}
+        pairs = "".join(f" {key}={value}" for key, value in fields.items())
+        line = f"{_time(record)[11:23]} {record.levelname:<7} {record.getMessage()}{pairs}"
+        colour = self._COLOURS.get(record.levelname)
+        if colour and sys.stderr.isatty():
+            line = f"\x1b[{colour}m{line}\x1b[0m"
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return scrub(line)
+
+
+def scrub(line: str) -> str:
+    """`line` with everything that looks like a key or a token blanked."""
+    if "slp_" in line or "sk-" in line or "eyJ" in line:  # nearly every line has none: no regex for those
+        return _SECRET_VALUES.sub(REDACTED, line)
+    return line
+
+
+def _extras(record: logging.LogRecord) -> dict[str, Any]:
+    found = {key: value for key, value in record.__dict__.items() if key not in _RESERVED}
+    for key, value in found.items():
+        if key.lower() in _SECRET_NAMES:
+            found[key] = REDACTED
+        elif isinstance(value, Mapping):
+            found[key] = _blanked(value)
+    return found
+
+
+def _blanked(value: Mapping[Any, Any]) -> dict[str, Any]:
+    return {
+        str(key): _blanked(inner) if isinstance(inner, Mapping) else inner
+        for key, inner in value.items()
+        if str(key).lower() not in _SECRET_NAMES
+    }
+
+
+def _time(record: logging.LogRecord) -> str:
+    return f"{_second(int(record.created))}.{int(record.msecs):03d}Z"
+
+
+_last_second: tuple[int, str] = (-1, "")
+
+
+def _second(second: int) -> str:
+    # Formatting a date costs more than the rest of a line; a whole second is formatted once.
+    global _last_second
+    known, text = _last_second
+    if known != second:
+        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        _last_second = (second, text)
+    return text

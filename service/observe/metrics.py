@@ -1,0 +1,133 @@
+"""Prometheus metrics over all workers of a machine. Labels are looked up once and kept.
+
+`PROMETHEUS_MULTIPROC_DIR` must be set, and its folder exist, before `prometheus_client` is first imported:
+`gunicorn.conf.py` sees to it. Without it the figures are those of this process.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from service.types import Usage
+
+_REQUEST_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_MODEL_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
+
+
+class _Family:
+    """A metric whose labelled children are kept: `labels()` takes a lock and builds a tuple every time."""
+
+    __slots__ = ("_metric", "_children")
+
+    def __init__(self, metric: MetricWrapperBase) -> None:
+        self._metric = metric
+        self._children: dict[tuple[str, ...], Any] = {}
+
+    def __call__(self, *labels: str) -> Any:
+        child = self._children.get(labels)
+        if child is None:
+            child = self._children[labels] = self._metric.labels(*labels)
+        return child
+
+
+class Metrics:
+    """Everything that is counted. Labels are bounded: route templates, agent ids, never ids of users."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        counter, gauge, histogram = self._counter, self._gauge, self._histogram
+        self._requests = counter("http_requests", "HTTP requests", "route", "method", "status")
+        self._request_seconds = histogram(
+            "http_request_seconds", "Time to the answer", _REQUEST_BUCKETS, "route"
+        )
+        self._runs = counter("runs", "Runs that ended", "agent", "status")
+        self._model_calls = counter("model_calls", "Attempts at a model call", "model", "outcome")
+        self._model_seconds = histogram("model_call_seconds", "Time of one attempt", _MODEL_BUCKETS, "model")
+        self._tokens = counter("tokens", "Tokens by kind", "model", "kind")
+        self._cost = counter("cost_nano_usd", "Cost in nano-dollars", "agent", "model")
+        self._tools = counter("tool_calls", "Tool calls", "tool", "ok")
+        self._cache = counter("cache", "Answers by cache result", "agent", "result")
+        self._limited = counter("rate_limited", "Requests refused by a rate limit", "action")
+        self._breaker = gauge("breaker_open", "1 while a model's circuit breaker is open", "livemax", "model")
+        self._login_failures = counter("login_failures", "Log-ins that were refused")
+        self._fallback = gauge("limiter_fallback", "1 while limits are counted per process", "livemax")
+        self._redis = gauge("redis_up", "0 while a process skips Redis", "livemin")
+        self.runs_active = gauge("runs_active", "Runs under way", "livesum")  # .inc() and .dec()
+        self._redis.set(1)
+
+    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        self._requests(route, method, str(status)).inc()
+        self._request_seconds(route).observe(seconds)
+
+    def run_ended(self, agent: str, status: str) -> None:
+        self._runs(agent, str(status)).inc()
+
+    def model_call(self, model: str, outcome: str, seconds: float) -> None:
+        """`outcome` is `ok` or an error code."""
+        self._model_calls(model, outcome).inc()
+        self._model_seconds(model).observe(seconds)
+
+    def tokens(self, model: str, usage: Usage) -> None:
+        kinds = ("input", "output", "cache_read", "cache_creation")
+        for kind, amount in zip(kinds, usage, strict=False):
+            if amount:
+                self._tokens(model, kind).inc(amount)
+
+    def cost(self, agent: str, model: str, nano: int) -> None:
+        self._cost(agent, model).inc(nano)
+
+    def tool_call(self, tool: str, ok: bool) -> None:
+        self._tools(tool, "true" if ok else "false").inc()
+
+    def cache(self, agent: str, result: str) -> None:
+        self._cache(agent, result).inc()
+
+    def rate_limited(self, action: str) -> None:
+        self._limited(action).inc()
+
+    def limiter_fallback(self, active: bool) -> None:
+        self._fallback.set(int(active))
+
+    def breaker_open(self, model: str, is_open: bool) -> None:
+        self._breaker(model).set(int(is_open))
+
+    def login_failed(self) -> None:
+        self._login_failures.inc()
+
+    def redis_up(self, up: bool) -> None:
+        self._redis.set(int(up))
+
+    def render(self) -> tuple[bytes, str]:
+        """The exposition text of all workers, and its content type."""
+        registry = self._registry
+        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            registry = CollectorRegistry()
+            collector: Any = MultiProcessCollector  # it has no types
+            collector(registry)
+        return generate_latest(registry), CONTENT_TYPE_LATEST
+
+    def _counter(self, name: str, about: str, *labels: str) -> Any:
+        return self._kept(Counter(f"slipway_{name}", about, labels, registry=self._registry), labels)
+
+    def _gauge(self, name: str, about: str, mode: Any, *labels: str) -> Any:
+        gauge = Gauge(f"slipway_{name}", about, labels, registry=self._registry, multiprocess_mode=mode)
+        return self._kept(gauge, labels)
+
+    def _histogram(self, name: str, about: str, buckets: tuple[float, ...], *labels: str) -> Any:
+        metric = Histogram(f"slipway_{name}", about, labels, registry=self._registry, buckets=buckets)
+        return self._kept(metric, labels)
+
+    def _kept(self, metric: MetricWrapperBase, labels: tuple[str, ...]) -> Any:
+        return _Family(metric) if labels else metric

@@ -1,0 +1,119 @@
+"""What agents there are, and the doors to a run: wait for it, listen to it, queue it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, Response, g, request
+
+from service import errors
+from service.agents.definitions import AgentDefinition
+from service.auth.keys import may_use
+from service.runs.idempotency import Key, fingerprint
+from service.runs.runs import Started
+from service.types import usd
+from service.web.guards import current_caller, guard, services
+from service.web.limits import limit_runs
+from service.web.schemas import api, json_response, parse, raw_json
+from service.web.shapes import AgentList, AgentView, RunBody, RunResult
+from service.web.sse import event_stream
+
+blueprint = Blueprint("agents", __name__)
+MODEL_ERRORS = (
+    errors.ModelError,
+    errors.ModelUnavailable,
+    errors.ModelTimeout,
+    errors.PriceUnknown,
+    errors.BudgetExceeded,
+    errors.Overloaded,
+    errors.DatabaseUnavailable,
+)
+RUN_ERRORS = (errors.NotFound, errors.Invalid, errors.IdempotencyMismatch, errors.RateLimited, *MODEL_ERRORS)
+RUN_HEADERS = ("X-Cache", "X-Cost-USD", "Idempotency-Replayed")
+
+
+@blueprint.get("/v1/agents")
+@api("Agents the caller may use", returns={200: AgentList}, tag="Agents")
+@guard()
+def list_agents() -> Response:
+    allowed = [_view(agent) for agent in services().catalog.agents.values() if _may_use(agent.id)]
+    return json_response({"data": allowed, "next_cursor": None})
+
+
+@blueprint.get("/v1/agents/<agent>")
+@api("One agent", returns={200: AgentView}, errors=[errors.NotFound], tag="Agents")
+@guard()
+def get_agent(agent: str) -> Response:
+    return json_response(_view(_allowed(agent)))
+
+
+@blueprint.post("/v1/agents/<agent>/invoke")
+@api("Ask an agent and wait", body=RunBody, returns={200: RunResult}, errors=RUN_ERRORS, tag="Agents", headers=RUN_HEADERS)
+@guard()
+@limit_runs
+def invoke(agent: str) -> Response:
+    """A run that failed is answered with the problem it failed with."""
+    asked = parse(RunBody).request(_allowed(agent).id)
+    started = services().runs.invoke(current_caller(), asked, idempotency_key(), g.request_id)
+    return run_response(started)
+
+
+@blueprint.post("/v1/agents/<agent>/stream")
+@api("Ask an agent and listen", body=RunBody, errors=RUN_ERRORS, tag="Agents", stream="text/event-stream")
+@guard()
+@limit_runs
+def stream(agent: str) -> Response:
+    asked = parse(RunBody).request(_allowed(agent).id)
+    runs = services().runs
+    started, batches = runs.stream(current_caller(), asked, idempotency_key(), g.request_id)
+    response = event_stream(started.run.id, batches, lambda: runs.client_gone(started.run))
+    return _replayed(response, started)
+
+
+def idempotency_key() -> Key | None:
+    """The caller's `Idempotency-Key` with the fingerprint of this request, if one was sent."""
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not (1 <= len(key) <= 255 and all("!" <= letter <= "~" for letter in key)):
+        raise errors.Invalid("`Idempotency-Key` is 1 to 255 visible ASCII characters.")
+    return Key(current_caller().user_id, key, fingerprint(f"{request.method} {request.path}", raw_json()))
+
+
+def run_response(started: Started) -> Response:
+    """The run result, or the problem the run failed with."""
+    run = started.run
+    result = run.result or {}
+    if run.error is not None:
+        error = run.error
+        response = json_response({**error, "run_id": run.id}, error["status"])
+        response.mimetype = "application/problem+json"
+        if error["status"] in (429, 503):
+            response.headers["Retry-After"] = str(error.get("retry_after", 1))
+    else:
+        response = json_response(result)
+    response.headers["X-Cache"] = run.cache
+    response.headers["X-Cost-USD"] = "0.000000" if run.cache in ("hit", "near") else usd(run.cost_nano)
+    g.model_seconds = started.model_seconds
+    return _replayed(response, started)
+
+
+def _replayed(response: Response, started: Started) -> Response:
+    if started.replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    return response
+
+
+def _may_use(agent: str) -> bool:
+    return may_use(current_caller(), f"agents:{agent}")
+
+
+def _allowed(agent: str) -> AgentDefinition:
+    """The agent, or 404 where it is not the caller's to use."""
+    if not _may_use(agent):
+        raise errors.NotFound(f"There is no agent named {agent}.")
+    return services().runs.agent(agent)
+
+
+def _view(agent: AgentDefinition) -> dict[str, Any]:
+    return agent.public(services().routers[agent.id].within(agent.bounds))

@@ -1,0 +1,91 @@
+// Server-sent events over fetch (an EventSource can send neither a body nor a token), and a run that is
+// listened to until its last event, whatever happens to the connection.
+import { open, Problem } from "./api.js";
+
+const LAST = new Set(["run.completed", "run.failed", "run.cancelled"]);
+const SILENCE = 35000; // ms: a comment comes at least every 15 s, so two were missed
+const TRIES = 10; // in a row without an event
+
+/** The events of a response body: {id, event, data}. Ends when the body ends; throws when it breaks. */
+async function* parse(body, heard) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  let event = {};
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return; // an event without its empty line was cut off, and does not count
+    heard();
+    const lines = (rest + value).split(/\r\n|\n|\r(?!$)/);
+    rest = lines.pop();
+    for (const line of lines) {
+      if (line === "") {
+        if (event.data !== undefined) yield { event: "message", ...event };
+        event = {};
+        continue;
+      }
+      const [, name, text] = /^([^:]*):? ?(.*)$/s.exec(line);
+      if (name === "data") event.data = event.data === undefined ? text : `${event.data}\n${text}`;
+      else if (name === "id" || name === "event") event[name] = text;
+    }
+  }
+}
+
+/** One connection, given up when nothing at all is heard for too long. */
+async function* connect(start, signal) {
+  const one = new AbortController();
+  const stop = () => one.abort();
+  signal.addEventListener("abort", stop);
+  let timer = setTimeout(stop, SILENCE);
+  const heard = () => {
+    clearTimeout(timer);
+    timer = setTimeout(stop, SILENCE);
+  };
+  try {
+    const response = await start(one.signal);
+    yield* parse(response.body, heard);
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener("abort", stop);
+    one.abort();
+  }
+}
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/**
+ * Every event of a run, each once: {seq, name, data}. `start` opens the first connection; with `runId` the run is
+ * followed from its beginning instead. `onLost` is told (true, false) when the connection goes and comes back.
+ * Throws `Problem` when the service refuses, or cannot be reached any more.
+ */
+export async function* listen({ start, runId, signal, onLost = () => {} }) {
+  let run = runId;
+  let seen = 0;
+  const resume = (one) =>
+    open("GET", `/v1/runs/${encodeURIComponent(run)}/events`, {
+      headers: { Accept: "text/event-stream", "Last-Event-ID": `${run}:${seen}` },
+      signal: one,
+    });
+  for (let tries = 0; tries < TRIES; tries += 1) {
+    if (tries) await pause(Math.min(200 * 2 ** (tries - 1), 5000));
+    try {
+      for await (const { id = "", event, data } of connect(run ? resume : start, signal)) {
+        const [name, number] = id.split(":");
+        run ??= name || undefined;
+        if (event === "reconnect") break;
+        const seq = Number(number) || seen;
+        if (seq <= seen) continue;
+        if (tries) onLost(false);
+        [seen, tries] = [seq, 0];
+        yield { seq, name: event, data: JSON.parse(data) };
+        if (LAST.has(event)) return;
+      }
+    } catch (error) {
+      if (signal.aborted) return;
+      // A first request that was refused is the caller's to send again; one that is lost is repeated here.
+      if (error instanceof Problem && !(error.status === 0 || (run && error.passing))) throw error;
+    }
+    if (signal.aborted) return;
+    onLost(true);
+  }
+  throw new Problem({ title: "The connection to this run is lost", detail: "It goes on without this page: look under Runs." }, 0);
+}

@@ -1,0 +1,202 @@
+"""Signing in and out, and API keys."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from flask import Blueprint, Flask, Response, request
+from flask_jwt_extended import JWTManager
+from jwt import InvalidTokenError
+from pydantic import AfterValidator, AwareDatetime, Field
+
+from service import errors
+from service.auth.tokens import AUDIENCE, ISSUER, LEEWAY
+from service.observe import logs
+from service.types import Caller
+from service.web.guards import bearer, checked_claims, current_caller, guard, public, services
+from service.web.limits import check_login_failures, count_login_failure, limit_login
+from service.web.schemas import Body, Shape, api, json_response, page, page_arguments, parse
+
+log = logging.getLogger("slipway.auth")
+blueprint = Blueprint("auth", __name__)
+_LONGEST_LIFE = timedelta(days=3660)
+
+
+def install(app: Flask) -> None:
+    """Flask-JWT-Extended checks tokens: one algorithm, one key, our issuer and audience."""
+    key = app.extensions["slipway"].tokens.key
+    app.config.update(
+        JWT_ALGORITHM=key.algorithm,
+        JWT_DECODE_ALGORITHMS=[key.algorithm],
+        JWT_DECODE_ISSUER=ISSUER,
+        JWT_DECODE_AUDIENCE=AUDIENCE,
+        JWT_DECODE_LEEWAY=LEEWAY,
+    )
+    app.extensions["slipway_tokens"] = {}
+
+    @JWTManager(app).decode_key_loader
+    def checking_key(header: dict[str, Any], _claims: dict[str, Any]) -> Any:
+        if header.get("kid") != key.key_id:
+            raise InvalidTokenError("signed with another key")
+        return key.checking
+
+
+def _expiry(moment: datetime) -> datetime:
+    if not datetime.now(UTC) < moment < datetime.now(UTC) + _LONGEST_LIFE:
+        raise ValueError("must be in the future, ten years at most")
+    return moment
+
+
+class Login(Body):
+    username: Annotated[str, Field(min_length=1, max_length=128)]
+    password: Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class TokenPair(Shape):
+    access_token: str
+    refresh_token: str
+    token_type: str
+    expires_in: int
+
+
+class Me(Shape):
+    id: str
+    username: str
+    role: str
+    scopes: list[str]
+    limits: dict[str, str]
+    budget: dict[str, Any] | None
+
+
+class NewKey(Body):
+    """`scopes` such as `agents:support` or `agents:*`; none: all that the user may."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    scopes: Annotated[
+        list[Annotated[str, Field(pattern=r"^agents:(\*|[a-z][a-z0-9_-]{0,63}\*?)$")]], Field(max_length=50)
+    ] = []
+    expires_at: Annotated[AwareDatetime, AfterValidator(_expiry)] | None = None
+
+
+class KeyView(Shape):
+    id: str
+    name: str
+    prefix: str
+    scopes: list[str]
+    created_at: str
+    expires_at: str | None
+
+
+class KeyShown(KeyView):
+    key: str
+
+
+class KeyPage(Shape):
+    data: list[KeyView]
+    next_cursor: str | None
+
+
+class KeySet(Shape):
+    keys: list[dict[str, str]]
+
+
+@blueprint.post("/v1/auth/login")
+@api(
+    "Sign in",
+    body=Login,
+    returns={200: TokenPair},
+    errors=[errors.InvalidCredentials, errors.RateLimited],
+    tag="Auth",
+)
+@public
+@limit_login
+def login() -> Response:
+    asked = parse(Login)
+    check_login_failures(asked.username)
+    try:
+        user = services().users.verify(asked.username, asked.password)
+    except errors.InvalidCredentials:
+        count_login_failure(asked.username)
+        logs.event(log, "login_refused", address=request.remote_addr)
+        raise
+    logs.event(log, "login", user=user.id)
+    return json_response(services().tokens.begin(user).public())
+
+
+@blueprint.post("/v1/auth/refresh")
+@api(
+    "Spend a refresh token for a new pair", returns={200: TokenPair}, errors=[errors.InvalidToken], tag="Auth"
+)
+@public
+def refresh() -> Response:
+    """Public as far as access tokens go: the bearer is the refresh token itself."""
+    claims = checked_claims(bearer(), "refresh")
+    return json_response(services().tokens.renew(claims).public())
+
+
+@blueprint.post("/v1/auth/logout")
+@api("End this log-in, on every worker at once", returns={204: None}, errors=[errors.Forbidden], tag="Auth")
+@guard()
+def logout() -> Response:
+    services().revocations.end(_signed_in().family or "")
+    return Response(status=204)
+
+
+@blueprint.get("/v1/auth/me")
+@api("Who I am", returns={200: Me}, tag="Auth")
+@guard()
+def me() -> Response:
+    caller = current_caller()
+    limits = {"runs": caller.limit_runs or services().settings.limit_runs}
+    about = {"id": caller.user_id, "username": caller.username, "role": caller.role}
+    return json_response({**about, "scopes": caller.scopes, "limits": limits, "budget": None})
+
+
+@blueprint.post("/v1/auth/keys")
+@api(
+    "Make an API key; it is shown once",
+    body=NewKey,
+    returns={201: KeyShown},
+    errors=[errors.Forbidden],
+    tag="Auth",
+)
+@guard()
+def create_key() -> Response:
+    asked = parse(NewKey)
+    ends = int(asked.expires_at.timestamp() * 1000) if asked.expires_at else None
+    key = services().keys.create(_signed_in().user_id, asked.name, tuple(asked.scopes), ends)
+    return json_response(key, 201, {"Cache-Control": "no-store"})
+
+
+@blueprint.get("/v1/auth/keys")
+@api("My API keys", returns={200: KeyPage}, errors=[errors.Invalid], tag="Auth")
+@guard()
+def list_keys() -> Response:
+    limit, after = page_arguments()
+    found = services().keys.page(current_caller().user_id, limit=limit + 1, after=after)
+    return json_response(page(found, limit))
+
+
+@blueprint.delete("/v1/auth/keys/<key_id>")
+@api("End an API key at once", returns={204: None}, errors=[errors.NotFound, errors.Forbidden], tag="Auth")
+@guard()
+def revoke_key(key_id: str) -> Response:
+    services().keys.revoke(key_id, _signed_in().user_id)
+    return Response(status=204)
+
+
+@blueprint.get("/.well-known/jwks.json")
+@api("Public keys that tokens are signed with", returns={200: KeySet}, tag="Auth")
+@public
+def jwks() -> Response:
+    return json_response(services().tokens.key.jwks(), headers={"Cache-Control": "public, max-age=300"})
+
+
+def _signed_in() -> Caller:
+    """The caller, who must have signed in: a key that leaked must not be able to make others."""
+    caller = current_caller()
+    if caller.key_id is not None:
+        raise errors.Forbidden("Sign in to do this; an API key cannot.")
+    return caller

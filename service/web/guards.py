@@ -1,0 +1,129 @@
+"""Who is asking. Every route is either guarded or says that it is public; a test holds that."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+from flask import current_app, g, request
+from flask_jwt_extended import decode_token
+from flask_jwt_extended.exceptions import JWTExtendedException
+from jwt import PyJWTError
+
+from service.auth.keys import PREFIX as KEY_PREFIX
+from service.auth.keys import may_use
+from service.auth.tokens import LEEWAY, caller_of
+from service.errors import Forbidden, InvalidToken, Unauthenticated
+from service.observe import logs
+from service.types import Caller
+
+if TYPE_CHECKING:
+    from service.wiring import Services
+
+V = TypeVar("V", bound=Callable[..., Any])
+_RANK = {"user": 0, "operator": 1, "admin": 2}
+_KNOWN_MOST = 4096  # access tokens whose signature this process remembers to have checked
+# What decoding a made-up token may raise: its payload is parsed before its signature is checked.
+_WRONG = (PyJWTError, JWTExtendedException, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+def services() -> Services:
+    """Everything the application is made of."""
+    return cast("Services", current_app.extensions["slipway"])
+
+
+def current_caller() -> Caller:
+    """Who is asking, behind a guard."""
+    return cast(Caller, g.caller)
+
+
+def guard(role: Literal["operator", "admin"] | None = None, *, scope: str | None = None) -> Callable[[V], V]:
+    """Let a view be called only by those who are known, have `role` or more, and whose key allows `scope`.
+
+    `scope` may name arguments of the route: `agents:{agent}`. Raises `Unauthenticated` or `Forbidden`.
+    """
+
+    def wrap(view: V) -> V:
+        @wraps(view)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            caller = g.caller = _identify()
+            logs.bind(user=caller.user_id)
+            if role is not None and _RANK.get(caller.role, 0) < _RANK[role]:
+                raise Forbidden(f"This needs the role {role}.")
+            if scope is not None and not may_use(caller, scope.format(**kwargs)):
+                raise Forbidden("The scopes of this API key do not allow that.")
+            return view(*args, **kwargs)
+
+        guarded.__guard__ = role or "user"  # type: ignore[attr-defined]
+        return cast(V, guarded)
+
+    return wrap
+
+
+def public(view: V) -> V:
+    """Mark a view that anybody may call."""
+    view.__public__ = True  # type: ignore[attr-defined]
+    return view
+
+
+def is_public(view: Callable[..., Any]) -> bool:
+    return bool(getattr(view, "__public__", False))
+
+
+def is_guarded(view: Callable[..., Any]) -> bool:
+    return hasattr(view, "__guard__")
+
+
+def bearer() -> str:
+    """The bearer token of the request. Raises `Unauthenticated` when there is none."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthenticated("Send `Authorization: Bearer …` or `x-api-key: slp_…`.")
+    return token.strip()
+
+
+def checked_claims(token: str, kind: Literal["access", "refresh"]) -> dict[str, Any]:
+    """The claims of a token whose signature, dates, issuer, audience and kind are right.
+
+    Raises `InvalidToken`; says nothing of whether the log-in has ended since.
+    """
+    try:
+        claims: dict[str, Any] = decode_token(token)
+        if claims["type"] == kind and isinstance(claims["jti"], str) and isinstance(claims["fam"], str):
+            return claims
+    except _WRONG:
+        pass
+    raise InvalidToken("The token is not valid, or no longer.")
+
+
+def _identify() -> Caller:
+    key = request.headers.get("X-Api-Key")
+    scheme = request.headers.get("Authorization", "")[:7].lower()
+    if key is not None and scheme != "bearer ":
+        return services().keys.caller(key.strip())
+    token = bearer()
+    if token.startswith(KEY_PREFIX):
+        return services().keys.caller(token)
+    caller = _signed(token)
+    if services().revocations.is_revoked(cast(str, caller.family)):
+        raise InvalidToken("This log-in has ended.")
+    return caller
+
+
+def _signed(token: str) -> Caller:
+    """Who an access token speaks for. Its signature is checked once per process: that is what costs."""
+    known: dict[str, tuple[Caller, float]] = current_app.extensions["slipway_tokens"]
+    caller, until = known.get(token, (None, 0.0))
+    if caller is not None and time.time() < until:
+        return caller
+    claims = checked_claims(token, "access")
+    try:
+        caller = caller_of(claims)
+    except KeyError:
+        raise InvalidToken() from None
+    if len(known) >= _KNOWN_MOST:
+        known.clear()
+    known[token] = (caller, claims["exp"] + LEEWAY)
+    return caller

@@ -1,0 +1,198 @@
+"""Rate limits on views, by Flask-Limiter over our Redis: per user on runs, per address and name on log-ins.
+
+Order on a view: guard, limit, view. Without Redis each process counts for itself, and says so in a metric.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+import redis
+from flask import Flask, Response, current_app, g, request
+from flask_limiter import Limiter, RateLimitExceeded, RequestLimit
+from limits import parse
+
+from service.errors import RateLimited
+from service.usage.limits import SCHEME, STRATEGY, RedisWindows, Window
+from service.web.guards import current_caller, services
+
+log = logging.getLogger("slipway.limits")
+V = TypeVar("V", bound=Callable[..., Any])
+FAILURES_PER_NAME = "20/15 minutes"  # refused log-ins for one name, from wherever; more are not looked at
+
+
+def install(app: Flask) -> None:
+    app.extensions["slipway_limits"] = Limits(app)
+    app.after_request(_headers)
+
+
+def limit_runs(view: V) -> V:
+    """Count this call against its user's limit, and against the agent's own where the route names one."""
+
+    @wraps(view)
+    def limited(*args: Any, **kwargs: Any) -> Any:
+        _limits().runs()
+        if "agent" in kwargs:
+            limit_agent(kwargs["agent"])
+        return view(*args, **kwargs)
+
+    return cast(V, limited)
+
+
+def limit_agent(agent: str) -> None:
+    """Count this call against the agent's own limit per user, for doors that find the agent in the body."""
+    definition = services().catalog.agents.get(agent)
+    if definition is not None and definition.limits.rate:
+        g.limited_agent = definition
+        _limits().agent()
+
+
+def limit_login(view: V) -> V:
+    """Count this call against its address's limit of log-ins."""
+
+    @wraps(view)
+    def limited(*args: Any, **kwargs: Any) -> Any:
+        _limits().login()
+        return view(*args, **kwargs)
+
+    return cast(V, limited)
+
+
+def check_login_failures(username: str) -> None:
+    """Raises `RateLimited` when this name has been refused too often, whether it exists or not."""
+    if not _limits().failures(username, add=False):
+        services().metrics.rate_limited("login")
+        raise RateLimited("Too many refused log-ins for this name.", retry_after=60)
+
+
+def count_login_failure(username: str) -> None:
+    services().metrics.login_failed()
+    _limits().failures(username, add=True)
+
+
+class Limits:
+    """One application's limits: Flask-Limiter decides and falls back, with our names, keys and storage."""
+
+    def __init__(self, app: Flask) -> None:
+        built = app.extensions["slipway"]
+        self._metrics = built.metrics
+        parts: Any = {
+            "speed": built.speed,
+            "told": self._told,
+        }  # Flask-Limiter says only str and int, passes all
+        self._limiter = Limiter(
+            _address,
+            app=app,
+            storage_uri=f"{SCHEME}://",
+            storage_options=parts,
+            strategy=STRATEGY,
+            in_memory_fallback_enabled=True,
+        )
+        shared = self._limiter.shared_limit
+        self._count_run = shared(_run_rate, "runs", key_func=_user)(_runs)
+        self._count_agent = shared(_agent_rate, _agent_scope, key_func=_user)(_agent)
+        self._count_login = shared(built.settings.limit_login, "login", key_func=_address)(_login)
+
+    def runs(self) -> None:
+        self._count("runs", self._count_run)
+
+    def agent(self) -> None:
+        self._count("agent", self._count_agent)
+
+    def login(self) -> None:
+        self._count("login", self._count_login)
+
+    def failures(self, username: str, *, add: bool) -> bool:
+        """Whether this name may still be tried; `add` counts one more refusal."""
+        name = hashlib.sha256(username.encode()).hexdigest()[:32]
+        strategy = self._limiter.limiter
+        try:
+            return (strategy.hit if add else strategy.test)(_FAILURES, "login_failures", name)
+        except redis.RedisError:
+            return True  # the limit per address holds, in this process
+
+    def _count(self, action: str, count: Callable[[], None]) -> None:
+        """Raises `RateLimited` over the limit."""
+        try:
+            try:
+                count()
+            except redis.RedisError:
+                # Of threads that fail at once only the first falls back in Flask-Limiter; the others try again.
+                count()
+        except RateLimitExceeded:
+            window = self._tell(refused=True)
+            self._metrics.rate_limited(action)
+            raise RateLimited(f"More than {window.limit} {action} calls.", retry_after=window.reset) from None
+        self._tell(refused=False)
+
+    def _tell(self, *, refused: bool) -> Window:
+        """Keep the window that leaves least for the answer's headers."""
+        counted = [limit for limit in self._limiter.current_limits if limit.breached == refused]
+        windows = [self._window(limit) for limit in counted]
+        if not refused and "limit_window" in g:
+            windows.append(g.limit_window)
+        tightest = g.limit_window = min(windows, key=lambda window: window.remaining)
+        return tightest
+
+    def _window(self, limit: RequestLimit) -> Window:
+        storage = cast(RedisWindows, self._limiter.storage)
+        found = storage.window(limit.limit, limit.key)
+        if found is None:  # counted in this process's memory
+            found = Window(limit.limit.amount, limit.remaining, max(0.0, limit.reset_at - time.time()))
+        return found._replace(remaining=0) if limit.breached else found
+
+    def _told(self, reachable: bool) -> None:
+        self._metrics.limiter_fallback(not reachable)
+        log.warning("limits_shared" if reachable else "limits_per_process")
+
+
+_FAILURES = parse(FAILURES_PER_NAME)
+
+
+def _limits() -> Limits:
+    return cast(Limits, current_app.extensions["slipway_limits"])
+
+
+def _headers(response: Response) -> Response:
+    window: Window | None = g.get("limit_window")
+    if window is not None:
+        response.headers["RateLimit-Limit"] = str(window.limit)
+        response.headers["RateLimit-Remaining"] = str(window.remaining)
+        response.headers["RateLimit-Reset"] = str(max(1, round(window.reset + 0.5)))  # seconds from now
+    return response
+
+
+def _address() -> str:
+    return request.remote_addr or "unknown"
+
+
+def _user() -> str:
+    return current_caller().user_id
+
+
+# Flask-Limiter also asks for these rates before the request has reached its guard; it counts nothing then.
+def _run_rate() -> str:
+    return (g.caller.limit_runs if "caller" in g else None) or services().settings.limit_runs
+
+
+def _agent_rate() -> str:
+    return (g.limited_agent.limits.rate if "limited_agent" in g else None) or ""
+
+
+def _agent_scope(_endpoint: str) -> str:
+    return f"agent:{g.limited_agent.id}" if "limited_agent" in g else "agent"
+
+
+# Flask-Limiter hangs a limit on a function; these are the functions, one for each action.
+def _runs() -> None: ...
+
+
+def _agent() -> None: ...
+
+
+def _login() -> None: ...

@@ -1,0 +1,131 @@
+"""`/openapi.json`, written from the routes themselves, and `/docs`, which shows it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from flask import Blueprint, Flask, Response, current_app
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from service.errors import SlipwayError, Unauthenticated
+from service.types import Event
+from service.web.guards import is_public, public
+from service.web.schemas import Operation, Problem, api, json_response
+
+blueprint = Blueprint("openapi", __name__)
+_PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
+EVENTS = ", ".join(f"`{event}`" for event in Event)
+
+
+@blueprint.get("/openapi.json")
+@api("This description", tag="Documentation")
+@public
+def openapi() -> Response:
+    return json_response(specification(current_app._get_current_object()))  # type: ignore[attr-defined]
+
+
+@cache
+def specification(app: Flask) -> dict[str, Any]:
+    """OpenAPI 3.1 of every route of `app`. Raises `KeyError` for a route that does not describe itself."""
+    routes = list(_routes(app))
+    models = {model for _, _, operation, _ in routes for model in _models(operation)} | {Problem}
+    keys, definitions = models_json_schema(
+        [(model, "validation") for model in sorted(models, key=lambda model: model.__name__)],
+        ref_template="#/components/schemas/{model}",
+    )
+    names = {model: schema["$ref"] for (model, _), schema in keys.items()}
+    paths: dict[str, Any] = {}
+    for path, method, operation, open_to_all in routes:
+        paths.setdefault(path, {})[method] = _operation(path, method, operation, open_to_all, names)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Slipway", "version": "1", "description": "Claude agents behind an API."},
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {
+            "schemas": definitions["$defs"],
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
+        },
+    }
+
+
+def _routes(app: Flask) -> Iterator[tuple[str, str, Operation, bool]]:
+    for rule in app.url_map.iter_rules():
+        if rule.endpoint == "static":
+            continue
+        view = app.view_functions[rule.endpoint]
+        operation = getattr(view, "__api__", None)
+        if operation is None:
+            raise KeyError(f"{rule.rule} has no @api(…)")
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            yield _PARAMETER.sub(r"{\1}", rule.rule), method.lower(), operation, is_public(view)
+
+
+
+
+def _models(operation: Operation) -> Iterator[type[BaseModel]]:
+    if operation.body is not None:
+        yield operation.body
+    yield from (model for model in operation.returns.values() if model is not None)
+
+
+def _operation(
+    path: str, method: str, operation: Operation, open_to_all: bool, names: dict[type[BaseModel], str]
+) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "summary": operation.summary,
+        "tags": [operation.tag],
+        "operationId": f"{method}_{path.strip('/').replace('/', '_').replace('{', '').replace('}', '')}",
+        "responses": {
+            **{str(status): _answer(operation, status, model, names) for status, model in operation.returns.items()},
+            **_problems(operation, open_to_all, names),
+        },
+    }
+    parameters = [_path_parameter(name) for name in re.findall(r"\{(\w+)\}", path)]
+    parameters += [{"name": name, "in": "query", "schema": dict(schema)} for name, schema in operation.query.items()]
+    if method == "post" and operation.body is not None and not open_to_all:
+        parameters.append({"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}})
+    if parameters:
+        said["parameters"] = parameters
+    if operation.body is not None:
+        schema = {"$ref": names[operation.body]}
+        said["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    if not open_to_all:
+        said["security"] = [{"bearer": []}, {"apiKey": []}]
+    return said
+
+
+def _path_parameter(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _answer(
+    operation: Operation, status: int, model: type[BaseModel] | None, names: dict[type[BaseModel], str]
+) -> dict[str, Any]:
+    said: dict[str, Any] = {"description": "OK" if status < 400 else "Not now"}
+    if model is not None:
+        said["content"] = {"application/json": {"schema": {"$ref": names[model]}}}
+    if operation.stream is not None:
+        text = {"type": "string", "description": f"Server-sent events: {EVENTS}."}
+        said.setdefault("content", {})[operation.stream] = {"schema": text}
+    if operation.headers:
+        said["headers"] = {name: {"schema": {"type": "string"}} for name in operation.headers}
+    return said
+
+
+def _problems(operation: Operation, open_to_all: bool, names: dict[type[BaseModel], str]) -> dict[str, Any]:
+    """Every status this route may refuse with, and the codes that stand for it."""
+    errors: list[type[SlipwayError]] = list(operation.errors) + ([] if open_to_all else [Unauthenticated])
+    by_status: dict[str, list[str]] = {}
+    for error in errors:
+        by_status.setdefault(str(error.status), []).append(f"`{error.code}`")
+    content = {"application/problem+json": {"schema": {"$ref": names[Problem]}}}
+    said = {status: {"description": ", ".join(codes), "content": content} for status, codes in by_status.items()}
+    return {**said, "default": {"description": "Any other problem", "content": content}}

@@ -1,0 +1,75 @@
+"""Errors as RFC 9457 problem details: one place, for every error of every route."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import orjson
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException
+
+from service import errors
+from service.errors import SlipwayError
+
+log = logging.getLogger("slipway.web")
+
+# What Flask and Werkzeug raise by themselves, in our words.
+_BY_STATUS: dict[int, type[SlipwayError]] = {
+    400: errors.BadRequest,
+    401: errors.Unauthenticated,
+    403: errors.Forbidden,
+    404: errors.NotFound,
+    405: errors.MethodNotAllowed,
+    406: errors.NotAcceptable,
+    408: errors.RequestTimeout,
+    409: errors.Conflict,
+    413: errors.TooLarge,
+    415: errors.UnsupportedMediaType,
+    422: errors.Invalid,
+    429: errors.RateLimited,
+    503: errors.Unavailable,
+}
+
+
+def problem_body(error: SlipwayError) -> dict[str, Any]:
+    """The whole problem, with what only the request knows."""
+    return {**error.as_problem(), "instance": request.path, "request_id": g.get("request_id", "")}
+
+
+def problem_response(error: SlipwayError) -> Response:
+    response = Response(
+        orjson.dumps(problem_body(error)), error.status, mimetype="application/problem+json"
+    )
+    if error.retry_after is not None or error.status in (429, 503):
+        response.headers["Retry-After"] = str(int(error.retry_after or 1))
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def from_http(error: HTTPException) -> SlipwayError:
+    """A framework's exception as one of ours; its own words are dropped, they may quote the request."""
+    if error.code and error.code < 500:
+        return _BY_STATUS.get(error.code, errors.BadRequest)()
+    return _BY_STATUS.get(error.code or 500, SlipwayError)()
+
+
+def install(app: Flask) -> None:
+    """Every error of every route leaves through here."""
+
+    @app.errorhandler(SlipwayError)
+    def ours(error: SlipwayError) -> Response:
+        return problem_response(error)
+
+    @app.errorhandler(HTTPException)
+    def theirs(error: HTTPException) -> Response:
+        response = problem_response(from_http(error))
+        if error.code == 405 and getattr(error, "valid_methods", None):
+            response.headers["Allow"] = ", ".join(sorted(error.valid_methods))  # type: ignore[attr-defined]
+        return response
+
+    @app.errorhandler(Exception)
+    def unforeseen(error: Exception) -> Response:
+        log.exception("unhandled_error", extra={"path": request.path, "kind": type(error).__name__})
+        return problem_response(SlipwayError())

@@ -1,0 +1,52 @@
+"""Around every request: its id, its time, its log line and its metrics."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+
+from flask import Flask, Response, g, request
+
+from service.observe import logs
+from service.web.guards import services
+
+log = logging.getLogger("slipway.request")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+QUIET = frozenset({"/health", "/ready", "/metrics"})  # asked for all the time: no line at INFO
+
+
+def install(app: Flask) -> None:
+    app.before_request(_begin)
+    app.after_request(_finish)
+
+
+def _begin() -> None:
+    g.began = time.perf_counter()
+    sent = request.headers.get("X-Request-ID", "")
+    g.request_id = sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+    logs.clear()
+    logs.bind(request_id=g.request_id)
+
+
+def _finish(response: Response) -> Response:
+    seconds = time.perf_counter() - g.get("began", time.perf_counter())
+    model_ms = g.get("model_seconds", 0.0) * 1000
+    response.headers["X-Request-ID"] = g.get("request_id", "")
+    response.headers["Server-Timing"] = f"total;dur={seconds * 1000:.1f}, llm;dur={model_ms:.1f}"
+    response.headers["X-Process-Time"] = f"{seconds:.6f}"
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    route = request.url_rule.rule if request.url_rule is not None else "(none)"
+    services().metrics.request(route, request.method, response.status_code, seconds)
+    if route not in QUIET:
+        logs.event(
+            log,
+            "request",
+            method=request.method,
+            route=route,
+            status=response.status_code,
+            ms=round(seconds * 1000, 2),
+            llm_ms=round(model_ms, 2),
+        )
+    return response

@@ -1,0 +1,95 @@
+"""Replicas in miniature: each has its own engine, Redis client and Flask application, over one database and Redis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from flask import Flask, Response, g
+from flask.testing import FlaskClient
+
+from service.auth.keys import KeyService
+from service.auth.revocation import Revocations
+from service.auth.tokens import SigningKey, TokenService
+from service.auth.users import UserService
+from service.cache import SpeedStore
+from service.observe.metrics import Metrics
+from service.store.base import Database
+from service.store.schema import metadata
+from service.web import auth, limits, problems
+from service.web.guards import guard
+from service.web.schemas import json_response
+
+SECRET = "a-secret-of-the-tests-with-40-characters"
+PASSWORD = "correct horse battery"
+
+
+class Replica:
+    """One process's worth of Slipway, as far as signing in and limits go."""
+
+    def __init__(self, folder: Path, redis_url: str, *, private_key: str = "", **settings: Any) -> None:
+        self.speed = SpeedStore(redis_url, max_connections=8)
+        self.db = Database(f"sqlite:///{folder}/slipway.db", pool_size=8, patience=2.0)
+        metadata.create_all(self.db.engine)
+        self.revocations = Revocations(self.speed, self.db, access_seconds=900)
+        self.users = UserService(self.db, self.revocations)
+        key = SigningKey.of(SECRET, private_key)
+        self.tokens = TokenService(self.db, self.revocations, key, access_seconds=900, refresh_seconds=86_400)
+        self.keys = KeyService(self.db, self.speed, self.revocations, SECRET)
+        self.metrics = Metrics()
+        wanted = {"limit_runs": "600/minute", "limit_login": "1000/minute", **settings}
+        self.settings = SimpleNamespace(**wanted)
+        rated = SimpleNamespace(id="rated", limits=SimpleNamespace(rate="2/minute"))
+        plain = SimpleNamespace(id="plain", limits=SimpleNamespace(rate=None))
+        self.catalog = SimpleNamespace(agents={"rated": rated, "plain": plain})
+        self.app = _application(self)
+
+    def client(self, token: str | None = None) -> FlaskClient:
+        client = self.app.test_client()
+        if token is not None:
+            client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
+        return client
+
+    def login(self, username: str = "ada", password: str = PASSWORD) -> dict[str, Any]:
+        """A pair of tokens."""
+        answer = self.client().post("/v1/auth/login", json={"username": username, "password": password})
+        assert answer.status_code == 200, answer.text
+        pair: dict[str, Any] = answer.get_json()
+        return pair
+
+    def status(self, token: str) -> int:
+        """What a guarded route answers to this token."""
+        return self.client(token).get("/v1/auth/me").status_code
+
+    def metric(self, name: str) -> float:
+        value = self.metrics._registry.get_sample_value(name)
+        assert value is not None, name
+        return value
+
+    def close(self) -> None:
+        self.speed.close()
+        self.db.close()
+
+
+def _application(replica: Replica) -> Flask:
+    app = Flask("replica")
+    app.extensions["slipway"] = replica
+    app.before_request(lambda: g.setdefault("request_id", "test"))
+    problems.install(app)
+    auth.install(app)
+    limits.install(app)
+    app.register_blueprint(auth.blueprint)
+
+    @app.post("/v1/agents/<agent>/invoke")
+    @guard(scope="agents:{agent}")
+    @limits.limit_runs
+    def invoke(agent: str) -> Response:
+        return json_response({"agent": agent})
+
+    @app.get("/operators")
+    @guard("operator")
+    def operators() -> Response:
+        return json_response({})
+
+    return app

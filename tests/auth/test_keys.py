@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pytest
+
+from service.auth.keys import may_use
+from service.auth.users import User
+from service.errors import InvalidToken, NotFound
+from service.types import Caller, now_ms
+from tests.auth.house import PASSWORD, Replica
+from tests.conftest import RedisServer
+
+
+def test_a_key_is_its_user(here: Replica, ada: User) -> None:
+    made = here.keys.create(ada.id, "laptop")
+    caller = here.keys.caller(made["key"])
+    assert (caller.user_id, caller.username, caller.role, caller.key_id) == (ada.id, "ada", "user", made["id"])
+    assert here.keys.caller(made["key"]) == caller  # remembered, and the same
+
+
+def test_the_key_is_shown_once_and_kept_nowhere(here: Replica, ada: User) -> None:
+    made = here.keys.create(ada.id, "laptop")
+    assert made["key"].startswith("slp_") and len(made["key"]) >= 44
+    (listed,) = here.keys.page(ada.id, limit=10, after=None)
+    assert "key" not in listed and listed["prefix"] == made["key"][:12]
+    here.keys.caller(made["key"])
+    secret = made["key"][12:].encode()
+    kept = [here.speed.client.dump(name) for name in here.speed.client.keys("*")]
+    assert not any(secret in value for value in kept)
+
+
+@pytest.mark.parametrize("key", ["", "slp_", "slp_" + "0" * 48, "slp_" + "é" * 48, "slp_" + "0" * 10_000, "sk-ant-x"])
+def test_made_up_keys_never_reach_a_store(here: Replica, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(here.db, "query", pytest.fail)
+    with pytest.raises(InvalidToken):
+        here.keys.caller(key)
+
+
+def test_a_revoked_key_is_dead_everywhere_at_once(here: Replica, there: Replica, ada: User) -> None:
+    made = here.keys.create(ada.id, "laptop")
+    for replica in (here, there, there):
+        replica.keys.caller(made["key"])
+    here.keys.revoke(made["id"], ada.id)
+    for replica in (here, there):
+        with pytest.raises(InvalidToken):
+            replica.keys.caller(made["key"])
+    assert here.keys.page(ada.id, limit=10, after=None) == []
+
+
+def test_a_key_works_and_dies_without_redis(here: Replica, there: Replica, ada: User, own_redis: RedisServer) -> None:
+    made, kept = here.keys.create(ada.id, "laptop"), here.keys.create(ada.id, "server")
+    there.keys.caller(made["key"])
+    own_redis.stop()
+    here.keys.revoke(made["id"], ada.id)
+    with pytest.raises(InvalidToken):
+        there.keys.caller(made["key"])
+    assert there.keys.caller(kept["key"]).key_id == kept["id"]
+
+
+def test_a_key_of_another_is_not_there(here: Replica, ada: User) -> None:
+    made = here.keys.create(ada.id, "laptop")
+    eve = here.users.create("eve", PASSWORD)
+    with pytest.raises(NotFound):
+        here.keys.revoke(made["id"], eve.id)
+    assert here.keys.caller(made["key"]).user_id == ada.id
+
+
+def test_a_key_expires_though_it_is_remembered(
+    here: Replica, ada: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = here.keys.create(ada.id, "laptop", expires_at=now_ms() + 60_000)
+    here.keys.caller(made["key"])
+    monkeypatch.setattr("service.auth.keys.now_ms", lambda: now_ms() + 61_000)
+    with pytest.raises(InvalidToken):
+        here.keys.caller(made["key"])
+
+
+def test_a_key_follows_what_happens_to_its_user(here: Replica, there: Replica, ada: User) -> None:
+    made = here.keys.create(ada.id, "laptop")
+    assert there.keys.caller(made["key"]).role == "user"
+    assert there.keys.caller(made["key"]).role == "user"
+    here.users.change(ada.id, role="operator", limit_runs="3/minute")
+    changed = there.keys.caller(made["key"])
+    assert (changed.role, changed.limit_runs) == ("operator", "3/minute")
+    here.users.change(ada.id, disabled=True)
+    with pytest.raises(InvalidToken):
+        there.keys.caller(made["key"])
+
+
+def test_a_scoped_key_leaves_its_users_office_behind(here: Replica) -> None:
+    root = here.users.create("root", PASSWORD, "admin")
+    made = here.keys.create(root.id, "chat page", ("agents:support",))
+    for _ in range(2):
+        caller = here.keys.caller(made["key"])
+        assert (caller.role, caller.scopes) == ("user", ("agents:support",))
+
+
+@pytest.mark.parametrize(
+    ("scopes", "allowed"),
+    [((), True), (("agents:*",), True), (("agents:support",), True), (("agents:sup*",), True), (("agents:other",), False)],
+)
+def test_scopes_are_patterns(scopes: tuple[str, ...], allowed: bool) -> None:
+    assert may_use(Caller("usr_x", "x", "user", scopes), "agents:support") is allowed

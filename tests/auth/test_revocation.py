@@ -1,0 +1,169 @@
+"""The promises of `service/auth/revocation.py`, each with the real part stopped, wiped or restarted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+import redis
+
+from service.auth import revocation
+from service.auth.users import User
+from service.errors import DatabaseUnavailable
+from service.store import tokens
+from service.types import now_ms
+from service.web.guards import checked_claims
+from tests.auth.house import PASSWORD, Replica
+from tests.conftest import RedisServer, wait_until
+
+
+def families(replica: Replica, user: User, count: int) -> list[str]:
+    """That many log-ins; their families."""
+    with replica.app.app_context():
+        pairs = [replica.tokens.begin(user) for _ in range(count)]
+        return [checked_claims(pair.access_token, "access")["fam"] for pair in pairs]
+
+
+def test_an_end_holds_on_every_replica_at_once(here: Replica, there: Replica, ada: User) -> None:
+    ended, kept = families(here, ada, 2)
+    assert not there.revocations.is_revoked(ended)
+    here.revocations.end(ended)
+    assert there.revocations.is_revoked(ended) and here.revocations.is_revoked(ended)
+    assert not there.revocations.is_revoked(kept)
+
+
+def test_an_end_survives_a_wiped_redis(here: Replica, there: Replica, ada: User) -> None:
+    ended, kept = families(here, ada, 2)
+    here.revocations.end(ended)
+    there.speed.client.flushall()
+    assert there.revocations.is_revoked(ended)
+    assert not there.revocations.is_revoked(kept)
+    assert here.speed.client.hexists(revocation.KEY, ended)  # loaded again
+
+
+def test_an_end_holds_while_redis_is_away(here: Replica, there: Replica, ada: User, own_redis: RedisServer) -> None:
+    before, during, kept = families(here, ada, 3)
+    here.revocations.end(before)
+    own_redis.stop()
+    here.revocations.end(during)
+    for replica in (here, there):
+        assert replica.revocations.is_revoked(before) and replica.revocations.is_revoked(during)
+        assert not replica.revocations.is_revoked(kept)
+
+
+def test_a_redis_that_comes_back_with_old_data_is_not_believed(
+    here: Replica, there: Replica, ada: User, own_redis: RedisServer
+) -> None:
+    ended, kept = families(here, ada, 2)
+    assert not there.revocations.is_revoked(ended)
+    old = there.speed.client.hgetall(revocation.KEY)
+    own_redis.stop()
+    with here.db.begin() as tx:  # by a worker that died before it could tell Redis
+        tokens.revoke(tx, ended)
+    own_redis.start()
+    direct = redis.Redis.from_url(own_redis.url)
+    direct.hset(revocation.KEY, mapping=old)  # as from its snapshot: complete, a moment ago
+    assert there.revocations.is_revoked(ended)
+    assert not there.revocations.is_revoked(kept)
+    direct.close()
+
+
+def test_what_redis_missed_is_told_once_it_is_back(here: Replica, ada: User, own_redis: RedisServer) -> None:
+    (ended,) = families(here, ada, 1)
+    own_redis.stop()
+    here.revocations.end(ended)
+    own_redis.start()
+    direct = redis.Redis.from_url(own_redis.url)
+    wait_until(lambda: direct.hexists(revocation.KEY, ended), "the late word", 15)
+    direct.close()
+
+
+def test_a_worker_cut_off_from_redis_is_heard_when_the_hash_is_no_longer_fresh(
+    here: Replica, there: Replica, ada: User
+) -> None:
+    (ended,) = families(here, ada, 1)
+    assert not there.revocations.is_revoked(ended)
+    with here.db.begin() as tx:
+        tokens.revoke(tx, ended)
+    assert not there.revocations.is_revoked(ended)  # the window that the docstring owns up to
+    long_ago = now_ms() - int(revocation.FRESH * 1000) - 1
+    there.speed.client.hset(revocation.KEY, "complete", f"{there.speed.server}:{long_ago}")
+    assert there.revocations.is_revoked(ended)
+
+
+def test_a_wipe_in_the_middle_of_loading_is_noticed(
+    here: Replica, there: Replica, ada: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (ended,) = families(here, ada, 1)
+    real = there.revocations._write
+
+    def write(client: redis.Redis, what: object) -> bool:
+        here.revocations.end(ended)  # after the database was read,
+        client.flushall()  # and then Redis forgets it
+        return real(client, what)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(there.revocations, "_write", write)
+    there.revocations.is_revoked("fam_other")
+    assert not there.speed.client.hexists(revocation.KEY, "complete")
+    monkeypatch.undo()
+    assert there.revocations.is_revoked(ended)
+
+
+def test_with_the_database_away_the_hash_is_believed(
+    here: Replica, there: Replica, ada: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, kept = families(here, ada, 2)
+    here.revocations.end(ended)
+    there.revocations.is_revoked(kept)
+    def away(*_: object, **__: object) -> None:
+        raise DatabaseUnavailable()
+
+    monkeypatch.setattr(there.db, "read", away)
+    monkeypatch.setattr(there.db, "query", away)
+    long_ago = now_ms() - int(revocation.FRESH * 1000) - 1
+    there.speed.client.hset(revocation.KEY, "complete", f"{there.speed.server}:{long_ago}")
+    assert there.revocations.is_revoked(ended)
+    assert not there.revocations.is_revoked(kept)
+    there.speed.client.flushall()
+    with pytest.raises(DatabaseUnavailable):  # neither can say: nobody is let in
+        there.revocations.is_revoked(kept)
+
+
+def test_old_ends_do_not_pile_up(here: Replica, ada: User) -> None:
+    here.speed.client.hset(revocation.KEY, "fam_of_long_ago", str(now_ms() - 1))
+    here.revocations.is_revoked("fam_any")
+    assert not here.speed.client.hexists(revocation.KEY, "fam_of_long_ago")
+
+
+@pytest.mark.parametrize("change", ["password", "role", "disabled", "delete"])
+def test_a_change_of_rights_ends_every_log_in(here: Replica, there: Replica, ada: User, change: str) -> None:
+    ended = families(here, ada, 3)
+    assert not any(there.revocations.is_revoked(family) for family in ended)
+    changes: dict[str, Callable[[], object]] = {
+        "password": lambda: here.users.change(ada.id, password=PASSWORD + "!"),
+        "role": lambda: here.users.change(ada.id, role="operator"),
+        "disabled": lambda: here.users.change(ada.id, disabled=True),
+        "delete": lambda: here.users.delete(ada.id),
+    }
+    changes[change]()
+    assert all(there.revocations.is_revoked(family) for family in ended)
+    there.speed.client.flushall()
+    assert all(there.revocations.is_revoked(family) for family in ended)
+
+
+def test_many_threads_find_a_wiped_redis_together(here: Replica, there: Replica, ada: User) -> None:
+    ended, kept = families(here, ada, 2)
+    here.revocations.end(ended)
+    there.speed.client.flushall()
+    answers: list[tuple[bool, bool]] = []
+
+    def ask() -> None:
+        answers.append((there.revocations.is_revoked(ended), there.revocations.is_revoked(kept)))
+
+    threads = [threading.Thread(target=ask) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert answers == [(True, False)] * 16

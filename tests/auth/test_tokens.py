@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from service.auth.tokens import Pair, SigningKey
+from service.auth.users import User
+from service.errors import InvalidToken
+from service.web.guards import checked_claims
+from tests.auth.house import Replica
+
+
+def pem(key: object) -> str:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()  # type: ignore[attr-defined]
+
+
+def renew(replica: Replica, refresh_token: str) -> Pair:
+    with replica.app.app_context():
+        return replica.tokens.renew(checked_claims(refresh_token, "refresh"))
+
+
+def test_refresh_tokens_follow_one_another(here: Replica, there: Replica, ada: User) -> None:
+    pair = here.tokens.begin(ada)
+    for replica in (there, here, there):
+        pair = renew(replica, pair.refresh_token)
+        assert there.status(pair.access_token) == 200
+
+
+def test_spending_one_twice_ends_the_family(here: Replica, there: Replica, ada: User) -> None:
+    first, other = here.tokens.begin(ada), here.tokens.begin(ada)
+    second = renew(here, first.refresh_token)
+    with pytest.raises(InvalidToken):
+        renew(there, first.refresh_token)
+    for token in (first.access_token, second.access_token):
+        assert here.status(token) == there.status(token) == 401
+    with pytest.raises(InvalidToken):
+        renew(here, second.refresh_token)
+    assert there.status(other.access_token) == 200  # another log-in of the same user
+
+
+def test_of_many_who_spend_one_at_once_one_gets_a_pair_that_is_dead_already(
+    here: Replica, there: Replica, ada: User
+) -> None:
+    pair = here.tokens.begin(ada)
+
+    def spend(number: int) -> Pair | None:
+        try:
+            return renew((here, there)[number % 2], pair.refresh_token)
+        except InvalidToken:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        won = [result for result in pool.map(spend, range(8)) if result is not None]
+    assert len(won) == 1
+    assert here.status(won[0].access_token) == there.status(won[0].access_token) == 401
+
+
+def test_a_refresh_takes_up_what_changed(here: Replica, ada: User) -> None:
+    pair = here.tokens.begin(ada)
+    with here.db.begin() as tx:
+        from service.store import users
+
+        users.update(tx, ada.id, {"limit_runs": "7/minute"})
+    renewed = renew(here, pair.refresh_token)
+    me = here.client(renewed.access_token).get("/v1/auth/me").get_json()
+    assert me["limits"] == {"runs": "7/minute"}
+
+
+def test_a_family_is_not_prolonged_by_using_it(here: Replica, ada: User) -> None:
+    pair = here.tokens.begin(ada)
+    renewed = renew(here, pair.refresh_token)
+    with here.app.app_context():
+        ends = [checked_claims(token, "refresh")["exp"] for token in (pair.refresh_token, renewed.refresh_token)]
+    assert ends[0] == ends[1]
+
+
+def test_only_ed25519_keys_are_taken() -> None:
+    assert SigningKey.of("s", pem(Ed25519PrivateKey.generate())).algorithm == "EdDSA"
+    with pytest.raises(ValueError, match="Ed25519"):
+        SigningKey.of("s", pem(generate_private_key(65537, 2048)))

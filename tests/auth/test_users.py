@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from service.auth.users import User
+from service.errors import Conflict, Invalid, InvalidCredentials, NotFound
+from tests.auth.house import PASSWORD, Replica
+
+
+def test_the_right_password_gives_the_user(here: Replica, ada: User) -> None:
+    assert here.users.verify("ada", PASSWORD) == ada
+
+
+@pytest.mark.parametrize("username", ["nobody", "ADA", "ada\x00", "ada ", "💥", "", "a" * 10_000])
+def test_an_unknown_name_is_refused_like_a_wrong_password(here: Replica, ada: User, username: str) -> None:
+    with pytest.raises(InvalidCredentials) as wrong:
+        here.users.verify("ada", "not the password")
+    with pytest.raises(InvalidCredentials) as unknown:
+        here.users.verify(username, PASSWORD)
+    assert unknown.value.as_problem() == wrong.value.as_problem()
+
+
+def test_an_unknown_name_costs_a_hash_too(here: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes: list[str] = []
+    real = here.users._matches
+    monkeypatch.setattr(here.users, "_matches", lambda kept, word: hashes.append(kept) or real(kept, word))
+    with pytest.raises(InvalidCredentials):
+        here.users.verify("nobody", PASSWORD)
+    assert len(hashes) == 1 and hashes[0].startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+
+
+def test_many_log_ins_at_once_are_all_answered(here: Replica, ada: User) -> None:
+    with ThreadPoolExecutor(12) as pool:
+        found = list(pool.map(lambda _: here.users.verify("ada", PASSWORD), range(12)))
+    assert found == [ada] * 12
+
+
+def test_the_first_admin_is_made_once_however_many_start(replicas: Callable[..., Replica]) -> None:
+    starting = [replicas() for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda replica: replica.users.bootstrap("root", PASSWORD), starting))
+    assert len([user for user in made if user]) == 1
+    assert starting[0].users.verify("root", PASSWORD).role == "admin"
+
+
+def test_there_is_no_first_admin_where_there_are_users(here: Replica, ada: User) -> None:
+    assert here.users.bootstrap("root", PASSWORD) is None
+    assert here.users.by_name("root") is None
+
+
+def test_a_name_is_taken_once_and_free_after_deletion(here: Replica, ada: User) -> None:
+    with pytest.raises(Conflict):
+        here.users.create("ada", PASSWORD)
+    here.users.delete(ada.id)
+    assert here.users.create("ada", PASSWORD).id != ada.id
+    with pytest.raises(NotFound):
+        here.users.get(ada.id)
+    assert [user.username for user in here.users.page(limit=10, after=None)] == ["ada"]
+
+
+@pytest.mark.parametrize(
+    ("username", "password", "rate"),
+    [("", PASSWORD, None), ("a b", PASSWORD, None), ("x", "short", None), ("x", "y" * 257, None), ("x", PASSWORD, "fast")],
+)
+def test_what_does_not_fit_is_refused(here: Replica, username: str, password: str, rate: str | None) -> None:
+    with pytest.raises(Invalid):
+        here.users.create(username, password, limit_runs=rate)
+
+
+def test_a_disabled_user_cannot_sign_in(here: Replica, ada: User) -> None:
+    here.users.change(ada.id, disabled=True)
+    with pytest.raises(InvalidCredentials):
+        here.users.verify("ada", PASSWORD)
+
+
+def test_changes_hold(here: Replica, ada: User) -> None:
+    changed = here.users.change(ada.id, password="another password", role="operator", limit_runs="5/minute")
+    assert here.users.verify("ada", "another password") == changed
+    assert (changed.role, changed.limit_runs) == ("operator", "5/minute")
+    assert here.users.change(ada.id, limit_runs="").limit_runs is None
+    with pytest.raises(NotFound):
+        here.users.change("usr_nobody", role="admin")

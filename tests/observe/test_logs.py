@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from service.observe import logs
+
+log = logging.getLogger("slipway.test")
+
+
+@pytest.fixture
+def line(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Configure for JSON; then what the last line says."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    logs.configure("json", "INFO")
+    logs.clear()
+
+    def last() -> Any:
+        return json.loads(capsys.readouterr().err.splitlines()[-1])
+
+    yield last
+    logs.clear()
+    root.handlers, root.level = before
+
+
+def test_a_line_has_the_fields_of_every_line(line: Any) -> None:
+    logs.bind(request_id="r1", user="usr_1")
+    logs.event(log, "request", status=200, ms=1.5)
+    said = line()
+    assert said.pop("time")[10] == "T"
+    assert said == {
+        "level": "INFO",
+        "event": "request",
+        "logger": "slipway.test",
+        "request_id": "r1",
+        "user": "usr_1",
+        "status": 200,
+        "ms": 1.5,
+    }
+
+
+def test_the_time_is_rfc3339_in_milliseconds(line: Any) -> None:
+    record = logging.LogRecord("x", logging.INFO, "", 0, "m", (), None)
+    record.created, record.msecs = 1795245245.0, 7.9
+    assert json.loads(logs.JsonFormatter().format(record))["time"] == "2026-11-21T07:14:05.007Z"
+
+
+def test_bound_fields_end_with_their_block(line: Any) -> None:
+    logs.bind(user="usr_1")
+    with logs.bound(run="run_1", user="usr_2"):
+        logs.event(log, "a")
+        assert {"run": "run_1", "user": "usr_2"}.items() <= line().items()
+    logs.event(log, "b")
+    said = line()
+    assert said["user"] == "usr_1" and "run" not in said
+
+
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl"
+
+
+@pytest.mark.parametrize(
+    ("message", "fields"),
+    [
+        (f"got Bearer {JWT}", {}),
+        ("key slp_0123456789abcdef here", {}),
+        ("plain", {"note": "sk-ant-api03-secret-thing"}),
+        ("plain", {"Authorization": "Basic hidden-word"}),
+        ("plain", {"password": "hidden-word"}),
+        ("plain", {"headers": {"x-api-key": "hidden-word", "deep": {"token": "hidden-word"}}}),
+    ],
+)
+def test_secrets_never_leave(line: Any, message: str, fields: dict[str, Any]) -> None:
+    log.info(message, extra=fields)
+    said = json.dumps(line())
+    for secret in (JWT, "slp_0123", "sk-ant", "hidden-word"):
+        assert secret not in said
+
+
+def test_a_secret_in_a_traceback_does_not_leave(line: Any) -> None:
+    try:
+        raise ValueError(f"bad {JWT}")
+    except ValueError:
+        log.exception("failed")
+    said = line()
+    assert "ValueError" in said["exc_info"] and JWT not in said["exc_info"]
+
+
+def test_a_message_with_arguments_and_odd_values(line: Any) -> None:
+    log.warning("took %d", 3, extra={"what": object(), "when": {1, 2}, "bytes": b"x"})
+    assert line()["event"] == "took 3"
+
+
+def test_gunicorn_speaks_the_same_language() -> None:
+    code = (
+        "import logging; from service.observe import logs; logs.configure('json', 'INFO');"
+        "logging.getLogger('gunicorn.error').info('Booting worker %d', 7);"
+        "logging.getLogger('gunicorn.access').info('not this')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    (only,) = done.stderr.splitlines()
+    assert json.loads(only)["event"] == "Booting worker 7"
+
+
+def test_text_is_for_people() -> None:
+    record = logging.LogRecord("x", logging.WARNING, "", 0, "slow %s", ("thing",), None)
+    record.__dict__["ms"] = 3
+    text = logs.TextFormatter().format(record)
+    assert text.endswith("slow thing ms=3") and "WARNING" in text and "\n" not in text

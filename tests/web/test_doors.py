@@ -1,0 +1,127 @@
+"""The doors to a run, over a real Gunicorn."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.conftest import Model, Slipway
+
+
+def events_of(text: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """(id, event, data) of every server-sent event."""
+    found = []
+    for frame in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in frame.split("\n") if not line.startswith(":") and ": " in line)
+        if "event" in fields:
+            found.append((fields["id"], fields["event"], json.loads(fields["data"])))
+    return found
+
+
+def test_an_agent_answers_with_its_sources(client: httpx2.Client) -> None:
+    answer = client.post("/v1/agents/support/invoke", json={"input": "Within how many days can I get a refund?"})
+    assert answer.status_code == 200
+    result = answer.json()
+    assert result["status"] == "succeeded"
+    assert "30 days" in result["output"]
+    assert result["sources"][0]["uri"].startswith("knowledge/billing/")
+    assert answer.headers["X-Cost-USD"] == result["usage"]["cost_usd"] != "0.000000"
+
+
+def test_a_stream_tells_the_same_answer(client: httpx2.Client) -> None:
+    question = {"input": "Within how many days can I get a refund?"}
+    answer = client.post("/v1/agents/support/stream", json=question)
+    assert answer.headers["Content-Type"].startswith("text/event-stream")
+    events = events_of(answer.text)
+    names = [name for _, name, _ in events]
+    assert names[0] == "run.started" and names[-1] == "run.completed"
+    text = "".join(data["text"] for _, name, data in events if name == "text.delta")
+    result = events[-1][2]
+    assert text == result["output"] == client.post("/v1/agents/support/invoke", json=question).json()["output"]
+    ids = [int(event_id.rpartition(":")[2]) for event_id, _, _ in events]
+    assert ids == list(range(1, len(ids) + 1))
+
+
+def test_a_run_is_read_again_from_any_point(client: httpx2.Client) -> None:
+    answer = client.post("/v1/agents/analyst/stream", json={"input": "What is 17 * 23?"})
+    events = events_of(answer.text)
+    run_id = events[0][2]["run_id"]
+    after = events[3][0]
+    again = client.get(f"/v1/runs/{run_id}/events", headers={"Last-Event-ID": after})
+    assert events_of(again.text) == events[4:]
+    listed = client.get(f"/v1/runs/{run_id}/events", headers={"Accept": "application/json"}).json()["data"]
+    assert [(item["id"], item["event"], item["data"]) for item in listed] == events
+
+
+def test_the_analyst_uses_its_tools(client: httpx2.Client) -> None:
+    result = client.post("/v1/agents/analyst/invoke", json={"input": "What is 17% of 2340?"}).json()
+    assert [tool["name"] for tool in result["tools"]] == ["calculator"]
+    assert "397.8" in result["output"]
+
+
+def test_the_same_question_is_answered_from_the_cache(client: httpx2.Client, model: Model) -> None:
+    question = {"input": "Is this question asked for the first time?"}
+    first = client.post("/v1/agents/assistant/invoke", json=question)
+    second = client.post("/v1/agents/assistant/invoke", json=question)
+    assert (first.headers["X-Cache"], second.headers["X-Cache"]) == ("miss", "hit")
+    assert second.headers["X-Cost-USD"] == "0.000000"
+    assert first.json()["output"] == second.json()["output"]
+    assert model.stats()["calls"] == 1
+    refreshed = client.post("/v1/agents/assistant/invoke", json={**question, "cache": "refresh"})
+    bypassed = client.post("/v1/agents/assistant/invoke", json={**question, "cache": "bypass"})
+    assert (refreshed.headers["X-Cache"], bypassed.headers["X-Cache"]) == ("miss", "bypass")
+
+
+@pytest.mark.parametrize("fault,calls,status,code", [
+    ("400", 1, 502, "model_rejected"),
+    ("garbage", 1, 502, "model_error"),
+])
+def test_a_model_that_fails_is_a_clear_problem(
+    client: httpx2.Client, model: Model, fault: str, calls: int, status: int, code: str
+) -> None:
+    model.control(fault=fault)
+    answer = client.post("/v1/agents/assistant/invoke", json={"input": f"fault {fault}", "cache": "bypass"})
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert model.stats()["calls"] == calls
+
+
+def test_two_failures_and_then_an_answer(client: httpx2.Client, model: Model) -> None:
+    model.control(fault="529", times=2)
+    answer = client.post("/v1/agents/assistant/invoke", json={"input": "patience", "cache": "bypass"})
+    assert answer.status_code == 200
+    assert model.stats()["calls"] == 3
+
+
+def test_the_same_key_is_the_same_run(client: httpx2.Client, model: Model) -> None:
+    headers = {"Idempotency-Key": "one-of-a-kind-1"}
+    body = {"input": "Once only, please.", "cache": "bypass"}
+    first = client.post("/v1/agents/assistant/invoke", json=body, headers=headers)
+    second = client.post("/v1/agents/assistant/invoke", json=body, headers=headers)
+    assert first.json() == second.json()
+    assert second.headers["Idempotency-Replayed"] == "true"
+    assert model.stats()["calls"] == 1
+    other = client.post("/v1/agents/assistant/invoke", json={"input": "Another."}, headers=headers)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
+
+
+def test_every_answer_has_its_headers(client: httpx2.Client) -> None:
+    answer = client.post("/v1/agents/assistant/invoke", json={"input": "Hello"}, headers={"X-Request-ID": "mine-1"})
+    assert answer.headers["X-Request-ID"] == "mine-1"
+    assert "llm;dur=" in answer.headers["Server-Timing"]
+    assert float(answer.headers["X-Process-Time"]) > 0
+    assert {"RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"} <= set(map(str, answer.headers.keys())) or (
+        "ratelimit-limit" in answer.headers
+    )
+
+
+def test_health_ready_metrics_and_the_description(client: httpx2.Client, slipway: Slipway) -> None:
+    assert client.get("/health").json() == {"status": "ok"}
+    ready = client.get("/ready")
+    assert ready.status_code == 200
+    assert ready.json()["database"]["status"] == ready.json()["redis"]["status"] == "ok"
+    assert "slipway_http_requests_total" in client.get("/metrics").text
+    assert client.get("/openapi.json").json()["openapi"] == "3.1.0"

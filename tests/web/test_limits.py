@@ -1,0 +1,157 @@
+"""Rate limits over two replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from service.auth.users import User
+from tests.auth.conftest import ada, here, own_redis, replicas, there  # noqa: F401 - fixtures
+from tests.auth.house import PASSWORD, Replica
+from tests.conftest import RedisServer, wait_until
+
+
+def invoke(replica: Replica, token: str, agent: str = "plain") -> Any:
+    return replica.client(token).post(f"/v1/agents/{agent}/invoke")
+
+
+@pytest.fixture
+def pair(replicas: Callable[..., Replica]) -> tuple[Replica, Replica, str]:
+    """Two replicas with a limit of ten, and a token."""
+    first, second = replicas(limit_runs="10/minute"), replicas(limit_runs="10/minute")
+    first.users.create("ada", PASSWORD)
+    return first, second, first.login()["access_token"]
+
+
+def test_a_limit_of_n_is_n_over_both(pair: tuple[Replica, Replica, str]) -> None:
+    *both, token = pair
+
+    def call(number: int) -> int:
+        status: int = invoke(both[number % 2], token).status_code
+        return status
+
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(call, range(40)))
+    assert statuses.count(200) == 10 and statuses.count(429) == 30
+
+
+def test_headers_say_what_is_left(pair: tuple[Replica, Replica, str]) -> None:
+    first, second, token = pair
+    left = [int(invoke(replica, token).headers["RateLimit-Remaining"]) for replica in (first, second, first)]
+    assert left == [9, 8, 7]
+    answer = invoke(second, token)
+    assert answer.headers["RateLimit-Limit"] == "10"
+    assert 0 < int(answer.headers["RateLimit-Reset"]) <= 60
+    assert "Retry-After" not in answer.headers
+    assert not [name for name in answer.headers.keys() if name.startswith("X-RateLimit")]
+    assert "RateLimit-Limit" not in first.client(token).get("/v1/auth/me").headers
+
+
+def test_a_refusal_says_when_to_come_back(pair: tuple[Replica, Replica, str]) -> None:
+    first, second, token = pair
+    for _ in range(10):
+        invoke(first, token)
+    answer = invoke(second, token)
+    assert (answer.status_code, answer.get_json()["code"]) == (429, "rate_limited")
+    assert answer.headers["RateLimit-Remaining"] == "0"
+    assert 1 <= int(answer.headers["Retry-After"]) <= 70
+
+
+def test_users_do_not_share_a_limit(pair: tuple[Replica, Replica, str]) -> None:
+    first, _, token = pair
+    for _ in range(11):
+        last = invoke(first, token)
+    first.users.create("bob", PASSWORD)
+    assert (last.status_code, invoke(first, first.login("bob")["access_token"]).status_code) == (429, 200)
+
+
+def test_a_users_own_limit_comes_before_the_settings(pair: tuple[Replica, Replica, str]) -> None:
+    first, second, _ = pair
+    first.users.create("eve", PASSWORD, limit_runs="3/minute")
+    token = first.login("eve")["access_token"]
+    key = first.keys.create(first.users.by_name("eve").id, "k")["key"]  # type: ignore[union-attr]
+    answers = [invoke(first, token), invoke(second, key), invoke(first, key), invoke(second, token)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert answers[0].headers["RateLimit-Limit"] == "3"
+
+
+def test_an_agents_own_limit_comes_on_top(pair: tuple[Replica, Replica, str]) -> None:
+    first, second, token = pair
+    answers = [invoke(replica, token, "rated") for replica in (first, second, first)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[0].headers["RateLimit-Limit"] == "2" and answers[0].headers["RateLimit-Remaining"] == "1"
+    assert invoke(second, token, "plain").headers["RateLimit-Remaining"] == "6"
+
+
+def test_without_redis_each_replica_counts_and_says_so(
+    pair: tuple[Replica, Replica, str], own_redis: RedisServer
+) -> None:
+    first, second, token = pair
+    invoke(first, token)
+    own_redis.stop()
+    for replica in (first, second):
+        with ThreadPoolExecutor(8) as pool:  # many find out at once
+            answers = list(pool.map(lambda _, replica=replica: invoke(replica, token), range(20)))  # type: ignore[misc]
+        statuses = [answer.status_code for answer in answers]
+        assert set(statuses) == {200, 429} and statuses.count(200) <= 10
+        assert answers[-1].headers["RateLimit-Limit"] == "10"
+        assert replica.metric("slipway_limiter_fallback") == 1
+
+
+def test_limits_are_shared_again_once_redis_is_back(
+    pair: tuple[Replica, Replica, str], own_redis: RedisServer
+) -> None:
+    first, second, token = pair
+    own_redis.stop()
+    for replica in (first, second):
+        assert invoke(replica, token).status_code == 200
+    own_redis.start()
+    for replica in (first, second):
+        wait_until(lambda r=replica: invoke(r, token) and r.metric("slipway_limiter_fallback") == 0, "the shared limit", 40)  # type: ignore[misc]
+    first.speed.client.flushall()
+    statuses = [invoke((first, second)[number % 2], token).status_code for number in range(12)]
+    assert statuses == [200] * 10 + [429] * 2
+
+
+def test_log_ins_are_limited_by_address(replicas: Callable[..., Replica]) -> None:
+    first, second = replicas(limit_login="3/minute"), replicas(limit_login="3/minute")
+    first.users.create("ada", PASSWORD)
+    body = {"username": "ada", "password": PASSWORD}
+
+    def login(replica: Replica, address: str) -> Any:
+        return replica.client().post("/v1/auth/login", json=body, environ_base={"REMOTE_ADDR": address})
+
+    statuses = [login(replica, "192.0.2.1").status_code for replica in (first, second, first, second)]
+    assert statuses == [200, 200, 200, 429]
+    assert login(second, "192.0.2.2").status_code == 200
+
+
+def test_refused_log_ins_are_limited_by_name_from_wherever(here: Replica, there: Replica, ada: User) -> None:
+    def login(number: int, password: str, username: str = "ada") -> Any:
+        return (here, there)[number % 2].client().post(
+            "/v1/auth/login",
+            json={"username": username, "password": password},
+            environ_base={"REMOTE_ADDR": f"192.0.2.{number}"},
+        )
+
+    statuses = [login(number, "wrong").status_code for number in range(22)]
+    assert statuses == [401] * 20 + [429] * 2
+    refused = login(50, PASSWORD)  # guessing right is not told either
+    assert refused.status_code == 429 and int(refused.headers["Retry-After"]) > 0
+    assert login(51, "wrong", "bob").status_code == 401
+    assert here.metric("slipway_login_failures_total") + there.metric("slipway_login_failures_total") == 21
+
+
+def test_the_window_slides(pair: tuple[Replica, Replica, str]) -> None:
+    """At a window's edge the last one still counts, by the share of it that is less than a window ago."""
+    first, _, token = pair
+    for _ in range(10):
+        invoke(first, token)
+    (key,) = first.speed.client.keys("slipway:rate:*runs*")
+    start = int(first.speed.client.hget(key, "s"))
+    first.speed.client.hset(key, "s", start - 90_000)  # half of the next window has gone by
+    statuses = [invoke(first, token).status_code for _ in range(8)]
+    assert statuses.count(200) in (5, 6) and statuses[-1] == 429
