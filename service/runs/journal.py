@@ -1,0 +1,199 @@
+"""A run's journal: events get their numbers here, and a step is kept before the next one starts.
+
+A finished step is written in the transaction that begins the next one (or ends the run), so a run of n steps
+costs n + 1 transactions. Events that tell of a kept step (`usage`, `tool.called`, …) are told after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from service.runs.active import LeaseLost
+from service.runs.told import Told
+from service.store import runs as rows
+from service.store.base import Database, Row, Transaction
+from service.types import Event, Run, RunEvent, RunStatus, Usage, now_ms
+
+Work = Callable[[Transaction], None]
+Publish = Callable[[Sequence[RunEvent]], None]
+Last = Callable[[], tuple[Event, dict[str, Any]]]
+NOTE = "note"  # the kind of a step row that only keeps events
+NO_USAGE = Usage()
+PATIENCE = 30.0  # seconds a run under way waits for a database that restarts, rather than lose its step
+
+
+class Journal:
+    """One attempt at one run. Every write is fenced by the attempt: raises `LeaseLost` when it is stale.
+
+    `opening` writes the run's row, in the first transaction; `kept` are the steps of earlier attempts.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        run: Run,
+        publish: Publish,
+        *,
+        opening: Work | None = None,
+        kept: Sequence[Row] = (),
+        told: Told | None = None,
+    ) -> None:
+        self._db = db
+        self._run = run
+        self._publish = publish
+        self._opening = opening
+        self._kept = [row for row in kept if row["kind"] != NOTE]
+        self._rows = len(kept)
+        self._told = told or Told((), run.last_seq)
+        kept_seq = kept[-1]["last_seq"] if kept else 0
+        self._buffer = [event for event in self._told.events if event.seq > kept_seq]
+        self._step: dict[str, Any] | None = None
+        self._after: list[tuple[Event, Mapping[str, Any]]] = []
+        self._began = now_ms()
+        self.steps = 0  # steps done so far, replayed ones included
+        run.last_seq = max(run.last_seq, self._told.last_seq)
+
+    @property
+    def opened(self) -> bool:
+        """Whether the run is in the database: before that a failure leaves no trace."""
+        return self._opening is None
+
+    def replay(self, kind: str, name: str) -> dict[str, Any] | None:
+        """The kept reply of the next step, or None when it has yet to be made."""
+        if self.steps >= len(self._kept):
+            return None
+        step = self._kept[self.steps]
+        if (step["kind"], step["name"]) != (kind, name):  # the agent was changed under a waiting run
+            self._kept = self._kept[: self.steps]
+            return None
+        self.steps += 1
+        return dict(step["reply"])
+
+    def tell(self, name: Event, data: Mapping[str, Any]) -> list[RunEvent]:
+        """Number and publish an event; what clients were told before a crash is not told again."""
+        events = self._number(name, data)
+        if events:
+            self._publish(events)
+        return events
+
+    def later(self, name: Event, data: Mapping[str, Any]) -> None:
+        """An event to be told once the next transaction has succeeded."""
+        self._after.append((name, data))
+
+    def keep(
+        self, kind: str, name: str, reply: dict[str, Any], *, usage: Usage = NO_USAGE, cost_nano: int = 0
+    ) -> None:
+        """This step is done: written with the next transaction."""
+        self.spent(usage, cost_nano)
+        self._step = self._row(kind, name, reply, cost_nano)
+        self.steps += 1
+
+    def spent(self, usage: Usage, cost_nano: int) -> None:
+        """Usage that belongs to the run, whether its step is kept or not."""
+        self._run.usage = self._run.usage.plus(usage)
+        self._run.cost_nano += cost_nano
+
+    def commit(self, *works: Work) -> list[RunEvent]:
+        """One transaction: open the run, keep the step that is done, and `works`. Then tell what waited for it."""
+        after = self._number_after()
+        step = self._seal()
+
+        def work(tx: Transaction) -> None:
+            self._write(tx, step)
+            if not rows.progress(tx, self._run, self._run.attempt):
+                raise LeaseLost
+            for more in works:
+                more(tx)
+
+        self._db.transact(work, patience=PATIENCE if self.opened else None)
+        self._settled(after)
+        return after
+
+    def finish(self, status: RunStatus, last: Last, *works: Work) -> list[RunEvent]:
+        """The run's last transaction, then its last event; `last` is asked for it once the usage stands."""
+        after = self._number_after()
+        run = self._run
+        run.status = status
+        run.finished_at = now_ms()
+        step = self._seal(note=status)
+        run.last_seq += 1
+        final = RunEvent(*last(), run.last_seq)
+
+        def work(tx: Transaction) -> None:
+            self._write(tx, step)
+            if not rows.finish(tx, run, run.attempt):
+                raise LeaseLost
+            for more in works:
+                more(tx)
+
+        self._db.transact(work, patience=PATIENCE)
+        self._settled([*after, final])
+        return [*after, final]
+
+    def suspend(self, *works: Work) -> list[RunEvent]:
+        """The run waits for a person: kept as far as it is, held by no worker."""
+        after = self._number_after()
+        step = self._seal(note=RunStatus.WAITING_APPROVAL)
+
+        def work(tx: Transaction) -> None:
+            self._write(tx, step)
+            if not rows.suspend(tx, self._run, self._run.attempt):
+                raise LeaseLost
+            for more in works:
+                more(tx)
+
+        self._db.transact(work, patience=PATIENCE)
+        self._run.status = RunStatus.WAITING_APPROVAL
+        self._settled(after)
+        return after
+
+    def _write(self, tx: Transaction, step: dict[str, Any] | None) -> None:
+        if self._opening is not None:
+            self._opening(tx)
+        if step is not None:
+            rows.insert_step(tx, step)
+
+    def _seal(self, note: str = "") -> dict[str, Any] | None:
+        """The step that is done, with every event told in it; else a note that keeps the events alone."""
+        step = self._step
+        if step is None and note and self._buffer:
+            step = self._row(NOTE, note, {}, 0)
+        if step is None:
+            return None
+        events = [[event.seq, event.name, event.data] for event in self._buffer]
+        first = self._buffer[0].seq if self._buffer else self._run.last_seq
+        return {**step, "events": events, "first_seq": first, "last_seq": self._run.last_seq}
+
+    def _row(self, kind: str, name: str, reply: dict[str, Any], cost_nano: int) -> dict[str, Any]:
+        self._rows += 1
+        return {
+            "run_id": self._run.id,
+            "n": self._rows,
+            "kind": kind,
+            "name": name,
+            "attempt": self._run.attempt,
+            "reply": reply,
+            "cost_nano": cost_nano,
+            "started_at": self._began,
+            "finished_at": now_ms(),
+        }
+
+    def _settled(self, after: list[RunEvent]) -> None:
+        if self._step is not None:
+            self._buffer = []
+            self._began = now_ms()
+        self._step, self._after, self._opening = None, [], None
+        if after:
+            self._publish(after)
+
+    def _number(self, name: Event, data: Mapping[str, Any]) -> list[RunEvent]:
+        numbered = []
+        for event in self._told.sift(name, data):
+            self._run.last_seq += 1
+            numbered.append(event._replace(seq=self._run.last_seq))
+        self._buffer += numbered
+        return numbered
+
+    def _number_after(self) -> list[RunEvent]:
+        return [event for name, data in self._after for event in self._number(name, data)]

@@ -1,0 +1,138 @@
+"""The only loop over a pattern: a run goes in, its events come out, and whatever happens it ends with one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from service.agents.definitions import AgentCatalog, AgentDefinition
+from service.agents.pattern import Context, Pattern
+from service.errors import AgentFault, NotFound, RunCancelled, SlipwayError, WorkerLost
+from service.observe.metrics import Metrics
+from service.runs.active import Handle, HandedOver, LeaseLost
+from service.runs.journal import Journal
+from service.runs.result import result_of
+from service.runs.steps import Means, RunSteps
+from service.runs.toolbox import Suspended
+from service.store.base import Database, Transaction
+from service.types import Answer, Event, Message, Run, RunEvent, RunStatus
+
+log = logging.getLogger("slipway.runs")
+MOST_LOSSES = 3  # workers that may die under a run before it is given up
+Ended = Callable[[Transaction, Run, Answer | None], None]
+
+
+class Runner:
+    """Drives runs. Stateless between runs; `ended` writes what else belongs into a run's last transaction."""
+
+    def __init__(
+        self,
+        db: Database,
+        catalog: AgentCatalog,
+        patterns: Mapping[str, Pattern],
+        means: Means,
+        metrics: Metrics,
+        ended: Ended,
+    ) -> None:
+        self._db = db
+        self._catalog = catalog
+        self._patterns = patterns
+        self._means = means
+        self._metrics = metrics
+        self._ended = ended
+
+    def execute(self, run: Run, journal: Journal, handle: Handle, history: Sequence[Message]) -> Iterator[RunEvent]:
+        """Every event of this attempt, the last one included.
+
+        Raises a `SlipwayError` when the run could not begin (it left no trace then). Ends without a last event
+        when the run waits for a person, was handed over, or was taken by another worker.
+        """
+        agent = self._agent(run)
+        handle.limit(agent.limits.seconds)
+        steps = RunSteps(self._means, agent, run, journal, handle)
+        try:
+            yield from self._begin(run, journal)
+            if run.losses >= MOST_LOSSES:
+                raise WorkerLost(f"{run.losses} workers ended while they drove this run.")
+            handle.check()
+            context = Context(agent, run.request, (*history, *run.request.messages), _system(agent, run), steps)
+            answer = yield from self._patterns[agent.pattern](context)
+            yield from self._end(run, journal, steps, RunStatus.SUCCEEDED, answer=answer)
+        except Suspended:
+            run.result = result_of(run, None, steps=journal.steps, used=steps.used)
+            log.info("run_waits", extra={"run_id": run.id})
+        except (LeaseLost, HandedOver) as left:
+            log.warning("run_left", extra={"run_id": run.id, "why": type(left).__name__})
+            raise
+        except SlipwayError as error:
+            if not journal.opened:
+                raise
+            status = RunStatus.CANCELLED if isinstance(error, RunCancelled) else RunStatus.FAILED
+            yield from self._end(run, journal, steps, status, error=error)
+        except Exception as error:
+            log.exception("run_failed", extra={"run_id": run.id, "kind": type(error).__name__})
+            if not journal.opened:
+                raise
+            yield from self._end(run, journal, steps, RunStatus.FAILED, error=AgentFault())
+
+    def _agent(self, run: Run) -> AgentDefinition:
+        agent = self._catalog.agents.get(run.agent)
+        if agent is None:
+            raise NotFound(f"There is no agent named {run.agent}.")
+        return agent
+
+    def _begin(self, run: Run, journal: Journal) -> Generator[RunEvent]:
+        started = {"run_id": run.id, "agent": run.agent, "session_id": run.request.session_id}
+        if run.resumed:
+            yield from journal.tell(Event.RUN_STARTED, started)  # told already, unless the worker died before it
+            yield from journal.tell(Event.RUN_RESUMED, {"from_seq": run.last_seq})
+        else:
+            journal.later(Event.RUN_STARTED, started)
+            if run.door != "invoke":  # a stream's client hears at once that its run is kept
+                yield from journal.commit()
+
+    def _end(
+        self,
+        run: Run,
+        journal: Journal,
+        steps: RunSteps,
+        status: RunStatus,
+        *,
+        answer: Answer | None = None,
+        error: SlipwayError | None = None,
+    ) -> Generator[RunEvent]:
+        def last() -> tuple[Event, dict[str, Any]]:
+            run.error = _problem(error, run) if error is not None else None
+            run.result = result_of(run, answer, steps=journal.steps, used=steps.used)
+            return _LAST[status], run.result
+
+        yield from journal.finish(status, last, lambda tx: self._ended(tx, run, answer))
+        run.model_seconds = steps.model_seconds
+        self._metrics.run_ended(run.agent, status)
+
+
+_LAST = {
+    RunStatus.SUCCEEDED: Event.RUN_COMPLETED,
+    RunStatus.FAILED: Event.RUN_FAILED,
+    RunStatus.CANCELLED: Event.RUN_CANCELLED,
+}
+
+
+def _problem(error: SlipwayError, run: Run) -> dict[str, Any]:
+    problem = {**error.as_problem(), "instance": f"/v1/runs/{run.id}", "request_id": run.request_id}
+    if error.retry_after is not None:
+        problem["retry_after"] = error.retry_after
+    return problem
+
+
+def _system(agent: AgentDefinition, run: Run) -> str:
+    """The agent's prompt, and the context the caller gave, marked as data."""
+    if not run.request.context:
+        return agent.prompt
+    context = orjson.dumps(run.request.context, option=orjson.OPT_INDENT_2).decode()
+    return f"{agent.prompt}\n\n<context>\n{context}\n</context>"
+
+

