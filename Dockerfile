@@ -1,0 +1,44 @@
+# Two stages: what builds stays behind. `docker build -t slipway .`, then docs/deploy.md.
+FROM python:3.12-slim AS builder
+
+WORKDIR /app
+COPY requirements.txt .
+RUN python -m venv --without-pip /opt/venv \
+    && pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check -r requirements.txt
+COPY . .
+# Bytecode now, because at run time the code is read-only; readable whatever the umask of the checkout was.
+RUN /opt/venv/bin/python -m compileall -q . \
+    && chmod -R a+rX,go-w .
+
+
+FROM python:3.12-slim
+
+LABEL org.opencontainers.image.title="Slipway" \
+      org.opencontainers.image.description="Puts Claude agents behind an API a business can depend on" \
+      org.opencontainers.image.licenses="MIT"
+
+RUN groupadd --gid 10001 slipway \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/slipway --shell /usr/sbin/nologin slipway \
+    && install -d -o slipway -g slipway -m 0700 /var/lib/slipway \
+    && python -B -m pip uninstall --yes --quiet --root-user-action=ignore pip
+
+COPY --from=builder /opt/venv /opt/venv
+COPY --from=builder /app /app
+
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    APP_ENV=production \
+    HOST=0.0.0.0 \
+    PORT=8000 \
+    SLIPWAY_HOME=/var/lib/slipway
+
+WORKDIR /app
+USER 10001:10001
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['PORT'] + '/health', timeout=2)"]
+
+CMD ["gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]

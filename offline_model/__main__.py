@@ -1,0 +1,62 @@
+"""`python -m offline_model --port 8099`: start, say where, serve until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+
+from offline_model import faults
+from offline_model.api import Api
+from offline_model.server import Server
+from offline_model.settings import Settings, parse
+
+PR_SET_PDEATHSIG = 1
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, tie the life to the parent's when asked, serve."""
+    settings = parse(argv)
+    if settings.fault:
+        faults.check_name(settings.fault)
+    # Nothing here is worth saving, so the end is immediate, also as pid 1 where the default is to ignore.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGINT, lambda *_: os._exit(0))
+    if settings.die_with_parent:
+        die_with_parent(settings.parent_pid)
+    asyncio.run(serve(settings))
+
+
+def die_with_parent(parent_pid: int | None) -> None:
+    """Ask Linux for SIGKILL when the parent goes; leave now if it went before we could ask."""
+    before = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != (parent_pid or before):
+        os._exit(0)
+
+
+async def serve(settings: Settings) -> None:
+    """Listen, announce, and watch the parent when its pid was given."""
+    api = Api(settings)
+    server = Server(api.handle)
+    port = await server.start(settings.host, settings.port)
+    announce(settings, port)
+    while settings.parent_pid is None or os.getppid() == settings.parent_pid:
+        await asyncio.sleep(0.5)
+
+
+def announce(settings: Settings, port: int) -> None:
+    """The first line of stdout, and the port file in one step so that no reader sees half of it."""
+    print(f"offline model on http://{settings.host}:{port}", flush=True)
+    if settings.port_file:
+        scratch = f"{settings.port_file}.{os.getpid()}"
+        with open(scratch, "w", encoding="ascii") as file:
+            file.write(str(port))
+        os.replace(scratch, settings.port_file)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""What to say: the content blocks of an answer, from the request alone."""
+
+from __future__ import annotations
+
+import re
+
+import orjson
+
+from offline_model import arithmetic, calls, conversation, extract
+from offline_model.conversation import Conversation, Result
+from offline_model.extract import Quote
+from offline_model.schema import Filler
+from offline_model.shapes import Json
+from offline_model.text import quote, stems
+
+WHO = (
+    "I am Slipway's offline model: a stand-in that answers without a key and can only quote what it is given."
+)
+_GREETING = re.compile(r"^\s*(hi|hello|hey|good (?:morning|evening|afternoon|day))\b", re.IGNORECASE)
+_SUMMARY = re.compile(r"\b(summari[sz]e|summari[sz]ing|summary|tl;?dr|key points|condense)\b", re.IGNORECASE)
+_RESULT_NAMES = ("result", "value", "answer", "output", "total")
+
+
+def blocks(body: Json, seed: str) -> list[Json]:
+    """Text and tool_use blocks for a valid request; `seed` makes the ids of tool calls."""
+    talk = conversation.read(body, seed)
+    wanted = calls.next_calls(talk)
+    if wanted:
+        return [
+            {"type": "tool_use", "id": f"toolu_offline{seed}{i:02d}", "name": c.name, "input": c.input,
+             "caller": {"type": "direct"}}
+            for i, c in enumerate(wanted)
+        ]  # fmt: skip
+    form = (body.get("output_config") or {}).get("format")
+    if form:
+        filler = Filler(form["schema"], talk, lambda asked: plain_answer(talk, asked))
+        return [_text(orjson.dumps(filler.fill()).decode())]
+    return answer(talk)
+
+
+def answer(talk: Conversation) -> list[Json]:
+    """Words, with citations where the material has them enabled."""
+    choices = extract.choices_asked_for(talk.system)
+    if choices:
+        return [_text(extract.choose(talk.question, choices, talk.system))]
+    if _SUMMARY.search(talk.question) or (not talk.results and _SUMMARY.search(talk.system[:200])):
+        return [_text(_summarise(talk))]
+    said = _from_tools(talk) + _sums(talk)
+    quotes = extract.best(_without_sum(talk), talk.sources)
+    found = _merged([_text(f"{sentence} ") for sentence in said] + _quoted(quotes))
+    return found or [_text(_nothing_found(talk))]
+
+
+def plain_answer(talk: Conversation, asked: str) -> str:
+    """The extracted answer as one plain text, for a string inside JSON."""
+    said = _from_tools(talk) + _sums(talk)
+    said += [q.sentence.plain for q in extract.best(asked, talk.sources)]
+    return " ".join(said) or f"The offline model found nothing to quote about {quote(asked, 120)}."
+
+
+def _without_sum(talk: Conversation) -> str:
+    total = arithmetic.find(talk.question)
+    return calls.clean(total.rest) if total else talk.question
+
+
+def _sums(talk: Conversation) -> list[str]:
+    """The sum in the question: by the calculator's result, or worked out here if there is none."""
+    total = arithmetic.find(talk.question)
+    tool = calls.calculator(talk)
+    results = talk.results_of(tool["name"]) if tool else []
+    if not total or (results and results[-1].is_error):
+        return []
+    value = value_of(results[-1].text) if results else arithmetic.evaluate(total.expression)
+    return [f"{total.asked[:1].upper()}{total.asked[1:]} is {value}."]
+
+
+def _from_tools(talk: Conversation) -> list[str]:
+    """What tools said since the question, failures first and always told."""
+    said = []
+    calculator = calls.calculator(talk)
+    total = arithmetic.find(talk.question)
+    for name in dict.fromkeys(result.tool for result in talk.results):
+        results = talk.results_of(name)
+        failed = [r for r in results if r.is_error]
+        if failed:
+            said.append(
+                f"The {name} tool reported an error: {quote(failed[-1].text or 'no reason given', 300)}."
+            )
+        good = [r for r in results if not r.is_error]
+        if not good or (total and calculator and name == calculator["name"]):
+            continue
+        if good[-1].sources or _is_empty_search(good[-1]):
+            continue  # its passages are quoted, or there was nothing in it
+        often = (
+            f"The {name} tool was called {len(good)} times. It last answered"
+            if len(good) > 1
+            else f"The {name} tool answered"
+        )
+        said.append(f"{often}: {quote(value_of(good[-1].text) or 'nothing', 300)}.")
+    return said
+
+
+def _is_empty_search(result: Result) -> bool:
+    text = result.text.strip()
+    return not text or bool(
+        re.fullmatch(r'(?s)\{.*"(?:results|passages|documents|matches|hits)"\s*:\s*\[\s*\].*\}|\[\s*\]', text)
+    )
+
+
+def value_of(text: str) -> str:
+    """The value in a tool's answer: of {"result": 4} it is 4, of anything else the text."""
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text.strip()
+    if isinstance(value, dict):
+        value = next((value[name] for name in _RESULT_NAMES if name in value), value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return arithmetic.plain(value)
+    return value if isinstance(value, str) else text.strip()
+
+
+def _quoted(quotes: list[Quote]) -> list[Json]:
+    """Quotes as blocks: plain ones in one text, cited ones each in a block with its citation."""
+    found: list[Json] = []
+    for one in quotes:
+        source = one.source
+        lead = (
+            ""
+            if not source.title
+            else f"According to “{source.title}”" + (f" ({source.uri})" if source.uri else "") + ": "
+        )
+        if not source.cited:
+            found.append(_text(f"{lead}{quote(one.sentence.plain)} "))
+            continue
+        if lead:
+            found.append(_text(lead))
+        found.append(_text(one.sentence.plain + " ") | {"citations": [citation(one)]})
+    return found
+
+
+def _merged(found: list[Json]) -> list[Json]:
+    """Neighbours without citations become one block, and the last one loses its trailing space."""
+    merged: list[Json] = []
+    for block in found:
+        if merged and not block["citations"] and not merged[-1]["citations"]:
+            merged[-1]["text"] += block["text"]
+        else:
+            merged.append(block)
+    if merged:
+        merged[-1]["text"] = merged[-1]["text"].rstrip()
+    return merged
+
+
+def citation(one: Quote) -> Json:
+    """Where a quote stands: by characters in a text, by blocks in everything made of blocks."""
+    source = one.source
+    if source.kind == "document":
+        return {
+            "type": "char_location", "cited_text": source.text[one.sentence.start : one.sentence.end],
+            "document_index": source.index, "document_title": source.title or None, "file_id": None,
+            "start_char_index": one.sentence.start, "end_char_index": one.sentence.end,
+        }  # fmt: skip
+    place = {
+        "cited_text": source.text,
+        "start_block_index": source.block,
+        "end_block_index": source.block + 1,
+    }
+    if source.kind == "content":
+        return place | {"type": "content_block_location", "document_index": source.index,
+                        "document_title": source.title or None, "file_id": None}  # fmt: skip
+    return place | {"type": "search_result_location", "search_result_index": source.index,
+                    "source": source.uri, "title": source.title}  # fmt: skip
+
+
+def _summarise(talk: Conversation) -> str:
+    material = [source.text for source in talk.sources] or [text for _, text in talk.earlier]
+    if not material:
+        material = [re.sub(r"^[^\n]*summar[^\n:]*:?\s*", "", talk.question, flags=re.IGNORECASE)]
+    lines = extract.summary([text for text in material if text.strip()])
+    return "Summary: " + " ".join(lines) if lines else f"There is nothing to summarise. {WHO}"
+
+
+def _nothing_found(talk: Conversation) -> str:
+    """Honest words for when nothing that was given answers the question."""
+    memory = extract.remembered(talk)
+    if memory:
+        return memory
+    asked = quote(talk.question, 200)
+    if _GREETING.match(talk.question) and len(stems(talk.question)) <= 4:
+        return f"Hello! {WHO}"
+    titles = list(dict.fromkeys(s.title for s in talk.sources if s.title))[:3]
+    if talk.sources or talk.results:
+        where = f" ({', '.join(titles)})" if titles else ""
+        return f"I found nothing about {asked} in what I was given{where}. {WHO}"
+    return f"{WHO} You asked: {asked}"
+
+
+def _text(text: str) -> Json:
+    return {"type": "text", "text": text, "citations": None}

@@ -1,0 +1,228 @@
+"""Which tools to call next, and with what."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from offline_model import arithmetic, extract, schema
+from offline_model.conversation import Conversation
+from offline_model.shapes import Json
+from offline_model.text import stems
+
+MOST_TIMES = 1000
+NUMBERS = dict(zip(["once", "twice", "thrice"], (1, 2, 3), strict=True)) | dict(
+    zip(
+        ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"],
+        range(1, 13),
+        strict=True,
+    )
+)
+_GENERIC = frozenset(["get", "do", "run", "fetch", "read", "make", "the", "a", "an", "tool"])
+_TIMES = re.compile(
+    r"\b(\d{1,4}|" + "|".join(NUMBERS) + r")(?:\s+times\b|(?<=once)|(?<=twice)|(?<=thrice))", re.IGNORECASE
+)
+_ASKS = re.compile(
+    r"\?|^\s*(?:please\s+)?(?:what|who|when|where|why|how|which|is|are|do|does|can|could|tell|explain|describe|find|look|"
+    r"search|list|show|research|compare|write|draft|give|help|investigate|report|answer|check|plan)\b",
+    re.IGNORECASE,
+)
+_SMALL_TALK = re.compile(
+    r"^\s*(hi|hello|hey|thanks|thank you|good (morning|evening|day)|how are you)\b[^?]{0,40}\??\s*$",
+    re.IGNORECASE,
+)
+_ABOUT_ME = re.compile(
+    r"\bmy name\b|\bwho am i\b|\bwhat (did|have) i\b|\b(who|what) are you\b", re.IGNORECASE
+)
+_QUOTED = re.compile(r"\"([^\"]+)\"|“([^”]+)”|(?<!\w)'([^']+)'(?!\w)|‘([^’]+)’")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A tool to be called now."""
+
+    name: str
+    input: Json
+
+
+def next_calls(talk: Conversation) -> list[Call]:
+    """The calls of this turn, empty when it is time to answer."""
+    if not talk.tools or talk.choice.get("type") == "none":
+        return []
+    calls = _named(talk) or _fitting(talk) or _forced(talk)
+    one = talk.choice.get("disable_parallel_tool_use") or re.search(r"\bthen\b", talk.question, re.IGNORECASE)
+    return calls[:1] if one else calls
+
+
+def calculator(talk: Conversation) -> Json | None:
+    return _find(talk, r"calc|arithmetic|^math", r"arithmetic|calculat")
+
+
+def search_tool(talk: Conversation) -> Json | None:
+    return _find(talk, r"knowledge", r"^$") or _find(
+        talk, r"search|lookup|look_up|retriev|find_doc", r"search\w* .*(knowledge|doc)"
+    )
+
+
+def _find(talk: Conversation, name: str, description: str) -> Json | None:
+    for pattern, key in ((name, "name"), (description, "description")):
+        for tool in talk.tools:
+            if re.search(pattern, str(tool.get(key) or ""), re.IGNORECASE):
+                return tool
+    return None
+
+
+def _named(talk: Conversation) -> list[Call]:
+    """Tools the question names, each as often as it says, one result after the other."""
+    calls = []
+    for _, tool in sorted(
+        (place, i)
+        for i, t in enumerate(talk.tools)
+        if (place := _place(t["name"], talk.question)) is not None
+    ):
+        name = talk.tools[tool]["name"]
+        done, times = len(talk.results_of(name)), _times(talk.question, name)
+        if done < times:
+            calls.append(Call(name, fill(talk.tools[tool], talk.question, done + 1 if times > 1 else 0)))
+    return calls
+
+
+def _place(name: str, question: str) -> int | None:
+    """Where the question names a tool: by its name, its words in a row, or all of its telling words."""
+    low = question.lower()
+    spaced = re.sub(r"[_-]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)).lower()
+    for form in {name.lower(), spaced}:
+        tail = r"\b" if " " in form or "_" in form or "-" in form else r"\s+tool\b"
+        found = re.search(rf"\b{re.escape(form)}{tail}", low)
+        if found:
+            return found.start()
+    telling = stems(" ".join(w for w in spaced.split() if w not in _GENERIC))
+    searching = re.search(r"search|knowledge|calc", name, re.IGNORECASE)  # those are chosen by what is asked
+    return len(low) if len(telling) >= 2 and not searching and telling <= stems(question) else None
+
+
+def _times(question: str, name: str) -> int:
+    found = _TIMES.search(question.replace(name, ""))
+    if not found:
+        return 1
+    said = found[1].lower()
+    return min(MOST_TIMES, int(said) if said.isdigit() else NUMBERS[said])
+
+
+def _fitting(talk: Conversation) -> list[Call]:
+    """The calculator for a sum, the search for a question, both for both; each once per question."""
+    calls = []
+    total = arithmetic.find(talk.question)
+    tool = calculator(talk)
+    if total and tool and not talk.results_of(tool["name"]):
+        calls.append(Call(tool["name"], fill(tool, talk.question, 0, total.expression)))
+    tool = search_tool(talk)
+    asked = total.rest if total else talk.question
+    if tool and not talk.results_of(tool["name"]) and _wants_knowledge(talk, asked):
+        calls.append(Call(tool["name"], fill(tool, talk.question, 0, clean(asked))))
+    return calls
+
+
+def _wants_knowledge(talk: Conversation, asked: str) -> bool:
+    if not _ASKS.search(talk.question) or _SMALL_TALK.match(talk.question) or _ABOUT_ME.search(talk.question):
+        return False
+    told_to = stems(
+        "calculate compute work sum equal evaluate total percent dollar euro use tool answer result"
+    )
+    return bool(stems(asked) - told_to) and extract.remembered(talk) is None
+
+
+def clean(asked: str) -> str:
+    """What is left of a question once its sum is taken out, without the joints."""
+    text = re.sub(r"\s+", " ", asked)
+    text = re.sub(r"\bwhat(?:'s| is| are)\s*(?=[,?;.]|and\b|$)", "", text, flags=re.IGNORECASE)
+    text = re.sub(r"\s+([,?.;])", r"\1", text)
+    return (
+        re.sub(
+            r"^[\s,;?.]*(?:(?:and|also)\b[\s,]*)*|(?:[\s,;]*\b(?:and|also)\b)*[\s,;?.]*$",
+            "",
+            text,
+            flags=re.IGNORECASE,
+        ).strip()
+        or asked.strip()
+    )
+
+
+def _forced(talk: Conversation) -> list[Call]:
+    """tool_choice any or tool: call something unless it already answered."""
+    kind = talk.choice.get("type")
+    if talk.results or kind not in ("any", "tool"):
+        return []
+    tool = next((t for t in talk.tools if t["name"] == talk.choice.get("name")), talk.tools[0])
+    return [Call(tool["name"], fill(tool, talk.question, 0))]
+
+
+def fill(tool: Json, question: str, turn: int, main: str = "") -> Json:
+    """Input for a tool: `main` in its first string, then what the question quotes, numbers and names.
+
+    turn > 0 is the how-manieth call of several; it goes into the input so that each differs.
+    """
+    wanted = tool["input_schema"].get("properties") or {}
+    required = tool["input_schema"].get("required") or list(wanted)[:1]
+    bare = _TIMES.sub("", question.replace(tool["name"], ""))
+    quoted = ["".join(groups) for groups in _QUOTED.findall(bare)]
+    numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", _QUOTED.sub("", bare))
+    filled: Json = {}
+    for name in (n for n in wanted if n in required or re.search(rf"\b{re.escape(n)}\s*=", bare)):
+        part = wanted[name] if isinstance(wanted[name], dict) else {}  # `true` allows anything
+        said = re.search(rf"\b{re.escape(name)}\s*(?:=|:|\bis\b)\s*(\"[^\"]*\"|“[^”]*”|[^\s,;]+)", bare)
+        kind = part.get("type", "string")
+        if kind in ("integer", "number"):
+            given = (
+                said[1]
+                if said and re.match(r"-?[\d.]", said[1])
+                else str(turn)
+                if turn
+                else numbers.pop(0)
+                if numbers
+                else ""
+            )
+            filled[name] = _number(given, part, kind)
+        elif kind == "string" and main:
+            filled[name], main = main, ""
+        elif kind == "string":
+            filled[name] = _string(name, part, said, quoted, bare, turn)
+        else:
+            filled[name] = _other(part, question, turn)
+    return filled
+
+
+def _number(given: str, part: Json, kind: str) -> float:
+    value = (
+        float(given.replace(",", "").rstrip("."))
+        if re.search(r"\d", given)
+        else float(schema.limit(part, "minimum", 1))
+    )
+    return int(value) if kind == "integer" or value.is_integer() else value
+
+
+def _string(
+    name: str, part: Json, said: re.Match[str] | None, quoted: list[str], question: str, turn: int
+) -> str:
+    if part.get("enum"):
+        return extract.choose(question, [str(v) for v in part["enum"]], str(part.get("description", "")))
+    if said:
+        return said[1].strip('"“”')
+    email = re.search(r"[\w.+-]+@[\w-]+\.[\w.]*\w", question)
+    if email and re.search(r"mail|^to$|recipient|address", name, re.IGNORECASE):
+        return email[0]
+    code = re.search(r"\b(?=\w*[A-Z])[A-Z][\w]*-\d[\w-]*|#\d+|\b\d{3,}\b", question)
+    if code and re.search(r"id$|number|code|^order|^ref", name, re.IGNORECASE):
+        return code[0].lstrip("#")
+    text = quoted[0] if turn and quoted else quoted.pop(0) if quoted else ""
+    if turn:
+        return f"{text or name} {turn}"
+    return text or clean(question)
+
+
+def _other(part: Json, question: str, turn: int) -> Any:
+    value = schema.Filler(
+        part, Conversation(question=f"{question} {turn or ''}".strip()), lambda asked: asked
+    ).fill()
+    return value

@@ -1,0 +1,176 @@
+"""From blocks to a finished message: cut to max_tokens and stop sequences, priced, as JSON or as events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import orjson
+
+from offline_model import tokens
+from offline_model.caching import Cached
+from offline_model.shapes import Json, next_id, offline_name, sse
+
+TOOL_PIECES = 3  # deltas a tool's input is streamed in
+PING = sse("ping", {"type": "ping"})
+
+
+@dataclass(frozen=True)
+class Part:
+    """A block, the pieces it is streamed in, and its output tokens."""
+
+    block: Json
+    pieces: list[str]
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A finished message and everything needed to send it either way."""
+
+    id: str
+    model: str
+    parts: list[Part]
+    stop_reason: str
+    stop_sequence: str | None
+    input: Cached
+    tier: str = "standard"
+
+    @property
+    def output_tokens(self) -> int:
+        return max(1, sum(part.tokens for part in self.parts))
+
+    def usage(self, output: int | None = None) -> Json:
+        return self.input.usage(self.output_tokens if output is None else output, self.tier)
+
+    def message(self) -> Json:
+        """The JSON answer."""
+        return self._shell(
+            [part.block for part in self.parts], self.stop_reason, self.stop_sequence, self.usage()
+        )
+
+    def _shell(self, content: list[Json], reason: str | None, sequence: str | None, usage: Json) -> Json:
+        return {
+            "id": self.id, "type": "message", "role": "assistant", "model": offline_name(self.model),
+            "content": content, "stop_reason": reason, "stop_sequence": sequence, "stop_details": None,
+            "container": None, "usage": usage,
+        }  # fmt: skip
+
+    def opening(self) -> bytes:
+        """message_start, as upstream with one output token counted already."""
+        message = self._shell([], None, None, self.usage(1))
+        return sse("message_start", {"type": "message_start", "message": message})
+
+    def events(self) -> Iterator[tuple[bytes, int]]:
+        """(event, tokens it carries) for everything between message_start and message_delta."""
+        for index, part in enumerate(self.parts):
+            start = {"type": "content_block_start", "index": index, "content_block": _emptied(part.block)}
+            yield sse("content_block_start", start) + (PING if index == 0 else b""), 0
+            yield from _deltas(index, part)
+            yield sse("content_block_stop", {"type": "content_block_stop", "index": index}), 0
+
+    def closing(self) -> bytes:
+        """message_delta with the cumulative usage, and message_stop."""
+        usage = self.usage()
+        kinds = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens",
+                 "output_tokens_details", "server_tool_use")  # fmt: skip
+        delta = {
+            "stop_reason": self.stop_reason,
+            "stop_sequence": self.stop_sequence,
+            "stop_details": None,
+            "container": None,
+        }
+        event = {"type": "message_delta", "delta": delta, "usage": {kind: usage[kind] for kind in kinds}}
+        return sse("message_delta", event) + sse("message_stop", {"type": "message_stop"})
+
+
+def finish(blocks: list[Json], body: Json, cached: Cached, seed: str, exact: int | None = None) -> Answer:
+    """Cut the blocks to what the request allows. `exact` makes the text that many deltas long."""
+    parts = [_part(block) for block in blocks]
+    if exact is not None and all(part.block["type"] == "text" for part in parts):
+        parts = [_stretched("".join(part.block["text"] for part in parts), exact)]
+    parts, sequence = _cut_at_stop(parts, body.get("stop_sequences") or [])
+    kept, full = _cut_at_budget(parts, body["max_tokens"])
+    if not full:
+        reason, sequence = "max_tokens", None
+    elif sequence is not None:
+        reason = "stop_sequence"
+    else:
+        reason = "tool_use" if any(part.block["type"] == "tool_use" for part in kept) else "end_turn"
+    return Answer(
+        next_id("msg", seed), body["model"], kept, reason, sequence, cached, body.get("_tier", "standard")
+    )
+
+
+def _part(block: Json) -> Part:
+    if block["type"] == "text":
+        pieces = tokens.pieces(block["text"])
+        return Part(block, pieces, len(pieces))
+    text = orjson.dumps(block["input"]).decode()
+    size = max(1, -(-len(text) // TOOL_PIECES))
+    pieces = [text[i : i + size] for i in range(0, len(text), size)]
+    return Part(
+        block, pieces, max(len(pieces), tokens.of_json(block["input"]) + tokens.of_text(block["name"]))
+    )
+
+
+def _stretched(text: str, count: int) -> Part:
+    """A text of exactly `count` pieces, said over and over if need be."""
+    once = tokens.pieces(text) or ["offline"]
+    again = [" " + once[0].lstrip(), *once[1:]]
+    pieces = once + again * (count // len(again))
+    return _text_part(None, pieces[:count])
+
+
+def _text_part(block: Json | None, pieces: list[str]) -> Part:
+    return Part(
+        {"citations": None, **(block or {}), "type": "text", "text": "".join(pieces)}, pieces, len(pieces)
+    )
+
+
+def _cut_at_stop(parts: list[Part], stops: list[str]) -> tuple[list[Part], str | None]:
+    """Up to the first stop sequence in any text block."""
+    for i, part in enumerate(parts if stops else ()):
+        text = part.block.get("text", "")
+        places = [(text.index(stop), stop) for stop in stops if stop in text]
+        if places:
+            end, stop = min(places)
+            cut = _text_part(part.block, tokens.pieces(text[:end]))
+            return [*parts[:i], *([cut] if cut.pieces else [])], stop
+    return parts, None
+
+
+def _cut_at_budget(parts: list[Part], budget: int) -> tuple[list[Part], bool]:
+    """As much as max_tokens pays for, and whether that was all. A tool call is whole or not there."""
+    kept: list[Part] = []
+    for part in parts:
+        if part.tokens > budget:
+            if part.block["type"] == "text" and budget > 0:
+                kept.append(_text_part(part.block, part.pieces[:budget]))
+            return kept, False
+        kept.append(part)
+        budget -= part.tokens
+    return kept, True
+
+
+def _emptied(block: Json) -> Json:
+    """A block as content_block_start shows it."""
+    if block["type"] == "text":
+        return {"type": "text", "text": "", "citations": [] if block["citations"] else None}
+    return block | {"input": {}}
+
+
+def _deltas(index: int, part: Part) -> Iterator[tuple[bytes, int]]:
+    head = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":' % index
+    if part.block["type"] == "text":
+        for piece in part.pieces:
+            yield head + b'{"type":"text_delta","text":%b}}\n\n' % orjson.dumps(piece), 1
+        for citation in part.block["citations"] or ():
+            yield head + orjson.dumps({"type": "citations_delta", "citation": citation}) + b"}\n\n", 0
+        return
+    share, rest = divmod(part.tokens, len(part.pieces))
+    for i, piece in enumerate(part.pieces):
+        yield (
+            head + b'{"type":"input_json_delta","partial_json":%b}}\n\n' % orjson.dumps(piece),
+            share + (i < rest),
+        )

@@ -1,0 +1,45 @@
+"""Settings from the command line and the environment; the command line wins."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the program can be told at start. Times are in milliseconds."""
+
+    host: str = "127.0.0.1"
+    port: int = 8099
+    port_file: str | None = None
+    first_token_ms: float = 0.0
+    token_ms: float = 0.0
+    fault: str | None = None
+    min_cache_tokens: int = 1024
+    batch_delay_ms: float = 200.0
+    die_with_parent: bool = False
+    parent_pid: int | None = None
+
+
+def parse(argv: list[str] | None = None) -> Settings:
+    """Read argv over OFFLINE_MODEL_* over the defaults. Exits with usage on a bad value."""
+    parser = argparse.ArgumentParser(prog="python -m offline_model", description=__doc__)
+    add, env = parser.add_argument, _env
+    add("--host", default=env("HOST", "127.0.0.1"))
+    add("--port", type=int, default=env("PORT", "8099"), help="0 picks a free one; the first line says which")
+    add("--port-file", default=env("PORT_FILE"), help="write the port here once listening")
+    add("--first-token-ms", type=float, default=env("FIRST_TOKEN_MS", "0"))
+    add("--token-ms", type=float, default=env("TOKEN_MS", "0"))
+    add("--fault", default=env("FAULT"), help="apply this fault to every call (see docs/offline-model.md)")
+    add("--min-cache-tokens", type=int, default=env("MIN_CACHE_TOKENS", "1024"))
+    add("--batch-delay-ms", type=float, default=env("BATCH_DELAY_MS", "200"))
+    add("--die-with-parent", action="store_true", help="Linux: killed when the thread that started it ends")
+    add("--parent-pid", type=int, help="end within about a second of this process no longer being the parent")
+    return Settings(**vars(parser.parse_args(argv)))
+
+
+def _env(name: str, default: str | None = None) -> str | None:
+    """An empty variable counts as not set, as compose files like to pass them."""
+    return os.environ.get(f"OFFLINE_MODEL_{name}") or default

@@ -1,0 +1,144 @@
+"""docker-compose.yml: its rules, and the whole of it running, as a demo and as production."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+
+from tests.conftest import free_port, wait_until
+from tests.image.engine import ROOT, Compose, composed
+
+TEXT = (ROOT / "docker-compose.yml").read_text()
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
+DEPLOY = (ROOT / "docs" / "deploy.md").read_text()
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_is_hardened_and_bounded(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["mem_limit"] and service["cpus"] and service["pids_limit"]
+    assert service["logging"]["options"]["max-size"]
+
+
+def test_only_nginx_is_published_and_only_the_service_sees_the_data() -> None:
+    assert [name for name, service in SERVICES.items() if "ports" in service] == ["nginx"]
+    assert SERVICES["nginx"]["networks"] == ["edge"]
+    assert SERVICES["redis"]["networks"] == SERVICES["postgres"]["networks"] == ["data"]
+    assert yaml.safe_load(TEXT)["networks"]["data"] == {"internal": True}
+
+
+def test_no_secret_stands_in_the_file_or_the_environment() -> None:
+    for service in SERVICES.values():
+        for name, value in service.get("environment", {}).items():
+            if re.search("PASSWORD|SECRET|KEY|DATABASE_URL", name):
+                assert name.endswith("_FILE") and value.startswith("/run/secrets/")
+
+
+def test_the_replicas_are_equal_and_stop_in_peace() -> None:
+    assert SERVICES["slipway-1"] == SERVICES["slipway-2"]
+    grace = int(SERVICES["slipway-1"]["stop_grace_period"].rstrip("s"))
+    assert grace > 30 + 5, "GRACEFUL_TIMEOUT and what Gunicorn adds"
+
+
+def test_a_worker_runs_as_soon_as_there_is_one() -> None:
+    assert ("worker" in SERVICES) == (ROOT / "service" / "jobs" / "worker.py").exists()
+
+
+@pytest.fixture(scope="module")
+def demo(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
+    port = free_port()
+    files = ("docker-compose.yml", "docker-compose.demo.yml")
+    with composed(tmp_path_factory.mktemp("demo"), *files, SLIPWAY_PORT=str(port)) as compose:
+        compose("up", "--detach", "--no-build", "--wait", "--wait-timeout", "120")
+        yield compose
+
+
+def address(compose: Compose) -> str:
+    return f"http://127.0.0.1:{compose.env['SLIPWAY_PORT']}"
+
+
+def signed_in(url: str, username: str, password: str) -> httpx2.Client:
+    client = httpx2.Client(base_url=url, timeout=60, trust_env=False)
+    answer = client.post("/v1/auth/login", json={"username": username, "password": password})
+    assert answer.status_code == 200, answer.text
+    client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+    return client
+
+
+def ask(client: httpx2.Client, question: str = "How do I get a refund?") -> httpx2.Response:
+    return client.post("/v1/agents/support/invoke", json={"input": question, "cache": "bypass"})
+
+
+def test_the_demo_answers_without_a_key(demo: Compose) -> None:
+    with closing(signed_in(address(demo), "demo", "demo-password")) as client:
+        answer = ask(client)
+        assert (answer.status_code, answer.json()["status"]) == (200, "succeeded"), answer.text
+        assert answer.json()["sources"]
+        events = client.post("/v1/agents/support/stream", json={"input": "How do I get a refund?"}).text
+        assert "event: run.completed" in events
+        assert client.get("/metrics").status_code == 404
+        assert client.get("/ready").json()["database"]["status"] == "ok"
+
+
+def test_the_demo_lives_on_with_one_replica(demo: Compose) -> None:
+    with closing(signed_in(address(demo), "demo", "demo-password")) as client:
+        demo("stop", "slipway-1")
+        assert demo.exit_code("slipway-1") == 0
+        assert all(ask(client, f"Question {n}?").status_code == 200 for n in range(6))
+        demo("start", "slipway-1")
+
+
+def test_what_the_replicas_log_is_json(demo: Compose) -> None:
+    lines = demo("logs", "--no-log-prefix", "slipway-2").splitlines()
+    assert lines and all(isinstance(json.loads(line), dict) for line in lines)
+
+
+def shell_block(containing: str) -> str:
+    """The one shell block of docs/deploy.md that holds these words."""
+    (found,) = [block for block in re.findall(r"```sh\n(.*?)```", DEPLOY, re.DOTALL) if containing in block]
+    return str(found)
+
+
+def test_production_with_the_secrets_that_the_docs_make(image: str, tmp_path: Path) -> None:
+    """Everything as in production, but that the address of the model is the offline model's."""
+    port = free_port()
+    (tmp_path / "model.yml").write_text(
+        "x-base: &base {environment: {ANTHROPIC_BASE_URL: 'http://offline-model:8099'}}\n"
+        "services:\n"
+        f"  offline-model: {{image: '{image}', networks: [data], command: "
+        "[python, -m, offline_model, --host, 0.0.0.0]}\n"
+        "  slipway-1: *base\n  slipway-2: *base\n  migrate: *base\n"
+    )
+    make_secrets = shell_block("secrets/anthropic_api_key").replace("sk-ant-…", "sk-ant-not-a-real-key")
+    subprocess.run(["bash", "-euc", make_secrets], cwd=tmp_path, check=True, timeout=30)
+    files = ("docker-compose.yml", "model.yml")
+    with composed(tmp_path, *files, SLIPWAY_PORT=str(port)) as compose:
+        compose("up", "--detach", "--no-build", "--wait", "--wait-timeout", "120")
+        assert compose.exit_code("migrate") == 0
+        password = (tmp_path / "secrets" / "bootstrap_password").read_text().strip()
+        with closing(signed_in(address(compose), "admin", password)) as client:
+            assert ask(client).status_code == 200
+            rolling_restart(compose, client)
+        said = compose("logs")
+        assert password not in said and "sk-ant-not-a-real-key" not in said
+
+
+def rolling_restart(compose: Compose, client: httpx2.Client) -> None:
+    """As docs/deploy.md says, one replica after the other, and never an error in between."""
+    for replica in ("slipway-1", "slipway-2"):
+        compose("up", "--detach", "--no-build", "--no-deps", "--force-recreate", "--wait", replica)
+        compose("exec", "-T", "nginx", "nginx", "-s", "reload")
+        wait_until(lambda: ask(client, "Still there?").status_code == 200, "an answer after the reload")
+        assert all(ask(client, f"Question {n}?").status_code == 200 for n in range(6))

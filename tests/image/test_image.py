@@ -1,0 +1,97 @@
+"""What is in the image, and how it starts and stops."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.conftest import wait_until
+from tests.image.engine import ROOT, docker
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+NARROW = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "none"]
+WRITABLE = ["--tmpfs", "/tmp:mode=1777", "--tmpfs", "/var/lib/slipway:mode=1777"]
+
+
+@contextmanager
+def started(image: str, *arguments: str) -> Iterator[str]:
+    """A container's id; it is removed at the end."""
+    container = docker("run", "--detach", *NARROW, *WRITABLE, *arguments).stdout.strip()
+    try:
+        yield container
+    finally:
+        docker("rm", "--force", container, check=False)
+
+
+def inside(image: str, script: str) -> str:
+    return docker("run", "--rm", *NARROW, *WRITABLE, image, "sh", "-c", script).stdout.strip()
+
+
+def logs(container: str) -> str:
+    done = docker("logs", container)
+    return done.stdout + done.stderr
+
+
+def test_the_dockerfile_keeps_to_what_every_builder_knows() -> None:
+    assert len(re.findall(r"(?m)^FROM python:3\.12-slim( AS builder)?$", DOCKERFILE)) == 2
+    assert "<<" not in DOCKERFILE and "--link" not in DOCKERFILE
+    assert re.search(r"(?m)^USER 10001:10001$", DOCKERFILE)
+    assert re.search(r"(?m)^CMD \[", DOCKERFILE), "the exec form: Gunicorn itself gets the SIGTERM"
+
+
+def test_the_image_is_let_in_by_name_only() -> None:
+    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    assert lines[0] == "*"
+    let_in = {line[1:].rstrip("/") for line in lines if line.startswith("!")}
+    assert not {".", ".git", ".env", "var", "tests", "secrets", ".venv"} & let_in
+    assert all((ROOT / name).exists() for name in let_in)
+
+
+def test_who_it_runs_as_and_what_it_holds(image: str) -> None:
+    assert inside(image, "id -u; id -g").split() == ["10001", "10001"]
+    there = set(inside(image, "ls -A /app").split()) - {"__pycache__"}
+    assert there == {
+        "agents", "alembic.ini", "config", "gunicorn.conf.py", "launcher", "migrations", "offline_model",
+        "requirements.txt", "service", "wsgi.py",
+    }  # fmt: skip
+    tools = "gcc cc make git pip pip3 uv curl wget"
+    assert inside(image, f"for tool in {tools}; do command -v $tool; done; true") == ""
+    assert (
+        inside(image, "find / -xdev -writable -type f -not -path '/proc/*' -not -path '/dev/*' 2>/dev/null")
+        == ""
+    )
+    assert inside(image, "find /app -name '.env*' -o -name '*.db' -o -name '*.pem' -o -name '*.sock'") == ""
+
+
+def test_it_is_compiled_so_a_read_only_start_is_quick(image: str) -> None:
+    count = "find /app/service -name '*.py' | wc -l; find /app/service -name '*.pyc' | wc -l"
+    sources, compiled = inside(image, count).split()
+    assert sources == compiled
+
+
+def test_production_refuses_to_start_without_its_settings(image: str) -> None:
+    done = docker("run", "--rm", *NARROW, *WRITABLE, image, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    for setting in ("SECRET_KEY", "DATABASE_URL", "REDIS_URL", "ANTHROPIC_API_KEY"):
+        assert setting in said
+    assert "Traceback" not in said
+
+
+def test_everything_in_one_container_for_a_first_look(image: str) -> None:
+    """The command of docs/deploy.md: embedded Redis, SQLite and the offline model, on a read-only root."""
+    with started(image, "--env", "APP_ENV=development", image, "python", "-m", "launcher") as container:
+        health = json.loads(docker("inspect", image).stdout)[0]["Config"]["Healthcheck"]["Test"]
+        assert health[0] == "CMD"
+        wait_until(lambda: "Slipway is up" in logs(container), "the launcher's banner")
+        assert docker("exec", container, *health[1:]).returncode == 0
+        docker("stop", "--time", "40", container)
+        assert json.loads(docker("inspect", container).stdout)[0]["State"]["ExitCode"] == 0
+
+
+def test_the_health_check_fails_when_nothing_answers(image: str) -> None:
+    with started(image, image, "sleep", "60") as container:
+        health = json.loads(docker("inspect", image).stdout)[0]["Config"]["Healthcheck"]["Test"]
+        assert docker("exec", container, *health[1:], check=False).returncode != 0

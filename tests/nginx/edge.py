@@ -1,0 +1,169 @@
+"""A real nginx from the project's own files, moved to loopback, and a scripted replica to stand behind it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Self
+
+import httpx2
+
+from tests.conftest import free_port, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+
+
+def listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def lay_out(folder: Path, site: str, port: int, upstreams: Sequence[int]) -> None:
+    """Copy the project's nginx files into a folder, with the site's addresses moved to loopback."""
+    shutil.copytree(ROOT / "nginx" / "slipway", folder / "slipway")
+    shutil.copy(ROOT / "nginx" / "nginx.conf", folder)
+    text = (ROOT / "nginx" / "sites" / site).read_text()
+    text, servers = re.subn(r"(?m)^(\s+server )[\w.-]+:\d+( max_fails)", r"\1UPSTREAM\2", text)
+    assert servers == len(upstreams), "the site names as many replicas as the test starts"
+    for upstream in upstreams:
+        text = text.replace("UPSTREAM", f"127.0.0.1:{upstream}", 1)
+    text = text.replace("listen 8080", f"listen 127.0.0.1:{port}")
+    text = text.replace("/dev/stdout", f"{folder}/access.log")
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    scratch = "".join(f"{kind}_temp_path {folder}/temp_{kind};\n" for kind in kinds)
+    (folder / "conf.d").mkdir()
+    (folder / "conf.d" / "slipway.conf").write_text(scratch + text)
+
+
+class Edge:
+    """One nginx over the given replica ports. `change` edits the copied files before the start."""
+
+    def __init__(
+        self, folder: Path, upstreams: Sequence[int], change: Callable[[Path], None] | None = None
+    ) -> None:
+        self.folder, self.port = folder, free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        lay_out(folder, "compose.conf", self.port, upstreams)
+        if change:
+            change(folder)
+
+    def command(self, *more: str) -> list[str]:
+        assert NGINX
+        owner = "user root; " if os.geteuid() == 0 else ""  # workers may enter the test's own folder
+        options = f"{owner}pid {self.folder}/nginx.pid; daemon off;"
+        where = ["-p", f"{self.folder}/", "-c", f"{self.folder}/nginx.conf", "-e", "stderr"]
+        return [NGINX, *where, "-g", options, *more]
+
+    def check(self) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self.command("-t"), check=False, capture_output=True, text=True, timeout=20)
+
+    def __enter__(self) -> Self:
+        with (self.folder / "error.log").open("w") as errors:
+            self.process = subprocess.Popen(self.command(), stdout=subprocess.DEVNULL, stderr=errors)
+        wait_until(lambda: listening(self.port) or self.process.poll() is not None, "nginx")
+        assert self.process.poll() is None, (self.folder / "error.log").read_text()
+        self.http = httpx2.Client(base_url=self.url, timeout=30, trust_env=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+        self.process.terminate()
+        self.process.wait(20)
+
+    def log(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "access.log").read_text().splitlines()]
+
+
+Script = Callable[[BaseHTTPRequestHandler], None]
+
+
+class Replica:
+    """A scripted replica: remembers what reached it, and answers as `script` says (else 200 and an echo)."""
+
+    def __init__(self, script: Script | None = None, protocol: str = "HTTP/1.1") -> None:
+        self.seen: list[tuple[str, str, dict[str, str]]] = []
+        self.script = script
+        replica = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = protocol
+
+            def answer(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                replica.seen.append((self.command, self.path, headers))
+                (replica.script or echo)(self)
+                self.close_connection = True
+
+            do_GET = do_POST = do_DELETE = answer  # http.server's names
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        class Server(ThreadingHTTPServer):
+            request_queue_size = 128
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.port = int(self.server.server_address[1])
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def say(status: int, body: object, **headers: str) -> Script:
+    """A script that always gives this answer. Underscores in header names become hyphens."""
+
+    def script(handler: BaseHTTPRequestHandler) -> None:
+        data = json.dumps(body).encode()
+        handler.send_response(status)
+        handler.send_header(
+            "Content-Type", "application/problem+json" if status >= 400 else "application/json"
+        )
+        handler.send_header("Content-Length", str(len(data)))
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        handler.wfile.write(data)
+
+    return script
+
+
+def echo(handler: BaseHTTPRequestHandler) -> None:
+    say(200, {"path": handler.path, "headers": {k.lower(): v for k, v in handler.headers.items()}})(handler)
+
+
+def hang_up(handler: BaseHTTPRequestHandler) -> None:
+    """End as a killed worker does: the request was read, and no byte of an answer comes."""
+    handler.connection.shutdown(socket.SHUT_RDWR)
+
+
+class Gate:
+    """A stream of two events; the last is made only once `opened` is set."""
+
+    def __init__(self, says_so: bool) -> None:
+        """`says_so`: ask for no buffering by header, as the service does on every stream."""
+        self.opened, self.says_so = threading.Event(), says_so
+
+    def __call__(self, handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        if self.says_so:
+            handler.send_header("X-Accel-Buffering", "no")
+        handler.end_headers()
+        handler.wfile.write(b"data: first\n\n")
+        self.opened.wait(20)
+        handler.wfile.write(b"data: last\n\n")

@@ -1,0 +1,125 @@
+"""The files themselves: nginx takes them, and they say what the design needs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+from service.errors import all_errors
+from tests.nginx.edge import ROOT, Edge, lay_out
+
+NGINX_FILES = ROOT / "nginx"
+SERVER = (NGINX_FILES / "slipway" / "server.conf").read_text()
+PROXY = (NGINX_FILES / "slipway" / "proxy.conf").read_text()
+WORDS = (NGINX_FILES / "slipway" / "http.conf").read_text()
+
+
+def locations() -> dict[str, str]:
+    """Each location of the server block and its body."""
+    return dict(re.findall(r"(?m)^location (.+?) \{\n(.*?)^\}", SERVER, re.DOTALL))
+
+
+def words(name: str) -> dict[int, str]:
+    """One `map $status $name` as status to value."""
+    body = re.search(rf"map \$status \$slipway_{name} \{{(.*?)\n\}}", WORDS, re.DOTALL)
+    assert body
+    return {int(status): value.strip('"') for status, value in re.findall(r"(\d{3}) (.+);", body[1])}
+
+
+def test_nginx_takes_the_compose_site(tmp_path: Path) -> None:
+    done = Edge(tmp_path / "n", [1, 2]).check()
+    assert done.returncode == 0, done.stderr
+
+
+def test_nginx_takes_the_tls_site(tmp_path: Path) -> None:
+    def tls(folder: Path) -> None:
+        certificate(folder)
+        site = folder / "conf.d" / "slipway.conf"
+        text = (NGINX_FILES / "sites" / "tls.conf").read_text()
+        text = text.replace("/etc/letsencrypt/live/slipway.example.com", str(folder))
+        site.write_text(text.replace("/var/log/nginx", str(folder)))
+
+    done = Edge(tmp_path / "n", [1, 2], tls).check()
+    assert done.returncode == 0, done.stderr
+    assert "emerg" not in done.stderr
+
+
+def certificate(folder: Path) -> None:
+    names = ["-keyout", f"{folder}/privkey.pem", "-out", f"{folder}/fullchain.pem"]
+    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        *kind,
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=slipway.example.com",
+        *names,
+    ]
+    subprocess.run(command, check=True, capture_output=True, timeout=20)
+
+
+def test_every_site_has_two_replicas_that_are_never_banned(tmp_path: Path) -> None:
+    for site in (NGINX_FILES / "sites").iterdir():
+        text = site.read_text()
+        assert len(re.findall(r"(?m)^\s+server \S+:\d+ max_fails=0;", text)) >= 2, site
+        assert "least_conn;" in text and "zone slipway" in text, site
+        assert not re.search(r"(?m)^\s*keepalive ", text), f"{site}: Gunicorn closes each connection"
+        lay_out(tmp_path / site.stem, site.name, 1, [1, 2])
+
+
+def test_streams_are_never_buffered() -> None:
+    # Over chunked HTTP/1.1 events pass even with buffering on, so the directive itself is held as well.
+    streams = [body for path, body in locations().items() if re.search(r"stream|events|chat\$", path)]
+    assert len(streams) == 3
+    for body in streams:
+        assert "proxy_buffering off;" in body
+
+
+def test_a_status_of_the_service_never_costs_a_second_model_call() -> None:
+    for line in re.findall(r"proxy_next_upstream (.+);", SERVER + PROXY):
+        assert "http_502" not in line and "http_500" not in line and "http_504" not in line
+    assert "proxy_next_upstream_tries 2;" in PROXY
+    assert re.search(r"(?m)^proxy_next_upstream_timeout \d+s;", PROXY)
+
+
+def test_what_is_passed_on_after_it_was_sent_always_carries_a_key() -> None:
+    """The locations with non_idempotent and the map that makes keys name the same paths."""
+    replayable = [path for path, body in locations().items() if "non_idempotent" in body]
+    keyed = re.findall(r'"~\^POST (\S+)\$" \$request_id;', WORDS)
+    examples = [
+        "/v1/agents/a/invoke",
+        "/v1/agents/a/stream",
+        "/v1/agents/a/tasks",
+        "/v1/sessions",
+        "/v1/approvals/x",
+    ]
+    others = [
+        "/",
+        "/v1/messages",
+        "/v1/auth/login",
+        "/v1/agents/a/chat",
+        "/v1/sessions/x",
+        "/v1/runs/x/cancel",
+    ]
+    for path in examples + others:
+        passed_on = any(re.search(p.removeprefix("~ "), path) for p in replayable)
+        has_key = any(re.fullmatch(p, path) for p in keyed)
+        assert passed_on == has_key == (path in examples), path
+
+
+def test_codes_and_titles_are_those_of_the_error_tree() -> None:
+    tree = {(error.status, error.code): error.title for error in all_errors()}
+    own = set()
+    for status, code in words("code").items():
+        if (status, code) in tree:
+            assert words("title")[status] == tree[status, code]
+        else:
+            own.add(code)
+    assert own == {"uri_too_long", "headers_too_large", "gateway_timeout"}
+    documented = (ROOT / "docs" / "deploy.md").read_text()
+    assert all(f"`{code}`" in documented for code in words("code").values())
