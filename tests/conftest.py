@@ -150,7 +150,8 @@ class Slipway:
     def client(self, username: str = "demo", password: str = "demo-password") -> httpx2.Client:
         """Signed in."""
         client = httpx2.Client(base_url=self.url, timeout=60, trust_env=False)
-        answer = client.post("/v1/auth/login", json={"username": username, "password": password})
+        login = {"username": username, "password": password}
+        answer = httpx2.post(f"{self.url}/v1/auth/login", json=login, timeout=30, trust_env=False)
         assert answer.status_code == 200, answer.text
         client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
         return client

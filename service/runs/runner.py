@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
 import orjson
 
 from service.agents.definitions import AgentCatalog, AgentDefinition
-from service.agents.pattern import Context, Pattern
+from service.agents.pattern import Context, Pattern, Told
 from service.errors import AgentFault, NotFound, RunCancelled, SlipwayError, WorkerLost
 from service.observe.metrics import Metrics
 from service.runs.active import Handle, HandedOver, LeaseLost
@@ -17,6 +17,7 @@ from service.runs.journal import Journal
 from service.runs.result import result_of
 from service.runs.steps import Means, RunSteps
 from service.runs.toolbox import Suspended
+from service.sessions import SUMMARISE, Sessions
 from service.store.base import Database, Transaction
 from service.types import Answer, Event, Message, Run, RunEvent, RunStatus
 
@@ -35,6 +36,7 @@ class Runner:
         patterns: Mapping[str, Pattern],
         means: Means,
         metrics: Metrics,
+        sessions: Sessions,
         ended: Ended,
     ) -> None:
         self._db = db
@@ -42,9 +44,10 @@ class Runner:
         self._patterns = patterns
         self._means = means
         self._metrics = metrics
-        self._ended = ended
+        self._sessions = sessions
+        self.ended = ended
 
-    def execute(self, run: Run, journal: Journal, handle: Handle, history: Sequence[Message]) -> Iterator[RunEvent]:
+    def execute(self, run: Run, journal: Journal, handle: Handle) -> Iterator[RunEvent]:
         """Every event of this attempt, the last one included.
 
         Raises a `SlipwayError` when the run could not begin (it left no trace then). Ends without a last event
@@ -58,7 +61,8 @@ class Runner:
             if run.losses >= MOST_LOSSES:
                 raise WorkerLost(f"{run.losses} workers ended while they drove this run.")
             handle.check()
-            context = Context(agent, run.request, (*history, *run.request.messages), _system(agent, run), steps)
+            messages = yield from self._conversation(agent, run, steps)
+            context = Context(agent, run.request, messages, _system(agent, run), steps)
             answer = yield from self._patterns[agent.pattern](context)
             yield from self._end(run, journal, steps, RunStatus.SUCCEEDED, answer=answer)
         except Suspended:
@@ -87,12 +91,33 @@ class Runner:
     def _begin(self, run: Run, journal: Journal) -> Generator[RunEvent]:
         started = {"run_id": run.id, "agent": run.agent, "session_id": run.request.session_id}
         if run.resumed:
-            yield from journal.tell(Event.RUN_STARTED, started)  # told already, unless the worker died before it
+            if run.last_seq == 0:  # the worker died before it could tell
+                yield from journal.tell(Event.RUN_STARTED, started)
             yield from journal.tell(Event.RUN_RESUMED, {"from_seq": run.last_seq})
         else:
             journal.later(Event.RUN_STARTED, started)
-            if run.door != "invoke":  # a stream's client hears at once that its run is kept
+            # A stream's client hears at once that its run is kept; a turn has its session before it reads it.
+            if run.door != "invoke" or run.request.session_id is not None:
                 yield from journal.commit()
+
+    def _conversation(self, agent: AgentDefinition, run: Run, steps: RunSteps) -> Told[tuple[Message, ...]]:
+        """What was said before in the run's session, and this turn; what no longer fits is summarised, once."""
+        if run.request.session_id is None:
+            return run.request.messages
+        past = self._sessions.past(run, agent.history_tokens)
+        if past.older:
+            reply = yield from steps.model(
+                "summarise",
+                system=SUMMARISE,
+                messages=past.request(),
+                tier="simple",
+                max_tokens=self._sessions.summary_limit(agent.history_tokens),
+                tell=False,
+            )
+            if reply.text:
+                run.summary = (past.older[-1]["seq"], reply.text)
+            past = past.summarised(reply.text)
+        return past.conversation(run.request.messages)
 
     def _end(
         self,
@@ -109,7 +134,7 @@ class Runner:
             run.result = result_of(run, answer, steps=journal.steps, used=steps.used)
             return _LAST[status], run.result
 
-        yield from journal.finish(status, last, lambda tx: self._ended(tx, run, answer))
+        yield from journal.finish(status, last, lambda tx: self.ended(tx, run, answer))
         run.model_seconds = steps.model_seconds
         self._metrics.run_ended(run.agent, status)
 

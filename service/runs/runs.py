@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import random
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from service.agents.definitions import AgentCatalog, AgentDefinition
-from service.errors import NotFound, RunFinished, SlipwayError, WorkerLost
+from service.errors import NotFound, RunFinished, SessionBusy, SlipwayError, WorkerLost
 from service.llm.routing import Router
 from service.runs.active import ActiveRuns, Handle, HandedOver, LeaseLost
 from service.runs.answers import AnswerCache, answer_key, cacheable
 from service.runs.follow import Follower
 from service.runs.idempotency import AlreadyStarted, Key
 from service.runs.journal import Journal, Work
-from service.runs.live import Channel, ChannelOverflow, LiveReader, Publisher
+from service.runs.live import Channel, ChannelOverflow, LiveReader, Publisher, event_of
 from service.runs.result import result_of
 from service.runs.runner import Runner
 from service.runs.told import JUMP, Told
+from service.sessions import Sessions
+from service.store import approvals
 from service.store import runs as rows
 from service.store.base import Database, Transaction
-from service.types import Caller, Message, Run, RunEvent, RunRequest, RunStatus, new_id, now_ms
+from service.types import Caller, Run, RunEvent, RunRequest, RunStatus, new_id, now_ms
 
 log = logging.getLogger("slipway.runs")
 Door = Literal["invoke", "stream", "task"]
+T = TypeVar("T")
 
 
 class Started(NamedTuple):
@@ -51,6 +56,8 @@ class Runs:
         publisher: Publisher,
         live: LiveReader,
         answers: AnswerCache,
+        sessions: Sessions,
+        turns_queue: bool,
         worker_id: str,
         seconds: float,
         heartbeat: float,
@@ -63,6 +70,9 @@ class Runs:
         self._publisher = publisher
         self._live = live
         self._answers = answers
+        self._sessions = sessions
+        self._turns_queue = turns_queue
+        self._turns = threading.BoundedSemaphore(max(1, active.slots // 8))
         self._worker_id = worker_id
         self._seconds = seconds
         self._heartbeat = heartbeat
@@ -78,6 +88,9 @@ class Runs:
 
     def invoke(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str) -> Started:
         """Start a run, or join the one the key stands for, and wait until it ends or waits for a person."""
+        return self._in_turn(lambda: self._invoke(caller, request, key, request_id))
+
+    def _invoke(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str) -> Started:
         run = self._new(caller, request, "invoke", request_id)
         cached, cache_key = self._cached(caller, run)
         if cached is not None:
@@ -85,7 +98,7 @@ class Runs:
         try:
             with self._active.slot(), self._handle(run) as handle:
                 journal = Journal(self._db, run, _nobody, opening=self._opening(run, key))
-                for _ in self._runner.execute(run, journal, handle, self._history(run)):
+                for _ in self._runner.execute(run, journal, handle):
                     pass
         except AlreadyStarted as first:
             return Started(self._wait(first.run_id), replayed=True)
@@ -100,6 +113,11 @@ class Runs:
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str
     ) -> tuple[Started, Iterator[list[RunEvent]]]:
         """Start a run and listen. Raises what keeps it from beginning before the first event is given."""
+        return self._in_turn(lambda: self._stream(caller, request, key, request_id))
+
+    def _stream(
+        self, caller: Caller, request: RunRequest, key: Key | None, request_id: str
+    ) -> tuple[Started, Iterator[list[RunEvent]]]:
         run = self._new(caller, request, "stream", request_id)
         if not self._active.take():
             raise self._active.full()
@@ -130,9 +148,21 @@ class Runs:
 
     def take_up(self, run_id: str) -> bool:
         """Take a queued or abandoned run and drive it to its end, in this thread. False: it was not to be had."""
-        if not self._db.transact(lambda tx: rows.claim(tx, run_id, self._worker_id)):
+
+        def claim(tx: Transaction) -> Run | None:
+            if not rows.claim(tx, run_id, self._worker_id):
+                return None
+            run = rows.get(tx, run_id)
+            if run is not None and not self._sessions.resume(tx, run):
+                raise SessionBusy  # it stays in the queue, and is looked at again
+            return run
+
+        try:
+            run = self._db.transact(claim)
+        except SessionBusy:
             return False
-        run = self.get(run_id)
+        if run is None:
+            return False
         run.resumed = run.attempt > 1
         channel = self._publisher.open(run.id)
         journal = self._reopened(run, channel)
@@ -193,7 +223,11 @@ class Runs:
             fresh.status, fresh.finished_at = RunStatus.CANCELLED, now_ms()
             fresh.last_seq += 1
             fresh.result = result_of(fresh, None, steps=0, used=())
-            return rows.close(tx, fresh, waiting)
+            if not rows.close(tx, fresh, waiting):
+                return False
+            approvals.close(tx, fresh.id)
+            self._runner.ended(tx, fresh, None)
+            return True
 
         if not self._db.transact(ask) and (handle := self._active.get(run.id)) is not None:
             handle.stop("cancelled")
@@ -228,6 +262,9 @@ class Runs:
             if key is not None:
                 key.start(tx, run.id)
             rows.insert(tx, run, worker_id=worker, wake_at=run.created_at if run.door == "task" else None)
+            waits = self._turns_queue and run.door == "task"  # its row is in the queue already
+            if not self._sessions.begin(tx, run) and not waits:
+                raise SessionBusy(retry_after=1)
 
         return work
 
@@ -262,9 +299,6 @@ class Runs:
                 return Started(self._wait(first.run_id), replayed=True)
         return Started(run)
 
-    def _history(self, run: Run) -> Sequence[Message]:
-        return ()
-
     def _handle(self, run: Run) -> AbstractContextManager[Handle]:
         return self._active.driving(Handle(run.id, self._seconds))
 
@@ -283,7 +317,7 @@ class Runs:
 
     def _execute(self, run: Run, journal: Journal, handle: Handle, channel: Channel) -> None:
         try:
-            for _ in self._runner.execute(run, journal, handle, self._history(run)):
+            for _ in self._runner.execute(run, journal, handle):
                 pass
         except (LeaseLost, HandedOver) as left:
             self._let_go(run, left)
@@ -299,11 +333,12 @@ class Runs:
         """The journal of a run taken up: what is kept, and what clients were told beyond it."""
         kept = self._db.query(lambda tx: rows.kept_steps(tx, run.id))
         kept_seq = max((row["last_seq"] for row in kept if row["kind"] != "note"), default=0)
-        told = self._live.told(run.id, kept_seq) if run.door != "invoke" else []
-        if told is None:
+        live = self._live.told(run.id, kept_seq) if run.door != "invoke" else []
+        if live is None:
             run.last_seq += JUMP  # nobody can say how far clients were told: go on well beyond it
-            told = []
-        return Journal(self._db, run, channel.put, kept=kept, told=Told(told, kept_seq))
+        noted = [event_of(item) for row in kept for item in row["events"] if item[0] > kept_seq]
+        told = {event.seq: event for event in (*noted, *(live or ()))}
+        return Journal(self._db, run, channel.put, kept=kept, told=Told(list(told.values()), kept_seq))
 
     def _let_go(self, run: Run, left: Exception) -> None:
         """A run that this worker hands over goes back into the queue; one that was taken is not ours to touch."""
@@ -314,9 +349,28 @@ class Runs:
         """Until a run ends or waits for a person, wherever it is driven."""
         for _ in self.follow(run_id):
             run = self.get(run_id)
-            if run.status.ended or run.status is RunStatus.WAITING_APPROVAL:
+            if run.status is RunStatus.WAITING_APPROVAL:
+                run.result = result_of(run, None, steps=0, used=())
+            if run.result is not None:
                 return run
         return self.get(run_id)
+
+    def _in_turn(self, start: Callable[[], T]) -> T:
+        """`start`; while its session is busy again and again, where turns queue. Raises `SessionBusy`."""
+        end, pause = time.monotonic() + self._seconds, 0.05
+        while True:
+            try:
+                return start()
+            except SessionBusy:
+                if not self._turns_queue or time.monotonic() + pause > end:
+                    raise
+                if not self._turns.acquire(blocking=False):  # the threads that wait must stay few
+                    raise
+            try:
+                time.sleep(pause * random.uniform(0.7, 1.0))
+            finally:
+                self._turns.release()
+            pause = min(pause * 1.5, 1.0)
 
     def _listen(self, run: Run, channel: Channel, first: list[RunEvent]) -> Iterator[list[RunEvent]]:
         events, seen = first, 0

@@ -13,6 +13,7 @@ from typing import Any
 from service.types import Event, RunEvent
 
 JUMP = 100_000  # numbers skipped when nobody can say how far clients were told: more deltas than a step has
+BEFORE_TEXT = (Event.RUN_STARTED, Event.RUN_RESUMED, Event.APPROVAL_DECIDED, Event.STEP_STARTED)
 
 
 class Told:
@@ -33,6 +34,8 @@ class Told:
         if _mark(name, data) in self._marks:
             self._marks.discard(_mark(name, data))
             return []
+        if name in BEFORE_TEXT:
+            return [RunEvent(name, data)]
         # The step ended before its told text did: what came this time is all that stands.
         return [*self._correction(""), RunEvent(name, data)]
 

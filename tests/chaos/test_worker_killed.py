@@ -1,0 +1,98 @@
+"""`kill -9` of the worker that drives a run: the client reads one whole answer, and nothing is done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import httpx2
+
+from tests.chaos.houses import House
+from tests.conftest import Slipway
+
+KILLS = int(os.environ.get("CHAOS_KILLS", "20"))
+# Killed within the tool, nobody can say whether it was called: a person has to, and none is here.
+ENDS = ("run.completed", "run.failed", "run.cancelled", "approval.required")
+QUESTION = {"input": "Call the append_line tool 10 times."}
+
+
+class Reader:
+    """A client that reconnects with `Last-Event-ID` until it has the last event."""
+
+    def __init__(self, server: Slipway) -> None:
+        self.client = server.client()
+        self.events: list[tuple[int, str, dict[str, Any]]] = []
+        self.run_id = ""
+
+    def read(self, question: dict[str, Any]) -> dict[str, Any]:
+        stream = self.client.stream("POST", "/v1/agents/scribe/stream", json=question)
+        end = time.monotonic() + 90
+        while time.monotonic() < end:
+            try:
+                with stream as response:
+                    response.raise_for_status()
+                    self._take(response)
+            except httpx2.HTTPError:
+                time.sleep(0.1)
+            if self.events and self.events[-1][1] in ENDS:
+                return self.events[-1][2]
+            assert self.run_id, "the stream broke before its first event"
+            stream = self.client.stream(
+                "GET",
+                f"/v1/runs/{self.run_id}/events",
+                headers={"Last-Event-ID": f"{self.run_id}:{self.events[-1][0]}"},
+            )
+        raise AssertionError(f"no last event; got {[name for _, name, _ in self.events][-5:]}")
+
+    def _take(self, response: httpx2.Response) -> None:
+        fields: dict[str, str] = {}
+        for line in response.iter_lines():
+            if line and not line.startswith(":"):
+                name, _, value = line.partition(": ")
+                fields[name] = value
+            elif not line and "event" in fields:
+                self.run_id, _, seq = fields["id"].rpartition(":")
+                self.events.append((int(seq), fields["event"], json.loads(fields["data"])))
+                fields = {}
+                if self.events[-1][1] == "approval.required":
+                    return
+
+
+def test_one_whole_answer_and_nothing_done_twice(house: House) -> None:
+    server, lines = house.server, house.lines
+    house.model.control(first_token_ms=30, token_ms=8)
+    random.seed(7)
+    resumed = 0
+    for round_number in range(KILLS):
+        lines.write_text("")
+        reader = Reader(server)
+        killer = threading.Timer(random.uniform(0.05, 2.2), _kill_the_driver, (server,))
+        killer.start()
+        result = reader.read(QUESTION)
+        killer.join()
+        names = Counter(name for _, name, _ in reader.events)
+        assert max(Counter(lines.read_text().split()).values(), default=1) == 1, round_number
+        if "approval.required" in names:
+            continue
+        assert result["status"] == "succeeded", (round_number, result.get("error"))
+        seqs = [seq for seq, _, _ in reader.events]
+        assert seqs == list(range(1, len(seqs) + 1)), round_number
+        text = "".join(data["text"] for _, name, data in reader.events if name == "text.delta")
+        assert text == result["output"]
+        called = [data["call_id"] for _, name, data in reader.events if name == "tool.called"]
+        assert len(called) == len(set(called)) == 10
+        assert len(lines.read_text().split()) == 10
+        resumed += names["run.resumed"]
+    assert resumed > KILLS / 4, "hardly any kill met a run: the test proves nothing"
+
+
+def _kill_the_driver(server: Slipway) -> None:
+    for pid in server.workers():
+        if os.path.exists(f"/proc/{pid}"):
+            os.kill(pid, signal.SIGKILL)

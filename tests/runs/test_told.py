@@ -1,0 +1,60 @@
+"""How the second making of a cut step is joined to what clients were told of the first."""
+
+from __future__ import annotations
+
+from service.runs.told import Told
+from service.types import Event, RunEvent
+
+
+def delta(text: str, seq: int = 0) -> RunEvent:
+    return RunEvent(Event.TEXT_DELTA, {"text": text}, seq)
+
+
+def again(told: Told, *pieces: str) -> list[RunEvent]:
+    return [event for piece in pieces for event in told.sift(Event.TEXT_DELTA, {"text": piece})]
+
+
+CUT = (RunEvent(Event.STEP_STARTED, {"step": 2}, 5), delta("The answer", 6), delta(" is", 7))
+
+
+def test_the_same_text_just_goes_on() -> None:
+    told = Told(CUT, kept_seq=4)
+    assert told.last_seq == 7
+    assert told.sift(Event.STEP_STARTED, {"step": 2}) == []
+    assert again(told, "The ans", "wer is", " 42") == [delta(" 42")]
+
+
+def test_pieces_may_be_cut_elsewhere() -> None:
+    assert again(Told(CUT, 4), "The answer is 4", "2") == [delta(" 4"), delta("2")]
+
+
+def test_another_text_voids_what_was_told() -> None:
+    void = RunEvent(Event.RUN_RESUMED, {"from_seq": 4})
+    assert again(Told(CUT, 4), "The ans", "wers are", " 42") == [void, delta("The answers are"), delta(" 42")]
+
+
+def test_a_shorter_text_voids_what_was_told() -> None:
+    told = Told(CUT, 4)
+    assert again(told, "The") == []
+    usage = {"step": 2}
+    void = RunEvent(Event.RUN_RESUMED, {"from_seq": 4})
+    assert told.sift(Event.USAGE, usage) == [void, delta("The"), RunEvent(Event.USAGE, usage)]
+
+
+def test_that_the_run_was_resumed_does_not_end_the_text() -> None:
+    told = Told(CUT, 4)
+    resumed = {"from_seq": 7}
+    assert told.sift(Event.RUN_RESUMED, resumed) == [RunEvent(Event.RUN_RESUMED, resumed)]
+    assert again(told, "The answer is", "!") == [delta("!")]
+
+
+def test_text_that_was_void_already_is_not_compared() -> None:
+    voided = (*CUT, RunEvent(Event.RUN_RESUMED, {"from_seq": 4}, 8), delta("Another", 9))
+    assert again(Told(voided, 4), "Another one") == [delta(" one")]
+
+
+def test_a_tool_call_told_before_is_not_told_again() -> None:
+    call = {"call_id": "toolu_1", "name": "calculator", "arguments": {}}
+    told = Told((RunEvent(Event.TOOL_CALLED, call, 5),), 4)
+    assert told.sift(Event.TOOL_CALLED, call) == []
+    assert told.sift(Event.TOOL_CALLED, {**call, "call_id": "toolu_2"}) != []
