@@ -83,7 +83,12 @@ class Postgres:
         return f"postgresql://slipway@127.0.0.1:{self.port}/postgres"
 
     def start(self) -> None:
-        settings = ("listen_addresses=127.0.0.1", "unix_socket_directories=''", "max_connections=200", "fsync=off")
+        settings = (
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=''",
+            "max_connections=200",
+            "fsync=off",
+        )
         options = f"-p {self.port} " + " ".join(f"-c {setting}" for setting in settings)
         self._run("pg_ctl", "-D", str(self._data), "-o", options, "-l", str(self._log), "-w", "start")
 

@@ -90,7 +90,7 @@ def test_a_status_of_the_service_never_costs_a_second_model_call() -> None:
 def test_what_is_passed_on_after_it_was_sent_always_carries_a_key() -> None:
     """The locations with non_idempotent and the map that makes keys name the same paths."""
     replayable = [path for path, body in locations().items() if "non_idempotent" in body]
-    keyed = re.findall(r'"~\^POST (\S+)\$" \$request_id;', WORDS)
+    keyed = re.findall(r'"~\^POST (\S+)\$" "auto-\$request_id";', WORDS)
     examples = [
         "/v1/agents/a/invoke",
         "/v1/agents/a/stream",
