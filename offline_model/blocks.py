@@ -49,24 +49,30 @@ def check_block(block: Any, role: str, path: str) -> None:
             raise invalid(f"{path}text: text content blocks must contain non-whitespace text")
         if role == "user" and block.get("citations"):
             raise invalid(f"{path}citations: citations are not accepted on user text blocks")
-    elif kind == "document":
-        _check_document(block, path)
-    elif kind == "search_result":
-        typed(block, "citations", dict, path=path)
-        typed(block, "source", str, required=True, path=path)
-        typed(block, "title", str, required=True, path=path)
-        _check_texts(typed(block, "content", list, required=True, path=path), f"{path}content.")
-    elif kind == "tool_result":
-        typed(block, "tool_use_id", str, required=True, path=path)
-        content = block.get("content")
-        if content is not None and not isinstance(content, (str, list)):
-            raise invalid(f"{path}content: Input should be a valid string or list")
-        for j, inner in enumerate(content if isinstance(content, list) else ()):
-            check_block(inner, "user", f"{path}content.{j}.")
-    elif kind == "tool_use":
-        typed(block, "id", str, required=True, path=path)
-        typed(block, "name", str, required=True, path=path)
-        typed(block, "input", dict, required=True, path=path)
+    elif kind in CHECKS:
+        CHECKS[kind](block, path)
+
+
+def _check_search_result(block: Json, path: str) -> None:
+    typed(block, "citations", dict, path=path)
+    typed(block, "source", str, required=True, path=path)
+    typed(block, "title", str, required=True, path=path)
+    _check_texts(typed(block, "content", list, required=True, path=path), f"{path}content.")
+
+
+def _check_tool_result(block: Json, path: str) -> None:
+    typed(block, "tool_use_id", str, required=True, path=path)
+    content = block.get("content")
+    if content is not None and not isinstance(content, (str, list)):
+        raise invalid(f"{path}content: Input should be a valid string or list")
+    for j, inner in enumerate(content if isinstance(content, list) else ()):
+        check_block(inner, "user", f"{path}content.{j}.")
+
+
+def _check_tool_use(block: Json, path: str) -> None:
+    typed(block, "id", str, required=True, path=path)
+    typed(block, "name", str, required=True, path=path)
+    typed(block, "input", dict, required=True, path=path)
 
 
 def _check_document(block: Json, path: str) -> None:
@@ -125,3 +131,11 @@ def check_schema(schema: Any, path: str, depth: int = 0) -> None:
     ):
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             raise invalid(f"{path}.{name}: JSON schema is invalid: these should be strings")
+
+
+CHECKS = {
+    "document": _check_document,
+    "search_result": _check_search_result,
+    "tool_result": _check_tool_result,
+    "tool_use": _check_tool_use,
+}

@@ -18,7 +18,8 @@ LONG_QUESTION = 300  # characters past which a text is taken for material with a
 PASSAGE_LISTS = ("results", "passages", "documents", "matches", "hits", "items", "chunks")
 PASSAGE_TEXTS = ("text", "quote", "passage", "snippet", "content", "body")
 _LABEL = re.compile(
-    r"^[ \t]*(?:\*\*)?(?:user )?(?:question|query|request|task|message|input)(?:\*\*)?[ \t]*:(?:\*\*)?\s*(\S.*)",
+    r"^[ \t]*(?:\*\*)?(?:user )?(?:question|query|request|task|message|input)"
+    r"(?:\*\*)?[ \t]*:(?:\*\*)?\s*(\S.*)",
     re.IGNORECASE | re.MULTILINE,
 )
 _MATERIAL = re.compile(

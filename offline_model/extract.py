@@ -15,12 +15,14 @@ LEAST_COVERAGE = 0.34  # of the question's weight that a sentence must carry to 
 NEARLY_AS_GOOD = 0.75  # of the best score, to be quoted beside it
 MOST_QUOTES = 3
 FALLBACK_CHOICES = ("other", "general", "unknown", "none", "unclear", "default")
-_LIST_LINE = re.compile(
-    r"^[ \t]*(?:[-*•]|\d+[.)])?\s*[`\"'*]*([\w /-]{1,60}?)[`\"'*]*\s*(?::|=|—|–| - )\s*(\S.*)$", re.MULTILINE
+_LIST_LINE = re.compile(  # [ \t] and not \s: over blank lines that would take a time that is their square
+    r"^[ \t]*(?:[-*•]|\d+[.)])?[ \t]*[`\"'*]*([\w /-]{1,60}?)[`\"'*]*[ \t]*(?::|=|—|–| - )[ \t]*(\S.*)$",
+    re.MULTILINE,
 )
 _ONE_OF = re.compile(
     r"(?:exactly one|only one|just one|one|a single)\s*(?:word|label|category|value)?\s*(?:of|from|:)"
-    r"(?:\s+(?:the following|these))?(?:\s+(?:words|labels|categories|values|options))?\s*:?\s*(.+?)(?:\.(?:\s|$)|\n\n|\Z)",
+    r"(?:\s+(?:the following|these))?(?:\s+(?:words|labels|categories|values|options))?\s*:?\s*"
+    r"(.+?)(?:\.(?:\s|$)|\n\n|\Z)",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -47,7 +49,7 @@ def best(question: str, sources: Iterable[Source]) -> list[Quote]:
         around = (sentence.around | stems(source.title)) - sentence.stems
         inside = sum(weight[w] for w in wanted & sentence.stems)
         score = inside + 0.5 * sum(weight[w] for w in wanted & around)
-        if inside and score >= LEAST_COVERAGE * total:
+        if score >= LEAST_COVERAGE * total:
             # A long sentence covers more by chance; 0.01 a word is enough to prefer the short of two equals.
             quotes.append(Quote(source, sentence, score - 0.01 * len(sentence.stems)))
     quotes.sort(key=lambda q: -q.score)
@@ -108,7 +110,7 @@ def choices_asked_for(system: str) -> list[str]:
         return []
     if re.match(r"\s*[-*•\d]", match[1]) or "\n" in match[1]:
         lines = re.findall(
-            r"^[ \t]*(?:[-*•]|\d+[.)])\s*[`\"'*]*([\w-]+)", system[match.start(1) :], re.MULTILINE
+            r"^[ \t]*(?:[-*•]|\d+[.)])[ \t]*[`\"'*]*([\w-]+)", system[match.start(1) :], re.MULTILINE
         )
         return lines if len(lines) > 1 else []
     words = [w.strip(" `\"'*.") for w in re.split(r",|\s+or\s+|\s+and\s+|\||/", match[1])]

@@ -44,7 +44,7 @@ class Model:
 def _capabilities(model: Model) -> Json:
     """What this stand-in can do under that name, so that nobody plans on a PDF being read."""
     yes, no = {"supported": True}, {"supported": False}
-    levels = {level: yes for level in ("low", "medium", "high", "max", "xhigh")}
+    levels = dict.fromkeys(("low", "medium", "high", "max", "xhigh"), yes)
     thinking = {"adaptive": yes, "between_tools": yes, "disabled": no if model.strict else yes}
     return {
         "batch": yes,

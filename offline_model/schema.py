@@ -21,9 +21,9 @@ BAD_NEWS = re.compile(
     re.IGNORECASE,
 )
 FORMATS = {
-    "date": "2026-01-01", "date-time": "2026-01-01T00:00:00Z", "time": "00:00:00Z", "email": "offline@example.com",
-    "uri": "https://example.com/", "uuid": "00000000-0000-4000-8000-000000000000", "ipv4": "127.0.0.1",
-    "ipv6": "::1", "hostname": "example.com", "duration": "P1D",
+    "date": "2026-01-01", "date-time": "2026-01-01T00:00:00Z", "time": "00:00:00Z", "duration": "P1D",
+    "email": "offline@example.com", "uri": "https://example.com/", "hostname": "example.com",
+    "uuid": "00000000-0000-4000-8000-000000000000", "ipv4": "127.0.0.1", "ipv6": "::1",
 }  # fmt: skip
 
 

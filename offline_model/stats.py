@@ -14,7 +14,7 @@ KEPT = 200
 
 @dataclass
 class Call:
-    """One POST /v1/messages (or one item of a batch) from its arrival to its outcome. Times are epoch seconds."""
+    """One POST /v1/messages, or one item of a batch, from start to outcome. Times are epoch seconds."""
 
     model: str
     stream: bool

@@ -54,7 +54,9 @@ def _launch(*options: str) -> tuple[subprocess.Popen[str], Offline]:
     return process, Offline(process.stdout.readline().split()[-1], process.pid)
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
+def _stop(process: subprocess.Popen[str], offline: Offline) -> None:
+    offline.raw.close()
+    offline.client.close()
     process.terminate()
     process.wait(10)
     if process.stdout:
@@ -65,7 +67,7 @@ def _stop(process: subprocess.Popen[str]) -> None:
 def shared_offline() -> Iterator[Offline]:
     process, offline = _launch("--min-cache-tokens", "20", "--batch-delay-ms", "50")
     yield offline
-    _stop(process)
+    _stop(process, offline)
 
 
 @pytest.fixture
@@ -79,13 +81,13 @@ def offline(shared_offline: Offline) -> Offline:
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Start one with settings of its own."""
-    processes = []
+    started: list[tuple[subprocess.Popen[str], Offline]] = []
 
     def launch(*options: str) -> Offline:
         process, one = _launch(*options)
-        processes.append(process)
+        started.append((process, one))
         return one
 
     yield launch
-    for process in processes:
-        _stop(process)
+    for process, one in started:
+        _stop(process, one)

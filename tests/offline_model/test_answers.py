@@ -125,6 +125,12 @@ def test_says_so_when_the_material_has_no_answer(offline: Any) -> None:
     assert "found nothing" in text and "offline model" in text
 
 
+def test_what_stands_under_a_fitting_heading_is_found(offline: Any) -> None:
+    text = "# Parking\n\nUse the yard behind the mill.\n\n# Lunch\n\nBring your own."
+    source = {"type": "text", "media_type": "text/plain", "data": text}
+    assert "the yard behind" in offline.text(with_material(document(**source), "Is there parking?"))
+
+
 def test_calculator_round_trip(offline: Any) -> None:
     text, calls = run(
         offline, "What is 17% of 2,340?", [CALCULATOR, SEARCH], lambda _: {"content": '{"result": 397.8}'}
