@@ -38,6 +38,12 @@ class Settings(BaseModel):
         description="`redis://…`, `rediss://…`, `redis+sentinel://…`, `redis+cluster://…` or `unix://path`; "
         "empty: embedded, under SLIPWAY_HOME",
     )
+    broker_url: str = Field(
+        "",
+        repr=False,
+        description="Where Celery's messages go, such as `amqp://…` (RabbitMQ); empty: Redis. "
+        "A Redis cluster cannot carry them",
+    )
     host: str = Field("127.0.0.1", description="Address Gunicorn listens on")
     port: int = Field(8000, ge=0, le=65535, description="Port Gunicorn listens on")
 
@@ -80,6 +86,9 @@ class Settings(BaseModel):
         32,
         ge=4,
         description="Threads per worker; a quarter, at most 8, stay free of runs for health and cache hits",
+    )
+    task_concurrency: int = Field(
+        2, ge=1, description="Processes of one task worker: each drives one queued run at a time"
     )
     graceful_timeout: int = Field(
         30, ge=1, description="Seconds a stopping worker gives to what is under way"
@@ -127,9 +136,50 @@ class Settings(BaseModel):
     bootstrap_password: SecretStr = Field(SecretStr(""), description="Password of the first admin")
     limit_runs: str = Field("600/minute", description="Agent calls per user")
     limit_login: str = Field("10/minute", description="Log-ins per address")
+    limit_invoke: str = Field("", description="`invoke` calls per user, within LIMIT_RUNS; empty: no limit")
+    limit_stream: str = Field("", description="`stream` calls per user, within LIMIT_RUNS; empty: no limit")
+    limit_task: str = Field("", description="Tasks queued per user, within LIMIT_RUNS; empty: no limit")
+    limit_tool: str = Field("", description="Tool calls per user, such as `300/minute`; empty: no limit")
+    limit_tokens: str = Field(
+        "",
+        description="Tokens per user, such as `200000/minute`, without those read from the prompt cache; "
+        "empty: no limit",
+    )
+    webhook_allow_private: bool = Field(
+        False,
+        description="Webhooks may go to this machine and its network; refused in staging and production",
+    )
     trusted_proxies: int = Field(
         0, ge=0, description="How many proxies in front set X-Forwarded-For; 0 trusts none"
     )
+
+    # the answer cache
+    near_stop_phrases: str = Field(
+        "hi, hello, hey, hi there, good morning, good afternoon, good evening, please, could you tell me, "
+        "can you tell me, could you please tell me, can you please tell me, tell me, i would like to know, "
+        "i'd like to know, i want to know, thanks, thank you, thanks in advance",
+        description="Courtesies that make no difference at either end of a question, divided by commas",
+    )
+    semantic_cache_url: str = Field(
+        "",
+        repr=False,
+        description="Endpoint of OpenAI's embeddings API, such as `https://host/v1/embeddings`; "
+        "when set, questions that mean the same share an answer",
+    )
+    semantic_cache_key: SecretStr = Field(SecretStr(""), description="Key of that endpoint, if it needs one")
+    semantic_cache_model: str = Field("text-embedding-3-small", description="Model asked for there")
+    semantic_cache_threshold: float = Field(
+        0.95, ge=0.5, le=1, description="Least cosine of two questions that mean the same"
+    )
+
+    # money
+    budget_user_day_usd: str = Field(
+        "100.00", description="Dollars each user may spend in a day (UTC) without a cap of their own; empty: no cap"
+    )
+    budget_service_day_usd: str = Field(
+        "1000.00", description="Dollars the whole service may spend in a day (UTC); empty: no cap"
+    )
+    budget_run_usd: str = Field("", description="Dollars one run may spend; empty: as much as the caps allow")
 
     # what is told
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
@@ -175,6 +225,11 @@ class Settings(BaseModel):
     def _redis(cls, url: str, info: ValidationInfo) -> str:
         return derived.redis_url(url, info.data["slipway_home"])
 
+    @field_validator("broker_url")
+    @classmethod
+    def _broker(cls, url: str) -> str:
+        return checks.broker_url(url)
+
     @field_validator("anthropic_base_url")
     @classmethod
     def _model(cls, url: str, info: ValidationInfo) -> str:
@@ -185,6 +240,16 @@ class Settings(BaseModel):
     @classmethod
     def _limit(cls, text: str) -> str:
         return checks.rate_limit(text)
+
+    @field_validator("limit_invoke", "limit_stream", "limit_task", "limit_tool", "limit_tokens")
+    @classmethod
+    def _limit_or_none(cls, text: str) -> str:
+        return checks.rate_limit(text) if text else ""
+
+    @field_validator("budget_user_day_usd", "budget_service_day_usd", "budget_run_usd")
+    @classmethod
+    def _dollars(cls, text: str) -> str:
+        return checks.dollars(text)
 
     @field_validator("jwt_private_key")
     @classmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal, InvalidOperation
+
 import limits
 from pydantic import SecretStr
 
@@ -12,6 +14,25 @@ def rate_limit(text: str) -> str:
         limits.parse_many(text)
     except ValueError as error:
         raise ValueError("is not a rate limit such as 60/minute") from error
+    return text
+
+
+def broker_url(url: str) -> str:
+    """A broker that Celery's worker can be held to: acknowledged late, sent again when a worker is lost."""
+    schemes = ("amqp://", "amqps://", "redis://", "rediss://")
+    if url and not url.startswith(schemes):
+        raise ValueError(f"must begin with one of {', '.join(schemes)}")
+    return url
+
+
+def dollars(text: str) -> str:
+    """An amount of dollars in decimals, such as `12.50`, or empty: none."""
+    try:
+        amount = Decimal(text or 0)
+    except InvalidOperation as error:
+        raise ValueError("is not an amount of dollars such as 12.50") from error
+    if not amount.is_finite() or not 0 <= amount < 10**9 or amount != round(amount, 9):
+        raise ValueError("is not an amount from 0 to below a billion dollars, in nano-dollars at the finest")
     return text
 
 

@@ -15,5 +15,10 @@ DEMO_PASSWORD = "demo-password"
 class Development(Settings):
     environment: ClassVar[str] = "development"
     changed: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"bootstrap_username": DEMO_USERNAME, "bootstrap_password": DEMO_PASSWORD}
+        {
+            "bootstrap_username": DEMO_USERNAME,
+            "bootstrap_password": DEMO_PASSWORD,
+            "budget_user_day_usd": "1000.00",
+            "budget_service_day_usd": "10000.00",
+        }
     )

@@ -63,6 +63,13 @@ class Production(Settings):
             raise ValueError("is empty, and the offline model is no model; set a key")
         return key
 
+    @field_validator("webhook_allow_private")
+    @classmethod
+    def _public_webhooks(cls, allowed: bool) -> bool:
+        if allowed:
+            raise ValueError("must be off: users choose where webhooks go")
+        return allowed
+
     @field_validator("debug")
     @classmethod
     def _no_debug(cls, debug: bool) -> bool:

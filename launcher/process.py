@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 _PR_SET_PDEATHSIG = 1
 # Looked up here, because between fork and exec only the plainest calls are safe.
@@ -26,18 +26,23 @@ def die_with(parent_pid: int, signum: signal.Signals) -> None:
 
 
 def spawn(
-    command: Sequence[str], env: Mapping[str, str], keep_open: Sequence[int]
+    command: Sequence[str], env: Mapping[str, str], keep_open: Sequence[int], enlist: Callable[[], None]
 ) -> subprocess.Popen[bytes]:
     """Start `command` in a session of its own: a Ctrl-C reaches the launcher alone, which then ends all in order.
 
-    Its output goes where ours goes. `keep_open` are file descriptors it inherits.
+    Its output goes where ours goes. `keep_open` are file descriptors it inherits; `enlist` is called in the child.
     """
     parent_pid = os.getpid()
+
+    def prepare() -> None:  # between fork and exec: safe, because the launcher has no threads
+        enlist()
+        die_with(parent_pid, signal.SIGTERM)
+
     return subprocess.Popen(
         command,
         env=dict(env),
         stdin=subprocess.DEVNULL,
         start_new_session=True,
         pass_fds=keep_open,
-        preexec_fn=lambda: die_with(parent_pid, signal.SIGTERM),  # safe: the launcher has no threads
+        preexec_fn=prepare,
     )

@@ -1,8 +1,8 @@
 """Ends what a killed launcher left behind. A program of its own: the launcher, and nobody else, holds its stdin.
 
 The kernel tells the launcher's own children (`launcher.process`), but not theirs, and a child may hang on its way
-out: Celery does when Redis goes first. Each line read is the list of sessions that live; at the end of the input the
-last list is ended. No other imports than these: it is there for as long as the launcher is.
+out: Celery does when Redis goes first. A line is either `+pid`, one more session, or the list of all that live. At
+the end of the input those are ended. It imports little: it is there for as long as the launcher is.
 """
 
 import contextlib
@@ -22,18 +22,25 @@ class Reaper:
     def __init__(self) -> None:
         self._process = self._begin()
 
+    def enlist(self) -> None:
+        """Called by a child before it becomes its program: from then on it ends with the launcher."""
+        os.write(self._pipe, b"+%d\n" % os.getpid())
+
     def watch(self, sessions: Iterable[int]) -> None:
-        """From now on these sessions end with the launcher. Begins a new reaper if the last one was killed."""
+        """These are all that live. Begins a new reaper if the last one was killed."""
         if self._process.poll() is not None:
             self._process = self._begin()
-        assert self._process.stdin is not None
-        self._process.stdin.write(" ".join(map(str, sessions)).encode() + b"\n")
-        self._process.stdin.flush()
+        os.write(self._pipe, " ".join(map(str, sessions)).encode() + b"\n")
 
     def close(self) -> None:
         """All has ended: there is nothing left to do."""
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
+
+    @property
+    def _pipe(self) -> int:
+        assert self._process.stdin is not None
+        return self._process.stdin.fileno()
 
     @staticmethod
     def _begin() -> "subprocess.Popen[bytes]":
@@ -43,17 +50,16 @@ class Reaper:
 
 def kill_session(leader: int) -> None:
     """SIGKILL to whatever is left of the session and process group of `leader`."""
-    with contextlib.suppress(
-        ProcessLookupError, PermissionError
-    ):  # macOS: PermissionError of a group of zombies
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: of zombies, the latter
         os.killpg(leader, signal.SIGKILL)
 
 
 def main() -> None:
     """Read until the launcher is gone, wait a moment, end the rest."""
-    sessions: list[int] = []
+    sessions: set[int] = set()
     for line in sys.stdin.buffer:
-        sessions = [int(word) for word in line.split()]
+        known = sessions if line.startswith(b"+") else set()
+        sessions = known | {int(word) for word in line.split()}
     if sessions:
         time.sleep(GRACE_SECONDS)
     for leader in sessions:

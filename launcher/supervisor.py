@@ -121,13 +121,17 @@ class Supervisor:
 
     def _start(self, child: _Child) -> None:
         child.started_at = time.monotonic()
-        child.process = spawn(child.program.command, self._env, (self._lock,))
+        self._tell_reaper()
+        child.process = spawn(child.program.command, self._env, (self._lock,), self._reaper.enlist)
+
+    def _tell_reaper(self) -> None:
         self._reaper.watch(child.process.pid for child in self._children if child.process is not None)
 
     def _ended(self, child: _Child, code: int) -> None:
         assert child.process is not None
         kill_session(child.process.pid)  # what it had started would keep its port, or do its work twice
         child.process = None
+        self._tell_reaper()
         program, how = child.program, f"signal {-code}" if code < 0 else f"exit code {code}"
         if program.once and code == 0:
             child.ready = True

@@ -1,0 +1,228 @@
+"""What `config.load` takes, fills in and refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from pydantic import ValidationError
+
+from config import ENVIRONMENTS, ConfigError, Settings, load
+from config.base import DEVELOPMENT_SECRET
+
+SECRET = "a-secret-of-the-test-that-is-long-enough"
+SERVING = {
+    "SECRET_KEY": SECRET,
+    "DATABASE_URL": "postgresql://slipway:db-password@db/slipway",
+    "REDIS_URL": "redis://:redis-password@redis:6379/0",
+    "ANTHROPIC_API_KEY": "sk-test",
+}
+
+
+def serving(environment: str, **changes: str) -> dict[str, str]:
+    return {"APP_ENV": environment, **SERVING, **changes}
+
+
+def faults(environ: dict[str, str]) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        load(environ)
+    return caught.value.faults
+
+
+def pem(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> str:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def test_development_needs_nothing() -> None:
+    settings = load({})
+    assert settings.environment == "development"
+    assert (settings.bootstrap_username, settings.bootstrap_password.get_secret_value()) == (
+        "demo",
+        "demo-password",
+    )
+    assert settings.offline and settings.embedded_redis
+    assert settings.limit_runs == "600/minute"
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_app_env_picks_the_environment(environment: str) -> None:
+    settings = load(serving(environment))
+    assert (settings.environment, type(settings)) == (environment, ENVIRONMENTS[environment])
+
+
+def test_an_unknown_environment_is_refused_naming_the_four() -> None:
+    with pytest.raises(ConfigError, match="APP_ENV: is not one of development, testing, staging, production"):
+        load({"APP_ENV": "prod"})
+
+
+def test_testing_is_quicker_to_notice() -> None:
+    assert load({"APP_ENV": "testing"}).lease_seconds < load({}).lease_seconds
+
+
+@pytest.mark.parametrize("environment", ["staging", "production"])
+def test_those_that_serve_people_limit_runs(environment: str) -> None:
+    assert load(serving(environment)).limit_runs == "60/minute"
+    assert load(serving(environment, LIMIT_RUNS="90/minute")).limit_runs == "90/minute"
+
+
+@pytest.mark.parametrize("environment", ["staging", "production"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SECRET_KEY", ""),
+        ("SECRET_KEY", DEVELOPMENT_SECRET),
+        ("SECRET_KEY", "x" * 31),
+        ("SECRET_KEY", "x" * 31 + " " * 31),
+        ("BOOTSTRAP_USERNAME", "demo"),
+        ("BOOTSTRAP_PASSWORD", "demo-password"),
+        ("DATABASE_URL", ""),
+        ("DATABASE_URL", "sqlite:////data/slipway.db"),
+        ("REDIS_URL", ""),
+        ("ANTHROPIC_API_KEY", ""),
+        ("ANTHROPIC_API_KEY", "offline"),
+        ("DEBUG", "true"),
+    ],
+)
+def test_those_that_serve_people_refuse_what_is_for_a_developer(
+    environment: str, name: str, value: str
+) -> None:
+    first_user = {"BOOTSTRAP_USERNAME": "ada", "BOOTSTRAP_PASSWORD": "another-password"}
+    assert set(faults({**serving(environment), **first_user, name: value})) == {name}
+
+
+def test_every_fault_is_named_at_once() -> None:
+    environ = {
+        "APP_ENV": "production",
+        "PORT": "many",
+        "LIMIT_LOGIN": "often",
+        "DEBUG": "1",
+        "LOG_LEVEL": "LOUD",
+    }
+    with pytest.raises(ConfigError) as caught:
+        load(environ)
+    wrong = {
+        "PORT",
+        "LIMIT_LOGIN",
+        "DEBUG",
+        "LOG_LEVEL",
+        "SECRET_KEY",
+        "DATABASE_URL",
+        "REDIS_URL",
+        "ANTHROPIC_API_KEY",
+    }
+    assert set(caught.value.faults) == wrong
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "Slipway cannot start: 8 settings are wrong (APP_ENV=production)."
+    assert {line.strip().split(":")[0] for line in lines[1:]} == wrong
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "65536"),
+        ("THREADS", "2"),
+        ("HEARTBEAT_SECONDS", "16"),
+        ("SESSION_CONFLICT", "shrug"),
+        ("DATABASE_URL", "mysql://db/slipway"),
+        ("REDIS_URL", "amqp://queue"),
+        ("ANTHROPIC_BASE_URL", "api.example.com"),
+        ("LIMIT_RUNS", "sixty a minute"),
+        ("JWT_PRIVATE_KEY", "not a key"),
+        ("JWT_PRIVATE_KEY", pem(ec.generate_private_key(ec.SECP256R1()))),
+    ],
+)
+def test_what_does_not_fit_is_refused_everywhere(name: str, value: str) -> None:
+    assert set(faults({name: value})) == {name}
+
+
+def test_the_first_user_needs_name_and_password() -> None:
+    assert set(faults({"APP_ENV": "testing", "BOOTSTRAP_USERNAME": "ada"})) == {"BOOTSTRAP_PASSWORD"}
+    assert set(faults({"APP_ENV": "testing", "BOOTSTRAP_PASSWORD": "secret"})) == {"BOOTSTRAP_PASSWORD"}
+
+
+def test_an_ed25519_key_is_taken() -> None:
+    key = pem(ed25519.Ed25519PrivateKey.generate())
+    assert load({"JWT_PRIVATE_KEY": key}).jwt_private_key.get_secret_value() == key
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_may_come_from_a_file(name: str, tmp_path: Path) -> None:
+    value = {
+        "database_url": "sqlite:////x.db",
+        "redis_url": "redis://r",
+        "anthropic_base_url": "http://model",
+    }.get(name)
+    default = str(Settings.model_fields[name].get_default())
+    if name.startswith("limit_"):
+        value = "5/minute"
+    if name == "jwt_private_key":
+        value = pem(ed25519.Ed25519PrivateKey.generate()).strip()
+    text = value or default or "something"
+    file = tmp_path / name
+    file.write_text(text + "\n")
+    pair = {"BOOTSTRAP_USERNAME": "ada", "BOOTSTRAP_PASSWORD": "secret"}
+    pair.pop(name.upper(), None)
+    from_file = load({"APP_ENV": "testing", **pair, f"{name.upper()}_FILE": str(file)})
+    assert getattr(from_file, name) == getattr(load({"APP_ENV": "testing", **pair, name.upper(): text}), name)
+
+
+def test_a_setting_given_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(SECRET)
+    environ = {"SECRET_KEY": SECRET, "SECRET_KEY_FILE": str(tmp_path / "key")}
+    assert faults(environ) == {"SECRET_KEY": "is set twice, as SECRET_KEY and as SECRET_KEY_FILE"}
+
+
+def test_a_file_that_cannot_be_read_is_named_instead_of_the_rule_it_breaks(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    environ = serving("production", SECRET_KEY="", SECRET_KEY_FILE=str(missing))
+    assert faults(environ) == {
+        "SECRET_KEY": f"cannot be read from SECRET_KEY_FILE ({missing}): No such file or directory"
+    }
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    assert load({"PORT": "", "APP_ENV": "", "SECRET_KEY_FILE": ""}) == load({})
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(load({}), "port", 1)  # noqa: B010 - a plain assignment is refused by the type checker already
+
+
+def test_a_misspelt_setting_is_refused_when_built_directly() -> None:
+    with pytest.raises(ValidationError, match="prot"):
+        Settings(prot=8000)  # type: ignore[call-arg]
+
+
+def test_no_secret_is_shown() -> None:
+    key = pem(ed25519.Ed25519PrivateKey.generate())
+    settings = load(
+        serving("production", JWT_PRIVATE_KEY=key, BOOTSTRAP_USERNAME="ada", BOOTSTRAP_PASSWORD="pass-ada")
+    )
+    for secret in (SECRET, "db-password", "redis-password", "sk-test", "pass-ada", key):
+        assert secret not in f"{settings!r}{settings}"
+
+
+def test_no_value_is_told_with_a_fault() -> None:
+    wrong = {
+        "SECRET_KEY": "short-secret",
+        "DATABASE_URL": "mysql://u:db-password@db/x",
+        "REDIS_URL": "amqp://:queue-password@queue",
+        "JWT_PRIVATE_KEY": "half-a-key",
+        "PORT": "secret-port",
+        "DEBUG": "secret-debug",
+    }
+    with pytest.raises(ConfigError) as caught:
+        load(serving("production", **wrong))
+    assert set(caught.value.faults) == set(wrong)
+    for value in (
+        "short-secret",
+        "db-password",
+        "queue-password",
+        "half-a-key",
+        "secret-port",
+        "secret-debug",
+    ):
+        assert value not in str(caught.value)
