@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -16,6 +17,7 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import (
     BusyLoadingError,
     ConnectionError,
+    NoScriptError,
     ReadOnlyError,
     RedisClusterException,
     RedisError,
@@ -111,6 +113,21 @@ def _credentials(netloc: str) -> dict[str, str]:
         return {}
     user, _, password = userinfo.partition(":")
     return {key: unquote(value) for key, value in (("username", user), ("password", password)) if value}
+
+
+class Script:
+    """A Lua script, sent whole only to a server that has not seen it."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+    def __call__(self, client: redis.Redis, keys: Sequence[str], *arguments: Any) -> Any:
+        """On a cluster all keys must be of one slot."""
+        try:
+            return client.evalsha(self._sha, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return client.eval(self._source, len(keys), *keys, *arguments)
 
 
 class SpeedStore:

@@ -39,6 +39,7 @@ from service.types import now_ms
 log = logging.getLogger("slipway.auth")
 
 KEY = "slipway:distrusted"
+COMPLETE = "complete"
 FRESH = 4.0  # seconds that the hash is believed without being compared with the database again
 KEY_CACHE_SECONDS = 30  # how long a looked-up API key may be remembered
 _SLACK_MS = 60_000  # clocks of replicas may differ by this much
@@ -70,9 +71,12 @@ class Revocations:
         self._caught_up = 0  # and how many of them a load has brought there since
         self._late: threading.Thread | None = None
 
-    def is_revoked(self, family: str) -> bool:
-        """Whether a log-in has ended. Raises `DatabaseUnavailable` when neither store can say."""
-        found, complete = self._speed.call(partial(_look_up, family=family), (None, None))
+    def is_revoked(self, family: str, seen: Sequence[bytes | None] | None = None) -> bool:
+        """Whether a log-in has ended. Raises `DatabaseUnavailable` when neither store can say.
+
+        `seen`: the fields `family` and `complete` of the hash, where another round trip has just brought them.
+        """
+        found, complete = seen or self._speed.call(partial(_look_up, family=family), (None, None))
         if found is not None:
             return True
         if self.trusted(complete):
@@ -158,7 +162,7 @@ class Revocations:
 
 
 def _look_up(client: Any, family: str) -> list[bytes | None]:
-    return client.hmget(KEY, family, "complete")  # type: ignore[no-any-return]
+    return client.hmget(KEY, family, COMPLETE)  # type: ignore[no-any-return]
 
 
 def _batches(items: Sequence[Any]) -> Sequence[Sequence[Any]]:

@@ -82,15 +82,19 @@ class UserService:
         self, username: str, password: str, role: Role = "user", limit_runs: str | None = None
     ) -> User:
         """A new user. Raises `Invalid`, or `Conflict` when the name is taken."""
-        row = self._new_row(username, password, role, limit_runs)
-        self._db.transact(lambda tx: rows.insert(tx, row))
+        row = self.new_row(username, password, role, limit_runs)
+        return self._db.transact(lambda tx: self.insert(tx, row))
+
+    def insert(self, tx: Transaction, row: dict[str, Any]) -> User:
+        """Keep a row that `new_row` made. Raises `Conflict` when the name is taken."""
+        rows.insert(tx, row)
         return user_of(row)
 
     def bootstrap(self, username: str, password: str) -> User | None:
         """The first admin, made only while there is no user at all, however many processes start at once."""
         if not username or self._db.query(rows.any_at_all):
             return None
-        row = self._new_row(username, password, "admin", None)
+        row = self.new_row(username, password, "admin", None)
         return user_of(row) if self._db.transact(lambda tx: rows.insert_first(tx, row)) else None
 
     def get(self, user_id: str) -> User:
@@ -143,7 +147,8 @@ class UserService:
 
         self._revocations.tell(self._db.transact(work))
 
-    def _new_row(self, username: str, password: str, role: Role, limit_runs: str | None) -> dict[str, Any]:
+    def new_row(self, username: str, password: str, role: Role, limit_runs: str | None) -> dict[str, Any]:
+        """A user that is not kept yet. Raises `Invalid`."""
         if not USERNAME.fullmatch(username):
             raise _invalid("/username", "Use 1 to 128 of A-Z a-z 0-9 . _ @ + -, a letter or digit first.")
         return {

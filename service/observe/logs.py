@@ -7,14 +7,13 @@ leave: fields with a telling name and values that look like a key or a token are
 from __future__ import annotations
 
 import logging
-import logging.config
 import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, TextIO
 
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.orjson import OrjsonFormatter
@@ -38,6 +37,11 @@ _SECRET_VALUES = re.compile(
     r"\bslp_[A-Za-z0-9_-]{8,}|\bsk-[A-Za-z0-9_-]{8,}|\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"
 )
 _RESERVED = frozenset(RESERVED_ATTRS) | {"color_message"}
+_QUIETER = {
+    "gunicorn.access": "CRITICAL",  # our own `request` line says more
+    "flask-limiter": "WARNING",  # its line names who was limited
+    "alembic": "WARNING",
+}
 _fields: ContextVar[Mapping[str, Any]] = ContextVar("log_fields", default={})  # noqa: B039 - never mutated
 
 
@@ -69,31 +73,28 @@ def event(logger: logging.Logger, name: str, **fields: Any) -> None:
 
 
 def configure(log_format: Literal["auto", "json", "text"], level: str) -> None:
-    """Set up the root logger and Gunicorn's, to standard error."""
-    logging.config.dictConfig(config(log_format, level))
-
-
-def config(log_format: Literal["auto", "json", "text"], level: str) -> dict[str, Any]:
-    """The same as a `dictConfig`, for Gunicorn's `logconfig_dict`."""
+    """Set up the root logger and Gunicorn's, to standard error. May be called again, as after a reload."""
     text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
-    formatter = TextFormatter if text else JsonFormatter
-    ours = {"level": level, "handlers": ["stderr"], "propagate": False}
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"line": {"()": formatter}},
-        "handlers": {
-            "stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}
-        },
-        "root": {"level": level, "handlers": ["stderr"]},
-        "loggers": {
-            "gunicorn.error": ours,
-            # Our own `request` line says more than Gunicorn's access line.
-            "gunicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
-            "flask-limiter": {"level": "WARNING"},  # its INFO line names who was limited; ours does
-            "alembic": {"level": "WARNING"},
-        },
-    }
+    handler = _Stderr()
+    handler.setFormatter(TextFormatter() if text else JsonFormatter())
+    root, gunicorn = logging.getLogger(), logging.getLogger("gunicorn.error")
+    root.handlers = [handler, *(other for other in root.handlers if not isinstance(other, _Stderr))]
+    root.setLevel(level)
+    gunicorn.handlers, gunicorn.propagate = [handler], False
+    gunicorn.setLevel(level)
+    for name, least in _QUIETER.items():
+        logging.getLogger(name).setLevel(least)
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what standard error is at the moment, and not to what it was at the start."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
 
 
 class JsonFormatter(OrjsonFormatter):
@@ -117,7 +118,7 @@ class JsonFormatter(OrjsonFormatter):
 class TextFormatter(logging.Formatter):
     """`12:00:01.123 INFO  request method=GET status=200`, coloured in a terminal."""
 
-    _COLOURS = {"WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
+    _COLOURS: ClassVar = {"WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {**_fields.get(), **_extras(record)}

@@ -29,7 +29,7 @@ _MODEL_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
 class _Family:
     """A metric whose labelled children are kept: `labels()` takes a lock and builds a tuple every time."""
 
-    __slots__ = ("_metric", "_children")
+    __slots__ = ("_children", "_metric")
 
     def __init__(self, metric: MetricWrapperBase) -> None:
         self._metric = metric
@@ -56,7 +56,17 @@ class Metrics:
         self._model_calls = counter("model_calls", "Attempts at a model call", "model", "outcome")
         self._model_seconds = histogram("model_call_seconds", "Time of one attempt", _MODEL_BUCKETS, "model")
         self._tokens = counter("tokens", "Tokens by kind", "model", "kind")
+        self._prompt_cache = counter(
+            "prompt_cache_tokens", "Prompt tokens by what the provider's cache did with them", "agent", "kind"
+        )
         self._cost = counter("cost_nano_usd", "Cost in nano-dollars", "agent", "model")
+        self._warnings = counter(
+            "budget_warnings", "Caps that passed 50, 80 or 100 percent", "scope", "percent"
+        )
+        self._over_cap = counter("budget_refused", "Model calls that did not fit a cap", "scope")
+        self._overrun = counter(
+            "hold_overruns", "Model calls that cost more than was held: there must be none"
+        )
         self._tools = counter("tool_calls", "Tool calls", "tool", "ok")
         self._cache = counter("cache", "Answers by cache result", "agent", "result")
         self._limited = counter("rate_limited", "Requests refused by a rate limit", "action")
@@ -85,8 +95,28 @@ class Metrics:
             if amount:
                 self._tokens(model, kind).inc(amount)
 
+    def prompt_cache(self, agent: str, usage: Usage) -> None:
+        """The share of `read` in all three kinds is how much of an agent's prompts came from the cache."""
+        for kind, amount in (
+            ("read", usage.cache_read_input_tokens),
+            ("write", usage.cache_creation_input_tokens),
+            ("none", usage.input_tokens),
+        ):
+            if amount:
+                self._prompt_cache(agent, kind).inc(amount)
+
     def cost(self, agent: str, model: str, nano: int) -> None:
         self._cost(agent, model).inc(nano)
+
+    def budget_warning(self, scope: str, percent: int) -> None:
+        """`scope` is the kind of it only: `user`, never whose."""
+        self._warnings(scope, str(percent)).inc()
+
+    def budget_refused(self, scope: str) -> None:
+        self._over_cap(scope).inc()
+
+    def hold_overrun(self) -> None:
+        self._overrun.inc()
 
     def tool_call(self, tool: str, ok: bool) -> None:
         self._tools(tool, "true" if ok else "false").inc()

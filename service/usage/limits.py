@@ -8,17 +8,17 @@ less than one window ago. So N requests pass from a standing start, and about N 
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import redis
 from limits import RateLimitItem
 from limits.storage import SlidingWindowCounterSupport, Storage
+from redis.cluster import RedisCluster
 
-from service.cache import SpeedStore
+from service.cache import Script, SpeedStore
 
 SCHEME = "slipway-speed"
 STRATEGY = "sliding-window-counter"
@@ -27,7 +27,12 @@ PREFIX = "slipway:rate:swc1"
 
 # KEYS: one hash {s: window start in ms, c: count in it, p: count in the one before}.
 # ARGV: limit, window in ms, cost. Answers passed, previous, ms of it left, current, ms left, ms to wait.
-_TAKE = """
+# Further KEYS: a hash to read on the way; further ARGV: its fields. Where the first of them is there, nothing is
+# counted. Their values end the answer.
+_TAKE = Script("""
+local seen = {}
+if KEYS[2] then seen = redis.call('HMGET', KEYS[2], unpack(ARGV, 4)) end
+if seen[1] then return {1, 0, 0, 0, 0, 0, unpack(seen)} end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local limit, window, cost = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -52,8 +57,8 @@ elseif count + cost > limit then
 else
   wait = left - math.floor((limit - cost - count + 1) * window / before)
 end
-return {passed, before, left, count, left, wait}
-"""
+return {passed, before, left, count, left, wait, unpack(seen)}
+""")
 
 
 class Window(NamedTuple):
@@ -67,7 +72,7 @@ class Window(NamedTuple):
 class RedisWindows(Storage, SlidingWindowCounterSupport):
     """`limits` storage over a `SpeedStore`. `told` hears False when it fails and True when it is back."""
 
-    STORAGE_SCHEME = [SCHEME]
+    STORAGE_SCHEME = [SCHEME]  # noqa: RUF012 - so the base class has it
 
     def __init__(self, uri: str, *, speed: SpeedStore, told: Callable[[bool], None], **_: Any) -> None:
         super().__init__(uri, wrap_exceptions=False)
@@ -78,6 +83,19 @@ class RedisWindows(Storage, SlidingWindowCounterSupport):
     @property
     def base_exceptions(self) -> type[Exception]:
         return redis.RedisError
+
+    def also_read(self, key: str, fields: Sequence[str]) -> None:
+        """Let the next take of this thread read these fields of a hash too: see `seen`.
+
+        Where the first of them is there, the take passes and counts nothing.
+        """
+        self._recent.asked, self._recent.seen = (key, fields), None
+
+    def seen(self) -> list[bytes | None] | None:
+        """What that take has read; None when it has not, because Redis is away or a cluster."""
+        seen: list[bytes | None] | None = self._recent.seen
+        self._recent.asked = self._recent.seen = None
+        return seen
 
     def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         passed, *state, wait = self._take(key, limit, expiry, amount)
@@ -124,22 +142,23 @@ class RedisWindows(Storage, SlidingWindowCounterSupport):
     get = get_expiry = incr  # type: ignore[assignment]
 
     def _take(self, key: str, limit: int, expiry: int, cost: int) -> list[int]:
+        asked = getattr(self._recent, "asked", None)
+
+        def take(client: redis.Redis) -> list[Any]:
+            hashes, fields = (
+                ([asked[0]], asked[1]) if asked and not isinstance(client, RedisCluster) else ([], ())
+            )
+            return list(_TAKE(client, [_name(key), *hashes], limit, expiry * 1000, cost, *fields))
+
         try:
-            return self._speed.attempt(lambda client: _run(client, _name(key), limit, expiry * 1000, cost))
+            answer = self._speed.attempt(take)
         except redis.RedisError:
             self._told(False)
             raise
+        if len(answer) > 6:
+            self._recent.asked, self._recent.seen = None, answer[6:]
+        return answer[:6]
 
 
 def _name(key: str) -> str:
     return f"{PREFIX}:{key}"
-
-
-def _run(client: redis.Redis, key: str, limit: int, window: int, cost: int) -> list[int]:
-    try:
-        return client.evalsha(_SHA, 1, key, limit, window, cost)  # type: ignore[no-any-return]
-    except redis.exceptions.NoScriptError:
-        return client.eval(_TAKE, 1, key, limit, window, cost)  # type: ignore[no-any-return]
-
-
-_SHA = hashlib.sha1(_TAKE.encode(), usedforsecurity=False).hexdigest()  # what Redis calls a script by

@@ -75,8 +75,9 @@ class NewKey(Body):
 
     name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
     scopes: Annotated[
-        list[Annotated[str, Field(pattern=r"^agents:(\*|[a-z][a-z0-9_-]{0,63}\*?)$")]], Field(max_length=50)
-    ] = []
+        tuple[Annotated[str, Field(pattern=r"^agents:(\*|[a-z][a-z0-9_-]{0,63}\*?)$")], ...],
+        Field(max_length=50),
+    ] = ()
     expires_at: Annotated[AwareDatetime, AfterValidator(_expiry)] | None = None
 
 
@@ -166,7 +167,7 @@ def me() -> Response:
 def create_key() -> Response:
     asked = parse(NewKey)
     ends = int(asked.expires_at.timestamp() * 1000) if asked.expires_at else None
-    key = services().keys.create(_signed_in().user_id, asked.name, tuple(asked.scopes), ends)
+    key = services().keys.create(_signed_in().user_id, asked.name, asked.scopes, ends)
     return json_response(key, 201, {"Cache-Control": "no-store"})
 
 

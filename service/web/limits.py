@@ -1,6 +1,7 @@
 """Rate limits on views, by Flask-Limiter over our Redis: per user on runs, per address and name on log-ins.
 
 Order on a view: guard, limit, view. Without Redis each process counts for itself, and says so in a metric.
+The look at whether the log-in has ended goes in the same round trip as the count of a run, and comes before it.
 """
 
 from __future__ import annotations
@@ -10,19 +11,23 @@ import logging
 import time
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import redis
 from flask import Flask, Response, current_app, g, request
 from flask_limiter import Limiter, RateLimitExceeded, RequestLimit
 from limits import parse
 
+from service.auth.revocation import COMPLETE
+from service.auth.revocation import KEY as DISTRUSTED
 from service.errors import RateLimited
 from service.usage.limits import SCHEME, STRATEGY, RedisWindows, Window
-from service.web.guards import current_caller, services
+from service.usage.tokens import SharedRate
+from service.web.guards import confirm_login, current_caller, login_to_confirm, services
 
 log = logging.getLogger("slipway.limits")
 V = TypeVar("V", bound=Callable[..., Any])
+Action = Literal["invoke", "stream", "task"]
 FAILURES_PER_NAME = "20/15 minutes"  # refused log-ins for one name, from wherever; more are not looked at
 
 
@@ -41,6 +46,7 @@ def limit_runs(view: V) -> V:
             limit_agent(kwargs["agent"])
         return view(*args, **kwargs)
 
+    limited.__confirms__ = True  # type: ignore[attr-defined]
     return cast(V, limited)
 
 
@@ -50,6 +56,40 @@ def limit_agent(agent: str) -> None:
     if definition is not None and definition.limits.rate:
         g.limited_agent = definition
         _limits().agent()
+
+
+def limit_action(action: Action) -> Callable[[V], V]:
+    """Count this call against its user's limit of this kind of call, and look whether tokens are left for a run."""
+
+    def decorate(view: V) -> V:
+        @wraps(view)
+        def limited(*args: Any, **kwargs: Any) -> Any:
+            count_action(action)
+            return view(*args, **kwargs)
+
+        return cast(V, limited)
+
+    return decorate
+
+
+def count_action(action: Action) -> None:
+    """The same, for doors that find in the body what kind of call it is. Raises `RateLimited`."""
+    rates, user_id = services().rates, current_caller().user_id
+    kinds: dict[Action, SharedRate] = {"invoke": rates.invoke, "stream": rates.stream, "task": rates.task}
+    _within(kinds[action].take(user_id), f"{action} calls")
+    _within(rates.tokens.look(user_id), "tokens")
+
+
+def _within(window: Window | None, what: str) -> None:
+    """Keep the window for the answer's headers where it is the tightest. Raises `RateLimited` when it is full."""
+    if window is None:
+        return
+    told: Window | None = g.get("limit_window")
+    if told is None or window.remaining / window.limit < told.remaining / told.limit:
+        g.limit_window = window._replace(remaining=max(0, window.remaining))
+    if window.remaining < 0:
+        services().metrics.rate_limited(what.partition(" ")[0])
+        raise RateLimited(f"More than {window.limit} {what}.", retry_after=window.reset)
 
 
 def limit_login(view: V) -> V:
@@ -99,7 +139,19 @@ class Limits:
         self._count_login = shared(built.settings.limit_login, "login", key_func=_address)(_login)
 
     def runs(self) -> None:
-        self._count("runs", self._count_run)
+        """Raises `InvalidToken` for a log-in that has ended, over the limit too, and does not count it."""
+        storage = cast(RedisWindows, self._limiter.storage)
+        if (family := login_to_confirm()) is None:
+            self._count("runs", self._count_run)
+            return
+        storage.also_read(DISTRUSTED, (family, COMPLETE))
+        try:
+            self._count("runs", self._count_run)
+        finally:
+            window = g.pop("limit_window", None)
+            confirm_login(storage.seen())
+            if window is not None:
+                g.limit_window = window
 
     def agent(self) -> None:
         self._count("agent", self._count_agent)

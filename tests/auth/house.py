@@ -21,7 +21,7 @@ from service.web import auth, limits, problems
 from service.web.guards import guard
 from service.web.schemas import json_response
 
-SECRET = "a-secret-of-the-tests-with-40-characters"
+SECRET = "a-secret-of-the-tests-with-64-characters-so-that-HS512-does-not-complain"
 PASSWORD = "correct horse battery"
 
 
@@ -75,7 +75,11 @@ class Replica:
 def _application(replica: Replica) -> Flask:
     app = Flask("replica")
     app.extensions["slipway"] = replica
-    app.before_request(lambda: g.setdefault("request_id", "test"))
+
+    @app.before_request
+    def name() -> None:
+        g.request_id = "test"
+
     problems.install(app)
     auth.install(app)
     limits.install(app)

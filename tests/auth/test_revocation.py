@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import redis
@@ -42,7 +43,9 @@ def test_an_end_survives_a_wiped_redis(here: Replica, there: Replica, ada: User)
     assert here.speed.client.hexists(revocation.KEY, ended)  # loaded again
 
 
-def test_an_end_holds_while_redis_is_away(here: Replica, there: Replica, ada: User, own_redis: RedisServer) -> None:
+def test_an_end_holds_while_redis_is_away(
+    here: Replica, there: Replica, ada: User, own_redis: RedisServer
+) -> None:
     before, during, kept = families(here, ada, 3)
     here.revocations.end(before)
     own_redis.stop()
@@ -57,7 +60,7 @@ def test_a_redis_that_comes_back_with_old_data_is_not_believed(
 ) -> None:
     ended, kept = families(here, ada, 2)
     assert not there.revocations.is_revoked(ended)
-    old = there.speed.client.hgetall(revocation.KEY)
+    old: Any = there.speed.client.hgetall(revocation.KEY)
     own_redis.stop()
     with here.db.begin() as tx:  # by a worker that died before it could tell Redis
         tokens.revoke(tx, ended)
@@ -116,6 +119,7 @@ def test_with_the_database_away_the_hash_is_believed(
     ended, kept = families(here, ada, 2)
     here.revocations.end(ended)
     there.revocations.is_revoked(kept)
+
     def away(*_: object, **__: object) -> None:
         raise DatabaseUnavailable()
 

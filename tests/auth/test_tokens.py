@@ -4,18 +4,19 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from service.auth.tokens import Pair, SigningKey
 from service.auth.users import User
 from service.errors import InvalidToken
+from service.store import users
 from service.web.guards import checked_claims
 from tests.auth.house import Replica
 
 
-def pem(key: object) -> str:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()  # type: ignore[attr-defined]
+def pem(key: Ed25519PrivateKey | RSAPrivateKey) -> str:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
 def renew(replica: Replica, refresh_token: str) -> Pair:
@@ -62,8 +63,6 @@ def test_of_many_who_spend_one_at_once_one_gets_a_pair_that_is_dead_already(
 def test_a_refresh_takes_up_what_changed(here: Replica, ada: User) -> None:
     pair = here.tokens.begin(ada)
     with here.db.begin() as tx:
-        from service.store import users
-
         users.update(tx, ada.id, {"limit_runs": "7/minute"})
     renewed = renew(here, pair.refresh_token)
     me = here.client(renewed.access_token).get("/v1/auth/me").get_json()
@@ -74,7 +73,9 @@ def test_a_family_is_not_prolonged_by_using_it(here: Replica, ada: User) -> None
     pair = here.tokens.begin(ada)
     renewed = renew(here, pair.refresh_token)
     with here.app.app_context():
-        ends = [checked_claims(token, "refresh")["exp"] for token in (pair.refresh_token, renewed.refresh_token)]
+        ends = [
+            checked_claims(token, "refresh")["exp"] for token in (pair.refresh_token, renewed.refresh_token)
+        ]
     assert ends[0] == ends[1]
 
 

@@ -17,7 +17,7 @@ log = logging.getLogger("slipway.test")
 def line(capsys: pytest.CaptureFixture[str]) -> Any:
     """Configure for JSON; then what the last line says."""
     root = logging.getLogger()
-    before = root.handlers[:], root.level
+    before = root.handlers, root.level
     logs.configure("json", "INFO")
     logs.clear()
 
@@ -102,7 +102,9 @@ def test_gunicorn_speaks_the_same_language() -> None:
         "logging.getLogger('gunicorn.error').info('Booting worker %d', 7);"
         "logging.getLogger('gunicorn.access').info('not this')"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
     (only,) = done.stderr.splitlines()
     assert json.loads(only)["event"] == "Booting worker 7"
 

@@ -66,9 +66,17 @@ def test_figures_are_of_all_workers(tmp_path: Path) -> None:
     env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     for mood in ("alone", "shared"):
         done = subprocess.run(
-            [sys.executable, "-c", WORKER, mood], env=env, capture_output=True, text=True, check=True, timeout=30
+            [sys.executable, "-c", WORKER, mood],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
         )
     said = done.stdout
-    assert 'slipway_http_requests_total{method="POST",route="/v1/agents/<agent>/invoke",status="200"} 2.0' in said
+    assert (
+        'slipway_http_requests_total{method="POST",route="/v1/agents/<agent>/invoke",status="200"} 2.0'
+        in said
+    )
     assert "slipway_runs_active 2.0" in said
     assert "slipway_limiter_fallback 1.0" in said

