@@ -21,7 +21,9 @@ ASSETS = {
     if path.suffix in _TYPES
 }
 # Part of every asset's address. Modules import each other relatively, so a page never mixes two releases.
-VERSION = hashlib.sha256(b"\0".join(part for item in ASSETS.items() for part in (item[0].encode(), item[1]))).hexdigest()[:12]
+VERSION = hashlib.sha256(
+    b"\0".join(part for item in ASSETS.items() for part in (item[0].encode(), item[1]))
+).hexdigest()[:12]
 PAGE_HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -62,7 +64,9 @@ def asset(name: str) -> Response:
     if content is None:
         raise NotFound(f"The web page has no file {file}.")
     response = Response(content, mimetype=_TYPES[Path(file).suffix])
-    response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if version == VERSION else "no-cache"
+    response.headers["Cache-Control"] = (
+        "public, max-age=31536000, immutable" if version == VERSION else "no-cache"
+    )
     response.set_etag(VERSION)
     response.make_conditional(request)
     return response
@@ -70,5 +74,7 @@ def asset(name: str) -> Response:
 
 def _page(template: str, **values: object) -> Response:
     return Response(
-        render_template(template, assets=f"/assets/{VERSION}", **values), mimetype="text/html", headers=PAGE_HEADERS
+        render_template(template, assets=f"/assets/{VERSION}", **values),
+        mimetype="text/html",
+        headers=PAGE_HEADERS,
     )

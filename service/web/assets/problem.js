@@ -6,6 +6,7 @@ export function problemBox(problem) {
   const title = problem.title || "Something went wrong on this page";
   const faults = (problem.errors || []).map((fault) => h("li", {}, h("code", {}, fault.pointer || "/"), ` ${fault.detail}`));
   const facts = [problem.code, problem.status || null, problem.requestId ? `request ${problem.requestId}` : null];
+  const spans = facts.filter(Boolean).map((fact) => h("span", {}, String(fact)));
   announce(title);
   return h(
     "div",
@@ -14,7 +15,7 @@ export function problemBox(problem) {
     problem.message && problem.message !== title ? h("p", {}, problem.message) : null,
     faults.length ? h("ul", {}, ...faults) : null,
     problem.retryAfter ? h("p", {}, `Try again in ${problem.retryAfter} s.`) : null,
-    h("p", { class: "facts" }, facts.filter(Boolean).join(" · ")),
+    spans.length ? h("p", { class: "facts" }, ...spans) : null,
   );
 }
 

@@ -4,7 +4,8 @@ import { open, Problem } from "./api.js";
 
 const LAST = new Set(["run.completed", "run.failed", "run.cancelled"]);
 const SILENCE = 35000; // ms: a comment comes at least every 15 s, so two were missed
-const TRIES = 10; // in a row without an event
+const TRIES = 10; // in a row that brought nothing
+const STEADY = 10000; // ms: a connection that held this long was a good one, even if nothing happened meanwhile
 
 /** The events of a response body: {id, event, data}. Ends when the body ends; throws when it breaks. */
 async function* parse(body, heard) {
@@ -30,18 +31,22 @@ async function* parse(body, heard) {
   }
 }
 
-/** One connection, given up when nothing at all is heard for too long. */
-async function* connect(start, signal) {
+/** One connection, given up when nothing at all is heard for too long; `onOpen` is told its age at each sound. */
+async function* connect(start, signal, onOpen) {
   const one = new AbortController();
   const stop = () => one.abort();
   signal.addEventListener("abort", stop);
   let timer = setTimeout(stop, SILENCE);
+  let opened = 0;
   const heard = () => {
     clearTimeout(timer);
     timer = setTimeout(stop, SILENCE);
+    onOpen(performance.now() - opened);
   };
   try {
     const response = await start(one.signal);
+    opened = performance.now();
+    heard();
     yield* parse(response.body, heard);
   } finally {
     clearTimeout(timer);
@@ -65,16 +70,26 @@ export async function* listen({ start, runId, signal, onLost = () => {} }) {
       headers: { Accept: "text/event-stream", "Last-Event-ID": `${run}:${seen}` },
       signal: one,
     });
-  for (let tries = 0; tries < TRIES; tries += 1) {
+  let tries = 0;
+  let lost = false;
+  const tell = (isLost) => {
+    if (isLost !== lost) onLost(isLost);
+    lost = isLost;
+  };
+  const onOpen = (age) => {
+    tell(false);
+    if (age > STEADY) tries = 0;
+  };
+  for (; tries < TRIES; tries += 1) {
     if (tries) await pause(Math.min(200 * 2 ** (tries - 1), 5000));
+    if (signal.aborted) return;
     try {
-      for await (const { id = "", event, data } of connect(run ? resume : start, signal)) {
+      for await (const { id = "", event, data } of connect(run ? resume : start, signal, onOpen)) {
         const [name, number] = id.split(":");
         run ??= name || undefined;
         if (event === "reconnect") break;
         const seq = Number(number) || seen;
         if (seq <= seen) continue;
-        if (tries) onLost(false);
         [seen, tries] = [seq, 0];
         yield { seq, name: event, data: JSON.parse(data) };
         if (LAST.has(event)) return;
@@ -85,7 +100,7 @@ export async function* listen({ start, runId, signal, onLost = () => {} }) {
       if (error instanceof Problem && !(error.status === 0 || (run && error.passing))) throw error;
     }
     if (signal.aborted) return;
-    onLost(true);
+    tell(true);
   }
   throw new Problem({ title: "The connection to this run is lost", detail: "It goes on without this page: look under Runs." }, 0);
 }

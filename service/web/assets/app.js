@@ -1,0 +1,86 @@
+// The page: who is signed in, and which section is shown.
+import { call, restore, signIn, signOut, whenSignedOut } from "./api.js";
+import { showApprovals, startApprovals } from "./approvals.js";
+import { startChat, stopChat } from "./chat.js";
+import { $, announce, h } from "./dom.js";
+import { problemBox, told } from "./problem.js";
+import { showRuns, stopRuns } from "./runs.js";
+import { showUsage, startUsage } from "./usage.js";
+
+const SECTIONS = { chat: () => {}, approvals: showApprovals, runs: showRuns, usage: showUsage };
+let me = null;
+
+function showSection() {
+  if (!me) return;
+  const wanted = location.hash.slice(1);
+  const shown = Object.keys(SECTIONS).find((section) => !$(section).hidden);
+  if (shown && !Object.hasOwn(SECTIONS, wanted)) return; // the skip link, which is for the section that is shown
+  const name = Object.hasOwn(SECTIONS, wanted) ? wanted : "chat";
+  for (const section of Object.keys(SECTIONS)) $(section).hidden = section !== name;
+  for (const tab of $("tabs").querySelectorAll("a")) {
+    if (tab.hash === `#${name}`) tab.setAttribute("aria-current", "page");
+    else tab.removeAttribute("aria-current");
+  }
+  document.body.classList.toggle("chatting", name === "chat");
+  SECTIONS[name]();
+}
+
+function frame(isSignedIn) {
+  $("sign-in").hidden = isSignedIn;
+  for (const id of ["tabs", "who", "sign-out"]) $(id).hidden = !isSignedIn;
+  document.body.classList.toggle("chatting", isSignedIn);
+}
+
+async function enter() {
+  me = await call("GET", "/v1/auth/me");
+  $("who").textContent = me.username;
+  $("who").title = me.role;
+  frame(true);
+  showSection();
+  announce(`Signed in as ${me.username}.`);
+  await told($("trouble"), async () => {
+    await Promise.all([startApprovals(me.role), startUsage(), startChat()]);
+    $("question").focus();
+  });
+}
+
+/** Nobody is signed in: because of that button, or because the sign-in has ended by itself. */
+function leave() {
+  if (me) $("sign-in-problem").replaceChildren(h("p", { class: "notice" }, "Your sign-in has ended. Sign in again."));
+  me = null;
+  stopChat();
+  stopRuns();
+  for (const section of Object.keys(SECTIONS)) $(section).hidden = true;
+  $("trouble").replaceChildren();
+  frame(false);
+  $("username").focus();
+}
+
+$("sign-in-form").onsubmit = async (event) => {
+  event.preventDefault();
+  const button = event.submitter ?? $("sign-in-form").querySelector("button");
+  button.disabled = true;
+  const done = await told($("sign-in-problem"), async () => {
+    await signIn($("username").value, $("password").value);
+    $("password").value = "";
+    await enter();
+  });
+  button.disabled = false;
+  if (!done) $("password").select();
+};
+
+$("sign-out").onclick = async () => {
+  await signOut();
+  sessionStorage.clear();
+  location.reload(); // nothing of what was shown stays in the page
+};
+addEventListener("hashchange", showSection);
+whenSignedOut(leave);
+
+try {
+  if (await restore()) await enter();
+  else leave();
+} catch (problem) {
+  const again = h("button", { class: "primary", type: "button", onclick: () => location.reload() }, "Try again");
+  $("trouble").replaceChildren(problemBox(problem), again);
+}
