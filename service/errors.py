@@ -121,6 +121,14 @@ class TooLarge(SlipwayError):
     status, code, title = 413, "too_large", "The body is too large"
 
 
+class UriTooLong(SlipwayError):
+    status, code, title = 414, "uri_too_long", "The address is too long"
+
+
+class HeadersTooLarge(SlipwayError):
+    status, code, title = 431, "headers_too_large", "The headers are too large"
+
+
 class UnsupportedMediaType(SlipwayError):
     status, code, title = 415, "unsupported_media_type", "Send application/json"
 

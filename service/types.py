@@ -214,3 +214,5 @@ class Run:
     started_at: int | None = None
     finished_at: int | None = None
     model_seconds: float = 0.0  # spent waiting for the model in this attempt; not kept
+    stale: dict[str, Any] | None = None  # an answer from the cache for when the model is away; not kept
+    summary: tuple[int, str] | None = None  # of its session up to a message's number; kept in the session

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from service.agents.definitions import AgentCatalog, load_agents
@@ -16,28 +17,38 @@ from service.auth.users import UserService
 from service.cache import SpeedStore, connect
 from service.llm.claude import ClaudeClient
 from service.llm.client import ModelClient
+from service.llm.embeddings import HttpEmbedder
 from service.llm.resilient import Attempt, ResilientClient
 from service.llm.routing import Router
 from service.observe.logs import event
 from service.observe.metrics import Metrics
 from service.runs.active import ActiveRuns
 from service.runs.answers import AnswerCache
-from service.runs.keeper import Keeper
+from service.runs.flight import Flights
+from service.runs.keeper import Bell, Keeper, NoBell
 from service.runs.live import LiveReader, Publisher
+from service.runs.near import PlainForm
 from service.runs.runner import Runner
 from service.runs.runs import Runs
+from service.runs.semantic import Semantic
 from service.runs.steps import Means
 from service.runs.toolbox import Toolbox
-from service.store.base import Database
+from service.sessions import Sessions
+from service.store.base import Database, Transaction
 from service.tools import ToolRunner
 from service.tools.builtin import BUILTINS
-from service.types import new_id
+from service.types import Answer, Run, new_id
+from service.usage.budgets import Budgets, nano_of
 from service.usage.prices import PriceTable
+from service.usage.spending import Spending, sweep_holds
+from service.usage.tokens import Rates
+from service.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from config.base import Settings
 
 log = logging.getLogger("slipway")
+SWEEP_HOLDS_AFTER = 60.0  # seconds: whoever takes the run up had better settle them, and know what the run has cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +66,13 @@ class Services:
     catalog: AgentCatalog
     routers: Mapping[str, Router]
     model: ModelClient
+    budgets: Budgets
+    prices: PriceTable
+    rates: Rates
+    sessions: Sessions
     runs: Runs
+    webhooks: Webhooks
+    bell: Bell
     keeper: Keeper
 
     def start(self) -> None:
@@ -76,12 +93,12 @@ def build(
     *,
     kind: str = "web",
     model: ModelClient | None = None,
-    announce: Callable[[str], None] | None = None,
+    bell: Bell | None = None,
     draining: Callable[[], bool] = lambda: False,
 ) -> Services:
     """Everything for these settings. Nothing is connected yet. `model` stands in for the real client in tests.
 
-    `announce` sends a queued run to the task workers; `draining` tells that this process is to stop.
+    `bell` wakes the task workers; `draining` tells that this process is to stop.
     """
     metrics = Metrics()
     db = Database(settings.database_url, pool_size=settings.threads + 4)
@@ -90,7 +107,26 @@ def build(
     catalog = _catalog(settings)
     routers = _routers(settings, catalog)
     model = model or _model(settings, metrics)
-    runs, active, worker_id = _runs(settings, db, speed, metrics, catalog, routers, model)
+    sessions = Sessions(
+        db, ttl_days=settings.session_ttl_days, history_tokens=settings.session_history_tokens
+    )
+    webhooks = Webhooks(
+        db, settings.secret_key.get_secret_value(), allow_private=settings.webhook_allow_private
+    )
+    budgets = Budgets(
+        db,
+        metrics,
+        user_day=_nano(settings.budget_user_day_usd),
+        service_day=_nano(settings.budget_service_day_usd),
+    )
+    rates = _rates(settings, speed)
+    spending = Spending(db, budgets, metrics, run_most=_nano(settings.budget_run_usd), used=rates.used)
+    prices = PriceTable.load()
+    means = Means(model, routers, prices, Toolbox(db, ToolRunner(), rates.tool), spending)
+    runs, active, worker_id = _runs(
+        settings, db, speed, metrics, catalog, means, sessions, webhooks, draining
+    )
+    bell = bell or NoBell()
     keeper = Keeper(
         db=db,
         runs=runs,
@@ -99,8 +135,8 @@ def build(
         kind=kind,
         lease_seconds=settings.lease_seconds,
         sweep_seconds=settings.sweep_seconds,
-        announce=announce or (lambda run_id: None),
-        redis_up=speed.available,
+        bell=bell,
+        chores=(webhooks.send_due, partial(sweep_holds, db, spending, older_than=SWEEP_HOLDS_AFTER)),
         draining=draining,
         grace=settings.graceful_timeout,
     )
@@ -116,9 +152,30 @@ def build(
         catalog=catalog,
         routers=routers,
         model=model,
+        budgets=budgets,
+        prices=prices,
+        rates=rates,
+        sessions=sessions,
         runs=runs,
+        webhooks=webhooks,
+        bell=bell,
         keeper=keeper,
     )
+
+
+def _rates(settings: Settings, speed: SpeedStore) -> Rates:
+    return Rates.of(
+        speed,
+        tokens=settings.limit_tokens,
+        tool=settings.limit_tool,
+        invoke=settings.limit_invoke,
+        stream=settings.limit_stream,
+        task=settings.limit_task,
+    )
+
+
+def _nano(amount_usd: str) -> int | None:
+    return nano_of(amount_usd) if amount_usd else None
 
 
 def _tokens(settings: Settings, db: Database, revocations: Revocations) -> TokenService:
@@ -149,8 +206,9 @@ def _routers(settings: Settings, catalog: AgentCatalog) -> dict[str, Router]:
     return {agent.id: Router({**tiers, **agent.models}) for agent in catalog.agents.values()}
 
 
-def _model(settings: Settings, metrics: Metrics) -> ModelClient:
-    claude = ClaudeClient(
+def claude(settings: Settings) -> ClaudeClient:
+    """The Messages API as it is, without retries: also for what a command wants of it."""
+    return ClaudeClient(
         settings.anthropic_api_key.get_secret_value(),
         settings.anthropic_base_url,
         settings.model_timeout,
@@ -158,6 +216,8 @@ def _model(settings: Settings, metrics: Metrics) -> ModelClient:
         settings.model_max_connections,
     )
 
+
+def _model(settings: Settings, metrics: Metrics) -> ModelClient:
     def observed(attempt: Attempt) -> None:
         metrics.model_call(attempt.model, attempt.error_code or "ok", attempt.ms / 1000)
         if attempt.usage is not None:
@@ -176,8 +236,20 @@ def _model(settings: Settings, metrics: Metrics) -> ModelClient:
         )
 
     return ResilientClient(
-        claude, settings.model_retries, settings.breaker_failures, settings.breaker_recovery, observed
+        claude(settings), settings.model_retries, settings.breaker_failures, settings.breaker_recovery, observed
     )
+
+
+def _answers(settings: Settings, speed: SpeedStore) -> AnswerCache:
+    plain = PlainForm(settings.near_stop_phrases.split(","))
+    if not settings.semantic_cache_url:
+        return AnswerCache(speed, plain)
+    embedder = HttpEmbedder(
+        settings.semantic_cache_url,
+        settings.semantic_cache_key.get_secret_value(),
+        settings.semantic_cache_model,
+    )
+    return AnswerCache(speed, plain, Semantic(speed, embedder, settings.semantic_cache_threshold))
 
 
 def _runs(
@@ -186,25 +258,36 @@ def _runs(
     speed: SpeedStore,
     metrics: Metrics,
     catalog: AgentCatalog,
-    routers: dict[str, Router],
-    model: ModelClient,
+    means: Means,
+    sessions: Sessions,
+    webhooks: Webhooks,
+    draining: Callable[[], bool],
 ) -> tuple[Runs, ActiveRuns, str]:
     worker_id = new_id("wrk")
     active = ActiveRuns(settings.run_slots)
-    means = Means(model, routers, PriceTable.load(), Toolbox(db, ToolRunner()))
-    runner = Runner(db, catalog, PATTERNS, means, metrics, lambda tx, run, answer: None)
+
+    def ended(tx: Transaction, run: Run, answer: Answer | None) -> None:
+        sessions.ended(tx, run, answer)
+        webhooks.ended(tx, run)
+
+    runner = Runner(db, catalog, PATTERNS, means, metrics, sessions, ended)
     blocking = connect(settings.redis_url, max_connections=settings.threads + 4, socket_timeout=6)
+    answers = _answers(settings, speed)
     runs = Runs(
         db=db,
         catalog=catalog,
-        routers=routers,
+        routers=dict(means.routers),
         runner=runner,
         active=active,
         publisher=Publisher(speed),
         live=LiveReader(speed, blocking),
-        answers=AnswerCache(speed),
+        answers=answers,
+        flights=Flights(speed, blocking, answers, settings.run_timeout),
+        sessions=sessions,
+        turns_queue=settings.session_conflict == "queue",
         worker_id=worker_id,
         seconds=settings.run_timeout,
         heartbeat=settings.heartbeat_seconds,
+        draining=draining,
     )
     return runs, active, worker_id

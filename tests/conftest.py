@@ -19,6 +19,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.described import Description
+
 ROOT = Path(__file__).parent.parent
 PYTHON = sys.executable
 START_TIMEOUT = 60.0
@@ -43,9 +45,13 @@ def wait_until(ready: Callable[[], Any], what: str, timeout: float = START_TIMEO
 
 
 @contextmanager
-def process(command: list[str], env: dict[str, str] | None = None, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+def process(
+    command: list[str], env: dict[str, str] | None = None, **options: Any
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process of the test's own: asked to end with SIGTERM, then made to."""
-    child = subprocess.Popen(command, env={**os.environ, **(env or {})}, cwd=ROOT, start_new_session=True, **options)
+    child = subprocess.Popen(
+        command, env={**os.environ, **(env or {})}, cwd=ROOT, start_new_session=True, **options
+    )
     try:
         yield child
     finally:
@@ -82,7 +88,17 @@ class RedisServer:
 
         socket_path = self.folder / "redis.sock"
         socket_path.unlink(missing_ok=True)
-        command = [str(get_binary_path()), "--port", "0", "--unixsocket", str(socket_path), "--save", "", "--dir", str(self.folder)]
+        command = [
+            str(get_binary_path()),
+            "--port",
+            "0",
+            "--unixsocket",
+            str(socket_path),
+            "--save",
+            "",
+            "--dir",
+            str(self.folder),
+        ]
         self.child = self.stack.enter_context(process(command, stdout=subprocess.DEVNULL))
         wait_until(self.ping, "Redis")
 
@@ -148,14 +164,22 @@ class Slipway:
     child: subprocess.Popen[bytes]
     log: Path
     env: dict[str, str]
+    description: Description | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def visitor(self) -> httpx2.Client:
+        """Not signed in. Every answer is held against `/openapi.json`, as it is for `client`."""
+        if self.description is None:
+            self.description = Description.of(self.url)
+        hooks = {"response": [self.description.hook]}
+        return httpx2.Client(base_url=self.url, timeout=60, trust_env=False, event_hooks=hooks)
+
     def client(self, username: str = "demo", password: str = "demo-password") -> httpx2.Client:
         """Signed in."""
-        client = httpx2.Client(base_url=self.url, timeout=60, trust_env=False)
+        client = self.visitor()
         login = {"username": username, "password": password}
         answer = httpx2.post(f"{self.url}/v1/auth/login", json=login, timeout=30, trust_env=False)
         assert answer.status_code == 200, answer.text
@@ -169,7 +193,13 @@ class Slipway:
 
 
 def migrate(env: dict[str, str]) -> None:
-    subprocess.run([PYTHON, "-m", "alembic", "upgrade", "head"], cwd=ROOT, env={**os.environ, **env}, check=True, timeout=60)
+    subprocess.run(
+        [PYTHON, "-m", "alembic", "upgrade", "head"],
+        cwd=ROOT,
+        env={**os.environ, **env},
+        check=True,
+        timeout=60,
+    )
 
 
 @contextmanager
@@ -194,7 +224,10 @@ def slipway_server(home: Path, redis_url: str, model_url: str, **settings: str) 
     with log.open("wb") as out, process(command, env, stdout=out, stderr=out) as child:
         server = Slipway(port, child, log, env)
         try:
-            wait_until(lambda: child.poll() is not None or httpx2.get(f"{server.url}/health").status_code == 200, "Slipway")
+            wait_until(
+                lambda: child.poll() is not None or httpx2.get(f"{server.url}/health").status_code == 200,
+                "Slipway",
+            )
             assert child.poll() is None, log.read_text()[-4000:]
         except BaseException:
             print(log.read_text()[-4000:])
@@ -217,7 +250,9 @@ def model(scratch: Path) -> Iterator[Model]:
 @pytest.fixture(scope="session")
 def slipway(scratch: Path, redis_server: RedisServer, model: Model) -> Iterator[Slipway]:
     """One Slipway for every test that leaves it as it was."""
-    with slipway_server(scratch / "slipway", redis_server.url, model.url, WEB_CONCURRENCY="2", THREADS="12") as server:
+    with slipway_server(
+        scratch / "slipway", redis_server.url, model.url, WEB_CONCURRENCY="2", THREADS="12"
+    ) as server:
         yield server
 
 

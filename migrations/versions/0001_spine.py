@@ -9,7 +9,6 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -77,6 +76,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("api_keys", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_api_keys_user_id"), ["user_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_api_keys_revoked_at"), ["revoked_at"], unique=False)
 
     op.create_table(
         "runs",
@@ -161,6 +161,7 @@ def upgrade() -> None:
     with op.batch_alter_table("token_families", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_token_families_expires_at"), ["expires_at"], unique=False)
         batch_op.create_index(batch_op.f("ix_token_families_user_id"), ["user_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_token_families_revoked_at"), ["revoked_at"], unique=False)
 
     op.create_table(
         "approvals",
@@ -267,6 +268,7 @@ def downgrade() -> None:
 
     op.drop_table("approvals")
     with op.batch_alter_table("token_families", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_token_families_revoked_at"))
         batch_op.drop_index(batch_op.f("ix_token_families_user_id"))
         batch_op.drop_index(batch_op.f("ix_token_families_expires_at"))
 
@@ -288,6 +290,7 @@ def downgrade() -> None:
 
     op.drop_table("runs")
     with op.batch_alter_table("api_keys", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_api_keys_revoked_at"))
         batch_op.drop_index(batch_op.f("ix_api_keys_user_id"))
 
     op.drop_table("api_keys")

@@ -51,7 +51,7 @@ class AgentDefinition:
 
     @property
     def bounds(self) -> Bounds:
-        return Bounds(self.tier.default, self.tier.floor, self.tier.ceiling)
+        return Bounds(self.tier.default, self.tier.floor, self.tier.ceiling, self.tier.ask)
 
     def public(self, models: Sequence[str] = ()) -> dict[str, Any]:
         """The agent as `GET /v1/agents` shows it; `models` are those its tiers stand for."""

@@ -23,6 +23,10 @@ class TierSpec(_Spec):
     default: Tier = Field(default="medium", description="Where `tier: auto` starts from")
     floor: Tier = Field(default="simple", description="Cheapest tier this agent may use")
     ceiling: Tier = Field(default="complex", description="Dearest tier this agent may use")
+    ask: bool = Field(
+        default=True,
+        description="Where length, code and figures contradict each other, `auto` asks the cheap model first",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -47,6 +51,10 @@ class CacheSpec(_Spec):
     )
     shared: bool = Field(default=False, description="One user's answer may be given to another")
     stale: bool = Field(default=False, description="A run-out answer may be given while the model is down")
+    near: bool = Field(
+        default=True,
+        description="Questions that differ in case, spacing, punctuation or courtesies share an answer",
+    )
 
 
 class CategorySpec(_Spec):

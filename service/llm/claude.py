@@ -23,6 +23,7 @@ PROVIDER = "https://api.anthropic.com"
 OFFLINE_KEY = "offline"  # the SDK wants some key; the offline model takes any
 POOL_SECONDS = 1.0  # the longest wait for a free connection: whoever waits longer had better be told
 PING_SECONDS = 2.0
+NEVER_SENT = (httpx2.PoolTimeout, httpx2.ConnectError, httpx2.ConnectTimeout)
 
 
 class ClaudeClient:
@@ -48,7 +49,7 @@ class ClaudeClient:
     def create(self, request: ModelRequest, call: ModelCall) -> Generator[TextDelta, None, ModelReply]:
         """See `ModelClient`. However it ends, `call` knows what was told of usage and what was written."""
         began = time.perf_counter()
-        call.partial_usage, call.partial_text = None, ""
+        call.partial_usage, call.partial_text, call.billable = None, "", False
         answer = Answer()
         with _our_errors(call):
             with self._sent(request, call) as response:
@@ -100,6 +101,7 @@ class ClaudeClient:
             Any, self._sdk.messages
         )  # one call for both kinds of answer, which the overloads lack
         pending = messages.with_streaming_response.create(**_params(request), timeout=self._waits(call))
+        call.billable = True  # until it is refused: whatever else happens, the model may have done the work
         with carrying(call):
             response = pending.__enter__().http_response
         try:
@@ -174,8 +176,10 @@ def _our_errors(call: ModelCall) -> Iterator[None]:
         yield
         failed: SlipwayError | None = None
     except anthropic.APIStatusError as error:
+        call.billable = False
         failed = refused(error.status_code, error.type, error.error_code, error.response.headers)
     except anthropic.APIConnectionError as error:
+        call.billable = call.billable and not isinstance(error.__cause__, NEVER_SENT)
         failed = unreached(error.__cause__)
     except httpx2.HTTPError as error:
         failed = broken_off(error)

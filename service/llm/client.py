@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -30,6 +30,8 @@ class ModelCall:
         self.deadline = deadline  # time.monotonic() seconds
         self.partial_usage: Usage | None = None  # what a broken stream had told of its usage so far
         self.partial_text = ""  # and the text that had come out by then, for the estimate
+        self.billable = False  # the model may charge for the attempt under way, or for the last one
+        self.pay_again: Callable[[], None] = lambda: None  # raises when another attempt cannot be paid
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._aborted = threading.Event()
@@ -61,6 +63,12 @@ class ModelCall:
                 with suppress(OSError):  # closed already: that is what was wanted
                     # not SSLSocket.shutdown: it drops TLS first, and a writer would go on in clear
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def again(self) -> None:
+        """Before another attempt: one that the model may charge for is paid on top. Raises what `pay_again` does."""
+        if self.billable:
+            self.pay_again()
+        self.billable, self.partial_usage, self.partial_text = False, None, ""
 
     def sleep(self, seconds: float) -> None:
         """A pause that an abort ends early."""
@@ -110,7 +118,8 @@ class ModelClient(Protocol):
     `create` is a generator: it yields `TextDelta` while text arrives (not at all when `request.stream` is
     false) and returns the `ModelReply`. It raises a `service.errors.ModelError` or one of its subclasses and
     nothing else; `RunCancelled` when `call` was aborted, `Overloaded` when every connection is taken. Closing
-    the generator stops the upstream call.
+    the generator stops the upstream call. It sets `call.billable` when a request leaves and takes it back when
+    the model refuses it; before it tries again by itself it asks `call.again()`.
     """
 
     def create(self, request: ModelRequest, call: ModelCall) -> Generator[TextDelta, None, ModelReply]: ...

@@ -91,6 +91,7 @@ class ResilientClient:
             call.sleep(pause)
             if call.aborted:
                 raise RunCancelled()
+            call.again()
             number += 1
 
     def count_tokens(self, request: ModelRequest, call: ModelCall) -> int:

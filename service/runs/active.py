@@ -79,6 +79,7 @@ class ActiveRuns:
         self._lock = threading.Lock()
         self._handles: dict[str, Handle] = {}
         self._taken = 0
+        self._waiting = 0
 
     @contextmanager
     def slot(self) -> Iterator[None]:
@@ -90,9 +91,26 @@ class ActiveRuns:
         finally:
             self.give()
 
-    def take(self) -> bool:
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Wait for a run that another request drives: no slot is held, but a thread. See `check_room`."""
         with self._lock:
-            if self._taken >= self.slots:
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
+    def check_room(self) -> None:
+        """Raises `Overloaded` when runs and those who wait have taken all the threads they may."""
+        if self._taken + self._waiting >= self.slots:
+            raise self.full()
+
+    def take(self, *, request: bool = True) -> bool:
+        """One slot; `request`: for a run whose request holds a thread too, as those do who wait."""
+        with self._lock:
+            if self._taken + (self._waiting if request else 0) >= self.slots:
                 return False
             self._taken += 1
             return True

@@ -50,8 +50,12 @@ class Journal:
         self._buffer = [event for event in self._told.events if event.seq > kept_seq]
         self._step: dict[str, Any] | None = None
         self._after: list[tuple[Event, Mapping[str, Any]]] = []
+        self._numbered: list[RunEvent] = []  # of those, what has its number but not its transaction
+        self._owed: list[Work] = []
         self._began = now_ms()
         self.steps = 0  # steps done so far, replayed ones included
+        self.spoke = False  # whether a piece of text was told in this attempt
+        self.resumes_after = self._told.resumes_after  # what was told up to this number stands
         run.last_seq = max(run.last_seq, self._told.last_seq)
 
     @property
@@ -73,6 +77,7 @@ class Journal:
     def tell(self, name: Event, data: Mapping[str, Any]) -> list[RunEvent]:
         """Number and publish an event; what clients were told before a crash is not told again."""
         events = self._number(name, data)
+        self.spoke = self.spoke or name is Event.TEXT_DELTA
         if events:
             self._publish(events)
         return events
@@ -80,6 +85,10 @@ class Journal:
     def later(self, name: Event, data: Mapping[str, Any]) -> None:
         """An event to be told once the next transaction has succeeded."""
         self._after.append((name, data))
+
+    def also(self, work: Work) -> None:
+        """Write this in the next transaction, whichever that is."""
+        self._owed.append(work)
 
     def keep(
         self, kind: str, name: str, reply: dict[str, Any], *, usage: Usage = NO_USAGE, cost_nano: int = 0
@@ -103,7 +112,7 @@ class Journal:
             self._write(tx, step)
             if not rows.progress(tx, self._run, self._run.attempt):
                 raise LeaseLost
-            for more in works:
+            for more in (*self._owed, *works):
                 more(tx)
 
         self._db.transact(work, patience=PATIENCE if self.opened else None)
@@ -124,7 +133,7 @@ class Journal:
             self._write(tx, step)
             if not rows.finish(tx, run, run.attempt):
                 raise LeaseLost
-            for more in works:
+            for more in (*self._owed, *works):
                 more(tx)
 
         self._db.transact(work, patience=PATIENCE)
@@ -140,7 +149,7 @@ class Journal:
             self._write(tx, step)
             if not rows.suspend(tx, self._run, self._run.attempt):
                 raise LeaseLost
-            for more in works:
+            for more in (*self._owed, *works):
                 more(tx)
 
         self._db.transact(work, patience=PATIENCE)
@@ -183,7 +192,7 @@ class Journal:
         if self._step is not None:
             self._buffer = []
             self._began = now_ms()
-        self._step, self._after, self._opening = None, [], None
+        self._step, self._numbered, self._owed, self._opening = None, [], [], None
         if after:
             self._publish(after)
 
@@ -196,4 +205,7 @@ class Journal:
         return numbered
 
     def _number_after(self) -> list[RunEvent]:
-        return [event for name, data in self._after for event in self._number(name, data)]
+        """What is told after the next transaction: numbered once, however often a transaction is tried."""
+        after, self._after = self._after, []
+        self._numbered += [event for name, data in after for event in self._number(name, data)]
+        return list(self._numbered)

@@ -8,7 +8,9 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
 
 from service.errors import DatabaseUnavailable
 from service.runs.active import ActiveRuns
@@ -20,10 +22,33 @@ from service.types import now_ms
 
 log = logging.getLogger("slipway.keeper")
 TICK = 0.4  # seconds between looks for cancellations: a run ends well within 2 s of being asked to
+HAND_OVER = 3.0  # seconds that runs still driven at the very end have to be given back
+UNDRIVEN = 10.0  # seconds between claiming a run and driving it that no database or Redis that hangs can fill
+SWEEP_TASKS = 200  # queued tasks looked at in one sweep
+
+
+class Bell(Protocol):
+    """Wakes task workers. Never raises, and never takes long."""
+
+    def ring(self, run_ids: Sequence[str]) -> bool:
+        """Wake one for each. False: none can be reached; the rows wait for the sweep."""
+
+    def waiting(self) -> int | None:
+        """How many wake-ups nobody has taken yet; None: no worker can be reached."""
+
+
+class NoBell:
+    """Where there is no broker: the sweep of the web processes does the tasks."""
+
+    def ring(self, run_ids: Sequence[str]) -> bool:
+        return False
+
+    def waiting(self) -> int | None:
+        return None
 
 
 class Keeper:
-    """`announce` wakes a task worker for a queued task; `redis_up` says whether that can reach one."""
+    """`bell` wakes task workers; `chores` are done at each sweep. Of kind `cli`: keeps the lease, takes nothing up."""
 
     def __init__(
         self,
@@ -35,8 +60,8 @@ class Keeper:
         kind: str,
         lease_seconds: float,
         sweep_seconds: float,
-        announce: Callable[[str], None],
-        redis_up: Callable[[], bool],
+        bell: Bell,
+        chores: Sequence[Callable[[], object]],
         draining: Callable[[], bool],
         grace: float,
     ) -> None:
@@ -47,22 +72,31 @@ class Keeper:
         self._kind = kind
         self._lease = lease_seconds
         self._sweep = sweep_seconds
-        self._announce = announce
-        self._redis_up = redis_up
+        self._bell = bell
+        self._chores = chores
         self._draining = draining
         self._grace = grace
         self._stopped = threading.Event()
         self._drain_until: float | None = None
+        self._orphans: dict[tuple[str, int], float] = {}  # run and attempt, and since when
         self._next_renewal = 0.0
         self._next_sweep = time.monotonic() + random.uniform(0, sweep_seconds)
 
     def start(self) -> None:
         """Register this worker, then keep its promises from a daemon thread."""
-        self._renew()
+        try:
+            self._renew()
+        except DatabaseUnavailable:  # the thread goes on trying
+            log.warning("keeper_waits_for_database")
         threading.Thread(target=self._loop, name="keeper", daemon=True).start()
 
     def stop(self) -> None:
-        """Retire: whatever this worker still drives is free for others at once."""
+        """Retire: what this worker still drives is given back, or else is free for others at once."""
+        end = time.monotonic() + HAND_OVER
+        while (driven := self._active.all()) and time.monotonic() < end:
+            for handle in driven:
+                handle.stop("drain")
+            time.sleep(0.05)
         self._stopped.set()
         try:
             self._db.transact(lambda tx: workers.retire(tx, self._worker_id), patience=1)
@@ -81,15 +115,18 @@ class Keeper:
     def _tick(self, now: float) -> None:
         if now >= self._next_renewal:
             self._renew()
-        if self._active.taken:
+        if self._active.all():
             for run_id in self._db.query(lambda tx: rows.cancels(tx, self._worker_id), patience=0):
                 if (handle := self._active.get(run_id)) is not None:
                     handle.stop("cancelled")
         if self._draining():
             self._hand_over(now)
-        elif now >= self._next_sweep:
+        elif now >= self._next_sweep and self._kind != "cli":
             self._next_sweep = now + self._sweep * random.uniform(0.8, 1.2)
             self._sweep_runs()
+            self._disown(now)
+            for chore in self._chores:
+                chore()
 
     def _renew(self) -> None:
         lease_ms = int(self._lease * 1000)
@@ -109,20 +146,41 @@ class Keeper:
                 handle.stop("drain")
 
     def _sweep_runs(self) -> None:
-        """Runs whose worker is gone are taken up; queued tasks that nobody took are announced again."""
-        found = self._db.query(lambda tx: (rows.abandoned(tx, 20), rows.waiting(tx, 200)), patience=0)
+        """Runs whose worker is gone are taken up; task workers are woken for queued tasks that nobody took."""
+        found = self._db.query(lambda tx: (rows.abandoned(tx, 20), rows.waiting(tx, SWEEP_TASKS)), patience=0)
         abandoned, waiting = found
         for row in abandoned:
             self._runs.take_up_in_background(row["id"])
-        tasks = [row["id"] for row in waiting if row["door"] == "task"]
         for row in waiting:
             if row["door"] != "task":
                 self._runs.take_up_in_background(row["id"])
-        if tasks and self._redis_up():
-            self._db.transact(lambda tx: rows.announced(tx, tasks, now_ms() + int(self._sweep * 3000)), patience=1)
-            for run_id in tasks:
-                self._announce(run_id)
-        elif self._kind == "web":
-            for run_id in tasks:  # no message can reach a task worker: this one does it, slots allowing
-                self._runs.take_up_in_background(run_id)
+        if tasks := [row["id"] for row in waiting if row["door"] == "task"]:
+            self._wake(tasks)
         self._db.transact(lambda tx: workers.sweep(tx, 3_600_000), patience=1)
+
+    def _wake(self, tasks: list[str]) -> None:
+        """Messages that were lost are sent again, those that only wait their turn are not."""
+        messages = self._bell.waiting()
+        if messages is not None and messages >= len(tasks):
+            return
+        if messages is not None:
+            later = now_ms() + int(self._sweep * 3000)
+            self._db.transact(lambda tx: rows.announced(tx, tasks, later), patience=1)
+            if self._bell.ring(tasks):
+                return
+        if self._kind == "web":  # no message reaches a task worker: this one does it, callers keep half the slots
+            for run_id in tasks:
+                if self._active.taken * 2 >= self._active.slots or not self._runs.take_up_in_background(run_id):
+                    self._next_sweep = time.monotonic() + TICK  # there is more to do
+                    return
+
+    def _disown(self, now: float) -> None:
+        """A run that is ours by its row, and that no thread here drives, is free for others: it counts as a loss."""
+        driven = {handle.run_id for handle in self._active.all()}
+        held = self._db.query(lambda tx: rows.held(tx, self._worker_id), patience=0)
+        orphans = [(row["id"], row["attempt"]) for row in held if row["id"] not in driven]
+        self._orphans = {orphan: self._orphans.get(orphan, now) for orphan in orphans}
+        for (run_id, attempt), since in self._orphans.items():
+            if now - since > UNDRIVEN:
+                log.error("run_disowned", extra={"run_id": run_id, "attempt": attempt})
+                self._db.transact(partial(rows.abandon, run_id=run_id, attempt=attempt), patience=1)

@@ -206,9 +206,9 @@ class LiveReader:
         return self._speed.available()
 
     def told(self, run_id: str, after: int) -> list[RunEvent] | None:
-        """Everything the stream holds after `after`; None when Redis cannot say."""
+        """Everything the stream holds after `after`; None when Redis cannot say, or has lost the stream."""
         entries: Any = self._speed.call(lambda client: client.xrange(stream_key(run_id)), default=None)
-        if entries is None:
+        if not entries:  # a run's first event is in its stream: an empty one was lost
             return None
         return [event for _, fields in entries for event in decode(fields[b"e"]) if event.seq > after]
 

@@ -8,8 +8,13 @@ from typing import Any
 from service.types import Answer, Run, ToolUse, rfc3339
 
 
-def result_of(run: Run, answer: Answer | None, *, steps: int, used: Sequence[ToolUse]) -> dict[str, Any]:
-    """The contract's run result, of a run that has ended or waits; a failed one carries its `error`."""
+def result_of(
+    run: Run, answer: Answer | None, *, steps: int, used: Sequence[ToolUse], clamped: int | None = None
+) -> dict[str, Any]:
+    """The contract's run result, of a run that has ended or waits; a failed one carries its `error`.
+
+    `clamped`: the tokens an answer was limited to because a spending cap had room for no more.
+    """
     result: dict[str, Any] = {
         "run_id": run.id,
         "session_id": run.request.session_id,
@@ -30,6 +35,8 @@ def result_of(run: Run, answer: Answer | None, *, steps: int, used: Sequence[Too
     }
     if run.request.metadata is not None:
         result["metadata"] = dict(run.request.metadata)
+    if clamped is not None:
+        result["max_tokens_clamped"] = clamped
     if run.error is not None:
         result["error"] = run.error
     return result

@@ -12,7 +12,8 @@ from service.agents.definitions import AgentCatalog, AgentDefinition
 from service.agents.pattern import Context, Pattern, Told
 from service.errors import AgentFault, NotFound, RunCancelled, SlipwayError, WorkerLost
 from service.observe.metrics import Metrics
-from service.runs.active import Handle, HandedOver, LeaseLost
+from service.runs.active import HandedOver, Handle, LeaseLost
+from service.runs.answers import MODEL_AWAY
 from service.runs.journal import Journal
 from service.runs.result import result_of
 from service.runs.steps import Means, RunSteps
@@ -74,8 +75,7 @@ class Runner:
         except SlipwayError as error:
             if not journal.opened:
                 raise
-            status = RunStatus.CANCELLED if isinstance(error, RunCancelled) else RunStatus.FAILED
-            yield from self._end(run, journal, steps, status, error=error)
+            yield from self._failed(run, journal, steps, error)
         except Exception as error:
             log.exception("run_failed", extra={"run_id": run.id, "kind": type(error).__name__})
             if not journal.opened:
@@ -93,7 +93,7 @@ class Runner:
         if run.resumed:
             if run.last_seq == 0:  # the worker died before it could tell
                 yield from journal.tell(Event.RUN_STARTED, started)
-            yield from journal.tell(Event.RUN_RESUMED, {"from_seq": run.last_seq})
+            yield from journal.tell(Event.RUN_RESUMED, {"from_seq": journal.resumes_after})
         else:
             journal.later(Event.RUN_STARTED, started)
             # A stream's client hears at once that its run is kept; a turn has its session before it reads it.
@@ -119,6 +119,22 @@ class Runner:
             past = past.summarised(reply.text)
         return past.conversation(run.request.messages)
 
+    def _failed(
+        self, run: Run, journal: Journal, steps: RunSteps, error: SlipwayError
+    ) -> Generator[RunEvent]:
+        """The end of a run that could not be answered; with a stale answer, where there is one, nothing was told
+        yet, and the model is what is missing."""
+        if run.stale is not None and isinstance(error, MODEL_AWAY) and not journal.spoke:
+            stale, run.cache = run.stale, "stale"
+            answer = Answer(
+                stale["output"], stale["stop_reason"], stale["model"], stale["tier"], tuple(stale["sources"])
+            )
+            yield from journal.tell(Event.TEXT_DELTA, {"text": answer.output})
+            yield from self._end(run, journal, steps, RunStatus.SUCCEEDED, answer=answer)
+            return
+        status = RunStatus.CANCELLED if isinstance(error, RunCancelled) else RunStatus.FAILED
+        yield from self._end(run, journal, steps, status, error=error)
+
     def _end(
         self,
         run: Run,
@@ -130,8 +146,8 @@ class Runner:
         error: SlipwayError | None = None,
     ) -> Generator[RunEvent]:
         def last() -> tuple[Event, dict[str, Any]]:
-            run.error = _problem(error, run) if error is not None else None
-            run.result = result_of(run, answer, steps=journal.steps, used=steps.used)
+            run.error = problem_of(error, run) if error is not None else None
+            run.result = result_of(run, answer, steps=journal.steps, used=steps.used, clamped=steps.clamped)
             return _LAST[status], run.result
 
         yield from journal.finish(status, last, lambda tx: self.ended(tx, run, answer))
@@ -146,7 +162,8 @@ _LAST = {
 }
 
 
-def _problem(error: SlipwayError, run: Run) -> dict[str, Any]:
+def problem_of(error: SlipwayError, run: Run) -> dict[str, Any]:
+    """What a failed run carries as its `error`."""
     problem = {**error.as_problem(), "instance": f"/v1/runs/{run.id}", "request_id": run.request_id}
     if error.retry_after is not None:
         problem["retry_after"] = error.retry_after

@@ -9,29 +9,34 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypeVar
+
+import redis
 
 from service.agents.definitions import AgentCatalog, AgentDefinition
 from service.errors import NotFound, RunFinished, SessionBusy, SlipwayError, WorkerLost
 from service.llm.routing import Router
-from service.runs.active import ActiveRuns, Handle, HandedOver, LeaseLost
-from service.runs.answers import AnswerCache, answer_key, cacheable
+from service.runs.active import ActiveRuns, HandedOver, Handle, LeaseLost
+from service.runs.answers import AnswerCache, Leader, cacheable
+from service.runs.flight import Flights, Turn
 from service.runs.follow import Follower
 from service.runs.idempotency import AlreadyStarted, Key
-from service.runs.journal import Journal, Work
+from service.runs.journal import NOTE, Journal, Work
 from service.runs.live import Channel, ChannelOverflow, LiveReader, Publisher, event_of
 from service.runs.result import result_of
-from service.runs.runner import Runner
-from service.runs.told import JUMP, Told
+from service.runs.runner import MOST_LOSSES, Runner, problem_of
+from service.runs.told import Told
 from service.sessions import Sessions
 from service.store import approvals
 from service.store import runs as rows
 from service.store.base import Database, Transaction
-from service.types import Caller, Run, RunEvent, RunRequest, RunStatus, new_id, now_ms
+from service.types import Caller, Event, Run, RunEvent, RunRequest, RunStatus, new_id, now_ms
 
 log = logging.getLogger("slipway.runs")
 Door = Literal["invoke", "stream", "task"]
 T = TypeVar("T")
+BEGIN_SECONDS = 2.0  # the longest wait for a leader's first event; who waits longer gets its answer whole
 
 
 class Started(NamedTuple):
@@ -56,11 +61,13 @@ class Runs:
         publisher: Publisher,
         live: LiveReader,
         answers: AnswerCache,
+        flights: Flights,
         sessions: Sessions,
         turns_queue: bool,
         worker_id: str,
         seconds: float,
         heartbeat: float,
+        draining: Callable[[], bool] = lambda: False,
     ) -> None:
         self._db = db
         self._catalog = catalog
@@ -70,12 +77,14 @@ class Runs:
         self._publisher = publisher
         self._live = live
         self._answers = answers
+        self._flights = flights
         self._sessions = sessions
         self._turns_queue = turns_queue
         self._turns = threading.BoundedSemaphore(max(1, active.slots // 8))
         self._worker_id = worker_id
         self._seconds = seconds
         self._heartbeat = heartbeat
+        self._draining = draining
 
     # --- starting ---------------------------------------------------------------------------------
 
@@ -92,22 +101,28 @@ class Runs:
 
     def _invoke(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str) -> Started:
         run = self._new(caller, request, "invoke", request_id)
-        cached, cache_key = self._cached(caller, run)
-        if cached is not None:
-            return self._hit(run, cached, key)
-        try:
-            with self._active.slot(), self._handle(run) as handle:
-                journal = Journal(self._db, run, _nobody, opening=self._opening(run, key))
-                for _ in self._runner.execute(run, journal, handle):
+        turn = self._turn(caller, run)
+        if turn.leader is not None:
+            self._active.check_room()
+            with self._active.waiting():
+                for _ in turn.join(self._heartbeat, self._deadline(run)):
                     pass
-        except AlreadyStarted as first:
-            return Started(self._wait(first.run_id), replayed=True)
-        except (LeaseLost, HandedOver) as left:
-            self._let_go(run, left)
-            return Started(self._wait(run.id))
-        if cache_key:
-            self._answers.keep(cache_key, run, self.agent(run.agent).cache.ttl_seconds)
-        return Started(run, model_seconds=run.model_seconds)
+        with turn:
+            if turn.answer is not None:
+                return self._hit(run, turn.answer, key)
+            try:
+                with self._active.slot(), self._handle(run) as handle:
+                    journal = Journal(self._db, run, _nobody, opening=self._opening(run, key))
+                    for _ in self._runner.execute(run, journal, handle):
+                        pass
+            except AlreadyStarted as first:
+                turn.end()
+                return Started(self._wait(first.run_id), replayed=True)
+            except (LeaseLost, HandedOver) as left:
+                self._let_go(run, left)
+                turn.run = self._wait(run.id)
+                return Started(turn.run)
+            return Started(run, model_seconds=run.model_seconds)
 
     def stream(
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str
@@ -119,15 +134,16 @@ class Runs:
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str
     ) -> tuple[Started, Iterator[list[RunEvent]]]:
         run = self._new(caller, request, "stream", request_id)
-        if not self._active.take():
-            raise self._active.full()
-        channel = self._publisher.open(run.id)
-        self._drive(run, Journal(self._db, run, channel.put, opening=self._opening(run, key)), channel)
-        try:
-            first = _first(channel, run)
-        except AlreadyStarted as other:
-            return Started(self.get(other.run_id), replayed=True), self.follow(other.run_id)
-        return Started(run), self._listen(run, channel, first)
+        turn = self._turn(caller, run)
+        leader = turn.leader
+        if leader is None:
+            return self._told(run, key, turn)
+        self._active.check_room()
+        if leader.live and leader.user_id == run.user_id and (key is None or key.automatic) and self._began(leader):
+            # The same run, by its own id: it can be resumed from anywhere, and one who leaves ends nothing.
+            same = replace(run, id=leader.run_id, request=replace(request, on_disconnect="continue"))
+            return Started(same), self._alongside(leader)
+        return Started(run), self._joined(run, key, turn)
 
     def queue(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, *works: Work) -> Started:
         """Put a run into the queue; `works` are written with it (a webhook, an announcement after commit)."""
@@ -155,6 +171,9 @@ class Runs:
             run = rows.get(tx, run_id)
             if run is not None and not self._sessions.resume(tx, run):
                 raise SessionBusy  # it stays in the queue, and is looked at again
+            if run is not None and run.losses >= MOST_LOSSES and run.agent not in self._catalog.agents:
+                self._give_up(tx, run)
+                return None
             return run
 
         try:
@@ -174,7 +193,7 @@ class Runs:
 
     def take_up_in_background(self, run_id: str) -> bool:
         """The same in a thread of its own, if a slot is free."""
-        if not self._active.take():
+        if not self._active.take(request=False):
             return False
 
         def work() -> None:
@@ -199,7 +218,18 @@ class Runs:
         return run
 
     def follow(self, run_id: str, after: int = 0) -> Iterator[list[RunEvent]]:
-        """Batches of a run's events after number `after`, until the last; empty ones as heartbeats."""
+        """Batches of a run's events after number `after`, until the last; empty ones as heartbeats.
+
+        A worker that stops sends its followers elsewhere, with a `reconnect` event.
+        """
+        for events in self._events(run_id, after):
+            yield events
+            after = events[-1].seq if events else after
+            if self._draining() and not (events and events[-1].name.is_last):
+                yield [_reconnect(after)]
+                return
+
+    def _events(self, run_id: str, after: int = 0) -> Iterator[list[RunEvent]]:
         return Follower(self._db, self._live, run_id, after).events(self._heartbeat)
 
     def so_far(self, run_id: str, after: int = 0) -> list[RunEvent]:
@@ -268,29 +298,32 @@ class Runs:
 
         return work
 
-    def _cached(self, caller: Caller, run: Run) -> tuple[dict[str, Any] | None, str]:
-        """The kept answer, if there is one, and the key to keep a new one under (empty: do not)."""
-        agent = self.agent(run.agent)
-        if not cacheable(agent, run.request):
-            return None, ""
-        route = self._routers[agent.id].route(run.request.tier, run.request.question, len(agent.tools), agent.bounds)
-        key = answer_key(agent, run.request, caller, route.models[0])
-        if run.request.cache == "refresh":
-            run.cache = "miss"
-            return None, key
-        run.cache, answer = self._answers.find(key)
-        return answer, key if run.cache == "miss" else ""
+    def _turn(self, caller: Caller, run: Run) -> Turn:
+        """Look into the cache, where the agent has one: answered, waiting for another, or to ask the model."""
+        agent, request = self.agent(run.agent), run.request
+        question = None
+        if cacheable(agent, request):
+            router = self._routers[agent.id]
+            route = router.route(request.tier, request.question, len(agent.tools), agent.bounds)
+            question = self._answers.question(agent, request, caller, route.models[0])
+        return Turn(self._flights, run, question, agent.cache)
+
+    def _deadline(self, run: Run) -> float:
+        """time.monotonic() until which one waits for another's answer: as long as the run itself might take."""
+        return time.monotonic() + min(self._seconds, self.agent(run.agent).limits.seconds)
 
     def _hit(self, run: Run, answer: dict[str, Any], key: Key | None) -> Started:
-        """An answer from the cache. It is written down only where a client's own key has to find it again."""
+        """An answer without a run. It is written down only where a client's own key has to find it again."""
         run.status, run.finished_at, run.tier = RunStatus.SUCCEEDED, now_ms(), answer["tier"]
-        run.last_seq = 1
         run.result = {**result_of(run, None, steps=0, used=()), **answer}
+        *events, last = _events_of(run)
+        run.last_seq = last.seq
         if key is not None and not key.automatic:
             opening = self._opening(run, key)
 
             def work(tx: Transaction) -> None:
                 opening(tx)
+                rows.insert_step(tx, _note(run, events))
                 rows.record_end(tx, run)
 
             try:
@@ -299,15 +332,58 @@ class Runs:
                 return Started(self._wait(first.run_id), replayed=True)
         return Started(run)
 
+    def _told(self, run: Run, key: Key | None, turn: Turn) -> tuple[Started, Iterator[list[RunEvent]]]:
+        """Stream the answer that was found, or drive the run and stream it."""
+        if turn.answer is not None:
+            with turn:
+                started = self._hit(run, turn.answer, key)
+            if started.replayed:
+                return started, self.follow(started.run.id)
+            return started, iter([_events_of(run)])
+        if not self._active.take():
+            turn.end()
+            raise self._active.full()
+        channel = self._publisher.open(run.id)
+        self._drive(run, Journal(self._db, run, channel.put, opening=self._opening(run, key)), channel, turn)
+        try:
+            first = _first(channel, run)
+        except AlreadyStarted as other:
+            return Started(self.get(other.run_id), replayed=True), self.follow(other.run_id)
+        return Started(run), self._listen(run, channel, first)
+
+    def _joined(self, run: Run, key: Key | None, turn: Turn) -> Iterator[list[RunEvent]]:
+        """Wait for another's answer, which comes whole; or drive the run after all, when that came to nothing."""
+        try:
+            with self._active.waiting():
+                for _ in turn.join(self._heartbeat, self._deadline(run)):
+                    yield []
+            _, events = self._told(run, key, turn)
+        except SlipwayError as error:  # the stream has begun: its last event says so
+            run.status, run.finished_at = RunStatus.FAILED, now_ms()
+            run.error = problem_of(error, run)
+            events = iter([[RunEvent(Event.RUN_FAILED, result_of(run, None, steps=0, used=()), 1)]])
+        yield from events
+
+    def _began(self, leader: Leader) -> bool:
+        """Whether a leader's events can be followed: it is in the database once it has told its first."""
+        try:
+            return bool(self._live.read(leader.run_id, b"0", BEGIN_SECONDS))
+        except redis.RedisError:
+            return False
+
+    def _alongside(self, leader: Leader) -> Iterator[list[RunEvent]]:
+        with self._active.waiting():
+            yield from self.follow(leader.run_id)
+
     def _handle(self, run: Run) -> AbstractContextManager[Handle]:
         return self._active.driving(Handle(run.id, self._seconds))
 
-    def _drive(self, run: Run, journal: Journal, channel: Channel) -> None:
+    def _drive(self, run: Run, journal: Journal, channel: Channel, turn: Turn) -> None:
         """Drive a run in a thread of its own, which outlives the connection that asked for it."""
 
         def work() -> None:
             try:
-                with self._handle(run) as handle:
+                with turn, self._handle(run) as handle:
                     self._execute(run, journal, handle, channel)
             finally:
                 self._active.give()
@@ -334,11 +410,20 @@ class Runs:
         kept = self._db.query(lambda tx: rows.kept_steps(tx, run.id))
         kept_seq = max((row["last_seq"] for row in kept if row["kind"] != "note"), default=0)
         live = self._live.told(run.id, kept_seq) if run.door != "invoke" else []
-        if live is None:
-            run.last_seq += JUMP  # nobody can say how far clients were told: go on well beyond it
+        waited = bool(kept) and kept[-1]["kind"] == NOTE  # it stopped by itself: all that was told is kept
+        lost = live is None and run.resumed and not waited
         noted = [event_of(item) for row in kept for item in row["events"] if item[0] > kept_seq]
         told = {event.seq: event for event in (*noted, *(live or ()))}
-        return Journal(self._db, run, channel.put, kept=kept, told=Told(list(told.values()), kept_seq))
+        return Journal(self._db, run, channel.put, kept=kept, told=Told(list(told.values()), kept_seq, lost=lost))
+
+    def _give_up(self, tx: Transaction, run: Run) -> None:
+        """The end of a run that nobody can drive, because its agent is gone."""
+        run.status, run.finished_at = RunStatus.FAILED, now_ms()
+        run.last_seq += 1
+        run.error = problem_of(WorkerLost(f"There is no agent named {run.agent} any more."), run)
+        run.result = result_of(run, None, steps=0, used=())
+        rows.close(tx, run, (RunStatus.RUNNING,))
+        self._runner.ended(tx, run, None)
 
     def _let_go(self, run: Run, left: Exception) -> None:
         """A run that this worker hands over goes back into the queue; one that was taken is not ours to touch."""
@@ -347,7 +432,7 @@ class Runs:
 
     def _wait(self, run_id: str) -> Run:
         """Until a run ends or waits for a person, wherever it is driven."""
-        for _ in self.follow(run_id):
+        for _ in self._events(run_id):
             run = self.get(run_id)
             if run.status is RunStatus.WAITING_APPROVAL:
                 run.result = result_of(run, None, steps=0, used=())
@@ -386,7 +471,15 @@ class Runs:
                 events = channel.get(self._heartbeat)
             except ChannelOverflow:
                 break
-        yield from self.follow(run.id, seen)
+        if self._draining():
+            yield [_reconnect(seen)]
+        else:
+            yield from self.follow(run.id, seen)
+
+
+def _reconnect(after: int) -> RunEvent:
+    """The run goes on elsewhere: ask again with this number as `Last-Event-ID`."""
+    return RunEvent(Event.RECONNECT, {"last_seq": after}, after)
 
 
 def _first(channel: Channel, run: Run) -> list[RunEvent]:
@@ -395,6 +488,35 @@ def _first(channel: Channel, run: Run) -> list[RunEvent]:
         if channel.done:
             raise WorkerLost(f"The run {run.id} did not begin.")
     return events
+
+
+def _events_of(run: Run) -> list[RunEvent]:
+    """What a stream tells of an answer that is there at once."""
+    assert run.result is not None
+    started = {"run_id": run.id, "agent": run.agent, "session_id": run.request.session_id}
+    told: list[tuple[Event, dict[str, Any]]] = [(Event.RUN_STARTED, started)]
+    if run.result["output"]:
+        told.append((Event.TEXT_DELTA, {"text": run.result["output"]}))
+    told.append((Event.RUN_COMPLETED, run.result))
+    return [RunEvent(name, data, seq) for seq, (name, data) in enumerate(told, 1)]
+
+
+def _note(run: Run, events: Sequence[RunEvent]) -> dict[str, Any]:
+    """The step row that keeps the events of a run which was answered without being driven."""
+    return {
+        "run_id": run.id,
+        "n": 1,
+        "kind": NOTE,
+        "name": run.cache,
+        "attempt": run.attempt,
+        "reply": {},
+        "cost_nano": 0,
+        "started_at": run.created_at,
+        "finished_at": run.finished_at,
+        "events": [[event.seq, event.name, event.data] for event in events],
+        "first_seq": 1,
+        "last_seq": events[-1].seq,
+    }
 
 
 def _nobody(events: Sequence[RunEvent]) -> None:

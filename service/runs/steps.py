@@ -9,15 +9,21 @@ from typing import Any
 
 from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Told
-from service.errors import ModelUnavailable
-from service.llm.client import ModelCall, ModelClient, ModelReply, ModelRequest
-from service.llm.routing import Router
-from service.runs.active import Handle
+from service.errors import ModelError, ModelUnavailable
+from service.llm.client import ModelClient, ModelReply, ModelRequest
+from service.llm.prompt_cache import marked
+from service.llm.routing import CLASSIFY, CLASSIFY_TOKENS, TIER_SCHEMA, Route, Router, excerpt, tier_said
+from service.llm.thinking import for_model, thinkers
+from service.runs.active import HandedOver, Handle
 from service.runs.journal import Journal
+from service.runs.payment import Payment, owe
 from service.runs.toolbox import Toolbox
 from service.tools import ToolResult
 from service.types import Block, Event, Message, Run, Tier, ToolUse, Usage
-from service.usage.prices import Price, PriceTable, today
+from service.usage.prices import PriceTable, today
+from service.usage.spending import Spending
+
+ROUTE = "route"  # the step in which the cheap model says how hard a question is
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +34,15 @@ class Means:
     routers: Mapping[str, Router]  # by agent: each may have models of its own
     prices: PriceTable
     toolbox: Toolbox
+    spending: Spending
 
 
 class RunSteps:
     """`service.agents.pattern.Steps` over a journal: replayed where kept, made and kept where not."""
 
-    def __init__(self, means: Means, agent: AgentDefinition, run: Run, journal: Journal, handle: Handle) -> None:
+    def __init__(
+        self, means: Means, agent: AgentDefinition, run: Run, journal: Journal, handle: Handle
+    ) -> None:
         self._means = means
         self._agent = agent
         self._run = run
@@ -41,6 +50,10 @@ class RunSteps:
         self._handle = handle
         self.used: list[ToolUse] = []
         self.model_seconds = 0.0
+        self.clamped: int | None = None  # tokens of the shortest answer a cap had room for
+        self._lost_settled = False
+        self._route: Route | None = None
+        self._wrote: dict[str, str] = {}  # by seal: the model that wrote a thinking block
 
     def model(
         self,
@@ -56,9 +69,12 @@ class RunSteps:
         tell: bool = True,
     ) -> Told[ModelReply]:
         """One model call, kept. Raises a `ModelError`, `BudgetExceeded`, `PriceUnknown` or why the run stops."""
+        models = (yield from self._chosen(tools)) if tier is None else self._router.route(tier).models
         kept = self._journal.replay("model", name)
         if kept is not None:
-            return _reply(kept)
+            if "clamped" in kept:
+                self._clamp(kept.pop("clamped"))
+            return self._noted(_reply(kept))
         request = ModelRequest(
             model="",
             system=system,
@@ -71,7 +87,8 @@ class RunSteps:
             stream=tell and self._run.door != "invoke",
             user_id=self._run.user_id,
         )
-        return (yield from self._first_that_answers(name, request, self._models(tier, len(request.tools))))
+        request = marked(request, self._agent.prompt)
+        return self._noted((yield from self._first_that_answers(name, request, models)))
 
     def tools(self, name: str, uses: Sequence[Block]) -> Told[list[ToolResult]]:
         """The tool calls of one reply, kept. Raises `Suspended` when a person has to decide first."""
@@ -89,48 +106,91 @@ class RunSteps:
             self.used.append(ToolUse(use["name"], result.ok, round(result.ms)))
         return results
 
-    def _models(self, tier: Tier | None, tools: int) -> tuple[str, ...]:
-        """The models to ask, in order. The run's own tier is chosen once, from its question."""
-        router = self._means.routers[self._agent.id]
-        if tier is not None:
-            return router.route(tier).models
-        route = router.route(
-            self._run.tier or self._run.request.tier, self._run.request.question, tools, self._agent.bounds
-        )
-        self._run.tier = route.tier
-        return route.models
+    @property
+    def _router(self) -> Router:
+        return self._means.routers[self._agent.id]
 
-    def _first_that_answers(self, name: str, request: ModelRequest, models: Sequence[str]) -> Told[ModelReply]:
+    def _chosen(self, tools: bool) -> Told[tuple[str, ...]]:
+        """The models of the run's own tier, which is chosen once: by its question, and where that leaves doubt by
+        the cheap model. The same at every attempt, before the first step that needs it is replayed."""
+        if self._route is None:
+            asked, bounds = self._run.request, self._agent.bounds
+            count = len(self._agent.tools) if tools else 0
+            tier = asked.tier
+            if self._router.unsure(tier, asked.question, count, bounds):
+                tier = (yield from self._tier_asked(asked.question)) or tier
+            self._route = self._router.route(tier, asked.question, count, bounds)
+            self._run.tier = self._route.tier
+        return self._route.models
+
+    def _tier_asked(self, question: str) -> Told[Tier | None]:
+        """What the cheap model says. None where it does not, which is kept too: the steps must come out the same."""
+        try:
+            reply = yield from self.model(
+                ROUTE,
+                system=CLASSIFY,
+                messages=[{"role": "user", "content": excerpt(question)}],
+                tier="simple",
+                max_tokens=CLASSIFY_TOKENS,
+                json_schema=TIER_SCHEMA,
+                tell=False,
+            )
+        except ModelError:
+            self._journal.keep("model", ROUTE, _kept(ModelReply("", [], "error", Usage())))
+            return None
+        return tier_said(reply.text)
+
+    def _noted(self, reply: ModelReply) -> ModelReply:
+        self._wrote |= thinkers(reply)
+        return reply
+
+    def _first_that_answers(
+        self, name: str, request: ModelRequest, models: Sequence[str]
+    ) -> Told[ModelReply]:
         """The next model is asked only while nothing was told of the last one's answer."""
         for model in models:
             told = self._run.last_seq
             try:
-                return (yield from self._ask(name, replace(request, model=model)))
+                messages = for_model(request.messages, model, self._wrote)
+                return (yield from self._ask(name, replace(request, model=model, messages=messages)))
             except ModelUnavailable:
                 if model == models[-1] or self._run.last_seq > told + 1:
                     raise
         raise AssertionError("a tier has at least one model")
 
     def _ask(self, name: str, request: ModelRequest) -> Told[ModelReply]:
+        """Ask before spending: the most it can cost is held in the transaction that starts the step."""
         price = self._means.prices.price(request.model, today())
         self._handle.check()
-        yield from self._journal.commit()
+        self._settle_lost()
+        payment = Payment(
+            self._means.spending,
+            self._run,
+            self._journal,
+            self._handle,
+            self._means.client.count_tokens,
+            price,
+        )
+        allowed, told = payment.reserve(request)
+        yield from told
         step = self._journal.steps + 1
         yield from self._journal.tell(
             Event.STEP_STARTED, {"step": step, "name": name, "kind": "model", "model": request.model}
         )
-        call = self._handle.call()
-        reply = yield from self._hear(request, call, price)
-        cost = price.cost(reply.usage)
-        self._journal.keep("model", name, _kept(reply), usage=reply.usage, cost_nano=cost)
-        self._journal.later(
-            Event.USAGE, {"step": step, "model": reply.model, **reply.usage.public(cost)}
-        )
+        reply = yield from self._hear(allowed, payment)
+        cost = payment.kept(reply.usage)
+        kept = _kept(reply)
+        if allowed.max_tokens < request.max_tokens:
+            kept["clamped"] = self._clamp(allowed.max_tokens)
+        self._journal.keep("model", name, kept, usage=reply.usage, cost_nano=cost)
+        self._journal.later(Event.USAGE, {"step": step, "model": reply.model, **reply.usage.public(cost)})
         return reply
 
-    def _hear(self, request: ModelRequest, call: ModelCall, price: Price) -> Told[ModelReply]:
+    def _hear(self, request: ModelRequest, payment: Payment) -> Told[ModelReply]:
         """The reply, told as it comes. What a call that broke off had used is the run's to pay all the same."""
         began = time.monotonic()
+        call = self._handle.call()
+        call.pay_again = lambda: payment.again(request, call)
         answer = self._means.client.create(request, call)
         try:
             while True:
@@ -141,15 +201,27 @@ class RunSteps:
                     return reply
                 yield from self._journal.tell(Event.TEXT_DELTA, {"text": delta.text})
         except Exception:
-            partial = call.partial_usage
-            if partial is not None:
-                self._journal.spent(partial, price.cost(partial))
-            if call.aborted:
-                raise self._handle.why() from None
-            raise
+            payment.failed(request, call)
+            if not call.aborted:
+                raise
+            why = self._handle.why()
+            if isinstance(why, HandedOver):  # what it used so far need not be guessed by the next worker
+                yield from self._journal.commit()
+            raise why from None
         finally:
             answer.close()
             self.model_seconds += time.monotonic() - began
+
+    def _settle_lost(self) -> None:
+        """Pay, at their worst, for calls of earlier attempts whose workers died: nobody knows what came of them."""
+        if self._run.attempt > 1 and not self._lost_settled:
+            for settlement in self._means.spending.left_open(self._run):
+                owe(self._journal, settlement)
+        self._lost_settled = True
+
+    def _clamp(self, tokens: int) -> int:
+        self.clamped = min(tokens, self.clamped or tokens)
+        return tokens
 
 
 def _kept(reply: ModelReply) -> dict[str, Any]:

@@ -17,14 +17,19 @@ BEFORE_TEXT = (Event.RUN_STARTED, Event.RUN_RESUMED, Event.APPROVAL_DECIDED, Eve
 
 
 class Told:
-    """`events` were told after the last kept step; `kept_seq` is the last number that is kept."""
+    """`events` were told after the last kept step; `kept_seq` is the last number that is kept.
 
-    def __init__(self, events: Sequence[RunEvent], kept_seq: int) -> None:
+    `lost`: there may have been more, and nobody can say how much. Numbers jump beyond all of it then, and all
+    that was told after the last kept step is void.
+    """
+
+    def __init__(self, events: Sequence[RunEvent], kept_seq: int, *, lost: bool = False) -> None:
         self.events = tuple(events)
-        self.last_seq = max((event.seq for event in events), default=kept_seq)
+        self.last_seq = max((event.seq for event in events), default=kept_seq) + (JUMP if lost else 0)
+        self.resumes_after = kept_seq if lost else self.last_seq
         self._kept_seq = kept_seq
         self._marks = {_mark(event.name, event.data) for event in events}
-        self._text = _standing_text(events)
+        self._text = "" if lost else _standing_text(events)
         self._at = 0  # how much of the text has come again
 
     def sift(self, name: Event, data: Mapping[str, Any]) -> list[RunEvent]:

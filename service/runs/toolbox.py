@@ -7,6 +7,7 @@ database before it is made and reported after: one that is claimed and not repor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from service.store import approvals, tool_calls
 from service.store.base import Database, Row, Transaction
 from service.tools import ToolContext, ToolResult, ToolRunner
 from service.types import Block, Event, Run, new_id
+from service.usage.tokens import SharedRate
 
 Question = tuple[Block, str]  # a call, and why a person is asked about it: `policy` or `unknown`
 
@@ -29,9 +31,10 @@ class Suspended(Exception):
 class Toolbox:
     """Calls an agent's tools for its runs."""
 
-    def __init__(self, db: Database, runner: ToolRunner) -> None:
+    def __init__(self, db: Database, runner: ToolRunner, rate: SharedRate) -> None:
         self._db = db
         self._runner = runner
+        self._rate = rate
 
     def use(
         self,
@@ -115,7 +118,11 @@ class Toolbox:
         if decision is not None and decision["status"] == "denied":
             return ToolResult.failed(_denial(decision))
         context = ToolContext(run.id, run.user_id, agent.id, use["id"], handle.deadline, agent.knowledge)
-        result = self._runner.call(tool, calls.arguments(use), context)
+        window = self._rate.take(run.user_id)
+        if window is not None and window.remaining < 0:
+            result = ToolResult.failed(f"Too many tool calls. Try again in {math.ceil(window.reset)} seconds.")
+        else:
+            result = self._runner.call(tool, calls.arguments(use), context)
         if not tool.idempotent:
             self._report(run, use, result)
         return result

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.store.base import InsertOnce, Row, Transaction
-from service.store.schema import approvals
+from service.store.schema import approvals, runs
 from service.types import now_ms
 
 
@@ -17,17 +17,18 @@ def ask(tx: Transaction, questions: Sequence[dict[str, Any]]) -> None:
         tx.execute(InsertOnce(approvals), {**question, "status": "pending", "created_at": now_ms()})
 
 
-def of_run(tx: Transaction, run_id: str) -> dict[str, Row]:
-    """The latest question about each call of a run, by call id."""
-    query = sa.select(approvals).where(approvals.c.run_id == run_id).order_by(approvals.c.id)
-    return {row["call_id"]: row for row in tx.rows(query)}
+def of_run(tx: Transaction, run_id: str) -> list[Row]:
+    """Every question about calls of a run, oldest first."""
+    return tx.rows(sa.select(approvals).where(approvals.c.run_id == run_id).order_by(approvals.c.id))
 
 
 def get(tx: Transaction, approval_id: str) -> Row | None:
     return tx.row(sa.select(approvals).where(approvals.c.id == approval_id))
 
 
-def recent(tx: Transaction, *, limit: int, before: str | None, status: str | None, user_id: str | None) -> list[Row]:
+def recent(
+    tx: Transaction, *, limit: int, before: str | None, status: str | None, user_id: str | None
+) -> list[Row]:
     """Newest first; with `user_id`, only that user's runs'."""
     query = sa.select(approvals).order_by(approvals.c.id.desc()).limit(limit)
     if status is not None:
@@ -46,12 +47,30 @@ def pending(tx: Transaction, run_id: str) -> int:
     return int(row["n"]) if row else 0
 
 
+def lock_run(tx: Transaction, run_id: str) -> None:
+    """Whoever else decides about this run waits until this transaction has ended."""
+    tx.row(sa.select(runs.c.id).where(runs.c.id == run_id).with_for_update())
+
+
 def decide(
-    tx: Transaction, approval_id: str, *, status: str, by: str, comment: str | None, arguments: dict[str, Any] | None
+    tx: Transaction,
+    approval_id: str,
+    *,
+    status: str,
+    by: str,
+    at: int,
+    comment: str | None,
+    arguments: dict[str, Any] | None,
 ) -> bool:
     """False: it was decided before."""
-    values: dict[str, Any] = {"status": status, "decided_by": by, "comment": comment, "decided_at": now_ms()}
+    values: dict[str, Any] = {"status": status, "decided_by": by, "comment": comment, "decided_at": at}
     if arguments is not None:
         values["arguments"] = arguments
     statement = sa.update(approvals).where(approvals.c.id == approval_id, approvals.c.status == "pending")
     return tx.execute(statement.values(**values)) == 1
+
+
+def close(tx: Transaction, run_id: str) -> None:
+    """Nobody has to decide any more: the run was cancelled."""
+    mine = sa.update(approvals).where(approvals.c.run_id == run_id, approvals.c.status == "pending")
+    tx.execute(mine.values(status="cancelled", decided_at=now_ms()))

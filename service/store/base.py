@@ -43,6 +43,8 @@ class InsertOnce(sa.Insert):
     """An insert that leaves a row of the same key alone, so that a transaction may be run twice."""
 
     inherit_cache = True
+    # Else it is -1 with psycopg: nobody could tell whether the row was there before.
+    _execution_options = sa.Insert._execution_options.union({"preserve_rowcount": True})
 
 
 @compiles(InsertOnce)

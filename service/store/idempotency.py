@@ -53,5 +53,7 @@ def drop(tx: Transaction, user_id: str, key: str) -> None:
 
 
 def expire(tx: Transaction, limit: int) -> int:
-    old = sa.select(idempotency.c.key).where(idempotency.c.expires_at < now_ms()).limit(limit)
-    return tx.execute(sa.delete(idempotency).where(idempotency.c.key.in_(old.scalar_subquery())))
+    """Delete what a day has passed over, at most `limit`; how many."""
+    whose = (idempotency.c.user_id, idempotency.c.key)
+    old = sa.select(*whose).where(idempotency.c.expires_at < now_ms()).limit(limit)
+    return tx.execute(sa.delete(idempotency).where(sa.tuple_(*whose).in_(old)))

@@ -161,12 +161,30 @@ def release(tx: Transaction, run_id: str, attempt: int, wake_at: int) -> bool:
     return _mine(tx, run_id, attempt, values)
 
 
+def held(tx: Transaction, worker_id: str) -> list[Row]:
+    """Runs that a worker drives, by their rows."""
+    query = sa.select(runs.c.id, runs.c.attempt).where(runs.c.finished_at.is_(None))
+    return tx.rows(query.where(runs.c.status == RunStatus.RUNNING, runs.c.worker_id == worker_id))
+
+
+def abandon(tx: Transaction, run_id: str, attempt: int) -> bool:
+    """Nobody drives this run any more, although its worker lives: a loss, like any other."""
+    return _mine(tx, run_id, attempt, {"worker_id": None})
+
+
+def dead(tx: Transaction, losses: int, limit: int) -> list[Run]:
+    """Runs that failed because they lost so many workers, newest first."""
+    query = sa.select(runs).where(runs.c.status == RunStatus.FAILED, runs.c.losses >= losses)
+    return [_run(row) for row in tx.rows(query.order_by(runs.c.id.desc()).limit(limit))]
+
+
 def requeue(tx: Transaction, run_id: str, was: Sequence[RunStatus], wake_at: int) -> bool:
     """Back into the queue: a decision has come, or a person asked for another try."""
+    fresh = {"worker_id": None, "finished_at": None, "losses": 0, "result": None, "error": None}
     statement = (
         sa.update(runs)
         .where(runs.c.id == run_id, runs.c.status.in_(was))
-        .values(status=RunStatus.QUEUED, wake_at=wake_at, worker_id=None, finished_at=None, losses=0)
+        .values(status=RunStatus.QUEUED, wake_at=wake_at, **fresh)
     )
     return tx.execute(statement) == 1
 

@@ -38,7 +38,7 @@ token_families = sa.Table(
     Column("current_jti", String(64), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False, index=True),
-    Column("revoked_at", BigInteger),
+    Column("revoked_at", BigInteger, index=True),
 )
 
 api_keys = sa.Table(
@@ -52,7 +52,7 @@ api_keys = sa.Table(
     Column("scopes", Json, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
-    Column("revoked_at", BigInteger),
+    Column("revoked_at", BigInteger, index=True),
 )
 
 sessions = sa.Table(
@@ -180,7 +180,7 @@ approvals = sa.Table(
     Column("name", String(128), nullable=False),
     Column("arguments", Json, nullable=False),
     Column("reason", String(16), nullable=False),  # policy | unknown
-    Column("status", String(16), nullable=False, index=True),  # pending | approved | denied
+    Column("status", String(16), nullable=False, index=True),  # pending | approved | denied | cancelled
     Column("comment", Text),
     Column("decided_by", String(32)),
     Column("decided_at", BigInteger),
@@ -211,4 +211,82 @@ webhooks = sa.Table(
     Column("last_error", String(256)),
     Column("created_at", BigInteger, nullable=False),
     Column("delivered_at", BigInteger),
+)
+
+# --- money ------------------------------------------------------------------------------------------------
+
+caps = sa.Table(
+    "caps",
+    metadata,
+    Column("scope", String(96), primary_key=True),  # service | user:usr_… | key:key_… | agent:… | session:ses_…
+    Column("period", String(8), primary_key=True),  # day | month | total
+    Column("amount_nano", BigInteger),  # none: no limit, the settings' default included
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+# What one cap has spent and holds in one window. A cap that everyone shares has several, each with a part of it.
+counters = sa.Table(
+    "counters",
+    metadata,
+    Column("id", String(160), primary_key=True),  # the window's id / the stripe
+    Column("window_id", String(144), nullable=False, index=True),  # scope/period/start
+    Column("scope", String(96), nullable=False),
+    Column("period", String(8), nullable=False),
+    Column("starts_at", BigInteger, nullable=False),
+    Column("cap_nano", BigInteger, nullable=False),
+    Column("spent_nano", BigInteger, nullable=False),
+    Column("held_nano", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False),  # grows by one with each entry of the ledger that touches it
+    Column("warned", Integer, nullable=False, default=0),  # the highest percentage that was warned of
+)
+
+# Money reserved for a model call under way. The row goes when the call is settled: that is what makes it once.
+holds = sa.Table(
+    "holds",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("run_id", String(32), nullable=False, index=True),
+    Column("attempt", Integer, nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("user_id", String(32), nullable=False),
+    Column("key_id", String(32)),
+    Column("agent", String(64), nullable=False),
+    Column("session_id", String(32)),
+    Column("model", String(128), nullable=False),
+    Column("price_id", String(144), nullable=False),
+    Column("amount_nano", BigInteger, nullable=False),
+    Column("counters", Json, nullable=False),  # ids of the counters it is held against
+    Column("called_at", BigInteger, nullable=False, index=True),
+)
+
+# Append-only. The rows of one entry (a hold, its settlement) sum to zero; no row is ever changed.
+ledger = sa.Table(
+    "ledger",
+    metadata,
+    Column("entry_id", String(32), primary_key=True),  # the hold's id; of `open`, `cap` and `share` an id of their own
+    Column("kind", String(8), primary_key=True),  # hold | settle | open | cap | share
+    Column("account", String(144), primary_key=True),  # user:… | held | upstream; of a cap's entries the window
+    Column("amount_nano", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("called_at", BigInteger, nullable=False),  # when the call was held: a settlement belongs to that moment
+    Column("user_id", String(32)),
+    Column("key_id", String(32)),
+    Column("agent", String(64)),
+    Column("session_id", String(32)),
+    Column("run_id", String(32), index=True),
+    Column("step", Integer),
+    Column("model", String(128)),
+    Column("price_id", String(144)),
+    Column("basis", String(16)),  # of a settlement: exact | estimate | worst | nothing
+    Column("input_tokens", BigInteger),
+    Column("output_tokens", BigInteger),
+    Column("cache_read_tokens", BigInteger),
+    Column("cache_creation_tokens", BigInteger),
+    Column("cache_creation_1h_tokens", BigInteger),
+    Column("server_tool_requests", BigInteger),
+    Column("saved_nano", BigInteger),  # what the provider's prompt cache saved, less what filling it cost
+    Column("cap_nano", BigInteger),  # the whole cap, in entries of kind open, cap and share
+    Column("counters", Json),  # [[counter id, seq, spent, held, cap], …] as this entry left them
+    Index("ix_ledger_called_at", "called_at"),
+    Index("ix_ledger_user_id_called_at", "user_id", "called_at"),
 )

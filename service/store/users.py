@@ -18,7 +18,8 @@ _BY_NAME = sa.select(users).where(users.c.username == sa.bindparam("username"), 
 
 def insert(tx: Transaction, row: dict[str, Any]) -> None:
     """A new user. Raises `Conflict` when the name is taken."""
-    if tx.execute(_INSERT, row) != 1 and get(tx, row["id"]) is None:
+    tx.execute(_INSERT, row)
+    if get(tx, row["id"]) is None:  # drivers do not agree on the row count of an insert
         raise Conflict("That username is taken.")
 
 
@@ -26,7 +27,8 @@ def insert_first(tx: Transaction, row: dict[str, Any]) -> bool:
     """A new user, only while there is none at all: one statement, so of many processes one succeeds."""
     values = sa.select(*(sa.literal(value, users.c[key].type).label(key) for key, value in row.items()))
     nobody = ~sa.exists(sa.select(users.c.id))
-    return tx.execute(_INSERT.from_select(list(row), values.where(nobody))) == 1
+    tx.execute(_INSERT.from_select(list(row), values.where(nobody)))
+    return get(tx, row["id"]) is not None
 
 
 def any_at_all(tx: Transaction) -> bool:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic_core import to_json
@@ -23,13 +23,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What came of a call. `content` is for the model, `preview` for the client, `ms` how long it took."""
+    """What came of a call. `content` is for the model, `preview` for the client, `ms` how long it took.
+
+    `timed_out`: it was made, and nobody waited for its end; it may still take effect.
+    """
 
     ok: bool
     content: str
     preview: str
     ms: float = 0.0
     sources: tuple[Source, ...] = ()
+    timed_out: bool = False
 
     @classmethod
     def of(cls, ok: bool, content: str, ms: float = 0.0, sources: Sequence[Source] = ()) -> ToolResult:
@@ -65,7 +69,7 @@ class ToolRunner:
         ends = min(began + tool.timeout, context.deadline)
         result = self._call(tool, arguments, context, ends)
         ms = (time.monotonic() - began) * 1000
-        result = ToolResult(result.ok, result.content, result.preview, round(ms, 3), result.sources)
+        result = replace(result, ms=round(ms, 3))
         log.info(
             "tool_call",
             extra={
@@ -148,4 +152,4 @@ def _timed_out(tool: Tool) -> ToolResult:
     message = f"{tool.name} timed out"
     if not tool.idempotent:
         message += "; it may still take effect, so do not call it again before checking"
-    return ToolResult.failed(message)
+    return replace(ToolResult.failed(message), timed_out=True)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Response, g, request
+from flask import Blueprint, Response, g
 
 from service import errors
 from service.agents.definitions import AgentDefinition
 from service.auth.keys import may_use
-from service.runs.idempotency import Key, fingerprint
 from service.runs.runs import Started
 from service.types import usd
 from service.web.guards import current_caller, guard, services
-from service.web.limits import limit_runs
-from service.web.schemas import api, json_response, parse, raw_json
+from service.web.idempotent import idempotency_key
+from service.web.limits import limit_action, limit_runs
+from service.web.schemas import api, json_response, parse
 from service.web.shapes import AgentList, AgentView, RunBody, RunResult
 from service.web.sse import event_stream
 
@@ -28,8 +28,16 @@ MODEL_ERRORS = (
     errors.Overloaded,
     errors.DatabaseUnavailable,
 )
-RUN_ERRORS = (errors.NotFound, errors.Invalid, errors.IdempotencyMismatch, errors.RateLimited, *MODEL_ERRORS)
+RUN_ERRORS = (
+    errors.NotFound,
+    errors.SessionBusy,
+    errors.Invalid,
+    errors.IdempotencyMismatch,
+    errors.RateLimited,
+    *MODEL_ERRORS,
+)
 RUN_HEADERS = ("X-Cache", "X-Cost-USD", "Idempotency-Replayed")
+FREE = ("hit", "near", "coalesced")
 
 
 @blueprint.get("/v1/agents")
@@ -51,6 +59,7 @@ def get_agent(agent: str) -> Response:
 @api("Ask an agent and wait", body=RunBody, returns={200: RunResult}, errors=RUN_ERRORS, tag="Agents", headers=RUN_HEADERS)
 @guard()
 @limit_runs
+@limit_action("invoke")
 def invoke(agent: str) -> Response:
     """A run that failed is answered with the problem it failed with."""
     asked = parse(RunBody).request(_allowed(agent).id)
@@ -62,22 +71,13 @@ def invoke(agent: str) -> Response:
 @api("Ask an agent and listen", body=RunBody, errors=RUN_ERRORS, tag="Agents", stream="text/event-stream")
 @guard()
 @limit_runs
+@limit_action("stream")
 def stream(agent: str) -> Response:
     asked = parse(RunBody).request(_allowed(agent).id)
     runs = services().runs
     started, batches = runs.stream(current_caller(), asked, idempotency_key(), g.request_id)
     response = event_stream(started.run.id, batches, lambda: runs.client_gone(started.run))
-    return _replayed(response, started)
-
-
-def idempotency_key() -> Key | None:
-    """The caller's `Idempotency-Key` with the fingerprint of this request, if one was sent."""
-    key = request.headers.get("Idempotency-Key")
-    if key is None:
-        return None
-    if not (1 <= len(key) <= 255 and all("!" <= letter <= "~" for letter in key)):
-        raise errors.Invalid("`Idempotency-Key` is 1 to 255 visible ASCII characters.")
-    return Key(current_caller().user_id, key, fingerprint(f"{request.method} {request.path}", raw_json()))
+    return _labelled(response, started, started.run.cache)
 
 
 def run_response(started: Started) -> Response:
@@ -92,13 +92,15 @@ def run_response(started: Started) -> Response:
             response.headers["Retry-After"] = str(error.get("retry_after", 1))
     else:
         response = json_response(result)
-    response.headers["X-Cache"] = run.cache
-    response.headers["X-Cost-USD"] = "0.000000" if run.cache in ("hit", "near") else usd(run.cost_nano)
+    cache = result.get("cache", run.cache)
+    response.headers["X-Cost-USD"] = "0.000000" if cache in FREE else usd(run.cost_nano)
     g.model_seconds = started.model_seconds
-    return _replayed(response, started)
+    return _labelled(response, started, cache)
 
 
-def _replayed(response: Response, started: Started) -> Response:
+def _labelled(response: Response, started: Started, cache: str) -> Response:
+    response.headers["X-Cache"] = cache
+    services().metrics.cache(started.run.agent, cache)
     if started.replayed:
         response.headers["Idempotency-Replayed"] = "true"
     return response

@@ -11,13 +11,14 @@ from flask import Blueprint, Flask, Response, current_app
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from service.errors import SlipwayError, Unauthenticated
+from service.errors import Invalid, InvalidJson, SlipwayError, TooLarge, Unauthenticated, UnsupportedMediaType
 from service.types import Event
 from service.web.guards import is_public, public
 from service.web.schemas import Operation, Problem, api, json_response
 
 blueprint = Blueprint("openapi", __name__)
 _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
+BODY_ERRORS = (InvalidJson, TooLarge, UnsupportedMediaType, Invalid)  # of every route that takes a body
 EVENTS = ", ".join(f"`{event}`" for event in Event)
 
 
@@ -68,8 +69,6 @@ def _routes(app: Flask) -> Iterator[tuple[str, str, Operation, bool]]:
             yield _PARAMETER.sub(r"{\1}", rule.rule), method.lower(), operation, is_public(view)
 
 
-
-
 def _models(operation: Operation) -> Iterator[type[BaseModel]]:
     if operation.body is not None:
         yield operation.body
@@ -82,16 +81,23 @@ def _operation(
     said: dict[str, Any] = {
         "summary": operation.summary,
         "tags": [operation.tag],
-        "operationId": f"{method}_{path.strip('/').replace('/', '_').replace('{', '').replace('}', '')}",
+        "operationId": "_".join([method, *re.findall(r"\w+", path)]),
         "responses": {
-            **{str(status): _answer(operation, status, model, names) for status, model in operation.returns.items()},
+            **{
+                str(status): _answer(operation, status, model, names)
+                for status, model in operation.returns.items()
+            },
             **_problems(operation, open_to_all, names),
         },
     }
     parameters = [_path_parameter(name) for name in re.findall(r"\{(\w+)\}", path)]
-    parameters += [{"name": name, "in": "query", "schema": dict(schema)} for name, schema in operation.query.items()]
+    parameters += [
+        {"name": name, "in": "query", "schema": dict(schema)} for name, schema in operation.query.items()
+    ]
     if method == "post" and operation.body is not None and not open_to_all:
-        parameters.append({"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}})
+        parameters.append(
+            {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}}
+        )
     if parameters:
         said["parameters"] = parameters
     if operation.body is not None:
@@ -113,8 +119,12 @@ def _answer(
     if model is not None:
         said["content"] = {"application/json": {"schema": {"$ref": names[model]}}}
     if operation.stream is not None:
-        text = {"type": "string", "description": f"Server-sent events: {EVENTS}."}
+        text = {"type": "string"}
+        if operation.stream == "text/event-stream":
+            text["description"] = f"Server-sent events: {EVENTS}."
         said.setdefault("content", {})[operation.stream] = {"schema": text}
+    for media in operation.also:
+        said.setdefault("content", {})[media] = {"schema": {"type": "string"}}
     if operation.headers:
         said["headers"] = {name: {"schema": {"type": "string"}} for name in operation.headers}
     return said
@@ -123,9 +133,13 @@ def _answer(
 def _problems(operation: Operation, open_to_all: bool, names: dict[type[BaseModel], str]) -> dict[str, Any]:
     """Every status this route may refuse with, and the codes that stand for it."""
     errors: list[type[SlipwayError]] = list(operation.errors) + ([] if open_to_all else [Unauthenticated])
+    if operation.body is not None:
+        errors += BODY_ERRORS
     by_status: dict[str, list[str]] = {}
-    for error in errors:
+    for error in dict.fromkeys(errors):
         by_status.setdefault(str(error.status), []).append(f"`{error.code}`")
     content = {"application/problem+json": {"schema": {"$ref": names[Problem]}}}
-    said = {status: {"description": ", ".join(codes), "content": content} for status, codes in by_status.items()}
+    said = {
+        status: {"description": ", ".join(codes), "content": content} for status, codes in by_status.items()
+    }
     return {**said, "default": {"description": "Any other problem", "content": content}}

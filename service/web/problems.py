@@ -38,9 +38,7 @@ def problem_body(error: SlipwayError) -> dict[str, Any]:
 
 
 def problem_response(error: SlipwayError) -> Response:
-    response = Response(
-        orjson.dumps(problem_body(error)), error.status, mimetype="application/problem+json"
-    )
+    response = Response(orjson.dumps(problem_body(error)), error.status, mimetype="application/problem+json")
     if error.retry_after is not None or error.status in (429, 503):
         response.headers["Retry-After"] = str(int(error.retry_after or 1))
     if error.status == 401:

@@ -35,12 +35,14 @@ def list_runs() -> Response:
 
 
 @blueprint.get("/v1/runs/<run_id>")
-@api("One run with its steps", returns={200: RunView}, errors=[errors.NotFound], tag="Runs")
+@api("One run with its steps and its webhook", returns={200: RunView}, errors=[errors.NotFound], tag="Runs")
 @guard()
 def get_run(run_id: str) -> Response:
     run = services().runs.get(run_id, current_caller())
     steps = services().db.query(lambda tx: rows.kept_steps(tx, run_id))
-    return json_response({**_view(run), "step_list": [_step(step) for step in steps if step["kind"] != "note"]})
+    step_list = [_step(step) for step in steps if step["kind"] != "note"]
+    webhook = services().webhooks.of_run(run)
+    return json_response({**_view(run), "step_list": step_list, "webhook": webhook})
 
 
 @blueprint.get("/v1/runs/<run_id>/events")

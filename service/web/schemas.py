@@ -10,17 +10,29 @@ import orjson
 from flask import Response, request
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from service.errors import FieldFault, Invalid, InvalidJson, SlipwayError, TooLarge, UnsupportedMediaType
+from service.errors import (
+    FieldFault,
+    Invalid,
+    InvalidJson,
+    NotFound,
+    SlipwayError,
+    TooLarge,
+    UnsupportedMediaType,
+)
 
 M = TypeVar("M", bound=BaseModel)
 V = TypeVar("V", bound=Callable[..., Any])
 MAX_BODY = 1024 * 1024  # bytes; the contract's limit
+LONGEST_NAME = 128  # characters of an id, a name or a scope in a path
+DEEPEST = (
+    64  # levels of lists and objects in a body; orjson writes 254, and a body is kept inside other objects
+)
 
 
 class Body(BaseModel):
-    """A request body: unknown fields are refused, so that a typing error is told and not ignored."""
+    """A request body: unknown fields and other types are refused, so that a typing error is told and not ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Shape(BaseModel):
@@ -42,9 +54,16 @@ class Problem(Shape):
     errors: list[dict[str, str]] | None = None
 
 
+def no_nul(text: str) -> str:
+    """For a field that is kept as text: PostgreSQL has no NUL character."""
+    if "\x00" in text:
+        raise ValueError("must not contain a NUL character")
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One route as the OpenAPI page tells it. `stream` names the media type of a streamed answer."""
+    """One route as the OpenAPI page tells it. `stream` names the media type of a streamed answer, `also` others."""
 
     summary: str
     body: type[BaseModel] | None = None
@@ -54,6 +73,7 @@ class Operation:
     tag: str = "Slipway"
     stream: str | None = None
     headers: Sequence[str] = ()
+    also: Sequence[str] = ()
 
 
 def api(
@@ -66,28 +86,63 @@ def api(
     tag: str = "Slipway",
     stream: str | None = None,
     headers: Sequence[str] = (),
+    also: Sequence[str] = (),
 ) -> Callable[[V], V]:
     """Describe a view for the OpenAPI page; the view itself is not changed."""
 
     def describe(view: V) -> V:
-        operation = Operation(summary, body, returns or {200: None}, errors, query or {}, tag, stream, headers)
+        returned = returns or {200: None}
+        operation = Operation(summary, body, returned, errors, query or {}, tag, stream, headers, also)
         view.__api__ = operation  # type: ignore[attr-defined]
         return view
 
     return describe
 
 
+def refuse_impossible() -> None:
+    """Before every request: what can name nothing of ours, and what PostgreSQL takes as no argument."""
+    names = (request.view_args or {}).values()
+    if "\x00" in request.path or any(len(str(name)) > LONGEST_NAME for name in names):
+        raise NotFound()
+    if b"%00" in request.query_string or b"\x00" in request.query_string:
+        raise Invalid("The query must not contain a NUL character.")
+
+
 def raw_json() -> Any:
     """The request's JSON, whatever it is. Raises what the contract says for size, media type and syntax."""
-    if request.content_length is not None and request.content_length > MAX_BODY:
+    if (request.content_length or 0) > MAX_BODY or len(data := request.get_data(cache=True)) > MAX_BODY:
         raise TooLarge(f"A body may have {MAX_BODY} bytes at most.")
-    data = request.get_data(cache=True)
     if request.mimetype != "application/json" and not request.mimetype.endswith("+json"):
         raise UnsupportedMediaType("Send the body as application/json.")
     try:
-        return orjson.loads(data)
+        value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise InvalidJson(f"The body is not valid JSON (line {error.lineno}, column {error.colno}).") from None
+        raise InvalidJson(
+            f"The body is not valid JSON (line {error.lineno}, column {error.colno})."
+        ) from None
+    if b"\\u0000" in data or data.count(b"[") + data.count(b"{") > DEEPEST:
+        _refuse_unkeepable(value)
+    return value
+
+
+def _refuse_unkeepable(value: Any) -> None:
+    """Raises `Invalid` for what is JSON, but which no database keeps (NUL) or no encoder writes (any depth)."""
+    todo = [(value, "")]
+    while todo:
+        item, pointer = todo.pop()
+        if isinstance(item, str) and "\x00" in item:
+            raise _fault(pointer, "must not contain a NUL character")
+        if isinstance(item, dict | list) and pointer.count("/") >= DEEPEST:
+            raise _fault("", f"must not be nested deeper than {DEEPEST} levels")
+        if isinstance(item, dict):
+            todo += [(name, pointer) for name in item]
+            todo += [(inner, f"{pointer}/{_escape(name)}") for name, inner in item.items()]
+        elif isinstance(item, list):
+            todo += [(inner, f"{pointer}/{number}") for number, inner in enumerate(item)]
+
+
+def _fault(pointer: str, detail: str) -> Invalid:
+    return Invalid("The request does not fit; see `errors`.", errors=[{"pointer": pointer, "detail": detail}])
 
 
 def parse(model: type[M]) -> M:
@@ -96,19 +151,40 @@ def parse(model: type[M]) -> M:
 
 
 def validate(model: type[M], value: Any) -> M:
-    """`value` as `model`, or `Invalid` with a pointer to every field that does not fit."""
+    """`value` as `model`, or `Invalid` with a pointer to every field that does not fit.
+
+    It goes by way of JSON: pydantic is then strict about the types JSON has, and still reads a date from a string.
+    """
     try:
-        return model.model_validate(value)
+        return model.model_validate_json(orjson.dumps(value))
     except ValidationError as error:
-        raise Invalid("The request does not fit; see `errors`.", errors=faults_of(error)) from None
+        raise Invalid("The request does not fit; see `errors`.", errors=faults_of(error, value)) from None
 
 
-def faults_of(error: ValidationError) -> list[FieldFault]:
-    """A pydantic error as JSON pointers. The value itself is never repeated: it may be a secret."""
+def faults_of(error: ValidationError, value: Any) -> list[FieldFault]:
+    """A pydantic error as JSON pointers into `value`, which is never repeated itself: it may be a secret."""
+    faults = error.errors(include_url=False, include_input=False, include_context=False)[:50]
     return [
-        {"pointer": "".join(f"/{_escape(str(part))}" for part in fault["loc"]), "detail": fault["msg"]}
-        for fault in error.errors(include_url=False, include_input=False, include_context=False)[:50]
+        {
+            "pointer": _pointer(fault["loc"], value, fault["type"] == "missing"),
+            "detail": fault["msg"].removeprefix("Value error, "),
+        }
+        for fault in faults
     ]
+
+
+def _pointer(location: Sequence[int | str], value: Any, missing: bool) -> str:
+    """Where a fault is. Pydantic also names the branch of a union that was tried: that is no place in `value`."""
+    parts = []
+    for number, part in enumerate(location, 1):
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and isinstance(part, int):
+            value = value[part]
+        elif not (missing and number == len(location)):
+            continue
+        parts.append(f"/{_escape(str(part))}")
+    return "".join(parts)
 
 
 def _escape(part: str) -> str:
@@ -123,14 +199,18 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
     return response
 
 
-def page_arguments() -> tuple[int, str | None]:
-    """`?limit=` (1 to 100, 20 when not given) and `?cursor=`."""
-    text = request.args.get("limit", "20")
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 100):
-        raise Invalid("`limit` is 1 to 100.", errors=[{"pointer": "/limit", "detail": "Send a number from 1 to 100."}])
+def page_arguments(default: int = 20) -> tuple[int, str | None]:
+    """`?limit=` (1 to 100) and `?cursor=`."""
+    text = request.args.get("limit", str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= 100):
+        raise Invalid(
+            "`limit` is 1 to 100.", errors=[{"pointer": "/limit", "detail": "Send a number from 1 to 100."}]
+        )
     cursor = request.args.get("cursor") or None
     if cursor is not None and len(cursor) > 128:
-        raise Invalid("`cursor` is not one of ours.", errors=[{"pointer": "/cursor", "detail": "Not a cursor."}])
+        raise Invalid(
+            "`cursor` is not one of ours.", errors=[{"pointer": "/cursor", "detail": "Not a cursor."}]
+        )
     return int(text), cursor
 
 
@@ -150,5 +230,3 @@ def choice_argument(name: str, allowed: Sequence[str]) -> str | None:
             errors=[{"pointer": f"/{name}", "detail": f"Send one of {', '.join(allowed)}."}],
         )
     return value
-
-

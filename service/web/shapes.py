@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from service.types import Effort, Message, RunRequest
-from service.web.schemas import Body, Shape
+from service.web.schemas import Body, Shape, no_nul
 
-
-def _no_nul(text: str) -> str:
-    if "\x00" in text:
-        raise ValueError("must not contain a NUL character")
-    return text
-
-
-Text = Annotated[str, Field(min_length=1, max_length=400_000), AfterValidator(_no_nul)]
+Text = Annotated[str, Field(min_length=1, max_length=400_000), AfterValidator(no_nul)]
 
 
 class TextBlock(Body):
@@ -77,6 +71,9 @@ class TaskBody(RunBody):
     callback_url: Annotated[str, Field(max_length=2_000, pattern=r"^https?://")] | None = None
     priority: Literal["normal", "batch"] = "normal"
 
+    def request(self, agent: str) -> RunRequest:
+        return replace(super().request(agent), callback_url=self.callback_url, priority=self.priority)
+
 
 class UsageShape(Shape):
     input_tokens: int
@@ -129,11 +126,23 @@ class StepShape(Shape):
     cost_usd: str
 
 
+class WebhookShape(Shape):
+    """How telling the `callback_url` stands."""
+
+    url: str
+    status: Literal["waiting", "pending", "delivered", "failed"]
+    attempts: int
+    next_at: str | None
+    last_error: str | None
+    delivered_at: str | None
+
+
 class RunView(RunResult):
-    """One run with its steps."""
+    """One run with its steps, and its webhook where it has one."""
 
     door: str
     step_list: list[StepShape] | None = None
+    webhook: WebhookShape | None = None
 
 
 class RunPage(Shape):

@@ -45,4 +45,4 @@ def last_seen(header: str | None, run_id: str) -> int:
     if not header:
         return 0
     run, _, seq = header.strip().rpartition(":")
-    return int(seq) if run == run_id and seq.isascii() and seq.isdigit() and len(seq) < 16 else 0
+    return int(seq) if run == run_id and seq.isascii() and seq.isdigit() and len(seq) < 10 else 0

@@ -22,10 +22,14 @@ def install(app: Flask) -> None:
     app.after_request(_finish)
 
 
+def request_id(sent: str) -> str:
+    """The id a client sent, where it is one; else a new one."""
+    return sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+
+
 def _begin() -> None:
     g.began = time.perf_counter()
-    sent = request.headers.get("X-Request-ID", "")
-    g.request_id = sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+    g.request_id = request_id(request.headers.get("X-Request-ID", ""))
     logs.clear()
     logs.bind(request_id=g.request_id)
 

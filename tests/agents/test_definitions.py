@@ -87,7 +87,7 @@ def test_the_bundled_evals_find_their_sources_and_words() -> None:
 def test_defaults_and_public_view(write: Write) -> None:
     agent = load(write()).agents["probe"]
     assert (agent.id, agent.prompt, agent.max_tokens, agent.effort) == ("probe", "Be good.", 1024, None)
-    assert agent.bounds == ("medium", "simple", "complex")
+    assert agent.bounds == ("medium", "simple", "complex", True)
     assert agent.public(["some-model"]) == {
         "id": "probe",
         "description": "A test agent.",
@@ -266,7 +266,7 @@ def rows(model: type[BaseModel], prefix: str = "") -> list[str]:
             continue
         default = "required"
         if info.default is not PydanticUndefined:
-            shown = {None: "none", (): "none", False: "no"}
+            shown = {None: "none", (): "none", False: "no", True: "yes"}
             plain = info.default if not isinstance(info.default, dict) else ()
             default = f"`{plain}`" if type(plain) is int else shown.get(plain, f"`{plain}`")
         found.append(f"| `{prefix}{name}` | {default} | {info.description} |")

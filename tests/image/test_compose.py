@@ -21,6 +21,8 @@ TEXT = (ROOT / "docker-compose.yml").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
 DEPLOY = (ROOT / "docs" / "deploy.md").read_text()
 
+pytestmark = pytest.mark.timeout(600)  # a whole fleet starts, more than once
+
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_service_is_hardened_and_bounded(name: str) -> None:
@@ -52,8 +54,12 @@ def test_the_replicas_are_equal_and_stop_in_peace() -> None:
     assert grace > 30 + 5, "GRACEFUL_TIMEOUT and what Gunicorn adds"
 
 
-def test_a_worker_runs_as_soon_as_there_is_one() -> None:
-    assert ("worker" in SERVICES) == (ROOT / "service" / "jobs" / "worker.py").exists()
+def test_nothing_but_the_command_differs_between_replica_and_worker() -> None:
+    worker = {
+        name: value for name, value in SERVICES["worker"].items() if name not in ("command", "healthcheck")
+    }
+    assert worker == SERVICES["slipway-1"]
+    assert worker["restart"] == "unless-stopped"  # Celery exits when Redis dies
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +95,15 @@ def test_the_demo_answers_without_a_key(demo: Compose) -> None:
         events = client.post("/v1/agents/support/stream", json={"input": "How do I get a refund?"}).text
         assert "event: run.completed" in events
         assert client.get("/metrics").status_code == 404
-        assert client.get("/ready").json()["database"]["status"] == "ok"
+        wait_until(lambda: client.get("/ready").json()["status"] == "ok", "database, Redis, model and worker")
+
+
+def test_the_demo_works_off_a_task(demo: Compose) -> None:
+    with closing(signed_in(address(demo), "demo", "demo-password")) as client:
+        queued = client.post("/v1/agents/support/tasks", json={"input": "How do I get a refund?"})
+        assert queued.status_code == 202
+        where = queued.headers["Location"]
+        wait_until(lambda: client.get(where).json()["status"] == "succeeded", "the end of the task")
 
 
 def test_the_demo_lives_on_with_one_replica(demo: Compose) -> None:
@@ -117,9 +131,12 @@ def test_production_with_the_secrets_that_the_docs_make(image: str, tmp_path: Pa
     (tmp_path / "model.yml").write_text(
         "x-base: &base {environment: {ANTHROPIC_BASE_URL: 'http://offline-model:8099'}}\n"
         "services:\n"
-        f"  offline-model: {{image: '{image}', networks: [data], command: "
-        "[python, -m, offline_model, --host, 0.0.0.0]}\n"
-        "  slipway-1: *base\n  slipway-2: *base\n  migrate: *base\n"
+        "  slipway-1: *base\n  slipway-2: *base\n  worker: *base\n  migrate: *base\n"
+        "  offline-model:\n"
+        f"    image: '{image}'\n"
+        "    command: [python, -m, offline_model, --host, 0.0.0.0]\n"
+        "    networks: [data]\n"
+        "    environment: {PORT: '8099'}\n"
     )
     make_secrets = shell_block("secrets/anthropic_api_key").replace("sk-ant-…", "sk-ant-not-a-real-key")
     subprocess.run(["bash", "-euc", make_secrets], cwd=tmp_path, check=True, timeout=30)

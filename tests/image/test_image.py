@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from tests.conftest import wait_until
 from tests.image.engine import ROOT, docker
@@ -15,14 +16,18 @@ NARROW = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileg
 WRITABLE = ["--tmpfs", "/tmp:mode=1777", "--tmpfs", "/var/lib/slipway:mode=1777"]
 
 
+LAUNCHER = ["python", "-m", "launcher"]
+VOLUME = ["--volume", "/var/lib/slipway"]  # gets the image's owner, as a named one does
+
+
 @contextmanager
-def started(image: str, *arguments: str) -> Iterator[str]:
-    """A container's id; it is removed at the end."""
-    container = docker("run", "--detach", *NARROW, *WRITABLE, *arguments).stdout.strip()
+def started(*arguments: str) -> Iterator[str]:
+    """Of `docker run ARGUMENTS`: the container's id; it is removed at the end."""
+    container = docker("run", "--detach", *NARROW, *arguments).stdout.strip()
     try:
         yield container
     finally:
-        docker("rm", "--force", container, check=False)
+        docker("rm", "--force", "--volumes", container, check=False)
 
 
 def inside(image: str, script: str) -> str:
@@ -32,6 +37,18 @@ def inside(image: str, script: str) -> str:
 def logs(container: str) -> str:
     done = docker("logs", container)
     return done.stdout + done.stderr
+
+
+def inspected(container: str) -> dict[str, Any]:
+    (found,) = json.loads(docker("inspect", container).stdout)
+    return dict(found)
+
+
+def health_check(container: str) -> list[str]:
+    """The image's own check, to be run when the test wants it rather than when its time comes."""
+    kind, *command = inspected(container)["Config"]["Healthcheck"]["Test"]
+    assert kind == "CMD"
+    return [str(word) for word in command]
 
 
 def test_the_dockerfile_keeps_to_what_every_builder_knows() -> None:
@@ -54,7 +71,7 @@ def test_who_it_runs_as_and_what_it_holds(image: str) -> None:
     there = set(inside(image, "ls -A /app").split()) - {"__pycache__"}
     assert there == {
         "agents", "alembic.ini", "config", "gunicorn.conf.py", "launcher", "migrations", "offline_model",
-        "requirements.txt", "service", "wsgi.py",
+        "requirements.txt", "service", "worker.py", "wsgi.py",
     }  # fmt: skip
     tools = "gcc cc make git pip pip3 uv curl wget"
     assert inside(image, f"for tool in {tools}; do command -v $tool; done; true") == ""
@@ -72,9 +89,9 @@ def test_it_is_compiled_so_a_read_only_start_is_quick(image: str) -> None:
 
 
 def test_production_refuses_to_start_without_its_settings(image: str) -> None:
-    done = docker("run", "--rm", *NARROW, *WRITABLE, image, check=False)
-    said = done.stdout + done.stderr
-    assert done.returncode != 0
+    with started(*WRITABLE, image) as container:
+        assert docker("wait", container).stdout.strip() != "0"
+        said = logs(container)
     for setting in ("SECRET_KEY", "DATABASE_URL", "REDIS_URL", "ANTHROPIC_API_KEY"):
         assert setting in said
     assert "Traceback" not in said
@@ -82,16 +99,13 @@ def test_production_refuses_to_start_without_its_settings(image: str) -> None:
 
 def test_everything_in_one_container_for_a_first_look(image: str) -> None:
     """The command of docs/deploy.md: embedded Redis, SQLite and the offline model, on a read-only root."""
-    with started(image, "--env", "APP_ENV=development", image, "python", "-m", "launcher") as container:
-        health = json.loads(docker("inspect", image).stdout)[0]["Config"]["Healthcheck"]["Test"]
-        assert health[0] == "CMD"
+    with started(*WRITABLE[:2], *VOLUME, "--env", "APP_ENV=development", image, *LAUNCHER) as container:
         wait_until(lambda: "Slipway is up" in logs(container), "the launcher's banner")
-        assert docker("exec", container, *health[1:]).returncode == 0
+        assert docker("exec", container, *health_check(container)).returncode == 0
         docker("stop", "--time", "40", container)
-        assert json.loads(docker("inspect", container).stdout)[0]["State"]["ExitCode"] == 0
+        assert inspected(container)["State"]["ExitCode"] == 0
 
 
 def test_the_health_check_fails_when_nothing_answers(image: str) -> None:
-    with started(image, image, "sleep", "60") as container:
-        health = json.loads(docker("inspect", image).stdout)[0]["Config"]["Healthcheck"]["Test"]
-        assert docker("exec", container, *health[1:], check=False).returncode != 0
+    with started(*WRITABLE, image, "sleep", "60") as container:
+        assert docker("exec", container, *health_check(container), check=False).returncode != 0

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.llm.routing import Bounds, Router
+from service.llm.routing import LONG_TEXT, Bounds, Router, excerpt, tier_said
 from service.types import Tier
 
 MODELS: dict[Tier, str] = {"simple": "small", "medium": "middle", "complex": "large"}
@@ -58,3 +58,41 @@ def test_one_model_for_every_tier_is_tried_once() -> None:
 def test_every_tier_needs_a_model() -> None:
     with pytest.raises(ValueError, match="complex"):
         Router({"simple": "small", "medium": "middle"})
+
+
+@pytest.mark.parametrize(
+    ("text", "tools", "unsure"),
+    [
+        ("What time is it?", 0, False),  # nothing speaks for a hard question
+        (USUAL, 0, False),
+        (USUAL * 10, 0, True),  # long, but neither code nor figures
+        ("Why is this slow?\n```\nfor x in y: ...\n```", 0, True),
+        ("Add 1234567, 89101112 and 13141516", 1, True),
+        ("def f(x):\n    return x\n" + USUAL * 10, 0, False),  # hard by two signs
+        (USUAL * 10, 4, False),
+        ("What time is it?", 4, False),
+    ],
+)
+def test_the_cheap_model_is_asked_only_where_signs_contradict_each_other(
+    text: str, tools: int, unsure: bool
+) -> None:
+    assert ROUTER.unsure("auto", text, tools) is unsure
+    assert not ROUTER.unsure("medium", text, tools)
+    assert not ROUTER.unsure("auto", text, tools, Bounds(ask=False))
+    assert not ROUTER.unsure("auto", text, tools, Bounds(floor="medium", ceiling="medium"))
+
+
+def test_the_cheap_model_is_shown_how_a_question_begins_and_ends() -> None:
+    assert excerpt(USUAL) == USUAL
+    long = "begin " + "x" * 10_000 + " end?"
+    shown = excerpt(long)
+    assert shown.startswith("begin") and shown.endswith("end?") and len(shown) < LONG_TEXT + 10
+
+
+@pytest.mark.parametrize("said", ["", "simple", "[]", "null", '{"tier": "huge"}', '{"tier": ["simple"]}', "{}"])
+def test_an_answer_without_a_tier_says_nothing(said: str) -> None:
+    assert tier_said(said) is None
+
+
+def test_the_tier_in_an_answer() -> None:
+    assert tier_said('{"tier": "complex"}') == "complex"

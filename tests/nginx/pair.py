@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
+
 from tests.conftest import Model, Slipway, model_server, redis_in, slipway_server
 from tests.nginx.edge import Edge
 

@@ -58,3 +58,10 @@ def test_a_tool_call_told_before_is_not_told_again() -> None:
     told = Told((RunEvent(Event.TOOL_CALLED, call, 5),), 4)
     assert told.sift(Event.TOOL_CALLED, call) == []
     assert told.sift(Event.TOOL_CALLED, {**call, "call_id": "toolu_2"}) != []
+
+
+def test_when_redis_lost_the_stream_all_that_is_not_kept_is_void() -> None:
+    told = Told(CUT, kept_seq=4, lost=True)
+    assert told.resumes_after == 4
+    assert told.last_seq > 7
+    assert again(told, "The answer", " is 42") == [delta("The answer"), delta(" is 42")]

@@ -8,9 +8,9 @@ import orjson
 
 from service.agents.pattern import Context, Told, answer_of
 from service.knowledge import Passage
-from service.llm.client import ModelReply
 from service.types import Answer, Block, Message
 
+CLASSIFY = "classify"  # the name of that step
 PASSAGES = 4  # how many passages an answer may draw on
 
 
@@ -31,7 +31,7 @@ def _classify(context: Context) -> Told[str]:
     categories = context.agent.categories
     lines = "\n".join(f"- {name}: {category.description}" for name, category in categories.items())
     reply = yield from context.steps.model(
-        "classify",
+        CLASSIFY,
         system=f"Classify the user's last message into exactly one of these categories:\n{lines}",
         messages=[{"role": "user", "content": context.request.question}],
         tier="simple",
@@ -39,7 +39,7 @@ def _classify(context: Context) -> Told[str]:
         json_schema=_schema(list(categories)),
         tell=False,
     )
-    return _category(reply, list(categories))
+    return category_of(reply.text, list(categories))
 
 
 def _schema(names: list[str]) -> dict[str, Any]:
@@ -51,11 +51,12 @@ def _schema(names: list[str]) -> dict[str, Any]:
     }
 
 
-def _category(reply: ModelReply, names: list[str]) -> str:
+def category_of(text: str, names: list[str]) -> str:
+    """What the classifying step's answer says, or the last name where it says nothing of use."""
     try:
-        said = str(orjson.loads(reply.text).get("category", ""))
+        said = str(orjson.loads(text).get("category", ""))
     except (orjson.JSONDecodeError, AttributeError):
-        said = reply.text.strip().lower()
+        said = text.strip().lower()
     return said if said in names else names[-1]
 
 

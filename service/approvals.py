@@ -1,0 +1,76 @@
+"""A person's decisions about tool calls: who may take them, and what they set going."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+from service.errors import AlreadyDecided, Forbidden, NotFound
+from service.store import approvals as rows
+from service.store import runs
+from service.store.base import Row, Transaction
+from service.types import Caller, RunStatus, rfc3339
+
+_STATUS = {"approve": "approved", "deny": "denied"}
+
+
+class Decision(NamedTuple):
+    """What a person says to a question. `arguments` replace those the model chose; `at` is in ms."""
+
+    decision: Literal["approve", "deny"]
+    comment: str | None
+    arguments: dict[str, Any] | None
+    at: int
+
+
+def of(tx: Transaction, caller: Caller, approval_id: str) -> Row:
+    """An approval the caller may see: operators see all. Raises `NotFound`."""
+    row = rows.get(tx, approval_id)
+    if row is None or (caller.role == "user" and row["user_id"] != caller.user_id):
+        raise NotFound(f"There is no approval {approval_id}.")
+    return row
+
+
+def decide(tx: Transaction, caller: Caller, approval_id: str, said: Decision) -> tuple[Row, bool]:
+    """The approval as it is now, and whether its run can go on: it is in the queue then.
+
+    Raises `NotFound`, `Forbidden` for a plain user, and `AlreadyDecided`.
+    """
+    row = of(tx, caller, approval_id)
+    if caller.role == "user":
+        raise Forbidden("Operators decide; you can see what waits.")
+    # Two decisions about one run come one after the other, so that the last one sees that it is the last.
+    rows.lock_run(tx, row["run_id"])
+    taken = rows.decide(
+        tx,
+        approval_id,
+        status=_STATUS[said.decision],
+        by=caller.user_id,
+        at=said.at,
+        comment=said.comment,
+        arguments=said.arguments,
+    )
+    row = of(tx, caller, approval_id)
+    if not taken and (row["decided_by"], row["decided_at"]) != (caller.user_id, said.at):
+        raise AlreadyDecided(f"This approval is {row['status']} already.")
+    goes_on = rows.pending(tx, row["run_id"]) == 0
+    if goes_on:
+        runs.requeue(tx, row["run_id"], [RunStatus.WAITING_APPROVAL], said.at)
+    return row, goes_on
+
+
+def public(row: Row) -> dict[str, Any]:
+    """An approval as the API shows it."""
+    plain = (
+        "id",
+        "run_id",
+        "user_id",
+        "agent",
+        "call_id",
+        "name",
+        "arguments",
+        "reason",
+        "status",
+        "comment",
+    )
+    times = {name: rfc3339(row[name]) for name in ("created_at", "decided_at")}
+    return {name: row[name] for name in plain} | {"decided_by": row["decided_by"]} | times

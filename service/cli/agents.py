@@ -1,0 +1,124 @@
+"""`flask agents`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from service.agents.definitions import AgentDefinition
+from service.agents.patterns import router
+from service.agents.spec import EvalCase
+from service.auth.users import User
+from service.cli.talk import Commands, as_json, at_work, print_json, print_table, services, user_named
+from service.errors import SlipwayError
+from service.store import runs as rows
+from service.types import Caller, Run, RunRequest, new_id, usd
+from service.wiring import Services
+
+agents = Commands("agents", help="The agents that can be run, and whether they are any good.")
+
+
+@agents.command("list")
+@as_json
+def list_agents(as_json: bool) -> None:
+    """Every agent that can be run."""
+    known = services()
+    shown = [
+        agent.public(known.routers[agent.id].within(agent.bounds)) for agent in known.catalog.agents.values()
+    ]
+    if as_json:
+        return print_json(shown)
+    print_table(shown, ("id", "pattern", "tools", "description"), "There are no agents.")
+
+
+@agents.command()
+@as_json
+def check(as_json: bool) -> None:
+    """Say what is wrong with the agents' folders, each with its file, line and field; exit code 1 if anything is."""
+    catalog = services().catalog
+    if as_json:
+        print_json([fault._asdict() for fault in catalog.faults])
+    else:
+        for fault in catalog.faults:
+            click.echo(str(fault))
+        broken = len({fault.agent for fault in catalog.faults})
+        click.echo(f"{len(catalog.agents)} can be run, {broken} cannot.")
+    sys.exit(1 if catalog.faults else 0)
+
+
+@agents.command("eval")
+@click.argument("name")
+@click.option("--user", "username", help="Whose run it is, and whose spending. None: the first admin.")
+@as_json
+def evaluate(name: str, username: str | None, as_json: bool) -> None:
+    """Ask an agent every question of its evals.yaml; exit code 1 when an answer is not as expected.
+
+    The runs are real ones, made here and now: they cost what they cost, and `flask runs list` shows them.
+    """
+    with at_work() as working:
+        agent = working.runs.agent(name)
+        if not agent.evals:
+            raise click.ClickException(f"{name} has no evals.yaml.")
+        user = user_named(username) if username else _first_admin(working)
+        caller = Caller(user.id, user.username, user.role)
+        results = [_judge(working, caller, agent, case, quiet=as_json) for case in agent.evals]
+    passed = sum(not result["missing"] for result in results)
+    if as_json:
+        print_json(results)
+    else:
+        click.echo(f"{passed} of {len(results)} passed.")
+    sys.exit(0 if passed == len(results) else 1)
+
+
+def _first_admin(working: Services) -> User:
+    for user in working.users.page(limit=100, after=None):
+        if user.role == "admin" and not user.disabled:
+            return user
+    raise click.ClickException("There is no admin yet: add one with `flask users add NAME --role admin`.")
+
+
+def _judge(working: Services, caller: Caller, agent: AgentDefinition, case: EvalCase, *, quiet: bool) -> dict[str, Any]:
+    """Ask one question, and say at once how it went."""
+    request = RunRequest(agent.id, ({"role": "user", "content": case.input},), cache="bypass")
+    try:
+        run = working.runs.invoke(caller, request, None, new_id("req")).run
+        missing = _missing(working, run, agent, case)
+    except SlipwayError as error:  # it could not begin
+        run, missing = None, [error.detail]
+    if not quiet:
+        click.echo(f"{click.style('FAIL', fg='red') if missing else click.style('pass', fg='green')}  {case.input}")
+        for line in missing:
+            click.echo(f"      {line}")
+    result = (run.result if run else None) or {}
+    spent = {"run_id": run.id, "cost_usd": usd(run.cost_nano)} if run else {}
+    return {"input": case.input, "missing": missing, "output": result.get("output", ""), **spent}
+
+
+def _missing(working: Services, run: Run, agent: AgentDefinition, case: EvalCase) -> list[str]:
+    """What was expected of the answer and is not so."""
+    expect, result = case.expect, run.result or {}
+    if run.error is not None:
+        return [f"the run failed: {run.error['detail']}"]
+    missing = [
+        f"the answer has no {text!r}" for text in expect.contains if text.lower() not in result["output"].lower()
+    ]
+    used = {tool["name"] for tool in result["tools"]}
+    missing += [f"the tool {tool} was not used" for tool in expect.tools if tool not in used]
+    uris = [source["uri"] for source in result["sources"]]
+    missing += [
+        f"no source is {begin}" for begin in expect.sources if not any(uri.startswith(begin) for uri in uris)
+    ]
+    if expect.category is not None and (category := _category(working, run, agent)) != expect.category:
+        missing.append(f"the category is {category}, not {expect.category}")
+    return missing
+
+
+def _category(working: Services, run: Run, agent: AgentDefinition) -> str | None:
+    """The category that pattern `router` chose: kept with the run's classifying step."""
+    for step in working.db.query(lambda tx: rows.kept_steps(tx, run.id)):
+        if step["name"] == router.CLASSIFY:
+            said = "".join(block.get("text", "") for block in step["reply"]["content"])
+            return router.category_of(said, list(agent.categories))
+    return None

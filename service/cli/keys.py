@@ -1,0 +1,55 @@
+"""`flask keys`."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from service.cli.talk import Commands, as_json, pages, print_json, print_table, services, user_named
+from service.types import now_ms
+
+keys = Commands("keys", help="API keys of users.")
+_SCOPE = re.compile(r"agents:(\*|[a-z][a-z0-9_-]{0,63}\*?)")
+
+
+@keys.command()
+@click.argument("username")
+@click.argument("name")
+@click.option("--scope", "scopes", multiple=True, help="Such as agents:support; may be given again. None: all.")
+@click.option("--days", type=click.IntRange(1, 3660), help="How long it is good for. None: until revoked.")
+@as_json
+def add(username: str, name: str, scopes: tuple[str, ...], days: int | None, as_json: bool) -> None:
+    """Make a key for a user. It is shown now and never again."""
+    for scope in scopes:
+        if not _SCOPE.fullmatch(scope):
+            raise click.BadParameter(f"{scope} is not such as agents:support or agents:*", param_hint="--scope")
+    ends = now_ms() + days * 86_400_000 if days else None
+    key = services().keys.create(user_named(username).id, name, scopes, ends)
+    if as_json:
+        return print_json(key)
+    click.echo(f"Made key {key['id']} for {username}; it is shown only now:", err=True)
+    click.echo(key["key"])
+
+
+@keys.command("list")
+@click.argument("username")
+@as_json
+def list_keys(username: str, as_json: bool) -> None:
+    """A user's keys that are not revoked."""
+    user_id, known = user_named(username).id, services().keys
+    rows = list(
+        pages(lambda limit, after: known.page(user_id, limit=limit, after=after), lambda key: str(key["id"]))
+    )
+    if as_json:
+        return print_json(rows)
+    print_table(rows, ("id", "name", "prefix", "scopes", "created_at", "expires_at"), f"{username} has no keys.")
+
+
+@keys.command()
+@click.argument("username")
+@click.argument("key_id")
+def revoke(username: str, key_id: str) -> None:
+    """End a key of a user at once, on every worker."""
+    services().keys.revoke(key_id, user_named(username).id)
+    click.echo(f"Revoked {key_id}.")

@@ -1,0 +1,168 @@
+"""`flask prices`, `flask ledger` and `flask budgets`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from service.cli.talk import Commands, as_json, pages, print_json, print_table, services
+from service.errors import PriceUnknown
+from service.types import usd
+from service.usage.budgets import PERIODS, Period, nano_of
+from service.usage.ledger import check as check_books
+from service.usage.prices import DATED, OFFLINE, today
+from service.usage.reconcile import KINDS, Drift, drifts
+
+prices = Commands("prices", help="The price table.")
+ledger = Commands("ledger", help="The books: proof that they are right, and the provider's beside them.")
+budgets = Commands("budgets", help="Spending caps: how they stand, and setting them.")
+SOON = timedelta(days=60)
+_BUDGET = ("scope", "period", "amount_usd", "spent_usd", "reserved_usd", "left_usd", "renews_at", "default")
+
+
+@prices.command("check")
+def check_prices() -> None:
+    """Compare the models in use with the price table and with what the API lists."""
+    from service import wiring
+
+    known = services()
+    used = {
+        model
+        for agent in known.catalog.agents.values()
+        for model in known.routers[agent.id].within(agent.bounds)
+    }
+    client = wiring.claude(known.settings)
+    try:
+        listed = {model["id"]: model for model in client.list_models()}
+    finally:
+        client.close()
+    wrong = False
+    for model in sorted(used):
+        for bad, line in _looked_at(model, listed):
+            wrong = wrong or bad
+            click.echo(line)
+    unpriced = [model for model in sorted(listed) if model not in used and not _priced(model)]
+    for model in unpriced:
+        click.echo(f"note  {model} is to be had, and has no price")
+    if wrong:
+        raise SystemExit(1)
+
+
+def _looked_at(model: str, listed: dict[str, dict[str, Any]]) -> Iterator[tuple[bool, str]]:
+    """What there is to say of a model in use; True: it cannot go on like this."""
+    if not _priced(model):
+        yield True, f"WRONG {model} has no price for {today()}: every call is refused"
+    about = listed.get(model) or listed.get(DATED.sub("", model)) or listed.get(model.removeprefix(OFFLINE))
+    if about is None:
+        yield True, f"WRONG {model} is not among the models the API lists"
+        return
+    if about.get("lifecycle") not in (None, "active"):
+        yield False, f"warn  {model} is {about['lifecycle']}"
+    if about.get("retires_at"):
+        ends = datetime.fromisoformat(str(about["retires_at"])).date()
+        if ends <= today() + SOON:
+            yield ends <= today(), f"{'WRONG' if ends <= today() else 'warn '} {model} retires on {ends}"
+            return
+    if _priced(model):
+        yield False, f"ok    {model} at {services().prices.price(model, today()).id}"
+
+
+def _priced(model: str, on: date | None = None) -> bool:
+    try:
+        services().prices.price(model, on or today())
+    except PriceUnknown:
+        return False
+    return True
+
+
+@ledger.command("check")
+@as_json
+def check_ledger(as_json: bool) -> None:
+    """Prove that every counter is the sum of its rows, and that no cap was passed. Exits 1 and names the rows."""
+    found = check_books(services().db, services().prices)
+    summary = {
+        "entries": found.entries,
+        "counters": found.counters,
+        "spent_usd": usd(found.spent),
+        "held_usd": usd(found.held),
+        "faults": [str(fault) for fault in found.faults],
+    }
+    if as_json:
+        print_json(summary)
+    else:
+        for fault in found.faults:
+            click.echo(f"WRONG {fault}")
+        click.echo(
+            f"{found.entries} entries, {found.counters} counters, {summary['spent_usd']} dollars spent, "
+            f"{summary['held_usd']} held: {f'{len(found.faults)} faults' if found.faults else 'all right'}."
+        )
+    if found.faults:
+        raise SystemExit(1)
+
+
+@ledger.command()
+@click.argument("export", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@as_json
+def reconcile(export: Path, as_json: bool) -> None:
+    """Print the drift from the provider's usage export (CSV or JSON), per day and model."""
+    try:
+        found = drifts(services().db, export.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        return print_json([{**drift._asdict(), "differs": drift.differs} for drift in found])
+    print_table([line for drift in found for line in _lines(drift)], _DRIFT, "The export is empty.")
+
+
+_DRIFT = ("day", "model", "what", "ours", "theirs", "drift")
+
+
+def _lines(drift: Drift) -> Iterator[dict[str, Any]]:
+    for name in (*KINDS, "cost"):
+        ours, theirs = drift.ours.get(name, 0), drift.theirs.get(name)
+        if theirs is None or not (ours or theirs):
+            continue
+        shown = (
+            {"ours": usd(ours), "theirs": usd(theirs)} if name == "cost" else {"ours": ours, "theirs": theirs}
+        )
+        change = f"{(ours - theirs) * 100 / theirs:+.2f} %" if theirs else "new"
+        yield {
+            "day": drift.day,
+            "model": drift.model,
+            "what": name,
+            **shown,
+            "drift": "0" if ours == theirs else change,
+        }
+
+
+@budgets.command("list")
+@as_json
+def list_budgets(as_json: bool) -> None:
+    """Every cap that was set, and the service's, with how it stands."""
+    found = pages(
+        lambda limit, after: services().budgets.page(limit=limit, after=after), lambda state: state.cap.id
+    )
+    shown = [state.public() for state in found]
+    return print_json(shown) if as_json else print_table(shown, _BUDGET, "There are no caps.")
+
+
+@budgets.command("set")
+@click.argument("scope")
+@click.argument("amount_usd")
+@click.option("--period", type=click.Choice(PERIODS), default="day", show_default=True)
+def set_budget(scope: str, amount_usd: str, period: Period) -> None:
+    """Set a cap on service, user:ID, key:ID, agent:NAME or session:ID; the amount `none` lifts it."""
+    kind, _, name = scope.partition(":")
+    if (kind not in ("user", "key", "agent", "session") or not name) and scope != "service":
+        raise click.ClickException("The scope is service, user:ID, key:ID, agent:NAME or session:ID.")
+    if kind == "user":
+        services().users.get(name)
+    try:
+        amount = None if amount_usd == "none" else nano_of(amount_usd)
+    except ValueError as error:
+        raise click.ClickException(f"{amount_usd} {error}.") from None
+    print_table([services().budgets.put(scope, period, amount).public()], _BUDGET, "")

@@ -1,0 +1,178 @@
+"""`flask runs`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+import orjson
+
+from service.cli.talk import Commands, as_json, most, print_json, print_table, services
+from service.errors import Conflict, NotFound
+from service.runs.live import stream_key
+from service.runs.result import result_of
+from service.runs.runner import MOST_LOSSES
+from service.store import runs as rows
+from service.store.base import Transaction
+from service.types import Event, Run, RunEvent, RunStatus, now_ms, rfc3339, usd
+
+runs = Commands("runs", help="Runs: look at them, stop them, send them off again.")
+_COLUMNS = ("run_id", "status", "agent", "door", "attempt", "cost_usd", "created_at")
+_LONGEST_PAUSE = 5.0  # seconds that a replay waits at most, whatever really passed
+
+
+
+@runs.command("list")
+@click.option("--status", type=click.Choice([str(status) for status in RunStatus]))
+@click.option("--agent", help="Only this agent's.")
+@click.option("--session", help="Only this session's.")
+@most
+@as_json
+def list_runs(status: str | None, agent: str | None, session: str | None, limit: int, as_json: bool) -> None:
+    """Runs, newest first."""
+    wanted = {"status": status, "agent": agent, "session_id": session}
+    _print(services().db.query(lambda tx: rows.recent(tx, limit=limit, before=None, **wanted)), as_json)
+
+
+@runs.command()
+@most
+@as_json
+def dead(limit: int, as_json: bool) -> None:
+    """Dead letters: runs that were given up because their workers kept ending."""
+    _print(services().db.query(lambda tx: rows.dead(tx, MOST_LOSSES, limit)), as_json)
+
+
+@runs.command()
+@click.argument("run_id")
+@as_json
+def show(run_id: str, as_json: bool) -> None:
+    """One run with its steps and its webhook."""
+    run = services().runs.get(run_id)
+    steps = services().db.query(lambda tx: rows.kept_steps(tx, run_id))
+    shown = {
+        **(run.result or result_of(run, None, steps=0, used=())),
+        **_line(run),
+        "losses": run.losses,
+        "webhook": services().webhooks.of_run(run),
+        "step_list": [_step(step) for step in steps if step["kind"] != "note"],
+    }
+    if as_json:
+        return print_json(shown)
+    for name, value in shown.items():
+        if name not in ("step_list", "sources", "tools") and value not in (None, ""):
+            text = value if isinstance(value, str | int) else orjson.dumps(value).decode()
+            click.echo(f"{name:14} {text}")
+    print_table(shown["step_list"], ("step", "kind", "name", "attempt", "ms", "cost_usd"), "No step is done.")
+
+
+@runs.command()
+@click.argument("run_id")
+def cancel(run_id: str) -> None:
+    """Stop a run, wherever it is driven."""
+    known = services().runs
+    known.cancel(known.get(run_id))
+    run = known.get(run_id)
+    click.echo(f"{run_id} is {run.status}." if run.status.ended else f"{run_id} will be cancelled within seconds.")
+
+
+@runs.command()
+@click.argument("run_ids", metavar="[RUN]...", nargs=-1)
+@click.option("--all-dead", is_flag=True, help="Every dead letter.")
+def resume(run_ids: tuple[str, ...], all_dead: bool) -> None:
+    """Send failed runs off again: they go on after their last kept step."""
+    if bool(run_ids) == all_dead:
+        raise click.UsageError("Name runs, or say --all-dead.")
+    found = services().db.query(lambda tx: rows.dead(tx, MOST_LOSSES, 100_000)) if all_dead else []
+    for run_id in run_ids or [run.id for run in found]:
+        _send_off(run_id)
+        click.echo(f"{run_id} is queued.")
+    if all_dead and not found:
+        click.echo("There are no dead letters.")
+
+
+@runs.command()
+@click.argument("run_id")
+@click.option("--speed", type=click.FloatRange(min=0, min_open=True), help="1: as fast as it was. None: at once.")
+@as_json
+def replay(run_id: str, speed: float | None, as_json: bool) -> None:
+    """Tell a run's events again, as the client saw them; of one under way, those until now."""
+    known = services()
+    known.runs.get(run_id)
+    steps = known.db.query(lambda tx: rows.kept_steps(tx, run_id))
+    for event in known.runs.so_far(run_id):
+        if speed is not None:
+            time.sleep(_pause(event, steps) / speed)
+        if as_json:
+            line = {"id": f"{run_id}:{event.seq}", "event": event.name, "data": event.data}
+            click.echo(orjson.dumps(line).decode())
+        else:
+            _tell(event)
+        sys.stdout.flush()
+
+
+def _send_off(run_id: str) -> None:
+    """Queue a failed run. What was told of its end goes, so that whoever follows it does not stop there."""
+    known = services()
+
+    def work(tx: Transaction) -> None:
+        run = rows.get(tx, run_id)
+        if run is None:
+            raise NotFound(f"There is no run {run_id}.")
+        if not rows.requeue(tx, run_id, [RunStatus.FAILED], now_ms()):
+            raise Conflict(f"{run_id} is {run.status}: only a failed run is sent off again.")
+
+    known.db.transact(work)
+    known.speed.call(lambda client: client.delete(stream_key(run_id)), default=0)
+    known.bell.ring([run_id])
+
+
+def _pause(event: RunEvent, steps: list[Any]) -> float:
+    """Seconds before an event: the time of its step, spread evenly over the step's events."""
+    for step in steps:
+        if step["first_seq"] <= event.seq <= step["last_seq"]:
+            took = (step["finished_at"] - step["started_at"]) / 1000
+            return min(_LONGEST_PAUSE, float(took / (step["last_seq"] - step["first_seq"] + 1)))
+    return 0.0
+
+
+def _tell(event: RunEvent) -> None:
+    """Text as it is, everything else as a line of its own."""
+    if event.name is Event.TEXT_DELTA:
+        return click.echo(event.data["text"], nl=False)
+    data = {name: value for name, value in event.data.items() if name not in ("output", "sources")}
+    click.echo(click.style(f"\n[{event.seq}] {event.name} {orjson.dumps(data).decode()}", dim=True))
+
+
+def _print(found: list[Run], as_json: bool) -> None:
+    lines = [_line(run) for run in found]
+    if as_json:
+        return print_json(lines)
+    print_table(lines, _COLUMNS, "There are none.")
+
+
+def _line(run: Run) -> dict[str, Any]:
+    return {
+        "run_id": run.id,
+        "status": run.status,
+        "agent": run.agent,
+        "door": run.door,
+        "attempt": run.attempt,
+        "user_id": run.user_id,
+        "cost_usd": usd(run.cost_nano),
+        "created_at": rfc3339(run.created_at),
+        "finished_at": rfc3339(run.finished_at),
+        "error": run.error["code"] if run.error else None,
+    }
+
+
+def _step(step: Any) -> dict[str, Any]:
+    return {
+        "step": step["n"],
+        "kind": step["kind"],
+        "name": step["name"],
+        "attempt": step["attempt"],
+        "ms": step["finished_at"] - step["started_at"],
+        "cost_usd": usd(step["cost_nano"]),
+    }

@@ -1,0 +1,92 @@
+"""What the commands share: the services, errors as one line, tables, and JSON for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+import orjson
+from flask import current_app
+from flask.cli import AppGroup
+
+from service.auth.users import User
+from service.errors import SlipwayError
+
+if TYPE_CHECKING:
+    from service.wiring import Services
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+most = click.option(
+    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many at most."
+)
+
+
+class Commands(AppGroup):
+    """A group whose commands end with one line, and exit code 1, when something is refused."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SlipwayError as error:
+            faults = [f"{fault['pointer']}: {fault['detail']}" for fault in error.errors]
+            raise click.ClickException("; ".join(faults) or error.detail) from None
+
+
+def services() -> Services:
+    """Everything the application is made of."""
+    return cast("Services", current_app.extensions["slipway"])
+
+
+def user_named(username: str) -> User:
+    """Ends the command when there is no such user."""
+    user = services().users.by_name(username)
+    if user is None:
+        raise click.ClickException(f"There is no user {username}.")
+    return user
+
+
+def print_json(value: Any) -> None:
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], nothing: str) -> None:
+    """Aligned columns under their names; `nothing` where there are no rows."""
+    if not rows:
+        click.echo(nothing)
+        return
+    cells = [[column.upper() for column in columns]]
+    cells += [[_cell(row[column]) for column in columns] for row in rows]
+    widths = [max(len(line[at]) for line in cells) for at in range(len(columns))]
+    for line in cells:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def pages(fetch: Callable[[int, str | None], list[Any]], id_of: Callable[[Any], str]) -> Iterator[Any]:
+    """Everything there is, a hundred at a time."""
+    last: str | None = None
+    while batch := fetch(100, last):
+        yield from batch
+        last = id_of(batch[-1])
+
+
+@contextmanager
+def at_work() -> Iterator[Services]:
+    """Services that may drive runs here: this process holds a lease for as long, and takes up nobody else's."""
+    from service import wiring
+
+    working = wiring.build(services().settings, kind="cli")
+    working.keeper.start()
+    try:
+        yield working
+    finally:
+        working.close()
+
+
+def _cell(value: Any) -> str:
+    if value is None or value == []:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,68 @@
+"""`flask users`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from service.auth.users import Role
+from service.cli.talk import Commands, as_json, pages, print_json, print_table, services, user_named
+
+users = Commands("users", help="Who may sign in.")
+_stdin = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+
+
+@users.command()
+@click.argument("username")
+@click.option("--role", type=click.Choice(["user", "operator", "admin"]), default="user", show_default=True)
+@click.option("--limit-runs", metavar="RATE", help="A rate of their own, such as 60/minute.")
+@_stdin
+def add(username: str, role: Role, limit_runs: str | None, password_stdin: bool) -> None:
+    """Add a user; asks for the password."""
+    user = services().users.create(username, _password(password_stdin), role, limit_runs)
+    click.echo(f"Added {user.role} {user.username} ({user.id}).")
+
+
+@users.command("list")
+@as_json
+def list_users(as_json: bool) -> None:
+    """Everybody, oldest first."""
+    known = services().users
+    found = list(pages(lambda limit, after: known.page(limit=limit, after=after), lambda user: user.id))
+    rows = [user.public() for user in found]
+    if as_json:
+        return print_json(rows)
+    print_table(rows, ("id", "username", "role", "disabled", "limit_runs", "created_at"), "There are no users.")
+
+
+@users.command()
+@click.argument("username")
+@click.option("--undo", is_flag=True, help="Let them sign in again.")
+def disable(username: str, undo: bool) -> None:
+    """End a user's log-ins and keys at once, and let them make no others."""
+    services().users.change(user_named(username).id, disabled=not undo)
+    click.echo(f"{username} can sign in again." if undo else f"Disabled {username}.")
+
+
+@users.command()
+@click.argument("username")
+@_stdin
+def password(username: str, password_stdin: bool) -> None:
+    """Set a user's password, and end their log-ins."""
+    services().users.change(user_named(username).id, password=_password(password_stdin))
+    click.echo(f"Changed the password of {username}.")
+
+
+@users.command("webhook-secret")
+@click.argument("username")
+def webhook_secret(username: str) -> None:
+    """Print what signs the webhooks of a user's runs."""
+    click.echo(services().webhooks.secret_of(user_named(username).id))
+
+
+def _password(from_stdin: bool) -> str:
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    typed: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    return typed

@@ -1,0 +1,93 @@
+"""The task worker: Celery's prefork pool, where each process drives one run at a time.
+
+The parent only talks to the broker. Each child makes its own services after the fork, holds a lease like every
+other worker, and hands over what it cannot finish when the parent is told to stop.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+from typing import TYPE_CHECKING, Any
+
+from celery import Celery, signals
+
+from service import wiring
+from service.jobs.broker import RUN_TASK, UPKEEP_TASK, Bell, make_app
+from service.jobs.upkeep import tidy
+from service.observe import logs
+
+if TYPE_CHECKING:
+    from config.base import Settings
+
+log = logging.getLogger("slipway.jobs")
+UPKEEP_SECONDS = 60.0
+_CHATTY = ("celery.worker.strategy", "celery.app.trace")  # a line for each message; the run has lines of its own
+
+
+def create_worker(settings: Settings) -> Celery:
+    """The Celery application that `celery -A worker` loads. Raises ValueError without a broker."""
+    app = make_app(settings)
+    app.conf.update(
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        worker_concurrency=settings.task_concurrency,
+        worker_enable_remote_control=False,
+        worker_proc_alive_timeout=30.0,  # seconds a child may take to make its services
+        beat_scheduler="celery.beat:Scheduler",  # keeps nothing: upkeep is due a minute after the start
+        beat_schedule={UPKEEP_TASK: {"task": UPKEEP_TASK, "schedule": UPKEEP_SECONDS}},
+    )
+    child = _Child(settings, app)
+    child.listen()
+
+    @app.task(name=RUN_TASK)  # type: ignore[untyped-decorator]
+    def run(run_id: str) -> None:
+        with logs.bound(run=run_id):
+            child.services.runs.take_up(run_id)
+
+    @app.task(name=UPKEEP_TASK)  # type: ignore[untyped-decorator]
+    def upkeep() -> None:
+        tidy(child.services.db, settings.retention_days)
+
+    return app
+
+
+class _Child:
+    """What a process of the pool is made of. In the parent it stays empty."""
+
+    def __init__(self, settings: Settings, app: Celery) -> None:
+        self._settings = settings
+        self._bell = Bell(app)
+        self._services: wiring.Services | None = None
+        self._stopping = mmap.mmap(-1, 1)  # one byte that parent and children share: Celery tells only the parent
+
+    @property
+    def services(self) -> wiring.Services:
+        assert self._services is not None, "the child has not begun"
+        return self._services
+
+    def listen(self) -> None:
+        """Celery's signals take weak references to functions, unless told otherwise."""
+        signals.setup_logging.connect(self._set_up_logs, weak=False)
+        signals.worker_process_init.connect(self._begin, weak=False)
+        signals.worker_process_shutdown.connect(self._end, weak=False)
+        signals.worker_shutting_down.connect(self._stop, weak=False)
+
+    def _set_up_logs(self, **_: Any) -> None:
+        logs.configure(self._settings.log_format, self._settings.log_level)
+        for name in _CHATTY:
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+    def _begin(self, **_: Any) -> None:
+        self._services = wiring.build(
+            self._settings, kind="task", bell=self._bell, draining=lambda: self._stopping[0] == 1
+        )
+        self._services.keeper.start()
+
+    def _stop(self, **_: Any) -> None:
+        self._stopping[0] = 1
+
+    def _end(self, **_: Any) -> None:
+        if self._services is not None:
+            self._services.close()

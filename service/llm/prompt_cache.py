@@ -1,0 +1,115 @@
+"""Marks in a request, up to which the provider keeps the prompt: what is sent again is then read at a fraction.
+
+A mark costs a quarter more for what is written and saves nine tenths or more of what is read, so each stands where
+the same beginning comes again: after tools and the agent's own prompt (every run of the agent), after the history
+(the next turn of the session), after the newest tool results (the next step of the run). Lifetime: five minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from service.llm.client import ModelRequest
+from service.types import Block, Message
+
+# The provider keeps no prefix below 1,024 tokens (4,096 for some models) and ignores a mark there, free of charge.
+# A token is three bytes of ordinary text or more, so below this a mark could do nothing.
+LEAST_BYTES = 3 * 1024
+MARK = {"type": "ephemeral"}
+MARKABLE = frozenset({"text", "image", "document", "tool_use", "tool_result", "search_result"})  # never thinking
+
+
+def marked(request: ModelRequest, stable: str = "") -> ModelRequest:
+    """The request with at most three marks. `stable` is how its system prompt begins in every run of the agent.
+
+    One that is marked already is left alone: whoever did that knows more.
+    """
+    system = _split(request.system, stable)
+    if any("cache_control" in block for block in _every_block(request, system)):
+        return request
+    size = _bytes(request.tools)
+    tools, marked_system = request.tools, system
+    if size + _bytes(system[:1]) >= LEAST_BYTES:
+        if system:
+            marked_system = [_mark(system[0]), *system[1:]]
+        else:
+            tools = [*tools[:-1], {**tools[-1], "cache_control": MARK}]
+    messages = _marked_messages(request.messages, request.may_call_tools, size + _bytes(system))
+    unchanged = marked_system is system
+    return replace(
+        request, system=request.system if unchanged else marked_system, tools=tools, messages=messages
+    )
+
+
+def _marked_messages(messages: Sequence[Message], goes_on: bool, before: int) -> Sequence[Message]:
+    """With marks where the history ends and where the run's own conversation may go on."""
+    marks = [
+        index for index in _ends(messages, goes_on) if before + _bytes(messages[: index + 1]) >= LEAST_BYTES
+    ]
+    if not marks:
+        return messages
+    return [_marked(message) if index in marks else message for index, message in enumerate(messages)]
+
+
+def _ends(messages: Sequence[Message], goes_on: bool) -> list[int]:
+    """The messages that end what will be sent again, or was sent before."""
+    last = len(messages) - 1
+    turn = last
+    while turn > 0 and not _asks(messages[turn]):
+        turn -= 1
+    ends = [turn - 1] if turn > 0 else []
+    newest = last if goes_on else last - 2  # nothing follows the last step: it only reads what its forerunner wrote
+    return [*ends, newest] if newest > turn else ends
+
+
+def _asks(message: Message) -> bool:
+    """Whether a message is a person's, not tool results."""
+    content = message["content"]
+    return message["role"] == "user" and (
+        isinstance(content, str) or not any(block.get("type") == "tool_result" for block in content)
+    )
+
+
+def _split(system: str | Sequence[Block], stable: str) -> list[Block]:
+    """The system prompt as blocks, what is the same in every run first."""
+    if not isinstance(system, str):
+        return list(system)
+    rest = system.removeprefix(stable)
+    if not stable or not rest.strip() or rest == system:
+        return [{"type": "text", "text": system}] if system else []
+    return [{"type": "text", "text": stable}, {"type": "text", "text": rest}]
+
+
+def _marked(message: Message) -> Message:
+    content = message["content"]
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+    for index in range(len(blocks) - 1, -1, -1):
+        if _markable(blocks[index]):
+            blocks[index] = _mark(blocks[index])
+            return {**message, "content": blocks}
+    return message
+
+
+def _markable(block: Block) -> bool:
+    return block.get("type") in MARKABLE and (block["type"] != "text" or bool(block["text"].strip()))
+
+
+def _mark(block: Block) -> Block:
+    return {**block, "cache_control": MARK}
+
+
+def _every_block(request: ModelRequest, system: list[Block]) -> list[Mapping[str, Any]]:
+    """Everything that can carry a mark."""
+    said = [message["content"] for message in request.messages if not isinstance(message["content"], str)]
+    return [*request.tools, *system, *(block for content in said for block in content)]
+
+
+def _bytes(sent: object) -> int:
+    try:
+        return len(orjson.dumps(sent))
+    except TypeError:  # half a surrogate pair; the client refuses it, in better words
+        return 0

@@ -1,0 +1,276 @@
+"""Single flight: of all who ask the same at the same moment, on every worker of every replica, one asks the model.
+
+The first to look into the cache leads; its key in Redis says so, and lives only while it is renewed. The others wait.
+One thread per process renews what is led here and listens for all who wait here: on one stream for all flights, so a
+landing is heard at once over one connection, however many wait. It also looks at every flight twice a second, so one
+whose leader died is noticed when its key has run out; those who waited then look into the cache again, and one leads.
+Redis gone: nobody waits, everybody asks.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Collection, Generator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+
+from service.agents.spec import CacheSpec
+from service.cache import SpeedStore
+from service.errors import RunTimeout, SlipwayError
+from service.runs.answers import (
+    FLIGHT_MS,
+    LASTING,
+    MODEL_AWAY,
+    AnswerCache,
+    Found,
+    Landing,
+    Leader,
+    Question,
+    landing_of,
+)
+from service.types import Run
+
+log = logging.getLogger("slipway.flight")
+
+LANDINGS = "slipway:landings"  # a stream: the run ids of leaders whose waiters can look
+MAX_LANDINGS = 1_000
+RENEWAL = 1.0  # seconds
+LOOK = 0.5  # seconds between looks at every flight that is waited for
+MOST_FAILURES = 2  # leaders that may come to nothing before one who waits gives up waiting
+
+
+class _Awaited:
+    """A flight that somebody in this process waits for."""
+
+    def __init__(self, question: Question, leader: Leader) -> None:
+        self.question = question
+        self.leader = leader
+        self.readers = 0
+        self.landing: Landing | None = None
+        self.landed = threading.Event()
+
+    def tell(self, landing: Landing) -> None:
+        self.landing = landing
+        self.landed.set()
+
+
+class Flights:
+    """One per process. `blocking` is a client whose reads may take seconds; one connection of it is used."""
+
+    def __init__(self, speed: SpeedStore, blocking: redis.Redis, answers: AnswerCache, seconds: float) -> None:
+        self._speed = speed
+        self._blocking = blocking
+        self._answers = answers
+        self._seconds = seconds  # the longest a flight is led: one that was forgotten must end too
+        self._wake = threading.Condition()
+        self._led: dict[str, tuple[Question, float]] = {}
+        self._awaited: dict[tuple[str, str], _Awaited] = {}
+        self._position = b"0"
+        self._looked = self._renewed = 0.0
+        self._thread: threading.Thread | None = None
+
+    def find(self, question: Question, me: Leader | None, after: str = "") -> Found:
+        """`AnswerCache.find`; from then on `me` leads, where it says so."""
+        found = self._answers.find(question, me, after)
+        if me is not None and found.leader == me:
+            with self._wake:
+                self._led[me.run_id] = question, time.monotonic() + self._seconds
+                self._start()
+        return found
+
+    def land(self, question: Question, found: Found, run: Run, spec: CacheSpec) -> None:
+        """This run has ended: keep its answer, and let those who wait for it know."""
+        me = found.leader if self._led.pop(run.id, None) is not None else None
+        if self._answers.land(question, me, run, spec, found.vector):
+            self._speed.call(lambda client: _announce(client, run.id), default=None)
+
+    def wait(self, question: Question, leader: Leader, beat: float, until: float) -> Generator[None, None, Landing]:
+        """What came of a leader. Yields at least every `beat` seconds. Raises `RunTimeout` at `until`."""
+        with self._awaiting(question, leader) as awaited:
+            while not awaited.landed.wait(min(beat, max(0.0, until - time.monotonic()))):
+                if time.monotonic() >= until:
+                    raise RunTimeout
+                yield
+        assert awaited.landing is not None
+        return awaited.landing
+
+    @contextmanager
+    def _awaiting(self, question: Question, leader: Leader) -> Iterator[_Awaited]:
+        key = question.flight, leader.run_id
+        with self._wake:
+            awaited = self._awaited.setdefault(key, _Awaited(question, leader))
+            awaited.readers += 1
+            first = awaited.readers == 1
+            self._start()
+            self._wake.notify()
+        try:
+            if first:
+                self._look([awaited])  # it may have landed since the cache was asked
+            yield awaited
+        finally:
+            with self._wake:
+                awaited.readers -= 1
+                if not awaited.readers and self._awaited.get(key) is awaited:
+                    del self._awaited[key]
+
+    def _start(self) -> None:
+        if self._thread is None:  # lazily: a thread does not survive a fork
+            self._thread = threading.Thread(target=self._loop, name="flights", daemon=True)
+            self._thread.start()
+
+    def _loop(self) -> None:
+        while True:
+            with self._wake:
+                if not self._awaited:
+                    self._wake.wait(RENEWAL)
+            try:
+                self._renew()
+                if self._awaited:
+                    self._listen()
+            except Exception:  # everybody in this process waits on this thread: it must not end
+                log.exception("flights_failed")
+                time.sleep(RENEWAL)
+
+    def _renew(self) -> None:
+        now = time.monotonic()
+        if now < self._renewed + RENEWAL:
+            return
+        self._renewed = now
+        with self._wake:
+            self._led = {run_id: led for run_id, led in self._led.items() if led[1] > now}
+            flights = [question.flight for question, _ in self._led.values()]
+        if flights:
+            self._speed.call(lambda client: _prolong(client, flights), default=None)
+
+    def _listen(self) -> None:
+        """Wait for landings, half a second at most, and look at those flights; at all of them when it is time."""
+        landed: set[str] = set()
+        try:
+            block = int(LOOK * 1000)
+            found: Any = self._blocking.xread({LANDINGS: self._position}, count=MAX_LANDINGS, block=block)
+            for _, entries in found or ():
+                self._position = entries[-1][0]
+                landed = {fields[b"run"].decode() for _, fields in entries}
+        except redis.RedisError:
+            time.sleep(LOOK / 5)
+            self._looked = 0.0
+        now = time.monotonic()
+        everyone = now >= self._looked + LOOK
+        if everyone:
+            self._looked = now
+        with self._wake:
+            waiting = [one for one in self._awaited.values() if not one.landed.is_set()]
+        self._look([one for one in waiting if everyone or one.leader.run_id in landed])
+
+    def _look(self, flights: Collection[_Awaited]) -> None:
+        """Find out how these stand, in one round trip. When Redis cannot say, nobody is to wait any longer."""
+        if not flights:
+            return
+        states = self._speed.call(lambda client: _states(client, flights), default=None)
+        for number, awaited in enumerate(flights):
+            leader, landing = (None, None) if states is None else states[2 * number : 2 * number + 2]
+            if landing is not None:
+                awaited.tell(landing_of(landing))
+            elif leader != str(awaited.leader).encode():
+                awaited.tell(Landing())
+
+
+class Turn:
+    """One request on its way past the cache: answered, waiting for another who asks the same, or to ask the model."""
+
+    def __init__(self, flights: Flights, run: Run, question: Question | None, spec: CacheSpec) -> None:
+        self.run = run
+        self._flights = flights
+        self._question = question
+        self._spec = spec
+        self._me = me = Leader(run.id, run.user_id, run.door == "stream" and run.request.on_disconnect == "continue")
+        self._ended = False
+        self.found = Found("bypass" if question is None else "miss")
+        if question is not None and run.request.cache == "default":
+            self._find(me)
+        self._tell()
+
+    def __enter__(self) -> Turn:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    @property
+    def answer(self) -> dict[str, Any] | None:
+        """One that is to be given now."""
+        return self.found.answer
+
+    @property
+    def leader(self) -> Leader | None:
+        """Another run that is asking the model the same."""
+        leader = self.found.leader
+        return leader if leader != self._me else None
+
+    def join(self, beat: float, until: float) -> Iterator[None]:
+        """Wait while another leads; after it the answer is found, or the model is this run's to ask.
+
+        Yields every `beat` seconds. Raises `RunTimeout`, or what a leader failed with: a second one after a first, or
+        the first, where trying again is no use.
+        """
+        failures = 0
+        while (leader := self.leader) is not None:
+            assert self._question is not None
+            landing = self.found.landing
+            if landing is None:
+                landing = yield from self._flights.wait(self._question, leader, beat, until)
+            if landing.answer is not None:
+                self.found = Found("stale" if landing.stale else "coalesced", landing.answer)
+                break
+            failures += 1
+            if landing.error is not None and (failures >= MOST_FAILURES or isinstance(landing.error, LASTING)):
+                self.found = self._instead(landing.error)
+                break
+            self._find(self._me if failures < MOST_FAILURES else None, leader.run_id)
+        self._tell()
+
+    def end(self) -> None:
+        """The run has ended or come to nothing. Those who wait get its answer, or one of them leads."""
+        if self._question is None or self._ended:
+            return
+        self._ended = True
+        self._flights.land(self._question, self.found, self.run, self._spec)
+
+    def _find(self, me: Leader | None, after: str = "") -> None:
+        assert self._question is not None
+        self.found = self._flights.find(self._question, me, after)
+
+    def _instead(self, error: SlipwayError) -> Found:
+        """The stale answer, where there is one and the model is away. Raises the error else."""
+        if self.found.stale is None or not self._spec.stale or not isinstance(error, MODEL_AWAY):
+            raise error
+        return Found("stale", self.found.stale)
+
+    def _tell(self) -> None:
+        self.run.cache = "coalesced" if self.leader is not None else self.found.cache
+        self.run.stale = self.found.stale if self._spec.stale else None
+
+
+def _announce(client: redis.Redis, run_id: str) -> None:
+    client.xadd(LANDINGS, {"run": run_id}, maxlen=MAX_LANDINGS, approximate=True)
+
+
+def _prolong(client: redis.Redis, flights: Collection[str]) -> None:
+    """Should another lead one of these by now, its flight ends no later than ours: that does no harm."""
+    with client.pipeline(transaction=False) as pipe:
+        for flight in flights:
+            pipe.pexpire(flight, FLIGHT_MS)
+        pipe.execute()
+
+
+def _states(client: redis.Redis, flights: Collection[_Awaited]) -> list[bytes | None]:
+    """Leader and landing of each. In this order: a flight that is over by the second question has landed by then."""
+    with client.pipeline(transaction=False) as pipe:
+        for awaited in flights:
+            pipe.hget(awaited.question.flight, "leader")
+            pipe.get(awaited.question.landing(awaited.leader.run_id))
+        return pipe.execute()

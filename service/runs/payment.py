@@ -1,0 +1,97 @@
+"""The money of one model call: held in the transaction that starts its step, settled in the one that keeps it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from service.llm.client import ModelCall, ModelRequest
+from service.runs.active import Handle
+from service.runs.journal import Journal
+from service.types import Run, RunEvent, Usage
+from service.usage.bounds import prompt_bound, used_so_far
+from service.usage.prices import Price
+from service.usage.spending import FEWEST_TOKENS, Reserved, Settlement, Spending, Wish
+
+Count = Callable[[ModelRequest, ModelCall], int]
+COUNT_SECONDS = 5.0  # the longest wait for the provider's own count of a prompt
+
+
+class Payment:
+    """One model call, until it is paid. An attempt that follows one the provider may charge for is paid on top."""
+
+    def __init__(
+        self, spending: Spending, run: Run, journal: Journal, handle: Handle, count: Count, price: Price
+    ) -> None:
+        self._spending = spending
+        self._run = run
+        self._journal = journal
+        self._handle = handle
+        self._count = count
+        self._price = price
+        self._reserved: Reserved | None = None
+
+    def reserve(self, request: ModelRequest) -> tuple[ModelRequest, list[RunEvent]]:
+        """Hold what the call can cost at most. The request as it may be sent, and what was told meanwhile.
+
+        Raises `BudgetExceeded`, or why the run must stop.
+        """
+        fewest = request.max_tokens if request.json_schema else min(FEWEST_TOKENS, request.max_tokens)
+        events = self._hold(request, fewest)
+        assert self._reserved is not None
+        return replace(request, max_tokens=self._reserved.max_tokens), events
+
+    def again(self, request: ModelRequest, call: ModelCall) -> None:
+        """Pay for the attempt that failed, and hold the same for the next, no less. Raises as `reserve` does."""
+        self.failed(request, call)
+        self._hold(request, fewest=request.max_tokens)
+
+    def kept(self, usage: Usage) -> int:
+        """The call is done; what it cost, in nano-dollars. Written with the step."""
+        assert self._reserved is not None
+        settlement = self._spending.settle(self._reserved.hold, self._price, usage)
+        self._journal.also(settlement.work)
+        return settlement.cost
+
+    def failed(self, request: ModelRequest, call: ModelCall) -> None:
+        """The call broke off: what it has used is the run's to pay all the same. Written with what comes next."""
+        reserved, self._reserved = self._reserved, None
+        if reserved is None:
+            return
+        if call.partial_usage is not None:
+            used = used_so_far(call.partial_usage, call.partial_text, request.max_tokens)
+            settlement = self._spending.settle(reserved.hold, self._price, used, "estimate")
+        elif call.billable:
+            settlement = self._spending.settle_worst(reserved.hold)
+        else:
+            settlement = self._spending.settle_unused(reserved.hold)
+        owe(self._journal, settlement)
+
+    def _hold(self, request: ModelRequest, fewest: int) -> list[RunEvent]:
+        events: list[RunEvent] = []
+        wish = Wish(
+            run=self._run,
+            step=self._journal.steps + 1,
+            price=self._price,
+            model=request.model,
+            max_tokens=request.max_tokens,
+            fewest=fewest,
+            input_tokens=prompt_bound(request.system, request.messages, request.tools, request.json_schema),
+            count=lambda: self._counted(request),
+            most=self._spending.left_of(self._run),
+        )
+        self._reserved = self._spending.reserve(
+            wish, lambda work: events.extend(self._journal.commit(work)), self._handle.check
+        )
+        return events
+
+    def _counted(self, request: ModelRequest) -> int:
+        """A call of its own: the handle's is the model call's, which may be under way."""
+        return self._count(request, ModelCall(min(self._handle.deadline, time.monotonic() + COUNT_SECONDS)))
+
+
+def owe(journal: Journal, settlement: Settlement) -> None:
+    """A settlement that belongs to no kept step: the run's all the same, and written with its next transaction."""
+    journal.spent(settlement.usage, settlement.cost)
+    journal.also(settlement.work)

@@ -1,0 +1,195 @@
+"""Rows of caps, and of the counters that hold them. Whoever locks several counters locks them by the order of ids.
+
+A window is one cap in one day, one month or in all. It is one counter, or several stripes of it that share the cap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+
+from service.store.base import InsertOnce, Row, Transaction
+from service.store.schema import caps, counters
+from service.types import now_ms
+
+
+class Window(NamedTuple):
+    """One cap from `start` on (ms; 0 for `total`)."""
+
+    scope: str
+    period: str
+    start: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.scope}/{self.period}/{self.start}"
+
+    def counter(self, stripe: int) -> str:
+        return f"{self.id}/{stripe}"
+
+
+class Entry(NamedTuple):
+    """A counter as an entry of the ledger left it."""
+
+    counter: str
+    seq: int
+    spent: int
+    held: int
+    cap: int
+
+
+class _StopHolds(sa.Executable, sa.ClauseElement):
+    """Wait for every transaction that has read the caps, and keep others from it until this one ends.
+
+    SQLite has one writer, so there is nobody to wait for.
+    """
+
+    inherit_cache = True
+
+
+@compiles(_StopHolds, "sqlite")
+def _sqlite_stop(element: Any, compiler: Any, **kw: Any) -> str:
+    return "SELECT 1"
+
+
+@compiles(_StopHolds, "postgresql")
+def _postgres_stop(element: Any, compiler: Any, **kw: Any) -> str:
+    return "LOCK TABLE caps IN ACCESS EXCLUSIVE MODE"
+
+
+_CAPS = sa.select(caps).where(caps.c.scope.in_(sa.bindparam("scopes", expanding=True)))
+_CAP = sa.select(caps).where(caps.c.scope == sa.bindparam("scope"), caps.c.period == sa.bindparam("period"))
+_WANTED = (
+    sa.select(counters.c.id)
+    .where(counters.c.id.in_(sa.bindparam("ids", expanding=True)))
+    .order_by(counters.c.id)
+    .with_for_update()
+)
+_COMMITTED = counters.c.spent_nano + counters.c.held_nano
+_CHANGED = (counters.c.id, counters.c.seq, counters.c.spent_nano, counters.c.held_nano, counters.c.cap_nano)
+_TAKE = (
+    sa.update(counters)
+    .where(counters.c.id.in_(_WANTED), _COMMITTED + sa.bindparam("amount") <= counters.c.cap_nano)
+    .values(held_nano=counters.c.held_nano + sa.bindparam("amount"), seq=counters.c.seq + 1)
+    .returning(*_CHANGED)
+)
+_SETTLE = (
+    sa.update(counters)
+    .where(counters.c.id.in_(_WANTED))
+    .values(
+        held_nano=counters.c.held_nano - sa.bindparam("amount"),
+        spent_nano=counters.c.spent_nano + sa.bindparam("cost"),
+        seq=counters.c.seq + 1,
+    )
+    .returning(*_CHANGED, counters.c.warned, counters.c.window_id)
+)
+_STRIPES = (
+    sa.select(counters)
+    .where(counters.c.window_id.in_(sa.bindparam("windows", expanding=True)))
+    .order_by(counters.c.id)
+)
+_STRIPES_LOCKED = _STRIPES.with_for_update()
+_OPEN = InsertOnce(counters)
+_SHARE = (
+    sa.update(counters)
+    .where(counters.c.id == sa.bindparam("of"))
+    .values(cap_nano=sa.bindparam("share"), seq=counters.c.seq + 1)
+)
+
+
+def read(tx: Transaction, scopes: Sequence[str]) -> list[Row]:
+    """The caps of these scopes."""
+    return tx.rows(_CAPS, {"scopes": scopes})
+
+
+def every(tx: Transaction) -> list[Row]:
+    return tx.rows(sa.select(caps).order_by(caps.c.scope, caps.c.period))
+
+
+def locked(tx: Transaction, scope: str, period: str) -> Row | None:
+    """One cap, which stays as it is until this transaction ends."""
+    return tx.row(_CAP.with_for_update(read=True), {"scope": scope, "period": period})
+
+
+def put(tx: Transaction, scope: str, period: str, amount: int | None) -> None:
+    values = {"amount_nano": amount, "updated_at": now_ms()}
+    mine = sa.and_(caps.c.scope == scope, caps.c.period == period)
+    if tx.execute(sa.update(caps).where(mine).values(values)) == 0:
+        tx.execute(InsertOnce(caps), {"scope": scope, "period": period, **values})
+
+
+def stop_holds(tx: Transaction) -> None:
+    """Until this transaction ends, no hold is under way and none begins."""
+    tx.execute(_StopHolds())
+
+
+def take(tx: Transaction, ids: Sequence[str], amount: int) -> list[Entry]:
+    """Hold `amount` against each counter where it fits; those that took it."""
+    return [_entry(row) for row in tx.rows(_TAKE, {"ids": ids, "amount": amount})] if ids else []
+
+
+def settle(tx: Transaction, ids: Sequence[str], amount: int, cost: int) -> tuple[list[Entry], list[Row]]:
+    """Turn what is held into what it cost. The counters as entries, and as rows with `warned`."""
+    rows = tx.rows(_SETTLE, {"ids": ids, "amount": amount, "cost": cost}) if ids else []
+    return [_entry(row) for row in rows], rows
+
+
+def stripes(tx: Transaction, windows: Iterable[Window], *, lock: bool = False) -> dict[str, list[Row]]:
+    """The counters of each window that is open, by the window's id."""
+    found: dict[str, list[Row]] = {}
+    ids = [window.id for window in windows]
+    for row in tx.rows(_STRIPES_LOCKED if lock else _STRIPES, {"windows": ids}) if ids else []:
+        found.setdefault(row["window_id"], []).append(row)
+    return found
+
+
+def insert(tx: Transaction, window: Window, shares: Sequence[int], spent: int, held: int) -> list[Entry]:
+    """Open a window: a counter for each share, the first with what is spent and held. Empty: it is open already."""
+    opened = [
+        Entry(window.counter(stripe), 1, 0 if stripe else spent, 0 if stripe else held, share)
+        for stripe, share in enumerate(shares)
+    ]
+    common = {
+        "window_id": window.id,
+        "scope": window.scope,
+        "period": window.period,
+        "starts_at": window.start,
+    }
+    for entry in opened:  # whoever inserts the first inserts them all: others wait for it
+        row = {"id": entry.counter, "seq": 1, "spent_nano": entry.spent, "held_nano": entry.held, "warned": 0}
+        if tx.execute(_OPEN, {**common, **row, "cap_nano": entry.cap}) == 0:
+            return []
+    return opened
+
+
+def share(tx: Transaction, rows: Sequence[Row], shares: Sequence[int]) -> list[Entry]:
+    """Give each of a window's counters, which must be locked, its part of the cap."""
+    for row, part in zip(rows, shares, strict=True):
+        tx.execute(_SHARE, {"of": row["id"], "share": part})
+    return [
+        Entry(row["id"], row["seq"] + 1, row["spent_nano"], row["held_nano"], part)
+        for row, part in zip(rows, shares, strict=True)
+    ]
+
+
+def warn(tx: Transaction, window_id: str, percent: int) -> bool:
+    """Note that `percent` was warned of. False: it was before."""
+    wanted = (
+        sa.select(counters.c.id)
+        .where(counters.c.window_id == window_id)
+        .order_by(counters.c.id)
+        .with_for_update()
+    )
+    statement = sa.update(counters).where(counters.c.id.in_(wanted), counters.c.warned < percent)
+    return tx.execute(statement.values(warned=percent)) > 0
+
+
+def all_counters(tx: Transaction) -> list[Row]:
+    return tx.rows(sa.select(counters).order_by(counters.c.id))
+
+
+def _entry(row: Row) -> Entry:
+    return Entry(row["id"], row["seq"], row["spent_nano"], row["held_nano"], row["cap_nano"])

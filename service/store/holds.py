@@ -1,0 +1,94 @@
+"""Rows of holds: the model calls under way, and what each may cost at most."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from service.store.base import InsertOnce, Row, Transaction
+from service.store.schema import holds, runs
+from service.types import RunStatus
+
+
+class Hold(NamedTuple):
+    """Money reserved for one model call. `called_at` (ms) picks the windows it counts in."""
+
+    id: str
+    run_id: str
+    attempt: int
+    step: int
+    user_id: str
+    key_id: str | None
+    agent: str
+    session_id: str | None
+    model: str
+    price_id: str
+    amount_nano: int
+    called_at: int
+    counters: tuple[str, ...] = ()
+
+    @property
+    def scopes(self) -> list[str]:
+        """Everything whose cap this hold counts against."""
+        named = {"user": self.user_id, "key": self.key_id, "agent": self.agent, "session": self.session_id}
+        return ["service", *(f"{kind}:{name}" for kind, name in named.items() if name)]
+
+
+COLUMN_OF = {"user": "user_id", "key": "key_id", "agent": "agent", "session": "session_id"}
+_INSERT = InsertOnce(holds)
+_CLOSE = sa.delete(holds).where(holds.c.id == sa.bindparam("id")).returning(holds)
+_ADOPT = sa.update(holds).where(holds.c.id == sa.bindparam("of")).values(counters=sa.bindparam("listed"))
+
+
+def insert(tx: Transaction, hold: Hold) -> bool:
+    """False: it is there already, from a commit whose answer was lost."""
+    return tx.execute(_INSERT, hold._asdict()) == 1
+
+
+def close(tx: Transaction, hold_id: str) -> Hold | None:
+    """Take a hold off the books: once. None: that was done before."""
+    row = tx.row(_CLOSE, {"id": hold_id})
+    return None if row is None else _hold(row)
+
+
+def of_run(tx: Transaction, run_id: str) -> list[Hold]:
+    return [
+        _hold(row) for row in tx.rows(sa.select(holds).where(holds.c.run_id == run_id).order_by(holds.c.id))
+    ]
+
+
+def left_behind(tx: Transaction, before: int, limit: int) -> list[Hold]:
+    """Holds from before `before` (ms) whose run is not driven any more by the attempt that made them."""
+    driven = sa.exists().where(
+        runs.c.id == holds.c.run_id,
+        runs.c.attempt == holds.c.attempt,
+        runs.c.status == RunStatus.RUNNING,
+        runs.c.finished_at.is_(None),
+    )
+    query = sa.select(holds).where(holds.c.called_at < before, ~driven).order_by(holds.c.called_at)
+    return [_hold(row) for row in tx.rows(query.limit(limit))]
+
+
+def adopt(tx: Transaction, scope: str, since: int, counter: str) -> int:
+    """Let the open holds of a scope count against a new counter too; nano-dollars they hold."""
+    query = sa.select(holds).where(holds.c.called_at >= since, *of_scope(holds, scope))
+    found = [_hold(row) for row in tx.rows(query.order_by(holds.c.id).with_for_update())]
+    for hold in found:
+        tx.execute(_ADOPT, {"of": hold.id, "listed": [*hold.counters, counter]})
+    return sum(hold.amount_nano for hold in found)
+
+
+def every(tx: Transaction) -> list[Hold]:
+    return [_hold(row) for row in tx.rows(sa.select(holds).order_by(holds.c.id))]
+
+
+def of_scope(table: sa.Table, scope: str) -> list[sa.ColumnElement[bool]]:
+    """What makes a row of `table` one of this scope."""
+    kind, _, name = scope.partition(":")
+    return [] if kind == "service" else [table.c[COLUMN_OF[kind]] == name]
+
+
+def _hold(row: Row) -> Hold:
+    values: dict[str, Any] = {**row, "counters": tuple(row["counters"])}
+    return Hold(**values)

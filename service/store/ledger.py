@@ -1,0 +1,165 @@
+"""Rows of the ledger: only ever added. The rows of an entry sum to zero.
+
+hold     user:…  −most             held +most
+settle   held    −most             upstream +cost        user:…  +(most − cost)
+open, cap, share   a cap's window is opened, changed, or dealt out anew to its stripes: no money moves
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+
+from service.store.base import Row, Transaction
+from service.store.budgets import Entry, Window
+from service.store.holds import Hold, of_scope
+from service.store.schema import ledger
+from service.types import Usage, new_id, now_ms
+
+HELD, UPSTREAM = "held", "upstream"
+TOKENS = (  # in the order of `Usage`
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_creation_tokens",
+    "cache_creation_1h_tokens",
+    "server_tool_requests",
+)
+_EMPTY: dict[str, Any] = dict.fromkeys(column.name for column in ledger.columns)
+_INSERT = sa.insert(ledger)
+_GROUPS = {
+    "day": (ledger.c.called_at // 86_400_000).label("day"),
+    "agent": ledger.c.agent,
+    "model": ledger.c.model,
+    "user": ledger.c.user_id.label("user"),
+}
+_SUMS = [
+    sa.func.count().label("calls"),
+    *(
+        sa.cast(sa.func.coalesce(sa.func.sum(ledger.c[name]), 0), sa.BigInteger).label(name)
+        for name in (*TOKENS[:4], "amount_nano", "saved_nano")
+    ),
+]
+
+
+def held(tx: Transaction, hold: Hold, counters: Sequence[Entry]) -> None:
+    """The entry of a hold."""
+    about = {**_about(hold), "kind": "hold", "at": now_ms()}
+    tx.execute(
+        _INSERT,
+        [
+            {**about, "account": f"user:{hold.user_id}", "amount_nano": -hold.amount_nano},
+            {**about, "account": HELD, "amount_nano": hold.amount_nano, "counters": _plain(counters)},
+        ],
+    )
+
+
+def settled(
+    tx: Transaction, hold: Hold, counters: Sequence[Entry], *, usage: Usage, cost: int, saved: int, basis: str
+) -> None:
+    """The entry of a settlement."""
+    about = {**_about(hold), "kind": "settle", "at": now_ms(), "basis": basis}
+    tokens = {**dict(zip(TOKENS, usage, strict=True)), "saved_nano": saved}
+    tx.execute(
+        _INSERT,
+        [
+            {**about, "account": HELD, "amount_nano": -hold.amount_nano, "counters": _plain(counters)},
+            {**about, **tokens, "account": UPSTREAM, "amount_nano": cost},
+            {**about, "account": f"user:{hold.user_id}", "amount_nano": hold.amount_nano - cost},
+        ],
+    )
+
+
+def shared(tx: Transaction, kind: str, window: Window, cap: int, counters: Sequence[Entry]) -> None:
+    """The entry of a window that was opened (`open`), whose cap was changed (`cap`), or dealt out anew (`share`)."""
+    now = now_ms()
+    about = {"entry_id": new_id("cap"), "kind": kind, "account": window.id, "amount_nano": 0, "at": now}
+    tx.execute(
+        _INSERT, [{**_EMPTY, **about, "called_at": now, "cap_nano": cap, "counters": _plain(counters)}]
+    )
+
+
+def spent_since(tx: Transaction, scope: str, since: int) -> int:
+    """Nano-dollars settled for calls of a scope that were made from `since` (ms) on."""
+    total = sa.func.coalesce(sa.func.sum(ledger.c.amount_nano), 0).label("total")
+    mine = (ledger.c.account == UPSTREAM, ledger.c.called_at >= since, *of_scope(ledger, scope))
+    row = tx.row(sa.select(total).where(*mine))
+    return int(row["total"]) if row else 0
+
+
+def usage(tx: Transaction, *, since: int, until: int, by: Sequence[str], user_id: str | None) -> list[Row]:
+    """Sums of the calls made in `since` <= t < `until` (ms), by any of day (counted from 1970), agent, model, user."""
+    groups = [_GROUPS[name] for name in by]
+    query = sa.select(*groups, *_SUMS).where(
+        ledger.c.account == UPSTREAM, ledger.c.called_at >= since, ledger.c.called_at < until
+    )
+    if user_id is not None:
+        query = query.where(ledger.c.user_id == user_id)
+    return tx.rows(query.group_by(*groups).order_by(*groups) if groups else query)
+
+
+class _OneSnapshot(sa.Executable, sa.ClauseElement):
+    """Let every statement of this transaction see the same moment. SQLite does so by itself."""
+
+    inherit_cache = True
+
+
+@compiles(_OneSnapshot, "sqlite")
+def _sqlite_snapshot(element: Any, compiler: Any, **kw: Any) -> str:
+    return "SELECT 1"
+
+
+@compiles(_OneSnapshot, "postgresql")
+def _postgres_snapshot(element: Any, compiler: Any, **kw: Any) -> str:
+    return "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+
+
+def one_snapshot(tx: Transaction) -> None:
+    """The first statement of a transaction that compares tables with each other while others write."""
+    tx.execute(_OneSnapshot())
+
+
+def entries(tx: Transaction, page: int = 5_000) -> Iterator[list[Row]]:
+    """Every entry with all its rows, by the entries' ids; a page of rows is read at a time."""
+    key = sa.tuple_(ledger.c.entry_id, ledger.c.kind)
+    query = sa.select(ledger).order_by(ledger.c.entry_id, ledger.c.kind, ledger.c.account).limit(page)
+    entry: list[Row] = []
+    after = ("", "")
+    while rows := tx.rows(query.where(key > after)):
+        for row in rows:
+            if entry and _key(row) != _key(entry[0]):
+                yield entry
+                after, entry = _key(entry[0]), []
+            entry.append(row)
+        if len(rows) < page:
+            break
+        entry = []  # it may go on beyond the page, and comes again with the next
+    if entry:
+        yield entry
+
+
+def _key(row: Row) -> tuple[str, str]:
+    return row["entry_id"], row["kind"]
+
+
+def _plain(counters: Sequence[Entry]) -> list[list[Any]]:
+    return [list(entry) for entry in counters]
+
+
+def _about(hold: Hold) -> dict[str, Any]:
+    return {
+        **_EMPTY,
+        "entry_id": hold.id,
+        "called_at": hold.called_at,
+        "user_id": hold.user_id,
+        "key_id": hold.key_id,
+        "agent": hold.agent,
+        "session_id": hold.session_id,
+        "run_id": hold.run_id,
+        "step": hold.step,
+        "model": hold.model,
+        "price_id": hold.price_id,
+    }

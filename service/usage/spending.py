@@ -1,0 +1,296 @@
+"""Ask before spending: what a model call can cost at most is held against every cap, then settled to what it did cost.
+
+A hold is written in the transaction that starts the step, a settlement in the one that keeps it. The common case
+is one conditional update of the counters. Whatever needs more (a window nobody has opened, stripes to be drawn
+together, a prompt to be counted, an answer to be made shorter) is done outside, and then the hold is tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from service.errors import BudgetExceeded, ModelError
+from service.observe.metrics import Metrics
+from service.store import budgets as counters
+from service.store import holds, ledger
+from service.store.base import Database, Row, Transaction
+from service.store.holds import Hold
+from service.types import Run, Usage, new_id, now_ms, usd
+from service.usage.bounds import counted_bound
+from service.usage.budgets import Budgets, Standing
+from service.usage.prices import Price
+
+log = logging.getLogger("slipway.money")
+Work = Callable[[Transaction], None]
+FEWEST_TOKENS = 64  # an answer cut shorter than this helps nobody
+PATIENCE = 3.0  # seconds a call waits for money that calls under way may not need after all
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
+
+
+class Short(Exception):
+    """The hold does not fit the counters as they are: nothing of the transaction may stand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A model call somebody wants to make.
+
+    `input_tokens` is a safe bound, None where there is none without counting; `count` asks the provider for the
+    prompt's tokens, which is free, and is None once that was done. `max_tokens` may be cut down to `fewest`.
+    `most` is what the run may still spend, in nano-dollars.
+    """
+
+    run: Run
+    step: int
+    price: Price
+    model: str
+    max_tokens: int
+    fewest: int
+    input_tokens: int | None
+    count: Callable[[], int] | None
+    most: int | None = None
+
+    def counted(self) -> Wish:
+        """The same with the provider's own count of the prompt, where that is the closer bound."""
+        assert self.count is not None
+        try:
+            bound = counted_bound(self.count())
+        except ModelError:
+            if self.input_tokens is None:
+                raise
+            return replace(self, count=None)
+        return replace(self, input_tokens=min(bound, self.input_tokens or bound), count=None)
+
+    def worst(self, tokens: int) -> int:
+        """Nano-dollars the call can cost with an answer of so many tokens."""
+        return self.price.worst(self.input_tokens or 0, tokens)
+
+    def affordable(self, room: int) -> int:
+        """The longest answer that fits into `room` nano-dollars, in tokens, `max_tokens` at most."""
+        low, high = 0, self.max_tokens
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self.worst(middle) <= room else (low, middle - 1)
+        return low if self.worst(low) <= room else -1
+
+
+class Reserved(NamedTuple):
+    """A hold, and the answer it is enough for."""
+
+    hold: Hold
+    max_tokens: int
+
+
+class Settlement(NamedTuple):
+    """What a call cost, and the work that writes it down: once, however often it is run."""
+
+    usage: Usage
+    cost: int
+    work: Work
+
+
+class Spending:
+    """Holds and settlements. One per process; `run_most` is what one run may spend, in nano-dollars.
+
+    `used` is told, once it is written down, what a user's call has used.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        budgets: Budgets,
+        metrics: Metrics,
+        *,
+        run_most: int | None = None,
+        patience: float = PATIENCE,
+        used: Callable[[str, Usage], None] | None = None,
+    ) -> None:
+        self._db = db
+        self._budgets = budgets
+        self._metrics = metrics
+        self._run_most = run_most
+        self._patience = patience
+        self._used = used or (lambda user_id, usage: None)
+
+    def left_of(self, run: Run) -> int | None:
+        """What a run may still spend, in nano-dollars; None: as much as the caps allow."""
+        return None if self._run_most is None else max(0, self._run_most - run.cost_nano)
+
+    def reserve(self, wish: Wish, write: Callable[[Work], None], check: Callable[[], None]) -> Reserved:
+        """Hold what the call can cost; `write` commits a transaction with the hold in it.
+
+        Raises `BudgetExceeded` when not even a short answer fits, and whatever `check` raises to end a wait.
+        """
+        if wish.input_tokens is None:
+            wish = wish.counted()
+        end = time.monotonic() + self._patience
+        pause = FIRST_PAUSE
+        tokens = wish.max_tokens
+        while True:
+            hold = self._hold(wish, tokens)
+            if wish.most is None or hold.amount_nano <= wish.most:
+                try:
+                    write(lambda tx: self._take(tx, hold))  # noqa: B023 - run before the next turn
+                    return Reserved(hold, tokens)
+                except Short:
+                    pass
+            check()
+            wish, fitting = self._make_room(wish, hold, waits=time.monotonic() < end)
+            if fitting is None:
+                time.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+            else:
+                tokens = fitting
+
+    def settle(self, hold: Hold, price: Price, usage: Usage, basis: str = "exact") -> Settlement:
+        """To what was used, exactly or by estimate."""
+        cost = price.cost(usage)
+        prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
+        plain = Usage(prompt, usage.output_tokens, server_tool_requests=usage.server_tool_requests)
+        saved = price.cost(plain) - cost
+        return Settlement(usage, cost, lambda tx: self._settle(tx, hold.id, usage, cost, saved, basis))
+
+    def settle_unused(self, hold: Hold) -> Settlement:
+        """The provider did no work for this call."""
+        return Settlement(Usage(), 0, lambda tx: self._settle(tx, hold.id, Usage(), 0, 0, "nothing"))
+
+    def settle_worst(self, hold: Hold) -> Settlement:
+        """Nobody can say whether the provider charges for this call: then it does, and for all of it."""
+        cost = hold.amount_nano
+        return Settlement(Usage(), cost, lambda tx: self._settle(tx, hold.id, Usage(), cost, 0, "worst"))
+
+    def left_open(self, run: Run) -> list[Settlement]:
+        """Holds of earlier attempts at this run, whose workers died: what came of those calls nobody knows."""
+        found = self._db.query(lambda tx: holds.of_run(tx, run.id))
+        return [self.settle_worst(hold) for hold in found if hold.attempt < run.attempt]
+
+    def _hold(self, wish: Wish, tokens: int) -> Hold:
+        run = wish.run
+        return Hold(
+            id=new_id("hld"),
+            run_id=run.id,
+            attempt=run.attempt,
+            step=wish.step,
+            user_id=run.user_id,
+            key_id=run.key_id,
+            agent=run.agent,
+            session_id=run.request.session_id,
+            model=wish.model,
+            price_id=wish.price.id,
+            amount_nano=wish.worst(tokens),
+            called_at=now_ms(),
+        )
+
+    def _take(self, tx: Transaction, hold: Hold) -> None:
+        """Hold against every cap, all or none. Raises `Short`."""
+        seed = _seed(hold)
+        windows = [cap.window(hold.called_at) for cap in self._budgets.caps(tx, hold.scopes)]
+        ids = sorted(self._budgets.stripe(window, seed) for window in windows)
+        if not holds.insert(tx, hold._replace(counters=tuple(ids))):
+            return  # a commit whose answer was lost: it is held
+        taken = counters.take(tx, ids, hold.amount_nano)
+        if len(taken) < len(ids):
+            raise Short
+        ledger.held(tx, hold, taken)
+
+    def _settle(self, tx: Transaction, hold_id: str, usage: Usage, cost: int, saved: int, basis: str) -> None:
+        hold = holds.close(tx, hold_id)
+        if hold is None:
+            return  # settled before: by this very work, by another worker, or by the sweep
+        changed, rows = counters.settle(tx, sorted(hold.counters), hold.amount_nano, cost)
+        ledger.settled(tx, hold, changed, usage=usage, cost=cost, saved=saved, basis=basis)
+        self._budgets.watch(tx, rows)
+        tx.after_commit(lambda: self._metrics.cost(hold.agent, hold.model, cost))
+        tx.after_commit(lambda: self._metrics.prompt_cache(hold.agent, usage))
+        tx.after_commit(lambda: self._used(hold.user_id, usage))
+        if cost > hold.amount_nano:
+            tx.after_commit(lambda: self._overrun(hold, cost))
+
+    def _overrun(self, hold: Hold, cost: int) -> None:
+        """Never yet seen: it would mean that a bound of ours does not hold."""
+        self._metrics.hold_overrun()
+        log.error(
+            "hold_overrun",
+            extra={"hold": hold.id, "model": hold.model, "held": hold.amount_nano, "cost": cost},
+        )
+
+    def _make_room(self, wish: Wish, hold: Hold, *, waits: bool) -> tuple[Wish, int | None]:
+        """What to try next: the wish, and an answer's length that fits now; None: wait a little.
+
+        Raises `BudgetExceeded` when nothing fits, and calls under way will not change that (or not in time).
+        """
+        standing, opened = self._db.query(lambda tx: self._look(tx, hold))
+        if fresh := [state.cap for state in standing if state.window.id not in opened]:
+            self._budgets.open(fresh, hold.called_at)
+            return wish, wish.max_tokens
+        tightest = min(standing, key=lambda state: state.left, default=None)
+        room = min(
+            (wish.most if wish.most is not None else hold.amount_nano, *(state.left for state in standing))
+        )
+        tokens = wish.affordable(room)
+        if tokens < wish.max_tokens and wish.count is not None and wish.price.worst(0, wish.fewest) <= room:
+            return wish.counted(), wish.max_tokens
+        if tokens >= wish.fewest:
+            self._gather(standing, opened, _seed(hold), hold.called_at, wish.worst(tokens))
+            return wish, tokens
+        needed = wish.worst(wish.fewest)
+        if wish.most is not None and needed > wish.most:
+            raise self._over_run(wish)
+        assert tightest is not None
+        if waits and all(state.spent + needed <= state.cap.amount for state in standing):
+            return wish, None
+        raise self._over(tightest, needed)
+
+    def _look(self, tx: Transaction, hold: Hold) -> tuple[list[Standing], dict[str, list[Row]]]:
+        standing = self._budgets.standing(tx, self._budgets.caps(tx, hold.scopes), hold.called_at)
+        return standing, counters.stripes(tx, [state.window for state in standing])
+
+    def _gather(
+        self,
+        standing: Sequence[Standing],
+        opened: dict[str, list[Row]],
+        seed: int,
+        at: int,
+        amount: int,
+    ) -> None:
+        """Where a window has the room but this run's stripe of it has not, draw the stripes together."""
+        for state in standing:
+            mine = self._budgets.stripe(state.window, seed)
+            for index, row in enumerate(opened[state.window.id]):
+                if row["id"] == mine and row["cap_nano"] - row["spent_nano"] - row["held_nano"] < amount:
+                    self._budgets.gather(state.cap, at, index, amount)
+
+    def _over(self, state: Standing, needed: int) -> BudgetExceeded:
+        scope = state.cap.scope
+        self._metrics.budget_refused(scope.partition(":")[0])
+        self._budgets.warn(state.window.id, refused=True)
+        public = state.public()
+        detail = f"The {state.cap.period}'s cap of {scope} is reached: {public['left_usd']} dollars are left"
+        return BudgetExceeded(f"{detail}, and this call needs {usd(needed)}.", extra={"budget": public})
+
+    def _over_run(self, wish: Wish) -> BudgetExceeded:
+        self._metrics.budget_refused("run")
+        left = usd((wish.most or 0) // 1_000 * 1_000)
+        budget = {"scope": "run", "period": "total", "amount_usd": usd(self._run_most or 0), "left_usd": left}
+        return BudgetExceeded(
+            "This run has spent what one run may.", extra={"budget": {**budget, "renews_at": None}}
+        )
+
+
+def sweep_holds(db: Database, spending: Spending, *, older_than: float, limit: int = 100) -> int:
+    """Settle, at their worst, holds of so many seconds ago whose run has ended or goes on without them; how many."""
+    before = now_ms() - int(older_than * 1000)
+    found = db.query(lambda tx: holds.left_behind(tx, before, limit))
+    for hold in found:
+        db.transact(spending.settle_worst(hold).work)
+        log.warning("hold_swept", extra={"hold": hold.id, "run_id": hold.run_id, "held": hold.amount_nano})
+    return len(found)
+
+
+def _seed(hold: Hold) -> int:
+    return zlib.crc32(hold.run_id.encode())

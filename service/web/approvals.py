@@ -1,0 +1,119 @@
+"""Tool calls that wait for a person, and what that person says."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from flask import Blueprint, Response
+from pydantic import AfterValidator, Field, model_validator
+
+from service import approvals, errors
+from service.store import approvals as rows
+from service.store.base import Transaction
+from service.types import now_ms
+from service.web.guards import current_caller, guard, services
+from service.web.idempotent import once
+from service.web.schemas import (
+    Body,
+    Shape,
+    api,
+    choice_argument,
+    json_response,
+    no_nul,
+    page,
+    page_arguments,
+    parse,
+)
+
+blueprint = Blueprint("approvals", __name__)
+STATUSES = ("pending", "approved", "denied", "cancelled")
+
+
+class DecisionBody(Body):
+    """`arguments` take the place of those the model chose."""
+
+    decision: Literal["approve", "deny"]
+    comment: Annotated[str, Field(max_length=1_000), AfterValidator(no_nul)] | None = None
+    arguments: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _arguments_of_a_call(self) -> DecisionBody:
+        if self.arguments is not None and self.decision == "deny":
+            raise ValueError("a call that is denied takes no `arguments`")
+        return self
+
+
+class ApprovalView(Shape):
+    """`reason`: `policy`, the agent asks before this tool; `unknown`, nobody knows whether it was called."""
+
+    id: str
+    run_id: str
+    user_id: str
+    agent: str
+    call_id: str
+    name: str
+    arguments: dict[str, Any]
+    reason: Literal["policy", "unknown"]
+    status: Literal["pending", "approved", "denied", "cancelled"]
+    comment: str | None
+    decided_by: str | None
+    created_at: str
+    decided_at: str | None
+
+
+class ApprovalPage(Shape):
+    data: list[ApprovalView]
+    next_cursor: str | None
+
+
+@blueprint.get("/v1/approvals")
+@api(
+    "Tool calls that people were asked about, newest first: of my runs, or of all for operators",
+    returns={200: ApprovalPage},
+    errors=[errors.Invalid],
+    tag="Approvals",
+    query={
+        "status": {"type": "string", "enum": list(STATUSES)},
+        "limit": {"type": "integer"},
+        "cursor": {"type": "string"},
+    },
+)
+@guard()
+def list_approvals() -> Response:
+    limit, before = page_arguments()
+    status, caller = choice_argument("status", STATUSES), current_caller()
+    owner = caller.user_id if caller.role == "user" else None
+    found = services().db.query(
+        lambda tx: rows.recent(tx, limit=limit + 1, before=before, status=status, user_id=owner)
+    )
+    return json_response(page([approvals.public(row) for row in found], limit))
+
+
+@blueprint.post("/v1/approvals/<approval_id>")
+@api(
+    "Decide; the run goes on once nothing of it waits any more",
+    body=DecisionBody,
+    returns={200: ApprovalView},
+    errors=[
+        errors.NotFound,
+        errors.Forbidden,
+        errors.AlreadyDecided,
+        errors.Invalid,
+        errors.IdempotencyMismatch,
+    ],
+    tag="Approvals",
+    headers=["Idempotency-Replayed"],
+)
+@guard()
+def decide(approval_id: str) -> Response:
+    """The run is taken up here when a slot is free; else by whoever sweeps next."""
+    asked, caller, runs = parse(DecisionBody), current_caller(), services().runs
+    said = approvals.Decision(asked.decision, asked.comment, asked.arguments, now_ms())
+
+    def work(tx: Transaction) -> dict[str, Any]:
+        row, goes_on = approvals.decide(tx, caller, approval_id, said)
+        if goes_on:
+            tx.after_commit(lambda: runs.take_up_in_background(row["run_id"]))
+        return approvals.public(row)
+
+    return once(work, 200)

@@ -1,0 +1,87 @@
+"""Spending caps, as admins see and set them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from flask import Blueprint, Response
+from pydantic import AfterValidator, Field
+
+from service import errors
+from service.errors import NotFound
+from service.usage.budgets import nano_of
+from service.web.guards import guard, services
+from service.web.schemas import Body, Shape, api, json_response, page, page_arguments, parse
+
+blueprint = Blueprint("budgets", __name__)
+_ID = "[0-9a-z]{26}"
+SCOPE = re.compile(
+    rf"service|user:usr_{_ID}|key:key_{_ID}|session:ses_{_ID}|agent:[a-z][a-z0-9_-]{{0,63}}", re.ASCII
+)
+
+
+def _amount(text: str) -> str:
+    nano_of(text)
+    return text
+
+
+class NewCap(Body):
+    """An amount in dollars, or null: no limit, and no default either."""
+
+    amount_usd: Annotated[str, Field(max_length=24), AfterValidator(_amount)] | None
+    period: Literal["day", "month", "total"]
+
+
+class CapView(Shape):
+    id: str
+    scope: str
+    period: str
+    amount_usd: str | None
+    spent_usd: str
+    reserved_usd: str
+    left_usd: str | None
+    renews_at: str | None
+    default: bool
+
+
+class CapPage(Shape):
+    data: list[CapView]
+    next_cursor: str | None
+
+
+@blueprint.get("/v1/admin/budgets")
+@api(
+    "Every cap that was set, and the service's",
+    returns={200: CapPage},
+    errors=[errors.Forbidden, errors.Invalid],
+    tag="Admin",
+    query={"limit": {"type": "integer"}, "cursor": {"type": "string"}},
+)
+@guard("admin", scope="admin")
+def list_budgets() -> Response:
+    limit, after = page_arguments()
+    found = services().budgets.page(limit=limit + 1, after=after)
+    return json_response(page([{"id": state.cap.id, **state.public()} for state in found], limit))
+
+
+@blueprint.put("/v1/admin/budgets/<scope>")
+@api(
+    "Set a cap, from now on and for the window that is open",
+    body=NewCap,
+    returns={200: CapView},
+    errors=[errors.Forbidden, errors.NotFound, errors.Invalid],
+    tag="Admin",
+)
+@guard("admin", scope="admin")
+def put_budget(scope: str) -> Response:
+    """A cap on nobody would look like one that holds: users and agents must be there."""
+    kind, _, name = scope.partition(":")
+    if SCOPE.fullmatch(scope) is None or (kind == "agent" and name not in services().catalog.agents):
+        raise NotFound(f"There is no scope {scope}: service, user:…, key:…, agent:… or session:…")
+    if kind == "user":
+        services().users.get(name)
+    asked = parse(NewCap)
+    amount = None if asked.amount_usd is None else nano_of(asked.amount_usd)
+    state = services().budgets.put(scope, asked.period, amount)
+    return json_response({"id": state.cap.id, **state.public()})

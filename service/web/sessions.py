@@ -1,0 +1,196 @@
+"""Conversations: begin, list, read, rename, delete."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Annotated, Any, Literal
+
+from flask import Blueprint, Response
+from pydantic import AfterValidator, Field, model_validator
+
+from service import errors, sessions
+from service.auth.keys import may_use
+from service.store.base import Row, Transaction
+from service.types import rfc3339
+from service.web.guards import current_caller, guard, services
+from service.web.idempotent import once
+from service.web.schemas import (
+    Body,
+    Shape,
+    api,
+    choice_argument,
+    json_response,
+    no_nul,
+    page,
+    page_arguments,
+    parse,
+)
+
+blueprint = Blueprint("sessions", __name__)
+CANCEL_WAIT = 5.0  # seconds a deletion waits for a turn under way to be cancelled
+PAGE = {"limit": {"type": "integer"}, "cursor": {"type": "string"}}
+Title = Annotated[str, Field(max_length=256), AfterValidator(no_nul)]
+
+
+class NewSession(Body):
+    agent: Annotated[str, Field(min_length=1, max_length=64)]
+    title: Title = ""
+    metadata: dict[str, Any] | None = None
+
+
+class SessionChange(Body):
+    """What is left out stays as it is."""
+
+    title: Title | None = None
+    metadata: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> SessionChange:
+        if not self.model_fields_set:
+            raise ValueError("send `title`, `metadata` or both")
+        if "title" in self.model_fields_set and self.title is None:
+            raise ValueError("`title` is a text")
+        return self
+
+
+class SessionView(Shape):
+    id: str
+    user_id: str
+    agent: str
+    title: str
+    metadata: dict[str, Any] | None
+    created_at: str
+    updated_at: str
+    expires_at: str
+
+
+class MessageView(Shape):
+    seq: int
+    run_id: str
+    role: Literal["user", "assistant"]
+    content: str | list[dict[str, Any]]
+    created_at: str
+
+
+class SessionWithMessages(SessionView):
+    """The last messages, oldest first; `next_cursor` leads to those before them."""
+
+    messages: list[MessageView]
+    next_cursor: str | None
+
+
+class SessionPage(Shape):
+    data: list[SessionView]
+    next_cursor: str | None
+
+
+@blueprint.post("/v1/sessions")
+@api(
+    "Begin a conversation with an agent",
+    body=NewSession,
+    returns={201: SessionView},
+    errors=[errors.Invalid, errors.IdempotencyMismatch],
+    tag="Sessions",
+    headers=["Idempotency-Replayed"],
+)
+@guard()
+def create_session() -> Response:
+    asked, caller = parse(NewSession), current_caller()
+    if asked.agent not in services().catalog.agents or not may_use(caller, f"agents:{asked.agent}"):
+        fault = f"There is no agent named {asked.agent}."
+        raise errors.Invalid(fault, errors=[{"pointer": "/agent", "detail": fault}])
+    row = services().sessions.new(caller, asked.agent, asked.title, asked.metadata)
+
+    def work(tx: Transaction) -> dict[str, Any]:
+        services().sessions.create(tx, row)
+        return sessions.public(row)
+
+    return once(work, 201)
+
+
+@blueprint.get("/v1/sessions")
+@api(
+    "My conversations, newest first; everyone's with `scope=all`, for operators",
+    returns={200: SessionPage},
+    errors=[errors.Invalid, errors.Forbidden],
+    tag="Sessions",
+    query={**PAGE, "scope": {"type": "string", "enum": ["own", "all"]}},
+)
+@guard()
+def list_sessions() -> Response:
+    limit, before = page_arguments()
+    everyones = choice_argument("scope", ["own", "all"]) == "all"
+    found = services().sessions.page(current_caller(), everyones=everyones, limit=limit + 1, before=before)
+    return json_response(page([sessions.public(row) for row in found], limit))
+
+
+@blueprint.get("/v1/sessions/<session_id>")
+@api(
+    "A conversation with its last messages (100 where no limit is given)",
+    returns={200: SessionWithMessages},
+    errors=[errors.NotFound, errors.Invalid],
+    tag="Sessions",
+    query=PAGE,
+)
+@guard()
+def get_session(session_id: str) -> Response:
+    limit, cursor = page_arguments(default=100)
+    if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 10):
+        raise errors.Invalid(
+            "`cursor` is not one of ours.", errors=[{"pointer": "/cursor", "detail": "Not a cursor."}]
+        )
+    row = services().sessions.get(current_caller(), session_id)
+    before = int(cursor) if cursor else None
+    found = services().sessions.messages(session_id, limit=limit + 1, before=before)
+    shown = page([_message(message) for message in found], limit, key="seq")
+    more = shown["next_cursor"]
+    messages = {"messages": shown["data"][::-1], "next_cursor": None if more is None else str(more)}
+    return json_response({**sessions.public(row), **messages})
+
+
+@blueprint.patch("/v1/sessions/<session_id>")
+@api(
+    "Rename a conversation, or change what is noted on it",
+    body=SessionChange,
+    returns={200: SessionView},
+    errors=[errors.NotFound, errors.Invalid],
+    tag="Sessions",
+)
+@guard()
+def change_session(session_id: str) -> Response:
+    asked = parse(SessionChange)
+    services().sessions.get(current_caller(), session_id, own=True)
+    services().sessions.change(session_id, asked.model_dump(include=asked.model_fields_set))
+    return json_response(sessions.public(services().sessions.get(current_caller(), session_id, own=True)))
+
+
+@blueprint.delete("/v1/sessions/<session_id>")
+@api(
+    "Delete a conversation with its messages and runs; a turn under way is cancelled",
+    returns={204: None},
+    errors=[errors.NotFound, errors.SessionBusy],
+    tag="Sessions",
+)
+@guard()
+def delete_session(session_id: str) -> Response:
+    services().sessions.get(current_caller(), session_id, own=True)
+    _cancel_turns(session_id)
+    end = time.monotonic() + CANCEL_WAIT
+    while not services().sessions.delete(session_id):
+        if time.monotonic() > end:
+            raise errors.SessionBusy("A turn is being cancelled; try again shortly.", retry_after=1)
+        time.sleep(0.1)
+    return Response(status=204)
+
+
+def _cancel_turns(session_id: str) -> None:
+    """What they used so far is billed before they go."""
+    for run_id in services().sessions.unfinished(session_id):
+        with suppress(errors.RunFinished, errors.NotFound):
+            services().runs.cancel(services().runs.get(run_id))
+
+
+def _message(row: Row) -> dict[str, Any]:
+    plain = {name: row[name] for name in ("seq", "run_id", "role", "content")}
+    return {**plain, "created_at": rfc3339(row["created_at"])}

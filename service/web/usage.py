@@ -1,0 +1,138 @@
+"""What was used and what it cost; and what the caller may still spend."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from flask import Blueprint, Response, request
+
+from service import errors
+from service.errors import Invalid
+from service.types import rfc3339
+from service.usage import report
+from service.web.guards import current_caller, guard, services
+from service.web.schemas import Shape, api, json_response
+
+blueprint = Blueprint("usage", __name__)
+LONGEST = timedelta(days=400)
+USUAL = timedelta(days=30)
+
+
+class UsageLine(Shape):
+    """The groups that were asked for, and their sums."""
+
+    day: str | None = None
+    agent: str | None = None
+    model: str | None = None
+    user: str | None = None
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cache_read_input_tokens: int
+    cache_creation_input_tokens: int
+    cost_usd: str
+    cache_savings_usd: str
+
+
+class UsageReport(Shape):
+    data: list[UsageLine]
+    total: UsageLine
+    next_cursor: str | None
+
+
+class BudgetView(Shape):
+    """One cap in its present window. A lifted cap has no amount."""
+
+    scope: str
+    period: str
+    amount_usd: str | None
+    spent_usd: str
+    reserved_usd: str
+    left_usd: str | None
+    renews_at: str | None
+    default: bool
+
+
+class BudgetList(Shape):
+    data: list[BudgetView]
+    next_cursor: str | None
+
+
+@blueprint.get("/v1/usage")
+@api(
+    "Tokens, calls and cost: one's own, for operators everybody's; JSON, or CSV with `Accept: text/csv`",
+    returns={200: UsageReport},
+    errors=[errors.Invalid],
+    tag="Usage",
+    also=["text/csv"],
+    query={
+        "from": {"type": "string", "description": "A date or a time; 30 days ago when not given"},
+        "to": {
+            "type": "string",
+            "description": "A date, which is included, or a time, which is not; else now",
+        },
+        "group_by": {"type": "string", "description": "Any of day, agent, model, user, with commas between"},
+    },
+)
+@guard()
+def usage() -> Response:
+    caller = current_caller()
+    by = _groups()
+    since, until = _span()
+    owner = caller.user_id if caller.role == "user" else None
+    lines = report.usage(services().db, since=since, until=until, by=by, user_id=owner)
+    if request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv":
+        return Response(report.as_csv(lines, by), mimetype="text/csv")
+    [total] = report.usage(services().db, since=since, until=until, by=(), user_id=owner) if by else lines
+    span = {"from": rfc3339(since), "to": rfc3339(until)}
+    return json_response({**span, "group_by": by, "data": lines, "total": total, "next_cursor": None})
+
+
+@blueprint.get("/v1/budget")
+@api("What the caller has spent, reserved and left", returns={200: BudgetList}, tag="Usage")
+@guard()
+def budget() -> Response:
+    """The caps on the user and the key; operators see the service's too."""
+    caller = current_caller()
+    scopes = [f"user:{caller.user_id}"]
+    scopes += [f"key:{caller.key_id}"] if caller.key_id else []
+    scopes += [] if caller.role == "user" else ["service"]
+    found = services().budgets.of(scopes)
+    return json_response({"data": [state.public() for state in found], "next_cursor": None})
+
+
+def _groups() -> list[str]:
+    text = request.args.get("group_by", "day")
+    by = [name for name in text.split(",") if name]
+    if len(set(by)) != len(by) or not set(by) <= set(report.GROUPS):
+        raise _wrong("group_by", f"Any of {', '.join(report.GROUPS)}, each once, with commas between.")
+    return by
+
+
+def _span() -> tuple[int, int]:
+    """Milliseconds, the end not included."""
+    text = request.args.get("to")
+    until = int(time.time() * 1000) + 1 if text is None else _moment("to", text, end=True)
+    text = request.args.get("from")
+    since = until - int(USUAL.total_seconds() * 1000) if text is None else _moment("from", text, end=False)
+    if not 0 <= since < until or until - since > LONGEST.total_seconds() * 1000:
+        raise _wrong("from", f"It must be before `to`, by {LONGEST.days} days at most.")
+    return since, until
+
+
+def _moment(name: str, text: str, *, end: bool) -> int:
+    try:
+        if len(text) == 10:
+            day = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
+            return int((day + timedelta(days=1 if end else 0)).timestamp() * 1000)
+        moment = datetime.fromisoformat(text)
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise _wrong(name, "A date such as 2026-11-21, or a time such as 2026-11-21T06:00:00Z.") from None
+
+
+def _wrong(name: str, detail: str) -> Invalid:
+    faults: Any = [{"pointer": f"/{name}", "detail": detail}]
+    return Invalid("The request does not fit; see `errors`.", errors=faults)

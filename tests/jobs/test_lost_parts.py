@@ -1,0 +1,139 @@
+"""A worker told to stop, a worker whose broker dies, and a thousand tasks while Redis is wiped or gone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import redis
+
+from tests.chaos.conftest import Postgres
+from tests.conftest import Model, RedisServer, redis_in, slipway_server
+from tests.jobs.conftest import SETTINGS
+from tests.jobs.house import House, Receiver, ended, until
+
+TASKS = 1000
+
+
+@pytest.mark.slow
+def test_a_worker_told_to_stop_hands_over_what_it_cannot_finish(house: House, client: httpx2.Client) -> None:
+    house.model.control(token_ms=1000)
+    with house.worker("first", GRACEFUL_TIMEOUT="2").running() as first:
+        run_id = house.queue(client, "A long answer of many words, please: as long as you can make it.")
+        until(lambda: client.get(f"/v1/runs/{run_id}").json()["status"] == "running", "its start")
+        assert first.child is not None
+        first.child.terminate()
+        assert first.child.wait(30) == 0
+    [(status, losses)] = house.sql("SELECT status, losses FROM runs WHERE id = ?", run_id)
+    assert (status, losses) == ("queued", 0)
+    house.model.control()
+    with house.worker("second").running():
+        assert ended(client, run_id)["status"] == "succeeded"
+    assert house.sql("SELECT attempt, losses FROM runs WHERE id = ?", run_id) == [(2, 0)]
+
+
+@pytest.mark.slow
+def test_a_task_outlives_the_broker_and_the_worker_that_ends_with_it(house: House, client: httpx2.Client) -> None:
+    """kombu 5.7 ends the worker when Redis dies over a message not yet acknowledged: something must restart it."""
+    house.model.control(first_token_ms=2000)
+    with house.worker("kept").kept() as worker:
+        run_ids = [house.queue(client, f"Whatever happens, {number}.") for number in range(2)]
+        until(lambda: _statuses(client, run_ids) == {"running": 2}, "the start of both")
+        house.redis.kill()
+        until(lambda: worker.starts > 1, "another start of the worker")
+        house.redis.start()
+        house.model.control()
+        run_ids.append(house.queue(client, "And one after it."))
+        for run_id in run_ids:
+            assert ended(client, run_id)["status"] == "succeeded"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storm(
+    request: pytest.FixtureRequest, scratch: Path, model: Model, receiver: Receiver
+) -> Iterator[tuple[House, httpx2.Client]]:
+    settings = dict(SETTINGS)
+    if request.param == "postgresql":
+        postgres: Postgres = request.getfixturevalue("postgres")
+        settings["DATABASE_URL"] = postgres.url
+    model.reset()
+    with (
+        redis_in(scratch / f"storm-{request.param}") as broker,
+        slipway_server(scratch / f"storm-home-{request.param}", broker.url, model.url, **settings) as server,
+        closing(server.client()) as client,
+    ):
+        yield House(server, broker, model, receiver), client
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(900)
+def test_a_thousand_tasks_with_redis_wiped(storm: tuple[House, httpx2.Client]) -> None:
+    house, client = storm
+    run_ids = _queue_many(house, client)
+    with house.worker("storm").kept() as worker:
+        until(lambda: _done(client, run_ids) > 50, "the first of them", 120)
+        _wipe(house.redis)
+        until(lambda: _done(client, run_ids) == TASKS, "all of them", 600)
+    assert worker.starts == 1
+    _each_once(house, client, run_ids)
+    assert house.model.stats()["calls"] == TASKS
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(900)
+def test_a_thousand_tasks_with_redis_gone_for_a_while(storm: tuple[House, httpx2.Client]) -> None:
+    house, client = storm
+    with house.worker("storm").kept():
+        run_ids = _queue_many(house, client, TASKS // 2)
+        until(lambda: _done(client, run_ids) > 50, "the first of them", 120)
+        house.redis.kill()
+        run_ids += _queue_many(house, client, TASKS // 2)
+        before = _done(client, run_ids)
+        until(lambda: _done(client, run_ids) > before + 20, "some without Redis", 120)
+        house.redis.start()
+        until(lambda: _done(client, run_ids) == TASKS, "all of them", 600)
+    _each_once(house, client, run_ids)
+
+
+def _queue_many(house: House, client: httpx2.Client, number: int = TASKS) -> list[str]:
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(lambda n: house.queue(client, f"Task number {n}."), range(number)))
+
+
+def _wipe(server: RedisServer) -> None:
+    with closing(redis.Redis.from_url(server.url)) as wiper:
+        wiper.flushall()
+
+
+def _every(client: httpx2.Client) -> Iterator[dict[str, Any]]:
+    cursor = ""
+    while cursor is not None:
+        page = client.get(f"/v1/runs?limit=100{cursor and f'&cursor={cursor}'}").json()
+        yield from page["data"]
+        cursor = page["next_cursor"]
+
+
+def _done(client: httpx2.Client, run_ids: list[str]) -> int:
+    wanted = set(run_ids)
+    return sum(run["run_id"] in wanted and run["status"] == "succeeded" for run in _every(client))
+
+
+def _statuses(client: httpx2.Client, run_ids: list[str]) -> Counter[str]:
+    return Counter(client.get(f"/v1/runs/{run_id}").json()["status"] for run_id in run_ids)
+
+
+def _each_once(house: House, client: httpx2.Client, run_ids: list[str]) -> None:
+    """One run for each, with one answer: no step is kept twice, and no event is told twice."""
+    assert len(set(run_ids)) == TASKS
+    for run_id in run_ids[:: TASKS // 50]:
+        events = client.get(f"/v1/runs/{run_id}/events", headers={"Accept": "application/json"}).json()["data"]
+        names = Counter(event["event"] for event in events)
+        assert names["run.started"] == names["run.completed"] == names["usage"] == 1, run_id
+        text = "".join(event["data"]["text"] for event in events if event["event"] == "text.delta")
+        assert text == events[-1]["data"]["output"], run_id

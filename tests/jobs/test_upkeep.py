@@ -1,0 +1,95 @@
+"""What has had its time is deleted, whoever does it and however often; what has not stays."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config import load
+from service.jobs.broker import UPKEEP_TASK, make_app
+from service.jobs.upkeep import BATCH, DAY_MS, tidy
+from service.jobs.worker import create_worker
+from service.store.base import Database
+from service.store.schema import metadata
+from service.types import now_ms
+from tests.jobs.house import House, TaskWorker, until
+
+TABLES = ("runs", "idempotency", "sessions", "token_families")
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{tmp_path}/upkeep.db")
+    metadata.create_all(database.engine)
+    yield database
+    database.close()
+
+
+def fill(db: Database, many: int) -> None:
+    """`many` old rows in each table, and one that has its time before it."""
+    now = now_ms()
+    old = now - 100 * DAY_MS
+    user = {"username": "ada", "password_hash": "x", "role": "user", "created_at": 0, "disabled": False}
+    run: dict[str, Any] = {"user_id": "u", "agent": "a", "agent_version": "1", "door": "invoke", "request_id": "r"}
+    run |= {"request": {}, "status": "succeeded", "cache": "miss", "created_at": old}
+    key = {"user_id": "u", "fingerprint": "f", "created_at": old}
+    session = {"user_id": "u", "agent": "a", "created_at": old, "updated_at": old}
+    family = {"user_id": "u", "current_jti": "j", "created_at": old}
+    rows: dict[str, list[dict[str, Any]]] = {
+        "users": [{**user, "id": "u"}, {**user, "id": "v", "username": "bob"}],
+        "runs": [{**run, "id": f"run_{n}", "finished_at": old} for n in range(many)],
+        "idempotency": [{**key, "key": f"k{n}", "expires_at": now - 1} for n in range(many)],
+        "sessions": [{**session, "id": f"ses_{n}", "expires_at": now - 1} for n in range(many)],
+        "token_families": [{**family, "id": f"f{n}", "expires_at": now - 1} for n in range(many)],
+    }
+    rows["runs"] += [{**run, "id": "run_new", "finished_at": now}, {**run, "id": "run_going", "finished_at": None}]
+    rows["idempotency"].append({**key, "user_id": "v", "key": "k0", "expires_at": now + DAY_MS})
+    rows["sessions"].append({**session, "id": "ses_new", "expires_at": now + DAY_MS})
+    rows["token_families"].append({**family, "id": "f_new", "expires_at": now + DAY_MS})
+    with db.begin() as tx:
+        for name, values in rows.items():
+            for value in values:
+                tx.execute(metadata.tables[name].insert(), value)
+
+
+def left(db: Database) -> dict[str, int]:
+    with db.read() as tx:
+        return {name: len(tx.rows(metadata.tables[name].select())) for name in TABLES}
+
+
+def test_only_what_has_had_its_time_goes(db: Database) -> None:
+    fill(db, 3)
+    assert tidy(db, 90) == {"idempotency_keys": 3, "runs": 3, "sessions": 3, "logins": 3}
+    assert left(db) == {"runs": 2, "idempotency": 1, "sessions": 1, "token_families": 1}
+    with db.read() as tx:  # ada's old key has the name of bob's new one
+        assert [row["user_id"] for row in tx.rows(metadata.tables["idempotency"].select())] == ["v"]
+
+
+def test_twice_and_by_several_at_once_is_fine(db: Database) -> None:
+    fill(db, BATCH * 2 + 1)
+    threads = [threading.Thread(target=tidy, args=(db, 90)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert left(db) == {"runs": 2, "idempotency": 1, "sessions": 1, "token_families": 1}
+    assert set(tidy(db, 90).values()) == {0}
+
+
+def test_a_worker_does_it_when_the_clock_says_so(house: House, worker: TaskWorker) -> None:
+    house.sql(
+        "INSERT INTO idempotency (user_id, key, fingerprint, created_at, expires_at) VALUES ('x', 'old', 'f', 0, 1)"
+    )
+    clock = make_app(load(house.server.env))
+    clock.send_task(UPKEEP_TASK)  # what beat does
+    until(lambda: not house.sql("SELECT 1 FROM idempotency WHERE key = 'old'"), "its end")
+
+
+def test_the_clock_knows_its_task(house: House) -> None:
+    app = create_worker(load(house.server.env))
+    [entry] = app.conf.beat_schedule.values()
+    assert entry["task"] in app.tasks

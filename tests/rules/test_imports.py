@@ -1,0 +1,57 @@
+"""The import rules hold, and each of them would notice a violation of it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+PACKAGES = ("service", "config", "launcher", "offline_model")
+# What would break each contract: the line, and the module that it is written into.
+VIOLATIONS = {
+    "Imports point down": ("service/store/base.py", "import service.runs.runs"),
+    "Blueprints do not know each other": ("service/web/agents.py", "import service.web.admin"),
+    "Agent patterns are independent": (
+        "service/agents/patterns/react.py",
+        "import service.agents.patterns.single",
+    ),
+    "No web or queue framework below wiring": ("service/runs/active.py", "import flask"),
+    "llm and tools never touch the database": ("service/tools/base.py", "import service.store.runs"),
+    "Only wiring picks adapters": ("service/runs/steps.py", "import service.llm.claude"),
+    "SQLAlchemy stays in store": ("service/usage/bounds.py", "import sqlalchemy"),
+    "The Anthropic SDK has one door": ("service/llm/routing.py", "import anthropic"),
+    "Settings are passed in, never imported": ("service/sessions.py", "import config"),
+    "Settings depend on nothing that they configure": ("config/checks.py", "import service.types"),
+    "The launcher starts programs, and is part of none": ("launcher/banner.py", "import service.types"),
+    "The offline model is a program of its own": ("offline_model/text.py", "import config"),
+    "No cycles anywhere": ("service/types.py", "import service.cache"),
+}
+
+
+def lint(folder: Path) -> dict[str, str]:
+    """KEPT or BROKEN, by contract."""
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-logo", "--no-cache"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=110)
+    found = dict(re.findall(r"^(.+) (KEPT|BROKEN)$", done.stdout, re.M))
+    assert found, done.stdout + done.stderr
+    return found
+
+
+def copied(folder: Path) -> Path:
+    shutil.copy(ROOT / ".importlinter", folder)
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def test_every_contract_is_kept_and_notices_a_violation(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    assert lint(folder) == dict.fromkeys(VIOLATIONS, "KEPT")
+    for file, line in VIOLATIONS.values():
+        with (folder / file).open("a") as source:
+            source.write(f"\n{line}\n")
+    assert lint(folder) == dict.fromkeys(VIOLATIONS, "BROKEN")

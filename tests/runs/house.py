@@ -1,0 +1,40 @@
+"""Questions, runs and a cache over the tests' own Redis, without anything else of the service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.agents.definitions import AgentDefinition, load_agents
+from service.agents.patterns import PATTERNS
+from service.runs.near import PlainForm
+from service.tools.builtin import BUILTINS
+from service.types import Caller, Run, RunRequest, RunStatus, new_id
+from tests.conftest import ROOT
+
+AGENTS = load_agents(ROOT / "agents", patterns=PATTERNS, builtins=BUILTINS).agents
+ASSISTANT, SUPPORT, ANALYST = AGENTS["assistant"], AGENTS["support"], AGENTS["analyst"]
+ADA, BOB = Caller("usr_ada", "ada", "user"), Caller("usr_bob", "bob", "user")
+PLAIN = PlainForm(["please", "hi"])
+
+
+def asked(text: Any, agent: AgentDefinition = ASSISTANT, **fields: Any) -> RunRequest:
+    return RunRequest(agent.id, ({"role": "user", "content": text},), **fields)
+
+
+def run_of(request: RunRequest, caller: Caller = ADA, door: Any = "invoke", cache: str = "miss") -> Run:
+    return Run(new_id("run"), caller.user_id, request.agent, "1", door, request, cache=cache)
+
+
+def answered(run: Run, output: str = "An answer.", **changed: Any) -> Run:
+    """As the runner leaves it."""
+    run.status = RunStatus.SUCCEEDED
+    result = {"stop_reason": "end_turn", "model": "m", "tier": "simple", "steps": 1, "tools": [], "sources": []}
+    run.result = {"output": output, **result, **changed}
+    return run
+
+
+def failed(run: Run, code: str, detail: str = "It failed.") -> Run:
+    run.status = RunStatus.FAILED
+    run.error = {"code": code, "detail": detail, "status": 500}
+    run.result = {"output": "", "stop_reason": None}
+    return run

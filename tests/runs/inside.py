@@ -1,0 +1,53 @@
+"""A whole Slipway in this process, without HTTP: real Redis, database and offline model, and agents of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from config.testing import Testing
+from service.llm.claude import ClaudeClient
+from service.llm.resilient import ResilientClient
+from service.store import users
+from service.store.schema import metadata
+from service.types import Caller, Run, RunRequest, now_ms
+from service.wiring import Services, build
+
+ADA = Caller("usr_ada", "ada", "user")
+SINGLE = "description: A test agent.\npattern: single\n"
+
+
+@contextmanager
+def services(
+    home: Path, redis_url: str, model_url: str, agents: Mapping[str, str] | None = None, **settings: Any
+) -> Iterator[Services]:
+    """Wired, not started: no keeper runs, so a test does by hand what that would. `agents` are their agent.yaml."""
+    for name, spec in (agents or {"probe": SINGLE}).items():
+        folder = home / "agents" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "agent.yaml").write_text(spec)
+        (folder / "prompt.md").write_text("Be good.")
+    chosen = {"slipway_home": home, "agents_dir": home / "agents", "redis_url": redis_url}
+    made = Testing(**{**chosen, "anthropic_base_url": model_url, **settings})
+    claude = ClaudeClient("", model_url, made.model_timeout, made.model_connect_timeout, 64)
+    model = ResilientClient(claude, made.model_retries, made.breaker_failures, 0.5, lambda attempt: None)
+    wired = build(made, model=model)
+    metadata.create_all(wired.db.engine)
+    ada = {"id": ADA.user_id, "username": "ada", "password_hash": "", "role": "user", "created_at": now_ms()}
+    wired.db.transact(lambda tx: users.insert(tx, ada))
+    try:
+        yield wired
+    finally:
+        wired.close()
+        claude.close()
+
+
+def ask(wired: Services, text: str = "What time is it?", **fields: Any) -> Run:
+    """Ask the agent `probe` and wait."""
+    return wired.runs.invoke(ADA, request(text, **fields), None, "req").run
+
+
+def request(text: str, **fields: Any) -> RunRequest:
+    return RunRequest(**{"agent": "probe", "messages": ({"role": "user", "content": text},), **fields})

@@ -1,0 +1,119 @@
+"""The factory: settings in, an application out that shares nothing with another one."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from config import Settings
+from service import wiring
+from service.app import BLUEPRINTS, create_app
+from service.store.schema import metadata
+from tests.made import app_in, close, settings_in
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., Flask]]:
+    made: list[Flask] = []
+
+    def one(name: str = "one", **environ: str) -> Flask:
+        folder = tmp_path / name
+        folder.mkdir()
+        made.append(app_in(folder, **environ))
+        return made[-1]
+
+    yield one
+    for each in made:
+        close(each)
+
+
+def signed_in(made: Flask) -> FlaskClient:
+    client = made.test_client()
+    pair = client.post("/v1/auth/login", json={"username": "demo", "password": "demo-password"}).get_json()
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {pair['access_token']}"
+    return client
+
+
+def test_it_is_made_of_the_settings_it_is_given(make: Callable[..., Flask]) -> None:
+    made = make(LIMIT_RUNS="7/minute")
+    assert signed_in(made).get("/v1/auth/me").get_json()["limits"] == {"runs": "7/minute"}
+
+
+def test_making_it_connects_to_nothing(tmp_path: Path) -> None:
+    """So that a command, a test or a worker that is about to fork may make one."""
+    made = create_app(settings_in(tmp_path, DATABASE_URL="postgresql://x:y@127.0.0.1:9/none"))
+    assert made.test_client().get("/health").status_code == 200
+    close(made)
+
+
+def test_services_may_be_brought_along(tmp_path: Path) -> None:
+    settings: Settings = settings_in(tmp_path)
+    services = wiring.build(settings)
+    metadata.create_all(services.db.engine)
+    made = create_app(settings, services)
+    assert made.extensions["slipway"] is services
+    close(made)
+
+
+def test_two_in_one_process_share_nothing(make: Callable[..., Flask]) -> None:
+    here, there = make("here"), make("there", SECRET_KEY="another-secret-that-is-long-enough-for-anybody")
+    one, two = signed_in(here), signed_in(there)
+    assert one.post("/v1/auth/keys", json={"name": "mine"}).status_code == 201
+    assert len(one.get("/v1/auth/keys").get_json()["data"]) == 1
+    assert two.get("/v1/auth/keys").get_json()["data"] == []
+    two.environ_base["HTTP_AUTHORIZATION"] = one.environ_base["HTTP_AUTHORIZATION"]
+    assert two.get("/v1/auth/me").status_code == 401
+    assert here.extensions["slipway"].metrics is not there.extensions["slipway"].metrics
+
+
+def test_every_blueprint_is_there(make: Callable[..., Flask]) -> None:
+    assert set(make().blueprints) >= {module.blueprint.name for module in BLUEPRINTS}
+
+
+def test_every_answer_is_named_and_timed(make: Callable[..., Flask]) -> None:
+    client = make().test_client()
+    for path, status in (("/health", 200), ("/nothing", 404), ("/v1/auth/me", 401), ("/", 200)):
+        answer = client.get(path)
+        assert answer.status_code == status
+        assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["X-Request-ID"])
+        assert re.fullmatch(r"total;dur=[\d.]+, llm;dur=[\d.]+", answer.headers["Server-Timing"])
+        assert float(answer.headers["X-Process-Time"]) >= 0
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert client.get("/nothing", headers={"X-Request-ID": "mine"}).get_json()["request_id"] == "mine"
+
+
+def test_what_nobody_foresaw_is_a_problem_that_tells_nothing(
+    make: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = make()
+
+    def breaks(*_: Any) -> None:
+        raise RuntimeError("password=hunter2 at /srv/secret.py")
+
+    client = signed_in(made)
+    monkeypatch.setattr(type(made.extensions["slipway"].keys), "page", breaks)
+    with caplog.at_level(logging.ERROR):
+        answer = client.get("/v1/auth/keys")
+    assert (answer.status_code, answer.get_json()["code"]) == (500, "internal_error")
+    assert answer.mimetype == "application/problem+json"
+    assert "hunter2" not in answer.text and "Traceback" not in answer.text and "RuntimeError" not in answer.text
+    assert "unhandled_error" in caplog.text  # told to whoever runs it, with where it broke
+
+
+@pytest.mark.parametrize(("trusted", "address"), [("0", "127.0.0.1"), ("1", "203.0.113.9"), ("2", "198.51.100.7")])
+def test_a_forwarded_address_counts_as_far_as_proxies_are_trusted(
+    make: Callable[..., Flask], trusted: str, address: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = make(TRUSTED_PROXIES=trusted).test_client()
+    with caplog.at_level(logging.INFO, "slipway.auth"):
+        wrong = {"username": "nobody", "password": "wrong-password"}
+        client.post("/v1/auth/login", json=wrong, headers={"X-Forwarded-For": "198.51.100.7, 203.0.113.9"})
+    (refused,) = [record for record in caplog.records if record.message == "login_refused"]
+    assert refused.address == address  # type: ignore[attr-defined]

@@ -1,0 +1,200 @@
+"""Webhooks, from the task that asked for one to the receiver that checks its signature."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+
+from service.store.base import Database
+from service.store.schema import metadata
+from service.types import Run, RunRequest, RunStatus, now_ms
+from service.webhooks import LONGEST_PAUSE, MOST_ATTEMPTS, SENDERS, Webhooks, pause_after
+from tests.conftest import ROOT, Slipway, free_port
+from tests.jobs.conftest import (
+    _standing_worker,
+    client,
+    house,
+    receiver,
+    standing,
+    task_redis,
+    worker,
+)
+from tests.jobs.house import House, Receiver, TaskWorker, ended, until
+
+__all__ = ["_standing_worker", "client", "house", "receiver", "standing", "task_redis", "worker"]
+
+
+def webhook(client: httpx2.Client, run_id: str) -> dict[str, Any]:
+    found: dict[str, Any] = client.get(f"/v1/runs/{run_id}").json()["webhook"]
+    return found
+
+
+def verifier() -> Callable[[str, dict[str, str], bytes], bool]:
+    """The example of the docs, word for word."""
+    page = (ROOT / "docs/operator.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "def is_from_slipway" in block)
+    names: dict[str, Any] = {}
+    exec(code, names)  # our own page
+    return names["is_from_slipway"]  # type: ignore[no-any-return]
+
+
+def test_the_receiver_is_told_and_can_check_by_whom(
+    house: House, worker: TaskWorker, client: httpx2.Client
+) -> None:
+    run_id = house.queue(client, "Tell my friend.", callback_url=house.receiver.url)
+    ended(client, run_id)
+    until(lambda: webhook(client, run_id)["status"] == "delivered", "the delivery")
+    [delivery] = house.receiver.of(run_id)
+    assert orjson.loads(delivery.body) == {"run_id": run_id, "status": "succeeded"}
+    secret = client.get("/v1/webhooks/secret").json()["secret"]
+    timestamp = delivery.headers["X-Slipway-Timestamp"]
+    signed = hmac.new(secret.encode(), timestamp.encode() + b"." + delivery.body, hashlib.sha256).hexdigest()
+    assert delivery.headers["X-Slipway-Signature"] == f"v1={signed}"
+    assert delivery.headers["X-Slipway-Delivery"].startswith(run_id)
+    is_from_slipway = verifier()
+    assert is_from_slipway(secret, delivery.headers, delivery.body)
+    assert not is_from_slipway("whsec_another", delivery.headers, delivery.body)
+    assert not is_from_slipway(secret, delivery.headers, delivery.body + b" ")
+    late = {**delivery.headers, "X-Slipway-Timestamp": str(int(timestamp) - 3600)}
+    assert not is_from_slipway(secret, late, delivery.body)
+
+
+def test_a_receiver_that_fails_is_told_again(house: House, worker: TaskWorker, client: httpx2.Client) -> None:
+    house.receiver.statuses = [500, 302]
+    run_id = house.queue(client, "Tell my busy friend.", callback_url=house.receiver.url)
+    for attempts, error in ((1, "Answered 500."), (2, "Answered 302.")):
+        until(lambda error=error: webhook(client, run_id)["last_error"] == error, error)  # type: ignore[misc]
+        shown = webhook(client, run_id)
+        assert (shown["status"], shown["attempts"]) == ("pending", attempts)
+        assert shown["next_at"] > client.get(f"/v1/runs/{run_id}").json()["finished_at"]
+        house.sql("UPDATE webhooks SET next_at = 0 WHERE run_id = ?", run_id)  # the pause is over
+    until(lambda: webhook(client, run_id)["status"] == "delivered", "the delivery")
+    told = house.receiver.of(run_id)
+    assert len(told) == 3
+    assert len({delivery.headers["X-Slipway-Delivery"] for delivery in told}) == 1
+
+
+def test_a_cancelled_task_is_told_too(house: House, client: httpx2.Client, worker: TaskWorker) -> None:
+    house.model.control(first_token_ms=3000)
+    busy = [house.queue(client, f"Take your time, {number}.") for number in range(2)]
+    run_id = house.queue(client, "Never mind.", callback_url=house.receiver.url)
+    assert webhook(client, run_id)["status"] == "waiting"
+    assert client.post(f"/v1/runs/{run_id}/cancel").status_code == 202
+    until(lambda: house.receiver.of(run_id), "the delivery")
+    assert orjson.loads(house.receiver.of(run_id)[0].body)["status"] == "cancelled"
+    for other in busy:
+        client.post(f"/v1/runs/{other}/cancel")
+        ended(client, other)
+
+
+def test_a_run_without_one_shows_none(house: House, client: httpx2.Client) -> None:
+    result = client.post("/v1/agents/assistant/invoke", json={"input": "Hello", "cache": "bypass"}).json()
+    assert webhook(client, result["run_id"]) is None
+
+
+def test_the_secret_is_each_users_own_and_not_for_keys(slipway: Slipway, db: Database) -> None:
+    with slipway.client() as client:
+        key = client.post("/v1/auth/keys", json={"name": "webhooks"}).json()["key"]
+        assert client.get("/v1/webhooks/secret").json()["secret"].startswith("whsec_")
+        answer = httpx2.get(f"{slipway.url}/v1/webhooks/secret", headers={"x-api-key": key}, trust_env=False)
+        assert answer.status_code == 403
+    hooks = Webhooks(db, "secret", allow_private=False)
+    assert hooks.secret_of("usr_1") != hooks.secret_of("usr_2")
+
+
+def test_it_is_tried_for_a_day() -> None:
+    pauses = [pause_after(attempts) for attempts in range(MOST_ATTEMPTS - 1)]
+    assert 4 <= pauses[0] <= 6 and pauses[-1] <= LONGEST_PAUSE * 1.2
+    assert 0.8 * 86_400 <= sum(pauses) <= 1.2 * 86_400 + 3600
+
+
+# --- without a server ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{tmp_path}/webhooks.db")
+    metadata.create_all(database.engine)
+    user = {"id": "usr_1", "username": "ada", "password_hash": "x", "role": "user", "created_at": 0, "disabled": False}
+    with database.begin() as tx:
+        tx.execute(metadata.tables["users"].insert(), user)
+    yield database
+    database.close()
+
+
+def run_of(db: Database, run_id: str, url: str) -> Run:
+    """A finished run, with a webhook that is not due yet."""
+    from service.store import runs
+
+    asked = RunRequest("assistant", ({"role": "user", "content": "x"},), callback_url=url)
+    run = Run(run_id, "usr_1", "assistant", "1", "task", asked, RunStatus.SUCCEEDED, finished_at=now_ms())
+    with db.begin() as tx:
+        runs.insert(tx, run, worker_id=None)
+        runs.record_end(tx, run)
+    return run
+
+
+def test_one_process_sends_each(db: Database, receiver: Receiver) -> None:
+    """Two processes, all their threads, and twice as many deliveries: nobody is told twice."""
+    hooks = [Webhooks(db, "secret", allow_private=True) for _ in range(2)]
+    made = [run_of(db, f"run_twice_{number}", receiver.url) for number in range(SENDERS * 4)]
+    with db.begin() as tx:
+        for run in made:
+            hooks[0].ended(tx, run)
+    threads = [threading.Thread(target=hook.send_due) for hook in hooks for _ in range(SENDERS)]
+    for thread in threads:
+        thread.start()
+    until(lambda: all(_status(hooks[0], run) == "delivered" for run in made), "every delivery")
+    assert [len(receiver.of(run.id + '"')) for run in made] == [1] * len(made)
+
+
+def test_a_process_that_died_over_a_delivery_leaves_it_due(db: Database, receiver: Receiver) -> None:
+    from service.store import webhooks as rows
+
+    run, hooks = run_of(db, "run_crashed", receiver.url), Webhooks(db, "secret", allow_private=True)
+    with db.begin() as tx:
+        rows.due_now(tx, run.id, receiver.url, now_ms())
+    with db.begin() as tx:
+        [row] = rows.due(tx, now_ms(), 10)
+        assert rows.claim(tx, row, now_ms() + 5_000)
+        assert not rows.claim(tx, row, now_ms() + 5_000)
+        assert rows.due(tx, now_ms(), 10) == []  # nobody else meanwhile
+        assert rows.due(tx, now_ms() + 5_001, 10) != []
+    assert _status(hooks, run) == "pending"
+
+
+def test_a_private_address_fails_for_good(db: Database) -> None:
+    hooks = Webhooks(db, "secret", allow_private=False)
+    run = run_of(db, "run_private", "http://127.0.0.1/hook")
+    with db.begin() as tx:
+        hooks.ended(tx, run)
+    until(lambda: _status(hooks, run) == "failed", "the refusal")
+    shown = hooks.of_run(run)
+    assert shown is not None
+    assert (shown["attempts"], shown["next_at"]) == (1, None)
+    assert shown["last_error"] == "The address must be a public address."
+
+
+def test_the_last_attempt_is_the_last(db: Database) -> None:
+    hooks = Webhooks(db, "secret", allow_private=True)
+    run = run_of(db, "run_last", f"http://127.0.0.1:{free_port()}/nobody")
+    with db.begin() as tx:
+        hooks.ended(tx, run)
+    until(lambda: (hooks.of_run(run) or {})["last_error"], "the first attempt")
+    with db.begin() as tx:
+        tx.execute(metadata.tables["webhooks"].update().values(attempts=MOST_ATTEMPTS - 1, next_at=0))
+    hooks.send_due()
+    until(lambda: _status(hooks, run) == "failed", "the end")
+
+
+def _status(hooks: Webhooks, run: Run) -> str:
+    return str((hooks.of_run(run) or {})["status"])

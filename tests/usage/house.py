@@ -1,0 +1,104 @@
+"""Money without runs: a database with caps, and calls that are held and settled by hand."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+from service.observe.metrics import Metrics
+from service.store.base import Database
+from service.store.schema import metadata
+from service.types import NANO, Run, RunRequest, Usage, new_id
+from service.usage.budgets import Budgets, BudgetWarning
+from service.usage.ledger import Checked, check
+from service.usage.prices import PriceTable
+from service.usage.spending import Reserved, Settlement, Spending, Wish, Work
+
+TABLE = PriceTable.load()
+SONNET = TABLE.price("claude-sonnet-5-5", date(2026, 11, 21))
+CENT = NANO // 100
+ASKED = 800  # tokens: with a prompt of at most 500 a call can cost a cent, see `wish`
+
+
+class House:
+    """One process's view of a database's money."""
+
+    def __init__(self, url: str, *, patience: float = 5.0, create: bool = True, **caps: Any) -> None:
+        self.db = Database(url, pool_size=20)
+        if create:
+            metadata.create_all(self.db.engine)
+        self.warnings: list[BudgetWarning] = []
+        run_most = caps.pop("run_most", None)
+        self.metrics = Metrics()
+        self.budgets = Budgets(self.db, self.metrics, told=self.warnings.append, **caps)
+        self.spending = Spending(self.db, self.budgets, self.metrics, run_most=run_most, patience=patience)
+
+    def reserve(self, run: Run | None = None, **wishes: Any) -> Reserved:
+        return self.spending.reserve(wish(run or a_run(), **wishes), self.write, lambda: None)
+
+    def settle(self, reserved: Reserved, usage: Usage) -> int:
+        settlement = self.spending.settle(reserved.hold, SONNET, usage)
+        self.write(settlement.work)
+        return settlement.cost
+
+    def spend(self, usage: Usage, run: Run | None = None, **wishes: Any) -> int:
+        return self.settle(self.reserve(run, **wishes), usage)
+
+    def write(self, work: Work) -> None:
+        self.db.transact(work)
+
+    def finish(self, settlement: Settlement) -> int:
+        self.write(settlement.work)
+        return settlement.cost
+
+    def figures(self, scope: str, period: str = "day") -> tuple[int, int]:
+        """What is spent and what is held."""
+        state = next(state for state in self.budgets.of([scope]) if state.cap.period == period)
+        return state.spent, state.held
+
+    def check(self) -> Checked:
+        return check(self.db, TABLE)
+
+
+def a_run(user: str = "usr_ada", *, agent: str = "support", key: str | None = None, **fields: Any) -> Run:
+    session = fields.pop("session", None)
+    request = RunRequest(agent, (), session_id=session)
+    fields = {"attempt": 1, "id": new_id("run"), **fields}
+    return Run(
+        user_id=user, agent=agent, agent_version="1", door="invoke", request=request, key_id=key, **fields
+    )
+
+
+def wish(
+    run: Run,
+    *,
+    max_tokens: int = ASKED,
+    fewest: int = 64,
+    input_tokens: int | None = 500,
+    count: Callable[[], int] | None = None,
+    most: int | None = None,
+) -> Wish:
+    """500 tokens at 4 dollars a million (the dearest a prompt can be) and 800 at 10 are a cent."""
+    return Wish(run, 1, SONNET, SONNET.model, max_tokens, fewest, input_tokens, count, most)
+
+
+def at_once(count: int, work: Callable[[int], object]) -> list[Any]:
+    """Run `work` in so many threads at the same moment; results and exceptions in order."""
+    results: list[Any] = [None] * count
+    barrier = threading.Barrier(count)
+
+    def one(number: int) -> None:
+        barrier.wait(10)
+        try:
+            results[number] = work(number)
+        except Exception as error:
+            results[number] = error
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return results

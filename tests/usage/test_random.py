@@ -1,0 +1,89 @@
+"""Whatever happens in whatever order: no cap is passed, and the books say so."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from service.errors import BudgetExceeded
+from service.store import holds
+from service.types import Usage
+from service.usage.spending import Reserved, sweep_holds
+from tests.usage.house import ASKED, SONNET, House, a_run
+
+EXAMPLES = int(os.environ.get("MONEY_EXAMPLES", "100"))  # 10,000 for the whole proof
+AMOUNTS = st.integers(0, 60_000_000)
+SCOPES = st.sampled_from(
+    ["service", "user:usr_0", "user:usr_1", "agent:support", "key:key_1", "session:ses_1"]
+)
+PERIODS = st.sampled_from(["day", "month", "total"])
+
+
+class Money(RuleBasedStateMachine):
+    """Stripes are used on SQLite too here, so that they are drawn together in many ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+        url = f"sqlite:///{self.folder.name}/money.db"
+        self.house = House(url, patience=0, user_day=30_000_000, service_day=50_000_000)
+        self.under_way: list[Reserved] = []
+        self.billed = 0
+
+    @initialize(stripes=st.integers(1, 4))
+    def begin(self, stripes: int) -> None:
+        self.house.budgets._stripes = stripes
+
+    @rule(user=st.integers(0, 1), key=st.booleans(), session=st.booleans(), tokens=st.integers(1, ASKED))
+    def hold(self, user: int, key: bool, session: bool, tokens: int) -> None:
+        run = a_run(f"usr_{user}", key="key_1" if key else None, session="ses_1" if session else None)
+        with contextlib.suppress(BudgetExceeded):
+            self.under_way.append(self.house.reserve(run, max_tokens=tokens, fewest=min(64, tokens)))
+
+    @rule(data=st.data(), prompt=st.integers(0, 500), share=st.floats(0, 1))
+    def settle(self, data: st.DataObject, prompt: int, share: float) -> None:
+        if self.under_way:
+            reserved = self.under_way.pop(data.draw(st.integers(0, len(self.under_way) - 1)))
+            used = Usage(prompt, int(reserved.max_tokens * share))
+            self.billed += SONNET.cost(used)
+            self.house.settle(reserved, used)
+            self.house.settle(reserved, used)  # once more, as after a commit whose answer was lost
+
+    @rule(data=st.data(), billed=st.booleans())
+    def crash(self, data: st.DataObject, billed: bool) -> None:
+        """A worker dies with a call under way, which the provider may have done."""
+        if self.under_way:
+            reserved = self.under_way.pop(data.draw(st.integers(0, len(self.under_way) - 1)))
+            self.billed += SONNET.cost(Usage(400, reserved.max_tokens)) if billed else 0
+
+    @rule()
+    def sweep(self) -> None:
+        """Everything left behind; what is under way belongs to nobody the sweep knows, so it waits."""
+        if not self.under_way:
+            sweep_holds(self.house.db, self.house.spending, older_than=-1)
+            assert self.house.db.query(holds.every) == []
+
+    @rule(scope=SCOPES, period=PERIODS, amount=AMOUNTS | st.none())
+    def change(self, scope: str, period: str, amount: int | None) -> None:
+        self.house.budgets.put(scope, period, amount)  # type: ignore[arg-type]
+
+    @invariant()
+    def the_books_are_right(self) -> None:
+        checked = self.house.check()
+        assert checked.faults == []
+        assert self.billed <= checked.spent + checked.held
+
+    def teardown(self) -> None:
+        self.house.db.close()
+        self.folder.cleanup()
+
+
+Money.TestCase.settings = settings(
+    max_examples=EXAMPLES, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestMoney = Money.TestCase

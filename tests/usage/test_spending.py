@@ -1,0 +1,227 @@
+"""Holding and settling, one call at a time."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from service.errors import BudgetExceeded, ModelUnavailable
+from service.store import holds
+from service.store.base import Transaction
+from service.types import NANO, Usage
+from service.usage.bounds import counted_bound
+from service.usage.spending import Short, sweep_holds
+from tests.usage.conftest import Make
+from tests.usage.house import ASKED, CENT, SONNET, a_run, wish
+
+
+def test_the_worst_is_held_and_the_rest_given_back(make: Make) -> None:
+    house = make(user_day=NANO, service_day=NANO)
+    reserved = house.reserve()
+    assert reserved.hold.amount_nano == CENT
+    assert house.figures("user:usr_ada") == house.figures("service") == (0, CENT)
+    cost = house.settle(reserved, Usage(input_tokens=300, output_tokens=100))  # 300 x 2,000 + 100 x 10,000
+    assert cost == 1_600_000
+    assert house.figures("user:usr_ada") == house.figures("service") == (1_600_000, 0)
+
+
+def test_without_any_cap_it_is_written_down_all_the_same(make: Make) -> None:
+    house = make()
+    assert house.spend(Usage(300, 100)) == 1_600_000
+    assert house.check()._replace(faults=[]) == (2, 0, 1_600_000, 0, []) and house.check().faults == []
+
+
+def test_a_work_that_runs_twice_counts_once(make: Make) -> None:
+    """As after a commit whose answer was lost."""
+    house = make(user_day=NANO)
+
+    def write_twice(work: object) -> None:
+        for _ in range(2):
+            house.write(work)  # type: ignore[arg-type]
+
+    reserved = house.spending.reserve(wish(a_run()), write_twice, lambda: None)
+    assert house.figures("user:usr_ada") == (0, CENT)
+    write_twice(house.spending.settle(reserved.hold, SONNET, Usage(0, 100)).work)
+    write_twice(house.spending.settle_worst(reserved.hold).work)
+    assert house.figures("user:usr_ada") == (NANO // 1000, 0)
+    assert house.check().faults == []
+
+
+def test_a_hold_that_does_not_fit_leaves_nothing_of_its_transaction(make: Make) -> None:
+    house = make(user_day=NANO, service_day=CENT)
+    house.reserve()
+    told: list[str] = []
+
+    def write(work: object) -> None:
+        def both(tx: Transaction) -> None:
+            tx.after_commit(lambda: told.append("kept"))
+            work(tx)  # type: ignore[operator]
+
+        house.db.transact(both)
+
+    with pytest.raises(BudgetExceeded) as refused:
+        house.spending._patience = 0
+        house.spending.reserve(wish(a_run()), write, lambda: None)
+    assert refused.value.extra["budget"] | {"renews_at": ""} == {
+        "scope": "service",
+        "period": "day",
+        "amount_usd": "0.010000",
+        "spent_usd": "0.000000",
+        "reserved_usd": "0.010000",
+        "left_usd": "0.000000",
+        "renews_at": "",
+        "default": True,
+    }
+    assert told == []
+    assert house.figures("user:usr_ada") == (0, CENT)  # of the first call alone
+    assert len(house.db.query(holds.every)) == 1
+
+
+def test_the_answer_is_cut_shorter_before_it_is_refused(make: Make) -> None:
+    house = make(user_day=CENT * 6 // 10, patience=0)
+    reserved = house.reserve()  # 0.002 for the prompt leave 0.004 for 400 tokens
+    assert (reserved.max_tokens, reserved.hold.amount_nano) == (400, CENT * 6 // 10)
+    with pytest.raises(BudgetExceeded):
+        house.reserve()
+    house.finish(house.spending.settle_unused(reserved.hold))
+    with pytest.raises(BudgetExceeded):
+        house.reserve(fewest=401)
+    assert house.reserve(fewest=400).max_tokens == 400
+
+
+def test_the_tightest_of_all_caps_decides(make: Make) -> None:
+    house = make(user_day=NANO, service_day=NANO, run_most=CENT // 2, patience=0)
+    house.budgets.put("agent:support", "month", CENT * 7 // 10)
+    run = a_run()
+    assert house.reserve(run).max_tokens == 500  # 0.002 of 0.007 are the prompt's
+    house.budgets.put("agent:support", "month", NANO)
+    assert house.reserve(run, most=house.spending.left_of(run)).max_tokens == 300
+    run.cost_nano = CENT // 2 - 1
+    with pytest.raises(BudgetExceeded) as refused:
+        house.reserve(run, most=house.spending.left_of(run))
+    assert refused.value.extra["budget"]["scope"] == "run"  # type: ignore[index]
+
+
+def test_the_prompt_is_counted_before_the_answer_is_cut(make: Make) -> None:
+    house = make(user_day=CENT, patience=0)
+    counts: list[int] = []
+
+    def count() -> int:
+        counts.append(100)
+        return 100
+
+    reserved = house.reserve(input_tokens=2_000, count=count)
+    assert counts == [100]
+    assert reserved.max_tokens == ASKED
+    assert reserved.hold.amount_nano == counted_bound(100) * 4_000 + ASKED * 10_000
+    house.budgets.put("user:usr_ada", "day", reserved.hold.amount_nano)
+    with pytest.raises(BudgetExceeded):
+        house.reserve(input_tokens=2_000, count=count)
+    assert counts == [100]  # hopeless whatever the prompt: not worth asking
+
+
+def test_a_prompt_without_a_bound_is_always_counted(make: Make) -> None:
+    house = make()
+    reserved = house.reserve(input_tokens=None, count=lambda: 1_000)
+    assert reserved.hold.amount_nano == counted_bound(1_000) * 4_000 + ASKED * 10_000
+
+    def fails() -> int:
+        raise ModelUnavailable
+
+    with pytest.raises(ModelUnavailable):
+        house.reserve(input_tokens=None, count=fails)
+    assert house.reserve(input_tokens=700, count=fails).hold.amount_nano == 700 * 4_000 + ASKED * 10_000
+
+
+def test_it_waits_for_money_that_may_come_back(make: Make) -> None:
+    house = make(user_day=CENT, patience=30)
+    first = house.reserve()
+    checks: list[int] = []
+
+    def check() -> None:
+        checks.append(1)
+        if len(checks) == 3:
+            house.settle(first, Usage(0, 10))
+
+    reserved = house.spending.reserve(wish(a_run(), fewest=64), house.write, check)
+    assert len(checks) >= 3 and reserved.max_tokens == ASKED - 10
+
+
+def test_it_does_not_wait_for_what_cannot_come(make: Make) -> None:
+    house = make(user_day=CENT, patience=30)
+    house.spend(Usage(0, 750))
+    began = time.monotonic()
+    with pytest.raises(BudgetExceeded):
+        house.reserve()
+    assert time.monotonic() - began < 20
+
+
+def test_what_ends_a_wait_is_passed_on(make: Make) -> None:
+    house = make(user_day=CENT, patience=30)
+    house.reserve()
+
+    def check() -> None:
+        raise KeyError("cancelled")
+
+    with pytest.raises(KeyError):
+        house.spending.reserve(wish(a_run()), house.write, check)
+
+
+def test_a_dead_workers_hold_is_paid_at_its_worst_by_whoever_takes_the_run_up(make: Make) -> None:
+    house = make(user_day=NANO)
+    run = a_run()
+    house.reserve(run)
+    assert house.spending.left_open(run) == []  # its own
+    run.attempt = 2
+    found = house.spending.left_open(run)
+    assert [settlement.cost for settlement in found] == [CENT]
+    house.finish(found[0])
+    assert sweep_holds(house.db, house.spending, older_than=0) == 0
+    assert house.figures("user:usr_ada") == (CENT, 0)
+
+
+def test_the_sweep_takes_what_nobody_drives(make: Make) -> None:
+    house = make(user_day=NANO)
+    house.reserve()
+    assert sweep_holds(house.db, house.spending, older_than=3600) == 0
+    assert sweep_holds(house.db, house.spending, older_than=0) == 1
+    assert house.figures("user:usr_ada") == (CENT, 0)
+    assert house.check().faults == []
+
+
+def test_what_costs_more_than_was_held_is_booked_as_it_is(make: Make) -> None:
+    house = make(user_day=NANO)
+    reserved = house.reserve()
+    assert house.settle(reserved, Usage(0, 2 * ASKED)) == 2 * CENT * 8 // 10
+    assert house.figures("user:usr_ada") == (CENT * 16 // 10, 0)
+    assert b"slipway_hold_overruns_total 1.0" in house.metrics.render()[0]
+
+
+def test_a_call_held_before_midnight_is_settled_in_the_day_it_was_held_in(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = make(user_day=2 * CENT, patience=0)
+    day = 86_400_000
+    midnight = 20_500 * day
+    clock = [midnight - 1]
+    for module in ("spending", "budgets"):
+        monkeypatch.setattr(f"service.usage.{module}.now_ms", lambda: clock[0])
+    late = house.reserve()
+    clock[0] = midnight
+    assert house.figures("user:usr_ada") == (0, 0)
+    house.settle(late, Usage(0, 100))
+    assert house.figures("user:usr_ada") == (0, 0)
+    house.spend(Usage(0, 100))
+    house.spend(Usage(0, 100))
+    assert house.figures("user:usr_ada") == (2_000_000, 0)
+    clock[0] = midnight - 1
+    assert house.figures("user:usr_ada") == (1_000_000, 0)
+    assert house.check().faults == []
+
+
+def test_short_never_leaves(make: Make) -> None:
+    house = make(user_day=0, patience=0)
+    with pytest.raises(BudgetExceeded):
+        house.reserve()
+    assert not issubclass(Short, BudgetExceeded)

@@ -1,0 +1,74 @@
+"""Users, as the admin keeps them."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import httpx2
+
+from tests.conftest import Slipway
+from tests.web.people import PASSWORD, join
+
+
+def test_made_listed_changed_and_deleted(client: httpx2.Client, slipway: Slipway) -> None:
+    body = {"username": "grace", "password": PASSWORD, "role": "operator", "limit_runs": "5/minute"}
+    made = client.post("/v1/admin/users", json=body)
+    assert made.status_code == 201
+    user = made.json()
+    assert (user["username"], user["role"], user["limit_runs"]) == ("grace", "operator", "5/minute")
+    assert "password" not in made.text
+    taken = client.post("/v1/admin/users", json=body)
+    assert (taken.status_code, taken.json()["code"]) == (409, "conflict")
+    path = f"/v1/admin/users/{user['id']}"
+    with closing(slipway.client("grace", PASSWORD)) as grace:
+        changed = client.patch(path, json={"role": "user", "limit_runs": ""})
+        assert (changed.json()["role"], changed.json()["limit_runs"]) == ("user", None)
+        assert grace.get("/v1/auth/me").status_code == 401, "what she may is in her token: it has ended"
+    assert client.patch(path, json={"disabled": True}).json()["disabled"] is True
+    refused = client.post("/v1/auth/login", json={"username": "grace", "password": PASSWORD})
+    assert refused.status_code == 401
+    assert client.delete(path).status_code == 204
+    assert client.delete(path).status_code == client.patch(path, json={"role": "user"}).status_code == 404
+
+
+def test_pages_of_users(client: httpx2.Client, slipway: Slipway) -> None:
+    join(slipway, client).close()
+    first = client.get("/v1/admin/users?limit=1").json()
+    assert first["data"][0]["username"] == "demo"
+    assert client.get(f"/v1/admin/users?limit=1&cursor={first['next_cursor']}").json()["data"]
+
+
+def test_what_does_not_fit_is_refused(client: httpx2.Client) -> None:
+    right = {"username": "heidi", "password": PASSWORD, "role": "user"}
+    for wrong in ({"password": "short"}, {"role": "king"}, {"username": "no spaces"}, {"limit_runs": "often"}):
+        answer = client.post("/v1/admin/users", json={**right, **wrong})
+        assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, f"/{next(iter(wrong))}")
+
+
+def test_made_once_under_one_key(client: httpx2.Client) -> None:
+    headers = {"Idempotency-Key": "one-user-only"}
+    body = {"username": "ivan", "password": PASSWORD, "role": "user"}
+    first, second = (client.post("/v1/admin/users", json=body, headers=headers) for _ in range(2))
+    assert first.json() == second.json()
+    assert second.headers["Idempotency-Replayed"] == "true"
+    other = client.post("/v1/admin/users", json={**body, "role": "admin"}, headers=headers)
+    assert other.json()["code"] == "idempotency_mismatch"
+
+
+def test_only_admins(client: httpx2.Client, slipway: Slipway) -> None:
+    for role in ("user", "operator"):
+        with closing(join(slipway, client, role)) as other:
+            assert other.get("/v1/admin/users").status_code == 403
+            assert other.post("/v1/admin/users", json={}).status_code == 403
+            assert other.patch("/v1/admin/users/usr_1", json={}).status_code == 403
+            assert other.delete("/v1/admin/users/usr_1").status_code == 403
+    key = client.post("/v1/auth/keys", json={"name": "narrow", "scopes": ["agents:support"]}).json()["key"]
+    narrow = httpx2.get(f"{slipway.url}/v1/admin/users", headers={"x-api-key": key}, trust_env=False)
+    assert narrow.status_code == 403
+
+
+def test_an_admin_is_always_left(client: httpx2.Client) -> None:
+    me = client.get("/v1/auth/me").json()["id"]
+    for change in ({"role": "user"}, {"disabled": True}):
+        assert client.patch(f"/v1/admin/users/{me}", json=change).status_code == 409
+    assert client.delete(f"/v1/admin/users/{me}").status_code == 409

@@ -1,0 +1,203 @@
+"""Conversations over a real Gunicorn."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.conftest import Model, RedisServer, Slipway, slipway_server, wait_until
+from tests.web.people import join
+from tests.web.test_doors import events_of
+
+
+def begin(client: httpx2.Client, agent: str = "assistant", **more: Any) -> str:
+    answer = client.post("/v1/sessions", json={"agent": agent, **more})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+def ask(client: httpx2.Client, session_id: str, question: str, door: str = "invoke", **more: Any) -> httpx2.Response:
+    body = {"input": question, "session_id": session_id, **more}
+    return client.post(f"/v1/agents/assistant/{door}", json=body)
+
+
+@pytest.fixture
+def quick(scratch: Path, redis_server: RedisServer, model: Model) -> Iterator[httpx2.Client]:
+    """Turns queue, and little history fits a prompt."""
+    model.reset()
+    settings = {"SESSION_CONFLICT": "queue", "SESSION_HISTORY_TOKENS": "500", "THREADS": "20"}
+    with (
+        slipway_server(scratch / "queueing", redis_server.url, model.url, **settings) as server,
+        closing(server.client()) as client,
+    ):
+        yield client
+
+
+def test_what_was_said_before_is_remembered(client: httpx2.Client) -> None:
+    session_id = begin(client)
+    first = ask(client, session_id, "My name is Ada.")
+    assert first.json()["session_id"] == session_id
+    assert "Ada" in ask(client, session_id, "What is my name?").json()["output"]
+    streamed = events_of(ask(client, session_id, "And what is my name?", "stream").text)
+    assert "Ada" in streamed[-1][2]["output"]
+    session = client.get(f"/v1/sessions/{session_id}").json()
+    assert [message["role"] for message in session["messages"]] == ["user", "assistant"] * 3
+    assert session["messages"][0]["content"] == "My name is Ada." == session["title"]
+    assert session["expires_at"] > session["updated_at"] > session["created_at"]
+
+
+def test_without_the_session_nothing_is_remembered(client: httpx2.Client) -> None:
+    ask(client, begin(client), "My name is Ada.")
+    assert "Ada" not in ask(client, begin(client), "What is my name?").json()["output"]
+
+
+def test_kept_read_renamed_and_deleted(client: httpx2.Client) -> None:
+    session_id = begin(client, title="First", metadata={"ticket": 7})
+    path = f"/v1/sessions/{session_id}"
+    run_id = ask(client, session_id, "Hello?").json()["run_id"]
+    assert client.get("/v1/sessions?limit=1").json()["data"][0]["id"] == session_id
+    changed = client.patch(path, json={"title": "Second"})
+    assert (changed.json()["title"], changed.json()["metadata"]) == ("Second", {"ticket": 7})
+    assert client.patch(path, json={"metadata": None}).json()["metadata"] is None
+    assert client.patch(path, json={}).status_code == 422
+    assert client.delete(path).status_code == 204
+    for gone in (path, f"/v1/runs/{run_id}", f"/v1/runs/{run_id}/events"):
+        assert client.get(gone).status_code == 404
+    assert client.delete(path).status_code == client.patch(path, json={"title": "x"}).status_code == 404
+
+
+def test_pages_of_sessions_and_of_messages(client: httpx2.Client) -> None:
+    ids = [begin(client) for _ in range(3)]
+    page = client.get("/v1/sessions?limit=2").json()
+    rest = client.get(f"/v1/sessions?limit=1&cursor={page['next_cursor']}").json()
+    assert [item["id"] for item in page["data"] + rest["data"]] == ids[::-1]
+    for n in range(2):
+        ask(client, ids[0], f"Question {n}?")
+    last = client.get(f"/v1/sessions/{ids[0]}?limit=3").json()
+    assert [message["seq"] for message in last["messages"]] == [2, 3, 4]
+    first = client.get(f"/v1/sessions/{ids[0]}?limit=3&cursor={last['next_cursor']}").json()
+    assert ([message["seq"] for message in first["messages"]], first["next_cursor"]) == ([1], None)
+    assert client.get(f"/v1/sessions/{ids[0]}?cursor=x").status_code == 422
+
+
+def test_what_does_not_fit_is_refused(client: httpx2.Client) -> None:
+    for body in ({}, {"agent": "nobody"}, {"agent": "assistant", "titel": "x"}, {"agent": "assistant", "title": "\x00"}):
+        assert client.post("/v1/sessions", json=body).status_code == 422
+    of_support = begin(client, "support")
+    wrong = ask(client, of_support, "Hello?")
+    assert (wrong.status_code, wrong.json()["errors"][0]["pointer"]) == (422, "/session_id")
+    assert ask(client, "ses_" + "0" * 26, "Hello?").status_code == 404
+
+
+def test_somebody_elses_is_not_there(client: httpx2.Client, slipway: Slipway) -> None:
+    with closing(join(slipway, client)) as ada, closing(join(slipway, client)) as bob:
+        session_id = begin(ada)
+        path = f"/v1/sessions/{session_id}"
+        assert bob.get(path).status_code == bob.delete(path).status_code == 404
+        assert bob.patch(path, json={"title": "x"}).status_code == ask(bob, session_id, "Hello?").status_code == 404
+        assert bob.get("/v1/sessions").json()["data"] == []
+        assert bob.get("/v1/sessions?scope=all").status_code == 403
+        assert client.get("/v1/sessions?scope=all&limit=1").json()["data"][0]["id"] == session_id
+        assert client.get(path).status_code == 200
+        assert client.delete(path).status_code == ask(client, session_id, "Hello?").status_code == 404
+
+
+def test_begun_once_under_one_key(client: httpx2.Client) -> None:
+    headers = {"Idempotency-Key": "one-session-only"}
+    answers: list[httpx2.Response] = []
+
+    def post() -> None:
+        answers.append(client.post("/v1/sessions", json={"agent": "assistant"}, headers=headers))
+
+    threads = [threading.Thread(target=post) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert sum("Idempotency-Replayed" in answer.headers for answer in answers) == 7
+    other = client.post("/v1/sessions", json={"agent": "support"}, headers=headers)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
+
+
+def test_a_second_turn_at_once_is_refused(client: httpx2.Client, model: Model) -> None:
+    session_id = begin(client)
+    model.control(first_token_ms=1_500)
+    with client.stream("POST", "/v1/agents/assistant/stream", json={"input": "Slow?", "session_id": session_id}) as slow:
+        texts = slow.iter_text()
+        assert "run.started" in next(texts)
+        second = ask(client, session_id, "Now?")
+        assert (second.status_code, second.json()["code"]) == (409, "session_busy")
+        assert "run.completed" in "".join(texts)
+    model.control()
+    assert ask(client, session_id, "Now?").status_code == 200
+    messages = client.get(f"/v1/sessions/{session_id}").json()["messages"]
+    assert [message["content"] for message in messages if message["role"] == "user"] == ["Slow?", "Now?"]
+
+
+def test_a_cancelled_turn_leaves_nothing_behind(client: httpx2.Client, model: Model) -> None:
+    session_id = begin(client)
+    model.control(first_token_ms=5_000)
+    with client.stream("POST", "/v1/agents/assistant/stream", json={"input": "Slow?", "session_id": session_id}) as slow:
+        texts = slow.iter_text()
+        run_id = next(texts).split("id: ")[1].split(":")[0]
+        assert client.post(f"/v1/runs/{run_id}/cancel").status_code == 202
+        assert "run.cancelled" in "".join(texts)
+    model.control()
+    assert client.get(f"/v1/sessions/{session_id}").json()["messages"] == []
+    assert ask(client, session_id, "Hello?").status_code == 200
+
+
+def test_deleting_a_session_cancels_its_turn(client: httpx2.Client, model: Model) -> None:
+    session_id = begin(client)
+    model.control(first_token_ms=8_000)
+    body = {"input": "Slow?", "session_id": session_id}
+    with client.stream("POST", "/v1/agents/assistant/stream", json=body) as slow:
+        texts = slow.iter_text()
+        next(texts)
+        assert client.delete(f"/v1/sessions/{session_id}").status_code == 204
+        "".join(texts)  # it ends
+    wait_until(lambda: model.stats()["closed_early"] == 1, "the end of the upstream call", 5)
+    assert client.get(f"/v1/runs?session_id={session_id}").json()["data"] == []
+
+
+def test_turns_that_queue_are_all_answered(quick: httpx2.Client, model: Model) -> None:
+    session_id = begin(quick)
+    model.control(first_token_ms=300)
+    answers: list[int] = []
+    threads = [
+        threading.Thread(target=lambda n=n: answers.append(ask(quick, session_id, f"Turn {n}?").status_code))
+        for n in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.05)
+    for thread in threads:
+        thread.join(30)
+    assert answers == [200, 200]
+    messages = quick.get(f"/v1/sessions/{session_id}").json()["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant"] * 2
+
+
+def test_what_no_longer_fits_is_summarised_once(quick: httpx2.Client, model: Model) -> None:
+    session_id = begin(quick)
+    ask(quick, session_id, "My name is Ada and I sell boats in Oslo. " + "The boats are blue. " * 30)
+    for n in range(2):
+        ask(quick, session_id, f"Question {n}: " + "is the weather fine today? " * 20)
+    before = model.stats()["calls"]
+    result = ask(quick, session_id, "Which boats do I sell in Oslo?").json()
+    assert (result["status"], result["steps"], model.stats()["calls"]) == ("succeeded", 2, before + 2)
+    steps = quick.get(f"/v1/runs/{result['run_id']}").json()["step_list"]
+    assert [step["name"] for step in steps] == ["summarise", "answer"]
+    assert float(steps[0]["cost_usd"]) > 0
+    again = ask(quick, session_id, "Thanks!").json()
+    assert (again["steps"], model.stats()["calls"]) == (1, before + 3), "the summary is used again"
+    assert len(quick.get(f"/v1/sessions/{session_id}").json()["messages"]) == 10

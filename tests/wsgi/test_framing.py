@@ -1,0 +1,179 @@
+"""What is not HTTP, not all of it, or too much of it, sent byte by byte to a real Gunicorn."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.conftest import Model, RedisServer, Slipway, slipway_server
+
+LOGIN = b"POST /v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+CHUNKED = LOGIN + b"Transfer-Encoding: chunked\r\n\r\n"
+MIB = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def house(scratch: Path, redis_server: RedisServer, model: Model) -> Iterator[Slipway]:
+    """One worker of a few threads: whoever holds one up is noticed."""
+    settings = {"WEB_CONCURRENCY": "1", "THREADS": "8"}
+    with slipway_server(scratch / "framing", redis_server.url, model.url, **settings) as server:
+        workers = server.workers()
+        yield server
+        assert server.workers() == workers, "the worker died"
+
+
+def connect(server: Slipway, data: bytes, timeout: float = 15) -> socket.socket:
+    """A connection that has sent `data`, as far as it was taken."""
+    sock = socket.create_connection(("127.0.0.1", server.port), timeout=timeout)
+    try:
+        sock.sendall(data)
+    except OSError:
+        pass  # it has answered already, and reads no more
+    return sock
+
+
+def answer_to(sock: socket.socket) -> bytes:
+    """All that comes back until the server closes. A time-out fails the test: it is a hang."""
+    with sock:
+        found = b""
+        while data := sock.recv(65_536):
+            found += data
+        return found
+
+
+def problem_of(answer: bytes) -> dict[str, object]:
+    """The problem of a raw answer, which must be whole."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, *lines = head.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    assert headers["content-type"] == "application/problem+json", answer
+    assert len(body) == int(headers["content-length"])
+    problem: dict[str, object] = json.loads(body)
+    assert status.split(" ")[1] == str(problem["status"])
+    assert problem["request_id"] == headers["x-request-id"] != ""
+    assert {"type", "title", "detail", "instance", "code"} <= set(problem)
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"\x00\x01\x02\x03\r\n\r\n", 400),
+        (b"hello\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"x" * 500 + b"\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\nHost: x\r\n\r\n", 400),
+        (b"G@T / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nb\x00d: 1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nbad: a\x00b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nExpect: miracles\r\n\r\n", 400),
+        (b"GET /health HTTP/1.1\r\nHost: x\r\nSCRIPT_NAME: /x\r\n\r\n", 400),
+        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nbig: " + b"x" * 20_000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * 500 + b"\r\n", 400),
+        (LOGIN + b"Content-Length: -1\r\n\r\n", 400),
+        (LOGIN + b"Content-Length: 1, 2\r\n\r\nab", 400),
+        (LOGIN + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400),
+        (LOGIN + b"Content-Length: 0x2\r\n\r\n{}", 400),
+        (LOGIN + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}", 400),
+        (LOGIN + b"Transfer-Encoding: banana\r\n\r\n", 400),
+        (LOGIN + b"Transfer-Encoding: chunked, gzip\r\n\r\n", 400),
+        (CHUNKED + b"zz\r\n", 400),
+        (CHUNKED + b"-2\r\n{}\r\n0\r\n\r\n", 400),
+        (CHUNKED + b"2\r\n{}xx0\r\n\r\n", 400),
+        (CHUNKED + b"2;a=\x01\r\n{}\r\n0\r\n\r\n", 400),
+        (CHUNKED + b"f" * 9000, 400),
+        (CHUNKED + b"2\r\n{}\r\n0\r\nX-Trailer\r\n\r\n", 400),
+        (CHUNKED + b"ffffffffffffff\r\n" + b"x" * (2 * MIB), 413),
+        (LOGIN + b"Content-Length: 99999999999999999999\r\n\r\n", 413),
+        (LOGIN + b"Content-Length: 8000000\r\n\r\n" + b"x" * 8_000_000, 413),
+    ],
+    ids=lambda value: repr(value[-60:])[2:60] if isinstance(value, bytes) else None,
+)
+def test_what_is_not_http_is_a_problem(house: Slipway, data: bytes, status: int) -> None:
+    problem = problem_of(answer_to(connect(house, data)))
+    assert problem["status"] == status
+    assert house.log.read_text().count(f'"{problem["request_id"]}"') == 1  # its line in the log
+
+
+def test_the_clients_request_id_is_kept(house: Slipway) -> None:
+    data = CHUNKED.replace(b"Host: x", b"Host: x\r\nX-Request-ID: mine-17") + b"zz\r\n"
+    problem = problem_of(answer_to(connect(house, data)))
+    assert (problem["request_id"], problem["instance"]) == ("mine-17", "/v1/auth/login")
+
+
+@pytest.mark.parametrize(
+    "data", [LOGIN + b"Content-Length: 100\r\n\r\n{}", CHUNKED + b"64\r\n{}", CHUNKED + b"2\r\n{}\r\n0\r\n"]
+)
+def test_a_body_that_breaks_off(house: Slipway, data: bytes) -> None:
+    sock = connect(house, data)
+    sock.shutdown(socket.SHUT_WR)
+    assert problem_of(answer_to(sock))["status"] == 400
+
+
+def test_a_request_that_breaks_off_in_its_head_leaves_nothing(house: Slipway) -> None:
+    for data in (b"", b"\r\n", b"GET", b"GET / HTTP/1.1\r\nHos"):
+        sock = connect(house, data)
+        sock.shutdown(socket.SHUT_WR)
+        assert answer_to(sock) == b""
+
+
+def test_two_requests_at_once_get_one_answer(house: Slipway) -> None:
+    """Nothing that follows the first request's body is taken for a request."""
+    body = b'{"username": "demo", "password": "wrong"}'
+    first = LOGIN + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    answer = answer_to(connect(house, first + b"GET /v1/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"))
+    assert answer.count(b"HTTP/1.1 ") == 1 and b"smuggled" not in answer
+
+
+def test_a_client_that_expects_100_gets_it(house: Slipway) -> None:
+    body = b'{"username": "demo", "password": "demo-password"}'
+    head = LOGIN + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with connect(house, head) as sock:
+        assert sock.recv(100).startswith(b"HTTP/1.1 100 ")
+        sock.sendall(body)
+        assert b" 200 OK" in sock.recv(65_536)
+
+
+def test_a_body_that_comes_in_drops(house: Slipway) -> None:
+    body = b'{"username": "demo", "password": "demo-password"}'
+    with connect(house, LOGIN + b"Content-Length: %d\r\n\r\n" % len(body)) as sock:
+        for byte in body:
+            sock.sendall(bytes([byte]))
+            time.sleep(0.01)
+        assert b" 200 OK" in sock.recv(65_536)
+
+
+def test_clients_that_do_not_close_hold_nobody_up(house: Slipway) -> None:
+    """Gunicorn's own worker reads on for up to two seconds after each of them, and accepts nobody meanwhile."""
+    request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    open_ones = [connect(house, request) for _ in range(6)]
+    began = time.monotonic()
+    assert httpx2.get(f"{house.url}/health", timeout=10).status_code == 200
+    took = time.monotonic() - began
+    for sock in open_ones:
+        sock.close()
+    assert took < 6, "they were waited for one after the other"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "part", [b"GET /health HTTP/1.1\r\nHost:", LOGIN + b"Content-Length: 100\r\n\r\n{", CHUNKED + b"5\r\n"]
+)
+def test_a_client_that_stops_halfway_is_told_and_let_go(house: Slipway, part: bytes) -> None:
+    """More of them than there are threads: the service is back once they have had their time."""
+    slow = [connect(house, part, timeout=60) for _ in range(12)]
+    assert httpx2.get(f"{house.url}/health", timeout=60).status_code == 200
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(answer_to, slow))
+    assert {problem_of(answer)["status"] for answer in answers} == {408}
