@@ -5,7 +5,7 @@ FAST := not (nginx or browser or chaos or image or slow)
 ARGS :=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help run test test-all check docs bench lock setup clean
+.PHONY: help run test test-all check docs bench bench-cost lock setup clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -27,19 +27,25 @@ check: ## format, lint, types, imports, and docs that are up to date
 	@scripts/setup.sh requirements-dev.txt
 	$(PY) -m ruff format --check --quiet .
 	$(PY) -m ruff check --quiet .
-	$(PY) -m mypy service config launcher offline_model wsgi.py
+	$(PY) -m mypy service config launcher offline_model scripts wsgi.py
 	lint-imports --no-logo
 	$(PY) -m config | diff docs/settings.md -
 	$(PY) -m config --env | diff .env.example -
+	$(PY) -m scripts.errors_page | diff docs/errors.md -
 
 docs: ## write what is generated
 	@scripts/setup.sh requirements.txt
 	$(PY) -m config > docs/settings.md
 	$(PY) -m config --env > .env.example
+	$(PY) -m scripts.errors_page > docs/errors.md
 
 bench: ## measure, beside every peer
 	@scripts/setup.sh requirements-dev.txt
 	@$(PY) -m benchmarks $(ARGS)
+
+bench-cost: ## what a day of questions costs, with each saver on in turn; ARGS="--requests 1000"
+	@scripts/setup.sh requirements-dev.txt
+	@$(PY) -m benchmarks.cost $(ARGS)
 
 lock: ## compile requirements*.in, with the newest versions (needs uv)
 	uv pip compile -q --universal --upgrade --python-version 3.11 requirements.in -o requirements.txt

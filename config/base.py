@@ -79,6 +79,15 @@ class Settings(BaseModel):
     breaker_recovery: float = Field(
         10.0, gt=0, description="Seconds an open breaker waits before it lets one probe through"
     )
+    batch_max_size: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="So many waiting steps of tasks with `priority: batch` go out at once",
+    )
+    batch_max_wait_seconds: float = Field(
+        60.0, ge=0, description="Longest a step waits for others to go out with, in seconds"
+    )
 
     # the process
     web_concurrency: int = Field(2, ge=1, description="Gunicorn workers")
@@ -174,7 +183,8 @@ class Settings(BaseModel):
 
     # money
     budget_user_day_usd: str = Field(
-        "100.00", description="Dollars each user may spend in a day (UTC) without a cap of their own; empty: no cap"
+        "100.00",
+        description="Dollars each user may spend in a day (UTC) without a cap of their own; empty: no cap",
     )
     budget_service_day_usd: str = Field(
         "1000.00", description="Dollars the whole service may spend in a day (UTC); empty: no cap"

@@ -6,7 +6,6 @@ import argparse
 import os
 import signal
 import sys
-from pathlib import Path
 
 from config import ConfigError, Settings, load
 from launcher import banner, programs, state
@@ -68,10 +67,8 @@ def _start(supervisor: Supervisor, settings: Settings, port: int, model_port: in
         started.append("Redis (embedded)")
     if not supervisor.until(supervisor.ready, START_SECONDS):
         raise state.CannotStart(f"Redis, the model or the migrations took longer than {START_SECONDS:g} s.")
-    if Path("service/jobs/worker.py").exists():
-        supervisor.add(programs.worker(settings))
-        started.append("worker")
-    supervisor.add(programs.web(settings, port))
+    supervisor.add(programs.worker(settings), programs.web(settings, port))
+    started.append("worker")
     if not supervisor.until(lambda: supervisor.ready("web"), START_SECONDS):
         raise state.CannotStart(f"The web server did not answer within {START_SECONDS:g} s.")
     return [*started, f"web ({settings.web_concurrency} processes of {settings.threads} threads)"]

@@ -47,23 +47,10 @@ def migrations() -> Program:
 
 
 def worker(settings: Settings) -> Program:
-    """Celery with its beat inside: tasks, sweeps and upkeep."""
-    schedule = settings.slipway_home / "run" / "beat"
-    app = (sys.executable, "-m", "celery", "--quiet", "-A", "service.jobs.worker", "worker")
-    options = (
-        "-B",
-        "--schedule",
-        str(schedule),
-        "--loglevel",
-        settings.log_level,
-        "--without-mingle",
-        "--without-gossip",
-    )
-    return Program(
-        "worker",
-        (*app, *options),
-        stop_seconds=settings.graceful_timeout + 5.0,
-    )
+    """Celery with its clock inside: tasks, sweeps and upkeep."""
+    app = (sys.executable, "-m", "celery", "--quiet", "-A", "worker", "worker", "-B")
+    options = ("--loglevel", settings.log_level, "--without-mingle", "--without-gossip")
+    return Program("worker", (*app, *options), stop_seconds=settings.graceful_timeout + 5.0)
 
 
 def web(settings: Settings, port: int) -> Program:

@@ -40,7 +40,9 @@ def create_app(settings: Settings, services: wiring.Services | None = None) -> F
     """An application for these settings. `services` replaces what `wiring.build` would make, in tests."""
     logs.configure(settings.log_format, settings.log_level)
     app = Flask(__name__, static_folder=None, template_folder="web/templates")
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY + 1  # at its limit Werkzeug cuts a chunked body and says nothing
+    app.config["MAX_CONTENT_LENGTH"] = (
+        MAX_BODY + 1
+    )  # at its limit Werkzeug cuts a chunked body and says nothing
     app.url_map.merge_slashes = False  # `//` in a path is a mistake to tell, not to redirect
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
@@ -56,4 +58,3 @@ def create_app(settings: Settings, services: wiring.Services | None = None) -> F
         app.register_blueprint(module.blueprint)
     cli.install(app)
     return app
-

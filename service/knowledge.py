@@ -18,11 +18,12 @@ WEAK = 0.25  # a passage scoring below this share of the best one only shares co
 
 _HEADING = re.compile(r"(#{1,6})\s+(.+?)\s*#*\s*$")
 _WORD = re.compile(r"\w+")
-_STOP_WORDS = frozenset(
+_STOP = (
     "a about an and any are as at be by can could do does for from had has have how i if in is it its me my"
     " of on or our please should so tell than that the their them then there these they this to us was we"
-    " were what when where which who why will with would you your".split()
+    " were what when where which who why will with would you your"
 )
+_STOP_WORDS = frozenset(_STOP.split())
 
 
 class KnowledgeFault(ValueError):

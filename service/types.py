@@ -73,6 +73,9 @@ class Usage(NamedTuple):
         }
 
 
+NO_USAGE = Usage()
+
+
 class RunStatus(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
@@ -205,7 +208,7 @@ class Run:
     last_seq: int = 0
     cancel_requested: bool = False
     resumed: bool = False  # taken up from the database, after a crash, a hand-over or a decision
-    usage: Usage = Usage()
+    usage: Usage = NO_USAGE
     cost_nano: int = 0
     cache: str = "bypass"
     result: dict[str, Any] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from service.auth.revocation import Revocations
 from service.auth.tokens import SigningKey, TokenService
 from service.auth.users import UserService
 from service.cache import SpeedStore, connect
+from service.errors import PriceUnknown
 from service.llm.claude import ClaudeClient
 from service.llm.client import ModelClient
 from service.llm.embeddings import HttpEmbedder
@@ -24,6 +26,8 @@ from service.observe.logs import event
 from service.observe.metrics import Metrics
 from service.runs.active import ActiveRuns
 from service.runs.answers import AnswerCache
+from service.runs.batch import BatchDesk
+from service.runs.deferred import Deferred
 from service.runs.flight import Flights
 from service.runs.keeper import Bell, Keeper, NoBell
 from service.runs.live import LiveReader, Publisher
@@ -37,9 +41,10 @@ from service.sessions import Sessions
 from service.store.base import Database, Transaction
 from service.tools import ToolRunner
 from service.tools.builtin import BUILTINS
-from service.types import Answer, Run, new_id
-from service.usage.budgets import Budgets, nano_of
-from service.usage.prices import PriceTable
+from service.types import Answer, Run, new_id, usd
+from service.usage.budgets import Budgets
+from service.usage.caps import nano_of
+from service.usage.prices import PriceTable, today
 from service.usage.spending import Spending, sweep_holds
 from service.usage.tokens import Rates
 from service.webhooks import Webhooks
@@ -48,7 +53,9 @@ if TYPE_CHECKING:
     from config.base import Settings
 
 log = logging.getLogger("slipway")
-SWEEP_HOLDS_AFTER = 60.0  # seconds: whoever takes the run up had better settle them, and know what the run has cost
+SWEEP_HOLDS_AFTER = (
+    60.0  # seconds: whoever takes the run up had better settle them, and know what the run has cost
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,7 @@ class Services:
     budgets: Budgets
     prices: PriceTable
     rates: Rates
+    batches: BatchDesk
     sessions: Sessions
     runs: Runs
     webhooks: Webhooks
@@ -84,6 +92,8 @@ class Services:
 
     def close(self) -> None:
         self.keeper.stop()
+        self.batches.close()
+        self.model.close()
         self.speed.close()
         self.db.close()
 
@@ -106,7 +116,9 @@ def build(
     revocations = Revocations(speed, db, access_seconds=settings.access_token_minutes * 60)
     catalog = _catalog(settings)
     routers = _routers(settings, catalog)
-    model = model or _model(settings, metrics)
+    upstream = claude(settings)
+    prices = PriceTable.load()
+    model = model or _model(settings, metrics, prices, upstream)
     sessions = Sessions(
         db, ttl_days=settings.session_ttl_days, history_tokens=settings.session_history_tokens
     )
@@ -121,8 +133,15 @@ def build(
     )
     rates = _rates(settings, speed)
     spending = Spending(db, budgets, metrics, run_most=_nano(settings.budget_run_usd), used=rates.used)
-    prices = PriceTable.load()
-    means = Means(model, routers, prices, Toolbox(db, ToolRunner(), rates.tool), spending)
+    deferred = Deferred(db, spending, prices)
+    means = Means(model, routers, prices, Toolbox(db, ToolRunner(), rates.tool), spending, deferred)
+    desk = BatchDesk(
+        db,
+        upstream,
+        deferred,
+        max_size=settings.batch_max_size,
+        max_wait=settings.batch_max_wait_seconds,
+    )
     runs, active, worker_id = _runs(
         settings, db, speed, metrics, catalog, means, sessions, webhooks, draining
     )
@@ -136,7 +155,11 @@ def build(
         lease_seconds=settings.lease_seconds,
         sweep_seconds=settings.sweep_seconds,
         bell=bell,
-        chores=(webhooks.send_due, partial(sweep_holds, db, spending, older_than=SWEEP_HOLDS_AFTER)),
+        chores=(
+            desk.tick_in_background,
+            webhooks.send_due,
+            partial(sweep_holds, db, spending, older_than=SWEEP_HOLDS_AFTER),
+        ),
         draining=draining,
         grace=settings.graceful_timeout,
     )
@@ -155,6 +178,7 @@ def build(
         budgets=budgets,
         prices=prices,
         rates=rates,
+        batches=desk,
         sessions=sessions,
         runs=runs,
         webhooks=webhooks,
@@ -217,7 +241,7 @@ def claude(settings: Settings) -> ClaudeClient:
     )
 
 
-def _model(settings: Settings, metrics: Metrics) -> ModelClient:
+def _model(settings: Settings, metrics: Metrics, prices: PriceTable, upstream: ClaudeClient) -> ModelClient:
     def observed(attempt: Attempt) -> None:
         metrics.model_call(attempt.model, attempt.error_code or "ok", attempt.ms / 1000)
         if attempt.usage is not None:
@@ -232,12 +256,20 @@ def _model(settings: Settings, metrics: Metrics) -> ModelClient:
             error_code=attempt.error_code,
             input_tokens=attempt.usage.input_tokens if attempt.usage else None,
             output_tokens=attempt.usage.output_tokens if attempt.usage else None,
+            cost_usd=_cost(prices, attempt),
             stream=attempt.stream,
         )
 
     return ResilientClient(
-        claude(settings), settings.model_retries, settings.breaker_failures, settings.breaker_recovery, observed
+        upstream, settings.model_retries, settings.breaker_failures, settings.breaker_recovery, observed
     )
+
+
+def _cost(prices: PriceTable, attempt: Attempt) -> str | None:
+    if attempt.usage is not None:
+        with suppress(PriceUnknown):
+            return usd(prices.price(attempt.model, today()).cost(attempt.usage))
+    return None
 
 
 def _answers(settings: Settings, speed: SpeedStore) -> AnswerCache:

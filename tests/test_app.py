@@ -103,11 +103,15 @@ def test_what_nobody_foresaw_is_a_problem_that_tells_nothing(
         answer = client.get("/v1/auth/keys")
     assert (answer.status_code, answer.get_json()["code"]) == (500, "internal_error")
     assert answer.mimetype == "application/problem+json"
-    assert "hunter2" not in answer.text and "Traceback" not in answer.text and "RuntimeError" not in answer.text
+    assert (
+        "hunter2" not in answer.text and "Traceback" not in answer.text and "RuntimeError" not in answer.text
+    )
     assert "unhandled_error" in caplog.text  # told to whoever runs it, with where it broke
 
 
-@pytest.mark.parametrize(("trusted", "address"), [("0", "127.0.0.1"), ("1", "203.0.113.9"), ("2", "198.51.100.7")])
+@pytest.mark.parametrize(
+    ("trusted", "address"), [("0", "127.0.0.1"), ("1", "203.0.113.9"), ("2", "198.51.100.7")]
+)
 def test_a_forwarded_address_counts_as_far_as_proxies_are_trusted(
     make: Callable[..., Flask], trusted: str, address: str, caplog: pytest.LogCaptureFixture
 ) -> None:

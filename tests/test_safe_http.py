@@ -150,7 +150,9 @@ def test_the_status_comes_back_and_nothing_else_is_read(peers: list[Peer]) -> No
 
 def test_redirects_are_not_followed(peers: list[Peer]) -> None:
     peers.append(Peer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
-    peers.append(Peer(b"HTTP/1.1 307 X\r\nLocation: " + peers[0].url.encode() + b"\r\nContent-Length: 0\r\n\r\n"))
+    peers.append(
+        Peer(b"HTTP/1.1 307 X\r\nLocation: " + peers[0].url.encode() + b"\r\nContent-Length: 0\r\n\r\n")
+    )
     assert SafeClient(allow_private=True).post(peers[1].url, b"", {}) == 307
     assert peers[0].got == []
 
@@ -165,7 +167,9 @@ def test_redirects_are_not_followed(peers: list[Peer]) -> None:
     ],
     ids=["trickles", "silent", "garbage", "closes"],
 )
-def test_a_peer_that_misbehaves_is_given_up(peers: list[Peer], pieces: tuple[bytes, ...], pause: float) -> None:
+def test_a_peer_that_misbehaves_is_given_up(
+    peers: list[Peer], pieces: tuple[bytes, ...], pause: float
+) -> None:
     peers.append(Peer(*pieces, pause=pause))
     with pytest.raises(Unanswered):
         SafeClient(allow_private=True, seconds=0.5).post(peers[0].url, b"", {})

@@ -47,7 +47,13 @@ def begin(keeper: Sessions, db: Database, agent: str = "assistant") -> str:
 
 def a_run(session_id: str | None, question: str = "Why?", **more: Any) -> Run:
     request = RunRequest("assistant", ({"role": "user", "content": question},), session_id=session_id)
-    values = {"id": new_id("run"), "user_id": ADA.user_id, "agent": "assistant", "door": "invoke", "attempt": 1}
+    values = {
+        "id": new_id("run"),
+        "user_id": ADA.user_id,
+        "agent": "assistant",
+        "door": "invoke",
+        "attempt": 1,
+    }
     return Run(**{**values, "agent_version": "1", "request": request, **more})
 
 
@@ -196,7 +202,13 @@ def test_an_expired_session_is_gone_unless_a_turn_is_under_way(keeper: Sessions,
 def said(*sizes: int) -> list[dict[str, Any]]:
     """Turns of a question and an answer, each of half so many tokens."""
     return [
-        {"seq": 2 * n + part + 1, "run_id": f"run_{n}", "role": role, "content": f"{role} {n}", "tokens": size // 2}
+        {
+            "seq": 2 * n + part + 1,
+            "run_id": f"run_{n}",
+            "role": role,
+            "content": f"{role} {n}",
+            "tokens": size // 2,
+        }
         for n, size in enumerate(sizes)
         for part, role in enumerate(("user", "assistant"))
     ]

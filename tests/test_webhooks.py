@@ -41,7 +41,9 @@ def webhook(client: httpx2.Client, run_id: str) -> dict[str, Any]:
 def verifier() -> Callable[[str, dict[str, str], bytes], bool]:
     """The example of the docs, word for word."""
     page = (ROOT / "docs/operator.md").read_text()
-    code = next(block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "def is_from_slipway" in block)
+    code = next(
+        block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "def is_from_slipway" in block
+    )
     names: dict[str, Any] = {}
     exec(code, names)  # our own page
     return names["is_from_slipway"]  # type: ignore[no-any-return]
@@ -124,7 +126,14 @@ def test_it_is_tried_for_a_day() -> None:
 def db(tmp_path: Path) -> Iterator[Database]:
     database = Database(f"sqlite:///{tmp_path}/webhooks.db")
     metadata.create_all(database.engine)
-    user = {"id": "usr_1", "username": "ada", "password_hash": "x", "role": "user", "created_at": 0, "disabled": False}
+    user = {
+        "id": "usr_1",
+        "username": "ada",
+        "password_hash": "x",
+        "role": "user",
+        "created_at": 0,
+        "disabled": False,
+    }
     with database.begin() as tx:
         tx.execute(metadata.tables["users"].insert(), user)
     yield database

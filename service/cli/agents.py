@@ -79,7 +79,9 @@ def _first_admin(working: Services) -> User:
     raise click.ClickException("There is no admin yet: add one with `flask users add NAME --role admin`.")
 
 
-def _judge(working: Services, caller: Caller, agent: AgentDefinition, case: EvalCase, *, quiet: bool) -> dict[str, Any]:
+def _judge(
+    working: Services, caller: Caller, agent: AgentDefinition, case: EvalCase, *, quiet: bool
+) -> dict[str, Any]:
     """Ask one question, and say at once how it went."""
     request = RunRequest(agent.id, ({"role": "user", "content": case.input},), cache="bypass")
     try:
@@ -88,7 +90,9 @@ def _judge(working: Services, caller: Caller, agent: AgentDefinition, case: Eval
     except SlipwayError as error:  # it could not begin
         run, missing = None, [error.detail]
     if not quiet:
-        click.echo(f"{click.style('FAIL', fg='red') if missing else click.style('pass', fg='green')}  {case.input}")
+        click.echo(
+            f"{click.style('FAIL', fg='red') if missing else click.style('pass', fg='green')}  {case.input}"
+        )
         for line in missing:
             click.echo(f"      {line}")
     result = (run.result if run else None) or {}
@@ -102,7 +106,9 @@ def _missing(working: Services, run: Run, agent: AgentDefinition, case: EvalCase
     if run.error is not None:
         return [f"the run failed: {run.error['detail']}"]
     missing = [
-        f"the answer has no {text!r}" for text in expect.contains if text.lower() not in result["output"].lower()
+        f"the answer has no {text!r}"
+        for text in expect.contains
+        if text.lower() not in result["output"].lower()
     ]
     used = {tool["name"] for tool in result["tools"]}
     missing += [f"the tool {tool} was not used" for tool in expect.tools if tool not in used]

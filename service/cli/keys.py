@@ -16,14 +16,18 @@ _SCOPE = re.compile(r"agents:(\*|[a-z][a-z0-9_-]{0,63}\*?)")
 @keys.command()
 @click.argument("username")
 @click.argument("name")
-@click.option("--scope", "scopes", multiple=True, help="Such as agents:support; may be given again. None: all.")
+@click.option(
+    "--scope", "scopes", multiple=True, help="Such as agents:support; may be given again. None: all."
+)
 @click.option("--days", type=click.IntRange(1, 3660), help="How long it is good for. None: until revoked.")
 @as_json
 def add(username: str, name: str, scopes: tuple[str, ...], days: int | None, as_json: bool) -> None:
     """Make a key for a user. It is shown now and never again."""
     for scope in scopes:
         if not _SCOPE.fullmatch(scope):
-            raise click.BadParameter(f"{scope} is not such as agents:support or agents:*", param_hint="--scope")
+            raise click.BadParameter(
+                f"{scope} is not such as agents:support or agents:*", param_hint="--scope"
+            )
     ends = now_ms() + days * 86_400_000 if days else None
     key = services().keys.create(user_named(username).id, name, scopes, ends)
     if as_json:
@@ -43,7 +47,9 @@ def list_keys(username: str, as_json: bool) -> None:
     )
     if as_json:
         return print_json(rows)
-    print_table(rows, ("id", "name", "prefix", "scopes", "created_at", "expires_at"), f"{username} has no keys.")
+    print_table(
+        rows, ("id", "name", "prefix", "scopes", "created_at", "expires_at"), f"{username} has no keys."
+    )
 
 
 @keys.command()

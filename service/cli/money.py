@@ -12,7 +12,7 @@ import click
 from service.cli.talk import Commands, as_json, pages, print_json, print_table, services
 from service.errors import PriceUnknown
 from service.types import usd
-from service.usage.budgets import PERIODS, Period, nano_of
+from service.usage.caps import PERIODS, Period, nano_of
 from service.usage.ledger import check as check_books
 from service.usage.prices import DATED, OFFLINE, today
 from service.usage.reconcile import KINDS, Drift, drifts

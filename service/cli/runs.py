@@ -23,7 +23,6 @@ _COLUMNS = ("run_id", "status", "agent", "door", "attempt", "cost_usd", "created
 _LONGEST_PAUSE = 5.0  # seconds that a replay waits at most, whatever really passed
 
 
-
 @runs.command("list")
 @click.option("--status", type=click.Choice([str(status) for status in RunStatus]))
 @click.option("--agent", help="Only this agent's.")
@@ -74,7 +73,9 @@ def cancel(run_id: str) -> None:
     known = services().runs
     known.cancel(known.get(run_id))
     run = known.get(run_id)
-    click.echo(f"{run_id} is {run.status}." if run.status.ended else f"{run_id} will be cancelled within seconds.")
+    click.echo(
+        f"{run_id} is {run.status}." if run.status.ended else f"{run_id} will be cancelled within seconds."
+    )
 
 
 @runs.command()
@@ -94,7 +95,9 @@ def resume(run_ids: tuple[str, ...], all_dead: bool) -> None:
 
 @runs.command()
 @click.argument("run_id")
-@click.option("--speed", type=click.FloatRange(min=0, min_open=True), help="1: as fast as it was. None: at once.")
+@click.option(
+    "--speed", type=click.FloatRange(min=0, min_open=True), help="1: as fast as it was. None: at once."
+)
 @as_json
 def replay(run_id: str, speed: float | None, as_json: bool) -> None:
     """Tell a run's events again, as the client saw them; of one under way, those until now."""

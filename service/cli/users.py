@@ -33,7 +33,9 @@ def list_users(as_json: bool) -> None:
     rows = [user.public() for user in found]
     if as_json:
         return print_json(rows)
-    print_table(rows, ("id", "username", "role", "disabled", "limit_runs", "created_at"), "There are no users.")
+    print_table(
+        rows, ("id", "username", "role", "disabled", "limit_runs", "created_at"), "There are no users."
+    )
 
 
 @users.command()

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("slipway.jobs")
 UPKEEP_SECONDS = 60.0
-_CHATTY = ("celery.worker.strategy", "celery.app.trace")  # a line for each message; the run has lines of its own
+_CHATTY = (
+    "celery.worker.strategy",
+    "celery.app.trace",
+)  # a line for each message; the run has lines of its own
 
 
 def create_worker(settings: Settings) -> Celery:
@@ -43,7 +46,7 @@ def create_worker(settings: Settings) -> Celery:
 
     @app.task(name=RUN_TASK)  # type: ignore[untyped-decorator]
     def run(run_id: str) -> None:
-        with logs.bound(run=run_id):
+        with logs.bound(run_id=run_id):
             child.services.runs.take_up(run_id)
 
     @app.task(name=UPKEEP_TASK)  # type: ignore[untyped-decorator]
@@ -60,7 +63,9 @@ class _Child:
         self._settings = settings
         self._bell = Bell(app)
         self._services: wiring.Services | None = None
-        self._stopping = mmap.mmap(-1, 1)  # one byte that parent and children share: Celery tells only the parent
+        self._stopping = mmap.mmap(
+            -1, 1
+        )  # one byte that parent and children share: Celery tells only the parent
 
     @property
     def services(self) -> wiring.Services:

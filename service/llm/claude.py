@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -15,6 +16,7 @@ import orjson
 
 from service.errors import ModelError, ModelRejected, ModelTimeout, RunCancelled, SlipwayError
 from service.llm.answer import Answer, sse_data
+from service.llm.batch import BatchState
 from service.llm.client import ModelCall, ModelReply, ModelRequest, TextDelta
 from service.llm.transport import ModelTransport, carrying
 from service.llm.upstream import broken_off, refused, unreached
@@ -91,6 +93,36 @@ class ClaudeClient:
         with _our_errors(call), carrying(call):
             return [model.to_dict() for model in self._sdk.models.list(limit=1000, timeout=self._waits(call))]
 
+    def submit(self, requests: Mapping[str, ModelRequest], call: ModelCall) -> str:
+        """See `BatchClient`."""
+        items = [
+            {"custom_id": name, "params": _params(replace(request, stream=False))}
+            for name, request in requests.items()
+        ]
+        call.billable = True  # until it is refused
+        with _our_errors(call), carrying(call):
+            batches = cast(Any, self._sdk.messages.batches)
+            return str(batches.create(requests=items, timeout=self._waits(call)).id)
+
+    def batch(self, batch_id: str, call: ModelCall) -> BatchState:
+        with _our_errors(call), carrying(call):
+            return _state(self._sdk.messages.batches.retrieve(batch_id, timeout=self._waits(call)))
+
+    def batches_since(self, ms: int, call: ModelCall) -> list[BatchState]:
+        found = []
+        with _our_errors(call), carrying(call):
+            for batch in self._sdk.messages.batches.list(limit=100, timeout=self._waits(call)):
+                if batch.created_at.timestamp() * 1000 < ms:
+                    break  # newest first
+                found.append(_state(batch))
+        return found
+
+    def results(self, batch_id: str, call: ModelCall) -> Iterator[tuple[str, ModelReply | None]]:
+        with _our_errors(call), carrying(call):
+            for row in self._sdk.messages.batches.results(batch_id, timeout=self._waits(call)):
+                result = row.result.to_dict()
+                yield row.custom_id, _batched(result)
+
     def close(self) -> None:
         self._sdk.close()
 
@@ -149,6 +181,21 @@ def _params(request: ModelRequest) -> dict[str, Any]:
     if output:
         params["output_config"] = output
     return params
+
+
+def _state(batch: Any) -> BatchState:
+    return BatchState(
+        batch.id, sum(batch.request_counts.to_dict().values()), batch.processing_status == "ended"
+    )
+
+
+def _batched(result: dict[str, Any]) -> ModelReply | None:
+    """The answer to one call of a batch; None where it was refused, cancelled or came too late."""
+    if result["type"] != "succeeded":
+        return None
+    answer = Answer()
+    answer.take(orjson.dumps(result["message"]))
+    return answer.reply(None, 0.0)
 
 
 def _relay(response: httpx2.Response, answer: Answer) -> Iterator[TextDelta]:

@@ -128,3 +128,6 @@ class ModelClient(Protocol):
 
     def ping(self) -> None:
         """Raise `ModelUnavailable` when the model cannot be reached; costs no tokens."""
+
+    def close(self) -> None:
+        """Let go of every connection that is kept alive."""

@@ -20,7 +20,9 @@ from service.types import Block, Message
 # A token is three bytes of ordinary text or more, so below this a mark could do nothing.
 LEAST_BYTES = 3 * 1024
 MARK = {"type": "ephemeral"}
-MARKABLE = frozenset({"text", "image", "document", "tool_use", "tool_result", "search_result"})  # never thinking
+MARKABLE = frozenset(
+    {"text", "image", "document", "tool_use", "tool_result", "search_result"}
+)  # never thinking
 
 
 def marked(request: ModelRequest, stable: str = "") -> ModelRequest:
@@ -62,7 +64,9 @@ def _ends(messages: Sequence[Message], goes_on: bool) -> list[int]:
     while turn > 0 and not _asks(messages[turn]):
         turn -= 1
     ends = [turn - 1] if turn > 0 else []
-    newest = last if goes_on else last - 2  # nothing follows the last step: it only reads what its forerunner wrote
+    newest = (
+        last if goes_on else last - 2
+    )  # nothing follows the last step: it only reads what its forerunner wrote
     return [*ends, newest] if newest > turn else ends
 
 

@@ -97,6 +97,9 @@ class ResilientClient:
     def count_tokens(self, request: ModelRequest, call: ModelCall) -> int:
         return self._inner.count_tokens(request, call)
 
+    def close(self) -> None:
+        self._inner.close()
+
     def ping(self) -> None:
         self._inner.ping()
 

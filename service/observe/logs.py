@@ -41,6 +41,7 @@ _QUIETER = {
     "gunicorn.access": "CRITICAL",  # our own `request` line says more
     "flask-limiter": "WARNING",  # its line names who was limited
     "alembic": "WARNING",
+    "httpx2": "WARNING",  # a line for every request; `llm_call` says more
 }
 _fields: ContextVar[Mapping[str, Any]] = ContextVar("log_fields", default={})  # noqa: B039 - never mutated
 

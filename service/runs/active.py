@@ -145,5 +145,3 @@ class ActiveRuns:
     def all(self) -> list[Handle]:
         with self._lock:
             return list(self._handles.values())
-
-

@@ -236,7 +236,9 @@ def landing_of(raw: bytes) -> Landing:
     return Landing(said.get("answer"), said.get("stale", False))
 
 
-def _read(raw: bytes | None, question: Question) -> tuple[Cache, dict[str, Any] | None, dict[str, Any] | None]:
+def _read(
+    raw: bytes | None, question: Question
+) -> tuple[Cache, dict[str, Any] | None, dict[str, Any] | None]:
     """How a kept answer fits, the answer if it is fresh, and else as a stale one."""
     if not raw:
         return "miss", None, None

@@ -61,7 +61,9 @@ class _Awaited:
 class Flights:
     """One per process. `blocking` is a client whose reads may take seconds; one connection of it is used."""
 
-    def __init__(self, speed: SpeedStore, blocking: redis.Redis, answers: AnswerCache, seconds: float) -> None:
+    def __init__(
+        self, speed: SpeedStore, blocking: redis.Redis, answers: AnswerCache, seconds: float
+    ) -> None:
         self._speed = speed
         self._blocking = blocking
         self._answers = answers
@@ -88,7 +90,9 @@ class Flights:
         if self._answers.land(question, me, run, spec, found.vector):
             self._speed.call(lambda client: _announce(client, run.id), default=None)
 
-    def wait(self, question: Question, leader: Leader, beat: float, until: float) -> Generator[None, None, Landing]:
+    def wait(
+        self, question: Question, leader: Leader, beat: float, until: float
+    ) -> Generator[None, None, Landing]:
         """What came of a leader. Yields at least every `beat` seconds. Raises `RunTimeout` at `until`."""
         with self._awaiting(question, leader) as awaited:
             while not awaited.landed.wait(min(beat, max(0.0, until - time.monotonic()))):
@@ -187,7 +191,9 @@ class Turn:
         self._flights = flights
         self._question = question
         self._spec = spec
-        self._me = me = Leader(run.id, run.user_id, run.door == "stream" and run.request.on_disconnect == "continue")
+        self._me = me = Leader(
+            run.id, run.user_id, run.door == "stream" and run.request.on_disconnect == "continue"
+        )
         self._ended = False
         self.found = Found("bypass" if question is None else "miss")
         if question is not None and run.request.cache == "default":
@@ -227,7 +233,9 @@ class Turn:
                 self.found = Found("stale" if landing.stale else "coalesced", landing.answer)
                 break
             failures += 1
-            if landing.error is not None and (failures >= MOST_FAILURES or isinstance(landing.error, LASTING)):
+            if landing.error is not None and (
+                failures >= MOST_FAILURES or isinstance(landing.error, LASTING)
+            ):
                 self.found = self._instead(landing.error)
                 break
             self._find(self._me if failures < MOST_FAILURES else None, leader.run_id)

@@ -13,13 +13,12 @@ from service.runs.active import LeaseLost
 from service.runs.told import Told
 from service.store import runs as rows
 from service.store.base import Database, Row, Transaction
-from service.types import Event, Run, RunEvent, RunStatus, Usage, now_ms
+from service.types import NO_USAGE, Event, Run, RunEvent, RunStatus, Usage, now_ms
 
 Work = Callable[[Transaction], None]
 Publish = Callable[[Sequence[RunEvent]], None]
 Last = Callable[[], tuple[Event, dict[str, Any]]]
 NOTE = "note"  # the kind of a step row that only keeps events
-NO_USAGE = Usage()
 PATIENCE = 30.0  # seconds a run under way waits for a database that restarts, rather than lose its step
 
 
@@ -62,6 +61,11 @@ class Journal:
     def opened(self) -> bool:
         """Whether the run is in the database: before that a failure leaves no trace."""
         return self._opening is None
+
+    @property
+    def owes(self) -> bool:
+        """Whether there is something to be written with the next transaction."""
+        return bool(self._owed)
 
     def replay(self, kind: str, name: str) -> dict[str, Any] | None:
         """The kept reply of the next step, or None when it has yet to be made."""
@@ -141,12 +145,14 @@ class Journal:
         return [*after, final]
 
     def suspend(self, *works: Work) -> list[RunEvent]:
-        """The run waits for a person: kept as far as it is, held by no worker."""
+        """The run waits for a person: kept as far as it is, held by no worker. A note at its end says so."""
         after = self._number_after()
-        step = self._seal(note=RunStatus.WAITING_APPROVAL)
+        step = self._seal()
+        note = self._sealed(self._row(NOTE, RunStatus.WAITING_APPROVAL, {}, 0), [] if step else self._buffer)
 
         def work(tx: Transaction) -> None:
             self._write(tx, step)
+            rows.insert_step(tx, note)
             if not rows.suspend(tx, self._run, self._run.attempt):
                 raise LeaseLost
             for more in (*self._owed, *works):
@@ -154,6 +160,23 @@ class Journal:
 
         self._db.transact(work, patience=PATIENCE)
         self._run.status = RunStatus.WAITING_APPROVAL
+        self._settled(after)
+        return after
+
+    def park(self) -> list[RunEvent]:
+        """The run waits in the queue until it is woken, held by no worker."""
+        after = self._number_after()
+        step = self._seal(note=RunStatus.QUEUED)
+
+        def work(tx: Transaction) -> None:
+            self._write(tx, step)
+            if not rows.park(tx, self._run, self._run.attempt):
+                raise LeaseLost
+            for more in self._owed:
+                more(tx)
+
+        self._db.transact(work, patience=PATIENCE)
+        self._run.status = RunStatus.QUEUED
         self._settled(after)
         return after
 
@@ -168,10 +191,11 @@ class Journal:
         step = self._step
         if step is None and note and self._buffer:
             step = self._row(NOTE, note, {}, 0)
-        if step is None:
-            return None
-        events = [[event.seq, event.name, event.data] for event in self._buffer]
-        first = self._buffer[0].seq if self._buffer else self._run.last_seq
+        return None if step is None else self._sealed(step, self._buffer)
+
+    def _sealed(self, step: dict[str, Any], told: Sequence[RunEvent]) -> dict[str, Any]:
+        events = [[event.seq, event.name, event.data] for event in told]
+        first = told[0].seq if told else self._run.last_seq
         return {**step, "events": events, "first_seq": first, "last_seq": self._run.last_seq}
 
     def _row(self, kind: str, name: str, reply: dict[str, Any], cost_nano: int) -> dict[str, Any]:

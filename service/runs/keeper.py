@@ -168,9 +168,13 @@ class Keeper:
             self._db.transact(lambda tx: rows.announced(tx, tasks, later), patience=1)
             if self._bell.ring(tasks):
                 return
-        if self._kind == "web":  # no message reaches a task worker: this one does it, callers keep half the slots
+        if (
+            self._kind == "web"
+        ):  # no message reaches a task worker: this one does it, callers keep half the slots
             for run_id in tasks:
-                if self._active.taken * 2 >= self._active.slots or not self._runs.take_up_in_background(run_id):
+                if self._active.taken * 2 >= self._active.slots or not self._runs.take_up_in_background(
+                    run_id
+                ):
                     self._next_sweep = time.monotonic() + TICK  # there is more to do
                     return
 

@@ -124,7 +124,9 @@ class Publisher:
                 self._thread.start()
         return Channel(run_id, self)
 
-    def submit(self, channel: Channel, events: Sequence[RunEvent], urgent: bool, *, last: bool = False) -> None:
+    def submit(
+        self, channel: Channel, events: Sequence[RunEvent], urgent: bool, *, last: bool = False
+    ) -> None:
         with self._wake:
             channel.pending.extend(events)
             channel.urgent = channel.urgent or urgent
@@ -214,5 +216,7 @@ class LiveReader:
 
     def read(self, run_id: str, position: bytes, wait: float) -> list[tuple[bytes, list[RunEvent]]]:
         """Entries after `position`, waiting at most `wait` seconds. Raises `redis.RedisError` when it is away."""
-        found: Any = self._blocking.xread({stream_key(run_id): position}, count=200, block=int(wait * 1000) or 1)
+        found: Any = self._blocking.xread(
+            {stream_key(run_id): position}, count=200, block=int(wait * 1000) or 1
+        )
         return [(entry, decode(fields[b"e"])) for _, entries in found or () for entry, fields in entries]

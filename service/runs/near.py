@@ -14,7 +14,9 @@ from unicodedata import normalize
 LONGEST = 400  # characters of a question that has a plain form
 
 # Signs of code, markup, addresses, formulas and quotations.
-_MATERIAL = re.compile(r"""[`{}\[\]<>=|\\^*_~"“”„«»\n]|\w\(|://|:(\s|$)|(^|\s)['‘’]|[a-z][A-Z]|\w\.\w*[^\W\d]""")
+_MATERIAL = re.compile(
+    r"""[`{}\[\]<>=|\\^*_~"“”„«»\n]|\w\(|://|:(\s|$)|(^|\s)['‘’]|[a-z][A-Z]|\w\.\w*[^\W\d]"""
+)
 _APART = re.compile(r"\s+([.,;!?…]+)(?=\s|$)")  # a mark that stands apart from its word
 _ENDS = ".,;?…"
 _FACTORIAL = re.compile(r"(\d|\b\w)[)%]?!+[.,;?…]*$")

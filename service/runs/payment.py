@@ -12,7 +12,8 @@ from service.runs.journal import Journal
 from service.types import Run, RunEvent, Usage
 from service.usage.bounds import prompt_bound, used_so_far
 from service.usage.prices import Price
-from service.usage.spending import FEWEST_TOKENS, Reserved, Settlement, Spending, Wish
+from service.usage.spending import Spending
+from service.usage.wishes import FEWEST_TOKENS, Reserved, Settlement, Wish
 
 Count = Callable[[ModelRequest, ModelCall], int]
 COUNT_SECONDS = 5.0  # the longest wait for the provider's own count of a prompt
@@ -32,12 +33,14 @@ class Payment:
         self._price = price
         self._reserved: Reserved | None = None
 
-    def reserve(self, request: ModelRequest) -> tuple[ModelRequest, list[RunEvent]]:
+    def reserve(self, request: ModelRequest, *, whole: bool = False) -> tuple[ModelRequest, list[RunEvent]]:
         """Hold what the call can cost at most. The request as it may be sent, and what was told meanwhile.
 
-        Raises `BudgetExceeded`, or why the run must stop.
+        `whole`: with no shorter an answer than it asks for. Raises `BudgetExceeded`, or why the run must stop.
         """
-        fewest = request.max_tokens if request.json_schema else min(FEWEST_TOKENS, request.max_tokens)
+        fewest = (
+            request.max_tokens if whole or request.json_schema else min(FEWEST_TOKENS, request.max_tokens)
+        )
         events = self._hold(request, fewest)
         assert self._reserved is not None
         return replace(request, max_tokens=self._reserved.max_tokens), events
@@ -81,8 +84,14 @@ class Payment:
             count=lambda: self._counted(request),
             most=self._spending.left_of(self._run),
         )
+
+        def again() -> None:
+            self._handle.check()
+            if self._journal.owes:  # else what this run gives back would be missing from what is left
+                events.extend(self._journal.commit())
+
         self._reserved = self._spending.reserve(
-            wish, lambda work: events.extend(self._journal.commit(work)), self._handle.check
+            wish, lambda work: events.extend(self._journal.commit(work)), again
         )
         return events
 

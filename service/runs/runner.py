@@ -11,9 +11,11 @@ import orjson
 from service.agents.definitions import AgentCatalog, AgentDefinition
 from service.agents.pattern import Context, Pattern, Told
 from service.errors import AgentFault, NotFound, RunCancelled, SlipwayError, WorkerLost
+from service.observe import logs
 from service.observe.metrics import Metrics
 from service.runs.active import HandedOver, Handle, LeaseLost
 from service.runs.answers import MODEL_AWAY
+from service.runs.deferred import Parked
 from service.runs.journal import Journal
 from service.runs.result import result_of
 from service.runs.steps import Means, RunSteps
@@ -54,6 +56,7 @@ class Runner:
         Raises a `SlipwayError` when the run could not begin (it left no trace then). Ends without a last event
         when the run waits for a person, was handed over, or was taken by another worker.
         """
+        logs.bind(request_id=run.request_id, user=run.user_id, run_id=run.id, agent=run.agent)
         agent = self._agent(run)
         handle.limit(agent.limits.seconds)
         steps = RunSteps(self._means, agent, run, journal, handle)
@@ -69,6 +72,8 @@ class Runner:
         except Suspended:
             run.result = result_of(run, None, steps=journal.steps, used=steps.used)
             log.info("run_waits", extra={"run_id": run.id})
+        except Parked:
+            log.info("run_parked", extra={"run_id": run.id})
         except (LeaseLost, HandedOver) as left:
             log.warning("run_left", extra={"run_id": run.id, "why": type(left).__name__})
             raise
@@ -176,5 +181,3 @@ def _system(agent: AgentDefinition, run: Run) -> str:
         return agent.prompt
     context = orjson.dumps(run.request.context, option=orjson.OPT_INDENT_2).decode()
     return f"{agent.prompt}\n\n<context>\n{context}\n</context>"
-
-

@@ -139,13 +139,20 @@ class Runs:
         if leader is None:
             return self._told(run, key, turn)
         self._active.check_room()
-        if leader.live and leader.user_id == run.user_id and (key is None or key.automatic) and self._began(leader):
+        if (
+            leader.live
+            and leader.user_id == run.user_id
+            and (key is None or key.automatic)
+            and self._began(leader)
+        ):
             # The same run, by its own id: it can be resumed from anywhere, and one who leaves ends nothing.
             same = replace(run, id=leader.run_id, request=replace(request, on_disconnect="continue"))
             return Started(same), self._alongside(leader)
         return Started(run), self._joined(run, key, turn)
 
-    def queue(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, *works: Work) -> Started:
+    def queue(
+        self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, *works: Work
+    ) -> Started:
         """Put a run into the queue; `works` are written with it (a webhook, an announcement after commit)."""
         run = self._new(caller, request, "task", request_id)
         run.status, run.attempt, run.started_at = RunStatus.QUEUED, 0, None
@@ -410,11 +417,14 @@ class Runs:
         kept = self._db.query(lambda tx: rows.kept_steps(tx, run.id))
         kept_seq = max((row["last_seq"] for row in kept if row["kind"] != "note"), default=0)
         live = self._live.told(run.id, kept_seq) if run.door != "invoke" else []
-        waited = bool(kept) and kept[-1]["kind"] == NOTE  # it stopped by itself: all that was told is kept
+        # The last attempt stopped by itself, so all that it told is kept.
+        waited = bool(kept) and (kept[-1]["kind"], kept[-1]["attempt"]) == (NOTE, run.attempt - 1)
         lost = live is None and run.resumed and not waited
         noted = [event_of(item) for row in kept for item in row["events"] if item[0] > kept_seq]
         told = {event.seq: event for event in (*noted, *(live or ()))}
-        return Journal(self._db, run, channel.put, kept=kept, told=Told(list(told.values()), kept_seq, lost=lost))
+        return Journal(
+            self._db, run, channel.put, kept=kept, told=Told(list(told.values()), kept_seq, lost=lost)
+        )
 
     def _give_up(self, tx: Transaction, run: Run) -> None:
         """The end of a run that nobody can drive, because its agent is gone."""

@@ -15,12 +15,15 @@ from service.llm.prompt_cache import marked
 from service.llm.routing import CLASSIFY, CLASSIFY_TOKENS, TIER_SCHEMA, Route, Router, excerpt, tier_said
 from service.llm.thinking import for_model, thinkers
 from service.runs.active import HandedOver, Handle
+from service.runs.deferred import Deferred, Parked, can_wait
 from service.runs.journal import Journal
+from service.runs.kept import kept_reply, kept_result, reply_of, result_of
 from service.runs.payment import Payment, owe
 from service.runs.toolbox import Toolbox
+from service.store.batches import SENT, WAITING
 from service.tools import ToolResult
 from service.types import Block, Event, Message, Run, Tier, ToolUse, Usage
-from service.usage.prices import PriceTable, today
+from service.usage.prices import Price, PriceTable, today
 from service.usage.spending import Spending
 
 ROUTE = "route"  # the step in which the cheap model says how hard a question is
@@ -35,6 +38,7 @@ class Means:
     prices: PriceTable
     toolbox: Toolbox
     spending: Spending
+    deferred: Deferred
 
 
 class RunSteps:
@@ -74,7 +78,7 @@ class RunSteps:
         if kept is not None:
             if "clamped" in kept:
                 self._clamp(kept.pop("clamped"))
-            return self._noted(_reply(kept))
+            return self._noted(reply_of(kept))
         request = ModelRequest(
             model="",
             system=system,
@@ -94,14 +98,14 @@ class RunSteps:
         """The tool calls of one reply, kept. Raises `Suspended` when a person has to decide first."""
         kept = self._journal.replay("tools", name)
         if kept is not None:
-            results = [ToolResult(**{**item, "sources": tuple(item["sources"])}) for item in kept["results"]]
+            results = [result_of(item) for item in kept["results"]]
         else:
             self._handle.check()
             started = {"step": self._journal.steps + 1, "name": name, "kind": "tools"}
             results = yield from self._means.toolbox.use(
                 self._agent, self._run, self._journal, self._handle, started, uses
             )
-            self._journal.keep("tools", name, {"results": [_json(result) for result in results]})
+            self._journal.keep("tools", name, {"results": [kept_result(result) for result in results]})
         for use, result in zip(uses, results, strict=True):
             self.used.append(ToolUse(use["name"], result.ok, round(result.ms)))
         return results
@@ -136,7 +140,7 @@ class RunSteps:
                 tell=False,
             )
         except ModelError:
-            self._journal.keep("model", ROUTE, _kept(ModelReply("", [], "error", Usage())))
+            self._journal.keep("model", ROUTE, kept_reply(ModelReply("", [], "error", Usage())))
             return None
         return tier_said(reply.text)
 
@@ -160,17 +164,11 @@ class RunSteps:
 
     def _ask(self, name: str, request: ModelRequest) -> Told[ModelReply]:
         """Ask before spending: the most it can cost is held in the transaction that starts the step."""
-        price = self._means.prices.price(request.model, today())
-        self._handle.check()
-        self._settle_lost()
-        payment = Payment(
-            self._means.spending,
-            self._run,
-            self._journal,
-            self._handle,
-            self._means.client.count_tokens,
-            price,
-        )
+        if can_wait(self._run, request):
+            reply = yield from self._batched(name, request)
+            if reply is not None:
+                return reply
+        payment = self._payment(self._means.prices.price(request.model, today()))
         allowed, told = payment.reserve(request)
         yield from told
         step = self._journal.steps + 1
@@ -179,10 +177,40 @@ class RunSteps:
         )
         reply = yield from self._hear(allowed, payment)
         cost = payment.kept(reply.usage)
-        kept = _kept(reply)
+        kept = kept_reply(reply)
         if allowed.max_tokens < request.max_tokens:
             kept["clamped"] = self._clamp(allowed.max_tokens)
         self._journal.keep("model", name, kept, usage=reply.usage, cost_nano=cost)
+        self._journal.later(Event.USAGE, {"step": step, "model": reply.model, **reply.usage.public(cost)})
+        return reply
+
+    def _payment(self, price: Price) -> Payment:
+        self._handle.check()
+        self._settle_lost()
+        count = self._means.client.count_tokens
+        return Payment(self._means.spending, self._run, self._journal, self._handle, count, price)
+
+    def _batched(self, name: str, request: ModelRequest) -> Told[ModelReply | None]:
+        """The answer a batch gave to this step; None: it gave none. Raises `Parked` while there is no saying."""
+        deferred, step = self._means.deferred, self._journal.steps + 1
+        row = deferred.find(self._run, step)
+        if row is None:
+            payment = self._payment(self._means.prices.price(request.model, today()).in_batch())
+            deferred.put_down(self._run, step, request, self._journal)
+            _, told = payment.reserve(request, whole=True)
+            yield from told
+        if row is None or row["state"] in (WAITING, SENT):
+            yield from self._journal.park()
+            raise Parked
+        if row["reply"] is None:
+            deferred.given_up(row, self._journal)
+            return None
+        reply = reply_of(row["reply"])
+        cost = deferred.taken(row, reply.usage, self._journal)
+        about = {"step": step, "name": name, "kind": "model", "model": request.model}
+        yield from self._journal.tell(Event.STEP_STARTED, about)
+        yield from self._journal.tell(Event.TEXT_DELTA, {"text": reply.text})
+        self._journal.keep("model", name, kept_reply(reply), usage=reply.usage, cost_nano=cost)
         self._journal.later(Event.USAGE, {"step": step, "model": reply.model, **reply.usage.public(cost)})
         return reply
 
@@ -222,29 +250,3 @@ class RunSteps:
     def _clamp(self, tokens: int) -> int:
         self.clamped = min(tokens, self.clamped or tokens)
         return tokens
-
-
-def _kept(reply: ModelReply) -> dict[str, Any]:
-    return {
-        "model": reply.model,
-        "content": reply.content,
-        "stop_reason": reply.stop_reason,
-        "usage": list(reply.usage),
-        "request_id": reply.request_id,
-        "attempts": reply.attempts,
-        "ms": round(reply.ms, 1),
-    }
-
-
-def _reply(kept: dict[str, Any]) -> ModelReply:
-    return ModelReply(**{**kept, "usage": Usage(*kept["usage"])})
-
-
-def _json(result: ToolResult) -> dict[str, Any]:
-    return {
-        "ok": result.ok,
-        "content": result.content,
-        "preview": result.preview,
-        "ms": result.ms,
-        "sources": list(result.sources),
-    }

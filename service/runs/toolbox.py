@@ -120,7 +120,9 @@ class Toolbox:
         context = ToolContext(run.id, run.user_id, agent.id, use["id"], handle.deadline, agent.knowledge)
         window = self._rate.take(run.user_id)
         if window is not None and window.remaining < 0:
-            result = ToolResult.failed(f"Too many tool calls. Try again in {math.ceil(window.reset)} seconds.")
+            result = ToolResult.failed(
+                f"Too many tool calls. Try again in {math.ceil(window.reset)} seconds."
+            )
         else:
             result = self._runner.call(tool, calls.arguments(use), context)
         if not tool.idempotent:

@@ -91,7 +91,9 @@ class Database:
         self.sqlite = url.startswith("sqlite")
         self.patience = patience  # seconds that a request waits for a database that is restarting
         self._writer = threading.Lock()
+        # Parameters are prompts and hashes: an error that is logged must not quote them.
         options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 2, "pool_timeout": patience}
+        options["hide_parameters"] = True
         if self.sqlite:
             options["connect_args"] = {"timeout": patience, "check_same_thread": False}
         else:
@@ -131,7 +133,9 @@ class Database:
         """Run `work` in a read transaction, again while the database is away."""
         return self._persist(self.read, work, patience)
 
-    def _persist(self, scope: Callable[[], Any], work: Callable[[Transaction], T], patience: float | None) -> T:
+    def _persist(
+        self, scope: Callable[[], Any], work: Callable[[Transaction], T], patience: float | None
+    ) -> T:
         end = time.monotonic() + (self.patience if patience is None else patience)
         pause = 0.02
         while True:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from service.store.base import InsertOnce, Row, Transaction
-from service.store.schema import holds, runs
+from service.store.schema import batch_items, holds, runs
 from service.types import RunStatus
 
 
@@ -40,6 +40,8 @@ _INSERT = InsertOnce(holds)
 _CLOSE = sa.delete(holds).where(holds.c.id == sa.bindparam("id")).returning(holds)
 _ADOPT = sa.update(holds).where(holds.c.id == sa.bindparam("of")).values(counters=sa.bindparam("listed"))
 
+_IN_BATCH = sa.exists().where(batch_items.c.run_id == holds.c.run_id, batch_items.c.step == holds.c.step)
+
 
 def insert(tx: Transaction, hold: Hold) -> bool:
     """False: it is there already, from a commit whose answer was lost."""
@@ -53,9 +55,15 @@ def close(tx: Transaction, hold_id: str) -> Hold | None:
 
 
 def of_run(tx: Transaction, run_id: str) -> list[Hold]:
-    return [
-        _hold(row) for row in tx.rows(sa.select(holds).where(holds.c.run_id == run_id).order_by(holds.c.id))
-    ]
+    """Those of calls under way; not of steps that wait for a batch, which nobody's death settles."""
+    query = sa.select(holds).where(holds.c.run_id == run_id, ~_IN_BATCH)
+    return [_hold(row) for row in tx.rows(query.order_by(holds.c.id))]
+
+
+def of_batch_item(tx: Transaction, run_id: str, step: int) -> Hold | None:
+    """That of a step which waits for a batch, or is in one."""
+    row = tx.row(sa.select(holds).where(holds.c.run_id == run_id, holds.c.step == step, _IN_BATCH))
+    return None if row is None else _hold(row)
 
 
 def left_behind(tx: Transaction, before: int, limit: int) -> list[Hold]:
@@ -66,7 +74,9 @@ def left_behind(tx: Transaction, before: int, limit: int) -> list[Hold]:
         runs.c.status == RunStatus.RUNNING,
         runs.c.finished_at.is_(None),
     )
-    query = sa.select(holds).where(holds.c.called_at < before, ~driven).order_by(holds.c.called_at)
+    query = (
+        sa.select(holds).where(holds.c.called_at < before, ~driven, ~_IN_BATCH).order_by(holds.c.called_at)
+    )
     return [_hold(row) for row in tx.rows(query.limit(limit))]
 
 

@@ -16,7 +16,9 @@ _FIND = sa.select(idempotency).where(
 )
 
 
-def claim(tx: Transaction, user_id: str, key: str, fingerprint: str, run_id: str | None, expires_at: int) -> Row | None:
+def claim(
+    tx: Transaction, user_id: str, key: str, fingerprint: str, run_id: str | None, expires_at: int
+) -> Row | None:
     """Take the key. None: it is ours; else the row of whoever had it first."""
     now = now_ms()
     mine = {

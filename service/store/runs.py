@@ -77,7 +77,9 @@ def recent(
 
 def progress(tx: Transaction, run: Run, attempt: int) -> bool:
     """Note how far a run has come. False: another worker has taken it over."""
-    return _mine(tx, run.id, attempt, {"last_seq": run.last_seq, **_tokens(run.usage), "cost_nano": run.cost_nano})
+    return _mine(
+        tx, run.id, attempt, {"last_seq": run.last_seq, **_tokens(run.usage), "cost_nano": run.cost_nano}
+    )
 
 
 def finish(tx: Transaction, run: Run, attempt: int) -> bool:
@@ -102,7 +104,12 @@ def finish(tx: Transaction, run: Run, attempt: int) -> bool:
 
 def record_end(tx: Transaction, run: Run) -> None:
     """The end of a run that was answered without being driven (from the cache)."""
-    values = {"status": run.status, "result": run.result, "finished_at": run.finished_at, "last_seq": run.last_seq}
+    values = {
+        "status": run.status,
+        "result": run.result,
+        "finished_at": run.finished_at,
+        "last_seq": run.last_seq,
+    }
     tx.execute(sa.update(runs).where(runs.c.id == run.id).values(**values, worker_id=None))
 
 
@@ -116,6 +123,13 @@ def suspend(tx: Transaction, run: Run, attempt: int) -> bool:
         "worker_id": None,
     }
     return _mine(tx, run.id, attempt, values)
+
+
+def park(tx: Transaction, run: Run, attempt: int) -> bool:
+    """The run waits in the queue, and for nobody to announce it. False: another worker has taken it over."""
+    spent = {**_tokens(run.usage), "cost_nano": run.cost_nano}
+    queued = {"status": RunStatus.QUEUED, "worker_id": None, "wake_at": None}
+    return _mine(tx, run.id, attempt, {**queued, "last_seq": run.last_seq, **spent})
 
 
 def close(tx: Transaction, run: Run, was: Sequence[RunStatus]) -> bool:
@@ -137,7 +151,9 @@ def close(tx: Transaction, run: Run, was: Sequence[RunStatus]) -> bool:
 
 def claim(tx: Transaction, run_id: str, worker_id: str) -> bool:
     """Take a queued run, or one whose worker's lease is over. False: it is not to be had."""
-    alive = sa.select(workers.c.id).where(workers.c.id == runs.c.worker_id, workers.c.alive_until > clock_ms())
+    alive = sa.select(workers.c.id).where(
+        workers.c.id == runs.c.worker_id, workers.c.alive_until > clock_ms()
+    )
     abandoned = sa.and_(runs.c.status == RunStatus.RUNNING, ~sa.exists(alive))
     statement = (
         sa.update(runs)
@@ -206,7 +222,9 @@ def cancels(tx: Transaction, worker_id: str) -> list[str]:
 
 def abandoned(tx: Transaction, limit: int) -> list[Row]:
     """Runs marked as running whose worker's lease is over."""
-    alive = sa.select(workers.c.id).where(workers.c.id == runs.c.worker_id, workers.c.alive_until > clock_ms())
+    alive = sa.select(workers.c.id).where(
+        workers.c.id == runs.c.worker_id, workers.c.alive_until > clock_ms()
+    )
     query = (
         sa.select(runs.c.id, runs.c.door)
         .where(runs.c.finished_at.is_(None), runs.c.status == RunStatus.RUNNING, ~sa.exists(alive))
@@ -255,7 +273,12 @@ _EVENTS = (
 
 def kept_events(tx: Transaction, run_id: str, after: int) -> list[list[Any]]:
     """`[seq, name, data]` of every kept event after `after`, in order."""
-    return [event for row in tx.rows(_EVENTS, {"run_id": run_id, "after": after}) for event in row["events"] if event[0] > after]
+    return [
+        event
+        for row in tx.rows(_EVENTS, {"run_id": run_id, "after": after})
+        for event in row["events"]
+        if event[0] > after
+    ]
 
 
 def expire(tx: Transaction, before: int, limit: int) -> int:
@@ -265,8 +288,13 @@ def expire(tx: Transaction, before: int, limit: int) -> int:
 
 
 def _mine(tx: Transaction, run_id: str, attempt: int, values: dict[str, Any]) -> bool:
-    return tx.execute(_MINE.values({runs.c[name]: sa.bindparam(f"v_{name}") for name in values}),
-                      {"run": run_id, "fence": attempt, **{f"v_{k}": v for k, v in values.items()}}) == 1
+    return (
+        tx.execute(
+            _MINE.values({runs.c[name]: sa.bindparam(f"v_{name}") for name in values}),
+            {"run": run_id, "fence": attempt, **{f"v_{k}": v for k, v in values.items()}},
+        )
+        == 1
+    )
 
 
 def _tokens(usage: Usage) -> dict[str, int]:
@@ -300,7 +328,9 @@ def _run(row: Row) -> Run:
         losses=row["losses"],
         last_seq=row["last_seq"],
         cancel_requested=row["cancel_requested"],
-        usage=Usage(row["input_tokens"], row["output_tokens"], row["cache_read_tokens"], row["cache_creation_tokens"]),
+        usage=Usage(
+            row["input_tokens"], row["output_tokens"], row["cache_read_tokens"], row["cache_creation_tokens"]
+        ),
         cost_nano=row["cost_nano"],
         cache=row["cache"],
         result=row["result"],

@@ -218,7 +218,9 @@ webhooks = sa.Table(
 caps = sa.Table(
     "caps",
     metadata,
-    Column("scope", String(96), primary_key=True),  # service | user:usr_… | key:key_… | agent:… | session:ses_…
+    Column(
+        "scope", String(96), primary_key=True
+    ),  # service | user:usr_… | key:key_… | agent:… | session:ses_…
     Column("period", String(8), primary_key=True),  # day | month | total
     Column("amount_nano", BigInteger),  # none: no limit, the settings' default included
     Column("updated_at", BigInteger, nullable=False),
@@ -259,16 +261,50 @@ holds = sa.Table(
     Column("called_at", BigInteger, nullable=False, index=True),
 )
 
+# Model steps of runs that can wait, until they are answered in a batch. Its run and step are the hold's too.
+batch_items = sa.Table(
+    "batch_items",
+    metadata,
+    Column("id", String(64), primary_key=True),  # the custom id: run-step
+    Column("run_id", String(32), ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("request", Json, nullable=False),
+    Column("state", String(8), nullable=False),  # waiting | sent | done | failed
+    Column("batch_id", String(32), index=True),
+    Column("reply", Json),
+    Column("created_at", BigInteger, nullable=False),
+    Index("ix_batch_items_state_created_at", "state", "created_at"),
+    Index("ix_batch_items_run_id_step", "run_id", "step"),
+)
+
+batches = sa.Table(
+    "batches",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("upstream_id", String(128)),  # none: it is on its way there, or was when its worker died
+    Column("size", Integer, nullable=False),
+    Column(
+        "next_at", BigInteger, nullable=False, index=True
+    ),  # when it is looked at next, by whoever moves this on
+    Column("created_at", BigInteger, nullable=False),
+)
+
 # Append-only. The rows of one entry (a hold, its settlement) sum to zero; no row is ever changed.
 ledger = sa.Table(
     "ledger",
     metadata,
-    Column("entry_id", String(32), primary_key=True),  # the hold's id; of `open`, `cap` and `share` an id of their own
+    Column(
+        "entry_id", String(32), primary_key=True
+    ),  # the hold's id; of `open`, `cap` and `share` an id of their own
     Column("kind", String(8), primary_key=True),  # hold | settle | open | cap | share
-    Column("account", String(144), primary_key=True),  # user:… | held | upstream; of a cap's entries the window
+    Column(
+        "account", String(144), primary_key=True
+    ),  # user:… | held | upstream; of a cap's entries the window
     Column("amount_nano", BigInteger, nullable=False),
     Column("at", BigInteger, nullable=False),
-    Column("called_at", BigInteger, nullable=False),  # when the call was held: a settlement belongs to that moment
+    Column(
+        "called_at", BigInteger, nullable=False
+    ),  # when the call was held: a settlement belongs to that moment
     Column("user_id", String(32)),
     Column("key_id", String(32)),
     Column("agent", String(64)),

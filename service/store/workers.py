@@ -12,7 +12,12 @@ from service.types import now_ms
 def register(tx: Transaction, worker_id: str, kind: str, host: str, pid: int, lease_ms: int) -> None:
     tx.execute(
         sa.insert(workers).values(
-            id=worker_id, kind=kind, host=host, pid=pid, started_at=now_ms(), alive_until=clock_ms() + lease_ms
+            id=worker_id,
+            kind=kind,
+            host=host,
+            pid=pid,
+            started_at=now_ms(),
+            alive_until=clock_ms() + lease_ms,
         )
     )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from datetime import date
 from typing import NamedTuple
 
 from service.errors import PriceUnknown
@@ -114,10 +113,9 @@ class _Check:
         """What a call must have cost, by its tokens and the price row it names."""
         if row["basis"] in ("worst", "nothing"):
             return held if row["basis"] == "worst" else 0
-        model, _, since = row["price_id"].rpartition("@")
         usage = Usage(*(row[column] for column in ledger.TOKENS))
         try:
-            return self._prices.price(model, date.fromisoformat(since)).cost(usage)
+            return self._prices.by_id(row["price_id"]).cost(usage)
         except (PriceUnknown, ValueError):
             return None
 

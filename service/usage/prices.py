@@ -19,6 +19,7 @@ BUNDLED = Path(__file__).with_name("prices.yaml")
 # integer, and so is half of it times any number of tokens, once the division is left for last.
 PICO_IN_NANO = 1_000
 OFFLINE = "offline-"
+BATCH = "/batch"
 DATED = re.compile(r"-20\d{6}$")  # claude-haiku-4-5-20251001 is claude-haiku-4-5
 
 
@@ -62,11 +63,16 @@ class Price(NamedTuple):
     batch_discount: int  # percent off every token in a batch
     server_tool_use: int  # pico-dollars each; no discount in a batch
     source: str
+    batched: bool = False  # at the Batches API's discount
 
     @property
     def id(self) -> str:
-        """Names the row, for the ledger: `claude-haiku-5-5@2026-10-07`."""
-        return f"{self.model}@{self.since.isoformat()}"
+        """Names the row, for the ledger: `claude-haiku-5-5@2026-10-07`, and `…/batch` at the discount."""
+        return f"{self.model}@{self.since.isoformat()}{BATCH if self.batched else ''}"
+
+    def in_batch(self) -> Price:
+        """The same at the Batches API's discount."""
+        return self._replace(batched=True)
 
     def cost(self, usage: Usage, batch: bool = False) -> int:
         """Nano-dollars of what was used. The size of the whole prompt, cached or not, picks the tariff."""
@@ -88,7 +94,7 @@ class Price(NamedTuple):
         return self._nano(pico, server_tool_requests, batch)
 
     def _nano(self, pico: int, tool_requests: int, batch: bool) -> int:
-        percent = 100 - self.batch_discount if batch else 100
+        percent = 100 - self.batch_discount if batch or self.batched else 100
         hundredths = pico * percent + tool_requests * self.server_tool_use * 100
         return -(-hundredths // (100 * PICO_IN_NANO))
 
@@ -118,6 +124,12 @@ class PriceTable:
             if row.since <= on:
                 return row
         raise PriceUnknown(f"There is no price for {model} on {on.isoformat()}")
+
+    def by_id(self, price_id: str) -> Price:
+        """The row a hold or a line of the ledger names. Raises `PriceUnknown`, and `ValueError` for no such name."""
+        model, _, since = price_id.removesuffix(BATCH).rpartition("@")
+        price = self.price(model, date.fromisoformat(since))
+        return price.in_batch() if price_id.endswith(BATCH) else price
 
 
 def _price(row: dict[str, Any]) -> Price:

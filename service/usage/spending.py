@@ -7,91 +7,32 @@ together, a prompt to be counted, an answer to be made shorter) is done outside,
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from functools import partial
 
-from service.errors import BudgetExceeded, ModelError
+from service.errors import BudgetExceeded
 from service.observe.metrics import Metrics
 from service.store import budgets as counters
 from service.store import holds, ledger
 from service.store.base import Database, Row, Transaction
 from service.store.holds import Hold
 from service.types import Run, Usage, new_id, now_ms, usd
-from service.usage.bounds import counted_bound
-from service.usage.budgets import Budgets, Standing
+from service.usage.budgets import Budgets
+from service.usage.caps import Standing
 from service.usage.prices import Price
+from service.usage.wishes import Offer, Reserved, Settlement, Wish, Work
 
 log = logging.getLogger("slipway.money")
-Work = Callable[[Transaction], None]
-FEWEST_TOKENS = 64  # an answer cut shorter than this helps nobody
 PATIENCE = 3.0  # seconds a call waits for money that calls under way may not need after all
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 
 
 class Short(Exception):
     """The hold does not fit the counters as they are: nothing of the transaction may stand."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """A model call somebody wants to make.
-
-    `input_tokens` is a safe bound, None where there is none without counting; `count` asks the provider for the
-    prompt's tokens, which is free, and is None once that was done. `max_tokens` may be cut down to `fewest`.
-    `most` is what the run may still spend, in nano-dollars.
-    """
-
-    run: Run
-    step: int
-    price: Price
-    model: str
-    max_tokens: int
-    fewest: int
-    input_tokens: int | None
-    count: Callable[[], int] | None
-    most: int | None = None
-
-    def counted(self) -> Wish:
-        """The same with the provider's own count of the prompt, where that is the closer bound."""
-        assert self.count is not None
-        try:
-            bound = counted_bound(self.count())
-        except ModelError:
-            if self.input_tokens is None:
-                raise
-            return replace(self, count=None)
-        return replace(self, input_tokens=min(bound, self.input_tokens or bound), count=None)
-
-    def worst(self, tokens: int) -> int:
-        """Nano-dollars the call can cost with an answer of so many tokens."""
-        return self.price.worst(self.input_tokens or 0, tokens)
-
-    def affordable(self, room: int) -> int:
-        """The longest answer that fits into `room` nano-dollars, in tokens, `max_tokens` at most."""
-        low, high = 0, self.max_tokens
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.worst(middle) <= room else (low, middle - 1)
-        return low if self.worst(low) <= room else -1
-
-
-class Reserved(NamedTuple):
-    """A hold, and the answer it is enough for."""
-
-    hold: Hold
-    max_tokens: int
-
-
-class Settlement(NamedTuple):
-    """What a call cost, and the work that writes it down: once, however often it is run."""
-
-    usage: Usage
-    cost: int
-    work: Work
 
 
 class Spending:
@@ -121,31 +62,31 @@ class Spending:
         """What a run may still spend, in nano-dollars; None: as much as the caps allow."""
         return None if self._run_most is None else max(0, self._run_most - run.cost_nano)
 
-    def reserve(self, wish: Wish, write: Callable[[Work], None], check: Callable[[], None]) -> Reserved:
+    def reserve(self, wish: Wish, write: Callable[[Work], None], again: Callable[[], None]) -> Reserved:
         """Hold what the call can cost; `write` commits a transaction with the hold in it.
 
-        Raises `BudgetExceeded` when not even a short answer fits, and whatever `check` raises to end a wait.
+        `again` is called before it is tried once more: it may end the wait by raising, and had better settle
+        what is still owed. Raises `BudgetExceeded` when not even a short answer fits.
         """
         if wish.input_tokens is None:
             wish = wish.counted()
         end = time.monotonic() + self._patience
         pause = FIRST_PAUSE
-        tokens = wish.max_tokens
-        while True:
-            hold = self._hold(wish, tokens)
+        offer = Offer(wish, wish.max_tokens)
+        for turn in itertools.count():
+            hold = self._hold(offer)
             if wish.most is None or hold.amount_nano <= wish.most:
                 try:
-                    write(lambda tx: self._take(tx, hold))  # noqa: B023 - run before the next turn
-                    return Reserved(hold, tokens)
+                    write(partial(self._take, hold=hold, chosen=offer.counters))
+                    return Reserved(hold, offer.tokens)
                 except Short:
                     pass
-            check()
-            wish, fitting = self._make_room(wish, hold, waits=time.monotonic() < end)
-            if fitting is None:
+            again()
+            offer, fits = self._make_room(offer.wish, hold, waits=time.monotonic() < end)
+            if not fits or turn > 3:  # others are quicker each time: not all at once
                 time.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
-            else:
-                tokens = fitting
+        raise AssertionError("one of the turns returns, or raises")
 
     def settle(self, hold: Hold, price: Price, usage: Usage, basis: str = "exact") -> Settlement:
         """To what was used, exactly or by estimate."""
@@ -169,8 +110,8 @@ class Spending:
         found = self._db.query(lambda tx: holds.of_run(tx, run.id))
         return [self.settle_worst(hold) for hold in found if hold.attempt < run.attempt]
 
-    def _hold(self, wish: Wish, tokens: int) -> Hold:
-        run = wish.run
+    def _hold(self, offer: Offer) -> Hold:
+        run, wish = offer.wish.run, offer.wish
         return Hold(
             id=new_id("hld"),
             run_id=run.id,
@@ -182,15 +123,14 @@ class Spending:
             session_id=run.request.session_id,
             model=wish.model,
             price_id=wish.price.id,
-            amount_nano=wish.worst(tokens),
+            amount_nano=wish.worst(offer.tokens),
             called_at=now_ms(),
         )
 
-    def _take(self, tx: Transaction, hold: Hold) -> None:
+    def _take(self, tx: Transaction, hold: Hold, chosen: Mapping[str, str]) -> None:
         """Hold against every cap, all or none. Raises `Short`."""
-        seed = _seed(hold)
         windows = [cap.window(hold.called_at) for cap in self._budgets.caps(tx, hold.scopes)]
-        ids = sorted(self._budgets.stripe(window, seed) for window in windows)
+        ids = sorted(chosen.get(window.id) or self._budgets.stripe(window, _seed(hold)) for window in windows)
         if not holds.insert(tx, hold._replace(counters=tuple(ids))):
             return  # a commit whose answer was lost: it is held
         taken = counters.take(tx, ids, hold.amount_nano)
@@ -219,51 +159,37 @@ class Spending:
             extra={"hold": hold.id, "model": hold.model, "held": hold.amount_nano, "cost": cost},
         )
 
-    def _make_room(self, wish: Wish, hold: Hold, *, waits: bool) -> tuple[Wish, int | None]:
-        """What to try next: the wish, and an answer's length that fits now; None: wait a little.
+    def _make_room(self, wish: Wish, hold: Hold, *, waits: bool) -> tuple[Offer, bool]:
+        """What to try next, and whether it fits now: else wait a little.
 
         Raises `BudgetExceeded` when nothing fits, and calls under way will not change that (or not in time).
         """
         standing, opened = self._db.query(lambda tx: self._look(tx, hold))
         if fresh := [state.cap for state in standing if state.window.id not in opened]:
             self._budgets.open(fresh, hold.called_at)
-            return wish, wish.max_tokens
-        tightest = min(standing, key=lambda state: state.left, default=None)
-        room = min(
-            (wish.most if wish.most is not None else hold.amount_nano, *(state.left for state in standing))
-        )
-        tokens = wish.affordable(room)
-        if tokens < wish.max_tokens and wish.count is not None and wish.price.worst(0, wish.fewest) <= room:
-            return wish.counted(), wish.max_tokens
+            return Offer(wish, wish.max_tokens), True
+        limits = [state.left for state in standing] + ([] if wish.most is None else [wish.most])
+        left = min(limits, default=hold.amount_nano)
+        tokens = wish.affordable(left)
+        if tokens < wish.max_tokens and wish.count is not None and wish.price.worst(0, wish.fewest) <= left:
+            return Offer(wish.counted(), wish.max_tokens), True
         if tokens >= wish.fewest:
-            self._gather(standing, opened, _seed(hold), hold.called_at, wish.worst(tokens))
-            return wish, tokens
+            amount, seed = wish.worst(tokens), _seed(hold)
+            chosen = {
+                state.window.id: self._budgets.with_room(state.window, opened[state.window.id], seed, amount)
+                for state in standing
+            }
+            return Offer(wish, tokens, chosen), True
         needed = wish.worst(wish.fewest)
         if wish.most is not None and needed > wish.most:
             raise self._over_run(wish)
-        assert tightest is not None
         if waits and all(state.spent + needed <= state.cap.amount for state in standing):
-            return wish, None
-        raise self._over(tightest, needed)
+            return Offer(wish, wish.max_tokens), False
+        raise self._over(min(standing, key=lambda state: state.left), needed)
 
     def _look(self, tx: Transaction, hold: Hold) -> tuple[list[Standing], dict[str, list[Row]]]:
         standing = self._budgets.standing(tx, self._budgets.caps(tx, hold.scopes), hold.called_at)
         return standing, counters.stripes(tx, [state.window for state in standing])
-
-    def _gather(
-        self,
-        standing: Sequence[Standing],
-        opened: dict[str, list[Row]],
-        seed: int,
-        at: int,
-        amount: int,
-    ) -> None:
-        """Where a window has the room but this run's stripe of it has not, draw the stripes together."""
-        for state in standing:
-            mine = self._budgets.stripe(state.window, seed)
-            for index, row in enumerate(opened[state.window.id]):
-                if row["id"] == mine and row["cap_nano"] - row["spent_nano"] - row["held_nano"] < amount:
-                    self._budgets.gather(state.cap, at, index, amount)
 
     def _over(self, state: Standing, needed: int) -> BudgetExceeded:
         scope = state.cap.scope

@@ -56,7 +56,14 @@ def get_agent(agent: str) -> Response:
 
 
 @blueprint.post("/v1/agents/<agent>/invoke")
-@api("Ask an agent and wait", body=RunBody, returns={200: RunResult}, errors=RUN_ERRORS, tag="Agents", headers=RUN_HEADERS)
+@api(
+    "Ask an agent and wait",
+    body=RunBody,
+    returns={200: RunResult},
+    errors=RUN_ERRORS,
+    tag="Agents",
+    headers=RUN_HEADERS,
+)
 @guard()
 @limit_runs
 @limit_action("invoke")

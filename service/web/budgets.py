@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from service import errors
 from service.errors import NotFound
-from service.usage.budgets import nano_of
+from service.usage.caps import nano_of
 from service.web.guards import guard, services
 from service.web.schemas import Body, Shape, api, json_response, page, page_arguments, parse
 

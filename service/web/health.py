@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, current_app
 
 from service.errors import SlipwayError
 from service.store import workers
@@ -78,15 +78,19 @@ def _database() -> dict[str, Any]:
 
 
 def _redis() -> dict[str, Any]:
-    return _timed(lambda: services().speed.call(lambda client: bool(client.ping()), default=False), "degraded")
+    return _timed(
+        lambda: services().speed.call(lambda client: bool(client.ping()), default=False), "degraded"
+    )
 
 
 def _worker() -> dict[str, Any]:
-    return _timed(lambda: services().db.query(lambda tx: workers.alive(tx, "task"), patience=0) > 0, "degraded")
+    return _timed(
+        lambda: services().db.query(lambda tx: workers.alive(tx, "task"), patience=0) > 0, "degraded"
+    )
 
 
 class _ModelLook:
-    """The last look at the model, shared by all threads of the process."""
+    """The last look at the model, shared by all threads of an application."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -101,10 +105,6 @@ class _ModelLook:
             return self._part
 
 
-_look = _ModelLook()
-
-
 def _model() -> dict[str, Any]:
-    return _look.part()
-
-
+    look: _ModelLook = current_app.extensions.setdefault("slipway_model_look", _ModelLook())
+    return look.part()

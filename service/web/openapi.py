@@ -38,7 +38,7 @@ def specification(app: Flask) -> dict[str, Any]:
         [(model, "validation") for model in sorted(models, key=lambda model: model.__name__)],
         ref_template="#/components/schemas/{model}",
     )
-    names = {model: schema["$ref"] for (model, _), schema in keys.items()}
+    names: dict[Any, str] = {model: schema["$ref"] for (model, _), schema in keys.items()}
     paths: dict[str, Any] = {}
     for path, method, operation, open_to_all in routes:
         paths.setdefault(path, {})[method] = _operation(path, method, operation, open_to_all, names)

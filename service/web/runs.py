@@ -20,17 +20,33 @@ blueprint = Blueprint("runs", __name__)
 
 
 @blueprint.get("/v1/runs")
-@api("Runs, newest first", returns={200: RunPage}, errors=[errors.Invalid], tag="Runs",
-     query={"limit": {"type": "integer"}, "cursor": {"type": "string"}, "status": {"type": "string"},
-            "agent": {"type": "string"}, "session_id": {"type": "string"}})
+@api(
+    "Runs, newest first",
+    returns={200: RunPage},
+    errors=[errors.Invalid],
+    tag="Runs",
+    query={
+        "limit": {"type": "integer"},
+        "cursor": {"type": "string"},
+        "status": {"type": "string"},
+        "agent": {"type": "string"},
+        "session_id": {"type": "string"},
+    },
+)
 @guard()
 def list_runs() -> Response:
     limit, before = page_arguments()
     status = choice_argument("status", [str(status) for status in RunStatus])
     caller = current_caller()
-    wanted = {"agent": request.args.get("agent"), "session_id": request.args.get("session_id"), "status": status}
+    wanted = {
+        "agent": request.args.get("agent"),
+        "session_id": request.args.get("session_id"),
+        "status": status,
+    }
     owner = caller.user_id if caller.role == "user" else None
-    found = services().db.query(lambda tx: rows.recent(tx, limit=limit + 1, before=before, user_id=owner, **wanted))
+    found = services().db.query(
+        lambda tx: rows.recent(tx, limit=limit + 1, before=before, user_id=owner, **wanted)
+    )
     return json_response(page([_view(run) for run in found], limit, key="run_id"))
 
 
@@ -46,8 +62,13 @@ def get_run(run_id: str) -> Response:
 
 
 @blueprint.get("/v1/runs/<run_id>/events")
-@api("A run's events, from the start or after Last-Event-ID", returns={200: EventList}, errors=[errors.NotFound],
-     tag="Runs", stream="text/event-stream")
+@api(
+    "A run's events, from the start or after Last-Event-ID",
+    returns={200: EventList},
+    errors=[errors.NotFound],
+    tag="Runs",
+    stream="text/event-stream",
+)
 @guard()
 def run_events(run_id: str) -> Response:
     run = services().runs.get(run_id, current_caller())

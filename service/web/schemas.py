@@ -177,9 +177,10 @@ def _pointer(location: Sequence[int | str], value: Any, missing: bool) -> str:
     """Where a fault is. Pydantic also names the branch of a union that was tried: that is no place in `value`."""
     parts = []
     for number, part in enumerate(location, 1):
-        if isinstance(value, dict) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and isinstance(part, int):
+        known = (
+            part in value if isinstance(value, dict) else isinstance(value, list) and isinstance(part, int)
+        )
+        if known:
             value = value[part]
         elif not (missing and number == len(location)):
             continue

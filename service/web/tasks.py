@@ -56,7 +56,12 @@ def queue_task(agent: str) -> Response:
 
 
 @blueprint.get("/v1/webhooks/secret")
-@api("What signs the webhooks of my runs", returns={200: WebhookSecret}, errors=[errors.Forbidden], tag="Agents")
+@api(
+    "What signs the webhooks of my runs",
+    returns={200: WebhookSecret},
+    errors=[errors.Forbidden],
+    tag="Agents",
+)
 @guard()
 def webhook_secret() -> Response:
     caller = current_caller()

@@ -55,6 +55,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._due: dict[socket.socket, float] = {}  # until when a request must have arrived
 
+    wsgi: Application
+
     def load_wsgi(self) -> None:
         super().load_wsgi()
         self.wsgi = self._arrived(self.wsgi)

@@ -153,6 +153,8 @@ def test_every_setting_may_come_from_a_file(name: str, tmp_path: Path) -> None:
         "database_url": "sqlite:////x.db",
         "redis_url": "redis://r",
         "anthropic_base_url": "http://model",
+        "broker_url": "amqp://queue",
+        "budget_run_usd": "1.50",
     }.get(name)
     default = str(Settings.model_fields[name].get_default())
     if name.startswith("limit_"):

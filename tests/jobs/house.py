@@ -34,7 +34,10 @@ class TaskWorker:
 
     @contextmanager
     def running(self) -> Iterator[TaskWorker]:
-        with self.log.open("ab") as out, process(CELERY, dict(self.env), stdout=out, stderr=out) as self.child:
+        with (
+            self.log.open("ab") as out,
+            process(CELERY, dict(self.env), stdout=out, stderr=out) as self.child,
+        ):
             self.starts += 1
             yield self
 
@@ -60,8 +63,14 @@ class TaskWorker:
         """Pids of the processes that drive runs."""
         assert self.child is not None
         return [
-            int(pid) for pid in Path(f"/proc/{self.child.pid}/task/{self.child.pid}/children").read_text().split()
+            int(pid)
+            for pid in Path(f"/proc/{self.child.pid}/task/{self.child.pid}/children").read_text().split()
         ]
+
+    def kill(self) -> None:
+        """With its pool, as a machine that loses its power would."""
+        assert self.child is not None
+        os.killpg(self.child.pid, signal.SIGKILL)
 
     def kill_one(self) -> None:
         os.kill(self.pool()[-1], signal.SIGKILL)
@@ -72,13 +81,17 @@ class Delivery(NamedTuple):
     body: bytes
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128
+
+
 class Receiver:
     """Somebody who is told by webhook. Answers with `statuses` in turn, then with 200."""
 
     def __init__(self) -> None:
         self.deliveries: list[Delivery] = []
         self.statuses: list[int] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     @property
@@ -125,7 +138,10 @@ class House:
 
     def sql(self, statement: str, *values: Any) -> list[Any]:
         """Straight into SQLite."""
-        with closing(sqlite3.connect(self.server.log.parent / "slipway.db", timeout=10)) as connection, connection:
+        with (
+            closing(sqlite3.connect(self.server.log.parent / "slipway.db", timeout=10)) as connection,
+            connection,
+        ):
             return connection.execute(statement, values).fetchall()
 
 
@@ -148,5 +164,3 @@ def until(look: Callable[[], Any], what: str, timeout: float = 60.0) -> Any:
         return look()
 
     return wait_until(slowly, what, timeout)
-
-

@@ -75,7 +75,9 @@ def test_it_rings_counts_and_comes_back(server: RedisServer) -> None:
     assert bell.ring(["run_4"]) and bell.waiting() == 1
     assert server.child is not None
     os.kill(server.child.pid, signal.SIGSTOP)
-    assert not bell.ring([f"run_{number}" for number in range(1000)])  # it hangs: nobody waits a thousand times
+    assert not bell.ring(
+        [f"run_{number}" for number in range(1000)]
+    )  # it hangs: nobody waits a thousand times
     os.kill(server.child.pid, signal.SIGCONT)
     _quiet(bell)
     assert bell.ring(["run_5"])

@@ -13,7 +13,9 @@ from tests.jobs.house import House, TaskWorker, ended, until
 
 
 def test_a_task_is_queued_and_done(house: House, worker: TaskWorker, client: httpx2.Client) -> None:
-    answer = client.post("/v1/agents/support/tasks", json={"input": "Within how many days can I get a refund?"})
+    answer = client.post(
+        "/v1/agents/support/tasks", json={"input": "Within how many days can I get a refund?"}
+    )
     assert (answer.status_code, answer.json()["status"]) == (202, "queued")
     assert answer.headers["Location"] == f"/v1/runs/{answer.json()['run_id']}"
     run = ended(client, answer.json()["run_id"])
@@ -22,7 +24,9 @@ def test_a_task_is_queued_and_done(house: House, worker: TaskWorker, client: htt
     assert house.model.stats()["calls"] == 2  # classify, and answer
 
 
-def test_its_events_can_be_followed_from_the_start(house: House, worker: TaskWorker, client: httpx2.Client) -> None:
+def test_its_events_can_be_followed_from_the_start(
+    house: House, worker: TaskWorker, client: httpx2.Client
+) -> None:
     run_id = house.queue(client, "What is 17 * 23?", "analyst")
     text = client.get(f"/v1/runs/{run_id}/events").text
     names = [line.removeprefix("event: ") for line in text.splitlines() if line.startswith("event: ")]
@@ -53,7 +57,9 @@ def test_a_worker_shows_in_ready(house: House, worker: TaskWorker, client: httpx
     assert until(lambda: client.get("/ready").json()["worker"]["status"] == "ok", "a worker")
 
 
-def test_a_killed_process_of_the_pool_loses_no_task(house: House, worker: TaskWorker, client: httpx2.Client) -> None:
+def test_a_killed_process_of_the_pool_loses_no_task(
+    house: House, worker: TaskWorker, client: httpx2.Client
+) -> None:
     house.model.control(first_token_ms=1500)
     run_ids = [house.queue(client, f"Task {number}") for number in range(2)]
     until(lambda: all(_status(client, run_id) == "running" for run_id in run_ids), "the start of both")

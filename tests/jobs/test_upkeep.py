@@ -34,7 +34,13 @@ def fill(db: Database, many: int) -> None:
     now = now_ms()
     old = now - 100 * DAY_MS
     user = {"username": "ada", "password_hash": "x", "role": "user", "created_at": 0, "disabled": False}
-    run: dict[str, Any] = {"user_id": "u", "agent": "a", "agent_version": "1", "door": "invoke", "request_id": "r"}
+    run: dict[str, Any] = {
+        "user_id": "u",
+        "agent": "a",
+        "agent_version": "1",
+        "door": "invoke",
+        "request_id": "r",
+    }
     run |= {"request": {}, "status": "succeeded", "cache": "miss", "created_at": old}
     key = {"user_id": "u", "fingerprint": "f", "created_at": old}
     session = {"user_id": "u", "agent": "a", "created_at": old, "updated_at": old}
@@ -46,7 +52,10 @@ def fill(db: Database, many: int) -> None:
         "sessions": [{**session, "id": f"ses_{n}", "expires_at": now - 1} for n in range(many)],
         "token_families": [{**family, "id": f"f{n}", "expires_at": now - 1} for n in range(many)],
     }
-    rows["runs"] += [{**run, "id": "run_new", "finished_at": now}, {**run, "id": "run_going", "finished_at": None}]
+    rows["runs"] += [
+        {**run, "id": "run_new", "finished_at": now},
+        {**run, "id": "run_going", "finished_at": None},
+    ]
     rows["idempotency"].append({**key, "user_id": "v", "key": "k0", "expires_at": now + DAY_MS})
     rows["sessions"].append({**session, "id": "ses_new", "expires_at": now + DAY_MS})
     rows["token_families"].append({**family, "id": "f_new", "expires_at": now + DAY_MS})

@@ -106,7 +106,13 @@ def test_wrong_settings_end_the_start_with_nothing_but_their_message(
 
 
 @pytest.mark.parametrize(
-    ("name", "part"), [("redis", "valkey-server"), ("web", "gunicorn"), ("offline model", "offline_model")]
+    ("name", "part"),
+    [
+        ("redis", "valkey-server"),
+        ("worker", "celery"),
+        ("web", "gunicorn"),
+        ("offline model", "offline_model"),
+    ],
 )
 def test_what_dies_is_started_again(running: Launcher, name: str, part: str) -> None:
     before = running.pid_of(part)

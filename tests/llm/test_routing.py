@@ -89,7 +89,9 @@ def test_the_cheap_model_is_shown_how_a_question_begins_and_ends() -> None:
     assert shown.startswith("begin") and shown.endswith("end?") and len(shown) < LONG_TEXT + 10
 
 
-@pytest.mark.parametrize("said", ["", "simple", "[]", "null", '{"tier": "huge"}', '{"tier": ["simple"]}', "{}"])
+@pytest.mark.parametrize(
+    "said", ["", "simple", "[]", "null", '{"tier": "huge"}', '{"tier": ["simple"]}', "{}"]
+)
 def test_an_answer_without_a_tier_says_nothing(said: str) -> None:
     assert tier_said(said) is None
 

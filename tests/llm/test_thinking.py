@@ -8,7 +8,10 @@ from service.types import Block, Message, Usage
 
 USE: Block = {"type": "tool_use", "id": "toolu_1", "name": "search", "input": {}}
 QUESTION: Message = {"role": "user", "content": "Which?"}
-RESULT: Message = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": "x"}]}
+RESULT: Message = {
+    "role": "user",
+    "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": "x"}],
+}
 
 
 def thought(seal: str) -> Block:

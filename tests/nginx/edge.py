@@ -67,11 +67,15 @@ class Edge:
         return subprocess.run(self.command("-t"), check=False, capture_output=True, text=True, timeout=20)
 
     def __enter__(self) -> Self:
+        self.http = httpx2.Client(base_url=self.url, timeout=30, trust_env=False)
         with (self.folder / "error.log").open("w") as errors:
             self.process = subprocess.Popen(self.command(), stdout=subprocess.DEVNULL, stderr=errors)
-        wait_until(lambda: listening(self.port) or self.process.poll() is not None, "nginx")
-        assert self.process.poll() is None, (self.folder / "error.log").read_text()
-        self.http = httpx2.Client(base_url=self.url, timeout=30, trust_env=False)
+        try:
+            wait_until(lambda: listening(self.port) or self.process.poll() is not None, "nginx")
+            assert self.process.poll() is None, (self.folder / "error.log").read_text()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

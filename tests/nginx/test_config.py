@@ -120,6 +120,6 @@ def test_codes_and_titles_are_those_of_the_error_tree() -> None:
             assert words("title")[status] == tree[status, code]
         else:
             own.add(code)
-    assert own == {"uri_too_long", "headers_too_large", "gateway_timeout"}
+    assert own == {"gateway_timeout"}  # the service has no time-out of its own that means this
     documented = (ROOT / "docs" / "deploy.md").read_text()
     assert all(f"`{code}`" in documented for code in words("code").values())

@@ -19,6 +19,8 @@ from tests.nginx.pair import Pair, kill, pair_of
 INVOKE = "/v1/agents/assistant/invoke"
 DATABASES = ["sqlite", "postgres"]
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # two replicas start, on a busy machine in a minute
+
 
 def http_1_0(folder: Path) -> None:
     """Towards the replicas in HTTP/1.0, where a buffering nginx really would hold a stream back."""

@@ -28,7 +28,14 @@ def run_of(request: RunRequest, caller: Caller = ADA, door: Any = "invoke", cach
 def answered(run: Run, output: str = "An answer.", **changed: Any) -> Run:
     """As the runner leaves it."""
     run.status = RunStatus.SUCCEEDED
-    result = {"stop_reason": "end_turn", "model": "m", "tier": "simple", "steps": 1, "tools": [], "sources": []}
+    result = {
+        "stop_reason": "end_turn",
+        "model": "m",
+        "tier": "simple",
+        "steps": 1,
+        "tools": [],
+        "sources": [],
+    }
     run.result = {"output": output, **result, **changed}
     return run
 

@@ -1,4 +1,4 @@
-"""A whole Slipway in this process, without HTTP: real Redis, database and offline model, and agents of the test's own."""
+"""A whole Slipway in this process, without HTTP: real Redis, database and offline model, and agents of its own."""
 
 from __future__ import annotations
 
@@ -21,14 +21,19 @@ SINGLE = "description: A test agent.\npattern: single\n"
 
 @contextmanager
 def services(
-    home: Path, redis_url: str, model_url: str, agents: Mapping[str, str] | None = None, **settings: Any
+    home: Path,
+    redis_url: str,
+    model_url: str,
+    agents: Mapping[str, str] | None = None,
+    prompt: str = "Be good.",
+    **settings: Any,
 ) -> Iterator[Services]:
     """Wired, not started: no keeper runs, so a test does by hand what that would. `agents` are their agent.yaml."""
     for name, spec in (agents or {"probe": SINGLE}).items():
         folder = home / "agents" / name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "agent.yaml").write_text(spec)
-        (folder / "prompt.md").write_text("Be good.")
+        (folder / "prompt.md").write_text(prompt)
     chosen = {"slipway_home": home, "agents_dir": home / "agents", "redis_url": redis_url}
     made = Testing(**{**chosen, "anthropic_base_url": model_url, **settings})
     claude = ClaudeClient("", model_url, made.model_timeout, made.model_connect_timeout, 64)

@@ -88,7 +88,9 @@ def test_blocks_are_text_only_when_they_are_nothing_else(cache: AnswerCache) -> 
     assert plain.plain == "what is it"
     marked = [{"type": "text", "text": "What is it?", "citations": []}]
     assert question(cache, marked).plain is None
-    assert question(cache, [{"type": "text", "text": "What"}, {"type": "text", "text": "is it?"}]).plain is None
+    assert (
+        question(cache, [{"type": "text", "text": "What"}, {"type": "text", "text": "is it?"}]).plain is None
+    )
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,9 @@ class Process:
 
     def __init__(self, url: str, stack: ExitStack, *, connections: int = 2) -> None:
         self.speed = stack.enter_context(closing(SpeedStore(url, max_connections=8)))
-        self.blocking = stack.enter_context(closing(connect(url, max_connections=connections, socket_timeout=6)))
+        self.blocking = stack.enter_context(
+            closing(connect(url, max_connections=connections, socket_timeout=6))
+        )
         self.cache = AnswerCache(self.speed, PLAIN)
         self.flights = Flights(self.speed, self.blocking, self.cache, 60)
 
@@ -94,7 +96,9 @@ def crowd(
     return joined
 
 
-def test_all_get_what_one_was_told(pool: ThreadPoolExecutor, pair: tuple[Process, Process], text: str) -> None:
+def test_all_get_what_one_was_told(
+    pool: ThreadPoolExecutor, pair: tuple[Process, Process], text: str
+) -> None:
     first = pair[0].turn(text)
     assert first.leader is None and first.answer is None and first.run.cache == "miss"
     joined = crowd(pool, pair, text)
@@ -115,7 +119,9 @@ def test_waiting_takes_one_connection_however_many_wait(
         process = Process(url, stack, connections=1)
         leads = [process.turn(f"{text} {number}") for number in range(8)]
         joined = [
-            pool.submit(join, process.turn(f"{text} {number}")) for number in range(8) for _ in range(WAITERS // 8)
+            pool.submit(join, process.turn(f"{text} {number}"))
+            for number in range(8)
+            for _ in range(WAITERS // 8)
         ]
         wait_until(lambda: waiting(process) == WAITERS, "all of them waiting", 10)
         before = commands(process)
@@ -131,7 +137,9 @@ def commands(process: Process) -> int:
     return int(process.speed.client.info("stats")["total_commands_processed"])
 
 
-def test_a_flight_outlasts_its_first_lease(pool: ThreadPoolExecutor, pair: tuple[Process, Process], text: str) -> None:
+def test_a_flight_outlasts_its_first_lease(
+    pool: ThreadPoolExecutor, pair: tuple[Process, Process], text: str
+) -> None:
     first = pair[0].turn(text)
     joined = crowd(pool, pair, text, 4)
     time.sleep(7)  # renewed meanwhile
@@ -167,7 +175,9 @@ def test_a_leader_that_dies_hands_over(
     assert {turn.answer["output"] for turn in finished if turn.answer} == {"From the heir."}
 
 
-def end_each(pool: ThreadPoolExecutor, futures: list[Future[Turn]], end: Callable[[Run], object]) -> list[Any]:
+def end_each(
+    pool: ThreadPoolExecutor, futures: list[Future[Turn]], end: Callable[[Run], object]
+) -> list[Any]:
     """Whoever leads next ends so too; what the others got, and the run of each that led."""
     outcomes: list[Any] = []
     lock = threading.Lock()
@@ -229,7 +239,9 @@ def test_what_is_the_leaders_own_matter_is_nobody_elses(
     assert all(isinstance(outcome, Turn) and outcome.answer is None for outcome in outcomes)
 
 
-def test_an_answer_after_a_first_failure(pool: ThreadPoolExecutor, pair: tuple[Process, Process], text: str) -> None:
+def test_an_answer_after_a_first_failure(
+    pool: ThreadPoolExecutor, pair: tuple[Process, Process], text: str
+) -> None:
     first = pair[0].turn(text)
     joined = crowd(pool, pair, text, 12)
     failed(first.run, "model_error")
@@ -287,7 +299,9 @@ def test_redis_gone_ends_the_waiting(pool: ThreadPoolExecutor, scratch: Path, te
         assert pair[0].turn(text).run.cache == "bypass"
 
 
-def test_a_wiped_redis_elects_anew(pool: ThreadPoolExecutor, pair: tuple[Process, Process], text: str) -> None:
+def test_a_wiped_redis_elects_anew(
+    pool: ThreadPoolExecutor, pair: tuple[Process, Process], text: str
+) -> None:
     first = pair[0].turn(text)
     joined = crowd(pool, pair, text, 6)
     pair[0].speed.client.delete(pair[0].question(text).flight)

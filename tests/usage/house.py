@@ -11,10 +11,12 @@ from service.observe.metrics import Metrics
 from service.store.base import Database
 from service.store.schema import metadata
 from service.types import NANO, Run, RunRequest, Usage, new_id
-from service.usage.budgets import Budgets, BudgetWarning
+from service.usage.budgets import Budgets
+from service.usage.caps import BudgetWarning
 from service.usage.ledger import Checked, check
 from service.usage.prices import PriceTable
-from service.usage.spending import Reserved, Settlement, Spending, Wish, Work
+from service.usage.spending import Spending
+from service.usage.wishes import Reserved, Settlement, Wish, Work
 
 TABLE = PriceTable.load()
 SONNET = TABLE.price("claude-sonnet-5-5", date(2026, 11, 21))

@@ -58,7 +58,7 @@ def test_many_caps_at_once_hold_all_or_none(make: Make) -> None:
         )
         return house.spend(FULL, run, fewest=ASKED)
 
-    results = at_once(80, spend)
+    results = at_once(40, spend)
     unexpected = [result for result in results if not isinstance(result, int | BudgetExceeded)]
     assert unexpected == []
     spent = sum(result for result in results if isinstance(result, int))

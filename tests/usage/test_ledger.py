@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from service.store import budgets
 from service.store import ledger as rows
 from service.store.schema import counters, holds, ledger
 from service.types import NANO, Usage
@@ -21,32 +22,19 @@ Damage = Callable[[House, str, str], sa.Executable]
 def books(make: Make) -> House:
     """Two settled calls, one open one, a changed cap, and a window whose stripes were dealt out anew."""
     house = make(user_day=NANO, service_day=NANO)
+    house.budgets._stripes = 3
     run = a_run()
-    house.settled = house.reserve(run).hold.id  # type: ignore[attr-defined]
-    house.finish(
-        house.spending.settle(
-            house.db.query(lambda tx: _hold(tx)), house_price(), Usage(100, 200, 300, 50, 20)
-        )
-    )
+    reserved = house.reserve(run)
+    house.settle(reserved, Usage(100, 200, 300, 50, 20))
+    house.settled = reserved.hold.id  # type: ignore[attr-defined]
     house.budgets.put("service", "day", NANO // 2)
     [state] = house.budgets.of(["service"])
-    house.budgets.gather(state.cap, state.window.start, 0, 10 * CENT)
+    counters = house.db.query(lambda tx: budgets.stripes(tx, [state.window]))[state.window.id]
+    house.budgets.with_room(state.window, counters, 0, NANO // 5)  # more than a third of a half
     house.finish(house.spending.settle_worst(house.reserve(run).hold))
     house.open = house.reserve(run).hold.id  # type: ignore[attr-defined]
     assert house.check().faults == []
     return house
-
-
-def house_price() -> Any:
-    from tests.usage.house import SONNET
-
-    return SONNET
-
-
-def _hold(tx: Any) -> Any:
-    from service.store import holds as hold_rows
-
-    return hold_rows.every(tx)[0]
 
 
 def leg(entry: str, kind: str, account: str) -> sa.ColumnElement[bool]:

@@ -237,7 +237,7 @@ def test_usage_refuses_what_it_does_not_know(db: Database, admin: httpx2.Client,
 
 
 def test_caps_are_the_admins(db: Database, user: tuple[str, httpx2.Client], admin: httpx2.Client) -> None:
-    user_id, client = user
+    client = user[1]
     cap = {"amount_usd": "5.00", "period": "total"}
     assert client.put("/v1/admin/budgets/service", json=cap).status_code == 403
     assert client.get("/v1/admin/budgets").status_code == 403

@@ -40,7 +40,12 @@ def test_pages_of_users(client: httpx2.Client, slipway: Slipway) -> None:
 
 def test_what_does_not_fit_is_refused(client: httpx2.Client) -> None:
     right = {"username": "heidi", "password": PASSWORD, "role": "user"}
-    for wrong in ({"password": "short"}, {"role": "king"}, {"username": "no spaces"}, {"limit_runs": "often"}):
+    for wrong in (
+        {"password": "short"},
+        {"role": "king"},
+        {"username": "no spaces"},
+        {"limit_runs": "often"},
+    ):
         answer = client.post("/v1/admin/users", json={**right, **wrong})
         assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, f"/{next(iter(wrong))}")
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import redis
 
 from tests.conftest import Model, RedisServer, Slipway, slipway_server, wait_until
 from tests.web.people import join
@@ -75,7 +76,7 @@ class Office:
 
     def ask(self, agent: str, text: str, client: httpx2.Client | None = None) -> dict[str, Any]:
         """Start a run whose agent calls its tool with `text`, and wait until the run ends or waits."""
-        question = f"Call the {AGENTS[agent][0]} tool with \"{text}\"."
+        question = f'Call the {AGENTS[agent][0]} tool with "{text}".'
         answer = (client or self.admin).post(f"/v1/agents/{agent}/invoke", json={"input": question})
         assert answer.status_code == 200, answer.text
         result: dict[str, Any] = answer.json()
@@ -187,13 +188,15 @@ def test_a_person_may_change_the_arguments(office: Office, text: str) -> None:
 
 
 def test_who_follows_hears_of_it_all(office: Office, text: str) -> None:
-    question = {"input": f"Call the write_line tool with \"{text}\"."}
+    question = {"input": f'Call the write_line tool with "{text}".'}
     heard: list[str] = []
     with office.admin.stream("POST", "/v1/agents/clerk/stream", json=question) as stream:
         for piece in stream.iter_text():
             heard.append(piece)
             if "approval.required" in piece:
-                asked = next(data for _, name, data in events_of("".join(heard)) if name == "approval.required")
+                asked = next(
+                    data for _, name, data in events_of("".join(heard)) if name == "approval.required"
+                )
                 assert office.decide(asked["approval_id"], "approve").status_code == 200
     events = events_of("".join(heard))
     assert in_order(events)
@@ -202,13 +205,32 @@ def test_who_follows_hears_of_it_all(office: Office, text: str) -> None:
     assert events == office.events(events[0][2]["run_id"])
 
 
+def test_a_decision_may_come_when_the_live_stream_is_long_gone(
+    office: Office, redis_server: RedisServer, text: str
+) -> None:
+    question = {"input": f'Call the write_line tool with "{text}".'}
+    with office.admin.stream("POST", "/v1/agents/clerk/stream", json=question) as stream:
+        run_id = next(stream.iter_text()).split("id: ")[1].split(":")[0]
+        asked = office.question(run_id)
+    with closing(redis.Redis.from_url(redis_server.url)) as speed:
+        assert speed.delete(f"slipway:live:{run_id}") == 1
+    office.decide(asked["id"], "approve")
+    assert office.end(run_id)["status"] == "succeeded"
+    events = office.events(run_id)
+    assert in_order(events)
+    assert "gap" not in names(events)
+    assert names(events).count("approval.required") == names(events).count("approval.decided") == 1
+
+
 def test_deciding_twice_under_one_key_is_deciding_once(office: Office, text: str) -> None:
     result = office.ask("clerk", text)
     path = f"/v1/approvals/{office.question(result['run_id'])['id']}"
     answers: list[httpx2.Response] = []
 
     def post() -> None:
-        answers.append(office.admin.post(path, json={"decision": "approve"}, headers={"Idempotency-Key": text}))
+        answers.append(
+            office.admin.post(path, json={"decision": "approve"}, headers={"Idempotency-Key": text})
+        )
 
     threads = [threading.Thread(target=post) for _ in range(6)]
     for thread in threads:
@@ -253,7 +275,7 @@ def test_a_run_that_is_cancelled_asks_no_more(office: Office, text: str) -> None
 
 def test_a_turn_that_waits_holds_its_session(office: Office, text: str) -> None:
     session_id = office.admin.post("/v1/sessions", json={"agent": "clerk"}).json()["id"]
-    body = {"input": f"Call the write_line tool with \"{text}\".", "session_id": session_id}
+    body = {"input": f'Call the write_line tool with "{text}".', "session_id": session_id}
     waiting = office.admin.post("/v1/agents/clerk/invoke", json=body).json()
     busy = office.admin.post("/v1/agents/clerk/invoke", json={"input": "Hello?", "session_id": session_id})
     assert (busy.status_code, busy.json()["code"]) == (409, "session_busy")
@@ -267,9 +289,11 @@ def test_a_turn_that_waits_holds_its_session(office: Office, text: str) -> None:
 
 
 @pytest.mark.parametrize("decision,lines", [("deny", 1), ("approve", 2)])
-def test_a_call_whose_end_nobody_saw_goes_to_a_person(office: Office, text: str, decision: str, lines: int) -> None:
+def test_a_call_whose_end_nobody_saw_goes_to_a_person(
+    office: Office, text: str, decision: str, lines: int
+) -> None:
     """`kill -9` after the call was made and before its result was kept; again after it was made again."""
-    question = {"input": f"Call the write_slowly tool with \"{text}\"."}
+    question = {"input": f'Call the write_slowly tool with "{text}".'}
     with office.admin.stream("POST", "/v1/agents/sloth/stream", json=question) as stream:
         run_id = next(stream.iter_text()).split("id: ")[1].split(":")[0]
         wait_until(lambda: text in office.written(), "the line")

@@ -27,7 +27,9 @@ from tests.runs import inside
 from tests.web.test_doors import events_of
 
 BOB = Caller("usr_bob", "bob", "user")
-CACHED = f"{inside.SINGLE}limits: {{steps: 1, seconds: 20}}\ncache: {{ttl_seconds: %d, stale: true, shared: %s}}\n"
+CACHED = (
+    f"{inside.SINGLE}limits: {{steps: 1, seconds: 20}}\ncache: {{ttl_seconds: %d, stale: true, shared: %s}}\n"
+)
 AGENTS = {
     "probe": CACHED % (600, "false"),
     "brief": CACHED % (1, "false"),
@@ -57,7 +59,9 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def standing(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer, model: Model) -> Iterator[House]:
+def standing(
+    tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer, model: Model
+) -> Iterator[House]:
     home: Path = tmp_path_factory.mktemp("cache")
     settings = {"model_retries": 0, "threads": 64, "limit_runs": "100000/minute"}
     with inside.services(home, redis_server.url, model.url, AGENTS, **settings) as wired:
@@ -80,7 +84,12 @@ def test_a_near_question_costs_nothing(house: House, text: str) -> None:
     first = house.ask(text)
     near = house.ask(f"  Hi, {text.rstrip('?')} please ")
     assert [answer.headers["X-Cache"] for answer in (first, near)] == ["miss", "near"]
-    assert near.headers["X-Cost-USD"] == near.json["usage"]["cost_usd"] == "0.000000" != first.headers["X-Cost-USD"]
+    assert (
+        near.headers["X-Cost-USD"]
+        == near.json["usage"]["cost_usd"]
+        == "0.000000"
+        != first.headers["X-Cost-USD"]
+    )
     assert near.json["cache"] == "near" and near.json["output"] == first.json["output"]
     assert near.json["run_id"] != first.json["run_id"]
     assert house.ask(f"{text} not").headers["X-Cache"] == "miss"
@@ -135,11 +144,13 @@ def test_a_stale_answer_while_the_model_is_away(house: House, text: str, door: s
     else:
         names = [name for _, name, _ in events_of(answer.text)]
         assert names[0] == "run.started" and names[-2:] == ["text.delta", "run.completed"]
-    kept = house.client.get(f"/v1/runs/{result['run_id']}").json
+    kept: Any = house.client.get(f"/v1/runs/{result['run_id']}").json
     assert (kept["status"], kept["cache"]) == ("succeeded", "stale")
     assert house.ask(f"{text} else", agent="brief").status_code == 503
     house.model.control()
-    wait_until(lambda: house.ask(text, door, agent="brief").headers["X-Cache"] == "miss", "the model again", 10)
+    wait_until(
+        lambda: house.ask(text, door, agent="brief").headers["X-Cache"] == "miss", "the model again", 10
+    )
 
 
 def test_a_stale_answer_is_no_answer_to_a_question_the_model_refuses(house: House, text: str) -> None:
@@ -153,7 +164,7 @@ def test_a_stale_answer_is_no_answer_to_a_question_the_model_refuses(house: Hous
 def test_a_stale_answer_does_not_follow_words_that_were_told(house: House, text: str) -> None:
     house.ask(text, agent="brief")
     time.sleep(1.1)
-    house.model.control(fault="cut", token_ms=5)
+    house.model.control(fault="drop", token_ms=5)
     names = [name for _, name, _ in events_of(house.ask(text, "stream", agent="brief").text)]
     assert names[-1] == "run.failed" and "text.delta" in names
 
@@ -206,7 +217,8 @@ def test_somebody_elses_stream_is_not_followed_but_its_answer_shared(house: Hous
     assert house.model.stats()["calls"] == 1
     result = theirs[-1].data
     assert result["output"] == mine[-1].data["output"]
-    assert (result["cache"], result["metadata"], result["usage"]["cost_usd"]) == ("coalesced", {"of": "bob"}, "0.000000")
+    assert (result["cache"], result["usage"]["cost_usd"]) == ("coalesced", "0.000000")
+    assert result["metadata"] == {"of": "bob"}
     assert result["run_id"] != mine[-1].data["run_id"]
     assert [event.name for event in theirs] == [Event.RUN_STARTED, Event.TEXT_DELTA, Event.RUN_COMPLETED]
 
@@ -247,7 +259,7 @@ def test_those_who_wait_leave_threads_for_others(house: House, text: str) -> Non
 @contextmanager
 def commands_of(server: RedisServer) -> Iterator[Callable[[], list[str]]]:
     """Every command that clients send to Redis meanwhile; what scripts do inside it is no round trip."""
-    with closing(redis.Redis.from_url(server.url)) as client, client.monitor() as monitor:
+    with closing(redis.Redis.from_url(server.url)) as client, client.monitor() as monitor:  # type: ignore[no-untyped-call]
         seen: list[str] = []
         ended = threading.Event()
 
@@ -264,7 +276,7 @@ def commands_of(server: RedisServer) -> Iterator[Callable[[], list[str]]]:
 
         def so_far() -> list[str]:
             with closing(redis.Redis.from_url(server.url)) as other:
-                other.execute_command("PING", "end")
+                other.execute_command("PING", "end")  # type: ignore[no-untyped-call]
             assert ended.wait(5)
             thread.join()
             return [line for line in seen if not line.startswith(("CLIENT", "PING", "HELLO", "INFO"))]

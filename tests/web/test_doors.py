@@ -15,14 +15,18 @@ def events_of(text: str) -> list[tuple[str, str, dict[str, Any]]]:
     """(id, event, data) of every server-sent event."""
     found = []
     for frame in text.split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in frame.split("\n") if not line.startswith(":") and ": " in line)
+        fields = dict(
+            line.split(": ", 1) for line in frame.split("\n") if not line.startswith(":") and ": " in line
+        )
         if "event" in fields:
             found.append((fields["id"], fields["event"], json.loads(fields["data"])))
     return found
 
 
 def test_an_agent_answers_with_its_sources(client: httpx2.Client) -> None:
-    answer = client.post("/v1/agents/support/invoke", json={"input": "Within how many days can I get a refund?"})
+    answer = client.post(
+        "/v1/agents/support/invoke", json={"input": "Within how many days can I get a refund?"}
+    )
     assert answer.status_code == 200
     result = answer.json()
     assert result["status"] == "succeeded"
@@ -40,7 +44,9 @@ def test_a_stream_tells_the_same_answer(client: httpx2.Client) -> None:
     assert names[0] == "run.started" and names[-1] == "run.completed"
     text = "".join(data["text"] for _, name, data in events if name == "text.delta")
     result = events[-1][2]
-    assert text == result["output"] == client.post("/v1/agents/support/invoke", json=question).json()["output"]
+    assert (
+        text == result["output"] == client.post("/v1/agents/support/invoke", json=question).json()["output"]
+    )
     ids = [int(event_id.rpartition(":")[2]) for event_id, _, _ in events]
     assert ids == list(range(1, len(ids) + 1))
 
@@ -75,10 +81,13 @@ def test_the_same_question_is_answered_from_the_cache(client: httpx2.Client, mod
     assert (refreshed.headers["X-Cache"], bypassed.headers["X-Cache"]) == ("miss", "bypass")
 
 
-@pytest.mark.parametrize("fault,calls,status,code", [
-    ("400", 1, 502, "model_rejected"),
-    ("garbage", 1, 502, "model_error"),
-])
+@pytest.mark.parametrize(
+    "fault,calls,status,code",
+    [
+        ("400", 1, 502, "model_rejected"),
+        ("garbage", 1, 502, "model_error"),
+    ],
+)
 def test_a_model_that_fails_is_a_clear_problem(
     client: httpx2.Client, model: Model, fault: str, calls: int, status: int, code: str
 ) -> None:
@@ -109,13 +118,15 @@ def test_the_same_key_is_the_same_run(client: httpx2.Client, model: Model) -> No
 
 
 def test_every_answer_has_its_headers(client: httpx2.Client) -> None:
-    answer = client.post("/v1/agents/assistant/invoke", json={"input": "Hello"}, headers={"X-Request-ID": "mine-1"})
+    answer = client.post(
+        "/v1/agents/assistant/invoke", json={"input": "Hello"}, headers={"X-Request-ID": "mine-1"}
+    )
     assert answer.headers["X-Request-ID"] == "mine-1"
     assert "llm;dur=" in answer.headers["Server-Timing"]
     assert float(answer.headers["X-Process-Time"]) > 0
-    assert {"RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"} <= set(map(str, answer.headers.keys())) or (
-        "ratelimit-limit" in answer.headers
-    )
+    assert {"RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"} <= set(
+        map(str, answer.headers.keys())
+    ) or ("ratelimit-limit" in answer.headers)
 
 
 def test_health_ready_metrics_and_the_description(client: httpx2.Client, slipway: Slipway) -> None:

@@ -197,3 +197,45 @@ def test_the_window_slides(pair: tuple[Replica, Replica, str]) -> None:
     first.speed.client.hset(key, "s", start - 90_000)  # half of the next window has gone by
     statuses = [invoke(first, token).status_code for _ in range(8)]
     assert statuses.count(200) in (5, 6) and statuses[-1] == 429
+
+
+def test_an_ended_log_in_is_told_so_over_the_limit_too_and_not_counted(
+    pair: tuple[Replica, Replica, str],
+) -> None:
+    first, second, kept = pair
+    ended = first.login()["access_token"]
+    assert first.client(ended).post("/v1/auth/logout").status_code == 204
+    for number in range(15):
+        answer = invoke((first, second)[number % 2], ended)
+        assert (answer.status_code, answer.get_json()["code"]) == (401, "invalid_token")
+        assert "RateLimit-Limit" not in answer.headers
+    assert invoke(first, kept).headers["RateLimit-Remaining"] == "9"
+    for _ in range(9):
+        invoke(second, kept)
+    assert invoke(first, kept).status_code == 429
+    assert invoke(first, ended).status_code == 401
+
+
+def test_a_limited_call_is_one_round_trip(pair: tuple[Replica, Replica, str]) -> None:
+    """The look at whether the log-in has ended is in it; without Redis the database is asked, in this process."""
+    first, _, token = pair
+    invoke(first, token)
+    trips: list[int] = []
+    real = first.speed.attempt
+
+    def counted(work: Any) -> Any:
+        trips.append(1)
+        return real(work)
+
+    first.speed.attempt = counted  # type: ignore[method-assign]
+    assert invoke(first, token).status_code == 200
+    assert len(trips) == 1
+
+
+def test_an_ended_log_in_without_redis(pair: tuple[Replica, Replica, str], own_redis: RedisServer) -> None:
+    first, second, kept = pair
+    ended = first.login()["access_token"]
+    own_redis.stop()
+    assert first.client(ended).post("/v1/auth/logout").status_code == 204
+    for replica in (first, second):
+        assert (invoke(replica, ended).status_code, invoke(replica, kept).status_code) == (401, 200)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ def begin(client: httpx2.Client, agent: str = "assistant", **more: Any) -> str:
     return str(answer.json()["id"])
 
 
-def ask(client: httpx2.Client, session_id: str, question: str, door: str = "invoke", **more: Any) -> httpx2.Response:
+def ask(
+    client: httpx2.Client, session_id: str, question: str, door: str = "invoke", **more: Any
+) -> httpx2.Response:
     body = {"input": question, "session_id": session_id, **more}
     return client.post(f"/v1/agents/assistant/{door}", json=body)
 
@@ -88,7 +90,12 @@ def test_pages_of_sessions_and_of_messages(client: httpx2.Client) -> None:
 
 
 def test_what_does_not_fit_is_refused(client: httpx2.Client) -> None:
-    for body in ({}, {"agent": "nobody"}, {"agent": "assistant", "titel": "x"}, {"agent": "assistant", "title": "\x00"}):
+    for body in (
+        {},
+        {"agent": "nobody"},
+        {"agent": "assistant", "titel": "x"},
+        {"agent": "assistant", "title": "\x00"},
+    ):
         assert client.post("/v1/sessions", json=body).status_code == 422
     of_support = begin(client, "support")
     wrong = ask(client, of_support, "Hello?")
@@ -101,7 +108,11 @@ def test_somebody_elses_is_not_there(client: httpx2.Client, slipway: Slipway) ->
         session_id = begin(ada)
         path = f"/v1/sessions/{session_id}"
         assert bob.get(path).status_code == bob.delete(path).status_code == 404
-        assert bob.patch(path, json={"title": "x"}).status_code == ask(bob, session_id, "Hello?").status_code == 404
+        assert (
+            bob.patch(path, json={"title": "x"}).status_code
+            == ask(bob, session_id, "Hello?").status_code
+            == 404
+        )
         assert bob.get("/v1/sessions").json()["data"] == []
         assert bob.get("/v1/sessions?scope=all").status_code == 403
         assert client.get("/v1/sessions?scope=all&limit=1").json()["data"][0]["id"] == session_id
@@ -128,10 +139,16 @@ def test_begun_once_under_one_key(client: httpx2.Client) -> None:
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
 
 
+def asking(client: httpx2.Client, session_id: str, question: str) -> AbstractContextManager[httpx2.Response]:
+    """A turn whose events can be heard as they come."""
+    body = {"input": question, "session_id": session_id}
+    return client.stream("POST", "/v1/agents/assistant/stream", json=body)
+
+
 def test_a_second_turn_at_once_is_refused(client: httpx2.Client, model: Model) -> None:
     session_id = begin(client)
     model.control(first_token_ms=1_500)
-    with client.stream("POST", "/v1/agents/assistant/stream", json={"input": "Slow?", "session_id": session_id}) as slow:
+    with asking(client, session_id, "Slow?") as slow:
         texts = slow.iter_text()
         assert "run.started" in next(texts)
         second = ask(client, session_id, "Now?")
@@ -146,7 +163,7 @@ def test_a_second_turn_at_once_is_refused(client: httpx2.Client, model: Model) -
 def test_a_cancelled_turn_leaves_nothing_behind(client: httpx2.Client, model: Model) -> None:
     session_id = begin(client)
     model.control(first_token_ms=5_000)
-    with client.stream("POST", "/v1/agents/assistant/stream", json={"input": "Slow?", "session_id": session_id}) as slow:
+    with asking(client, session_id, "Slow?") as slow:
         texts = slow.iter_text()
         run_id = next(texts).split("id: ")[1].split(":")[0]
         assert client.post(f"/v1/runs/{run_id}/cancel").status_code == 202
@@ -159,8 +176,7 @@ def test_a_cancelled_turn_leaves_nothing_behind(client: httpx2.Client, model: Mo
 def test_deleting_a_session_cancels_its_turn(client: httpx2.Client, model: Model) -> None:
     session_id = begin(client)
     model.control(first_token_ms=8_000)
-    body = {"input": "Slow?", "session_id": session_id}
-    with client.stream("POST", "/v1/agents/assistant/stream", json=body) as slow:
+    with asking(client, session_id, "Slow?") as slow:
         texts = slow.iter_text()
         next(texts)
         assert client.delete(f"/v1/sessions/{session_id}").status_code == 204

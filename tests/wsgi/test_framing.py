@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2
@@ -32,10 +33,8 @@ def house(scratch: Path, redis_server: RedisServer, model: Model) -> Iterator[Sl
 def connect(server: Slipway, data: bytes, timeout: float = 15) -> socket.socket:
     """A connection that has sent `data`, as far as it was taken."""
     sock = socket.create_connection(("127.0.0.1", server.port), timeout=timeout)
-    try:
+    with suppress(OSError):  # it may have answered already, and read no more
         sock.sendall(data)
-    except OSError:
-        pass  # it has answered already, and reads no more
     return sock
 
 

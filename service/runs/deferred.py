@@ -1,0 +1,82 @@
+"""A model step that can wait: put down to be answered in a batch, at the batch's price, and taken up again after.
+
+The row of the step and the money held for it are written in one transaction, then the run goes back into the queue
+and no worker holds it. Whoever takes it up finds the answer in the row, or parks the run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from service.llm.batch import as_json
+from service.llm.client import ModelRequest
+from service.runs.journal import Journal
+from service.runs.payment import owe
+from service.store import batches, holds
+from service.store.base import Database, Row, Transaction
+from service.types import Run, Usage
+from service.usage.prices import PriceTable
+from service.usage.spending import Spending
+from service.usage.wishes import Settlement
+
+
+class Parked(Exception):
+    """The run waits in the queue for a batch; no worker holds it until then."""
+
+
+def can_wait(run: Run, request: ModelRequest) -> bool:
+    """Only what the client sees of a task that may take a day: a classification is cheap, and the run waits for it."""
+    return run.door == "task" and run.request.priority == "batch" and request.stream
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """What became of steps that were put down."""
+
+    db: Database
+    spending: Spending
+    prices: PriceTable
+
+    def find(self, run: Run, step: int) -> Row | None:
+        return self.db.query(lambda tx: batches.get(tx, run.id, step))
+
+    def put_down(self, run: Run, step: int, request: ModelRequest, journal: Journal) -> None:
+        """Written with the hold for it, in the journal's next transaction."""
+        kept = as_json(request)
+        journal.also(lambda tx: batches.add(tx, run.id, step, kept))
+
+    def taken(self, row: Row, usage: Usage, journal: Journal) -> int:
+        """The answer is used: settle it with the step; nano-dollars it cost."""
+        settlement = self.settlement(row, usage)
+        journal.also(_both(settlement, row))
+        return settlement.cost
+
+    def given_up(self, row: Row, journal: Journal) -> None:
+        """There is no answer, and nothing is charged for none: the step is asked by itself."""
+        settlement = self.settlement(row, None)
+        owe(journal, settlement)
+        journal.also(lambda tx: batches.remove(tx, row["id"]))
+
+    def settlement(self, row: Row, usage: Usage | None) -> Settlement:
+        """To what a step has used; None: to nothing."""
+        hold = self.db.query(lambda tx: holds.of_batch_item(tx, row["run_id"], row["step"]))
+        if hold is None:  # settled before, in a commit whose answer was lost
+            return Settlement(usage or Usage(), 0, lambda tx: None)
+        if usage is None:
+            return self.spending.settle_unused(hold)
+        return self.spending.settle(hold, self.prices.by_id(hold.price_id), usage)
+
+    def forget(self, row: Row) -> None:
+        """Of a run that has ended meanwhile: pay what was answered, and strike the row off."""
+        usage = Usage(*row["reply"]["usage"]) if row["reply"] else None
+        self.db.transact(_both(self.settlement(row, usage), row))
+
+
+def _both(settlement: Settlement, row: Row) -> Callable[[Transaction], Any]:
+    def work(tx: Transaction) -> None:
+        settlement.work(tx)
+        batches.remove(tx, row["id"])
+
+    return work

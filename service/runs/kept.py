@@ -1,0 +1,40 @@
+"""How a step's outcome is kept in its row, and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from service.llm.client import ModelReply
+from service.tools import ToolResult
+from service.types import Usage
+
+
+def kept_reply(reply: ModelReply) -> dict[str, Any]:
+    return {
+        "model": reply.model,
+        "content": reply.content,
+        "stop_reason": reply.stop_reason,
+        "usage": list(reply.usage),
+        "request_id": reply.request_id,
+        "attempts": reply.attempts,
+        "ms": round(reply.ms, 1),
+    }
+
+
+def reply_of(kept: Mapping[str, Any]) -> ModelReply:
+    return ModelReply(**{**kept, "usage": Usage(*kept["usage"])})
+
+
+def kept_result(result: ToolResult) -> dict[str, Any]:
+    return {
+        "ok": result.ok,
+        "content": result.content,
+        "preview": result.preview,
+        "ms": result.ms,
+        "sources": list(result.sources),
+    }
+
+
+def result_of(kept: Mapping[str, Any]) -> ToolResult:
+    return ToolResult(**{**kept, "sources": tuple(kept["sources"])})

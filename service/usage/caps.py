@@ -1,0 +1,157 @@
+"""Caps as values: what may be spent by whom, in which period, and how a cap is dealt out to its stripes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any, Literal, NamedTuple, get_args
+
+from service.store.base import Row
+from service.store.budgets import Window
+from service.types import NANO, rfc3339, usd
+
+Period = Literal["day", "month", "total"]
+PERIODS: tuple[Period, ...] = get_args(Period)
+NO_LIMIT = 10**18  # nano-dollars: a cap that is lifted goes on counting, towards a billion dollars
+LEVELS = (50, 80, 100)  # percent of a cap that are warned of
+DAY = 86_400_000
+
+
+class Cap(NamedTuple):
+    """At most `amount` nano-dollars for a scope in each period."""
+
+    scope: str
+    period: str
+    amount: int
+    default: bool = False  # from the settings, not set by anybody
+
+    @property
+    def id(self) -> str:
+        return f"{self.scope}/{self.period}"
+
+    def window(self, at: int) -> Window:
+        """The window that a call made at `at` (ms) counts in. Days and months are UTC's."""
+        return Window(self.scope, self.period, window_start(self.period, at))
+
+
+class Standing(NamedTuple):
+    """How a cap stands in its present window, in nano-dollars."""
+
+    cap: Cap
+    window: Window
+    spent: int = 0
+    held: int = 0
+
+    @property
+    def left(self) -> int:
+        return max(0, self.cap.amount - self.spent - self.held)
+
+    def public(self) -> dict[str, Any]:
+        limited = self.cap.amount < NO_LIMIT
+        return {
+            "scope": self.cap.scope,
+            "period": self.cap.period,
+            "amount_usd": usd(self.cap.amount) if limited else None,
+            "spent_usd": usd(self.spent),
+            "reserved_usd": usd(self.held),
+            "left_usd": _rounded_down(self.left) if limited else None,
+            "renews_at": rfc3339(window_end(self.window)),
+            "default": self.cap.default,
+        }
+
+
+class BudgetWarning(NamedTuple):
+    """A cap whose window has used `percent` of it."""
+
+    percent: int
+    standing: Standing
+
+
+def nano_of(text: str) -> int:
+    """Dollars as a decimal string in nano-dollars. Raises `ValueError`."""
+    try:
+        amount = Decimal(text) * NANO
+    except InvalidOperation:
+        raise ValueError("is not an amount such as 12.50") from None
+    if not amount.is_finite() or amount != amount.to_integral_value() or not 0 <= amount < NO_LIMIT:
+        raise ValueError("is negative, too large, or finer than a nano-dollar")
+    return int(amount)
+
+
+def _rounded_down(nano: int) -> str:
+    """In six places: what is told to be left is really there."""
+    return usd(nano // 1_000 * 1_000)
+
+
+def window_start(period: str, at: int) -> int:
+    """When the window of a moment began, in ms."""
+    if period == "total":
+        return 0
+    if period == "day":
+        return at - at % DAY
+    moment = datetime.fromtimestamp(at / 1000, UTC)
+    return int(datetime(moment.year, moment.month, 1, tzinfo=UTC).timestamp()) * 1000
+
+
+def window_end(window: Window) -> int | None:
+    """When a window ends and the cap is whole again, in ms; None: never."""
+    if window.period == "total":
+        return None
+    if window.period == "day":
+        return window.start + DAY
+    return window_start("month", window.start + 31 * DAY)
+
+
+def level(spent: int, cap: int) -> int:
+    """The highest percentage to warn of that is reached; 0: none."""
+    return max((percent for percent in LEVELS if spent > 0 and spent * 100 >= cap * percent), default=0)
+
+
+def dealt(cap: int, taken: Sequence[int]) -> list[int]:
+    """Shares of a cap: to each what is taken of it, and an equal part of the rest, which may be below nothing."""
+    part, rest = divmod(cap - sum(taken), len(taken))
+    return [mine + part + (rest if index == 0 else 0) for index, mine in enumerate(taken)]
+
+
+def shared_out(counters: Sequence[Row], cap: int) -> list[int]:
+    """The same for counters that are open."""
+    return dealt(cap, [committed(row) for row in counters])
+
+
+def gathered(counters: Sequence[Row], stripe: int, amount: int) -> list[int]:
+    """Shares with room for `amount` in one of them, if all have it together.
+
+    The rest is dealt out evenly while that makes room for the same again in each; near the end one has it all.
+    """
+    cap = sum(row["cap_nano"] for row in counters)
+    left = cap - sum(committed(row) for row in counters)
+    aside = left if left < amount * len(counters) else amount
+    shares = shared_out(counters, cap - aside)
+    shares[stripe] += aside
+    return shares
+
+
+def committed(row: Row) -> int:
+    return int(row["spent_nano"] + row["held_nano"])
+
+
+def room(row: Row) -> int:
+    """What one counter has left."""
+    return int(row["cap_nano"]) - committed(row)
+
+
+def cap_of(row: Row) -> Cap:
+    """A row of `caps`."""
+    return Cap(row["scope"], row["period"], NO_LIMIT if row["amount_nano"] is None else row["amount_nano"])
+
+
+def standing_of(cap: Cap, window: Window, counters: Sequence[Row]) -> Standing:
+    """How a cap stands, by its counters.
+
+    The amount is that of the open window: a default that was changed applies from the next one on.
+    """
+    if counters:
+        cap = cap._replace(amount=sum(row["cap_nano"] for row in counters))
+    spent, held = (sum(row[name] for row in counters) for name in ("spent_nano", "held_nano"))
+    return Standing(cap, window, spent, held)

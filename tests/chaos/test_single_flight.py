@@ -1,0 +1,178 @@
+"""The same question a thousand times at once, at two replicas: one call of the model. And its leader killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import sqlalchemy
+
+from config.derived import database_url
+from service.types import new_id
+from tests.chaos.conftest import Postgres
+from tests.conftest import Model, RedisServer, Slipway, slipway_server, wait_until
+from tests.web.test_doors import events_of
+
+MANY = 1_000
+SETTINGS = {
+    "WEB_CONCURRENCY": "2",
+    "LIMIT_RUNS": "100000/minute",
+    "LEASE_SECONDS": "2",
+    "SWEEP_SECONDS": "0.5",
+}
+
+
+@dataclass
+class Pair:
+    """Two replicas over one database and one Redis, and a token for both."""
+
+    replicas: tuple[Slipway, Slipway]
+    model: Model
+    token: str
+
+    def ask_all(self, text: str, count: int, doors: tuple[str, ...] = ("invoke",)) -> list[httpx2.Response]:
+        """All at once, half at each replica. Who is told 503 comes back, as it says."""
+        return asyncio.run(self._ask_all(text, count, doors))
+
+    async def _ask_all(self, text: str, count: int, doors: tuple[str, ...]) -> list[httpx2.Response]:
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
+        headers = {"Authorization": f"Bearer {self.token}"}
+        async with httpx2.AsyncClient(timeout=90, limits=limits, headers=headers, trust_env=False) as client:
+            # The tier is named, so that no model is asked which one it should be.
+            body = {"input": text, "tier": "simple"}
+
+            async def ask(number: int) -> httpx2.Response:
+                url = f"{self.replicas[number % 2].url}/v1/agents/assistant/{doors[number // 2 % len(doors)]}"
+                end = time.monotonic() + 90
+                while True:
+                    try:
+                        answer = await client.post(url, json=body)
+                    except httpx2.TransportError as error:  # of a worker that is killed
+                        answer = httpx2.Response(503, headers={"Retry-After": "1"}, text=repr(error))
+                    if answer.status_code != 503 or time.monotonic() > end:
+                        return answer
+                    await asyncio.sleep(float(answer.headers["Retry-After"]))
+
+            return list(await asyncio.gather(*map(ask, range(count))))
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def standing(
+    request: pytest.FixtureRequest, scratch: Path, own_redis: RedisServer, model: Model
+) -> Iterator[Pair]:
+    folder = scratch / f"pair-{request.param}"
+    url = f"sqlite:///{folder}/one.db"
+    if request.param == "postgresql":
+        postgres: Postgres = request.getfixturevalue("postgres")
+        url = postgres.url
+    folder.mkdir()
+    settings = {**SETTINGS, "DATABASE_URL": url, "THREADS": "320" if request.param == "sqlite" else "64"}
+    with ExitStack() as stack:
+        first, second = (
+            stack.enter_context(slipway_server(folder / name, own_redis.url, model.url, **settings))
+            for name in ("first", "second")
+        )
+        with first.client() as client:
+            token = client.headers["Authorization"].removeprefix("Bearer ")
+        yield Pair((first, second), model, token)
+
+
+@pytest.fixture
+def pair(standing: Pair) -> Iterator[Pair]:
+    standing.model.reset()
+    yield standing
+    standing.model.reset()
+
+
+def outcome(answer: httpx2.Response) -> dict[str, Any]:
+    assert answer.status_code == 200, answer.text
+    if answer.headers["Content-Type"].startswith("text/event-stream"):
+        return events_of(answer.text)[-1][2]
+    result: dict[str, Any] = answer.json()
+    return result
+
+
+def test_a_thousand_at_two_replicas_make_one_call(pair: Pair) -> None:
+    pair.model.control(first_token_ms=3_000)
+    answers = pair.ask_all(f"A thousand times {new_id('x')}?", MANY)
+    assert pair.model.stats()["calls"] == 1
+    assert len({outcome(answer)["output"] for answer in answers}) == 1
+    caches = Counter(answer.headers["X-Cache"] for answer in answers)
+    assert caches["miss"] == 1 and set(caches) <= {"miss", "coalesced", "hit"}
+    free = [answer.headers["X-Cost-USD"] for answer in answers if answer.headers["X-Cache"] != "miss"]
+    assert set(free) == {"0.000000"}
+
+
+def test_at_both_doors(pair: Pair) -> None:
+    pair.model.control(first_token_ms=1_500, token_ms=20)
+    answers = pair.ask_all(f"At both doors {new_id('x')}?", 100, ("stream", "invoke"))
+    assert pair.model.stats()["calls"] == 1
+    assert len({outcome(answer)["output"] for answer in answers}) == 1
+
+
+@pytest.mark.parametrize("door", ["invoke", "stream"])
+def test_a_killed_leader_hands_over(pair: Pair, door: str) -> None:
+    """At most one call more for the heir, and one for the leader's own run, which another worker takes up."""
+    pair.model.control(first_token_ms=2_500)
+    text = f"Who is killed {door} {new_id('x')}?"
+    before = set(pair.replicas[0].workers()) | set(pair.replicas[1].workers())
+
+    async def scene() -> list[httpx2.Response]:
+        asking = asyncio.create_task(pair._ask_all(text, 60, (door, "invoke")))
+        await asyncio.to_thread(
+            wait_until, lambda: pair.model.stats()["in_flight"] == 1, "the leader at the model"
+        )
+        await asyncio.sleep(0.5)
+        os.kill(await asyncio.to_thread(_leading, pair), signal.SIGKILL)
+        return await asking
+
+    answers = asyncio.run(scene())
+    for answer in answers:
+        if (
+            answer.headers["Content-Type"].startswith("text/event-stream")
+            and "run.completed" not in answer.text
+        ):
+            continue  # it was at the killed worker, and would come back for the rest
+        assert outcome(answer)["status"] == "succeeded"
+    assert 2 <= pair.model.stats()["calls"] <= 3
+    wait_until(
+        lambda: len(set(pair.replicas[0].workers()) | set(pair.replicas[1].workers())) == len(before),
+        "workers",
+    )
+
+
+def _leading(pair: Pair) -> int:
+    """The worker process that drives the one run under way."""
+    url = database_url(pair.replicas[0].env["DATABASE_URL"], Path())
+    running = sqlalchemy.text(
+        "SELECT pid FROM workers JOIN runs ON worker_id = workers.id WHERE status = 'running'"
+    )
+    engine = sqlalchemy.create_engine(url)
+    with engine.connect() as connection:
+        (pid,) = connection.execute(running).scalars().all()
+    engine.dispose()
+    return int(pid)
+
+
+def test_the_accounts_agree(pair: Pair) -> None:
+    """One run is paid for, and those who waited have none."""
+    text = f"Who pays {new_id('x')}?"
+    pair.model.control(first_token_ms=800)
+    answers = pair.ask_all(text, 40)
+    assert len({outcome(answer)["output"] for answer in answers}) == 1
+    paid = [answer.json()["run_id"] for answer in answers if answer.headers["X-Cache"] == "miss"]
+    assert len(paid) == 1
+    with pair.replicas[1].client() as client:
+        assert client.get(f"/v1/runs/{paid[0]}").json()["usage"]["cost_usd"] > "0.000000"
+        waited = next(a.json()["run_id"] for a in answers if a.headers["X-Cache"] == "coalesced")
+        assert client.get(f"/v1/runs/{waited}").status_code == 404

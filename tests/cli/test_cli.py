@@ -1,0 +1,288 @@
+"""`flask` without a web server: in this process, over a database of its own and the offline model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from config import load
+from service.app import create_app
+from service.store import runs as rows
+from service.store.schema import metadata
+from service.types import Caller, Run, RunRequest, RunStatus, now_ms
+from service.wiring import Services
+from tests.conftest import PYTHON, ROOT, Model, RedisServer
+
+Flask_ = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def env(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer, model: Model) -> dict[str, str]:
+    home = tmp_path_factory.mktemp("cli")
+    return {
+        "APP_ENV": "testing",
+        "SLIPWAY_HOME": str(home),
+        "REDIS_URL": redis_server.url,
+        "ANTHROPIC_BASE_URL": model.url,
+        "LOG_LEVEL": "ERROR",
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(env: dict[str, str]) -> Iterator[Flask]:
+    """Not named `app`: pytest-flask would push that one's context around every command."""
+    app = create_app(load(env))
+    services = app.extensions["slipway"]
+    metadata.create_all(services.db.engine)
+    services.users.create("root", "root-password", "admin")
+    services.users.create("ada", "ada-password")
+    yield app
+    services.close()
+
+
+@pytest.fixture
+def services(whole: Flask) -> Services:
+    found: Services = whole.extensions["slipway"]
+    return found
+
+
+@pytest.fixture
+def flask(whole: Flask, model: Model) -> Flask_:
+    """Run a command; it must succeed unless `code` says otherwise."""
+    model.reset()
+
+    def run(*words: str, code: int = 0, stdin: str | None = None) -> Result:
+        result = whole.test_cli_runner().invoke(args=list(words), input=stdin)
+        assert result.exit_code == code, result.output + repr(result.exception)
+        return result
+
+    return run
+
+
+def table(result: Result) -> list[list[str]]:
+    return [line.split() for line in result.stdout.splitlines()]
+
+
+def a_run(services: Services, text: str = "What is 17 * 23?", agent: str = "analyst") -> Run:
+    """A real one, asked by ada and done."""
+    services.keeper.start()
+    user = services.users.by_name("ada")
+    assert user is not None
+    asked = RunRequest(agent, ({"role": "user", "content": text},), cache="bypass")
+    return services.runs.invoke(Caller(user.id, "ada", "user"), asked, None, "req-1").run
+
+
+def a_dead_run(services: Services) -> str:
+    """One that lost three workers."""
+    user = services.users.by_name("ada")
+    assert user is not None
+    asked = RunRequest("assistant", ({"role": "user", "content": "Are you there?"},))
+    queued = services.runs.queue(Caller(user.id, "ada", "user"), asked, None, "req-2").run
+    for _ in range(4):
+        with services.db.begin() as tx:  # a worker that is no more
+            assert rows.claim(tx, queued.id, "wrk_gone")
+    assert services.runs.take_up(queued.id)
+    assert services.runs.get(queued.id).error["code"] == "worker_lost"  # type: ignore[index]
+    return queued.id
+
+
+# --- runs -------------------------------------------------------------------------------------------------
+
+
+def test_runs_are_listed_and_shown(flask: Flask_, services: Services) -> None:
+    run = a_run(services)
+    assert run.id in [line[0] for line in table(flask("runs", "list", "--status", "succeeded"))]
+    listed = json.loads(flask("runs", "list", "--json", "--agent", "analyst", "--limit", "1").stdout)
+    assert [(line["run_id"], line["status"], line["door"]) for line in listed] == [
+        (run.id, "succeeded", "invoke")
+    ]
+    shown = flask("runs", "show", run.id).stdout
+    assert "391" in shown and "calculator" not in shown.split("STEP")[0].replace(str(run.result), "")
+    whole = json.loads(flask("runs", "show", run.id, "--json").stdout)
+    assert whole["webhook"] is None and [step["kind"] for step in whole["step_list"]] == [
+        "model",
+        "tools",
+        "model",
+    ]
+
+
+def test_a_run_is_replayed_as_the_client_saw_it(flask: Flask_, services: Services) -> None:
+    run = a_run(services)
+    lines = [json.loads(line) for line in flask("runs", "replay", run.id, "--json").stdout.splitlines()]
+    assert [line["event"] for line in lines] == [event.name for event in services.runs.so_far(run.id)]
+    assert lines[-1]["data"]["output"] == (run.result or {})["output"]
+    told = flask("runs", "replay", run.id, "--speed", "1000").stdout
+    assert "run.started" in told and "tool.called" in told and told.rstrip().endswith("}")
+
+
+def test_a_queued_run_is_cancelled(flask: Flask_, services: Services) -> None:
+    user = services.users.by_name("ada")
+    assert user is not None
+    asked = RunRequest("assistant", ({"role": "user", "content": "x"},))
+    run = services.runs.queue(Caller(user.id, "ada", "user"), asked, None, "req-3").run
+    assert flask("runs", "cancel", run.id).stdout == f"{run.id} is cancelled.\n"
+    assert flask("runs", "cancel", run.id, code=1).stderr == "Error: This run is cancelled already.\n"
+
+
+def test_dead_letters_are_listed_and_sent_off_again(flask: Flask_, services: Services) -> None:
+    first, second = a_dead_run(services), a_dead_run(services)
+    assert {line["run_id"] for line in json.loads(flask("runs", "dead", "--json").stdout)} == {first, second}
+    assert flask("runs", "resume", first).stdout == f"{first} is queued.\n"
+    queued = services.runs.get(first)
+    assert (queued.status, queued.error, queued.result, queued.losses) == (RunStatus.QUEUED, None, None, 0)
+    assert flask("runs", "resume", "--all-dead").stdout == f"{second} is queued.\n"
+    assert flask("runs", "resume", "--all-dead").stdout == "There are no dead letters.\n"
+    for run_id in (first, second):
+        assert services.runs.take_up(run_id)
+        run = services.runs.get(run_id)
+        assert (run.status, run.error) == (RunStatus.SUCCEEDED, None)
+        names = [event.name for event in services.runs.so_far(run_id)]
+        assert names[-1] == "run.completed" and "run.failed" not in names
+
+
+def test_only_a_failed_run_is_sent_off_again(flask: Flask_, services: Services) -> None:
+    run = a_run(services)
+    refused = flask("runs", "resume", run.id, code=1).stderr
+    assert refused == f"Error: {run.id} is succeeded: only a failed run is sent off again.\n"
+    assert flask("runs", "resume", "run_none", code=1).stderr == "Error: There is no run run_none.\n"
+    flask("runs", "resume", code=2)
+
+
+def test_a_run_whose_agent_is_gone_ends_as_a_dead_letter(services: Services) -> None:
+    user = services.users.by_name("ada")
+    assert user is not None
+    asked = RunRequest("retired", ({"role": "user", "content": "x"},))
+    run = Run("run_retired", user.id, "retired", "1", "task", asked, RunStatus.QUEUED, created_at=now_ms())
+    with services.db.begin() as tx:
+        rows.insert(tx, run, worker_id=None, wake_at=0)
+    for attempt in range(1, 4):  # the keeper lets go of it each time
+        services.runs.take_up(run.id)
+        with services.db.begin() as tx:
+            assert rows.abandon(tx, run.id, attempt)
+    services.runs.take_up(run.id)
+    ended = services.runs.get(run.id)
+    assert (ended.status, (ended.error or {})["code"]) == (RunStatus.FAILED, "worker_lost")
+
+
+# --- users and keys ---------------------------------------------------------------------------------------
+
+
+def test_users_come_and_go(flask: Flask_, services: Services) -> None:
+    added = flask("users", "add", "grace", "--role", "operator", stdin="grace-password\ngrace-password\n")
+    assert added.stdout.splitlines()[-1].startswith("Added operator grace (usr_")
+    assert services.users.verify("grace", "grace-password").role == "operator"
+    flask("users", "password", "grace", "--password-stdin", stdin="another-password\n")
+    services.users.verify("grace", "another-password")
+    flask("users", "disable", "grace")
+    listed = {user["username"]: user for user in json.loads(flask("users", "list", "--json").stdout)}
+    assert listed["grace"]["disabled"] and not listed["ada"]["disabled"]
+    flask("users", "disable", "grace", "--undo")
+    assert flask("users", "webhook-secret", "grace").stdout.startswith("whsec_")
+    assert ["ada", "user"] in [line[1:3] for line in table(flask("users", "list"))]
+
+
+def test_what_does_not_fit_is_one_line(flask: Flask_) -> None:
+    taken = flask("users", "add", "ada", "--password-stdin", stdin="ada-password\n", code=1)
+    assert taken.stderr.startswith("Error: ") and len(taken.stderr.splitlines()) == 1
+    short = flask("users", "add", "eve", "--password-stdin", stdin="short\n", code=1)
+    assert "/password" in short.stderr
+    assert flask("users", "disable", "nobody", code=1).stderr == "Error: There is no user nobody.\n"
+
+
+def test_keys_are_made_listed_and_revoked(flask: Flask_, services: Services) -> None:
+    made = flask("keys", "add", "ada", "laptop", "--scope", "agents:support", "--days", "7")
+    key = made.stdout.strip()
+    assert services.keys.caller(key).scopes == ("agents:support",)
+    [listed] = json.loads(flask("keys", "list", "ada", "--json").stdout)
+    assert listed["name"] == "laptop" and "key" not in listed
+    flask("keys", "revoke", "ada", listed["id"])
+    assert flask("keys", "list", "ada").stdout == "ada has no keys.\n"
+    assert "--scope" in flask("keys", "add", "ada", "x", "--scope", "everything", code=2).stderr
+
+
+# --- agents -----------------------------------------------------------------------------------------------
+
+
+def test_agents_are_listed_and_sound(flask: Flask_) -> None:
+    assert {line[0] for line in table(flask("agents", "list"))[1:]} >= {"assistant", "support", "analyst"}
+    assert flask("agents", "check").stdout.endswith(" can be run, 0 cannot.\n")
+
+
+def test_a_broken_agent_is_named_with_file_line_and_field(env: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "agents" / "wrong"
+    folder.mkdir(parents=True)
+    (folder / "agent.yaml").write_text("description: x\npattern: single\nmax_tokens: 0\n")
+    (folder / "prompt.md").write_text("x")
+    app = create_app(load({**env, "AGENTS_DIR": str(folder.parent)}))
+    result = app.test_cli_runner().invoke(args=["agents", "check"])
+    assert result.exit_code == 1
+    assert result.stdout.startswith(f"{folder}/agent.yaml:3: max_tokens: ")
+    [fault] = json.loads(app.test_cli_runner().invoke(args=["agents", "check", "--json"]).stdout)
+    assert (fault["agent"], fault["line"], fault["field"]) == ("wrong", 3, "max_tokens")
+
+
+def test_evals_pass_and_fail(env: dict[str, str], whole: Flask, tmp_path: Path) -> None:
+    good = {"input": "What is 17 * 23?", "expect": {"contains": ["391"], "tools": ["calculator"]}}
+    bad = {"input": "Hello", "expect": {"contains": ["xyzzy"], "tools": ["calculator"], "sources": ["a.md"]}}
+    for name, cases in (("sound", [good]), ("picky", [good, bad])):
+        folder = tmp_path / "agents" / name
+        folder.mkdir(parents=True)
+        (folder / "agent.yaml").write_text("description: x\npattern: react\ntools: [calculator]\n")
+        (folder / "prompt.md").write_text("x")
+        (folder / "evals.yaml").write_text(json.dumps(cases))
+    here = create_app(load({**env, "AGENTS_DIR": str(tmp_path / "agents")}))
+    passed = here.test_cli_runner().invoke(args=["agents", "eval", "sound"])
+    assert (passed.exit_code, passed.stdout) == (0, "pass  What is 17 * 23?\n1 of 1 passed.\n")
+    failed = here.test_cli_runner().invoke(args=["agents", "eval", "picky", "--user", "ada"])
+    assert failed.exit_code == 1
+    assert failed.stdout.splitlines()[1:] == [
+        "FAIL  Hello",
+        "      the answer has no 'xyzzy'",
+        "      the tool calculator was not used",
+        "      no source is a.md",
+        "1 of 2 passed.",
+    ]
+    told = here.test_cli_runner().invoke(args=["agents", "eval", "picky", "--json"]).stdout
+    first, second = json.loads(told)
+    assert (first["missing"], len(second["missing"])) == ([], 3) and first["run_id"].startswith("run_")
+
+
+def test_evals_judge_the_category(whole: Flask) -> None:
+    told = json.loads(whole.test_cli_runner().invoke(args=["agents", "eval", "support", "--json"]).stdout)
+    assert len(told) == 5
+    assert not [line for case in told for line in case["missing"] if "category" in line]
+
+
+def test_every_command_says_what_it_does(whole: Flask) -> None:
+    for name, group in whole.cli.commands.items():
+        commands: dict[str, Any] = getattr(group, "commands", {})
+        for command in commands.values():
+            assert command.help, f"flask {name} {command.name}"
+
+
+def test_the_docs_name_every_command(whole: Flask) -> None:
+    page = (ROOT / "docs/operator.md").read_text()
+    for name in ("runs", "users", "keys", "agents"):
+        for command in getattr(whole.cli.commands[name], "commands", {}):
+            assert f"`flask {name} {command}" in page
+
+
+def test_the_real_program_needs_no_server(env: dict[str, str], whole: Flask) -> None:
+    done = subprocess.run(
+        [PYTHON, "-m", "flask", "users", "list"],
+        env={**os.environ, **env},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "root" in done.stdout and done.stderr == ""

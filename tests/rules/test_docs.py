@@ -1,0 +1,138 @@
+"""What the pages list is what there is: error codes, events, metrics, log lines, and the pages themselves."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client.metrics import MetricWrapperBase
+
+from service.errors import all_errors
+from service.observe.metrics import Metrics
+from service.types import LAST_EVENTS, Event
+from service.web.openapi import specification
+from tests.conftest import ROOT
+from tests.made import app_in, close
+
+DOCS = ROOT / "docs"
+LEVELS = frozenset({"debug", "info", "warning", "error", "exception", "critical"})
+
+
+def rows(page: str) -> list[list[str]]:
+    """The cells of every row of every table."""
+    lines = re.findall(r"^\|(.*)\|$", (DOCS / page).read_text(), re.M)
+    return [[cell.strip() for cell in line.split("|")] for line in lines]
+
+
+def first_names(page: str) -> set[str]:
+    """What stands in code marks in the first cells."""
+    return {name for cells in rows(page) for name in re.findall(r"`([\w.]+)`", cells[0])}
+
+
+def test_the_page_of_errors_is_up_to_date() -> None:
+    command = [sys.executable, "-m", "scripts.errors_page"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert (DOCS / "errors.md").read_text() == printed
+    for error in all_errors():
+        assert f'<a id="{error.code}"></a>' in printed  # what `type` points to
+
+
+def test_every_code_is_one_error() -> None:
+    codes = [error.code for error in all_errors()]
+    assert len(set(codes)) == len(codes)
+    for error in all_errors():
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)*", error.code) and 400 <= error.status < 600
+        assert error.title and not error.title.endswith(".")
+
+
+def test_every_event_is_told_of(tmp_path: Any) -> None:
+    events = {str(event) for event in Event}
+    assert first_names("events.md") == events
+    last = {
+        name
+        for cells in rows("events.md")
+        for name in re.findall(r"`([\w.]+)`", cells[0])
+        if "last:" in cells[-1]
+    }
+    assert last == {str(event) for event in LAST_EVENTS}
+    made = app_in(tmp_path)
+    streams = [
+        operation["responses"]["200"]["content"]["text/event-stream"]["schema"]["description"]
+        for methods in specification(made)["paths"].values()
+        for operation in methods.values()
+        if "text/event-stream" in operation["responses"].get("200", {}).get("content", {})
+    ]
+    close(made)
+    assert len(streams) >= 2
+    for told in streams:
+        assert set(re.findall(r"`([\w.]+)`", told)) == events
+
+
+def metrics() -> Iterator[tuple[str, set[str]]]:
+    """(name as it is scraped, labels) of everything that is counted."""
+    kept: Any = Metrics()._registry
+    for metric in kept._collector_to_names:
+        assert isinstance(metric, MetricWrapperBase)
+        yield metric._name + ("_total" if metric._type == "counter" else ""), set(metric._labelnames)
+
+
+def test_every_metric_is_told_of_with_its_labels() -> None:
+    told = {
+        cells[0].strip("`"): set(re.findall(r"`(\w+)`", cells[1]))
+        for cells in rows("running.md")
+        if cells[0].startswith("`slipway_")
+    }
+    assert told == dict(metrics())
+
+
+def logged() -> Iterator[str]:
+    """Every name that a line of our log may have, as the code says it."""
+    for path in sorted((ROOT / "service").rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(call, ast.Call):
+                continue
+            function = call.func
+            if (
+                isinstance(function, ast.Attribute)
+                and function.attr in LEVELS
+                and ast.unparse(function.value) == "log"
+            ):
+                name = call.args[0]
+            elif ast.unparse(function) in ("event", "logs.event") and len(call.args) > 1:
+                name = call.args[1]
+            else:
+                continue
+            found = [part.value for part in ast.walk(name) if isinstance(part, ast.Constant)]
+            assert found, f"{path}:{call.lineno} says its name in a way nobody can look up"
+            yield from map(str, found)
+
+
+def test_every_line_of_the_log_is_told_of() -> None:
+    told = {name for name in first_names("running.md") if not name.startswith("slipway_")}
+    assert set(logged()) <= told
+    assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", name) for name in logged())
+
+
+def test_every_page_is_found_from_the_first() -> None:
+    pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")} - {"README.md"}
+    links = set(re.findall(r"\]\(([^)#]+)", (DOCS / "README.md").read_text()))
+    assert pages == links
+
+
+def test_every_link_leads_somewhere() -> None:
+    for page in [ROOT / "README.md", *DOCS.rglob("*.md")]:
+        for target, _, anchor in re.findall(r"\]\(([^)#\s]*)(#([^)]*))?\)", page.read_text()):
+            if "://" in target:
+                continue
+            file = (page.parent / target) if target else page
+            assert file.exists(), f"{page.name} → {target}"
+            if anchor and file.suffix == ".md":
+                titles = re.findall(r"^#+ (.*)$", file.read_text(), re.M)
+                anchors = {
+                    re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles
+                }
+                assert anchor in anchors, f"{page.name} → {target}#{anchor}"

@@ -1,0 +1,123 @@
+"""Rules that hold for every route, also for the one that is added tomorrow."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from pydantic import BaseModel
+
+from service.web.guards import is_guarded, is_public
+from service.web.openapi import specification
+from service.web.schemas import Body, Operation, Shape
+from tests.conftest import ROOT
+from tests.made import app_in, close
+
+# Whoever adds to these has a reason for everybody to see it.
+PUBLIC = {
+    "GET /",
+    "GET /assets/<path:name>",
+    "GET /docs",
+    "GET /docs/errors",
+    "GET /openapi.json",
+    "GET /health",
+    "GET /ready",
+    "GET /metrics",  # nginx does not let it out
+    "GET /.well-known/jwks.json",
+    "POST /v1/auth/login",
+    "POST /v1/auth/refresh",  # its bearer is the refresh token itself
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+    app = app_in(tmp_path_factory.mktemp("routes"))
+    yield app
+    close(app)
+
+
+def routes(made: Flask) -> Iterator[tuple[str, Any]]:
+    for rule in made.url_map.iter_rules():
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
+            yield f"{method} {rule.rule}", made.view_functions[rule.endpoint]
+
+
+def test_every_route_is_guarded_or_named_here(made: Flask) -> None:
+    assert {name for name, view in routes(made) if is_public(view)} == PUBLIC
+    for name, view in routes(made):
+        assert is_guarded(view) != is_public(view), name
+
+
+def test_a_guarded_route_really_asks_who_it_is(made: Flask) -> None:
+    client = made.test_client()
+    for name, view in routes(made):
+        if is_guarded(view):
+            method, path = name.split(" ")
+            answer = client.open(re.sub(r"<[^>]+>", "x", path), method=method)
+            assert answer.status_code == 401, name
+
+
+def test_admin_routes_are_for_admins(made: Flask) -> None:
+    for name, view in routes(made):
+        if "/v1/admin/" in name:
+            assert view.__guard__ == "admin" or ("audit" in name and view.__guard__ == "operator"), name
+
+
+def test_every_route_describes_itself(made: Flask) -> None:
+    for name, view in routes(made):
+        operation = getattr(view, "__api__", None)
+        assert isinstance(operation, Operation), name
+        assert operation.summary and operation.tag != "Slipway", name
+        for model in operation.returns.values():
+            assert model is None or (issubclass(model, Shape) and not issubclass(model, Body)), name
+        assert operation.body is None or issubclass(operation.body, Body), name
+
+
+def test_bodies_refuse_what_they_do_not_know(made: Flask) -> None:
+    """Also those within bodies: nothing is taken that the page does not tell of."""
+    schemas = specification(made)["components"]["schemas"]
+    todo = [view.__api__.body for _, view in routes(made) if view.__api__.body is not None]
+    assert todo
+    for model in {cls for body in todo for cls in _within(body)}:
+        assert model.model_config.get("extra") == "forbid" and model.model_config.get("strict"), model
+        assert schemas[model.__name__]["additionalProperties"] is False
+
+
+def _within(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    yield model
+    for field in model.model_fields.values():
+        for found in _models(field.annotation):
+            yield from _within(found)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _models(argument)
+
+
+def test_names_are_one_name(made: Flask) -> None:
+    document = specification(made)
+    ids = [
+        operation["operationId"] for methods in document["paths"].values() for operation in methods.values()
+    ]
+    assert len(set(ids)) == len(ids)
+    for name in ids:
+        assert re.fullmatch(r"[a-z]+(_\w+)*", name), name
+
+
+def test_a_view_reads_json_in_one_way() -> None:
+    """`parse` holds size, media type, syntax and fields to the contract; Flask's own readers do not."""
+    for path in Path(ROOT / "service" / "web").rglob("*.py"):
+        source = path.read_text()
+        assert "request.json" not in source and "get_json(" not in source and "request.form" not in source, (
+            path
+        )
+        if path.name != "schemas.py":
+            assert "request.get_data" not in source and "request.data" not in source, path

@@ -1,0 +1,174 @@
+"""Bodies: what is taken, and where a pointer points when it is not."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import pytest
+from flask import Flask
+from pydantic import AwareDatetime, Field
+
+from service.errors import Invalid, InvalidJson, NotFound, TooLarge, UnsupportedMediaType
+from service.web.schemas import (
+    DEEPEST,
+    MAX_BODY,
+    Body,
+    choice_argument,
+    page,
+    page_arguments,
+    raw_json,
+    refuse_impossible,
+    validate,
+)
+from service.web.shapes import RunBody
+
+small = Flask("small")
+
+
+class Part(Body):
+    size: int
+
+
+class Whole(Body):
+    name: str | None = None
+    size: int | None = None
+    when: AwareDatetime | None = None
+    parts: Annotated[tuple[Part, ...], Field(max_length=3)] = ()
+
+
+def pointers(value: Any, model: type[Body] = Whole) -> set[str]:
+    with pytest.raises(Invalid) as refused:
+        validate(model, value)
+    return {fault["pointer"] for fault in refused.value.errors}
+
+
+def test_what_fits_is_taken() -> None:
+    whole = validate(Whole, {"name": "x", "size": 5, "when": "2030-01-01T00:00:00Z", "parts": [{"size": 1}]})
+    assert whole.size == 5 and whole.when is not None and whole.parts == (Part(size=1),)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"size": "5"}, {"/size"}),
+        ({"size": True}, {"/size"}),
+        ({"size": 5.5}, {"/size"}),
+        ({"name": 5}, {"/name"}),
+        ({"when": 1893456000}, {"/when"}),
+        ({"when": "2030-01-01T00:00:00"}, {"/when"}),
+        ({"parts": [{"size": 1}, {"size": "x"}, {}]}, {"/parts/1/size", "/parts/2/size"}),
+        ({"parts": {"0": {}}}, {"/parts"}),
+        ({"a/b~c": 1}, {"/a~1b~0c"}),
+        ({"name": 1, "size": "x"}, {"/name", "/size"}),
+        ([], {""}),
+        (None, {""}),
+        ("x", {""}),
+    ],
+)
+def test_a_pointer_for_every_field_that_does_not_fit(value: Any, expected: set[str]) -> None:
+    assert pointers(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"messages": [{"role": "user", "content": 5}]}, {"/messages/0/content"}),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, None),
+        ({"messages": [{"role": "system", "content": "x"}]}, {"/messages/0/role"}),
+        ({}, {""}),
+        ({"input": "x", "messages": [{"role": "user", "content": "x"}]}, {""}),
+    ],
+)
+def test_pointers_into_a_run_body(value: Any, expected: set[str] | None) -> None:
+    """Of a field that may be one thing or another the branches that were tried are no part of the pointer."""
+    found = pointers(value, RunBody)
+    assert (
+        found == expected if expected is not None else all(p.startswith("/messages/0/content") for p in found)
+    )
+
+
+def test_a_value_is_never_repeated() -> None:
+    with pytest.raises(Invalid) as refused:
+        validate(Whole, {"size": "hunter2-the-password"})
+    assert "hunter2" not in str(refused.value.as_problem())
+
+
+def read(data: bytes, content_type: str = "application/json") -> Any:
+    with small.test_request_context("/", method="POST", data=data, content_type=content_type):
+        return raw_json()
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "application/json; charset=utf-8", "application/vnd.x+json"]
+)
+def test_json_by_any_of_its_names(kind: str) -> None:
+    assert read(b'{"a": 1}', kind) == {"a": 1}
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"NaN", b'"\\ud800"', b"\xff", b"{} {}"])
+def test_what_is_not_json(data: bytes) -> None:
+    with pytest.raises(InvalidJson):
+        read(data)
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded"])
+def test_what_does_not_say_that_it_is_json(kind: str) -> None:
+    with pytest.raises(UnsupportedMediaType):
+        read(b"{}", kind)
+
+
+def test_the_size_of_a_body() -> None:
+    assert len(read(b'"' + b"x" * (MAX_BODY - 2) + b'"')) == MAX_BODY - 2
+    with pytest.raises(TooLarge):
+        read(b'"' + b"x" * (MAX_BODY - 1) + b'"')
+
+
+def test_the_depth_of_a_body() -> None:
+    assert read(b"[" * DEEPEST + b"]" * DEEPEST)
+    with pytest.raises(Invalid):
+        read(b"[" * (DEEPEST + 1) + b"]" * (DEEPEST + 1))
+    assert len(read(b"[" + b"[]," * 1000 + b"[]]")) == 1001  # many are not deep
+
+
+@pytest.mark.parametrize(
+    ("data", "pointer"),
+    [(b'{"a": ["x", "b\\u0000"]}', "/a/1"), (b'{"a": {"\\u0000": 1}}', "/a"), (b'"\\u0000"', "")],
+)
+def test_a_nul_is_found_wherever_it_is(data: bytes, pointer: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        read(data)
+    assert [fault["pointer"] for fault in refused.value.errors] == [pointer]
+
+
+def test_what_only_looks_like_a_nul() -> None:
+    assert read(b'"\\\\u0000"') == "\\u0000"
+
+
+@pytest.mark.parametrize(("path", "error"), [("/a%00b", NotFound), ("/?x=%00", Invalid), ("/?%00", Invalid)])
+def test_a_nul_in_an_address(path: str, error: type[Exception]) -> None:
+    with small.test_request_context(path), pytest.raises(error):
+        refuse_impossible()
+
+
+@pytest.mark.parametrize("text", ["0", "101", "-1", "x", "", "1.0", "٣", "²", "9" * 5000])
+def test_a_page_that_is_none(text: str) -> None:
+    with small.test_request_context("/", query_string={"limit": text}), pytest.raises(Invalid) as refused:
+        page_arguments()
+    assert refused.value.errors[0]["pointer"] == "/limit"
+
+
+def test_pages() -> None:
+    with small.test_request_context("/?limit=2&cursor=b"):
+        assert page_arguments() == (2, "b")
+    with small.test_request_context("/"):
+        assert page_arguments() == (20, None)
+    rows = [{"id": letter} for letter in "abc"]
+    assert page(rows, 2) == {"data": rows[:2], "next_cursor": "b"}
+    assert page(rows, 3) == {"data": rows, "next_cursor": None}
+
+
+def test_one_of_some() -> None:
+    with small.test_request_context("/?status=x"), pytest.raises(Invalid):
+        choice_argument("status", ["a", "b"])
+    with small.test_request_context("/?status=a"):
+        assert (choice_argument("status", ["a", "b"]), choice_argument("other", ["a"])) == ("a", None)
