@@ -134,7 +134,14 @@ def build(
     rates = _rates(settings, speed)
     spending = Spending(db, budgets, metrics, run_most=_nano(settings.budget_run_usd), used=rates.used)
     deferred = Deferred(db, spending, prices)
-    means = Means(model, routers, prices, Toolbox(db, ToolRunner(), rates.tool), spending, deferred)
+    means = Means(
+        model,
+        routers,
+        prices,
+        Toolbox(db, ToolRunner(called=metrics.tool_call), rates.tool),
+        spending,
+        deferred,
+    )
     desk = BatchDesk(
         db,
         upstream,
@@ -244,6 +251,7 @@ def claude(settings: Settings) -> ClaudeClient:
 def _model(settings: Settings, metrics: Metrics, prices: PriceTable, upstream: ClaudeClient) -> ModelClient:
     def observed(attempt: Attempt) -> None:
         metrics.model_call(attempt.model, attempt.error_code or "ok", attempt.ms / 1000)
+        metrics.breaker_open(attempt.model, client.breaker(attempt.model).state == "open")
         if attempt.usage is not None:
             metrics.tokens(attempt.model, attempt.usage)
         event(
@@ -260,9 +268,10 @@ def _model(settings: Settings, metrics: Metrics, prices: PriceTable, upstream: C
             stream=attempt.stream,
         )
 
-    return ResilientClient(
+    client = ResilientClient(
         upstream, settings.model_retries, settings.breaker_failures, settings.breaker_recovery, observed
     )
+    return client
 
 
 def _cost(prices: PriceTable, attempt: Attempt) -> str | None:

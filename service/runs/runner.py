@@ -60,6 +60,7 @@ class Runner:
         agent = self._agent(run)
         handle.limit(agent.limits.seconds)
         steps = RunSteps(self._means, agent, run, journal, handle)
+        self._metrics.runs_active.inc()
         try:
             yield from self._begin(run, journal)
             if run.losses >= MOST_LOSSES:
@@ -86,6 +87,8 @@ class Runner:
             if not journal.opened:
                 raise
             yield from self._end(run, journal, steps, RunStatus.FAILED, error=AgentFault())
+        finally:
+            self._metrics.runs_active.dec()
 
     def _agent(self, run: Run) -> AgentDefinition:
         agent = self._catalog.agents.get(run.agent)

@@ -6,7 +6,7 @@ import contextvars
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
@@ -57,11 +57,13 @@ class ToolRunner:
     """Calls tools, each in a thread of its own, at most `slots` at once in this process.
 
     Threads are daemons made per call and not a kept pool: nothing exists before a fork, and a tool that
-    never returns holds one slot instead of the end of the process.
+    never returns holds one slot instead of the end of the process. `called` hears of each call: the tool's
+    name, and whether it went well.
     """
 
-    def __init__(self, slots: int = 32) -> None:
+    def __init__(self, slots: int = 32, called: Callable[[str, bool], None] = lambda tool, ok: None) -> None:
         self._slots = threading.BoundedSemaphore(slots)
+        self._called = called
 
     def call(self, tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> ToolResult:
         """Call `tool` and wait for it until its own timeout or the run's deadline. Never raises."""
@@ -70,6 +72,7 @@ class ToolRunner:
         result = self._call(tool, arguments, context, ends)
         ms = (time.monotonic() - began) * 1000
         result = replace(result, ms=round(ms, 3))
+        self._called(tool.name, result.ok)
         log.info(
             "tool_call",
             extra={

@@ -73,7 +73,7 @@ class Compose:
         )
         if check and done.returncode:
             raise AssertionError(
-                f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}\n{self.logs()}"
+                f"{self.logs()}\n{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
             )
         return done.stdout
 

@@ -129,6 +129,19 @@ def test_every_answer_has_its_headers(client: httpx2.Client) -> None:
     ) or ("ratelimit-limit" in answer.headers)
 
 
+def test_what_happened_is_counted(client: httpx2.Client, model: Model) -> None:
+    client.post("/v1/agents/analyst/invoke", json={"input": "What is 12 * 12?"})
+    told = client.get("/metrics").text
+    for metric in (
+        'slipway_runs_total{agent="analyst",status="succeeded"}',
+        'slipway_tool_calls_total{ok="true",tool="calculator"}',
+        'slipway_model_calls_total{model="claude-sonnet-5-5",outcome="ok"}',
+        'slipway_breaker_open{model="claude-sonnet-5-5"} 0.0',
+        "slipway_runs_active 0.0",
+    ):
+        assert metric in told, metric
+
+
 def test_health_ready_metrics_and_the_description(client: httpx2.Client, slipway: Slipway) -> None:
     assert client.get("/health").json() == {"status": "ok"}
     ready = client.get("/ready")
