@@ -43,6 +43,15 @@ class Key(NamedTuple):
         self.check(first["fingerprint"])
         raise AlreadyStarted(first["run_id"])
 
+    def started(self, tx: Transaction) -> str | None:
+        """The run that was started under the key, if any. Raises `IdempotencyMismatch`."""
+        first = rows.find(tx, self.user_id, self.key)
+        if first is None or first["expires_at"] <= now_ms():
+            return None
+        self.check(first["fingerprint"])
+        run_id: str | None = first["run_id"]
+        return run_id
+
     def check(self, fingerprint: str) -> None:
         if fingerprint != self.fingerprint:
             raise IdempotencyMismatch("This Idempotency-Key was used with another body or path.")

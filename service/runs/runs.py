@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import redis
 
 from service.agents.definitions import AgentCatalog, AgentDefinition
-from service.errors import NotFound, RunFinished, SessionBusy, SlipwayError, WorkerLost
+from service.errors import NotFound, Overloaded, RunFinished, SessionBusy, SlipwayError, WorkerLost
 from service.llm.routing import Router
 from service.runs.active import ActiveRuns, HandedOver, Handle, LeaseLost
 from service.runs.answers import AnswerCache, Leader, cacheable
@@ -34,6 +34,7 @@ from service.store.base import Database, Transaction
 from service.types import Caller, Event, Run, RunEvent, RunRequest, RunStatus, new_id, now_ms
 
 log = logging.getLogger("slipway.runs")
+KEY_SECONDS = 1.0  # how long a request that found no slot looks for the run that its key may stand for
 Door = Literal["invoke", "stream", "task"]
 T = TypeVar("T")
 BEGIN_SECONDS = 2.0  # the longest wait for a leader's first event; who waits longer gets its answer whole
@@ -118,6 +119,11 @@ class Runs:
             except AlreadyStarted as first:
                 turn.end()
                 return Started(self._wait(first.run_id), replayed=True)
+            except Overloaded:
+                turn.end()
+                if (run_id := self._under(key)) is None:
+                    raise
+                return Started(self._wait(run_id), replayed=True)
             except (LeaseLost, HandedOver) as left:
                 self._let_go(run, left)
                 turn.run = self._wait(run.id)
@@ -349,7 +355,9 @@ class Runs:
             return started, iter([_events_of(run)])
         if not self._active.take():
             turn.end()
-            raise self._active.full()
+            if (run_id := self._under(key)) is None:
+                raise self._active.full()
+            return Started(self.get(run_id), replayed=True), self.follow(run_id)
         channel = self._publisher.open(run.id)
         self._drive(run, Journal(self._db, run, channel.put, opening=self._opening(run, key)), channel, turn)
         try:
@@ -357,6 +365,16 @@ class Runs:
         except AlreadyStarted as other:
             return Started(self.get(other.run_id), replayed=True), self.follow(other.run_id)
         return Started(run), self._listen(run, channel, first)
+
+    def _under(self, key: Key | None) -> str | None:
+        """The run a key stands for, when it is started: requests with one key may fill every slot of a worker
+        before the first of them is written down, and all the others need none."""
+        end = time.monotonic() + KEY_SECONDS
+        while key is not None and time.monotonic() < end:
+            if (run_id := self._db.query(key.started)) is not None:
+                return run_id
+            time.sleep(0.05)
+        return None
 
     def _joined(self, run: Run, key: Key | None, turn: Turn) -> Iterator[list[RunEvent]]:
         """Wait for another's answer, which comes whole; or drive the run after all, when that came to nothing."""

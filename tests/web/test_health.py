@@ -50,11 +50,15 @@ def test_without_redis_model_and_worker_it_is_degraded_and_ready(make: Callable[
     }
 
 
-def test_with_redis_that_part_is_ok(
+def test_each_application_looks_at_its_own_parts(
     make: Callable[..., Flask], redis_server: RedisServer, model: Model
 ) -> None:
+    model.reset()
+    _, without = ready(make())
     _, parts = ready(make(REDIS_URL=redis_server.url, ANTHROPIC_BASE_URL=model.url))
-    assert parts["redis"]["status"] == "ok" and parts["redis"]["latency_ms"] >= 0
+    assert {without[name]["status"] for name in ("redis", "model")} == {"degraded"}
+    assert {parts[name]["status"] for name in ("redis", "model")} == {"ok"}
+    assert parts["redis"]["latency_ms"] >= 0
 
 
 def test_without_its_database_it_is_not_ready(make: Callable[..., Flask], tmp_path: Path) -> None:
