@@ -1,0 +1,103 @@
+"""Every earlier revision can be brought to the newest with data in it, and the newest is what the code expects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from service.store import schema
+from tests.conftest import ROOT
+from tests.nginx.pair import database
+
+SPINE = "0001"
+USER = {
+    "id": "usr_1",
+    "username": "ada",
+    "password_hash": "x",
+    "role": "user",
+    "disabled": False,
+    "created_at": 1,
+}
+RUN = {
+    "id": "run_1",
+    "user_id": "usr_1",
+    "agent": "assistant",
+    "agent_version": "v",
+    "door": "invoke",
+    "request_id": "r",
+    "request": {"agent": "assistant", "messages": [{"role": "user", "content": "Wörter 🙂"}]},
+    "status": "succeeded",
+    "cache": "miss",
+    "created_at": 1,
+    "finished_at": 2,
+}
+STEP = {
+    "run_id": "run_1",
+    "n": 1,
+    "kind": "model",
+    "name": "answer",
+    "attempt": 1,
+    "reply": {"content": []},
+    "events": [[1, "run.started", {}]],
+    "first_seq": 1,
+    "last_seq": 1,
+    "started_at": 1,
+    "finished_at": 2,
+}
+
+
+def config(url: str) -> Config:
+    alembic = Config(ROOT / "alembic.ini")
+    alembic.attributes["url"] = url
+    return alembic
+
+
+REVISIONS = [script.revision for script in ScriptDirectory.from_config(config("sqlite://")).walk_revisions()]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    with database(str(request.param), tmp_path) as address:
+        yield address.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+def test_data_of_every_revision_reaches_the_newest(url: str) -> None:
+    engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
+    for revision in reversed(REVISIONS):
+        command.upgrade(config(url), revision)
+        if revision == SPINE:
+            with engine.begin() as connection:
+                for table, row in ((schema.users, USER), (schema.runs, RUN), (schema.steps, STEP)):
+                    columns = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+                    old = sa.table(
+                        table.name, *(column._copy() for column in table.c if column.name in columns)
+                    )
+                    defaults = {"last_seq": 0, "cost_nano": 0, "losses": 0, "cancel_requested": False}
+                    tokens = dict.fromkeys((name for name in columns if name.endswith("_tokens")), 0)
+                    given = {**defaults, "attempt": 1, **tokens, **row}
+                    connection.execute(sa.insert(old), {k: v for k, v in given.items() if k in columns})
+    with engine.connect() as connection:
+        run = connection.execute(sa.select(schema.runs)).mappings().one()
+        assert (run["id"], run["request"]) == ("run_1", RUN["request"])
+        assert connection.execute(sa.select(schema.steps.c.events)).scalar_one() == STEP["events"]
+
+
+def test_the_newest_revision_is_what_the_code_expects(url: str) -> None:
+    command.upgrade(config(url), "head")
+    with sa.create_engine(url, poolclass=sa.pool.NullPool).connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, schema.metadata) == []
+
+
+def test_each_revision_can_be_taken_back(url: str) -> None:
+    command.upgrade(config(url), "head")
+    command.downgrade(config(url), "base")
+    command.upgrade(config(url), "head")
