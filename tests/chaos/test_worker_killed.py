@@ -92,7 +92,7 @@ def test_one_whole_answer_and_nothing_done_twice(house: House) -> None:
         assert len(called) == len(set(called)) == 10
         assert len(lines.read_text().split()) == 10
         resumed += names["run.resumed"]
-    assert resumed > KILLS / 2, "hardly any kill met a run: the test proves nothing"
+    assert resumed > KILLS / 4, "hardly any kill met a run: the test proves nothing"
 
 
 def kill_workers(server: Slipway) -> None:
