@@ -11,6 +11,7 @@ import mmap
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery, signals
+from celery.worker.request import Request, logger
 
 from service import wiring
 from service.jobs.broker import RUN_TASK, UPKEEP_TASK, Bell, make_app
@@ -44,16 +45,36 @@ def create_worker(settings: Settings) -> Celery:
     child = _Child(settings, app)
     child.listen()
 
-    @app.task(name=RUN_TASK)  # type: ignore[untyped-decorator]
+    @app.task(name=RUN_TASK, Request=_LoudRequest)  # type: ignore[untyped-decorator]
     def run(run_id: str) -> None:
         with logs.bound(run_id=run_id):
             child.services.runs.take_up(run_id)
 
-    @app.task(name=UPKEEP_TASK)  # type: ignore[untyped-decorator]
+    @app.task(name=UPKEEP_TASK, Request=_LoudRequest)  # type: ignore[untyped-decorator]
     def upkeep() -> None:
         tidy(child.services.db, settings.retention_days)
 
     return app
+
+
+class _LoudRequest(Request):  # type: ignore[misc]
+    """A message whose acknowledgement fails ends its connection, and the worker makes another.
+
+    Celery only writes a line when Redis went away over an unacknowledged message. With its prefetch full of those it
+    then asks for no more, never looks at the dead connection again, and waits for ever (kombu 5.7).
+    """
+
+    acknowledged: bool
+
+    def acknowledge(self) -> None:
+        if not self.acknowledged:
+            self._on_ack(logger, ())  # no errors to swallow: they reach the consumer's loop
+            self.acknowledged = True
+
+    def reject(self, requeue: bool = False) -> None:
+        if not self.acknowledged:
+            self._on_reject(logger, (), requeue)
+            self.acknowledged = True
 
 
 class _Child:
