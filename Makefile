@@ -27,7 +27,7 @@ check: ## format, lint, types, imports, and docs that are up to date
 	@scripts/setup.sh requirements-dev.txt
 	$(PY) -m ruff format --check --quiet .
 	$(PY) -m ruff check --quiet .
-	$(PY) -m mypy service config launcher offline_model scripts wsgi.py
+	$(PY) -m mypy service config launcher offline_model scripts wsgi.py worker.py
 	lint-imports --no-logo
 	$(PY) -m config | diff docs/settings.md -
 	$(PY) -m config --env | diff .env.example -

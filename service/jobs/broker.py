@@ -39,7 +39,7 @@ class Address(NamedTuple):
 def address_of(redis_url: str, broker_url: str) -> Address | None:
     """Where messages go: `broker_url`, else Redis. None for a Redis cluster, which cannot be a broker."""
     if broker_url:
-        return Address(broker_url, {} if broker_url.startswith("amqp") else _redis_options())
+        return Address(_verified(broker_url), {} if broker_url.startswith("amqp") else _redis_options())
     scheme, _, rest = redis_url.partition("://")
     if scheme == "redis+cluster":
         return None
@@ -49,7 +49,14 @@ def address_of(redis_url: str, broker_url: str) -> Address | None:
         path, _, query = rest.partition("?")
         database = parse_qs(query).get("db", ["0"])[0]
         return Address(f"redis+socket://{path}?virtual_host={database}", _redis_options())
-    return Address(redis_url.removeprefix("redis+"), _redis_options())
+    return Address(_verified(redis_url.removeprefix("redis+")), _redis_options())
+
+
+def _verified(url: str) -> str:
+    """kombu checks no certificate unless told to; redis-py, which reads the same URL, always does."""
+    if not url.startswith("rediss://") or "ssl_cert_reqs=" in url:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
 
 
 def _redis_options() -> dict[str, Any]:

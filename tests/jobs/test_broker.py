@@ -19,7 +19,9 @@ from tests.conftest import RedisServer, redis_in
     "redis_url,broker_url,expected",
     [
         ("redis://h:6379/2", "", "redis://h:6379/2"),
-        ("rediss://:p@h:6379/0", "", "rediss://:p@h:6379/0"),
+        ("rediss://:p@h:6379/0", "", "rediss://:p@h:6379/0?ssl_cert_reqs=required"),
+        ("rediss://h/0?ssl_ca_certs=/ca", "", "rediss://h/0?ssl_ca_certs=/ca&ssl_cert_reqs=required"),
+        ("rediss://h/0?ssl_cert_reqs=none", "", "rediss://h/0?ssl_cert_reqs=none"),
         ("unix:///run/a%20b/redis.sock", "", "redis+socket:///run/a%20b/redis.sock?virtual_host=0"),
         ("unix:///run/redis.sock?db=3", "", "redis+socket:///run/redis.sock?virtual_host=3"),
         ("redis://h", "amqp://u:p@rabbit//", "amqp://u:p@rabbit//"),
