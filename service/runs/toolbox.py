@@ -15,6 +15,7 @@ from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Told
 from service.runs.active import Handle
 from service.runs.journal import Journal
+from service.runs.kept import kept_result, result_of
 from service.store import approvals, tool_calls
 from service.store.base import Database, Row, Transaction
 from service.tools import ToolContext, ToolResult, ToolRunner
@@ -131,20 +132,13 @@ class Toolbox:
 
     def _report(self, run: Run, use: Block, result: ToolResult) -> None:
         """At once: until this is kept, the call would be `unknown` to the next worker."""
-        kept = {
-            "ok": result.ok,
-            "content": result.content,
-            "preview": result.preview,
-            "ms": result.ms,
-            "sources": list(result.sources),
-        }
         status = "done" if result.ok else "failed"
 
         def report(tx: Transaction) -> None:
             if result.timed_out:
                 tool_calls.report_unknown(tx, run.id, use["id"])
             else:
-                tool_calls.report(tx, run.id, use["id"], status, kept)
+                tool_calls.report(tx, run.id, use["id"], status, kept_result(result))
 
         self._db.transact(report, patience=30)
 
@@ -193,7 +187,7 @@ class _Calls:
         claim = self._claims.get(use["id"])
         if claim is None or claim["status"] not in ("done", "failed"):
             return None
-        return ToolResult(**{**claim["result"], "sources": tuple(claim["result"]["sources"])})
+        return result_of(claim["result"])
 
     def arguments(self, use: Block) -> dict[str, Any]:
         """The call's arguments, as the person who approved it may have changed them."""

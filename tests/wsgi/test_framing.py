@@ -104,6 +104,14 @@ def test_what_is_not_http_is_a_problem(house: Slipway, data: bytes, status: int)
     assert house.log.read_text().count(f'"{problem["request_id"]}"') == 1  # its line in the log
 
 
+def test_too_many_headers_are_a_problem(house: Slipway) -> None:
+    """By their number or by their size: which limit is met first depends on how the bytes arrive."""
+    data = b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * 500 + b"\r\n"
+    problem = problem_of(answer_to(connect(house, data)))
+    assert problem["status"] in (400, 431)
+    assert house.log.read_text().count(f'"{problem["request_id"]}"') == 1
+
+
 def test_the_clients_request_id_is_kept(house: Slipway) -> None:
     data = CHUNKED.replace(b"Host: x", b"Host: x\r\nX-Request-ID: mine-17") + b"zz\r\n"
     problem = problem_of(answer_to(connect(house, data)))
