@@ -58,7 +58,7 @@ class Supervisor:
         self._env = env
         self._lock = lock
         self._children: list[_Child] = []
-        self._reaper = Reaper()
+        self._reaper = Reaper(lock)
         self._signals = 0
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(signum, self._on_signal)
