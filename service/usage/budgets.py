@@ -181,7 +181,8 @@ class Budgets:
         scope, period, start = window_id.rsplit("/", 2)
         window = Window(scope, period, int(start))
         counters = rows.stripes(tx, [window]).get(window_id, [])
-        return standing_of(Cap(scope, period, 0), window, counters), min(row["warned"] for row in counters)
+        warned = min((row["warned"] for row in counters), default=100)  # nobody counts: nothing to warn of
+        return standing_of(Cap(scope, period, 0), window, counters), warned
 
     def _tell(self, warning: BudgetWarning) -> None:
         self._metrics.budget_warning(warning.standing.cap.scope.partition(":")[0], warning.percent)
