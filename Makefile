@@ -5,7 +5,7 @@ FAST := not (nginx or browser or chaos or image or slow)
 ARGS :=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help run test test-all check docs bench bench-cost lock setup clean
+.PHONY: help run test test-all check docs bench bench-peers bench-cost lock setup clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -39,9 +39,12 @@ docs: ## write what is generated
 	$(PY) -m config --env > .env.example
 	$(PY) -m scripts.errors_page > docs/errors.md
 
-bench: ## measure, beside every peer
+bench: bench-peers ## measure beside every peer; ARGS="--only A,B --peers slipway,fastapi"
 	@scripts/setup.sh requirements-dev.txt
 	@$(PY) -m benchmarks $(ARGS)
+
+bench-peers: ## install the peers, each into an environment of its own
+	@benchmarks/peers/install.sh
 
 bench-cost: ## what a day of questions costs, with each saver on in turn; ARGS="--requests 1000"
 	@scripts/setup.sh requirements-dev.txt

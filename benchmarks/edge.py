@@ -1,0 +1,49 @@
+"""Slipway behind nginx: the project's own nginx files, moved to loopback, in front of one Slipway."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.processes import ROOT, Failed, answers, await_true, free_port, process, program
+from benchmarks.servers import Server, Setup, slipway, slipway_shots
+
+
+@contextmanager
+def nginx(folder: Path, upstream: int, setup: Setup) -> Iterator[Server]:
+    """The CPU time and memory of nginx count with Slipway's."""
+    binary = program("nginx")
+    if binary is None:
+        raise Failed("nginx is not installed (Debian: apt install nginx-light)")
+    with slipway(folder / "slipway", upstream, setup) as server:
+        site, port = folder / "nginx", free_port()
+        shutil.rmtree(site, ignore_errors=True)
+        lay_out(site, port, server.port)
+        owner = "user root; " if os.geteuid() == 0 else ""  # its workers may then enter the folder
+        where = ["-p", f"{site}/", "-c", f"{site}/nginx.conf", "-e", "stderr"]
+        options = ["-g", f"{owner}pid {site}/nginx.pid; daemon off;"]
+        log = site / "error.log"
+        with process([binary, *where, *options], log) as child:
+            await_true(lambda: answers(port, "/health"), child, "nginx", log)
+            shots = slipway_shots(port, server.headers)
+            yield replace(server, name="nginx", port=port, shot=shots, more_pids=[child.pid])
+
+
+def lay_out(site: Path, port: int, backend: int) -> None:
+    """One replica instead of two, and files of its own instead of the machine's."""
+    shutil.copytree(ROOT / "nginx" / "slipway", site / "slipway")
+    shutil.copy(ROOT / "nginx" / "nginx.conf", site)
+    text = (ROOT / "nginx" / "sites" / "compose.conf").read_text()
+    text = re.sub(r"(?m)^ +server slipway-2:.*\n", "", text)
+    text = text.replace("slipway-1:8000", f"127.0.0.1:{backend}")
+    text = text.replace("listen 8080", f"listen 127.0.0.1:{port}")
+    text = text.replace("/dev/stdout", f"{site}/access.log")
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    scratch = "".join(f"{kind}_temp_path {site}/temp_{kind};\n" for kind in kinds)
+    (site / "conf.d").mkdir()
+    (site / "conf.d" / "slipway.conf").write_text(scratch + text)

