@@ -16,9 +16,9 @@ from sqlalchemy.sql import Executable
 from sqlalchemy.sql.functions import GenericFunction
 
 from service.errors import DatabaseUnavailable
+from service.store.statement import Plan, Row, Statement
 
 T = TypeVar("T")
-Row = Mapping[str, Any]
 _DOWN = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, sa.exc.ResourceClosedError)
 
 
@@ -53,24 +53,38 @@ def _insert_once(element: Any, compiler: Any, **kw: Any) -> str:
 
 
 class Transaction:
-    """An open transaction. What is given to `after_commit` runs only once the commit has succeeded."""
+    """An open transaction. What is given to `after_commit` runs only once the commit has succeeded.
 
-    __slots__ = ("_connection", "_hooks")
+    A `Statement` goes to the driver as it is; anything else by way of SQLAlchemy, over the same connection.
+    """
 
-    def __init__(self, connection: sa.Connection) -> None:
-        self._connection = connection
+    __slots__ = ("_engine", "_hooks", "_pooled", "_slow")
+
+    def __init__(self, engine: sa.Engine, pooled: Any) -> None:
+        self._engine = engine
+        self._pooled = pooled
+        self._slow: sa.Connection | None = None
         self._hooks: list[Callable[[], object]] = []
 
-    def execute(self, statement: Executable, values: Mapping[str, Any] | Sequence[Any] | None = None) -> int:
+    def execute(
+        self, statement: Executable | Statement, values: Mapping[str, Any] | Sequence[Any] | None = None
+    ) -> int:
         """Run a statement; the number of rows it touched."""
+        if isinstance(statement, Statement):
+            return int(self._run(statement, values or {})[1].rowcount)
         return self._connection.execute(statement, values).rowcount
 
-    def rows(self, statement: Executable, values: Mapping[str, Any] | None = None) -> list[Row]:
+    def rows(
+        self, statement: Executable | Statement, values: Mapping[str, Any] | None = None
+    ) -> list[Row]:
+        if isinstance(statement, Statement):
+            plan, cursor = self._run(statement, values or {})
+            return list(map(plan.row, cursor.fetchall()))
         return list(map(dict, self._connection.execute(statement, values).mappings()))
 
-    def row(self, statement: Executable, values: Mapping[str, Any] | None = None) -> Row | None:
-        found = self._connection.execute(statement, values).mappings().first()
-        return None if found is None else dict(found)
+    def row(self, statement: Executable | Statement, values: Mapping[str, Any] | None = None) -> Row | None:
+        found = self.rows(statement, values)
+        return found[0] if found else None
 
     def after_commit(self, hook: Callable[[], object]) -> None:
         self._hooks.append(hook)
@@ -78,6 +92,23 @@ class Transaction:
     def committed(self) -> None:
         for hook in self._hooks:
             hook()
+
+    @property
+    def _connection(self) -> sa.Connection:
+        """For what is not worth a `Statement`. Its own idea of a transaction is not used: see `Database`."""
+        if self._slow is None:
+            self._slow = sa.Connection(self._engine, connection=self._pooled)
+        return self._slow
+
+    def _run(self, statement: Statement, values: Any) -> tuple[Plan, Any]:
+        cursor = self._pooled.cursor()
+        if isinstance(values, list):
+            plan = statement.plan(self._engine.dialect, values[0])
+            cursor.executemany(plan.sql, list(map(plan.values, values)))
+        else:
+            plan = statement.plan(self._engine.dialect, values)
+            cursor.execute(plan.sql, plan.values(values))
+        return plan, cursor
 
 
 class Database:
@@ -99,9 +130,9 @@ class Database:
         else:
             options["connect_args"] = {"connect_timeout": 3, "options": "-c statement_timeout=15000"}
         self.engine = sa.create_engine(url, json_serializer=_dumps, json_deserializer=orjson.loads, **options)
+        self._driver: Any = self.engine.dialect.loaded_dbapi  # the module, for its exceptions
         if self.sqlite:
             sa.event.listen(self.engine, "connect", _prepare_sqlite)
-            sa.event.listen(self.engine, "begin", _begin_sqlite)
 
     @contextmanager
     def begin(self) -> Iterator[Transaction]:
@@ -109,18 +140,16 @@ class Database:
 
         Raises `DatabaseUnavailable` when the database cannot be reached or stays locked.
         """
-        with self._one_writer(), _reachable(), self.engine.connect() as plain:
-            connection = plain.execution_options(slipway_write=True)
-            with connection.begin():
-                transaction = Transaction(connection)
-                yield transaction
+        # SQLite takes the lock at once: upgrading a read lock later can only fail.
+        with self._one_writer(), self._reachable(), self._transaction("BEGIN IMMEDIATE") as transaction:
+            yield transaction
         transaction.committed()
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """A transaction that only reads: one snapshot."""
-        with _reachable(), self.engine.connect() as connection, connection.begin():
-            yield Transaction(connection)
+        with self._reachable(), self._transaction("BEGIN") as transaction:
+            yield transaction
 
     def transact(self, work: Callable[[Transaction], T], *, patience: float | None = None) -> T:
         """Run `work` in a write transaction, again while the database is away, for `patience` seconds at most.
@@ -169,17 +198,35 @@ class Database:
         finally:
             self._writer.release()
 
-
-@contextmanager
-def _reachable() -> Iterator[None]:
-    try:
-        yield
-    except _DOWN as error:
-        raise DatabaseUnavailable("The database cannot be reached at the moment.") from error
-    except sa.exc.DBAPIError as error:
-        if not error.connection_invalidated:
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[Transaction]:
+        """BEGIN and COMMIT are said to the driver: SQLAlchemy's own connection takes ten times as long for them."""
+        pooled = self.engine.raw_connection()
+        try:
+            if self.sqlite:  # psycopg begins by itself
+                pooled.dbapi_connection.execute(begin)  # type: ignore[union-attr]
+            yield Transaction(self.engine, pooled)
+            pooled.commit()
+        except self._driver.Error as error:
+            if self.engine.dialect.is_disconnect(error, pooled.driver_connection, None):  # type: ignore[arg-type]
+                pooled.invalidate(error)
+                self.engine.dispose()  # the others go the same way
+                raise DatabaseUnavailable("The connection to the database was lost.") from error
             raise
-        raise DatabaseUnavailable("The connection to the database was lost.") from error
+        finally:
+            pooled.close()  # rolls back what is not committed
+
+    @contextmanager
+    def _reachable(self) -> Iterator[None]:
+        driver = self._driver
+        try:
+            yield
+        except (*_DOWN, driver.OperationalError, driver.InterfaceError) as error:
+            raise DatabaseUnavailable("The database cannot be reached at the moment.") from error
+        except sa.exc.DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            raise DatabaseUnavailable("The connection to the database was lost.") from error
 
 
 def _dumps(value: Any) -> str:
@@ -187,12 +234,7 @@ def _dumps(value: Any) -> str:
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves, see _begin_sqlite
+    connection.isolation_level = None  # we say BEGIN ourselves, see `Database._transaction`
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=5000"):
         connection.execute(f"PRAGMA {pragma}")
 
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    # A transaction that will write takes the lock at once: upgrading a read lock later can only fail.
-    write = connection.get_execution_options().get("slipway_write")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -6,6 +6,7 @@ A window is one cap in one day, one month or in all. It is one counter, or sever
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -13,6 +14,7 @@ from sqlalchemy.ext.compiler import compiles
 
 from service.store.base import InsertOnce, Row, Transaction
 from service.store.schema import caps, counters
+from service.store.statement import Statement, binds, listed
 from service.types import now_ms
 
 
@@ -60,32 +62,45 @@ def _postgres_stop(element: Any, compiler: Any, **kw: Any) -> str:
     return "LOCK TABLE caps IN ACCESS EXCLUSIVE MODE"
 
 
-_CAPS = sa.select(caps).where(caps.c.scope.in_(sa.bindparam("scopes", expanding=True)))
 _CAP = sa.select(caps).where(caps.c.scope == sa.bindparam("scope"), caps.c.period == sa.bindparam("period"))
-_WANTED = (
-    sa.select(counters.c.id)
-    .where(counters.c.id.in_(sa.bindparam("ids", expanding=True)))
-    .order_by(counters.c.id)
-    .with_for_update()
-)
 _COMMITTED = counters.c.spent_nano + counters.c.held_nano
 _CHANGED = (counters.c.id, counters.c.seq, counters.c.spent_nano, counters.c.held_nano, counters.c.cap_nano)
-_TAKE = (
-    sa.update(counters)
-    .where(counters.c.id.in_(_WANTED), _COMMITTED + sa.bindparam("amount") <= counters.c.cap_nano)
-    .values(held_nano=counters.c.held_nano + sa.bindparam("amount"), seq=counters.c.seq + 1)
-    .returning(*_CHANGED)
-)
-_SETTLE = (
-    sa.update(counters)
-    .where(counters.c.id.in_(_WANTED))
-    .values(
-        held_nano=counters.c.held_nano - sa.bindparam("amount"),
-        spent_nano=counters.c.spent_nano + sa.bindparam("cost"),
-        seq=counters.c.seq + 1,
+
+
+@cache
+def _caps(count: int) -> Statement:
+    return Statement(sa.select(caps).where(caps.c.scope.in_(binds("scope", count))))
+
+
+def _wanted(count: int) -> sa.Select[Any]:
+    wanted = sa.select(counters.c.id).where(counters.c.id.in_(binds("id", count)))
+    return wanted.order_by(counters.c.id).with_for_update()
+
+
+@cache
+def _take(count: int) -> Statement:
+    return Statement(
+        sa.update(counters)
+        .where(counters.c.id.in_(_wanted(count)), _COMMITTED + sa.bindparam("amount") <= counters.c.cap_nano)
+        .values(held_nano=counters.c.held_nano + sa.bindparam("amount"), seq=counters.c.seq + 1)
+        .returning(*_CHANGED)
     )
-    .returning(*_CHANGED, counters.c.warned, counters.c.window_id)
-)
+
+
+@cache
+def _settle(count: int) -> Statement:
+    return Statement(
+        sa.update(counters)
+        .where(counters.c.id.in_(_wanted(count)))
+        .values(
+            held_nano=counters.c.held_nano - sa.bindparam("amount"),
+            spent_nano=counters.c.spent_nano + sa.bindparam("cost"),
+            seq=counters.c.seq + 1,
+        )
+        .returning(*_CHANGED, counters.c.warned, counters.c.window_id)
+    )
+
+
 _STRIPES = (
     sa.select(counters)
     .where(counters.c.window_id.in_(sa.bindparam("windows", expanding=True)))
@@ -102,7 +117,7 @@ _SHARE = (
 
 def read(tx: Transaction, scopes: Sequence[str]) -> list[Row]:
     """The caps of these scopes."""
-    return tx.rows(_CAPS, {"scopes": scopes})
+    return tx.rows(_caps(len(scopes)), listed("scope", scopes))
 
 
 def every(tx: Transaction) -> list[Row]:
@@ -128,12 +143,16 @@ def stop_holds(tx: Transaction) -> None:
 
 def take(tx: Transaction, ids: Sequence[str], amount: int) -> list[Entry]:
     """Hold `amount` against each counter where it fits; those that took it."""
-    return [_entry(row) for row in tx.rows(_TAKE, {"ids": ids, "amount": amount})] if ids else []
+    if not ids:
+        return []
+    return [_entry(row) for row in tx.rows(_take(len(ids)), {**listed("id", ids), "amount": amount})]
 
 
 def settle(tx: Transaction, ids: Sequence[str], amount: int, cost: int) -> tuple[list[Entry], list[Row]]:
     """Turn what is held into what it cost. The counters as entries, and as rows with `warned`."""
-    rows = tx.rows(_SETTLE, {"ids": ids, "amount": amount, "cost": cost}) if ids else []
+    if not ids:
+        return [], []
+    rows = tx.rows(_settle(len(ids)), {**listed("id", ids), "amount": amount, "cost": cost})
     return [_entry(row) for row in rows], rows
 
 

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from service.store.base import InsertOnce, Row, Transaction
 from service.store.schema import batch_items, holds, runs
+from service.store.statement import Statement
 from service.types import RunStatus
 
 
@@ -36,8 +37,8 @@ class Hold(NamedTuple):
 
 
 COLUMN_OF = {"user": "user_id", "key": "key_id", "agent": "agent", "session": "session_id"}
-_INSERT = InsertOnce(holds)
-_CLOSE = sa.delete(holds).where(holds.c.id == sa.bindparam("id")).returning(holds)
+_INSERT = Statement(InsertOnce(holds))
+_CLOSE = Statement(sa.delete(holds).where(holds.c.id == sa.bindparam("id")).returning(holds))
 _ADOPT = sa.update(holds).where(holds.c.id == sa.bindparam("of")).values(counters=sa.bindparam("listed"))
 
 _IN_BATCH = sa.exists().where(batch_items.c.run_id == holds.c.run_id, batch_items.c.step == holds.c.step)

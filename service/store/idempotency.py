@@ -8,11 +8,14 @@ import sqlalchemy as sa
 
 from service.store.base import InsertOnce, Row, Transaction
 from service.store.schema import idempotency
+from service.store.statement import Statement
 from service.types import now_ms
 
-_INSERT = InsertOnce(idempotency)
-_FIND = sa.select(idempotency).where(
-    idempotency.c.user_id == sa.bindparam("user_id"), idempotency.c.key == sa.bindparam("key")
+_INSERT = Statement(InsertOnce(idempotency))
+_FIND = Statement(
+    sa.select(idempotency).where(
+        idempotency.c.user_id == sa.bindparam("user_id"), idempotency.c.key == sa.bindparam("key")
+    )
 )
 
 

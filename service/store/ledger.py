@@ -17,6 +17,7 @@ from service.store.base import Row, Transaction
 from service.store.budgets import Entry, Window
 from service.store.holds import Hold, of_scope
 from service.store.schema import ledger
+from service.store.statement import Statement
 from service.types import Usage, new_id, now_ms
 
 HELD, UPSTREAM = "held", "upstream"
@@ -29,7 +30,7 @@ TOKENS = (  # in the order of `Usage`
     "server_tool_requests",
 )
 _EMPTY: dict[str, Any] = dict.fromkeys(column.name for column in ledger.columns)
-_INSERT = sa.insert(ledger)
+_INSERT = Statement(sa.insert(ledger))
 _GROUPS = {
     "day": (ledger.c.called_at // 86_400_000).label("day"),
     "agent": ledger.c.agent,

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 
 from service.store.base import InsertOnce, Row, Transaction, clock_ms
 from service.store.schema import runs, steps, workers
+from service.store.statement import Statement
 from service.types import Run, RunRequest, RunStatus, Usage, now_ms
 
-_INSERT = InsertOnce(runs)
-_BY_ID = sa.select(runs).where(runs.c.id == sa.bindparam("id"))
-_MINE = (
-    sa.update(runs)
-    .where(runs.c.id == sa.bindparam("run"), runs.c.attempt == sa.bindparam("fence"))
-    .where(runs.c.status == RunStatus.RUNNING)
-)
+_INSERT = Statement(InsertOnce(runs))
+_BY_ID = Statement(sa.select(runs).where(runs.c.id == sa.bindparam("id")))
+
+
+@cache
+def _mine_with(*names: str) -> Statement:
+    """Set these columns of a run, if it is still its worker's."""
+    return Statement(
+        sa.update(runs)
+        .where(runs.c.id == sa.bindparam("run"), runs.c.attempt == sa.bindparam("fence"))
+        .where(runs.c.status == RunStatus.RUNNING)
+        .values({runs.c[name]: sa.bindparam(f"v_{name}", type_=runs.c[name].type) for name in names})
+    )
 
 
 def insert(tx: Transaction, run: Run, *, worker_id: str | None, wake_at: int | None = None) -> None:
@@ -250,21 +258,21 @@ def announced(tx: Transaction, run_ids: Sequence[str], wake_at: int) -> None:
     tx.execute(statement.values(wake_at=wake_at))
 
 
-_INSERT_STEP = InsertOnce(steps)
+_INSERT_STEP = Statement(InsertOnce(steps))
 
 
 def insert_step(tx: Transaction, step: dict[str, Any]) -> None:
     tx.execute(_INSERT_STEP, step)
 
 
-_STEPS = sa.select(steps).where(steps.c.run_id == sa.bindparam("run_id")).order_by(steps.c.n)
+_STEPS = Statement(sa.select(steps).where(steps.c.run_id == sa.bindparam("run_id")).order_by(steps.c.n))
 
 
 def kept_steps(tx: Transaction, run_id: str) -> list[Row]:
     return tx.rows(_STEPS, {"run_id": run_id})
 
 
-_EVENTS = (
+_EVENTS = Statement(
     sa.select(steps.c.events)
     .where(steps.c.run_id == sa.bindparam("run_id"), steps.c.last_seq > sa.bindparam("after"))
     .order_by(steps.c.n)
@@ -288,13 +296,8 @@ def expire(tx: Transaction, before: int, limit: int) -> int:
 
 
 def _mine(tx: Transaction, run_id: str, attempt: int, values: dict[str, Any]) -> bool:
-    return (
-        tx.execute(
-            _MINE.values({runs.c[name]: sa.bindparam(f"v_{name}") for name in values}),
-            {"run": run_id, "fence": attempt, **{f"v_{k}": v for k, v in values.items()}},
-        )
-        == 1
-    )
+    given = {"run": run_id, "fence": attempt, **{f"v_{name}": value for name, value in values.items()}}
+    return tx.execute(_mine_with(*values), given) == 1
 
 
 def _tokens(usage: Usage) -> dict[str, int]:
