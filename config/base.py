@@ -190,6 +190,11 @@ class Settings(BaseModel):
         "1000.00", description="Dollars the whole service may spend in a day (UTC); empty: no cap"
     )
     budget_run_usd: str = Field("", description="Dollars one run may spend; empty: as much as the caps allow")
+    budget_webhook_url: str = Field(
+        "",
+        repr=False,
+        description="Warnings at 50, 80 and 100 percent of a cap are posted there, signed; empty: nowhere",
+    )
 
     # what is told
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
@@ -260,6 +265,11 @@ class Settings(BaseModel):
     @classmethod
     def _dollars(cls, text: str) -> str:
         return checks.dollars(text)
+
+    @field_validator("budget_webhook_url")
+    @classmethod
+    def _webhook(cls, url: str) -> str:
+        return checks.webhook_url(url)
 
     @field_validator("jwt_private_key")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
+from urllib.parse import urlsplit
 
 import limits
 from pydantic import SecretStr
@@ -22,6 +23,14 @@ def broker_url(url: str) -> str:
     schemes = ("amqp://", "amqps://", "redis://", "rediss://")
     if url and not url.startswith(schemes):
         raise ValueError(f"must begin with one of {', '.join(schemes)}")
+    return url
+
+
+def webhook_url(url: str) -> str:
+    """An `http` or `https` URL without a user's name, or empty. Where it may lead is for the sender to say."""
+    parts = urlsplit(url)
+    if url and (parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc):
+        raise ValueError("is not an http or https URL without a user name")
     return url
 
 

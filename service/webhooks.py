@@ -1,8 +1,8 @@
-"""Webhooks: a signed POST to the `callback_url` of a run that has ended, tried again for a day.
+"""Webhooks: a signed POST to the `callback_url` of a run that has ended, or of a notice; tried again for a day.
 
-The delivery is due from the run's last transaction on, so no crash forgets it. Each attempt is claimed with one
-conditional update, so one process makes it; a process that dies over it leaves it due again. A receiver may
-therefore hear of a run twice, with the same `X-Slipway-Delivery`.
+The delivery is due from the transaction on in which it came about, so no crash forgets it. Each attempt is claimed
+with one conditional update, so one process makes it; a process that dies over it leaves it due again. A receiver
+may therefore hear of the same twice, with the same `X-Slipway-Delivery`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ import orjson
 from service.errors import Invalid
 from service.safe_http import Refused, SafeClient, Unanswered, fault
 from service.store import webhooks as rows
-from service.store.base import Database, Row, Transaction
+from service.store.base import Database, Transaction
+from service.store.webhooks import Due
 from service.types import Run, now_ms, rfc3339
 
 log = logging.getLogger("slipway.webhooks")
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 3600.0  # seconds between attempts: 5, 15, 45, … 3600, 3600, …
 MOST_ATTEMPTS = 31  # with these pauses a day
+BUDGET_SIGNER = "budgets"  # signs what is told of caps; a user's id signs what is told of their runs
 SENDERS = 8  # deliveries under way at once, per process
 
 
@@ -47,15 +49,20 @@ class Webhooks:
                 errors=[{"pointer": "/callback_url", "detail": wrong}],
             )
 
-    def secret_of(self, user_id: str) -> str:
-        """What signs the deliveries of this user's runs. Its own for each: nobody can forge another's."""
-        return f"whsec_{hmac.digest(self._key, user_id.encode(), 'sha256').hex()}"
+    def secret_of(self, signer: str) -> str:
+        """What signs the deliveries of a user's runs. Its own for each: nobody can forge another's."""
+        return f"whsec_{hmac.digest(self._key, signer.encode(), 'sha256').hex()}"
 
     def ended(self, tx: Transaction, run: Run) -> None:
         """Part of a run's last transaction: its webhook is due."""
         if run.request.callback_url is not None:
             rows.due_now(tx, run.id, run.request.callback_url, now_ms())
             tx.after_commit(self.send_due)
+
+    def notice(self, tx: Transaction, name: str, url: str, signer: str, body: dict[str, Any]) -> None:
+        """Part of the transaction in which something came about that is to be told, once for each `name`."""
+        rows.notice(tx, name, url, signer, body, now_ms())
+        tx.after_commit(self.send_due)
 
     def of_run(self, run: Run) -> dict[str, Any] | None:
         """How the webhook of a run stands; None where nobody asked for one."""
@@ -80,48 +87,48 @@ class Webhooks:
 
     def _send_all(self) -> None:
         try:
-            while (row := self._claim()) is not None:
-                self._send(row)
+            while (due := self._claim()) is not None:
+                self._send(due)
         except Exception:  # the database is away: the next sweep tries again
             log.exception("webhooks_failed")
         finally:
             self._free.release()
 
-    def _claim(self) -> Row | None:
+    def _claim(self) -> Due | None:
         found = self._db.query(lambda tx: rows.due(tx, now_ms(), 2 * SENDERS))
         random.shuffle(found)  # other threads have the same list
-        for row in found:
-            next_at = now_ms() + int(pause_after(row["attempts"]) * 1000)
-            if self._db.transact(partial(rows.claim, row=row, next_at=next_at)):
-                return row
+        for due in found:
+            next_at = now_ms() + int(pause_after(due.attempts) * 1000)
+            if self._db.transact(partial(rows.claim, due=due, next_at=next_at)):
+                return due
         return None
 
-    def _send(self, row: Row) -> None:
-        body = orjson.dumps({"run_id": row["run_id"], "status": row["run_status"]})
+    def _send(self, due: Due) -> None:
+        body = orjson.dumps(due.body)
         timestamp = str(int(time.time()))
         headers = {
             "Content-Type": "application/json",
             "User-Agent": "Slipway",
             "X-Slipway-Timestamp": timestamp,
-            "X-Slipway-Signature": signature(self.secret_of(row["user_id"]), timestamp, body),
-            "X-Slipway-Delivery": f"{row['run_id']}-{row['finished_at']}",
+            "X-Slipway-Signature": signature(self.secret_of(due.signer), timestamp, body),
+            "X-Slipway-Delivery": due.name,
         }
         try:
-            status = self._client.post(row["url"], body, headers)
+            status = self._client.post(due.url, body, headers)
         except Refused as refused:
-            return self._missed(row, str(refused), final=True)
+            return self._missed(due, str(refused), final=True)
         except Unanswered as nothing:
-            return self._missed(row, str(nothing))
+            return self._missed(due, str(nothing))
         if not 200 <= status < 300:
-            return self._missed(row, f"Answered {status}.")
-        self._db.transact(lambda tx: rows.delivered(tx, row, now_ms()))
-        log.info("webhook_delivered", extra={"run_id": row["run_id"], "attempt": row["attempts"] + 1})
+            return self._missed(due, f"Answered {status}.")
+        self._db.transact(lambda tx: rows.delivered(tx, due, now_ms()))
+        log.info("webhook_delivered", extra={f"{due.kind}_id": due.id, "attempt": due.attempts + 1})
 
-    def _missed(self, row: Row, error: str, *, final: bool = False) -> None:
-        attempt = row["attempts"] + 1
+    def _missed(self, due: Due, error: str, *, final: bool = False) -> None:
+        attempt = due.attempts + 1
         final = final or attempt >= MOST_ATTEMPTS
-        self._db.transact(lambda tx: rows.missed(tx, row, error, final=final))
-        about = {"run_id": row["run_id"], "attempt": attempt, "error": error, "final": final}
+        self._db.transact(lambda tx: rows.missed(tx, due, error, final=final))
+        about = {f"{due.kind}_id": due.id, "attempt": attempt, "error": error, "final": final}
         log.warning("webhook_missed", extra=about)
 
 

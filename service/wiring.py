@@ -43,11 +43,11 @@ from service.tools import ToolRunner
 from service.tools.builtin import BUILTINS
 from service.types import Answer, Run, new_id, usd
 from service.usage.budgets import Budgets
-from service.usage.caps import nano_of
+from service.usage.caps import BudgetWarning, nano_of
 from service.usage.prices import PriceTable, today
 from service.usage.spending import Spending, sweep_holds
 from service.usage.tokens import Rates
-from service.webhooks import Webhooks
+from service.webhooks import BUDGET_SIGNER, Webhooks
 
 if TYPE_CHECKING:
     from config.base import Settings
@@ -130,6 +130,7 @@ def build(
         metrics,
         user_day=_nano(settings.budget_user_day_usd),
         service_day=_nano(settings.budget_service_day_usd),
+        told=_teller(settings, webhooks),
     )
     rates = _rates(settings, speed)
     spending = Spending(db, budgets, metrics, run_most=_nano(settings.budget_run_usd), used=rates.used)
@@ -203,6 +204,17 @@ def _rates(settings: Settings, speed: SpeedStore) -> Rates:
         stream=settings.limit_stream,
         task=settings.limit_task,
     )
+
+
+def _teller(settings: Settings, webhooks: Webhooks) -> Callable[[Transaction, BudgetWarning], None]:
+    """Whom a budget's warnings are told: the webhook of the settings, where there is one."""
+
+    def told(tx: Transaction, warning: BudgetWarning) -> None:
+        if url := settings.budget_webhook_url:
+            body = {"event": "budget_warning", **warning.public()}
+            webhooks.notice(tx, warning.id, url, BUDGET_SIGNER, body)
+
+    return told
 
 
 def _nano(amount_usd: str) -> int | None:

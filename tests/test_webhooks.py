@@ -7,6 +7,7 @@ import hmac
 import re
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from service.store.base import Database
 from service.store.schema import metadata
 from service.types import Run, RunRequest, RunStatus, now_ms
-from service.webhooks import LONGEST_PAUSE, MOST_ATTEMPTS, SENDERS, Webhooks, pause_after
+from service.webhooks import LONGEST_PAUSE, MOST_ATTEMPTS, SENDERS, Webhooks, pause_after, signature
 from tests.conftest import ROOT, Slipway, free_port
 from tests.jobs.conftest import (
     _standing_worker,
@@ -203,6 +204,43 @@ def test_the_last_attempt_is_the_last(db: Database) -> None:
         tx.execute(metadata.tables["webhooks"].update().values(attempts=MOST_ATTEMPTS - 1, next_at=0))
     hooks.send_due()
     until(lambda: _status(hooks, run) == "failed", "the end")
+
+
+def test_a_notice_is_told_once_for_each_name(db: Database, receiver: Receiver) -> None:
+    hooks = [Webhooks(db, "secret", allow_private=True) for _ in range(2)]
+    for hook in hooks:
+        for name in ("notice-1", "notice-2"):
+            with db.begin() as tx:
+                hook.notice(tx, name, receiver.url, "somebody", {"notice": name})
+    until(lambda: _states(db) == {"delivered"}, "both")
+    for name in ("notice-1", "notice-2"):
+        [told] = receiver.of(name)
+        assert told.headers["X-Slipway-Delivery"] == name and orjson.loads(told.body) == {"notice": name}
+        signed = signature(hooks[0].secret_of("somebody"), told.headers["X-Slipway-Timestamp"], told.body)
+        assert told.headers["X-Slipway-Signature"] == signed
+
+
+def test_a_notice_to_a_private_address_fails_for_good(db: Database) -> None:
+    hooks = Webhooks(db, "secret", allow_private=False)
+    with db.begin() as tx:
+        hooks.notice(tx, "notice-3", "http://127.0.0.1/hook", "somebody", {})
+    until(lambda: _states(db) == {"failed"}, "the refusal")
+
+
+def test_what_is_not_committed_is_not_told(db: Database, receiver: Receiver) -> None:
+    hooks = Webhooks(db, "secret", allow_private=True)
+    with suppress(KeyError), db.begin() as tx:
+        hooks.notice(tx, "notice-4", receiver.url, "somebody", {"notice": "notice-4"})
+        raise KeyError
+    hooks.send_due()
+    with db.begin() as tx:
+        hooks.notice(tx, "notice-5", receiver.url, "somebody", {"notice": "notice-5"})
+    until(lambda: receiver.of("notice-5"), "the other")
+    assert receiver.of("notice-4") == []
+
+
+def _states(db: Database) -> set[str]:
+    return {row["status"] for row in db.query(lambda tx: tx.rows(metadata.tables["notices"].select()))}
 
 
 def _status(hooks: Webhooks, run: Run) -> str:

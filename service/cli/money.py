@@ -16,6 +16,7 @@ from service.usage.caps import PERIODS, Period, nano_of
 from service.usage.ledger import check as check_books
 from service.usage.prices import DATED, OFFLINE, today
 from service.usage.reconcile import KINDS, Drift, drifts
+from service.webhooks import BUDGET_SIGNER
 
 prices = Commands("prices", help="The price table.")
 ledger = Commands("ledger", help="The books: proof that they are right, and the provider's beside them.")
@@ -166,3 +167,9 @@ def set_budget(scope: str, amount_usd: str, period: Period) -> None:
     except ValueError as error:
         raise click.ClickException(f"{amount_usd} {error}.") from None
     print_table([services().budgets.put(scope, period, amount).public()], _BUDGET, "")
+
+
+@budgets.command("webhook-secret")
+def webhook_secret() -> None:
+    """Print what signs the warnings that are posted to BUDGET_WEBHOOK_URL."""
+    click.echo(services().webhooks.secret_of(BUDGET_SIGNER))

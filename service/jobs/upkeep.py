@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from service.observe.logs import event
-from service.store import idempotency, runs, sessions, tokens
+from service.store import idempotency, runs, sessions, tokens, webhooks
 from service.store.base import Database, Transaction
 from service.types import now_ms
 
@@ -23,6 +23,7 @@ def tidy(db: Database, retention_days: int) -> dict[str, int]:
     chores: dict[str, Callable[[Transaction], int]] = {
         "idempotency_keys": partial(idempotency.expire, limit=BATCH),
         "runs": partial(runs.expire, before=before, limit=BATCH),
+        "notices": partial(webhooks.expire, before=before, limit=BATCH),
         "sessions": partial(sessions.expire, limit=BATCH),
         "logins": partial(tokens.delete_expired, before=now_ms()),
     }

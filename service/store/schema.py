@@ -213,6 +213,22 @@ webhooks = sa.Table(
     Column("delivered_at", BigInteger),
 )
 
+# What is told by webhook and is no run's end: a cap that was used to half, to 80 percent, or up.
+notices = sa.Table(
+    "notices",
+    metadata,
+    Column("id", String(160), primary_key=True),  # what it is about, so that it is told once
+    Column("url", Text, nullable=False),
+    Column("signer", String(32), nullable=False),  # whose secret signs it
+    Column("body", Json, nullable=False),
+    Column("status", String(16), nullable=False),  # pending | delivered | failed
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("next_at", BigInteger, index=True),
+    Column("last_error", String(256)),
+    Column("created_at", BigInteger, nullable=False, index=True),
+    Column("delivered_at", BigInteger),
+)
+
 # --- money ------------------------------------------------------------------------------------------------
 
 caps = sa.Table(

@@ -36,7 +36,10 @@ SHARED_BY_MANY = ("service", "agent")
 
 
 class Budgets:
-    """The caps in force. `user_day` and `service_day` are the settings' defaults; `told` hears each warning once."""
+    """The caps in force. `user_day` and `service_day` are the settings' defaults; `told` hears each warning once.
+
+    It hears it in the transaction that notes the warning: what it writes there is as sure as the note.
+    """
 
     def __init__(
         self,
@@ -45,7 +48,7 @@ class Budgets:
         *,
         user_day: int | None = None,
         service_day: int | None = None,
-        told: Callable[[BudgetWarning], None] = lambda warning: None,
+        told: Callable[[Transaction, BudgetWarning], None] = lambda tx, warning: None,
     ) -> None:
         self._db = db
         self._metrics = metrics
@@ -170,10 +173,9 @@ class Budgets:
             percent = level(standing.spent, standing.cap.amount)
             percent = 100 if refused and percent >= 80 else percent
             for passed in LEVELS:
-                if warned < passed <= percent and self._db.transact(
-                    partial(rows.warn, window_id=window_id, percent=passed)
-                ):
-                    self._tell(BudgetWarning(passed, standing))
+                warning = BudgetWarning(passed, standing)
+                if warned < passed <= percent and self._db.transact(partial(self._note, warning=warning)):
+                    self._tell(warning)
         except DatabaseUnavailable:
             log.warning("budget_warning_waits", extra={"window": window_id})
 
@@ -184,8 +186,12 @@ class Budgets:
         warned = min((row["warned"] for row in counters), default=100)  # nobody counts: nothing to warn of
         return standing_of(Cap(scope, period, 0), window, counters), warned
 
+    def _note(self, tx: Transaction, warning: BudgetWarning) -> bool:
+        noted = rows.warn(tx, warning.standing.window.id, warning.percent)
+        if noted:
+            self._told(tx, warning)
+        return noted
+
     def _tell(self, warning: BudgetWarning) -> None:
         self._metrics.budget_warning(warning.standing.cap.scope.partition(":")[0], warning.percent)
-        figures = {key: value for key, value in warning.standing.public().items() if key != "default"}
-        event(log, "budget_warning", percent=warning.percent, **figures)
-        self._told(warning)
+        event(log, "budget_warning", **warning.public())

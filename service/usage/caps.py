@@ -67,6 +67,15 @@ class BudgetWarning(NamedTuple):
     percent: int
     standing: Standing
 
+    @property
+    def id(self) -> str:
+        return f"{self.standing.window.id}/{self.percent}"
+
+    def public(self) -> dict[str, Any]:
+        figures = self.standing.public()
+        del figures["default"]  # whoever is warned may not know what the settings are
+        return {"percent": self.percent, **figures}
+
 
 def nano_of(text: str) -> int:
     """Dollars as a decimal string in nano-dollars. Raises `ValueError`."""

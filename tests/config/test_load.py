@@ -154,6 +154,7 @@ def test_every_setting_may_come_from_a_file(name: str, tmp_path: Path) -> None:
         "redis_url": "redis://r",
         "anthropic_base_url": "http://model",
         "broker_url": "amqp://queue",
+        "budget_webhook_url": "https://alerts.example.com",
         "budget_run_usd": "1.50",
     }.get(name)
     default = str(Settings.model_fields[name].get_default())
@@ -228,3 +229,16 @@ def test_no_value_is_told_with_a_fault() -> None:
         "secret-debug",
     ):
         assert value not in str(caught.value)
+
+
+def test_a_budget_webhook_is_a_plain_url() -> None:
+    url = "https://alerts.example.com/slipway?team=1"
+    assert load({"BUDGET_WEBHOOK_URL": url}).budget_webhook_url == url
+    for wrong in (
+        "alerts.example.com",
+        "ftp://alerts.example.com",
+        "https://",
+        "https://ada:pass@alerts.example.com",
+    ):
+        told = faults({"BUDGET_WEBHOOK_URL": wrong})
+        assert set(told) == {"BUDGET_WEBHOOK_URL"} and "pass" not in str(told)

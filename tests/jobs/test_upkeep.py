@@ -18,7 +18,7 @@ from service.store.schema import metadata
 from service.types import now_ms
 from tests.jobs.house import House, TaskWorker, until
 
-TABLES = ("runs", "idempotency", "sessions", "token_families")
+TABLES = ("runs", "notices", "idempotency", "sessions", "token_families")
 
 
 @pytest.fixture
@@ -45,9 +45,11 @@ def fill(db: Database, many: int) -> None:
     key = {"user_id": "u", "fingerprint": "f", "created_at": old}
     session = {"user_id": "u", "agent": "a", "created_at": old, "updated_at": old}
     family = {"user_id": "u", "current_jti": "j", "created_at": old}
+    notice = {"url": "u", "signer": "s", "body": {}, "status": "delivered", "attempts": 1}
     rows: dict[str, list[dict[str, Any]]] = {
         "users": [{**user, "id": "u"}, {**user, "id": "v", "username": "bob"}],
         "runs": [{**run, "id": f"run_{n}", "finished_at": old} for n in range(many)],
+        "notices": [{**notice, "id": f"n{n}", "created_at": old} for n in range(many)],
         "idempotency": [{**key, "key": f"k{n}", "expires_at": now - 1} for n in range(many)],
         "sessions": [{**session, "id": f"ses_{n}", "expires_at": now - 1} for n in range(many)],
         "token_families": [{**family, "id": f"f{n}", "expires_at": now - 1} for n in range(many)],
@@ -56,6 +58,7 @@ def fill(db: Database, many: int) -> None:
         {**run, "id": "run_new", "finished_at": now},
         {**run, "id": "run_going", "finished_at": None},
     ]
+    rows["notices"].append({**notice, "id": "n_new", "created_at": now})
     rows["idempotency"].append({**key, "user_id": "v", "key": "k0", "expires_at": now + DAY_MS})
     rows["sessions"].append({**session, "id": "ses_new", "expires_at": now + DAY_MS})
     rows["token_families"].append({**family, "id": "f_new", "expires_at": now + DAY_MS})
@@ -72,8 +75,8 @@ def left(db: Database) -> dict[str, int]:
 
 def test_only_what_has_had_its_time_goes(db: Database) -> None:
     fill(db, 3)
-    assert tidy(db, 90) == {"idempotency_keys": 3, "runs": 3, "sessions": 3, "logins": 3}
-    assert left(db) == {"runs": 2, "idempotency": 1, "sessions": 1, "token_families": 1}
+    assert tidy(db, 90) == dict.fromkeys(("idempotency_keys", "runs", "notices", "sessions", "logins"), 3)
+    assert left(db) == {"runs": 2, **dict.fromkeys(TABLES[1:], 1)}
     with db.read() as tx:  # ada's old key has the name of bob's new one
         assert [row["user_id"] for row in tx.rows(metadata.tables["idempotency"].select())] == ["v"]
 
@@ -85,7 +88,7 @@ def test_twice_and_by_several_at_once_is_fine(db: Database) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert left(db) == {"runs": 2, "idempotency": 1, "sessions": 1, "token_families": 1}
+    assert left(db) == {"runs": 2, **dict.fromkeys(TABLES[1:], 1)}
     assert set(tidy(db, 90).values()) == {0}
 
 

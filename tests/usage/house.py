@@ -8,7 +8,7 @@ from datetime import date
 from typing import Any
 
 from service.observe.metrics import Metrics
-from service.store.base import Database
+from service.store.base import Database, Transaction
 from service.store.schema import metadata
 from service.types import NANO, Run, RunRequest, Usage, new_id
 from service.usage.budgets import Budgets
@@ -34,8 +34,11 @@ class House:
         self.warnings: list[BudgetWarning] = []
         run_most = caps.pop("run_most", None)
         self.metrics = Metrics()
-        self.budgets = Budgets(self.db, self.metrics, told=self.warnings.append, **caps)
+        self.budgets = Budgets(self.db, self.metrics, told=self._told, **caps)
         self.spending = Spending(self.db, self.budgets, self.metrics, run_most=run_most, patience=patience)
+
+    def _told(self, tx: Transaction, warning: BudgetWarning) -> None:
+        tx.after_commit(lambda: self.warnings.append(warning))
 
     def reserve(self, run: Run | None = None, **wishes: Any) -> Reserved:
         return self.spending.reserve(wish(run or a_run(), **wishes), self.write, lambda: None)
