@@ -13,7 +13,7 @@ from service.store import budgets as rows
 from service.store import holds, ledger
 from service.store.base import Database, Row, Transaction
 from service.store.budgets import Window
-from service.types import now_ms
+from service.types import Caller, now_ms
 from service.usage.caps import (
     LEVELS,
     NO_LIMIT,
@@ -75,6 +75,13 @@ class Budgets:
     def of(self, scopes: Sequence[str]) -> list[Standing]:
         """How every cap on these scopes stands."""
         return self._db.query(lambda tx: self.standing(tx, self.caps(tx, scopes)))
+
+    def of_caller(self, caller: Caller) -> list[Standing]:
+        """How the caps on the user and the key stand; for operators the service's too."""
+        scopes = [f"user:{caller.user_id}"]
+        scopes += [f"key:{caller.key_id}"] if caller.key_id else []
+        scopes += [] if caller.role == "user" else ["service"]
+        return self.of(scopes)
 
     def page(self, *, limit: int, after: str | None) -> list[Standing]:
         """How every cap stands that somebody set, and the service's own; by their ids, after the id `after`."""

@@ -18,6 +18,7 @@ from service.types import Caller
 from service.web.guards import bearer, checked_claims, current_caller, guard, public, services
 from service.web.limits import check_login_failures, count_login_failure, limit_login
 from service.web.schemas import Body, Shape, api, json_response, page, page_arguments, parse
+from service.web.shapes import BudgetList, budget_list
 
 log = logging.getLogger("slipway.auth")
 blueprint = Blueprint("auth", __name__)
@@ -67,7 +68,7 @@ class Me(Shape):
     role: str
     scopes: list[str]
     limits: dict[str, str]
-    budget: dict[str, Any] | None
+    budget: BudgetList
 
 
 class NewKey(Body):
@@ -146,13 +147,14 @@ def logout() -> Response:
 
 
 @blueprint.get("/v1/auth/me")
-@api("Who I am", returns={200: Me}, tag="Auth")
+@api("Who I am, and how my budget stands", returns={200: Me}, tag="Auth")
 @guard()
 def me() -> Response:
     caller = current_caller()
     limits = {"runs": caller.limit_runs or services().settings.limit_runs}
     about = {"id": caller.user_id, "username": caller.username, "role": caller.role}
-    return json_response({**about, "scopes": caller.scopes, "limits": limits, "budget": None})
+    budget = budget_list(services().budgets.of_caller(caller))
+    return json_response({**about, "scopes": caller.scopes, "limits": limits, "budget": budget})
 
 
 @blueprint.post("/v1/auth/keys")

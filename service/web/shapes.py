@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from service.types import Effort, Message, RunRequest
+from service.usage.caps import Standing
 from service.web.schemas import Body, Shape, no_nul
 
 Text = Annotated[str, Field(min_length=1, max_length=400_000), AfterValidator(no_nul)]
@@ -181,3 +183,26 @@ class EventShape(Shape):
 class EventList(Shape):
     data: list[EventShape]
     next_cursor: str | None
+
+
+class BudgetView(Shape):
+    """One cap in its present window. A lifted cap has no amount."""
+
+    scope: str
+    period: str
+    amount_usd: str | None
+    spent_usd: str
+    reserved_usd: str
+    left_usd: str | None
+    renews_at: str | None
+    default: bool
+
+
+class BudgetList(Shape):
+    data: list[BudgetView]
+    next_cursor: str | None
+
+
+def budget_list(found: Iterable[Standing]) -> dict[str, Any]:
+    """A `BudgetList`."""
+    return {"data": [state.public() for state in found], "next_cursor": None}

@@ -14,6 +14,7 @@ from service.types import rfc3339
 from service.usage import report
 from service.web.guards import current_caller, guard, services
 from service.web.schemas import Shape, api, json_response
+from service.web.shapes import BudgetList, budget_list
 
 blueprint = Blueprint("usage", __name__)
 LONGEST = timedelta(days=400)
@@ -39,24 +40,6 @@ class UsageLine(Shape):
 class UsageReport(Shape):
     data: list[UsageLine]
     total: UsageLine
-    next_cursor: str | None
-
-
-class BudgetView(Shape):
-    """One cap in its present window. A lifted cap has no amount."""
-
-    scope: str
-    period: str
-    amount_usd: str | None
-    spent_usd: str
-    reserved_usd: str
-    left_usd: str | None
-    renews_at: str | None
-    default: bool
-
-
-class BudgetList(Shape):
-    data: list[BudgetView]
     next_cursor: str | None
 
 
@@ -94,13 +77,7 @@ def usage() -> Response:
 @api("What the caller has spent, reserved and left", returns={200: BudgetList}, tag="Usage")
 @guard()
 def budget() -> Response:
-    """The caps on the user and the key; operators see the service's too."""
-    caller = current_caller()
-    scopes = [f"user:{caller.user_id}"]
-    scopes += [f"key:{caller.key_id}"] if caller.key_id else []
-    scopes += [] if caller.role == "user" else ["service"]
-    found = services().budgets.of(scopes)
-    return json_response({"data": [state.public() for state in found], "next_cursor": None})
+    return json_response(budget_list(services().budgets.of_caller(current_caller())))
 
 
 def _groups() -> list[str]:

@@ -17,6 +17,8 @@ from service.cache import SpeedStore
 from service.observe.metrics import Metrics
 from service.store.base import Database
 from service.store.schema import metadata
+from service.types import NANO
+from service.usage.budgets import Budgets
 from service.web import auth, limits, problems
 from service.web.guards import guard
 from service.web.schemas import json_response
@@ -38,6 +40,7 @@ class Replica:
         self.tokens = TokenService(self.db, self.revocations, key, access_seconds=900, refresh_seconds=86_400)
         self.keys = KeyService(self.db, self.speed, self.revocations, SECRET)
         self.metrics = Metrics()
+        self.budgets = Budgets(self.db, self.metrics, user_day=5 * NANO, service_day=50 * NANO)
         wanted = {"limit_runs": "600/minute", "limit_login": "1000/minute", **settings}
         self.settings = SimpleNamespace(**wanted)
         rated = SimpleNamespace(id="rated", limits=SimpleNamespace(rate="2/minute"))

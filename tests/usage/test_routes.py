@@ -186,6 +186,26 @@ def test_a_shorter_answer_is_said_to_be_one(
     assert mine["spent_usd"] == answer.json()["usage"]["cost_usd"] and mine["reserved_usd"] == "0.000000"
 
 
+def test_the_callers_budget_is_told_with_who_they_are(
+    db: Database, user: tuple[str, httpx2.Client], admin: httpx2.Client
+) -> None:
+    user_id, client = user
+    admin.put(f"/v1/admin/budgets/user:{user_id}", json={"amount_usd": "2.00", "period": "month"})
+    assert client.post("/v1/agents/assistant/invoke", json=QUESTION).status_code == 200
+    mine = client.get("/v1/auth/me").json()["budget"]
+    assert mine == client.get("/v1/budget").json()
+    assert {(cap["scope"], cap["period"]) for cap in mine["data"]} == {
+        (f"user:{user_id}", "day"),
+        (f"user:{user_id}", "month"),
+    }
+    assert all(cap["spent_usd"] > "0.000000" for cap in mine["data"])
+    assert "service" in [cap["scope"] for cap in admin.get("/v1/auth/me").json()["budget"]["data"]]
+    key = client.post("/v1/auth/keys", json={"name": "budget"}).json()
+    admin.put(f"/v1/admin/budgets/key:{key['id']}", json={"amount_usd": "1.00", "period": "day"})
+    by_key = client.get("/v1/auth/me", headers={"Authorization": f"Bearer {key['key']}"}).json()["budget"]
+    assert f"key:{key['id']}" in [cap["scope"] for cap in by_key["data"]]
+
+
 def test_a_run_that_is_cut_off_in_the_middle_keeps_what_it_did(
     db: Database, user: tuple[str, httpx2.Client], admin: httpx2.Client
 ) -> None:

@@ -26,13 +26,14 @@ def test_signing_in(here: Replica, ada: User) -> None:
     assert set(pair) == {"access_token", "refresh_token", "token_type", "expires_in"}
     assert pair["token_type"] == "Bearer" and pair["expires_in"] == 900
     me = here.client(pair["access_token"]).get("/v1/auth/me").get_json()
+    [cap] = me.pop("budget")["data"]
+    assert (cap["scope"], cap["period"], cap["left_usd"]) == (f"user:{ada.id}", "day", "5.000000")
     assert me == {
         "id": ada.id,
         "username": "ada",
         "role": "user",
         "scopes": [],
         "limits": {"runs": "600/minute"},
-        "budget": None,
     }
 
 
