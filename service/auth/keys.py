@@ -1,13 +1,19 @@
-"""API keys: `slp_` and 48 characters, shown once. Kept is an HMAC under a pepper made from SECRET_KEY."""
+"""API keys: `slp_` and 48 characters, shown once. Kept is an HMAC under a pepper made from SECRET_KEY.
+
+Whoever makes one under an `Idempotency-Key` and gets no answer asks again, and must get the same key. So the answer
+that is kept for that day holds the key encrypted (AES-128-CBC with an HMAC, under a secret of its own made from
+SECRET_KEY): a copy of the database alone gives no key away.
+"""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import secrets
 from fnmatch import fnmatchcase
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -15,16 +21,26 @@ from service.auth.revocation import KEY as DISTRUSTED
 from service.auth.revocation import KEY_CACHE_SECONDS, Revocations
 from service.auth.users import Role
 from service.cache import SpeedStore
-from service.errors import InvalidToken, NotFound
+from service.errors import Conflict, InvalidToken, NotFound
 from service.store import keys as rows
-from service.store.base import Database, Row
+from service.store.base import Database, Row, Transaction
 from service.store.tokens import Distrusted
 from service.types import Caller, new_id, now_ms, rfc3339
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
 
 PREFIX = "slp_"
 _CHECK = 8  # characters at the end that only we can compute: made-up keys never reach a store
 _SHOWN = 8  # characters of a key that its list shows
 _LENGTH = len(PREFIX) + 40 + _CHECK
+
+
+class FreshKey(NamedTuple):
+    """A key and the row it is known by."""
+
+    row: dict[str, Any]
+    key: str
 
 
 class KeyService:
@@ -35,11 +51,19 @@ class KeyService:
         self._speed = speed
         self._revocations = revocations
         self._pepper = hmac.digest(secret.encode(), b"slipway api keys", "sha256")
+        self._seal_key = hmac.digest(secret.encode(), b"slipway api keys shown again", "sha256")
 
     def create(
         self, user_id: str, name: str, scopes: tuple[str, ...] = (), expires_at: int | None = None
     ) -> dict[str, Any]:
         """A new key with its secret, which is never shown again. `expires_at` is in ms."""
+        fresh = self.new(user_id, name, scopes, expires_at)
+        return self._db.transact(lambda tx: self.insert(tx, fresh))
+
+    def new(
+        self, user_id: str, name: str, scopes: tuple[str, ...] = (), expires_at: int | None = None
+    ) -> FreshKey:
+        """A key that is not kept yet."""
         body = secrets.token_hex(20)
         key = PREFIX + body + self._check(body)
         row = {
@@ -52,8 +76,33 @@ class KeyService:
             "created_at": now_ms(),
             "expires_at": expires_at,
         }
-        self._db.transact(lambda tx: rows.insert(tx, row))
-        return {**_public(row), "key": key}
+        return FreshKey(row, key)
+
+    def insert(self, tx: Transaction, fresh: FreshKey) -> dict[str, Any]:
+        """Keep it; how it is shown, this once."""
+        rows.insert(tx, fresh.row)
+        return {**_public(fresh.row), "key": fresh.key}
+
+    def sealed(self, shown: dict[str, Any]) -> dict[str, Any]:
+        """What `insert` has returned, as it may be kept."""
+        return {**shown, "key": self._seal.encrypt(shown["key"].encode()).decode()}
+
+    def unsealed(self, kept: dict[str, Any]) -> dict[str, Any]:
+        """The inverse. Raises `Conflict` where SECRET_KEY was changed meanwhile: the key is good for nothing now."""
+        from cryptography.fernet import InvalidToken as NotOurs
+
+        try:
+            return {**kept, "key": self._seal.decrypt(kept["key"]).decode()}
+        except NotOurs:
+            raise Conflict(
+                "This key was made under another SECRET_KEY, and is void: make a new one."
+            ) from None
+
+    @cached_property
+    def _seal(self) -> Fernet:
+        from cryptography.fernet import Fernet  # only here: slow to import, and seldom wanted
+
+        return Fernet(base64.urlsafe_b64encode(self._seal_key))
 
     def page(self, user_id: str, *, limit: int, after: str | None) -> list[dict[str, Any]]:
         """A user's keys, oldest first, after the id `after`."""

@@ -75,7 +75,14 @@ def invoke(agent: str) -> Response:
 
 
 @blueprint.post("/v1/agents/<agent>/stream")
-@api("Ask an agent and listen", body=RunBody, errors=RUN_ERRORS, tag="Agents", stream="text/event-stream")
+@api(
+    "Ask an agent and listen",
+    body=RunBody,
+    errors=RUN_ERRORS,
+    tag="Agents",
+    stream="text/event-stream",
+    headers=("X-Cache", "Idempotency-Replayed"),
+)
 @guard()
 @limit_runs
 @limit_action("stream")

@@ -16,6 +16,7 @@ from service.auth.tokens import AUDIENCE, ISSUER, LEEWAY
 from service.observe import logs
 from service.types import Caller
 from service.web.guards import bearer, checked_claims, current_caller, guard, public, services
+from service.web.idempotent import once
 from service.web.limits import check_login_failures, count_login_failure, limit_login
 from service.web.schemas import Body, Shape, api, json_response, page, page_arguments, parse
 from service.web.shapes import BudgetList, budget_list
@@ -162,15 +163,18 @@ def me() -> Response:
     "Make an API key; it is shown once",
     body=NewKey,
     returns={201: KeyShown},
-    errors=[errors.Forbidden],
+    errors=[errors.Forbidden, errors.Conflict, errors.IdempotencyMismatch],
     tag="Auth",
+    headers=["Idempotency-Replayed"],
 )
 @guard()
 def create_key() -> Response:
-    asked = parse(NewKey)
+    asked, keys = parse(NewKey), services().keys
     ends = int(asked.expires_at.timestamp() * 1000) if asked.expires_at else None
-    key = services().keys.create(_signed_in().user_id, asked.name, asked.scopes, ends)
-    return json_response(key, 201, {"Cache-Control": "no-store"})
+    fresh = keys.new(_signed_in().user_id, asked.name, asked.scopes, ends)
+    answer = once(lambda tx: keys.insert(tx, fresh), 201, seal=keys.sealed, unseal=keys.unsealed)
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
 
 
 @blueprint.get("/v1/auth/keys")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from flask import Response, request
@@ -16,39 +17,90 @@ from service.web.guards import current_caller, services
 from service.web.schemas import json_response, raw_json
 
 SECRET = "password"  # a field that is left out of fingerprints, which are kept for a day
+Change = Callable[[Any], Any]
 
 
-def idempotency_key() -> Key | None:
-    """The caller's `Idempotency-Key` with the fingerprint of this request, if one was sent."""
+def idempotency_key(*, bodiless: bool = False) -> Key | None:
+    """The caller's `Idempotency-Key` with the fingerprint of this request, if one was sent.
+
+    `bodiless`: the route reads no body, so whatever is sent as one makes no difference.
+    """
     key = request.headers.get("Idempotency-Key")
     if key is None:
         return None
     if not (1 <= len(key) <= 255 and all("!" <= letter <= "~" for letter in key)):
         raise Invalid("`Idempotency-Key` is 1 to 255 visible ASCII characters.")
-    body = raw_json()
+    body = None if bodiless else raw_json()
     if isinstance(body, dict):
         body = {name: value for name, value in body.items() if name != SECRET}
     return Key(current_caller().user_id, key, fingerprint(f"{request.method} {request.path}", body))
 
 
-def once(work: Callable[[Transaction], Any], status: int) -> Response:
+def once(
+    work: Callable[[Transaction], Any],
+    status: int,
+    *,
+    seal: Change = lambda body: body,
+    unseal: Change = lambda body: body,
+) -> Response:
     """What `work` returns, as JSON; under a key that was used before, the first answer again.
 
     Work and answer are one transaction: a second request with the key waits for the first one's commit in
-    the database, and a first one that failed or crashed has left nothing. Raises `IdempotencyMismatch`.
+    the database, and a first one that failed or crashed has left nothing. An answer that holds a secret is kept
+    as `seal` makes it, and `unseal` is the way back. Raises `IdempotencyMismatch`.
     """
     key = idempotency_key()
 
     def whole(tx: Transaction) -> tuple[int, Any, bool]:
         if key is None:
             return status, work(tx), False
-        first = rows.claim(tx, key.user_id, key.key, key.fingerprint, None, now_ms() + LIFE_MS)
-        if first is not None:
-            key.check(first["fingerprint"])
-            return first["status"], first["body"], True
+        if (first := _taken(tx, key)) is not None:
+            return first[0], unseal(first[1]), True
         body = work(tx)
-        rows.answer(tx, key.user_id, key.key, status, body)
+        rows.answer(tx, key.user_id, key.key, status, seal(body))
         return status, body, False
 
-    status, body, replayed = services().db.transact(whole)
+    return _response(*services().db.transact(whole))
+
+
+def once_again(work: Callable[[], Any], status: int) -> Response:
+    """The same for a route without a body, and for `work` that writes by itself and may safely be done twice.
+
+    So two requests with one key at the same moment both do it; whoever comes later is told the first answer.
+    Raises `IdempotencyMismatch`.
+    """
+    key = idempotency_key(bodiless=True)
+    if key is None:
+        return json_response(work(), status)
+    if (first := services().db.query(partial(_known, key=key))) is not None:
+        return _response(*first, True)
+    body = work()
+
+    def keep(tx: Transaction) -> None:
+        if _taken(tx, key) is None:
+            rows.answer(tx, key.user_id, key.key, status, body)
+
+    services().db.transact(keep)
+    return json_response(body, status)
+
+
+def _taken(tx: Transaction, key: Key) -> tuple[int, Any] | None:
+    """Take the key; None: it is ours, else the answer it stands for."""
+    first = rows.claim(tx, key.user_id, key.key, key.fingerprint, None, now_ms() + LIFE_MS)
+    if first is None:
+        return None
+    key.check(first["fingerprint"])
+    return first["status"], first["body"]
+
+
+def _known(tx: Transaction, key: Key) -> tuple[int, Any] | None:
+    """The answer a key stands for, if there is one."""
+    first = rows.find(tx, key.user_id, key.key)
+    if first is None or first["expires_at"] <= now_ms():
+        return None
+    key.check(first["fingerprint"])
+    return first["status"], first["body"]
+
+
+def _response(status: int, body: Any, replayed: bool) -> Response:
     return json_response(body, status, {"Idempotency-Replayed": "true"} if replayed else None)

@@ -94,7 +94,7 @@ def _operation(
     parameters += [
         {"name": name, "in": "query", "schema": dict(schema)} for name, schema in operation.query.items()
     ]
-    if method == "post" and operation.body is not None and not open_to_all:
+    if "Idempotency-Replayed" in operation.headers:
         parameters.append(
             {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}}
         )

@@ -12,6 +12,7 @@ from service.store import runs as rows
 from service.store.base import Row
 from service.types import Run, RunEvent, RunStatus, rfc3339, usd
 from service.web.guards import current_caller, guard, services
+from service.web.idempotent import once_again
 from service.web.schemas import api, choice_argument, json_response, page, page_arguments
 from service.web.shapes import EventList, Queued, RunPage, RunView
 from service.web.sse import event_stream, last_seen
@@ -80,13 +81,22 @@ def run_events(run_id: str) -> Response:
 
 
 @blueprint.post("/v1/runs/<run_id>/cancel")
-@api("Cancel a run", returns={202: Queued}, errors=[errors.NotFound, errors.RunFinished], tag="Runs")
+@api(
+    "Cancel a run",
+    returns={202: Queued},
+    errors=[errors.NotFound, errors.RunFinished, errors.IdempotencyMismatch],
+    tag="Runs",
+    headers=["Idempotency-Replayed"],
+)
 @guard()
 def cancel_run(run_id: str) -> Response:
     run = services().runs.get(run_id, current_caller())
-    services().runs.cancel(run)
-    status = services().runs.get(run_id).status
-    return json_response({"run_id": run_id, "status": status}, 202)
+
+    def work() -> dict[str, str]:
+        services().runs.cancel(run)
+        return {"run_id": run_id, "status": services().runs.get(run_id).status}
+
+    return once_again(work, 202)
 
 
 def _view(run: Run) -> dict[str, Any]:

@@ -30,15 +30,17 @@ PASSWORD = "correct horse battery"
 class Replica:
     """One process's worth of Slipway, as far as signing in and limits go."""
 
-    def __init__(self, folder: Path, redis_url: str, *, private_key: str = "", **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, redis_url: str, *, private_key: str = "", secret: str = SECRET, **settings: Any
+    ) -> None:
         self.speed = SpeedStore(redis_url, max_connections=8)
         self.db = Database(f"sqlite:///{folder}/slipway.db", pool_size=8, patience=2.0)
         metadata.create_all(self.db.engine)
         self.revocations = Revocations(self.speed, self.db, access_seconds=900)
         self.users = UserService(self.db, self.revocations)
-        key = SigningKey.of(SECRET, private_key)
+        key = SigningKey.of(secret, private_key)
         self.tokens = TokenService(self.db, self.revocations, key, access_seconds=900, refresh_seconds=86_400)
-        self.keys = KeyService(self.db, self.speed, self.revocations, SECRET)
+        self.keys = KeyService(self.db, self.speed, self.revocations, secret)
         self.metrics = Metrics()
         self.budgets = Budgets(self.db, self.metrics, user_day=5 * NANO, service_day=50 * NANO)
         wanted = {"limit_runs": "600/minute", "limit_login": "1000/minute", **settings}

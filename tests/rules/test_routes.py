@@ -32,6 +32,8 @@ PUBLIC = {
     "POST /v1/auth/login",
     "POST /v1/auth/refresh",  # its bearer is the refresh token itself
 }
+# Tokens are never kept, so their answers cannot be given again; a log-in that was not heard of is made once more.
+KEYLESS = {"POST /v1/auth/login", "POST /v1/auth/refresh", "POST /v1/auth/logout"}
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,17 @@ def test_every_route_describes_itself(made: Flask) -> None:
         for model in operation.returns.values():
             assert model is None or (issubclass(model, Shape) and not issubclass(model, Body)), name
         assert operation.body is None or issubclass(operation.body, Body), name
+
+
+def test_what_starts_or_changes_something_takes_an_idempotency_key(made: Flask) -> None:
+    """What says that it replays an answer is tested to do so where it is tested."""
+    posts = {name for name, _ in routes(made) if name.startswith("POST ")}
+    keyless = {
+        name
+        for name, view in routes(made)
+        if name in posts and "Idempotency-Replayed" not in view.__api__.headers
+    }
+    assert keyless == KEYLESS
 
 
 def test_bodies_refuse_what_they_do_not_know(made: Flask) -> None:

@@ -12,9 +12,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from service.auth.users import User
+from service.store.schema import metadata
 from tests.auth.house import PASSWORD, SECRET, Replica
 from tests.auth.test_tokens import pem
 from tests.conftest import RedisServer
+from tests.usage.house import at_once
 
 
 def post(replica: Replica, path: str, token: str = "", **options: Any) -> Any:
@@ -245,6 +247,48 @@ def test_a_key_cannot_make_or_end_anything(here: Replica, ada: User) -> None:
     assert client.delete(f"/v1/auth/keys/{made['id']}").status_code == 403
     assert client.post("/v1/auth/logout").status_code == 403
     assert client.get("/v1/auth/keys").status_code == 200
+
+
+def test_a_key_asked_for_twice_is_made_once(here: Replica, there: Replica, ada: User) -> None:
+    token = here.login()["access_token"]
+    again = {"json": {"name": "laptop"}, "headers": {"Idempotency-Key": "my-laptop"}}
+    first, second = (post(replica, "/v1/auth/keys", token, **again) for replica in (here, there))
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert second.get_json() == first.get_json()  # the key too: the first answer may never have come
+    assert "Idempotency-Replayed" not in first.headers and second.headers["Idempotency-Replayed"] == "true"
+    assert second.headers["Cache-Control"] == "no-store"
+    assert len(here.client(token).get("/v1/auth/keys").get_json()["data"]) == 1
+    assert there.status(second.get_json()["key"]) == 200
+    other = post(here, "/v1/auth/keys", token, **{**again, "json": {"name": "server"}})
+    assert (other.status_code, other.get_json()["code"]) == (422, "idempotency_mismatch")
+
+
+def test_many_askings_for_one_key_at_once(here: Replica, there: Replica, ada: User) -> None:
+    token = here.login()["access_token"]
+    again = {"json": {"name": "laptop"}, "headers": {"Idempotency-Key": "all-at-once"}}
+    answers = at_once(8, lambda number: post(here if number % 2 else there, "/v1/auth/keys", token, **again))
+    assert len({answer.get_json()["key"] for answer in answers}) == 1
+    assert sum("Idempotency-Replayed" in answer.headers for answer in answers) == 7
+
+
+def test_a_key_is_kept_nowhere_in_clear(here: Replica, ada: User) -> None:
+    token = here.login()["access_token"]
+    again = {"json": {"name": "laptop"}, "headers": {"Idempotency-Key": "for-my-eyes"}}
+    key = post(here, "/v1/auth/keys", token, **again).get_json()["key"]
+    secret = key[len("slp_") + 8 :]  # its beginning is what the list shows
+    with here.db.read() as tx:
+        kept = repr([tx.rows(table.select()) for table in metadata.sorted_tables])
+    assert "for-my-eyes" in kept and secret not in kept
+
+
+def test_a_key_sealed_with_another_secret_is_not_shown_again(
+    replicas: Callable[..., Replica], ada: User
+) -> None:
+    here, changed = replicas(), replicas(secret="another-secret-of-the-tests-that-is-long-enough")
+    again = {"json": {"name": "laptop"}, "headers": {"Idempotency-Key": "before-the-change"}}
+    assert post(here, "/v1/auth/keys", here.login()["access_token"], **again).status_code == 201
+    answer = post(changed, "/v1/auth/keys", changed.login()["access_token"], **again)
+    assert (answer.status_code, answer.get_json()["code"]) == (409, "conflict")
 
 
 @pytest.mark.parametrize(

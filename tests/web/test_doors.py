@@ -117,6 +117,23 @@ def test_the_same_key_is_the_same_run(client: httpx2.Client, model: Model) -> No
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
 
 
+def test_a_cancel_under_the_same_key_is_told_the_first_answer(client: httpx2.Client, model: Model) -> None:
+    model.control(first_token_ms=3000)
+    asked = {"input": "Never mind.", "cache": "bypass", "metadata": {"test": "cancel twice"}}
+    with client.stream("POST", "/v1/agents/assistant/stream", json=asked) as stream:
+        lines = stream.iter_lines()
+        run_id = next(lines).removeprefix("id: ").partition(":")[0]
+        path, headers = f"/v1/runs/{run_id}/cancel", {"Idempotency-Key": "one-cancel-only"}
+        first = client.post(path, headers=headers)
+        assert "event: run.cancelled" in list(lines)
+    second = client.post(path, headers=headers)
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert second.json() == first.json() and second.headers["Idempotency-Replayed"] == "true"
+    assert client.post(path).json()["code"] == "run_finished"
+    other = client.post(f"/v1/runs/{run_id}x/cancel", headers=headers)
+    assert other.status_code == 404
+
+
 def test_every_answer_has_its_headers(client: httpx2.Client) -> None:
     answer = client.post(
         "/v1/agents/assistant/invoke", json={"input": "Hello"}, headers={"X-Request-ID": "mine-1"}
