@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -27,10 +28,12 @@ START_TIMEOUT = 60.0
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port nobody has, and below those the kernel deals out: a connection may get one of them meanwhile."""
+    while True:
+        port = random.randrange(12_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(ready: Callable[[], Any], what: str, timeout: float = START_TIMEOUT) -> Any:
@@ -150,9 +153,14 @@ class Model:
 @contextmanager
 def model_server() -> Iterator[Model]:
     port = free_port()
-    with process([PYTHON, "-m", "offline_model", "--port", str(port)], stdout=subprocess.DEVNULL):
+    command = [PYTHON, "-m", "offline_model", "--port", str(port)]
+    with process(command, stdout=subprocess.DEVNULL) as child:
         model = Model(f"http://127.0.0.1:{port}")
-        wait_until(lambda: httpx2.get(f"{model.url}/health").status_code == 200, "the offline model")
+        wait_until(
+            lambda: child.poll() is not None or httpx2.get(f"{model.url}/health").status_code == 200,
+            "the offline model",
+        )
+        assert child.poll() is None, "the offline model ended"
         yield model
 
 
