@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from service.errors import ModelRejected, SessionBusy, SlipwayError, all_errors
+from service.errors import ModelKeyRefused, PriceUnknown, SlipwayError, all_errors, worth_another_try
 
 HEAD = """# Errors
 
@@ -31,16 +31,13 @@ there (always with 429 and 503), else with a growing pause. *No*: change the req
 
 With an `Idempotency-Key`: ask again with the same key when no answer came, since the first request may have been
 served. An answer that carries a `run_id` is that key's answer, also when it tells of a failure: it is replayed for a
-day, so to try such a run again takes a new key.
+day. One exception: a run that failed with a *yes* of this table, and called no tool that changes anything, gives its
+key back after `Retry-After` (a second where there was none). The same key then starts another run.
 
 | status | `code` | meaning | again? |
 | --- | --- | --- | --- |
 """
-LATER = {408, 429, 502, 503, 504}
-FOR_OPERATORS = {
-    "price_unknown",
-    "model_key_refused",
-}  # nothing gets better before a person has done something
+FOR_OPERATORS = (PriceUnknown, ModelKeyRefused)  # nothing gets better before a person has done something
 
 
 def page() -> str:
@@ -53,11 +50,9 @@ def _row(error: type[SlipwayError]) -> str:
 
 
 def _again(error: type[SlipwayError]) -> str:
-    if error.code in FOR_OPERATORS:
+    if issubclass(error, FOR_OPERATORS):
         return "no, tell the operator"
-    if issubclass(error, ModelRejected):
-        return "no"
-    return "yes" if error.status in LATER or error is SessionBusy else "no"
+    return "yes" if worth_another_try(error) else "no"
 
 
 if __name__ == "__main__":

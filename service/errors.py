@@ -235,6 +235,16 @@ class Draining(Unavailable):
     code, title = "draining", "This server is stopping"
 
 
+_LATER = (408, 429, 502, 503, 504)
+
+
+def worth_another_try(error: type[SlipwayError]) -> bool:
+    """Whether the same request may succeed later, with nothing changed by anybody."""
+    if issubclass(error, ModelRejected | ModelKeyRefused | PriceUnknown):
+        return False
+    return error.status in _LATER or error is SessionBusy
+
+
 def all_errors() -> list[type[SlipwayError]]:
     """Every class of the tree, for the error table in the docs and the test that holds it."""
     found: list[type[SlipwayError]] = []

@@ -1,4 +1,7 @@
-"""Retry safety: the same key, caller and body within a day is the same request."""
+"""Retry safety: the same key, caller and body within a day is the same request.
+
+A run that failed for a reason that passes gives its key back, so that asking again is worth it: see ADR 0006.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from service.errors import IdempotencyMismatch
+from service.errors import IdempotencyMismatch, all_errors, worth_another_try
 from service.store import idempotency as rows
+from service.store import runs, tool_calls
 from service.store.base import Transaction
-from service.types import now_ms
+from service.types import RunStatus, now_ms
 
 LIFE_MS = 24 * 3_600_000
+PASSES = frozenset(error.code for error in all_errors() if worth_another_try(error))
 AUTO = "auto-"  # how a key begins that the load balancer made: no client will ask with it again later
 
 
@@ -37,11 +42,16 @@ class Key(NamedTuple):
 
     def start(self, tx: Transaction, run_id: str) -> None:
         """Tie the key to a new run. Raises `AlreadyStarted` or `IdempotencyMismatch`."""
-        first = rows.claim(tx, self.user_id, self.key, self.fingerprint, run_id, now_ms() + LIFE_MS)
+        until = now_ms() + LIFE_MS
+        first = rows.claim(tx, self.user_id, self.key, self.fingerprint, run_id, until)
         if first is None or first["run_id"] == run_id:
             return
         self.check(first["fingerprint"])
-        raise AlreadyStarted(first["run_id"])
+        started = first["run_id"]
+        if _gives_back(tx, started):
+            started = rows.pass_on(tx, self.user_id, self.key, started, run_id, until)
+        if started != run_id:
+            raise AlreadyStarted(started)
 
     def started(self, tx: Transaction) -> str | None:
         """The run that was started under the key, if any. Raises `IdempotencyMismatch`."""
@@ -49,12 +59,25 @@ class Key(NamedTuple):
         if first is None or first["expires_at"] <= now_ms():
             return None
         self.check(first["fingerprint"])
-        run_id: str | None = first["run_id"]
-        return run_id
+        run_id: str = first["run_id"]
+        return None if _gives_back(tx, run_id) else run_id
 
     def check(self, fingerprint: str) -> None:
         if fingerprint != self.fingerprint:
             raise IdempotencyMismatch("This Idempotency-Key was used with another body or path.")
+
+
+def _gives_back(tx: Transaction, run_id: str) -> bool:
+    """Whether a run has failed for a reason that passes, has had its `Retry-After`, and has changed nothing.
+
+    The pause keeps a load balancer, which passes a 503 on at once, from asking a model in vain twice.
+    """
+    run = runs.get(tx, run_id)
+    if run is None or run.status is not RunStatus.FAILED or run.error is None or run.finished_at is None:
+        return False
+    pause_ms = int(run.error.get("retry_after", 1)) * 1000
+    passed = run.error["code"] in PASSES and now_ms() >= run.finished_at + pause_ms
+    return passed and not tool_calls.of_run(tx, run_id)
 
 
 def fingerprint(path: str, body: Any) -> str:

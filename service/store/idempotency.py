@@ -46,6 +46,16 @@ def find(tx: Transaction, user_id: str, key: str) -> Row | None:
     return tx.row(_FIND, {"user_id": user_id, "key": key})
 
 
+def pass_on(tx: Transaction, user_id: str, key: str, run_id: str, new_run_id: str, expires_at: int) -> str:
+    """Tie the key of `run_id` to a new run instead; the run it stands for now, which another may have tied first."""
+    mine = (idempotency.c.user_id == user_id, idempotency.c.key == key)
+    taken = {"run_id": new_run_id, "created_at": now_ms(), "expires_at": expires_at}
+    if tx.execute(sa.update(idempotency).where(*mine, idempotency.c.run_id == run_id).values(**taken)) == 1:
+        return new_run_id
+    row = find(tx, user_id, key)
+    return row["run_id"] if row is not None else run_id
+
+
 def answer(tx: Transaction, user_id: str, key: str, status: int, body: Any) -> None:
     """Keep the answer given under a key, for whoever asks again."""
     mine = sa.update(idempotency).where(idempotency.c.user_id == user_id, idempotency.c.key == key)

@@ -128,7 +128,9 @@ def test_a_user_sees_what_waits_and_an_operator_finds_it_in_the_list(visit: Visi
     page.get_by_text("An operator decides.").wait_for()
     assert page.get_by_role("button", name="Approve").count() == 0
     page.get_by_role("button", name="Sign out").click()
-    page.get_by_label("Password").wait_for()  # the page loads itself anew: another address would be cut off by it
+    page.get_by_label(
+        "Password"
+    ).wait_for()  # the page loads itself anew: another address would be cut off by it
     visit.sign_in()
     page.get_by_role("link", name="Approvals").click()
     page.locator(".approval").get_by_role("button", name="Deny").click()

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.conftest import Model, Slipway
+from tests.conftest import Model, Slipway, wait_until
 
 
 def events_of(text: str) -> list[tuple[str, str, dict[str, Any]]]:
@@ -132,6 +132,22 @@ def test_a_cancel_under_the_same_key_is_told_the_first_answer(client: httpx2.Cli
     assert client.post(path).json()["code"] == "run_finished"
     other = client.post(f"/v1/runs/{run_id}x/cancel", headers=headers)
     assert other.status_code == 404
+
+
+def test_a_key_outlives_a_failure_that_passes(client: httpx2.Client, model: Model) -> None:
+    headers = {"Idempotency-Key": "one-of-a-kind-2"}
+    body = {"input": "Once the model is well.", "cache": "bypass"}
+
+    def ask() -> httpx2.Response:
+        return client.post("/v1/agents/assistant/invoke", json=body, headers=headers)
+
+    model.control(fault="garbage", times=1)
+    first = ask()
+    assert (first.status_code, first.json()["code"]) == (502, "model_error")
+    answer = wait_until(lambda: (got := ask()).status_code == 200 and got, "another try")
+    assert answer.json()["run_id"] != first.json()["run_id"] and "Idempotency-Replayed" not in answer.headers
+    assert ask().json() == answer.json()
+    assert model.stats()["calls"] == 2
 
 
 def test_every_answer_has_its_headers(client: httpx2.Client) -> None:
