@@ -47,8 +47,10 @@ def best(question: str, sources: Iterable[Source]) -> list[Quote]:
     quotes = []
     for source, sentence in rows:
         around = (sentence.around | stems(source.title)) - sentence.stems
-        inside = sum(weight[w] for w in wanted & sentence.stems)
-        score = inside + 0.5 * sum(weight[w] for w in wanted & around)
+        # A number is a name (an error's, a version's): under its heading the sentence need not repeat it.
+        said = sentence.stems | {word for word in around if any(map(str.isdigit, word))}
+        inside = sum(weight[w] for w in wanted & said)
+        score = inside + 0.5 * sum(weight[w] for w in wanted & around - said)
         if score >= LEAST_COVERAGE * total:
             # A long sentence covers more by chance; 0.01 a word is enough to prefer the short of two equals.
             quotes.append(Quote(source, sentence, score - 0.01 * len(sentence.stems)))

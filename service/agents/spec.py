@@ -96,3 +96,6 @@ class EvalCase(_Spec):
 
     input: str = Field(min_length=1, description="The user's turn")
     expect: Expectation = Field(description="What must be true of the answer")
+    real_model: bool = Field(
+        default=False, description="Only a real model can answer it: not asked with the offline one"
+    )

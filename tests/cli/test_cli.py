@@ -240,11 +240,11 @@ def test_evals_pass_and_fail(env: dict[str, str], whole: Flask, tmp_path: Path) 
         (folder / "evals.yaml").write_text(json.dumps(cases))
     here = create_app(load({**env, "AGENTS_DIR": str(tmp_path / "agents")}))
     passed = here.test_cli_runner().invoke(args=["agents", "eval", "sound"])
-    assert (passed.exit_code, passed.stdout) == (0, "pass  What is 17 * 23?\n1 of 1 passed.\n")
+    assert (passed.exit_code, passed.stdout) == (0, "pass  sound: What is 17 * 23?\n1 of 1 passed.\n")
     failed = here.test_cli_runner().invoke(args=["agents", "eval", "picky", "--user", "ada"])
     assert failed.exit_code == 1
     assert failed.stdout.splitlines()[1:] == [
-        "FAIL  Hello",
+        "FAIL  picky: Hello",
         "      the answer has no 'xyzzy'",
         "      the tool calculator was not used",
         "      no source is a.md",
@@ -253,6 +253,20 @@ def test_evals_pass_and_fail(env: dict[str, str], whole: Flask, tmp_path: Path) 
     told = here.test_cli_runner().invoke(args=["agents", "eval", "picky", "--json"]).stdout
     first, second = json.loads(told)
     assert (first["missing"], len(second["missing"])) == ([], 3) and first["run_id"].startswith("run_")
+
+
+def test_what_only_a_real_model_can_answer_is_named_and_not_asked(whole: Flask) -> None:
+    done = whole.test_cli_runner().invoke(args=["agents", "eval", "assistant"])
+    assert "skip  assistant: What is the capital of France?" in done.stdout
+    assert done.stdout.endswith(
+        "1 of 1 passed; 2 not asked: they need a real model (ANTHROPIC_API_KEY).\n"
+    ), done.stdout
+
+
+def test_what_is_bundled_passes_with_the_offline_model(whole: Flask) -> None:
+    done = whole.test_cli_runner().invoke(args=["agents", "eval"])
+    assert done.exit_code == 0, done.stdout
+    assert all(f"pass  {name}: " in done.stdout for name in ("analyst", "assistant", "support"))
 
 
 def test_evals_judge_the_category(whole: Flask) -> None:
