@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,9 +50,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def agents_dir(scratch: Path) -> Path:
-    """The bundled agents, and `scribe`."""
-    folder = scratch / "agents"
-    shutil.copytree(ROOT / "agents", folder)
+    """The bundled agents, and `scribe`. A folder of its own: other tests may use this fixture in the same session."""
+    folder = Path(tempfile.mkdtemp(prefix="agents", dir=scratch))
+    shutil.copytree(ROOT / "agents", folder, dirs_exist_ok=True)
     scribe = folder / "scribe"
     scribe.mkdir()
     (scribe / "agent.yaml").write_text(AGENT)
@@ -110,7 +111,7 @@ class Postgres:
 @pytest.fixture(scope="session")
 def postgres(scratch: Path) -> Iterator[Postgres]:
     scratch.chmod(0o755)
-    server = Postgres(scratch / "postgres")
+    server = Postgres(Path(tempfile.mkdtemp(prefix="postgres", dir=scratch)))
     server.start()
     yield server
     server.stop()

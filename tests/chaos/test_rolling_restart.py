@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import threading
-import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +12,31 @@ import httpx2
 import pytest
 
 from tests.chaos.test_worker_killed import Reader
-from tests.conftest import ROOT, Slipway, wait_until
+from tests.conftest import Slipway, process, wait_until
 from tests.nginx.edge import NGINX
-from tests.nginx.pair import Pair, pair_of
+from tests.nginx.pair import pair_of
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed (apt install nginx-light)")
 ASKING = 6  # clients that ask again and again
 LISTENING = 4  # streams that are open all the while
 
 
-def restart(replica: Slipway) -> None:
+def restart(replica: Slipway, ended: ExitStack) -> None:
     """As a deploy does: SIGTERM, wait until it has gone, start the next at the same address."""
     replica.child.terminate()
     replica.child.wait(40)
-    with replica.log.open("ab") as out:
-        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
-        env = {**os.environ, **replica.env}
-        replica.child = subprocess.Popen(
-            command, env=env, cwd=ROOT, start_new_session=True, stdout=out, stderr=out
-        )
+    out = ended.enter_context(replica.log.open("ab"))
+    command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
+    replica.child = ended.enter_context(process(command, replica.env, stdout=out, stderr=out))
     wait_until(lambda: httpx2.get(f"{replica.url}/health").status_code == 200, "the replica again")
 
 
 class Asker(threading.Thread):
     """Asks one question after another through nginx, without a key or a retry of its own."""
 
-    def __init__(self, pair: Pair, number: int, stop: threading.Event) -> None:
+    def __init__(self, client: httpx2.Client, number: int, stop: threading.Event) -> None:
         super().__init__(daemon=True)
-        with pair.one.client() as signed_in:
-            self.client = pair.client(pair.edge.url, like=signed_in)
+        self.client = client
         self.number, self.stop = number, stop
         self.answers: list[tuple[int, str]] = []
 
@@ -59,10 +53,7 @@ class Asker(threading.Thread):
         self.client.close()
 
 
-def listen(pair: Pair, results: list[dict[str, Any]]) -> None:
-    reader = Reader(pair.one, kill_at=-1)
-    direct, reader.client = reader.client, pair.client(pair.edge.url, like=reader.client)
-    direct.close()
+def listen(reader: Reader, results: list[dict[str, Any]]) -> None:
     result = reader.read({"input": "[offline tokens=400 token_ms=40] Speak slowly."}, agent="assistant")
     reader.client.close()
     text = "".join(data["text"] for _, name, data in reader.events if name == "text.delta")
@@ -70,18 +61,31 @@ def listen(pair: Pair, results: list[dict[str, Any]]) -> None:
 
 
 def test_no_request_fails_and_no_run_is_lost(scratch: Path) -> None:
-    with pair_of(scratch / "rolling", "postgresql", GRACEFUL_TIMEOUT="6", LIMIT_RUNS="100000/minute") as pair:
+    settings = {"GRACEFUL_TIMEOUT": "6", "LIMIT_RUNS": "100000/minute"}
+    with pair_of(scratch / "rolling", "postgresql", **settings) as pair, ExitStack() as ended:
         pair.model.control(first_token_ms=150)
         stop = threading.Event()
-        askers = [Asker(pair, number, stop) for number in range(ASKING)]
+        with closing(pair.one.client()) as signed_in:
+            clients = [pair.client(pair.edge.url, like=signed_in) for _ in range(ASKING + LISTENING)]
+        askers = [Asker(client, number, stop) for number, client in enumerate(clients[:ASKING])]
+        readers = [Reader(pair.one, kill_at=-1, client=client) for client in clients[ASKING:]]
         results: list[dict[str, Any]] = []
-        listeners = [threading.Thread(target=listen, args=(pair, results)) for _ in range(LISTENING)]
+        listeners = [threading.Thread(target=listen, args=(reader, results)) for reader in readers]
         for thread in [*askers, *listeners]:
             thread.start()
-        time.sleep(1.5)
+        wait_until(
+            lambda: all(reader.events for reader in readers) and all(asker.answers for asker in askers),
+            "an answer for everybody",
+        )
         for replica in (pair.one, pair.two):
-            restart(replica)
-            time.sleep(1)
+            restart(replica, ended)
+            before = [len(asker.answers) for asker in askers]
+            wait_until(
+                lambda before=before: all(
+                    len(asker.answers) > count for asker, count in zip(askers, before, strict=True)
+                ),
+                "an answer for everybody since",
+            )
         stop.set()
         for asker in askers:
             asker.join(30)
@@ -98,6 +102,3 @@ def test_no_request_fails_and_no_run_is_lost(scratch: Path) -> None:
                 for status in ("running", "queued")
             ]
             assert open_runs == [[], []]
-        for replica in (pair.one, pair.two):  # the ones started here
-            replica.child.terminate()
-            replica.child.wait(20)

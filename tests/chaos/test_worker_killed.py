@@ -25,10 +25,10 @@ QUESTION = {"input": "Call the append_line tool 10 times."}
 class Reader:
     """A client that reconnects with `Last-Event-ID` until it has the last event."""
 
-    def __init__(self, server: Slipway, kill_at: int) -> None:
+    def __init__(self, server: Slipway, kill_at: int, client: httpx2.Client | None = None) -> None:
         self.server = server
         self.kill_at = kill_at  # the number of events after which the workers are killed
-        self.client = server.client()
+        self.client = client or server.client()
         self.events: list[tuple[int, str, dict[str, Any]]] = []
         self.run_id = ""
 
