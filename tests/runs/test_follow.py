@@ -1,0 +1,122 @@
+"""What one who follows a run is told when something of it is missing, over a real database and a real Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.cache import SpeedStore, connect
+from service.runs.follow import Follower
+from service.runs.live import LiveReader, encode, stream_key
+from service.store import runs, users
+from service.store.base import Database
+from service.store.schema import metadata
+from service.types import Event, RunEvent, RunStatus, now_ms
+from tests.conftest import RedisServer
+from tests.runs.house import ADA, ASSISTANT, asked, run_of
+
+
+class Followed:
+    """A streamed run of Ada's, whose events a test puts where it wants them."""
+
+    def __init__(self, folder: Path, redis_url: str) -> None:
+        self.db = Database(f"sqlite:///{folder}/test.db")
+        metadata.create_all(self.db.engine)
+        self.speed = SpeedStore(redis_url, max_connections=4)
+        self.live = LiveReader(self.speed, connect(redis_url, max_connections=2, socket_timeout=6))
+        self.run = run_of(asked("Hello", ASSISTANT), door="stream")
+        self.run.attempt = 1
+        user = {"id": ADA.user_id, "username": "ada", "password_hash": "", "role": "user", "disabled": False}
+        self.db.transact(lambda tx: users.insert(tx, {**user, "created_at": 0}))
+        self.db.transact(lambda tx: runs.insert(tx, self.run, worker_id="wrk"))
+
+    def tell(self, *numbers: int) -> None:
+        """To the live stream alone."""
+        events = [delta(number) for number in numbers]
+        self.speed.call(
+            lambda client: client.xadd(stream_key(self.run.id), {"e": encode(events)}), default=None
+        )
+
+    def keep(self, *numbers: int) -> None:
+        """In the database alone."""
+        events = [[number, Event.TEXT_DELTA, {"text": str(number)}] for number in numbers]
+        step = {
+            "run_id": self.run.id,
+            "n": numbers[0],
+            "kind": "model",
+            "name": "x",
+            "attempt": 1,
+            "reply": {},
+        }
+        more = {"cost_nano": 0, "started_at": 0, "finished_at": 0, "events": events}
+        ends = {"first_seq": numbers[0], "last_seq": numbers[-1]}
+        self.db.transact(lambda tx: runs.insert_step(tx, {**step, **more, **ends}))
+
+    def end(self, seq: int) -> None:
+        self.run.status, self.run.finished_at, self.run.last_seq = RunStatus.SUCCEEDED, now_ms(), seq
+        self.run.result = {"output": "done"}
+        assert self.db.transact(lambda tx: runs.finish(tx, self.run, 1))
+
+    def heard(self, after: int = 0) -> list[tuple[Any, ...]]:
+        """(number, name) of every event until the last; a gap with what it says is missing."""
+        follower = Follower(self.db, self.live, self.run.id, after)
+        told = [event for batch in follower.events(0.1) for event in batch]
+        return [
+            (event.seq, event.name, event.data["from_seq"], event.data["to_seq"])
+            if event.name is Event.GAP
+            else (event.seq, event.name)
+            for event in told
+        ]
+
+
+def delta(number: int) -> RunEvent:
+    return RunEvent(Event.TEXT_DELTA, {"text": str(number)}, number)
+
+
+def texts(*numbers: int) -> list[tuple[Any, ...]]:
+    return [(number, Event.TEXT_DELTA) for number in numbers]
+
+
+@pytest.fixture
+def followed(tmp_path: Path, redis_server: RedisServer) -> Iterator[Followed]:
+    house = Followed(tmp_path, redis_server.url)
+    yield house
+    house.speed.close()
+    house.db.close()
+
+
+def test_a_hole_is_said_where_it_is(followed: Followed) -> None:
+    followed.keep(1, 2)
+    followed.keep(7, 8)  # Redis was lost with what was told between, and so was the worker
+    followed.end(9)
+    gap = (6, Event.GAP, 3, 6)
+    assert followed.heard() == [*texts(1, 2), gap, *texts(7, 8), (9, Event.RUN_COMPLETED)]
+    assert followed.heard(after=4) == [(6, Event.GAP, 5, 6), *texts(7, 8), (9, Event.RUN_COMPLETED)]
+    assert followed.heard(after=7) == [*texts(8), (9, Event.RUN_COMPLETED)]
+
+
+def test_what_the_live_stream_has_lost_is_kept_by_then(followed: Followed) -> None:
+    followed.tell(5, 6)  # its beginning was trimmed, or Redis was wiped in between
+    events = Follower(followed.db, followed.live, followed.run.id).events(0.1)
+    followed.keep(1, 2, 3, 4)
+    heard = []
+    for batch in events:
+        heard += [(event.seq, event.name) for event in batch]
+        if heard and heard[-1][0] == 6:
+            followed.end(7)
+            break
+    assert heard == texts(1, 2, 3, 4, 5, 6)
+
+
+def test_a_hole_in_the_live_stream_is_said_too(followed: Followed) -> None:
+    followed.keep(1)
+    followed.tell(1, 2)
+    followed.tell(5)
+    events = Follower(followed.db, followed.live, followed.run.id).events(0.1)
+    heard: list[tuple[int, Event]] = []
+    while not heard or heard[-1][0] < 5:
+        heard += [(event.seq, event.name) for event in next(events)]
+    assert heard == [*texts(1, 2), (4, Event.GAP), *texts(5)]
