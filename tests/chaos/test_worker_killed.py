@@ -73,7 +73,7 @@ def test_one_whole_answer_and_nothing_done_twice(house: House) -> None:
     server, lines = house.server, house.lines
     house.model.control(first_token_ms=30, token_ms=8)
     random.seed(7)
-    resumed = 0
+    resumed = waited = 0
     for round_number in range(KILLS):
         lines.write_text("")
         reader = Reader(server, kill_at=random.randint(1, EVENTS - 1))
@@ -81,7 +81,8 @@ def test_one_whole_answer_and_nothing_done_twice(house: House) -> None:
         reader.client.close()
         names = Counter(name for _, name, _ in reader.events)
         assert max(Counter(lines.read_text().split()).values(), default=1) == 1, round_number
-        if "approval.required" in names:
+        if "approval.required" in names:  # killed within the tool: a person is asked
+            waited += 1
             continue
         assert result["status"] == "succeeded", (round_number, result.get("error"))
         seqs = [seq for seq, _, _ in reader.events]
@@ -91,8 +92,8 @@ def test_one_whole_answer_and_nothing_done_twice(house: House) -> None:
         called = [data["call_id"] for _, name, data in reader.events if name == "tool.called"]
         assert len(called) == len(set(called)) == 10
         assert len(lines.read_text().split()) == 10
-        resumed += names["run.resumed"]
-    assert resumed > KILLS / 4, "hardly any kill met a run: the test proves nothing"
+        resumed += bool(names["run.resumed"])
+    assert resumed > KILLS / 4 and resumed + waited > KILLS * 0.7, (resumed, waited)  # else it proves little
 
 
 def kill_workers(server: Slipway) -> None:

@@ -32,9 +32,14 @@ def test_a_worker_told_to_stop_hands_over_what_it_cannot_finish(house: House, cl
         assert first.child.wait(30) == 0
     [(status, losses)] = house.sql("SELECT status, losses FROM runs WHERE id = ?", run_id)
     assert (status, losses) == ("queued", 0)
+    ready = client.get("/ready")  # no task worker is left: tasks wait as rows
+    assert (ready.status_code, ready.json()["worker"]["status"]) == (200, "degraded")
+    more = client.post("/v1/agents/assistant/tasks", json={"input": "Whenever you can."})
+    assert more.status_code == 202
     house.model.control()
     with house.worker("second").running():
         assert ended(client, run_id)["status"] == "succeeded"
+        assert ended(client, more.json()["run_id"])["status"] == "succeeded"
     assert house.sql("SELECT attempt, losses FROM runs WHERE id = ?", run_id) == [(2, 0)]
 
 

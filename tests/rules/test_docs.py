@@ -136,3 +136,13 @@ def test_every_link_leads_somewhere() -> None:
                     re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles
                 }
                 assert anchor in anchors, f"{page.name} → {target}#{anchor}"
+
+
+def test_every_row_of_what_may_be_down_names_the_tests_that_hold_it() -> None:
+    table = [cells for cells in rows("when-a-part-is-down.md") if len(cells) == 4][2:]
+    assert len(table) > 8
+    for down, *_, held_by in table:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", held_by)
+        assert named and len(named) == held_by.count("`tests/"), f"{down}: each test by file and name"
+        for file, name in named:
+            assert f"\ndef {name}(" in (ROOT / file).read_text(), f"{down}: there is no {name} in {file}"

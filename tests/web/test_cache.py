@@ -105,6 +105,7 @@ def test_both_doors_keep_and_find_the_same_answers(house: House, text: str) -> N
     # The last event is told a moment before the answer is kept: asked within it, one waits for that.
     assert invoked.headers["X-Cache"] in ("hit", "coalesced")
     assert again.headers["X-Cache"] == "near"
+    assert house.ask(text).headers["X-Cache"] == "hit"  # it is kept by now
     events = events_of(again.text)
     assert [name for _, name, _ in events] == ["run.started", "text.delta", "run.completed"]
     run_id = events[0][2]["run_id"]

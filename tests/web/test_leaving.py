@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +58,12 @@ def test_or_ends_then_where_the_client_wants_that(client: httpx2.Client, calm: M
 
 
 def test_a_server_that_stops_sends_its_clients_elsewhere(
-    scratch: Path, redis_server: RedisServer, calm: Model
+    client: httpx2.Client, slipway: Slipway, redis_server: RedisServer, calm: Model
 ) -> None:
-    home = scratch / "leaving"
+    home = Path(slipway.env["SLIPWAY_HOME"])  # a second replica, over the same database
     settings = {"WEB_CONCURRENCY": "1", "THREADS": "8", "GRACEFUL_TIMEOUT": "3"}
-
-    def server() -> Any:
-        return slipway_server(home, redis_server.url, calm.url, **settings)
-
-    with server() as stays, server() as leaves, ExitStack() as held, closing(stays.client()) as client:
-        token = {"Authorization": client.headers["Authorization"]}
+    token = {"Authorization": client.headers["Authorization"]}
+    with slipway_server(home, redis_server.url, calm.url, **settings) as leaves, ExitStack() as held:
         reader = held.enter_context(httpx2.Client(base_url=leaves.url, headers=token, timeout=60))
         run_id, lines = begin(reader, held, pace=400)
         leaves.child.terminate()
