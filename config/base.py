@@ -99,6 +99,13 @@ class Settings(BaseModel):
     task_concurrency: int = Field(
         2, ge=1, description="Processes of one task worker: each drives one queued run at a time"
     )
+    task_metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="Port at which a task worker tells its own figures to Prometheus; 0: none, which is right where "
+        "a web server has the same SLIPWAY_HOME and PORT, and tells them with its own",
+    )
     graceful_timeout: int = Field(
         30, ge=1, description="Seconds a stopping worker gives to what is under way"
     )

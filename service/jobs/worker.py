@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Celery, signals
 from celery.worker.request import Request, logger
+from prometheus_client import start_http_server
 
 from service import wiring
 from service.jobs.broker import RUN_TASK, UPKEEP_TASK, Bell, make_app
 from service.jobs.upkeep import tidy
-from service.observe import logs
+from service.observe import folder, logs
+from service.observe.metrics import of_folder
 
 if TYPE_CHECKING:
     from config.base import Settings
@@ -82,6 +84,7 @@ class _Child:
 
     def __init__(self, settings: Settings, app: Celery) -> None:
         self._settings = settings
+        self._figures = folder.of_tasks(settings.slipway_home / f"metrics-{settings.port}")
         self._bell = Bell(app)
         self._services: wiring.Services | None = None
         self._stopping = mmap.mmap(
@@ -96,6 +99,8 @@ class _Child:
     def listen(self) -> None:
         """Celery's signals take weak references to functions, unless told otherwise."""
         signals.setup_logging.connect(self._set_up_logs, weak=False)
+        signals.worker_init.connect(self._count_from_nought, weak=False)
+        signals.worker_ready.connect(self._tell_figures, weak=False)
         signals.worker_process_init.connect(self._begin, weak=False)
         signals.worker_process_shutdown.connect(self._end, weak=False)
         signals.worker_shutting_down.connect(self._stop, weak=False)
@@ -105,7 +110,18 @@ class _Child:
         for name in _CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
 
+    def _count_from_nought(self, **_: Any) -> None:
+        """In the parent, before it forks. Not when the app is loaded: the clock loads it too."""
+        folder.clear(self._figures)
+
+    def _tell_figures(self, **_: Any) -> None:
+        """In the parent, for a task worker that no web server tells the figures of."""
+        if self._settings.task_metrics_port:
+            port, host = self._settings.task_metrics_port, self._settings.host
+            start_http_server(port, host, of_folder(self._figures))
+
     def _begin(self, **_: Any) -> None:
+        folder.forget_the_dead(self._figures)  # this process may take the place of one that was killed
         self._services = wiring.build(
             self._settings, kind="task", bell=self._bell, draining=lambda: self._stopping[0] == 1
         )

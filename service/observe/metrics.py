@@ -1,12 +1,14 @@
 """Prometheus metrics over all workers of a machine. Labels are looked up once and kept.
 
-`PROMETHEUS_MULTIPROC_DIR` must be set, and its folder exist, before `prometheus_client` is first imported:
-`gunicorn.conf.py` sees to it. Without it the figures are those of this process.
+A process has joined its `folder` before `prometheus_client` is first imported: `gunicorn.conf.py` and `worker.py`
+see to it. Without that the figures are those of this process.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import (
@@ -19,7 +21,9 @@ from prometheus_client import (
 )
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
+from service.observe.folder import of_tasks
 from service.types import Usage
 
 _REQUEST_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -40,6 +44,28 @@ class _Family:
         if child is None:
             child = self._children[labels] = self._metric.labels(*labels)
         return child
+
+
+class _Together(Collector):
+    """The figures of some folders, as one."""
+
+    def __init__(self, *folders: Path) -> None:
+        self._folders = folders
+
+    def collect(self) -> Iterable[Any]:
+        merge: Any = MultiProcessCollector.merge  # it has no types
+        while True:
+            try:
+                return list(merge([str(file) for path in self._folders for file in path.glob("*.db")]))
+            except FileNotFoundError:  # whoever starts anew has just cleared a folder
+                continue
+
+
+def of_folder(own: Path) -> CollectorRegistry:
+    """What the processes of one folder have counted, for a server of its own."""
+    registry = CollectorRegistry()
+    registry.register(_Together(own))
+    return registry
 
 
 class Metrics:
@@ -142,10 +168,9 @@ class Metrics:
     def render(self) -> tuple[bytes, str]:
         """The exposition text of all workers, and its content type."""
         registry = self._registry
-        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        if own := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             registry = CollectorRegistry()
-            collector: Any = MultiProcessCollector  # it has no types
-            collector(registry)
+            registry.register(_Together(Path(own), of_tasks(Path(own))))
         return generate_latest(registry), CONTENT_TYPE_LATEST
 
     def _counter(self, name: str, about: str, *labels: str) -> Any:

@@ -53,6 +53,17 @@ def test_a_task_under_way_is_cancelled(house: House, worker: TaskWorker, client:
     until(lambda: house.model.stats()["closed_early"] == 1, "the end of the upstream call")
 
 
+def test_what_a_worker_does_is_counted(house: House, worker: TaskWorker, client: httpx2.Client) -> None:
+    def told(name: str) -> float:
+        lines = client.get("/metrics").text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+    runs = 'slipway_runs_total{agent="assistant",status="succeeded"}'
+    before, calls = told(runs), told("slipway_model_calls_total")
+    ended(client, house.queue(client, "Count me."))
+    assert told(runs) == before + 1 and told("slipway_model_calls_total") > calls
+
+
 def test_a_worker_shows_in_ready(house: House, worker: TaskWorker, client: httpx2.Client) -> None:
     assert until(lambda: client.get("/ready").json()["worker"]["status"] == "ok", "a worker")
 

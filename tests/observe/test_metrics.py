@@ -1,11 +1,13 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-from service.observe.metrics import Metrics
+from prometheus_client import generate_latest
+
+from service.observe import folder
+from service.observe.metrics import Metrics, of_folder
 from service.types import Usage
 
 WORKER = """
@@ -62,21 +64,33 @@ def test_two_metrics_in_one_process_do_not_meet() -> None:
     assert b"slipway_login_failures_total 0.0" in second.render()[0]
 
 
+def counted(own: Path, mood: str) -> str:
+    """What a process of that folder tells after it has counted a request."""
+    join = f"from pathlib import Path; from service.observe import folder; folder.join(Path({str(own)!r}))\n"
+    command = [sys.executable, "-c", join + WORKER, mood]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout
+
+
 def test_figures_are_of_all_workers(tmp_path: Path) -> None:
-    env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
-    for mood in ("alone", "shared"):
-        done = subprocess.run(
-            [sys.executable, "-c", WORKER, mood],
-            env=env,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=30,
-        )
-    said = done.stdout
-    assert (
-        'slipway_http_requests_total{method="POST",route="/v1/agents/<agent>/invoke",status="200"} 2.0'
-        in said
-    )
-    assert "slipway_runs_active 2.0" in said
+    web = tmp_path / "metrics-8000"
+    tasks = folder.of_tasks(web)
+    counted(web, "alone")
+    counted(tasks, "shared")
+    said = counted(web, "shared")
+    invoked = 'slipway_http_requests_total{method="POST",route="/v1/agents/<agent>/invoke",status="200"}'
+    assert f"{invoked} 3.0" in said
+    assert "slipway_runs_active 3.0" in said
     assert "slipway_limiter_fallback 1.0" in said
+    alone = generate_latest(of_folder(tasks)).decode()
+    assert f"{invoked} 1.0" in alone and "slipway_limiter_fallback 0.0" in alone
+    folder.clear(tasks)
+    assert f"{invoked} 3.0" in counted(web, "shared")
+
+
+def test_who_was_killed_has_no_runs_under_way(tmp_path: Path) -> None:
+    own = folder.of_tasks(tmp_path / "metrics-8000")
+    counted(own, "alone")
+    folder.forget_the_dead(own)
+    told = generate_latest(of_folder(own)).decode()
+    assert "slipway_runs_active" not in told and "slipway_http_requests_total" in told
