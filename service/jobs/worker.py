@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import mmap
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery, signals
+from celery.exceptions import SecurityWarning
 from celery.worker.request import Request, logger
 from prometheus_client import start_http_server
 
@@ -33,6 +35,8 @@ _CHATTY = (
 
 def create_worker(settings: Settings) -> Celery:
     """The Celery application that `celery -A worker` loads. Raises ValueError without a broker."""
+    # Celery warns of root for the sake of pickled messages; ours are JSON and nothing else.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     app = make_app(settings)
     app.conf.update(
         task_acks_late=True,
