@@ -5,7 +5,7 @@ FAST := not (nginx or browser or chaos or image or slow)
 ARGS :=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help run test test-all check docs bench bench-peers bench-cost lock setup clean
+.PHONY: help run test test-all check docs bench bench-quick bench-peers bench-cost lock setup clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -42,6 +42,10 @@ docs: ## write what is generated
 bench: bench-peers ## measure beside every peer; ARGS="--only A,B --peers slipway,fastapi"
 	@scripts/setup.sh requirements-dev.txt
 	@$(PY) -m benchmarks $(ARGS)
+
+bench-quick: bench-peers ## two minutes: ratios beside those that were kept; ARGS=--keep keeps the new ones
+	@scripts/setup.sh requirements-dev.txt
+	@$(PY) -m benchmarks.quick $(ARGS)
 
 bench-peers: ## install the peers, each into an environment of its own
 	@benchmarks/peers/install.sh

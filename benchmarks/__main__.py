@@ -1,6 +1,7 @@
 """`make bench`: Slipway beside every peer, in one run, with everything on that users run.
 
-Loopback only, bounded in counts and time, ends by itself. What it finds is kept in benchmarks/results/ as it goes.
+Loopback only, bounded in counts and time, ends by itself. What it finds is kept in benchmarks/results/ as it goes; a
+run of all cases on all servers is written into docs/performance.md at its end, and any run with `--write`.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import cases
+from benchmarks import cases, lifecycle, report
 from benchmarks.fleet import STARTS, Fleet
+from benchmarks.growth import growth
 from benchmarks.machine import describe
 from benchmarks.measure import BARE, many_files
 from benchmarks.runner import Run
@@ -28,6 +31,10 @@ CASES: dict[str, Callable[[Run], None]] = {
     "C": cases.calls,
     "D": cases.streams,
     "M": cases.most_streams,
+    "E": lifecycle.start_and_memory,
+    "F": lifecycle.client_gone,
+    "G": lifecycle.worker_killed,
+    "H": growth,
 }
 
 
@@ -38,6 +45,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--scale", type=float, default=1.0, help="less than 1: fewer requests, for a rough look"
     )
+    parser.add_argument("--write", action="store_true", help="write docs/performance.md in any case")
     found = parser.parse_args()
     found.only, found.peers = found.only.split(","), found.peers.split(",")
     if unknown := {*found.only} - {*CASES} | {*found.peers} - {*STARTS, BARE}:
@@ -45,10 +53,16 @@ def arguments() -> argparse.Namespace:
     return found
 
 
+def orderly_end() -> None:
+    """A signal ends what was started, too."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit("ended by a signal"))
+
+
 def main() -> None:
     asked = arguments()
     many_files()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # what was started is ended too
+    orderly_end()
     RESULTS.mkdir(exist_ok=True)
     out = RESULTS / time.strftime("%Y%m%d-%H%M%S.json", time.gmtime())
     with (
@@ -56,9 +70,25 @@ def main() -> None:
         Fleet(Path(folder)) as fleet,
     ):
         run = Run(fleet, asked.peers, out, asked.scale, describe())
-        for letter in asked.only:
-            CASES[letter](run)
-    print(f"kept in {out}")
+        try:
+            for letter in asked.only:
+                measured(run, letter)
+        finally:
+            run.save()
+            print(f"kept in {out}")
+    whole = {*asked.only} >= {*CASES} and asked.scale == 1
+    if whole or asked.write:
+        report.write(run.public())
+        print("written to docs/performance.md")
+
+
+def measured(run: Run, letter: str) -> None:
+    """One case; its trouble does not end the run."""
+    try:
+        CASES[letter](run)
+    except Exception as error:
+        traceback.print_exc()
+        run.note(letter, "run", "fault", repr(error))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -141,15 +140,6 @@ class Bench:
         found = json.loads(done.stdout)
         errors = Counter(found["errors"])
         return Result(found["totals"], found["firsts"], errors, found["seconds"]), found["cpu"], 0.0
-
-
-def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
-    """Median, least and greatest of the ratios of rounds that were measured one after the other.
-
-    Raises `statistics.StatisticsError` when there is no pair.
-    """
-    found = [one / other for one, other in zip(ours, theirs, strict=False) if other > 0]
-    return statistics.median(found), min(found), max(found)
 
 
 def many_files() -> None:

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx2
+import jwt
 
+from benchmarks.fill import user_id
 from benchmarks.load import Shot
 from benchmarks.processes import ROOT, answers, await_true, free_port, process, redis_server
 from benchmarks.shots import Headers, post, prompt
@@ -30,6 +32,7 @@ class Setup:
     workers: int = 2
     threads: int = 32
     database: str = ""  # empty: SQLite in the server's own folder
+    users: int = 0  # so many callers that `fill` made, in turn; 0: one, who logs in
 
 
 @dataclass
@@ -104,13 +107,30 @@ def slipway(folder: Path, upstream: int, setup: Setup) -> Iterator[Server]:
         migrate(env)
         command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
         child, seconds = stack.enter_context(started(command, env, log, port, "/health"))
-        token = {"Authorization": f"Bearer {_log_in(port)}"}
-
-        def headers(_: int) -> dict[str, str]:
-            return token
-
+        headers = _callers(setup.users) if setup.users else _one_caller(port)
         shots = slipway_shots(port, headers)
         yield Server("slipway", port, child, shots, redis_pid, seconds, log, headers=headers)
+
+
+def _callers(count: int) -> Headers:
+    """Access tokens as a log-in makes them, for users who are in the database."""
+    now = int(time.time())
+    tokens = []
+    for number in range(count):
+        own = {
+            "sub": user_id(number),
+            "name": f"bench-{number}",
+            "jti": f"jti-{number}",
+            "fam": f"fam_bench{number}",
+        }
+        claims = {"iss": "slipway", "aud": "slipway", "type": "access", "role": "user", "iat": now, **own}
+        tokens.append("Bearer " + jwt.encode({**claims, "exp": now + 36_000}, SECRET, "HS256"))
+    return lambda number: {"Authorization": tokens[number % count]}
+
+
+def _one_caller(port: int) -> Headers:
+    token = {"Authorization": f"Bearer {_log_in(port)}"}
+    return lambda _: token
 
 
 def _log_in(port: int) -> str:

@@ -1,0 +1,78 @@
+"""Fills a Slipway database with finished runs and with users, as copies of a run that really happened.
+
+Only for SQLite, and only while nothing else uses the file.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+DAYS = 80  # the copies lie evenly in so many days before the original: younger than what is pruned
+CHUNK = 50_000  # rows per transaction
+# Times (ms) that move with a copy, and texts that name its run, its hold or its user.
+TIMES = ("created_at", "started_at", "finished_at", "at", "called_at", "wake_at")
+KEYS = {"runs": "id", "steps": "run_id", "ledger": "run_id"}
+
+
+def user_id(number: int) -> str:
+    return f"usr_0bench{number:016d}"
+
+
+def fill(database: Path, runs: int, users: int) -> None:
+    """Raises `LookupError` when there is no finished run to copy."""
+    with closing(sqlite3.connect(database)) as db:
+        for pragma in ("journal_mode=WAL", "synchronous=OFF", "cache_size=-400000", "foreign_keys=OFF"):
+            db.execute(f"PRAGMA {pragma}")
+        found = db.execute(
+            "SELECT id, user_id FROM runs WHERE status = 'succeeded' ORDER BY id LIMIT 1"
+        ).fetchone()
+        if found is None:
+            raise LookupError("there is no finished run to copy")
+        run, owner = found
+        _copy(db, "users", "id", owner, _user_columns(db), users)
+        for table, key in KEYS.items():
+            _copy(db, table, key, run, _run_columns(db, table, owner, runs, users), runs)
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _columns(db: sqlite3.Connection, table: str) -> list[str]:
+    return [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+
+
+def _user_columns(db: sqlite3.Connection) -> dict[str, str]:
+    new = {"id": "printf('usr_0bench%016d', i)", "username": "printf('bench-%d', i)", "role": "'user'"}
+    return {column: new.get(column, column) for column in _columns(db, "users")}
+
+
+def _run_columns(db: sqlite3.Connection, table: str, owner: str, runs: int, users: int) -> dict[str, str]:
+    """The expression that makes each column of a copy; `i` numbers the copies from 0."""
+    user = f"printf('usr_0bench%016d', i % {max(users, 1)})"
+    new = {
+        "user_id": user,
+        "run_id": "printf('run_0bench%016d', i)",
+        "request_id": "printf('bench-%d', i)",
+        "entry_id": "printf('%s_0bench%016d', substr(entry_id, 1, 3), i)",
+        "account": f"replace(account, '{owner}', {user})",
+    }
+    if table == "runs":
+        new["id"] = new["run_id"]
+    step = DAYS * 86_400_000 // max(runs, 1)
+    new |= {name: f"{name} - ({runs} - i) * {step}" for name in TIMES}
+    return {column: new.get(column, column) for column in _columns(db, table)}
+
+
+def _copy(
+    db: sqlite3.Connection, table: str, key: str, original: str, columns: dict[str, str], count: int
+) -> None:
+    names, values = ", ".join(columns), ", ".join(columns.values())
+    for begin in range(0, count, CHUNK):
+        end = min(begin + CHUNK, count) - 1
+        db.execute(
+            f"WITH RECURSIVE n(i) AS (SELECT {begin} UNION ALL SELECT i + 1 FROM n WHERE i < {end})"
+            f" INSERT INTO {table} ({names}) SELECT {values} FROM n CROSS JOIN"
+            f" (SELECT * FROM {table} WHERE {key} = ?)",
+            (original,),
+        )
+        db.commit()
