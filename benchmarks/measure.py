@@ -52,6 +52,7 @@ class Figures:
     first_p99: float
     cpu_ms: float
     redis_ms: float
+    database_ms: float  # PostgreSQL's, where that is the database
     load_share: float  # of one core, what the load generator used: near 1 it is the bottleneck
     upstream_share: float
     load1: float  # the machine's load average before the round
@@ -84,13 +85,12 @@ class Bench:
         load1 = os.getloadavg()[0]
         upstream_before, own_before = cpu_seconds(self.pid), time.process_time()
         if server is None:
-            result, used, redis = self._bare(ask)
+            result, used = self._bare(ask)
+            redis = database = 0.0
         else:
-            redis_before = cpu_seconds(server.redis_pid) if server.redis_pid else 0.0
-            before = sum(cpu_seconds(pid) for pid in server.pids)
+            before = _used(server)
             result = self.shoot(server, ask)
-            used = sum(cpu_seconds(pid) for pid in server.pids) - before
-            redis = cpu_seconds(server.redis_pid) - redis_before if server.redis_pid else 0.0
+            used, redis, database = (now - then for now, then in zip(_used(server), before, strict=True))
         good, seconds = len(result.totals), max(result.seconds, 1e-9)
         return Figures(
             server=server.name if server else BARE,
@@ -106,6 +106,7 @@ class Bench:
             first_p99=quantile(result.firsts, 0.99) * 1000,
             cpu_ms=used * 1000 / good if good else 0.0,
             redis_ms=redis * 1000 / good if good else 0.0,
+            database_ms=database * 1000 / good if good else 0.0,
             load_share=(used if server is None else time.process_time() - own_before) / seconds,
             upstream_share=(cpu_seconds(self.pid) - upstream_before) / seconds,
             load1=load1,
@@ -121,7 +122,7 @@ class Bench:
             spread=ask.spread,
         )
 
-    def _bare(self, ask: Ask) -> tuple[Result, float, float]:
+    def _bare(self, ask: Ask) -> tuple[Result, float]:
         begin = self.numbers(ask.requests + 100)
         job = {
             "port": self.port,
@@ -139,7 +140,14 @@ class Bench:
             raise Failed(f"the call without a service: {error}") from None
         found = json.loads(done.stdout)
         errors = Counter(found["errors"])
-        return Result(found["totals"], found["firsts"], errors, found["seconds"]), found["cpu"], 0.0
+        return Result(found["totals"], found["firsts"], errors, found["seconds"]), found["cpu"]
+
+
+def _used(server: Server) -> tuple[float, float, float]:
+    """CPU seconds so far of the service, its Redis and its PostgreSQL."""
+    parts = (server.redis_pid, server.database_pid)
+    redis, database = (cpu_seconds(pid) if pid else 0.0 for pid in parts)
+    return sum(cpu_seconds(pid) for pid in server.pids), redis, database
 
 
 def many_files() -> None:

@@ -107,16 +107,19 @@ def _ms(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
+SINGLE = ("cpu_ms", "redis_ms", "database_ms", "p50", "p99")
+
+
 def _single(of: Summary) -> str:
     parts = []
     for case, what in (("A", "Invoke, a model that answers at once"), ("B", "Cache hit")):
         rows = []
         for server in of.servers(case):
-            median = [of.median(case, server, name) for name in ("cpu_ms", "redis_ms", "p50", "p99")]
+            median = [of.median(case, server, name) for name in SINGLE]
             compared = of.ratio(case, "cpu_ms", server, "fastapi")
             told = str(compared) if compared and server != "fastapi" else "–"
             rows.append((title(server), *map(_ms, median), told, str(of.errors(case, server) or "none")))
-        head = ("", "CPU ms", "Redis ms", "p50 ms", "p99 ms", "CPU of FastAPI", "errors")
+        head = ("", "CPU ms", "Redis ms", "PostgreSQL ms", "p50 ms", "p99 ms", "CPU of FastAPI", "errors")
         parts.append(f"**{what}**, 16 clients, per request:\n\n{table(head, rows)}")
     return "\n\n".join([*parts, "![CPU per request](performance/cpu.svg)"])
 

@@ -39,6 +39,10 @@ class Run:
         took = time.monotonic() - self._began
         print(f"[{took / 60:4.1f} min] {case}: {title} (load {self.loads[case][0]:.1f})", flush=True)
 
+    def most(self) -> list[str]:
+        """Servers for what is not only about one request: the database makes no difference that is new there."""
+        return [name for name in self.names if name != "postgres"]
+
     def count(self, number: int) -> int:
         """A count of requests, made smaller by `--scale`."""
         return max(4, round(number * self.scale))

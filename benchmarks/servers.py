@@ -47,6 +47,7 @@ class Server:
     started: float = 0.0  # seconds from the start of its process to the first healthy answer
     log: Path = Path()
     more_pids: list[int] = field(default_factory=list)  # such as nginx's
+    database_pid: int = 0  # PostgreSQL's, where that is the database
     headers: Headers = lambda _: {}  # of the caller, for further kinds of requests
 
     @property
@@ -61,7 +62,7 @@ def started(
     """A server once it answers `health`, and the seconds that took. Raises `Failed` when it does not."""
     began = time.monotonic()
     with process(command, log, env, cwd) as child:
-        await_true(lambda: answers(port, health), child, "it", log, limit=120)
+        await_true(lambda: answers(port, health), child, "it", log, limit=240)
         yield child, time.monotonic() - began
 
 

@@ -20,7 +20,8 @@ MACHINE = {
 def figures(server: str, case: str, round_number: int, **changes: Any) -> dict[str, Any]:
     one = Figures(
         server, case, round_number, clients=16, good=100, errors={}, seconds=1.0, p50=10.0, p99=20.0,
-        first_p50=0.0, first_p99=0.0, cpu_ms=1.0, redis_ms=0.1, load_share=0.1, upstream_share=0.1, load1=0.5,
+        first_p50=0.0, first_p99=0.0, cpu_ms=1.0, redis_ms=0.1, database_ms=0.0, load_share=0.1,
+        upstream_share=0.1, load1=0.5,
     )  # fmt: skip
     return {**one.public(), **changes}
 
@@ -96,7 +97,7 @@ def test_the_page_is_written_whole_or_in_part(tmp_path: Path) -> None:
     report.write(of.kept, tmp_path)
     page = (tmp_path / "performance.md").read_text()
     assert "LiteLLM proxy: not installed" in page
-    assert "| Slipway | 1.00 | 0.10 |" in page
+    assert "| Slipway | 1.00 | 0.10 | – |" in page
     assert {path.name for path in (tmp_path / "performance").iterdir()} == {"cpu.svg", "c.svg", "d.svg"}
     report.write(kept().kept, tmp_path)  # nothing was measured
 
