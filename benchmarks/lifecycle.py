@@ -9,11 +9,10 @@ import socket
 import statistics
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
-
-import httpx2
 
 from benchmarks.fleet import OURS, TITLES
 from benchmarks.load import Shot
@@ -35,13 +34,14 @@ PATIENCE = 60.0  # seconds until a stream counts as lost
 RUN_ID = re.compile(rb"\bid: (run_\w+):(\d+)")
 
 
-def _named(run: Run) -> list[str]:
-    return [name for name in run.most() if name != BARE]
+def _named(run: Run, case: str) -> Iterator[str]:
+    """Who is measured, one after the other, while there is time."""
+    return (name for name in run.most() if name != BARE and not run.late(case, name))
 
 
 def start_and_memory(run: Run) -> None:
     run.begin("E", "start, memory, memory per open stream")
-    for name in _named(run):
+    for name in _named(run, "E"):
         try:
             _one_memory(run, name)
         except Exception as error:
@@ -87,7 +87,7 @@ def _mib(server: Server) -> float:
 
 def client_gone(run: Run) -> None:
     run.begin("F", "client gone: until the model call is closed; a delta every 250 ms")
-    for name in _named(run):
+    for name in _named(run, "F"):
         try:
             server = run.fleet.get(name, Setup())
             shot = _cancelling(server).shot("stream", PAUSED_STREAM)
@@ -111,7 +111,7 @@ def _cancelling(server: Server) -> Server:
 
 def _leave(run: Run, shot: Shot) -> float:
     """Seconds from closing the connection after the first token until the upstream's connection closed."""
-    before = _left(run)
+    before = run.fleet.bench.stats()["left"]
     with socket.create_connection(("127.0.0.1", shot.port), 5) as client:
         client.settimeout(20)
         client.sendall(shot.request(run.fleet.bench.numbers(1)))
@@ -123,16 +123,11 @@ def _leave(run: Run, shot: Shot) -> float:
             seen += data
     went = time.monotonic()
     while time.monotonic() - went < PATIENCE:
-        left = _left(run)
+        left = run.fleet.bench.stats()["left"]
         if len(left) > len(before):
             return float(left[-1] - went)
         time.sleep(0.02)
     return PATIENCE
-
-
-def _left(run: Run) -> list[float]:
-    stats = httpx2.get(f"http://127.0.0.1:{run.fleet.bench.port}/stats", timeout=5, trust_env=False)
-    return list(stats.json()["left"])
 
 
 # --- a worker is killed -------------------------------------------------------------------------------------
@@ -142,7 +137,7 @@ def worker_killed(run: Run) -> None:
     run.begin(
         "G", f"kill -9 of one worker of two under {CUT} streams: until every client has its whole answer"
     )
-    for name in _named(run):
+    for name in _named(run, "G"):
         try:
             server = run.fleet.get(name, Setup())
             found = _kill_one(run, server)

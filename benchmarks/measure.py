@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
 import time
@@ -74,6 +75,18 @@ class Bench:
         self.port, self.pid = upstream_port, upstream_pid
         self._next = itertools.count(1)
 
+    def stats(self) -> dict[str, Any]:
+        """What the upstream has counted since it began."""
+        with socket.create_connection(("127.0.0.1", self.port), 5) as client:
+            client.sendall(b"GET /stats HTTP/1.1\r\n\r\n")
+            seen = b""
+            while not seen.endswith(b"}"):
+                seen += client.recv(65_536)
+        return dict(json.loads(seen.partition(b"\r\n\r\n")[2]))
+
+    def calls(self) -> int:
+        return int(self.stats()["calls"])
+
     def numbers(self, count: int) -> int:
         """The number before `count` unused ones."""
         first = next(self._next)
@@ -82,7 +95,7 @@ class Bench:
 
     def measure(self, server: Server | None, case: str, round_number: int, ask: Ask) -> Figures:
         """`server` None: the call without any service."""
-        load1 = os.getloadavg()[0]
+        load1, calls_before = os.getloadavg()[0], self.calls()
         upstream_before, own_before = cpu_seconds(self.pid), time.process_time()
         if server is None:
             result, used = self._bare(ask)
@@ -91,6 +104,8 @@ class Bench:
             before = _used(server)
             result = self.shoot(server, ask)
             used, redis, database = (now - then for now, then in zip(_used(server), before, strict=True))
+        if ask.kind == "hit" and (calls := self.calls() - calls_before):
+            result.errors["asked the model"] += calls
         good, seconds = len(result.totals), max(result.seconds, 1e-9)
         return Figures(
             server=server.name if server else BARE,

@@ -40,11 +40,12 @@ def end(child: subprocess.Popen[bytes], patience: float = 15) -> None:
 def process(
     command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, cwd: Path = ROOT
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a group of its own; its output goes to `log`."""
+    """A process in a group of its own; its output goes to `log`. It may keep compiled code, as installed ones do."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with log.open("ab") as out:
         child = subprocess.Popen(
             command,
-            env={**os.environ, **(env or {})},
+            env={**inherited, **(env or {})},
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=out,

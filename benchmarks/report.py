@@ -13,25 +13,10 @@ from benchmarks.fleet import TITLES
 from benchmarks.processes import ROOT
 from benchmarks.shots import STREAM, TWO_SECONDS, ideal_seconds
 from benchmarks.summary import Summary, goals
+from benchmarks.words import HOW, REPEAT
 
 DOCS = ROOT / "docs"
-NOTES = DOCS / "performance-notes.md"
-HOW = """\
-Everything is on that users run: sign-in by JWT, a limit per user, the answer cache, money held and settled, kept
-steps, metrics, and a JSON log line in a file. Questions are new each time, so that each of them misses the cache
-and is stored in it. Two workers each, the database is SQLite unless said otherwise; each service has a Redis of its
-own. FastAPI is a service as a team would write it in an afternoon (`benchmarks/peers/fastapi_app`): the same JWT
-check, limit and cache, and the faster of the SDK's two ways to stream; it keeps nothing. LiteLLM's proxy runs without
-a database, asked at `/v1/messages`. AgentOS keeps runs in SQLite and has no cache. “SDK, no service” is the official
-asynchronous SDK in one process, its own load generator: what the call costs before there is any service.
-
-The upstream speaks the Messages API from canned bytes; it and the load generator run on the same machine, over
-loopback. Services are measured in turn (A B A B), and a ratio is that of two neighbours in one round: the median,
-and in brackets the least and the greatest. **CPU is the figure to compare**: the time of all processes of a
-service, whole trees, per good answer; its Redis is a column of its own. Times depend on the load of the machine
-more than that. An answer that is not whole and good is an error, never a figure. Clients of C and D begin evenly
-over the length of one call, and each makes two, one after the other.
-"""
+NOTES = ROOT / "benchmarks" / "notes.md"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -47,7 +32,7 @@ def page(of: Summary) -> str:
     """The whole page in Markdown."""
     notes = NOTES.read_text() if NOTES.exists() else ""
     parts = [
-        "# Performance\n\n*Written by `make bench`; by hand is only what comes from `performance-notes.md`.*",
+        "# Performance\n\n*Written by `make bench`; by hand is only what comes from `benchmarks/notes.md`.*",
         "## Goals\n\n" + _goals(of),
         "## On what\n\n" + _machine(of.kept),
         "## What is measured\n\n" + HOW,
@@ -65,15 +50,6 @@ def page(of: Summary) -> str:
         "## How to repeat\n\n" + REPEAT,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-REPEAT = """\
-    make bench                                            # everything, about half an hour
-    make bench ARGS="--only A,B --peers slipway,fastapi"  # some of it
-    make bench-quick                                      # two minutes: ratios beside those that were kept
-
-Nothing leaves the machine once the peers are installed (`make bench-peers`). Results are kept in
-`benchmarks/results/`; `python -m benchmarks.report FILE` writes this page again from one."""
 
 
 def _goals(of: Summary) -> str:

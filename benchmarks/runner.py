@@ -17,6 +17,7 @@ from benchmarks.shots import ideal_seconds
 
 WARM = 60  # requests before a server's first measurement of a kind
 HOPELESS = 4.0  # a server whose p99 passed so many ideals is not asked at a higher level
+CASE_LIMIT = 480.0  # seconds; what is not measured by then is told of, and left out
 SPARE = 16  # threads of Slipway beyond the calls that are open at once
 
 
@@ -32,12 +33,20 @@ class Run:
         self.machine = machine
         self.loads: dict[str, list[float]] = {}
         self._warm: set[tuple[int, str]] = set()
-        self._began = time.monotonic()
+        self._began = self._case_began = time.monotonic()
 
     def begin(self, case: str, title: str) -> None:
         self.loads[case] = [round(value, 2) for value in os.getloadavg()]
-        took = time.monotonic() - self._began
+        self._case_began = time.monotonic()
+        took = self._case_began - self._began
         print(f"[{took / 60:4.1f} min] {case}: {title} (load {self.loads[case][0]:.1f})", flush=True)
+
+    def late(self, case: str, name: str) -> bool:
+        """The case has had its time; that is noted for this server."""
+        late = time.monotonic() - self._case_began > CASE_LIMIT
+        if late:
+            self.note(case, name, "stopped", "the time of this part was up")
+        return late
 
     def most(self) -> list[str]:
         """Servers for what is not only about one request: the database makes no difference that is new there."""
@@ -59,7 +68,7 @@ class Run:
 
     def one(self, case: str, name: str, number: int, ask: Ask, setup: Setup | None = None) -> Figures | None:
         """One round on one server; None, and why, when it cannot be measured."""
-        if name == BARE and ask.kind == "hit":
+        if (name == BARE and ask.kind == "hit") or self.late(case, name):
             return None
         try:
             server = None if name == BARE else self.fleet.get(name, setup or Setup())
