@@ -13,6 +13,10 @@ from gunicorn.glogging import Logger
 
 from config import ConfigError, Settings, load
 
+# Containers made beyond those let go until Python looks for circles among them: a request makes thousands and leaves
+# none, so looking after every 700 finds nothing, several times in each.
+GARBAGE = 25_000
+
 
 def _settings() -> Settings:
     try:
@@ -50,10 +54,7 @@ bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{sett
 worker_class = "service.web.worker.Worker"  # gthread, and more
 workers = settings.web_concurrency
 threads = settings.threads
-# A worker that takes no more connections than it has threads leaves the next one to its neighbour, instead of
-# queueing it behind a long call. A kept-alive connection would hold one of those places while idle: none are kept.
-worker_connections = settings.threads
-keepalive = 0
+keepalive = 0  # a kept-alive connection would hold a thread while idle
 timeout = 60  # seconds without a heartbeat of the worker, not of a request
 graceful_timeout = settings.graceful_timeout
 max_requests = 0  # a worker that retires counts as one of the workers until its last stream has ended
@@ -75,6 +76,7 @@ def on_starting(server: Any) -> None:
     import service.app  # noqa: F401
 
     gc.freeze()
+    gc.set_threshold(GARBAGE)
     gc.enable()
 
 

@@ -125,9 +125,26 @@ class Script:
     def __call__(self, client: redis.Redis, keys: Sequence[str], *arguments: Any) -> Any:
         """On a cluster all keys must be of one slot."""
         try:
+            if isinstance(client, redis.Redis):  # a cluster's client picks the node
+                return _sent(client, "EVALSHA", self._sha, len(keys), *keys, *arguments)
             return client.evalsha(self._sha, len(keys), *keys, *arguments)
         except NoScriptError:
             return client.eval(self._source, len(keys), *keys, *arguments)
+
+
+def _sent(client: redis.Redis, *command: Any) -> Any:
+    """Send a command without what redis-py does around one: its options, retries and records cost more than the
+    round trip. Where the connection was closed, it is sent in redis-py's own way, on another one."""
+    pool = client.connection_pool
+    connection: Any = pool.get_connection()
+    try:
+        connection.send_command(*command)
+        return connection.read_response()
+    except ConnectionError:
+        pass
+    finally:
+        pool.release(connection)
+    return cast(Any, client).execute_command(*command)
 
 
 class SpeedStore:

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from config.base import Settings
 
 log = logging.getLogger("slipway")
+MOST_DATABASE_CONNECTIONS = 32  # of a process: none is held across a model call, so few serve many threads
 SWEEP_HOLDS_AFTER = (
     60.0  # seconds: whoever takes the run up had better settle them, and know what the run has cost
 )
@@ -111,7 +112,7 @@ def build(
     `bell` wakes the task workers; `draining` tells that this process is to stop.
     """
     metrics = Metrics()
-    db = Database(settings.database_url, pool_size=settings.threads + 4)
+    db = Database(settings.database_url, pool_size=min(settings.threads + 4, MOST_DATABASE_CONNECTIONS))
     speed = SpeedStore(settings.redis_url, max_connections=settings.threads + 8, on_change=metrics.redis_up)
     revocations = Revocations(speed, db, access_seconds=settings.access_token_minutes * 60)
     catalog = _catalog(settings)

@@ -16,20 +16,25 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 PIECES = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 
 
-def sse_data(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The data of each server-sent event, however the bytes were cut. Names are not needed: the data has a type."""
+def sse_data(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """The data of the server-sent events that each chunk ends, however the bytes were cut.
+
+    Names are not needed: the data has a type.
+    """
     rest, data = b"", list[bytes]()
     for chunk in chunks:
         lines = (rest + chunk).split(b"\n")
         rest = lines.pop()
         if len(rest) > MAX_EVENT_BYTES:
             raise ModelError("The model sent an event that is too large")
+        whole: list[bytes] = []
         for line in lines:
             if line.startswith(b"data:"):
                 data.append(line[5:])
             elif data and line in (b"", b"\r"):
-                yield b"\n".join(data)
+                whole.append(b"\n".join(data))
                 data.clear()
+        yield whole
 
 
 def usage_of(raw: Mapping[str, Any]) -> Usage:

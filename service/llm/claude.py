@@ -6,6 +6,8 @@ import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
+from operator import attrgetter
 from typing import Any, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -18,13 +20,16 @@ from service.errors import ModelError, ModelRejected, ModelTimeout, RunCancelled
 from service.llm.answer import Answer, sse_data
 from service.llm.batch import BatchState
 from service.llm.client import ModelCall, ModelReply, ModelRequest, TextDelta
-from service.llm.transport import ModelTransport, carrying
+from service.llm.transport import ModelHttp, ModelTransport, carrying
 from service.llm.upstream import broken_off, refused, unreached
 
 PROVIDER = "https://api.anthropic.com"
 OFFLINE_KEY = "offline"  # the SDK wants some key; the offline model takes any
 POOL_SECONDS = 1.0  # the longest wait for a free connection: whoever waits longer had better be told
 PING_SECONDS = 2.0
+FEW_STREAMS = 8  # up to so many at once, each piece of text goes on as it comes
+GATHER_SECONDS = 0.001  # for which text is gathered, for each open stream beyond those …
+LONGEST_GATHER = 0.08  # … and at most
 NEVER_SENT = (httpx2.PoolTimeout, httpx2.ConnectError, httpx2.ConnectTimeout)
 
 
@@ -40,12 +45,14 @@ class ClaudeClient:
     ) -> None:
         self._timeout = timeout
         self._connect_timeout = connect_timeout
-        self._sdk = anthropic.Anthropic(
+        self._streams: set[ModelCall] = set()  # open ones
+        self._sdk = _Sdk(
             api_key=api_key or OFFLINE_KEY,
             base_url=base_url or PROVIDER,
             max_retries=0,
             http_client=_http_client(base_url or PROVIDER, max_connections),
             default_headers={"Accept-Encoding": "identity"},  # unpacking costs more than it saves
+            open_telemetry=False,
         )
 
     def create(self, request: ModelRequest, call: ModelCall) -> Generator[TextDelta, None, ModelReply]:
@@ -57,7 +64,7 @@ class ClaudeClient:
             with self._sent(request, call) as response:
                 try:
                     if request.stream:
-                        yield from _relay(response, answer)
+                        yield from self._relay(response, answer, call)
                     else:
                         answer.take(response.read())
                 finally:
@@ -141,6 +148,32 @@ class ClaudeClient:
         finally:
             response.close()
 
+    def _relay(self, response: httpx2.Response, answer: Answer, call: ModelCall) -> Iterator[TextDelta]:
+        """Text as it arrives, into the answer too. Read to the end, so that the connection can be used again.
+
+        Where many streams are open, what comes within a moment goes on as one piece, after the first: each piece by
+        itself would wake three threads, and with hundreds of streams that is all a process could do.
+        """
+        self._streams.add(call)
+        try:
+            for events in sse_data(response.iter_raw()):
+                more = len(self._streams) - FEW_STREAMS
+                if more <= 0:
+                    yield from filter(attrgetter("text"), map(TextDelta, map(answer.feed, events)))
+                    continue
+                text, fault = _fed(answer, events)
+                if text:
+                    yield TextDelta(text)
+                if fault is not None:
+                    raise fault
+                if text:
+                    call.sleep(min(more * GATHER_SECONDS, LONGEST_GATHER))
+        except httpx2.HTTPError:
+            if answer.stop_reason is None:
+                raise  # after the stop reason only the end of the stream was still to come
+        finally:
+            self._streams.discard(call)
+
     def _waits(self, call: ModelCall) -> httpx2.Timeout:
         left = call.remaining()
         if left <= 0:
@@ -150,13 +183,21 @@ class ClaudeClient:
         return httpx2.Timeout(silence, connect=connect, pool=min(POOL_SECONDS, left))
 
 
+class _Sdk(anthropic.Anthropic):
+    """The SDK, which puts each address together once."""
+
+    @cache  # noqa: B019 - there is one of it, for as long as the process lives
+    def _prepare_url(self, url: str) -> httpx2.URL:
+        return super()._prepare_url(url)
+
+
 def _http_client(address: str, max_connections: int) -> httpx2.Client:
     """Over our transport; over the SDK's own where a proxy of the environment applies, which ours does not speak."""
     parts, proxies = urlsplit(address), getproxies()
     if (proxies.get(parts.scheme) or proxies.get("all")) and not proxy_bypass(parts.netloc):
         limits = httpx2.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
         return anthropic.DefaultHttpxClient(limits=limits)
-    return anthropic.DefaultHttpxClient(transport=ModelTransport(max_connections), trust_env=False)
+    return ModelHttp(ModelTransport(max_connections))
 
 
 def _params(request: ModelRequest) -> dict[str, Any]:
@@ -198,15 +239,15 @@ def _batched(result: dict[str, Any]) -> ModelReply | None:
     return answer.reply(None, 0.0)
 
 
-def _relay(response: httpx2.Response, answer: Answer) -> Iterator[TextDelta]:
-    """Text as it arrives, into the answer too. Read to the end, so that the connection can be used again."""
+def _fed(answer: Answer, events: list[bytes]) -> tuple[str, SlipwayError | None]:
+    """The text of events that came together, up to one that is a fault: what came before it is told all the same."""
+    pieces = []
     try:
-        for data in sse_data(response.iter_bytes()):
-            if text := answer.feed(data):
-                yield TextDelta(text)
-    except httpx2.HTTPError:
-        if answer.stop_reason is None:
-            raise  # after the stop reason only the end of the stream was still to come
+        for data in events:
+            pieces.append(answer.feed(data))
+    except SlipwayError as error:
+        return "".join(pieces), error
+    return "".join(pieces), None
 
 
 def _field(body: bytes, name: str) -> Any:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx2
 
@@ -159,6 +159,31 @@ class ModelTransport(httpx2.BaseTransport):
             sock.close()
             raise _connect_error(error) from error
         return sock
+
+
+class ModelHttp(httpx2.Client):
+    """An httpx2 client over one transport, without what the SDK makes no use of: defaults to merge, authentication,
+    cookies, redirects. They cost as much as the exchange itself."""
+
+    def __init__(self, transport: ModelTransport) -> None:
+        super().__init__(transport=transport, trust_env=False)
+        self._model = transport
+
+    def build_request(self, method: str, url: httpx2.URL | str, **parts: Any) -> httpx2.Request:
+        simple = {name: value for name, value in parts.items() if value is not None}
+        timeout = httpx2.Timeout(simple.pop("timeout", None)).as_dict()
+        extensions = {**simple.pop("extensions", {}), "timeout": timeout}
+        return httpx2.Request(method, url, extensions=extensions, **simple)
+
+    def send(self, request: httpx2.Request, *, stream: bool = False, **_: Any) -> httpx2.Response:
+        response = self._model.handle_request(request)
+        response.request = request
+        if not stream:
+            try:
+                response.read()
+            finally:
+                response.close()
+        return response
 
 
 class _Body(httpx2.SyncByteStream):

@@ -16,6 +16,7 @@ from service.store.base import Database, Row, Transaction
 from service.types import NO_USAGE, Event, Run, RunEvent, RunStatus, Usage, now_ms
 
 Work = Callable[[Transaction], None]
+Opening = Callable[[Transaction], bool]  # whether it has written the run's row
 Publish = Callable[[Sequence[RunEvent]], None]
 Last = Callable[[], tuple[Event, dict[str, Any]]]
 NOTE = "note"  # the kind of a step row that only keeps events
@@ -34,7 +35,7 @@ class Journal:
         run: Run,
         publish: Publish,
         *,
-        opening: Work | None = None,
+        opening: Opening | None = None,
         kept: Sequence[Row] = (),
         told: Told | None = None,
     ) -> None:
@@ -113,8 +114,7 @@ class Journal:
         step = self._seal()
 
         def work(tx: Transaction) -> None:
-            self._write(tx, step)
-            if not rows.progress(tx, self._run, self._run.attempt):
+            if not self._write(tx, step) and not rows.progress(tx, self._run, self._run.attempt):
                 raise LeaseLost
             for more in (*self._owed, *works):
                 more(tx)
@@ -180,11 +180,12 @@ class Journal:
         self._settled(after)
         return after
 
-    def _write(self, tx: Transaction, step: dict[str, Any] | None) -> None:
-        if self._opening is not None:
-            self._opening(tx)
+    def _write(self, tx: Transaction, step: dict[str, Any] | None) -> bool:
+        """Open the run, and keep the step that is done. True: the run's row is new, with all there is to say."""
+        new = self._opening is not None and self._opening(tx)
         if step is not None:
             rows.insert_step(tx, step)
+        return new
 
     def _seal(self, note: str = "") -> dict[str, Any] | None:
         """The step that is done, with every event told in it; else a note that keeps the events alone."""

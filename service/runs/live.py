@@ -1,8 +1,8 @@
 """The live stream of a run: Redis Streams for those who follow from elsewhere, a channel for the one here.
 
 A client is told nothing that the live stream does not hold (while Redis is up): when a worker dies, the one
-that takes its run up knows exactly what clients have seen, and goes on after it. Entries of a run are at
-least `WINDOW` apart, and all runs of the process share one round trip to Redis.
+that takes its run up knows exactly what clients have seen, and goes on after it. What comes within a `WINDOW`
+is one entry of its run, and all runs of the process share one round trip to Redis.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import orjson
@@ -22,7 +22,7 @@ from service.types import Event, RunEvent
 
 log = logging.getLogger("slipway.live")
 
-WINDOW = 0.05  # seconds between two entries of one run
+WINDOW = 0.05  # seconds for which what is not urgent is gathered
 MAX_ENTRIES = 4_000  # of one run's stream; older ones are read from the database
 MAX_UNREAD = 20_000  # events a channel holds for a slow reader before it is told to read elsewhere
 LIFE = 3_600  # seconds a run's stream is kept after its last entry
@@ -37,24 +37,23 @@ class ChannelOverflow(Exception):
 
 
 class Channel:
-    """One run's events on their way out of the thread that drives it."""
+    """One run's events on their way out of the thread that drives it. One thread delivers, one reads."""
 
     def __init__(self, run_id: str, publisher: Publisher) -> None:
         self.run_id = run_id
-        self.flushed = 0.0  # time.monotonic() of the last entry
-        self.urgent = True  # the first entry does not wait
         self.pending: list[RunEvent] = []
+        self.urgent = self.ending = False
         self._publisher = publisher
-        self._spoke = False
-        self._ready = threading.Condition()
-        self._out: deque[RunEvent] = deque()
+        self._began = self._spoke = False
+        self._out: SimpleQueue[list[RunEvent] | BaseException | None] = SimpleQueue()  # None: the end
+        self._given = self._taken = 0  # events
         self._overflow = False
-        self._failure: BaseException | None = None
         self._closed = False
 
     def put(self, events: Sequence[RunEvent]) -> None:
-        """By the run's thread. The first word and the last event go out at once, the rest in windows."""
-        urgent = False
+        """By the run's thread. The first event, the first word and the last go out at once, the rest in windows."""
+        urgent = not self._began
+        self._began = True
         for event in events:
             if event.name is Event.TEXT_DELTA and not self._spoke:
                 self._spoke = urgent = True
@@ -67,44 +66,46 @@ class Channel:
 
         Raises `ChannelOverflow` when this reader was too slow, and whatever ended the run before it began.
         """
-        with self._ready:
-            if not self._out and not self._closed:
-                self._ready.wait(timeout)
-            if self._overflow:
-                raise ChannelOverflow
-            if self._failure is not None:
-                raise self._failure
-            events = list(self._out)
-            self._out.clear()
-            return events
+        events: list[RunEvent] = []
+        try:
+            batch = None if self._closed else self._out.get(timeout=timeout)
+            while batch is not None and not self._overflow:
+                if isinstance(batch, BaseException):
+                    raise batch
+                events += batch
+                batch = self._out.get_nowait()
+            self._closed = True
+        except Empty:
+            pass
+        if self._overflow:
+            raise ChannelOverflow
+        self._taken += len(events)
+        return events
 
     @property
     def done(self) -> bool:
-        return self._closed and not self._out
+        """All that there was has been read."""
+        return self._closed
 
-    def deliver(self, events: Sequence[RunEvent]) -> None:
+    def deliver(self, events: list[RunEvent]) -> None:
         """By the publisher: these are in the live stream now."""
-        with self._ready:
-            if len(self._out) + len(events) > MAX_UNREAD:
-                self._overflow = True
-                self._out.clear()
-            if not self._overflow:
-                self._out.extend(events)
-            self._ready.notify()
+        self._given += len(events)
+        if self._given - self._taken > MAX_UNREAD:
+            self._overflow = True
+        self._out.put([] if self._overflow else events)
 
     def fail(self, error: BaseException) -> None:
-        with self._ready:
-            self._failure = error
-            self._ready.notify()
+        self._out.put(error)
 
     def close(self) -> None:
         """By the run's thread, when it lets go of the run; what is pending still goes out first."""
         self._publisher.submit(self, (), True, last=True)
 
     def closed(self) -> None:
-        with self._ready:
-            self._closed = True
-            self._ready.notify()
+        self._out.put(None)
+
+
+Batch = tuple[Channel, list[RunEvent], bool]  # what a run has told since, and whether that is all
 
 
 class Publisher:
@@ -112,13 +113,14 @@ class Publisher:
 
     def __init__(self, speed: SpeedStore) -> None:
         self._speed = speed
-        self._wake = threading.Condition()
+        self._lock = threading.Lock()
         self._dirty: dict[str, Channel] = {}
-        self._closing: set[str] = set()
+        self._work = threading.Event()  # something is there
+        self._urgent = threading.Event()  # and some of it is not to wait for the end of the window
         self._thread: threading.Thread | None = None
 
     def open(self, run_id: str) -> Channel:
-        with self._wake:
+        with self._lock:
             if self._thread is None:  # lazily: a thread does not survive a fork
                 self._thread = threading.Thread(target=self._loop, name="live-publisher", daemon=True)
                 self._thread.start()
@@ -127,49 +129,50 @@ class Publisher:
     def submit(
         self, channel: Channel, events: Sequence[RunEvent], urgent: bool, *, last: bool = False
     ) -> None:
-        with self._wake:
+        with self._lock:
             channel.pending.extend(events)
             channel.urgent = channel.urgent or urgent
-            if last:
-                self._closing.add(channel.run_id)
+            channel.ending = channel.ending or last
             self._dirty[channel.run_id] = channel
-            self._wake.notify()
+            if urgent:
+                self._urgent.set()
+            if not self._work.is_set():
+                self._work.set()
 
     def _loop(self) -> None:
+        window_ends = 0.0
         while True:
-            batch, closing = self._take()
+            self._work.wait()
+            self._urgent.wait(max(0.0, window_ends - time.monotonic()))
+            now = time.monotonic()
+            batch = self._take(everything=now >= window_ends)
+            if now >= window_ends:
+                window_ends = now + WINDOW
             try:
                 self._publish(batch)
             except Exception:  # the thread carries every stream of the process: it must not end
                 log.exception("live_publish_failed")
-            for channel, events in batch:
+            for channel, events, ends in batch:
                 if events:
                     channel.deliver(events)
-            for channel in closing:
-                channel.closed()
+                if ends:
+                    channel.closed()
 
-    def _take(self) -> tuple[list[tuple[Channel, list[RunEvent]]], list[Channel]]:
-        """Wait until some run's window is open; its events, and the channels that end with them."""
-        with self._wake:
-            while True:
-                now = time.monotonic()
-                due = [c for c in self._dirty.values() if c.urgent or now - c.flushed >= WINDOW]
-                if due:
-                    break
-                soonest = min((c.flushed + WINDOW - now for c in self._dirty.values()), default=None)
-                self._wake.wait(soonest)
-            batch, closing = [], []
-            for channel in due:
+    def _take(self, *, everything: bool) -> list[Batch]:
+        """Of every run, or of those that have something urgent."""
+        with self._lock:
+            self._urgent.clear()
+            chosen = [channel for channel in self._dirty.values() if everything or channel.urgent]
+            batch = [(channel, channel.pending, channel.ending) for channel in chosen]
+            for channel in chosen:
                 del self._dirty[channel.run_id]
-                batch.append((channel, channel.pending))
-                channel.pending, channel.urgent, channel.flushed = [], False, now
-                if channel.run_id in self._closing:
-                    self._closing.discard(channel.run_id)
-                    closing.append(channel)
-            return batch, closing
+                channel.pending, channel.urgent = [], False
+            if not self._dirty:
+                self._work.clear()
+            return batch
 
-    def _publish(self, batch: list[tuple[Channel, list[RunEvent]]]) -> None:
-        filled = [(stream_key(channel.run_id), events) for channel, events in batch if events]
+    def _publish(self, batch: list[Batch]) -> None:
+        filled = [(stream_key(channel.run_id), events) for channel, events, _ in batch if events]
         if not filled:
             return
 

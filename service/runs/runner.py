@@ -104,8 +104,8 @@ class Runner:
             yield from journal.tell(Event.RUN_RESUMED, {"from_seq": journal.resumes_after})
         else:
             journal.later(Event.RUN_STARTED, started)
-            # A stream's client hears at once that its run is kept; a turn has its session before it reads it.
-            if run.door != "invoke" or run.request.session_id is not None:
+            # Else it is kept with the hold for its first step, or is not begun at all where nothing may be held.
+            if run.request.session_id is not None:  # a turn has its session before it reads it
                 yield from journal.commit()
 
     def _conversation(self, agent: AgentDefinition, run: Run, steps: RunSteps) -> Told[tuple[Message, ...]]:

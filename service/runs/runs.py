@@ -22,7 +22,7 @@ from service.runs.answers import AnswerCache, Leader, cacheable
 from service.runs.flight import Flights, Turn
 from service.runs.follow import Follower
 from service.runs.idempotency import AlreadyStarted, Key
-from service.runs.journal import NOTE, Journal, Work
+from service.runs.journal import NOTE, Journal, Opening, Work
 from service.runs.live import Channel, ChannelOverflow, LiveReader, Publisher, event_of
 from service.runs.result import result_of
 from service.runs.runner import MOST_LOSSES, Runner, problem_of
@@ -298,16 +298,18 @@ class Runs:
             started_at=now_ms(),
         )
 
-    def _opening(self, run: Run, key: Key | None) -> Work:
+    def _opening(self, run: Run, key: Key | None) -> Opening:
         worker = self._worker_id if run.door != "task" else None
 
-        def work(tx: Transaction) -> None:
+        def work(tx: Transaction) -> bool:
             if key is not None:
                 key.start(tx, run.id)
-            rows.insert(tx, run, worker_id=worker, wake_at=run.created_at if run.door == "task" else None)
+            wake_at = run.created_at if run.door == "task" else None
+            new = rows.insert(tx, run, worker_id=worker, wake_at=wake_at)
             waits = self._turns_queue and run.door == "task"  # its row is in the queue already
             if not self._sessions.begin(tx, run) and not waits:
                 raise SessionBusy(retry_after=1)
+            return new
 
         return work
 

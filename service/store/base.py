@@ -16,7 +16,8 @@ from sqlalchemy.sql import Executable
 from sqlalchemy.sql.functions import GenericFunction
 
 from service.errors import DatabaseUnavailable
-from service.store.statement import Plan, Row, Statement
+from service.store.statement import Plan, Statement
+from service.store.statement import Row as Row
 
 T = TypeVar("T")
 _DOWN = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, sa.exc.ResourceClosedError)
@@ -74,9 +75,7 @@ class Transaction:
             return int(self._run(statement, values or {})[1].rowcount)
         return self._connection.execute(statement, values).rowcount
 
-    def rows(
-        self, statement: Executable | Statement, values: Mapping[str, Any] | None = None
-    ) -> list[Row]:
+    def rows(self, statement: Executable | Statement, values: Mapping[str, Any] | None = None) -> list[Row]:
         if isinstance(statement, Statement):
             plan, cursor = self._run(statement, values or {})
             return list(map(plan.row, cursor.fetchall()))
@@ -204,11 +203,11 @@ class Database:
         pooled = self.engine.raw_connection()
         try:
             if self.sqlite:  # psycopg begins by itself
-                pooled.dbapi_connection.execute(begin)  # type: ignore[union-attr]
+                pooled.cursor().execute(begin)
             yield Transaction(self.engine, pooled)
             pooled.commit()
         except self._driver.Error as error:
-            if self.engine.dialect.is_disconnect(error, pooled.driver_connection, None):  # type: ignore[arg-type]
+            if self.engine.dialect.is_disconnect(error, pooled.driver_connection, None):
                 pooled.invalidate(error)
                 self.engine.dispose()  # the others go the same way
                 raise DatabaseUnavailable("The connection to the database was lost.") from error
@@ -237,4 +236,3 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves, see `Database._transaction`
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=5000"):
         connection.execute(f"PRAGMA {pragma}")
-

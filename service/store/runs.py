@@ -28,9 +28,12 @@ def _mine_with(*names: str) -> Statement:
     )
 
 
-def insert(tx: Transaction, run: Run, *, worker_id: str | None, wake_at: int | None = None) -> None:
-    """A new run: running on `worker_id` (attempt 1), or queued and to be announced again at `wake_at`."""
-    tx.execute(
+def insert(tx: Transaction, run: Run, *, worker_id: str | None, wake_at: int | None = None) -> bool:
+    """A new run: running on `worker_id` (attempt 1), or queued and to be announced again at `wake_at`.
+
+    False: it is there already, from a commit whose answer was lost.
+    """
+    inserted = tx.execute(
         _INSERT,
         {
             "id": run.id,
@@ -48,10 +51,12 @@ def insert(tx: Transaction, run: Run, *, worker_id: str | None, wake_at: int | N
             "attempt": run.attempt,
             "worker_id": worker_id,
             "wake_at": wake_at,
+            "last_seq": run.last_seq,
             "created_at": run.created_at,
             "started_at": run.started_at,
         },
     )
+    return inserted == 1
 
 
 def get(tx: Transaction, run_id: str, *, user_id: str | None = None) -> Run | None:

@@ -38,7 +38,7 @@ class Statement:
 class Plan:
     """A statement's text for one driver, and what its values and its columns pass through."""
 
-    __slots__ = ("_columns", "_readers", "_slots", "_tuple", "sql")
+    __slots__ = ("_columns", "_names", "_readers", "_slots", "_tuple", "sql")
 
     def __init__(self, clause: Executable, dialect: sa.Dialect, given: Row) -> None:
         compiled: Any = clause.compile(dialect=dialect, column_keys=list(given))  # type: ignore[attr-defined]
@@ -49,6 +49,7 @@ class Plan:
             _slot(name, compiled.binds[name], dialect, given, defaults)
             for name in (compiled.positiontup if self._tuple else compiled.binds)
         ]
+        self._names = [slot[0] for slot in self._slots]
         columns = list(getattr(clause, "exported_columns", ()))
         self._columns = [column.key for column in columns]
         readers = [(column.key, _reader(column.type, dialect)) for column in columns]
@@ -56,9 +57,11 @@ class Plan:
 
     def values(self, given: Row) -> Sequence[Any] | Mapping[str, Any]:
         """The driver's arguments."""
-        if self._tuple:
-            return [_value(slot, given) for slot in self._slots]
-        return {slot[0]: _value(slot, given) for slot in self._slots}
+        values = [
+            constant if key is None else given[key] if process is None else process(given[key])
+            for _, key, process, constant in self._slots
+        ]
+        return values if self._tuple else dict(zip(self._names, values, strict=True))
 
     def row(self, found: Sequence[Any]) -> dict[str, Any]:
         """A row as the driver gave it, by the names of its columns."""
@@ -76,15 +79,8 @@ def _slot(name: str, bind: Any, dialect: sa.Dialect, given: Row, defaults: Row) 
     process = bind.type.dialect_impl(dialect).bind_processor(dialect)
     if bind.key in given:
         return name, bind.key, process, None
-    constant = defaults[bind.key] if bind.key in defaults else bind.effective_value
+    constant = defaults.get(bind.key, bind.effective_value)
     return name, None, None, process(constant) if process else constant
-
-
-def _value(slot: _Slot, given: Row) -> Any:
-    _, key, process, constant = slot
-    if key is None:
-        return constant
-    return given[key] if process is None else process(given[key])
 
 
 def _reader(kind: Any, dialect: sa.Dialect) -> Processor | None:

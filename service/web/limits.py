@@ -10,13 +10,13 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
-from functools import wraps
-from typing import Any, Literal, TypeVar, cast
+from functools import cache, wraps
+from typing import Any, Literal, NoReturn, TypeVar, cast
 
 import redis
 from flask import Flask, Response, current_app, g, request
 from flask_limiter import Limiter, RateLimitExceeded, RequestLimit
-from limits import parse
+from limits import parse, parse_many
 
 from service.auth.revocation import COMPLETE
 from service.auth.revocation import KEY as DISTRUSTED
@@ -127,12 +127,15 @@ class Limits:
         }  # Flask-Limiter says only str and int, passes all
         self._limiter = Limiter(
             _address,
-            app=app,
             storage_uri=f"{SCHEME}://",
             storage_options=parts,
             strategy=STRATEGY,
             in_memory_fallback_enabled=True,
         )
+        # Known to the app already, it hangs no hooks into every request: limits are counted behind guards.
+        app.extensions["limiter"] = {self._limiter}
+        self._limiter.init_app(app)
+        self._shared = True  # whether Redis counts, and not this process
         shared = self._limiter.shared_limit
         self._count_run = shared(_run_rate, "runs", key_func=_user)(_runs)
         self._count_agent = shared(_agent_rate, _agent_scope, key_func=_user)(_agent)
@@ -142,11 +145,11 @@ class Limits:
         """Raises `InvalidToken` for a log-in that has ended, over the limit too, and does not count it."""
         storage = cast(RedisWindows, self._limiter.storage)
         if (family := login_to_confirm()) is None:
-            self._count("runs", self._count_run)
+            self._count("runs", "runs", _run_rate(), self._count_run)
             return
         storage.also_read(DISTRUSTED, (family, COMPLETE))
         try:
-            self._count("runs", self._count_run)
+            self._count("runs", "runs", _run_rate(), self._count_run)
         finally:
             window = g.pop("limit_window", None)
             confirm_login(storage.seen())
@@ -154,10 +157,10 @@ class Limits:
                 g.limit_window = window
 
     def agent(self) -> None:
-        self._count("agent", self._count_agent)
+        self._count("agent", _agent_scope(""), _agent_rate(), self._count_agent)
 
     def login(self) -> None:
-        self._count("login", self._count_login)
+        self._count_by_flask("login", self._count_login)
 
     def failures(self, username: str, *, add: bool) -> bool:
         """Whether this name may still be tried; `add` counts one more refusal."""
@@ -168,7 +171,36 @@ class Limits:
         except redis.RedisError:
             return True  # the limit per address holds, in this process
 
-    def _count(self, action: str, count: Callable[[], None]) -> None:
+    def _count(self, action: str, scope: str, rate: str, in_memory: Callable[[], None]) -> None:
+        """Count a call of this user's, by Flask-Limiter's strategy alone: what else it does costs more than the count.
+
+        Without Redis by way of Flask-Limiter, which falls back and comes back. Raises `RateLimited` over the limit.
+        """
+        if not self._shared:
+            return self._count_by_flask(action, in_memory)
+        try:
+            windows, passed = self._hit(rate, scope)
+        except redis.RedisError:
+            return self._count_by_flask(action, in_memory)
+        if not passed:
+            self._refuse(action, windows[-1]._replace(remaining=0))
+        self._tell(windows)
+        return None
+
+    def _hit(self, rate: str, scope: str) -> tuple[list[Window], bool]:
+        """Count one call against each part of a rate, until one is full."""
+        storage, windows = cast(RedisWindows, self._limiter.storage), []
+        for item in _parsed(rate):
+            key = (_user(), scope)
+            passed = self._limiter.limiter.hit(item, *key)
+            window = storage.window(item, item.key_for(*key))
+            assert window is not None  # it was counted just now, by this thread
+            windows.append(window)
+            if not passed:
+                return windows, False
+        return windows, True
+
+    def _count_by_flask(self, action: str, count: Callable[[], None]) -> None:
         """Raises `RateLimited` over the limit."""
         try:
             try:
@@ -177,19 +209,20 @@ class Limits:
                 # Of threads that fail at once only the first falls back in Flask-Limiter; the others try again.
                 count()
         except RateLimitExceeded:
-            window = self._tell(refused=True)
-            self._metrics.rate_limited(action)
-            raise RateLimited(f"More than {window.limit} {action} calls.", retry_after=window.reset) from None
-        self._tell(refused=False)
+            self._refuse(action, min(self._windows(refused=True), key=_left))
+        self._tell(self._windows(refused=False))
 
-    def _tell(self, *, refused: bool) -> Window:
+    def _windows(self, *, refused: bool) -> list[Window]:
+        return [self._window(limit) for limit in self._limiter.current_limits if limit.breached == refused]
+
+    def _refuse(self, action: str, window: Window) -> NoReturn:
+        g.limit_window = window
+        self._metrics.rate_limited(action)
+        raise RateLimited(f"More than {window.limit} {action} calls.", retry_after=window.reset) from None
+
+    def _tell(self, windows: list[Window]) -> None:
         """Keep the window that leaves least for the answer's headers."""
-        counted = [limit for limit in self._limiter.current_limits if limit.breached == refused]
-        windows = [self._window(limit) for limit in counted]
-        if not refused and "limit_window" in g:
-            windows.append(g.limit_window)
-        tightest = g.limit_window = min(windows, key=lambda window: window.remaining)
-        return tightest
+        g.limit_window = min([*windows, g.limit_window] if "limit_window" in g else windows, key=_left)
 
     def _window(self, limit: RequestLimit) -> Window:
         storage = cast(RedisWindows, self._limiter.storage)
@@ -199,11 +232,17 @@ class Limits:
         return found._replace(remaining=0) if limit.breached else found
 
     def _told(self, reachable: bool) -> None:
+        self._shared = reachable
         self._metrics.limiter_fallback(not reachable)
         log.warning("limits_shared" if reachable else "limits_per_process")
 
 
 _FAILURES = parse(FAILURES_PER_NAME)
+_parsed = cache(parse_many)
+
+
+def _left(window: Window) -> int:
+    return window.remaining
 
 
 def _limits() -> Limits:
@@ -213,9 +252,9 @@ def _limits() -> Limits:
 def _headers(response: Response) -> Response:
     window: Window | None = g.get("limit_window")
     if window is not None:
-        response.headers["RateLimit-Limit"] = str(window.limit)
-        response.headers["RateLimit-Remaining"] = str(window.remaining)
-        response.headers["RateLimit-Reset"] = str(max(1, round(window.reset + 0.5)))  # seconds from now
+        response.headers.add("RateLimit-Limit", str(window.limit))
+        response.headers.add("RateLimit-Remaining", str(window.remaining))
+        response.headers.add("RateLimit-Reset", str(max(1, round(window.reset + 0.5))))  # seconds from now
     return response
 
 
