@@ -38,7 +38,8 @@ USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 
-HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['PORT'] + '/health', timeout=2)"]
+# The time is for a machine that is busy: starting Python alone may take seconds there.
+HEALTHCHECK --interval=5s --timeout=10s --start-period=60s --retries=3 \
+    CMD ["python", "-S", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['PORT'] + '/health', timeout=5)"]
 
 CMD ["gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]

@@ -54,11 +54,13 @@ def test_the_replicas_are_equal_and_stop_in_peace() -> None:
     assert grace > 30 + 5, "GRACEFUL_TIMEOUT and what Gunicorn adds"
 
 
-def test_nothing_but_the_command_differs_between_replica_and_worker() -> None:
+def test_nothing_but_what_it_does_differs_between_replica_and_worker() -> None:
     worker = {
         name: value for name, value in SERVICES["worker"].items() if name not in ("command", "healthcheck")
     }
-    assert worker == SERVICES["slipway-1"]
+    own = {"TASK_METRICS_PORT": "9100"}
+    replica = SERVICES["slipway-1"]
+    assert worker == {**replica, "environment": {**replica["environment"], **own}}
     assert worker["restart"] == "unless-stopped"  # Celery exits when Redis dies
 
 
