@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import random
 import subprocess
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from service.errors import BudgetExceeded
 from service.store import ledger
 from service.types import NANO, Usage
+from service.usage.caps import Cap
 from service.usage.spending import sweep_holds
-from tests.conftest import PYTHON, ROOT, process
+from service.usage.wishes import Work
+from tests.conftest import PYTHON, ROOT, process, wait_until
 from tests.usage.conftest import Make
-from tests.usage.house import ASKED, CENT, a_run, at_once
+from tests.usage.house import ASKED, CENT, House, a_run, at_once, wish
 
 FULL = Usage(input_tokens=1000, output_tokens=ASKED)  # at 2 and 10 dollars a million: a cent
 
@@ -91,6 +96,65 @@ def test_the_cap_changes_while_everybody_spends(make: Make) -> None:
     assert house.figures("service") == (sum(results), 0)
     user = house.db.query(lambda tx: ledger.spent_since(tx, "user:usr_1", 0))
     assert house.figures("user:usr_1", "month") == (user, 0)
+    assert house.check().faults == []
+
+
+def waits_for_a_lock(house: House) -> bool:
+    """Whether a transaction of this database stands in line behind another."""
+    asked = sa.text(
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return house.db.query(lambda tx: tx.row(asked)) is not None
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)  # SQLite has one writer: there is no meanwhile
+def test_a_cap_set_while_a_hold_is_under_way_counts_it(make: Make) -> None:
+    """The hold has read the caps and is not committed yet: whoever sets a cap now can see neither it nor its end."""
+    house = make()
+    taken, go_on = threading.Event(), threading.Event()
+
+    def slowly(work: Work) -> None:
+        with house.db.begin() as tx:
+            work(tx)
+            taken.set()
+            assert go_on.wait(30)
+
+    with ThreadPoolExecutor(2) as pool:
+        held = pool.submit(house.spending.reserve, wish(a_run()), slowly, lambda: None)
+        assert taken.wait(10)
+        put = pool.submit(house.budgets.put, "user:usr_ada", "day", NANO)
+        wait_until(lambda: put.done() or waits_for_a_lock(house), "the cap, or its place in line", 10)
+        go_on.set()
+        assert put.result(30).held == held.result(30).hold.amount_nano == CENT
+    assert house.figures("user:usr_ada") == (0, CENT)
+    house.settle(held.result(), FULL)
+    assert house.figures("user:usr_ada") == (CENT, 0)
+    assert house.check().faults == []
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_hold_that_begins_while_a_cap_is_set_counts_against_it(make: Make) -> None:
+    """The other way round: the cap is written and not committed, so a hold that read the caps now would miss it."""
+    house = make(patience=0)
+    written, go_on = threading.Event(), threading.Event()
+
+    def put() -> None:
+        with house.db.begin() as tx:
+            house.budgets._put(tx, Cap("user:usr_ada", "day", CENT * 3 // 2), CENT * 3 // 2)
+            written.set()
+            assert go_on.wait(30)
+
+    with ThreadPoolExecutor(2) as pool:
+        setting = pool.submit(put)
+        assert written.wait(10)
+        held = pool.submit(house.reserve)
+        wait_until(lambda: held.done() or waits_for_a_lock(house), "the hold, or its place in line", 10)
+        go_on.set()
+        setting.result(30)
+        held.result(30)
+    assert house.figures("user:usr_ada") == (0, CENT)
+    with pytest.raises(BudgetExceeded):
+        house.reserve(fewest=ASKED)
     assert house.check().faults == []
 
 
