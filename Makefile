@@ -50,7 +50,7 @@ bench-quick: bench-peers ## two minutes: ratios beside those that were kept; ARG
 bench-peers: ## install the peers, each into an environment of its own
 	@benchmarks/peers/install.sh
 
-bench-cost: ## what a day of questions costs, with each saver on in turn; ARGS="--requests 1000"
+bench-cost: ## what a day of questions costs, each saver on in turn (an hour or so); ARGS="--requests 1000"
 	@scripts/setup.sh requirements-dev.txt
 	@$(PY) -m benchmarks.cost $(ARGS)
 

@@ -1,14 +1,16 @@
 """What a day of questions costs with each saver switched on in turn: `make bench-cost`.
 
-The same requests are replayed through a whole Slipway in this process (its database, Redis and ledger), over the
-offline model, at the real tariffs of `service/usage/prices.yaml`. What is spent is read from the ledger, which is
-checked first. Nothing is written but to stdout, and into a temporary folder.
+The same requests are replayed through a whole Slipway in this process (its database, Redis and ledger) with the bundled
+agents, their prompts, tools and documents, over the offline model, at the real tariffs of `service/usage/prices.yaml`.
+What is spent is read from the ledger, which is checked first. The day's hours pass in minutes: after each moment the
+clocks of the provider's prompt cache and of the answer cache are put forward by its share of them, so that both forget
+as they would. Nothing is written but to stdout, and into a temporary folder.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
+import shutil
 import sys
 import tempfile
 import time
@@ -20,51 +22,18 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-from service.types import RunRequest, usd
+import httpx2
+
+from benchmarks.day import AGENTS, AT_ONCE, HOURS, PEOPLE, Ask, Day
+from service.store import ledger, users
+from service.store.base import Row
+from service.types import Caller, RunRequest, now_ms, usd
 from service.usage.ledger import check
 from service.wiring import Services
 from tests.conftest import model_server, redis_in
-from tests.runs.inside import ADA, services
+from tests.runs.inside import services
 
-AT_ONCE = 8  # requests at the same moment
-QUESTIONS = 2_000  # different ones; how often each is asked follows Zipf's law
-TURNS, WAITS, BURSTS, HARD = (
-    0.2,
-    0.15,
-    0.03,
-    0.1,
-)  # shares: of sessions, of what can wait, of moments, of hard ones
-TOPICS = (
-    "billing",
-    "invoices",
-    "sync",
-    "offline mode",
-    "proxies",
-    "two-factor",
-    "refunds",
-    "storage",
-    "sharing",
-)
-ASKS = ("How does {} work for team {}?", "What does {} cost for team {}?", "Can I change {} of team {}?")
-DRESS = (str, str, str.upper, "Hi, {}".format, "{}  ".format, "please {}".format, "{}!".format)
-AGENT = """description: Answers questions about Harbor.
-pattern: single
-tier: {default: medium}
-max_tokens: 400
-limits: {seconds: 120}
-cache: {ttl_seconds: 3600, shared: true, near: %s}
-"""
-PROMPT = (
-    "You answer questions about Harbor, the file sync for teams. Be brief, be exact, name the document. " * 80
-)
-
-
-class Ask(NamedTuple):
-    """One request: to the agent, in a session (by number) or not, and whether its answer can wait."""
-
-    text: str
-    session: int | None = None
-    waits: bool = False
+PERSONS = [Caller(f"usr_{number}", f"person{number}", "user") for number in range(PEOPLE)]
 
 
 @dataclass(frozen=True)
@@ -92,105 +61,110 @@ def in_turn() -> Iterator[Savers]:
         yield Savers(f"+ {more.replace('_', ' ')}", **on)
 
 
-def moments(requests: int, seed: int = 4) -> list[list[Ask]]:
-    """The day: lists of what is asked at the same moment. The same for the same figures."""
-    chance = random.Random(seed)
-    questions = [_question(chance, number) for number in range(QUESTIONS)]
-    weights = [1 / rank for rank in range(1, QUESTIONS + 1)]
-    day = []
-    for number in range(requests // AT_ONCE):
-        if chance.random() < BURSTS:  # something has happened, and everybody asks the same
-            day.append([Ask(f"What about incident {number} of today?")] * AT_ONCE)
-            continue
-        chosen = chance.choices(questions, weights, k=AT_ONCE)
-        day.append([_ask(chance, text, place, number) for place, text in enumerate(chosen)])
-    return day
+class Clock:
+    """The present moment, put forward: what the answer cache goes by, and the offline model's prompt cache."""
+
+    def __init__(self, model_url: str) -> None:
+        self._model_url = model_url
+        self._ahead = 0.0
+
+    def __call__(self) -> int:
+        return now_ms() + int(self._ahead * 1000)
+
+    def forward(self, seconds: float) -> None:
+        self._ahead += seconds
+        httpx2.post(f"{self._model_url}/clock", json={"forward": seconds}, timeout=10).raise_for_status()
 
 
-def _ask(chance: random.Random, text: str, place: int, moment: int) -> Ask:
-    kind = chance.random()
-    if kind < TURNS:  # eight turns or so of a conversation, one after the other
-        return Ask(text, session=place + AT_ONCE * (moment // 40))
-    if kind < TURNS + WAITS:
-        ticket = f"{text} Ticket {moment}-{place} of today."  # no two are the same
-        return Ask(f"Sum this up for the file. {ticket}", waits=True)
-    return Ask(chance.choice(DRESS)(text))
+class Spent(NamedTuple):
+    """What a day came to: nano-dollars, requests that cost nothing, and the ledger's sums by agent and model."""
+
+    nano: int
+    free: int
+    lines: list[Row]
+
+    @property
+    def calls(self) -> int:
+        return sum(line["calls"] for line in self.lines)
 
 
-def _question(chance: random.Random, number: int) -> str:
-    text = chance.choice(ASKS).format(chance.choice(TOPICS), number)
-    if chance.random() < HARD:
-        text += (
-            " Here is my setup:\n```\n" + "sync: {mode: two-way, every: 5}\n" * 20 + "```\nWhy is it slow?"
-        )
-    elif chance.random() < 0.4:
-        text += (
-            " We are forty people in three offices, we moved over last spring and I could not find it." * 3
-        )
-    return text
-
-
-def spent(
-    savers: Savers, day: Sequence[Sequence[Ask]], redis_url: str, model_url: str, home: Path
-) -> tuple[int, int]:
-    """Nano-dollars, and upstream calls, of the whole day."""
-    agent = AGENT % str(savers.near).lower()
+def spent(savers: Savers, day: Sequence[Sequence[Ask]], redis_url: str, model_url: str, home: Path) -> Spent:
+    """The whole day with these savers."""
+    _agents(home / "agents", near=savers.near)
+    clock = Clock(model_url)
     with ExitStack() as stack:
+        stack.enter_context(mock.patch("service.runs.answers.now_ms", clock))
         if not savers.prompt_cache:
             stack.enter_context(mock.patch("service.runs.steps.marked", lambda request, stable: request))
         if not savers.single_flight:
             stack.enter_context(mock.patch("service.runs.flight.Turn.leader", None))
-        batches = {"batch_max_wait_seconds": 0, "batch_max_size": 10_000}
-        wired = stack.enter_context(
-            services(home, redis_url, model_url, {"probe": agent}, PROMPT, threads=64, **batches)
-        )
+        limits = {"batch_max_wait_seconds": 0, "batch_max_size": 10_000, "budget_user_day_usd": ""}
+        wired = stack.enter_context(services(home, redis_url, model_url, threads=64, **limits))
         wired.speed.client.flushall()
-        pool = stack.enter_context(ThreadPoolExecutor(AT_ONCE))
-        _replay(wired, savers, day, pool)
+        for person in PERSONS:
+            row = {"id": person.user_id, "username": person.username, "role": person.role}
+            wired.db.transact(
+                lambda tx, row=row: users.insert(tx, {**row, "password_hash": "", "created_at": now_ms()})
+            )
+        clock.forward(86_400)  # what the last row has left in the prompt cache is gone
+        free = _replay(wired, savers, day, clock)
         books = check(wired.db, wired.prices)
         assert books.faults == [] and books.held == 0, books
-        return books.spent, books.entries // 2
+        by = ("agent", "model")
+        lines = wired.db.query(lambda tx: ledger.usage(tx, since=0, until=2**62, by=by, user_id=None))
+        return Spent(books.spent, free, lines)
 
 
-def _replay(wired: Services, savers: Savers, day: Sequence[Sequence[Ask]], pool: ThreadPoolExecutor) -> None:
+def _agents(folder: Path, *, near: bool) -> None:
+    """The bundled ones as they are; without near answers where those are off."""
+    shutil.copytree(AGENTS, folder)
+    for spec in folder.glob("*/agent.yaml"):
+        if not near:
+            spec.write_text(spec.read_text().replace("ttl_seconds: 3600", "ttl_seconds: 3600\n  near: no"))
+
+
+def _replay(wired: Services, savers: Savers, day: Sequence[Sequence[Ask]], clock: Clock) -> int:
+    """Ask everything; how many requests cost nothing."""
     sessions: dict[int, str] = {}
     waiting: list[str] = []
-    for done, moment in enumerate(day):
-        for ask in moment:
-            if ask.session is not None and ask.session not in sessions:
-                sessions[ask.session] = _session(wired)
-        asked = [_request(ask, savers, sessions) for ask in moment]
-        waiting += [_queued(wired, one) for one in asked if one.priority == "batch"]
-        for run in pool.map(
-            lambda one: wired.runs.invoke(ADA, one, None, "bench").run,
-            [one for one in asked if one.priority == "normal"],
-        ):
-            assert run.error is None, run.error
-        _progress(savers.name, done + 1, len(day))
-    _finish(wired, waiting)
+    free = 0
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for done, moment in enumerate(day):
+            for ask in moment:
+                if ask.session is not None and ask.session not in sessions:
+                    sessions[ask.session] = _session(wired, ask)
+            for run_id, cost in pool.map(lambda ask: _asked(wired, savers, sessions, ask), moment):
+                waiting += [run_id] if cost is None else []
+                free += cost == 0
+            clock.forward(HOURS * 3600 / len(day))
+            _progress(savers.name, done + 1, len(day))
+        _finish(wired, waiting)
+    return free
 
 
-def _session(wired: Services) -> str:
-    row = wired.sessions.new(ADA, "probe", "", None)
+def _session(wired: Services, ask: Ask) -> str:
+    row = wired.sessions.new(PERSONS[ask.person], ask.agent, "", None)
     wired.db.transact(lambda tx: wired.sessions.create(tx, row))
     return str(row["id"])
 
 
-def _request(ask: Ask, savers: Savers, sessions: dict[int, str]) -> RunRequest:
-    return RunRequest(
-        "probe",
+def _asked(wired: Services, savers: Savers, sessions: dict[int, str], ask: Ask) -> tuple[str, int | None]:
+    """The run, and what it cost in nano-dollars; None: it waits for a batch."""
+    request = RunRequest(
+        ask.agent,
         ({"role": "user", "content": ask.text},),
         session_id=None if ask.session is None else sessions[ask.session],
-        tier="auto" if savers.routing else "medium",
+        tier=ask.tier if savers.routing or ask.tier != "auto" else "medium",
         cache="default" if savers.answer_cache else "bypass",
         priority="batch" if ask.waits and savers.batch else "normal",
     )
-
-
-def _queued(wired: Services, request: RunRequest) -> str:
-    run_id = wired.runs.queue(ADA, request, None, "bench").run.id
-    wired.runs.take_up(run_id)
-    return run_id
+    if request.priority == "batch":
+        run_id = wired.runs.queue(PERSONS[ask.person], request, None, "bench").run.id
+        wired.runs.take_up(run_id)
+        return run_id, None
+    run = wired.runs.invoke(PERSONS[ask.person], request, None, "bench").run
+    assert run.error is None, run.error
+    return run.id, run.cost_nano
 
 
 def _finish(wired: Services, waiting: list[str]) -> None:
@@ -208,12 +182,12 @@ def _finish(wired: Services, waiting: list[str]) -> None:
 
 
 def _progress(name: str, done: int, of: int) -> None:
-    if sys.stderr.isatty() or done == of:
-        print(
-            f"\r{name:<18} {done * AT_ONCE:>6} of {of * AT_ONCE}",
-            end="\n" if done == of else "",
-            file=sys.stderr,
-        )
+    """On a terminal at every moment, else at every tenth of the day."""
+    line = f"{name:<18} {done * AT_ONCE:>6} of {of * AT_ONCE}"
+    if sys.stderr.isatty():
+        print(f"\r{line}", end="\n" if done == of else "", file=sys.stderr, flush=True)
+    elif done % -(-of // 10) == 0 or done == of:
+        print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -230,15 +204,31 @@ def parts() -> Iterator[tuple[str, str, Path]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="What a day of questions costs, with each saver on in turn.")
     parser.add_argument("--requests", type=int, default=10_000)
-    day = moments(parser.parse_args().requests)
+    day = list(Day(parser.parse_args().requests).moments())
+    asks = [ask for moment in day for ask in moment]
+    turns = sum(ask.session is not None for ask in asks)
+    words = sorted(len(ask.text.split()) for ask in asks)
+    print(
+        f"{len(asks)} requests in {HOURS} hours, {len({ask.text for ask in asks})} different texts of "
+        f"{words[len(words) // 2]} words in the middle and {sum(words) / len(words):.0f} on average, "
+        f"{turns / len(asks):.0%} turns of conversations, {sum(ask.waits for ask in asks) / len(asks):.0%} can wait\n"
+    )
+    print("| | spent, USD | of naive | model calls | answered free |\n| --- | --- | --- | --- | --- |")
     first = 0
-    print(f"{sum(map(len, day))} requests, real tariffs, offline model\n")
-    print("| | spent, USD | of naive | model calls |\n| --- | --- | --- | --- |")
     with parts() as (redis_url, model_url, home):
         for number, savers in enumerate(in_turn()):
-            nano, calls = spent(savers, day, redis_url, model_url, home / str(number))
-            first = first or nano
-            print(f"| {savers.name} | {usd(nano)} | {nano / first:.1%} | {calls} |", flush=True)
+            day_spent = spent(savers, day, redis_url, model_url, home / str(number))
+            first = first or day_spent.nano
+            share = f"{day_spent.nano / first:.1%} | {day_spent.calls} | {day_spent.free / len(asks):.1%}"
+            print(f"| {savers.name} | {usd(day_spent.nano)} | {share} |", flush=True)
+    print(
+        "\nWhat the last row is spent on:\n\n| agent | model | calls | USD | of it |\n| --- | --- | --- | --- | --- |"
+    )
+    for line in day_spent.lines:
+        share = f"{line['amount_nano'] / day_spent.nano:.1%}"
+        print(
+            f"| {line['agent']} | {line['model']} | {line['calls']} | {usd(line['amount_nano'])} | {share} |"
+        )
 
 
 if __name__ == "__main__":

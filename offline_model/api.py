@@ -46,6 +46,7 @@ class Api:
                 "GET": lambda x, h: self._json(x, h, self.control.public()),
                 "POST": self._set_control,
             },
+            "/clock": {"POST": self._forward},
             "/v1/messages": {"POST": self._messages},
             "/v1/messages/count_tokens": {"POST": self._count},
             "/v1/models": {"GET": lambda x, h: self._json(x, h, models.page(x.request.query))},
@@ -192,6 +193,13 @@ class Api:
     def _set_control(self, exchange: Exchange, headers: dict[str, str]) -> None:
         self.control.set(validation.parse_json(exchange.request.body or b"{}"))
         self._json(exchange, headers, self.control.public())
+
+    def _forward(self, exchange: Exchange, headers: dict[str, str]) -> None:
+        seconds = validation.parse_json(exchange.request.body).get("forward")
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e9:
+            raise invalid("forward: Input should be a number of seconds")
+        self.cache.forward(seconds)
+        self._json(exchange, headers, {"forward": seconds})
 
     def _reset(self, exchange: Exchange, headers: dict[str, str]) -> None:
         self.stats.reset()

@@ -82,6 +82,11 @@ class PromptCache:
     def __init__(self, least: int) -> None:
         self._least = least
         self._until: dict[bytes, tuple[float, float]] = {}
+        self._ahead = 0.0  # seconds by which our clock was put forward
+
+    def forward(self, seconds: float) -> None:
+        """Go on as if so much time had passed: a day can be replayed in minutes."""
+        self._ahead += seconds
 
     def split(self, body: Json, key: str) -> Cached:
         """Bill a request's input against what is known, and remember what it marks."""
@@ -92,7 +97,7 @@ class PromptCache:
         marked = [i for i, p in enumerate(prefixes) if p.ttl and p.length >= self._least]
         if not marked:
             return Cached(total)
-        now = time.monotonic()
+        now = time.monotonic() + self._ahead
         read = self._longest(prefixes, marked, now)
         written = {"5m": 0, "1h": 0}
         done = read

@@ -139,6 +139,17 @@ def test_prompt_cache(offline: Any) -> None:
     assert first.input_tokens + first.cache_creation_input_tokens == total
 
 
+def test_the_clock_of_the_prompt_cache_can_be_put_forward(offline: Any) -> None:
+    long = f"{time.time_ns()} " + "Slipway keeps its promises. " * 30
+    system = [{"type": "text", "text": long, "cache_control": {"type": "ephemeral"}}]
+    offline.ask("hi", system=system)
+    for passed, read in ((200, True), (200, True), (301, False)):  # reading renews it
+        assert offline.raw.post("/clock", json={"forward": passed}).json() == {"forward": passed}
+        assert (offline.ask("hi", system=system).usage.cache_read_input_tokens > 0) == read, passed
+    for wrong in ({}, {"forward": -1}, {"forward": "an hour"}, {"forward": True}):
+        assert offline.raw.post("/clock", json=wrong).status_code == 400, wrong
+
+
 def test_automatic_cache_follows_the_conversation(offline: Any) -> None:
     talk = [{"role": "user", "content": f"{time.time_ns()} " + "a long story about a harbour. " * 10}]
     auto = {"cache_control": {"type": "ephemeral"}}
