@@ -210,8 +210,10 @@ def test_who_comes_back_late_finds_what_has_failed_meanwhile(cache: AnswerCache)
 
 
 def test_what_is_cacheable() -> None:
-    assert cacheable(ASSISTANT, asked("x")) and cacheable(SUPPORT, asked("x", SUPPORT))
-    assert not cacheable(ANALYST, asked("x", ANALYST))
+    assert all(cacheable(agent, asked("x", agent)) for agent in (ASSISTANT, SUPPORT, ANALYST))
+    changes = {name: replace(tool, side_effects=True) for name, tool in ANALYST.tools.items()}
+    assert not cacheable(replace(ANALYST, tools=changes), asked("x", ANALYST))
+    assert not cacheable(replace(ANALYST, cache=CacheSpec()), asked("x", ANALYST))
     assert not cacheable(ASSISTANT, asked("x", session_id="ses_x"))
     assert not cacheable(ASSISTANT, asked("x", cache="bypass"))
     assert not cacheable(replace(ASSISTANT, approvals=("calculator",)), asked("x"))
