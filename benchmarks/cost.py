@@ -160,7 +160,7 @@ def _asked(wired: Services, savers: Savers, sessions: dict[int, str], ask: Ask) 
     )
     if request.priority == "batch":
         run_id = wired.runs.queue(PERSONS[ask.person], request, None, "bench").run.id
-        wired.runs.take_up(run_id)
+        wired.driver.take_up(run_id)
         return run_id, None
     run = wired.runs.invoke(PERSONS[ask.person], request, None, "bench").run
     assert run.error is None, run.error
@@ -175,8 +175,8 @@ def _finish(wired: Services, waiting: list[str]) -> None:
         assert time.monotonic() < end, f"{len(left)} runs were not answered"
         wired.batches.tick()
         for run_id in sorted(left):
-            wired.runs.take_up(run_id)
-            if wired.runs.get(run_id).status.ended:
+            wired.driver.take_up(run_id)
+            if wired.watch.get(run_id).status.ended:
                 left.discard(run_id)
         time.sleep(1)
 

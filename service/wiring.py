@@ -28,6 +28,7 @@ from service.runs.active import ActiveRuns
 from service.runs.answers import AnswerCache
 from service.runs.batch import BatchDesk
 from service.runs.deferred import Deferred
+from service.runs.driver import Driver
 from service.runs.flight import Flights
 from service.runs.keeper import Bell, Keeper, NoBell
 from service.runs.live import LiveReader, Publisher
@@ -37,6 +38,7 @@ from service.runs.runs import Runs
 from service.runs.semantic import Semantic
 from service.runs.steps import Means
 from service.runs.toolbox import Toolbox
+from service.runs.watch import Watch
 from service.sessions import Sessions
 from service.store.base import Database, Transaction
 from service.tools import ToolRunner
@@ -80,6 +82,8 @@ class Services:
     batches: BatchDesk
     sessions: Sessions
     runs: Runs
+    watch: Watch
+    driver: Driver
     webhooks: Webhooks
     bell: Bell
     keeper: Keeper
@@ -151,15 +155,14 @@ def build(
         max_size=settings.batch_max_size,
         max_wait=settings.batch_max_wait_seconds,
     )
-    runs, active, worker_id = _runs(
+    runs, driver, watch, active = _runs(
         settings, db, speed, metrics, catalog, means, sessions, webhooks, draining
     )
     bell = bell or NoBell()
     keeper = Keeper(
         db=db,
-        runs=runs,
+        driver=driver,
         active=active,
-        worker_id=worker_id,
         kind=kind,
         lease_seconds=settings.lease_seconds,
         sweep_seconds=settings.sweep_seconds,
@@ -190,6 +193,8 @@ def build(
         batches=desk,
         sessions=sessions,
         runs=runs,
+        watch=watch,
+        driver=driver,
         webhooks=webhooks,
         bell=bell,
         keeper=keeper,
@@ -316,8 +321,7 @@ def _runs(
     sessions: Sessions,
     webhooks: Webhooks,
     draining: Callable[[], bool],
-) -> tuple[Runs, ActiveRuns, str]:
-    worker_id = new_id("wrk")
+) -> tuple[Runs, Driver, Watch, ActiveRuns]:
     active = ActiveRuns(settings.run_slots)
 
     def ended(tx: Transaction, run: Run, answer: Answer | None) -> None:
@@ -326,22 +330,39 @@ def _runs(
 
     runner = Runner(db, catalog, PATTERNS, means, metrics, sessions, ended)
     blocking = connect(settings.redis_url, max_connections=settings.threads + 4, socket_timeout=6)
+    live = LiveReader(speed, blocking)
+    driver = Driver(
+        db=db,
+        catalog=catalog,
+        runner=runner,
+        active=active,
+        publisher=Publisher(speed),
+        live=live,
+        sessions=sessions,
+        worker_id=new_id("wrk"),
+        seconds=settings.run_timeout,
+    )
+    watch = Watch(
+        db=db,
+        active=active,
+        live=live,
+        ended=ended,
+        heartbeat=settings.heartbeat_seconds,
+        draining=draining,
+    )
     answers = _answers(settings, speed)
     runs = Runs(
         db=db,
         catalog=catalog,
         routers=dict(means.routers),
-        runner=runner,
         active=active,
-        publisher=Publisher(speed),
-        live=LiveReader(speed, blocking),
+        driver=driver,
+        watch=watch,
         answers=answers,
         flights=Flights(speed, blocking, answers, settings.run_timeout),
         sessions=sessions,
         turns_queue=settings.session_conflict == "queue",
-        worker_id=worker_id,
         seconds=settings.run_timeout,
         heartbeat=settings.heartbeat_seconds,
-        draining=draining,
     )
-    return runs, active, worker_id
+    return runs, driver, watch, active

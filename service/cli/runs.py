@@ -48,7 +48,7 @@ def dead(limit: int, as_json: bool) -> None:
 @as_json
 def show(run_id: str, as_json: bool) -> None:
     """One run with its steps and its webhook."""
-    run = services().runs.get(run_id)
+    run = services().watch.get(run_id)
     steps = services().db.query(lambda tx: rows.kept_steps(tx, run_id))
     shown = {
         **(run.result or result_of(run, None, steps=0, used=())),
@@ -70,7 +70,7 @@ def show(run_id: str, as_json: bool) -> None:
 @click.argument("run_id")
 def cancel(run_id: str) -> None:
     """Stop a run, wherever it is driven."""
-    known = services().runs
+    known = services().watch
     known.cancel(known.get(run_id))
     run = known.get(run_id)
     click.echo(
@@ -102,9 +102,9 @@ def resume(run_ids: tuple[str, ...], all_dead: bool) -> None:
 def replay(run_id: str, speed: float | None, as_json: bool) -> None:
     """Tell a run's events again, as the client saw them; of one under way, those until now."""
     known = services()
-    known.runs.get(run_id)
+    known.watch.get(run_id)
     steps = known.db.query(lambda tx: rows.kept_steps(tx, run_id))
-    for event in known.runs.so_far(run_id):
+    for event in known.watch.so_far(run_id):
         if speed is not None:
             time.sleep(_pause(event, steps) / speed)
         if as_json:

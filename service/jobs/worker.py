@@ -54,7 +54,7 @@ def create_worker(settings: Settings) -> Celery:
     @app.task(name=RUN_TASK, Request=_LoudRequest)  # type: ignore[untyped-decorator]
     def run(run_id: str) -> None:
         with logs.bound(run_id=run_id):
-            child.services.runs.take_up(run_id)
+            child.services.driver.take_up(run_id)
 
     @app.task(name=UPKEEP_TASK, Request=_LoudRequest)  # type: ignore[untyped-decorator]
     def upkeep() -> None:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from service.errors import DatabaseUnavailable
 from service.runs.active import ActiveRuns
-from service.runs.runs import Runs
+from service.runs.driver import Driver
 from service.store import runs as rows
 from service.store import workers
 from service.store.base import Database
@@ -54,9 +54,8 @@ class Keeper:
         self,
         *,
         db: Database,
-        runs: Runs,
+        driver: Driver,
         active: ActiveRuns,
-        worker_id: str,
         kind: str,
         lease_seconds: float,
         sweep_seconds: float,
@@ -66,9 +65,9 @@ class Keeper:
         grace: float,
     ) -> None:
         self._db = db
-        self._runs = runs
+        self._driver = driver
         self._active = active
-        self._worker_id = worker_id
+        self._worker_id = driver.worker_id
         self._kind = kind
         self._lease = lease_seconds
         self._sweep = sweep_seconds
@@ -150,10 +149,10 @@ class Keeper:
         found = self._db.query(lambda tx: (rows.abandoned(tx, 20), rows.waiting(tx, SWEEP_TASKS)), patience=0)
         abandoned, waiting = found
         for row in abandoned:
-            self._runs.take_up_in_background(row["id"])
+            self._driver.take_up_in_background(row["id"])
         for row in waiting:
             if row["door"] != "task":
-                self._runs.take_up_in_background(row["id"])
+                self._driver.take_up_in_background(row["id"])
         if tasks := [row["id"] for row in waiting if row["door"] == "task"]:
             self._wake(tasks)
         self._db.transact(lambda tx: workers.sweep(tx, 3_600_000), patience=1)
@@ -172,7 +171,7 @@ class Keeper:
             self._kind == "web"
         ):  # no message reaches a task worker: this one does it, callers keep half the slots
             for run_id in tasks:
-                if self._active.taken * 2 >= self._active.slots or not self._runs.take_up_in_background(
+                if self._active.taken * 2 >= self._active.slots or not self._driver.take_up_in_background(
                     run_id
                 ):
                     self._next_sweep = time.monotonic() + TICK  # there is more to do

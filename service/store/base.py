@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
@@ -18,6 +18,7 @@ from sqlalchemy.sql.functions import GenericFunction
 from service.errors import DatabaseUnavailable
 from service.store.statement import Plan, Statement
 from service.store.statement import Row as Row
+from service.store.writers import Writers
 
 T = TypeVar("T")
 _DOWN = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, sa.exc.ResourceClosedError)
@@ -113,14 +114,14 @@ class Transaction:
 class Database:
     """One engine per process, made after fork. `pool_size` is the most threads that use it at once.
 
-    SQLite has one writer: threads of this process queue on a lock of our own, which is fair and wakes at
-    once, and only processes meet in SQLite's own busy wait.
+    SQLite has one writer: those who want to write wait for their turn, see `service.store.writers`.
     """
 
     def __init__(self, url: str, *, pool_size: int = 10, patience: float = 5.0) -> None:
         self.sqlite = url.startswith("sqlite")
         self.patience = patience  # seconds that a request waits for a database that is restarting
-        self._writer = threading.Lock()
+        self._writer: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._writers: Writers | None = None
         # Parameters are prompts and hashes: an error that is logged must not quote them.
         options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 2, "pool_timeout": patience}
         options["hide_parameters"] = True
@@ -132,6 +133,8 @@ class Database:
         self._driver: Any = self.engine.dialect.loaded_dbapi  # the module, for its exceptions
         if self.sqlite:
             sa.event.listen(self.engine, "connect", _prepare_sqlite)
+            self._writers = Writers(Path(self.engine.url.database or ""), patience)
+            self._writer = self._writers.turn
 
     @contextmanager
     def begin(self) -> Iterator[Transaction]:
@@ -140,7 +143,7 @@ class Database:
         Raises `DatabaseUnavailable` when the database cannot be reached or stays locked.
         """
         # SQLite takes the lock at once: upgrading a read lock later can only fail.
-        with self._one_writer(), self._reachable(), self._transaction("BEGIN IMMEDIATE") as transaction:
+        with self._writer(), self._reachable(), self._transaction("BEGIN IMMEDIATE") as transaction:
             yield transaction
         transaction.committed()
 
@@ -184,18 +187,8 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
-
-    @contextmanager
-    def _one_writer(self) -> Iterator[None]:
-        if not self.sqlite:
-            yield
-            return
-        if not self._writer.acquire(timeout=self.patience):
-            raise DatabaseUnavailable("The database is busy.")
-        try:
-            yield
-        finally:
-            self._writer.release()
+        if self._writers is not None:
+            self._writers.close()
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[Transaction]:

@@ -88,9 +88,9 @@ def invoke(agent: str) -> Response:
 @limit_action("stream")
 def stream(agent: str) -> Response:
     asked = parse(RunBody).request(_allowed(agent).id)
-    runs = services().runs
-    started, batches = runs.stream(current_caller(), asked, idempotency_key(), g.request_id)
-    response = event_stream(started.run.id, batches, lambda: runs.client_gone(started.run))
+    watch = services().watch
+    started, batches = services().runs.stream(current_caller(), asked, idempotency_key(), g.request_id)
+    response = event_stream(started.run.id, batches, lambda: watch.client_gone(started.run))
     return _labelled(response, started, started.run.cache)
 
 

@@ -107,13 +107,13 @@ def list_approvals() -> Response:
 @guard()
 def decide(approval_id: str) -> Response:
     """The run is taken up here when a slot is free; else by whoever sweeps next."""
-    asked, caller, runs = parse(DecisionBody), current_caller(), services().runs
+    asked, caller, driver = parse(DecisionBody), current_caller(), services().driver
     said = approvals.Decision(asked.decision, asked.comment, asked.arguments, now_ms())
 
     def work(tx: Transaction) -> dict[str, Any]:
         row, goes_on = approvals.decide(tx, caller, approval_id, said)
         if goes_on:
-            tx.after_commit(lambda: runs.take_up_in_background(row["run_id"]))
+            tx.after_commit(lambda: driver.take_up_in_background(row["run_id"]))
         return approvals.public(row)
 
     return once(work, 200)

@@ -55,7 +55,7 @@ def list_runs() -> Response:
 @api("One run with its steps and its webhook", returns={200: RunView}, errors=[errors.NotFound], tag="Runs")
 @guard()
 def get_run(run_id: str) -> Response:
-    run = services().runs.get(run_id, current_caller())
+    run = services().watch.get(run_id, current_caller())
     steps = services().db.query(lambda tx: rows.kept_steps(tx, run_id))
     step_list = [_step(step) for step in steps if step["kind"] != "note"]
     webhook = services().webhooks.of_run(run)
@@ -72,12 +72,12 @@ def get_run(run_id: str) -> Response:
 )
 @guard()
 def run_events(run_id: str) -> Response:
-    run = services().runs.get(run_id, current_caller())
+    run = services().watch.get(run_id, current_caller())
     after = last_seen(request.headers.get("Last-Event-ID"), run_id)
     if request.accept_mimetypes.best_match(["text/event-stream", "application/json"]) == "application/json":
-        events = services().runs.so_far(run_id, after)
+        events = services().watch.so_far(run_id, after)
         return json_response({"data": [_event(run_id, event) for event in events], "next_cursor": None})
-    return event_stream(run.id, services().runs.follow(run_id, after), lambda: None)
+    return event_stream(run.id, services().watch.follow(run_id, after), lambda: None)
 
 
 @blueprint.post("/v1/runs/<run_id>/cancel")
@@ -90,11 +90,11 @@ def run_events(run_id: str) -> Response:
 )
 @guard()
 def cancel_run(run_id: str) -> Response:
-    run = services().runs.get(run_id, current_caller())
+    run = services().watch.get(run_id, current_caller())
 
     def work() -> dict[str, str]:
-        services().runs.cancel(run)
-        return {"run_id": run_id, "status": services().runs.get(run_id).status}
+        services().watch.cancel(run)
+        return {"run_id": run_id, "status": services().watch.get(run_id).status}
 
     return once_again(work, 202)
 

@@ -188,7 +188,7 @@ def _cancel_turns(session_id: str) -> None:
     """What they used so far is billed before they go."""
     for run_id in services().sessions.unfinished(session_id):
         with suppress(errors.RunFinished, errors.NotFound):
-            services().runs.cancel(services().runs.get(run_id))
+            services().watch.cancel(services().watch.get(run_id))
 
 
 def _message(row: Row) -> dict[str, Any]:

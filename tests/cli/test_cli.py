@@ -89,8 +89,8 @@ def a_dead_run(services: Services) -> str:
     for _ in range(4):
         with services.db.begin() as tx:  # a worker that is no more
             assert rows.claim(tx, queued.id, "wrk_gone")
-    assert services.runs.take_up(queued.id)
-    assert services.runs.get(queued.id).error["code"] == "worker_lost"  # type: ignore[index]
+    assert services.driver.take_up(queued.id)
+    assert services.watch.get(queued.id).error["code"] == "worker_lost"  # type: ignore[index]
     return queued.id
 
 
@@ -117,7 +117,7 @@ def test_runs_are_listed_and_shown(flask: Flask_, services: Services) -> None:
 def test_a_run_is_replayed_as_the_client_saw_it(flask: Flask_, services: Services) -> None:
     run = a_run(services)
     lines = [json.loads(line) for line in flask("runs", "replay", run.id, "--json").stdout.splitlines()]
-    assert [line["event"] for line in lines] == [event.name for event in services.runs.so_far(run.id)]
+    assert [line["event"] for line in lines] == [event.name for event in services.watch.so_far(run.id)]
     assert lines[-1]["data"]["output"] == (run.result or {})["output"]
     told = flask("runs", "replay", run.id, "--speed", "1000").stdout
     assert "run.started" in told and "tool.called" in told and told.rstrip().endswith("}")
@@ -136,15 +136,15 @@ def test_dead_letters_are_listed_and_sent_off_again(flask: Flask_, services: Ser
     first, second = a_dead_run(services), a_dead_run(services)
     assert {line["run_id"] for line in json.loads(flask("runs", "dead", "--json").stdout)} == {first, second}
     assert flask("runs", "resume", first).stdout == f"{first} is queued.\n"
-    queued = services.runs.get(first)
+    queued = services.watch.get(first)
     assert (queued.status, queued.error, queued.result, queued.losses) == (RunStatus.QUEUED, None, None, 0)
     assert flask("runs", "resume", "--all-dead").stdout == f"{second} is queued.\n"
     assert flask("runs", "resume", "--all-dead").stdout == "There are no dead letters.\n"
     for run_id in (first, second):
-        assert services.runs.take_up(run_id)
-        run = services.runs.get(run_id)
+        assert services.driver.take_up(run_id)
+        run = services.watch.get(run_id)
         assert (run.status, run.error) == (RunStatus.SUCCEEDED, None)
-        names = [event.name for event in services.runs.so_far(run_id)]
+        names = [event.name for event in services.watch.so_far(run_id)]
         assert names[-1] == "run.completed" and "run.failed" not in names
 
 
@@ -164,11 +164,11 @@ def test_a_run_whose_agent_is_gone_ends_as_a_dead_letter(services: Services) -> 
     with services.db.begin() as tx:
         rows.insert(tx, run, worker_id=None, wake_at=0)
     for attempt in range(1, 4):  # the keeper lets go of it each time
-        services.runs.take_up(run.id)
+        services.driver.take_up(run.id)
         with services.db.begin() as tx:
             assert rows.abandon(tx, run.id, attempt)
-    services.runs.take_up(run.id)
-    ended = services.runs.get(run.id)
+    services.driver.take_up(run.id)
+    ended = services.watch.get(run.id)
     assert (ended.status, (ended.error or {})["code"]) == (RunStatus.FAILED, "worker_lost")
 
 

@@ -44,8 +44,8 @@ def test_a_run_that_nobody_here_drives_is_free_for_others(services: wiring.Servi
         assert _abandoned(services) == []
     keeper._disown(UNDRIVEN + 1)
     assert _abandoned(services) == [run.id]
-    assert services.runs.take_up(run.id)
-    assert (services.runs.get(run.id).status, services.runs.get(run.id).losses) == ("succeeded", 1)
+    assert services.driver.take_up(run.id)
+    assert (services.watch.get(run.id).status, services.watch.get(run.id).losses) == ("succeeded", 1)
 
 
 def _abandoned(services: wiring.Services) -> list[str]:

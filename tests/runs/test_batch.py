@@ -34,8 +34,8 @@ def queue(wired: Services, text: str = "What time is it?", agent: str = "probe")
     """A batch task, as a worker leaves it that took it up."""
     asked = request(text, agent=agent, priority="batch", tier="medium")
     run = wired.runs.queue(ADA, asked, None, "req").run
-    assert wired.runs.take_up(run.id)
-    return wired.runs.get(run.id)
+    assert wired.driver.take_up(run.id)
+    return wired.watch.get(run.id)
 
 
 def item(wired: Services, run: Run, step: int = 1) -> Row | None:
@@ -61,8 +61,8 @@ def look_now(wired: Services) -> None:
 
 
 def finish(wired: Services, run: Run) -> Run:
-    assert wired.runs.take_up(run.id)
-    return wired.runs.get(run.id)
+    assert wired.driver.take_up(run.id)
+    return wired.watch.get(run.id)
 
 
 def is_sound(wired: Services) -> None:
@@ -170,12 +170,12 @@ def test_a_run_cancelled_before_sending_costs_nothing_and_after_it_what_was_answ
     wired: Services, model: Model
 ) -> None:
     early = queue(wired)
-    wired.runs.cancel(early)
+    wired.watch.cancel(early)
     wired.batches.tick()
     assert item(wired, early) is None and model.stats()["batch_calls"] == 0
     late = queue(wired)
     wired.batches.tick()
-    wired.runs.cancel(late)
+    wired.watch.cancel(late)
     wait_until(lambda: _gone(wired, late), "the end of it", 20)
     books = check(wired.db, wired.prices)
     assert books.faults == [] and books.spent > 0 and books.held == 0

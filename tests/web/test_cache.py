@@ -231,7 +231,7 @@ def test_somebody_elses_stream_is_not_followed_but_its_answer_shared(house: Hous
 def test_one_who_leaves_ends_nothing(house: House, text: str) -> None:
     """Not the one who follows, and not the one who leads, though it wanted its run cancelled then."""
     house.model.control(first_token_ms=500, token_ms=20)
-    runs = house.wired.runs
+    runs, watch = house.wired.runs, house.wired.watch
     ask = partial(inside.request, text, agent="probe", on_disconnect="cancel")
     leader, leading = runs.stream(inside.ADA, ask(), None, "req")
     next(leading)
@@ -239,13 +239,13 @@ def test_one_who_leaves_ends_nothing(house: House, text: str) -> None:
         staying = pool.submit(runs.invoke, inside.ADA, inside.request(text, agent="probe"), None, "req")
         gone, following = runs.stream(inside.ADA, ask(), None, "req")
         first = next(following)
-        runs.client_gone(gone.run)
+        watch.client_gone(gone.run)
         assert (first, gone.run.cache) == ([], "coalesced") or first
-        assert runs.get(leader.run.id).status == "running"
-        runs.client_gone(leader.run)
+        assert watch.get(leader.run.id).status == "running"
+        watch.client_gone(leader.run)
         answer = staying.result(30).run
     assert answer.status == "succeeded" and answer.cache == "miss"  # it took the cancelled leader's place
-    assert runs.get(leader.run.id).status == "cancelled"
+    assert watch.get(leader.run.id).status == "cancelled"
 
 
 def test_those_who_wait_leave_threads_for_others(house: House, text: str) -> None:

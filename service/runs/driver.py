@@ -1,0 +1,174 @@
+"""Drives runs to their end: new ones in a thread of their own, and those that nobody drives any more."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from service.agents.definitions import AgentCatalog
+from service.errors import SessionBusy, SlipwayError, WorkerLost
+from service.runs.active import ActiveRuns, HandedOver, Handle, LeaseLost
+from service.runs.flight import Turn
+from service.runs.idempotency import AlreadyStarted
+from service.runs.journal import NOTE, Journal, Opening
+from service.runs.live import Channel, LiveReader, Publisher, event_of
+from service.runs.result import result_of
+from service.runs.runner import MOST_LOSSES, Runner, problem_of
+from service.runs.told import Told
+from service.sessions import Sessions
+from service.store import runs as rows
+from service.store.base import Database, Transaction
+from service.types import Run, RunEvent, RunStatus, now_ms
+
+log = logging.getLogger("slipway.runs")
+
+
+class Driver:
+    """One per process; `worker_id` is whose lease its runs are under, and `seconds` the longest a run may take."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        catalog: AgentCatalog,
+        runner: Runner,
+        active: ActiveRuns,
+        publisher: Publisher,
+        live: LiveReader,
+        sessions: Sessions,
+        worker_id: str,
+        seconds: float,
+    ) -> None:
+        self._db = db
+        self._catalog = catalog
+        self._runner = runner
+        self._active = active
+        self._publisher = publisher
+        self._live = live
+        self._sessions = sessions
+        self.worker_id = worker_id
+        self._seconds = seconds
+
+    def here(self, run: Run, opening: Opening) -> None:
+        """Drive a new run in this thread, with nobody listening. Raises what keeps it from beginning, `LeaseLost`, or
+        `HandedOver` when another worker is to go on with it."""
+        journal = Journal(self._db, run, _nobody, opening=opening)
+        with self._active.slot(), self._handle(run) as handle:
+            for _ in self._runner.execute(run, journal, handle):
+                pass
+
+    def beside(self, run: Run, opening: Opening, turn: Turn) -> Channel:
+        """Drive a new run in a thread of its own, which outlives the connection that asked for it.
+
+        Its slot must be taken; it is given back at the end.
+        """
+        channel = self._publisher.open(run.id)
+        journal = Journal(self._db, run, channel.put, opening=opening)
+
+        def work() -> None:
+            try:
+                with turn, self._handle(run) as handle:
+                    self._execute(run, journal, handle, channel)
+            finally:
+                self._active.give()
+
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(work,), name=f"run-{run.id}", daemon=True).start()
+        return channel
+
+    def take_up(self, run_id: str) -> bool:
+        """Take a queued or abandoned run and drive it to its end, in this thread. False: it was not to be had."""
+
+        def claim(tx: Transaction) -> Run | None:
+            if not rows.claim(tx, run_id, self.worker_id):
+                return None
+            run = rows.get(tx, run_id)
+            if run is not None and not self._sessions.resume(tx, run):
+                raise SessionBusy  # it stays in the queue, and is looked at again
+            if run is not None and run.losses >= MOST_LOSSES and run.agent not in self._catalog.agents:
+                self._give_up(tx, run)
+                return None
+            return run
+
+        try:
+            run = self._db.transact(claim)
+        except SessionBusy:
+            return False
+        if run is None:
+            return False
+        run.resumed = run.attempt > 1
+        channel = self._publisher.open(run.id)
+        journal = self._reopened(run, channel)
+        with self._handle(run) as handle:
+            if run.cancel_requested:
+                handle.stop("cancelled")
+            self._execute(run, journal, handle, channel)
+        return True
+
+    def take_up_in_background(self, run_id: str) -> bool:
+        """The same in a thread of its own, if a slot is free."""
+        if not self._active.take(request=False):
+            return False
+
+        def work() -> None:
+            try:
+                self.take_up(run_id)
+            except Exception:
+                log.exception("take_up_failed", extra={"run_id": run_id})
+            finally:
+                self._active.give()
+
+        threading.Thread(target=work, name=f"take-up-{run_id}", daemon=True).start()
+        return True
+
+    def let_go(self, run: Run, left: Exception) -> None:
+        """A run that this worker hands over goes back into the queue; one that was taken is not ours to touch."""
+        if isinstance(left, HandedOver):
+            self._db.transact(lambda tx: rows.release(tx, run.id, run.attempt, now_ms()))
+
+    def _handle(self, run: Run) -> AbstractContextManager[Handle]:
+        return self._active.driving(Handle(run.id, self._seconds))
+
+    def _execute(self, run: Run, journal: Journal, handle: Handle, channel: Channel) -> None:
+        try:
+            for _ in self._runner.execute(run, journal, handle):
+                pass
+        except (LeaseLost, HandedOver) as left:
+            self.let_go(run, left)
+        except (AlreadyStarted, SlipwayError) as error:
+            channel.fail(error)
+        except Exception as error:
+            log.exception("run_thread_failed", extra={"run_id": run.id})
+            channel.fail(error)
+        finally:
+            channel.close()
+
+    def _reopened(self, run: Run, channel: Channel) -> Journal:
+        """The journal of a run taken up: what is kept, and what clients were told beyond it."""
+        kept = self._db.query(lambda tx: rows.kept_steps(tx, run.id))
+        kept_seq = max((row["last_seq"] for row in kept if row["kind"] != "note"), default=0)
+        live = self._live.told(run.id, kept_seq) if run.door != "invoke" else []
+        # The last attempt stopped by itself, so all that it told is kept.
+        waited = bool(kept) and (kept[-1]["kind"], kept[-1]["attempt"]) == (NOTE, run.attempt - 1)
+        lost = live is None and run.resumed and not waited
+        noted = [event_of(item) for row in kept for item in row["events"] if item[0] > kept_seq]
+        told = {event.seq: event for event in (*noted, *(live or ()))}
+        return Journal(
+            self._db, run, channel.put, kept=kept, told=Told(list(told.values()), kept_seq, lost=lost)
+        )
+
+    def _give_up(self, tx: Transaction, run: Run) -> None:
+        """The end of a run that nobody can drive, because its agent is gone."""
+        run.status, run.finished_at = RunStatus.FAILED, now_ms()
+        run.last_seq += 1
+        run.error = problem_of(WorkerLost(f"There is no agent named {run.agent} any more."), run)
+        run.result = result_of(run, None, steps=0, used=())
+        rows.close(tx, run, (RunStatus.RUNNING,))
+        self._runner.ended(tx, run, None)
+
+
+def _nobody(events: Sequence[RunEvent]) -> None:
+    """An invoked run has no listener while it goes on."""

@@ -1,0 +1,144 @@
+"""Runs from outside, wherever they are driven: look one up, follow it, wait for its end, stop it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import redis
+
+from service.errors import NotFound, RunFinished
+from service.runs.active import ActiveRuns
+from service.runs.follow import Follower
+from service.runs.live import Channel, ChannelOverflow, LiveReader
+from service.runs.result import result_of
+from service.runs.runner import Ended
+from service.store import approvals
+from service.store import runs as rows
+from service.store.base import Database, Transaction
+from service.types import Caller, Event, Run, RunEvent, RunStatus, now_ms
+
+
+class Watch:
+    """One per process. `heartbeat`: seconds after which a follower hears that nothing is new.
+
+    `ended` writes what else belongs into a run's last transaction.
+    """
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        active: ActiveRuns,
+        live: LiveReader,
+        ended: Ended,
+        heartbeat: float,
+        draining: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._db = db
+        self._active = active
+        self._live = live
+        self._ended = ended
+        self._heartbeat = heartbeat
+        self._draining = draining
+
+    def get(self, run_id: str, caller: Caller | None = None) -> Run:
+        """Raises `NotFound`, for somebody else's run too: only operators see them."""
+        owner = caller.user_id if caller is not None and caller.role == "user" else None
+        run = self._db.query(lambda tx: rows.get(tx, run_id, user_id=owner))
+        if run is None:
+            raise NotFound(f"There is no run {run_id}.")
+        return run
+
+    def follow(self, run_id: str, after: int = 0) -> Iterator[list[RunEvent]]:
+        """Batches of a run's events after number `after`, until the last; empty ones as heartbeats.
+
+        A worker that stops sends its followers elsewhere, with a `reconnect` event.
+        """
+        for events in self._events(run_id, after):
+            yield events
+            after = events[-1].seq if events else after
+            if self._draining() and not (events and events[-1].name.is_last):
+                yield [_reconnect(after)]
+                return
+
+    def _events(self, run_id: str, after: int = 0) -> Iterator[list[RunEvent]]:
+        return Follower(self._db, self._live, run_id, after).events(self._heartbeat)
+
+    def began(self, run_id: str, seconds: float) -> bool:
+        """Whether a run can be followed live within so many seconds: it is in the database once it has told its first
+        event."""
+        try:
+            return bool(self._live.read(run_id, b"0", seconds))
+        except redis.RedisError:
+            return False
+
+    def so_far(self, run_id: str, after: int = 0) -> list[RunEvent]:
+        return Follower(self._db, self._live, run_id, after).so_far()
+
+    def cancel(self, run: Run) -> None:
+        """Deliver a cancellation: to the thread that drives the run, here or wherever it is.
+
+        Raises `RunFinished` when there is nothing left to cancel.
+        """
+        waiting = (RunStatus.QUEUED, RunStatus.WAITING_APPROVAL)
+
+        def ask(tx: Transaction) -> bool:
+            rows.ask_cancel(tx, run.id)
+            fresh = rows.get(tx, run.id)
+            assert fresh is not None
+            if fresh.status.ended:
+                raise RunFinished(f"This run is {fresh.status} already.")
+            if fresh.status not in waiting:
+                return False
+            fresh.status, fresh.finished_at = RunStatus.CANCELLED, now_ms()
+            fresh.last_seq += 1
+            fresh.result = result_of(fresh, None, steps=0, used=())
+            if not rows.close(tx, fresh, waiting):
+                return False
+            approvals.close(tx, fresh.id)
+            self._ended(tx, fresh, None)
+            return True
+
+        if not self._db.transact(ask) and (handle := self._active.get(run.id)) is not None:
+            handle.stop("cancelled")
+
+    def client_gone(self, run: Run) -> None:
+        """The one who listened has gone; the run goes on unless they wanted it cancelled then."""
+        handle = self._active.get(run.id)
+        if run.request.on_disconnect == "cancel" and handle is not None:
+            handle.stop("cancelled")
+
+    def wait(self, run_id: str) -> Run:
+        """Until a run ends or waits for a person, wherever it is driven."""
+        for _ in self._events(run_id):
+            run = self.get(run_id)
+            if run.status is RunStatus.WAITING_APPROVAL:
+                run.result = result_of(run, None, steps=0, used=())
+            if run.result is not None:
+                return run
+        return self.get(run_id)
+
+    def listen(self, run: Run, channel: Channel, first: list[RunEvent]) -> Iterator[list[RunEvent]]:
+        """What a run driven here tells, from its `first` events on; from elsewhere, once it is let go of here."""
+        events, seen = first, 0
+        while True:
+            if events:
+                seen = events[-1].seq
+            yield events
+            if events and events[-1].name.is_last:
+                return
+            if channel.done:  # it waits for a person, or goes on elsewhere
+                break
+            try:
+                events = channel.get(self._heartbeat)
+            except ChannelOverflow:
+                break
+        if self._draining():
+            yield [_reconnect(seen)]
+        else:
+            yield from self.follow(run.id, seen)
+
+
+def _reconnect(after: int) -> RunEvent:
+    """The run goes on elsewhere: ask again with this number as `Last-Event-ID`."""
+    return RunEvent(Event.RECONNECT, {"last_seq": after}, after)
