@@ -16,6 +16,7 @@ from service.observe.metrics import Metrics
 from service.runs.active import HandedOver, Handle, LeaseLost
 from service.runs.answers import MODEL_AWAY
 from service.runs.deferred import Parked
+from service.runs.idempotency import AlreadyStarted
 from service.runs.journal import Journal
 from service.runs.result import result_of
 from service.runs.steps import Means, RunSteps
@@ -77,6 +78,8 @@ class Runner:
             log.info("run_parked", extra={"run_id": run.id})
         except (LeaseLost, HandedOver) as left:
             log.warning("run_left", extra={"run_id": run.id, "why": type(left).__name__})
+            raise
+        except AlreadyStarted:  # another run stands for its key: this one has left no trace
             raise
         except SlipwayError as error:
             if not journal.opened:

@@ -1,0 +1,111 @@
+"""Writers to one SQLite file, in real processes: each gets its turn, and nobody waits for one that is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from service.errors import DatabaseUnavailable
+from service.store.writers import Writers
+from tests.conftest import process
+
+# Writes all the time, from four threads, until it is ended.
+GREEDY = """
+import sys, threading, time
+from pathlib import Path
+from service.store.writers import Writers
+writers = Writers(Path(sys.argv[1]), 5.0)
+def write():
+    while True:
+        with writers.turn():
+            time.sleep(0.002)
+threads = [threading.Thread(target=write) for _ in range(4)]
+for thread in threads: thread.start()
+print("writing", flush=True)
+"""
+# Takes the turn, and says so.
+HOLDER = """
+import sys, time
+from pathlib import Path
+from service.store.writers import Writers
+with Writers(Path(sys.argv[1]), 5.0).turn():
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "x.db"
+
+
+@pytest.fixture
+def started() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def begin(started: ExitStack, source: str, database: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", source, str(database)]
+    child = started.enter_context(process(command, stdout=subprocess.PIPE))
+    assert child.stdout is not None
+    with child.stdout as said:
+        assert said.readline() == b"writing\n"
+    return child
+
+
+def test_one_that_writes_all_the_time_leaves_the_others_their_turns(
+    started: ExitStack, database: Path
+) -> None:
+    begin(started, GREEDY, database)
+    writers = Writers(database, 2.0)
+    for _ in range(50):
+        with writers.turn():
+            pass
+
+
+def test_who_is_killed_holds_nobody_up(started: ExitStack, database: Path) -> None:
+    holder = begin(started, HOLDER, database)
+    writers = Writers(database, 0.1)
+    with pytest.raises(DatabaseUnavailable), writers.turn():
+        pass
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait(5)
+    with writers.turn():
+        pass
+
+
+def test_a_turn_that_failed_is_given_back(database: Path) -> None:
+    mine, other = Writers(database, 1.0), Writers(database, 0.1)
+    with pytest.raises(ZeroDivisionError), mine.turn():
+        raise ZeroDivisionError
+    with other.turn():
+        pass
+
+
+class Late:
+    """A lock that is given back a moment after one who waited for it has left."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        return timeout < 0
+
+    def release(self) -> None: ...
+
+
+def test_a_turn_kept_for_one_that_gave_up_is_given_back(database: Path) -> None:
+    """A thread that waits keeps the turn with its process; when it stops waiting, nobody else would give it up."""
+    mine, other = Writers(database, 0.2), Writers(database, 0.1)
+    mine._begin(time.monotonic() + 5)
+    mine._lock = Late()  # type: ignore[assignment]
+    with pytest.raises(DatabaseUnavailable), mine.turn():
+        pass
+    with other.turn():
+        pass
