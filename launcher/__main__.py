@@ -58,7 +58,8 @@ def run(settings: Settings, port: int, lock: int) -> int:
 def _start(supervisor: Supervisor, settings: Settings, port: int, model_port: int | None) -> list[str]:
     """Redis, the model and the migrations side by side, then what needs them. Returns what was started, in words."""
     started = []
-    supervisor.add(programs.migrations())
+    if not programs.migrated(settings):
+        supervisor.add(programs.migrations())
     if model_port is not None:
         supervisor.add(programs.offline_model(model_port))
         started.append(f"offline model (port {model_port})")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import socket
+import sqlite3
 import sys
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +41,19 @@ def offline_model(port: int) -> Program:
     """The stand-in that answers when there is no key."""
     command = (sys.executable, "-m", "offline_model", "--host", "127.0.0.1", "--port", str(port))
     return Program("offline model", command, partial(_listens, "127.0.0.1", port))
+
+
+def migrated(settings: Settings) -> bool:
+    """Whether the embedded database is at the newest revision: to find that out Alembic takes as long as a start."""
+    path = settings.database_url.removeprefix("sqlite:///")
+    if path == settings.database_url or not Path(path).is_file():
+        return False
+    newest = max(file.name[:4] for file in Path("migrations/versions").glob("[0-9]*.py"))
+    with closing(sqlite3.connect(path, timeout=_PROBE_SECONDS)) as connection:
+        try:
+            return connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(newest,)]
+        except sqlite3.Error:  # Alembic says what is wrong with it
+            return False
 
 
 def migrations() -> Program:

@@ -1,0 +1,32 @@
+"""Which programs are started."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from config import load
+from launcher import programs
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"), [("newest", True), ("older", False), ("none", False), ("broken", False)]
+)
+def test_only_a_database_that_is_not_up_to_date_is_migrated(
+    tmp_path: Path, state: str, expected: bool
+) -> None:
+    path = tmp_path / "slipway.db"
+    settings = load({"DATABASE_URL": f"sqlite:///{path}", "SLIPWAY_HOME": str(tmp_path)})
+    if state == "broken":
+        path.write_text("not a database, and long enough to be looked at as one")
+    elif state != "none":
+        newest = max(file.name[:4] for file in Path("migrations/versions").glob("[0-9]*.py"))
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+            connection.execute(
+                "INSERT INTO alembic_version VALUES (?)", (newest if state == "newest" else "0001",)
+            )
+    assert programs.migrated(settings) is expected
