@@ -31,6 +31,8 @@ TOKENS = (  # in the order of `Usage`
 )
 _EMPTY: dict[str, Any] = dict.fromkeys(column.name for column in ledger.columns)
 _INSERT = Statement(sa.insert(ledger))
+# As a literal: the indexes are of these rows alone, and a value that is told later does not promise that.
+_IS_CALL = ledger.c.account == sa.literal_column(f"'{UPSTREAM}'")
 _GROUPS = {
     "day": (ledger.c.called_at // 86_400_000).label("day"),
     "agent": ledger.c.agent,
@@ -86,7 +88,7 @@ def shared(tx: Transaction, kind: str, window: Window, cap: int, counters: Seque
 def spent_since(tx: Transaction, scope: str, since: int) -> int:
     """Nano-dollars settled for calls of a scope that were made from `since` (ms) on."""
     total = sa.func.coalesce(sa.func.sum(ledger.c.amount_nano), 0).label("total")
-    mine = (ledger.c.account == UPSTREAM, ledger.c.called_at >= since, *of_scope(ledger, scope))
+    mine = (_IS_CALL, ledger.c.called_at >= since, *of_scope(ledger, scope))
     row = tx.row(sa.select(total).where(*mine))
     return int(row["total"]) if row else 0
 
@@ -95,7 +97,7 @@ def usage(tx: Transaction, *, since: int, until: int, by: Sequence[str], user_id
     """Sums of the calls made in `since` <= t < `until` (ms), by any of day (counted from 1970), agent, model, user."""
     groups = [_GROUPS[name] for name in by]
     query = sa.select(*groups, *_SUMS).where(
-        ledger.c.account == UPSTREAM, ledger.c.called_at >= since, ledger.c.called_at < until
+        _IS_CALL, ledger.c.called_at >= since, ledger.c.called_at < until
     )
     if user_id is not None:
         query = query.where(ledger.c.user_id == user_id)
