@@ -222,15 +222,19 @@ def ask_cancel(tx: Transaction, run_id: str) -> None:
     tx.execute(sa.update(runs).where(runs.c.id == run_id).values(cancel_requested=True))
 
 
-def cancels(tx: Transaction, worker_id: str) -> list[str]:
-    """Runs of this worker that somebody wants cancelled."""
-    query = sa.select(runs.c.id).where(
+_CANCELS = Statement(
+    sa.select(runs.c.id).where(
         runs.c.finished_at.is_(None),
         runs.c.status == RunStatus.RUNNING,
-        runs.c.worker_id == worker_id,
+        runs.c.worker_id == sa.bindparam("worker"),
         runs.c.cancel_requested,
     )
-    return [row["id"] for row in tx.rows(query)]
+)
+
+
+def cancels(tx: Transaction, worker_id: str) -> list[str]:
+    """Runs of this worker that somebody wants cancelled."""
+    return [row["id"] for row in tx.rows(_CANCELS, {"worker": worker_id})]
 
 
 def abandoned(tx: Transaction, limit: int) -> list[Row]:
