@@ -125,7 +125,7 @@ class Database:
         # Parameters are prompts and hashes: an error that is logged must not quote them.
         options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 2, "pool_timeout": patience}
         options["hide_parameters"] = True
-        options["pool_use_lifo"] = True  # the caches of a few connections stay warm, and those of the others small
+        options["pool_use_lifo"] = True  # a few connections stay warm; those beside them hold little
         if self.sqlite:
             options["connect_args"] = {"timeout": patience, "check_same_thread": False}
         else:

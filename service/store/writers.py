@@ -31,7 +31,8 @@ class Writers:
         self._counting = threading.Lock()
         self._waiting = 0
         self._patience = patience
-        self._files = [_opened(database.with_name(f"{database.name}-{name}")) for name in ("next", "writer")]
+        self._paths = [database.with_name(f"{database.name}-{name}") for name in ("next", "writer")]
+        self._files: list[int] = []  # of those, opened with the first turn
         self._turn_ends = 0.0  # time.monotonic(); 0: it is not ours
 
     @contextmanager
@@ -73,6 +74,8 @@ class Writers:
     def _begin(self, end: float) -> None:
         if self._turn_ends:
             return
+        if not self._files:
+            self._files = _opened(self._paths)
         to_be_next, to_write = self._files
         _await(to_be_next, end)
         try:
@@ -82,8 +85,11 @@ class Writers:
         self._turn_ends = time.monotonic() + TURN
 
 
-def _opened(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _opened(paths: list[Path]) -> list[int]:
+    try:
+        return [os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600) for path in paths]
+    except OSError as error:
+        raise DatabaseUnavailable("The folder of the database cannot be used.") from error
 
 
 def _await(file: int, end: float) -> None:
