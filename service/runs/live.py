@@ -25,7 +25,7 @@ log = logging.getLogger("slipway.live")
 WINDOW = 0.05  # seconds for which what is not urgent is gathered
 MAX_ENTRIES = 4_000  # of one run's stream; older ones are read from the database
 MAX_UNREAD = 20_000  # events a channel holds for a slow reader before it is told to read elsewhere
-LIFE = 3_600  # seconds a run's stream is kept after its last entry
+LIFE = 3_600  # seconds a run's stream is kept after its last entry, or a quarter less
 
 
 def stream_key(run_id: str) -> str:
@@ -43,6 +43,7 @@ class Channel:
         self.run_id = run_id
         self.pending: list[RunEvent] = []
         self.urgent = self.ending = False
+        self.renewed = float(-LIFE)  # time.monotonic(); when the life of its stream was last renewed
         self._publisher = publisher
         self._began = self._spoke = False
         self._out: SimpleQueue[list[RunEvent] | BaseException | None] = SimpleQueue()  # None: the end
@@ -172,19 +173,25 @@ class Publisher:
             return batch
 
     def _publish(self, batch: list[Batch]) -> None:
-        filled = [(stream_key(channel.run_id), events) for channel, events, _ in batch if events]
+        filled = [(channel, encode(events)) for channel, events, _ in batch if events]
         if not filled:
             return
+        now = time.monotonic()
+        old = [channel for channel, _ in filled if now - channel.renewed > LIFE / 4]
 
         def write(client: redis.Redis) -> bool:
             with client.pipeline(transaction=False) as pipe:
-                for key, events in filled:
-                    pipe.xadd(key, {"e": encode(events)}, maxlen=MAX_ENTRIES, approximate=True)
-                    pipe.expire(key, LIFE)
+                for channel, entry in filled:
+                    key = stream_key(channel.run_id)
+                    pipe.xadd(key, {"e": entry}, maxlen=MAX_ENTRIES, approximate=True)
+                for channel in old:
+                    pipe.expire(stream_key(channel.run_id), LIFE)
                 pipe.execute()
             return True
 
-        self._speed.call(write, default=False)
+        if self._speed.call(write, default=False):
+            for channel in old:
+                channel.renewed = now
 
 
 def encode(events: Sequence[RunEvent]) -> bytes:

@@ -84,3 +84,10 @@ def test_what_kept_a_run_from_beginning_reaches_its_reader(channel: Channel) -> 
     channel.close()
     with pytest.raises(ZeroDivisionError):
         channel.get(5.0)
+
+
+def test_a_stream_has_its_life_from_the_first_entry_on(channel: Channel, speed: SpeedStore) -> None:
+    for number in range(1, 4):
+        channel.put([delta(number)])
+        assert channel.get(5.0)
+    assert live.LIFE * 3 / 4 < speed.client.ttl(live.stream_key(channel.run_id)) <= live.LIFE
