@@ -63,13 +63,14 @@ class Writers:
         try:
             if self._turn_ends and not (self._waiting and time.monotonic() < self._turn_ends):
                 self._turn_ends = 0.0
-                fcntl.flock(self._files[1], fcntl.LOCK_UN)
+                for file in self._files[1:]:  # none: closed meanwhile, which gave it up
+                    fcntl.flock(file, fcntl.LOCK_UN)
         finally:
             self._lock.release()
 
     def close(self) -> None:
-        for file in self._files:
-            os.close(file)
+        while self._files:
+            os.close(self._files.pop())
 
     def _begin(self, end: float) -> None:
         if self._turn_ends:

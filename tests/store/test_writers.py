@@ -109,3 +109,14 @@ def test_a_turn_kept_for_one_that_gave_up_is_given_back(database: Path) -> None:
         pass
     with other.turn():
         pass
+
+
+def test_closed_is_not_ended(database: Path) -> None:
+    """As a database that is closed connects again where somebody still uses it."""
+    mine, other = Writers(database, 1.0), Writers(database, 0.1)
+    with mine.turn():
+        mine.close()
+        with other.turn():
+            pass
+    with mine.turn(), pytest.raises(DatabaseUnavailable), other.turn():
+        pass
