@@ -129,10 +129,13 @@ class Keeper:
 
     def _renew(self) -> None:
         lease_ms = int(self._lease * 1000)
-        if not self._db.transact(lambda tx: workers.renew(tx, self._worker_id, lease_ms), patience=1):
+        renewed = partial(workers.renew, worker_id=self._worker_id, lease_ms=lease_ms)
+        if not self._db.transact(renewed, patience=1, ahead=True):
             host, pid = socket.gethostname(), os.getpid()
             self._db.transact(
-                lambda tx: workers.register(tx, self._worker_id, self._kind, host, pid, lease_ms), patience=1
+                lambda tx: workers.register(tx, self._worker_id, self._kind, host, pid, lease_ms),
+                patience=1,
+                ahead=True,
             )
         self._next_renewal = time.monotonic() + self._lease / 3
 

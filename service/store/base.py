@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from service.store.statement import Row as Row
 from service.store.writers import Writers
 
 T = TypeVar("T")
+BUSY = 4  # times the patience, for a turn to write to SQLite
 _DOWN = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, sa.exc.ResourceClosedError)
 
 
@@ -120,7 +122,6 @@ class Database:
     def __init__(self, url: str, *, pool_size: int = 10, patience: float = 5.0) -> None:
         self.sqlite = url.startswith("sqlite")
         self.patience = patience  # seconds that a request waits for a database that is restarting
-        self._writer: Callable[[], AbstractContextManager[None]] = nullcontext
         self._writers: Writers | None = None
         # Parameters are prompts and hashes: an error that is logged must not quote them.
         options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 2, "pool_timeout": patience}
@@ -134,17 +135,18 @@ class Database:
         self._driver: Any = self.engine.dialect.loaded_dbapi  # the module, for its exceptions
         if self.sqlite:
             sa.event.listen(self.engine, "connect", _prepare_sqlite)
-            self._writers = Writers(Path(self.engine.url.database or ""), patience)
-            self._writer = self._writers.turn
+            # A queue that moves is no outage: it is waited for longer than a database that is away.
+            self._writers = Writers(Path(self.engine.url.database or ""), patience * BUSY)
 
     @contextmanager
-    def begin(self) -> Iterator[Transaction]:
+    def begin(self, *, ahead: bool = False) -> Iterator[Transaction]:
         """A transaction that writes. Commits at the end, rolls back on any exception.
 
-        Raises `DatabaseUnavailable` when the database cannot be reached or stays locked.
+        `ahead`: it may not wait behind others of this process. Raises `DatabaseUnavailable` when the database cannot
+        be reached or stays locked.
         """
         # SQLite takes the lock at once: upgrading a read lock later can only fail.
-        with self._writer(), self._reachable(), self._transaction("BEGIN IMMEDIATE") as transaction:
+        with self._turn(ahead), self._reachable(), self._transaction("BEGIN IMMEDIATE") as transaction:
             yield transaction
         transaction.committed()
 
@@ -154,12 +156,14 @@ class Database:
         with self._reachable(), self._transaction("BEGIN") as transaction:
             yield transaction
 
-    def transact(self, work: Callable[[Transaction], T], *, patience: float | None = None) -> T:
+    def transact(
+        self, work: Callable[[Transaction], T], *, patience: float | None = None, ahead: bool = False
+    ) -> T:
         """Run `work` in a write transaction, again while the database is away, for `patience` seconds at most.
 
         A commit whose answer was lost may have happened: `work` must come out the same when it runs twice.
         """
-        return self._persist(self.begin, work, patience)
+        return self._persist(partial(self.begin, ahead=ahead), work, patience)
 
     def query(self, work: Callable[[Transaction], T], *, patience: float | None = None) -> T:
         """Run `work` in a read transaction, again while the database is away."""
@@ -190,6 +194,9 @@ class Database:
         self.engine.dispose()
         if self._writers is not None:
             self._writers.close()
+
+    def _turn(self, ahead: bool) -> AbstractContextManager[None]:
+        return nullcontext() if self._writers is None else self._writers.turn(ahead=ahead)
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[Transaction]:

@@ -2,9 +2,9 @@
 
 SQLite itself lets a process that finds the database locked sleep for up to 100 ms and try again. Where another process
 writes all the time, the moment between two of its transactions is never met, and whoever waits is refused after
-seconds. So writers queue before they ask SQLite: threads at a lock in memory, and of each process one at a time at two
-locked files. Who holds the first is next; who holds the second writes. A process keeps its turn while others of its
-threads wait, for `TURN` at most.
+seconds. So writers queue before they ask SQLite: threads in the order they came, and of each process one at a time at
+two locked files. Who holds the first is next; who holds the second writes. A process keeps its turn while others of
+its threads wait, for `TURN` at most.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import fcntl
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,46 +28,53 @@ class Writers:
     """One per process, made after the fork. `patience`: seconds that a thread waits for its turn."""
 
     def __init__(self, database: Path, patience: float) -> None:
-        self._lock = threading.Lock()
-        self._counting = threading.Lock()
-        self._waiting = 0
         self._patience = patience
         self._paths = [database.with_name(f"{database.name}-{name}") for name in ("next", "writer")]
         self._files: list[int] = []  # of those, opened with the first turn
+        self._change = threading.Lock()
+        self._busy = False
+        self._queue: deque[threading.Lock] = (
+            deque()
+        )  # one lock for each thread that waits; open: it is its turn
         self._turn_ends = 0.0  # time.monotonic(); 0: it is not ours
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Raises `DatabaseUnavailable` when it does not come in time."""
+    def turn(self, *, ahead: bool = False) -> Iterator[None]:
+        """`ahead`: before all others of this process. Raises `DatabaseUnavailable` when it does not come in time."""
         end = time.monotonic() + self._patience
-        self._take()
+        self._take(ahead)
         try:
             self._begin(end)
             yield
         finally:
             self._give()
 
-    def _take(self) -> None:
-        with self._counting:
-            self._waiting += 1
-        taken = self._lock.acquire(timeout=self._patience)
-        with self._counting:
-            self._waiting -= 1
-        if taken:
+    def _take(self, ahead: bool) -> None:
+        with self._change:
+            if not self._busy:
+                self._busy = True
+                return
+            mine = threading.Lock()
+            mine.acquire()
+            (self._queue.appendleft if ahead else self._queue.append)(mine)
+        if mine.acquire(timeout=self._patience):
             return
-        if self._lock.acquire(blocking=False):  # perhaps the turn was kept for this thread alone
-            self._give()
-        raise DatabaseUnavailable("The database is busy.")
+        with self._change:
+            if mine in self._queue:  # else it was given the turn at the last moment
+                self._queue.remove(mine)
+                raise DatabaseUnavailable("The database is busy.")
 
     def _give(self) -> None:
-        """The turn, unless it is kept for the next thread; and the lock."""
-        try:
-            if self._turn_ends and not (self._waiting and time.monotonic() < self._turn_ends):
+        """To the thread that waits longest; the turn of this process too, unless it goes on."""
+        with self._change:
+            following = self._queue.popleft() if self._queue else None
+            if self._turn_ends and (following is None or time.monotonic() > self._turn_ends):
                 self._turn_ends = 0.0
                 for file in self._files[1:]:  # none: closed meanwhile, which gave it up
                     fcntl.flock(file, fcntl.LOCK_UN)
-        finally:
-            self._lock.release()
+            self._busy = following is not None
+        if following is not None:
+            following.release()
 
     def close(self) -> None:
         while self._files:

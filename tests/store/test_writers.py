@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pytest
 
 from service.errors import DatabaseUnavailable
 from service.store.writers import Writers
-from tests.conftest import process
+from tests.conftest import process, wait_until
 
 # Writes all the time, from four threads, until it is ended.
 GREEDY = """
@@ -91,22 +91,27 @@ def test_a_turn_that_failed_is_given_back(database: Path) -> None:
         pass
 
 
-class Late:
-    """A lock that is given back a moment after one who waited for it has left."""
+def test_threads_write_in_the_order_they_came_but_for_one_that_may_not_wait(database: Path) -> None:
+    writers, wrote = Writers(database, 10.0), list[str]()
 
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        return timeout < 0
+    def write(name: str, ahead: bool = False) -> None:
+        with writers.turn(ahead=ahead):
+            wrote.append(name)
 
-    def release(self) -> None: ...
+    with ThreadPoolExecutor(5) as pool, writers.turn():
+        for number, (name, ahead) in enumerate(
+            [("1", False), ("2", False), ("3", False), ("lease", True)], 1
+        ):
+            pool.submit(write, name, ahead)
+            wait_until(lambda: len(writers._queue) == number, "a thread that waits", timeout=5)  # noqa: B023
+    assert wrote == ["lease", "1", "2", "3"]
 
 
-def test_a_turn_kept_for_one_that_gave_up_is_given_back(database: Path) -> None:
-    """A thread that waits keeps the turn with its process; when it stops waiting, nobody else would give it up."""
-    mine, other = Writers(database, 0.2), Writers(database, 0.1)
-    mine._begin(time.monotonic() + 5)
-    mine._lock = Late()  # type: ignore[assignment]
-    with pytest.raises(DatabaseUnavailable), mine.turn():
+def test_one_that_gave_up_waiting_is_not_given_the_turn(database: Path) -> None:
+    mine, other = Writers(database, 0.2), Writers(database, 5.0)
+    with mine.turn(), pytest.raises(DatabaseUnavailable), mine.turn():
         pass
+    assert not mine._queue
     with other.turn():
         pass
 
