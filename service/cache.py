@@ -147,6 +147,30 @@ def _sent(client: redis.Redis, *command: Any) -> Any:
     return cast(Any, client).execute_command(*command)
 
 
+def send_all(client: redis.Redis, commands: Sequence[Sequence[Any]]) -> None:
+    """Send commands in one round trip; what they answer is not looked at. Raises as one of them would.
+
+    Over the connection directly, see `_sent`; a cluster's client finds out where each has to go.
+    """
+    if not isinstance(client, redis.Redis):
+        with client.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            pipe.execute()
+        return
+    pool = client.connection_pool
+    connection: Any = pool.get_connection()
+    try:
+        connection.send_packed_command(connection.pack_commands(commands))
+        for _ in commands:
+            connection.read_response()
+    except BaseException:
+        connection.disconnect()  # answers that nobody has read must not be taken for others
+        raise
+    finally:
+        pool.release(connection)
+
+
 class SpeedStore:
     """Redis behind a circuit: once it fails it is left alone for a second, then two, up to five.
 

