@@ -100,7 +100,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             listener.setblocking(True)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _IN_KERNEL)
             with self._change:
-                self._one_more(listener.sock)
+                self._one_more(listener.sock, listener.getsockname())
         while self.alive and self.is_parent_alive():
             self._look()
         self.alive = False
@@ -115,15 +115,22 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.wait_for_and_dispatch_events(wait)  # a signal ends it
         self._cut_off_overdue()
 
-    def _one_more(self, listener: socket.socket) -> None:
+    def _one_more(self, listener: socket.socket, address: Any) -> None:
         """Under `_change`: a thread that waits for connections."""
+        try:
+            threading.Thread(
+                target=self._serve, args=(listener, address), name="request", daemon=True
+            ).start()
+        except RuntimeError:  # the system gives no more: those that are there go on
+            return
         self._threads += 1
         self._waiting += 1
-        threading.Thread(target=self._serve, args=(listener,), name="request", daemon=True).start()
 
-    def _serve(self, listener: socket.socket) -> None:
-        """One connection after the other, until the process is to stop or enough others wait."""
-        address = listener.getsockname()
+    def _serve(self, listener: socket.socket, address: Any) -> None:
+        """One connection after the other, until the process is to stop or enough others wait.
+
+        The listener may be closed by now: whoever stops waits for every thread that does not say it has ended.
+        """
         while self.alive:
             try:
                 sock, client = listener.accept()
@@ -137,7 +144,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             with self._change:
                 self._waiting -= 1
                 if self._waiting == 0 and self._threads < self.cfg.threads:
-                    self._one_more(listener)
+                    self._one_more(listener, address)
             try:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _NEVER)  # it has it from the listener
                 self.handle(TConn(self.cfg, sock, client, address))

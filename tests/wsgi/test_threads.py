@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from service.web.worker import MOST_WAITING
@@ -40,3 +41,11 @@ def test_there_are_as_many_as_are_needed_and_few_afterwards(house: Slipway, mode
         assert {answer.result().status_code for answer in answers} == {200}
     wait_until(lambda: threads(house) <= before + MOST_WAITING, "the end of those not needed")
     assert client.get("/v1/agents").status_code == 200
+
+
+def test_a_thread_that_begins_as_the_worker_stops_is_not_waited_for(house: Slipway) -> None:
+    """It finds its listener closed. Begun or not when SIGTERM comes, the worker ends without its grace running out."""
+    for _ in range(10):
+        httpx2.get(f"{house.url}/health", timeout=10)  # each begins a thread that is to wait in its place
+    house.child.terminate()
+    house.child.wait(20)  # the grace is 30
