@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from service.web.worker import MOST_WAITING
@@ -17,7 +17,7 @@ AT_ONCE = 30
 
 @pytest.fixture
 def house(scratch: Path, redis_server: RedisServer, model: Model) -> Iterator[Slipway]:
-    settings = {"WEB_CONCURRENCY": "1", "THREADS": "40"}
+    settings = {"WEB_CONCURRENCY": "1", "THREADS": "40", "GRACEFUL_TIMEOUT": "30"}
     with slipway_server(scratch / "threads", redis_server.url, model.url, **settings) as server:
         yield server
     model.control()
@@ -45,7 +45,10 @@ def test_there_are_as_many_as_are_needed_and_few_afterwards(house: Slipway, mode
 
 def test_a_thread_that_begins_as_the_worker_stops_is_not_waited_for(house: Slipway) -> None:
     """It finds its listener closed. Begun or not when SIGTERM comes, the worker ends without its grace running out."""
-    for _ in range(10):
-        httpx2.get(f"{house.url}/health", timeout=10)  # each begins a thread that is to wait in its place
+    taken = [
+        socket.create_connection(("127.0.0.1", house.port)) for _ in range(8)
+    ]  # each begins another thread
     house.child.terminate()
+    for sock in taken:
+        sock.close()
     house.child.wait(20)  # the grace is 30
