@@ -410,9 +410,8 @@ def test_abort_wakes_a_reader_in_mid_stream(claude: ClaudeClient, server: WireSe
 def test_where_many_streams_are_open_pieces_are_gathered(claude: ClaudeClient, server: WireServer) -> None:
     """What comes together goes on as one piece; the text, and what is told of a fault after it, stay the same."""
     claude._streams |= {a_call() for _ in range(20)}
-    server.script = [
-        stream([start(), *text_events("one ", "two")], lambda x: x.send(chunk(b"data: {garbage\n\n")))
-    ]
+    together = b"".join(chunk(sse(event)) for event in (start(), *text_events("one ", "two")))
+    server.script = [stream((), lambda x: x.send(together + chunk(b"data: {garbage\n\n")))]
     call, pieces = a_call(), list[str]()
     with pytest.raises(errors.ModelError):
         for delta in claude.create(ask(stream=True), call):
