@@ -179,11 +179,15 @@ class Slipway:
         return f"http://127.0.0.1:{self.port}"
 
     def visitor(self) -> httpx2.Client:
-        """Not signed in. Every answer is held against `/openapi.json`, as it is for `client`."""
+        """Not signed in. Every answer is held against `/openapi.json`, as it is for `client`.
+
+        No connection is kept, so that requests come to any worker.
+        """
         if self.description is None:
             self.description = Description.of(self.url)
         hooks = {"response": [self.description.hook]}
-        return httpx2.Client(base_url=self.url, timeout=60, trust_env=False, event_hooks=hooks)
+        limits = httpx2.Limits(max_keepalive_connections=0)
+        return httpx2.Client(base_url=self.url, timeout=60, trust_env=False, event_hooks=hooks, limits=limits)
 
     def client(self, username: str = "demo", password: str = "demo-password") -> httpx2.Client:
         """Signed in."""

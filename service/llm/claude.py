@@ -17,6 +17,7 @@ import httpx2
 import orjson
 
 from service.errors import ModelError, ModelRejected, ModelTimeout, RunCancelled, SlipwayError
+from service.leading import step_aside
 from service.llm.answer import Answer, sse_data
 from service.llm.batch import BatchState
 from service.llm.client import ModelCall, ModelReply, ModelRequest, TextDelta
@@ -81,6 +82,7 @@ class ClaudeClient:
             if name in body
         }
         messages = cast(Any, self._sdk.messages)
+        step_aside()
         with _our_errors(call), carrying(call):
             raw = messages.with_raw_response.count_tokens(**fields, timeout=self._waits(call))
             return int(_field(raw.http_response.content, "input_tokens"))
@@ -88,6 +90,7 @@ class ClaudeClient:
     def ping(self) -> None:
         """Raise `ModelUnavailable`, or another `ModelError`, when the model cannot be reached within 2 seconds."""
         call = ModelCall(time.monotonic() + PING_SECONDS)
+        step_aside()
         try:
             with _our_errors(call), carrying(call):
                 self._sdk.models.with_raw_response.list(limit=1, timeout=self._waits(call))
@@ -141,6 +144,7 @@ class ClaudeClient:
         )  # one call for both kinds of answer, which the overloads lack
         pending = messages.with_streaming_response.create(**_params(request), timeout=self._waits(call))
         call.billable = True  # until it is refused: whatever else happens, the model may have done the work
+        step_aside()
         with carrying(call):
             response = pending.__enter__().http_response
         try:

@@ -34,11 +34,9 @@ class ModelCall:
         self.pay_again: Callable[[], None] = lambda: None  # raises when another attempt cannot be paid
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
-        self._aborted = threading.Event()
-
-    @property
-    def aborted(self) -> bool:
-        return self._aborted.is_set()
+        self.aborted = False
+        self._going_on = threading.Lock()  # open once the call is aborted: a lock is a lighter thing than an event
+        self._going_on.acquire()
 
     def remaining(self) -> float:
         """Seconds left until the deadline, never below zero."""
@@ -57,8 +55,10 @@ class ModelCall:
             self._socket = None
 
     def abort(self) -> None:
-        self._aborted.set()
         with self._lock:
+            if not self.aborted:
+                self.aborted = True
+                self._going_on.release()
             if self._socket is not None:
                 with suppress(OSError):  # closed already: that is what was wanted
                     # not SSLSocket.shutdown: it drops TLS first, and a writer would go on in clear
@@ -72,7 +72,8 @@ class ModelCall:
 
     def sleep(self, seconds: float) -> None:
         """A pause that an abort ends early."""
-        self._aborted.wait(seconds)
+        if self._going_on.acquire(timeout=seconds):
+            self._going_on.release()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import httptools
 import httpx2
@@ -30,6 +32,7 @@ class Wire:
         self.heard = False  # whether any byte of the answer has arrived
         self._call: ModelCall | None = None
         self._read_wait = 0.0
+        self._plain = not isinstance(sock, ssl.SSLSocket)  # which takes no flags
         self._body: list[bytes] = []
         self._fault: Exception | None = None
         self._has_head = self._complete = self._keep_alive = self._ends_with_close = False
@@ -106,9 +109,8 @@ class Wire:
     def _receive(self) -> int:
         if self._fault is not None:
             raise httpx2.RemoteProtocolError("The answer is not HTTP/1.1") from self._fault
-        self.sock.settimeout(self._within(self._read_wait))
         try:
-            data = self.sock.recv(RECEIVE_BYTES)
+            data = self._received()
         except TimeoutError as error:
             raise httpx2.ReadTimeout("The model was silent for too long") from error
         except OSError as error:
@@ -121,6 +123,15 @@ class Wire:
         else:
             raise httpx2.RemoteProtocolError("The connection was closed before the answer was whole")
         return len(data)
+
+    def _received(self) -> bytes:
+        """What is there, which costs one call of the system; else what comes in time."""
+        wait = self._within(self._read_wait)
+        if self._plain:
+            with suppress(BlockingIOError):
+                return self.sock.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)
+        self.sock.settimeout(wait)
+        return self.sock.recv(RECEIVE_BYTES)
 
     def _parse(self, data: bytes) -> None:
         try:

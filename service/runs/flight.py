@@ -21,6 +21,7 @@ import redis
 from service.agents.spec import CacheSpec
 from service.cache import SpeedStore
 from service.errors import RunTimeout, SlipwayError
+from service.leading import step_aside
 from service.runs.answers import (
     FLIGHT_MS,
     LASTING,
@@ -95,6 +96,7 @@ class Flights:
     ) -> Generator[None, None, Landing]:
         """What came of a leader. Yields at least every `beat` seconds. Raises `RunTimeout` at `until`."""
         with self._awaiting(question, leader) as awaited:
+            step_aside()
             while not awaited.landed.wait(min(beat, max(0.0, until - time.monotonic()))):
                 if time.monotonic() >= until:
                     raise RunTimeout

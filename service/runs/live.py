@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Sequence
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 import redis
 
 from service.cache import SpeedStore, send_all
+from service.leading import step_aside
 from service.types import Event, RunEvent
 
 log = logging.getLogger("slipway.live")
@@ -36,18 +37,37 @@ class ChannelOverflow(Exception):
     """The reader was too slow: it must follow the run from the store, after the last event it got."""
 
 
+class Writer(Protocol):
+    """Where the reader of a channel brings what it reads, for the publisher to bring it there itself."""
+
+    def write(self, events: Sequence[RunEvent]) -> bool:
+        """Without waiting. False: nothing was taken, and the reader has to do it."""
+
+    @property
+    def unfinished(self) -> bool:
+        """Some of what was taken is left for the reader to write before anything else."""
+
+
 class Channel:
-    """One run's events on their way out of the thread that drives it. One thread delivers, one reads."""
+    """One run's events on their way out of the thread that drives it. One thread delivers, one reads.
+
+    With hundreds of streams, waking a reader for each piece of text would cost more than all else. So where a reader
+    has set `writer`, and waits, having written all that it got, the publisher writes in its place.
+    """
 
     def __init__(self, run_id: str, publisher: Publisher) -> None:
         self.run_id = run_id
         self.pending: list[RunEvent] = []
         self.urgent = self.ending = False
         self.renewed = float(-LIFE)  # time.monotonic(); when the life of its stream was last renewed
+        self.writer: Writer | None = None  # set by the reader
+        self.written = 0  # the number of the last event that it wrote
         self._publisher = publisher
         self._began = self._spoke = False
         self._out: SimpleQueue[list[RunEvent] | BaseException | None] = SimpleQueue()  # None: the end
         self._given = self._taken = 0  # events
+        self._idle = False  # the reader waits, and has written all that it got
+        self._writing = threading.Lock()  # held while `_idle` changes, and while the publisher writes
         self._overflow = False
         self._closed = False
 
@@ -68,7 +88,10 @@ class Channel:
         Raises `ChannelOverflow` when this reader was too slow, and whatever ended the run before it began.
         """
         events: list[RunEvent] = []
+        step_aside()
         try:
+            with self._writing:
+                self._idle = self._out.empty()
             batch = None if self._closed else self._out.get(timeout=timeout)
             while batch is not None and not self._overflow:
                 if isinstance(batch, BaseException):
@@ -78,6 +101,9 @@ class Channel:
             self._closed = True
         except Empty:
             pass
+        finally:
+            with self._writing:
+                self._idle = False
         if self._overflow:
             raise ChannelOverflow
         self._taken += len(events)
@@ -90,6 +116,19 @@ class Channel:
 
     def deliver(self, events: list[RunEvent]) -> None:
         """By the publisher: these are in the live stream now."""
+        with self._writing:
+            if (
+                self._idle
+                and self.writer is not None
+                and not events[-1].name.is_last
+                and self.writer.write(events)
+            ):
+                self.written = events[-1].seq
+                if self.writer.unfinished:
+                    self._idle = False
+                    self._out.put([])
+                return
+            self._idle = False
         self._given += len(events)
         if self._given - self._taken > MAX_UNREAD:
             self._overflow = True
@@ -226,6 +265,7 @@ class LiveReader:
 
     def read(self, run_id: str, position: bytes, wait: float) -> list[tuple[bytes, list[RunEvent]]]:
         """Entries after `position`, waiting at most `wait` seconds. Raises `redis.RedisError` when it is away."""
+        step_aside()
         found: Any = self._blocking.xread(
             {stream_key(run_id): position}, count=200, block=int(wait * 1000) or 1
         )

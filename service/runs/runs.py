@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from service.agents.definitions import AgentCatalog, AgentDefinition
 from service.errors import NotFound, Overloaded, SessionBusy, SlipwayError, WorkerLost
+from service.leading import step_aside
 from service.llm.routing import Router
 from service.runs.active import ActiveRuns, HandedOver, LeaseLost
 from service.runs.answers import AnswerCache, Leader, cacheable
@@ -39,6 +40,7 @@ class Started(NamedTuple):
     run: Run
     replayed: bool = False
     model_seconds: float = 0.0
+    channel: Channel | None = None  # of a stream that is driven here
 
 
 class Runs:
@@ -239,7 +241,7 @@ class Runs:
             first = _first(channel, run)
         except AlreadyStarted as other:
             return Started(self._watch.get(other.run_id), replayed=True), self._watch.follow(other.run_id)
-        return Started(run), self._watch.listen(run, channel, first)
+        return Started(run, channel=channel), self._watch.listen(run, channel, first)
 
     def _under(self, key: Key | None) -> str | None:
         """The run a key stands for, when it is started: requests with one key may fill every slot of a worker
@@ -248,6 +250,7 @@ class Runs:
         while key is not None and time.monotonic() < end:
             if (run_id := self._db.query(key.started)) is not None:
                 return run_id
+            step_aside()
             time.sleep(0.05)
         return None
 
@@ -279,6 +282,7 @@ class Runs:
                     raise
                 if not self._turns.acquire(blocking=False):  # the threads that wait must stay few
                     raise
+            step_aside()
             try:
                 time.sleep(pause * random.uniform(0.7, 1.0))
             finally:

@@ -122,8 +122,7 @@ class Watch:
         """What a run driven here tells, from its `first` events on; from elsewhere, once it is let go of here."""
         events, seen = first, 0
         while True:
-            if events:
-                seen = events[-1].seq
+            seen = max(seen, channel.written, events[-1].seq if events else 0)
             yield events
             if events and events[-1].name.is_last:
                 return
@@ -132,6 +131,7 @@ class Watch:
             try:
                 events = channel.get(self._heartbeat)
             except ChannelOverflow:
+                seen = max(seen, channel.written)
                 break
         if self._draining():
             yield [_reconnect(seen)]

@@ -90,7 +90,7 @@ def stream(agent: str) -> Response:
     asked = parse(RunBody).request(_allowed(agent).id)
     watch = services().watch
     started, batches = services().runs.stream(current_caller(), asked, idempotency_key(), g.request_id)
-    response = event_stream(started.run.id, batches, lambda: watch.client_gone(started.run))
+    response = event_stream(started.run.id, batches, lambda: watch.client_gone(started.run), started.channel)
     return _labelled(response, started, started.run.cache)
 
 

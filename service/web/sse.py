@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator, Sequence
 
 import orjson
-from flask import Response
+from flask import Response, request
 
+from service.runs.live import Channel
 from service.types import RunEvent
 
 HEARTBEAT = b": keep-alive\n\n"
@@ -24,15 +26,65 @@ def encode(run_id: str, events: Sequence[RunEvent]) -> bytes:
     )
 
 
-def event_stream(run_id: str, batches: Iterator[list[RunEvent]], gone: Callable[[], None]) -> Response:
-    """Stream batches of events; `gone` is called when the client left before the last one."""
+class ChunkWriter:
+    """Writes events to a client's connection beside the server, as chunks of a response that is under way."""
+
+    def __init__(self, sock: socket.socket, run_id: str) -> None:
+        self._sock = sock
+        self._run_id = run_id
+        self._rest = b""
+
+    @property
+    def unfinished(self) -> bool:
+        return bool(self._rest)
+
+    def write(self, events: Sequence[RunEvent]) -> bool:
+        """As much as the connection takes without waiting. False: nothing."""
+        data = encode(self._run_id, events)
+        chunk = b"%X\r\n%b\r\n" % (len(data), data)
+        try:
+            sent = self._sock.send(chunk, socket.MSG_DONTWAIT)
+        except OSError:  # it is full, or gone: the server's own writing will tell
+            return False
+        self._rest = chunk[sent:]
+        return True
+
+    def finish(self) -> None:
+        """What is left of a chunk that was begun, waiting for the client as long as the server does."""
+        rest, self._rest = self._rest, b""
+        if rest:
+            self._sock.sendall(rest)
+
+
+def _writer(run_id: str) -> ChunkWriter | None:
+    """None where the response does not go out in chunks over a plain socket."""
+    sock = request.environ.get("gunicorn.socket")
+    chunked = request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
+    return ChunkWriter(sock, run_id) if type(sock) is socket.socket and chunked else None
+
+
+def event_stream(
+    run_id: str,
+    batches: Iterator[list[RunEvent]],
+    gone: Callable[[], None],
+    channel: Channel | None = None,
+) -> Response:
+    """Stream batches of events; `gone` is called when the client left before the last one.
+
+    From the second batch on, the publisher of `channel` may write to the client in place of this thread.
+    """
+    writer = _writer(run_id) if channel is not None else None
 
     def body() -> Iterator[bytes]:
         ended = False
         try:
             for events in batches:
+                if writer is not None:
+                    writer.finish()
                 yield encode(run_id, events)
                 ended = bool(events) and events[-1].name.is_last
+                if channel is not None:
+                    channel.writer = writer
         finally:
             if not ended:
                 gone()

@@ -1,48 +1,57 @@
-"""The Gunicorn worker that serves the app: threads that each take a connection, serve it, and take the next.
+"""The Gunicorn worker that serves the app: of its threads one leads, and the others are under way or wait their turn.
 
-Gunicorn's own threaded worker accepts in one thread and hands each connection to others and back, by way of futures, a
-pipe and a poller, which costs more than a cached answer. Here whoever is free waits in `accept` itself: the kernel
-wakes one, in whichever process, so work spreads by itself, and a worker whose threads are all taken takes no more.
+Gunicorn's own threaded worker has one thread that accepts and hands each connection to others and back, by way of
+futures, a pipe and a poller, which costs more than a cached answer. Here whoever leads takes the next request that has
+arrived whole, wherever it arrived, and serves it; only when that has to wait for something does another thread lead
+(see `service.leading`). So threads do not fight over the interpreter, and a connection without a request holds none.
 
 What is not HTTP is answered with a problem and a request id, as every other error is. All of a request must be there
-within `ARRIVAL`: a client that stops halfway would otherwise keep its thread for ever.
+within `SILENCE`: a client that stops halfway would otherwise be kept for ever.
 """
 
 from __future__ import annotations
 
 import io
 import logging
+import re
 import selectors
 import socket
-import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 import orjson
 from gunicorn import util
+from gunicorn.http import RequestParser
 from gunicorn.http import errors as http
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from service import errors
+from service.leading import lead
 from service.observe import logs
 from service.web.schemas import MAX_BODY
 from service.web.timing import request_id
 
 log = logging.getLogger("slipway.request")
-ARRIVAL = 10.0  # seconds from a connection to the last byte of its request
+SILENCE = 10.0  # seconds a connection may be silent, and from the first byte of a request to its last
 LINGER = (
     2.0  # seconds, and bytes, that are read after an answer: the client may still be sending, and must see it
 )
 LINGER_BYTES = 8 * MAX_BODY
-LOOK = 1.0  # seconds between two looks at requests that do not arrive, and between two signs of life
-MOST_WAITING = 16  # threads that wait for connections; one that comes back to as many ends
-ACCEPT_SECONDS = 0.5  # after which a thread that waits looks whether its process is to stop
-_IN_KERNEL = struct.pack("ll", 0, int(ACCEPT_SECONDS * 1_000_000))  # a `struct timeval`: SO_RCVTIMEO
-_NEVER = struct.pack("ll", 0, 0)
+BUSY = 0.1  # seconds after which a leader that has not stepped aside by itself is replaced
+SIGN = 1.0  # seconds between two signs of life
+MOST_WAITING = 16  # threads that wait to lead; one that comes back to as many ends
+STOP_SECONDS = 1.0  # for which a worker that stops still serves connections it has kept, once each
+SELECT_SECONDS = 0.5  # after which a leader looks whether its process is to stop
+READ = 65_536  # bytes at once
+MOST_HEAD = 32_768  # bytes; with more the parser is left to say what is wrong
+LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,10})[ \t]*\r\n")
+UNUSUAL = re.compile(rb"\r\n(?:transfer-encoding|expect|upgrade)[ \t]*:")
 Environ = dict[str, Any]
 Application = Callable[[Environ, Any], Iterable[bytes]]
 
@@ -59,37 +68,79 @@ class BrokenOff(http.ParseException):  # type: ignore[misc]
     """The body ended before its length was reached."""
 
 
+class Connection(TConn):  # type: ignore[misc]
+    """A client's connection, and what has come of its next request."""
+
+    def __init__(self, cfg: Any, sock: socket.socket, client: Any, server: Any) -> None:
+        self.cfg, self.sock, self.client, self.server = cfg, sock, client, server
+        self.initialized = self.is_http2 = False
+        self.data_ready = True  # for Gunicorn, which would wait for it otherwise
+        self.seen = b""
+        self.watched = False  # by the poller
+        self.until = 0.0  # time.monotonic(); it may be silent so long
+        self.answered = False  # once at least
+
+    def init(self) -> None:
+        self.parser = RequestParser(self.cfg, self.sock, self.client)
+        self.parser.unreader.unread(self.seen)
+        self.seen = b""
+
+    def receive(self) -> bool:
+        """Take what is there, without waiting. False when the client has gone."""
+        try:
+            data = self.sock.recv(READ, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        self.seen = self.seen + data if self.seen else data
+        return bool(data)
+
+
+class Leader:
+    """A thread's time as the leader: what it serves, and since when (time.monotonic())."""
+
+    def __init__(self) -> None:
+        self.serves: Connection | None = None
+        self.since = 0.0
+
+
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """One process; a thread serves one connection and one request on it.
-
-    Of the threads there may be, as many are there as were needed at once; at least one waits while there is room.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._due: dict[socket.socket, float] = {}  # until when a request must have arrived
-        self._change = threading.Lock()
-        self._threads = 0
-        self._waiting = 0
+    """One process. Of the threads there may be, as many are there as were needed at once."""
 
     wsgi: Application
     alive: bool
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._change = threading.Lock()  # of all below; never held for long
+        self._threads = 0
+        self._waiting = 0
+        self._lead = threading.Lock()  # held while somebody leads
+        self._leader: Leader | None = None
+        self._poller = selectors.DefaultSelector()
+        self._arrived: deque[Any] = deque()  # connections on which something came, and listeners
+        self._silent: dict[Connection, None] = {}  # watched, the longest silent first
+        self._reading: dict[socket.socket, float] = {}  # by a thread that waits for more, until when it may
+        self._stop_at = float("inf")
+
     def load_wsgi(self) -> None:
         super().load_wsgi()
-        self.wsgi = self._arrived(self.wsgi)
+        self.wsgi = self._with_body(self.wsgi)
 
-    def _arrived(self, app: Application) -> Application:
+    def _with_body(self, app: Application) -> Application:
         """`app`, called once the body is there, or as soon as it is too large."""
 
         def whole(environ: Environ, start_response: Any) -> Iterable[bytes]:
             body = _body(environ)
             environ["wsgi.input"] = io.BytesIO(body or b"")
             if body is not None and len(body) <= MAX_BODY:
-                del self._due[environ["gunicorn.socket"]]
+                del self._reading[environ["gunicorn.socket"]]
             return app(environ, start_response)
 
         return whole
+
+    # --- the main thread: signals, signs of life, and a look at those who are busy ---------------------------
 
     def run(self) -> None:
         """Until the process is told to stop; then what is under way has its time."""
@@ -97,94 +148,206 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self.method_queue.fileno(), selectors.EVENT_READ, self.method_queue.run_callbacks
         )
         for listener in self.sockets:
-            listener.setblocking(True)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _IN_KERNEL)
-            with self._change:
-                self._one_more(listener.sock, listener.getsockname())
+            listener.setblocking(False)
+            self._poller.register(listener.sock, selectors.EVENT_READ, listener)
+        with self._change:
+            self._one_more()
+        sign = 0.0
         while self.alive and self.is_parent_alive():
+            if time.monotonic() >= sign:
+                sign = time.monotonic() + SIGN
+                self.notify()
             self._look()
         self.alive = False
+        self._stop_at = time.monotonic() + STOP_SECONDS
         for listener in self.sockets:
-            listener.close()  # for those who wait at it, once they have stopped waiting
+            self._poller.unregister(listener.sock)
+            while self._accept(listener):  # what was on its way
+                pass
+            listener.close()
         end = time.monotonic() + self.cfg.graceful_timeout
         while self._threads > 0 and time.monotonic() < end:
-            self._look(0.1)
+            self.notify()
+            self._look()
 
-    def _look(self, wait: float = LOOK) -> None:
-        self.notify()
-        self.wait_for_and_dispatch_events(wait)  # a signal ends it
-        self._cut_off_overdue()
+    def _look(self) -> None:
+        self.wait_for_and_dispatch_events(BUSY)  # a signal ends it
+        leader, now = self._leader, time.monotonic()
+        if leader is not None and leader.serves is not None and now - leader.since > BUSY:
+            self._pass_on(leader)
+        for sock in [sock for sock in list(self._reading) if self._overdue(sock)]:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RD)  # whoever reads sees an end
+        crowded = (self._threads - self._waiting) * 2 > self.cfg.threads
+        self.max_keepalived = 0 if crowded or len(self._silent) >= self.worker_connections else 1
 
-    def _one_more(self, listener: socket.socket, address: Any) -> None:
-        """Under `_change`: a thread that waits for connections."""
+    # --- who leads --------------------------------------------------------------------------------------------
+
+    def _one_more(self) -> None:
+        """Under `_change`: a thread that waits to lead."""
         try:
-            threading.Thread(
-                target=self._serve, args=(listener, address), name="request", daemon=True
-            ).start()
+            threading.Thread(target=self._work, name="request", daemon=True).start()
         except RuntimeError:  # the system gives no more: those that are there go on
             return
         self._threads += 1
         self._waiting += 1
 
-    def _serve(self, listener: socket.socket, address: Any) -> None:
-        """One connection after the other, until the process is to stop or enough others wait.
-
-        The listener may be closed by now: whoever stops waits for every thread that does not say it has ended.
-        """
-        while self.alive:
-            try:
-                sock, client = listener.accept()
-            except BlockingIOError:  # nobody came within ACCEPT_SECONDS
-                continue
-            except OSError:
-                if not self.alive or listener.fileno() < 0:
-                    break
-                time.sleep(0.05)  # too many open files: they are closed meanwhile
-                continue
+    def _work(self) -> None:
+        """A thread's life: wait to lead, serve what has arrived until another one leads, and wait again."""
+        going = True
+        while going:
+            self._lead.acquire()
+            own = Leader()
             with self._change:
                 self._waiting -= 1
-                if self._waiting == 0 and self._threads < self.cfg.threads:
-                    self._one_more(listener, address)
-            try:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _NEVER)  # it has it from the listener
-                self.handle(TConn(self.cfg, sock, client, address))
-            except Exception:
-                log.exception("connection_failed")
+                self._leader = own
+            while self._leader is own:
+                if time.monotonic() > self._stop_at or (not self.alive and not self._silent):
+                    self._pass_on(own)
+                    going = False
+                else:
+                    self._take_next(own)
             with self._change:
-                self._waiting += 1
-                if self._waiting > MOST_WAITING:
-                    break
-        with self._change:
-            self._waiting -= 1
-            self._threads -= 1
+                going = going and self._waiting < MOST_WAITING
+                self._waiting += going
+                self._threads -= not going
+        if not self.alive:
+            for conn in list(self._silent):
+                self._close(conn)
 
-    def handle(self, conn: Any) -> None:
-        """Serve a connection, and close it."""
+    def _pass_on(self, own: Leader) -> None:
+        """Another thread leads, if `own` still does. May be called from any thread."""
+        with self._change:
+            if self._leader is not own:
+                return
+            self._leader = None
+            if own.serves is not None:
+                self._unwatch(own.serves)
+            if self._waiting == 0 and self._threads < self.cfg.threads and self.alive:
+                self._one_more()
+            self._lead.release()
+
+    # --- by the leader: what comes next ----------------------------------------------------------------------
+
+    def _take_next(self, own: Leader) -> None:
+        if not self._arrived:
+            self._let_go_of_silent(own)
+            self._arrived.extend(key.data for key, _ in self._poller.select(SELECT_SECONDS))
+            return
+        arrived = self._arrived.popleft()
+        if not isinstance(arrived, Connection):
+            self._accept(arrived)
+        elif not arrived.receive():
+            if arrived.seen:  # the parser says what is missing
+                self._serve(arrived, own, waits=True)
+            else:
+                self._close(arrived)
+        elif (whole := _is_whole(arrived.seen)) is not False:
+            self._serve(arrived, own, waits=whole is None)
+        elif arrived.answered:  # the first bytes of another request: its time begins
+            arrived.answered = False
+            self._watch(arrived)
+
+    def _accept(self, listener: Any) -> bool:
+        """False: there is nobody, or there are too many open files."""
+        try:
+            sock, client = listener.accept()
+        except OSError:
+            return False
+        self._watch(Connection(self.cfg, sock, client, listener.getsockname()))
+        while len(self._silent) > self.worker_connections:
+            self._close(next(iter(self._silent)))
+        return True
+
+    def _let_go_of_silent(self, own: Leader) -> None:
+        now = time.monotonic()
+        while (longest := next(iter(self._silent), None)) is not None and longest.until < now:
+            before = longest.seen
+            if longest.receive() and ((longest.seen and not before) or _is_whole(longest.seen) is not False):
+                self._watch(longest)  # nobody led in time to see what had come
+                self._arrived.append(longest)
+                continue
+            if not longest.seen:
+                self._close(longest)
+                continue
+            own.serves = longest
+            self._pass_on(own)  # to tell it takes its time
+            self._reading[longest.sock] = 0.0
+            self.handle_error(None, longest.sock, longest.client, TimeoutError())
+            self._close(longest)
+            return
+
+    def _watch(self, conn: Connection) -> None:
+        """Wait for more from a client, from now on."""
+        with self._change:
+            self._silent.pop(conn, None)
+            self._silent[conn] = None
+            conn.until = time.monotonic() + SILENCE
+            if not conn.watched:
+                conn.watched = True
+                self._poller.register(conn.sock, selectors.EVENT_READ, conn)
+
+    def _unwatch(self, conn: Connection) -> None:
+        self._silent.pop(conn, None)
+        if conn.watched:
+            conn.watched = False
+            self._poller.unregister(conn.sock)
+
+    def _close(self, conn: Connection) -> None:
+        with self._change:
+            self._unwatch(conn)
+        if self._reading.pop(conn.sock, None) is not None:  # the client may still be sending
+            util.close_graceful(conn.sock, LINGER, LINGER_BYTES)
+        else:
+            util.close(conn.sock)
+
+    # --- one request ------------------------------------------------------------------------------------------
+
+    def _serve(self, conn: Connection, own: Leader, waits: bool) -> None:
+        """`waits`: not all of the request is there, or it is not certain where it ends."""
+        own.since = time.monotonic()
+        own.serves = conn
+        self._silent.pop(conn, None)
+        if waits:
+            self._pass_on(own)
+        else:
+            lead(partial(self._pass_on, own))
+        keep = False
+        try:
+            keep = self.handle(conn)
+        except Exception:
+            log.exception("connection_failed")
+        lead(None)
+        if keep:
+            own.serves = None
+            conn.answered = True
+            self._watch(conn)
+        else:
+            if conn.sock in self._reading:
+                self._pass_on(own)
+            own.serves = None
+            self._close(conn)
+
+    def handle(self, conn: Connection) -> bool:
+        """Serve a request. False: the connection is to be closed."""
         logs.clear()
-        sock = conn.sock
-        self._due[sock] = time.monotonic() + ARRIVAL
-        conn.data_ready = True  # no second wait before the one for all of the request
-        super().handle(conn)
-        if self._overdue(sock):
-            self.handle_error(None, sock, conn.client, TimeoutError())
-        if self._due.pop(sock, None) is None:
-            util.close(sock)
-        else:  # not all of the request was read
-            util.close_graceful(sock, LINGER, LINGER_BYTES)
+        self._reading[conn.sock] = time.monotonic() + SILENCE
+        keep: bool = super().handle(conn)
+        if self._overdue(conn.sock):
+            self.handle_error(None, conn.sock, conn.client, TimeoutError())
+        return keep and self.alive
+
+    def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
+        """Not where some of the request was left unread, or the client has sent more than that request."""
+        return keepalive and conn.sock not in self._reading and not conn.parser.unreader.take_buffered()
 
     def _overdue(self, sock: socket.socket) -> bool:
-        return time.monotonic() > self._due.get(sock, float("inf"))
-
-    def _cut_off_overdue(self) -> None:
-        for sock in list(self._due):
-            if self._overdue(sock):
-                with suppress(OSError):
-                    sock.shutdown(socket.SHUT_RD)  # whoever reads sees an end
+        return time.monotonic() > self._reading.get(sock, float("inf"))
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
         """Answer what never reached the app, or broke outside of it."""
         error = errors.RequestTimeout() if self._overdue(client) else _error_of(exc)
-        self._due[client] = float("inf")
+        self._reading[client] = float("inf")
         req = req or getattr(exc, "req", None)
         sent = dict(getattr(req, "headers", None) or ()).get("X-REQUEST-ID", "")
         own_id = request_id(sent)
@@ -200,6 +363,22 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         with suppress(OSError):
             client.settimeout(LINGER)
             client.sendall(_answer(error, getattr(req, "path", None) or "/", own_id))
+
+
+def _is_whole(seen: bytes) -> bool | None:
+    """Whether all of a request is there; None: nobody but the parser, reading on, can tell."""
+    end = seen.find(b"\r\n\r\n")
+    if end < 0:
+        return None if len(seen) > MOST_HEAD or (seen and not seen[:1].isalpha()) else False
+    head = seen[: end + 2].lower()
+    if UNUSUAL.search(head):
+        return None
+    length = LENGTH.search(head)
+    if length is None:
+        return None if b"content-length" in head else True
+    if int(length[1]) > MAX_BODY:
+        return None  # the app refuses it by its length
+    return len(seen) - end - 4 >= int(length[1])
 
 
 def _body(environ: Environ) -> bytes | None:

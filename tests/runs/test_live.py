@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+
 import pytest
 
 from service.cache import SpeedStore
@@ -91,3 +94,80 @@ def test_a_stream_has_its_life_from_the_first_entry_on(channel: Channel, speed: 
         channel.put([delta(number)])
         assert channel.get(5.0)
     assert live.LIFE * 3 / 4 < speed.client.ttl(live.stream_key(channel.run_id)) <= live.LIFE
+
+
+class Client:
+    """A `Writer` that takes what it is told to take."""
+
+    def __init__(self, *answers: str) -> None:
+        self.answers = list(answers)  # "whole", "part" or "nothing", then whole
+        self.taken: list[int] = []
+        self.unfinished = False
+
+    def write(self, events: Sequence[RunEvent]) -> bool:
+        answer = self.answers.pop(0) if self.answers else "whole"
+        if answer == "nothing":
+            return False
+        self.taken += [event.seq for event in events]
+        self.unfinished = answer == "part"
+        return True
+
+
+def reader_of(channel: Channel, found: list[int]) -> threading.Thread:
+    """A thread that reads all there is, and waits for more."""
+
+    def work() -> None:
+        while not channel.done:
+            events = channel.get(20.0)
+            if isinstance(channel.writer, Client):
+                channel.writer.unfinished = False
+            found.extend(event.seq for event in events)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_where_the_reader_waits_the_publisher_writes_in_its_place(channel: Channel) -> None:
+    """All but the last event, which the reader has to know of."""
+    client, found = Client(), list[int]()
+    channel.writer = client
+    reader = reader_of(channel, found)
+    for number in range(1, 6):
+        wait_until(lambda: channel._idle, "the reader")
+        channel.put([delta(number)])
+        wait_until(lambda: client.taken[-1:] == [number], "the event")  # noqa: B023
+    assert (found, channel.written) == ([], 5)
+    channel.put([RunEvent(Event.RUN_COMPLETED, {}, 6)])
+    channel.close()
+    reader.join(10)
+    assert (client.taken, found) == ([1, 2, 3, 4, 5], [6])
+
+
+@pytest.mark.parametrize(("answer", "taken"), [("part", [1]), ("nothing", [])])
+def test_what_a_client_does_not_take_its_reader_goes_on_with(
+    channel: Channel, answer: str, taken: list[int]
+) -> None:
+    """A part that was taken wakes the reader too: it has to write the rest before anything else."""
+    client, found = Client(answer), list[int]()
+    channel.writer = client
+    reader = reader_of(channel, found)
+    wait_until(lambda: channel._idle, "the reader")
+    channel.put([delta(1)])
+    wait_until(lambda: client.taken == taken and found == [1][len(taken) :], "the first event")
+    wait_until(lambda: not client.unfinished and channel._idle, "the reader")
+    channel.put([delta(2)])
+    wait_until(lambda: client.taken == [*taken, 2], "the publisher, which writes again")
+    channel.close()
+    reader.join(10)
+    assert sorted([*client.taken, *found]) == [1, 2]
+
+
+def test_nobody_writes_while_the_reader_does(channel: Channel) -> None:
+    channel.writer = client = Client()
+    channel.put([delta(1)])
+    wait_until(lambda: not channel._out.empty(), "the event")
+    assert [event.seq for event in channel.get(5.0)] == [1]
+    channel.put([delta(2)])  # the reader writes the first one still
+    wait_until(lambda: not channel._out.empty(), "the event")
+    assert client.taken == []

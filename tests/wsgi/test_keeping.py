@@ -1,0 +1,153 @@
+"""Connections that are kept, and those on which nothing comes: neither may hold a thread, nor hold up an end."""
+
+from __future__ import annotations
+
+import re
+import socket
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.conftest import Model, RedisServer, Slipway, slipway_server, wait_until
+
+HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+MANY = 40  # far more than there are threads
+
+
+@pytest.fixture(scope="module")
+def house(scratch: Path, redis_server: RedisServer, model: Model) -> Iterator[Slipway]:
+    with started(scratch / "keeping", redis_server, model) as server:
+        yield server
+
+
+@pytest.fixture
+def ending(scratch: Path, redis_server: RedisServer, model: Model) -> Iterator[Slipway]:
+    """One that the test ends."""
+    with started(scratch / "ending", redis_server, model) as server:
+        yield server
+
+
+def started(home: Path, redis_server: RedisServer, model: Model) -> AbstractContextManager[Slipway]:
+    settings = {"WEB_CONCURRENCY": "1", "THREADS": "8", "GRACEFUL_TIMEOUT": "30"}
+    return slipway_server(home, redis_server.url, model.url, **settings)
+
+
+def ask(sock: socket.socket, request: bytes = HEALTH) -> bytes:
+    """One answer with its body, which has a length."""
+    sock.sendall(request)
+    found = b""
+    while b"\r\n\r\n" not in found:
+        data = sock.recv(65_536)
+        assert data, "closed"
+        found += data
+    head, _, body = found.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: *(\d+)", head)
+    assert length is not None
+    while len(body) < int(length[1]):
+        body += sock.recv(65_536)
+    return head + b"\r\n\r\n" + body
+
+
+def connect(stack: ExitStack, server: Slipway, data: bytes = b"") -> socket.socket:
+    sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+    sock.sendall(data)
+    return sock
+
+
+def test_a_connection_serves_one_request_after_the_other(house: Slipway) -> None:
+    with ExitStack() as stack:
+        sock = connect(stack, house)
+        for _ in range(5):
+            answer = ask(sock)
+            assert answer.startswith(b"HTTP/1.1 200 ") and b"close" not in answer.lower()
+        refused = ask(sock, b"GET /v1/agents HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert refused.startswith(b"HTTP/1.1 401 ")
+        assert ask(sock).startswith(b"HTTP/1.1 200 ")
+        assert b"connection: close" in ask(sock, HEALTH[:-2] + b"Connection: close\r\n\r\n").lower()
+        assert sock.recv(1) == b""
+
+
+@pytest.mark.parametrize("data", [b"", b"POST /v1/auth/login HTTP/1.1\r\nContent-Length: 9\r\n\r\n{"])
+def test_connections_without_a_whole_request_hold_no_thread(house: Slipway, data: bytes) -> None:
+    with ExitStack() as stack:
+        silent = [connect(stack, house, data) for _ in range(MANY)]
+        for _ in range(10):
+            assert httpx2.get(f"{house.url}/health", timeout=5).status_code == 200
+        for sock in silent:  # and nobody was let go of meanwhile
+            sock.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                sock.recv(1)
+
+
+def test_kept_connections_hold_no_thread(house: Slipway) -> None:
+    with ExitStack() as stack:
+        kept = [connect(stack, house) for _ in range(MANY)]
+        for _ in range(2):
+            assert {ask(sock)[:13] for sock in kept} == {b"HTTP/1.1 200 "}
+        assert httpx2.get(f"{house.url}/health", timeout=5).status_code == 200
+
+
+def test_a_request_that_waits_unannounced_holds_nobody_up(house: Slipway) -> None:
+    """It waits for the database, which another one has locked; the health check needs none."""
+    client = house.client()
+    locked = sqlite3.connect(house.env["SLIPWAY_HOME"] + "/slipway.db", isolation_level=None)
+    answers: list[int] = []
+
+    def write() -> None:
+        answers.append(client.post("/v1/sessions", json={"agent": "assistant"}).status_code)
+
+    locked.execute("BEGIN IMMEDIATE")
+    try:
+        writers = [threading.Thread(target=write) for _ in range(3)]
+        for writer in writers:
+            writer.start()
+        for _ in range(5):
+            assert httpx2.get(f"{house.url}/health", timeout=3).status_code == 200
+        assert answers == []
+    finally:
+        locked.execute("ROLLBACK")
+        locked.close()
+    for writer in writers:
+        writer.join(20)
+    assert set(answers) == {201}
+
+
+def test_a_kept_connection_is_served_once_more_as_the_worker_stops(ending: Slipway) -> None:
+    with ExitStack() as stack:
+        sock = connect(stack, ending)
+        ask(sock)
+        [worker] = ending.workers()
+        ending.child.terminate()
+        wait_until(lambda: not listening(ending), "the end of new connections")
+        answer = ask(sock)
+        assert answer.startswith(b"HTTP/1.1 200 ") and b"connection: close" in answer.lower()
+        ending.child.wait(20)  # the grace is 30
+        assert not Path(f"/proc/{worker}").exists()
+
+
+def test_kept_connections_do_not_delay_the_end(ending: Slipway) -> None:
+    with ExitStack() as stack:
+        kept = [connect(stack, ending) for _ in range(MANY)]
+        for sock in kept:
+            ask(sock)
+        ending.child.terminate()
+        ending.child.wait(20)
+        assert {sock.recv(1) for sock in kept} == {b""}
+
+
+def listening(server: Slipway) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", server.port)) == 0
+
+
+@pytest.mark.slow
+def test_a_kept_connection_that_stays_silent_is_let_go(house: Slipway) -> None:
+    with ExitStack() as stack:
+        sock, other = connect(stack, house), connect(stack, house)
+        ask(sock)
+        assert (sock.recv(1), other.recv(1)) == (b"", b"")
