@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -16,25 +16,27 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 PIECES = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 
 
-def sse_data(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """The data of the server-sent events that each chunk ends, however the bytes were cut.
+class SseData:
+    """The data of server-sent events, however the bytes are cut. Names are not needed: the data has a type."""
 
-    Names are not needed: the data has a type.
-    """
-    rest, data = b"", list[bytes]()
-    for chunk in chunks:
-        lines = (rest + chunk).split(b"\n")
-        rest = lines.pop()
-        if len(rest) > MAX_EVENT_BYTES:
+    def __init__(self) -> None:
+        self._rest = b""
+        self._data: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The data of the events that this chunk ends."""
+        lines = (self._rest + chunk).split(b"\n")
+        self._rest = lines.pop()
+        if len(self._rest) > MAX_EVENT_BYTES:
             raise ModelError("The model sent an event that is too large")
-        whole: list[bytes] = []
+        whole, data = list[bytes](), self._data
         for line in lines:
             if line.startswith(b"data:"):
                 data.append(line[5:])
             elif data and line in (b"", b"\r"):
-                whole.append(b"\n".join(data))
+                whole.append(data[0] if len(data) == 1 else b"\n".join(data))
                 data.clear()
-        yield whole
+        return whole
 
 
 def usage_of(raw: Mapping[str, Any]) -> Usage:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
-from operator import attrgetter
+from functools import cache, partial
 from typing import Any, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -18,19 +17,17 @@ import orjson
 
 from service.errors import ModelError, ModelRejected, ModelTimeout, RunCancelled, SlipwayError
 from service.leading import step_aside
-from service.llm.answer import Answer, sse_data
+from service.llm.answer import Answer, SseData
 from service.llm.batch import BatchState
 from service.llm.client import ModelCall, ModelReply, ModelRequest, TextDelta
-from service.llm.transport import ModelHttp, ModelTransport, carrying
+from service.llm.gather import FEW_STREAMS, Gathered, Gatherer
+from service.llm.transport import ModelBody, ModelHttp, ModelTransport, carrying
 from service.llm.upstream import broken_off, refused, unreached
 
 PROVIDER = "https://api.anthropic.com"
 OFFLINE_KEY = "offline"  # the SDK wants some key; the offline model takes any
 POOL_SECONDS = 1.0  # the longest wait for a free connection: whoever waits longer had better be told
 PING_SECONDS = 2.0
-FEW_STREAMS = 8  # up to so many at once, each piece of text goes on as it comes
-GATHER_SECONDS = 0.001  # for which text is gathered, for each open stream beyond those …
-LONGEST_GATHER = 0.08  # … and at most
 NEVER_SENT = (httpx2.PoolTimeout, httpx2.ConnectError, httpx2.ConnectTimeout)
 
 
@@ -47,6 +44,7 @@ class ClaudeClient:
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._streams: set[ModelCall] = set()  # open ones
+        self._gatherer = Gatherer()
         self._sdk = _Sdk(
             api_key=api_key or OFFLINE_KEY,
             base_url=base_url or PROVIDER,
@@ -155,23 +153,22 @@ class ClaudeClient:
     def _relay(self, response: httpx2.Response, answer: Answer, call: ModelCall) -> Iterator[TextDelta]:
         """Text as it arrives, into the answer too. Read to the end, so that the connection can be used again.
 
-        Where many streams are open, what comes within a moment goes on as one piece, after the first: each piece by
-        itself would wake three threads, and with hundreds of streams that is all a process could do.
+        Where many streams are open, and `call` says who is to hear of it, one thread reads for all of them once their
+        first words are there.
         """
         self._streams.add(call)
+        data, spoke = SseData(), False
         try:
-            for events in sse_data(response.iter_raw()):
-                more = len(self._streams) - FEW_STREAMS
-                if more <= 0:
-                    yield from filter(attrgetter("text"), map(TextDelta, map(answer.feed, events)))
-                    continue
-                text, fault = _fed(answer, events)
-                if text:
-                    yield TextDelta(text)
-                if fault is not None:
-                    raise fault
-                if text:
-                    call.sleep(min(more * GATHER_SECONDS, LONGEST_GATHER))
+            for chunk in response.iter_raw():
+                for event in data.feed(chunk):
+                    if text := answer.feed(event):
+                        spoke = True
+                        yield TextDelta(text)
+                body = response.stream
+                if spoke and len(self._streams) > FEW_STREAMS and call.hear and isinstance(body, ModelBody):
+                    take = partial(_take, data, answer, call.hear)
+                    self._gatherer.read(Gathered(body.wire, call, self._timeout, take), call)
+                    return
         except httpx2.HTTPError:
             if answer.stop_reason is None:
                 raise  # after the stop reason only the end of the stream was still to come
@@ -243,15 +240,15 @@ def _batched(result: dict[str, Any]) -> ModelReply | None:
     return answer.reply(None, 0.0)
 
 
-def _fed(answer: Answer, events: list[bytes]) -> tuple[str, SlipwayError | None]:
-    """The text of events that came together, up to one that is a fault: what came before it is told all the same."""
+def _take(data: SseData, answer: Answer, hear: Callable[[str], None], chunk: bytes) -> None:
+    """Tell the text of events that came together as one piece, up to one that is a fault."""
     pieces = []
     try:
-        for data in events:
-            pieces.append(answer.feed(data))
-    except SlipwayError as error:
-        return "".join(pieces), error
-    return "".join(pieces), None
+        for event in data.feed(chunk):
+            pieces.append(answer.feed(event))
+    finally:
+        if text := "".join(pieces):
+            hear(text)
 
 
 def _field(body: bytes, name: str) -> Any:

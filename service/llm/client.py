@@ -31,11 +31,14 @@ class ModelCall:
         self.partial_usage: Usage | None = None  # what a broken stream had told of its usage so far
         self.partial_text = ""  # and the text that had come out by then, for the estimate
         self.billable = False  # the model may charge for the attempt under way, or for the last one
+        self.hear: Callable[[str], None] | None = None  # may be told of text instead of `create`'s caller
         self.pay_again: Callable[[], None] = lambda: None  # raises when another attempt cannot be paid
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self.aborted = False
-        self._going_on = threading.Lock()  # open once the call is aborted: a lock is a lighter thing than an event
+        self._going_on = (
+            threading.Lock()
+        )  # open once the call is aborted: a lock is a lighter thing than an event
         self._going_on.acquire()
 
     def remaining(self) -> float:

@@ -92,7 +92,7 @@ class ModelTransport(httpx2.BaseTransport):
         except BaseException:
             self._places.release()
             raise
-        body = _Body(wire, lambda: self._give_back(origin, wire))
+        body = ModelBody(wire, lambda: self._give_back(origin, wire))
         return httpx2.Response(wire.status, headers=wire.headers, stream=body)
 
     def close(self) -> None:
@@ -186,15 +186,15 @@ class ModelHttp(httpx2.Client):
         return response
 
 
-class _Body(httpx2.SyncByteStream):
+class ModelBody(httpx2.SyncByteStream):
     """A body that gives its connection back once, when it is closed, whole or not."""
 
     def __init__(self, wire: Wire, give_back: Callable[[], None]) -> None:
-        self._wire = wire
+        self.wire = wire
         self._give_back: Callable[[], None] | None = give_back
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._wire.body()
+        return self.wire.body()
 
     def close(self) -> None:
         give_back, self._give_back = self._give_back, None

@@ -39,6 +39,11 @@ class Wire:
         self._parser = httptools.HttpResponseParser(self)
 
     @property
+    def complete(self) -> bool:
+        """All of the answer has arrived."""
+        return self._complete
+
+    @property
     def reusable(self) -> bool:
         return self._complete and self._keep_alive
 
@@ -76,6 +81,16 @@ class Wire:
                 return
             self._receive()
 
+    def arrived(self) -> bytes:
+        """What has come of the body by now, without waiting. Raises as `body` does."""
+        self.sock.settimeout(0)
+        with suppress(BlockingIOError, ssl.SSLWantReadError):
+            self._receive(wait=False)
+            while isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() and not self._complete:
+                self._receive(wait=False)
+        pieces, self._body = self._body, []
+        return b"".join(pieces)
+
     def rest(self) -> None:
         """The exchange is over and the connection goes to the pool: no abort may touch it from now on."""
         self._let_go()
@@ -106,11 +121,13 @@ class Wire:
         except OSError:
             pass  # a server may refuse half way and say why: reading tells that, or that it is gone
 
-    def _receive(self) -> int:
+    def _receive(self, *, wait: bool = True) -> int:
         if self._fault is not None:
             raise httpx2.RemoteProtocolError("The answer is not HTTP/1.1") from self._fault
         try:
-            data = self._received()
+            data = self._received() if wait else self.sock.recv(RECEIVE_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            raise
         except TimeoutError as error:
             raise httpx2.ReadTimeout("The model was silent for too long") from error
         except OSError as error:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import ModelError
-from service.llm.answer import Answer, sse_data, usage_of
+from service.llm.answer import Answer, SseData, usage_of
 from service.types import Usage
 from tests.llm.wire_server import end, sse, start, text_events
 
@@ -40,20 +40,21 @@ def test_events_survive_any_cut(cuts: list[int], windows: bool) -> None:
     wire = wire.replace(b"\n", b"\r\n") if windows else wire
     places = [0, *sorted(min(cut, len(wire)) for cut in cuts), len(wire)]
     chunks = [wire[a:b] for a, b in pairwise(places)]
-    found = [orjson.loads(data) for whole in sse_data(chunks) for data in whole]
+    parser = SseData()
+    found = [orjson.loads(data) for chunk in chunks for data in parser.feed(chunk)]
     assert found == [start(), *text_events("zwölf", "two\nlines")]
 
 
 def test_data_over_several_lines_is_one_event() -> None:
-    assert [orjson.loads(data) for whole in sse_data([b'data: {"a":\ndata: 1}\n\n']) for data in whole] == [
-        {"a": 1}
-    ]
+    assert [orjson.loads(data) for data in SseData().feed(b'data: {"a":\ndata: 1}\n\n')] == [{"a": 1}]
 
 
 def test_an_endless_event_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.llm.answer.MAX_EVENT_BYTES", 1000)
+    parser = SseData()
     with pytest.raises(ModelError):
-        list(sse_data(b"data: " + b"a" * 100 for _ in range(20)))
+        for _ in range(20):
+            parser.feed(b"data: " + b"a" * 100)
 
 
 def test_text_with_citations() -> None:

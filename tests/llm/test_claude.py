@@ -20,6 +20,7 @@ from tests.llm.wire_server import (
     end,
     error,
     head,
+    silent,
     sse,
     start,
     stream,
@@ -41,10 +42,6 @@ CALCULATOR = {
 
 def close(exchange: Exchange) -> None:
     exchange.close()
-
-
-def silent(exchange: Exchange) -> None:
-    exchange.wait_for_end()
 
 
 # --- over the offline model ---------------------------------------------------------------------
@@ -405,15 +402,3 @@ def test_abort_wakes_a_reader_in_mid_stream(claude: ClaudeClient, server: WireSe
     assert delta == TextDelta("one") and type(failure) is errors.RunCancelled
     assert server.hung_up.wait(5)
     assert (call.partial_text, call.partial_usage) == ("one", Usage(20, 1))
-
-
-def test_where_many_streams_are_open_pieces_are_gathered(claude: ClaudeClient, server: WireServer) -> None:
-    """What comes together goes on as one piece; the text, and what is told of a fault after it, stay the same."""
-    claude._streams |= {a_call() for _ in range(20)}
-    together = b"".join(chunk(sse(event)) for event in (start(), *text_events("one ", "two")))
-    server.script = [stream((), lambda x: x.send(together + chunk(b"data: {garbage\n\n")))]
-    call, pieces = a_call(), list[str]()
-    with pytest.raises(errors.ModelError):
-        for delta in claude.create(ask(stream=True), call):
-            pieces.append(delta.text)
-    assert pieces == ["one two"] == [call.partial_text]

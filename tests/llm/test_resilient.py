@@ -20,6 +20,7 @@ from tests.llm.wire_server import (
     end,
     error,
     head,
+    silent,
     sse,
     start,
     stream,
@@ -34,10 +35,6 @@ MakeResilient = Callable[..., ResilientClient]
 
 def close(exchange: Exchange) -> None:
     exchange.close()
-
-
-def silent(exchange: Exchange) -> None:
-    exchange.wait_for_end()
 
 
 def say_overloaded(exchange: Exchange) -> None:

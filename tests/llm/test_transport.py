@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import datetime
-import ipaddress
-import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -10,14 +7,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from service.llm import transport as transport_module
 from service.llm.transport import ModelTransport, carrying
 from tests.llm.conftest import a_call
-from tests.llm.wire_server import Exchange, WireServer, chunk, head, whole
+from tests.llm.wire_server import Exchange, WireServer, chunk, head, silent, whole
 
 
 @pytest.fixture
@@ -32,10 +26,6 @@ def post(client: httpx2.Client, server: WireServer) -> httpx2.Response:
 
 def close(exchange: Exchange) -> None:
     exchange.close()
-
-
-def silent(exchange: Exchange) -> None:
-    exchange.wait_for_end()
 
 
 def test_connections_are_kept_and_used_again(client: httpx2.Client, server: WireServer) -> None:
@@ -329,37 +319,6 @@ def test_abort_after_the_end_leaves_the_connection_alone(client: httpx2.Client, 
 
 
 # --- TLS ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def tls(tmp_path: Path) -> ssl.SSLContext:
-    """A server context with its own certificate for 127.0.0.1, and `root.pem` to trust it by."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "model")])
-    now = datetime.datetime.now(datetime.UTC)
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(1))
-        .not_valid_after(now + datetime.timedelta(1))
-        .add_extension(address, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    (tmp_path / "root.pem").write_bytes(certificate.public_bytes(pem))
-    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (tmp_path / "both.pem").write_bytes(secret + certificate.public_bytes(pem))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "both.pem")
-    return context
-
-
-@pytest.fixture
-def tls_server(tls: ssl.SSLContext) -> Iterator[WireServer]:
-    server = WireServer(whole({"type": "message"}), tls)
-    yield server
-    server.stop()
 
 
 def test_tls_is_spoken_and_kept(

@@ -196,3 +196,8 @@ def stream(events: Iterable[dict[str, Any]], then: Callable[[Exchange], None] | 
             then(exchange)
 
     return answer
+
+
+def silent(exchange: Exchange) -> None:
+    """A handler, or the end of one: nothing more, until the client leaves."""
+    exchange.wait_for_end()

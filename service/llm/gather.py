@@ -1,0 +1,110 @@
+"""One thread of a process that reads for many streams at once, a moment's worth of each.
+
+A piece of text by itself would wake the thread of its run, the one that publishes, and the client's. With hundreds of
+streams that is all a process could do. So while many are open, this thread reads what has come for each of them, one
+after the other and now and then, and the threads of their runs sleep until their answers have ended.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+from service.errors import ModelTimeout
+from service.llm.client import ModelCall
+
+FEW_STREAMS = 8  # up to so many at once, each is read by the thread of its run, piece by piece
+GATHER_SECONDS = 0.001  # between two looks, for each open stream beyond those …
+SHORTEST_GATHER, LONGEST_GATHER = 0.02, 0.08  # … within these
+
+
+class Readable(Protocol):
+    """An answer under way."""
+
+    def arrived(self) -> bytes:
+        """What has come of it, without waiting; empty when nothing has."""
+
+    @property
+    def complete(self) -> bool:
+        """There is no more to come."""
+
+
+class Gathered:
+    """A stream that is read for its run. `take` gets what has come; all that it raises ends the stream."""
+
+    def __init__(
+        self, source: Readable, call: ModelCall, silence: float, take: Callable[[bytes], None]
+    ) -> None:
+        self._source = source
+        self._call = call
+        self._silence = silence
+        self._take = take
+        self._heard = time.monotonic()
+        self._over = threading.Lock()
+        self._over.acquire()
+        self.error: BaseException | None = None
+
+    def look(self) -> bool:
+        """Read once. True: the stream is over, well or not."""
+        try:
+            data = self._source.arrived()
+            now = time.monotonic()
+            if data:
+                self._heard = now
+                self._take(data)
+            elif now > self._heard + self._silence or now > self._call.deadline:
+                raise ModelTimeout("The model was silent for too long")
+            return self._source.complete
+        except BaseException as error:
+            self.error = error
+            return True
+
+    def end(self) -> None:
+        with suppress(RuntimeError):  # it has ended already
+            self._over.release()
+
+    def wait(self, seconds: float) -> bool:
+        return self._over.acquire(timeout=seconds)
+
+
+class Gatherer:
+    """One per process, made after the fork; its thread begins with the first stream, and sleeps when there is none."""
+
+    def __init__(self) -> None:
+        self._change = threading.Lock()
+        self._all: set[Gathered] = set()
+        self._some = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def read(self, stream: Gathered, call: ModelCall) -> None:
+        """Until the stream is over. Raises what ended it; `ModelTimeout` at the call's deadline at the latest."""
+        with self._change:
+            self._all.add(stream)
+            self._some.set()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._loop, name="gatherer", daemon=True)
+                self._thread.start()
+        if not stream.wait(call.remaining() + 2 * LONGEST_GATHER + 1):
+            with self._change:
+                self._all.discard(stream)
+            raise ModelTimeout("The model was silent for too long")
+        if stream.error is not None:
+            raise stream.error
+
+    def _loop(self) -> None:
+        while True:
+            self._some.wait()
+            pause = (len(self._all) - FEW_STREAMS) * GATHER_SECONDS
+            time.sleep(min(max(pause, SHORTEST_GATHER), LONGEST_GATHER))
+            with self._change:
+                streams = list(self._all)
+            over = [stream for stream in streams if stream.look()]
+            with self._change:
+                self._all.difference_update(over)
+                if not self._all:
+                    self._some.clear()
+            for stream in over:
+                stream.end()
