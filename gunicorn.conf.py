@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,10 @@ from config import ConfigError, Settings, load
 # Containers made beyond those let go until Python looks for circles among them: a request makes thousands and leaves
 # none, so looking after every 700 finds nothing, several times in each.
 GARBAGE = 25_000
+# Bytes; what is larger goes back to the system when it is let go of. glibc would raise the limit with the first password
+# that is hashed (19 MiB), and each worker would keep as much from then on.
+LARGE = 1 << 20
+M_MMAP_THRESHOLD = -3  # malloc.h
 
 
 def _settings() -> Settings:
@@ -72,6 +78,8 @@ def on_starting(server: Any) -> None:
     of a process does not search through it for seconds.
     """
     _begin_metrics(settings.slipway_home / f"metrics-{settings.port}")
+    with suppress(AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
     gc.disable()
     import service.app  # noqa: F401
 

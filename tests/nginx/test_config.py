@@ -68,7 +68,7 @@ def test_every_site_has_two_replicas_that_are_never_banned(tmp_path: Path) -> No
         text = site.read_text()
         assert len(re.findall(r"(?m)^\s+server \S+:\d+ max_fails=0;", text)) >= 2, site
         assert "least_conn;" in text and "zone slipway" in text, site
-        assert not re.search(r"(?m)^\s*keepalive ", text), f"{site}: Gunicorn closes each connection"
+        assert not re.search(r"(?m)^\s*keepalive ", text), f"{site}: see ADR 3"
         lay_out(tmp_path / site.stem, site.name, 1, [1, 2])
 
 
