@@ -7,7 +7,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
+from queue import Empty, Full
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -62,7 +64,7 @@ def connect(
     if scheme == "redis+sentinel":
         return _sentinel(url, options, max_connections)
     plain = url.removeprefix("redis+") if scheme.startswith("redis+") else url
-    pool = redis.BlockingConnectionPool.from_url(plain, max_connections=max_connections, timeout=1, **options)
+    pool = _Pool.from_url(plain, max_connections=max_connections, timeout=1, **options)
     return redis.Redis(connection_pool=pool)
 
 
@@ -113,6 +115,47 @@ def _credentials(netloc: str) -> dict[str, str]:
         return {}
     user, _, password = userinfo.partition(":")
     return {key: unquote(value) for key, value in (("username", user), ("password", password)) if value}
+
+
+class _Pool(redis.BlockingConnectionPool):
+    """Without the records that redis-py keeps of each connection taken and given back, which cost what a command does."""
+
+    def get_connection(self, *_: Any, **__: Any) -> Any:
+        """Raises `redis.RedisError` when none is free within a second, or none can be made."""
+        self._checkpid()
+        try:
+            connection = self.pool.get(timeout=self.timeout)
+        except Empty:
+            raise ConnectionError("No connection available.") from None
+        if connection is None:
+            connection = cast(Any, self).make_connection()
+        try:
+            connection.connect()
+            if not _is_quiet(connection):
+                connection.disconnect()
+                connection.connect()
+        except BaseException:
+            self.release(connection)
+            raise
+        return connection
+
+    def release(self, connection: Any) -> None:
+        self._checkpid()
+        if not self.owns_connection(connection):  # it was made before a fork
+            connection.disconnect()
+            connection = None
+        elif connection.should_reconnect():
+            connection.disconnect()
+        with suppress(Full):
+            self.pool.put_nowait(connection)
+
+
+def _is_quiet(connection: Any) -> bool:
+    """What was closed, or holds an answer that nobody has read, cannot be used."""
+    try:
+        return not connection.can_read()
+    except (ConnectionError, TimeoutError, OSError):
+        return False
 
 
 class Script:

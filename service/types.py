@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import secrets
 import time
+from base64 import b32encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
-_CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+_CROCKFORD = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789abcdefghjkmnpqrstvwxyz")
 NANO = 1_000_000_000  # nano-dollars in a dollar
 
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
@@ -22,11 +23,10 @@ Message = dict[str, Any]  # {"role": "user" | "assistant", "content": str | list
 def new_id(prefix: str) -> str:
     """`prefix_` and 26 characters: 48 bits of milliseconds, then 80 random bits, so ids sort by time."""
     number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
-    letters = []
-    for _ in range(26):
-        number, rest = divmod(number, 32)
-        letters.append(_CROCKFORD[rest])
-    return f"{prefix}_{''.join(reversed(letters))}"
+    letters = b32encode(number.to_bytes(20, "big")).translate(
+        _CROCKFORD
+    )  # 32 of them: the first 6 are nought
+    return f"{prefix}_{letters[6:].decode()}"
 
 
 def now_ms() -> int:
