@@ -118,7 +118,7 @@ def _credentials(netloc: str) -> dict[str, str]:
 
 
 class _Pool(redis.BlockingConnectionPool):
-    """Without the records that redis-py keeps of each connection taken and given back, which cost what a command does."""
+    """Without the records that redis-py keeps of each connection taken and given back, which cost a command's worth."""
 
     def get_connection(self, *_: Any, **__: Any) -> Any:
         """Raises `redis.RedisError` when none is free within a second, or none can be made."""
