@@ -12,6 +12,7 @@ from benchmarks.upstream import Wish
 AT_ONCE = Wish()
 TWO_SECONDS = Wish(wait=2000)
 STREAM = Wish(deltas=100, every=20, first=300)
+LETTERS = str.maketrans("0123456789", "abcdefghij")
 SLOW_STREAM = Wish(deltas=60, every=250, first=100)
 
 
@@ -23,9 +24,14 @@ def ideal_seconds(wish: Wish, streamed: bool) -> float:
 
 
 def prompt(wish: Wish, number: int | None) -> str:
-    """A question no one has asked before, or the one that is asked over and over (`number` is None)."""
+    """A question no one has asked before, or the one that is asked over and over (`number` is None).
+
+    The item is named in letters: a question full of digits could be a hard one, and Slipway asks the cheap model about
+    each such question, which would be a second call that no other service makes.
+    """
     marker = "[bench " + " ".join(f"{name}={value}" for name, value in wish._asdict().items()) + "]"
-    return f"{marker} What does item {'x' if number is None else number} cost, and when does it arrive?"
+    item = "x" if number is None else str(number).translate(LETTERS)
+    return f"{marker} What does item {item} cost, and when does it arrive?"
 
 
 Headers = Callable[[int], Mapping[str, str]]

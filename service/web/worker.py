@@ -254,7 +254,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             sock, client = listener.accept()
         except OSError:
             return False
-        self._watch(Connection(self.cfg, sock, client, listener.getsockname()))
+        conn = Connection(self.cfg, sock, client, listener.getsockname())
+        self._watch(conn)
+        # Its request is mostly there already: to serve it before another one is accepted leaves that to a worker that
+        # has a thread for it.
+        self._arrived.appendleft(conn)
         while len(self._silent) > self.worker_connections:
             self._close(next(iter(self._silent)))
         return True
