@@ -18,8 +18,8 @@ from config import ConfigError, Settings, load
 # Containers made beyond those let go until Python looks for circles among them: a request makes thousands and leaves
 # none, so looking after every 700 finds nothing, several times in each.
 GARBAGE = 25_000
-# Bytes; what is larger goes back to the system once it is let go of. glibc would raise the limit with the first password
-# that is hashed (19 MiB), and each worker would keep as much from then on.
+# Bytes; what is larger goes back to the system once it is let go of. glibc would raise the limit with the first
+# password that is hashed (19 MiB), and each worker would keep as much from then on.
 LARGE = 1 << 20
 M_MMAP_THRESHOLD = -3  # malloc.h
 
