@@ -12,8 +12,8 @@ from benchmarks.upstream import Wish
 AT_ONCE = Wish()
 TWO_SECONDS = Wish(wait=2000)
 STREAM = Wish(deltas=100, every=20, first=300)
-LETTERS = str.maketrans("0123456789", "abcdefghij")
 SLOW_STREAM = Wish(deltas=60, every=250, first=100)
+LETTERS = str.maketrans("0123456789", "abcdefghij")
 
 
 def ideal_seconds(wish: Wish, streamed: bool) -> float:

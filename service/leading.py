@@ -16,8 +16,6 @@ class _Own(threading.local):
 
 
 _own = _Own()
-_turn = threading.Lock()  # held by the one thread of all that came back which goes on
-TURN_SECONDS = 1.0  # after which a thread that came back goes on in any case
 
 
 def lead(aside: Callable[[], None] | None) -> None:
@@ -25,18 +23,8 @@ def lead(aside: Callable[[], None] | None) -> None:
     _own.aside = aside
 
 
-def come_back() -> None:
-    """After a long wait: go on when it is this thread's turn, which lasts until it steps aside.
-
-    Hundreds of threads whose answers come at once would otherwise all go on at once, and each of them, the one that
-    holds the database's only place to write too, would wait for the interpreter most of the time.
-    """
-    if _own.aside is None and _turn.acquire(timeout=TURN_SECONDS):
-        _own.aside = _turn.release
-
-
 def step_aside() -> None:
-    """Nothing happens in a thread that neither leads nor has come back."""
+    """Nothing happens in a thread that does not lead."""
     aside = _own.aside
     if aside is not None:
         _own.aside = None

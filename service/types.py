@@ -23,10 +23,8 @@ Message = dict[str, Any]  # {"role": "user" | "assistant", "content": str | list
 def new_id(prefix: str) -> str:
     """`prefix_` and 26 characters: 48 bits of milliseconds, then 80 random bits, so ids sort by time."""
     number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
-    letters = b32encode(number.to_bytes(20, "big")).translate(
-        _CROCKFORD
-    )  # 32 of them: the first 6 are nought
-    return f"{prefix}_{letters[6:].decode()}"
+    letters = b32encode(number.to_bytes(20, "big")).translate(_CROCKFORD).decode()
+    return f"{prefix}_{letters[6:]}"  # of 32 the first 6 are nought
 
 
 def now_ms() -> int:

@@ -167,7 +167,7 @@ class ClaudeClient:
                 body = response.stream
                 if spoke and len(self._streams) > FEW_STREAMS and call.hear and isinstance(body, ModelBody):
                     take = partial(_take, data, answer, call.hear)
-                    self._gatherer.read(Gathered(body.wire, call, self._timeout, take), call)
+                    self._gatherer.read(Gathered(body.wire, call, self._timeout, take))
                     return
         except httpx2.HTTPError:
             if answer.stop_reason is None:

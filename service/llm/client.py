@@ -36,9 +36,7 @@ class ModelCall:
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self.aborted = False
-        self._going_on = (
-            threading.Lock()
-        )  # open once the call is aborted: a lock is a lighter thing than an event
+        self._going_on = threading.Lock()  # open once the call is aborted; lighter than an event
         self._going_on.acquire()
 
     def remaining(self) -> float:

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from service.errors import ModelTimeout
+import httpx2
+
 from service.llm.client import ModelCall
 
 FEW_STREAMS = 8  # up to so many at once, each is read by the thread of its run, piece by piece
@@ -38,14 +39,14 @@ class Gathered:
     def __init__(
         self, source: Readable, call: ModelCall, silence: float, take: Callable[[bytes], None]
     ) -> None:
+        self.call = call
         self._source = source
-        self._call = call
         self._silence = silence
         self._take = take
         self._heard = time.monotonic()
         self._over = threading.Lock()
         self._over.acquire()
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
 
     def look(self) -> bool:
         """Read once. True: the stream is over, well or not."""
@@ -55,10 +56,10 @@ class Gathered:
             if data:
                 self._heard = now
                 self._take(data)
-            elif now > self._heard + self._silence or now > self._call.deadline:
-                raise ModelTimeout("The model was silent for too long")
+            if now > min(self._heard + self._silence, self.call.deadline) and not self._source.complete:
+                raise httpx2.ReadTimeout("The model was silent for too long")
             return self._source.complete
-        except BaseException as error:
+        except Exception as error:
             self.error = error
             return True
 
@@ -79,18 +80,18 @@ class Gatherer:
         self._some = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def read(self, stream: Gathered, call: ModelCall) -> None:
-        """Until the stream is over. Raises what ended it; `ModelTimeout` at the call's deadline at the latest."""
+    def read(self, stream: Gathered) -> None:
+        """Until the stream is over. Raises what ended it; `httpx2.ReadTimeout` at its call's deadline at the latest."""
         with self._change:
             self._all.add(stream)
             self._some.set()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, name="gatherer", daemon=True)
                 self._thread.start()
-        if not stream.wait(call.remaining() + 2 * LONGEST_GATHER + 1):
+        if not stream.wait(stream.call.remaining() + 2 * LONGEST_GATHER + 1):
             with self._change:
                 self._all.discard(stream)
-            raise ModelTimeout("The model was silent for too long")
+            raise httpx2.ReadTimeout("Nobody reads what the model sends")
         if stream.error is not None:
             raise stream.error
 

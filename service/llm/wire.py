@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import cast
 
 import httptools
 import httpx2
@@ -86,7 +87,7 @@ class Wire:
         self.sock.settimeout(0)
         with suppress(BlockingIOError, ssl.SSLWantReadError):
             self._receive(wait=False)
-            while isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() and not self._complete:
+            while not self._plain and cast(ssl.SSLSocket, self.sock).pending() and not self._complete:
                 self._receive(wait=False)
         pieces, self._body = self._body, []
         return b"".join(pieces)

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager
 
 from service.agents.definitions import AgentCatalog
 from service.errors import SessionBusy, SlipwayError, WorkerLost
-from service.leading import step_aside
 from service.runs.active import ActiveRuns, HandedOver, Handle, LeaseLost
 from service.runs.flight import Turn
 from service.runs.idempotency import AlreadyStarted
@@ -57,12 +56,9 @@ class Driver:
         """Drive a new run in this thread, with nobody listening. Raises what keeps it from beginning, `LeaseLost`, or
         `HandedOver` when another worker is to go on with it."""
         journal = Journal(self._db, run, _nobody, opening=opening)
-        try:
-            with self._active.slot(), self._handle(run) as handle:
-                for _ in self._runner.execute(run, journal, handle):
-                    pass
-        finally:
-            step_aside()
+        with self._active.slot(), self._handle(run) as handle:
+            for _ in self._runner.execute(run, journal, handle):
+                pass
 
     def beside(self, run: Run, opening: Opening, turn: Turn) -> Channel:
         """Drive a new run in a thread of its own, which outlives the connection that asked for it.
@@ -149,7 +145,6 @@ class Driver:
             channel.fail(error)
         finally:
             channel.close()
-            step_aside()
 
     def _reopened(self, run: Run, channel: Channel) -> Journal:
         """The journal of a run taken up: what is kept, and what clients were told beyond it."""

@@ -10,7 +10,6 @@ from typing import Any
 from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Told
 from service.errors import ModelError, ModelUnavailable
-from service.leading import come_back
 from service.llm.client import ModelClient, ModelReply, ModelRequest
 from service.llm.prompt_cache import marked
 from service.llm.routing import CLASSIFY, CLASSIFY_TOKENS, TIER_SCHEMA, Route, Router, excerpt, tier_said
@@ -177,7 +176,6 @@ class RunSteps:
             Event.STEP_STARTED, {"step": step, "name": name, "kind": "model", "model": request.model}
         )
         reply = yield from self._hear(allowed, payment)
-        come_back()
         cost = payment.kept(reply.usage)
         kept = kept_reply(reply)
         if allowed.max_tokens < request.max_tokens:

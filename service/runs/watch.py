@@ -122,7 +122,8 @@ class Watch:
         """What a run driven here tells, from its `first` events on; from elsewhere, once it is let go of here."""
         events, seen = first, 0
         while True:
-            seen = max(seen, channel.written, events[-1].seq if events else 0)
+            if events:
+                seen = events[-1].seq
             yield events
             if events and events[-1].name.is_last:
                 return
@@ -131,8 +132,8 @@ class Watch:
             try:
                 events = channel.get(self._heartbeat)
             except ChannelOverflow:
-                seen = max(seen, channel.written)
                 break
+        seen = max(seen, channel.written)
         if self._draining():
             yield [_reconnect(seen)]
         else:

@@ -13,7 +13,6 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from service.leading import step_aside
 from service.tools.base import Source, Tool, ToolContext, ToolFailed, ToolOutput
 
 MAX_CONTENT = 20_000  # characters of a result the model is shown
@@ -93,7 +92,6 @@ class ToolRunner:
         wait = ends - time.monotonic()
         if wait <= 0:
             return ToolResult.failed(f"{tool.name} was not called: no time is left")
-        step_aside()
         if not self._slots.acquire(timeout=wait):
             return ToolResult.failed(f"{tool.name} was not called: every tool slot is taken")
         done: Future[ToolResult] = Future()

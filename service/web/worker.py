@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import io
 import logging
-import re
 import selectors
 import socket
 import threading
@@ -27,32 +26,26 @@ from typing import Any
 
 import orjson
 from gunicorn import util
-from gunicorn.http import RequestParser
 from gunicorn.http import errors as http
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import ThreadWorker
 
 from service import errors
 from service.leading import lead
 from service.observe import logs
+from service.web.arrival import Connection, Environ, body_of
 from service.web.schemas import MAX_BODY
 from service.web.timing import request_id
 
 log = logging.getLogger("slipway.request")
 SILENCE = 10.0  # seconds a connection may be silent, and from the first byte of a request to its last
-LINGER = (
-    2.0  # seconds, and bytes, that are read after an answer: the client may still be sending, and must see it
-)
+# For so long, and so much, is read after an answer: the client may still be sending, and must see it.
+LINGER = 2.0  # seconds
 LINGER_BYTES = 8 * MAX_BODY
 BUSY = 0.1  # seconds after which a leader that has not stepped aside by itself is replaced
 SIGN = 1.0  # seconds between two signs of life
 MOST_WAITING = 16  # threads that wait to lead; one that comes back to as many ends
 STOP_SECONDS = 1.0  # for which a worker that stops still serves connections it has kept, once each
 SELECT_SECONDS = 0.5  # after which a leader looks whether its process is to stop
-READ = 65_536  # bytes at once
-MOST_HEAD = 32_768  # bytes; with more the parser is left to say what is wrong
-LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,10})[ \t]*\r\n")
-UNUSUAL = re.compile(rb"\r\n(?:transfer-encoding|expect|upgrade)[ \t]*:")
-Environ = dict[str, Any]
 Application = Callable[[Environ, Any], Iterable[bytes]]
 
 _OF_PARSER: tuple[tuple[type[Exception], type[errors.SlipwayError]], ...] = (
@@ -62,39 +55,6 @@ _OF_PARSER: tuple[tuple[type[Exception], type[errors.SlipwayError]], ...] = (
     (http.LimitRequestHeaders, errors.HeadersTooLarge),
     (http.ParseException, errors.BadRequest),
 )
-
-
-class BrokenOff(http.ParseException):  # type: ignore[misc]
-    """The body ended before its length was reached."""
-
-
-class Connection(TConn):  # type: ignore[misc]
-    """A client's connection, and what has come of its next request."""
-
-    def __init__(self, cfg: Any, sock: socket.socket, client: Any, server: Any) -> None:
-        self.cfg, self.sock, self.client, self.server = cfg, sock, client, server
-        self.initialized = self.is_http2 = False
-        self.data_ready = True  # for Gunicorn, which would wait for it otherwise
-        self.seen = b""
-        self.watched = False  # by the poller
-        self.until = 0.0  # time.monotonic(); it may be silent so long
-        self.answered = False  # once at least
-
-    def init(self) -> None:
-        self.parser = RequestParser(self.cfg, self.sock, self.client)
-        self.parser.unreader.unread(self.seen)
-        self.seen = b""
-
-    def receive(self) -> bool:
-        """Take what is there, without waiting. False when the client has gone."""
-        try:
-            data = self.sock.recv(READ, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        self.seen = self.seen + data if self.seen else data
-        return bool(data)
 
 
 class Leader:
@@ -132,7 +92,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """`app`, called once the body is there, or as soon as it is too large."""
 
         def whole(environ: Environ, start_response: Any) -> Iterable[bytes]:
-            body = _body(environ)
+            body = body_of(environ)
             environ["wsgi.input"] = io.BytesIO(body or b"")
             if body is not None and len(body) <= MAX_BODY:
                 del self._reading[environ["gunicorn.socket"]]
@@ -242,10 +202,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                 self._serve(arrived, own, waits=True)
             else:
                 self._close(arrived)
-        elif (whole := _is_whole(arrived.seen)) is not False:
+        elif (whole := arrived.is_whole()) is not False:
             self._serve(arrived, own, waits=whole is None)
-        elif arrived.answered:  # the first bytes of another request: its time begins
-            arrived.answered = False
+        elif arrived.rested:  # the first bytes of another request: its time begins
+            arrived.rested = False
             self._watch(arrived)
 
     def _accept(self, listener: Any) -> bool:
@@ -267,7 +227,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         now = time.monotonic()
         while (longest := next(iter(self._silent), None)) is not None and longest.until < now:
             before = longest.seen
-            if longest.receive() and ((longest.seen and not before) or _is_whole(longest.seen) is not False):
+            if longest.receive() and ((longest.seen and not before) or longest.is_whole() is not False):
                 self._watch(longest)  # nobody led in time to see what had come
                 self._arrived.append(longest)
                 continue
@@ -324,7 +284,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         lead(None)
         if keep:
             own.serves = None
-            conn.answered = True
+            conn.rested = True
             self._watch(conn)
         else:
             if conn.sock in self._reading:
@@ -367,36 +327,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         with suppress(OSError):
             client.settimeout(LINGER)
             client.sendall(_answer(error, getattr(req, "path", None) or "/", own_id))
-
-
-def _is_whole(seen: bytes) -> bool | None:
-    """Whether all of a request is there; None: nobody but the parser, reading on, can tell."""
-    end = seen.find(b"\r\n\r\n")
-    if end < 0:
-        return None if len(seen) > MOST_HEAD or (seen and not seen[:1].isalpha()) else False
-    head = seen[: end + 2].lower()
-    if UNUSUAL.search(head):
-        return None
-    length = LENGTH.search(head)
-    if length is None:
-        return None if b"content-length" in head else True
-    if int(length[1]) > MAX_BODY:
-        return None  # the app refuses it by its length
-    return len(seen) - end - 4 >= int(length[1])
-
-
-def _body(environ: Environ) -> bytes | None:
-    """The request's body, cut one byte beyond the limit; None where it is left unread. Raises `BrokenOff`."""
-    length = int(environ.get("CONTENT_LENGTH") or 0)
-    if length > MAX_BODY:
-        return None  # the app refuses it by its length
-    try:
-        body: bytes = environ["wsgi.input"].read(MAX_BODY + 1)
-    except http.NoMoreData:
-        raise BrokenOff() from None
-    if len(body) < length:
-        raise BrokenOff()
-    return body
 
 
 def _error_of(exc: Exception) -> errors.SlipwayError:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from service import errors
@@ -112,6 +113,16 @@ def test_a_model_that_falls_silent_is_not_waited_for(
         listener.run()
 
 
+def test_whose_last_word_is_said_is_whole_though_the_stream_does_not_end(
+    make_claude: MakeClaude, server: WireServer
+) -> None:
+    listener = Listener(make_claude(server.url, timeout=0.3))
+    ended = MORE + together(*end())
+    server.script = [lambda exchange: listener(exchange, lambda x: x.send(ended), silent)]
+    _, reply = listener.run()
+    assert (reply.text, reply.stop_reason) == ("one two three", "end_turn")
+
+
 def test_under_tls_too(
     make_claude: MakeClaude, tls_server: WireServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,11 +181,26 @@ class Never:
         return b""
 
 
+class Always(Never):
+    """It never falls silent."""
+
+    def arrived(self) -> bytes:
+        return b"more"
+
+
+def test_a_model_that_never_falls_silent_is_cut_off_at_the_calls_end() -> None:
+    heard: list[bytes] = []
+    stream = Gathered(Always(), ModelCall(0.0), 10.0, heard.append)
+    assert stream.look()
+    assert isinstance(stream.error, httpx2.ReadTimeout)
+    assert heard == [b"more"]
+
+
 def test_nobody_waits_for_a_reader_that_is_stuck() -> None:
     class Stuck(Gatherer):
         def _loop(self) -> None:
             pass
 
     call = ModelCall(0.0)
-    with pytest.raises(errors.ModelTimeout):
-        Stuck().read(Gathered(Never(), call, 10.0, lambda _: None), call)
+    with pytest.raises(httpx2.ReadTimeout):
+        Stuck().read(Gathered(Never(), call, 10.0, lambda _: None))
