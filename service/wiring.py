@@ -97,6 +97,7 @@ class Services:
 
     def close(self) -> None:
         self.keeper.stop()
+        self.revocations.close()
         self.batches.close()
         self.model.close()
         self.speed.close()

@@ -70,6 +70,11 @@ class Revocations:
         self._untold = 0  # what could not be told to Redis: counted up by each,
         self._caught_up = 0  # and how many of them a load has brought there since
         self._late: threading.Thread | None = None
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """What Redis has not been told it learns from another process, or from the next start."""
+        self._closed.set()
 
     def is_revoked(self, family: str, seen: Sequence[bytes | None] | None = None) -> bool:
         """Whether a log-in has ended. Raises `DatabaseUnavailable` when neither store can say.
@@ -152,9 +157,9 @@ class Revocations:
         return True
 
     def _catch_up(self) -> None:
-        while self._untold != self._caught_up:
+        while self._untold != self._caught_up and not self._closed.is_set():
             self._reload()
-            time.sleep(0.2)
+            self._closed.wait(0.2)
 
     def _database_is_away(self) -> bool:
         """As of the last load: then no log-in can have ended since."""

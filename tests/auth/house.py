@@ -73,6 +73,7 @@ class Replica:
         return value
 
     def close(self) -> None:
+        self.revocations.close()
         self.speed.close()
         self.db.close()
 

@@ -82,6 +82,17 @@ def test_what_redis_missed_is_told_once_it_is_back(here: Replica, ada: User, own
     direct.close()
 
 
+def test_a_process_that_ends_tries_no_longer(here: Replica, ada: User, own_redis: RedisServer) -> None:
+    (ended,) = families(here, ada, 1)
+    own_redis.stop()
+    here.revocations.end(ended)
+    late = here.revocations._late
+    assert late is not None and late.is_alive()
+    here.revocations.close()
+    late.join(10)
+    assert not late.is_alive()
+
+
 def test_a_worker_cut_off_from_redis_is_heard_when_the_hash_is_no_longer_fresh(
     here: Replica, there: Replica, ada: User
 ) -> None:
