@@ -14,7 +14,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -31,14 +30,17 @@ TCP_OPTIONS = {"TCP_NODELAY": 1, "TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 60, "TCP_K
 _CALL: ContextVar[ModelCall | None] = ContextVar("model_call", default=None)
 
 
-@contextmanager
-def carrying(call: ModelCall) -> Iterator[None]:
+class carrying:
     """Requests sent in here, by this thread, belong to `call`: its deadline holds and its abort reaches them."""
-    token = _CALL.set(call)
-    try:
-        yield
-    finally:
-        _CALL.reset(token)
+
+    def __init__(self, call: ModelCall) -> None:
+        self._call = call
+
+    def __enter__(self) -> None:
+        self._token = _CALL.set(self._call)
+
+    def __exit__(self, *_: object) -> None:
+        _CALL.reset(self._token)
 
 
 class Origin(NamedTuple):
@@ -93,7 +95,9 @@ class ModelTransport(httpx2.BaseTransport):
             self._places.release()
             raise
         body = ModelBody(wire, lambda: self._give_back(origin, wire))
-        return httpx2.Response(wire.status, headers=wire.headers, stream=body)
+        response = httpx2.Response(wire.status, headers=wire.headers, stream=body)
+        response.headers.encoding = "iso-8859-1"  # reads any byte; else httpx2 tries out which it might be
+        return response
 
     def close(self) -> None:
         with self._lock:
@@ -173,7 +177,15 @@ class ModelHttp(httpx2.Client):
         simple = {name: value for name, value in parts.items() if value is not None}
         timeout = httpx2.Timeout(simple.pop("timeout", None)).as_dict()
         extensions = {**simple.pop("extensions", {}), "timeout": timeout}
-        return httpx2.Request(method, url, extensions=extensions, **simple)
+        content = simple.pop("content", None)
+        if not isinstance(content, bytes):
+            return httpx2.Request(method, url, extensions=extensions, content=content, **simple)
+        # As a stream: for content, httpx2 puts the headers together twice, only to add these two.
+        body = httpx2.ByteStream(content)
+        request = httpx2.Request(method, url, extensions=extensions, stream=body, **simple)
+        request.headers.encoding = "utf-8"  # the SDK's; else httpx2 tries out which it might be
+        request.headers["Content-Length"] = str(len(content))
+        return request
 
     def send(self, request: httpx2.Request, *, stream: bool = False, **_: Any) -> httpx2.Response:
         response = self._model.handle_request(request)
@@ -205,6 +217,8 @@ class ModelBody(httpx2.SyncByteStream):
 def _message(request: httpx2.Request) -> bytes:
     """The request as it goes over the wire. The SDK sends bodies of a known length only."""
     lines = [b"%b %b HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
+    if "Host" not in request.headers:
+        lines.append(b"Host: " + request.url.netloc)
     lines += [name + b": " + value for name, value in request.headers.raw]
     head = b"\r\n".join(lines)
     if not head.count(b"\r") == head.count(b"\n") == len(lines) - 1:

@@ -17,6 +17,19 @@ from service.llm.client import ModelCall
 
 RECEIVE_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 64 * 1024
+FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+# What somebody reads, the SDK included; an answer carries twenty headers, and each costs httpx2 eight calls.
+READ = frozenset(
+    {
+        b"content-type",
+        b"content-encoding",
+        b"request-id",
+        b"retry-after",
+        b"retry-after-ms",
+        b"x-should-retry",
+        b"anthropic-workspace-id",
+    }
+)
 
 
 class Wire:
@@ -29,7 +42,7 @@ class Wire:
         self.sock = sock
         self.idle_since = 0.0
         self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.headers: list[tuple[bytes, bytes]] = []  # those of `READ`
         self.heard = False  # whether any byte of the answer has arrived
         self._call: ModelCall | None = None
         self._read_wait = 0.0
@@ -37,6 +50,7 @@ class Wire:
         self._body: list[bytes] = []
         self._fault: Exception | None = None
         self._has_head = self._complete = self._keep_alive = self._ends_with_close = False
+        self._framed = False  # whether the head says where the body ends
         self._parser = httptools.HttpResponseParser(self)
 
     @property
@@ -59,6 +73,7 @@ class Wire:
         """Send a request and wait for the head of its answer. Closed when that fails, with an httpx2 error."""
         self.status, self.headers, self._body = 0, [], []
         self.heard = self._has_head = self._complete = self._keep_alive = self._ends_with_close = False
+        self._framed = False
         self._call, self._read_wait, self._fault = call, read_wait, None
         call.attach(self.sock)
         try:
@@ -164,18 +179,23 @@ class Wire:
             raise ValueError("an answer nobody asked for")  # _parse: the connection is not used again
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._has_head:  # what comes after the body is a trailer, of no use here
+        if self._has_head:
+            return  # what comes after the body is a trailer, of no use here
+        name = name.lower()
+        if name in FRAMING:
+            self._framed = True
+        elif name in READ:
             self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
         if self.status < 200:
             self.headers.clear()  # an interim answer: the real one follows
+            self._framed = False
             return
         self._has_head = True
         self._keep_alive = self._parser.should_keep_alive()
-        framed = {name.lower() for name, _ in self.headers} & {b"content-length", b"transfer-encoding"}
-        self._ends_with_close = not framed
+        self._ends_with_close = not self._framed
 
     def on_body(self, body: bytes) -> None:
         self._body.append(body)

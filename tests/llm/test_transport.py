@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from service.llm import transport as transport_module
-from service.llm.transport import ModelTransport, carrying
+from service.llm.transport import ModelHttp, ModelTransport, carrying
 from tests.llm.conftest import a_call
 from tests.llm.wire_server import Exchange, WireServer, chunk, head, silent, whole
 
@@ -85,11 +85,18 @@ def test_a_body_may_end_with_the_connection(client: httpx2.Client, server: WireS
 
 def test_interim_answers_are_passed_over(client: httpx2.Client, server: WireServer) -> None:
     def interim(exchange: Exchange) -> None:
-        exchange.send(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + head(200, 2) + b"ok")
+        exchange.send(b"HTTP/1.1 103 Early Hints\r\nretry-after: 9\r\n\r\n" + head(200, 2) + b"ok")
 
     server.script = [interim]
     response = post(client, server)
-    assert (response.status_code, response.content, "link" in response.headers) == (200, b"ok", False)
+    assert (response.status_code, response.content, "retry-after" in response.headers) == (200, b"ok", False)
+
+
+def test_only_headers_that_are_read_are_kept(client: httpx2.Client, server: WireServer) -> None:
+    server.script = [whole({}, headers="Retry-After: 9\r\nx-other: \xe9\r\n")]
+    response = post(client, server)
+    assert response.headers["retry-after"] == "9"
+    assert set(response.headers) == {"request-id", "content-type", "retry-after"}
 
 
 def test_connection_close_is_obeyed(client: httpx2.Client, server: WireServer) -> None:
@@ -259,6 +266,19 @@ def test_the_number_of_connections_is_bounded(client: httpx2.Client, server: Wir
         post(client, server)
     assert [post(client, server).status_code for _ in range(3)] == [200] * 3
     assert server.connections == 2
+
+
+def test_the_lean_client_frames_its_requests(server: WireServer) -> None:
+    with ModelHttp(ModelTransport(1)) as client:
+        for content in (b"", "zwölf".encode(), None):
+            given = {"headers": {"X-Name": "value"}, "content": content}
+            client.send(client.build_request("POST", server.url, **given))
+    address = server.url.partition("//")[2].partition("/")[0]
+    heads = [request.head.decode().lower().split("\r\n")[1:] for request in server.requests]
+    assert [sorted(lines) for lines in heads] == [
+        [f"content-length: {length}", f"host: {address}", "x-name: value"] for length in (0, 6, 0)
+    ]
+    assert [request.body for request in server.requests] == [b"", "zwölf".encode(), b""]
 
 
 def test_header_values_cannot_smuggle_lines(client: httpx2.Client, server: WireServer) -> None:
