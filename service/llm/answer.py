@@ -65,11 +65,7 @@ class Answer:
         self._blocks: dict[int, Block] = {}
         self._pieces: dict[int, list[str]] = {}
         self._usage: dict[str, Any] = {}
-
-    @property
-    def usage(self) -> Usage | None:
-        """What has been told so far; None when nothing has."""
-        return usage_of(self._usage) if self._usage else None
+        self.usage: Usage | None = None  # what has been told so far; None when nothing has
 
     @property
     def written(self) -> str:
@@ -138,7 +134,9 @@ class Answer:
     def _add_usage(self, usage: Mapping[str, Any]) -> None:
         """Later figures are totals, not increments; a null says nothing."""
         self._usage.update((name, value) for name, value in usage.items() if value is not None)
-        usage_of(self._usage)  # figures that are no numbers show here, not when they are billed
+        self.usage = None  # where the figures are no numbers: an estimate from earlier ones could be too low
+        if self._usage:
+            self.usage = usage_of(self._usage)
 
     def _finished(self, index: int) -> Block | None:
         """A block with its pieces in place; None for a tool call that was cut off, which nobody may make."""

@@ -42,6 +42,8 @@ def marked(request: ModelRequest, stable: str = "") -> ModelRequest:
             tools = [*tools[:-1], {**tools[-1], "cache_control": MARK}]
     messages = _marked_messages(request.messages, request.may_call_tools, size + _bytes(system))
     unchanged = marked_system is system
+    if unchanged and tools is request.tools and messages is request.messages:
+        return request
     return replace(
         request, system=request.system if unchanged else marked_system, tools=tools, messages=messages
     )

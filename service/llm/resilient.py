@@ -77,7 +77,7 @@ class ResilientClient:
                     first = next(attempt)
                 except StopIteration as end:
                     reply: ModelReply = end.value  # not a word of text, such as a tool call: whole already
-                    return replace(reply, attempts=number)
+                    return _at(number, reply)
                 except ModelError as error:
                     pause = self._pause(error, request, call, number)
                 else:
@@ -87,7 +87,7 @@ class ResilientClient:
                         )  # it speaks: the others need not wait for its last word
                     yield first
                     reply = yield from attempt
-                    return replace(reply, attempts=number)
+                    return _at(number, reply)
             call.sleep(pause)
             if call.aborted:
                 raise RunCancelled()
@@ -150,6 +150,11 @@ class ResilientClient:
         if number > self._retries or not _may_retry(error, request, call) or pause >= call.remaining():
             raise error
         return pause
+
+
+def _at(attempt: int, reply: ModelReply) -> ModelReply:
+    """The reply, with the number of the attempt that brought it."""
+    return reply if reply.attempts == attempt else replace(reply, attempts=attempt)
 
 
 def _may_retry(error: ModelError, request: ModelRequest, call: ModelCall) -> bool:

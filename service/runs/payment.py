@@ -43,7 +43,8 @@ class Payment:
         )
         events = self._hold(request, fewest)
         assert self._reserved is not None
-        return replace(request, max_tokens=self._reserved.max_tokens), events
+        granted = self._reserved.max_tokens
+        return (request if granted == request.max_tokens else replace(request, max_tokens=granted)), events
 
     def again(self, request: ModelRequest, call: ModelCall) -> None:
         """Pay for the attempt that failed, and hold the same for the next, no less. Raises as `reserve` does."""

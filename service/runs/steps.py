@@ -80,7 +80,7 @@ class RunSteps:
                 self._clamp(kept.pop("clamped"))
             return self._noted(reply_of(kept))
         request = ModelRequest(
-            model="",
+            model=models[0],
             system=system,
             messages=messages,
             max_tokens=max_tokens or self._run.request.max_tokens or self._agent.max_tokens,
@@ -156,7 +156,9 @@ class RunSteps:
             told = self._run.last_seq
             try:
                 messages = for_model(request.messages, model, self._wrote)
-                return (yield from self._ask(name, replace(request, model=model, messages=messages)))
+                if model != request.model or messages is not request.messages:
+                    request = replace(request, model=model, messages=messages)
+                return (yield from self._ask(name, request))
             except ModelUnavailable:
                 if model == models[-1] or self._run.last_seq > told + 1:
                     raise

@@ -146,6 +146,13 @@ def test_usage_is_cumulative_not_added_up() -> None:
     assert answer.usage == Usage(10, 70, 5, 8, 3, 2)
 
 
+def test_usage_that_cannot_be_read_leaves_none_to_estimate_from() -> None:
+    answer = answer_of(start({"input_tokens": 10}))
+    with pytest.raises(ModelError):
+        answer.feed(orjson.dumps({"type": "message_delta", "delta": {}, "usage": {"output_tokens": "many"}}))
+    assert answer.usage is None
+
+
 def test_usage_of_nothing() -> None:
     assert answer_of().usage is None
     assert usage_of({"input_tokens": 3, "cache_creation": None}) == Usage(3)
