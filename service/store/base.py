@@ -63,11 +63,12 @@ class Transaction:
     A `Statement` goes to the driver as it is; anything else by way of SQLAlchemy, over the same connection.
     """
 
-    __slots__ = ("_engine", "_hooks", "_pooled", "_slow")
+    __slots__ = ("_cursor", "_engine", "_hooks", "_pooled", "_slow")
 
-    def __init__(self, engine: sa.Engine, pooled: Any) -> None:
+    def __init__(self, engine: sa.Engine, pooled: Any, cursor: Any) -> None:
         self._engine = engine
         self._pooled = pooled
+        self._cursor = cursor  # one for all statements: each is read to its end before the next
         self._slow: sa.Connection | None = None
         self._hooks: list[Callable[[], object]] = []
 
@@ -104,7 +105,7 @@ class Transaction:
         return self._slow
 
     def _run(self, statement: Statement, values: Any) -> tuple[Plan, Any]:
-        cursor = self._pooled.cursor()
+        cursor = self._cursor
         if isinstance(values, list):
             plan = statement.plan(self._engine.dialect, values[0])
             cursor.executemany(plan.sql, list(map(plan.values, values)))
@@ -147,14 +148,14 @@ class Database:
         be reached or stays locked.
         """
         # SQLite takes the lock at once: upgrading a read lock later can only fail.
-        with self._turn(ahead), self._reachable(), self._transaction("BEGIN IMMEDIATE") as transaction:
+        with self._turn(ahead), self._transaction("BEGIN IMMEDIATE") as transaction:
             yield transaction
         transaction.committed()
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """A transaction that only reads: one snapshot."""
-        with self._reachable(), self._transaction("BEGIN") as transaction:
+        with self._transaction("BEGIN") as transaction:
             yield transaction
 
     def transact(
@@ -203,26 +204,23 @@ class Database:
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[Transaction]:
         """BEGIN and COMMIT are said to the driver: SQLAlchemy's own connection takes ten times as long for them."""
-        pooled = self.engine.raw_connection()
-        try:
-            if self.sqlite:  # psycopg begins by itself
-                pooled.cursor().execute(begin)
-            yield Transaction(self.engine, pooled)
-            pooled.commit()
-        except self._driver.Error as error:
-            if self.engine.dialect.is_disconnect(error, pooled.driver_connection, None):
-                pooled.invalidate(error)
-                self.engine.dispose()  # the others go the same way
-                raise DatabaseUnavailable("The connection to the database was lost.") from error
-            raise
-        finally:
-            pooled.close()  # rolls back what is not committed
-
-    @contextmanager
-    def _reachable(self) -> Iterator[None]:
         driver = self._driver
         try:
-            yield
+            pooled = self.engine.raw_connection()
+            try:
+                cursor = pooled.cursor()
+                if self.sqlite:  # psycopg begins by itself
+                    cursor.execute(begin)
+                yield Transaction(self.engine, pooled, cursor)
+                pooled.commit()
+            except driver.Error as error:
+                if self.engine.dialect.is_disconnect(error, pooled.driver_connection, None):
+                    pooled.invalidate(error)
+                    self.engine.dispose()  # the others go the same way
+                    raise DatabaseUnavailable("The connection to the database was lost.") from error
+                raise
+            finally:
+                pooled.close()  # rolls back what is not committed
         except (*_DOWN, driver.OperationalError, driver.InterfaceError) as error:
             raise DatabaseUnavailable("The database cannot be reached at the moment.") from error
         except sa.exc.DBAPIError as error:

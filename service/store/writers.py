@@ -14,8 +14,6 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from service.errors import DatabaseUnavailable
@@ -38,16 +36,18 @@ class Writers:
         )  # one lock for each thread that waits; open: it is its turn
         self._turn_ends = 0.0  # time.monotonic(); 0: it is not ours
 
-    @contextmanager
-    def turn(self, *, ahead: bool = False) -> Iterator[None]:
+    def turn(self, *, ahead: bool = False) -> Turn:
         """`ahead`: before all others of this process. Raises `DatabaseUnavailable` when it does not come in time."""
+        return Turn(self, ahead)
+
+    def take(self, ahead: bool) -> None:
         end = time.monotonic() + self._patience
         self._take(ahead)
         try:
             self._begin(end)
-            yield
-        finally:
-            self._give()
+        except BaseException:
+            self.give()
+            raise
 
     def _take(self, ahead: bool) -> None:
         with self._change:
@@ -64,7 +64,7 @@ class Writers:
                 self._queue.remove(mine)
                 raise DatabaseUnavailable("The database is busy.")
 
-    def _give(self) -> None:
+    def give(self) -> None:
         """To the thread that waits longest; the turn of this process too, unless it goes on."""
         with self._change:
             following = self._queue.popleft() if self._queue else None
@@ -92,6 +92,20 @@ class Writers:
         finally:
             fcntl.flock(to_be_next, fcntl.LOCK_UN)
         self._turn_ends = time.monotonic() + TURN
+
+
+class Turn:
+    """Whose it is may write, in here."""
+
+    def __init__(self, writers: Writers, ahead: bool) -> None:
+        self._writers = writers
+        self._ahead = ahead
+
+    def __enter__(self) -> None:
+        self._writers.take(self._ahead)
+
+    def __exit__(self, *_: object) -> None:
+        self._writers.give()
 
 
 def _opened(paths: list[Path]) -> list[int]:
