@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import httpx2
 
@@ -64,7 +64,8 @@ class Waits(NamedTuple):
     @classmethod
     def of(cls, request: httpx2.Request) -> Waits:
         given = request.extensions.get("timeout") or {}
-        return cls(*(LONGEST_SECONDS if given.get(name) is None else given[name] for name in cls._fields))
+        waits = [given.get(name) for name in cls._fields]
+        return cls(*[LONGEST_SECONDS if wait is None else wait for wait in waits])
 
 
 class ModelTransport(httpx2.BaseTransport):
@@ -95,7 +96,7 @@ class ModelTransport(httpx2.BaseTransport):
             self._places.release()
             raise
         body = ModelBody(wire, lambda: self._give_back(origin, wire))
-        response = httpx2.Response(wire.status, headers=wire.headers, stream=body)
+        response = ModelResponse(wire.status, headers=wire.headers, stream=body)
         response.headers.encoding = "iso-8859-1"  # reads any byte; else httpx2 tries out which it might be
         return response
 
@@ -175,8 +176,10 @@ class ModelHttp(httpx2.Client):
 
     def build_request(self, method: str, url: httpx2.URL | str, **parts: Any) -> httpx2.Request:
         simple = {name: value for name, value in parts.items() if value is not None}
-        timeout = httpx2.Timeout(simple.pop("timeout", None)).as_dict()
-        extensions = {**simple.pop("extensions", {}), "timeout": timeout}
+        timeout = simple.pop("timeout", None)
+        if not isinstance(timeout, httpx2.Timeout):
+            timeout = httpx2.Timeout(timeout)
+        extensions = {**simple.pop("extensions", {}), "timeout": timeout.as_dict()}
         content = simple.pop("content", None)
         if not isinstance(content, bytes):
             return httpx2.Request(method, url, extensions=extensions, content=content, **simple)
@@ -196,6 +199,20 @@ class ModelHttp(httpx2.Client):
             finally:
                 response.close()
         return response
+
+
+class ModelResponse(httpx2.Response):
+    """A response whose body is read without the generators that unpack it, where it is not packed."""
+
+    def read(self) -> bytes:
+        if self.is_closed or self.is_stream_consumed or "content-encoding" in self.headers:
+            return super().read()
+        self.is_stream_consumed = True
+        try:
+            self._content = b"".join(cast(httpx2.SyncByteStream, self.stream))  # where httpx2 keeps it too
+        finally:
+            self.close()
+        return self._content
 
 
 class ModelBody(httpx2.SyncByteStream):

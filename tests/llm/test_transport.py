@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import threading
 import time
 from collections.abc import Iterator
@@ -279,6 +280,20 @@ def test_the_lean_client_frames_its_requests(server: WireServer) -> None:
         [f"content-length: {length}", f"host: {address}", "x-name: value"] for length in (0, 6, 0)
     ]
     assert [request.body for request in server.requests] == [b"", "zwölf".encode(), b""]
+
+
+def test_a_body_is_read_once_unpacked_and_not_after_it_was_closed(server: WireServer) -> None:
+    packed = head(200, None, "content-encoding: gzip\r\n") + chunk(gzip.compress(b"text")) + b"0\r\n\r\n"
+    server.script = [lambda exchange: exchange.send(packed), whole(b"plain")]
+    with ModelHttp(ModelTransport(1)) as client:
+        for text in ("text", "plain"):
+            response = client.send(client.build_request("POST", server.url, content=b""), stream=True)
+            assert [response.read(), response.read(), response.text] == [text.encode(), text.encode(), text]
+            assert response.is_closed
+        closed = client.send(client.build_request("POST", server.url, content=b""), stream=True)
+        closed.close()
+        with pytest.raises(httpx2.StreamClosed):
+            closed.read()
 
 
 def test_header_values_cannot_smuggle_lines(client: httpx2.Client, server: WireServer) -> None:
