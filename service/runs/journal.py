@@ -225,7 +225,7 @@ class Journal:
         numbered = []
         for event in self._told.sift(name, data):
             self._run.last_seq += 1
-            numbered.append(event._replace(seq=self._run.last_seq))
+            numbered.append(RunEvent(event.name, event.data, self._run.last_seq))
         self._buffer += numbered
         return numbered
 

@@ -95,7 +95,7 @@ class Spending:
         cost = price.cost(usage)
         prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
         plain = Usage(prompt, usage.output_tokens, server_tool_requests=usage.server_tool_requests)
-        saved = price.cost(plain) - cost
+        saved = 0 if plain == usage else price.cost(plain) - cost
         return Settlement(usage, cost, lambda tx: self._settle(tx, hold.id, usage, cost, saved, basis))
 
     def settle_unused(self, hold: Hold) -> Settlement:
