@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask
+from flask import Flask, Request
+from flask.sessions import NullSession, SessionInterface
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import MapAdapter
 
 from service import cli, wiring
 from service.jobs.broker import bell_of
@@ -37,20 +39,44 @@ if TYPE_CHECKING:
 BLUEPRINTS = (auth, agents, tasks, runs, sessions, approvals, admin, usage, budgets, health, openapi, ui)
 
 
+class NoSessions(SessionInterface):
+    """Flask's cookie sessions, which nothing here uses: an empty one for everybody, that cannot be written to."""
+
+    _none = NullSession()
+
+    def open_session(self, app: Flask, request: Request) -> NullSession:
+        return self._none
+
+
+class Asked(Request):
+    """A request. What it may hold is the same for all of them; Flask looks it up in the settings each time."""
+
+    max_content_length = MAX_BODY + 1  # at its limit Werkzeug cuts a chunked body and says nothing
+
+
 class App(Flask):
-    """Flask, whose views are plain functions: finding that out of each, at each request, costs as much as a guard."""
+    """Flask without finding out at each request what is the same for all of ours."""
+
+    request_class = Asked
+    session_interface = NoSessions()
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """As it is: every view is a plain function."""
         return func
+
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        """For a map without hosts and subdomains: by the path alone, whatever the `Host` may be."""
+        if request is None or "HTTP_UPGRADE" in request.environ:
+            return super().create_url_adapter(request)
+        return MapAdapter(
+            self.url_map, "", request.root_path, "", request.scheme, request.path, request.method
+        )
 
 
 def create_app(settings: Settings, services: wiring.Services | None = None) -> Flask:
     """An application for these settings. `services` replaces what `wiring.build` would make, in tests."""
     logs.configure(settings.log_format, settings.log_level)
     app = App(__name__, static_folder=None, template_folder="web/templates")
-    app.config["MAX_CONTENT_LENGTH"] = (
-        MAX_BODY + 1
-    )  # at its limit Werkzeug cuts a chunked body and says nothing
     app.url_map.merge_slashes = False  # `//` in a path is a mistake to tell, not to redirect
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, session
 from flask.testing import FlaskClient
 
 from config import Settings
@@ -75,6 +75,32 @@ def test_two_in_one_process_share_nothing(make: Callable[..., Flask]) -> None:
 
 def test_every_blueprint_is_there(make: Callable[..., Flask]) -> None:
     assert set(make().blueprints) >= {module.blueprint.name for module in BLUEPRINTS}
+
+
+def test_every_route_is_found_by_its_path_alone(make: Callable[..., Flask]) -> None:
+    """`App.create_url_adapter` tells the map neither the host nor the query, which redirects would need."""
+    for rule in make().url_map.iter_rules():
+        assert rule.rule == "/" or not rule.rule.endswith("/")
+        assert not (rule.host or rule.subdomain or rule.redirect_to or rule.defaults or rule.websocket)
+
+
+def test_a_web_socket_is_asked_for_in_vain(make: Callable[..., Flask]) -> None:
+    upgrade = {"Connection": "upgrade", "Upgrade": "websocket"}
+    assert make().test_client().get("/health", headers=upgrade).status_code == 400
+
+
+def test_nobody_has_a_session_of_flasks(make: Callable[..., Flask]) -> None:
+    made = make()
+    with made.test_request_context("/"), pytest.raises(RuntimeError, match="session is unavailable"):
+        session["anything"] = 1
+    assert "Set-Cookie" not in made.test_client().get("/").headers
+
+
+def test_an_answer_to_head_is_that_to_get_without_its_body(make: Callable[..., Flask]) -> None:
+    client = signed_in(make())
+    head, whole = client.head("/v1/agents"), client.get("/v1/agents")
+    assert head.status_code == 200 and head.data == b""
+    assert head.headers["Content-Length"] == whole.headers["Content-Length"] == str(len(whole.data))
 
 
 def test_every_answer_is_named_and_timed(make: Callable[..., Flask]) -> None:

@@ -51,9 +51,9 @@ def bind(**fields: Any) -> None:
     _fields.set({**_fields.get(), **fields})
 
 
-def clear() -> None:
-    """Forget all bound fields: a thread serves one request after another."""
-    _fields.set({})
+def clear(**fields: Any) -> None:
+    """Forget all bound fields, and bind these: a thread serves one request after another."""
+    _fields.set(fields)
 
 
 @contextmanager

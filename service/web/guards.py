@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from flask import current_app, g, request
 from flask_jwt_extended import decode_token
 from flask_jwt_extended.exceptions import JWTExtendedException
 from jwt import PyJWTError
@@ -18,6 +17,7 @@ from service.auth.tokens import LEEWAY, caller_of
 from service.errors import Forbidden, InvalidToken, Unauthenticated
 from service.observe import logs
 from service.types import Caller
+from service.web.current import application, asked, own
 
 if TYPE_CHECKING:
     from service.wiring import Services
@@ -31,12 +31,12 @@ _WRONG = (PyJWTError, JWTExtendedException, ValueError, KeyError, TypeError, Att
 
 def services() -> Services:
     """Everything the application is made of."""
-    return cast("Services", current_app.extensions["slipway"])
+    return cast("Services", application().extensions["slipway"])
 
 
 def current_caller() -> Caller:
     """Who is asking, behind a guard."""
-    return cast(Caller, g.caller)
+    return cast(Caller, own().caller)
 
 
 def guard(role: Literal["operator", "admin"] | None = None, *, scope: str | None = None) -> Callable[[V], V]:
@@ -46,11 +46,13 @@ def guard(role: Literal["operator", "admin"] | None = None, *, scope: str | None
     """
 
     def wrap(view: V) -> V:
+        confirms = hasattr(view, "__confirms__")
+
         @wraps(view)
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            caller = g.caller = _identify()
+            caller = _identify()
             logs.bind(user=caller.user_id)
-            if not hasattr(view, "__confirms__"):
+            if not confirms:
                 confirm_login()
             if role is not None and _RANK.get(caller.role, 0) < _RANK[role]:
                 raise Forbidden(f"This needs the role {role}.")
@@ -66,7 +68,7 @@ def guard(role: Literal["operator", "admin"] | None = None, *, scope: str | None
 
 def login_to_confirm() -> str | None:
     """The token family of a caller of whom only the token is known to be right; None when all is confirmed."""
-    return cast("str | None", g.get("unconfirmed"))
+    return cast("str | None", own().get("unconfirmed"))
 
 
 def confirm_login(seen: Sequence[bytes | None] | None = None) -> None:
@@ -74,7 +76,7 @@ def confirm_login(seen: Sequence[bytes | None] | None = None) -> None:
 
     A guard does it, unless its view is marked with `__confirms__`: then the view does, with less to ask of Redis.
     """
-    family = g.pop("unconfirmed", None)
+    family = own().pop("unconfirmed", None)
     if family is not None and services().revocations.is_revoked(family, seen):
         raise InvalidToken("This log-in has ended.")
 
@@ -95,7 +97,8 @@ def is_guarded(view: Callable[..., Any]) -> bool:
 
 def bearer() -> str:
     """The bearer token of the request. Raises `Unauthenticated` when there is none."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    sent: str = asked().environ.get("HTTP_AUTHORIZATION", "")
+    scheme, _, token = sent.partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthenticated("Send `Authorization: Bearer …` or `x-api-key: slp_…`.")
     return token.strip()
@@ -116,21 +119,24 @@ def checked_claims(token: str, kind: Literal["access", "refresh"]) -> dict[str, 
 
 
 def _identify() -> Caller:
-    key = request.headers.get("X-Api-Key")
-    scheme = request.headers.get("Authorization", "")[:7].lower()
-    if key is not None and scheme != "bearer ":
-        return services().keys.caller(key.strip())
+    """Who is asking, from now on the `current_caller`."""
+    sent, ours = asked().environ, own()
+    key = sent.get("HTTP_X_API_KEY")
+    if key is not None and sent.get("HTTP_AUTHORIZATION", "")[:7].lower() != "bearer ":
+        ours.caller = services().keys.caller(key.strip())
+        return cast(Caller, ours.caller)
     token = bearer()
     if token.startswith(KEY_PREFIX):
-        return services().keys.caller(token)
-    caller = _signed(token)
-    g.unconfirmed = caller.family
-    return caller
+        ours.caller = services().keys.caller(token)
+    else:
+        ours.caller = _signed(token)
+        ours.unconfirmed = ours.caller.family
+    return cast(Caller, ours.caller)
 
 
 def _signed(token: str) -> Caller:
     """Who an access token speaks for. Its signature is checked once per process: that is what costs."""
-    known: dict[str, tuple[Caller, float]] = current_app.extensions["slipway_tokens"]
+    known: dict[str, tuple[Caller, float]] = application().extensions["slipway_tokens"]
     caller, until = known.get(token, (None, 0.0))
     if caller is not None and time.time() < until:
         return caller

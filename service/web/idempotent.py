@@ -6,13 +6,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from flask import Response, request
+from flask import Response
 
 from service.errors import Invalid
 from service.runs.idempotency import LIFE_MS, Key, fingerprint
 from service.store import idempotency as rows
 from service.store.base import Transaction
 from service.types import now_ms
+from service.web.current import asked
 from service.web.guards import current_caller, services
 from service.web.schemas import json_response, raw_json
 
@@ -25,7 +26,8 @@ def idempotency_key(*, bodiless: bool = False) -> Key | None:
 
     `bodiless`: the route reads no body, so whatever is sent as one makes no difference.
     """
-    key = request.headers.get("Idempotency-Key")
+    request = asked()
+    key = request.environ.get("HTTP_IDEMPOTENCY_KEY")
     if key is None:
         return None
     if not (1 <= len(key) <= 255 and all("!" <= letter <= "~" for letter in key)):
