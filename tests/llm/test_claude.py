@@ -402,3 +402,19 @@ def test_abort_wakes_a_reader_in_mid_stream(claude: ClaudeClient, server: WireSe
     assert delta == TextDelta("one") and type(failure) is errors.RunCancelled
     assert server.hung_up.wait(5)
     assert (call.partial_text, call.partial_usage) == ("one", Usage(20, 1))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_usage_that_cannot_be_read_is_the_models_fault_and_billed_at_its_worst(
+    server: WireServer, claude: ClaudeClient, streamed: bool
+) -> None:
+    bad = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": "many"}}
+    server.script = [
+        stream([start(), bad]) if streamed else whole({**MESSAGE, "usage": {"input_tokens": "many"}})
+    ]
+    call = a_call()
+    with pytest.raises(errors.ModelError) as raised:
+        run(claude.create(ask(stream=streamed), call))
+    assert type(raised.value) is errors.ModelError
+    # Nothing to estimate from: settled at its worst.
+    assert (call.billable, call.partial_usage) == (True, None)
