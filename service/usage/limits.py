@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import redis
 from limits import RateLimitItem
@@ -69,6 +69,14 @@ class Window(NamedTuple):
     reset: float
 
 
+class Count(NamedTuple):
+    """A call that was counted, unless its window is full. `seen`: what else was read, where anything was."""
+
+    passed: bool
+    window: Window
+    seen: Sequence[bytes | None] | None
+
+
 class RedisWindows(Storage, SlidingWindowCounterSupport):
     """`limits` storage over a `SpeedStore`. `told` hears False when it fails and True when it is back."""
 
@@ -84,18 +92,15 @@ class RedisWindows(Storage, SlidingWindowCounterSupport):
     def base_exceptions(self) -> type[Exception]:
         return redis.RedisError
 
-    def also_read(self, key: str, fields: Sequence[str]) -> None:
-        """Let the next take of this thread read these fields of a hash too: see `seen`.
+    def count(
+        self, key: str, limit: int, seconds: int, also: tuple[str, Sequence[str]] | None = None
+    ) -> Count:
+        """Count one call. `also`: a hash and fields of it to read by the way, but on a cluster, where it is elsewhere.
 
-        Where the first of them is there, the take passes and counts nothing.
+        Where the first of these fields is there, the call passes and is not counted. Raises `redis.RedisError`.
         """
-        self._recent.asked, self._recent.seen = (key, fields), None
-
-    def seen(self) -> list[bytes | None] | None:
-        """What that take has read; None when it has not, because Redis is away or a cluster."""
-        seen: list[bytes | None] | None = self._recent.seen
-        self._recent.asked = self._recent.seen = None
-        return seen
+        passed, before, _, count, left, wait, *seen = self._take(key, limit, seconds, 1, also)
+        return Count(passed == 1, _window(limit, seconds, before, count, left, wait), seen or None)
 
     def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         passed, *state, wait = self._take(key, limit, expiry, amount)
@@ -103,7 +108,7 @@ class RedisWindows(Storage, SlidingWindowCounterSupport):
         if len(remembered) > 8:  # of earlier requests of this thread
             remembered = {}
         self._recent.states = {**remembered, key: (time.monotonic(), state, wait)}
-        return passed == 1
+        return bool(passed == 1)
 
     def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
         """Previous count, seconds it still weighs, current count, seconds until it begins to fade."""
@@ -119,8 +124,7 @@ class RedisWindows(Storage, SlidingWindowCounterSupport):
         if found is None:
             return None
         _, (before, _, count, left), wait = found
-        used = before * left // (item.get_expiry() * 1000) + count
-        return Window(item.amount, max(0, item.amount - used), (wait or left) / 1000)
+        return _window(item.amount, item.get_expiry(), before, count, left, wait)
 
     def check(self) -> bool:
         try:
@@ -141,23 +145,31 @@ class RedisWindows(Storage, SlidingWindowCounterSupport):
 
     get = get_expiry = incr  # type: ignore[assignment]
 
-    def _take(self, key: str, limit: int, expiry: int, cost: int) -> list[int]:
-        asked = getattr(self._recent, "asked", None)
-
+    def _take(
+        self,
+        key: str,
+        limit: int,
+        expiry: int,
+        cost: int,
+        also: tuple[str, Sequence[str]] | None = None,
+    ) -> list[Any]:
         def take(client: redis.Redis) -> list[Any]:
-            hashes, fields = (
-                ([asked[0]], asked[1]) if asked and not isinstance(client, RedisCluster) else ([], ())
-            )
-            return list(_TAKE(client, [_name(key), *hashes], limit, expiry * 1000, cost, *fields))
+            if also is None or isinstance(client, RedisCluster):
+                taken = _TAKE(client, (_name(key),), limit, expiry * 1000, cost)
+            else:
+                taken = _TAKE(client, (_name(key), also[0]), limit, expiry * 1000, cost, *also[1])
+            return cast("list[Any]", taken)
 
         try:
-            answer = self._speed.attempt(take)
+            return self._speed.attempt(take)
         except redis.RedisError:
             self._told(False)
             raise
-        if len(answer) > 6:
-            self._recent.asked, self._recent.seen = None, answer[6:]
-        return answer[:6]
+
+
+def _window(limit: int, seconds: int, before: int, count: int, left: int, wait: int) -> Window:
+    used = before * left // (seconds * 1000) + count
+    return Window(limit, max(0, limit - used), (wait or left) / 1000)
 
 
 def _name(key: str) -> str:

@@ -37,6 +37,8 @@ class SharedRate:
 
     def take(self, user_id: str) -> Window | None:
         """Count one call; the tightest window, with `remaining` -1 when the call may not be made. None: no limit."""
+        if not self._items:
+            return None
         windows = []
         for item in self._items:
             windows.append(self._take(item, self._key(item, user_id)))
@@ -46,6 +48,8 @@ class SharedRate:
 
     def look(self, user_id: str) -> Window | None:
         """As it stands, without counting; `remaining` -1 when nothing is left."""
+        if not self._items:
+            return None
         return _tightest([self._look(item, self._key(item, user_id)) for item in self._items])
 
     def add(self, user_id: str, amount: int) -> None:

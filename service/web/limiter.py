@@ -5,22 +5,25 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, NoReturn, cast
+from typing import Any, NamedTuple, NoReturn, TypeAlias, cast
 
 import redis
-from flask import Flask, g, request
+from flask import Flask, request
 from flask_limiter import Limiter, RateLimitExceeded, RequestLimit
 from limits import parse, parse_many
 
 from service.auth.revocation import COMPLETE
 from service.auth.revocation import KEY as DISTRUSTED
 from service.errors import RateLimited
+from service.types import Caller
 from service.usage.limits import SCHEME, STRATEGY, RedisWindows, Window
+from service.web.current import own
 from service.web.guards import confirm_login, current_caller, login_to_confirm, services
 
 log = logging.getLogger("slipway.limits")
+Also: TypeAlias = tuple[str, Sequence[str]]  # a hash in Redis, and fields of it to read by the way
 FAILURES_PER_NAME = "20/15 minutes"  # refused log-ins for one name, from wherever; more are not looked at
 
 
@@ -52,18 +55,17 @@ class Limits:
 
     def runs(self) -> None:
         """Raises `InvalidToken` for a log-in that has ended, over the limit too, and does not count it."""
-        storage = cast(RedisWindows, self._limiter.storage)
-        if (family := login_to_confirm()) is None:
-            self._count("runs", "runs", _run_rate(), self._count_run)
-            return
-        storage.also_read(DISTRUSTED, (family, COMPLETE))
+        family = login_to_confirm()
+        also = (DISTRUSTED, (family, COMPLETE)) if family is not None else None
         try:
-            self._count("runs", "runs", _run_rate(), self._count_run)
+            self._count("runs", "runs", _run_rate(), self._count_run, also)
         finally:
-            window = g.pop("limit_window", None)
-            confirm_login(storage.seen())
-            if window is not None:
-                g.limit_window = window
+            if login_to_confirm() is not None:  # Redis is away
+                ours = own()
+                window = ours.pop("limit_window", None)
+                confirm_login()
+                if window is not None:
+                    ours.limit_window = window
 
     def agent(self) -> None:
         self._count("agent", _agent_scope(""), _agent_rate(), self._count_agent)
@@ -80,30 +82,34 @@ class Limits:
         except redis.RedisError:
             return True  # the limit per address holds, in this process
 
-    def _count(self, action: str, scope: str, rate: str, in_memory: Callable[[], None]) -> None:
-        """Count a call of this user's, by Flask-Limiter's strategy alone: what else it does costs more than the count.
+    def _count(
+        self, action: str, scope: str, rate: str, in_memory: Callable[[], None], also: Also | None = None
+    ) -> None:
+        """Count a call of this user's, by Flask-Limiter's storage alone: what else it does costs more than the count.
 
         Without Redis by way of Flask-Limiter, which falls back and comes back. Raises `RateLimited` over the limit.
         """
-        if not self._shared:
-            return self._count_by_flask(action, in_memory)
-        try:
-            windows, passed = self._hit(rate, scope)
-        except redis.RedisError:
-            return self._count_by_flask(action, in_memory)
-        if not passed:
-            self._refuse(action, windows[-1]._replace(remaining=0))
-        self._tell(windows)
-        return None
+        if self._shared:
+            try:
+                windows, passed = self._hit(rate, scope, also)
+            except redis.RedisError:
+                pass
+            else:
+                if not passed:
+                    self._refuse(action, windows[-1]._replace(remaining=0))
+                return self._tell(windows)
+        return self._count_by_flask(action, in_memory)
 
-    def _hit(self, rate: str, scope: str) -> tuple[list[Window], bool]:
-        """Count one call against each part of a rate, until one is full."""
-        storage, windows = cast(RedisWindows, self._limiter.storage), []
-        for item in _parsed(rate):
-            key = (_user(), scope)
-            passed = self._limiter.limiter.hit(item, *key)
-            window = storage.window(item, item.key_for(*key))
-            assert window is not None  # it was counted just now, by this thread
+    def _hit(self, rate: str, scope: str, also: Also | None) -> tuple[list[Window], bool]:
+        """Count one call against each part of a rate, until one is full. `also` is what confirms the log-in."""
+        storage, user, windows = cast(RedisWindows, self._limiter.storage), _user(), []
+        for part in _parts(rate, scope):
+            passed, window, seen = storage.count(
+                f"{part.before}{user}{part.after}", part.limit, part.seconds, also
+            )
+            if also is not None:
+                confirm_login(seen)
+                also = None
             windows.append(window)
             if not passed:
                 return windows, False
@@ -125,13 +131,15 @@ class Limits:
         return [self._window(limit) for limit in self._limiter.current_limits if limit.breached == refused]
 
     def _refuse(self, action: str, window: Window) -> NoReturn:
-        g.limit_window = window
+        own().limit_window = window
         self._metrics.rate_limited(action)
         raise RateLimited(f"More than {window.limit} {action} calls.", retry_after=window.reset) from None
 
     def _tell(self, windows: list[Window]) -> None:
         """Keep the window that leaves least for the answer's headers."""
-        g.limit_window = min([*windows, g.limit_window] if "limit_window" in g else windows, key=_left)
+        ours = own()
+        told = ours.get("limit_window")
+        ours.limit_window = min(windows if told is None else [*windows, told], key=_left)
 
     def _window(self, limit: RequestLimit) -> Window:
         storage = cast(RedisWindows, self._limiter.storage)
@@ -146,8 +154,23 @@ class Limits:
         log.warning("limits_shared" if reachable else "limits_per_process")
 
 
+class _Part(NamedTuple):
+    """One part of a rate: how many calls in how many seconds, and the name of its counter around the user's id."""
+
+    limit: int
+    seconds: int
+    before: str
+    after: str
+
+
+@cache
+def _parts(rate: str, scope: str) -> list[_Part]:
+    """Under the names that Flask-Limiter gives them, which takes longer than to count."""
+    names = [(item, item.key_for("|", scope).split("|")) for item in parse_many(rate)]
+    return [_Part(item.amount, item.get_expiry(), before, after) for item, (before, after) in names]
+
+
 _FAILURES = parse(FAILURES_PER_NAME)
-_parsed = cache(parse_many)
 
 
 def _left(window: Window) -> int:
@@ -164,15 +187,18 @@ def _user() -> str:
 
 # Flask-Limiter also asks for these rates before the request has reached its guard; it counts nothing then.
 def _run_rate() -> str:
-    return (g.caller.limit_runs if "caller" in g else None) or services().settings.limit_runs
+    caller: Caller | None = own().get("caller")
+    return (caller.limit_runs if caller is not None else None) or services().settings.limit_runs
 
 
 def _agent_rate() -> str:
-    return (g.limited_agent.limits.rate if "limited_agent" in g else None) or ""
+    agent = own().get("limited_agent")
+    return (agent.limits.rate if agent is not None else None) or ""
 
 
 def _agent_scope(_endpoint: str) -> str:
-    return f"agent:{g.limited_agent.id}" if "limited_agent" in g else "agent"
+    agent = own().get("limited_agent")
+    return f"agent:{agent.id}" if agent is not None else "agent"
 
 
 # Flask-Limiter hangs a limit on a function; these are the functions, one for each action.

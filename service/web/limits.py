@@ -10,11 +10,12 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, Literal, TypeVar, cast
 
-from flask import Flask, Response, current_app, g
+from flask import Flask, Response
 
 from service.errors import RateLimited
 from service.usage.limits import Window
 from service.usage.tokens import SharedRate
+from service.web.current import application, own
 from service.web.guards import current_caller, services
 from service.web.limiter import Limits
 
@@ -45,7 +46,7 @@ def limit_agent(agent: str) -> None:
     """Count this call against the agent's own limit per user, for doors that find the agent in the body."""
     definition = services().catalog.agents.get(agent)
     if definition is not None and definition.limits.rate:
-        g.limited_agent = definition
+        own().limited_agent = definition
         _limits().agent()
 
 
@@ -66,8 +67,8 @@ def limit_action(action: Action) -> Callable[[V], V]:
 def count_action(action: Action) -> None:
     """The same, for doors that find in the body what kind of call it is. Raises `RateLimited`."""
     rates, user_id = services().rates, current_caller().user_id
-    kinds: dict[Action, SharedRate] = {"invoke": rates.invoke, "stream": rates.stream, "task": rates.task}
-    _within(kinds[action].take(user_id), f"{action} calls")
+    kind: SharedRate = getattr(rates, action)
+    _within(kind.take(user_id), f"{action} calls")
     _within(rates.tokens.look(user_id), "tokens")
 
 
@@ -75,9 +76,10 @@ def _within(window: Window | None, what: str) -> None:
     """Keep the window for the answer's headers where it is the tightest. Raises `RateLimited` when it is full."""
     if window is None:
         return
-    told: Window | None = g.get("limit_window")
+    ours = own()
+    told: Window | None = ours.get("limit_window")
     if told is None or window.remaining / window.limit < told.remaining / told.limit:
-        g.limit_window = window._replace(remaining=max(0, window.remaining))
+        ours.limit_window = window._replace(remaining=max(0, window.remaining))
     if window.remaining < 0:
         services().metrics.rate_limited(what.partition(" ")[0])
         raise RateLimited(f"More than {window.limit} {what}.", retry_after=window.reset)
@@ -107,13 +109,14 @@ def count_login_failure(username: str) -> None:
 
 
 def _limits() -> Limits:
-    return cast(Limits, current_app.extensions["slipway_limits"])
+    return cast(Limits, application().extensions["slipway_limits"])
 
 
 def _headers(response: Response) -> Response:
-    window: Window | None = g.get("limit_window")
+    window: Window | None = own().get("limit_window")
     if window is not None:
-        response.headers.add("RateLimit-Limit", str(window.limit))
-        response.headers.add("RateLimit-Remaining", str(window.remaining))
-        response.headers.add("RateLimit-Reset", str(max(1, round(window.reset + 0.5))))  # seconds from now
+        add = response.headers.add
+        add("RateLimit-Limit", str(window.limit))
+        add("RateLimit-Remaining", str(window.remaining))
+        add("RateLimit-Reset", str(max(1, round(window.reset + 0.5))))  # seconds from now
     return response

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import redis
+from limits import parse
 
 from service.auth.users import User
+from service.usage.limits import PREFIX
 from tests.auth.house import PASSWORD, Replica
 from tests.conftest import RedisServer, wait_until
 
@@ -155,6 +157,15 @@ def test_limits_are_shared_again_once_redis_is_back(
     first.speed.client.flushall()
     statuses = [invoke((first, second)[number % 2], token).status_code for number in range(12)]
     assert statuses == [200] * 10 + [429] * 2
+
+
+def test_a_counter_has_the_name_that_flask_limiter_knows_it_by(pair: tuple[Replica, Replica, str]) -> None:
+    """It counts for a moment as Redis comes back, and must not begin anew."""
+    first, _, token = pair
+    invoke(first, token)
+    user = first.client(token).get("/v1/auth/me").get_json()["id"]
+    name = parse("10/minute").key_for(user, "runs")
+    assert first.speed.client.keys("slipway:rate:*runs*") == [f"{PREFIX}:{name}".encode()]
 
 
 def test_log_ins_are_limited_by_address(replicas: Callable[..., Replica]) -> None:
