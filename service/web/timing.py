@@ -6,12 +6,15 @@ import logging
 import re
 import secrets
 import time
+from typing import TYPE_CHECKING
 
 from flask import Flask, Response
 
 from service.observe import logs
-from service.observe.metrics import Metrics
 from service.web.current import asked, own
+
+if TYPE_CHECKING:  # the worker imports this before it joins the folder of figures: see `observe/folder.py`
+    from service.observe.metrics import Metrics
 
 log = logging.getLogger("slipway.request")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
