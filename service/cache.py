@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import redis
+from hiredis import pack_command
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import (
@@ -219,7 +220,7 @@ def _sent(client: redis.Redis, *command: Any) -> Any:
     pool = client.connection_pool
     connection: Any = pool.take() if isinstance(pool, _Pool) else pool.get_connection()
     try:
-        connection.send_command(*command)
+        connection.send_packed_command((pack_command(command),))
         return connection.read_response()
     except ConnectionError:
         pass

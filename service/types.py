@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from base64 import b32encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 _CROCKFORD = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789abcdefghjkmnpqrstvwxyz")
@@ -22,8 +22,7 @@ Message = dict[str, Any]  # {"role": "user" | "assistant", "content": str | list
 
 def new_id(prefix: str) -> str:
     """`prefix_` and 26 characters: 48 bits of milliseconds, then 80 random bits, so ids sort by time."""
-    number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
-    letters = b32encode(number.to_bytes(20, "big")).translate(_CROCKFORD).decode()
+    letters = b32encode(now_ms().to_bytes(10, "big") + os.urandom(10)).translate(_CROCKFORD).decode()
     return f"{prefix}_{letters[6:]}"  # of 32 the first 6 are nought
 
 
@@ -36,8 +35,13 @@ def rfc3339(ms: int | None) -> str | None:
     """`2026-11-21T06:23:00.123Z`, or None."""
     if ms is None:
         return None
-    whole = datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{whole}.{ms % 1000:03d}Z"
+    return f"{rfc3339_second(ms // 1000)}.{ms % 1000:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def rfc3339_second(second: int) -> str:
+    """`2026-11-21T06:23:00` for seconds since 1970. To format a date costs more than a whole log line, so once."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 def usd(nano: int) -> str:

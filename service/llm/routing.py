@@ -56,13 +56,14 @@ class Route(NamedTuple):
 
 
 class Router:
-    """Stateless, so safe for every thread."""
+    """Remembers nothing but what always comes out the same, so safe for every thread."""
 
     def __init__(self, models: Mapping[Tier, str]) -> None:
         missing = set(TIERS) - set(models)
         if missing:
             raise ValueError(f"no model for tier {', '.join(sorted(missing))}")
         self._models = dict(models)
+        self._routes: dict[tuple[int, int, int], Route] = {}
 
     def route(
         self, tier: Literal["auto"] | Tier, text: str = "", tools: int = 0, bounds: Bounds = ANY
@@ -71,8 +72,11 @@ class Router:
         low, high = TIERS.index(bounds.floor), TIERS.index(bounds.ceiling)
         wanted = TIERS.index(bounds.default) + _lean(text, tools) if tier == "auto" else TIERS.index(tier)
         chosen = min(max(wanted, low), high)
-        order = [chosen, *range(chosen - 1, low - 1, -1), *range(chosen + 1, high + 1)]
-        return Route(TIERS[chosen], tuple(dict.fromkeys(self._models[TIERS[index]] for index in order)))
+        if (route := self._routes.get((chosen, low, high))) is None:
+            order = [chosen, *range(chosen - 1, low - 1, -1), *range(chosen + 1, high + 1)]
+            models = tuple(dict.fromkeys(self._models[TIERS[index]] for index in order))
+            route = self._routes[chosen, low, high] = Route(TIERS[chosen], models)
+        return route
 
     @staticmethod
     def unsure(tier: Literal["auto"] | Tier, text: str = "", tools: int = 0, bounds: Bounds = ANY) -> bool:

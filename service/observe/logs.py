@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,6 +16,8 @@ from typing import Any, ClassVar, Literal, TextIO
 
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.orjson import OrjsonFormatter
+
+from service.types import rfc3339_second
 
 REDACTED = "[redacted]"
 _SECRET_NAMES = frozenset(
@@ -43,6 +44,7 @@ _QUIETER = {
     "alembic": "WARNING",
     "httpx2": "WARNING",  # a line for every request; `llm_call` says more
 }
+_PLAIN = (str, int, float, bool, type(None))  # what nearly all fields are, and no mapping
 _fields: ContextVar[Mapping[str, Any]] = ContextVar("log_fields", default={})  # noqa: B039 - never mutated
 
 
@@ -83,6 +85,9 @@ def configure(log_format: Literal["auto", "json", "text"], level: str) -> None:
     root.setLevel(level)
     gunicorn.handlers, gunicorn.propagate = [handler], False
     gunicorn.setLevel(level)
+    # What no line of ours tells is not found out for it: https://docs.python.org/3/howto/logging.html#optimization
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     for name, least in _QUIETER.items():
         logging.getLogger(name).setLevel(least)
 
@@ -145,7 +150,7 @@ def _extras(record: logging.LogRecord) -> dict[str, Any]:
     for key, value in found.items():
         if key.lower() in _SECRET_NAMES:
             found[key] = REDACTED
-        elif isinstance(value, Mapping):
+        elif not isinstance(value, _PLAIN) and isinstance(value, Mapping):
             found[key] = _blanked(value)
     return found
 
@@ -159,17 +164,4 @@ def _blanked(value: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _time(record: logging.LogRecord) -> str:
-    return f"{_second(int(record.created))}.{int(record.msecs):03d}Z"
-
-
-_last_second: tuple[int, str] = (-1, "")
-
-
-def _second(second: int) -> str:
-    # Formatting a date costs more than the rest of a line; a whole second is formatted once.
-    global _last_second
-    known, text = _last_second
-    if known != second:
-        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        _last_second = (second, text)
-    return text
+    return f"{rfc3339_second(int(record.created))}.{int(record.msecs):03d}Z"

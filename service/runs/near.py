@@ -30,6 +30,7 @@ class PlainForm:
     def __init__(self, stop_phrases: Sequence[str]) -> None:
         phrases = {tuple(self._words(phrase)) for phrase in stop_phrases}
         self._phrases = sorted(phrases - {()}, key=len, reverse=True)
+        self._edges = {phrase[place] for phrase in self._phrases for place in (0, -1)}
 
     def of(self, text: str) -> str | None:
         """What all ways to write this question have in common; None when only the same text will do."""
@@ -50,7 +51,7 @@ class PlainForm:
 
     def _without_courtesies(self, words: list[str]) -> list[str]:
         found = True
-        while found:
+        while found and words and (words[0] in self._edges or words[-1] in self._edges):
             found = False
             for phrase in self._phrases:
                 size = len(phrase)

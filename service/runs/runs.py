@@ -207,9 +207,9 @@ class Runs:
         """An answer without a run. It is written down only where a client's own key has to find it again."""
         run.status, run.finished_at, run.tier = RunStatus.SUCCEEDED, now_ms(), answer["tier"]
         run.result = {**result_of(run, None, steps=0, used=()), **answer}
-        *events, last = _events_of(run)
-        run.last_seq = last.seq
         if key is not None and not key.automatic:
+            *events, last = _events_of(run)
+            run.last_seq = last.seq
             opening = self._opening(run, key)
 
             def work(tx: Transaction) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Response, g
+from flask import Blueprint, Response
 
 from service import errors
 from service.agents.definitions import AgentDefinition
 from service.auth.keys import may_use
 from service.runs.runs import Started
 from service.types import usd
+from service.web.current import own
 from service.web.guards import current_caller, guard, services
 from service.web.idempotent import idempotency_key
 from service.web.limits import limit_action, limit_runs
@@ -70,7 +71,8 @@ def get_agent(agent: str) -> Response:
 def invoke(agent: str) -> Response:
     """A run that failed is answered with the problem it failed with."""
     asked = parse(RunBody).request(_allowed(agent).id)
-    started = services().runs.invoke(current_caller(), asked, idempotency_key(), g.request_id)
+    ours = own()
+    started = services().runs.invoke(ours.caller, asked, idempotency_key(), ours.request_id)
     return run_response(started)
 
 
@@ -89,7 +91,8 @@ def invoke(agent: str) -> Response:
 def stream(agent: str) -> Response:
     asked = parse(RunBody).request(_allowed(agent).id)
     watch = services().watch
-    started, batches = services().runs.stream(current_caller(), asked, idempotency_key(), g.request_id)
+    ours = own()
+    started, batches = services().runs.stream(ours.caller, asked, idempotency_key(), ours.request_id)
     response = event_stream(started.run.id, batches, lambda: watch.client_gone(started.run), started.channel)
     return _labelled(response, started, started.run.cache)
 
@@ -107,13 +110,13 @@ def run_response(started: Started) -> Response:
     else:
         response = json_response(result)
     cache = result.get("cache", run.cache)
-    response.headers["X-Cost-USD"] = "0.000000" if cache in FREE else usd(run.cost_nano)
-    g.model_seconds = started.model_seconds
+    response.headers.add("X-Cost-USD", "0.000000" if cache in FREE else usd(run.cost_nano))
+    own().model_seconds = started.model_seconds
     return _labelled(response, started, cache)
 
 
 def _labelled(response: Response, started: Started, cache: str) -> Response:
-    response.headers["X-Cache"] = cache
+    response.headers.add("X-Cache", cache)
     services().metrics.cache(started.run.agent, cache)
     if started.replayed:
         response.headers["Idempotency-Replayed"] = "true"
