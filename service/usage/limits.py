@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import redis
 from limits import RateLimitItem
@@ -155,10 +155,10 @@ class RedisWindows(Storage, SlidingWindowCounterSupport):
     ) -> list[Any]:
         def take(client: redis.Redis) -> list[Any]:
             if also is None or isinstance(client, RedisCluster):
-                taken = _TAKE(client, (_name(key),), limit, expiry * 1000, cost)
+                taken: list[Any] = _TAKE(client, (_name(key),), limit, expiry * 1000, cost)
             else:
                 taken = _TAKE(client, (_name(key), also[0]), limit, expiry * 1000, cost, *also[1])
-            return cast("list[Any]", taken)
+            return taken
 
         try:
             return self._speed.attempt(take)

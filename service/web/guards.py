@@ -31,12 +31,14 @@ _WRONG = (PyJWTError, JWTExtendedException, ValueError, KeyError, TypeError, Att
 
 def services() -> Services:
     """Everything the application is made of."""
-    return cast("Services", application().extensions["slipway"])
+    built: Services = application().extensions["slipway"]
+    return built
 
 
 def current_caller() -> Caller:
     """Who is asking, behind a guard."""
-    return cast(Caller, own().caller)
+    caller: Caller = own().caller
+    return caller
 
 
 def guard(role: Literal["operator", "admin"] | None = None, *, scope: str | None = None) -> Callable[[V], V]:
@@ -68,7 +70,8 @@ def guard(role: Literal["operator", "admin"] | None = None, *, scope: str | None
 
 def login_to_confirm() -> str | None:
     """The token family of a caller of whom only the token is known to be right; None when all is confirmed."""
-    return cast("str | None", own().get("unconfirmed"))
+    family: str | None = own().get("unconfirmed")
+    return family
 
 
 def confirm_login(seen: Sequence[bytes | None] | None = None) -> None:
@@ -123,15 +126,14 @@ def _identify() -> Caller:
     sent, ours = asked().environ, own()
     key = sent.get("HTTP_X_API_KEY")
     if key is not None and sent.get("HTTP_AUTHORIZATION", "")[:7].lower() != "bearer ":
-        ours.caller = services().keys.caller(key.strip())
-        return cast(Caller, ours.caller)
-    token = bearer()
-    if token.startswith(KEY_PREFIX):
-        ours.caller = services().keys.caller(token)
+        caller = services().keys.caller(key.strip())
+    elif (token := bearer()).startswith(KEY_PREFIX):
+        caller = services().keys.caller(token)
     else:
-        ours.caller = _signed(token)
-        ours.unconfirmed = ours.caller.family
-    return cast(Caller, ours.caller)
+        caller = _signed(token)
+        ours.unconfirmed = caller.family
+    ours.caller = caller
+    return caller
 
 
 def _signed(token: str) -> Caller:

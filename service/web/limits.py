@@ -109,7 +109,8 @@ def count_login_failure(username: str) -> None:
 
 
 def _limits() -> Limits:
-    return cast(Limits, application().extensions["slipway_limits"])
+    limits: Limits = application().extensions["slipway_limits"]
+    return limits
 
 
 def _headers(response: Response) -> Response:

@@ -202,7 +202,9 @@ def _escape(part: str) -> str:
 class Json(Response):
     """A whole answer with a body. Its length is known, so Werkzeug need not go over its headers as it leaves."""
 
-    default_mimetype = "application/json"
+    def __init__(self, body: bytes, status: int) -> None:
+        super().__init__([body], status, content_type="application/json")
+        self.headers.add("Content-Length", str(len(body)))
 
     def get_wsgi_headers(self, environ: Mapping[str, Any]) -> Headers:
         return self.headers
