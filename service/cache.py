@@ -222,8 +222,13 @@ def _sent(client: redis.Redis, *command: Any) -> Any:
     try:
         connection.send_packed_command((pack_command(command),))
         return connection.read_response()
+    except ResponseError:  # that was the whole answer
+        raise
     except ConnectionError:
         pass
+    except BaseException:
+        connection.disconnect()  # an answer that nobody has read must not be taken for another
+        raise
     finally:
         pool.release(connection)
     return cast(Any, client).execute_command(*command)

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -253,6 +253,28 @@ def test_a_connection_that_was_closed_meanwhile_is_not_noticed(redis_server: Red
     assert client.get("closed") == b"1"
     client.close()
     other.close()
+
+
+def test_an_answer_that_nobody_waited_for_is_not_taken_for_another(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, script = connect(redis_server.url, max_connections=1), Script("return ARGV[1]")
+    assert script(client, [], "first") == b"first"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(redis.connection.AbstractConnection, "read_response", raising(KeyboardInterrupt))
+        script(client, [], "second")
+    assert script(client, [], "third") == b"third"
+    with pytest.raises(redis.ResponseError):
+        Script("return redis.error_reply('no')")(client, [])
+    assert script(client, [], "fourth") == b"fourth"
+    client.close()
+
+
+def raising(error: type[BaseException]) -> Callable[..., None]:
+    def raises(*_: object, **__: object) -> None:
+        raise error
+
+    return raises
 
 
 def test_who_finds_no_connection_free_waits_for_one(redis_server: RedisServer) -> None:
