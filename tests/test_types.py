@@ -1,0 +1,31 @@
+"""Words that every room shares."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+
+from service.types import new_id, rfc3339
+
+
+def test_ids_have_one_shape_and_none_twice() -> None:
+    made = {new_id("run") for _ in range(1_000)}
+    assert len(made) == 1_000
+    assert all(re.fullmatch(r"run_[0-9a-hjkmnp-tv-z]{26}", each) for each in made)
+
+
+def test_ids_sort_by_the_millisecond_they_were_made_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    for ms in (0, 1, 31, 32, 1_023, 1_024, 1_764_000_000_123, 1_764_000_000_124, 2**47):
+        monkeypatch.setattr(time, "time_ns", lambda now=ms: now * 1_000_000)
+        made.append(new_id("x"))
+    assert made == sorted(made)
+
+
+def test_times_are_told_to_the_millisecond() -> None:
+    assert rfc3339(1_764_000_000_123) == "2025-11-24T16:00:00.123Z"
+    assert rfc3339(1_764_000_000_007) == "2025-11-24T16:00:00.007Z"
+    assert rfc3339(1_764_000_001_000) == "2025-11-24T16:00:01.000Z"
+    assert rfc3339(0) == "1970-01-01T00:00:00.000Z" and rfc3339(None) is None
