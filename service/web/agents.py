@@ -11,7 +11,7 @@ from service.agents.definitions import AgentDefinition
 from service.auth.keys import may_use
 from service.runs.runs import Started
 from service.types import usd
-from service.web.current import own
+from service.web.current import add_headers, own
 from service.web.guards import current_caller, guard, services
 from service.web.idempotent import idempotency_key
 from service.web.limits import limit_action, limit_runs
@@ -110,13 +110,13 @@ def run_response(started: Started) -> Response:
     else:
         response = json_response(result)
     cache = result.get("cache", run.cache)
-    response.headers.add("X-Cost-USD", "0.000000" if cache in FREE else usd(run.cost_nano))
+    add_headers(response, ("X-Cost-USD", "0.000000" if cache in FREE else usd(run.cost_nano)))
     own().model_seconds = started.model_seconds
     return _labelled(response, started, cache)
 
 
 def _labelled(response: Response, started: Started, cache: str) -> Response:
-    response.headers.add("X-Cache", cache)
+    add_headers(response, ("X-Cache", cache))
     services().metrics.cache(started.run.agent, cache)
     if started.replayed:
         response.headers["Idempotency-Replayed"] = "true"

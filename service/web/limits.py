@@ -15,7 +15,7 @@ from flask import Flask, Response
 from service.errors import RateLimited
 from service.usage.limits import Window
 from service.usage.tokens import SharedRate
-from service.web.current import application, own
+from service.web.current import add_headers, application, own
 from service.web.guards import current_caller, services
 from service.web.limiter import Limits
 
@@ -116,8 +116,10 @@ def _limits() -> Limits:
 def _headers(response: Response) -> Response:
     window: Window | None = own().get("limit_window")
     if window is not None:
-        add = response.headers.add
-        add("RateLimit-Limit", str(window.limit))
-        add("RateLimit-Remaining", str(window.remaining))
-        add("RateLimit-Reset", str(max(1, round(window.reset + 0.5))))  # seconds from now
+        add_headers(
+            response,
+            ("RateLimit-Limit", str(window.limit)),
+            ("RateLimit-Remaining", str(window.remaining)),
+            ("RateLimit-Reset", str(max(1, round(window.reset + 0.5)))),  # seconds from now
+        )
     return response

@@ -20,7 +20,7 @@ from service.errors import (
     TooLarge,
     UnsupportedMediaType,
 )
-from service.web.current import asked
+from service.web.current import add_headers, asked
 
 M = TypeVar("M", bound=BaseModel)
 V = TypeVar("V", bound=Callable[..., Any])
@@ -205,7 +205,7 @@ class Json(Response):
 
     def __init__(self, body: bytes, status: int) -> None:
         super().__init__([body], status, content_type="application/json")
-        self.headers.add("Content-Length", str(len(body)))
+        add_headers(self, ("Content-Length", str(len(body))))
 
     def get_wsgi_headers(self, environ: Mapping[str, Any]) -> Headers:
         return self.headers

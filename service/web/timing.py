@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from flask import Flask, Response
 
 from service.observe import logs
-from service.web.current import asked, own
+from service.web.current import add_headers, asked, own
 
 if TYPE_CHECKING:  # the worker imports this before it joins the folder of figures: see `observe/folder.py`
     from service.observe.metrics import Metrics
@@ -45,11 +45,13 @@ def _finish(response: Response, metrics: Metrics) -> Response:
     request, ours = asked(), own()
     seconds = time.perf_counter() - ours.get("began", time.perf_counter())
     model_ms = ours.get("model_seconds", 0.0) * 1000
-    add = response.headers.add
-    add("X-Request-ID", ours.get("request_id", ""))
-    add("Server-Timing", f"total;dur={seconds * 1000:.1f}, llm;dur={model_ms:.1f}")
-    add("X-Process-Time", f"{seconds:.6f}")
-    add("X-Content-Type-Options", "nosniff")
+    add_headers(
+        response,
+        ("X-Request-ID", ours.get("request_id", "")),  # it matched `_REQUEST_ID`
+        ("Server-Timing", f"total;dur={seconds * 1000:.1f}, llm;dur={model_ms:.1f}"),
+        ("X-Process-Time", f"{seconds:.6f}"),
+        ("X-Content-Type-Options", "nosniff"),
+    )
     route = request.url_rule.rule if request.url_rule is not None else "(none)"
     metrics.request(route, request.method, response.status_code, seconds)
     if route not in QUIET:
