@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -172,19 +173,20 @@ class Slipway:
     child: subprocess.Popen[bytes]
     log: Path
     env: dict[str, str]
-    description: Description | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @cached_property
+    def description(self) -> Description:
+        return Description.of(self.url)
 
     def visitor(self) -> httpx2.Client:
         """Not signed in. Every answer is held against `/openapi.json`, as it is for `client`.
 
         No connection is kept, so that requests come to any worker.
         """
-        if self.description is None:
-            self.description = Description.of(self.url)
         hooks = {"response": [self.description.hook]}
         limits = httpx2.Limits(max_keepalive_connections=0)
         return httpx2.Client(base_url=self.url, timeout=60, trust_env=False, event_hooks=hooks, limits=limits)
