@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -14,6 +14,7 @@ from urllib.request import getproxies, proxy_bypass
 import anthropic
 import httpx2
 import orjson
+from anthropic._models import FinalRequestOptions  # the type of `Anthropic.request`'s options
 
 from service.errors import ModelError, ModelRejected, ModelTimeout, RunCancelled, SlipwayError
 from service.leading import step_aside
@@ -137,14 +138,11 @@ class ClaudeClient:
     @contextmanager
     def _sent(self, request: ModelRequest, call: ModelCall) -> Iterator[httpx2.Response]:
         """The response once its head is there; closed at the end, which stops the upstream call if it still runs."""
-        messages = cast(
-            Any, self._sdk.messages
-        )  # one call for both kinds of answer, which the overloads lack
-        pending = messages.with_streaming_response.create(**_params(request), timeout=self._waits(call))
+        body, waits = orjson.dumps(_params(request)), self._waits(call)
         call.billable = True  # until it is refused: whatever else happens, the model may have done the work
         step_aside()
         with carrying(call):
-            response = pending.__enter__().http_response
+            response = self._sdk.create(body, waits)
         try:
             yield response
         finally:
@@ -185,7 +183,28 @@ class ClaudeClient:
 
 
 class _Sdk(anthropic.Anthropic):
-    """The SDK, which puts each address together once."""
+    """The SDK, which puts together once what is the same for every request: its options, headers and address."""
+
+    def create(self, body: bytes, waits: httpx2.Timeout) -> httpx2.Response:
+        """`POST /v1/messages`, by the SDK's own way for a body that is ready; the answer once its head is there."""
+        options = self._options.model_copy(update={"content": body, "timeout": waits})
+        return self.request(httpx2.Response, options, stream=True)
+
+    @cached_property
+    def _options(self) -> FinalRequestOptions:
+        return FinalRequestOptions.construct(method="post", url="/v1/messages")
+
+    @cached_property
+    def _headers(self) -> httpx2.Headers:
+        return super()._build_headers(self._options)
+
+    def _build_headers(self, options: FinalRequestOptions, *, retries_taken: int = 0) -> httpx2.Headers:
+        waits = options.timeout
+        if options.url != self._options.url or not isinstance(waits, httpx2.Timeout):
+            return super()._build_headers(options, retries_taken=retries_taken)
+        headers = httpx2.Headers(self._headers, encoding="utf-8")
+        headers["x-stainless-timeout"] = headers["x-stainless-read-timeout"] = str(waits.read)
+        return headers
 
     @cache  # noqa: B019 - there is one of it, for as long as the process lives
     def _prepare_url(self, url: str) -> httpx2.URL:

@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import anthropic
 import pytest
 
 from service import errors
@@ -141,6 +142,22 @@ def test_what_is_sent(claude: ClaudeClient, server: WireServer) -> None:
 def test_nothing_unsaid_is_sent(claude: ClaudeClient, server: WireServer) -> None:
     run(claude.create(ask(), a_call()))
     assert set(server.requests[0].json) == {"model", "messages", "max_tokens", "stream"}
+
+
+def test_the_headers_are_those_of_the_sdk(claude: ClaudeClient, server: WireServer) -> None:
+    """They are put together once, but for the seconds, which differ from call to call."""
+    for seconds in (5.0, 60.0):
+        run(claude.create(ask(), a_call(seconds)))
+    with anthropic.Anthropic(api_key="offline", base_url=server.url, max_retries=0) as sdk:
+        sdk.messages.create(max_tokens=1, messages=[], model="claude-haiku-5-5", timeout=10.0)
+    first, second, own = ({**one.headers} for one in server.requests)
+    assert float(first.pop("x-stainless-timeout")) <= 5 and float(first.pop("x-stainless-read-timeout")) <= 5
+    assert second.pop("x-stainless-timeout") == own.pop("x-stainless-timeout") == "10.0"
+    assert second.pop("x-stainless-read-timeout") == own.pop("x-stainless-read-timeout") == "10.0"
+    for headers in (first, second, own):
+        for name in ("accept-encoding", "connection", "content-length", "user-agent"):
+            headers.pop(name, None)
+    assert first == second == own
 
 
 def test_what_cannot_be_sent_is_rejected(claude: ClaudeClient, server: WireServer) -> None:
