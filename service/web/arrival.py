@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import socket
+from functools import lru_cache
 from typing import Any
 
 from gunicorn.http import RequestParser
 from gunicorn.http import errors as http
+from gunicorn.http.message import Request, _ip_in_allow_list
 from gunicorn.workers.gthread import TConn
 
 from service.web.schemas import MAX_BODY
@@ -23,6 +25,24 @@ class BrokenOff(http.ParseException):  # type: ignore[misc]
     """The body ended before its length was reached."""
 
 
+class Asked(Request):  # type: ignore[misc]
+    """A request, as Gunicorn reads it."""
+
+    def _peer_is_trusted_proxy(self) -> bool:
+        peer = self.peer_addr
+        return not isinstance(peer, tuple) or _is_trusted(self.cfg, peer[0])
+
+
+@lru_cache(maxsize=4096)
+def _is_trusted(cfg: Any, address: str) -> bool:
+    trusted: bool = _ip_in_allow_list(address, cfg.forwarded_allow_ips, cfg.forwarded_allow_networks())
+    return trusted
+
+
+class Parser(RequestParser):  # type: ignore[misc]
+    mesg_class = Asked
+
+
 class Connection(TConn):  # type: ignore[misc]
     """A client's connection, and what has come of its next request."""
 
@@ -36,7 +56,7 @@ class Connection(TConn):  # type: ignore[misc]
         self.rested = False  # since its last answer nothing has come
 
     def init(self) -> None:
-        self.parser = RequestParser(self.cfg, self.sock, self.client)
+        self.parser = Parser(self.cfg, self.sock, self.client)
         self.parser.unreader.unread(self.seen)
         self.seen = b""
 

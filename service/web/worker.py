@@ -27,12 +27,14 @@ from typing import Any
 import orjson
 from gunicorn import util
 from gunicorn.http import errors as http
+from gunicorn.http import wsgi
 from gunicorn.workers.gthread import ThreadWorker
 
 from service import errors
 from service.leading import lead
 from service.observe import logs
 from service.web.arrival import Connection, Environ, body_of
+from service.web.departure import Answer
 from service.web.schemas import MAX_BODY
 from service.web.timing import request_id
 
@@ -86,6 +88,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
+        # What the settings are does not change any more; Gunicorn looks each of them up some thirty times a request.
+        vars(self.cfg).update({name: setting.get() for name, setting in self.cfg.settings.items()})
         self.wsgi = self._with_body(self.wsgi)
 
     def _with_body(self, app: Application) -> Application:
@@ -307,6 +311,29 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def _overdue(self, sock: socket.socket) -> bool:
         return time.monotonic() > self._reading.get(sock, float("inf"))
+
+    def handle_request(self, req: Any, conn: Connection) -> bool:
+        """Call the app, and send what it answers. False: the connection is to be closed."""
+        answer, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, Answer)
+        environ["wsgi.multithread"] = True
+        if not self.alive or not self.max_keepalived:
+            answer.force_close()
+        try:
+            parts: Any = self.wsgi(environ, answer.start_response)
+            try:
+                for part in parts:
+                    answer.write(part)
+                answer.close()
+            finally:
+                parts.close()
+        except OSError:
+            raise  # the client has gone
+        except Exception:
+            if not answer.headers_sent:
+                raise
+            log.exception("answer_broken_off")  # it cannot be taken back
+            return False
+        return not answer.should_close()
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
         """Answer what never reached the app, or broke outside of it."""
