@@ -22,7 +22,7 @@ from service.runs.payment import Payment, owe
 from service.runs.toolbox import Toolbox
 from service.store.batches import SENT, WAITING
 from service.tools import ToolResult
-from service.types import Block, Event, Message, Run, RunEvent, Tier, ToolUse, Usage
+from service.types import Block, Event, Message, Run, Tier, ToolUse, Usage
 from service.usage.prices import Price, PriceTable, today
 from service.usage.spending import Spending
 
@@ -221,8 +221,7 @@ class RunSteps:
         began = time.monotonic()
         call = self._handle.call()
         call.pay_again = lambda: payment.again(request, call)
-        told: list[RunEvent] = []  # meanwhile, by whoever read for this thread
-        call.hear = lambda text: told.extend(self._journal.tell(Event.TEXT_DELTA, {"text": text}))
+        call.hear = self._heard
         answer = self._means.client.create(request, call)
         try:
             while True:
@@ -230,7 +229,6 @@ class RunSteps:
                     delta = next(answer)
                 except StopIteration as done:
                     reply: ModelReply = done.value
-                    yield from told
                     return reply
                 yield from self._journal.tell(Event.TEXT_DELTA, {"text": delta.text})
         except Exception:
@@ -244,6 +242,10 @@ class RunSteps:
         finally:
             answer.close()
             self.model_seconds += time.monotonic() - began
+
+    def _heard(self, text: str) -> None:
+        """By whoever reads in this thread's place: it is told at once, and not given to the one who drives the run."""
+        self._journal.tell(Event.TEXT_DELTA, {"text": text})
 
     def _settle_lost(self) -> None:
         """Pay, at their worst, for calls of earlier attempts whose workers died: nobody knows what came of them."""
