@@ -248,7 +248,7 @@ def send_all(client: redis.Redis, commands: Sequence[Sequence[Any]]) -> None:
     pool = client.connection_pool
     connection: Any = pool.get_connection()
     try:
-        connection.send_packed_command(connection.pack_commands(commands))
+        connection.send_packed_command((b"".join([pack_command(tuple(command)) for command in commands]),))
         for _ in commands:
             connection.read_response()
     except BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import logging
 import threading
+from _thread import start_new_thread
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
@@ -76,7 +77,7 @@ class Driver:
                 self._active.give()
 
         context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(work,), name=f"run-{run.id}", daemon=True).start()
+        start_new_thread(context.run, (work,))  # `threading.Thread` would wait until it runs
         return channel
 
     def take_up(self, run_id: str) -> bool:

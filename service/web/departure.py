@@ -26,14 +26,16 @@ class Answer(Response):  # type: ignore[misc]
         """Look at all headers together. Raises `InvalidResponseHeader` and `InvalidResponseHeaderName`."""
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
         by_name = {name.lower(): value for name, value in headers}
-        if not _LINES.fullmatch(lines) or lines.count("\n") != len(headers):
-            return super().process_headers(headers)  # which says what is wrong
-        if not _OF_THE_CONNECTION.isdisjoint(by_name):
-            return super().process_headers(headers)  # which leaves out what is the server's to say
+        if (
+            not _LINES.fullmatch(lines)
+            or lines.count("\n") != len(headers)
+            or not _OF_THE_CONNECTION.isdisjoint(by_name)
+        ):
+            super().process_headers(headers)  # says what is wrong, or leaves out what is the server's to say
+            return
         self.headers = headers
         if (length := by_name.get("content-length")) is not None:
             self.response_length = int(length)
-        return None
 
     def send_headers(self) -> None:
         """Not before there is something to send along, or nothing more to come."""

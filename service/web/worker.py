@@ -17,6 +17,7 @@ import selectors
 import socket
 import threading
 import time
+from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -89,7 +90,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def load_wsgi(self) -> None:
         super().load_wsgi()
         # What the settings are does not change any more; Gunicorn looks each of them up some thirty times a request.
-        vars(self.cfg).update({name: setting.get() for name, setting in self.cfg.settings.items()})
+        self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
         self.wsgi = self._with_body(self.wsgi)
 
     def _with_body(self, app: Application) -> Application:
@@ -150,7 +151,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def _one_more(self) -> None:
         """Under `_change`: a thread that waits to lead."""
         try:
-            threading.Thread(target=self._work, name="request", daemon=True).start()
+            start_new_thread(self._work, ())  # `threading.Thread` would wait until it runs
         except RuntimeError:  # the system gives no more: those that are there go on
             return
         self._threads += 1
@@ -325,7 +326,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                     answer.write(part)
                 answer.close()
             finally:
-                parts.close()
+                if hasattr(parts, "close"):
+                    parts.close()
         except OSError:
             raise  # the client has gone
         except Exception:
