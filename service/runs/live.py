@@ -2,7 +2,8 @@
 
 A client is told nothing that the live stream does not hold (while Redis is up): when a worker dies, the one
 that takes its run up knows exactly what clients have seen, and goes on after it. What comes within a `WINDOW`
-is one entry of its run, and all runs of the process share one round trip to Redis.
+is one entry of its run, and all runs of the process share one round trip to Redis. What is urgent is brought there by
+the thread that tells it, which wakes nobody but its reader.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Writer(Protocol):
 
 
 class Channel:
-    """One run's events on their way out of the thread that drives it. One thread delivers, one reads.
+    """One run's events on their way out of the thread that drives it. One thread at a time delivers, one reads.
 
     With hundreds of streams, waking a reader for each piece of text would cost more than all else. So where a reader
     has set `writer`, and waits, having written all that it got, the publisher writes in its place.
@@ -59,6 +60,7 @@ class Channel:
         self.run_id = run_id
         self.pending: list[RunEvent] = []
         self.urgent = self.ending = False
+        self.busy = False  # some thread is bringing what was told before
         self.renewed = float(-LIFE)  # time.monotonic(); when the life of its stream was last renewed
         self.writer: Writer | None = None  # set by the reader
         self.written = 0  # the number of the last event that it wrote
@@ -115,7 +117,7 @@ class Channel:
         return self._closed
 
     def deliver(self, events: list[RunEvent]) -> None:
-        """By the publisher: these are in the live stream now."""
+        """These are in the live stream now."""
         with self._writing:
             if (
                 self._idle
@@ -149,7 +151,7 @@ Batch = tuple[Channel, list[RunEvent], bool]  # what a run has told since, and w
 
 
 class Publisher:
-    """One thread per process that moves events from run threads to Redis, then to their channels."""
+    """Moves events from those who tell them to Redis, then to their channels: by one thread per process, or at once."""
 
     def __init__(self, speed: SpeedStore) -> None:
         self._speed = speed
@@ -171,45 +173,60 @@ class Publisher:
     ) -> None:
         with self._lock:
             channel.pending.extend(events)
-            channel.urgent = channel.urgent or urgent
             channel.ending = channel.ending or last
-            self._dirty[channel.run_id] = channel
-            if urgent:
-                self._urgent.set()
-            if not self._work.is_set():
-                self._work.set()
+            if not urgent or channel.busy:
+                channel.urgent = channel.urgent or urgent
+                self._dirty[channel.run_id] = channel
+                if urgent:
+                    self._urgent.set()
+                if not self._work.is_set():
+                    self._work.set()
+                return
+            batch = self._chosen([channel])
+        self._bring(batch)
 
     def _loop(self) -> None:
         window_ends = 0.0
         while True:
             self._work.wait()
-            self._urgent.wait(max(0.0, window_ends - time.monotonic()))
             now = time.monotonic()
-            batch = self._take(everything=now >= window_ends)
             if now >= window_ends:
                 window_ends = now + WINDOW
-            try:
-                self._publish(batch)
-            except Exception:  # the thread carries every stream of the process: it must not end
-                log.exception("live_publish_failed")
-            for channel, events, ends in batch:
-                if events:
-                    channel.deliver(events)
-                if ends:
-                    channel.closed()
+            self._urgent.wait(window_ends - now)
+            self._bring(self._take(everything=time.monotonic() >= window_ends))
 
     def _take(self, *, everything: bool) -> list[Batch]:
-        """Of every run, or of those that have something urgent."""
+        """Of every run, or of those that have something urgent, but for those of which something is on its way."""
         with self._lock:
             self._urgent.clear()
-            chosen = [channel for channel in self._dirty.values() if everything or channel.urgent]
-            batch = [(channel, channel.pending, channel.ending) for channel in chosen]
-            for channel in chosen:
-                del self._dirty[channel.run_id]
-                channel.pending, channel.urgent = [], False
-            if not self._dirty:
-                self._work.clear()
-            return batch
+            return self._chosen(
+                [one for one in self._dirty.values() if (everything or one.urgent) and not one.busy]
+            )
+
+    def _chosen(self, channels: Sequence[Channel]) -> list[Batch]:
+        """Under the lock."""
+        batch = [(channel, channel.pending, channel.ending) for channel in channels]
+        for channel in channels:
+            self._dirty.pop(channel.run_id, None)
+            channel.pending, channel.urgent, channel.busy = [], False, True
+        if not self._dirty:
+            self._work.clear()
+        return batch
+
+    def _bring(self, batch: list[Batch]) -> None:
+        try:
+            self._publish(batch)
+        except Exception:  # it would end the publisher's thread, which carries every stream, or a run
+            log.exception("live_publish_failed")
+        for channel, events, ends in batch:
+            if events:
+                channel.deliver(events)
+            if ends:
+                channel.closed()
+            with self._lock:
+                channel.busy = False
+                if channel.urgent:  # told in the meantime
+                    self._urgent.set()
 
     def _publish(self, batch: list[Batch]) -> None:
         filled = [(channel, encode(events)) for channel, events, _ in batch if events]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import threading
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -70,6 +72,53 @@ def test_what_is_not_urgent_waits_for_its_window(speed: SpeedStore, monkeypatch:
     assert slow.get(0.05) == []
     slow.put([RunEvent(Event.RUN_COMPLETED, {}, 3)])
     assert [event.seq for event in slow.get(5.0)] == [2, 3]
+
+
+def test_what_is_urgent_wakes_no_other_thread(speed: SpeedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Publisher, "_loop", lambda self: None)
+    channel = Publisher(speed).open(new_id("run"))
+    channel.put([RunEvent(Event.RUN_STARTED, {}, 1)])
+    assert [event.seq for event in channel.get(5.0)] == [1]
+    channel.put([RunEvent(Event.STEP_STARTED, {}, 2)])
+    assert channel.get(0.05) == []
+    channel.put([delta(3)])
+    assert [event.seq for event in channel.get(5.0)] == [2, 3]
+    channel.put([RunEvent(Event.RUN_COMPLETED, {}, 4)])
+    channel.close()
+    assert read(channel) == [4]
+
+
+def test_urgent_or_not_all_keep_their_order(speed: SpeedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here and in the live stream, whoever brings them there."""
+    monkeypatch.setattr(live, "WINDOW", 0.001)
+    chance, publish = random.Random(7), Publisher._publish
+
+    def dawdle(self: Publisher, batch: list[live.Batch]) -> None:
+        time.sleep(chance.random() / 500)
+        publish(self, batch)
+
+    monkeypatch.setattr(Publisher, "_publish", dawdle)
+    publisher = Publisher(speed)
+    channels = [publisher.open(new_id("run")) for _ in range(8)]
+    names = [
+        [chance.choice((Event.TEXT_DELTA, Event.APPROVAL_REQUIRED)) for _ in range(100)] for _ in channels
+    ]
+
+    def tell(channel: Channel, names: list[Event]) -> None:
+        for number, name in enumerate(names, 1):
+            channel.put([RunEvent(name, {"text": "x"}, number)])
+            time.sleep(chance.random() / 500)
+        channel.close()
+
+    threads = [threading.Thread(target=tell, args=pair) for pair in zip(channels, names, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    for channel in channels:
+        told = LiveReader(speed, speed.client).told(channel.run_id, 0)
+        assert told is not None and [event.seq for event in told] == list(range(1, 101))
+        assert read(channel) == list(range(1, 101))
 
 
 def test_a_reader_that_is_too_slow_is_told(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
