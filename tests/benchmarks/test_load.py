@@ -30,8 +30,11 @@ def test_a_stream_and_its_first_token(upstream: Upstream) -> None:
     found = load.run(shot, clients=5, requests=10)
     assert len(found.totals) == len(found.firsts) == 10
     assert not found.errors
-    assert all(0.05 <= first < total for first, total in zip(found.firsts, found.totals, strict=True))
-    assert min(found.totals) >= 0.05 + 19 * 0.005 - 0.002  # deltas within two milliseconds go out together
+    # Deltas within two milliseconds go out together; and a machine that stands still may show all of a stream at once.
+    pairs = list(zip(found.firsts, found.totals, strict=True))
+    assert all(0.05 - 0.002 <= first <= total for first, total in pairs)
+    assert any(first < total for first, total in pairs)
+    assert min(found.totals) >= 0.05 + 19 * 0.005 - 0.002
 
 
 @pytest.mark.parametrize(
