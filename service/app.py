@@ -66,7 +66,7 @@ class App(Flask):
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         """For a map without hosts and subdomains: by the path alone, whatever the `Host` may be."""
-        if request is None or "HTTP_UPGRADE" in request.environ:
+        if request is None or "HTTP_UPGRADE" in request.environ:  # which Werkzeug refuses
             return super().create_url_adapter(request)
         return MapAdapter(
             self.url_map, "", request.root_path, "", request.scheme, request.path, request.method

@@ -25,7 +25,7 @@ class BrokenOff(http.ParseException):  # type: ignore[misc]
     """The body ended before its length was reached."""
 
 
-class Asked(Request):  # type: ignore[misc]
+class Incoming(Request):  # type: ignore[misc]
     """A request, as Gunicorn reads it."""
 
     def _peer_is_trusted_proxy(self) -> bool:
@@ -40,7 +40,7 @@ def _is_trusted(cfg: Any, address: str) -> bool:
 
 
 class Parser(RequestParser):  # type: ignore[misc]
-    mesg_class = Asked
+    mesg_class = Incoming
 
 
 class Connection(TConn):  # type: ignore[misc]

@@ -14,7 +14,7 @@ _LINES = re.compile(rf"(?:{TOKEN_RE.pattern}: {HEADER_VALUE_RE.pattern}\r\n)*")
 _OF_THE_CONNECTION = frozenset(util.hop_headers)
 
 
-class Answer(Response):  # type: ignore[misc]
+class Outgoing(Response):  # type: ignore[misc]
     """One answer on its way to the client."""
 
     chunked: bool

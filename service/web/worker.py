@@ -35,7 +35,7 @@ from service import errors
 from service.leading import lead
 from service.observe import logs
 from service.web.arrival import Connection, Environ, body_of
-from service.web.departure import Answer
+from service.web.departure import Outgoing
 from service.web.schemas import MAX_BODY
 from service.web.timing import request_id
 
@@ -314,8 +314,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         return time.monotonic() > self._reading.get(sock, float("inf"))
 
     def handle_request(self, req: Any, conn: Connection) -> bool:
-        """Call the app, and send what it answers. False: the connection is to be closed."""
-        answer, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, Answer)
+        """Call the app, and send what it answers, without Gunicorn's hooks and access log, which nothing uses.
+
+        False: the connection is to be closed.
+        """
+        answer, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, Outgoing)
         environ["wsgi.multithread"] = True
         if not self.alive or not self.max_keepalived:
             answer.force_close()

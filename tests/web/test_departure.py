@@ -10,7 +10,7 @@ from gunicorn.config import Config
 from gunicorn.http.errors import InvalidResponseHeader, InvalidResponseHeaderName
 
 from service.web.arrival import Connection
-from service.web.departure import Answer
+from service.web.departure import Outgoing
 from service.web.worker import Worker
 
 Wire = tuple[socket.socket, socket.socket]
@@ -24,9 +24,9 @@ def wire() -> Iterator[Wire]:
         yield ours, theirs
 
 
-def answer(wire: Wire, method: str = "GET", version: tuple[int, int] = (1, 1)) -> Answer:
+def answer(wire: Wire, method: str = "GET", version: tuple[int, int] = (1, 1)) -> Outgoing:
     request = SimpleNamespace(method=method, version=version, should_close=lambda: version == (1, 0))
-    return Answer(request, wire[0], Config())
+    return Outgoing(request, wire[0], Config())
 
 
 def sent(wire: Wire) -> bytes:
