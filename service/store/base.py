@@ -6,9 +6,10 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import copy_context
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import orjson
 import sqlalchemy as sa
@@ -20,7 +21,7 @@ from service.errors import DatabaseUnavailable
 from service.leading import step_aside
 from service.store.statement import Plan, Statement
 from service.store.statement import Row as Row
-from service.store.writers import Writers
+from service.store.writers import Waiting, Writers
 
 T = TypeVar("T")
 BUSY = 4  # times the patience, for a turn to write to SQLite
@@ -90,6 +91,14 @@ class Transaction:
         found = self.rows(statement, values)
         return found[0] if found else None
 
+    def command(self, sql: str) -> None:
+        """Something about the transaction itself."""
+        self._cursor.execute(sql)
+
+    def another(self) -> Transaction:
+        """The same one to the database, for another thread's work: what waits for the commit is apart."""
+        return Transaction(self._engine, self._pooled, self._cursor)
+
     def after_commit(self, hook: Callable[[], object]) -> None:
         self._hooks.append(hook)
 
@@ -115,10 +124,38 @@ class Transaction:
         return plan, cursor
 
 
+class Write(Waiting, Generic[T]):
+    """What one thread wants written: by itself when its turn comes, or along by another whose turn it is."""
+
+    __slots__ = ("_context", "_error", "_result", "_tx", "_work")
+    along = True
+
+    def __init__(self, work: Callable[[Transaction], T]) -> None:
+        super().__init__()
+        self._work = work
+        self._context = copy_context()  # of the thread whose work it is
+        self._error: BaseException | None = None
+
+    def run(self, tx: Transaction) -> None:
+        self._tx = tx
+        self._result = self._context.run(self._work, tx)
+
+    def fail(self, error: BaseException) -> None:
+        self._error = error
+
+    def outcome(self) -> T:
+        """In the thread whose work it is: what it came to, after what was to be done after the commit."""
+        if self._error is not None:
+            raise self._error
+        self._tx.committed()
+        return self._result
+
+
 class Database:
     """One engine per process, made after fork. `pool_size` is the most threads that use it at once.
 
-    SQLite has one writer: those who want to write wait for their turn, see `service.store.writers`.
+    SQLite has one writer: those who want to write wait for their turn, see `service.store.writers`. Whose turn it is
+    writes along what the others of its process wait to write, in one transaction.
     """
 
     def __init__(self, url: str, *, pool_size: int = 10, patience: float = 5.0) -> None:
@@ -163,30 +200,75 @@ class Database:
     ) -> T:
         """Run `work` in a write transaction, again while the database is away, for `patience` seconds at most.
 
-        A commit whose answer was lost may have happened: `work` must come out the same when it runs twice.
+        A commit whose answer was lost may have happened: `work` must come out the same when it runs twice. With SQLite
+        another thread may run it, with this one's context variables.
         """
-        return self._persist(partial(self.begin, ahead=ahead), work, patience)
+        return self._persist(partial(self._write, work, ahead), patience)
 
     def query(self, work: Callable[[Transaction], T], *, patience: float | None = None) -> T:
         """Run `work` in a read transaction, again while the database is away."""
-        return self._persist(self.read, work, patience)
+        return self._persist(partial(self._read, work), patience)
 
-    def _persist(
-        self, scope: Callable[[], Any], work: Callable[[Transaction], T], patience: float | None
-    ) -> T:
+    def _persist(self, attempt: Callable[[], T], patience: float | None) -> T:
         end = time.monotonic() + (self.patience if patience is None else patience)
         pause = 0.02
         while True:
             try:
-                with scope() as transaction:
-                    result = work(transaction)
-                return result
+                return attempt()
             except DatabaseUnavailable:
                 if time.monotonic() + pause > end:
                     raise
             step_aside()
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, 0.5)
+
+    def _read(self, work: Callable[[Transaction], T]) -> T:
+        with self.read() as transaction:
+            return work(transaction)
+
+    def _write(self, work: Callable[[Transaction], T], ahead: bool) -> T:
+        if self._writers is None:
+            with self.begin() as transaction:
+                return work(transaction)
+        mine = Write(work)
+        if self._writers.take(mine, ahead=ahead):
+            try:
+                self._write_along(self._writers, mine)
+            finally:
+                self._writers.give()
+        return mine.outcome()
+
+    def _write_along(self, writers: Writers, mine: Write[Any]) -> None:
+        """`mine` and what others wait to write, in one transaction; what fails is undone by itself.
+
+        Nobody is told before the commit: what they were told might not come to pass.
+        """
+        others: list[Write[Any]] = []
+        try:
+            with self._transaction("BEGIN IMMEDIATE") as transaction:
+                mine.run(transaction)
+                for other in writers.along():
+                    assert isinstance(other, Write)
+                    others.append(other)
+                    self._run_within(transaction, other)
+        except BaseException:
+            for other in others:
+                other.fail(DatabaseUnavailable("The database cannot be reached at the moment."))
+            raise
+        finally:
+            for other in others:
+                other.done = True
+                other.go_on()
+
+    def _run_within(self, transaction: Transaction, other: Write[Any]) -> None:
+        transaction.command("SAVEPOINT part")
+        try:
+            with self._outages():
+                other.run(transaction.another())
+        except Exception as error:
+            other.fail(error)
+            transaction.command("ROLLBACK TO part")  # fails where SQLite has undone the whole transaction
+        transaction.command("RELEASE part")
 
     def ping(self) -> None:
         """Raises `DatabaseUnavailable` when a trivial statement does not come back."""
@@ -204,8 +286,7 @@ class Database:
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[Transaction]:
         """BEGIN and COMMIT are said to the driver: SQLAlchemy's own connection takes ten times as long for them."""
-        driver = self._driver
-        try:
+        with self._outages():
             pooled = self.engine.raw_connection()
             try:
                 cursor = pooled.cursor()
@@ -213,7 +294,7 @@ class Database:
                     cursor.execute(begin)
                 yield Transaction(self.engine, pooled, cursor)
                 pooled.commit()
-            except driver.Error as error:
+            except self._driver.Error as error:
                 if self.engine.dialect.is_disconnect(error, pooled.driver_connection, None):
                     pooled.invalidate(error)
                     self.engine.dispose()  # the others go the same way
@@ -221,7 +302,13 @@ class Database:
                 raise
             finally:
                 pooled.close()  # rolls back what is not committed
-        except (*_DOWN, driver.OperationalError, driver.InterfaceError) as error:
+
+    @contextmanager
+    def _outages(self) -> Iterator[None]:
+        """One way of saying that the database cannot be reached."""
+        try:
+            yield
+        except (*_DOWN, self._driver.OperationalError, self._driver.InterfaceError) as error:
             raise DatabaseUnavailable("The database cannot be reached at the moment.") from error
         except sa.exc.DBAPIError as error:
             if not error.connection_invalidated:

@@ -4,7 +4,7 @@ SQLite itself lets a process that finds the database locked sleep for up to 100 
 writes all the time, the moment between two of its transactions is never met, and whoever waits is refused after
 seconds. So writers queue before they ask SQLite: threads in the order they came, and of each process one at a time at
 two locked files. Who holds the first is next; who holds the second writes. A process keeps its turn while others of
-its threads wait, for `TURN` at most.
+its threads wait, for `TURN` at most; and a thread whose turn it is may do along what they wait to do.
 """
 
 from __future__ import annotations
@@ -14,12 +14,33 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 from service.errors import DatabaseUnavailable
+from service.leading import step_aside
 
 TURN = 0.02  # seconds
 LOOK = 0.001  # seconds between two looks at a locked file; one thread of a process looks at a time
+
+
+class Waiting:
+    """A thread that waits for its turn."""
+
+    __slots__ = ("_gone_on", "done")
+    along = False  # whether another thread may do what it waits to do
+
+    def __init__(self) -> None:
+        self.done = False  # by another thread: its turn is not needed any more
+        self._gone_on = threading.Lock()
+        self._gone_on.acquire()
+
+    def wait(self, seconds: float) -> bool:
+        """False: for nothing."""
+        return self._gone_on.acquire(timeout=seconds)
+
+    def go_on(self) -> None:
+        self._gone_on.release()
 
 
 class Writers:
@@ -31,38 +52,50 @@ class Writers:
         self._files: list[int] = []  # of those, opened with the first turn
         self._change = threading.Lock()
         self._busy = False
-        self._queue: deque[threading.Lock] = (
-            deque()
-        )  # one lock for each thread that waits; open: it is its turn
+        self._queue: deque[Waiting] = deque()
         self._turn_ends = 0.0  # time.monotonic(); 0: it is not ours
 
     def turn(self, *, ahead: bool = False) -> Turn:
         """`ahead`: before all others of this process. Raises `DatabaseUnavailable` when it does not come in time."""
         return Turn(self, ahead)
 
-    def take(self, ahead: bool) -> None:
+    def take(self, mine: Waiting, *, ahead: bool = False) -> bool:
+        """True: it is the thread's turn, until it gives it. False: another thread has done what it waited to do."""
         end = time.monotonic() + self._patience
-        self._take(ahead)
+        if not self._take(mine, ahead):
+            return False
         try:
             self._begin(end)
         except BaseException:
             self.give()
             raise
+        return True
 
-    def _take(self, ahead: bool) -> None:
+    def _take(self, mine: Waiting, ahead: bool) -> bool:
         with self._change:
             if not self._busy:
                 self._busy = True
-                return
-            mine = threading.Lock()
-            mine.acquire()
+                return True
             (self._queue.appendleft if ahead else self._queue.append)(mine)
-        if mine.acquire(timeout=self._patience):
-            return
+        step_aside()
+        if mine.wait(self._patience):
+            return not mine.done
         with self._change:
-            if mine in self._queue:  # else it was given the turn at the last moment
+            if given_up := mine in self._queue:
                 self._queue.remove(mine)
-                raise DatabaseUnavailable("The database is busy.")
+        # Else it was given the turn at the last moment, or is being done along.
+        if given_up or not mine.wait(self._patience):
+            raise DatabaseUnavailable("The database is busy.")
+        return not mine.done
+
+    def along(self) -> Iterator[Waiting]:
+        """Those that wait and can be done along, while this turn lasts: each has to be told to go on."""
+        while time.monotonic() < self._turn_ends:
+            with self._change:
+                if not (self._queue and self._queue[0].along):
+                    return
+                following = self._queue.popleft()
+            yield following
 
     def give(self) -> None:
         """To the thread that waits longest; the turn of this process too, unless it goes on."""
@@ -74,7 +107,7 @@ class Writers:
                     fcntl.flock(file, fcntl.LOCK_UN)
             self._busy = following is not None
         if following is not None:
-            following.release()
+            following.go_on()
 
     def close(self) -> None:
         while self._files:
@@ -102,7 +135,7 @@ class Turn:
         self._ahead = ahead
 
     def __enter__(self) -> None:
-        self._writers.take(self._ahead)
+        self._writers.take(Waiting(), ahead=self._ahead)
 
     def __exit__(self, *_: object) -> None:
         self._writers.give()
@@ -122,4 +155,5 @@ def _await(file: int, end: float) -> None:
         except BlockingIOError:
             if time.monotonic() > end:
                 raise DatabaseUnavailable("The database is busy.") from None
+        step_aside()
         time.sleep(LOOK)
