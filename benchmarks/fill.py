@@ -20,6 +20,11 @@ def user_id(number: int) -> str:
     return f"usr_0bench{number:016d}"
 
 
+def family_id(number: int) -> str:
+    """Of a user's log-in."""
+    return f"fam_0bench{number:016d}"
+
+
 def fill(database: Path, runs: int, users: int) -> None:
     """Raises `LookupError` when there is no finished run to copy."""
     with closing(sqlite3.connect(database)) as db:
@@ -32,6 +37,8 @@ def fill(database: Path, runs: int, users: int) -> None:
             raise LookupError("there is no finished run to copy")
         run, owner = found
         _copy(db, "users", "id", owner, _user_columns(db), users)
+        family = db.execute("SELECT min(id) FROM token_families WHERE user_id = ?", (owner,)).fetchone()[0]
+        _copy(db, "token_families", "id", family, _family_columns(db), users)
         for table, key in KEYS.items():
             _copy(db, table, key, run, _run_columns(db, table, owner, runs, users), runs)
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -44,6 +51,11 @@ def _columns(db: sqlite3.Connection, table: str) -> list[str]:
 def _user_columns(db: sqlite3.Connection) -> dict[str, str]:
     new = {"id": "printf('usr_0bench%016d', i)", "username": "printf('bench-%d', i)", "role": "'user'"}
     return {column: new.get(column, column) for column in _columns(db, "users")}
+
+
+def _family_columns(db: sqlite3.Connection) -> dict[str, str]:
+    new = {"id": "printf('fam_0bench%016d', i)", "user_id": "printf('usr_0bench%016d', i)"}
+    return {column: new.get(column, column) for column in _columns(db, "token_families")}
 
 
 def _run_columns(db: sqlite3.Connection, table: str, owner: str, runs: int, users: int) -> dict[str, str]:

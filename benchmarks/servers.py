@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx2
 import jwt
 
-from benchmarks.fill import user_id
+from benchmarks.fill import family_id, user_id
 from benchmarks.load import Shot
 from benchmarks.processes import ROOT, answers, await_true, free_port, process, redis_server
 from benchmarks.shots import Headers, post, prompt
@@ -122,7 +122,7 @@ def _callers(count: int) -> Headers:
             "sub": user_id(number),
             "name": f"bench-{number}",
             "jti": f"jti-{number}",
-            "fam": f"fam_bench{number}",
+            "fam": family_id(number),
         }
         claims = {"iss": "slipway", "aud": "slipway", "type": "access", "role": "user", "iat": now, **own}
         tokens.append("Bearer " + jwt.encode({**claims, "exp": now + 36_000}, SECRET, "HS256"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from benchmarks.fill import fill, user_id
+from benchmarks.fill import family_id, fill, user_id
 from tests.conftest import Model, RedisServer, slipway_server
 
 
@@ -31,6 +31,8 @@ def test_a_filled_database_serves(tmp_path: Path, redis_server: RedisServer, mod
         for name, each in rows.items():
             assert count(db, f"FROM {name} WHERE run_id LIKE 'run_0bench%'") == each * 500
         assert count(db, f"FROM runs WHERE user_id = '{user_id(3)}'") == 50
+        live = f"FROM token_families WHERE id = '{family_id(3)}' AND user_id = '{user_id(3)}'"
+        assert count(db, f"{live} AND revoked_at IS NULL") == 1
     with slipway_server(home, redis_server.url, model.url) as server, server.client() as client:
         answer = client.get(f"/v1/runs/run_0bench{7:016d}")
         assert answer.status_code == 200, answer.text
