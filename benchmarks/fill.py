@@ -13,6 +13,8 @@ DAYS = 80  # the copies lie evenly in so many days before the original: younger 
 CHUNK = 50_000  # rows per transaction
 # Times (ms) that move with a copy, and texts that name its run, its hold or its user.
 TIMES = ("created_at", "started_at", "finished_at", "at", "called_at", "wake_at")
+USERS = {"id": "printf('usr_0bench%016d', i)", "username": "printf('bench-%d', i)", "role": "'user'"}
+LOG_INS = {"id": "printf('fam_0bench%016d', i)", "user_id": USERS["id"]}
 KEYS = {"runs": "id", "steps": "run_id", "ledger": "run_id"}
 
 
@@ -36,11 +38,11 @@ def fill(database: Path, runs: int, users: int) -> None:
         if found is None:
             raise LookupError("there is no finished run to copy")
         run, owner = found
-        _copy(db, "users", "id", owner, _user_columns(db), users)
+        _copy(db, "users", "id", owner, USERS, users)
         family = db.execute("SELECT min(id) FROM token_families WHERE user_id = ?", (owner,)).fetchone()[0]
-        _copy(db, "token_families", "id", family, _family_columns(db), users)
+        _copy(db, "token_families", "id", family, LOG_INS, users)
         for table, key in KEYS.items():
-            _copy(db, table, key, run, _run_columns(db, table, owner, runs, users), runs)
+            _copy(db, table, key, run, _of_runs(table, owner, runs, users), runs)
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
@@ -48,18 +50,7 @@ def _columns(db: sqlite3.Connection, table: str) -> list[str]:
     return [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
 
 
-def _user_columns(db: sqlite3.Connection) -> dict[str, str]:
-    new = {"id": "printf('usr_0bench%016d', i)", "username": "printf('bench-%d', i)", "role": "'user'"}
-    return {column: new.get(column, column) for column in _columns(db, "users")}
-
-
-def _family_columns(db: sqlite3.Connection) -> dict[str, str]:
-    new = {"id": "printf('fam_0bench%016d', i)", "user_id": "printf('usr_0bench%016d', i)"}
-    return {column: new.get(column, column) for column in _columns(db, "token_families")}
-
-
-def _run_columns(db: sqlite3.Connection, table: str, owner: str, runs: int, users: int) -> dict[str, str]:
-    """The expression that makes each column of a copy; `i` numbers the copies from 0."""
+def _of_runs(table: str, owner: str, runs: int, users: int) -> dict[str, str]:
     user = f"printf('usr_0bench%016d', i % {max(users, 1)})"
     new = {
         "user_id": user,
@@ -71,14 +62,15 @@ def _run_columns(db: sqlite3.Connection, table: str, owner: str, runs: int, user
     if table == "runs":
         new["id"] = new["run_id"]
     step = DAYS * 86_400_000 // max(runs, 1)
-    new |= {name: f"{name} - ({runs} - i) * {step}" for name in TIMES}
-    return {column: new.get(column, column) for column in _columns(db, table)}
+    return new | {name: f"{name} - ({runs} - i) * {step}" for name in TIMES}
 
 
 def _copy(
-    db: sqlite3.Connection, table: str, key: str, original: str, columns: dict[str, str], count: int
+    db: sqlite3.Connection, table: str, key: str, original: str, new: dict[str, str], count: int
 ) -> None:
-    names, values = ", ".join(columns), ", ".join(columns.values())
+    """`new`: what makes a column of a copy, where it is not as in the original; `i` numbers the copies from 0."""
+    columns = _columns(db, table)
+    names, values = ", ".join(columns), ", ".join(new.get(column, column) for column in columns)
     for begin in range(0, count, CHUNK):
         end = min(begin + CHUNK, count) - 1
         db.execute(

@@ -25,6 +25,7 @@ from service.store.writers import Waiting, Writers
 
 T = TypeVar("T")
 BUSY = 4  # times the patience, for a turn to write to SQLite
+AWAY = "The database cannot be reached at the moment."
 _DOWN = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, sa.exc.ResourceClosedError)
 
 
@@ -178,14 +179,13 @@ class Database:
             self._writers = Writers(Path(self.engine.url.database or ""), patience * BUSY)
 
     @contextmanager
-    def begin(self, *, ahead: bool = False) -> Iterator[Transaction]:
+    def begin(self) -> Iterator[Transaction]:
         """A transaction that writes. Commits at the end, rolls back on any exception.
 
-        `ahead`: it may not wait behind others of this process. Raises `DatabaseUnavailable` when the database cannot
-        be reached or stays locked.
+        Raises `DatabaseUnavailable` when the database cannot be reached or stays locked.
         """
         # SQLite takes the lock at once: upgrading a read lock later can only fail.
-        with self._turn(ahead), self._transaction("BEGIN IMMEDIATE") as transaction:
+        with self._turn(), self._transaction("BEGIN IMMEDIATE") as transaction:
             yield transaction
         transaction.committed()
 
@@ -201,7 +201,8 @@ class Database:
         """Run `work` in a write transaction, again while the database is away, for `patience` seconds at most.
 
         A commit whose answer was lost may have happened: `work` must come out the same when it runs twice. With SQLite
-        another thread may run it, with this one's context variables.
+        another thread may run it, with this one's context variables. `ahead`: it may not wait behind others of this
+        process.
         """
         return self._persist(partial(self._write, work, ahead), patience)
 
@@ -253,7 +254,7 @@ class Database:
                     self._run_within(transaction, other)
         except BaseException:
             for other in others:
-                other.fail(DatabaseUnavailable("The database cannot be reached at the moment."))
+                other.fail(DatabaseUnavailable(AWAY))
             raise
         finally:
             for other in others:
@@ -280,8 +281,8 @@ class Database:
         if self._writers is not None:
             self._writers.close()
 
-    def _turn(self, ahead: bool) -> AbstractContextManager[None]:
-        return nullcontext() if self._writers is None else self._writers.turn(ahead=ahead)
+    def _turn(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._writers is None else self._writers.turn()
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[Transaction]:
@@ -309,7 +310,7 @@ class Database:
         try:
             yield
         except (*_DOWN, self._driver.OperationalError, self._driver.InterfaceError) as error:
-            raise DatabaseUnavailable("The database cannot be reached at the moment.") from error
+            raise DatabaseUnavailable(AWAY) from error
         except sa.exc.DBAPIError as error:
             if not error.connection_invalidated:
                 raise

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from service.errors import DatabaseUnavailable
@@ -55,12 +56,20 @@ class Writers:
         self._queue: deque[Waiting] = deque()
         self._turn_ends = 0.0  # time.monotonic(); 0: it is not ours
 
-    def turn(self, *, ahead: bool = False) -> Turn:
-        """`ahead`: before all others of this process. Raises `DatabaseUnavailable` when it does not come in time."""
-        return Turn(self, ahead)
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Whose it is may write, in here. Raises `DatabaseUnavailable` when it does not come in time."""
+        self.take(Waiting())
+        try:
+            yield
+        finally:
+            self.give()
 
     def take(self, mine: Waiting, *, ahead: bool = False) -> bool:
-        """True: it is the thread's turn, until it gives it. False: another thread has done what it waited to do."""
+        """True: it is the thread's turn, until it gives it. False: another thread has done what it waited to do.
+
+        `ahead`: before all others of this process. Raises `DatabaseUnavailable` when neither comes in time.
+        """
         end = time.monotonic() + self._patience
         if not self._take(mine, ahead):
             return False
@@ -125,20 +134,6 @@ class Writers:
         finally:
             fcntl.flock(to_be_next, fcntl.LOCK_UN)
         self._turn_ends = time.monotonic() + TURN
-
-
-class Turn:
-    """Whose it is may write, in here."""
-
-    def __init__(self, writers: Writers, ahead: bool) -> None:
-        self._writers = writers
-        self._ahead = ahead
-
-    def __enter__(self) -> None:
-        self._writers.take(Waiting(), ahead=self._ahead)
-
-    def __exit__(self, *_: object) -> None:
-        self._writers.give()
 
 
 def _opened(paths: list[Path]) -> list[int]:

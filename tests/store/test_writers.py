@@ -15,7 +15,7 @@ import pytest
 
 from service.errors import DatabaseUnavailable
 from service.leading import lead
-from service.store.writers import Writers
+from service.store.writers import Waiting, Writers
 from tests.conftest import process, wait_until
 
 # Writes all the time, from four threads, until it is ended.
@@ -96,8 +96,9 @@ def test_threads_write_in_the_order_they_came_but_for_one_that_may_not_wait(data
     writers, wrote = Writers(database, 10.0), list[str]()
 
     def write(name: str, ahead: bool = False) -> None:
-        with writers.turn(ahead=ahead):
-            wrote.append(name)
+        writers.take(Waiting(), ahead=ahead)
+        wrote.append(name)
+        writers.give()
 
     with ThreadPoolExecutor(5) as pool, writers.turn():
         for number, (name, ahead) in enumerate(
