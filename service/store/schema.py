@@ -19,9 +19,14 @@ metadata = sa.MetaData(
     }
 )
 Json = sa.JSON(none_as_null=True)
-CALLS_ONLY: dict[str, Any] = dict.fromkeys(
-    ("sqlite_where", "postgresql_where"), sa.text("account = 'upstream'")
-)
+
+
+def _where(sql: str) -> dict[str, Any]:
+    """Of an index: it holds only the rows of which this is true."""
+    return dict.fromkeys(("sqlite_where", "postgresql_where"), sa.text(sql))
+
+
+CALLS_ONLY = _where("account = 'upstream'")
 
 users = sa.Table(
     "users",
@@ -106,7 +111,7 @@ runs = sa.Table(
     Column("id", String(32), primary_key=True),
     Column("user_id", String(32), ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
     Column("key_id", String(32)),
-    Column("session_id", String(32), index=True),
+    Column("session_id", String(32)),
     Column("agent", String(64), nullable=False),
     Column("agent_version", String(32), nullable=False),
     Column("door", String(16), nullable=False),
@@ -137,10 +142,10 @@ runs = sa.Table(
         "ix_runs_unfinished",
         "status",
         "worker_id",
-        sqlite_where=sa.text("finished_at IS NULL"),
-        postgresql_where=sa.text("finished_at IS NULL"),
+        **_where("finished_at IS NULL"),
     ),
-    Index("ix_runs_finished_at", "finished_at"),
+    Index("ix_runs_session_id", "session_id", **_where("session_id IS NOT NULL")),
+    Index("ix_runs_finished_at", "finished_at", **_where("finished_at IS NOT NULL")),
 )
 
 steps = sa.Table(
@@ -279,7 +284,8 @@ holds = sa.Table(
     Column("price_id", String(144), nullable=False),
     Column("amount_nano", BigInteger, nullable=False),
     Column("counters", Json, nullable=False),  # ids of the counters it is held against
-    Column("called_at", BigInteger, nullable=False, index=True),
+    Column("called_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,  # kept by its key: one page less to change with each of its rows, which go soon
 )
 
 # Model steps of runs that can wait, until they are answered in a batch. Its run and step are the hold's too.
