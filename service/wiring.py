@@ -337,7 +337,7 @@ def _runs(
         catalog=catalog,
         runner=runner,
         active=active,
-        publisher=Publisher(speed),
+        publisher=Publisher(speed, settings.heartbeat_seconds),
         live=live,
         sessions=sessions,
         worker_id=new_id("wrk"),

@@ -1,21 +1,18 @@
-"""Drives runs to their end: new ones in a thread of their own, and those that nobody drives any more."""
+"""Drives runs to their end: new ones in the thread of their request, and those that nobody drives any more."""
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import threading
-from _thread import start_new_thread
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from service.agents.definitions import AgentCatalog
-from service.errors import SessionBusy, SlipwayError, WorkerLost
+from service.errors import SessionBusy, WorkerLost
 from service.runs.active import ActiveRuns, HandedOver, Handle, LeaseLost
 from service.runs.flight import Turn
-from service.runs.idempotency import AlreadyStarted
 from service.runs.journal import NOTE, Journal, Opening
-from service.runs.live import Channel, LiveReader, Publisher, event_of
+from service.runs.live import Channel, Listener, LiveReader, Publisher, event_of
 from service.runs.result import result_of
 from service.runs.runner import MOST_LOSSES, Runner, problem_of
 from service.runs.told import Told
@@ -61,24 +58,54 @@ class Driver:
             for _ in self._runner.execute(run, journal, handle):
                 pass
 
-    def beside(self, run: Run, opening: Opening, turn: Turn) -> Channel:
-        """Drive a new run in a thread of its own, which outlives the connection that asked for it.
+    def listened(
+        self, run: Run, opening: Opening, turn: Turn, listener: Listener
+    ) -> tuple[Channel, Generator[list[RunEvent]]]:
+        """Drive a new run in the thread that reads it; what it raises before its first batch keeps it from beginning.
 
-        Its slot must be taken; it is given back at the end.
+        Read are the events that the listener was not given yet: the first, and those that nobody could write to it.
+        The run outlives who reads it: closed before its end, the reading becomes driving. Its slot must be taken; it is
+        given back at the end.
         """
-        channel = self._publisher.open(run.id)
+        channel = self._publisher.open(run.id, listener)
         journal = Journal(self._db, run, channel.put, opening=opening)
 
-        def work() -> None:
+        def work() -> Generator[list[RunEvent]]:
             try:
                 with turn, self._handle(run) as handle:
-                    self._execute(run, journal, handle, channel)
+                    yield from self._heard(run, journal, handle, channel)
             finally:
+                channel.close()
                 self._active.give()
+            yield channel.take()
 
-        context = contextvars.copy_context()
-        start_new_thread(context.run, (work,))  # `threading.Thread` would wait until it runs
-        return channel
+        return channel, work()
+
+    def _heard(
+        self, run: Run, journal: Journal, handle: Handle, channel: Channel
+    ) -> Generator[list[RunEvent]]:
+        going = self._runner.execute(run, journal, handle)
+        first = True
+        try:
+            for _ in going:
+                if first or not channel.written:
+                    yield channel.take()
+                first = False
+        except GeneratorExit:
+            channel.forget()
+            self._to_the_end(run, going)
+        except (LeaseLost, HandedOver) as left:
+            self.let_go(run, left)
+
+    def _to_the_end(self, run: Run, going: Iterator[RunEvent]) -> None:
+        """Drive a run that nobody here listens to."""
+        try:
+            for _ in going:
+                pass
+        except (LeaseLost, HandedOver) as left:
+            self.let_go(run, left)
+        except Exception:
+            log.exception("run_thread_failed", extra={"run_id": run.id})
 
     def take_up(self, run_id: str) -> bool:
         """Take a queued or abandoned run and drive it to its end, in this thread. False: it was not to be had."""
@@ -106,7 +133,8 @@ class Driver:
         with self._handle(run) as handle:
             if run.cancel_requested:
                 handle.stop("cancelled")
-            self._execute(run, journal, handle, channel)
+            self._to_the_end(run, self._runner.execute(run, journal, handle))
+        channel.close()
         return True
 
     def take_up_in_background(self, run_id: str) -> bool:
@@ -132,20 +160,6 @@ class Driver:
 
     def _handle(self, run: Run) -> AbstractContextManager[Handle]:
         return self._active.driving(Handle(run.id, self._seconds))
-
-    def _execute(self, run: Run, journal: Journal, handle: Handle, channel: Channel) -> None:
-        try:
-            for _ in self._runner.execute(run, journal, handle):
-                pass
-        except (LeaseLost, HandedOver) as left:
-            self.let_go(run, left)
-        except (AlreadyStarted, SlipwayError) as error:
-            channel.fail(error)
-        except Exception as error:
-            log.exception("run_thread_failed", extra={"run_id": run.id})
-            channel.fail(error)
-        finally:
-            channel.close()
 
     def _reopened(self, run: Run, channel: Channel) -> Journal:
         """The journal of a run taken up: what is kept, and what clients were told beyond it."""

@@ -1,9 +1,9 @@
-"""The live stream of a run: Redis Streams for those who follow from elsewhere, a channel for the one here.
+"""The live stream of a run: Redis Streams for those who follow from elsewhere, a channel to the client here.
 
 A client is told nothing that the live stream does not hold (while Redis is up): when a worker dies, the one
 that takes its run up knows exactly what clients have seen, and goes on after it. What comes within a `WINDOW`
 is one entry of its run, and all runs of the process share one round trip to Redis. What is urgent is brought there by
-the thread that tells it, which wakes nobody but its reader.
+the thread that tells it. Whoever brings it there writes it to the client too.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
-from queue import Empty, SimpleQueue
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import orjson
@@ -26,7 +26,11 @@ log = logging.getLogger("slipway.live")
 
 WINDOW = 0.05  # seconds for which what is not urgent is gathered
 MAX_ENTRIES = 4_000  # of one run's stream; older ones are read from the database
-MAX_UNREAD = 20_000  # events a channel holds for a slow reader before it is told to read elsewhere
+MAX_UNREAD = 20_000  # events a channel holds for a slow client before it has to read them from elsewhere
+LOOK = (
+    1.0  # seconds between looks at every client: those too slow to take all at once, and those not spoken to
+)
+BRING_SECONDS = 60.0  # the longest that a run's end waits for what it has told to be brought
 LIFE = 3_600  # seconds a run's stream is kept after its last entry, or a quarter less
 
 
@@ -34,44 +38,49 @@ def stream_key(run_id: str) -> str:
     return f"slipway:live:{run_id}"
 
 
-class ChannelOverflow(Exception):
-    """The reader was too slow: it must follow the run from the store, after the last event it got."""
-
-
 class Writer(Protocol):
-    """Where the reader of a channel brings what it reads, for the publisher to bring it there itself."""
+    """A client's connection. What is raised here is an `OSError`: it is broken."""
 
-    def write(self, events: Sequence[RunEvent]) -> bool:
-        """Without waiting. False: nothing was taken, and the reader has to do it."""
+    def write(self, events: Sequence[RunEvent]) -> None:
+        """As much as it takes without waiting; none of them is a sign of life. Only where there is no rest."""
 
-    @property
-    def unfinished(self) -> bool:
-        """Some of what was taken is left for the reader to write before anything else."""
+    def rest(self) -> bool:
+        """Whether there is more of what was begun than it takes without waiting."""
+
+
+@dataclass(slots=True)
+class Listener:
+    """The client that asked for a run: where it is written to, once its response is under way, and what to do if it
+    leaves."""
+
+    writer: Writer | None = None
+    gone: Callable[[], None] = lambda: None
 
 
 class Channel:
-    """One run's events on their way out of the thread that drives it. One thread at a time delivers, one reads.
+    """One run's events on their way to the live stream, and to the client that listens here, if one does.
 
-    With hundreds of streams, waking a reader for each piece of text would cost more than all else. So where a reader
-    has set `writer`, and waits, having written all that it got, the publisher writes in its place.
+    The thread of the run is the client's too, and is busy with the run. So the events are written by whoever brings
+    them, as much as the connection takes at once. What it does not take is tried again with those that follow, at
+    every `LOOK`, and last by the run's thread, once the run has ended: a slow client does not keep a run from going on.
     """
 
-    def __init__(self, run_id: str, publisher: Publisher) -> None:
+    def __init__(self, run_id: str, publisher: Publisher, listener: Listener | None) -> None:
         self.run_id = run_id
         self.pending: list[RunEvent] = []
         self.urgent = self.ending = False
         self.busy = False  # some thread is bringing what was told before
         self.renewed = float(-LIFE)  # time.monotonic(); when the life of its stream was last renewed
-        self.writer: Writer | None = None  # set by the reader
-        self.written = 0  # the number of the last event that it wrote
+        self.seen = 0  # the number of the last event that the client was given
+        self.over = False  # that was the run's last, or there is nobody to be given one
         self._publisher = publisher
         self._began = self._spoke = False
-        self._out: SimpleQueue[list[RunEvent] | BaseException | None] = SimpleQueue()  # None: the end
-        self._given = self._taken = 0  # events
-        self._idle = False  # the reader waits, and has written all that it got
-        self._writing = threading.Lock()  # held while `_idle` changes, and while the publisher writes
-        self._overflow = False
-        self._closed = False
+        self._brought = threading.Lock()  # open once all is brought; lighter than an event
+        self._brought.acquire()
+        self._giving = threading.Lock()  # held by whoever gives events to the client; of all below
+        self._listener = listener
+        self._unread: list[RunEvent] = []
+        self._wrote = time.monotonic()
 
     def put(self, events: Sequence[RunEvent]) -> None:
         """By the run's thread. The first event, the first word and the last go out at once, the rest in windows."""
@@ -84,89 +93,101 @@ class Channel:
                 urgent = True
         self._publisher.submit(self, events, urgent)
 
-    def get(self, timeout: float) -> list[RunEvent]:
-        """What has come since, waiting at most `timeout` seconds; empty when nothing has.
-
-        Raises `ChannelOverflow` when this reader was too slow, and whatever ended the run before it began.
-        """
-        events: list[RunEvent] = []
-        step_aside()
-        try:
-            with self._writing:
-                self._idle = self._out.empty()
-            batch = None if self._closed else self._out.get(timeout=timeout)
-            while batch is not None and not self._overflow:
-                if isinstance(batch, BaseException):
-                    raise batch
-                events += batch
-                batch = self._out.get_nowait()
-            self._closed = True
-        except Empty:
-            pass
-        finally:
-            with self._writing:
-                self._idle = False
-        if self._overflow:
-            raise ChannelOverflow
-        self._taken += len(events)
-        return events
-
     @property
-    def done(self) -> bool:
-        """All that there was has been read."""
-        return self._closed
+    def written(self) -> bool:
+        """The client is written to by whoever brings the events, so nobody else may."""
+        listener = self._listener
+        return listener is not None and listener.writer is not None
+
+    def take(self) -> list[RunEvent]:
+        """What the client was not given yet, to be written by the run's thread."""
+        with self._giving:
+            events, self._unread = self._unread, []
+            self._given(events)
+        return events
 
     def deliver(self, events: list[RunEvent]) -> None:
         """These are in the live stream now."""
-        with self._writing:
-            if (
-                self._idle
-                and self.writer is not None
-                and not events[-1].name.is_last
-                and self.writer.write(events)
-            ):
-                self.written = events[-1].seq
-                if self.writer.unfinished:
-                    self._idle = False
-                    self._out.put([])
+        with self._giving:
+            if self._listener is None:
                 return
-            self._idle = False
-        self._given += len(events)
-        if self._given - self._taken > MAX_UNREAD:
-            self._overflow = True
-        self._out.put([] if self._overflow else events)
+            self._unread += events
+            if len(self._unread) > MAX_UNREAD:
+                self._listener, self._unread = None, []
+            else:
+                self._write()
 
-    def fail(self, error: BaseException) -> None:
-        self._out.put(error)
+    def look(self, silence: float) -> None:
+        """Give the client what it did not take before, or a sign of life after so many seconds without a word."""
+        with self._giving:
+            self._write(beat=time.monotonic() > self._wrote + silence)
+
+    def forget(self) -> None:
+        """The client has gone."""
+        with self._giving:
+            self._listener, self._unread, self.over = None, [], True
 
     def close(self) -> None:
-        """By the run's thread, when it lets go of the run; what is pending still goes out first."""
+        """By the run's thread, when it lets go of the run: returns once all that it told is brought."""
         self._publisher.submit(self, (), True, last=True)
+        if not self._brought.acquire(timeout=BRING_SECONDS):
+            log.error("live_publish_late", extra={"run_id": self.run_id})
+        with self._giving:
+            self._listener = None
 
     def closed(self) -> None:
-        self._out.put(None)
+        """All is brought."""
+        self._brought.release()
+
+    def _write(self, beat: bool = False) -> None:
+        writer = self._listener.writer if self._listener is not None else None
+        if self._listener is None or writer is None:
+            return
+        try:
+            if not writer.rest() and (self._unread or beat):
+                writer.write(self._unread)
+                self._wrote = time.monotonic()
+                self._given(self._unread)
+                self._unread = []
+        except OSError:
+            gone = self._listener.gone
+            self._listener, self._unread, self.over = None, [], True
+            gone()
+
+    def _given(self, events: list[RunEvent]) -> None:
+        if events:
+            self.seen = events[-1].seq
+            self.over = self.over or events[-1].name.is_last
 
 
 Batch = tuple[Channel, list[RunEvent], bool]  # what a run has told since, and whether that is all
 
 
 class Publisher:
-    """Moves events from those who tell them to Redis, then to their channels: by one thread per process, or at once."""
+    """Moves events from those who tell them to Redis, then to their clients: by one thread per process, or at once.
 
-    def __init__(self, speed: SpeedStore) -> None:
+    `heartbeat`: seconds after which a client that was told nothing is given a sign of life.
+    """
+
+    def __init__(self, speed: SpeedStore, heartbeat: float = 15.0) -> None:
         self._speed = speed
+        self._heartbeat = heartbeat
         self._lock = threading.Lock()
         self._dirty: dict[str, Channel] = {}
+        self._listened: set[Channel] = set()
         self._work = threading.Event()  # something is there
         self._urgent = threading.Event()  # and some of it is not to wait for the end of the window
         self._thread: threading.Thread | None = None
 
-    def open(self, run_id: str) -> Channel:
+    def open(self, run_id: str, listener: Listener | None = None) -> Channel:
+        channel = Channel(run_id, self, listener)
         with self._lock:
+            if listener is not None:
+                self._listened.add(channel)
             if self._thread is None:  # lazily: a thread does not survive a fork
                 self._thread = threading.Thread(target=self._loop, name="live-publisher", daemon=True)
                 self._thread.start()
-        return Channel(run_id, self)
+        return channel
 
     def submit(
         self, channel: Channel, events: Sequence[RunEvent], urgent: bool, *, last: bool = False
@@ -186,14 +207,26 @@ class Publisher:
         self._bring(batch)
 
     def _loop(self) -> None:
-        window_ends = 0.0
+        window_ends = look_at = 0.0
+        pause = min(LOOK, self._heartbeat / 4)
         while True:
-            self._work.wait()
+            some = self._work.wait(pause)
             now = time.monotonic()
+            if now >= look_at:
+                look_at = now + pause
+                self._look()
+            if not some:
+                continue
             if now >= window_ends:
                 window_ends = now + WINDOW
             self._urgent.wait(window_ends - now)
             self._bring(self._take(everything=time.monotonic() >= window_ends))
+
+    def _look(self) -> None:
+        with self._lock:
+            listened = list(self._listened)
+        for channel in listened:
+            channel.look(self._heartbeat)
 
     def _take(self, *, everything: bool) -> list[Batch]:
         """Of every run, or of those that have something urgent, but for those of which something is on its way."""
@@ -221,12 +254,14 @@ class Publisher:
         for channel, events, ends in batch:
             if events:
                 channel.deliver(events)
-            if ends:
-                channel.closed()
             with self._lock:
                 channel.busy = False
                 if channel.urgent:  # told in the meantime
                     self._urgent.set()
+                if ends:
+                    self._listened.discard(channel)
+            if ends:
+                channel.closed()
 
     def _publish(self, batch: list[Batch]) -> None:
         filled = [(channel, encode(events)) for channel, events, _ in batch if events]

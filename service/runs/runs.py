@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from service.agents.definitions import AgentCatalog, AgentDefinition
-from service.errors import NotFound, Overloaded, SessionBusy, SlipwayError, WorkerLost
+from service.errors import NotFound, Overloaded, SessionBusy, SlipwayError
 from service.leading import step_aside
 from service.llm.routing import Router
 from service.runs.active import ActiveRuns, HandedOver, LeaseLost
@@ -19,7 +19,7 @@ from service.runs.driver import Driver
 from service.runs.flight import Flights, Turn
 from service.runs.idempotency import AlreadyStarted, Key
 from service.runs.journal import NOTE, Opening, Work
-from service.runs.live import Channel
+from service.runs.live import Listener
 from service.runs.result import result_of
 from service.runs.runner import problem_of
 from service.runs.watch import Watch
@@ -40,7 +40,7 @@ class Started(NamedTuple):
     run: Run
     replayed: bool = False
     model_seconds: float = 0.0
-    channel: Channel | None = None  # of a stream that is driven here
+    listener: Listener | None = None  # to a stream that is driven here
 
 
 class Runs:
@@ -116,18 +116,18 @@ class Runs:
 
     def stream(
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str
-    ) -> tuple[Started, Iterator[list[RunEvent]]]:
+    ) -> tuple[Started, Generator[list[RunEvent]]]:
         """Start a run and listen. Raises what keeps it from beginning before the first event is given."""
         return self._in_turn(lambda: self._stream(caller, request, key, request_id))
 
     def _stream(
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str
-    ) -> tuple[Started, Iterator[list[RunEvent]]]:
+    ) -> tuple[Started, Generator[list[RunEvent]]]:
         run = self._new(caller, request, "stream", request_id)
         turn = self._turn(caller, run)
         leader = turn.leader
         if leader is None:
-            return self._told(run, key, turn)
+            return self._told(run, key, turn, Listener())
         self._active.check_room()
         if (
             leader.live
@@ -138,7 +138,8 @@ class Runs:
             # The same run, by its own id: it can be resumed from anywhere, and one who leaves ends nothing.
             same = replace(run, id=leader.run_id, request=replace(request, on_disconnect="continue"))
             return Started(same), self._alongside(leader)
-        return Started(run), self._joined(run, key, turn)
+        listener = Listener()
+        return Started(run, listener=listener), self._joined(run, key, turn, listener)
 
     def queue(
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, *works: Work
@@ -223,25 +224,27 @@ class Runs:
                 return Started(self._watch.wait(first.run_id), replayed=True)
         return Started(run)
 
-    def _told(self, run: Run, key: Key | None, turn: Turn) -> tuple[Started, Iterator[list[RunEvent]]]:
+    def _told(
+        self, run: Run, key: Key | None, turn: Turn, listener: Listener
+    ) -> tuple[Started, Generator[list[RunEvent]]]:
         """Stream the answer that was found, or drive the run and stream it."""
         if turn.answer is not None:
             with turn:
                 started = self._hit(run, turn.answer, key)
             if started.replayed:
                 return started, self._watch.follow(started.run.id)
-            return started, iter([_events_of(run)])
+            return started, _whole(_events_of(run))
         if not self._active.take():
             turn.end()
             if (run_id := self._under(key)) is None:
                 raise self._active.full()
             return Started(self._watch.get(run_id), replayed=True), self._watch.follow(run_id)
-        channel = self._driver.beside(run, self._opening(run, key), turn)
+        channel, driven = self._driver.listened(run, self._opening(run, key), turn, listener)
         try:
-            first = _first(channel, run)
+            first = next(driven)
         except AlreadyStarted as other:
             return Started(self._watch.get(other.run_id), replayed=True), self._watch.follow(other.run_id)
-        return Started(run, channel=channel), self._watch.listen(run, channel, first)
+        return Started(run, listener=listener), self._watch.listen(run, channel, first, driven)
 
     def _under(self, key: Key | None) -> str | None:
         """The run a key stands for, when it is started: requests with one key may fill every slot of a worker
@@ -254,20 +257,20 @@ class Runs:
             time.sleep(0.05)
         return None
 
-    def _joined(self, run: Run, key: Key | None, turn: Turn) -> Iterator[list[RunEvent]]:
+    def _joined(self, run: Run, key: Key | None, turn: Turn, listener: Listener) -> Generator[list[RunEvent]]:
         """Wait for another's answer, which comes whole; or drive the run after all, when that came to nothing."""
         try:
             with self._active.waiting():
                 for _ in turn.join(self._heartbeat, self._deadline(run)):
                     yield []
-            _, events = self._told(run, key, turn)
+            _, events = self._told(run, key, turn, listener)
         except SlipwayError as error:  # the stream has begun: its last event says so
             run.status, run.finished_at = RunStatus.FAILED, now_ms()
             run.error = problem_of(error, run)
-            events = iter([[RunEvent(Event.RUN_FAILED, result_of(run, None, steps=0, used=()), 1)]])
+            events = _whole([RunEvent(Event.RUN_FAILED, result_of(run, None, steps=0, used=()), 1)])
         yield from events
 
-    def _alongside(self, leader: Leader) -> Iterator[list[RunEvent]]:
+    def _alongside(self, leader: Leader) -> Generator[list[RunEvent]]:
         with self._active.waiting():
             yield from self._watch.follow(leader.run_id)
 
@@ -290,12 +293,9 @@ class Runs:
             pause = min(pause * 1.5, 1.0)
 
 
-def _first(channel: Channel, run: Run) -> list[RunEvent]:
-    """The first events of a new run, or what kept it from beginning."""
-    while not (events := channel.get(60.0)):
-        if channel.done:
-            raise WorkerLost(f"The run {run.id} did not begin.")
-    return events
+def _whole(events: list[RunEvent]) -> Generator[list[RunEvent]]:
+    """A stream that is there at once."""
+    yield events
 
 
 def _events_of(run: Run) -> list[RunEvent]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from itertools import chain
 
 import redis
 
 from service.errors import NotFound, RunFinished
 from service.runs.active import ActiveRuns
 from service.runs.follow import Follower
-from service.runs.live import Channel, ChannelOverflow, LiveReader
+from service.runs.live import Channel, LiveReader
 from service.runs.result import result_of
 from service.runs.runner import Ended
 from service.store import approvals
@@ -49,7 +51,7 @@ class Watch:
             raise NotFound(f"There is no run {run_id}.")
         return run
 
-    def follow(self, run_id: str, after: int = 0) -> Iterator[list[RunEvent]]:
+    def follow(self, run_id: str, after: int = 0) -> Generator[list[RunEvent]]:
         """Batches of a run's events after number `after`, until the last; empty ones as heartbeats.
 
         A worker that stops sends its followers elsewhere, with a `reconnect` event.
@@ -118,26 +120,19 @@ class Watch:
                 return run
         return self.get(run_id)
 
-    def listen(self, run: Run, channel: Channel, first: list[RunEvent]) -> Iterator[list[RunEvent]]:
-        """What a run driven here tells, from its `first` events on; from elsewhere, once it is let go of here."""
-        events, seen = first, 0
-        while True:
-            if events:
-                seen = events[-1].seq
-            yield events
-            if events and events[-1].name.is_last:
-                return
-            if channel.done:  # it waits for a person, or goes on elsewhere
-                break
-            try:
-                events = channel.get(self._heartbeat)
-            except ChannelOverflow:
-                break
-        seen = max(seen, channel.written)
+    def listen(
+        self, run: Run, channel: Channel, first: list[RunEvent], driven: Generator[list[RunEvent]]
+    ) -> Generator[list[RunEvent]]:
+        """What a run tells that is `driven` by reading on from its `first` events; what it tells elsewhere, once it is
+        let go of here."""
+        with closing(driven):
+            yield from (events for events in chain((first,), driven) if events)
+        if channel.over:
+            return
         if self._draining():
-            yield [_reconnect(seen)]
-        else:
-            yield from self.follow(run.id, seen)
+            yield [_reconnect(channel.seen)]
+        else:  # it waits for a person, goes on elsewhere, or was too much for its client
+            yield from self.follow(run.id, channel.seen)
 
 
 def _reconnect(after: int) -> RunEvent:

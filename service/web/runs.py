@@ -77,7 +77,7 @@ def run_events(run_id: str) -> Response:
     if request.accept_mimetypes.best_match(["text/event-stream", "application/json"]) == "application/json":
         events = services().watch.so_far(run_id, after)
         return json_response({"data": [_event(run_id, event) for event in events], "next_cursor": None})
-    return event_stream(run.id, services().watch.follow(run_id, after), lambda: None)
+    return event_stream(run.id, services().watch.follow(run_id, after))
 
 
 @blueprint.post("/v1/runs/<run_id>/cancel")

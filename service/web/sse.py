@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 
 import orjson
 from flask import Response, request
 
-from service.runs.live import Channel
+from service.runs.live import Listener
 from service.types import RunEvent
 
 HEARTBEAT = b": keep-alive\n\n"
@@ -34,20 +35,19 @@ class ChunkWriter:
         self._run_id = run_id
         self._rest = b""
 
-    @property
-    def unfinished(self) -> bool:
-        return bool(self._rest)
-
-    def write(self, events: Sequence[RunEvent]) -> bool:
-        """As much as the connection takes without waiting. False: nothing."""
+    def write(self, events: Sequence[RunEvent]) -> None:
+        """As much as the connection takes without waiting; the rest has to go before anything else does."""
         data = encode(self._run_id, events)
-        chunk = b"%X\r\n%b\r\n" % (len(data), data)
-        try:
-            sent = self._sock.send(chunk, socket.MSG_DONTWAIT)
-        except OSError:  # it is full, or gone: the server's own writing will tell
-            return False
-        self._rest = chunk[sent:]
-        return True
+        self._rest += b"%X\r\n%b\r\n" % (len(data), data)
+        self.rest()
+
+    def rest(self) -> bool:
+        """Whether there is more than the connection takes without waiting."""
+        if self._rest:
+            with suppress(BlockingIOError):
+                sent = self._sock.send(self._rest, socket.MSG_DONTWAIT)
+                self._rest = self._rest[sent:]
+        return bool(self._rest)
 
     def finish(self) -> None:
         """What is left of a chunk that was begun, waiting for the client as long as the server does."""
@@ -65,15 +65,15 @@ def _writer(run_id: str) -> ChunkWriter | None:
 
 def event_stream(
     run_id: str,
-    batches: Iterator[list[RunEvent]],
-    gone: Callable[[], None],
-    channel: Channel | None = None,
+    batches: Generator[list[RunEvent]],
+    gone: Callable[[], None] = lambda: None,
+    listener: Listener | None = None,
 ) -> Response:
     """Stream batches of events; `gone` is called when the client left before the last one.
 
-    From the second batch on, the publisher of `channel` may write to the client in place of this thread.
+    What is told after the first batch may be written past this, by way of `listener`.
     """
-    writer = _writer(run_id) if channel is not None else None
+    writer = _writer(run_id) if listener is not None else None
 
     def body() -> Iterator[bytes]:
         ended = False
@@ -83,11 +83,15 @@ def event_stream(
                     writer.finish()
                 yield encode(run_id, events)
                 ended = bool(events) and events[-1].name.is_last
-                if channel is not None:
-                    channel.writer = writer
+                if listener is not None:
+                    listener.gone, listener.writer = gone, writer
+            if writer is not None:
+                writer.finish()
+            ended = True
         finally:
             if not ended:
                 gone()
+            batches.close()  # a run that is driven by reading it goes on, unheard
 
     return Response(body(), mimetype="text/event-stream", headers=HEADERS)
 

@@ -11,7 +11,7 @@ import pytest
 
 from service.cache import SpeedStore
 from service.runs import live
-from service.runs.live import Channel, ChannelOverflow, LiveReader, Publisher
+from service.runs.live import Channel, Listener, LiveReader, Publisher
 from service.types import Event, RunEvent, new_id
 from tests.conftest import RedisServer, wait_until
 
@@ -21,75 +21,96 @@ def speed(redis_server: RedisServer) -> SpeedStore:
     return SpeedStore(redis_server.url, max_connections=4)
 
 
-@pytest.fixture
-def channel(speed: SpeedStore) -> Channel:
-    return Publisher(speed).open(new_id("run"))
+class Client:
+    """A `Writer` that takes so many pieces of what it is written, then holds one back until it has room again."""
+
+    def __init__(self, room: int = 1_000_000) -> None:
+        self.room = room
+        self.taken: list[int] = []
+        self.beats = 0
+        self.broken = False
+        self._rest: list[int] = []
+
+    def write(self, events: Sequence[RunEvent]) -> None:
+        assert not self._rest, "written to in the middle of something else"
+        self.beats += not events
+        self._rest = [event.seq for event in events]
+        self.rest()
+
+    def rest(self) -> bool:
+        if self.broken:
+            raise BrokenPipeError
+        while self._rest and self.room > 0:
+            self.room -= 1
+            self.taken.append(self._rest.pop(0))
+        return bool(self._rest)
 
 
 def delta(number: int) -> RunEvent:
     return RunEvent(Event.TEXT_DELTA, {"text": str(number)}, number)
 
 
-def read(channel: Channel) -> list[int]:
-    """Numbers of all events until the channel is done."""
-    found: list[int] = []
-    while not channel.done:
-        found += [event.seq for event in channel.get(5.0)]
-    return found
+def opened(publisher: Publisher, client: Client | None = None) -> Channel:
+    return publisher.open(new_id("run"), Listener(client))
 
 
-def test_all_arrive_in_order_and_none_after_the_end(channel: Channel, speed: SpeedStore) -> None:
+def taken(channel: Channel) -> list[int]:
+    return [event.seq for event in channel.take()]
+
+
+def test_all_arrive_in_order_and_all_is_there_at_the_end(speed: SpeedStore) -> None:
+    channel = opened(Publisher(speed))
     for number in range(1, 501):
         channel.put([delta(number)])
     channel.close()
-    assert read(channel) == list(range(1, 501))
-    assert channel.get(5.0) == []
+    assert taken(channel) == list(range(1, 501))
+    assert (taken(channel), channel.seen) == ([], 500)
     told = LiveReader(speed, speed.client).told(channel.run_id, 0)
     assert told is not None and [event.seq for event in told] == list(range(1, 501))
 
 
 def test_many_channels_of_one_publisher_keep_apart(speed: SpeedStore) -> None:
     publisher = Publisher(speed)
-    channels = [publisher.open(new_id("run")) for _ in range(20)]
+    channels = [opened(publisher) for _ in range(20)]
     for number in range(1, 51):
         for channel in channels:
             channel.put([delta(number)])
     for channel in channels:
         channel.close()
-    assert all(read(channel) == list(range(1, 51)) for channel in channels)
+    assert all(taken(channel) == list(range(1, 51)) for channel in channels)
+    assert not publisher._listened
 
 
 def test_what_is_not_urgent_waits_for_its_window(speed: SpeedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first event, the first word and the last do not wait, and take nobody else's along."""
     monkeypatch.setattr(live, "WINDOW", 600.0)
     publisher = Publisher(speed)
-    slow, quick = publisher.open(new_id("run")), publisher.open(new_id("run"))
+    slow, quick = opened(publisher), opened(publisher)
     slow.put([delta(1)])
-    assert [event.seq for event in slow.get(5.0)] == [1]
+    assert taken(slow) == [1]
     slow.put([delta(2)])
     quick.put([delta(1)])
-    assert [event.seq for event in quick.get(5.0)] == [1]
-    assert slow.get(0.05) == []
+    assert (taken(quick), taken(slow)) == ([1], [])
     slow.put([RunEvent(Event.RUN_COMPLETED, {}, 3)])
-    assert [event.seq for event in slow.get(5.0)] == [2, 3]
+    assert taken(slow) == [2, 3]
 
 
 def test_what_is_urgent_wakes_no_other_thread(speed: SpeedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Publisher, "_loop", lambda self: None)
-    channel = Publisher(speed).open(new_id("run"))
+    channel = opened(Publisher(speed))
     channel.put([RunEvent(Event.RUN_STARTED, {}, 1)])
-    assert [event.seq for event in channel.get(5.0)] == [1]
+    assert taken(channel) == [1]
     channel.put([RunEvent(Event.STEP_STARTED, {}, 2)])
-    assert channel.get(0.05) == []
+    assert taken(channel) == []
     channel.put([delta(3)])
-    assert [event.seq for event in channel.get(5.0)] == [2, 3]
+    assert taken(channel) == [2, 3]
     channel.put([RunEvent(Event.RUN_COMPLETED, {}, 4)])
     channel.close()
-    assert read(channel) == [4]
+    assert (taken(channel), channel.over) == ([4], True)
 
 
 def test_urgent_or_not_all_keep_their_order(speed: SpeedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here and in the live stream, whoever brings them there."""
+    """At the client and in the live stream, whoever brings them there."""
     monkeypatch.setattr(live, "WINDOW", 0.001)
     chance, publish = random.Random(7), Publisher._publish
 
@@ -99,7 +120,8 @@ def test_urgent_or_not_all_keep_their_order(speed: SpeedStore, monkeypatch: pyte
 
     monkeypatch.setattr(Publisher, "_publish", dawdle)
     publisher = Publisher(speed)
-    channels = [publisher.open(new_id("run")) for _ in range(8)]
+    clients = [Client() for _ in range(8)]
+    channels = [opened(publisher, client) for client in clients]
     names = [
         [chance.choice((Event.TEXT_DELTA, Event.APPROVAL_REQUIRED)) for _ in range(100)] for _ in channels
     ]
@@ -115,108 +137,106 @@ def test_urgent_or_not_all_keep_their_order(speed: SpeedStore, monkeypatch: pyte
         thread.start()
     for thread in threads:
         thread.join(30)
-    for channel in channels:
+    for channel, client in zip(channels, clients, strict=True):
         told = LiveReader(speed, speed.client).told(channel.run_id, 0)
         assert told is not None and [event.seq for event in told] == list(range(1, 101))
-        assert read(channel) == list(range(1, 101))
+        assert client.taken == list(range(1, 101))
 
 
-def test_a_reader_that_is_too_slow_is_told(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_is_too_slow_gets_the_rest_from_elsewhere(
+    speed: SpeedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(live, "MAX_UNREAD", 10)
-    for number in range(1, 30):
+    client = Client(room=1)
+    channel = opened(Publisher(speed), client)
+    channel.put([delta(1)])
+    channel.put([delta(2)])
+    wait_until(lambda: channel.seen == 2, "the window")
+    for number in range(3, 30):
         channel.put([delta(number)])
     channel.close()
-    wait_until(lambda: channel._overflow, "the overflow", timeout=5)
-    with pytest.raises(ChannelOverflow):
-        channel.get(5.0)
+    assert (client.taken, channel.seen, channel.over, taken(channel)) == ([1], 2, False, [])
 
 
-def test_what_kept_a_run_from_beginning_reaches_its_reader(channel: Channel) -> None:
-    channel.fail(ZeroDivisionError())
-    channel.close()
-    with pytest.raises(ZeroDivisionError):
-        channel.get(5.0)
-
-
-def test_a_stream_has_its_life_from_the_first_entry_on(channel: Channel, speed: SpeedStore) -> None:
+def test_a_stream_has_its_life_from_the_first_entry_on(speed: SpeedStore) -> None:
+    channel = opened(Publisher(speed))
     for number in range(1, 4):
         channel.put([delta(number)])
-        assert channel.get(5.0)
+    channel.close()
     assert live.LIFE * 3 / 4 < speed.client.ttl(live.stream_key(channel.run_id)) <= live.LIFE
 
 
-class Client:
-    """A `Writer` that takes what it is told to take."""
-
-    def __init__(self, *answers: str) -> None:
-        self.answers = list(answers)  # "whole", "part" or "nothing", then whole
-        self.taken: list[int] = []
-        self.unfinished = False
-
-    def write(self, events: Sequence[RunEvent]) -> bool:
-        answer = self.answers.pop(0) if self.answers else "whole"
-        if answer == "nothing":
-            return False
-        self.taken += [event.seq for event in events]
-        self.unfinished = answer == "part"
-        return True
-
-
-def reader_of(channel: Channel, found: list[int]) -> threading.Thread:
-    """A thread that reads all there is, and waits for more."""
-
-    def work() -> None:
-        while not channel.done:
-            events = channel.get(20.0)
-            if isinstance(channel.writer, Client):
-                channel.writer.unfinished = False
-            found.extend(event.seq for event in events)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread
-
-
-def test_where_the_reader_waits_the_publisher_writes_in_its_place(channel: Channel) -> None:
-    """All but the last event, which the reader has to know of."""
-    client, found = Client(), list[int]()
-    channel.writer = client
-    reader = reader_of(channel, found)
-    for number in range(1, 6):
-        wait_until(lambda: channel._idle, "the reader")
-        channel.put([delta(number)])
-        wait_until(lambda: client.taken[-1:] == [number], "the event")  # noqa: B023
-    assert (found, channel.written) == ([], 5)
-    channel.put([RunEvent(Event.RUN_COMPLETED, {}, 6)])
-    channel.close()
-    reader.join(10)
-    assert (client.taken, found) == ([1, 2, 3, 4, 5], [6])
-
-
-@pytest.mark.parametrize(("answer", "taken"), [("part", [1]), ("nothing", [])])
-def test_what_a_client_does_not_take_its_reader_goes_on_with(
-    channel: Channel, answer: str, taken: list[int]
-) -> None:
-    """A part that was taken wakes the reader too: it has to write the rest before anything else."""
-    client, found = Client(answer), list[int]()
-    channel.writer = client
-    reader = reader_of(channel, found)
-    wait_until(lambda: channel._idle, "the reader")
+def test_whoever_brings_the_events_writes_them_to_the_client(speed: SpeedStore) -> None:
+    client = Client()
+    channel = opened(Publisher(speed), client)
     channel.put([delta(1)])
-    wait_until(lambda: client.taken == taken and found == [1][len(taken) :], "the first event")
-    wait_until(lambda: not client.unfinished and channel._idle, "the reader")
+    assert client.taken == [1]  # urgent: by this thread
     channel.put([delta(2)])
-    wait_until(lambda: client.taken == [*taken, 2], "the publisher, which writes again")
+    wait_until(lambda: client.taken == [1, 2], "the publisher")
+    channel.put([RunEvent(Event.RUN_COMPLETED, {}, 3)])
+    assert (client.taken, channel.seen, channel.over) == ([1, 2, 3], 3, True)
     channel.close()
-    reader.join(10)
-    assert sorted([*client.taken, *found]) == [1, 2]
+    assert taken(channel) == []
 
 
-def test_nobody_writes_while_the_reader_does(channel: Channel) -> None:
-    channel.writer = client = Client()
+def test_a_client_is_written_to_from_when_its_response_is_under_way(speed: SpeedStore) -> None:
+    listener, client = Listener(), Client()
+    channel = Publisher(speed).open(new_id("run"), listener)
+    channel.put([RunEvent(Event.RUN_STARTED, {}, 1)])
+    assert not channel.written
+    assert taken(channel) == [1]
+    listener.writer = client
+    assert channel.written
+    channel.put([delta(2)])
+    assert client.taken == [2]
+
+
+def test_what_a_client_does_not_take_is_tried_again(
+    speed: SpeedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the next look, or with what follows; what is left at the end is the run's thread's."""
+    monkeypatch.setattr(live, "LOOK", 0.02)
+    client = Client(room=0)
+    channel = opened(Publisher(speed), client)
     channel.put([delta(1)])
-    wait_until(lambda: not channel._out.empty(), "the event")
-    assert [event.seq for event in channel.get(5.0)] == [1]
-    channel.put([delta(2)])  # the reader writes the first one still
-    wait_until(lambda: not channel._out.empty(), "the event")
+    channel.put([delta(2)])
     assert client.taken == []
+    client.room = 2
+    wait_until(lambda: client.taken == [1, 2], "a look")
+    channel.put([delta(3)])
+    wait_until(lambda: channel.seen == 3, "the window")
+    channel.put([RunEvent(Event.APPROVAL_REQUIRED, {}, 4), RunEvent(Event.RUN_COMPLETED, {}, 5)])
+    channel.close()
+    assert (client.taken, taken(channel), channel.over) == ([1, 2], [4, 5], True)
+
+
+def test_a_client_that_has_left_is_told_of_once_and_written_to_no_more(speed: SpeedStore) -> None:
+    gone: list[bool] = []
+    client = Client()
+    channel = Publisher(speed).open(new_id("run"), Listener(client, lambda: gone.append(True)))
+    channel.put([delta(1)])
+    client.broken = True
+    channel.put([RunEvent(Event.APPROVAL_REQUIRED, {}, 2)])
+    channel.put([RunEvent(Event.RUN_COMPLETED, {}, 3)])
+    channel.close()
+    assert (client.taken, gone, channel.over, taken(channel)) == ([1], [True], True, [])
+    told = LiveReader(speed, speed.client).told(channel.run_id, 0)
+    assert told is not None and [event.seq for event in told] == [1, 2, 3]
+
+
+def test_a_client_that_hears_nothing_is_given_a_sign_of_life(speed: SpeedStore) -> None:
+    client = Client()
+    channel = opened(Publisher(speed, heartbeat=0.1), client)
+    channel.put([delta(1)])
+    wait_until(lambda: client.beats >= 2, "two signs")
+    channel.close()
+    before = client.beats
+    time.sleep(0.3)
+    assert (client.beats, client.taken, channel.seen) == (before, [1], 1)
+
+
+def test_a_run_that_nobody_listens_to_keeps_nothing_for_a_client(speed: SpeedStore) -> None:
+    channel = Publisher(speed).open(new_id("run"))
+    channel.put([delta(1)])
+    channel.close()
+    assert taken(channel) == []

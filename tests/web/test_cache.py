@@ -236,6 +236,7 @@ def test_one_who_leaves_ends_nothing(house: House, text: str) -> None:
     leader, leading = runs.stream(inside.ADA, ask(), None, "req")
     next(leading)
     with ThreadPoolExecutor(3) as pool:
+        pool.submit(list, leading)
         staying = pool.submit(runs.invoke, inside.ADA, inside.request(text, agent="probe"), None, "req")
         gone, following = runs.stream(inside.ADA, ask(), None, "req")
         first = next(following)

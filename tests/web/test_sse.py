@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx2
 import pytest
 
 from service.types import Event, RunEvent
@@ -54,28 +55,44 @@ def test_what_a_client_takes_at_once_is_whole(pair: tuple[socket.socket, socket.
     ours, theirs = pair
     writer = ChunkWriter(ours, RUN)
     events = [delta(number) for number in range(1, 30)]
-    assert writer.write(events[:1]) and writer.write(events[1:]) and not writer.unfinished
+    writer.write(events[:1])
+    writer.write(events[1:])
+    assert not writer.rest()
     assert unchunked(received(theirs)) == encode(RUN, events)
 
 
 def test_a_chunk_that_was_begun_is_finished(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Bit by bit without waiting, or all of it."""
     ours, theirs = pair
     writer = ChunkWriter(ours, RUN)
-    events = [delta(1, "x" * 4_000_000), delta(2)]
-    assert writer.write(events[:1]) and writer.unfinished
+    events = [delta(1, "x" * 4_000_000), delta(2), delta(3, "y" * 4_000_000)]
+    writer.write(events[:1])
+    found = b""
+    while writer.rest():
+        found += received(theirs)
+    writer.write(events[1:2])
+    writer.write(events[2:])
+    assert writer.rest()
     with ThreadPoolExecutor(1) as pool:
         theirs.setblocking(True)
         reading = pool.submit(all_of, theirs)
         writer.finish()
-        assert writer.write(events[1:]) and not writer.unfinished
+        assert not writer.rest()
         ours.shutdown(socket.SHUT_WR)
-        assert unchunked(reading.result(20)) == encode(RUN, events)
+        assert unchunked(found + reading.result(20)) == encode(RUN, events[:1]) + encode(RUN, events[1:])
 
 
-def test_a_full_or_closed_connection_takes_nothing(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_a_closed_connection_says_so(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
     writer = ChunkWriter(ours, RUN)
-    assert writer.write([delta(1, "x" * 4_000_000)])
-    assert not writer.write([delta(2)])
     theirs.close()
-    assert not writer.write([delta(3)])
+    with pytest.raises(OSError):
+        writer.write([delta(1)])
+
+
+def test_a_client_that_waits_for_the_first_word_is_given_signs_of_life(client: httpx2.Client) -> None:
+    """By whoever looks at every client: the run's own thread waits for the model."""
+    body = {"input": "[offline first_token_ms=2000] Well?", "cache": "bypass"}
+    told = client.post("/v1/agents/assistant/stream", json=body).text
+    waited, _, spoken = told.partition("event: text.delta")
+    assert waited.count(": keep-alive\n\n") >= 2 and "event: run.completed" in spoken
