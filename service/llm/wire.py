@@ -47,6 +47,7 @@ class Wire:
         self._call: ModelCall | None = None
         self._read_wait = 0.0
         self._plain = not isinstance(sock, ssl.SSLSocket)  # which takes no flags
+        self._no_wait = (socket.MSG_DONTWAIT,) if self._plain else ()
         self._body: list[bytes] = []
         self._fault: Exception | None = None
         self._has_head = self._complete = self._keep_alive = self._ends_with_close = False
@@ -99,11 +100,14 @@ class Wire:
 
     def arrived(self) -> bytes:
         """What has come of the body by now, without waiting. Raises as `body` does."""
-        self.sock.settimeout(0)
         with suppress(BlockingIOError, ssl.SSLWantReadError):
-            self._receive(wait=False)
-            while not self._plain and cast(ssl.SSLSocket, self.sock).pending() and not self._complete:
+            if self._plain:
                 self._receive(wait=False)
+            else:
+                self.sock.settimeout(0)
+                self._receive(wait=False)
+                while cast(ssl.SSLSocket, self.sock).pending() and not self._complete:
+                    self._receive(wait=False)
         pieces, self._body = self._body, []
         return b"".join(pieces)
 
@@ -141,7 +145,7 @@ class Wire:
         if self._fault is not None:
             raise httpx2.RemoteProtocolError("The answer is not HTTP/1.1") from self._fault
         try:
-            data = self._received() if wait else self.sock.recv(RECEIVE_BYTES)
+            data = self._received() if wait else self.sock.recv(RECEIVE_BYTES, *self._no_wait)
         except (BlockingIOError, ssl.SSLWantReadError):
             raise
         except TimeoutError as error:

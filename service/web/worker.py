@@ -6,7 +6,8 @@ arrived whole, wherever it arrived, and serves it; only when that has to wait fo
 (see `service.leading`). So threads do not fight over the interpreter, and a connection without a request holds none.
 
 What is not HTTP is answered with a problem and a request id, as every other error is. All of a request must be there
-within `SILENCE`: a client that stops halfway would otherwise be kept for ever.
+within `SILENCE`, and of an answer something be taken every `SEND_SECONDS`: a client that stops halfway would otherwise
+be kept for ever.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import io
 import logging
 import selectors
 import socket
+import struct
 import threading
 import time
 from _thread import start_new_thread
@@ -41,6 +43,7 @@ from service.web.timing import request_id
 
 log = logging.getLogger("slipway.request")
 SILENCE = 10.0  # seconds a connection may be silent, and from the first byte of a request to its last
+SEND_SECONDS = 30  # a client that takes nothing for so long, while something is to be sent to it, is let go
 # For so long, and so much, is read after an answer: the client may still be sending, and must see it.
 LINGER = 2.0  # seconds
 LINGER_BYTES = 8 * MAX_BODY
@@ -114,6 +117,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         )
         for listener in self.sockets:
             listener.setblocking(False)
+            # What it accepts inherits this: see socket(7).
+            listener.sock.setsockopt(
+                socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_SECONDS, 0)
+            )
             self._poller.register(listener.sock, selectors.EVENT_READ, listener)
         with self._change:
             self._one_more()
@@ -331,6 +338,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             finally:
                 if hasattr(parts, "close"):
                     parts.close()
+        except BlockingIOError:
+            return False  # the client takes no more
         except OSError:
             raise  # the client has gone
         except Exception:
