@@ -54,7 +54,7 @@ class Journal:
         self._owed: list[Work] = []
         self._began = now_ms()
         self.steps = 0  # steps done so far, replayed ones included
-        self.spoke = False  # whether a piece of text was told in this attempt
+        self.words = 0  # pieces of text told in this attempt
         self.resumes_after = self._told.resumes_after  # what was told up to this number stands
         run.last_seq = max(run.last_seq, self._told.last_seq)
 
@@ -82,7 +82,7 @@ class Journal:
     def tell(self, name: Event, data: Mapping[str, Any]) -> list[RunEvent]:
         """Number and publish an event; what clients were told before a crash is not told again."""
         events = self._number(name, data)
-        self.spoke = self.spoke or name is Event.TEXT_DELTA
+        self.words += name is Event.TEXT_DELTA
         if events:
             self._publish(events)
         return events

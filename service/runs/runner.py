@@ -135,7 +135,7 @@ class Runner:
     ) -> Generator[RunEvent]:
         """The end of a run that could not be answered; with a stale answer, where there is one, nothing was told
         yet, and the model is what is missing."""
-        if run.stale is not None and isinstance(error, MODEL_AWAY) and not journal.spoke:
+        if run.stale is not None and isinstance(error, MODEL_AWAY) and not journal.words:
             stale, run.cache = run.stale, "stale"
             answer = Answer(
                 stale["output"], stale["stop_reason"], stale["model"], stale["tier"], tuple(stale["sources"])

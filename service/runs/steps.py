@@ -151,16 +151,16 @@ class RunSteps:
     def _first_that_answers(
         self, name: str, request: ModelRequest, models: Sequence[str]
     ) -> Told[ModelReply]:
-        """The next model is asked only while nothing was told of the last one's answer."""
+        """The next model is asked only while no word was told of the last one's answer."""
+        told = self._journal.words
         for model in models:
-            told = self._run.last_seq
             try:
                 messages = for_model(request.messages, model, self._wrote)
                 if model != request.model or messages is not request.messages:
                     request = replace(request, model=model, messages=messages)
                 return (yield from self._ask(name, request))
             except ModelUnavailable:
-                if model == models[-1] or self._run.last_seq > told + 1:
+                if model == models[-1] or self._journal.words > told:
                     raise
         raise AssertionError("a tier has at least one model")
 
