@@ -47,7 +47,6 @@ class Wire:
         self._call: ModelCall | None = None
         self._read_wait = 0.0
         self._plain = not isinstance(sock, ssl.SSLSocket)  # which takes no flags
-        self._no_wait = (socket.MSG_DONTWAIT,) if self._plain else ()
         self._body: list[bytes] = []
         self._fault: Exception | None = None
         self._has_head = self._complete = self._keep_alive = self._ends_with_close = False
@@ -100,14 +99,12 @@ class Wire:
 
     def arrived(self) -> bytes:
         """What has come of the body by now, without waiting. Raises as `body` does."""
+        if not self._plain:
+            self.sock.settimeout(0)
         with suppress(BlockingIOError, ssl.SSLWantReadError):
-            if self._plain:
+            self._receive(wait=False)
+            while not self._plain and cast(ssl.SSLSocket, self.sock).pending() and not self._complete:
                 self._receive(wait=False)
-            else:
-                self.sock.settimeout(0)
-                self._receive(wait=False)
-                while cast(ssl.SSLSocket, self.sock).pending() and not self._complete:
-                    self._receive(wait=False)
         pieces, self._body = self._body, []
         return b"".join(pieces)
 
@@ -145,7 +142,8 @@ class Wire:
         if self._fault is not None:
             raise httpx2.RemoteProtocolError("The answer is not HTTP/1.1") from self._fault
         try:
-            data = self._received() if wait else self.sock.recv(RECEIVE_BYTES, *self._no_wait)
+            flags = socket.MSG_DONTWAIT if self._plain else 0
+            data = self._received() if wait else self.sock.recv(RECEIVE_BYTES, flags)
         except (BlockingIOError, ssl.SSLWantReadError):
             raise
         except TimeoutError as error:

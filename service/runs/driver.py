@@ -85,12 +85,10 @@ class Driver:
         self, run: Run, journal: Journal, handle: Handle, channel: Channel
     ) -> Generator[list[RunEvent]]:
         going = self._runner.execute(run, journal, handle)
-        first = True
         try:
             for _ in going:
-                if first or not channel.written:
+                if not channel.written:
                     yield channel.take()
-                first = False
         except GeneratorExit:
             channel.forget()
             self._to_the_end(run, going)

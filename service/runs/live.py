@@ -27,9 +27,7 @@ log = logging.getLogger("slipway.live")
 WINDOW = 0.05  # seconds for which what is not urgent is gathered
 MAX_ENTRIES = 4_000  # of one run's stream; older ones are read from the database
 MAX_UNREAD = 20_000  # events a channel holds for a slow client before it has to read them from elsewhere
-LOOK = (
-    1.0  # seconds between looks at every client: those too slow to take all at once, and those not spoken to
-)
+LOOK = 1.0  # seconds between looks at every client, for those that are slow and those that hear nothing
 BRING_SECONDS = 60.0  # the longest that a run's end waits for what it has told to be brought
 LIFE = 3_600  # seconds a run's stream is kept after its last entry, or a quarter less
 
@@ -45,7 +43,7 @@ class Writer(Protocol):
         """As much as it takes without waiting; none of them is a sign of life. Only where there is no rest."""
 
     def rest(self) -> bool:
-        """Whether there is more of what was begun than it takes without waiting."""
+        """Send what is left of what was begun, without waiting. True: some of it still is."""
 
 
 @dataclass(slots=True)
@@ -125,7 +123,7 @@ class Channel:
     def forget(self) -> None:
         """The client has gone."""
         with self._giving:
-            self._listener, self._unread, self.over = None, [], True
+            self._lost()
 
     def close(self) -> None:
         """By the run's thread, when it lets go of the run: returns once all that it told is brought."""
@@ -151,8 +149,11 @@ class Channel:
                 self._unread = []
         except OSError:
             gone = self._listener.gone
-            self._listener, self._unread, self.over = None, [], True
+            self._lost()
             gone()
+
+    def _lost(self) -> None:
+        self._listener, self._unread, self.over = None, [], True
 
     def _given(self, events: list[RunEvent]) -> None:
         if events:
@@ -169,7 +170,7 @@ class Publisher:
     `heartbeat`: seconds after which a client that was told nothing is given a sign of life.
     """
 
-    def __init__(self, speed: SpeedStore, heartbeat: float = 15.0) -> None:
+    def __init__(self, speed: SpeedStore, heartbeat: float) -> None:
         self._speed = speed
         self._heartbeat = heartbeat
         self._lock = threading.Lock()

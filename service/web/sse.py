@@ -42,7 +42,7 @@ class ChunkWriter:
         self.rest()
 
     def rest(self) -> bool:
-        """Whether there is more than the connection takes without waiting."""
+        """Send what is left, without waiting. True: some of it still is."""
         if self._rest:
             with suppress(BlockingIOError):
                 sent = self._sock.send(self._rest, socket.MSG_DONTWAIT)

@@ -129,6 +129,5 @@ def test_the_model_is_gone(house: House) -> None:
             return client.post("/v1/agents/assistant/invoke", json=fresh).status_code == 200
 
         wait_until(back, "the model again", 30)
-        time.sleep(
-            1
-        )  # so that the other worker's breakers, open for half a second, let the next test through
+        # The other worker's breakers, open for half a second, must let the next test through.
+        time.sleep(1)

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from service.errors import ModelUnavailable
 from service.types import Event
 from service.wiring import Services
-from tests.conftest import Model, RedisServer
 from tests.runs import inside
 
 FIRST, SECOND, THIRD = "claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5"
-
-
-@pytest.fixture
-def wired(tmp_path: Path, redis_server: RedisServer, model: Model) -> Iterator[Services]:
-    with inside.services(tmp_path, redis_server.url, model.url) as services:
-        yield services
 
 
 def away(wired: Services, *models: str) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Generator, Sequence
 
 import pytest
 
@@ -11,17 +10,10 @@ from service.errors import Overloaded
 from service.runs.runs import Started
 from service.types import RunEvent
 from service.wiring import Services
-from tests.conftest import Model, RedisServer
 from tests.runs import inside
 
 TEXT = "[offline tokens=40 token_ms=2] A long answer, please."
 Told = Generator[list[RunEvent]]
-
-
-@pytest.fixture
-def wired(tmp_path: Path, redis_server: RedisServer, model: Model) -> Iterator[Services]:
-    with inside.services(tmp_path, redis_server.url, model.url) as services:
-        yield services
 
 
 def begin(wired: Services) -> tuple[Started, Told]:

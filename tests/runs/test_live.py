@@ -59,7 +59,7 @@ def taken(channel: Channel) -> list[int]:
 
 
 def test_all_arrive_in_order_and_all_is_there_at_the_end(speed: SpeedStore) -> None:
-    channel = opened(Publisher(speed))
+    channel = opened(Publisher(speed, 15.0))
     for number in range(1, 501):
         channel.put([delta(number)])
     channel.close()
@@ -70,7 +70,7 @@ def test_all_arrive_in_order_and_all_is_there_at_the_end(speed: SpeedStore) -> N
 
 
 def test_many_channels_of_one_publisher_keep_apart(speed: SpeedStore) -> None:
-    publisher = Publisher(speed)
+    publisher = Publisher(speed, 15.0)
     channels = [opened(publisher) for _ in range(20)]
     for number in range(1, 51):
         for channel in channels:
@@ -84,7 +84,7 @@ def test_many_channels_of_one_publisher_keep_apart(speed: SpeedStore) -> None:
 def test_what_is_not_urgent_waits_for_its_window(speed: SpeedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first event, the first word and the last do not wait, and take nobody else's along."""
     monkeypatch.setattr(live, "WINDOW", 600.0)
-    publisher = Publisher(speed)
+    publisher = Publisher(speed, 15.0)
     slow, quick = opened(publisher), opened(publisher)
     slow.put([delta(1)])
     assert taken(slow) == [1]
@@ -97,7 +97,7 @@ def test_what_is_not_urgent_waits_for_its_window(speed: SpeedStore, monkeypatch:
 
 def test_what_is_urgent_wakes_no_other_thread(speed: SpeedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Publisher, "_loop", lambda self: None)
-    channel = opened(Publisher(speed))
+    channel = opened(Publisher(speed, 15.0))
     channel.put([RunEvent(Event.RUN_STARTED, {}, 1)])
     assert taken(channel) == [1]
     channel.put([RunEvent(Event.STEP_STARTED, {}, 2)])
@@ -119,7 +119,7 @@ def test_urgent_or_not_all_keep_their_order(speed: SpeedStore, monkeypatch: pyte
         publish(self, batch)
 
     monkeypatch.setattr(Publisher, "_publish", dawdle)
-    publisher = Publisher(speed)
+    publisher = Publisher(speed, 15.0)
     clients = [Client() for _ in range(8)]
     channels = [opened(publisher, client) for client in clients]
     names = [
@@ -148,7 +148,7 @@ def test_a_client_that_is_too_slow_gets_the_rest_from_elsewhere(
 ) -> None:
     monkeypatch.setattr(live, "MAX_UNREAD", 10)
     client = Client(room=1)
-    channel = opened(Publisher(speed), client)
+    channel = opened(Publisher(speed, 15.0), client)
     channel.put([delta(1)])
     channel.put([delta(2)])
     wait_until(lambda: channel.seen == 2, "the window")
@@ -159,7 +159,7 @@ def test_a_client_that_is_too_slow_gets_the_rest_from_elsewhere(
 
 
 def test_a_stream_has_its_life_from_the_first_entry_on(speed: SpeedStore) -> None:
-    channel = opened(Publisher(speed))
+    channel = opened(Publisher(speed, 15.0))
     for number in range(1, 4):
         channel.put([delta(number)])
     channel.close()
@@ -168,7 +168,7 @@ def test_a_stream_has_its_life_from_the_first_entry_on(speed: SpeedStore) -> Non
 
 def test_whoever_brings_the_events_writes_them_to_the_client(speed: SpeedStore) -> None:
     client = Client()
-    channel = opened(Publisher(speed), client)
+    channel = opened(Publisher(speed, 15.0), client)
     channel.put([delta(1)])
     assert client.taken == [1]  # urgent: by this thread
     channel.put([delta(2)])
@@ -181,7 +181,7 @@ def test_whoever_brings_the_events_writes_them_to_the_client(speed: SpeedStore) 
 
 def test_a_client_is_written_to_from_when_its_response_is_under_way(speed: SpeedStore) -> None:
     listener, client = Listener(), Client()
-    channel = Publisher(speed).open(new_id("run"), listener)
+    channel = Publisher(speed, 15.0).open(new_id("run"), listener)
     channel.put([RunEvent(Event.RUN_STARTED, {}, 1)])
     assert not channel.written
     assert taken(channel) == [1]
@@ -197,7 +197,7 @@ def test_what_a_client_does_not_take_is_tried_again(
     """At the next look, or with what follows; what is left at the end is the run's thread's."""
     monkeypatch.setattr(live, "LOOK", 0.02)
     client = Client(room=0)
-    channel = opened(Publisher(speed), client)
+    channel = opened(Publisher(speed, 15.0), client)
     channel.put([delta(1)])
     channel.put([delta(2)])
     assert client.taken == []
@@ -213,7 +213,7 @@ def test_what_a_client_does_not_take_is_tried_again(
 def test_a_client_that_has_left_is_told_of_once_and_written_to_no_more(speed: SpeedStore) -> None:
     gone: list[bool] = []
     client = Client()
-    channel = Publisher(speed).open(new_id("run"), Listener(client, lambda: gone.append(True)))
+    channel = Publisher(speed, 15.0).open(new_id("run"), Listener(client, lambda: gone.append(True)))
     channel.put([delta(1)])
     client.broken = True
     channel.put([RunEvent(Event.APPROVAL_REQUIRED, {}, 2)])
@@ -236,7 +236,7 @@ def test_a_client_that_hears_nothing_is_given_a_sign_of_life(speed: SpeedStore) 
 
 
 def test_a_run_that_nobody_listens_to_keeps_nothing_for_a_client(speed: SpeedStore) -> None:
-    channel = Publisher(speed).open(new_id("run"))
+    channel = Publisher(speed, 15.0).open(new_id("run"))
     channel.put([delta(1)])
     channel.close()
     assert taken(channel) == []

@@ -17,7 +17,7 @@ from service.store import schema
 from tests.conftest import ROOT
 from tests.nginx.pair import database
 
-SPINE = "0001"
+SPINE, MONEY = "0001", "0002"
 USER = {
     "id": "usr_1",
     "username": "ada",
@@ -54,6 +54,21 @@ STEP = {
 }
 
 
+HOLD = {
+    "id": "hld_1",
+    "run_id": "run_1",
+    "attempt": 1,
+    "step": 1,
+    "user_id": "usr_1",
+    "agent": "assistant",
+    "model": "m",
+    "price_id": "p",
+    "amount_nano": 5,
+    "counters": ["user:usr_1/day/0/0"],
+    "called_at": 1,
+}
+
+
 def config(url: str) -> Config:
     alembic = Config(ROOT / "alembic.ini")
     alembic.attributes["url"] = url
@@ -84,7 +99,12 @@ def test_data_of_every_revision_reaches_the_newest(url: str) -> None:
                     tokens = dict.fromkeys((name for name in columns if name.endswith("_tokens")), 0)
                     given = {**defaults, "attempt": 1, **tokens, **row}
                     connection.execute(sa.insert(old), {k: v for k, v in given.items() if k in columns})
+        if revision == MONEY:
+            with engine.begin() as connection:
+                connection.execute(sa.insert(schema.holds), HOLD)
     with engine.connect() as connection:
+        hold = connection.execute(sa.select(schema.holds)).mappings().one()
+        assert dict(hold) == {"key_id": None, "session_id": None, **HOLD}
         run = connection.execute(sa.select(schema.runs)).mappings().one()
         assert (run["id"], run["request"]) == ("run_1", RUN["request"])
         assert connection.execute(sa.select(schema.steps.c.events)).scalar_one() == STEP["events"]
