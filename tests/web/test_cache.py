@@ -56,7 +56,9 @@ class House:
         return client
 
     def ask(self, text: str, door: str = "invoke", agent: str = "probe", **options: Any) -> Any:
-        return self.client.post(f"/v1/agents/{agent}/{door}", json={"input": text}, **options)
+        """The answer, read to its end here, as a server would: to read a stream is to drive its run."""
+        path = f"/v1/agents/{agent}/{door}"
+        return self.client.post(path, json={"input": text}, buffered=True, **options)
 
 
 @pytest.fixture(scope="module")
@@ -199,10 +201,8 @@ def test_who_streams_follows_the_leaders_stream(house: House, text: str) -> None
     """The same caller gets the very same run, so it can be resumed anywhere."""
     house.model.control(first_token_ms=300, token_ms=30)
     with ThreadPoolExecutor(4) as pool:
-        asked = [
-            pool.submit(lambda: house.ask(text, "stream").text) for _ in range(4)
-        ]  # each read as it is told
-        streams = [events_of(future.result(30)) for future in asked]
+        asked = [pool.submit(house.ask, text, "stream") for _ in range(4)]
+        streams = [events_of(future.result(30).text) for future in asked]
     assert streams[0] == streams[1] == streams[2] == streams[3]
     assert sum(name == "text.delta" for _, name, _ in streams[0]) > 1
     assert house.client.get(f"/v1/runs/{streams[0][0][2]['run_id']}").status_code == 200
