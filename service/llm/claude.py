@@ -1,4 +1,4 @@
-"""The Messages API through the official SDK. The only module that knows the SDK."""
+"""The Messages API through the official SDK, of which nothing passes this door."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache, cached_property, partial
+from functools import partial
 from typing import Any, cast
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-import anthropic
 import httpx2
 import orjson
-from anthropic._models import FinalRequestOptions  # the type of `Anthropic.request`'s options
 
 from service.errors import ModelError, ModelRejected, ModelTimeout, RunCancelled, SlipwayError
 from service.leading import step_aside
@@ -22,7 +18,8 @@ from service.llm.answer import Answer, SseData
 from service.llm.batch import BatchState
 from service.llm.client import ModelCall, ModelReply, ModelRequest, TextDelta
 from service.llm.gather import FEW_STREAMS, Gathered, Gatherer
-from service.llm.transport import ModelBody, ModelHttp, ModelTransport, carrying
+from service.llm.sdk import Sdk, anthropic, http_client
+from service.llm.transport import ModelBody, carrying
 from service.llm.upstream import broken_off, refused, unreached
 
 PROVIDER = "https://api.anthropic.com"
@@ -46,11 +43,11 @@ class ClaudeClient:
         self._connect_timeout = connect_timeout
         self._streams: set[ModelCall] = set()  # open ones
         self._gatherer = Gatherer()
-        self._sdk = _Sdk(
+        self._sdk = Sdk(
             api_key=api_key or OFFLINE_KEY,
             base_url=base_url or PROVIDER,
             max_retries=0,
-            http_client=_http_client(base_url or PROVIDER, max_connections),
+            http_client=http_client(base_url or PROVIDER, max_connections),
             default_headers={"Accept-Encoding": "identity"},  # unpacking costs more than it saves
             open_telemetry=False,
         )
@@ -180,44 +177,6 @@ class ClaudeClient:
         silence = min(self._timeout, left)
         connect = min(self._connect_timeout, left)
         return httpx2.Timeout(silence, connect=connect, pool=min(POOL_SECONDS, left))
-
-
-class _Sdk(anthropic.Anthropic):
-    """The SDK, which puts together once what is the same for every request: its options, headers and address."""
-
-    def create(self, body: bytes, waits: httpx2.Timeout) -> httpx2.Response:
-        """`POST /v1/messages`, by the SDK's own way for a body that is ready; the answer once its head is there."""
-        options = self._options.model_copy(update={"content": body, "timeout": waits})
-        return self.request(httpx2.Response, options, stream=True)
-
-    @cached_property
-    def _options(self) -> FinalRequestOptions:
-        return FinalRequestOptions.construct(method="post", url="/v1/messages")
-
-    @cached_property
-    def _headers(self) -> httpx2.Headers:
-        return super()._build_headers(self._options)
-
-    def _build_headers(self, options: FinalRequestOptions, *, retries_taken: int = 0) -> httpx2.Headers:
-        waits = options.timeout
-        if options.url != self._options.url or not isinstance(waits, httpx2.Timeout):
-            return super()._build_headers(options, retries_taken=retries_taken)
-        headers = httpx2.Headers(self._headers, encoding="utf-8")
-        headers["x-stainless-timeout"] = headers["x-stainless-read-timeout"] = str(waits.read)
-        return headers
-
-    @cache  # noqa: B019 - there is one of it, for as long as the process lives
-    def _prepare_url(self, url: str) -> httpx2.URL:
-        return super()._prepare_url(url)
-
-
-def _http_client(address: str, max_connections: int) -> httpx2.Client:
-    """Over our transport; over the SDK's own where a proxy of the environment applies, which ours does not speak."""
-    parts, proxies = urlsplit(address), getproxies()
-    if (proxies.get(parts.scheme) or proxies.get("all")) and not proxy_bypass(parts.netloc):
-        limits = httpx2.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
-        return anthropic.DefaultHttpxClient(limits=limits)
-    return ModelHttp(ModelTransport(max_connections))
 
 
 def _params(request: ModelRequest) -> dict[str, Any]:

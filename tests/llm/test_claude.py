@@ -8,8 +8,9 @@ import anthropic
 import pytest
 
 from service import errors
-from service.llm.claude import ClaudeClient, _http_client
+from service.llm.claude import ClaudeClient
 from service.llm.client import ModelCall, TextDelta
+from service.llm.sdk import http_client
 from service.llm.transport import ModelTransport
 from service.types import Usage
 from tests.llm.conftest import MakeClaude, Offline, a_call, ask, run
@@ -180,7 +181,7 @@ def test_no_proxy_is_used_where_none_applies(
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    assert isinstance(_http_client(server.url, 1)._transport, ModelTransport)
+    assert isinstance(http_client(server.url, 1)._transport, ModelTransport)
     run(make_claude(server.url).create(ask(), a_call()))
     assert server.requests[0].head.startswith(b"POST /v1/messages ")
 
