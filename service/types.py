@@ -22,7 +22,16 @@ Message = dict[str, Any]  # {"role": "user" | "assistant", "content": str | list
 
 def new_id(prefix: str) -> str:
     """`prefix_` and 26 characters: 48 bits of milliseconds, then 80 random bits, so ids sort by time."""
-    letters = b32encode(now_ms().to_bytes(10, "big") + os.urandom(10)).translate(_CROCKFORD).decode()
+    return _id(prefix, now_ms(), os.urandom(10))
+
+
+def first_id(prefix: str, ms: int) -> str:
+    """Every id made before that moment sorts before it, and every later one after."""
+    return _id(prefix, ms, bytes(10))
+
+
+def _id(prefix: str, ms: int, rest: bytes) -> str:
+    letters = b32encode(ms.to_bytes(10, "big") + rest).translate(_CROCKFORD).decode()
     return f"{prefix}_{letters[6:]}"  # of 32 the first 6 are nought
 
 

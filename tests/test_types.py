@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from service.types import new_id, rfc3339
+from service.types import first_id, new_id, now_ms, rfc3339
 
 
 def test_ids_have_one_shape_and_none_twice() -> None:
@@ -29,3 +29,12 @@ def test_times_are_told_to_the_millisecond() -> None:
     assert rfc3339(1_764_000_000_007) == "2025-11-24T16:00:00.007Z"
     assert rfc3339(1_764_000_001_000) == "2025-11-24T16:00:01.000Z"
     assert rfc3339(0) == "1970-01-01T00:00:00.000Z" and rfc3339(None) is None
+
+
+def test_the_first_id_of_a_moment_parts_what_was_made_before_it_from_what_is_made_from_it_on() -> None:
+    began = now_ms()
+    made = new_id("run")
+    assert first_id("run", began) <= made < first_id("run", now_ms() + 1)
+    moments = [0, 1, 31, 32, 1_700_000_000_000, began, began + 1, 2**48 - 1]
+    assert [first_id("run", ms) for ms in moments] == sorted(first_id("run", ms) for ms in moments)
+    assert len(first_id("run", 0)) == len(made)

@@ -38,8 +38,16 @@ class Hold(NamedTuple):
 
 COLUMN_OF = {"user": "user_id", "key": "key_id", "agent": "agent", "session": "session_id"}
 _INSERT = Statement(InsertOnce(holds))
-_CLOSE = Statement(sa.delete(holds).where(holds.c.id == sa.bindparam("id")).returning(holds))
-_ADOPT = sa.update(holds).where(holds.c.id == sa.bindparam("of")).values(counters=sa.bindparam("listed"))
+_CLOSE = Statement(
+    sa.delete(holds)
+    .where(holds.c.run_id == sa.bindparam("run_id"), holds.c.id == sa.bindparam("id"))
+    .returning(holds)
+)
+_ADOPT = (
+    sa.update(holds)
+    .where(holds.c.run_id == sa.bindparam("of_run"), holds.c.id == sa.bindparam("of"))
+    .values(counters=sa.bindparam("listed"))
+)
 
 _IN_BATCH = sa.exists().where(batch_items.c.run_id == holds.c.run_id, batch_items.c.step == holds.c.step)
 
@@ -49,9 +57,9 @@ def insert(tx: Transaction, hold: Hold) -> bool:
     return tx.execute(_INSERT, hold._asdict()) == 1
 
 
-def close(tx: Transaction, hold_id: str) -> Hold | None:
+def close(tx: Transaction, run_id: str, hold_id: str) -> Hold | None:
     """Take a hold off the books: once. None: that was done before."""
-    row = tx.row(_CLOSE, {"id": hold_id})
+    row = tx.row(_CLOSE, {"run_id": run_id, "id": hold_id})
     return None if row is None else _hold(row)
 
 
@@ -86,7 +94,7 @@ def adopt(tx: Transaction, scope: str, since: int, counter: str) -> int:
     query = sa.select(holds).where(holds.c.called_at >= since, *of_scope(holds, scope))
     found = [_hold(row) for row in tx.rows(query.order_by(holds.c.id).with_for_update())]
     for hold in found:
-        tx.execute(_ADOPT, {"of": hold.id, "listed": [*hold.counters, counter]})
+        tx.execute(_ADOPT, {"of_run": hold.run_id, "of": hold.id, "listed": [*hold.counters, counter]})
     return sum(hold.amount_nano for hold in found)
 
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from service.store.base import InsertOnce, Row, Transaction, clock_ms
 from service.store.schema import runs, steps, workers
 from service.store.statement import Statement
-from service.types import Run, RunRequest, RunStatus, Usage, now_ms
+from service.types import Run, RunRequest, RunStatus, Usage, first_id, now_ms
 
 _INSERT = Statement(InsertOnce(runs))
 _BY_ID = Statement(sa.select(runs).where(runs.c.id == sa.bindparam("id")))
@@ -300,7 +300,9 @@ def kept_events(tx: Transaction, run_id: str, after: int) -> list[list[Any]]:
 
 def expire(tx: Transaction, before: int, limit: int) -> int:
     """Delete finished runs older than `before` (ms), with their steps; how many."""
-    old = sa.select(runs.c.id).where(runs.c.finished_at < before).limit(limit)
+    # No index knows when runs ended: what ended before a moment began before it, and ids sort by that.
+    began = runs.c.id < first_id("run", before)
+    old = sa.select(runs.c.id).where(began, runs.c.finished_at < before).order_by(runs.c.id).limit(limit)
     return tx.execute(sa.delete(runs).where(runs.c.id.in_(old.scalar_subquery())))
 
 

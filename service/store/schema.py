@@ -145,7 +145,6 @@ runs = sa.Table(
         **_where("finished_at IS NULL"),
     ),
     Index("ix_runs_session_id", "session_id", **_where("session_id IS NOT NULL")),
-    Index("ix_runs_finished_at", "finished_at", **_where("finished_at IS NOT NULL")),
 )
 
 steps = sa.Table(
@@ -272,8 +271,8 @@ counters = sa.Table(
 holds = sa.Table(
     "holds",
     metadata,
+    Column("run_id", String(32), primary_key=True),
     Column("id", String(32), primary_key=True),
-    Column("run_id", String(32), nullable=False, index=True),
     Column("attempt", Integer, nullable=False),
     Column("step", Integer, nullable=False),
     Column("user_id", String(32), nullable=False),
@@ -285,7 +284,7 @@ holds = sa.Table(
     Column("amount_nano", BigInteger, nullable=False),
     Column("counters", Json, nullable=False),  # ids of the counters it is held against
     Column("called_at", BigInteger, nullable=False),
-    sqlite_with_rowid=False,  # kept by its key: one page less to change with each of its rows, which go soon
+    sqlite_with_rowid=False,  # kept by its key: a page less to change with each of its rows
 )
 
 # Model steps of runs that can wait, until they are answered in a batch. Its run and step are the hold's too.
@@ -351,7 +350,6 @@ ledger = sa.Table(
     Column("cap_nano", BigInteger),  # the whole cap, in entries of kind open, cap and share
     Column("counters", Json),  # [[counter id, seq, spent, held, cap], …] as this entry left them
     # Of the five rows of a call only one is ever looked for, so only that is indexed.
-    Index("ix_ledger_run_id", "run_id", **CALLS_ONLY),
     Index("ix_ledger_called_at", "called_at", **CALLS_ONLY),
     Index("ix_ledger_user_id_called_at", "user_id", "called_at", **CALLS_ONLY),
 )

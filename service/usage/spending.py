@@ -96,16 +96,16 @@ class Spending:
         prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
         plain = Usage(prompt, usage.output_tokens, server_tool_requests=usage.server_tool_requests)
         saved = 0 if plain == usage else price.cost(plain) - cost
-        return Settlement(usage, cost, lambda tx: self._settle(tx, hold.id, usage, cost, saved, basis))
+        return Settlement(usage, cost, lambda tx: self._settle(tx, hold, usage, cost, saved, basis))
 
     def settle_unused(self, hold: Hold) -> Settlement:
         """The provider did no work for this call."""
-        return Settlement(Usage(), 0, lambda tx: self._settle(tx, hold.id, Usage(), 0, 0, "nothing"))
+        return Settlement(Usage(), 0, lambda tx: self._settle(tx, hold, Usage(), 0, 0, "nothing"))
 
     def settle_worst(self, hold: Hold) -> Settlement:
         """Nobody can say whether the provider charges for this call: then it does, and for all of it."""
         cost = hold.amount_nano
-        return Settlement(Usage(), cost, lambda tx: self._settle(tx, hold.id, Usage(), cost, 0, "worst"))
+        return Settlement(Usage(), cost, lambda tx: self._settle(tx, hold, Usage(), cost, 0, "worst"))
 
     def left_open(self, run: Run) -> list[Settlement]:
         """Holds of earlier attempts at this run, whose workers died: what came of those calls nobody knows."""
@@ -140,8 +140,8 @@ class Spending:
             raise Short
         ledger.held(tx, hold, taken)
 
-    def _settle(self, tx: Transaction, hold_id: str, usage: Usage, cost: int, saved: int, basis: str) -> None:
-        hold = holds.close(tx, hold_id)
+    def _settle(self, tx: Transaction, held: Hold, usage: Usage, cost: int, saved: int, basis: str) -> None:
+        hold = holds.close(tx, held.run_id, held.id)
         if hold is None:
             return  # settled before: by this very work, by another worker, or by the sweep
         changed, rows = counters.settle(tx, sorted(hold.counters), hold.amount_nano, cost)

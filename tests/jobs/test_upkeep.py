@@ -15,7 +15,7 @@ from service.jobs.upkeep import BATCH, DAY_MS, tidy
 from service.jobs.worker import create_worker
 from service.store.base import Database
 from service.store.schema import metadata
-from service.types import now_ms
+from service.types import first_id, new_id, now_ms
 from tests.jobs.house import House, TaskWorker, until
 
 TABLES = ("runs", "notices", "idempotency", "sessions", "token_families")
@@ -33,6 +33,7 @@ def fill(db: Database, many: int) -> None:
     """`many` old rows in each table, and one that has its time before it."""
     now = now_ms()
     old = now - 100 * DAY_MS
+    born = first_id("run", old)
     user = {"username": "ada", "password_hash": "x", "role": "user", "created_at": 0, "disabled": False}
     run: dict[str, Any] = {
         "user_id": "u",
@@ -48,15 +49,16 @@ def fill(db: Database, many: int) -> None:
     notice = {"url": "u", "signer": "s", "body": {}, "status": "delivered", "attempts": 1}
     rows: dict[str, list[dict[str, Any]]] = {
         "users": [{**user, "id": "u"}, {**user, "id": "v", "username": "bob"}],
-        "runs": [{**run, "id": f"run_{n}", "finished_at": old} for n in range(many)],
+        "runs": [{**run, "id": f"{born}{n}", "finished_at": old} for n in range(many)],
         "notices": [{**notice, "id": f"n{n}", "created_at": old} for n in range(many)],
         "idempotency": [{**key, "key": f"k{n}", "expires_at": now - 1} for n in range(many)],
         "sessions": [{**session, "id": f"ses_{n}", "expires_at": now - 1} for n in range(many)],
         "token_families": [{**family, "id": f"f{n}", "expires_at": now - 1} for n in range(many)],
     }
     rows["runs"] += [
-        {**run, "id": "run_new", "finished_at": now},
-        {**run, "id": "run_going", "finished_at": None},
+        {**run, "id": new_id("run"), "finished_at": now},
+        {**run, "id": f"{born}_long", "finished_at": now},
+        {**run, "id": f"{born}_going", "finished_at": None},
     ]
     rows["notices"].append({**notice, "id": "n_new", "created_at": now})
     rows["idempotency"].append({**key, "user_id": "v", "key": "k0", "expires_at": now + DAY_MS})
@@ -76,7 +78,7 @@ def left(db: Database) -> dict[str, int]:
 def test_only_what_has_had_its_time_goes(db: Database) -> None:
     fill(db, 3)
     assert tidy(db, 90) == dict.fromkeys(("idempotency_keys", "runs", "notices", "sessions", "logins"), 3)
-    assert left(db) == {"runs": 2, **dict.fromkeys(TABLES[1:], 1)}
+    assert left(db) == {"runs": 3, **dict.fromkeys(TABLES[1:], 1)}
     with db.read() as tx:  # ada's old key has the name of bob's new one
         assert [row["user_id"] for row in tx.rows(metadata.tables["idempotency"].select())] == ["v"]
 
@@ -88,7 +90,7 @@ def test_twice_and_by_several_at_once_is_fine(db: Database) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert left(db) == {"runs": 2, **dict.fromkeys(TABLES[1:], 1)}
+    assert left(db) == {"runs": 3, **dict.fromkeys(TABLES[1:], 1)}
     assert set(tidy(db, 90).values()) == {0}
 
 
