@@ -18,8 +18,12 @@ import httpx2
 from service.llm.client import ModelCall
 
 FEW_STREAMS = 8  # up to so many at once, each is read by the thread of its run, piece by piece
-GATHER_SECONDS = 0.001  # between two looks, for each open stream beyond those …
-SHORTEST_GATHER, LONGEST_GATHER = 0.02, 0.08  # … within these
+PAUSE_OF_EACH = 0.001  # seconds between two looks at all of them, for each open stream beyond those …
+SHORTEST_PAUSE, LONG_PAUSE = 0.02, 0.08  # … within these
+PAUSE_OF_WORK = (
+    8  # a process that has much to do takes long to look: then the pause is so many times what it took …
+)
+LONGEST_PAUSE = 0.2  # … up to this
 
 
 class Readable(Protocol):
@@ -88,7 +92,7 @@ class Gatherer:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, name="gatherer", daemon=True)
                 self._thread.start()
-        if not stream.wait(stream.call.remaining() + 2 * LONGEST_GATHER + 1):
+        if not stream.wait(stream.call.remaining() + 2 * LONGEST_PAUSE + 1):
             with self._change:
                 self._all.discard(stream)
             raise httpx2.ReadTimeout("Nobody reads what the model sends")
@@ -96,16 +100,24 @@ class Gatherer:
             raise stream.error
 
     def _loop(self) -> None:
+        took = 0.0
         while True:
             self._some.wait()
-            pause = (len(self._all) - FEW_STREAMS) * GATHER_SECONDS
-            time.sleep(min(max(pause, SHORTEST_GATHER), LONGEST_GATHER))
+            time.sleep(pause_of(len(self._all), took))
             with self._change:
                 streams = list(self._all)
+            began = time.monotonic()
             over = [stream for stream in streams if stream.look()]
+            took = time.monotonic() - began
             with self._change:
                 self._all.difference_update(over)
                 if not self._all:
                     self._some.clear()
             for stream in over:
                 stream.end()
+
+
+def pause_of(streams: int, took: float) -> float:
+    """Seconds until the next look, by how many streams are open and how many seconds the last look took."""
+    pause = min(max((streams - FEW_STREAMS) * PAUSE_OF_EACH, SHORTEST_PAUSE), LONG_PAUSE)
+    return min(max(pause, took * PAUSE_OF_WORK), LONGEST_PAUSE)

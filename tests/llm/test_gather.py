@@ -14,7 +14,7 @@ import pytest
 from service import errors
 from service.llm.claude import ClaudeClient
 from service.llm.client import ModelCall
-from service.llm.gather import Gathered, Gatherer
+from service.llm.gather import Gathered, Gatherer, pause_of
 from tests.llm.conftest import MakeClaude, Offline, a_call, ask
 from tests.llm.wire_server import Exchange, WireServer, chunk, end, head, silent, sse, start, text_events
 
@@ -204,3 +204,18 @@ def test_nobody_waits_for_a_reader_that_is_stuck() -> None:
     call = ModelCall(0.0)
     with pytest.raises(httpx2.ReadTimeout):
         Stuck().read(Gathered(Never(), call, 10.0, lambda _: None))
+
+
+@pytest.mark.parametrize(
+    ("streams", "took", "pause"),
+    [
+        (1, 0.0, 0.02),
+        (58, 0.001, 0.05),
+        (500, 0.005, 0.08),
+        (500, 0.02, 0.16),
+        (9, 0.02, 0.16),  # few streams in a process that is busy otherwise
+        (500, 1.0, 0.2),
+    ],
+)
+def test_the_more_there_is_to_do_the_more_is_gathered(streams: int, took: float, pause: float) -> None:
+    assert pause_of(streams, took) == pytest.approx(pause)
