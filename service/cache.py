@@ -1,34 +1,26 @@
-"""Redis: how to reach it, and how to do without it. Nothing that matters is only here."""
+"""Redis, and how to do without it. Nothing that matters is only there."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from queue import Empty, Full, SimpleQueue
-from typing import Any, TypeVar, cast
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any, TypeVar
 
 import redis
-from hiredis import pack_command
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import (
     BusyLoadingError,
     ConnectionError,
-    NoScriptError,
     ReadOnlyError,
     RedisClusterException,
     RedisError,
     ResponseError,
     TimeoutError,
 )
-from redis.retry import Retry
-from redis.sentinel import Sentinel
+
+from service.redis_client import connect
 
 log = logging.getLogger("slipway.redis")
 
@@ -36,226 +28,6 @@ T = TypeVar("T")
 D = TypeVar("D")
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 5.0  # seconds that Redis is left alone after a failure
 _AWAY = (ConnectionError, TimeoutError, ReadOnlyError, BusyLoadingError, RedisClusterException, OSError)
-
-
-def connect(
-    url: str,
-    *,
-    max_connections: int,
-    socket_timeout: float = 0.5,
-    on_connect: Callable[[Any], None] | None = None,
-) -> redis.Redis:
-    """A client for `redis://`, `rediss://`, `unix://path`, `redis+sentinel://h:p,h:p/name`, `redis+cluster://h:p,h:p`.
-
-    Nothing is connected yet, but by a cluster's client, which raises when no node answers. A call fails with
-    `redis.RedisError` after one more try, within about twice `socket_timeout` seconds. `on_connect` is called
-    with each new connection (not by a cluster's).
-    """
-    options: dict[str, Any] = {
-        "socket_timeout": socket_timeout,
-        "socket_connect_timeout": 0.3,
-        "retry": Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 1),
-        "protocol": 2,  # one shape of answers, whatever the server
-    }
-    scheme, _, _ = url.partition("://")
-    if scheme == "redis+cluster":
-        return _cluster(url, options, max_connections)
-    if on_connect is not None:
-        options["redis_connect_func"] = on_connect
-    if scheme == "redis+sentinel":
-        return _sentinel(url, options, max_connections)
-    plain = url.removeprefix("redis+") if scheme.startswith("redis+") else url
-    pool = _Pool.from_url(plain, max_connections=max_connections, timeout=1, **options)
-    return redis.Redis(connection_pool=pool)
-
-
-def _cluster(url: str, options: dict[str, Any], max_connections: int) -> redis.Redis:
-    parts = urlsplit(url)
-    node: Any = ClusterNode
-    cluster: Any = RedisCluster  # not a subclass of Redis, but the same commands
-    return cast(
-        redis.Redis,
-        cluster(
-            startup_nodes=[node(host, port) for host, port in _hosts(parts.netloc, 6379)],
-            max_connections=max_connections,
-            **options,
-            **_credentials(parts.netloc),
-        ),
-    )
-
-
-def _sentinel(url: str, options: dict[str, Any], max_connections: int) -> redis.Redis:
-    parts = urlsplit(url)
-    path = [part for part in parts.path.split("/") if part]
-    query = {key: values[0] for key, values in parse_qs(parts.query).items()}
-    quick = {key: value for key, value in options.items() if key != "redis_connect_func"}
-    untyped: Any = Sentinel
-    return cast(
-        redis.Redis,
-        untyped(_hosts(parts.netloc, 26379), sentinel_kwargs=quick).master_for(
-            path[0] if path else query.get("service_name", "mymaster"),
-            db=int(path[1]) if len(path) > 1 else 0,
-            max_connections=max_connections,
-            **options,
-            **_credentials(parts.netloc),
-        ),
-    )
-
-
-def _hosts(netloc: str, port: int) -> list[tuple[str, int]]:
-    found = []
-    for one in netloc.rpartition("@")[2].split(","):
-        host, _, given = one.rpartition(":") if ":" in one else (one, "", "")
-        found.append((host, int(given) if given else port))
-    return found
-
-
-def _credentials(netloc: str) -> dict[str, str]:
-    userinfo, at, _ = netloc.rpartition("@")
-    if not at:
-        return {}
-    user, _, password = userinfo.partition(":")
-    return {key: unquote(value) for key, value in (("username", user), ("password", password)) if value}
-
-
-class _Stack:
-    """What redis-py keeps idle connections in: last in, first out, like its own `LifoQueue` but without that one's
-    conditions. The list holds them, and the queue, which is written in C, counts them and lets threads wait."""
-
-    def __init__(self, size: int) -> None:
-        self.queue: list[Any] = []
-        self._size = size
-        self._waits: SimpleQueue[None] = SimpleQueue()
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Raises `queue.Empty`."""
-        self._waits.get(block, timeout)
-        return self.queue.pop()
-
-    def put_nowait(self, item: Any) -> None:
-        """Raises `queue.Full`."""
-        if len(self.queue) >= self._size:
-            raise Full
-        self.queue.append(item)
-        self._waits.put(None)
-
-
-class _Pool(redis.BlockingConnectionPool):
-    """Without the records that redis-py keeps of each connection taken and given back, which cost a command's worth."""
-
-    def __init__(self, **options: Any) -> None:
-        made: Any = super().__init__  # it has no types
-        made(queue_class=_Stack, **options)
-
-    def get_connection(self, *_: Any, **__: Any) -> Any:
-        """Raises `redis.RedisError` when none is free within a second, or none can be made."""
-        connection = self.take()
-        try:
-            if not _is_quiet(connection):
-                connection.disconnect()
-                connection.connect()
-        except BaseException:
-            self.release(connection)
-            raise
-        return connection
-
-    def take(self) -> Any:
-        """The same; the server may have closed it in the meantime, for callers who can send again."""
-        if self.pid != os.getpid():
-            self._checkpid()
-        try:
-            connection = self.pool.get(timeout=self.timeout)
-        except Empty:
-            raise ConnectionError("No connection available.") from None
-        if connection is None:
-            connection = cast(Any, self).make_connection()
-        if not connection.is_connected:
-            try:
-                connection.connect()
-            except BaseException:
-                self.release(connection)
-                raise
-        return connection
-
-    def release(self, connection: Any) -> None:
-        if connection.pid != os.getpid():  # it was made before a fork
-            connection.disconnect()
-            connection = None
-        elif connection.should_reconnect():
-            connection.disconnect()
-        try:  # noqa: SIM105 - `suppress` costs as much as all of this
-            self.pool.put_nowait(connection)
-        except Full:  # the pool was begun anew in the meantime
-            pass
-
-
-def _is_quiet(connection: Any) -> bool:
-    """What was closed, or holds an answer that nobody has read, cannot be used."""
-    try:
-        return not connection.can_read()
-    except (ConnectionError, TimeoutError, OSError):
-        return False
-
-
-class Script:
-    """A Lua script, sent whole only to a server that has not seen it."""
-
-    def __init__(self, source: str) -> None:
-        self._source = source
-        self._sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
-
-    def __call__(self, client: redis.Redis, keys: Sequence[str], *arguments: Any) -> Any:
-        """On a cluster all keys must be of one slot."""
-        try:
-            if isinstance(client, redis.Redis):  # a cluster's client picks the node
-                return _sent(client, "EVALSHA", self._sha, len(keys), *keys, *arguments)
-            return client.evalsha(self._sha, len(keys), *keys, *arguments)
-        except NoScriptError:
-            return client.eval(self._source, len(keys), *keys, *arguments)
-
-
-def _sent(client: redis.Redis, *command: Any) -> Any:
-    """Send a command without what redis-py does around one: its options, retries and records cost more than the
-    round trip. Where the connection was closed, it is sent in redis-py's own way, on another one."""
-    pool = client.connection_pool
-    connection: Any = pool.take() if isinstance(pool, _Pool) else pool.get_connection()
-    try:
-        connection.send_packed_command((pack_command(command),))
-        return connection.read_response()
-    except ResponseError:  # that was the whole answer
-        raise
-    except ConnectionError:
-        pass
-    except BaseException:
-        connection.disconnect()  # an answer that nobody has read must not be taken for another
-        raise
-    finally:
-        pool.release(connection)
-    return cast(Any, client).execute_command(*command)
-
-
-def send_all(client: redis.Redis, commands: Sequence[Sequence[Any]]) -> None:
-    """Send commands in one round trip; what they answer is not looked at. Raises as one of them would.
-
-    Over the connection directly, see `_sent`; a cluster's client finds out where each has to go.
-    """
-    if not isinstance(client, redis.Redis):
-        with client.pipeline(transaction=False) as pipe:
-            for command in commands:
-                pipe.execute_command(*command)
-            pipe.execute()
-        return
-    pool = client.connection_pool
-    connection: Any = pool.get_connection()
-    try:
-        connection.send_packed_command((b"".join([pack_command(tuple(command)) for command in commands]),))
-        for _ in commands:
-            connection.read_response()
-    except BaseException:
-        connection.disconnect()  # answers that nobody has read must not be taken for others
-        raise
-    finally:
-        pool.release(connection)
 
 
 class SpeedStore:

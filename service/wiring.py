@@ -15,7 +15,7 @@ from service.auth.keys import KeyService
 from service.auth.revocation import Revocations
 from service.auth.tokens import SigningKey, TokenService
 from service.auth.users import UserService
-from service.cache import SpeedStore, connect
+from service.cache import SpeedStore
 from service.errors import PriceUnknown
 from service.llm.claude import ClaudeClient
 from service.llm.client import ModelClient
@@ -24,6 +24,7 @@ from service.llm.resilient import Attempt, ResilientClient
 from service.llm.routing import Router
 from service.observe.logs import event
 from service.observe.metrics import Metrics
+from service.redis_client import connect
 from service.runs.active import ActiveRuns
 from service.runs.answers import AnswerCache
 from service.runs.batch import BatchDesk
@@ -131,35 +132,18 @@ def build(
     webhooks = Webhooks(
         db, settings.secret_key.get_secret_value(), allow_private=settings.webhook_allow_private
     )
-    budgets = Budgets(
-        db,
-        metrics,
-        user_day=_nano(settings.budget_user_day_usd),
-        service_day=_nano(settings.budget_service_day_usd),
-        told=_teller(settings, webhooks),
-    )
+    budgets = _budgets(settings, db, metrics, webhooks)
     rates = _rates(settings, speed)
     spending = Spending(db, budgets, metrics, run_most=_nano(settings.budget_run_usd), used=rates.used)
     deferred = Deferred(db, spending, prices)
-    means = Means(
-        model,
-        routers,
-        prices,
-        Toolbox(db, ToolRunner(called=metrics.tool_call), rates.tool),
-        spending,
-        deferred,
-    )
-    desk = BatchDesk(
-        db,
-        upstream,
-        deferred,
-        max_size=settings.batch_max_size,
-        max_wait=settings.batch_max_wait_seconds,
-    )
+    toolbox = Toolbox(db, ToolRunner(called=metrics.tool_call), rates.tool)
+    means = Means(model, routers, prices, toolbox, spending, deferred)
+    batches = _batches(settings, db, upstream, deferred)
     runs, driver, watch, active = _runs(
         settings, db, speed, metrics, catalog, means, sessions, webhooks, draining
     )
     bell = bell or NoBell()
+    sweep = partial(sweep_holds, db, spending, older_than=SWEEP_HOLDS_AFTER)
     keeper = Keeper(
         db=db,
         driver=driver,
@@ -168,11 +152,7 @@ def build(
         lease_seconds=settings.lease_seconds,
         sweep_seconds=settings.sweep_seconds,
         bell=bell,
-        chores=(
-            desk.tick_in_background,
-            webhooks.send_due,
-            partial(sweep_holds, db, spending, older_than=SWEEP_HOLDS_AFTER),
-        ),
+        chores=(batches.tick_in_background, webhooks.send_due, sweep),
         draining=draining,
         grace=settings.graceful_timeout,
     )
@@ -191,7 +171,7 @@ def build(
         budgets=budgets,
         prices=prices,
         rates=rates,
-        batches=desk,
+        batches=batches,
         sessions=sessions,
         runs=runs,
         watch=watch,
@@ -199,6 +179,22 @@ def build(
         webhooks=webhooks,
         bell=bell,
         keeper=keeper,
+    )
+
+
+def _budgets(settings: Settings, db: Database, metrics: Metrics, webhooks: Webhooks) -> Budgets:
+    return Budgets(
+        db,
+        metrics,
+        user_day=_nano(settings.budget_user_day_usd),
+        service_day=_nano(settings.budget_service_day_usd),
+        told=_teller(settings, webhooks),
+    )
+
+
+def _batches(settings: Settings, db: Database, upstream: ClaudeClient, deferred: Deferred) -> BatchDesk:
+    return BatchDesk(
+        db, upstream, deferred, max_size=settings.batch_max_size, max_wait=settings.batch_max_wait_seconds
     )
 
 

@@ -13,7 +13,7 @@ from service.agents.spec import EvalCase
 from service.auth.users import User
 from service.cli.talk import Commands, as_json, at_work, print_json, print_table, services, user_named
 from service.errors import SlipwayError
-from service.store import runs as rows
+from service.store import steps as step_rows
 from service.types import Caller, Run, RunRequest, new_id, usd
 from service.wiring import Services
 
@@ -137,7 +137,7 @@ def _missing(working: Services, run: Run, agent: AgentDefinition, case: EvalCase
 
 def _category(working: Services, run: Run, agent: AgentDefinition) -> str | None:
     """The category that pattern `router` chose: kept with the run's classifying step."""
-    for step in working.db.query(lambda tx: rows.kept_steps(tx, run.id)):
+    for step in working.db.query(lambda tx: step_rows.of_run(tx, run.id)):
         if step["name"] == router.CLASSIFY:
             said = "".join(block.get("text", "") for block in step["reply"]["content"])
             return router.category_of(said, list(agent.categories))

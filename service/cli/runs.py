@@ -15,6 +15,7 @@ from service.runs.live import stream_key
 from service.runs.result import result_of
 from service.runs.runner import MOST_LOSSES
 from service.store import runs as rows
+from service.store import steps as step_rows
 from service.store.base import Transaction
 from service.types import Event, Run, RunEvent, RunStatus, now_ms, rfc3339, usd
 
@@ -49,7 +50,7 @@ def dead(limit: int, as_json: bool) -> None:
 def show(run_id: str, as_json: bool) -> None:
     """One run with its steps and its webhook."""
     run = services().watch.get(run_id)
-    steps = services().db.query(lambda tx: rows.kept_steps(tx, run_id))
+    steps = services().db.query(lambda tx: step_rows.of_run(tx, run_id))
     shown = {
         **(run.result or result_of(run, None, steps=0, used=())),
         **_line(run),
@@ -103,7 +104,7 @@ def replay(run_id: str, speed: float | None, as_json: bool) -> None:
     """Tell a run's events again, as the client saw them; of one under way, those until now."""
     known = services()
     known.watch.get(run_id)
-    steps = known.db.query(lambda tx: rows.kept_steps(tx, run_id))
+    steps = known.db.query(lambda tx: step_rows.of_run(tx, run_id))
     for event in known.watch.so_far(run_id):
         if speed is not None:
             time.sleep(_pause(event, steps) / speed)

@@ -16,7 +16,7 @@ import orjson
 
 from service.agents.definitions import AgentDefinition
 from service.agents.spec import CacheSpec
-from service.cache import Script, SpeedStore
+from service.cache import SpeedStore
 from service.errors import (
     AgentFault,
     ModelError,
@@ -29,6 +29,7 @@ from service.errors import (
     SlipwayError,
     all_errors,
 )
+from service.redis_client import Script
 from service.runs.near import PlainForm
 from service.types import Caller, Run, RunRequest, RunStatus, message_text, now_ms
 

@@ -10,14 +10,16 @@ from contextlib import AbstractContextManager
 from service.agents.definitions import AgentCatalog
 from service.errors import SessionBusy, WorkerLost
 from service.runs.active import ActiveRuns, HandedOver, Handle, LeaseLost
+from service.runs.channel import Channel, Listener
 from service.runs.flight import Turn
 from service.runs.journal import NOTE, Journal, Opening
-from service.runs.live import Channel, Listener, LiveReader, Publisher, event_of
+from service.runs.live import LiveReader, Publisher, event_of
 from service.runs.result import result_of
 from service.runs.runner import MOST_LOSSES, Runner, problem_of
 from service.runs.told import Told
 from service.sessions import Sessions
 from service.store import runs as rows
+from service.store import steps as step_rows
 from service.store.base import Database, Transaction
 from service.types import Run, RunEvent, RunStatus, now_ms
 
@@ -161,7 +163,7 @@ class Driver:
 
     def _reopened(self, run: Run, channel: Channel) -> Journal:
         """The journal of a run taken up: what is kept, and what clients were told beyond it."""
-        kept = self._db.query(lambda tx: rows.kept_steps(tx, run.id))
+        kept = self._db.query(lambda tx: step_rows.of_run(tx, run.id))
         kept_seq = max((row["last_seq"] for row in kept if row["kind"] != "note"), default=0)
         live = self._live.told(run.id, kept_seq) if run.door != "invoke" else []
         # The last attempt stopped by itself, so all that it told is kept.

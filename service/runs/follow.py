@@ -10,6 +10,7 @@ import redis
 from service.leading import step_aside
 from service.runs.live import LiveReader, event_of
 from service.store import runs as rows
+from service.store import steps as step_rows
 from service.store.base import Database, Transaction
 from service.types import Event, Run, RunEvent, RunStatus
 
@@ -63,7 +64,7 @@ class Follower:
     def _kept(self) -> Generator[list[RunEvent], None, Run | None]:
         def read(tx: Transaction) -> tuple[Run | None, list[RunEvent]]:
             run = rows.get(tx, self._run_id)
-            return run, [event_of(item) for item in rows.kept_events(tx, self._run_id, self._after)]
+            return run, [event_of(item) for item in step_rows.events(tx, self._run_id, self._after)]
 
         run, events = self._db.query(read, patience=20)
         if run is None:  # deleted meanwhile

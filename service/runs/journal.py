@@ -12,6 +12,7 @@ from typing import Any
 from service.runs.active import LeaseLost
 from service.runs.told import Told
 from service.store import runs as rows
+from service.store import steps as step_rows
 from service.store.base import Database, Row, Transaction
 from service.types import NO_USAGE, Event, Run, RunEvent, RunStatus, Usage, now_ms
 
@@ -152,7 +153,7 @@ class Journal:
 
         def work(tx: Transaction) -> None:
             self._write(tx, step)
-            rows.insert_step(tx, note)
+            step_rows.insert(tx, note)
             if not rows.suspend(tx, self._run, self._run.attempt):
                 raise LeaseLost
             for more in (*self._owed, *works):
@@ -184,7 +185,7 @@ class Journal:
         """Open the run, and keep the step that is done. True: the run's row is new, with all there is to say."""
         new = self._opening is not None and self._opening(tx)
         if step is not None:
-            rows.insert_step(tx, step)
+            step_rows.insert(tx, step)
         return new
 
     def _seal(self, note: str = "") -> dict[str, Any] | None:

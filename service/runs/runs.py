@@ -15,16 +15,17 @@ from service.leading import step_aside
 from service.llm.routing import Router
 from service.runs.active import ActiveRuns, HandedOver, LeaseLost
 from service.runs.answers import AnswerCache, Leader, cacheable
+from service.runs.channel import Listener
 from service.runs.driver import Driver
 from service.runs.flight import Flights, Turn
 from service.runs.idempotency import AlreadyStarted, Key
 from service.runs.journal import NOTE, Opening, Work
-from service.runs.live import Listener
 from service.runs.result import result_of
 from service.runs.runner import problem_of
 from service.runs.watch import Watch
 from service.sessions import Sessions
 from service.store import runs as rows
+from service.store import steps as step_rows
 from service.store.base import Database, Transaction
 from service.types import Caller, Event, Run, RunEvent, RunRequest, RunStatus, new_id, now_ms
 
@@ -215,7 +216,7 @@ class Runs:
 
             def work(tx: Transaction) -> None:
                 opening(tx)
-                rows.insert_step(tx, _note(run, events))
+                step_rows.insert(tx, _note(run, events))
                 rows.record_end(tx, run)
 
             try:

@@ -15,8 +15,9 @@ from functools import partial
 from operator import mul
 from typing import Any
 
-from service.cache import Script, SpeedStore
+from service.cache import SpeedStore
 from service.llm.embeddings import Embedder
+from service.redis_client import Script
 from service.runs.answers import Question, Vector
 
 MOST = 200  # vectors of one scope: as many as can be compared in a few milliseconds

@@ -10,8 +10,9 @@ import redis
 
 from service.errors import NotFound, RunFinished
 from service.runs.active import ActiveRuns
+from service.runs.channel import Channel
 from service.runs.follow import Follower
-from service.runs.live import Channel, LiveReader
+from service.runs.live import LiveReader
 from service.runs.result import result_of
 from service.runs.runner import Ended
 from service.store import approvals

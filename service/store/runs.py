@@ -1,4 +1,4 @@
-"""Rows of runs and their steps. Every write a worker makes to its run is fenced by the run's attempt."""
+"""Rows of runs. Every write a worker makes to its run is fenced by the run's attempt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.store.base import InsertOnce, Row, Transaction, clock_ms
-from service.store.schema import runs, steps, workers
+from service.store.schema import runs, workers
 from service.store.statement import Statement
 from service.types import Run, RunRequest, RunStatus, Usage, first_id, now_ms
 
@@ -265,37 +265,6 @@ def announced(tx: Transaction, run_ids: Sequence[str], wake_at: int) -> None:
     """These queued runs were announced; look at them again at `wake_at`."""
     statement = sa.update(runs).where(runs.c.id.in_(run_ids), runs.c.status == RunStatus.QUEUED)
     tx.execute(statement.values(wake_at=wake_at))
-
-
-_INSERT_STEP = Statement(InsertOnce(steps))
-
-
-def insert_step(tx: Transaction, step: dict[str, Any]) -> None:
-    tx.execute(_INSERT_STEP, step)
-
-
-_STEPS = Statement(sa.select(steps).where(steps.c.run_id == sa.bindparam("run_id")).order_by(steps.c.n))
-
-
-def kept_steps(tx: Transaction, run_id: str) -> list[Row]:
-    return tx.rows(_STEPS, {"run_id": run_id})
-
-
-_EVENTS = Statement(
-    sa.select(steps.c.events)
-    .where(steps.c.run_id == sa.bindparam("run_id"), steps.c.last_seq > sa.bindparam("after"))
-    .order_by(steps.c.n)
-)
-
-
-def kept_events(tx: Transaction, run_id: str, after: int) -> list[list[Any]]:
-    """`[seq, name, data]` of every kept event after `after`, in order."""
-    return [
-        event
-        for row in tx.rows(_EVENTS, {"run_id": run_id, "after": after})
-        for event in row["events"]
-        if event[0] > after
-    ]
 
 
 def expire(tx: Transaction, before: int, limit: int) -> int:

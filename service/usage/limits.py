@@ -18,7 +18,8 @@ from limits import RateLimitItem
 from limits.storage import SlidingWindowCounterSupport, Storage
 from redis.cluster import RedisCluster
 
-from service.cache import Script, SpeedStore
+from service.cache import SpeedStore
+from service.redis_client import Script
 
 SCHEME = "slipway-speed"
 STRATEGY = "sliding-window-counter"

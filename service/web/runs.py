@@ -9,6 +9,7 @@ from flask import Blueprint, Response, request
 from service import errors
 from service.runs.result import result_of
 from service.store import runs as rows
+from service.store import steps as step_rows
 from service.store.base import Row
 from service.types import Run, RunEvent, RunStatus, rfc3339, usd
 from service.web.guards import current_caller, guard, services
@@ -56,7 +57,7 @@ def list_runs() -> Response:
 @guard()
 def get_run(run_id: str) -> Response:
     run = services().watch.get(run_id, current_caller())
-    steps = services().db.query(lambda tx: rows.kept_steps(tx, run_id))
+    steps = services().db.query(lambda tx: step_rows.of_run(tx, run_id))
     step_list = [_step(step) for step in steps if step["kind"] != "note"]
     webhook = services().webhooks.of_run(run)
     return json_response({**_view(run), "step_list": step_list, "webhook": webhook})

@@ -9,7 +9,7 @@ from contextlib import suppress
 import orjson
 from flask import Response, request
 
-from service.runs.live import Listener
+from service.runs.channel import Listener
 from service.types import RunEvent
 
 HEARTBEAT = b": keep-alive\n\n"

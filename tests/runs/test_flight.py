@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from service.agents.spec import CacheSpec
-from service.cache import SpeedStore, connect
+from service.cache import SpeedStore
 from service.errors import ModelRejected, ModelUnavailable, RunTimeout
+from service.redis_client import connect
 from service.runs import flight
 from service.runs.answers import AnswerCache, Question
 from service.runs.flight import Flights, Turn

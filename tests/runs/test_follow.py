@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from service.cache import SpeedStore, connect
+from service.cache import SpeedStore
+from service.redis_client import connect
 from service.runs.follow import Follower
 from service.runs.live import LiveReader, encode, stream_key
 from service.store import runs, users
+from service.store import steps as step_rows
 from service.store.base import Database
 from service.store.schema import metadata
 from service.types import Event, RunEvent, RunStatus, now_ms
@@ -53,7 +55,7 @@ class Followed:
         }
         more = {"cost_nano": 0, "started_at": 0, "finished_at": 0, "events": events}
         ends = {"first_seq": numbers[0], "last_seq": numbers[-1]}
-        self.db.transact(lambda tx: runs.insert_step(tx, {**step, **more, **ends}))
+        self.db.transact(lambda tx: step_rows.insert(tx, {**step, **more, **ends}))
 
     def end(self, seq: int) -> None:
         self.run.status, self.run.finished_at, self.run.last_seq = RunStatus.SUCCEEDED, now_ms(), seq

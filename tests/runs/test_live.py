@@ -10,8 +10,10 @@ from collections.abc import Sequence
 import pytest
 
 from service.cache import SpeedStore
+from service.runs import channel as channel_module
 from service.runs import live
-from service.runs.live import Channel, Listener, LiveReader, Publisher
+from service.runs.channel import Channel, Listener
+from service.runs.live import LiveReader, Publisher
 from service.types import Event, RunEvent, new_id
 from tests.conftest import RedisServer, wait_until
 
@@ -146,7 +148,7 @@ def test_urgent_or_not_all_keep_their_order(speed: SpeedStore, monkeypatch: pyte
 def test_a_client_that_is_too_slow_gets_the_rest_from_elsewhere(
     speed: SpeedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "MAX_UNREAD", 10)
+    monkeypatch.setattr(channel_module, "MAX_UNREAD", 10)
     client = Client(room=1)
     channel = opened(Publisher(speed, 15.0), client)
     channel.put([delta(1)])

@@ -9,7 +9,7 @@ import pytest
 from service.runs.active import Handle
 from service.runs.journal import Journal
 from service.runs.steps import RunSteps
-from service.store import runs as rows
+from service.store import steps as step_rows
 from service.store.base import Row
 from service.wiring import Services
 from tests.conftest import Model, RedisServer
@@ -20,7 +20,7 @@ CODE = "Why is this slow?\n```\nfor x in y: ...\n```"
 
 
 def steps(wired: Services, run_id: str) -> list[Row]:
-    return wired.db.query(lambda tx: rows.kept_steps(tx, run_id))
+    return wired.db.query(lambda tx: step_rows.of_run(tx, run_id))
 
 
 def test_a_plain_question_asks_nobody(tmp_path: Path, redis_server: RedisServer, model: Model) -> None:

