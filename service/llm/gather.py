@@ -20,9 +20,8 @@ from service.llm.client import ModelCall
 FEW_STREAMS = 8  # up to so many at once, each is read by the thread of its run, piece by piece
 PAUSE_OF_EACH = 0.001  # seconds between two looks at all of them, for each open stream beyond those …
 SHORTEST_PAUSE, LONG_PAUSE = 0.02, 0.08  # … within these
-PAUSE_OF_WORK = (
-    8  # a process that has much to do takes long to look: then the pause is so many times what it took …
-)
+# A process that has much to do takes long to look: then the pause is so many times what the last look took …
+PAUSE_OF_WORK = 8
 LONGEST_PAUSE = 0.2  # … up to this
 
 

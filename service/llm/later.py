@@ -55,11 +55,12 @@ class _Package(SourceFileLoader):
 
     def exec_module(self, module: ModuleType) -> None:
         tree = ast.parse(self.get_data(self.path), self.path)
-        waiting = [node for node in tree.body if isinstance(node, ast.ImportFrom) and self._waits(node)]
-        if not waiting:
+        imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and self._waits(node)]
+        if not imports:
             return super().exec_module(module)
+        waiting = {*imports}
         tree.body = [node for node in tree.body if node not in waiting]
-        vars(module)["__getattr__"] = _Names(module, waiting)
+        vars(module)["__getattr__"] = _Names(module, imports)
         exec(compile(tree, self.path, "exec"), vars(module))
 
     def _waits(self, node: ast.ImportFrom) -> bool:
@@ -75,8 +76,8 @@ class _Names:
         self._module = module
         self._sources: dict[str, tuple[str, str]] = {}  # by name: the module, and what it is called there
         for node in imports:
+            source = f"{module.__name__}.{node.module}"
             for alias in node.names:
-                source = f"{module.__name__}.{node.module}"
                 self._sources[alias.asname or alias.name] = (source, alias.name)
 
     def __call__(self, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The official SDK: its client as Slipway uses it, and only what that needs of its 3,000 modules.
+"""The official SDK: its client as Slipway uses it, and about a third of its modules.
 
 Most of the others are types of doors that are never used here. They are loaded when somebody asks for them, such as a
 tool of an agent's.
@@ -25,7 +25,7 @@ def _can_wait(package: str, module: str) -> bool:
 
 with imports_wait("anthropic", _can_wait):
     import anthropic as anthropic
-    import anthropic.resources.messages  # asked for by every worker: loaded before they are forked
+    import anthropic.resources.messages  # what is used of it is loaded before the workers are forked
     import anthropic.resources.models
     from anthropic._models import FinalRequestOptions  # the type of `Anthropic.request`'s options
 

@@ -4,14 +4,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import anthropic
 import pytest
 
 from service import errors
 from service.llm.claude import ClaudeClient
 from service.llm.client import ModelCall, TextDelta
-from service.llm.sdk import http_client
-from service.llm.transport import ModelTransport
 from service.types import Usage
 from tests.llm.conftest import MakeClaude, Offline, a_call, ask, run
 from tests.llm.wire_server import (
@@ -145,45 +142,10 @@ def test_nothing_unsaid_is_sent(claude: ClaudeClient, server: WireServer) -> Non
     assert set(server.requests[0].json) == {"model", "messages", "max_tokens", "stream"}
 
 
-def test_the_headers_are_those_of_the_sdk(claude: ClaudeClient, server: WireServer) -> None:
-    """They are put together once, but for the seconds, which differ from call to call."""
-    for seconds in (5.0, 60.0):
-        run(claude.create(ask(), a_call(seconds)))
-    with anthropic.Anthropic(api_key="offline", base_url=server.url, max_retries=0) as sdk:
-        sdk.messages.create(max_tokens=1, messages=[], model="claude-haiku-5-5", timeout=10.0)
-    first, second, own = ({**one.headers} for one in server.requests)
-    assert float(first.pop("x-stainless-timeout")) <= 5 and float(first.pop("x-stainless-read-timeout")) <= 5
-    assert second.pop("x-stainless-timeout") == own.pop("x-stainless-timeout") == "10.0"
-    assert second.pop("x-stainless-read-timeout") == own.pop("x-stainless-read-timeout") == "10.0"
-    for headers in (first, second, own):
-        for name in ("accept-encoding", "connection", "content-length", "user-agent"):
-            headers.pop(name, None)
-    assert first == second == own
-
-
 def test_what_cannot_be_sent_is_rejected(claude: ClaudeClient, server: WireServer) -> None:
     with pytest.raises(errors.ModelRejected):
         run(claude.create(ask("half a surrogate: \ud800"), a_call()))
     assert server.requests == []
-
-
-def test_a_proxy_of_the_environment_is_used(
-    server: WireServer, make_claude: MakeClaude, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("http_proxy", server.url)
-    monkeypatch.setenv("no_proxy", "")
-    run(make_claude("http://model.invalid").create(ask(), a_call()))
-    assert server.requests[0].head.startswith(b"POST http://model.invalid/v1/messages ")
-
-
-def test_no_proxy_is_used_where_none_applies(
-    server: WireServer, make_claude: MakeClaude, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    assert isinstance(http_client(server.url, 1)._transport, ModelTransport)
-    run(make_claude(server.url).create(ask(), a_call()))
-    assert server.requests[0].head.startswith(b"POST /v1/messages ")
 
 
 # --- errors -------------------------------------------------------------------------------------

@@ -4,8 +4,15 @@ import json
 import subprocess
 import sys
 
-from service.llm.sdk import CATALOGUES, CLOUD
+import anthropic
+import pytest
+
+from service.llm.claude import ClaudeClient
+from service.llm.sdk import CATALOGUES, CLOUD, http_client
+from service.llm.transport import ModelTransport
 from tests.conftest import ROOT
+from tests.llm.conftest import MakeClaude, a_call, ask, run
+from tests.llm.wire_server import WireServer
 
 IMPORTS = {"alone": "import anthropic", "ours": "from service.llm.sdk import anthropic"}
 NAMES = """
@@ -53,3 +60,38 @@ def test_less_than_half_of_the_sdk_is_loaded() -> None:
 def test_its_catalogues_are_where_we_look() -> None:
     code = f"import sys, {', '.join(CATALOGUES)}; print(*(hasattr(sys.modules[n], '__path__') for n in {CATALOGUES}))"
     assert python(code) == "True True\n"
+
+
+def test_the_headers_are_those_of_the_sdk(claude: ClaudeClient, server: WireServer) -> None:
+    """They are put together once, but for the seconds, which differ from call to call."""
+    for seconds in (5.0, 60.0):
+        run(claude.create(ask(), a_call(seconds)))
+    with anthropic.Anthropic(api_key="offline", base_url=server.url, max_retries=0) as sdk:
+        sdk.messages.create(max_tokens=1, messages=[], model="claude-haiku-5-5", timeout=10.0)
+    first, second, own = ({**one.headers} for one in server.requests)
+    assert float(first.pop("x-stainless-timeout")) <= 5 and float(first.pop("x-stainless-read-timeout")) <= 5
+    assert second.pop("x-stainless-timeout") == own.pop("x-stainless-timeout") == "10.0"
+    assert second.pop("x-stainless-read-timeout") == own.pop("x-stainless-read-timeout") == "10.0"
+    for headers in (first, second, own):
+        for name in ("accept-encoding", "connection", "content-length", "user-agent"):
+            headers.pop(name, None)
+    assert first == second == own
+
+
+def test_a_proxy_of_the_environment_is_used(
+    server: WireServer, make_claude: MakeClaude, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", server.url)
+    monkeypatch.setenv("no_proxy", "")
+    run(make_claude("http://model.invalid").create(ask(), a_call()))
+    assert server.requests[0].head.startswith(b"POST http://model.invalid/v1/messages ")
+
+
+def test_no_proxy_is_used_where_none_applies(
+    server: WireServer, make_claude: MakeClaude, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert isinstance(http_client(server.url, 1)._transport, ModelTransport)
+    run(make_claude(server.url).create(ask(), a_call()))
+    assert server.requests[0].head.startswith(b"POST /v1/messages ")
