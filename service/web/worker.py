@@ -85,7 +85,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._lead = threading.Lock()  # held while somebody leads
         self._leader: Leader | None = None
         self._poller = selectors.DefaultSelector()
-        self._arrived: deque[Any] = deque()  # connections on which something came, and listeners
+        self._arrived: deque[Connection | socket.socket] = deque()  # where something came: listeners too
         self._silent: dict[Connection, None] = {}  # watched, the longest silent first
         self._reading: dict[socket.socket, float] = {}  # by a thread that waits for more, until when it may
         self._stop_at = float("inf")
@@ -121,7 +121,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             listener.sock.setsockopt(
                 socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_SECONDS, 0)
             )
-            self._poller.register(listener.sock, selectors.EVENT_READ, listener)
+            self._poller.register(listener.sock, selectors.EVENT_READ, listener.sock)
         with self._change:
             self._one_more()
         sign = 0.0
@@ -134,7 +134,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._stop_at = time.monotonic() + STOP_SECONDS
         for listener in self.sockets:
             self._poller.unregister(listener.sock)
-            while self._accept(listener):  # what was on its way
+            while self._accept(listener.sock):  # what was on its way
                 pass
             listener.close()
         end = time.monotonic() + self.cfg.graceful_timeout
@@ -177,8 +177,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                 if time.monotonic() > self._stop_at or (not self.alive and not self._silent):
                     self._pass_on(own)
                     going = False
-                else:
+                    continue
+                try:
                     self._take_next(own)
+                except Exception:  # a thread that ended here would lead for ever
+                    log.exception("leader_failed")
+                    self._pass_on(own)
             with self._change:
                 going = going and self._waiting < MOST_WAITING
                 self._waiting += going
@@ -204,7 +208,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def _take_next(self, own: Leader) -> None:
         if not self._arrived:
             self._let_go_of_silent(own)
-            self._arrived.extend(key.data for key, _ in self._poller.select(SELECT_SECONDS))
+            if self._leader is own and not self._arrived:
+                self._arrived.extend(key.data for key, _ in self._poller.select(SELECT_SECONDS))
             return
         arrived = self._arrived.popleft()
         if not isinstance(arrived, Connection):
@@ -220,24 +225,28 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             arrived.rested = False
             self._watch(arrived)
 
-    def _accept(self, listener: Any) -> bool:
-        """False: there is nobody, or there are too many open files."""
+    def _accept(self, listener: socket.socket) -> bool:
+        """False: there is nobody, or there are too many open files, or the listener has been closed."""
         try:
             sock, client = listener.accept()
+            conn = Connection(self.cfg, sock, client, sock.getsockname())
         except OSError:
             return False
-        conn = Connection(self.cfg, sock, client, listener.getsockname())
         self._watch(conn)
         # Its request is mostly there already: to serve it before another one is accepted leaves that to a worker that
         # has a thread for it.
         self._arrived.appendleft(conn)
-        while len(self._silent) > self.worker_connections:
-            self._close(next(iter(self._silent)))
+        while len(self._silent) > self.worker_connections and (longest := self._longest_silent()):
+            self._close(longest)
         return True
+
+    def _longest_silent(self) -> Connection | None:
+        with self._change:  # a dict that grows meanwhile would not be looked into
+            return next(iter(self._silent), None)
 
     def _let_go_of_silent(self, own: Leader) -> None:
         now = time.monotonic()
-        while (longest := next(iter(self._silent), None)) is not None and longest.until < now:
+        while (longest := self._longest_silent()) is not None and longest.until < now:
             before = longest.seen
             if longest.receive() and ((longest.seen and not before) or longest.is_whole() is not False):
                 self._watch(longest)  # nobody led in time to see what had come
@@ -283,7 +292,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """`waits`: not all of the request is there, or it is not certain where it ends."""
         own.since = time.monotonic()
         own.serves = conn
-        self._silent.pop(conn, None)
+        with self._change:
+            self._silent.pop(conn, None)
         if waits:
             self._pass_on(own)
         else:

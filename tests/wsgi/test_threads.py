@@ -52,3 +52,4 @@ def test_a_thread_that_begins_as_the_worker_stops_is_not_waited_for(house: Slipw
     for sock in taken:
         sock.close()
     house.child.wait(20)  # the grace is 30
+    assert "leader_failed" not in house.log.read_text()
