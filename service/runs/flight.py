@@ -87,7 +87,8 @@ class Flights:
 
     def land(self, question: Question, found: Found, run: Run, spec: CacheSpec) -> None:
         """This run has ended: keep its answer, and let those who wait for it know."""
-        me = found.leader if self._led.pop(run.id, None) is not None else None
+        with self._wake:  # those led are gone through meanwhile
+            me = found.leader if self._led.pop(run.id, None) is not None else None
         if self._answers.land(question, me, run, spec, found.vector):
             self._speed.call(lambda client: _announce(client, run.id), default=None)
 

@@ -213,7 +213,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             return
         arrived = self._arrived.popleft()
         if not isinstance(arrived, Connection):
-            self._accept(arrived)
+            if self._accept(arrived):  # there may be more: after it and one other it is their turn
+                self._arrived.insert(2, arrived)
         elif not arrived.receive():
             if arrived.seen:  # the parser says what is missing
                 self._serve(arrived, own, waits=True)
