@@ -249,6 +249,15 @@ def slipway_server(home: Path, redis_url: str, model_url: str, **settings: str) 
         yield server
 
 
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
 @pytest.fixture(scope="session")
 def redis_server(scratch: Path) -> Iterator[RedisServer]:
     with redis_in(scratch / "redis") as server:

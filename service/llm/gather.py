@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Protocol
 
@@ -20,8 +21,9 @@ from service.llm.client import ModelCall
 FEW_STREAMS = 8  # up to so many at once, each is read by the thread of its run, piece by piece
 PAUSE_OF_EACH = 0.001  # seconds between two looks at all of them, for each open stream beyond those …
 SHORTEST_PAUSE, LONG_PAUSE = 0.02, 0.08  # … within these
-# A process that has much to do takes long to look: then the pause is so many times what the last look took …
+# A process that has much to do takes long to look: then the pause is so many times what a look took …
 PAUSE_OF_WORK = 8
+STEADY = 3  # … the shortest of so many: one alone may have waited 20 ms for a core that others use
 LONGEST_PAUSE = 0.2  # … up to this
 
 
@@ -99,7 +101,7 @@ class Gatherer:
             raise stream.error
 
     def _loop(self) -> None:
-        took = 0.0
+        took = deque([0.0], maxlen=STEADY)
         while True:
             self._some.wait()
             time.sleep(pause_of(len(self._all), took))
@@ -107,7 +109,7 @@ class Gatherer:
                 streams = list(self._all)
             began = time.monotonic()
             over = [stream for stream in streams if stream.look()]
-            took = time.monotonic() - began
+            took.append(time.monotonic() - began)
             with self._change:
                 self._all.difference_update(over)
                 if not self._all:
@@ -116,7 +118,7 @@ class Gatherer:
                 stream.end()
 
 
-def pause_of(streams: int, took: float) -> float:
-    """Seconds until the next look, by how many streams are open and how many seconds the last look took."""
+def pause_of(streams: int, took: Collection[float]) -> float:
+    """Seconds until the next look, by how many streams are open and how many seconds the last few looks took."""
     pause = min(max((streams - FEW_STREAMS) * PAUSE_OF_EACH, SHORTEST_PAUSE), LONG_PAUSE)
-    return min(max(pause, took * PAUSE_OF_WORK), LONGEST_PAUSE)
+    return min(max(pause, min(took) * PAUSE_OF_WORK), LONGEST_PAUSE)

@@ -218,4 +218,8 @@ def test_nobody_waits_for_a_reader_that_is_stuck() -> None:
     ],
 )
 def test_the_more_there_is_to_do_the_more_is_gathered(streams: int, took: float, pause: float) -> None:
-    assert pause_of(streams, took) == pytest.approx(pause)
+    assert pause_of(streams, [took]) == pytest.approx(pause)
+
+
+def test_one_look_that_took_long_changes_nothing() -> None:
+    assert pause_of(100, [0.002, 0.02, 0.002]) == pause_of(100, [0.002])

@@ -334,3 +334,18 @@ def test_a_forgotten_flight_ends(pair: tuple[Process, Process], text: str, soon:
     wait_until(lambda: not flights._led, "the end of its renewal", 5)
     assert flight.RENEWAL < 5
     wait_until(lambda: pair[1].turn(text).leader is None, "another's turn", 5)
+
+
+def test_flights_land_while_others_are_renewed(
+    pair: tuple[Process, Process], text: str, restless: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, _ = pair
+    turns = [one.turn(f"{text} {number}") for number in range(400)]
+    with ThreadPoolExecutor(1) as pool:
+        landing = pool.submit(lambda: [turn.end() for turn in turns])
+        while not landing.done():
+            one.flights._renewed = 0.0
+            one.flights._renew()
+    landing.result()
+    assert one.flights._led == {}
+    assert "flights_failed" not in caplog.text

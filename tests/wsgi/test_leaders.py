@@ -8,7 +8,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from service.web.arrival import Connection
-from service.web.worker import Worker
+from service.web.worker import Leader, Worker
 from tests.conftest import free_port, process, wait_until
 
 FAULTY = """
@@ -54,15 +54,6 @@ def is_healthy(port: int) -> bool:
     with suppress(httpx2.HTTPError):
         return httpx2.get(f"http://127.0.0.1:{port}/health", timeout=5, trust_env=False).status_code == 200
     return False
-
-
-@pytest.fixture
-def restless() -> Iterator[None]:
-    """Threads take turns as often as they can."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 @pytest.fixture
@@ -133,3 +124,32 @@ def test_who_was_taken_as_the_listener_closed_is_served(worker: Worker) -> None:
 def test_a_listener_that_has_been_closed_has_nobody(worker: Worker) -> None:
     assert not worker._accept(cast(Any, Closing(before=True)))
     assert not worker._arrived
+
+
+def test_those_who_are_new_and_those_who_were_kept_take_turns(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a new client waits while those before it ask again and again."""
+    served: list[Connection] = []
+    monkeypatch.setattr(worker, "_serve", lambda conn, own, waits: served.append(conn), raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
+
+        def connected() -> socket.socket:
+            client = stack.enter_context(socket.create_connection(listener.getsockname()))
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            return client
+
+        kept = []
+        for _ in range(3):
+            connected()
+            kept.append(Connection(None, *listener.accept(), None))
+        new = [connected().getsockname() for _ in range(3)]
+        worker._arrived.extend([listener, *kept])
+        listener.setblocking(False)
+        own = worker._leader = Leader()
+        while worker._arrived:
+            worker._take_next(own)
+        old = [conn.client for conn in kept]
+        assert [conn.client for conn in served] == [new[0], old[0], new[1], old[1], new[2], old[2]]
+        for conn in served:
+            conn.sock.close()
