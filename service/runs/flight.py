@@ -22,6 +22,7 @@ from service.agents.spec import CacheSpec
 from service.cache import SpeedStore
 from service.errors import RunTimeout, SlipwayError
 from service.leading import step_aside
+from service.redis_client import send_all
 from service.runs.answers import (
     FLIGHT_MS,
     LASTING,
@@ -272,10 +273,7 @@ def _announce(client: redis.Redis, run_id: str) -> None:
 
 def _prolong(client: redis.Redis, flights: Collection[str]) -> None:
     """Should another lead one of these by now, its flight ends no later than ours: that does no harm."""
-    with client.pipeline(transaction=False) as pipe:
-        for flight in flights:
-            pipe.pexpire(flight, FLIGHT_MS)
-        pipe.execute()
+    send_all(client, [("PEXPIRE", flight, FLIGHT_MS) for flight in flights])
 
 
 def _states(client: redis.Redis, flights: Collection[_Awaited]) -> list[bytes | None]:
