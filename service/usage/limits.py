@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import redis
 from limits import RateLimitItem
 from limits.storage import SlidingWindowCounterSupport, Storage
-from redis.cluster import RedisCluster
 
 from service.cache import SpeedStore
 from service.redis_client import Script
@@ -155,7 +154,7 @@ class RedisWindows(Storage, SlidingWindowCounterSupport):
         also: tuple[str, Sequence[str]] | None = None,
     ) -> list[Any]:
         def take(client: redis.Redis) -> list[Any]:
-            if also is None or isinstance(client, RedisCluster):
+            if also is None or not isinstance(client, redis.Redis):  # a cluster: they are of two slots
                 taken: list[Any] = _TAKE(client, (_name(key),), limit, expiry * 1000, cost)
             else:
                 taken = _TAKE(client, (_name(key), also[0]), limit, expiry * 1000, cost, *also[1])
