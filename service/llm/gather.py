@@ -20,7 +20,7 @@ from service.llm.client import ModelCall
 
 FEW_STREAMS = 8  # up to so many at once, each is read by the thread of its run, piece by piece
 PAUSE_OF_EACH = 0.001  # seconds between two looks at all of them, for each open stream beyond those …
-SHORTEST_PAUSE, LONG_PAUSE = 0.02, 0.08  # … within these
+SHORTEST_PAUSE, LONG_PAUSE = 0.02, 0.1  # … within these
 # A process that has much to do takes long to look: then the pause is so many times what a look took …
 PAUSE_OF_WORK = 8
 STEADY = 3  # … the shortest of so many: one alone may have waited 20 ms for a core that others use

@@ -211,7 +211,7 @@ def test_nobody_waits_for_a_reader_that_is_stuck() -> None:
     [
         (1, 0.0, 0.02),
         (58, 0.001, 0.05),
-        (500, 0.005, 0.08),
+        (500, 0.005, 0.1),
         (500, 0.02, 0.16),
         (9, 0.02, 0.16),  # few streams in a process that is busy otherwise
         (500, 1.0, 0.2),
