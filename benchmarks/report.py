@@ -137,7 +137,8 @@ def _found_table(
 def _held(of: Summary) -> str:
     if "M" not in of.found:
         return ""
-    told = "\n\nMost streams held (p99 of the total within 1.5 of ideal and none fails, twice), of a ladder from 50 to 1,500:\n\n"
+    what = "p99 of the total within 1.5 of ideal and none fails, twice"
+    told = f"\n\nMost streams held ({what}), of a ladder from 50 to 1,500:\n\n"
     return told + _found_table(of, "M", ("streams",), lambda what: (f"{what.get('held', 0):,}",))
 
 
