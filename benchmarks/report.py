@@ -137,7 +137,8 @@ def _found_table(
 def _held(of: Summary) -> str:
     if "M" not in of.found:
         return ""
-    what = "p99 of the total within 1.5 of ideal and none fails, twice"
+    rounds = 1 + max((row["round"] for row in of.rows if row["case"].startswith("M")), default=0)
+    what = f"p99 of the total within 1.5 of ideal and none fails, in {rounds} of {rounds} rounds"
     told = f"\n\nMost streams held ({what}), of a ladder from 50 to 1,500:\n\n"
     return told + _found_table(of, "M", ("streams",), lambda what: (f"{what.get('held', 0):,}",))
 

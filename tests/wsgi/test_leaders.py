@@ -8,16 +8,16 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
-import httpx2
 import pytest
 
 from service.web.arrival import Connection
 from service.web.worker import Leader, Worker
 from tests.conftest import free_port, process, wait_until
+from tests.wsgi.test_stalled import healthy
 
 FAULTY = """
 from itertools import count
@@ -42,18 +42,12 @@ def test_a_turn_that_fails_costs_that_turn(tmp_path: Path) -> None:
     (tmp_path / "conf.py").write_text(FAULTY.format(port=port))
     command = [sys.executable, "-m", "gunicorn", "-c", str(tmp_path / "conf.py"), "tests.wsgi.endless:app"]
     with log.open("wb") as out, process(command, stderr=out) as child:
-        wait_until(lambda: is_healthy(port), "the server")
+        wait_until(lambda: healthy(port), "the server")
         for _ in range(20):
-            wait_until(lambda: is_healthy(port), "the next leader")
+            wait_until(lambda: healthy(port), "the next leader")
         child.terminate()
         child.wait(20)  # the grace is 30
     assert "this turn failed" in log.read_text()
-
-
-def is_healthy(port: int) -> bool:
-    with suppress(httpx2.HTTPError):
-        return httpx2.get(f"http://127.0.0.1:{port}/health", timeout=5, trust_env=False).status_code == 200
-    return False
 
 
 @pytest.fixture
