@@ -99,8 +99,7 @@ class Wire:
 
     def arrived(self) -> bytes:
         """What has come of the body by now, without waiting. Raises as `body` does."""
-        if not self._plain:
-            self.sock.settimeout(0)
+        self.sock.settimeout(0)  # else Python waits before it reads, whatever the flags
         with suppress(BlockingIOError, ssl.SSLWantReadError):
             self._receive(wait=False)
             while not self._plain and cast(ssl.SSLSocket, self.sock).pending() and not self._complete:

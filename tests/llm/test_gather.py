@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -111,6 +112,20 @@ def test_a_model_that_falls_silent_is_not_waited_for(
     server.script = [lambda exchange: listener(exchange, silent)]
     with pytest.raises(errors.ModelTimeout):
         listener.run()
+
+
+def test_a_model_that_falls_silent_holds_no_other_up(claude: ClaudeClient, server: WireServer) -> None:
+    silenced, other = Listener(claude), Listener(claude)
+    with ThreadPoolExecutor(2) as pool:
+        server.script = [lambda exchange: silenced(exchange, silent)]
+        running = pool.submit(silenced.run)
+        assert silenced.spoke.wait(10)
+        time.sleep(0.3)  # it is looked at by now
+        server.script = [lambda exchange: other(exchange, lambda x: x.send(MORE), lambda x: x.send(LAST))]
+        _, reply = pool.submit(other.run).result(4)  # less than a model may be silent
+        assert reply.text == "one two three"
+        silenced.call.abort()
+        assert isinstance(running.exception(10), errors.RunCancelled)
 
 
 def test_whose_last_word_is_said_is_whole_though_the_stream_does_not_end(
