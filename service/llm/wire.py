@@ -46,7 +46,7 @@ class Wire:
         self.heard = False  # whether any byte of the answer has arrived
         self._call: ModelCall | None = None
         self._read_wait = 0.0
-        self._plain = not isinstance(sock, ssl.SSLSocket)  # which takes no flags
+        self._plain = not isinstance(sock, ssl.SSLSocket)  # which may hold back what it has read
         self._body: list[bytes] = []
         self._fault: Exception | None = None
         self._has_head = self._complete = self._keep_alive = self._ends_with_close = False
@@ -99,7 +99,6 @@ class Wire:
 
     def arrived(self) -> bytes:
         """What has come of the body by now, without waiting. Raises as `body` does."""
-        self.sock.settimeout(0)  # else Python waits before it reads, whatever the flags
         with suppress(BlockingIOError, ssl.SSLWantReadError):
             self._receive(wait=False)
             while not self._plain and cast(ssl.SSLSocket, self.sock).pending() and not self._complete:
@@ -141,8 +140,9 @@ class Wire:
         if self._fault is not None:
             raise httpx2.RemoteProtocolError("The answer is not HTTP/1.1") from self._fault
         try:
-            flags = socket.MSG_DONTWAIT if self._plain else 0
-            data = self._received() if wait else self.sock.recv(RECEIVE_BYTES, flags)
+            # With 0 it reads what is there; with more Python waits first, whatever the flags.
+            self.sock.settimeout(self._within(self._read_wait) if wait else 0)
+            data = self.sock.recv(RECEIVE_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError):
             raise
         except TimeoutError as error:
@@ -157,15 +157,6 @@ class Wire:
         else:
             raise httpx2.RemoteProtocolError("The connection was closed before the answer was whole")
         return len(data)
-
-    def _received(self) -> bytes:
-        """What is there, which costs one call of the system; else what comes in time."""
-        wait = self._within(self._read_wait)
-        if self._plain:
-            with suppress(BlockingIOError):
-                return self.sock.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)
-        self.sock.settimeout(wait)
-        return self.sock.recv(RECEIVE_BYTES)
 
     def _parse(self, data: bytes) -> None:
         try:

@@ -237,6 +237,34 @@ def test_silence_is_a_read_timeout(client: httpx2.Client, server: WireServer) ->
     assert server.hung_up.wait(5)
 
 
+def test_an_answer_that_comes_later_than_it_may_is_not_waited_for(
+    client: httpx2.Client, server: WireServer
+) -> None:
+    """However long sending might have taken."""
+
+    def late(exchange: Exchange) -> None:
+        time.sleep(1)
+        whole({"type": "message"})(exchange)
+
+    server.script = [late]
+    with pytest.raises(httpx2.ReadTimeout):
+        client.post(server.url, timeout=httpx2.Timeout(5, read=0.1))
+
+
+def test_after_a_piece_there_is_only_what_is_left_of_the_call(
+    client: httpx2.Client, server: WireServer
+) -> None:
+    def slow(exchange: Exchange) -> None:
+        time.sleep(0.7)
+        exchange.send(head(200, 2) + b"1")
+        time.sleep(0.7)
+        exchange.send(b"2")
+
+    server.script = [slow]
+    with carrying(a_call(1.0)), pytest.raises(httpx2.ReadTimeout):
+        post(client, server)
+
+
 def test_many_short_waits_do_not_outlast_the_call(client: httpx2.Client, server: WireServer) -> None:
     def trickle(exchange: Exchange) -> None:
         exchange.send(head(200, 1_000_000))
