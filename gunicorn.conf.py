@@ -57,7 +57,7 @@ class OurLogger(Logger):
 
 
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
-worker_class = "service.web.worker.Worker"  # gthread, and more
+worker_class = "service.web.gunicorn_worker.Worker"  # gthread, with errors as problem documents
 workers = settings.web_concurrency
 threads = settings.threads
 keepalive = 10  # seconds; more than nought says yes, and the worker's own SILENCE says how long

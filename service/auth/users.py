@@ -16,7 +16,6 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from service.auth.revocation import Revocations
 from service.errors import Invalid, InvalidCredentials, NotFound, Overloaded
-from service.leading import step_aside
 from service.store import tokens as token_rows
 from service.store import users as rows
 from service.store.base import Database, Row, Transaction
@@ -177,7 +176,6 @@ class UserService:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        step_aside()
         if not self._turns.acquire(timeout=_HASHING_PATIENCE):
             raise Overloaded("Too many log-ins at once.", retry_after=2)
         try:

@@ -13,7 +13,6 @@ import httpx2
 import orjson
 
 from service.errors import ModelError, ModelRejected, ModelTimeout, RunCancelled, SlipwayError
-from service.leading import step_aside
 from service.llm.answer import Answer, SseData
 from service.llm.batch import BatchState
 from service.llm.client import ModelCall, ModelReply, ModelRequest, TextDelta
@@ -78,7 +77,6 @@ class ClaudeClient:
             if name in body
         }
         messages = cast(Any, self._sdk.messages)
-        step_aside()
         with _our_errors(call), carrying(call):
             raw = messages.with_raw_response.count_tokens(**fields, timeout=self._waits(call))
             return int(_field(raw.http_response.content, "input_tokens"))
@@ -86,7 +84,6 @@ class ClaudeClient:
     def ping(self) -> None:
         """Raise `ModelUnavailable`, or another `ModelError`, when the model cannot be reached within 2 seconds."""
         call = ModelCall(time.monotonic() + PING_SECONDS)
-        step_aside()
         try:
             with _our_errors(call), carrying(call):
                 self._sdk.models.with_raw_response.list(limit=1, timeout=self._waits(call))
@@ -137,7 +134,6 @@ class ClaudeClient:
         """The response once its head is there; closed at the end, which stops the upstream call if it still runs."""
         body, waits = orjson.dumps(_params(request)), self._waits(call)
         call.billable = True  # until it is refused: whatever else happens, the model may have done the work
-        step_aside()
         with carrying(call):
             response = self._sdk.create(body, waits)
         try:

@@ -21,7 +21,6 @@ import redis
 from service.agents.spec import CacheSpec
 from service.cache import SpeedStore
 from service.errors import RunTimeout, SlipwayError
-from service.leading import step_aside
 from service.redis_client import send_all
 from service.runs.answers import (
     FLIGHT_MS,
@@ -98,7 +97,6 @@ class Flights:
     ) -> Generator[None, None, Landing]:
         """What came of a leader. Yields at least every `beat` seconds. Raises `RunTimeout` at `until`."""
         with self._awaiting(question, leader) as awaited:
-            step_aside()
             while not awaited.landed.wait(min(beat, max(0.0, until - time.monotonic()))):
                 if time.monotonic() >= until:
                     raise RunTimeout

@@ -7,7 +7,6 @@ from collections.abc import Generator, Iterator, Sequence
 
 import redis
 
-from service.leading import step_aside
 from service.runs.live import LiveReader, event_of
 from service.store import runs as rows
 from service.store import steps as step_rows
@@ -46,7 +45,6 @@ class Follower:
             if run is None or self.done:
                 return
             if run.door == "invoke" or not self._live.available():
-                step_aside()
                 time.sleep(POLL[min(looks, len(POLL) - 1)])
                 looks += 1
                 if looks % 10 == 0:
@@ -84,7 +82,6 @@ class Follower:
             try:
                 entries = self._live.read(self._run_id, self._position, min(heartbeat, RECHECK, 4.0))
             except redis.RedisError:
-                step_aside()
                 time.sleep(0.2)
                 return
             if not entries:

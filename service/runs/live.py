@@ -18,7 +18,6 @@ import orjson
 import redis
 
 from service.cache import SpeedStore
-from service.leading import step_aside
 from service.redis_client import send_all
 from service.runs.channel import Channel, Listener
 from service.types import Event, RunEvent
@@ -192,7 +191,6 @@ class LiveReader:
 
     def read(self, run_id: str, position: bytes, wait: float) -> list[tuple[bytes, list[RunEvent]]]:
         """Entries after `position`, waiting at most `wait` seconds. Raises `redis.RedisError` when it is away."""
-        step_aside()
         found: Any = self._blocking.xread(
             {stream_key(run_id): position}, count=200, block=int(wait * 1000) or 1
         )

@@ -11,7 +11,6 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from service.agents.definitions import AgentCatalog, AgentDefinition
 from service.errors import NotFound, Overloaded, SessionBusy, SlipwayError
-from service.leading import step_aside
 from service.llm.routing import Router
 from service.runs.active import ActiveRuns, HandedOver, LeaseLost
 from service.runs.answers import AnswerCache, Leader, cacheable
@@ -254,7 +253,6 @@ class Runs:
         while key is not None and time.monotonic() < end:
             if (run_id := self._db.query(key.started)) is not None:
                 return run_id
-            step_aside()
             time.sleep(0.05)
         return None
 
@@ -286,7 +284,6 @@ class Runs:
                     raise
                 if not self._turns.acquire(blocking=False):  # the threads that wait must stay few
                     raise
-            step_aside()
             try:
                 time.sleep(pause * random.uniform(0.7, 1.0))
             finally:

@@ -18,7 +18,6 @@ from sqlalchemy.sql import Executable
 from sqlalchemy.sql.functions import GenericFunction
 
 from service.errors import DatabaseUnavailable
-from service.leading import step_aside
 from service.store.statement import Plan, Statement
 from service.store.statement import Row as Row
 from service.store.writers import Waiting, Writers
@@ -219,7 +218,6 @@ class Database:
             except DatabaseUnavailable:
                 if time.monotonic() + pause > end:
                     raise
-            step_aside()
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, 0.5)
 

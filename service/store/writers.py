@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from service.errors import DatabaseUnavailable
-from service.leading import step_aside
 
 TURN = 0.02  # seconds
 LOOK = 0.001  # seconds between two looks at a locked file; one thread of a process looks at a time
@@ -86,7 +85,6 @@ class Writers:
                 self._busy = True
                 return True
             (self._queue.appendleft if ahead else self._queue.append)(mine)
-        step_aside()
         if mine.wait(self._patience):
             return not mine.done
         with self._change:
@@ -150,5 +148,4 @@ def _await(file: int, end: float) -> None:
         except BlockingIOError:
             if time.monotonic() > end:
                 raise DatabaseUnavailable("The database is busy.") from None
-        step_aside()
         time.sleep(LOOK)

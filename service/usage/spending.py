@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from service.errors import BudgetExceeded
-from service.leading import step_aside
 from service.observe.metrics import Metrics
 from service.store import budgets as counters
 from service.store import holds, ledger
@@ -85,7 +84,6 @@ class Spending:
             again()
             offer, fits = self._make_room(offer.wish, hold, waits=time.monotonic() < end)
             if not fits or turn > 3:  # others are quicker each time: not all at once
-                step_aside()
                 time.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
         raise AssertionError("one of the turns returns, or raises")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -44,6 +45,20 @@ def problem_response(error: SlipwayError) -> Response:
     if error.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
+
+
+def raw_problem(error: SlipwayError, path: str, own_id: str) -> bytes:
+    """A whole HTTP/1.1 response, for a request that never reached the application. It quotes nothing but its path."""
+    body = orjson.dumps({**error.as_problem(), "instance": path, "request_id": own_id})
+    head = (
+        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
+        "Connection: close",
+        "Content-Type: application/problem+json",
+        f"Content-Length: {len(body)}",
+        f"X-Request-ID: {own_id}",
+        "X-Content-Type-Options: nosniff",
+    )
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
 
 def from_http(error: HTTPException) -> SlipwayError:

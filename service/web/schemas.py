@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
 from typing import Any, TypeVar
 
 import orjson
 from flask import Request, Response, request
 from pydantic import BaseModel, ConfigDict, ValidationError
 from werkzeug.datastructures import Headers
+from werkzeug.exceptions import HTTPException
 
 from service.errors import (
+    BadRequest,
     FieldFault,
     Invalid,
     InvalidJson,
@@ -118,7 +119,7 @@ def raw_json() -> Any:
     """The request's JSON, whatever it is. Raises what the contract says for size, media type and syntax."""
     request = asked()
     length = int(request.environ.get("CONTENT_LENGTH") or 0)  # the server has seen to it that it is a number
-    if length > MAX_BODY or len(data := _data(request)) > MAX_BODY:
+    if length > MAX_BODY or len(data := _body(request)) > MAX_BODY:
         raise TooLarge(f"A body may have {MAX_BODY} bytes at most.")
     if request.environ.get("CONTENT_TYPE") != "application/json":  # what nearly all send: nothing to parse
         kind = request.mimetype
@@ -135,10 +136,17 @@ def raw_json() -> Any:
     return value
 
 
-def _data(request: Request) -> bytes:
-    """The body, which our worker has read already."""
-    body = request.environ["wsgi.input"]
-    return body.getvalue() if type(body) is BytesIO else request.get_data()
+def _body(request: Request) -> bytes:
+    """Read the body. Raises `BadRequest` for one that breaks off or whose chunks cannot be parsed."""
+    try:
+        data = request.get_data()
+    except HTTPException:
+        raise
+    except Exception as error:  # each WSGI server has exceptions of its own for this
+        raise BadRequest("The body cannot be read to its end.") from error
+    if len(data) < (request.content_length or 0):
+        raise BadRequest("The body ended before its length was reached.")
+    return data
 
 
 def _refuse_unkeepable(value: Any) -> None:

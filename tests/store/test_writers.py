@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from service.errors import DatabaseUnavailable
-from service.leading import lead
 from service.store.writers import Waiting, Writers
 from tests.conftest import process, wait_until
 
@@ -127,19 +126,3 @@ def test_closed_is_not_ended(database: Path) -> None:
             pass
     with mine.turn(), pytest.raises(DatabaseUnavailable), other.turn():
         pass
-
-
-@pytest.mark.parametrize("whose", ["this process", "another"])
-def test_whoever_leads_lets_another_lead_before_it_waits(database: Path, whose: str) -> None:
-    mine = Writers(database, 0.1)
-    other = mine if whose == "this process" else Writers(database, 0.1)
-    asides: list[str] = []
-    lead(lambda: asides.append(whose))
-    try:
-        with mine.turn():
-            assert asides == []
-        with other.turn(), pytest.raises(DatabaseUnavailable), mine.turn():
-            pass
-    finally:
-        lead(None)
-    assert asides == [whose]

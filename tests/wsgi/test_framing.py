@@ -6,11 +6,9 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from tests.conftest import Model, RedisServer, Slipway, slipway_server
@@ -134,14 +132,6 @@ def test_a_request_that_breaks_off_in_its_head_leaves_nothing(house: Slipway) ->
         assert answer_to(sock) == b""
 
 
-def test_two_requests_at_once_get_one_answer(house: Slipway) -> None:
-    """Nothing that follows the first request's body is taken for a request."""
-    body = b'{"username": "demo", "password": "wrong"}'
-    first = LOGIN + b"Content-Length: %d\r\n\r\n" % len(body) + body
-    answer = answer_to(connect(house, first + b"GET /v1/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"))
-    assert answer.count(b"HTTP/1.1 ") == 1 and b"smuggled" not in answer
-
-
 def test_a_client_that_expects_100_gets_it(house: Slipway) -> None:
     body = b'{"username": "demo", "password": "demo-password"}'
     head = LOGIN + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
@@ -158,28 +148,3 @@ def test_a_body_that_comes_in_drops(house: Slipway) -> None:
             sock.sendall(bytes([byte]))
             time.sleep(0.01)
         assert b" 200 OK" in sock.recv(65_536)
-
-
-def test_clients_that_do_not_close_hold_nobody_up(house: Slipway) -> None:
-    """Gunicorn's own worker reads on for up to two seconds after each of them, and accepts nobody meanwhile."""
-    request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
-    open_ones = [connect(house, request) for _ in range(6)]
-    began = time.monotonic()
-    assert httpx2.get(f"{house.url}/health", timeout=10).status_code == 200
-    took = time.monotonic() - began
-    for sock in open_ones:
-        sock.close()
-    assert took < 6, "they were waited for one after the other"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "part", [b"GET /health HTTP/1.1\r\nHost:", LOGIN + b"Content-Length: 100\r\n\r\n{", CHUNKED + b"5\r\n"]
-)
-def test_a_client_that_stops_halfway_is_told_and_let_go(house: Slipway, part: bytes) -> None:
-    """More of them than there are threads: the service is back once they have had their time."""
-    slow = [connect(house, part, timeout=60) for _ in range(12)]
-    assert httpx2.get(f"{house.url}/health", timeout=60).status_code == 200
-    with ThreadPoolExecutor(12) as pool:
-        answers = list(pool.map(answer_to, slow))
-    assert {problem_of(answer)["status"] for answer in answers} == {408}

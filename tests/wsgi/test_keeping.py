@@ -1,4 +1,4 @@
-"""Connections that are kept, and those on which nothing comes: neither may hold a thread, nor hold up an end."""
+"""Kept connections hold no thread and do not delay the end of a worker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.conftest import Model, RedisServer, Slipway, slipway_server, wait_until
+from tests.conftest import Model, RedisServer, Slipway, slipway_server
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 MANY = 40  # far more than there are threads
@@ -72,18 +72,6 @@ def test_a_connection_serves_one_request_after_the_other(house: Slipway) -> None
         assert sock.recv(1) == b""
 
 
-@pytest.mark.parametrize("data", [b"", b"POST /v1/auth/login HTTP/1.1\r\nContent-Length: 9\r\n\r\n{"])
-def test_connections_without_a_whole_request_hold_no_thread(house: Slipway, data: bytes) -> None:
-    with ExitStack() as stack:
-        silent = [connect(stack, house, data) for _ in range(MANY)]
-        for _ in range(10):
-            assert httpx2.get(f"{house.url}/health", timeout=5).status_code == 200
-        for sock in silent:  # and nobody was let go of meanwhile
-            sock.setblocking(False)
-            with pytest.raises(BlockingIOError):
-                sock.recv(1)
-
-
 def test_kept_connections_hold_no_thread(house: Slipway) -> None:
     with ExitStack() as stack:
         kept = [connect(stack, house) for _ in range(MANY)]
@@ -117,19 +105,6 @@ def test_a_request_that_waits_unannounced_holds_nobody_up(house: Slipway) -> Non
     assert set(answers) == {201}
 
 
-def test_a_kept_connection_is_served_once_more_as_the_worker_stops(ending: Slipway) -> None:
-    with ExitStack() as stack:
-        sock = connect(stack, ending)
-        ask(sock)
-        [worker] = ending.workers()
-        ending.child.terminate()
-        wait_until(lambda: not listening(ending), "the end of new connections")
-        answer = ask(sock)
-        assert answer.startswith(b"HTTP/1.1 200 ") and b"connection: close" in answer.lower()
-        ending.child.wait(20)  # the grace is 30
-        assert not Path(f"/proc/{worker}").exists()
-
-
 def test_kept_connections_do_not_delay_the_end(ending: Slipway) -> None:
     with ExitStack() as stack:
         kept = [connect(stack, ending) for _ in range(MANY)]
@@ -138,11 +113,6 @@ def test_kept_connections_do_not_delay_the_end(ending: Slipway) -> None:
         ending.child.terminate()
         ending.child.wait(20)
         assert {sock.recv(1) for sock in kept} == {b""}
-
-
-def listening(server: Slipway) -> bool:
-    with socket.socket() as sock:
-        return sock.connect_ex(("127.0.0.1", server.port)) == 0
 
 
 @pytest.mark.slow

@@ -1,0 +1,43 @@
+"""Gunicorn's threaded worker, with errors from outside the application as problem documents."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from typing import Any
+
+from gunicorn.http import errors as http
+from gunicorn.workers.gthread import ThreadWorker
+
+from service import errors
+from service.observe import logs
+from service.web.problems import raw_problem
+from service.web.timing import request_id
+
+log = logging.getLogger("slipway.request")
+_OURS = (http.InvalidResponseHeader, http.InvalidResponseHeaderName)
+_BY_PARSER_ERROR: dict[type[Exception], type[errors.SlipwayError]] = {
+    http.LimitRequestLine: errors.UriTooLong,
+    http.LimitRequestHeaders: errors.HeadersTooLarge,
+}
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
+        """Answer a request that cannot be parsed (4xx), or whose answer failed outside the application (500)."""
+        refused = isinstance(exc, http.ParseException) and not isinstance(exc, _OURS)
+        error = _BY_PARSER_ERROR.get(type(exc), errors.BadRequest)() if refused else errors.SlipwayError()
+        req = req or getattr(exc, "req", None)
+        sent = dict(getattr(req, "headers", None) or ()).get("X-REQUEST-ID", "")
+        logs.clear(request_id=(own_id := request_id(sent)))
+        if not refused:
+            log.error("unhandled_error", exc_info=exc)
+        about = {
+            "method": getattr(req, "method", None) or "(none)",
+            "route": "(none)",
+            "status": error.status,
+        }
+        log.info("request", extra={**about, "why": type(exc).__name__})
+        self.app.callable.extensions["slipway"].metrics.request("(none)", "(none)", error.status, 0.0)
+        with suppress(OSError):
+            client.sendall(raw_problem(error, getattr(req, "path", None) or "/", own_id))
