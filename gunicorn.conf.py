@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import resource
 import shutil
 import sys
 from contextlib import suppress
@@ -41,6 +42,12 @@ def _begin_metrics(folder: Path) -> None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
 
 
+def _allow_files() -> None:
+    """Each request holds a socket, and one to the model; the usual limit of 1,024 files is for other programs."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 settings = _settings()
 
 
@@ -60,7 +67,8 @@ bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{sett
 worker_class = "service.web.gunicorn_worker.Worker"  # gthread, with errors as problem documents
 workers = settings.web_concurrency
 threads = settings.threads
-keepalive = 10  # seconds; more than nought says yes, and the worker's own SILENCE says how long
+worker_connections = threads + 1000  # so many may be kept without a request; all others have a thread
+keepalive = 10  # seconds that a connection is kept after an answer
 timeout = 60  # seconds without a heartbeat of the worker, not of a request
 graceful_timeout = settings.graceful_timeout
 max_requests = 0  # a worker that retires counts as one of the workers until its last stream has ended
@@ -77,6 +85,7 @@ def on_starting(server: Any) -> None:
     What is imported stays: out of the garbage collector's sight it costs neither pauses nor copied pages, and the end
     of a process does not search through it for seconds.
     """
+    _allow_files()
     _begin_metrics(settings.slipway_home / f"metrics-{settings.port}")
     with suppress(AttributeError):  # glibc alone has it
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)

@@ -92,9 +92,10 @@ class Settings(BaseModel):
     # the process
     web_concurrency: int = Field(2, ge=1, description="Gunicorn workers")
     threads: int = Field(
-        32,
+        1024,
         ge=4,
-        description="Threads per worker; a quarter, at most 8, stay free of runs for health and cache hits",
+        description="Most threads per worker, begun on demand: each serves one request. An eighth, at most 64, stay "
+        "free of runs and of those who wait or follow, for log-ins, cache hits and health checks",
     )
     task_concurrency: int = Field(
         2, ge=1, description="Processes of one task worker: each drives one queued run at a time"
@@ -151,6 +152,12 @@ class Settings(BaseModel):
     bootstrap_username: str = Field("", description="First admin, made only while there is no user at all")
     bootstrap_password: SecretStr = Field(SecretStr(""), description="Password of the first admin")
     limit_runs: str = Field("600/minute", description="Agent calls per user")
+    limit_concurrent_runs: int = Field(
+        250,
+        ge=1,
+        description="Runs of one user under way at once, over all replicas; also the most requests of one user that "
+        "run, wait or follow in one worker",
+    )
     limit_login: str = Field("10/minute", description="Log-ins per address")
     limit_invoke: str = Field("", description="`invoke` calls per user, within LIMIT_RUNS; empty: no limit")
     limit_stream: str = Field("", description="`stream` calls per user, within LIMIT_RUNS; empty: no limit")
@@ -213,9 +220,14 @@ class Settings(BaseModel):
     debug: bool = Field(False, description="Flask's debug mode; refused in staging and production")
 
     @property
-    def run_slots(self) -> int:
-        """Runs one worker takes at once: some threads stay free for health and cache hits."""
-        return self.threads - min(8, max(2, self.threads // 4))
+    def request_places(self) -> int:
+        """Requests that may run, wait or follow in one worker at once; the other threads stay free for short ones."""
+        return self.threads - min(64, max(2, self.threads // 8))
+
+    @property
+    def most_requests(self) -> int:
+        """Requests in one worker at once, of any kind; the threads beyond them serve health checks alone."""
+        return self.threads - min(4, (self.threads - self.request_places) // 2)
 
     @property
     def offline(self) -> bool:

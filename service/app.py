@@ -20,6 +20,7 @@ from service.web import (
     auth,
     budgets,
     drain,
+    gate,
     health,
     limits,
     openapi,
@@ -80,11 +81,13 @@ def create_app(settings: Settings, services: wiring.Services | None = None) -> F
     app.url_map.merge_slashes = False  # `//` in a path is a mistake to tell, not to redirect
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
+    app.wsgi_app = gate.Gate(app.wsgi_app, settings.most_requests)  # type: ignore[method-assign]
     app.extensions["slipway"] = services or wiring.build(
         settings, bell=bell_of(settings), draining=drain.draining
     )
     timing.install(app)
     problems.install(app)
+    app.before_request(gate.refuse_when_full)
     app.before_request(refuse_impossible)
     auth.install(app)
     limits.install(app)

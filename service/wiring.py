@@ -34,6 +34,7 @@ from service.runs.flight import Flights
 from service.runs.keeper import Bell, Keeper, NoBell
 from service.runs.live import LiveReader, Publisher
 from service.runs.near import PlainForm
+from service.runs.places import Places
 from service.runs.runner import Runner
 from service.runs.runs import Runs
 from service.runs.semantic import Semantic
@@ -47,6 +48,7 @@ from service.tools.builtin import BUILTINS
 from service.types import Answer, Run, new_id, usd
 from service.usage.budgets import Budgets
 from service.usage.caps import BudgetWarning, nano_of
+from service.usage.concurrency import ConcurrentRuns
 from service.usage.prices import PriceTable, today
 from service.usage.spending import Spending, sweep_holds
 from service.usage.tokens import Rates
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("slipway")
 MOST_DATABASE_CONNECTIONS = 32  # of a process: none is held across a model call, so few serve many threads
+MOST_REDIS_CONNECTIONS = 64  # of a process: each is held for one round trip; those that block are apart
 SWEEP_HOLDS_AFTER = (
     60.0  # seconds: whoever takes the run up had better settle them, and know what the run has cost
 )
@@ -83,6 +86,7 @@ class Services:
     batches: BatchDesk
     sessions: Sessions
     runs: Runs
+    places: Places
     watch: Watch
     driver: Driver
     webhooks: Webhooks
@@ -119,7 +123,11 @@ def build(
     """
     metrics = Metrics()
     db = Database(settings.database_url, pool_size=min(settings.threads + 4, MOST_DATABASE_CONNECTIONS))
-    speed = SpeedStore(settings.redis_url, max_connections=settings.threads + 8, on_change=metrics.redis_up)
+    speed = SpeedStore(
+        settings.redis_url,
+        max_connections=min(settings.threads + 8, MOST_REDIS_CONNECTIONS),
+        on_change=metrics.redis_up,
+    )
     revocations = Revocations(speed, db, access_seconds=settings.access_token_minutes * 60)
     catalog = _catalog(settings)
     routers = _routers(settings, catalog)
@@ -139,8 +147,9 @@ def build(
     toolbox = Toolbox(db, ToolRunner(called=metrics.tool_call), rates.tool)
     means = Means(model, routers, prices, toolbox, spending, deferred)
     batches = _batches(settings, db, upstream, deferred)
+    places = Places(settings.request_places, settings.limit_concurrent_runs)
     runs, driver, watch, active = _runs(
-        settings, db, speed, metrics, catalog, means, sessions, webhooks, draining
+        settings, db, speed, metrics, catalog, means, sessions, webhooks, places, draining
     )
     bell = bell or NoBell()
     sweep = partial(sweep_holds, db, spending, older_than=SWEEP_HOLDS_AFTER)
@@ -174,6 +183,7 @@ def build(
         batches=batches,
         sessions=sessions,
         runs=runs,
+        places=places,
         watch=watch,
         driver=driver,
         webhooks=webhooks,
@@ -317,9 +327,10 @@ def _runs(
     means: Means,
     sessions: Sessions,
     webhooks: Webhooks,
+    places: Places,
     draining: Callable[[], bool],
 ) -> tuple[Runs, Driver, Watch, ActiveRuns]:
-    active = ActiveRuns(settings.run_slots)
+    active = ActiveRuns(settings.request_places)
 
     def ended(tx: Transaction, run: Run, answer: Answer | None) -> None:
         sessions.ended(tx, run, answer)
@@ -345,6 +356,7 @@ def _runs(
         live=live,
         ended=ended,
         heartbeat=settings.heartbeat_seconds,
+        seconds=settings.run_timeout,
         draining=draining,
     )
     answers = _answers(settings, speed)
@@ -352,7 +364,8 @@ def _runs(
         db=db,
         catalog=catalog,
         routers=dict(means.routers),
-        active=active,
+        places=places,
+        concurrent=ConcurrentRuns(speed, settings.limit_concurrent_runs, settings.run_timeout),
         driver=driver,
         watch=watch,
         answers=answers,

@@ -1,4 +1,4 @@
-"""The runs this process drives: how many it may take at once, and a handle to stop each."""
+"""The runs this process drives: a handle to stop each, and slots for those that no request drives."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from service.errors import Overloaded, RunCancelled, RunTimeout
+from service.errors import RunCancelled, RunTimeout
 from service.llm.client import ModelCall
 
 Reason = Literal["cancelled", "timeout", "lost", "drain"]
@@ -72,60 +72,33 @@ class Handle:
 
 
 class ActiveRuns:
-    """Handles by run id, and the slots that bound them: threads beyond them stay free for everything else."""
+    """Handles of the runs driven in this process, and slots for those driven in threads of their own.
+
+    A run driven by its request needs no slot: the request has a place, see `service.runs.places`.
+    """
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self._lock = threading.Lock()
         self._handles: dict[str, Handle] = {}
         self._taken = 0
-        self._waiting = 0
 
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """A place for one run. Raises `Overloaded` at once when every one is taken."""
-        if not self.take():
-            raise self.full()
-        try:
-            yield
-        finally:
-            self.give()
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Wait for a run that another request drives: no slot is held, but a thread. See `check_room`."""
+    def take(self) -> bool:
+        """Take a slot. False: every one is taken."""
         with self._lock:
-            self._waiting += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._waiting -= 1
-
-    def check_room(self) -> None:
-        """Raises `Overloaded` when runs and those who wait have taken all the threads they may."""
-        if self._taken + self._waiting >= self.slots:
-            raise self.full()
-
-    def take(self, *, request: bool = True) -> bool:
-        """One slot; `request`: for a run whose request holds a thread too, as those do who wait."""
-        with self._lock:
-            if self._taken + (self._waiting if request else 0) >= self.slots:
+            if self._taken >= self.slots:
                 return False
             self._taken += 1
             return True
 
     def give(self) -> None:
+        """Give a slot back."""
         with self._lock:
             self._taken -= 1
 
     @property
     def taken(self) -> int:
         return self._taken
-
-    @staticmethod
-    def full() -> Overloaded:
-        return Overloaded("Every run slot of this worker is taken; try again shortly.", retry_after=1)
 
     @contextmanager
     def driving(self, handle: Handle) -> Iterator[Handle]:

@@ -11,7 +11,6 @@ from service.agents.definitions import AgentCatalog
 from service.errors import SessionBusy, WorkerLost
 from service.runs.active import ActiveRuns, HandedOver, Handle, LeaseLost
 from service.runs.channel import Channel, Listener
-from service.runs.flight import Turn
 from service.runs.journal import NOTE, Journal, Opening
 from service.runs.live import LiveReader, Publisher, event_of
 from service.runs.result import result_of
@@ -56,18 +55,17 @@ class Driver:
         """Drive a new run in this thread, with nobody listening. Raises what keeps it from beginning, `LeaseLost`, or
         `HandedOver` when another worker is to go on with it."""
         journal = Journal(self._db, run, _nobody, opening=opening)
-        with self._active.slot(), self._handle(run) as handle:
+        with self._handle(run) as handle:
             for _ in self._runner.execute(run, journal, handle):
                 pass
 
     def listened(
-        self, run: Run, opening: Opening, turn: Turn, listener: Listener
+        self, run: Run, opening: Opening, turn: AbstractContextManager[object], listener: Listener
     ) -> tuple[Channel, Generator[list[RunEvent]]]:
         """Drive a new run in the thread that reads it; what it raises before its first batch keeps it from beginning.
 
         Read are the events that the listener was not given yet: the first, and those that nobody could write to it.
-        The run outlives who reads it: closed before its end, the reading becomes driving. Its slot must be taken; it is
-        given back at the end.
+        The run outlives who reads it: closed before its end, the reading becomes driving. `turn` is left at its end.
         """
         channel = self._publisher.open(run.id, listener)
         journal = Journal(self._db, run, channel.put, opening=opening)
@@ -78,7 +76,6 @@ class Driver:
                     yield from self._heard(run, journal, handle, channel)
             finally:
                 channel.close()
-                self._active.give()
             yield channel.take()
 
         return channel, work()
@@ -139,7 +136,7 @@ class Driver:
 
     def take_up_in_background(self, run_id: str) -> bool:
         """The same in a thread of its own, if a slot is free."""
-        if not self._active.take(request=False):
+        if not self._active.take():
             return False
 
         def work() -> None:

@@ -33,9 +33,10 @@ class Follower:
         self._after = after
         self._position = b"0"
         self.done = False
+        self.waits = False  # the run waits for a person: nothing comes until a decision is taken
 
     def events(self, heartbeat: float) -> Iterator[list[RunEvent]]:
-        """Batches of events until the last one; an empty batch at least every `heartbeat` seconds.
+        """Yield batches of events until the last, or the run waits; an empty one at least every `heartbeat` seconds.
 
         Raises `DatabaseUnavailable` when the database stays away.
         """
@@ -43,6 +44,9 @@ class Follower:
         while not self.done:
             run = yield from self._kept()
             if run is None or self.done:
+                return
+            if run.status is RunStatus.WAITING_APPROVAL:
+                self.waits = True
                 return
             if run.door == "invoke" or not self._live.available():
                 time.sleep(POLL[min(looks, len(POLL) - 1)])

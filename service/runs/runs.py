@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from service.agents.definitions import AgentCatalog, AgentDefinition
-from service.errors import NotFound, Overloaded, SessionBusy, SlipwayError
+from service.errors import NotFound, RateLimited, SessionBusy, SlipwayError
 from service.llm.routing import Router
-from service.runs.active import ActiveRuns, HandedOver, LeaseLost
-from service.runs.answers import AnswerCache, Leader, cacheable
+from service.runs.active import HandedOver, LeaseLost
+from service.runs.answers import AnswerCache, cacheable
 from service.runs.channel import Listener
 from service.runs.driver import Driver
 from service.runs.flight import Flights, Turn
 from service.runs.idempotency import AlreadyStarted, Key
 from service.runs.journal import NOTE, Opening, Work
+from service.runs.places import Place, Places
 from service.runs.result import result_of
 from service.runs.runner import problem_of
 from service.runs.watch import Watch
@@ -27,8 +28,9 @@ from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.base import Database, Transaction
 from service.types import Caller, Event, Run, RunEvent, RunRequest, RunStatus, new_id, now_ms
+from service.usage.concurrency import ConcurrentRuns
 
-KEY_SECONDS = 1.0  # how long a request that found no slot looks for the run that its key may stand for
+KEY_SECONDS = 1.0  # how long a request that may not start a run looks for the one that its key may stand for
 Door = Literal["invoke", "stream", "task"]
 T = TypeVar("T")
 BEGIN_SECONDS = 2.0  # the longest wait for a leader's first event; who waits longer gets its answer whole
@@ -41,10 +43,12 @@ class Started(NamedTuple):
     replayed: bool = False
     model_seconds: float = 0.0
     listener: Listener | None = None  # to a stream that is driven here
+    place: Place | None = None  # of a stream, until it is read to its end
 
 
 class Runs:
-    """One per process. Bounded by `active`: a run that finds no slot is refused with 503."""
+    """One per process. A request that finds no place in `places` is refused with 503, a user with as many runs under
+    way as `concurrent` allows with 429."""
 
     def __init__(
         self,
@@ -52,7 +56,8 @@ class Runs:
         db: Database,
         catalog: AgentCatalog,
         routers: dict[str, Router],
-        active: ActiveRuns,
+        places: Places,
+        concurrent: ConcurrentRuns,
         driver: Driver,
         watch: Watch,
         answers: AnswerCache,
@@ -65,14 +70,14 @@ class Runs:
         self._db = db
         self._catalog = catalog
         self._routers = routers
-        self._active = active
+        self._places = places
+        self._concurrent = concurrent
         self._driver = driver
         self._watch = watch
         self._answers = answers
         self._flights = flights
         self._sessions = sessions
         self._turns_queue = turns_queue
-        self._turns = threading.BoundedSemaphore(max(1, active.slots // 8))
         self._seconds = seconds
         self._heartbeat = heartbeat
 
@@ -85,50 +90,67 @@ class Runs:
 
     def invoke(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str) -> Started:
         """Start a run, or join the one the key stands for, and wait until it ends or waits for a person."""
-        return self._in_turn(lambda: self._invoke(caller, request, key, request_id))
+        return self._in_turn(caller, lambda: self._invoke(caller, request, key, request_id))
 
     def _invoke(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str) -> Started:
         run = self._new(caller, request, "invoke", request_id)
-        turn = self._turn(caller, run)
-        if turn.leader is not None:
-            self._active.check_room()
-            with self._active.waiting():
-                for _ in turn.join(self._heartbeat, self._deadline(run)):
-                    pass
-        with turn:
+        with self._turn(caller, run) as turn:
             if turn.answer is not None:
                 return self._hit(run, turn.answer, key)
-            try:
+            with self._places.take(run.user_id):
+                for _ in turn.join(self._heartbeat, self._deadline(run)):
+                    pass
+                if turn.answer is not None:
+                    return self._hit(run, turn.answer, key)
+                return self._driven(run, key, turn)
+
+    def _driven(self, run: Run, key: Key | None, turn: Turn) -> Started:
+        """Drive a run in this thread, or wait for the one that its key stands for."""
+        try:
+            with self._concurrent.counted(run.user_id, run.id):
                 self._driver.here(run, self._opening(run, key))
-            except AlreadyStarted as first:
-                turn.end()
-                return Started(self._watch.wait(first.run_id), replayed=True)
-            except Overloaded:
-                turn.end()
-                if (run_id := self._under(key)) is None:
-                    raise
-                return Started(self._watch.wait(run_id), replayed=True)
-            except (LeaseLost, HandedOver) as left:
-                self._driver.let_go(run, left)
-                turn.run = self._watch.wait(run.id)
-                return Started(turn.run)
-            return Started(run, model_seconds=run.model_seconds)
+        except AlreadyStarted as first:
+            turn.end()
+            return Started(self._watch.wait(first.run_id), replayed=True)
+        except RateLimited:
+            turn.end()
+            if (run_id := self._under(key)) is None:
+                raise
+            return Started(self._watch.wait(run_id), replayed=True)
+        except (LeaseLost, HandedOver) as left:
+            self._driver.let_go(run, left)
+            turn.run = self._watch.wait(run.id)
+            return Started(turn.run)
+        return Started(run, model_seconds=run.model_seconds)
 
     def stream(
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str
     ) -> tuple[Started, Generator[list[RunEvent]]]:
-        """Start a run and listen. Raises what keeps it from beginning before the first event is given."""
-        return self._in_turn(lambda: self._stream(caller, request, key, request_id))
+        """Start a run and listen. Raises what keeps it from beginning before the first event is given.
+
+        The place of `Started`, where there is one, is the caller's to give back once nothing reads any more.
+        """
+        return self._in_turn(caller, lambda: self._stream(caller, request, key, request_id))
 
     def _stream(
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str
     ) -> tuple[Started, Generator[list[RunEvent]]]:
         run = self._new(caller, request, "stream", request_id)
         turn = self._turn(caller, run)
-        leader = turn.leader
-        if leader is None:
+        if turn.answer is not None:
             return self._told(run, key, turn, Listener())
-        self._active.check_room()
+        with ExitStack() as undo:
+            undo.callback(turn.end)
+            place = undo.enter_context(self._places.take(run.user_id))
+            started, events = self._listened(run, key, turn)
+            undo.pop_all()
+        return started._replace(place=place), events
+
+    def _listened(self, run: Run, key: Key | None, turn: Turn) -> tuple[Started, Generator[list[RunEvent]]]:
+        """Drive the run and stream it; or stream what another run that asks the same comes to."""
+        leader, listener = turn.leader, Listener()
+        if leader is None:
+            return self._told(run, key, turn, listener)
         if (
             leader.live
             and leader.user_id == run.user_id
@@ -136,9 +158,8 @@ class Runs:
             and self._watch.began(leader.run_id, BEGIN_SECONDS)
         ):
             # The same run, by its own id: it can be resumed from anywhere, and one who leaves ends nothing.
-            same = replace(run, id=leader.run_id, request=replace(request, on_disconnect="continue"))
-            return Started(same), self._alongside(leader)
-        listener = Listener()
+            same = replace(run, id=leader.run_id, request=replace(run.request, on_disconnect="continue"))
+            return Started(same), self._watch.follow(leader.run_id)
         return Started(run, listener=listener), self._joined(run, key, turn, listener)
 
     def queue(
@@ -221,7 +242,8 @@ class Runs:
             try:
                 self._db.transact(work)
             except AlreadyStarted as first:
-                return Started(self._watch.wait(first.run_id), replayed=True)
+                with self._places.take(run.user_id):
+                    return Started(self._watch.wait(first.run_id), replayed=True)
         return Started(run)
 
     def _told(
@@ -234,12 +256,16 @@ class Runs:
             if started.replayed:
                 return started, self._watch.follow(started.run.id)
             return started, _whole(_events_of(run))
-        if not self._active.take():
-            turn.end()
-            if (run_id := self._under(key)) is None:
-                raise self._active.full()
-            return Started(self._watch.get(run_id), replayed=True), self._watch.follow(run_id)
-        channel, driven = self._driver.listened(run, self._opening(run, key), turn, listener)
+        with ExitStack() as until_its_end:
+            until_its_end.enter_context(turn)
+            try:
+                until_its_end.enter_context(self._concurrent.counted(run.user_id, run.id))
+            except RateLimited:
+                if (run_id := self._under(key)) is None:
+                    raise
+                return Started(self._watch.get(run_id), replayed=True), self._watch.follow(run_id)
+            opening = self._opening(run, key)
+            channel, driven = self._driver.listened(run, opening, until_its_end.pop_all(), listener)
         try:
             first = next(driven)
         except AlreadyStarted as other:
@@ -247,8 +273,8 @@ class Runs:
         return Started(run, listener=listener), self._watch.listen(run, channel, first, driven)
 
     def _under(self, key: Key | None) -> str | None:
-        """The run a key stands for, when it is started: requests with one key may fill every slot of a worker
-        before the first of them is written down, and all the others need none."""
+        """Look for the run that a key stands for: of many requests with one key, as many as a user may have runs at
+        once are counted before the first of them is written down."""
         end = time.monotonic() + KEY_SECONDS
         while key is not None and time.monotonic() < end:
             if (run_id := self._db.query(key.started)) is not None:
@@ -259,9 +285,8 @@ class Runs:
     def _joined(self, run: Run, key: Key | None, turn: Turn, listener: Listener) -> Generator[list[RunEvent]]:
         """Wait for another's answer, which comes whole; or drive the run after all, when that came to nothing."""
         try:
-            with self._active.waiting():
-                for _ in turn.join(self._heartbeat, self._deadline(run)):
-                    yield []
+            for _ in turn.join(self._heartbeat, self._deadline(run)):
+                yield []
             _, events = self._told(run, key, turn, listener)
         except SlipwayError as error:  # the stream has begun: its last event says so
             run.status, run.finished_at = RunStatus.FAILED, now_ms()
@@ -269,11 +294,7 @@ class Runs:
             events = _whole([RunEvent(Event.RUN_FAILED, result_of(run, None, steps=0, used=()), 1)])
         yield from events
 
-    def _alongside(self, leader: Leader) -> Generator[list[RunEvent]]:
-        with self._active.waiting():
-            yield from self._watch.follow(leader.run_id)
-
-    def _in_turn(self, start: Callable[[], T]) -> T:
+    def _in_turn(self, caller: Caller, start: Callable[[], T]) -> T:
         """`start`; while its session is busy again and again, where turns queue. Raises `SessionBusy`."""
         end, pause = time.monotonic() + self._seconds, 0.05
         while True:
@@ -282,12 +303,8 @@ class Runs:
             except SessionBusy:
                 if not self._turns_queue or time.monotonic() + pause > end:
                     raise
-                if not self._turns.acquire(blocking=False):  # the threads that wait must stay few
-                    raise
-            try:
+            with self._places.take(caller.user_id):
                 time.sleep(pause * random.uniform(0.7, 1.0))
-            finally:
-                self._turns.release()
             pause = min(pause * 1.5, 1.0)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+import time
+from collections.abc import Callable, Generator
 from contextlib import closing
 from itertools import chain
 
 import redis
 
-from service.errors import NotFound, RunFinished
+from service.errors import NotFound, RunFinished, RunTimeout
 from service.runs.active import ActiveRuns
 from service.runs.channel import Channel
 from service.runs.follow import Follower
@@ -22,7 +23,8 @@ from service.types import Caller, Event, Run, RunEvent, RunStatus, now_ms
 
 
 class Watch:
-    """One per process. `heartbeat`: seconds after which a follower hears that nothing is new.
+    """One per process. `heartbeat`: seconds after which a follower hears that nothing is new; `seconds`: how long one
+    may follow or wait at once.
 
     `ended` writes what else belongs into a run's last transaction.
     """
@@ -35,6 +37,7 @@ class Watch:
         live: LiveReader,
         ended: Ended,
         heartbeat: float,
+        seconds: float,
         draining: Callable[[], bool] = lambda: False,
     ) -> None:
         self._db = db
@@ -42,6 +45,7 @@ class Watch:
         self._live = live
         self._ended = ended
         self._heartbeat = heartbeat
+        self._seconds = seconds
         self._draining = draining
 
     def get(self, run_id: str, caller: Caller | None = None) -> Run:
@@ -53,19 +57,21 @@ class Watch:
         return run
 
     def follow(self, run_id: str, after: int = 0) -> Generator[list[RunEvent]]:
-        """Batches of a run's events after number `after`, until the last; empty ones as heartbeats.
+        """Yield batches of a run's events after number `after`, until the last; empty ones as heartbeats.
 
-        A worker that stops sends its followers elsewhere, with a `reconnect` event.
+        A `reconnect` event ends it before that where the run waits for a person, where this worker stops, and after
+        as long as an attempt at a run may take: a follower holds a thread.
         """
-        for events in self._events(run_id, after):
+        follower = Follower(self._db, self._live, run_id, after)
+        until = time.monotonic() + self._seconds
+        for events in follower.events(self._heartbeat):
             yield events
             after = events[-1].seq if events else after
-            if self._draining() and not (events and events[-1].name.is_last):
+            if not follower.done and (self._draining() or time.monotonic() > until):
                 yield [_reconnect(after)]
                 return
-
-    def _events(self, run_id: str, after: int = 0) -> Iterator[list[RunEvent]]:
-        return Follower(self._db, self._live, run_id, after).events(self._heartbeat)
+        if follower.waits:
+            yield [_reconnect(after)]
 
     def began(self, run_id: str, seconds: float) -> bool:
         """Whether a run can be followed live within so many seconds: it is in the database once it has told its first
@@ -112,14 +118,18 @@ class Watch:
             handle.stop("cancelled")
 
     def wait(self, run_id: str) -> Run:
-        """Until a run ends or waits for a person, wherever it is driven."""
-        for _ in self._events(run_id):
-            run = self.get(run_id)
-            if run.status is RunStatus.WAITING_APPROVAL:
-                run.result = result_of(run, None, steps=0, used=())
-            if run.result is not None:
-                return run
-        return self.get(run_id)
+        """Wait until a run ends or waits for a person, wherever it is driven.
+
+        Raises `RunTimeout` after as long as an attempt at a run may take.
+        """
+        until = time.monotonic() + self._seconds
+        for _ in Follower(self._db, self._live, run_id).events(self._heartbeat):
+            if time.monotonic() > until:
+                raise RunTimeout(f"The run {run_id} is still under way.")
+        run = self.get(run_id)
+        if run.result is None:
+            run.result = result_of(run, None, steps=0, used=())
+        return run
 
     def listen(
         self, run: Run, channel: Channel, first: list[RunEvent], driven: Generator[list[RunEvent]]

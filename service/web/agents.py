@@ -93,7 +93,9 @@ def stream(agent: str) -> Response:
     watch = services().watch
     ours = own()
     started, batches = services().runs.stream(ours.caller, asked, idempotency_key(), ours.request_id)
-    response = event_stream(started.run.id, batches, lambda: watch.client_gone(started.run), started.listener)
+    response = event_stream(
+        started.run.id, batches, started.place, lambda: watch.client_gone(started.run), started.listener
+    )
     return _labelled(response, started, started.run.cache)
 
 

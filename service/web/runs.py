@@ -67,7 +67,7 @@ def get_run(run_id: str) -> Response:
 @api(
     "A run's events, from the start or after Last-Event-ID",
     returns={200: EventList},
-    errors=[errors.NotFound],
+    errors=[errors.NotFound, errors.RateLimited, errors.Overloaded],
     tag="Runs",
     stream="text/event-stream",
 )
@@ -78,7 +78,8 @@ def run_events(run_id: str) -> Response:
     if request.accept_mimetypes.best_match(["text/event-stream", "application/json"]) == "application/json":
         events = services().watch.so_far(run_id, after)
         return json_response({"data": [_event(run_id, event) for event in events], "next_cursor": None})
-    return event_stream(run.id, services().watch.follow(run_id, after))
+    place = services().places.take(current_caller().user_id, reads=True)
+    return event_stream(run.id, services().watch.follow(run_id, after), place)
 
 
 @blueprint.post("/v1/runs/<run_id>/cancel")

@@ -176,12 +176,19 @@ def change_session(session_id: str) -> Response:
 def delete_session(session_id: str) -> Response:
     services().sessions.get(current_caller(), session_id, own=True)
     _cancel_turns(session_id)
+    if not services().sessions.delete(session_id):
+        with services().places.take(current_caller().user_id):
+            _delete_in_time(session_id)
+    return Response(status=204)
+
+
+def _delete_in_time(session_id: str) -> None:
+    """Delete a session once its turn is cancelled. Raises `SessionBusy` after `CANCEL_WAIT` seconds."""
     end = time.monotonic() + CANCEL_WAIT
     while not services().sessions.delete(session_id):
         if time.monotonic() > end:
             raise errors.SessionBusy("A turn is being cancelled; try again shortly.", retry_after=1)
         time.sleep(0.1)
-    return Response(status=204)
 
 
 def _cancel_turns(session_id: str) -> None:

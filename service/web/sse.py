@@ -10,19 +10,29 @@ import orjson
 from flask import Response, request
 
 from service.runs.channel import Listener
-from service.types import RunEvent
+from service.runs.places import Place
+from service.types import Event, RunEvent
 
 HEARTBEAT = b": keep-alive\n\n"
+RETRY = b"retry: 1000"  # milliseconds
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 def encode(run_id: str, events: Sequence[RunEvent]) -> bytes:
-    """`id`, `event` and `data` of each event; a heartbeat when there is none."""
+    """Encode `id`, `event` and `data` of each event; a heartbeat when there is none.
+
+    `reconnect` is of the stream and not of the run: it has no `id`, and says how long to wait instead.
+    """
     if not events:
         return HEARTBEAT
+    name = run_id.encode()
     return b"".join(
-        b"id: %b:%d\nevent: %b\ndata: %b\n\n"
-        % (run_id.encode(), event.seq, event.name.encode(), orjson.dumps(event.data))
+        b"%b\nevent: %b\ndata: %b\n\n"
+        % (
+            RETRY if event.name is Event.RECONNECT else b"id: %b:%d" % (name, event.seq),
+            event.name.encode(),
+            orjson.dumps(event.data),
+        )
         for event in events
     )
 
@@ -66,11 +76,13 @@ def _writer(run_id: str) -> ChunkWriter | None:
 def event_stream(
     run_id: str,
     batches: Generator[list[RunEvent]],
+    place: Place | None,
     gone: Callable[[], None] = lambda: None,
     listener: Listener | None = None,
 ) -> Response:
     """Stream batches of events; `gone` is called when the client left before the last one.
 
+    `place` is given back once the response is closed, whether it was read or not.
     What is told after the first batch may be written past this, by way of `listener`.
     """
     writer = _writer(run_id) if listener is not None else None
@@ -89,11 +101,18 @@ def event_stream(
                 writer.finish()
             ended = True
         finally:
-            if not ended:
-                gone()
-            batches.close()  # a run that is driven by reading it goes on, unheard
+            try:
+                if not ended:
+                    gone()
+                batches.close()  # a run that is driven by reading it goes on, unheard
+            finally:
+                if place is not None:
+                    place.give()
 
-    return Response(body(), mimetype="text/event-stream", headers=HEADERS)
+    response = Response(body(), mimetype="text/event-stream", headers=HEADERS)
+    if place is not None:
+        response.call_on_close(place.give)
+    return response
 
 
 def last_seen(header: str | None, run_id: str) -> int:

@@ -51,4 +51,4 @@ def test_with_a_key_the_address_is_the_providers_own_or_what_is_set() -> None:
 
 def test_some_threads_stay_free_of_runs() -> None:
     for threads in (4, 8, 32, 64):
-        assert 0 < Settings(threads=threads).run_slots < threads
+        assert 0 < Settings(threads=threads).request_places < threads

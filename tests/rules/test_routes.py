@@ -60,8 +60,8 @@ def test_a_guarded_route_really_asks_who_it_is(made: Flask) -> None:
     for name, view in routes(made):
         if is_guarded(view):
             method, path = name.split(" ")
-            answer = client.open(re.sub(r"<[^>]+>", "x", path), method=method)
-            assert answer.status_code == 401, name
+            with client.open(re.sub(r"<[^>]+>", "x", path), method=method) as answer:
+                assert answer.status_code == 401, name
 
 
 def test_admin_routes_are_for_admins(made: Flask) -> None:

@@ -23,7 +23,9 @@ def begin(wired: Services) -> tuple[Started, Told]:
 def assert_ended_well(wired: Services, started: Started) -> None:
     run = wired.watch.get(started.run.id)
     assert run.status == "succeeded" and run.result is not None and len(run.result["output"]) > 40
-    assert wired.runs._active.taken == 0
+    assert started.place is not None
+    started.place.give()
+    assert wired.places.taken == 0
     seqs = [event.seq for batch in wired.watch.follow(run.id) for event in batch]
     assert seqs == list(range(1, run.last_seq + 1))
 
@@ -79,9 +81,11 @@ def test_a_client_that_does_not_read_holds_up_no_run(wired: Services) -> None:
 
 
 def test_no_more_begin_than_have_room(wired: Services) -> None:
-    held = [begin(wired) for _ in range(wired.settings.run_slots)]
+    held = [begin(wired) for _ in range(wired.settings.request_places)]
     with pytest.raises(Overloaded):
         begin(wired)
-    for _, told in held:
+    for started, told in held:
         told.close()
-    assert wired.runs._active.taken == 0
+        assert started.place is not None
+        started.place.give()
+    assert wired.places.taken == 0

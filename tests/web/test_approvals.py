@@ -7,7 +7,7 @@ import secrets
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,13 @@ class Office:
         return dict(wait_until(ended, "the end of the run", 30))
 
     def events(self, run_id: str) -> list[tuple[str, str, dict[str, Any]]]:
-        return events_of(self.admin.get(f"/v1/runs/{run_id}/events").text)
+        """Those of the run, without the one that only ends its stream."""
+        told = events_of(self.admin.get(f"/v1/runs/{run_id}/events").text)
+        return [event for event in told if event[1] != "reconnect"]
+
+    def follow(self, run_id: str, after: str) -> AbstractContextManager[httpx2.Response]:
+        headers = {"Last-Event-ID": after}
+        return self.admin.stream("GET", f"/v1/runs/{run_id}/events", headers=headers)
 
 
 @pytest.fixture(scope="module")
@@ -189,20 +195,22 @@ def test_a_person_may_change_the_arguments(office: Office, text: str) -> None:
 
 def test_who_follows_hears_of_it_all(office: Office, text: str) -> None:
     question = {"input": f'Call the write_line tool with "{text}".'}
-    heard: list[str] = []
     with office.admin.stream("POST", "/v1/agents/clerk/stream", json=question) as stream:
-        for piece in stream.iter_text():
-            heard.append(piece)
-            if "approval.required" in piece:
-                asked = next(
-                    data for _, name, data in events_of("".join(heard)) if name == "approval.required"
-                )
-                assert office.decide(asked["approval_id"], "approve").status_code == 200
-    events = events_of("".join(heard))
+        events = events_of("".join(stream.iter_text()))
+    run_id = events[0][2]["run_id"]
+    asked = next(data for _, name, data in events if name == "approval.required")
+    assert events.pop() == ("", "reconnect", {"last_seq": len(events)})
+    assert office.events(run_id) == events
+    with office.follow(run_id, events[-1][0]) as stream:  # nothing to wait for here either
+        assert names(events_of("".join(stream.iter_text()))) == ["reconnect"]
+    assert office.decide(asked["approval_id"], "approve").status_code == 200
+    office.end(run_id)
+    with office.follow(run_id, events[-1][0]) as stream:
+        events += events_of("".join(stream.iter_text()))
     assert in_order(events)
     assert names(events)[-1] == "run.completed"
     assert names(events).count("approval.required") == names(events).count("approval.decided") == 1
-    assert events == office.events(events[0][2]["run_id"])
+    assert events == office.events(run_id)
 
 
 def test_a_decision_may_come_when_the_live_stream_is_long_gone(

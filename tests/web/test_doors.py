@@ -19,7 +19,7 @@ def events_of(text: str) -> list[tuple[str, str, dict[str, Any]]]:
             line.split(": ", 1) for line in frame.split("\n") if not line.startswith(":") and ": " in line
         )
         if "event" in fields:
-            found.append((fields["id"], fields["event"], json.loads(fields["data"])))
+            found.append((fields.get("id", ""), fields["event"], json.loads(fields["data"])))
     return found
 
 

@@ -5,6 +5,7 @@ import { open, Problem } from "./api.js";
 const LAST = new Set(["run.completed", "run.failed", "run.cancelled"]);
 const SILENCE = 35000; // ms: a comment comes at least every 15 s, so two were missed
 const TRIES = 10; // in a row that brought nothing
+const AGAIN = 1000; // ms after `reconnect`: the run waits for a person, or goes on at another server
 const STEADY = 10000; // ms: a connection that held this long was a good one, even if nothing happened meanwhile
 
 /** The events of a response body: {id, event, data}. Ends when the body ends; throws when it breaks. */
@@ -71,6 +72,7 @@ export async function* listen({ start, runId, signal, onLost = () => {} }) {
       signal: one,
     });
   let tries = 0;
+  let again = false;
   let lost = false;
   const tell = (isLost) => {
     if (isLost !== lost) onLost(isLost);
@@ -81,13 +83,18 @@ export async function* listen({ start, runId, signal, onLost = () => {} }) {
     if (age > STEADY) tries = 0;
   };
   for (; tries < TRIES; tries += 1) {
-    if (tries) await pause(Math.min(200 * 2 ** (tries - 1), 5000));
+    if (again) await pause(AGAIN);
+    else if (tries) await pause(Math.min(200 * 2 ** (tries - 1), 5000));
+    again = false;
     if (signal.aborted) return;
     try {
       for await (const { id = "", event, data } of connect(run ? resume : start, signal, onOpen)) {
         const [name, number] = id.split(":");
         run ??= name || undefined;
-        if (event === "reconnect") break;
+        if (event === "reconnect") {
+          [again, tries] = [true, 0];
+          break;
+        }
         const seq = Number(number) || seen;
         if (seq <= seen) continue;
         [seen, tries] = [seq, 0];
@@ -100,7 +107,7 @@ export async function* listen({ start, runId, signal, onLost = () => {} }) {
       if (error instanceof Problem && !(error.status === 0 || (run && error.passing))) throw error;
     }
     if (signal.aborted) return;
-    tell(true);
+    if (!again) tell(true);
   }
   throw new Problem({ title: "The connection to this run is lost", detail: "It goes on without this page: look under Runs." }, 0);
 }
