@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.fleet import TITLES
 from benchmarks.measure import BARE, Ask, Figures
-from benchmarks.runner import Run, threads_for
+from benchmarks.runner import Run
 from benchmarks.shots import AT_ONCE, STREAM, TWO_SECONDS, ideal_seconds
 
 CALLS = (500, 1_000, 2_000)
@@ -32,7 +32,7 @@ def calls(run: Run, rounds: int = 2) -> None:
         clients = run.count(level)
         ask = Ask("invoke", TWO_SECONDS, clients, EACH * clients, spread=2.0, limit=60)
         case = f"C{level}"
-        run.interleave(case, ask, rounds, threads_for(clients), names)
+        run.interleave(case, ask, rounds, names=names)
         names = _still(run, names, case, ask)
 
 
@@ -42,7 +42,7 @@ def streams(run: Run, levels: tuple[int, ...] = STREAMS, rounds: int = 2) -> Non
     for level in levels:
         ask = stream_ask(run.count(level))
         case = f"D{level}"
-        run.interleave(case, ask, rounds, threads_for(ask.clients), names)
+        run.interleave(case, ask, rounds, names=names)
         names = _still(run, names, case, ask)
 
 
@@ -72,7 +72,7 @@ def _holds(run: Run, name: str, level: int) -> bool | None:
     """Whether so many streams are held every time; None: that cannot be measured."""
     ask = stream_ask(run.count(level))
     for number in range(TIMES):
-        found = run.one(f"M{level}", name, number, ask, threads_for(ask.clients))
+        found = run.one(f"M{level}", name, number, ask)
         if found is None:
             return None
         if not held(found):

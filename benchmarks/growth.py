@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from benchmarks.fill import fill
 from benchmarks.measure import Ask
-from benchmarks.runner import Run, threads_for
+from benchmarks.runner import Run
 from benchmarks.servers import Server, Setup, slipway
 from benchmarks.shots import AT_ONCE, STREAM, ideal_seconds
 
@@ -23,7 +23,7 @@ def growth(run: Run) -> None:
         return
     run.fleet.stop()
     run.begin("H", "growth: 1, 2 and 4 workers")
-    base = threads_for(SMALL)
+    base = Setup()
     _compare(run, "workers", [(str(n), replace(base, workers=n), 0) for n in (1, 2, 4)], _all)
     few, many = run.count(FEW), run.count(MANY)
     run.begin("H", f"growth: {few:,} and {many:,} kept runs (the database is filled first)")

@@ -18,7 +18,7 @@ from benchmarks.fleet import OURS, TITLES
 from benchmarks.load import Shot
 from benchmarks.measure import BARE, Ask
 from benchmarks.processes import Failed, cpu_seconds, pss_kib, tree
-from benchmarks.runner import Run, threads_for
+from benchmarks.runner import Run
 from benchmarks.servers import Server, Setup, slipway_shots
 from benchmarks.shots import AT_ONCE, ideal_seconds
 from benchmarks.upstream import Wish
@@ -53,7 +53,7 @@ def _one_memory(run: Run, name: str) -> None:
     starts = []
     for _ in range(STARTS):
         run.fleet.stop(name)
-        server = run.fleet.get(name, threads_for(OPEN))
+        server = run.fleet.get(name, Setup())
         starts.append(server.started)
     run.note("E", name, "start_s", starts)
     time.sleep(3)

@@ -18,7 +18,6 @@ from benchmarks.shots import ideal_seconds
 WARM = 60  # requests before a server's first measurement of a kind
 HOPELESS = 4.0  # a server whose p99 passed so many ideals is not asked at a higher level
 CASE_LIMIT = 480.0  # seconds; what is not measured by then is told of, and left out
-SPARE = 16  # threads of Slipway beyond the calls that are open at once
 
 
 class Run:
@@ -131,9 +130,4 @@ class Run:
         scratch.replace(self.out)
 
 
-def threads_for(level: int) -> Setup:
-    """Slipway with a thread for each call even if all come to one worker; peers are not told."""
-    return Setup(threads=max(32, level + SPARE))
-
-
-__all__ = ["OURS", "Run", "threads_for"]
+__all__ = ["OURS", "Run"]

@@ -21,18 +21,19 @@ from benchmarks.shots import Headers, post, prompt
 from benchmarks.upstream import Wish
 
 SECRET = "a-secret-of-the-benchmark-and-of-nothing-else"
-NO_LIMIT = 100_000_000  # per minute: counted, never reached
+NO_LIMIT = 100_000_000  # of the peers, per minute: counted, never reached
+PEOPLE = 20  # users who ask in turn, each within the default limits
+ADMIN = {"username": "demo", "password": "demo-password"}
 Shots = Callable[[str, Wish], Shot]
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How a server is started: worker processes, threads of each (Slipway's), and where its rows are."""
+    """How a server is started: worker processes, and where its rows are. All else is as it comes."""
 
     workers: int = 2
-    threads: int = 32
     database: str = ""  # empty: SQLite in the server's own folder
-    users: int = 0  # so many callers that `fill` made, in turn; 0: one, who logs in
+    users: int = 0  # so many callers that `fill` made, in turn; 0: `PEOPLE`, who log in
 
 
 @dataclass
@@ -70,7 +71,7 @@ def started(
 
 
 def slipway_env(folder: Path, port: int, redis_port: int, upstream: int, setup: Setup) -> dict[str, str]:
-    """As a production would run: only the limits are out of reach, and a token lasts the whole run."""
+    """Slipway's defaults, its limits included: only the caps are raised, and a token lasts the whole run."""
     return {
         "APP_ENV": "development",
         "SLIPWAY_HOME": str(folder),
@@ -81,8 +82,6 @@ def slipway_env(folder: Path, port: int, redis_port: int, upstream: int, setup: 
         "SECRET_KEY": SECRET,
         "PORT": str(port),
         "WEB_CONCURRENCY": str(setup.workers),
-        "THREADS": str(setup.threads),
-        "LIMIT_RUNS": f"{NO_LIMIT}/minute",
         "ACCESS_TOKEN_MINUTES": "600",
         "BUDGET_USER_DAY_USD": "1000000",
         "BUDGET_SERVICE_DAY_USD": "10000000",
@@ -108,7 +107,7 @@ def slipway(folder: Path, upstream: int, setup: Setup) -> Iterator[Server]:
         migrate(env)
         command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
         child, seconds = stack.enter_context(started(command, env, log, port, "/health"))
-        headers = _callers(setup.users) if setup.users else _one_caller(port)
+        headers = _callers(setup.users) if setup.users else _people(port)
         shots = slipway_shots(port, headers)
         yield Server("slipway", port, child, shots, redis_pid, seconds, log, headers=headers)
 
@@ -129,14 +128,22 @@ def _callers(count: int) -> Headers:
     return lambda number: {"Authorization": tokens[number % count]}
 
 
-def _one_caller(port: int) -> Headers:
-    token = {"Authorization": f"Bearer {_log_in(port)}"}
-    return lambda _: token
+def _people(port: int) -> Headers:
+    """Users whom the admin makes and who log in, each from an address of its own, as the limit of log-ins wants it."""
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
+        admin = {"Authorization": f"Bearer {_log_in(client, ADMIN, 0)}"}
+        tokens = []
+        for number in range(1, PEOPLE + 1):
+            login = {"username": f"person-{number}", "password": "a-password-of-the-benchmark"}
+            made = client.post("/v1/admin/users", json=login, headers=admin)
+            if made.status_code != 409:  # they are there already, where a database is used again
+                made.raise_for_status()
+            tokens.append({"Authorization": f"Bearer {_log_in(client, login, number)}"})
+    return lambda number: tokens[number % PEOPLE]
 
 
-def _log_in(port: int) -> str:
-    login = {"username": "demo", "password": "demo-password"}
-    answer = httpx2.post(f"http://127.0.0.1:{port}/v1/auth/login", json=login, timeout=30, trust_env=False)
+def _log_in(client: httpx2.Client, login: dict[str, str], number: int) -> str:
+    answer = client.post("/v1/auth/login", json=login, headers={"X-Forwarded-For": f"10.0.0.{number}"})
     return str(answer.raise_for_status().json()["access_token"])
 
 

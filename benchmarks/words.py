@@ -2,12 +2,14 @@
 
 HOW = """\
 Everything is on that users run: sign-in by JWT, a limit per user, the answer cache, money held and settled, kept
-steps, metrics, and a JSON log line in a file. Questions are new each time, so that each of them misses the cache
-and is stored in it. Two workers each, the database is SQLite unless said otherwise; each service has a Redis of its
-own. FastAPI is a service as a team would write it in an afternoon (`benchmarks/peers/fastapi_app`): the same JWT
-check, limit and cache, and the faster of the SDK's two ways to stream; it keeps nothing. LiteLLM's proxy runs without
-a database, asked at `/v1/messages`. AgentOS keeps runs in SQLite and has no cache. “SDK, no service” is the official
-asynchronous SDK in one process, its own load generator: what the call costs before there is any service.
+steps, metrics, and a JSON log line in a file. Questions are new each time, so that each of them misses the cache and
+is stored in it. Two workers each, the database is SQLite unless said otherwise; each service has a Redis of its own.
+Slipway runs with its defaults, threads and limits included; only its spending caps are raised. Requests come from 20
+users in turn, each within the default limits (600 agent calls a minute, 250 runs at once). FastAPI is a service as a
+team would write it in an afternoon (`benchmarks/peers/fastapi_app`): the same JWT check, limit and cache, and the
+faster of the SDK's two ways to stream; it keeps nothing. LiteLLM's proxy runs without a database, asked at
+`/v1/messages`. AgentOS keeps runs in SQLite and has no cache. “SDK, no service” is the official asynchronous SDK in
+one process, its own load generator: what the call costs before there is any service.
 
 The upstream speaks the Messages API from canned bytes; it and the load generator run on the same machine, over
 loopback. Services are measured in turn (A B A B), and a ratio is that of two neighbours in one round: the median,
