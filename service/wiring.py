@@ -58,7 +58,9 @@ if TYPE_CHECKING:
     from config.base import Settings
 
 log = logging.getLogger("slipway")
-MOST_DATABASE_CONNECTIONS = 32  # of a process: none is held across a model call, so few serve many threads
+# Of a process. None is held across a model call, so few serve many threads; four web processes and two task workers fit
+# into the 100 that PostgreSQL allows where nothing else is said.
+MOST_DATABASE_CONNECTIONS = 20
 MOST_REDIS_CONNECTIONS = 64  # of a process: each is held for one round trip; those that block are apart
 SWEEP_HOLDS_AFTER = (
     60.0  # seconds: whoever takes the run up had better settle them, and know what the run has cost
