@@ -8,18 +8,18 @@ from service.errors import AlreadyDecided, Forbidden, NotFound
 from service.store import approvals as rows
 from service.store import runs
 from service.store.base import Row, Transaction
-from service.types import Caller, RunStatus, rfc3339
+from service.types import Caller, RunStatus, now_ms, rfc3339
 
 _STATUS = {"approve": "approved", "deny": "denied"}
 
 
 class Decision(NamedTuple):
-    """What a person says to a question. `arguments` replace those the model chose; `at` is in ms."""
+    """What a person says to a question. `arguments` replace those the model chose; `id` is random, for this one."""
 
     decision: Literal["approve", "deny"]
     comment: str | None
     arguments: dict[str, Any] | None
-    at: int
+    id: str
 
 
 def of(tx: Transaction, caller: Caller, approval_id: str) -> Row:
@@ -45,16 +45,16 @@ def decide(tx: Transaction, caller: Caller, approval_id: str, said: Decision) ->
         approval_id,
         status=_STATUS[said.decision],
         by=caller.user_id,
-        at=said.at,
+        decision_id=said.id,
         comment=said.comment,
         arguments=said.arguments,
     )
     row = of(tx, caller, approval_id)
-    if not taken and (row["decided_by"], row["decided_at"]) != (caller.user_id, said.at):
+    if not taken:
         raise AlreadyDecided(f"This approval is {row['status']} already.")
     goes_on = rows.pending(tx, row["run_id"]) == 0
     if goes_on:
-        runs.requeue(tx, row["run_id"], [RunStatus.WAITING_APPROVAL], said.at)
+        runs.requeue(tx, row["run_id"], [RunStatus.WAITING_APPROVAL], now_ms())
     return row, goes_on
 
 

@@ -19,8 +19,8 @@ from service.types import Caller, Run, RunRequest, RunStatus, now_ms
 ADA = Caller("usr_ada", "ada", "user")
 BOB = Caller("usr_bob", "bob", "user")
 OPERATOR = Caller("usr_eve", "eve", "operator")
-YES = Decision("approve", "fine", {"text": "changed"}, 5)
-NO = Decision("deny", None, None, 6)
+YES = Decision("approve", "fine", {"text": "changed"}, "dec_1")
+NO = Decision("deny", None, None, "dec_2")
 
 
 @pytest.fixture
@@ -64,6 +64,8 @@ def test_decided_once(db: Database) -> None:
     db.transact(lambda tx: approvals.decide(tx, OPERATOR, "apr_1", YES))
     with pytest.raises(AlreadyDecided):
         db.transact(lambda tx: approvals.decide(tx, OPERATOR, "apr_1", NO))
+    with pytest.raises(AlreadyDecided):
+        db.transact(lambda tx: approvals.decide(tx, OPERATOR, "apr_1", YES._replace(id="dec_3")))
     row, _ = db.transact(lambda tx: approvals.decide(tx, OPERATOR, "apr_1", YES))
     assert row["status"] == "approved", "the same transaction, run again after a commit whose answer was lost"
 

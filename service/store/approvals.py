@@ -58,16 +58,28 @@ def decide(
     *,
     status: str,
     by: str,
-    at: int,
+    decision_id: str,
     comment: str | None,
     arguments: dict[str, Any] | None,
 ) -> bool:
-    """False: it was decided before."""
-    values: dict[str, Any] = {"status": status, "decided_by": by, "comment": comment, "decided_at": at}
+    """Record a decision. False: another was recorded first.
+
+    `decision_id` is unique to the decision: of a transaction that runs twice the second run finds its own.
+    """
+    values: dict[str, Any] = {
+        "status": status,
+        "decided_by": by,
+        "decision_id": decision_id,
+        "comment": comment,
+        "decided_at": now_ms(),
+    }
     if arguments is not None:
         values["arguments"] = arguments
     statement = sa.update(approvals).where(approvals.c.id == approval_id, approvals.c.status == "pending")
-    return tx.execute(statement.values(**values)) == 1
+    if tx.execute(statement.values(**values)) == 1:
+        return True
+    row = get(tx, approval_id)
+    return row is not None and row["decision_id"] == decision_id
 
 
 def close(tx: Transaction, run_id: str) -> None:

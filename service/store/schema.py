@@ -65,6 +65,15 @@ api_keys = sa.Table(
     Column("revoked_at", BigInteger, index=True),
 )
 
+# Where a user has signed in before, as digests: attempts from there do not share the account's attempts.
+sign_in_addresses = sa.Table(
+    "sign_in_addresses",
+    metadata,
+    Column("user_id", String(32), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Column("digest", String(64), primary_key=True),
+    Column("seen_at", BigInteger, nullable=False, index=True),
+)
+
 sessions = sa.Table(
     "sessions",
     metadata,
@@ -192,6 +201,7 @@ approvals = sa.Table(
     Column("status", String(16), nullable=False, index=True),  # pending | approved | denied | cancelled
     Column("comment", Text),
     Column("decided_by", String(32)),
+    Column("decision_id", String(32)),  # random: a transaction that runs twice knows its own decision by it
     Column("decided_at", BigInteger),
     Column("created_at", BigInteger, nullable=False),
 )

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from service import approvals, errors
 from service.store import approvals as rows
 from service.store.base import Transaction
-from service.types import now_ms
+from service.types import new_id
 from service.web.guards import current_caller, guard, services
 from service.web.idempotent import once
 from service.web.schemas import (
@@ -108,7 +108,7 @@ def list_approvals() -> Response:
 def decide(approval_id: str) -> Response:
     """The run is taken up here when a slot is free; else by whoever sweeps next."""
     asked, caller, driver = parse(DecisionBody), current_caller(), services().driver
-    said = approvals.Decision(asked.decision, asked.comment, asked.arguments, now_ms())
+    said = approvals.Decision(asked.decision, asked.comment, asked.arguments, new_id("dec"))
 
     def work(tx: Transaction) -> dict[str, Any]:
         row, goes_on = approvals.decide(tx, caller, approval_id, said)
