@@ -32,14 +32,16 @@ def claim(
         "created_at": now,
         "expires_at": expires_at,
     }
-    if tx.execute(_INSERT, mine) == 1:
-        return None
-    first = find(tx, user_id, key)
-    if first is None or first["expires_at"] <= now:
-        tx.execute(sa.delete(idempotency).where(idempotency.c.user_id == user_id, idempotency.c.key == key))
-        tx.execute(_INSERT, mine)
-        return None
-    return first
+    while tx.execute(_INSERT, mine) != 1:
+        # One conditional update: of several that find an expired key, one takes it.
+        expired = sa.update(idempotency).where(
+            idempotency.c.user_id == user_id, idempotency.c.key == key, idempotency.c.expires_at <= now
+        )
+        if tx.execute(expired.values(**mine, status=None, body=None)) == 1:
+            break
+        if (first := find(tx, user_id, key)) is not None:
+            return first
+    return None
 
 
 def find(tx: Transaction, user_id: str, key: str) -> Row | None:
