@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 
 from service.store.base import InsertOnce, Row, Transaction, clock_ms
@@ -110,9 +111,10 @@ def finish(tx: Transaction, run: Run, attempt: int) -> bool:
     }
     if _mine(tx, run.id, attempt, values):
         return True
-    # A commit whose answer was lost: it is done, and this is the second try.
+    # A commit whose answer was lost: it is done, and this is the second try. Told by the attempt and by what was
+    # written: another may have ended the run in the same millisecond.
     row = tx.row(_BY_ID, {"id": run.id})
-    return row is not None and (row["finished_at"], row["attempt"]) == (run.finished_at, attempt)
+    return row is not None and row["attempt"] == attempt and _plain(values).items() <= row.items()
 
 
 def record_end(tx: Transaction, run: Run) -> None:
@@ -278,6 +280,12 @@ def expire(tx: Transaction, before: int, limit: int) -> int:
 def _mine(tx: Transaction, run_id: str, attempt: int, values: dict[str, Any]) -> bool:
     given = {"run": run_id, "fence": attempt, **{f"v_{name}": value for name, value in values.items()}}
     return tx.execute(_mine_with(*values), given) == 1
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Values as the database gives them back."""
+    plain: dict[str, Any] = orjson.loads(orjson.dumps(values, option=orjson.OPT_NON_STR_KEYS))
+    return plain
 
 
 def _tokens(usage: Usage) -> dict[str, int]:
