@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from base64 import b32encode
 from collections.abc import Mapping
@@ -20,9 +21,41 @@ Block = dict[str, Any]  # one content block of the Messages API, as JSON
 Message = dict[str, Any]  # {"role": "user" | "assistant", "content": str | list[Block]}
 
 
+class _Sequence:
+    """Random parts of ids: unpredictable, and growing within a millisecond of one process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ms = self._random = 0
+
+    def next(self) -> tuple[int, bytes]:
+        """The millisecond, and 80 bits."""
+        with self._lock:
+            now = now_ms()
+            fresh = now != self._ms
+            step = int.from_bytes(os.urandom(10 if fresh else 5), "big")
+            # The highest bit is left for what is added within the millisecond.
+            self._ms, self._random = now, step >> 1 if fresh else self._random + 1 + step
+            return now, self._random.to_bytes(10, "big")
+
+
+_sequence = _Sequence()
+
+
+def _begin_sequence() -> None:
+    global _sequence
+    _sequence = _Sequence()
+
+
+os.register_at_fork(after_in_child=_begin_sequence)  # a child must not go on with its parent's
+
+
 def new_id(prefix: str) -> str:
-    """`prefix_` and 26 characters: 48 bits of milliseconds, then 80 random bits, so ids sort by time."""
-    return _id(prefix, now_ms(), os.urandom(10))
+    """`prefix_` and 26 characters: 48 bits of milliseconds, then 80 random bits, so ids sort by time.
+
+    Of one process they sort in the order they were made, within a millisecond too.
+    """
+    return _id(prefix, *_sequence.next())
 
 
 def first_id(prefix: str, ms: int) -> str:

@@ -38,3 +38,9 @@ def test_the_first_id_of_a_moment_parts_what_was_made_before_it_from_what_is_mad
     moments = [0, 1, 31, 32, 1_700_000_000_000, began, began + 1, 2**48 - 1]
     assert [first_id("run", ms) for ms in moments] == sorted(first_id("run", ms) for ms in moments)
     assert len(first_id("run", 0)) == len(made)
+
+
+def test_ids_of_one_millisecond_sort_in_the_order_they_were_made() -> None:
+    ids = [new_id("run") for _ in range(20_000)]  # some dozens a millisecond
+    assert ids == sorted(ids) and len(set(ids)) == len(ids)
+
