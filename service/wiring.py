@@ -172,7 +172,7 @@ def build(
         db=db,
         speed=speed,
         metrics=metrics,
-        users=UserService(db, revocations),
+        users=UserService(db, speed, revocations, settings.secret_key.get_secret_value()),
         tokens=_tokens(settings, db, revocations),
         keys=KeyService(db, speed, revocations, settings.secret_key.get_secret_value()),
         revocations=revocations,

@@ -43,4 +43,3 @@ def test_the_first_id_of_a_moment_parts_what_was_made_before_it_from_what_is_mad
 def test_ids_of_one_millisecond_sort_in_the_order_they_were_made() -> None:
     ids = [new_id("run") for _ in range(20_000)]  # some dozens a millisecond
     assert ids == sorted(ids) and len(set(ids)) == len(ids)
-

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hmac
+import ipaddress
 import logging
 import re
 import threading
@@ -14,8 +16,11 @@ from typing import Any, Literal
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from service.auth.attempts import Attempt, Attempts
 from service.auth.revocation import Revocations
+from service.cache import SpeedStore
 from service.errors import Invalid, InvalidCredentials, NotFound, Overloaded
+from service.store import addresses
 from service.store import tokens as token_rows
 from service.store import users as rows
 from service.store.base import Database, Row, Transaction
@@ -28,6 +33,7 @@ USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 8, 256  # characters
 _HASHING_AT_ONCE = 2  # per process: 19 MiB each, and 30 ms of one core
 _HASHING_PATIENCE = 3.0  # seconds a log-in waits for its turn
+_SEEN_ANEW = 86_400_000  # ms: an address that is used every day is written down once a day
 _RATE = re.compile(r"[1-9][0-9]{0,8}/(?:[1-9][0-9]{0,4} ?)?(?:second|minute|hour|day)s?")
 
 
@@ -61,21 +67,33 @@ def user_of(row: Row) -> User:
 class UserService:
     """Creates, knows and changes users. What takes rights away is in force at once, on every worker."""
 
-    def __init__(self, db: Database, revocations: Revocations) -> None:
+    def __init__(self, db: Database, speed: SpeedStore, revocations: Revocations, secret: str) -> None:
         self._db = db
         self._revocations = revocations
+        self._attempts = Attempts(speed)
+        self._pepper = hmac.digest(secret.encode(), b"slipway addresses", "sha256")
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
         self._turns = threading.BoundedSemaphore(_HASHING_AT_ONCE)
         self._nobody = self._hasher.hash("nobody has this password")
 
-    def verify(self, username: str, password: str) -> User:
-        """The user, or `InvalidCredentials`: the same, after the same work, whatever was wrong."""
-        row = None
-        if USERNAME.fullmatch(username):
-            row = self._db.query(lambda tx: rows.by_name(tx, username))
+    def sign_in(self, username: str, password: str, address: str) -> User:
+        """The user, or `InvalidCredentials`: the same, after the same work, whatever was wrong.
+
+        Raises `RateLimited` where too many attempts were made; see `service.auth.attempts`.
+        """
+        network = network_of(address)
+        digest = hmac.digest(self._pepper, network.encode(), "sha256").hex()
+        row, seen_at = self._db.query(partial(_look_up, username=username, digest=digest))
+        attempt = Attempt(username, network, known=seen_at is not None)
+        self._attempts.begin(attempt)
         right = self._matches(row["password_hash"] if row else self._nobody, password)
         if row is None or not right or row["disabled"]:
+            self._attempts.failed(attempt)
             raise InvalidCredentials()
+        self._attempts.succeeded(attempt)
+        now = now_ms()
+        if seen_at is None or seen_at < now - _SEEN_ANEW:
+            self._db.transact(partial(addresses.remember, user_id=row["id"], digest=digest, now=now))
         return user_of(row)
 
     def create(
@@ -182,6 +200,25 @@ class UserService:
             yield
         finally:
             self._turns.release()
+
+
+def network_of(address: str) -> str:
+    """Whose address it is, as far as limits go: of IPv6 the /64, which one customer has whole."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return f"{ipaddress.IPv6Address(int(parsed) >> 64 << 64)}/64"
+
+
+def _look_up(tx: Transaction, username: str, digest: str) -> tuple[Row | None, int | None]:
+    """The user's row, and when they last signed in from this address. As many queries for a name that nobody has."""
+    row = rows.by_name(tx, username if USERNAME.fullmatch(username) else "")
+    return row, addresses.seen_at(tx, row["id"] if row else "", digest)
 
 
 def _checked_rate(rate: str) -> str:

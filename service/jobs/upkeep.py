@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from service.observe.logs import event
-from service.store import idempotency, runs, sessions, tokens, webhooks
+from service.store import addresses, idempotency, runs, sessions, tokens, webhooks
 from service.store.base import Database, Transaction
 from service.types import now_ms
 
@@ -26,6 +26,7 @@ def tidy(db: Database, retention_days: int) -> dict[str, int]:
         "notices": partial(webhooks.expire, before=before, limit=BATCH),
         "sessions": partial(sessions.expire, limit=BATCH),
         "logins": partial(tokens.delete_expired, before=now_ms()),
+        "addresses": partial(addresses.expire, before=now_ms() - addresses.LIFE_MS, limit=BATCH),
     }
     gone = {name: _in_batches(db, chore) for name, chore in chores.items()}
     event(log, "upkeep", **gone)

@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.errors import Conflict
+from service.store import addresses
 from service.store.base import InsertOnce, Row, Transaction
 from service.store.schema import users
 
@@ -57,5 +58,6 @@ def update(tx: Transaction, user_id: str, changes: dict[str, Any]) -> bool:
 
 def forget(tx: Transaction, user_id: str) -> bool:
     """Delete a user: the name is free again, nobody can sign in. False: there is no such user."""
+    addresses.forget(tx, user_id)
     gone = {"username": f"deleted-{user_id}", "password_hash": "", "role": DELETED, "disabled": True}
     return update(tx, user_id, gone)

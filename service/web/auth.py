@@ -17,7 +17,7 @@ from service.observe import logs
 from service.types import Caller
 from service.web.guards import bearer, checked_claims, current_caller, guard, public, services
 from service.web.idempotent import once
-from service.web.limits import check_login_failures, count_login_failure, limit_login
+from service.web.limits import limit_login
 from service.web.schemas import Body, Shape, api, json_response, page, page_arguments, parse
 from service.web.shapes import BudgetList, budget_list
 
@@ -116,13 +116,15 @@ class KeySet(Shape):
 @public
 @limit_login
 def login() -> Response:
-    asked = parse(Login)
-    check_login_failures(asked.username)
+    asked, address = parse(Login), request.remote_addr or ""
     try:
-        user = services().users.verify(asked.username, asked.password)
+        user = services().users.sign_in(asked.username, asked.password, address)
+    except errors.RateLimited:
+        services().metrics.rate_limited("login")
+        raise
     except errors.InvalidCredentials:
-        count_login_failure(asked.username)
-        logs.event(log, "login_refused", address=request.remote_addr)
+        services().metrics.login_failed()
+        logs.event(log, "login_refused", address=address)
         raise
     logs.event(log, "login", user=user.id)
     return json_response(services().tokens.begin(user).public())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -12,10 +11,11 @@ from typing import Any, NamedTuple, NoReturn, TypeAlias, cast
 import redis
 from flask import Flask, request
 from flask_limiter import Limiter, RateLimitExceeded, RequestLimit
-from limits import parse, parse_many
+from limits import parse_many
 
 from service.auth.revocation import COMPLETE
 from service.auth.revocation import KEY as DISTRUSTED
+from service.auth.users import network_of
 from service.errors import RateLimited
 from service.types import Caller
 from service.usage.limits import SCHEME, STRATEGY, RedisWindows, Window
@@ -24,7 +24,6 @@ from service.web.guards import confirm_login, current_caller, login_to_confirm, 
 
 log = logging.getLogger("slipway.limits")
 Also: TypeAlias = tuple[str, Sequence[str]]  # a hash in Redis, and fields of it to read by the way
-FAILURES_PER_NAME = "20/15 minutes"  # refused log-ins for one name, from wherever; more are not looked at
 
 
 class Limits:
@@ -72,15 +71,6 @@ class Limits:
 
     def login(self) -> None:
         self._count_by_flask("login", self._count_login)
-
-    def failures(self, username: str, *, add: bool) -> bool:
-        """Whether this name may still be tried; `add` counts one more refusal."""
-        name = hashlib.sha256(username.encode()).hexdigest()[:32]
-        strategy = self._limiter.limiter
-        try:
-            return (strategy.hit if add else strategy.test)(_FAILURES, "login_failures", name)
-        except redis.RedisError:
-            return True  # the limit per address holds, in this process
 
     def _count(
         self, action: str, scope: str, rate: str, in_memory: Callable[[], None], also: Also | None = None
@@ -170,15 +160,12 @@ def _parts(rate: str, scope: str) -> list[_Part]:
     return [_Part(item.amount, item.get_expiry(), before, after) for item, (before, after) in names]
 
 
-_FAILURES = parse(FAILURES_PER_NAME)
-
-
 def _left(window: Window) -> int:
     return window.remaining
 
 
 def _address() -> str:
-    return request.remote_addr or "unknown"
+    return network_of(request.remote_addr or "unknown")
 
 
 def _user() -> str:

@@ -1,4 +1,4 @@
-"""Rate limits on views, by Flask-Limiter over our Redis: per user on runs, per address and name on log-ins.
+"""Rate limits on views, by Flask-Limiter over our Redis: per user on runs, per address on log-ins.
 
 Order on a view: guard, limit, view. Without Redis each process counts for itself, and says so in a metric.
 The look at whether the log-in has ended goes in the same round trip as the count of a run, and comes before it.
@@ -94,18 +94,6 @@ def limit_login(view: V) -> V:
         return view(*args, **kwargs)
 
     return cast(V, limited)
-
-
-def check_login_failures(username: str) -> None:
-    """Raises `RateLimited` when this name has been refused too often, whether it exists or not."""
-    if not _limits().failures(username, add=False):
-        services().metrics.rate_limited("login")
-        raise RateLimited("Too many refused log-ins for this name.", retry_after=60)
-
-
-def count_login_failure(username: str) -> None:
-    services().metrics.login_failed()
-    _limits().failures(username, add=True)
 
 
 def _limits() -> Limits:

@@ -37,7 +37,7 @@ class Replica:
         self.db = Database(f"sqlite:///{folder}/slipway.db", pool_size=8, patience=2.0)
         metadata.create_all(self.db.engine)
         self.revocations = Revocations(self.speed, self.db, access_seconds=900)
-        self.users = UserService(self.db, self.revocations)
+        self.users = UserService(self.db, self.speed, self.revocations, secret)
         key = SigningKey.of(secret, private_key)
         self.tokens = TokenService(self.db, self.revocations, key, access_seconds=900, refresh_seconds=86_400)
         self.keys = KeyService(self.db, self.speed, self.revocations, secret)

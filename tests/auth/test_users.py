@@ -11,15 +11,15 @@ from tests.auth.house import PASSWORD, Replica
 
 
 def test_the_right_password_gives_the_user(here: Replica, ada: User) -> None:
-    assert here.users.verify("ada", PASSWORD) == ada
+    assert here.users.sign_in("ada", PASSWORD, "192.0.2.1") == ada
 
 
 @pytest.mark.parametrize("username", ["nobody", "ADA", "ada\x00", "ada ", "💥", "", "a" * 10_000])
 def test_an_unknown_name_is_refused_like_a_wrong_password(here: Replica, ada: User, username: str) -> None:
     with pytest.raises(InvalidCredentials) as wrong:
-        here.users.verify("ada", "not the password")
+        here.users.sign_in("ada", "not the password", "192.0.2.1")
     with pytest.raises(InvalidCredentials) as unknown:
-        here.users.verify(username, PASSWORD)
+        here.users.sign_in(username, PASSWORD, "192.0.2.1")
     assert unknown.value.as_problem() == wrong.value.as_problem()
 
 
@@ -27,13 +27,13 @@ def test_an_unknown_name_costs_a_hash_too(here: Replica, monkeypatch: pytest.Mon
     hashes: list[str] = []
     monkeypatch.setattr(here.users, "_matches", lambda kept, _password: hashes.append(kept))
     with pytest.raises(InvalidCredentials):
-        here.users.verify("nobody", PASSWORD)
+        here.users.sign_in("nobody", PASSWORD, "192.0.2.1")
     assert len(hashes) == 1 and hashes[0].startswith("$argon2id$v=19$m=19456,t=2,p=1$")
 
 
 def test_many_log_ins_at_once_are_all_answered(here: Replica, ada: User) -> None:
     with ThreadPoolExecutor(12) as pool:
-        found = list(pool.map(lambda _: here.users.verify("ada", PASSWORD), range(12)))
+        found = list(pool.map(lambda _: here.users.sign_in("ada", PASSWORD, "192.0.2.1"), range(12)))
     assert found == [ada] * 12
 
 
@@ -42,7 +42,7 @@ def test_the_first_admin_is_made_once_however_many_start(replicas: Callable[...,
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(lambda replica: replica.users.bootstrap("root", PASSWORD), starting))
     assert len([user for user in made if user]) == 1
-    assert starting[0].users.verify("root", PASSWORD).role == "admin"
+    assert starting[0].users.sign_in("root", PASSWORD, "192.0.2.1").role == "admin"
 
 
 def test_there_is_no_first_admin_where_there_are_users(here: Replica, ada: User) -> None:
@@ -78,12 +78,12 @@ def test_what_does_not_fit_is_refused(here: Replica, username: str, password: st
 def test_a_disabled_user_cannot_sign_in(here: Replica, ada: User) -> None:
     here.users.change(ada.id, disabled=True)
     with pytest.raises(InvalidCredentials):
-        here.users.verify("ada", PASSWORD)
+        here.users.sign_in("ada", PASSWORD, "192.0.2.1")
 
 
 def test_changes_hold(here: Replica, ada: User) -> None:
     changed = here.users.change(ada.id, password="another password", role="operator", limit_runs="5/minute")
-    assert here.users.verify("ada", "another password") == changed
+    assert here.users.sign_in("ada", "another password", "192.0.2.1") == changed
     assert (changed.role, changed.limit_runs) == ("operator", "5/minute")
     assert here.users.change(ada.id, limit_runs="").limit_runs is None
     with pytest.raises(NotFound):

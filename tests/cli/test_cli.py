@@ -178,9 +178,9 @@ def test_a_run_whose_agent_is_gone_ends_as_a_dead_letter(services: Services) -> 
 def test_users_come_and_go(flask: Flask_, services: Services) -> None:
     added = flask("users", "add", "grace", "--role", "operator", stdin="grace-password\ngrace-password\n")
     assert added.stdout.splitlines()[-1].startswith("Added operator grace (usr_")
-    assert services.users.verify("grace", "grace-password").role == "operator"
+    assert services.users.sign_in("grace", "grace-password", "192.0.2.1").role == "operator"
     flask("users", "password", "grace", "--password-stdin", stdin="another-password\n")
-    services.users.verify("grace", "another-password")
+    services.users.sign_in("grace", "another-password", "192.0.2.1")
     flask("users", "disable", "grace")
     listed = {user["username"]: user for user in json.loads(flask("users", "list", "--json").stdout)}
     assert listed["grace"]["disabled"] and not listed["ada"]["disabled"]

@@ -72,9 +72,7 @@ def decide(
         return list(pool.map(post, range(AT_ONCE)))
 
 
-def test_of_many_decisions_at_once_one_counts(
-    house: Slipway, admin: httpx2.Client, asked: list[str]
-) -> None:
+def test_of_many_decisions_at_once_one_counts(house: Slipway, admin: httpx2.Client, asked: list[str]) -> None:
     for approval_id in asked:
         answers = decide(house, admin, approval_id)
         won = [(decision, answer) for decision, answer in answers if answer.status_code == 200]
