@@ -45,6 +45,7 @@ def application(folder: Path, redis_url: str, model_url: str) -> Flask:
         "REDIS_URL": redis_url,
         "ANTHROPIC_BASE_URL": model_url,
         "LIMIT_RUNS": "1000000/minute",
+        "LIMIT_SESSION": "",
         "LOG_FORMAT": "json",
         "PROMETHEUS_MULTIPROC_DIR": str(figures),
     }

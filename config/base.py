@@ -158,7 +158,24 @@ class Settings(BaseModel):
         description="Runs of one user under way at once, over all replicas; also the most requests of one user that "
         "run, wait or follow in one worker",
     )
-    limit_login: str = Field("10/minute", description="Log-ins per address")
+    limit_session: str = Field(
+        "60/minute", description="Turns of one session, within LIMIT_RUNS; empty: no limit"
+    )
+    limit_writes: str = Field(
+        "300/minute",
+        description="Calls per user that change something and start no run: sessions, keys, users, decisions, "
+        "cancellations; refreshes as many again; empty: no limit",
+    )
+    limit_reads: str = Field("3000/minute", description="Calls per user that only read; empty: no limit")
+    limit_login: str = Field(
+        "10/minute",
+        description="Log-ins per address (of IPv6 per /64), right or wrong; people behind one NAT share it",
+    )
+    limit_refused: str = Field(
+        "300/minute",
+        description="Made-up keys and tokens per address; over it they are answered 429, right ones are not; "
+        "empty: no limit",
+    )
     limit_invoke: str = Field("", description="`invoke` calls per user, within LIMIT_RUNS; empty: no limit")
     limit_stream: str = Field("", description="`stream` calls per user, within LIMIT_RUNS; empty: no limit")
     limit_task: str = Field("", description="Tasks queued per user, within LIMIT_RUNS; empty: no limit")
@@ -275,7 +292,17 @@ class Settings(BaseModel):
     def _limit(cls, text: str) -> str:
         return checks.rate_limit(text)
 
-    @field_validator("limit_invoke", "limit_stream", "limit_task", "limit_tool", "limit_tokens")
+    @field_validator(
+        "limit_invoke",
+        "limit_stream",
+        "limit_task",
+        "limit_tool",
+        "limit_tokens",
+        "limit_session",
+        "limit_writes",
+        "limit_reads",
+        "limit_refused",
+    )
     @classmethod
     def _limit_or_none(cls, text: str) -> str:
         return checks.rate_limit(text) if text else ""

@@ -17,7 +17,9 @@ SHORTEST_SECRET = 32
 
 class Production(Settings):
     environment: ClassVar[str] = "production"
-    changed: ClassVar[Mapping[str, Any]] = MappingProxyType({"limit_runs": "60/minute"})
+    changed: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"limit_runs": "60/minute", "limit_writes": "120/minute", "limit_reads": "1200/minute"}
+    )
 
     @field_validator("secret_key")
     @classmethod

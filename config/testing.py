@@ -26,5 +26,9 @@ class Testing(Settings):
             "lease_seconds": 2.0,
             "sweep_seconds": 0.5,
             "limit_login": "1000/minute",
+            "limit_session": "100000/minute",
+            "limit_writes": "100000/minute",
+            "limit_reads": "100000/minute",
+            "limit_refused": "100000/minute",
         }
     )

@@ -218,6 +218,9 @@ def _rates(settings: Settings, speed: SpeedStore) -> Rates:
         invoke=settings.limit_invoke,
         stream=settings.limit_stream,
         task=settings.limit_task,
+        session=settings.limit_session,
+        refresh=settings.limit_writes,
+        refused=settings.limit_refused,
     )
 
 

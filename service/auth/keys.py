@@ -123,14 +123,16 @@ class KeyService:
         digest = self._digest(key)
         known, distrusted, complete = self._speed.call(partial(_look_up, digest=digest), (None, None, None))
         if known and distrusted is None and self._revocations.trusted(complete):
-            caller, expires_at = _remembered(known)
+            found = _remembered(known)
         else:
             row = self._db.query(lambda tx: rows.by_digest(tx, digest))
-            if row is None or row["revoked_at"] is not None or row["disabled"]:
-                raise InvalidToken("The API key is not valid.")
-            caller, expires_at = _caller(row), row["expires_at"]
+            valid = row is not None and row["revoked_at"] is None and not row["disabled"]
+            found = (_caller(row), row["expires_at"]) if row is not None and valid else None
             if distrusted is None:
-                self._remember(digest, caller, expires_at)
+                self._remember(digest, found)
+        if found is None:
+            raise InvalidToken("The API key is not valid.")
+        caller, expires_at = found
         if expires_at is not None and expires_at <= now_ms():
             raise InvalidToken("The API key has expired.")
         return caller
@@ -140,8 +142,9 @@ class KeyService:
             return False
         return hmac.compare_digest(key[-_CHECK:], self._check(key[len(PREFIX) : -_CHECK]))
 
-    def _remember(self, digest: str, caller: Caller, expires_at: int | None) -> None:
-        value = orjson.dumps([list(caller), expires_at])  # orjson knows no named tuples
+    def _remember(self, digest: str, found: tuple[Caller, int | None] | None) -> None:
+        """Remember a key, or that it is not valid: a revoked one, sent on and on, costs no query each time."""
+        value = orjson.dumps(found and [list(found[0]), found[1]])  # orjson knows no named tuples
         self._speed.call(lambda client: client.set(_cache_key(digest), value, ex=KEY_CACHE_SECONDS), None)
 
     def _digest(self, key: str) -> str:
@@ -181,8 +184,11 @@ def _caller(row: Row) -> Caller:
     )
 
 
-def _remembered(value: bytes) -> tuple[Caller, int | None]:
-    fields, expires_at = orjson.loads(value)
+def _remembered(value: bytes) -> tuple[Caller, int | None] | None:
+    kept = orjson.loads(value)
+    if kept is None:
+        return None
+    fields, expires_at = kept
     caller = Caller(*fields)
     return caller._replace(scopes=tuple(caller.scopes)), expires_at
 

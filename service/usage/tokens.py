@@ -7,8 +7,7 @@ A user may thus pass the limit by what is under way, and is then kept out until 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, fields
 from typing import TypeVar
 
 import redis
@@ -89,24 +88,25 @@ class SharedRate:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Every limit of that kind. `invoke`, `stream` and `task` come on top of the limit on all agent calls."""
+    """Every limit of that kind. `invoke`, `stream`, `task` and `session` come on top of the limit on all agent calls.
+
+    `session` counts by user and session, `refused` (made-up keys and tokens) by address.
+    """
 
     tokens: SharedRate
     tool: SharedRate
     invoke: SharedRate
     stream: SharedRate
     task: SharedRate
+    session: SharedRate
+    refresh: SharedRate
+    refused: SharedRate
 
     @classmethod
-    def of(cls, speed: SpeedStore, *, tokens: str, tool: str, invoke: str, stream: str, task: str) -> Rates:
-        rate = partial(SharedRate, speed)
-        return cls(
-            tokens=rate("tokens", tokens),
-            tool=rate("tool", tool),
-            invoke=rate("invoke", invoke),
-            stream=rate("stream", stream),
-            task=rate("task", task),
-        )
+    def of(cls, speed: SpeedStore, **rates: str) -> Rates:
+        """A rate for each name, see `SharedRate`; none where it is not given."""
+        wanted = {**{field.name: "" for field in fields(cls)}, **rates}
+        return cls(**{name: SharedRate(speed, name, rate) for name, rate in wanted.items()})
 
     def used(self, user_id: str, usage: Usage) -> None:
         """Count a model call's tokens. Those read from the provider's cache are free of it, as they are upstream."""

@@ -14,7 +14,7 @@ from service.types import usd
 from service.web.current import add_headers, own
 from service.web.guards import current_caller, guard, services
 from service.web.idempotent import idempotency_key
-from service.web.limits import limit_action, limit_runs
+from service.web.limits import limit_action, limit_runs, limit_session
 from service.web.schemas import api, json_response, parse
 from service.web.shapes import AgentList, AgentView, RunBody, RunResult
 from service.web.sse import event_stream
@@ -71,6 +71,7 @@ def get_agent(agent: str) -> Response:
 def invoke(agent: str) -> Response:
     """A run that failed is answered with the problem it failed with."""
     asked = parse(RunBody).request(_allowed(agent).id)
+    limit_session(asked.session_id)
     ours = own()
     started = services().runs.invoke(ours.caller, asked, idempotency_key(), ours.request_id)
     return run_response(started)
@@ -90,6 +91,7 @@ def invoke(agent: str) -> Response:
 @limit_action("stream")
 def stream(agent: str) -> Response:
     asked = parse(RunBody).request(_allowed(agent).id)
+    limit_session(asked.session_id)
     watch = services().watch
     ours = own()
     started, batches = services().runs.stream(ours.caller, asked, idempotency_key(), ours.request_id)

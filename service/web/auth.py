@@ -17,7 +17,7 @@ from service.observe import logs
 from service.types import Caller
 from service.web.guards import bearer, checked_claims, current_caller, guard, public, services
 from service.web.idempotent import once
-from service.web.limits import limit_login
+from service.web.limits import limit_login, limit_refresh
 from service.web.schemas import Body, Shape, api, json_response, page, page_arguments, parse
 from service.web.shapes import BudgetList, budget_list
 
@@ -132,12 +132,16 @@ def login() -> Response:
 
 @blueprint.post("/v1/auth/refresh")
 @api(
-    "Spend a refresh token for a new pair", returns={200: TokenPair}, errors=[errors.InvalidToken], tag="Auth"
+    "Spend a refresh token for a new pair",
+    returns={200: TokenPair},
+    errors=[errors.InvalidToken, errors.RateLimited],
+    tag="Auth",
 )
 @public
 def refresh() -> Response:
     """Public as far as access tokens go: the bearer is the refresh token itself."""
     claims = checked_claims(bearer(), "refresh")
+    limit_refresh(str(claims["sub"]))
     return json_response(services().tokens.renew(claims).public())
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from flask_jwt_extended import decode_token
 from flask_jwt_extended.exceptions import JWTExtendedException
-from jwt import PyJWTError
+from jwt import ExpiredSignatureError, PyJWTError
 
 from service.auth.keys import PREFIX as KEY_PREFIX
 from service.auth.keys import may_use
@@ -44,18 +44,19 @@ def current_caller() -> Caller:
 def guard(role: Literal["operator", "admin"] | None = None, *, scope: str | None = None) -> Callable[[V], V]:
     """Let a view be called only by those who are known, have `role` or more, and whose key allows `scope`.
 
-    `scope` may name arguments of the route: `agents:{agent}`. Raises `Unauthenticated` or `Forbidden`.
+    The call counts against the caller's LIMIT_READS or LIMIT_WRITES, unless the view counts it as a run.
+    `scope` may name arguments of the route: `agents:{agent}`. Raises `Unauthenticated`, `RateLimited` or `Forbidden`.
     """
 
     def wrap(view: V) -> V:
-        confirms = hasattr(view, "__confirms__")
+        confirms = hasattr(view, "__confirms__")  # it counts the call itself, and then does this too
 
         @wraps(view)
         def guarded(*args: Any, **kwargs: Any) -> Any:
             caller = _identify()
             logs.bind(user=caller.user_id)
             if not confirms:
-                confirm_login()
+                application().extensions["slipway_limits"].call()
             if role is not None and _RANK.get(caller.role, 0) < _RANK[role]:
                 raise Forbidden(f"This needs the role {role}.")
             if scope is not None and not may_use(caller, scope.format(**kwargs)):
@@ -77,7 +78,7 @@ def login_to_confirm() -> str | None:
 def confirm_login(seen: Sequence[bytes | None] | None = None) -> None:
     """Raises `InvalidToken` when the caller's log-in has ended; for `seen` see `Revocations.is_revoked`.
 
-    A guard does it, unless its view is marked with `__confirms__`: then the view does, with less to ask of Redis.
+    Whoever counts the call does it, by the same round trip to Redis.
     """
     family = own().pop("unconfirmed", None)
     if family is not None and services().revocations.is_revoked(family, seen):
@@ -116,8 +117,11 @@ def checked_claims(token: str, kind: Literal["access", "refresh"]) -> dict[str, 
         claims: dict[str, Any] = decode_token(token)
         if claims["type"] == kind and isinstance(claims["jti"], str) and isinstance(claims["fam"], str):
             return claims
+    except ExpiredSignatureError:  # ours, once
+        raise InvalidToken("The token is not valid, or no longer.") from None
     except _WRONG:
         pass
+    own().made_up = True
     raise InvalidToken("The token is not valid, or no longer.")
 
 
@@ -126,14 +130,28 @@ def _identify() -> Caller:
     sent, ours = asked().environ, own()
     key = sent.get("HTTP_X_API_KEY")
     if key is not None and sent.get("HTTP_AUTHORIZATION", "")[:7].lower() != "bearer ":
-        caller = services().keys.caller(key.strip())
+        caller = _of_key(key.strip())
     elif (token := bearer()).startswith(KEY_PREFIX):
-        caller = services().keys.caller(token)
+        caller = _of_key(token)
     else:
         caller = _signed(token)
         ours.unconfirmed = caller.family
     ours.caller = caller
     return caller
+
+
+def _of_key(key: str) -> Caller:
+    """Who an API key speaks for. Raises `InvalidToken`."""
+    try:
+        return services().keys.caller(key)
+    except InvalidToken:
+        own().made_up = True
+        raise
+
+
+def made_up() -> bool:
+    """Whether the request was refused for a key or token that is not ours."""
+    return bool(own().get("made_up"))
 
 
 def _signed(token: str) -> Caller:

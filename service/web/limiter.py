@@ -19,7 +19,7 @@ from service.auth.users import network_of
 from service.errors import RateLimited
 from service.types import Caller
 from service.usage.limits import SCHEME, STRATEGY, RedisWindows, Window
-from service.web.current import own
+from service.web.current import asked, own
 from service.web.guards import confirm_login, current_caller, login_to_confirm, services
 
 log = logging.getLogger("slipway.limits")
@@ -50,14 +50,34 @@ class Limits:
         shared = self._limiter.shared_limit
         self._count_run = shared(_run_rate, "runs", key_func=_user)(_runs)
         self._count_agent = shared(_agent_rate, _agent_scope, key_func=_user)(_agent)
+        self._rates = {"read": built.settings.limit_reads, "write": built.settings.limit_writes}
+        self._count_call = {
+            action: shared(rate, f"{action}s", key_func=_user)(view)
+            for (action, rate), view in zip(self._rates.items(), (_reads, _writes), strict=True)
+            if rate
+        }
         self._count_login = shared(built.settings.limit_login, "login", key_func=_address)(_login)
 
     def runs(self) -> None:
-        """Raises `InvalidToken` for a log-in that has ended, over the limit too, and does not count it."""
+        """Count a run; the rest as `call`."""
+        self._confirm_and_count("runs", "runs", _run_rate(), self._count_run)
+
+    def call(self) -> None:
+        """Count what is no run, as a read or a write. Raises `RateLimited` over the limit.
+
+        Raises `InvalidToken` for a log-in that has ended, over the limit too, and does not count it.
+        """
+        action = "read" if asked().method in ("GET", "HEAD", "OPTIONS") else "write"
+        if count := self._count_call.get(action):
+            self._confirm_and_count(action, f"{action}s", self._rates[action], count)
+        else:
+            confirm_login()
+
+    def _confirm_and_count(self, action: str, scope: str, rate: str, in_memory: Callable[[], None]) -> None:
         family = login_to_confirm()
         also = (DISTRUSTED, (family, COMPLETE)) if family is not None else None
         try:
-            self._count("runs", "runs", _run_rate(), self._count_run, also)
+            self._count(action, scope, rate, in_memory, also)
         finally:
             if login_to_confirm() is not None:  # Redis is away
                 ours = own()
@@ -190,6 +210,12 @@ def _agent_scope(_endpoint: str) -> str:
 
 # Flask-Limiter hangs a limit on a function; these are the functions, one for each action.
 def _runs() -> None: ...
+
+
+def _reads() -> None: ...
+
+
+def _writes() -> None: ...
 
 
 def _agent() -> None: ...

@@ -1,7 +1,8 @@
-"""Rate limits on views, by Flask-Limiter over our Redis: per user on runs, per address on log-ins.
+"""Rate limits on views, by Flask-Limiter over our Redis: per user on calls, per address on log-ins.
 
-Order on a view: guard, limit, view. Without Redis each process counts for itself, and says so in a metric.
-The look at whether the log-in has ended goes in the same round trip as the count of a run, and comes before it.
+A guard counts reads and writes by itself. Order on a view that starts a run: guard, limit, view. Without Redis each
+process counts for itself, and says so in a metric. The look at whether the log-in has ended goes in the same round
+trip as the count, and comes before it.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from typing import Any, Literal, TypeVar, cast
 
 from flask import Flask, Response
 
+from service.auth.users import network_of
 from service.errors import RateLimited
 from service.usage.limits import Window
 from service.usage.tokens import SharedRate
-from service.web.current import add_headers, application, own
-from service.web.guards import current_caller, services
+from service.web.current import add_headers, application, asked, own
+from service.web.guards import current_caller, made_up, services
 from service.web.limiter import Limits
+from service.web.problems import problem_response
 
 V = TypeVar("V", bound=Callable[..., Any])
 Action = Literal["invoke", "stream", "task"]
@@ -26,6 +29,7 @@ Action = Literal["invoke", "stream", "task"]
 def install(app: Flask) -> None:
     app.extensions["slipway_limits"] = Limits(app)
     app.after_request(_headers)
+    app.after_request(_refused)
 
 
 def limit_runs(view: V) -> V:
@@ -72,6 +76,21 @@ def count_action(action: Action) -> None:
     _within(rates.tokens.look(user_id), "tokens")
 
 
+def limit_session(session_id: str | None) -> None:
+    """Count this turn against its session's limit. Raises `RateLimited`.
+
+    By user too: only its owner's turns start, and nobody else's attempts may use the limit up.
+    """
+    if session_id is not None:
+        user_id = current_caller().user_id
+        _within(services().rates.session.take(f"{user_id}:{session_id}"), "turns of this session")
+
+
+def limit_refresh(user_id: str) -> None:
+    """Count a refresh against its user's limit. Raises `RateLimited`."""
+    _within(services().rates.refresh.take(user_id), "refresh calls")
+
+
 def _within(window: Window | None, what: str) -> None:
     """Keep the window for the answer's headers where it is the tightest. Raises `RateLimited` when it is full."""
     if window is None:
@@ -99,6 +118,22 @@ def limit_login(view: V) -> V:
 def _limits() -> Limits:
     limits: Limits = application().extensions["slipway_limits"]
     return limits
+
+
+def _refused(response: Response) -> Response:
+    """Answer 429 to made-up keys and tokens from an address that has sent too many of them.
+
+    Right ones from there are not counted: neighbours behind one address are not kept out.
+    """
+    if response.status_code != 401 or not made_up():
+        return response
+    window = services().rates.refused.take(network_of(asked().remote_addr or "unknown"))
+    if window is None or window.remaining >= 0:
+        return response
+    services().metrics.rate_limited("refused")
+    return problem_response(
+        RateLimited("Too many made-up keys or tokens from this address.", retry_after=window.reset)
+    )
 
 
 def _headers(response: Response) -> Response:

@@ -11,7 +11,15 @@ from flask import Blueprint, Flask, Response, current_app
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from service.errors import Invalid, InvalidJson, SlipwayError, TooLarge, Unauthenticated, UnsupportedMediaType
+from service.errors import (
+    Invalid,
+    InvalidJson,
+    RateLimited,
+    SlipwayError,
+    TooLarge,
+    Unauthenticated,
+    UnsupportedMediaType,
+)
 from service.types import Event
 from service.web.guards import is_public, public
 from service.web.schemas import Operation, Problem, api, json_response
@@ -132,7 +140,9 @@ def _answer(
 
 def _problems(operation: Operation, open_to_all: bool, names: dict[type[BaseModel], str]) -> dict[str, Any]:
     """Every status this route may refuse with, and the codes that stand for it."""
-    errors: list[type[SlipwayError]] = list(operation.errors) + ([] if open_to_all else [Unauthenticated])
+    errors: list[type[SlipwayError]] = list(operation.errors) + (
+        [] if open_to_all else [Unauthenticated, RateLimited]
+    )
     if operation.body is not None:
         errors += BODY_ERRORS
     by_status: dict[str, list[str]] = {}

@@ -8,7 +8,7 @@ from service import errors
 from service.auth.keys import may_use
 from service.web.guards import current_caller, guard, services
 from service.web.idempotent import idempotency_key
-from service.web.limits import limit_action, limit_runs
+from service.web.limits import limit_action, limit_runs, limit_session
 from service.web.schemas import Shape, api, json_response, parse
 from service.web.shapes import Queued, TaskBody
 
@@ -46,6 +46,7 @@ def queue_task(agent: str) -> Response:
     if body.callback_url is not None:
         services().webhooks.check(body.callback_url)
     asked = body.request(services().runs.agent(agent).id)
+    limit_session(asked.session_id)
     started = services().runs.queue(current_caller(), asked, idempotency_key(), g.request_id)
     headers = {"Location": f"/v1/runs/{started.run.id}"}
     if started.replayed:

@@ -19,6 +19,7 @@ from service.store.base import Database
 from service.store.schema import metadata
 from service.types import NANO
 from service.usage.budgets import Budgets
+from service.usage.tokens import Rates
 from service.web import auth, limits, problems
 from service.web.guards import guard
 from service.web.schemas import json_response
@@ -43,8 +44,17 @@ class Replica:
         self.keys = KeyService(self.db, self.speed, self.revocations, secret)
         self.metrics = Metrics()
         self.budgets = Budgets(self.db, self.metrics, user_day=5 * NANO, service_day=50 * NANO)
-        wanted = {"limit_runs": "600/minute", "limit_login": "1000/minute", **settings}
+        wanted = {
+            "limit_runs": "600/minute",
+            "limit_login": "1000/minute",
+            "limit_reads": "6000/minute",
+            "limit_writes": "6000/minute",
+            "limit_refused": "6000/minute",
+            **settings,
+        }
         self.settings = SimpleNamespace(**wanted)
+        refresh, refused = wanted["limit_writes"], wanted["limit_refused"]
+        self.rates = Rates.of(self.speed, refresh=refresh, refused=refused)
         rated = SimpleNamespace(id="rated", limits=SimpleNamespace(rate="2/minute"))
         plain = SimpleNamespace(id="plain", limits=SimpleNamespace(rate=None))
         self.catalog = SimpleNamespace(agents={"rated": rated, "plain": plain})

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from service.auth.keys import may_use
+from service.auth.revocation import KEY as DISTRUSTED
 from service.auth.users import User
 from service.errors import InvalidToken, NotFound
 from service.types import Caller, now_ms
@@ -115,3 +118,39 @@ def test_a_scoped_key_leaves_its_users_office_behind(here: Replica) -> None:
 )
 def test_scopes_are_patterns(scopes: tuple[str, ...], allowed: bool) -> None:
     assert may_use(Caller("usr_x", "x", "user", scopes), "agents:support") is allowed
+
+
+def no_longer_distrusted(here: Replica) -> None:
+    """As it is a minute and a half after a key was changed."""
+    here.revocations.is_revoked("fam_none")  # the hash is loaded
+    [digest] = [name for name in here.speed.client.hkeys(DISTRUSTED) if len(name) == 64]
+    here.speed.client.hdel(DISTRUSTED, digest)
+
+
+def test_a_revoked_key_that_is_sent_on_and_on_costs_no_query_each_time(here: Replica, ada: User) -> None:
+    made = here.keys.create(ada.id, "k")
+    here.keys.revoke(made["id"], ada.id)
+    no_longer_distrusted(here)
+    queries: list[int] = []
+    real = here.db.query
+
+    def counted(work: Any, **more: Any) -> Any:
+        queries.append(1)
+        return real(work, **more)
+
+    here.db.query = counted  # type: ignore[method-assign]
+    for _ in range(5):
+        with pytest.raises(InvalidToken):
+            here.keys.caller(made["key"])
+    assert len(queries) == 1
+
+
+def test_a_user_who_is_let_in_again_has_their_keys_at_once(here: Replica, there: Replica, ada: User) -> None:
+    key = here.keys.create(ada.id, "k")["key"]
+    here.users.change(ada.id, disabled=True)
+    no_longer_distrusted(here)  # so the refusal is remembered
+    for _ in range(3):
+        with pytest.raises(InvalidToken):
+            here.keys.caller(key)
+    here.users.change(ada.id, disabled=False)
+    assert there.keys.caller(key).user_id == ada.id

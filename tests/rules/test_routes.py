@@ -32,6 +32,18 @@ PUBLIC = {
     "POST /v1/auth/login",
     "POST /v1/auth/refresh",  # its bearer is the refresh token itself
 }
+# What anybody may call without a limit of ours; nginx limits connections and requests per address.
+UNLIMITED = {
+    "GET /": "a small page from memory",
+    "GET /assets/<path:name>": "a small file from memory",
+    "GET /docs": "a page made once",
+    "GET /docs/errors": "a page made once",
+    "GET /openapi.json": "a document made once",
+    "GET /health": "asks nothing of anybody; a probe must not be refused",
+    "GET /ready": "a probe must not be refused",
+    "GET /metrics": "nginx does not let it out",
+    "GET /.well-known/jwks.json": "made once, and cached by clients",
+}
 # Tokens are never kept, so their answers cannot be given again; a log-in that was not heard of is made once more.
 KEYLESS = {"POST /v1/auth/login", "POST /v1/auth/refresh", "POST /v1/auth/logout"}
 
@@ -62,6 +74,29 @@ def test_a_guarded_route_really_asks_who_it_is(made: Flask) -> None:
             method, path = name.split(" ")
             with client.open(re.sub(r"<[^>]+>", "x", path), method=method) as answer:
                 assert answer.status_code == 401, name
+
+
+def test_every_route_is_limited_or_says_why_not(tmp_path: Path) -> None:
+    """Once a user's reads, writes and runs are used up, every guarded route says so before it does anything."""
+    ones = dict.fromkeys(("LIMIT_READS", "LIMIT_WRITES", "LIMIT_RUNS", "LIMIT_LOGIN"), "1/hour")
+    app = app_in(tmp_path, **ones)
+    client = app.test_client()
+    who = {"username": "demo", "password": "demo-password"}
+    pair = client.post("/v1/auth/login", json=who).get_json()
+    signed = {"Authorization": f"Bearer {pair['access_token']}"}
+    refresh = {"Authorization": f"Bearer {pair['refresh_token']}"}
+    assert client.post("/v1/auth/refresh", headers=refresh).status_code == 200
+    for method, path in (("GET", "/v1/runs"), ("POST", "/v1/sessions"), ("POST", "/v1/agents/x/invoke")):
+        assert client.open(path, method=method, headers=signed).status_code != 429
+    unlimited = set()
+    for name, _ in routes(app):
+        method, path = name.split(" ")
+        headers = refresh if path == "/v1/auth/refresh" else signed
+        answer = client.open(re.sub(r"<[^>]+>", "x", path), method=method, headers=headers)
+        if answer.status_code != 429:
+            unlimited.add(name)
+    close(app)
+    assert unlimited == set(UNLIMITED)
 
 
 def test_admin_routes_are_for_admins(made: Flask) -> None:

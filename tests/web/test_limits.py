@@ -52,7 +52,7 @@ def test_headers_say_what_is_left(pair: tuple[Replica, Replica, str]) -> None:
     assert 0 < int(answer.headers["RateLimit-Reset"]) <= 60
     assert "Retry-After" not in answer.headers
     assert not [name for name, _ in answer.headers if name.startswith("X-RateLimit")]
-    assert "RateLimit-Limit" not in first.client(token).get("/v1/auth/me").headers
+    assert first.client(token).get("/v1/auth/me").headers["RateLimit-Limit"] == "6000", "reads have their own"
 
 
 def test_a_refusal_says_when_to_come_back(pair: tuple[Replica, Replica, str]) -> None:
@@ -253,3 +253,80 @@ def test_an_ended_log_in_without_redis(pair: tuple[Replica, Replica, str], own_r
     assert first.client(ended).post("/v1/auth/logout").status_code == 204
     for replica in (first, second):
         assert (invoke(replica, ended).status_code, invoke(replica, kept).status_code) == (401, 200)
+
+
+def test_reads_and_writes_are_limited_per_user_over_both(replicas: Callable[..., Replica]) -> None:
+    first, second = (replicas(limit_reads="4/minute", limit_writes="3/minute") for _ in range(2))
+    for name in ("ada", "bob"):
+        first.users.create(name, PASSWORD)
+    token, other = (first.login(name)["access_token"] for name in ("ada", "bob"))
+    reads = [replica.client(token).get("/v1/auth/keys") for replica in (first, second) * 3]
+    assert [answer.status_code for answer in reads] == [200] * 4 + [429] * 2
+    writes = [
+        replica.client(token).post("/v1/auth/keys", json={"name": "k"}) for replica in (first, second) * 2
+    ]
+    assert [answer.status_code for answer in writes] == [201] * 3 + [429]
+    refused = writes[-1]
+    assert refused.get_json()["code"] == "rate_limited"
+    assert (refused.headers["RateLimit-Limit"], refused.headers["RateLimit-Remaining"]) == ("3", "0")
+    assert 0 < int(refused.headers["Retry-After"]) <= 120
+    assert first.client(other).get("/v1/auth/keys").status_code == 200
+    assert invoke(first, token).status_code == 200, "runs have a limit of their own"
+
+
+def test_no_limit_is_none(replicas: Callable[..., Replica]) -> None:
+    here = replicas(limit_reads="", limit_writes="", limit_refused="")
+    here.users.create("ada", PASSWORD)
+    client = here.client(here.login()["access_token"])
+    answer = client.get("/v1/auth/me")
+    assert answer.status_code == 200 and "RateLimit-Limit" not in answer.headers
+    assert client.post("/v1/auth/logout").status_code == 204
+    assert client.get("/v1/auth/me").status_code == 401
+    assert [here.client("made-up").get("/v1/auth/me").status_code for _ in range(3)] == [401] * 3
+
+
+def test_a_read_is_one_round_trip(pair: tuple[Replica, Replica, str]) -> None:
+    first, _, token = pair
+    first.client(token).get("/v1/auth/keys")
+    trips: list[int] = []
+    real = first.speed.attempt
+
+    def counted(work: Any) -> Any:
+        trips.append(1)
+        return real(work)
+
+    first.speed.attempt = counted  # type: ignore[method-assign]
+    assert first.client(token).get("/v1/auth/keys").status_code == 200
+    assert len(trips) == 1
+
+
+def test_refreshing_is_limited_per_user(replicas: Callable[..., Replica]) -> None:
+    here = replicas(limit_writes="3/minute")
+    for name in ("ada", "bob"):
+        here.users.create(name, PASSWORD)
+    pair = here.login()
+    statuses = []
+    for _ in range(5):
+        answer = here.client(pair["refresh_token"]).post("/v1/auth/refresh")
+        statuses.append(answer.status_code)
+        pair = answer.get_json() if answer.status_code == 200 else pair
+    assert statuses == [200] * 3 + [429] * 2
+    assert here.client(here.login("bob")["refresh_token"]).post("/v1/auth/refresh").status_code == 200
+    spent = {here.client(pair["access_token"]).post("/v1/auth/refresh").status_code for _ in range(2)}
+    assert spent == {401}, "an access token is no refresh token, and uses nothing up"
+
+
+@pytest.mark.parametrize("sent", ["slp_" + "0" * 48, "made.up.token", "nonsense"])
+def test_made_up_keys_and_tokens_are_limited_by_address(replicas: Callable[..., Replica], sent: str) -> None:
+    first, second = (replicas(limit_refused="5/minute") for _ in range(2))
+    first.users.create("ada", PASSWORD)
+    token = first.login()["access_token"]
+
+    def ask(replica: Replica, token: str, address: str = "192.0.2.1") -> Any:
+        return replica.client(token).get("/v1/auth/me", environ_base={"REMOTE_ADDR": address})
+
+    answers = [ask(replica, sent) for replica in (first, second) * 4]
+    assert [answer.status_code for answer in answers] == [401] * 5 + [429] * 3
+    assert answers[-1].get_json()["code"] == "rate_limited" and int(answers[-1].headers["Retry-After"]) > 0
+    assert ask(second, token).status_code == 200, "neighbours are not kept out"
+    assert ask(second, sent, "192.0.2.2").status_code == 401
