@@ -113,6 +113,12 @@ class AlreadyDecided(Conflict):
     code, title = "already_decided", "This approval is decided already"
 
 
+class TooMany(Conflict):
+    """A user has as many of something as one may have: deleting one makes room."""
+
+    code, title = "too_many", "You have as many of these as a user may have"
+
+
 class RunFinished(Conflict):
     code, title = "run_finished", "This run has ended already"
 

@@ -6,11 +6,23 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from service.errors import TooMany
 from service.store.base import InsertOnce, Row, Transaction
 from service.store.schema import api_keys, users
 from service.types import now_ms
 
+MOST = 100  # keys that one user may have
 _INSERT = InsertOnce(api_keys)
+_VALID = (
+    sa.select(sa.func.count().label("n"))
+    .select_from(api_keys)
+    .where(
+        api_keys.c.user_id == sa.bindparam("user_id"),
+        api_keys.c.id != sa.bindparam("id"),
+        api_keys.c.revoked_at.is_(None),
+        sa.or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > sa.bindparam("now")),
+    )
+)
 _BY_DIGEST = (
     sa.select(
         api_keys.c.id,
@@ -29,6 +41,12 @@ _BY_DIGEST = (
 
 
 def insert(tx: Transaction, row: dict[str, Any]) -> None:
+    """Keep a new key. Raises `TooMany` where its user has `MOST` that are valid."""
+    # Two at once come one after the other, so that the second one counts the first.
+    tx.row(sa.select(users.c.id).where(users.c.id == row["user_id"]).with_for_update(key_share=True))
+    others = tx.row(_VALID, {"user_id": row["user_id"], "id": row["id"], "now": now_ms()})
+    if others is not None and others["n"] >= MOST:
+        raise TooMany(f"You have {MOST} API keys: revoke one first.")
     tx.execute(_INSERT, row)
 
 

@@ -7,15 +7,23 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from service.errors import TooMany
 from service.store.base import InsertOnce, Row, Transaction
 from service.store.schema import messages, runs, sessions
 from service.types import RunStatus, now_ms
 
+MOST = (
+    10_000  # sessions that one user may have; those that expired count until they are deleted, a minute later
+)
 _ALIVE = sessions.c.expires_at > sa.bindparam("now")
 _BY_ID = sa.select(sessions).where(sessions.c.id == sa.bindparam("id"), _ALIVE)
 
 
 def insert(tx: Transaction, row: dict[str, Any]) -> None:
+    """Keep a new session. Raises `TooMany` where its user has `MOST`; a few more may pass at the same moment."""
+    others = sessions.c.user_id == row["user_id"], sessions.c.id != row["id"]
+    if tx.row(sa.select(sessions.c.id).where(*others).order_by(sessions.c.id).offset(MOST - 1).limit(1)):
+        raise TooMany(f"You have {MOST} sessions: delete one first.")
     tx.execute(InsertOnce(sessions), row)
 
 

@@ -169,7 +169,7 @@ def me() -> Response:
     "Make an API key; it is shown once",
     body=NewKey,
     returns={201: KeyShown},
-    errors=[errors.Forbidden, errors.Conflict, errors.IdempotencyMismatch],
+    errors=[errors.Forbidden, errors.Conflict, errors.TooMany, errors.IdempotencyMismatch],
     tag="Auth",
     headers=["Idempotency-Replayed"],
 )

@@ -90,7 +90,7 @@ class SessionPage(Shape):
     "Begin a conversation with an agent",
     body=NewSession,
     returns={201: SessionView},
-    errors=[errors.Invalid, errors.IdempotencyMismatch],
+    errors=[errors.Invalid, errors.IdempotencyMismatch, errors.TooMany],
     tag="Sessions",
     headers=["Idempotency-Replayed"],
 )

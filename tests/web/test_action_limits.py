@@ -18,6 +18,7 @@ LIMITS = {
     "LIMIT_TASK": "1/hour",
     "LIMIT_TOOL": "1/hour",
     "LIMIT_TOKENS": "1000/hour",
+    "LIMIT_SESSION": "2/hour",
 }
 
 
@@ -38,9 +39,9 @@ def user(limited: Slipway, model: Model) -> Iterator[httpx2.Client]:
 
 
 def ask(
-    client: httpx2.Client, door: str = "invoke", agent: str = "assistant", text: str = "Hello"
+    client: httpx2.Client, door: str = "invoke", agent: str = "assistant", text: str = "Hello", **more: str
 ) -> httpx2.Response:
-    return client.post(f"/v1/agents/{agent}/{door}", json={"input": text, "cache": "bypass"})
+    return client.post(f"/v1/agents/{agent}/{door}", json={"input": text, "cache": "bypass", **more})
 
 
 @pytest.mark.parametrize(
@@ -78,3 +79,22 @@ def test_a_tool_call_over_the_limit_is_told_to_the_model(user: httpx2.Client) ->
         outcomes += [data for _, name, data in events_of(answer.text) if name == "tool.finished"]
     assert outcomes[0]["ok"] and not outcomes[-1]["ok"]
     assert "Too many tool calls" in outcomes[-1]["preview"]
+
+
+@pytest.mark.parametrize("door", ["invoke", "stream", "tasks"])
+def test_turns_of_one_session_are_limited_at_every_door(
+    limited: Slipway, user: httpx2.Client, door: str
+) -> None:
+    one, other = (
+        user.post("/v1/sessions", json={"agent": "assistant"}).json()["id"] for _ in ("one", "other")
+    )
+    with limited.client() as admin, join(limited, admin) as stranger:
+        foreign = [ask(stranger, session_id=one).status_code for _ in range(3)]
+        assert foreign == [404, 404, 429], "a stranger uses up nothing of it"
+    assert [ask(user, turn, session_id=one).status_code for turn in ("invoke", "stream")] == [200, 200]
+    refused = ask(user, door, session_id=one)
+    assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+    assert (refused.headers["RateLimit-Limit"], refused.headers["RateLimit-Remaining"]) == ("2", "0")
+    assert 0 < int(refused.headers["Retry-After"]) <= 7200
+    assert len(user.get(f"/v1/runs?session_id={one}").json()["data"]) == 2, "nothing was started"
+    assert ask(user, session_id=other).status_code == 200
