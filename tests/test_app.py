@@ -43,7 +43,7 @@ def signed_in(made: Flask) -> FlaskClient:
 
 def test_it_is_made_of_the_settings_it_is_given(make: Callable[..., Flask]) -> None:
     made = make(LIMIT_RUNS="7/minute")
-    assert signed_in(made).get("/v1/auth/me").get_json()["limits"] == {"runs": "7/minute"}
+    assert signed_in(made).get("/v1/auth/me").get_json()["limits"]["runs"] == "7/minute"
 
 
 def test_making_it_connects_to_nothing(tmp_path: Path) -> None:

@@ -174,12 +174,34 @@ def test_a_process_that_died_over_a_delivery_leaves_it_due(db: Database, receive
     with db.begin() as tx:
         rows.due_now(tx, run.id, receiver.url, now_ms())
     with db.begin() as tx:
-        [row] = rows.due(tx, now_ms(), 10)
-        assert rows.claim(tx, row, now_ms() + 5_000)
-        assert not rows.claim(tx, row, now_ms() + 5_000)
+        [row], [other] = rows.due(tx, now_ms(), 10), rows.due(tx, now_ms(), 10)
+        next_at = now_ms() + 5_000
+        assert rows.claim(tx, row, next_at)
+        assert not rows.claim(tx, other, next_at)
+        assert rows.claim(tx, row, next_at), "the same transaction, run again"
         assert rows.due(tx, now_ms(), 10) == []  # nobody else meanwhile
         assert rows.due(tx, now_ms() + 5_001, 10) != []
     assert _status(hooks, run) == "pending"
+
+
+def test_what_an_earlier_attempt_came_to_is_not_taken_for_the_next_ones(db: Database) -> None:
+    """The run was resumed and ended again while its first delivery was under way: the count begins anew."""
+    from service.store import webhooks as rows
+
+    run = run_of(db, "run_again", "http://127.0.0.1:9/")
+    with db.begin() as tx:
+        claimed = []
+        for _ in range(2):
+            rows.due_now(tx, run.id, "http://127.0.0.1:9/", now_ms())
+            [due] = rows.due(tx, now_ms(), 10)
+            assert rows.claim(tx, due, now_ms() + 5_000)
+            claimed.append(due)
+        rows.delivered(tx, claimed[0], now_ms())
+        kept = rows.of_run(tx, run.id)
+        assert kept is not None and kept["status"] == "pending"
+        rows.delivered(tx, claimed[1], now_ms())
+        kept = rows.of_run(tx, run.id)
+        assert kept is not None and kept["status"] == "delivered"
 
 
 def test_a_private_address_fails_for_good(db: Database) -> None:

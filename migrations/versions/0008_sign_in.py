@@ -1,4 +1,4 @@
-"""approvals: which decision was taken; addresses that users have signed in from
+"""approvals, webhooks: ids of decisions and attempts; addresses that users have signed in from
 
 Revision ID: 0008
 Revises: 0007
@@ -17,6 +17,8 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("approvals", sa.Column("decision_id", sa.String(length=32), nullable=True))
+    op.add_column("webhooks", sa.Column("claim_id", sa.String(length=32), nullable=True))
+    op.add_column("notices", sa.Column("claim_id", sa.String(length=32), nullable=True))
     op.create_table(
         "sign_in_addresses",
         sa.Column("user_id", sa.String(length=32), nullable=False),
@@ -33,5 +35,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index(op.f("ix_sign_in_addresses_seen_at"), "sign_in_addresses")
     op.drop_table("sign_in_addresses")
-    with op.batch_alter_table("approvals") as batch_op:
-        batch_op.drop_column("decision_id")
+    for table, column in (("notices", "claim_id"), ("webhooks", "claim_id"), ("approvals", "decision_id")):
+        with op.batch_alter_table(table) as batch_op:
+            batch_op.drop_column(column)

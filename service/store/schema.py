@@ -226,6 +226,9 @@ webhooks = sa.Table(
     Column("url", Text, nullable=False),
     Column("status", String(16), nullable=False),  # waiting | pending | delivered | failed
     Column("attempts", Integer, nullable=False, default=0),
+    Column(
+        "claim_id", String(32)
+    ),  # random, of the attempt under way: what it came to is noted by that one only
     Column("next_at", BigInteger, index=True),
     Column("last_error", String(256)),
     Column("created_at", BigInteger, nullable=False),
@@ -242,6 +245,9 @@ notices = sa.Table(
     Column("body", Json, nullable=False),
     Column("status", String(16), nullable=False),  # pending | delivered | failed
     Column("attempts", Integer, nullable=False, default=0),
+    Column(
+        "claim_id", String(32)
+    ),  # random, of the attempt under way: what it came to is noted by that one only
     Column("next_at", BigInteger, index=True),
     Column("last_error", String(256)),
     Column("created_at", BigInteger, nullable=False, index=True),

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from service.store.base import InsertOnce, Row, Transaction
 from service.store.schema import notices, runs, webhooks
+from service.types import new_id
 
 _KEYS = {"run": webhooks.c.run_id, "notice": notices.c.id}
 _OF_RUN = sa.select(webhooks).where(webhooks.c.run_id == sa.bindparam("run_id"))
@@ -27,7 +28,10 @@ _NOTICES_DUE = (
 
 
 class Due(NamedTuple):
-    """A delivery whose time has come. `kind` is `run` or `notice`, `name` what the receiver knows it by."""
+    """A delivery whose time has come. `kind` is `run` or `notice`, `name` what the receiver knows it by.
+
+    `claim_id` is random: the one attempt that whoever has read this may claim.
+    """
 
     kind: str
     id: str
@@ -37,6 +41,7 @@ class Due(NamedTuple):
     body: dict[str, Any]
     attempts: int
     next_at: int
+    claim_id: str
 
 
 def due_now(tx: Transaction, run_id: str, url: str, now: int) -> None:
@@ -74,7 +79,11 @@ def claim(tx: Transaction, due: Due, next_at: int) -> bool:
         key.table.c.attempts == due.attempts,
         key.table.c.next_at == due.next_at,
     )
-    return tx.execute(mine.values(attempts=due.attempts + 1, next_at=next_at)) == 1
+    taken = {"attempts": due.attempts + 1, "next_at": next_at, "claim_id": due.claim_id}
+    if tx.execute(mine.values(**taken)) == 1:
+        return True
+    # A commit whose answer was lost: it is claimed, and this is the second try.
+    return tx.row(sa.select(key).where(key == due.id, key.table.c.claim_id == due.claim_id)) is not None
 
 
 def delivered(tx: Transaction, due: Due, now: int) -> None:
@@ -94,21 +103,30 @@ def expire(tx: Transaction, before: int, limit: int) -> int:
 
 
 def _first(now: int) -> dict[str, Any]:
-    return {"status": "pending", "attempts": 0, "next_at": now, "last_error": None, "delivered_at": None}
+    return {
+        "status": "pending",
+        "attempts": 0,
+        "next_at": now,
+        "claim_id": None,
+        "last_error": None,
+        "delivered_at": None,
+    }
 
 
 def _of_run(row: Row) -> Due:
     body = {"run_id": row["run_id"], "status": row["run_status"]}
     name = f"{row['run_id']}-{row['finished_at']}"
-    return Due("run", row["run_id"], name, row["url"], row["user_id"], body, row["attempts"], row["next_at"])
+    when = row["attempts"], row["next_at"], new_id("clm")
+    return Due("run", row["run_id"], name, row["url"], row["user_id"], body, *when)
 
 
 def _of_notice(row: Row) -> Due:
-    return Due("notice", row["id"], *(row[name] for name in ("id", *Due._fields[3:])))
+    kept = (row[name] for name in ("id", *Due._fields[3:-1]))
+    return Due("notice", row["id"], *kept, new_id("clm"))
 
 
 def _settle(tx: Transaction, due: Due, values: dict[str, object]) -> None:
     # Of the claimed attempt only: the run may have been sent off again, and ended again, meanwhile.
     key = _KEYS[due.kind]
-    claimed = sa.update(key.table).where(key == due.id, key.table.c.attempts == due.attempts + 1)
+    claimed = sa.update(key.table).where(key == due.id, key.table.c.claim_id == due.claim_id)
     tx.execute(claimed.values(**values))

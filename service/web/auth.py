@@ -158,7 +158,10 @@ def logout() -> Response:
 @guard()
 def me() -> Response:
     caller = current_caller()
-    limits = {"runs": caller.limit_runs or services().settings.limit_runs}
+    settings = services().settings
+    limits = {"runs": caller.limit_runs or settings.limit_runs, "session": settings.limit_session}
+    limits |= {"writes": settings.limit_writes, "reads": settings.limit_reads}
+    limits = {name: rate for name, rate in limits.items() if rate}
     about = {"id": caller.user_id, "username": caller.username, "role": caller.role}
     budget = budget_list(services().budgets.of_caller(caller))
     return json_response({**about, "scopes": caller.scopes, "limits": limits, "budget": budget})

@@ -47,6 +47,7 @@ class Replica:
         wanted = {
             "limit_runs": "600/minute",
             "limit_login": "1000/minute",
+            "limit_session": "",
             "limit_reads": "6000/minute",
             "limit_writes": "6000/minute",
             "limit_refused": "6000/minute",

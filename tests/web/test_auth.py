@@ -35,7 +35,11 @@ def test_signing_in(here: Replica, ada: User) -> None:
         "username": "ada",
         "role": "user",
         "scopes": [],
-        "limits": {"runs": "600/minute"},
+        "limits": {
+            "runs": "600/minute",
+            "writes": "6000/minute",
+            "reads": "6000/minute",
+        },
     }
 
 
