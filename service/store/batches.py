@@ -43,7 +43,12 @@ def waiting(tx: Transaction) -> tuple[int, int]:
 
 
 def collect(tx: Transaction, batch_id: str, limit: int, next_at: int) -> list[Row]:
-    """Put the steps that wait longest into a new batch, which is about to be sent. Each step goes into one only."""
+    """Put the steps that wait longest into a new batch, which is about to be sent. Each step goes into one only.
+
+    `batch_id` is new with each batch: of a transaction that runs twice the second run finds its own steps.
+    """
+    if before := tx.rows(sa.select(batch_items).where(batch_items.c.batch_id == batch_id)):
+        return before
     chosen = (
         sa.select(batch_items.c.id)
         .where(batch_items.c.state == WAITING)

@@ -121,8 +121,8 @@ def _of_run(row: Row) -> Due:
 
 
 def _of_notice(row: Row) -> Due:
-    kept = [row[name] for name in ("id", "id", *Due._fields[3:-1])]
-    return Due("notice", *kept, new_id("clm"))
+    told = row["url"], row["signer"], row["body"], row["attempts"], row["next_at"]
+    return Due("notice", row["id"], row["id"], *told, new_id("clm"))
 
 
 def _settle(tx: Transaction, due: Due, values: dict[str, object]) -> None:

@@ -205,3 +205,12 @@ def test_a_row_keeps_a_request_whole(wired: Services) -> None:
     kept = of_json((item(wired, run) or {})["request"])
     assert kept.model == "claude-sonnet-5-5" and kept.messages[0]["content"] == "What time is it?"
     assert of_json(as_json(kept)) == kept
+
+
+def test_a_batch_put_together_twice_has_the_same_steps(wired: Services) -> None:
+    """A commit whose answer was lost: the second try must not take what came to wait meanwhile."""
+    first = queue(wired)
+    [taken] = wired.db.transact(lambda tx: batches.collect(tx, "bat_1", 10, 0))
+    queue(wired)
+    [again] = wired.db.transact(lambda tx: batches.collect(tx, "bat_1", 10, 0))
+    assert taken["id"] == again["id"] == batches.item_id(first.id, 1)
