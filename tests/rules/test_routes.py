@@ -82,17 +82,17 @@ def test_every_route_is_limited_or_says_why_not(tmp_path: Path) -> None:
     app = app_in(tmp_path, **ones)
     client = app.test_client()
     who = {"username": "demo", "password": "demo-password"}
-    pair = client.post("/v1/auth/login", json=who).get_json()
+    pair = client.post("/v1/auth/login", json=who, buffered=True).get_json()
     signed = {"Authorization": f"Bearer {pair['access_token']}"}
     refresh = {"Authorization": f"Bearer {pair['refresh_token']}"}
-    assert client.post("/v1/auth/refresh", headers=refresh).status_code == 200
+    assert client.post("/v1/auth/refresh", headers=refresh, buffered=True).status_code == 200
     for method, path in (("GET", "/v1/runs"), ("POST", "/v1/sessions"), ("POST", "/v1/agents/x/invoke")):
-        assert client.open(path, method=method, headers=signed).status_code != 429
+        assert client.open(path, method=method, headers=signed, buffered=True).status_code != 429
     unlimited = set()
     for name, _ in routes(app):
         method, path = name.split(" ")
         headers = refresh if path == "/v1/auth/refresh" else signed
-        answer = client.open(re.sub(r"<[^>]+>", "x", path), method=method, headers=headers)
+        answer = client.open(re.sub(r"<[^>]+>", "x", path), method=method, headers=headers, buffered=True)
         if answer.status_code != 429:
             unlimited.add(name)
     close(app)
