@@ -6,7 +6,6 @@ import ctypes
 import gc
 import os
 import resource
-import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from gunicorn.glogging import Logger
 
 from config import ConfigError, Settings, load
+from service.observe import folder
 
 # Containers made beyond those let go until Python looks for circles among them: a request makes thousands and leaves
 # none, so looking after every 700 finds nothing, several times in each.
@@ -32,14 +32,13 @@ def _settings() -> Settings:
         sys.exit(str(error))
 
 
-def _begin_metrics(folder: Path) -> None:
-    """A new arbiter counts from nought, in a folder that is there before prometheus_client is imported."""
+def _begin_metrics(path: Path) -> None:
+    """Count from nought: no worker of an earlier arbiter is alive."""
     try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.clear(path)
+        folder.join(path)
     except OSError as error:
-        sys.exit(f"Slipway cannot start: SLIPWAY_HOME cannot be written: {folder}: {error.strerror}")
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+        sys.exit(f"Slipway cannot start: SLIPWAY_HOME cannot be written: {path}: {error.strerror}")
 
 
 def _allow_files() -> None:
@@ -114,6 +113,4 @@ def worker_exit(server: Any, worker: Any) -> None:
 
 def child_exit(server: Any, worker: Any) -> None:
     """The gauges of a worker that is gone are not counted any more."""
-    from prometheus_client import multiprocess
-
-    multiprocess.mark_process_dead(worker.pid)
+    folder.forget_the_dead(settings.slipway_home / f"metrics-{settings.port}")

@@ -117,6 +117,7 @@ class _Child:
     def _count_from_nought(self, **_: Any) -> None:
         """In the parent, before it forks. Not when the app is loaded: the clock loads it too."""
         folder.clear(self._figures)
+        folder.join(self._figures)
 
     def _tell_figures(self, **_: Any) -> None:
         """In the parent, for a task worker that no web server tells the figures of."""

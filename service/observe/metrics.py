@@ -1,11 +1,12 @@
 """Prometheus metrics over all workers of a machine. Labels are looked up once and kept.
 
-A process has joined its `folder` before `prometheus_client` is first imported: `gunicorn.conf.py` and `worker.py`
-see to it. Without that the figures are those of this process.
+A process that has joined a `folder` (`gunicorn.conf.py` and `worker.py` see to it) counts in files there, for all to
+read. Any other counts for itself, and so does one for whose files the disk has no room.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,14 +19,23 @@ from prometheus_client import (
     Gauge,
     Histogram,
     generate_latest,
+    values,
 )
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from service.observe.folder import of_tasks
+from service.observe.folder import of_tasks, take_place
 from service.types import Usage
 
+log = logging.getLogger("slipway.metrics")
+# Of one metric, so that its file never has to grow. Whatever comes after those counts as OTHER.
+MOST_LABEL_SETS = 500
+MOST_REQUEST_LABEL_SETS = 1000  # route, method and status
+MOST_HISTOGRAM_LABEL_SETS = 200  # each takes as many entries as there are buckets
+LONGEST_LABEL = 100  # characters
+OTHER = "(other)"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "(none)"})
 _REQUEST_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _MODEL_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
 
@@ -33,17 +43,21 @@ _MODEL_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
 class _Family:
     """A metric whose labelled children are kept: `labels()` takes a lock and builds a tuple every time."""
 
-    __slots__ = ("_children", "_metric")
+    __slots__ = ("_children", "_metric", "_most")
 
-    def __init__(self, metric: MetricWrapperBase) -> None:
+    def __init__(self, metric: MetricWrapperBase, most: int) -> None:
         self._metric = metric
+        self._most = most
         self._children: dict[tuple[str, ...], Any] = {}
 
     def __call__(self, *labels: str) -> Any:
-        child = self._children.get(labels)
-        if child is None:
-            child = self._children[labels] = self._metric.labels(*labels)
-        return child
+        return self._children.get(labels) or self._child(labels)
+
+    def _child(self, labels: tuple[str, ...]) -> Any:
+        if len(self._children) >= self._most:
+            return self._metric.labels(*(OTHER for _ in labels))
+        child = self._metric.labels(*(label[:LONGEST_LABEL] for label in labels))
+        return self._children.setdefault(labels, child)
 
 
 class _Together(Collector):
@@ -68,10 +82,32 @@ def of_folder(own: Path) -> CollectorRegistry:
     return registry
 
 
+_value_classes: dict[
+    tuple[int, str], Any
+] = {}  # by process and folder: one place for all metrics of a process
+
+
+def _value_class() -> Any:
+    """How a metric keeps its value: in this process's files of the folder it has joined, or in memory."""
+    own = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if not own:
+        return values.MutexValue
+    key = (os.getpid(), own)
+    if key not in _value_classes:
+        try:
+            place = take_place(Path(own))
+            _value_classes[key] = values.MultiProcessValue(lambda: place)  # type: ignore[no-untyped-call]
+        except OSError as error:
+            log.error("metrics_not_shared", extra={"folder": own, "error": error.strerror})
+            _value_classes[key] = values.MutexValue
+    return _value_classes[key]
+
+
 class Metrics:
     """Everything that is counted. Labels are bounded: route templates, agent ids, never ids of users."""
 
     def __init__(self) -> None:
+        values.ValueClass = _value_class()
         self._registry = CollectorRegistry()
         counter, gauge, histogram = self._counter, self._gauge, self._histogram
         self._requests = counter("http_requests", "HTTP requests", "route", "method", "status")
@@ -104,7 +140,8 @@ class Metrics:
         self._redis.set(1)
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
-        self._requests(route, method, str(status)).inc()
+        known = method if method in _METHODS else OTHER  # a client may send any word
+        self._requests(route, known, str(status)).inc()
         self._request_seconds(route).observe(seconds)
 
     def run_ended(self, agent: str, status: str) -> None:
@@ -174,15 +211,16 @@ class Metrics:
         return generate_latest(registry), CONTENT_TYPE_LATEST
 
     def _counter(self, name: str, about: str, *labels: str) -> Any:
-        return self._kept(Counter(f"slipway_{name}", about, labels, registry=self._registry), labels)
+        most = MOST_REQUEST_LABEL_SETS if name == "http_requests" else MOST_LABEL_SETS
+        return self._kept(Counter(f"slipway_{name}", about, labels, registry=self._registry), labels, most)
 
     def _gauge(self, name: str, about: str, mode: Any, *labels: str) -> Any:
         gauge = Gauge(f"slipway_{name}", about, labels, registry=self._registry, multiprocess_mode=mode)
-        return self._kept(gauge, labels)
+        return self._kept(gauge, labels, MOST_LABEL_SETS)
 
     def _histogram(self, name: str, about: str, buckets: tuple[float, ...], *labels: str) -> Any:
         metric = Histogram(f"slipway_{name}", about, labels, registry=self._registry, buckets=buckets)
-        return self._kept(metric, labels)
+        return self._kept(metric, labels, MOST_HISTOGRAM_LABEL_SETS)
 
-    def _kept(self, metric: MetricWrapperBase, labels: tuple[str, ...]) -> Any:
-        return _Family(metric) if labels else metric
+    def _kept(self, metric: MetricWrapperBase, labels: tuple[str, ...], most: int) -> Any:
+        return _Family(metric, most) if labels else metric

@@ -13,7 +13,7 @@ from flask import Flask, Response
 from service.observe import logs
 from service.web.current import add_headers, asked, own
 
-if TYPE_CHECKING:  # the worker imports this before it joins the folder of figures: see `observe/folder.py`
+if TYPE_CHECKING:
     from service.observe.metrics import Metrics
 
 log = logging.getLogger("slipway.request")

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from prometheus_client import generate_latest
@@ -9,6 +11,7 @@ from prometheus_client import generate_latest
 from service.observe import folder
 from service.observe.metrics import Metrics, of_folder
 from service.types import Usage
+from tests.small_disk import fill, small_disk
 
 WORKER = """
 from service.observe.metrics import Metrics
@@ -17,7 +20,8 @@ metrics = Metrics()
 metrics.request("/v1/agents/<agent>/invoke", "POST", 200, 0.01)
 metrics.runs_active.inc()
 metrics.limiter_fallback(sys.argv[1] == "alone")
-sys.stdout.write(metrics.render()[0].decode())
+print(metrics.render()[0].decode() + "done", flush=True)
+sys.stdin.readline()
 """
 
 
@@ -64,33 +68,124 @@ def test_two_metrics_in_one_process_do_not_meet() -> None:
     assert b"slipway_login_failures_total 0.0" in second.render()[0]
 
 
-def counted(own: Path, mood: str) -> str:
-    """What a process of that folder tells after it has counted a request."""
+@contextmanager
+def counting(own: Path, script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that counts in that folder. It may wait for its standard input, and must end well."""
     join = f"from pathlib import Path; from service.observe import folder; folder.join(Path({str(own)!r}))\n"
-    command = [sys.executable, "-c", join + WORKER, mood]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    return done.stdout
+    command = [sys.executable, "-c", join + script, *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        yield child
+        child.communicate(timeout=60)
+    assert child.returncode == 0, child.returncode
+
+
+@contextmanager
+def counted(own: Path, mood: str) -> Iterator[str]:
+    """What a process of that folder tells after it has counted a request. It lives as long as the block."""
+    with counting(own, WORKER, mood) as child:
+        assert child.stdout is not None
+        yield "".join(iter(child.stdout.readline, "done\n"))
+
+
+INVOKED = 'slipway_http_requests_total{method="POST",route="/v1/agents/<agent>/invoke",status="200"}'
 
 
 def test_figures_are_of_all_workers(tmp_path: Path) -> None:
     web = tmp_path / "metrics-8000"
     tasks = folder.of_tasks(web)
-    counted(web, "alone")
-    counted(tasks, "shared")
-    said = counted(web, "shared")
-    invoked = 'slipway_http_requests_total{method="POST",route="/v1/agents/<agent>/invoke",status="200"}'
-    assert f"{invoked} 3.0" in said
-    assert "slipway_runs_active 3.0" in said
-    assert "slipway_limiter_fallback 1.0" in said
-    alone = generate_latest(of_folder(tasks)).decode()
-    assert f"{invoked} 1.0" in alone and "slipway_limiter_fallback 0.0" in alone
+    with counted(web, "alone"), counted(tasks, "shared"), counted(web, "shared") as said:
+        assert f"{INVOKED} 3.0" in said
+        assert "slipway_runs_active 3.0" in said
+        assert "slipway_limiter_fallback 1.0" in said
+        alone = generate_latest(of_folder(tasks)).decode()
+        assert f"{INVOKED} 1.0" in alone and "slipway_limiter_fallback 0.0" in alone
     folder.clear(tasks)
-    assert f"{invoked} 3.0" in counted(web, "shared")
+    with counted(web, "shared") as said:
+        assert f"{INVOKED} 3.0" in said
 
 
 def test_who_was_killed_has_no_runs_under_way(tmp_path: Path) -> None:
     own = folder.of_tasks(tmp_path / "metrics-8000")
-    counted(own, "alone")
+    with counted(own, "alone"):
+        folder.forget_the_dead(own)
+        assert "slipway_runs_active 1.0" in generate_latest(of_folder(own)).decode()
     folder.forget_the_dead(own)
     told = generate_latest(of_folder(own)).decode()
     assert "slipway_runs_active" not in told and "slipway_http_requests_total" in told
+
+
+EVERY_LABEL = """
+from service.observe import metrics as module
+from service.types import Usage
+import sys
+metrics = module.Metrics()
+print("ready", flush=True)
+sys.stdin.readline()
+for n in range(1100):
+    label = f"{n:0100}"
+    metrics.request(label, "DELETE", 503, 0.01)
+    metrics.model_call(label, label, 0.5)
+    metrics.tokens(label, Usage(1, 1, 1, 1))
+    metrics.prompt_cache(label, Usage(1, 1, 1, 1))
+    metrics.cost(label, label, 1)
+    metrics.run_ended(label, label)
+    metrics.budget_warning(label, n)
+    metrics.budget_refused(label)
+    metrics.tool_call(label, True)
+    metrics.cache(label, label)
+    metrics.rate_limited(label)
+    metrics.breaker_open(label, True)
+sys.stdout.write(metrics.render()[0].decode())
+"""
+
+
+def everything_counted(own: Path, before: Callable[[], object] = lambda: None) -> str:
+    """What a process tells that has counted more labels than it has room for; `before` it begins to."""
+    with counting(own, EVERY_LABEL) as child:
+        assert child.stdin is not None and child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        before()
+        print("go", file=child.stdin, flush=True)
+        return "".join(iter(child.stdout.readline, ""))
+
+
+def test_no_file_has_to_grow(tmp_path: Path) -> None:
+    own = tmp_path / "metrics-8000"
+    told = everything_counted(own)
+    found = {file.stem.rpartition("_")[0]: file.stat().st_size for file in own.glob("*.db")}
+    assert found == folder.SIZES
+    assert 'slipway_http_requests_total{method="DELETE",route="(other)",status="(other)"}' not in told
+    assert 'slipway_http_requests_total{method="(other)",route="(other)",status="(other)"} 100.0' in told
+
+
+def test_a_full_disk_does_not_end_a_process_that_counts(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 8) as disk:
+        everything_counted(disk / "metrics-8000", lambda: fill(disk))
+
+
+def test_without_room_for_its_files_a_process_counts_by_itself(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 8) as disk:
+        own = disk / "metrics-8000"
+        own.mkdir()
+        fill(disk)
+        with counted(own, "alone"):
+            pass
+        assert [file.name for file in own.glob("*.db") if file.stat().st_size] == []
+
+
+def test_a_process_takes_the_place_of_a_dead_one(tmp_path: Path) -> None:
+    own = tmp_path / "metrics-8000"
+    for _ in range(5):
+        with counted(own, "shared") as said:
+            pass
+    assert f"{INVOKED} 5.0" in said and "slipway_runs_active 1.0" in said
+    assert len(list(own.glob("*.db"))) == len(folder.SIZES)
+
+
+def test_any_word_for_a_method_is_one_label() -> None:
+    metrics = Metrics()
+    for word in ("BREW", "PROPFIND", "X" * 5000):
+        metrics.request("/x", word, 405, 0.01)
+    told = metrics.render()[0].decode()
+    assert 'slipway_http_requests_total{method="(other)",route="/x",status="405"} 3.0' in told
+    assert "BREW" not in told
