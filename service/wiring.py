@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from service.agents.definitions import AgentCatalog, load_agents
 from service.agents.patterns import PATTERNS
+from service.auth.first_admin import FirstAdmin
 from service.auth.keys import KeyService
 from service.auth.revocation import Revocations
 from service.auth.tokens import SigningKey, TokenService
 from service.auth.users import UserService
 from service.cache import SpeedStore
-from service.errors import PriceUnknown
+from service.errors import DatabaseUnavailable, PriceUnknown
 from service.llm.claude import ClaudeClient
 from service.llm.client import ModelClient
 from service.llm.embeddings import HttpEmbedder
@@ -42,6 +43,7 @@ from service.runs.steps import Means
 from service.runs.toolbox import Toolbox
 from service.runs.watch import Watch
 from service.sessions import Sessions
+from service.store import fitness
 from service.store.base import Database, Transaction
 from service.tools import ToolRunner
 from service.tools.builtin import BUILTINS
@@ -94,12 +96,17 @@ class Services:
     webhooks: Webhooks
     bell: Bell
     keeper: Keeper
+    first_admin: FirstAdmin
 
     def start(self) -> None:
-        """What only a process that serves does: the first admin, the lease, recovery."""
-        password = self.settings.bootstrap_password.get_secret_value()
-        if self.settings.bootstrap_username:
-            self.users.bootstrap(self.settings.bootstrap_username, password)
+        """Begin what only a process that serves does: the first admin, the lease, recovery.
+
+        Without a database it serves what it can: the keeper goes on trying, and makes the first admin.
+        """
+        try:
+            self.first_admin()
+        except DatabaseUnavailable:
+            log.warning("first_admin_waits_for_database")
         self.keeper.start()
 
     def close(self) -> None:
@@ -124,7 +131,8 @@ def build(
     `bell` wakes the task workers; `draining` tells that this process is to stop.
     """
     metrics = Metrics()
-    db = Database(settings.database_url, pool_size=min(settings.threads + 4, MOST_DATABASE_CONNECTIONS))
+    pool_size = min(settings.threads + 4, MOST_DATABASE_CONNECTIONS)
+    db = Database(settings.database_url, pool_size=pool_size, check=fitness.check)
     speed = SpeedStore(
         settings.redis_url,
         max_connections=min(settings.threads + 8, MOST_REDIS_CONNECTIONS),
@@ -154,6 +162,8 @@ def build(
         settings, db, speed, metrics, catalog, means, sessions, webhooks, places, draining
     )
     bell = bell or NoBell()
+    users = UserService(db, speed, revocations, settings.secret_key.get_secret_value())
+    first_admin = _first_admin(settings, users)
     sweep = partial(sweep_holds, db, spending, older_than=SWEEP_HOLDS_AFTER)
     keeper = Keeper(
         db=db,
@@ -163,7 +173,12 @@ def build(
         lease_seconds=settings.lease_seconds,
         sweep_seconds=settings.sweep_seconds,
         bell=bell,
-        chores=(batches.tick_in_background, webhooks.send_due, sweep),
+        chores=(
+            *([first_admin] if kind == "web" else []),
+            batches.tick_in_background,
+            webhooks.send_due,
+            sweep,
+        ),
         draining=draining,
         grace=settings.graceful_timeout,
     )
@@ -172,7 +187,7 @@ def build(
         db=db,
         speed=speed,
         metrics=metrics,
-        users=UserService(db, speed, revocations, settings.secret_key.get_secret_value()),
+        users=users,
         tokens=_tokens(settings, db, revocations),
         keys=KeyService(db, speed, revocations, settings.secret_key.get_secret_value()),
         revocations=revocations,
@@ -191,7 +206,12 @@ def build(
         webhooks=webhooks,
         bell=bell,
         keeper=keeper,
+        first_admin=first_admin,
     )
+
+
+def _first_admin(settings: Settings, users: UserService) -> FirstAdmin:
+    return FirstAdmin(users, settings.bootstrap_username, settings.bootstrap_password.get_secret_value())
 
 
 def _budgets(settings: Settings, db: Database, metrics: Metrics, webhooks: Webhooks) -> Budgets:

@@ -217,8 +217,13 @@ def migrate(env: dict[str, str]) -> None:
 
 
 @contextmanager
-def slipway_server(home: Path, redis_url: str, model_url: str, **settings: str) -> Iterator[Slipway]:
-    """Gunicorn with `wsgi:app`, over the given parts; `settings` are further environment variables."""
+def slipway_server(
+    home: Path, redis_url: str, model_url: str, *, migrated: bool = True, **settings: str
+) -> Iterator[Slipway]:
+    """Gunicorn with `wsgi:app`, over the given parts; `settings` are further environment variables.
+
+    Not `migrated`: with the database as it is, or away.
+    """
     home.mkdir(parents=True, exist_ok=True)
     port = free_port()
     env = {
@@ -232,7 +237,8 @@ def slipway_server(home: Path, redis_url: str, model_url: str, **settings: str) 
         "LOG_FORMAT": "json",
         **settings,
     }
-    migrate(env)
+    if migrated:
+        migrate(env)
     log = home / f"slipway-{port}.log"
     command = [PYTHON, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
     with log.open("wb") as out, process(command, env, stdout=out, stderr=out) as child:

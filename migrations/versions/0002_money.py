@@ -13,6 +13,7 @@ revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
+OLDEST_CODE = "0002"  # code from before spends without caps and without a ledger
 
 
 def upgrade() -> None:

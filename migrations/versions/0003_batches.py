@@ -13,6 +13,7 @@ revision = "0003"
 down_revision = "0002"
 branch_labels = None
 depends_on = None
+OLDEST_CODE = "0002"  # only adds tables
 
 
 def upgrade() -> None:

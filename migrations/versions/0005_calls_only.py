@@ -13,6 +13,7 @@ revision = "0005"
 down_revision = "0004"
 branch_labels = None
 depends_on = None
+OLDEST_CODE = "0002"  # the same statements, with other indexes
 
 CALLS = sa.text("account = 'upstream'")
 INDEXES = {

@@ -13,6 +13,7 @@ revision = "0006"
 down_revision = "0005"
 branch_labels = None
 depends_on = None
+OLDEST_CODE = "0002"  # the same statements, with other indexes
 
 COLUMNS = {"ix_runs_session_id": "session_id", "ix_runs_finished_at": "finished_at"}
 

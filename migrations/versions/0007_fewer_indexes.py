@@ -15,6 +15,7 @@ revision = "0007"
 down_revision = "0006"
 branch_labels = None
 depends_on = None
+OLDEST_CODE = "0002"  # the same statements, with other indexes; a hold has its id in its key as before
 
 CALLS = sa.text("account = 'upstream'")
 ENDED = sa.text("finished_at IS NOT NULL")

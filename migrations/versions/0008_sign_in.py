@@ -13,6 +13,7 @@ revision = "0008"
 down_revision = "0007"
 branch_labels = None
 depends_on = None
+OLDEST_CODE = "0002"  # only adds: columns that may be empty, and a table
 
 
 def upgrade() -> None:

@@ -369,3 +369,11 @@ ledger = sa.Table(
     Index("ix_ledger_called_at", "called_at", **CALLS_ONLY),
     Index("ix_ledger_user_id_called_at", "user_id", "called_at", **CALLS_ONLY),
 )
+
+# One row, kept by `migrations/env.py` beside Alembic's own table: see `service.store.fitness`.
+compatibility = sa.Table(
+    "schema_compatibility",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("oldest_code", String(32), nullable=False),
+)

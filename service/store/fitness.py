@@ -1,0 +1,86 @@
+"""Whether this version of the code may use the database it finds: its encoding, and the revision of its schema.
+
+A database that a newer version has migrated is used when its migrations say that older code still runs on them. Old
+code cannot read new migration files, so the database itself keeps the oldest revision whose code runs on it: see
+`OLDEST_CODE` in `migrations/versions/` and "Expand, then contract" in docs/operator.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from service.store.outages import Unfit
+from service.store.schema import compatibility
+
+VERSIONS = Path(__file__).parents[2] / "migrations" / "versions"
+_version = sa.table("alembic_version", sa.column("version_num"))
+
+
+def revisions(versions: Path = VERSIONS) -> list[str]:
+    """The revisions this code has migrations for, oldest first: a file's name begins with its number."""
+    return sorted(file.name.partition("_")[0] for file in versions.glob("[0-9]*_*.py"))
+
+
+def check(connection: sa.Connection) -> None:
+    """Raise `Unfit` for a database that this code must not use."""
+    check_encoding(connection)
+    known, found = revisions(), revision(connection)
+    if found is None:
+        if not sa.inspect(connection).has_table("users"):
+            raise Unfit("The database is not migrated: run `alembic upgrade head`.")
+    elif found in known:
+        if found != known[-1]:
+            raise Unfit(
+                f"The database is at revision {found}, and this version of Slipway needs {known[-1]}: "
+                "run `alembic upgrade head`."
+            )
+    elif not serves_older_code(connection, known):
+        raise Unfit(too_new(found, known))
+
+
+def check_encoding(connection: sa.Connection) -> None:
+    """Raise `Unfit` where text would come back as other text, or not at all."""
+    if connection.dialect.name != "postgresql":
+        return
+    encoding = connection.execute(sa.text("SHOW server_encoding")).scalar_one()
+    if encoding != "UTF8":
+        raise Unfit(
+            f"The database has the encoding {encoding}, and Slipway needs UTF8: "
+            "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0."
+        )
+
+
+def revision(connection: sa.Connection) -> str | None:
+    """The revision of the schema; None where no migration has run."""
+    if not sa.inspect(connection).has_table(_version.name):
+        return None
+    found: str | None = connection.execute(sa.select(_version.c.version_num)).scalar()
+    return found
+
+
+def serves_older_code(connection: sa.Connection, known: list[str]) -> bool:
+    """Whether the newer code that migrated this database said that code of the revisions `known` still runs on it."""
+    if not sa.inspect(connection).has_table(compatibility.name):
+        return False
+    return connection.execute(sa.select(compatibility.c.oldest_code)).scalar() in known
+
+
+def too_new(found: str, known: list[str]) -> str:
+    """A sentence for whoever has gone back a version too far."""
+    return (
+        f"The database is at revision {found}, which this version of Slipway (revision {known[-1]}) cannot work with: "
+        f"start the newer version, or take the migration back with it (alembic downgrade {known[-1]})."
+    )
+
+
+def keep_oldest_code(connection: sa.Connection, oldest: str | None) -> None:
+    """Write down the oldest revision whose code runs on this database; None: nothing is migrated."""
+    if oldest is not None:
+        compatibility.create(connection, checkfirst=True)
+    elif not sa.inspect(connection).has_table(compatibility.name):
+        return
+    connection.execute(compatibility.delete())
+    if oldest is not None:
+        connection.execute(compatibility.insert(), {"id": 1, "oldest_code": oldest})
