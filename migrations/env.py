@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import context
-from alembic.migration import MigrationContext
+from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.script import ScriptDirectory
 
 from config import ConfigError, load
@@ -23,8 +24,12 @@ def _engine() -> sa.Engine:
     return sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args=connect_args(url))
 
 
-def _tell(*, step: object, **_: object) -> None:
-    print(f"alembic: {step}", file=sys.stderr, flush=True)
+def _tell(*, step: MigrationInfo, **_: Any) -> None:
+    """Say what is done as it is done: a large table takes minutes."""
+    done = "up to" if step.is_upgrade else "back from"
+    script = step.up_revision
+    if script is not None:
+        print(f"alembic: {done} {script.revision}, {script.doc}", file=sys.stderr, flush=True)
 
 
 def _left_alone(connection: sa.Connection, script: ScriptDirectory) -> bool:

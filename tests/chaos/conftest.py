@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.houses import House
-from tests.conftest import ROOT, Model, RedisServer, free_port, redis_in, slipway_server
+from tests.conftest import ROOT, Model, RedisServer, free_port, redis_in, slipway_server, wait_until
 
 HERE = Path(__file__).parent
 AGENT = """\
@@ -91,13 +92,21 @@ class Postgres:
             "fsync=off",
         )
         options = f"-p {self.port} " + " ".join(f"-c {setting}" for setting in settings)
-        self._run("pg_ctl", "-D", str(self._data), "-o", options, "-l", str(self._log), "-w", "start")
+        start = ("pg_ctl", "-D", str(self._data), "-o", options, "-l", str(self._log), "-w", "start")
+        # After a kill it is refused until the last process of the old one has ended.
+        wait_until(lambda: self._run(*start, check=False) == 0, "PostgreSQL")
+
+    def kill(self) -> None:
+        """As when its machine goes: no farewell."""
+        pid = int((self._data / "postmaster.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGKILL)
 
     def stop(self, mode: str = "immediate") -> None:
         self._run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop", check=False)
 
-    def _run(self, program: str, *arguments: str, check: bool = True) -> None:
-        subprocess.run(
+    def _run(self, program: str, *arguments: str, check: bool = True) -> int:
+        """The exit code."""
+        return subprocess.run(
             [str(self._bin / program), *arguments],
             user=self._user,
             check=check,
@@ -105,7 +114,7 @@ class Postgres:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
-        )
+        ).returncode
 
 
 @pytest.fixture(scope="session")
