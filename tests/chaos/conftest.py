@@ -96,6 +96,12 @@ class Postgres:
         # After a kill it is refused until the last process of the old one has ended.
         wait_until(lambda: self._run(*start, check=False) == 0, "PostgreSQL")
 
+    def admit(self, line: str) -> None:
+        """Put a line of `pg_hba.conf` before all others."""
+        file = self._data / "pg_hba.conf"
+        file.write_text(f"{line}\n{file.read_text()}")
+        self._run("pg_ctl", "-D", str(self._data), "reload")
+
     def kill(self) -> None:
         """As when its machine goes: no farewell."""
         pid = int((self._data / "postmaster.pid").read_text().split()[0])

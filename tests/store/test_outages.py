@@ -1,0 +1,158 @@
+"""A real PostgreSQL that is killed, refuses, or is not fit: what is raised, and what the log says of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from service.errors import DatabaseUnavailable
+from service.store import fitness
+from service.store.base import Database, Transaction
+from tests.chaos.conftest import Postgres
+from tests.conftest import PYTHON, ROOT, free_port
+
+Log = Callable[[str], list[str]]
+notes = sa.Table("notes", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
+
+
+@pytest.fixture(scope="module")
+def postgres(scratch: Path) -> Iterator[Postgres]:
+    """One that these tests may kill."""
+    scratch.chmod(0o755)
+    server = Postgres(Path(tempfile.mkdtemp(prefix="outages", dir=scratch)))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def causes(caplog: pytest.LogCaptureFixture) -> Log:
+    """The causes told with an event."""
+    caplog.set_level(logging.INFO, logger="slipway.database")
+    return lambda event: [getattr(r, "cause", "") for r in caplog.records if r.getMessage() == event]
+
+
+def url_of(server: Postgres, **changes: str) -> str:
+    parts = {"user": "slipway", "host": "127.0.0.1", "port": str(server.port), "database": "postgres"}
+    where = {**parts, **changes}
+    return "postgresql+psycopg://{user}@{host}:{port}/{database}".format(**where)
+
+
+def test_killed_between_two_statements_a_transaction_is_done_again(postgres: Postgres, causes: Log) -> None:
+    def work(tx: Transaction) -> int:
+        attempts.append(tx.execute(notes.insert(), {"id": 1}))
+        if len(attempts) == 1:
+            postgres.kill()
+            postgres.start()
+        return tx.execute(notes.insert(), {"id": 2})
+
+    attempts: list[int] = []
+    with closing(Database(url_of(postgres), patience=30)) as db:
+        notes.create(db.engine)
+        db.transact(lambda tx: tx.execute(notes.insert(), {"id": 0}))
+        db.transact(work)
+        assert [row["id"] for row in db.query(lambda tx: tx.rows(sa.select(notes)))] == [0, 1, 2]
+        notes.drop(db.engine)
+    assert len(attempts) == 2
+    assert (
+        causes("database_away") == ["the server ended the connection"] and len(causes("database_back")) == 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"database": "nowhere"}, "there is no such database, or the user may not use it"),
+        ({"user": "nobody_here"}, "the user does not exist or may not log in"),
+        ({"database": "postgres?sslmode=require"}, "TLS failed"),
+        ({"host": "no-such-host.invalid"}, "the name of its host cannot be resolved"),
+        ({"user": "locked:s3cr3t-word"}, "the password or the user is wrong"),
+    ],
+)
+def test_the_cause_is_told_once_and_quotes_nothing(
+    postgres: Postgres,
+    causes: Log,
+    caplog: pytest.LogCaptureFixture,
+    changes: dict[str, str],
+    cause: str,
+) -> None:
+    with closing(Database(url_of(postgres))) as db:
+        db.transact(lambda tx: tx.execute(sa.text("DROP ROLE IF EXISTS locked")))
+        db.transact(lambda tx: tx.execute(sa.text("CREATE ROLE locked LOGIN PASSWORD 'right'")))
+    postgres.admit("host all locked 127.0.0.1/32 scram-sha-256")
+    with closing(Database(url_of(postgres, **changes))) as db:
+        for _ in range(3):
+            with pytest.raises(DatabaseUnavailable) as raised:
+                db.query(lambda tx: tx.row(sa.text("SELECT 1")), patience=0)
+            assert "127.0.0.1" not in str(raised.value)
+    assert causes("database_away") == [cause]
+    assert "s3cr3t-word" not in caplog.text and "127.0.0.1" not in caplog.text
+
+
+def test_nobody_listens_there(causes: Log) -> None:
+    url = f"postgresql+psycopg://slipway@127.0.0.1:{free_port()}/x"
+    with closing(Database(url)) as db, pytest.raises(DatabaseUnavailable):
+        db.query(lambda tx: tx.row(sa.text("SELECT 1")), patience=0)
+    assert causes("database_away") == ["connection refused: no server listens there"]
+
+
+def test_a_server_that_does_not_answer(causes: Log) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql+psycopg://slipway@127.0.0.1:{silent.getsockname()[1]}/x"
+        with closing(Database(url)) as db, pytest.raises(DatabaseUnavailable):
+            db.query(lambda tx: tx.row(sa.text("SELECT 1")), patience=0)
+    assert causes("database_away") == ["time-out: the server did not answer"]
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_that_is_not_utf8_is_refused_with_that_word(
+    postgres: Postgres, causes: Log, encoding: str
+) -> None:
+    name = f"in_{encoding.lower()}"
+    engine = sa.create_engine(url_of(postgres), isolation_level="AUTOCOMMIT", poolclass=sa.pool.NullPool)
+    with engine.connect() as connection:
+        create = (
+            f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
+        connection.execute(sa.text(create))
+    url = url_of(postgres, database=name)
+    with closing(Database(url, check=fitness.check)) as db, pytest.raises(DatabaseUnavailable):
+        db.transact(lambda tx: tx.execute(sa.text("CREATE TABLE x (id INTEGER)")), patience=0)
+    (cause,) = causes("database_away")
+    assert cause.startswith(f"The database has the encoding {encoding}, and Slipway needs UTF8")
+    migrated = subprocess.run(
+        [PYTHON, "-m", "alembic", "upgrade", "head"],
+        cwd=ROOT,
+        env={**os.environ, "APP_ENV": "testing", "DATABASE_URL": url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (migrated.returncode, migrated.stderr) == (1, f"The database cannot be migrated. {cause}\n")
+
+
+def test_one_that_is_not_migrated_yet_is_used_once_it_is(tmp_path: Path, causes: Log) -> None:
+    url = f"sqlite:///{tmp_path}/x.db"
+    with closing(Database(url, check=fitness.check)) as db:
+        with pytest.raises(DatabaseUnavailable):
+            db.query(lambda tx: tx.row(sa.text("SELECT 1")), patience=0)
+        assert causes("database_away") == ["The database is not migrated: run `alembic upgrade head`."]
+        environ = {**os.environ, "APP_ENV": "testing", "DATABASE_URL": url}
+        for revision in ("0002", "head"):
+            command = [PYTHON, "-m", "alembic", "upgrade", revision]
+            subprocess.run(command, cwd=ROOT, env=environ, check=True, timeout=60)
+            if revision != "head":
+                with pytest.raises(DatabaseUnavailable):
+                    db.ping()
+                assert causes("database_away")[-1].startswith("The database is at revision 0002, and this")
+        db.ping()
+        assert len(causes("database_back")) == 1
