@@ -22,10 +22,16 @@ import httpx2
 import pytest
 
 from tests.described import Description
+from tests.guardian import Guardian
 
 ROOT = Path(__file__).parent.parent
 PYTHON = sys.executable
 START_TIMEOUT = 60.0
+guardian = Guardian()  # one for each process that runs tests
+
+
+def pytest_unconfigure() -> None:
+    guardian.close()
 
 
 def free_port() -> int:
@@ -56,6 +62,7 @@ def process(
     child = subprocess.Popen(
         command, env={**os.environ, **(env or {})}, cwd=ROOT, start_new_session=True, **options
     )
+    guardian.list(child.pid)
     try:
         yield child
     finally:
@@ -65,6 +72,7 @@ def process(
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait(5)
+        guardian.unlist(child.pid)
 
 
 @pytest.fixture(scope="session")
@@ -100,6 +108,8 @@ class RedisServer:
             str(socket_path),
             "--save",
             "",
+            "--set-proc-title",
+            "no",
             "--dir",
             str(self.folder),
         ]

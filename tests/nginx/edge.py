@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import httpx2
 
-from tests.conftest import free_port, wait_until
+from tests.conftest import free_port, guardian, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
@@ -70,6 +70,7 @@ class Edge:
         self.http = httpx2.Client(base_url=self.url, timeout=30, trust_env=False)
         with (self.folder / "error.log").open("w") as errors:
             self.process = subprocess.Popen(self.command(), stdout=subprocess.DEVNULL, stderr=errors)
+        guardian.list(self.process.pid)
         try:
             wait_until(lambda: listening(self.port) or self.process.poll() is not None, "nginx")
             assert self.process.poll() is None, (self.folder / "error.log").read_text()
@@ -82,6 +83,7 @@ class Edge:
         self.http.close()
         self.process.terminate()
         self.process.wait(20)
+        guardian.unlist(self.process.pid)
 
     def log(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / "access.log").read_text().splitlines()]
