@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import anthropic
 import httpx2
 import pytest
+
+from tests.conftest import wait_until
 
 STATUSES = {
     "400": anthropic.BadRequestError,
@@ -18,14 +19,6 @@ STATUSES = {
     "503": anthropic.InternalServerError,
     "529": anthropic.InternalServerError,
 }
-
-
-def wait_for(check: Any) -> None:
-    """Until it holds, or fail after five seconds."""
-    end = time.monotonic() + 5
-    while not check():
-        assert time.monotonic() < end, "did not happen in time"
-        time.sleep(0.01)
 
 
 def collect(offline: Any, fault: str, question: str = "hello there") -> list[Any]:
@@ -77,7 +70,7 @@ def test_drop_first(offline: Any, stream: bool) -> None:
 def test_hang_is_ended_by_the_client_and_noticed(offline: Any) -> None:
     with pytest.raises(anthropic.APITimeoutError):
         offline.ask("hi", timeout=0.3, extra_headers={"x-offline-fault": "hang"})
-    wait_for(lambda: offline.stats()["closed_early"] == 1)
+    wait_until(lambda: offline.stats()["closed_early"] == 1, "what was done")
     assert offline.stats()["in_flight"] == 0
 
 
@@ -159,7 +152,7 @@ def test_closed_early_is_noticed_while_it_sleeps(offline: Any, stream: bool) -> 
     else:
         with pytest.raises(anthropic.APITimeoutError):
             offline.ask("hi", timeout=0.3, extra_headers={"x-offline-first-token-ms": "60000"})
-    wait_for(lambda: offline.stats()["closed_early"] == 1)
+    wait_until(lambda: offline.stats()["closed_early"] == 1, "what was done")
     call = offline.stats()["last_calls"][-1]
     assert call["outcome"] == "closed_early" and call["stream"] is stream
     assert call["usage"]["output_tokens"] == (1 if stream else 0)
