@@ -32,6 +32,13 @@ def hold(home: Path) -> int:
     The children inherit the descriptor, so the folder stays locked until the last of them has gone. Those of a
     launcher that was killed are on their way out: they are waited for.
     """
+    try:
+        return _hold(home)
+    except OSError as error:  # a full disk, or one that may only be read
+        raise CannotStart(f"The state folder {home} cannot be written: {error.strerror}.") from error
+
+
+def _hold(home: Path) -> int:
     lock = os.open(home / "launcher.lock", os.O_RDWR | os.O_CREAT, 0o600)
     deadline = time.monotonic() + _LEFTOVERS_SECONDS
     while not _lock(lock):

@@ -25,6 +25,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
         yield folder
     finally:
         _libc.umount2(bytes(folder), _MNT_DETACH)
+        folder.rmdir()
 
 
 def fill(folder: Path) -> Path:

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
@@ -83,10 +84,8 @@ class Keeper:
 
     def start(self) -> None:
         """Register this worker, then keep its promises from a daemon thread."""
-        try:
+        with suppress(DatabaseUnavailable):  # the thread goes on trying; `service.store.outages` says why
             self._renew()
-        except DatabaseUnavailable:  # the thread goes on trying
-            log.warning("keeper_waits_for_database")
         threading.Thread(target=self._loop, name="keeper", daemon=True).start()
 
     def stop(self) -> None:
@@ -107,7 +106,7 @@ class Keeper:
             try:
                 self._tick(time.monotonic())
             except DatabaseUnavailable:
-                log.warning("keeper_waits_for_database")
+                continue  # said once, with its cause, and not at every tick
             except Exception:  # this thread must outlive any fault: runs depend on it
                 log.exception("keeper_failed")
 
