@@ -25,6 +25,13 @@ def revisions(versions: Path = VERSIONS) -> list[str]:
 
 def check(connection: sa.Connection) -> None:
     """Raise `Unfit` for a database that this code must not use."""
+    try:
+        _check(connection)
+    except sa.exc.ProgrammingError as error:
+        raise Unfit("The user of DATABASE_URL may not read the tables.") from error
+
+
+def _check(connection: sa.Connection) -> None:
     check_encoding(connection)
     known, found = revisions(), revision(connection)
     if found is None:
