@@ -37,9 +37,16 @@ def _left_alone(connection: sa.Connection, script: ScriptDirectory) -> bool:
     known, found = [each.revision for each in script.walk_revisions()][::-1], fitness.revision(connection)
     if found is None or found in known:
         return False
-    wanted = context.get_revision_argument()
-    if wanted != script.get_current_head() or not fitness.serves_older_code(connection, known):
+    if not fitness.serves_older_code(connection, known):
         raise Unfit(fitness.too_new(found, known))
+    try:
+        wanted = context.get_revision_argument()
+    except KeyError:  # a command that goes nowhere, such as `alembic current`
+        wanted = None
+    if wanted != script.get_current_head():
+        raise Unfit(
+            f"It is at revision {found}, of which this version has no file: use the newer version for this."
+        )
     print(
         f"The database is at the newer revision {found}, on which this version runs too: nothing to migrate."
     )

@@ -87,8 +87,10 @@ def test_newer_and_marked_as_compatible_is_left_alone(url: str, tmp_path: Path) 
     assert done.stdout.splitlines() == [
         "The database is at the newer revision 9001, on which this version runs too: nothing to migrate."
     ]
-    back = alembic(url, "downgrade", BEFORE)
-    assert back.returncode == 1 and len(back.stderr.splitlines()) == 1
+    for command in (("downgrade", BEFORE), ("current",), ("stamp", "head")):
+        refused = alembic(url, *command)
+        assert refused.returncode == 1 and "of which this version has no file" in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("oldest", ['OLDEST_CODE = "9001"', "# says nothing"])
