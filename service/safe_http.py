@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 import httpcore2
 
+from service.dns import Resolver
+
 SECONDS = 5.0  # from the first try to connect to the answer's headers
 _V6_PUBLIC = ipaddress.ip_network("2000::/3")  # everything else, NAT64 and mapped IPv4 too, leads elsewhere
 _PRIVATE = "must be a public address"
@@ -57,6 +59,7 @@ class SafeClient:
     def __init__(self, *, allow_private: bool, seconds: float = SECONDS) -> None:
         self._allow_private = allow_private
         self._seconds = seconds
+        self._resolver = Resolver()
         self._context: ssl.SSLContext | None = None
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
@@ -66,7 +69,7 @@ class SafeClient:
         extensions = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), self._seconds)}
         if self._context is None:  # takes 40 ms: once
             self._context = ssl.create_default_context()
-        backend = _PublicOnly(self._allow_private, self._seconds)
+        backend = _PublicOnly(self._resolver, self._allow_private, self._seconds)
         try:
             with (
                 httpcore2.ConnectionPool(self._context, network_backend=backend) as pool,
@@ -84,7 +87,8 @@ class SafeClient:
 class _PublicOnly(httpcore2.SyncBackend):
     """Connects to public addresses, and gives a whole exchange `seconds`, however slowly it trickles."""
 
-    def __init__(self, allow_private: bool, seconds: float) -> None:
+    def __init__(self, resolver: Resolver, allow_private: bool, seconds: float) -> None:
+        self._resolver = resolver
         self._allow_private = allow_private
         self._seconds = seconds
 
@@ -96,8 +100,8 @@ class _PublicOnly(httpcore2.SyncBackend):
         local_address: str | None = None,
         socket_options: _Options | None = None,
     ) -> httpcore2.NetworkStream:
-        addresses = self._addresses(host, port)
         deadline = time.monotonic() + self._seconds
+        addresses = self._addresses(host, port)
         for address in addresses:
             try:
                 stream = super().connect_tcp(address, port, _left(deadline), local_address, socket_options)
@@ -113,8 +117,8 @@ class _PublicOnly(httpcore2.SyncBackend):
         raise Refused("Sockets of this machine are not for users.")
 
     def _addresses(self, host: str, port: int) -> list[str]:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        found = self._resolver.addresses(host, port, self._seconds)
+        addresses = list(dict.fromkeys(str(address[0]) for _, address in found))
         if not self._allow_private and not all(map(is_public, addresses)):
             raise Refused(f"The address {_PRIVATE}.")
         return addresses

@@ -15,7 +15,15 @@ import orjson
 from service.errors import ModelError, ModelRejected, ModelTimeout, RunCancelled, SlipwayError
 from service.llm.answer import Answer, SseData
 from service.llm.batch import BatchState
-from service.llm.client import ModelCall, ModelReply, ModelRequest, TextDelta
+from service.llm.client import (
+    MAX_ANSWER_BYTES,
+    MAX_BATCH_BYTES,
+    MAX_STREAM_BYTES,
+    ModelCall,
+    ModelReply,
+    ModelRequest,
+    TextDelta,
+)
 from service.llm.gather import FEW_STREAMS, Gathered, Gatherer
 from service.llm.sdk import Sdk, anthropic, http_client
 from service.llm.transport import ModelBody, carrying
@@ -25,7 +33,7 @@ PROVIDER = "https://api.anthropic.com"
 OFFLINE_KEY = "offline"  # the SDK wants some key; the offline model takes any
 POOL_SECONDS = 1.0  # the longest wait for a free connection: whoever waits longer had better be told
 PING_SECONDS = 2.0
-NEVER_SENT = (httpx2.PoolTimeout, httpx2.ConnectError, httpx2.ConnectTimeout)
+NEVER_SENT = (httpx2.PoolTimeout, httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)
 
 
 class ClaudeClient:
@@ -55,6 +63,7 @@ class ClaudeClient:
         """See `ModelClient`. However it ends, `call` knows what was told of usage and what was written."""
         began = time.perf_counter()
         call.partial_usage, call.partial_text, call.billable = None, "", False
+        call.answer_bytes = MAX_STREAM_BYTES if request.stream else MAX_ANSWER_BYTES
         answer = Answer()
         with _our_errors(call):
             with self._sent(request, call) as response:
@@ -121,6 +130,7 @@ class ClaudeClient:
         return found
 
     def results(self, batch_id: str, call: ModelCall) -> Iterator[tuple[str, ModelReply | None]]:
+        call.answer_bytes = MAX_BATCH_BYTES
         with _our_errors(call), carrying(call):
             for row in self._sdk.messages.batches.results(batch_id, timeout=self._waits(call)):
                 result = row.result.to_dict()

@@ -12,6 +12,10 @@ from typing import Any, NamedTuple, Protocol
 
 from service.types import Block, Effort, Message, Usage
 
+MAX_ANSWER_BYTES = 16 * 1024 * 1024  # of an answer that comes whole; 128k tokens are about one MiB
+MAX_STREAM_BYTES = 64 * 1024 * 1024  # of all events of a stream: up to 200 bytes around each token
+MAX_BATCH_BYTES = 512 * 1024 * 1024  # of all answers of a batch, which are read one after the other
+
 
 class TextDelta(NamedTuple):
     """A piece of the model's text, as it arrives."""
@@ -30,6 +34,7 @@ class ModelCall:
         self.deadline = deadline  # time.monotonic() seconds
         self.partial_usage: Usage | None = None  # what a broken stream had told of its usage so far
         self.partial_text = ""  # and the text that had come out by then, for the estimate
+        self.answer_bytes = MAX_ANSWER_BYTES  # an answer that is longer is not taken
         self.billable = False  # the model may charge for the attempt under way, or for the last one
         self.hear: Callable[[str], None] | None = None  # may be told of text instead of `create`'s caller
         self.pay_again: Callable[[], None] = lambda: None  # raises when another attempt cannot be paid

@@ -10,11 +10,16 @@ from typing import Protocol
 
 import httpx2
 
+from service.llm.client import ModelCall
+from service.llm.transport import ModelTransport, carrying
+
 log = logging.getLogger("slipway.embeddings")
 
 SECONDS = 1.0  # the longest wait: a cache that is slower than this saves nothing
 PAUSE = 10.0  # seconds an endpoint that failed is left alone
 MAX_SIZE = 4_096  # numbers of a vector
+MAX_BYTES = 1024 * 1024  # of an answer: that many numbers, written out at length
+MAX_CONNECTIONS = 64
 
 
 class Embedder(Protocol):
@@ -31,22 +36,33 @@ class HttpEmbedder:
 
     def __init__(self, url: str, key: str, model: str) -> None:
         self.name = model
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {"Accept-Encoding": "identity"}
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
         self._url = url
-        self._client = httpx2.Client(timeout=SECONDS, headers=headers, trust_env=False)
+        transport = ModelTransport(MAX_CONNECTIONS)
+        self._client = httpx2.Client(transport=transport, timeout=SECONDS, headers=headers, trust_env=False)
         self._retry_at = 0.0
 
     def embed(self, text: str) -> array[float] | None:
         if time.monotonic() < self._retry_at:
             return None
         try:
-            answer = self._client.post(self._url, json={"model": self.name, "input": text})
+            with carrying(_call()):
+                answer = self._client.post(self._url, json={"model": self.name, "input": text})
             answer.raise_for_status()
             return unit(answer.json()["data"][0]["embedding"])
         except (httpx2.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
             self._retry_at = time.monotonic() + PAUSE
             log.warning("embedding_failed", extra={"error": type(error).__name__})
             return None
+
+
+def _call() -> ModelCall:
+    """One request's bounds: its seconds in all, name look-up included, and its bytes."""
+    call = ModelCall(time.monotonic() + SECONDS)
+    call.answer_bytes = MAX_BYTES
+    return call
 
 
 def unit(numbers: list[float]) -> array[float]:

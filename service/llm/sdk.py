@@ -12,6 +12,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 
+from service.llm.connect import Proxy
 from service.llm.later import imports_wait
 from service.llm.transport import ModelHttp, ModelTransport
 
@@ -59,10 +60,9 @@ class Sdk(anthropic.Anthropic):
         return super()._prepare_url(url)
 
 
-def http_client(address: str, max_connections: int) -> httpx2.Client:
-    """Over our transport; over the SDK's own where a proxy of the environment applies, which ours does not speak."""
+def http_client(address: str, max_connections: int) -> ModelHttp:
+    """By way of the environment's HTTP proxy where one applies."""
     parts, proxies = urlsplit(address), getproxies()
-    if (proxies.get(parts.scheme) or proxies.get("all")) and not proxy_bypass(parts.netloc):
-        limits = httpx2.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
-        return anthropic.DefaultHttpxClient(limits=limits)
-    return ModelHttp(ModelTransport(max_connections))
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    through = Proxy.of(proxy) if proxy and not proxy_bypass(parts.netloc) else None
+    return ModelHttp(ModelTransport(max_connections, through))

@@ -3,29 +3,28 @@
 The SDK's own pool looks through every connection on every request, which costs more than the request itself
 with hundreds open, and it cannot wake a thread that waits for the model. See docs/adr/0002.
 
-Make it after the fork: sockets and locks do not survive one. Neither proxies nor Unix sockets.
+Make it after the fork: sockets and locks do not survive one.
 """
 
 from __future__ import annotations
 
-import socket
-import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from functools import cached_property
 from typing import Any, NamedTuple, cast
 
 import httpx2
 
 from service.llm.client import ModelCall
-from service.llm.wire import Wire
+from service.llm.connect import Connector, Origin, Proxy
+from service.llm.wire import AnswerRefused, Wire
 
 IDLE_SECONDS = 55.0  # below the 60 s after which most servers and balancers close
 LONGEST_SECONDS = 600.0  # of a request that belongs to no call, and of any wait nobody bounded
-TCP_OPTIONS = {"TCP_NODELAY": 1, "TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 60, "TCP_KEEPCNT": 5}
+
+ENCODING = b"content-encoding"
 
 _CALL: ContextVar[ModelCall | None] = ContextVar("model_call", default=None)
 
@@ -41,16 +40,6 @@ class carrying:
 
     def __exit__(self, *_: object) -> None:
         _CALL.reset(self._token)
-
-
-class Origin(NamedTuple):
-    scheme: str
-    host: str
-    port: int
-
-    @classmethod
-    def of(cls, url: httpx2.URL) -> Origin:
-        return cls(url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80))
 
 
 class Waits(NamedTuple):
@@ -71,31 +60,34 @@ class Waits(NamedTuple):
 class ModelTransport(httpx2.BaseTransport):
     """Thread-safe. At most `max_connections` requests at once; the next one waits its pool time-out.
 
-    Raises httpx2's errors, which the SDK maps. A request whose kept connection turns out to be closed, before
-    any byte of the answer, is sent once more on a new one.
+    Raises httpx2's errors, which the SDK maps. A request that may be charged for is sent once: when a kept connection
+    closes under it, nobody knows whether it was read. A free one is sent once more, on a new connection.
     """
 
-    def __init__(self, max_connections: int) -> None:
+    def __init__(self, max_connections: int, proxy: Proxy | None = None) -> None:
         self._places = threading.BoundedSemaphore(max_connections)
+        self._connector = Connector(proxy)
+        self._proxy = proxy
         self._idle: dict[Origin, deque[Wire]] = {}
         self._lock = threading.Lock()
         self._closed = False
 
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
-        return httpx2.create_ssl_context()  # the operating system's roots, as the SDK's own transport
-
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        call = _CALL.get() or ModelCall(time.monotonic() + LONGEST_SECONDS)
-        waits, origin, message = Waits.of(request), Origin.of(request.url), _message(request)
+        call = _CALL.get() or _unknown_call()
+        waits, origin = Waits.of(request), Origin.of(request.url)
+        message = _message(request, self._proxy if origin.scheme == "http" else None)
         if not self._places.acquire(timeout=min(waits.pool, call.remaining())):
             raise httpx2.PoolTimeout("Every connection to the model is taken")
         try:
             wire = self._answered(origin, message, call, waits)
+            encoded = _encoded(wire)
         except BaseException:
             self._places.release()
             raise
         body = ModelBody(wire, lambda: self._give_back(origin, wire))
+        if encoded:  # of an error, whose status and headers say enough
+            body.close()
+            return httpx2.Response(wire.status, headers=[one for one in wire.headers if one[0] != ENCODING])
         response = ModelResponse(wire.status, headers=wire.headers, stream=body)
         response.headers.encoding = "iso-8859-1"  # reads any byte; else httpx2 tries out which it might be
         return response
@@ -116,9 +108,9 @@ class ModelTransport(httpx2.BaseTransport):
                 wire.ask(message, call, waits.read, waits.write)
                 return wire
             except (httpx2.NetworkError, httpx2.RemoteProtocolError):
-                if wire.heard or call.aborted:
+                if wire.heard or call.aborted or call.billable:
                     raise
-        wire = Wire(self._connect(origin, call, waits.connect))
+        wire = Wire(self._connector.connect(origin, call, waits.connect))
         wire.ask(message, call, waits.read, waits.write)
         return wire
 
@@ -146,24 +138,6 @@ class ModelTransport(httpx2.BaseTransport):
         for old in expired:
             old.close()
         self._places.release()
-
-    def _connect(self, origin: Origin, call: ModelCall, wait: float) -> socket.socket:
-        wait = max(0.001, min(wait, call.remaining()))
-        try:
-            sock = socket.create_connection((origin.host, origin.port), timeout=wait)
-        except OSError as error:
-            raise _connect_error(error) from error
-        try:
-            _tune(sock)
-            if origin.scheme == "https":
-                sock = self._tls.wrap_socket(sock, server_hostname=origin.host, do_handshake_on_connect=False)
-                call.attach(sock)
-                sock.do_handshake()
-        except OSError as error:
-            call.detach()
-            sock.close()
-            raise _connect_error(error) from error
-        return sock
 
 
 class ModelHttp(httpx2.Client):
@@ -202,10 +176,10 @@ class ModelHttp(httpx2.Client):
 
 
 class ModelResponse(httpx2.Response):
-    """A response whose body is read without the generators that unpack it, where it is not packed."""
+    """A response whose body is read without httpx2's generators for decoding: it is never encoded."""
 
     def read(self) -> bytes:
-        if self.is_closed or self.is_stream_consumed or "content-encoding" in self.headers:
+        if self.is_closed or self.is_stream_consumed:
             return super().read()
         self.is_stream_consumed = True
         try:
@@ -231,27 +205,32 @@ class ModelBody(httpx2.SyncByteStream):
             give_back()
 
 
-def _message(request: httpx2.Request) -> bytes:
-    """The request as it goes over the wire. The SDK sends bodies of a known length only."""
-    lines = [b"%b %b HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
+def _unknown_call() -> ModelCall:
+    """For a request outside `carrying`: bounded, and never sent twice."""
+    call = ModelCall(time.monotonic() + LONGEST_SECONDS)
+    call.billable = True
+    return call
+
+
+def _encoded(wire: Wire) -> bool:
+    """Whether the body is compressed, which was not asked for. An answer is refused then, before it is read."""
+    encoded = any(name == ENCODING and value.lower() != b"identity" for name, value in wire.headers)
+    if encoded and wire.status < 300:
+        wire.close()
+        raise AnswerRefused("The model sent a compressed answer")
+    return encoded
+
+
+def _message(request: httpx2.Request, proxy: Proxy | None) -> bytes:
+    """The request as it goes over the wire, by way of a proxy in absolute form. Its body's length is known."""
+    target = request.url.raw_path if proxy is None else str(request.url).encode("ascii")
+    lines = [b"%b %b HTTP/1.1" % (request.method.encode("ascii"), target)]
     if "Host" not in request.headers:
         lines.append(b"Host: " + request.url.netloc)
+    if proxy is not None and proxy.authorization:
+        lines.append(b"Proxy-Authorization: " + proxy.authorization.encode())
     lines += [name + b": " + value for name, value in request.headers.raw]
     head = b"\r\n".join(lines)
     if not head.count(b"\r") == head.count(b"\n") == len(lines) - 1:
         raise httpx2.LocalProtocolError("A header holds a line break")
     return head + b"\r\n\r\n" + request.read()
-
-
-def _tune(sock: socket.socket) -> None:
-    """No waiting for more to send, and probes that notice a dead peer while the model thinks for minutes."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in TCP_OPTIONS.items():
-        if hasattr(socket, name):  # the names differ between Linux and macOS
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def _connect_error(error: OSError) -> httpx2.TransportError:
-    if isinstance(error, TimeoutError):
-        return httpx2.ConnectTimeout("The model's address did not answer in time")
-    return httpx2.ConnectError("The model's address cannot be reached")

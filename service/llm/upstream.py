@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 
 import httpx2
 
@@ -17,6 +20,7 @@ from service.errors import (
     Overloaded,
     SlipwayError,
 )
+from service.llm.wire import AnswerRefused
 
 MAX_RETRY_AFTER = 3600.0
 SPENT = frozenset(
@@ -39,15 +43,24 @@ STATUS_OF_TYPE = {
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds the upstream asks us to wait, between 0 and an hour; None when it does not say so in numbers."""
+    """Seconds the upstream asks us to wait, as a number or an HTTP date, between 0 and an hour; None: it does not."""
     for name, per_second in (("retry-after-ms", 1000), ("retry-after", 1)):
+        given = headers.get(name, "")
         try:
-            seconds = float(headers.get(name, "")) / per_second
+            seconds = float(given) / per_second
         except ValueError:
-            continue
+            seconds = _until(given)
         if seconds >= 0:  # not so for NaN
             return min(seconds, MAX_RETRY_AFTER)
     return None
+
+
+def _until(date: str) -> float:
+    """Seconds until an HTTP date, 0 for one that is past; NaN for what is no date."""
+    try:
+        return max(0.0, parsedate_to_datetime(date).timestamp() - time.time())
+    except (ValueError, OverflowError, OSError):
+        return math.nan
 
 
 def refused(
@@ -84,8 +97,10 @@ def unreached(cause: BaseException | None) -> SlipwayError:
         return Overloaded("Every connection to the model is taken")
     if isinstance(cause, httpx2.ReadTimeout | httpx2.WriteTimeout):
         return ModelTimeout()
-    if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
+    if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError):
         return ModelUnavailable("No connection to the model")
+    if isinstance(cause, AnswerRefused):
+        return ModelError(str(cause))
     return ModelUnavailable("The model closed the connection without an answer")
 
 
@@ -93,6 +108,6 @@ def broken_off(error: httpx2.HTTPError) -> SlipwayError:
     """An answer began and did not end."""
     if isinstance(error, httpx2.TimeoutException):
         return ModelTimeout("The model fell silent in the middle of its answer")
-    if isinstance(error, httpx2.DecodingError):
-        return ModelError()
+    if isinstance(error, AnswerRefused):
+        return ModelError(str(error))
     return ModelInterrupted()

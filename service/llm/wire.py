@@ -17,6 +17,7 @@ from service.llm.client import ModelCall
 
 RECEIVE_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 64 * 1024
+DRAIN_READS = 4
 FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 # What somebody reads, the SDK included; an answer carries twenty headers, and each costs httpx2 eight calls.
 READ = frozenset(
@@ -30,6 +31,10 @@ READ = frozenset(
         b"anthropic-workspace-id",
     }
 )
+
+
+class AnswerRefused(httpx2.RemoteProtocolError):
+    """An answer that is not taken: it is too large, or compressed. Asking again would bring the same."""
 
 
 class Wire:
@@ -51,6 +56,7 @@ class Wire:
         self._fault: Exception | None = None
         self._has_head = self._complete = self._keep_alive = self._ends_with_close = False
         self._framed = False  # whether the head says where the body ends
+        self._received = 0  # bytes of this exchange, framing and trailers included
         self._parser = httptools.HttpResponseParser(self)
 
     @property
@@ -74,15 +80,15 @@ class Wire:
         self.status, self.headers, self._body = 0, [], []
         self.heard = self._has_head = self._complete = self._keep_alive = self._ends_with_close = False
         self._framed = False
+        self._received = 0
         self._call, self._read_wait, self._fault = call, read_wait, None
         call.attach(self.sock)
         try:
             self._send(message, write_wait)
-            size = 0
             while not self._has_head:
-                size += self._receive()
-                if size > MAX_HEAD_BYTES and not self._has_head:
-                    raise httpx2.RemoteProtocolError("The head of the answer is too large")
+                self._receive()
+                if self._received > MAX_HEAD_BYTES and not self._has_head:
+                    raise AnswerRefused("The head of the model's answer is too large")
         except BaseException:
             self.close()
             raise
@@ -105,6 +111,16 @@ class Wire:
                 self._receive(wait=False)
         pieces, self._body = self._body, []
         return b"".join(pieces)
+
+    def drain(self, seconds: float) -> None:
+        """Read on to the end of an answer of which nothing more is wanted, so that the connection can be kept."""
+        self._read_wait = seconds
+        with suppress(httpx2.HTTPError):
+            for _ in range(DRAIN_READS):
+                if self._complete:
+                    break
+                self._receive()
+        self._body.clear()
 
     def rest(self) -> None:
         """The exchange is over and the connection goes to the pool: no abort may touch it from now on."""
@@ -136,7 +152,7 @@ class Wire:
         except OSError:
             pass  # a server may refuse half way and say why: reading tells that, or that it is gone
 
-    def _receive(self, *, wait: bool = True) -> int:
+    def _receive(self, *, wait: bool = True) -> None:
         if self._fault is not None:
             raise httpx2.RemoteProtocolError("The answer is not HTTP/1.1") from self._fault
         try:
@@ -151,12 +167,14 @@ class Wire:
             raise httpx2.ReadError("The connection broke") from error
         if data:
             self.heard = True
+            self._received += len(data)
+            if self._call is not None and self._received > MAX_HEAD_BYTES + self._call.answer_bytes:
+                raise AnswerRefused("The model's answer is too large")
             self._parse(data)
         elif self._ends_with_close:
             self._complete = True
         else:
             raise httpx2.RemoteProtocolError("The connection was closed before the answer was whole")
-        return len(data)
 
     def _parse(self, data: bytes) -> None:
         try:

@@ -4,6 +4,7 @@ import gzip
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import httpx2
@@ -11,6 +12,7 @@ import pytest
 
 from service.llm import transport as transport_module
 from service.llm.transport import ModelHttp, ModelTransport, carrying
+from service.llm.wire import AnswerRefused
 from tests.llm.conftest import a_call
 from tests.llm.wire_server import Exchange, WireServer, chunk, head, silent, whole
 
@@ -118,12 +120,16 @@ def test_an_answer_nobody_asked_for_spoils_the_connection(client: httpx2.Client,
 
 
 def test_a_connection_closed_while_idle_is_not_used(client: httpx2.Client, server: WireServer) -> None:
+    left = threading.Event()
+
     def answer_and_leave(exchange: Exchange) -> None:
         whole({})(exchange)
         exchange.close()
+        left.set()
 
     server.script = [answer_and_leave]
     post(client, server)
+    assert left.wait(5)
     assert post(client, server).json()["type"] == "message"
     assert (server.connections, len(server.requests)) == (2, 2)
 
@@ -145,14 +151,30 @@ def test_what_a_server_says_unasked_is_no_answer(client: httpx2.Client, server: 
     assert post(client, server).status_code == 200
 
 
-def test_a_kept_connection_that_fails_is_replaced_once(client: httpx2.Client, server: WireServer) -> None:
+def test_a_kept_connection_that_fails_is_replaced_once_for_what_is_free(
+    client: httpx2.Client, server: WireServer
+) -> None:
+    post(client, server)
+    with carrying(a_call()):
+        server.script = [close]
+        assert post(client, server).json()["type"] == "message"
+        server.script = [close, close]
+        with pytest.raises(httpx2.RemoteProtocolError):
+            post(client, server)
+    assert len(server.requests) == 5
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_may_be_charged_for_is_never_sent_again(
+    client: httpx2.Client, server: WireServer, known: bool
+) -> None:
+    call = a_call()
+    call.billable = True
     post(client, server)
     server.script = [close]
-    assert post(client, server).json()["type"] == "message"
-    server.script = [close, close]
-    with pytest.raises(httpx2.RemoteProtocolError):
+    with pytest.raises(httpx2.RemoteProtocolError), carrying(call) if known else nullcontext():
         post(client, server)
-    assert len(server.requests) == 5
+    assert len(server.requests) == 2
 
 
 def test_a_new_connection_that_fails_is_not_replaced(client: httpx2.Client, server: WireServer) -> None:
@@ -223,6 +245,30 @@ def test_a_head_without_end_is_given_up(client: httpx2.Client, server: WireServe
     with pytest.raises(httpx2.RemoteProtocolError):
         post(client, server)
     assert server.hung_up.wait(5)
+
+
+@pytest.mark.parametrize("framing", [None, 10_000_000])
+def test_an_answer_that_is_too_large_is_given_up(
+    client: httpx2.Client, server: WireServer, framing: int | None
+) -> None:
+    def endless(exchange: Exchange) -> None:
+        exchange.send(head(200, framing))
+        for _ in range(100):
+            piece = b"x" * 100_000
+            exchange.send(piece if framing else chunk(piece))
+
+    def trailers(exchange: Exchange) -> None:
+        exchange.send(head(200, None) + b"0\r\n")
+        for _ in range(100):
+            exchange.send(b"x: " + b"a" * 50_000 + b"\r\n")
+
+    for answer in (endless, trailers, endless):
+        call = a_call()
+        call.answer_bytes = 1_000_000
+        server.script = [answer]
+        with pytest.raises(httpx2.RemoteProtocolError), carrying(call):
+            post(client, server)
+    assert post(client, server).status_code == 200
 
 
 def test_a_refusal_half_way_through_the_request_is_read(client: httpx2.Client, server: WireServer) -> None:
@@ -310,11 +356,26 @@ def test_the_lean_client_frames_its_requests(server: WireServer) -> None:
     assert [request.body for request in server.requests] == [b"", "zwölf".encode(), b""]
 
 
-def test_a_body_is_read_once_unpacked_and_not_after_it_was_closed(server: WireServer) -> None:
-    packed = head(200, None, "content-encoding: gzip\r\n") + chunk(gzip.compress(b"text")) + b"0\r\n\r\n"
-    server.script = [lambda exchange: exchange.send(packed), whole(b"plain")]
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "zstd", "GZIP"])
+def test_a_compressed_answer_is_refused_before_it_is_read(
+    client: httpx2.Client, server: WireServer, coding: str
+) -> None:
+    packed = head(200, None, f"content-encoding: {coding}\r\n") + chunk(gzip.compress(b"text")) + b"0\r\n\r\n"
+    for _ in range(3):  # one more than there are places
+        server.script = [lambda exchange: exchange.send(packed)]
+        with pytest.raises(AnswerRefused):
+            post(client, server)
+    error = head(429, None, f"content-encoding: {coding}\r\nretry-after: 3\r\n") + chunk(b"packed")
+    server.script = [lambda exchange: exchange.send(error)]
+    answer = post(client, server)
+    assert (answer.status_code, answer.headers["retry-after"], answer.content) == (429, "3", b"")
+    assert post(client, server).status_code == 200
+
+
+def test_a_body_is_read_once_and_not_after_it_was_closed(server: WireServer) -> None:
+    server.script = [whole(b"plain", headers="content-encoding: identity\r\n"), whole(b"plain")]
     with ModelHttp(ModelTransport(1)) as client:
-        for text in ("text", "plain"):
+        for text in ("plain", "plain"):
             response = client.send(client.build_request("POST", server.url, content=b""), stream=True)
             assert [response.read(), response.read(), response.text] == [text.encode(), text.encode(), text]
             assert response.is_closed
