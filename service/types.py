@@ -17,6 +17,7 @@ NANO = 1_000_000_000  # nano-dollars in a dollar
 
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
 Tier = Literal["simple", "medium", "complex"]
+UsageSource = Literal["reported", "estimated", "worst"]  # where figures of usage are from, best first
 Block = dict[str, Any]  # one content block of the Messages API, as JSON
 Message = dict[str, Any]  # {"role": "user" | "assistant", "content": str | list[Block]}
 
@@ -106,7 +107,7 @@ class Usage(NamedTuple):
     def plus(self, other: Usage) -> Usage:
         return Usage(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
-    def public(self, cost_nano: int) -> dict[str, Any]:
+    def public(self, cost_nano: int, source: UsageSource) -> dict[str, Any]:
         """The `usage` object of a run result."""
         return {
             "input_tokens": self.input_tokens,
@@ -114,7 +115,14 @@ class Usage(NamedTuple):
             "cache_read_input_tokens": self.cache_read_input_tokens,
             "cache_creation_input_tokens": self.cache_creation_input_tokens,
             "cost_usd": usd(cost_nano),
+            "usage_source": source,
         }
+
+
+def less_sure(one: UsageSource, other: UsageSource) -> UsageSource:
+    """The source of a sum of both."""
+    order: tuple[UsageSource, ...] = ("reported", "estimated", "worst")
+    return max(one, other, key=order.index)
 
 
 NO_USAGE = Usage()
@@ -254,6 +262,7 @@ class Run:
     resumed: bool = False  # taken up from the database, after a crash, a hand-over or a decision
     usage: Usage = NO_USAGE
     cost_nano: int = 0
+    usage_source: UsageSource = "reported"  # of the least sure part; kept in the result and with each step
     cache: str = "bypass"
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None

@@ -13,7 +13,7 @@ import httpx2
 import orjson
 
 from service.errors import ModelError, ModelRejected, ModelTimeout, RunCancelled, SlipwayError
-from service.llm.answer import Answer, SseData
+from service.llm.answer import Answer
 from service.llm.batch import BatchState
 from service.llm.client import (
     MAX_ANSWER_BYTES,
@@ -26,11 +26,13 @@ from service.llm.client import (
 )
 from service.llm.gather import FEW_STREAMS, Gathered, Gatherer
 from service.llm.sdk import Sdk, anthropic, http_client
+from service.llm.sse_data import SseData
 from service.llm.transport import ModelBody, carrying
 from service.llm.upstream import broken_off, refused, unreached
 
 PROVIDER = "https://api.anthropic.com"
 OFFLINE_KEY = "offline"  # the SDK wants some key; the offline model takes any
+LAST_BYTES_SECONDS = 0.5  # after the last event, for the end of the body
 POOL_SECONDS = 1.0  # the longest wait for a free connection: whoever waits longer had better be told
 PING_SECONDS = 2.0
 NEVER_SENT = (httpx2.PoolTimeout, httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)
@@ -64,7 +66,7 @@ class ClaudeClient:
         began = time.perf_counter()
         call.partial_usage, call.partial_text, call.billable = None, "", False
         call.answer_bytes = MAX_STREAM_BYTES if request.stream else MAX_ANSWER_BYTES
-        answer = Answer()
+        answer = Answer(request.model)
         with _our_errors(call):
             with self._sent(request, call) as response:
                 try:
@@ -166,9 +168,13 @@ class ClaudeClient:
                         spoke = True
                         yield TextDelta(text)
                 body = response.stream
+                if answer.ended and isinstance(body, ModelBody):
+                    body.wire.drain(LAST_BYTES_SECONDS)
+                    return
                 if spoke and len(self._streams) > FEW_STREAMS and call.hear and isinstance(body, ModelBody):
                     take = partial(_take, data, answer, call.hear)
                     self._gatherer.read(Gathered(body.wire, call, self._timeout, take))
+                    body.wire.drain(LAST_BYTES_SECONDS)
                     return
         except httpx2.HTTPError:
             if answer.stop_reason is None:
@@ -224,8 +230,8 @@ def _batched(result: dict[str, Any]) -> ModelReply | None:
     return answer.reply(None, 0.0)
 
 
-def _take(data: SseData, answer: Answer, hear: Callable[[str], None], chunk: bytes) -> None:
-    """Tell the text of events that came together as one piece, up to one that is a fault."""
+def _take(data: SseData, answer: Answer, hear: Callable[[str], None], chunk: bytes) -> bool:
+    """Tell the text of events that came together as one piece, up to one that is a fault; whether it was the last."""
     pieces = []
     try:
         for event in data.feed(chunk):
@@ -233,6 +239,7 @@ def _take(data: SseData, answer: Answer, hear: Callable[[str], None], chunk: byt
     finally:
         if text := "".join(pieces):
             hear(text)
+    return answer.ended
 
 
 def _field(body: bytes, name: str) -> Any:

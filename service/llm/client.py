@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from service.types import Block, Effort, Message, Usage
+from service.types import Block, Effort, Message, Usage, UsageSource
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024  # of an answer that comes whole; 128k tokens are about one MiB
 MAX_STREAM_BYTES = 64 * 1024 * 1024  # of all events of a stream: up to 200 bytes around each token
@@ -100,12 +100,17 @@ class ModelRequest:
 
 @dataclass(frozen=True, slots=True)
 class ModelReply:
-    """One whole answer. `content` is the Messages API's list of blocks, ready to be sent back as history."""
+    """One whole answer. `content` is the Messages API's list of blocks: everything in it can be written as JSON.
+
+    `unreadable` names the tool calls, by their ids, whose arguments could not be read; their `input` is empty.
+    """
 
     model: str
     content: list[Block]
     stop_reason: str
     usage: Usage
+    usage_source: UsageSource = "reported"
+    unreadable: frozenset[str] = frozenset()
     request_id: str | None = None
     attempts: int = 1
     ms: float = field(default=0.0, compare=False)
@@ -116,6 +121,10 @@ class ModelReply:
 
     @property
     def tool_uses(self) -> list[Block]:
+        """The calls to be made, or answered with an error where `unreadable`. None of an answer that was cut off:
+        what stands there is not all that the model had to say."""
+        if self.stop_reason != "tool_use":
+            return []
         return [block for block in self.content if block["type"] == "tool_use"]
 
 

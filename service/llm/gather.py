@@ -39,10 +39,10 @@ class Readable(Protocol):
 
 
 class Gathered:
-    """A stream that is read for its run. `take` gets what has come; all that it raises ends the stream."""
+    """A stream that is read for its run. `take` gets what has come: True, or an exception, ends the stream."""
 
     def __init__(
-        self, source: Readable, call: ModelCall, silence: float, take: Callable[[bytes], None]
+        self, source: Readable, call: ModelCall, silence: float, take: Callable[[bytes], bool]
     ) -> None:
         self.call = call
         self._source = source
@@ -60,7 +60,8 @@ class Gathered:
             now = time.monotonic()
             if data:
                 self._heard = now
-                self._take(data)
+                if self._take(data):
+                    return True
             if now > min(self._heard + self._silence, self.call.deadline) and not self._source.complete:
                 raise httpx2.ReadTimeout("The model was silent for too long")
             return self._source.complete

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from service.llm.batch import as_json
-from service.llm.client import ModelRequest
+from service.llm.batch import as_json, of_json
+from service.llm.client import ModelReply, ModelRequest
 from service.runs.journal import Journal
-from service.runs.payment import owe
+from service.runs.kept import reply_of
+from service.runs.payment import booked, owe, settle
 from service.store import batches, holds
 from service.store.base import Database, Row, Transaction
 from service.types import Run, Usage
@@ -47,11 +48,12 @@ class Deferred:
         kept = as_json(request)
         journal.also(lambda tx: batches.add(tx, run.id, step, kept))
 
-    def taken(self, row: Row, usage: Usage, journal: Journal) -> int:
-        """The answer is used: settle it with the step; nano-dollars it cost."""
-        settlement = self.settlement(row, usage)
+    def taken(self, row: Row, journal: Journal) -> tuple[ModelReply, int]:
+        """The answer is used: settle it with the step. The reply with the usage that was booked; nano-dollars."""
+        reply = reply_of(row["reply"])
+        settlement = self.settlement(row, reply)
         journal.also(_both(settlement, row))
-        return settlement.cost
+        return booked(reply, settlement), settlement.cost
 
     def given_up(self, row: Row, journal: Journal) -> None:
         """There is no answer, and nothing is charged for none: the step is asked by itself."""
@@ -59,19 +61,20 @@ class Deferred:
         owe(journal, settlement)
         journal.also(lambda tx: batches.remove(tx, row["id"]))
 
-    def settlement(self, row: Row, usage: Usage | None) -> Settlement:
+    def settlement(self, row: Row, reply: ModelReply | None) -> Settlement:
         """To what a step has used; None: to nothing."""
         hold = self.db.query(lambda tx: holds.of_batch_item(tx, row["run_id"], row["step"]))
         if hold is None:  # settled before, in a commit whose answer was lost
-            return Settlement(usage or Usage(), 0, lambda tx: None)
-        if usage is None:
+            usage, source = (reply.usage, reply.usage_source) if reply else (Usage(), "reported")
+            return Settlement(usage, 0, source, lambda tx: None)
+        if reply is None:
             return self.spending.settle_unused(hold)
-        return self.spending.settle(hold, self.prices.by_id(hold.price_id), usage)
+        return settle(self.spending, hold, self.prices.by_id(hold.price_id), of_json(row["request"]), reply)
 
     def forget(self, row: Row) -> None:
         """Of a run that has ended meanwhile: pay what was answered, and strike the row off."""
-        usage = Usage(*row["reply"]["usage"]) if row["reply"] else None
-        self.db.transact(_both(self.settlement(row, usage), row))
+        reply = reply_of(row["reply"]) if row["reply"] else None
+        self.db.transact(_both(self.settlement(row, reply), row))
 
 
 def _both(settlement: Settlement, row: Row) -> Callable[[Transaction], Any]:

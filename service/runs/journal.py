@@ -14,7 +14,7 @@ from service.runs.told import Told
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.base import Database, Row, Transaction
-from service.types import NO_USAGE, Event, Run, RunEvent, RunStatus, Usage, now_ms
+from service.types import NO_USAGE, Event, Run, RunEvent, RunStatus, Usage, UsageSource, less_sure, now_ms
 
 Work = Callable[[Transaction], None]
 Opening = Callable[[Transaction], bool]  # whether it has written the run's row
@@ -97,15 +97,23 @@ class Journal:
         self._owed.append(work)
 
     def keep(
-        self, kind: str, name: str, reply: dict[str, Any], *, usage: Usage = NO_USAGE, cost_nano: int = 0
+        self,
+        kind: str,
+        name: str,
+        reply: dict[str, Any],
+        *,
+        usage: Usage = NO_USAGE,
+        cost_nano: int = 0,
+        source: UsageSource = "reported",
     ) -> None:
         """This step is done: written with the next transaction."""
-        self.spent(usage, cost_nano)
+        self.spent(usage, cost_nano, source)
         self._step = self._row(kind, name, reply, cost_nano)
         self.steps += 1
 
-    def spent(self, usage: Usage, cost_nano: int) -> None:
+    def spent(self, usage: Usage, cost_nano: int, source: UsageSource) -> None:
         """Usage that belongs to the run, whether its step is kept or not."""
+        self._run.usage_source = less_sure(self._run.usage_source, source)
         self._run.usage = self._run.usage.plus(usage)
         self._run.cost_nano += cost_nano
 

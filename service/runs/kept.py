@@ -16,6 +16,8 @@ def kept_reply(reply: ModelReply) -> dict[str, Any]:
         "content": reply.content,
         "stop_reason": reply.stop_reason,
         "usage": list(reply.usage),
+        "usage_source": reply.usage_source,
+        "unreadable": sorted(reply.unreadable),
         "request_id": reply.request_id,
         "attempts": reply.attempts,
         "ms": round(reply.ms, 1),
@@ -23,7 +25,8 @@ def kept_reply(reply: ModelReply) -> dict[str, Any]:
 
 
 def reply_of(kept: Mapping[str, Any]) -> ModelReply:
-    return ModelReply(**{**kept, "usage": Usage(*kept["usage"])})
+    unreadable = frozenset(kept.get("unreadable", ()))
+    return ModelReply(**{**kept, "usage": Usage(*kept["usage"]), "unreadable": unreadable})
 
 
 def kept_result(result: ToolResult) -> dict[str, Any]:

@@ -6,11 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from service.llm.client import ModelCall, ModelRequest
+import orjson
+
+from service.llm.client import ModelCall, ModelReply, ModelRequest
 from service.runs.active import Handle
 from service.runs.journal import Journal
-from service.types import Run, RunEvent, Usage
-from service.usage.bounds import prompt_bound, used_so_far
+from service.store.holds import Hold
+from service.types import Run, RunEvent
+from service.usage.bounds import prompt_bound, used_by, used_so_far
 from service.usage.prices import Price
 from service.usage.spending import Spending
 from service.usage.wishes import FEWEST_TOKENS, Reserved, Settlement, Wish
@@ -51,12 +54,15 @@ class Payment:
         self.failed(request, call)
         self._hold(request, fewest=request.max_tokens)
 
-    def kept(self, usage: Usage) -> int:
-        """The call is done; what it cost, in nano-dollars. Written with the step."""
+    def kept(self, request: ModelRequest, reply: ModelReply) -> tuple[ModelReply, int]:
+        """The call is done; the reply with the usage that was booked, and its cost in nano-dollars.
+
+        Written with the step.
+        """
         assert self._reserved is not None
-        settlement = self._spending.settle(self._reserved.hold, self._price, usage)
+        settlement = settle(self._spending, self._reserved.hold, self._price, request, reply)
         self._journal.also(settlement.work)
-        return settlement.cost
+        return booked(reply, settlement), settlement.cost
 
     def failed(self, request: ModelRequest, call: ModelCall) -> None:
         """The call broke off: what it has used is the run's to pay all the same. Written with what comes next."""
@@ -101,7 +107,25 @@ class Payment:
         return self._count(request, ModelCall(min(self._handle.deadline, time.monotonic() + COUNT_SECONDS)))
 
 
+def settle(
+    spending: Spending, hold: Hold, price: Price, request: ModelRequest, reply: ModelReply
+) -> Settlement:
+    """To what an answer reported; where that cannot be relied on to an estimate, and to the hold at most."""
+    if reply.usage_source == "reported":
+        return spending.settle(hold, price, reply.usage)
+    prompt = prompt_bound(request.system, request.messages, request.tools, request.json_schema)
+    used = used_by(reply.usage, len(orjson.dumps(reply.content)), prompt, request.max_tokens)
+    if used is None or price.cost(used) > hold.amount_nano:
+        return spending.settle_worst(hold)
+    return spending.settle(hold, price, used, "estimate")
+
+
+def booked(reply: ModelReply, settlement: Settlement) -> ModelReply:
+    """The reply as its step keeps it: with the usage that stands in the ledger."""
+    return replace(reply, usage=settlement.usage, usage_source=settlement.source)
+
+
 def owe(journal: Journal, settlement: Settlement) -> None:
     """A settlement that belongs to no kept step: the run's all the same, and written with its next transaction."""
-    journal.spent(settlement.usage, settlement.cost)
+    journal.spent(settlement.usage, settlement.cost, settlement.source)
     journal.also(settlement.work)

@@ -27,7 +27,7 @@ def result_of(
         "steps": steps,
         "tools": [{"name": use.name, "ok": use.ok, "ms": use.ms} for use in used],
         "sources": list(answer.sources) if answer else [],
-        "usage": run.usage.public(run.cost_nano),
+        "usage": run.usage.public(run.cost_nano, run.usage_source),
         "cache": run.cache,
         "latency_ms": (run.finished_at - run.created_at) if run.finished_at else None,
         "created_at": rfc3339(run.created_at),

@@ -22,7 +22,7 @@ from service.runs.payment import Payment, owe
 from service.runs.toolbox import Toolbox
 from service.store.batches import SENT, WAITING
 from service.tools import ToolResult
-from service.types import Block, Event, Message, Run, Tier, ToolUse, Usage
+from service.types import Block, Event, Message, Run, Tier, ToolUse, Usage, less_sure
 from service.usage.prices import Price, PriceTable, today
 from service.usage.spending import Spending
 
@@ -146,6 +146,7 @@ class RunSteps:
 
     def _noted(self, reply: ModelReply) -> ModelReply:
         self._wrote |= thinkers(reply)
+        self._run.usage_source = less_sure(self._run.usage_source, reply.usage_source)
         return reply
 
     def _first_that_answers(
@@ -178,12 +179,11 @@ class RunSteps:
             Event.STEP_STARTED, {"step": step, "name": name, "kind": "model", "model": request.model}
         )
         reply = yield from self._hear(allowed, payment)
-        cost = payment.kept(reply.usage)
+        reply, cost = payment.kept(allowed, reply)
         kept = kept_reply(reply)
         if allowed.max_tokens < request.max_tokens:
             kept["clamped"] = self._clamp(allowed.max_tokens)
-        self._journal.keep("model", name, kept, usage=reply.usage, cost_nano=cost)
-        self._journal.later(Event.USAGE, {"step": step, "model": reply.model, **reply.usage.public(cost)})
+        self._keep(step, name, reply, kept, cost)
         return reply
 
     def _payment(self, price: Price) -> Payment:
@@ -207,14 +207,18 @@ class RunSteps:
         if row["reply"] is None:
             deferred.given_up(row, self._journal)
             return None
-        reply = reply_of(row["reply"])
-        cost = deferred.taken(row, reply.usage, self._journal)
+        reply, cost = deferred.taken(row, self._journal)
         about = {"step": step, "name": name, "kind": "model", "model": request.model}
         yield from self._journal.tell(Event.STEP_STARTED, about)
         yield from self._journal.tell(Event.TEXT_DELTA, {"text": reply.text})
-        self._journal.keep("model", name, kept_reply(reply), usage=reply.usage, cost_nano=cost)
-        self._journal.later(Event.USAGE, {"step": step, "model": reply.model, **reply.usage.public(cost)})
+        self._keep(step, name, reply, kept_reply(reply), cost)
         return reply
+
+    def _keep(self, step: int, name: str, reply: ModelReply, kept: dict[str, Any], cost: int) -> None:
+        source = reply.usage_source
+        self._journal.keep("model", name, kept, usage=reply.usage, cost_nano=cost, source=source)
+        used = reply.usage.public(cost, source)
+        self._journal.later(Event.USAGE, {"step": step, "model": reply.model, **used})
 
     def _hear(self, request: ModelRequest, payment: Payment) -> Told[ModelReply]:
         """The reply, told as it comes. What a call that broke off had used is the run's to pay all the same."""

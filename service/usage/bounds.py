@@ -40,8 +40,19 @@ def counted_bound(counted: int) -> int:
 
 def used_so_far(told: Usage, written: str, max_tokens: int) -> Usage:
     """What a stream that was cut short had used: what it told at its start, and a token for each byte it wrote."""
-    output = max(told.output_tokens, len(written.encode("utf-8", "replace")) + ON_THEIR_WAY)
-    return told._replace(output_tokens=min(output, max_tokens))
+    written_tokens = len(written.encode("utf-8", "replace")) + ON_THEIR_WAY
+    return told._replace(output_tokens=max(told.output_tokens, min(written_tokens, max_tokens)))
+
+
+def used_by(told: Usage, written: int, prompt: int | None, max_tokens: int) -> Usage | None:
+    """What an answer that came whole had used, where it does not say so itself: never less than it told.
+
+    `written` are the answer's bytes, `prompt` is the prompt's bound. None: there is nothing to estimate from.
+    """
+    output = max(told.output_tokens, min(written, max_tokens))
+    if told.input_tokens:
+        return told._replace(output_tokens=output)
+    return None if prompt is None else told._replace(input_tokens=prompt, output_tokens=output)
 
 
 def _textual(content: Any) -> bool:

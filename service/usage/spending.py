@@ -20,7 +20,7 @@ from service.store import budgets as counters
 from service.store import holds, ledger
 from service.store.base import Database, Row, Transaction
 from service.store.holds import Hold
-from service.types import Run, Usage, new_id, now_ms, usd
+from service.types import Run, Usage, UsageSource, new_id, now_ms, usd
 from service.usage.budgets import Budgets
 from service.usage.caps import Standing
 from service.usage.prices import Price
@@ -94,16 +94,19 @@ class Spending:
         prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
         plain = Usage(prompt, usage.output_tokens, server_tool_requests=usage.server_tool_requests)
         saved = 0 if plain == usage else price.cost(plain) - cost
-        return Settlement(usage, cost, lambda tx: self._settle(tx, hold, usage, cost, saved, basis))
+        source: UsageSource = "reported" if basis == "exact" else "estimated"
+        return Settlement(usage, cost, source, lambda tx: self._settle(tx, hold, usage, cost, saved, basis))
 
     def settle_unused(self, hold: Hold) -> Settlement:
         """The provider did no work for this call."""
-        return Settlement(Usage(), 0, lambda tx: self._settle(tx, hold, Usage(), 0, 0, "nothing"))
+        return Settlement(Usage(), 0, "reported", lambda tx: self._settle(tx, hold, Usage(), 0, 0, "nothing"))
 
     def settle_worst(self, hold: Hold) -> Settlement:
         """Nobody can say whether the provider charges for this call: then it does, and for all of it."""
         cost = hold.amount_nano
-        return Settlement(Usage(), cost, lambda tx: self._settle(tx, hold, Usage(), cost, 0, "worst"))
+        return Settlement(
+            Usage(), cost, "worst", lambda tx: self._settle(tx, hold, Usage(), cost, 0, "worst")
+        )
 
     def left_open(self, run: Run) -> list[Settlement]:
         """Holds of earlier attempts at this run, whose workers died: what came of those calls nobody knows."""

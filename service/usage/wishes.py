@@ -10,7 +10,7 @@ from typing import NamedTuple
 from service.errors import ModelError
 from service.store.base import Transaction
 from service.store.holds import Hold
-from service.types import Run, Usage
+from service.types import Run, Usage, UsageSource
 from service.usage.bounds import counted_bound
 from service.usage.prices import Price
 
@@ -81,4 +81,5 @@ class Settlement(NamedTuple):
 
     usage: Usage
     cost: int
+    source: UsageSource
     work: Work

@@ -83,6 +83,7 @@ class UsageShape(Shape):
     cache_read_input_tokens: int
     cache_creation_input_tokens: int
     cost_usd: str
+    usage_source: Literal["reported", "estimated", "worst"] = "reported"
 
 
 class ToolShape(Shape):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from typing import Any
 
@@ -9,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import ModelError
-from service.llm.answer import Answer, SseData, usage_of
+from service.llm.answer import Answer
+from service.llm.client import ModelReply
+from service.llm.sse_data import SseData
 from service.types import Usage
-from tests.llm.wire_server import end, sse, start, text_events
+from tests.llm.wire_server import MESSAGE, end, sse, start, text_events
 
 
 def answer_of(*events: dict[str, Any]) -> Answer:
@@ -50,7 +53,7 @@ def test_data_over_several_lines_is_one_event() -> None:
 
 
 def test_an_endless_event_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.llm.answer.MAX_EVENT_BYTES", 1000)
+    monkeypatch.setattr("service.llm.sse_data.MAX_EVENT_BYTES", 1000)
     parser = SseData()
     with pytest.raises(ModelError):
         for _ in range(20):
@@ -107,14 +110,197 @@ def test_server_tool_blocks_pass_through() -> None:
     assert content(*use)[0]["input"] == {"query": "x"}
 
 
-def test_a_tool_call_that_was_cut_off_is_left_out() -> None:
-    piece = {"type": "input_json_delta", "partial_json": '{"amount": 1'}
-    events = block(1, {"type": "tool_use", "id": "t1", "name": "pay", "input": {}}, piece)
-    assert content(*text_events("Paying"), *events, stop_reason="max_tokens") == [
-        {"type": "text", "text": "Paying"}
-    ]
+def call_of(*pieces: str, index: int = 1, **fields: Any) -> list[dict[str, Any]]:
+    use = {"type": "tool_use", "id": "t1", "name": "pay", "input": {}, **fields}
+    return block(index, use, *({"type": "input_json_delta", "partial_json": piece} for piece in pieces))
+
+
+def reply_of(*events: dict[str, Any], stop_reason: str = "tool_use") -> ModelReply:
+    return answer_of(start(), *events, *end(stop_reason)).reply("req_1", 1.0)
+
+
+def whole_reply(content: list[Any], **fields: Any) -> ModelReply:
+    answer = Answer("asked")
+    answer.take(json.dumps({**MESSAGE, "content": content, "stop_reason": "tool_use", **fields}).encode())
+    return answer.reply(None, 0.0)
+
+
+@pytest.mark.parametrize("stop_reason", ["max_tokens", "end_turn", "refusal", "pause_turn", "new_reason"])
+@pytest.mark.parametrize("pieces", [(), ("{",), ('{"amount": 1',), ('{"amount": 1}',)])
+def test_no_call_of_an_answer_that_was_cut_off_is_made(stop_reason: str, pieces: tuple[str, ...]) -> None:
+    reply = reply_of(*text_events("Paying"), *call_of(*pieces), stop_reason=stop_reason)
+    assert reply.tool_uses == [] and reply.text == "Paying" and not reply.unreadable
+    assert len(reply.content) == (1 if pieces in (("{",), ('{"amount": 1',)) else 2)
+
+
+DEEP = "[" * 300 + "]" * 300
+UNREADABLE = [
+    "{",
+    '{"amount": 1',
+    "[]",
+    '"text"',
+    "null",
+    "7",
+    '{"a": NaN}',
+    '{"a": -Infinity}',
+    '{"a": 1e999}',
+]
+UNREADABLE += [f'{{"a": {DEEP}}}', '{"a": ' * 2_000, "nonsense"]
+
+
+@pytest.mark.parametrize("written", UNREADABLE)
+def test_arguments_that_cannot_be_read_are_marked(written: str) -> None:
+    reply = reply_of(*text_events("Paying"), *call_of(written), *call_of("{}", index=2, id="t2"))
+    assert reply.unreadable == {"t1"}
+    assert [(use["id"], use["input"]) for use in reply.tool_uses] == [("t1", {}), ("t2", {})]
+    orjson.dumps(reply.content)
+
+
+@pytest.mark.parametrize("given", [None, [], "text", 7, float("nan"), {"a": float("inf")}])
+def test_arguments_of_a_whole_answer_are_held_to_the_same(given: Any) -> None:
+    use = {"type": "tool_use", "id": "t1", "name": "pay", "input": given}
+    reply = whole_reply([use])
+    assert reply.unreadable == {"t1"} and reply.tool_uses == [{**use, "input": {}}]
+    deep = whole_reply([{**use, "input": {"a": json.loads(DEEP)}}])
+    assert deep.unreadable == {"t1"}
+    without = whole_reply([{name: use[name] for name in ("type", "id", "name")}])
+    assert without.unreadable == {"t1"} and without.tool_uses[0]["input"] == {}
+
+
+def test_a_readable_call_is_not_marked() -> None:
+    reply = reply_of(*call_of('{"a": [1, ', "2.5, null, true]}"))
+    assert not reply.unreadable and reply.tool_uses[0]["input"] == {"a": [1, 2.5, None, True]}
+
+
+# --- text that is no Unicode ----------------------------------------------------------------------
+
+
+def fed(*events: dict[str, Any] | bytes) -> tuple[str, Answer]:
+    """Everything that was told, and the answer. `json.dumps` writes what orjson refuses."""
+    answer = Answer()
+    data = [event if isinstance(event, bytes) else json.dumps(event).encode() for event in events]
+    return "".join([answer.feed(one) for one in data]), answer
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        (("\ud83d", "\ude00"), "\U0001f600"),
+        (("a\ud83d", "\ude00b"), "a\U0001f600b"),
+        (("a\ud83d", "b"), "a\ufffdb"),
+        (("\ude00", "a"), "\ufffda"),
+        (("a\ud83d",), "a\ufffd"),
+        (("\ud83d", "", "\ude00"), "\U0001f600"),
+        (("\ud83d\ud83d", "\ude00\ude00"), "\ufffd\U0001f600\ufffd"),
+        (("a\0b",), "a\ufffdb"),
+        (("zw\xf6lf \U0001f600",), "zw\xf6lf \U0001f600"),
+    ],
+)
+def test_halves_of_a_character_are_joined_or_replaced(pieces: tuple[str, ...], text: str) -> None:
+    told, answer = fed(start(), *text_events(*pieces), *end())
+    assert told == text == answer.reply(None, 0.0).text
+    thoughts = [{"type": "thinking_delta", "thinking": piece} for piece in pieces]
+    _, answer = fed(start(), *block(0, {"type": "thinking", "thinking": ""}, *thoughts), *end())
+    assert answer.reply(None, 0.0).content[0]["thinking"] == text
+    assert whole_reply([{"type": "text", "text": "".join(pieces)}]).text == text
+
+
+@pytest.mark.parametrize("data", [b'{"type": "ping", "x": "\xff"}', b'{"type": "ping", "x": "\xed\xa0\xbd"}'])
+def test_bytes_that_are_no_utf_8_are_read_all_the_same(data: bytes) -> None:
+    told, _ = fed(start(), data, *text_events("a"), *end())
+    assert told == "a"
+
+
+def test_halves_in_tool_calls_and_names() -> None:
+    raw = json.dumps({"k\ud83d": ["v\ude00", {"n": "\0"}]})
+    _, answer = fed(start(), *call_of(raw, id="t\ud83d", name="n\ude00"), *end("tool_use"))
+    [use] = answer.reply(None, 0.0).tool_uses
+    assert (use["id"], use["name"]) == ("t\ufffd", "n\ufffd")
+    assert use["input"] == {"k\ufffd": ["v\ufffd", {"n": "\ufffd"}]}
+    _, answer = fed(start(), *call_of('{"a": "\ud83d', '\ude00"}'), *end("tool_use"))
+    assert answer.reply(None, 0.0).tool_uses[0]["input"] == {"a": "\U0001f600"}
+
+
+@given(st.lists(st.text(st.characters(), max_size=3), max_size=8), st.sampled_from(["text", "call", "odd"]))
+def test_whatever_is_written_can_be_kept(pieces: list[str], kind: str) -> None:
+    events = text_events(*pieces) if kind == "text" else call_of(*pieces)
+    if kind == "odd":
+        events = block(0, {"type": "odd", "x": "".join(pieces)})
+    told, answer = fed(start(), *events, *end("tool_use"))
+    orjson.dumps([told, answer.reply(None, 0.0).content])
+
+
+# --- streams that do not keep to the rules ---------------------------------------------------------
+
+FAULTS: list[list[Any]] = [
+    [{"type": "content_block_delta", "index": 7, "delta": {"type": "text_delta", "text": "a"}}],
+    *[text_events("a", index=index) for index in (-1, 1_000, "0", True, None, 1.0, [])],  # type: ignore[arg-type]
+    [*text_events("a"), *text_events("b")],
+    block(0, {"type": "text", "text": 7}),
+    block(0, {"type": "text", "text": ""}, {"type": "text_delta", "text": None}),
+    block(0, {"type": 7}),
+    block(0, {"type": "tool_use", "name": "pay"}),
+    block(0, {"type": "tool_use", "id": "", "name": "pay"}),
+    block(0, {"type": "tool_use", "id": "x" * 65, "name": "pay"}),
+    block(0, {"type": "tool_use", "id": 7, "name": "pay"}),
+    [{"type": "content_block_start", "index": 0, "content_block": None}],
+    [{"type": "message_delta", "delta": {"stop_reason": 7}}],
+    [{"type": "message_delta"}],
+    [{"type": "error"}],
+    [[]],
+    [None],
+    [{}],
+    [block(0, {"type": "odd", "x": json.loads(DEEP)})[0]],
+]
+
+
+@pytest.mark.parametrize("events", FAULTS)
+def test_what_no_answer_can_be_made_of_is_the_models_fault_and_paid(events: list[Any]) -> None:
+    answer = Answer()
+    answer.feed(orjson.dumps(start()))
     with pytest.raises(ModelError):
-        content(*events, stop_reason="tool_use")
+        for event in events:
+            answer.feed(json.dumps(event).encode())
+    assert answer.usage == Usage(20, 1)
+
+
+def test_blocks_may_come_in_any_order() -> None:
+    events = [*text_events("b", index=1), *text_events("a", index=0)]
+    assert [one["text"] for one in reply_of(*events).content] == ["a", "b"]
+
+
+def test_blocks_of_a_later_version_are_kept_as_they_began() -> None:
+    deltas = [{"type": "text_delta", "text": "x"}, {"type": "rhyme_delta", "rhyme": 7}]
+    told, answer = fed(start(), *block(0, {"type": "poem", "lines": []}, *deltas), *end())
+    assert told == "" and answer.reply(None, 0.0).content == [{"type": "poem", "lines": []}]
+    assert answer.written == "x"
+
+
+def test_a_second_start_or_end_changes_nothing() -> None:
+    other = start({"input_tokens": 5, "output_tokens": 1})
+    told, answer = fed(start(), *text_events("a"), other, *end(), *end(output_tokens=9), *text_events("b"))
+    reply = answer.reply(None, 0.0)
+    assert (told, reply.text, reply.usage, reply.usage_source) == ("a", "a", Usage(20, 4), "estimated")
+
+
+def test_a_stream_without_a_start_is_named_as_it_was_asked() -> None:
+    answer = Answer("claude-haiku-5-5")
+    for event in [*text_events("a"), *end()]:
+        answer.feed(orjson.dumps(event))
+    reply = answer.reply(None, 0.0)
+    assert (reply.model, reply.text, reply.usage_source) == ("claude-haiku-5-5", "a", "estimated")
+
+
+def test_citations_that_nobody_could_show_are_left_out() -> None:
+    good = {"type": "char_location", "cited_text": "x"}
+    cited = [good, None, {"cited_text": 7}, "x"]
+    deltas = [{"type": "citations_delta", "citation": one} for one in cited]
+    text = {"type": "text", "text": "a"}
+    assert content(*block(0, dict(text), *deltas)) == [{**text, "citations": [good]}]
+    assert whole_reply([{**text, "citations": cited}]).content == [{**text, "citations": [good]}]
+
+
+# --- usage ----------------------------------------------------------------------------------------
 
 
 def test_what_later_versions_add_is_passed_over() -> None:
@@ -146,22 +332,60 @@ def test_usage_is_cumulative_not_added_up() -> None:
     assert answer.usage == Usage(10, 70, 5, 8, 3, 2)
 
 
-def test_usage_that_cannot_be_read_leaves_none_to_estimate_from() -> None:
-    answer = answer_of(start({"input_tokens": 10}))
-    with pytest.raises(ModelError):
-        answer.feed(orjson.dumps({"type": "message_delta", "delta": {}, "usage": {"output_tokens": "many"}}))
-    assert answer.usage is None
+def delta(usage: Any) -> dict[str, Any]:
+    return {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage}
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "source", "usage"),
+    [
+        ({"input_tokens": 10, "output_tokens": 1}, {"output_tokens": 7}, "reported", Usage(10, 7)),
+        ({"input_tokens": 10, "output_tokens": 1}, None, "estimated", Usage(10, 1)),
+        ({"input_tokens": 10, "output_tokens": 1}, {}, "estimated", Usage(10, 1)),
+        ({"input_tokens": 10, "output_tokens": 1}, {"output_tokens": None}, "estimated", Usage(10, 1)),
+        ({"input_tokens": 10, "output_tokens": 5}, {"output_tokens": 0}, "estimated", Usage(10, 5)),
+        ({"input_tokens": 10}, {"output_tokens": 0}, "estimated", Usage(10, 0)),
+        ({"input_tokens": 10}, {"output_tokens": -3}, "estimated", Usage(10, 0)),
+        ({"input_tokens": 10}, {"output_tokens": "many"}, "estimated", Usage(10, 0)),
+        ({"input_tokens": 10}, {"output_tokens": 2.5}, "estimated", Usage(10, 0)),
+        ({"input_tokens": 10}, {"output_tokens": True}, "estimated", Usage(10, 0)),
+        ({"input_tokens": 10}, {"output_tokens": 10**12}, "estimated", Usage(10, 0)),
+        ({"input_tokens": 10}, {"output_tokens": 7, "input_tokens": 0}, "estimated", Usage(10, 7)),
+        ({"input_tokens": 10}, [], "estimated", Usage(10, 0)),
+        ({"input_tokens": 10, "cache_creation": 7}, {"output_tokens": 7}, "estimated", Usage(10, 7)),
+        ({"input_tokens": 10, "cache_creation": None}, {"output_tokens": 7}, "reported", Usage(10, 7)),
+        ({"cache_read_input_tokens": 9}, {"output_tokens": 7}, "estimated", None),
+        ({"input_tokens": 0}, {"output_tokens": 7}, "estimated", None),
+        (
+            {"input_tokens": 0, "cache_read_input_tokens": 9},
+            {"output_tokens": 7},
+            "reported",
+            Usage(0, 7, 9),
+        ),
+        (None, {"output_tokens": 7}, "estimated", None),
+    ],
+)
+def test_what_is_not_told_of_usage_is_no_zero(
+    first: Any, last: Any, source: str, usage: Usage | None
+) -> None:
+    begin = start()
+    begin["message"]["usage"] = first
+    answer = answer_of(begin, *text_events("text"), delta(last))
+    assert answer.usage == usage
+    assert answer.reply(None, 0.0).usage_source == source
+
+
+def test_an_answer_of_nothing_may_have_used_none() -> None:
+    assert whole_reply([], usage={"input_tokens": 3, "output_tokens": 0}).usage_source == "reported"
+    silent = whole_reply([{"type": "text", "text": "a"}], usage={"input_tokens": 3, "output_tokens": 0})
+    assert silent.usage_source == "estimated"
 
 
 def test_usage_of_nothing() -> None:
     assert answer_of().usage is None
-    assert usage_of({"input_tokens": 3, "cache_creation": None}) == Usage(3)
 
 
 def test_written_holds_every_kind_of_output() -> None:
     thought = block(0, {"type": "thinking", "thinking": ""}, {"type": "thinking_delta", "thinking": "hm "})
-    call = {"type": "input_json_delta", "partial_json": '{"a"'}
-    answer = answer_of(
-        start(), *thought, *text_events("text ", index=1), *block(2, {"type": "tool_use"}, call)
-    )
+    answer = answer_of(start(), *thought, *text_events("text ", index=1), *call_of('{"a"', index=2))
     assert answer.written == 'hm text {"a"'

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -199,6 +200,9 @@ def test_refusals(
         ("retry-after: nan", None),
         ("retry-after: -4", None),
         ("retry-after: soon", None),
+        ("retry-after: Thu, 01 Jan 1998 00:00:00 GMT", 1),
+        ("retry-after: Fri, 31 Dec 9998 23:59:59 GMT", 3600),
+        ("retry-after: Fri, 32 Dec 9998 23:59:59 GMT", None),
         ("x: y", None),
     ],
 )
@@ -221,12 +225,20 @@ def test_garbage(claude: ClaudeClient, server: WireServer, body: bytes) -> None:
 
 @pytest.mark.parametrize(
     "usage",
-    [{"input_tokens": "many", "output_tokens": 1}, {"input_tokens": [1]}, {"output_tokens": -5}, None],
+    [{"input_tokens": "many", "output_tokens": 1}, {"input_tokens": [1]}, {"output_tokens": -5}, None, 7],
 )
-def test_usage_that_cannot_be_billed_is_garbage(claude: ClaudeClient, server: WireServer, usage: Any) -> None:
-    server.script = [whole({**MESSAGE, "usage": usage})]
-    with pytest.raises(errors.ModelError):
-        run(claude.create(ask(), a_call()))
+@pytest.mark.parametrize("streamed", [False, True])
+def test_usage_that_cannot_be_read_is_not_taken_for_reported(
+    claude: ClaudeClient, server: WireServer, usage: Any, streamed: bool
+) -> None:
+    begin = start()
+    begin["message"]["usage"] = usage
+    streaming = stream([begin, *text_events("Good day."), *end()])
+    server.script = [streaming if streamed else whole({**MESSAGE, "usage": usage})]
+    call = a_call()
+    _, reply = run(claude.create(ask(stream=streamed), call))
+    assert (reply.text, reply.usage_source, reply.usage.input_tokens) == ("Good day.", "estimated", 0)
+    assert (call.billable, call.partial_usage) == (True, None)
 
 
 def test_no_stop_reason_is_an_interruption(claude: ClaudeClient, server: WireServer) -> None:
@@ -384,17 +396,91 @@ def test_abort_wakes_a_reader_in_mid_stream(claude: ClaudeClient, server: WireSe
     assert (call.partial_text, call.partial_usage) == ("one", Usage(20, 1))
 
 
+# --- answers that are too large, compressed, or do not end ----------------------------------------
+
+
+def endless(first: bytes, piece: bytes) -> Any:
+    def answer(exchange: Exchange) -> None:
+        exchange.send(head(200, None, "content-type: text/event-stream\r\n") + chunk(first))
+        for _ in range(400):
+            exchange.send(chunk(piece))
+
+    return answer
+
+
 @pytest.mark.parametrize("streamed", [False, True])
-def test_usage_that_cannot_be_read_is_the_models_fault_and_billed_at_its_worst(
-    server: WireServer, claude: ClaudeClient, streamed: bool
+def test_an_answer_that_is_too_large_is_the_models_fault(
+    claude: ClaudeClient, server: WireServer, monkeypatch: pytest.MonkeyPatch, streamed: bool
 ) -> None:
-    bad = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": "many"}}
-    server.script = [
-        stream([start(), bad]) if streamed else whole({**MESSAGE, "usage": {"input_tokens": "many"}})
-    ]
+    for name in ("MAX_ANSWER_BYTES", "MAX_STREAM_BYTES"):
+        monkeypatch.setattr(f"service.llm.claude.{name}", 1_000_000)
+    begin = b"".join(map(sse, [start(), *text_events("one")[:-1]])) if streamed else b"{"
+    more = sse(text_events("x" * 9_000)[1]) if streamed else b" " * 9_000
+    server.script = [endless(begin, more)]
     call = a_call()
-    with pytest.raises(errors.ModelError) as raised:
+    with pytest.raises(errors.ModelError) as caught:
         run(claude.create(ask(stream=streamed), call))
-    assert type(raised.value) is errors.ModelError
-    # Nothing to estimate from: settled at its worst.
+    assert type(caught.value) is errors.ModelError and "too large" in str(caught.value)
+    assert call.billable and call.partial_usage == (Usage(20, 1) if streamed else None)
+    assert run(claude.create(ask(), a_call()))[1].text == "Good day."
+
+
+def test_an_event_that_is_too_large_is_the_models_fault(
+    claude: ClaudeClient, server: WireServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.llm.sse_data.MAX_EVENT_BYTES", 100_000)
+    server.script = [endless(sse(start()), b"data: " + b"x" * 9_000 + b"\n")]
+    call = a_call()
+    with pytest.raises(errors.ModelError, match="event"):
+        run(claude.create(ask(stream=True), call))
+    assert call.partial_usage == Usage(20, 1)
+
+
+def test_what_is_asked_beside_answers_is_bounded_too(
+    claude: ClaudeClient, server: WireServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.llm.client.MAX_ANSWER_BYTES", 1_000_000)
+    server.script = [endless(b"{", b" " * 9_000)] * 3
+    for asked in (
+        lambda: claude.count_tokens(ask(), a_call()),
+        lambda: claude.list_models(),
+        lambda: claude.batch("batch_1", a_call()),
+    ):
+        with pytest.raises(errors.ModelError, match="too large"):
+            asked()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
+def test_a_compressed_answer_is_the_models_fault(
+    claude: ClaudeClient, server: WireServer, streamed: bool, coding: str
+) -> None:
+    server.script = [whole(b"packed", headers=f"content-encoding: {coding}\r\n")]
+    call = a_call()
+    with pytest.raises(errors.ModelError, match="compressed") as caught:
+        run(claude.create(ask(stream=streamed), call))
+    assert type(caught.value) is errors.ModelError
     assert (call.billable, call.partial_usage) == (True, None)
+
+
+def test_a_stream_is_over_with_its_last_event(claude: ClaudeClient, server: WireServer) -> None:
+    """Whatever comes after it is no part of the answer, and nobody waits for it."""
+    late = [*text_events("late", index=5), {"type": "error", "error": {"type": "overloaded_error"}}]
+    server.script = [
+        stream([start(), *text_events("all"), *end(), *late, *end(output_tokens=0)], then=silent)
+    ]
+    pieces, reply = run(claude.create(ask(stream=True), a_call(3600)))
+    assert (pieces, reply.text, reply.usage) == (["all"], "all", Usage(20, 4))
+
+
+def test_a_stream_whose_end_comes_apart_keeps_its_connection(
+    claude: ClaudeClient, server: WireServer
+) -> None:
+    def later(exchange: Exchange) -> None:
+        time.sleep(0.02)
+        exchange.send(b"0\r\n\r\n")
+
+    server.script = [stream([start(), *text_events("all"), *end()], then=later)] * 2
+    for _ in range(2):
+        assert run(claude.create(ask(stream=True), a_call()))[1].text == "all"
+    assert server.connections == 1

@@ -1,0 +1,92 @@
+"""JSON as a model or its server may write it: read where it can be, and repaired into what every encoder can write.
+
+A character beyond the basic plane is two escapes in JSON, a surrogate pair, which a stream may cut in the middle. What
+stands alone of a pair, and NUL, which PostgreSQL cannot keep, become U+FFFD.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+import orjson
+
+MAX_DEPTH = 100  # of a value by itself; it is kept and sent on within others, and orjson writes 254 levels
+_SUSPECT = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")
+_HIGH_SURROGATES = ("\ud800", "\udbff")
+_INTEGERS = range(-(2**63), 2**64)
+
+
+def parse(data: bytes) -> Any:
+    """Strings of it may hold halves of surrogate pairs: see `well_formed`. Raises `ValueError`."""
+    try:
+        return orjson.loads(data)
+    except ValueError:
+        pass
+    try:
+        return json.loads(data.decode("utf-8", "replace"))
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def is_suspect(data: bytes) -> bool:
+    """Whether a string of this JSON may need a repair."""
+    return _SUSPECT.search(data) is not None
+
+
+def well_formed(text: str) -> str:
+    """Text as UTF-8 can carry it and a database can keep it: halves that belong together joined."""
+    if text.isascii():
+        return text.replace("\0", "\ufffd") if "\0" in text else text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text.replace("\0", "\ufffd")
+
+
+def ends_in_half(text: str) -> bool:
+    """Whether the next piece may bring the other half of its last character."""
+    return bool(text) and _HIGH_SURROGATES[0] <= text[-1] <= _HIGH_SURROGATES[1]
+
+
+def can_be_written(value: Any) -> bool:
+    """Whether orjson writes it back: not too deep, no NaN or infinity, no integer beyond 64 bits."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        following: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                following += item.values()
+            elif isinstance(item, list):
+                following += item
+            elif not _fits(item):
+                return False
+        if not following:
+            return True
+        level = following
+    return False
+
+
+def _fits(item: Any) -> bool:
+    if isinstance(item, float):
+        return math.isfinite(item)
+    return not isinstance(item, int) or item in _INTEGERS
+
+
+def repaired(value: Any) -> Any:
+    """The same with every string well formed, keys too. For what `can_be_written` says yes to."""
+    if isinstance(value, str):
+        return well_formed(value)
+    if isinstance(value, list):
+        return [repaired(item) for item in value]
+    if isinstance(value, dict):
+        return {well_formed(key): repaired(item) for key, item in value.items()}
+    return value
+
+
+def arguments(value: Any) -> dict[str, Any] | None:
+    """The arguments of a tool call; None when they are no object, or none that can be handed on."""
+    return repaired(value) if isinstance(value, dict) and can_be_written(value) else None

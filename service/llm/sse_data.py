@@ -1,0 +1,36 @@
+"""Server-sent events, as far as the Messages API uses them: their data, however the bytes are cut."""
+
+from __future__ import annotations
+
+from service.errors import ModelError
+
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+
+
+class SseData:
+    """The data of server-sent events. Names are not needed: the data has a type."""
+
+    def __init__(self) -> None:
+        self._rest: list[bytes] = []  # the line under way
+        self._data: list[bytes] = []  # the event under way
+        self._size = 0  # of both
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The data of the events that this chunk ends. Raises `ModelError` for one that is too large."""
+        self._size += len(chunk)
+        if self._size > MAX_EVENT_BYTES + len(chunk):
+            raise ModelError("The model sent an event that is too large")
+        if b"\n" not in chunk:
+            self._rest.append(chunk)
+            return []
+        lines = b"".join([*self._rest, chunk]).split(b"\n")
+        self._rest = [lines.pop()]
+        whole, data = list[bytes](), self._data
+        for line in lines:
+            if line.startswith(b"data:"):
+                data.append(line[5:])
+            elif data and line in (b"", b"\r"):
+                whole.append(data[0] if len(data) == 1 else b"\n".join(data))
+                data.clear()
+        self._size = sum(map(len, data)) + len(self._rest[0])
+        return whole

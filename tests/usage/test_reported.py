@@ -1,0 +1,171 @@
+"""Answers that do not say what they used, from the model's socket to the ledger: never free, never over the hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from service.store import holds
+from service.store.schema import ledger
+from service.types import Event
+from service.usage.ledger import check
+from service.wiring import Services
+from tests.conftest import RedisServer
+from tests.llm.wire_server import MESSAGE, Handler, WireServer, chunk, head, start, stream, text_events, whole
+from tests.runs.inside import ADA, request, services
+
+TEXT = "Good day to you. " * 4
+FEWEST = {"input_tokens": 20, "output_tokens": 4}  # what the answers below tell at least, where they tell it
+
+
+@pytest.fixture
+def server() -> Iterator[WireServer]:
+    server = WireServer(whole(MESSAGE))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def wired(tmp_path: Path, redis_server: RedisServer, server: WireServer) -> Iterator[Services]:
+    with services(tmp_path, redis_server.url, server.url) as made:
+        yield made
+        assert check(made.db, made.prices).faults == [] and made.db.query(holds.every) == []
+
+
+def answered(usage: Any) -> Handler:
+    return whole({**MESSAGE, "content": [{"type": "text", "text": TEXT}], "usage": usage})
+
+
+def streamed(first: Any, last: Any, *more: dict[str, Any]) -> Handler:
+    begin = start()
+    begin["message"]["usage"] = first
+    delta = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": last}
+    return stream([begin, *text_events(TEXT), delta, *more, {"type": "message_stop"}])
+
+
+def asked(wired: Services, door: str) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+    """The run's result, its `usage` events, and the row of the ledger."""
+    asked = request("What time is it?", tier="simple", cache="bypass", max_tokens=500)
+    events: list[Any] = []
+    if door == "stream":
+        _, told = wired.runs.stream(ADA, asked, None, "req")
+        events = [event for some in told for event in some]
+        result = dict(events[-1].data)
+    else:
+        run = wired.runs.invoke(ADA, asked, None, "req").run
+        assert run.result is not None
+        result = run.result
+    rows = wired.db.query(lambda tx: tx.rows(sa.select(ledger).where(ledger.c.account == "upstream")))
+    [row] = rows
+    return result, [dict(event.data) for event in events if event.name is Event.USAGE], row
+
+
+UNTOLD: list[tuple[str, Handler]] = [
+    ("invoke", answered(None)),
+    ("invoke", answered({})),
+    ("invoke", answered([])),
+    ("invoke", answered({"input_tokens": 20})),
+    ("invoke", answered({"input_tokens": 20, "output_tokens": None})),
+    ("invoke", answered({"input_tokens": 20, "output_tokens": 0})),
+    ("invoke", answered({"input_tokens": 20, "output_tokens": -9})),
+    ("invoke", answered({"input_tokens": "20", "output_tokens": "4"})),
+    ("invoke", answered({"output_tokens": 4})),
+    ("stream", streamed(FEWEST, None)),
+    ("stream", streamed(FEWEST, {"output_tokens": 0})),
+    ("stream", streamed(FEWEST, {"output_tokens": 0, "input_tokens": 0})),
+    ("stream", streamed(FEWEST, {"output_tokens": "many"})),
+    ("stream", streamed(None, {"output_tokens": 4})),
+    ("stream", streamed({}, None)),
+    ("stream", streamed({"input_tokens": 20}, {"output_tokens": -1})),
+]
+
+
+@pytest.mark.parametrize(("door", "handler"), UNTOLD)
+def test_usage_that_is_not_told_is_an_estimate_and_marked(
+    wired: Services, server: WireServer, door: str, handler: Handler
+) -> None:
+    server.script = [handler]
+    result, told, row = asked(wired, door)
+    assert result["status"] == "succeeded" and result["output"] == TEXT
+    assert row["basis"] == "estimate" and row["amount_nano"] > 0
+    assert row["input_tokens"] >= FEWEST["input_tokens"] and row["output_tokens"] >= len(TEXT)
+    assert result["usage"]["usage_source"] == "estimated"
+    assert result["usage"]["input_tokens"] == row["input_tokens"]
+    assert result["usage"]["output_tokens"] == row["output_tokens"]
+    for usage in told:
+        assert usage["usage_source"] == "estimated" and usage["input_tokens"] == row["input_tokens"]
+    assert len(told) == (door == "stream")
+
+
+@pytest.mark.parametrize("door", ["invoke", "stream"])
+def test_usage_that_is_told_is_taken_as_it_is(wired: Services, server: WireServer, door: str) -> None:
+    server.script = [answered(FEWEST) if door == "invoke" else streamed(FEWEST, {"output_tokens": 4})]
+    result, told, row = asked(wired, door)
+    assert (row["basis"], row["input_tokens"], row["output_tokens"]) == ("exact", 20, 4)
+    assert result["usage"]["usage_source"] == "reported"
+    assert [usage["usage_source"] for usage in told] == ["reported"] * len(told)
+
+
+def test_an_estimate_never_passes_its_hold(wired: Services, server: WireServer) -> None:
+    """What was told is more than what was asked for, and not all of it can be relied on."""
+    server.script = [answered({"input_tokens": 900_000, "output_tokens": None})]
+    result, _, row = asked(wired, "invoke")
+    assert row["basis"] == "worst" and result["usage"]["usage_source"] == "worst"
+    [held] = wired.db.query(
+        lambda tx: tx.rows(sa.select(ledger).where(ledger.c.account == "held", ledger.c.kind == "hold"))
+    )
+    assert row["amount_nano"] == held["amount_nano"]
+
+
+BROKEN: list[tuple[Handler, str, str]] = [
+    (
+        streamed(FEWEST, {"output_tokens": 4}, *text_events("late"), {"type": "error", "error": {}}),
+        "model_error",
+        "",
+    ),
+    (
+        stream([start(), *text_events(TEXT), {"type": "error", "error": {"type": "api_error"}}]),
+        "model_unavailable",
+        "",
+    ),
+    (stream([start(), *text_events(TEXT), *text_events("again")]), "model_error", ""),
+    (stream([start(), *text_events(TEXT), {"type": "content_block_delta", "index": 9}]), "model_error", ""),
+    (stream([start(), *text_events(TEXT)]), "model_interrupted", ""),
+    (whole(b"packed", headers="content-encoding: gzip\r\n"), "model_error", "worst"),
+    (
+        lambda exchange: exchange.send(head(200, None) + chunk(b"data: " + b"x" * 20_000_000)),
+        "model_error",
+        "worst",
+    ),
+]
+
+
+@pytest.mark.parametrize(("handler", "code", "basis"), BROKEN)
+def test_a_stream_that_breaks_ends_its_run_and_is_paid(
+    wired: Services, server: WireServer, handler: Handler, code: str, basis: str
+) -> None:
+    server.script = [handler]
+    result, _, row = asked(wired, "stream")
+    assert (result["status"], result["error"]["code"]) == ("failed", code)
+    assert row["basis"] == (basis or "estimate") and row["amount_nano"] > 0
+    assert result["usage"]["usage_source"] == ("worst" if basis else "estimated")
+
+
+@pytest.mark.parametrize("body", [b'{"type": ' + b" " * 20_000_000, b"packed"])
+def test_a_whole_answer_that_is_not_taken_is_paid(wired: Services, server: WireServer, body: bytes) -> None:
+    packed = "content-encoding: br\r\n" if body == b"packed" else ""
+    server.script = [whole(body, headers=packed)]
+    result, _, row = asked(wired, "invoke")
+    assert (result["status"], result["error"]["code"]) == ("failed", "model_error")
+    assert row["basis"] == "worst" and len(server.requests) == 1
+
+
+def test_a_tool_call_of_a_cut_off_answer_is_not_made(wired: Services, server: WireServer) -> None:
+    use = {"type": "tool_use", "id": "t1", "name": "calculator", "input": {"expression": "1"}}
+    server.script = [whole({**MESSAGE, "content": [*MESSAGE["content"], use], "stop_reason": "max_tokens"})]
+    result, _, _ = asked(wired, "invoke")
+    assert result["tools"] == [] and result["stop_reason"] == "max_tokens"
