@@ -26,6 +26,8 @@ T = TypeVar("T")
 BUSY = 4  # times the patience, for a turn to write to SQLite
 CONNECT_SECONDS = 3
 STATEMENT_MS = 15_000
+# Of a connection to PostgreSQL whose other end is gone without a word: lost after 25 s, not after two hours.
+ALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
 AWAY = "The database cannot be reached at the moment."
 _DOWN = (
     sa.exc.OperationalError,
@@ -73,7 +75,7 @@ class Database:
             options["connect_args"] = {"timeout": patience, "check_same_thread": False}
         else:
             bounds = {"options": f"-c statement_timeout={STATEMENT_MS}"}
-            options["connect_args"] = {**connect_args(url), **bounds}
+            options["connect_args"] = {**connect_args(url), **ALIVE, **bounds}
         self.engine = sa.create_engine(url, json_serializer=_dumps, json_deserializer=orjson.loads, **options)
         self._driver: Any = self.engine.dialect.loaded_dbapi  # the module, for its exceptions
         if self.sqlite:

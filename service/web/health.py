@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable
-from typing import Any
-
 from flask import Blueprint, Response, current_app
 
-from service.errors import SlipwayError
+from service.observe.probes import Probe, look_at
 from service.store import workers
 from service.web.drain import draining
 from service.web.guards import public, services
 from service.web.schemas import Shape, api, json_response
+from service.wiring import Services
 
 blueprint = Blueprint("health", __name__)
 MODEL_TTL = 5.0  # seconds a look at the model is good for: /ready is asked often, the model is far away
@@ -47,7 +43,7 @@ def health() -> Response:
 @api("Ready for requests: each part's state", returns={200: Ready, 503: Ready}, tag="Operations")
 @public
 def ready() -> Response:
-    parts = {"database": _database(), "redis": _redis(), "model": _model(), "worker": _worker()}
+    parts = look_at(_probes())
     stopping = draining()
     up = parts["database"]["status"] == "ok" and not stopping
     whole = all(part["status"] == "ok" for part in parts.values())
@@ -64,47 +60,23 @@ def metrics() -> Response:
     return Response(body, content_type=media_type)
 
 
-def _timed(look: Callable[[], object], down: str) -> dict[str, Any]:
-    began = time.perf_counter()
-    try:
-        status = "ok" if look() is not False else down
-    except SlipwayError:
-        status = down
-    return {"status": status, "latency_ms": round((time.perf_counter() - began) * 1000, 2)}
+def _probes() -> dict[str, Probe]:
+    """Those of this application, made when they are first asked for: after the fork."""
+    extensions = current_app.extensions
+    if "slipway_probes" not in extensions:
+        extensions.setdefault("slipway_probes", _made(services()))
+    probes: dict[str, Probe] = extensions["slipway_probes"]
+    return probes
 
 
-def _database() -> dict[str, Any]:
-    return _timed(services().db.ping, "down")
-
-
-def _redis() -> dict[str, Any]:
-    return _timed(
-        lambda: services().speed.call(lambda client: bool(client.ping()), default=False), "degraded"
-    )
-
-
-def _worker() -> dict[str, Any]:
-    return _timed(
-        lambda: services().db.query(lambda tx: workers.alive(tx, "task"), patience=0) > 0, "degraded"
-    )
-
-
-class _ModelLook:
-    """The last look at the model, shared by all threads of an application."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._until = 0.0
-        self._part: dict[str, Any] = {}
-
-    def part(self) -> dict[str, Any]:
-        with self._lock:
-            if time.monotonic() > self._until:
-                self._part = _timed(services().model.ping, "degraded")
-                self._until = time.monotonic() + MODEL_TTL
-            return self._part
-
-
-def _model() -> dict[str, Any]:
-    look: _ModelLook = current_app.extensions.setdefault("slipway_model_look", _ModelLook())
-    return look.part()
+def _made(parts: Services) -> dict[str, Probe]:
+    return {
+        "database": Probe(parts.db.ping, "down"),
+        "redis": Probe(
+            lambda: parts.speed.call(lambda client: bool(client.ping()), default=False), "degraded"
+        ),
+        "model": Probe(parts.model.ping, "degraded", MODEL_TTL),
+        "worker": Probe(
+            lambda: parts.db.query(lambda tx: workers.alive(tx, "task"), patience=0) > 0, "degraded"
+        ),
+    }

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
 from flask import Flask
 
+from service.observe import probes
 from service.web import drain
-from tests.conftest import Model, RedisServer, Slipway
+from tests.conftest import Model, RedisServer, Slipway, wait_until
 from tests.made import app_in, close
+from tests.usage.conftest import postgres_url
+
+__all__ = ["postgres_url"]
 
 
 @pytest.fixture
@@ -77,6 +87,163 @@ def test_while_it_stops_it_is_not_ready_and_alive(make: Callable[..., Flask], st
     status, parts = ready(made)
     assert (status, parts["status"], parts["database"]["status"]) == (503, "draining", "ok")
     assert made.test_client().get("/health").get_json() == {"status": "ok"}
+
+
+# --- parts that hang ------------------------------------------------------------------------------
+
+
+class Hanging:
+    """A TCP port on the way to a part, or in its place: once `freeze` is called nothing passes, and nothing ends."""
+
+    def __init__(self, unix_socket: str = "") -> None:
+        self._target = unix_socket
+        self._go_on = threading.Event()
+        self._go_on.set()
+        self._open: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def freeze(self) -> None:
+        self._go_on.clear()
+
+    def thaw(self) -> None:
+        self._go_on.set()
+
+    def stop(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._go_on.set()
+        for one in self._open:
+            one.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                self._open.append(near)
+                if self._target:
+                    far = socket.socket(socket.AF_UNIX)
+                    far.connect(self._target)
+                    self._open.append(far)
+                    for pair in ((near, far), (far, near)):
+                        threading.Thread(target=self._pump, args=pair, daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                self._go_on.wait()
+                sink.sendall(data)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def hanging() -> Iterator[Callable[..., Hanging]]:
+    made: list[Hanging] = []
+
+    def one(unix_socket: str = "") -> Hanging:
+        made.append(Hanging(unix_socket))
+        return made[-1]
+
+    yield one
+    for each in made:
+        each.stop()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Far below the two seconds that are promised, so that a busy machine does not decide."""
+    assert probes.SECONDS <= 1.5
+    monkeypatch.setattr(probes, "SECONDS", 0.2)
+
+
+def readiness(made: Flask, callers: int) -> tuple[list[tuple[int, dict[str, Any]]], float]:
+    """What so many callers at once are told, and how long the slowest of them waits."""
+    took: list[float] = []
+
+    def one(_: int) -> tuple[int, dict[str, Any]]:
+        began = time.monotonic()
+        answer = ready(made)
+        took.append(time.monotonic() - began)
+        return answer
+
+    with ThreadPoolExecutor(callers) as pool:
+        return list(pool.map(one, range(callers))), max(took)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("callers", [1, 50])
+def test_hanging_redis_and_model_hold_up_nobody(
+    make: Callable[..., Flask], hanging: Callable[..., Hanging], callers: int
+) -> None:
+    redis, model = hanging(), hanging()
+    made = make(
+        REDIS_URL=f"redis://127.0.0.1:{redis.port}", ANTHROPIC_BASE_URL=f"http://127.0.0.1:{model.port}"
+    )
+    for _ in range(2):
+        told, longest = readiness(made, callers)
+        assert longest < 2  # the contract's bound
+        for status, parts in told:
+            assert (status, parts["status"], parts["database"]["status"]) == (200, "degraded", "ok")
+            assert parts["redis"]["status"] == parts["model"]["status"] == "degraded"
+    assert len([one for one in threading.enumerate() if one.name == "probe"]) <= 8
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("callers", [1, 50])
+def test_a_silent_resolver_holds_up_nobody(
+    make: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch, callers: int
+) -> None:
+    over = threading.Event()
+
+    def look_up(*_: object, **__: object) -> list[Any]:
+        over.wait(60)
+        raise socket.gaierror(socket.EAI_AGAIN, "over")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    made = make(REDIS_URL="redis://redis.example:6379", ANTHROPIC_BASE_URL="https://model.example")
+    told, longest = readiness(made, callers)
+    over.set()
+    assert longest < 2
+    for status, parts in told:
+        assert (status, parts["redis"]["status"], parts["model"]["status"]) == (200, "degraded", "degraded")
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("callers", [1, 50])
+def test_a_hanging_database_is_told_in_time_and_comes_back(
+    make: Callable[..., Flask], hanging: Callable[..., Hanging], postgres_url: str, callers: int
+) -> None:
+    folder = parse_qs(urlsplit(postgres_url).query)["host"][0]
+    way = hanging(f"{folder}/.s.PGSQL.5432")
+    made = make(DATABASE_URL=f"postgresql://postgres@127.0.0.1:{way.port}/postgres")
+    assert ready(made)[1]["database"]["status"] == "ok"
+    way.freeze()
+    for _ in range(2):
+        told, longest = readiness(made, callers)
+        assert longest < 2
+        assert {(status, parts["database"]["status"]) for status, parts in told} == {(503, "down")}
+    way.thaw()
+    wait_until(lambda: ready(made)[1]["database"]["status"] == "ok", "the database", 10)
+    assert made.test_client().get("/health").status_code == 200
+
+
+def test_a_probe_that_hangs_for_good_is_made_anew_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "SECONDS", 0.01)
+    monkeypatch.setattr(probes, "LOST_SECONDS", 0.0)
+    over, asked = threading.Event(), list[int]()
+
+    def check() -> None:
+        asked.append(1)
+        over.wait(20)
+
+    probe = probes.Probe(check, "down")
+    for _ in range(20):
+        assert probe.part(probe.begin())["status"] == "down"
+    assert len(asked) == probes.MOST_THREADS
+    over.set()
+    wait_until(lambda: probe.part(probe.begin())["status"] == "ok", "the check", 5)
 
 
 def test_metrics_of_all_workers(slipway: Slipway, client: httpx2.Client) -> None:
