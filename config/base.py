@@ -67,7 +67,9 @@ class Settings(BaseModel):
     model_complex: str = Field("claude-opus-5-5", description="Model of tier `complex`")
     model_timeout: float = Field(120.0, gt=0, description="Longest silence of the model, in seconds")
     model_connect_timeout: float = Field(
-        3.0, gt=0, description="Longest wait for a connection to the model, in seconds"
+        3.0,
+        gt=0,
+        description="Longest wait for a connection to the model, name look-up and TLS included, in seconds",
     )
     model_retries: int = Field(
         3, ge=0, le=10, description="How often a failed model call is tried again before its first byte"
