@@ -74,6 +74,13 @@ class Answer:
         """Take a whole message. Raises `ModelError` when it is not one."""
         try:
             message = parse(body)
+        except ValueError as error:
+            raise ModelError("The model sent an answer that cannot be read") from error
+        self.take_message(message, suspect=is_suspect(body))
+
+    def take_message(self, message: Any, *, suspect: bool = True) -> None:
+        """The same, parsed already; `suspect`: its strings may need a repair."""
+        try:
             if message["type"] == "error":
                 raise refused(200, message["error"].get("type"))
             self._begin(message)
@@ -81,7 +88,7 @@ class Answer:
             if message["stop_reason"] is not None:
                 self.stop_reason = _word(message["stop_reason"])
             for index, block in enumerate(message["content"]):
-                self._add_block(index, block, is_suspect(body))
+                self._add_block(index, block, suspect)
         except UNREADABLE as error:
             raise ModelError("The model sent an answer that cannot be read") from error
 

@@ -90,7 +90,7 @@ class ClaudeClient:
         messages = cast(Any, self._sdk.messages)
         with _our_errors(call), carrying(call):
             raw = messages.with_raw_response.count_tokens(**fields, timeout=self._waits(call))
-            return int(_field(raw.http_response.content, "input_tokens"))
+            return _counted(raw.http_response.content)
 
     def ping(self) -> None:
         """Raise `ModelUnavailable`, or another `ModelError`, when the model cannot be reached within 2 seconds."""
@@ -226,7 +226,7 @@ def _batched(result: dict[str, Any]) -> ModelReply | None:
     if result["type"] != "succeeded":
         return None
     answer = Answer()
-    answer.take(orjson.dumps(result["message"]))
+    answer.take_message(result["message"])
     return answer.reply(None, 0.0)
 
 
@@ -242,11 +242,15 @@ def _take(data: SseData, answer: Answer, hear: Callable[[str], None], chunk: byt
     return answer.ended
 
 
-def _field(body: bytes, name: str) -> Any:
+def _counted(body: bytes) -> int:
+    """A count of tokens, which a hold may rest on: never of none."""
     try:
-        return orjson.loads(body)[name]
+        count = orjson.loads(body)["input_tokens"]
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError("The model sent an answer that cannot be read") from error
+    if type(count) is not int or count < 1:
+        raise ModelError("The model sent a count that is no number of tokens")
+    return count
 
 
 @contextmanager

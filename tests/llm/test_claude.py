@@ -396,6 +396,13 @@ def test_abort_wakes_a_reader_in_mid_stream(claude: ClaudeClient, server: WireSe
     assert (call.partial_text, call.partial_usage) == ("one", Usage(20, 1))
 
 
+@pytest.mark.parametrize("count", [-1_000, 0, None, "9", 1.5, True, [1]])
+def test_a_count_that_is_none_is_not_relied_on(claude: ClaudeClient, server: WireServer, count: Any) -> None:
+    server.script = [whole({"input_tokens": count})]
+    with pytest.raises(errors.ModelError):
+        claude.count_tokens(ask(), a_call())
+
+
 # --- answers that are too large, compressed, or do not end ----------------------------------------
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -117,6 +116,10 @@ class Hanging:
         for one in self._open:
             one.close()
 
+    @property
+    def connections(self) -> int:
+        return len(self._open)
+
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
@@ -153,23 +156,15 @@ def hanging() -> Iterator[Callable[..., Hanging]]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Far below the two seconds that are promised, so that a busy machine does not decide."""
-    assert probes.SECONDS <= 1.5
+    """What hangs in these tests does so until everybody has been answered: no answer waited for it."""
+    assert probes.SECONDS <= 1.5, "two seconds are promised"
     monkeypatch.setattr(probes, "SECONDS", 0.2)
 
 
-def readiness(made: Flask, callers: int) -> tuple[list[tuple[int, dict[str, Any]]], float]:
-    """What so many callers at once are told, and how long the slowest of them waits."""
-    took: list[float] = []
-
-    def one(_: int) -> tuple[int, dict[str, Any]]:
-        began = time.monotonic()
-        answer = ready(made)
-        took.append(time.monotonic() - began)
-        return answer
-
+def readiness(made: Flask, callers: int) -> list[tuple[int, dict[str, Any]]]:
+    """What so many callers at once are told."""
     with ThreadPoolExecutor(callers) as pool:
-        return list(pool.map(one, range(callers))), max(took)
+        return list(pool.map(lambda _: ready(made), range(callers)))
 
 
 @pytest.mark.usefixtures("impatient")
@@ -182,11 +177,10 @@ def test_hanging_redis_and_model_hold_up_nobody(
         REDIS_URL=f"redis://127.0.0.1:{redis.port}", ANTHROPIC_BASE_URL=f"http://127.0.0.1:{model.port}"
     )
     for _ in range(2):
-        told, longest = readiness(made, callers)
-        assert longest < 2  # the contract's bound
-        for status, parts in told:
+        for status, parts in readiness(made, callers):
             assert (status, parts["status"], parts["database"]["status"]) == (200, "degraded", "ok")
             assert parts["redis"]["status"] == parts["model"]["status"] == "degraded"
+    assert model.connections <= 2, "one look at it for all who ask"
     assert len([one for one in threading.enumerate() if one.name == "probe"]) <= 8
 
 
@@ -195,17 +189,17 @@ def test_hanging_redis_and_model_hold_up_nobody(
 def test_a_silent_resolver_holds_up_nobody(
     make: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch, callers: int
 ) -> None:
-    over = threading.Event()
+    over, ended = threading.Event(), list[bool]()
 
     def look_up(*_: object, **__: object) -> list[Any]:
-        over.wait(60)
+        ended.append(over.wait(30))
         raise socket.gaierror(socket.EAI_AGAIN, "over")
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     made = make(REDIS_URL="redis://redis.example:6379", ANTHROPIC_BASE_URL="https://model.example")
-    told, longest = readiness(made, callers)
+    told = readiness(made, callers)
+    assert ended == []
     over.set()
-    assert longest < 2
     for status, parts in told:
         assert (status, parts["redis"]["status"], parts["model"]["status"]) == (200, "degraded", "degraded")
 
@@ -221,8 +215,7 @@ def test_a_hanging_database_is_told_in_time_and_comes_back(
     assert ready(made)[1]["database"]["status"] == "ok"
     way.freeze()
     for _ in range(2):
-        told, longest = readiness(made, callers)
-        assert longest < 2
+        told = readiness(made, callers)
         assert {(status, parts["database"]["status"]) for status, parts in told} == {(503, "down")}
     way.thaw()
     wait_until(lambda: ready(made)[1]["database"]["status"] == "ok", "the database", 10)
