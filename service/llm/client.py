@@ -14,7 +14,7 @@ from service.types import Block, Effort, Message, Usage, UsageSource
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024  # of an answer that comes whole; 128k tokens are about one MiB
 MAX_STREAM_BYTES = 64 * 1024 * 1024  # of all events of a stream: up to 200 bytes around each token
-MAX_BATCH_BYTES = 512 * 1024 * 1024  # of all answers of a batch, which are read one after the other
+MAX_BATCH_BYTES = 256 * 1024 * 1024  # of all answers of a batch, which are read one after the other
 
 
 class TextDelta(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-MAX_DEPTH = 100  # of a value by itself; it is kept and sent on within others, and orjson writes 254 levels
+MAX_DEPTH = 200  # of a value by itself; it is kept and sent on within others, and orjson writes 254 levels
 _SUSPECT = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")
 _HIGH_SURROGATES = ("\ud800", "\udbff")
 _INTEGERS = range(-(2**63), 2**64)

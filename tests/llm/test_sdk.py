@@ -3,16 +3,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 
 import anthropic
 import pytest
 
+from service import errors
 from service.llm.claude import ClaudeClient
 from service.llm.sdk import CATALOGUES, CLOUD, http_client
 from service.llm.transport import ModelTransport
 from tests.conftest import ROOT
 from tests.llm.conftest import MakeClaude, a_call, ask, run
-from tests.llm.wire_server import WireServer
+from tests.llm.wire_server import Exchange, Handler, WireServer, error
 
 IMPORTS = {"alone": "import anthropic", "ours": "from service.llm.sdk import anthropic"}
 NAMES = """
@@ -85,6 +87,41 @@ def test_a_proxy_of_the_environment_is_used(
     monkeypatch.setenv("no_proxy", "")
     run(make_claude("http://model.invalid").create(ask(), a_call()))
     assert server.requests[0].head.startswith(b"POST http://model.invalid/v1/messages ")
+
+
+def leave(exchange: Exchange) -> None:
+    exchange.close()
+
+
+PAID = [
+    lambda claude: run(claude.create(ask(), a_call())),
+    lambda claude: run(claude.create(ask(stream=True), a_call())),
+    lambda claude: claude.submit({"one": ask()}, a_call()),
+]
+
+
+@pytest.mark.parametrize("through", ["", "proxy"])
+@pytest.mark.parametrize("paid", PAID)
+@pytest.mark.parametrize(
+    "answer", [leave, error(529, "overloaded_error", "x-should-retry: true\r\nretry-after: 0\r\n")]
+)
+def test_nothing_below_the_hold_sends_again(
+    server: WireServer,
+    make_claude: MakeClaude,
+    monkeypatch: pytest.MonkeyPatch,
+    through: str,
+    paid: Callable[[ClaudeClient], object],
+    answer: Handler,
+) -> None:
+    """Neither the SDK, nor the transport over a kept connection, nor by way of a proxy."""
+    monkeypatch.setenv("http_proxy", server.url if through else "")
+    monkeypatch.setenv("no_proxy", "")
+    claude = make_claude("http://model.invalid" if through else server.url)
+    run(claude.create(ask(), a_call()))
+    server.script = [answer]
+    with pytest.raises(errors.ModelUnavailable):
+        paid(claude)
+    assert (len(server.requests), server.connections) == (2, 1)
 
 
 def test_no_proxy_is_used_where_none_applies(

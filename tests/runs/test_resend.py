@@ -13,8 +13,8 @@ from service.store.schema import ledger
 from service.usage.ledger import check
 from service.wiring import Services
 from tests.conftest import RedisServer
-from tests.llm.wire_server import MESSAGE, Exchange, WireServer, whole
-from tests.runs.inside import ADA, ask, services
+from tests.llm.wire_server import MESSAGE, Exchange, WireServer, end, start, stream, text_events, whole
+from tests.runs.inside import ADA, request, services
 
 CAP_NANO = 12 * 100_000  # some dozen of calls, at their worst
 
@@ -28,7 +28,8 @@ def closing() -> Iterator[WireServer]:
         if id(exchange.conn) in answered:
             return exchange.close()
         answered.add(id(exchange.conn))
-        whole(MESSAGE)(exchange)
+        streamed = exchange.json.get("stream")
+        (stream([start(), *text_events("Good day."), *end()]) if streamed else whole(MESSAGE))(exchange)
 
     server = WireServer(answer)
     yield server
@@ -41,11 +42,22 @@ def wired(tmp_path: Path, redis_server: RedisServer, closing: WireServer) -> Ite
         yield made
 
 
-def test_each_call_the_model_received_was_held_and_is_paid(wired: Services, closing: WireServer) -> None:
+@pytest.mark.parametrize("door", ["invoke", "stream"])
+def test_each_call_the_model_received_was_held_and_is_paid(
+    wired: Services, closing: WireServer, door: str
+) -> None:
     wired.budgets.put(f"user:{ADA.user_id}", "day", CAP_NANO)
     for _ in range(20):  # until the cap says no
         try:
-            ask(wired, tier="simple", cache="bypass", max_tokens=100)
+            asked = request("What time is it?", tier="simple", cache="bypass", max_tokens=100)
+            if door == "invoke":
+                wired.runs.invoke(ADA, asked, None, "req")
+            else:
+                started, told = wired.runs.stream(ADA, asked, None, "req")
+                for _ in told:
+                    pass
+                assert started.place is not None
+                started.place.give()
         except SlipwayError as error:
             assert error.code == "budget_exceeded"
     rows = wired.db.query(lambda tx: tx.rows(sa.select(ledger).where(ledger.c.account == "upstream")))
