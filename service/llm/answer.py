@@ -23,8 +23,7 @@ from service.llm.upstream import refused
 from service.types import Block, Usage, UsageSource
 
 MAX_BLOCKS = 1_000
-MAX_ID = 64  # characters of a tool call's id
-MAX_WORD = 128  # of a tool's name, a model's, a stop reason
+MAX_WORD = 128  # characters of a block's type, a model's name, a stop reason
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
 PIECES = {  # of a delta: the field that holds its text, and the type of the blocks it belongs to
     "text_delta": ("text", "text"),
@@ -209,7 +208,8 @@ def _checked(block: dict[str, Any], suspect: bool) -> Block:
     if kind == "text":
         found["citations"] = _citations(found.get("citations") or [])
     if kind == "tool_use":
-        found["id"], found["name"] = _word(found["id"], MAX_ID), _word(found["name"])
+        for name in ("id", "name"):  # whether they can be used is decided where the call is made
+            found[name] = well_formed(given_word) if isinstance(given_word := found.get(name), str) else ""
     if kind == "tool_use" or "input" in block:
         found["input"] = arguments(given)
     return found
@@ -248,8 +248,8 @@ def _text(value: Any) -> str:
     return value
 
 
-def _word(value: Any, longest: int = MAX_WORD) -> str:
+def _word(value: Any) -> str:
     word = well_formed(_text(value))
-    if not 0 < len(word) <= longest:
+    if not 0 < len(word) <= MAX_WORD:
         raise ValueError("no name, or a very long one")
     return word
