@@ -22,7 +22,10 @@ Address = tuple[int, tuple[Any, ...]]  # the family, and what `socket.connect` t
 
 
 class Resolver:
-    """Safe for threads. One per process and use, so that names that users give cannot crowd out the model's."""
+    """Resolver of host names, safe for threads.
+
+    One per process and use: names that users give cannot crowd out the model's.
+    """
 
     def __init__(self, threads: int = THREADS) -> None:
         self._lock = threading.Lock()
@@ -32,7 +35,7 @@ class Resolver:
     def addresses(
         self, host: str, port: int, wait: float, stopped: Callable[[], bool] = lambda: False
     ) -> list[Address]:
-        """Every address of a host, in the resolver's order.
+        """Look up every address of a host, in the resolver's order.
 
         Raises `TimeoutError` after `wait` seconds, or early once `stopped()`, and `socket.gaierror`.
         """
@@ -54,7 +57,7 @@ class Resolver:
         return look_up.addresses
 
     def _look_up(self, host: str, port: int) -> _LookUp | None:
-        """The one under way or known still, else a new one; None while every thread is taken."""
+        """Find the look-up under way or known still, or start one; None while every thread is taken."""
         with self._lock:
             found = self._known.get((host, port))
             if found is not None and found.good:
@@ -86,7 +89,7 @@ class _LookUp:
 
     @property
     def good(self) -> bool:
-        """Under way, or a result that is new enough. A failure is told to those who waited for it, and not kept."""
+        """Tell whether it is under way, or its result new enough. A failure is not kept for those who come later."""
         return not self.done.is_set() or time.monotonic() < self._until
 
     def run(self) -> None:
@@ -103,7 +106,7 @@ class _LookUp:
 
 
 def _literal(host: str, port: int) -> Address | None:
-    """An IP address needs no look-up."""
+    """Parse an IP address, which needs no look-up."""
     try:
         ip = ipaddress.ip_address(host)
     except ValueError:

@@ -120,7 +120,7 @@ class Usage(NamedTuple):
 
 
 def less_sure(one: UsageSource, other: UsageSource) -> UsageSource:
-    """The source of a sum of both."""
+    """Return the source of a sum of both."""
     order: tuple[UsageSource, ...] = ("reported", "estimated", "worst")
     return max(one, other, key=order.index)
 

@@ -52,12 +52,12 @@ class Answer:
 
     @property
     def usage(self) -> Usage | None:
-        """What has been told so far; None when that is not enough for an estimate."""
+        """Usage told so far; None when that is not enough for an estimate."""
         return self._usage.told if self._usage.known else None
 
     @property
     def written(self) -> str:
-        """Everything the model has written so far, of any kind: what an estimate of its output starts from."""
+        """Text of all that the model has written so far, of any kind: what an estimate of its output starts from."""
         return "".join(self._written)
 
     def feed(self, data: bytes) -> str:
@@ -78,7 +78,7 @@ class Answer:
         self.take_message(message, suspect=is_suspect(body))
 
     def take_message(self, message: Any, *, suspect: bool = True) -> None:
-        """The same, parsed already; `suspect`: its strings may need a repair."""
+        """Take a message that is parsed already; `suspect`: its strings may need a repair."""
         try:
             if message["type"] == "error":
                 raise refused(200, message["error"].get("type"))
@@ -92,7 +92,7 @@ class Answer:
             raise ModelError("The model sent an answer that cannot be read") from error
 
     def reply(self, request_id: str | None, ms: float) -> ModelReply:
-        """The whole answer. Raises `ModelInterrupted` when it did not come to its end."""
+        """Build the whole answer. Raises `ModelInterrupted` when it did not come to its end."""
         if self.stop_reason is None:
             raise ModelInterrupted()
         content, unreadable = list[Block](), set[str]()
@@ -158,7 +158,7 @@ class Answer:
         return self._told(index, piece) if kind == "text_delta" else ""
 
     def _told(self, index: int, piece: str) -> str:
-        """A piece of text, but for half a character at its end, which waits for the other half."""
+        """Return a piece of text, but for half a character at its end, which waits for the other half."""
         before, self._half = self._half, None
         if before is not None:
             piece = before[1] + piece if before[0] == index else f"\ufffd{piece}"
@@ -182,7 +182,7 @@ class Answer:
         return block["text"] if block["type"] == "text" else ""
 
     def _finished(self, index: int) -> tuple[Block, bool]:
-        """A block with its pieces in place, and whether it is whole: not so a tool call without its arguments."""
+        """Put a block's pieces in place, and tell whether it is whole: not so a tool call without its arguments."""
         block, written = self._blocks[index], well_formed("".join(self._pieces[index]))
         kind = block["type"]
         if kind in ("text", "thinking"):
@@ -197,7 +197,7 @@ class Answer:
 
 
 def _checked(block: dict[str, Any], suspect: bool) -> Block:
-    """A block that can be kept, with the fields that its type needs. Raises for another."""
+    """Check that a block can be kept; return it with the fields that its type needs. Raises for another."""
     kind, given = _word(block["type"]), block.get("input")
     rest = {name: value for name, value in block.items() if name != "input"}
     if not can_be_written(rest):
@@ -227,7 +227,7 @@ def _citations(given: list[Any]) -> list[Any]:
 
 
 def _is_citation(one: dict[str, Any]) -> bool:
-    """What is shown of one is text, or not there."""
+    """Check that what is shown of a citation is text, or not there."""
     shown = ("cited_text", "document_title", "title", "source")
     return can_be_written(one) and all(isinstance(one.get(name) or "", str) for name in shown)
 

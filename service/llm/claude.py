@@ -243,7 +243,7 @@ def _take(data: SseData, answer: Answer, hear: Callable[[str], None], chunk: byt
 
 
 def _counted(body: bytes) -> int:
-    """A count of tokens, which a hold may rest on: never of none."""
+    """Parse a count of tokens, which a hold may rest on: never of none."""
     try:
         count = orjson.loads(body)["input_tokens"]
     except (ValueError, KeyError, TypeError) as error:

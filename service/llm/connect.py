@@ -33,7 +33,7 @@ class Origin(NamedTuple):
 
 
 class Proxy(NamedTuple):
-    """An HTTP proxy. `authorization` is the value of its header, empty for none."""
+    """HTTP proxy. `authorization` is the value of its header, empty for none."""
 
     host: str
     port: int
@@ -41,7 +41,7 @@ class Proxy(NamedTuple):
 
     @classmethod
     def of(cls, url: str) -> Proxy:
-        """From an address such as `http://user:password@host:3128`. Raises `ValueError` for another scheme."""
+        """Parse an address such as `http://user:password@host:3128`. Raises `ValueError` for another scheme."""
         parts = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme != "http" or not parts.hostname:
             raise ValueError("The proxy for the model's address must be an http:// URL")
@@ -51,7 +51,7 @@ class Proxy(NamedTuple):
 
 
 class Connector:
-    """Thread-safe; made after the fork. `call`'s abort ends every wait in here."""
+    """Connector to the model, thread-safe, made after the fork. `call`'s abort ends every wait in here."""
 
     def __init__(self, proxy: Proxy | None = None) -> None:
         self._proxy = proxy
@@ -62,7 +62,7 @@ class Connector:
         return httpx2.create_ssl_context()  # the operating system's roots, as the SDK's own transport
 
     def connect(self, origin: Origin, call: ModelCall, wait: float) -> socket.socket:
-        """A connection that is ready for a request. Raises httpx2's connect errors within `wait` seconds."""
+        """Open a connection that is ready for a request. Raises httpx2's connect errors within `wait` seconds."""
         deadline = time.monotonic() + min(wait, call.remaining())
         peer = self._proxy or origin
         try:
@@ -78,7 +78,7 @@ class Connector:
     def _secured(
         self, sock: socket.socket, origin: Origin, call: ModelCall, deadline: float
     ) -> socket.socket:
-        """The way through the proxy, and TLS over it. Closed when that fails."""
+        """Tunnel through the proxy and start TLS; the socket is closed when that fails."""
         try:
             _tune(sock)
             if origin.scheme == "https":
@@ -96,7 +96,7 @@ class Connector:
 
 
 def _first_that_connects(addresses: list[Address], call: ModelCall, deadline: float) -> socket.socket:
-    """One dead address of several takes its share of the time, not all of it."""
+    """Try the addresses in turn: a dead one takes its share of the time, not all of it."""
     failed: OSError = OSError("The name has no address")
     for tried, (family, address) in enumerate(addresses):
         sock: socket.socket | None = None
@@ -136,7 +136,7 @@ def _tunnel(sock: socket.socket, proxy: Proxy, origin: Origin, deadline: float) 
 
 
 def _left(deadline: float) -> float:
-    """Seconds left, never 0: to a socket that means not to wait at all."""
+    """Compute the seconds left, never 0: to a socket that means not to wait at all."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError("The connection took too long")
@@ -144,7 +144,7 @@ def _left(deadline: float) -> float:
 
 
 def _tune(sock: socket.socket) -> None:
-    """No waiting for more to send, and probes that notice a dead peer while the model thinks for minutes."""
+    """Set TCP_NODELAY, and keep-alive probes that notice a dead peer while the model thinks for minutes."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in TCP_OPTIONS.items():
         if hasattr(socket, name):  # the names differ between Linux and macOS

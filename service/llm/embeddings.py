@@ -59,7 +59,7 @@ class HttpEmbedder:
 
 
 def _call() -> ModelCall:
-    """One request's bounds: its seconds in all, name look-up included, and its bytes."""
+    """Make a call with one request's bounds: its seconds in all, name look-up included, and its bytes."""
     call = ModelCall(time.monotonic() + SECONDS)
     call.answer_bytes = MAX_BYTES
     return call

@@ -20,7 +20,7 @@ _INTEGERS = range(-(2**63), 2**64)
 
 
 def parse(data: bytes) -> Any:
-    """Strings of it may hold halves of surrogate pairs: see `well_formed`. Raises `ValueError`."""
+    """Parse JSON; its strings may hold halves of surrogate pairs: see `well_formed`. Raises `ValueError`."""
     try:
         return orjson.loads(data)
     except ValueError:
@@ -32,12 +32,12 @@ def parse(data: bytes) -> Any:
 
 
 def is_suspect(data: bytes) -> bool:
-    """Whether a string of this JSON may need a repair."""
+    """Tell whether a string of this JSON may need a repair."""
     return _SUSPECT.search(data) is not None
 
 
 def well_formed(text: str) -> str:
-    """Text as UTF-8 can carry it and a database can keep it: halves that belong together joined."""
+    """Repair text so that UTF-8 can carry it and a database keep it; halves that belong together are joined."""
     if text.isascii():
         return text.replace("\0", "\ufffd") if "\0" in text else text
     try:
@@ -48,12 +48,12 @@ def well_formed(text: str) -> str:
 
 
 def ends_in_half(text: str) -> bool:
-    """Whether the next piece may bring the other half of its last character."""
+    """Tell whether the next piece may bring the other half of its last character."""
     return bool(text) and _HIGH_SURROGATES[0] <= text[-1] <= _HIGH_SURROGATES[1]
 
 
 def can_be_written(value: Any) -> bool:
-    """Whether orjson writes it back: not too deep, no NaN or infinity, no integer beyond 64 bits."""
+    """Tell whether orjson writes it back: not too deep, no NaN or infinity, no integer beyond 64 bits."""
     level = [value]
     for _ in range(MAX_DEPTH):
         following: list[Any] = []
@@ -77,7 +77,7 @@ def _fits(item: Any) -> bool:
 
 
 def repaired(value: Any) -> Any:
-    """The same with every string well formed, keys too. For what `can_be_written` says yes to."""
+    """Repair every string of a value, keys too. For what `can_be_written` says yes to."""
     if isinstance(value, str):
         return well_formed(value)
     if isinstance(value, list):
@@ -88,5 +88,5 @@ def repaired(value: Any) -> Any:
 
 
 def arguments(value: Any) -> dict[str, Any] | None:
-    """The arguments of a tool call; None when they are no object, or none that can be handed on."""
+    """Check the arguments of a tool call; None when they are no object, or none that can be handed on."""
     return repaired(value) if isinstance(value, dict) and can_be_written(value) else None

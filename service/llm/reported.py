@@ -1,4 +1,4 @@
-"""What an answer reports of its own usage, taken as far as it can be trusted: what it does not say is no zero."""
+"""Usage as an answer reports it, taken as far as it can be trusted: what it does not say is no zero."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WHERE = {  # in the order of `Usage`
 
 
 class ReportedUsage:
-    """Totals, as they grow from event to event: the highest of each figure stands."""
+    """Usage totals, as they grow from event to event: the highest of each figure stands."""
 
     def __init__(self) -> None:
         self._figures: dict[str, int] = {}
@@ -43,19 +43,19 @@ class ReportedUsage:
                 self._take(name, figure)
 
     def tells(self, usage: Any, name: str) -> bool:
-        """Whether this object has a figure of that name."""
+        """Tell whether this object has a figure of that name."""
         return isinstance(usage, dict) and _is_figure(usage.get(name))
 
     @property
     def known(self) -> bool:
-        """Whether the prompt's size was told: without it there is nothing to estimate from."""
+        """Tell whether the prompt's size was told: without it there is nothing to estimate from."""
         told = self.told
         prompt = told.input_tokens + told.cache_read_input_tokens + told.cache_creation_input_tokens
         return "input_tokens" in self._figures and prompt > 0
 
     @property
     def told(self) -> Usage:
-        """The figures so far, with zero for those that were not told."""
+        """Return the figures so far, with zero for those that were not told."""
         usage = Usage(*(self._figures.get(name, 0) for name in _WHERE))
         hour = min(usage.cache_creation_1h_input_tokens, usage.cache_creation_input_tokens)
         return usage._replace(cache_creation_1h_input_tokens=hour)

@@ -8,7 +8,7 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 
 class SseData:
-    """The data of server-sent events. Names are not needed: the data has a type."""
+    """Parser of server-sent events. Names are not needed: the data has a type."""
 
     def __init__(self) -> None:
         self._rest: list[bytes] = []  # the line under way
@@ -16,7 +16,7 @@ class SseData:
         self._size = 0  # of both
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """The data of the events that this chunk ends. Raises `ModelError` for one that is too large."""
+        """Parse a chunk; return the data of the events that it ends. Raises `ModelError` for one that is too large."""
         self._size += len(chunk)
         if self._size > MAX_EVENT_BYTES + len(chunk):
             raise ModelError("The model sent an event that is too large")

@@ -176,7 +176,7 @@ class ModelHttp(httpx2.Client):
 
 
 class ModelResponse(httpx2.Response):
-    """A response whose body is read without httpx2's generators for decoding: it is never encoded."""
+    """Response whose body is read without httpx2's generators for decoding: it is never encoded."""
 
     def read(self) -> bytes:
         if self.is_closed or self.is_stream_consumed:
@@ -206,14 +206,14 @@ class ModelBody(httpx2.SyncByteStream):
 
 
 def _unknown_call() -> ModelCall:
-    """For a request outside `carrying`: bounded, and never sent twice."""
+    """Make the call of a request outside `carrying`: bounded, and never sent twice."""
     call = ModelCall(time.monotonic() + LONGEST_SECONDS)
     call.billable = True
     return call
 
 
 def _encoded(wire: Wire) -> bool:
-    """Whether the body is compressed, which was not asked for. An answer is refused then, before it is read."""
+    """Tell whether the body is compressed, which was not asked for. An answer is refused then, before it is read."""
     encoded = any(name == ENCODING and value.lower() != b"identity" for name, value in wire.headers)
     if encoded and wire.status < 300:
         wire.close()
@@ -222,7 +222,7 @@ def _encoded(wire: Wire) -> bool:
 
 
 def _message(request: httpx2.Request, proxy: Proxy | None) -> bytes:
-    """The request as it goes over the wire, by way of a proxy in absolute form. Its body's length is known."""
+    """Serialise the request, by way of a proxy in absolute form. Its body's length is known."""
     target = request.url.raw_path if proxy is None else str(request.url).encode("ascii")
     lines = [b"%b %b HTTP/1.1" % (request.method.encode("ascii"), target)]
     if "Host" not in request.headers:

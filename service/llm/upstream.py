@@ -56,7 +56,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _until(date: str) -> float:
-    """Seconds until an HTTP date, 0 for one that is past; NaN for what is no date."""
+    """Compute the seconds until an HTTP date, 0 for one that is past; NaN for what is no date."""
     try:
         return max(0.0, parsedate_to_datetime(date).timestamp() - time.time())
     except (ValueError, OverflowError, OSError):

@@ -34,7 +34,7 @@ READ = frozenset(
 
 
 class AnswerRefused(httpx2.RemoteProtocolError):
-    """An answer that is not taken: it is too large, or compressed. Asking again would bring the same."""
+    """Raised for an answer that is not taken: too large, or compressed. Asking again would bring the same."""
 
 
 class Wire:

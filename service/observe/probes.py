@@ -20,7 +20,7 @@ MOST_THREADS = 4  # of one probe, those that hang included
 
 
 class Probe:
-    """The check of one part. Ill is what raises, says False, or takes too long.
+    """Health check of one part. Ill is what raises, says False, or takes too long.
 
     `down` is the status then. A result is good for `keep` seconds, and for everybody who asks while it is looked for.
     """
@@ -34,7 +34,7 @@ class Probe:
         self._threads = 0
 
     def begin(self) -> _Look | None:
-        """A look that is good enough: the one under way, else a new one. None while too many hang."""
+        """Join the look under way, or start one. None while too many hang."""
         with self._lock:
             look = self._look
             if look is not None and look.good(self._keep):
@@ -47,7 +47,7 @@ class Probe:
         return look
 
     def part(self, look: _Look | None) -> dict[str, Any]:
-        """The state of the part, as `/ready` shows it."""
+        """Return the state of the part, as `/ready` shows it."""
         if look is None:
             return {"status": self._down, "latency_ms": SECONDS * 1000}
         healthy = look.done.wait(max(0.0, look.began + SECONDS - time.monotonic())) and look.healthy
@@ -84,6 +84,6 @@ class _Look:
 
 
 def look_at(probes: Mapping[str, Probe]) -> dict[str, dict[str, Any]]:
-    """The state of every part, within `SECONDS`."""
+    """Run all probes side by side; return the state of every part within `SECONDS`."""
     looks = {name: probe.begin() for name, probe in probes.items()}
     return {name: probe.part(looks[name]) for name, probe in probes.items()}

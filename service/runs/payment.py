@@ -55,7 +55,7 @@ class Payment:
         self._hold(request, fewest=request.max_tokens)
 
     def kept(self, request: ModelRequest, reply: ModelReply) -> tuple[ModelReply, int]:
-        """The call is done; the reply with the usage that was booked, and its cost in nano-dollars.
+        """Settle the call; return the reply with the usage that was booked, and its cost in nano-dollars.
 
         Written with the step.
         """
@@ -110,7 +110,7 @@ class Payment:
 def settle(
     spending: Spending, hold: Hold, price: Price, request: ModelRequest, reply: ModelReply
 ) -> Settlement:
-    """To what an answer reported; where that cannot be relied on to an estimate, and to the hold at most."""
+    """Settle to what an answer reported; where that cannot be relied on to an estimate, and to the hold at most."""
     if reply.usage_source == "reported":
         return spending.settle(hold, price, reply.usage)
     prompt = prompt_bound(request.system, request.messages, request.tools, request.json_schema)
@@ -121,7 +121,7 @@ def settle(
 
 
 def booked(reply: ModelReply, settlement: Settlement) -> ModelReply:
-    """The reply as its step keeps it: with the usage that stands in the ledger."""
+    """Return the reply as its step keeps it: with the usage that stands in the ledger."""
     return replace(reply, usage=settlement.usage, usage_source=settlement.source)
 
 

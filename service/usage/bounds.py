@@ -45,7 +45,7 @@ def used_so_far(told: Usage, written: str, max_tokens: int) -> Usage:
 
 
 def used_by(told: Usage, written: int, prompt: int | None, max_tokens: int) -> Usage | None:
-    """What an answer that came whole had used, where it does not say so itself: never less than it told.
+    """Estimate what a whole answer used where it does not say so itself: never less than it told.
 
     `written` are the answer's bytes, `prompt` is the prompt's bound. None: there is nothing to estimate from.
     """

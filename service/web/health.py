@@ -61,7 +61,7 @@ def metrics() -> Response:
 
 
 def _probes() -> dict[str, Probe]:
-    """Those of this application, made when they are first asked for: after the fork."""
+    """Return this application's probes, made when they are first asked for: after the fork."""
     extensions = current_app.extensions
     if "slipway_probes" not in extensions:
         extensions.setdefault("slipway_probes", _made(services()))
