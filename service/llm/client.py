@@ -104,6 +104,7 @@ class ModelReply:
     request_id: str | None = None
     attempts: int = 1
     ms: float = field(default=0.0, compare=False)
+    unreadable: frozenset[str] = frozenset()  # ids of tool calls whose arguments could not be read
 
     @property
     def text(self) -> str:
@@ -111,6 +112,9 @@ class ModelReply:
 
     @property
     def tool_uses(self) -> list[Block]:
+        """Calls that may be made: none of an answer that stopped for another reason, such as its length."""
+        if self.stop_reason != "tool_use":
+            return []
         return [block for block in self.content if block["type"] == "tool_use"]
 
 

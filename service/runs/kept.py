@@ -19,11 +19,13 @@ def kept_reply(reply: ModelReply) -> dict[str, Any]:
         "request_id": reply.request_id,
         "attempts": reply.attempts,
         "ms": round(reply.ms, 1),
+        "unreadable": sorted(reply.unreadable),
     }
 
 
 def reply_of(kept: Mapping[str, Any]) -> ModelReply:
-    return ModelReply(**{**kept, "usage": Usage(*kept["usage"])})
+    unreadable = frozenset(kept.get("unreadable", ()))
+    return ModelReply(**{**kept, "usage": Usage(*kept["usage"]), "unreadable": unreadable})
 
 
 def kept_result(result: ToolResult) -> dict[str, Any]:

@@ -9,10 +9,17 @@ from service.types import Answer, Run, ToolUse, rfc3339
 
 
 def result_of(
-    run: Run, answer: Answer | None, *, steps: int, used: Sequence[ToolUse], clamped: int | None = None
+    run: Run,
+    answer: Answer | None,
+    *,
+    steps: int,
+    used: Sequence[ToolUse],
+    told: str = "",
+    clamped: int | None = None,
 ) -> dict[str, Any]:
     """The contract's run result, of a run that has ended or waits; a failed one carries its `error`.
 
+    `told`: the text its clients were told, which is the output of a run without an answer.
     `clamped`: the tokens an answer was limited to because a spending cap had room for no more.
     """
     result: dict[str, Any] = {
@@ -20,7 +27,7 @@ def result_of(
         "session_id": run.request.session_id,
         "agent": run.agent,
         "status": run.status,
-        "output": answer.output if answer else "",
+        "output": answer.output if answer else told,
         "stop_reason": answer.stop_reason if answer else None,
         "model": answer.model if answer else None,
         "tier": run.tier,

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from service.agents.definitions import AgentDefinition
-from service.agents.pattern import Told
-from service.errors import ModelError, ModelUnavailable
+from service.agents.pattern import Told, assistant_turn
+from service.errors import ModelError, ModelUnavailable, RunLimit
 from service.llm.client import ModelClient, ModelReply, ModelRequest
 from service.llm.prompt_cache import marked
 from service.llm.routing import CLASSIFY, CLASSIFY_TOKENS, TIER_SCHEMA, Route, Router, excerpt, tier_said
@@ -19,13 +19,16 @@ from service.runs.deferred import Deferred, Parked, can_wait
 from service.runs.journal import Journal
 from service.runs.kept import kept_reply, kept_result, reply_of, result_of
 from service.runs.payment import Payment, owe
+from service.runs.replies import call_ids, joined, well_formed
 from service.runs.toolbox import Toolbox
+from service.sanitise import storable
 from service.store.batches import SENT, WAITING
 from service.tools import ToolResult
 from service.types import Block, Event, Message, Run, Tier, ToolUse, Usage
 from service.usage.prices import Price, PriceTable, today
 from service.usage.spending import Spending
 
+MOST_PARTS = 8  # calls that one paused turn of the model may be continued over
 ROUTE = "route"  # the step in which the cheap model says how hard a question is
 
 
@@ -57,6 +60,7 @@ class RunSteps:
         self.clamped: int | None = None  # tokens of the shortest answer a cap had room for
         self._lost_settled = False
         self._route: Route | None = None
+        self._call_ids: set[str] = set()  # of every tool call the model has asked for
         self._wrote: dict[str, str] = {}  # by seal: the model that wrote a thinking block
 
     def model(
@@ -74,11 +78,6 @@ class RunSteps:
     ) -> Told[ModelReply]:
         """One model call, kept. Raises a `ModelError`, `BudgetExceeded`, `PriceUnknown` or why the run stops."""
         models = (yield from self._chosen(tools)) if tier is None else self._router.route(tier).models
-        kept = self._journal.replay("model", name)
-        if kept is not None:
-            if "clamped" in kept:
-                self._clamp(kept.pop("clamped"))
-            return self._noted(reply_of(kept))
         request = ModelRequest(
             model=models[0],
             system=system,
@@ -91,10 +90,18 @@ class RunSteps:
             stream=tell and self._run.door != "invoke",
             user_id=self._run.user_id,
         )
-        request = marked(request, self._agent.prompt)
-        return self._noted((yield from self._first_that_answers(name, request, models)))
+        reply = yield from self._kept_or_asked(name, request, models)
+        for part in range(2, MOST_PARTS + 1):
+            if reply.stop_reason != "pause_turn":
+                return reply
+            going_on = replace(request, messages=[*messages, assistant_turn(reply)])
+            rest = yield from self._kept_or_asked(f"{name}, part {part}", going_on, models)
+            reply = joined(reply, rest)
+        if reply.stop_reason == "pause_turn":
+            raise RunLimit(f"The model paused its answer {MOST_PARTS} times.")
+        return reply
 
-    def tools(self, name: str, uses: Sequence[Block]) -> Told[list[ToolResult]]:
+    def tools(self, name: str, reply: ModelReply) -> Told[list[ToolResult]]:
         """The tool calls of one reply, kept. Raises `Suspended` when a person has to decide first."""
         kept = self._journal.replay("tools", name)
         if kept is not None:
@@ -103,10 +110,10 @@ class RunSteps:
             self._handle.check()
             started = {"step": self._journal.steps + 1, "name": name, "kind": "tools"}
             results = yield from self._means.toolbox.use(
-                self._agent, self._run, self._journal, self._handle, started, uses
+                self._agent, self._run, self._journal, self._handle, started, reply
             )
             self._journal.keep("tools", name, {"results": [kept_result(result) for result in results]})
-        for use, result in zip(uses, results, strict=True):
+        for use, result in zip(reply.tool_uses, results, strict=True):
             self.used.append(ToolUse(use["name"], result.ok, round(result.ms)))
         return results
 
@@ -144,8 +151,16 @@ class RunSteps:
             return None
         return tier_said(reply.text)
 
-    def _noted(self, reply: ModelReply) -> ModelReply:
+    def _kept_or_asked(self, name: str, request: ModelRequest, models: Sequence[str]) -> Told[ModelReply]:
+        kept = self._journal.replay("model", name)
+        if kept is not None:
+            if "clamped" in kept:
+                self._clamp(kept.pop("clamped"))
+            reply = reply_of(kept)
+        else:
+            reply = yield from self._first_that_answers(name, marked(request), models)
         self._wrote |= thinkers(reply)
+        self._call_ids |= call_ids(reply)
         return reply
 
     def _first_that_answers(
@@ -177,7 +192,7 @@ class RunSteps:
         yield from self._journal.tell(
             Event.STEP_STARTED, {"step": step, "name": name, "kind": "model", "model": request.model}
         )
-        reply = yield from self._hear(allowed, payment)
+        reply = well_formed((yield from self._hear(allowed, payment)), self._call_ids)
         cost = payment.kept(reply.usage)
         kept = kept_reply(reply)
         if allowed.max_tokens < request.max_tokens:
@@ -207,7 +222,7 @@ class RunSteps:
         if row["reply"] is None:
             deferred.given_up(row, self._journal)
             return None
-        reply = reply_of(row["reply"])
+        reply = well_formed(reply_of(row["reply"]), self._call_ids)
         cost = deferred.taken(row, reply.usage, self._journal)
         about = {"step": step, "name": name, "kind": "model", "model": request.model}
         yield from self._journal.tell(Event.STEP_STARTED, about)
@@ -230,7 +245,7 @@ class RunSteps:
                 except StopIteration as done:
                     reply: ModelReply = done.value
                     return reply
-                yield from self._journal.tell(Event.TEXT_DELTA, {"text": delta.text})
+                yield from self._journal.tell(Event.TEXT_DELTA, {"text": storable(delta.text)})
         except Exception:
             payment.failed(request, call)
             if not call.aborted:
@@ -245,7 +260,7 @@ class RunSteps:
 
     def _heard(self, text: str) -> None:
         """By whoever reads in this thread's place: it is told at once, and not given to the one who drives the run."""
-        self._journal.tell(Event.TEXT_DELTA, {"text": text})
+        self._journal.tell(Event.TEXT_DELTA, {"text": storable(text)})
 
     def _settle_lost(self) -> None:
         """Pay, at their worst, for calls of earlier attempts whose workers died: nobody knows what came of them."""
