@@ -31,13 +31,20 @@ def storable_json(value: Any, depth: int = MAX_DEPTH) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
-        return value if value in _INT64 else str(value)[:400]
+        return value if value in _INT64 else _printed(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if depth <= 0:
         return REPLACEMENT
     if isinstance(value, Mapping):
-        return {storable(str(name)): storable_json(item, depth - 1) for name, item in value.items()}
+        return {_printed(name): storable_json(item, depth - 1) for name, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [storable_json(item, depth - 1) for item in value]
     return REPLACEMENT
+
+
+def _printed(value: Any) -> str:
+    try:
+        return storable(str(value))
+    except Exception:  # such as an integer longer than Python prints
+        return REPLACEMENT

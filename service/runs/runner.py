@@ -21,6 +21,7 @@ from service.runs.journal import Journal
 from service.runs.result import result_of
 from service.runs.steps import Means, RunSteps
 from service.runs.toolbox import Suspended
+from service.sanitise import storable_json
 from service.sessions import SUMMARISE, Sessions
 from service.store.base import Database, Transaction
 from service.types import Answer, Event, Message, Run, RunEvent, RunRequest, RunStatus
@@ -90,7 +91,6 @@ class Runner:
             log.exception("run_failed", extra={"run_id": run.id, "kind": type(error).__name__})
             if not journal.opened:
                 raise
-            journal.make_storable()  # whatever it was that could not be written, the end of the run can
             yield from self._end(run, journal, steps, RunStatus.FAILED, error=AgentFault())
         finally:
             self._metrics.runs_active.dec()
@@ -162,11 +162,14 @@ class Runner:
         def last() -> tuple[Event, dict[str, Any]]:
             run.error = problem_of(error, run) if error is not None else None
             told = journal.told_text
-            run.result = result_of(
+            result = result_of(
                 run, answer, steps=journal.steps, used=steps.used, told=told, clamped=steps.clamped
             )
+            run.result = result if answer is not None else storable_json(result)
             return _LAST[status], run.result
 
+        if answer is None:
+            journal.make_storable()  # perhaps the run failed because it could not be written: its end can be
         yield from journal.finish(status, last, lambda tx: self.ended(tx, run, answer))
         run.model_seconds = steps.model_seconds
         self._metrics.run_ended(run.agent, status)

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from service.agents.pattern import Context, Told, answer_of
+from service.errors import RunLimit
 from service.types import Answer, Event, RunEvent
 from service.wiring import Services
 from tests.llm.wire_server import WireServer
+from tests.runs import inside
 from tests.runs.scripted import ask, call, calls, holds, kept, message, says, stream_of, tell
 
 KEPT = {
@@ -112,6 +114,30 @@ def test_a_run_that_cannot_be_written_ends_as_the_agents_fault(
     found = kept_in_each.watch.get(run.id)
     assert (found.status, found.attempt, found.losses) == ("failed", 1, 0)
     assert found.cost_nano > 0 and holds(kept_in_each) == 0
+
+
+def test_a_failure_of_its_own_is_still_told_where_a_step_cannot_be_written(
+    kept_in_each: Services, upstream: WireServer
+) -> None:
+    def run(context: Context) -> Told[Answer]:
+        yield from context.steps.model("answer", system="", messages=context.messages)
+        journal: Any = context.steps._journal  # type: ignore[attr-defined]
+        journal.later(Event.TOOL_FINISHED, {"call_id": "x", "preview": _Unforeseen()})
+        raise RunLimit()
+
+    patterns: Any = kept_in_each.driver._runner._patterns
+    kept_in_each.driver._runner._patterns = {**patterns, "react": run}
+    found = kept_in_each.watch.get(ask(kept_in_each).id)
+    assert found.error is not None and found.error["code"] == "run_limit"
+    assert found.cost_nano > 0 and holds(kept_in_each) == 0
+
+
+def test_a_nul_in_a_question_is_no_fault_of_the_session(kept_in_each: Services, upstream: WireServer) -> None:
+    row = kept_in_each.sessions.new(inside.ADA, "probe", "", None)
+    kept_in_each.db.transact(lambda tx: kept_in_each.sessions.create(tx, row))
+    run = inside.ask(kept_in_each, "a\0b", session_id=row["id"])
+    assert run.status == "succeeded", run.error
+    assert kept_in_each.sessions.get(inside.ADA, row["id"])["title"] == "a\ufffdb"
 
 
 def test_a_stream_that_cannot_be_written_has_one_last_event(
