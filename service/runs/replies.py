@@ -35,7 +35,7 @@ def well_formed(reply: ModelReply, taken: Set[str]) -> ModelReply:
                 unreadable.add(block["id"])
                 block = {**block, "input": {}}
         elif block.get("type") == "text":
-            block = {**block, "text": storable(block["text"])}
+            block = {**block, "text": storable(str(block.get("text") or ""))}
         content.append(block)
     return replace(reply, content=content, unreadable=frozenset(unreadable & ids))
 

@@ -128,9 +128,10 @@ class Runner:
                 max_tokens=self._sessions.summary_limit(agent.history_tokens),
                 tell=False,
             )
-            if reply.text:
-                run.summary = (past.older[-1]["seq"], reply.text)
-            past = past.summarised(reply.text)
+            summary = reply.text if reply.stop_reason != "refusal" else ""
+            if summary:
+                run.summary = (past.older[-1]["seq"], summary)
+            past = past.summarised(summary)
         return past.conversation(asked)
 
     def _failed(

@@ -61,7 +61,7 @@ class RunSteps:
         self._lost_settled = False
         self._route: Route | None = None
         self._call_ids: set[str] = set()  # of every tool call the model has asked for
-        self._wrote: dict[str, str] = {}  # by seal: the model that wrote a thinking block
+        self._wrote: dict[str, str] = {}  # by seal: the model asked for a thinking block
 
     def model(
         self,
@@ -156,10 +156,13 @@ class RunSteps:
         if kept is not None:
             if "clamped" in kept:
                 self._clamp(kept.pop("clamped"))
-            reply = reply_of(kept)
-        else:
-            reply = yield from self._first_that_answers(name, marked(request), models)
-        self._wrote |= thinkers(reply)
+            asked = kept.pop("asked", kept["model"])
+            return self._noted(reply_of(kept), asked)
+        return (yield from self._first_that_answers(name, marked(request), models))
+
+    def _noted(self, reply: ModelReply, asked: str) -> ModelReply:
+        """Remember what the next steps need of a reply; `asked` is the model's name in the request."""
+        self._wrote |= thinkers(reply, asked)
         self._call_ids |= call_ids(reply)
         return reply
 
@@ -171,9 +174,7 @@ class RunSteps:
         for model in models:
             try:
                 messages = for_model(request.messages, model, self._wrote)
-                if model != request.model or messages is not request.messages:
-                    request = replace(request, model=model, messages=messages)
-                return (yield from self._ask(name, request))
+                return (yield from self._ask(name, replace(request, model=model, messages=messages)))
             except ModelUnavailable:
                 if model == models[-1] or self._journal.words > told:
                     raise
@@ -192,14 +193,15 @@ class RunSteps:
         yield from self._journal.tell(
             Event.STEP_STARTED, {"step": step, "name": name, "kind": "model", "model": request.model}
         )
-        reply = well_formed((yield from self._hear(allowed, payment)), self._call_ids)
+        reply = yield from self._hear(allowed, payment)
         cost = payment.kept(reply.usage)
-        kept = kept_reply(reply)
+        reply = well_formed(reply, self._call_ids)
+        kept = {**kept_reply(reply), "asked": request.model}
         if allowed.max_tokens < request.max_tokens:
             kept["clamped"] = self._clamp(allowed.max_tokens)
         self._journal.keep("model", name, kept, usage=reply.usage, cost_nano=cost)
         self._journal.later(Event.USAGE, {"step": step, "model": reply.model, **reply.usage.public(cost)})
-        return reply
+        return self._noted(reply, request.model)
 
     def _payment(self, price: Price) -> Payment:
         self._handle.check()
@@ -227,9 +229,10 @@ class RunSteps:
         about = {"step": step, "name": name, "kind": "model", "model": request.model}
         yield from self._journal.tell(Event.STEP_STARTED, about)
         yield from self._journal.tell(Event.TEXT_DELTA, {"text": reply.text})
-        self._journal.keep("model", name, kept_reply(reply), usage=reply.usage, cost_nano=cost)
+        kept = {**kept_reply(reply), "asked": request.model}
+        self._journal.keep("model", name, kept, usage=reply.usage, cost_nano=cost)
         self._journal.later(Event.USAGE, {"step": step, "model": reply.model, **reply.usage.public(cost)})
-        return reply
+        return self._noted(reply, request.model)
 
     def _hear(self, request: ModelRequest, payment: Payment) -> Told[ModelReply]:
         """The reply, told as it comes. What a call that broke off had used is the run's to pay all the same."""

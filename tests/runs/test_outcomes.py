@@ -12,7 +12,7 @@ from service.store import schema
 from service.types import Event, RunStatus
 from service.wiring import Services
 from tests.conftest import RedisServer
-from tests.llm.wire_server import WireServer, chunk, head, sse, start, text_events
+from tests.llm.wire_server import MESSAGE, WireServer, chunk, error, head, sse, start, text_events, whole
 from tests.runs.inside import SINGLE
 from tests.runs.scripted import (
     ask,
@@ -238,6 +238,33 @@ def test_every_call_of_a_reply_is_answered_and_nothing_empty_goes_back(
         ("tool_result", "toolu_a", "a"),
         ("tool_result", "toolu_b", "b"),
     ]
+
+
+def test_thinking_goes_back_to_the_model_that_was_asked_whatever_it_calls_itself(
+    acting: Services, upstream: WireServer
+) -> None:
+    answer = {**MESSAGE, "model": "a-gateway/haiku@1", "stop_reason": "tool_use"}
+    used = call("echo", {"text": "a"})
+    upstream.script.append(whole({**answer, "content": [THOUGHT, used]}))
+    assert ask(acting).status == "succeeded"
+    assert bodies(upstream)[1]["messages"][-2]["content"] == [THOUGHT, used]
+
+
+def test_thinking_that_one_model_may_not_see_is_not_lost_for_the_next(
+    acting: Services, upstream: WireServer
+) -> None:
+    """The first model is away in the second step, answers in the third, and is sent its own thinking again."""
+    used = [call("echo", {"text": "a"}, f"toolu_{n}") for n in range(2)]
+    upstream.script += [
+        calls(THOUGHT, used[0]),
+        *[error(529, "overloaded_error")] * 3,
+        calls(EMPTY_THOUGHT, used[1]),
+    ]
+    assert ask(acting).status == "succeeded"
+    first, *_, second, third = bodies(upstream)
+    assert first["model"] == third["model"] != second["model"]
+    assert second["messages"][-2]["content"] == [used[0]]
+    assert [message["content"] for message in third["messages"][1::2]] == [[THOUGHT, used[0]], [used[1]]]
 
 
 def test_two_calls_never_share_an_id(acting: Services, upstream: WireServer) -> None:
