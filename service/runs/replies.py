@@ -15,6 +15,7 @@ from service.types import Block
 
 _CALL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_-]")
+MARGIN = 54  # levels around arguments in a request or a row; orjson writes 254, so 200 are left for them
 LONGEST_NAME = 64  # characters of a tool's name, as the Messages API takes them
 
 
@@ -66,6 +67,8 @@ def _is_readable(arguments: object) -> bool:
     """An object that can be stored and sent back as it is."""
     if not isinstance(arguments, dict):
         return False
+    for _ in range(MARGIN):
+        arguments = [arguments]
     try:
         orjson.dumps(arguments)
     except TypeError:  # too deep, or half a surrogate pair

@@ -53,7 +53,7 @@ def test_sources_are_text_with_the_fields_of_the_contract(acting: Services, upst
     assert list(source) == ["title", "uri", "quote"]
 
 
-@pytest.mark.parametrize("depth", [120, 300, 900])
+@pytest.mark.parametrize("depth", [190, 250, 253, 300, 900])
 def test_arguments_too_deep_are_a_failed_result(
     kept_in_each: Services, upstream: WireServer, depth: int
 ) -> None:
