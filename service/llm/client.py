@@ -95,16 +95,19 @@ class ModelRequest:
 
 @dataclass(frozen=True, slots=True)
 class ModelReply:
-    """One whole answer. `content` is the Messages API's list of blocks, ready to be sent back as history."""
+    """One whole answer. `content` is the Messages API's list of blocks: everything in it can be written as JSON.
+
+    `unreadable` names the tool calls, by their ids, whose arguments could not be read; their `input` is empty.
+    """
 
     model: str
     content: list[Block]
     stop_reason: str
     usage: Usage
+    unreadable: frozenset[str] = frozenset()
     request_id: str | None = None
     attempts: int = 1
     ms: float = field(default=0.0, compare=False)
-    unreadable: frozenset[str] = frozenset()  # ids of tool calls whose arguments could not be read
 
     @property
     def text(self) -> str:
@@ -112,7 +115,8 @@ class ModelReply:
 
     @property
     def tool_uses(self) -> list[Block]:
-        """Calls that may be made: none of an answer that stopped for another reason, such as its length."""
+        """The calls to be made, or answered with an error where `unreadable`. None of an answer that was cut off:
+        what stands there is not all that the model had to say."""
         if self.stop_reason != "tool_use":
             return []
         return [block for block in self.content if block["type"] == "tool_use"]

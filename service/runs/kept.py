@@ -16,10 +16,10 @@ def kept_reply(reply: ModelReply) -> dict[str, Any]:
         "content": reply.content,
         "stop_reason": reply.stop_reason,
         "usage": list(reply.usage),
+        "unreadable": sorted(reply.unreadable),
         "request_id": reply.request_id,
         "attempts": reply.attempts,
         "ms": round(reply.ms, 1),
-        "unreadable": sorted(reply.unreadable),
     }
 
 
