@@ -292,7 +292,8 @@ def test_a_run_taken_up_again_tells_the_model_the_same(acting: Services, upstrea
             REDACTED,
             says(" "),
             call("refund", {"order": "1"}, "call_0"),
-            call("echo", ["x"], "call_0"),
+            call("echo", ["x"], "call_1"),
+            call("echo", {"text": "x"}, "call_0"),
         ),
     ]
     run = ask(acting)
@@ -310,7 +311,7 @@ def test_a_run_taken_up_again_tells_the_model_the_same(acting: Services, upstrea
     assert (again.status, again.attempt, len(upstream.requests)) == ("succeeded", 2, 4), again.error
     assert bodies(upstream)[3] == bodies(upstream)[2]
     assert again.result is not None and run.result is not None
-    assert [use["ok"] for use in again.result["tools"]] == [True, False]
+    assert [use["ok"] for use in again.result["tools"]] == [True, False, True]
 
 
 def test_a_stream_tells_what_a_reply_says(acting: Services, upstream: WireServer) -> None:
