@@ -61,7 +61,7 @@ WHOLE = frozenset({"end_turn", "stop_sequence"})
 
 
 def answer_of(reply: ModelReply, *, sources: Sequence[dict[str, str]] = ()) -> Answer:
-    """A reply as the run's answer, with the sources it cites, else those it was given.
+    """Turn a reply into the run's answer, with the sources it cites, else those it was given.
 
     Raises `ModelRefused`, and `ModelError` where the model stopped for a reason that makes no answer.
     """
@@ -87,7 +87,7 @@ def citations(reply: ModelReply) -> list[dict[str, str]]:
 
 
 def assistant_turn(reply: ModelReply) -> Message:
-    """The reply as history: unchanged and in order, but for text without a word, which the API refuses."""
+    """Turn the reply into history: unchanged and in order, but for text without a word, which the API refuses."""
     content = [block for block in reply.content if block["type"] != "text" or block["text"].strip()]
     return {"role": "assistant", "content": content}
 

@@ -76,7 +76,7 @@ class Journal:
 
     @property
     def told_text(self) -> str:
-        """All the text that clients were told and that stands."""
+        """Text that clients were told and that stands."""
         return standing_text(self._spoken)
 
     def make_storable(self) -> None:

@@ -42,7 +42,7 @@ def well_formed(reply: ModelReply, taken: Set[str]) -> ModelReply:
 
 
 def joined(first: ModelReply, rest: ModelReply) -> ModelReply:
-    """The reply of a turn that paused, and of the call that continued it."""
+    """Join the reply of a turn that paused and that of the call that continued it."""
     return replace(
         rest,
         content=[*first.content, *rest.content],
@@ -64,7 +64,7 @@ def _call(block: Block, taken: Set[str]) -> Block:
 
 
 def _is_readable(arguments: object) -> bool:
-    """An object that can be stored and sent back as it is."""
+    """Tell whether arguments are an object that can be stored and sent back as it is."""
     if not isinstance(arguments, dict):
         return False
     for _ in range(MARGIN):

@@ -52,7 +52,7 @@ def result_of(
 
 
 def result_of_kept(run: Run, kept: Sequence[Row]) -> dict[str, Any]:
-    """The run result of a run without an answer that no worker drives, from the rows of its steps."""
+    """Build the result of a run without an answer that no worker drives, from the rows of its steps."""
     events = [RunEvent(Event(name), data, seq) for row in kept for seq, name, data in row["events"]]
     names = {event.data["call_id"]: event.data["name"] for event in events if event.name is Event.TOOL_CALLED}
     ended = [event.data for event in events if event.name is Event.TOOL_FINISHED]

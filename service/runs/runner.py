@@ -192,7 +192,7 @@ def problem_of(error: SlipwayError, run: Run) -> dict[str, Any]:
 
 
 def with_context(request: RunRequest) -> tuple[Message, ...]:
-    """This turn's messages, the caller's `context` as a block before the question.
+    """Return this turn's messages, with the caller's `context` as a block before the question.
 
     Whoever calls may put anything into it, so it stands where the user's words stand and not in the system prompt.
     Its JSON has no `<`, so that nothing inside can end the element.

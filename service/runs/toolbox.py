@@ -180,7 +180,7 @@ class _Calls:
         return use["id"] in self._latest and self._latest[use["id"]]["status"] == "pending"
 
     def is_readable(self, use: Block) -> bool:
-        """Whether the call's arguments are an object; one whose are not is never made."""
+        """Tell whether the call's arguments are an object; one whose are not is never made."""
         return use["id"] not in self._unreadable
 
     def why(self, use: Block) -> str:

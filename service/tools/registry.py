@@ -150,7 +150,7 @@ def _outcome(tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> 
 
 
 def _text(content: Any) -> str:
-    """A tool's result as text. Raises a `ValueError` or `TypeError` for what is no JSON, or too deep for it."""
+    """Encode a tool's result as text. Raises a `ValueError` or `TypeError` for what is no JSON, or too deep for it."""
     if isinstance(content, str):
         return str(content)
     try:
@@ -160,7 +160,7 @@ def _text(content: Any) -> str:
 
 
 def _source(given: Source) -> Source:
-    """The fields the contract names, as text that can be stored."""
+    """Keep the fields the contract names, as text that can be stored."""
     return {name: storable(str(given.get(name, ""))[:MAX_QUOTE]) for name in ("title", "uri", "quote")}
 
 
