@@ -237,8 +237,10 @@ class DatabaseUnavailable(Unavailable):
     code, title = "database_unavailable", "The database cannot be reached"
 
 
-class Draining(Unavailable):
-    code, title = "draining", "This server is stopping"
+class GatewayTimeout(SlipwayError):
+    """Sent by nginx, which has waited for a replica as long as it may."""
+
+    status, code, title = 504, "gateway_timeout", "No answer in time"
 
 
 _LATER = (408, 429, 502, 503, 504)

@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from service.errors import Forbidden, Invalid, NotFound
+from service.sanitise import storable
 from service.store import sessions as rows
 from service.store.base import Database, Row, Transaction
 from service.types import Answer, Block, Caller, Message, Run, message_text, new_id, now_ms, rfc3339
@@ -208,7 +209,7 @@ def public(row: Row) -> dict[str, Any]:
 
 def title_of(question: str) -> str:
     """A question as a title: one line, cut at a word."""
-    line = " ".join(question.split())
+    line = storable(" ".join(question.split()))
     return line if len(line) <= LONGEST_TITLE else line[:LONGEST_TITLE].rsplit(" ", 1)[0] + " …"
 
 

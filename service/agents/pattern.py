@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from service.errors import ModelError, ModelRefused
 from service.types import Answer, Block, Message, RunEvent, RunRequest, Tier
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Steps(Protocol):
     ) -> Told[ModelReply]:
         """One model call. `tell=False` keeps its text from the client (a classification, a plan)."""
 
-    def tools(self, name: str, uses: Sequence[Block]) -> Told[list[ToolResult]]:
+    def tools(self, name: str, reply: ModelReply) -> Told[list[ToolResult]]:
         """The tool calls a reply asked for, in order: one result for each."""
 
 
@@ -54,8 +55,20 @@ class Context:
 Pattern = Callable[[Context], Told[Answer]]
 
 
+# Cut short, but an answer: `stop_reason` says so in the result, and no cache keeps it.
+CUT = frozenset({"max_tokens", "model_context_window_exceeded"})
+WHOLE = frozenset({"end_turn", "stop_sequence"})
+
+
 def answer_of(reply: ModelReply, *, sources: Sequence[dict[str, str]] = ()) -> Answer:
-    """A reply as the run's answer, with the sources it cites, else those it was given."""
+    """Turn a reply into the run's answer, with the sources it cites, else those it was given.
+
+    Raises `ModelRefused`, and `ModelError` where the model stopped for a reason that makes no answer.
+    """
+    if reply.stop_reason == "refusal":
+        raise ModelRefused()
+    if reply.stop_reason not in WHOLE | CUT:
+        raise ModelError("The model stopped for a reason that makes no answer")
     cited = citations(reply)
     return Answer(reply.text, reply.stop_reason, reply.model, sources=tuple(cited or sources))
 
@@ -74,7 +87,9 @@ def citations(reply: ModelReply) -> list[dict[str, str]]:
 
 
 def assistant_turn(reply: ModelReply) -> Message:
-    return {"role": "assistant", "content": reply.content}
+    """Turn the reply into history: unchanged and in order, but for text without a word, which the API refuses."""
+    content = [block for block in reply.content if block["type"] != "text" or block["text"].strip()]
+    return {"role": "assistant", "content": content}
 
 
 def tool_turn(uses: Sequence[Block], results: Sequence[ToolResult]) -> Message:

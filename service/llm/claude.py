@@ -203,6 +203,8 @@ def _params(request: ModelRequest) -> dict[str, Any]:
         params["system"] = request.system if isinstance(request.system, str) else list(request.system)
     if request.tools:
         params["tools"] = list(request.tools)
+        if not request.may_call_tools:
+            params["tool_choice"] = {"type": "none"}  # every model takes that one, thinking or not
     if request.user_id:
         params["metadata"] = {"user_id": request.user_id}
     output: dict[str, Any] = {}

@@ -1,8 +1,9 @@
 """Marks in a request, up to which the provider keeps the prompt: what is sent again is then read at a fraction.
 
 A mark costs a quarter more for what is written and saves nine tenths or more of what is read, so each stands where
-the same beginning comes again: after tools and the agent's own prompt (every run of the agent), after the history
-(the next turn of the session), after the newest tool results (the next step of the run). Lifetime: five minutes.
+the same beginning comes again: after tools and the first block of the system prompt, which is the agent's own (every
+run of the agent), after the history (the next turn of the session), after the newest tool results (the next step of
+the run). Lifetime: five minutes.
 """
 
 from __future__ import annotations
@@ -25,12 +26,9 @@ MARKABLE = frozenset(
 )  # never thinking
 
 
-def marked(request: ModelRequest, stable: str = "") -> ModelRequest:
-    """The request with at most three marks. `stable` is how its system prompt begins in every run of the agent.
-
-    One that is marked already is left alone: whoever did that knows more.
-    """
-    system = _split(request.system, stable)
+def marked(request: ModelRequest) -> ModelRequest:
+    """Return the request with at most three marks. One that is marked already is left alone."""
+    system = _blocks(request.system)
     if any("cache_control" in block for block in _every_block(request, system)):
         return request
     size = _bytes(request.tools)
@@ -40,7 +38,11 @@ def marked(request: ModelRequest, stable: str = "") -> ModelRequest:
             marked_system = [_mark(system[0]), *system[1:]]
         else:
             tools = [*tools[:-1], {**tools[-1], "cache_control": MARK}]
-    messages = _marked_messages(request.messages, request.may_call_tools, size + _bytes(system))
+    messages = request.messages
+    if (
+        request.may_call_tools
+    ):  # else `tool_choice` differs from the steps before, and no message is read back
+        messages = _marked_messages(messages, size + _bytes(system))
     unchanged = marked_system is system
     if unchanged and tools is request.tools and messages is request.messages:
         return request
@@ -49,27 +51,22 @@ def marked(request: ModelRequest, stable: str = "") -> ModelRequest:
     )
 
 
-def _marked_messages(messages: Sequence[Message], goes_on: bool, before: int) -> Sequence[Message]:
+def _marked_messages(messages: Sequence[Message], before: int) -> Sequence[Message]:
     """With marks where the history ends and where the run's own conversation may go on."""
-    marks = [
-        index for index in _ends(messages, goes_on) if before + _bytes(messages[: index + 1]) >= LEAST_BYTES
-    ]
+    marks = [index for index in _ends(messages) if before + _bytes(messages[: index + 1]) >= LEAST_BYTES]
     if not marks:
         return messages
     return [_marked(message) if index in marks else message for index, message in enumerate(messages)]
 
 
-def _ends(messages: Sequence[Message], goes_on: bool) -> list[int]:
+def _ends(messages: Sequence[Message]) -> list[int]:
     """The messages that end what will be sent again, or was sent before."""
     last = len(messages) - 1
     turn = last
     while turn > 0 and not _asks(messages[turn]):
         turn -= 1
     ends = [turn - 1] if turn > 0 else []
-    newest = (
-        last if goes_on else last - 2
-    )  # nothing follows the last step: it only reads what its forerunner wrote
-    return [*ends, newest] if newest > turn else ends
+    return [*ends, last] if last > turn else ends
 
 
 def _asks(message: Message) -> bool:
@@ -80,19 +77,14 @@ def _asks(message: Message) -> bool:
     )
 
 
-def _split(system: str | Sequence[Block], stable: str) -> list[Block]:
-    """The system prompt as blocks, what is the same in every run first."""
-    if not isinstance(system, str):
-        return list(system)
-    rest = system.removeprefix(stable)
-    if not stable or not rest.strip() or rest == system:
-        return [{"type": "text", "text": system}] if system else []
-    return [{"type": "text", "text": stable}, {"type": "text", "text": rest}]
+def _blocks(content: str | Sequence[Block]) -> list[Block]:
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}] if content else []
+    return list(content)
 
 
 def _marked(message: Message) -> Message:
-    content = message["content"]
-    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+    blocks = _blocks(message["content"])
     for index in range(len(blocks) - 1, -1, -1):
         if _markable(blocks[index]):
             blocks[index] = _mark(blocks[index])

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 from service.llm.client import ModelReply
 from service.types import Block, Message
 
 THINKING = frozenset({"thinking", "redacted_thinking"})
-# An answer may name its model more exactly than the request did: with a date, or as the offline model does.
-_VARIANT = re.compile(r"^offline-|-20\d{6}$")
 
 
-def thinkers(reply: ModelReply) -> dict[str, str]:
-    """By the seal of each thinking block in a reply: the model that wrote it."""
-    return {_seal(block): reply.model for block in reply.content if block["type"] in THINKING}
+def thinkers(reply: ModelReply, model: str) -> dict[str, str]:
+    """Map the seal of each thinking block of a reply to `model`, the name under which it was asked for.
+
+    The name in the reply may be another: with a date, or as a gateway calls it.
+    """
+    return {_seal(block): model for block in reply.content if block["type"] in THINKING}
 
 
 def for_model(messages: Sequence[Message], model: str, wrote: Mapping[str, str]) -> Sequence[Message]:
@@ -36,7 +36,7 @@ def for_model(messages: Sequence[Message], model: str, wrote: Mapping[str, str])
 
 
 def _may_see(block: Block, model: str, wrote: Mapping[str, str]) -> bool:
-    return block.get("type") not in THINKING or _plain(wrote.get(_seal(block), "")) == _plain(model)
+    return block.get("type") not in THINKING or wrote.get(_seal(block)) == model
 
 
 def _thinks(message: Message) -> bool:
@@ -46,7 +46,3 @@ def _thinks(message: Message) -> bool:
 
 def _seal(block: Block) -> str:
     return str(block.get("signature") or block.get("data") or "")
-
-
-def _plain(model: str) -> str:
-    return _VARIANT.sub("", model)

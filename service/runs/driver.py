@@ -13,7 +13,7 @@ from service.runs.active import ActiveRuns, HandedOver, Handle, LeaseLost
 from service.runs.channel import Channel, Listener
 from service.runs.journal import NOTE, Journal, Opening
 from service.runs.live import LiveReader, Publisher, event_of
-from service.runs.result import result_of
+from service.runs.result import result_of_kept
 from service.runs.runner import MOST_LOSSES, Runner, problem_of
 from service.runs.told import Told
 from service.sessions import Sessions
@@ -177,7 +177,7 @@ class Driver:
         run.status, run.finished_at = RunStatus.FAILED, now_ms()
         run.last_seq += 1
         run.error = problem_of(WorkerLost(f"There is no agent named {run.agent} any more."), run)
-        run.result = result_of(run, None, steps=0, used=())
+        run.result = result_of_kept(run, step_rows.of_run(tx, run.id))
         rows.close(tx, run, (RunStatus.RUNNING,))
         self._runner.ended(tx, run, None)
 

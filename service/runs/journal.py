@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from service.runs.active import LeaseLost
-from service.runs.told import Told
+from service.runs.told import SPOKEN, Told, standing_text
+from service.sanitise import storable_json
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.base import Database, Row, Transaction
@@ -49,6 +50,10 @@ class Journal:
         self._told = told or Told((), run.last_seq)
         kept_seq = kept[-1]["last_seq"] if kept else 0
         self._buffer = [event for event in self._told.events if event.seq > kept_seq]
+        events = [RunEvent(Event(name), data, seq) for row in kept for seq, name, data in row["events"]]
+        # All text told so far, and what took some of it back.
+        self._spoken = [event for event in events if event.seq <= kept_seq and event.name in SPOKEN]
+        self._spoken += [event for event in self._buffer if event.name in SPOKEN]
         self._step: dict[str, Any] | None = None
         self._after: list[tuple[Event, Mapping[str, Any]]] = []
         self._numbered: list[RunEvent] = []  # of those, what has its number but not its transaction
@@ -68,6 +73,19 @@ class Journal:
     def owes(self) -> bool:
         """Whether there is something to be written with the next transaction."""
         return bool(self._owed)
+
+    @property
+    def told_text(self) -> str:
+        """Text that clients were told and that stands."""
+        return standing_text(self._spoken)
+
+    def make_storable(self) -> None:
+        """Replace by U+FFFD what cannot be encoded in what waits to be written: the last resort of a run's end."""
+        self._buffer = list(map(_storable, self._buffer))
+        self._numbered = list(map(_storable, self._numbered))
+        self._after = [(name, storable_json(data)) for name, data in self._after]
+        if self._step is not None:
+            self._step = {**self._step, "reply": storable_json(self._step["reply"])}
 
     def replay(self, kind: str, name: str) -> dict[str, Any] | None:
         """The kept reply of the next step, or None when it has yet to be made."""
@@ -236,6 +254,7 @@ class Journal:
             self._run.last_seq += 1
             numbered.append(RunEvent(event.name, event.data, self._run.last_seq))
         self._buffer += numbered
+        self._spoken += [event for event in numbered if event.name in SPOKEN]
         return numbered
 
     def _number_after(self) -> list[RunEvent]:
@@ -243,3 +262,7 @@ class Journal:
         after, self._after = self._after, []
         self._numbered += [event for name, data in after for event in self._number(name, data)]
         return list(self._numbered)
+
+
+def _storable(event: RunEvent) -> RunEvent:
+    return event._replace(data=storable_json(event.data))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from service.llm.client import ModelReply
 from service.tools import ToolResult
 from service.types import Usage
+
+_REPLY = tuple(field.name for field in fields(ModelReply))
 
 
 def kept_reply(reply: ModelReply) -> dict[str, Any]:
@@ -25,8 +28,10 @@ def kept_reply(reply: ModelReply) -> dict[str, Any]:
 
 
 def reply_of(kept: Mapping[str, Any]) -> ModelReply:
+    """Read a reply back. Fields of a later version are left out: a run may go back to this one in a deploy."""
+    known = {name: kept[name] for name in _REPLY if name in kept}
     unreadable = frozenset(kept.get("unreadable", ()))
-    return ModelReply(**{**kept, "usage": Usage(*kept["usage"]), "unreadable": unreadable})
+    return ModelReply(**{**known, "usage": Usage(*kept["usage"]), "unreadable": unreadable})
 
 
 def kept_result(result: ToolResult) -> dict[str, Any]:

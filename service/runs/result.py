@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from service.types import Answer, Run, ToolUse, rfc3339
+from service.runs.told import standing_text
+from service.store.base import Row
+from service.types import Answer, Event, Run, RunEvent, ToolUse, rfc3339
 
 
 def result_of(
-    run: Run, answer: Answer | None, *, steps: int, used: Sequence[ToolUse], clamped: int | None = None
+    run: Run,
+    answer: Answer | None,
+    *,
+    steps: int,
+    used: Sequence[ToolUse],
+    told: str = "",
+    clamped: int | None = None,
 ) -> dict[str, Any]:
     """The contract's run result, of a run that has ended or waits; a failed one carries its `error`.
 
+    `told`: the text its clients were told, which is the output of a run without an answer.
     `clamped`: the tokens an answer was limited to because a spending cap had room for no more.
     """
     result: dict[str, Any] = {
@@ -20,7 +29,7 @@ def result_of(
         "session_id": run.request.session_id,
         "agent": run.agent,
         "status": run.status,
-        "output": answer.output if answer else "",
+        "output": answer.output if answer else told,
         "stop_reason": answer.stop_reason if answer else None,
         "model": answer.model if answer else None,
         "tier": run.tier,
@@ -40,3 +49,13 @@ def result_of(
     if run.error is not None:
         result["error"] = run.error
     return result
+
+
+def result_of_kept(run: Run, kept: Sequence[Row]) -> dict[str, Any]:
+    """Build the result of a run without an answer that no worker drives, from the rows of its steps."""
+    events = [RunEvent(Event(name), data, seq) for row in kept for seq, name, data in row["events"]]
+    names = {event.data["call_id"]: event.data["name"] for event in events if event.name is Event.TOOL_CALLED}
+    ended = [event.data for event in events if event.name is Event.TOOL_FINISHED]
+    used = [ToolUse(names.get(call["call_id"], ""), call["ok"], call["ms"]) for call in ended]
+    steps = sum(row["kind"] in ("model", "tools") for row in kept)
+    return result_of(run, None, steps=steps, used=used, told=standing_text(events))

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from service.agents.definitions import AgentDefinition
-from service.agents.pattern import Told
-from service.errors import ModelError, ModelUnavailable
+from service.agents.pattern import Told, assistant_turn
+from service.errors import ModelError, ModelUnavailable, RunLimit
 from service.llm.client import ModelClient, ModelReply, ModelRequest
 from service.llm.prompt_cache import marked
 from service.llm.routing import CLASSIFY, CLASSIFY_TOKENS, TIER_SCHEMA, Route, Router, excerpt, tier_said
@@ -19,13 +19,16 @@ from service.runs.deferred import Deferred, Parked, can_wait
 from service.runs.journal import Journal
 from service.runs.kept import kept_reply, kept_result, reply_of, result_of
 from service.runs.payment import Payment, owe
+from service.runs.replies import call_ids, joined, well_formed
 from service.runs.toolbox import Toolbox
+from service.sanitise import storable
 from service.store.batches import SENT, WAITING
 from service.tools import ToolResult
 from service.types import Block, Event, Message, Run, Tier, ToolUse, Usage, less_sure
 from service.usage.prices import Price, PriceTable, today
 from service.usage.spending import Spending
 
+MOST_PARTS = 8  # calls that one paused turn of the model may be continued over
 ROUTE = "route"  # the step in which the cheap model says how hard a question is
 
 
@@ -57,7 +60,8 @@ class RunSteps:
         self.clamped: int | None = None  # tokens of the shortest answer a cap had room for
         self._lost_settled = False
         self._route: Route | None = None
-        self._wrote: dict[str, str] = {}  # by seal: the model that wrote a thinking block
+        self._call_ids: set[str] = set()  # of every tool call the model has asked for
+        self._wrote: dict[str, str] = {}  # by seal: the model asked for a thinking block
 
     def model(
         self,
@@ -74,11 +78,6 @@ class RunSteps:
     ) -> Told[ModelReply]:
         """One model call, kept. Raises a `ModelError`, `BudgetExceeded`, `PriceUnknown` or why the run stops."""
         models = (yield from self._chosen(tools)) if tier is None else self._router.route(tier).models
-        kept = self._journal.replay("model", name)
-        if kept is not None:
-            if "clamped" in kept:
-                self._clamp(kept.pop("clamped"))
-            return self._noted(reply_of(kept))
         request = ModelRequest(
             model=models[0],
             system=system,
@@ -91,10 +90,18 @@ class RunSteps:
             stream=tell and self._run.door != "invoke",
             user_id=self._run.user_id,
         )
-        request = marked(request, self._agent.prompt)
-        return self._noted((yield from self._first_that_answers(name, request, models)))
+        reply = yield from self._kept_or_asked(name, request, models)
+        for part in range(2, MOST_PARTS + 1):
+            if reply.stop_reason != "pause_turn":
+                return reply
+            going_on = replace(request, messages=[*messages, assistant_turn(reply)])
+            rest = yield from self._kept_or_asked(f"{name}, part {part}", going_on, models)
+            reply = joined(reply, rest)
+        if reply.stop_reason == "pause_turn":
+            raise RunLimit(f"The model paused its answer {MOST_PARTS} times.")
+        return reply
 
-    def tools(self, name: str, uses: Sequence[Block]) -> Told[list[ToolResult]]:
+    def tools(self, name: str, reply: ModelReply) -> Told[list[ToolResult]]:
         """The tool calls of one reply, kept. Raises `Suspended` when a person has to decide first."""
         kept = self._journal.replay("tools", name)
         if kept is not None:
@@ -103,10 +110,10 @@ class RunSteps:
             self._handle.check()
             started = {"step": self._journal.steps + 1, "name": name, "kind": "tools"}
             results = yield from self._means.toolbox.use(
-                self._agent, self._run, self._journal, self._handle, started, uses
+                self._agent, self._run, self._journal, self._handle, started, reply
             )
             self._journal.keep("tools", name, {"results": [kept_result(result) for result in results]})
-        for use, result in zip(uses, results, strict=True):
+        for use, result in zip(reply.tool_uses, results, strict=True):
             self.used.append(ToolUse(use["name"], result.ok, round(result.ms)))
         return results
 
@@ -144,8 +151,19 @@ class RunSteps:
             return None
         return tier_said(reply.text)
 
-    def _noted(self, reply: ModelReply) -> ModelReply:
-        self._wrote |= thinkers(reply)
+    def _kept_or_asked(self, name: str, request: ModelRequest, models: Sequence[str]) -> Told[ModelReply]:
+        kept = self._journal.replay("model", name)
+        if kept is not None:
+            if "clamped" in kept:
+                self._clamp(kept.pop("clamped"))
+            asked = kept.pop("asked", kept["model"])
+            return self._noted(reply_of(kept), asked)
+        return (yield from self._first_that_answers(name, marked(request), models))
+
+    def _noted(self, reply: ModelReply, asked: str) -> ModelReply:
+        """Remember what the next steps need of a reply; `asked` is the model's name in the request."""
+        self._wrote |= thinkers(reply, asked)
+        self._call_ids |= call_ids(reply)
         self._run.usage_source = less_sure(self._run.usage_source, reply.usage_source)
         return reply
 
@@ -157,9 +175,7 @@ class RunSteps:
         for model in models:
             try:
                 messages = for_model(request.messages, model, self._wrote)
-                if model != request.model or messages is not request.messages:
-                    request = replace(request, model=model, messages=messages)
-                return (yield from self._ask(name, request))
+                return (yield from self._ask(name, replace(request, model=model, messages=messages)))
             except ModelUnavailable:
                 if model == models[-1] or self._journal.words > told:
                     raise
@@ -180,11 +196,12 @@ class RunSteps:
         )
         reply = yield from self._hear(allowed, payment)
         reply, cost = payment.kept(allowed, reply)
-        kept = kept_reply(reply)
+        reply = well_formed(reply, self._call_ids)
+        kept = {**kept_reply(reply), "asked": request.model}
         if allowed.max_tokens < request.max_tokens:
             kept["clamped"] = self._clamp(allowed.max_tokens)
         self._keep(step, name, reply, kept, cost)
-        return reply
+        return self._noted(reply, request.model)
 
     def _payment(self, price: Price) -> Payment:
         self._handle.check()
@@ -208,11 +225,12 @@ class RunSteps:
             deferred.given_up(row, self._journal)
             return None
         reply, cost = deferred.taken(row, self._journal)
+        reply = well_formed(reply, self._call_ids)
         about = {"step": step, "name": name, "kind": "model", "model": request.model}
         yield from self._journal.tell(Event.STEP_STARTED, about)
         yield from self._journal.tell(Event.TEXT_DELTA, {"text": reply.text})
-        self._keep(step, name, reply, kept_reply(reply), cost)
-        return reply
+        self._keep(step, name, reply, {**kept_reply(reply), "asked": request.model}, cost)
+        return self._noted(reply, request.model)
 
     def _keep(self, step: int, name: str, reply: ModelReply, kept: dict[str, Any], cost: int) -> None:
         source = reply.usage_source
@@ -234,7 +252,7 @@ class RunSteps:
                 except StopIteration as done:
                     reply: ModelReply = done.value
                     return reply
-                yield from self._journal.tell(Event.TEXT_DELTA, {"text": delta.text})
+                yield from self._journal.tell(Event.TEXT_DELTA, {"text": storable(delta.text)})
         except Exception:
             payment.failed(request, call)
             if not call.aborted:
@@ -249,7 +267,7 @@ class RunSteps:
 
     def _heard(self, text: str) -> None:
         """By whoever reads in this thread's place: it is told at once, and not given to the one who drives the run."""
-        self._journal.tell(Event.TEXT_DELTA, {"text": text})
+        self._journal.tell(Event.TEXT_DELTA, {"text": storable(text)})
 
     def _settle_lost(self) -> None:
         """Pay, at their worst, for calls of earlier attempts whose workers died: nobody knows what came of them."""

@@ -13,6 +13,7 @@ from typing import Any
 from service.types import Event, RunEvent
 
 JUMP = 100_000  # numbers skipped when nobody can say how far clients were told: more deltas than a step has
+SPOKEN = (Event.TEXT_DELTA, Event.RUN_RESUMED)  # what says which text stands
 BEFORE_TEXT = (Event.RUN_STARTED, Event.RUN_RESUMED, Event.APPROVAL_DECIDED, Event.STEP_STARTED)
 
 
@@ -29,7 +30,7 @@ class Told:
         self.resumes_after = kept_seq if lost else self.last_seq
         self._kept_seq = kept_seq
         self._marks = {_mark(event.name, event.data) for event in events}
-        self._text = "" if lost else _standing_text(events)
+        self._text = "" if lost else standing_text(events)
         self._at = 0  # how much of the text has come again
 
     def sift(self, name: Event, data: Mapping[str, Any]) -> list[RunEvent]:
@@ -71,7 +72,8 @@ def _mark(name: Event, data: Mapping[str, Any]) -> tuple[str, object]:
     return name, data.get("call_id") or data.get("approval_id") or data.get("step")
 
 
-def _standing_text(events: Sequence[RunEvent]) -> str:
+def standing_text(events: Sequence[RunEvent]) -> str:
+    """Join the text that was told, without what a `run.resumed` took back."""
     standing: list[RunEvent] = []
     for event in events:
         if event.name is Event.TEXT_DELTA:

@@ -8,11 +8,12 @@ database before it is made and reported after: one that is claimed and not repor
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Told
+from service.llm.client import ModelReply
 from service.runs.active import Handle
 from service.runs.journal import Journal
 from service.runs.kept import kept_result, result_of
@@ -44,10 +45,11 @@ class Toolbox:
         journal: Journal,
         handle: Handle,
         started: dict[str, Any],
-        uses: Sequence[Block],
+        reply: ModelReply,
     ) -> Told[list[ToolResult]]:
         """Make the calls in order; one result for each. Raises `Suspended`."""
-        calls = self._known(run, agent)
+        uses = reply.tool_uses
+        calls = self._known(run, agent, reply.unreadable)
         for decision in calls.decisions_about(uses):
             journal.later(Event.APPROVAL_DECIDED, _decided(decision))
         questions = [(use, calls.why(use)) for use in uses if calls.needs_a_person(use)]
@@ -73,13 +75,14 @@ class Toolbox:
             )
         return results
 
-    def _known(self, run: Run, agent: AgentDefinition) -> _Calls:
+    def _known(self, run: Run, agent: AgentDefinition, unreadable: Set[str]) -> _Calls:
         """Calls claimed by earlier attempts, and decisions taken: a first attempt has neither."""
         if run.attempt <= 1 and not run.resumed:
-            return _Calls(agent, {}, [])
+            return _Calls(agent, {}, [], unreadable)
 
         def read(tx: Transaction) -> _Calls:
-            return _Calls(agent, tool_calls.of_run(tx, run.id), approvals.of_run(tx, run.id))
+            claims, asked = tool_calls.of_run(tx, run.id), approvals.of_run(tx, run.id)
+            return _Calls(agent, claims, asked, unreadable)
 
         return self._db.query(read)
 
@@ -113,6 +116,10 @@ class Toolbox:
         tool = agent.tools.get(use["name"])
         if tool is None:
             return ToolResult.failed(f"There is no tool named {use['name']}.")
+        if not calls.is_readable(use):
+            return ToolResult.failed(
+                "The arguments could not be read: send one JSON object, not deeply nested."
+            )
         if (kept := calls.result(use)) is not None:
             return kept
         decision = calls.decision(use)
@@ -146,8 +153,15 @@ class Toolbox:
 class _Calls:
     """What is known of a run's calls: the claims of earlier attempts, and what people were asked and said."""
 
-    def __init__(self, agent: AgentDefinition, claims: dict[str, Row], questions: Sequence[Row]) -> None:
+    def __init__(
+        self,
+        agent: AgentDefinition,
+        claims: dict[str, Row],
+        questions: Sequence[Row],
+        unreadable: Set[str] = frozenset(),
+    ) -> None:
         self._agent = agent
+        self._unreadable = unreadable
         self._claims = claims
         self._questions = questions
         self._latest = {row["call_id"]: row for row in questions}
@@ -165,11 +179,17 @@ class _Calls:
     def is_asked(self, use: Block) -> bool:
         return use["id"] in self._latest and self._latest[use["id"]]["status"] == "pending"
 
+    def is_readable(self, use: Block) -> bool:
+        """Tell whether the call's arguments are an object; one whose are not is never made."""
+        return use["id"] not in self._unreadable
+
     def why(self, use: Block) -> str:
         return "unknown" if use["id"] in self._claims else "policy"
 
     def needs_a_person(self, use: Block) -> bool:
         decision, claim = self.decision(use), self._claims.get(use["id"])
+        if not self.is_readable(use):
+            return False
         if claim is None:
             return use["name"] in self._agent.approvals and decision is None
         if claim["status"] in ("done", "failed"):
@@ -180,7 +200,9 @@ class _Calls:
     def to_claim(self, use: Block) -> bool:
         tool, decision = self._agent.tools.get(use["name"]), self.decision(use)
         denied = decision is not None and decision["status"] == "denied"
-        return tool is not None and not tool.idempotent and not denied and self.result(use) is None
+        if tool is None or tool.idempotent or denied or not self.is_readable(use):
+            return False
+        return self.result(use) is None
 
     def result(self, use: Block) -> ToolResult | None:
         """What the call gave to an earlier attempt."""

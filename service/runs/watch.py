@@ -14,10 +14,11 @@ from service.runs.active import ActiveRuns
 from service.runs.channel import Channel
 from service.runs.follow import Follower
 from service.runs.live import LiveReader
-from service.runs.result import result_of
+from service.runs.result import result_of_kept
 from service.runs.runner import Ended
 from service.store import approvals
 from service.store import runs as rows
+from service.store import steps as step_rows
 from service.store.base import Database, Transaction
 from service.types import Caller, Event, Run, RunEvent, RunStatus, now_ms
 
@@ -101,7 +102,7 @@ class Watch:
                 return False
             fresh.status, fresh.finished_at = RunStatus.CANCELLED, now_ms()
             fresh.last_seq += 1
-            fresh.result = result_of(fresh, None, steps=0, used=())
+            fresh.result = result_of_kept(fresh, step_rows.of_run(tx, fresh.id))
             if not rows.close(tx, fresh, waiting):
                 return False
             approvals.close(tx, fresh.id)
@@ -128,7 +129,7 @@ class Watch:
                 raise RunTimeout(f"The run {run_id} is still under way.")
         run = self.get(run_id)
         if run.result is None:
-            run.result = result_of(run, None, steps=0, used=())
+            run.result = result_of_kept(run, self._db.query(lambda tx: step_rows.of_run(tx, run_id)))
         return run
 
     def listen(

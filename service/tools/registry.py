@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import json
 import logging
 import threading
 import time
@@ -11,11 +12,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
+from service.sanitise import storable
 from service.tools.base import Source, Tool, ToolContext, ToolFailed, ToolOutput
 
 MAX_CONTENT = 20_000  # characters of a result the model is shown
+MAX_SOURCES = 50  # sources one call may name, …
+MAX_QUOTE = 4_000  # … and characters of each of their fields
 MAX_PREVIEW = 200  # characters of a result the client is shown
 
 log = logging.getLogger(__name__)
@@ -37,15 +41,15 @@ class ToolResult:
 
     @classmethod
     def of(cls, ok: bool, content: str, ms: float = 0.0, sources: Sequence[Source] = ()) -> ToolResult:
-        """A result whose text is cut to what the model and the client are shown."""
+        """Make a result that can be stored, its text cut to what the model and the client are shown."""
+        length, content = len(content), storable(content[:MAX_CONTENT])
         # split only as much as a preview can need: the content may be large
         preview = " ".join(content[: MAX_PREVIEW * 4].split())
         if len(preview) > MAX_PREVIEW:
             preview = preview[: MAX_PREVIEW - 1] + "…"
-        if len(content) > MAX_CONTENT:
-            note = f"\n[cut: {MAX_CONTENT:,} of {len(content):,} characters shown]"
-            content = content[:MAX_CONTENT] + note
-        return cls(ok, content, preview, round(ms, 3), tuple(sources))
+        if length > MAX_CONTENT:
+            content += f"\n[cut: {MAX_CONTENT:,} of {length:,} characters shown]"
+        return cls(ok, content, preview, round(ms, 3), tuple(map(_source, sources[:MAX_SOURCES])))
 
     @classmethod
     def failed(cls, message: str, ms: float = 0.0) -> ToolResult:
@@ -124,9 +128,6 @@ class ToolRunner:
 def _outcome(tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> ToolResult:
     try:
         returned = tool.run(arguments, context)
-        output = returned if isinstance(returned, ToolOutput) else ToolOutput(returned)
-        content = output.content if isinstance(output.content, str) else to_json(output.content).decode()
-        return ToolResult.of(True, content, sources=output.sources)
     except ToolFailed as failure:
         return ToolResult.failed(str(failure))
     except BaseException as error:  # a tool that calls sys.exit() must not leave its caller waiting
@@ -140,6 +141,27 @@ def _outcome(tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> 
             },
         )
         return ToolResult.failed(f"{tool.name} failed: {type(error).__name__}")
+    output = returned if isinstance(returned, ToolOutput) else ToolOutput(returned)
+    try:
+        return ToolResult.of(True, _text(output.content), sources=tuple(output.sources))
+    except Exception as error:
+        log.warning("tool_failed", extra={"tool": tool.name, "error": type(error).__name__, "line": ""})
+        return ToolResult.failed(f"{tool.name} was called, but what it returned is not JSON")
+
+
+def _text(content: Any) -> str:
+    """Encode a tool's result as text. Raises a `ValueError` or `TypeError` for what is no JSON, or too deep for it."""
+    if isinstance(content, str):
+        return str(content)
+    try:
+        return to_json(content).decode()
+    except PydanticSerializationError:  # perhaps only for half a surrogate pair, which can be replaced
+        return json.dumps(to_jsonable_python(content), ensure_ascii=False, separators=(",", ":"))
+
+
+def _source(given: Source) -> Source:
+    """Keep the fields the contract names, as text that can be stored."""
+    return {name: storable(str(given.get(name, ""))[:MAX_QUOTE]) for name in ("title", "uri", "quote")}
 
 
 def _line(error: BaseException) -> str:

@@ -51,10 +51,11 @@ def test_a_short_prompt_is_left_as_it_is() -> None:
 
 
 def test_the_agent_s_prompt_is_marked_and_what_varies_comes_after_the_mark() -> None:
-    request = marked(a_request(system=f"{PROMPT}\n\n<context>\n{{}}\n</context>"), PROMPT)
+    varies = {"type": "text", "text": "This question is about: billing."}
+    request = marked(a_request(system=[{"type": "text", "text": PROMPT}, varies]))
     first, rest = list(request.system)
     assert first == {"type": "text", "text": PROMPT, "cache_control": MARK}
-    assert rest == {"type": "text", "text": "\n\n<context>\n{}\n</context>"}
+    assert rest == varies
     assert marks(request) == ["system 0"]
 
 
@@ -72,13 +73,13 @@ def test_a_long_history_is_marked_where_this_turn_begins() -> None:
 def test_a_growing_conversation_is_marked_at_its_end() -> None:
     messages = [QUESTION, *a_round(1, 700), *a_round(2)]
     assert marks(marked(a_request(messages=messages))) == ["4.0"]
-    # The last step is followed by none: it reads what the step before has written, and writes nothing.
-    assert marks(marked(a_request(messages=messages, may_call_tools=False))) == ["2.0"]
+    # With `tool_choice: none` no message of the steps before is read back: writing would be for nothing.
+    assert marks(marked(a_request(messages=messages, may_call_tools=False))) == []
 
 
 def test_never_more_than_four_marks() -> None:
     messages = [*SAID, QUESTION, *a_round(1), *a_round(2)]
-    request = marked(a_request(system=PROMPT, tools=[{"name": "search"}], messages=messages), PROMPT)
+    request = marked(a_request(system=PROMPT, tools=[{"name": "search"}], messages=messages))
     assert marks(request) == ["system 0", "1.0", "6.0"]
 
 
@@ -103,7 +104,7 @@ def test_a_request_that_is_marked_already_is_left_alone() -> None:
 def test_nothing_given_is_changed_in_place() -> None:
     messages = [*SAID, QUESTION, *a_round(1)]
     before = repr(messages)
-    marked(a_request(system=PROMPT, messages=messages), PROMPT)
+    marked(a_request(system=PROMPT, messages=messages))
     assert repr(messages) == before
 
 
@@ -116,7 +117,7 @@ def test_the_second_turn_reads_what_the_first_has_written(offline: Offline, make
     claude = make_claude(offline.url)
     price = PriceTable.load().price("claude-sonnet-5-5", date(2026, 11, 21))
     prompt = f"{PROMPT}Now is {time.time()}."  # nobody has sent this before
-    request = marked(a_request(system=prompt), prompt)
+    request = marked(a_request(system=prompt))
     costs, seen = [], []
     for _ in range(2):
         _, reply = run(claude.create(request, a_call()))

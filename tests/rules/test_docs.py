@@ -49,6 +49,40 @@ def test_every_code_is_one_error() -> None:
         assert error.title and not error.title.endswith(".")
 
 
+def raised() -> set[str]:
+    """Names of errors that the code makes: called, raised as they are, or what a table names for a status."""
+    found: set[str] = set()
+    for path in sorted((ROOT / "service").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            made: list[ast.expr | None] = []
+            if isinstance(node, ast.Call):
+                made = [node.func]
+            elif isinstance(node, ast.Raise):
+                made = [node.exc]
+            elif isinstance(node, ast.Dict):
+                made = list(node.values)
+            found |= {ast.unparse(name).rpartition(".")[2] for name in made if name is not None}
+    return found
+
+
+def sent_by_nginx() -> set[str]:
+    """Codes of the errors that nginx answers with by itself."""
+    text = (ROOT / "nginx" / "slipway" / "http.conf").read_text()
+    table = re.search(r"map \$status \$slipway_code \{(.*?)\}", text, re.S)
+    assert table is not None
+    return set(re.findall(r"(\w+);", table[1]))
+
+
+def test_every_code_that_is_told_of_is_sent_by_something() -> None:
+    made = raised()
+    unused = {error.code for error in all_errors() if error.__name__ not in made} - sent_by_nginx()
+    assert unused == set()
+
+
+def test_every_code_that_nginx_sends_is_told_of() -> None:
+    assert sent_by_nginx() <= {error.code for error in all_errors()}
+
+
 def test_every_event_is_told_of(tmp_path: Any) -> None:
     events = {str(event) for event in Event}
     assert first_names("events.md") == events

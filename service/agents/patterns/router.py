@@ -20,7 +20,9 @@ def run(context: Context) -> Told[Answer]:
     if context.agent.knowledge is not None:
         passages = context.agent.knowledge.search(context.request.question, category, PASSAGES)
     messages = [*context.messages[:-1], _with_documents(context.messages[-1], passages)]
-    system = f"{context.system}\n\nThis question is about: {category}."
+    # A block of its own: the agent's prompt before it is the same for every category, and read from the cache.
+    about = f"This question is about: {category}."
+    system: list[Block] = [{"type": "text", "text": context.system}, {"type": "text", "text": about}]
     reply = yield from context.steps.model("answer", system=system, messages=messages)
     answer = answer_of(reply, sources=[passage.source for passage in passages[:2]])
     return answer.with_sources(tuple(_located(source, passages) for source in answer.sources))
