@@ -1,10 +1,11 @@
-"""The run result: what `invoke` answers with and what the last event carries."""
+"""The run result, which `invoke` answers with and the last event carries."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from service import exact_json
 from service.types import Answer, Run, ToolUse, rfc3339
 
 
@@ -19,6 +20,9 @@ def result_of(
         "run_id": run.id,
         "session_id": run.request.session_id,
         "agent": run.agent,
+        "agent_version": run.agent_version,
+        "user_id": run.user_id,
+        "door": run.door,
         "status": run.status,
         "output": answer.output if answer else "",
         "stop_reason": answer.stop_reason if answer else None,
@@ -34,9 +38,16 @@ def result_of(
         "finished_at": rfc3339(run.finished_at),
     }
     if run.request.metadata is not None:
-        result["metadata"] = dict(run.request.metadata)
+        result["metadata"] = run.request.metadata  # JSON text; `shown` puts it into an answer
     if clamped is not None:
         result["max_tokens_clamped"] = clamped
     if run.error is not None:
         result["error"] = run.error
     return result
+
+
+def shown(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A kept run result, or an event's data, as clients see it: `metadata` is kept as JSON text."""
+    if "metadata" not in data:
+        return data
+    return {**data, "metadata": exact_json.embedded(data["metadata"])}

@@ -6,8 +6,7 @@ import logging
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
-import orjson
-
+from service import exact_json
 from service.agents.definitions import AgentCatalog, AgentDefinition
 from service.agents.pattern import Context, Pattern, Told
 from service.errors import AgentFault, NotFound, RunCancelled, SlipwayError, WorkerLost
@@ -183,7 +182,7 @@ def problem_of(error: SlipwayError, run: Run) -> dict[str, Any]:
 
 def _system(agent: AgentDefinition, run: Run) -> str:
     """The agent's prompt, and the context the caller gave, marked as data."""
-    if not run.request.context:
+    if run.request.context in (None, "{}"):
         return agent.prompt
-    context = orjson.dumps(run.request.context, option=orjson.OPT_INDENT_2).decode()
+    context = exact_json.indented(run.request.context)
     return f"{agent.prompt}\n\n<context>\n{context}\n</context>"

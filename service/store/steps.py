@@ -19,6 +19,13 @@ _EVENTS = Statement(
 )
 
 
+_LISTED = Statement(
+    sa.select(*(column for column in steps.c if column.key not in ("reply", "events")))
+    .where(steps.c.run_id == sa.bindparam("run_id"))
+    .order_by(steps.c.n)
+)
+
+
 def insert(tx: Transaction, step: dict[str, Any]) -> None:
     """Once: a commit whose answer was lost may have done it."""
     tx.execute(_INSERT, step)
@@ -27,6 +34,11 @@ def insert(tx: Transaction, step: dict[str, Any]) -> None:
 def of_run(tx: Transaction, run_id: str) -> list[Row]:
     """In order."""
     return tx.rows(_OF_RUN, {"run_id": run_id})
+
+
+def listed(tx: Transaction, run_id: str) -> list[Row]:
+    """In order, without what may be large."""
+    return tx.rows(_LISTED, {"run_id": run_id})
 
 
 def events(tx: Transaction, run_id: str, after: int) -> list[list[Any]]:

@@ -1,0 +1,62 @@
+"""JSON that comes back as it was sent: numbers keep their digits (1.10, 1e400, integers of any length).
+
+What a client gives us to keep (`metadata`) or to show to the agent (`context`) is carried as JSON text, because parsing
+it makes floats of such numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import orjson
+
+
+class Number:
+    """A number as it was written."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+def loads(data: bytes) -> Any:
+    """Parse JSON, with a `Number` for every number. Raises `ValueError`, or `RecursionError` when it is too deep."""
+    value = json.loads(data.decode(), parse_int=Number, parse_float=Number, parse_constant=_refuse_constant)
+    dumps(value)  # which refuses lone surrogates, as the parser does not
+    return value
+
+
+def dumps(value: Any, *, option: int | None = None) -> bytes:
+    """Compact JSON of what `loads` returned. Raises `ValueError` for a lone surrogate; `option` is orjson's."""
+    try:
+        return orjson.dumps(value, default=_written, option=option)
+    except TypeError as error:  # orjson's own error is one
+        raise ValueError(str(error)) from None
+
+
+def indented(text: str) -> str:
+    """JSON text, laid out with two spaces."""
+    return dumps(loads(text.encode()), option=orjson.OPT_INDENT_2).decode()
+
+
+def text_of(value: str | Mapping[str, Any] | None) -> str | None:
+    """JSON text of a kept value: rows of earlier versions hold objects."""
+    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def embedded(value: str | Mapping[str, Any] | None) -> Any:
+    """JSON text as a part of an answer that orjson writes; an object of an earlier version as it is."""
+    return orjson.Fragment(value) if isinstance(value, str) else value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _written(value: Any) -> orjson.Fragment:
+    if isinstance(value, Number):
+        return orjson.Fragment(value.text)
+    raise TypeError(f"{type(value).__name__} is no JSON")
