@@ -160,5 +160,5 @@ def _event_page(run_id: str, after: int) -> dict[str, Any]:
     limit, cursor = page_arguments(default=MOST_EVENTS)
     if cursor is not None and not (after := last_seen(cursor, run_id)):
         raise fault("/cursor", "Not a cursor.")
-    events = services().watch.so_far(run_id, after)
+    events = services().watch.first(run_id, after)
     return page([_event(run_id, event) for event in events[: limit + 1]], limit)
