@@ -78,7 +78,7 @@ def run_row(house: House, run_id: str, **more: Any) -> dict[str, Any]:
     asked = {
         "agent": "assistant",
         "messages": [{"role": "user", "content": LARGE}],
-        "metadata": f'{{{{"a": "{LARGE}"}}}}',
+        "metadata": f'{{"a": "{LARGE}"}}',
     }
     result = {"run_id": run_id, "output": LARGE, "sources": [{"title": LARGE, "uri": "", "quote": ""}]}
     row = {"id": run_id, "user_id": house.user_id, "agent": "assistant", "agent_version": "1", "door": "task"}
