@@ -42,13 +42,24 @@ def indented(text: str) -> str:
     return dumps(loads(text.encode()), option=orjson.OPT_INDENT_2).decode()
 
 
+def kept(text: str | None) -> Any:
+    """JSON text as it is kept: as an object, which every version reads, unless parsing it loses something."""
+    if text is None:
+        return None
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:  # a number that no float holds
+        return text
+    return value if orjson.dumps(value).decode() == text else text
+
+
 def text_of(value: str | Mapping[str, Any] | None) -> str | None:
-    """JSON text of a kept value: rows of earlier versions hold objects."""
+    """JSON text of what `kept` returned."""
     return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def embedded(value: str | Mapping[str, Any] | None) -> Any:
-    """JSON text as a part of an answer that orjson writes; an object of an earlier version as it is."""
+    """The same as a part of an answer that orjson writes."""
     return orjson.Fragment(value) if isinstance(value, str) else value
 
 

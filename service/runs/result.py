@@ -38,7 +38,7 @@ def result_of(
         "finished_at": rfc3339(run.finished_at),
     }
     if run.request.metadata is not None:
-        result["metadata"] = run.request.metadata  # JSON text; `shown` puts it into an answer
+        result["metadata"] = exact_json.kept(run.request.metadata)  # `shown` puts it into an answer
     if clamped is not None:
         result["max_tokens_clamped"] = clamped
     if run.error is not None:
@@ -47,7 +47,7 @@ def result_of(
 
 
 def shown(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A kept run result, or an event's data, as clients see it: `metadata` is kept as JSON text."""
+    """A kept run result, or an event's data, as clients see it: `metadata` may be kept as JSON text."""
     if "metadata" not in data:
         return data
     return {**data, "metadata": exact_json.embedded(data["metadata"])}

@@ -11,6 +11,7 @@ from service.store.schema import runs
 from service.types import Run, RunStatus
 
 LONGEST_INPUT = 200  # characters of the question that a list shows
+_LENGTHS = {"model": 128, "stop_reason": 32}  # of their columns
 _LISTED = [column for column in runs.c if column.key not in ("request", "result")]
 
 
@@ -47,5 +48,7 @@ def begun(run: Run) -> dict[str, Any]:
 
 
 def ended(result: dict[str, Any] | None) -> dict[str, Any]:
-    """Columns for lists that are known when a run has ended."""
-    return {name: (result or {}).get(name) for name in ("steps", "model", "stop_reason")}
+    """Columns for lists that are known when a run has ended. An upstream's words are cut to what a column takes."""
+    known = result or {}
+    words = {name: (known.get(name) or "")[:length] or None for name, length in _LENGTHS.items()}
+    return {"steps": known.get("steps"), **words}

@@ -16,6 +16,7 @@ from service.store.schema import runs, workers
 from service.store.statement import Statement
 from service.types import Run, RunRequest, RunStatus, Usage, first_id, now_ms
 
+AS_TEXT = ("context", "metadata")  # fields of a request that are JSON text
 _INSERT = Statement(InsertOnce(runs))
 _BY_ID = Statement(sa.select(runs).where(runs.c.id == sa.bindparam("id")))
 
@@ -278,13 +279,14 @@ def _tokens(usage: Usage) -> dict[str, int]:
 
 
 def _request_json(request: RunRequest) -> dict[str, Any]:
-    return {name: getattr(request, name) for name in RunRequest.__dataclass_fields__}
+    asked = {name: getattr(request, name) for name in RunRequest.__dataclass_fields__}
+    return {**asked, **{name: exact_json.kept(asked[name]) for name in AS_TEXT}}
 
 
 def _run(row: Row) -> Run:
     asked = dict(row["request"])
     asked["messages"] = tuple(asked["messages"])
-    for name in ("context", "metadata"):
+    for name in AS_TEXT:
         asked[name] = exact_json.text_of(asked.get(name))
     return Run(
         id=row["id"],

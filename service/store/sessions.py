@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from service import exact_json
 from service.errors import TooMany
 from service.store.base import InsertOnce, Row, Transaction
 from service.store.lists import fitting
@@ -29,7 +30,7 @@ def insert(tx: Transaction, row: dict[str, Any]) -> None:
     others = sessions.c.user_id == row["user_id"], sessions.c.id != row["id"]
     if tx.row(sa.select(sessions.c.id).where(*others).order_by(sessions.c.id).offset(MOST - 1).limit(1)):
         raise TooMany(f"You have {MOST} sessions: delete one first.")
-    tx.execute(InsertOnce(sessions), row)
+    tx.execute(InsertOnce(sessions), {**row, "metadata": exact_json.kept(row["metadata"])})
 
 
 def get(tx: Transaction, session_id: str, *, user_id: str | None = None) -> Row | None:
@@ -55,6 +56,8 @@ def recent(tx: Transaction, *, limit: int, before: str | None, user_id: str | No
 
 
 def update(tx: Transaction, session_id: str, changes: dict[str, Any]) -> None:
+    if "metadata" in changes:
+        changes = {**changes, "metadata": exact_json.kept(changes["metadata"])}
     tx.execute(sa.update(sessions).where(sessions.c.id == session_id).values(changes))
 
 
