@@ -24,7 +24,7 @@ class Number:
 
 def loads(data: bytes) -> Any:
     """Parse JSON, with a `Number` for every number. Raises `ValueError`, or `RecursionError` when it is too deep."""
-    value = json.loads(data.decode(), parse_int=Number, parse_float=Number, parse_constant=_refuse_constant)
+    value = _DECODER.decode(data.decode())
     dumps(value)  # which refuses lone surrogates, as the parser does not
     return value
 
@@ -65,6 +65,9 @@ def embedded(value: str | Mapping[str, Any] | None) -> Any:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
+
+
+_DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=_refuse_constant)
 
 
 def _written(value: Any) -> orjson.Fragment:
