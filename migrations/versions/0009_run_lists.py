@@ -13,6 +13,7 @@ revision = "0009"
 down_revision = "0008"
 branch_labels = None
 depends_on = None
+OLDEST_CODE = "0002"  # only adds columns that may be empty: lists then show none for the runs of older code
 
 COLUMNS = (
     ("input", sa.String(200)),
