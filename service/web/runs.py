@@ -126,11 +126,13 @@ def _item(row: Row) -> dict[str, Any]:
     used = Usage(
         row["input_tokens"], row["output_tokens"], row["cache_read_tokens"], row["cache_creation_tokens"]
     )
+    usage = used.public(row["cost_nano"], "reported")
+    del usage["usage_source"]  # kept with the result, which lists do not read
     ended = row["finished_at"]
     item = {
         "run_id": row["id"],
         **{name: row[name] for name in (*plain, "tier", "steps")},
-        "usage": used.public(row["cost_nano"]),
+        "usage": usage,
         "cache": row["cache"],
         "latency_ms": None if ended is None else ended - row["created_at"],
         "created_at": rfc3339(row["created_at"]),
