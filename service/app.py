@@ -32,7 +32,8 @@ from service.web import (
     ui,
     usage,
 )
-from service.web.schemas import MAX_BODY, refuse_impossible
+from service.web.body import MAX_BODY
+from service.web.schemas import refuse_impossible
 
 if TYPE_CHECKING:
     from config.base import Settings

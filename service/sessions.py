@@ -111,7 +111,7 @@ class Sessions:
         """Keep a row that `new` made."""
         rows.insert(tx, row)
 
-    def new(self, caller: Caller, agent: str, title: str, metadata: dict[str, Any] | None) -> dict[str, Any]:
+    def new(self, caller: Caller, agent: str, title: str, metadata: str | None) -> dict[str, Any]:
         """A session that is not kept yet."""
         now = now_ms()
         times = {"created_at": now, "updated_at": now, "expires_at": now + self._life}
@@ -201,10 +201,15 @@ class Sessions:
             rows.append(tx, session_id, run.id, turn_of(run.request.messages, answer), now)
 
 
-def public(row: Row) -> dict[str, Any]:
-    """A session as its owner sees it."""
+def item(row: Row) -> dict[str, Any]:
+    """A session in a list."""
     times = {name: rfc3339(row[name]) for name in ("created_at", "updated_at", "expires_at")}
-    return {name: row[name] for name in ("id", "user_id", "agent", "title", "metadata")} | times
+    return {name: row[name] for name in ("id", "user_id", "agent", "title")} | times
+
+
+def public(row: Row) -> dict[str, Any]:
+    """A session by itself; its metadata is JSON text."""
+    return item(row) | {"metadata": row["metadata"]}
 
 
 def title_of(question: str) -> str:

@@ -194,13 +194,13 @@ class RunRequest:
     agent: str
     messages: tuple[Message, ...]
     session_id: str | None = None
-    context: Mapping[str, Any] | None = None
+    context: str | None = None  # JSON text of an object, as it was sent
     max_tokens: int | None = None
     effort: Effort | None = None
     tier: Literal["auto", "simple", "medium", "complex"] = "auto"
     cache: Literal["default", "bypass", "refresh"] = "default"
     on_disconnect: Literal["continue", "cancel"] = "continue"
-    metadata: Mapping[str, Any] | None = None
+    metadata: str | None = None  # JSON text of an object, as it was sent
     callback_url: str | None = None
     priority: Literal["normal", "batch"] = "normal"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -12,12 +13,13 @@ import orjson
 from service.cli.talk import Commands, as_json, most, print_json, print_table, services
 from service.errors import Conflict, NotFound
 from service.runs.live import stream_key
-from service.runs.result import result_of
+from service.runs.result import result_of, shown
 from service.runs.runner import MOST_LOSSES
+from service.store import run_lists
 from service.store import runs as rows
 from service.store import steps as step_rows
-from service.store.base import Transaction
-from service.types import Event, Run, RunEvent, RunStatus, now_ms, rfc3339, usd
+from service.store.base import Row, Transaction
+from service.types import Event, RunEvent, RunStatus, now_ms, rfc3339, usd
 
 runs = Commands("runs", help="Runs: look at them, stop them, send them off again.")
 _COLUMNS = ("run_id", "status", "agent", "door", "attempt", "cost_usd", "created_at")
@@ -33,7 +35,7 @@ _LONGEST_PAUSE = 5.0  # seconds that a replay waits at most, whatever really pas
 def list_runs(status: str | None, agent: str | None, session: str | None, limit: int, as_json: bool) -> None:
     """Runs, newest first."""
     wanted = {"status": status, "agent": agent, "session_id": session}
-    _print(services().db.query(lambda tx: rows.recent(tx, limit=limit, before=None, **wanted)), as_json)
+    _print(services().db.query(lambda tx: run_lists.recent(tx, limit=limit, before=None, **wanted)), as_json)
 
 
 @runs.command()
@@ -41,7 +43,7 @@ def list_runs(status: str | None, agent: str | None, session: str | None, limit:
 @as_json
 def dead(limit: int, as_json: bool) -> None:
     """Dead letters: runs that were given up because their workers kept ending."""
-    _print(services().db.query(lambda tx: rows.dead(tx, MOST_LOSSES, limit)), as_json)
+    _print(services().db.query(lambda tx: run_lists.dead(tx, MOST_LOSSES, limit)), as_json)
 
 
 @runs.command()
@@ -50,21 +52,21 @@ def dead(limit: int, as_json: bool) -> None:
 def show(run_id: str, as_json: bool) -> None:
     """One run with its steps and its webhook."""
     run = services().watch.get(run_id)
-    steps = services().db.query(lambda tx: step_rows.of_run(tx, run_id))
-    shown = {
-        **(run.result or result_of(run, None, steps=0, used=())),
-        **_line(run),
+    steps = services().db.query(lambda tx: step_rows.listed(tx, run_id))
+    about = {
+        **shown(run.result or result_of(run, None, steps=0, used=())),
+        **_line(asdict(run)),
         "losses": run.losses,
         "webhook": services().webhooks.of_run(run),
         "step_list": [_step(step) for step in steps if step["kind"] != "note"],
     }
     if as_json:
-        return print_json(shown)
-    for name, value in shown.items():
+        return print_json(about)
+    for name, value in about.items():
         if name not in ("step_list", "sources", "tools") and value not in (None, ""):
             text = value if isinstance(value, str | int) else orjson.dumps(value).decode()
             click.echo(f"{name:14} {text}")
-    print_table(shown["step_list"], ("step", "kind", "name", "attempt", "ms", "cost_usd"), "No step is done.")
+    print_table(about["step_list"], ("step", "kind", "name", "attempt", "ms", "cost_usd"), "No step is done.")
 
 
 @runs.command()
@@ -86,8 +88,8 @@ def resume(run_ids: tuple[str, ...], all_dead: bool) -> None:
     """Send failed runs off again: they go on after their last kept step."""
     if bool(run_ids) == all_dead:
         raise click.UsageError("Name runs, or say --all-dead.")
-    found = services().db.query(lambda tx: rows.dead(tx, MOST_LOSSES, 100_000)) if all_dead else []
-    for run_id in run_ids or [run.id for run in found]:
+    found = services().db.query(lambda tx: run_lists.dead(tx, MOST_LOSSES, 100_000)) if all_dead else []
+    for run_id in run_ids or [row["id"] for row in found]:
         _send_off(run_id)
         click.echo(f"{run_id} is queued.")
     if all_dead and not found:
@@ -104,12 +106,12 @@ def replay(run_id: str, speed: float | None, as_json: bool) -> None:
     """Tell a run's events again, as the client saw them; of one under way, those until now."""
     known = services()
     known.watch.get(run_id)
-    steps = known.db.query(lambda tx: step_rows.of_run(tx, run_id))
+    steps = known.db.query(lambda tx: step_rows.listed(tx, run_id))
     for event in known.watch.so_far(run_id):
         if speed is not None:
             time.sleep(_pause(event, steps) / speed)
         if as_json:
-            line = {"id": f"{run_id}:{event.seq}", "event": event.name, "data": event.data}
+            line = {"id": f"{run_id}:{event.seq}", "event": event.name, "data": shown(event.data)}
             click.echo(orjson.dumps(line).decode())
         else:
             _tell(event)
@@ -145,29 +147,25 @@ def _tell(event: RunEvent) -> None:
     """Text as it is, everything else as a line of its own."""
     if event.name is Event.TEXT_DELTA:
         return click.echo(event.data["text"], nl=False)
-    data = {name: value for name, value in event.data.items() if name not in ("output", "sources")}
+    data = {name: value for name, value in shown(event.data).items() if name not in ("output", "sources")}
     click.echo(click.style(f"\n[{event.seq}] {event.name} {orjson.dumps(data).decode()}", dim=True))
 
 
-def _print(found: list[Run], as_json: bool) -> None:
-    lines = [_line(run) for run in found]
+def _print(found: list[Row], as_json: bool) -> None:
+    lines = [_line(row) for row in found]
     if as_json:
         return print_json(lines)
     print_table(lines, _COLUMNS, "There are none.")
 
 
-def _line(run: Run) -> dict[str, Any]:
+def _line(row: Row) -> dict[str, Any]:
     return {
-        "run_id": run.id,
-        "status": run.status,
-        "agent": run.agent,
-        "door": run.door,
-        "attempt": run.attempt,
-        "user_id": run.user_id,
-        "cost_usd": usd(run.cost_nano),
-        "created_at": rfc3339(run.created_at),
-        "finished_at": rfc3339(run.finished_at),
-        "error": run.error["code"] if run.error else None,
+        "run_id": row["id"],
+        **{name: row[name] for name in ("status", "agent", "door", "attempt", "user_id")},
+        "cost_usd": usd(row["cost_nano"]),
+        "created_at": rfc3339(row["created_at"]),
+        "finished_at": rfc3339(row["finished_at"]),
+        "error": row["error"]["code"] if row["error"] else None,
     }
 
 

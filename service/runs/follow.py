@@ -56,6 +56,11 @@ class Follower:
                 continue
             yield from self._new(heartbeat)
 
+    def first(self) -> list[RunEvent]:
+        """What was told until now, without waiting; the first part of it where it is large."""
+        part = self._db.query(lambda tx: step_rows.first_events(tx, self._run_id, self._after))
+        return self.so_far() if part is None else self._in_order([event_of(item) for item in part])
+
     def so_far(self) -> list[RunEvent]:
         """Everything told until now, without waiting."""
         events = [event for batch in self._kept() for event in batch]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from service import exact_json
 from service.errors import IdempotencyMismatch, all_errors, worth_another_try
 from service.store import idempotency as rows
 from service.store import runs, tool_calls
@@ -82,4 +83,6 @@ def _gives_back(tx: Transaction, run_id: str) -> bool:
 
 def fingerprint(path: str, body: Any) -> str:
     """A digest of what is asked; the order of fields does not matter."""
-    return hashlib.sha256(path.encode() + b"\n" + orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return hashlib.sha256(
+        path.encode() + b"\n" + exact_json.dumps(body, option=orjson.OPT_SORT_KEYS)
+    ).hexdigest()

@@ -1,10 +1,11 @@
-"""The run result: what `invoke` answers with and what the last event carries."""
+"""The run result, which `invoke` answers with and the last event carries."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from service import exact_json
 from service.runs.told import standing_text
 from service.store.base import Row
 from service.types import Answer, Event, Run, RunEvent, ToolUse, rfc3339
@@ -28,6 +29,9 @@ def result_of(
         "run_id": run.id,
         "session_id": run.request.session_id,
         "agent": run.agent,
+        "agent_version": run.agent_version,
+        "user_id": run.user_id,
+        "door": run.door,
         "status": run.status,
         "output": answer.output if answer else told,
         "stop_reason": answer.stop_reason if answer else None,
@@ -43,7 +47,7 @@ def result_of(
         "finished_at": rfc3339(run.finished_at),
     }
     if run.request.metadata is not None:
-        result["metadata"] = dict(run.request.metadata)
+        result["metadata"] = exact_json.kept(run.request.metadata)  # `shown` puts it into an answer
     if clamped is not None:
         result["max_tokens_clamped"] = clamped
     if run.error is not None:
@@ -59,3 +63,10 @@ def result_of_kept(run: Run, kept: Sequence[Row]) -> dict[str, Any]:
     used = [ToolUse(names.get(call["call_id"], ""), call["ok"], call["ms"]) for call in ended]
     steps = sum(row["kind"] in ("model", "tools") for row in kept)
     return result_of(run, None, steps=steps, used=used, told=standing_text(events))
+
+
+def shown(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A kept run result, or an event's data, as clients see it: `metadata` may be kept as JSON text."""
+    if "metadata" not in data:
+        return data
+    return {**data, "metadata": exact_json.embedded(data["metadata"])}

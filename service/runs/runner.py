@@ -6,8 +6,7 @@ import logging
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
-import orjson
-
+from service import exact_json
 from service.agents.definitions import AgentCatalog, AgentDefinition
 from service.agents.pattern import Context, Pattern, Told
 from service.errors import AgentFault, NotFound, RunCancelled, SlipwayError, WorkerLost
@@ -197,9 +196,9 @@ def with_context(request: RunRequest) -> tuple[Message, ...]:
     Whoever calls may put anything into it, so it stands where the user's words stand and not in the system prompt.
     Its JSON has no `<`, so that nothing inside can end the element.
     """
-    if not request.context:
+    if request.context in (None, "{}"):
         return request.messages
-    data = orjson.dumps(request.context, option=orjson.OPT_INDENT_2).decode().replace("<", "\\u003c")
+    data = exact_json.indented(request.context).replace("<", "\\u003c")
     fenced = f'<context note="{CONTEXT_NOTE}">\n{data}\n</context>'
     *before, last = request.messages
     content = last["content"]

@@ -85,6 +85,10 @@ class Watch:
     def so_far(self, run_id: str, after: int = 0) -> list[RunEvent]:
         return Follower(self._db, self._live, run_id, after).so_far()
 
+    def first(self, run_id: str, after: int = 0) -> list[RunEvent]:
+        """What was told until now after number `after`; the first part of it where it is large."""
+        return Follower(self._db, self._live, run_id, after).first()
+
     def cancel(self, run: Run) -> None:
         """Deliver a cancellation: to the thread that drives the run, here or wherever it is.
 

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.store.base import InsertOnce, Row, Transaction
+from service.store.lists import fitting
 from service.store.schema import approvals, runs
 from service.types import now_ms
 
@@ -29,15 +30,17 @@ def get(tx: Transaction, approval_id: str) -> Row | None:
 def recent(
     tx: Transaction, *, limit: int, before: str | None, status: str | None, user_id: str | None
 ) -> list[Row]:
-    """Newest first; with `user_id`, only that user's runs'."""
-    query = sa.select(approvals).order_by(approvals.c.id.desc()).limit(limit)
+    """Newest first; with `user_id`, only that user's runs'. Fewer than `limit` where they are large, see `fitting`."""
+    size = sa.func.length(sa.cast(approvals.c.arguments, sa.Text)).label("size")
+    query = sa.select(approvals.c.id, size).order_by(approvals.c.id.desc()).limit(limit)
     if status is not None:
         query = query.where(approvals.c.status == status)
     if user_id is not None:
         query = query.where(approvals.c.user_id == user_id)
     if before is not None:
         query = query.where(approvals.c.id < before)
-    return tx.rows(query)
+    ids = fitting((row["id"], row["size"]) for row in tx.rows(query))
+    return tx.rows(sa.select(approvals).where(approvals.c.id.in_(ids)).order_by(approvals.c.id.desc()))
 
 
 def pending(tx: Transaction, run_id: str) -> int:

@@ -93,7 +93,16 @@ def spent_since(tx: Transaction, scope: str, since: int) -> int:
     return int(row["total"]) if row else 0
 
 
-def usage(tx: Transaction, *, since: int, until: int, by: Sequence[str], user_id: str | None) -> list[Row]:
+def usage(
+    tx: Transaction,
+    *,
+    since: int,
+    until: int,
+    by: Sequence[str],
+    user_id: str | None,
+    limit: int | None = None,
+    offset: int = 0,
+) -> list[Row]:
     """Sums of the calls made in `since` <= t < `until` (ms), by any of day (counted from 1970), agent, model, user."""
     groups = [_GROUPS[name] for name in by]
     query = sa.select(*groups, *_SUMS).where(
@@ -101,7 +110,9 @@ def usage(tx: Transaction, *, since: int, until: int, by: Sequence[str], user_id
     )
     if user_id is not None:
         query = query.where(ledger.c.user_id == user_id)
-    return tx.rows(query.group_by(*groups).order_by(*groups) if groups else query)
+    if groups:
+        query = query.group_by(*groups).order_by(*groups).limit(limit).offset(offset)
+    return tx.rows(query)
 
 
 class _OneSnapshot(sa.Executable, sa.ClauseElement):

@@ -9,11 +9,14 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
+from service import exact_json
+from service.store import run_lists
 from service.store.base import InsertOnce, Row, Transaction, clock_ms
 from service.store.schema import runs, workers
 from service.store.statement import Statement
 from service.types import Run, RunRequest, RunStatus, Usage, first_id, now_ms
 
+AS_TEXT = ("context", "metadata")  # fields of a request that are JSON text
 _INSERT = Statement(InsertOnce(runs))
 _BY_ID = Statement(sa.select(runs).where(runs.c.id == sa.bindparam("id")))
 
@@ -46,6 +49,7 @@ def insert(tx: Transaction, run: Run, *, worker_id: str | None, wake_at: int | N
             "door": run.door,
             "request_id": run.request_id,
             "request": _request_json(run.request),
+            **run_lists.begun(run),
             "status": run.status,
             "tier": run.tier,
             "cache": run.cache,
@@ -68,27 +72,6 @@ def get(tx: Transaction, run_id: str, *, user_id: str | None = None) -> Run | No
     return _run(row)
 
 
-def recent(
-    tx: Transaction,
-    *,
-    limit: int,
-    before: str | None,
-    user_id: str | None = None,
-    status: str | None = None,
-    agent: str | None = None,
-    session_id: str | None = None,
-) -> list[Run]:
-    """Newest first; ids sort by time, so the last id of a page is the cursor of the next."""
-    query = sa.select(runs).order_by(runs.c.id.desc()).limit(limit)
-    wanted = {"user_id": user_id, "status": status, "agent": agent, "session_id": session_id}
-    for column, value in wanted.items():
-        if value is not None:
-            query = query.where(runs.c[column] == value)
-    if before is not None:
-        query = query.where(runs.c.id < before)
-    return [_run(row) for row in tx.rows(query)]
-
-
 def progress(tx: Transaction, run: Run, attempt: int) -> bool:
     """Note how far a run has come. False: another worker has taken it over."""
     return _mine(
@@ -105,6 +88,7 @@ def finish(tx: Transaction, run: Run, attempt: int) -> bool:
         **_tokens(run.usage),
         "cost_nano": run.cost_nano,
         "result": run.result,
+        **run_lists.ended(run.result),
         "error": run.error,
         "finished_at": run.finished_at,
         "worker_id": None,
@@ -122,6 +106,7 @@ def record_end(tx: Transaction, run: Run) -> None:
     values = {
         "status": run.status,
         "result": run.result,
+        **run_lists.ended(run.result),
         "finished_at": run.finished_at,
         "last_seq": run.last_seq,
     }
@@ -155,6 +140,7 @@ def close(tx: Transaction, run: Run, was: Sequence[RunStatus]) -> bool:
         .values(
             status=run.status,
             result=run.result,
+            **run_lists.ended(run.result),
             error=run.error,
             last_seq=run.last_seq,
             finished_at=run.finished_at,
@@ -203,15 +189,10 @@ def abandon(tx: Transaction, run_id: str, attempt: int) -> bool:
     return _mine(tx, run_id, attempt, {"worker_id": None})
 
 
-def dead(tx: Transaction, losses: int, limit: int) -> list[Run]:
-    """Runs that failed because they lost so many workers, newest first."""
-    query = sa.select(runs).where(runs.c.status == RunStatus.FAILED, runs.c.losses >= losses)
-    return [_run(row) for row in tx.rows(query.order_by(runs.c.id.desc()).limit(limit))]
-
-
 def requeue(tx: Transaction, run_id: str, was: Sequence[RunStatus], wake_at: int) -> bool:
     """Back into the queue: a decision has come, or a person asked for another try."""
     fresh = {"worker_id": None, "finished_at": None, "losses": 0, "result": None, "error": None}
+    fresh |= run_lists.ended(None)
     statement = (
         sa.update(runs)
         .where(runs.c.id == run_id, runs.c.status.in_(was))
@@ -298,12 +279,15 @@ def _tokens(usage: Usage) -> dict[str, int]:
 
 
 def _request_json(request: RunRequest) -> dict[str, Any]:
-    return {name: getattr(request, name) for name in RunRequest.__dataclass_fields__}
+    asked = {name: getattr(request, name) for name in RunRequest.__dataclass_fields__}
+    return {**asked, **{name: exact_json.kept(asked[name]) for name in AS_TEXT}}
 
 
 def _run(row: Row) -> Run:
     asked = dict(row["request"])
     asked["messages"] = tuple(asked["messages"])
+    for name in AS_TEXT:
+        asked[name] = exact_json.text_of(asked.get(name))
     return Run(
         id=row["id"],
         user_id=row["user_id"],

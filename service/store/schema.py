@@ -145,6 +145,11 @@ runs = sa.Table(
     Column("created_at", BigInteger, nullable=False),
     Column("started_at", BigInteger),
     Column("finished_at", BigInteger),
+    # For lists, which do not read `request` and `result`. None in rows of versions before these were kept apart.
+    Column("input", String(200)),
+    Column("steps", Integer),
+    Column("model", String(128)),
+    Column("stop_reason", String(32)),
     Index("ix_runs_user_id_id", "user_id", "id"),
     # Only unfinished runs are swept, so only they are indexed: the index stays small at a million runs.
     Index(

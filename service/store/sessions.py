@@ -7,8 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from service import exact_json
 from service.errors import TooMany
 from service.store.base import InsertOnce, Row, Transaction
+from service.store.lists import fitting
 from service.store.schema import messages, runs, sessions
 from service.types import RunStatus, now_ms
 
@@ -19,12 +21,16 @@ _ALIVE = sessions.c.expires_at > sa.bindparam("now")
 _BY_ID = sa.select(sessions).where(sessions.c.id == sa.bindparam("id"), _ALIVE)
 
 
+# For lists: a session's metadata and summary may be large.
+_LISTED = [column for column in sessions.c if column.key not in ("metadata", "summary")]
+
+
 def insert(tx: Transaction, row: dict[str, Any]) -> None:
     """Keep a new session. Raises `TooMany` where its user has `MOST`; a few more may pass at the same moment."""
     others = sessions.c.user_id == row["user_id"], sessions.c.id != row["id"]
     if tx.row(sa.select(sessions.c.id).where(*others).order_by(sessions.c.id).offset(MOST - 1).limit(1)):
         raise TooMany(f"You have {MOST} sessions: delete one first.")
-    tx.execute(InsertOnce(sessions), row)
+    tx.execute(InsertOnce(sessions), {**row, "metadata": exact_json.kept(row["metadata"])})
 
 
 def get(tx: Transaction, session_id: str, *, user_id: str | None = None) -> Row | None:
@@ -40,8 +46,8 @@ def summary(tx: Transaction, session_id: str) -> Row | None:
 
 
 def recent(tx: Transaction, *, limit: int, before: str | None, user_id: str | None) -> list[Row]:
-    """Newest first; with `user_id`, only that user's."""
-    query = sa.select(sessions).where(_ALIVE).order_by(sessions.c.id.desc()).limit(limit)
+    """Newest first, without what may be large; with `user_id`, only that user's."""
+    query = sa.select(*_LISTED).where(_ALIVE).order_by(sessions.c.id.desc()).limit(limit)
     if user_id is not None:
         query = query.where(sessions.c.user_id == user_id)
     if before is not None:
@@ -50,6 +56,8 @@ def recent(tx: Transaction, *, limit: int, before: str | None, user_id: str | No
 
 
 def update(tx: Transaction, session_id: str, changes: dict[str, Any]) -> None:
+    if "metadata" in changes:
+        changes = {**changes, "metadata": exact_json.kept(changes["metadata"])}
     tx.execute(sa.update(sessions).where(sessions.c.id == session_id).values(changes))
 
 
@@ -124,11 +132,17 @@ def said(tx: Transaction, session_id: str, after: int) -> list[Row]:
 
 
 def latest(tx: Transaction, session_id: str, *, limit: int, before: int | None) -> list[Row]:
-    """The last messages, or the last ones before `before`: newest first."""
-    query = sa.select(messages).where(messages.c.session_id == session_id)
+    """The last messages, or the last ones before `before`: newest first.
+
+    Fewer than `limit` where they are long, see `fitting`.
+    """
+    sizes = sa.select(messages.c.seq, messages.c.tokens).where(messages.c.session_id == session_id)
     if before is not None:
-        query = query.where(messages.c.seq < before)
-    return tx.rows(query.order_by(messages.c.seq.desc()).limit(limit))
+        sizes = sizes.where(messages.c.seq < before)
+    found = tx.rows(sizes.order_by(messages.c.seq.desc()).limit(limit))
+    seqs = fitting((row["seq"], 4 * row["tokens"]) for row in found)  # a token is counted for four characters
+    query = sa.select(messages).where(messages.c.session_id == session_id, messages.c.seq.in_(seqs))
+    return tx.rows(query.order_by(messages.c.seq.desc()))
 
 
 # --- the end ----------------------------------------------------------------------------------------

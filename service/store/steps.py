@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.store.base import InsertOnce, Row, Transaction
+from service.store.lists import fitting
 from service.store.schema import steps
 from service.store.statement import Statement
 
@@ -19,6 +20,13 @@ _EVENTS = Statement(
 )
 
 
+_LISTED = Statement(
+    sa.select(*(column for column in steps.c if column.key not in ("reply", "events")))
+    .where(steps.c.run_id == sa.bindparam("run_id"))
+    .order_by(steps.c.n)
+)
+
+
 def insert(tx: Transaction, step: dict[str, Any]) -> None:
     """Once: a commit whose answer was lost may have done it."""
     tx.execute(_INSERT, step)
@@ -27,6 +35,24 @@ def insert(tx: Transaction, step: dict[str, Any]) -> None:
 def of_run(tx: Transaction, run_id: str) -> list[Row]:
     """In order."""
     return tx.rows(_OF_RUN, {"run_id": run_id})
+
+
+def listed(tx: Transaction, run_id: str) -> list[Row]:
+    """In order, without what may be large."""
+    return tx.rows(_LISTED, {"run_id": run_id})
+
+
+def first_events(tx: Transaction, run_id: str, after: int) -> list[list[Any]] | None:
+    """The first of the events after `after`, where they are too large to be read at once (see `fitting`); else None."""
+    size = sa.func.length(sa.cast(steps.c.events, sa.Text)).label("size")
+    later = (steps.c.run_id == run_id, steps.c.last_seq > after)
+    found = tx.rows(sa.select(steps.c.n, size).where(*later).order_by(steps.c.n))
+    # Most of the first step may be before `after`: it is not counted.
+    numbers = fitting((row["n"], row["size"] if row is not found[0] else 0) for row in found)
+    if len(numbers) == len(found):
+        return None
+    query = sa.select(steps.c.events).where(*later, steps.c.n.in_(numbers)).order_by(steps.c.n)
+    return [event for row in tx.rows(query) for event in row["events"] if event[0] > after]
 
 
 def events(tx: Transaction, run_id: str, after: int) -> list[list[Any]]:

@@ -25,13 +25,24 @@ FIGURES = (
 
 
 def usage(
-    db: Database, *, since: int, until: int, by: Sequence[str], user_id: str | None = None
+    db: Database,
+    *,
+    since: int,
+    until: int,
+    by: Sequence[str],
+    user_id: str | None = None,
+    limit: int | None = None,
+    offset: int = 0,
 ) -> list[dict[str, Any]]:
     """One dictionary per group of the calls made in `since` <= t < `until` (ms); without groups, of all of them.
 
-    A call that is not settled yet is not in it.
+    A call that is not settled yet is not in it. `limit` groups at most, after the first `offset`, in their order.
     """
-    found = db.query(lambda tx: ledger.usage(tx, since=since, until=until, by=by, user_id=user_id))
+    found = db.query(
+        lambda tx: ledger.usage(
+            tx, since=since, until=until, by=by, user_id=user_id, limit=limit, offset=offset
+        )
+    )
     return [_line(row, by) for row in found]
 
 

@@ -9,13 +9,14 @@ from flask import Blueprint, Response
 from service import errors
 from service.agents.definitions import AgentDefinition
 from service.auth.keys import may_use
+from service.runs.result import shown
 from service.runs.runs import Started
 from service.types import usd
 from service.web.current import add_headers, own
 from service.web.guards import current_caller, guard, services
 from service.web.idempotent import idempotency_key
 from service.web.limits import limit_action, limit_runs, limit_session
-from service.web.schemas import api, json_response, parse
+from service.web.schemas import api, json_response, page, page_arguments, parse
 from service.web.shapes import AgentList, AgentView, RunBody, RunResult
 from service.web.sse import event_stream
 
@@ -42,11 +43,18 @@ FREE = ("hit", "near", "coalesced")
 
 
 @blueprint.get("/v1/agents")
-@api("Agents the caller may use", returns={200: AgentList}, tag="Agents")
+@api(
+    "Agents the caller may use, by name",
+    returns={200: AgentList},
+    errors=[errors.Invalid],
+    tag="Agents",
+    query={"limit": {"type": "integer"}, "cursor": {"type": "string"}},
+)
 @guard()
 def list_agents() -> Response:
-    allowed = [_view(agent) for agent in services().catalog.agents.values() if _may_use(agent.id)]
-    return json_response({"data": allowed, "next_cursor": None})
+    limit, after = page_arguments(default=100)
+    names = sorted(name for name in services().catalog.agents if _may_use(name) and name > (after or ""))
+    return json_response(page([_view(services().catalog.agents[name]) for name in names], limit))
 
 
 @blueprint.get("/v1/agents/<agent>")
@@ -112,7 +120,7 @@ def run_response(started: Started) -> Response:
         if error["status"] in (429, 503):
             response.headers["Retry-After"] = str(error.get("retry_after", 1))
     else:
-        response = json_response(result)
+        response = json_response(shown(result))
     cache = result.get("cache", run.cache)
     add_headers(response, ("X-Cost-USD", "0.000000" if cache in FREE else usd(run.cost_nano)))
     own().model_seconds = started.model_seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from flask import Blueprint, Response
@@ -29,12 +30,22 @@ blueprint = Blueprint("approvals", __name__)
 STATUSES = ("pending", "approved", "denied", "cancelled")
 
 
+def _representable(value: Any) -> Any:
+    """For JSON whose numbers a tool is given: none of them may turn into another one, or into infinity."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in inner:
+        _representable(item)
+    if isinstance(value, int | float) and not abs(value) < (2**63 if isinstance(value, int) else math.inf):
+        raise ValueError("must not contain a number that is out of range")
+    return value
+
+
 class DecisionBody(Body):
     """`arguments` take the place of those the model chose."""
 
     decision: Literal["approve", "deny"]
     comment: Annotated[str, Field(max_length=1_000), AfterValidator(no_nul)] | None = None
-    arguments: dict[str, Any] | None = None
+    arguments: Annotated[dict[str, Any], AfterValidator(_representable)] | None = None
 
     @model_validator(mode="after")
     def _arguments_of_a_call(self) -> DecisionBody:
@@ -59,6 +70,7 @@ class ApprovalView(Shape):
     decided_by: str | None
     created_at: str
     decided_at: str | None
+    truncated: list[str] | None = None
 
 
 class ApprovalPage(Shape):

@@ -15,6 +15,7 @@ from service import errors
 from service.auth.tokens import AUDIENCE, ISSUER, LEEWAY
 from service.observe import logs
 from service.types import Caller
+from service.web.body import PUBLIC_BODY
 from service.web.guards import bearer, checked_claims, current_caller, guard, public, services
 from service.web.idempotent import once
 from service.web.limits import limit_login, limit_refresh
@@ -116,7 +117,7 @@ class KeySet(Shape):
 @public
 @limit_login
 def login() -> Response:
-    asked, address = parse(Login), request.remote_addr or ""
+    asked, address = parse(Login, most=PUBLIC_BODY), request.remote_addr or ""
     try:
         user = services().users.sign_in(asked.username, asked.password, address)
     except errors.RateLimited:

@@ -10,12 +10,14 @@ from flask import Response
 
 from service.errors import Invalid
 from service.runs.idempotency import LIFE_MS, Key, fingerprint
+from service.runs.result import shown
 from service.store import idempotency as rows
 from service.store.base import Transaction
 from service.types import now_ms
+from service.web.body import raw_json
 from service.web.current import asked
 from service.web.guards import current_caller, services
-from service.web.schemas import json_response, raw_json
+from service.web.schemas import json_response
 
 SECRET = "password"  # a field that is left out of fingerprints, which are kept for a day
 Change = Callable[[Any], Any]
@@ -105,4 +107,4 @@ def _known(tx: Transaction, key: Key) -> tuple[int, Any] | None:
 
 
 def _response(status: int, body: Any, replayed: bool) -> Response:
-    return json_response(body, status, {"Idempotency-Replayed": "true"} if replayed else None)
+    return json_response(shown(body), status, {"Idempotency-Replayed": "true"} if replayed else None)

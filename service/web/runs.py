@@ -7,11 +7,12 @@ from typing import Any
 from flask import Blueprint, Response, request
 
 from service import errors
-from service.runs.result import result_of
-from service.store import runs as rows
+from service.runs.result import result_of, shown
+from service.store import run_lists
 from service.store import steps as step_rows
 from service.store.base import Row
-from service.types import Run, RunEvent, RunStatus, rfc3339, usd
+from service.types import Run, RunEvent, RunStatus, Usage, rfc3339, usd
+from service.web.body import fault
 from service.web.guards import current_caller, guard, services
 from service.web.idempotent import once_again
 from service.web.schemas import api, choice_argument, json_response, page, page_arguments
@@ -19,6 +20,7 @@ from service.web.shapes import EventList, Queued, RunPage, RunView
 from service.web.sse import event_stream, last_seen
 
 blueprint = Blueprint("runs", __name__)
+MOST_EVENTS = 1_000  # of a page, where no limit is given
 
 
 @blueprint.get("/v1/runs")
@@ -47,9 +49,9 @@ def list_runs() -> Response:
     }
     owner = caller.user_id if caller.role == "user" else None
     found = services().db.query(
-        lambda tx: rows.recent(tx, limit=limit + 1, before=before, user_id=owner, **wanted)
+        lambda tx: run_lists.recent(tx, limit=limit + 1, before=before, user_id=owner, **wanted)
     )
-    return json_response(page([_view(run) for run in found], limit, key="run_id"))
+    return json_response(page([_item(row) for row in found], limit, key="run_id"))
 
 
 @blueprint.get("/v1/runs/<run_id>")
@@ -57,7 +59,7 @@ def list_runs() -> Response:
 @guard()
 def get_run(run_id: str) -> Response:
     run = services().watch.get(run_id, current_caller())
-    steps = services().db.query(lambda tx: step_rows.of_run(tx, run_id))
+    steps = services().db.query(lambda tx: step_rows.listed(tx, run_id))
     step_list = [_step(step) for step in steps if step["kind"] != "note"]
     webhook = services().webhooks.of_run(run)
     return json_response({**_view(run), "step_list": step_list, "webhook": webhook})
@@ -69,6 +71,7 @@ def get_run(run_id: str) -> Response:
     returns={200: EventList},
     errors=[errors.NotFound, errors.RateLimited, errors.Overloaded],
     tag="Runs",
+    query={"limit": {"type": "integer"}, "cursor": {"type": "string"}},
     stream="text/event-stream",
 )
 @guard()
@@ -76,8 +79,7 @@ def run_events(run_id: str) -> Response:
     run = services().watch.get(run_id, current_caller())
     after = last_seen(request.headers.get("Last-Event-ID"), run_id)
     if request.accept_mimetypes.best_match(["text/event-stream", "application/json"]) == "application/json":
-        events = services().watch.so_far(run_id, after)
-        return json_response({"data": [_event(run_id, event) for event in events], "next_cursor": None})
+        return json_response(_event_page(run_id, after))
     place = services().places.take(current_caller().user_id, reads=True)
     return event_stream(run.id, services().watch.follow(run_id, after), place)
 
@@ -102,8 +104,41 @@ def cancel_run(run_id: str) -> Response:
 
 
 def _view(run: Run) -> dict[str, Any]:
+    """One run by itself, whole."""
     result = run.result or result_of(run, None, steps=0, used=())
-    return {**result, "status": run.status, "door": run.door}
+    about = {"agent_version": run.agent_version, "user_id": run.user_id, "door": run.door}
+    return {**shown(result), **about, "status": run.status, "input": run.request.question}
+
+
+def _item(row: Row) -> dict[str, Any]:
+    """One run of a list."""
+    plain = (
+        "session_id",
+        "agent",
+        "agent_version",
+        "user_id",
+        "door",
+        "status",
+        "input",
+        "stop_reason",
+        "model",
+    )
+    used = Usage(
+        row["input_tokens"], row["output_tokens"], row["cache_read_tokens"], row["cache_creation_tokens"]
+    )
+    usage = used.public(row["cost_nano"], "reported")
+    del usage["usage_source"]  # kept with the result, which lists do not read
+    ended = row["finished_at"]
+    item = {
+        "run_id": row["id"],
+        **{name: row[name] for name in (*plain, "tier", "steps")},
+        "usage": usage,
+        "cache": row["cache"],
+        "latency_ms": None if ended is None else ended - row["created_at"],
+        "created_at": rfc3339(row["created_at"]),
+        "finished_at": rfc3339(ended),
+    }
+    return item if row["error"] is None else {**item, "error": row["error"]}
 
 
 def _step(step: Row) -> dict[str, Any]:
@@ -119,4 +154,13 @@ def _step(step: Row) -> dict[str, Any]:
 
 
 def _event(run_id: str, event: RunEvent) -> dict[str, Any]:
-    return {"id": f"{run_id}:{event.seq}", "event": event.name, "data": event.data}
+    return {"id": f"{run_id}:{event.seq}", "event": event.name, "data": shown(event.data)}
+
+
+def _event_page(run_id: str, after: int) -> dict[str, Any]:
+    """A page of events; a cursor is the id of the last event of the page before."""
+    limit, cursor = page_arguments(default=MOST_EVENTS)
+    if cursor is not None and not (after := last_seen(cursor, run_id)):
+        raise fault("/cursor", "Not a cursor.")
+    events = services().watch.first(run_id, after)
+    return page([_event(run_id, event) for event in events[: limit + 1]], limit)

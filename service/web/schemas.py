@@ -7,30 +7,24 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import orjson
-from flask import Request, Response, request
+from flask import Response, request
 from pydantic import BaseModel, ConfigDict, ValidationError
 from werkzeug.datastructures import Headers
-from werkzeug.exceptions import HTTPException
 
-from service.errors import (
-    BadRequest,
-    FieldFault,
-    Invalid,
-    InvalidJson,
-    NotFound,
-    SlipwayError,
-    TooLarge,
-    UnsupportedMediaType,
-)
+from service import exact_json
+from service.errors import FieldFault, Invalid, NotFound, SlipwayError
+from service.web.body import AS_TEXT, MAX_BODY, fault, pointer, raw_json
 from service.web.current import add_headers, asked
 
 M = TypeVar("M", bound=BaseModel)
 V = TypeVar("V", bound=Callable[..., Any])
-MAX_BODY = 1024 * 1024  # bytes; the contract's limit
 LONGEST_NAME = 128  # characters of an id, a name or a scope in a path
-DEEPEST = (
-    64  # levels of lists and objects in a body; orjson writes 254, and a body is kept inside other objects
-)
+MOST_FIELDS = 64  # of a body; those it does not know become errors
+MOST_FAULTS = 50  # told in one answer
+MOST_LIST = 1000 * 1024  # bytes of a list's items; with what is around them an answer has 1 MiB at most
+LONGEST_FIELD = (
+    96 * 1024
+)  # bytes of a field of an item that is too large for a list; of a text, six a character
 
 
 class Body(BaseModel):
@@ -115,63 +109,9 @@ def refuse_impossible() -> None:
         raise Invalid("The query must not contain a NUL character.")
 
 
-def raw_json() -> Any:
-    """The request's JSON, whatever it is. Raises what the contract says for size, media type and syntax."""
-    request = asked()
-    length = int(request.environ.get("CONTENT_LENGTH") or 0)  # the server has seen to it that it is a number
-    if length > MAX_BODY or len(data := _body(request)) > MAX_BODY:
-        raise TooLarge(f"A body may have {MAX_BODY} bytes at most.")
-    if request.environ.get("CONTENT_TYPE") != "application/json":  # what nearly all send: nothing to parse
-        kind = request.mimetype
-        if kind != "application/json" and not kind.endswith("+json"):
-            raise UnsupportedMediaType("Send the body as application/json.")
-    try:
-        value = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise InvalidJson(
-            f"The body is not valid JSON (line {error.lineno}, column {error.colno})."
-        ) from None
-    if b"\\u0000" in data or data.count(b"[") + data.count(b"{") > DEEPEST:
-        _refuse_unkeepable(value)
-    return value
-
-
-def _body(request: Request) -> bytes:
-    """Read the body. Raises `BadRequest` for one that breaks off or whose chunks cannot be parsed."""
-    try:
-        data = request.get_data()
-    except HTTPException:
-        raise
-    except Exception as error:  # each WSGI server has exceptions of its own for this
-        raise BadRequest("The body cannot be read to its end.") from error
-    if len(data) < (request.content_length or 0):
-        raise BadRequest("The body ended before its length was reached.")
-    return data
-
-
-def _refuse_unkeepable(value: Any) -> None:
-    """Raises `Invalid` for what is JSON, but which no database keeps (NUL) or no encoder writes (any depth)."""
-    todo = [(value, "")]
-    while todo:
-        item, pointer = todo.pop()
-        if isinstance(item, str) and "\x00" in item:
-            raise _fault(pointer, "must not contain a NUL character")
-        if isinstance(item, dict | list) and pointer.count("/") >= DEEPEST:
-            raise _fault("", f"must not be nested deeper than {DEEPEST} levels")
-        if isinstance(item, dict):
-            todo += [(name, pointer) for name in item]
-            todo += [(inner, f"{pointer}/{_escape(name)}") for name, inner in item.items()]
-        elif isinstance(item, list):
-            todo += [(inner, f"{pointer}/{number}") for number, inner in enumerate(item)]
-
-
-def _fault(pointer: str, detail: str) -> Invalid:
-    return Invalid("The request does not fit; see `errors`.", errors=[{"pointer": pointer, "detail": detail}])
-
-
-def parse(model: type[M]) -> M:
-    """The request's body as `model`. Raises `Invalid` with a pointer to every field that does not fit."""
-    return validate(model, raw_json())
+def parse(model: type[M], *, most: int = MAX_BODY) -> M:
+    """The request's body as `model`. Raises `TooLarge`, or `Invalid` with a pointer to each field that does not fit."""
+    return validate(model, raw_json(most))
 
 
 def validate(model: type[M], value: Any) -> M:
@@ -179,15 +119,25 @@ def validate(model: type[M], value: Any) -> M:
 
     It goes by way of JSON: pydantic is then strict about the types JSON has, and still reads a date from a string.
     """
+    if isinstance(value, dict) and len(value) > MOST_FIELDS:
+        raise fault("", f"must not have more than {MOST_FIELDS} fields")
     try:
-        return model.model_validate_json(orjson.dumps(value))
+        return model.model_validate_json(exact_json.dumps(_with_texts(value)))
     except ValidationError as error:
         raise Invalid("The request does not fit; see `errors`.", errors=faults_of(error, value)) from None
 
 
+def _with_texts(value: Any) -> Any:
+    """The body with JSON text in place of what is kept as that."""
+    if not isinstance(value, dict):
+        return value
+    texts = {name: exact_json.dumps(value[name]).decode() for name in AS_TEXT if value.get(name) is not None}
+    return {**value, **texts} if texts else value
+
+
 def faults_of(error: ValidationError, value: Any) -> list[FieldFault]:
     """A pydantic error as JSON pointers into `value`, which is never repeated itself: it may be a secret."""
-    faults = error.errors(include_url=False, include_input=False, include_context=False)[:50]
+    faults = error.errors(include_url=False, include_input=False, include_context=False)[:MOST_FAULTS]
     return [
         {
             "pointer": _pointer(fault["loc"], value, fault["type"] == "missing"),
@@ -199,7 +149,7 @@ def faults_of(error: ValidationError, value: Any) -> list[FieldFault]:
 
 def _pointer(location: Sequence[int | str], value: Any, missing: bool) -> str:
     """Where a fault is. Pydantic also names the branch of a union that was tried: that is no place in `value`."""
-    parts = []
+    parts: list[int | str] = []
     for number, part in enumerate(location, 1):
         known = (
             part in value if isinstance(value, dict) else isinstance(value, list) and isinstance(part, int)
@@ -208,12 +158,8 @@ def _pointer(location: Sequence[int | str], value: Any, missing: bool) -> str:
             value = value[part]
         elif not (missing and number == len(location)):
             continue
-        parts.append(f"/{_escape(str(part))}")
-    return "".join(parts)
-
-
-def _escape(part: str) -> str:
-    return part.replace("~", "~0").replace("/", "~1")
+        parts.append(part)
+    return pointer(parts)
 
 
 class Json(Response):
@@ -236,9 +182,11 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
 
 
 def page_arguments(default: int = 20) -> tuple[int, str | None]:
-    """`?limit=` (1 to 100) and `?cursor=`."""
-    text = request.args.get("limit", str(default))
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= 100):
+    """`?limit=` (1 to 100; `default`, which may be more, where it is not given) and `?cursor=`."""
+    text = request.args.get("limit")
+    if text is not None and not (
+        text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= 100
+    ):
         raise Invalid(
             "`limit` is 1 to 100.", errors=[{"pointer": "/limit", "detail": "Send a number from 1 to 100."}]
         )
@@ -247,14 +195,36 @@ def page_arguments(default: int = 20) -> tuple[int, str | None]:
         raise Invalid(
             "`cursor` is not one of ours.", errors=[{"pointer": "/cursor", "detail": "Not a cursor."}]
         )
-    return int(text), cursor
+    return default if text is None else int(text), cursor
 
 
-def page(rows: Sequence[dict[str, Any]], limit: int, key: str = "id") -> dict[str, Any]:
-    """One page of the contract's shape, from `limit + 1` rows asked for."""
-    more = len(rows) > limit
-    shown = list(rows[:limit])
+def page(
+    rows: Sequence[dict[str, Any]], limit: int, key: str = "id", room: int = MOST_LIST
+) -> dict[str, Any]:
+    """One page of the contract's shape, from `limit + 1` rows asked for: as many of them as fit `room` bytes.
+
+    A page may therefore be shorter than `limit`; `next_cursor` leads on. A row that is too large even alone is cut.
+    """
+    shown: list[dict[str, Any]] = []
+    for row in rows[:limit]:
+        size = len(orjson.dumps(row)) + 1
+        if size > room and shown:
+            break
+        shown.append(row if size <= room else _cut(row))
+        room -= size
+    more = len(rows) > len(shown)
     return {"data": shown, "next_cursor": shown[-1][key] if more else None}
+
+
+def _cut(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without what is too large in it; `truncated` names those fields."""
+    large = [name for name, value in row.items() if len(orjson.dumps(value)) > LONGEST_FIELD]
+    small = {name: _cut_value(row[name]) for name in large}
+    return {**row, **small, "truncated": large}
+
+
+def _cut_value(value: Any) -> Any:
+    return value[: LONGEST_FIELD // 6] if isinstance(value, str) else type(value)()
 
 
 def choice_argument(name: str, allowed: Sequence[str]) -> str | None:

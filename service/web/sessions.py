@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from service import errors, sessions
 from service.auth.keys import may_use
+from service.runs.result import shown
 from service.store.base import Row, Transaction
 from service.types import rfc3339
 from service.web.guards import current_caller, guard, services
@@ -26,6 +27,7 @@ from service.web.schemas import (
     page_arguments,
     parse,
 )
+from service.web.shapes import Metadata
 
 blueprint = Blueprint("sessions", __name__)
 CANCEL_WAIT = 5.0  # seconds a deletion waits for a turn under way to be cancelled
@@ -36,14 +38,14 @@ Title = Annotated[str, Field(max_length=256), AfterValidator(no_nul)]
 class NewSession(Body):
     agent: Annotated[str, Field(min_length=1, max_length=64)]
     title: Title = ""
-    metadata: dict[str, Any] | None = None
+    metadata: Metadata | None = None
 
 
 class SessionChange(Body):
     """What is left out stays as it is."""
 
     title: Title | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: Metadata | None = None
 
     @model_validator(mode="after")
     def _something(self) -> SessionChange:
@@ -54,15 +56,20 @@ class SessionChange(Body):
         return self
 
 
-class SessionView(Shape):
+class SessionItem(Shape):
+    """One session of a list, without what may be large."""
+
     id: str
     user_id: str
     agent: str
     title: str
-    metadata: dict[str, Any] | None
     created_at: str
     updated_at: str
     expires_at: str
+
+
+class SessionView(SessionItem):
+    metadata: dict[str, Any] | None
 
 
 class MessageView(Shape):
@@ -71,6 +78,7 @@ class MessageView(Shape):
     role: Literal["user", "assistant"]
     content: str | list[dict[str, Any]]
     created_at: str
+    truncated: list[str] | None = None
 
 
 class SessionWithMessages(SessionView):
@@ -81,7 +89,7 @@ class SessionWithMessages(SessionView):
 
 
 class SessionPage(Shape):
-    data: list[SessionView]
+    data: list[SessionItem]
     next_cursor: str | None
 
 
@@ -122,12 +130,12 @@ def list_sessions() -> Response:
     limit, before = page_arguments()
     everyones = choice_argument("scope", ["own", "all"]) == "all"
     found = services().sessions.page(current_caller(), everyones=everyones, limit=limit + 1, before=before)
-    return json_response(page([sessions.public(row) for row in found], limit))
+    return json_response(page([sessions.item(row) for row in found], limit))
 
 
 @blueprint.get("/v1/sessions/<session_id>")
 @api(
-    "A conversation with its last messages (100 where no limit is given)",
+    "A conversation with its last messages: 100 where no limit is given, fewer where they are long",
     returns={200: SessionWithMessages},
     errors=[errors.NotFound, errors.Invalid],
     tag="Sessions",
@@ -143,10 +151,10 @@ def get_session(session_id: str) -> Response:
     row = services().sessions.get(current_caller(), session_id)
     before = int(cursor) if cursor else None
     found = services().sessions.messages(session_id, limit=limit + 1, before=before)
-    shown = page([_message(message) for message in found], limit, key="seq")
-    more = shown["next_cursor"]
-    messages = {"messages": shown["data"][::-1], "next_cursor": None if more is None else str(more)}
-    return json_response({**sessions.public(row), **messages})
+    said = page([_message(message) for message in found], limit, key="seq")
+    more = said["next_cursor"]
+    messages = {"messages": said["data"][::-1], "next_cursor": None if more is None else str(more)}
+    return json_response({**shown(sessions.public(row)), **messages})
 
 
 @blueprint.patch("/v1/sessions/<session_id>")
@@ -162,7 +170,8 @@ def change_session(session_id: str) -> Response:
     asked = parse(SessionChange)
     services().sessions.get(current_caller(), session_id, own=True)
     services().sessions.change(session_id, asked.model_dump(include=asked.model_fields_set))
-    return json_response(sessions.public(services().sessions.get(current_caller(), session_id, own=True)))
+    row = services().sessions.get(current_caller(), session_id, own=True)
+    return json_response(shown(sessions.public(row)))
 
 
 @blueprint.delete("/v1/sessions/<session_id>")

@@ -2,17 +2,67 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
+from service import exact_json
 from service.types import Effort, Message, RunRequest
 from service.usage.caps import Standing
+from service.web.body import fault
 from service.web.schemas import Body, Shape, no_nul
 
-Text = Annotated[str, Field(min_length=1, max_length=400_000), AfterValidator(no_nul)]
+METADATA_BYTES = 16 * 1024  # as compact JSON
+METADATA_MEMBERS = 64
+METADATA_DEPTH = 8  # levels of objects and lists, itself the first
+
+
+def _not_blank(text: str) -> str:
+    """For a text that the model is asked: it refuses one in which there is nothing to see."""
+    if all(unicodedata.category(letter)[0] in "ZC" for letter in text):
+        raise ValueError("must contain more than white space")
+    return text
+
+
+def _is_object(text: str) -> str:
+    if not text.startswith("{"):
+        raise ValueError("must be an object")
+    return text
+
+
+def _is_small(text: str) -> str:
+    """The contract's bounds of `metadata`."""
+    if len(text.encode()) > METADATA_BYTES:
+        raise ValueError(f"must not have more than {METADATA_BYTES} bytes as JSON")
+    value = exact_json.loads(text.encode())
+    if len(value) > METADATA_MEMBERS:
+        raise ValueError(f"must not have more than {METADATA_MEMBERS} members")
+    if _depth(value) > METADATA_DEPTH:
+        raise ValueError(f"must not be nested deeper than {METADATA_DEPTH} levels")
+    return text
+
+
+def _depth(value: Any) -> int:
+    """Levels of objects and lists."""
+    if not isinstance(value, dict | list):
+        return 0
+    return 1 + max(map(_depth, value.values() if isinstance(value, dict) else value), default=0)
+
+
+Text = Annotated[
+    str, Field(min_length=1, max_length=400_000), AfterValidator(no_nul), AfterValidator(_not_blank)
+]
+# JSON text, see `service.web.body.AS_TEXT`; to a client it is an object.
+Context = Annotated[str, AfterValidator(_is_object), WithJsonSchema({"type": "object"})]
+Metadata = Annotated[
+    str,
+    AfterValidator(_is_object),
+    AfterValidator(_is_small),
+    WithJsonSchema({"type": "object", "maxProperties": METADATA_MEMBERS}),
+]
 
 
 class TextBlock(Body):
@@ -22,29 +72,30 @@ class TextBlock(Body):
 
 class Turn(Body):
     role: Literal["user", "assistant"]
-    content: Text | Annotated[list[TextBlock], Field(min_length=1, max_length=100)]
+    content: Text | Annotated[list[TextBlock], Field(fail_fast=True, min_length=1, max_length=100)]
 
 
 class RunBody(Body):
-    """What a run is asked: `input`, or `messages` that end with the user's turn."""
+    """A question to an agent: `input`, or `messages` that begin and end with the user's turn."""
 
     input: Text | None = None
-    messages: Annotated[list[Turn], Field(min_length=1, max_length=500)] | None = None
+    messages: Annotated[list[Turn], Field(fail_fast=True, min_length=1, max_length=500)] | None = None
     session_id: Annotated[str, Field(pattern=r"^ses_[0-9a-z]{26}$")] | None = None
-    context: dict[str, Any] | None = None
+    context: Context | None = None
     max_tokens: Annotated[int, Field(ge=1, le=128_000)] | None = None
     effort: Effort | None = None
     tier: Literal["auto", "simple", "medium", "complex"] = "auto"
     cache: Literal["default", "bypass", "refresh"] = "default"
     on_disconnect: Literal["continue", "cancel"] = "continue"
-    metadata: dict[str, Any] | None = None
+    metadata: Metadata | None = None
 
     @model_validator(mode="after")
     def _one_question(self) -> RunBody:
         if (self.input is None) == (self.messages is None):
             raise ValueError("send either `input` or `messages`")
-        if self.messages is not None and self.messages[-1].role != "user":
-            raise ValueError("the last message must be the user's")
+        if self.messages is not None:
+            _of_the_user(self.messages, 0)
+            _of_the_user(self.messages, len(self.messages) - 1)
         return self
 
     def request(self, agent: str) -> RunRequest:
@@ -65,6 +116,12 @@ class RunBody(Body):
             on_disconnect=self.on_disconnect,
             metadata=self.metadata,
         )
+
+
+def _of_the_user(messages: list[Turn], number: int) -> None:
+    """Raises `Invalid` where that message is not the user's; pydantic would point at the whole body."""
+    if messages[number].role != "user":
+        raise fault(f"/messages/{number}/role", "the first and the last message must be the user's")
 
 
 class TaskBody(RunBody):
@@ -104,6 +161,9 @@ class RunResult(Shape):
     run_id: str
     session_id: str | None
     agent: str
+    agent_version: str
+    user_id: str
+    door: str
     status: Literal["queued", "running", "waiting_approval", "succeeded", "failed", "cancelled"]
     output: str
     stop_reason: str | None
@@ -118,6 +178,7 @@ class RunResult(Shape):
     created_at: str
     finished_at: str | None
     error: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
 
 
 class StepShape(Shape):
@@ -143,13 +204,39 @@ class WebhookShape(Shape):
 class RunView(RunResult):
     """One run with its steps, and its webhook where it has one."""
 
-    door: str
+    input: str
     step_list: list[StepShape] | None = None
     webhook: WebhookShape | None = None
 
 
+class RunItem(Shape):
+    """One run of a list, without what may be large; `input` is cut at 200 characters.
+
+    Runs of versions that did not keep them apart have no `input`, `steps`, `model` and `stop_reason` here.
+    """
+
+    run_id: str
+    session_id: str | None
+    agent: str
+    agent_version: str
+    user_id: str
+    door: str
+    status: Literal["queued", "running", "waiting_approval", "succeeded", "failed", "cancelled"]
+    input: str | None
+    stop_reason: str | None
+    model: str | None
+    tier: str | None
+    steps: int | None
+    usage: UsageShape
+    cache: Literal["hit", "near", "stale", "coalesced", "miss", "bypass"]
+    latency_ms: int | None
+    created_at: str
+    finished_at: str | None
+    error: dict[str, Any] | None = None
+
+
 class RunPage(Shape):
-    data: list[RunView]
+    data: list[RunItem]
     next_cursor: str | None
 
 

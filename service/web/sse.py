@@ -11,6 +11,7 @@ from flask import Response, request
 
 from service.runs.channel import Listener
 from service.runs.places import Place
+from service.runs.result import shown
 from service.types import Event, RunEvent
 
 HEARTBEAT = b": keep-alive\n\n"
@@ -31,7 +32,7 @@ def encode(run_id: str, events: Sequence[RunEvent]) -> bytes:
         % (
             RETRY if event.name is Event.RECONNECT else b"id: %b:%d" % (name, event.seq),
             event.name.encode(),
-            orjson.dumps(event.data),
+            orjson.dumps(shown(event.data)),
         )
         for event in events
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 from flask import Blueprint, Response, request
 
@@ -13,12 +14,13 @@ from service.errors import Invalid
 from service.types import rfc3339
 from service.usage import report
 from service.web.guards import current_caller, guard, services
-from service.web.schemas import Shape, api, json_response
+from service.web.schemas import Shape, api, json_response, page_arguments
 from service.web.shapes import BudgetList, budget_list
 
 blueprint = Blueprint("usage", __name__)
 LONGEST = timedelta(days=400)
 USUAL = timedelta(days=30)
+MOST_GROUPS = 1_000  # of an answer, where no limit is given; each takes some 600 bytes at most
 
 
 class UsageLine(Shape):
@@ -51,6 +53,8 @@ class UsageReport(Shape):
     tag="Usage",
     also=["text/csv"],
     query={
+        "limit": {"type": "integer", "description": "1000 where it is not given"},
+        "cursor": {"type": "string"},
         "from": {"type": "string", "description": "A date or a time; 30 days ago when not given"},
         "to": {
             "type": "string",
@@ -65,12 +69,18 @@ def usage() -> Response:
     by = _groups()
     since, until = _span()
     owner = caller.user_id if caller.role == "user" else None
-    lines = report.usage(services().db, since=since, until=until, by=by, user_id=owner)
+    limit, offset = _window()
+    asked: dict[str, Any] = {"since": since, "until": until, "user_id": owner}
+    lines = report.usage(services().db, by=by, limit=limit + 1, offset=offset, **asked)
+    more = len(lines) > limit
+    cursor = str(offset + limit) if more else None
     if request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv":
-        return Response(report.as_csv(lines, by), mimetype="text/csv")
-    [total] = report.usage(services().db, since=since, until=until, by=(), user_id=owner) if by else lines
+        return _csv(report.as_csv(lines[:limit], by), cursor)
+    [total] = report.usage(services().db, by=(), limit=1, offset=0, **asked) if by else lines
     span = {"from": rfc3339(since), "to": rfc3339(until)}
-    return json_response({**span, "group_by": by, "data": lines, "total": total, "next_cursor": None})
+    return json_response(
+        {**span, "group_by": by, "data": lines[:limit], "total": total, "next_cursor": cursor}
+    )
 
 
 @blueprint.get("/v1/budget")
@@ -78,6 +88,23 @@ def usage() -> Response:
 @guard()
 def budget() -> Response:
     return json_response(budget_list(services().budgets.of_caller(current_caller())))
+
+
+def _window() -> tuple[int, int]:
+    """How many groups, and how many before them: the cursor of a list that is made anew each time."""
+    limit, cursor = page_arguments(default=MOST_GROUPS)
+    if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 10):
+        raise _wrong("cursor", "Not a cursor.")
+    return limit, int(cursor or 0)
+
+
+def _csv(text: str, cursor: str | None) -> Response:
+    """CSV has no room for a cursor: the next page's address is in `Link` (RFC 8288)."""
+    response = Response(text, mimetype="text/csv")
+    if cursor is not None:
+        query = urlencode({**request.args.to_dict(), "cursor": cursor})
+        response.headers["Link"] = f'<{request.path}?{query}>; rel="next"'
+    return response
 
 
 def _groups() -> list[str]:

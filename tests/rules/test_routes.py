@@ -167,5 +167,5 @@ def test_a_view_reads_json_in_one_way() -> None:
         assert "request.json" not in source and "get_json(" not in source and "request.form" not in source, (
             path
         )
-        if path.name != "schemas.py":
+        if path.name != "body.py":
             assert "request.get_data" not in source and "request.data" not in source, path

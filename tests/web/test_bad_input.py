@@ -63,7 +63,9 @@ def caller(house: Slipway) -> Iterator[httpx2.Client]:
 def test_bodies_that_are_not_what_was_asked_for(house: Slipway, caller: httpx2.Client) -> None:
     for method, path, _ in with_body(house.description):
         for name, body in BODIES.items():
-            problem = refused(caller.request(method, url_of(path), content=body, headers=JSON), 400, 422, 404)
+            problem = refused(
+                caller.request(method, url_of(path), content=body, headers=JSON), 400, 422, 404, 413
+            )
             if problem["status"] == 400:
                 assert problem["code"] == "invalid_json", (path, name)
 
@@ -85,6 +87,7 @@ def test_fields_that_nobody_asked_for(house: Slipway, caller: httpx2.Client) -> 
         for name in ("nonsense", "", "a/b~c", "__class__", "x" * 5000):
             problem = refused(caller.request(method, url_of(path), json={name: 1}), 422)
             pointer = "/" + name.replace("~", "~0").replace("/", "~1")
+            pointer = "" if len(name) > 128 else pointer  # an answer repeats no name that is too long for one
             assert pointer in [fault["pointer"] for fault in problem["errors"]]
 
 

@@ -38,7 +38,7 @@ function line(run) {
     {},
     h("span", { class: `status ${run.status}` }, WORDS[run.status] ?? run.status),
     h("strong", {}, run.agent),
-    h("span", { class: "gist" }, run.output || run.error?.title || ""),
+    h("span", { class: "gist" }, run.error?.title || run.input || ""),
     h("span", { class: "quiet" }, facts.filter(Boolean).join(" · ")),
     when(run.created_at),
   );

@@ -1,0 +1,147 @@
+"""The JSON body of a request: read, bounded and parsed before anything else looks at it.
+
+The bounds keep the cost of a body near its size. One of 1 MiB can hold half a million values, of 60 bytes each once
+they are parsed, and many times that once errors with pointers are made of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+from flask import Request
+from werkzeug.exceptions import HTTPException
+
+from service import exact_json
+from service.errors import BadRequest, Invalid, InvalidJson, TooLarge, UnsupportedMediaType
+from service.exact_json import Number
+from service.web.current import asked
+
+MAX_BODY = 1024 * 1024  # bytes; the contract's limit
+PUBLIC_BODY = 16 * 1024  # bytes, where nobody has signed in: a name and a password, each character escaped
+DEEPEST = 64  # levels of lists and objects; a body is kept inside other objects, and orjson writes 254
+MOST_VALUES = 20_000  # values in a body
+MOST_MEMBERS = 1_000  # members of one object
+LONGEST_NUMBER = 1_000  # characters; a double written out in full has 309 and more
+LONGEST_PART = 128  # characters of a member's name in a pointer
+AS_TEXT = ("metadata", "context")  # fields that are kept as JSON text, with their numbers as they are written
+EXACT = (*AS_TEXT, "arguments")  # fields whose numbers are not rounded while parsing
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+
+
+def raw_json(most: int = MAX_BODY) -> Any:
+    """The request's JSON, whatever it is. Raises what the contract says for size, media type, syntax and bounds."""
+    request = asked()
+    length = int(request.environ.get("CONTENT_LENGTH") or 0)  # the server has seen to it that it is a number
+    if length > most or len(data := _read(request, most)) > most:
+        raise TooLarge(f"A body may have {most} bytes at most.")
+    if request.environ.get("CONTENT_TYPE") != "application/json":  # what nearly all send: nothing to parse
+        kind = request.mimetype
+        if kind != "application/json" and not kind.endswith("+json"):
+            raise UnsupportedMediaType("Send the body as application/json.")
+    if _has_too_many_values(data):
+        raise fault("", f"must not have more than {MOST_VALUES} values")
+    return _parse(data)
+
+
+def fault(pointer: str, detail: str) -> Invalid:
+    """`Invalid` with one fault."""
+    return Invalid("The request does not fit; see `errors`.", errors=[{"pointer": pointer, "detail": detail}])
+
+
+def escape(part: str) -> str:
+    """A member's name as a part of a JSON pointer."""
+    return part.replace("~", "~0").replace("/", "~1")
+
+
+def _read(request: Request, most: int) -> bytes:
+    """Read the body. Raises `BadRequest` for one that breaks off or whose chunks cannot be parsed."""
+    request.max_content_length = most + 1  # at its limit Werkzeug cuts a chunked body and says nothing
+    try:
+        data = request.get_data()
+    except HTTPException:
+        raise
+    except Exception as error:  # each WSGI server has exceptions of its own for this
+        raise BadRequest("The body cannot be read to its end.") from error
+    if len(data) < (request.content_length or 0):
+        raise BadRequest("The body ended before its length was reached.")
+    return data
+
+
+def _separators(data: bytes, start: int, end: int) -> int:
+    """Commas and opening brackets: there is at most one value more than there are of these."""
+    return data.count(b",", start, end) + data.count(b"[", start, end) + data.count(b"{", start, end)
+
+
+def _has_too_many_values(data: bytes) -> bool:
+    """Count values without parsing. Strings, which may hold brackets, are left out only where it makes a difference."""
+    if _separators(data, 0, len(data)) <= MOST_VALUES:
+        return False
+    count = start = 0
+    for strings, string in enumerate(_STRING.finditer(data)):
+        count += _separators(data, start, string.start())
+        start = string.end()
+        if count > MOST_VALUES or strings > 2 * MOST_VALUES:  # each value is one string at most, and its name
+            return True
+    return count + _separators(data, start, len(data)) > MOST_VALUES
+
+
+def _parse(data: bytes) -> Any:
+    try:
+        value = orjson.loads(data)
+        exact = isinstance(value, dict) and any(name in value for name in EXACT)
+    except orjson.JSONDecodeError:  # which may be a number that no float holds
+        exact = True
+    if exact:
+        value = _parse_exactly(data)
+    opens = data.count(b"[") + data.count(b"{")
+    if exact or opens > DEEPEST or b"\\u0000" in data or data.count(b",") >= MOST_MEMBERS:
+        _refuse_unkeepable(value, [])
+    return value
+
+
+def _parse_exactly(data: bytes) -> Any:
+    try:
+        return exact_json.loads(data)
+    except RecursionError:
+        raise fault("", f"must not be nested deeper than {DEEPEST} levels") from None
+    except ValueError as error:
+        line, column = getattr(error, "lineno", 1), getattr(error, "colno", 1)
+        raise InvalidJson(f"The body is not valid JSON (line {line}, column {column}).") from None
+
+
+def _refuse_unkeepable(value: Any, path: list[str | int]) -> None:
+    """Raises `Invalid` for what is JSON, but is out of bounds or which no database keeps (NUL)."""
+    if isinstance(value, str) and "\x00" in value:
+        raise fault(pointer(path), "must not contain a NUL character")
+    if isinstance(value, Number) and len(value.text) > LONGEST_NUMBER:
+        raise fault(pointer(path), f"must not have more than {LONGEST_NUMBER} digits")
+    if isinstance(value, dict | list) and len(path) >= DEEPEST:
+        raise fault("", f"must not be nested deeper than {DEEPEST} levels")
+    if isinstance(value, dict):
+        if len(value) > MOST_MEMBERS:
+            raise fault(pointer(path), f"must not have more than {MOST_MEMBERS} members")
+        for name in value:
+            _refuse_unkeepable(name, path)
+        _refuse_within(value.items(), path)
+    elif isinstance(value, list):
+        _refuse_within(enumerate(value), path)
+
+
+def _refuse_within(items: Iterable[tuple[str | int, Any]], path: list[str | int]) -> None:
+    for part, inner in items:
+        path.append(part)
+        _refuse_unkeepable(inner, path)
+        path.pop()
+
+
+def pointer(path: list[str | int]) -> str:
+    """A JSON pointer (RFC 6901); it ends before a name that is too long to be repeated."""
+    parts = []
+    for part in map(str, path):
+        if len(part) > LONGEST_PART:
+            break
+        parts.append(f"/{escape(part)}")
+    return "".join(parts)
