@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import redis
 from redis.exceptions import (
@@ -41,6 +42,7 @@ class SpeedStore:
         self, url: str, *, max_connections: int, on_change: Callable[[bool], None] | None = None
     ) -> None:
         self.server = ""
+        self._servers: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # by connection
         self._client: redis.Redis | None = None
         self._connect = partial(connect, url, max_connections=max_connections, on_connect=self._greet)
         self._on_change = on_change or (lambda up: None)
@@ -82,6 +84,10 @@ class SpeedStore:
             self._recovered()
         return value
 
+    def server_of(self, connection: Any) -> str:
+        """The server process at the other end of a connection; empty where it does not say, and of a cluster's."""
+        return self._servers.get(connection, "")
+
     def ping(self) -> None:
         """Ask Redis, whatever the circuit says. Raises `redis.RedisError`."""
         self.client.ping()
@@ -120,6 +126,7 @@ class SpeedStore:
 
     def _greet(self, connection: Any) -> None:
         """Each new connection asks for the server's run id: what an earlier server held may be stale."""
+        self._servers[connection] = ""
         connection.on_connect()
         try:
             connection.send_command("INFO", "server")
@@ -127,4 +134,4 @@ class SpeedStore:
         except ResponseError:
             return  # not allowed to ask, on some managed servers
         ids = (line[7:] for line in info.decode().splitlines() if line.startswith("run_id:"))
-        self.server = next(ids, "")
+        self.server = self._servers[connection] = next(ids, "")

@@ -214,25 +214,42 @@ def _sent(client: redis.Redis, *command: Any) -> Any:
     return cast(Any, client).execute_command(*command)
 
 
-def send_all(client: redis.Redis, commands: Sequence[Sequence[Any]]) -> None:
-    """Send commands in one round trip; what they answer is not looked at. Raises as one of them would.
+Command = Sequence[Any]
 
-    Over the connection directly, see `_sent`; a cluster's client finds out where each has to go.
+
+def send_all(client: redis.Redis, commands: Sequence[Command]) -> None:
+    """Send commands in one round trip; what they answer is not looked at. Raises as the first that fails would."""
+    for answer in exchange(client, lambda connection: commands):
+        if isinstance(answer, ResponseError):
+            raise answer
+
+
+def exchange(client: redis.Redis, commands: Callable[[Any], Sequence[Command]]) -> list[Any]:
+    """Send commands in one round trip: the answer of each, or the `ResponseError` that it failed with.
+
+    `commands` is given the connection that they go over, as they may say which server that leads to; None of a
+    cluster, whose client finds out where each has to go. Over the connection directly, see `_sent`.
     """
     if not isinstance(client, redis.Redis):
         with client.pipeline(transaction=False) as pipe:
-            for command in commands:
+            for command in commands(None):
                 pipe.execute_command(*command)
-            pipe.execute()
-        return
+            return list(pipe.execute(raise_on_error=False))
     pool = client.connection_pool
     connection: Any = pool.get_connection()
     try:
-        connection.send_packed_command((b"".join([pack_command(tuple(command)) for command in commands]),))
-        for _ in commands:
-            connection.read_response()
+        packed = [pack_command(tuple(command)) for command in commands(connection)]
+        connection.send_packed_command((b"".join(packed),))
+        return [_answer(connection) for _ in packed]
     except BaseException:
         connection.disconnect()  # answers that nobody has read must not be taken for others
         raise
     finally:
         pool.release(connection)
+
+
+def _answer(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except ResponseError as error:
+        return error

@@ -257,6 +257,7 @@ class Run:
     tier: Tier | None = None
     attempt: int = 0
     losses: int = 0
+    live_gap_attempt: int | None = None  # told its client what the live stream does not hold
     last_seq: int = 0
     cancel_requested: bool = False
     resumed: bool = False  # taken up from the database, after a crash, a hand-over or a decision

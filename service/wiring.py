@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -33,9 +33,10 @@ from service.runs.deferred import Deferred
 from service.runs.driver import Driver
 from service.runs.flight import Flights
 from service.runs.keeper import Bell, Keeper, NoBell
-from service.runs.live import LiveReader, Publisher
+from service.runs.live import LiveReader
 from service.runs.near import PlainForm
 from service.runs.places import Places
+from service.runs.publisher import Publisher
 from service.runs.runner import Runner
 from service.runs.runs import Runs
 from service.runs.semantic import Semantic
@@ -43,7 +44,7 @@ from service.runs.steps import Means
 from service.runs.toolbox import Toolbox
 from service.runs.watch import Watch
 from service.sessions import Sessions
-from service.store import fitness
+from service.store import fitness, ownership
 from service.store.base import Database, Transaction
 from service.tools import ToolRunner
 from service.tools.builtin import BUILTINS
@@ -343,6 +344,11 @@ def _answers(settings: Settings, speed: SpeedStore) -> AnswerCache:
     return AnswerCache(speed, plain, Semantic(speed, embedder, settings.semantic_cache_threshold))
 
 
+def _note_live_gaps(db: Database, told: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:
+    """At once: the text of every stream of this process waits for it."""
+    return db.transact(lambda tx: ownership.note_live_gaps(tx, told), patience=0, ahead=True)
+
+
 def _runs(
     settings: Settings,
     db: Database,
@@ -369,7 +375,7 @@ def _runs(
         catalog=catalog,
         runner=runner,
         active=active,
-        publisher=Publisher(speed, settings.heartbeat_seconds),
+        publisher=Publisher(speed, settings.heartbeat_seconds, partial(_note_live_gaps, db)),
         live=live,
         sessions=sessions,
         worker_id=new_id("wrk"),

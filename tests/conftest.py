@@ -88,6 +88,7 @@ class RedisServer:
     """A real Redis on a socket of its own, which a test may stop and start again."""
 
     folder: Path
+    options: tuple[str, ...] = ("--save", "")  # nothing is kept over a restart
     child: subprocess.Popen[bytes] | None = None
     stack: ExitStack = field(default_factory=ExitStack)
 
@@ -106,12 +107,11 @@ class RedisServer:
             "0",
             "--unixsocket",
             str(socket_path),
-            "--save",
-            "",
             "--set-proc-title",
             "no",
             "--dir",
             str(self.folder),
+            *self.options,
         ]
         self.child = self.stack.enter_context(process(command, stdout=subprocess.DEVNULL))
         wait_until(self.ping, "Redis")
@@ -133,9 +133,10 @@ class RedisServer:
 
 
 @contextmanager
-def redis_in(folder: Path) -> Iterator[RedisServer]:
+def redis_in(folder: Path, *options: str) -> Iterator[RedisServer]:
+    """`options` of the server; without any it keeps nothing over a restart."""
     folder.mkdir(parents=True, exist_ok=True)
-    server = RedisServer(folder)
+    server = RedisServer(folder, options) if options else RedisServer(folder)
     server.start()
     yield server
     server.stop()

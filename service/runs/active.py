@@ -25,8 +25,9 @@ class HandedOver(Exception):
 class Handle:
     """One run in this process. `stop` may be called from any thread; the run's thread sees it at once."""
 
-    def __init__(self, run_id: str, seconds: float) -> None:
+    def __init__(self, run_id: str, seconds: float, attempt: int = 1) -> None:
         self.run_id = run_id
+        self.attempt = attempt
         self.deadline = time.monotonic() + seconds
         self._lock = threading.Lock()
         self._reason: Reason | None = None

@@ -52,15 +52,29 @@ class Channel:
     every `LOOK`, and last by the run's thread, once the run has ended: a slow client does not keep a run from going on.
     """
 
-    def __init__(self, run_id: str, submit: Submit, listener: Listener | None) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        attempt: int,
+        submit: Submit,
+        listener: Listener | None,
+        lost: Callable[[], None] = lambda: None,
+    ) -> None:
         self.run_id = run_id
+        self.attempt = attempt
         self.pending: list[RunEvent] = []
         self.urgent = self.ending = False
         self.busy = False  # some thread is bringing what was told before
         self.renewed = float("-inf")  # time.monotonic(); when the life of its stream was last renewed
+        self.server: str | None = None  # the Redis process that took its last entry
+        self.owned_at = float(
+            "-inf"
+        )  # time.monotonic(); when the database last said that the run is this attempt's
+        self.fenced = False  # a later attempt has taken the run over: nothing more is told here
         self.seen = 0  # the number of the last event that the client was given
         self.over = False  # that was the run's last, or there is nobody to be given one
         self._submit = submit
+        self._lost_run = lost
         self._began = self._spoke = False
         self._brought = threading.Lock()  # open once all is brought; lighter than an event
         self._brought.acquire()
@@ -86,6 +100,11 @@ class Channel:
         listener = self._listener
         return listener is not None and listener.writer is not None
 
+    @property
+    def listened(self) -> bool:
+        """Whether a client is told here."""
+        return self._listener is not None
+
     def take(self) -> list[RunEvent]:
         """What the client was not given yet, to be written by the run's thread."""
         with self._giving:
@@ -94,9 +113,9 @@ class Channel:
         return events
 
     def deliver(self, events: list[RunEvent]) -> None:
-        """These are in the live stream now."""
+        """These are in the live stream now, or the database knows that they are not."""
         with self._giving:
-            if self._listener is None:
+            if self._listener is None or self.fenced:
                 return
             self._unread += events
             if len(self._unread) > MAX_UNREAD:
@@ -108,6 +127,11 @@ class Channel:
         """Give the client what it did not take before, or a sign of life after so many seconds without a word."""
         with self._giving:
             self._write(beat=time.monotonic() > self._wrote + silence)
+
+    def fence(self) -> None:
+        """A later attempt tells the run from here on: what this one tells is void. The run's thread hears of it."""
+        self.fenced = True
+        self._lost_run()
 
     def forget(self) -> None:
         """The client has gone."""

@@ -6,16 +6,19 @@ import logging
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 
 from service.agents.definitions import AgentCatalog
-from service.errors import SessionBusy, WorkerLost
+from service.errors import DatabaseUnavailable, Overloaded, SessionBusy, WorkerLost
 from service.runs.active import ActiveRuns, HandedOver, Handle, LeaseLost
 from service.runs.channel import Channel, Listener
-from service.runs.journal import NOTE, Journal, Opening
-from service.runs.live import LiveReader, Publisher, event_of
+from service.runs.journal import PATIENCE, Journal, Opening
+from service.runs.live import LiveReader
+from service.runs.publisher import Publisher
+from service.runs.recovered import told_before
 from service.runs.result import result_of_kept
 from service.runs.runner import MOST_LOSSES, Runner, problem_of
-from service.runs.told import Told
+from service.runs.told import JUMP
 from service.sessions import Sessions
 from service.store import runs as rows
 from service.store import steps as step_rows
@@ -55,9 +58,13 @@ class Driver:
         """Drive a new run in this thread, with nobody listening. Raises what keeps it from beginning, `LeaseLost`, or
         `HandedOver` when another worker is to go on with it."""
         journal = Journal(self._db, run, _nobody, opening=opening)
-        with self._handle(run) as handle:
-            for _ in self._runner.execute(run, journal, handle):
-                pass
+        with self._active.driving(self._handle(run)) as handle:
+            try:
+                for _ in self._runner.execute(run, journal, handle):
+                    pass
+            except HandedOver:
+                self._hand_over(run, journal)
+                raise
 
     def listened(
         self, run: Run, opening: Opening, turn: AbstractContextManager[object], listener: Listener
@@ -67,12 +74,13 @@ class Driver:
         Read are the events that the listener was not given yet: the first, and those that nobody could write to it.
         The run outlives who reads it: closed before its end, the reading becomes driving. `turn` is left at its end.
         """
-        channel = self._publisher.open(run.id, listener)
+        handle = self._handle(run)
+        channel = self._publisher.open(run.id, run.attempt, listener, partial(handle.stop, "lost"))
         journal = Journal(self._db, run, channel.put, opening=opening)
 
         def work() -> Generator[list[RunEvent]]:
             try:
-                with turn, self._handle(run) as handle:
+                with turn, self._active.driving(handle):
                     yield from self._heard(run, journal, handle, channel)
             finally:
                 channel.close()
@@ -83,6 +91,8 @@ class Driver:
     def _heard(
         self, run: Run, journal: Journal, handle: Handle, channel: Channel
     ) -> Generator[list[RunEvent]]:
+        """Ends early where the run is no longer driven here: it can be followed then. Raises what keeps it from
+        beginning."""
         going = self._runner.execute(run, journal, handle)
         try:
             for _ in going:
@@ -90,19 +100,42 @@ class Driver:
                     yield channel.take()
         except GeneratorExit:
             channel.forget()
-            self._to_the_end(run, going)
-        except (LeaseLost, HandedOver) as left:
-            self.let_go(run, left)
+            self._to_the_end(run, journal, going)
+        except HandedOver:
+            self._hand_over(run, journal)
+        except LeaseLost:
+            pass
+        except Exception:
+            if not journal.opened:
+                raise
+            # The keeper gives the run to another worker.
+            log.exception("run_thread_failed", extra={"run_id": run.id})
 
-    def _to_the_end(self, run: Run, going: Iterator[RunEvent]) -> None:
+    def _to_the_end(self, run: Run, journal: Journal, going: Iterator[RunEvent]) -> None:
         """Drive a run that nobody here listens to."""
         try:
             for _ in going:
                 pass
-        except (LeaseLost, HandedOver) as left:
-            self.let_go(run, left)
+        except HandedOver:
+            self._hand_over(run, journal)
+        except LeaseLost:
+            pass
         except Exception:
             log.exception("run_thread_failed", extra={"run_id": run.id})
+
+    def _hand_over(self, run: Run, journal: Journal) -> None:
+        """Back into the queue with the run; where the database is away it is free once this worker is gone.
+
+        Raises `Overloaded` for a run that had not begun: it has left no trace.
+        """
+        if not journal.opened:
+            raise Overloaded("This worker stops; try again shortly.", retry_after=1)
+        try:
+            journal.hand_over()
+        except LeaseLost:
+            pass
+        except DatabaseUnavailable:
+            log.warning("run_not_handed_over", extra={"run_id": run.id})
 
     def take_up(self, run_id: str) -> bool:
         """Take a queued or abandoned run and drive it to its end, in this thread. False: it was not to be had."""
@@ -124,15 +157,23 @@ class Driver:
             return False
         if run is None:
             return False
-        run.resumed = run.attempt > 1
-        channel = self._publisher.open(run.id)
-        journal = self._reopened(run, channel)
-        with self._handle(run) as handle:
-            if run.cancel_requested:
-                handle.stop("cancelled")
-            self._to_the_end(run, self._runner.execute(run, journal, handle))
-        channel.close()
+        self._go_on(run)
         return True
+
+    def _go_on(self, run: Run) -> None:
+        run.resumed = run.attempt > 1
+        handle = self._handle(run)
+        channel = self._publisher.open(run.id, run.attempt, lost=partial(handle.stop, "lost"))
+        try:
+            with self._active.driving(handle):
+                if run.cancel_requested:
+                    handle.stop("cancelled")
+                journal = self._reopened(run, channel)
+                self._to_the_end(run, journal, self._runner.execute(run, journal, handle))
+        except LeaseLost:
+            log.warning("run_left", extra={"run_id": run.id, "why": "LeaseLost"})
+        finally:
+            channel.close()
 
     def take_up_in_background(self, run_id: str) -> bool:
         """The same in a thread of its own, if a slot is free."""
@@ -150,32 +191,21 @@ class Driver:
         threading.Thread(target=work, name=f"take-up-{run_id}", daemon=True).start()
         return True
 
-    def let_go(self, run: Run, left: Exception) -> None:
-        """A run that this worker hands over goes back into the queue; one that was taken is not ours to touch."""
-        if isinstance(left, HandedOver):
-            self._db.transact(lambda tx: rows.release(tx, run.id, run.attempt, now_ms()))
-
-    def _handle(self, run: Run) -> AbstractContextManager[Handle]:
-        return self._active.driving(Handle(run.id, self._seconds))
+    def _handle(self, run: Run) -> Handle:
+        return Handle(run.id, self._seconds, run.attempt)
 
     def _reopened(self, run: Run, channel: Channel) -> Journal:
-        """The journal of a run taken up: what is kept, and what clients were told beyond it."""
-        kept = self._db.query(lambda tx: step_rows.of_run(tx, run.id))
-        kept_seq = max((row["last_seq"] for row in kept if row["kind"] != "note"), default=0)
-        live = self._live.told(run.id, kept_seq) if run.door != "invoke" else []
-        # The last attempt stopped by itself, so all that it told is kept.
-        waited = bool(kept) and (kept[-1]["kind"], kept[-1]["attempt"]) == (NOTE, run.attempt - 1)
-        lost = live is None and run.resumed and not waited
-        noted = [event_of(item) for row in kept for item in row["events"] if item[0] > kept_seq]
-        told = {event.seq: event for event in (*noted, *(live or ()))}
-        return Journal(
-            self._db, run, channel.put, kept=kept, told=Told(list(told.values()), kept_seq, lost=lost)
-        )
+        """The journal of a run taken up. Raises `LeaseLost` when another has taken it up since."""
+        # In this order: what earlier attempts keep from now on is refused by the database, what they tell by Redis.
+        stream = self._live.take_up(run.id, run.attempt)
+        kept = self._db.query(lambda tx: step_rows.of_run(tx, run.id), patience=PATIENCE)
+        told = told_before(run, kept, stream)
+        return Journal(self._db, run, channel.put, kept=kept, told=told)
 
     def _give_up(self, tx: Transaction, run: Run) -> None:
         """The end of a run that nobody can drive, because its agent is gone."""
         run.status, run.finished_at = RunStatus.FAILED, now_ms()
-        run.last_seq += 1
+        run.last_seq += JUMP * run.attempt + 1  # nobody knows how far clients were told
         run.error = problem_of(WorkerLost(f"There is no agent named {run.agent} any more."), run)
         run.result = result_of_kept(run, step_rows.of_run(tx, run.id))
         rows.close(tx, run, (RunStatus.RUNNING,))

@@ -3,8 +3,9 @@
 The first to look into the cache leads; its key in Redis says so, and lives only while it is renewed. The others wait.
 One thread per process renews what is led here and listens for all who wait here: on one stream for all flights, so a
 landing is heard at once over one connection, however many wait. It also looks at every flight twice a second, so one
-whose leader died is noticed when its key has run out; those who waited then look into the cache again, and one leads.
-Redis gone: nobody waits, everybody asks.
+whose leader died is noticed when its key has run out; those who waited then look into the cache again, and one leads,
+however many leaders die. A Redis that does not answer for a moment ends no waiting; one that is gone for longer than
+`SILENCE` does: everybody asks then.
 """
 
 from __future__ import annotations
@@ -20,12 +21,10 @@ import redis
 
 from service.agents.spec import CacheSpec
 from service.cache import SpeedStore
-from service.errors import RunTimeout, SlipwayError
+from service.errors import RunTimeout
 from service.redis_client import send_all
 from service.runs.answers import (
     FLIGHT_MS,
-    LASTING,
-    MODEL_AWAY,
     AnswerCache,
     Found,
     Landing,
@@ -40,8 +39,9 @@ log = logging.getLogger("slipway.flight")
 LANDINGS = "slipway:landings"  # a stream: the run ids of leaders whose waiters can look
 MAX_LANDINGS = 1_000
 RENEWAL = 1.0  # seconds
+FIND_AGAIN = 0.2  # seconds between questions to a Redis that is away
 LOOK = 0.5  # seconds between looks at every flight that is waited for
-MOST_FAILURES = 2  # leaders that may come to nothing before one who waits gives up waiting
+SILENCE = 5.0  # seconds for which Redis may be away before those who wait ask the model themselves
 
 
 class _Awaited:
@@ -74,16 +74,41 @@ class Flights:
         self._awaited: dict[tuple[str, str], _Awaited] = {}
         self._position = b"0"
         self._looked = self._renewed = 0.0
+        self._silent_since: float | None = None  # time.monotonic(); of a Redis that does not answer
         self._thread: threading.Thread | None = None
 
     def find(self, question: Question, me: Leader | None, after: str = "") -> Found:
         """`AnswerCache.find`; from then on `me` leads, where it says so."""
         found = self._answers.find(question, me, after)
+        self._heard(found.cache != "bypass")
         if me is not None and found.leader == me:
             with self._wake:
                 self._led[me.run_id] = question, time.monotonic() + self._seconds
                 self._start()
         return found
+
+    def find_again(
+        self, question: Question, me: Leader, after: str, beat: float, until: float
+    ) -> Generator[None, None, Found]:
+        """The same for one who has waited: a Redis that is away for a moment is asked again."""
+        found = self.find(question, me, after)
+        while found.cache == "bypass" and not self._is_silent() and time.monotonic() < until:
+            time.sleep(min(beat, FIND_AGAIN))
+            yield
+            found = self.find(question, me, after)
+        return found
+
+    def _heard(self, answered: bool) -> None:
+        """Redis has answered, or not."""
+        if answered:
+            self._silent_since = None
+        elif self._silent_since is None:
+            self._silent_since = time.monotonic()
+
+    def _is_silent(self) -> bool:
+        """Whether Redis has been away for so long that nobody is to wait for it."""
+        since = self._silent_since
+        return since is not None and time.monotonic() - since >= SILENCE
 
     def land(self, question: Question, found: Found, run: Run, spec: CacheSpec) -> None:
         """This run has ended: keep its answer, and let those who wait for it know."""
@@ -173,96 +198,19 @@ class Flights:
         self._look([one for one in waiting if everyone or one.leader.run_id in landed])
 
     def _look(self, flights: Collection[_Awaited]) -> None:
-        """Find out how these stand, in one round trip. When Redis cannot say, nobody is to wait any longer."""
+        """Find out how these stand, in one round trip. When Redis cannot say for long, nobody is to wait any longer."""
         if not flights:
             return
         states = self._speed.call(lambda client: _states(client, flights), default=None)
+        self._heard(states is not None)
+        if states is None and not self._is_silent():
+            return
         for number, awaited in enumerate(flights):
             leader, landing = (None, None) if states is None else states[2 * number : 2 * number + 2]
             if landing is not None:
                 awaited.tell(landing_of(landing))
             elif leader != str(awaited.leader).encode():
                 awaited.tell(Landing())
-
-
-class Turn:
-    """One request on its way past the cache: answered, waiting for another who asks the same, or to ask the model."""
-
-    def __init__(self, flights: Flights, run: Run, question: Question | None, spec: CacheSpec) -> None:
-        self.run = run
-        self._flights = flights
-        self._question = question
-        self._spec = spec
-        self._me = me = Leader(
-            run.id, run.user_id, run.door == "stream" and run.request.on_disconnect == "continue"
-        )
-        self._ended = False
-        self.found = Found("bypass" if question is None else "miss")
-        if question is not None and run.request.cache == "default":
-            self._find(me)
-        self._tell()
-
-    def __enter__(self) -> Turn:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
-
-    @property
-    def answer(self) -> dict[str, Any] | None:
-        """One that is to be given now."""
-        return self.found.answer
-
-    @property
-    def leader(self) -> Leader | None:
-        """Another run that is asking the model the same."""
-        leader = self.found.leader
-        return leader if leader != self._me else None
-
-    def join(self, beat: float, until: float) -> Iterator[None]:
-        """Wait while another leads; after it the answer is found, or the model is this run's to ask.
-
-        Yields every `beat` seconds. Raises `RunTimeout`, or what a leader failed with: a second one after a first, or
-        the first, where trying again is no use.
-        """
-        failures = 0
-        while (leader := self.leader) is not None:
-            assert self._question is not None
-            landing = self.found.landing
-            if landing is None:
-                landing = yield from self._flights.wait(self._question, leader, beat, until)
-            if landing.answer is not None:
-                self.found = Found("stale" if landing.stale else "coalesced", landing.answer)
-                break
-            failures += 1
-            if landing.error is not None and (
-                failures >= MOST_FAILURES or isinstance(landing.error, LASTING)
-            ):
-                self.found = self._instead(landing.error)
-                break
-            self._find(self._me if failures < MOST_FAILURES else None, leader.run_id)
-        self._tell()
-
-    def end(self) -> None:
-        """The run has ended or come to nothing. Those who wait get its answer, or one of them leads."""
-        if self._question is None or self._ended:
-            return
-        self._ended = True
-        self._flights.land(self._question, self.found, self.run, self._spec)
-
-    def _find(self, me: Leader | None, after: str = "") -> None:
-        assert self._question is not None
-        self.found = self._flights.find(self._question, me, after)
-
-    def _instead(self, error: SlipwayError) -> Found:
-        """The stale answer, where there is one and the model is away. Raises the error else."""
-        if self.found.stale is None or not self._spec.stale or not isinstance(error, MODEL_AWAY):
-            raise error
-        return Found("stale", self.found.stale)
-
-    def _tell(self) -> None:
-        self.run.cache = "coalesced" if self.leader is not None else self.found.cache
-        self.run.stale = self.found.stale if self._spec.stale else None
 
 
 def _announce(client: redis.Redis, run_id: str) -> None:

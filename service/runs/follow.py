@@ -65,7 +65,7 @@ class Follower:
         """Everything told until now, without waiting."""
         events = [event for batch in self._kept() for event in batch]
         if not self.done:
-            events += self._in_order(self._live.told(self._run_id, self._after) or [])
+            events += self._in_order(self._live.told(self._run_id, self._after))
         return events
 
     def _kept(self) -> Generator[list[RunEvent], None, Run | None]:
@@ -78,7 +78,9 @@ class Follower:
             self.done = True
             return None
         if run.status.ended:
-            events.append(RunEvent(LAST_OF[run.status], run.result or {}, run.last_seq))
+            # Whoever asks for more than there was has no last event yet.
+            last_seq = run.last_seq if self._after <= run.last_seq else self._after + 1
+            events.append(RunEvent(LAST_OF[run.status], run.result or {}, last_seq))
             self.done = True
         fresh = self._in_order(events)
         if fresh:

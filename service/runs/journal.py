@@ -12,6 +12,7 @@ from typing import Any
 from service.runs.active import LeaseLost
 from service.runs.told import SPOKEN, Told, standing_text
 from service.sanitise import storable_json
+from service.store import ownership
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.base import Database, Row, Transaction
@@ -22,6 +23,8 @@ Opening = Callable[[Transaction], bool]  # whether it has written the run's row
 Publish = Callable[[Sequence[RunEvent]], None]
 Last = Callable[[], tuple[Event, dict[str, Any]]]
 NOTE = "note"  # the kind of a step row that only keeps events
+Left = Callable[[Transaction, Run, int], bool]  # gives the run up; False: another worker has taken it over
+HAND_OVER_PATIENCE = 2.0  # seconds; a worker that stops has no more, and its runs are free once it is gone
 PATIENCE = 30.0  # seconds a run under way waits for a database that restarts, rather than lose its step
 
 
@@ -172,40 +175,43 @@ class Journal:
         return [*after, final]
 
     def suspend(self, *works: Work) -> list[RunEvent]:
-        """The run waits for a person: kept as far as it is, held by no worker. A note at its end says so."""
+        """The run waits for a person, held by no worker."""
+        return self._leave(RunStatus.WAITING_APPROVAL, rows.suspend, works)
+
+    def park(self) -> list[RunEvent]:
+        """The run waits in the queue until it is woken, held by no worker."""
+        return self._leave(RunStatus.QUEUED, rows.park)
+
+    def hand_over(self) -> list[RunEvent]:
+        """The run goes back into the queue, for another worker to take at once."""
+        return self._leave(RunStatus.QUEUED, rows.release, patience=HAND_OVER_PATIENCE)
+
+    def _leave(
+        self, status: RunStatus, left: Left, works: Sequence[Work] = (), *, patience: float = PATIENCE
+    ) -> list[RunEvent]:
+        """Keep the run as far as it is. A note at its end says that all that was told is kept."""
         after = self._number_after()
         step = self._seal()
-        note = self._sealed(self._row(NOTE, RunStatus.WAITING_APPROVAL, {}, 0), [] if step else self._buffer)
+        note = self._sealed(self._row(NOTE, status, {}, 0), [] if step else self._buffer)
 
         def work(tx: Transaction) -> None:
             self._write(tx, step)
             step_rows.insert(tx, note)
-            if not rows.suspend(tx, self._run, self._run.attempt):
+            if not left(tx, self._run, self._run.attempt):
                 raise LeaseLost
             for more in (*self._owed, *works):
                 more(tx)
 
-        self._db.transact(work, patience=PATIENCE)
-        self._run.status = RunStatus.WAITING_APPROVAL
+        self._db.transact(work, patience=patience)
+        self._run.status = status
         self._settled(after)
         return after
 
-    def park(self) -> list[RunEvent]:
-        """The run waits in the queue until it is woken, held by no worker."""
-        after = self._number_after()
-        step = self._seal(note=RunStatus.QUEUED)
-
-        def work(tx: Transaction) -> None:
-            self._write(tx, step)
-            if not rows.park(tx, self._run, self._run.attempt):
-                raise LeaseLost
-            for more in self._owed:
-                more(tx)
-
-        self._db.transact(work, patience=PATIENCE)
-        self._run.status = RunStatus.QUEUED
-        self._settled(after)
-        return after
+    def check_owner(self) -> None:
+        """Raises `LeaseLost` when another worker has taken the run over since this one last wrote to it."""
+        run = self._run
+        if not self._db.query(lambda tx: ownership.is_driven_by(tx, run.id, run.attempt), patience=PATIENCE):
+            raise LeaseLost
 
     def _write(self, tx: Transaction, step: dict[str, Any] | None) -> bool:
         """Open the run, and keep the step that is done. True: the run's row is new, with all there is to say."""

@@ -14,10 +14,10 @@ from functools import partial
 from typing import Protocol
 
 from service.errors import DatabaseUnavailable
-from service.runs.active import ActiveRuns
+from service.runs.active import ActiveRuns, Handle
 from service.runs.driver import Driver
+from service.store import ownership, workers
 from service.store import runs as rows
-from service.store import workers
 from service.store.base import Database
 from service.types import now_ms
 
@@ -80,6 +80,7 @@ class Keeper:
         self._drain_until: float | None = None
         self._orphans: dict[tuple[str, int], float] = {}  # run and attempt, and since when
         self._next_renewal = 0.0
+        self._renewed_at = self._cut_off_at = time.monotonic()  # when this worker last had no lease, or began
         self._next_sweep = time.monotonic() + random.uniform(0, sweep_seconds)
 
     def start(self) -> None:
@@ -113,20 +114,52 @@ class Keeper:
     def _tick(self, now: float) -> None:
         if now >= self._next_renewal:
             self._renew()
-        if self._active.all():
-            for run_id in self._db.query(lambda tx: rows.cancels(tx, self._worker_id), patience=0):
-                if (handle := self._active.get(run_id)) is not None:
-                    handle.stop("cancelled")
+        if driven := self._active.all():
+            self._stop_unwanted(driven)
         if self._draining():
             self._hand_over(now)
         elif now >= self._next_sweep and self._kind != "cli":
             self._next_sweep = now + self._sweep * random.uniform(0.8, 1.2)
-            self._sweep_runs()
+            self._sweep_runs(now)
             self._disown(now)
             for chore in self._chores:
                 chore()
 
+    def _stop_unwanted(self, driven: Sequence[Handle]) -> None:
+        """Stop runs that are to be cancelled, and those that another worker has taken over."""
+        held = {
+            row["id"]: row
+            for row in self._db.query(lambda tx: ownership.held(tx, self._worker_id), patience=0)
+        }
+        elsewhere = []
+        for handle in driven:
+            row = held.get(handle.run_id)
+            if row is None or row["attempt"] != handle.attempt:
+                elsewhere.append(handle)
+            elif row["cancel_requested"]:
+                handle.stop("cancelled")
+        if elsewhere:  # or they have not begun, or have just ended
+            ids = [handle.run_id for handle in elsewhere]
+            latest = self._db.query(lambda tx: ownership.attempts(tx, ids), patience=0)
+            for handle in elsewhere:
+                if latest.get(handle.run_id, 0) > handle.attempt:
+                    log.warning("lease_lost", extra={"run_id": handle.run_id, "attempt": handle.attempt})
+                    handle.stop("lost")
+
     def _renew(self) -> None:
+        """Raises `DatabaseUnavailable`."""
+        asked = time.monotonic()
+        try:
+            self._renew_lease()
+        except DatabaseUnavailable:
+            self._cut_off_at = time.monotonic()
+            raise
+        now = time.monotonic()
+        if now - self._renewed_at > self._lease:
+            self._cut_off_at = now
+        self._renewed_at, self._next_renewal = asked, now + self._lease / 3
+
+    def _renew_lease(self) -> None:
         lease_ms = int(self._lease * 1000)
         renewed = partial(workers.renew, worker_id=self._worker_id, lease_ms=lease_ms)
         if not self._db.transact(renewed, patience=1, ahead=True):
@@ -136,7 +169,6 @@ class Keeper:
                 patience=1,
                 ahead=True,
             )
-        self._next_renewal = time.monotonic() + self._lease / 3
 
     def _hand_over(self, now: float) -> None:
         """A stopping worker lets runs finish within its grace; those that cannot go back into the queue."""
@@ -146,12 +178,15 @@ class Keeper:
             for handle in self._active.all():
                 handle.stop("drain")
 
-    def _sweep_runs(self) -> None:
-        """Runs whose worker is gone are taken up; task workers are woken for queued tasks that nobody took."""
-        found = self._db.query(lambda tx: (rows.abandoned(tx, 20), rows.waiting(tx, SWEEP_TASKS)), patience=0)
-        abandoned, waiting = found
-        for row in abandoned:
-            self._driver.take_up_in_background(row["id"])
+    def _sweep_runs(self, now: float) -> None:
+        """Runs whose worker is gone are taken up; task workers are woken for queued tasks that nobody took.
+
+        A worker that was cut off from the database itself leaves the others the time of a lease to renew theirs.
+        """
+        if now - self._cut_off_at >= self._lease:
+            for row in self._db.query(lambda tx: rows.abandoned(tx, 20), patience=0):
+                self._driver.take_up_in_background(row["id"])
+        waiting = self._db.query(lambda tx: rows.waiting(tx, SWEEP_TASKS), patience=0)
         for row in waiting:
             if row["door"] != "task":
                 self._driver.take_up_in_background(row["id"])
@@ -182,7 +217,7 @@ class Keeper:
     def _disown(self, now: float) -> None:
         """A run that is ours by its row, and that no thread here drives, is free for others: it counts as a loss."""
         driven = {handle.run_id for handle in self._active.all()}
-        held = self._db.query(lambda tx: rows.held(tx, self._worker_id), patience=0)
+        held = self._db.query(lambda tx: ownership.held(tx, self._worker_id), patience=0)
         orphans = [(row["id"], row["attempt"]) for row in held if row["id"] not in driven]
         self._orphans = {orphan: self._orphans.get(orphan, now) for orphan in orphans}
         for (run_id, attempt), since in self._orphans.items():

@@ -1,175 +1,71 @@
-"""The live stream of a run: Redis Streams for those who follow from elsewhere, a `Channel` to the client here.
+"""The live stream of a run in Redis: what it was told, for those who follow from elsewhere and for who takes it up.
 
-A client is told nothing that the live stream does not hold (while Redis is up): when a worker dies, the one
-that takes its run up knows exactly what clients have seen, and goes on after it. What comes within a `WINDOW`
-is one entry of its run, and all runs of the process share one round trip to Redis. What is urgent is brought there by
-the thread that tells it. Whoever brings it there writes it to the client too.
+A client is told nothing that the live stream does not hold: when a worker dies, the one that takes its run up knows
+what clients have seen, and goes on after it. While Redis is away the database notes that there is more, so that
+nobody takes what Redis has for the whole (see `service.runs.recovered`).
+
+An entry's id is `<attempt>-<number of its last event>`. Redis takes none that is not greater than the last, so once
+a later attempt has written, the one before it is refused: that is how a worker that has lost its run hears of it
+before its client is told another word.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import redis
 
 from service.cache import SpeedStore
-from service.redis_client import send_all
-from service.runs.channel import Channel, Listener
+from service.redis_client import Script
+from service.runs.active import LeaseLost
 from service.types import Event, RunEvent
 
-log = logging.getLogger("slipway.live")
-
-WINDOW = 0.05  # seconds for which what is not urgent is gathered
-MAX_ENTRIES = 4_000  # of one run's stream; older ones are read from the database
-LOOK = 1.0  # seconds between looks at every client, for those that are slow and those that hear nothing
 LIFE = 3_600  # seconds a run's stream is kept after its last entry, or a quarter less
+
+# KEYS: stream. ARGV: the attempt that takes the run up, and the stream's life. Nothing of an earlier attempt is taken
+# after this. Answers the server process, and all that the stream holds.
+_TAKE_UP = Script("""
+local info = redis.pcall('INFO', 'server')
+local server = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or ''
+redis.pcall('XADD', KEYS[1], ARGV[1] .. '-0', 's', server)
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return {server, redis.call('XRANGE', KEYS[1], '-', '+')}
+""")
 
 
 def stream_key(run_id: str) -> str:
-    return f"slipway:live:{run_id}"
-
-
-Batch = tuple[Channel, list[RunEvent], bool]  # what a run has told since, and whether that is all
-
-
-class Publisher:
-    """Moves events from those who tell them to Redis, then to their clients: by one thread per process, or at once.
-
-    `heartbeat`: seconds after which a client that was told nothing is given a sign of life.
-    """
-
-    def __init__(self, speed: SpeedStore, heartbeat: float) -> None:
-        self._speed = speed
-        self._heartbeat = heartbeat
-        self._lock = threading.Lock()
-        self._dirty: dict[str, Channel] = {}
-        self._listened: set[Channel] = set()
-        self._work = threading.Event()  # something is there
-        self._urgent = threading.Event()  # and some of it is not to wait for the end of the window
-        self._thread: threading.Thread | None = None
-
-    def open(self, run_id: str, listener: Listener | None = None) -> Channel:
-        channel = Channel(run_id, self.submit, listener)
-        with self._lock:
-            if listener is not None:
-                self._listened.add(channel)
-            if self._thread is None:  # lazily: a thread does not survive a fork
-                self._thread = threading.Thread(target=self._loop, name="live-publisher", daemon=True)
-                self._thread.start()
-        return channel
-
-    def submit(
-        self, channel: Channel, events: Sequence[RunEvent], urgent: bool, *, last: bool = False
-    ) -> None:
-        with self._lock:
-            channel.pending.extend(events)
-            channel.ending = channel.ending or last
-            if not urgent or channel.busy:
-                channel.urgent = channel.urgent or urgent
-                self._dirty[channel.run_id] = channel
-                if urgent:
-                    self._urgent.set()
-                if not self._work.is_set():
-                    self._work.set()
-                return
-            batch = self._chosen([channel])
-        self._bring(batch)
-
-    def _loop(self) -> None:
-        window_ends = look_at = 0.0
-        pause = min(LOOK, self._heartbeat / 4)
-        while True:
-            some = self._work.wait(pause)
-            now = time.monotonic()
-            if now >= look_at:
-                look_at = now + pause
-                self._look()
-            if not some:
-                continue
-            if now >= window_ends:
-                window_ends = now + WINDOW
-            self._urgent.wait(window_ends - now)
-            self._bring(self._take(everything=time.monotonic() >= window_ends))
-
-    def _look(self) -> None:
-        with self._lock:
-            listened = list(self._listened)
-        for channel in listened:
-            channel.look(self._heartbeat)
-
-    def _take(self, *, everything: bool) -> list[Batch]:
-        """Of every run, or of those that have something urgent, but for those of which something is on its way."""
-        with self._lock:
-            self._urgent.clear()
-            return self._chosen(
-                [one for one in self._dirty.values() if (everything or one.urgent) and not one.busy]
-            )
-
-    def _chosen(self, channels: Sequence[Channel]) -> list[Batch]:
-        """Under the lock."""
-        batch = [(channel, channel.pending, channel.ending) for channel in channels]
-        for channel in channels:
-            self._dirty.pop(channel.run_id, None)
-            channel.pending, channel.urgent, channel.busy = [], False, True
-        if not self._dirty:
-            self._work.clear()
-        return batch
-
-    def _bring(self, batch: list[Batch]) -> None:
-        try:
-            self._publish(batch)
-        except Exception:  # it would end the publisher's thread, which carries every stream, or a run
-            log.exception("live_publish_failed")
-        for channel, events, ends in batch:
-            if events:
-                channel.deliver(events)
-            with self._lock:
-                channel.busy = False
-                if channel.urgent:  # told in the meantime
-                    self._urgent.set()
-                if ends:
-                    self._listened.discard(channel)
-            if ends:
-                channel.closed()
-
-    def _publish(self, batch: list[Batch]) -> None:
-        filled = [(channel, encode(events)) for channel, events, _ in batch if events]
-        if not filled:
-            return
-        now = time.monotonic()
-        old = [channel for channel, _ in filled if now - channel.renewed > LIFE / 4]
-
-        commands: list[tuple[Any, ...]] = [
-            ("XADD", stream_key(channel.run_id), "MAXLEN", "~", MAX_ENTRIES, "*", "e", entry)
-            for channel, entry in filled
-        ]
-        commands += [("EXPIRE", stream_key(channel.run_id), LIFE) for channel in old]
-
-        def write(client: redis.Redis) -> bool:
-            send_all(client, commands)
-            return True
-
-        if self._speed.call(write, default=False):
-            for channel in old:
-                channel.renewed = now
+    return f"slipway:stream:{run_id}"  # not `live`: releases whose entries had other ids wrote there
 
 
 def encode(events: Sequence[RunEvent]) -> bytes:
     return orjson.dumps([[event.seq, event.name, event.data] for event in events])
 
 
-def decode(data: bytes) -> list[RunEvent]:
-    return [event_of(item) for item in orjson.loads(data)]
+def decode(fields: dict[bytes, bytes]) -> list[RunEvent]:
+    """An entry's events; where another attempt takes over there are none."""
+    return [event_of(item) for item in orjson.loads(fields.get(b"e", b"[]"))]
 
 
 def event_of(item: Sequence[Any]) -> RunEvent:
     """`[seq, name, data]`, as Redis and the step rows keep an event."""
     return RunEvent(Event(item[1]), item[2], item[0])
+
+
+class Entry(NamedTuple):
+    """One entry of a live stream. `server`: the process that took it; None: the same as took the one before."""
+
+    attempt: int
+    events: list[RunEvent]
+    server: str | None
+
+
+class Stream(NamedTuple):
+    """A live stream as a later attempt found it, and the server process that it was found at (empty: not known)."""
+
+    entries: list[Entry]
+    server: str
 
 
 class LiveReader:
@@ -182,16 +78,36 @@ class LiveReader:
     def available(self) -> bool:
         return self._speed.available()
 
-    def told(self, run_id: str, after: int) -> list[RunEvent] | None:
-        """Everything the stream holds after `after`; None when Redis cannot say, or has lost the stream."""
-        entries: Any = self._speed.call(lambda client: client.xrange(stream_key(run_id)), default=None)
-        if not entries:  # a run's first event is in its stream: an empty one was lost
+    def take_up(self, run_id: str, attempt: int) -> Stream | None:
+        """All that earlier attempts have told; from now on their entries are refused. None: Redis is away.
+
+        Raises `LeaseLost` when a later attempt has taken the run up already.
+        """
+        key = stream_key(run_id)
+        said: Any = self._speed.call(lambda client: _TAKE_UP(client, [key], attempt, LIFE), default=None)
+        if said is None:
             return None
-        return [event for _, fields in entries for event in decode(fields[b"e"]) if event.seq > after]
+        server, found = said
+        entries = [_entry(entry_id, fields) for entry_id, fields in found]
+        if any(entry.attempt > attempt for entry in entries):
+            raise LeaseLost
+        return Stream([entry for entry in entries if entry.attempt < attempt], server.decode())
+
+    def told(self, run_id: str, after: int) -> list[RunEvent]:
+        """Everything the stream holds after `after`."""
+        entries: Any = self._speed.call(lambda client: client.xrange(stream_key(run_id)), default=())
+        return [event for _, fields in entries for event in decode(fields) if event.seq > after]
 
     def read(self, run_id: str, position: bytes, wait: float) -> list[tuple[bytes, list[RunEvent]]]:
         """Entries after `position`, waiting at most `wait` seconds. Raises `redis.RedisError` when it is away."""
         found: Any = self._blocking.xread(
             {stream_key(run_id): position}, count=200, block=int(wait * 1000) or 1
         )
-        return [(entry, decode(fields[b"e"])) for _, entries in found or () for entry, fields in entries]
+        return [(entry, decode(fields)) for _, entries in found or () for entry, fields in entries]
+
+
+def _entry(entry_id: bytes, listed: Sequence[bytes]) -> Entry:
+    fields = dict(zip(listed[::2], listed[1::2], strict=True))
+    server = fields.get(b"s")
+    attempt = int(entry_id.partition(b"-")[0])
+    return Entry(attempt, decode(fields), None if server is None else server.decode())

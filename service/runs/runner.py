@@ -103,7 +103,7 @@ class Runner:
     def _begin(self, run: Run, journal: Journal) -> Generator[RunEvent]:
         started = {"run_id": run.id, "agent": run.agent, "session_id": run.request.session_id}
         if run.resumed:
-            if run.last_seq == 0:  # the worker died before it could tell
+            if journal.resumes_after == 0:  # nothing told stands: perhaps nobody heard that it began
                 yield from journal.tell(Event.RUN_STARTED, started)
             yield from journal.tell(Event.RUN_RESUMED, {"from_seq": journal.resumes_after})
         else:

@@ -16,12 +16,13 @@ from service.runs.active import HandedOver, LeaseLost
 from service.runs.answers import AnswerCache, cacheable
 from service.runs.channel import Listener
 from service.runs.driver import Driver
-from service.runs.flight import Flights, Turn
+from service.runs.flight import Flights
 from service.runs.idempotency import AlreadyStarted, Key
 from service.runs.journal import NOTE, Opening, Work
 from service.runs.places import Place, Places
 from service.runs.result import result_of
 from service.runs.runner import problem_of
+from service.runs.turn import Turn
 from service.runs.watch import Watch
 from service.sessions import Sessions
 from service.store import runs as rows
@@ -117,8 +118,7 @@ class Runs:
             if (run_id := self._under(key)) is None:
                 raise
             return Started(self._watch.wait(run_id), replayed=True)
-        except (LeaseLost, HandedOver) as left:
-            self._driver.let_go(run, left)
+        except (LeaseLost, HandedOver):
             turn.run = self._watch.wait(run.id)
             return Started(turn.run)
         return Started(run, model_seconds=run.model_seconds)

@@ -14,7 +14,7 @@ from service.llm.client import ModelClient, ModelReply, ModelRequest
 from service.llm.prompt_cache import marked
 from service.llm.routing import CLASSIFY, CLASSIFY_TOKENS, TIER_SCHEMA, Route, Router, excerpt, tier_said
 from service.llm.thinking import for_model, thinkers
-from service.runs.active import HandedOver, Handle
+from service.runs.active import Handle
 from service.runs.deferred import Deferred, Parked, can_wait
 from service.runs.journal import Journal
 from service.runs.kept import kept_reply, kept_result, reply_of, result_of
@@ -257,10 +257,7 @@ class RunSteps:
             payment.failed(request, call)
             if not call.aborted:
                 raise
-            why = self._handle.why()
-            if isinstance(why, HandedOver):  # what it used so far need not be guessed by the next worker
-                yield from self._journal.commit()
-            raise why from None
+            raise self._handle.why() from None
         finally:
             answer.close()
             self.model_seconds += time.monotonic() - began

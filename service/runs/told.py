@@ -12,7 +12,7 @@ from typing import Any
 
 from service.types import Event, RunEvent
 
-JUMP = 100_000  # numbers skipped when nobody can say how far clients were told: more deltas than a step has
+JUMP = 100_000  # numbers skipped when nobody can say how far clients were told: more events than an attempt tells
 SPOKEN = (Event.TEXT_DELTA, Event.RUN_RESUMED)  # what says which text stands
 BEFORE_TEXT = (Event.RUN_STARTED, Event.RUN_RESUMED, Event.APPROVAL_DECIDED, Event.STEP_STARTED)
 
@@ -20,13 +20,16 @@ BEFORE_TEXT = (Event.RUN_STARTED, Event.RUN_RESUMED, Event.APPROVAL_DECIDED, Eve
 class Told:
     """`events` were told after the last kept step; `kept_seq` is the last number that is kept.
 
-    `lost`: there may have been more, and nobody can say how much. Numbers jump beyond all of it then, and all
-    that was told after the last kept step is void.
+    `lost`: there may have been more, and nobody can say how much. Numbers jump beyond all that `attempts` before this
+    one may have told, and all that was told after the last kept step is void.
     """
 
-    def __init__(self, events: Sequence[RunEvent], kept_seq: int, *, lost: bool = False) -> None:
+    def __init__(
+        self, events: Sequence[RunEvent], kept_seq: int, *, lost: bool = False, attempts: int = 1
+    ) -> None:
         self.events = tuple(events)
-        self.last_seq = max((event.seq for event in events), default=kept_seq) + (JUMP if lost else 0)
+        known = max((event.seq for event in events), default=kept_seq)
+        self.last_seq = known + JUMP * attempts * lost
         self.resumes_after = kept_seq if lost else self.last_seq
         self._kept_seq = kept_seq
         self._marks = {_mark(event.name, event.data) for event in events}

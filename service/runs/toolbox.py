@@ -64,7 +64,7 @@ class Toolbox:
             handle.check()
             told = {"call_id": use["id"], "name": use["name"], "arguments": calls.arguments(use)}
             yield from journal.tell(Event.TOOL_CALLED, told)
-            result = self._result(agent, run, handle, use, calls)
+            result = self._result(agent, run, journal, handle, use, calls)
             if result.timed_out and not agent.tools[use["name"]].idempotent:
                 handle.check()  # a run that is out of time itself ends here
                 yield from self._suspend(agent, run, journal, [(use, "unknown")], calls)
@@ -111,7 +111,13 @@ class Toolbox:
         raise Suspended
 
     def _result(
-        self, agent: AgentDefinition, run: Run, handle: Handle, use: Block, calls: _Calls
+        self,
+        agent: AgentDefinition,
+        run: Run,
+        journal: Journal,
+        handle: Handle,
+        use: Block,
+        calls: _Calls,
     ) -> ToolResult:
         tool = agent.tools.get(use["name"])
         if tool is None:
@@ -132,6 +138,7 @@ class Toolbox:
                 f"Too many tool calls. Try again in {math.ceil(window.reset)} seconds."
             )
         else:
+            journal.check_owner()  # a worker that was stopped for longer than its lease must call nothing more
             result = self._runner.call(tool, calls.arguments(use), context)
         if not tool.idempotent:
             self._report(run, use, result)

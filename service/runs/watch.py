@@ -9,7 +9,7 @@ from itertools import chain
 
 import redis
 
-from service.errors import NotFound, RunFinished, RunTimeout
+from service.errors import DatabaseUnavailable, NotFound, RunFinished, RunTimeout
 from service.runs.active import ActiveRuns
 from service.runs.channel import Channel
 from service.runs.follow import Follower
@@ -60,17 +60,20 @@ class Watch:
     def follow(self, run_id: str, after: int = 0) -> Generator[list[RunEvent]]:
         """Yield batches of a run's events after number `after`, until the last; empty ones as heartbeats.
 
-        A `reconnect` event ends it before that where the run waits for a person, where this worker stops, and after
-        as long as an attempt at a run may take: a follower holds a thread.
+        A `reconnect` event ends it before that where the run waits for a person, where this worker stops, where the
+        database stays away, and after as long as an attempt at a run may take: a follower holds a thread.
         """
         follower = Follower(self._db, self._live, run_id, after)
         until = time.monotonic() + self._seconds
-        for events in follower.events(self._heartbeat):
-            yield events
-            after = events[-1].seq if events else after
-            if not follower.done and (self._draining() or time.monotonic() > until):
-                yield [_reconnect(after)]
-                return
+        try:
+            for events in follower.events(self._heartbeat):
+                yield events
+                after = events[-1].seq if events else after
+                if not follower.done and (self._draining() or time.monotonic() > until):
+                    yield [_reconnect(after)]
+                    return
+        except DatabaseUnavailable:
+            yield [_reconnect(after)]
         if follower.waits:
             yield [_reconnect(after)]
 

@@ -172,16 +172,11 @@ def claim(tx: Transaction, run_id: str, worker_id: str) -> bool:
     return tx.execute(statement) == 1
 
 
-def release(tx: Transaction, run_id: str, attempt: int, wake_at: int) -> bool:
-    """Give a run up so that another worker takes it at once. That is no loss."""
-    values = {"status": RunStatus.QUEUED, "worker_id": None, "wake_at": wake_at}
-    return _mine(tx, run_id, attempt, values)
-
-
-def held(tx: Transaction, worker_id: str) -> list[Row]:
-    """Runs that a worker drives, by their rows."""
-    query = sa.select(runs.c.id, runs.c.attempt).where(runs.c.finished_at.is_(None))
-    return tx.rows(query.where(runs.c.status == RunStatus.RUNNING, runs.c.worker_id == worker_id))
+def release(tx: Transaction, run: Run, attempt: int) -> bool:
+    """Give a run up so that another worker takes it at once. That is no loss. False: another has taken it over."""
+    spent = {**_tokens(run.usage), "cost_nano": run.cost_nano}
+    queued = {"status": RunStatus.QUEUED, "worker_id": None, "wake_at": now_ms()}
+    return _mine(tx, run.id, attempt, {**queued, "last_seq": run.last_seq, **spent})
 
 
 def abandon(tx: Transaction, run_id: str, attempt: int) -> bool:
@@ -203,21 +198,6 @@ def requeue(tx: Transaction, run_id: str, was: Sequence[RunStatus], wake_at: int
 
 def ask_cancel(tx: Transaction, run_id: str) -> None:
     tx.execute(sa.update(runs).where(runs.c.id == run_id).values(cancel_requested=True))
-
-
-_CANCELS = Statement(
-    sa.select(runs.c.id).where(
-        runs.c.finished_at.is_(None),
-        runs.c.status == RunStatus.RUNNING,
-        runs.c.worker_id == sa.bindparam("worker"),
-        runs.c.cancel_requested,
-    )
-)
-
-
-def cancels(tx: Transaction, worker_id: str) -> list[str]:
-    """Runs of this worker that somebody wants cancelled."""
-    return [row["id"] for row in tx.rows(_CANCELS, {"worker": worker_id})]
 
 
 def abandoned(tx: Transaction, limit: int) -> list[Row]:
@@ -301,6 +281,7 @@ def _run(row: Row) -> Run:
         tier=row["tier"],
         attempt=row["attempt"],
         losses=row["losses"],
+        live_gap_attempt=row["live_gap_attempt"],
         last_seq=row["last_seq"],
         cancel_requested=row["cancel_requested"],
         usage=Usage(

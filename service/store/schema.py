@@ -131,6 +131,8 @@ runs = sa.Table(
     Column("cache", String(16), nullable=False),
     Column("attempt", Integer, nullable=False, default=0),  # grows with every taking up; fences writes
     Column("losses", Integer, nullable=False, default=0),  # how many workers died under it
+    # The last attempt that told its client something while Redis was away: its live stream is not whole.
+    Column("live_gap_attempt", Integer),
     Column("worker_id", String(64)),  # who drives it; the run is free once that worker's lease is over
     Column("wake_at", BigInteger),  # a queued run that nobody took up by then is announced again
     Column("cancel_requested", Boolean, nullable=False, default=False),

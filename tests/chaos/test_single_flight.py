@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import redis
 import sqlalchemy
 
 from config.derived import database_url
@@ -151,17 +152,56 @@ def test_a_killed_leader_hands_over(pair: Pair, door: str) -> None:
     )
 
 
+def test_leaders_killed_one_after_the_other_have_one_heir_each(pair: Pair) -> None:
+    """However many die: never does everybody who waits ask the model at once."""
+    pair.model.control(first_token_ms=4_000)
+    text = f"Who is left {new_id('x')}?"
+    ended: set[str] = set()  # runs that led; another worker takes them up, and leads nobody
+
+    def kill_leader() -> bool:
+        leading = {run_id: pid for run_id, pid in _flight_leaders(pair).items() if run_id not in ended}
+        ended.update(leading)
+        for pid in leading.values():
+            os.kill(pid, signal.SIGKILL)
+        return bool(leading)
+
+    async def scene() -> list[httpx2.Response]:
+        asking = asyncio.create_task(pair._ask_all(text, 60, ("invoke",)))
+        for _ in range(3):
+            await asyncio.to_thread(wait_until, kill_leader, "a leader at the model")
+        return await asking
+
+    answers = asyncio.run(scene())
+    assert {outcome(answer)["status"] for answer in answers} == {"succeeded"}
+    # Of each that is killed its heir's, and its own run's, which another worker takes up.
+    assert pair.model.stats()["calls"] <= 8
+
+
+def _flight_leaders(pair: Pair) -> dict[str, int]:
+    """Runs that lead a flight, and the worker processes that drive them."""
+    with redis.Redis(unix_socket_path=pair.replicas[0].env["REDIS_URL"].removeprefix("unix://")) as client:
+        led = [client.hget(key, "leader") for key in client.scan_iter("slipway:flight:*")]
+    runs = [leader.decode().split()[0] for leader in led if leader]
+    return {run_id: pid for run_id, pid in _running(pair) if run_id in runs}
+
+
 def _leading(pair: Pair) -> int:
     """The worker process that drives the one run under way."""
+    ((_, pid),) = _running(pair)
+    return pid
+
+
+def _running(pair: Pair) -> list[tuple[str, int]]:
+    """Runs under way, and the worker processes that drive them."""
     url = database_url(pair.replicas[0].env["DATABASE_URL"], Path())
     running = sqlalchemy.text(
-        "SELECT pid FROM workers JOIN runs ON worker_id = workers.id WHERE status = 'running'"
+        "SELECT runs.id, pid FROM workers JOIN runs ON worker_id = workers.id WHERE status = 'running'"
     )
     engine = sqlalchemy.create_engine(url)
     with engine.connect() as connection:
-        (pid,) = connection.execute(running).scalars().all()
+        found = connection.execute(running).all()
     engine.dispose()
-    return int(pid)
+    return [(str(run_id), int(pid)) for run_id, pid in found]
 
 
 def test_the_accounts_agree(pair: Pair) -> None:

@@ -59,6 +59,8 @@ class Reader:
                 name, _, value = line.partition(": ")
                 fields[name] = value
             elif not line and "event" in fields:
+                if "id" not in fields:  # `reconnect` is no event of the run
+                    return
                 self.run_id, _, seq = fields["id"].rpartition(":")
                 self.events.append((int(seq), fields["event"], json.loads(fields["data"])))
                 fields = {}

@@ -1,19 +1,24 @@
-"""A run that its own process holds and does not drive is let go of, and ends as a dead letter at last."""
+"""What a worker's keeper does for its runs: lets go of those nobody drives, stops those that are another's, sweeps."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from config import load
 from service import wiring
+from service.errors import DatabaseUnavailable
+from service.runs.active import Handle
 from service.runs.keeper import UNDRIVEN
 from service.store import runs as rows
+from service.store import workers
 from service.store.schema import metadata
 from service.types import Caller, RunRequest
-from tests.conftest import Model, RedisServer
+from tests.conftest import Model, RedisServer, wait_until
 
 
 @pytest.fixture
@@ -50,3 +55,59 @@ def test_a_run_that_nobody_here_drives_is_free_for_others(services: wiring.Servi
 
 def _abandoned(services: wiring.Services) -> list[str]:
     return [row["id"] for row in services.db.query(lambda tx: rows.abandoned(tx, 10))]
+
+
+def _claimed(services: wiring.Services, worker_id: str) -> str:
+    """A run that this worker has just claimed, in its first attempt."""
+    user = services.users.by_name("ada")
+    assert user is not None
+    asked = RunRequest("assistant", ({"role": "user", "content": "x"},))
+    run = services.runs.queue(Caller(user.id, "ada", "user"), asked, None, "req-1").run
+    services.db.transact(lambda tx: rows.claim(tx, run.id, worker_id))
+    return run.id
+
+
+def test_a_thread_whose_run_is_anothers_is_stopped(services: wiring.Services) -> None:
+    keeper = services.keeper
+    keeper._renew()
+    run_id = _claimed(services, keeper._worker_id)
+    with keeper._active.driving(Handle(run_id, 60, 1)) as handle, ExitStack() as held:
+        held.enter_context(keeper._active.driving(Handle("run_that_is_not_in_the_database_yet", 60)))
+        keeper._tick(0.0)
+        assert handle.reason is None
+        services.db.transact(lambda tx: workers.retire(tx, keeper._worker_id))  # as if its lease had run out
+        assert services.db.transact(lambda tx: rows.claim(tx, run_id, "wrk_another"))
+        keeper._tick(0.0)
+        assert handle.reason == "lost"
+        assert [one.reason for one in keeper._active.all() if one is not handle] == [None]
+
+
+def test_who_was_cut_off_leaves_the_others_a_lease_to_renew_theirs(services: wiring.Services) -> None:
+    keeper = services.keeper
+    keeper._renew()
+    run_id = _claimed(services, "wrk_another")  # it holds no lease
+    began = keeper._cut_off_at
+    keeper._sweep_runs(began + keeper._lease * 0.9)
+    assert _abandoned(services) == [run_id]
+    keeper._renewed_at -= (
+        keeper._lease * 1.5
+    )  # as where a process is stopped, or its database does not answer
+    keeper._renew()
+    assert keeper._cut_off_at > began
+    keeper._sweep_runs(began + keeper._lease)
+    assert _abandoned(services) == [run_id]
+    keeper._sweep_runs(keeper._cut_off_at + keeper._lease)
+    wait_until(lambda: services.watch.get(run_id).status == "succeeded", "its end", 20)
+
+
+def test_who_cannot_renew_was_cut_off(services: wiring.Services) -> None:
+    keeper = services.keeper
+    keeper._renew()
+    before = keeper._cut_off_at
+    with closing(
+        sqlite3.connect(services.settings.slipway_home / "slipway.db", isolation_level=None)
+    ) as locks:
+        locks.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(DatabaseUnavailable):
+            keeper._renew()
+    assert keeper._cut_off_at > before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +20,8 @@ from service.errors import ModelRejected, ModelUnavailable, RunTimeout
 from service.redis_client import connect
 from service.runs import flight
 from service.runs.answers import AnswerCache, Question
-from service.runs.flight import Flights, Turn
+from service.runs.flight import Flights
+from service.runs.turn import Turn
 from service.types import Run, RunStatus, new_id
 from tests.conftest import RedisServer, redis_in, wait_until
 from tests.runs.house import ADA, ASSISTANT, PLAIN, answered, asked, failed, run_of
@@ -349,3 +352,53 @@ def test_flights_land_while_others_are_renewed(
     landing.result()
     assert one.flights._led == {}
     assert "flights_failed" not in caplog.text
+
+
+def test_leaders_that_die_one_after_the_other_have_one_heir_each(
+    pool: ThreadPoolExecutor, pair: tuple[Process, Process], text: str, soon: None
+) -> None:
+    first = pair[0].turn(text)
+    asked_the_model: list[Run] = []
+    finished: list[Turn] = []
+
+    def ask(turn: Turn) -> None:
+        join(turn)
+        if turn.answer is None:
+            asked_the_model.append(turn.run)
+            if len(asked_the_model) < 4:  # it dies too: its flight is led no more, and never lands
+                for process in pair:
+                    process.die()
+                return
+            time.sleep(0.3)
+            answered(turn.run, "From the fourth.")
+        turn.end()
+        finished.append(turn)
+
+    turns = [pair[number % 2].turn(text) for number in range(20)]
+    futures = [pool.submit(ask, turn) for turn in turns]
+    assert first.leader is None
+    pair[0].die()
+    for future in futures:
+        future.result(30)
+    assert len(asked_the_model) == 4
+    assert [turn.answer["output"] for turn in finished if turn.answer] == ["From the fourth."] * 16
+
+
+def test_a_redis_that_is_slow_for_a_moment_ends_no_waiting(
+    pool: ThreadPoolExecutor, scratch: Path, text: str
+) -> None:
+    with redis_in(scratch / "slow") as server, ExitStack() as stack:
+        pair = Process(server.url, stack), Process(server.url, stack)
+        first = pair[0].turn(text)
+        joined = crowd(pool, pair, text, 20)
+        assert server.child is not None
+        os.kill(server.child.pid, signal.SIGSTOP)
+        for process in pair:  # some other request meets it, and Redis is left alone for a second
+            assert process.speed.call(lambda client: client.get("x"), default=b"away") == b"away"
+        os.kill(server.child.pid, signal.SIGCONT)
+        wait_until(lambda: pair[0].speed.call(lambda client: client.ping(), default=False), "Redis again", 10)
+        answered(first.run, "One.")
+        first.end()
+        assert [turn.answer and turn.answer["output"] for turn in (f.result(20) for f in joined)] == [
+            "One."
+        ] * 20

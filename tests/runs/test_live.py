@@ -5,17 +5,23 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from service.cache import SpeedStore
+from service.errors import DatabaseUnavailable
 from service.runs import channel as channel_module
 from service.runs import live
+from service.runs import publisher as publisher_module
+from service.runs.active import LeaseLost
 from service.runs.channel import Channel, Listener
-from service.runs.live import LiveReader, Publisher
+from service.runs.live import LiveReader
+from service.runs.publisher import Publisher
 from service.types import Event, RunEvent, new_id
-from tests.conftest import RedisServer, wait_until
+from tests.conftest import RedisServer, redis_in, wait_until
 
 
 @pytest.fixture
@@ -52,8 +58,13 @@ def delta(number: int) -> RunEvent:
     return RunEvent(Event.TEXT_DELTA, {"text": str(number)}, number)
 
 
+def publisher_of(speed: SpeedStore, heartbeat: float) -> Publisher:
+    """Over a database in which no other attempt is known."""
+    return Publisher(speed, heartbeat, set)
+
+
 def opened(publisher: Publisher, client: Client | None = None) -> Channel:
-    return publisher.open(new_id("run"), Listener(client))
+    return publisher.open(new_id("run"), 1, Listener(client))
 
 
 def taken(channel: Channel) -> list[int]:
@@ -61,7 +72,7 @@ def taken(channel: Channel) -> list[int]:
 
 
 def test_all_arrive_in_order_and_all_is_there_at_the_end(speed: SpeedStore) -> None:
-    channel = opened(Publisher(speed, 15.0))
+    channel = opened(publisher_of(speed, 15.0))
     for number in range(1, 501):
         channel.put([delta(number)])
     channel.close()
@@ -72,7 +83,7 @@ def test_all_arrive_in_order_and_all_is_there_at_the_end(speed: SpeedStore) -> N
 
 
 def test_many_channels_of_one_publisher_keep_apart(speed: SpeedStore) -> None:
-    publisher = Publisher(speed, 15.0)
+    publisher = publisher_of(speed, 15.0)
     channels = [opened(publisher) for _ in range(20)]
     for number in range(1, 51):
         for channel in channels:
@@ -85,8 +96,8 @@ def test_many_channels_of_one_publisher_keep_apart(speed: SpeedStore) -> None:
 
 def test_what_is_not_urgent_waits_for_its_window(speed: SpeedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first event, the first word and the last do not wait, and take nobody else's along."""
-    monkeypatch.setattr(live, "WINDOW", 600.0)
-    publisher = Publisher(speed, 15.0)
+    monkeypatch.setattr(publisher_module, "WINDOW", 600.0)
+    publisher = publisher_of(speed, 15.0)
     slow, quick = opened(publisher), opened(publisher)
     slow.put([delta(1)])
     assert taken(slow) == [1]
@@ -99,7 +110,7 @@ def test_what_is_not_urgent_waits_for_its_window(speed: SpeedStore, monkeypatch:
 
 def test_what_is_urgent_wakes_no_other_thread(speed: SpeedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Publisher, "_loop", lambda self: None)
-    channel = opened(Publisher(speed, 15.0))
+    channel = opened(publisher_of(speed, 15.0))
     channel.put([RunEvent(Event.RUN_STARTED, {}, 1)])
     assert taken(channel) == [1]
     channel.put([RunEvent(Event.STEP_STARTED, {}, 2)])
@@ -113,15 +124,15 @@ def test_what_is_urgent_wakes_no_other_thread(speed: SpeedStore, monkeypatch: py
 
 def test_urgent_or_not_all_keep_their_order(speed: SpeedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the client and in the live stream, whoever brings them there."""
-    monkeypatch.setattr(live, "WINDOW", 0.001)
+    monkeypatch.setattr(publisher_module, "WINDOW", 0.001)
     chance, publish = random.Random(7), Publisher._publish
 
-    def dawdle(self: Publisher, batch: list[live.Batch]) -> None:
+    def dawdle(self: Publisher, batch: Any) -> Any:
         time.sleep(chance.random() / 500)
-        publish(self, batch)
+        return publish(self, batch)
 
     monkeypatch.setattr(Publisher, "_publish", dawdle)
-    publisher = Publisher(speed, 15.0)
+    publisher = publisher_of(speed, 15.0)
     clients = [Client() for _ in range(8)]
     channels = [opened(publisher, client) for client in clients]
     names = [
@@ -150,7 +161,7 @@ def test_a_client_that_is_too_slow_gets_the_rest_from_elsewhere(
 ) -> None:
     monkeypatch.setattr(channel_module, "MAX_UNREAD", 10)
     client = Client(room=1)
-    channel = opened(Publisher(speed, 15.0), client)
+    channel = opened(publisher_of(speed, 15.0), client)
     channel.put([delta(1)])
     channel.put([delta(2)])
     wait_until(lambda: channel.seen == 2, "the window")
@@ -161,7 +172,7 @@ def test_a_client_that_is_too_slow_gets_the_rest_from_elsewhere(
 
 
 def test_a_stream_has_its_life_from_the_first_entry_on(speed: SpeedStore) -> None:
-    channel = opened(Publisher(speed, 15.0))
+    channel = opened(publisher_of(speed, 15.0))
     for number in range(1, 4):
         channel.put([delta(number)])
     channel.close()
@@ -170,7 +181,7 @@ def test_a_stream_has_its_life_from_the_first_entry_on(speed: SpeedStore) -> Non
 
 def test_whoever_brings_the_events_writes_them_to_the_client(speed: SpeedStore) -> None:
     client = Client()
-    channel = opened(Publisher(speed, 15.0), client)
+    channel = opened(publisher_of(speed, 15.0), client)
     channel.put([delta(1)])
     assert client.taken == [1]  # urgent: by this thread
     channel.put([delta(2)])
@@ -183,7 +194,7 @@ def test_whoever_brings_the_events_writes_them_to_the_client(speed: SpeedStore) 
 
 def test_a_client_is_written_to_from_when_its_response_is_under_way(speed: SpeedStore) -> None:
     listener, client = Listener(), Client()
-    channel = Publisher(speed, 15.0).open(new_id("run"), listener)
+    channel = publisher_of(speed, 15.0).open(new_id("run"), 1, listener)
     channel.put([RunEvent(Event.RUN_STARTED, {}, 1)])
     assert not channel.written
     assert taken(channel) == [1]
@@ -197,9 +208,9 @@ def test_what_a_client_does_not_take_is_tried_again(
     speed: SpeedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the next look, or with what follows; what is left at the end is the run's thread's."""
-    monkeypatch.setattr(live, "LOOK", 0.02)
+    monkeypatch.setattr(publisher_module, "LOOK", 0.02)
     client = Client(room=0)
-    channel = opened(Publisher(speed, 15.0), client)
+    channel = opened(publisher_of(speed, 15.0), client)
     channel.put([delta(1)])
     channel.put([delta(2)])
     assert client.taken == []
@@ -215,7 +226,7 @@ def test_what_a_client_does_not_take_is_tried_again(
 def test_a_client_that_has_left_is_told_of_once_and_written_to_no_more(speed: SpeedStore) -> None:
     gone: list[bool] = []
     client = Client()
-    channel = Publisher(speed, 15.0).open(new_id("run"), Listener(client, lambda: gone.append(True)))
+    channel = publisher_of(speed, 15.0).open(new_id("run"), 1, Listener(client, lambda: gone.append(True)))
     channel.put([delta(1)])
     client.broken = True
     channel.put([RunEvent(Event.APPROVAL_REQUIRED, {}, 2)])
@@ -228,7 +239,7 @@ def test_a_client_that_has_left_is_told_of_once_and_written_to_no_more(speed: Sp
 
 def test_a_client_that_hears_nothing_is_given_a_sign_of_life(speed: SpeedStore) -> None:
     client = Client()
-    channel = opened(Publisher(speed, heartbeat=0.1), client)
+    channel = opened(publisher_of(speed, heartbeat=0.1), client)
     channel.put([delta(1)])
     wait_until(lambda: client.beats >= 2, "two signs")
     channel.close()
@@ -238,7 +249,86 @@ def test_a_client_that_hears_nothing_is_given_a_sign_of_life(speed: SpeedStore) 
 
 
 def test_a_run_that_nobody_listens_to_keeps_nothing_for_a_client(speed: SpeedStore) -> None:
-    channel = Publisher(speed, 15.0).open(new_id("run"))
+    channel = publisher_of(speed, 15.0).open(new_id("run"), 1)
     channel.put([delta(1)])
     channel.close()
     assert taken(channel) == []
+
+
+class Notes:
+    """A database that is asked to note what no live stream holds: here, away, or of a later attempt's run."""
+
+    def __init__(self) -> None:
+        self.away = self.later = False
+        self.noted: list[tuple[str, int]] = []
+
+    def __call__(self, told: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:
+        if self.away:
+            raise DatabaseUnavailable
+        self.noted += told
+        return set() if self.later else set(told)
+
+
+class Bound:
+    """A run told by attempt 1, with a client here."""
+
+    def __init__(self, speed: SpeedStore) -> None:
+        self.client, self.notes, self.lost = Client(), Notes(), 0
+        self.reader = LiveReader(speed, speed.client)
+        publisher = Publisher(speed, 15.0, self.notes)
+        self.channel = publisher.open(new_id("run"), 1, Listener(self.client), self._lose)
+
+    def _lose(self) -> None:
+        self.lost += 1
+
+
+@pytest.fixture
+def own(scratch: Path) -> Iterator[RedisServer]:
+    """A Redis that a test may stop."""
+    with redis_in(scratch / "live") as server:
+        yield server
+
+
+def test_a_later_attempt_silences_the_one_before(speed: SpeedStore) -> None:
+    bound = Bound(speed)
+    channel, run_id = bound.channel, bound.channel.run_id
+    channel.put([delta(1)])
+    stream = bound.reader.take_up(run_id, 2)
+    assert stream is not None and stream.server == speed.server
+    assert [(entry.attempt, entry.server) for entry in stream.entries] == [(1, speed.server)]
+    channel.put([RunEvent(Event.RUN_COMPLETED, {}, 2)])
+    assert (bound.client.taken, bound.lost, channel.over) == ([1], 1, False)
+    channel.close()
+    assert (taken(channel), channel.seen, bound.notes.noted) == ([], 1, [])
+    assert [event.seq for event in bound.reader.told(run_id, 0)] == [1]
+    with pytest.raises(LeaseLost):  # the same for who takes it up late
+        bound.reader.take_up(run_id, 1)
+
+
+def test_while_redis_is_away_the_database_is_told_before_the_client(own: RedisServer) -> None:
+    bound = Bound(SpeedStore(own.url, max_connections=4))
+    own.kill()
+    bound.notes.away = True
+    bound.channel.put([delta(1)])
+    time.sleep(0.2)
+    assert bound.client.taken == []  # neither of them knows of it yet
+    bound.notes.away = False
+    wait_until(lambda: bound.client.taken == [1], "the note", 5)
+    assert bound.notes.noted == [(bound.channel.run_id, 1)]
+    bound.channel.put([RunEvent(Event.APPROVAL_REQUIRED, {}, 2)])
+    assert (bound.client.taken, len(bound.notes.noted)) == ([1, 2], 1)  # that holds for a second
+    time.sleep(publisher_module.OWNED)
+    bound.notes.later = True
+    bound.channel.put([RunEvent(Event.RUN_COMPLETED, {}, 3)])
+    assert (bound.client.taken, bound.lost, bound.channel.over) == ([1, 2], 1, False)
+    bound.channel.close()
+
+
+def test_where_nobody_listens_nothing_is_noted(own: RedisServer) -> None:
+    notes = Notes()
+    own.kill()
+    publisher = Publisher(SpeedStore(own.url, max_connections=4), 15.0, notes)
+    channel = publisher.open(new_id("run"), 2)
+    channel.put([delta(1)])
+    channel.close()
+    assert notes.noted == []

@@ -1,0 +1,61 @@
+"""Ownership of runs: which attempt drives each, and which has told its client more than its live stream holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from service.store.base import Row, Transaction
+from service.store.schema import runs
+from service.store.statement import Statement
+from service.types import RunStatus
+
+_HELD = Statement(
+    sa.select(runs.c.id, runs.c.attempt, runs.c.cancel_requested).where(
+        runs.c.finished_at.is_(None),
+        runs.c.status == RunStatus.RUNNING,
+        runs.c.worker_id == sa.bindparam("worker"),
+    )
+)
+
+
+def held(tx: Transaction, worker_id: str) -> list[Row]:
+    """Runs that a worker drives, by their rows: `id`, `attempt`, and whether somebody wants them cancelled."""
+    return tx.rows(_HELD, {"worker": worker_id})
+
+
+def attempts(tx: Transaction, run_ids: Sequence[str]) -> dict[str, int]:
+    """The latest attempt at each of these runs that is in the database."""
+    query = sa.select(runs.c.id, runs.c.attempt).where(runs.c.id.in_(run_ids))
+    return {row["id"]: row["attempt"] for row in tx.rows(query)}
+
+
+_RUNNING = Statement(
+    sa.select(runs.c.id).where(
+        runs.c.id == sa.bindparam("run"),
+        runs.c.attempt == sa.bindparam("fence"),
+        runs.c.status == RunStatus.RUNNING,
+    )
+)
+
+
+def is_driven_by(tx: Transaction, run_id: str, attempt: int) -> bool:
+    """Whether this attempt still drives the run. False: another worker has taken it over, or it is gone."""
+    return tx.row(_RUNNING, {"run": run_id, "fence": attempt}) is not None
+
+
+_LIVE_GAP = Statement(
+    sa.update(runs)
+    .where(runs.c.id == sa.bindparam("run"), runs.c.attempt == sa.bindparam("fence"))
+    .values(live_gap_attempt=runs.c.attempt)
+)
+
+
+def note_live_gaps(tx: Transaction, told: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:
+    """Note of runs and attempts that they tell what no live stream holds. Those that no later attempt took over."""
+    return {
+        (run_id, attempt)
+        for run_id, attempt in sorted(told)
+        if tx.execute(_LIVE_GAP, {"run": run_id, "fence": attempt}) == 1
+    }
