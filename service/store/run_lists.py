@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from service.sanitise import storable
 from service.store.base import Row, Transaction
 from service.store.schema import runs
 from service.types import Run, RunStatus
@@ -44,7 +45,7 @@ def dead(tx: Transaction, losses: int, limit: int) -> list[Row]:
 
 def begun(run: Run) -> dict[str, Any]:
     """Columns for lists that are known when a run begins."""
-    return {"input": run.request.question[:LONGEST_INPUT]}
+    return {"input": storable(run.request.question[:LONGEST_INPUT])}
 
 
 def ended(result: dict[str, Any] | None) -> dict[str, Any]:
