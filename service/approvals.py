@@ -14,7 +14,7 @@ _STATUS = {"approve": "approved", "deny": "denied"}
 
 
 class Decision(NamedTuple):
-    """What a person says to a question. `arguments` replace those the model chose; `id` is random, for this one."""
+    """A person's answer to a question. `arguments` replace those the model chose; `id` is random, for this one."""
 
     decision: Literal["approve", "deny"]
     comment: str | None

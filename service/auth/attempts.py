@@ -115,7 +115,7 @@ class Attempts:
 
 
 class _Pair(NamedTuple):
-    """What one account did from one address. Times are in ms."""
+    """Failures of one account at one address. Times are in ms."""
 
     wrong: int = 0
     not_before: int = 0

@@ -57,7 +57,7 @@ class Follower:
             yield from self._new(heartbeat)
 
     def first(self) -> list[RunEvent]:
-        """What was told until now, without waiting; the first part of it where it is large."""
+        """Return events told until now, without waiting; the first part of it where it is large."""
         part = self._db.query(lambda tx: step_rows.first_events(tx, self._run_id, self._after))
         return self.so_far() if part is None else self._in_order([event_of(item) for item in part])
 

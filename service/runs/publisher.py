@@ -112,7 +112,7 @@ class Publisher:
             channel.look(self._heartbeat)
 
     def _take(self, *, everything: bool) -> list[Batch]:
-        """Of every run, or of those that have something urgent, but for those of which something is on its way."""
+        """Take the pending events of every run, or of those with urgent ones; not of runs that are being published."""
         with self._lock:
             self._urgent.clear()
             return self._chosen([one for one in self._dirty if (everything or one.urgent) and not one.busy])

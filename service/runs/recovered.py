@@ -1,4 +1,4 @@
-"""What the next worker knows of a run that its last one lost: what is kept, and what clients were told beyond it.
+"""Recovery of a run whose worker was lost: the steps that are kept, and the events that clients saw beyond them.
 
 The live stream says how far clients were told, where it can be proven to hold all of it. Proof is no matter of clocks:
 the last attempt must have written to it, to the server process that has it now (one that was restarted, or took over
@@ -19,7 +19,7 @@ from service.types import Event, Run, RunEvent
 
 
 def told_before(run: Run, kept: Sequence[Row], stream: Stream | None) -> Told:
-    """What earlier attempts told. `stream` is None where Redis is away."""
+    """Events of earlier attempts. `stream` is None where Redis is away."""
     kept_seq = max((row["last_seq"] for row in kept if row["kind"] != NOTE), default=0)
     events = [event_of(item) for row in kept for item in row["events"] if item[0] > kept_seq]
     if run.door != "invoke" and stream is not None:

@@ -89,7 +89,7 @@ class Watch:
         return Follower(self._db, self._live, run_id, after).so_far()
 
     def first(self, run_id: str, after: int = 0) -> list[RunEvent]:
-        """What was told until now after number `after`; the first part of it where it is large."""
+        """Return events told until now after number `after`; the first part of it where it is large."""
         return Follower(self._db, self._live, run_id, after).first()
 
     def cancel(self, run: Run) -> None:
@@ -142,7 +142,7 @@ class Watch:
     def listen(
         self, run: Run, channel: Channel, first: list[RunEvent], driven: Generator[list[RunEvent]]
     ) -> Generator[list[RunEvent]]:
-        """What a run tells that is `driven` by reading on from its `first` events; what it tells elsewhere, once it is
+        """Yield a run's events while reading `driven` drives it, from its `first` on; follow it elsewhere, once it is
         let go of here."""
         with closing(driven):
             yield from (events for events in chain((first,), driven) if events)

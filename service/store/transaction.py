@@ -114,7 +114,7 @@ class Transaction:
 
 
 class Write(Waiting, Generic[T]):
-    """What one thread wants written: by itself when its turn comes, or along by another whose turn it is."""
+    """Queued write of one thread: run when its turn comes, or by another thread whose turn it is."""
 
     __slots__ = ("_context", "_error", "_result", "_tx", "_work")
     along = True
