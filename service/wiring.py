@@ -370,6 +370,12 @@ def _runs(
     runner = Runner(db, catalog, PATTERNS, means, metrics, sessions, ended)
     blocking = connect(settings.redis_url, max_connections=settings.threads + 4, socket_timeout=6)
     live = LiveReader(speed, blocking)
+    concurrent = ConcurrentRuns(
+        speed,
+        settings.limit_concurrent_runs,
+        settings.run_timeout,
+        lambda run_ids: db.query(lambda tx: ownership.under_way(tx, run_ids), patience=0),
+    )
     driver = Driver(
         db=db,
         catalog=catalog,
@@ -378,8 +384,10 @@ def _runs(
         publisher=Publisher(speed, settings.heartbeat_seconds, partial(_note_live_gaps, db)),
         live=live,
         sessions=sessions,
+        concurrent=concurrent,
         worker_id=new_id("wrk"),
         seconds=settings.run_timeout,
+        lease_seconds=settings.lease_seconds,
     )
     watch = Watch(
         db=db,
@@ -396,7 +404,7 @@ def _runs(
         catalog=catalog,
         routers=dict(means.routers),
         places=places,
-        concurrent=ConcurrentRuns(speed, settings.limit_concurrent_runs, settings.run_timeout),
+        concurrent=concurrent,
         driver=driver,
         watch=watch,
         answers=answers,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -24,8 +25,13 @@ from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.base import Database, Transaction
 from service.types import Run, RunEvent, RunStatus, now_ms
+from service.usage.concurrency import ConcurrentRuns
 
 log = logging.getLogger("slipway.runs")
+
+
+class _LateClaim(Exception):
+    """The database hung while a run was claimed: the leases of the living may have ended meanwhile."""
 
 
 class Driver:
@@ -41,8 +47,10 @@ class Driver:
         publisher: Publisher,
         live: LiveReader,
         sessions: Sessions,
+        concurrent: ConcurrentRuns,
         worker_id: str,
         seconds: float,
+        lease_seconds: float,
     ) -> None:
         self._db = db
         self._catalog = catalog
@@ -53,6 +61,10 @@ class Driver:
         self._sessions = sessions
         self.worker_id = worker_id
         self._seconds = seconds
+        self._concurrent = concurrent
+        self._claim_seconds = (
+            lease_seconds / 3
+        )  # others renew theirs within so long: later, it may seem ended
 
     def here(self, run: Run, opening: Opening) -> None:
         """Drive a new run in this thread, with nobody listening. Raises what keeps it from beginning, `LeaseLost`, or
@@ -141,8 +153,11 @@ class Driver:
         """Take a queued or abandoned run and drive it to its end, in this thread. False: it was not to be had."""
 
         def claim(tx: Transaction) -> Run | None:
+            asked = time.monotonic()
             if not rows.claim(tx, run_id, self.worker_id):
                 return None
+            if time.monotonic() - asked > self._claim_seconds:
+                raise _LateClaim
             run = rows.get(tx, run_id)
             if run is not None and not self._sessions.resume(tx, run):
                 raise SessionBusy  # it stays in the queue, and is looked at again
@@ -153,7 +168,7 @@ class Driver:
 
         try:
             run = self._db.transact(claim)
-        except SessionBusy:
+        except (SessionBusy, _LateClaim):  # it is looked at again
             return False
         if run is None:
             return False
@@ -165,7 +180,7 @@ class Driver:
         handle = self._handle(run)
         channel = self._publisher.open(run.id, run.attempt, lost=partial(handle.stop, "lost"))
         try:
-            with self._active.driving(handle):
+            with self._concurrent.counted(run.user_id, run.id, refuse=False), self._active.driving(handle):
                 if run.cancel_requested:
                     handle.stop("cancelled")
                 journal = self._reopened(run, channel)

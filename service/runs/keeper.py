@@ -106,16 +106,23 @@ class Keeper:
         while not self._stopped.wait(TICK):
             try:
                 self._tick(time.monotonic())
-            except DatabaseUnavailable:
-                continue  # said once, with its cause, and not at every tick
+            except DatabaseUnavailable:  # said once, with its cause, and not at every tick
+                self._cut_off_at = time.monotonic()
             except Exception:  # this thread must outlive any fault: runs depend on it
                 log.exception("keeper_failed")
 
+    def _note_hang(self, since: float) -> None:
+        """Take this worker for cut off where the database hung: leases of the living may have ended meanwhile."""
+        if time.monotonic() - since > self._lease / 3:
+            self._cut_off_at = time.monotonic()
+
     def _tick(self, now: float) -> None:
+        began = time.monotonic()
         if now >= self._next_renewal:
             self._renew()
         if driven := self._active.all():
             self._stop_unwanted(driven)
+        self._note_hang(began)
         if self._draining():
             self._hand_over(now)
         elif now >= self._next_sweep and self._kind != "cli":
@@ -183,8 +190,11 @@ class Keeper:
 
         A worker that was cut off from the database itself leaves the others the time of a lease to renew theirs.
         """
+        asked = time.monotonic()
+        abandoned = self._db.query(lambda tx: rows.abandoned(tx, 20), patience=0)
+        self._note_hang(asked)
         if now - self._cut_off_at >= self._lease:
-            for row in self._db.query(lambda tx: rows.abandoned(tx, 20), patience=0):
+            for row in abandoned:
                 self._driver.take_up_in_background(row["id"])
         waiting = self._db.query(lambda tx: rows.waiting(tx, SWEEP_TASKS), patience=0)
         for row in waiting:

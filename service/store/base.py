@@ -23,7 +23,8 @@ from service.store.transaction import clock_ms as clock_ms
 from service.store.writers import Writers
 
 T = TypeVar("T")
-BUSY = 4  # times the patience, for a turn to write to SQLite
+BUSY = 4  # times the patience, for a connection of the pool or a turn to write to SQLite
+CHECK_SECONDS = 30.0  # between two looks whether the database still fits
 CONNECT_SECONDS = 3
 STATEMENT_MS = 15_000
 # Of a connection to PostgreSQL whose other end is gone without a word: lost after 25 s, not after two hours.
@@ -48,7 +49,7 @@ def connect_args(url: str) -> dict[str, Any]:
 class Database:
     """One engine per process, made after fork. `pool_size` is the most threads that use it at once.
 
-    `check` looks at a database before it is used, again until it finds nothing wrong.
+    `check` looks at a database before it is used, and now and then again: it may be migrated meanwhile.
 
     SQLite has one writer: those who want to write wait for their turn, see `service.store.writers`. Whose turn it is
     writes along what the others of its process wait to write, in one transaction.
@@ -62,13 +63,15 @@ class Database:
         patience: float = 5.0,
         check: Callable[[sa.Connection], None] | None = None,
     ) -> None:
-        self._check = check  # done once, before the first transaction; raises `Unfit`
+        self._check = check  # before a transaction, every `CHECK_SECONDS`; raises `Unfit`
+        self._check_at = 0.0  # time.monotonic()
         self._outages = Outages()
         self.sqlite = url.startswith("sqlite")
         self.patience = patience  # seconds that a request waits for a database that is restarting
         self._writers: Writers | None = None
         # Parameters are prompts and hashes: an error that is logged must not quote them.
-        options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 2, "pool_timeout": patience}
+        # A queue that moves is no outage: it is waited for longer than a database that is away.
+        options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 2, "pool_timeout": patience * BUSY}
         options["hide_parameters"] = True
         options["pool_use_lifo"] = True  # a few connections stay warm; those beside them hold little
         if self.sqlite:
@@ -80,7 +83,6 @@ class Database:
         self._driver: Any = self.engine.dialect.loaded_dbapi  # the module, for its exceptions
         if self.sqlite:
             sa.event.listen(self.engine, "connect", _prepare_sqlite)
-            # A queue that moves is no outage: it is waited for longer than a database that is away.
             self._writers = Writers(Path(self.engine.url.database or ""), patience * BUSY)
 
     @contextmanager
@@ -197,9 +199,13 @@ class Database:
                 cursor = pooled.cursor()
                 if self.sqlite:  # psycopg begins by itself
                     cursor.execute(begin)
-                if check := self._check:
-                    check(sa.Connection(self.engine, connection=pooled))
-                    self._check = None
+                if self._check is not None and time.monotonic() >= self._check_at:
+                    self._check(sa.Connection(self.engine, connection=pooled))
+                    self._check_at = time.monotonic() + CHECK_SECONDS
+                    if (
+                        not self.sqlite
+                    ):  # its first statement must be the work's own: see `ledger.one_snapshot`
+                        pooled.rollback()
                 yield Transaction(self.engine, pooled, cursor)
                 pooled.commit()
             except self._driver.Error as error:

@@ -31,6 +31,12 @@ def attempts(tx: Transaction, run_ids: Sequence[str]) -> dict[str, int]:
     return {row["id"]: row["attempt"] for row in tx.rows(query)}
 
 
+def under_way(tx: Transaction, run_ids: Sequence[str]) -> set[str]:
+    """Of these runs, those that are running, or are not in the database yet."""
+    query = sa.select(runs.c.id).where(runs.c.id.in_(run_ids), runs.c.status != RunStatus.RUNNING)
+    return set(run_ids) - {row["id"] for row in tx.rows(query)}
+
+
 _RUNNING = Statement(
     sa.select(runs.c.id).where(
         runs.c.id == sa.bindparam("run"),

@@ -1,20 +1,24 @@
 """A limit on the runs of one user under way at once, over all replicas.
 
-Each run is a member of its user's sorted set in Redis, with the moment at which it counts no longer: the end of a run
-removes it, and one whose process died is forgotten after the longest time that an attempt may take. Without Redis each
-process counts by itself.
+Each run is a member of its user's sorted set in Redis, with the moment at which it counts no longer; the end of a run
+removes it. A process that died, or that could not reach Redis then, leaves members behind: when a user has as many as
+allowed, they are compared with the database, every few seconds at most. Without Redis each process counts by itself.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from service.cache import SpeedStore
 from service.errors import RateLimited
 from service.redis_client import Script
+
+UNBOUNDED = 2**53
+COMPARE_SECONDS = 2.0  # between two looks into the database for one user
 
 # KEYS: a user's runs. ARGV: the run, the most at once, and for how many ms it counts at most. Answers 1: it counts now.
 _ENTER = Script("""
@@ -29,32 +33,67 @@ return 1
 
 
 class ConcurrentRuns:
-    """`most` runs of a user at once; `seconds` is the longest that an attempt at a run may take."""
+    """`most` runs of a user at once; `seconds` is the longest that an attempt at a run may take.
 
-    def __init__(self, speed: SpeedStore, most: int, seconds: float) -> None:
+    `under_way` tells from the database which of some runs are still under way.
+    """
+
+    def __init__(
+        self,
+        speed: SpeedStore,
+        most: int,
+        seconds: float,
+        under_way: Callable[[Sequence[str]], Collection[str]],
+    ) -> None:
         self._speed = speed
         self._most = most
         self._life_ms = int(seconds * 1000)
+        self._under_way = under_way
         self._lock = threading.Lock()
         self._here: defaultdict[str, int] = defaultdict(int)
+        self._compared: dict[str, float] = {}  # by user: time.monotonic()
 
     @contextmanager
-    def counted(self, user_id: str, run_id: str) -> Iterator[None]:
-        """Count a run for the length of the block. Raises `RateLimited` when the user has as many as allowed."""
-        with self._counted_here(user_id):
-            key = f"slipway:running:{user_id}"
-            asked = (run_id, self._most, self._life_ms)
-            if self._speed.call(lambda client: _ENTER(client, (key,), *asked), default=1) == 0:
+    def counted(self, user_id: str, run_id: str, *, refuse: bool = True) -> Iterator[None]:
+        """Count a run for the length of the block.
+
+        Raises `RateLimited` when the user has as many as allowed; not without `refuse`: such a run had begun before.
+        """
+        with self._counted_here(user_id, refuse):
+            if not self._enter(user_id, run_id, refuse) and not (
+                self._forget_ended(user_id) and self._enter(user_id, run_id, refuse)
+            ):
                 raise self._refused()
             try:
                 yield
             finally:
-                self._speed.call(lambda client: client.zrem(key, run_id), default=0)
+                self._speed.call(lambda client: client.zrem(_key(user_id), run_id), default=0)
+
+    def _enter(self, user_id: str, run_id: str, refuse: bool) -> bool:
+        asked = (run_id, self._most if refuse else UNBOUNDED, self._life_ms)
+        return bool(self._speed.call(lambda client: _ENTER(client, (_key(user_id),), *asked), default=1))
+
+    def _forget_ended(self, user_id: str) -> bool:
+        """Remove members that are not under way any more. False: there were none, or it was done a moment ago."""
+        now = time.monotonic()
+        with self._lock:
+            if now - self._compared.get(user_id, -COMPARE_SECONDS) < COMPARE_SECONDS:
+                return False
+            self._compared = {user: at for user, at in self._compared.items() if now - at < COMPARE_SECONDS}
+            self._compared[user_id] = now
+        members: list[bytes] = self._speed.call(
+            lambda client: client.zrange(_key(user_id), 0, -1), default=[]
+        )
+        run_ids = [member.decode() for member in members]
+        ended = set(run_ids) - set(self._under_way(run_ids))
+        return bool(ended) and bool(
+            self._speed.call(lambda client: client.zrem(_key(user_id), *ended), default=0)
+        )
 
     @contextmanager
-    def _counted_here(self, user_id: str) -> Iterator[None]:
+    def _counted_here(self, user_id: str, refuse: bool) -> Iterator[None]:
         with self._lock:
-            if self._here[user_id] >= self._most:
+            if refuse and self._here[user_id] >= self._most:
                 raise self._refused()
             self._here[user_id] += 1
         try:
@@ -67,3 +106,7 @@ class ConcurrentRuns:
 
     def _refused(self) -> RateLimited:
         return RateLimited(f"More than {self._most} runs of yours are under way.", retry_after=1)
+
+
+def _key(user_id: str) -> str:
+    return f"slipway:running:{user_id}"

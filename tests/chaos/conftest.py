@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -101,6 +102,20 @@ class Postgres:
         file = self._data / "pg_hba.conf"
         file.write_text(f"{line}\n{file.read_text()}")
         self._run("pg_ctl", "-D", str(self._data), "reload")
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Stop all its processes for the length of the block: whoever asks waits, and is not refused."""
+        pid = int((self._data / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for process in (pid, *map(int, children)):
+            os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in (*map(int, children), pid):
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGCONT)
 
     def kill(self) -> None:
         """As when its machine goes: no farewell."""

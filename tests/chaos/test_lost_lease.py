@@ -85,3 +85,13 @@ def test_owners_that_were_all_cut_off_keep_their_runs(house: House) -> None:
         time.sleep(LEASE * 1.6)
     assert [fault for listener in listeners if (fault := fault_of(listener.told))] == []
     assert house.teller.calls == STREAMS
+
+
+def test_owners_of_a_database_that_hung_keep_their_runs(house: House) -> None:
+    """What was asked before it hung is answered after it, when every lease has ended: no answer of use."""
+    if house.postgres is None:
+        pytest.skip("SQLite has no server that could hang")
+    with listening(house.server, STREAMS) as listeners, house.postgres.hanging():
+        time.sleep(LEASE * 2)
+    assert [fault for listener in listeners if (fault := fault_of(listener.told))] == []
+    assert house.teller.calls == STREAMS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -25,9 +25,12 @@ def server(scratch: Path) -> Iterator[RedisServer]:
         yield started
 
 
-def limit(server: RedisServer, most: int = 3, seconds: float = 60) -> ConcurrentRuns:
-    """The limit as one process holds it."""
-    return ConcurrentRuns(SpeedStore(server.url, max_connections=4), most, seconds)
+def limit(
+    server: RedisServer, most: int = 3, seconds: float = 60, ended: Collection[str] = ()
+) -> ConcurrentRuns:
+    """The limit as one process holds it; `ended` are runs that the database knows to be over."""
+    speed = SpeedStore(server.url, max_connections=4)
+    return ConcurrentRuns(speed, most, seconds, lambda run_ids: set(run_ids) - set(ended))
 
 
 def test_processes_count_together(server: RedisServer) -> None:
@@ -65,6 +68,28 @@ def test_a_run_whose_process_died_is_forgotten(server: RedisServer) -> None:
         pass
     with limit(server, most=1).counted(ADA, new_id("run")):
         pass
+
+
+def test_what_a_killed_process_left_is_compared_with_the_database(server: RedisServer) -> None:
+    killed, lives = limit(server, most=2), limit(server, most=2, ended=["run_1"])
+    left = [killed.counted(ADA, run_id) for run_id in ("run_1", "run_2")]
+    for one in left:
+        one.__enter__()
+    with lives.counted(ADA, "run_3"), pytest.raises(RateLimited), lives.counted(ADA, "run_4"):
+        pass
+
+
+def test_a_run_taken_up_counts_and_is_not_refused(server: RedisServer) -> None:
+    process = limit(server, most=1)
+    with process.counted(ADA, "run_1"), process.counted(ADA, "run_2", refuse=False):
+        pass
+    with (
+        process.counted(ADA, "run_1", refuse=False),
+        pytest.raises(RateLimited),
+        process.counted(ADA, "run_3"),
+    ):
+        pass
+    assert redis.Redis.from_url(server.url).zcard(f"slipway:running:{ADA}") == 0
 
 
 def test_without_redis_each_process_counts_by_itself(server: RedisServer) -> None:
