@@ -21,7 +21,7 @@ class Settings(BaseModel):
     addresses in use.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     environment: ClassVar[str] = "base"
     changed: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # defaults that differ in this environment
@@ -161,14 +161,14 @@ class Settings(BaseModel):
         "run, wait or follow in one worker",
     )
     limit_session: str = Field(
-        "60/minute", description="Turns of one session, within LIMIT_RUNS; empty: no limit"
+        "60/minute", description="Turns of one session, within LIMIT_RUNS; `none`: no limit"
     )
     limit_writes: str = Field(
         "300/minute",
         description="Calls per user that change something and start no run: sessions, keys, users, decisions, "
-        "cancellations; refreshes as many again; empty: no limit",
+        "cancellations; refreshes as many again; `none`: no limit",
     )
-    limit_reads: str = Field("3000/minute", description="Calls per user that only read; empty: no limit")
+    limit_reads: str = Field("3000/minute", description="Calls per user that only read; `none`: no limit")
     limit_login: str = Field(
         "10/minute",
         description="Log-ins per address (of IPv6 per /64), right or wrong; people behind one NAT share it",
@@ -176,7 +176,7 @@ class Settings(BaseModel):
     limit_refused: str = Field(
         "300/minute",
         description="Made-up keys and tokens per address; over it they are answered 429, right ones are not; "
-        "empty: no limit",
+        "`none`: no limit",
     )
     limit_invoke: str = Field("", description="`invoke` calls per user, within LIMIT_RUNS; empty: no limit")
     limit_stream: str = Field("", description="`stream` calls per user, within LIMIT_RUNS; empty: no limit")
@@ -307,7 +307,7 @@ class Settings(BaseModel):
     )
     @classmethod
     def _limit_or_none(cls, text: str) -> str:
-        return checks.rate_limit(text) if text else ""
+        return checks.rate_limit(text) if text and text != "none" else ""
 
     @field_validator("budget_user_day_usd", "budget_service_day_usd", "budget_run_usd")
     @classmethod

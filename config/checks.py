@@ -12,9 +12,11 @@ from pydantic import SecretStr
 def rate_limit(text: str) -> str:
     """A rate limit as the `limits` library reads it, such as `60/minute` or `60/minute;1000/day`."""
     try:
-        limits.parse_many(text)
+        parsed = limits.parse_many(text)
     except ValueError as error:
         raise ValueError("is not a rate limit such as 60/minute") from error
+    if not all(1 <= rate.amount <= 10**9 and 1 <= rate.multiples <= 10**6 for rate in parsed):
+        raise ValueError("is not a rate limit from 1 to a billion calls")
     return text
 
 

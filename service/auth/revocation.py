@@ -41,6 +41,7 @@ log = logging.getLogger("slipway.auth")
 KEY = "slipway:distrusted"
 COMPLETE = "complete"
 FRESH = 4.0  # seconds that the hash is believed without being compared with the database again
+LOAD_SECONDS = 1.0  # after which a database that has not answered counts as away
 KEY_CACHE_SECONDS = 30  # how long a looked-up API key may be remembered
 _SLACK_MS = 60_000  # clocks of replicas may differ by this much
 _BATCH = 500
@@ -67,6 +68,7 @@ class Revocations:
         self._life_ms = int(access_seconds * 1000) + _SLACK_MS
         self._loading = threading.Lock()
         self._next_load = 0.0  # time.monotonic(): no earlier, after one that failed
+        self._loading_since: float | None = None  # time.monotonic()
         self._untold = 0  # what could not be told to Redis: counted up by each,
         self._caught_up = 0  # and how many of them a load has brought there since
         self._late: threading.Thread | None = None
@@ -95,7 +97,7 @@ class Revocations:
         """
         age = self._age(complete)
         if age is None or age > FRESH:
-            return not self._reload() and age is not None and self._database_is_away()
+            return not self._reload_in_time() and age is not None and self._database_is_away()
         if age > FRESH / 2 and not self._loading.locked():
             threading.Thread(target=self._reload, name="revocations", daemon=True).start()
         return True
@@ -122,10 +124,23 @@ class Revocations:
             return None
         return max(0.0, (now_ms() - int(moment)) / 1000)
 
+    def _reload_in_time(self) -> bool:
+        """Reload in a thread of its own: a database that hangs holds up no request for longer than `LOAD_SECONDS`."""
+        if time.monotonic() < self._next_load or self._loading.locked():
+            return False
+        loaded: list[bool] = []
+        thread = threading.Thread(
+            target=lambda: loaded.append(self._reload()), name="revocations", daemon=True
+        )
+        thread.start()
+        thread.join(LOAD_SECONDS)
+        return loaded == [True]
+
     def _reload(self) -> bool:
         """Bring the hash up to the database's state. False: it could not be, or another thread is at it."""
         if time.monotonic() < self._next_load or not self._loading.acquire(blocking=False):
             return False
+        self._loading_since = time.monotonic()
         try:
             untold = self._untold
             loaded = self._speed.call(self._load, False)
@@ -136,6 +151,7 @@ class Revocations:
             self._next_load = time.monotonic() + FRESH
             return False
         finally:
+            self._loading_since = None
             self._loading.release()
 
     def _load(self, client: redis.Redis) -> bool:
@@ -162,8 +178,9 @@ class Revocations:
             self._closed.wait(0.2)
 
     def _database_is_away(self) -> bool:
-        """As of the last load: then no log-in can have ended since."""
-        return time.monotonic() < self._next_load
+        """As of the last load, or of one that takes too long: then no log-in can have ended since."""
+        now, since = time.monotonic(), self._loading_since
+        return now < self._next_load or (since is not None and now - since >= LOAD_SECONDS)
 
 
 def _look_up(client: Any, family: str) -> list[bytes | None]:

@@ -9,7 +9,7 @@ from itertools import chain
 
 import redis
 
-from service.errors import DatabaseUnavailable, NotFound, RunFinished, RunTimeout
+from service.errors import DatabaseUnavailable, NotFound, RunFinished, RunTimeout, Unavailable
 from service.runs.active import ActiveRuns
 from service.runs.channel import Channel
 from service.runs.follow import Follower
@@ -132,6 +132,10 @@ class Watch:
         """
         until = time.monotonic() + self._seconds
         for _ in Follower(self._db, self._live, run_id).events(self._heartbeat):
+            if self._draining():
+                raise Unavailable(
+                    f"This server is stopping; the run {run_id} goes on elsewhere.", retry_after=1
+                )
             if time.monotonic() > until:
                 raise RunTimeout(f"The run {run_id} is still under way.")
         run = self.get(run_id)

@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from service.cache import SpeedStore
 from service.errors import RateLimited
@@ -81,9 +82,7 @@ class ConcurrentRuns:
                 return False
             self._compared = {user: at for user, at in self._compared.items() if now - at < COMPARE_SECONDS}
             self._compared[user_id] = now
-        members: list[bytes] = self._speed.call(
-            lambda client: client.zrange(_key(user_id), 0, -1), default=[]
-        )
+        members: Any = self._speed.call(lambda client: client.zrange(_key(user_id), 0, -1), default=())
         run_ids = [member.decode() for member in members]
         ended = set(run_ids) - set(self._under_way(run_ids))
         return bool(ended) and bool(

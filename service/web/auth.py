@@ -148,7 +148,7 @@ def refresh() -> Response:
 
 @blueprint.post("/v1/auth/logout")
 @api("End this log-in, on every worker at once", returns={204: None}, errors=[errors.Forbidden], tag="Auth")
-@guard()
+@guard(ends=True)
 def logout() -> Response:
     services().revocations.end(_signed_in().family or "")
     return Response(status=204)
@@ -198,7 +198,7 @@ def list_keys() -> Response:
 
 @blueprint.delete("/v1/auth/keys/<key_id>")
 @api("End an API key at once", returns={204: None}, errors=[errors.NotFound, errors.Forbidden], tag="Auth")
-@guard()
+@guard(ends=True)
 def revoke_key(key_id: str) -> Response:
     services().keys.revoke(key_id, _signed_in().user_id)
     return Response(status=204)

@@ -41,10 +41,13 @@ def current_caller() -> Caller:
     return caller
 
 
-def guard(role: Literal["operator", "admin"] | None = None, *, scope: str | None = None) -> Callable[[V], V]:
+def guard(
+    role: Literal["operator", "admin"] | None = None, *, scope: str | None = None, ends: bool = False
+) -> Callable[[V], V]:
     """Let a view be called only by those who are known, have `role` or more, and whose key allows `scope`.
 
-    The call counts against the caller's LIMIT_READS or LIMIT_WRITES, unless the view counts it as a run.
+    The call counts against the caller's LIMIT_READS or LIMIT_WRITES, unless the view counts it as a run, or `ends`
+    something: whoever has used a stolen token to the limit must not keep its owner from that.
     `scope` may name arguments of the route: `agents:{agent}`. Raises `Unauthenticated`, `RateLimited` or `Forbidden`.
     """
 
@@ -55,7 +58,9 @@ def guard(role: Literal["operator", "admin"] | None = None, *, scope: str | None
         def guarded(*args: Any, **kwargs: Any) -> Any:
             caller = _identify()
             logs.bind(user=caller.user_id)
-            if not confirms:
+            if ends:
+                confirm_login()
+            elif not confirms:
                 application().extensions["slipway_limits"].call()
             if role is not None and _RANK.get(caller.role, 0) < _RANK[role]:
                 raise Forbidden(f"This needs the role {role}.")
@@ -64,6 +69,7 @@ def guard(role: Literal["operator", "admin"] | None = None, *, scope: str | None
             return view(*args, **kwargs)
 
         guarded.__guard__ = role or "user"  # type: ignore[attr-defined]
+        guarded.__ends__ = ends  # type: ignore[attr-defined]
         return cast(V, guarded)
 
     return wrap

@@ -92,7 +92,7 @@ def run_events(run_id: str) -> Response:
     tag="Runs",
     headers=["Idempotency-Replayed"],
 )
-@guard()
+@guard(ends=True)
 def cancel_run(run_id: str) -> Response:
     run = services().watch.get(run_id, current_caller())
 

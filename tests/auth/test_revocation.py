@@ -182,3 +182,33 @@ def test_many_threads_find_a_wiped_redis_together(here: Replica, there: Replica,
     for thread in threads:
         thread.join(10)
     assert answers == [(True, False)] * 16
+
+
+def test_a_database_that_hangs_holds_up_nobody_for_long(here: Replica, ada: User) -> None:
+    """What Redis was known to hold is believed meanwhile: no log-in can end in a database that hangs."""
+    ended, kept = families(here, ada, 2)
+    here.revocations.end(ended)
+    assert not here.revocations.is_revoked(kept)
+    go_on, revocations = threading.Event(), here.revocations
+    revocations._db = Hanging(go_on)  # type: ignore[assignment]
+    old = f"{here.speed.server}:{now_ms() - 60_000}".encode()
+    try:
+        for _ in range(3):
+            assert not revocations.is_revoked(kept, (None, old))
+        assert revocations.is_revoked(ended)
+    finally:
+        go_on.set()
+
+
+class Hanging:
+    """A database that answers nothing until it is let."""
+
+    def __init__(self, go_on: threading.Event) -> None:
+        self._go_on = go_on
+
+    def read(self) -> None:
+        self._go_on.wait(30)
+        raise DatabaseUnavailable
+
+    def query(self, work: Callable[[Any], Any]) -> None:
+        self.read()

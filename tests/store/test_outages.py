@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.errors import DatabaseUnavailable
-from service.store import fitness
+from service.store import fitness, ledger
 from service.store.base import Database, Transaction
 from tests.chaos.conftest import Postgres
 from tests.conftest import PYTHON, ROOT, free_port
@@ -156,3 +156,17 @@ def test_one_that_is_not_migrated_yet_is_used_once_it_is(tmp_path: Path, causes:
                 assert causes("database_away")[-1].startswith("The database is at revision 0002, and this")
         db.ping()
         assert len(causes("database_back")) == 1
+
+
+def test_the_first_transaction_may_begin_with_a_statement_that_must_be_first(postgres: Postgres) -> None:
+    """The look whether the database fits is a transaction of its own."""
+    looked: list[sa.Connection] = []
+
+    def look(connection: sa.Connection) -> None:
+        connection.execute(sa.text("SELECT 1"))
+        looked.append(connection)
+
+    with closing(Database(postgres.url.replace("postgresql:", "postgresql+psycopg:"), check=look)) as db:
+        db.query(ledger.one_snapshot)
+        db.query(ledger.one_snapshot)
+    assert len(looked) == 1

@@ -5,7 +5,7 @@ import { open, Problem } from "./api.js";
 const LAST = new Set(["run.completed", "run.failed", "run.cancelled"]);
 const SILENCE = 35000; // ms: a comment comes at least every 15 s, so two were missed
 const TRIES = 10; // in a row that brought nothing
-const AGAIN = 1000; // ms after `reconnect`: the run waits for a person, or goes on at another server
+const AGAIN = [1000, 15000]; // ms after `reconnect`, doubled while nothing is new: the run waits for a person, or goes on elsewhere
 const STEADY = 10000; // ms: a connection that held this long was a good one, even if nothing happened meanwhile
 
 /** The events of a response body: {id, event, data}. Ends when the body ends; throws when it breaks. */
@@ -73,6 +73,7 @@ export async function* listen({ start, runId, signal, onLost = () => {} }) {
     });
   let tries = 0;
   let again = false;
+  let calm = AGAIN[0];
   let lost = false;
   const tell = (isLost) => {
     if (isLost !== lost) onLost(isLost);
@@ -83,8 +84,11 @@ export async function* listen({ start, runId, signal, onLost = () => {} }) {
     if (age > STEADY) tries = 0;
   };
   for (; tries < TRIES; tries += 1) {
-    if (again) await pause(AGAIN);
-    else if (tries) await pause(Math.min(200 * 2 ** (tries - 1), 5000));
+    if (again) {
+      await pause(calm);
+      calm = Math.min(calm * 2, AGAIN[1]);
+    }
+    if (!again && tries) await pause(Math.min(200 * 2 ** (tries - 1), 5000));
     again = false;
     if (signal.aborted) return;
     try {
@@ -97,7 +101,7 @@ export async function* listen({ start, runId, signal, onLost = () => {} }) {
         }
         const seq = Number(number) || seen;
         if (seq <= seen) continue;
-        [seen, tries] = [seq, 0];
+        [seen, tries, calm] = [seq, 0, AGAIN[0]];
         yield { seq, name: event, data: JSON.parse(data) };
         if (LAST.has(event)) return;
       }
