@@ -157,8 +157,8 @@ class Settings(BaseModel):
     limit_concurrent_runs: int = Field(
         250,
         ge=1,
-        description="Runs of one user under way at once, over all replicas; also the most requests of one user that "
-        "run, wait or follow in one worker",
+        description="Runs of one user under way at once, over all replicas. Requests that wait or follow are no "
+        "runs: of those one user may have half of a worker's places",
     )
     limit_session: str = Field(
         "60/minute", description="Turns of one session, within LIMIT_RUNS; `none`: no limit"

@@ -102,7 +102,9 @@ def _environment(port: int, model_port: int | None) -> dict[str, str]:
     if model_port is not None:
         decided["ANTHROPIC_BASE_URL"] = f"http://127.0.0.1:{model_port}"
     replaced = {f"{name}_FILE" for name in decided}
-    return {name: value for name, value in os.environ.items() if name not in replaced} | decided
+    # An empty variable counts as not set; Gunicorn, which reads some by itself, would take it for a wrong number.
+    given = {name: value for name, value in os.environ.items() if value and name not in replaced}
+    return given | decided
 
 
 if __name__ == "__main__":

@@ -158,7 +158,8 @@ def build(
     toolbox = Toolbox(db, ToolRunner(called=metrics.tool_call), rates.tool)
     means = Means(model, routers, prices, toolbox, spending, deferred)
     batches = _batches(settings, db, upstream, deferred)
-    places = Places(settings.request_places, settings.limit_concurrent_runs)
+    total = settings.request_places
+    places = Places(total, max(total // 2, settings.limit_concurrent_runs))
     runs, driver, watch, active = _runs(
         settings, db, speed, metrics, catalog, means, sessions, webhooks, places, draining
     )

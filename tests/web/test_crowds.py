@@ -95,7 +95,7 @@ def test_followers_of_one_user(slipway: Slipway, admin: httpx2.Client, other: ht
     with ExitStack() as stack:
         run_id = begun(admin, stack)
         with opened(admin, MANY, "GET", f"/v1/runs/{run_id}/events") as statuses:
-            assert Counter(statuses) == {200: 5, 429: MANY - 5}  # the sixth place is the run's
+            assert Counter(statuses) == {200: 6, 429: MANY - 6}  # the seventh place, of 14, is the run's
             assert_others_are_served(slipway, other)
             assert admin.post(f"/v1/runs/{run_id}/cancel").status_code == 202
 
