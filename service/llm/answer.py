@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.errors import ModelError, ModelInterrupted
-from service.llm.client import ModelReply
+from service.llm.client import MAX_TEXT, ModelReply
 from service.llm.model_json import (
     arguments,
     can_be_written,
@@ -36,16 +36,18 @@ PIECES = {  # of a delta: the field that holds its text, and the type of the blo
 class Answer:
     """Takes events with `feed`, or a whole message with `take`, and gives a `ModelReply`.
 
-    `model` is the name it was asked by, for an answer that does not name one.
+    `model` is the name it was asked by, for an answer that does not name one. One that writes more than `most_text`
+    characters, of any kind, is a `ModelError`.
     """
 
-    def __init__(self, model: str = "") -> None:
+    def __init__(self, model: str = "", most_text: int = MAX_TEXT) -> None:
         self.stop_reason: str | None = None
         self.ended = False  # `message_stop` was there: what comes after it is not part of the answer
         self._model = model
         self._blocks: dict[int, Block] = {}
         self._pieces: dict[int, list[str]] = {}
         self._written: list[str] = []
+        self._room = most_text  # characters that may still be written
         self._half: tuple[int, str] | None = None  # of a character, and the block it ends for now
         self._usage = ReportedUsage()
         self._output_told = False  # by an event that knows all of the output
@@ -148,7 +150,7 @@ class Answer:
             return ""
         name, wanted = PIECES[kind]
         piece = _text(delta[name])
-        self._written.append(piece)
+        self._write(piece)
         if wanted is not None and block["type"] != wanted:
             return ""  # a block of a later version
         if kind == "signature_delta":
@@ -156,6 +158,12 @@ class Answer:
             return ""
         self._pieces[index].append(piece)
         return self._told(index, piece) if kind == "text_delta" else ""
+
+    def _write(self, piece: str) -> None:
+        self._written.append(piece)
+        self._room -= len(piece)
+        if self._room < 0:
+            raise ModelError("The model's answer is longer than it was asked for")
 
     def _told(self, index: int, piece: str) -> str:
         """Return a piece of text, but for half a character at its end, which waits for the other half."""
@@ -178,7 +186,7 @@ class Answer:
             raise ValueError("two blocks of one number")
         block = _checked(block, suspect)
         self._blocks[index], self._pieces[index] = block, []
-        self._written.append(_written_in(block))
+        self._write(_written_in(block))
         return block["text"] if block["type"] == "text" else ""
 
     def _finished(self, index: int) -> tuple[Block, bool]:

@@ -19,6 +19,7 @@ from service.llm.client import (
     MAX_ANSWER_BYTES,
     MAX_BATCH_BYTES,
     MAX_STREAM_BYTES,
+    MAX_TEXT,
     ModelCall,
     ModelReply,
     ModelRequest,
@@ -29,12 +30,14 @@ from service.llm.sdk import Sdk, anthropic, http_client
 from service.llm.sse_data import SseData
 from service.llm.transport import ModelBody, carrying
 from service.llm.upstream import broken_off, refused, unreached
+from service.types import Usage
 
 PROVIDER = "https://api.anthropic.com"
 OFFLINE_KEY = "offline"  # the SDK wants some key; the offline model takes any
 LAST_BYTES_SECONDS = 0.5  # after the last event, for the end of the body
 POOL_SECONDS = 1.0  # the longest wait for a free connection: whoever waits longer had better be told
 PING_SECONDS = 2.0
+NOT_TAKEN = "not_taken"  # the stop reason of an answer in a batch that cannot be read, or is too long
 NEVER_SENT = (httpx2.PoolTimeout, httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)
 
 
@@ -66,7 +69,7 @@ class ClaudeClient:
         began = time.perf_counter()
         call.partial_usage, call.partial_text, call.billable = None, "", False
         call.answer_bytes = MAX_STREAM_BYTES if request.stream else MAX_ANSWER_BYTES
-        answer = Answer(request.model)
+        answer = Answer(request.model, request.most_text)
         with _our_errors(call):
             with self._sent(request, call) as response:
                 try:
@@ -224,12 +227,18 @@ def _state(batch: Any) -> BatchState:
 
 
 def _batched(result: dict[str, Any]) -> ModelReply | None:
-    """The answer to one call of a batch; None where it was refused, cancelled or came too late."""
+    """The answer to one call of a batch; None where it was refused, cancelled or came too late.
+
+    One that cannot be taken does not hold up the others: nothing of it is kept, and nobody knows what it cost.
+    """
     if result["type"] != "succeeded":
         return None
-    answer = Answer()
-    answer.take_message(result["message"])
-    return answer.reply(None, 0.0)
+    answer = Answer(most_text=MAX_TEXT)
+    try:
+        answer.take_message(result["message"])
+        return answer.reply(None, 0.0)
+    except ModelError:
+        return ModelReply("", [], NOT_TAKEN, Usage(), usage_source="worst")
 
 
 def _take(data: SseData, answer: Answer, hear: Callable[[str], None], chunk: bytes) -> bool:

@@ -14,6 +14,9 @@ from service.types import Block, Effort, Message, Usage, UsageSource
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024  # of an answer that comes whole; 128k tokens are about one MiB
 MAX_STREAM_BYTES = 64 * 1024 * 1024  # of all events of a stream: up to 200 bytes around each token
+MAX_TEXT = 4 * 1024 * 1024  # characters that any answer may have written, thinking and tool calls included
+LEAST_TEXT = 64 * 1024  # … and those that a short one may, whatever its tokens
+TOKEN_TEXT = 64  # … and of one token: four are usual
 MAX_BATCH_BYTES = 256 * 1024 * 1024  # of all answers of a batch, which are read one after the other
 
 
@@ -96,6 +99,11 @@ class ModelRequest:
     json_schema: Mapping[str, Any] | None = None
     stream: bool = False
     user_id: str | None = None  # sent as metadata.user_id: an opaque id, never a name
+
+    @property
+    def most_text(self) -> int:
+        """Characters that no answer within `max_tokens` can pass."""
+        return min(max(self.max_tokens * TOKEN_TEXT, LEAST_TEXT), MAX_TEXT)
 
 
 @dataclass(frozen=True, slots=True)

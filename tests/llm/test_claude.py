@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -422,7 +423,7 @@ def test_an_answer_that_is_too_large_is_the_models_fault(
     for name in ("MAX_ANSWER_BYTES", "MAX_STREAM_BYTES"):
         monkeypatch.setattr(f"service.llm.claude.{name}", 1_000_000)
     begin = b"".join(map(sse, [start(), *text_events("one")[:-1]])) if streamed else b"{"
-    more = sse(text_events("x" * 9_000)[1]) if streamed else b" " * 9_000
+    more = b": " + b"x" * 9_000 + b"\n\n" if streamed else b" " * 9_000
     server.script = [endless(begin, more)]
     call = a_call()
     with pytest.raises(errors.ModelError) as caught:
@@ -430,6 +431,20 @@ def test_an_answer_that_is_too_large_is_the_models_fault(
     assert type(caught.value) is errors.ModelError and "too large" in str(caught.value)
     assert call.billable and call.partial_usage == (Usage(20, 1) if streamed else None)
     assert run(claude.create(ask(), a_call()))[1].text == "Good day."
+
+
+@pytest.mark.parametrize("max_tokens", [64, 2_000, 1_000_000])
+def test_text_is_bounded_by_the_tokens_asked_for(
+    claude: ClaudeClient, server: WireServer, max_tokens: int
+) -> None:
+    most = {64: 65_536, 2_000: 128_000, 1_000_000: 4 * 1024 * 1024}[max_tokens]
+    pieces = ["x" * (most // 8)] * 8
+    server.script = [stream([start(), *text_events(*pieces, *more), *end()]) for more in ([], ["y"])]
+    asked = replace(ask(stream=True), max_tokens=max_tokens)
+    assert len(run(claude.create(asked, a_call()))[1].text) == most
+    with pytest.raises(errors.ModelError, match="longer") as caught:
+        run(claude.create(asked, a_call()))
+    assert type(caught.value) is errors.ModelError
 
 
 def test_an_event_that_is_too_large_is_the_models_fault(
