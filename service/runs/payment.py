@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,12 +13,13 @@ from service.llm.client import ModelCall, ModelReply, ModelRequest
 from service.runs.active import Handle
 from service.runs.journal import Journal
 from service.store.holds import Hold
-from service.types import Run, RunEvent
-from service.usage.bounds import prompt_bound, used_by, used_so_far
+from service.types import Run, RunEvent, Usage
+from service.usage.bounds import can_be, prompt_bound, used_by, used_so_far
 from service.usage.prices import Price
 from service.usage.spending import Spending
 from service.usage.wishes import FEWEST_TOKENS, Reserved, Settlement, Wish
 
+log = logging.getLogger("slipway.money")
 Count = Callable[[ModelRequest, ModelCall], int]
 COUNT_SECONDS = 5.0  # the longest wait for the provider's own count of a prompt
 
@@ -70,8 +72,7 @@ class Payment:
         if reserved is None:
             return
         if call.partial_usage is not None:
-            used = used_so_far(call.partial_usage, call.partial_text, request.max_tokens)
-            settlement = self._spending.settle(reserved.hold, self._price, used, "estimate")
+            settlement = _settle_part(self._spending, reserved.hold, self._price, request, call)
         elif call.billable:
             settlement = self._spending.settle_worst(reserved.hold)
         else:
@@ -87,7 +88,7 @@ class Payment:
             model=request.model,
             max_tokens=request.max_tokens,
             fewest=fewest,
-            input_tokens=prompt_bound(request.system, request.messages, request.tools, request.json_schema),
+            input_tokens=_prompt_bound(request),
             count=lambda: self._counted(request),
             most=self._spending.left_of(self._run),
         )
@@ -111,13 +112,43 @@ def settle(
     spending: Spending, hold: Hold, price: Price, request: ModelRequest, reply: ModelReply
 ) -> Settlement:
     """Settle to what an answer reported; where that cannot be relied on to an estimate, and to the hold at most."""
+    prompt = _prompt_bound(request)
+    if reply.usage_source == "worst" or not _plausible(hold, request, prompt, reply.usage):
+        return spending.settle_worst(hold)
     if reply.usage_source == "reported":
         return spending.settle(hold, price, reply.usage)
-    prompt = prompt_bound(request.system, request.messages, request.tools, request.json_schema)
     used = used_by(reply.usage, len(orjson.dumps(reply.content)), prompt, request.max_tokens)
     if used is None or price.cost(used) > hold.amount_nano:
         return spending.settle_worst(hold)
     return spending.settle(hold, price, used, "estimate")
+
+
+def _settle_part(
+    spending: Spending, hold: Hold, price: Price, request: ModelRequest, call: ModelCall
+) -> Settlement:
+    """Settle a call that broke off to an estimate of what it had used by then, and to the hold at most."""
+    assert call.partial_usage is not None
+    if not _plausible(hold, request, _prompt_bound(request), call.partial_usage):
+        return spending.settle_worst(hold)
+    used = used_so_far(call.partial_usage, call.partial_text, request.max_tokens)
+    if price.cost(used) > hold.amount_nano:
+        return spending.settle_worst(hold)
+    return spending.settle(hold, price, used, "estimate")
+
+
+def _plausible(hold: Hold, request: ModelRequest, prompt: int | None, told: Usage) -> bool:
+    """Tell whether the call can have used what it told, and say so in the log where it cannot."""
+    if can_be(told, prompt, request.max_tokens):
+        return True
+    log.warning(
+        "usage_implausible",
+        extra={"hold": hold.id, "run_id": hold.run_id, "model": hold.model, "told": told._asdict()},
+    )
+    return False
+
+
+def _prompt_bound(request: ModelRequest) -> int | None:
+    return prompt_bound(request.system, request.messages, request.tools, request.json_schema)
 
 
 def booked(reply: ModelReply, settlement: Settlement) -> ModelReply:

@@ -13,6 +13,7 @@ from service.types import Block, Message, Usage
 
 # What the provider adds to a prompt, in tokens. Its pages name up to 804 for tools; the rest is framing.
 FRAME, TOOLS_FRAME, SCHEMA_FRAME = 64, 1_000, 500
+OUTPUT_SLACK = 16  # tokens by which a server may count an answer otherwise than the one that cut it
 ON_THEIR_WAY = 32  # tokens a stream may have carried already when its line was cut
 TEXTUAL = frozenset({"text", "tool_use", "thinking", "redacted_thinking"})
 
@@ -53,6 +54,12 @@ def used_by(told: Usage, written: int, prompt: int | None, max_tokens: int) -> U
     if told.input_tokens:
         return told._replace(output_tokens=output)
     return None if prompt is None else told._replace(input_tokens=prompt, output_tokens=output)
+
+
+def can_be(told: Usage, prompt: int | None, max_tokens: int) -> bool:
+    """Tell whether a call can have used so much; `prompt` is the prompt's bound, None where there is none."""
+    sent = told.input_tokens + told.cache_read_input_tokens + told.cache_creation_input_tokens
+    return told.output_tokens <= max_tokens + OUTPUT_SLACK and (prompt is None or sent <= prompt)
 
 
 def _textual(content: Any) -> bool:

@@ -86,6 +86,19 @@ def test_a_batch_costs_half(wired: Services, model: Model) -> None:
     is_sound(wired)
 
 
+def test_an_answer_that_cannot_be_taken_ends_its_run_and_is_paid_at_worst(
+    wired: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.llm.claude.MAX_TEXT", 3)
+    run = queue(wired)
+    [hold] = wired.db.query(holds.every)
+    assert until_answered(wired, run) == "done"
+    ended = finish(wired, run)
+    assert (ended.status, (ended.error or {})["code"]) == ("failed", "model_error")
+    assert (ended.cost_nano, (ended.result or {})["usage"]["usage_source"]) == (hold.amount_nano, "worst")
+    is_sound(wired)
+
+
 def test_steps_that_wait_go_out_together_and_answers_find_their_runs(wired: Services, model: Model) -> None:
     runs = [queue(wired, f"What is my number? It is {number}.") for number in range(5)]
     for run in runs:

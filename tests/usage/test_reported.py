@@ -15,7 +15,19 @@ from service.types import Event
 from service.usage.ledger import check
 from service.wiring import Services
 from tests.conftest import RedisServer
-from tests.llm.wire_server import MESSAGE, Handler, WireServer, chunk, head, start, stream, text_events, whole
+from tests.llm.wire_server import (
+    MESSAGE,
+    Exchange,
+    Handler,
+    WireServer,
+    chunk,
+    head,
+    sse,
+    start,
+    stream,
+    text_events,
+    whole,
+)
 from tests.runs.inside import ADA, request, services
 
 TEXT = "Good day to you. " * 4
@@ -119,6 +131,85 @@ def test_an_estimate_never_passes_its_hold(wired: Services, server: WireServer) 
         lambda tx: tx.rows(sa.select(ledger).where(ledger.c.account == "held", ledger.c.kind == "hold"))
     )
     assert row["amount_nano"] == held["amount_nano"]
+
+
+ABSURD: list[tuple[str, Handler]] = [
+    ("invoke", answered({"input_tokens": 20, "output_tokens": 999_999_999})),
+    ("invoke", answered({"input_tokens": 999_999_999, "output_tokens": 4})),
+    ("invoke", answered({"input_tokens": 20, "output_tokens": 517})),  # 500 were asked for
+    ("invoke", answered({"input_tokens": 20, "output_tokens": 517, "cache_read_input_tokens": "x"})),
+    ("invoke", answered({**FEWEST, "server_tool_use": {"web_search_requests": 999_999_999}})),
+    ("stream", streamed(FEWEST, {"output_tokens": 999_999_999})),
+    ("stream", streamed({"input_tokens": 20, "cache_read_input_tokens": 9_000_000}, {"output_tokens": 4})),
+]
+
+
+@pytest.mark.parametrize(("door", "handler"), ABSURD)
+def test_usage_that_cannot_be_true_is_settled_at_worst(
+    wired: Services, server: WireServer, caplog: pytest.LogCaptureFixture, door: str, handler: Handler
+) -> None:
+    server.script = [handler]
+    result, _, row = asked(wired, door)
+    assert (result["status"], result["usage"]["usage_source"]) == ("succeeded", "worst")
+    assert (row["basis"], row["amount_nano"]) == ("worst", held(wired))
+    assert {"usage_implausible", "hold_overrun"} & {record.message for record in caplog.records}
+
+
+def test_a_few_tokens_more_than_were_asked_for_are_taken_as_told(wired: Services, server: WireServer) -> None:
+    server.script = [answered({"input_tokens": 20, "output_tokens": 503})]
+    result, _, row = asked(wired, "invoke")
+    assert (row["basis"], row["output_tokens"]) == ("exact", 503)
+    assert result["usage"]["usage_source"] == "reported"
+
+
+def held(wired: Services) -> int:
+    """What the only call held."""
+    only = (ledger.c.account == "held", ledger.c.kind == "hold")
+    [row] = wired.db.query(lambda tx: tx.rows(sa.select(ledger).where(*only)))
+    return int(row["amount_nano"])
+
+
+LONG = 70_000  # characters: 500 tokens may have 64 KiB
+USE = {"type": "tool_use", "id": "t1", "name": "calculator", "input": {"expression": "1" * LONG}}
+THOUGHT = {"type": "thinking", "thinking": "x" * LONG, "signature": "s"}
+
+
+@pytest.mark.parametrize("block", [{"type": "text", "text": "x" * LONG}, THOUGHT, USE])
+def test_a_whole_answer_longer_than_it_can_be_is_not_taken(
+    wired: Services, server: WireServer, block: dict[str, Any]
+) -> None:
+    server.script = [whole({**MESSAGE, "content": [block], "usage": FEWEST})]
+    result, _, row = asked(wired, "invoke")
+    assert (result["status"], result["error"]["code"]) == ("failed", "model_error")
+    assert (row["basis"], row["output_tokens"], len(server.requests)) == ("estimate", 500, 1)
+
+
+def test_a_stream_longer_than_it_can_be_is_dropped(wired: Services, server: WireServer) -> None:
+    sent = []
+
+    def endless(exchange: Exchange) -> None:
+        exchange.send(head(200, None, "content-type: text/event-stream\r\n"))
+        begin, piece, *_ = text_events("x" * 10_000)
+        for event in [start(), begin, *[piece] * 2_000]:
+            exchange.send(chunk(sse(event)))
+            sent.append(event)
+
+    server.script = [endless]
+    result, _, row = asked(wired, "stream")
+    assert (result["status"], result["error"]["code"]) == ("failed", "model_error")
+    assert len(result["output"]) <= 64 * 1024 and len(sent) < 2_000
+    assert (row["basis"], row["output_tokens"], len(server.requests)) == ("estimate", 500, 1)
+
+
+def test_a_stream_that_breaks_after_it_told_absurd_usage_is_settled_at_worst(
+    wired: Services, server: WireServer
+) -> None:
+    begin = start()
+    begin["message"]["usage"] = {"input_tokens": 999_999_999, "output_tokens": 1}
+    server.script = [stream([begin, *text_events(TEXT)])]
+    result, _, row = asked(wired, "stream")
+    assert (result["error"]["code"], row["basis"]) == ("model_interrupted", "worst")
+    assert row["amount_nano"] == held(wired)
 
 
 BROKEN: list[tuple[Handler, str, str]] = [
