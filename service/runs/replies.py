@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import replace
 
 import orjson
 
+from service.agents.pattern import assistant_turn
 from service.llm.client import ModelReply
 from service.sanitise import storable
-from service.types import Block, less_sure
+from service.types import Block, Message, less_sure
 
 _CALL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_-]")
@@ -50,6 +51,12 @@ def joined(first: ModelReply, rest: ModelReply) -> ModelReply:
         usage_source=less_sure(first.usage_source, rest.usage_source),
         unreadable=first.unreadable | rest.unreadable,
     )
+
+
+def going_on(messages: Sequence[Message], reply: ModelReply) -> list[Message]:
+    """Return what continues a turn that paused: the same again where there is nothing of it, which the API refuses."""
+    turn = assistant_turn(reply)
+    return [*messages, turn] if turn["content"] else [*messages]
 
 
 def call_ids(reply: ModelReply) -> set[str]:

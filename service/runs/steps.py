@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from service.agents.definitions import AgentDefinition
-from service.agents.pattern import Told, assistant_turn
+from service.agents.pattern import Told
 from service.errors import ModelError, ModelUnavailable, RunLimit
 from service.llm.client import ModelClient, ModelReply, ModelRequest
 from service.llm.prompt_cache import marked
@@ -19,7 +19,7 @@ from service.runs.deferred import Deferred, Parked, can_wait
 from service.runs.journal import Journal
 from service.runs.kept import kept_reply, kept_result, reply_of, result_of
 from service.runs.payment import Payment, owe
-from service.runs.replies import call_ids, joined, well_formed
+from service.runs.replies import call_ids, going_on, joined, well_formed
 from service.runs.toolbox import Toolbox
 from service.sanitise import storable
 from service.store.batches import SENT, WAITING
@@ -94,8 +94,8 @@ class RunSteps:
         for part in range(2, MOST_PARTS + 1):
             if reply.stop_reason != "pause_turn":
                 return reply
-            going_on = replace(request, messages=[*messages, assistant_turn(reply)])
-            rest = yield from self._kept_or_asked(f"{name}, part {part}", going_on, models)
+            more = replace(request, messages=going_on(messages, reply))
+            rest = yield from self._kept_or_asked(f"{name}, part {part}", more, models)
             reply = joined(reply, rest)
         if reply.stop_reason == "pause_turn":
             raise RunLimit(f"The model paused its answer {MOST_PARTS} times.")

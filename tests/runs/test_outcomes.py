@@ -136,6 +136,18 @@ def test_a_paused_turn_is_continued_with_the_reply_as_it_was(
     )
 
 
+@pytest.mark.parametrize("content", [[], [says(" ")]])
+def test_a_turn_that_paused_with_nothing_said_is_asked_for_again(
+    acting: Services, upstream: WireServer, content: list[dict[str, Any]]
+) -> None:
+    upstream.script += [message(*content, stop="pause_turn"), message(says("Found."))]
+    run = ask(acting)
+    assert run.status == "succeeded" and run.result is not None, run.error
+    assert run.result["output"].strip() == "Found."
+    first, second = bodies(upstream)
+    assert second["messages"] == first["messages"]
+
+
 def test_a_turn_that_pauses_without_end_meets_a_limit(acting: Services, upstream: WireServer) -> None:
     upstream.script += [message(says("Hm. "), stop="pause_turn")] * 20
     assert refused(ask(acting)) == "failed: run_limit"
