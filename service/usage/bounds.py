@@ -57,9 +57,16 @@ def used_by(told: Usage, written: int, prompt: int | None, max_tokens: int) -> U
 
 
 def can_be(told: Usage, prompt: int | None, max_tokens: int) -> bool:
-    """Tell whether a call can have used so much; `prompt` is the prompt's bound, None where there is none."""
+    """Tell whether a call can have used so much; `prompt` is the prompt's bound, None where there is none.
+
+    A server tool that searches is never offered, so no search can have been made.
+    """
     sent = told.input_tokens + told.cache_read_input_tokens + told.cache_creation_input_tokens
-    return told.output_tokens <= max_tokens + OUTPUT_SLACK and (prompt is None or sent <= prompt)
+    return (
+        told.output_tokens <= max_tokens + OUTPUT_SLACK
+        and (prompt is None or sent <= prompt)
+        and not told.server_tool_requests
+    )
 
 
 def _textual(content: Any) -> bool:

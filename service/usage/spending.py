@@ -89,11 +89,8 @@ class Spending:
         raise AssertionError("one of the turns returns, or raises")
 
     def settle(self, hold: Hold, price: Price, usage: Usage, basis: str = "exact") -> Settlement:
-        """To what was used, exactly or by estimate; to the hold where that would be more."""
+        """To what was used, exactly or by estimate."""
         cost = price.cost(usage)
-        if cost > hold.amount_nano:
-            self._overrun(hold, cost)
-            return self.settle_worst(hold)
         prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
         plain = Usage(prompt, usage.output_tokens, server_tool_requests=usage.server_tool_requests)
         saved = 0 if plain == usage else price.cost(plain) - cost
@@ -154,6 +151,8 @@ class Spending:
         tx.after_commit(lambda: self._metrics.cost(hold.agent, hold.model, cost))
         tx.after_commit(lambda: self._metrics.prompt_cache(hold.agent, usage))
         tx.after_commit(lambda: self._used(hold.user_id, usage))
+        if cost > hold.amount_nano:
+            tx.after_commit(lambda: self._overrun(hold, cost))
 
     def _overrun(self, hold: Hold, cost: int) -> None:
         """Never yet seen: it would mean that a bound of ours does not hold."""

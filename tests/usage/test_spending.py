@@ -188,12 +188,11 @@ def test_the_sweep_takes_what_nobody_drives(make: Make) -> None:
     assert house.check().faults == []
 
 
-def test_what_costs_more_than_was_held_is_booked_as_the_hold_and_told(make: Make) -> None:
+def test_what_costs_more_than_was_held_is_booked_as_it_is(make: Make) -> None:
     house = make(user_day=NANO)
     reserved = house.reserve()
-    settlement = house.spending.settle(reserved.hold, SONNET, Usage(0, 2 * ASKED))
-    assert (house.finish(settlement), settlement.source) == (CENT, "worst")
-    assert house.figures("user:usr_ada") == (CENT, 0)
+    assert house.settle(reserved, Usage(0, 2 * ASKED)) == 2 * CENT * 8 // 10
+    assert house.figures("user:usr_ada") == (CENT * 16 // 10, 0)
     assert b"slipway_hold_overruns_total 1.0" in house.metrics.render()[0]
 
 
