@@ -14,6 +14,7 @@ from service.types import Event, RunEvent
 log = logging.getLogger("slipway.live")
 
 MAX_UNREAD = 20_000  # events a channel holds for a slow client before it has to read them from elsewhere
+MAX_UNTAKEN = 20_000  # events a channel holds for a Redis that is away
 BRING_SECONDS = 60.0  # the longest that a run's end waits for what it has told to be brought
 
 
@@ -63,6 +64,7 @@ class Channel:
         self.run_id = run_id
         self.attempt = attempt
         self.pending: list[RunEvent] = []
+        self.untaken: list[RunEvent] = []  # Redis was away: it is given them with those that follow
         self.urgent = self.ending = False
         self.busy = False  # some thread is bringing what was told before
         self.renewed = float("-inf")  # time.monotonic(); when the life of its stream was last renewed
@@ -127,6 +129,11 @@ class Channel:
         """Give the client what it did not take before, or a sign of life after so many seconds without a word."""
         with self._giving:
             self._write(beat=time.monotonic() > self._wrote + silence)
+
+    def hold(self, events: Sequence[RunEvent]) -> None:
+        """Redis has not taken these; the oldest are given up when they become too many."""
+        self.untaken += events
+        del self.untaken[:-MAX_UNTAKEN]
 
     def fence(self) -> None:
         """A later attempt tells the run from here on: what this one tells is void. The run's thread hears of it."""

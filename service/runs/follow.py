@@ -1,13 +1,19 @@
-"""Follow a run from any worker: what is kept comes from the database, what is new from the live stream."""
+"""Follow a run from any worker: what is kept comes from the database, what is new from the live stream.
+
+Numbers may be missing from the live stream, and what a later attempt said of the one before with them. Then the
+follower says it: all that was told after the last kept step is void. So no reader joins two attempts' text.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Sequence
+from itertools import chain
 
 import redis
 
-from service.runs.live import LiveReader, event_of
+from service.runs.live import LiveReader, attempt_of, event_of
+from service.runs.recovered import last_kept
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.base import Database, Transaction
@@ -16,6 +22,7 @@ from service.types import Event, Run, RunEvent, RunStatus
 RECHECK = 5.0  # seconds after which the database is asked whether the run has ended unseen
 POLL = (0.05, 0.1, 0.2, 0.4)  # seconds between looks at the database where there is no live stream
 
+BEGINS = (Event.RUN_STARTED, Event.RUN_RESUMED)  # with these an attempt says itself what is void
 LAST_OF = {
     RunStatus.SUCCEEDED: Event.RUN_COMPLETED,
     RunStatus.FAILED: Event.RUN_FAILED,
@@ -32,6 +39,7 @@ class Follower:
         self._run_id = run_id
         self._after = after
         self._position = b"0"
+        self._attempt = 1  # the latest whose entries were met
         self.done = False
         self.waits = False  # the run waits for a person: nothing comes until a decision is taken
 
@@ -65,7 +73,7 @@ class Follower:
         """Everything told until now, without waiting."""
         events = [event for batch in self._kept() for event in batch]
         if not self.done:
-            events += self._in_order(self._live.told(self._run_id, self._after))
+            events += chain.from_iterable(map(self._of_entry, self._live.told(self._run_id)))
         return events
 
     def _kept(self) -> Generator[list[RunEvent], None, Run | None]:
@@ -99,12 +107,31 @@ class Follower:
                 yield []
                 return
             self._position = entries[-1][0]
-            events = [event for _, batch in entries for event in batch if event.seq > self._after]
-            if events and events[0].seq > self._after + 1:
-                yield from self._kept()  # the stream has lost its beginning: perhaps it is kept by now
-            if fresh := self._in_order(events):
+            if fresh := list(chain.from_iterable(map(self._of_entry, entries))):
                 self.done = fresh[-1].name.is_last
                 yield fresh
+
+    def _of_entry(self, entry: tuple[bytes, list[RunEvent]]) -> list[RunEvent]:
+        """Tell what an entry of the live stream has that was not told yet, and what is missing before it."""
+        entry_id, events = entry
+        later = bool(events) and attempt_of(entry_id) > self._attempt
+        if later:
+            self._attempt = attempt_of(entry_id)
+        fresh: list[RunEvent] = []
+        if self._misses(events):
+            kept_seq = self._kept_seq() if later else 0  # before what is kept is told: it may be more by then
+            fresh += chain.from_iterable(self._kept())  # perhaps what is missing is kept by now
+            if later and (first := self._misses(events)) and first.name not in BEGINS:
+                fresh += self._in_order([RunEvent(Event.RUN_RESUMED, {"from_seq": kept_seq}, first.seq - 1)])
+        return fresh + self._in_order(events)
+
+    def _misses(self, events: Sequence[RunEvent]) -> RunEvent | None:
+        """Return the first event that was not told yet, where numbers are missing before it."""
+        first = next((event for event in events if event.seq > self._after), None)
+        return first if first is not None and first.seq > self._after + 1 else None
+
+    def _kept_seq(self) -> int:
+        return last_kept(self._db.query(lambda tx: step_rows.listed(tx, self._run_id), patience=20))
 
     def _in_order(self, events: Sequence[RunEvent]) -> list[RunEvent]:
         """Those not yet seen, with a `gap` wherever numbers are missing."""

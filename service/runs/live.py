@@ -53,6 +53,10 @@ def event_of(item: Sequence[Any]) -> RunEvent:
     return RunEvent(Event(item[1]), item[2], item[0])
 
 
+def attempt_of(entry_id: bytes) -> int:
+    return int(entry_id.partition(b"-")[0])
+
+
 class Entry(NamedTuple):
     """One entry of a live stream. `server`: the process that took it; None: the same as took the one before."""
 
@@ -93,10 +97,10 @@ class LiveReader:
             raise LeaseLost
         return Stream([entry for entry in entries if entry.attempt < attempt], server.decode())
 
-    def told(self, run_id: str, after: int) -> list[RunEvent]:
-        """Everything the stream holds after `after`."""
+    def told(self, run_id: str) -> list[tuple[bytes, list[RunEvent]]]:
+        """Every entry that the stream holds, with its id."""
         entries: Any = self._speed.call(lambda client: client.xrange(stream_key(run_id)), default=())
-        return [event for _, fields in entries for event in decode(fields) if event.seq > after]
+        return [(entry, decode(fields)) for entry, fields in entries]
 
     def read(self, run_id: str, position: bytes, wait: float) -> list[tuple[bytes, list[RunEvent]]]:
         """Entries after `position`, waiting at most `wait` seconds. Raises `redis.RedisError` when it is away."""
@@ -109,5 +113,4 @@ class LiveReader:
 def _entry(entry_id: bytes, listed: Sequence[bytes]) -> Entry:
     fields = dict(zip(listed[::2], listed[1::2], strict=True))
     server = fields.get(b"s")
-    attempt = int(entry_id.partition(b"-")[0])
-    return Entry(attempt, decode(fields), None if server is None else server.decode())
+    return Entry(attempt_of(entry_id), decode(fields), None if server is None else server.decode())

@@ -128,18 +128,24 @@ class Publisher:
         return batch
 
     def _bring(self, batch: list[Batch]) -> None:
-        """To the live streams, then to the clients; what neither Redis nor the database takes waits."""
+        """To the live streams, then to the clients; what neither Redis nor the database takes waits.
+
+        What Redis alone does not take is held for those who follow from elsewhere, until it takes what comes next: an
+        entry of its own would have the id of the one whose answer was lost.
+        """
         filled = [(channel, events) for channel, events, _ in batch if events and not channel.fenced]
         try:
-            apart = self._publish(filled)
+            apart = held = self._publish(filled)
         except Exception:  # it would end the publisher's thread, which carries every stream, or a run
             log.exception("live_publish_failed")
-            apart = [channel for channel, _ in filled]
+            apart, held = {channel for channel, _ in filled}, set()
         waits = self._wait_for_note(apart) if apart else ()
         for channel, events, ends in batch:
             if channel in waits:
                 self._put_back(channel, events)
                 continue
+            if channel in held:
+                channel.hold(events)
             if events:
                 channel.deliver(events)
             with self._lock:
@@ -159,12 +165,13 @@ class Publisher:
             self._dirty[channel] = None
             self._work.set()
 
-    def _publish(self, filled: Sequence[tuple[Channel, list[RunEvent]]]) -> list[Channel]:
+    def _publish(self, filled: Sequence[tuple[Channel, list[RunEvent]]]) -> set[Channel]:
         """Write entries; the channels of those that Redis has not taken, as far as it said."""
         if not filled:
-            return []
+            return set()
         encoded = [
-            (channel, f"{channel.attempt}-{events[-1].seq}", encode(events)) for channel, events in filled
+            (channel, f"{channel.attempt}-{events[-1].seq}", events, encode(events))
+            for channel, events in filled
         ]
         now = time.monotonic()
         old = [channel for channel, _ in filled if now - channel.renewed > LIFE / 4]
@@ -174,9 +181,10 @@ class Publisher:
             nonlocal server
             server = self._speed.server_of(connection)
             return [
-                ("XADD", stream_key(channel.run_id), "MAXLEN", "~", MAX_ENTRIES, entry_id, "e", entry)
+                ("XADD", stream_key(channel.run_id), "MAXLEN", "~", MAX_ENTRIES, entry_id, "e")
+                + (encode([*channel.untaken, *events]) if channel.untaken else entry,)
                 + (() if channel.server == server else ("s", server))
-                for channel, entry_id, entry in encoded
+                for channel, entry_id, events, entry in encoded
             ] + [("EXPIRE", stream_key(channel.run_id), LIFE) for channel in old]
 
         def write(client: redis.Redis) -> list[Any]:
@@ -188,16 +196,16 @@ class Publisher:
 
         answers = self._speed.call(write, default=None)
         if answers is None:
-            return [channel for channel, _ in filled]
+            return {channel for channel, _ in filled}
         for (channel, _), answer in zip(filled, answers, strict=False):
             if isinstance(answer, ResponseError):
                 channel.fence()
-            channel.server = server
+            channel.server, channel.untaken = server, []
         for channel in old:
             channel.renewed = now
-        return []
+        return set()
 
-    def _wait_for_note(self, channels: Sequence[Channel]) -> Collection[Channel]:
+    def _wait_for_note(self, channels: Collection[Channel]) -> Collection[Channel]:
         """Have it noted that clients are told more than the live streams hold; the channels that have to wait for it.
 
         Where nobody listens here, nobody is told.

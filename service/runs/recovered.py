@@ -20,7 +20,7 @@ from service.types import Event, Run, RunEvent
 
 def told_before(run: Run, kept: Sequence[Row], stream: Stream | None) -> Told:
     """Events of earlier attempts. `stream` is None where Redis is away."""
-    kept_seq = max((row["last_seq"] for row in kept if row["kind"] != NOTE), default=0)
+    kept_seq = last_kept(kept)
     events = [event_of(item) for row in kept for item in row["events"] if item[0] > kept_seq]
     if run.door != "invoke" and stream is not None:
         events += [event for entry in stream.entries for event in entry.events if event.seq > kept_seq]
@@ -32,6 +32,11 @@ def told_before(run: Run, kept: Sequence[Row], stream: Stream | None) -> Told:
     )
     told = {event.seq: event for event in events}
     return Told([told[seq] for seq in sorted(told)], kept_seq, lost=lost, attempts=run.attempt - 1)
+
+
+def last_kept(rows: Sequence[Row]) -> int:
+    """Return the last number of a kept step."""
+    return max((row["last_seq"] for row in rows if row["kind"] != NOTE), default=0)
 
 
 def is_whole(run: Run, kept_seq: int, stream: Stream | None) -> bool:
@@ -51,10 +56,10 @@ def is_whole(run: Run, kept_seq: int, stream: Stream | None) -> bool:
 
 
 def _without_hole(events: Sequence[RunEvent], kept_seq: int) -> bool:
-    """Numbers may jump only where an event says that all before it is void."""
+    """Numbers may jump only where an event says that all before it is void; those that came already are skipped."""
     at = kept_seq
     for event in events:
-        if event.seq <= kept_seq:
+        if event.seq <= at:
             continue
         voids = event.name is Event.RUN_RESUMED and event.data["from_seq"] <= kept_seq
         if event.seq != at + 1 and not voids:

@@ -40,7 +40,7 @@ class Told:
         """What is still to be told of this event: nothing, itself, or a correction and itself."""
         if name is Event.TEXT_DELTA:
             return self._sift_text(data["text"])
-        if self._marks and _mark(name, data) in self._marks:
+        if name is not Event.RUN_RESUMED and _mark(name, data) in self._marks:
             self._marks.discard(_mark(name, data))
             return []
         if name in BEFORE_TEXT:

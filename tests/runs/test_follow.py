@@ -35,11 +35,15 @@ class Followed:
         self.db.transact(lambda tx: users.insert(tx, {**user, "created_at": 0}))
         self.db.transact(lambda tx: runs.insert(tx, self.run, worker_id="wrk"))
 
-    def tell(self, *numbers: int) -> None:
+    def tell(self, *numbers: int, attempt: int = 1) -> None:
         """To the live stream alone."""
-        events = [delta(number) for number in numbers]
+        self.told_by(attempt, *(delta(number) for number in numbers))
+
+    def told_by(self, attempt: int, *events: RunEvent) -> None:
+        entry_id = f"{attempt}-{events[-1].seq}"
         self.speed.call(
-            lambda client: client.xadd(stream_key(self.run.id), {"e": encode(events)}), default=None
+            lambda client: client.xadd(stream_key(self.run.id), {"e": encode(events)}, id=entry_id),
+            default=None,
         )
 
     def keep(self, *numbers: int) -> None:
@@ -62,6 +66,15 @@ class Followed:
         self.run.result = {"output": "done"}
         assert self.db.transact(lambda tx: runs.finish(tx, self.run, 1))
 
+    def reads(self, until: int, after: int = 0) -> list[tuple[Any, ...]]:
+        """(number, name) of every event until number `until`, with what a `run.resumed` says is kept."""
+        heard: list[RunEvent] = []
+        for batch in Follower(self.db, self.live, self.run.id, after).events(0.1):
+            heard += batch
+            if heard and heard[-1].seq >= until:
+                break
+        return [in_short(event) for event in heard]
+
     def heard(self, after: int = 0) -> list[tuple[Any, ...]]:
         """(number, name) of every event until the last; a gap with what it says is missing."""
         follower = Follower(self.db, self.live, self.run.id, after)
@@ -76,6 +89,15 @@ class Followed:
 
 def delta(number: int) -> RunEvent:
     return RunEvent(Event.TEXT_DELTA, {"text": str(number)}, number)
+
+
+def resumed(number: int, from_seq: int) -> RunEvent:
+    return RunEvent(Event.RUN_RESUMED, {"from_seq": from_seq}, number)
+
+
+def in_short(event: RunEvent) -> tuple[Any, ...]:
+    more = (event.data["from_seq"],) if event.name is Event.RUN_RESUMED else ()
+    return (event.seq, event.name, *more)
 
 
 def texts(*numbers: int) -> list[tuple[Any, ...]]:
@@ -122,3 +144,33 @@ def test_a_hole_in_the_live_stream_is_said_too(followed: Followed) -> None:
     while not heard or heard[-1][0] < 5:
         heard += [(event.seq, event.name) for event in next(events)]
     assert heard == [*texts(1, 2), (4, Event.GAP), *texts(5)]
+
+
+def test_a_later_attempt_whose_beginning_is_missing_voids_what_is_not_kept(followed: Followed) -> None:
+    followed.keep(1, 2)
+    followed.tell(3, 4)
+    followed.tell(9, 10, attempt=2)
+    void = [(7, Event.GAP), (8, Event.RUN_RESUMED, 2), *texts(9, 10)]
+    assert followed.reads(10) == [*texts(1, 2, 3, 4), *void]
+    assert followed.reads(10, after=4) == void
+    assert followed.reads(10, after=7) == void[1:]  # the client left in between
+    assert followed.reads(10, after=8) == texts(9, 10)
+    short = [in_short(event) for event in Follower(followed.db, followed.live, followed.run.id, 4).so_far()]
+    assert short == void
+
+
+def test_a_later_attempt_that_says_itself_what_is_void_is_not_spoken_for(followed: Followed) -> None:
+    followed.tell(1, 2)
+    followed.told_by(2, RunEvent(Event.RUN_STARTED, {}, 101))
+    followed.told_by(2, resumed(102, 0), delta(103))
+    told = [(100, Event.GAP), (101, Event.RUN_STARTED), (102, Event.RUN_RESUMED, 0), *texts(103)]
+    assert followed.reads(103) == [*texts(1, 2), *told]
+
+
+def test_a_later_hole_of_the_same_attempt_voids_nothing(followed: Followed) -> None:
+    followed.tell(1, 2)
+    followed.told_by(2, resumed(3, 2), delta(4))
+    followed.tell(7, attempt=2)
+    told = [(3, Event.RUN_RESUMED, 2), *texts(4), (6, Event.GAP), *texts(7)]
+    assert followed.reads(7) == [*texts(1, 2), *told]
+    assert followed.reads(7, after=4) == told[2:]

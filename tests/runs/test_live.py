@@ -67,6 +67,10 @@ def opened(publisher: Publisher, client: Client | None = None) -> Channel:
     return publisher.open(new_id("run"), 1, Listener(client))
 
 
+def told_in(reader: LiveReader, run_id: str) -> list[int]:
+    return [event.seq for _, events in reader.told(run_id) for event in events]
+
+
 def taken(channel: Channel) -> list[int]:
     return [event.seq for event in channel.take()]
 
@@ -78,8 +82,8 @@ def test_all_arrive_in_order_and_all_is_there_at_the_end(speed: SpeedStore) -> N
     channel.close()
     assert taken(channel) == list(range(1, 501))
     assert (taken(channel), channel.seen) == ([], 500)
-    told = LiveReader(speed, speed.client).told(channel.run_id, 0)
-    assert told is not None and [event.seq for event in told] == list(range(1, 501))
+    told = told_in(LiveReader(speed, speed.client), channel.run_id)
+    assert told == list(range(1, 501))
 
 
 def test_many_channels_of_one_publisher_keep_apart(speed: SpeedStore) -> None:
@@ -151,8 +155,8 @@ def test_urgent_or_not_all_keep_their_order(speed: SpeedStore, monkeypatch: pyte
     for thread in threads:
         thread.join(30)
     for channel, client in zip(channels, clients, strict=True):
-        told = LiveReader(speed, speed.client).told(channel.run_id, 0)
-        assert told is not None and [event.seq for event in told] == list(range(1, 101))
+        told = told_in(LiveReader(speed, speed.client), channel.run_id)
+        assert told == list(range(1, 101))
         assert client.taken == list(range(1, 101))
 
 
@@ -233,8 +237,8 @@ def test_a_client_that_has_left_is_told_of_once_and_written_to_no_more(speed: Sp
     channel.put([RunEvent(Event.RUN_COMPLETED, {}, 3)])
     channel.close()
     assert (client.taken, gone, channel.over, taken(channel)) == ([1], [True], True, [])
-    told = LiveReader(speed, speed.client).told(channel.run_id, 0)
-    assert told is not None and [event.seq for event in told] == [1, 2, 3]
+    told = told_in(LiveReader(speed, speed.client), channel.run_id)
+    assert told == [1, 2, 3]
 
 
 def test_a_client_that_hears_nothing_is_given_a_sign_of_life(speed: SpeedStore) -> None:
@@ -300,7 +304,7 @@ def test_a_later_attempt_silences_the_one_before(speed: SpeedStore) -> None:
     assert (bound.client.taken, bound.lost, channel.over) == ([1], 1, False)
     channel.close()
     assert (taken(channel), channel.seen, bound.notes.noted) == ([], 1, [])
-    assert [event.seq for event in bound.reader.told(run_id, 0)] == [1]
+    assert told_in(bound.reader, run_id) == [1]
     with pytest.raises(LeaseLost):  # the same for who takes it up late
         bound.reader.take_up(run_id, 1)
 
@@ -332,3 +336,34 @@ def test_where_nobody_listens_nothing_is_noted(own: RedisServer) -> None:
     channel.put([delta(1)])
     channel.close()
     assert notes.noted == []
+
+
+@pytest.mark.parametrize(("most", "told"), [(20_000, [1, 2, 3, 4]), (1, [3, 4])])
+def test_what_redis_did_not_take_goes_with_what_follows(
+    own: RedisServer, monkeypatch: pytest.MonkeyPatch, most: int, told: list[int]
+) -> None:
+    """Whether a client listens here or not, so that those who follow from elsewhere miss nothing."""
+    monkeypatch.setattr(channel_module, "MAX_UNTAKEN", most, raising=False)
+    speed = SpeedStore(own.url, max_connections=4)
+    bound = Bound(speed)
+    unheard = publisher_of(speed, 15.0).open(new_id("run"), 2)
+    own.kill()
+    for channel in (bound.channel, unheard):
+        for number in (1, 2, 3):
+            channel.put([RunEvent(Event.APPROVAL_REQUIRED, {}, number)])
+    own.start()
+    wait_until(lambda: speed.call(lambda client: client.ping(), default=False), "Redis")
+    for channel in (bound.channel, unheard):
+        channel.put([RunEvent(Event.APPROVAL_REQUIRED, {}, 4)])
+        channel.close()
+        assert told_in(bound.reader, channel.run_id) == told
+    assert bound.client.taken == [1, 2, 3, 4]
+
+
+def test_what_cannot_be_written_is_not_tried_again(speed: SpeedStore) -> None:
+    """It would keep every run of the process from its live stream."""
+    channel = opened(publisher_of(speed, 15.0))
+    channel.put([RunEvent(Event.APPROVAL_REQUIRED, {"reason": "\ud800"}, 1)])
+    channel.put([RunEvent(Event.APPROVAL_REQUIRED, {}, 2)])
+    channel.close()
+    assert told_in(LiveReader(speed, speed.client), channel.run_id) == [2]

@@ -75,6 +75,11 @@ def test_numbers_jump_further_than_the_attempt_before_may_have_come() -> None:
     assert told_before(lost_run(3), [], None).last_seq >= first + JUMP
 
 
+def test_what_was_written_twice_is_no_hole() -> None:
+    """Redis took an entry whose answer was lost, so its events came again with those that followed."""
+    assert is_whole(lost_run(), 0, Stream([entry(1, 1, 2, server="a"), entry(1, 1, 2, 3)], "a"))
+
+
 def test_what_is_void_may_be_missing() -> None:
     """The attempt before had no proof either, and has told so: only what it told has to be whole."""
     jumped = Entry(2, [resumed(JUMP + 3, 2), delta(JUMP + 4)], "b")

@@ -65,3 +65,10 @@ def test_when_redis_lost_the_stream_all_that_is_not_kept_is_void() -> None:
     assert told.resumes_after == 4
     assert told.last_seq > 7
     assert again(told, "The answer", " is 42") == [delta("The answer"), delta(" is 42")]
+
+
+def test_each_attempt_says_itself_what_is_void() -> None:
+    before = (*CUT, RunEvent(Event.RUN_RESUMED, {"from_seq": 4}, 8))
+    again_void = RunEvent(Event.RUN_RESUMED, {"from_seq": 4})
+    told = Told(before, kept_seq=4, lost=True, attempts=2)
+    assert told.sift(Event.RUN_RESUMED, again_void.data) == [again_void]
