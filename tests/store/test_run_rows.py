@@ -41,7 +41,7 @@ def test_the_last_write_may_run_twice(db: Database, run: Run) -> None:
 
 
 def test_a_run_that_was_cancelled_in_the_same_millisecond_is_not_finished(db: Database, run: Run) -> None:
-    db.transact(lambda tx: runs.release(tx, run.id, 1, 0))
+    db.transact(lambda tx: runs.release(tx, run, 1))
     cancelled = replace(run, status=RunStatus.CANCELLED, finished_at=ENDED, result={"output": ""})
     assert db.transact(lambda tx: runs.close(tx, cancelled, [RunStatus.QUEUED]))
     run.status, run.finished_at, run.result = RunStatus.SUCCEEDED, ENDED, {"output": "Hi"}
