@@ -178,7 +178,7 @@ class Revocations:
             self._closed.wait(0.2)
 
     def _database_is_away(self) -> bool:
-        """As of the last load, or of one that takes too long: then no log-in can have ended since."""
+        """Tell whether the last load failed, or the present one takes too long: then no log-in can have ended since."""
         now, since = time.monotonic(), self._loading_since
         return now < self._next_load or (since is not None and now - since >= LOAD_SECONDS)
 

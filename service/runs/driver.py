@@ -62,9 +62,8 @@ class Driver:
         self.worker_id = worker_id
         self._seconds = seconds
         self._concurrent = concurrent
-        self._claim_seconds = (
-            lease_seconds / 3
-        )  # others renew theirs within so long: later, it may seem ended
+        # A claim that took longer may have met leases that ended while the database hung: they are renewed so often.
+        self._claim_seconds = lease_seconds / 3
 
     def here(self, run: Run, opening: Opening) -> None:
         """Drive a new run in this thread, with nobody listening. Raises what keeps it from beginning, `LeaseLost`, or

@@ -128,11 +128,12 @@ class Watch:
     def wait(self, run_id: str) -> Run:
         """Wait until a run ends or waits for a person, wherever it is driven.
 
-        Raises `RunTimeout` after as long as an attempt at a run may take.
+        Raises `Unavailable` where this worker stops first, and `RunTimeout` after as long as an attempt may take.
         """
         until = time.monotonic() + self._seconds
-        for _ in Follower(self._db, self._live, run_id).events(self._heartbeat):
-            if self._draining():
+        follower = Follower(self._db, self._live, run_id)
+        for _ in follower.events(self._heartbeat):
+            if self._draining() and not follower.done:
                 raise Unavailable(
                     f"This server is stopping; the run {run_id} goes on elsewhere.", retry_after=1
                 )

@@ -32,7 +32,7 @@ def attempts(tx: Transaction, run_ids: Sequence[str]) -> dict[str, int]:
 
 
 def under_way(tx: Transaction, run_ids: Sequence[str]) -> set[str]:
-    """Of these runs, those that are running, or are not in the database yet."""
+    """Return those of these runs that are running, or are not in the database yet."""
     query = sa.select(runs.c.id).where(runs.c.id.in_(run_ids), runs.c.status != RunStatus.RUNNING)
     return set(run_ids) - {row["id"] for row in tx.rows(query)}
 

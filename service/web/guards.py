@@ -147,7 +147,7 @@ def _identify() -> Caller:
 
 
 def _of_key(key: str) -> Caller:
-    """Who an API key speaks for. Raises `InvalidToken`."""
+    """Find the caller of an API key. Raises `InvalidToken`."""
     try:
         return services().keys.caller(key)
     except InvalidToken:
