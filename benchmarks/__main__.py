@@ -7,6 +7,7 @@ run of all cases on all servers is written into docs/performance.md at its end, 
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 import tempfile
@@ -14,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from benchmarks import cases, lifecycle, report
 from benchmarks.fleet import STARTS, Fleet
@@ -46,6 +48,12 @@ def arguments() -> argparse.Namespace:
         "--scale", type=float, default=1.0, help="less than 1: fewer requests, for a rough look"
     )
     parser.add_argument("--write", action="store_true", help="write docs/performance.md in any case")
+    parser.add_argument(
+        "--renew",
+        type=Path,
+        metavar="FILE",
+        help="write the page of this kept run, with these cases measured anew",
+    )
     found = parser.parse_args()
     found.only, found.peers = found.only.split(","), found.peers.split(",")
     if unknown := {*found.only} - {*CASES} | {*found.peers} - {*STARTS, BARE}:
@@ -77,9 +85,25 @@ def main() -> None:
             run.save()
             print(f"kept in {out}")
     whole = {*asked.only} >= {*CASES} and asked.scale == 1
-    if whole or asked.write:
+    if asked.renew:
+        report.write(renewed(json.loads(asked.renew.read_text()), run.public(), asked.only))
+    elif whole or asked.write:
         report.write(run.public())
+    if asked.renew or whole or asked.write:
         print("written to docs/performance.md")
+
+
+def renewed(kept: dict[str, Any], new: dict[str, Any], letters: list[str]) -> dict[str, Any]:
+    """Return `kept` with the cases of `letters` as in `new`; `renewed` tells which, when and of which commit."""
+    figures = [one for one in kept["figures"] if one["case"][0] not in letters] + new["figures"]
+    found = {case: value for case, value in kept["found"].items() if case[0] not in letters} | new["found"]
+    told = dict.fromkeys(letters, f"{new['machine']['date']}, commit {new['machine']['commit']}")
+    return kept | {
+        "figures": figures,
+        "found": found,
+        "loads": kept["loads"] | new["loads"],
+        "renewed": kept.get("renewed", {}) | told,
+    }
 
 
 def measured(run: Run, letter: str) -> None:

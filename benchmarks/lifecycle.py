@@ -188,13 +188,14 @@ def _whole_answer(server: Server, shot: Shot, number: int) -> tuple[float, int]:
             return time.monotonic(), tries
         known = RUN_ID.findall(got)
         if known and server.name in OURS:
-            request = _rest_of(server, *known[-1])
+            request = _rest_of(server, number, *known[-1])
         time.sleep(0.2)
     return 0.0, tries
 
 
-def _rest_of(server: Server, run_id: bytes, seq: bytes) -> bytes:
-    token = server.headers(0)["Authorization"]
+def _rest_of(server: Server, number: int, run_id: bytes, seq: bytes) -> bytes:
+    """The request for the rest of a run, by the user who asked question `number`: nobody else sees that run."""
+    token = server.headers(number)["Authorization"]
     head = f"GET /v1/runs/{run_id.decode()}/events HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {token}\r\n"
     return (
         f"{head}Accept: text/event-stream\r\nLast-Event-ID: {run_id.decode()}:{seq.decode()}\r\n\r\n".encode()

@@ -68,7 +68,10 @@ def _machine(kept: dict[str, Any]) -> str:
         [
             f"{told['date']}, commit {told['commit']}: {told['processor']}, {told['cores']} cores,"
             f" {told['memory_gib']} GiB, {told['system']}, Python {told['python']}."
-            f" The run took {kept['minutes']:.0f} minutes.",
+            f" The run took {kept['minutes']:.0f} minutes."
+            + "".join(
+                f" Part {case} was measured again: {when}." for case, when in kept.get("renewed", {}).items()
+            ),
             f"Load average of the machine as each part began (a part raises that of the next; on {told['cores']}"
             f" cores more than about {told['cores'] + 1} before the first means that other work was under way):"
             f" {loads}.",
