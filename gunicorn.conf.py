@@ -85,7 +85,8 @@ def on_starting(server: Any) -> None:
     of a process does not search through it for seconds.
     """
     _allow_files()
-    _begin_metrics(settings.slipway_home / f"metrics-{settings.port}")
+    if settings.metrics_enabled:
+        _begin_metrics(settings.slipway_home / f"metrics-{settings.port}")
     with suppress(AttributeError):  # glibc alone has it
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
     gc.disable()

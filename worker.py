@@ -7,7 +7,8 @@ from service.observe import folder
 
 try:
     settings = load()
-    folder.join(folder.of_tasks(settings.slipway_home / f"metrics-{settings.port}"))
+    if settings.metrics_enabled:
+        folder.join(folder.of_tasks(settings.slipway_home / f"metrics-{settings.port}"))
     from service.jobs.worker import create_worker  # it imports prometheus_client
 
     app = create_worker(settings)

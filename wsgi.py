@@ -1,6 +1,12 @@
 """What Gunicorn and the `flask` command load: the application for the environment that `APP_ENV` names."""
 
-from config import load
+import sys
+
+from config import ConfigError, load
 from service.app import create_app
 
-app = create_app(load())
+try:
+    settings = load()
+except ConfigError as error:
+    sys.exit(str(error))
+app = create_app(settings)

@@ -41,6 +41,8 @@ def application(folder: Path, redis_url: str, model_url: str) -> Flask:
     figures.mkdir()
     os.environ |= {
         "APP_ENV": "development",
+        "FLASK_SKIP_DOTENV": "1",
+        "LOG_LEVEL": "INFO",
         "SLIPWAY_HOME": str(home),
         "REDIS_URL": redis_url,
         "ANTHROPIC_BASE_URL": model_url,

@@ -74,6 +74,10 @@ def slipway_env(folder: Path, port: int, redis_port: int, upstream: int, setup: 
     """Slipway's defaults, its limits included: only the caps are raised, and a token lasts the whole run."""
     return {
         "APP_ENV": "development",
+        "FLASK_SKIP_DOTENV": "1",
+        "MODEL_MEDIUM": "claude-sonnet-5-5",  # as in production: development asks the cheapest for everything
+        "MODEL_COMPLEX": "claude-opus-5-5",
+        "LOG_LEVEL": "INFO",
         "SLIPWAY_HOME": str(folder),
         "DATABASE_URL": setup.database,
         "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",

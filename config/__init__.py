@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
-from config.base import Settings
+from config import env_file
+from config.base import Settings, is_limit
+from config.describe import choices, type_of
 from config.development import Development
 from config.production import Production
+from config.spelling import misspelt, suggestion
 from config.staging import Staging
 from config.testing import Testing
 
@@ -33,44 +37,71 @@ class ConfigError(Exception):
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """The settings of the environment that APP_ENV names (`development` when empty).
 
-    Each setting comes from `NAME` or from the file that `NAME_FILE` names; empty counts as not set.
+    Each comes from `NAME`, or from the file that `NAME_FILE` names: from `environ`, by default the process's
+    environment over `.env`. Empty counts as not set, but for limits and budgets: there it is none.
     Raises ConfigError.
     """
-    environ = os.environ if environ is None else environ
     faults: dict[str, str] = {}
-    chosen = _read("APP_ENV", environ, faults) or Development.environment
+    if environ is None:
+        environ = env_file.over(os.environ, faults)
+    chosen = (_read("APP_ENV", environ, faults) or Development.environment).strip()
     cls = ENVIRONMENTS.get(chosen, Settings)
     if chosen not in ENVIRONMENTS:
-        faults.setdefault("APP_ENV", f"is not one of {', '.join(ENVIRONMENTS)}")
-    values = {name: _read(name.upper(), environ, faults) for name in cls.model_fields}
+        told = f"is not one of {', '.join(ENVIRONMENTS)}{suggestion(chosen, ENVIRONMENTS)}"
+        faults.setdefault("APP_ENV", told)
+    values = _values(cls, environ, faults)
     try:
-        settings = cls.model_validate({name: text for name, text in values.items() if text})
+        settings = cls.model_validate(values)
     except ValidationError as error:
         # A file that could not be read is told as that, not as the rule that its absence breaks.
-        faults = {**_faults_of(error), **faults}
+        faults = {**_faults_of(error, values), **faults}
+    faults |= misspelt(environ, ["APP_ENV", *map(str.upper, Settings.model_fields)])
     if faults:
         raise ConfigError(chosen, faults)
     return settings
 
 
-def _read(name: str, environ: Mapping[str, str], faults: dict[str, str]) -> str:
-    value, path = environ.get(name, ""), environ.get(f"{name}_FILE", "")
+def _values(cls: type[Settings], environ: Mapping[str, str], faults: dict[str, str]) -> dict[str, str]:
+    """What is set, by name of its field: secrets as they are, all else without the space around it."""
+    values = {}
+    for name, field in cls.model_fields.items():
+        text = _read(name.upper(), environ, faults)
+        if text is not None and field.annotation is not SecretStr:
+            text = text.strip()
+        if text or (text is not None and is_limit(name)):
+            values[name] = text
+    return values
+
+
+def _read(name: str, environ: Mapping[str, str], faults: dict[str, str]) -> str | None:
+    """The text of a setting; None: it is not set, or its file cannot be read."""
+    value, path = environ.get(name), environ.get(f"{name}_FILE")
     if value and path:
         faults[name] = f"is set twice, as {name} and as {name}_FILE"
     if not path:
         return value
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             return file.read().rstrip("\r\n")
-    except (OSError, UnicodeError) as error:
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
         faults[name] = f"cannot be read from {name}_FILE ({path}): {reason}"
-        return ""
+        return None
 
 
-def _faults_of(error: ValidationError) -> dict[str, str]:
-    """Pydantic's words, without its prefix and without the value it was given."""
+def _faults_of(error: ValidationError, values: Mapping[str, str]) -> dict[str, str]:
+    """What is wrong with each field: a check's own words, or the type that it is not."""
     return {
-        str(fault["loc"][0]).upper(): fault["msg"].removeprefix("Value error, ")
+        str(fault["loc"][0]).upper(): _words(fault, values)
         for fault in error.errors(include_url=False, include_input=False, include_context=False)
     }
+
+
+def _words(fault: Any, values: Mapping[str, str]) -> str:
+    name = str(fault["loc"][0])
+    if fault["type"] == "value_error":
+        return str(fault["msg"]).removeprefix("Value error, ")
+    field = Settings.model_fields[name]
+    kind = type_of(field)
+    article = "a " if kind.startswith(("whole", "number")) else ""
+    return f"must be {article}{kind}{suggestion(values.get(name, ''), choices(field))}"

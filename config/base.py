@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SecretStr
 
-from config import checks, derived
+from config import derived
+from config.rules import Rules
 
 DEVELOPMENT_SECRET = "development-only-secret-never-use-it-elsewhere"
 
 
-class Settings(BaseModel):
+def is_limit(name: str) -> bool:
+    """Whether a field is a limit or a budget: empty is none there, and not the default."""
+    return name.startswith("limit_") or (name.startswith("budget_") and name.endswith("_usd"))
+
+
+class Settings(Rules):
     """Typed, validated, frozen. Built by `config.load`; building one directly reads nothing from outside.
 
     What was left empty is filled in here once: `database_url`, `redis_url` and `anthropic_base_url` are the
     addresses in use.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
-
     environment: ClassVar[str] = "base"
-    changed: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # defaults that differ in this environment
 
     # where things are
     slipway_home: Path = Field(Path("var"), description="State folder: embedded Redis, SQLite, sockets")
@@ -153,12 +154,12 @@ class Settings(BaseModel):
     refresh_token_days: int = Field(30, ge=1, description="Life of a refresh token")
     bootstrap_username: str = Field("", description="First admin, made only while there is no user at all")
     bootstrap_password: SecretStr = Field(SecretStr(""), description="Password of the first admin")
-    limit_runs: str = Field("600/minute", description="Agent calls per user")
-    limit_concurrent_runs: int = Field(
+    limit_runs: str = Field("600/minute", description="Agent calls per user; `none`: no limit")
+    limit_concurrent_runs: int | None = Field(
         250,
         ge=1,
         description="Runs of one user under way at once, over all replicas. Requests that wait or follow are no "
-        "runs: of those one user may have half of a worker's places",
+        "runs: of those one user may have half of a worker's places; `none`: no limit",
     )
     limit_session: str = Field(
         "60/minute", description="Turns of one session, within LIMIT_RUNS; `none`: no limit"
@@ -171,7 +172,8 @@ class Settings(BaseModel):
     limit_reads: str = Field("3000/minute", description="Calls per user that only read; `none`: no limit")
     limit_login: str = Field(
         "10/minute",
-        description="Log-ins per address (of IPv6 per /64), right or wrong; people behind one NAT share it",
+        description="Log-ins per address (of IPv6 per /64), right or wrong; people behind one NAT share it; "
+        "`none`: no limit",
     )
     limit_refused: str = Field(
         "300/minute",
@@ -196,6 +198,14 @@ class Settings(BaseModel):
     )
 
     # the answer cache
+    cache_enabled: bool = Field(
+        True, description="Keep whole answers and share questions asked at once; off: `X-Cache: bypass`"
+    )
+    cache_ttl_seconds: int = Field(
+        3600,
+        ge=1,
+        description="Longest life of a kept answer; `cache.ttl_seconds` of an agent counts where it is shorter",
+    )
     near_stop_phrases: str = Field(
         "hi, hello, hey, hi there, good morning, good afternoon, good evening, please, could you tell me, "
         "can you tell me, could you please tell me, can you please tell me, tell me, i would like to know, "
@@ -231,12 +241,19 @@ class Settings(BaseModel):
 
     # what is told
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Least severe level that is logged"
+        "INFO", description="Least severe level that is logged; the line of each request always is"
     )
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="`auto`: text in a terminal, JSON otherwise"
     )
+    metrics_enabled: bool = Field(
+        True, description="Tell figures at `/metrics`; off: 404 there, and no metric files are written"
+    )
     debug: bool = Field(False, description="Flask's debug mode; refused in staging and production")
+    code_reload: bool = Field(
+        False,
+        description="`make run` starts the service again when its code changes; refused in staging and production",
+    )
 
     @property
     def request_places(self) -> int:
@@ -257,77 +274,3 @@ class Settings(BaseModel):
     def embedded_redis(self) -> bool:
         """Redis is the private server that `make run` starts."""
         return self.redis_url == derived.embedded_redis_url(self.slipway_home)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _changed_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return {**cls.changed, **values}
-
-    @field_validator("slipway_home", "agents_dir")
-    @classmethod
-    def _absolute(cls, path: Path) -> Path:
-        return path.expanduser().absolute()
-
-    @field_validator("database_url")
-    @classmethod
-    def _database(cls, url: str, info: ValidationInfo) -> str:
-        return derived.database_url(url, info.data["slipway_home"])
-
-    @field_validator("redis_url")
-    @classmethod
-    def _redis(cls, url: str, info: ValidationInfo) -> str:
-        return derived.redis_url(url, info.data["slipway_home"])
-
-    @field_validator("broker_url")
-    @classmethod
-    def _broker(cls, url: str) -> str:
-        return checks.broker_url(url)
-
-    @field_validator("anthropic_base_url")
-    @classmethod
-    def _model(cls, url: str, info: ValidationInfo) -> str:
-        key = info.data.get("anthropic_api_key", SecretStr("")).get_secret_value()
-        return derived.model_url(url, key, info.data.get("offline_model_port", 8099))
-
-    @field_validator("limit_runs", "limit_login")
-    @classmethod
-    def _limit(cls, text: str) -> str:
-        return checks.rate_limit(text)
-
-    @field_validator(
-        "limit_invoke",
-        "limit_stream",
-        "limit_task",
-        "limit_tool",
-        "limit_tokens",
-        "limit_session",
-        "limit_writes",
-        "limit_reads",
-        "limit_refused",
-    )
-    @classmethod
-    def _limit_or_none(cls, text: str) -> str:
-        return checks.rate_limit(text) if text and text != "none" else ""
-
-    @field_validator("budget_user_day_usd", "budget_service_day_usd", "budget_run_usd")
-    @classmethod
-    def _dollars(cls, text: str) -> str:
-        return checks.dollars(text)
-
-    @field_validator("budget_webhook_url")
-    @classmethod
-    def _webhook(cls, url: str) -> str:
-        return checks.webhook_url(url)
-
-    @field_validator("jwt_private_key")
-    @classmethod
-    def _private_key(cls, pem: SecretStr) -> SecretStr:
-        return checks.ed25519_key(pem)
-
-    @field_validator("bootstrap_password")
-    @classmethod
-    def _bootstrap_pair(cls, password: SecretStr, info: ValidationInfo) -> SecretStr:
-        username = info.data.get("bootstrap_username")  # None: it has a fault of its own
-        if username is not None and bool(password.get_secret_value()) != bool(username):
-            raise ValueError("goes together with BOOTSTRAP_USERNAME: set both or neither")
-        return password

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal, InvalidOperation
-from urllib.parse import urlsplit
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
 
 import limits
 from pydantic import SecretStr
+
+# As the service has them: `service/auth/users.py`, which tests/config/test_secrets.py holds them to.
+USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
+SHORTEST_PASSWORD, LONGEST_PASSWORD = 8, 256  # characters
+
+
+def absolute(path: Path) -> Path:
+    """The whole path, with `~` as somebody's home."""
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError:
+        raise ValueError("begins with ~ and a name that has no home on this machine") from None
+
+
+def host(text: str) -> str:
+    """An address or name to listen on."""
+    if not re.fullmatch(r"[A-Za-z0-9._:%-]+", text):
+        raise ValueError("is not an address to listen on, such as 127.0.0.1")
+    return text
 
 
 def rate_limit(text: str) -> str:
@@ -14,7 +35,7 @@ def rate_limit(text: str) -> str:
     try:
         parsed = limits.parse_many(text)
     except ValueError as error:
-        raise ValueError("is not a rate limit such as 60/minute") from error
+        raise ValueError("is not a rate limit such as 60/minute, or none") from error
     if not all(1 <= rate.amount <= 10**9 and 1 <= rate.multiples <= 10**6 for rate in parsed):
         raise ValueError("is not a rate limit from 1 to a billion calls")
     return text
@@ -25,26 +46,84 @@ def broker_url(url: str) -> str:
     schemes = ("amqp://", "amqps://", "redis://", "rediss://")
     if url and not url.startswith(schemes):
         raise ValueError(f"must begin with one of {', '.join(schemes)}")
+    return with_port(url)
+
+
+def redis_url(url: str) -> str:
+    """An address of Redis; of one server the port and the number of the database are looked at."""
+    if url.startswith(("redis://", "rediss://")):
+        database = _parts(url).path.strip("/")
+        if database and not database.isdecimal():
+            raise ValueError("must end with the number of a database, such as redis://host:6379/0")
+        return with_port(url)
+    return url
+
+
+def with_port(url: str) -> str:
+    """An address whose port, where it has one, is a number."""
+    _parts(url)
+    return url
+
+
+def http_url(url: str) -> str:
+    """An `http` or `https` URL, or empty."""
+    parts = _parts(url)
+    if url and (parts.scheme not in ("http", "https") or not parts.hostname):
+        raise ValueError("must begin with http:// or https:// and name a host")
     return url
 
 
 def webhook_url(url: str) -> str:
     """An `http` or `https` URL without a user's name, or empty. Where it may lead is for the sender to say."""
-    parts = urlsplit(url)
-    if url and (parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc):
+    if "@" in _parts(http_url(url)).netloc:
         raise ValueError("is not an http or https URL without a user name")
     return url
 
 
-def dollars(text: str) -> str:
-    """An amount of dollars in decimals, such as `12.50`, or empty: none."""
+def _parts(url: str) -> SplitResult:
     try:
-        amount = Decimal(text or 0)
+        parts = urlsplit(url)
+        _ = parts.port  # read for its error
+    except ValueError:  # whose words may hold a password
+        raise ValueError(
+            "is not a URL with a number as port; in a user name or password @ is %40, / %2F, # %23 and % %25"
+        ) from None
+    return parts
+
+
+def dollars(text: str) -> str:
+    """An amount of dollars in decimals, such as `12.50`."""
+    try:
+        amount = Decimal(text)
     except InvalidOperation as error:
-        raise ValueError("is not an amount of dollars such as 12.50") from error
+        raise ValueError("is not an amount of dollars such as 12.50, or none") from error
     if not amount.is_finite() or not 0 <= amount < 10**9 or amount != round(amount, 9):
         raise ValueError("is not an amount from 0 to below a billion dollars, in nano-dollars at the finest")
     return text
+
+
+def header(key: SecretStr) -> SecretStr:
+    """A key that can be sent in a header, or empty."""
+    if not re.fullmatch(r"[!-~]*", key.get_secret_value()):
+        raise ValueError(
+            "has a character that no key has, such as a space or an ellipsis: is it a placeholder?"
+        )
+    return key
+
+
+def username(name: str) -> str:
+    """The name of a user, or empty."""
+    if name and not USERNAME.fullmatch(name):
+        raise ValueError("must be 1 to 128 of A-Z a-z 0-9 . _ @ + -, a letter or digit first")
+    return name
+
+
+def password(secret: SecretStr) -> SecretStr:
+    """A password that a user may have, or empty."""
+    length = len(secret.get_secret_value())
+    if length and not SHORTEST_PASSWORD <= length <= LONGEST_PASSWORD:
+        raise ValueError(f"must have {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters")
+    return secret
 
 
 def ed25519_key(pem: SecretStr) -> SecretStr:

@@ -1,4 +1,4 @@
-"""A developer's machine: everything embedded, and a sign-in that everybody knows."""
+"""A developer's machine: everything embedded, a sign-in that everybody knows, cheap models, and edits that count."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from config.base import Settings
 
 DEMO_USERNAME = "demo"
 DEMO_PASSWORD = "demo-password"
+CHEAPEST = "claude-haiku-5-5"  # of service/usage/prices.yaml, for tiers `medium` and `complex` too
 
 
 class Development(Settings):
@@ -18,7 +19,12 @@ class Development(Settings):
         {
             "bootstrap_username": DEMO_USERNAME,
             "bootstrap_password": DEMO_PASSWORD,
+            "model_medium": CHEAPEST,
+            "model_complex": CHEAPEST,
+            "cache_ttl_seconds": 300,
             "budget_user_day_usd": "1000.00",
             "budget_service_day_usd": "10000.00",
+            "log_level": "DEBUG",
+            "code_reload": True,
         }
     )

@@ -1,4 +1,4 @@
-"""What serves people: no default secret, no default sign-in, nothing embedded, no offline model, no debug."""
+"""What serves people: no secret that can be guessed, nothing embedded, no offline model, no debug, no reloading."""
 
 from __future__ import annotations
 
@@ -8,26 +8,29 @@ from typing import Any, ClassVar
 
 from pydantic import SecretStr, ValidationInfo, field_validator
 
-from config import derived
+from config import derived, secrets
 from config.base import DEVELOPMENT_SECRET, Settings
 from config.development import DEMO_PASSWORD, DEMO_USERNAME
-
-SHORTEST_SECRET = 32
 
 
 class Production(Settings):
     environment: ClassVar[str] = "production"
     changed: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"limit_runs": "60/minute", "limit_writes": "120/minute", "limit_reads": "1200/minute"}
+        {
+            "limit_runs": "60/minute",
+            "limit_writes": "120/minute",
+            "limit_reads": "1200/minute",
+            "cache_ttl_seconds": 86_400,
+            "log_level": "WARNING",
+        }
     )
 
     @field_validator("secret_key")
     @classmethod
     def _own_secret(cls, key: SecretStr) -> SecretStr:
         if key.get_secret_value() == DEVELOPMENT_SECRET:
-            raise ValueError("is the default of development; set a random one (openssl rand -base64 48)")
-        if len(key.get_secret_value().strip()) < SHORTEST_SECRET:
-            raise ValueError(f"is shorter than {SHORTEST_SECRET} characters (openssl rand -base64 48)")
+            raise ValueError(f"is the default of development; set a random one ({secrets.ADVICE})")
+        secrets.key(key.get_secret_value())
         return key
 
     @field_validator("bootstrap_username")
@@ -39,9 +42,12 @@ class Production(Settings):
 
     @field_validator("bootstrap_password")
     @classmethod
-    def _own_first_password(cls, password: SecretStr) -> SecretStr:
-        if password.get_secret_value() == DEMO_PASSWORD:
+    def _own_first_password(cls, password: SecretStr, info: ValidationInfo) -> SecretStr:
+        text = password.get_secret_value()
+        if text == DEMO_PASSWORD:
             raise ValueError("is the password of development, which everybody knows")
+        if text:
+            secrets.password(text, info.data.get("bootstrap_username", ""))
         return password
 
     @field_validator("database_url")
@@ -49,20 +55,32 @@ class Production(Settings):
     def _real_database(cls, url: str) -> str:
         if url.startswith("sqlite"):
             raise ValueError("is empty or SQLite; set postgresql://…")
-        return url
+        return secrets.url(url)
 
     @field_validator("redis_url")
     @classmethod
     def _real_redis(cls, url: str, info: ValidationInfo) -> str:
-        if url == derived.embedded_redis_url(info.data["slipway_home"]):
+        if "slipway_home" in info.data and url == derived.embedded_redis_url(info.data["slipway_home"]):
             raise ValueError("is empty or the embedded Redis; set redis://…")
-        return url
+        return secrets.url(url)
+
+    @field_validator("broker_url")
+    @classmethod
+    def _real_broker(cls, url: str) -> str:
+        return secrets.url(url)
 
     @field_validator("anthropic_api_key")
     @classmethod
     def _real_model(cls, key: SecretStr) -> SecretStr:
         if derived.is_offline(key.get_secret_value()):
             raise ValueError("is empty, and the offline model is no model; set a key")
+        secrets.provider_key(key.get_secret_value())
+        return key
+
+    @field_validator("semantic_cache_key")
+    @classmethod
+    def _real_embeddings(cls, key: SecretStr) -> SecretStr:
+        secrets.provider_key(key.get_secret_value())
         return key
 
     @field_validator("webhook_allow_private")
@@ -72,9 +90,9 @@ class Production(Settings):
             raise ValueError("must be off: users choose where webhooks go")
         return allowed
 
-    @field_validator("debug")
+    @field_validator("debug", "code_reload")
     @classmethod
-    def _no_debug(cls, debug: bool) -> bool:
-        if debug:
+    def _off(cls, on: bool) -> bool:
+        if on:
             raise ValueError("must be off")
-        return debug
+        return on

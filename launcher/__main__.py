@@ -9,6 +9,7 @@ import sys
 
 from config import ConfigError, Settings, load
 from launcher import banner, programs, state
+from launcher.code import Code
 from launcher.process import die_with
 from launcher.supervisor import Stopped, Supervisor, say
 
@@ -43,16 +44,25 @@ def main() -> int:
 def run(settings: Settings, port: int, lock: int) -> int:
     """Everything from the first child to the last. Raises CannotStart once all that had started is ended again."""
     model_port = _offline_model_port(settings)
-    supervisor = Supervisor(_environment(port, model_port), lock)
+    supervisor = Supervisor(_environment(settings, port, model_port), lock)
     try:
         started = _start(supervisor, settings, port, model_port)
         print(banner.text(settings, port, started, _why_not_ready(supervisor, settings, port)), flush=True)
-        supervisor.until(lambda: False)
+        _look_after(supervisor, settings)
     except Stopped:
         say("stopping")
     finally:
         supervisor.stop()
     return 0
+
+
+def _look_after(supervisor: Supervisor, settings: Settings) -> None:
+    """Until told to stop; where settings say so, what runs the code is started again when the code changes."""
+    code = Code()
+    while True:
+        supervisor.until(code.changed if settings.code_reload else lambda: False)
+        say("the code has changed: starting web and worker again")
+        supervisor.restart("web", "worker")
 
 
 def _start(supervisor: Supervisor, settings: Settings, port: int, model_port: int | None) -> list[str]:
@@ -96,14 +106,13 @@ def _offline_model_port(settings: Settings) -> int | None:
     return state.free_port("127.0.0.1", settings.offline_model_port)
 
 
-def _environment(port: int, model_port: int | None) -> dict[str, str]:
-    """Ours, and what was decided here."""
-    decided = {"PORT": str(port)}
+def _environment(settings: Settings, port: int, model_port: int | None) -> dict[str, str]:
+    """Ours, and what was decided here. Gunicorn reads WEB_CONCURRENCY by itself, and not from `.env` or a file."""
+    decided = {"PORT": str(port), "WEB_CONCURRENCY": str(settings.web_concurrency)}
     if model_port is not None:
         decided["ANTHROPIC_BASE_URL"] = f"http://127.0.0.1:{model_port}"
     replaced = {f"{name}_FILE" for name in decided}
-    # An empty variable counts as not set; Gunicorn, which reads some by itself, would take it for a wrong number.
-    given = {name: value for name, value in os.environ.items() if value and name not in replaced}
+    given = {name: value for name, value in os.environ.items() if name not in replaced}
     return given | decided
 
 

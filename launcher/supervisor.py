@@ -18,6 +18,7 @@ FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 10.0
 FIRST_TRIES = 3  # a program that ends this often before it was ever ready ends the start
 SETTLED_SECONDS = 5.0  # a program without a check of its own counts as ready after this
 STABLE_SECONDS = 30.0  # after this the backoff begins anew
+RESTART_SECONDS = 3.0  # for what is under way when the code has changed; runs are taken up by the new process
 
 
 class Stopped(Exception):
@@ -90,6 +91,16 @@ class Supervisor:
             raise Stopped
         for child in self._children:
             self._look_after(child)
+
+    def restart(self, *names: str) -> None:
+        """End and start these anew, whatever they have failed with before."""
+        for child in self._children:
+            if child.program.name in names:
+                if child.process is not None:
+                    self._end(child.process, RESTART_SECONDS, 1)
+                    child.process = None
+                child.failures = 0
+                self._start(child)
 
     def stop(self) -> None:
         """End all, last added first: SIGTERM, then SIGKILL after its time, or at once after a second signal."""

@@ -8,8 +8,8 @@ import os
 import signal
 import sys
 
-from offline_model import faults
 from offline_model.api import Api
+from offline_model.faults import FAULTS, NO_FAULT
 from offline_model.server import Server
 from offline_model.settings import Settings, parse
 
@@ -19,14 +19,19 @@ PR_SET_PDEATHSIG = 1
 def main(argv: list[str] | None = None) -> None:
     """Parse, tie the life to the parent's when asked, serve."""
     settings = parse(argv)
-    if settings.fault:
-        faults.check_name(settings.fault)
+    if settings.fault and settings.fault not in (*FAULTS, NO_FAULT):
+        names = ", ".join(FAULTS)
+        sys.exit(f"The offline model cannot start: there is no fault {settings.fault!r}, only {names}.")
     # Nothing here is worth saving, so the end is immediate, also as pid 1 where the default is to ignore.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     signal.signal(signal.SIGINT, lambda *_: os._exit(0))
     if settings.die_with_parent:
         die_with_parent(settings.parent_pid)
-    asyncio.run(serve(settings))
+    try:
+        asyncio.run(serve(settings))
+    except OSError as error:
+        where = f"{settings.host}:{settings.port}"
+        sys.exit(f"The offline model cannot start: {where} cannot be listened on: {error.strerror}.")
 
 
 def die_with_parent(parent_pid: int | None) -> None:

@@ -51,7 +51,7 @@ from service.tools.builtin import BUILTINS
 from service.types import Answer, Run, new_id, usd
 from service.usage.budgets import Budgets
 from service.usage.caps import BudgetWarning, nano_of
-from service.usage.concurrency import ConcurrentRuns
+from service.usage.concurrency import UNBOUNDED, ConcurrentRuns
 from service.usage.prices import PriceTable, today
 from service.usage.spending import Spending, sweep_holds
 from service.usage.tokens import Rates
@@ -159,7 +159,7 @@ def build(
     means = Means(model, routers, prices, toolbox, spending, deferred)
     batches = _batches(settings, db, upstream, deferred)
     total = settings.request_places
-    places = Places(total, max(total // 2, settings.limit_concurrent_runs))
+    places = Places(total, max(total // 2, settings.limit_concurrent_runs or total))
     runs, driver, watch, active = _runs(
         settings, db, speed, metrics, catalog, means, sessions, webhooks, places, draining
     )
@@ -335,14 +335,16 @@ def _cost(prices: PriceTable, attempt: Attempt) -> str | None:
 
 def _answers(settings: Settings, speed: SpeedStore) -> AnswerCache:
     plain = PlainForm(settings.near_stop_phrases.split(","))
+    longest = settings.cache_ttl_seconds if settings.cache_enabled else 0
     if not settings.semantic_cache_url:
-        return AnswerCache(speed, plain)
+        return AnswerCache(speed, plain, longest=longest)
     embedder = HttpEmbedder(
         settings.semantic_cache_url,
         settings.semantic_cache_key.get_secret_value(),
         settings.semantic_cache_model,
     )
-    return AnswerCache(speed, plain, Semantic(speed, embedder, settings.semantic_cache_threshold))
+    nearest = Semantic(speed, embedder, settings.semantic_cache_threshold)
+    return AnswerCache(speed, plain, nearest, longest=longest)
 
 
 def _note_live_gaps(db: Database, told: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:
@@ -373,7 +375,7 @@ def _runs(
     live = LiveReader(speed, blocking)
     concurrent = ConcurrentRuns(
         speed,
-        settings.limit_concurrent_runs,
+        settings.limit_concurrent_runs or UNBOUNDED,
         settings.run_timeout,
         lambda run_ids: db.query(lambda tx: ownership.under_way(tx, run_ids), patience=0),
     )

@@ -25,6 +25,7 @@ from tests.described import Description
 from tests.guardian import Guardian
 
 ROOT = Path(__file__).parent.parent
+os.environ["FLASK_SKIP_DOTENV"] = "1"  # no developer's .env changes what a test, or a program it starts, does
 PYTHON = sys.executable
 START_TIMEOUT = 60.0
 guardian = Guardian()  # one for each process that runs tests
@@ -60,7 +61,7 @@ def process(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process of the test's own: asked to end with SIGTERM, then made to."""
     child = subprocess.Popen(
-        command, env={**os.environ, **(env or {})}, cwd=ROOT, start_new_session=True, **options
+        command, env={**os.environ, **(env or {})}, start_new_session=True, **{"cwd": ROOT, **options}
     )
     guardian.list(child.pid)
     try:

@@ -116,12 +116,14 @@ class _Child:
 
     def _count_from_nought(self, **_: Any) -> None:
         """In the parent, before it forks. Not when the app is loaded: the clock loads it too."""
+        if not self._settings.metrics_enabled:
+            return
         folder.clear(self._figures)
         folder.join(self._figures)
 
     def _tell_figures(self, **_: Any) -> None:
         """In the parent, for a task worker that no web server tells the figures of."""
-        if self._settings.task_metrics_port:
+        if self._settings.task_metrics_port and self._settings.metrics_enabled:
             port, host = self._settings.task_metrics_port, self._settings.host
             start_http_server(port, host, of_folder(self._figures))
 

@@ -83,6 +83,7 @@ def configure(log_format: Literal["auto", "json", "text"], level: str) -> None:
     root, gunicorn = logging.getLogger(), logging.getLogger("gunicorn.error")
     root.handlers = [handler, *(other for other in root.handlers if not isinstance(other, _Stderr))]
     root.setLevel(level)
+    logging.getLogger("slipway.request").setLevel(min(logging.INFO, logging.getLevelNamesMapping()[level]))
     gunicorn.handlers, gunicorn.propagate = [handler], False
     gunicorn.setLevel(level)
     # What no line of ours tells is not found out for it: https://docs.python.org/3/howto/logging.html#optimization

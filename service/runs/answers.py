@@ -162,10 +162,23 @@ def cacheable(agent: AgentDefinition, request: RunRequest) -> bool:
 class AnswerCache:
     """Answers in Redis. Redis gone: nothing is found and nothing is kept, and nobody waits for it."""
 
-    def __init__(self, speed: SpeedStore, plain: PlainForm, nearest: Nearest | None = None) -> None:
+    def __init__(
+        self,
+        speed: SpeedStore,
+        plain: PlainForm,
+        nearest: Nearest | None = None,
+        *,
+        longest: int = STALE_SECONDS,
+    ) -> None:
+        """`longest` is for how many seconds any answer is kept at most; 0: none is kept or looked for."""
         self._speed = speed
+        self._longest = longest
         self._plain = plain
         self._nearest = nearest
+
+    def takes(self, agent: AgentDefinition, request: RunRequest) -> bool:
+        """Whether answers are kept at all, and this one may be."""
+        return self._longest > 0 and cacheable(agent, request)
 
     def question(self, agent: AgentDefinition, request: RunRequest, caller: Caller, model: str) -> Question:
         """Of a cacheable request. The answer is the caller's own, unless the agent shares answers."""
@@ -201,11 +214,12 @@ class AnswerCache:
         self, question: Question, me: Leader | None, run: Run, spec: CacheSpec, vector: Vector | None = None
     ) -> int:
         """Keep the answer of a run that has ended, and tell those who wait for `me`; how many they are."""
-        answer, life = b"", max(spec.ttl_seconds, STALE_SECONDS if spec.stale else 0)
+        ttl = min(spec.ttl_seconds, self._longest)
+        answer, life = b"", max(ttl, STALE_SECONDS if spec.stale else 0)
         if _is_worth_keeping(run):
-            answer = b"%d %b " % (now_ms() + spec.ttl_seconds * 1000, question.exact.encode()) + _body(run)
+            answer = b"%d %b " % (now_ms() + ttl * 1000, question.exact.encode()) + _body(run)
             if self._nearest is not None and vector is not None:
-                self._nearest.keep(question, vector, spec.ttl_seconds)
+                self._nearest.keep(question, vector, ttl)
         leader = str(me) if me is not None else ""
         if not answer and not leader:
             return 0

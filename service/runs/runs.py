@@ -13,7 +13,7 @@ from service.agents.definitions import AgentCatalog, AgentDefinition
 from service.errors import NotFound, RateLimited, SessionBusy, SlipwayError
 from service.llm.routing import Router
 from service.runs.active import HandedOver, LeaseLost
-from service.runs.answers import AnswerCache, cacheable
+from service.runs.answers import AnswerCache
 from service.runs.channel import Listener
 from service.runs.driver import Driver
 from service.runs.flight import Flights
@@ -215,7 +215,7 @@ class Runs:
         """Look into the cache, where the agent has one: answered, waiting for another, or to ask the model."""
         agent, request = self.agent(run.agent), run.request
         question = None
-        if cacheable(agent, request):
+        if self._answers.takes(agent, request):
             router = self._routers[agent.id]
             route = router.route(request.tier, request.question, len(agent.tools), agent.bounds)
             question = self._answers.question(agent, request, caller, route.models[0])

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from service.errors import DatabaseUnavailable
-from service.observe.logs import event
 from service.observe.metrics import Metrics
 from service.store import budgets as rows
 from service.store import holds, ledger
@@ -201,4 +200,4 @@ class Budgets:
 
     def _tell(self, warning: BudgetWarning) -> None:
         self._metrics.budget_warning(warning.standing.cap.scope.partition(":")[0], warning.percent)
-        event(log, "budget_warning", **warning.public())
+        log.warning("budget_warning", extra=warning.public())

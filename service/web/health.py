@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, current_app
 
+from service.errors import NotFound
 from service.observe.probes import Probe, look_at
 from service.store import workers
 from service.web.drain import draining
@@ -53,9 +54,11 @@ def ready() -> Response:
 
 
 @blueprint.get("/metrics")
-@api("Prometheus text over all workers", tag="Operations", stream="text/plain")
+@api("Prometheus text over all workers", tag="Operations", stream="text/plain", errors=[NotFound])
 @public
 def metrics() -> Response:
+    if not services().settings.metrics_enabled:
+        raise NotFound("METRICS_ENABLED is off.")
     body, media_type = services().metrics.render()
     return Response(body, content_type=media_type)
 

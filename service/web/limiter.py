@@ -56,11 +56,15 @@ class Limits:
             for (action, rate), view in zip(self._rates.items(), (_reads, _writes), strict=True)
             if rate
         }
-        self._count_login = shared(built.settings.limit_login, "login", key_func=_address)(_login)
+        rate = built.settings.limit_login
+        self._count_login = shared(rate, "login", key_func=_address)(_login) if rate else None
 
     def runs(self) -> None:
         """Count a run; the rest as `call`."""
-        self._confirm_and_count("runs", "runs", _run_rate(), self._count_run)
+        if rate := _run_rate():
+            self._confirm_and_count("runs", "runs", rate, self._count_run)
+        else:
+            confirm_login()
 
     def call(self) -> None:
         """Count what is no run, as a read or a write. Raises `RateLimited` over the limit.
@@ -90,7 +94,8 @@ class Limits:
         self._count("agent", _agent_scope(""), _agent_rate(), self._count_agent)
 
     def login(self) -> None:
-        self._count_by_flask("login", self._count_login)
+        if self._count_login is not None:
+            self._count_by_flask("login", self._count_login)
 
     def _count(
         self, action: str, scope: str, rate: str, in_memory: Callable[[], None], also: Also | None = None

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from config import Settings
+from config import Settings, env_file
+from config.base import is_limit
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,5 +30,22 @@ def test_the_page_is_what_the_generator_prints(page: str, arguments: list[str]) 
 def test_every_setting_is_explained_on_both_pages() -> None:
     names = {"APP_ENV", *(name.upper() for name in Settings.model_fields)}
     assert set(re.findall(r"^#([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.M)) == names
-    assert set(re.findall(r"^\| `([A-Z_]+)`", (ROOT / "docs" / "settings.md").read_text(), re.M)) == names
+    table = (ROOT / "docs" / "settings.md").read_text().partition("## All settings")[2]
+    assert set(re.findall(r"^\| `([A-Z_]+)`", table, re.M)) == names
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_every_line_of_the_example_may_be_switched_on(tmp_path: Path) -> None:
+    """A limit or budget that is empty there is none by default too, so the example changes nothing."""
+    lines = re.sub(r"^#([A-Z_]+=)", r"\1", (ROOT / ".env.example").read_text(), flags=re.M)
+    (tmp_path / ".env").write_text(lines)
+    faults: dict[str, str] = {}
+    environ = env_file.over({}, faults, tmp_path / ".env")
+    assert faults == {} and len(environ) == len(Settings.model_fields) + 1
+    assert Settings.model_validate({**_set(environ)}) == Settings()
+
+
+def _set(environ: dict[str, str]) -> dict[str, str]:
+    """What `config.load` would hand on."""
+    given = {name.lower(): text for name, text in environ.items() if name != "APP_ENV"}
+    return {name: text for name, text in given.items() if text or is_limit(name)}

@@ -129,6 +129,18 @@ def test_every_fault_is_named_at_once() -> None:
         ("REDIS_URL", "amqp://queue"),
         ("ANTHROPIC_BASE_URL", "api.example.com"),
         ("LIMIT_RUNS", "sixty a minute"),
+        ("REDIS_URL", "redis://redis/first"),
+        ("REDIS_URL", "redis://redis:many/0"),
+        ("DATABASE_URL", "postgresql://u:p#w@db/slipway"),
+        ("BROKER_URL", "amqp://queue:many/"),
+        ("SEMANTIC_CACHE_URL", "embeddings.example.com"),
+        ("ANTHROPIC_BASE_URL", "http://"),
+        ("ANTHROPIC_API_KEY", "sk-ant-…"),
+        ("HOST", "http://127.0.0.1"),
+        ("SLIPWAY_HOME", "~nobody-of-that-name/slipway"),
+        ("BUDGET_USER_DAY_USD", "lots"),
+        ("LIMIT_CONCURRENT_RUNS", "0"),
+        ("METRICS_ENABLED", "perhaps"),
         ("JWT_PRIVATE_KEY", "not a key"),
         ("JWT_PRIVATE_KEY", pem(ec.generate_private_key(ec.SECP256R1()))),
     ],
@@ -139,7 +151,7 @@ def test_what_does_not_fit_is_refused_everywhere(name: str, value: str) -> None:
 
 def test_the_first_user_needs_name_and_password() -> None:
     assert set(faults({"APP_ENV": "testing", "BOOTSTRAP_USERNAME": "ada"})) == {"BOOTSTRAP_PASSWORD"}
-    assert set(faults({"APP_ENV": "testing", "BOOTSTRAP_PASSWORD": "secret"})) == {"BOOTSTRAP_PASSWORD"}
+    assert set(faults({"APP_ENV": "testing", "BOOTSTRAP_PASSWORD": "long-enough"})) == {"BOOTSTRAP_PASSWORD"}
 
 
 def test_an_ed25519_key_is_taken() -> None:
@@ -155,6 +167,7 @@ def test_every_setting_may_come_from_a_file(name: str, tmp_path: Path) -> None:
         "anthropic_base_url": "http://model",
         "broker_url": "amqp://queue",
         "budget_webhook_url": "https://alerts.example.com",
+        "semantic_cache_url": "https://embeddings.example.com/v1",
         "budget_run_usd": "1.50",
     }.get(name)
     default = str(Settings.model_fields[name].get_default())
@@ -165,7 +178,7 @@ def test_every_setting_may_come_from_a_file(name: str, tmp_path: Path) -> None:
     text = value or default or "something"
     file = tmp_path / name
     file.write_text(text + "\n")
-    pair = {"BOOTSTRAP_USERNAME": "ada", "BOOTSTRAP_PASSWORD": "secret"}
+    pair = {"BOOTSTRAP_USERNAME": "ada", "BOOTSTRAP_PASSWORD": "long-enough"}
     pair.pop(name.upper(), None)
     from_file = load({"APP_ENV": "testing", **pair, f"{name.upper()}_FILE": str(file)})
     assert getattr(from_file, name) == getattr(load({"APP_ENV": "testing", **pair, name.upper(): text}), name)
@@ -202,9 +215,14 @@ def test_a_misspelt_setting_is_refused_when_built_directly() -> None:
 def test_no_secret_is_shown() -> None:
     key = pem(ed25519.Ed25519PrivateKey.generate())
     settings = load(
-        serving("production", JWT_PRIVATE_KEY=key, BOOTSTRAP_USERNAME="ada", BOOTSTRAP_PASSWORD="pass-ada")
+        serving(
+            "production",
+            JWT_PRIVATE_KEY=key,
+            BOOTSTRAP_USERNAME="ada",
+            BOOTSTRAP_PASSWORD="pass-ada-lovelace",
+        )
     )
-    for secret in (SECRET, "db-password", "redis-password", "sk-test", "pass-ada", key):
+    for secret in (SECRET, "db-password", "redis-password", "sk-test", "pass-ada-lovelace", key):
         assert secret not in f"{settings!r}{settings}"
 
 
@@ -242,3 +260,77 @@ def test_a_budget_webhook_is_a_plain_url() -> None:
     ):
         told = faults({"BUDGET_WEBHOOK_URL": wrong})
         assert set(told) == {"BUDGET_WEBHOOK_URL"} and "pass" not in str(told)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("PORT", "many", "must be a whole number ≥ 0 and ≤ 65535"),
+        ("PORT", "65536", "must be a whole number ≥ 0 and ≤ 65535"),
+        ("MODEL_TIMEOUT", "0", "must be a number > 0"),
+        ("MODEL_TIMEOUT", "nan", "must be a number > 0"),
+        ("CACHE_ENABLED", "maybe", "must be true or false"),
+        ("LOG_LEVEL", "warn", "must be one of DEBUG, INFO, WARNING, ERROR; did you mean WARNING?"),
+        ("LOG_LEVEL", "info", "must be one of DEBUG, INFO, WARNING, ERROR; did you mean INFO?"),
+        ("SESSION_CONFLICT", "shrug", "must be one of reject, queue"),
+        (
+            "APP_ENV",
+            "Production",
+            "is not one of development, testing, staging, production; did you mean production?",
+        ),
+    ],
+)
+def test_a_fault_says_what_would_be_right(name: str, value: str, said: str) -> None:
+    assert faults({name: value})[name] == said
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("LIMIT_RUN", "LIMIT_RUNS"),
+        ("BUDGET_USER_DAY_USB", "BUDGET_USER_DAY_USD"),
+        ("REDIS_URI", "REDIS_URL"),
+        ("LOGLEVEL", "LOG_LEVEL"),
+        ("secret_key", "SECRET_KEY"),
+        ("SECRET_KEYFILE", "SECRET_KEY_FILE"),
+    ],
+)
+def test_a_misspelt_name_is_not_silently_without_effect(name: str, meant: str) -> None:
+    assert faults({name: "60/minute"}) == {name: f"is no setting; did you mean {meant}?"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "PATH",
+            "HOSTNAME",
+            "HOSTTYPE",
+            "LOGNAME",
+            "http_proxy",
+            "DEBUGINFOD_URLS",
+            "PGHOST",
+            "DATABASE_PORT",
+        ),
+        *(
+            "SLIPWAY_PORT",
+            "SLIPWAY_TAG",
+            "SLIPWAY_SERVICE_HOST",
+            "REDIS_PORT",
+            "REDIS_HOST",
+            "POSTGRES_PASSWORD",
+        ),
+        *("OFFLINE_MODEL_HOST", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_MODEL"),
+        *("WEB_PORT", "FLASK_DEBUG", "FLASK_SKIP_DOTENV", "GUNICORN_CMD_ARGS", "FORWARDED_ALLOW_IPS"),
+    ],
+)
+def test_other_programs_variables_are_none_of_ours(name: str) -> None:
+    assert load({name: "8080"}) == load({})
+
+
+def test_space_around_a_value_is_no_part_of_it() -> None:
+    settings = load(
+        {"PORT": " 9000 ", "LIMIT_RUNS": "60/minute ", "APP_ENV": " testing\n", "LOG_LEVEL": "INFO "}
+    )
+    assert (settings.port, settings.limit_runs, settings.environment) == (9000, "60/minute", "testing")
+    assert settings.log_level == "INFO"

@@ -114,3 +114,15 @@ def test_text_is_for_people() -> None:
     record.__dict__["ms"] = 3
     text = logs.TextFormatter().format(record)
     assert text.endswith("slow thing ms=3") and "WARNING" in text and "\n" not in text
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARNING", "ERROR"])
+def test_the_line_of_a_request_is_written_whatever_the_level(level: str) -> None:
+    script = (
+        f"import logging; from service.observe import logs; logs.configure('json', '{level}');"
+        "logs.event(logging.getLogger('slipway.request'), 'request', status=200);"
+        "logs.event(logging.getLogger('slipway.jobs'), 'upkeep')"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30).stderr
+    events = [json.loads(text)["event"] for text in said.splitlines()]
+    assert events == (["request", "upkeep"] if level in ("DEBUG", "INFO") else ["request"])

@@ -353,3 +353,18 @@ def test_a_scope_holds_so_many_vectors_and_no_more(speed: SpeedStore) -> None:
         make(cache, f"How about {'x' * number}a", "So.")
     keys = list(speed.client.scan_iter(f"slipway:vectors:{question(cache, 'x').scope}:*"))
     assert max(int(speed.client.hlen(key)) for key in keys) == MOST
+
+
+@pytest.mark.parametrize(("longest", "kept"), [(1, False), (600, True)])
+def test_no_answer_is_kept_longer_than_the_settings_say(speed: SpeedStore, longest: int, kept: bool) -> None:
+    """By the life of its key: 60 seconds are the agent's, and the shorter of the two counts."""
+    cache = AnswerCache(speed, PLAIN, longest=longest)
+    about = question(cache, unique("How long?"))
+    keep(cache, about)
+    left: Any = speed.call(lambda client: client.ttl(about.answer), default=None)
+    assert (left > 1) is kept and left <= 60
+
+
+def test_a_cache_that_is_off_takes_nothing(speed: SpeedStore) -> None:
+    assert AnswerCache(speed, PLAIN).takes(ASSISTANT, asked("Hello", ASSISTANT))
+    assert not AnswerCache(speed, PLAIN, longest=0).takes(ASSISTANT, asked("Hello", ASSISTANT))

@@ -1,0 +1,40 @@
+"""An empty limit or budget is none; anywhere else empty counts as not set. Every setting keeps to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from config import ENVIRONMENTS, Settings, load
+from tests.config.test_load import faults, serving
+
+NONE = {"limit_concurrent_runs": None}  # the others are texts
+CAPS = [name for name in Settings.model_fields if name.startswith(("limit_", "budget_"))]
+CAPS.remove("budget_webhook_url")
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+@pytest.mark.parametrize("name", CAPS)
+@pytest.mark.parametrize("text", ["", " ", "none"])
+def test_an_empty_limit_or_budget_is_none(environment: str, name: str, text: str) -> None:
+    settings = load(serving(environment, **{name.upper(): text}))
+    assert getattr(settings, name) == NONE.get(name, "")
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+@pytest.mark.parametrize("name", sorted(set(Settings.model_fields) - set(CAPS)))
+def test_anything_else_that_is_empty_is_not_set(environment: str, name: str) -> None:
+    environ = serving(environment)
+    if name.upper() in environ and environment in ("staging", "production"):
+        assert set(faults({**environ, name.upper(): ""})) == {name.upper()}  # these have no default there
+        return
+    environ.pop(name.upper(), None)
+    assert load({**environ, name.upper(): ""}) == load(environ)
+
+
+def test_a_file_that_is_empty_says_the_same(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    files = {"BUDGET_USER_DAY_USD_FILE": str(tmp_path / "empty"), "PORT_FILE": str(tmp_path / "empty")}
+    settings = load(files)
+    assert (settings.budget_user_day_usd, settings.port) == ("", 8000)

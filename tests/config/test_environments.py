@@ -1,0 +1,75 @@
+"""How the environments differ: what the page says, and that development's models are the cheapest there are."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from config import ENVIRONMENTS, Settings, load
+from service.types import Usage
+from service.usage.prices import PriceTable, today
+from tests.config.test_load import faults, serving
+from tests.conftest import ROOT
+
+PAGE = (ROOT / "docs" / "settings.md").read_text()
+
+
+def rows() -> dict[str, list[str]]:
+    """The table of environments: the cells of each setting."""
+    table = PAGE.partition("## Environments")[2].partition("\n## ")[0]
+    return {
+        name.lower(): [cell.strip().strip("`") for cell in cells.split("|")]
+        for name, cells in re.findall(r"^\| `([A-Z_]+)` \|(.*)\|$", table, re.M)
+    }
+
+
+@pytest.mark.parametrize("place", range(len(ENVIRONMENTS)))
+def test_the_table_says_what_is_so(place: int) -> None:
+    environment = list(ENVIRONMENTS)[place]
+    settings = load(serving(environment))
+    for name, cells in rows().items():
+        value = getattr(settings, name)
+        said = cells[place]
+        if name.startswith("bootstrap_"):
+            continue
+        assert said == (str(value).lower() if isinstance(value, bool) else str(value)), name
+
+
+def test_whatever_differs_is_in_the_table() -> None:
+    built = [load(serving(environment)) for environment in ENVIRONMENTS]
+    differing = {
+        name
+        for name in Settings.model_fields
+        if len({str(getattr(settings, name)) for settings in built}) > 1
+    }
+    assert differing | {"bootstrap_username", "bootstrap_password"} == set(rows())
+
+
+def test_the_log_says_less_the_more_people_it_serves() -> None:
+    levels = [load(serving(name)).log_level for name in ("development", "staging", "production")]
+    assert levels == ["DEBUG", "INFO", "WARNING"]
+
+
+def test_answers_are_kept_longer_the_more_people_are_served() -> None:
+    lives = [load(serving(name)).cache_ttl_seconds for name in ("development", "staging", "production")]
+    assert lives == sorted(set(lives))
+
+
+def test_development_asks_the_cheapest_models() -> None:
+    table, usage = PriceTable.load(), Usage(1000, 1000, 0, 0)
+    text = (ROOT / "service" / "usage" / "prices.yaml").read_text()
+    costs = {
+        model: table.price(model, today()).cost(usage)
+        for model in set(re.findall(r"^  - model: (\S+)$", text, re.M))
+    }
+    cheapest = min(costs, key=lambda model: costs[model])
+    settings = load({})
+    assert {settings.model_simple, settings.model_medium, settings.model_complex} == {cheapest}
+
+
+@pytest.mark.parametrize("environment", ["staging", "production"])
+def test_those_that_serve_people_reload_nothing(environment: str) -> None:
+    assert load({}).code_reload
+    assert not load(serving(environment)).code_reload
+    assert set(faults(serving(environment, CODE_RELOAD="true"))) == {"CODE_RELOAD"}
