@@ -237,6 +237,11 @@ class Settings(BaseModel):
         "auto", description="`auto`: text in a terminal, JSON otherwise"
     )
     debug: bool = Field(False, description="Flask's debug mode; refused in staging and production")
+    reload: bool = Field(
+        False,
+        description="An edited, new or removed agent counts from the next request; refused in staging and production, "
+        "where a deploy or a restart does it",
+    )
 
     @property
     def request_places(self) -> int:
@@ -247,6 +252,11 @@ class Settings(BaseModel):
     def most_requests(self) -> int:
         """Requests in one worker at once, of any kind; the threads beyond them serve health checks alone."""
         return self.threads - min(4, (self.threads - self.request_places) // 2)
+
+    @property
+    def agents_summary(self) -> Path:
+        """File in which the service says which agents it serves, for the banner of `make run`."""
+        return self.slipway_home / "agents.json"
 
     @property
     def offline(self) -> bool:

@@ -16,6 +16,7 @@ class Development(Settings):
     environment: ClassVar[str] = "development"
     changed: ClassVar[Mapping[str, Any]] = MappingProxyType(
         {
+            "reload": True,
             "bootstrap_username": DEMO_USERNAME,
             "bootstrap_password": DEMO_PASSWORD,
             "budget_user_day_usd": "1000.00",

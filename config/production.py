@@ -72,9 +72,9 @@ class Production(Settings):
             raise ValueError("must be off: users choose where webhooks go")
         return allowed
 
-    @field_validator("debug")
+    @field_validator("debug", "reload")
     @classmethod
-    def _no_debug(cls, debug: bool) -> bool:
-        if debug:
+    def _off(cls, on: bool) -> bool:
+        if on:
             raise ValueError("must be off")
-        return debug
+        return on
