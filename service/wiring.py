@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from service.agents.catalog import AgentCatalog
 from service.agents.folder import Available
+from service.agents.last_good import LastGood
 from service.agents.patterns import PATTERNS
 from service.auth.first_admin import FirstAdmin
 from service.auth.keys import KeyService
@@ -283,7 +284,8 @@ def _catalog(settings: Settings, speed: SpeedStore, prices: PriceTable) -> Agent
     available = Available(PATTERNS, BUILTINS, models, prices)
     if not settings.reload:
         return AgentCatalog(settings.agents_dir, available)
-    return AgentCatalog(settings.agents_dir, available, reloads=True, first=partial(_first_to_say, speed))
+    kept = LastGood(settings.slipway_home / "agents-last-good")
+    return AgentCatalog(settings.agents_dir, available, last_good=kept, first=partial(_first_to_say, speed))
 
 
 def _first_to_say(speed: SpeedStore, text: str, seconds: int) -> bool:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from service.agents.definitions import AgentDefinition, AgentFault
 from service.agents.files import Stamp, folders_of, stamp_of, version_of
 from service.agents.folder import Available, Loaded, load_folder
+from service.agents.last_good import LastGood
 
 log = logging.getLogger("slipway.agents")
 KEPT = 16  # earlier versions that a run which began with one can find
@@ -46,22 +47,23 @@ class Snapshot(NamedTuple):
 
 
 class AgentCatalog:
-    """The agents of a folder. `reloads`: `refresh` looks for edits; else a restart does. Safe for threads."""
+    """The agents of a folder. With `last_good`, `refresh` looks for edits; else a restart does. Safe for threads."""
 
     def __init__(
         self,
         agents_dir: Path,
         available: Available,
         *,
-        reloads: bool = False,
+        last_good: LastGood | None = None,
         first: First = lambda text, seconds: True,
     ) -> None:
         self._dir = agents_dir
         self._available = available
-        self._reloads = reloads
+        self._last_good = last_good
         self._first = first
         self._lock = threading.Lock()
-        self._now = self._read(Snapshot())
+        self._now = Snapshot()
+        self._now = self._read(self._now)
 
     @property
     def agents(self) -> Mapping[str, AgentDefinition]:
@@ -91,7 +93,7 @@ class AgentCatalog:
 
     def refresh(self) -> None:
         """Read the folders that have changed, where this process does so. Never raises: it goes on with what it has."""
-        if not self._reloads or not self._lock.acquire(timeout=PATIENCE):
+        if self._last_good is None or not self._lock.acquire(timeout=PATIENCE):
             return
         try:
             before, self._now = self._now, self._read(self._now)
@@ -103,8 +105,8 @@ class AgentCatalog:
             self._lock.release()
 
     def refresh_in_background(self) -> None:
-        """Do so now and then, so that a process without requests has the last good version too, when an edit breaks it."""
-        if self._reloads and not self._lock.locked():
+        """Do so now and then, so that an edit is read and told of without a request too."""
+        if self._last_good is not None and not self._lock.locked():
             threading.Thread(target=self.refresh, name="agents", daemon=True).start()
 
     def tell(self) -> None:
@@ -130,6 +132,8 @@ class AgentCatalog:
             return before
         agents = {name: entry.agent for name, entry in entries.items() if entry.agent is not None}
         left = [agent for name, agent in before.agents.items() if agents.get(name) is not agent]
+        if self._last_good is not None:
+            self._last_good.forget_but(set(entries))
         return Snapshot(entries, MappingProxyType(agents), (*before.past, *left)[-KEPT:])
 
     def _entry(self, folder: Path, old: _Entry | None) -> _Entry:
@@ -141,7 +145,17 @@ class AgentCatalog:
         loaded = load_folder(folder, self._available)
         if old is not None and not loaded.whole:
             return old  # and look again at the next request
-        return _Entry(stamp, loaded, loaded.agent or (old.agent if old is not None else None))
+        if loaded.agent is not None and self._last_good is not None:
+            self._last_good.keep(loaded.agent)
+        return _Entry(stamp, loaded, loaded.agent or self._served_before(folder.name, old))
+
+    def _served_before(self, name: str, old: _Entry | None) -> AgentDefinition | None:
+        """The last version in order, if only another process has seen it. At the start a broken folder is left out."""
+        mine = old.agent if old is not None else None
+        copy = self._last_good.find(name) if self._last_good is not None and self._now.entries else None
+        if copy is None or (mine is not None and version_of(copy) == mine.version):
+            return mine
+        return load_folder(copy, self._available).agent or mine
 
     def _tell_changes(self, before: Mapping[str, _Entry]) -> None:
         """Say what an edit came to: once, whichever process reads it first."""

@@ -39,7 +39,7 @@ def folders_of(agents_dir: Path) -> list[Path]:
 def version_of(folder: Path) -> str:
     """12 hex digits of a SHA-256 over names and contents of the files that count, in an order of their own."""
     digest = hashlib.sha256()
-    for path in sorted(Path(name) for name, _ in _counted(folder)):
+    for path in counted(folder):
         name = os.fsencode(path.relative_to(folder).as_posix())
         try:
             with path.open("rb") as file:
@@ -49,6 +49,11 @@ def version_of(folder: Path) -> str:
         except OSError:  # whoever needs that file says that it cannot be read
             digest.update(b"%b\0unreadable\0" % name)
     return digest.hexdigest()[:12]
+
+
+def counted(folder: Path) -> list[Path]:
+    """Every file that counts, in an order in which no file system has a part."""
+    return sorted(Path(name) for name, _ in _counted(folder))
 
 
 def stamp_of(folder: Path) -> Stamp:

@@ -7,6 +7,7 @@ from typing import Any
 
 from service.agents.catalog import AgentCatalog
 from service.agents.folder import Available
+from service.agents.last_good import LastGood
 from service.agents.patterns import PATTERNS
 from service.tools.builtin import BUILTINS
 from service.types import Tier
@@ -38,8 +39,10 @@ def send(to: str) -> str:
 """
 
 
-def load(agents_dir: Path, **options: Any) -> AgentCatalog:
-    return AgentCatalog(agents_dir, AVAILABLE, **options)
+def load(agents_dir: Path, *, reloads: bool = False, **options: Any) -> AgentCatalog:
+    """As one process does; those of one folder share what they know to be good."""
+    last_good = LastGood(agents_dir / ".last-good") if reloads else None
+    return AgentCatalog(agents_dir, AVAILABLE, last_good=last_good, **options)
 
 
 def write(agents_dir: Path, name: str = "probe", **files: str | bytes | None) -> Path:

@@ -158,6 +158,43 @@ def test_an_edit_is_told_by_one_process(tmp_path: Path, told: pytest.LogCaptureF
     )  # the edit, and the fault at the start
 
 
+def test_what_another_process_saw_in_order_is_served_by_all(tmp_path: Path) -> None:
+    """However soon an edit, or a new folder, is broken by the next one."""
+    write(tmp_path, agent_yaml=GOOD, prompt_md="Be first.")
+    quick, slow = (load(tmp_path, reloads=True) for _ in range(2))
+    write(tmp_path, prompt_md="Be second.")
+    write(tmp_path, "new", agent_yaml=REACT + "tools: [look]\n", prompt_md="Be new.", tools_py=TOOLS)
+    quick.refresh()
+    write(tmp_path, prompt_md="")
+    write(tmp_path, "new", tools_py="x = (")
+    for one in (quick, slow, load(tmp_path)):
+        one.refresh()
+    assert slow.agents["probe"].prompt == "Be second." and list(slow.agents) == ["new", "probe"]
+    assert {name: agent.version for name, agent in slow.agents.items()} == {
+        name: agent.version for name, agent in quick.agents.items()
+    }
+    assert slow.agents["new"].tools["look"].run({"at": "a"}, CONTEXT) == "a"
+    assert len(slow.faults) == 2
+    assert dict(load(tmp_path, reloads=True).agents) == {}  # what is broken at the start is left out
+
+
+def test_what_is_gone_does_not_come_back(live: AgentCatalog, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "probe")
+    live.refresh()
+    write(tmp_path, agent_yaml="pattern: 1\n", prompt_md="x")
+    live.refresh()
+    assert dict(live.agents) == {}
+
+
+def test_without_room_for_copies_each_process_serves_what_it_saw(tmp_path: Path) -> None:
+    write(tmp_path, agent_yaml=GOOD, prompt_md="Be first.")
+    (tmp_path / ".last-good").write_text("in the way")
+    alone = load(tmp_path, reloads=True)
+    write(tmp_path, prompt_md="")
+    alone.refresh()
+    assert alone.agents["probe"].prompt == "Be first."
+
+
 def test_what_is_written_as_it_was_is_not_read_again(live: AgentCatalog, tmp_path: Path) -> None:
     before = live.agents["probe"]
     write(tmp_path, prompt_md="Be good.", tools_py=TOOLS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -149,7 +148,6 @@ def test_a_new_folder_is_there_and_a_removed_one_is_gone(desk: Desk) -> None:
 def test_a_broken_edit_keeps_the_last_good_version_and_is_told_once(desk: Desk) -> None:
     write(desk.agents, "fragile", agent_yaml=GOOD, prompt_md="x")
     good = desk.version("fragile")
-    time.sleep(2)  # by now each worker has looked, also without a request
     write(desk.agents, "fragile", agent_yaml="description: x\npattern: sinlge\n")
     assert {run["agent_version"] for run in desk.ask_all("fragile")} == {good}
     write(desk.agents, "fragile", agent_yaml=GOOD + "limits: {steps: 2}\n")
