@@ -250,9 +250,10 @@ class Settings(Rules):
         True, description="Tell figures at `/metrics`; off: 404 there, and no metric files are written"
     )
     debug: bool = Field(False, description="Flask's debug mode; refused in staging and production")
-    code_reload: bool = Field(
+    reload: bool = Field(
         False,
-        description="`make run` starts the service again when its code changes; refused in staging and production",
+        description="An edited, new or removed agent counts from the next request, and `make run` starts the service "
+        "again when its code changes; refused in staging and production, where a deploy or a restart does it",
     )
 
     @property
@@ -264,6 +265,11 @@ class Settings(Rules):
     def most_requests(self) -> int:
         """Requests in one worker at once, of any kind; the threads beyond them serve health checks alone."""
         return self.threads - min(4, (self.threads - self.request_places) // 2)
+
+    @property
+    def agents_summary(self) -> Path:
+        """File in which the service says which agents it serves, for the banner of `make run`."""
+        return self.slipway_home / "agents.json"
 
     @property
     def offline(self) -> bool:

@@ -25,6 +25,6 @@ class Development(Settings):
             "budget_user_day_usd": "1000.00",
             "budget_service_day_usd": "10000.00",
             "log_level": "DEBUG",
-            "code_reload": True,
+            "reload": True,
         }
     )

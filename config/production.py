@@ -90,7 +90,7 @@ class Production(Settings):
             raise ValueError("must be off: users choose where webhooks go")
         return allowed
 
-    @field_validator("debug", "code_reload")
+    @field_validator("debug", "reload")
     @classmethod
     def _off(cls, on: bool) -> bool:
         if on:

@@ -60,7 +60,7 @@ def _look_after(supervisor: Supervisor, settings: Settings) -> None:
     """Until told to stop; where settings say so, what runs the code is started again when the code changes."""
     code = Code()
     while True:
-        supervisor.until(code.changed if settings.code_reload else lambda: False)
+        supervisor.until(code.changed if settings.reload else lambda: False)
         say("the code has changed: starting web and worker again")
         supervisor.restart("web", "worker")
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 
 from config import Settings
 from config.development import DEMO_PASSWORD
 from launcher.programs import reachable
 
 QUESTION = "How do I get a refund?"
+MOST_FAULTS = 3  # that the banner shows
 _TOKEN = "python3 -c 'import json, sys; print(json.load(sys.stdin)[\"access_token\"])'"
 
 
@@ -20,6 +22,7 @@ def text(settings: Settings, port: int, started: list[str], not_ready: str) -> s
     password = settings.bootstrap_password.get_secret_value()
     known = settings.environment == "development" and password == DEMO_PASSWORD
     lines = ["", f"  Slipway is up: {address}   ({settings.environment})", f"  started: {', '.join(started)}"]
+    lines += _agents(settings.agents_summary)
     if not_ready:
         lines.append(f"  not ready yet, see {address}/ready: {not_ready}")
     if settings.offline:
@@ -30,6 +33,21 @@ def text(settings: Settings, port: int, started: list[str], not_ready: str) -> s
         lines.append(f"  sign in as {settings.bootstrap_username} / {password}")
     user = settings.bootstrap_username or "you"
     return "\n".join([*lines, "", *_try(address, user, password if known else "your-password"), ""])
+
+
+def _agents(summary: Path) -> list[str]:
+    """How many agents are served, and what is wrong with the others; nothing where the service did not say."""
+    try:
+        told = json.loads(summary.read_text("utf-8"))
+        served, left_out = int(told["served"]), list(map(str, told["left_out"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    if not left_out:
+        return [f"  agents: {served} served"]
+    faults = left_out[:MOST_FAULTS]
+    if len(left_out) > MOST_FAULTS:
+        faults.append("`flask agents check` names the others")
+    return [f"  agents: {served} served, {len(left_out)} left out ({'; '.join(faults)})"]
 
 
 def _try(address: str, username: str, password: str) -> list[str]:

@@ -92,6 +92,8 @@ def create_app(settings: Settings, services: wiring.Services | None = None) -> F
     app.before_request(refuse_impossible)
     auth.install(app)
     limits.install(app)
+    if settings.reload:
+        app.before_request(app.extensions["slipway"].catalog.refresh)
     for module in BLUEPRINTS:
         app.register_blueprint(module.blueprint)
     cli.install(app)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import stat
 import threading
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+MAX_DOCUMENT = 10 * 1024 * 1024  # bytes
 MAX_PASSAGE = 1_600  # characters: what a prompt can bear a few of
 MAX_TERMS = 32  # words of a query that are looked for
 QUOTE_TOKENS = 40  # words of a passage shown as its quote
@@ -60,8 +62,10 @@ class Knowledge:
 
     @classmethod
     def load(cls, folder: Path) -> Knowledge:
-        """All `*.md` below `folder`; the first folder on the way is the category. Raises `KnowledgeFault`."""
-        return cls([passage for path in sorted(folder.rglob("*.md")) for passage in _passages(folder, path)])
+        """Every document below `folder`; the first folder on the way is its category. Raises `KnowledgeFault`."""
+        found = sorted(path for path in folder.rglob("*.md") if not path.is_dir())
+        documents = [path for path in found if not _why_unread(folder, path)]
+        return cls([passage for path in documents for passage in _passages(folder, path)])
 
     def search(self, query: str, category: str | None = None, limit: int = 4) -> list[Passage]:
         """The passages that fit best, best first; none for a query without a known word. Never raises."""
@@ -72,6 +76,36 @@ class Knowledge:
         if index is None or index.pid != os.getpid():
             index = self._index = _Index(self.passages)  # two threads at once build two: either is good
         return index.search(terms, category, limit)
+
+
+def unread(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Files that an author may take for documents, and why they are none. Hidden ones only where they end in `.md`."""
+    for path in sorted(folder.rglob("*")):
+        why = _why_unread(folder, path)
+        if why and (path.suffix == ".md" or not _hidden(folder, path)):
+            yield path, f"is not read: {why}"
+
+
+def _why_unread(folder: Path, path: Path) -> str:
+    """Why a file is no document; empty for one, and for a folder."""
+    if path.is_dir():
+        return "it is a link to a folder: put the folder in its place" if path.is_symlink() else ""
+    if path.suffix != ".md":
+        return "its name does not end in .md"
+    if _hidden(folder, path):
+        return "it is hidden, by a dot at the beginning of its name or its folder's"
+    try:
+        about = path.stat()
+    except OSError:  # whoever reads it says so
+        return ""
+    if not stat.S_ISREG(about.st_mode):
+        return "it is no regular file"
+    too_large = about.st_size > MAX_DOCUMENT
+    return f"it is larger than {MAX_DOCUMENT // 1024**2} MiB: split it" if too_large else ""
+
+
+def _hidden(folder: Path, path: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 class _Index:

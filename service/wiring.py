@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from service.agents.definitions import AgentCatalog, load_agents
+from service.agents.catalog import AgentCatalog
+from service.agents.folder import Available
+from service.agents.last_good import LastGood
 from service.agents.patterns import PATTERNS
 from service.auth.first_admin import FirstAdmin
 from service.auth.keys import KeyService
@@ -22,7 +25,6 @@ from service.llm.claude import ClaudeClient
 from service.llm.client import ModelClient
 from service.llm.embeddings import HttpEmbedder
 from service.llm.resilient import Attempt, ResilientClient
-from service.llm.routing import Router
 from service.observe.logs import event
 from service.observe.metrics import Metrics
 from service.redis_client import connect
@@ -48,7 +50,7 @@ from service.store import fitness, ownership
 from service.store.base import Database, Transaction
 from service.tools import ToolRunner
 from service.tools.builtin import BUILTINS
-from service.types import Answer, Run, new_id, usd
+from service.types import Answer, Run, Tier, new_id, usd
 from service.usage.budgets import Budgets
 from service.usage.caps import BudgetWarning, nano_of
 from service.usage.concurrency import UNBOUNDED, ConcurrentRuns
@@ -83,7 +85,6 @@ class Services:
     keys: KeyService
     revocations: Revocations
     catalog: AgentCatalog
-    routers: Mapping[str, Router]
     model: ModelClient
     budgets: Budgets
     prices: PriceTable
@@ -104,6 +105,8 @@ class Services:
 
         Without a database it serves what it can: the keeper goes on trying, and makes the first admin.
         """
+        self.catalog.tell()
+        self.catalog.write_summary(self.settings.agents_summary)
         try:
             self.first_admin()
         except DatabaseUnavailable:
@@ -140,10 +143,9 @@ def build(
         on_change=metrics.redis_up,
     )
     revocations = Revocations(speed, db, access_seconds=settings.access_token_minutes * 60)
-    catalog = _catalog(settings)
-    routers = _routers(settings, catalog)
-    upstream = claude(settings)
     prices = PriceTable.load()
+    catalog = _catalog(settings, speed, prices)
+    upstream = claude(settings)
     model = model or _model(settings, metrics, prices, upstream)
     sessions = Sessions(
         db, ttl_days=settings.session_ttl_days, history_tokens=settings.session_history_tokens
@@ -156,7 +158,7 @@ def build(
     spending = Spending(db, budgets, metrics, run_most=_nano(settings.budget_run_usd), used=rates.used)
     deferred = Deferred(db, spending, prices)
     toolbox = Toolbox(db, ToolRunner(called=metrics.tool_call), rates.tool)
-    means = Means(model, routers, prices, toolbox, spending, deferred)
+    means = Means(model, prices, toolbox, spending, deferred)
     batches = _batches(settings, db, upstream, deferred)
     total = settings.request_places
     places = Places(total, max(total // 2, settings.limit_concurrent_runs or total))
@@ -177,6 +179,7 @@ def build(
         bell=bell,
         chores=(
             *([first_admin] if kind == "web" else []),
+            catalog.refresh_in_background,
             batches.tick_in_background,
             webhooks.send_due,
             sweep,
@@ -194,7 +197,6 @@ def build(
         keys=KeyService(db, speed, revocations, settings.secret_key.get_secret_value()),
         revocations=revocations,
         catalog=catalog,
-        routers=routers,
         model=model,
         budgets=budgets,
         prices=prices,
@@ -272,21 +274,24 @@ def _tokens(settings: Settings, db: Database, revocations: Revocations) -> Token
     )
 
 
-def _catalog(settings: Settings) -> AgentCatalog:
+def _catalog(settings: Settings, speed: SpeedStore, prices: PriceTable) -> AgentCatalog:
     """The agents that can be run; the others are named, and do not keep these from starting."""
-    catalog = load_agents(settings.agents_dir, patterns=PATTERNS, builtins=BUILTINS)
-    for fault in catalog.faults:
-        log.error("agent_fault", extra={"agent": fault.agent, "fault": str(fault)})
-    return catalog
-
-
-def _routers(settings: Settings, catalog: AgentCatalog) -> dict[str, Router]:
-    tiers: dict[Any, str] = {
+    models: dict[Tier, str] = {
         "simple": settings.model_simple,
         "medium": settings.model_medium,
         "complex": settings.model_complex,
     }
-    return {agent.id: Router({**tiers, **agent.models}) for agent in catalog.agents.values()}
+    available = Available(PATTERNS, BUILTINS, models, prices)
+    if not settings.reload:
+        return AgentCatalog(settings.agents_dir, available)
+    kept = LastGood(settings.slipway_home / "agents-last-good")
+    return AgentCatalog(settings.agents_dir, available, last_good=kept, first=partial(_first_to_say, speed))
+
+
+def _first_to_say(speed: SpeedStore, text: str, seconds: int) -> bool:
+    """Whether no process has said this lately; without Redis each says it."""
+    key = f"slipway:said:{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:32]}"
+    return speed.call(lambda client: bool(client.set(key, "", nx=True, ex=seconds)), default=True)
 
 
 def claude(settings: Settings) -> ClaudeClient:
@@ -405,7 +410,6 @@ def _runs(
     runs = Runs(
         db=db,
         catalog=catalog,
-        routers=dict(means.routers),
         places=places,
         concurrent=concurrent,
         driver=driver,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+
+from service.agents.suggest import unknown
 
 T = TypeVar("T")
 Path = Sequence[str | int]  # keys and positions from the top, such as ("limits", "steps")
@@ -49,12 +51,17 @@ class MarkedYaml:
         try:
             return shape.validate_python(self._value)
         except ValidationError as error:
-            raise YamlFaults(
-                [
-                    self.fault([part for part in one["loc"] if part != "[key]"], _said(one["msg"]))
-                    for one in error.errors(include_url=False, include_input=False, include_context=False)
-                ]
-            ) from None
+            faults = error.errors(include_url=False, include_input=False, include_context=False)
+        raise YamlFaults([self._told(shape, one["loc"], one["type"], one["msg"]) for one in faults])
+
+    def _told(self, shape: TypeAdapter[T], loc: Path, kind: str, message: str) -> YamlFault:
+        path = [part for part in loc if part != "[key]"]
+        if kind == "extra_forbidden":
+            known = _fields_at(shape.json_schema(), path[:-1])
+            return self.fault(path, f"there is no such field{unknown(str(path[-1]), known)}")
+        return self.fault(
+            path, message.removeprefix("Value error, ")
+        )  # without the prefix of a validator's own
 
     def fault(self, path: Path, detail: str) -> YamlFault:
         """A fault in the field at `path`; a field that is not there has the line of what should hold it."""
@@ -103,6 +110,21 @@ def _repeated_keys(node: yaml.Node | None, path: list[str | int], seen: set[int]
             yield from _repeated_keys(item, [*path, number], seen)
 
 
-def _said(message: str) -> str:
-    """Pydantic's words, without the prefix it gives to a validator's own."""
-    return message.removeprefix("Value error, ")
+def _fields_at(schema: Mapping[str, Any], path: Path) -> list[str]:
+    """Names of the fields that a JSON Schema has at a path."""
+    node = _resolved(schema, schema)
+    for part in path:
+        node = _resolved(schema, _below(node, part))
+    return list(node.get("properties", ()))
+
+
+def _below(node: Mapping[str, Any], part: str | int) -> Mapping[str, Any]:
+    if isinstance(part, int):
+        return node.get("items") or {}
+    keyed = [node.get("additionalProperties"), *node.get("patternProperties", {}).values()]
+    return node.get("properties", {}).get(part) or next((one for one in keyed if isinstance(one, dict)), {})
+
+
+def _resolved(schema: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, Any]:
+    reference: str = node.get("$ref", "")
+    return schema["$defs"][reference.rpartition("/")[2]] if reference else node

@@ -43,6 +43,13 @@ class LimitSpec(_Spec):
     seconds: float = Field(
         default=120, gt=0, le=3600, description="Longest run, in seconds, without waits for a person"
     )
+    model_seconds: float | None = Field(
+        default=None,
+        ge=1,
+        le=600,
+        description="Longest silence of the model in one of its calls, in seconds, where shorter than `MODEL_TIMEOUT`; "
+        "none: that",
+    )
 
 
 class CacheSpec(_Spec):

@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
+from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
 from service.agents.patterns import router
 from service.agents.spec import EvalCase
+from service.agents.suggest import unknown
 from service.auth.users import User
 from service.cli.talk import Commands, as_json, at_work, print_json, print_table, services, user_named
 from service.errors import SlipwayError
@@ -24,28 +26,34 @@ agents = Commands("agents", help="The agents that can be run, and whether they a
 @as_json
 def list_agents(as_json: bool) -> None:
     """Every agent that can be run."""
-    known = services()
-    shown = [
-        agent.public(known.routers[agent.id].within(agent.bounds)) for agent in known.catalog.agents.values()
-    ]
+    shown = [agent.public() for agent in services().catalog.agents.values()]
     if as_json:
         return print_json(shown)
-    print_table(shown, ("id", "pattern", "tools", "description"), "There are no agents.")
+    print_table(shown, ("id", "pattern", "version", "tools", "description"), "There are no agents.")
 
 
 @agents.command()
 @as_json
 def check(as_json: bool) -> None:
-    """Say what is wrong with the agents' folders, each with its file, line and field; exit code 1 if anything is."""
+    """Say what is wrong with the agents' folders, with file, line and field; exit code 1 if anything is.
+
+    An agent with an error is left out; a warning names what has no effect, or not the one that was meant.
+    """
     catalog = services().catalog
+    found = [*catalog.faults, *catalog.warnings]
     if as_json:
-        print_json([fault._asdict() for fault in catalog.faults])
+        print_json([fault._asdict() for fault in found])
     else:
-        for fault in catalog.faults:
+        for fault in found:
             click.echo(str(fault))
-        broken = len({fault.agent for fault in catalog.faults})
-        click.echo(f"{len(catalog.agents)} can be run, {broken} cannot.")
-    sys.exit(1 if catalog.faults else 0)
+        click.echo(_counted(catalog))
+    sys.exit(1 if found else 0)
+
+
+def _counted(catalog: AgentCatalog) -> str:
+    broken, warnings = len({fault.agent for fault in catalog.faults}), len(catalog.warnings)
+    more = f"; {warnings} {'warning' if warnings == 1 else 'warnings'}" if warnings else ""
+    return f"{len(catalog.agents)} can be run, {broken} cannot{more}."
 
 
 @agents.command("eval")
@@ -59,7 +67,7 @@ def evaluate(names: tuple[str, ...], username: str | None, as_json: bool) -> Non
     offline model, questions that only a real one can answer are named and not asked.
     """
     with at_work() as working:
-        agents = [working.runs.agent(name) for name in names] or list(working.catalog.agents.values())
+        agents = [_named(working, name) for name in names] or list(working.catalog.agents.values())
         for agent in agents:
             if names and not agent.evals:
                 raise click.ClickException(f"{agent.id} has no evals.yaml.")
@@ -72,6 +80,13 @@ def evaluate(names: tuple[str, ...], username: str | None, as_json: bool) -> Non
     else:
         click.echo(_summary(results))
     sys.exit(1 if any(result["missing"] for result in results) else 0)
+
+
+def _named(working: Services, name: str) -> AgentDefinition:
+    agent = working.catalog.agents.get(name)
+    if agent is None:
+        raise click.ClickException(f"There is no agent {name}{unknown(name, working.catalog.agents)}")
+    return agent
 
 
 def _summary(results: list[dict[str, Any]]) -> str:

@@ -31,11 +31,7 @@ def check_prices() -> None:
     from service import wiring
 
     known = services()
-    used = {
-        model
-        for agent in known.catalog.agents.values()
-        for model in known.routers[agent.id].within(agent.bounds)
-    }
+    used = {model for agent in known.catalog.agents.values() for model in agent.models}
     client = wiring.claude(known.settings)
     try:
         listed = {model["id"]: model for model in client.list_models()}

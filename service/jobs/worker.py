@@ -132,6 +132,7 @@ class _Child:
         self._services = wiring.build(
             self._settings, kind="task", bell=self._bell, draining=lambda: self._stopping[0] == 1
         )
+        self._services.catalog.tell()
         self._services.keeper.start()
 
     def _stop(self, **_: Any) -> None:

@@ -69,6 +69,7 @@ class ClaudeClient:
         began = time.perf_counter()
         call.partial_usage, call.partial_text, call.billable = None, "", False
         call.answer_bytes = MAX_STREAM_BYTES if request.stream else MAX_ANSWER_BYTES
+        call.impatient = self._silence(call) < self._timeout
         answer = Answer(request.model, request.most_text)
         with _our_errors(call):
             with self._sent(request, call) as response:
@@ -176,7 +177,7 @@ class ClaudeClient:
                     return
                 if spoke and len(self._streams) > FEW_STREAMS and call.hear and isinstance(body, ModelBody):
                     take = partial(_take, data, answer, call.hear)
-                    self._gatherer.read(Gathered(body.wire, call, self._timeout, take))
+                    self._gatherer.read(Gathered(body.wire, call, self._silence(call), take))
                     body.wire.drain(LAST_BYTES_SECONDS)
                     return
         except httpx2.HTTPError:
@@ -185,11 +186,14 @@ class ClaudeClient:
         finally:
             self._streams.discard(call)
 
+    def _silence(self, call: ModelCall) -> float:
+        return self._timeout if call.silence is None else min(self._timeout, call.silence)
+
     def _waits(self, call: ModelCall) -> httpx2.Timeout:
         left = call.remaining()
         if left <= 0:
             raise ModelTimeout("There was no time left to ask the model")
-        silence = min(self._timeout, left)
+        silence = min(self._silence(call), left)
         connect = min(self._connect_timeout, left)
         return httpx2.Timeout(silence, connect=connect, pool=min(POOL_SECONDS, left))
 

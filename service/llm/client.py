@@ -33,8 +33,12 @@ class ModelCall:
     which wakes a reader blocked on it (closing the SDK's stream from another thread does not).
     """
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, deadline: float, silence: float | None = None) -> None:
         self.deadline = deadline  # time.monotonic() seconds
+        self.silence = silence  # longest wait for the next byte, in seconds; None: as the client has it
+        self.impatient = (
+            False  # it waits less long than other calls do, so its time-out says little of the model
+        )
         self.partial_usage: Usage | None = None  # what a broken stream had told of its usage so far
         self.partial_text = ""  # and the text that had come out by then, for the estimate
         self.answer_bytes = MAX_ANSWER_BYTES  # an answer that is longer is not taken

@@ -167,7 +167,8 @@ def _may_retry(error: ModelError, request: ModelRequest, call: ModelCall) -> boo
 
 
 def _is_models_fault(error: SlipwayError, call: ModelCall) -> bool:
-    """Whether an error says that the model is ill. Its 4xx do not, nor a deadline of ours that was too near."""
+    """Whether an error says that the model is ill. Its 4xx do not, nor a deadline of ours that was too near, nor the
+    time-out of an agent that waits less long than others."""
     if isinstance(error, ModelTimeout):
-        return call.remaining() > 0
+        return call.remaining() > 0 and not call.impatient
     return isinstance(error, ModelError) and not isinstance(error, HEALTHY)

@@ -29,6 +29,7 @@ class Handle:
         self.run_id = run_id
         self.attempt = attempt
         self.deadline = time.monotonic() + seconds
+        self._silence: float | None = None  # of the model; None: as long as the service allows
         self._lock = threading.Lock()
         self._reason: Reason | None = None
         self._call: ModelCall | None = None
@@ -37,9 +38,10 @@ class Handle:
     def reason(self) -> Reason | None:
         return self._reason
 
-    def limit(self, seconds: float) -> None:
-        """The agent's own limit, where it is shorter."""
+    def limit(self, seconds: float, silence: float | None = None) -> None:
+        """The agent's own limits, where they are shorter: of the run, and of the silence of the model."""
         self.deadline = min(self.deadline, time.monotonic() + seconds)
+        self._silence = silence
 
     def stop(self, reason: Reason) -> None:
         """Stop the run: the first reason given stands. A model call under way is cut off."""
@@ -51,7 +53,7 @@ class Handle:
 
     def call(self) -> ModelCall:
         """A lifeline for the next model call."""
-        call = ModelCall(self.deadline)
+        call = ModelCall(self.deadline, self._silence)
         with self._lock:
             self._call = call
             stopped = self._reason is not None

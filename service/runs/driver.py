@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 
-from service.agents.definitions import AgentCatalog
+from service.agents.catalog import AgentCatalog
 from service.errors import DatabaseUnavailable, Overloaded, SessionBusy, WorkerLost
 from service.runs.active import ActiveRuns, HandedOver, Handle, LeaseLost
 from service.runs.channel import Channel, Listener
@@ -150,6 +150,7 @@ class Driver:
 
     def take_up(self, run_id: str) -> bool:
         """Take a queued or abandoned run and drive it to its end, in this thread. False: it was not to be had."""
+        self._catalog.refresh()
 
         def claim(tx: Transaction) -> Run | None:
             asked = time.monotonic()
@@ -163,6 +164,8 @@ class Driver:
             if run is not None and run.losses >= MOST_LOSSES and run.agent not in self._catalog.agents:
                 self._give_up(tx, run)
                 return None
+            if run is not None:
+                self._with_present_version(tx, run)
             return run
 
         try:
@@ -173,6 +176,13 @@ class Driver:
             return False
         self._go_on(run)
         return True
+
+    def _with_present_version(self, tx: Transaction, run: Run) -> None:
+        """An attempt uses the agent as it is now, which may have been edited since the run was asked for: say so."""
+        agent = self._catalog.agents.get(run.agent)
+        if agent is not None and agent.version != run.agent_version:
+            run.agent_version = agent.version
+            rows.note_version(tx, run)
 
     def _go_on(self, run: Run) -> None:
         run.resumed = run.attempt > 1

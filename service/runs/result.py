@@ -55,6 +55,16 @@ def result_of(
     return result
 
 
+def started_of(run: Run) -> dict[str, Any]:
+    """Data of `run.started`."""
+    return {
+        "run_id": run.id,
+        "agent": run.agent,
+        "agent_version": run.agent_version,
+        "session_id": run.request.session_id,
+    }
+
+
 def result_of_kept(run: Run, kept: Sequence[Row]) -> dict[str, Any]:
     """Build the result of a run without an answer that no worker drives, from the rows of its steps."""
     events = [RunEvent(Event(name), data, seq) for row in kept for seq, name, data in row["events"]]

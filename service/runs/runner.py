@@ -7,7 +7,8 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
 from service import exact_json
-from service.agents.definitions import AgentCatalog, AgentDefinition
+from service.agents.catalog import AgentCatalog
+from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Context, Pattern, Told
 from service.errors import AgentFault, NotFound, RunCancelled, SlipwayError, WorkerLost
 from service.observe import logs
@@ -17,7 +18,7 @@ from service.runs.answers import MODEL_AWAY
 from service.runs.deferred import Parked
 from service.runs.idempotency import AlreadyStarted
 from service.runs.journal import Journal
-from service.runs.result import result_of
+from service.runs.result import result_of, started_of
 from service.runs.steps import Means, RunSteps
 from service.runs.toolbox import Suspended
 from service.sanitise import storable_json
@@ -60,7 +61,7 @@ class Runner:
         """
         logs.bind(request_id=run.request_id, user=run.user_id, run_id=run.id, agent=run.agent)
         agent = self._agent(run)
-        handle.limit(agent.limits.seconds)
+        handle.limit(agent.limits.seconds, agent.limits.model_seconds)
         steps = RunSteps(self._means, agent, run, journal, handle)
         self._metrics.runs_active.inc()
         try:
@@ -95,17 +96,19 @@ class Runner:
             self._metrics.runs_active.dec()
 
     def _agent(self, run: Run) -> AgentDefinition:
-        agent = self._catalog.agents.get(run.agent)
+        agent = self._catalog.find(run.agent, run.agent_version)
         if agent is None:
             raise NotFound(f"There is no agent named {run.agent}.")
+        run.agent_version = agent.version  # another only where the one it began with is long gone
         return agent
 
     def _begin(self, run: Run, journal: Journal) -> Generator[RunEvent]:
-        started = {"run_id": run.id, "agent": run.agent, "session_id": run.request.session_id}
+        started = started_of(run)
         if run.resumed:
             if journal.resumes_after == 0:  # nothing told stands: perhaps nobody heard that it began
                 yield from journal.tell(Event.RUN_STARTED, started)
-            yield from journal.tell(Event.RUN_RESUMED, {"from_seq": journal.resumes_after})
+            resumed = {"from_seq": journal.resumes_after, "agent_version": run.agent_version}
+            yield from journal.tell(Event.RUN_RESUMED, resumed)
         else:
             journal.later(Event.RUN_STARTED, started)
             # Else it is kept with the hold for its first step, or is not begun at all where nothing may be held.

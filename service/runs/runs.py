@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from service.agents.definitions import AgentCatalog, AgentDefinition
+from service.agents.catalog import AgentCatalog
+from service.agents.definitions import AgentDefinition
 from service.errors import NotFound, RateLimited, SessionBusy, SlipwayError
-from service.llm.routing import Router
 from service.runs.active import HandedOver, LeaseLost
 from service.runs.answers import AnswerCache
 from service.runs.channel import Listener
@@ -20,7 +20,7 @@ from service.runs.flight import Flights
 from service.runs.idempotency import AlreadyStarted, Key
 from service.runs.journal import NOTE, Opening, Work
 from service.runs.places import Place, Places
-from service.runs.result import result_of
+from service.runs.result import result_of, started_of
 from service.runs.runner import problem_of
 from service.runs.turn import Turn
 from service.runs.watch import Watch
@@ -56,7 +56,6 @@ class Runs:
         *,
         db: Database,
         catalog: AgentCatalog,
-        routers: dict[str, Router],
         places: Places,
         concurrent: ConcurrentRuns,
         driver: Driver,
@@ -70,7 +69,6 @@ class Runs:
     ) -> None:
         self._db = db
         self._catalog = catalog
-        self._routers = routers
         self._places = places
         self._concurrent = concurrent
         self._driver = driver
@@ -88,6 +86,10 @@ class Runs:
         if agent is None:
             raise NotFound(f"There is no agent named {name}.")
         return agent
+
+    def _agent_of(self, run: Run) -> AgentDefinition:
+        """In the version that the run began with. Raises `NotFound`."""
+        return self._catalog.find(run.agent, run.agent_version) or self.agent(run.agent)
 
     def invoke(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str) -> Started:
         """Start a run, or join the one the key stands for, and wait until it ends or waits for a person."""
@@ -213,17 +215,16 @@ class Runs:
 
     def _turn(self, caller: Caller, run: Run) -> Turn:
         """Look into the cache, where the agent has one: answered, waiting for another, or to ask the model."""
-        agent, request = self.agent(run.agent), run.request
+        agent, request = self._agent_of(run), run.request
         question = None
         if self._answers.takes(agent, request):
-            router = self._routers[agent.id]
-            route = router.route(request.tier, request.question, len(agent.tools), agent.bounds)
+            route = agent.router.route(request.tier, request.question, len(agent.tools), agent.bounds)
             question = self._answers.question(agent, request, caller, route.models[0])
         return Turn(self._flights, run, question, agent.cache)
 
     def _deadline(self, run: Run) -> float:
         """time.monotonic() until which one waits for another's answer: as long as the run itself might take."""
-        return time.monotonic() + min(self._seconds, self.agent(run.agent).limits.seconds)
+        return time.monotonic() + min(self._seconds, self._agent_of(run).limits.seconds)
 
     def _hit(self, run: Run, answer: dict[str, Any], key: Key | None) -> Started:
         """An answer without a run. It is written down only where a client's own key has to find it again."""
@@ -318,7 +319,7 @@ def _whole(events: list[RunEvent]) -> Generator[list[RunEvent]]:
 def _events_of(run: Run) -> list[RunEvent]:
     """What a stream tells of an answer that is there at once."""
     assert run.result is not None
-    started = {"run_id": run.id, "agent": run.agent, "session_id": run.request.session_id}
+    started = started_of(run)
     told: list[tuple[Event, dict[str, Any]]] = [(Event.RUN_STARTED, started)]
     if run.result["output"]:
         told.append((Event.TEXT_DELTA, {"text": run.result["output"]}))

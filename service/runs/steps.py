@@ -37,7 +37,6 @@ class Means:
     """What a run's steps work with; one set per process."""
 
     client: ModelClient
-    routers: Mapping[str, Router]  # by agent: each may have models of its own
     prices: PriceTable
     toolbox: Toolbox
     spending: Spending
@@ -119,7 +118,7 @@ class RunSteps:
 
     @property
     def _router(self) -> Router:
-        return self._means.routers[self._agent.id]
+        return self._agent.router
 
     def _chosen(self, tools: bool) -> Told[tuple[str, ...]]:
         """The models of the run's own tier, which is chosen once: by its question, and where that leaves doubt by

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from service.agents.spec import CacheSpec
 from service.errors import SlipwayError
 from service.runs.answers import LASTING, MODEL_AWAY, Found, Leader, Question
 from service.runs.flight import Flights
-from service.types import Run
+from service.types import Run, RunStatus
 
 MOST_FAILURES = 2  # leaders that may fail with an error before one who waits gets the error too
 
@@ -19,6 +20,7 @@ class Turn:
 
     def __init__(self, flights: Flights, run: Run, question: Question | None, spec: CacheSpec) -> None:
         self.run = run
+        self._version = run.agent_version  # which the question belongs to
         self._flights = flights
         self._question = question
         self._spec = spec
@@ -79,7 +81,10 @@ class Turn:
         if self._question is None or self._ended:
             return
         self._ended = True
-        self._flights.land(self._question, self.found, self.run, self._spec)
+        run = self.run
+        if run.agent_version != self._version:  # it went on with an edited agent: no answer to this question
+            run = replace(run, status=RunStatus.RUNNING)
+        self._flights.land(self._question, self.found, run, self._spec)
 
     def _instead(self, error: SlipwayError) -> Found:
         """The stale answer, where there is one and the model is away. Raises the error else."""

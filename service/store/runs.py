@@ -79,6 +79,11 @@ def progress(tx: Transaction, run: Run, attempt: int) -> bool:
     )
 
 
+def note_version(tx: Transaction, run: Run) -> bool:
+    """Keep which version of the agent this attempt uses. False: another worker has taken the run over."""
+    return _mine(tx, run.id, run.attempt, {"agent_version": run.agent_version})
+
+
 def finish(tx: Transaction, run: Run, attempt: int) -> bool:
     """The run's last write by its worker. False: another worker has taken it over."""
     values = {

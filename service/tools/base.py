@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, PydanticUserError, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 
 DEFAULT_TIMEOUT = 30.0
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # what the Messages API takes
+_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 _ARG = re.compile(r"^\s+(\w+):\s*(.+)$")
 
 Source = dict[str, str]  # {"title", "uri", "quote"}
@@ -103,6 +104,8 @@ class Tool:
 
 
 def tool(
+    bare: object = None,
+    /,
     *,
     name: str | None = None,
     idempotent: bool = False,
@@ -115,13 +118,14 @@ def tool(
     ones: a tool that says nothing is taken to change things and not to bear being called twice.
     Raises `BadTool` for a function that cannot be a tool.
     """
+    if bare is not None:
+        raise BadTool("write @tool() with parentheses")
 
     def make(function: Callable[..., Any]) -> Tool:
         label: str = name or function.__name__
         description, about = _docstring(function)
         fields, context_name = _parameters(function, label, about)
-        config = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
-        arguments_model: type[BaseModel] = create_model(f"{label}_arguments", __config__=config, **fields)
+        arguments_model = _arguments_model(label, fields)
 
         def run(arguments: Mapping[str, Any], context: ToolContext) -> Any:
             given = _validated(arguments_model, arguments)
@@ -132,6 +136,20 @@ def tool(
         return Tool(label, description, _schema(arguments_model), run, idempotent, side_effects, timeout)
 
     return make
+
+
+def _arguments_model(label: str, fields: dict[str, Any]) -> type[BaseModel]:
+    """Raises `BadTool` that names the parameter whose type no JSON Schema can describe."""
+    for parameter, field in fields.items():
+        try:
+            _schema(create_model("one", __config__=_CONFIG, **{parameter: field}))
+        except PydanticUserError:
+            raise BadTool(
+                f"tool {label!r}: parameter {parameter!r} has a type that cannot come as JSON: "
+                "use str, int, float, bool, list, dict, Literal or a pydantic model"
+            ) from None
+    model: type[BaseModel] = create_model(f"{label}_arguments", __config__=_CONFIG, **fields)
+    return model
 
 
 def _validated(model: type[BaseModel], arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,15 +170,19 @@ def _parameters(
 ) -> tuple[dict[str, Any], str | None]:
     """Field definitions for `create_model`, and the name of the parameter that takes the context."""
     if inspect.iscoroutinefunction(function):
-        raise BadTool(f"tool {label!r}: async functions are not supported")
+        raise BadTool(f"tool {label!r}: async functions are not supported: leave async out")
     hints = get_type_hints(function, include_extras=True)
     fields: dict[str, Any] = {}
     context_name = None
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise BadTool(f"tool {label!r}: parameter {parameter.name!r} must be an ordinary named one")
+            raise BadTool(
+                f"tool {label!r}: parameter {parameter.name!r} must be an ordinary named one, without * or /"
+            )
+        if parameter.name.startswith("_"):
+            raise BadTool(f"tool {label!r}: parameter {parameter.name!r} must not begin with an underscore")
         if parameter.name not in hints:
-            raise BadTool(f"tool {label!r}: parameter {parameter.name!r} needs a type")
+            raise BadTool(f"tool {label!r}: parameter {parameter.name!r} needs a type, such as str")
         if hints[parameter.name] is ToolContext:
             context_name = parameter.name
             continue

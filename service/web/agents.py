@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from flask import Blueprint, Response
 
 from service import errors
-from service.agents.definitions import AgentDefinition
 from service.auth.keys import may_use
 from service.runs.result import shown
 from service.runs.runs import Started
 from service.types import usd
 from service.web.current import add_headers, own
-from service.web.guards import current_caller, guard, services
+from service.web.guards import allowed_agent, current_caller, guard, services
 from service.web.idempotent import idempotency_key
 from service.web.limits import limit_action, limit_runs, limit_session
 from service.web.schemas import api, json_response, page, page_arguments, parse
@@ -53,15 +50,16 @@ FREE = ("hit", "near", "coalesced")
 @guard()
 def list_agents() -> Response:
     limit, after = page_arguments(default=100)
-    names = sorted(name for name in services().catalog.agents if _may_use(name) and name > (after or ""))
-    return json_response(page([_view(services().catalog.agents[name]) for name in names], limit))
+    agents = services().catalog.agents
+    names = sorted(name for name in agents if _may_use(name) and name > (after or ""))
+    return json_response(page([agents[name].public() for name in names], limit))
 
 
 @blueprint.get("/v1/agents/<agent>")
 @api("One agent", returns={200: AgentView}, errors=[errors.NotFound], tag="Agents")
 @guard()
 def get_agent(agent: str) -> Response:
-    return json_response(_view(_allowed(agent)))
+    return json_response(allowed_agent(agent).public())
 
 
 @blueprint.post("/v1/agents/<agent>/invoke")
@@ -78,7 +76,7 @@ def get_agent(agent: str) -> Response:
 @limit_action("invoke")
 def invoke(agent: str) -> Response:
     """A run that failed is answered with the problem it failed with."""
-    asked = parse(RunBody).request(_allowed(agent).id)
+    asked = parse(RunBody).request(allowed_agent(agent).id)
     limit_session(asked.session_id)
     ours = own()
     started = services().runs.invoke(ours.caller, asked, idempotency_key(), ours.request_id)
@@ -98,7 +96,7 @@ def invoke(agent: str) -> Response:
 @limit_runs
 @limit_action("stream")
 def stream(agent: str) -> Response:
-    asked = parse(RunBody).request(_allowed(agent).id)
+    asked = parse(RunBody).request(allowed_agent(agent).id)
     limit_session(asked.session_id)
     watch = services().watch
     ours = own()
@@ -137,14 +135,3 @@ def _labelled(response: Response, started: Started, cache: str) -> Response:
 
 def _may_use(agent: str) -> bool:
     return may_use(current_caller(), f"agents:{agent}")
-
-
-def _allowed(agent: str) -> AgentDefinition:
-    """The agent, or 404 where it is not the caller's to use."""
-    if not _may_use(agent):
-        raise errors.NotFound(f"There is no agent named {agent}.")
-    return services().runs.agent(agent)
-
-
-def _view(agent: AgentDefinition) -> dict[str, Any]:
-    return agent.public(services().routers[agent.id].within(agent.bounds))

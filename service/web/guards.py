@@ -11,15 +11,17 @@ from flask_jwt_extended import decode_token
 from flask_jwt_extended.exceptions import JWTExtendedException
 from jwt import ExpiredSignatureError, PyJWTError
 
+from service.agents.suggest import did_you_mean
 from service.auth.keys import PREFIX as KEY_PREFIX
 from service.auth.keys import may_use
 from service.auth.tokens import LEEWAY, caller_of
-from service.errors import Forbidden, InvalidToken, Unauthenticated
+from service.errors import Forbidden, InvalidToken, NotFound, Unauthenticated
 from service.observe import logs
 from service.types import Caller
 from service.web.current import application, asked, own
 
 if TYPE_CHECKING:
+    from service.agents.definitions import AgentDefinition
     from service.wiring import Services
 
 V = TypeVar("V", bound=Callable[..., Any])
@@ -39,6 +41,21 @@ def current_caller() -> Caller:
     """Who is asking, behind a guard."""
     caller: Caller = own().caller
     return caller
+
+
+def allowed_agent(name: str) -> AgentDefinition:
+    """The agent in its present version. Raises `NotFound`, also where it is not the caller's to use."""
+    found = services().catalog.agents.get(name)
+    if found is None or not may_use(current_caller(), f"agents:{name}"):
+        raise NotFound(no_agent(name))
+    return found
+
+
+def no_agent(name: str) -> str:
+    """Say that there is none, and which name is similar: of those that the caller may use, and no other."""
+    caller = current_caller()
+    known = [agent for agent in services().catalog.agents if may_use(caller, f"agents:{agent}")]
+    return f"There is no agent named {name}{did_you_mean(name, known) or '.'}"
 
 
 def guard(

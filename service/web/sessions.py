@@ -14,7 +14,7 @@ from service.auth.keys import may_use
 from service.runs.result import shown
 from service.store.base import Row, Transaction
 from service.types import rfc3339
-from service.web.guards import current_caller, guard, services
+from service.web.guards import current_caller, guard, no_agent, services
 from service.web.idempotent import once
 from service.web.schemas import (
     Body,
@@ -106,7 +106,7 @@ class SessionPage(Shape):
 def create_session() -> Response:
     asked, caller = parse(NewSession), current_caller()
     if asked.agent not in services().catalog.agents or not may_use(caller, f"agents:{asked.agent}"):
-        fault = f"There is no agent named {asked.agent}."
+        fault = no_agent(asked.agent)
         raise errors.Invalid(fault, errors=[{"pointer": "/agent", "detail": fault}])
     row = services().sessions.new(caller, asked.agent, asked.title, asked.metadata)
 

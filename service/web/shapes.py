@@ -249,6 +249,7 @@ class AgentView(Shape):
     id: str
     description: str
     pattern: str
+    version: str
     models: list[str]
     tools: list[str]
     approvals: list[str]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, g
 
 from service import errors
-from service.auth.keys import may_use
-from service.web.guards import current_caller, guard, services
+from service.web.guards import allowed_agent, current_caller, guard, services
 from service.web.idempotent import idempotency_key
 from service.web.limits import limit_action, limit_runs, limit_session
 from service.web.schemas import Shape, api, json_response, parse
@@ -40,12 +39,11 @@ class WebhookSecret(Shape):
 @limit_action("task")
 def queue_task(agent: str) -> Response:
     """The row first; the message that wakes a worker goes out after it, and may get lost."""
-    if not may_use(current_caller(), f"agents:{agent}"):
-        raise errors.NotFound(f"There is no agent named {agent}.")
+    name = allowed_agent(agent).id
     body = parse(TaskBody)
     if body.callback_url is not None:
         services().webhooks.check(body.callback_url)
-    asked = body.request(services().runs.agent(agent).id)
+    asked = body.request(name)
     limit_session(asked.session_id)
     started = services().runs.queue(current_caller(), asked, idempotency_key(), g.request_id)
     headers = {"Location": f"/v1/runs/{started.run.id}"}

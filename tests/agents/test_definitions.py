@@ -10,35 +10,13 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from service.agents.definitions import AgentCatalog, AgentFault, load_agents
-from service.agents.patterns import PATTERNS
+from service.agents.definitions import AgentFault
 from service.agents.spec import AgentSpec, EvalCase
-from service.tools.builtin import BUILTINS
+from tests.agents import house
+from tests.agents.house import GOOD, TOOLS, load
 
 ROOT = Path(__file__).parents[2]
 Write = Callable[..., Path]
-
-GOOD = """\
-description: A test agent.
-pattern: single
-"""
-TOOLS = """\
-from service.tools import tool
-
-@tool(idempotent=True, side_effects=False)
-def look(at: str) -> str:
-    "Look at something."
-    return at
-
-@tool()
-def send(to: str) -> str:
-    "Send something."
-    return to
-"""
-
-
-def load(agents_dir: Path) -> AgentCatalog:
-    return load_agents(agents_dir, patterns=PATTERNS, builtins=BUILTINS)
 
 
 @pytest.fixture
@@ -47,12 +25,7 @@ def write(tmp_path: Path) -> Write:
 
     def make(name: str = "probe", **files: str | bytes | None) -> Path:
         content = {"agent_yaml": GOOD, "prompt_md": "Be good.", **files}
-        for key, text in content.items():
-            path = tmp_path / name / key.replace("__", "/").replace("_", ".")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if text is not None:
-                path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return tmp_path
+        return house.write(tmp_path, name, **content)
 
     return make
 
@@ -88,14 +61,15 @@ def test_defaults_and_public_view(write: Write) -> None:
     agent = load(write()).agents["probe"]
     assert (agent.id, agent.prompt, agent.max_tokens, agent.effort) == ("probe", "Be good.", 1024, None)
     assert agent.bounds == ("medium", "simple", "complex", True)
-    assert agent.public(["some-model"]) == {
+    assert agent.public() == {
         "id": "probe",
         "description": "A test agent.",
         "pattern": "single",
-        "models": ["some-model"],
+        "version": agent.version,
+        "models": list(house.MODELS.values()),
         "tools": [],
         "approvals": [],
-        "limits": {"rate": None, "steps": 10, "seconds": 120},
+        "limits": {"rate": None, "steps": 10, "seconds": 120, "model_seconds": None},
     }
 
 
@@ -130,8 +104,18 @@ CASES = {
     "empty": ("", 1, "", "Input should be a valid"),
     "list": ("- a\n", 1, "", "Input should be a valid"),
     "missing": ("description: x\n", 1, "pattern", "Field required"),
-    "unknown field": (GOOD + "colour: blue\n", 3, "colour", "Extra inputs are not permitted"),
-    "unknown nested": (GOOD + "limits:\n  steps: 3\n  step: 3\n", 5, "limits.step", "Extra inputs"),
+    "unknown field": (
+        GOOD + "colour: blue\n",
+        3,
+        "colour",
+        "there is no such field; there are: approvals, cache,",
+    ),
+    "unknown nested": (
+        GOOD + "limits:\n  steps: 3\n  step: 3\n",
+        5,
+        "limits.step",
+        "no such field; did you mean 'steps'?",
+    ),
     "out of range": (GOOD + "limits:\n  steps: 0\n", 4, "limits.steps", "greater than or equal to 1"),
     "rate": (GOOD + "limits: {rate: often}\n", 3, "limits.rate", "match pattern"),
     "tier": (GOOD + "tier:\n  default: huge\n", 4, "tier.default", "'simple', 'medium' or 'complex'"),
@@ -195,7 +179,7 @@ def test_every_fault_of_a_file_is_told_at_once(write: Write) -> None:
     ("files", "file", "line", "detail"),
     [
         ({"agent_yaml": None}, "agent.yaml", 0, "is missing"),
-        ({"agent_yaml": b"\xff\xfe\xfa"}, "agent.yaml", 0, "cannot be read: UnicodeDecodeError"),
+        ({"agent_yaml": b"\xff\xfe\xfa"}, "agent.yaml", 0, "is not UTF-8"),
         ({"prompt_md": None}, "prompt.md", 0, "is missing"),
         ({"prompt_md": " \n"}, "prompt.md", 0, "is empty"),
         ({"knowledge__a__b_md": b"\xff\xfe\xfa"}, "knowledge/a/b.md", 0, "not UTF-8"),
@@ -236,7 +220,8 @@ def test_hidden_folders_and_loose_files_are_no_agents(write: Write, tmp_path: Pa
     write(".git")
     write("__pycache__")
     (tmp_path / "README.md").write_text("Agents.")
-    assert load(tmp_path) == AgentCatalog({}, ())
+    catalog = load(tmp_path)
+    assert (dict(catalog.agents), catalog.faults) == ({}, ())
 
 
 def test_no_agents_folder_is_a_fault(tmp_path: Path) -> None:
@@ -286,12 +271,3 @@ def test_the_docs_list_every_field(heading: str, model: type[BaseModel]) -> None
     section = (ROOT / "docs/agent-author.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
     table = [line for line in section.splitlines() if line.startswith("| `")]
     assert table == rows(model), "\n" + "\n".join(rows(model))
-
-
-def test_the_docs_example_tool_works(write: Write) -> None:
-    guide = (ROOT / "docs/agent-author.md").read_text()
-    example = re.search(r"```python\n(.*?)```", guide, re.DOTALL)
-    assert example is not None
-    code = re.sub(r"^   ", "", example[1], flags=re.MULTILINE)
-    agent = load(write(agent_yaml=GOOD + "tools: [days_left]\n", tools_py=code)).agents["probe"]
-    assert agent.tools["days_left"].idempotent

@@ -229,6 +229,23 @@ def test_a_broken_agent_is_named_with_file_line_and_field(env: dict[str, str], t
     assert (fault["agent"], fault["line"], fault["field"]) == ("wrong", 3, "max_tokens")
 
 
+def test_a_warning_leaves_no_agent_out_and_fails_the_check(env: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "agents" / "odd"
+    folder.mkdir(parents=True)
+    (folder / "agent.yaml").write_text("description: x\npattern: react\nmodels: {complex: gpt-4}\n")
+    (folder / "prompt.md").write_text("x")
+    app = create_app(load({**env, "AGENTS_DIR": str(folder.parent)}))
+    result = app.test_cli_runner().invoke(args=["agents", "check"])
+    tools, price, summary = result.stdout.splitlines()
+    assert tools.startswith(f"{folder}/agent.yaml:2: warning: pattern: react without tools")
+    assert price.startswith(f"{folder}/agent.yaml:3: warning: models.complex: 'gpt-4' has no price")
+    assert (summary, result.exit_code) == ("1 can be run, 0 cannot; 2 warnings.", 1)
+    told = json.loads(app.test_cli_runner().invoke(args=["agents", "check", "--json"]).stdout)
+    assert [fault["severity"] for fault in told] == ["warning", "warning"]
+    listed = app.test_cli_runner().invoke(args=["agents", "eval", "od"])
+    assert listed.stderr == "Error: There is no agent od; did you mean 'odd'?\n"
+
+
 def test_evals_pass_and_fail(env: dict[str, str], whole: Flask, tmp_path: Path) -> None:
     good = {"input": "What is 17 * 23?", "expect": {"contains": ["391"], "tools": ["calculator"]}}
     bad = {"input": "Hello", "expect": {"contains": ["xyzzy"], "tools": ["calculator"], "sources": ["a.md"]}}

@@ -70,6 +70,6 @@ def test_development_asks_the_cheapest_models() -> None:
 
 @pytest.mark.parametrize("environment", ["staging", "production"])
 def test_those_that_serve_people_reload_nothing(environment: str) -> None:
-    assert load({}).code_reload
-    assert not load(serving(environment)).code_reload
-    assert set(faults(serving(environment, CODE_RELOAD="true"))) == {"CODE_RELOAD"}
+    assert load({}).reload
+    assert not load(serving(environment)).reload
+    assert set(faults(serving(environment, RELOAD="true"))) == {"RELOAD"}

@@ -83,6 +83,7 @@ def test_those_that_serve_people_limit_runs(environment: str) -> None:
         ("ANTHROPIC_API_KEY", ""),
         ("ANTHROPIC_API_KEY", "offline"),
         ("DEBUG", "true"),
+        ("RELOAD", "true"),
     ],
 )
 def test_those_that_serve_people_refuse_what_is_for_a_developer(

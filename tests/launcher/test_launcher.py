@@ -40,6 +40,7 @@ def test_it_says_where_it_is_and_how_to_sign_in(running: Launcher) -> None:
     banner = running.output[running.output.index("Slipway is up") :]
     for part in (
         running.url,
+        "agents: 3 served\n",
         "demo / demo-password",
         "offline model: answers come from a stand-in",
         "Redis (embedded)",

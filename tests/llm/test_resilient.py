@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -252,6 +253,17 @@ def test_a_deadline_of_ours_says_nothing_of_its_health(make: MakeResilient, serv
     with pytest.raises(errors.ModelTimeout):
         run(client.create(ask(), a_call(0.1)))
     assert client.breaker("claude-haiku-5-5").state == "closed"
+
+
+@pytest.mark.parametrize(("silence", "state"), [(0.1, "closed"), (60.0, "open")])
+def test_the_haste_of_one_agent_says_nothing_of_its_health(
+    make: MakeResilient, server: WireServer, make_claude: MakeClaude, silence: float, state: str
+) -> None:
+    server.script = [silent]
+    client = make(make_claude(server.url, timeout=0.2), retries=0, failures=1)
+    with pytest.raises(errors.ModelTimeout):
+        run(client.create(ask(), ModelCall(time.monotonic() + 20, silence)))
+    assert client.breaker("claude-haiku-5-5").state == state
 
 
 def test_a_reader_that_leaves_says_nothing_of_its_health(make: MakeResilient, server: WireServer) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.agents.definitions import AgentDefinition, load_agents
-from service.agents.patterns import PATTERNS
+from service.agents.definitions import AgentDefinition
 from service.runs.near import PlainForm
-from service.tools.builtin import BUILTINS
 from service.types import Caller, Run, RunRequest, RunStatus, new_id
+from tests.agents.house import load
 from tests.conftest import ROOT
 
-AGENTS = load_agents(ROOT / "agents", patterns=PATTERNS, builtins=BUILTINS).agents
+AGENTS = load(ROOT / "agents").agents
 ASSISTANT, SUPPORT, ANALYST = AGENTS["assistant"], AGENTS["support"], AGENTS["analyst"]
 ADA, BOB = Caller("usr_ada", "ada", "user"), Caller("usr_bob", "bob", "user")
 PLAIN = PlainForm(["please", "hi"])

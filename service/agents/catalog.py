@@ -1,0 +1,192 @@
+"""Every agent that can be run: read at the start, and in development again as soon as a folder has changed.
+
+One `Snapshot` replaces another whole, so whoever reads it never sees half of a change. A run finds the version that it
+began with by name and version, also when that is no longer the present one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from service.agents.definitions import AgentDefinition, AgentFault
+from service.agents.files import Stamp, folders_of, stamp_of, version_of
+from service.agents.folder import Available, Loaded, load_folder
+from service.agents.last_good import LastGood
+
+log = logging.getLogger("slipway.agents")
+KEPT = 16  # earlier versions that a run which began with one can find
+PATIENCE = 5.0  # seconds that a request waits while another one reads a folder
+START_SECONDS = 10  # within which all processes of one start say what is wrong, so that it is said once …
+EDIT_SECONDS = 3600  # … and within which they all have seen an edit
+First = Callable[[str, int], bool]  # whether nobody has said this within so many seconds
+
+
+class _Entry(NamedTuple):
+    """One folder as it was read last, and the agent that is served: the last one without a fault."""
+
+    stamp: Stamp
+    loaded: Loaded
+    agent: AgentDefinition | None
+
+
+class Snapshot(NamedTuple):
+    """All folders at one moment, by name."""
+
+    entries: Mapping[str, _Entry] = MappingProxyType({})
+    agents: Mapping[str, AgentDefinition] = MappingProxyType({})
+    past: tuple[AgentDefinition, ...] = ()  # versions that were served before, latest last
+
+
+class AgentCatalog:
+    """The agents of a folder. With `last_good`, `refresh` looks for edits; else a restart does. Safe for threads."""
+
+    def __init__(
+        self,
+        agents_dir: Path,
+        available: Available,
+        *,
+        last_good: LastGood | None = None,
+        first: First = lambda text, seconds: True,
+    ) -> None:
+        self._dir = agents_dir
+        self._available = available
+        self._last_good = last_good
+        self._first = first
+        self._lock = threading.Lock()
+        self._now = Snapshot()
+        self._now = self._read(self._now)
+
+    @property
+    def agents(self) -> Mapping[str, AgentDefinition]:
+        """What is served, by id."""
+        return self._now.agents
+
+    @property
+    def faults(self) -> tuple[AgentFault, ...]:
+        """What keeps folders, as they are now, from being served."""
+        if not self._dir.is_dir():
+            return (AgentFault("", str(self._dir), 0, "", "there is no such folder"),)
+        return tuple(fault for entry in self._now.entries.values() for fault in entry.loaded.faults)
+
+    @property
+    def warnings(self) -> tuple[AgentFault, ...]:
+        """What has no effect, or not the one that was meant."""
+        return tuple(warning for entry in self._now.entries.values() for warning in entry.loaded.warnings)
+
+    def find(self, name: str, version: str) -> AgentDefinition | None:
+        """The agent in this version, or in the present one where that version is gone."""
+        now = self._now
+        current = now.agents.get(name)
+        if current is not None and current.version == version:
+            return current
+        earlier = (past for past in reversed(now.past) if (past.id, past.version) == (name, version))
+        return next(earlier, current)
+
+    def refresh(self) -> None:
+        """Read the folders that have changed, where this process does so. Never raises: it goes on with what it has."""
+        if self._last_good is None or not self._lock.acquire(timeout=PATIENCE):
+            return
+        try:
+            before, self._now = self._now, self._read(self._now)
+            if before is not self._now:
+                self._tell_changes(before.entries)
+        except Exception:
+            log.exception("agents_not_read")
+        finally:
+            self._lock.release()
+
+    def refresh_in_background(self) -> None:
+        """Do so now and then, so that an edit is read and told of without a request too."""
+        if self._last_good is not None and not self._lock.locked():
+            threading.Thread(target=self.refresh, name="agents", daemon=True).start()
+
+    def tell(self) -> None:
+        """Say at the start what is wrong."""
+        for fault in (*self.faults, *self.warnings):
+            if self._first(f"start {os.getppid()} {fault}", START_SECONDS):
+                _tell_fault(fault, self.agents.get(fault.agent))
+
+    def write_summary(self, path: Path) -> None:
+        """What `make run` says in its banner; without room on the disk it says nothing."""
+        left_out = {fault.agent: str(fault) for fault in reversed(self.faults)}  # the first of each
+        summary = {"served": len(self.agents), "left_out": [left_out[name] for name in sorted(left_out)]}
+        own = path.with_suffix(f".{os.getpid()}")
+        with suppress(OSError):
+            own.write_text(json.dumps(summary), "utf-8")
+            own.replace(path)
+
+    def _read(self, before: Snapshot) -> Snapshot:
+        """The folders as they are now: `before` itself where nothing has changed."""
+        old = before.entries
+        entries = {folder.name: self._entry(folder, old.get(folder.name)) for folder in folders_of(self._dir)}
+        if entries.keys() == old.keys() and all(entries[name] is old[name] for name in entries):
+            return before
+        agents = {name: entry.agent for name, entry in entries.items() if entry.agent is not None}
+        left = [agent for name, agent in before.agents.items() if agents.get(name) is not agent]
+        if self._last_good is not None:
+            self._last_good.forget_but(set(entries))
+        return Snapshot(entries, MappingProxyType(agents), (*before.past, *left)[-KEPT:])
+
+    def _entry(self, folder: Path, old: _Entry | None) -> _Entry:
+        stamp = stamp_of(folder)
+        if old is not None and stamp.files == old.stamp.files and old.stamp.settled:
+            return old
+        if old is not None and version_of(folder) == old.loaded.version:
+            return old._replace(stamp=stamp)
+        loaded = load_folder(folder, self._available)
+        if old is not None and not loaded.whole:
+            return old  # and look again at the next request
+        if loaded.agent is not None and self._last_good is not None:
+            self._last_good.keep(loaded.agent)
+        return _Entry(stamp, loaded, loaded.agent or self._served_before(folder.name, old))
+
+    def _served_before(self, name: str, old: _Entry | None) -> AgentDefinition | None:
+        """The last version in order, if only another process has seen it. At the start a broken folder is left out."""
+        mine = old.agent if old is not None else None
+        copy = self._last_good.find(name) if self._last_good is not None and self._now.entries else None
+        if copy is None or (mine is not None and version_of(copy) == mine.version):
+            return mine
+        return load_folder(copy, self._available).agent or mine
+
+    def _tell_changes(self, before: Mapping[str, _Entry]) -> None:
+        """Say what an edit came to: once, whichever process reads it first."""
+        now = self._now.entries
+        for name, entry in now.items():
+            old = before.get(name)
+            if old is not None and old.loaded is entry.loaded:
+                continue
+            if self._first(f"edit {name} {_digest(entry.stamp)}", EDIT_SECONDS):
+                _tell_edit(name, entry, mended=old is not None and bool(old.loaded.faults))
+        for name in before.keys() - now.keys():
+            if self._first(f"removed {name} {_digest(before[name].stamp)}", EDIT_SECONDS):
+                log.warning("agent_removed", extra={"agent": name})
+
+
+def _tell_edit(name: str, entry: _Entry, mended: bool) -> None:
+    for fault in (*entry.loaded.faults, *entry.loaded.warnings):
+        _tell_fault(fault, entry.agent)
+    if entry.loaded.agent is not None:
+        log.info(
+            "agent_mended" if mended else "agent_read", extra={"agent": name, "version": entry.loaded.version}
+        )
+
+
+def _tell_fault(fault: AgentFault, served: AgentDefinition | None) -> None:
+    if fault.severity == "warning":
+        log.warning("agent_warning", extra={"agent": fault.agent, "fault": str(fault)})
+    else:
+        serves = f"version {served.version}" if served is not None else "nothing"
+        log.error("agent_fault", extra={"agent": fault.agent, "fault": str(fault), "serves": serves})
+
+
+def _digest(stamp: Stamp) -> str:
+    return hashlib.sha256(repr(stamp.files).encode("utf-8", "surrogateescape")).hexdigest()[:16]

@@ -1,0 +1,102 @@
+"""Files of an agent's folder: which count, the version made of their content, and a cheap sign that they changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+CHUNK = 1 << 20  # bytes that are hashed at once: a folder may hold a file that is larger than memory
+SETTLED_SECONDS = 0.1  # a file system may give two writes within a few milliseconds the same time
+# Copies that editors, patch and Python leave behind.
+LEFTOVER = re.compile(
+    r".*~|#.*#|__pycache__.*|.*\.(?:bak|orig|rej|tmp|py[co]|sw[a-p])|.*___jb_(?:tmp|old)___"
+)
+
+
+class Stamp(NamedTuple):
+    """Name, inode, size and times of every file that counts. Not `settled`: one was written a moment ago, so a later
+    write may look the same."""
+
+    files: tuple[tuple[str, int, int, int, int], ...]
+    settled: bool
+
+
+def folders_of(agents_dir: Path) -> list[Path]:
+    """Agents' folders by name; hidden ones and those that begin with `_` are none."""
+    try:
+        found = [entry.name for entry in os.scandir(agents_dir) if entry.is_dir()]
+    except OSError:
+        return []
+    return [agents_dir / name for name in sorted(found) if not name.startswith((".", "_"))]
+
+
+def version_of(folder: Path) -> str:
+    """12 hex digits of a SHA-256 over names and contents of the files that count, in an order of their own."""
+    digest = hashlib.sha256()
+    for path in counted(folder):
+        name = os.fsencode(path.relative_to(folder).as_posix())
+        try:
+            with path.open("rb") as file:
+                digest.update(b"%b\0%d\0" % (name, os.fstat(file.fileno()).st_size))
+                while chunk := file.read(CHUNK):
+                    digest.update(chunk)
+        except OSError:  # whoever needs that file says that it cannot be read
+            digest.update(b"%b\0unreadable\0" % name)
+    return digest.hexdigest()[:12]
+
+
+def counted(folder: Path) -> list[Path]:
+    """Every file that counts, in an order in which no file system has a part."""
+    return sorted(Path(name) for name, _ in _counted(folder))
+
+
+def stamp_of(folder: Path) -> Stamp:
+    """A sign that changes with every edit, without reading a file: a few microseconds for each."""
+    now = time.time()
+    found = [(name, about) for name, about in _counted(folder)]
+    files = [(name, at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns) for name, at in found]
+    newest = max((about.st_ctime for _, about in found), default=0.0)
+    return Stamp(tuple(sorted(files)), settled=newest < now - SETTLED_SECONDS)
+
+
+def links_out(folder: Path) -> Iterator[Path]:
+    """Links in the folder that lead out of it."""
+    inside = os.path.realpath(folder) + os.sep
+    for root, folders, names in _walk(folder):
+        for path in (Path(root, name) for name in sorted([*folders, *names])):
+            if path.is_symlink() and not os.path.realpath(path).startswith(inside):
+                yield path
+
+
+def _counted(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Regular files that are neither hidden nor left over, in no order. Links to files are followed."""
+    for root, _, names in _walk(folder):
+        for name in names:
+            path = os.path.join(root, name)
+            try:
+                about = os.stat(path)
+            except OSError:  # a link to nothing, or a file that has just gone
+                continue
+            if stat.S_ISREG(about.st_mode):
+                yield path, about
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if _counts(name)]
+        yield root, folders, [name for name in names if _counts(name)]
+
+
+def _counts(name: str) -> bool:
+    return not name.startswith(".") and not is_leftover(name)
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file or folder is what an editor, `patch` or Python leaves behind."""
+    return LEFTOVER.fullmatch(name) is not None

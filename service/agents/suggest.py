@@ -1,0 +1,20 @@
+"""Suggest the known name that a misspelt one is closest to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+MOST_CHARACTERS = 64  # of a name that is compared: the time it takes grows with the square
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'limits'?`, or nothing where no known name is close."""
+    close = get_close_matches(word[:MOST_CHARACTERS], list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def unknown(word: str, known: Iterable[str]) -> str:
+    """The closest name, or all names where none is close."""
+    names = sorted(known)
+    return did_you_mean(word, names) or f"; there are: {', '.join(names) or 'none'}"

@@ -1,0 +1,281 @@
+"""Agents that are edited under a process: what counts from when, what is kept, and what is said of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from service.agents import author_tools, catalog
+from service.agents.catalog import AgentCatalog
+from service.tools import ToolContext
+from tests.agents.house import GOOD, REACT, TOOLS, load, write
+
+CONTEXT = ToolContext("run_1", "usr_1", "probe", "call_1", 0.0)
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> AgentCatalog:
+    """One agent, `probe`, in a catalog that looks for edits."""
+    write(tmp_path, agent_yaml=REACT + "tools: [look]\n", prompt_md="Be good.", tools_py=TOOLS)
+    return load(tmp_path, reloads=True)
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO, "slipway.agents")
+    return caplog
+
+
+def said(told: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged since this was last asked."""
+    lines = [f"{one.getMessage()} {getattr(one, 'fault', '')}".strip() for one in told.records]
+    told.clear()
+    return lines
+
+
+def test_an_edited_prompt_counts(live: AgentCatalog, tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
+    before = live.agents["probe"]
+    write(tmp_path, prompt_md="Be better.")
+    assert live.agents["probe"] is before  # until somebody asks
+    live.refresh()
+    after = live.agents["probe"]
+    assert after.prompt == "Be better." and after.version != before.version
+    assert said(told) == ["agent_read"]
+    live.refresh()
+    assert live.agents["probe"] is after and said(told) == []
+
+
+def test_an_edited_agent_yaml_counts(live: AgentCatalog, tmp_path: Path) -> None:
+    write(
+        tmp_path, agent_yaml=REACT + "tools: [look]\nmodels: {simple: claude-opus-5-5}\nlimits: {steps: 3}\n"
+    )
+    live.refresh()
+    agent = live.agents["probe"]
+    assert agent.limits.steps == 3
+    assert agent.router.route("simple").models[0] == "claude-opus-5-5"
+
+
+def test_an_edited_tool_counts_and_the_old_one_still_works(live: AgentCatalog, tmp_path: Path) -> None:
+    before = live.agents["probe"]
+    write(
+        tmp_path,
+        tools_py=TOOLS.replace("return at", "return helper(at)") + "\ndef helper(at): return at * 2\n",
+    )
+    live.refresh()
+    after = live.agents["probe"]
+    assert after.tools["look"].run({"at": "a"}, CONTEXT) == "aa"
+    assert before.tools["look"].run({"at": "a"}, CONTEXT) == "a"
+
+
+def test_an_edited_document_counts(live: AgentCatalog, tmp_path: Path) -> None:
+    write(tmp_path, knowledge__a_md="# Harbour\nThe harbour opens at nine.")
+    live.refresh()
+    first = live.agents["probe"].knowledge
+    assert first is not None and "nine" in first.search("harbour")[0].text
+    write(tmp_path, knowledge__a_md="# Harbour\nThe harbour opens at ten.")
+    live.refresh()
+    second = live.agents["probe"].knowledge
+    assert second is not None and "ten" in second.search("harbour")[0].text
+    assert "nine" in first.search("harbour")[0].text
+
+
+def test_folders_come_and_go(live: AgentCatalog, tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, "second", agent_yaml=GOOD, prompt_md="Be second.")
+    live.refresh()
+    assert list(live.agents) == ["probe", "second"] and said(told) == ["agent_read"]
+    shutil.rmtree(tmp_path / "probe")
+    live.refresh()
+    assert list(live.agents) == ["second"] and said(told) == ["agent_removed"]
+
+
+def test_a_broken_edit_keeps_the_last_good_version_and_says_so_once(
+    live: AgentCatalog, tmp_path: Path, told: pytest.LogCaptureFixture
+) -> None:
+    good = live.agents["probe"]
+    write(tmp_path, agent_yaml="description: x\npattern: raect\n")
+    for _ in range(3):
+        live.refresh()
+        assert live.agents["probe"] is good
+    assert said(told) == [
+        f"agent_fault {tmp_path}/probe/agent.yaml:2: pattern: there is no pattern 'raect'; did you mean 'react'?"
+    ]
+    assert [fault.line for fault in live.faults] == [2]
+    write(tmp_path, agent_yaml=REACT)
+    live.refresh()
+    assert live.agents["probe"].version != good.version and live.faults == ()
+    assert said(told)[0].startswith("agent_warning ") and live.warnings
+    write(tmp_path, agent_yaml=REACT + "tools: [look]\n")
+    live.refresh()
+    assert live.agents["probe"].version == good.version
+    assert said(told) == ["agent_read"]
+
+
+def test_a_mended_folder_says_so(live: AgentCatalog, tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, tools_py=TOOLS + "x = (\n")
+    live.refresh()
+    assert said(told) == [f"agent_fault {tmp_path}/probe/tools.py:12: SyntaxError: '(' was never closed"]
+    write(tmp_path, tools_py=TOOLS)
+    live.refresh()
+    assert said(told) == ["agent_mended"]
+
+
+def test_a_new_folder_that_is_broken_is_served_once_it_is_mended(
+    live: AgentCatalog, tmp_path: Path, told: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, "second", agent_yaml=GOOD)
+    live.refresh()
+    assert list(live.agents) == ["probe"]
+    assert said(told) == [
+        f"agent_fault {tmp_path}/second/prompt.md: is missing: write there what the agent is told"
+    ]
+    write(tmp_path, "second", prompt_md="Be second.")
+    live.refresh()
+    assert list(live.agents) == ["probe", "second"] and said(told) == ["agent_mended"]
+
+
+def test_an_edit_is_told_by_one_process(tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
+    keys: set[str] = set()
+
+    def first(text: str, seconds: int) -> bool:
+        new = text not in keys
+        keys.add(text)
+        return new
+
+    write(tmp_path, agent_yaml=GOOD, prompt_md="Be good.")
+    pair = [load(tmp_path, reloads=True, first=first) for _ in range(2)]
+    write(tmp_path, prompt_md="")
+    for one in pair:
+        one.refresh()
+        one.tell()
+    assert (
+        sum(line.startswith("agent_fault") for line in said(told)) == 2
+    )  # the edit, and the fault at the start
+
+
+def test_what_another_process_saw_in_order_is_served_by_all(tmp_path: Path) -> None:
+    """However soon an edit, or a new folder, is broken by the next one."""
+    write(tmp_path, agent_yaml=GOOD, prompt_md="Be first.")
+    quick, slow = (load(tmp_path, reloads=True) for _ in range(2))
+    write(tmp_path, prompt_md="Be second.")
+    write(tmp_path, "new", agent_yaml=REACT + "tools: [look]\n", prompt_md="Be new.", tools_py=TOOLS)
+    quick.refresh()
+    write(tmp_path, prompt_md="")
+    write(tmp_path, "new", tools_py="x = (")
+    for one in (quick, slow, load(tmp_path)):
+        one.refresh()
+    assert slow.agents["probe"].prompt == "Be second." and list(slow.agents) == ["new", "probe"]
+    assert {name: agent.version for name, agent in slow.agents.items()} == {
+        name: agent.version for name, agent in quick.agents.items()
+    }
+    assert slow.agents["new"].tools["look"].run({"at": "a"}, CONTEXT) == "a"
+    assert len(slow.faults) == 2
+    assert dict(load(tmp_path, reloads=True).agents) == {}  # what is broken at the start is left out
+
+
+def test_what_is_gone_does_not_come_back(live: AgentCatalog, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "probe")
+    live.refresh()
+    write(tmp_path, agent_yaml="pattern: 1\n", prompt_md="x")
+    live.refresh()
+    assert dict(live.agents) == {}
+
+
+def test_without_room_for_copies_each_process_serves_what_it_saw(tmp_path: Path) -> None:
+    write(tmp_path, agent_yaml=GOOD, prompt_md="Be first.")
+    (tmp_path / ".last-good").write_text("in the way")
+    alone = load(tmp_path, reloads=True)
+    write(tmp_path, prompt_md="")
+    alone.refresh()
+    assert alone.agents["probe"].prompt == "Be first."
+
+
+def test_what_is_written_as_it_was_is_not_read_again(live: AgentCatalog, tmp_path: Path) -> None:
+    before = live.agents["probe"]
+    write(tmp_path, prompt_md="Be good.", tools_py=TOOLS)
+    live.refresh()
+    assert live.agents["probe"] is before
+
+
+def test_without_reloading_nothing_is_read_again(tmp_path: Path) -> None:
+    write(tmp_path, agent_yaml=GOOD, prompt_md="Be good.")
+    fixed = load(tmp_path)
+    write(tmp_path, prompt_md="Be better.")
+    fixed.refresh()
+    assert fixed.agents["probe"].prompt == "Be good."
+
+
+def test_a_run_finds_the_version_that_it_began_with(live: AgentCatalog, tmp_path: Path) -> None:
+    first = live.agents["probe"]
+    for number in range(catalog.KEPT):
+        write(tmp_path, prompt_md=f"Be {number}.")
+        live.refresh()
+    assert live.find("probe", first.version) is first
+    write(tmp_path, prompt_md="Be last.")
+    live.refresh()
+    assert live.find("probe", first.version) is live.agents["probe"]  # it is long gone
+    assert live.find("nobody", "1") is None
+
+
+def test_modules_of_old_versions_are_forgotten(live: AgentCatalog, tmp_path: Path) -> None:
+    for number in range(10):
+        write(tmp_path, tools_py=f"{TOOLS}\nNUMBER = {number}\n")
+        live.refresh()
+    names = [name for name in sys.modules if name.startswith("agent_tools.probe.")]
+    assert len(names) == author_tools.KEPT
+
+
+def test_nobody_sees_a_prompt_under_another_version(tmp_path: Path, restless: None) -> None:
+    """However often it is written while others read."""
+    write(tmp_path, agent_yaml=GOOD, prompt_md="Be 0.")
+    live, seen, over = load(tmp_path, reloads=True), set[tuple[str, str]](), threading.Event()
+
+    def read() -> None:
+        while not over.is_set():
+            live.refresh()
+            agent = live.agents["probe"]
+            seen.add((agent.version, agent.prompt))
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    for number in range(60):
+        write(tmp_path, prompt_md=f"Be {number % 7}.")
+    over.set()
+    for reader in readers:
+        reader.join()
+    assert len({version for version, _ in seen}) == len({prompt for _, prompt in seen}) == len(seen)
+    live.refresh()
+    assert live.agents["probe"].prompt == f"Be {59 % 7}."
+
+
+def test_a_folder_that_takes_long_to_read_holds_up_no_other_request(
+    live: AgentCatalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "PATIENCE", 0.05)
+    os.mkfifo(tmp_path / "pipe")
+    good = live.agents["probe"]
+    write(tmp_path, tools_py=f"with open({str(tmp_path / 'pipe')!r}) as pipe:\n    pipe.read()\n{TOOLS}")
+    reading = threading.Thread(target=live.refresh)
+    reading.start()
+    with (tmp_path / "pipe").open("w"):  # opened once the other side reads
+        live.refresh()
+        assert live.agents["probe"] is good
+    reading.join(10)
+    assert live.agents["probe"] is not good
+
+
+def test_what_cannot_be_read_at_all_ends_nothing(
+    live: AgentCatalog, told: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(folder: Path) -> str:
+        raise OSError("The disk is gone")
+
+    monkeypatch.setattr(catalog, "stamp_of", broken)
+    live.refresh()
+    assert said(told) == ["agents_not_read"] and list(live.agents) == ["probe"]

@@ -1,0 +1,109 @@
+"""The agent of docs/agent-author.md is made as the page says, and does what the page says; so do its faults."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from config import load
+from service.app import create_app
+from service.store.schema import metadata
+from tests.agents.house import load as load_agents
+from tests.conftest import ROOT, Model, RedisServer
+
+PAGE = (ROOT / "docs" / "agent-author.md").read_text()
+NAMED = re.compile(r"`agents/holidays/([\w/.]+)`.*?^   ```\w+\n(.*?)^   ```$", re.M | re.S)
+Edit = Callable[[Path], object]
+
+
+@pytest.fixture
+def agents(tmp_path: Path) -> Path:
+    """The folder, with every file that the page shows."""
+    for name, text in NAMED.findall(PAGE):
+        path = tmp_path / "agents" / "holidays" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+    return tmp_path / "agents"
+
+
+@pytest.fixture
+def app(agents: Path, redis_server: RedisServer, model: Model) -> Iterator[Flask]:
+    parts = {"REDIS_URL": redis_server.url, "ANTHROPIC_BASE_URL": model.url, "AGENTS_DIR": str(agents)}
+    made = create_app(
+        load({"APP_ENV": "testing", "SLIPWAY_HOME": str(agents.parent), "LOG_LEVEL": "ERROR", **parts})
+    )
+    metadata.create_all(made.extensions["slipway"].db.engine)
+    made.extensions["slipway"].users.create("root", "root-password", "admin")
+    yield made
+    made.extensions["slipway"].close()
+
+
+def test_the_example_has_every_kind_of_file(agents: Path) -> None:
+    files = {path.relative_to(agents / "holidays").as_posix() for path in agents.rglob("*") if path.is_file()}
+    assert files == {"agent.yaml", "prompt.md", "tools.py", "evals.yaml", "knowledge/rules.md"}
+
+
+def test_the_commands_print_what_the_page_shows(app: Flask) -> None:
+    [shown] = re.findall(r"^   ```\n(   \$ flask agents check\n.*?)^   ```$", PAGE, re.M | re.S)
+    printed = ""
+    for command in re.findall(r"^\$ flask (.*)$", textwrap.dedent(shown), re.M):
+        printed += f"$ flask {command}\n" + app.test_cli_runner().invoke(args=command.split()).output
+    assert printed == textwrap.dedent(shown)
+
+
+def put(name: str, old: str, new: str) -> Edit:
+    """Replace a text in a file of the folder."""
+
+    def edit(folder: Path) -> None:
+        text = (folder / name).read_text()
+        assert old in text
+        (folder / name).write_text(text.replace(old, new))
+
+    return edit
+
+
+def without_evals(edit: Edit) -> Edit:
+    """They name tools, and would be the first fault."""
+
+    def both(folder: Path) -> None:
+        (folder / "evals.yaml").unlink()
+        edit(folder)
+
+    return both
+
+
+def link_prompt(folder: Path) -> None:
+    (folder / "prompt.md").rename(folder.parent / "shared.md")
+    (folder / "prompt.md").symlink_to("../shared.md")
+
+
+EDITS: list[Edit] = [
+    put("agent.yaml", "days_left", "days_lost"),
+    put("agent.yaml", "limits", "limit"),
+    put("agent.yaml", "steps: 6", "steps: 0"),
+    put("tools.py", "typing", "typng"),
+    put("tools.py", "name: Annotated[str, Field(max_length=50)]", "name"),
+    lambda folder: (folder / "prompt.md").unlink(),
+    put("agent.yaml", "react", "single"),
+    without_evals(put("agent.yaml", "tools: [days_left, search_knowledge]", "")),
+    lambda folder: (folder / "knowledge" / "old.txt").write_text("x"),
+    without_evals(put("agent.yaml", "[days_left, search_knowledge]", "[calculator]")),
+    link_prompt,
+]
+
+
+def shown_faults() -> list[str]:
+    return re.findall(r"^agents/holidays/.*$", PAGE.partition("## What a fault looks like")[2], re.M)
+
+
+@pytest.mark.parametrize(("edit", "line"), list(zip(EDITS, shown_faults(), strict=True)))
+def test_a_fault_looks_as_the_page_shows(agents: Path, edit: Edit, line: str) -> None:
+    edit(agents / "holidays")
+    catalog = load_agents(agents)
+    found = [str(fault).removeprefix(f"{agents.parent}/") for fault in (*catalog.faults, *catalog.warnings)]
+    assert line in found
