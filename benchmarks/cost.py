@@ -111,7 +111,7 @@ def spent(savers: Savers, day: Sequence[Sequence[Ask]], redis_url: str, model_ur
         books = check(wired.db, wired.prices)
         assert books.faults == [] and books.held == 0, books
         by = ("agent", "model")
-        lines = wired.db.query(lambda tx: ledger.usage(tx, since=0, until=2**62, by=by, user_id=None))
+        lines = wired.db.query(lambda tx: ledger.usage(tx, since=0, until=2**62, by=by))
         return Spent(books.spent, free, lines)
 
 

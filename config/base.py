@@ -150,8 +150,12 @@ class Settings(Rules):
         description="Ed25519 private key (PEM); when set, tokens are signed with it and "
         "`/.well-known/jwks.json` shows the public key",
     )
-    access_token_minutes: int = Field(15, ge=1, description="Life of an access token")
-    refresh_token_days: int = Field(30, ge=1, description="Life of a refresh token")
+    access_token_minutes: int = Field(
+        15, ge=1, description="Life of an access token; a shorter one ends those that live longer"
+    )
+    refresh_token_days: int = Field(
+        30, ge=1, description="Life of a refresh token; a shorter one ends those that live longer"
+    )
     bootstrap_username: str = Field("", description="First admin, made only while there is no user at all")
     bootstrap_password: SecretStr = Field(SecretStr(""), description="Password of the first admin")
     limit_runs: str = Field("600/minute", description="Agent calls per user; `none`: no limit")
@@ -241,7 +245,9 @@ class Settings(Rules):
 
     # what is told
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Least severe level that is logged; the line of each request always is"
+        "INFO",
+        description="Least severe level that is logged; the line of each request always is. Libraries log at INFO "
+        "at most, since their DEBUG tells prompts and keys",
     )
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="`auto`: text in a terminal, JSON otherwise"

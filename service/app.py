@@ -19,6 +19,7 @@ from service.web import (
     approvals,
     auth,
     budgets,
+    caching,
     drain,
     gate,
     health,
@@ -87,6 +88,9 @@ def create_app(settings: Settings, services: wiring.Services | None = None) -> F
         settings, bell=bell_of(settings), draining=drain.draining
     )
     timing.install(app)
+    caching.install(
+        app
+    )  # of those that change answers the last but one: what replaces one gets the header too
     problems.install(app)
     app.before_request(gate.refuse_when_full)
     app.before_request(refuse_impossible)

@@ -8,6 +8,7 @@ from service.errors import AlreadyDecided, Forbidden, NotFound
 from service.store import approvals as rows
 from service.store import runs
 from service.store.base import Row, Transaction
+from service.store.visibility import visible_to
 from service.types import Caller, RunStatus, now_ms, rfc3339
 
 _STATUS = {"approve": "approved", "deny": "denied"}
@@ -23,10 +24,18 @@ class Decision(NamedTuple):
 
 
 def of(tx: Transaction, caller: Caller, approval_id: str) -> Row:
-    """An approval the caller may see: operators see all. Raises `NotFound`."""
-    row = rows.get(tx, approval_id)
-    if row is None or (caller.role == "user" and row["user_id"] != caller.user_id):
+    """Find an approval that the caller may see. Raises `NotFound`."""
+    row = rows.get(tx, approval_id, visible_to(caller))
+    if row is None:
         raise NotFound(f"There is no approval {approval_id}.")
+    return row
+
+
+def decidable(tx: Transaction, caller: Caller, approval_id: str) -> Row:
+    """Find an approval that the caller may decide. Raises `NotFound`, and `Forbidden` for a plain user."""
+    row = of(tx, caller, approval_id)
+    if caller.role == "user":
+        raise Forbidden("Operators decide; you can see what waits.")
     return row
 
 
@@ -35,9 +44,7 @@ def decide(tx: Transaction, caller: Caller, approval_id: str, said: Decision) ->
 
     Raises `NotFound`, `Forbidden` for a plain user, and `AlreadyDecided`.
     """
-    row = of(tx, caller, approval_id)
-    if caller.role == "user":
-        raise Forbidden("Operators decide; you can see what waits.")
+    row = decidable(tx, caller, approval_id)
     # Two decisions about one run come one after the other, so that the last one sees that it is the last.
     rows.lock_run(tx, row["run_id"])
     taken = rows.decide(

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import httpcore2
 
 from service.dns import Resolver
+from service.ip_ranges import is_public
 
 SECONDS = 5.0  # from the first try to connect to the answer's headers
-_V6_PUBLIC = ipaddress.ip_network("2000::/3")  # everything else, NAT64 and mapped IPv4 too, leads elsewhere
 _PRIVATE = "must be a public address"
 _Options = Iterable[Any]
 
@@ -148,14 +148,6 @@ class _Timed(httpcore2.NetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address belongs to somebody out there."""
-    ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address) and (ip not in _V6_PUBLIC or ip.sixtofour or ip.teredo):
-        return False
-    return ip.is_global and not ip.is_multicast
 
 
 def _private_name(host: str) -> str | None:

@@ -14,6 +14,7 @@ from service.errors import Forbidden, Invalid, NotFound
 from service.sanitise import storable
 from service.store import sessions as rows
 from service.store.base import Database, Row, Transaction
+from service.store.visibility import Visibility, visible_to
 from service.types import Answer, Block, Caller, Message, Run, message_text, new_id, now_ms, rfc3339
 
 DAY_MS = 86_400_000
@@ -122,13 +123,12 @@ class Sessions:
         """Newest first: the caller's own, or everyone's for an operator. Raises `Forbidden`."""
         if everyones and caller.role == "user":
             raise Forbidden("Only operators see everyone's sessions.")
-        owner = None if everyones else caller.user_id
-        return self._db.query(lambda tx: rows.recent(tx, limit=limit, before=before, user_id=owner))
+        visible = visible_to(caller, own=not everyones)
+        return self._db.query(lambda tx: rows.recent(tx, limit=limit, before=before, visible=visible))
 
     def get(self, caller: Caller, session_id: str, *, own: bool = False) -> Row:
-        """Raises `NotFound`, for somebody else's and for an expired one too; operators see all but `own`."""
-        owner = caller.user_id if own or caller.role == "user" else None
-        row = self._db.query(lambda tx: rows.get(tx, session_id, user_id=owner))
+        """Find a session that has not expired; `own`: the caller's only. Raises `NotFound`."""
+        row = self._db.query(lambda tx: rows.get(tx, session_id, visible_to(caller, own=own)))
         if row is None:
             raise NotFound(f"There is no session {session_id}.")
         return row
@@ -158,7 +158,7 @@ class Sessions:
         session_id = run.request.session_id
         if session_id is None:
             return True
-        row = rows.get(tx, session_id, user_id=run.user_id)
+        row = rows.get(tx, session_id, Visibility(run.user_id))
         if row is None:
             raise NotFound(f"There is no session {session_id}.")
         if row["agent"] != run.agent:

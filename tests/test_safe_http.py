@@ -9,7 +9,8 @@ from contextlib import closing
 
 import pytest
 
-from service.safe_http import Refused, SafeClient, Unanswered, fault, is_public
+from service.ip_ranges import is_public
+from service.safe_http import Refused, SafeClient, Unanswered, fault
 
 TRICKS = [
     "http://127.0.0.1/",
@@ -32,6 +33,13 @@ TRICKS = [
     "http://192.168.1.1/",
     "http://169.254.169.254/latest/meta-data/",
     "http://100.64.0.1/",
+    "http://168.63.129.16/",
+    "http://192.0.0.192/",
+    "http://192.88.99.1/",
+    "http://0xa83f8110/",
+    "http://[3fff::1]/",
+    "http://[5f00::1]/",
+    "http://[2002:a00:1::1]/",
     "http://224.0.0.1/",
     "http://255.255.255.255/",
 ]

@@ -11,7 +11,6 @@ import base64
 import hashlib
 import hmac
 import secrets
-from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +24,7 @@ from service.errors import Conflict, InvalidToken, NotFound
 from service.store import keys as rows
 from service.store.base import Database, Row, Transaction
 from service.store.tokens import Distrusted
+from service.store.visibility import allows
 from service.types import Caller, new_id, now_ms, rfc3339
 
 if TYPE_CHECKING:
@@ -104,9 +104,11 @@ class KeyService:
 
         return Fernet(base64.urlsafe_b64encode(self._seal_key))
 
-    def page(self, user_id: str, *, limit: int, after: str | None) -> list[dict[str, Any]]:
-        """A user's keys, oldest first, after the id `after`."""
-        found = self._db.query(lambda tx: rows.page(tx, user_id, limit=limit, after=after))
+    def page(
+        self, user_id: str, *, limit: int, after: str | None, only: str | None = None
+    ) -> list[dict[str, Any]]:
+        """List a user's keys, or the `only` one of them, oldest first, after the id `after`."""
+        found = self._db.query(lambda tx: rows.page(tx, user_id, limit=limit, after=after, only=only))
         return [_public(row) for row in found]
 
     def revoke(self, key_id: str, user_id: str) -> None:
@@ -155,8 +157,8 @@ class KeyService:
 
 
 def may_use(caller: Caller, scope: str) -> bool:
-    """Whether a caller's key allows `scope`, such as `agents:support`; patterns such as `agents:*` count."""
-    return not caller.scopes or any(fnmatchcase(scope, pattern) for pattern in caller.scopes)
+    """Whether a caller's key allows `scope`, such as `agents:support`."""
+    return allows(caller.scopes, scope)
 
 
 def _look_up(client: Any, digest: str) -> tuple[bytes | None, bytes | None, bytes | None]:

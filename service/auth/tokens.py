@@ -12,14 +12,14 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from service.auth.revocation import Revocations
-from service.auth.users import User, user_of
+from service.auth.users import Role, User, user_of
 from service.errors import InvalidToken
 from service.store import tokens as rows
 from service.store.base import Database, Transaction
@@ -27,6 +27,8 @@ from service.types import Caller, new_id, now_ms
 
 ISSUER = AUDIENCE = "slipway"
 LEEWAY = 5  # seconds
+ROLES = get_args(Role)
+Kind = Literal["access", "refresh"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,17 @@ class TokenService:
             raise InvalidToken("This refresh token is spent; sign in again.")
         return self._pair(user, family, fresh, refresh_until=int(claims["exp"]))
 
+    def accepts(self, claims: Mapping[str, Any], kind: Kind) -> bool:
+        """Tell whether verified claims are such as `_pair` signs, with a life that one made now may have.
+
+        An access token that lived longer would outlive what `Revocations` remembers.
+        """
+        longest = self._access_seconds if kind == "access" else self._refresh_seconds
+        if claims["type"] != kind or not all(isinstance(claims[name], str) for name in ("sub", "jti", "fam")):
+            return False
+        issued, ends = claims["iat"], claims["exp"]
+        return type(issued) is int and type(ends) is int and 0 < ends - issued <= longest
+
     def _pair(self, user: User, family: str, jti: str, refresh_until: int | None = None) -> Pair:
         now = int(time.time())
         common = {"iss": ISSUER, "aud": AUDIENCE, "sub": user.id, "fam": family, "iat": now}
@@ -138,10 +151,12 @@ class TokenService:
 
 
 def caller_of(claims: Mapping[str, Any]) -> Caller:
-    """Who an access token with these checked claims speaks for. Raises `KeyError` on a foreign token."""
-    return Caller(
-        claims["sub"], claims["name"], claims["role"], family=claims["fam"], limit_runs=claims.get("lim")
-    )
+    """Make the caller of an access token with these checked claims. Raises `InvalidToken` on a foreign one."""
+    role: Any = claims.get("role")
+    name, limit = claims.get("name"), claims.get("lim")
+    if not isinstance(name, str) or role not in ROLES or not isinstance(limit, str | None):
+        raise InvalidToken()
+    return Caller(claims["sub"], name, role, family=claims["fam"], limit_runs=limit)
 
 
 def _jti() -> str:

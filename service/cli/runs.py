@@ -19,6 +19,7 @@ from service.store import run_lists
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.base import Row, Transaction
+from service.store.visibility import UNRESTRICTED
 from service.types import Event, RunEvent, RunStatus, now_ms, rfc3339, usd
 
 runs = Commands("runs", help="Runs: look at them, stop them, send them off again.")
@@ -35,7 +36,10 @@ _LONGEST_PAUSE = 5.0  # seconds that a replay waits at most, whatever really pas
 def list_runs(status: str | None, agent: str | None, session: str | None, limit: int, as_json: bool) -> None:
     """Runs, newest first."""
     wanted = {"status": status, "agent": agent, "session_id": session}
-    _print(services().db.query(lambda tx: run_lists.recent(tx, limit=limit, before=None, **wanted)), as_json)
+    found = services().db.query(
+        lambda tx: run_lists.recent(tx, limit=limit, before=None, visible=UNRESTRICTED, **wanted)
+    )
+    _print(found, as_json)
 
 
 @runs.command()

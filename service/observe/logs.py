@@ -2,6 +2,9 @@
 
 A line's `event` is its message. `bind` adds fields to every later line of the same thread. Secrets never
 leave: fields with a telling name and values that look like a key or a token are blanked as a line is written.
+
+DEBUG is for Slipway's own lines, which tell no content. Libraries tell at that level what they send and get: prompts,
+answers and keys. Theirs are dropped, whatever level a library gives its loggers.
 """
 
 from __future__ import annotations
@@ -38,7 +41,9 @@ _SECRET_VALUES = re.compile(
     r"\bslp_[A-Za-z0-9_-]{8,}|\bsk-[A-Za-z0-9_-]{8,}|\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"
 )
 _RESERVED = frozenset(RESERVED_ATTRS) | {"color_message"}
+OWN = ("slipway", "agent_tools")  # how our loggers begin, and those of agents' own tools by their modules
 _QUIETER = {
+    "anthropic": "WARNING",  # with ANTHROPIC_LOG it would write bodies by a handler of its own
     "gunicorn.access": "CRITICAL",  # our own `request` line says more
     "flask-limiter": "WARNING",  # its line names who was limited
     "alembic": "WARNING",
@@ -77,20 +82,29 @@ def event(logger: logging.Logger, name: str, **fields: Any) -> None:
 
 def configure(log_format: Literal["auto", "json", "text"], level: str) -> None:
     """Set up the root logger and Gunicorn's, to standard error. May be called again, as after a reload."""
+    theirs = max(logging.getLevelNamesMapping()[level], logging.INFO)
     text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
     handler = _Stderr()
     handler.setFormatter(TextFormatter() if text else JsonFormatter())
+    handler.addFilter(_without_details_of_libraries)
     root, gunicorn = logging.getLogger(), logging.getLogger("gunicorn.error")
     root.handlers = [handler, *(other for other in root.handlers if not isinstance(other, _Stderr))]
-    root.setLevel(level)
+    root.setLevel(theirs)
+    for name in OWN:
+        logging.getLogger(name).setLevel(level)
     logging.getLogger("slipway.request").setLevel(min(logging.INFO, logging.getLevelNamesMapping()[level]))
     gunicorn.handlers, gunicorn.propagate = [handler], False
-    gunicorn.setLevel(level)
+    gunicorn.setLevel(theirs)
     # What no line of ours tells is not found out for it: https://docs.python.org/3/howto/logging.html#optimization
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     for name, least in _QUIETER.items():
         logging.getLogger(name).setLevel(least)
+
+
+def _without_details_of_libraries(record: logging.LogRecord) -> bool:
+    """Filter of what is less than INFO and not ours."""
+    return record.levelno >= logging.INFO or record.name.partition(".")[0] in OWN
 
 
 class _Stderr(logging.StreamHandler[TextIO]):

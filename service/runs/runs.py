@@ -185,6 +185,8 @@ class Runs:
 
     def _new(self, caller: Caller, request: RunRequest, door: Door, request_id: str) -> Run:
         agent = self.agent(request.agent)
+        if caller.scopes and request.session_id is not None:  # another agent's is 404, and not named
+            self._sessions.get(caller, request.session_id, own=True)
         return Run(
             id=new_id("run"),
             user_id=caller.user_id,

@@ -20,6 +20,7 @@ from service.store import approvals
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.base import Database, Transaction
+from service.store.visibility import UNRESTRICTED, visible_to
 from service.types import Caller, Event, Run, RunEvent, RunStatus, now_ms
 
 
@@ -50,9 +51,9 @@ class Watch:
         self._draining = draining
 
     def get(self, run_id: str, caller: Caller | None = None) -> Run:
-        """Raises `NotFound`, for somebody else's run too: only operators see them."""
-        owner = caller.user_id if caller is not None and caller.role == "user" else None
-        run = self._db.query(lambda tx: rows.get(tx, run_id, user_id=owner))
+        """Find a run; without a caller any one. Raises `NotFound`, also for one that the caller may not see."""
+        visible = UNRESTRICTED if caller is None else visible_to(caller)
+        run = self._db.query(lambda tx: rows.get(tx, run_id, visible))
         if run is None:
             raise NotFound(f"There is no run {run_id}.")
         return run

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from service.store.base import InsertOnce, Row, Transaction
 from service.store.lists import fitting
 from service.store.schema import approvals, runs
+from service.store.visibility import UNRESTRICTED, Visibility
 from service.types import now_ms
 
 
@@ -23,20 +24,21 @@ def of_run(tx: Transaction, run_id: str) -> list[Row]:
     return tx.rows(sa.select(approvals).where(approvals.c.run_id == run_id).order_by(approvals.c.id))
 
 
-def get(tx: Transaction, approval_id: str) -> Row | None:
-    return tx.row(sa.select(approvals).where(approvals.c.id == approval_id))
+def get(tx: Transaction, approval_id: str, visible: Visibility = UNRESTRICTED) -> Row | None:
+    """Find one approval that is visible."""
+    row = tx.row(sa.select(approvals).where(approvals.c.id == approval_id))
+    return row if row is not None and visible.covers(row["user_id"], row["agent"]) else None
 
 
 def recent(
-    tx: Transaction, *, limit: int, before: str | None, status: str | None, user_id: str | None
+    tx: Transaction, *, limit: int, before: str | None, status: str | None, visible: Visibility
 ) -> list[Row]:
-    """Newest first; with `user_id`, only that user's runs'. Fewer than `limit` where they are large, see `fitting`."""
+    """List visible approvals, newest first. Fewer than `limit` where they are large, see `fitting`."""
     size = sa.func.length(sa.cast(approvals.c.arguments, sa.Text)).label("size")
-    query = sa.select(approvals.c.id, size).order_by(approvals.c.id.desc()).limit(limit)
+    query = sa.select(approvals.c.id, size).where(*visible.where(approvals))
+    query = query.order_by(approvals.c.id.desc()).limit(limit)
     if status is not None:
         query = query.where(approvals.c.status == status)
-    if user_id is not None:
-        query = query.where(approvals.c.user_id == user_id)
     if before is not None:
         query = query.where(approvals.c.id < before)
     ids = fitting((row["id"], row["size"]) for row in tx.rows(query))

@@ -55,11 +55,16 @@ def by_digest(tx: Transaction, digest: str) -> Row | None:
     return tx.row(_BY_DIGEST, {"digest": digest})
 
 
-def page(tx: Transaction, user_id: str, *, limit: int, after: str | None) -> list[Row]:
-    """A user's keys that are not revoked, oldest first."""
-    mine = sa.select(api_keys).where(api_keys.c.user_id == user_id, api_keys.c.revoked_at.is_(None))
-    query = mine.order_by(api_keys.c.id).limit(limit)
-    return tx.rows(query if after is None else query.where(api_keys.c.id > after))
+def page(
+    tx: Transaction, user_id: str, *, limit: int, after: str | None, only: str | None = None
+) -> list[Row]:
+    """List a user's keys that are not revoked, or the `only` one of them, oldest first."""
+    query = sa.select(api_keys).where(api_keys.c.user_id == user_id, api_keys.c.revoked_at.is_(None))
+    if only is not None:
+        query = query.where(api_keys.c.id == only)
+    if after is not None:
+        query = query.where(api_keys.c.id > after)
+    return tx.rows(query.order_by(api_keys.c.id).limit(limit))
 
 
 def revoke(tx: Transaction, key_id: str, user_id: str) -> str | None:

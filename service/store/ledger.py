@@ -18,6 +18,7 @@ from service.store.budgets import Entry, Window
 from service.store.holds import Hold, of_scope
 from service.store.schema import ledger
 from service.store.statement import Statement
+from service.store.visibility import UNRESTRICTED, Visibility
 from service.types import Usage, new_id, now_ms
 
 HELD, UPSTREAM = "held", "upstream"
@@ -99,17 +100,15 @@ def usage(
     since: int,
     until: int,
     by: Sequence[str],
-    user_id: str | None,
+    visible: Visibility = UNRESTRICTED,
     limit: int | None = None,
     offset: int = 0,
 ) -> list[Row]:
-    """Sums of the calls made in `since` <= t < `until` (ms), by any of day (counted from 1970), agent, model, user."""
+    """Sum the visible calls of `since` <= t < `until` (ms), by any of day (counted from 1970), agent, model, user."""
     groups = [_GROUPS[name] for name in by]
     query = sa.select(*groups, *_SUMS).where(
-        _IS_CALL, ledger.c.called_at >= since, ledger.c.called_at < until
+        _IS_CALL, ledger.c.called_at >= since, ledger.c.called_at < until, *visible.where(ledger)
     )
-    if user_id is not None:
-        query = query.where(ledger.c.user_id == user_id)
     if groups:
         query = query.group_by(*groups).order_by(*groups).limit(limit).offset(offset)
     return tx.rows(query)

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from service.sanitise import storable
 from service.store.base import Row, Transaction
 from service.store.schema import runs
+from service.store.visibility import Visibility
 from service.types import Run, RunStatus
 
 LONGEST_INPUT = 200  # characters of the question that a list shows
@@ -21,14 +22,14 @@ def recent(
     *,
     limit: int,
     before: str | None,
-    user_id: str | None = None,
+    visible: Visibility,
     status: str | None = None,
     agent: str | None = None,
     session_id: str | None = None,
 ) -> list[Row]:
-    """Newest first; ids sort by time, so the last id of a page is the cursor of the next."""
-    query = sa.select(*_LISTED).order_by(runs.c.id.desc()).limit(limit)
-    wanted = {"user_id": user_id, "status": status, "agent": agent, "session_id": session_id}
+    """List visible runs, newest first; ids sort by time, so the last id of a page is the cursor of the next."""
+    query = sa.select(*_LISTED).where(*visible.where(runs)).order_by(runs.c.id.desc()).limit(limit)
+    wanted = {"status": status, "agent": agent, "session_id": session_id}
     for column, value in wanted.items():
         if value is not None:
             query = query.where(runs.c[column] == value)

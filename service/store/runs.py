@@ -14,6 +14,7 @@ from service.store import run_lists
 from service.store.base import InsertOnce, Row, Transaction, clock_ms
 from service.store.schema import runs, workers
 from service.store.statement import Statement
+from service.store.visibility import UNRESTRICTED, Visibility
 from service.types import Run, RunRequest, RunStatus, Usage, first_id, now_ms
 
 AS_TEXT = ("context", "metadata")  # fields of a request that are JSON text
@@ -64,10 +65,10 @@ def insert(tx: Transaction, run: Run, *, worker_id: str | None, wake_at: int | N
     return inserted == 1
 
 
-def get(tx: Transaction, run_id: str, *, user_id: str | None = None) -> Run | None:
-    """One run; with `user_id`, only that user's."""
+def get(tx: Transaction, run_id: str, visible: Visibility = UNRESTRICTED) -> Run | None:
+    """Find one run that is visible."""
     row = tx.row(_BY_ID, {"id": run_id})
-    if row is None or (user_id is not None and row["user_id"] != user_id):
+    if row is None or not visible.covers(row["user_id"], row["agent"]):
         return None
     return _run(row)
 

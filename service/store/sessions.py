@@ -12,6 +12,7 @@ from service.errors import TooMany
 from service.store.base import InsertOnce, Row, Transaction
 from service.store.lists import fitting
 from service.store.schema import messages, runs, sessions
+from service.store.visibility import Visibility
 from service.types import RunStatus, now_ms
 
 MOST = (
@@ -33,10 +34,10 @@ def insert(tx: Transaction, row: dict[str, Any]) -> None:
     tx.execute(InsertOnce(sessions), {**row, "metadata": exact_json.kept(row["metadata"])})
 
 
-def get(tx: Transaction, session_id: str, *, user_id: str | None = None) -> Row | None:
-    """One session that has not expired; with `user_id`, only that user's."""
+def get(tx: Transaction, session_id: str, visible: Visibility) -> Row | None:
+    """Find one session that is visible and has not expired."""
     row = tx.row(_BY_ID, {"id": session_id, "now": now_ms()})
-    return row if row is not None and user_id in (None, row["user_id"]) else None
+    return row if row is not None and visible.covers(row["user_id"], row["agent"]) else None
 
 
 def summary(tx: Transaction, session_id: str) -> Row | None:
@@ -45,11 +46,10 @@ def summary(tx: Transaction, session_id: str) -> Row | None:
     return tx.row(query.where(sessions.c.id == session_id))
 
 
-def recent(tx: Transaction, *, limit: int, before: str | None, user_id: str | None) -> list[Row]:
-    """Newest first, without what may be large; with `user_id`, only that user's."""
-    query = sa.select(*_LISTED).where(_ALIVE).order_by(sessions.c.id.desc()).limit(limit)
-    if user_id is not None:
-        query = query.where(sessions.c.user_id == user_id)
+def recent(tx: Transaction, *, limit: int, before: str | None, visible: Visibility) -> list[Row]:
+    """List visible sessions, newest first, without what may be large."""
+    visible_ones = sa.select(*_LISTED).where(_ALIVE, *visible.where(sessions))
+    query = visible_ones.order_by(sessions.c.id.desc()).limit(limit)
     if before is not None:
         query = query.where(sessions.c.id < before)
     return tx.rows(query, {"now": now_ms()})

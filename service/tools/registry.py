@@ -22,7 +22,7 @@ MAX_SOURCES = 50  # sources one call may name, …
 MAX_QUOTE = 4_000  # … and characters of each of their fields
 MAX_PREVIEW = 200  # characters of a result the client is shown
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("slipway.tools")
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,8 +76,11 @@ class Budgets:
         return self._db.query(lambda tx: self.standing(tx, self.caps(tx, scopes)))
 
     def of_caller(self, caller: Caller) -> list[Standing]:
-        """How the caps on the user and the key stand; for operators the service's too."""
-        scopes = [f"user:{caller.user_id}"]
+        """How the caps on the user and the key stand; for operators the service's too.
+
+        A key with scopes sees its own: the user's tells what was spent on other agents.
+        """
+        scopes = [] if caller.scopes else [f"user:{caller.user_id}"]
         scopes += [f"key:{caller.key_id}"] if caller.key_id else []
         scopes += [] if caller.role == "user" else ["service"]
         return self.of(scopes)

@@ -61,7 +61,7 @@ def drifts(db: Database, export: str) -> list[Drift]:
 
 def _ours(db: Database) -> dict[tuple[str, str], dict[str, int]]:
     by = ("day", "model")
-    rows = db.query(lambda tx: ledger.usage(tx, since=0, until=2**62, by=by, user_id=None))
+    rows = db.query(lambda tx: ledger.usage(tx, since=0, until=2**62, by=by))
     lines = ({**row, "date": day_of(row["day"]), "cost": row["amount_nano"]} for row in rows)
     return _sums(
         (line["date"], line["model"], {name: line[name] for name in (*KINDS, "cost")}) for line in lines

@@ -10,6 +10,7 @@ from typing import Any
 
 from service.store import ledger
 from service.store.base import Database, Row
+from service.store.visibility import Visibility
 from service.types import usd
 
 GROUPS = ("day", "agent", "model", "user")
@@ -30,17 +31,17 @@ def usage(
     since: int,
     until: int,
     by: Sequence[str],
-    user_id: str | None = None,
+    visible: Visibility,
     limit: int | None = None,
     offset: int = 0,
 ) -> list[dict[str, Any]]:
-    """One dictionary per group of the calls made in `since` <= t < `until` (ms); without groups, of all of them.
+    """Sum the visible calls of `since` <= t < `until` (ms): one dictionary per group; without groups, one of all.
 
     A call that is not settled yet is not in it. `limit` groups at most, after the first `offset`, in their order.
     """
     found = db.query(
         lambda tx: ledger.usage(
-            tx, since=since, until=until, by=by, user_id=user_id, limit=limit, offset=offset
+            tx, since=since, until=until, by=by, visible=visible, limit=limit, offset=offset
         )
     )
     return [_line(row, by) for row in found]

@@ -40,9 +40,11 @@ def install(app: Flask) -> None:
     app.extensions["slipway_tokens"] = {}
 
     @JWTManager(app).decode_key_loader
-    def checking_key(header: dict[str, Any], _claims: dict[str, Any]) -> Any:
-        if header.get("kid") != key.key_id:
-            raise InvalidTokenError("signed with another key")
+    def checking_key(header: dict[str, Any], claims: dict[str, Any]) -> Any:
+        if header.get("kid") != key.key_id or header.get("typ") != "JWT":
+            raise InvalidTokenError("signed with another key, or for another purpose")
+        if "type" not in claims:  # Flask-JWT-Extended would take it for an access token
+            raise InvalidTokenError("no type")
         return key.checking
 
 
@@ -182,17 +184,22 @@ def create_key() -> Response:
     asked, keys = parse(NewKey), services().keys
     ends = int(asked.expires_at.timestamp() * 1000) if asked.expires_at else None
     fresh = keys.new(_signed_in().user_id, asked.name, asked.scopes, ends)
-    answer = once(lambda tx: keys.insert(tx, fresh), 201, seal=keys.sealed, unseal=keys.unsealed)
-    answer.headers["Cache-Control"] = "no-store"
-    return answer
+    return once(lambda tx: keys.insert(tx, fresh), 201, seal=keys.sealed, unseal=keys.unsealed)
 
 
 @blueprint.get("/v1/auth/keys")
-@api("My API keys", returns={200: KeyPage}, errors=[errors.Invalid], tag="Auth")
+@api(
+    "My API keys; with a key that has scopes, that key",
+    returns={200: KeyPage},
+    errors=[errors.Invalid],
+    tag="Auth",
+)
 @guard()
 def list_keys() -> Response:
-    limit, after = page_arguments()
-    found = services().keys.page(current_caller().user_id, limit=limit + 1, after=after)
+    """A key with scopes sees itself: the others are for agents that it may know nothing of."""
+    (limit, after), caller = page_arguments(), current_caller()
+    only = caller.key_id if caller.scopes else None
+    found = services().keys.page(caller.user_id, limit=limit + 1, after=after, only=only)
     return json_response(page(found, limit))
 
 
@@ -212,8 +219,8 @@ def jwks() -> Response:
 
 
 def _signed_in() -> Caller:
-    """The caller, who must have signed in: a key that leaked must not be able to make others."""
+    """The caller, who must have signed in: a key that leaked must not be able to make others, or wider ones."""
     caller = current_caller()
-    if caller.key_id is not None:
+    if caller.key_id is not None or caller.scopes:
         raise errors.Forbidden("Sign in to do this; an API key cannot.")
     return caller

@@ -14,7 +14,7 @@ from jwt import ExpiredSignatureError, PyJWTError
 from service.agents.suggest import did_you_mean
 from service.auth.keys import PREFIX as KEY_PREFIX
 from service.auth.keys import may_use
-from service.auth.tokens import LEEWAY, caller_of
+from service.auth.tokens import LEEWAY, Kind, caller_of
 from service.errors import Forbidden, InvalidToken, NotFound, Unauthenticated
 from service.observe import logs
 from service.types import Caller
@@ -28,7 +28,16 @@ V = TypeVar("V", bound=Callable[..., Any])
 _RANK = {"user": 0, "operator": 1, "admin": 2}
 _KNOWN_MOST = 4096  # access tokens whose signature this process remembers to have checked
 # What decoding a made-up token may raise: its payload is parsed before its signature is checked.
-_WRONG = (PyJWTError, JWTExtendedException, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+_WRONG = (
+    PyJWTError,
+    JWTExtendedException,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 
 
 def services() -> Services:
@@ -131,14 +140,14 @@ def bearer() -> str:
     return token.strip()
 
 
-def checked_claims(token: str, kind: Literal["access", "refresh"]) -> dict[str, Any]:
+def checked_claims(token: str, kind: Kind) -> dict[str, Any]:
     """The claims of a token whose signature, dates, issuer, audience and kind are right.
 
     Raises `InvalidToken`; says nothing of whether the log-in has ended since.
     """
     try:
         claims: dict[str, Any] = decode_token(token)
-        if claims["type"] == kind and isinstance(claims["jti"], str) and isinstance(claims["fam"], str):
+        if services().tokens.accepts(claims, kind):
             return claims
     except ExpiredSignatureError:  # ours, once
         raise InvalidToken("The token is not valid, or no longer.") from None
@@ -184,10 +193,7 @@ def _signed(token: str) -> Caller:
     if caller is not None and time.time() < until:
         return caller
     claims = checked_claims(token, "access")
-    try:
-        caller = caller_of(claims)
-    except KeyError:
-        raise InvalidToken() from None
+    caller = caller_of(claims)
     if len(known) >= _KNOWN_MOST:
         known.clear()
     known[token] = (caller, claims["exp"] + LEEWAY)

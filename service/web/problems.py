@@ -56,6 +56,7 @@ def raw_problem(error: SlipwayError, path: str, own_id: str) -> bytes:
         "Content-Type: application/problem+json",
         f"Content-Length: {len(body)}",
         f"X-Request-ID: {own_id}",
+        "Cache-Control: no-store",
         "X-Content-Type-Options: nosniff",
     )
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body

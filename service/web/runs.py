@@ -11,6 +11,7 @@ from service.runs.result import result_of, shown
 from service.store import run_lists
 from service.store import steps as step_rows
 from service.store.base import Row
+from service.store.visibility import visible_to
 from service.types import Run, RunEvent, RunStatus, Usage, rfc3339, usd
 from service.web.body import fault
 from service.web.guards import current_caller, guard, services
@@ -41,15 +42,14 @@ MOST_EVENTS = 1_000  # of a page, where no limit is given
 def list_runs() -> Response:
     limit, before = page_arguments()
     status = choice_argument("status", [str(status) for status in RunStatus])
-    caller = current_caller()
     wanted = {
         "agent": request.args.get("agent"),
         "session_id": request.args.get("session_id"),
         "status": status,
     }
-    owner = caller.user_id if caller.role == "user" else None
+    visible = visible_to(current_caller())
     found = services().db.query(
-        lambda tx: run_lists.recent(tx, limit=limit + 1, before=before, user_id=owner, **wanted)
+        lambda tx: run_lists.recent(tx, limit=limit + 1, before=before, visible=visible, **wanted)
     )
     return json_response(page([_item(row) for row in found], limit, key="run_id"))
 

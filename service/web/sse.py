@@ -16,7 +16,7 @@ from service.types import Event, RunEvent
 
 HEARTBEAT = b": keep-alive\n\n"
 RETRY = b"retry: 1000"  # milliseconds
-HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+HEADERS = {"X-Accel-Buffering": "no"}
 
 
 def encode(run_id: str, events: Sequence[RunEvent]) -> bytes:

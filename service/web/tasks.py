@@ -64,7 +64,6 @@ def queue_task(agent: str) -> Response:
 @guard()
 def webhook_secret() -> Response:
     caller = current_caller()
-    if caller.key_id is not None:  # a key that leaked must not be able to forge deliveries
+    if caller.key_id is not None or caller.scopes:  # a key that leaked must not be able to forge deliveries
         raise errors.Forbidden("Sign in to do this; an API key cannot.")
-    secret = services().webhooks.secret_of(caller.user_id)
-    return json_response({"secret": secret}, headers={"Cache-Control": "no-store"})
+    return json_response({"secret": services().webhooks.secret_of(caller.user_id)})

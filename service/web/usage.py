@@ -11,6 +11,7 @@ from flask import Blueprint, Response, request
 
 from service import errors
 from service.errors import Invalid
+from service.store.visibility import visible_to
 from service.types import rfc3339
 from service.usage import report
 from service.web.guards import current_caller, guard, services
@@ -65,12 +66,10 @@ class UsageReport(Shape):
 )
 @guard()
 def usage() -> Response:
-    caller = current_caller()
     by = _groups()
     since, until = _span()
-    owner = caller.user_id if caller.role == "user" else None
     limit, offset = _window()
-    asked: dict[str, Any] = {"since": since, "until": until, "user_id": owner}
+    asked: dict[str, Any] = {"since": since, "until": until, "visible": visible_to(current_caller())}
     lines = report.usage(services().db, by=by, limit=limit + 1, offset=offset, **asked)
     more = len(lines) > limit
     cursor = str(offset + limit) if more else None

@@ -20,7 +20,7 @@ from service.store.schema import metadata
 from service.types import NANO
 from service.usage.budgets import Budgets
 from service.usage.tokens import Rates
-from service.web import auth, limits, problems
+from service.web import auth, caching, limits, problems
 from service.web.guards import guard
 from service.web.schemas import json_response
 
@@ -97,6 +97,7 @@ def _application(replica: Replica) -> Flask:
     def name() -> None:
         g.request_id = "test"
 
+    caching.install(app)
     problems.install(app)
     auth.install(app)
     limits.install(app)

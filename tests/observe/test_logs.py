@@ -27,6 +27,8 @@ def line(capsys: pytest.CaptureFixture[str]) -> Any:
     yield last
     logs.clear()
     root.handlers, root.level = before
+    for name in logs.OWN:
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 def test_a_line_has_the_fields_of_every_line(line: Any) -> None:
@@ -107,6 +109,29 @@ def test_gunicorn_speaks_the_same_language() -> None:
     )
     (only,) = done.stderr.splitlines()
     assert json.loads(only)["event"] == "Booting worker 7"
+
+
+@pytest.mark.parametrize(
+    "name", ["anthropic._base_client", "httpcore2.http11", "sqlalchemy.engine", "made_up"]
+)
+def test_libraries_tell_no_details(line: Any, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """Whatever level they give their loggers."""
+    logs.configure("json", "DEBUG")
+    theirs = logging.getLogger(name)
+    assert not theirs.isEnabledFor(logging.DEBUG)
+    theirs.setLevel(logging.DEBUG)
+    theirs.debug("Request options: %s", {"content": "a prompt"})
+    assert capsys.readouterr().err == ""
+    theirs.error("broke")
+    assert line()["event"] == "broke"
+    theirs.setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize("name", ["slipway.test", "agent_tools.clerk"])
+def test_our_own_details_are_told_at_debug(line: Any, name: str) -> None:
+    logs.configure("json", "DEBUG")
+    logging.getLogger(name).debug("step")
+    assert {"level": "DEBUG", "event": "step"}.items() <= line().items()
 
 
 def test_text_is_for_people() -> None:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from service.store import budgets
 from service.store import ledger as rows
 from service.store.schema import counters, holds, ledger
+from service.store.visibility import Visibility
 from service.types import NANO, Usage
 from tests.usage.conftest import Make
 from tests.usage.house import CENT, House, a_run
@@ -146,9 +147,7 @@ def test_usage_by_anything(make: Make) -> None:
     house.spend(Usage(100, 50, 1_000), a_run("usr_ada"))
     house.spend(Usage(10, 5), a_run("usr_ada", agent="analyst"))
     house.spend(Usage(1, 1), a_run("usr_bob"))
-    found = house.db.query(
-        lambda tx: rows.usage(tx, since=0, until=2**50, by=["user", "agent"], user_id=None)
-    )
+    found = house.db.query(lambda tx: rows.usage(tx, since=0, until=2**50, by=["user", "agent"]))
     assert [(row["user"], row["agent"], row["calls"], row["input_tokens"]) for row in found] == [
         ("usr_ada", "analyst", 1, 10),
         ("usr_ada", "support", 1, 100),
@@ -156,7 +155,9 @@ def test_usage_by_anything(make: Make) -> None:
     ]
     # 1,000 cached tokens at 0.10 dollars a million in place of 2
     assert found[1]["saved_nano"] == 1_900_000 and found[1]["amount_nano"] == 200_000 + 500_000 + 100_000
-    [mine] = house.db.query(lambda tx: rows.usage(tx, since=0, until=2**50, by=[], user_id="usr_bob"))
+    [mine] = house.db.query(
+        lambda tx: rows.usage(tx, since=0, until=2**50, by=[], visible=Visibility("usr_bob"))
+    )
     assert mine["calls"] == 1
-    [none] = house.db.query(lambda tx: rows.usage(tx, since=0, until=1, by=[], user_id=None))
+    [none] = house.db.query(lambda tx: rows.usage(tx, since=0, until=1, by=[]))
     assert (none["calls"], none["amount_nano"]) == (0, 0)

@@ -136,6 +136,32 @@ def deep() -> str:
     return ".".join(parts)
 
 
+# Of a token that lives for 15 minutes at most.
+DATES: list[dict[str, Any]] = [
+    {"exp": None},
+    {"exp": "soon"},
+    {"exp": str(int(time.time()) + 60)},
+    {"exp": time.time() + 60},
+    {"exp": float("inf")},
+    {"exp": float("nan")},
+    {"exp": True},
+    {"exp": [int(time.time()) + 60]},
+    {"exp": 10**12},
+    {"exp": 10**400},
+    {"exp": int(time.time()) + 40 * 86_400},
+    {"iat": None},
+    {"iat": "now"},
+    {"iat": time.time()},
+    {"iat": True},
+    {"iat": float("-inf")},
+    {"iat": int(time.time()) - 40 * 86_400},
+    {"iat": int(time.time()) + 3600},
+    {"nbf": int(time.time()) + 3600},
+    {"nbf": "soon"},
+    {"nbf": float("inf")},
+]
+
+
 @pytest.mark.parametrize(
     "token",
     [
@@ -162,6 +188,17 @@ def deep() -> str:
         signed(fam=None),
         signed(fam=["x"]),
         signed(role=None),
+        signed(role="root"),
+        signed(role=["admin"]),
+        signed(name=None),
+        signed(name=1),
+        signed(lim=60),
+        signed(jti=None),
+        signed(jti=1),
+        signed(type=None),
+        signed(type="other"),
+        signed(headers={"typ": "at+jwt"}),
+        *(signed(**wrong) for wrong in DATES),
     ],
 )
 def test_a_wrong_token_is_401(here: Replica, token: str) -> None:
@@ -174,6 +211,23 @@ def test_a_wrong_token_is_401(here: Replica, token: str) -> None:
         here.client().post("/v1/auth/refresh", headers={"Authorization": f"Bearer {token}"}).status_code
         == 401
     )
+
+
+@pytest.mark.parametrize("wrong", [{"jti": None}, {"type": None}, {"fam": None}, {"sub": None}, *DATES])
+def test_a_wrong_refresh_token_is_401(here: Replica, wrong: dict[str, Any]) -> None:
+    token = signed(**{"type": "refresh", **wrong})
+    answer = post(here, "/v1/auth/refresh", token)
+    assert (answer.status_code, answer.get_json()["code"]) == (401, "invalid_token"), answer.text
+
+
+def test_a_token_is_not_good_for_longer_than_one_made_now(here: Replica, ada: User) -> None:
+    """It would outlive the memory of log-ins that have ended: 15 minutes for an access token."""
+    now = int(time.time())
+    family = here.tokens.begin(ada)
+    claims = jwt.decode(family.access_token, options={"verify_signature": False})
+    for life, status in ((900, 200), (901, 401)):
+        token = signed(**{**claims, "iat": now, "exp": now + life})
+        assert here.status(token) == status
 
 
 @pytest.mark.parametrize(
