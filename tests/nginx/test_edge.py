@@ -238,7 +238,7 @@ SECRETS = {"Referer": "https://portal.example/?token=sesame", "Authorization": "
 
 
 def test_no_log_quotes_a_query_string_or_a_referer(tmp_path: Path) -> None:
-    """Whatever goes wrong: a replica refuses, hangs up, is silent or talks nonsense; a request is none, or too large."""
+    """Whatever goes wrong: a replica refuses, hangs up, is silent or talks nonsense; a request is none or too large."""
 
     def nonsense(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Big: " + b"a" * 40_000 + b"\r\n\r\n")
