@@ -15,7 +15,8 @@ FROM python:3.12-slim
 
 LABEL org.opencontainers.image.title="Slipway" \
       org.opencontainers.image.description="Puts Claude agents behind an API a business can depend on" \
-      org.opencontainers.image.licenses="MIT"
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="0.1.0"
 
 RUN groupadd --gid 10001 slipway \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/slipway --shell /usr/sbin/nologin slipway \

@@ -67,6 +67,10 @@ worker_class = "service.web.gunicorn_worker.Worker"  # gthread, with errors as p
 workers = settings.web_concurrency
 threads = settings.threads
 worker_connections = threads + 1000  # so many may be kept without a request; all others have a thread
+# One header may have 16 KiB, as in nginx (large_client_header_buffers). A request line may have 8,190 bytes, Gunicorn's
+# own most; nginx lets twice as many through, and the answer is the same 414 from either.
+limit_request_field_size = 16 * 1024
+limit_request_line = 8190
 keepalive = 10  # seconds that a connection is kept after an answer
 timeout = 60  # seconds without a heartbeat of the worker, not of a request
 graceful_timeout = settings.graceful_timeout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, current_app
 
+from service import __version__
 from service.errors import NotFound
 from service.observe.probes import Probe, look_at
 from service.store import workers
@@ -18,6 +19,7 @@ MODEL_TTL = 5.0  # seconds a look at the model is good for: /ready is asked ofte
 
 class Health(Shape):
     status: str
+    version: str
 
 
 class Part(Shape):
@@ -37,7 +39,7 @@ class Ready(Shape):
 @api("The process lives", returns={200: Health}, tag="Operations")
 @public
 def health() -> Response:
-    return json_response({"status": "ok"})
+    return json_response({"status": "ok", "version": __version__})
 
 
 @blueprint.get("/ready")

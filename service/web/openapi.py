@@ -11,6 +11,7 @@ from flask import Blueprint, Flask, Response, current_app
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from service import __version__
 from service.errors import (
     Invalid,
     InvalidJson,
@@ -52,7 +53,11 @@ def specification(app: Flask) -> dict[str, Any]:
         paths.setdefault(path, {})[method] = _operation(path, method, operation, open_to_all, names)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Slipway", "version": "1", "description": "Claude agents behind an API."},
+        "info": {
+            "title": "Slipway",
+            "version": __version__,
+            "description": "Claude agents behind an API.",
+        },
         "servers": [{"url": "/"}],
         "paths": paths,
         "components": {

@@ -97,6 +97,16 @@ class Postgres:
         # After a kill it is refused until the last process of the old one has ended.
         wait_until(lambda: self._run(*start, check=False) == 0, "PostgreSQL")
 
+    def create(self, name: str) -> str:
+        """Make an empty database, and return its URL."""
+        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "slipway", name)
+        return self.url.replace("/postgres", f"/{name}")
+
+    @property
+    def path(self) -> str:
+        """A PATH on which its own `pg_dump` and `pg_restore` come first."""
+        return f"{self._bin}:{os.environ['PATH']}"
+
     def admit(self, line: str) -> None:
         """Put a line of `pg_hba.conf` before all others."""
         file = self._data / "pg_hba.conf"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from service import __version__
 from tests.conftest import wait_until
 from tests.image.engine import ROOT, docker
 
@@ -80,6 +81,13 @@ def test_who_it_runs_as_and_what_it_holds(image: str) -> None:
         == ""
     )
     assert inside(image, "find /app -name '.env*' -o -name '*.db' -o -name '*.pem' -o -name '*.sock'") == ""
+
+
+def test_its_labels_tell_version_and_licence(image: str) -> None:
+    (found,) = json.loads(docker("image", "inspect", image).stdout)
+    labels = found["Config"]["Labels"]
+    assert labels["org.opencontainers.image.version"] == __version__
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
 
 
 def test_it_is_compiled_so_a_read_only_start_is_quick(image: str) -> None:

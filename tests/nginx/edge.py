@@ -12,9 +12,11 @@ import threading
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
 from typing import Any, Self
 
 import httpx2
+import yaml
 
 from tests.conftest import free_port, guardian, wait_until
 
@@ -27,32 +29,70 @@ def listening(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def lay_out(folder: Path, site: str, port: int, upstreams: Sequence[int]) -> None:
-    """Copy the project's nginx files into a folder, with the site's addresses moved to loopback."""
+def group_of(upstreams: Sequence[int]) -> str:
+    """The upstream group of `tls.conf` with these ports on loopback as its servers."""
+    tls = (ROOT / "nginx" / "sites" / "tls.conf").read_text()
+    found = re.search(r"(?ms)^upstream slipway \{.*?^\}\n", tls)
+    assert found
+    head, *_ = re.split(r"(?m)^    server ", found[0])
+    servers = "".join(f"    server 127.0.0.1:{port} max_fails=0;\n" for port in upstreams)
+    return f"{head}{servers}}}\n"
+
+
+def resolver(folder: Path, address: str) -> str:
+    """What the Compose file's own command makes of a `resolv.conf` that names this name server."""
+    (folder / "resolv.conf").write_text(
+        f"search internal.example\nnameserver {address}\nnameserver 192.0.2.1\n"
+    )
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    shell, option, script = compose["services"]["nginx"]["command"]
+    script = script.replace("$$", "$").replace("/etc/resolv.conf", f"{folder}/resolv.conf")
+    script = script.replace("/run/resolver.conf", f"{folder}/resolver.conf")
+    script = script.replace("exec nginx -g 'daemon off;'", "")
+    subprocess.run([shell, option, script], check=True, timeout=10)
+    return (folder / "resolver.conf").read_text()
+
+
+def lay_out(folder: Path, port: int, upstreams: Sequence[int], names: int | None = None) -> None:
+    """Copy the project's nginx files into a folder, with the Compose site's addresses moved to loopback.
+
+    With `names`, the port of a name server, the replicas are looked up there as in Compose, and all have the first of
+    the ports. Without, they are the group of `tls.conf`: so each may have a port of its own.
+    """
     shutil.copytree(ROOT / "nginx" / "slipway", folder / "slipway")
     shutil.copy(ROOT / "nginx" / "nginx.conf", folder)
-    text = (ROOT / "nginx" / "sites" / site).read_text()
-    text, servers = re.subn(r"(?m)^(\s+server )[\w.-]+:\d+( max_fails)", r"\1UPSTREAM\2", text)
-    assert servers == len(upstreams), "the site names as many replicas as the test starts"
-    for upstream in upstreams:
-        text = text.replace("UPSTREAM", f"127.0.0.1:{upstream}", 1)
-    text = text.replace("listen 8080", f"listen 127.0.0.1:{port}")
-    text = text.replace("/dev/stdout", f"{folder}/access.log")
+    text = (ROOT / "nginx" / "sites" / "compose.conf").read_text()
+    if names is None:
+        moved = {"include /run/resolver.conf;": group_of(upstreams), "slipway:8000": "slipway"}
+    else:
+        line = resolver(folder, "127.0.0.53").replace("127.0.0.53", f"127.0.0.1:{names}")
+        moved = {"include /run/resolver.conf;": line, "slipway:8000": f"slipway:{upstreams[0]}"}
+    moved |= {"listen 8080": f"listen 127.0.0.1:{port}", "/dev/stdout": f"{folder}/access.log"}
+    for ours, theirs in moved.items():
+        assert ours in text
+        text = text.replace(ours, theirs)
+    (folder / "site.conf").write_text(scratch_paths(folder) + text)
+
+
+def scratch_paths(folder: Path) -> str:
+    """Where nginx puts what does not fit its memory: the built-in paths are the machine's."""
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    scratch = "".join(f"{kind}_temp_path {folder}/temp_{kind};\n" for kind in kinds)
-    (folder / "conf.d").mkdir()
-    (folder / "conf.d" / "slipway.conf").write_text(scratch + text)
+    return "".join(f"{kind}_temp_path {folder}/temp_{kind};\n" for kind in kinds)
 
 
 class Edge:
     """One nginx over the given replica ports. `change` edits the copied files before the start."""
 
     def __init__(
-        self, folder: Path, upstreams: Sequence[int], change: Callable[[Path], None] | None = None
+        self,
+        folder: Path,
+        upstreams: Sequence[int],
+        change: Callable[[Path], None] | None = None,
+        names: int | None = None,
     ) -> None:
         self.folder, self.port = folder, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        lay_out(folder, "compose.conf", self.port, upstreams)
+        lay_out(folder, self.port, upstreams, names)
         if change:
             change(folder)
 
@@ -95,7 +135,12 @@ Script = Callable[[BaseHTTPRequestHandler], None]
 class Replica:
     """A scripted replica: remembers what reached it, and answers as `script` says (else 200 and an echo)."""
 
-    def __init__(self, script: Script | None = None, protocol: str = "HTTP/1.1") -> None:
+    def __init__(
+        self,
+        script: Script | None = None,
+        protocol: str = "HTTP/1.1",
+        address: tuple[str, int] = ("127.0.0.1", 0),
+    ) -> None:
         self.seen: list[tuple[str, str, dict[str, str]]] = []
         self.script = script
         replica = self
@@ -118,7 +163,10 @@ class Replica:
         class Server(ThreadingHTTPServer):
             request_queue_size = 128
 
-        self.server = Server(("127.0.0.1", 0), Handler)
+            def server_bind(self) -> None:
+                TCPServer.server_bind(self)  # HTTPServer's looks its own name up, which may take seconds
+
+        self.server = Server(address, Handler)
         self.port = int(self.server.server_address[1])
 
     def __enter__(self) -> Self:

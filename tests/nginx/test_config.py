@@ -6,8 +6,10 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from service.errors import all_errors
-from tests.nginx.edge import ROOT, Edge, lay_out
+from tests.nginx.edge import ROOT, Edge
 
 NGINX_FILES = ROOT / "nginx"
 SERVER = (NGINX_FILES / "slipway" / "server.conf").read_text()
@@ -35,7 +37,7 @@ def test_nginx_takes_the_compose_site(tmp_path: Path) -> None:
 def test_nginx_takes_the_tls_site(tmp_path: Path) -> None:
     def tls(folder: Path) -> None:
         certificate(folder)
-        site = folder / "conf.d" / "slipway.conf"
+        site = folder / "site.conf"
         text = (NGINX_FILES / "sites" / "tls.conf").read_text()
         text = text.replace("/etc/letsencrypt/live/slipway.example.com", str(folder))
         site.write_text(text.replace("/var/log/nginx", str(folder)))
@@ -63,13 +65,26 @@ def certificate(folder: Path) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=20)
 
 
-def test_every_site_has_two_replicas_that_are_never_banned(tmp_path: Path) -> None:
-    for site in (NGINX_FILES / "sites").iterdir():
-        text = site.read_text()
-        assert len(re.findall(r"(?m)^\s+server \S+:\d+ max_fails=0;", text)) >= 2, site
-        assert "least_conn;" in text and "zone slipway" in text, site
-        assert not re.search(r"(?m)^\s*keepalive ", text), f"{site}: see ADR 3"
-        lay_out(tmp_path / site.stem, site.name, 1, [1, 2])
+def test_a_group_has_two_replicas_that_are_never_banned() -> None:
+    text = (NGINX_FILES / "sites" / "tls.conf").read_text()
+    assert len(re.findall(r"(?m)^\s+server \S+:\d+ max_fails=0;", text)) >= 2
+    assert "least_conn;" in text and "zone slipway" in text
+    assert not re.search(r"(?m)^\s*keepalive ", text), "see ADR 3"
+
+
+def test_no_site_of_the_images_own_is_included() -> None:
+    """The nginx image has a conf.d/default.conf, which would answer on port 80."""
+    assert re.findall(r"include (.+);", (NGINX_FILES / "nginx.conf").read_text()) == ["site.conf"]
+
+
+@pytest.mark.parametrize("site", ["compose.conf", "tls.conf"])
+def test_every_server_names_its_logs(site: str) -> None:
+    """What is not named is inherited, and that would be a log with query strings."""
+    text = (NGINX_FILES / "sites" / site).read_text()
+    for server in re.findall(r"(?ms)^server \{.*?^\}", text):
+        assert re.search(r"access_log \S+ slipway;", server)
+        assert "include slipway/server.conf;" in server or "error_log /dev/null emerg;" in server
+    assert "error_log /dev/null emerg;" in SERVER
 
 
 def test_streams_are_never_buffered() -> None:
@@ -83,7 +98,7 @@ def test_streams_are_never_buffered() -> None:
 def test_a_status_of_the_service_never_costs_a_second_model_call() -> None:
     for line in re.findall(r"proxy_next_upstream (.+);", SERVER + PROXY):
         assert "http_502" not in line and "http_500" not in line and "http_504" not in line
-    assert "proxy_next_upstream_tries 2;" in PROXY
+    assert "proxy_next_upstream_tries 0;" in PROXY
     assert re.search(r"(?m)^proxy_next_upstream_timeout \d+s;", PROXY)
 
 

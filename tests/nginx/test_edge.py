@@ -9,10 +9,11 @@ from http.client import HTTPResponse
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import httpx2
 import pytest
 
-from tests.conftest import wait_until
-from tests.nginx.edge import Edge, Replica, say
+from tests.conftest import free_port, wait_until
+from tests.nginx.edge import ROOT, Edge, Replica, hang_up, say
 
 PROBLEM = {"type", "title", "status", "detail", "instance", "code", "request_id"}
 
@@ -231,3 +232,59 @@ def test_the_log_is_json_and_tells_no_secret(edge: Edge) -> None:
     assert (lines["logged-2"]["method"], lines["logged-2"]["path"], lines["logged-2"]["status"]) == (
         "DELETE", "/metrics", 404)  # fmt: skip
     assert "sesame" not in (edge.folder / "access.log").read_text()
+
+
+SECRETS = {"Referer": "https://portal.example/?token=sesame", "Authorization": "Bearer sesame"}
+
+
+def test_no_log_quotes_a_query_string_or_a_referer(tmp_path: Path) -> None:
+    """Whatever goes wrong: a replica refuses, hangs up, is silent or talks nonsense; a request is none or too large."""
+
+    def nonsense(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Big: " + b"a" * 40_000 + b"\r\n\r\n")
+
+    def hurry(folder: Path) -> None:
+        conf = folder / "slipway" / "proxy.conf"
+        conf.write_text(conf.read_text().replace("proxy_read_timeout 30s", "proxy_read_timeout 1s"))
+
+    silence = threading.Event()
+    with Replica() as replica, Edge(tmp_path / "n", [1, replica.port], hurry) as edge:
+        for script in (hang_up, nonsense, say(503, {}), lambda _: silence.wait(20), None):
+            replica.script = script
+            edge.http.get("/v1/runs?token=sesame", headers=SECRETS)
+        silence.set()
+        edge.http.post("/v1/auth/login?token=sesame", content=b"x" * 1_200_000, headers=SECRETS)
+        raw(
+            edge, b"TRACE /?token=sesame HTTP/1.1\r\nHost: a\r\nReferer: /sesame\r\nConnection: close\r\n\r\n"
+        )
+        raw(edge, b"GET /?token=sesame HTTP/1.1\r\nHost: a b\r\nReferer: /sesame\r\n\r\n")
+        raw(edge, b"GET /?token=sesame HTTP/1.1\r\nHost: a\r\nX-Big: " + b"a" * 20_000 + b"\r\n\r\n")
+        raw(edge, b"GET /?token=sesame" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+        edge.http.get("/metrics?token=sesame", headers={**SECRETS, "X-Request-ID": "the-last"})
+        wait_until(lambda: "the-last" in (edge.folder / "access.log").read_text(), "the last line")
+        assert {503, 413, 405, 400, 431, 414, 404, 200} <= {line["status"] for line in edge.log()}
+        assert all(line["upstream_status"] for line in edge.log() if line["status"] in (503, 504))
+    assert "sesame" not in (edge.folder / "access.log").read_text()
+    assert "sesame" not in (edge.folder / "error.log").read_text()
+
+
+def test_the_redirect_to_tls_logs_no_query_string_either(tmp_path: Path) -> None:
+    plain = free_port()
+
+    def redirect_only(folder: Path) -> None:
+        text = (ROOT / "nginx" / "sites" / "tls.conf").read_text()
+        start, end = text.index("server {"), text.index("server {", text.index("server {") + 1)
+        server = text[start:end].replace("listen 80;", f"listen 127.0.0.1:{plain};")
+        server = server.replace("    listen [::]:80;\n", "").replace(
+            "/var/log/nginx/slipway.log", f"{folder}/tls.log"
+        )
+        with (folder / "site.conf").open("a") as site:
+            site.write(server)
+
+    with Edge(tmp_path / "n", [1, 2], redirect_only) as edge:
+        answer = httpx2.get(
+            f"http://127.0.0.1:{plain}/v1/runs?token=sesame", headers=SECRETS, trust_env=False
+        )
+        assert (answer.status_code, answer.headers["Location"][-13:]) == (301, "?token=sesame")
+        wait_until(lambda: "301" in (edge.folder / "tls.log").read_text(), "the line")
+    assert "sesame" not in (edge.folder / "tls.log").read_text() + (edge.folder / "error.log").read_text()

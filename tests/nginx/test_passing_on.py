@@ -75,7 +75,7 @@ def test_an_answer_of_the_service_is_not_asked_for_again(edge: Edge, replicas: P
     assert edge.http.post("/v1/agents/a/invoke", json={}).status_code == status
 
 
-def test_two_tries_and_no_more(edge: Edge, replicas: Pair) -> None:
+def test_each_replica_once_and_no_more(edge: Edge, replicas: Pair) -> None:
     for replica in replicas:
         replica.script = hang_up
     answer = edge.http.post("/v1/agents/a/invoke", json={}, headers={"X-Request-ID": "lost"})
@@ -105,6 +105,16 @@ def test_a_replica_that_is_not_there_costs_nothing(replicas: Pair, tmp_path: Pat
         for path in ("/v1/agents/a/invoke", "/v1/auth/login", "/v1/messages"):  # never sent, so even these
             for _ in range(10):
                 assert edge.http.post(path, json={}).status_code == 200
+
+
+@pytest.mark.parametrize("dead", [1, 2, 4])
+def test_one_replica_of_many_is_enough(replicas: Pair, tmp_path: Path, dead: int) -> None:
+    """A group of servers, as `tls.conf` has it: nothing listens at the others."""
+    with Edge(tmp_path / "n", [*range(1, dead + 1), replicas[0].port]) as edge:
+        for path in ("/v1/agents/a/invoke", "/v1/auth/login", "/v1/messages"):
+            for _ in range(5):
+                assert edge.http.post(path, json={}).status_code == 200
+                assert edge.http.get("/v1/runs").status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/v1/agents/a/stream", "/v1/runs/run_1/events", "/v1/chat/completions"])

@@ -15,6 +15,7 @@ import httpx2
 import pytest
 from flask import Flask
 
+from service import __version__
 from service.observe import probes
 from service.web import drain
 from tests.conftest import Model, RedisServer, Slipway, wait_until
@@ -85,7 +86,7 @@ def test_while_it_stops_it_is_not_ready_and_alive(make: Callable[..., Flask], st
     made = make()
     status, parts = ready(made)
     assert (status, parts["status"], parts["database"]["status"]) == (503, "draining", "ok")
-    assert made.test_client().get("/health").get_json() == {"status": "ok"}
+    assert made.test_client().get("/health").get_json() == {"status": "ok", "version": __version__}
 
 
 # --- parts that hang ------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import jsonschema_rs
 import pytest
 from flask import Blueprint, Flask
 
+from service import __version__
 from service.errors import Conflict
 from service.web.openapi import specification
 from tests.conftest import Slipway
@@ -67,6 +68,10 @@ def test_every_parameter_of_a_path_is_there(document: dict[str, Any]) -> None:
             assert named == {part[1:-1] for part in path.split("/") if part.startswith("{")}, path
 
 
+def test_the_version_is_the_services_own(document: dict[str, Any]) -> None:
+    assert document["info"]["version"] == __version__
+
+
 def test_a_route_that_says_nothing_of_itself_is_noticed(tmp_path: Path) -> None:
     made = app_in(tmp_path)
     more = Blueprint("more", __name__)
@@ -97,17 +102,20 @@ def answer(status: int, body: bytes, media: str = "application/json") -> dict[st
         answer(200, b'{"status": 1}'),
         answer(200, b"{}"),
         answer(200, b"{}", "text/html"),
-        answer(201, b'{"status": "ok"}'),
+        answer(201, b'{"status": "ok", "version": "1"}'),
         answer(404, b'{"status": 404}', "application/problem+json"),
         answer(500, b"oops", "text/html"),
-        {**answer(200, b'{"status": "ok"}'), "headers": httpx2.Headers({"Content-Type": "application/json"})},
+        {
+            **answer(200, b'{"status": "ok", "version": "1"}'),
+            "headers": httpx2.Headers({"Content-Type": "application/json"}),
+        },
     ],
 )
 def test_the_tests_client_notices_an_answer_that_was_not_promised(
     document: dict[str, Any], wrong: dict[str, Any]
 ) -> None:
     description = Description(document)
-    description.check("GET", "/health", **answer(200, b'{"status": "ok"}'))
+    description.check("GET", "/health", **answer(200, b'{"status": "ok", "version": "1"}'))
     with pytest.raises(AssertionError):
         description.check("GET", "/health", **wrong)
 

@@ -88,7 +88,7 @@ def problem_of(answer: bytes) -> dict[str, object]:
         (CHUNKED + b"-2\r\n{}\r\n0\r\n\r\n", 400),
         (CHUNKED + b"2\r\n{}xx0\r\n\r\n", 400),
         (CHUNKED + b"2;a=\x01\r\n{}\r\n0\r\n\r\n", 400),
-        (CHUNKED + b"f" * 9000, 400),
+        (CHUNKED + b"f" * 20_000, 400),
         (CHUNKED + b"2\r\n{}\r\n0\r\nX-Trailer\r\n\r\n", 400),
         (CHUNKED + b"ffffffffffffff\r\n" + b"x" * (2 * MIB), 413),
         (LOGIN + b"Content-Length: 99999999999999999999\r\n\r\n", 413),
@@ -100,6 +100,15 @@ def test_what_is_not_http_is_a_problem(house: Slipway, data: bytes, status: int)
     problem = problem_of(answer_to(connect(house, data)))
     assert problem["status"] == status
     assert house.log.read_text().count(f'"{problem["request_id"]}"') == 1  # its line in the log
+
+
+@pytest.mark.parametrize("line", [b"X-Big: " + b"x" * (16 * 1024 - 9), b"X-Big: " + b"x" * (16 * 1024 - 8)])
+def test_a_header_may_have_16_kib(house: Slipway, line: bytes) -> None:
+    """With its name and its line break, as nginx counts too."""
+    answer = answer_to(connect(house, b"GET /health HTTP/1.0\r\nHost: x\r\n" + line + b"\r\n\r\n"))
+    fits = len(line) + 2 <= 16 * 1024
+    assert answer.split(b" ")[1] == (b"200" if fits else b"431")
+    assert fits or problem_of(answer)["code"] == "headers_too_large"
 
 
 def test_too_many_headers_are_a_problem(house: Slipway) -> None:
