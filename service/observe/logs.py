@@ -92,7 +92,7 @@ def configure(log_format: Literal["auto", "json", "text"], level: str) -> None:
     root.setLevel(theirs)
     for name in OWN:
         logging.getLogger(name).setLevel(level)
-    logging.getLogger("slipway.request").setLevel(min(logging.INFO, logging.getLevelNamesMapping()[level]))
+    logging.getLogger("slipway.request").setLevel(logging.INFO)  # the access log, whatever the level
     gunicorn.handlers, gunicorn.propagate = [handler], False
     gunicorn.setLevel(theirs)
     # What no line of ours tells is not found out for it: https://docs.python.org/3/howto/logging.html#optimization

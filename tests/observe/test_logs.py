@@ -151,3 +151,13 @@ def test_the_line_of_a_request_is_written_whatever_the_level(level: str) -> None
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30).stderr
     events = [json.loads(text)["event"] for text in said.splitlines()]
     assert events == (["request", "upkeep"] if level in ("DEBUG", "INFO") else ["request"])
+
+
+def test_no_library_says_at_debug_what_it_sends() -> None:
+    script = (
+        "import logging; from service.observe import logs; logs.configure('json', 'DEBUG')\n"
+        "for name in ('anthropic', 'httpx2', 'celery'): logging.getLogger(name).debug('a prompt')\n"
+        "logging.getLogger('slipway.test').debug('ours')"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30).stderr
+    assert [json.loads(text)["event"] for text in said.splitlines()] == ["ours"]
