@@ -13,6 +13,7 @@ import pytest
 
 from service.agents import author_tools, catalog
 from service.agents.catalog import AgentCatalog
+from service.agents.files import Stamp, version_of
 from service.tools import ToolContext
 from tests.agents.house import GOOD, REACT, TOOLS, load, write
 
@@ -252,6 +253,27 @@ def test_nobody_sees_a_prompt_under_another_version(tmp_path: Path, restless: No
     assert len({version for version, _ in seen}) == len({prompt for _, prompt in seen}) == len(seen)
     live.refresh()
     assert live.agents["probe"].prompt == f"Be {59 % 7}."
+
+
+def test_what_changes_while_it_is_read_is_read_again(tmp_path: Path) -> None:
+    """Else it would be served under the version of what it replaced."""
+    edits = "from pathlib import Path\nPath(__file__).with_name('evals.yaml').write_text('- {input: b, expect: {}}')\n"
+    old = "- {input: a, expect: {}}"
+    agent = load(write(tmp_path, agent_yaml=GOOD, prompt_md="x", tools_py=edits, evals_yaml=old)).agents[
+        "probe"
+    ]
+    assert [case.input for case in agent.evals] == ["b"]
+    assert agent.version == version_of(tmp_path / "probe")
+
+
+def test_two_edits_within_a_tick_of_the_file_system_s_clock_are_told_apart(
+    live: AgentCatalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "stamp_of", lambda folder: Stamp((), settled=False))
+    for text in ("Be better.", "Be best of all."):
+        write(tmp_path, prompt_md=text)
+        live.refresh()
+        assert live.agents["probe"].prompt == text
 
 
 def test_a_folder_that_takes_long_to_read_holds_up_no_other_request(

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from service.types import RunStatus
+from service.types import Run, RunStatus
 from service.wiring import Services
 from tests.conftest import RedisServer
-from tests.llm.wire_server import WireServer, silent, start, stream, text_events
+from tests.llm.wire_server import (
+    MESSAGE,
+    Exchange,
+    Handler,
+    WireServer,
+    chunk,
+    end,
+    head,
+    sse,
+    start,
+    text_events,
+    whole,
+)
 from tests.runs import inside
 
 AGENTS = {
@@ -21,33 +35,63 @@ AGENTS = {
 
 @pytest.fixture
 def hurried(tmp_path: Path, redis_server: RedisServer, upstream: WireServer) -> Iterator[Services]:
-    """The service itself waits for 2 s, and tries no second time."""
-    settings = {"model_timeout": 2.0, "model_retries": 0, "breaker_failures": 1}
+    """One failure opens the breaker, and nothing is tried again."""
+    settings = {"model_timeout": 6.0, "model_retries": 0, "breaker_failures": 1}
     with inside.services(tmp_path, redis_server.url, upstream.url, AGENTS, **settings) as wired:
         yield wired
 
 
-@pytest.mark.parametrize("door", ["invoke", "stream"])
-def test_a_silent_model_is_left_when_the_agent_says(
-    hurried: Services, upstream: WireServer, door: str
-) -> None:
-    upstream.script = [silent if door == "invoke" else stream([start(), *text_events("one")], silent)]
+def after_a_while(handler: Handler) -> Handler:
+    """A handler that begins later than one of the agents waits for."""
+
+    def answer(exchange: Exchange) -> None:
+        time.sleep(2.5)
+        with suppress(OSError):  # the client has left
+            handler(exchange)
+
+    return answer
+
+
+def in_the_middle(exchange: Exchange) -> None:
+    """A stream that rests for as long between two words."""
+    exchange.send(head(200, None, "content-type: text/event-stream\r\n"))
+    first, *rest = text_events("one ", "two")
+    exchange.send(chunk(sse(start())) + chunk(sse(first)))
+    after_a_while(
+        lambda late: late.send(b"".join(chunk(sse(event)) for event in [*rest, *end()]) + b"0\r\n\r\n")
+    )(exchange)
+
+
+def asked(wired: Services, agent: str, door: str) -> Run:
+    request = inside.request("Well?", agent=agent, cache="bypass")
     if door == "invoke":
-        run = inside.ask(hurried)
-    else:
-        started, told = hurried.runs.stream(inside.ADA, inside.request("Well?"), None, "req")
-        for _ in told:
-            pass
-        run = hurried.watch.get(started.run.id)
+        return wired.runs.invoke(inside.ADA, request, None, "req").run
+    started, told = wired.runs.stream(inside.ADA, request, None, "req")
+    for _ in told:
+        pass
+    return wired.watch.get(started.run.id)
+
+
+@pytest.mark.parametrize(
+    ("door", "slow"), [("invoke", after_a_while(whole(MESSAGE))), ("stream", in_the_middle)]
+)
+def test_a_silent_model_is_left_when_the_agent_says(
+    hurried: Services, upstream: WireServer, door: str, slow: Handler
+) -> None:
+    upstream.script = [slow]
+    assert asked(hurried, "patient", door).status == RunStatus.SUCCEEDED
+    upstream.script = [slow]
+    run = asked(hurried, "probe", door)
     assert run.error is not None and (run.status, run.error["code"]) == (RunStatus.FAILED, "model_timeout")
-    assert upstream.hung_up.wait(5)
     # Its haste says nothing of the model's health: others are not kept from asking it.
-    assert inside.ask(hurried, agent="patient", cache="bypass").status == RunStatus.SUCCEEDED
+    assert asked(hurried, "patient", "invoke").status == RunStatus.SUCCEEDED
 
 
 def test_the_service_s_own_time_out_counts_where_it_is_shorter(
-    hurried: Services, upstream: WireServer
+    tmp_path: Path, redis_server: RedisServer, upstream: WireServer
 ) -> None:
-    upstream.script = [silent]
-    run = inside.ask(hurried, agent="patient")
+    settings = {"model_timeout": 1.0, "model_retries": 0}
+    with inside.services(tmp_path, redis_server.url, upstream.url, AGENTS, **settings) as wired:
+        upstream.script = [after_a_while(whole(MESSAGE))]
+        run = asked(wired, "patient", "invoke")
     assert run.error is not None and run.error["code"] == "model_timeout"
