@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from service.knowledge import MAX_QUOTE, Knowledge
+from service import search_words
+from service.knowledge import MAX_QUOTE, Knowledge, Passage
 
 DOCUMENTS = {
     "en/resume": "# Applications\n\nSend your résumé and a cover letter to the naïve-looking café address.",
@@ -226,3 +229,27 @@ def test_a_byte_order_mark_is_no_part_of_the_first_heading(tmp_path: Path) -> No
     (tmp_path / "a.md").write_text("# Refunds\nWithin 30 days.", "utf-8-sig")
     [found] = Knowledge.load(tmp_path).search("refund")
     assert (found.title, found.text) == ("Refunds", "Within 30 days.")
+
+
+SCRIPTS = st.text(
+    st.one_of(
+        st.characters(exclude_categories=("Cs", "Cc")),
+        st.sampled_from("aAzßİıéœ退款返品カｶﾞゟ환불을คืนเงิน्हिن٣²½ﬁ-_.'’/,19 \n\u0301\u200d\u00ad"),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(SCRIPTS, st.integers(1, 40), SCRIPTS)
+def test_any_document_is_found_by_its_words_and_quoted_as_it_stands(
+    text: str, times: int, query: str
+) -> None:
+    document = " ".join([text] * times)
+    knowledge = Knowledge([Passage("A title", "a", document, "")])
+    for asked in (*text.split(), text, query):
+        for one in knowledge.search(asked):
+            assert one.quote in document and len(one.quote) <= MAX_QUOTE
+    for word in text.split():
+        if any(search_words.words(word)):
+            assert knowledge.search(word), word

@@ -317,3 +317,21 @@ def test_the_real_program_needs_no_server(env: dict[str, str], whole: Flask) -> 
     )
     assert done.returncode == 0, done.stderr
     assert "root" in done.stdout and done.stderr == ""
+
+
+@pytest.mark.parametrize("number", ["١٢", "１２", "²", "1_0"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("runs", "list", "--limit"),
+        ("runs", "replay", "run_x", "--speed"),
+        ("keys", "add", "ada", "laptop", "--days"),
+    ],
+)
+def test_numbers_are_in_ascii_digits(flask: Flask_, command: tuple[str, ...], number: str) -> None:
+    assert command[-1] in flask(*command, number, code=2).stderr
+
+
+def test_a_cap_is_in_ascii_digits(flask: Flask_) -> None:
+    refused = flask("budgets", "set", "service", "١٢", code=1)
+    assert "is not an amount such as 12.50" in refused.stderr
