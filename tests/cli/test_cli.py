@@ -189,6 +189,11 @@ def test_users_come_and_go(flask: Flask_, services: Services) -> None:
     assert ["ada", "user"] in [line[1:3] for line in table(flask("users", "list"))]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_password(flask: Flask_, services: Services) -> None:
+    flask("users", "add", "marked", "--password-stdin", stdin="\ufeffmarked-password\r\n")
+    assert services.users.sign_in("marked", "marked-password", "192.0.2.1").username == "marked"
+
+
 def test_what_does_not_fit_is_one_line(flask: Flask_) -> None:
     taken = flask("users", "add", "ada", "--password-stdin", stdin="ada-password\n", code=1)
     assert taken.stderr.startswith("Error: ") and len(taken.stderr.splitlines()) == 1
