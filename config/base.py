@@ -214,7 +214,7 @@ class Settings(Rules):
         "hi, hello, hey, hi there, good morning, good afternoon, good evening, please, could you tell me, "
         "can you tell me, could you please tell me, can you please tell me, tell me, i would like to know, "
         "i'd like to know, i want to know, thanks, thank you, thanks in advance",
-        description="Courtesies that make no difference at either end of a question, divided by commas",
+        description="Courtesies that make no difference where they stand apart from a question, divided by commas",
     )
     semantic_cache_url: str = Field(
         "",

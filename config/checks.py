@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal, InvalidOperation
+from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
@@ -13,6 +14,9 @@ from pydantic import SecretStr
 # As the service has them: `service/auth/users.py`, which tests/config/test_secrets.py holds them to.
 USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 8, 256  # characters
+# Digits are ASCII digits: `int`, `Decimal` and those who connect also take the digits of other scripts.
+_WHOLE_NUMBER = re.compile(r"[0-9]{1,5}")
+_DOLLARS = re.compile(r"[+-]?[0-9]{1,12}(?:\.[0-9]{1,12})?")
 
 
 def absolute(path: Path) -> Path:
@@ -46,17 +50,33 @@ def broker_url(url: str) -> str:
     schemes = ("amqp://", "amqps://", "redis://", "rediss://")
     if url and not url.startswith(schemes):
         raise ValueError(f"must begin with one of {', '.join(schemes)}")
-    return with_port(url)
+    return redis_url(url) if url.startswith("redis") else with_port(url)
 
 
 def redis_url(url: str) -> str:
-    """An address of Redis; of one server the port and the number of the database are looked at."""
+    """An address of Redis, whose ports and database are numbers."""
     if url.startswith(("redis://", "rediss://")):
         database = _parts(url).path.strip("/")
-        if database and not database.isdecimal():
+        if database and not _WHOLE_NUMBER.fullmatch(database):
             raise ValueError("must end with the number of a database, such as redis://host:6379/0")
-        return with_port(url)
+    if not all(map(_WHOLE_NUMBER.fullmatch, _redis_numbers(url))):
+        raise ValueError("has a port or a database that is not a number in the digits 0 to 9")
     return url
+
+
+def _redis_numbers(url: str) -> Iterator[str]:
+    """Ports, `?db=`, and the database behind the name of a Sentinel's master."""
+    scheme, _, rest = url.partition("://")
+    place, _, query = rest.rpartition("@")[2].partition("?")
+    hosts, _, path = place.partition("/")
+    yield from re.findall(r"(?:^|&)db=([^&]*)", query)
+    if scheme == "redis+sentinel":
+        yield from [part for part in path.split("/") if part][1:]
+    if scheme != "unix":
+        ports = (
+            host.rpartition("]")[2].partition(":")[2] for host in hosts.split(",")
+        )  # `]` ends an IPv6 address
+        yield from (port for port in ports if port)
 
 
 def with_port(url: str) -> str:
@@ -93,11 +113,10 @@ def _parts(url: str) -> SplitResult:
 
 def dollars(text: str) -> str:
     """An amount of dollars in decimals, such as `12.50`."""
-    try:
-        amount = Decimal(text)
-    except InvalidOperation as error:
-        raise ValueError("is not an amount of dollars such as 12.50, or none") from error
-    if not amount.is_finite() or not 0 <= amount < 10**9 or amount != round(amount, 9):
+    if _DOLLARS.fullmatch(text) is None:
+        raise ValueError("is not an amount of dollars such as 12.50, or none")
+    amount = Decimal(text)
+    if not 0 <= amount < 10**9 or amount != round(amount, 9):
         raise ValueError("is not an amount from 0 to below a billion dollars, in nano-dollars at the finest")
     return text
 

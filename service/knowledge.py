@@ -1,4 +1,8 @@
-"""An agent's own documents, cut into passages at their headings and searched by words (SQLite FTS5, BM25)."""
+"""An agent's own documents, cut into passages at their headings and searched by words (SQLite FTS5, BM25).
+
+What is indexed and what is looked for are normalised alike (`service.search_words`); a passage and its quote are
+slices of the document, letter for letter.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +11,22 @@ import re
 import sqlite3
 import stat
 import threading
-import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from service import search_words
+from service.search_words import Term
+
 MAX_DOCUMENT = 10 * 1024 * 1024  # bytes
 MAX_PASSAGE = 1_600  # characters: what a prompt can bear a few of
-MAX_TERMS = 32  # words of a query that are looked for
-QUOTE_TOKENS = 40  # words of a passage shown as its quote
+MAX_QUOTE = 280  # characters of a passage shown as its quote
 WEAK = 0.25  # a passage scoring below this share of the best one only shares common words with the query
 
 _HEADING = re.compile(r"(#{1,6})\s+(.+?)\s*#*\s*$")
-_WORD = re.compile(r"\w+")
-_STOP = (
-    "a about an and any are as at be by can could do does for from had has have how i if in is it its me my"
-    " of on or our please should so tell than that the their them then there these they this to us was we"
-    " were what when where which who why will with would you your"
-)
-_STOP_WORDS = frozenset(_STOP.split())
+# Where a text is cut, the best first: between paragraphs, after a line or sentence, between words.
+_BREAKS = tuple(map(re.compile, (r"\n[^\S\n]*\n", r"\n|[.!?]\s|[。！？]", r"\s")))
+_HIT, _HIT_END = "\x02", "\x03"  # around what was found; no token holds them
 
 
 class KnowledgeFault(ValueError):
@@ -69,7 +70,7 @@ class Knowledge:
 
     def search(self, query: str, category: str | None = None, limit: int = 4) -> list[Passage]:
         """The passages that fit best, best first; none for a query without a known word. Never raises."""
-        terms = _terms(query)
+        terms = search_words.terms(query)
         if not terms or limit < 1 or not self.passages:
             return []
         index = self._index
@@ -109,46 +110,96 @@ def _hidden(folder: Path, path: Path) -> bool:
 
 
 class _Index:
+    """FTS5 over normalised words, with a space between any two. It stems English alone, and splits nothing more."""
+
     def __init__(self, passages: Sequence[Passage]) -> None:
         self.pid = os.getpid()
         self._passages = passages
         self._lock = threading.Lock()
         self._db = sqlite3.connect(":memory:", check_same_thread=False)
         self._db.execute(
-            "CREATE VIRTUAL TABLE passage"
-            " USING fts5(title, text, category UNINDEXED, tokenize='porter unicode61')"
+            "CREATE VIRTUAL TABLE passage USING fts5(title, text, category UNINDEXED, tokenize='porter ascii')"
         )
-        rows = [(number, one.title, one.text, one.category) for number, one in enumerate(passages)]
+        rows = (
+            (number, _indexed(one.title), _indexed(one.text), one.category)
+            for number, one in enumerate(passages)
+        )
         self._db.executemany("INSERT INTO passage(rowid, title, text, category) VALUES (?, ?, ?, ?)", rows)
         self._db.commit()
 
-    def search(self, terms: Sequence[str], category: str | None, limit: int) -> list[Passage]:
-        match = " OR ".join(f'"{term}"' for term in terms)
+    def search(self, terms: Sequence[Term], category: str | None, limit: int) -> list[Passage]:
+        match = " OR ".join(f'"{" ".join(term)}"' for term in terms)  # letters and digits alone: no operators
         with self._lock:
             rows = self._db.execute(
-                "SELECT rowid, -bm25(passage, 3.0, 1.0), snippet(passage, 1, '', '', '', ?) FROM passage"
+                "SELECT rowid, -bm25(passage, 3.0, 1.0), highlight(passage, 1, ?, ?) FROM passage"
                 " WHERE passage MATCH ? AND (? IS NULL OR category = ?) ORDER BY 2 DESC, 1 LIMIT ?",
-                (QUOTE_TOKENS, match, category, category, limit),
+                (_HIT, _HIT_END, match, category, category, limit),
             ).fetchall()
         least = rows[0][1] * WEAK if rows else 0.0
         return [
-            self._passages[number]._replace(score=score, quote=" ".join(quote.split()))
-            for number, score, quote in rows
+            self._passages[number]._replace(score=score, quote=_quote(self._passages[number].text, marked))
+            for number, score, marked in rows
             if score >= least
         ]
 
 
-def _terms(query: str) -> list[str]:
-    """The words to look for. Only word characters are left, so nothing in a query is an operator to FTS5."""
-    words = _WORD.findall(unicodedata.normalize("NFKC", query[:10_000]).casefold())
-    words = list(dict.fromkeys(word[:64] for word in words))
-    return ([word for word in words if word not in _STOP_WORDS] or words)[:MAX_TERMS]
+def _indexed(text: str) -> str:
+    return " ".join(token for word in search_words.words(text) for token in word.tokens)
+
+
+def _quote(text: str, marked: str) -> str:
+    """The part of `text` with the most different words found in it. `marked`: its tokens, with marks around those."""
+    if len(text) <= MAX_QUOTE:
+        return text
+    hits = _hits(text, marked.split())
+    most = first = 0
+    for at, (start, _) in enumerate(hits):
+        inside = {token for begin, token in hits[at:] if begin < start + MAX_QUOTE // 2}
+        if len(inside) > most:
+            most, first = len(inside), start
+    start = _sentence_start(text, first)
+    return text[start : start + _cut(text[start : start + MAX_QUOTE + 1], MAX_QUOTE)].strip()
+
+
+def _hits(text: str, tokens: Sequence[str]) -> list[tuple[int, str]]:
+    """Where the words stand that were found, and which these are."""
+    starts = [word.start for word in search_words.words(text) for _ in word.tokens]
+    found, inside = [], False
+    for start, token in zip(starts, tokens, strict=True):
+        inside |= token.startswith(_HIT)
+        if inside:
+            found.append((start, token.strip(_HIT + _HIT_END)))
+        inside &= not token.endswith(_HIT_END)
+    return found
+
+
+def _sentence_start(text: str, at: int) -> int:
+    """Where the sentence begins that `at` is in, or the word, where the sentence is long."""
+    earliest = max(0, at - MAX_QUOTE // 2)
+    if earliest == 0:
+        return 0
+    for pattern in _BREAKS[1:]:
+        ends = [found.end() for found in pattern.finditer(text, earliest, at)]
+        if ends:
+            return ends[-1] if pattern is _BREAKS[1] else ends[0]
+    return at
+
+
+def _cut(text: str, most: int) -> int:
+    """How much of `text` to take, at most `most` characters: up to the best break."""
+    if len(text) <= most:
+        return len(text)
+    for pattern in _BREAKS:
+        ends = [found.end() for found in pattern.finditer(text, 1, most)]
+        if ends and ends[-1] > most // 8:
+            return ends[-1]
+    return most
 
 
 def _passages(folder: Path, path: Path) -> Iterator[Passage]:
     where = path.relative_to(folder)
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise KnowledgeFault(path, "not UTF-8") from error
     except OSError as error:
@@ -170,9 +221,9 @@ def _passages(folder: Path, path: Path) -> Iterator[Passage]:
 
 
 def _sections(text: str) -> Iterator[tuple[int, str, str]]:
-    """Level (0: before the first heading), heading and body of each section."""
+    """Level (0: before the first heading), heading and body of each section; a body is a slice of `text`."""
     level, heading, body, fenced = 0, "", list[str](), False
-    for line in text.splitlines():
+    for line in text.split("\n"):
         fenced ^= line.lstrip().startswith("```")
         match = None if fenced else _HEADING.match(line)
         if match is None:
@@ -184,15 +235,10 @@ def _sections(text: str) -> Iterator[tuple[int, str, str]]:
 
 
 def _parts(body: str) -> Iterator[str]:
-    """A body cut between paragraphs, and within one only where it alone is too long."""
-    part = ""
-    for paragraph in re.split(r"\n\s*\n", body.strip()):
-        if part and len(part) + len(paragraph) > MAX_PASSAGE:
+    """Slices of a body: cut between paragraphs, and within one only where it alone is too long."""
+    body, at = body.strip(), 0
+    while at < len(body):
+        size = _cut(body[at : at + MAX_PASSAGE + 1], MAX_PASSAGE)
+        if part := body[at : at + size].strip():
             yield part
-            part = ""
-        part = f"{part}\n\n{paragraph}" if part else paragraph
-        while len(part) > MAX_PASSAGE:
-            yield part[:MAX_PASSAGE]
-            part = part[MAX_PASSAGE:]
-    if part.strip():
-        yield part
+        at += size

@@ -60,7 +60,7 @@ class CacheSpec(_Spec):
     stale: bool = Field(default=False, description="A run-out answer may be given while the model is down")
     near: bool = Field(
         default=True,
-        description="Questions that differ in case, spacing, punctuation or courtesies share an answer",
+        description="Questions that differ in nothing that can carry meaning share an answer",
     )
 
 

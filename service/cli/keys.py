@@ -6,7 +6,16 @@ import re
 
 import click
 
-from service.cli.talk import Commands, as_json, pages, print_json, print_table, services, user_named
+from service.cli.talk import (
+    Commands,
+    WholeNumber,
+    as_json,
+    pages,
+    print_json,
+    print_table,
+    services,
+    user_named,
+)
 from service.types import now_ms
 
 keys = Commands("keys", help="API keys of users.")
@@ -19,7 +28,7 @@ _SCOPE = re.compile(r"agents:(\*|[a-z][a-z0-9_-]{0,63}\*?)")
 @click.option(
     "--scope", "scopes", multiple=True, help="Such as agents:support; may be given again. None: all."
 )
-@click.option("--days", type=click.IntRange(1, 3660), help="How long it is good for. None: until revoked.")
+@click.option("--days", type=WholeNumber(1, 3660), help="How long it is good for. None: until revoked.")
 @as_json
 def add(username: str, name: str, scopes: tuple[str, ...], days: int | None, as_json: bool) -> None:
     """Make a key for a user. It is shown now and never again."""

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import orjson
 
-from service.cli.talk import Commands, as_json, most, print_json, print_table, services
+from service.cli.talk import Commands, Factor, as_json, most, print_json, print_table, services
 from service.errors import Conflict, NotFound
 from service.runs.live import stream_key
 from service.runs.result import result_of, shown
@@ -102,9 +102,7 @@ def resume(run_ids: tuple[str, ...], all_dead: bool) -> None:
 
 @runs.command()
 @click.argument("run_id")
-@click.option(
-    "--speed", type=click.FloatRange(min=0, min_open=True), help="1: as fast as it was. None: at once."
-)
+@click.option("--speed", type=Factor(min=0, min_open=True), help="1: as fast as it was. None: at once.")
 @as_json
 def replay(run_id: str, speed: float | None, as_json: bool) -> None:
     """Tell a run's events again, as the client saw them; of one under way, those until now."""

@@ -13,13 +13,37 @@ from flask.cli import AppGroup
 
 from service.auth.users import User
 from service.errors import SlipwayError
+from service.numerals import amount, whole_number
 
 if TYPE_CHECKING:
     from service.wiring import Services
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+
+
+class WholeNumber(click.IntRange):
+    """A number in ASCII digits: `int` also takes those of other scripts."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and whole_number(value.removeprefix("-")) is None:
+            self.fail(f"{value!r} is not a whole number.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Factor(click.FloatRange):
+    """A decimal number in ASCII digits: `float` also takes those of other scripts, `nan` and `inf`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str):
+            try:
+                amount(value)
+            except ValueError:
+                self.fail(f"{value!r} is not a number such as 1.5.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 most = click.option(
-    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many at most."
+    "--limit", type=WholeNumber(1, 1000), default=20, show_default=True, help="How many at most."
 )
 
 

@@ -65,6 +65,7 @@ def webhook_secret(username: str) -> None:
 
 def _password(from_stdin: bool) -> str:
     if from_stdin:
-        return sys.stdin.readline().rstrip("\r\n")
+        # A file that was written on Windows may begin with a byte order mark.
+        return sys.stdin.readline().removeprefix("\ufeff").rstrip("\r\n")
     typed: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
     return typed

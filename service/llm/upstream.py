@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -23,6 +24,7 @@ from service.errors import (
 from service.llm.wire import AnswerRefused
 
 MAX_RETRY_AFTER = 3600.0
+_SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?")
 SPENT = frozenset(
     {"enforced_spend_limit_reached", "contract_spend_limit_reached"}
 )  # a 429 that waiting won't cure
@@ -46,10 +48,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds the upstream asks us to wait, as a number or an HTTP date, between 0 and an hour; None: it does not."""
     for name, per_second in (("retry-after-ms", 1000), ("retry-after", 1)):
         given = headers.get(name, "")
-        try:
-            seconds = float(given) / per_second
-        except ValueError:
-            seconds = _until(given)
+        seconds = float(given) / per_second if _SECONDS.fullmatch(given) else _until(given)
         if seconds >= 0:  # not so for NaN
             return min(seconds, MAX_RETRY_AFTER)
     return None

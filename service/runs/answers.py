@@ -30,7 +30,7 @@ from service.errors import (
     all_errors,
 )
 from service.redis_client import Script
-from service.runs.near import PlainForm
+from service.runs.near import VERSION, PlainForm
 from service.types import Caller, Run, RunRequest, RunStatus, message_text, now_ms
 
 Cache = Literal["hit", "near", "stale", "coalesced", "miss", "bypass"]
@@ -189,7 +189,7 @@ class AnswerCache:
         (message,) = request.messages
         plain = self._plain.of(message_text(message)) if agent.cache.near and _is_text(message) else None
         exact = _extended(digest, b"=" + orjson.dumps(message, option=orjson.OPT_SORT_KEYS))
-        slot = exact if plain is None else _extended(digest, b"~" + plain.encode())
+        slot = exact if plain is None else _extended(digest, b"~" + VERSION + b" " + plain.encode())
         return Question(digest.hexdigest()[:32], exact, slot, plain)
 
     def find(self, question: Question, me: Leader | None, after: str = "") -> Found:

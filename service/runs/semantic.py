@@ -21,7 +21,10 @@ from service.redis_client import Script
 from service.runs.answers import Question, Vector
 
 MOST = 200  # vectors of one scope: as many as can be compared in a few milliseconds
-_FACTS = re.compile(r"[\w.,$€£+-]*\d[\w.,%€+-]*|\b(?:no|not|never|none|without|cannot)\b|n't\b")
+_FACTS = re.compile(
+    r"[\w.,$€£+-]*\d[\w.,%€+-]*|n't\b"
+    r"|\b(?:no|not|never|none|without|cannot|nicht|kein\w*|nie|ohne|ne|pas|jamais|sans|sin|nunca)\b"
+)
 
 # KEYS: the hash. ARGV: field, vector, most fields, life in seconds. Another has to go when it is full.
 _KEEP = Script("""
@@ -61,7 +64,7 @@ class Semantic:
         self._speed.call(lambda client: _KEEP(client, [key], *values), default=None)
 
     def _key(self, question: Question) -> str:
-        facts = "|".join([self._embedder.name, *sorted(_FACTS.findall(question.plain or ""))])
+        facts = "|".join([self._embedder.name, *sorted(_FACTS.findall((question.plain or "").lower()))])
         return f"slipway:vectors:{question.scope}:{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
 
 

@@ -22,10 +22,10 @@ _ROOTS = Context(prec=40)
 _SIGNS = str.maketrans(
     {"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "^": "**", "$": "", "€": "", "£": ""}
 )
-_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
-_PERCENT_OF = re.compile(r"(\d[\d_.]*|\))\s*%\s*of\b", re.IGNORECASE)
-_PERCENT = re.compile(r"(\d[\d_.]*|\))\s*%(?=\s*(?:$|[-+*/),]))")
-_EXPONENT = re.compile(r"e[+-]?0*(\d+)$", re.IGNORECASE)
+_THOUSANDS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
+_PERCENT_OF = re.compile(r"([0-9][0-9_.]*|\))\s*%\s*of\b", re.IGNORECASE)
+_PERCENT = re.compile(r"([0-9][0-9_.]*|\))\s*%(?=\s*(?:$|[-+*/),]))")
+_EXPONENT = re.compile(r"e[+-]?0*([0-9]+)$", re.IGNORECASE)
 
 
 class CalculationError(ValueError):

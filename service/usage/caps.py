@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
 from typing import Any, Literal, NamedTuple, get_args
 
+from service import numerals
 from service.store.base import Row
 from service.store.budgets import Window
 from service.types import NANO, rfc3339, usd
@@ -79,13 +79,10 @@ class BudgetWarning(NamedTuple):
 
 def nano_of(text: str) -> int:
     """Dollars as a decimal string in nano-dollars. Raises `ValueError`."""
-    try:
-        amount = Decimal(text) * NANO
-    except InvalidOperation:
-        raise ValueError("is not an amount such as 12.50") from None
-    if not amount.is_finite() or amount != amount.to_integral_value() or not 0 <= amount < NO_LIMIT:
+    nano = numerals.amount(text) * NANO
+    if nano != nano.to_integral_value() or not 0 <= nano < NO_LIMIT:
         raise ValueError("is negative, too large, or finer than a nano-dollar")
-    return int(amount)
+    return int(nano)
 
 
 def _rounded_down(nano: int) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from service import numerals
 from service.errors import PriceUnknown
 from service.types import Usage
 
@@ -20,7 +20,7 @@ BUNDLED = Path(__file__).with_name("prices.yaml")
 PICO_IN_NANO = 1_000
 OFFLINE = "offline-"
 BATCH = "/batch"
-DATED = re.compile(r"-20\d{6}$")  # claude-haiku-4-5-20251001 is claude-haiku-4-5
+DATED = re.compile(r"-20[0-9]{6}\Z")  # claude-haiku-4-5-20251001 is claude-haiku-4-5
 
 
 def today() -> date:
@@ -110,7 +110,7 @@ class PriceTable:
     @classmethod
     def load(cls, path: Path = BUNDLED) -> PriceTable:
         """Raises `ValueError` that names the model whose row does not fit."""
-        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
+        rows = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
         return cls([_price(row) for row in rows["prices"]])
 
     @property
@@ -135,13 +135,13 @@ class PriceTable:
 def _price(row: dict[str, Any]) -> Price:
     try:
         tariffs = sorted(_tariff(tariff) for tariff in row["tariffs"])
-        if tariffs[0].above_tokens != 0 or not 0 <= int(row["batch_discount"]) <= 100:
+        if tariffs[0].above_tokens != 0 or not 0 <= _count(row["batch_discount"]) <= 100:
             raise ValueError("needs a tariff above_tokens 0 and a batch_discount of 0 to 100 percent")
         if not isinstance(row["from"], date) or not row["source"]:
             raise ValueError("needs a date in `from` and a source")
         tool = _pico(row["server_tool_use"]) * 1_000_000  # told in dollars each, not in dollars per million
         return Price(
-            row["model"], row["from"], tuple(tariffs), int(row["batch_discount"]), tool, row["source"]
+            row["model"], row["from"], tuple(tariffs), _count(row["batch_discount"]), tool, row["source"]
         )
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise ValueError(
@@ -151,17 +151,20 @@ def _price(row: dict[str, Any]) -> Price:
 
 def _tariff(raw: dict[str, Any]) -> Tariff:
     rates = {name: _pico(raw[name]) for name in Tariff._fields if name != "above_tokens"}
-    return Tariff(above_tokens=int(raw["above_tokens"]), **rates)
+    return Tariff(above_tokens=_count(raw["above_tokens"]), **rates)
+
+
+def _count(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} must be a whole number")
+    return value
 
 
 def _pico(text: object) -> int:
     """`"0.125"` dollars per million tokens as pico-dollars per token. Refuses floats and what is no whole number."""
     if not isinstance(text, str):
         raise TypeError(f"{text!r} must be a decimal string in quotes: money is never a float")
-    try:
-        pico = Decimal(text) * 1_000_000
-    except InvalidOperation:
-        raise ValueError(f"{text!r} is not a decimal number") from None
+    pico = numerals.amount(text) * 1_000_000
     if pico != pico.to_integral_value() or pico < 0:
         raise ValueError(f"{text!r} is negative or finer than a millionth")
     return int(pico)

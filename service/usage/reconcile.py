@@ -97,11 +97,19 @@ def _raw(export: str) -> Iterator[dict[str, Any]]:
 
 def _record(raw: Mapping[str, Any]) -> tuple[str, str, dict[str, int]]:
     day = _date(str(_field(raw, "date")))
-    figures = {kind: int(_field(raw, kind) or 0) for kind in KINDS}
-    figures["cache_creation_tokens"] += sum(int(raw.get(name) or 0) for name in WRITES)
+    figures = {kind: int(_ascii(_field(raw, kind) or 0)) for kind in KINDS}
+    figures["cache_creation_tokens"] += sum(int(_ascii(raw.get(name) or 0)) for name in WRITES)
     if (cost := _field(raw, "cost")) not in (None, ""):
-        figures["cost"] = int((Decimal(str(cost)) * NANO).to_integral_value())
+        figures["cost"] = int((Decimal(_ascii(cost)) * NANO).to_integral_value())
     return day, str(_field(raw, "model")), figures
+
+
+def _ascii(value: object) -> str:
+    """Refuse the digits of other scripts, which `int` and `Decimal` take. Raises `ValueError`."""
+    text = str(value)
+    if not text.isascii():
+        raise ValueError("a figure must be written in ASCII digits")
+    return text
 
 
 def _field(raw: Mapping[str, Any], name: str) -> Any:

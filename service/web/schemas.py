@@ -13,6 +13,7 @@ from werkzeug.datastructures import Headers
 
 from service import exact_json
 from service.errors import FieldFault, Invalid, NotFound, SlipwayError
+from service.numerals import whole_number
 from service.web.body import AS_TEXT, MAX_BODY, fault, pointer, raw_json
 from service.web.current import add_headers, asked
 
@@ -184,9 +185,8 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
 def page_arguments(default: int = 20) -> tuple[int, str | None]:
     """`?limit=` (1 to 100; `default`, which may be more, where it is not given) and `?cursor=`."""
     text = request.args.get("limit")
-    if text is not None and not (
-        text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= 100
-    ):
+    limit = default if text is None else whole_number(text)
+    if limit is None or (text is not None and not 1 <= limit <= 100):
         raise Invalid(
             "`limit` is 1 to 100.", errors=[{"pointer": "/limit", "detail": "Send a number from 1 to 100."}]
         )
@@ -195,7 +195,7 @@ def page_arguments(default: int = 20) -> tuple[int, str | None]:
         raise Invalid(
             "`cursor` is not one of ours.", errors=[{"pointer": "/cursor", "detail": "Not a cursor."}]
         )
-    return default if text is None else int(text), cursor
+    return limit, cursor
 
 
 def page(

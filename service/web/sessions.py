@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from service import errors, sessions
 from service.auth.keys import may_use
+from service.numerals import whole_number
 from service.runs.result import shown
 from service.store.base import Row, Transaction
 from service.types import rfc3339
@@ -144,12 +145,12 @@ def list_sessions() -> Response:
 @guard()
 def get_session(session_id: str) -> Response:
     limit, cursor = page_arguments(default=100)
-    if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 10):
+    before = whole_number(cursor) if cursor else None
+    if cursor and before is None:
         raise errors.Invalid(
             "`cursor` is not one of ours.", errors=[{"pointer": "/cursor", "detail": "Not a cursor."}]
         )
     row = services().sessions.get(current_caller(), session_id)
-    before = int(cursor) if cursor else None
     found = services().sessions.messages(session_id, limit=limit + 1, before=before)
     said = page([_message(message) for message in found], limit, key="seq")
     more = said["next_cursor"]

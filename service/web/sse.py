@@ -9,6 +9,7 @@ from contextlib import suppress
 import orjson
 from flask import Response, request
 
+from service.numerals import whole_number
 from service.runs.channel import Listener
 from service.runs.places import Place
 from service.runs.result import shown
@@ -121,4 +122,4 @@ def last_seen(header: str | None, run_id: str) -> int:
     if not header:
         return 0
     run, _, seq = header.strip().rpartition(":")
-    return int(seq) if run == run_id and seq.isascii() and seq.isdigit() and len(seq) < 10 else 0
+    return (whole_number(seq) or 0) if run == run_id else 0

@@ -11,6 +11,7 @@ from flask import Blueprint, Response, request
 
 from service import errors
 from service.errors import Invalid
+from service.numerals import whole_number
 from service.store.visibility import visible_to
 from service.types import rfc3339
 from service.usage import report
@@ -92,9 +93,10 @@ def budget() -> Response:
 def _window() -> tuple[int, int]:
     """How many groups, and how many before them: the cursor of a list that is made anew each time."""
     limit, cursor = page_arguments(default=MOST_GROUPS)
-    if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 10):
+    skipped = whole_number(cursor or "0")
+    if skipped is None:
         raise _wrong("cursor", "Not a cursor.")
-    return limit, int(cursor or 0)
+    return limit, skipped
 
 
 def _csv(text: str, cursor: str | None) -> Response:
@@ -127,6 +129,8 @@ def _span() -> tuple[int, int]:
 
 def _moment(name: str, text: str, *, end: bool) -> int:
     try:
+        if not text.isascii():  # `fromisoformat` takes any character between date and time
+            raise ValueError
         if len(text) == 10:
             day = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
             return int((day + timedelta(days=1 if end else 0)).timestamp() * 1000)

@@ -271,3 +271,38 @@ def test_the_docs_list_every_field(heading: str, model: type[BaseModel]) -> None
     section = (ROOT / "docs/agent-author.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
     table = [line for line in section.splitlines() if line.startswith("| `")]
     assert table == rows(model), "\n" + "\n".join(rows(model))
+
+
+def test_a_byte_order_mark_is_no_part_of_any_file(write: Write) -> None:
+    """Editors on Windows put one in front of a text; an agent is the same with it and without."""
+    files = {
+        "agent_yaml": GOOD + "tools: [look]\n",
+        "prompt_md": "Be good.",
+        "tools_py": TOOLS,
+        "evals_yaml": "- input: Where?\n  expect:\n    contains: [there]\n",
+        "knowledge__a__b_md": "# Title\nText.",
+    }
+    marked = {name: b"\xef\xbb\xbf" + text.encode() for name, text in files.items()}
+    catalog = load(write("marked", **marked) and write("bare", **files))
+    assert catalog.faults == ()
+    bare, with_marks = catalog.agents["bare"], catalog.agents["marked"]
+    assert with_marks.prompt == bare.prompt == "Be good."
+    assert with_marks.knowledge is not None and bare.knowledge is not None
+    assert with_marks.knowledge.passages == bare.knowledge.passages
+    assert with_marks.knowledge.passages[0].title == "Title"
+    assert (list(with_marks.tools), with_marks.evals) == (list(bare.tools), bare.evals)
+
+
+@pytest.mark.parametrize("number", ['"١٢"', "١٢", '"１２"', '"²"'])
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("max_tokens: {}", "max_tokens"),
+        ("limits: {{steps: {}}}", "limits.steps"),
+        ("limits: {{rate: {}}}", "limits.rate"),
+        ("cache: {{ttl_seconds: {}}}", "cache.ttl_seconds"),
+    ],
+)
+def test_numbers_are_in_ascii_digits(write: Write, text: str, field: str, number: str) -> None:
+    fault = only_fault(write(agent_yaml=GOOD + text.format(number) + "\n"))
+    assert (fault.line, fault.field) == (3, field)

@@ -189,6 +189,11 @@ def test_users_come_and_go(flask: Flask_, services: Services) -> None:
     assert ["ada", "user"] in [line[1:3] for line in table(flask("users", "list"))]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_password(flask: Flask_, services: Services) -> None:
+    flask("users", "add", "marked", "--password-stdin", stdin="\ufeffmarked-password\r\n")
+    assert services.users.sign_in("marked", "marked-password", "192.0.2.1").username == "marked"
+
+
 def test_what_does_not_fit_is_one_line(flask: Flask_) -> None:
     taken = flask("users", "add", "ada", "--password-stdin", stdin="ada-password\n", code=1)
     assert taken.stderr.startswith("Error: ") and len(taken.stderr.splitlines()) == 1
@@ -317,3 +322,21 @@ def test_the_real_program_needs_no_server(env: dict[str, str], whole: Flask) -> 
     )
     assert done.returncode == 0, done.stderr
     assert "root" in done.stdout and done.stderr == ""
+
+
+@pytest.mark.parametrize("number", ["١٢", "１２", "²", "1_0"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("runs", "list", "--limit"),
+        ("runs", "replay", "run_x", "--speed"),
+        ("keys", "add", "ada", "laptop", "--days"),
+    ],
+)
+def test_numbers_are_in_ascii_digits(flask: Flask_, command: tuple[str, ...], number: str) -> None:
+    assert command[-1] in flask(*command, number, code=2).stderr
+
+
+def test_a_cap_is_in_ascii_digits(flask: Flask_) -> None:
+    refused = flask("budgets", "set", "service", "١٢", code=1)
+    assert "is not an amount such as 12.50" in refused.stderr

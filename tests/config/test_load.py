@@ -20,6 +20,11 @@ SERVING = {
     "ANTHROPIC_API_KEY": "sk-test",
 }
 
+NUMBERS = [
+    *(name.upper() for name, field in Settings.model_fields.items() if field.annotation in (int, float)),
+    *("BUDGET_USER_DAY_USD", "BUDGET_SERVICE_DAY_USD", "BUDGET_RUN_USD", "LIMIT_CONCURRENT_RUNS"),
+]
+
 
 def serving(environment: str, **changes: str) -> dict[str, str]:
     return {"APP_ENV": environment, **SERVING, **changes}
@@ -142,6 +147,23 @@ def test_every_fault_is_named_at_once() -> None:
         ("BUDGET_USER_DAY_USD", "lots"),
         ("LIMIT_CONCURRENT_RUNS", "0"),
         ("METRICS_ENABLED", "perhaps"),
+        *((name, value) for value in ("٨٠٠٠", "８０", "²") for name in NUMBERS),
+        ("LIMIT_RUNS", "٦٠/minute"),
+        ("LIMIT_RUNS", "６０/minute"),
+        ("BUDGET_RUN_USD", "1_000"),
+        ("REDIS_URL", "redis://redis:٦٣٧٩/0"),
+        ("REDIS_URL", "redis://redis:6379/١"),
+        ("REDIS_URL", "redis://redis:6379?db=１"),
+        ("REDIS_URL", "redis+sentinel://a:1,b:²/mymaster/1"),
+        ("REDIS_URL", "redis+sentinel://a:1,b:2/mymaster/١"),
+        ("REDIS_URL", "redis+cluster://a:1,b:２"),
+        ("DATABASE_URL", "postgresql://u:p@db:٥٤٣٢/slipway"),
+        ("DATABASE_URL", "postgresql+psycopg://db:５４３２/slipway"),
+        ("BROKER_URL", "amqp://u:p@queue:٥٦٧٢"),
+        ("BROKER_URL", "redis://queue/١"),
+        ("ANTHROPIC_BASE_URL", "http://model:８０"),
+        ("SEMANTIC_CACHE_URL", "https://host:٤٤٣/v1/embeddings"),
+        ("BUDGET_WEBHOOK_URL", "https://host:４４３/in"),
         ("JWT_PRIVATE_KEY", "not a key"),
         ("JWT_PRIVATE_KEY", pem(ec.generate_private_key(ec.SECP256R1()))),
     ],
@@ -197,6 +219,28 @@ def test_a_file_that_cannot_be_read_is_named_instead_of_the_rule_it_breaks(tmp_p
     assert faults(environ) == {
         "SECRET_KEY": f"cannot be read from SECRET_KEY_FILE ({missing}): No such file or directory"
     }
+
+
+def test_a_byte_order_mark_is_no_part_of_a_setting(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(f"{SECRET}\n", "utf-8-sig")
+    assert load({"SECRET_KEY_FILE": str(tmp_path / "key")}).secret_key.get_secret_value() == SECRET
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:p%3F@redis:6379/0",
+        "rediss://user:p%3Aw@[::1]:6380/2",
+        "redis://[::1]",
+        "redis://redis",
+        "redis+sentinel://:pass@a:1,b:2/mymaster/1",
+        "redis+sentinel://a,b/mymaster",
+        "redis+cluster://a:1,b:2",
+        "unix:///run/redis.sock?db=2",
+    ],
+)
+def test_addresses_of_redis(url: str) -> None:
+    assert load({"REDIS_URL": url}).redis_url == url
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:

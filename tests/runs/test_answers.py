@@ -317,6 +317,22 @@ def test_meaning_does_not_cross_users_numbers_or_negations(meaning: AnswerCache)
     assert make(meaning, "How do I get 17% of my money back now?", "").cache == "near"
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        "Do I NOT get a refund for it,",
+        "Never do I get a refund for it?",
+        "Bekomme ich nicht einen refund for it?",
+        "Bekomme ich keinen refund for it?",
+        "Je ne recois pas de refund for it?",
+        "Do I get a refund for 1?",
+    ],
+)
+def test_meaning_does_not_cross_negations_however_written(meaning: AnswerCache, other: str) -> None:
+    make(meaning, unique("Do I get a refund for it,"), "Yes.")
+    assert make(meaning, unique(other), "No.").cache == "miss"
+
+
 def test_only_who_leads_asks_the_endpoint(meaning: AnswerCache, endpoint: Endpoint) -> None:
     about = question(meaning, unique("How do I get a refund?"))
     meaning.find(about, leader())

@@ -39,7 +39,10 @@ def test_windows(period: str, at: int, start: int, end: int | None) -> None:
 
 def test_amounts() -> None:
     assert nano_of("1.00") == NANO and nano_of("0.000000001") == 1 and nano_of("0") == 0
-    for wrong in ("", "one", "-1", "nan", "inf", "1e30", "0.0000000001", "1,5"):
+    for wrong in (
+        *("", "one", "-1", "nan", "inf", "1e30", "0.0000000001", "1,5"),
+        *("١٢", "１２.50", "²", "1_000", " 1", "9e999999"),
+    ):
         with pytest.raises(ValueError):
             nano_of(wrong)
 

@@ -137,6 +137,10 @@ def test_every_default_model_has_a_price() -> None:
         ("from: 2026-01-01", "from: soon"),
         ("batch_discount: 50", "batch_discount: 150"),
         ("source: somewhere", "source:"),
+        ('input: "1"', 'input: "١"'),
+        ('input: "1"', 'input: "１"'),
+        ("above_tokens: 0", 'above_tokens: "٠"'),
+        ("batch_discount: 50", 'batch_discount: "５０"'),
     ],
 )
 def test_a_row_that_does_not_fit_names_its_model(tmp_path: Path, good: str, bad: str) -> None:
@@ -146,3 +150,18 @@ def test_a_row_that_does_not_fit_names_its_model(tmp_path: Path, good: str, bad:
     path.write_text(ROW.replace(good, bad))
     with pytest.raises(ValueError, match="the row of m does not fit"):
         PriceTable.load(path)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_table(tmp_path: Path) -> None:
+    path = tmp_path / "prices.yaml"
+    path.write_text(ROW.lstrip(), "utf-8-sig")
+    assert PriceTable.load(path).models == ["m"]
+
+
+@pytest.mark.parametrize("dated", ["m-20٢٦١٠٠٧", "m-20261007\n", "m-20２６1007"])
+def test_a_date_in_other_digits_is_part_of_the_name(tmp_path: Path, dated: str) -> None:
+    path = tmp_path / "prices.yaml"
+    path.write_text(ROW)
+    assert PriceTable.load(path).price("m-20261007", TODAY).model == "m"
+    with pytest.raises(PriceUnknown):
+        PriceTable.load(path).price(dated, TODAY)

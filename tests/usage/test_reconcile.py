@@ -70,7 +70,14 @@ def test_the_console_export_and_the_usage_api(house: House) -> None:
 
 
 @pytest.mark.parametrize(
-    "export", [f"{CSV}yesterday,x,1,1,1,1,1\n", f"{CSV}{DAY},x,many,1,1,1,1\n", '[{"model": "x"}]']
+    "export",
+    [
+        f"{CSV}yesterday,x,1,1,1,1,1\n",
+        f"{CSV}{DAY},x,many,1,1,1,1\n",
+        f"{CSV}{DAY},x,١,1,1,1,1\n",
+        f"{CSV}{DAY},x,1,1,1,1,１\n",
+        '[{"model": "x"}]',
+    ],
 )
 def test_what_cannot_be_read_is_named(house: House, export: str) -> None:
     with pytest.raises(ValueError, match="record 1"):

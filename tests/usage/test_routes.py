@@ -249,6 +249,11 @@ def test_usage_by_groups_as_json_and_csv(
         "from=yesterday",
         "from=2026-11-02&to=2026-11-01",
         "from=2020-01-01",
+        "from=٢٠٢٦-١١-٠١",
+        "from=2026-11-01١00:00:00",
+        "limit=١٢",
+        "cursor=１２",
+        "cursor=²",
     ],
 )
 def test_usage_refuses_what_it_does_not_know(db: Database, admin: httpx2.Client, query: str) -> None:
@@ -262,7 +267,14 @@ def test_caps_are_the_admins(db: Database, user: tuple[str, httpx2.Client], admi
     assert client.get("/v1/admin/budgets").status_code == 403
     for scope in ("nobody", "user:usr_x", f"user:usr_{'0' * 26}", "agent:nobody", "service:x"):
         assert admin.put(f"/v1/admin/budgets/{scope}", json=cap).status_code == 404, scope
-    for wrong in ({}, {**cap, "amount_usd": "-1"}, {**cap, "amount_usd": 5}, {**cap, "period": "year"}):
+    for wrong in (
+        {},
+        {**cap, "amount_usd": "-1"},
+        {**cap, "amount_usd": 5},
+        {**cap, "amount_usd": "١٢"},
+        {**cap, "amount_usd": "9e999999"},
+        {**cap, "period": "year"},
+    ):
         assert admin.put("/v1/admin/budgets/service", json=wrong).status_code == 422, wrong
     assert admin.put("/v1/admin/budgets/agent:support", json=cap).json()["renews_at"] is None
     lifted = admin.put("/v1/admin/budgets/agent:support", json={**cap, "amount_usd": None}).json()
