@@ -13,7 +13,7 @@ import orjson
 from service.cli.talk import Commands, as_json, most, print_json, print_table, services
 from service.errors import Conflict, NotFound
 from service.runs.live import stream_key
-from service.runs.result import result_of, shown
+from service.runs.result import shown
 from service.runs.runner import MOST_LOSSES
 from service.store import run_lists
 from service.store import runs as rows
@@ -58,7 +58,7 @@ def show(run_id: str, as_json: bool) -> None:
     run = services().watch.get(run_id)
     steps = services().db.query(lambda tx: step_rows.listed(tx, run_id))
     about = {
-        **shown(run.result or result_of(run, None, steps=0, used=())),
+        **shown(services().watch.result(run)),
         **_line(asdict(run)),
         "losses": run.losses,
         "webhook": services().webhooks.of_run(run),
