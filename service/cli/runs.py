@@ -15,6 +15,7 @@ from service.errors import Conflict, NotFound
 from service.runs.live import stream_key
 from service.runs.result import shown
 from service.runs.runner import MOST_LOSSES
+from service.store import feedback as feedback_rows
 from service.store import run_lists
 from service.store import runs as rows
 from service.store import steps as step_rows
@@ -71,6 +72,21 @@ def show(run_id: str, as_json: bool) -> None:
             text = value if isinstance(value, str | int) else orjson.dumps(value).decode()
             click.echo(f"{name:14} {text}")
     print_table(about["step_list"], ("step", "kind", "name", "attempt", "ms", "cost_usd"), "No step is done.")
+
+
+@runs.command()
+@click.option("--agent", help="Only this agent's.")
+@click.option("--score", type=click.IntRange(-1, 1), help="Only of this score.")
+@most
+@as_json
+def feedback(agent: str | None, score: int | None, limit: int, as_json: bool) -> None:
+    """Show what users think of their runs, newest runs first."""
+    found = services().db.query(lambda tx: feedback_rows.recent(tx, limit=limit, agent=agent, score=score))
+    lines = [{**row, **{name: rfc3339(row[name]) for name in ("created_at", "updated_at")}} for row in found]
+    if as_json:
+        return print_json(lines)
+    lines = [{**line, "comment": _plain(line["comment"] or "")} for line in lines]
+    print_table(lines, ("run_id", "agent", "score", "updated_at", "comment"), "There is none.")
 
 
 @runs.command()
@@ -136,6 +152,11 @@ def _send_off(run_id: str) -> None:
     known.db.transact(work)
     known.speed.call(lambda client: client.delete(stream_key(run_id)), default=0)
     known.bell.ring([run_id])
+
+
+def _plain(text: str) -> str:
+    """A stranger's words on one line, without what a terminal would take for commands."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _pause(event: RunEvent, steps: list[Any]) -> float:

@@ -8,16 +8,16 @@ from flask import Blueprint, Response, request
 
 from service import errors
 from service.runs.result import shown
-from service.store import run_lists
+from service.store import feedback, run_lists
 from service.store import steps as step_rows
-from service.store.base import Row
+from service.store.base import Row, Transaction
 from service.store.visibility import visible_to
 from service.types import RunEvent, RunStatus, Usage, rfc3339, usd
 from service.web.body import fault
 from service.web.guards import current_caller, guard, services
 from service.web.idempotent import once_again
 from service.web.schemas import Shape, api, choice_argument, json_response, page, page_arguments
-from service.web.shapes import Queued, RunResult, UsageShape
+from service.web.shapes import FeedbackShape, Queued, RunResult, UsageShape, feedback_of
 from service.web.sse import event_stream, last_seen
 
 blueprint = Blueprint("runs", __name__)
@@ -45,10 +45,11 @@ class WebhookShape(Shape):
 
 
 class RunView(RunResult):
-    """One run with its steps, and its webhook where it has one."""
+    """One run with its steps, its webhook where it has one, and what its user thinks of it."""
 
     step_list: list[StepShape] | None = None
     webhook: WebhookShape | None = None
+    feedback: FeedbackShape | None
 
 
 class RunItem(Shape):
@@ -126,14 +127,24 @@ def list_runs() -> Response:
 
 
 @blueprint.get("/v1/runs/<run_id>")
-@api("One run with its steps and its webhook", returns={200: RunView}, errors=[errors.NotFound], tag="Runs")
+@api(
+    "One run with its steps, its webhook and its feedback",
+    returns={200: RunView},
+    errors=[errors.NotFound],
+    tag="Runs",
+)
 @guard()
 def get_run(run_id: str) -> Response:
     run = services().watch.get(run_id, current_caller())
-    steps = services().db.query(lambda tx: step_rows.listed(tx, run_id))
+
+    def read(tx: Transaction) -> tuple[list[Row], Row | None]:
+        return step_rows.listed(tx, run_id), feedback.of_run(tx, run_id)
+
+    steps, given = services().db.query(read)
     more = {
         "step_list": [_step(step) for step in steps if step["kind"] != "note"],
         "webhook": services().webhooks.of_run(run),
+        "feedback": None if given is None else feedback_of(given),
     }
     return json_response({**shown(services().watch.result(run)), **more})
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from service import exact_json
-from service.types import Effort, Message, RunRequest
+from service.types import Effort, Message, RunRequest, rfc3339
 from service.usage.caps import Standing
 from service.web.body import fault
 from service.web.schemas import Body, Shape, no_nul
@@ -184,6 +184,21 @@ class RunResult(Shape):
     approvals: list[str] | None = None
     error: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
+
+
+class FeedbackShape(Shape):
+    """What the user of a run thinks of it: 1 for good, -1 for bad."""
+
+    score: int
+    comment: str | None
+    created_at: str
+    updated_at: str
+
+
+def feedback_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A `FeedbackShape`."""
+    times = {name: rfc3339(row[name]) for name in ("created_at", "updated_at")}
+    return {"score": row["score"], "comment": row["comment"], **times}
 
 
 class Queued(Shape):
