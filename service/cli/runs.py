@@ -82,7 +82,10 @@ def show(run_id: str, as_json: bool) -> None:
 def feedback(agent: str | None, score: int | None, limit: int, as_json: bool) -> None:
     """Show what users think of their runs, newest runs first."""
     found = services().db.query(lambda tx: feedback_rows.recent(tx, limit=limit, agent=agent, score=score))
-    lines = [{**row, **{name: rfc3339(row[name]) for name in ("created_at", "updated_at")}} for row in found]
+    plain = ("run_id", "agent", "score", "comment")
+    lines = [
+        {name: row[name] for name in plain} | {"updated_at": rfc3339(row["updated_at"])} for row in found
+    ]
     if as_json:
         return print_json(lines)
     lines = [{**line, "comment": _plain(line["comment"] or "")} for line in lines]
