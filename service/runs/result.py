@@ -95,7 +95,10 @@ def tools_used(events: Sequence[RunEvent]) -> list[ToolUse]:
     """List the tool calls that have ended, as events tell of them."""
     names = {event.data["call_id"]: event.data["name"] for event in events if event.name is Event.TOOL_CALLED}
     ended = [event.data for event in events if event.name is Event.TOOL_FINISHED]
-    return [ToolUse(names.get(call["call_id"], ""), call["ok"], call["ms"]) for call in ended]
+    # Whatever a run told, its end can be told too.
+    return [
+        ToolUse(names.get(call["call_id"], ""), bool(call.get("ok")), call.get("ms", 0)) for call in ended
+    ]
 
 
 def shown(data: Mapping[str, Any]) -> Mapping[str, Any]:
