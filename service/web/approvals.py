@@ -143,6 +143,7 @@ def _check_call(row: Row, arguments: dict[str, Any] | None) -> None:
 
     Raises `ToolGone`, and `Invalid` for changed arguments that do not fit the tool.
     """
+    services().catalog.refresh()  # as whoever takes the run up does
     agent = services().catalog.agents.get(row["agent"])
     tool = None if agent is None else agent.tools.get(row["name"])
     if tool is None:
