@@ -21,6 +21,7 @@ from service.web import (
     budgets,
     caching,
     drain,
+    feedback,
     gate,
     health,
     limits,
@@ -39,7 +40,21 @@ from service.web.schemas import refuse_impossible
 if TYPE_CHECKING:
     from config.base import Settings
 
-BLUEPRINTS = (auth, agents, tasks, runs, sessions, approvals, admin, usage, budgets, health, openapi, ui)
+BLUEPRINTS = (
+    auth,
+    agents,
+    tasks,
+    runs,
+    feedback,
+    sessions,
+    approvals,
+    admin,
+    usage,
+    budgets,
+    health,
+    openapi,
+    ui,
+)
 
 
 class NoSessions(SessionInterface):

@@ -59,7 +59,7 @@ def decide(tx: Transaction, caller: Caller, approval_id: str, said: Decision) ->
     row = of(tx, caller, approval_id)
     if not taken:
         raise AlreadyDecided(f"This approval is {row['status']} already.")
-    goes_on = rows.pending(tx, row["run_id"]) == 0
+    goes_on = not rows.pending(tx, row["run_id"])
     if goes_on:
         runs.requeue(tx, row["run_id"], [RunStatus.WAITING_APPROVAL], now_ms())
     return row, goes_on

@@ -113,6 +113,10 @@ class AlreadyDecided(Conflict):
     code, title = "already_decided", "This approval is decided already"
 
 
+class ToolGone(Conflict):
+    code, title = "tool_gone", "The tool that this approval is about is not there any more"
+
+
 class TooMany(Conflict):
     """A user has as many of something as one may have: deleting one makes room."""
 

@@ -196,6 +196,7 @@ class RunRequest:
     session_id: str | None = None
     context: str | None = None  # JSON text of an object, as it was sent
     max_tokens: int | None = None
+    max_steps: int | None = None  # fewer than the agent may take
     effort: Effort | None = None
     tier: Literal["auto", "simple", "medium", "complex"] = "auto"
     cache: Literal["default", "bypass", "refresh"] = "default"

@@ -83,4 +83,4 @@ def test_a_cancelled_run_asks_no_more(db: Database) -> None:
     db.transact(lambda tx: rows.close(tx, "run_1"))
     with pytest.raises(AlreadyDecided):
         db.transact(lambda tx: approvals.decide(tx, OPERATOR, "apr_1", YES))
-    assert db.query(lambda tx: rows.pending(tx, "run_1")) == 0
+    assert db.query(lambda tx: rows.pending(tx, "run_1")) == []

@@ -57,7 +57,10 @@ def test_the_receiver_is_told_and_can_check_by_whom(
     ended(client, run_id)
     until(lambda: webhook(client, run_id)["status"] == "delivered", "the delivery")
     [delivery] = house.receiver.of(run_id)
-    assert orjson.loads(delivery.body) == {"run_id": run_id, "status": "succeeded"}
+    run = client.get(f"/v1/runs/{run_id}").json()
+    about = {name: run[name] for name in ("agent", "agent_version", "user_id", "door", "input")}
+    assert orjson.loads(delivery.body) == {"run_id": run_id, "status": "succeeded", **about}
+    assert (about["door"], about["input"]) == ("task", "Tell my friend.")
     secret = client.get("/v1/webhooks/secret").json()["secret"]
     timestamp = delivery.headers["X-Slipway-Timestamp"]
     signed = hmac.new(secret.encode(), timestamp.encode() + b"." + delivery.body, hashlib.sha256).hexdigest()

@@ -35,6 +35,8 @@ def problems(
         yield ("pattern",), f"there is no pattern {spec.pattern!r}{unknown(spec.pattern, patterns)}"
     yield from _tool_problems(spec, available)
     if spec.pattern == "router":
+        if spec.limits.steps < 2:
+            yield ("limits", "steps"), "pattern router needs at least 2: it classifies, then answers"
         if len(spec.categories) < 2:
             yield ("categories",), "pattern router needs at least two"
         for name in spec.categories:

@@ -35,7 +35,10 @@ class Steps(Protocol):
         json_schema: Mapping[str, Any] | None = None,
         tell: bool = True,
     ) -> Told[ModelReply]:
-        """One model call. `tell=False` keeps its text from the client (a classification, a plan)."""
+        """One model call. `tell=False` keeps its text from the client (a classification, a plan).
+
+        Raises `RunLimit` for the call after the last that the run may make (`Context.max_steps`).
+        """
 
     def tools(self, name: str, reply: ModelReply) -> Told[list[ToolResult]]:
         """The tool calls a reply asked for, in order: one result for each."""
@@ -50,6 +53,16 @@ class Context:
     messages: tuple[Message, ...]
     system: str
     steps: Steps
+
+    @property
+    def max_steps(self) -> int:
+        """Model calls that the pattern may make."""
+        return most_steps(self.agent, self.request)
+
+
+def most_steps(agent: AgentDefinition, request: RunRequest) -> int:
+    """Return the agent's own limit of steps, or the smaller one that the caller asked for."""
+    return min(agent.limits.steps, request.max_steps or agent.limits.steps)
 
 
 Pattern = Callable[[Context], Told[Answer]]

@@ -13,8 +13,9 @@ import orjson
 from service.cli.talk import Commands, Factor, as_json, most, print_json, print_table, services
 from service.errors import Conflict, NotFound
 from service.runs.live import stream_key
-from service.runs.result import result_of, shown
+from service.runs.result import shown
 from service.runs.runner import MOST_LOSSES
+from service.store import feedback as feedback_rows
 from service.store import run_lists
 from service.store import runs as rows
 from service.store import steps as step_rows
@@ -58,7 +59,7 @@ def show(run_id: str, as_json: bool) -> None:
     run = services().watch.get(run_id)
     steps = services().db.query(lambda tx: step_rows.listed(tx, run_id))
     about = {
-        **shown(run.result or result_of(run, None, steps=0, used=())),
+        **shown(services().watch.result(run)),
         **_line(asdict(run)),
         "losses": run.losses,
         "webhook": services().webhooks.of_run(run),
@@ -71,6 +72,24 @@ def show(run_id: str, as_json: bool) -> None:
             text = value if isinstance(value, str | int) else orjson.dumps(value).decode()
             click.echo(f"{name:14} {text}")
     print_table(about["step_list"], ("step", "kind", "name", "attempt", "ms", "cost_usd"), "No step is done.")
+
+
+@runs.command()
+@click.option("--agent", help="Only this agent's.")
+@click.option("--score", type=click.IntRange(-1, 1), help="Only of this score.")
+@most
+@as_json
+def feedback(agent: str | None, score: int | None, limit: int, as_json: bool) -> None:
+    """Show what users think of their runs, newest runs first."""
+    found = services().db.query(lambda tx: feedback_rows.recent(tx, limit=limit, agent=agent, score=score))
+    plain = ("run_id", "agent", "score", "comment")
+    lines = [
+        {name: row[name] for name in plain} | {"updated_at": rfc3339(row["updated_at"])} for row in found
+    ]
+    if as_json:
+        return print_json(lines)
+    lines = [{**line, "comment": _plain(line["comment"] or "")} for line in lines]
+    print_table(lines, ("run_id", "agent", "score", "updated_at", "comment"), "There is none.")
 
 
 @runs.command()
@@ -134,6 +153,11 @@ def _send_off(run_id: str) -> None:
     known.db.transact(work)
     known.speed.call(lambda client: client.delete(stream_key(run_id)), default=0)
     known.bell.ring([run_id])
+
+
+def _plain(text: str) -> str:
+    """A stranger's words on one line, without what a terminal would take for commands."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _pause(event: RunEvent, steps: list[Any]) -> float:

@@ -131,6 +131,7 @@ class Metrics:
         )
         self._tools = counter("tool_calls", "Tool calls", "tool", "ok")
         self._cache = counter("cache", "Answers by cache result", "agent", "result")
+        self._feedback = counter("feedback", "Feedback given, changes included", "agent", "score")
         self._limited = counter("rate_limited", "Requests refused by a rate limit", "action")
         self._breaker = gauge("breaker_open", "1 while a model's circuit breaker is open", "livemax", "model")
         self._login_failures = counter("login_failures", "Log-ins that were refused")
@@ -186,6 +187,9 @@ class Metrics:
 
     def cache(self, agent: str, result: str) -> None:
         self._cache(agent, result).inc()
+
+    def feedback(self, agent: str, score: int) -> None:
+        self._feedback(agent, str(score)).inc()
 
     def rate_limited(self, action: str) -> None:
         self._limited(action).inc()

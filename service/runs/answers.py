@@ -184,6 +184,8 @@ class AnswerCache:
         """Of a cacheable request. The answer is the caller's own, unless the agent shares answers."""
         owner = "shared" if agent.cache.shared else caller.user_id
         asked = [request.context, request.max_tokens, request.effort, request.tier]
+        if request.max_steps is not None:  # fewer steps may come to another answer
+            asked.append(request.max_steps)
         parts = [agent.id, agent.version, model, owner, *asked]
         digest = hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS))
         (message,) = request.messages

@@ -10,21 +10,19 @@ from contextlib import AbstractContextManager
 from functools import partial
 
 from service.agents.catalog import AgentCatalog
-from service.errors import DatabaseUnavailable, Overloaded, SessionBusy, WorkerLost
+from service.errors import DatabaseUnavailable, Overloaded, SessionBusy
 from service.runs.active import ActiveRuns, HandedOver, Handle, LeaseLost
 from service.runs.channel import Channel, Listener
 from service.runs.journal import PATIENCE, Journal, Opening
 from service.runs.live import LiveReader
 from service.runs.publisher import Publisher
 from service.runs.recovered import told_before
-from service.runs.result import result_of_kept
-from service.runs.runner import MOST_LOSSES, Runner, problem_of
-from service.runs.told import JUMP
+from service.runs.runner import Runner
 from service.sessions import Sessions
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.base import Database, Transaction
-from service.types import Run, RunEvent, RunStatus, now_ms
+from service.types import Run, RunEvent
 from service.usage.concurrency import ConcurrentRuns
 
 log = logging.getLogger("slipway.runs")
@@ -161,9 +159,6 @@ class Driver:
             run = rows.get(tx, run_id)
             if run is not None and not self._sessions.resume(tx, run):
                 raise SessionBusy  # it stays in the queue, and is looked at again
-            if run is not None and run.losses >= MOST_LOSSES and run.agent not in self._catalog.agents:
-                self._give_up(tx, run)
-                return None
             if run is not None:
                 self._with_present_version(tx, run)
             return run
@@ -225,15 +220,6 @@ class Driver:
         kept = self._db.query(lambda tx: step_rows.of_run(tx, run.id), patience=PATIENCE)
         told = told_before(run, kept, stream)
         return Journal(self._db, run, channel.put, kept=kept, told=told)
-
-    def _give_up(self, tx: Transaction, run: Run) -> None:
-        """The end of a run that nobody can drive, because its agent is gone."""
-        run.status, run.finished_at = RunStatus.FAILED, now_ms()
-        run.last_seq += JUMP * run.attempt + 1  # nobody knows how far clients were told
-        run.error = problem_of(WorkerLost(f"There is no agent named {run.agent} any more."), run)
-        run.result = result_of_kept(run, step_rows.of_run(tx, run.id))
-        rows.close(tx, run, (RunStatus.RUNNING,))
-        self._runner.ended(tx, run, None)
 
 
 def _nobody(events: Sequence[RunEvent]) -> None:

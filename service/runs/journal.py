@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from service.runs.active import LeaseLost
-from service.runs.told import SPOKEN, Told, standing_text
+from service.runs.told import IN_RESULT, Told
 from service.sanitise import storable_json
 from service.store import ownership
 from service.store import runs as rows
@@ -54,9 +54,9 @@ class Journal:
         kept_seq = kept[-1]["last_seq"] if kept else 0
         self._buffer = [event for event in self._told.events if event.seq > kept_seq]
         events = [RunEvent(Event(name), data, seq) for row in kept for seq, name, data in row["events"]]
-        # All text told so far, and what took some of it back.
-        self._spoken = [event for event in events if event.seq <= kept_seq and event.name in SPOKEN]
-        self._spoken += [event for event in self._buffer if event.name in SPOKEN]
+        # What a result without an answer is made from, earlier attempts included.
+        self.told = [event for event in events if event.seq <= kept_seq and event.name in IN_RESULT]
+        self.told += [event for event in self._buffer if event.name in IN_RESULT]
         self._step: dict[str, Any] | None = None
         self._after: list[tuple[Event, Mapping[str, Any]]] = []
         self._numbered: list[RunEvent] = []  # of those, what has its number but not its transaction
@@ -78,9 +78,9 @@ class Journal:
         return bool(self._owed)
 
     @property
-    def told_text(self) -> str:
-        """Text that clients were told and that stands."""
-        return standing_text(self._spoken)
+    def known_steps(self) -> int:
+        """Steps that are done, those included that this attempt has not come to."""
+        return max(self.steps, len(self._kept))
 
     def make_storable(self) -> None:
         """Replace by U+FFFD what cannot be encoded in what waits to be written: the last resort of a run's end."""
@@ -260,7 +260,7 @@ class Journal:
             self._run.last_seq += 1
             numbered.append(RunEvent(event.name, event.data, self._run.last_seq))
         self._buffer += numbered
-        self._spoken += [event for event in numbered if event.name in SPOKEN]
+        self.told += [event for event in numbered if event.name in IN_RESULT]
         return numbered
 
     def _number_after(self) -> list[RunEvent]:

@@ -8,7 +8,7 @@ from typing import Any
 from service import exact_json
 from service.runs.told import standing_text
 from service.store.base import Row
-from service.types import Answer, Event, Run, RunEvent, ToolUse, rfc3339
+from service.types import Answer, Event, Run, RunEvent, RunStatus, ToolUse, rfc3339
 
 
 def result_of(
@@ -19,21 +19,25 @@ def result_of(
     used: Sequence[ToolUse],
     told: str = "",
     clamped: int | None = None,
+    approvals: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The contract's run result, of a run that has ended or waits; a failed one carries its `error`.
 
     `told`: the text its clients were told, which is the output of a run without an answer.
     `clamped`: the tokens an answer was limited to because a spending cap had room for no more.
+    `approvals`: ids of what a person has to decide, shown while the run waits for that.
     """
     result: dict[str, Any] = {
         "run_id": run.id,
         "session_id": run.request.session_id,
         "agent": run.agent,
         "agent_version": run.agent_version,
+        "status": run.status,
         "user_id": run.user_id,
         "door": run.door,
-        "status": run.status,
+        "input": run.request.question,
         "output": answer.output if answer else told,
+        "structured": None,
         "stop_reason": answer.stop_reason if answer else None,
         "model": answer.model if answer else None,
         "tier": run.tier,
@@ -46,6 +50,8 @@ def result_of(
         "created_at": rfc3339(run.created_at),
         "finished_at": rfc3339(run.finished_at),
     }
+    if run.status is RunStatus.WAITING_APPROVAL:
+        result["approvals"] = list(approvals)
     if run.request.metadata is not None:
         result["metadata"] = exact_json.kept(run.request.metadata)  # `shown` puts it into an answer
     if clamped is not None:
@@ -65,14 +71,34 @@ def started_of(run: Run) -> dict[str, Any]:
     }
 
 
-def result_of_kept(run: Run, kept: Sequence[Row]) -> dict[str, Any]:
+def unanswered(
+    run: Run,
+    events: Sequence[RunEvent],
+    steps: int,
+    *,
+    clamped: int | None = None,
+    approvals: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Build the result of a run without an answer from the events it has told."""
+    told, used = standing_text(events), tools_used(events)
+    return result_of(run, None, steps=steps, used=used, told=told, clamped=clamped, approvals=approvals)
+
+
+def result_of_kept(run: Run, kept: Sequence[Row], approvals: Sequence[str] = ()) -> dict[str, Any]:
     """Build the result of a run without an answer that no worker drives, from the rows of its steps."""
     events = [RunEvent(Event(name), data, seq) for row in kept for seq, name, data in row["events"]]
+    steps = sum(row["kind"] in ("model", "tools") for row in kept)
+    return unanswered(run, events, steps, approvals=approvals)
+
+
+def tools_used(events: Sequence[RunEvent]) -> list[ToolUse]:
+    """List the tool calls that have ended, as events tell of them."""
     names = {event.data["call_id"]: event.data["name"] for event in events if event.name is Event.TOOL_CALLED}
     ended = [event.data for event in events if event.name is Event.TOOL_FINISHED]
-    used = [ToolUse(names.get(call["call_id"], ""), call["ok"], call["ms"]) for call in ended]
-    steps = sum(row["kind"] in ("model", "tools") for row in kept)
-    return result_of(run, None, steps=steps, used=used, told=standing_text(events))
+    # Whatever a run told, its end can be told too.
+    return [
+        ToolUse(names.get(call["call_id"], ""), bool(call.get("ok")), call.get("ms", 0)) for call in ended
+    ]
 
 
 def shown(data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ from service.runs.answers import MODEL_AWAY
 from service.runs.deferred import Parked
 from service.runs.idempotency import AlreadyStarted
 from service.runs.journal import Journal
-from service.runs.result import result_of, started_of
+from service.runs.result import result_of, started_of, unanswered
 from service.runs.steps import Means, RunSteps
 from service.runs.toolbox import Suspended
 from service.sanitise import storable_json
@@ -60,7 +60,16 @@ class Runner:
         when the run waits for a person, was handed over, or was taken by another worker.
         """
         logs.bind(request_id=run.request_id, user=run.user_id, run_id=run.id, agent=run.agent)
-        agent = self._agent(run)
+        agent = self._catalog.find(run.agent, run.agent_version)
+        if agent is None:
+            yield from self._without_agent(run, journal)
+        else:
+            run.agent_version = agent.version  # another only where the one it began with is long gone
+            yield from self._execute(agent, run, journal, handle)
+
+    def _execute(
+        self, agent: AgentDefinition, run: Run, journal: Journal, handle: Handle
+    ) -> Generator[RunEvent]:
         handle.limit(agent.limits.seconds, agent.limits.model_seconds)
         steps = RunSteps(self._means, agent, run, journal, handle)
         self._metrics.runs_active.inc()
@@ -73,8 +82,8 @@ class Runner:
             context = Context(agent, run.request, messages, agent.prompt, steps)
             answer = yield from self._patterns[agent.pattern](context)
             yield from self._end(run, journal, steps, RunStatus.SUCCEEDED, answer=answer)
-        except Suspended:
-            run.result = result_of(run, None, steps=journal.steps, used=steps.used, told=journal.told_text)
+        except Suspended as waits:
+            run.result = unanswered(run, journal.told, journal.known_steps, approvals=waits.approvals)
             log.info("run_waits", extra={"run_id": run.id})
         except Parked:
             log.info("run_parked", extra={"run_id": run.id})
@@ -95,12 +104,18 @@ class Runner:
         finally:
             self._metrics.runs_active.dec()
 
-    def _agent(self, run: Run) -> AgentDefinition:
-        agent = self._catalog.find(run.agent, run.agent_version)
-        if agent is None:
+    def _without_agent(self, run: Run, journal: Journal) -> Generator[RunEvent]:
+        """End a run whose agent is gone, once that has cost it as many workers as it may lose.
+
+        Raises `NotFound` before that: another worker may have the agent.
+        """
+        if run.cancel_requested:
+            yield from self._failed(run, journal, None, RunCancelled())
+        elif run.losses >= MOST_LOSSES:
+            lost = WorkerLost(f"There is no agent named {run.agent} any more.")
+            yield from self._failed(run, journal, None, lost)
+        else:
             raise NotFound(f"There is no agent named {run.agent}.")
-        run.agent_version = agent.version  # another only where the one it began with is long gone
-        return agent
 
     def _begin(self, run: Run, journal: Journal) -> Generator[RunEvent]:
         started = started_of(run)
@@ -129,6 +144,7 @@ class Runner:
                 tier="simple",
                 max_tokens=self._sessions.summary_limit(agent.history_tokens),
                 tell=False,
+                counts=False,
             )
             summary = reply.text if reply.stop_reason != "refusal" else ""
             if summary:
@@ -137,7 +153,7 @@ class Runner:
         return past.conversation(asked)
 
     def _failed(
-        self, run: Run, journal: Journal, steps: RunSteps, error: SlipwayError
+        self, run: Run, journal: Journal, steps: RunSteps | None, error: SlipwayError
     ) -> Generator[RunEvent]:
         """The end of a run that could not be answered; with a stale answer, where there is one, nothing was told
         yet, and the model is what is missing."""
@@ -156,7 +172,7 @@ class Runner:
         self,
         run: Run,
         journal: Journal,
-        steps: RunSteps,
+        steps: RunSteps | None,
         status: RunStatus,
         *,
         answer: Answer | None = None,
@@ -164,18 +180,23 @@ class Runner:
     ) -> Generator[RunEvent]:
         def last() -> tuple[Event, dict[str, Any]]:
             run.error = problem_of(error, run) if error is not None else None
-            told = journal.told_text
-            result = result_of(
-                run, answer, steps=journal.steps, used=steps.used, told=told, clamped=steps.clamped
-            )
-            run.result = result if answer is not None else storable_json(result)
+            run.result = _result(run, journal, steps, answer)
             return _LAST[status], run.result
 
         if answer is None:
             journal.make_storable()  # perhaps the run failed because it could not be written: its end can be
         yield from journal.finish(status, last, lambda tx: self.ended(tx, run, answer))
-        run.model_seconds = steps.model_seconds
+        run.model_seconds = steps.model_seconds if steps is not None else 0.0
         self._metrics.run_ended(run.agent, status)
+
+
+def _result(run: Run, journal: Journal, steps: RunSteps | None, answer: Answer | None) -> dict[str, Any]:
+    clamped = steps.clamped if steps is not None else None
+    if answer is not None and steps is not None:
+        return result_of(run, answer, steps=journal.steps, used=steps.used, clamped=clamped)
+    result = unanswered(run, journal.told, journal.known_steps, clamped=clamped)
+    stored: dict[str, Any] = storable_json(result)
+    return stored
 
 
 _LAST = {

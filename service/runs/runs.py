@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
-from service.errors import NotFound, RateLimited, SessionBusy, SlipwayError
+from service.errors import Invalid, NotFound, RateLimited, SessionBusy, SlipwayError
 from service.runs.active import HandedOver, LeaseLost
 from service.runs.answers import AnswerCache
 from service.runs.channel import Listener
@@ -184,9 +184,13 @@ class Runs:
         return Started(run)
 
     def _new(self, caller: Caller, request: RunRequest, door: Door, request_id: str) -> Run:
+        """Raises `NotFound`, and `Invalid` for more steps than the agent takes."""
         agent = self.agent(request.agent)
         if caller.scopes and request.session_id is not None:  # another agent's is 404, and not named
             self._sessions.get(caller, request.session_id, own=True)
+        if request.max_steps is not None and request.max_steps > agent.limits.steps:
+            detail = f"The agent {agent.id} takes {agent.limits.steps} steps at most."
+            raise Invalid(detail, errors=[{"pointer": "/max_steps", "detail": detail}])
         return Run(
             id=new_id("run"),
             user_id=caller.user_id,

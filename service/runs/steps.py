@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from service.agents.definitions import AgentDefinition
-from service.agents.pattern import Told
+from service.agents.pattern import Told, most_steps
 from service.errors import ModelError, ModelUnavailable, RunLimit
 from service.llm.client import ModelClient, ModelReply, ModelRequest
 from service.llm.prompt_cache import marked
@@ -58,6 +58,7 @@ class RunSteps:
         self.model_seconds = 0.0
         self.clamped: int | None = None  # tokens of the shortest answer a cap had room for
         self._lost_settled = False
+        self._calls = 0  # model calls that count as steps
         self._route: Route | None = None
         self._call_ids: set[str] = set()  # of every tool call the model has asked for
         self._wrote: dict[str, str] = {}  # by seal: the model asked for a thinking block
@@ -74,8 +75,14 @@ class RunSteps:
         max_tokens: int | None = None,
         json_schema: Mapping[str, Any] | None = None,
         tell: bool = True,
+        counts: bool = True,
     ) -> Told[ModelReply]:
-        """One model call, kept. Raises a `ModelError`, `BudgetExceeded`, `PriceUnknown` or why the run stops."""
+        """One model call, kept. Raises a `ModelError`, `BudgetExceeded`, `PriceUnknown` or why the run stops.
+
+        `counts`: against the steps that the run may take, as all that a pattern asks does. Over them: `RunLimit`.
+        """
+        if counts:
+            self._count()
         models = (yield from self._chosen(tools)) if tier is None else self._router.route(tier).models
         request = ModelRequest(
             model=models[0],
@@ -89,12 +96,12 @@ class RunSteps:
             stream=tell and self._run.door != "invoke",
             user_id=self._run.user_id,
         )
-        reply = yield from self._kept_or_asked(name, request, models)
+        reply = yield from self._kept_or_asked(name, request, models, tell)
         for part in range(2, MOST_PARTS + 1):
             if reply.stop_reason != "pause_turn":
                 return reply
             more = replace(request, messages=going_on(messages, reply))
-            rest = yield from self._kept_or_asked(f"{name}, part {part}", more, models)
+            rest = yield from self._kept_or_asked(f"{name}, part {part}", more, models, tell)
             reply = joined(reply, rest)
         if reply.stop_reason == "pause_turn":
             raise RunLimit(f"The model paused its answer {MOST_PARTS} times.")
@@ -115,6 +122,12 @@ class RunSteps:
         for use, result in zip(reply.tool_uses, results, strict=True):
             self.used.append(ToolUse(use["name"], result.ok, round(result.ms)))
         return results
+
+    def _count(self) -> None:
+        self._calls += 1
+        most = most_steps(self._agent, self._run.request)
+        if self._calls > most:
+            raise RunLimit(f"There is no answer after {most} model calls, and the run may make no more.")
 
     @property
     def _router(self) -> Router:
@@ -144,20 +157,23 @@ class RunSteps:
                 max_tokens=CLASSIFY_TOKENS,
                 json_schema=TIER_SCHEMA,
                 tell=False,
+                counts=False,
             )
         except ModelError:
             self._journal.keep("model", ROUTE, kept_reply(ModelReply("", [], "error", Usage())))
             return None
         return tier_said(reply.text)
 
-    def _kept_or_asked(self, name: str, request: ModelRequest, models: Sequence[str]) -> Told[ModelReply]:
+    def _kept_or_asked(
+        self, name: str, request: ModelRequest, models: Sequence[str], tell: bool
+    ) -> Told[ModelReply]:
         kept = self._journal.replay("model", name)
         if kept is not None:
             if "clamped" in kept:
                 self._clamp(kept.pop("clamped"))
             asked = kept.pop("asked", kept["model"])
             return self._noted(reply_of(kept), asked)
-        return (yield from self._first_that_answers(name, marked(request), models))
+        return (yield from self._first_that_answers(name, marked(request), models, tell))
 
     def _noted(self, reply: ModelReply, asked: str) -> ModelReply:
         """Remember what the next steps need of a reply; `asked` is the model's name in the request."""
@@ -167,20 +183,20 @@ class RunSteps:
         return reply
 
     def _first_that_answers(
-        self, name: str, request: ModelRequest, models: Sequence[str]
+        self, name: str, request: ModelRequest, models: Sequence[str], tell: bool
     ) -> Told[ModelReply]:
         """The next model is asked only while no word was told of the last one's answer."""
         told = self._journal.words
         for model in models:
             try:
                 messages = for_model(request.messages, model, self._wrote)
-                return (yield from self._ask(name, replace(request, model=model, messages=messages)))
+                return (yield from self._ask(name, replace(request, model=model, messages=messages), tell))
             except ModelUnavailable:
                 if model == models[-1] or self._journal.words > told:
                     raise
         raise AssertionError("a tier has at least one model")
 
-    def _ask(self, name: str, request: ModelRequest) -> Told[ModelReply]:
+    def _ask(self, name: str, request: ModelRequest, tell: bool) -> Told[ModelReply]:
         """Ask before spending: the most it can cost is held in the transaction that starts the step."""
         if can_wait(self._run, request):
             reply = yield from self._batched(name, request)
@@ -199,6 +215,8 @@ class RunSteps:
         kept = {**kept_reply(reply), "asked": request.model}
         if allowed.max_tokens < request.max_tokens:
             kept["clamped"] = self._clamp(allowed.max_tokens)
+        if tell and not request.stream and reply.text:  # it came whole: who reads the run later is told it so
+            self._journal.later(Event.TEXT_DELTA, {"text": reply.text})
         self._keep(step, name, reply, kept, cost)
         return self._noted(reply, request.model)
 

@@ -13,7 +13,8 @@ from typing import Any
 from service.types import Event, RunEvent
 
 JUMP = 100_000  # numbers skipped when nobody can say how far clients were told: more events than an attempt tells
-SPOKEN = (Event.TEXT_DELTA, Event.RUN_RESUMED)  # what says which text stands
+# What a result without an answer is made from: the text that stands, and the tools that were used.
+IN_RESULT = (Event.TEXT_DELTA, Event.RUN_RESUMED, Event.TOOL_CALLED, Event.TOOL_FINISHED)
 BEFORE_TEXT = (Event.RUN_STARTED, Event.RUN_RESUMED, Event.APPROVAL_DECIDED, Event.STEP_STARTED)
 
 

@@ -27,7 +27,11 @@ Question = tuple[Block, str]  # a call, and why a person is asked about it: `pol
 
 
 class Suspended(Exception):
-    """The run waits for a person's decision; no worker holds it until then."""
+    """The run waits for a person to decide about `approvals` (their ids); no worker holds it until then."""
+
+    def __init__(self, approvals: Sequence[str]) -> None:
+        super().__init__()
+        self.approvals = approvals
 
 
 class Toolbox:
@@ -108,7 +112,7 @@ class Toolbox:
             told = {name: row[name] for name in ("name", "arguments", "reason")}
             journal.later(Event.APPROVAL_REQUIRED, {"approval_id": row["id"], **told})
         yield from journal.suspend(lambda tx: approvals.ask(tx, asked))
-        raise Suspended
+        raise Suspended(calls.pending() + [row["id"] for row in asked])
 
     def _result(
         self,
@@ -182,6 +186,10 @@ class _Calls:
         """The last word about this call."""
         row = self._latest.get(use["id"])
         return row if row is not None and _is_decided(row) else None
+
+    def pending(self) -> list[str]:
+        """Ids of the questions that nobody has decided yet, oldest first."""
+        return [row["id"] for row in self._questions if row["status"] == "pending"]
 
     def is_asked(self, use: Block) -> bool:
         return use["id"] in self._latest and self._latest[use["id"]]["status"] == "pending"

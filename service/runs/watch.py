@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from itertools import chain
+from typing import Any
 
 import redis
 
@@ -57,6 +58,16 @@ class Watch:
         if run is None:
             raise NotFound(f"There is no run {run_id}.")
         return run
+
+    def result(self, run: Run) -> dict[str, Any]:
+        """Return the run result; of a run that has not ended, with what is told and done by now."""
+        if run.result is not None:
+            return run.result
+
+        def read(tx: Transaction) -> dict[str, Any]:
+            return result_of_kept(run, step_rows.of_run(tx, run.id), approvals.pending(tx, run.id))
+
+        return self._db.query(read)
 
     def follow(self, run_id: str, after: int = 0) -> Generator[list[RunEvent]]:
         """Yield batches of a run's events after number `after`, until the last; empty ones as heartbeats.
@@ -132,6 +143,14 @@ class Watch:
         Raises `Unavailable` where this worker stops first, and `RunTimeout` after as long as an attempt may take.
         """
         until = time.monotonic() + self._seconds
+        while True:
+            self._wait(run_id, until)
+            run = self.get(run_id)
+            if run.status.ended or run.status is RunStatus.WAITING_APPROVAL:  # else it was decided meanwhile
+                run.result = self.result(run)
+                return run
+
+    def _wait(self, run_id: str, until: float) -> None:
         follower = Follower(self._db, self._live, run_id)
         for _ in follower.events(self._heartbeat):
             if self._draining() and not follower.done:
@@ -140,10 +159,6 @@ class Watch:
                 )
             if time.monotonic() > until:
                 raise RunTimeout(f"The run {run_id} is still under way.")
-        run = self.get(run_id)
-        if run.result is None:
-            run.result = result_of_kept(run, self._db.query(lambda tx: step_rows.of_run(tx, run_id)))
-        return run
 
     def listen(
         self, run: Run, channel: Channel, first: list[RunEvent], driven: Generator[list[RunEvent]]

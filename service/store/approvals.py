@@ -45,11 +45,11 @@ def recent(
     return tx.rows(sa.select(approvals).where(approvals.c.id.in_(ids)).order_by(approvals.c.id.desc()))
 
 
-def pending(tx: Transaction, run_id: str) -> int:
-    """How many questions of a run are still open."""
-    query = sa.select(sa.func.count().label("n")).select_from(approvals)
-    row = tx.row(query.where(approvals.c.run_id == run_id, approvals.c.status == "pending"))
-    return int(row["n"]) if row else 0
+def pending(tx: Transaction, run_id: str) -> list[str]:
+    """Ids of the questions of a run that are still open, oldest first."""
+    query = sa.select(approvals.c.id).order_by(approvals.c.id)
+    found = tx.rows(query.where(approvals.c.run_id == run_id, approvals.c.status == "pending"))
+    return [row["id"] for row in found]
 
 
 def lock_run(tx: Transaction, run_id: str) -> None:

@@ -9,15 +9,14 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from service import exact_json
 from service.store import run_lists
 from service.store.base import InsertOnce, Row, Transaction, clock_ms
+from service.store.run_values import request_json, result_values, run_of, tokens
 from service.store.schema import runs, workers
 from service.store.statement import Statement
 from service.store.visibility import UNRESTRICTED, Visibility
-from service.types import Run, RunRequest, RunStatus, Usage, first_id, now_ms
+from service.types import Run, RunStatus, first_id, now_ms
 
-AS_TEXT = ("context", "metadata")  # fields of a request that are JSON text
 _INSERT = Statement(InsertOnce(runs))
 _BY_ID = Statement(sa.select(runs).where(runs.c.id == sa.bindparam("id")))
 
@@ -49,7 +48,7 @@ def insert(tx: Transaction, run: Run, *, worker_id: str | None, wake_at: int | N
             "agent_version": run.agent_version,
             "door": run.door,
             "request_id": run.request_id,
-            "request": _request_json(run.request),
+            "request": request_json(run.request),
             **run_lists.begun(run),
             "status": run.status,
             "tier": run.tier,
@@ -70,13 +69,13 @@ def get(tx: Transaction, run_id: str, visible: Visibility = UNRESTRICTED) -> Run
     row = tx.row(_BY_ID, {"id": run_id})
     if row is None or not visible.covers(row["user_id"], row["agent"]):
         return None
-    return _run(row)
+    return run_of(row)
 
 
 def progress(tx: Transaction, run: Run, attempt: int) -> bool:
     """Note how far a run has come. False: another worker has taken it over."""
     return _mine(
-        tx, run.id, attempt, {"last_seq": run.last_seq, **_tokens(run.usage), "cost_nano": run.cost_nano}
+        tx, run.id, attempt, {"last_seq": run.last_seq, **tokens(run.usage), "cost_nano": run.cost_nano}
     )
 
 
@@ -91,10 +90,9 @@ def finish(tx: Transaction, run: Run, attempt: int) -> bool:
         "status": run.status,
         "last_seq": run.last_seq,
         "tier": run.tier,
-        **_tokens(run.usage),
+        **tokens(run.usage),
         "cost_nano": run.cost_nano,
-        "result": run.result,
-        **run_lists.ended(run.result),
+        **result_values(run),
         "error": run.error,
         "finished_at": run.finished_at,
         "worker_id": None,
@@ -111,8 +109,7 @@ def record_end(tx: Transaction, run: Run) -> None:
     """The end of a run that was answered without being driven (from the cache)."""
     values = {
         "status": run.status,
-        "result": run.result,
-        **run_lists.ended(run.result),
+        **result_values(run),
         "finished_at": run.finished_at,
         "last_seq": run.last_seq,
     }
@@ -124,7 +121,7 @@ def suspend(tx: Transaction, run: Run, attempt: int) -> bool:
     values = {
         "status": RunStatus.WAITING_APPROVAL,
         "last_seq": run.last_seq,
-        **_tokens(run.usage),
+        **tokens(run.usage),
         "cost_nano": run.cost_nano,
         "worker_id": None,
     }
@@ -133,7 +130,7 @@ def suspend(tx: Transaction, run: Run, attempt: int) -> bool:
 
 def park(tx: Transaction, run: Run, attempt: int) -> bool:
     """The run waits in the queue, and for nobody to announce it. False: another worker has taken it over."""
-    spent = {**_tokens(run.usage), "cost_nano": run.cost_nano}
+    spent = {**tokens(run.usage), "cost_nano": run.cost_nano}
     queued = {"status": RunStatus.QUEUED, "worker_id": None, "wake_at": None}
     return _mine(tx, run.id, attempt, {**queued, "last_seq": run.last_seq, **spent})
 
@@ -145,8 +142,7 @@ def close(tx: Transaction, run: Run, was: Sequence[RunStatus]) -> bool:
         .where(runs.c.id == run.id, runs.c.status.in_(was), runs.c.attempt == run.attempt)
         .values(
             status=run.status,
-            result=run.result,
-            **run_lists.ended(run.result),
+            **result_values(run),
             error=run.error,
             last_seq=run.last_seq,
             finished_at=run.finished_at,
@@ -180,7 +176,7 @@ def claim(tx: Transaction, run_id: str, worker_id: str) -> bool:
 
 def release(tx: Transaction, run: Run, attempt: int) -> bool:
     """Give a run up so that another worker takes it at once. That is no loss. False: another has taken it over."""
-    spent = {**_tokens(run.usage), "cost_nano": run.cost_nano}
+    spent = {**tokens(run.usage), "cost_nano": run.cost_nano}
     queued = {"status": RunStatus.QUEUED, "worker_id": None, "wake_at": now_ms()}
     return _mine(tx, run.id, attempt, {**queued, "last_seq": run.last_seq, **spent})
 
@@ -253,51 +249,3 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     """Values as the database gives them back."""
     plain: dict[str, Any] = orjson.loads(orjson.dumps(values, option=orjson.OPT_NON_STR_KEYS))
     return plain
-
-
-def _tokens(usage: Usage) -> dict[str, int]:
-    return {
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cache_read_tokens": usage.cache_read_input_tokens,
-        "cache_creation_tokens": usage.cache_creation_input_tokens,
-    }
-
-
-def _request_json(request: RunRequest) -> dict[str, Any]:
-    asked = {name: getattr(request, name) for name in RunRequest.__dataclass_fields__}
-    return {**asked, **{name: exact_json.kept(asked[name]) for name in AS_TEXT}}
-
-
-def _run(row: Row) -> Run:
-    asked = dict(row["request"])
-    asked["messages"] = tuple(asked["messages"])
-    for name in AS_TEXT:
-        asked[name] = exact_json.text_of(asked.get(name))
-    return Run(
-        id=row["id"],
-        user_id=row["user_id"],
-        agent=row["agent"],
-        agent_version=row["agent_version"],
-        door=row["door"],
-        request=RunRequest(**asked),
-        status=RunStatus(row["status"]),
-        key_id=row["key_id"],
-        request_id=row["request_id"],
-        tier=row["tier"],
-        attempt=row["attempt"],
-        losses=row["losses"],
-        live_gap_attempt=row["live_gap_attempt"],
-        last_seq=row["last_seq"],
-        cancel_requested=row["cancel_requested"],
-        usage=Usage(
-            row["input_tokens"], row["output_tokens"], row["cache_read_tokens"], row["cache_creation_tokens"]
-        ),
-        cost_nano=row["cost_nano"],
-        cache=row["cache"],
-        result=row["result"],
-        error=row["error"],
-        created_at=row["created_at"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-    )

@@ -163,6 +163,17 @@ runs = sa.Table(
     Index("ix_runs_session_id", "session_id", **_where("session_id IS NOT NULL")),
 )
 
+# What the user of a run thinks of it.
+feedback = sa.Table(
+    "feedback",
+    metadata,
+    Column("run_id", String(32), ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("score", Integer, nullable=False),  # -1 | 0 | 1
+    Column("comment", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
 steps = sa.Table(
     "steps",
     metadata,

@@ -12,8 +12,12 @@ from service.types import new_id
 
 _KEYS = {"run": webhooks.c.run_id, "notice": notices.c.id}
 _OF_RUN = sa.select(webhooks).where(webhooks.c.run_id == sa.bindparam("run_id"))
+# What the receiver is told of the run; `input` is cut, as in lists.
+_ABOUT = ("agent", "agent_version", "user_id", "door", "input")
 _RUNS_DUE = (
-    sa.select(webhooks, runs.c.user_id, runs.c.status.label("run_status"), runs.c.finished_at)
+    sa.select(
+        webhooks, runs.c.status.label("run_status"), runs.c.finished_at, *(runs.c[name] for name in _ABOUT)
+    )
     .join(runs, runs.c.id == webhooks.c.run_id)
     .where(webhooks.c.next_at <= sa.bindparam("now"), runs.c.finished_at.is_not(None))
     .order_by(webhooks.c.next_at)
@@ -114,7 +118,8 @@ def _first(now: int) -> dict[str, Any]:
 
 
 def _of_run(row: Row) -> Due:
-    body = {"run_id": row["run_id"], "status": row["run_status"]}
+    about = {name: row[name] for name in _ABOUT}
+    body = {"run_id": row["run_id"], "status": row["run_status"], **about}
     name = f"{row['run_id']}-{row['finished_at']}"
     when = row["attempts"], row["next_at"], new_id("clm")
     return Due("run", row["run_id"], name, row["url"], row["user_id"], body, *when)

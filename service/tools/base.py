@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import ErrorDetails
 
+log = logging.getLogger(__name__)
 DEFAULT_TIMEOUT = 30.0
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # what the Messages API takes
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
@@ -79,7 +83,8 @@ class Tool:
     """A function a model may call. `run` raises `ToolFailed` for arguments that do not fit.
 
     `idempotent`: a call that may have happened can be made again. `side_effects`: it changes something, so
-    an answer that used it is never cached. `timeout` is in seconds.
+    an answer that used it is never cached. `timeout` is in seconds. `faults` tells what of some arguments does not
+    fit, without a call; it repeats none of them, and never raises.
     """
 
     name: str
@@ -89,6 +94,7 @@ class Tool:
     idempotent: bool = False
     side_effects: bool = True
     timeout: float = DEFAULT_TIMEOUT
+    faults: Callable[[Mapping[str, Any]], list[ErrorDetails]] = lambda arguments: []
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -133,7 +139,16 @@ def tool(
                 given[context_name] = context
             return function(**given)
 
-        return Tool(label, description, _schema(arguments_model), run, idempotent, side_effects, timeout)
+        return Tool(
+            name=label,
+            description=description,
+            input_schema=_schema(arguments_model),
+            run=run,
+            idempotent=idempotent,
+            side_effects=side_effects,
+            timeout=timeout,
+            faults=partial(_faults, arguments_model),
+        )
 
     return make
 
@@ -156,13 +171,27 @@ def _validated(model: type[BaseModel], arguments: Mapping[str, Any]) -> dict[str
     """The arguments as the function's own types. What the model sent is not repeated in the message."""
     try:
         checked = model.model_validate(dict(arguments))
-    except ValidationError as fault:
-        told = [
-            f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}"
-            for one in fault.errors(include_url=False, include_input=False, include_context=False)
-        ]
+    except ValidationError as error:
+        told = [f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}" for one in _details(error)]
         raise ToolFailed("Invalid arguments. " + "; ".join(told)) from None
     return {field: getattr(checked, field) for field in type(checked).model_fields}
+
+
+def _faults(model: type[BaseModel], arguments: Mapping[str, Any]) -> list[ErrorDetails]:
+    """See `Tool.faults`. The call would refuse the same: it validates by the same model."""
+    try:
+        model.model_validate(dict(arguments))
+    except ValidationError as error:
+        return _details(error)
+    except Exception as error:  # of a validator that is the author's own
+        log.warning("tool_check_failed", extra={"error": type(error).__name__})
+        return [{"type": "check_failed", "loc": (), "msg": "could not be checked", "input": None}]
+    return []
+
+
+def _details(error: ValidationError) -> list[ErrorDetails]:
+    """Where it does not fit, and why. The arguments, which may hold anything, are left out."""
+    return error.errors(include_url=False, include_input=False, include_context=False)
 
 
 def _parameters(

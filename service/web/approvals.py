@@ -10,9 +10,10 @@ from pydantic import AfterValidator, Field, model_validator
 
 from service import approvals, errors
 from service.store import approvals as rows
-from service.store.base import Transaction
+from service.store.base import Row, Transaction
 from service.store.visibility import visible_to
 from service.types import new_id
+from service.web.body import fault
 from service.web.guards import current_caller, guard, services
 from service.web.idempotent import once
 from service.web.schemas import (
@@ -21,6 +22,7 @@ from service.web.schemas import (
     api,
     choice_argument,
     json_response,
+    located,
     no_nul,
     page,
     page_arguments,
@@ -51,7 +53,7 @@ class DecisionBody(Body):
     @model_validator(mode="after")
     def _arguments_of_a_call(self) -> DecisionBody:
         if self.arguments is not None and self.decision == "deny":
-            raise ValueError("a call that is denied takes no `arguments`")
+            raise fault("/arguments", "a call that is denied takes none")
         return self
 
 
@@ -110,6 +112,7 @@ def list_approvals() -> Response:
         errors.NotFound,
         errors.Forbidden,
         errors.AlreadyDecided,
+        errors.ToolGone,
         errors.Invalid,
         errors.IdempotencyMismatch,
     ],
@@ -120,9 +123,11 @@ def list_approvals() -> Response:
 def decide(approval_id: str) -> Response:
     """The run is taken up here when a slot is free; else by whoever sweeps next."""
     asked, caller, driver = parse(DecisionBody), current_caller(), services().driver
-    said = approvals.Decision(asked.decision, asked.comment, asked.arguments, new_id("dec"))
     # First of all: an answer that is kept under an Idempotency-Key may be one that a wider key was given.
-    services().db.query(lambda tx: approvals.decidable(tx, caller, approval_id))
+    row = services().db.query(lambda tx: approvals.decidable(tx, caller, approval_id))
+    if row["status"] == "pending" and asked.decision == "approve":
+        _check_call(row, asked.arguments)
+    said = approvals.Decision(asked.decision, asked.comment, asked.arguments, new_id("dec"))
 
     def work(tx: Transaction) -> dict[str, Any]:
         row, goes_on = approvals.decide(tx, caller, approval_id, said)
@@ -131,3 +136,20 @@ def decide(approval_id: str) -> Response:
         return approvals.public(row)
 
     return once(work, 200)
+
+
+def _check_call(row: Row, arguments: dict[str, Any] | None) -> None:
+    """Look whether the call can be made, before the decision is spent.
+
+    Raises `ToolGone`, and `Invalid` for changed arguments that do not fit the tool.
+    """
+    services().catalog.refresh()  # as whoever takes the run up does
+    agent = services().catalog.agents.get(row["agent"])
+    tool = None if agent is None else agent.tools.get(row["name"])
+    if tool is None:
+        name = f"The agent {row['agent']} has no tool {row['name']}"
+        raise errors.ToolGone(f"{name} any more: deny the call, or cancel its run.")
+    wrong = [] if arguments is None else tool.faults(arguments)
+    if wrong:
+        detail = f"The arguments do not fit the tool {tool.name}; see `errors`. Nothing is decided."
+        raise errors.Invalid(detail, errors=located(wrong, arguments, "/arguments"))

@@ -2,26 +2,98 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from flask import Blueprint, Response, request
 
 from service import errors
-from service.runs.result import result_of, shown
-from service.store import run_lists
+from service.runs.result import shown
+from service.store import feedback, run_lists
 from service.store import steps as step_rows
-from service.store.base import Row
+from service.store.base import Row, Transaction
 from service.store.visibility import visible_to
-from service.types import Run, RunEvent, RunStatus, Usage, rfc3339, usd
+from service.types import RunEvent, RunStatus, Usage, rfc3339, usd
 from service.web.body import fault
 from service.web.guards import current_caller, guard, services
 from service.web.idempotent import once_again
-from service.web.schemas import api, choice_argument, json_response, page, page_arguments
-from service.web.shapes import EventList, Queued, RunPage, RunView
+from service.web.schemas import Shape, api, choice_argument, json_response, page, page_arguments
+from service.web.shapes import FeedbackShape, Queued, RunResult, UsageShape, feedback_of
 from service.web.sse import event_stream, last_seen
 
 blueprint = Blueprint("runs", __name__)
 MOST_EVENTS = 1_000  # of a page, where no limit is given
+
+
+class StepShape(Shape):
+    step: int
+    kind: str
+    name: str
+    started_at: str
+    finished_at: str
+    cost_usd: str
+
+
+class WebhookShape(Shape):
+    """How telling the `callback_url` stands."""
+
+    url: str
+    status: Literal["waiting", "pending", "delivered", "failed"]
+    attempts: int
+    next_at: str | None
+    last_error: str | None
+    delivered_at: str | None
+
+
+class RunView(RunResult):
+    """One run with its steps, its webhook where it has one, and what its user thinks of it."""
+
+    step_list: list[StepShape] | None = None
+    webhook: WebhookShape | None = None
+    feedback: FeedbackShape | None
+
+
+class RunItem(Shape):
+    """One run of a list, without what may be large; `input` is cut at 200 characters.
+
+    Runs of versions that did not keep them apart have no `input`, `steps`, `model` and `stop_reason` here.
+    """
+
+    run_id: str
+    session_id: str | None
+    agent: str
+    agent_version: str
+    user_id: str
+    door: str
+    status: Literal["queued", "running", "waiting_approval", "succeeded", "failed", "cancelled"]
+    input: str | None
+    stop_reason: str | None
+    model: str | None
+    tier: str | None
+    steps: int | None
+    usage: UsageShape
+    cache: Literal["hit", "near", "stale", "coalesced", "miss", "bypass"]
+    latency_ms: int | None
+    created_at: str
+    finished_at: str | None
+    error: dict[str, Any] | None = None
+
+
+class RunPage(Shape):
+    data: list[RunItem]
+    next_cursor: str | None
+
+
+class EventShape(Shape):
+    """One event of the JSON list."""
+
+    id: str
+    event: str
+    data: dict[str, Any]
+
+
+class EventList(Shape):
+    data: list[EventShape]
+    next_cursor: str | None
 
 
 @blueprint.get("/v1/runs")
@@ -55,14 +127,26 @@ def list_runs() -> Response:
 
 
 @blueprint.get("/v1/runs/<run_id>")
-@api("One run with its steps and its webhook", returns={200: RunView}, errors=[errors.NotFound], tag="Runs")
+@api(
+    "One run with its steps, its webhook and its feedback",
+    returns={200: RunView},
+    errors=[errors.NotFound],
+    tag="Runs",
+)
 @guard()
 def get_run(run_id: str) -> Response:
     run = services().watch.get(run_id, current_caller())
-    steps = services().db.query(lambda tx: step_rows.listed(tx, run_id))
-    step_list = [_step(step) for step in steps if step["kind"] != "note"]
-    webhook = services().webhooks.of_run(run)
-    return json_response({**_view(run), "step_list": step_list, "webhook": webhook})
+
+    def read(tx: Transaction) -> tuple[list[Row], Row | None]:
+        return step_rows.listed(tx, run_id), feedback.of_run(tx, run_id)
+
+    steps, given = services().db.query(read)
+    more = {
+        "step_list": [_step(step) for step in steps if step["kind"] != "note"],
+        "webhook": services().webhooks.of_run(run),
+        "feedback": None if given is None else feedback_of(given),
+    }
+    return json_response({**shown(services().watch.result(run)), **more})
 
 
 @blueprint.get("/v1/runs/<run_id>/events")
@@ -101,13 +185,6 @@ def cancel_run(run_id: str) -> Response:
         return {"run_id": run_id, "status": services().watch.get(run_id).status}
 
     return once_again(work, 202)
-
-
-def _view(run: Run) -> dict[str, Any]:
-    """One run by itself, whole."""
-    result = run.result or result_of(run, None, steps=0, used=())
-    about = {"agent_version": run.agent_version, "user_id": run.user_id, "door": run.door}
-    return {**shown(result), **about, "status": run.status, "input": run.request.question}
 
 
 def _item(row: Row) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import orjson
 from flask import Response, request
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 from werkzeug.datastructures import Headers
 
 from service import exact_json
@@ -138,13 +139,17 @@ def _with_texts(value: Any) -> Any:
 
 def faults_of(error: ValidationError, value: Any) -> list[FieldFault]:
     """A pydantic error as JSON pointers into `value`, which is never repeated itself: it may be a secret."""
-    faults = error.errors(include_url=False, include_input=False, include_context=False)[:MOST_FAULTS]
+    return located(error.errors(include_url=False, include_input=False, include_context=False), value)
+
+
+def located(details: Sequence[ErrorDetails], value: Any, within: str = "") -> list[FieldFault]:
+    """Turn what pydantic found wrong with `value` into JSON pointers; `within` is the pointer to `value` itself."""
     return [
         {
-            "pointer": _pointer(fault["loc"], value, fault["type"] == "missing"),
+            "pointer": within + _pointer(fault["loc"], value, fault["type"] == "missing"),
             "detail": fault["msg"].removeprefix("Value error, "),
         }
-        for fault in faults
+        for fault in details[:MOST_FAULTS]
     ]
 
 

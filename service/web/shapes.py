@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from service import exact_json
-from service.types import Effort, Message, RunRequest
+from service.types import Effort, Message, RunRequest, rfc3339
 from service.usage.caps import Standing
 from service.web.body import fault
 from service.web.schemas import Body, Shape, no_nul
@@ -83,6 +83,7 @@ class RunBody(Body):
     session_id: Annotated[str, Field(pattern=r"^ses_[0-9a-z]{26}$")] | None = None
     context: Context | None = None
     max_tokens: Annotated[int, Field(ge=1, le=128_000)] | None = None
+    max_steps: Annotated[int, Field(ge=1, description="At most `limits.steps` of the agent")] | None = None
     effort: Effort | None = None
     tier: Literal["auto", "simple", "medium", "complex"] = "auto"
     cache: Literal["default", "bypass", "refresh"] = "default"
@@ -110,6 +111,7 @@ class RunBody(Body):
             session_id=self.session_id,
             context=self.context,
             max_tokens=self.max_tokens,
+            max_steps=self.max_steps,
             effort=self.effort,
             tier=self.tier,
             cache=self.cache,
@@ -156,7 +158,7 @@ class SourceShape(Shape):
 
 
 class RunResult(Shape):
-    """A run that has ended, or waits for a person."""
+    """A run that has ended, or waits for a person to decide about `approvals`."""
 
     run_id: str
     session_id: str | None
@@ -165,7 +167,9 @@ class RunResult(Shape):
     user_id: str
     door: str
     status: Literal["queued", "running", "waiting_approval", "succeeded", "failed", "cancelled"]
+    input: str
     output: str
+    structured: Any
     stop_reason: str | None
     model: str | None
     tier: str | None
@@ -177,67 +181,24 @@ class RunResult(Shape):
     latency_ms: int | None
     created_at: str
     finished_at: str | None
+    approvals: list[str] | None = None
     error: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
 
 
-class StepShape(Shape):
-    step: int
-    kind: str
-    name: str
-    started_at: str
-    finished_at: str
-    cost_usd: str
+class FeedbackShape(Shape):
+    """What the user of a run thinks of it: 1 for good, -1 for bad."""
 
-
-class WebhookShape(Shape):
-    """How telling the `callback_url` stands."""
-
-    url: str
-    status: Literal["waiting", "pending", "delivered", "failed"]
-    attempts: int
-    next_at: str | None
-    last_error: str | None
-    delivered_at: str | None
-
-
-class RunView(RunResult):
-    """One run with its steps, and its webhook where it has one."""
-
-    input: str
-    step_list: list[StepShape] | None = None
-    webhook: WebhookShape | None = None
-
-
-class RunItem(Shape):
-    """One run of a list, without what may be large; `input` is cut at 200 characters.
-
-    Runs of versions that did not keep them apart have no `input`, `steps`, `model` and `stop_reason` here.
-    """
-
-    run_id: str
-    session_id: str | None
-    agent: str
-    agent_version: str
-    user_id: str
-    door: str
-    status: Literal["queued", "running", "waiting_approval", "succeeded", "failed", "cancelled"]
-    input: str | None
-    stop_reason: str | None
-    model: str | None
-    tier: str | None
-    steps: int | None
-    usage: UsageShape
-    cache: Literal["hit", "near", "stale", "coalesced", "miss", "bypass"]
-    latency_ms: int | None
+    score: int
+    comment: str | None
     created_at: str
-    finished_at: str | None
-    error: dict[str, Any] | None = None
+    updated_at: str
 
 
-class RunPage(Shape):
-    data: list[RunItem]
-    next_cursor: str | None
+def feedback_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A `FeedbackShape`."""
+    times = {name: rfc3339(row[name]) for name in ("created_at", "updated_at")}
+    return {"score": row["score"], "comment": row["comment"], **times}
 
 
 class Queued(Shape):
@@ -258,19 +219,6 @@ class AgentView(Shape):
 
 class AgentList(Shape):
     data: list[AgentView]
-    next_cursor: str | None
-
-
-class EventShape(Shape):
-    """One event of the JSON list."""
-
-    id: str
-    event: str
-    data: dict[str, Any]
-
-
-class EventList(Shape):
-    data: list[EventShape]
     next_cursor: str | None
 
 

@@ -155,6 +155,14 @@ CASES = {
 }
 
 
+def test_a_router_takes_two_steps(write: Write) -> None:
+    spec = "description: x\npattern: router\nlimits: {steps: 1}\ncategories:\n"
+    spec += "  a: {description: A}\n  b: {description: B}\n"
+    texts = {f"knowledge__{name}__one_md": "# One\nText." for name in "ab"}
+    fault = only_fault(write(agent_yaml=spec, **texts))
+    assert (fault.field, fault.line) == ("limits.steps", 3) and "at least 2" in fault.detail
+
+
 @pytest.mark.parametrize(("text", "line", "field", "detail"), CASES.values(), ids=CASES)
 def test_a_fault_in_agent_yaml_names_line_and_field(
     write: Write, text: str, line: int, field: str, detail: str

@@ -15,6 +15,7 @@ from flask import Flask
 
 from config import load
 from service.app import create_app
+from service.store import feedback
 from service.store import runs as rows
 from service.store.schema import metadata
 from service.types import Caller, Run, RunRequest, RunStatus, now_ms
@@ -112,6 +113,22 @@ def test_runs_are_listed_and_shown(flask: Flask_, services: Services) -> None:
         "tools",
         "model",
     ]
+
+
+def test_feedback_is_listed(flask: Flask_, services: Services) -> None:
+    run = a_run(services)
+    assert flask("runs", "feedback", "--agent", "nobody").stdout == "There is none.\n"
+    comment = "Wrong,\n\x1b[31mtwice."
+    services.db.transact(lambda tx: feedback.give(tx, run.id, -1, comment, now_ms()))
+    [line] = json.loads(flask("runs", "feedback", "--json", "--score", "-1").stdout)
+    assert (line["run_id"], line["agent"], line["score"], line["comment"]) == (
+        run.id,
+        "analyst",
+        -1,
+        comment,
+    )
+    shown = flask("runs", "feedback").stdout
+    assert "Wrong,  [31mtwice." in shown and "\x1b" not in shown
 
 
 def test_a_run_is_replayed_as_the_client_saw_it(flask: Flask_, services: Services) -> None:

@@ -103,6 +103,7 @@ def test_blocks_are_text_only_when_they_are_nothing_else(cache: AnswerCache) -> 
         {"context": {"plan": "team"}},
         {"max_tokens": 7},
         {"effort": "low"},
+        {"max_steps": 1},
         {"tier": "complex"},
     ],
 )

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import jsonschema_rs
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from service.tools import BadTool, Tool, ToolContext, ToolFailed, tool
 
@@ -99,6 +99,34 @@ def test_arguments_that_do_not_fit_are_told_to_the_model(
         weather.run(arguments, context())
     assert told in str(failure.value)
     assert "hush" not in str(failure.value)
+
+
+@tool()
+def careless(share: Annotated[int, AfterValidator(lambda share: 100 // share)]) -> int:
+    """Divide."""
+    return share
+
+
+@pytest.mark.parametrize(
+    ("arguments", "places"),
+    [
+        ({"where": {"title": "x", "zip_code": "5003"}, "days": "3"}, []),
+        ({}, [("where",)]),
+        ({"where": {"zip_code": "hush"}, "days": 9}, [("where", "title"), ("where", "zip_code"), ("days",)]),
+        ({"where": {"title": "x"}, "context": {}}, [("context",)]),
+    ],
+)
+def test_what_does_not_fit_is_told_without_a_call(
+    arguments: dict[str, Any], places: list[tuple[str, ...]]
+) -> None:
+    faults = weather.faults(arguments)
+    assert [fault["loc"] for fault in faults] == places
+    assert "hush" not in str(faults)
+
+
+def test_an_authors_validator_that_breaks_is_a_fault() -> None:
+    assert careless.faults({"share": 4}) == []
+    assert [fault["msg"] for fault in careless.faults({"share": 0})] == ["could not be checked"]
 
 
 def _untyped(x):  # type: ignore[no-untyped-def]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import signal
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
@@ -191,6 +193,85 @@ def test_a_person_may_change_the_arguments(office: Office, text: str) -> None:
     office.decide(asked, "approve", arguments={"text": f"{text}, changed"})
     office.end(result["run_id"])
     assert office.written()[-1] == f"{text}, changed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pointers"),
+    [
+        ({"text": 7}, ["/arguments/text"]),
+        ({"text": None}, ["/arguments/text"]),
+        ({}, ["/arguments/text"]),
+        ({"text": "x", "more/of it": 1}, ["/arguments/more~1of it"]),
+        ({"txt": "x"}, ["/arguments/text", "/arguments/txt"]),
+        ({"text": {"a": ["b"]}}, ["/arguments/text"]),
+    ],
+)
+def test_changed_arguments_that_do_not_fit_decide_nothing(
+    office: Office, text: str, arguments: dict[str, Any], pointers: list[str]
+) -> None:
+    result = office.ask("clerk", text)
+    asked = office.question(result["run_id"])["id"]
+    refused = office.decide(asked, "approve", arguments=arguments)
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid")
+    assert sorted(fault["pointer"] for fault in refused.json()["errors"]) == pointers
+    assert office.question(result["run_id"])["arguments"] == {"text": text}
+    assert office.decide(asked, "approve", arguments={"text": f"{text}, changed"}).status_code == 200
+    assert office.end(result["run_id"])["tools"][0]["ok"] is True
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"decision": "deny", "arguments": {"text": "x"}}, "/arguments"),
+        ({"decision": "perhaps"}, "/decision"),
+        ({"comment": "Yes."}, "/decision"),
+        ({"decision": "approve", "comment": "x" * 1_001}, "/comment"),
+        ({"decision": "approve", "arguments": ["x"]}, "/arguments"),
+        ({"decision": "approve", "arguments": {"text": 1e400}}, "/arguments"),
+    ],
+)
+def test_a_decision_that_does_not_fit_is_none(
+    office: Office, text: str, body: dict[str, Any], pointer: str
+) -> None:
+    result = office.ask("clerk", text)
+    asked = office.question(result["run_id"])["id"]
+    sent = json.dumps(body).replace("Infinity", "1e400")
+    headers = {"Content-Type": "application/json"}
+    refused = office.admin.post(f"/v1/approvals/{asked}", content=sent, headers=headers)
+    assert refused.status_code == 422
+    assert [fault["pointer"] for fault in refused.json()["errors"]] == [pointer]
+    assert office.question(result["run_id"])["id"] == asked
+    office.decide(asked, "deny")
+
+
+def test_a_call_of_a_tool_that_is_gone_can_only_be_denied(office: Office, text: str) -> None:
+    for gone in ("SET name = 'erase_line'", "SET agent = 'retired'"):
+        result = office.ask("clerk", text)
+        asked = office.question(result["run_id"])["id"]
+        with closing(sqlite3.connect(office.lines.parent / "slipway.db", timeout=10)) as db:
+            db.execute(f"UPDATE approvals {gone} WHERE id = ?", (asked,))
+            db.commit()
+        for more in ({}, {"arguments": {"text": "x"}}):
+            refused = office.decide(asked, "approve", **more)
+            assert (refused.status_code, refused.json()["code"]) == (409, "tool_gone")
+        assert office.question(result["run_id"])["id"] == asked
+        assert office.decide(asked, "deny").status_code == 200
+    assert office.written().count(text) == 0
+
+
+def test_an_invoked_run_that_waits_says_for_what(office: Office, text: str) -> None:
+    question = {"input": f'Call the write_line tool with "{text}".'}
+    key = {"Idempotency-Key": text}
+    answer = office.admin.post("/v1/agents/clerk/invoke", json=question, headers=key)
+    run_id = answer.json()["run_id"]
+    assert (answer.status_code, answer.json()["status"]) == (200, "waiting_approval")
+    assert answer.json()["approvals"] == [office.question(run_id)["id"]]
+    again = office.admin.post("/v1/agents/clerk/invoke", json=question, headers=key)
+    assert again.json() == answer.json() and again.headers["Idempotency-Replayed"] == "true"
+    shown = office.admin.get(f"/v1/runs/{run_id}").json()
+    assert {name: shown[name] for name in answer.json()} == answer.json()
+    office.decide(answer.json()["approvals"][0], "deny")
+    assert "approvals" not in office.end(run_id)
 
 
 def test_who_follows_hears_of_it_all(office: Office, text: str) -> None:

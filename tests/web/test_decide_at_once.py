@@ -40,7 +40,13 @@ def asked(house: Slipway, admin: httpx2.Client) -> list[str]:
     """Approvals that wait. Each run has another one, so that it goes on waiting."""
     user_id = admin.get("/v1/auth/me").json()["id"]
     request = RunRequest("clerk", ({"role": "user", "content": "Do it."},))
-    about = {"user_id": user_id, "agent": "clerk", "name": "write", "reason": "policy", "arguments": {}}
+    about = {
+        "user_id": user_id,
+        "agent": "analyst",
+        "name": "calculator",
+        "reason": "policy",
+        "arguments": {},
+    }
     url = house.env["DATABASE_URL"].replace("postgresql://", "postgresql+psycopg://")
     ids = []
     with closing(Database(url)) as db:

@@ -68,6 +68,35 @@ def test_the_analyst_uses_its_tools(client: httpx2.Client) -> None:
     assert "397.8" in result["output"]
 
 
+def test_a_run_tells_what_was_asked_and_by_whom(client: httpx2.Client) -> None:
+    me, question = client.get("/v1/auth/me").json()["id"], {"input": "Who asks this, and how?"}
+    for door in ("invoke", "stream"):
+        answer = client.post(f"/v1/agents/analyst/{door}", json={**question, "cache": "bypass"})
+        result = answer.json() if door == "invoke" else events_of(answer.text)[-1][2]
+        told = (result["input"], result["user_id"], result["door"], result["structured"])
+        assert told == (question["input"], me, door, None)
+        shown = client.get(f"/v1/runs/{result['run_id']}").json()
+        assert {name: shown[name] for name in result} == result
+
+
+@pytest.mark.parametrize("steps", [0, -1, 13, 10**30, "3", True, 1.5])
+@pytest.mark.parametrize("door", ["invoke", "stream", "tasks"])
+def test_steps_beyond_the_agents_own_are_refused(client: httpx2.Client, door: str, steps: object) -> None:
+    body = {"input": "What is 17 * 23?", "max_steps": steps}
+    answer = client.post(f"/v1/agents/analyst/{door}", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+    assert [fault["pointer"] for fault in answer.json()["errors"]] == ["/max_steps"]
+
+
+def test_a_run_that_meets_its_limit_of_steps_fails(client: httpx2.Client) -> None:
+    body = {"input": "How do I get a refund?", "cache": "bypass", "max_steps": 1}
+    answer = client.post("/v1/agents/support/invoke", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (500, "run_limit")
+    run = client.get(f"/v1/runs/{answer.json()['run_id']}").json()
+    assert (run["status"], run["error"]["code"], run["steps"]) == ("failed", "run_limit", 1)
+    assert client.post("/v1/agents/support/invoke", json={**body, "max_steps": 2}).status_code == 200
+
+
 def test_the_same_question_is_answered_from_the_cache(client: httpx2.Client, model: Model) -> None:
     question = {"input": "Is this question asked for the first time?"}
     first = client.post("/v1/agents/assistant/invoke", json=question)

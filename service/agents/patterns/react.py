@@ -8,13 +8,13 @@ from service.types import Answer
 
 
 def run(context: Context) -> Told[Answer]:
-    """At most `limits.steps` model calls; the last one may call no more tools, so it has to answer.
+    """Make `max_steps` model calls at most; the last one may call no more tools, so it has to answer.
 
     Raises `RunLimit` when it calls them all the same.
     """
     messages = list(context.messages)
     sources: list[dict[str, str]] = []
-    steps = context.agent.limits.steps
+    steps = context.max_steps
     for turn in range(1, steps + 1):
         reply = yield from context.steps.model(
             f"think {turn}",
@@ -31,4 +31,4 @@ def run(context: Context) -> Told[Answer]:
         messages += [assistant_turn(reply), tool_turn(reply.tool_uses, results)]
         for result in results:
             sources += [source for source in result.sources if source not in sources]
-    raise RunLimit(f"The model still called tools at step {steps}, the last this agent may take.")
+    raise RunLimit(f"The model still called tools at step {steps}, the last that this run may take.")

@@ -1,0 +1,79 @@
+"""A run as the values of its row, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service import exact_json
+from service.store import run_lists
+from service.store.base import Row
+from service.types import Run, RunRequest, RunStatus, Usage
+
+AS_TEXT = ("context", "metadata")  # fields of a request that are JSON text
+_FIELDS = frozenset(RunRequest.__dataclass_fields__)
+
+
+def request_json(request: RunRequest) -> dict[str, Any]:
+    """What was asked for, without what was not said: an older version of the code can read it then."""
+    asked = {name: getattr(request, name) for name in RunRequest.__dataclass_fields__}
+    asked |= {name: exact_json.kept(asked[name]) for name in AS_TEXT}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def result_values(run: Run) -> dict[str, Any]:
+    """The run's result, and what lists show of it. The row has the input already, which may be large."""
+    kept = None if run.result is None else {k: v for k, v in run.result.items() if k != "input"}
+    return {"result": kept, **run_lists.ended(run.result)}
+
+
+def tokens(usage: Usage) -> dict[str, int]:
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_read_tokens": usage.cache_read_input_tokens,
+        "cache_creation_tokens": usage.cache_creation_input_tokens,
+    }
+
+
+def run_of(row: Row) -> Run:
+    """Read a row back. Fields of a later version's requests are left out: a deploy may go back to this one."""
+    asked = {name: value for name, value in row["request"].items() if name in _FIELDS}
+    asked["messages"] = tuple(asked["messages"])
+    for name in AS_TEXT:
+        asked[name] = exact_json.text_of(asked.get(name))
+    request = RunRequest(**asked)
+    return Run(
+        id=row["id"],
+        user_id=row["user_id"],
+        agent=row["agent"],
+        agent_version=row["agent_version"],
+        door=row["door"],
+        request=request,
+        status=RunStatus(row["status"]),
+        key_id=row["key_id"],
+        request_id=row["request_id"],
+        tier=row["tier"],
+        attempt=row["attempt"],
+        losses=row["losses"],
+        live_gap_attempt=row["live_gap_attempt"],
+        last_seq=row["last_seq"],
+        cancel_requested=row["cancel_requested"],
+        usage=Usage(
+            row["input_tokens"], row["output_tokens"], row["cache_read_tokens"], row["cache_creation_tokens"]
+        ),
+        cost_nano=row["cost_nano"],
+        cache=row["cache"],
+        result=_result_of(row, request),
+        error=row["error"],
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+    )
+
+
+def _result_of(row: Row, request: RunRequest) -> dict[str, Any] | None:
+    """The result with what the row itself tells; older versions kept less of it in the result."""
+    if row["result"] is None:
+        return None
+    about = {name: row[name] for name in ("agent_version", "user_id", "door")}
+    return {"structured": None, **about, **row["result"], "input": request.question}
