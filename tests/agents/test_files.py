@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from service.agents.files import SETTLED_SECONDS, folders_of, links_out, stamp_of, version_of
+from service.agents import files
+from service.agents.files import folders_of, links_out, stamp_of, version_of
 
 
 @pytest.fixture
@@ -76,10 +77,12 @@ def test_an_edit_shows_that_keeps_size_and_time(folder: Path) -> None:
     assert stamp_of(folder).files != before
 
 
-def test_what_was_written_a_moment_ago_is_not_settled(folder: Path) -> None:
-    (folder / "prompt.md").write_text("new")
+def test_what_was_written_a_moment_ago_is_not_settled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert files.SETTLED_SECONDS > 0.02  # two writes within a tick of the file system's clock
+    monkeypatch.setattr(files, "SETTLED_SECONDS", 3600.0)
     assert not stamp_of(folder).settled
-    assert SETTLED_SECONDS > 0.02  # two writes within a tick of the file system's clock
+    monkeypatch.setattr(files, "SETTLED_SECONDS", -1.0)
+    assert stamp_of(folder).settled
 
 
 def test_what_cannot_be_read_is_no_end(folder: Path) -> None:
