@@ -188,6 +188,9 @@ def say(status: int, body: object, **headers: str) -> Script:
             "Content-Type", "application/problem+json" if status >= 400 else "application/json"
         )
         handler.send_header("Content-Length", str(len(data)))
+        handler.send_header(
+            "Connection", "close"
+        )  # as Gunicorn answers a request that says so; nginx 1.29.7 keeps others
         for name, value in headers.items():
             handler.send_header(name.replace("_", "-"), value)
         handler.end_headers()
