@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 from unicodedata import category, decimal, normalize
 
@@ -86,7 +86,7 @@ def words(document: str) -> Iterator[Word]:
         for piece in _PIECE.finditer(text):
             start = found.start() + piece.start()
             if piece["one"]:
-                yield Word(start, start + len(piece[0]), (normalise(piece[0]),), unspaced=True)
+                yield Word(start, start + len(piece[0]), (_sign(piece[0]),), unspaced=True)
             else:
                 yield from _spaced(piece[0], start)
 
@@ -104,6 +104,12 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
     inner = rf"[\w{marks}{_GLUE}]+"
     joint = r"(?:[-‐‑./'’]|(?<=[0-9]),(?=[0-9]{3}(?![0-9])))"  # a comma in 1,024
     return re.compile(rf"{inner}(?:{joint}{inner})*"), re.compile(rf"[0-9]+|(?:[^\W\d_]|[{marks}])+")
+
+
+@lru_cache(20_000)
+def _sign(text: str) -> str:
+    """One sign, normalised; a language has some thousands, each in a document a thousand times."""
+    return normalise(text)
 
 
 def _spaced(text: str, start: int) -> Iterator[Word]:
