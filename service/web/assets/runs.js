@@ -46,7 +46,7 @@ function line(run) {
     {},
     statusChip(run.status),
     h("strong", {}, run.agent),
-    h("span", { class: "gist" }, run.input || "", run.error ? h("span", { class: "why" }, run.error.title) : null),
+    h("span", { class: "gist" }, run.input || "", run.status === "failed" && h("span", { class: "why" }, run.error?.title)),
     h("span", { class: "quiet" }, facts.filter(Boolean).join(" · ")),
     when(run.created_at),
   );
