@@ -176,7 +176,7 @@ def test_links_open_elsewhere_and_pictures_are_not_loaded(
 def test_a_table_keeps_its_columns_and_scrolls_by_itself(visit: Visit) -> None:
     [html] = drawn(visit, "| a | b |\n| :- | -: |\n| `c` | **d** |")
     assert html == (
-        '<div class="scroll" role="region" aria-label="Table" tabindex="0"><table><thead><tr>'
+        '<div class="scroll" role="group" aria-label="Table" tabindex="0"><table><thead><tr>'
         '<th class="left">a</th><th class="right">b</th></tr></thead><tbody><tr>'
         '<td class="left"><code>c</code></td><td class="right"><strong>d</strong></td></tr></tbody></table></div>'
     )

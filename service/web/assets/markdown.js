@@ -81,7 +81,7 @@ function enter(token, here) {
   if (token.hidden) return here; // the paragraph of an item in a tight list
   const element = opened(token, token.type.replace(/_open$/, ""));
   const wide = token.type === "table_open";
-  here.append(wide ? h("div", { class: "scroll", role: "region", "aria-label": "Table", tabindex: "0" }, element) : element);
+  here.append(wide ? h("div", { class: "scroll", role: "group", "aria-label": "Table", tabindex: "0" }, element) : element);
   return element;
 }
 

@@ -54,5 +54,5 @@ function table(rows) {
   const body = rows.map((row) =>
     h("tr", {}, h("th", { scope: "row" }, row.day ?? ""), ...columns.map(([name]) => h("td", { class: "number" }, show(name, row[name])))),
   );
-  return h("div", { class: "scroll" }, h("table", {}, h("thead", {}, head), h("tbody", {}, ...body)));
+  return h("div", { class: "scroll", role: "group", "aria-label": "Usage by day", tabindex: "0" }, h("table", {}, h("thead", {}, head), h("tbody", {}, ...body)));
 }

@@ -3,8 +3,8 @@ import { h } from "./dom.js";
 
 /** Elements about an agent; without one, about there being none. */
 export function welcome(agent) {
-  if (!agent) return [h("h1", {}, "No agents"), h("p", {}, "There is no agent that you may use.")];
-  return [h("h1", {}, agent.id), h("p", {}, agent.description), h("p", { class: "quiet" }, traits(agent))];
+  if (!agent) return [h("h2", {}, "No agents"), h("p", {}, "There is no agent that you may use.")];
+  return [h("h2", {}, agent.id), h("p", {}, agent.description), h("p", { class: "quiet" }, traits(agent))];
 }
 
 function traits({ pattern, tools, approvals }) {
