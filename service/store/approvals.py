@@ -47,7 +47,7 @@ def get(tx: Transaction, approval_id: str, visible: Visibility = UNRESTRICTED) -
 def recent(
     tx: Transaction, *, limit: int, before: str | None, status: str | None, visible: Visibility
 ) -> list[Row]:
-    """List visible approvals with their askers, newest first. Fewer than `limit` where they are large, see `fitting`."""
+    """List visible approvals and their askers, newest first. Fewer than `limit` where they are large: `fitting`."""
     size = sa.func.length(sa.cast(approvals.c.arguments, sa.Text)).label("size")
     query = sa.select(approvals.c.id, size).where(*visible.where(approvals))
     query = query.order_by(approvals.c.id.desc()).limit(limit)
