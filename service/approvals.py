@@ -66,12 +66,16 @@ def decide(tx: Transaction, caller: Caller, approval_id: str, said: Decision) ->
 
 
 def public(row: Row) -> dict[str, Any]:
-    """An approval as the API shows it."""
+    """An approval as the API shows it; `input` is the question, cut as in lists of runs."""
     plain = (
         "id",
         "run_id",
         "user_id",
+        "username",
         "agent",
+        "session_id",
+        "session_title",
+        "input",
         "call_id",
         "name",
         "arguments",

@@ -9,9 +9,23 @@ import sqlalchemy as sa
 
 from service.store.base import InsertOnce, Row, Transaction
 from service.store.lists import fitting
-from service.store.schema import approvals, runs
+from service.store.schema import approvals, runs, sessions, users
 from service.store.visibility import UNRESTRICTED, Visibility
 from service.types import now_ms
+
+# An approval with what tells a person who asked for it, what and where, in one query.
+_WITH_ASKER = (
+    sa.select(
+        approvals,
+        users.c.username,
+        runs.c.input,
+        runs.c.session_id,
+        sessions.c.title.label("session_title"),
+    )
+    .join(runs, runs.c.id == approvals.c.run_id)
+    .join(users, users.c.id == runs.c.user_id)
+    .outerjoin(sessions, sessions.c.id == runs.c.session_id)
+)
 
 
 def ask(tx: Transaction, questions: Sequence[dict[str, Any]]) -> None:
@@ -25,15 +39,15 @@ def of_run(tx: Transaction, run_id: str) -> list[Row]:
 
 
 def get(tx: Transaction, approval_id: str, visible: Visibility = UNRESTRICTED) -> Row | None:
-    """Find one approval that is visible."""
-    row = tx.row(sa.select(approvals).where(approvals.c.id == approval_id))
+    """Find one approval that is visible, with its asker."""
+    row = tx.row(_WITH_ASKER.where(approvals.c.id == approval_id))
     return row if row is not None and visible.covers(row["user_id"], row["agent"]) else None
 
 
 def recent(
     tx: Transaction, *, limit: int, before: str | None, status: str | None, visible: Visibility
 ) -> list[Row]:
-    """List visible approvals, newest first. Fewer than `limit` where they are large, see `fitting`."""
+    """List visible approvals and their askers, newest first. Fewer than `limit` where they are large: `fitting`."""
     size = sa.func.length(sa.cast(approvals.c.arguments, sa.Text)).label("size")
     query = sa.select(approvals.c.id, size).where(*visible.where(approvals))
     query = query.order_by(approvals.c.id.desc()).limit(limit)
@@ -42,7 +56,7 @@ def recent(
     if before is not None:
         query = query.where(approvals.c.id < before)
     ids = fitting((row["id"], row["size"]) for row in tx.rows(query))
-    return tx.rows(sa.select(approvals).where(approvals.c.id.in_(ids)).order_by(approvals.c.id.desc()))
+    return tx.rows(_WITH_ASKER.where(approvals.c.id.in_(ids)).order_by(approvals.c.id.desc()))
 
 
 def pending(tx: Transaction, run_id: str) -> list[str]:

@@ -58,12 +58,19 @@ class DecisionBody(Body):
 
 
 class ApprovalView(Shape):
-    """`reason`: `policy`, the agent asks before this tool; `unknown`, nobody knows whether it was called."""
+    """`reason`: `policy`, the agent asks before this tool; `unknown`, nobody knows whether it was called.
+
+    `input` is what the person asked, cut at 200 characters.
+    """
 
     id: str
     run_id: str
     user_id: str
+    username: str
     agent: str
+    session_id: str | None
+    session_title: str | None
+    input: str | None
     call_id: str
     name: str
     arguments: dict[str, Any]

@@ -15,9 +15,10 @@ blueprint = Blueprint("ui", __name__)
 
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 # Kept in memory: they are few and small, and a name that is not among them can be no path to anything else.
+_FOLDER = Path(__file__).parent / "assets"
 ASSETS = {
-    path.name: path.read_bytes()
-    for path in sorted((Path(__file__).parent / "assets").iterdir())
+    path.relative_to(_FOLDER).as_posix(): path.read_bytes()
+    for path in sorted(_FOLDER.rglob("*"))
     if path.suffix in _TYPES
 }
 # Part of every asset's address. Modules import each other relatively, so a page never mixes two releases.
@@ -59,7 +60,7 @@ def docs_errors() -> Response:
 @public
 def asset(name: str) -> Response:
     """Under the present version: good for a year. Under another, or none: asked for again each time."""
-    version, _, file = name.rpartition("/")
+    version, _, file = ("", "", name) if name in ASSETS else name.partition("/")
     content = ASSETS.get(file)
     if content is None:
         raise NotFound(f"The web page has no file {file}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from service.errors import all_errors
 from service.web import ui
 
 WEB = Path(ui.__file__).parent
+VENDOR = WEB / "assets" / "vendor"
 SCRIPTS = sorted((WEB / "assets").glob("*.js"))
+STYLES = sorted((WEB / "assets").glob("*.css"))
 PAGES = sorted((WEB / "templates").glob("*.html"))
 # Ways to make markup or code out of text; the content security policy forbids them a second time.
 FROM_TEXT = re.compile(
@@ -50,8 +53,24 @@ def test_a_file_of_another_release_is_asked_for_again(client: httpx2.Client, pre
     assert (again.status_code, again.content) == (304, b"")
 
 
+def test_a_vendored_file_is_kept_for_good_too(client: httpx2.Client) -> None:
+    answer = client.get(f"/assets/{ui.VERSION}/vendor/markdown-it.min.js")
+    assert (answer.status_code, "immutable" in answer.headers["Cache-Control"]) == (200, True)
+    assert client.get("/assets/vendor/markdown-it.min.js").headers["Cache-Control"] == "no-cache"
+
+
 @pytest.mark.parametrize(
-    "name", ["none.js", "../ui.py", "..%2fui.py", "%2e%2e/%2e%2e/app.py", "app.js/", "", "a/b/none.css"]
+    "name",
+    [
+        "none.js",
+        "../ui.py",
+        "..%2fui.py",
+        "%2e%2e/%2e%2e/app.py",
+        "app.js/",
+        "",
+        "a/b/none.css",
+        "vendor/README.md",
+    ],
 )
 def test_no_other_file(client: httpx2.Client, name: str) -> None:
     answer = client.get(f"/assets/{name}")
@@ -71,6 +90,24 @@ def test_a_script_is_short_and_never_makes_markup_of_text(script: Path) -> None:
     assert FROM_TEXT.findall(text) == []
 
 
-@pytest.mark.parametrize("file", [*SCRIPTS, *PAGES, WEB / "assets" / "style.css"], ids=lambda path: path.name)
+@pytest.mark.parametrize("file", [*SCRIPTS, *PAGES, *STYLES], ids=lambda path: path.name)
 def test_no_file_names_an_address_outside(file: Path) -> None:
     assert re.findall(r"(?:https?:)?//[a-z0-9-]+\.[a-z]+|@import|\burl\(", file.read_text("utf-8")) == []
+
+
+def test_every_vendored_file_is_the_one_that_was_published() -> None:
+    """A line of the list for each: file, package and version, licence, SHA-256."""
+    readme = (VENDOR / "README.md").read_text("utf-8")
+    listed = re.findall(
+        r"^\| `(\S+)` \| \S+ \d+\.\d+\.\d+ \| \[\S+\]\((\S+)\) \| `([0-9a-f]{64})` \|$", readme, re.MULTILINE
+    )
+    digests = {name: hashlib.sha256((VENDOR / name).read_bytes()).hexdigest() for name, _, _ in listed}
+    assert digests == {name: digest for name, _, digest in listed}
+    others = {"README.md", *(licence for _, licence, _ in listed)}
+    assert {path.name for path in VENDOR.iterdir()} == {*digests, *others}
+
+
+def test_the_page_stays_light() -> None:
+    """What a browser loads to show the page, as it goes over the wire without compression."""
+    loaded = [name for name in ui.ASSETS if not name.startswith("doc")]
+    assert sum(len(ui.ASSETS[name]) for name in loaded) < 250_000

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browser.conftest import Visit
-from tests.conftest import Model
 
 if TYPE_CHECKING:
     from playwright.sync_api import Route
@@ -76,16 +75,6 @@ def test_an_access_token_that_is_over_is_renewed_unseen(visit: Visit) -> None:
     visit.page.locator(".answer .sources").wait_for()
     assert len(refused) == 1
     assert sum(url.endswith("/v1/auth/refresh") for url in visit.asked) == 1
-
-
-def test_cancel(visit: Visit, model: Model) -> None:
-    model.control(first_token_ms=30_000)
-    visit.sign_in()
-    visit.ask("Say something about the sea", agent="assistant")
-    visit.page.get_by_text("Step 1").wait_for()
-    visit.page.get_by_role("button", name="Cancel").click()
-    visit.page.locator(".answer").get_by_text("Cancelled.").wait_for()
-    visit.page.get_by_role("button", name="Ask", exact=True).wait_for()
 
 
 def test_a_broken_stream_goes_on_after_the_last_event(visit: Visit) -> None:

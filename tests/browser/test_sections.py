@@ -65,13 +65,12 @@ def test_a_conversation_is_kept_renamed_and_deleted(visit: Visit) -> None:
     visit.page.get_by_label("Your question").fill("And who answers the phone?")
     visit.page.keyboard.press("Enter")
     page.locator(".answer > .facts").nth(1).wait_for()
-    sessions = page.locator("#sessions > li")
-    before = sessions.count()
     page.reload()
     page.locator(".turn").nth(1).wait_for()
     assert page.locator(".turn").first.locator(".question").inner_text().endswith(QUESTION)
     assert "30 days" in page.locator(".turn").first.locator(".text").inner_text()
     mine = page.locator("#sessions > li.open")
+    name = mine.get_attribute("data-id")
     mine.hover()
     mine.get_by_role("button", name="Rename").click()
     mine.get_by_label("New name").fill("About refunds")
@@ -83,18 +82,7 @@ def test_a_conversation_is_kept_renamed_and_deleted(visit: Visit) -> None:
     page.locator("#sessions > li.open").hover()
     page.locator("#sessions > li.open").get_by_role("button", name="Delete").click()
     page.locator(".welcome").wait_for()
-    assert sessions.count() == before - 1
-
-
-def test_a_turn_that_is_under_way_is_taken_up_after_a_reload(visit: Visit, model: Model) -> None:
-    model.control(token_ms=60)
-    visit.sign_in()
-    visit.ask(QUESTION)
-    visit.page.locator(".answer .text").wait_for()
-    visit.page.reload()
-    model.control()
-    visit.page.locator(".answer .sources").wait_for()
-    assert "30 days" in visit.page.locator(".answer .text").inner_text()
+    assert page.locator(f"#sessions > li[data-id='{name}']").count() == 0
 
 
 @pytest.mark.parametrize(
@@ -125,7 +113,7 @@ def test_a_user_sees_what_waits_and_an_operator_finds_it_in_the_list(visit: Visi
         user.post("/v1/agents/clerk/invoke", json={"input": 'Call the write_line tool with "please".'})
     visit.sign_in(username=name, password=PASSWORD)
     page.get_by_role("link", name="Approvals").click()
-    page.get_by_text("An operator decides.").wait_for()
+    page.locator("#approvals").get_by_text("An operator decides.").wait_for()
     assert page.get_by_role("button", name="Approve").count() == 0
     page.get_by_role("button", name="Sign out").click()
     page.get_by_label(
@@ -134,4 +122,73 @@ def test_a_user_sees_what_waits_and_an_operator_finds_it_in_the_list(visit: Visi
     visit.sign_in()
     page.get_by_role("link", name="Approvals").click()
     page.locator(".approval").get_by_role("button", name="Deny").click()
-    page.get_by_text("Denied.").wait_for()
+    page.locator("#approvals").get_by_text("Denied.").wait_for()
+
+
+def test_an_approval_says_who_asked_what_and_where(visit: Visit, office: Slipway) -> None:
+    visit.url = office.url
+    page = visit.page
+    question = 'Call the write_line tool with "to\u202ehow <b>Bob</b>".'
+    with closing(office.client()) as admin, closing(join(office, admin)) as user:
+        name = user.get("/v1/auth/me").json()["username"]
+        session = user.post("/v1/sessions", json={"agent": "clerk", "title": "Letters to Bob"}).json()["id"]
+        user.post("/v1/agents/clerk/invoke", json={"input": question, "session_id": session})
+        user.post("/v1/agents/clerk/invoke", json={"input": 'Call the write_line tool with "last".'})
+    visit.sign_in()
+    page.get_by_role("link", name="Approvals").click()
+    card = page.get_by_role("article").filter(has_text="Letters to Bob")
+    card.wait_for()
+    shown = card.inner_text()
+    assert f"{name} asked clerk" in shown and question.replace("\u202e", "U+202E") in shown
+    assert card.locator("time").count() == 1
+    assert card.locator("dl.values dt").inner_text() == "text"
+    assert card.locator("dl.values dd").inner_text() == "toU+202Ehow <b>Bob</b>"
+    card.get_by_role("button", name="Deny").click()
+    card.get_by_text("Denied.").wait_for()
+    # On to the next one: Enter must not decide about it.
+    focused = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert focused == "Approval of write_line"
+    assert page.evaluate("document.activeElement.innerText").startswith(f"{name} asked clerk")
+    card.get_by_role("link", name="Run so far").click()
+    page.locator("details.run[open] .question").wait_for()
+    assert page.locator("details.run").count() == 1
+    page.get_by_role("link", name="Open the conversation").click()
+    page.get_by_text("This is somebody else's conversation").wait_for()
+    page.locator(".turn").first.wait_for()
+    assert question.replace("\u202e", "") in page.locator(".question").first.inner_text().replace(
+        "\u202e", ""
+    )
+    assert page.get_by_label("Your question").is_hidden()
+    page.goto(f"{office.url}/#approvals")
+    page.locator(".approval").get_by_role("button", name="Deny").click()
+    page.locator("#approvals").get_by_text("Denied.").wait_for()
+
+
+def test_a_question_that_waits_is_shown_after_a_reload_and_goes_on_once_decided(
+    visit: Visit, office: Slipway
+) -> None:
+    visit.url = office.url
+    page = visit.page
+    visit.sign_in()
+    visit.ask('Call the write_line tool with "later".', agent="clerk")
+    page.locator(".answer .approval").wait_for()
+    page.reload()
+    card = page.locator(".answer .approval")
+    card.wait_for()
+    assert "later" in page.locator(".question").inner_text()
+    assert page.locator(".speaker .status").inner_text() == "waiting for approval"
+    card.get_by_role("button", name="Approve").click()
+    page.locator(".answer > .facts").wait_for()
+    assert page.locator(".speaker .status").count() == 0
+
+
+def test_a_run_that_waits_is_stopped_at_once(visit: Visit, office: Slipway) -> None:
+    visit.url = office.url
+    page = visit.page
+    visit.sign_in()
+    visit.ask('Call the write_line tool with "never".', agent="clerk")
+    page.locator(".answer .approval").wait_for()
+    page.get_by_role("button", name="Stop").click()
+    page.locator(".speaker .status", has_text="stopped").wait_for()
+    assert page.locator(".answer .problem").count() == 0
+    assert page.locator(".answer .approval .choice").count() == 0

@@ -423,3 +423,27 @@ def kill_workers(slipway: Slipway) -> None:
         os.kill(pid, signal.SIGKILL)
     wait_until(lambda: len(set(slipway.workers()) - set(old)) == len(old), "new workers")
     wait_until(lambda: httpx2.get(f"{slipway.url}/health", trust_env=False).status_code == 200, "health")
+
+
+def test_an_approval_says_who_asked_what_and_where(office: Office, text: str) -> None:
+    """For the user too, and in the answer to a decision."""
+    question = f'Call the write_line tool with "{text}".'
+    with closing(join(office.slipway, office.admin)) as user:
+        username = user.get("/v1/auth/me").json()["username"]
+        session = user.post("/v1/sessions", json={"agent": "clerk", "title": "Lines"}).json()["id"]
+        body = {"input": question + "x" * 300, "session_id": session}
+        run_id = user.post("/v1/agents/clerk/invoke", json=body).json()["run_id"]
+        [asked] = user.get("/v1/approvals?status=pending").json()["data"]
+    about = {"username": username, "agent": "clerk", "session_id": session, "session_title": "Lines"}
+    shown = {**about, "run_id": run_id, "input": (question + "x" * 300)[:200]}
+    assert shown.items() <= asked.items()
+    assert office.question(run_id) == asked
+    decided = office.decide(asked["id"], "deny").json()
+    assert shown.items() <= decided.items()
+
+
+def test_an_approval_of_no_conversation(office: Office, text: str) -> None:
+    run_id = office.ask("clerk", text)["run_id"]
+    asked = office.question(run_id)
+    assert (asked["session_id"], asked["session_title"], asked["username"]) == (None, None, "demo")
+    office.decide(asked["id"], "deny")

@@ -1,6 +1,7 @@
 // The service as this page speaks to it: tokens, requests, and its problems (RFC 9457).
 
 const KEPT = "slipway.refresh"; // in sessionStorage: it survives a reload, and ends with the tab
+const MOST_EVENTS = 20000; // of a run that are read at once
 let access = null;
 let refreshing = null;
 let onSignedOut = () => {};
@@ -76,6 +77,19 @@ export async function callIfThere(method, path) {
     if (problem.status === 404 || problem.status === 403) return null;
     throw problem;
   }
+}
+
+/** What a run has told so far, as [{event, data}]: page after page, up to a bound that no run of a person reaches. */
+export async function keptEvents(runId) {
+  const found = [];
+  let cursor = null;
+  do {
+    const after = cursor ? `?cursor=${encodeURIComponent(cursor)}` : "";
+    const page = await call("GET", `/v1/runs/${encodeURIComponent(runId)}/events${after}`);
+    found.push(...page.data);
+    cursor = page.next_cursor;
+  } while (cursor && found.length < MOST_EVENTS);
+  return found;
 }
 
 export function newKey() {

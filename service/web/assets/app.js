@@ -5,14 +5,22 @@ import { startChat, stopChat } from "./chat.js";
 import { $, announce, h } from "./dom.js";
 import { problemBox, told } from "./problem.js";
 import { showRuns, stopRuns } from "./runs.js";
+import { visit } from "./sessions.js";
 import { showUsage, startUsage } from "./usage.js";
 
-const SECTIONS = { chat: () => {}, approvals: showApprovals, runs: showRuns, usage: showUsage };
+// A section, and what shows it; an id in the address (`#runs/run_…`) names one thing in it.
+const SECTIONS = { chat: showConversation, approvals: showApprovals, runs: showRuns, usage: showUsage };
 let me = null;
+
+function showConversation(id) {
+  if (!id) return;
+  visit(id);
+  history.replaceState(null, "", "#chat"); // a reload shows the conversation that is open then
+}
 
 function showSection() {
   if (!me) return;
-  const wanted = location.hash.slice(1);
+  const [wanted, id] = location.hash.slice(1).split("/");
   const shown = Object.keys(SECTIONS).find((section) => !$(section).hidden);
   if (shown && !Object.hasOwn(SECTIONS, wanted)) return; // the skip link, which is for the section that is shown
   const name = Object.hasOwn(SECTIONS, wanted) ? wanted : "chat";
@@ -22,7 +30,7 @@ function showSection() {
     else tab.removeAttribute("aria-current");
   }
   document.body.classList.toggle("chatting", name === "chat");
-  SECTIONS[name]();
+  SECTIONS[name](id);
 }
 
 function frame(isSignedIn) {
@@ -39,7 +47,7 @@ async function enter() {
   showSection();
   announce(`Signed in as ${me.username}.`);
   await told($("trouble"), async () => {
-    await Promise.all([startApprovals(me.role), startUsage(), startChat()]);
+    await Promise.all([startApprovals(me.role), startUsage(), startChat(me)]);
     $("question").focus();
   });
 }

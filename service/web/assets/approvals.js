@@ -2,52 +2,81 @@
 import { call, callIfThere } from "./api.js";
 import { $, h, when } from "./dom.js";
 import { told } from "./problem.js";
+import { wake } from "./sse.js";
+import { legible, visible } from "./values.js";
 
 const EVERY = 15000; // ms between looks while the page is in sight
-const OUTCOMES = { approve: "Approved.", approved: "Approved.", deny: "Denied.", denied: "Denied.", cancelled: "Cancelled." };
+const LONGEST_INPUT = 200; // characters of a question that the service lists
+const OUTCOMES = { approve: "Approved.", approved: "Approved.", deny: "Denied.", denied: "Denied.", cancelled: "Stopped." };
+const WHY = { unknown: "It is not known whether this call was made. May it be made (again)?" };
 let role = "user"; // operators and admins decide; a user sees what waits
+const listed = new Map(); // cards of the section, by id
 
-/** {element, decided(how)}: the question, and the two answers to it. */
-export function approvalCard({ id, name, arguments: given, agent, run_id: run, reason, created_at: asked }) {
-  const comment = h("input", { id: `why-${id}`, placeholder: "Comment (optional)", maxlength: "1000" });
+/** {element, decided(how), over()}: the question, and the two answers to it. `onDecided` is called after this page's own. */
+export function approvalCard(approval, onDecided = () => {}) {
+  const { id, name, arguments: given, reason } = approval;
   const problem = h("div", { role: "alert" });
   const outcome = h("p", { class: "outcome", role: "status" });
-  const decide = (decision) => async () => {
-    buttons.forEach((button) => (button.disabled = true));
-    const body = comment.value ? { decision, comment: comment.value } : { decision };
+  const decide = async (decision, comment) => {
+    choice.disabled = true;
+    const body = comment ? { decision, comment } : { decision };
     const done = await told(problem, () => call("POST", `/v1/approvals/${encodeURIComponent(id)}`, body));
-    if (done) card.decided(decision);
-    else buttons.forEach((button) => (button.disabled = false));
+    choice.disabled = false;
+    if (!done) return;
+    card.decided(decision);
+    wake();
+    onDecided();
   };
-  const buttons = [
-    h("button", { class: "primary", type: "button", onclick: decide("approve") }, "Approve"),
-    h("button", { class: "danger", type: "button", onclick: decide("deny") }, "Deny"),
-  ];
-  const label = h("label", { class: "unseen", for: comment.id }, "Comment");
-  const choice =
-    role === "user"
-      ? h("p", { class: "quiet" }, "An operator decides.")
-      : h("div", { class: "choice" }, label, comment, ...buttons);
-  const why = reason === "unknown" ? "It is not known whether this call was made. May it be made (again)?" : "May this call be made?";
-  const about = [agent, run, when(asked)].filter(Boolean).map((fact) => h("span", {}, fact));
+  const choice = role === "user" ? h("p", { class: "quiet" }, "An operator decides.") : choices(id, decide);
   const element = h(
     "article",
-    { class: "approval", "aria-label": `Approval of ${name}` },
-    h("p", {}, h("code", {}, name), " ", h("span", { class: "quiet" }, why)),
-    h("pre", { tabindex: "0" }, JSON.stringify(given, null, 2)),
-    about.length ? h("p", { class: "facts" }, ...about) : null,
+    { class: "approval", "aria-label": `Approval of ${name}`, tabindex: "-1" },
+    approval.agent ? asker(approval) : null,
+    h("p", {}, h("code", { class: "call" }, name), " ", h("span", { class: "quiet" }, WHY[reason] ?? "May this call be made?")),
+    legible(given),
+    approval.agent ? places(approval) : null,
     choice,
     outcome,
     problem,
   );
   const card = {
     element,
-    decided(how = "decided") {
+    decided(how) {
       choice.remove();
       outcome.textContent = OUTCOMES[how] ?? "Decided.";
     },
+    /** The run has ended: there is nothing to decide any more. */
+    over() {
+      if (choice.isConnected) card.decided("cancelled");
+    },
   };
   return card;
+}
+
+/** The person who asked, the agent they asked, when, and the question. */
+function asker({ username, agent, created_at: at, input }) {
+  const cut = input?.length === LONGEST_INPUT ? "…" : "";
+  const who = [h("strong", {}, username), " asked ", h("strong", {}, agent), " · ", when(at)];
+  return h("div", { class: "asker" }, h("p", {}, ...who), input ? h("blockquote", {}, ...visible(input), cut) : null);
+}
+
+/** Links to the conversation and the run. */
+function places({ session_id: session, session_title: title, run_id: run }) {
+  const talk = session && h("a", { href: `#chat/${session}` }, `Conversation: ${title || "Untitled"}`);
+  return h("p", { class: "facts" }, talk || null, h("a", { href: `#runs/${run}` }, "Run so far"));
+}
+
+function choices(id, decide) {
+  const comment = h("input", { id: `why-${id}`, placeholder: "Comment (optional)", maxlength: "1000" });
+  return h(
+    "fieldset",
+    { class: "choice" },
+    h("legend", { class: "unseen" }, "Decide"),
+    h("label", { class: "unseen", for: comment.id }, "Comment"),
+    comment,
+    h("button", { class: "primary", type: "button", onclick: () => decide("approve", comment.value) }, "Approve"),
+    h("button", { class: "danger", type: "button", onclick: () => decide("deny", comment.value) }, "Deny"),
+  );
 }
 
 /** Look at what waits for the first time. `mine` is the caller's role. */
@@ -56,7 +85,7 @@ export async function startApprovals(mine) {
   await refreshApprovals();
 }
 
-export async function refreshApprovals() {
+async function refreshApprovals() {
   const page = await callIfThere("GET", "/v1/approvals?status=pending&limit=100");
   const waiting = page?.data ?? [];
   $("tab-approvals").hidden = page === null || (role === "user" && !waiting.length);
@@ -69,12 +98,35 @@ export async function refreshApprovals() {
 export async function showApprovals() {
   await told($("approvals-list"), async () => {
     const waiting = await refreshApprovals();
-    const cards = waiting.map((approval) => approvalCard(approval).element);
-    $("approvals-list").replaceChildren(...(cards.length ? cards : [h("p", { class: "empty" }, "Nothing waits for a decision.")]));
+    listed.clear();
+    $("approvals-list").replaceChildren(h("p", { class: "empty" }, "Nothing waits for a decision."));
+    append(waiting);
   });
 }
 
+/** New ones come last, whatever their age: a button must not move away under a pointer. */
+function append(waiting) {
+  for (const approval of waiting.filter(({ id }) => !listed.has(id))) {
+    const card = approvalCard(approval, () => next(card));
+    listed.set(approval.id, card);
+    $("approvals-list").append(card.element);
+  }
+}
+
+/** After a decision: on to the next question, and to none of its buttons, which a second Enter would press. */
+function next(card) {
+  const open = [...listed.values()].filter((other) => other.element.querySelector(".choice"));
+  const after = open.find((other) => card.element.compareDocumentPosition(other.element) & Node.DOCUMENT_POSITION_FOLLOWING);
+  (after ?? open[0])?.element.focus();
+  look();
+}
+
+/** Count again what waits; the next look tells what fails in this one. */
+async function look() {
+  const waiting = await refreshApprovals().catch(() => []);
+  if (!$("approvals").hidden) append(waiting);
+}
+
 setInterval(() => {
-  if (document.visibilityState !== "visible" || $("tabs").hidden) return;
-  refreshApprovals().catch(() => {}); // the next look, or whatever the person does next, will tell
+  if (document.visibilityState === "visible" && !$("tabs").hidden) look();
 }, EVERY);

@@ -1,86 +1,92 @@
-// The conversation: choose an agent, ask, listen, cancel.
+// The conversation: choose an agent, ask, listen, stop.
 import { call, newKey, open, Problem } from "./api.js";
+import { turnsOf } from "./conversation.js";
 import { $, announce, h } from "./dom.js";
+import { follow } from "./follow.js";
 import { problemBox } from "./problem.js";
 import { leave, sessionFor, startSessions } from "./sessions.js";
-import { listen } from "./sse.js";
+import { listen, wake } from "./sse.js";
 import { Turn } from "./turn.js";
+import { welcome } from "./welcome.js";
 
 const KEPT_TURNS = 20; // where the service keeps no sessions, the page sends this many earlier messages along
+const ENDS = { succeeded: "The answer is complete.", failed: "The run has failed.", cancelled: "Stopped." };
 const welcomeBox = $("welcome");
+const toEnd = follow($("log"), $("turns"), $("to-end"));
+let me = null;
 let agents = [];
 let history = [];
-let active = null; // {turn, stop: AbortController}
-let runId = null;
+let active = null; // {turn, runId, stopping, silence: AbortController}: the run that is listened to
+let shown = 0; // grows whenever another conversation is shown
 
-export async function startChat() {
+export async function startChat(caller) {
+  me = caller;
   agents = (await call("GET", "/v1/agents")).data;
   const chosen = agents.find((agent) => agent.id === "support") ?? agents[0];
   $("agent").replaceChildren(...agents.map(({ id }) => h("option", { value: id, selected: id === chosen?.id }, id)));
-  welcome();
+  greet();
   await startSessions(show);
 }
 
 /** Listen no more; the runs themselves go on. */
 export function stopChat() {
-  active?.stop.abort();
+  shown += 1;
+  active?.silence.abort();
   active = null;
   history = [];
-  $("log").replaceChildren(welcomeBox);
+  busy(false);
+  readOnly(false);
+  $("turns").replaceChildren(welcomeBox);
   $("question").value = "";
 }
 
-function welcome() {
+/** Nothing is said yet: the agent introduces itself. */
+function greet() {
   const agent = agents.find(({ id }) => id === $("agent").value);
-  const about = agent
-    ? [h("h1", {}, agent.id), h("p", {}, agent.description), h("p", { class: "quiet" }, traits(agent))]
-    : [h("h1", {}, "No agents"), h("p", {}, "There is no agent that you may use.")];
-  welcomeBox.replaceChildren(...about);
+  welcomeBox.replaceChildren(...welcome(agent));
   $("send").disabled = !agent;
 }
 
-function traits({ pattern, tools, approvals }) {
-  const parts = [`pattern ${pattern}`];
-  if (tools.length) parts.push(`tools ${tools.join(", ")}`);
-  if (approvals.length) parts.push(`asks before ${approvals.join(", ")}`);
-  return parts.join(" · ");
-}
-
-/** A kept session, or null for a new conversation. */
-function show(session) {
+/** Show a kept session, or null for a new conversation. A run that is under way is followed from its beginning. */
+async function show(session) {
   stopChat();
   if (!session) {
-    welcome();
+    greet();
     $("question").focus();
     return;
   }
-  if (session.agent) $("agent").value = session.agent;
-  if (session.next_cursor) $("log").append(h("p", { class: "empty" }, "Earlier messages are kept, but not shown here."));
-  let turn = null;
-  for (const { role, content } of session.messages ?? []) {
-    const text = typeof content === "string" ? content : content.map((block) => block.text ?? "").join("\n");
-    if (role === "user") turn = add(text);
-    else (turn ?? add("")).show(text);
-    if (role !== "user") turn = null;
+  const mine = shown;
+  $("agent").value = session.agent;
+  readOnly(session.user_id !== me.id);
+  const turns = await turnsOf(session);
+  if (mine !== shown) return;
+  if (session.next_cursor) $("turns").append(h("p", { class: "empty" }, "Earlier messages are kept, but not shown here."));
+  const drawn = turns.map((one) => ({ ...one, turn: add(one.question, session.agent) }));
+  for (const { turn, result, run_id: goesOn } of drawn) {
+    if (goesOn) turn.status(result.status);
+    else turn.kept(result);
   }
-  follow(session.id, turn);
   toEnd();
+  followAll(drawn, mine);
 }
 
-/** A turn that was under way when the page was left is taken up where it is now. */
-async function follow(session, turn) {
-  const { data } = await call("GET", `/v1/runs?session_id=${encodeURIComponent(session)}&limit=1`).catch(() => ({ data: [] }));
-  const [latest] = data;
-  const going = latest && ["queued", "running", "waiting_approval"].includes(latest.status);
-  if (going && !active) await hear(turn ?? add(""), { runId: latest.run_id });
-  else turn?.fail(new Problem({ title: "This question has no answer" }, 0));
+/** One after the other, as the service takes the turns of a session. */
+async function followAll(drawn, mine) {
+  for (const { turn, run_id: runId } of drawn.filter((one) => one.run_id)) {
+    if (mine === shown) await hear(turn, { runId });
+  }
 }
 
-function add(question) {
-  const turn = new Turn({ question, agent: $("agent").value, onModel: tellOffline });
+/** Somebody else's conversation can be read, and not gone on with. */
+function readOnly(isForeign) {
+  $("ask").hidden = isForeign;
+  $("foreign").hidden = !isForeign;
+}
+
+function add(question, agent = $("agent").value) {
+  const turn = new Turn({ question, agent, onModel: tellOffline });
   welcomeBox.remove();
-  $("log").append(turn.element);
-  toEnd();
+  $("turns").append(turn.element);
   return turn;
 }
 
@@ -92,6 +98,7 @@ function tellOffline(model) {
 async function ask(question) {
   const agent = $("agent").value;
   const turn = add(question);
+  toEnd();
   let body = null;
   const key = newKey(); // one for all attempts: a repeated request joins the run that the first one began
   const start = async (signal) => {
@@ -114,56 +121,64 @@ async function bodyFor(agent, question) {
 }
 
 /** Listen to a run until it ends. True where it was refused before it began. */
-async function hear(turn, { start, runId: known }) {
-  const mine = { turn, stop: new AbortController() };
+async function hear(turn, { start, runId = null }) {
+  const mine = { turn, runId, stopping: false, silence: new AbortController() };
   active = mine;
-  runId = known ?? null;
   busy(true);
   try {
-    const events = listen({ start, runId: known, signal: mine.stop.signal, onLost: (lost) => turn.lost(lost) });
+    const events = listen({ start, runId: runId ?? undefined, signal: mine.silence.signal, onLost: (lost) => turn.lost(lost) });
     for await (const event of events) {
-      if (event.name === "run.started") runId = event.data.run_id;
-      const atEnd = isAtEnd();
       turn.apply(event);
-      if (atEnd) requestAnimationFrame(toEnd);
+      if (event.name === "run.started") began(mine, event.data.run_id);
     }
+    if (turn.result) announce(ENDS[turn.result.status] ?? "");
     return false;
   } catch (problem) {
     if (!(problem instanceof Problem)) console.error(problem);
     turn.fail(problem);
-    return runId === null;
+    announce(problem.title || "Something went wrong on this page");
+    return mine.runId === null;
   } finally {
     if (active === mine) active = null;
     if (!active) busy(false);
-    if (isAtEnd(400)) requestAnimationFrame(toEnd);
   }
 }
 
-async function cancel() {
-  const mine = active;
-  $("cancel").disabled = true;
-  if (!runId) return mine?.stop.abort();
+/** A run can be stopped once it has a name: it is now, if somebody wanted that earlier. */
+function began(mine, runId) {
+  const first = mine.runId === null;
+  mine.runId = runId;
+  if (first && mine.stopping) cancel(mine);
+}
+
+function stop() {
+  if (!active || active.stopping) return;
+  active.stopping = true;
+  $("stop").disabled = true;
+  active.turn.working("Stopping…");
+  if (active.runId) cancel(active);
+}
+
+async function cancel(mine) {
   try {
-    await call("POST", `/v1/runs/${encodeURIComponent(runId)}/cancel`);
-    announce("Cancelling.");
+    await call("POST", `/v1/runs/${encodeURIComponent(mine.runId)}/cancel`);
+    wake();
   } catch (problem) {
-    if (problem.code !== "run_finished") mine?.turn.element.append(problemBox(problem));
-    $("cancel").disabled = false;
+    if (problem.code !== "run_finished") mine.turn.element.append(problemBox(problem));
+    mine.stopping = false;
+    $("stop").disabled = false;
   }
 }
 
 function busy(isBusy) {
   $("send").hidden = isBusy;
-  $("cancel").hidden = !isBusy;
-  $("cancel").disabled = false;
+  $("stop").hidden = !isBusy;
+  $("stop").disabled = false;
   if (!isBusy && document.activeElement === document.body) $("question").focus();
 }
 
-const isAtEnd = (slack = 80) => $("log").scrollHeight - $("log").scrollTop - $("log").clientHeight < slack;
-const toEnd = () => ($("log").scrollTop = $("log").scrollHeight);
-
 $("agent").onchange = () => leave(); // a session belongs to one agent
-$("cancel").onclick = cancel;
+$("stop").onclick = stop;
 $("ask").onsubmit = (event) => {
   event.preventDefault();
   const question = $("question").value.trim();
@@ -177,5 +192,5 @@ $("question").onkeydown = (event) => {
   $("ask").requestSubmit();
 };
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && active && !$("chat").hidden) cancel();
+  if (event.key === "Escape" && !$("chat").hidden) stop();
 });

@@ -14,6 +14,33 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
+const SCHEMES = new Set(["http:", "https:", "mailto:"]);
+
+/** Whether an address may become a link. The browser's own parser decides, so that no odd spelling passes. */
+export function isSafeLink(url) {
+  try {
+    return SCHEMES.has(new URL(url).protocol);
+  } catch {
+    return false; // relative: it would lead into this page
+  }
+}
+
+/** A link out of this page: where it leads learns nothing of the page, and cannot steer it. */
+export function link(url, ...children) {
+  if (!isSafeLink(url)) return h("span", {}, ...children);
+  return h("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, ...children);
+}
+
+const STATUS_WORDS = {
+  waiting_approval: "waiting for approval",
+  waiting_budget: "waiting for budget",
+  cancelled: "stopped",
+};
+const UNFINISHED = new Set(["queued", "running", "waiting_approval", "waiting_budget", "paused"]);
+
+export const statusChip = (status) => h("span", { class: `status ${status}` }, STATUS_WORDS[status] ?? status);
+export const isUnfinished = (status) => UNFINISHED.has(status);
+
 /** Tell a screen reader, without moving anything on the page. */
 export function announce(text) {
   $("status").textContent = text;

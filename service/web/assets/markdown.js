@@ -1,65 +1,112 @@
-// A small, safe part of Markdown as elements: paragraphs, headings, lists, code, bold. Anything else stays text.
-import { h } from "./dom.js";
+// Markdown as elements. markdown-it parses; its tokens become elements here and never a string of markup, so text of
+// a model or a person cannot become a tag, an attribute or a script. Pictures are not loaded: they would tell another
+// host who reads what, so they are shown as links.
+import { h, isSafeLink, link } from "./dom.js";
+import "./vendor/markdown-it.min.js"; // defines globalThis.markdownit
 
-const ITEM = /^\s*(?:[-*•]|(\d+)[.)])\s+(.*)$/;
-const FENCE = /^\s*```/;
-const HEADING = /^#{1,6}\s+(.*)$/;
+const parser = globalThis.markdownit({ html: false, linkify: true });
+parser.validateLink = isSafeLink;
+// Only an address that is written out is a link: `notes.md` and `tools.py` look like host names too.
+parser.linkify.set({ fuzzyLink: false, fuzzyEmail: false, fuzzyIP: false }).add("ftp:", null).add("//", null);
+
+const ELEMENTS = {
+  paragraph: "p", blockquote: "blockquote", bullet_list: "ul", list_item: "li", strong: "strong", em: "em", s: "s",
+  table: "table", thead: "thead", tbody: "tbody", tr: "tr",
+}; // prettier-ignore
 
 /** The elements `text` stands for. */
 export function markdown(text) {
-  const blocks = [];
-  const lines = text.split("\n");
-  for (let at = 0; at < lines.length; ) {
-    const taken = code(lines, at) ?? heading(lines, at) ?? list(lines, at) ?? paragraph(lines, at);
-    if (taken.block) blocks.push(taken.block);
-    at = taken.next;
+  return [...build(parser.parse(text, {}), document.createDocumentFragment()).childNodes];
+}
+
+/** A text that grows, drawn into `element`: only its last block is drawn again, since nothing changes those before. */
+export class Draft {
+  #text = "";
+  #settled = 0; // characters of the text whose elements stay
+  #last = []; // nodes of the last block
+
+  constructor(element) {
+    this.element = element;
   }
-  return blocks;
-}
 
-function code(lines, at) {
-  if (!FENCE.test(lines[at])) return null;
-  let end = at + 1;
-  while (end < lines.length && !FENCE.test(lines[end])) end += 1;
-  return { block: h("pre", { tabindex: "0" }, h("code", {}, lines.slice(at + 1, end).join("\n"))), next: end + 1 };
-}
-
-function heading(lines, at) {
-  const found = HEADING.exec(lines[at]);
-  return found && { block: h("p", { class: "heading" }, h("strong", {}, ...inline(found[1]))), next: at + 1 };
-}
-
-function list(lines, at) {
-  const first = ITEM.exec(lines[at]);
-  if (!first) return null;
-  const numbered = first[1] !== undefined;
-  const items = [];
-  let next = at;
-  for (; next < lines.length && lines[next].trim(); next += 1) {
-    const item = ITEM.exec(lines[next]);
-    if (!item) items.at(-1).push(" ", ...inline(lines[next].trim()));
-    else if ((item[1] !== undefined) === numbered) items.push(inline(item[2]));
-    else break;
+  /** Draw what `text` has more than before; all of it where it is not the same text any more. */
+  draw(text) {
+    const normal = text.replace(/\r\n?/g, "\n");
+    if (!normal.startsWith(this.#text)) this.#clear();
+    this.#text = normal;
+    const rest = normal.slice(this.#settled);
+    const tokens = parser.parse(rest, {});
+    const last = tokens.findLastIndex((token) => token.level === 0 && token.nesting !== -1);
+    if (last < 0) return;
+    const settled = build(tokens.slice(0, last), document.createDocumentFragment());
+    const open = build(tokens.slice(last), document.createDocumentFragment());
+    this.#last.forEach((node) => node.remove());
+    this.#last = [...open.childNodes];
+    this.#settled += offset(rest, tokens[last].map[0]);
+    this.element.append(settled, open);
   }
-  const attributes = numbered ? { start: first[1] } : {};
-  return { block: h(numbered ? "ol" : "ul", attributes, ...items.map((item) => h("li", {}, ...item))), next };
+
+  /** Draw the whole text at once: an earlier block may refer to a link that a later one defines. */
+  finish(text) {
+    this.#clear();
+    this.element.append(...markdown(text));
+  }
+
+  #clear() {
+    [this.#text, this.#settled, this.#last] = ["", 0, []];
+    this.element.replaceChildren();
+  }
 }
 
-function paragraph(lines, at) {
-  let next = at;
-  const starts = (line) => FENCE.test(line) || HEADING.test(line) || ITEM.test(line);
-  while (next < lines.length && lines[next].trim() && (next === at || !starts(lines[next]))) next += 1;
-  if (next === at) return { block: null, next: at + 1 };
-  return { block: h("p", {}, ...inline(lines.slice(at, next).join("\n"))), next };
+/** Where line number `line` begins. */
+function offset(text, line) {
+  let at = 0;
+  for (let n = 0; n < line; n += 1) at = text.indexOf("\n", at) + 1;
+  return at;
 }
 
-function inline(text) {
-  return text
-    .split(/(`[^`\n]+`|\*\*[^*\n]+\*\*)/)
-    .filter(Boolean)
-    .map((piece) => {
-      if (/^`[^`]+`$/.test(piece)) return h("code", {}, piece.slice(1, -1));
-      if (/^\*\*[^*]+\*\*$/.test(piece)) return h("strong", {}, piece.slice(2, -2));
-      return piece;
-    });
+function build(tokens, place) {
+  const open = [place];
+  for (const token of tokens) {
+    const here = open.at(-1);
+    if (token.nesting === 1) open.push(enter(token, here));
+    else if (token.nesting === -1) open.pop();
+    else if (token.type === "inline") build(token.children, here);
+    else here.append(leaf(token, here));
+  }
+  return place;
+}
+
+function enter(token, here) {
+  if (token.hidden) return here; // the paragraph of an item in a tight list
+  const element = opened(token, token.type.replace(/_open$/, ""));
+  const wide = token.type === "table_open";
+  here.append(wide ? h("div", { class: "scroll", role: "group", "aria-label": "Table", tabindex: "0" }, element) : element);
+  return element;
+}
+
+function opened(token, name) {
+  if (name === "heading") return h(`h${Math.min(Number(token.tag.slice(1)) + 2, 6)}`); // below the page's own
+  if (name === "link") return link(token.attrGet("href"));
+  if (name === "ordered_list") return h("ol", { start: token.attrGet("start") });
+  if (name === "th" || name === "td") return h(name, { class: /left|center|right/.exec(token.attrGet("style")) });
+  return h(ELEMENTS[name] ?? "span");
+}
+
+function leaf(token, here) {
+  if (token.type === "fence" || token.type === "code_block") return codeBlock(token.content);
+  if (token.type === "code_inline") return h("code", {}, token.content);
+  if (token.type === "image") return picture(token, here);
+  if (token.type === "hardbreak") return h("br");
+  if (token.type === "hr") return h("hr");
+  return token.type === "softbreak" ? "\n" : token.content;
+}
+
+const codeBlock = (text) => h("pre", { tabindex: "0" }, h("code", {}, text.replace(/\n$/, "")));
+
+function picture(token, here) {
+  const url = token.attrGet("src");
+  const words = `Picture: ${token.children.map((child) => child.content).join("") || url}`;
+  const inside = here instanceof Element && here.closest("a"); // a link that is a picture stays one link
+  return inside ? words : link(url, words);
 }

@@ -7,7 +7,6 @@ export function problemBox(problem) {
   const faults = (problem.errors || []).map((fault) => h("li", {}, h("code", {}, fault.pointer || "/"), ` ${fault.detail}`));
   const facts = [problem.code, problem.status || null, problem.requestId ? `request ${problem.requestId}` : null];
   const spans = facts.filter(Boolean).map((fact) => h("span", {}, String(fact)));
-  announce(title);
   return h(
     "div",
     { class: "problem" },
@@ -27,7 +26,9 @@ export async function told(place, work) {
     return true;
   } catch (problem) {
     if (problem.status === undefined) console.error(problem);
-    place.replaceChildren(problemBox(problem));
+    const box = problemBox(problem);
+    announce(box.firstChild.textContent);
+    place.replaceChildren(box);
     return false;
   }
 }

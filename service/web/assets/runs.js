@@ -1,11 +1,10 @@
 // The caller's runs (everybody's, for an operator): a line each, and on demand what happened in it.
 import { call } from "./api.js";
-import { $, dollars, h, seconds, when } from "./dom.js";
-import { problemBox, told } from "./problem.js";
-import { listen } from "./sse.js";
+import { $, dollars, h, isUnfinished, seconds, statusChip, when } from "./dom.js";
+import { told } from "./problem.js";
+import { listen, wake } from "./sse.js";
 import { Turn } from "./turn.js";
 
-const WORDS = { waiting_approval: "waiting for approval" };
 let cursor = null;
 let stop = new AbortController();
 
@@ -15,9 +14,18 @@ export function stopRuns() {
   $("runs-list").replaceChildren();
 }
 
-export function showRuns() {
+/** The newest runs; with an id, that one only. */
+export function showRuns(id) {
   stopRuns();
-  return told($("runs-list"), () => load(null));
+  for (const part of ["runs-filters", "more-runs"]) $(part).hidden = Boolean(id);
+  $("all-runs").hidden = !id;
+  return told($("runs-list"), () => (id ? one(id) : load(null)));
+}
+
+async function one(id) {
+  const element = line(await call("GET", `/v1/runs/${encodeURIComponent(id)}`));
+  $("runs-list").append(element);
+  element.open = true;
 }
 
 async function load(before) {
@@ -32,40 +40,53 @@ async function load(before) {
 }
 
 function line(run) {
-  const facts = [run.latency_ms === null ? null : seconds(run.latency_ms), run.usage && dollars(run.usage.cost_usd)];
+  const facts = [(run.latency_ms ?? null) === null ? null : seconds(run.latency_ms), run.usage && dollars(run.usage.cost_usd)];
   const summary = h(
     "summary",
     {},
-    h("span", { class: `status ${run.status}` }, WORDS[run.status] ?? run.status),
+    statusChip(run.status),
     h("strong", {}, run.agent),
-    h("span", { class: "gist" }, run.error?.title || run.input || ""),
+    h("span", { class: "gist" }, run.input || "", run.status === "failed" && h("span", { class: "why" }, run.error?.title)),
     h("span", { class: "quiet" }, facts.filter(Boolean).join(" · ")),
     when(run.created_at),
   );
   const element = h("details", { class: "run" }, summary);
-  element.addEventListener("toggle", () => open(run, element), { once: true });
+  element.addEventListener("toggle", () => open(run.run_id, element), { once: true });
   return element;
 }
 
-/** The run's events from the start, and on while it goes on. */
-async function open(run, element) {
-  const turn = new Turn({ agent: run.agent });
-  const cancel = h("button", { class: "danger", type: "button" }, "Cancel this run");
-  cancel.onclick = () => told(problem, () => call("POST", `/v1/runs/${encodeURIComponent(run.run_id)}/cancel`));
+/** The whole question, the run's events from the start, and on while it goes on. */
+async function open(id, element) {
   const problem = h("div", { role: "alert" });
-  const ended = ["succeeded", "failed", "cancelled"].includes(run.status);
-  element.append(turn.element, ended ? "" : cancel, problem);
-  try {
-    const events = listen({ runId: run.run_id, signal: stop.signal, onLost: (lost) => turn.lost(lost) });
-    for await (const event of events) turn.apply(event);
-  } catch (failure) {
-    problem.replaceChildren(problemBox(failure));
-  }
-  if (turn.result) cancel.remove();
+  element.append(problem);
+  const silence = stop.signal;
+  await told(problem, async () => {
+    const run = await call("GET", `/v1/runs/${encodeURIComponent(id)}`);
+    const turn = new Turn({ question: run.input, agent: run.agent });
+    const ends = isUnfinished(run.status) ? stopButton(id, problem) : null;
+    turn.status(run.status);
+    problem.before(turn.element, ...[talkLink(run), ends].filter(Boolean));
+    try {
+      for await (const event of listen({ runId: id, signal: silence, onLost: (lost) => turn.lost(lost) })) turn.apply(event);
+    } catch (failure) {
+      turn.fail(failure);
+    }
+    if (turn.result) ends?.remove();
+  });
 }
 
-$("runs-refresh").onclick = showRuns;
-$("runs-status").onchange = showRuns;
+const talkLink = ({ session_id: id }) => id && h("p", { class: "talk-link" }, h("a", { href: `#chat/${id}` }, "Open the conversation"));
+
+function stopButton(id, problem) {
+  const button = h("button", { class: "danger", type: "button" }, "Stop this run");
+  button.onclick = async () => {
+    if (await told(problem, () => call("POST", `/v1/runs/${encodeURIComponent(id)}/cancel`))) wake();
+  };
+  return button;
+}
+
+$("runs-refresh").onclick = () => showRuns();
+$("runs-status").onchange = () => showRuns();
 $("more-runs").onclick = async () => {
   const place = h("div", { role: "alert" });
   $("more-runs").after(place);

@@ -5,24 +5,38 @@ import { told } from "./problem.js";
 
 const KEPT = "slipway.session";
 let there = false;
+let ready = false;
 let current = null;
 let cursor = null;
 let onOpen = () => {};
 
 const path = (id) => `/v1/sessions/${encodeURIComponent(id)}`;
 const problem = () => $("sessions-problem");
+const isNarrow = () => matchMedia("(max-width: 56rem)").matches; // where the list is above the conversation
 
 /** `open` is given a session with its messages, or null for a new conversation. */
 export async function startSessions(open) {
   onOpen = open;
+  ready = false;
   current = null;
   $("new-session").onclick = () => leave();
   $("more-sessions").onclick = () => told(problem(), () => load(cursor));
-  const kept = sessionStorage.getItem(KEPT);
   await told(problem(), () => load(null));
   $("drawer").hidden = !there;
-  $("drawer").open = matchMedia("(min-width: 56rem)").matches;
-  if (there && kept) await openSession(kept).catch(() => leave());
+  $("drawer").open = !isNarrow();
+  ready = true;
+  const kept = sessionStorage.getItem(KEPT);
+  if (there && kept) await told(problem(), () => reopen(kept));
+}
+
+/** The conversation that this tab had open; a new one where it is gone meanwhile. */
+async function reopen(id) {
+  try {
+    await openSession(id);
+  } catch (failure) {
+    if (failure.status !== 404) throw failure;
+    leave();
+  }
 }
 
 /** The session the next turn belongs to: the open one, a new one, or null where there are none. */
@@ -35,8 +49,15 @@ export async function sessionFor(agent, question) {
   return current.id;
 }
 
+/** Open the conversation that a link names. */
+export function visit(id) {
+  if (ready) return told(problem(), () => openSession(id));
+  sessionStorage.setItem(KEPT, id); // the page has just been entered, and opens what is kept
+}
+
 /** Begin a new conversation. */
 export function leave() {
+  if (isNarrow()) $("drawer").open = false;
   remember(null);
   mark();
   onOpen(null);
@@ -58,8 +79,8 @@ async function openSession(id) {
   const session = await call("GET", path(id));
   remember(session);
   mark();
-  if (matchMedia("(max-width: 56rem)").matches) $("drawer").open = false;
-  onOpen(session);
+  if (isNarrow()) $("drawer").open = false;
+  await onOpen(session);
 }
 
 function remember(session) {
@@ -108,7 +129,10 @@ function rename(session, entry, title) {
     entry.firstChild.focus();
   };
   form.onkeydown = (event) => {
-    if (event.key === "Escape") form.remove();
+    if (event.key !== "Escape") return;
+    event.stopPropagation(); // it is for this form, and stops no run
+    form.remove();
+    entry.firstChild.focus();
   };
   entry.append(form);
   input.select();

@@ -56,7 +56,23 @@ async function* connect(start, signal, onOpen) {
   }
 }
 
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const waits = new Set(); // ends of pauses that are under way
+
+/** Look at once at every run that is followed: a decision was taken, or a run stopped. */
+export const wake = () => waits.forEach((end) => end());
+
+/** Wait so long, or until somebody wakes. Tells whether somebody did. */
+function pause(ms) {
+  return new Promise((resolve) => {
+    const end = (woken = true) => {
+      clearTimeout(timer);
+      waits.delete(end);
+      resolve(woken);
+    };
+    const timer = setTimeout(() => end(false), ms);
+    waits.add(end);
+  });
+}
 
 /**
  * Every event of a run, each once: {seq, name, data}. `start` opens the first connection; with `runId` the run is
@@ -85,8 +101,8 @@ export async function* listen({ start, runId, signal, onLost = () => {} }) {
   };
   for (; tries < TRIES; tries += 1) {
     if (again) {
-      await pause(calm);
-      calm = Math.min(calm * 2, AGAIN[1]);
+      const woken = await pause(calm);
+      calm = woken ? AGAIN[0] : Math.min(calm * 2, AGAIN[1]);
     }
     if (!again && tries) await pause(Math.min(200 * 2 ** (tries - 1), 5000));
     again = false;

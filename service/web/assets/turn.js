@@ -1,31 +1,35 @@
 // One turn: a question, and its run's events as they become an answer.
 import { approvalCard } from "./approvals.js";
-import { announce, count, dollars, h, seconds } from "./dom.js";
-import { markdown } from "./markdown.js";
+import { announce, count, dollars, h, link, seconds, statusChip } from "./dom.js";
+import { Draft, markdown } from "./markdown.js";
 import { problemBox } from "./problem.js";
+import { ToolCalls } from "./tools.js";
 
-const pretty = (value) => (typeof value === "string" ? value : JSON.stringify(value, null, 2));
+const DOING = {
+  queued: "Waiting for a free place…",
+  waiting_approval: "Waiting for a decision…",
+  waiting_budget: "Waiting for budget…",
+  paused: "Stopped for now by an administrator…",
+};
+const UNSAID = new Set(["running", "succeeded"]); // the text itself says them
 
 export class Turn {
   /** `onModel` hears the name of each model that answered. */
   constructor({ question = "", agent, onModel = () => {} }) {
     this.onModel = onModel;
     this.result = null;
-    this.texts = []; // [{element, deltas: [{seq, text}]}]: one for each step that says something
+    this.texts = []; // [{draft, deltas: [{seq, text}]}]: one for each step that says something
+    this.lastTexts = []; // of them, those after the last tool call
     this.text = null; // the one that grows
-    this.tools = new Map();
     this.cards = new Map();
     this.activity = "Starting…";
     this.doing = h("p", { class: "doing" }, h("span", { class: "dot" }), h("span", {}, this.activity));
     this.body = h("div", { class: "body" });
-    this.answer = h("div", { class: "answer", "aria-busy": "true" }, h("p", { class: "speaker" }, agent), this.body, this.doing);
+    this.tools = new ToolCalls(this.body);
+    this.speaker = h("p", { class: "speaker" }, h("span", {}, agent));
+    this.answer = h("div", { class: "answer", "aria-busy": "true" }, this.speaker, this.body, this.doing);
     const asked = question && h("div", { class: "question" }, h("p", { class: "unseen" }, "You asked:"), h("p", {}, question));
     this.element = h("article", { class: "turn" }, asked || null, this.answer);
-  }
-
-  /** What the turn says until now. */
-  get said() {
-    return this.texts.map(textOf).join("\n\n");
   }
 
   apply({ seq, name, data }) {
@@ -40,27 +44,30 @@ export class Turn {
     else if (what === "run" && name !== "run.started") this.end(data);
   }
 
+  /** Show how the run stands, where the text does not say it. */
+  status(status) {
+    this.speaker.querySelector(".status")?.remove();
+    if (!UNSAID.has(status)) this.speaker.append(statusChip(status));
+    this.doing.lastChild.textContent = this.activity = DOING[status] ?? "Working…";
+  }
+
   /** The run has ended with this result. */
   end(result) {
     this.result = result;
+    this.status(result.status);
+    this.#correct(result);
     this.#quiet();
-    if (result.output && textOf(this.texts.at(-1)) !== result.output) {
-      if (!this.text) this.#newText();
-      this.text.deltas = [{ seq: 0, text: result.output }];
-    }
-    this.texts.forEach(draw);
     if (result.model) this.onModel(result.model);
     if (result.sources?.length) this.answer.append(sources(result.sources));
-    if (result.status === "cancelled") this.#note("Cancelled.");
-    if (result.error) this.answer.append(problemBox(problemIn(result.error)));
-    else announce(result.status === "cancelled" ? "The run was cancelled." : "The answer is complete.");
+    if (result.status === "cancelled") this.#note(result.output ? "Stopped here." : "Stopped before anything was said.");
+    if (result.status === "failed") this.answer.append(problemBox(problemIn(result.error ?? {})));
     this.answer.append(facts(result));
   }
 
-  /** A kept answer of an earlier turn. */
-  show(text) {
-    this.#quiet();
-    this.#say(0, text);
+  /** A run that ended earlier, by its result: its tool calls were not heard as events. */
+  kept(result) {
+    if (result.tools?.length) this.tools.kept(result.tools, result.run_id);
+    this.end(result);
   }
 
   fail(problem) {
@@ -73,25 +80,40 @@ export class Turn {
     this.doing.lastChild.textContent = isLost ? "The connection is lost. Reconnecting…" : this.activity;
   }
 
-  #quiet() {
-    this.answer.setAttribute("aria-busy", "false");
-    this.doing.remove();
+  working(text = "Working…") {
+    this.doing.lastChild.textContent = this.activity = text;
   }
 
-  #working(text = "Working…") {
-    this.activity = text;
-    this.doing.lastChild.textContent = text;
+  #quiet() {
+    for (const card of this.cards.values()) card.over();
+    this.answer.setAttribute("aria-busy", "false");
+    this.doing.remove();
+    for (const text of this.texts) {
+      text.over = true;
+      text.draft.finish(textOf(text));
+    }
+  }
+
+  /** The result has the last word where events are missing: the answer, or all that was told of a run without one. */
+  #correct({ status, output }) {
+    const said = status === "succeeded" ? this.lastTexts : this.texts;
+    if (!output || said.map(textOf).join("") === output) return;
+    for (const text of said) text.deltas = [];
+    if (!said.length) this.#newText();
+    this.texts.at(-1).deltas = [{ seq: 0, text: output }];
   }
 
   #step({ step, name, kind }) {
     this.text = null;
-    this.#working(kind === "tools" ? "Using tools…" : `Step ${step}: ${name}`);
+    this.working(kind === "tools" ? "Using tools…" : `Step ${step}: ${name}`);
   }
 
   #newText() {
-    this.text = { element: h("div", { class: "text" }), deltas: [], due: false };
+    const element = h("div", { class: "text" });
+    this.text = { draft: new Draft(element), deltas: [], due: false };
     this.texts.push(this.text);
-    this.body.append(this.text.element);
+    this.lastTexts.push(this.text);
+    this.body.append(element);
   }
 
   #say(seq, text) {
@@ -106,24 +128,15 @@ export class Turn {
       text.deltas = text.deltas.filter((delta) => delta.seq <= from);
       redraw(text);
     }
-    this.#working("Taken up again by another worker…");
+    this.working("Taken up again by another worker…");
   }
 
   #tool(how, data) {
     if (how === "called") {
       this.text = null;
-      const state = h("span", { class: "state" }, "running");
-      const inside = h("div", { class: "inside" }, h("p", { class: "quiet" }, "Called with"), block(data.arguments));
-      const element = h("details", { class: "tool" }, h("summary", {}, h("code", {}, data.name), state), inside);
-      this.tools.set(data.call_id, { element, state, inside });
-      this.body.append(element);
-      return;
-    }
-    const tool = this.tools.get(data.call_id);
-    if (!tool) return;
-    tool.state.textContent = `${data.ok ? "done" : "failed"} · ${seconds(data.ms)}`;
-    tool.element.classList.add(data.ok ? "ok" : "bad");
-    if (data.preview) tool.inside.append(h("p", { class: "quiet" }, "Result"), block(data.preview));
+      this.lastTexts = [];
+      this.tools.called(data);
+    } else this.tools.finished(data);
   }
 
   #approval(how, data) {
@@ -131,11 +144,11 @@ export class Turn {
       const card = approvalCard({ ...data, id: data.approval_id });
       this.cards.set(data.approval_id, card);
       this.body.append(card.element);
-      this.#working("Waiting for a decision…");
+      this.status("waiting_approval");
       announce(`A person has to decide about ${data.name}.`);
     } else {
       this.cards.get(data.approval_id)?.decided(data.decision ?? data.status);
-      this.#working();
+      this.status("running");
     }
   }
 
@@ -144,9 +157,7 @@ export class Turn {
   }
 }
 
-const textOf = (text) => text?.deltas.map((delta) => delta.text).join("") ?? "";
-const draw = (text) => text.element.replaceChildren(...markdown(textOf(text)));
-const block = (value) => h("pre", { tabindex: "0" }, pretty(value));
+const textOf = (text) => text.deltas.map((delta) => delta.text).join("");
 
 /** Deltas come faster than a screen is drawn. */
 function redraw(text) {
@@ -154,28 +165,26 @@ function redraw(text) {
   text.due = true;
   requestAnimationFrame(() => {
     text.due = false;
-    draw(text);
+    if (!text.over) text.draft.draw(textOf(text));
   });
 }
 
 function sources(list) {
   const items = list.map(({ title, uri, quote }) => {
-    const name = /^https?:\/\//.test(uri) ? h("a", { href: uri, rel: "noopener noreferrer", target: "_blank" }, title || uri) : title;
     const place = uri && uri !== title ? h("p", {}, h("code", { class: "uri" }, uri)) : null;
-    return h("li", {}, h("p", {}, h("strong", {}, name || uri)), place, quote ? h("blockquote", {}, ...markdown(quote)) : null);
+    return h("li", {}, h("p", {}, h("strong", {}, link(uri, title || uri))), place, quote ? h("blockquote", {}, ...markdown(quote)) : null);
   });
   return h("section", { class: "sources", "aria-label": "Sources" }, h("p", { class: "label" }, "Sources"), h("ol", {}, ...items));
 }
 
-function facts(result) {
-  const used = result.usage || {};
-  const input = (used.input_tokens || 0) + (used.cache_read_input_tokens || 0) + (used.cache_creation_input_tokens || 0);
+function facts({ usage, ...result }) {
+  const read = (used) => (used.input_tokens || 0) + (used.cache_read_input_tokens || 0) + (used.cache_creation_input_tokens || 0);
   const told = [
     result.model,
     result.tier,
-    result.latency_ms === null || result.latency_ms === undefined ? null : seconds(result.latency_ms),
-    `${count(input)} tokens in, ${count(used.output_tokens || 0)} out`,
-    used.cost_usd && dollars(used.cost_usd),
+    (result.latency_ms ?? null) === null ? null : seconds(result.latency_ms),
+    usage && `${count(read(usage))} tokens in, ${count(usage.output_tokens || 0)} out`,
+    usage?.cost_usd && dollars(usage.cost_usd),
     ["hit", "near", "stale", "coalesced"].includes(result.cache) ? `cache ${result.cache}` : null,
   ];
   const parts = told.filter(Boolean).map((fact) => h("span", {}, fact));
@@ -183,5 +192,5 @@ function facts(result) {
 }
 
 function problemIn(error) {
-  return { ...error, message: error.detail, requestId: error.request_id, retryAfter: error.retry_after };
+  return { ...error, title: error.title ?? "This run has failed", message: error.detail, requestId: error.request_id, retryAfter: error.retry_after };
 }

@@ -32,7 +32,8 @@ export function showUsage() {
 }
 
 function cap({ scope, period, amount_usd: amount, spent_usd: spent = "0", reserved_usd: held = "0", left_usd: left }) {
-  const name = `${scope ?? "Budget"} ${PERIOD[period] ?? period ?? ""}`.trim();
+  const whose = scope?.startsWith("user:") ? "You" : (scope ?? "Budget");
+  const name = `${whose} ${PERIOD[period] ?? period ?? ""}`.trim();
   const taken = Number(spent) + Number(held);
   const bar = amount && h("meter", { min: 0, max: amount, high: 0.8 * amount, optimum: 0, value: taken, "aria-label": name });
   const facts = [`${dollars(spent)} spent`, Number(held) ? `${dollars(held)} reserved` : null, left && `${dollars(left)} left`];
@@ -53,5 +54,5 @@ function table(rows) {
   const body = rows.map((row) =>
     h("tr", {}, h("th", { scope: "row" }, row.day ?? ""), ...columns.map(([name]) => h("td", { class: "number" }, show(name, row[name])))),
   );
-  return h("div", { class: "scroll" }, h("table", {}, h("thead", {}, head), h("tbody", {}, ...body)));
+  return h("div", { class: "scroll", role: "group", "aria-label": "Usage by day", tabindex: "0" }, h("table", {}, h("thead", {}, head), h("tbody", {}, ...body)));
 }
