@@ -127,8 +127,10 @@ class Settings(Rules):
     sweep_seconds: float = Field(
         3.0, gt=0, description="How often abandoned runs and unsent tasks are looked for"
     )
-    session_conflict: Literal["reject", "queue"] = Field(
-        "reject", description="A second turn in a busy session: 409 `session_busy`, or wait its turn"
+    session_conflict: Literal["reject", "queue", "interrupt"] = Field(
+        "reject",
+        description="A turn in a busy session, where its request has no `on_conflict`: 409 `session_busy`, wait, or "
+        "cancel the turn under way",
     )
     session_ttl_days: int = Field(90, ge=1, description="Days after its last turn until a session is deleted")
     session_history_tokens: int = Field(

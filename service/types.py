@@ -17,6 +17,7 @@ NANO = 1_000_000_000  # nano-dollars in a dollar
 
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
 Tier = Literal["simple", "medium", "complex"]
+OnConflict = Literal["reject", "queue", "interrupt"]  # what a second turn does in a busy session
 UsageSource = Literal["reported", "estimated", "worst"]  # where figures of usage are from, best first
 Block = dict[str, Any]  # one content block of the Messages API, as JSON
 Message = dict[str, Any]  # {"role": "user" | "assistant", "content": str | list[Block]}
@@ -204,6 +205,10 @@ class RunRequest:
     metadata: str | None = None  # JSON text of an object, as it was sent
     callback_url: str | None = None
     priority: Literal["normal", "batch"] = "normal"
+    on_conflict: OnConflict | None = None  # when its session is busy; None: as the service is set; not kept
+    parent_message_id: str | None = (
+        None  # the message this turn goes on from; "": from none; None: the newest
+    )
 
     @property
     def question(self) -> str:

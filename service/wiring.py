@@ -31,6 +31,7 @@ from service.redis_client import connect
 from service.runs.active import ActiveRuns
 from service.runs.answers import AnswerCache
 from service.runs.batch import BatchDesk
+from service.runs.conflicts import Conflicts
 from service.runs.deferred import Deferred
 from service.runs.driver import Driver
 from service.runs.flight import Flights
@@ -50,7 +51,7 @@ from service.store import fitness, ownership
 from service.store.base import Database, Transaction
 from service.tools import ToolRunner
 from service.tools.builtin import BUILTINS
-from service.types import Answer, Run, Tier, new_id, usd
+from service.types import Run, Tier, new_id, usd
 from service.usage.budgets import Budgets
 from service.usage.caps import BudgetWarning, nano_of
 from service.usage.concurrency import UNBOUNDED, ConcurrentRuns
@@ -371,8 +372,8 @@ def _runs(
 ) -> tuple[Runs, Driver, Watch, ActiveRuns]:
     active = ActiveRuns(settings.request_places)
 
-    def ended(tx: Transaction, run: Run, answer: Answer | None) -> None:
-        sessions.ended(tx, run, answer)
+    def ended(tx: Transaction, run: Run) -> None:
+        sessions.ended(tx, run)
         webhooks.ended(tx, run)
 
     runner = Runner(db, catalog, PATTERNS, means, metrics, sessions, ended)
@@ -417,7 +418,7 @@ def _runs(
         answers=answers,
         flights=Flights(speed, blocking, answers, settings.run_timeout),
         sessions=sessions,
-        turns_queue=settings.session_conflict == "queue",
+        conflicts=Conflicts(sessions, watch, places, settings.session_conflict, settings.run_timeout),
         seconds=settings.run_timeout,
         heartbeat=settings.heartbeat_seconds,
     )

@@ -1,22 +1,25 @@
-"""Turns and history of sessions, over a real SQLite."""
+"""Turns of sessions, over either database."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from service import sessions
 from service.errors import Forbidden, Invalid, NotFound
-from service.sessions import Sessions, alternating, plan
+from service.history import message_id
+from service.sessions import Sessions
 from service.store import runs as run_rows
 from service.store import sessions as rows
 from service.store import users
 from service.store.base import Database
-from service.store.schema import metadata
-from service.types import Answer, Caller, Run, RunRequest, RunStatus, new_id, now_ms
+from service.store.schema import messages, metadata
+from service.types import Caller, Run, RunRequest, RunStatus, new_id, now_ms
+from tests.usage.conftest import postgres_url, url
+
+__all__ = ["postgres_url", "url"]
 
 ADA = Caller("usr_ada", "ada", "user")
 BOB = Caller("usr_bob", "bob", "user")
@@ -24,8 +27,8 @@ OPERATOR = Caller("usr_eve", "eve", "operator")
 
 
 @pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path}/test.db")
+def db(url: str) -> Iterator[Database]:
+    database = Database(url)
     metadata.create_all(database.engine)
     for caller in (ADA, BOB, OPERATOR):
         row = {"id": caller.user_id, "username": caller.username, "password_hash": "", "role": caller.role}
@@ -46,7 +49,9 @@ def begin(keeper: Sessions, db: Database, agent: str = "assistant") -> str:
 
 
 def a_run(session_id: str | None, question: str = "Why?", **more: Any) -> Run:
-    request = RunRequest("assistant", ({"role": "user", "content": question},), session_id=session_id)
+    asked = {name: more.pop(name) for name in ("parent_message_id", "on_conflict") if name in more}
+    said = ({"role": "user", "content": question},)
+    request = RunRequest("assistant", said, session_id=session_id, **asked)
     values = {
         "id": new_id("run"),
         "user_id": ADA.user_id,
@@ -65,14 +70,18 @@ def start(keeper: Sessions, db: Database, run: Run) -> bool:
     return db.transact(work)
 
 
-def end(keeper: Sessions, db: Database, run: Run, answer: str | None = "Because.", times: int = 1) -> None:
+def end(
+    keeper: Sessions, db: Database, run: Run, answer: str | None = "Because.", times: int = 1, told: str = ""
+) -> None:
+    """Without an answer the run has failed, after it told so much."""
     run.status = RunStatus.SUCCEEDED if answer is not None else RunStatus.FAILED
     run.finished_at = now_ms()
-    said = Answer(answer, "end_turn", "m") if answer is not None else None
+    run.result = {"output": told if answer is None else answer}
+    run.error = {"code": "model_timeout"} if answer is None else None
 
     def work(tx: Any) -> None:
-        run_rows.finish(tx, run, 1)
-        keeper.ended(tx, run, said)
+        assert run_rows.finish(tx, run, 1)
+        keeper.ended(tx, run)
 
     for _ in range(times):
         db.transact(work)
@@ -109,14 +118,21 @@ def test_the_end_of_a_turn_may_be_written_twice(keeper: Sessions, db: Database) 
     assert len(texts(keeper, session_id)) == 2
 
 
-def test_a_failed_turn_leaves_no_messages(keeper: Sessions, db: Database) -> None:
+def test_a_failed_turn_stays_with_what_was_told(keeper: Sessions, db: Database) -> None:
     session_id = begin(keeper, db)
-    run, other = a_run(session_id), a_run(session_id)
-    start(keeper, db, run)
-    end(keeper, db, run, None)
-    assert texts(keeper, session_id) == []
-    assert keeper.get(ADA, session_id)["title"] == ""
-    assert start(keeper, db, other)
+    for told in ("Half of", " \n"):
+        run = a_run(session_id)
+        assert start(keeper, db, run)
+        end(keeper, db, run, None, told=told)
+    assert texts(keeper, session_id) == [
+        (1, "user", "Why?"), (2, "assistant", "Half of"), (3, "user", "Why?"),
+    ]  # fmt: skip
+    found = keeper.messages(session_id, limit=9, before=None)
+    assert {(row["status"], row["error_code"]) for row in found} == {("failed", "model_timeout")}
+    assert keeper.get(ADA, session_id)["title"] == "Why?"
+    after = a_run(session_id, "And now?")
+    assert start(keeper, db, after)
+    assert [row["content"] for row in keeper.past(after, None).kept] == ["Why?", "Half of", "Why?"]
 
 
 @pytest.mark.parametrize("how", ["ended", "vanished"])
@@ -196,75 +212,6 @@ def test_an_expired_session_is_gone_unless_a_turn_is_under_way(keeper: Sessions,
     assert keeper.get(ADA, fresh)["id"] == fresh
 
 
-# --- history ----------------------------------------------------------------------------------------
-
-
-def said(*sizes: int) -> list[dict[str, Any]]:
-    """Turns of a question and an answer, each of half so many tokens."""
-    return [
-        {
-            "seq": 2 * n + part + 1,
-            "run_id": f"run_{n}",
-            "role": role,
-            "content": f"{role} {n}",
-            "tokens": size // 2,
-        }
-        for n, size in enumerate(sizes)
-        for part, role in enumerate(("user", "assistant"))
-    ]
-
-
-def test_what_fits_is_told_whole() -> None:
-    past = plan("", said(100, 100, 100), 300)
-    assert (past.older, len(past.kept)) == ((), 6)
-
-
-def test_older_turns_are_summarised_and_newer_ones_kept_whole() -> None:
-    past = plan("They met.", said(100, 100, 100, 100), 310)
-    assert [row["seq"] for row in past.older] == [1, 2, 3, 4, 5, 6]
-    assert [row["seq"] for row in past.kept] == [7, 8]
-    asked = past.request()[0]["content"]
-    assert "They met." in asked and "User: user 0" in asked and "user 3" not in asked
-    told = past.summarised("They met, and then talked.").conversation([{"role": "user", "content": "Now?"}])
-    assert [message["role"] for message in told] == ["user", "assistant", "user"]
-    assert "and then talked" in told[0]["content"][0]["text"]
-    assert told[0]["content"][1]["text"] == "user 3"
-
-
-def test_a_turn_that_passes_the_budget_alone_is_summarised_too() -> None:
-    past = plan("", said(100, 5_000), 1_000)
-    assert (len(past.older), past.kept) == (4, ())
-    told = past.summarised("All.").conversation([{"role": "user", "content": "Now?"}])
-    assert [message["role"] for message in told] == ["user"]
-
-
-def test_a_summary_that_was_not_to_be_had_leaves_the_one_before() -> None:
-    past = plan("Before.", said(600, 600), 1_000).summarised("")
-    assert past.summary == "Before."
-
-
-def test_a_summary_cannot_end_its_element() -> None:
-    told = plan("x</conversation>y", said(10), 100).conversation([])
-    assert told[0]["content"][0]["text"].count("</conversation>") == 1
-
-
-def test_history_begins_with_the_user_and_alternates() -> None:
-    turns = [("assistant", "a"), ("user", "b"), ("user", "c"), ("assistant", "d")]
-    told = alternating({"role": role, "content": text} for role, text in turns)
-    assert [message["role"] for message in told] == ["user", "assistant"]
-    assert [block["text"] for block in told[0]["content"]] == ["b", "c"]
-
-
-def test_an_empty_answer_is_not_a_message() -> None:
-    asked = ({"role": "user", "content": "Why?"},)
-    assert len(sessions.turn_of(asked, Answer(" ", "max_tokens", "m"))) == 1
-
-
-def test_a_title_is_one_short_line() -> None:
-    assert sessions.title_of("What\n is  this?") == "What is this?"
-    assert sessions.title_of("word " * 40).endswith("word …")
-
-
 def test_the_summary_is_kept_with_the_turn(keeper: Sessions, db: Database) -> None:
     session_id = begin(keeper, db)
     for n in range(3):
@@ -282,3 +229,247 @@ def test_the_summary_is_kept_with_the_turn(keeper: Sessions, db: Database) -> No
     again = keeper.past(after, None)
     assert (again.summary, again.older) == ("Lots of x.", ())
     assert [row["seq"] for row in again.kept] == [row["seq"] for row in past.kept] + [7, 8]
+
+
+# --- turns that were never theirs to take -----------------------------------------------------------
+
+
+def cancel_queued(keeper: Sessions, db: Database, run: Run, times: int = 1) -> None:
+    run.status, run.finished_at, run.result = RunStatus.CANCELLED, now_ms(), {"output": ""}
+    run.error = {"code": "run_cancelled"}
+
+    def work(tx: Any) -> None:
+        run_rows.close(tx, run, [RunStatus.QUEUED])
+        keeper.ended(tx, run)
+
+    for _ in range(times):
+        db.transact(work)
+
+
+def queued_run(session_id: str, question: str, **more: Any) -> Run:
+    return a_run(session_id, question, door="task", status=RunStatus.QUEUED, attempt=0, **more)
+
+
+def test_a_turn_cancelled_while_it_is_queued_stays_too(keeper: Sessions, db: Database) -> None:
+    session_id = begin(keeper, db)
+    first, queued = a_run(session_id), queued_run(session_id, "Next?")
+    assert start(keeper, db, first) and not start(keeper, db, queued)
+    cancel_queued(keeper, db, queued, times=2)
+    assert texts(keeper, session_id) == [(1, "user", "Next?")]
+    assert not start(keeper, db, a_run(session_id)), "it did not free the session"
+    assert keeper.past(first, None).kept == (), "it is no part of the turn under way"
+    end(keeper, db, first)
+    after = a_run(session_id, "After?")
+    assert start(keeper, db, after)
+    assert [row["content"] for row in keeper.past(after, None).kept] == ["Why?", "Because."]
+    assert [row["status"] for row in keeper.messages(session_id, limit=9, before=None)][-1] == "cancelled"
+
+
+def test_nothing_is_added_to_a_session_that_is_gone(keeper: Sessions, db: Database) -> None:
+    session_id = begin(keeper, db)
+    queued = queued_run(session_id, "Next?")
+    start(keeper, db, queued)
+    db.transact(lambda tx: tx.execute(sa.delete(rows.sessions)))
+    cancel_queued(keeper, db, queued)
+    assert texts(keeper, session_id) == []
+
+
+# --- branches ---------------------------------------------------------------------------------------
+
+
+def talk(keeper: Sessions, db: Database, session_id: str, question: str, answer: str, **more: Any) -> Run:
+    run = a_run(session_id, question, **more)
+    assert start(keeper, db, run)
+    end(keeper, db, run, answer)
+    return run
+
+
+def told_to(keeper: Sessions, db: Database, session_id: str, **more: Any) -> list[str]:
+    """What a turn begun now would be told of its session; the turn fails and is not told again."""
+    run = a_run(session_id, "?", **more)
+    assert start(keeper, db, run)
+    told = [row["content"] for row in keeper.past(run, None).kept]
+    run.status, run.finished_at, run.result = RunStatus.FAILED, now_ms(), {"output": ""}
+    run.error = {"code": "model_refused"}
+    db.transact(lambda tx: run_rows.finish(tx, run, 1))
+    db.transact(lambda tx: tx.execute(sa.update(rows.sessions).values(busy_run_id=None)))
+    return told
+
+
+def test_a_turn_branches_from_the_message_it_names(keeper: Sessions, db: Database) -> None:
+    session_id = begin(keeper, db)
+    talk(keeper, db, session_id, "Q1", "A1")
+    talk(keeper, db, session_id, "Q2", "A2")
+    talk(keeper, db, session_id, "Q2b", "A2b", parent_message_id=message_id(session_id, 2))
+    assert told_to(keeper, db, session_id) == ["Q1", "A1", "Q2b", "A2b"], "the newest branch goes on"
+    assert told_to(keeper, db, session_id, parent_message_id=message_id(session_id, 4)) == [
+        "Q1",
+        "A1",
+        "Q2",
+        "A2",
+    ]
+    assert told_to(keeper, db, session_id, parent_message_id="") == []
+    talk(keeper, db, session_id, "Anew", "Fine", parent_message_id="")
+    assert told_to(keeper, db, session_id) == ["Anew", "Fine"]
+
+
+@pytest.mark.parametrize("seq", [0, 3, 9])
+def test_a_parent_that_is_no_message_of_the_session_is_refused(
+    keeper: Sessions, db: Database, seq: int
+) -> None:
+    session_id, other = begin(keeper, db), begin(keeper, db)
+    for each in (session_id, other):
+        talk(keeper, db, each, "Q", "A")
+    for wrong in (message_id(session_id, seq), message_id(other, 1)):
+        with pytest.raises(Invalid) as refused:
+            start(keeper, db, a_run(session_id, parent_message_id=wrong))
+        assert refused.value.errors[0]["pointer"] == "/parent_message_id"
+
+
+def test_a_queued_turn_goes_on_from_what_is_newest_when_it_begins(keeper: Sessions, db: Database) -> None:
+    session_id = begin(keeper, db)
+    talk(keeper, db, session_id, "Q1", "A1")
+    first = a_run(session_id, "Q2")
+    start(keeper, db, first)
+    queued = [
+        queued_run(session_id, "Q3"),
+        queued_run(session_id, "Q4", parent_message_id=message_id(session_id, 2)),
+    ]
+    for run in queued:
+        assert not start(keeper, db, run)
+    end(keeper, db, first, "A2")
+    for run, before in zip(queued, (["Q1", "A1", "Q2", "A2"], ["Q1", "A1"]), strict=True):
+        assert db.transact(lambda tx, run=run: run_rows.claim(tx, run.id, "wrk")), "it is in the queue"  # type: ignore[misc]
+        taken = db.query(lambda tx, run=run: run_rows.get(tx, run.id))  # type: ignore[misc]
+        assert taken is not None and db.transact(lambda tx, run=taken: keeper.resume(tx, run))  # type: ignore[misc]
+        assert [row["content"] for row in keeper.past(taken, None).kept] == before
+        end(keeper, db, taken, "A")
+
+
+def test_the_summary_serves_only_its_own_branch(keeper: Sessions, db: Database) -> None:
+    session_id = begin(keeper, db)
+    for n in range(4):
+        talk(keeper, db, session_id, f"Q{n}", f"A{n}")
+    run = a_run(session_id, "Q4")
+    start(keeper, db, run)
+    run.summary = (6, "Three turns.")
+    end(keeper, db, run, "A4")
+    after = a_run(session_id)
+    start(keeper, db, after)
+    assert (keeper.past(after, None).summary, len(keeper.past(after, None).kept)) == ("Three turns.", 4)
+    end(keeper, db, after, None)
+    for parent, summary, kept in (
+        (6, "Three turns.", []),
+        (2, "", ["Q0", "A0"]),
+        (5, "", ["Q0", "A0", "Q1", "A1", "Q2"]),
+    ):
+        run = a_run(session_id, parent_message_id=message_id(session_id, parent))
+        start(keeper, db, run)
+        past = keeper.past(run, None)
+        assert (past.summary, [row["content"] for row in past.kept]) == (summary, kept)
+        end(keeper, db, run, None)
+
+
+def test_a_turn_the_model_refused_is_not_told_again(keeper: Sessions, db: Database) -> None:
+    session_id = begin(keeper, db)
+    talk(keeper, db, session_id, "Q1", "A1")
+    run = a_run(session_id, "Something bad")
+    start(keeper, db, run)
+    run.status, run.finished_at, run.result = RunStatus.FAILED, now_ms(), {"output": "I would"}
+    run.error = {"code": "model_refused"}
+
+    def work(tx: Any) -> None:
+        run_rows.finish(tx, run, 1)
+        keeper.ended(tx, run)
+
+    db.transact(work)
+    assert [text for _, _, text in texts(keeper, session_id)] == ["Q1", "A1", "Something bad", "I would"]
+    assert told_to(keeper, db, session_id) == ["Q1", "A1"]
+
+
+def test_rows_of_an_older_version_are_one_conversation(keeper: Sessions, db: Database) -> None:
+    """Its runs and messages know nothing of branches, also those it writes while this version runs beside it."""
+    session_id = begin(keeper, db)
+    talk(keeper, db, session_id, "Q1", "A1")
+    old = a_run(session_id, "Q2")
+    start(keeper, db, old)
+    plain = {"session_id": session_id, "run_id": old.id, "tokens": 4, "created_at": 1}
+    said = [
+        {**plain, "seq": 3, "role": "user", "content": "Q2"},
+        {**plain, "seq": 4, "role": "assistant", "content": "A2"},
+    ]
+
+    def written_by_older_code(tx: Any) -> None:
+        tx.execute(sa.insert(messages), said)
+        tx.execute(sa.update(rows.sessions).values(busy_run_id=None))
+
+    db.transact(written_by_older_code)
+    old.status, old.finished_at = RunStatus.SUCCEEDED, now_ms()
+    db.transact(lambda tx: run_rows.finish(tx, old, 1))
+    assert told_to(keeper, db, session_id) == ["Q1", "A1", "Q2", "A2"]
+    taken_by_older_code = a_run(session_id, "Q3")
+
+    def take(tx: Any) -> None:
+        run_rows.insert(tx, taken_by_older_code, worker_id=None)
+        tx.execute(sa.update(rows.sessions).values(busy_run_id=taken_by_older_code.id))
+
+    db.transact(take)
+    kept = keeper.past(taken_by_older_code, None).kept
+    assert [row["content"] for row in kept] == ["Q1", "A1", "Q2", "A2"]
+    end(keeper, db, taken_by_older_code, "A3")
+    assert told_to(keeper, db, session_id)[-2:] == ["Q3", "A3"]
+
+
+def test_a_request_of_a_later_version_is_read_without_what_is_new(keeper: Sessions, db: Database) -> None:
+    run = a_run(None)
+    start(keeper, db, run)
+    later = {"agent": "assistant", "messages": [{"role": "user", "content": "Q"}], "unheard_of": 1}
+    db.transact(lambda tx: tx.execute(sa.update(run_rows.runs).values(request=later)))
+    found = db.query(lambda tx: run_rows.get(tx, run.id))
+    assert found is not None and found.request.question == "Q"
+
+
+def test_a_request_is_kept_without_what_older_code_does_not_know(keeper: Sessions, db: Database) -> None:
+    run = a_run(begin(keeper, db), on_conflict="queue")
+    start(keeper, db, run)
+    kept = db.query(lambda tx: tx.row(sa.select(run_rows.runs.c.request)))
+    assert kept is not None and not {"on_conflict", "parent_message_id"} & set(kept["request"])
+
+
+# --- search -----------------------------------------------------------------------------------------
+
+
+def search(keeper: Sessions, text: str, limit: int = 9, before: str | None = None, **more: Any) -> list[str]:
+    caller = more.pop("caller", ADA)
+    found, _ = keeper.search(caller, text, everyones=more.pop("everyones", False), limit=limit, before=before)
+    return [row["title"] for row in found]
+
+
+def test_titles_are_searched_in_any_case_and_script(keeper: Sessions, db: Database) -> None:
+    for title in ("Straße 100% ÄRGER", "ärger_im Büro", "Other", "ÅNGSTRÖM"):
+        row = keeper.new(ADA, "assistant", title, None)
+        db.transact(lambda tx, row=row: keeper.create(tx, row))  # type: ignore[misc]
+    assert search(keeper, "ärger") == ["ärger_im Büro", "Straße 100% ÄRGER"]
+    assert search(keeper, "STRASSE") == search(keeper, "0%") == ["Straße 100% ÄRGER"]
+    assert search(keeper, "_") == search(keeper, "r_i") == ["ärger_im Büro"]
+    assert search(keeper, "a\u030angstro\u0308m") == ["ÅNGSTRÖM"]
+    assert search(keeper, "%%") == search(keeper, "ärger", caller=BOB) == []
+    assert search(keeper, "ärger", limit=1) == ["ärger_im Büro"]
+    assert search(keeper, "other", caller=OPERATOR, everyones=True) == ["Other"]
+    with pytest.raises(Forbidden):
+        search(keeper, "x", everyones=True)
+
+
+def test_a_search_stops_somewhere_and_goes_on_there(
+    keeper: Sessions, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = []
+    for title in ("wanted", "b", "c", "d", "e"):
+        row = keeper.new(ADA, "assistant", title, None)
+        db.transact(lambda tx, row=row: keeper.create(tx, row))  # type: ignore[misc]
+        ids.append(row["id"])
+    monkeypatch.setattr(rows, "LOOKED_AT", 2)
+    monkeypatch.setattr(rows, "MOST", 4)
+    assert keeper.search(ADA, "wanted", everyones=False, limit=3, before=None) == ([], ids[1])
+    found, broke_off = keeper.search(ADA, "wanted", everyones=False, limit=3, before=ids[1])
+    assert ([row["id"] for row in found], broke_off) == (ids[:1], None)

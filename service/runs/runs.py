@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
@@ -15,6 +14,7 @@ from service.errors import Invalid, NotFound, RateLimited, SessionBusy, SlipwayE
 from service.runs.active import HandedOver, LeaseLost
 from service.runs.answers import AnswerCache
 from service.runs.channel import Listener
+from service.runs.conflicts import Conflicts
 from service.runs.driver import Driver
 from service.runs.flight import Flights
 from service.runs.idempotency import AlreadyStarted, Key
@@ -33,7 +33,6 @@ from service.usage.concurrency import ConcurrentRuns
 
 KEY_SECONDS = 1.0  # how long a request that may not start a run looks for the one that its key may stand for
 Door = Literal["invoke", "stream", "task"]
-T = TypeVar("T")
 BEGIN_SECONDS = 2.0  # the longest wait for a leader's first event; who waits longer gets its answer whole
 
 
@@ -63,7 +62,7 @@ class Runs:
         answers: AnswerCache,
         flights: Flights,
         sessions: Sessions,
-        turns_queue: bool,
+        conflicts: Conflicts,
         seconds: float,
         heartbeat: float,
     ) -> None:
@@ -76,7 +75,7 @@ class Runs:
         self._answers = answers
         self._flights = flights
         self._sessions = sessions
-        self._turns_queue = turns_queue
+        self._conflicts = conflicts
         self._seconds = seconds
         self._heartbeat = heartbeat
 
@@ -93,7 +92,9 @@ class Runs:
 
     def invoke(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str) -> Started:
         """Start a run, or join the one the key stands for, and wait until it ends or waits for a person."""
-        return self._in_turn(caller, lambda: self._invoke(caller, request, key, request_id))
+        return self._conflicts.in_turn(
+            caller, request, lambda: self._invoke(caller, request, key, request_id)
+        )
 
     def _invoke(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str) -> Started:
         run = self._new(caller, request, "invoke", request_id)
@@ -132,7 +133,9 @@ class Runs:
 
         The place of `Started`, where there is one, is the caller's to give back once nothing reads any more.
         """
-        return self._in_turn(caller, lambda: self._stream(caller, request, key, request_id))
+        return self._conflicts.in_turn(
+            caller, request, lambda: self._stream(caller, request, key, request_id)
+        )
 
     def _stream(
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str
@@ -168,6 +171,7 @@ class Runs:
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, *works: Work
     ) -> Started:
         """Put a run into the queue; `works` are written with it (a webhook, an announcement after commit)."""
+        interrupted = self._conflicts.interrupted_by(request)
         run = self._new(caller, request, "task", request_id)
         run.status, run.attempt, run.started_at = RunStatus.QUEUED, 0, None
         opening = self._opening(run, key)
@@ -181,6 +185,7 @@ class Runs:
             self._db.transact(work)
         except AlreadyStarted as first:
             return Started(self._watch.get(first.run_id), replayed=True)
+        self._conflicts.cancel(interrupted)
         return Started(run)
 
     def _new(self, caller: Caller, request: RunRequest, door: Door, request_id: str) -> Run:
@@ -212,7 +217,9 @@ class Runs:
                 key.start(tx, run.id)
             wake_at = run.created_at if run.door == "task" else None
             new = rows.insert(tx, run, worker_id=worker, wake_at=wake_at)
-            waits = self._turns_queue and run.door == "task"  # its row is in the queue already
+            waits = (
+                run.door == "task" and self._conflicts.settled(run.request) != "reject"
+            )  # it is queued already
             if not self._sessions.begin(tx, run) and not waits:
                 raise SessionBusy(retry_after=1)
             return new
@@ -302,19 +309,6 @@ class Runs:
             run.error = problem_of(error, run)
             events = _whole([RunEvent(Event.RUN_FAILED, result_of(run, None, steps=0, used=()), 1)])
         yield from events
-
-    def _in_turn(self, caller: Caller, start: Callable[[], T]) -> T:
-        """`start`; while its session is busy again and again, where turns queue. Raises `SessionBusy`."""
-        end, pause = time.monotonic() + self._seconds, 0.05
-        while True:
-            try:
-                return start()
-            except SessionBusy:
-                if not self._turns_queue or time.monotonic() + pause > end:
-                    raise
-            with self._places.take(caller.user_id):
-                time.sleep(pause * random.uniform(0.7, 1.0))
-            pause = min(pause * 1.5, 1.0)
 
 
 def _whole(events: list[RunEvent]) -> Generator[list[RunEvent]]:

@@ -125,7 +125,7 @@ class Watch:
             if not rows.close(tx, fresh, waiting):
                 return False
             approvals.close(tx, fresh.id)
-            self._ended(tx, fresh, None)
+            self._ended(tx, fresh)
             return True
 
         if not self._db.transact(ask) and (handle := self._active.get(run.id)) is not None:

@@ -10,12 +10,13 @@ from service.store.base import Row
 from service.types import Run, RunRequest, RunStatus, Usage
 
 AS_TEXT = ("context", "metadata")  # fields of a request that are JSON text
+NOT_KEPT = ("on_conflict",)  # matters only until the run has begun
 _FIELDS = frozenset(RunRequest.__dataclass_fields__)
 
 
 def request_json(request: RunRequest) -> dict[str, Any]:
     """What was asked for, without what was not said: an older version of the code can read it then."""
-    asked = {name: getattr(request, name) for name in RunRequest.__dataclass_fields__}
+    asked = {name: getattr(request, name) for name in RunRequest.__dataclass_fields__ if name not in NOT_KEPT}
     asked |= {name: exact_json.kept(asked[name]) for name in AS_TEXT}
     return {name: value for name, value in asked.items() if value is not None}
 

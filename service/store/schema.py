@@ -96,10 +96,16 @@ messages = sa.Table(
     metadata,
     Column("session_id", String(32), ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
     Column("seq", Integer, primary_key=True),
+    Column("parent_seq", Integer),  # the message it goes on from; 0: none; NULL: the one numbered before it
     Column("run_id", String(32), nullable=False),
     Column("role", String(16), nullable=False),
     Column("content", Json, nullable=False),
     Column("tokens", Integer, nullable=False),
+    # Of its turn, which may have failed: `sources` and `tools` stand with the last message. NULL in older rows.
+    Column("status", String(16)),  # succeeded | failed | cancelled
+    Column("error_code", String(64)),
+    Column("sources", Json),
+    Column("tools", Json),
     Column("created_at", BigInteger, nullable=False),
 )
 
@@ -133,6 +139,7 @@ runs = sa.Table(
     Column("losses", Integer, nullable=False, default=0),  # how many workers died under it
     # The last attempt that told its client something while Redis was away: its live stream is not whole.
     Column("live_gap_attempt", Integer),
+    Column("parent_seq", Integer),  # the message of its session that its turn goes on from; 0: none
     Column("worker_id", String(64)),  # who drives it; the run is free once that worker's lease is over
     Column("wake_at", BigInteger),  # a queued run that nobody took up by then is announced again
     Column("cancel_requested", Boolean, nullable=False, default=False),

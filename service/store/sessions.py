@@ -1,23 +1,24 @@
-"""Rows of sessions and their messages. Only the run that holds a session (`busy_run_id`) adds messages to it."""
+"""Rows of sessions. The run that holds one (`busy_run_id`) has the turn that is under way in it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
 from typing import Any
 
 import sqlalchemy as sa
 
 from service import exact_json
 from service.errors import TooMany
+from service.store import messages
 from service.store.base import InsertOnce, Row, Transaction
-from service.store.lists import fitting
-from service.store.schema import messages, runs, sessions
+from service.store.schema import runs, sessions
 from service.store.visibility import Visibility
 from service.types import RunStatus, now_ms
 
 MOST = (
     10_000  # sessions that one user may have; those that expired count until they are deleted, a minute later
 )
+LOOKED_AT = 1_000  # sessions read at once to search their titles
 _ALIVE = sessions.c.expires_at > sa.bindparam("now")
 _BY_ID = sa.select(sessions).where(sessions.c.id == sa.bindparam("id"), _ALIVE)
 
@@ -40,9 +41,10 @@ def get(tx: Transaction, session_id: str, visible: Visibility) -> Row | None:
     return row if row is not None and visible.covers(row["user_id"], row["agent"]) else None
 
 
-def summary(tx: Transaction, session_id: str) -> Row | None:
-    """`summary` and `summary_upto`, whether the session has expired or not."""
-    query = sa.select(sessions.c.summary, sessions.c.summary_upto)
+def standing(tx: Transaction, session_id: str, run_id: str) -> Row | None:
+    """`summary`, `summary_upto`, and the run's `parent_seq`, whether the session has expired or not."""
+    of_its_run = sa.select(runs.c.parent_seq).where(runs.c.id == run_id).scalar_subquery()
+    query = sa.select(sessions.c.summary, sessions.c.summary_upto, of_its_run.label("parent_seq"))
     return tx.row(query.where(sessions.c.id == session_id))
 
 
@@ -55,6 +57,30 @@ def recent(tx: Transaction, *, limit: int, before: str | None, visible: Visibili
     return tx.rows(query, {"now": now_ms()})
 
 
+def titled(
+    tx: Transaction, text: str, *, limit: int, before: str | None, visible: Visibility
+) -> tuple[list[Row], str | None]:
+    """Sessions with `text` in their title, in any case, as `recent` lists them; and the last id that was looked at.
+
+    Looks at `MOST` sessions, all that a user may have, and then leaves the rest to the next page; else that id is None.
+    Compared here and not by the database: SQLite folds ASCII only, PostgreSQL what its locale says.
+    """
+    wanted = _folded(text)
+    found: list[Row] = []
+    for _ in range(MOST // LOOKED_AT):
+        some = recent(tx, limit=LOOKED_AT, before=before, visible=visible)
+        found += [row for row in some if wanted in _folded(row["title"])]
+        if len(found) >= limit or len(some) < LOOKED_AT:
+            return found[:limit], None
+        before = some[-1]["id"]
+    return found, before
+
+
+def _folded(text: str) -> str:
+    """The same for texts that differ only in case, or in how Unicode writes them."""
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
 def update(tx: Transaction, session_id: str, changes: dict[str, Any]) -> None:
     if "metadata" in changes:
         changes = {**changes, "metadata": exact_json.kept(changes["metadata"])}
@@ -64,44 +90,56 @@ def update(tx: Transaction, session_id: str, changes: dict[str, Any]) -> None:
 # --- turns ------------------------------------------------------------------------------------------
 
 
-def take(tx: Transaction, session_id: str, run_id: str) -> bool:
+def take(
+    tx: Transaction, session_id: str, run_id: str, parent: int | None = None, *, ahead: bool = False
+) -> bool:
     """Make the session this run's own. False: another unfinished run has it, or was queued for it earlier.
 
+    Its turn goes on from message `parent`; None: from the last one. `ahead`: also before those queued earlier.
     A holder that has ended or vanished does not count. A session that is gone cannot be busy.
     """
     # Locked by a statement of its own: PostgreSQL then looks at the holder as it is after any wait.
-    locked = sa.select(sessions.c.id).where(sessions.c.id == session_id).with_for_update()
-    if tx.row(locked) is None:
+    locked = sa.select(sessions.c.busy_run_id).where(sessions.c.id == session_id).with_for_update()
+    row = tx.row(locked)
+    if row is None or row["busy_run_id"] == run_id:
         return True
     unfinished = sa.select(runs.c.id).where(runs.c.finished_at.is_(None))
     held = sa.exists(unfinished.where(runs.c.id == sessions.c.busy_run_id))
-    earlier = sa.exists(
-        unfinished.where(
-            runs.c.session_id == session_id, runs.c.status == RunStatus.QUEUED, runs.c.id < run_id
-        )
-    )
-    free = sa.and_(sa.or_(sessions.c.busy_run_id.is_(None), ~held), ~earlier)
-    statement = (
-        sa.update(sessions)
-        .where(sessions.c.id == session_id, sa.or_(sessions.c.busy_run_id == run_id, free))
-        .values(busy_run_id=run_id)
-    )
-    return tx.execute(statement) == 1
+    free = sa.or_(sessions.c.busy_run_id.is_(None), ~held)
+    if not ahead:
+        queued = (runs.c.session_id == session_id, runs.c.status == RunStatus.QUEUED, runs.c.id < run_id)
+        free = sa.and_(free, ~sa.exists(unfinished.where(*queued)))
+    statement = sa.update(sessions).where(sessions.c.id == session_id, free).values(busy_run_id=run_id)
+    if tx.execute(statement) != 1:
+        return False
+    messages.go_on(tx, session_id, run_id, parent)
+    return True
 
 
 def release(tx: Transaction, session_id: str, run_id: str, changes: dict[str, Any], title: str) -> bool:
     """The turn is over: `changes` are made, `title` is given to a session that has none.
 
-    False: this run does not hold the session (any more), so it has nothing to add to it.
+    False: this run does not hold the session.
     """
-    # Runs before the session, as everywhere: two transactions must not wait for each other's rows.
+    # Runs before the session, as everywhere: two transactions must not wait for each other's rows. Two that cancel
+    # what waits in one queue would, so only the holder's end wakes the others.
+    holds = sa.exists().where(sessions.c.id == session_id, sessions.c.busy_run_id == run_id)
     queued = sa.update(runs).where(
-        runs.c.session_id == session_id, runs.c.finished_at.is_(None), runs.c.status == RunStatus.QUEUED
+        runs.c.session_id == session_id,
+        runs.c.finished_at.is_(None),
+        runs.c.status == RunStatus.QUEUED,
+        holds,
     )
     tx.execute(queued.values(wake_at=now_ms()))
     named = sa.case((sessions.c.title == "", title), else_=sessions.c.title)
     statement = sa.update(sessions).where(sessions.c.id == session_id, sessions.c.busy_run_id == run_id)
     return tx.execute(statement.values({**changes, "title": named, "busy_run_id": None})) == 1
+
+
+def misses(tx: Transaction, session_id: str, run_id: str) -> bool:
+    """Whether the session is there and has no messages of this run. Locks it, so that they can be added."""
+    locked = sa.select(sessions.c.id).where(sessions.c.id == session_id).with_for_update()
+    return tx.row(locked) is not None and not messages.has_turn(tx, session_id, run_id)
 
 
 def unfinished(tx: Transaction, session_id: str) -> list[str]:
@@ -110,39 +148,12 @@ def unfinished(tx: Transaction, session_id: str) -> list[str]:
     return [row["id"] for row in tx.rows(query)]
 
 
-# --- messages ---------------------------------------------------------------------------------------
-
-
-def append(tx: Transaction, session_id: str, run_id: str, said: Sequence[dict[str, Any]], now: int) -> None:
-    """Add `{"role", "content", "tokens"}` after the last message. Only by the run that just released it."""
-    last = sa.select(sa.func.coalesce(sa.func.max(messages.c.seq), 0).label("seq"))
-    row = tx.row(last.where(messages.c.session_id == session_id))
-    first = (row["seq"] if row else 0) + 1
-    added = [
-        {**message, "session_id": session_id, "run_id": run_id, "seq": first + n, "created_at": now}
-        for n, message in enumerate(said)
-    ]
-    tx.execute(sa.insert(messages), added)
-
-
-def said(tx: Transaction, session_id: str, after: int) -> list[Row]:
-    """Every message with a `seq` above `after`, in order."""
-    query = sa.select(messages).where(messages.c.session_id == session_id, messages.c.seq > after)
-    return tx.rows(query.order_by(messages.c.seq))
-
-
-def latest(tx: Transaction, session_id: str, *, limit: int, before: int | None) -> list[Row]:
-    """The last messages, or the last ones before `before`: newest first.
-
-    Fewer than `limit` where they are long, see `fitting`.
-    """
-    sizes = sa.select(messages.c.seq, messages.c.tokens).where(messages.c.session_id == session_id)
-    if before is not None:
-        sizes = sizes.where(messages.c.seq < before)
-    found = tx.rows(sizes.order_by(messages.c.seq.desc()).limit(limit))
-    seqs = fitting((row["seq"], 4 * row["tokens"]) for row in found)  # a token is counted for four characters
-    query = sa.select(messages).where(messages.c.session_id == session_id, messages.c.seq.in_(seqs))
-    return tx.rows(query.order_by(messages.c.seq.desc()))
+def under_way(tx: Transaction, session_id: str) -> list[Row]:
+    """Its runs that have not ended, oldest first: `id`, and whether it `holds` the session or is queued for it."""
+    holds = (sessions.c.busy_run_id == runs.c.id).label("holds")
+    query = sa.select(runs.c.id, holds).join(sessions, sessions.c.id == runs.c.session_id)
+    query = query.where(runs.c.session_id == session_id, runs.c.finished_at.is_(None))
+    return tx.rows(query.order_by(runs.c.id))
 
 
 # --- the end ----------------------------------------------------------------------------------------

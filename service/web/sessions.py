@@ -1,4 +1,4 @@
-"""Conversations: begin, list, read, rename, delete."""
+"""Conversations: begin, list, search, read, export, rename, delete."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import time
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 from pydantic import AfterValidator, Field, model_validator
 
-from service import errors, sessions
+from service import errors, history, sessions
 from service.auth.keys import may_use
 from service.numerals import whole_number
 from service.runs.result import shown
-from service.store.base import Row, Transaction
-from service.types import rfc3339
+from service.store.base import Transaction
+from service.web.body import fault
 from service.web.guards import current_caller, guard, no_agent, services
 from service.web.idempotent import once
 from service.web.schemas import (
@@ -28,10 +28,13 @@ from service.web.schemas import (
     page_arguments,
     parse,
 )
-from service.web.shapes import Metadata
+from service.web.shapes import Metadata, SourceShape, ToolShape
+from service.web.transcript import as_json, as_markdown
 
 blueprint = Blueprint("sessions", __name__)
 CANCEL_WAIT = 5.0  # seconds a deletion waits for a turn under way to be cancelled
+LONGEST_SEARCH = 100  # characters
+MARKDOWN = "text/markdown"
 PAGE = {"limit": {"type": "integer"}, "cursor": {"type": "string"}}
 Title = Annotated[str, Field(max_length=256), AfterValidator(no_nul)]
 
@@ -74,19 +77,36 @@ class SessionView(SessionItem):
 
 
 class MessageView(Shape):
+    """A message of a turn that has ended, as `status` says. It goes on from the one with `parent_message_id`.
+
+    `sources` and `tools` of a turn stand with its last message: the answer or, where nothing was told, the question.
+    """
+
+    id: str
+    parent_message_id: str | None
     seq: int
     run_id: str
     role: Literal["user", "assistant"]
     content: str | list[dict[str, Any]]
+    status: Literal["succeeded", "failed", "cancelled"]
+    error_code: str | None
+    sources: list[SourceShape]
+    tools: list[ToolShape]
     created_at: str
     truncated: list[str] | None = None
 
 
 class SessionWithMessages(SessionView):
-    """The last messages, oldest first; `next_cursor` leads to those before them."""
+    """The last messages of all branches, oldest first; `next_cursor` leads to those before them."""
 
     messages: list[MessageView]
     next_cursor: str | None
+
+
+class SessionExport(SessionView):
+    """A whole conversation, its oldest message first; of all branches."""
+
+    messages: list[MessageView]
 
 
 class SessionPage(Shape):
@@ -120,18 +140,28 @@ def create_session() -> Response:
 
 @blueprint.get("/v1/sessions")
 @api(
-    "My conversations, newest first; everyone's with `scope=all`, for operators",
+    "My conversations, newest first; everyone's with `scope=all`, for operators; `q` is looked for in titles",
     returns={200: SessionPage},
     errors=[errors.Invalid, errors.Forbidden],
     tag="Sessions",
-    query={**PAGE, "scope": {"type": "string", "enum": ["own", "all"]}},
+    query={
+        **PAGE,
+        "scope": {"type": "string", "enum": ["own", "all"]},
+        "q": {"type": "string", "minLength": 1, "maxLength": LONGEST_SEARCH},
+    },
 )
 @guard()
 def list_sessions() -> Response:
     limit, before = page_arguments()
     everyones = choice_argument("scope", ["own", "all"]) == "all"
-    found = services().sessions.page(current_caller(), everyones=everyones, limit=limit + 1, before=before)
-    return json_response(page([sessions.item(row) for row in found], limit))
+    wanted: dict[str, Any] = {"everyones": everyones, "limit": limit + 1, "before": before}
+    text, broke_off = _search_argument(), None
+    if text is None:
+        found = services().sessions.page(current_caller(), **wanted)
+    else:
+        found, broke_off = services().sessions.search(current_caller(), text, **wanted)
+    shown_page = page([sessions.item(row) for row in found], limit)
+    return json_response({**shown_page, "next_cursor": shown_page["next_cursor"] or broke_off})
 
 
 @blueprint.get("/v1/sessions/<session_id>")
@@ -152,10 +182,33 @@ def get_session(session_id: str) -> Response:
         )
     row = services().sessions.get(current_caller(), session_id)
     found = services().sessions.messages(session_id, limit=limit + 1, before=before)
-    said = page([_message(message) for message in found], limit, key="seq")
+    said = page([history.public(message) for message in found], limit, key="seq")
     more = said["next_cursor"]
     messages = {"messages": said["data"][::-1], "next_cursor": None if more is None else str(more)}
     return json_response({**shown(sessions.public(row)), **messages})
+
+
+@blueprint.get("/v1/sessions/<session_id>/export")
+@api(
+    "A whole conversation as a file: JSON, or Markdown by `Accept: text/markdown`",
+    returns={200: SessionExport},
+    errors=[errors.NotFound, errors.RateLimited, errors.Overloaded],
+    tag="Sessions",
+    also=[MARKDOWN],
+)
+@guard()
+def export_session(session_id: str) -> Response:
+    session = shown(sessions.public(services().sessions.get(current_caller(), session_id)))
+    messages = map(history.public, services().sessions.transcript(session_id))
+    place = services().places.take(current_caller().user_id, reads=True)
+    if request.accept_mimetypes.best_match(["application/json", MARKDOWN]) == MARKDOWN:
+        response = Response(as_markdown(session, messages), mimetype=MARKDOWN)
+    else:
+        response = Response(as_json(session, messages), mimetype="application/json")
+    kind = "md" if response.mimetype == MARKDOWN else "json"
+    response.headers["Content-Disposition"] = f'attachment; filename="{session_id}.{kind}"'
+    response.call_on_close(place.give)
+    return response
 
 
 @blueprint.patch("/v1/sessions/<session_id>")
@@ -192,6 +245,14 @@ def delete_session(session_id: str) -> Response:
     return Response(status=204)
 
 
+def _search_argument() -> str | None:
+    """The text of `?q=`, or None where it is not given."""
+    text = request.args.get("q")
+    if text is not None and not 1 <= len(text) <= LONGEST_SEARCH:
+        raise fault("/q", f"Send 1 to {LONGEST_SEARCH} characters.")
+    return text
+
+
 def _delete_in_time(session_id: str) -> None:
     """Delete a session once its turn is cancelled. Raises `SessionBusy` after `CANCEL_WAIT` seconds."""
     end = time.monotonic() + CANCEL_WAIT
@@ -206,8 +267,3 @@ def _cancel_turns(session_id: str) -> None:
     for run_id in services().sessions.unfinished(session_id):
         with suppress(errors.RunFinished, errors.NotFound):
             services().watch.cancel(services().watch.get(run_id))
-
-
-def _message(row: Row) -> dict[str, Any]:
-    plain = {name: row[name] for name in ("seq", "run_id", "role", "content")}
-    return {**plain, "created_at": rfc3339(row["created_at"])}

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from service import exact_json
-from service.types import Effort, Message, RunRequest, rfc3339
+from service.types import Effort, Message, OnConflict, RunRequest, rfc3339
 from service.usage.caps import Standing
 from service.web.body import fault
 from service.web.schemas import Body, Shape, no_nul
@@ -88,6 +88,8 @@ class RunBody(Body):
     tier: Literal["auto", "simple", "medium", "complex"] = "auto"
     cache: Literal["default", "bypass", "refresh"] = "default"
     on_disconnect: Literal["continue", "cancel"] = "continue"
+    on_conflict: OnConflict | None = None
+    parent_message_id: Annotated[str, Field(pattern=r"^msg_[0-9a-z]{26}$")] | None = None
     metadata: Metadata | None = None
 
     @model_validator(mode="after")
@@ -97,7 +99,14 @@ class RunBody(Body):
         if self.messages is not None:
             _of_the_user(self.messages, 0)
             _of_the_user(self.messages, len(self.messages) - 1)
+        if self.parent_message_id is not None and self.session_id is None:
+            raise fault("/parent_message_id", "needs a `session_id`")
         return self
+
+    @property
+    def parent(self) -> str | None:
+        """A `null` that was sent is a turn without one before it; left out, the turn goes on from the newest."""
+        return (self.parent_message_id or "") if "parent_message_id" in self.model_fields_set else None
 
     def request(self, agent: str) -> RunRequest:
         """The same as a run request, for `agent`."""
@@ -116,6 +125,8 @@ class RunBody(Body):
             tier=self.tier,
             cache=self.cache,
             on_disconnect=self.on_disconnect,
+            on_conflict=self.on_conflict,
+            parent_message_id=self.parent,
             metadata=self.metadata,
         )
 

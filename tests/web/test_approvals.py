@@ -373,7 +373,8 @@ def test_a_turn_that_waits_holds_its_session(office: Office, text: str) -> None:
     assert len(office.admin.get(f"/v1/sessions/{session_id}").json()["messages"]) == 2
     waiting = office.admin.post("/v1/agents/clerk/invoke", json=body).json()
     office.admin.post(f"/v1/runs/{waiting['run_id']}/cancel")
-    assert len(office.admin.get(f"/v1/sessions/{session_id}").json()["messages"]) == 2
+    messages = office.admin.get(f"/v1/sessions/{session_id}").json()["messages"]
+    assert [each["status"] for each in messages if each["role"] == "user"] == ["succeeded", "cancelled"]
     assert office.admin.delete(f"/v1/sessions/{session_id}").status_code == 204
 
 

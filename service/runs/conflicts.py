@@ -1,0 +1,96 @@
+"""What a turn does when its session is busy: give up, wait for it, or interrupt the turn that is under way.
+
+Of turns that interrupt each other the newest wins: the one that runs is cancelled, and an older one that has not begun
+is refused. All of them wait for a bounded time, each in a place of its process.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TypeVar
+
+from service.errors import NotFound, RunFinished, SessionBusy
+from service.runs.places import Places
+from service.runs.watch import Watch
+from service.sessions import Sessions
+from service.types import Caller, OnConflict, RunRequest, new_id
+
+T = TypeVar("T")
+FIRST_PAUSE = 0.05  # seconds between two tries to begin; each is half as long again, up to the longest
+LONGEST_PAUSE = 1.0
+
+
+class Conflicts:
+    """One per process. `default`: where a request says nothing; `seconds`: the longest that a turn waits."""
+
+    def __init__(
+        self, sessions: Sessions, watch: Watch, places: Places, default: OnConflict, seconds: float
+    ) -> None:
+        self._sessions = sessions
+        self._watch = watch
+        self._places = places
+        self._default = default
+        self._seconds = seconds
+
+    def settled(self, request: RunRequest) -> OnConflict:
+        """What this request does when its session is busy."""
+        return request.on_conflict or self._default
+
+    def interrupted_by(self, request: RunRequest) -> list[str]:
+        """Return the run that a request interrupts, if any: it is to be cancelled once the request is accepted."""
+        if self.settled(request) != "interrupt" or request.session_id is None:
+            return []
+        return [turn["id"] for turn in self._sessions.under_way(request.session_id) if turn["holds"]]
+
+    def cancel(self, run_ids: Iterable[str]) -> None:
+        """Cancel runs that may have ended meanwhile."""
+        for run_id in run_ids:
+            with suppress(RunFinished, NotFound):
+                self._watch.cancel(self._watch.get(run_id))
+
+    def in_turn(self, caller: Caller, request: RunRequest, start: Callable[[], T]) -> T:
+        """Call `start`; again while its session is busy, where the request waits. Raises `SessionBusy`."""
+        end, pause = time.monotonic() + self._seconds, FIRST_PAUSE
+        how = self.settled(request)
+        interruption = Interruption(self, self._sessions, request) if how == "interrupt" else None
+        while True:
+            try:
+                return start()
+            except SessionBusy:
+                if how == "reject" or time.monotonic() + pause > end:
+                    raise
+            with self._places.take(caller.user_id):
+                if interruption is not None:
+                    interruption.stop()
+                time.sleep(pause * random.uniform(0.7, 1.0))
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+
+
+class Interruption:
+    """One turn that is to begin instead of the session's running one; made when it is asked for.
+
+    Turns that are queued then keep their place, so one of them may still come before it; newer turns are not touched.
+    """
+
+    def __init__(self, conflicts: Conflicts, sessions: Sessions, request: RunRequest) -> None:
+        self._conflicts = conflicts
+        self._sessions = sessions
+        self._session_id = request.session_id or ""
+        self._asked_at = new_id("run")  # older runs have smaller ids
+        self._done: set[str] = set()  # runs that are cancelled already, or stay as they are
+        self._first = True
+
+    def stop(self) -> None:
+        """Cancel the run that holds the session. Raises `SessionBusy` where a newer turn has taken it."""
+        turns = self._sessions.under_way(self._session_id)
+        if self._first:
+            self._done |= {turn["id"] for turn in turns if not turn["holds"]}
+        self._first = False
+        for run_id in (turn["id"] for turn in turns if turn["holds"] and turn["id"] not in self._done):
+            if run_id > self._asked_at:
+                raise SessionBusy("A newer turn has taken this session.", retry_after=1)
+            self._done.add(run_id)
+            self._conflicts.cancel([run_id])
