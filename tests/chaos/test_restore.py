@@ -103,7 +103,7 @@ def follow_the_guide(containing: str, settings: Settings, folder: Path = ROOT) -
     env = {**os.environ, "APP_ENV": "testing", **settings}
     env["PATH"] = f"{Path(PYTHON).parent}:{env['PATH']}"
     done = subprocess.run(
-        ["bash", "-euc", script],
+        ["bash", "-euc", script.replace(".venv/bin/", f"{Path(PYTHON).parent}/")],
         check=False,
         cwd=folder,
         env=env,

@@ -87,10 +87,10 @@ def test_the_task_worker_reads_it_too(running: Clone) -> None:
 
 def test_an_edit_of_the_code_counts_and_a_broken_one_is_started_again_once_mended(running: Clone) -> None:
     assert running.health()["status"] == "ok"
-    running.edit('"status": "ok"}', '"status": "edited"}')
+    running.edit('{"status": "ok"', '{"status": "edited"')
     wait_until(lambda: running.health()["status"] == "edited", "the edited code")
     assert "the code has changed: starting web and worker again" in running.output
-    running.edit('"status": "edited"}', '"status": }')
+    running.edit('{"status": "edited"', '{"status": ]')
     wait_until(lambda: "SyntaxError" in running.output, "the end of what is broken")
-    running.edit('"status": }', '"status": "mended"}')
+    running.edit('{"status": ]', '{"status": "mended"')
     wait_until(lambda: running.health()["status"] == "mended", "the mended code")

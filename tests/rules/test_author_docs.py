@@ -49,10 +49,12 @@ def test_the_example_has_every_kind_of_file(agents: Path) -> None:
 
 
 def test_the_commands_print_what_the_page_shows(app: Flask) -> None:
-    [shown] = re.findall(r"^   ```\n(   \$ flask agents check\n.*?)^   ```$", PAGE, re.M | re.S)
+    [shown] = re.findall(r"^   ```\n(   \$ \.venv/bin/flask agents check\n.*?)^   ```$", PAGE, re.M | re.S)
     printed = ""
-    for command in re.findall(r"^\$ flask (.*)$", textwrap.dedent(shown), re.M):
-        printed += f"$ flask {command}\n" + app.test_cli_runner().invoke(args=command.split()).output
+    for command in re.findall(r"^\$ \.venv/bin/flask (.*)$", textwrap.dedent(shown), re.M):
+        printed += (
+            f"$ .venv/bin/flask {command}\n" + app.test_cli_runner().invoke(args=command.split()).output
+        )
     assert printed == textwrap.dedent(shown)
 
 

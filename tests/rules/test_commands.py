@@ -16,6 +16,8 @@ import pytest
 from flask import Flask
 from flask.cli import FlaskGroup
 
+from config import load
+from service.app import create_app
 from tests.conftest import PYTHON, ROOT
 from tests.launcher.house import Launcher
 from tests.made import app_in, close
@@ -120,9 +122,9 @@ def test_what_needs_no_more_than_a_service_is_typed(launched: Launcher, tmp_path
     assert len(typed) > 4
     port = re.search(r"offline model \(port (\d+)\)", launched.output)
     assert port is not None
-    environ = launched.environ(ANTHROPIC_BASE_URL=f"http://127.0.0.1:{port[1]}")
+    made = create_app(load(launched.environ(ANTHROPIC_BASE_URL=f"http://127.0.0.1:{port[1]}")))
     for words in typed:
         words = [str(tmp_path / word) if word == "export.csv" else word for word in words]
-        command = [PYTHON, "-m", "flask", *words]
-        done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, f"{words}\n{done.stdout}{done.stderr}"
+        done = made.test_cli_runner().invoke(args=words)
+        assert done.exit_code == 0, f"{words}\n{done.output}"
+    close(made)
