@@ -334,8 +334,7 @@ def test_a_fault_says_what_would_be_right(name: str, value: str, said: str) -> N
     [
         ("LIMIT_RUN", "LIMIT_RUNS"),
         ("BUDGET_USER_DAY_USB", "BUDGET_USER_DAY_USD"),
-        ("REDIS_URI", "REDIS_URL"),
-        ("LOGLEVEL", "LOG_LEVEL"),
+        ("BROKER_URI", "BROKER_URL"),
         ("secret_key", "SECRET_KEY"),
         ("SECRET_KEYFILE", "SECRET_KEY_FILE"),
     ],
@@ -355,6 +354,9 @@ def test_a_misspelt_name_is_not_silently_without_effect(name: str, meant: str) -
             "http_proxy",
             "DEBUGINFOD_URLS",
             "PGHOST",
+            "LOGLEVEL",
+            "REDIS_URI",
+            "DATABASE_URI",
             "DATABASE_PORT",
         ),
         *(
