@@ -317,7 +317,7 @@ def test_a_budget_webhook_is_a_plain_url() -> None:
         ("CACHE_ENABLED", "maybe", "must be true or false"),
         ("LOG_LEVEL", "warn", "must be one of DEBUG, INFO, WARNING, ERROR; did you mean WARNING?"),
         ("LOG_LEVEL", "info", "must be one of DEBUG, INFO, WARNING, ERROR; did you mean INFO?"),
-        ("SESSION_CONFLICT", "shrug", "must be one of reject, queue"),
+        ("SESSION_CONFLICT", "shrug", "must be one of reject, queue, interrupt"),
         (
             "APP_ENV",
             "Production",
