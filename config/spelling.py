@@ -9,7 +9,8 @@ LIKENESS = (
     0.88  # of two names, by difflib's ratio: REDIS_URI is like REDIS_URL, SLIPWAY_PORT not like SLIPWAY_HOME
 )
 SHORTEST = 8  # characters: too many names of other programs are like a shorter one
-OTHERS = ("OFFLINE_MODEL_",)  # settings of a program of its own
+# Settings of a program of its own, and names that other programs read from a shell which they share with Slipway.
+OTHERS = ("OFFLINE_MODEL_", "LOGLEVEL", "REDIS_URI", "DATABASE_URI")
 
 
 def misspelt(names: Iterable[str], settings: Iterable[str]) -> dict[str, str]:

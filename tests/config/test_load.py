@@ -317,7 +317,7 @@ def test_a_budget_webhook_is_a_plain_url() -> None:
         ("CACHE_ENABLED", "maybe", "must be true or false"),
         ("LOG_LEVEL", "warn", "must be one of DEBUG, INFO, WARNING, ERROR; did you mean WARNING?"),
         ("LOG_LEVEL", "info", "must be one of DEBUG, INFO, WARNING, ERROR; did you mean INFO?"),
-        ("SESSION_CONFLICT", "shrug", "must be one of reject, queue"),
+        ("SESSION_CONFLICT", "shrug", "must be one of reject, queue, interrupt"),
         (
             "APP_ENV",
             "Production",
@@ -334,8 +334,7 @@ def test_a_fault_says_what_would_be_right(name: str, value: str, said: str) -> N
     [
         ("LIMIT_RUN", "LIMIT_RUNS"),
         ("BUDGET_USER_DAY_USB", "BUDGET_USER_DAY_USD"),
-        ("REDIS_URI", "REDIS_URL"),
-        ("LOGLEVEL", "LOG_LEVEL"),
+        ("BROKER_URI", "BROKER_URL"),
         ("secret_key", "SECRET_KEY"),
         ("SECRET_KEYFILE", "SECRET_KEY_FILE"),
     ],
@@ -355,6 +354,9 @@ def test_a_misspelt_name_is_not_silently_without_effect(name: str, meant: str) -
             "http_proxy",
             "DEBUGINFOD_URLS",
             "PGHOST",
+            "LOGLEVEL",
+            "REDIS_URI",
+            "DATABASE_URI",
             "DATABASE_PORT",
         ),
         *(

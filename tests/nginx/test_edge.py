@@ -112,6 +112,7 @@ def test_nginx_answers_its_own_errors_as_problems(
         problem = json.load(answer)
     assert answer.status == problem["status"] == status
     assert answer.getheader("Content-Type") == "application/problem+json"
+    assert answer.getheader("Cache-Control") == "no-store"
     assert problem.keys() == PROBLEM
     assert problem["code"] == code
     assert problem["request_id"] == answer.getheader("X-Request-ID")
