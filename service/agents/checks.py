@@ -125,6 +125,11 @@ def _documents_unused(agent: AgentDefinition, spec: AgentSpec) -> Iterator[Remar
         if not any(map(is_leftover, where.parts)):
             yield Remark(where.as_posix(), (), why)
     if agent.knowledge is None or not agent.knowledge.passages:
+        if spec.pattern == "react" and search_knowledge.name in spec.tools:
+            at = ("tools", spec.tools.index(search_knowledge.name))
+            yield Remark(
+                "agent.yaml", at, f"{search_knowledge.name} has nothing to search: write knowledge/*.md"
+            )
         return
     if spec.pattern == "router":
         rooms = " or ".join(f"knowledge/{name}/" for name in spec.categories)

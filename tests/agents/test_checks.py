@@ -62,6 +62,10 @@ def test_an_agent_in_order_has_none(tmp_path: Path, spec: str) -> None:
             "agent.yaml:4: warning: models.simple: 'claude-haiku-5.5' has no price, so its calls are refused; "
             "did you mean 'claude-haiku-5-5'?",
         ),
+        (
+            REACT + "tools:\n  - calculator\n  - search_knowledge\n",
+            "agent.yaml:5: warning: tools.1: search_knowledge has nothing to search: write knowledge/*.md",
+        ),
     ],
 )
 def test_what_has_no_effect_is_named_with_its_line(tmp_path: Path, spec: str, said: str) -> None:
