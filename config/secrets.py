@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 ADVICE = "openssl rand -base64 48"
 SHORTEST_KEY, SHORTEST_PASSWORD = 32, 12  # characters
@@ -17,7 +17,7 @@ LEAST_DIFFERENT_PASSWORD = 5
 _PLACEHOLDER = re.compile(
     r"change.?(me|this|it\b)|replace.?(me|this|with)|(your|my|some|the).?(own.?)?(secret|password|token|api.?key)"
     r"|(insert|enter|paste|put).?(your|here|a|the)\b|placeholder|example|development.only|demo.(only|password)"
-    r"|qwert|asdfgh|12345678|…|\.\.\.|^<.*>$|^\$\{?\w+\}?$",
+    r"|to.?do.(set|change|fill|this|me|later)|\btodo\b|x{6}|\*{3}|qwert|asdfgh|12345678|…|\.\.\.|^<.*>$|^\$\{?\w+\}?$",
     re.IGNORECASE,
 )
 _KNOWN = frozenset(
@@ -74,8 +74,10 @@ def provider_key(secret: str) -> str:
 def url(address: str) -> str:
     """An address whose password, where it has one, is no placeholder. Raises ValueError."""
     parts = urlsplit(address)
-    if parts.password:
-        said = _guessable(unquote(parts.password), unquote(parts.username or ""))
+    told = dict(parse_qsl(parts.query))  # where libpq takes them too
+    password = unquote(parts.password or "") or told.get("password", "")
+    if password:
+        said = _guessable(password, unquote(parts.username or "") or told.get("user", ""))
         _refuse(said and f"has a password that {said}", "openssl rand -hex 24")
     return address
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,8 +21,16 @@ TURN = 7325711  # the advisory lock of whoever migrates
 
 
 def _engine() -> sa.Engine:
-    url = context.config.attributes.get("url") or load().database_url
+    url = context.config.attributes.get("url") or _url_of_settings()
     return sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args=connect_args(url))
+
+
+def _url_of_settings() -> str:
+    settings = load()
+    if settings.database_url.startswith("sqlite"):
+        with suppress(OSError):  # told when its file cannot be opened
+            settings.slipway_home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return settings.database_url
 
 
 def _tell(*, step: MigrationInfo, **_: Any) -> None:

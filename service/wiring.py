@@ -285,6 +285,8 @@ def _catalog(settings: Settings, speed: SpeedStore, prices: PriceTable) -> Agent
     available = Available(PATTERNS, BUILTINS, models, prices)
     if not settings.reload:
         return AgentCatalog(settings.agents_dir, available)
+    with suppress(OSError):  # told when something in it cannot be written
+        settings.slipway_home.mkdir(mode=0o700, parents=True, exist_ok=True)
     kept = LastGood(settings.slipway_home / "agents-last-good")
     return AgentCatalog(settings.agents_dir, available, last_good=kept, first=partial(_first_to_say, speed))
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections import deque
+from inspect import signature
 from itertools import count
 from pathlib import Path
 from types import CodeType, ModuleType
 
-from service.tools import BadTool, Tool
+from service.agents.suggest import unknown
+from service.tools import BadTool, Tool, tool
 
 KEPT = 4  # modules of one agent that can be looked up by name: runs under way may still use older ones
+_WRONG_OPTION = re.compile(r"tool\(\) got an unexpected keyword argument '(\w+)'")
 _serial = count(1)
 _modules: dict[str, deque[str]] = {}  # by agent, oldest first
 
@@ -76,6 +80,9 @@ def _detail(error: BaseException) -> str:
     kind = type(error).__name__
     if isinstance(error, BadTool):
         return f"{kind}: {error}"
+    if isinstance(error, TypeError) and (wrong := _WRONG_OPTION.match(str(error))):
+        options = [one.name for one in signature(tool).parameters.values() if one.kind is one.KEYWORD_ONLY]
+        return f"{kind}: @tool() takes no {wrong[1]!r}{unknown(wrong[1], options)}"
     name = getattr(error, "name", None)
     if not isinstance(name, str) or not name.replace(".", "_").isidentifier():
         return kind

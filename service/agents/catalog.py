@@ -141,13 +141,21 @@ class AgentCatalog:
         if old is not None and stamp.files == old.stamp.files and old.stamp.settled:
             return old
         if old is not None and version_of(folder) == old.loaded.version:
+            if (
+                stamp.files != old.stamp.files
+            ):  # it may be so again, after an edit that only another process saw
+                self._keep(old.loaded)
             return old._replace(stamp=stamp)
         loaded = load_folder(folder, self._available)
         if old is not None and not loaded.whole:
             return old  # and look again at the next request
+        self._keep(loaded)
+        return _Entry(stamp, loaded, loaded.agent or self._served_before(folder.name, old))
+
+    def _keep(self, loaded: Loaded) -> None:
+        """Note what is in order as the latest version that is, for all processes."""
         if loaded.agent is not None and self._last_good is not None:
             self._last_good.keep(loaded.agent)
-        return _Entry(stamp, loaded, loaded.agent or self._served_before(folder.name, old))
 
     def _served_before(self, name: str, old: _Entry | None) -> AgentDefinition | None:
         """The last version in order, if only another process has seen it. At the start a broken folder is left out."""

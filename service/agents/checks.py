@@ -11,6 +11,7 @@ from service.agents.spec import AgentSpec, EvalCase
 from service.agents.suggest import did_you_mean, unknown
 from service.errors import PriceUnknown
 from service.knowledge import Knowledge, unread
+from service.llm.routing import TIERS
 from service.tools import Tool
 from service.tools.builtin import search_knowledge
 from service.usage.prices import PriceTable, today
@@ -103,9 +104,18 @@ def _models_unpriced(agent: AgentDefinition, spec: AgentSpec, prices: PriceTable
         try:
             prices.price(model, today())
         except PriceUnknown:
-            field: FieldPath = ("models", own[model]) if model in own else ("models",)
+            field: FieldPath = ("models", own[model]) if model in own else ()
+            which = (
+                repr(model) if model in own else f"{model!r}, of the setting {_setting(agent, spec, model)},"
+            )
             hint = did_you_mean(model, prices.models) or f"; priced are: {', '.join(prices.models)}"
-            yield Remark("agent.yaml", field, f"{model!r} has no price, so its calls are refused{hint}")
+            yield Remark("agent.yaml", field, f"{which} has no price, so its calls are refused{hint}")
+
+
+def _setting(agent: AgentDefinition, spec: AgentSpec, model: str) -> str:
+    """Where a model comes from that `agent.yaml` does not name."""
+    tiers = (tier for tier in TIERS if tier not in spec.models)
+    return next(f"MODEL_{tier.upper()}" for tier in tiers if agent.router.route(tier).models[0] == model)
 
 
 def _documents_unused(agent: AgentDefinition, spec: AgentSpec) -> Iterator[Remark]:
@@ -115,6 +125,11 @@ def _documents_unused(agent: AgentDefinition, spec: AgentSpec) -> Iterator[Remar
         if not any(map(is_leftover, where.parts)):
             yield Remark(where.as_posix(), (), why)
     if agent.knowledge is None or not agent.knowledge.passages:
+        if spec.pattern == "react" and search_knowledge.name in spec.tools:
+            at = ("tools", spec.tools.index(search_knowledge.name))
+            yield Remark(
+                "agent.yaml", at, f"{search_knowledge.name} has nothing to search: write knowledge/*.md"
+            )
         return
     if spec.pattern == "router":
         rooms = " or ".join(f"knowledge/{name}/" for name in spec.categories)

@@ -10,6 +10,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from service.agents.suggest import unknown
 
+_LIST = "must be a list: one in each line after a dash, or [one, other]"
+_FIELDS = "must hold fields: `name: value`, each in a line of its own"
+_IN_YAML = {
+    "tuple_type": _LIST,
+    "list_type": _LIST,
+    "model_type": _FIELDS,
+    "dict_type": _FIELDS,
+}  # for pydantic's words
 T = TypeVar("T")
 Path = Sequence[str | int]  # keys and positions from the top, such as ("limits", "steps")
 
@@ -59,6 +67,8 @@ class MarkedYaml:
         if kind == "extra_forbidden":
             known = _fields_at(shape.json_schema(), path[:-1])
             return self.fault(path, f"there is no such field{unknown(str(path[-1]), known)}")
+        if kind in _IN_YAML:
+            return self.fault(path, _IN_YAML[kind])
         return self.fault(
             path, message.removeprefix("Value error, ")
         )  # without the prefix of a validator's own

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from service.llm.routing import TIERS
 from service.types import Effort, Tier
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
-Rate = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}/(second|minute|hour|day)$")]
+
+
+def _rate(text: str) -> str:
+    if re.fullmatch(r"[1-9][0-9]{0,5}/(second|minute|hour|day)", text) is None:
+        raise ValueError(
+            "must be a number of calls and a time, such as 60/minute: second, minute, hour or day"
+        )
+    return text
+
+
+Rate = Annotated[str, AfterValidator(_rate)]
 
 
 class _Spec(BaseModel):

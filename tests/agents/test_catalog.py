@@ -179,6 +179,20 @@ def test_what_another_process_saw_in_order_is_served_by_all(tmp_path: Path) -> N
     assert dict(load(tmp_path, reloads=True).agents) == {}  # what is broken at the start is left out
 
 
+def test_an_edit_that_was_taken_back_does_not_come_back(tmp_path: Path) -> None:
+    """Though the process that saw it taken back had never seen it made."""
+    write(tmp_path, agent_yaml=GOOD, prompt_md="Be first.")
+    one, other = (load(tmp_path, reloads=True) for _ in range(2))
+    write(tmp_path, prompt_md="Be second.")
+    one.refresh()
+    write(tmp_path, prompt_md="Be first.")
+    other.refresh()
+    write(tmp_path, prompt_md="")
+    for process in (one, other):
+        process.refresh()
+        assert process.agents["probe"].prompt == "Be first."
+
+
 def test_what_is_gone_does_not_come_back(live: AgentCatalog, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "probe")
     live.refresh()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from service import knowledge
+from service.agents.catalog import AgentCatalog
 from service.agents.suggest import did_you_mean, unknown
-from tests.agents.house import GOOD, REACT, TOOLS, load, write
+from service.types import Tier
+from tests.agents.house import AVAILABLE, GOOD, MODELS, REACT, TOOLS, load, write
 
 ROUTER = """\
 description: A test agent.
@@ -59,11 +62,25 @@ def test_an_agent_in_order_has_none(tmp_path: Path, spec: str) -> None:
             "agent.yaml:4: warning: models.simple: 'claude-haiku-5.5' has no price, so its calls are refused; "
             "did you mean 'claude-haiku-5-5'?",
         ),
+        (
+            REACT + "tools:\n  - calculator\n  - search_knowledge\n",
+            "agent.yaml:5: warning: tools.1: search_knowledge has nothing to search: write knowledge/*.md",
+        ),
     ],
 )
 def test_what_has_no_effect_is_named_with_its_line(tmp_path: Path, spec: str, said: str) -> None:
     documents = DOCUMENTS if spec.startswith(ROUTER) else {}
     assert warnings(write(tmp_path, agent_yaml=spec, prompt_md="x", **documents)) == [said]
+
+
+def test_a_model_of_the_settings_is_not_looked_for_in_the_folder(tmp_path: Path) -> None:
+    write(tmp_path, agent_yaml=GOOD + "models: {medium: claude-opus-5-5}\n", prompt_md="x")
+    models: dict[Tier, str] = {**MODELS, "simple": "claude-haiku-5.5"}
+    [warning] = AgentCatalog(tmp_path, replace(AVAILABLE, models=models)).warnings
+    assert str(warning) == (
+        f"{tmp_path}/probe/agent.yaml: warning: 'claude-haiku-5.5', of the setting MODEL_SIMPLE, has no price, "
+        "so its calls are refused; did you mean 'claude-haiku-5-5'?"
+    )
 
 
 def test_documents_that_are_not_read_are_named_with_the_reason(
@@ -204,6 +221,27 @@ def test_links_out_of_the_folder_are_named_and_read(tmp_path: Path) -> None:
         (
             {"tools_py": TOOLS.replace("@tool()", "@tool")},
             "tools.py:8: BadTool: write @tool() with parentheses",
+        ),
+        (
+            {"tools_py": TOOLS.replace("@tool()", "@tool(side_effect=False)")},
+            "tools.py:8: TypeError: @tool() takes no 'side_effect'; did you mean 'side_effects'?",
+        ),
+        (
+            {"agent_yaml": REACT + "tools: look\n"},
+            "agent.yaml:3: tools: must be a list: one in each line after a dash, or [one, other]",
+        ),
+        (
+            {"agent_yaml": REACT + "limits: 3\n"},
+            "agent.yaml:3: limits: must hold fields: `name: value`, each in a line of its own",
+        ),
+        (
+            {"agent_yaml": REACT + "limits:\n  rate: 60/min\n"},
+            "agent.yaml:4: limits.rate: must be a number of calls and a time, such as 60/minute: second, minute, "
+            "hour or day",
+        ),
+        (
+            {"evals_yaml": "input: x\n"},
+            "evals.yaml:1: must be a list: one in each line after a dash, or [one, other]",
         ),
         (
             {"tools_py": TOOLS.replace("def send", "async def send")},

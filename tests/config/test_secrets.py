@@ -72,7 +72,11 @@ def test_a_first_password_that_can_be_guessed_is_refused(environment: str, passw
     ]
     + [
         ("DATABASE_URL", "postgresql://harbor:harbor@db/slipway"),
+        ("DATABASE_URL", "postgresql://db/slipway?user=harbor&password=harbor"),
+        ("DATABASE_URL", "postgresql://harbor@db/slipway?password=changeme"),
         ("BROKER_URL", "amqp://guest:guest@rabbit/"),
+        ("ANTHROPIC_API_KEY", "sk-ant-api03-xxxxxxxxxxxxxxxx"),
+        ("SECRET_KEY", "TODO-TODO-set-this-to-something-random"),
         ("ANTHROPIC_API_KEY", "sk-ant-your-key-here-your-api-key"),
         ("ANTHROPIC_API_KEY", "sk-ant-…"),
         ("SEMANTIC_CACHE_KEY", "change-me"),

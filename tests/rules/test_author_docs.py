@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +34,8 @@ def agents(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def app(agents: Path, redis_server: RedisServer, model: Model) -> Iterator[Flask]:
+    for folder in (ROOT / "agents").iterdir():  # beside those of a clone
+        shutil.copytree(folder, agents / folder.name)
     parts = {"REDIS_URL": redis_server.url, "ANTHROPIC_BASE_URL": model.url, "AGENTS_DIR": str(agents)}
     made = create_app(
         load({"APP_ENV": "testing", "SLIPWAY_HOME": str(agents.parent), "LOG_LEVEL": "ERROR", **parts})

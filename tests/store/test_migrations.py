@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,3 +125,18 @@ def test_each_revision_can_be_taken_back(url: str) -> None:
     command.upgrade(config(url), "head")
     command.downgrade(config(url), "base")
     command.upgrade(config(url), "head")
+
+
+def test_a_machine_that_has_nothing_yet_gets_a_private_folder(tmp_path: Path) -> None:
+    home = tmp_path / "new" / "home"
+    environment = {
+        **os.environ,
+        "SLIPWAY_HOME": str(home),
+        "APP_ENV": "development",
+        "FLASK_SKIP_DOTENV": "1",
+    }
+    environment.pop("DATABASE_URL", None)
+    command = [sys.executable, "-m", "alembic", "upgrade", "head"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, stat.S_IMODE(home.stat().st_mode)) == (0, 0o700), done.stderr
+    assert (home / "slipway.db").is_file()

@@ -74,7 +74,7 @@ def test_a_tool_that_says_what_failed_is_quoted(runner: ToolRunner, context: Mak
 def test_of_any_other_failure_only_the_type_is_told(
     runner: ToolRunner, context: MakeContext, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, "slipway"):
         result = runner.call(made(failing(error)), {"secret": "hush"}, context())
     assert (result.ok, result.content) == (False, f"probe failed: {type(error).__name__}")
     warning = next(record for record in caplog.records if record.levelno == logging.WARNING)
@@ -90,7 +90,7 @@ def test_what_cannot_be_json_is_a_failure(runner: ToolRunner, context: MakeConte
 def test_every_call_is_one_log_event(
     runner: ToolRunner, context: MakeContext, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "slipway"):
         runner.call(made(lambda: "x"), {}, context())
     (record,) = [record for record in caplog.records if record.message == "tool_call"]
     told = {key: vars(record)[key] for key in ("tool", "call_id", "run_id", "agent", "ok")}
