@@ -17,9 +17,13 @@ LEAST_DIFFERENT_PASSWORD = 5
 _PLACEHOLDER = re.compile(
     r"change.?(me|this|it\b)|replace.?(me|this|with)|(your|my|some|the).?(own.?)?(secret|password|token|api.?key)"
     r"|(insert|enter|paste|put).?(your|here|a|the)\b|placeholder|example|development.only|demo.(only|password)"
-    r"|to.?do.(set|change|fill|this|me|later)|\btodo\b|x{6}|\*{3}|qwert|asdfgh|12345678|…|\.\.\.|^<.*>$|^\$\{?\w+\}?$",
+    r"|to.?do.(set|change|fill|this|me|later)|\btodo\b|x{6}|\*{3}|secret.?key|(your|my|real).?key\b|key.here"
+    r"|fill.?(me|this).?in|openssl.rand|bootstrap.password"
+    r"|qwert|asdfgh|12345678|…|\.\.\.|^<.*>$|^\$\{?\w+\}?$|^\$\{",
     re.IGNORECASE,
 )
+_GIVEN_OUT = re.compile(r"^sk-(ant-)?(api\d\d-)?", re.IGNORECASE)  # how keys of providers begin
+_LOOKALIKES = str.maketrans("@4301$5", "aaeolss")
 _KNOWN = frozenset(
     {
         *(
@@ -28,6 +32,8 @@ _KNOWN = frozenset(
             "changeit",
             "default",
             "demo",
+            "dummy",
+            "foobared",
             "guest",
             "hunter",
             "letmein",
@@ -67,7 +73,9 @@ def password(secret: str, username: str = "") -> str:
 
 def provider_key(secret: str) -> str:
     """A key that somebody else has given out, or empty. Raises ValueError for a placeholder."""
-    _refuse(_guessable(secret) if secret else "", "put the provider's own there")
+    own = _GIVEN_OUT.sub("", secret)
+    made_up = "" if len(set(own)) > 2 else "is a placeholder"
+    _refuse((_guessable(secret) or made_up) if secret else "", "put the provider's own there")
     return secret
 
 
@@ -89,10 +97,12 @@ def _refuse(reason: str, advice: str) -> None:
 
 def _guessable(secret: str, username: str = "") -> str:
     """Why the first guess would be right, or nothing."""
-    bare = re.sub(r"[\W_]+", "", secret.lower()).rstrip("0123456789")
+    word = re.sub(r"[\W\d_]+$", "", secret.lower())
+    spelt = {re.sub(r"[\W_]+", "", one) for one in (word, word.translate(_LOOKALIKES))}
     if _PLACEHOLDER.search(secret):
         return "is a placeholder"
-    if bare in _KNOWN or (secret and secret.lower() == username.lower()):
+    known = not spelt.isdisjoint(_KNOWN) or (secret.isdigit() and len(secret) < 10)
+    if known or (secret and secret.lower() == username.lower()):
         return "is a word that everybody tries first"
     if len(set(secret)) < 3:
         return "is one or two characters over and over"

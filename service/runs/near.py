@@ -12,7 +12,8 @@ that can carry meaning; in doubt they do not. The rules:
 - Courtesies. In front: followed by a mark or a line break and a question, or, for "please" and those of several
   words, by a direct question ("could you tell me what is …"). At the end: after a question and a mark or a line
   break, but no greeting and not where they may end a list ("cheers, thanks?"); a bare "please" also without a mark,
-  where no `?` follows it. None in a question about words ("say", "mean", "French").
+  where no `?` follows it. None in a question about words ("say", "mean", "French", "button"), and none in front of
+  one that points back: "thanks, what is that in Polish?" asks about "thanks".
 
 Texts that are material rather than a question (code, quotations, lists, several lines, something after a colon) and
 long ones have no plain form: they are the same only when they are the same.
@@ -28,7 +29,7 @@ from unicodedata import decomposition, normalize
 from service.runs import near_words
 
 LONGEST = 400  # characters of a question that has a plain form
-VERSION = b"2"  # of these rules: part of the key, so that no answer is found under a form of older ones
+VERSION = b"3"  # of these rules: part of the key, so that no answer is found under a form of older ones
 
 # Signs of code, markup, addresses, formulas and quotations.
 _MATERIAL = re.compile(
@@ -64,7 +65,10 @@ class PlainForm:
     def _without_courtesies(self, words: list[str]) -> list[str]:
         if self._edges.isdisjoint((_bare(words[0]), _bare(words[-1]))):
             return words
-        question = self._before_closing(self._after_opening(words))
+        asked = self._after_opening(words)
+        if len(asked) < len(words) and not near_words.POINTING.isdisjoint(map(_bare, asked)):
+            return words
+        question = self._before_closing(asked)
         return question if near_words.ABOUT_WORDS.isdisjoint(map(_bare, question)) else words
 
     def _after_opening(self, words: list[str]) -> list[str]:

@@ -39,8 +39,12 @@ ABOUT_WORDS = _set(
     " greeting greetings polite politely politeness rude rudely courtesy synonym synonyms opposite antonym"
     " rhyme rhymes etymology formal informal slang language english french german spanish italian portuguese"
     " dutch latin greek russian turkish arabic hindi chinese mandarin japanese korean capitalize capitalise"
+    " answer answers answered answering button buttons click clicks clicked press presses pressed choose chosen label"
+    " labelled labeled swedish polish danish norwegian finnish czech hungarian ukrainian thai vietnamese"
     " capitalized capitalised sagen sagt heißt bedeutet wort wörter übersetzen übersetze schreibt grüßen"
 )
+# These may mean the greeting in front of them.
+POINTING = _set("it its it's that that's this these those one")
 # A question does not end with these: what follows belongs to it.
 INCOMPLETE = _set(
     "a an the about after against and as at before between by for from in into is are was of on or than that"

@@ -22,8 +22,8 @@ def request_json(request: RunRequest) -> dict[str, Any]:
 
 
 def result_values(run: Run) -> dict[str, Any]:
-    """The run's result, and what lists show of it. The row has the input already, which may be large."""
-    kept = None if run.result is None else {k: v for k, v in run.result.items() if k != "input"}
+    """The run's result, and what lists show of it. Its input, which may be large, has only its place there."""
+    kept = None if run.result is None else {**run.result, "input": None}
     return {"result": kept, **run_lists.ended(run.result)}
 
 
@@ -76,5 +76,6 @@ def _result_of(row: Row, request: RunRequest) -> dict[str, Any] | None:
     """The result with what the row itself tells; older versions kept less of it in the result."""
     if row["result"] is None:
         return None
-    about = {name: row[name] for name in ("agent_version", "user_id", "door")}
-    return {"structured": None, **about, **row["result"], "input": request.question}
+    about = {"structured": None} | {name: row[name] for name in ("agent_version", "user_id", "door")}
+    lacking = {name: value for name, value in about.items() if name not in row["result"]}
+    return {**row["result"], **lacking, "input": request.question}  # in the order of the first answer

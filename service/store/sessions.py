@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Any
 
 import sqlalchemy as sa
 
 from service import exact_json
 from service.errors import TooMany
+from service.search_words import normalise
 from service.store import messages
 from service.store.base import InsertOnce, Row, Transaction
 from service.store.schema import runs, sessions
@@ -77,8 +77,8 @@ def titled(
 
 
 def _folded(text: str) -> str:
-    """The same for texts that differ only in case, or in how Unicode writes them."""
-    return unicodedata.normalize("NFKC", text).casefold()
+    """The same for texts that differ only in case, in accents, or in how Unicode writes them."""
+    return normalise(text).strip()
 
 
 def update(tx: Transaction, session_id: str, changes: dict[str, Any]) -> None:

@@ -36,6 +36,11 @@ GUESSED = [
     "Xk2mQ9vLr4Zt" * 4,
     "example-secret-key-of-the-documentation",
     "an-ellipsis-stands-for-the-rest-of-it…",
+    "TODO-set-a-real-one-before-the-first-deploy",
+    "dev-secret-key-do-not-use-in-production-0",
+    "generate-with-openssl-rand-base64-48",
+    "fill-me-in-with-32-random-characters!!!!",
+    "${SECRET_KEY:-please-set-a-long-one-here}",
     " " * 40,
 ]
 
@@ -51,7 +56,16 @@ def test_a_key_that_can_be_guessed_is_refused(environment: str, secret: str) -> 
 @pytest.mark.parametrize("environment", ["staging", "production"])
 @pytest.mark.parametrize(
     "password",
-    ["password1234", "aaaaaaaaaaaa", "change-me-now", "short-one", "ada-lovelace", "administrator1"],
+    [
+        "password1234",
+        "p@ssw0rd1234",
+        "aaaaaaaaaaaa",
+        "bootstrap-password",
+        "change-me-now",
+        "short-one",
+        "ada-lovelace",
+        "administrator1",
+    ],
 )
 def test_a_first_password_that_can_be_guessed_is_refused(environment: str, password: str) -> None:
     pair = {"BOOTSTRAP_USERNAME": "ada-lovelace", "BOOTSTRAP_PASSWORD": password}
@@ -68,7 +82,16 @@ def test_a_first_password_that_can_be_guessed_is_refused(environment: str, passw
             ("REDIS_URL", "redis+sentinel://:PASSWORD@one:26379,two:26379/main"),
             ("BROKER_URL", "amqp://queue:PASSWORD@rabbit/"),
         )
-        for password in ("postgres", "password", "changeme", "your-password", "aaaa", "secret1")
+        for password in (
+            "postgres",
+            "password",
+            "changeme",
+            "your-password",
+            "aaaa",
+            "secret1",
+            "123456",
+            "foobared",
+        )
     ]
     + [
         ("DATABASE_URL", "postgresql://harbor:harbor@db/slipway"),
@@ -79,6 +102,12 @@ def test_a_first_password_that_can_be_guessed_is_refused(environment: str, passw
         ("SECRET_KEY", "TODO-TODO-set-this-to-something-random"),
         ("ANTHROPIC_API_KEY", "sk-ant-your-key-here-your-api-key"),
         ("ANTHROPIC_API_KEY", "sk-ant-…"),
+        ("ANTHROPIC_API_KEY", "sk-ant-"),
+        ("ANTHROPIC_API_KEY", "sk-ant-xxxxxxxxxxxxxxxx"),
+        ("ANTHROPIC_API_KEY", "sk-ant-api03-0000000000000000"),
+        ("ANTHROPIC_API_KEY", "sk-ant-your-key-here"),
+        ("ANTHROPIC_API_KEY", "dummy"),
+        ("SEMANTIC_CACHE_KEY", "your-key-here"),
         ("SEMANTIC_CACHE_KEY", "change-me"),
     ],
 )

@@ -63,7 +63,7 @@ def unique(text: str) -> str:
 
 
 def test_hit_near_and_miss(cache: AnswerCache) -> None:
-    text = unique("What is it,")
+    text = unique("What is new,")
     about = question(cache, text)
     assert cache.find(about, None) == Found("miss")
     keep(cache, about)

@@ -166,6 +166,12 @@ def test_another_question(one: str, other: str) -> None:
         "Tell me when it rains",
         "I want to know everyone in my team",
         "Hello, is it formal?",
+        "Thanks, what is that in Polish?",
+        "Hello! How many letters does it have?",
+        "Hi, how do Swedes pronounce this one?",
+        "What happens if I click No, thanks?",
+        "Is it ok to answer yes, please?",
+        "Where is the button No, thank you?",
     ],
 )
 def test_a_courtesy_that_is_asked_about_stays(question: str) -> None:

@@ -96,7 +96,7 @@ def test_an_answer_from_the_cache_tells_the_question_of_whoever_asks_now(
 
 def test_the_input_is_kept_once(kept_in_each: Services) -> None:
     run = ask(kept_in_each)
-    assert "input" not in row_of(kept_in_each, run.id)["result"]
+    assert row_of(kept_in_each, run.id)["result"]["input"] is None
     assert kept_in_each.watch.get(run.id).result == run.result
 
 
