@@ -189,6 +189,22 @@ def test_what_somebody_else_decided_asks_no_more(visit: Visit, office: Slipway) 
     third.get_by_text("Denied.").wait_for()
 
 
+def test_who_asked_is_told_what_was_changed_and_why(visit: Visit, office: Slipway) -> None:
+    visit.url = office.url
+    page = visit.page
+    visit.sign_in()
+    visit.ask('Call the write_line tool with "rough".', agent="clerk")
+    card = page.locator(".answer .approval")
+    card.wait_for()
+    with closing(office.client()) as operator:
+        [asked] = operator.get("/v1/approvals?status=pending").json()["data"]
+        decision = {"decision": "approve", "arguments": {"text": "smooth"}, "comment": "Be kind."}
+        operator.post(f"/v1/approvals/{asked['id']}", json=decision)
+    page.locator(".answer > .facts").wait_for()
+    told = card.locator(".outcome").inner_text()
+    assert told == "Approved. The call was made with other arguments than these. “Be kind.”"
+
+
 def test_a_question_that_waits_is_shown_after_a_reload_and_goes_on_once_decided(
     visit: Visit, office: Slipway
 ) -> None:

@@ -13,7 +13,7 @@ let role = "user"; // operators and admins decide; a user sees what waits
 const listed = new Map(); // cards of the section, by id
 let looks = 0; // grows with each look: an answer that comes late says nothing of what came since
 
-/** {element, decided(how, words), over()}: the question, and the two answers to it. `onDecided` is called after this page's own. */
+/** {element, decided(how, words, said), over()}: the question, and the two answers to it. `said` is what `approval.decided` carries. `onDecided` is called after this page's own. */
 export function approvalCard(approval, onDecided = () => {}) {
   const { id, name, arguments: given, reason } = approval;
   const problem = h("div", { role: "alert" });
@@ -50,9 +50,11 @@ export function approvalCard(approval, onDecided = () => {}) {
   );
   const card = {
     element,
-    decided(how, words = null) {
+    decided(how, words = null, { arguments: changed, comment } = {}) {
       choice.remove();
-      outcome.textContent = words ?? OUTCOMES[how] ?? "Decided.";
+      const other = changed ? " The call was made with other arguments than these." : "";
+      const why = comment ? h("span", { class: "quiet" }, " “", ...visible(comment), "”") : null;
+      outcome.replaceChildren(words ?? OUTCOMES[how] ?? "Decided.", other, ...[why].filter(Boolean));
     },
     /** The run has ended: there is nothing to decide any more. */
     over() {
