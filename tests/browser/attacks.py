@@ -61,6 +61,8 @@ ATTACKS = (
     "[x](ms-office:ofe|u|https://evil.example/x.docx)",
     "[x](/v1/auth/logout)",
     "[x](//evil.example/x)",
+    "[x](http:/v1/auth/logout)",
+    "[x](http:v1/auth/logout)",
     "[x](\\\\evil.example\\x)",
     "[x](#chat)",
     "[x](?next=javascript:window.owned=1)",

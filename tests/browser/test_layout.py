@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 from tests.browser.conftest import Visit
-from tests.conftest import Model
+from tests.conftest import Model, Slipway
+from tests.web.people import PASSWORD
 
 pytestmark = pytest.mark.browser
 SIZES = [(390, 844), (800, 1000), (1280, 800)]
@@ -122,6 +124,45 @@ def test_the_list_of_conversations_can_be_reached_and_goes_out_of_the_way(
     page.locator(".open-session").first.click()
     page.locator(".turn").wait_for()
     assert page.locator("#new-session").is_hidden()
+
+
+@pytest.mark.parametrize("size", SIZES[:2], ids=["390", "800"])
+def test_a_long_user_name_pushes_nothing_out_of_the_page(
+    visit: Visit, slipway: Slipway, size: tuple[int, int]
+) -> None:
+    page = visit.page
+    name = f"margarethe.von-hohenstein-{size[0]}@accounts.department.example.com"
+    with closing(slipway.client()) as admin:
+        body = {"username": name, "password": PASSWORD, "role": "operator"}
+        assert admin.post("/v1/admin/users", json=body).status_code == 201
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    visit.sign_in(username=name, password=PASSWORD)
+    page.get_by_label("Your question").wait_for()
+    assert_in_view(visit)
+    way_out, brand = (page.locator(part).bounding_box() for part in ("#sign-out", ".brand"))
+    assert way_out and brand
+    assert way_out["x"] + way_out["width"] <= size[0]
+    assert way_out["y"] < brand["y"] + brand["height"]  # in the same line
+    assert page.locator("#who").get_attribute("title") == f"{name} (operator)"
+
+
+def test_the_first_answer_of_the_offline_model_moves_no_question(visit: Visit) -> None:
+    visit.sign_in()
+    visit.ask("[offline first_token_ms=300] Good morning", agent="assistant")
+    question = visit.page.locator(".question")
+    before = question.bounding_box()
+    visit.page.locator("#offline").wait_for()
+    visit.page.locator(".answer > .facts").wait_for()
+    assert question.bounding_box() == before
+
+
+def test_another_agent_is_asked_what_was_written_already(visit: Visit) -> None:
+    visit.sign_in()
+    question = visit.page.get_by_label("Your question")
+    question.fill("What is 17% of 2340?")
+    visit.page.get_by_label("Agent", exact=True).select_option("analyst")
+    visit.page.locator(".welcome", has_text="analyst").wait_for()
+    assert question.input_value() == "What is 17% of 2340?"
 
 
 @sizes

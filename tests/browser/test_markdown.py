@@ -182,6 +182,28 @@ def test_a_table_keeps_its_columns_and_scrolls_by_itself(visit: Visit) -> None:
     )
 
 
+def test_a_sentence_in_a_table_that_scrolls_is_no_column_of_words(visit: Visit) -> None:
+    visit.page.set_viewport_size({"width": 390, "height": 844})
+    sentence = "by phone, on working days from nine to five"
+    names = ["Plan", "Price per month", "Storage in all", "Support", "Where it is kept"]
+    rows = [names, ["-"] * 5, ["Basic", "1,200.00", "10 GB", sentence, "Frankfurt"]]
+    [html] = drawn(visit, "\n".join("| " + " | ".join(row) + " |" for row in rows))
+    assert html.count('class="long"') == 1
+    height = visit.page.evaluate(
+        """async (rows) => {
+            const { markdown } = await import(new URL("markdown.js", document.querySelector("script").src));
+            const place = document.createElement("div");
+            place.className = "text";
+            place.append(...markdown(rows));
+            document.querySelector("main").append(place);
+            const [cell] = [...place.querySelectorAll("td")].filter((one) => one.textContent.startsWith("by phone"));
+            return cell.offsetHeight / parseFloat(getComputedStyle(cell).lineHeight);
+        }""",
+        "\n".join("| " + " | ".join(row) + " |" for row in rows),
+    )
+    assert height < 4
+
+
 @pytest.mark.parametrize("size", [1, 7, 40])
 def test_a_growing_answer_draws_its_last_block_only(visit: Visit, size: int) -> None:
     whole, grown, finished, kept = drawn(visit, DOCUMENT, size)

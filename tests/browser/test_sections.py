@@ -72,7 +72,8 @@ def test_a_conversation_is_kept_renamed_and_deleted(visit: Visit) -> None:
     mine = page.locator("#sessions > li.open")
     name = mine.get_attribute("data-id")
     mine.hover()
-    mine.get_by_role("button", name="Rename").click()
+    for _ in range(2):
+        mine.get_by_role("button", name="Rename").click()
     mine.get_by_label("New name").fill("About refunds")
     page.keyboard.press("Enter")
     mine.locator(".rename").wait_for(state="detached")
@@ -162,6 +163,46 @@ def test_an_approval_says_who_asked_what_and_where(visit: Visit, office: Slipway
     page.goto(f"{office.url}/#approvals")
     page.locator(".approval").get_by_role("button", name="Deny").click()
     page.locator("#approvals").get_by_text("Denied.").wait_for()
+
+
+def test_what_somebody_else_decided_asks_no_more(visit: Visit, office: Slipway) -> None:
+    visit.url = office.url
+    page = visit.page
+    words = ("first", "second", "third")
+    with closing(office.client()) as admin, closing(join(office, admin)) as user:
+        asked = [{"input": f'Call the write_line tool with "{word}".'} for word in words]
+        runs = [user.post("/v1/agents/clerk/invoke", json=body).json() for body in asked]
+        visit.sign_in()
+        page.get_by_role("link", name="Approvals").click()
+        first, second, third = (
+            page.get_by_role("article").filter(has_text=f'with "{word}"') for word in words
+        )
+        third.wait_for()
+        for run in runs[:2]:
+            admin.post(f"/v1/approvals/{run['approvals'][0]}", json={"decision": "deny"})
+    first.get_by_role("button", name="Approve").click()
+    first.get_by_text("Your decision came too late. This approval is denied already.").wait_for()
+    # The look that follows a decision finds the other one.
+    second.get_by_text("Waits no more").wait_for()
+    assert first.get_by_role("button").count() == second.get_by_role("button").count() == 0
+    third.get_by_role("button", name="Deny").click()
+    third.get_by_text("Denied.").wait_for()
+
+
+def test_who_asked_is_told_what_was_changed_and_why(visit: Visit, office: Slipway) -> None:
+    visit.url = office.url
+    page = visit.page
+    visit.sign_in()
+    visit.ask('Call the write_line tool with "rough".', agent="clerk")
+    card = page.locator(".answer .approval")
+    card.wait_for()
+    with closing(office.client()) as operator:
+        [asked] = operator.get("/v1/approvals?status=pending").json()["data"]
+        decision = {"decision": "approve", "arguments": {"text": "smooth"}, "comment": "Be kind."}
+        operator.post(f"/v1/approvals/{asked['id']}", json=decision)
+    page.locator(".answer > .facts").wait_for()
+    told = card.locator(".outcome").inner_text()
+    assert told == "Approved. The call was made with other arguments than these. “Be kind.”"
 
 
 def test_a_question_that_waits_is_shown_after_a_reload_and_goes_on_once_decided(

@@ -42,7 +42,7 @@ function frame(isSignedIn) {
 async function enter() {
   me = await call("GET", "/v1/auth/me");
   $("who").textContent = me.username;
-  $("who").title = me.role;
+  $("who").title = `${me.username} (${me.role})`;
   frame(true);
   showSection();
   announce(`Signed in as ${me.username}.`);
@@ -57,6 +57,7 @@ function leave() {
   if (me) $("sign-in-problem").replaceChildren(h("p", { class: "notice" }, "Your sign-in has ended. Sign in again."));
   me = null;
   stopChat();
+  $("question").value = "";
   stopRuns();
   for (const section of Object.keys(SECTIONS)) $(section).hidden = true;
   $("trouble").replaceChildren();

@@ -11,8 +11,9 @@ const OUTCOMES = { approve: "Approved.", approved: "Approved.", deny: "Denied.",
 const WHY = { unknown: "It is not known whether this call was made. May it be made (again)?" };
 let role = "user"; // operators and admins decide; a user sees what waits
 const listed = new Map(); // cards of the section, by id
+let looks = 0; // grows with each look: an answer that comes late says nothing of what came since
 
-/** {element, decided(how), over()}: the question, and the two answers to it. `onDecided` is called after this page's own. */
+/** {element, decided(how, words, said), over()}: the question, and the two answers to it. `said` is what `approval.decided` carries. `onDecided` is called after this page's own. */
 export function approvalCard(approval, onDecided = () => {}) {
   const { id, name, arguments: given, reason } = approval;
   const problem = h("div", { role: "alert" });
@@ -20,14 +21,22 @@ export function approvalCard(approval, onDecided = () => {}) {
   const decide = async (decision, comment) => {
     choice.disabled = true;
     const body = comment ? { decision, comment } : { decision };
-    const done = await told(problem, () => call("POST", `/v1/approvals/${encodeURIComponent(id)}`, body));
+    let late = null;
+    const done = await told(problem, async () => {
+      try {
+        await call("POST", `/v1/approvals/${encodeURIComponent(id)}`, body);
+      } catch (failure) {
+        if (failure.code !== "already_decided") throw failure;
+        late = failure.message;
+      }
+    });
     choice.disabled = false;
     if (!done) return;
-    card.decided(decision);
+    card.decided(decision, late && `Your decision came too late. ${late}`);
     wake();
     onDecided();
   };
-  const choice = role === "user" ? h("p", { class: "quiet" }, "An operator decides.") : choices(id, decide);
+  const choice = role === "user" ? h("p", { class: "quiet undecided" }, "An operator decides.") : choices(id, decide);
   const element = h(
     "article",
     { class: "approval", "aria-label": `Approval of ${name}`, tabindex: "-1" },
@@ -41,9 +50,11 @@ export function approvalCard(approval, onDecided = () => {}) {
   );
   const card = {
     element,
-    decided(how) {
+    decided(how, words = null, { arguments: changed, comment } = {}) {
       choice.remove();
-      outcome.textContent = OUTCOMES[how] ?? "Decided.";
+      const other = changed ? " The call was made with other arguments than these." : "";
+      const why = comment ? h("span", { class: "quiet" }, " “", ...visible(comment), "”") : null;
+      outcome.replaceChildren(words ?? OUTCOMES[how] ?? "Decided.", other, ...[why].filter(Boolean));
     },
     /** The run has ended: there is nothing to decide any more. */
     over() {
@@ -91,13 +102,14 @@ async function refreshApprovals() {
   $("tab-approvals").hidden = page === null || (role === "user" && !waiting.length);
   $("waiting").hidden = !waiting.length;
   $("waiting").textContent = `${waiting.length}${page?.next_cursor ? "+" : ""}`;
-  return waiting;
+  return { waiting, isAll: !page?.next_cursor };
 }
 
 /** The section itself: drawn when it is entered, so that a comment being written is not lost. */
 export async function showApprovals() {
   await told($("approvals-list"), async () => {
-    const waiting = await refreshApprovals();
+    const { waiting } = await refreshApprovals();
+    looks += 1;
     listed.clear();
     $("approvals-list").replaceChildren(h("p", { class: "empty" }, "Nothing waits for a decision."));
     append(waiting);
@@ -123,8 +135,19 @@ function next(card) {
 
 /** Count again what waits; the next look tells what fails in this one. */
 async function look() {
-  const waiting = await refreshApprovals().catch(() => []);
-  if (!$("approvals").hidden) append(waiting);
+  const mine = (looks += 1);
+  const found = await refreshApprovals().catch(() => null);
+  if (!found || mine !== looks || $("approvals").hidden) return;
+  append(found.waiting);
+  if (found.isAll) settle(found.waiting);
+}
+
+/** A card that waits no more, and was not decided here, asks no more. */
+function settle(waiting) {
+  const ids = new Set(waiting.map(({ id }) => id));
+  for (const [id, card] of listed) {
+    if (!ids.has(id) && card.element.querySelector(".choice, .undecided")) card.decided(null, "Waits no more: decided by somebody else, or stopped.");
+  }
 }
 
 setInterval(() => {

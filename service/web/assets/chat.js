@@ -28,7 +28,7 @@ export async function startChat(caller) {
   await startSessions(show);
 }
 
-/** Listen no more; the runs themselves go on. */
+/** Listen no more; the runs themselves go on, and so does the question that is being written. */
 export function stopChat() {
   shown += 1;
   active?.silence.abort();
@@ -37,7 +37,6 @@ export function stopChat() {
   busy(false);
   readOnly(false);
   $("turns").replaceChildren(welcomeBox);
-  $("question").value = "";
 }
 
 /** Nothing is said yet: the agent introduces itself. */

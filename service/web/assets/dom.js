@@ -15,11 +15,12 @@ export function h(tag, attributes = {}, ...children) {
 }
 
 const SCHEMES = new Set(["http:", "https:", "mailto:"]);
+const WHOLE = /^(?:https?:\/\/|mailto:)/i; // `http:/path` names a host by itself, and none on a page of that scheme
 
 /** Whether an address may become a link. The browser's own parser decides, so that no odd spelling passes. */
 export function isSafeLink(url) {
   try {
-    return SCHEMES.has(new URL(url).protocol);
+    return WHOLE.test(url) && SCHEMES.has(new URL(url).protocol);
   } catch {
     return false; // relative: it would lead into this page
   }

@@ -4,6 +4,7 @@
 import { h, isSafeLink, link } from "./dom.js";
 import "./vendor/markdown-it.min.js"; // defines globalThis.markdownit
 
+const LONG = 30; // characters of a table's cell that are a sentence, and get room
 const parser = globalThis.markdownit({ html: false, linkify: true });
 parser.validateLink = isSafeLink;
 // Only an address that is written out is a link: `notes.md` and `tools.py` look like host names too.
@@ -71,10 +72,14 @@ function build(tokens, place) {
     const here = open.at(-1);
     if (token.nesting === 1) open.push(enter(token, here));
     else if (token.nesting === -1) open.pop();
-    else if (token.type === "inline") build(token.children, here);
+    else if (token.type === "inline") sized(build(token.children, here));
     else here.append(leaf(token, here));
   }
   return place;
+}
+
+function sized(element) {
+  if (element.localName === "td") element.classList.toggle("long", element.textContent.length > LONG);
 }
 
 function enter(token, here) {

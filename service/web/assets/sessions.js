@@ -118,6 +118,8 @@ function item(session) {
 }
 
 function rename(session, entry, title) {
+  const begun = entry.querySelector(".rename input");
+  if (begun) return begun.focus();
   const input = h("input", { value: title.textContent, maxlength: "256", "aria-label": "New name" });
   const form = h("form", { class: "rename" }, input, h("button", { class: "primary soft", type: "submit" }, "Save"));
   form.onsubmit = async (event) => {

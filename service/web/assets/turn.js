@@ -147,7 +147,7 @@ export class Turn {
       this.status("waiting_approval");
       announce(`A person has to decide about ${data.name}.`);
     } else {
-      this.cards.get(data.approval_id)?.decided(data.decision ?? data.status);
+      this.cards.get(data.approval_id)?.decided(data.decision ?? data.status, null, data);
       this.status("running");
     }
   }
