@@ -93,9 +93,7 @@ def texts(keeper: Sessions, session_id: str) -> list[tuple[int, str, str]]:
     return [(row["seq"], row["role"], row["content"]) for row in reversed(found)]
 
 
-def test_a_turn_does_not_begin_in_a_session_that_is_deleted_meanwhile(
-    keeper: Sessions, db: Database
-) -> None:
+def test_a_turn_does_not_begin_in_a_session_that_is_deleted_meanwhile(keeper: Sessions, db: Database) -> None:
     """Its run would outlive the conversation. The turn has found the session, and waits for the deletion's lock."""
     session_id, run = begin(keeper, db), None
     with ThreadPoolExecutor(1) as pool:

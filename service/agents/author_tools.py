@@ -34,7 +34,9 @@ def import_tools(path: Path, agent: str) -> dict[str, Tool]:
     try:
         exec(code, module.__dict__)
         tools = _tools_in(module)
-    except BaseException as error:  # SystemExit, or the panic of a library in Rust: it would end the whole service
+    except (
+        BaseException
+    ) as error:  # SystemExit, or the panic of a library in Rust: it would end the whole service
         del sys.modules[module.__name__]
         if isinstance(error, ToolsFault | KeyboardInterrupt):
             raise
