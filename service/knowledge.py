@@ -23,7 +23,8 @@ MAX_PASSAGE = 1_600  # characters: what a prompt can bear a few of
 MAX_QUOTE = 280  # characters of a passage shown as its quote
 WEAK = 0.25  # a passage scoring below this share of the best one only shares common words with the query
 
-_HEADING = re.compile(r"(#{1,6})\s+(.+?)\s*#*\s*$")
+_HEADING = re.compile(r"(#{1,6})\s+(\S.*)")
+_CLOSING = re.compile(r"(?<=\s)#+$")  # signs after a heading; "C#" is no such
 # Where a text is cut, the best first: between paragraphs, after a line or sentence, between words.
 _BREAKS = tuple(map(re.compile, (r"\n[^\S\n]*\n", r"\n|[.!?]\s|[。！？]", r"\s")))
 _HIT, _HIT_END = "\x02", "\x03"  # around what was found; no token holds them
@@ -230,7 +231,8 @@ def _sections(text: str) -> Iterator[tuple[int, str, str]]:
             body.append(line)
             continue
         yield level, heading, "\n".join(body)
-        level, heading, body = len(match[1]), match[2], []
+        level, body = len(match[1]), []
+        heading = _CLOSING.sub("", match[2].rstrip()).rstrip()
     yield level, heading, "\n".join(body)
 
 

@@ -186,3 +186,14 @@ def test_it_works_after_a_fork_in_the_middle_of_a_search(knowledge: Knowledge) -
             signal.alarm(10)
             os._exit(0 if knowledge.search("refunds") == expected else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_heading_is_read_quickly_and_keeps_the_name_of_a_language(tmp_path: Path) -> None:
+    """A tenth of a second would do; a pattern that goes back and forth takes hours."""
+    gap = " " * 200_000
+    (tmp_path / "languages.md").write_text(f"# Why C#\nTyped.\n# Closed ##\nText.\n# a{gap}b\nMore.\n")
+    assert [passage.title for passage in Knowledge.load(tmp_path).passages] == [
+        "Why C#",
+        "Closed",
+        f"a{gap}b",
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
@@ -14,8 +15,8 @@ from service.sessions import Sessions
 from service.store import runs as run_rows
 from service.store import sessions as rows
 from service.store import users
-from service.store.base import Database
-from service.store.schema import messages, metadata
+from service.store.base import Database, Transaction
+from service.store.schema import messages, metadata, sessions
 from service.types import Caller, Run, RunRequest, RunStatus, new_id, now_ms
 from tests.usage.conftest import postgres_url, url
 
@@ -90,6 +91,29 @@ def end(
 def texts(keeper: Sessions, session_id: str) -> list[tuple[int, str, str]]:
     found = keeper.messages(session_id, limit=100, before=None)
     return [(row["seq"], row["role"], row["content"]) for row in reversed(found)]
+
+
+def test_a_turn_does_not_begin_in_a_session_that_is_deleted_meanwhile(keeper: Sessions, db: Database) -> None:
+    """Its run would outlive the conversation. The turn has found the session, and waits for the deletion's lock."""
+    session_id, run = begin(keeper, db), None
+    with ThreadPoolExecutor(1) as pool:
+
+        def work(tx: Transaction) -> Future[bool]:
+            nonlocal run
+            assert not rows.unfinished(tx, session_id)
+            tx.row(sa.select(sessions.c.id).where(sessions.c.id == session_id).with_for_update())
+            run = a_run(session_id)
+            started = pool.submit(start, keeper, db, run)
+            wait([started], timeout=1)
+            assert rows.delete(tx, session_id)
+            return started
+
+        started = db.transact(work)
+        with pytest.raises(NotFound):
+            started.result()
+    assert run is not None
+    found = run.id
+    assert db.query(lambda tx: run_rows.get(tx, found)) is None
 
 
 # --- turns ------------------------------------------------------------------------------------------

@@ -38,9 +38,11 @@ def import_tools(path: Path, agent: str) -> dict[str, Tool]:
     try:
         exec(code, module.__dict__)
         tools = _tools_in(module)
-    except (Exception, SystemExit) as error:
+    except (
+        BaseException
+    ) as error:  # SystemExit, or the panic of a library in Rust: it would end the whole service
         del sys.modules[module.__name__]
-        if isinstance(error, ToolsFault):
+        if isinstance(error, ToolsFault | KeyboardInterrupt):
             raise
         raise ToolsFault(_line(error, path), _detail(error)) from None
     _remember(agent, module.__name__)
@@ -55,6 +57,8 @@ def _compiled(path: Path) -> CodeType:
         raise ToolsFault(error.lineno or 1, f"{type(error).__name__}: {error.msg}") from None
     except ValueError as error:
         raise ToolsFault(1, f"not Python: {error}") from None  # NUL bytes
+    except (RecursionError, MemoryError) as error:
+        raise ToolsFault(1, f"{type(error).__name__}: it is nested too deep") from None
     except OSError as error:
         raise ToolsFault(0, f"cannot be read: {error.strerror}") from None
 

@@ -37,6 +37,10 @@ _MATERIAL = re.compile(
 )
 _APART = re.compile(r"[^\S\n]+([?!,;]+|[.…]+$)(?=\s|$)")  # a mark that stands apart from its word
 _MARKS = ".,;?!…\n"
+_APART_AT_THE_END = re.compile(
+    r"\s(?!\?$)[?!,;.…]+$"
+)  # "which key is ;" asks about that mark; French sets off its "?"
+_GREEK = re.compile("[\u0370-\u03ff\u1f00-\u1fff]")
 _END = re.compile(r"[.,;?!\n]+$")
 _ELLIPSIS = re.compile(r"\.\.[.?!]*$")
 _FACTORIAL = re.compile(r"(?:\d|\b\w)[)%]?!+[.,;?]*$")
@@ -55,6 +59,8 @@ class PlainForm:
         """The plain form, or None where only the very same text is the same question."""
         text = text.strip()
         if len(text) > LONGEST or not (text.isascii() or all(map(_is_its_own_form, text))):
+            return None
+        if _APART_AT_THE_END.search(text):
             return None
         words = _words(text)
         question = self._without_courtesies(words) if words else words
@@ -78,6 +84,9 @@ class PlainForm:
             at += size
             lead_in = size > 1 or _bare(words[at - 1]) == near_words.PLEASE
             apart = words[at - 1][-1] in _MARKS and _asks(words[at:])
+            named = at == size and words[at - 1][-1] in _MARKS
+            if named and not near_words.PRONOUNS.isdisjoint(map(_bare, words[at:])):
+                return words  # "Hello! What is it in Danish?"
             if apart or (lead_in and _asks_directly(words[at:])):
                 start = at
         return words[start:] if at < len(words) else []
@@ -163,7 +172,10 @@ def _without_end_marks(words: list[str]) -> list[str]:
     if _ELLIPSIS.search(last):
         return words
     kept = last.rstrip(".,;?\n") if "!" in last and _FACTORIAL.search(last) else _END.sub("", last)
-    if "?" in last[len(kept) :] and not _is_question_word(words[0]):
+    marks = last[len(kept) :]
+    if ";" in marks and any(map(_GREEK.search, words)):  # the Greek question mark, as keyboards write it
+        marks = "?"
+    if "?" in marks and not _is_question_word(words[0]):
         kept += "?"
     return [*words[:-1], kept] if kept else words[:-1]
 

@@ -31,6 +31,10 @@ FIRST_WORDS = QUESTION_WORDS | _set(
     " shouldn't please tell show give explain describe list find compare hi hello hey thanks the an this that"
     " these those there it we you they my our your their if in on at for from with to of and or"
 )
+# Which may stand for a courtesy before them.
+PRONOUNS = _set(
+    "it its that this them they these those es das dies dieses sie ihn ce ceci cela ça c'est esto eso ese este lo la"
+)
 # Words of questions about words: there a greeting may be what is asked about.
 ABOUT_WORDS = _set(
     "say says said saying mean means meant meaning word words phrase phrases expression expressions sentence"
@@ -61,7 +65,7 @@ SMALL_WORDS = _set(
 ACRONYMS = _set(
     "it who aids or in me hi ok am pm sad sos arm sim ram pin mac gas pet tan fed ice ada ear lead fast smart"
     " care bit bat cat dos ham hot mad map par pal pub sap sat scuba soap tag tom vat yam la ma pa oh al id de"
-    " co"
+    " co rest basic acid solid dry kiss stem base lamp perl dash crud dare catch pop spice lisp gist"
 )
 # Names, peoples, months and products that are also other words; in German, forms of address; ss for ß.
 TWO_READINGS = _set(
@@ -72,6 +76,7 @@ TWO_READINGS = _set(
     " stripe square signal safari edge chrome ford bath cork cologne orange champagne brandy earl miles art pat"
     " sandy dolly olive ivory violet jasmine ginger daisy lily poppy holly hazel heather april june summer"
     " autumn dawn eve robin drew rob sue nick dick harry peter hunter baker smith cook fisher stone young king"
-    " bush moor morse hamlet concord revolution union divine titanic sie ihr ihre ihren ihrem ihrer ihnen masse"
+    " bush moor morse hamlet concord revolution union divine titanic numbers pages finder maps photos messages keynote"
+    " sie ihr ihre ihren ihrem ihrer ihnen masse"
     " massen busse bussen floss"
 )

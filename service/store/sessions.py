@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service import exact_json
-from service.errors import TooMany
+from service.errors import NotFound, TooMany
 from service.search_words import normalise
 from service.store import messages
 from service.store.base import InsertOnce, Row, Transaction
@@ -91,16 +91,25 @@ def update(tx: Transaction, session_id: str, changes: dict[str, Any]) -> None:
 
 
 def take(
-    tx: Transaction, session_id: str, run_id: str, parent: int | None = None, *, ahead: bool = False
+    tx: Transaction,
+    session_id: str,
+    run_id: str,
+    parent: int | None = None,
+    *,
+    ahead: bool = False,
+    begins: bool = False,
 ) -> bool:
     """Make the session this run's own. False: another unfinished run has it, or was queued for it earlier.
 
     Its turn goes on from message `parent`; None: from the last one. `ahead`: also before those queued earlier.
-    A holder that has ended or vanished does not count. A session that is gone cannot be busy.
+    A holder that has ended or vanished does not count. A session that is gone cannot be busy; where the turn `begins`,
+    `NotFound` is raised: whoever deleted it meanwhile has not seen this run, which would outlive the conversation.
     """
     # Locked by a statement of its own: PostgreSQL then looks at the holder as it is after any wait.
     locked = sa.select(sessions.c.busy_run_id).where(sessions.c.id == session_id).with_for_update()
     row = tx.row(locked)
+    if row is None and begins:
+        raise NotFound(f"There is no session {session_id}.")
     if row is None or row["busy_run_id"] == run_id:
         return True
     unfinished = sa.select(runs.c.id).where(runs.c.finished_at.is_(None))

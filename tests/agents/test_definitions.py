@@ -196,6 +196,7 @@ def test_every_fault_of_a_file_is_told_at_once(write: Write) -> None:
         ({"tools_py": "import json\njson.loads('hush')\n"}, "tools.py", 2, "JSONDecodeError"),
         ({"tools_py": "x = 1\ny = (\n"}, "tools.py", 2, "SyntaxError"),
         ({"tools_py": "import sys\nsys.exit(1)\n"}, "tools.py", 2, "SystemExit"),
+        ({"tools_py": "class Panic(BaseException): ...\nraise Panic\n"}, "tools.py", 2, "Panic"),
         ({"tools_py": "from nowhere_at_all import x\n"}, "tools.py", 1, "ModuleNotFoundError"),
         ({"tools_py": TOOLS + "look2 = tool()(lambda x: x)\n"}, "tools.py", 12, "BadTool: "),
         (

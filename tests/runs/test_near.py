@@ -140,6 +140,14 @@ def test_the_same_question(other: str) -> None:
         ("Is it 5, 6 or 7?", "Is it 56 or 7?"),
         ("What is better, cat food or dog food?", "What is better cat, food or dog food?"),
         ("What is i squared", "What is I squared"),
+        ("Hello! What is it in Danish?", "Thank you! What is it in Danish?"),
+        ("Hello, what is its plural?", "what is its plural?"),
+        ("Which key is ;", "Which key is ?"),
+        ("What is the operator ;?", "What is the operator !?"),
+        ("What is the operator .", "What is the operator !"),
+        ("είναι καλό;", "είναι καλό."),
+        ("WHAT IS REST?", "what is rest?"),
+        ("How Do I Use Numbers?", "how do i use numbers?"),
     ],
 )
 def test_another_question(one: str, other: str) -> None:
