@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Request
+from flask import Flask, Request, current_app, request
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import MapAdapter
@@ -112,8 +112,14 @@ def create_app(settings: Settings, services: wiring.Services | None = None) -> F
     auth.install(app)
     limits.install(app)
     if settings.reload:
-        app.before_request(app.extensions["slipway"].catalog.refresh)
+        app.before_request(_reread_agents)
     for module in BLUEPRINTS:
         app.register_blueprint(module.blueprint)
     cli.install(app)
     return app
+
+
+def _reread_agents() -> None:
+    """Look for edited agents, but not for a health check: a `tools.py` may take seconds to import."""
+    if request.path not in gate.ALWAYS:
+        current_app.extensions["slipway"].catalog.refresh()

@@ -133,7 +133,7 @@ def decide(approval_id: str) -> Response:
     # First of all: an answer that is kept under an Idempotency-Key may be one that a wider key was given.
     row = services().db.query(lambda tx: approvals.decidable(tx, caller, approval_id))
     if row["status"] == "pending" and asked.decision == "approve":
-        _check_call(row, asked.arguments)
+        _check_call(row, row["arguments"] if asked.arguments is None else asked.arguments)
     said = approvals.Decision(asked.decision, asked.comment, asked.arguments, new_id("dec"))
 
     def work(tx: Transaction) -> dict[str, Any]:
@@ -145,10 +145,10 @@ def decide(approval_id: str) -> Response:
     return once(work, 200)
 
 
-def _check_call(row: Row, arguments: dict[str, Any] | None) -> None:
+def _check_call(row: Row, arguments: dict[str, Any]) -> None:
     """Look whether the call can be made, before the decision is spent.
 
-    Raises `ToolGone`, and `Invalid` for changed arguments that do not fit the tool.
+    Raises `ToolGone`, and `Invalid` for arguments that do not fit the tool: changed ones, or those of an older tool.
     """
     services().catalog.refresh()  # as whoever takes the run up does
     agent = services().catalog.agents.get(row["agent"])
@@ -156,7 +156,6 @@ def _check_call(row: Row, arguments: dict[str, Any] | None) -> None:
     if tool is None:
         name = f"The agent {row['agent']} has no tool {row['name']}"
         raise errors.ToolGone(f"{name} any more: deny the call, or cancel its run.")
-    wrong = [] if arguments is None else tool.faults(arguments)
-    if wrong:
-        detail = f"The arguments do not fit the tool {tool.name}; see `errors`. Nothing is decided."
+    if wrong := tool.faults(arguments):
+        detail = f"The arguments do not fit the tool {tool.name}; see `errors`. Change them, or deny the call."
         raise errors.Invalid(detail, errors=located(wrong, arguments, "/arguments"))

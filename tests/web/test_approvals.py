@@ -259,6 +259,20 @@ def test_a_call_of_a_tool_that_is_gone_can_only_be_denied(office: Office, text: 
     assert office.written().count(text) == 0
 
 
+def test_a_call_that_the_tool_no_longer_takes_is_not_approved(office: Office, text: str) -> None:
+    result = office.ask("clerk", text)
+    asked = office.question(result["run_id"])["id"]
+    with closing(sqlite3.connect(office.lines.parent / "slipway.db", timeout=10)) as db:
+        db.execute("UPDATE approvals SET arguments = ? WHERE id = ?", (json.dumps({"line": text}), asked))
+        db.commit()
+    refused = office.decide(asked, "approve")
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid")
+    pointers = {fault["pointer"] for fault in refused.json()["errors"]}
+    assert pointers == {"/arguments/text", "/arguments/line"}
+    assert office.question(result["run_id"])["id"] == asked
+    office.decide(asked, "deny")
+
+
 def test_an_invoked_run_that_waits_says_for_what(office: Office, text: str) -> None:
     question = {"input": f'Call the write_line tool with "{text}".'}
     key = {"Idempotency-Key": text}

@@ -160,6 +160,19 @@ def test_a_broken_edit_keeps_the_last_good_version_and_is_told_once(desk: Desk) 
     ]
 
 
+def test_health_checks_read_no_agents(desk: Desk, tmp_path: Path) -> None:
+    """A `tools.py` may take seconds to import; whoever asks for health does not wait for it."""
+    read = tmp_path / "read"
+    tools = f"{TOOLS}\nfrom pathlib import Path\n\nPath({str(read)!r}).touch()\n"
+    write(desk.agents, "slowly", agent_yaml=REACT, prompt_md="Be slow.", tools_py=tools)
+    for path in ("/health", "/ready", "/metrics") * WORKERS:
+        desk.client.get(path)
+    assert not read.exists()
+    desk.client.get("/v1/agents")
+    assert read.exists()
+    shutil.rmtree(desk.agents / "slowly")
+
+
 def test_every_answer_says_which_version_it_is_of(desk: Desk) -> None:
     cached = GOOD + "cache: {ttl_seconds: 600}\n"
     write(desk.agents, "kept", agent_yaml=cached, prompt_md="Be first.")
