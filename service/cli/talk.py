@@ -12,8 +12,9 @@ from flask import current_app
 from flask.cli import AppGroup
 
 from service.auth.users import User
-from service.errors import SlipwayError
+from service.errors import DatabaseUnavailable, SlipwayError
 from service.numerals import amount, whole_number
+from service.store.outages import cause_of
 
 if TYPE_CHECKING:
     from service.wiring import Services
@@ -55,7 +56,10 @@ class Commands(AppGroup):
             return super().invoke(ctx)
         except SlipwayError as error:
             faults = [f"{fault['pointer']}: {fault['detail']}" for fault in error.errors]
-            raise click.ClickException("; ".join(faults) or error.detail) from None
+            told = "; ".join(faults) or error.detail
+            if isinstance(error, DatabaseUnavailable) and error.__cause__ is not None:
+                told = f"{told} Cause: {cause_of(error.__cause__)}"
+            raise click.ClickException(told) from None
 
 
 def services() -> Services:

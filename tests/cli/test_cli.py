@@ -357,3 +357,13 @@ def test_numbers_are_in_ascii_digits(flask: Flask_, command: tuple[str, ...], nu
 def test_a_cap_is_in_ascii_digits(flask: Flask_) -> None:
     refused = flask("budgets", "set", "service", "١٢", code=1)
     assert "is not an amount such as 12.50" in refused.stderr
+
+
+def test_a_database_that_is_not_migrated_is_told_as_that(env: dict[str, str], tmp_path: Path) -> None:
+    app = create_app(load({**env, "SLIPWAY_HOME": str(tmp_path)}))
+    try:
+        result = app.test_cli_runner().invoke(args=["users", "list"])
+    finally:
+        app.extensions["slipway"].close()
+    assert result.exit_code == 1
+    assert "run `alembic upgrade head`" in result.output.splitlines()[-1]
