@@ -193,6 +193,7 @@ def create_key() -> Response:
     returns={200: KeyPage},
     errors=[errors.Invalid],
     tag="Auth",
+    query={"limit": {"type": "integer"}, "cursor": {"type": "string"}},
 )
 @guard()
 def list_keys() -> Response:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import orjson
-from flask import Response, request
+from flask import Response, current_app, request
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 from werkzeug.datastructures import Headers
 
 from service import exact_json
+from service.agents.suggest import did_you_mean
 from service.errors import FieldFault, Invalid, NotFound, SlipwayError
 from service.numerals import whole_number
 from service.web.body import AS_TEXT, MAX_BODY, fault, pointer, raw_json
@@ -188,7 +189,12 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
 
 
 def page_arguments(default: int = 20) -> tuple[int, str | None]:
-    """`?limit=` (1 to 100; `default`, which may be more, where it is not given) and `?cursor=`."""
+    """`?limit=` (1 to 100; `default`, which may be more, where it is not given) and `?cursor=`.
+
+    Raises `Invalid` for these, and for a parameter that the route does not have: a list that is not filtered as it
+    was meant looks as if it were.
+    """
+    _refuse_unknown_parameters()
     text = request.args.get("limit")
     limit = default if text is None else whole_number(text)
     if limit is None or (text is not None and not 1 <= limit <= 100):
@@ -201,6 +207,19 @@ def page_arguments(default: int = 20) -> tuple[int, str | None]:
             "`cursor` is not one of ours.", errors=[{"pointer": "/cursor", "detail": "Not a cursor."}]
         )
     return limit, cursor
+
+
+def _refuse_unknown_parameters() -> None:
+    """Raise `Invalid` for names in the query that are not in the route's description (`api`)."""
+    view = current_app.view_functions[str(request.endpoint)]
+    known = getattr(view, "__api__").query  # noqa: B009
+    unknown = [name for name in request.args if name not in known][:MOST_FAULTS]
+    if unknown:
+        errors: list[FieldFault] = [
+            {"pointer": pointer([name]), "detail": f"There is no such parameter{did_you_mean(name, known)}"}
+            for name in unknown
+        ]
+        raise Invalid("The query does not fit; see `errors`.", errors=errors)
 
 
 def page(

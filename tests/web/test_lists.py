@@ -221,6 +221,17 @@ def test_a_list_is_small_and_leads_to_its_end(house: House, route: str) -> None:
     assert len(found) == len(set(keys)) == count
 
 
+@pytest.mark.parametrize("route", LISTS)
+def test_a_parameter_that_no_list_has_is_refused(house: House, route: str) -> None:
+    """A filter that is misspelt would show everything, as if it were what was asked for."""
+    path = LISTS[route][0](house)
+    house.client.environ_base["HTTP_ACCEPT"] = "application/json"
+    answer = house.get(path, limit=1, lmit=1)
+    assert (answer.status_code, answer.json["code"]) == (422, "invalid")
+    told = {"pointer": "/lmit", "detail": "There is no such parameter; did you mean 'limit'?"}
+    assert answer.json["errors"] == [told]
+
+
 def test_large_columns_stay_out_of_lists(house: House) -> None:
     for path in (fill_runs(house), fill_sessions(house)):
         (body,) = house.pages(path, limit=100)
