@@ -103,9 +103,8 @@ def create_app(settings: Settings, services: wiring.Services | None = None) -> F
         settings, bell=bell_of(settings), draining=drain.draining
     )
     timing.install(app)
-    caching.install(
-        app
-    )  # of those that change answers the last but one: what replaces one gets the header too
+    # Of those that change answers the last but one: what replaces an answer gets the header too.
+    caching.install(app)
     problems.install(app)
     app.before_request(gate.refuse_when_full)
     app.before_request(refuse_impossible)

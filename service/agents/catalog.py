@@ -141,9 +141,8 @@ class AgentCatalog:
         if old is not None and stamp.files == old.stamp.files and old.stamp.settled:
             return old
         if old is not None and version_of(folder) == old.loaded.version:
-            if (
-                stamp.files != old.stamp.files
-            ):  # it may be so again, after an edit that only another process saw
+            # It may be so again, after an edit that only another process saw.
+            if stamp.files != old.stamp.files:
                 self._keep(old.loaded)
             return old._replace(stamp=stamp)
         loaded = load_folder(folder, self._available)

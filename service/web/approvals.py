@@ -157,7 +157,5 @@ def _check_call(row: Row, arguments: dict[str, Any]) -> None:
         name = f"The agent {row['agent']} has no tool {row['name']}"
         raise errors.ToolGone(f"{name} any more: deny the call, or cancel its run.")
     if wrong := tool.faults(arguments):
-        detail = (
-            f"The arguments do not fit the tool {tool.name}; see `errors`. Change them, or deny the call."
-        )
+        detail = f"The arguments do not fit the tool {tool.name}; see `errors`. Change them, or deny."
         raise errors.Invalid(detail, errors=located(wrong, arguments, "/arguments"))
