@@ -211,8 +211,10 @@ def page_arguments(default: int = 20) -> tuple[int, str | None]:
 
 def _refuse_unknown_parameters() -> None:
     """Raise `Invalid` for names in the query that are not in the route's description (`api`)."""
-    view = current_app.view_functions[str(request.endpoint)]
-    known = getattr(view, "__api__").query  # noqa: B009
+    described = getattr(current_app.view_functions.get(request.endpoint or ""), "__api__", None)
+    if described is None:
+        return
+    known = described.query
     unknown = [name for name in request.args if name not in known][:MOST_FAULTS]
     if unknown:
         errors: list[FieldFault] = [

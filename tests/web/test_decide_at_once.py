@@ -45,7 +45,7 @@ def asked(house: Slipway, admin: httpx2.Client) -> list[str]:
         "agent": "analyst",
         "name": "calculator",
         "reason": "policy",
-        "arguments": {},
+        "arguments": {"expression": "1 + 1"},
     }
     url = house.env["DATABASE_URL"].replace("postgresql://", "postgresql+psycopg://")
     ids = []
