@@ -2,6 +2,8 @@
 PY := .venv/bin/python
 # What needs a program, a picture of minutes or a machine of its own: `make test-all` runs these too.
 FAST := not (nginx or browser or chaos or image or slow)
+# Test files run side by side: servers are mostly waited for. One at a time, for a debugger: make test ARGS=-n0
+JOBS := 3
 ARGS :=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -17,7 +19,7 @@ run: ## start everything on this machine; PORT=8000, Ctrl-C ends it
 
 test: ## the fast tests; ARGS="-k name" picks some
 	@scripts/setup.sh requirements-dev.txt
-	@$(PY) -m pytest -m "$(FAST)" $(ARGS)
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile -m "$(FAST)" $(ARGS)
 
 test-all: ## every test: nginx, browser, chaos and image too
 	@scripts/setup.sh requirements-dev.txt

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -57,11 +56,16 @@ def lay_out(site: Path, port: int, backend: int) -> None:
     shutil.copytree(ROOT / "nginx" / "slipway", site / "slipway")
     shutil.copy(ROOT / "nginx" / "nginx.conf", site)
     text = (ROOT / "nginx" / "sites" / "compose.conf").read_text()
-    text = re.sub(r"(?m)^ +server slipway-2:.*\n", "", text)
-    text = text.replace("slipway-1:8000", f"127.0.0.1:{backend}")
-    text = text.replace("listen 8080", f"listen 127.0.0.1:{port}")
-    text = text.replace("/dev/stdout", f"{site}/access.log")
+    moved = {
+        "include /run/resolver.conf;": "",  # an address needs no name server
+        "slipway:8000": f"127.0.0.1:{backend}",
+        "listen 8080": f"listen 127.0.0.1:{port}",
+        "/dev/stdout": f"{site}/access.log",
+    }
+    for ours, theirs in moved.items():
+        if ours not in text:
+            raise Failed(f"nginx/sites/compose.conf has no {ours!r} any more")
+        text = text.replace(ours, theirs)
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     scratch = "".join(f"{kind}_temp_path {site}/temp_{kind};\n" for kind in kinds)
-    (site / "conf.d").mkdir()
-    (site / "conf.d" / "slipway.conf").write_text(scratch + text)
+    (site / "site.conf").write_text(scratch + text)
