@@ -1,7 +1,7 @@
 # `make help` lists what there is. Everything runs in .venv, which is made and kept up to date by itself.
 PY := .venv/bin/python
 # What needs a program, a picture of minutes or a machine of its own: `make test-all` runs these too.
-FAST := not (nginx or browser or chaos or image or slow)
+FAST := not (nginx or browser or chaos or grown or image or slow)
 # Test files run side by side: servers are mostly waited for. One at a time, for a debugger: make test ARGS=-n0
 JOBS := 3
 ARGS :=
@@ -21,7 +21,7 @@ test: ## the fast tests; ARGS="-k name" picks some
 	@scripts/setup.sh requirements-dev.txt
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile -m "$(FAST)" $(ARGS)
 
-test-all: ## every test: nginx, browser, chaos and image too
+test-all: ## every test: nginx, browser, chaos, grown parts and image too
 	@scripts/setup.sh requirements-dev.txt
 	@$(PY) -m pytest $(ARGS)
 
