@@ -38,13 +38,20 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[click.Group]:
     close(made)
 
 
+@pytest.fixture
+def flask(group: click.Group) -> Iterator[click.Context]:
+    """The context of `flask`, in which the application's is pushed."""
+    with group.make_context("flask", [], resilient_parsing=True) as context:
+        yield context
+
+
 def test_there_are_commands_to_look_at() -> None:
     assert len(of("flask")) > 20 and len(of("make")) > 5 and len(of("celery", "alembic", "python")) > 3
 
 
 @pytest.mark.parametrize("shown", of("flask"), ids=str)
-def test_a_command_of_flask_and_its_options(group: click.Group, shown: Command) -> None:
-    command, context, left = found(group, list(shown.words[1:]))
+def test_a_command_of_flask_and_its_options(flask: click.Context, shown: Command) -> None:
+    command, context, left = found(flask, list(shown.words[1:]))
     if isinstance(command, click.Group):
         assert left in ([], ["--help"]), f"{shown}: there is no {left[0]}"
         return
@@ -58,10 +65,9 @@ def test_a_command_of_flask_and_its_options(group: click.Group, shown: Command) 
             param.type.convert(value, param, context)
 
 
-def found(group: click.Group, words: list[str]) -> tuple[click.Command, click.Context, list[str]]:
+def found(context: click.Context, words: list[str]) -> tuple[click.Command, click.Context, list[str]]:
     """The command that is meant, its context, and the words after its name."""
-    command: click.Command = group
-    context = group.make_context("flask", [], resilient_parsing=True)
+    command = context.command
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         inner = command.get_command(context, words[0])
         assert inner is not None, f"there is no {words[0]}"
