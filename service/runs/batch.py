@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import Any
 
 from service.errors import ModelKeyRefused, ModelRejected, SlipwayError
@@ -125,7 +126,7 @@ class BatchDesk:
 
     def _keep(self, chunk: list[tuple[str, dict[str, Any] | None]]) -> None:
         def work(tx: Any) -> None:
-            for name, reply in chunk:
+            for name, reply in sorted(chunk, key=itemgetter(0)):  # as all lock them
                 batches.answered(tx, name, reply)
 
         self._db.transact(work)

@@ -20,7 +20,7 @@ from service.store.base import Database, Row, Transaction
 from service.types import Run, Usage
 from service.usage.prices import PriceTable
 from service.usage.spending import Spending
-from service.usage.wishes import Settlement
+from service.usage.wishes import Settlement, Work
 
 
 class Parked(Exception):
@@ -43,10 +43,10 @@ class Deferred:
     def find(self, run: Run, step: int) -> Row | None:
         return self.db.query(lambda tx: batches.get(tx, run.id, step))
 
-    def put_down(self, run: Run, step: int, request: ModelRequest, journal: Journal) -> None:
-        """Written with the hold for it, in the journal's next transaction."""
+    def put_down(self, run: Run, step: int, request: ModelRequest) -> Work:
+        """Make the work that puts a step down: written with its hold, else somebody might send it without one."""
         kept = as_json(request)
-        journal.also(lambda tx: batches.add(tx, run.id, step, kept))
+        return lambda tx: batches.add(tx, run.id, step, kept)
 
     def taken(self, row: Row, journal: Journal) -> tuple[ModelReply, int]:
         """The answer is used: settle it with the step. The reply with the usage that was booked; nano-dollars."""
@@ -58,8 +58,8 @@ class Deferred:
     def given_up(self, row: Row, journal: Journal) -> None:
         """There is no answer, and nothing is charged for none: the step is asked by itself."""
         settlement = self.settlement(row, None)
-        owe(journal, settlement)
         journal.also(lambda tx: batches.remove(tx, row["id"]))
+        owe(journal, settlement)
 
     def settlement(self, row: Row, reply: ModelReply | None) -> Settlement:
         """To what a step has used; None: to nothing."""
@@ -79,7 +79,7 @@ class Deferred:
 
 def _both(settlement: Settlement, row: Row) -> Callable[[Transaction], Any]:
     def work(tx: Transaction) -> None:
-        settlement.work(tx)
         batches.remove(tx, row["id"])
+        settlement.work(tx)
 
     return work

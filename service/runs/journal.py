@@ -28,6 +28,10 @@ HAND_OVER_PATIENCE = 2.0  # seconds; a worker that stops has no more, and its ru
 PATIENCE = 30.0  # seconds a run under way waits for a database that restarts, rather than lose its step
 
 
+def _nothing(tx: Transaction) -> None:
+    pass
+
+
 class Journal:
     """One attempt at one run. Every write is fenced by the attempt: raises `LeaseLost` when it is stale.
 
@@ -138,15 +142,18 @@ class Journal:
         self._run.usage = self._run.usage.plus(usage)
         self._run.cost_nano += cost_nano
 
-    def commit(self, *works: Work) -> list[RunEvent]:
-        """One transaction: open the run, keep the step that is done, and `works`. Then tell what waited for it."""
+    def commit(self, *works: Work, first: Work = _nothing, last: Work = _nothing) -> list[RunEvent]:
+        """One transaction: open the run, keep the step that is done, and `works`. Then tell what waited for it.
+
+        What is owed comes after `works`, since others wait for its counters; `first` is before it, `last` after it.
+        """
         after = self._number_after()
         step = self._seal()
 
         def work(tx: Transaction) -> None:
             if not self._write(tx, step) and not rows.progress(tx, self._run, self._run.attempt):
                 raise LeaseLost
-            for more in (*self._owed, *works):
+            for more in (*works, first, *self._owed, last):
                 more(tx)
 
         self._db.transact(work, patience=PATIENCE if self.opened else None)
@@ -167,7 +174,7 @@ class Journal:
             self._write(tx, step)
             if not rows.finish(tx, run, run.attempt):
                 raise LeaseLost
-            for more in (*self._owed, *works):
+            for more in (*works, *self._owed):
                 more(tx)
 
         self._db.transact(work, patience=PATIENCE)
@@ -199,7 +206,7 @@ class Journal:
             step_rows.insert(tx, note)
             if not left(tx, self._run, self._run.attempt):
                 raise LeaseLost
-            for more in (*self._owed, *works):
+            for more in (*works, *self._owed):
                 more(tx)
 
         self._db.transact(work, patience=patience)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import orjson
@@ -17,7 +17,7 @@ from service.types import Run, RunEvent, Usage
 from service.usage.bounds import can_be, prompt_bound, used_by, used_so_far
 from service.usage.prices import Price
 from service.usage.spending import Spending
-from service.usage.wishes import FEWEST_TOKENS, Reserved, Settlement, Wish
+from service.usage.wishes import FEWEST_TOKENS, Reserved, Settlement, Wish, Work
 
 log = logging.getLogger("slipway.money")
 Count = Callable[[ModelRequest, ModelCall], int]
@@ -38,15 +38,18 @@ class Payment:
         self._price = price
         self._reserved: Reserved | None = None
 
-    def reserve(self, request: ModelRequest, *, whole: bool = False) -> tuple[ModelRequest, list[RunEvent]]:
+    def reserve(
+        self, request: ModelRequest, *, whole: bool = False, along: Sequence[Work] = ()
+    ) -> tuple[ModelRequest, list[RunEvent]]:
         """Hold what the call can cost at most. The request as it may be sent, and what was told meanwhile.
 
-        `whole`: with no shorter an answer than it asks for. Raises `BudgetExceeded`, or why the run must stop.
+        `whole`: with no shorter an answer than it asks for; `along` is written with the hold.
+        Raises `BudgetExceeded`, or why the run must stop.
         """
         fewest = (
             request.max_tokens if whole or request.json_schema else min(FEWEST_TOKENS, request.max_tokens)
         )
-        events = self._hold(request, fewest)
+        events = self._hold(request, fewest, along)
         assert self._reserved is not None
         granted = self._reserved.max_tokens
         return (request if granted == request.max_tokens else replace(request, max_tokens=granted)), events
@@ -79,7 +82,7 @@ class Payment:
             settlement = self._spending.settle_unused(reserved.hold)
         owe(self._journal, settlement)
 
-    def _hold(self, request: ModelRequest, fewest: int) -> list[RunEvent]:
+    def _hold(self, request: ModelRequest, fewest: int, along: Sequence[Work] = ()) -> list[RunEvent]:
         events: list[RunEvent] = []
         wish = Wish(
             run=self._run,
@@ -98,9 +101,10 @@ class Payment:
             if self._journal.owes:  # else what this run gives back would be missing from what is left
                 events.extend(self._journal.commit())
 
-        self._reserved = self._spending.reserve(
-            wish, lambda work: events.extend(self._journal.commit(work)), again
-        )
+        def write(first: Work, hold: Work) -> None:
+            events.extend(self._journal.commit(*along, first=first, last=hold))
+
+        self._reserved = self._spending.reserve(wish, write, again)
         return events
 
     def _counted(self, request: ModelRequest) -> int:

@@ -202,7 +202,7 @@ class RunSteps:
             reply = yield from self._batched(name, request)
             if reply is not None:
                 return reply
-        payment = self._payment(self._means.prices.price(request.model, today()))
+        payment = yield from self._payment(self._means.prices.price(request.model, today()))
         allowed, told = payment.reserve(request)
         yield from told
         step = self._journal.steps + 1
@@ -220,9 +220,9 @@ class RunSteps:
         self._keep(step, name, reply, kept, cost)
         return self._noted(reply, request.model)
 
-    def _payment(self, price: Price) -> Payment:
+    def _payment(self, price: Price) -> Told[Payment]:
         self._handle.check()
-        self._settle_lost()
+        yield from self._settle_lost()
         count = self._means.client.count_tokens
         return Payment(self._means.spending, self._run, self._journal, self._handle, count, price)
 
@@ -231,9 +231,9 @@ class RunSteps:
         deferred, step = self._means.deferred, self._journal.steps + 1
         row = deferred.find(self._run, step)
         if row is None:
-            payment = self._payment(self._means.prices.price(request.model, today()).in_batch())
-            deferred.put_down(self._run, step, request, self._journal)
-            _, told = payment.reserve(request, whole=True)
+            payment = yield from self._payment(self._means.prices.price(request.model, today()).in_batch())
+            put_down = deferred.put_down(self._run, step, request)
+            _, told = payment.reserve(request, whole=True, along=[put_down])
             yield from told
         if row is None or row["state"] in (WAITING, SENT):
             yield from self._journal.park()
@@ -283,11 +283,15 @@ class RunSteps:
         """By whoever reads in this thread's place: it is told at once, and not given to the one who drives the run."""
         self._journal.tell(Event.TEXT_DELTA, {"text": storable(text)})
 
-    def _settle_lost(self) -> None:
-        """Pay, at their worst, for calls of earlier attempts whose workers died: nobody knows what came of them."""
+    def _settle_lost(self) -> Told[None]:
+        """Pay, at their worst, for calls of earlier attempts whose workers died: nobody knows what came of them.
+
+        Each in a transaction of its own, which locks the counters of one hold.
+        """
         if self._run.attempt > 1 and not self._lost_settled:
             for settlement in self._means.spending.left_open(self._run):
                 owe(self._journal, settlement)
+                yield from self._journal.commit()
         self._lost_settled = True
 
     def _clamp(self, tokens: int) -> int:

@@ -107,14 +107,15 @@ class Watch:
     def cancel(self, run: Run) -> None:
         """Deliver a cancellation: to the thread that drives the run, here or wherever it is.
 
-        Raises `RunFinished` when there is nothing left to cancel.
+        Raises `RunFinished` when there is nothing left to cancel, and `NotFound`.
         """
         waiting = (RunStatus.QUEUED, RunStatus.WAITING_APPROVAL)
 
         def ask(tx: Transaction) -> bool:
             rows.ask_cancel(tx, run.id)
             fresh = rows.get(tx, run.id)
-            assert fresh is not None
+            if fresh is None:  # deleted meanwhile
+                raise NotFound(f"There is no run {run.id}.")
             if fresh.status.ended:
                 raise RunFinished(f"This run is {fresh.status} already.")
             if fresh.status not in waiting:

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from service.store.base import InsertOnce, Transaction
 from service.store.schema import sign_in_addresses as table
+from service.store.schema import users
 
 MOST = 20  # per user; the newest stay
 LIFE_MS = 90 * 86_400_000
@@ -22,6 +23,8 @@ def seen_at(tx: Transaction, user_id: str, digest: str) -> int | None:
 
 def remember(tx: Transaction, user_id: str, digest: str, now: int) -> None:
     """The user has signed in from there."""
+    # Two log-ins at once come one after the other, and one with the deletion of its user.
+    tx.row(sa.select(users.c.id).where(users.c.id == user_id).with_for_update(key_share=True))
     mine = table.c.user_id == user_id
     tx.execute(InsertOnce(table), {"user_id": user_id, "digest": digest, "seen_at": now})
     tx.execute(sa.update(table).where(mine, table.c.digest == digest).values(seen_at=now))
@@ -37,5 +40,5 @@ def forget(tx: Transaction, user_id: str) -> None:
 def expire(tx: Transaction, before: int, limit: int) -> int:
     """Forget addresses last used before `before` (ms), at most `limit`; how many."""
     whose = (table.c.user_id, table.c.digest)
-    old = sa.select(*whose).where(table.c.seen_at < before).limit(limit)
+    old = sa.select(*whose).where(table.c.seen_at < before).limit(limit).with_for_update(skip_locked=True)
     return tx.execute(sa.delete(table).where(sa.tuple_(*whose).in_(old)))

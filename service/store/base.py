@@ -14,6 +14,7 @@ import orjson
 import sqlalchemy as sa
 
 from service.errors import DatabaseUnavailable
+from service.store.collisions import again, collision_of
 from service.store.outages import Outages, Unfit
 from service.store.statement import Row as Row
 from service.store.transaction import InsertOnce as InsertOnce
@@ -109,13 +110,13 @@ class Database:
 
         A commit whose answer was lost may have happened: `work` must come out the same when it runs twice. With SQLite
         another thread may run it, with this one's context variables. `ahead`: it may not wait behind others of this
-        process.
+        process. One that collided with another is run again too: see `service.store.collisions`.
         """
-        return self._persist(partial(self._write, work, ahead), patience)
+        return self._persist(partial(again, partial(self._write, work, ahead)), patience)
 
     def query(self, work: Callable[[Transaction], T], *, patience: float | None = None) -> T:
         """Run `work` in a read transaction, again while the database is away."""
-        return self._persist(partial(self._read, work), patience)
+        return self._persist(partial(again, partial(self._read, work)), patience)
 
     def _persist(self, attempt: Callable[[], T], patience: float | None) -> T:
         end = time.monotonic() + (self.patience if patience is None else patience)
@@ -226,7 +227,8 @@ class Database:
         try:
             yield
         except (*_DOWN, self._driver.OperationalError, self._driver.InterfaceError) as error:
-            self._outages.met(error)
+            if collision_of(error) is None:  # else the database is there: see `service.store.collisions`
+                self._outages.met(error)
             raise DatabaseUnavailable(AWAY) from error
         except sa.exc.DBAPIError as error:
             if not error.connection_invalidated:

@@ -54,10 +54,12 @@ def collect(tx: Transaction, batch_id: str, limit: int, next_at: int) -> list[Ro
         .where(batch_items.c.state == WAITING)
         .order_by(batch_items.c.created_at)
         .limit(limit)
+        .with_for_update(skip_locked=True)  # else another batch takes it
+        .cte("chosen")
     )
     taken = tx.rows(
         sa.update(batch_items)
-        .where(batch_items.c.id.in_(chosen.scalar_subquery()), batch_items.c.state == WAITING)
+        .where(batch_items.c.id.in_(sa.select(chosen.c.id)), batch_items.c.state == WAITING)
         .values(state=SENT, batch_id=batch_id)
         .returning(batch_items)
     )
@@ -110,10 +112,11 @@ def close(tx: Transaction, batch_id: str) -> None:
 def wake(tx: Transaction) -> int:
     """Runs whose step is answered are to be taken up; how many."""
     over = sa.select(batch_items.c.run_id).where(batch_items.c.state.in_((DONE, FAILED)))
-    asleep = sa.update(runs).where(
-        runs.c.id.in_(over.scalar_subquery()), runs.c.status == RunStatus.QUEUED, runs.c.wake_at.is_(None)
+    asleep = sa.select(runs.c.id).where(
+        runs.c.id.in_(over), runs.c.status == RunStatus.QUEUED, runs.c.wake_at.is_(None)
     )
-    return tx.execute(asleep.values(wake_at=now_ms()))
+    free = asleep.order_by(runs.c.id).with_for_update(skip_locked=True)  # the others next time
+    return tx.execute(sa.update(runs).where(runs.c.id.in_(free)).values(wake_at=now_ms()))
 
 
 def unwanted(tx: Transaction, limit: int = 100) -> list[Row]:
@@ -129,4 +132,6 @@ def of_batch(tx: Transaction, batch_id: str) -> Sequence[str]:
 
 def _move(tx: Transaction, which: sa.ColumnElement[bool], **values: Any) -> None:
     """Only what is at the provider moves: a second telling of the same changes nothing."""
-    tx.execute(sa.update(batch_items).where(which, batch_items.c.state == SENT).values(**values))
+    moving = sa.select(batch_items.c.id).where(which, batch_items.c.state == SENT)
+    locked = moving.order_by(batch_items.c.id).with_for_update()
+    tx.execute(sa.update(batch_items).where(batch_items.c.id.in_(locked)).values(**values))

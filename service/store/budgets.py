@@ -1,4 +1,7 @@
-"""Rows of caps, and of the counters that hold them. Whoever locks several counters locks them by the order of ids.
+"""Rows of caps, and of the counters that hold them.
+
+Whoever locks several counters locks them by the order of ids, in one statement: a second one of the same
+transaction may lock none that the first has not, see `in_order`.
 
 A window is one cap in one day, one month or in all. It is one counter, or several stripes of it that share the cap.
 """
@@ -10,7 +13,6 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.ext.compiler import compiles
 
 from service.store.base import InsertOnce, Row, Transaction
 from service.store.schema import caps, counters
@@ -41,25 +43,6 @@ class Entry(NamedTuple):
     spent: int
     held: int
     cap: int
-
-
-class _StopHolds(sa.Executable, sa.ClauseElement):
-    """Wait for every transaction that has read the caps, and keep others from it until this one ends.
-
-    SQLite has one writer, so there is nobody to wait for.
-    """
-
-    inherit_cache = True
-
-
-@compiles(_StopHolds, "sqlite")
-def _sqlite_stop(element: Any, compiler: Any, **kw: Any) -> str:
-    return "SELECT 1"
-
-
-@compiles(_StopHolds, "postgresql")
-def _postgres_stop(element: Any, compiler: Any, **kw: Any) -> str:
-    return "LOCK TABLE caps IN ACCESS EXCLUSIVE MODE"
 
 
 _CAP = sa.select(caps).where(caps.c.scope == sa.bindparam("scope"), caps.c.period == sa.bindparam("period"))
@@ -136,15 +119,19 @@ def put(tx: Transaction, scope: str, period: str, amount: int | None) -> None:
         tx.execute(InsertOnce(caps), {"scope": scope, "period": period, **values})
 
 
-def stop_holds(tx: Transaction) -> None:
-    """Until this transaction ends, no hold is under way and none begins."""
-    tx.execute(_StopHolds())
+def in_order(tx: Transaction, ids: Sequence[str]) -> bool:
+    """Whether a transaction may still lock these counters: it has locked none, or all of them.
+
+    Else it would hold some and wait for others, out of their order.
+    """
+    return not tx.counted or tx.counted.issuperset(ids)
 
 
 def take(tx: Transaction, ids: Sequence[str], amount: int) -> list[Entry]:
     """Hold `amount` against each counter where it fits; those that took it."""
     if not ids:
         return []
+    tx.counted.update(ids)
     return [_entry(row) for row in tx.rows(_take(len(ids)), {**listed("id", ids), "amount": amount})]
 
 
@@ -152,6 +139,7 @@ def settle(tx: Transaction, ids: Sequence[str], amount: int, cost: int) -> tuple
     """Turn what is held into what it cost. The counters as entries, and as rows with `warned`."""
     if not ids:
         return [], []
+    tx.counted.update(ids)
     rows = tx.rows(_settle(len(ids)), {**listed("id", ids), "amount": amount, "cost": cost})
     return [_entry(row) for row in rows], rows
 

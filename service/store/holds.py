@@ -89,8 +89,17 @@ def left_behind(tx: Transaction, before: int, limit: int) -> list[Hold]:
     return [_hold(row) for row in tx.rows(query.limit(limit))]
 
 
+def oldest(tx: Transaction, scope: str) -> int | None:
+    """When (ms) the oldest open hold of a scope was made; None: it has none."""
+    row = tx.row(sa.select(sa.func.min(holds.c.called_at).label("at")).where(*of_scope(holds, scope)))
+    return None if row is None else row["at"]
+
+
 def adopt(tx: Transaction, scope: str, since: int, counter: str) -> int:
-    """Let the open holds of a scope count against a new counter too; nano-dollars they hold."""
+    """Let the open holds of a scope count against a new counter too; nano-dollars they hold.
+
+    The caller has the scope's lock, so nobody waits for it with one of these rows locked.
+    """
     query = sa.select(holds).where(holds.c.called_at >= since, *of_scope(holds, scope))
     found = [_hold(row) for row in tx.rows(query.order_by(holds.c.id).with_for_update())]
     for hold in found:

@@ -73,4 +73,5 @@ def expire(tx: Transaction, limit: int) -> int:
     """Delete what a day has passed over, at most `limit`; how many."""
     whose = (idempotency.c.user_id, idempotency.c.key)
     old = sa.select(*whose).where(idempotency.c.expires_at < now_ms()).limit(limit)
+    old = old.with_for_update(skip_locked=True)
     return tx.execute(sa.delete(idempotency).where(sa.tuple_(*whose).in_(old)))

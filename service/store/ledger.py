@@ -86,11 +86,12 @@ def shared(tx: Transaction, kind: str, window: Window, cap: int, counters: Seque
     )
 
 
-def spent_since(tx: Transaction, scope: str, since: int) -> int:
-    """Nano-dollars settled for calls of a scope that were made from `since` (ms) on."""
+def spent(tx: Transaction, scope: str, since: int, until: int | None = None) -> int:
+    """Nano-dollars settled for calls of a scope that were made from `since` (ms) on, and before `until`."""
     total = sa.func.coalesce(sa.func.sum(ledger.c.amount_nano), 0).label("total")
     mine = (_IS_CALL, ledger.c.called_at >= since, *of_scope(ledger, scope))
-    row = tx.row(sa.select(total).where(*mine))
+    query = sa.select(total).where(*mine)
+    row = tx.row(query if until is None else query.where(ledger.c.called_at < until))
     return int(row["total"]) if row else 0
 
 

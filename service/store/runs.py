@@ -228,8 +228,9 @@ def waiting(tx: Transaction, limit: int) -> list[Row]:
 
 def announced(tx: Transaction, run_ids: Sequence[str], wake_at: int) -> None:
     """These queued runs were announced; look at them again at `wake_at`."""
-    statement = sa.update(runs).where(runs.c.id.in_(run_ids), runs.c.status == RunStatus.QUEUED)
-    tx.execute(statement.values(wake_at=wake_at))
+    queued = sa.select(runs.c.id).where(runs.c.id.in_(run_ids), runs.c.status == RunStatus.QUEUED)
+    free = queued.order_by(runs.c.id).with_for_update(skip_locked=True)  # else somebody has just taken it
+    tx.execute(sa.update(runs).where(runs.c.id.in_(free)).values(wake_at=wake_at))
 
 
 def expire(tx: Transaction, before: int, limit: int) -> int:
@@ -237,7 +238,8 @@ def expire(tx: Transaction, before: int, limit: int) -> int:
     # No index knows when runs ended: what ended before a moment began before it, and ids sort by that.
     began = runs.c.id < first_id("run", before)
     old = sa.select(runs.c.id).where(began, runs.c.finished_at < before).order_by(runs.c.id).limit(limit)
-    return tx.execute(sa.delete(runs).where(runs.c.id.in_(old.scalar_subquery())))
+    old = old.with_for_update(skip_locked=True)
+    return tx.execute(sa.delete(runs).where(runs.c.id.in_(old)))
 
 
 def _mine(tx: Transaction, run_id: str, attempt: int, values: dict[str, Any]) -> bool:

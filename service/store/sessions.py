@@ -130,16 +130,17 @@ def release(tx: Transaction, session_id: str, run_id: str, changes: dict[str, An
 
     False: this run does not hold the session.
     """
-    # Runs before the session, as everywhere: two transactions must not wait for each other's rows. Two that cancel
-    # what waits in one queue would, so only the holder's end wakes the others.
+    # Runs before the session, and by the order of ids: see "Locks" in docs/architecture.md. Two that cancel what waits
+    # in one queue would wait for each other, so only the holder's end wakes the others.
     holds = sa.exists().where(sessions.c.id == session_id, sessions.c.busy_run_id == run_id)
-    queued = sa.update(runs).where(
+    queued = sa.select(runs.c.id).where(
         runs.c.session_id == session_id,
         runs.c.finished_at.is_(None),
         runs.c.status == RunStatus.QUEUED,
         holds,
     )
-    tx.execute(queued.values(wake_at=now_ms()))
+    locked = queued.order_by(runs.c.id).with_for_update()
+    tx.execute(sa.update(runs).where(runs.c.id.in_(locked)).values(wake_at=now_ms()))
     named = sa.case((sessions.c.title == "", title), else_=sessions.c.title)
     statement = sa.update(sessions).where(sessions.c.id == session_id, sessions.c.busy_run_id == run_id)
     return tx.execute(statement.values({**changes, "title": named, "busy_run_id": None})) == 1
@@ -184,5 +185,7 @@ def delete(tx: Transaction, session_id: str) -> bool:
 def expire(tx: Transaction, limit: int) -> int:
     """Delete sessions whose time is over, at most `limit`; how many."""
     going = sa.select(runs.c.id).where(runs.c.session_id == sessions.c.id, runs.c.finished_at.is_(None))
-    query = sa.select(sessions.c.id).where(sessions.c.expires_at <= now_ms(), ~sa.exists(going)).limit(limit)
-    return sum(delete(tx, row["id"]) for row in tx.rows(query))
+    query = sa.select(sessions.c.id).where(sessions.c.expires_at <= now_ms(), ~sa.exists(going))
+    # Those that are in use are left for the next time.
+    free = query.order_by(sessions.c.id).limit(limit).with_for_update(skip_locked=True)
+    return sum(delete(tx, row["id"]) for row in tx.rows(free))

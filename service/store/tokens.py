@@ -93,4 +93,7 @@ def distrusted(tx: Transaction, *, families_since: int, keys_since: int) -> Dist
 
 def delete_expired(tx: Transaction, before: int) -> int:
     """Retention: families whose refresh token cannot be spent any more."""
-    return tx.execute(sa.delete(token_families).where(token_families.c.expires_at < before))
+    old = sa.select(token_families.c.id).where(token_families.c.expires_at < before)
+    return tx.execute(
+        sa.delete(token_families).where(token_families.c.id.in_(old.with_for_update(skip_locked=True)))
+    )

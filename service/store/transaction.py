@@ -53,7 +53,7 @@ class Transaction:
     A `Statement` goes to the driver as it is; anything else by way of SQLAlchemy, over the same connection.
     """
 
-    __slots__ = ("_cursor", "_engine", "_hooks", "_pooled", "_slow")
+    __slots__ = ("_cursor", "_engine", "_hooks", "_pooled", "_slow", "counted")
 
     def __init__(self, engine: sa.Engine, pooled: Any, cursor: Any) -> None:
         self._engine = engine
@@ -61,6 +61,12 @@ class Transaction:
         self._cursor = cursor  # one for all statements: each is read to its end before the next
         self._slow: sa.Connection | None = None
         self._hooks: list[Callable[[], object]] = []
+        self.counted: set[str] = set()  # ids of the counters it has locked: see `service.store.budgets`
+
+    @property
+    def one_writer(self) -> bool:
+        """Whether nobody else can write meanwhile: no row has to be locked."""
+        return self._engine.dialect.name == "sqlite"
 
     def execute(
         self, statement: Executable | Statement, values: Mapping[str, Any] | Sequence[Any] | None = None

@@ -58,6 +58,8 @@ def update(tx: Transaction, user_id: str, changes: dict[str, Any]) -> bool:
 
 def forget(tx: Transaction, user_id: str) -> bool:
     """Delete a user: the name is free again, nobody can sign in. False: there is no such user."""
-    addresses.forget(tx, user_id)
     gone = {"username": f"deleted-{user_id}", "password_hash": "", "role": DELETED, "disabled": True}
-    return update(tx, user_id, gone)
+    if not update(tx, user_id, gone):
+        return False
+    addresses.forget(tx, user_id)
+    return True

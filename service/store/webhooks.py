@@ -103,6 +103,7 @@ def missed(tx: Transaction, due: Due, error: str, *, final: bool) -> None:
 def expire(tx: Transaction, before: int, limit: int) -> int:
     """Delete notices from before `before` (ms), at most `limit`; how many. A run's webhook goes with the run."""
     old = sa.select(notices.c.id).where(notices.c.created_at < before).limit(limit)
+    old = old.with_for_update(skip_locked=True)
     return tx.execute(sa.delete(notices).where(notices.c.id.in_(old.scalar_subquery())))
 
 

@@ -42,4 +42,5 @@ def alive(tx: Transaction, kind: str) -> int:
 
 def sweep(tx: Transaction, grace_ms: int) -> None:
     """Forget workers whose lease ended long ago; what they drove is free all the same."""
-    tx.execute(sa.delete(workers).where(workers.c.alive_until < clock_ms() - grace_ms))
+    gone = sa.select(workers.c.id).where(workers.c.alive_until < clock_ms() - grace_ms)
+    tx.execute(sa.delete(workers).where(workers.c.id.in_(gone.with_for_update(skip_locked=True))))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from service.errors import DatabaseUnavailable
 from service.observe.metrics import Metrics
 from service.store import budgets as rows
-from service.store import holds, ledger
+from service.store import holds, ledger, scope_locks
 from service.store.base import Database, Row, Transaction
 from service.store.budgets import Window
 from service.types import Caller, now_ms
@@ -32,6 +33,17 @@ from service.usage.caps import (
 log = logging.getLogger("slipway.money")
 STRIPES = 8  # of a window that everyone shares, where the database has more than one writer
 SHARED_BY_MANY = ("service", "agent")
+# ms after which what a call from before has cost stands, unless its hold is open: a hold is written within a minute
+# (`LATEST_HOLD`), and clocks of workers differ.
+FINAL_AFTER = 600_000
+
+
+class Settled(NamedTuple):
+    """What calls of a window from before `until` (ms) have cost, in nano-dollars; it is final."""
+
+    window: Window
+    until: int
+    nano: int
 
 
 class Budgets:
@@ -101,37 +113,53 @@ class Budgets:
         What the window has spent and holds counts, so a cap may be set below it: then nothing more fits.
         """
         cap = Cap(scope, period, NO_LIMIT if amount is None else amount)
-        return self._db.transact(lambda tx: self._put(tx, cap, amount))
+        settled = self._db.query(lambda tx: self._settled(tx, cap.window(now_ms())))
+        return self._db.transact(lambda tx: self._put(tx, cap, amount, settled))
 
-    def _put(self, tx: Transaction, cap: Cap, amount: int | None) -> Standing:
+    def _put(self, tx: Transaction, cap: Cap, amount: int | None, settled: Settled) -> Standing:
+        # Nobody holds against the scope until this ends: whoever comes after it reads the cap as it is then.
+        scope_locks.own(tx, cap.scope)
         rows.put(tx, cap.scope, cap.period, amount)
         window = cap.window(now_ms())
         counters = rows.stripes(tx, [window], lock=True).get(window.id)
-        if (
-            counters is None
-        ):  # nobody counts yet: let nobody begin to until everything that goes on is counted in
-            rows.stop_holds(tx)
-            counters = rows.stripes(tx, [window], lock=True).get(window.id)
-        if counters is None:
+        if counters is None:  # nobody counts yet: what goes on is counted in
             held = holds.adopt(tx, cap.scope, window.start, window.counter(0))
-            return self._open(tx, cap, window, held)
+            return self._open(tx, cap, window, held, settled)
         shares = shared_out(counters, cap.amount)
         ledger.shared(tx, "cap", window, cap.amount, rows.share(tx, counters, shares))
         return standing_of(cap, window, counters)._replace(cap=cap)
 
     def open(self, caps: Iterable[Cap], at: int) -> None:
         """Open the windows of these caps that nobody has opened yet."""
+        wanted = sorted(caps)
+        settled = {cap.id: self._db.query(partial(self._settled, window=cap.window(at))) for cap in wanted}
 
         def work(tx: Transaction) -> None:
-            for cap in sorted(caps):
+            scope_locks.share(tx, [cap.scope for cap in wanted])
+            for cap in wanted:
                 row = rows.locked(tx, cap.scope, cap.period)  # else it could change, and open as it was
                 fresh = cap if row is None else cap_of(row)
-                self._open(tx, fresh, fresh.window(at), 0)
+                self._open(tx, fresh, fresh.window(at), 0, settled[cap.id])
 
         self._db.transact(work)
 
-    def _open(self, tx: Transaction, cap: Cap, window: Window, held: int) -> Standing:
-        spent = ledger.spent_since(tx, cap.scope, window.start)
+    def _settled(self, tx: Transaction, window: Window) -> Settled:
+        """Sum what is final of a window that is not open: read before any lock is taken, as it may take a while.
+
+        A call is settled while its hold is open, and a hold is written soon after it was made. So what calls from
+        before both have cost stands: it is asked for in this order.
+        """
+        if rows.stripes(tx, [window]):
+            return Settled(window, window.start, 0)
+        oldest = holds.oldest(tx, window.scope)
+        final = now_ms() - FINAL_AFTER
+        until = max(window.start, final if oldest is None else min(final, oldest))
+        return Settled(window, until, ledger.spent(tx, window.scope, window.start, until))
+
+    def _open(self, tx: Transaction, cap: Cap, window: Window, held: int, settled: Settled) -> Standing:
+        if settled.window != window:  # midnight has passed since
+            settled = Settled(window, window.start, 0)
+        spent = settled.nano + ledger.spent(tx, cap.scope, settled.until)
         wide = cap.scope.partition(":")[0] in SHARED_BY_MANY
         shares = dealt(cap.amount, [spent + held] + [0] * ((self._stripes if wide else 1) - 1))
         opened = rows.insert(tx, window, shares, spent, held)

@@ -17,7 +17,7 @@ from functools import partial
 from service.errors import BudgetExceeded
 from service.observe.metrics import Metrics
 from service.store import budgets as counters
-from service.store import holds, ledger
+from service.store import holds, ledger, scope_locks
 from service.store.base import Database, Row, Transaction
 from service.store.holds import Hold
 from service.types import Run, Usage, UsageSource, new_id, now_ms, usd
@@ -29,10 +29,11 @@ from service.usage.wishes import Offer, Reserved, Settlement, Wish, Work
 log = logging.getLogger("slipway.money")
 PATIENCE = 3.0  # seconds a call waits for money that calls under way may not need after all
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
+LATEST_HOLD = 60_000  # ms from the making of a hold to its writing: one that waited for longer is made anew
 
 
 class Short(Exception):
-    """The hold does not fit the counters as they are: nothing of the transaction may stand."""
+    """The hold does not fit the counters as they are, or not now: nothing of the transaction may stand."""
 
 
 class Spending:
@@ -62,8 +63,10 @@ class Spending:
         """What a run may still spend, in nano-dollars; None: as much as the caps allow."""
         return None if self._run_most is None else max(0, self._run_most - run.cost_nano)
 
-    def reserve(self, wish: Wish, write: Callable[[Work], None], again: Callable[[], None]) -> Reserved:
-        """Hold what the call can cost; `write` commits a transaction with the hold in it.
+    def reserve(self, wish: Wish, write: Callable[[Work, Work], None], again: Callable[[], None]) -> Reserved:
+        """Hold what the call can cost; `write` commits a transaction with a lock and the hold in it.
+
+        What it settles comes between the two: see "Locks" in docs/architecture.md.
 
         `again` is called before it is tried once more: it may end the wait by raising, and had better settle
         what is still owed. Raises `BudgetExceeded` when not even a short answer fits.
@@ -77,7 +80,8 @@ class Spending:
             hold = self._hold(offer)
             if wish.most is None or hold.amount_nano <= wish.most:
                 try:
-                    write(partial(self._take, hold=hold, chosen=offer.counters))
+                    locks = partial(scope_locks.share, scopes=hold.scopes)
+                    write(locks, partial(self._take, hold=hold, chosen=offer.counters))
                     return Reserved(hold, offer.tokens)
                 except Short:
                     pass
@@ -136,6 +140,9 @@ class Spending:
         ids = sorted(chosen.get(window.id) or self._budgets.stripe(window, _seed(hold)) for window in windows)
         if not holds.insert(tx, hold._replace(counters=tuple(ids))):
             return  # a commit whose answer was lost: it is held
+        # Where they are not: what this transaction settles is written first, by itself.
+        if not counters.in_order(tx, ids) or now_ms() - hold.called_at > LATEST_HOLD:
+            raise Short
         taken = counters.take(tx, ids, hold.amount_nano)
         if len(taken) < len(ids):
             raise Short

@@ -227,3 +227,12 @@ def test_a_batch_put_together_twice_has_the_same_steps(wired: Services) -> None:
     queue(wired)
     [again] = wired.db.transact(lambda tx: batches.collect(tx, "bat_1", 10, 0))
     assert taken["id"] == again["id"] == batches.item_id(first.id, 1)
+
+
+def test_a_step_that_may_not_be_held_for_is_not_put_down(wired: Services) -> None:
+    """Else a batch would take it along, and nobody would have paid."""
+    wired.budgets.put(f"user:{ADA.user_id}", "day", 1)
+    run = queue(wired)
+    assert run.error is not None and run.error["code"] == "budget_exceeded"
+    assert item(wired, run) is None
+    is_sound(wired)

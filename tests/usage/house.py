@@ -51,8 +51,12 @@ class House:
     def spend(self, usage: Usage, run: Run | None = None, **wishes: Any) -> int:
         return self.settle(self.reserve(run, **wishes), usage)
 
-    def write(self, work: Work) -> None:
-        self.db.transact(work)
+    def write(self, *works: Work) -> None:
+        def all_of_them(tx: Transaction) -> None:
+            for work in works:
+                work(tx)
+
+        self.db.transact(all_of_them)
 
     def finish(self, settlement: Settlement) -> int:
         self.write(settlement.work)

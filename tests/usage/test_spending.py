@@ -6,10 +6,10 @@ import pytest
 
 from service.errors import BudgetExceeded, ModelUnavailable
 from service.store import holds
-from service.store.base import Transaction
 from service.types import NANO, Usage
 from service.usage.bounds import counted_bound
 from service.usage.spending import Short, sweep_holds
+from service.usage.wishes import Work
 from tests.usage.conftest import Make
 from tests.usage.house import ASKED, CENT, SONNET, a_run, wish
 
@@ -34,9 +34,9 @@ def test_a_work_that_runs_twice_counts_once(make: Make) -> None:
     """As after a commit whose answer was lost."""
     house = make(user_day=NANO)
 
-    def write_twice(work: object) -> None:
+    def write_twice(*works: Work) -> None:
         for _ in range(2):
-            house.write(work)  # type: ignore[arg-type]
+            house.write(*works)
 
     reserved = house.spending.reserve(wish(a_run()), write_twice, lambda: None)
     assert house.figures("user:usr_ada") == (0, CENT)
@@ -51,12 +51,8 @@ def test_a_hold_that_does_not_fit_leaves_nothing_of_its_transaction(make: Make) 
     house.reserve()
     told: list[str] = []
 
-    def write(work: object) -> None:
-        def both(tx: Transaction) -> None:
-            tx.after_commit(lambda: told.append("kept"))
-            work(tx)  # type: ignore[operator]
-
-        house.db.transact(both)
+    def write(*works: Work) -> None:
+        house.write(lambda tx: tx.after_commit(lambda: told.append("kept")), *works)
 
     with pytest.raises(BudgetExceeded) as refused:
         house.spending._patience = 0

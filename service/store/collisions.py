@@ -1,0 +1,42 @@
+"""Collisions: PostgreSQL undid a transaction so that another could go on. It is run again, and no client hears of it.
+
+Locks are taken in one order ("Locks" in docs/architecture.md), so a deadlock is a fault of ours: the log counts them.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from service.errors import DatabaseUnavailable
+
+T = TypeVar("T")
+log = logging.getLogger("slipway.database")
+MOST = 8  # times that a transaction is run again
+FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.25  # seconds
+_CAUSES = {"40P01": "deadlock", "40001": "serialization failure"}  # SQLSTATEs
+
+
+def collision_of(error: BaseException | None) -> str | None:
+    """Name the collision that a driver's error, or SQLAlchemy's around it, tells of; None: it is none."""
+    driver_error = getattr(error, "orig", error)
+    return _CAUSES.get(getattr(driver_error, "sqlstate", None) or "")
+
+
+def again(attempt: Callable[[], T]) -> T:
+    """Run a transaction; again while it collides. Raises `DatabaseUnavailable` when it did `MOST` times more."""
+    pause = FIRST_PAUSE
+    for _ in range(MOST):
+        try:
+            return attempt()
+        except DatabaseUnavailable as error:
+            cause = collision_of(error.__cause__)
+            if cause is None:
+                raise
+        log.warning("transaction_again", extra={"cause": cause})
+        time.sleep(pause * random.uniform(0.2, 1.0))  # two that collided must not do so again
+        pause = min(pause * 2, LONGEST_PAUSE)
+    return attempt()

@@ -1,0 +1,24 @@
+"""What a step's transaction writes, in the order of its locks: see "Locks" in docs/architecture.md."""
+
+from __future__ import annotations
+
+from service.runs.journal import Journal
+from service.store.base import Transaction
+from tests.runs.house import asked, run_of
+from tests.usage.conftest import Make, make
+
+__all__ = ["make"]
+
+
+def test_money_comes_last_and_its_lock_before_it(make: Make) -> None:
+    written: list[str] = []
+
+    def note(what: str, tx: Transaction) -> None:
+        written.append(what)
+
+    journal = Journal(make().db, run_of(asked("Hello")), lambda events: None, opening=lambda tx: True)
+    journal.also(lambda tx: note("settle", tx))
+    journal.commit(
+        lambda tx: note("claim", tx), first=lambda tx: note("lock", tx), last=lambda tx: note("hold", tx)
+    )
+    assert written == ["claim", "lock", "settle", "hold"]
