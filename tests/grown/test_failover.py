@@ -18,6 +18,7 @@ from tests.conftest import Model, RedisServer, Slipway, slipway_server, wait_unt
 from tests.grown.databases import asked_all_the_while, proxy, refused, told, whole
 
 pytestmark = [pytest.mark.grown, pytest.mark.timeout(300)]
+BEGUN_BEFORE = "SELECT count(*) FROM pg_stat_activity WHERE xact_start < pg_conf_load_time()"
 SETTINGS = {"WEB_CONCURRENCY": "2", "THREADS": "256", "LIMIT_RUNS": "none", "RUN_TIMEOUT": "60"}
 
 
@@ -161,7 +162,7 @@ def test_an_old_primary_that_still_answers_is_left_for_its_successor(
         with asked_all_the_while(server) as answers:
             time.sleep(2)
             primary.set_read_only(True)
-            time.sleep(0.5)  # what was begun before is written by then, and the standby has it
+            wait_until(lambda: primary.sql(BEGUN_BEFORE) == 0, "the end of transactions that may still write")
             standby.promote()
             time.sleep(5)
         assert told(answers) == []
