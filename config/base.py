@@ -31,7 +31,16 @@ class Settings(Rules):
     slipway_home: Path = Field(Path("var"), description="State folder: embedded Redis, SQLite, sockets")
     agents_dir: Path = Field(Path("agents"), description="Folder with one sub-folder per agent")
     database_url: str = Field(
-        "", repr=False, description="`sqlite:///path` or `postgresql://…`; empty: SQLite under SLIPWAY_HOME"
+        "",
+        repr=False,
+        description="`sqlite:///path` or `postgresql://…`, also of several hosts (`postgresql://h1:5432,h2:5432/db`): "
+        "the one that takes writes is used; empty: SQLite under SLIPWAY_HOME",
+    )
+    database_pool_size: int = Field(
+        10,
+        ge=2,
+        le=200,
+        description="Most connections to the database of each process, web worker or process of a task worker",
     )
     redis_url: str = Field(
         "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from pathlib import Path
 from urllib.parse import quote
@@ -12,18 +13,36 @@ OFFLINE_KEY = "offline"  # what the service sends as key when there is none
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "redis+cluster://")
 # sun_path holds 108 bytes on Linux and 104 on macOS, with the closing zero.
 _LONGEST_SOCKET_PATH = 103
+# After the scheme: user and password, hosts, path, query.
+_PLACE = re.compile(r"((?:[^/?#]*@)?)([^/?#@]*)([^?#]*)\??([^#]*)")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::([0-9]{1,5}))?")
 
 
 def database_url(url: str, home: Path) -> str:
     """The URL as SQLAlchemy takes it; SQLite under `home` when empty."""
     if not url:
         return f"sqlite:///{home / 'slipway.db'}"
-    for scheme in ("postgresql://", "postgres://"):
+    for scheme in ("postgresql://", "postgres://", "postgresql+psycopg://"):
         if url.startswith(scheme):
-            return "postgresql+psycopg://" + url.removeprefix(scheme)
-    if url.startswith(("postgresql+psycopg://", "sqlite://")):
+            return "postgresql+psycopg://" + _several_hosts(url.removeprefix(scheme))
+    if url.startswith("sqlite://"):
         return url
     raise ValueError("must begin with postgresql:// or sqlite:///")
+
+
+def _several_hosts(place: str) -> str:
+    """Move several hosts to the query, where SQLAlchemy takes them: `?host=h1,h2&port=5432,5433`."""
+    parts = _PLACE.fullmatch(place)
+    if parts is None or "," not in parts[2]:
+        return place
+    user, hosts, path, query = parts.groups()
+    found = [match for host in hosts.split(",") if (match := _HOST.fullmatch(host))]
+    if len(found) != hosts.count(",") + 1:
+        raise ValueError("has a host or a port that is none; several hosts are written host1:5432,host2:5432")
+    names, ports = (",".join(match[part] or "" for match in found) for part in (1, 2))
+    more = [f"host={names.replace('[', '').replace(']', '')}"]
+    more += [f"port={ports}"] if ports.strip(",") else []
+    return f"{user}{path}?{'&'.join([*more, query] if query else more)}"
 
 
 def redis_url(url: str, home: Path) -> str:

@@ -64,9 +64,6 @@ if TYPE_CHECKING:
     from config.base import Settings
 
 log = logging.getLogger("slipway")
-# Of a process. None is held across a model call, so few serve many threads; four web processes and two task workers fit
-# into the 100 that PostgreSQL allows where nothing else is said.
-MOST_DATABASE_CONNECTIONS = 20
 MOST_REDIS_CONNECTIONS = 64  # of a process: each is held for one round trip; those that block are apart
 SWEEP_HOLDS_AFTER = (
     60.0  # seconds: whoever takes the run up had better settle them, and know what the run has cost
@@ -136,8 +133,7 @@ def build(
     `bell` wakes the task workers; `draining` tells that this process is to stop.
     """
     metrics = Metrics()
-    pool_size = min(settings.threads + 4, MOST_DATABASE_CONNECTIONS)
-    db = Database(settings.database_url, pool_size=pool_size, check=fitness.check)
+    db = Database(settings.database_url, pool_size=settings.database_pool_size, check=fitness.check)
     speed = SpeedStore(
         settings.redis_url,
         max_connections=min(settings.threads + 8, MOST_REDIS_CONNECTIONS),

@@ -14,8 +14,10 @@ import orjson
 import sqlalchemy as sa
 
 from service.errors import DatabaseUnavailable
+from service.store import postgres
 from service.store.collisions import again, collision_of
-from service.store.outages import Outages, Unfit
+from service.store.outages import Outages, ReadOnly, Unfit, is_lost, is_outage
+from service.store.postgres import connect_args as connect_args
 from service.store.statement import Row as Row
 from service.store.transaction import InsertOnce as InsertOnce
 from service.store.transaction import Transaction as Transaction
@@ -26,11 +28,10 @@ from service.store.writers import Writers
 T = TypeVar("T")
 BUSY = 4  # times the patience, for a connection of the pool or a turn to write to SQLite
 CHECK_SECONDS = 30.0  # between two looks whether the database still fits
-CONNECT_SECONDS = 3
-STATEMENT_MS = 15_000
-# Of a connection to PostgreSQL whose other end is gone without a word: lost after 25 s, not after two hours.
-ALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
 AWAY = "The database cannot be reached at the moment."
+MADE = "made"  # in the `info` of a pooled connection: when it was made, time.monotonic()
+_READ_ONLY = sa.text("SELECT current_setting('transaction_read_only') AS read_only")
+_READ_ONLY_FILE = sa.text("SELECT 'off' AS read_only")  # only a write shows it
 _DOWN = (
     sa.exc.OperationalError,
     sa.exc.InterfaceError,
@@ -40,15 +41,8 @@ _DOWN = (
 )
 
 
-def connect_args(url: str) -> dict[str, Any]:
-    """How the driver connects. Text is UTF-8 on the wire, so that a server of another encoding can say so."""
-    if url.startswith("sqlite"):
-        return {}
-    return {"connect_timeout": CONNECT_SECONDS, "client_encoding": "utf8"}
-
-
 class Database:
-    """One engine per process, made after fork. `pool_size` is the most threads that use it at once.
+    """One engine per process, made after fork. `pool_size` is the most connections it holds.
 
     `check` looks at a database before it is used, and now and then again: it may be migrated meanwhile.
 
@@ -72,18 +66,19 @@ class Database:
         self._writers: Writers | None = None
         # Parameters are prompts and hashes: an error that is logged must not quote them.
         # A queue that moves is no outage: it is waited for longer than a database that is away.
-        options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 2, "pool_timeout": patience * BUSY}
+        options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": patience * BUSY}
         options["hide_parameters"] = True
         options["pool_use_lifo"] = True  # a few connections stay warm; those beside them hold little
         if self.sqlite:
             options["connect_args"] = {"timeout": patience, "check_same_thread": False}
         else:
-            bounds = {"options": f"-c statement_timeout={STATEMENT_MS}"}
-            options["connect_args"] = {**connect_args(url), **ALIVE, **bounds}
+            options["connect_args"] = connect_args(url)
         self.engine = sa.create_engine(url, json_serializer=_dumps, json_deserializer=orjson.loads, **options)
         self._driver: Any = self.engine.dialect.loaded_dbapi  # the module, for its exceptions
+        self._pool_since = 0.0  # time.monotonic(); connections made before it are not used again
+        sa.event.listen(self.engine, "connect", _note_when_made)
+        sa.event.listen(self.engine, "connect", _prepare_sqlite if self.sqlite else postgres.prepare)
         if self.sqlite:
-            sa.event.listen(self.engine, "connect", _prepare_sqlite)
             self._writers = Writers(Path(self.engine.url.database or ""), patience * BUSY)
 
     @contextmanager
@@ -92,15 +87,14 @@ class Database:
 
         Raises `DatabaseUnavailable` when the database cannot be reached or stays locked.
         """
-        # SQLite takes the lock at once: upgrading a read lock later can only fail.
-        with self._turn(), self._transaction("BEGIN IMMEDIATE") as transaction:
+        with self._turn(), self._transaction(writes=True) as transaction:
             yield transaction
         transaction.committed()
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """A transaction that only reads: one snapshot."""
-        with self._transaction("BEGIN") as transaction:
+        with self._transaction() as transaction:
             yield transaction
 
     def transact(
@@ -153,7 +147,7 @@ class Database:
         """
         others: list[Write[Any]] = []
         try:
-            with self._transaction("BEGIN IMMEDIATE") as transaction:
+            with self._transaction(writes=True) as transaction:
                 mine.run(transaction)
                 for other in writers.along():
                     assert isinstance(other, Write)
@@ -179,9 +173,13 @@ class Database:
         transaction.command("RELEASE part")
 
     def ping(self) -> None:
-        """Raises `DatabaseUnavailable` when a trivial statement does not come back."""
+        """Raises `DatabaseUnavailable` when a trivial statement does not come back, or where writes are refused."""
         with self.read() as transaction:
-            transaction.row(sa.text("SELECT 1"))
+            found = transaction.row(_READ_ONLY_FILE if self.sqlite else _READ_ONLY)
+            if found is None or found["read_only"] != "off":
+                raise ReadOnly
+        if self._outages.refuses_writes:
+            raise DatabaseUnavailable(AWAY)
 
     def close(self) -> None:
         self.engine.dispose()
@@ -192,56 +190,83 @@ class Database:
         return nullcontext() if self._writers is None else self._writers.turn()
 
     @contextmanager
-    def _transaction(self, begin: str) -> Iterator[Transaction]:
+    def _transaction(self, *, writes: bool = False) -> Iterator[Transaction]:
         """BEGIN and COMMIT are said to the driver: SQLAlchemy's own connection takes ten times as long for them."""
         with self._away_told():
             pooled = self.engine.raw_connection()
+            made = pooled.info[MADE]
             try:
+                self._look_whether_fit(pooled)
                 cursor = pooled.cursor()
-                if self.sqlite:  # psycopg begins by itself
+                if begin := self._begin(pooled, writes):
                     cursor.execute(begin)
-                if self._check is not None and time.monotonic() >= self._check_at:
-                    self._check(sa.Connection(self.engine, connection=pooled))
-                    self._check_at = time.monotonic() + CHECK_SECONDS
-                    if (
-                        not self.sqlite
-                    ):  # its first statement must be the work's own: see `ledger.one_snapshot`
-                        pooled.rollback()
                 yield Transaction(self.engine, pooled, cursor)
                 pooled.commit()
-            except self._driver.Error as error:
-                if self.engine.dialect.is_disconnect(error, pooled.driver_connection, None):
-                    pooled.invalidate(error)
-                    self.engine.dispose()  # the others go the same way
-                    self._outages.met(error)
-                    raise DatabaseUnavailable("The connection to the database was lost.") from error
-                raise
+            except (self._driver.Error, sa.exc.DBAPIError, ReadOnly) as error:
+                if not self._is_lost(error, pooled):
+                    raise
+                self._let_pool_go(made)
+                self._outages.met(error)
+                raise DatabaseUnavailable(AWAY) from error
             finally:
+                if pooled.is_valid and made <= self._pool_since:
+                    pooled.invalidate()
                 pooled.close()  # rolls back what is not committed
         if self._outages.cause:
-            self._outages.over()
+            self._outages.over(wrote=writes)
+
+    def _begin(self, pooled: Any, writes: bool) -> str | None:
+        """Return what a transaction begins with; None: psycopg says it by itself."""
+        if self.sqlite:  # takes the lock at once: upgrading a read lock later can only fail
+            return "BEGIN IMMEDIATE" if writes else "BEGIN"
+        begin: str | None = pooled.info.get(postgres.BEGIN)
+        return begin
+
+    def _look_whether_fit(self, pooled: Any) -> None:
+        """Raise `Unfit` for a database not to be used; in a transaction of its own, see `ledger.one_snapshot`."""
+        if self._check is not None and time.monotonic() >= self._check_at:
+            self._check(sa.Connection(self.engine, connection=pooled))
+            self._check_at = time.monotonic() + CHECK_SECONDS
+            pooled.rollback()
+
+    def _is_lost(self, error: Exception, pooled: Any) -> bool:
+        if is_lost(error) or getattr(error, "connection_invalidated", False):
+            return True
+        driver_error: Any = getattr(error, "orig", error)
+        return self.engine.dialect.is_disconnect(driver_error, pooled.driver_connection, None)
+
+    def _let_pool_go(self, made: float) -> None:
+        """Close all connections, those in use when they come back: the server that is to be used may be another now.
+
+        Once, however many threads meet it: `made` is when the connection of one of them was made.
+        """
+        if made > self._pool_since:
+            self._pool_since = time.monotonic()
+            self.engine.dispose()
 
     @contextmanager
     def _away_told(self) -> Iterator[None]:
         """One way of saying that the database cannot be reached."""
         try:
             yield
-        except (*_DOWN, self._driver.OperationalError, self._driver.InterfaceError) as error:
+        except (*_DOWN, self._driver.Error, sa.exc.DBAPIError) as error:
+            down = (*_DOWN, self._driver.OperationalError, self._driver.InterfaceError)
+            if not (isinstance(error, down) or is_outage(error)):
+                raise
             if collision_of(error) is None:  # else the database is there: see `service.store.collisions`
                 self._outages.met(error)
             raise DatabaseUnavailable(AWAY) from error
-        except sa.exc.DBAPIError as error:
-            if not error.connection_invalidated:
-                raise
-            self._outages.met(error)
-            raise DatabaseUnavailable("The connection to the database was lost.") from error
 
 
 def _dumps(value: Any) -> str:
     return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
+def _note_when_made(_connection: Any, record: Any) -> None:
+    record.info[MADE] = time.monotonic()
+
+
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves, see `Database._transaction`
+    connection.isolation_level = None  # we say BEGIN ourselves, see `Database._begin`
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=5000"):
         connection.execute(f"PRAGMA {pragma}")

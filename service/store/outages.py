@@ -1,4 +1,4 @@
-"""Database outages: the cause in fixed words, told in the log once, and once more when the database is back.
+"""Database outages: which errors say "not now", their causes in fixed words, and when the log tells them.
 
 The words of a driver or a server never leave: they may quote an address, a user or a password.
 """
@@ -11,6 +11,35 @@ import time
 
 log = logging.getLogger("slipway.database")
 AGAIN = 60.0  # seconds until the same cause is told again
+READ_ONLY = "the server is read-only: a standby, or default_transaction_read_only is on"
+FULL = "the disk is full"
+FAILS = "the disk fails"
+READ_ONLY_FILE = "the file of the database is read-only"
+ENDED = "the server ended the connection"
+# With these it still answers whoever only reads: they are over when something was written.
+REFUSES_WRITES = frozenset({READ_ONLY, FULL, FAILS, READ_ONLY_FILE})
+# SQLSTATEs, or their beginnings, of statements that may succeed later with nothing changed in them. The first that
+# fits. https://www.postgresql.org/docs/current/errcodes-appendix.html; poolers answer 08P01.
+_STATES = (
+    ("08", "the connection to the server was lost"),
+    ("25006", READ_ONLY),
+    ("25P03", ENDED),  # idle_in_transaction_session_timeout
+    ("25P04", ENDED),  # transaction_timeout
+    ("53100", FULL),
+    ("53200", "the server is out of memory"),
+    ("53300", "the server takes no more connections"),
+    ("53", "the server lacks a resource"),
+    ("55P03", "a lock was not to be had in time"),
+    ("57014", "a statement took too long"),
+    ("57P03", "the server is starting up, shutting down or recovering"),
+    ("57", ENDED),
+    ("58", FAILS),
+)
+# Of those, what all connections of the pool have in common: a successor may be somewhere else.
+_LOST_STATES = ("08", "25006", "57P")
+# The same of SQLite, https://www.sqlite.org/rescode.html: CORRUPT and NOTADB are for a person to mend, as is most else.
+_LOST_CODES = frozenset({8, 10, 14})  # READONLY, IOERR, CANTOPEN: what was opened then stays so
+_UNUSABLE_CODES = frozenset({11, 26})  # CORRUPT, NOTADB: the only ones that are no OperationalError
 # What libpq, psycopg, PostgreSQL and SQLite say, and what it means. The first that fits.
 _CAUSES = (
     ("Connection refused", "connection refused: no server listens there"),
@@ -25,6 +54,7 @@ _CAUSES = (
     ('role "', "the user does not exist or may not log in"),
     ('database "', "there is no such database, or the user may not use it"),
     ("permission denied", "the user may not do this"),
+    ("session is read-only", READ_ONLY),
     ("starting up", "the server is starting up"),
     ("shutting down", "the server is shutting down"),
     ("recovery mode", "the server is recovering"),
@@ -36,12 +66,12 @@ _CAUSES = (
     ("timed out", "time-out: the server did not answer"),
     ("No route to host", "its host cannot be reached"),
     ("unreachable", "its host cannot be reached"),
-    ("closed the connection", "the server ended the connection"),
-    ("terminating connection", "the server ended the connection"),
-    ("No space left on device", "the disk is full"),
-    ("disk is full", "the disk is full"),
-    ("disk I/O error", "the disk fails"),
-    ("readonly database", "the file of the database is read-only"),
+    ("closed the connection", ENDED),
+    ("terminating connection", ENDED),
+    ("No space left on device", FULL),
+    ("disk is full", FULL),
+    ("disk I/O error", FAILS),
+    ("readonly database", READ_ONLY_FILE),
     ("unable to open database file", "the file of the database cannot be opened"),
     ("not a database", "the file is not a database"),
     ("malformed", "the file of the database is damaged"),
@@ -54,12 +84,54 @@ class Unfit(Exception):
     """A database that is there and must not be used. The message is a sentence for the log."""
 
 
+class ReadOnly(Unfit):
+    """A server that takes no writes, found by asking it."""
+
+    def __init__(self) -> None:
+        super().__init__(READ_ONLY)
+
+
 def cause_of(error: BaseException) -> str:
     """Why the database cannot be used, in words that quote nothing."""
     if isinstance(error, Unfit):
         return str(error)
+    error = _of_driver(error)
+    if (state := _state(error)) and (cause := _of_state(state)):
+        return cause
     text = str(error)
     return next((cause for sign, cause in _CAUSES if sign in text), type(error).__name__)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether a driver's error says that the database cannot be used now, by its SQLSTATE or SQLite's code."""
+    error = _of_driver(error)
+    return _of_state(_state(error)) is not None or _code(error) in _UNUSABLE_CODES
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether other connections made until now are of no more use than the one with this error."""
+    error = _of_driver(error)
+    return (
+        isinstance(error, ReadOnly) or _state(error).startswith(_LOST_STATES) or _code(error) in _LOST_CODES
+    )
+
+
+def _of_driver(error: BaseException) -> BaseException:
+    """Unwrap what SQLAlchemy has wrapped."""
+    return getattr(error, "orig", None) or error
+
+
+def _state(error: BaseException) -> str:
+    return getattr(error, "sqlstate", None) or ""
+
+
+def _code(error: BaseException) -> int:
+    """SQLite's primary result code; 0: there is none."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _of_state(state: str) -> str | None:
+    return next((cause for start, cause in _STATES if state.startswith(start)), None)
 
 
 class Outages:
@@ -71,6 +143,11 @@ class Outages:
         self._told = False  # this outage
         self.cause = ""  # of the outage that goes on; empty: there is none
 
+    @property
+    def refuses_writes(self) -> bool:
+        """Whether what was written last was refused, by a database that still answers."""
+        return self.cause in REFUSES_WRITES
+
     def met(self, error: BaseException) -> None:
         cause, now = cause_of(error), time.monotonic()
         with self._lock:
@@ -81,9 +158,11 @@ class Outages:
         if due:
             log.error("database_away", extra={"cause": cause})
 
-    def over(self) -> None:
-        """A transaction was committed."""
+    def over(self, *, wrote: bool) -> None:
+        """A transaction was committed; one that only reads proves nothing where writes are refused."""
         with self._lock:
+            if self.refuses_writes and not wrote:
+                return
             told, self._told, self.cause = self._told, False, ""
         if told:
             log.warning("database_back")

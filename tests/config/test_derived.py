@@ -52,3 +52,20 @@ def test_with_a_key_the_address_is_the_providers_own_or_what_is_set() -> None:
 def test_some_threads_stay_free_of_runs() -> None:
     for threads in (4, 8, 32, 64):
         assert 0 < Settings(threads=threads).request_places < threads
+
+
+@pytest.mark.parametrize(
+    ("place", "hosts"),
+    [
+        ("u:p%40w@h1:5432,h2:5433/d?sslmode=require", ("h1,h2", "5432,5433")),
+        ("h1,h2/d", ("h1,h2", ",")),
+        ("u@h1,h2:5433/d", ("h1,h2", ",5433")),
+        ("u@[::1]:5432,h2/d", ("::1,h2", "5432,")),
+        ("u@h1/d", ("h1", None)),
+    ],
+)
+def test_several_hosts_are_written_as_libpq_has_them(place: str, hosts: tuple[str, str | None]) -> None:
+    url = make_url(load({"DATABASE_URL": f"postgresql://{place}"}).database_url)
+    _, given = url.get_dialect()().create_connect_args(url)
+    assert (given["host"], given.get("port")) == hosts
+    assert (given["dbname"], url.database) == ("d", "d")

@@ -159,6 +159,7 @@ def test_every_fault_is_named_at_once() -> None:
         ("REDIS_URL", "redis+cluster://a:1,b:２"),
         ("DATABASE_URL", "postgresql://u:p@db:٥٤٣٢/slipway"),
         ("DATABASE_URL", "postgresql+psycopg://db:５４３２/slipway"),
+        ("DATABASE_URL", "postgresql://u:p@a:5432,b:٥٤٣٢/slipway"),
         ("BROKER_URL", "amqp://u:p@queue:٥٦٧٢"),
         ("BROKER_URL", "redis://queue/١"),
         ("ANTHROPIC_BASE_URL", "http://model:８０"),

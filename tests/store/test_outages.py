@@ -9,19 +9,26 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
+from config import load
 from service.errors import DatabaseUnavailable
 from service.store import fitness, ledger
 from service.store.base import Database, Transaction
+from service.store.postgres import PREPARE_AFTER
 from tests.chaos.conftest import Postgres
-from tests.conftest import PYTHON, ROOT, free_port
+from tests.conftest import PYTHON, ROOT, free_port, wait_until
 
 Log = Callable[[str], list[str]]
 notes = sa.Table("notes", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
+PID = sa.text("SELECT pg_backend_pid() AS pid")
+RAISE = "DO $$ BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = '{}'; END $$"
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +177,126 @@ def test_the_first_transaction_may_begin_with_a_statement_that_must_be_first(pos
         db.query(ledger.one_snapshot)
         db.query(ledger.one_snapshot)
     assert len(looked) == 1
+
+
+@pytest.mark.parametrize("path", ["driver", "sqlalchemy"])
+def test_what_the_server_cannot_do_now_is_tried_again(postgres: Postgres, path: str) -> None:
+    def work(state: str, tx: Transaction) -> None:
+        attempts.append(state)
+        if attempts.count(state) == 1:
+            raises = RAISE.format(state)
+            tx.command(raises) if path == "driver" else tx.execute(sa.text(raises))
+
+    states = ["08006", "08P01", "25006", "25P03", "53100", "53200", "53300", "53400", "55P03", "57014"]
+    states += ["57P01", "57P02", "57P03", "58030"]
+    attempts: list[str] = []
+    with closing(Database(url_of(postgres))) as db:
+        for state in states:
+            db.transact(partial(work, state))
+    assert attempts == [state for state in states for _ in range(2)]
+
+
+@pytest.mark.parametrize("state", ["23505", "22012", "42P01", "XX000"])
+def test_what_would_fail_again_is_raised_at_once(postgres: Postgres, state: str) -> None:
+    def work(tx: Transaction) -> None:
+        attempts.append(state)
+        tx.command(RAISE.format(state))
+
+    attempts: list[str] = []
+    with closing(Database(url_of(postgres))) as db, pytest.raises(psycopg.Error) as raised:
+        db.transact(work)
+    assert (raised.value.sqlstate, attempts) == (state, [state])
+
+
+def test_a_server_that_is_read_only_is_let_go_of_with_the_whole_pool(postgres: Postgres, causes: Log) -> None:
+    def pids(*transactions: Transaction) -> set[int]:
+        return {row["pid"] for tx in transactions if (row := tx.row(PID))}
+
+    def connected(old: set[int]) -> int:
+        return int(postgres.sql(f"SELECT count(*) FROM pg_stat_activity WHERE pid = ANY('{old}')"))
+
+    with closing(Database(url_of(postgres))) as db:
+        notes.create(db.engine)
+        with db.read() as one, db.read() as two, db.read() as three:
+            old = pids(one, two, three)
+        assert connected(old) == 3
+        with db.read() as in_use, postgres.read_only():
+            with pytest.raises(DatabaseUnavailable):
+                db.ping()
+            with pytest.raises(DatabaseUnavailable):
+                db.transact(lambda tx: tx.execute(notes.insert(), {"id": 1}), patience=0)
+            assert pids(in_use) < old
+        wait_until(lambda: connected(old) == 0, "the end of the old connections")
+        db.transact(lambda tx: tx.execute(notes.insert(), {"id": 1}))
+        db.ping()
+        notes.drop(db.engine)
+    assert causes("database_away") == [
+        "the server is read-only: a standby, or default_transaction_read_only is on"
+    ]
+    assert len(causes("database_back")) == 1
+
+
+def test_a_write_that_is_refused_lets_the_pool_go_too(postgres: Postgres) -> None:
+    def refused(tx: Transaction) -> None:
+        found.append(tx.row(PID))
+        if len(found) == 1:
+            tx.command(RAISE.format("25006"))
+
+    found: list[Any] = []
+    with closing(Database(url_of(postgres))) as db:
+        db.transact(refused)
+        with db.read() as tx:
+            found.append(tx.row(PID))
+    assert found[0] != found[1] == found[2]
+
+
+def test_of_several_hosts_the_one_that_takes_writes_is_used(postgres: Postgres) -> None:
+    for hosts in ("127.0.0.1:{away},127.0.0.1:{port}", "127.0.0.1:{port},127.0.0.1:{away}"):
+        place = hosts.format(away=free_port(), port=postgres.port)
+        url = load({"DATABASE_URL": f"postgresql://slipway@{place}/postgres"}).database_url
+        with closing(Database(url)) as db:
+            db.ping()
+
+
+def test_a_direct_connection_has_its_time_out_and_prepares(postgres: Postgres) -> None:
+    bound = sa.text("SELECT current_setting('statement_timeout') AS bound")
+    with closing(Database(url_of(postgres))) as db:
+        with pytest.raises(RuntimeError), db.begin():
+            raise RuntimeError  # rolled back
+        with db.read() as tx:
+            assert (tx.row(bound) or {})["bound"] == "15s"
+        connection = db.engine.raw_connection()
+        assert connection.driver_connection is not None
+        assert connection.driver_connection.prepare_threshold == PREPARE_AFTER
+        connection.close()
+
+
+def test_a_file_that_cannot_be_written_to_is_opened_anew(tmp_path: Path, causes: Log) -> None:
+    """SQLite opens for reading alone what it may not write to, and never looks again."""
+    with closing(Database(f"sqlite:///{tmp_path}/x.db")) as db:
+        db.transact(lambda tx: tx.execute(sa.text("CREATE TABLE notes (id INTEGER)")))
+        with db.read() as tx:
+            tx.command("PRAGMA query_only = ON")
+        db.transact(lambda tx: tx.execute(sa.text("INSERT INTO notes VALUES (1)")))
+    assert causes("database_away") == ["the file of the database is read-only"]
+    assert len(causes("database_back")) == 1
+
+
+def test_reading_does_not_end_an_outage_of_writing(tmp_path: Path, causes: Log) -> None:
+    with closing(Database(f"sqlite:///{tmp_path}/x.db", patience=0.1)) as db:
+        db.transact(lambda tx: tx.execute(sa.text("CREATE TABLE notes (text TEXT)")))
+        sa.event.listen(db.engine, "begin", lambda c: c.exec_driver_sql("PRAGMA max_page_count = 1"))
+        with pytest.raises(DatabaseUnavailable):
+            db.transact(lambda tx: tx.execute(sa.text("INSERT INTO notes VALUES (zeroblob(100000))")))
+        db.query(lambda tx: tx.row(sa.text("SELECT 1")))
+        with pytest.raises(DatabaseUnavailable):
+            db.ping()
+        db.transact(lambda tx: tx.execute(sa.text("INSERT INTO notes VALUES ('small')")))
+        db.ping()
+    assert causes("database_away") == ["the disk is full"] and len(causes("database_back")) == 1
+
+
+def test_a_file_that_is_no_database_is_an_outage(tmp_path: Path) -> None:
+    (tmp_path / "x.db").write_bytes(b"no database" * 1000)
+    with closing(Database(f"sqlite:///{tmp_path}/x.db")) as db, pytest.raises(DatabaseUnavailable):
+        db.query(lambda tx: tx.row(sa.text("SELECT count(*) FROM sqlite_master")), patience=0)

@@ -1,0 +1,171 @@
+"""A primary that turns read-only or goes, under ten requests a second: waited for, or 503; no run is lost."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.chaos.conftest import Postgres
+from tests.chaos.streams import LAST, Listener, listening, text_of
+from tests.conftest import Model, RedisServer, Slipway, slipway_server, wait_until
+from tests.grown.databases import asked_all_the_while, proxy, refused, told, whole
+
+pytestmark = [pytest.mark.grown, pytest.mark.timeout(300)]
+BEGUN_BEFORE = "SELECT count(*) FROM pg_stat_activity WHERE xact_start < pg_conf_load_time()"
+SETTINGS = {"WEB_CONCURRENCY": "2", "THREADS": "256", "LIMIT_RUNS": "none", "RUN_TIMEOUT": "60"}
+
+
+@contextmanager
+def postgres_in(scratch: Path, primary: Postgres | None = None) -> Iterator[Postgres]:
+    scratch.chmod(0o755)
+    server = Postgres(Path(tempfile.mkdtemp(prefix="failover", dir=scratch)), primary)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def pair(scratch: Path) -> Iterator[tuple[Postgres, Postgres]]:
+    """A primary, and a standby without which it commits nothing."""
+    with postgres_in(scratch) as primary, postgres_in(scratch, primary) as standby:
+        primary.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        primary.sql("SELECT pg_reload_conf()")
+        state = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
+        wait_until(lambda: primary.sql(state) == 1, "the standby")
+        yield primary, standby
+
+
+@contextmanager
+def served(
+    scratch: Path, redis_server: RedisServer, model: Model, url: str, **more: Any
+) -> Iterator[Slipway]:
+    model.reset()
+    model.control(first_token_ms=200, token_ms=40)
+    home = Path(tempfile.mkdtemp(prefix="failover", dir=scratch))
+    with slipway_server(
+        home, redis_server.url, model.url, DATABASE_URL=url, **{**SETTINGS, **more}
+    ) as server:
+        wait_until(lambda: len(server.workers()) == 2, "both workers")
+        yield server
+    model.reset()
+
+
+def states(server: Slipway) -> dict[str, int]:
+    """How many runs there are of each state, once none is under way."""
+    unfinished = ("queued", "running")
+
+    def count(client: httpx2.Client, status: str) -> int:
+        cursor, found = None, 0
+        while True:
+            query: dict[str, Any] = {"status": status, "limit": 100} | ({"cursor": cursor} if cursor else {})
+            page = client.get("/v1/runs", params=query).raise_for_status().json()
+            found, cursor = found + len(page["data"]), page.get("next_cursor")
+            if not cursor:
+                return found
+
+    with server.client() as client:
+        wait_until(lambda: sum(count(client, status) for status in unfinished) == 0, "the last end")
+        return {status: count(client, status) for status in ("succeeded", "failed", "cancelled")}
+
+
+def names_of(listener: Listener) -> list[str]:
+    return [name for _, name, _ in listener.told]
+
+
+def heard_whole(listener: Listener) -> bool:
+    """One last event, of a run that succeeded, and its whole text."""
+    last = [name for name in names_of(listener) if name in LAST]
+    whole_text = text_of(listener.told) == listener.told[-1][2].get("output")
+    return last == names_of(listener)[-1:] == ["run.completed"] and whole_text
+
+
+def test_read_only_for_three_seconds_fails_nobody(
+    scratch: Path, redis_server: RedisServer, model: Model
+) -> None:
+    with (
+        postgres_in(scratch) as postgres,
+        served(scratch, redis_server, model, postgres.url) as server,
+        asked_all_the_while(server) as answers,
+    ):
+        time.sleep(2)
+        with postgres.read_only():
+            time.sleep(3)
+        time.sleep(2)
+    assert told(answers) == []
+
+
+def test_read_only_for_longer_is_503_and_loses_nothing(
+    scratch: Path, redis_server: RedisServer, model: Model
+) -> None:
+    """A replica that starts meanwhile waits too."""
+
+    def are(status: int) -> bool:
+        return {visitor.get("/ready").status_code for visitor in (one, other)} == {status}
+
+    with (
+        postgres_in(scratch) as postgres,
+        served(scratch, redis_server, model, postgres.url) as server,
+        server.visitor() as one,
+    ):
+        with listening(server, 5) as listeners, asked_all_the_while(server) as answers:
+            with postgres.read_only(), ExitStack() as stack:
+                wait_until(lambda: one.get("/ready").status_code == 503, "not ready")
+                late = served(scratch, redis_server, model, postgres.url, migrated=False)
+                other = stack.enter_context(stack.enter_context(late).visitor())
+                time.sleep(8)
+                assert are(503)
+                postgres.set_read_only(False)
+                wait_until(lambda: are(200), "both ready", 15)
+            time.sleep(2)
+        assert told(answers, lambda answer: whole(answer) or refused(answer)) == []
+        assert any(map(refused, answers)) and all(map(whole, answers[-10:]))
+        assert [names_of(each) for each in listeners if not heard_whole(each)] == []
+        assert states(server) == {"succeeded": sum(map(whole, answers)) + 5, "failed": 0, "cancelled": 0}
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_a_standby_is_promoted_behind_haproxy(
+    scratch: Path, redis_server: RedisServer, model: Model, pair: tuple[Postgres, Postgres]
+) -> None:
+    primary, standby = pair
+    with proxy(scratch, primary, standby) as port:
+        url = primary.url.replace(str(primary.port), str(port))
+        with served(scratch, redis_server, model, url) as server:
+            with listening(server, 5) as listeners, asked_all_the_while(server) as answers:
+                time.sleep(1)
+                primary.kill()
+                time.sleep(1)
+                standby.promote()
+                time.sleep(6)
+            assert told(answers) == []
+            assert [names_of(each) for each in listeners if not heard_whole(each)] == []
+            assert states(server) == {"succeeded": len(answers) + 5, "failed": 0, "cancelled": 0}
+
+
+def test_an_old_primary_that_still_answers_is_left_for_its_successor(
+    scratch: Path, redis_server: RedisServer, model: Model, pair: tuple[Postgres, Postgres]
+) -> None:
+    """Both hosts are in the URL. Connections to the old one stay open: only its refusal says what it is now."""
+    primary, standby = pair
+    places = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
+    url = primary.url.replace(f"127.0.0.1:{primary.port}", places)
+    with served(scratch, redis_server, model, url) as server:
+        with asked_all_the_while(server) as answers:
+            time.sleep(2)
+            primary.set_read_only(True)
+            wait_until(lambda: primary.sql(BEGUN_BEFORE) == 0, "the end of transactions that may still write")
+            standby.promote()
+            time.sleep(5)
+        assert told(answers) == []
+        assert states(server) == {"succeeded": len(answers), "failed": 0, "cancelled": 0}
+        kept = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        wait_until(lambda: primary.sql(kept) == 0, "the end of all connections to the old primary")

@@ -1,0 +1,109 @@
+"""PgBouncer in transaction mode, as it comes: nothing has to be set in it or in Slipway."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from service.store import ledger
+from service.store.base import Database, Transaction
+from service.store.statement import Statement
+from tests.chaos.conftest import Postgres
+from tests.conftest import PYTHON, ROOT, Model, RedisServer, slipway_server
+from tests.grown.databases import bouncer
+
+pytestmark = [pytest.mark.grown, pytest.mark.timeout(300)]
+notes = sa.Table("pooled_notes", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
+INSERT = Statement(sa.insert(notes))
+COUNT = Statement(sa.select(sa.func.count().label("n")).select_from(notes))
+BOUND = sa.text("SELECT current_setting('statement_timeout') AS bound")
+
+
+@pytest.fixture(scope="module")
+def server(scratch: Path) -> Iterator[Postgres]:
+    scratch.chmod(0o755)
+    made = Postgres(Path(tempfile.mkdtemp(prefix="pooled", dir=scratch)))
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def pooled(server: Postgres, scratch: Path) -> Iterator[str]:
+    """The URL by way of PgBouncer."""
+    with bouncer(scratch, server) as port:
+        yield server.url.replace(str(server.port), str(port))
+
+
+@pytest.fixture
+def db(pooled: str) -> Iterator[Database]:
+    with closing(Database(pooled.replace("postgresql:", "postgresql+psycopg:"), pool_size=20)) as made:
+        notes.create(made.engine)
+        yield made
+        notes.drop(made.engine)
+
+
+def test_transactions_are_whole_and_bound_and_leave_nothing_behind(db: Database, server: Postgres) -> None:
+    def work(tx: Transaction) -> str:
+        return str((tx.row(BOUND) or {})["bound"])
+
+    assert (db.transact(work), db.query(work)) == ("15s", "15s")
+    with pytest.raises(RuntimeError), db.begin() as tx:
+        tx.execute(INSERT, {"id": 1})
+        raise RuntimeError
+    db.transact(lambda tx: tx.execute(INSERT, [{"id": 1}, {"id": 2}, {"id": 3}]))
+    assert db.query(lambda tx: tx.row(COUNT)) == {"n": 3}
+    db.query(ledger.one_snapshot)
+    with db.engine.connect() as session:  # without a transaction of ours
+        assert session.execute(BOUND).scalar() == "0"
+    assert db.query(lambda tx: tx.row(COUNT)) == {"n": 3}
+
+
+def test_more_clients_than_sessions(db: Database) -> None:
+    """Each of 16 threads uses every session of the pool of four, each statement often enough to be prepared."""
+
+    def work(number: int) -> None:
+        db.transact(lambda tx: tx.execute(INSERT, {"id": number}))
+        db.query(lambda tx: tx.row(COUNT))
+
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(work, range(400)))
+    assert db.query(lambda tx: tx.row(COUNT)) == {"n": 400}
+
+
+def test_five_hundred_runs(
+    pooled: str, server: Postgres, scratch: Path, redis_server: RedisServer, model: Model
+) -> None:
+    environ = {**os.environ, "APP_ENV": "testing", "DATABASE_URL": pooled}
+    for _ in range(2):  # the second one is not held up by what the first has left behind
+        subprocess.run(
+            [PYTHON, "-m", "alembic", "upgrade", "head"], cwd=ROOT, env=environ, check=True, timeout=60
+        )
+    settings = {"WEB_CONCURRENCY": "2", "THREADS": "32", "LIMIT_RUNS": "none", "DATABASE_URL": pooled}
+    home = Path(tempfile.mkdtemp(prefix="pooled", dir=scratch))
+    with (
+        slipway_server(home, redis_server.url, model.url, migrated=False, **settings) as service,
+        service.client() as client,
+        ThreadPoolExecutor(16) as threads,
+    ):
+
+        def ask(number: int) -> tuple[int, str]:
+            door = "stream" if number % 5 == 0 else "invoke"
+            question = {"input": f"Question {number}", "cache": "bypass"}
+            answer = client.post(f"/v1/agents/assistant/{door}", json=question)
+            whole = door == "invoke" or "event: run.completed" in answer.text
+            return answer.status_code, "" if answer.status_code == 200 and whole else answer.text
+
+        assert Counter(threads.map(ask, range(500))) == {(200, ""): 500}
+        assert client.get("/ready").json()["database"]["status"] == "ok"
+        assert len(client.get("/v1/runs", params={"status": "succeeded", "limit": 100}).json()["data"]) == 100
+    assert "prepared statement" not in service.log.read_text()
