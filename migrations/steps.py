@@ -21,7 +21,7 @@ from service.store import fitness
 from service.store.outages import Unfit
 from service.store.schema import metadata
 
-# Below PostgreSQL's `deadlock_timeout` (1 s): in a deadlock the migration gives way, never a transaction of the service.
+# Below PostgreSQL's `deadlock_timeout` (1 s): of a deadlock the migration gives way, and no request.
 LOCK_MS = 500
 PATIENCE_SECONDS = 300.0
 PAUSE_SECONDS = 5.0  # the longest between two attempts
