@@ -1,28 +1,30 @@
-"""Alembic's entry. The database is the one the settings name; every migration runs in one transaction."""
+"""Alembic's entry: migrate the database that the settings name, or say in one line why not."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from typing import Any
 
 import sqlalchemy as sa
 from alembic import context
-from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.script import ScriptDirectory
 
 from config import ConfigError, load
+from migrations.steps import PATIENCE_SECONDS, Steps, configure, prepare
+from migrations.turn import WAIT_SECONDS, turn
 from service.store import fitness
-from service.store.base import connect_args
+from service.store.base import ALIVE, connect_args
 from service.store.outages import Unfit, cause_of
-from service.store.schema import metadata
-
-TURN = 7325711  # the advisory lock of whoever migrates
 
 
 def _engine() -> sa.Engine:
     url = context.config.attributes.get("url") or _url_of_settings()
-    return sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args=connect_args(url))
+    arguments = connect_args(url)
+    if (
+        arguments
+    ):  # PostgreSQL; a pooler gives each transaction another session, without what was prepared in it
+        arguments = {**arguments, **ALIVE, "prepare_threshold": None}
+    return sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args=arguments)
 
 
 def _url_of_settings() -> str:
@@ -33,12 +35,13 @@ def _url_of_settings() -> str:
     return settings.database_url
 
 
-def _tell(*, step: MigrationInfo, **_: Any) -> None:
-    """Say what is done as it is done: a large table takes minutes."""
-    done = "up to" if step.is_upgrade else "back from"
-    script = step.up_revision
-    if script is not None:
-        print(f"alembic: {done} {script.revision}, {script.doc}", file=sys.stderr, flush=True)
+def _moves() -> bool:
+    """Whether the command goes to a revision; `alembic current` and its like do not."""
+    try:
+        context.get_revision_argument()
+    except KeyError:
+        return False
+    return True
 
 
 def _left_alone(connection: sa.Connection, script: ScriptDirectory) -> bool:
@@ -48,11 +51,7 @@ def _left_alone(connection: sa.Connection, script: ScriptDirectory) -> bool:
         return False
     if not fitness.serves_older_code(connection, known):
         raise Unfit(fitness.too_new(found, known))
-    try:
-        wanted = context.get_revision_argument()
-    except KeyError:  # a command that goes nowhere, such as `alembic current`
-        wanted = None
-    if wanted != script.get_current_head():
+    if not _moves() or context.get_revision_argument() != script.get_current_head():
         raise Unfit(
             f"It is at revision {found}, of which this version has no file: use the newer version for this."
         )
@@ -62,44 +61,40 @@ def _left_alone(connection: sa.Connection, script: ScriptDirectory) -> bool:
     return True
 
 
-def _oldest_code(connection: sa.Connection, script: ScriptDirectory) -> str | None:
-    """The oldest revision whose code runs on the database as it is now."""
-    found = MigrationContext.configure(connection).get_current_revision()
-    if found is None:
-        return None
-    applied = [each for each in script.iterate_revisions(found, "base") if each is not None][::-1]
-    order = [each.revision for each in applied]
-    said = [getattr(each.module, "OLDEST_CODE", each.revision) for each in applied]
-    return max(said, key=order.index)
+def _look(connection: sa.Connection, script: ScriptDirectory) -> None:
+    """Run a command that changes nothing: it waits for no migration."""
+    if not _left_alone(connection, script):
+        connection.commit()
+        configure(connection)
+        with context.begin_transaction():
+            context.run_migrations()
 
 
-def _migrate(connection: sa.Connection) -> None:
+def _migrate(engine: sa.Engine, connection: sa.Connection, script: ScriptDirectory) -> None:
     """Bring the database to the asked revision; two machines that start at once take turns."""
-    script = ScriptDirectory.from_config(context.config)
-    sqlite = connection.dialect.name == "sqlite"
-    fitness.check_encoding(connection)
-    if sqlite:
-        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-    else:
-        connection.execute(sa.text("SELECT pg_advisory_lock(:turn)"), {"turn": TURN})
-    connection.commit()
-    if _left_alone(connection, script):
-        return
-    connection.commit()
-    context.configure(
-        connection=connection, target_metadata=metadata, render_as_batch=sqlite, on_version_apply=_tell
-    )
-    with context.begin_transaction():
-        context.run_migrations()
-        fitness.keep_oldest_code(connection, _oldest_code(connection, script))
-    connection.commit()
+    attributes = context.config.attributes  # how long to wait, where the caller says so
+    with turn(engine, attributes.get("wait", WAIT_SECONDS)) as still_ours:
+        prepare(connection)
+        if _left_alone(connection, script):
+            return
+        connection.rollback()
+        wanted = context.get_revision_argument()
+        Steps(connection, script, still_ours, attributes.get("patience", PATIENCE_SECONDS)).run(
+            wanted if isinstance(wanted, str) else None
+        )
 
 
 def main() -> None:
     """Migrate, or end with one line that says why not."""
     try:
-        with _engine().connect() as connection:
-            _migrate(connection)
+        engine, script = _engine(), ScriptDirectory.from_config(context.config)
+        with engine.connect() as connection:
+            fitness.check_encoding(connection)
+            connection.rollback()
+            if _moves():
+                _migrate(engine, connection, script)
+            else:
+                _look(connection, script)
     except ConfigError as error:
         sys.exit(str(error))
     except Unfit as error:

@@ -6,8 +6,7 @@ Revises: 0004
 
 from __future__ import annotations
 
-import sqlalchemy as sa
-from alembic import op
+from migrations import gentle
 
 revision = "0005"
 down_revision = "0004"
@@ -15,7 +14,7 @@ branch_labels = None
 depends_on = None
 OLDEST_CODE = "0002"  # the same statements, with other indexes
 
-CALLS = sa.text("account = 'upstream'")
+CALLS = "account = 'upstream'"
 INDEXES = {
     "ix_ledger_run_id": ["run_id"],
     "ix_ledger_called_at": ["called_at"],
@@ -25,11 +24,9 @@ INDEXES = {
 
 def upgrade() -> None:
     for name, columns in INDEXES.items():
-        op.drop_index(name, "ledger")
-        op.create_index(name, "ledger", columns, sqlite_where=CALLS, postgresql_where=CALLS)
+        gentle.replace_index(name, "ledger", columns, where=CALLS)
 
 
 def downgrade() -> None:
     for name, columns in INDEXES.items():
-        op.drop_index(name, "ledger")
-        op.create_index(name, "ledger", columns)
+        gentle.replace_index(name, "ledger", columns)

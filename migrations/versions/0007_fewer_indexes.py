@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import sqlalchemy as sa
 from alembic import op
+
+from migrations import gentle
 
 revision = "0007"
 down_revision = "0006"
@@ -17,29 +18,34 @@ branch_labels = None
 depends_on = None
 OLDEST_CODE = "0002"  # the same statements, with other indexes; a hold has its id in its key as before
 
-CALLS = sa.text("account = 'upstream'")
-ENDED = sa.text("finished_at IS NOT NULL")
+CALLS = "account = 'upstream'"
+ENDED = "finished_at IS NOT NULL"
 
 
 def upgrade() -> None:
-    op.drop_index("ix_runs_finished_at", "runs")
-    op.drop_index("ix_ledger_run_id", "ledger")
-    op.drop_index("ix_holds_run_id", "holds")
-    _holds_by(["run_id", "id"])
+    gentle.drop_index("ix_runs_finished_at", "runs")
+    gentle.drop_index("ix_ledger_run_id", "ledger")
+    if gentle.on_postgresql():
+        gentle.replace_primary_key("pk_holds", "holds", ["run_id", "id"])
+        gentle.drop_index("ix_holds_run_id", "holds")  # last: until now holds were looked for by it
+    else:
+        gentle.drop_index("ix_holds_run_id", "holds")  # first, so that it is not made again for the new table
+        _sqlite_key(["run_id", "id"])
 
 
 def downgrade() -> None:
-    _holds_by(["id"])
-    op.create_index("ix_holds_run_id", "holds", ["run_id"])
-    op.create_index("ix_ledger_run_id", "ledger", ["run_id"], sqlite_where=CALLS, postgresql_where=CALLS)
-    op.create_index(
-        "ix_runs_finished_at", "runs", ["finished_at"], sqlite_where=ENDED, postgresql_where=ENDED
-    )
+    if gentle.on_postgresql():
+        gentle.create_index("ix_holds_run_id", "holds", ["run_id"])
+        gentle.replace_primary_key("pk_holds", "holds", ["id"])
+    else:
+        _sqlite_key(["id"])
+        gentle.create_index("ix_holds_run_id", "holds", ["run_id"])
+    gentle.create_index("ix_ledger_run_id", "ledger", ["run_id"], where=CALLS)
+    gentle.create_index("ix_runs_finished_at", "runs", ["finished_at"], where=ENDED)
 
 
-def _holds_by(key: Sequence[str]) -> None:
-    """Change the primary key; in SQLite the rows go to a new table for that."""
-    kept = {"sqlite_with_rowid": False}
-    with op.batch_alter_table("holds", table_kwargs=kept) as batch_op:
+def _sqlite_key(columns: Sequence[str]) -> None:
+    """Change the primary key: the rows go to a new table."""
+    with op.batch_alter_table("holds", table_kwargs={"sqlite_with_rowid": False}) as batch_op:
         batch_op.drop_constraint("pk_holds", type_="primary")
-        batch_op.create_primary_key("pk_holds", [*key])
+        batch_op.create_primary_key("pk_holds", [*columns])

@@ -9,17 +9,20 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from migrations import gentle
+
 revision = "0008"
 down_revision = "0007"
 branch_labels = None
 depends_on = None
 OLDEST_CODE = "0002"  # only adds: columns that may be empty, and a table
 
+COLUMNS = (("approvals", "decision_id"), ("webhooks", "claim_id"), ("notices", "claim_id"))
+
 
 def upgrade() -> None:
-    op.add_column("approvals", sa.Column("decision_id", sa.String(length=32), nullable=True))
-    op.add_column("webhooks", sa.Column("claim_id", sa.String(length=32), nullable=True))
-    op.add_column("notices", sa.Column("claim_id", sa.String(length=32), nullable=True))
+    for table, name in COLUMNS:
+        gentle.add_columns(table, sa.Column(name, sa.String(length=32), nullable=True))
     op.create_table(
         "sign_in_addresses",
         sa.Column("user_id", sa.String(length=32), nullable=False),
@@ -34,8 +37,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.drop_index(op.f("ix_sign_in_addresses_seen_at"), "sign_in_addresses")
-    op.drop_table("sign_in_addresses")
-    for table, column in (("notices", "claim_id"), ("webhooks", "claim_id"), ("approvals", "decision_id")):
-        with op.batch_alter_table(table) as batch_op:
-            batch_op.drop_column(column)
+    there = {"if_exists": True} if gentle.on_postgresql() else {}
+    op.drop_table("sign_in_addresses", **there)
+    gentle.release_locks()
+    for table, name in reversed(COLUMNS):
+        gentle.drop_columns(table, name)

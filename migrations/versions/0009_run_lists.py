@@ -7,7 +7,8 @@ Revises: 0008
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+
+from migrations import gentle
 
 revision = "0009"
 down_revision = "0008"
@@ -24,10 +25,8 @@ COLUMNS = (
 
 
 def upgrade() -> None:
-    for name, kind in COLUMNS:  # without a default: no row is written anew
-        op.add_column("runs", sa.Column(name, kind))
+    gentle.add_columns("runs", *(sa.Column(name, kind) for name, kind in COLUMNS))
 
 
 def downgrade() -> None:
-    for name, _ in reversed(COLUMNS):
-        op.drop_column("runs", name)
+    gentle.drop_columns("runs", *(name for name, _ in reversed(COLUMNS)))

@@ -7,7 +7,8 @@ Revises: 0009
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+
+from migrations import gentle
 
 revision = "0010"
 down_revision = "0009"
@@ -17,8 +18,8 @@ OLDEST_CODE = "0002"  # only adds a column that may be empty
 
 
 def upgrade() -> None:
-    op.add_column("runs", sa.Column("live_gap_attempt", sa.Integer()))
+    gentle.add_columns("runs", sa.Column("live_gap_attempt", sa.Integer()))
 
 
 def downgrade() -> None:
-    op.drop_column("runs", "live_gap_attempt")
+    gentle.drop_columns("runs", "live_gap_attempt")

@@ -7,7 +7,8 @@ Revises: 0010
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+
+from migrations import gentle
 
 revision = "0011"
 down_revision = "0010"
@@ -17,21 +18,20 @@ OLDEST_CODE = (
     "0002"  # only adds columns that may be empty: a message of older code goes on from the one before it
 )
 
-COLUMNS = (
-    ("messages", "parent_seq", sa.Integer()),
-    ("messages", "status", sa.String(16)),
-    ("messages", "error_code", sa.String(64)),
-    ("messages", "sources", sa.JSON()),
-    ("messages", "tools", sa.JSON()),
-    ("runs", "parent_seq", sa.Integer()),
+MESSAGES = (
+    ("parent_seq", sa.Integer()),
+    ("status", sa.String(16)),
+    ("error_code", sa.String(64)),
+    ("sources", sa.JSON()),
+    ("tools", sa.JSON()),
 )
 
 
 def upgrade() -> None:
-    for table, name, kind in COLUMNS:  # without a default: no row is written anew
-        op.add_column(table, sa.Column(name, kind))
+    gentle.add_columns("messages", *(sa.Column(name, kind) for name, kind in MESSAGES))
+    gentle.add_columns("runs", sa.Column("parent_seq", sa.Integer()))
 
 
 def downgrade() -> None:
-    for table, name, _ in reversed(COLUMNS):
-        op.drop_column(table, name)
+    gentle.drop_columns("runs", "parent_seq")
+    gentle.drop_columns("messages", *(name for name, _ in reversed(MESSAGES)))

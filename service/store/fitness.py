@@ -84,10 +84,13 @@ def too_new(found: str, known: list[str]) -> str:
 
 def keep_oldest_code(connection: sa.Connection, oldest: str | None) -> None:
     """Write down the oldest revision whose code runs on this database; None: nothing is migrated."""
-    if oldest is not None:
-        compatibility.create(connection, checkfirst=True)
-    elif not sa.inspect(connection).has_table(compatibility.name):
+    there = sa.inspect(connection).has_table(compatibility.name)
+    kept = connection.execute(sa.select(compatibility.c.oldest_code)).scalar() if there else None
+    if kept == oldest:
         return
-    connection.execute(compatibility.delete())
+    if there:
+        connection.execute(compatibility.delete())
+    else:
+        compatibility.create(connection)
     if oldest is not None:
         connection.execute(compatibility.insert(), {"id": 1, "oldest_code": oldest})

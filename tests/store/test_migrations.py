@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -80,6 +82,8 @@ def config(url: str) -> Config:
 
 
 REVISIONS = [script.revision for script in ScriptDirectory.from_config(config("sqlite://")).walk_revisions()]
+# What the code of the release before uses: see `scripts/released_schema.py`.
+RELEASED: dict[str, Any] = json.loads((ROOT / "migrations" / "released.json").read_text())
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -118,7 +122,17 @@ def test_the_newest_revision_is_what_the_code_expects(url: str) -> None:
     command.upgrade(config(url), "head")
     with sa.create_engine(url, poolclass=sa.pool.NullPool).connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, schema.metadata) == []
+        assert [each for each in compare_metadata(context, schema.metadata) if not _kept(each)] == []
+
+
+def _kept(difference: Any) -> bool:
+    """Whether it is a column that only the release before uses: a later migration drops it, see `test_expand.py`."""
+    if difference[0] != "remove_column":
+        return False
+    _, _, table, column = difference
+    return column.name in RELEASED["tables"].get(table, {}) and (
+        column.nullable or column.server_default is not None
+    )
 
 
 def test_each_revision_can_be_taken_back(url: str) -> None:

@@ -1,0 +1,93 @@
+"""One migrator at a time: whoever else starts waits, and then finds nothing to do.
+
+PostgreSQL keeps an advisory lock for a transaction on a connection of its own. It ends with that transaction whatever
+becomes of the migrator, so a pooler can leave no lock behind on a connection that it gives to others. CREATE INDEX
+CONCURRENTLY waits for every transaction with an older snapshot: the one that holds the lock is READ COMMITTED and
+idle, which has none, and whoever waits asks again and again instead of waiting inside the database.
+
+SQLite has one writer: the migrator takes that turn, in the queue of the service's own writers.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from service.errors import DatabaseUnavailable
+from service.store.outages import Unfit
+from service.store.writers import Writers
+
+KEY = 7325711  # of the advisory lock; earlier versions take the same one for a session
+WAIT_SECONDS = 600.0  # for another migrator; then whoever started this one may start it again
+LOOK_SECONDS = 0.5
+TELL_SECONDS = 10.0
+
+_TRY = sa.select(sa.func.pg_try_advisory_xact_lock(KEY))
+_HOLDER = sa.text(
+    "SELECT pid FROM pg_locks JOIN pg_database ON pg_database.oid = database AND datname = current_database() "
+    f"WHERE locktype = 'advisory' AND granted AND classid = 0 AND objid = {KEY}"
+)
+
+Check = Callable[[], None]  # raises `Unfit` once the turn is lost
+
+
+def tell(text: str) -> None:
+    print(f"alembic: {text}", file=sys.stderr, flush=True)
+
+
+def turn(engine: sa.Engine, seconds: float = WAIT_SECONDS) -> AbstractContextManager[Check]:
+    """Wait for other migrators, then keep them out. Raises `Unfit` when none of it ends in `seconds`."""
+    if engine.dialect.name == "sqlite":
+        return _sqlite_turn(Path(engine.url.database or ""), seconds)
+    return _postgresql_turn(engine, seconds)
+
+
+@contextmanager
+def _sqlite_turn(database: Path, seconds: float) -> Iterator[Check]:
+    writers = Writers(database, seconds)
+    try:
+        with writers.turn():
+            yield lambda: None
+    except DatabaseUnavailable as error:
+        raise Unfit(str(error)) from error
+    finally:
+        writers.close()
+
+
+@contextmanager
+def _postgresql_turn(engine: sa.Engine, seconds: float) -> Iterator[Check]:
+    with engine.connect().execution_options(isolation_level="READ COMMITTED") as connection:
+        _take(connection, seconds)
+
+        def check() -> None:
+            try:
+                connection.execute(sa.text("SELECT 1"))
+            except sa.exc.DBAPIError as error:
+                raise Unfit(
+                    "The connection that keeps other migrations out was lost. The steps that were told are done: "
+                    "run it again for the rest."
+                ) from error
+
+        yield check
+
+
+def _take(connection: sa.Connection, seconds: float) -> None:
+    end, tell_at = time.monotonic() + seconds, 0.0
+    while not connection.execute(_TRY).scalar_one():
+        holder = connection.execute(_HOLDER).scalar()
+        connection.rollback()
+        if time.monotonic() > end:
+            raise Unfit(
+                f"Another migration is under way: process {holder} of the database server holds its lock."
+            )
+        if time.monotonic() >= tell_at:
+            tell(f"another migration is under way (process {holder} of the database server): waiting")
+            tell_at = time.monotonic() + TELL_SECONDS
+        time.sleep(LOOK_SECONDS)
+    # Idle for as long as a large index takes to build.
+    connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
