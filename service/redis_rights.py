@@ -110,6 +110,7 @@ def _writes() -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 
 def _reads() -> Iterator[tuple[str, tuple[Any, ...]]]:
+    yield "may not read", ("PING",)
     yield "may not read", ("GET", _KEY)
     yield "may not read", ("HGET", f"{_KEY}:hash", "f")
     yield "may not read", ("HMGET", f"{_KEY}:hash", "f")
