@@ -1,8 +1,8 @@
 """A Redis cluster's client that is made when it is first used, so that a process starts while the cluster is away.
 
 redis-py's client asks the nodes for their slots as it is made, and again whenever one fails, each of them in turn
-until one answers. Here one thread does that for all, nobody waits for it for longer than `PATIENCE`, and after it
-has failed nobody tries for `PAUSE`.
+until one answers: seconds, where they hang. Here one thread does that for all, nobody waits for it for longer than
+`PATIENCE`, and after it has failed nobody tries for `PAUSE`.
 """
 
 from __future__ import annotations
@@ -24,35 +24,51 @@ class LazyCluster:
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
         self._client: Any = None
-        self._lock = threading.Lock()
-        self._attempt: _Attempt | None = None
+        self._connect = _Shared(self._connected)
 
     def __getattr__(self, name: str) -> Any:
         """Raises `redis.ConnectionError` while the cluster is away."""
-        return getattr(self._client or self._connected(), name)
+        if self._client is None:
+            self._connect()
+        return getattr(self._client, name)
 
     def close(self) -> None:
         if self._client is not None:
             self._client.close()
 
-    def _connected(self) -> Any:
+    def _connected(self) -> None:
+        if self._client is None:
+            client = self._make()
+            client.nodes_manager.initialize = _Shared(client.nodes_manager.initialize)
+            self._client = client
+
+
+class _Shared:
+    """Run `work` in a thread, once for all who call meanwhile.
+
+    Raises `redis.ConnectionError` when it fails or hangs.
+    """
+
+    def __init__(self, work: Callable[..., None]) -> None:
+        self._work = work
+        self._lock = threading.Lock()
+        self._attempt = _Attempt()
+        self._attempt.done.set()
+
+    def __call__(self, *args: Any, **options: Any) -> None:
         with self._lock:
             attempt = self._attempt
-            if attempt is None or attempt.is_over():
+            if attempt.is_over():
                 attempt = self._attempt = _Attempt()
-                threading.Thread(
-                    target=self._connect, args=(attempt,), name="redis-cluster", daemon=True
-                ).start()
-        attempt.done.wait(max(0.0, attempt.began + PATIENCE - time.monotonic()))
-        if self._client is None:
-            raise ConnectionError("No node of the cluster answers.") from attempt.error
-        return self._client
+                run = (attempt, args, options)
+                threading.Thread(target=self._run, args=run, name="redis-cluster", daemon=True).start()
+        in_time = attempt.done.wait(max(0.0, attempt.began + PATIENCE - time.monotonic()))
+        if not in_time or attempt.error is not None:
+            raise ConnectionError("The cluster's nodes were not found.") from attempt.error
 
-    def _connect(self, attempt: _Attempt) -> None:
+    def _run(self, attempt: _Attempt, args: Any, options: Any) -> None:
         try:
-            client = self._make()
-            client.nodes_manager.initialize = _OneAtATime(client.nodes_manager.initialize)
-            self._client = client
+            self._work(*args, **options)
         except Exception as error:  # told to all who wait for it
             attempt.error = error
         finally:
@@ -61,7 +77,7 @@ class LazyCluster:
 
 
 class _Attempt:
-    """One attempt to connect, shared by all who come while it is made and for `PAUSE` after it has failed."""
+    """One attempt, shared by all who come while it is made and for `PAUSE` after it has failed."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()
@@ -70,35 +86,4 @@ class _Attempt:
         self.done = threading.Event()
 
     def is_over(self) -> bool:
-        return self.done.is_set() and time.monotonic() >= self.ended + PAUSE
-
-
-class _OneAtATime:
-    """Finding the nodes again, in place of redis-py's own: where it hangs or fails, callers do not queue for it.
-
-    With every node frozen, each of the threads that wait would otherwise ask each node in turn.
-    """
-
-    def __init__(self, find: Callable[..., None]) -> None:
-        self._find = find
-        self._turn = threading.Lock()
-        self._found = 0  # how often
-        self._not_before = 0.0  # time.monotonic()
-
-    def __call__(self, *args: Any, **options: Any) -> None:
-        found = self._found
-        if not self._turn.acquire(timeout=PATIENCE):
-            raise ConnectionError("The cluster's nodes are being looked for.")
-        try:
-            if self._found != found:
-                return  # by another thread, meanwhile
-            if time.monotonic() < self._not_before:
-                raise ConnectionError("The cluster is being left alone after a failure.")
-            try:
-                self._find(*args, **options)
-                self._found += 1
-            except Exception:
-                self._not_before = time.monotonic() + PAUSE
-                raise
-        finally:
-            self._turn.release()
+        return self.done.is_set() and (self.error is None or time.monotonic() >= self.ended + PAUSE)

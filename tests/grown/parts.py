@@ -48,6 +48,11 @@ class Node:
             self.child = self._stack.enter_context(process(command, stdout=log, stderr=log))
         wait_until(self.answers, f"the server at {self.port}", 15)
 
+    @property
+    def url(self) -> str:
+        """In the clear."""
+        return f"redis://:{_quoted(PASSWORD)}@127.0.0.1:{self.port}/1"
+
     def client(self) -> redis.Redis:
         return redis.Redis(
             port=self.port, socket_timeout=2, single_connection_client=False, **self.tls, **self.login
@@ -56,6 +61,10 @@ class Node:
     def ask(self, *command: Any) -> Any:
         with self.client() as client:
             return client.execute_command(*command)
+
+    def role(self) -> str:
+        """`master` or `slave`."""
+        return str(self.ask("INFO", "replication")["role"])
 
     def answers(self) -> bool:
         try:
@@ -146,6 +155,18 @@ def certificates(folder: Path) -> Certificates:
         signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2")
         run("x509", "-req", "-in", f"{name}.csr", *signed, "-out", f"{name}.pem", "-extfile", f"{name}.ext")
     return Certificates(folder)
+
+
+@contextmanager
+def one(folder: Path, tls: Certificates | None = None) -> Iterator[Node]:
+    """A server with a password."""
+    options = ["--requirepass", PASSWORD, "--save", "", *(tls.server if tls else [])]
+    node = Node(folder, options, tls=tls.client if tls else {}, login={"password": PASSWORD})
+    node.start()
+    try:
+        yield node
+    finally:
+        node.stop()
 
 
 @dataclass
@@ -271,5 +292,5 @@ def form(cluster: Cluster) -> None:
     wait_until(cluster.ok, "the cluster's state", 30)
     for replica in cluster.nodes[3:]:
         wait_until(
-            lambda one=replica: b"master_link_status:up" in one.ask("INFO", "replication"), "a replica", 30
+            lambda one=replica: one.ask("INFO", "replication")["master_link_status"] == "up", "a replica", 30
         )
