@@ -18,7 +18,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from service.redis_address import Address, parse
-from service.redis_cluster import LazyCluster
+from service.redis_cluster import LazyCluster, exchange_in_cluster
 
 
 def connect(
@@ -215,13 +215,10 @@ def exchange(client: redis.Redis, commands: Callable[[Any], Sequence[Command]]) 
     """Send commands in one round trip: the answer of each, or the `ResponseError` that it failed with.
 
     `commands` is given the connection that they go over, as they may say which server that leads to; None of a
-    cluster, whose client finds out where each has to go. Over the connection directly, see `_sent`.
+    cluster, where each node is asked in turn. Over the connection directly, see `_sent`.
     """
     if not isinstance(client, redis.Redis):
-        with client.pipeline(transaction=False) as pipe:
-            for command in commands(None):
-                pipe.execute_command(*command)
-            return list(pipe.execute(raise_on_error=False))
+        return exchange_in_cluster(client, commands(None), exchange)
     pool = client.connection_pool
     connection: Any = pool.get_connection()
     try:

@@ -9,10 +9,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
-from redis.exceptions import ConnectionError
+from redis.exceptions import (
+    AskError,
+    ConnectionError,
+    MovedError,
+    RedisClusterException,
+    RedisError,
+    TimeoutError,
+)
 
 PATIENCE = 1.0  # seconds that a caller waits for the nodes to be found
 PAUSE = 1.0  # seconds that they are left alone after they could not be
@@ -41,6 +50,45 @@ class LazyCluster:
             client = self._make()
             client.nodes_manager.initialize = _Shared(client.nodes_manager.initialize)
             self._client = client
+
+
+def exchange_in_cluster(
+    client: Any, commands: Sequence[Sequence[Any]], exchange: Callable[..., Any]
+) -> list[Any]:
+    """The answer of each command, or the `ResponseError` that it failed with; a round trip for each node.
+
+    redis-py's pipeline sends again what it got no answer to. An entry of a stream that was written the first time is
+    refused then, as if another worker had taken the run over; and with a node frozen each command waits anew.
+    Raises `redis.RedisError` when a node does not answer.
+    """
+    places: dict[str, list[int]] = defaultdict(list)
+    answers: list[Any] = [None] * len(commands)
+    try:
+        for number, command in enumerate(commands):
+            places[client.get_node_from_key(_key_of(command)).name].append(number)
+        for name, numbers in places.items():
+            node = client.get_redis_connection(client.get_node(node_name=name))
+            there = [commands[number] for number in numbers]
+            for number, answer in zip(numbers, exchange(node, lambda _, there=there: there), strict=True):
+                answers[number] = answer
+    except (ConnectionError, TimeoutError, RedisClusterException):
+        with suppress(RedisError):
+            client.nodes_manager.initialize()  # another may have taken the node's place
+        raise
+    return [
+        client.execute_command(*command) if isinstance(answer, (MovedError, AskError)) else answer
+        for command, answer in zip(commands, answers, strict=True)
+    ]
+
+
+def _key_of(command: Sequence[Any]) -> Any:
+    """The first key of a command; of one without any key, the same for all of its kind."""
+    name = command[0]
+    if name in ("EVAL", "EVALSHA"):
+        return command[3]
+    if name == "XREAD":
+        return command[command.index("STREAMS") + 1]
+    return command[1] if len(command) > 1 else name
 
 
 class _Shared:

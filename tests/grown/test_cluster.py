@@ -98,6 +98,21 @@ def test_one_that_is_full_says_so_and_fails_nothing(house: tuple[Slipway, Cluste
     wait_until(lambda: ready(server)["redis"]["status"] == "ok", "room", 20)
 
 
+def test_nodes_that_are_slow_fail_nothing(house: tuple[Slipway, Cluster]) -> None:
+    """Slower than we wait: what was written all the same is not taken for another worker's."""
+    server, parts = house
+    masters = [node for node in parts.nodes if node.role() == "master"]
+    with Load(server) as load:
+        for _ in range(3):
+            for node in masters:
+                node.ask("CLIENT", "PAUSE", "700", "ALL")
+            before = load.done
+            wait_until(lambda before=before: load.done > before + 15, "15 more", 60)  # type: ignore[misc]
+    print(load.verdict())
+    assert not load.failed, load.verdict()
+    assert load.lost() == []
+
+
 def test_all_of_it_frozen_is_redis_away(house: tuple[Slipway, Cluster]) -> None:
     server, parts = house
     with Load(server) as load, ExitStack() as stack:
