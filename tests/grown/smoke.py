@@ -57,13 +57,20 @@ def _shared(server: Slipway, client: httpx2.Client) -> bool:
 
 
 def task(server: Slipway, client: httpx2.Client, text: str) -> None:
-    """A run in the background, by Celery: the task worker's log names it."""
-    run_id = client.post("/v1/agents/assistant/tasks", json={"input": f"{text} Later"}).json()["run_id"]
-    wait_until(
-        lambda: client.get(f"/v1/runs/{run_id}").json()["status"] == "succeeded", f"the end of {run_id}", 60
-    )
+    """Runs in the background until one was done by Celery: where a message is late, the web processes do it."""
     log = server.log.with_name(f"worker-{server.port}.log")
-    wait_until(lambda: run_id in log.read_text(), "the task worker's line", 10)
+    for number in range(5):
+        body = {"input": f"{text} Later {number}"}
+        run_id = client.post("/v1/agents/assistant/tasks", json=body).json()["run_id"]
+        wait_until(
+            lambda run_id=run_id: client.get(f"/v1/runs/{run_id}").json()["status"] == "succeeded",  # type: ignore[misc]
+            f"the end of {run_id}",
+            60,
+        )
+        time.sleep(0.5)  # until the line of what has ended is written
+        if run_id in log.read_text():
+            return
+    pytest.fail("the task worker did none of five tasks")
 
 
 class Load:
