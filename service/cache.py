@@ -21,7 +21,7 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from service.redis_client import connect
+from service.redis_client import connect, exchange
 from service.redis_rights import missing, reason_of
 
 log = logging.getLogger("slipway.redis")
@@ -101,7 +101,7 @@ class SpeedStore:
 
     def ping(self) -> None:
         """Ask Redis, whatever the circuit says. Raises `redis.RedisError`."""
-        self.client.ping()
+        exchange(self.client, lambda _: [("PING",)])  # of a cluster one node: a dead replica is no outage
         if self._retry_at:
             self._recovered()
 

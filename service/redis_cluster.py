@@ -61,13 +61,16 @@ def exchange_in_cluster(
     refused then, as if another worker had taken the run over; and with a node frozen each command waits anew.
     Raises `redis.RedisError` when a node does not answer.
     """
+    nodes: dict[str, Any] = {}
     places: dict[str, list[int]] = defaultdict(list)
     answers: list[Any] = [None] * len(commands)
     try:
         for number, command in enumerate(commands):
-            places[client.get_node_from_key(_key_of(command)).name].append(number)
+            node = client.get_node_from_key(_key_of(command))
+            nodes[node.name] = node
+            places[node.name].append(number)
         for name, numbers in places.items():
-            node = client.get_redis_connection(client.get_node(node_name=name))
+            node = client.get_redis_connection(nodes[name])
             there = [commands[number] for number in numbers]
             for number, answer in zip(numbers, exchange(node, lambda _, there=there: there), strict=True):
                 answers[number] = answer
