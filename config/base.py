@@ -45,14 +45,14 @@ class Settings(Rules):
     redis_url: str = Field(
         "",
         repr=False,
-        description="`redis://…`, `rediss://…`, `redis+sentinel://…`, `redis+cluster://…` or `unix://path`; "
-        "empty: embedded, under SLIPWAY_HOME",
+        description="`redis://…`, `redis+sentinel://…`, `redis+cluster://…`, the same with `rediss` over TLS, or "
+        "`unix://path`; see docs/growing.md; empty: embedded, under SLIPWAY_HOME",
     )
     broker_url: str = Field(
         "",
         repr=False,
-        description="Where Celery's messages go, such as `amqp://…` (RabbitMQ); empty: Redis. "
-        "A Redis cluster cannot carry them",
+        description="Where Celery's messages go: `amqp://…` or `amqps://…` (RabbitMQ), or another Redis than a "
+        "cluster, which cannot carry them; empty: that of REDIS_URL",
     )
     host: str = Field("127.0.0.1", description="Address Gunicorn listens on")
     port: int = Field(8000, ge=0, le=65535, description="Port Gunicorn listens on")

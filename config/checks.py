@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 import limits
 from pydantic import SecretStr
@@ -15,6 +16,7 @@ from pydantic import SecretStr
 USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 8, 256  # characters
 # Digits are ASCII digits: `int`, `Decimal` and those who connect also take the digits of other scripts.
+_TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,5}")
 _DOLLARS = re.compile(r"[+-]?[0-9]{1,12}(?:\.[0-9]{1,12})?")
 
@@ -47,10 +49,13 @@ def rate_limit(text: str) -> str:
 
 def broker_url(url: str) -> str:
     """A broker that Celery's worker can be held to: acknowledged late, sent again when a worker is lost."""
-    schemes = ("amqp://", "amqps://", "redis://", "rediss://")
+    schemes = (
+        *("amqp://", "amqps://", "redis://", "rediss://"),
+        *("redis+sentinel://", "rediss+sentinel://"),
+    )
     if url and not url.startswith(schemes):
         raise ValueError(f"must begin with one of {', '.join(schemes)}")
-    return redis_url(url) if url.startswith("redis") else with_port(url)
+    return redis_url(url) if url.startswith("redis") else with_port(certificates(url))
 
 
 def redis_url(url: str) -> str:
@@ -61,6 +66,24 @@ def redis_url(url: str) -> str:
             raise ValueError("must end with the number of a database, such as redis://host:6379/0")
     if not all(map(_WHOLE_NUMBER.fullmatch, _redis_numbers(url))):
         raise ValueError("has a port or a database that is not a number in the digits 0 to 9")
+    return certificates(url)
+
+
+def certificates(url: str) -> str:
+    """An address over TLS: the files that it names can be read, and its words are known."""
+    told = dict(parse_qsl(url.partition("?")[2]))
+    tls = {name: value for name, value in told.items() if name.startswith("ssl_")}
+    if tls and not url.startswith(("rediss", "amqps")):
+        raise ValueError("has options of TLS, and its scheme has no TLS: begin with rediss or amqps")
+    if unknown := sorted(set(tls) - {*_TLS_FILES, "ssl_check_hostname", "ssl_cert_reqs"}):
+        raise ValueError(f"has options of TLS that are not known: {', '.join(unknown)}")
+    for name in _TLS_FILES:
+        if name in tls and not os.access(tls[name], os.R_OK):
+            raise ValueError(f"names a file in {name} that cannot be read")
+    if ("ssl_certfile" in tls) != ("ssl_keyfile" in tls):
+        raise ValueError("needs ssl_certfile and ssl_keyfile together")
+    if tls.get("ssl_cert_reqs", "required") not in ("required", "optional", "none"):
+        raise ValueError("has an ssl_cert_reqs that is not required, optional or none")
     return url
 
 
@@ -70,7 +93,7 @@ def _redis_numbers(url: str) -> Iterator[str]:
     place, _, query = rest.rpartition("@")[2].partition("?")
     hosts, _, path = place.partition("/")
     yield from re.findall(r"(?:^|&)db=([^&]*)", query)
-    if scheme == "redis+sentinel":
+    if scheme.endswith("+sentinel"):
         yield from [part for part in path.split("/") if part][1:]
     if scheme != "unix":
         ports = (

@@ -10,7 +10,15 @@ from pathlib import Path
 from urllib.parse import quote
 
 OFFLINE_KEY = "offline"  # what the service sends as key when there is none
-REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "redis+cluster://")
+REDIS_SCHEMES = (
+    "redis://",
+    "rediss://",
+    "unix://",
+    "redis+sentinel://",
+    "rediss+sentinel://",
+    "redis+cluster://",
+    "rediss+cluster://",
+)
 # sun_path holds 108 bytes on Linux and 104 on macOS, with the closing zero.
 _LONGEST_SOCKET_PATH = 103
 # After the scheme: user and password, hosts, path, query.

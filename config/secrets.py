@@ -84,9 +84,14 @@ def url(address: str) -> str:
     parts = urlsplit(address)
     told = dict(parse_qsl(parts.query))  # where libpq takes them too
     password = unquote(parts.password or "") or told.get("password", "")
-    if password:
-        said = _guessable(password, unquote(parts.username or "") or told.get("user", ""))
-        _refuse(said and f"has a password that {said}", "openssl rand -hex 24")
+    logins = (
+        (password, unquote(parts.username or "") or told.get("user", "")),
+        (told.get("sentinel_password", ""), told.get("sentinel_username", "")),
+    )
+    for password, user in logins:
+        if password:
+            said = _guessable(password, user)
+            _refuse(said and f"has a password that {said}", "openssl rand -hex 24")
     return address
 
 

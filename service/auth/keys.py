@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from service.auth.revocation import COMPLETE, KEY_CACHE_SECONDS, PROVES_WRITES, Revocations, answered
 from service.auth.revocation import KEY as DISTRUSTED
-from service.auth.revocation import KEY_CACHE_SECONDS, Revocations
 from service.auth.users import Role
 from service.cache import SpeedStore
 from service.errors import Conflict, InvalidToken, NotFound
@@ -162,10 +162,8 @@ def may_use(caller: Caller, scope: str) -> bool:
 
 
 def _look_up(client: Any, digest: str) -> tuple[bytes | None, bytes | None, bytes | None]:
-    with client.pipeline(transaction=False) as pipe:
-        pipe.get(_cache_key(digest))
-        pipe.hmget(DISTRUSTED, digest, "complete")
-        known, (distrusted, complete) = pipe.execute()
+    asked = (("GET", _cache_key(digest)), ("HMGET", DISTRUSTED, digest, COMPLETE), PROVES_WRITES)
+    known, (distrusted, complete), _ = answered(client, *asked)
     return known, distrusted, complete
 
 

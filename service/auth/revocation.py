@@ -9,6 +9,9 @@ known to be in the hash. One `HMGET` answers for a request. What holds:
 - Redis wiped, or the hash evicted: `complete` went with it (one key), so the next request loads the hash
   again from the database. A wipe while it is being loaded is noticed (`loading:<nonce>` is gone).
 - Redis away: each request asks the database.
+- Redis takes no writes, as it is full, lacks a right or a replica, or cannot save: whoever ends a log-in deletes the
+  hash, which a full Redis lets it; and each look at the hash comes with a write that changes nothing, so that what
+  is refused that is not believed either. Then each request asks the database, from the end on.
 - Redis restarted with old data, or a replica promoted: its run id is not the one in `complete`, so the hash
   is loaded again before it is believed.
 - One worker cannot reach Redis and others can: an end written by that worker is in the database at once, and
@@ -31,6 +34,7 @@ import redis
 
 from service.cache import SpeedStore
 from service.errors import DatabaseUnavailable
+from service.redis_client import exchange
 from service.store import tokens as rows
 from service.store.base import Database
 from service.store.tokens import Distrusted
@@ -41,6 +45,7 @@ log = logging.getLogger("slipway.auth")
 KEY = "slipway:distrusted"
 COMPLETE = "complete"
 FRESH = 4.0  # seconds that the hash is believed without being compared with the database again
+LOAD_AGAIN = 1.0  # seconds for which a Redis that did not take the hash is not asked to again
 LOAD_SECONDS = 1.0  # after which a database that has not answered counts as away
 KEY_CACHE_SECONDS = 30  # how long a looked-up API key may be remembered
 _SLACK_MS = 60_000  # clocks of replicas may differ by this much
@@ -67,7 +72,8 @@ class Revocations:
         self._db = db
         self._life_ms = int(access_seconds * 1000) + _SLACK_MS
         self._loading = threading.Lock()
-        self._next_load = 0.0  # time.monotonic(): no earlier, after one that failed
+        self._next_load = 0.0  # time.monotonic(): no earlier, after the database failed
+        self._next_try = 0.0  # the same, after Redis did
         self._loading_since: float | None = None  # time.monotonic()
         self._untold = 0  # what could not be told to Redis: counted up by each,
         self._caught_up = 0  # and how many of them a load has brought there since
@@ -109,9 +115,11 @@ class Revocations:
         return ended
 
     def tell(self, what: Distrusted) -> None:
-        """Make known what the database already holds. Without Redis a thread goes on trying."""
+        """Make known what the database already holds. Where Redis does not take it, it is not to be believed by
+        anybody until a load has brought it there: a thread goes on trying."""
         if self._speed.call(lambda client: self._write(client, what), False):
             return
+        self._speed.call(_forget, None)
         self._untold += 1
         if self._late is None or not self._late.is_alive():
             self._late = threading.Thread(target=self._catch_up, name="revocations-late", daemon=True)
@@ -126,7 +134,7 @@ class Revocations:
 
     def _reload_in_time(self) -> bool:
         """Reload in a thread of its own: a database that hangs holds up no request for longer than `LOAD_SECONDS`."""
-        if time.monotonic() < self._next_load or self._loading.locked():
+        if not self._may_load() or self._loading.locked():
             return False
         loaded: list[bool] = []
         thread = threading.Thread(
@@ -138,21 +146,26 @@ class Revocations:
 
     def _reload(self) -> bool:
         """Bring the hash up to the database's state. False: it could not be, or another thread is at it."""
-        if time.monotonic() < self._next_load or not self._loading.acquire(blocking=False):
+        if not self._may_load() or not self._loading.acquire(blocking=False):
             return False
         self._loading_since = time.monotonic()
         try:
             untold = self._untold
-            loaded = self._speed.call(self._load, False)
+            loaded = self._speed.call(self._load, None)
             if loaded:
                 self._caught_up = untold
-            return loaded
+            if loaded is None:
+                self._next_try = time.monotonic() + LOAD_AGAIN
+            return loaded is True
         except DatabaseUnavailable:
             self._next_load = time.monotonic() + FRESH
             return False
         finally:
             self._loading_since = None
             self._loading.release()
+
+    def _may_load(self) -> bool:
+        return time.monotonic() >= max(self._next_load, self._next_try)
 
     def _load(self, client: redis.Redis) -> bool:
         nonce, now = secrets.token_hex(8), now_ms()
@@ -183,8 +196,27 @@ class Revocations:
         return now < self._next_load or (since is not None and now - since >= LOAD_SECONDS)
 
 
-def _look_up(client: Any, family: str) -> list[bytes | None]:
-    return client.hmget(KEY, family, COMPLETE)  # type: ignore[no-any-return]
+# Deletes nothing. A Redis that refuses it takes no writes, so others may have been refused the end of a log-in.
+PROVES_WRITES = ("HDEL", KEY, "")
+
+
+def _look_up(client: redis.Redis, family: str) -> list[bytes | None]:
+    found, _ = answered(client, ("HMGET", KEY, family, COMPLETE), PROVES_WRITES)
+    return found  # type: ignore[no-any-return]
+
+
+def answered(client: redis.Redis, *commands: Sequence[Any]) -> list[Any]:
+    """What some commands answer, in one round trip. Raises as the first that fails would."""
+    answers = exchange(client, lambda _: commands)
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
+
+
+def _forget(client: redis.Redis) -> None:
+    """And the loads under way with it: they may have read the database before."""
+    client.delete(KEY)
 
 
 def _batches(items: Sequence[Any]) -> Sequence[Sequence[Any]]:

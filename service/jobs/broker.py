@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from ssl import CERT_NONE, CERT_OPTIONAL, CERT_REQUIRED
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote
 
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
+from service.redis_address import Address, parse, without_tls_options
 from service.runs import keeper
 
 if TYPE_CHECKING:
@@ -29,63 +31,68 @@ QUIET = 1.0  # seconds that it is left alone after that
 LONGEST_RING = 2.0  # seconds for all wake-ups of one sweep
 
 
-class Address(NamedTuple):
-    """A broker as kombu takes it."""
+class Broker(NamedTuple):
+    """A broker as kombu takes it. `ssl`: its options of a connection over TLS; None: in the clear."""
 
     url: str
     options: dict[str, Any]
+    ssl: dict[str, Any] | None
 
 
-def address_of(redis_url: str, broker_url: str) -> Address | None:
+def broker_of(redis_url: str, broker_url: str) -> Broker | None:
     """Where messages go: `broker_url`, else Redis. None for a Redis cluster, which cannot be a broker."""
-    if broker_url:
-        return Address(_verified(broker_url), {} if broker_url.startswith("amqp") else _redis_options())
-    scheme, _, rest = redis_url.partition("://")
-    if scheme == "redis+cluster":
+    url = broker_url or redis_url.replace("redis+unix", "unix", 1)
+    address = parse(url)
+    if address.scheme == "redis+cluster":
         return None
-    if scheme == "redis+sentinel":
-        return _sentinel(rest)
-    if scheme == "unix":
-        path, _, query = rest.partition("?")
+    if address.scheme == "redis+sentinel":
+        return _sentinel(address)
+    if address.scheme == "unix":
+        path, _, query = url.removeprefix("unix://").partition("?")
         database = parse_qs(query).get("db", ["0"])[0]
-        return Address(f"redis+socket://{path}?virtual_host={database}", _redis_options())
-    return Address(_verified(redis_url.removeprefix("redis+")), _redis_options())
-
-
-def _verified(url: str) -> str:
-    """kombu checks no certificate unless told to; redis-py, which reads the same URL, always does."""
-    if not url.startswith("rediss://") or "ssl_cert_reqs=" in url:
-        return url
-    return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
+        return Broker(f"redis+socket://{path}?virtual_host={database}", _redis_options(), None)
+    plain = url if address.tls is None else without_tls_options(url)
+    if address.scheme == "amqp":
+        return Broker(plain, {}, None if address.tls is None else _amqp_tls(address.tls))
+    return Broker(plain, _redis_options(), address.tls)
 
 
 def _redis_options() -> dict[str, Any]:
     return {"socket_timeout": 5.0, "socket_connect_timeout": 2.0, "global_keyprefix": "slipway:jobs:"}
 
 
-def _sentinel(rest: str) -> Address:
-    """`user:password@h:p,h:p/name/db` as kombu has it: one URL per sentinel, the name as an option."""
-    parts = urlsplit(f"//{rest}")
-    userinfo, at, hosts = parts.netloc.rpartition("@")
-    path = [part for part in parts.path.split("/") if part]
-    name = path[0] if path else parse_qs(parts.query).get("service_name", ["mymaster"])[0]
-    database = path[1] if len(path) > 1 else "0"
-    nodes = [host if ":" in host else f"{host}:26379" for host in hosts.split(",")]
-    urls = (f"sentinel://{userinfo}{at}{node}/{database}" for node in nodes)
-    quick = {"socket_timeout": 0.5, "socket_connect_timeout": 0.3}
-    return Address(";".join(urls), {**_redis_options(), "master_name": name, "sentinel_kwargs": quick})
+def _amqp_tls(tls: dict[str, Any]) -> dict[str, Any]:
+    """Its library's names. Without a `server_hostname` it would take anybody's certificate; None: the broker's."""
+    files = {name: tls.get(f"ssl_{name}") for name in ("ca_certs", "certfile", "keyfile")}
+    required = {"none": CERT_NONE, "optional": CERT_OPTIONAL}.get(tls["ssl_cert_reqs"], CERT_REQUIRED)
+    named = {"server_hostname": None} if tls["ssl_check_hostname"] and required is not CERT_NONE else {}
+    return {**{name: file for name, file in files.items() if file}, "cert_reqs": required, **named}
+
+
+def _sentinel(address: Address) -> Broker:
+    """As kombu has it: one URL per sentinel, the name as an option."""
+    login = ":".join(quote(address.login.get(name, ""), safe="") for name in ("username", "password"))
+    before = f"{login}@" if address.login else ""
+    hosts = (f"[{host}]" if ":" in host else host for host, _ in address.hosts)
+    nodes = (f"{host}:{port}" for host, (_, port) in zip(hosts, address.hosts, strict=True))
+    url = ";".join(f"sentinel://{before}{node}/{address.database}" for node in nodes)
+    quick = {"socket_timeout": 0.5, "socket_connect_timeout": 0.3, **address.sentinel_login}
+    secure = {} if address.tls is None else {"ssl": True, **address.tls}
+    options = {"master_name": address.service, "sentinel_kwargs": {**quick, **secure}}
+    return Broker(url, {**_redis_options(), **options}, address.tls)
 
 
 def make_app(settings: Settings) -> Celery:
     """Celery for these settings, without tasks: enough to send messages. Raises ValueError without a broker."""
-    address = address_of(settings.redis_url, settings.broker_url)
-    if address is None:
+    broker = broker_of(settings.redis_url, settings.broker_url)
+    if broker is None:
         raise ValueError("A Redis cluster cannot carry Celery's messages: set BROKER_URL.")
-    options = dict(address.options)
+    options = dict(broker.options)
     if options:  # Redis has no acknowledgements of its own: what is not acknowledged by then is sent again
         options["visibility_timeout"] = int(2 * settings.run_timeout + settings.graceful_timeout + 600)
-    app = Celery("slipway", broker=address.url, set_as_current=False)
+    app = Celery("slipway", broker=broker.url, set_as_current=False)
     app.conf.update(
+        broker_use_ssl=broker.ssl or False,
         broker_transport_options=options,
         broker_connection_timeout=2.0,
         broker_connection_retry_on_startup=True,
@@ -110,7 +117,7 @@ def _queue(name: str) -> Any:
 
 def bell_of(settings: Settings) -> keeper.Bell:
     """What wakes the task workers of these settings."""
-    if address_of(settings.redis_url, settings.broker_url) is None:
+    if broker_of(settings.redis_url, settings.broker_url) is None:
         return keeper.NoBell()
     return Bell(make_app(settings))
 

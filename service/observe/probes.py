@@ -20,7 +20,7 @@ MOST_THREADS = 4  # of one probe, those that hang included
 
 
 class Probe:
-    """Health check of one part. Ill is what raises, says False, or takes too long.
+    """Health check of one part. Ill is what raises, says False or why in fixed words, or takes too long.
 
     `down` is the status then. A result is good for `keep` seconds, and for everybody who asks while it is looked for.
     """
@@ -52,14 +52,17 @@ class Probe:
             return {"status": self._down, "latency_ms": SECONDS * 1000}
         healthy = look.done.wait(max(0.0, look.began + SECONDS - time.monotonic())) and look.healthy
         ended = look.ended or time.monotonic()
-        return {
+        part = {
             "status": "ok" if healthy else self._down,
             "latency_ms": round((ended - look.began) * 1000, 2),
         }
+        return {**part, "reason": look.reason} if look.reason else part
 
     def _run(self, look: _Look) -> None:
         try:
-            look.healthy = self._check() is not False
+            said = self._check()
+            look.reason = said if isinstance(said, str) else ""
+            look.healthy = said is not False and not look.reason
         except SlipwayError:
             pass
         except Exception:
@@ -76,6 +79,7 @@ class _Look:
         self.began = time.monotonic()
         self.ended = 0.0
         self.healthy = False
+        self.reason = ""
         self.done = threading.Event()
 
     def good(self, keep: float) -> bool:

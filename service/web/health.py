@@ -15,6 +15,7 @@ from service.wiring import Services
 
 blueprint = Blueprint("health", __name__)
 MODEL_TTL = 5.0  # seconds a look at the model is good for: /ready is asked often, the model is far away
+REDIS_TTL = 1.0  # the same of Redis, of which every right is tried
 
 
 class Health(Shape):
@@ -25,6 +26,7 @@ class Health(Shape):
 class Part(Shape):
     status: str
     latency_ms: float
+    reason: str | None = None  # why it is not ok, in fixed words, where that is known
 
 
 class Ready(Shape):
@@ -77,9 +79,7 @@ def _probes() -> dict[str, Probe]:
 def _made(parts: Services) -> dict[str, Probe]:
     return {
         "database": Probe(parts.db.ping, "down"),
-        "redis": Probe(
-            lambda: parts.speed.call(lambda client: bool(client.ping()), default=False), "degraded"
-        ),
+        "redis": Probe(parts.speed.check, "degraded", REDIS_TTL),
         "model": Probe(parts.model.ping, "degraded", MODEL_TTL),
         "worker": Probe(
             lambda: parts.db.query(lambda tx: workers.alive(tx, "task"), patience=0) > 0, "degraded"

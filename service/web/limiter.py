@@ -164,6 +164,8 @@ class Limits:
         return found._replace(remaining=0) if limit.breached else found
 
     def _told(self, reachable: bool) -> None:
+        if reachable == self._shared:
+            return
         self._shared = reachable
         self._metrics.limiter_fallback(not reachable)
         log.warning("limits_shared" if reachable else "limits_per_process")

@@ -55,6 +55,74 @@ def test_an_end_holds_while_redis_is_away(
         assert not replica.revocations.is_revoked(kept)
 
 
+# What Redis says no to, while it still answers what it holds.
+TAKES_NO_WRITES = {
+    "full": ("CONFIG", "SET", "maxmemory", "1"),
+    "too few replicas": ("CONFIG", "SET", "min-replicas-to-write", "1"),
+    "no right to write": ("ACL", "SETUSER", "default", "-@write"),
+    "no right to hashes": ("ACL", "SETUSER", "default", "-hset"),
+}
+
+
+@pytest.mark.parametrize(
+    "refusal,limit",
+    [*((one, "") for one in TAKES_NO_WRITES), ("full", "600/minute"), ("no right to write", "600/minute")],
+)
+def test_an_end_holds_at_once_where_redis_takes_no_writes(
+    replicas: Callable[..., Replica], ada: User, own_redis: RedisServer, refusal: str, limit: str
+) -> None:
+    here, there = (replicas(limit_reads=limit) for _ in range(2))
+    token, kept, key = (
+        here.login()["access_token"],
+        here.login()["access_token"],
+        here.keys.create(ada.id, "k"),
+    )
+    assert [there.status(one) for one in (token, kept, key["key"])] == [
+        200
+    ] * 3  # the hash is complete and fresh
+    direct = redis.Redis.from_url(own_redis.url)
+    direct.execute_command(*TAKES_NO_WRITES[refusal])
+    assert here.client(token).post("/v1/auth/logout").status_code == 204
+    here.keys.revoke(key["id"], ada.id)
+    assert [there.status(one) for one in (token, kept, key["key"])] == [401, 200, 401]
+    assert [here.status(one) for one in (token, kept, key["key"])] == [401, 200, 401]
+    direct.close()
+
+
+def test_a_load_that_had_read_the_database_before_an_end_is_void(
+    here: Replica, there: Replica, ada: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a full Redis, which has room again before the load is over."""
+    (ended,) = families(here, ada, 1)
+    real = there.revocations._write
+
+    def write(client: redis.Redis, what: object) -> bool:
+        client.config_set("maxmemory", 1)
+        here.revocations.end(ended)
+        client.config_set("maxmemory", 0)
+        return real(client, what)  # type: ignore[arg-type]
+
+    here.revocations.close()  # it has no time to try again
+    monkeypatch.setattr(there.revocations, "_write", write)
+    there.revocations.is_revoked("fam_other")
+    monkeypatch.undo()
+    assert there.revocations.is_revoked(ended)
+
+
+def test_a_redis_that_takes_nothing_is_not_asked_to_by_each_request(
+    here: Replica, ada: User, own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    (kept,) = families(here, ada, 1)
+    direct = redis.Redis.from_url(own_redis.url)
+    direct.execute_command("CONFIG", "SET", "maxmemory", "1")
+    before = direct.info("commandstats").get("cmdstat_hset", {}).get("rejected_calls", 0)
+    assert not any(here.revocations.is_revoked(kept) for _ in range(50))
+    assert direct.info("commandstats")["cmdstat_hset"]["rejected_calls"] - before <= 3
+    said = [record for record in caplog.records if record.message == "redis_refused"]
+    assert [record.reason for record in said] == ["full"]  # type: ignore[attr-defined]
+    direct.close()
+
+
 def test_a_redis_that_comes_back_with_old_data_is_not_believed(
     here: Replica, there: Replica, ada: User, own_redis: RedisServer
 ) -> None:

@@ -80,6 +80,7 @@ def test_a_first_password_that_can_be_guessed_is_refused(environment: str, passw
             ("DATABASE_URL", "postgresql://slipway:PASSWORD@db/slipway"),
             ("REDIS_URL", "redis://:PASSWORD@redis:6379/0"),
             ("REDIS_URL", "redis+sentinel://:PASSWORD@one:26379,two:26379/main"),
+            ("REDIS_URL", "redis+sentinel://one,two/main?sentinel_password=PASSWORD"),
             ("BROKER_URL", "amqp://queue:PASSWORD@rabbit/"),
         )
         for password in (

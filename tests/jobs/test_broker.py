@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from config import ConfigError, load
-from service.jobs.broker import Bell, address_of, bell_of, make_app
+from service.jobs.broker import Bell, bell_of, broker_of, make_app
 from service.runs.keeper import NoBell
 from tests.conftest import RedisServer, redis_in
 
@@ -19,12 +21,17 @@ from tests.conftest import RedisServer, redis_in
     "redis_url,broker_url,expected",
     [
         ("redis://h:6379/2", "", "redis://h:6379/2"),
-        ("rediss://:p@h:6379/0", "", "rediss://:p@h:6379/0?ssl_cert_reqs=required"),
-        ("rediss://h/0?ssl_ca_certs=/ca", "", "rediss://h/0?ssl_ca_certs=/ca&ssl_cert_reqs=required"),
-        ("rediss://h/0?ssl_cert_reqs=none", "", "rediss://h/0?ssl_cert_reqs=none"),
+        ("rediss://:p@h:6379/0", "", "rediss://:p@h:6379/0"),
+        ("rediss://h/0?ssl_ca_certs=/ca&x=1", "", "rediss://h/0?x=1"),
         ("unix:///run/a%20b/redis.sock", "", "redis+socket:///run/a%20b/redis.sock?virtual_host=0"),
         ("unix:///run/redis.sock?db=3", "", "redis+socket:///run/redis.sock?virtual_host=3"),
         ("redis://h", "amqp://u:p@rabbit//", "amqp://u:p@rabbit//"),
+        ("redis+cluster://h", "amqps://u:p@rabbit//?ssl_ca_certs=/ca", "amqps://u:p@rabbit//"),
+        (
+            "redis+cluster://h",
+            "redis+sentinel://:%40@a,[::1]:2/main",
+            "sentinel://:%40@a:26379/0;sentinel://:%40@[::1]:2/0",
+        ),
         (
             "redis+sentinel://u:p@a:1,b/main/4",
             "",
@@ -33,12 +40,44 @@ from tests.conftest import RedisServer, redis_in
     ],
 )
 def test_addresses(redis_url: str, broker_url: str, expected: str) -> None:
-    address = address_of(redis_url, broker_url)
-    assert address is not None and address.url == expected
-    if "sentinel" in redis_url:
-        assert address.options["master_name"] == "main"
+    broker = broker_of(redis_url, broker_url)
+    assert broker is not None and broker.url == expected
+    if "sentinel" in redis_url + broker_url:
+        assert broker.options["master_name"] == "main"
     if "amqp" in broker_url:
-        assert address.options == {}  # its client takes none of Redis's
+        assert broker.options == {}  # its client takes none of Redis's
+
+
+@pytest.mark.parametrize(
+    "url,wanted",
+    [
+        ("redis://h", None),
+        ("rediss://h", {"ssl_cert_reqs": "required", "ssl_check_hostname": True}),
+        (
+            "rediss://h?ssl_ca_certs=/ca&ssl_check_hostname=no",
+            {"ssl_cert_reqs": "required", "ssl_ca_certs": "/ca", "ssl_check_hostname": False},
+        ),
+        ("rediss://h?ssl_cert_reqs=none", {"ssl_cert_reqs": "none", "ssl_check_hostname": True}),
+        ("amqp://h", None),
+        ("amqps://h", {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": None}),
+        (
+            "amqps://h?ssl_ca_certs=/ca&ssl_certfile=/c&ssl_keyfile=/k&ssl_check_hostname=false",
+            {"cert_reqs": ssl.CERT_REQUIRED, "ca_certs": "/ca", "certfile": "/c", "keyfile": "/k"},
+        ),
+        ("amqps://h?ssl_cert_reqs=none", {"cert_reqs": ssl.CERT_NONE}),
+    ],
+)
+def test_certificates_are_checked_and_the_name_in_them(url: str, wanted: dict[str, Any] | None) -> None:
+    broker = broker_of("redis+cluster://h", url)
+    assert broker is not None and broker.ssl == wanted
+
+
+def test_sentinels_have_a_login_of_their_own() -> None:
+    broker = broker_of("rediss+sentinel://u:p@a,b/main?sentinel_username=su&sentinel_password=s%23p", "")
+    assert broker is not None
+    told = broker.options["sentinel_kwargs"]
+    assert (told["username"], told["password"], told["ssl"]) == ("su", "s#p", True)
+    assert "s#p" not in broker.url and "s%23p" not in broker.url
 
 
 def test_a_cluster_is_no_broker() -> None:

@@ -1,0 +1,16 @@
+"""Tests that start what users outgrow one machine with. They run in `make test-all`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.grown)
+            item.add_marker(pytest.mark.timeout(300))

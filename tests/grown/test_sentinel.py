@@ -1,0 +1,109 @@
+"""Behind Sentinel, with passwords and over TLS: a master dies, freezes, is slow or full under ten requests a second."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.conftest import Model, Slipway, slipway_server, wait_until
+from tests.grown.parts import PASSWORD, SENTINEL_PASSWORD, Node, Sentinels, certificates, sentinels
+from tests.grown.smoke import Load, ready, round_trip, task_worker
+
+
+@pytest.fixture(scope="module", params=["plain", "tls"])
+def house(request: pytest.FixtureRequest, scratch: Path, model: Model) -> Iterator[tuple[Slipway, Sentinels]]:
+    folder = scratch / f"sentinel-{request.param}"
+    tls = certificates(folder / "tls") if request.param == "tls" else None
+    settings = {"WEB_CONCURRENCY": "2", "THREADS": "64", "SWEEP_SECONDS": "1", "LIMIT_RUNS": "100000/minute"}
+    with (
+        sentinels(folder, tls) as parts,
+        slipway_server(folder / "slipway", parts.url, model.url, **settings) as server,
+        task_worker(server),
+    ):
+        wait_until(lambda: ready(server)["status"] == "ok", "all parts", 40)
+        yield server, parts
+
+
+def _counted(node: Node) -> int:
+    """How many limits this server counts: what shows that it was written to, and by whom."""
+    with node.client() as client:
+        return sum(1 for _ in client.scan_iter("slipway:rate:*"))
+
+
+def _forget_counts(node: Node) -> None:
+    with node.client() as client:
+        for key in client.scan_iter("slipway:rate:*"):
+            client.delete(key)
+
+
+def test_everything_goes_by_way_of_it(house: tuple[Slipway, Sentinels]) -> None:
+    server, parts = house
+    round_trip(server, celery=True)
+    assert _counted(parts.master()) > 0
+
+
+def test_a_master_that_is_slow_or_full_fails_nothing(house: tuple[Slipway, Sentinels]) -> None:
+    server, parts = house
+    master = parts.master()
+    with Load(server) as load:
+        for _ in range(8):
+            master.ask("CLIENT", "PAUSE", "300", "ALL")
+        master.ask("CONFIG", "SET", "maxmemory", "1")
+        wait_until(lambda: ready(server)["redis"].get("reason") == "full", "the reason", 10)
+        master.ask("CONFIG", "SET", "maxmemory", "0")
+        wait_until(lambda: ready(server)["redis"]["status"] == "ok", "room", 20)
+    assert not load.failed, load.verdict()
+    assert load.lost() == []
+
+
+@pytest.mark.parametrize("fault", ["killed", "frozen"])
+def test_a_master_that_goes_fails_nothing_and_the_new_one_is_reached(
+    house: tuple[Slipway, Sentinels], fault: str
+) -> None:
+    server, parts = house
+    old = parts.master()
+    with server.client() as client, Load(server) as load:
+        if fault == "killed":
+            old.kill()
+        else:
+            old.send(signal.SIGSTOP)
+        assert client.post("/v1/auth/logout").status_code == 204
+        for _ in range(20):
+            assert client.get("/v1/auth/me").status_code == 401
+        wait_until(lambda: parts.master() is not old, "a new master", 60)
+        new = parts.master()
+        wait_until(lambda: _written(new), "the new master to take writes", 30)
+        _forget_counts(new)
+        wait_until(lambda: _counted(new) > 0, "limits to be counted there", 30)
+        wait_until(lambda: ready(server)["redis"]["status"] == "ok", "Redis", 30)
+    try:
+        assert not load.failed, load.verdict()
+        assert load.lost() == []
+        round_trip(server, celery=True)
+        print(load.verdict())
+    finally:
+        if fault == "killed":
+            old.start()
+        else:
+            old.send(signal.SIGCONT)
+        wait_until(lambda: old.role() == "slave", "the old one as a replica", 60)
+
+
+def _written(node: Node) -> bool:
+    try:
+        return bool(node.ask("SET", "slipway:test", "x", "EX", "5"))
+    except redis.RedisError:
+        return False
+
+
+def test_no_password_is_logged(house: tuple[Slipway, Sentinels]) -> None:
+    """The last test: with all that has gone wrong before it."""
+    server, _ = house
+    for log in (server.log, server.log.with_name(f"worker-{server.port}.log")):
+        text = log.read_text(errors="replace")
+        for secret in (PASSWORD, SENTINEL_PASSWORD):
+            assert secret not in text and secret.replace("#", "%23") not in text
