@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from service.store.base import InsertOnce, Row, Transaction
 from service.store.lists import fitting
 from service.store.schema import approvals, runs, sessions, users
+from service.store.transaction import PLANNED_ANEW
 from service.store.visibility import UNRESTRICTED, Visibility
 from service.types import now_ms
 
@@ -55,7 +56,8 @@ def recent(
         query = query.where(approvals.c.status == status)
     if before is not None:
         query = query.where(approvals.c.id < before)
-    ids = fitting((row["id"], row["size"]) for row in tx.rows(query))
+    found = tx.rows(query.execution_options(**PLANNED_ANEW))
+    ids = fitting((row["id"], row["size"]) for row in found)
     return tx.rows(_WITH_ASKER.where(approvals.c.id.in_(ids)).order_by(approvals.c.id.desc()))
 
 

@@ -20,6 +20,7 @@ from service.store.transaction import InsertOnce as InsertOnce
 from service.store.transaction import Transaction as Transaction
 from service.store.transaction import Write
 from service.store.transaction import clock_ms as clock_ms
+from service.store.transaction import execute_unprepared
 from service.store.writers import Writers
 
 T = TypeVar("T")
@@ -80,6 +81,8 @@ class Database:
             bounds = {"options": f"-c statement_timeout={STATEMENT_MS}"}
             options["connect_args"] = {**connect_args(url), **ALIVE, **bounds}
         self.engine = sa.create_engine(url, json_serializer=_dumps, json_deserializer=orjson.loads, **options)
+        if not self.sqlite:
+            sa.event.listen(self.engine, "do_execute", execute_unprepared)
         self._driver: Any = self.engine.dialect.loaded_dbapi  # the module, for its exceptions
         if self.sqlite:
             sa.event.listen(self.engine, "connect", _prepare_sqlite)

@@ -12,6 +12,7 @@ from service.search_words import normalise
 from service.store import messages
 from service.store.base import InsertOnce, Row, Transaction
 from service.store.schema import runs, sessions
+from service.store.transaction import PLANNED_ANEW
 from service.store.visibility import Visibility
 from service.types import RunStatus, now_ms
 
@@ -54,7 +55,7 @@ def recent(tx: Transaction, *, limit: int, before: str | None, visible: Visibili
     query = visible_ones.order_by(sessions.c.id.desc()).limit(limit)
     if before is not None:
         query = query.where(sessions.c.id < before)
-    return tx.rows(query, {"now": now_ms()})
+    return tx.rows(query.execution_options(**PLANNED_ANEW), {"now": now_ms()})
 
 
 def titled(
