@@ -18,9 +18,8 @@ from service.store.outages import Outages, Unfit
 from service.store.statement import Row as Row
 from service.store.transaction import InsertOnce as InsertOnce
 from service.store.transaction import Transaction as Transaction
-from service.store.transaction import Write
+from service.store.transaction import Write, execute_unprepared
 from service.store.transaction import clock_ms as clock_ms
-from service.store.transaction import execute_unprepared
 from service.store.writers import Writers
 
 T = TypeVar("T")

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.sanitise import storable
+from service.store import scoped
 from service.store.base import Row, Transaction
 from service.store.schema import DIED, ENDED_BADLY, UNFINISHED, runs
 from service.store.transaction import PLANNED_ANEW, filter_only
@@ -36,19 +37,22 @@ def recent(
     session_id: str | None = None,
 ) -> list[Row]:
     """List visible runs, newest first; ids sort by time, so the last id of a page is the cursor of the next."""
-    wanted = {"agent": agent, "status": status, "session_id": session_id}
-    asked = {name: [runs.c[name] == value] for name, value in wanted.items() if value is not None}
-    if whose := visible.where(runs):
-        asked["user_id"] = whose
+    wanted = {"user_id": visible.user_id, "agent": agent, "status": status, "session_id": session_id}
+    asked: dict[str, list[Any]] = {
+        name: [runs.c[name] == value] for name, value in wanted.items() if value is not None
+    }
     if status in _INDEXED_AS:
         asked["status"].append(sa.text(_INDEXED_AS[RunStatus(status)]))
     by = _index_for(asked, status)
-    query = sa.select(*_LISTED).order_by(runs.c.id.desc()).limit(limit)
+    query = sa.select(*_LISTED)
     for name, conditions in asked.items():
         query = query.where(*(conditions if name in by else map(filter_only, conditions)))
     if before is not None:
         query = query.where(runs.c.id < before)
-    return tx.rows(query.execution_options(**PLANNED_ANEW))
+    if visible.scopes and by is asked:
+        return scoped.newest(tx, runs, query, limit=limit, visible=visible, agent=agent)
+    query = query.where(*map(filter_only, Visibility(None, visible.scopes).where(runs)))
+    return tx.rows(query.order_by(runs.c.id.desc()).limit(limit).execution_options(**PLANNED_ANEW))
 
 
 def _index_for(asked: Collection[str], status: str | None) -> Collection[str]:

@@ -95,6 +95,8 @@ sessions = sa.Table(
     Column("updated_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False, index=True),
     Index("ix_sessions_user_id_id", "user_id", "id"),
+    Index("ix_sessions_user_id_agent_id", "user_id", "agent", "id"),  # for keys with scopes
+    Index("ix_sessions_agent_id", "agent", "id"),
 )
 
 messages = sa.Table(
@@ -241,6 +243,8 @@ approvals = sa.Table(
     Index("ix_approvals_user_id_id", "user_id", "id"),
     Index("ix_approvals_status_id", "status", "id"),
     Index("ix_approvals_user_id_status_id", "user_id", "status", "id"),
+    Index("ix_approvals_user_id_agent_id", "user_id", "agent", "id"),  # for keys with scopes
+    Index("ix_approvals_agent_id", "agent", "id"),
 )
 
 idempotency = sa.Table(

@@ -1,7 +1,7 @@
 """Databases with a year of runs in them, made by SQL in seconds: for what a list costs once there is much.
 
-Every user but two is one of many. `heavy` has half of all runs and three failures, the first thing it ever did; `light`
-has three runs. The agent `rare` was run three times, long ago and by `heavy`; `retired` often, long ago and by others.
+Every user but one is one of many. `heavy` has half of all runs and three failures, the first thing it ever did. The
+agent `rare` was run three times, long ago and by `heavy`; `retired` often, long ago and by others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _JSON: dict[str, Any] = {
     "none": [],
     "said": TEXT[:100],
 }
-_OWNER = "CASE WHEN f.i IN (33, 35, 37) THEN :light WHEN f.i % 2 = 0 THEN :heavy ELSE 'usr_' || u.k END"
+_OWNER = "CASE WHEN f.i % 2 = 0 THEN :heavy ELSE 'usr_' || u.k END"
 _AGENT = """CASE WHEN f.i IN (10, 20, 30) THEN 'rare' WHEN f.i <= :n / 5 AND f.i % 10 = 1 THEN 'retired'
             WHEN f.i % 3 = 0 THEN 'support' ELSE 'assistant' END"""
 _STATUS = """CASE WHEN f.i > :n - 15 THEN
@@ -64,9 +64,11 @@ _INSERTS: dict[str, str] = {
     "messages": """(session_id, seq, run_id, role, content, tokens, created_at)
         SELECT session_id, 2 * nth - half, id, CASE half WHEN 1 THEN 'user' ELSE 'assistant' END, <said>, 20, created_at
         FROM (SELECT id, session_id, created_at, row_number() OVER (PARTITION BY session_id ORDER BY id) AS nth
-              FROM runs WHERE session_id IS NOT NULL) AS turns CROSS JOIN (SELECT 1 AS half UNION SELECT 0) AS halves""",
+              FROM runs WHERE session_id IS NOT NULL) AS turns
+        CROSS JOIN (SELECT 1 AS half UNION SELECT 0) AS halves""",
     "ledger": f"""(entry_id, kind, account, amount_nano, at, called_at, user_id, agent, session_id, run_id, step, model,
-            price_id, basis, input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens, saved_nano, counters)
+            price_id, basis, input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens, saved_nano,
+            counters)
         SELECT 'hld_' || f.k, kind, CASE account WHEN 'user' THEN 'user:' || {_OWNER} ELSE account END, 0,
             f.at + 900, f.at, {_OWNER}, {_AGENT}, 'ses_' || s.k, 'run_' || f.k, 1, 'claude-sonnet-5-5', 'p', 'exact',
             900, 90, 0, 0, 0, <none> {_RUN}
@@ -106,15 +108,15 @@ class Known(NamedTuple):
     approval: str  # pending
 
 
-def fill(engine: sa.Engine, runs: int, *, heavy: str, light: str) -> Known:
-    """Fill empty tables. `heavy` and `light` are users that are there."""
+def fill(engine: sa.Engine, runs: int, *, heavy: str) -> Known:
+    """Fill empty tables. `heavy` is a user that is there."""
     now = time.time_ns() // 1_000_000
     step = YEAR_MS // runs
     keys = [
         (i, first_id("x", now - (runs - i) * step)[2:], now - (runs - i) * step) for i in range(1, runs + 1)
     ]
     numbers = {"n": runs, "users": max(20, runs // 100), "sessions": runs // 10 * 2, "until": now + YEAR_MS}
-    given = {**numbers, "heavy": heavy, "light": light, "said": TEXT[:150]}
+    given = {**numbers, "heavy": heavy, "said": TEXT[:150]}
     postgresql = engine.dialect.name == "postgresql"
     indexes = [index for table in metadata.sorted_tables for index in table.indexes]
     with engine.begin() as connection:

@@ -1,7 +1,8 @@
 """The cost of what an application asks its database for: no time, but work that is the same each time.
 
-With PostgreSQL it is the pages that a statement touches, by EXPLAIN ANALYZE in a savepoint just before it runs; of its plan
-for these values, and of the plan that a prepared statement comes to have for any. With SQLite it is steps of its machine.
+With PostgreSQL it is the pages that a statement touches, by EXPLAIN ANALYZE in a savepoint just before it runs; of its
+plan for these values, and of the plan that a prepared statement comes to have for any. With SQLite it is steps of its
+machine.
 """
 
 from __future__ import annotations
