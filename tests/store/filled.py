@@ -122,6 +122,7 @@ def fill(engine: sa.Engine, runs: int, *, heavy: str) -> Known:
     with engine.begin() as connection:
         if postgresql:  # else each row looks for those it points at
             connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         for index in indexes:
             index.drop(connection)
         _list_keys(connection, keys)
@@ -132,7 +133,9 @@ def fill(engine: sa.Engine, runs: int, *, heavy: str) -> Known:
             index.create(connection)
     if postgresql:  # as autovacuum would have by then
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("SET statement_timeout = 0")
             connection.exec_driver_sql("VACUUM ANALYZE")
+            connection.exec_driver_sql("RESET ALL")
     ids = {i: key for i, key, _ in keys}
     middle = runs // 2 // 20 * 20
     session = 2 * (1 + (middle // 4) % (numbers["sessions"] // 2))
