@@ -7,9 +7,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from service.store import scoped
 from service.store.base import InsertOnce, Row, Transaction
 from service.store.lists import fitting
 from service.store.schema import approvals, runs, sessions, users
+from service.store.transaction import PLANNED_ANEW
 from service.store.visibility import UNRESTRICTED, Visibility
 from service.types import now_ms
 
@@ -49,13 +51,19 @@ def recent(
 ) -> list[Row]:
     """List visible approvals and their askers, newest first. Fewer than `limit` where they are large: `fitting`."""
     size = sa.func.length(sa.cast(approvals.c.arguments, sa.Text)).label("size")
-    query = sa.select(approvals.c.id, size).where(*visible.where(approvals))
-    query = query.order_by(approvals.c.id.desc()).limit(limit)
+    query = sa.select(approvals.c.id, size)
+    if visible.user_id is not None:
+        query = query.where(approvals.c.user_id == visible.user_id)
     if status is not None:
         query = query.where(approvals.c.status == status)
     if before is not None:
         query = query.where(approvals.c.id < before)
-    ids = fitting((row["id"], row["size"]) for row in tx.rows(query))
+    if visible.scopes:
+        found = scoped.newest(tx, approvals, query, limit=limit, visible=visible)
+    else:
+        page = query.order_by(approvals.c.id.desc()).limit(limit)
+        found = tx.rows(page.execution_options(**PLANNED_ANEW))
+    ids = fitting((row["id"], row["size"]) for row in found)
     return tx.rows(_WITH_ASKER.where(approvals.c.id.in_(ids)).order_by(approvals.c.id.desc()))
 
 

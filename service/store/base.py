@@ -21,7 +21,7 @@ from service.store.postgres import connect_args as connect_args
 from service.store.statement import Row as Row
 from service.store.transaction import InsertOnce as InsertOnce
 from service.store.transaction import Transaction as Transaction
-from service.store.transaction import Write
+from service.store.transaction import Write, execute_unprepared
 from service.store.transaction import clock_ms as clock_ms
 from service.store.writers import Writers
 
@@ -74,6 +74,8 @@ class Database:
         else:
             options["connect_args"] = connect_args(url)
         self.engine = sa.create_engine(url, json_serializer=_dumps, json_deserializer=orjson.loads, **options)
+        if not self.sqlite:
+            sa.event.listen(self.engine, "do_execute", execute_unprepared)
         self._driver: Any = self.engine.dialect.loaded_dbapi  # the module, for its exceptions
         self._pool_since = 0.0  # time.monotonic(); connections made before it are not used again
         sa.event.listen(self.engine, "connect", _note_when_made)

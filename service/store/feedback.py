@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from service.store.base import InsertOnce, Row, Transaction
 from service.store.schema import feedback, runs
+from service.store.transaction import PLANNED_ANEW
 
 
 def give(tx: Transaction, run_id: str, score: int, comment: str | None, now: int) -> Row | None:
@@ -33,4 +34,5 @@ def recent(tx: Transaction, *, limit: int, agent: str | None, score: int | None)
         query = query.where(runs.c.agent == agent)
     if score is not None:
         query = query.where(feedback.c.score == score)
-    return tx.rows(query.order_by(feedback.c.run_id.desc()).limit(limit))
+    query = query.order_by(feedback.c.run_id.desc()).limit(limit)
+    return tx.rows(query.execution_options(**PLANNED_ANEW))

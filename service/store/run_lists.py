@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
 
 from service.sanitise import storable
+from service.store import scoped
 from service.store.base import Row, Transaction
-from service.store.schema import runs
+from service.store.schema import DIED, ENDED_BADLY, UNFINISHED, runs
+from service.store.transaction import PLANNED_ANEW, filter_only
 from service.store.visibility import Visibility
 from service.types import Run, RunStatus
 
 LONGEST_INPUT = 200  # characters of the question that a list shows
 _LENGTHS = {"model": 128, "stop_reason": 32}  # of their columns
 _LISTED = [column for column in runs.c if column.key not in ("request", "result")]
+_UNFINISHED = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING_APPROVAL)
+# What is true of every run of a status, in the words of the index that holds such runs alone.
+_INDEXED_AS = {
+    **dict.fromkeys(_UNFINISHED, UNFINISHED),
+    **dict.fromkeys((RunStatus.FAILED, RunStatus.CANCELLED), ENDED_BADLY),
+}
 
 
 def recent(
@@ -28,20 +37,39 @@ def recent(
     session_id: str | None = None,
 ) -> list[Row]:
     """List visible runs, newest first; ids sort by time, so the last id of a page is the cursor of the next."""
-    query = sa.select(*_LISTED).where(*visible.where(runs)).order_by(runs.c.id.desc()).limit(limit)
-    wanted = {"status": status, "agent": agent, "session_id": session_id}
-    for column, value in wanted.items():
-        if value is not None:
-            query = query.where(runs.c[column] == value)
+    wanted = {"user_id": visible.user_id, "agent": agent, "status": status, "session_id": session_id}
+    asked: dict[str, list[Any]] = {
+        name: [runs.c[name] == value] for name, value in wanted.items() if value is not None
+    }
+    if status in _INDEXED_AS:
+        asked["status"].append(sa.text(_INDEXED_AS[RunStatus(status)]))
+    by = _index_for(asked, status)
+    query = sa.select(*_LISTED)
+    for name, conditions in asked.items():
+        query = query.where(*(conditions if name in by else map(filter_only, conditions)))
     if before is not None:
         query = query.where(runs.c.id < before)
-    return tx.rows(query)
+    if visible.scopes and by is asked:
+        return scoped.newest(tx, runs, query, limit=limit, visible=visible, agent=agent)
+    query = query.where(*map(filter_only, Visibility(None, visible.scopes).where(runs)))
+    return tx.rows(query.order_by(runs.c.id.desc()).limit(limit).execution_options(**PLANNED_ANEW))
+
+
+def _index_for(asked: Collection[str], status: str | None) -> Collection[str]:
+    """Choose the filters whose index leaves fewest runs."""
+    if "session_id" in asked:
+        return ("session_id",)
+    if status in _UNFINISHED:
+        return ("status",)
+    if status in _INDEXED_AS and "user_id" in asked:
+        return ("status", "user_id")
+    return asked
 
 
 def dead(tx: Transaction, losses: int, limit: int) -> list[Row]:
     """Runs that failed because they lost so many workers, newest first."""
-    query = sa.select(*_LISTED).where(runs.c.status == RunStatus.FAILED, runs.c.losses >= losses)
-    return tx.rows(query.order_by(runs.c.id.desc()).limit(limit))
+    query = sa.select(*_LISTED).where(sa.text(DIED), runs.c.losses >= losses)
+    return tx.rows(query.order_by(runs.c.id.desc()).limit(limit).execution_options(**PLANNED_ANEW))
 
 
 def begun(run: Run) -> dict[str, Any]:

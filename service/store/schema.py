@@ -27,6 +27,12 @@ def _where(sql: str) -> dict[str, Any]:
 
 
 CALLS_ONLY = _where("account = 'upstream'")
+SESSION_CALLS_ONLY = _where("account = 'upstream' AND session_id IS NOT NULL")
+# Rows of partial indexes of runs. Such an index serves only a query that says the same, in these words: values that
+# are told later promise nothing.
+UNFINISHED = "finished_at IS NULL"
+ENDED_BADLY = "status IN ('failed', 'cancelled')"
+DIED = "status = 'failed' AND losses > 0"
 
 users = sa.Table(
     "users",
@@ -89,6 +95,8 @@ sessions = sa.Table(
     Column("updated_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False, index=True),
     Index("ix_sessions_user_id_id", "user_id", "id"),
+    Index("ix_sessions_user_id_agent_id", "user_id", "agent", "id"),  # for keys with scopes
+    Index("ix_sessions_agent_id", "agent", "id"),
 )
 
 messages = sa.Table(
@@ -160,14 +168,16 @@ runs = sa.Table(
     Column("model", String(128)),
     Column("stop_reason", String(32)),
     Index("ix_runs_user_id_id", "user_id", "id"),
+    Index("ix_runs_user_id_agent_id", "user_id", "agent", "id"),
+    Index("ix_runs_agent_id", "agent", "id"),
     # Only unfinished runs are swept, so only they are indexed: the index stays small at a million runs.
-    Index(
-        "ix_runs_unfinished",
-        "status",
-        "worker_id",
-        **_where("finished_at IS NULL"),
-    ),
-    Index("ix_runs_session_id", "session_id", **_where("session_id IS NOT NULL")),
+    Index("ix_runs_unfinished", "status", "worker_id", **_where(UNFINISHED)),
+    Index("ix_runs_session_id_id", "session_id", "id", **_where("session_id IS NOT NULL")),
+    # Lists of what went wrong: few of a million, so none of them may read on until it has found a page.
+    Index("ix_runs_status_id", "status", "id", **_where(ENDED_BADLY)),
+    Index("ix_runs_user_id_status_id", "user_id", "status", "id", **_where(ENDED_BADLY)),
+    Index("ix_runs_agent_status_id", "agent", "status", "id", **_where(ENDED_BADLY)),
+    Index("ix_runs_died", "id", **_where(DIED)),
 )
 
 # What the user of a run thinks of it.
@@ -179,6 +189,7 @@ feedback = sa.Table(
     Column("comment", Text),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
+    Index("ix_feedback_score_run_id", "score", "run_id"),
 )
 
 steps = sa.Table(
@@ -217,18 +228,23 @@ approvals = sa.Table(
     metadata,
     Column("id", String(32), primary_key=True),
     Column("run_id", String(32), ForeignKey("runs.id", ondelete="CASCADE"), nullable=False, index=True),
-    Column("user_id", String(32), nullable=False, index=True),
+    Column("user_id", String(32), nullable=False),
     Column("agent", String(64), nullable=False),
     Column("call_id", String(64), nullable=False),
     Column("name", String(128), nullable=False),
     Column("arguments", Json, nullable=False),
     Column("reason", String(16), nullable=False),  # policy | unknown
-    Column("status", String(16), nullable=False, index=True),  # pending | approved | denied | cancelled
+    Column("status", String(16), nullable=False),  # pending | approved | denied | cancelled
     Column("comment", Text),
     Column("decided_by", String(32)),
     Column("decision_id", String(32)),  # random: a transaction that runs twice knows its own decision by it
     Column("decided_at", BigInteger),
     Column("created_at", BigInteger, nullable=False),
+    Index("ix_approvals_user_id_id", "user_id", "id"),
+    Index("ix_approvals_status_id", "status", "id"),
+    Index("ix_approvals_user_id_status_id", "user_id", "status", "id"),
+    Index("ix_approvals_user_id_agent_id", "user_id", "agent", "id"),  # for keys with scopes
+    Index("ix_approvals_agent_id", "agent", "id"),
 )
 
 idempotency = sa.Table(
@@ -393,6 +409,7 @@ ledger = sa.Table(
     # Of the five rows of a call only one is ever looked for, so only that is indexed.
     Index("ix_ledger_called_at", "called_at", **CALLS_ONLY),
     Index("ix_ledger_user_id_called_at", "user_id", "called_at", **CALLS_ONLY),
+    Index("ix_ledger_session_id_called_at", "session_id", "called_at", **SESSION_CALLS_ONLY),
 )
 
 # One row, kept by `migrations/env.py` beside Alembic's own table: see `service.store.fitness`.

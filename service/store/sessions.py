@@ -9,9 +9,10 @@ import sqlalchemy as sa
 from service import exact_json
 from service.errors import NotFound, TooMany
 from service.search_words import normalise
-from service.store import messages
+from service.store import messages, scoped
 from service.store.base import InsertOnce, Row, Transaction
 from service.store.schema import runs, sessions
+from service.store.transaction import PLANNED_ANEW
 from service.store.visibility import Visibility
 from service.types import RunStatus, now_ms
 
@@ -50,11 +51,16 @@ def standing(tx: Transaction, session_id: str, run_id: str) -> Row | None:
 
 def recent(tx: Transaction, *, limit: int, before: str | None, visible: Visibility) -> list[Row]:
     """List visible sessions, newest first, without what may be large."""
-    visible_ones = sa.select(*_LISTED).where(_ALIVE, *visible.where(sessions))
-    query = visible_ones.order_by(sessions.c.id.desc()).limit(limit)
+    query = sa.select(*_LISTED).where(_ALIVE)
+    if visible.user_id is not None:
+        query = query.where(sessions.c.user_id == visible.user_id)
     if before is not None:
         query = query.where(sessions.c.id < before)
-    return tx.rows(query, {"now": now_ms()})
+    values = {"now": now_ms()}
+    if visible.scopes:
+        return scoped.newest(tx, sessions, query, limit=limit, visible=visible, values=values)
+    page = query.order_by(sessions.c.id.desc()).limit(limit)
+    return tx.rows(page.execution_options(**PLANNED_ANEW), values)
 
 
 def titled(

@@ -15,6 +15,9 @@ from service.store.statement import Plan, Row, Statement
 from service.store.writers import Waiting
 
 T = TypeVar("T")
+# Execution options of a query whose best plan depends on its values, as that of a list does. A prepared statement has
+# one plan for all of them: PostgreSQL makes it for what is common, and then reads a million rows for what is rare.
+PLANNED_ANEW = {"planned_anew": True}
 
 
 class clock_ms(GenericFunction[int]):
@@ -32,6 +35,34 @@ def _sqlite_clock(element: Any, compiler: Any, **kw: Any) -> str:
 @compiles(clock_ms, "postgresql")
 def _postgres_clock(element: Any, compiler: Any, **kw: Any) -> str:
     return "CAST(extract(epoch from clock_timestamp()) * 1000 AS BIGINT)"
+
+
+def execute_unprepared(cursor: Any, statement: str, parameters: Any, context: Any) -> bool | None:
+    """Listen to `do_execute` of an engine of psycopg, so that `PLANNED_ANEW` is heeded."""
+    if context is None or not context.execution_options.get("planned_anew"):
+        return None
+    cursor.execute(statement, parameters, prepare=False)
+    return True
+
+
+class filter_only(GenericFunction[bool]):
+    """A condition that no index is to be chosen for, because another condition of the query leaves few rows.
+
+    SQLite does not know which one does: without statistics it takes all indexes for equally good. PostgreSQL knows.
+    """
+
+    type = sa.Boolean()
+    inherit_cache = True
+
+
+@compiles(filter_only)
+def _filter(element: Any, compiler: Any, **kw: Any) -> str:
+    return str(compiler.process(element.clause_expr, **kw))
+
+
+@compiles(filter_only, "sqlite")
+def _sqlite_filter(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"+{compiler.process(element.clause_expr, **kw)}"
 
 
 class InsertOnce(sa.Insert):

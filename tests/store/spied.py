@@ -1,0 +1,121 @@
+"""The cost of what an application asks its database for: no time, but work that is the same each time.
+
+With PostgreSQL it is the pages that a statement touches, by EXPLAIN ANALYZE in a savepoint just before it runs; of its
+plan for these values, and of the plan that a prepared statement comes to have for any. With SQLite it is steps of its
+machine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+
+EXPLAINED = ("SELECT", "UPDATE", "DELETE", "WITH")
+PLANS = ("force_custom_plan", "force_generic_plan")
+STEPS = 100  # of SQLite's machine, between two counts
+_VALUE = re.compile(r"%\((\w+)\)s")
+
+
+@dataclass
+class Spy:
+    """Costs of the statements that were run while it is `on`."""
+
+    on: bool = False
+    steps: int = 0
+    plans: list[tuple[int, str, dict[str, Any]]] = field(default_factory=list)  # pages, statement, plan
+
+    def cost(self, work: Callable[[], object]) -> int:
+        """Do this, and tell what all its statements came to."""
+        self.plans.clear()
+        self.steps, self.on = 0, True
+        try:
+            work()
+        finally:
+            self.on = False
+        return self.steps + sum(pages for pages, _, _ in self.plans)
+
+    def told(self) -> str:
+        """The dearest statement of the last work, and its plan."""
+        if not self.plans:
+            return f"{self.steps} hundreds of steps"
+        pages, sql, plan = max(self.plans, key=lambda each: each[0])
+        return f"{pages} pages: {' '.join(sql.split())}\n{outline(plan)}"
+
+
+def outline(plan: dict[str, Any], depth: int = 0) -> str:
+    """A plan as lines."""
+    names = (
+        "Node Type",
+        "Relation Name",
+        "Index Name",
+        "Actual Rows",
+        "Rows Removed by Filter",
+        "Shared Hit Blocks",
+    )
+    line = "  " * depth + " · ".join(f"{name} {plan[name]}" for name in names if name in plan)
+    return "\n".join([line, *(outline(inner, depth + 1) for inner in plan.get("Plans", ()))])
+
+
+def watch(engine: sa.Engine) -> Spy:
+    """Watch every connection that the engine makes from now on."""
+    spy = Spy()
+    sqlite = engine.dialect.name == "sqlite"
+    sa.event.listen(engine, "connect", (_count_steps if sqlite else _explain)(spy))
+    return spy
+
+
+def _count_steps(spy: Spy) -> Callable[[Any, Any], None]:
+    def count() -> int:
+        spy.steps += spy.on
+        return 0
+
+    return lambda connection, _: connection.set_progress_handler(count, STEPS)
+
+
+def _explain(spy: Spy) -> Callable[[Any, Any], None]:
+    class Explained(psycopg.Cursor[Any]):
+        def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+            if spy.on and str(query).lstrip().startswith(EXPLAINED):
+                kinds = PLANS if options.get("prepare", True) else PLANS[:1]
+                spy.plans.append(max(self._plans(str(query), params, kinds), key=lambda plan: plan[0]))
+            return super().execute(query, params, **options)
+
+        def _plans(
+            self, query: str, params: Any, kinds: tuple[str, ...]
+        ) -> list[tuple[int, str, dict[str, Any]]]:
+            sql, values = _numbered(query, params)
+            literals = psycopg.ClientCursor(self.connection).mogrify(
+                f"({', '.join(['%s'] * len(values))})" if values else "", values or None
+            )
+            super().execute("SAVEPOINT spied")
+            super().execute(f"PREPARE spied AS {sql}")
+            found = []
+            for kind in kinds:
+                super().execute("SAVEPOINT planned")
+                super().execute(f"SET LOCAL plan_cache_mode = {kind}")
+                super().execute(
+                    f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) EXECUTE spied {literals}"
+                )
+                plan = self.fetchall()[0][0][0]["Plan"]
+                found.append((plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], query, plan))
+                super().execute("ROLLBACK TO planned")
+            super().execute("ROLLBACK TO spied")
+            super().execute("DEALLOCATE spied")
+            return found
+
+    def change(connection: Any, _: Any) -> None:
+        connection.cursor_factory = Explained
+
+    return change
+
+
+def _numbered(query: str, params: Any) -> tuple[str, list[Any]]:
+    """A statement whose values have numbers, as PREPARE wants it; and the values."""
+    names = list(dict.fromkeys(_VALUE.findall(query)))
+    sql = _VALUE.sub(lambda found: f"${names.index(found[1]) + 1}", query)
+    return sql.replace("%%", "%") if params else sql, [params[name] for name in names]
