@@ -12,6 +12,7 @@ import click
 from service.cli.talk import Commands, as_json, pages, print_json, print_table, services
 from service.errors import PriceUnknown
 from service.types import usd
+from service.usage import rollup
 from service.usage.caps import PERIODS, Period, nano_of
 from service.usage.ledger import check as check_books
 from service.usage.prices import DATED, OFFLINE, today
@@ -79,25 +80,26 @@ def _priced(model: str, on: date | None = None) -> bool:
 @ledger.command("check")
 @as_json
 def check_ledger(as_json: bool) -> None:
-    """Prove that every counter is the sum of its rows, and that no cap was passed. Exits 1 and names the rows."""
+    """Prove that counters and daily sums are those of the rows, and no cap was passed. Exits 1 and names the rows."""
     found = check_books(services().db, services().prices)
+    faults = [*found.faults, *rollup.check(services().db)]
     summary = {
         "entries": found.entries,
         "counters": found.counters,
         "spent_usd": usd(found.spent),
         "held_usd": usd(found.held),
-        "faults": [str(fault) for fault in found.faults],
+        "faults": [str(fault) for fault in faults],
     }
     if as_json:
         print_json(summary)
     else:
-        for fault in found.faults:
+        for fault in faults:
             click.echo(f"WRONG {fault}")
         click.echo(
             f"{found.entries} entries, {found.counters} counters, {summary['spent_usd']} dollars spent, "
-            f"{summary['held_usd']} held: {f'{len(found.faults)} faults' if found.faults else 'all right'}."
+            f"{summary['held_usd']} held: {f'{len(faults)} faults' if faults else 'all right'}."
         )
-    if found.faults:
+    if faults:
         raise SystemExit(1)
 
 

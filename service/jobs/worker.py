@@ -21,6 +21,7 @@ from service.jobs.broker import RUN_TASK, UPKEEP_TASK, Bell, make_app
 from service.jobs.upkeep import tidy
 from service.observe import folder, logs
 from service.observe.metrics import of_folder
+from service.usage.rollup import roll_up
 
 if TYPE_CHECKING:
     from config.base import Settings
@@ -59,6 +60,7 @@ def create_worker(settings: Settings) -> Celery:
     @app.task(name=UPKEEP_TASK, Request=_LoudRequest)  # type: ignore[untyped-decorator]
     def upkeep() -> None:
         tidy(child.services.db, settings.retention_days)
+        roll_up(child.services.db)
 
     return app
 

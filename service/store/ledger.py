@@ -18,7 +18,6 @@ from service.store.budgets import Entry, Window
 from service.store.holds import Hold, of_scope
 from service.store.schema import ledger
 from service.store.statement import Statement
-from service.store.visibility import UNRESTRICTED, Visibility
 from service.types import Usage, new_id, now_ms
 
 HELD, UPSTREAM = "held", "upstream"
@@ -33,20 +32,7 @@ TOKENS = (  # in the order of `Usage`
 _EMPTY: dict[str, Any] = dict.fromkeys(column.name for column in ledger.columns)
 _INSERT = Statement(sa.insert(ledger))
 # As a literal: the indexes are of these rows alone, and a value that is told later does not promise that.
-_IS_CALL = ledger.c.account == sa.literal_column(f"'{UPSTREAM}'")
-_GROUPS = {
-    "day": (ledger.c.called_at // 86_400_000).label("day"),
-    "agent": ledger.c.agent,
-    "model": ledger.c.model,
-    "user": ledger.c.user_id.label("user"),
-}
-_SUMS = [
-    sa.func.count().label("calls"),
-    *(
-        sa.cast(sa.func.coalesce(sa.func.sum(ledger.c[name]), 0), sa.BigInteger).label(name)
-        for name in (*TOKENS[:4], "amount_nano", "saved_nano")
-    ),
-]
+IS_CALL = ledger.c.account == sa.literal_column(f"'{UPSTREAM}'")
 
 
 def held(tx: Transaction, hold: Hold, counters: Sequence[Entry]) -> None:
@@ -89,30 +75,10 @@ def shared(tx: Transaction, kind: str, window: Window, cap: int, counters: Seque
 def spent(tx: Transaction, scope: str, since: int, until: int | None = None) -> int:
     """Nano-dollars settled for calls of a scope that were made from `since` (ms) on, and before `until`."""
     total = sa.func.coalesce(sa.func.sum(ledger.c.amount_nano), 0).label("total")
-    mine = (_IS_CALL, ledger.c.called_at >= since, *of_scope(ledger, scope))
+    mine = (IS_CALL, ledger.c.called_at >= since, *of_scope(ledger, scope))
     query = sa.select(total).where(*mine)
     row = tx.row(query if until is None else query.where(ledger.c.called_at < until))
     return int(row["total"]) if row else 0
-
-
-def usage(
-    tx: Transaction,
-    *,
-    since: int,
-    until: int,
-    by: Sequence[str],
-    visible: Visibility = UNRESTRICTED,
-    limit: int | None = None,
-    offset: int = 0,
-) -> list[Row]:
-    """Sum the visible calls of `since` <= t < `until` (ms), by any of day (counted from 1970), agent, model, user."""
-    groups = [_GROUPS[name] for name in by]
-    query = sa.select(*groups, *_SUMS).where(
-        _IS_CALL, ledger.c.called_at >= since, ledger.c.called_at < until, *visible.where(ledger)
-    )
-    if groups:
-        query = query.group_by(*groups).order_by(*groups).limit(limit).offset(offset)
-    return tx.rows(query)
 
 
 class _OneSnapshot(sa.Executable, sa.ClauseElement):

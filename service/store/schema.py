@@ -412,6 +412,51 @@ ledger = sa.Table(
     Index("ix_ledger_session_id_called_at", "session_id", "called_at", **SESSION_CALLS_ONLY),
 )
 
+# --- usage reports: sums over the ledger's calls, written by upkeep (`service.usage.rollup`), never by a call ------
+
+_SUMS = (
+    "calls",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_creation_tokens",
+    "amount_nano",
+    "saved_nano",
+)
+
+# A day (since 1970, UTC) whose calls are in both tables below once `checked_at` is set; until then the ledger has them.
+usage_days = sa.Table(
+    "usage_days",
+    metadata,
+    Column("day", BigInteger, primary_key=True, autoincrement=False),
+    Column("rolled_until", BigInteger, nullable=False),  # calls made before this (ms) have been added
+    Column("calls", BigInteger, nullable=False),  # how many those are
+    Column("checked_at", BigInteger),  # when the day was closed, or last counted again since
+)
+
+# Everybody's calls of a day: small, however many users there are.
+usage_daily = sa.Table(
+    "usage_daily",
+    metadata,
+    Column("day", BigInteger, primary_key=True, autoincrement=False),
+    Column("agent", String(64), primary_key=True),
+    Column("model", String(128), primary_key=True),
+    *(Column(name, BigInteger, nullable=False) for name in _SUMS),
+)
+
+# The same by user and API key; the key is empty for calls that were made with a token.
+usage_daily_by_user = sa.Table(
+    "usage_daily_by_user",
+    metadata,
+    Column("day", BigInteger, primary_key=True, autoincrement=False),
+    Column("user_id", String(32), primary_key=True),
+    Column("key_id", String(32), primary_key=True),
+    Column("agent", String(64), primary_key=True),
+    Column("model", String(128), primary_key=True),
+    *(Column(name, BigInteger, nullable=False) for name in _SUMS),
+    Index("ix_usage_daily_by_user_user_id_day", "user_id", "day"),
+)
+
 # One row, kept by `migrations/env.py` beside Alembic's own table: see `service.store.fitness`.
 compatibility = sa.Table(
     "schema_compatibility",

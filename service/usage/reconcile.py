@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from service.store import ledger
 from service.store.base import Database
+from service.store.usage import Asked, lines
 from service.types import NANO
 from service.usage.prices import DATED, OFFLINE
 from service.usage.report import day_of
@@ -60,11 +60,10 @@ def drifts(db: Database, export: str) -> list[Drift]:
 
 
 def _ours(db: Database) -> dict[tuple[str, str], dict[str, int]]:
-    by = ("day", "model")
-    rows = db.query(lambda tx: ledger.usage(tx, since=0, until=2**62, by=by))
-    lines = ({**row, "date": day_of(row["day"]), "cost": row["amount_nano"]} for row in rows)
+    rows = db.query(lambda tx: lines(tx, Asked(0, 2**62, ("day", "model"))))
+    found = ({**row, "date": day_of(row["day"]), "cost": row["amount_nano"]} for row in rows)
     return _sums(
-        (line["date"], line["model"], {name: line[name] for name in (*KINDS, "cost")}) for line in lines
+        (line["date"], line["model"], {name: line[name] for name in (*KINDS, "cost")}) for line in found
     )
 
 

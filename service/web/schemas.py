@@ -188,7 +188,7 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
     return response
 
 
-def page_arguments(default: int = 20) -> tuple[int, str | None]:
+def page_arguments(default: int = 20, longest_cursor: int = 128) -> tuple[int, str | None]:
     """`?limit=` (1 to 100; `default`, which may be more, where it is not given) and `?cursor=`.
 
     Raises `Invalid` for these, and for a parameter that the route does not have: a list that is not filtered as it
@@ -202,7 +202,7 @@ def page_arguments(default: int = 20) -> tuple[int, str | None]:
             "`limit` is 1 to 100.", errors=[{"pointer": "/limit", "detail": "Send a number from 1 to 100."}]
         )
     cursor = request.args.get("cursor") or None
-    if cursor is not None and len(cursor) > 128:
+    if cursor is not None and len(cursor) > longest_cursor:
         raise Invalid(
             "`cursor` is not one of ours.", errors=[{"pointer": "/cursor", "detail": "Not a cursor."}]
         )

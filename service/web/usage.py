@@ -1,8 +1,10 @@
-"""What was used and what it cost; and what the caller may still spend."""
+"""Usage and cost as JSON pages or a CSV sheet; and what the caller may still spend."""
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -11,27 +13,33 @@ from flask import Blueprint, Response, request
 
 from service import errors
 from service.errors import Invalid
-from service.numerals import whole_number
+from service.store.usage import Asked, Values
 from service.store.visibility import visible_to
 from service.types import rfc3339
 from service.usage import report
+from service.usage.report import Cursor
 from service.web.guards import current_caller, guard, services
 from service.web.schemas import Shape, api, json_response, page_arguments
 from service.web.shapes import BudgetList, budget_list
 
+log = logging.getLogger("slipway.request")
 blueprint = Blueprint("usage", __name__)
 LONGEST = timedelta(days=400)
+LONGEST_BY_HOUR = timedelta(days=31)  # hours are not rolled up: they are summed over the calls themselves
 USUAL = timedelta(days=30)
+SHEET_SECONDS = 900.0  # a sheet that takes longer is broken off
 MOST_GROUPS = 1_000  # of an answer, where no limit is given; each takes some 600 bytes at most
 
 
 class UsageLine(Shape):
     """The groups that were asked for, and their sums."""
 
+    hour: str | None = None
     day: str | None = None
     agent: str | None = None
     model: str | None = None
     user: str | None = None
+    key: str | None = None
     calls: int
     input_tokens: int
     output_tokens: int
@@ -51,35 +59,43 @@ class UsageReport(Shape):
 @api(
     "Tokens, calls and cost: one's own, for operators everybody's; JSON, or CSV with `Accept: text/csv`",
     returns={200: UsageReport},
-    errors=[errors.Invalid],
+    errors=[errors.Invalid, errors.Overloaded],
     tag="Usage",
     also=["text/csv"],
     query={
-        "limit": {"type": "integer", "description": "1000 where it is not given"},
+        "limit": {"type": "integer", "description": "1000 where it is not given; of CSV then all there are"},
         "cursor": {"type": "string"},
         "from": {"type": "string", "description": "A date or a time; 30 days ago when not given"},
         "to": {
             "type": "string",
             "description": "A date, which is included, or a time, which is not; else now",
         },
-        "group_by": {"type": "string", "description": "Any of day, agent, model, user, with commas between"},
+        "group_by": {
+            "type": "string",
+            "description": "Any of hour, day, agent, model, user, key, with commas between; `hour` for 31 days at most",
+        },
     },
 )
 @guard()
 def usage() -> Response:
     by = _groups()
-    since, until = _span()
-    limit, offset = _window()
-    asked: dict[str, Any] = {"since": since, "until": until, "visible": visible_to(current_caller())}
-    lines = report.usage(services().db, by=by, limit=limit + 1, offset=offset, **asked)
-    more = len(lines) > limit
-    cursor = str(offset + limit) if more else None
-    if request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv":
-        return _csv(report.as_csv(lines[:limit], by), cursor)
-    [total] = report.usage(services().db, by=(), limit=1, offset=0, **asked) if by else lines
+    limit, text = page_arguments(default=MOST_GROUPS, longest_cursor=report.LONGEST_CURSOR)
+    cursor = None if text is None else _cursor(text, by)
+    since, until = _span(None if cursor is None else cursor.until)
+    if "hour" in by and until - since > LONGEST_BY_HOUR.total_seconds() * 1000:
+        raise _wrong("from", f"By the hour it must be before `to` by {LONGEST_BY_HOUR.days} days at most.")
+    asked = Asked(since, until, by, visible_to(current_caller()))
+    after = None if cursor is None else cursor.after
+    as_csv = request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv"
+    if as_csv and "limit" not in request.args:
+        return _sheet(asked, after)
+    page = report.page(services().db, asked, limit=limit, after=after)
+    following = None if page.next is None else page.next.text(by)
+    if as_csv:
+        return _csv(report.as_csv(page.lines, by), following)
     span = {"from": rfc3339(since), "to": rfc3339(until)}
     return json_response(
-        {**span, "group_by": by, "data": lines[:limit], "total": total, "next_cursor": cursor}
+        {**span, "group_by": by, "data": page.lines, "total": page.total, "next_cursor": following}
     )
 
 
@@ -90,13 +106,36 @@ def budget() -> Response:
     return json_response(budget_list(services().budgets.of_caller(current_caller())))
 
 
-def _window() -> tuple[int, int]:
-    """How many groups, and how many before them: the cursor of a list that is made anew each time."""
-    limit, cursor = page_arguments(default=MOST_GROUPS)
-    skipped = whole_number(cursor or "0")
-    if skipped is None:
-        raise _wrong("cursor", "Not a cursor.")
-    return limit, skipped
+def _cursor(text: str, by: tuple[str, ...]) -> Cursor:
+    try:
+        return report.cursor_of(text, by)
+    except ValueError:
+        raise _wrong("cursor", "Not a cursor of a report with these groups.") from None
+
+
+def _sheet(asked: Asked, after: Values | None) -> Response:
+    """Stream the whole report. It may take minutes, so it needs a place among those who follow runs."""
+    place = services().places.take(current_caller().user_id, reads=True)
+    lines = report.sheet(services().db, asked, seconds=SHEET_SECONDS, after=after)
+    try:
+        first = next(lines)  # with the first page read: until then a problem can be told
+    except BaseException:
+        place.give()
+        raise
+
+    def body() -> Iterator[str]:
+        try:
+            yield first
+            yield from lines
+        except Exception as error:  # the server breaks the answer off, so that nobody takes it for the whole
+            log.warning("sheet_broken_off", extra={"error": type(error).__name__, "detail": str(error)})
+            raise
+        finally:
+            place.give()
+
+    response = Response(body(), mimetype="text/csv")
+    response.call_on_close(place.give)
+    return response
 
 
 def _csv(text: str, cursor: str | None) -> Response:
@@ -108,18 +147,19 @@ def _csv(text: str, cursor: str | None) -> Response:
     return response
 
 
-def _groups() -> list[str]:
+def _groups() -> tuple[str, ...]:
     text = request.args.get("group_by", "day")
-    by = [name for name in text.split(",") if name]
+    by = tuple(name for name in text.split(",") if name)
     if len(set(by)) != len(by) or not set(by) <= set(report.GROUPS):
         raise _wrong("group_by", f"Any of {', '.join(report.GROUPS)}, each once, with commas between.")
     return by
 
 
-def _span() -> tuple[int, int]:
-    """Milliseconds, the end not included."""
+def _span(page_until: int | None) -> tuple[int, int]:
+    """Milliseconds, the end not included; without `to` it is the first page's now, `page_until`."""
     text = request.args.get("to")
-    until = int(time.time() * 1000) + 1 if text is None else _moment("to", text, end=True)
+    now = int(time.time() * 1000) + 1 if page_until is None else page_until
+    until = now if text is None else _moment("to", text, end=True)
     text = request.args.get("from")
     since = until - int(USUAL.total_seconds() * 1000) if text is None else _moment("from", text, end=False)
     if not 0 <= since < until or until - since > LONGEST.total_seconds() * 1000:

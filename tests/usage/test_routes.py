@@ -254,6 +254,7 @@ def test_usage_by_groups_as_json_and_csv(
         "limit=١٢",
         "cursor=１２",
         "cursor=²",
+        "cursor=1000",
     ],
 )
 def test_usage_refuses_what_it_does_not_know(db: Database, admin: httpx2.Client, query: str) -> None:

@@ -250,15 +250,3 @@ def test_a_row_too_large_for_any_page_is_cut_and_says_so(house: House) -> None:
     assert [item["seq"] for item in found] == [3, 2, 1]
     for item in found:
         assert item["truncated"] == ["content"] and LARGE.startswith(item["content"]) and item["content"]
-
-
-def test_usage_as_csv_leads_on_too(house: House) -> None:
-    path = fill_usage(house)
-    house.client.environ_base["HTTP_ACCEPT"] = "text/csv"
-    first = house.get(path, group_by="agent")
-    address = first.headers["Link"].partition(">")[0].removeprefix("<")
-    second = house.client.get(address, headers=house.signed_in)
-    lines = first.text.splitlines()[1:] + second.text.splitlines()[1:]
-    assert len({line.partition(",")[0] for line in lines}) == 1_010
-    assert "Link" not in second.headers
-    assert house.get(path, group_by="agent", cursor="x").status_code == 422

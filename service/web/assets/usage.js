@@ -9,7 +9,7 @@ const COLUMNS = [
   ["output_tokens", "Tokens out"],
   ["cache_read_input_tokens", "From cache"],
   ["cost_usd", "Cost"],
-  ["saved_usd", "Saved"],
+  ["cache_savings_usd", "Saved"],
 ];
 const PERIOD = { day: "today", month: "this month", total: "in all" };
 

@@ -1,0 +1,223 @@
+"""Daily sums of the ledger's calls, which reports read in place of the ledger once their day is closed.
+
+A day is closed when it is over, no hold of it is open, and each of its calls has been added. It is added to in batches
+of calls by the time they were made; the day's row says how far that is, and is locked first, so that a batch is added
+once, whoever dies and however many do it. Nothing of a step's is locked or waited for: holds and ledger are only read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+
+from service.store.base import InsertOnce, Row, Transaction, clock_ms
+from service.store.ledger import IS_CALL, one_snapshot
+from service.store.schema import holds, ledger, usage_daily, usage_daily_by_user, usage_days
+from service.store.usage import DAY_MS, SUMS
+
+LATE_MS = (
+    3_600_000  # what a worker's clock may be behind the database's: a day that is over may still get a hold
+)
+BATCH = 1_000  # calls of a transaction
+EMPTY_DAYS = 400  # without calls, closed with the day that follows them, so that a report finds no gaps
+MOST_DIFFERENCES = 10  # of a day and table that are told
+_TABLES = (usage_daily, usage_daily_by_user)
+_IS_CLOSED = usage_days.c.checked_at.is_not(None)
+_ONCE = InsertOnce(usage_days)
+_CALLED_ON = ledger.c.called_at // DAY_MS
+
+
+class _InsertAdding(sa.Insert):
+    """An insert from a query that adds to the sums of a row that is there already."""
+
+    inherit_cache = True
+
+
+@compiles(_InsertAdding)
+def _insert_adding(element: Any, compiler: Any, **kw: Any) -> str:
+    table = element.table
+    keys = ", ".join(column.name for column in table.primary_key)
+    added = ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in SUMS)
+    return f"{compiler.visit_insert(element, **kw)} ON CONFLICT ({keys}) DO UPDATE SET {added}"
+
+
+def next_day(tx: Transaction) -> int | None:
+    """Find the oldest day that has calls, is over, has no open hold and is not closed yet."""
+    end = _first_open_day(tx) * DAY_MS
+    busy = {row["day"] for row in tx.rows(sa.select((holds.c.called_at // DAY_MS).label("day")).distinct())}
+    done = busy | set(closed_days(tx))
+    since = 0
+    while (day := _day_of_first_call(tx, since, end)) is not None and day in done:
+        while day in done:
+            day += 1
+        since = day * DAY_MS
+    return day
+
+
+def roll(tx: Transaction, day: int, size: int = BATCH) -> bool:
+    """Add the next batch of a day's calls to its sums. True: it was the last, the day is closed."""
+    first, end = day * DAY_MS, (day + 1) * DAY_MS
+    tx.execute(_ONCE, {"day": day, "rolled_until": first, "calls": 0, "checked_at": None})
+    known = _locked(tx, day)
+    if known["checked_at"] is not None or _has_open_hold(tx, first, end):
+        return False
+    since = known["rolled_until"]
+    until = _end_of_batch(tx, since, end, size)
+    for table in _TABLES:
+        tx.execute(_InsertAdding(table).from_select(_columns(table), _sums(table, since, until)))
+    tx.execute(
+        sa.update(usage_days)
+        .where(usage_days.c.day == day)
+        .values(
+            rolled_until=until,
+            calls=usage_days.c.calls + _count(since, until).scalar_subquery(),
+            checked_at=clock_ms() if until == end else None,
+        )
+    )
+    if until == end:
+        _close_empty_days(tx, day)
+    return until == end
+
+
+def days_to_check(tx: Transaction) -> list[int]:
+    """The day that was closed last, into which a call may still slip, and the one not looked at for the longest."""
+    closed = sa.select(usage_days.c.day).where(_IS_CLOSED).limit(1)
+    orders = (usage_days.c.day.desc(), usage_days.c.checked_at)
+    return [row["day"] for order in orders for row in tx.rows(closed.order_by(order))]
+
+
+def count_again(tx: Transaction, day: int) -> bool:
+    """Compare a closed day's number of calls with the ledger's; False: they differ, and it is begun anew.
+
+    They do where a call was booked on a day that was over for more than `LATE_MS`, by a worker whose clock was wrong.
+    """
+    known = _locked(tx, day)
+    if known["checked_at"] is None:
+        return True
+    first = day * DAY_MS
+    row = tx.row(_count(first, first + DAY_MS))
+    assert row is not None
+    if row["calls"] == known["calls"]:
+        tx.execute(sa.update(usage_days).where(usage_days.c.day == day).values(checked_at=clock_ms()))
+        return True
+    for table in _TABLES:
+        tx.execute(sa.delete(table).where(table.c.day == day))
+    anew = {"rolled_until": first, "calls": 0, "checked_at": None}
+    tx.execute(sa.update(usage_days).where(usage_days.c.day == day).values(anew))
+    return False
+
+
+def closed_days(tx: Transaction) -> list[int]:
+    """Every closed day, in order."""
+    return [
+        row["day"]
+        for row in tx.rows(sa.select(usage_days.c.day).where(_IS_CLOSED).order_by(usage_days.c.day))
+    ]
+
+
+def differences(tx: Transaction, day: int) -> Iterator[tuple[str, Row]]:
+    """Compare the sums of a closed day with the ledger's: the name of the table, and a row that differs, by how much.
+
+    The transaction must not have read before.
+    """
+    one_snapshot(tx)
+    if tx.row(sa.select(usage_days.c.day).where(usage_days.c.day == day, _IS_CLOSED)) is None:
+        return
+    for table in _TABLES:
+        names = [column.name for column in table.primary_key]
+        ours = sa.select(*(table.c[name] for name in names), *(table.c[name] for name in SUMS))
+        theirs = _sums(table, day * DAY_MS, (day + 1) * DAY_MS).subquery()
+        less = sa.select(
+            *(theirs.c[name] for name in names), *((-theirs.c[name]).label(name) for name in SUMS)
+        )
+        both = sa.union_all(ours.where(table.c.day == day), less).subquery()
+        groups = [both.c[name] for name in names]
+        sums = [sa.cast(sa.func.sum(both.c[name]), sa.BigInteger) for name in SUMS]
+        query = sa.select(*groups, *(each.label(name) for each, name in zip(sums, SUMS, strict=True)))
+        query = query.group_by(*groups).having(sa.or_(*(each != 0 for each in sums)))
+        for row in tx.rows(query.order_by(*groups).limit(MOST_DIFFERENCES)):
+            yield table.name, row
+
+
+def _first_open_day(tx: Transaction) -> int:
+    """The first day that is not over, or not for long enough."""
+    row = tx.row(sa.select(clock_ms().label("now")))
+    assert row is not None
+    return int((row["now"] - LATE_MS) // DAY_MS)
+
+
+def _day_of_first_call(tx: Transaction, since: int, end: int) -> int | None:
+    called_at = sa.func.min(ledger.c.called_at).label("called_at")
+    row = tx.row(sa.select(called_at).where(IS_CALL, *_called(since, end)))
+    assert row is not None
+    return None if row["called_at"] is None else int(row["called_at"] // DAY_MS)
+
+
+def _locked(tx: Transaction, day: int) -> Row:
+    row = tx.row(sa.select(usage_days).where(usage_days.c.day == day).with_for_update())
+    assert row is not None
+    return row
+
+
+def _has_open_hold(tx: Transaction, since: int, until: int) -> bool:
+    return bool(_days_of(tx, holds, since, until))
+
+
+def _days_of(tx: Transaction, table: sa.Table, since: int, until: int) -> set[int]:
+    """Days with holds, or with calls."""
+    called = table.c.called_at
+    query = sa.select((called // DAY_MS).label("day")).where(called >= since, called < until).distinct()
+    return {row["day"] for row in tx.rows(query.where(IS_CALL) if table is ledger else query)}
+
+
+def _end_of_batch(tx: Transaction, since: int, end: int, size: int) -> int:
+    """The moment before which the next `size` calls were made; those of one millisecond stay together."""
+    called = ledger.c.called_at
+    query = sa.select(called).where(IS_CALL, *_called(since, end)).order_by(called).offset(size).limit(1)
+    row = tx.row(query)
+    return end if row is None else max(int(row["called_at"]), since + 1)
+
+
+def _close_empty_days(tx: Transaction, day: int) -> None:
+    """Close the days without a call or a hold between this one and the closed day before it."""
+    row = tx.row(
+        sa.select(sa.func.max(usage_days.c.day).label("day")).where(_IS_CLOSED, usage_days.c.day < day)
+    )
+    assert row is not None
+    if row["day"] is None:
+        return
+    first = max(row["day"] + 1, day - EMPTY_DAYS)
+    span = (first * DAY_MS, day * DAY_MS)
+    used = _days_of(tx, holds, *span)  # first: what is settled meanwhile is then in the ledger
+    used |= _days_of(tx, ledger, *span)
+    for empty in range(first, day):
+        if empty not in used:
+            values = {"day": empty, "rolled_until": (empty + 1) * DAY_MS, "calls": 0}
+            tx.execute(InsertOnce(usage_days).values(**values, checked_at=clock_ms()))
+
+
+def _sums(table: sa.Table, since: int, until: int) -> sa.Select[Any]:
+    """Sum the ledger's calls by the key of `table`, with its columns."""
+    keys: list[sa.ColumnElement[Any]] = [
+        _CALLED_ON if column.name == "day" else sa.func.coalesce(ledger.c[column.name], "")
+        for column in table.primary_key
+    ]
+    sums = (sa.cast(sa.func.coalesce(sa.func.sum(ledger.c[name]), 0), sa.BigInteger) for name in SUMS[1:])
+    columns = (*keys, sa.func.count(), *sums)
+    named = (each.label(name) for each, name in zip(columns, _columns(table), strict=True))
+    return sa.select(*named).where(IS_CALL, *_called(since, until)).group_by(*keys)
+
+
+def _columns(table: sa.Table) -> Sequence[str]:
+    return [*(column.name for column in table.primary_key), *SUMS]
+
+
+def _count(since: int, until: int) -> sa.Select[Any]:
+    return sa.select(sa.func.count().label("calls")).where(IS_CALL, *_called(since, until))
+
+
+def _called(since: int, until: int) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
+    return ledger.c.called_at >= since, ledger.c.called_at < until

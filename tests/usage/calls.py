@@ -1,0 +1,80 @@
+"""Settled calls by the thousand, for reports: rows of the ledger, and their sums as a report must have them."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from service.store.base import Database
+from service.store.schema import ledger
+from service.store.usage import DAY_MS, HOUR_MS, SUMS, Asked, order_of
+from service.types import new_id, now_ms
+
+TODAY = now_ms() // DAY_MS
+AGENTS, MODELS = ("analyst", "support", "support_two"), ("m-large", "m-small")
+_BLANK = dict.fromkeys(column.name for column in ledger.columns)
+
+
+class Call(NamedTuple):
+    called_at: int
+    user: str = "usr_ada"
+    agent: str = "support"
+    model: str = "m-small"
+    key: str | None = None
+    cost: int = 7
+
+    def row(self) -> dict[str, Any]:
+        """The row of the ledger that a report reads."""
+        about = {"entry_id": new_id("hld"), "kind": "settle", "account": "upstream", "at": now_ms()}
+        who = {"user_id": self.user, "agent": self.agent, "model": self.model, "key_id": self.key}
+        tokens = {"input_tokens": 3, "output_tokens": 2, "cache_read_tokens": 1, "cache_creation_tokens": 0}
+        money = {"amount_nano": self.cost, "saved_nano": self.cost // 2}
+        return {**_BLANK, **about, **who, **tokens, **money, "called_at": self.called_at}
+
+    def group(self, name: str) -> int | str:
+        """The value of one of the report's groups."""
+        if name in ("day", "hour"):
+            return self.called_at // (DAY_MS if name == "day" else HOUR_MS)
+        return {"agent": self.agent, "model": self.model, "user": self.user, "key": self.key or ""}[name]
+
+
+def book(db: Database, calls: Iterable[Call]) -> None:
+    rows = [call.row() for call in calls]
+    db.transact(lambda tx: tx.execute(sa.insert(ledger), rows))
+
+
+def some(count: int, first: int, end: int, users: int = 5, seed: int = 1) -> list[Call]:
+    """`count` calls of `first` <= day < `end`, many of them on midnight or next to it."""
+    chance = random.Random(seed)
+    calls = []
+    for _ in range(count):
+        at = chance.randrange(first, end) * DAY_MS + chance.choice(
+            (0, 1, DAY_MS - 1, chance.randrange(DAY_MS))
+        )
+        user = chance.randrange(users)
+        key = chance.choice((None, f"key_{user}"))
+        call = Call(at, f"usr_{user:04}", chance.choice(AGENTS), chance.choice(MODELS), key)
+        calls.append(call._replace(cost=chance.randrange(1_000)))
+    return calls
+
+
+def expected(calls: Iterable[Call], asked: Asked) -> list[tuple[Any, ...]]:
+    """Sum the calls as the report must: the values of the groups, then `SUMS`."""
+    sums: dict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0] * len(SUMS))
+    for call in calls:
+        if asked.since <= call.called_at < asked.until and asked.visible.covers(call.user, call.agent):
+            group = sums[tuple(call.group(name) for name in order_of(asked.by))]
+            for place, value in enumerate((1, 3, 2, 1, 0, call.cost, call.cost // 2)):
+                group[place] += value
+    if not asked.by and not sums:
+        return [(0,) * len(SUMS)]
+    return sorted((*key, *figures) for key, figures in sums.items())
+
+
+def told(rows: Sequence[Any], asked: Asked) -> list[tuple[Any, ...]]:
+    """The rows of a report in the form of `expected`."""
+    return [tuple(row[name] for name in (*order_of(asked.by), *SUMS)) for row in rows]
