@@ -8,6 +8,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
@@ -15,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from service.errors import BudgetExceeded
 from service.store import holds
 from service.types import Usage
+from service.usage import budgets
 from service.usage.spending import sweep_holds
 from service.usage.wishes import Reserved
 from tests.usage.house import ASKED, SONNET, House, a_run
@@ -46,12 +48,16 @@ class Money(RuleBasedStateMachine):
         file.write_bytes(empty())
         caps = {"user_day": 30_000_000, "service_day": 50_000_000}
         self.house = House(f"sqlite:///{file}", patience=0, create=False, **caps)
+        self.patch = pytest.MonkeyPatch()
         self.under_way: list[Reserved] = []
         self.billed = self.runs = 0
 
-    @initialize(stripes=st.integers(1, 4))
-    def begin(self, stripes: int) -> None:
+    @initialize(stripes=st.integers(1, 4), final_after=st.sampled_from([0, budgets.FINAL_AFTER]))
+    def begin(self, stripes: int, final_after: int) -> None:
         self.house.budgets._stripes = stripes
+        self.patch.setattr(
+            budgets, "FINAL_AFTER", final_after
+        )  # how much of the ledger is summed before the lock
 
     @rule(user=st.integers(0, 1), key=st.booleans(), session=st.booleans(), tokens=st.integers(1, ASKED))
     def hold(self, user: int, key: bool, session: bool, tokens: int) -> None:
@@ -90,6 +96,7 @@ class Money(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """The books tell of every moment, so they are looked at in the end."""
+        self.patch.undo()
         checked = self.house.check()
         self.house.db.close()
         self.folder.cleanup()
