@@ -109,6 +109,7 @@ def asked_all_the_while(server: Slipway) -> Iterator[list[httpx2.Response]]:
     asked: list[Future[httpx2.Response]] = []
     answers: list[httpx2.Response] = []
     with server.client() as client, ThreadPoolExecutor(128) as pool:
+        client.timeout = httpx2.Timeout(120)
 
         def ask(number: int) -> httpx2.Response:
             door = "stream" if number % 2 else "invoke"
