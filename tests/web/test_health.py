@@ -18,7 +18,7 @@ from flask import Flask
 from service import __version__
 from service.observe import probes
 from service.web import drain
-from tests.conftest import Model, RedisServer, Slipway, wait_until
+from tests.conftest import Model, RedisServer, Slipway, redis_in, wait_until
 from tests.made import app_in, close
 from tests.usage.conftest import postgres_url
 
@@ -69,6 +69,17 @@ def test_each_application_looks_at_its_own_parts(
     assert {without[name]["status"] for name in ("redis", "model")} == {"degraded"}
     assert {parts[name]["status"] for name in ("redis", "model")} == {"ok"}
     assert parts["redis"]["latency_ms"] >= 0
+
+
+def test_why_redis_is_degraded(make: Callable[..., Flask], scratch: Path) -> None:
+    with redis_in(scratch / "ready-redis") as server:
+        made = make(REDIS_URL=server.url)
+        assert ready(made)[1]["redis"].keys() == {"status", "latency_ms"}
+    made = make()
+    assert ready(made)[1]["redis"]["reason"] == "away"
+    with redis_in(scratch / "ready-redis", "--maxmemory", "1") as server:
+        status, parts = ready(make(REDIS_URL=server.url))
+        assert (status, parts["status"], parts["redis"]["reason"]) == (200, "degraded", "full")
 
 
 def test_without_its_database_it_is_not_ready(make: Callable[..., Flask], tmp_path: Path) -> None:
