@@ -25,8 +25,9 @@ from unittest import mock
 import httpx2
 
 from benchmarks.day import AGENTS, AT_ONCE, HOURS, PEOPLE, Ask, Day
-from service.store import ledger, users
+from service.store import usage, users
 from service.store.base import Row
+from service.store.usage import Asked
 from service.types import Caller, RunRequest, now_ms, usd
 from service.usage.ledger import check
 from service.wiring import Services
@@ -111,7 +112,7 @@ def spent(savers: Savers, day: Sequence[Sequence[Ask]], redis_url: str, model_ur
         books = check(wired.db, wired.prices)
         assert books.faults == [] and books.held == 0, books
         by = ("agent", "model")
-        lines = wired.db.query(lambda tx: ledger.usage(tx, since=0, until=2**62, by=by))
+        lines = wired.db.query(lambda tx: usage.lines(tx, Asked(since=0, until=2**62, by=by)))
         return Spent(books.spent, free, lines)
 
 
