@@ -13,18 +13,13 @@ from config import ConfigError, load
 from migrations.steps import PATIENCE_SECONDS, Steps, configure, prepare
 from migrations.turn import WAIT_SECONDS, turn
 from service.store import fitness
-from service.store.base import ALIVE, connect_args
 from service.store.outages import Unfit, cause_of
+from service.store.postgres import connect_args
 
 
 def _engine() -> sa.Engine:
     url = context.config.attributes.get("url") or _url_of_settings()
-    arguments = connect_args(url)
-    if (
-        arguments
-    ):  # PostgreSQL; a pooler gives each transaction another session, without what was prepared in it
-        arguments = {**arguments, **ALIVE, "prepare_threshold": None}
-    return sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args=arguments)
+    return sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args=connect_args(url))
 
 
 def _url_of_settings() -> str:
