@@ -48,7 +48,7 @@ class Entry(NamedTuple):
     @property
     def fingerprint(self) -> int:
         """63 bits of this state, the same in every process: sums of them are kept, see `closed_windows`."""
-        text = f"{self.counter}|{self.seq}|{self.spent}|{self.held}|{self.cap}"
+        text = "|".join(map(str, self))
         return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") & MASK
 
 
