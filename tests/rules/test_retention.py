@@ -1,4 +1,4 @@
-"""Every table has its line in the docs' table of retention, and no statement of the store changes rows without a bound."""
+"""Every table has its line in the table of retention, and no statement of the store changes rows without a bound."""
 
 from __future__ import annotations
 
