@@ -13,8 +13,8 @@ from service.errors import Forbidden, Invalid, NotFound
 from service.history import message_id
 from service.sessions import Sessions
 from service.store import runs as run_rows
+from service.store import session_end, users
 from service.store import sessions as rows
-from service.store import users
 from service.store.base import Database, Transaction
 from service.store.schema import messages, metadata, sessions
 from service.types import Caller, Run, RunRequest, RunStatus, new_id, now_ms
@@ -226,11 +226,11 @@ def test_an_expired_session_is_gone_unless_a_turn_is_under_way(keeper: Sessions,
     run = a_run(busy)
     start(keeper, db, run)
     for session_id in (over, busy):
-        keeper.change(session_id, {"expires_at": now_ms() - 1})
+        keeper.change(session_id, {"expires_at": now_ms() - 1 - session_end.GRACE_MS})
     with pytest.raises(NotFound):
         keeper.get(ADA, over)
-    assert db.transact(lambda tx: rows.expire(tx, 10)) == 1
-    assert db.transact(lambda tx: rows.expire(tx, 10)) == 0
+    assert db.transact(lambda tx: session_end.expire(tx, 10)) == 1
+    assert db.transact(lambda tx: session_end.expire(tx, 10)) == 0
     end(keeper, db, run)
     assert keeper.get(ADA, busy)["id"] == busy, "its last turn was just now"
     assert keeper.get(ADA, fresh)["id"] == fresh

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from service.cli.talk import Commands, as_json, pages, print_json, print_table, services
+from service.cli.talk import Commands, Progress, as_json, pages, print_json, print_table, services
 from service.errors import PriceUnknown
+from service.store.entries import estimate as ledger_rows
 from service.types import usd
 from service.usage import rollup
 from service.usage.caps import PERIODS, Period, nano_of
@@ -80,24 +81,36 @@ def _priced(model: str, on: date | None = None) -> bool:
 @ledger.command("check")
 @as_json
 def check_ledger(as_json: bool) -> None:
-    """Prove that counters and daily sums are those of the rows, and no cap was passed. Exits 1 and names the rows."""
-    found = check_books(services().db, services().prices)
-    faults = [*found.faults, *rollup.check(services().db)]
+    """Prove that counters and daily sums are those of the rows, and no cap was passed. Exits 1 and names the rows.
+
+    It may be run at any time, and ended with Ctrl-C (exit code 130): it writes nothing.
+    """
+    known = services()
+    try:
+        found = check_books(known.db, known.prices, Progress(ledger_rows(known.db)).read)
+    except KeyboardInterrupt:
+        click.echo("Stopped: nothing is proven.", err=True)
+        raise SystemExit(130) from None
+    named = [*found.faults, *rollup.check(known.db)]
+    faults = len(named) + found.more
     summary = {
         "entries": found.entries,
         "counters": found.counters,
         "spent_usd": usd(found.spent),
         "held_usd": usd(found.held),
-        "faults": [str(fault) for fault in faults],
+        "faults": [str(fault) for fault in named],
+        "faults_not_named": found.more,
     }
     if as_json:
         print_json(summary)
     else:
-        for fault in faults:
+        for fault in named:
             click.echo(f"WRONG {fault}")
+        if found.more:
+            click.echo(f"WRONG {found.more} more places")
         click.echo(
             f"{found.entries} entries, {found.counters} counters, {summary['spent_usd']} dollars spent, "
-            f"{summary['held_usd']} held: {f'{len(faults)} faults' if faults else 'all right'}."
+            f"{summary['held_usd']} held: {f'{faults} faults' if faults else 'all right'}."
         )
     if faults:
         raise SystemExit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -118,3 +119,30 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+class Progress:
+    """Lines on stderr about a reading of many rows, one every few seconds: none where it takes no longer than that."""
+
+    EVERY = 5.0  # seconds
+
+    def __init__(self, expected: int | None) -> None:
+        self._expected = expected or 0  # as the database estimates; 0: it cannot say
+        self._rows = 0
+        self._began = time.monotonic()
+        self._told_at = self._began
+
+    def read(self, rows: int) -> None:
+        """So many more were read."""
+        self._rows += rows
+        now = time.monotonic()
+        if now - self._told_at >= self.EVERY:
+            self._told_at = now
+            click.echo(self._line(now - self._began), err=True)
+
+    def _line(self, seconds: float) -> str:
+        if self._rows >= self._expected:  # or once more, to name what is wrong
+            return f"{self._rows} rows read in {seconds:.0f} s"
+        left = seconds * (self._expected - self._rows) / self._rows if self._rows else 0
+        share = self._rows * 100 // self._expected
+        return f"{self._rows} of about {self._expected} rows read, {share} %, about {left:.0f} s left"

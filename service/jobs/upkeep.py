@@ -3,41 +3,58 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
 
 from service.observe.logs import event
-from service.store import addresses, idempotency, runs, sessions, tokens, webhooks
+from service.store import addresses, closed_windows, idempotency, runs, session_end, tokens, webhooks
 from service.store.base import Database, Transaction
 from service.types import now_ms
+from service.usage.caps import closed_before
 
 log = logging.getLogger("slipway.upkeep")
 DAY_MS = 86_400_000
-BATCH = 200  # rows per transaction: SQLite has one writer, and a run takes its steps along
-MOST_BATCHES = 50  # of one kind in one turn; the rest is for the next, a minute later
+BATCH = 100  # rows per transaction: SQLite has one writer, and a run takes its steps along
+ROUND_SECONDS = 30.0  # of one turn, which comes every minute; the rest is for the next
+REST = 1.0  # times as long as a batch took: others write meanwhile
 
 
-def tidy(db: Database, retention_days: int) -> dict[str, int]:
-    """One turn of upkeep; how many rows of each kind are gone. Raises `DatabaseUnavailable`."""
-    before = now_ms() - retention_days * DAY_MS
-    chores: dict[str, Callable[[Transaction], int]] = {
+def tidy(db: Database, retention_days: int, *, seconds: float = ROUND_SECONDS) -> dict[str, int]:
+    """One turn of upkeep; how many rows of each kind are gone. Raises `DatabaseUnavailable`.
+
+    The kinds take turns, a batch each, until nothing is left or the time is up.
+    """
+    chores = _chores(retention_days)
+    gone = dict.fromkeys(chores, 0)
+    end = time.monotonic() + seconds
+    while chores:
+        for name, chore in list(chores.items()):
+            began = time.monotonic()
+            batch = db.transact(chore)
+            gone[name] += batch
+            if batch < BATCH:
+                del chores[name]
+            else:
+                time.sleep((time.monotonic() - began) * REST)
+        if time.monotonic() >= end:
+            break
+    event(log, "upkeep", **gone, unfinished=sorted(chores))
+    return gone
+
+
+def _chores(retention_days: int) -> dict[str, Callable[[Transaction], int]]:
+    now = now_ms()
+    before = now - retention_days * DAY_MS
+    return {
         "idempotency_keys": partial(idempotency.expire, limit=BATCH),
         "runs": partial(runs.expire, before=before, limit=BATCH),
         "notices": partial(webhooks.expire, before=before, limit=BATCH),
-        "sessions": partial(sessions.expire, limit=BATCH),
-        "logins": partial(tokens.delete_expired, before=now_ms()),
-        "addresses": partial(addresses.expire, before=now_ms() - addresses.LIFE_MS, limit=BATCH),
+        # In this order: a session goes once nothing of it is left.
+        "session_runs": partial(session_end.expire_runs, limit=BATCH),
+        "session_messages": partial(session_end.expire_messages, limit=BATCH),
+        "sessions": partial(session_end.expire, limit=BATCH),
+        "logins": partial(tokens.expire, before=now, limit=BATCH),
+        "addresses": partial(addresses.expire, before=now - addresses.LIFE_MS, limit=BATCH),
+        "counters": partial(closed_windows.roll_up, before=closed_before(now), limit=BATCH),
     }
-    gone = {name: _in_batches(db, chore) for name, chore in chores.items()}
-    event(log, "upkeep", **gone)
-    return gone
-
-
-def _in_batches(db: Database, chore: Callable[[Transaction], int]) -> int:
-    gone = 0
-    for _ in range(MOST_BATCHES):
-        batch = db.transact(chore)
-        gone += batch
-        if batch < BATCH:
-            break
-    return gone

@@ -8,8 +8,9 @@ A window is one cap in one day, one month or in all. It is one counter, or sever
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -18,6 +19,8 @@ from service.store.base import InsertOnce, Row, Transaction
 from service.store.schema import caps, counters
 from service.store.statement import Statement, binds, listed
 from service.types import now_ms
+
+MASK = 2**63 - 1  # what a BIGINT holds
 
 
 class Window(NamedTuple):
@@ -44,8 +47,28 @@ class Entry(NamedTuple):
     held: int
     cap: int
 
+    @property
+    def fingerprint(self) -> int:
+        """63 bits of this state, the same in every process: sums of them are kept, see `closed_windows`."""
+        text = "|".join(map(str, self))
+        return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") & MASK
+
 
 _CAP = sa.select(caps).where(caps.c.scope == sa.bindparam("scope"), caps.c.period == sa.bindparam("period"))
+_AFTER = (
+    sa.select(caps)
+    .where(
+        caps.c.scope != "service",
+        sa.tuple_(caps.c.scope, caps.c.period) > sa.tuple_(sa.bindparam("scope"), sa.bindparam("period")),
+    )
+    .order_by(caps.c.scope, caps.c.period)
+)
+_COUNTERS = Statement(
+    sa.select(counters)
+    .where(counters.c.id > sa.bindparam("after"))
+    .order_by(counters.c.id)
+    .limit(sa.bindparam("most", type_=sa.Integer()))
+)
 _COMMITTED = counters.c.spent_nano + counters.c.held_nano
 _CHANGED = (counters.c.id, counters.c.seq, counters.c.spent_nano, counters.c.held_nano, counters.c.cap_nano)
 
@@ -103,8 +126,9 @@ def read(tx: Transaction, scopes: Sequence[str]) -> list[Row]:
     return tx.rows(_caps(len(scopes)), listed("scope", scopes))
 
 
-def every(tx: Transaction) -> list[Row]:
-    return tx.rows(sa.select(caps).order_by(caps.c.scope, caps.c.period))
+def after(tx: Transaction, scope: str, period: str, limit: int) -> list[Row]:
+    """Caps on anything but the service that follow this one, in the database's order of scopes, then periods."""
+    return tx.rows(_AFTER.limit(limit), {"scope": scope, "period": period})
 
 
 def locked(tx: Transaction, scope: str, period: str) -> Row | None:
@@ -132,7 +156,7 @@ def take(tx: Transaction, ids: Sequence[str], amount: int) -> list[Entry]:
     if not ids:
         return []
     tx.counted.update(ids)
-    return [_entry(row) for row in tx.rows(_take(len(ids)), {**listed("id", ids), "amount": amount})]
+    return [entry_of(row) for row in tx.rows(_take(len(ids)), {**listed("id", ids), "amount": amount})]
 
 
 def settle(tx: Transaction, ids: Sequence[str], amount: int, cost: int) -> tuple[list[Entry], list[Row]]:
@@ -141,7 +165,7 @@ def settle(tx: Transaction, ids: Sequence[str], amount: int, cost: int) -> tuple
         return [], []
     tx.counted.update(ids)
     rows = tx.rows(_settle(len(ids)), {**listed("id", ids), "amount": amount, "cost": cost})
-    return [_entry(row) for row in rows], rows
+    return [entry_of(row) for row in rows], rows
 
 
 def stripes(tx: Transaction, windows: Iterable[Window], *, lock: bool = False) -> dict[str, list[Row]]:
@@ -194,9 +218,19 @@ def warn(tx: Transaction, window_id: str, percent: int) -> bool:
     return tx.execute(statement.values(warned=percent)) > 0
 
 
-def all_counters(tx: Transaction) -> list[Row]:
-    return tx.rows(sa.select(counters).order_by(counters.c.id))
+def every_counter(tx: Transaction, page: int = 5_000) -> Iterator[Row]:
+    """Yield all counters by their ids, a page at a time."""
+    after = ""
+    while rows := tx.rows(_COUNTERS, {"after": after, "most": page}):
+        yield from rows
+        after = rows[-1]["id"]
 
 
-def _entry(row: Row) -> Entry:
+def counters_of(tx: Transaction, ids: Sequence[str]) -> list[Row]:
+    """The counters of these ids that there are."""
+    return tx.rows(sa.select(counters).where(counters.c.id.in_(ids)))
+
+
+def entry_of(row: Row) -> Entry:
+    """The state of a counter."""
     return Entry(row["id"], row["seq"], row["spent_nano"], row["held_nano"], row["cap_nano"])

@@ -7,13 +7,13 @@ open, cap, share   a cap's window is opened, changed, or dealt out anew to its s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
-from service.store.base import Row, Transaction
+from service.store.base import Transaction
 from service.store.budgets import Entry, Window
 from service.store.holds import Hold, of_scope
 from service.store.schema import ledger
@@ -100,29 +100,6 @@ def _postgres_snapshot(element: Any, compiler: Any, **kw: Any) -> str:
 def one_snapshot(tx: Transaction) -> None:
     """The first statement of a transaction that compares tables with each other while others write."""
     tx.execute(_OneSnapshot())
-
-
-def entries(tx: Transaction, page: int = 5_000) -> Iterator[list[Row]]:
-    """Every entry with all its rows, by the entries' ids; a page of rows is read at a time."""
-    key = sa.tuple_(ledger.c.entry_id, ledger.c.kind)
-    query = sa.select(ledger).order_by(ledger.c.entry_id, ledger.c.kind, ledger.c.account).limit(page)
-    entry: list[Row] = []
-    after = ("", "")
-    while rows := tx.rows(query.where(key > after)):
-        for row in rows:
-            if entry and _key(row) != _key(entry[0]):
-                yield entry
-                after, entry = _key(entry[0]), []
-            entry.append(row)
-        if len(rows) < page:
-            break
-        entry = []  # it may go on beyond the page, and comes again with the next
-    if entry:
-        yield entry
-
-
-def _key(row: Row) -> tuple[str, str]:
-    return row["entry_id"], row["kind"]
 
 
 def _plain(counters: Sequence[Entry]) -> list[list[Any]]:

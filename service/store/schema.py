@@ -322,6 +322,19 @@ counters = sa.Table(
     Column("held_nano", BigInteger, nullable=False),
     Column("seq", BigInteger, nullable=False),  # grows by one with each entry of the ledger that touches it
     Column("warned", Integer, nullable=False, default=0),  # the highest percentage that was warned of
+    # Of windows that end: upkeep looks for those that are over.
+    Index("ix_counters_starts_at", "starts_at", **_where("period <> 'total'")),
+)
+
+# Counters whose window is over, added up: see `service.store.closed_windows`.
+closed_windows = sa.Table(
+    "closed_windows",
+    metadata,
+    Column("period", String(8), primary_key=True),  # day | month
+    Column("starts_at", BigInteger, primary_key=True, autoincrement=False),
+    Column("counters", BigInteger, nullable=False),
+    Column("spent_nano", BigInteger, nullable=False),
+    Column("digest", BigInteger, nullable=False),  # the sum of their last states' fingerprints, in 63 bits
 )
 
 # Money reserved for a model call under way. The row goes when the call is settled: that is what makes it once.

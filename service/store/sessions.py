@@ -17,7 +17,7 @@ from service.store.visibility import Visibility
 from service.types import RunStatus, now_ms
 
 MOST = (
-    10_000  # sessions that one user may have; those that expired count until they are deleted, a minute later
+    10_000  # sessions that one user may have; those that expired count until they are deleted, minutes later
 )
 LOOKED_AT = 1_000  # sessions read at once to search their titles
 _ALIVE = sessions.c.expires_at > sa.bindparam("now")
@@ -186,12 +186,3 @@ def delete(tx: Transaction, session_id: str) -> bool:
     tx.execute(sa.delete(runs).where(runs.c.session_id == session_id))
     tx.execute(sa.delete(sessions).where(sessions.c.id == session_id))
     return True
-
-
-def expire(tx: Transaction, limit: int) -> int:
-    """Delete sessions whose time is over, at most `limit`; how many."""
-    going = sa.select(runs.c.id).where(runs.c.session_id == sessions.c.id, runs.c.finished_at.is_(None))
-    query = sa.select(sessions.c.id).where(sessions.c.expires_at <= now_ms(), ~sa.exists(going))
-    # Those that are in use are left for the next time.
-    free = query.order_by(sessions.c.id).limit(limit).with_for_update(skip_locked=True)
-    return sum(delete(tx, row["id"]) for row in tx.rows(free))

@@ -91,9 +91,8 @@ def distrusted(tx: Transaction, *, families_since: int, keys_since: int) -> Dist
     return Distrusted([row["id"] for row in families], [row["digest"] for row in digests])
 
 
-def delete_expired(tx: Transaction, before: int) -> int:
-    """Retention: families whose refresh token cannot be spent any more."""
-    old = sa.select(token_families.c.id).where(token_families.c.expires_at < before)
-    return tx.execute(
-        sa.delete(token_families).where(token_families.c.id.in_(old.with_for_update(skip_locked=True)))
-    )
+def expire(tx: Transaction, before: int, limit: int) -> int:
+    """Delete families whose refresh token could be spent until before `before` (ms), at most `limit`; how many."""
+    old = sa.select(token_families.c.id).where(token_families.c.expires_at < before).limit(limit)
+    old = old.with_for_update(skip_locked=True)
+    return tx.execute(sa.delete(token_families).where(token_families.c.id.in_(old)))

@@ -98,14 +98,19 @@ class Budgets:
         return self.of(scopes)
 
     def page(self, *, limit: int, after: str | None) -> list[Standing]:
-        """How every cap stands that somebody set, and the service's own; by their ids, after the id `after`."""
+        """How every cap stands that somebody set, and the service's own, which come first; after the id `after`."""
+        return self._db.query(lambda tx: self.standing(tx, self._page(tx, limit, after)))
 
-        def read(tx: Transaction) -> list[Standing]:
-            found = {cap.id: cap for cap in (*self.caps(tx, ["service"]), *map(cap_of, rows.every(tx)))}
-            wanted = sorted(name for name in found if after is None or name > after)
-            return self.standing(tx, [found[name] for name in wanted[:limit]])
-
-        return self._db.query(read)
+    def _page(self, tx: Transaction, limit: int, after: str | None) -> list[Cap]:
+        scope, _, period = (after or "service/").rpartition("/")
+        found: list[Cap] = []
+        if scope == "service":
+            service = sorted(self.caps(tx, ["service"]), key=lambda cap: cap.id)
+            found = [cap for cap in service if cap.period > period][:limit]
+            scope = period = ""
+        if len(found) < limit:
+            found += map(cap_of, rows.after(tx, scope, period, limit - len(found)))
+        return found
 
     def put(self, scope: str, period: Period, amount: int | None) -> Standing:
         """Set a cap, from now on and for the window that is open; None lifts it, the default included.

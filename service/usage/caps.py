@@ -109,6 +109,11 @@ def window_end(window: Window) -> int | None:
     return window_start("month", window.start + 31 * DAY)
 
 
+def closed_before(at: int) -> dict[str, int]:
+    """Starts (ms) before which the windows of each period were over a day before `at`: no call counts there now."""
+    return {period: window_start(period, at - DAY) for period in ("day", "month")}
+
+
 def level(spent: int, cap: int) -> int:
     """The highest percentage to warn of that is reached; 0: none."""
     return max((percent for percent in LEVELS if spent > 0 and spent * 100 >= cap * percent), default=0)

@@ -2,25 +2,31 @@
 
 Each entry says how it left the counters it touched, and each counter numbers its entries without a gap. So the
 whole past of a counter can be followed step by step, and a row that was changed, lost or slipped in shows.
+
+The ledger is read through once, in many short transactions, and memory is bounded by the windows that are open, not by
+the rows: see `chains`. Only where the sums do not come out is it read again, to name the rows.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from service.errors import PriceUnknown
-from service.store import budgets, holds, ledger
+from service.store import entries, holds, ledger
 from service.store.base import Database, Row, Transaction
-from service.store.budgets import Entry
-from service.store.holds import Hold
+from service.store.budgets import MASK, Entry
+from service.store.closed_windows import Closed
 from service.store.ledger import HELD, UPSTREAM
 from service.types import Usage
+from service.usage.chains import BLOCK, DEALS, Block, Deals, Link, Reader, Sums, Walk
+from service.usage.cut import Cut, Span, moved_back, span_of
 from service.usage.prices import PriceTable
 
-ACCOUNTS = {"hold": 2, "settle": 3}
-DEALS = ("open", "cap", "share")
+ACCOUNTS = {"hold": {"user", HELD}, "settle": {"user", HELD, UPSTREAM}}
+MOST_FAULTS = 1_000  # that are named; the rest is counted
+MOST_PLACES = 200  # parts of chains that are followed one by one
+Told = Callable[[int], object]  # hears how many rows were read
 
 
 class Fault(NamedTuple):
@@ -39,61 +45,87 @@ class Checked(NamedTuple):
     spent: int  # nano-dollars over all calls
     held: int
     faults: list[Fault]
+    more: int = 0  # faults beside those
 
 
-class _Link(NamedTuple):
-    """What one entry did to one counter."""
+def check(db: Database, prices: PriceTable, told: Told = int) -> Checked:
+    """Go over all the books, while others write to them."""
+    cut = Cut.take(db)
+    sums = Sums(cut, lambda state: span_of(state.counter))
+    books = _Books(prices, sums)
+    books.read(entries.every(db, read=told))
+    books.compare_holds(db)
+    for span, rest in cut.rests.items():
+        sums.sums[span] = (sums.sums[span] - rest) & MASK
+    uncut = moved_back(db, sums.later)
+    spans = sums.wrong() | {span_of(name) for name in (*uncut, *sums.windows)}
+    if spans:
+        _name_faults(db, books, spans, uncut, told)
+    spent, held = books.totals[UPSTREAM], books.totals[HELD]
+    return Checked(books.entries, cut.counters, spent, held, books.faults, books.more)
 
-    after: Entry
-    kind: str
-    row: str
-    spent: int = 0
-    held: int = 0
+
+def _name_faults(db: Database, books: _Books, spans: set[Span], uncut: set[str], told: Told) -> None:
+    """Read the ledger twice more: for the parts of chains that are wrong, and for what is wrong in them."""
+
+    def block(state: Entry) -> Block | None:
+        return (state.counter, state.seq >> BLOCK) if span_of(state.counter) in spans else None
+
+    cut = Cut.take(db, wanted=spans, uncut=uncut)
+    sums = Sums(cut, block, tips=True)
+    _Books(books.prices, sums).read(entries.every(db, read=told))
+    for state in cut.last.values():
+        sums.add(state, -1)
+    rolled: dict[Span, Closed] = {}
+    for state in sums.tips.values():
+        if cut.rolled(state.counter):
+            sums.add(state, -1)
+            span = span_of(state.counter)
+            rolled[span] = rolled.get(span, Closed()).plus(Closed(1, state.spent, state.fingerprint))
+    places = sorted(sums.wrong(), key=str)
+    walk = Walk(cut, set(places[:MOST_PLACES]), set(sorted(sums.windows)[:MOST_PLACES]))
+    _Books(books.prices, walk).read(entries.every(db, read=told))
+    for row, what in walk.faults():
+        books.fault(row, what)
+    for (period, start), says in cut.closed.items():
+        found = rolled.get((period, start), Closed())
+        if (period, start) in spans and found != says:
+            books.fault(f"closed_windows {period}/{start}", f"it says {says}, the ledger {found}")
+    books.more += len(places[MOST_PLACES:]) + max(0, len(sums.windows) - MOST_PLACES)
 
 
-def check(db: Database, prices: PriceTable) -> Checked:
-    """Go over all the books, in one snapshot of them."""
-    with db.read() as tx:
-        ledger.one_snapshot(tx)
-        return _Check(prices).run(tx)
+class _Books:
+    """One reading of the ledger: what is wrong with single entries, and the links between them, for `reader`."""
 
-
-class _Check:
-    def __init__(self, prices: PriceTable) -> None:
-        self._prices = prices
-        self._chains: dict[str, list[_Link]] = defaultdict(list)
-        self._deals: dict[str, list[tuple[int, Row]]] = defaultdict(list)
-        self._open: dict[str, Row] = {}  # the held row of each hold that is not settled
-        self._totals = {HELD: 0, UPSTREAM: 0}
+    def __init__(self, prices: PriceTable, reader: Reader | None = None) -> None:
+        self.prices = prices
+        self.entries = 0
         self.faults: list[Fault] = []
+        self.more = 0
+        self.totals = {HELD: 0, UPSTREAM: 0}
+        self.open: dict[str, Row] = {}  # the held row of each hold that is not settled
+        self._reader = reader
+        self._deals = Deals()
 
-    def run(self, tx: Transaction) -> Checked:
-        count = 0
-        for entry in ledger.entries(tx):
-            self._entry(entry)
-            count += 1
-        counters = {row["id"]: row for row in budgets.all_counters(tx)}
-        self._holds(holds.every(tx))
-        for name in sorted(self._chains.keys() | counters.keys()):
-            self._chain(name, sorted(self._chains.get(name, ())), counters.get(name))
-        for deals in self._deals.values():
-            self._shares([row for _, row in sorted(deals, key=lambda deal: deal[0])])
-        return Checked(count, len(counters), self._totals[UPSTREAM], self._totals[HELD], self.faults)
+    def read(self, found: Iterable[Sequence[Row]]) -> None:
+        for rows in found:
+            self._entry(rows)
+            self.entries += 1
 
     def _entry(self, rows: Sequence[Row]) -> None:
         name, kind = _name(rows[0]), rows[0]["kind"]
         if kind in DEALS:
             self._deal(rows[0])
         by_account = {row["account"].partition(":")[0]: row for row in rows}
-        if kind not in DEALS and (len(rows) != ACCOUNTS.get(kind) or HELD not in by_account):
-            self._fault(name, "a row of this entry is missing, or one too many")
+        if kind not in DEALS and (len(rows) != len(by_account) or by_account.keys() != ACCOUNTS.get(kind)):
+            self.fault(name, "a row of this entry is missing, or one too many")
             return
         if sum(row["amount_nano"] for row in rows) != 0:
-            self._fault(name, "its rows do not balance")
-        for account in self._totals.keys() & by_account.keys():
-            self._totals[account] += by_account[account]["amount_nano"]
+            self.fault(name, "its rows do not balance")
+        for account in self.totals.keys() & by_account.keys():
+            self.totals[account] += by_account[account]["amount_nano"]
         if kind == "hold":
-            self._open[rows[0]["entry_id"]] = by_account[HELD]
+            self.open[rows[0]["entry_id"]] = by_account[HELD]
             self._link(by_account[HELD], held=by_account[HELD]["amount_nano"])
         elif kind == "settle":
             self._settlement(by_account[HELD], by_account[UPSTREAM])
@@ -101,13 +133,13 @@ class _Check:
     def _settlement(self, held: Row, upstream: Row) -> None:
         name, cost = _name(held), upstream["amount_nano"]
         self._link(held, held=held["amount_nano"], spent=cost)
-        hold = self._open.pop(held["entry_id"], None)
+        hold = self.open.pop(held["entry_id"], None)
         if hold is None:
-            self._fault(name, "it settles a hold that is not in the ledger")
+            self.fault(name, "it settles a hold that is not in the ledger")
         elif hold["amount_nano"] != -held["amount_nano"]:
-            self._fault(name, f"it settles {-held['amount_nano']}, but {hold['amount_nano']} was held")
+            self.fault(name, f"it settles {-held['amount_nano']}, but {hold['amount_nano']} was held")
         if (due := self._due(upstream, -held["amount_nano"])) != cost:
-            self._fault(name, f"it books {cost} for what costs {due}")
+            self.fault(name, f"it books {cost} for what costs {due}")
 
     def _due(self, row: Row, held: int) -> int | None:
         """What a call must have cost, by its tokens and the price row it names."""
@@ -115,82 +147,56 @@ class _Check:
             return held if row["basis"] == "worst" else 0
         usage = Usage(*(row[column] for column in ledger.TOKENS))
         try:
-            return self._prices.by_id(row["price_id"]).cost(usage)
+            return self.prices.by_id(row["price_id"]).cost(usage)
         except (PriceUnknown, ValueError):
             return None
 
     def _deal(self, row: Row) -> None:
-        for after in _entries(row):
-            self._chains[after.counter].append(_Link(after, row["kind"], _name(row)))
-        self._deals[row["account"]].append((min((after.seq for after in _entries(row)), default=0), row))
+        if self._reader is None:
+            return
+        states = _states(row)
+        before, wrong = self._deals.follow(row, states)
+        self._reader.deal(row, wrong)
+        for stripe, state in enumerate(states):
+            cap = before[stripe] if stripe < len(before) else None
+            self._reader.link(Link(state, row["kind"], _name(row)), cap)
 
     def _link(self, row: Row, *, held: int, spent: int = 0) -> None:
-        for after in _entries(row):
-            self._chains[after.counter].append(_Link(after, row["kind"], _name(row), spent, held))
+        if self._reader is not None:
+            for state in _states(row):
+                self._reader.link(Link(state, row["kind"], _name(row), spent, held), None)
 
-    def _holds(self, found: Sequence[Hold]) -> None:
+    def compare_holds(self, db: Database) -> None:
+        """Hold the holds that are open now against the ledger's of the same moment."""
+
+        def read(tx: Transaction) -> tuple[list[holds.Hold], dict[str, Row]]:
+            ledger.one_snapshot(tx)
+            found = holds.every(tx)
+            now = _Books(self.prices)
+            now.read(entries.of(tx, self.open.keys() | {hold.id for hold in found}))
+            return found, now.open
+
+        found, still_open = db.query(read)
         for hold in found:
-            entry = self._open.pop(hold.id, None)
+            entry = still_open.pop(hold.id, None)
             if entry is None:
-                self._fault(f"holds {hold.id}", "no open entry of the ledger stands for it")
+                self.fault(f"holds {hold.id}", "no open entry of the ledger stands for it")
             elif entry["amount_nano"] != hold.amount_nano:
-                self._fault(
-                    f"holds {hold.id}", f"it holds {hold.amount_nano}, the ledger {entry['amount_nano']}"
-                )
-        for entry in self._open.values():
-            self._fault(_name(entry), "it is neither settled nor open")
+                held = entry["amount_nano"]
+                self.fault(f"holds {hold.id}", f"it holds {hold.amount_nano}, the ledger {held}")
+        for entry in still_open.values():
+            self.fault(_name(entry), "it is neither settled nor open")
 
-    def _chain(self, counter: str, links: Sequence[_Link], row: Row | None) -> None:
-        """Follow one counter from its opening to what it says now."""
-        before = Entry(counter, 0, 0, 0, 0)
-        for link in links:
-            for what in _wrong(before, link):
-                self._fault(link.row, f"counter {counter}: {what}")
-            before = link.after
-        now = None if row is None else Entry(counter, *(row[column] for column in _COLUMNS))
-        if now != before:
-            self._fault(f"counters {counter}", f"it says {_said(now)}, its entries {_said(before)}")
-
-    def _shares(self, deals: Sequence[Row]) -> None:
-        """Its stripes share a cap: never more than the cap, and only changing it changes the sum."""
-        for before, row in zip((None, *deals), deals, strict=False):
-            if sum(after.cap for after in _entries(row)) != row["cap_nano"]:
-                self._fault(_name(row), "the stripes' shares are not the cap")
-            if row["kind"] == "share" and (before is None or before["cap_nano"] != row["cap_nano"]):
-                self._fault(_name(row), "the cap changed where it was only dealt out anew")
-
-    def _fault(self, row: str, what: str) -> None:
-        self.faults.append(Fault(row, what))
+    def fault(self, row: str, what: str) -> None:
+        if len(self.faults) < MOST_FAULTS:
+            self.faults.append(Fault(row, what))
+        else:
+            self.more += 1
 
 
-_COLUMNS = ("seq", "spent_nano", "held_nano", "cap_nano")
-
-
-def _wrong(before: Entry, link: _Link) -> Iterator[str]:
-    after, opening = link.after, link.kind == "open"
-    if after.seq != before.seq + 1:
-        yield f"entry {after.seq} follows entry {before.seq}"
-    if opening != (before.seq == 0):
-        yield "it is opened twice" if opening else "it was never opened"
-    elif not opening and (after.spent, after.held) != (before.spent + link.spent, before.held + link.held):
-        yield f"it was left at {_said(after)}, which does not follow from {_said(before)}"
-    if link.kind not in DEALS and after.cap != before.cap:
-        yield f"its cap became {after.cap} from {before.cap}"
-    if link.spent + link.held > 0 and after.spent + after.held > after.cap:
-        yield f"{after.spent} spent and {after.held} held pass the cap of {after.cap}"
-
-
-def _entries(row: Row) -> list[Entry]:
+def _states(row: Row) -> list[Entry]:
     return [Entry(*entry) for entry in row["counters"] or ()]
 
 
 def _name(row: Row) -> str:
     return f"ledger {row['entry_id']} {row['kind']}"
-
-
-def _said(entry: Entry | None) -> str:
-    return (
-        "nothing"
-        if entry is None
-        else f"{entry.spent} spent, {entry.held} held of {entry.cap} (entry {entry.seq})"
-    )

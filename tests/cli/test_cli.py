@@ -15,6 +15,7 @@ from flask import Flask
 
 from config import load
 from service.app import create_app
+from service.cli.talk import Progress
 from service.store import feedback
 from service.store import runs as rows
 from service.store.schema import metadata
@@ -367,3 +368,19 @@ def test_a_database_that_is_not_migrated_is_told_as_that(env: dict[str, str], tm
         app.extensions["slipway"].close()
     assert result.exit_code == 1
     assert "run `alembic upgrade head`" in result.output.splitlines()[-1]
+
+
+def test_progress_of_a_long_reading(capsys: pytest.CaptureFixture[str]) -> None:
+    class Chatty(Progress):
+        EVERY = 0.0
+
+    progress = Chatty(300)
+    for _ in range(4):
+        progress.read(100)
+    first, second, *rest = capsys.readouterr().err.splitlines()
+    assert first.startswith("100 of about 300 rows read, 33 %, about ") and second.startswith(
+        "200 of about 300"
+    )
+    assert [line.split(" in ")[0] for line in rest] == ["300 rows read", "400 rows read"]
+    Progress(None).read(100)
+    assert capsys.readouterr().err == "", "nothing where it is quick"

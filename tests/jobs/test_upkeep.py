@@ -13,12 +13,14 @@ from config import load
 from service.jobs.broker import UPKEEP_TASK, make_app
 from service.jobs.upkeep import BATCH, DAY_MS, tidy
 from service.jobs.worker import create_worker
+from service.store import session_end
 from service.store.base import Database
 from service.store.schema import metadata
 from service.types import first_id, new_id, now_ms
 from tests.jobs.house import House, TaskWorker, until
 
 TABLES = ("runs", "notices", "idempotency", "sessions", "token_families")
+KINDS = ("idempotency_keys", "runs", "notices", "sessions", "logins")
 
 
 @pytest.fixture
@@ -45,6 +47,7 @@ def fill(db: Database, many: int) -> None:
     run |= {"request": {}, "status": "succeeded", "cache": "miss", "created_at": old}
     key = {"user_id": "u", "fingerprint": "f", "created_at": old}
     session = {"user_id": "u", "agent": "a", "created_at": old, "updated_at": old}
+    over = now - 1 - session_end.GRACE_MS
     family = {"user_id": "u", "current_jti": "j", "created_at": old}
     notice = {"url": "u", "signer": "s", "body": {}, "status": "delivered", "attempts": 1}
     rows: dict[str, list[dict[str, Any]]] = {
@@ -52,7 +55,7 @@ def fill(db: Database, many: int) -> None:
         "runs": [{**run, "id": f"{born}{n}", "finished_at": old} for n in range(many)],
         "notices": [{**notice, "id": f"n{n}", "created_at": old} for n in range(many)],
         "idempotency": [{**key, "key": f"k{n}", "expires_at": now - 1} for n in range(many)],
-        "sessions": [{**session, "id": f"ses_{n}", "expires_at": now - 1} for n in range(many)],
+        "sessions": [{**session, "id": f"ses_{n}", "expires_at": over} for n in range(many)],
         "token_families": [{**family, "id": f"f{n}", "expires_at": now - 1} for n in range(many)],
     }
     rows["runs"] += [
@@ -77,8 +80,11 @@ def left(db: Database) -> dict[str, int]:
 
 def test_only_what_has_had_its_time_goes(db: Database) -> None:
     fill(db, 3)
-    gone = dict.fromkeys(("idempotency_keys", "runs", "notices", "sessions", "logins"), 3)
-    assert tidy(db, 90) == {**gone, "addresses": 0}
+    gone = dict.fromkeys(KINDS, 3)
+    assert tidy(db, 90) == {
+        **dict.fromkeys(("addresses", "session_runs", "session_messages", "counters"), 0),
+        **gone,
+    }
     assert left(db) == {"runs": 3, **dict.fromkeys(TABLES[1:], 1)}
     with db.read() as tx:  # ada's old key has the name of bob's new one
         assert [row["user_id"] for row in tx.rows(metadata.tables["idempotency"].select())] == ["v"]
@@ -93,6 +99,47 @@ def test_twice_and_by_several_at_once_is_fine(db: Database) -> None:
         thread.join()
     assert left(db) == {"runs": 3, **dict.fromkeys(TABLES[1:], 1)}
     assert set(tidy(db, 90).values()) == {0}
+
+
+def test_a_turn_ends_in_time_and_every_kind_has_its_share(db: Database) -> None:
+    """Each transaction is of one batch: whoever waits to write waits for no more than that."""
+    fill(db, BATCH * 2 + 1)
+    first = tidy(db, 90, seconds=0)
+    assert {name: first[name] for name in KINDS} == dict.fromkeys(KINDS, BATCH)
+    second = tidy(db, 90, seconds=0)
+    assert {name: second[name] for name in KINDS} == dict.fromkeys(KINDS, BATCH)
+    assert {name: tidy(db, 90)[name] for name in KINDS[:1]} == {KINDS[0]: 1}
+
+
+def test_a_session_with_many_runs_goes_bit_by_bit(db: Database) -> None:
+    fill(db, 1)
+    with db.begin() as tx:
+        run = dict(tx.rows(metadata.tables["runs"].select())[0])
+        run |= {"session_id": "ses_0", "finished_at": now_ms()}
+        message = {"session_id": "ses_0", "run_id": "r", "role": "user", "content": "", "tokens": 1}
+        for number in range(BATCH + 5):
+            tx.execute(metadata.tables["runs"].insert(), {**run, "id": new_id("run")})
+            tx.execute(
+                metadata.tables["messages"].insert(), {**message, "seq": number + 1, "created_at": number}
+            )
+    first = tidy(db, 90, seconds=0)
+    assert (first["session_runs"], first["session_messages"], first["sessions"]) == (BATCH, BATCH, 0)
+    second = tidy(db, 90, seconds=0)
+    assert (second["session_runs"], second["session_messages"], second["sessions"]) == (5, 5, 1)
+    assert left(db)["sessions"] == 1
+
+
+def test_a_session_whose_run_goes_on_keeps_everything(db: Database) -> None:
+    fill(db, 1)
+    with db.begin() as tx:
+        runs = metadata.tables["runs"]
+        run = dict(tx.rows(runs.select())[0]) | {"session_id": "ses_0"}
+        tx.execute(runs.insert(), {**run, "id": new_id("run"), "finished_at": now_ms()})
+        tx.execute(runs.insert(), {**run, "id": new_id("run"), "finished_at": None})
+        message = {"session_id": "ses_0", "seq": 1, "run_id": "r", "role": "user", "content": "", "tokens": 1}
+        tx.execute(metadata.tables["messages"].insert(), {**message, "created_at": 1})
+    gone = tidy(db, 90)
+    assert (gone["session_runs"], gone["session_messages"], gone["sessions"]) == (0, 0, 0)
 
 
 def test_a_worker_does_it_when_the_clock_says_so(house: House, worker: TaskWorker) -> None:

@@ -8,7 +8,10 @@ from datetime import date
 from typing import Any
 
 from service.observe.metrics import Metrics
+from service.store import budgets as counters
+from service.store import holds, ledger
 from service.store.base import Database, Transaction
+from service.store.holds import Hold
 from service.store.schema import metadata
 from service.types import NANO, Run, RunRequest, Usage, new_id
 from service.usage.budgets import Budgets
@@ -22,6 +25,7 @@ TABLE = PriceTable.load()
 SONNET = TABLE.price("claude-sonnet-5-5", date(2026, 11, 21))
 CENT = NANO // 100
 ASKED = 800  # tokens: with a prompt of at most 500 a call can cost a cent, see `wish`
+USED = Usage(100, 200)
 
 
 class House:
@@ -111,3 +115,39 @@ def at_once(count: int, work: Callable[[int], object]) -> list[Any]:
     for thread in threads:
         thread.join(60)
     return results
+
+
+def hold_at(house: House, at: int, user: str = "usr_ada") -> Hold:
+    """A call made at `at` (ms), and held for."""
+    run = a_run(user)
+    hold = Hold(
+        id=new_id("hld"),
+        run_id=run.id,
+        attempt=1,
+        step=1,
+        user_id=user,
+        key_id=None,
+        agent=run.agent,
+        session_id=None,
+        model=SONNET.model,
+        price_id=SONNET.id,
+        amount_nano=CENT,
+        called_at=at,
+    )
+    caps = house.db.query(lambda tx: house.budgets.caps(tx, hold.scopes))
+    house.budgets.open(caps, at)
+
+    def take(tx: Transaction) -> None:
+        ids = sorted(house.budgets.stripe(cap.window(at), 0) for cap in caps)
+        holds.insert(tx, hold._replace(counters=tuple(ids)))
+        ledger.held(tx, hold, counters.take(tx, ids, hold.amount_nano))
+
+    house.write(take)
+    return hold
+
+
+def spend_at(house: House, at: int, user: str = "usr_ada", usage: Usage = USED) -> Hold:
+    """The same, and settled."""
+    hold = hold_at(house, at, user)
+    house.write(house.spending.settle(hold, SONNET, usage).work)
+    return hold

@@ -7,13 +7,15 @@ import re
 from datetime import UTC, datetime
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import BudgetExceeded
 from service.store.budgets import Window
+from service.store.schema import caps
 from service.types import NANO, Usage
-from service.usage.caps import NO_LIMIT, dealt, level, nano_of, window_end, window_start
+from service.usage.caps import NO_LIMIT, Standing, dealt, level, nano_of, window_end, window_start
 from tests.usage.conftest import Make
 from tests.usage.house import CENT, a_run, at_once
 
@@ -167,10 +169,37 @@ def test_all_caps_with_how_they_stand(make: Make) -> None:
     house = make(service_day=NANO, user_day=NANO)
     house.budgets.put("user:usr_ada", "month", 2 * NANO)
     house.budgets.put("agent:support", "day", None)
+    house.budgets.put("agent:support-2", "total", NANO)
     shown = house.budgets.page(limit=9, after=None)
-    assert [(state.cap.id, state.cap.default) for state in shown] == [
-        ("agent:support/day", False),
-        ("service/day", True),
-        ("user:usr_ada/month", False),
+    assert (shown[0].cap.id, shown[0].cap.default) == ("service/day", True), "the service's come first"
+    assert {state.cap.id for state in shown} == {
+        *("service/day", "agent:support/day", "agent:support-2/total", "user:usr_ada/month")
+    }
+    for size in (1, 2, 3):
+        found: list[Standing] = []
+        while page := house.budgets.page(limit=size, after=found[-1].cap.id if found else None):
+            found += page
+        assert found == shown
+    house.budgets.put("service", "month", NANO)
+    assert [state.cap.id for state in house.budgets.page(limit=2, after=None)] == [
+        "service/day",
+        "service/month",
     ]
-    assert house.budgets.page(limit=1, after="agent:support/day") == shown[1:2]
+
+
+def test_a_page_of_caps_reads_a_page_of_caps(make: Make) -> None:
+    """There may be a cap for each of 200,000 sessions."""
+    house = make(service_day=NANO)
+    cap = {"period": "total", "amount_nano": NANO, "updated_at": 1}
+    house.write(
+        lambda tx: tx.execute(sa.insert(caps), [{**cap, "scope": f"session:{n:04}"} for n in range(300)])
+    )
+    read = []
+    sa.event.listen(
+        house.db.engine,
+        "after_cursor_execute",
+        lambda *args: read.append(args[2]) if " caps" in args[2] else None,
+    )
+    [state] = house.budgets.page(limit=1, after="session:0100/total")
+    assert state.cap.scope == "session:0101"
+    assert read and all("LIMIT" in sql for sql in read)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from service.store import budgets, usage
+from service.store import budgets, entries, usage
 from service.store import ledger as rows
 from service.store.schema import counters, holds, ledger
 from service.store.usage import Asked
@@ -138,9 +138,9 @@ def test_a_passed_cap_shows(books: House) -> None:
 
 
 def test_it_reads_page_by_page(books: House) -> None:
-    whole = books.db.query(lambda tx: list(rows.entries(tx)))
-    for page in (4, 5, 7):
-        assert books.db.query(lambda tx, page=page: list(rows.entries(tx, page))) == whole  # type: ignore[misc]
+    whole = list(entries.every(books.db))
+    for page in (1, 4, 5, 7):
+        assert list(entries.every(books.db, page=page)) == whole
 
 
 def test_usage_by_anything(make: Make) -> None:

@@ -1,0 +1,186 @@
+"""Chains: an entry of the ledger takes a counter from the state it found to the state it left, numbered without a gap.
+
+Whether a chain is whole can be told in any order and without keeping it. Every state has a fingerprint: those that were
+left are added up, those that were found are taken away, and of a whole chain its last state remains. So a sum for each
+day, month and for `total` is all that a reading of the ledger keeps, and where it does not come out, `Walk` looks.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from service.store.base import Row
+from service.store.budgets import MASK, Entry
+from service.store.closed_windows import weight
+from service.usage.caps import DAY
+from service.usage.cut import Cut, ended, span_of
+
+BLOCK = 12  # bits: links of a chain that are looked at together, 4,096 of them
+DEALS = ("open", "cap", "share")
+K = TypeVar("K")
+Block = tuple[str, int]  # a counter, and a part of its chain
+
+
+class Link(NamedTuple):
+    """What one entry did to one counter."""
+
+    after: Entry
+    kind: str
+    row: str
+    spent: int = 0
+    held: int = 0
+
+    def passes(self) -> bool:
+        """Tell whether it took the counter past its cap."""
+        after = self.after
+        return self.spent + self.held > 0 and after.spent + after.held > after.cap
+
+
+class Reader(Protocol):
+    """Told of every link, with the cap before it where that is known, and of every deal."""
+
+    def link(self, link: Link, cap_before: int | None) -> None: ...
+    def deal(self, row: Row, wrong: bool) -> None: ...
+
+
+class Sums(Generic[K]):
+    """Sums of fingerprints, by what `key` says of a state; None: it is not wanted."""
+
+    def __init__(self, cut: Cut, key: Callable[[Entry], K | None], tips: bool = False) -> None:
+        self.sums: dict[K, int] = defaultdict(int)
+        self.bad: set[K] = set()  # wrong by themselves, whatever the sums say
+        self.windows: set[str] = set()  # whose deals do not follow from each other
+        self.later: dict[str, int] = {}  # the last entry of counters that came after the cut
+        self.tips: dict[str, Entry] = {}  # the last states of counters that have no row
+        self._cut = cut
+        self._key = key
+        self._keeps_tips = tips
+
+    def link(self, link: Link, cap_before: int | None) -> None:
+        after, opens = link.after, link.kind == "open"
+        key = self._key(after)
+        if key is None:
+            return
+        if not self._cut.counts(after):
+            self.later[after.counter] = max(after.seq, self.later.get(after.counter, 0))
+            return
+        if opens != (after.seq == 1) or link.passes():
+            self.bad.add(key)
+        self.add(after)
+        if not opens:
+            found = (after.seq - 1, after.spent - link.spent, after.held - link.held)
+            self.add(Entry(after.counter, *found, after.cap if cap_before is None else cap_before), -1)
+        if self._keeps_tips and after.counter not in self._cut.last:
+            tip = self.tips.get(after.counter)
+            self.tips[after.counter] = after if tip is None else max(tip, after)
+
+    def add(self, state: Entry, times: int = 1) -> None:
+        if (key := self._key(state)) is None:
+            return
+        self.sums[key] = (self.sums[key] + times * weight(1, state.spent, state.fingerprint)) & MASK
+
+    def deal(self, row: Row, wrong: bool) -> None:
+        if wrong:
+            self.windows.add(row["account"])
+
+    def wrong(self) -> set[K]:
+        """Keys whose sums do not come out."""
+        return self.bad | {key for key, rest in self.sums.items() if rest}
+
+
+class Deals:
+    """Caps as they were dealt out last: a `cap` or `share` entry does not say what it found."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[int, tuple[int, ...]]] = {}  # by window: its cap, and its stripes' shares
+        self._forget_at = 0
+
+    def follow(self, row: Row, states: Sequence[Entry]) -> tuple[tuple[int, ...], bool]:
+        """The shares before this deal, and whether it is wrong by itself or does not follow from the one before."""
+        window, now = row["account"], row["called_at"]
+        if now >= self._forget_at:
+            self._last = {
+                name: last for name, last in self._last.items() if not ended(span_of(name), now - DAY)
+            }
+            self._forget_at = now + DAY
+        before = self._last.get(window)
+        wrong = sum(state.cap for state in states) != row["cap_nano"]
+        wrong = wrong or (row["kind"] == "share" and (before is None or before[0] != row["cap_nano"]))
+        self._last[window] = row["cap_nano"], tuple(state.cap for state in states)
+        return () if before is None else before[1], wrong
+
+
+class Walk:
+    """Links of the blocks that are wrong, followed one by one."""
+
+    def __init__(self, cut: Cut, blocks: set[Block], windows: set[str]) -> None:
+        self._cut = cut
+        self._blocks = blocks
+        self._windows = windows
+        self._links: dict[str, list[Link]] = {counter: [] for counter, _ in blocks}
+        self._deals: dict[str, list[tuple[int, Row]]] = {window: [] for window in windows}
+
+    def link(self, link: Link, cap_before: int | None) -> None:
+        counter, seq = link.after.counter, link.after.seq
+        # The last link before a block is what its first one follows.
+        wanted = (counter, seq >> BLOCK) in self._blocks or (counter, (seq + 1) >> BLOCK) in self._blocks
+        if wanted and self._cut.counts(link.after):
+            self._links[counter].append(link)
+
+    def deal(self, row: Row, wrong: bool) -> None:
+        if row["account"] in self._windows:
+            first = min((entry[1] for entry in row["counters"] or ()), default=0)
+            self._deals[row["account"]].append((first, row))
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """Rows, and what is wrong with them."""
+        for counter in sorted(self._links):
+            yield from self._chain(counter, sorted(self._links[counter]))
+        for deals in self._deals.values():
+            yield from _shares([row for _, row in sorted(deals, key=lambda deal: deal[0])])
+
+    def _chain(self, counter: str, links: Sequence[Link]) -> Iterator[tuple[str, str]]:
+        before = Entry(counter, 0, 0, 0, 0) if (counter, 0) in self._blocks else None
+        for link in links:
+            if before is not None and (counter, link.after.seq >> BLOCK) in self._blocks:
+                for what in _wrong(before, link):
+                    yield link.row, f"counter {counter}: {what}"
+            before = link.after
+        now, rolled = self._cut.last.get(counter), self._cut.rolled(counter)
+        if before is None or rolled or now == before:
+            return
+        tip = before if now is None else now
+        if (counter, tip.seq >> BLOCK) in self._blocks:
+            yield f"counters {counter}", f"it says {_said(now)}, its entries {_said(before)}"
+
+
+def _shares(deals: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    """Its stripes share a cap: never more than the cap, and only changing it changes the sum."""
+    for before, row in zip((None, *deals), deals, strict=False):
+        name = f"ledger {row['entry_id']} {row['kind']}"
+        if sum(entry[4] for entry in row["counters"] or ()) != row["cap_nano"]:
+            yield name, "the stripes' shares are not the cap"
+        if row["kind"] == "share" and (before is None or before["cap_nano"] != row["cap_nano"]):
+            yield name, "the cap changed where it was only dealt out anew"
+
+
+def _wrong(before: Entry, link: Link) -> Iterator[str]:
+    after, opening = link.after, link.kind == "open"
+    if after.seq != before.seq + 1:
+        yield f"entry {after.seq} follows entry {before.seq}"
+    if opening != (before.seq == 0):
+        yield "it is opened twice" if opening else "it was never opened"
+    elif not opening and (after.spent, after.held) != (before.spent + link.spent, before.held + link.held):
+        yield f"it was left at {_said(after)}, which does not follow from {_said(before)}"
+    if link.kind not in DEALS and after.cap != before.cap:
+        yield f"its cap became {after.cap} from {before.cap}"
+    if link.passes():
+        yield f"{after.spent} spent and {after.held} held pass the cap of {after.cap}"
+
+
+def _said(entry: Entry | None) -> str:
+    if entry is None:
+        return "nothing"
+    return f"{entry.spent} spent, {entry.held} held of {entry.cap} (entry {entry.seq})"
