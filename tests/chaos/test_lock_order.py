@@ -23,6 +23,7 @@ from service.jobs.upkeep import tidy
 from service.store import holds
 from service.store.schema import sessions
 from service.usage.ledger import check
+from service.usage.rollup import roll_up
 from service.usage.spending import sweep_holds
 from tests.chaos.conftest import Postgres
 from tests.conftest import Model, RedisServer, Slipway, slipway_server, wait_until
@@ -207,6 +208,7 @@ def upkeep(town: Town, turn: int) -> None:
     over = sa.update(sessions).where(sessions.c.id.in_(stale)).values(expires_at=1)
     town.books.db.transact(lambda tx: tx.execute(over))
     tidy(town.books.db, 0)
+    roll_up(town.books.db)
     sweep_holds(town.books.db, town.books.spending, older_than=0)
 
 
