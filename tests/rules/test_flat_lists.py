@@ -281,7 +281,7 @@ def chores(place: Place) -> dict[str, Callable[[], object]]:
         "revocations": lambda: db.query(
             lambda tx: tokens.distrusted(tx, families_since=day_ago, keys_since=day_ago)
         ),
-        "a cap's window": lambda: db.query(lambda tx: ledger.spent_since(tx, "session:ses_1", 0)),
+        "a cap's window": lambda: db.query(lambda tx: ledger.spent(tx, "session:ses_1", 0)),
     }
 
 
