@@ -6,8 +6,7 @@ Revises: 0013
 
 from __future__ import annotations
 
-import sqlalchemy as sa
-from alembic import op
+from migrations import gentle
 
 revision = "0014"
 down_revision = "0013"
@@ -17,8 +16,8 @@ OLDEST_CODE = "0002"  # only indexes: older code runs the same statements
 
 BAD = "status IN ('failed', 'cancelled')"
 OF_A_SESSION = "session_id IS NOT NULL"
-# Name, table, columns, and the rows that are in it.
-NEW: tuple[tuple[str, str, list[str], str | None], ...] = (
+Index = tuple[str, str, list[str], str | None]  # its name, table and columns, and the rows that are in it
+NEW: tuple[Index, ...] = (
     ("ix_runs_user_id_agent_id", "runs", ["user_id", "agent", "id"], None),
     ("ix_runs_agent_id", "runs", ["agent", "id"], None),
     ("ix_runs_session_id_id", "runs", ["session_id", "id"], OF_A_SESSION),
@@ -42,7 +41,7 @@ NEW: tuple[tuple[str, str, list[str], str | None], ...] = (
     ),
 )
 # Those whose work a new one does too.
-OLD: tuple[tuple[str, str, list[str], str | None], ...] = (
+OLD: tuple[Index, ...] = (
     ("ix_runs_session_id", "runs", ["session_id"], OF_A_SESSION),
     ("ix_approvals_user_id", "approvals", ["user_id"], None),
     ("ix_approvals_status", "approvals", ["status"], None),
@@ -50,31 +49,15 @@ OLD: tuple[tuple[str, str, list[str], str | None], ...] = (
 
 
 def upgrade() -> None:
-    with op.get_context().autocommit_block():
-        _create(NEW)
-        _drop(OLD)
+    _replace(OLD, NEW)
 
 
 def downgrade() -> None:
-    with op.get_context().autocommit_block():
-        _create(OLD)
-        _drop(NEW)
+    _replace(NEW, OLD)
 
 
-def _create(indexes: tuple[tuple[str, str, list[str], str | None], ...]) -> None:
-    for name, table, columns, rows in indexes:
-        where = None if rows is None else sa.text(rows)
-        op.create_index(
-            name,
-            table,
-            columns,
-            sqlite_where=where,
-            postgresql_where=where,
-            postgresql_concurrently=True,
-            if_not_exists=True,
-        )
-
-
-def _drop(indexes: tuple[tuple[str, str, list[str], str | None], ...]) -> None:
-    for name, table, _, _ in indexes:
-        op.drop_index(name, table, postgresql_concurrently=True, if_exists=True)
+def _replace(old: tuple[Index, ...], new: tuple[Index, ...]) -> None:
+    for name, table, columns, rows in new:
+        gentle.create_index(name, table, columns, where=rows)
+    for name, table, _, _ in old:
+        gentle.drop_index(name, table)

@@ -165,10 +165,12 @@ class _Opened:
         self.place.services.close()
 
 
-def compare(pair: tuple[Place, Place], what: str, cost: Callable[[Place], int]) -> str | None:
+def compare(
+    pair: tuple[Place, Place], what: str, cost: Callable[[Place], int], slack: int = SLACK
+) -> str | None:
     """What is wrong, if the large place does more work than it may."""
     small, large = cost(pair[0]), cost(pair[1])
-    if large <= MORE * small + SLACK:
+    if large <= MORE * small + slack:
         return None
     return f"{what}: {small} -> {large}; {pair[1].spy.told()}"
 
@@ -281,14 +283,16 @@ def chores(place: Place) -> dict[str, Callable[[], object]]:
         "revocations": lambda: db.query(
             lambda tx: tokens.distrusted(tx, families_since=day_ago, keys_since=day_ago)
         ),
-        "a cap's window": lambda: db.query(lambda tx: ledger.spent_since(tx, "session:ses_1", 0)),
+        "a cap's window": lambda: db.query(lambda tx: ledger.spent(tx, "session:ses_1", 0)),
     }
 
 
 def test_no_chore_costs_more(pair: tuple[Place, Place]) -> None:
     wrong = []
+    for place in pair:  # what is due is done; what is looked at is a turn that finds nothing
+        tidy(place.services.db, 400)
     for name in chores(pair[0]):
-        wrong.append(compare(pair, name, lambda place: place.spy.cost(chores(place)[name])))  # noqa: B023
+        wrong.append(compare(pair, name, lambda place: place.spy.cost(chores(place)[name]), slack=20))  # noqa: B023
     found = [line for line in wrong if line]
     assert not found, "\n".join(found)
 

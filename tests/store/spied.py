@@ -92,21 +92,22 @@ def _explain(spy: Spy) -> Callable[[Any, Any], None]:
             literals = psycopg.ClientCursor(self.connection).mogrify(
                 f"({', '.join(['%s'] * len(values))})" if values else "", values or None
             )
-            super().execute("SAVEPOINT spied")
-            super().execute(f"PREPARE spied AS {sql}")
+            self._say("SAVEPOINT spied")
+            self._say(f"PREPARE spied AS {sql}")
             found = []
             for kind in kinds:
-                super().execute("SAVEPOINT planned")
-                super().execute(f"SET LOCAL plan_cache_mode = {kind}")
-                super().execute(
-                    f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) EXECUTE spied {literals}"
-                )
+                self._say("SAVEPOINT planned")
+                self._say(f"SET LOCAL plan_cache_mode = {kind}")
+                self._say(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) EXECUTE spied {literals}")
                 plan = self.fetchall()[0][0][0]["Plan"]
                 found.append((plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], query, plan))
-                super().execute("ROLLBACK TO planned")
-            super().execute("ROLLBACK TO spied")
-            super().execute("DEALLOCATE spied")
+                self._say("ROLLBACK TO planned")
+            self._say("ROLLBACK TO spied")
+            self._say("DEALLOCATE spied")
             return found
+
+        def _say(self, sql: str) -> None:
+            super().execute(sql, prepare=False)
 
     def change(connection: Any, _: Any) -> None:
         connection.cursor_factory = Explained
