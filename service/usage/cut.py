@@ -6,6 +6,7 @@ is read. Windows that are over do not change any more, so of them only sums are 
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
@@ -20,6 +21,7 @@ from service.usage.caps import PERIODS, window_end
 Span = tuple[str, int]  # a period and when it began: all windows of one day, of one month, or `total`
 LATE_MS = 3_600_000  # a call begun before midnight is held a moment later, never an hour
 UNKNOWN: Span = ("?", 0)
+_MOMENT = re.compile("[0-9]{1,14}")
 _LATEST = 2**45  # ms: beyond it no calendar reaches
 
 
@@ -27,7 +29,7 @@ _LATEST = 2**45  # ms: beyond it no calendar reaches
 def span_of(name: str) -> Span:
     """The span of a window or a counter, by its id."""
     _, period, start, *_ = (*name.split("/"), "", "")
-    if period not in PERIODS or not start.isdecimal() or int(start) > _LATEST:
+    if period not in PERIODS or not _MOMENT.fullmatch(start) or int(start) > _LATEST:
         return UNKNOWN
     return period, int(start)
 

@@ -27,7 +27,7 @@ def test_the_worst_is_held_and_the_rest_given_back(make: Make) -> None:
 def test_without_any_cap_it_is_written_down_all_the_same(make: Make) -> None:
     house = make()
     assert house.spend(Usage(300, 100)) == 1_600_000
-    assert house.check()._replace(faults=[]) == (2, 0, 1_600_000, 0, []) and house.check().faults == []
+    assert house.check()._replace(faults=[]) == (2, 0, 1_600_000, 0, [], 0) and house.check().faults == []
 
 
 def test_a_work_that_runs_twice_counts_once(make: Make) -> None:

@@ -170,7 +170,7 @@ def hanging() -> Iterator[Callable[..., Hanging]]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What hangs in these tests does so until everybody has been answered: no answer waited for it."""
     assert probes.SECONDS <= 1.5, "two seconds are promised"
-    monkeypatch.setattr(probes, "SECONDS", 0.2)
+    monkeypatch.setattr(probes, "SECONDS", 1.0)
 
 
 def readiness(made: Flask, callers: int) -> list[tuple[int, dict[str, Any]]]:
