@@ -1,4 +1,4 @@
-"""What Redis lets us do, and why not, in fixed words: for `/ready` and for logs, which quote no server.
+"""Rights at Redis, and why one is refused, in fixed words: for `/ready` and for logs, which quote no server.
 
 The rights themselves are in docs/growing.md, as lines for an ACL.
 """
@@ -73,7 +73,7 @@ def is_not_allowed(error: ResponseError) -> bool:
 
 
 def missing(client: redis.Redis) -> str:
-    """What of all that is wanted Redis refuses now, and why; empty: nothing. One round trip.
+    """Return what Redis refuses now of all that is wanted, and why; empty: nothing. One round trip.
 
     Raises `redis.RedisError` when it cannot be asked.
     """

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from migrations import gentle
+
 revision = "0015"
 down_revision = "0014"
 branch_labels = None
@@ -17,23 +19,11 @@ depends_on = None
 # counters that newer code has rolled up.
 OLDEST_CODE = "0002"
 
-
 INDEX = "ix_counters_starts_at"
 
 
 def upgrade() -> None:
-    ended = sa.text("period <> 'total'")
-    with op.get_context().autocommit_block():  # nobody who holds money waits for it
-        # One that broke off is left behind, and is of no use.
-        op.drop_index(INDEX, table_name="counters", if_exists=True, postgresql_concurrently=True)
-        op.create_index(
-            INDEX,
-            "counters",
-            ["starts_at"],
-            postgresql_where=ended,
-            sqlite_where=ended,
-            postgresql_concurrently=True,
-        )
+    gentle.create_index(INDEX, "counters", ["starts_at"], where="period <> 'total'")
     op.create_table(
         "closed_windows",
         sa.Column("period", sa.String(8), nullable=False),
@@ -46,5 +36,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    gentle.drop_index(INDEX, "counters")
     op.drop_table("closed_windows")
-    op.drop_index(INDEX, table_name="counters")

@@ -206,7 +206,7 @@ def _look_up(client: redis.Redis, family: str) -> list[bytes | None]:
 
 
 def answered(client: redis.Redis, *commands: Sequence[Any]) -> list[Any]:
-    """What some commands answer, in one round trip. Raises as the first that fails would."""
+    """Return what some commands answer, in one round trip. Raises as the first that fails would."""
     answers = exchange(client, lambda _: commands)
     for answer in answers:
         if isinstance(answer, Exception):

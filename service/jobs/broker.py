@@ -70,7 +70,7 @@ def _amqp_tls(tls: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sentinel(address: Address) -> Broker:
-    """As kombu has it: one URL per sentinel, the name as an option."""
+    """Return what kombu wants: one URL per sentinel, the name as an option."""
     login = ":".join(quote(address.login.get(name, ""), safe="") for name in ("username", "password"))
     before = f"{login}@" if address.login else ""
     hosts = (f"[{host}]" if ":" in host else host for host, _ in address.hosts)

@@ -42,11 +42,12 @@ class Closed(NamedTuple):
 
 
 def roll_up(tx: Transaction, before: Mapping[str, int], limit: int) -> int:
-    """Roll up at most `limit` counters of each period whose window began before `before[period]`; how many."""
+    """Roll up at most `limit` counters whose window began before `before[its period]`; how many."""
     rolled: dict[tuple[str, int], Closed] = defaultdict(Closed)
     gone: list[str] = []
+    # Days come first: while many of them are left, months are not looked for among them.
     for period, start in before.items():
-        for row in tx.rows(_OVER.limit(limit), {"period": period, "start": start}):
+        for row in tx.rows(_OVER.limit(limit - len(gone)), {"period": period, "start": start}):
             state = entry_of(row)
             rolled[period, row["starts_at"]] = rolled[period, row["starts_at"]].plus(
                 Closed(1, state.spent, state.fingerprint)

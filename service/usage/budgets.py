@@ -39,7 +39,7 @@ FINAL_AFTER = 600_000
 
 
 class Settled(NamedTuple):
-    """What calls of a window from before `until` (ms) have cost, in nano-dollars; it is final."""
+    """Cost of a window's calls from before `until` (ms), in nano-dollars; it is final."""
 
     window: Window
     until: int

@@ -24,7 +24,7 @@ Block = tuple[str, int]  # a counter, and a part of its chain
 
 
 class Link(NamedTuple):
-    """What one entry did to one counter."""
+    """Effect of one entry on one counter."""
 
     after: Entry
     kind: str

@@ -1,4 +1,4 @@
-"""Where every counter stood at one moment: what a check of the books holds the ledger against.
+"""State of every counter at one moment: what a check of the books holds the ledger against.
 
 A counter numbers its entries, so those that came after that moment are left out by their numbers, whenever the ledger
 is read. Windows that are over do not change any more, so of them only sums are kept.
