@@ -79,6 +79,7 @@ def desk(
     agents = home / "agents"
     write(agents, "steady", agent_yaml=GOOD, prompt_md="Be steady.")
     settings = {"AGENTS_DIR": str(agents), "RELOAD": "1", "WEB_CONCURRENCY": str(WORKERS), "THREADS": "12"}
+    settings["SWEEP_SECONDS"] = "1e9"  # upkeep reads changed folders too, and must not be what a test sees
     with (
         slipway_server(home / "home", redis_server.url, upstream.url, **settings) as server,
         closing(server.client()) as client,
