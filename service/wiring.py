@@ -150,7 +150,7 @@ def build(
     webhooks = Webhooks(
         db, settings.secret_key.get_secret_value(), allow_private=settings.webhook_allow_private
     )
-    budgets = _budgets(settings, db, metrics, webhooks)
+    budgets = _budgets(settings, db, metrics, webhooks, catalog)
     rates = _rates(settings, speed)
     spending = Spending(db, budgets, metrics, run_most=_nano(settings.budget_run_usd), used=rates.used)
     deferred = Deferred(db, spending, prices)
@@ -215,13 +215,16 @@ def _first_admin(settings: Settings, users: UserService) -> FirstAdmin:
     return FirstAdmin(users, settings.bootstrap_username, settings.bootstrap_password.get_secret_value())
 
 
-def _budgets(settings: Settings, db: Database, metrics: Metrics, webhooks: Webhooks) -> Budgets:
+def _budgets(
+    settings: Settings, db: Database, metrics: Metrics, webhooks: Webhooks, catalog: AgentCatalog
+) -> Budgets:
     return Budgets(
         db,
         metrics,
         user_day=_nano(settings.budget_user_day_usd),
         service_day=_nano(settings.budget_service_day_usd),
         told=_teller(settings, webhooks),
+        has_agent=lambda name: name in catalog.agents,
     )
 
 

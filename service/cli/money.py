@@ -171,12 +171,12 @@ def set_budget(scope: str, amount_usd: str, period: Period) -> None:
     kind, _, name = scope.partition(":")
     if (kind not in ("user", "key", "agent", "session") or not name) and scope != "service":
         raise click.ClickException("The scope is service, user:ID, key:ID, agent:NAME or session:ID.")
-    if kind == "user":
-        services().users.get(name)
     try:
         amount = None if amount_usd == "none" else nano_of(amount_usd)
     except ValueError as error:
         raise click.ClickException(f"{amount_usd} {error}.") from None
+    if amount is not None:
+        services().budgets.look_up(scope)
     print_table([services().budgets.put(scope, period, amount).public()], _BUDGET, "")
 
 

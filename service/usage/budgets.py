@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from service.errors import DatabaseUnavailable
+from service.errors import DatabaseUnavailable, NotFound
 from service.observe.metrics import Metrics
 from service.store import budgets as rows
 from service.store import holds, ledger, scope_locks
@@ -60,7 +60,9 @@ class Budgets:
         user_day: int | None = None,
         service_day: int | None = None,
         told: Callable[[Transaction, BudgetWarning], None] = lambda tx, warning: None,
+        has_agent: Callable[[str], bool] = lambda name: True,
     ) -> None:
+        self._has_agent = has_agent
         self._db = db
         self._metrics = metrics
         self._defaults = {"user": user_day, "service": service_day}
@@ -111,6 +113,17 @@ class Budgets:
         if len(found) < limit:
             found += map(cap_of, rows.after(tx, scope, period, limit - len(found)))
         return found
+
+    def look_up(self, scope: str) -> None:
+        """Raise `NotFound` where there is no such user, key, agent or session."""
+        kind, _, name = scope.partition(":")
+        there = kind == "service" or (
+            self._has_agent(name)
+            if kind == "agent"
+            else self._db.query(lambda tx: rows.has_subject(tx, kind, name))
+        )
+        if not there:
+            raise NotFound(f"There is no {kind} {name}, so a cap on it would hold nobody.")
 
     def put(self, scope: str, period: Period, amount: int | None) -> Standing:
         """Set a cap, from now on and for the window that is open; None lifts it, the default included.
