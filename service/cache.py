@@ -97,7 +97,7 @@ class SpeedStore:
 
     def server_of(self, connection: Any) -> str:
         """The server process at the other end of a connection; empty where it does not say, and of a cluster's."""
-        return self._servers.get(connection, "")
+        return "" if connection is None else self._servers.get(connection, "")
 
     def ping(self) -> None:
         """Ask Redis, whatever the circuit says. Raises `redis.RedisError`."""
