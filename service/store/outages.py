@@ -53,7 +53,10 @@ _CAUSES = (
     ("certificate", "TLS failed: the server's certificate is not trusted"),
     ("SSL", "TLS failed"),
     ('role "', "the user does not exist or may not log in"),
-    ("query_wait_timeout", "the pooler had no connection to the server for it in time: the pooler's own log says why"),
+    (
+        "query_wait_timeout",
+        "the pooler had no connection to the server for it in time: the pooler's own log says why",
+    ),
     ("server_login_retry", "the pooler cannot sign in to the server: the pooler's own log says why"),
     ("max_client_conn", "the pooler takes no more connections (its max_client_conn)"),
     ("no such database", "the pooler has no such database in its [databases]"),
