@@ -16,6 +16,8 @@ FULL = "the disk is full"
 FAILS = "the disk fails"
 READ_ONLY_FILE = "the file of the database is read-only"
 ENDED = "the server ended the connection"
+NO_RIGHT = "the user may not do this: let it own the database and its schema"
+NO_OPTION = "DATABASE_URL has an option that no connection has"
 # With these it still answers whoever only reads: they are over when something was written.
 REFUSES_WRITES = frozenset({READ_ONLY, FULL, FAILS, READ_ONLY_FILE})
 # SQLSTATEs, or their beginnings, of statements that may succeed later with nothing changed in them. The first that
@@ -61,7 +63,8 @@ _CAUSES = (
     ("max_client_conn", "the pooler takes no more connections (its max_client_conn)"),
     ("no such database", "the pooler has no such database in its [databases]"),
     ('database "', "there is no such database, or the user may not use it"),
-    ("permission denied", "the user may not do this"),
+    ("permission denied", NO_RIGHT),
+    ("invalid connection option", NO_OPTION),
     ("session is read-only", READ_ONLY),
     ("starting up", "the server is starting up"),
     ("shutting down", "the server is shutting down"),
