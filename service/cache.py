@@ -22,7 +22,7 @@ from redis.exceptions import (
 )
 
 from service.redis_client import connect, exchange
-from service.redis_rights import missing, reason_of
+from service.redis_rights import asked, missing, reason_of
 
 log = logging.getLogger("slipway.redis")
 
@@ -93,11 +93,11 @@ class SpeedStore:
         try:
             return self.attempt(missing)
         except RedisError as error:
-            return self._reason or reason_of(error)
+            return self._reason or asked(error)
 
     def server_of(self, connection: Any) -> str:
         """The server process at the other end of a connection; empty where it does not say, and of a cluster's."""
-        return self._servers.get(connection, "")
+        return "" if connection is None else self._servers.get(connection, "")
 
     def ping(self) -> None:
         """Ask Redis, whatever the circuit says. Raises `redis.RedisError`."""

@@ -35,6 +35,16 @@ _WORDS = (
     ("READONLY", "read-only"),
     ("MISCONF", "cannot save to disk"),
     ("NOREPLICAS", "too few replicas"),
+    ("unknown command 'SENTINEL'", "no sentinel"),
+)
+# Of an error that has no answer of Redis: what is wrong with the address, and not with the server. The first that fits.
+_ADDRESS = (
+    ("Hostname mismatch", "certificate of another name"),
+    ("IP address mismatch", "certificate of another name"),
+    ("CERTIFICATE_VERIFY_FAILED", "certificate not trusted"),
+    ("[SSL", "TLS failed"),
+    ("auth:AuthenticationError", "wrong password of the sentinels"),
+    ("Cluster mode is not enabled", "no cluster"),
 )
 _NOT_ALLOWED = ("NOPERM", "ACL failure", "no permissions", "No permissions", "has no permissions")
 _KEY = "slipway:ready:{0}"
@@ -64,6 +74,8 @@ def reason_of(error: BaseException) -> str:
                 return words
         if isinstance(one, ResponseError):
             return _of_text(str(one)) or ("may not" if is_not_allowed(one) else OTHER)
+        if words := next((words for sign, words in _ADDRESS if sign in str(one)), ""):
+            return words
     return AWAY
 
 
@@ -89,6 +101,12 @@ def missing(client: redis.Redis) -> str:
             name, text = (part.decode() for part in answer)
             return _told("no scripts", f"EVAL with {name}", ResponseError(text))
     return ""
+
+
+def asked(error: BaseException) -> str:
+    """Why Redis cannot be asked at all. The one command that comes before all others is that for the database."""
+    said = reason_of(error)
+    return "may not: SELECT" if said == "may not" and "'select'" in str(error) else said
 
 
 def _told(kind: str, command: str, error: ResponseError) -> str:

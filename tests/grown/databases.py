@@ -21,7 +21,7 @@ from tests.conftest import Slipway, free_port, process, wait_until
 
 BOUNCER = """\
 [databases]
-* = host=127.0.0.1 port={server}
+{named} = host=127.0.0.1 port={server}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
@@ -62,13 +62,14 @@ def program(name: str) -> str:
 
 
 @contextmanager
-def bouncer(scratch: Path, server: Postgres) -> Iterator[int]:
-    """PgBouncer in transaction mode, as it comes but for its pool of four: its port."""
+def bouncer(scratch: Path, server: Postgres, named: str = "*") -> Iterator[int]:
+    """PgBouncer in transaction mode, as it comes but for its pool of four: its port. `named`: the database it has."""
     port = free_port()
     folder = scratch / f"bouncer-{port}"
     folder.mkdir(0o755)
     (folder / "users.txt").write_text('"slipway" ""\n')
-    (folder / "pgbouncer.ini").write_text(BOUNCER.format(server=server.port, port=port, folder=folder))
+    settings = BOUNCER.format(named=named, server=server.port, port=port, folder=folder)
+    (folder / "pgbouncer.ini").write_text(settings)
     user: dict[str, Any] = {"user": "nobody"} if os.geteuid() == 0 else {}
     command = [program("pgbouncer"), str(folder / "pgbouncer.ini")]
     with (folder / "log").open("wb") as log, process(command, stdout=log, stderr=log, **user) as child:

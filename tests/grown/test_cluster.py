@@ -147,6 +147,7 @@ def test_three_masters_without_tls_and_a_queue_of_its_own(scratch: Path, model: 
     ):
         wait_until(lambda: ready(server)["status"] == "ok", "all parts", 40)
         round_trip(server, celery=True)
+        assert "live_publish_failed" not in server.log.read_text()
         parts.nodes[1].kill()
         with Load(server) as load:
             wait_until(lambda: ready(server)["redis"]["status"] == "degraded", "the outage", 20)

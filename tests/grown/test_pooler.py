@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from service.store import ledger
 from service.store.base import Database, Transaction
+from service.store.outages import cause_of
 from service.store.statement import Statement
 from tests.chaos.conftest import Postgres
 from tests.conftest import PYTHON, ROOT, Model, RedisServer, slipway_server
@@ -107,3 +108,29 @@ def test_five_hundred_runs(
         assert client.get("/ready").json()["database"]["status"] == "ok"
         assert len(client.get("/v1/runs", params={"status": "succeeded", "limit": 100}).json()["data"]) == 100
     assert "prepared statement" not in service.log.read_text()
+
+
+def test_what_a_pooler_refuses_is_told_in_words(server: Postgres, scratch: Path) -> None:
+    """An unknown database, and a server that is away: PgBouncer has one SQLSTATE for all, and words that say more."""
+    with bouncer(scratch, server, named="postgres") as port:
+        url = server.url.replace(str(server.port), str(port)).replace("postgresql:", "postgresql+psycopg:")
+        with closing(Database(url, pool_size=2)) as made:
+            assert _cause(made.engine) == ""
+            unknown = sa.create_engine(made.engine.url.set(database="of-nobody"))
+            assert _cause(unknown) == "the pooler has no such database in its [databases]"
+            server.stop()
+            try:
+                causes = {_cause(made.engine) for _ in range(3)}
+            finally:
+                server.start()
+    assert any(cause.startswith("the pooler ") for cause in causes), causes
+
+
+def _cause(engine: sa.Engine) -> str:
+    """Why a statement on a connection of its own fails; empty: it does not."""
+    try:
+        with engine.connect() as connection:
+            connection.execute(sa.text("SELECT 1"))
+    except sa.exc.DBAPIError as error:
+        return cause_of(error)
+    return ""

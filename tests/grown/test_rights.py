@@ -81,3 +81,4 @@ def test_a_cluster_with_the_documented_rights(scratch: Path, model: Model) -> No
             wait_until(lambda: ready(server)["redis"]["status"] == "ok", "the cluster", 40)
             round_trip(server, celery=False)
             assert [_denied(node) for node in parts.nodes] == [[]] * 3
+            assert "live_publish_failed" not in server.log.read_text()
