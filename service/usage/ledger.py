@@ -10,7 +10,7 @@ the rows: see `chains`. Only where the sums do not come out is it read again, to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from service.errors import PriceUnknown
 from service.store import entries, holds, ledger
@@ -114,6 +114,9 @@ class _Books:
 
     def _entry(self, rows: Sequence[Row]) -> None:
         name, kind = _name(rows[0]), rows[0]["kind"]
+        if not all(_is_state(state) for row in rows for state in row["counters"] or ()):
+            self.fault(name, "its counters cannot be read")
+            return
         if kind in DEALS:
             self._deal(rows[0])
         by_account = {row["account"].partition(":")[0]: row for row in rows}
@@ -126,16 +129,30 @@ class _Books:
             self.totals[account] += by_account[account]["amount_nano"]
         if kind == "hold":
             self.open[rows[0]["entry_id"]] = by_account[HELD]
+            self._one_call(list(rows), by_account["user"])
             self._link(by_account[HELD], held=by_account[HELD]["amount_nano"])
         elif kind == "settle":
-            self._settlement(by_account[HELD], by_account[UPSTREAM])
+            hold = self.open.pop(rows[0]["entry_id"], None)
+            self._one_call([*rows, hold] if hold else list(rows), by_account["user"])
+            self._settlement(by_account[HELD], by_account[UPSTREAM], hold)
 
-    def _settlement(self, held: Row, upstream: Row) -> None:
+    def _one_call(self, rows: list[Row], user: Row) -> None:
+        """Compare the rows of one call: all say whose and what it was, and its counters are of these scopes."""
+        first = _call(rows[0])
+        if any(_call(row) != first for row in rows) or user["account"] != f"user:{user['user_id']}":
+            self.fault(_name(user), "its rows are of different calls")
+        scopes = {"service", *(f"{kind}:{user[column]}" for kind, column in holds.COLUMN_OF.items())}
+        for counter in sorted(_counters(*rows)):
+            if counter.partition("/")[0] not in scopes:
+                self.fault(_name(user), f"it counts in {counter}, which is not its own")
+
+    def _settlement(self, held: Row, upstream: Row, hold: Row | None) -> None:
         name, cost = _name(held), upstream["amount_nano"]
         self._link(held, held=held["amount_nano"], spent=cost)
-        hold = self.open.pop(held["entry_id"], None)
         if hold is None:
             self.fault(name, "it settles a hold that is not in the ledger")
+        elif left := _counters(hold) - _counters(held):
+            self.fault(name, f"it leaves money held in {', '.join(sorted(left))}")
         elif hold["amount_nano"] != -held["amount_nano"]:
             self.fault(name, f"it settles {-held['amount_nano']}, but {hold['amount_nano']} was held")
         if (due := self._due(upstream, -held["amount_nano"])) != cost:
@@ -184,6 +201,8 @@ class _Books:
             elif entry["amount_nano"] != hold.amount_nano:
                 held = entry["amount_nano"]
                 self.fault(f"holds {hold.id}", f"it holds {hold.amount_nano}, the ledger {held}")
+            elif _call(entry) != _call(hold._asdict()) or not _counters(entry) <= {*hold.counters}:
+                self.fault(f"holds {hold.id}", "its call or its counters are not the ledger's")
         for entry in still_open.values():
             self.fault(_name(entry), "it is neither settled nor open")
 
@@ -196,6 +215,20 @@ class _Books:
 
 def _states(row: Row) -> list[Entry]:
     return [Entry(*entry) for entry in row["counters"] or ()]
+
+
+def _is_state(state: object) -> bool:
+    """Whether it is a counter's id and four whole numbers."""
+    whole = isinstance(state, list) and len(state) == 5 and isinstance(state[0], str)
+    return whole and all(isinstance(number, int) for number in state[1:])
+
+
+def _counters(*rows: Row) -> set[str]:
+    return {state.counter for row in rows for state in _states(row)}
+
+
+def _call(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in entries.CALL)
 
 
 def _name(row: Row) -> str:
