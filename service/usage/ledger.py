@@ -10,6 +10,7 @@ the rows: see `chains`. Only where the sums do not come out is it read again, to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from service.errors import PriceUnknown
@@ -26,6 +27,7 @@ from service.usage.prices import PriceTable
 ACCOUNTS = {"hold": {"user", HELD}, "settle": {"user", HELD, UPSTREAM}}
 MOST_FAULTS = 1_000  # that are named; the rest is counted
 MOST_PLACES = 200  # parts of chains that are followed one by one
+_call = itemgetter(*entries.CALL)
 Told = Callable[[int], object]  # hears how many rows were read
 
 
@@ -114,7 +116,7 @@ class _Books:
 
     def _entry(self, rows: Sequence[Row]) -> None:
         name, kind = _name(rows[0]), rows[0]["kind"]
-        if not all(_is_state(state) for row in rows for state in row["counters"] or ()):
+        if not all(_are_states(row["counters"]) for row in rows if row["counters"]):
             self.fault(name, "its counters cannot be read")
             return
         if kind in DEALS:
@@ -142,8 +144,8 @@ class _Books:
         if any(_call(row) != first for row in rows) or user["account"] != f"user:{user['user_id']}":
             self.fault(_name(user), "its rows are of different calls")
         scopes = {"service", *(f"{kind}:{user[column]}" for kind, column in holds.COLUMN_OF.items())}
-        for counter in sorted(_counters(*rows)):
-            if counter.partition("/")[0] not in scopes:
+        for counter in _counters(*rows):
+            if counter[: counter.find("/")] not in scopes:
                 self.fault(_name(user), f"it counts in {counter}, which is not its own")
 
     def _settlement(self, held: Row, upstream: Row, hold: Row | None) -> None:
@@ -217,18 +219,15 @@ def _states(row: Row) -> list[Entry]:
     return [Entry(*entry) for entry in row["counters"] or ()]
 
 
-def _is_state(state: object) -> bool:
-    """Whether it is a counter's id and four whole numbers."""
-    whole = isinstance(state, list) and len(state) == 5 and isinstance(state[0], str)
-    return whole and all(isinstance(number, int) for number in state[1:])
+def _are_states(states: Any) -> bool:
+    """Whether each is a counter's id and four whole numbers."""
+    return isinstance(states, list) and all(
+        isinstance(state, list) and [*map(type, state)] == [str, int, int, int, int] for state in states
+    )
 
 
 def _counters(*rows: Row) -> set[str]:
-    return {state.counter for row in rows for state in _states(row)}
-
-
-def _call(row: Row) -> tuple[Any, ...]:
-    return tuple(row[name] for name in entries.CALL)
+    return {name for row in rows for name, *_ in row["counters"] or ()}
 
 
 def _name(row: Row) -> str:
