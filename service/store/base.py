@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from service.errors import DatabaseUnavailable
 from service.store import postgres
 from service.store.collisions import again, collision_of
+from service.store.connections import AWAY, Connections
 from service.store.outages import Outages, ReadOnly, Unfit, is_lost, is_outage
 from service.store.postgres import connect_args as connect_args
 from service.store.statement import Row as Row
@@ -28,7 +29,6 @@ from service.store.writers import Writers
 T = TypeVar("T")
 BUSY = 4  # times the patience, for a connection of the pool or a turn to write to SQLite
 CHECK_SECONDS = 30.0  # between two looks whether the database still fits
-AWAY = "The database cannot be reached at the moment."
 MADE = "made"  # in the `info` of a pooled connection: when it was made, time.monotonic()
 _READ_ONLY = sa.text("SELECT current_setting('transaction_read_only') AS read_only")
 _READ_ONLY_FILE = sa.text("SELECT 'off' AS read_only")  # only a write shows it
@@ -65,9 +65,7 @@ class Database:
         self.patience = patience  # seconds that a request waits for a database that is restarting
         self._writers: Writers | None = None
         # Parameters are prompts and hashes: an error that is logged must not quote them.
-        # A queue that moves is no outage: it is waited for longer than a database that is away.
-        options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": patience * BUSY}
-        options["hide_parameters"] = True
+        options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0, "hide_parameters": True}
         options["pool_use_lifo"] = True  # a few connections stay warm; those beside them hold little
         if self.sqlite:
             options["connect_args"] = {"timeout": patience, "check_same_thread": False}
@@ -75,8 +73,11 @@ class Database:
             options["connect_args"] = connect_args(url)
         self.engine = sa.create_engine(url, json_serializer=_dumps, json_deserializer=orjson.loads, **options)
         if not self.sqlite:
+            sa.event.listen(self.engine, "do_connect", postgres.connect)
             sa.event.listen(self.engine, "do_execute", execute_unprepared)
         self._driver: Any = self.engine.dialect.loaded_dbapi  # the module, for its exceptions
+        # A queue that moves is no outage: it is waited for longer than a database that is away.
+        self._connections = Connections(pool_size, patience * BUSY, self._reconnect, self._idle)
         self._pool_since = 0.0  # time.monotonic(); connections made before it are not used again
         sa.event.listen(self.engine, "connect", _note_when_made)
         sa.event.listen(self.engine, "connect", _prepare_sqlite if self.sqlite else postgres.prepare)
@@ -121,7 +122,7 @@ class Database:
             try:
                 return attempt()
             except DatabaseUnavailable:
-                if time.monotonic() + pause > end:
+                if time.monotonic() + pause > end or not self._connections.wait_until_back(end):
                     raise
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, 0.5)
@@ -184,6 +185,7 @@ class Database:
             raise DatabaseUnavailable(AWAY)
 
     def close(self) -> None:
+        self._connections.close()
         self.engine.dispose()
         if self._writers is not None:
             self._writers.close()
@@ -194,8 +196,8 @@ class Database:
     @contextmanager
     def _transaction(self, *, writes: bool = False) -> Iterator[Transaction]:
         """BEGIN and COMMIT are said to the driver: SQLAlchemy's own connection takes ten times as long for them."""
-        with self._away_told():
-            pooled = self.engine.raw_connection()
+        with self._away_told(), self._connections.slot():
+            pooled = self._pooled()
             made = pooled.info[MADE]
             try:
                 self._look_whether_fit(pooled)
@@ -216,6 +218,29 @@ class Database:
                 pooled.close()  # rolls back what is not committed
         if self._outages.cause:
             self._outages.over(wrote=writes)
+
+    def _pooled(self) -> Any:
+        try:
+            return self.engine.raw_connection()
+        except (self._driver.Error, sa.exc.DBAPIError):
+            self._lost()
+            raise
+
+    def _lost(self) -> None:
+        if not self.sqlite:  # a file is opened again with the next transaction
+            self._connections.lost()
+
+    def _reconnect(self) -> None:
+        """Connect beside the pool. Raises the driver's error, which the log is told."""
+        try:
+            postgres.reach(self.engine)
+        except self._driver.Error as error:
+            self._outages.met(error)
+            raise
+
+    def _idle(self) -> int:
+        pool: Any = self.engine.pool
+        return int(pool.checkedin())
 
     def _begin(self, pooled: Any, writes: bool) -> str | None:
         """Return what a transaction begins with; None: psycopg says it by itself."""
@@ -245,6 +270,7 @@ class Database:
         if made > self._pool_since:
             self._pool_since = time.monotonic()
             self.engine.dispose()
+            self._lost()
 
     @contextmanager
     def _away_told(self) -> Iterator[None]:
