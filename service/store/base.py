@@ -27,7 +27,7 @@ from service.store.transaction import clock_ms as clock_ms
 from service.store.writers import Writers
 
 T = TypeVar("T")
-BUSY = 4  # times the patience, for a connection of the pool or a turn to write to SQLite
+BUSY = 4  # times the patience, for a queue that moves: for a connection, or a turn to write to SQLite
 CHECK_SECONDS = 30.0  # between two looks whether the database still fits
 MADE = "made"  # in the `info` of a pooled connection: when it was made, time.monotonic()
 _READ_ONLY = sa.text("SELECT current_setting('transaction_read_only') AS read_only")
@@ -76,7 +76,6 @@ class Database:
             sa.event.listen(self.engine, "do_connect", postgres.connect)
             sa.event.listen(self.engine, "do_execute", execute_unprepared)
         self._driver: Any = self.engine.dialect.loaded_dbapi  # the module, for its exceptions
-        # A queue that moves is no outage: it is waited for longer than a database that is away.
         self._connections = Connections(pool_size, patience * BUSY, self._reconnect, self._idle)
         self._pool_since = 0.0  # time.monotonic(); connections made before it are not used again
         sa.event.listen(self.engine, "connect", _note_when_made)
@@ -85,19 +84,19 @@ class Database:
             self._writers = Writers(Path(self.engine.url.database or ""), patience * BUSY)
 
     @contextmanager
-    def begin(self) -> Iterator[Transaction]:
-        """A transaction that writes. Commits at the end, rolls back on any exception.
+    def begin(self, *, ahead: bool = False) -> Iterator[Transaction]:
+        """A transaction that writes. Commits at the end, rolls back on any exception. `ahead`: see `transact`.
 
         Raises `DatabaseUnavailable` when the database cannot be reached or stays locked.
         """
-        with self._turn(), self._transaction(writes=True) as transaction:
+        with self._turn(), self._transaction(writes=True, ahead=ahead) as transaction:
             yield transaction
         transaction.committed()
 
     @contextmanager
-    def read(self) -> Iterator[Transaction]:
+    def read(self, *, ahead: bool = False) -> Iterator[Transaction]:
         """A transaction that only reads: one snapshot."""
-        with self._transaction() as transaction:
+        with self._transaction(ahead=ahead) as transaction:
             yield transaction
 
     def transact(
@@ -111,9 +110,11 @@ class Database:
         """
         return self._persist(partial(again, partial(self._write, work, ahead)), patience)
 
-    def query(self, work: Callable[[Transaction], T], *, patience: float | None = None) -> T:
+    def query(
+        self, work: Callable[[Transaction], T], *, patience: float | None = None, ahead: bool = False
+    ) -> T:
         """Run `work` in a read transaction, again while the database is away."""
-        return self._persist(partial(again, partial(self._read, work)), patience)
+        return self._persist(partial(again, partial(self._read, work, ahead)), patience)
 
     def _persist(self, attempt: Callable[[], T], patience: float | None) -> T:
         end = time.monotonic() + (self.patience if patience is None else patience)
@@ -127,13 +128,13 @@ class Database:
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, 0.5)
 
-    def _read(self, work: Callable[[Transaction], T]) -> T:
-        with self.read() as transaction:
+    def _read(self, work: Callable[[Transaction], T], ahead: bool) -> T:
+        with self.read(ahead=ahead) as transaction:
             return work(transaction)
 
     def _write(self, work: Callable[[Transaction], T], ahead: bool) -> T:
         if self._writers is None:
-            with self.begin() as transaction:
+            with self.begin(ahead=ahead) as transaction:
                 return work(transaction)
         mine = Write(work)
         if self._writers.take(mine, ahead=ahead):
@@ -194,9 +195,9 @@ class Database:
         return nullcontext() if self._writers is None else self._writers.turn()
 
     @contextmanager
-    def _transaction(self, *, writes: bool = False) -> Iterator[Transaction]:
+    def _transaction(self, *, writes: bool = False, ahead: bool = False) -> Iterator[Transaction]:
         """BEGIN and COMMIT are said to the driver: SQLAlchemy's own connection takes ten times as long for them."""
-        with self._away_told(), self._connections.slot():
+        with self._away_told(), self._connections.slot(ahead=ahead):
             pooled = self._pooled()
             made = pooled.info[MADE]
             try:
@@ -239,8 +240,7 @@ class Database:
             raise
 
     def _idle(self) -> int:
-        pool: Any = self.engine.pool
-        return int(pool.checkedin())
+        return int(self.engine.pool.checkedin())  # type: ignore[attr-defined]
 
     def _begin(self, pooled: Any, writes: bool) -> str | None:
         """Return what a transaction begins with; None: psycopg says it by itself."""

@@ -31,6 +31,7 @@ class Connections:
         self, most: int, seconds: float, connect: Callable[[], object], idle: Callable[[], int]
     ) -> None:
         self._free = most
+        self._ahead = 0  # threads that wait and are to have the next slot
         self._seconds = seconds
         self._connect = connect
         self._idle = idle
@@ -39,11 +40,16 @@ class Connections:
         self._closed = threading.Event()
 
     @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Room for one transaction. Raises `DatabaseUnavailable` at once while there is no way to the database, and
-        `Unfit` where none became free in time."""
+    def slot(self, *, ahead: bool) -> Iterator[None]:
+        """Room for one transaction; `ahead` of all others. Raises `DatabaseUnavailable` at once while there is no way
+        to the database, and `Unfit` where no room was to be had in time."""
         with self._change:
-            if not self._change.wait_for(lambda: self._free or not self._reachable(), self._seconds):
+            self._ahead += ahead
+            try:
+                found = self._change.wait_for(lambda: self._goes_on(ahead), self._seconds)
+            finally:
+                self._ahead -= ahead
+            if not found:
                 raise Unfit("all connections of this process are in use")
             if not self._reachable():
                 raise DatabaseUnavailable(AWAY)
@@ -53,7 +59,7 @@ class Connections:
         finally:
             with self._change:
                 self._free += 1
-                self._change.notify()
+                self._change.notify_all() if self._ahead else self._change.notify()
 
     def wait_until_back(self, end: float) -> bool:
         """Wait until there is a way to the database, until `end` of time.monotonic() at most."""
@@ -71,6 +77,9 @@ class Connections:
 
     def close(self) -> None:
         self._closed.set()
+
+    def _goes_on(self, ahead: bool) -> bool:
+        return self._free > (0 if ahead else self._ahead) or not self._reachable()
 
     def _reachable(self) -> bool:
         return not self._away or self._idle() > 0

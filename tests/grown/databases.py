@@ -1,23 +1,22 @@
-"""Real parts that stand between Slipway and PostgreSQL: PgBouncer, HAProxy; and clients who ask all the while."""
+"""PostgreSQL servers, and real parts that stand between them and Slipway: PgBouncer, HAProxy, a slow network."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
+import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from tests.chaos.conftest import Postgres
-from tests.conftest import Slipway, free_port, process, wait_until
+from tests.conftest import free_port, process, wait_until
 
 BOUNCER = """\
 [databases]
@@ -62,6 +61,17 @@ def program(name: str) -> str:
 
 
 @contextmanager
+def postgres_in(scratch: Path, primary: Postgres | None = None) -> Iterator[Postgres]:
+    scratch.chmod(0o755)
+    server = Postgres(Path(tempfile.mkdtemp(prefix="failover", dir=scratch)), primary)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
 def bouncer(scratch: Path, server: Postgres) -> Iterator[int]:
     """PgBouncer in transaction mode, as it comes but for its pool of four: its port."""
     port = free_port()
@@ -103,48 +113,32 @@ def listens(port: int) -> bool:
 
 
 @contextmanager
-def asked_all_the_while(server: Slipway) -> Iterator[list[httpx2.Response]]:
-    """Ask ten times a second, invoke and stream in turn, for the length of the block; then every answer is there."""
-    over = threading.Event()
-    asked: list[Future[httpx2.Response]] = []
-    answers: list[httpx2.Response] = []
-    with server.client() as client, ThreadPoolExecutor(128) as pool:
-        client.timeout = httpx2.Timeout(120)
+def delayed(server: Postgres, seconds: float) -> Iterator[int]:
+    """A network on which each answer of the server comes so much later: the port to connect to."""
+    loop = asyncio.new_event_loop()
 
-        def ask(number: int) -> httpx2.Response:
-            door = "stream" if number % 2 else "invoke"
-            question = {"input": f"Question {number} {time.time_ns()}", "cache": "bypass"}
-            return client.post(f"/v1/agents/assistant/{door}", json=question)
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, later: float) -> None:
+        with closing(writer), suppress(OSError):
+            while data := await reader.read(65_536):
+                loop.call_later(later, writer.write, data)
+            await asyncio.sleep(later)
 
-        def go_on() -> None:
-            while not over.wait(0.1):
-                asked.append(pool.submit(ask, len(asked)))
+    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer), suppress(OSError):
+            there, back = await asyncio.open_connection("127.0.0.1", server.port)
+            await asyncio.gather(pass_on(reader, back, 0), pass_on(there, writer, seconds))
 
-        thread = threading.Thread(target=go_on)
-        thread.start()
-        try:
-            yield answers
-        finally:
-            over.set()
-            thread.join()
-            answers += [future.result() for future in asked]
-
-
-def whole(answer: httpx2.Response) -> bool:
-    if answer.headers["Content-Type"].startswith("text/event-stream"):
-        return "event: run.completed" in answer.text
-    return answer.status_code == 200 and answer.json()["status"] == "succeeded"
-
-
-def refused(answer: httpx2.Response) -> bool:
-    """Whether it was told to come again, and nothing else happened."""
-    return (
-        answer.status_code == 503
-        and answer.json()["code"] == "database_unavailable"
-        and int(answer.headers["Retry-After"]) >= 1
-    )
-
-
-def told(answers: list[httpx2.Response], right: Callable[[httpx2.Response], bool] = whole) -> list[str]:
-    """What those were told that are not right."""
-    return [f"{answer.status_code} {answer.text[-600:]}" for answer in answers if not right(answer)]
+    relay = loop.run_until_complete(asyncio.start_server(meet, "127.0.0.1", 0))
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield relay.sockets[0].getsockname()[1]
+    finally:
+        loop.call_soon_threadsafe(relay.close)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -90,3 +91,17 @@ def test_what_the_pool_has_is_used_while_no_new_connection_can_be_made(postgres:
     with closing(Database(url, pool_size=10)) as db, ThreadPoolExecutor(40) as pool:
         answers = asked(db, pool, 200, patience=5)
         assert [answer.result() for answer in answers] == [{"one": 1}] * 200
+
+
+def test_a_lease_is_renewed_before_others_who_wait(postgres: Postgres) -> None:
+    order: list[str] = []
+    url = postgres.url.replace("postgresql:", "postgresql+psycopg:")
+    with closing(Database(url, pool_size=1)) as db, ThreadPoolExecutor(9) as pool:
+        with db.read():
+            others = [pool.submit(db.query, lambda tx: order.append("other")) for _ in range(8)]
+            time.sleep(0.2)
+            lease = pool.submit(db.query, lambda tx: order.append("lease"), ahead=True)
+            time.sleep(0.2)
+        for answer in (*others, lease):
+            answer.result()
+    assert order == ["lease"] + ["other"] * 8
