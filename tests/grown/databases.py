@@ -137,8 +137,8 @@ def delayed(server: Postgres, seconds: float) -> Iterator[int]:
         loop.call_soon_threadsafe(relay.close)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
-        left = asyncio.all_tasks(loop)
-        for task in left:
+        for task in asyncio.all_tasks(loop):
             task.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            with suppress(asyncio.CancelledError):
+                loop.run_until_complete(task)
         loop.close()
