@@ -1,15 +1,13 @@
-"""PostgreSQL servers, and real parts that stand between them and Slipway: PgBouncer, HAProxy, a slow network."""
+"""PostgreSQL servers, and real parts that stand between them and Slipway: PgBouncer, HAProxy."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import socket
 import tempfile
-import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -110,35 +108,3 @@ def proxy(scratch: Path, *servers: Postgres) -> Iterator[int]:
 def listens(port: int) -> bool:
     with socket.create_connection(("127.0.0.1", port), 1):
         return True
-
-
-@contextmanager
-def delayed(server: Postgres, seconds: float) -> Iterator[int]:
-    """A network on which each answer of the server comes so much later: the port to connect to."""
-    loop = asyncio.new_event_loop()
-
-    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, later: float) -> None:
-        with closing(writer), suppress(OSError):
-            while data := await reader.read(65_536):
-                loop.call_later(later, writer.write, data)
-            await asyncio.sleep(later)
-
-    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with closing(writer), suppress(OSError):
-            there, back = await asyncio.open_connection("127.0.0.1", server.port)
-            await asyncio.gather(pass_on(reader, back, 0), pass_on(there, writer, seconds))
-
-    relay = loop.run_until_complete(asyncio.start_server(meet, "127.0.0.1", 0))
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        yield relay.sockets[0].getsockname()[1]
-    finally:
-        loop.call_soon_threadsafe(relay.close)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                loop.run_until_complete(task)
-        loop.close()
