@@ -6,8 +6,7 @@ import logging
 import os
 import socket
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -30,16 +29,6 @@ Log = Callable[[str], list[str]]
 notes = sa.Table("notes", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
 PID = sa.text("SELECT pg_backend_pid() AS pid")
 RAISE = "DO $$ BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = '{}'; END $$"
-
-
-@pytest.fixture(scope="module")
-def postgres(scratch: Path) -> Iterator[Postgres]:
-    """One that these tests may kill."""
-    scratch.chmod(0o755)
-    server = Postgres(Path(tempfile.mkdtemp(prefix="outages", dir=scratch)))
-    server.start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture
