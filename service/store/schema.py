@@ -176,6 +176,7 @@ runs = sa.Table(
     # Lists of what went wrong: few of a million, so none of them may read on until it has found a page.
     Index("ix_runs_status_id", "status", "id", **_where(ENDED_BADLY)),
     Index("ix_runs_user_id_status_id", "user_id", "status", "id", **_where(ENDED_BADLY)),
+    Index("ix_runs_user_id_agent_status_id", "user_id", "agent", "status", "id", **_where(ENDED_BADLY)),
     Index("ix_runs_agent_status_id", "agent", "status", "id", **_where(ENDED_BADLY)),
     Index("ix_runs_died", "id", **_where(DIED)),
 )
