@@ -26,6 +26,11 @@ _JSON: dict[str, Any] = {
     "none": [],
     "said": TEXT[:100],
 }
+# Else each row looks for those it points at.
+_UNCHECKED = {
+    True: ("SET LOCAL session_replication_role = replica", "SET LOCAL statement_timeout = 0"),
+    False: ("PRAGMA foreign_keys = OFF",),
+}
 _OWNER = "CASE WHEN f.i % 2 = 0 THEN :heavy ELSE 'usr_' || u.k END"
 _AGENT = """CASE WHEN f.i IN (10, 20, 30) THEN 'rare' WHEN f.i <= :n / 5 AND f.i % 10 = 1 THEN 'retired'
             WHEN f.i % 3 = 0 THEN 'support' ELSE 'assistant' END"""
@@ -120,9 +125,8 @@ def fill(engine: sa.Engine, runs: int, *, heavy: str) -> Known:
     postgresql = engine.dialect.name == "postgresql"
     indexes = [index for table in metadata.sorted_tables for index in table.indexes]
     with engine.begin() as connection:
-        if postgresql:  # else each row looks for those it points at
-            connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
-            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        for setting in _UNCHECKED[postgresql]:
+            connection.exec_driver_sql(setting)
         for index in indexes:
             index.drop(connection)
         _list_keys(connection, keys)
@@ -131,6 +135,8 @@ def fill(engine: sa.Engine, runs: int, *, heavy: str) -> Known:
         connection.exec_driver_sql("DROP TABLE filled")
         for index in indexes:
             index.create(connection)
+        if not postgresql:
+            connection.exec_driver_sql("PRAGMA foreign_keys = ON")
     if postgresql:  # as autovacuum would have by then
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.exec_driver_sql("SET statement_timeout = 0")
@@ -147,8 +153,10 @@ def _list_keys(connection: sa.Connection, keys: list[tuple[int, str, int]]) -> N
     """Make the table that the others are made from: a number, an id's letters and a moment for each run."""
     connection.exec_driver_sql("CREATE TABLE filled (i BIGINT PRIMARY KEY, k VARCHAR(26), at BIGINT)")
     cursor = connection.connection.cursor()
-    if connection.dialect.name == "sqlite":
+    if connection.dialect.name == "sqlite":  # each statement is a transaction there
+        cursor.execute("BEGIN")
         cursor.executemany("INSERT INTO filled VALUES (?, ?, ?)", keys)
+        cursor.execute("COMMIT")
     else:
         with cursor.copy("COPY filled FROM STDIN") as copy:
             for row in keys:
