@@ -81,6 +81,13 @@ def spent(tx: Transaction, scope: str, since: int, until: int | None = None) -> 
     return int(row["total"]) if row else 0
 
 
+def count(tx: Transaction, since: int, until: int) -> int:
+    """How many settled calls were made at `since` <= t < `until` (ms)."""
+    calls = sa.select(sa.func.count().label("calls"))
+    row = tx.row(calls.where(IS_CALL, ledger.c.called_at >= since, ledger.c.called_at < until))
+    return int(row["calls"]) if row else 0
+
+
 class _OneSnapshot(sa.Executable, sa.ClauseElement):
     """Let every statement of this transaction see the same moment. SQLite does so by itself."""
 

@@ -82,7 +82,7 @@ def lines(
     The transaction must not have read before: see `one_snapshot`. Groups that have no value are empty strings.
     """
     one_snapshot(tx)
-    closed = _closed(tx, asked)
+    closed = closed_spans(tx, asked)
     if limit is None or not _sliced(asked):
         return tx.rows(_sums(asked, _Slice(asked.since, asked.until), closed, after).limit(limit))
     found: list[Row] = []
@@ -97,7 +97,7 @@ def lines(
 def total(tx: Transaction, asked: Asked) -> Row:
     """Sum the whole report, in the snapshot that `lines` began."""
     asked = asked._replace(by=())
-    [row] = tx.rows(_sums(asked, _Slice(asked.since, asked.until), _closed(tx, asked), None))
+    [row] = tx.rows(_sums(asked, _Slice(asked.since, asked.until), closed_spans(tx, asked), None))
     return row
 
 
@@ -131,7 +131,7 @@ def _users(tx: Transaction, asked: Asked, after: Values | None, limit: int) -> I
         first = row["id"]
 
 
-def _closed(tx: Transaction, asked: Asked) -> list[tuple[int, int]]:
+def closed_spans(tx: Transaction, asked: Asked) -> list[tuple[int, int]]:
     """Spans (ms) of closed days that the report has as a whole; neighbours are one span. None where hours are asked."""
     if "hour" in asked.by:
         return []
@@ -166,7 +166,7 @@ def _sums(
 
 def _sources(asked: Asked, part: _Slice, closed: Sequence[tuple[int, int]]) -> Iterator[sa.Select[Any]]:
     """Yield a query for each span: SQLite would read the whole index for several in one, with OR between."""
-    inside, outside = _split(part.since, part.until, closed)
+    inside, outside = split(part.since, part.until, closed)
     by_user = asked.visible.user_id is not None or {"user", "key"} & {*asked.by}
     table = usage_daily_by_user if by_user else usage_daily
     where = (*asked.visible.where(table), *part.of_users(table))
@@ -192,7 +192,7 @@ def _groups(table: sa.Table, by: Sequence[str]) -> Iterator[sa.ColumnElement[Any
             yield sa.func.coalesce(table.c[COLUMN_OF[name]], "").label(name)
 
 
-def _split(
+def split(
     since: int, until: int, spans: Sequence[tuple[int, int]]
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Cut `since` <= t < `until` into what lies in one of the spans, which are in order, and what does not."""

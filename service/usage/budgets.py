@@ -13,6 +13,7 @@ from service.store import budgets as rows
 from service.store import holds, ledger, scope_locks
 from service.store.base import Database, Row, Transaction
 from service.store.budgets import Window
+from service.store.scope_cost import settled_cost
 from service.types import Caller, now_ms
 from service.usage.caps import (
     LEVELS,
@@ -167,12 +168,13 @@ class Budgets:
         A call is settled while its hold is open, and a hold is written soon after it was made. So what calls from
         before both have cost stands: it is asked for in this order.
         """
+        ledger.one_snapshot(tx)
         if rows.stripes(tx, [window]):
             return Settled(window, window.start, 0)
         oldest = holds.oldest(tx, window.scope)
         final = now_ms() - FINAL_AFTER
         until = max(window.start, final if oldest is None else min(final, oldest))
-        return Settled(window, until, ledger.spent(tx, window.scope, window.start, until))
+        return Settled(window, until, settled_cost(tx, window.scope, window.start, until))
 
     def _open(self, tx: Transaction, cap: Cap, window: Window, held: int, settled: Settled) -> Standing:
         if settled.window != window:  # midnight has passed since

@@ -21,11 +21,13 @@ from service.store.statement import Statement
 from tests.chaos.conftest import Postgres
 from tests.conftest import PYTHON, ROOT, Model, RedisServer, slipway_server
 from tests.grown.databases import bouncer
+from tests.web.usage_house import CSV, GROUPS, opened, sheet_of
 
 pytestmark = [pytest.mark.grown, pytest.mark.timeout(300)]
 notes = sa.Table("pooled_notes", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
 INSERT = Statement(sa.insert(notes))
 COUNT = Statement(sa.select(sa.func.count().label("n")).select_from(notes))
+OPEN = sa.text("SELECT state FROM pg_stat_activity WHERE datname = :database AND state <> 'idle'")
 BOUND = sa.text("SELECT current_setting('statement_timeout') AS bound")
 
 
@@ -79,6 +81,25 @@ def test_more_clients_than_sessions(db: Database) -> None:
     with ThreadPoolExecutor(16) as threads:
         list(threads.map(work, range(400)))
     assert db.query(lambda tx: tx.row(COUNT)) == {"n": 400}
+
+
+def test_a_sheet_of_usage_holds_no_session_between_its_pages(
+    pooled: str, server: Postgres, tmp_path: Path
+) -> None:
+    server.create("sheets")
+    url = sa.make_url(pooled).set(database="sheets").render_as_string(hide_password=False)
+    direct = sa.create_engine(server.url.replace("postgresql:", "postgresql+psycopg:"), poolclass=sa.NullPool)
+    with direct.connect() as session:
+        with opened(tmp_path, DATABASE_URL=url) as house:
+            lines = [line for page in house.pages(group_by=GROUPS) for line in page["data"]]
+            answer = house.get(CSV, group_by=GROUPS, buffered=False)
+            parts = iter(answer.response)
+            text = bytes(next(parts))
+            assert session.execute(OPEN, {"database": "sheets"}).all() == []
+            sheet = sheet_of((text + b"".join(map(bytes, parts))).decode())
+            answer.close()
+        assert sheet == [{name: str(value) for name, value in line.items()} for line in lines]
+        assert len(sheet) > 2_000
 
 
 def test_five_hundred_runs(

@@ -1,7 +1,8 @@
 """Databases with a year of runs in them, made by SQL in seconds: for what a list costs once there is much.
 
 Every user but one is one of many. `heavy` has half of all runs and three failures, the first thing it ever did. The
-agent `rare` was run three times, long ago and by `heavy`; `retired` often, long ago and by others.
+agent `rare` was run three times, long ago and by `heavy`; `retired` often, long ago and by others. Rows lie in the
+order of time, as they come to lie in use: a join would leave them in any.
 """
 
 from __future__ import annotations
@@ -26,9 +27,13 @@ _JSON: dict[str, Any] = {
     "none": [],
     "said": TEXT[:100],
 }
-# Else each row looks for those it points at.
-_UNCHECKED = {
-    True: ("SET LOCAL session_replication_role = replica", "SET LOCAL statement_timeout = 0"),
+# Else each row looks for those it points at; and rows are sorted.
+_FAST = {
+    True: (
+        "SET LOCAL session_replication_role = replica",
+        "SET LOCAL statement_timeout = 0",
+        "SET LOCAL work_mem = '256MB'",
+    ),
     False: ("PRAGMA foreign_keys = OFF",),
 }
 _OWNER = "CASE WHEN f.i % 2 = 0 THEN :heavy ELSE 'usr_' || u.k END"
@@ -48,7 +53,7 @@ _INSERTS: dict[str, str] = {
         SELECT 'ses_' || f.k, CASE WHEN f.i % 2 = 0 THEN :heavy ELSE 'usr_' || u.k END,
             CASE WHEN f.i = 4 THEN 'rare' ELSE 'assistant' END,
             CASE WHEN f.i = 4 THEN 'A needle' ELSE 'Conversation ' || f.i END, 0, f.at, f.at, :until + f.i
-        FROM filled f JOIN filled u ON u.i = 1 + f.i % :users WHERE f.i <= :sessions""",
+        FROM filled f JOIN filled u ON u.i = 1 + f.i % :users WHERE f.i <= :sessions ORDER BY f.i""",
     "runs": f"""(id, user_id, session_id, agent, agent_version, door, request_id, request, status, cache, attempt,
             losses, cancel_requested, last_seq, input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens,
             cost_nano, result, error, created_at, started_at, finished_at, input, steps, model, worker_id)
@@ -57,7 +62,7 @@ _INSERTS: dict[str, str] = {
             900, 90, 0, 0, 4000000, CASE WHEN {_ENDED} THEN <result> END,
             CASE WHEN f.i IN (13, 15, 17) OR f.i % 100 = 51 THEN <error> END, f.at, f.at + 5,
             CASE WHEN {_ENDED} THEN f.at + 900 END, :said, 1, 'claude-sonnet-5-5',
-            CASE WHEN f.i > :n - 15 AND f.i % 3 = 1 THEN 'wrk_1' END {_RUN}""",
+            CASE WHEN f.i > :n - 15 AND f.i % 3 = 1 THEN 'wrk_1' END {_RUN} ORDER BY f.i""",
     "steps": """(run_id, n, kind, name, attempt, reply, events, first_seq, last_seq, cost_nano, started_at, finished_at)
         SELECT 'run_' || k, 1, 'model', 'answer', 1, <result>, <events>, 1, 3, 4000000, at, at + 900 FROM filled""",
     "tool_calls": """(run_id, call_id, step, name, arguments, status, result, claimed_at, finished_at)
@@ -65,12 +70,12 @@ _INSERTS: dict[str, str] = {
     "approvals": f"""(id, run_id, user_id, agent, call_id, name, arguments, reason, status, created_at)
         SELECT 'apr_' || f.k, 'run_' || f.k, {_OWNER}, {_AGENT}, 'call_1', 'refund', <empty>, 'policy',
             CASE WHEN f.i > :n - 15 THEN 'pending' WHEN f.i IN (12, 17, 33) THEN 'denied' WHEN f.i IN (22, 27)
-            THEN 'cancelled' ELSE 'approved' END, f.at {_RUN} WHERE f.i % 5 = 2 OR f.i = 33""",
+            THEN 'cancelled' ELSE 'approved' END, f.at {_RUN} WHERE f.i % 5 = 2 OR f.i = 33 ORDER BY f.i""",
     "messages": """(session_id, seq, run_id, role, content, tokens, created_at)
         SELECT session_id, 2 * nth - half, id, CASE half WHEN 1 THEN 'user' ELSE 'assistant' END, <said>, 20, created_at
         FROM (SELECT id, session_id, created_at, row_number() OVER (PARTITION BY session_id ORDER BY id) AS nth
               FROM runs WHERE session_id IS NOT NULL) AS turns
-        CROSS JOIN (SELECT 1 AS half UNION SELECT 0) AS halves""",
+        CROSS JOIN (SELECT 1 AS half UNION SELECT 0) AS halves ORDER BY id, half DESC""",
     "ledger": f"""(entry_id, kind, account, amount_nano, at, called_at, user_id, agent, session_id, run_id, step, model,
             price_id, basis, input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens, saved_nano,
             counters)
@@ -78,9 +83,9 @@ _INSERTS: dict[str, str] = {
             f.at + 900, f.at, {_OWNER}, {_AGENT}, 'ses_' || s.k, 'run_' || f.k, 1, 'claude-sonnet-5-5', 'p', 'exact',
             900, 90, 0, 0, 0, <none> {_RUN}
         CROSS JOIN (SELECT 'hold' AS kind, 'user' AS account UNION SELECT 'hold', 'held' UNION SELECT 'settle', 'held'
-            UNION SELECT 'settle', 'upstream' UNION SELECT 'settle', 'user') AS entry""",
+            UNION SELECT 'settle', 'upstream' UNION SELECT 'settle', 'user') AS entry ORDER BY f.i""",
     "idempotency": f"""(user_id, key, fingerprint, run_id, created_at, expires_at)
-        SELECT {_OWNER}, 'key-' || f.i, 'x', 'run_' || f.k, f.at, :until {_RUN} WHERE f.i % 10 = 0""",
+        SELECT {_OWNER}, 'key-' || f.i, 'x', 'run_' || f.k, f.at, :until {_RUN} WHERE f.i % 10 = 0 ORDER BY f.i""",
     "webhooks": """(run_id, url, status, attempts, created_at, delivered_at)
         SELECT 'run_' || k, 'https://example.com/', 'delivered', 1, at, at FROM filled WHERE i % 20 = 0""",
     "feedback": """(run_id, score, comment, created_at, updated_at)
@@ -90,7 +95,7 @@ _INSERTS: dict[str, str] = {
         FROM filled WHERE i % 100 = 0""",
     "token_families": """(id, user_id, current_jti, created_at, expires_at, revoked_at)
         SELECT 'fam_' || f.k, 'usr_' || u.k, 'j', f.at, :until, CASE WHEN f.i % 2 = 0 THEN f.at END
-        FROM filled f JOIN filled u ON u.i = 1 + f.i % :users WHERE f.i <= 3 * :users""",
+        FROM filled f JOIN filled u ON u.i = 1 + f.i % :users WHERE f.i <= 3 * :users ORDER BY f.i""",
     "api_keys": """(id, user_id, name, digest, prefix, scopes, created_at)
         SELECT 'key_' || k, 'usr_' || k, 'key', k, 'sk', <none>, at FROM filled WHERE i <= :users""",
     "sign_in_addresses": """(user_id, digest, seen_at)
@@ -100,7 +105,7 @@ _INSERTS: dict[str, str] = {
     "counters": """(id, window_id, scope, period, starts_at, cap_nano, spent_nano, held_nano, seq, warned)
         SELECT 'user:usr_' || u.k || '/day/' || f.i || '/0', 'user:usr_' || u.k || '/day/' || f.i, 'user:usr_' || u.k,
             'day', f.at, 1000000000, 4000000, 0, 2, 0
-        FROM filled f JOIN filled u ON u.i = 1 + f.i % :users WHERE f.i % 10 = 0""",
+        FROM filled f JOIN filled u ON u.i = 1 + f.i % :users WHERE f.i % 10 = 0 ORDER BY f.i""",
 }
 
 
@@ -125,7 +130,7 @@ def fill(engine: sa.Engine, runs: int, *, heavy: str) -> Known:
     postgresql = engine.dialect.name == "postgresql"
     indexes = [index for table in metadata.sorted_tables for index in table.indexes]
     with engine.begin() as connection:
-        for setting in _UNCHECKED[postgresql]:
+        for setting in _FAST[postgresql]:
             connection.exec_driver_sql(setting)
         for index in indexes:
             index.drop(connection)
