@@ -198,3 +198,13 @@ def test_the_last_page_costs_what_the_first_does(house: House, by: tuple[str, ..
     whole, _ = work_of(house, asked, None, None)
     assert len(costs) > 20
     assert max(costs) < whole / 4, (costs, whole)
+
+
+def test_the_first_users_cost_what_the_next_do(house: House) -> None:
+    """SQLite would read the days of all of them: it takes the index by day where users have one bound only."""
+    while roll_up(house.db):
+        pass
+    asked = Asked((TODAY - DAYS) * DAY_MS, TODAY * DAY_MS, ("user",))
+    first, lines = work_of(house, asked, None, 20)
+    following, _ = work_of(house, asked, (lines[-1]["user"],), 20)
+    assert first <= 2 * following, (first, following)
