@@ -177,7 +177,7 @@ def _sources(asked: Asked, part: _Slice, closed: Sequence[tuple[int, int]]) -> I
         days = (table.c.day >= since // DAY_MS, table.c.day < until // DAY_MS)
         # The index by user leaves fewest: SQLite would take the one by day for the first and the last users.
         yield query.where(*of_users, *(map(filter_only, days) if of_users else days))
-    where = (IS_CALL, *asked.visible.where(ledger), *part.of_users(ledger))
+    where = [IS_CALL, *asked.visible.where(ledger), *part.of_users(ledger)]
     one = sa.literal_column("1", sa.BigInteger).label("calls")
     for since, until in outside:
         query = sa.select(*_groups(ledger, asked.by), one, *(ledger.c[name] for name in SUMS[1:])).where(

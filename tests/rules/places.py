@@ -13,7 +13,10 @@ from flask import Flask
 
 from service.app import create_app
 from service.jobs.upkeep import tidy
+from service.store import closed_windows
 from service.store.schema import metadata
+from service.types import now_ms
+from service.usage.caps import closed_before
 from service.usage.rollup import roll_up
 from service.wiring import Services
 from tests.made import settings_in
@@ -130,10 +133,13 @@ def tell(costs: list[Costs]) -> None:
 
 
 def rest(place: Place) -> None:
-    """Do what upkeep has to do, until there is nothing left."""
-    while any(tidy(place.services.db, 400, seconds=600).values()):
+    """Do what upkeep has to do, until there is nothing left; in larger batches than upkeep's."""
+    db, before = place.services.db, closed_before(now_ms())
+    while db.transact(lambda tx: closed_windows.roll_up(tx, before, 5_000)):
         pass
-    while roll_up(place.services.db, size=20_000):
+    while roll_up(db, size=20_000):
+        pass
+    while any(tidy(db, 400, seconds=600).values()):
         pass
 
 

@@ -17,6 +17,7 @@ from service.store.schema import metadata
 from service.types import first_id
 
 YEAR_MS = 365 * 86_400_000
+MOST_SESSIONS = 9_000  # of `heavy`, who may have 10,000
 TEXT = "What is said in a turn, as long as people write. " * 8
 _JSON: dict[str, Any] = {
     "request": {"agent": "assistant", "messages": [{"role": "user", "content": TEXT[:200]}]},
@@ -45,12 +46,12 @@ _STATUS = """CASE WHEN f.i > :n - 15 THEN
              WHEN f.i % 200 = 1 THEN 'cancelled' ELSE 'succeeded' END"""
 _ENDED = "f.i <= :n - 15"
 _RUN = """FROM filled f JOIN filled u ON u.i = 1 + f.i % :users
-          LEFT JOIN filled s ON f.i % 4 = 0 AND s.i = 2 * (1 + (f.i / 4) % (:sessions / 2))"""
+          LEFT JOIN filled s ON f.i % 4 = 0 AND s.i = 2 * (1 + (f.i / 4) % :heavys)"""
 _INSERTS: dict[str, str] = {
     "users": """(id, username, password_hash, role, disabled, created_at)
         SELECT 'usr_' || k, 'user-' || i, '', 'user', FALSE, at FROM filled WHERE i <= :users""",
     "sessions": """(id, user_id, agent, title, summary_upto, created_at, updated_at, expires_at)
-        SELECT 'ses_' || f.k, CASE WHEN f.i % 2 = 0 THEN :heavy ELSE 'usr_' || u.k END,
+        SELECT 'ses_' || f.k, CASE WHEN f.i % 2 = 0 AND f.i <= 2 * :heavys THEN :heavy ELSE 'usr_' || u.k END,
             CASE WHEN f.i = 4 THEN 'rare' ELSE 'assistant' END,
             CASE WHEN f.i = 4 THEN 'A needle' ELSE 'Conversation ' || f.i END, 0, f.at, f.at, :until + f.i
         FROM filled f JOIN filled u ON u.i = 1 + f.i % :users WHERE f.i <= :sessions ORDER BY f.i""",
@@ -126,6 +127,7 @@ def fill(engine: sa.Engine, runs: int, *, heavy: str) -> Known:
         (i, first_id("x", now - (runs - i) * step)[2:], now - (runs - i) * step) for i in range(1, runs + 1)
     ]
     numbers = {"n": runs, "users": max(20, runs // 100), "sessions": runs // 10 * 2, "until": now + YEAR_MS}
+    numbers["heavys"] = min(numbers["sessions"] // 2, MOST_SESSIONS)
     given = {**numbers, "heavy": heavy, "said": TEXT[:150]}
     postgresql = engine.dialect.name == "postgresql"
     indexes = [index for table in metadata.sorted_tables for index in table.indexes]
@@ -149,7 +151,7 @@ def fill(engine: sa.Engine, runs: int, *, heavy: str) -> Known:
             connection.exec_driver_sql("RESET ALL")
     ids = {i: key for i, key, _ in keys}
     middle = runs // 2 // 20 * 20
-    session = 2 * (1 + (middle // 4) % (numbers["sessions"] // 2))
+    session = 2 * (1 + (middle // 4) % numbers["heavys"])
     pending = max(i for i in ids if i % 5 == 2)
     return Known(f"run_{ids[middle]}", f"ses_{ids[session]}", f"usr_{ids[7]}", f"apr_{ids[pending]}")
 
