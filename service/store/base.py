@@ -44,7 +44,8 @@ _DOWN = (
 class Database:
     """One engine per process, made after fork. `pool_size` is the most connections it holds.
 
-    `check` looks at a database before it is used, and now and then again: it may be migrated meanwhile.
+    `check` looks at a database before it is used, and now and then again: it may be migrated meanwhile. `retried` hears
+    why a transaction is run again: `deadlock` or `serialization_failure`.
 
     SQLite has one writer: those who want to write wait for their turn, see `service.store.writers`. Whose turn it is
     writes along what the others of its process wait to write, in one transaction.
@@ -57,7 +58,9 @@ class Database:
         pool_size: int = 10,
         patience: float = 5.0,
         check: Callable[[sa.Connection], None] | None = None,
+        retried: Callable[[str], object] = str,
     ) -> None:
+        self._retried = retried
         self._check = check  # before a transaction, every `CHECK_SECONDS`; raises `Unfit`
         self._check_at = 0.0  # time.monotonic()
         self._outages = Outages()
@@ -108,11 +111,11 @@ class Database:
         another thread may run it, with this one's context variables. `ahead`: it may not wait behind others of this
         process. One that collided with another is run again too: see `service.store.collisions`.
         """
-        return self._persist(partial(again, partial(self._write, work, ahead)), patience)
+        return self._persist(partial(again, partial(self._write, work, ahead), self._retried), patience)
 
     def query(self, work: Callable[[Transaction], T], *, patience: float | None = None) -> T:
         """Run `work` in a read transaction, again while the database is away."""
-        return self._persist(partial(again, partial(self._read, work)), patience)
+        return self._persist(partial(again, partial(self._read, work), self._retried), patience)
 
     def _persist(self, attempt: Callable[[], T], patience: float | None) -> T:
         end = time.monotonic() + (self.patience if patience is None else patience)
