@@ -290,7 +290,8 @@ def chores(place: Place) -> dict[str, Callable[[], object]]:
 def test_no_chore_costs_more(pair: tuple[Place, Place]) -> None:
     wrong = []
     for place in pair:  # what is due is done; what is looked at is a turn that finds nothing
-        tidy(place.services.db, 400)
+        while any(tidy(place.services.db, 400).values()):
+            pass
     for name in chores(pair[0]):
         wrong.append(compare(pair, name, lambda place: place.spy.cost(chores(place)[name]), slack=20))  # noqa: B023
     found = [line for line in wrong if line]
