@@ -133,7 +133,12 @@ def build(
     `bell` wakes the task workers; `draining` tells that this process is to stop.
     """
     metrics = Metrics()
-    db = Database(settings.database_url, pool_size=settings.database_pool_size, check=fitness.check)
+    db = Database(
+        settings.database_url,
+        pool_size=settings.database_pool_size,
+        check=fitness.check,
+        retried=metrics.transaction_retried,
+    )
     speed = SpeedStore(
         settings.redis_url,
         max_connections=min(settings.threads + 8, MOST_REDIS_CONNECTIONS),

@@ -105,7 +105,7 @@ def test_a_turn_does_not_begin_in_a_session_that_is_deleted_meanwhile(keeper: Se
             run = a_run(session_id)
             started = pool.submit(start, keeper, db, run)
             wait([started], timeout=1)
-            assert rows.delete(tx, session_id)
+            assert session_end.close(tx, session_id)
             return started
 
         started = db.transact(work)

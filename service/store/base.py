@@ -44,10 +44,9 @@ _DOWN = (
 class Database:
     """One engine per process, made after fork. `pool_size` is the most connections it holds.
 
-    `check` looks at a database before it is used, and now and then again: it may be migrated meanwhile.
-
-    SQLite has one writer: those who want to write wait for their turn, see `service.store.writers`. Whose turn it is
-    writes along what the others of its process wait to write, in one transaction.
+    `check` looks at a database before it is used, and now and then again: it may be migrated meanwhile. `retried` hears
+    why a transaction is run again: `deadlock` or `serialization_failure`. SQLite has one writer: the thread whose turn
+    it is (`service.store.writers`) runs the queued writes of its process too, in one transaction.
     """
 
     def __init__(
@@ -57,16 +56,18 @@ class Database:
         pool_size: int = 10,
         patience: float = 5.0,
         check: Callable[[sa.Connection], None] | None = None,
+        retried: Callable[[str], object] = str,
     ) -> None:
+        self._retried = retried
         self._check = check  # before a transaction, every `CHECK_SECONDS`; raises `Unfit`
         self._check_at = 0.0  # time.monotonic()
         self._outages = Outages()
         self.sqlite = url.startswith("sqlite")
         self.patience = patience  # seconds that a request waits for a database that is restarting
         self._writers: Writers | None = None
-        # Parameters are prompts and hashes: an error that is logged must not quote them.
+        # Parameters are prompts and hashes: an error that is logged must not quote them. A few connections stay warm.
         options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0, "hide_parameters": True}
-        options["pool_use_lifo"] = True  # a few connections stay warm; those beside them hold little
+        options["pool_use_lifo"] = True
         if self.sqlite:
             options["connect_args"] = {"timeout": patience, "check_same_thread": False}
         else:
@@ -108,13 +109,13 @@ class Database:
         another thread may run it, with this one's context variables. `ahead`: it may not wait behind others of this
         process. One that collided with another is run again too: see `service.store.collisions`.
         """
-        return self._persist(partial(again, partial(self._write, work, ahead)), patience)
+        return self._persist(partial(again, partial(self._write, work, ahead), self._retried), patience)
 
     def query(
         self, work: Callable[[Transaction], T], *, patience: float | None = None, ahead: bool = False
     ) -> T:
         """Run `work` in a read transaction, again while the database is away."""
-        return self._persist(partial(again, partial(self._read, work, ahead)), patience)
+        return self._persist(partial(again, partial(self._read, work, ahead), self._retried), patience)
 
     def _persist(self, attempt: Callable[[], T], patience: float | None) -> T:
         end = time.monotonic() + (self.patience if patience is None else patience)

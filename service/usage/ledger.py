@@ -27,7 +27,7 @@ from service.usage.prices import PriceTable
 ACCOUNTS = {"hold": {"user", HELD}, "settle": {"user", HELD, UPSTREAM}}
 MOST_FAULTS = 1_000  # that are named; the rest is counted
 MOST_PLACES = 200  # parts of chains that are followed one by one
-_call = itemgetter(*entries.CALL)
+_call = itemgetter(*entries.CALL)  # `called_at` last
 Told = Callable[[int], object]  # hears how many rows were read
 
 
@@ -131,19 +131,23 @@ class _Books:
             self.totals[account] += by_account[account]["amount_nano"]
         if kind == "hold":
             self.open[rows[0]["entry_id"]] = by_account[HELD]
-            self._one_call(list(rows), by_account["user"])
+            self._one_call(rows, by_account["user"], by_account[HELD])
             self._link(by_account[HELD], held=by_account[HELD]["amount_nano"])
         elif kind == "settle":
             hold = self.open.pop(rows[0]["entry_id"], None)
-            self._one_call([*rows, hold] if hold else list(rows), by_account["user"])
+            self._one_call([*rows, hold] if hold else rows, by_account["user"], by_account[UPSTREAM])
             self._settlement(by_account[HELD], by_account[UPSTREAM], hold)
 
-    def _one_call(self, rows: list[Row], user: Row) -> None:
-        """Compare the rows of one call: all say whose and what it was, and its counters are of these scopes."""
-        first = _call(rows[0])
-        if any(_call(row) != first for row in rows) or user["account"] != f"user:{user['user_id']}":
+    def _one_call(self, rows: Sequence[Row], user: Row, told: Row) -> None:
+        """Compare the rows of one call: what `told` says of it no other denies, and its counters are of its scopes."""
+        call = _call(told)
+        silent = (*(None,) * (len(call) - 1), told["called_at"])  # as rows are but one of each entry
+        if (
+            any(_call(row) not in (call, silent) for row in rows)
+            or user["account"] != f"user:{told['user_id']}"
+        ):
             self.fault(_name(user), "its rows are of different calls")
-        scopes = {"service", *(f"{kind}:{user[column]}" for kind, column in holds.COLUMN_OF.items())}
+        scopes = {"service", *(f"{kind}:{told[column]}" for kind, column in holds.COLUMN_OF.items())}
         for counter in _counters(*rows):
             if counter[: counter.find("/")] not in scopes:
                 self.fault(_name(user), f"it counts in {counter}, which is not its own")

@@ -127,6 +127,18 @@ def test_money_that_a_settlement_left_held_shows(books: House) -> None:
     assert fault.row == f"ledger {reserved.hold.id} settle" and fault.what.startswith("it leaves money held")
 
 
+def test_an_entry_says_once_whose_it_is(books: House) -> None:
+    """And not in each of its rows: they are a third of what a run leaves, and never deleted."""
+    about = ("user_id", "agent", "run_id", "step", "model", "price_id")
+    query = sa.select(ledger).where(ledger.c.kind.in_(("hold", "settle")))
+    found = books.db.query(lambda tx: tx.rows(query.order_by(ledger.c.entry_id)))
+    saying = [(row["kind"], row["account"]) for row in found if None not in [row[name] for name in about]]
+    others = [row for row in found if (row["kind"], row["account"]) not in saying]
+    assert sorted(saying) == 3 * [("hold", "held")] + 2 * [("settle", "upstream")]
+    assert len(others) == 3 + 4
+    assert {row[name] for row in others for name in about} == {None}
+
+
 def test_a_row_slipped_in_shows(books: House) -> None:
     about = {
         **dict.fromkeys(ledger.columns.keys()),
