@@ -114,10 +114,14 @@ def _told(kind: str, command: str, error: ResponseError) -> str:
     return f"{kind}: {command}" if said == "may not" else said
 
 
+def writes_everywhere() -> list[tuple[Any, ...]]:
+    """Return writes that change nothing, for each node of a cluster."""
+    return [("SET", f"slipway:ready:{{{number}}}", "", "PX", _LIFE) for number in range(SHARDS)]
+
+
 def _writes() -> Iterator[tuple[str, tuple[Any, ...]]]:
-    keys = [f"slipway:ready:{{{number}}}" for number in range(SHARDS)]
-    for key in keys:
-        yield "may not write", ("SET", key, "", "PX", _LIFE)
+    for write in writes_everywhere():
+        yield "may not write", write
     yield "may not write", ("HSET", f"{_KEY}:hash", "f", "v")
     yield "may not write", ("HDEL", f"{_KEY}:hash", "f")
     yield "may not write", ("XADD", f"{_KEY}:stream", "MAXLEN", 1, "*", "f", "v")
