@@ -6,7 +6,7 @@ The rights themselves are in docs/growing.md, as lines for an ACL.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import redis
@@ -48,6 +48,7 @@ _ADDRESS = (
 )
 _NOT_ALLOWED = ("NOPERM", "ACL failure", "no permissions", "No permissions", "has no permissions")
 _KEY = "slipway:ready:{0}"
+_QUEUE = "slipway:jobs:ready"  # no queue of Celery's has this name
 _LIFE = 60_000  # ms after which what was written for a look is gone
 SHARDS = 16  # keys in as many slots: of a cluster's nodes hardly one has none of them
 # KEYS: a sorted set and a hash. Answers the first command of our scripts that is refused, and why.
@@ -89,7 +90,15 @@ def missing(client: redis.Redis) -> str:
 
     Raises `redis.RedisError` when it cannot be asked.
     """
-    asked = [*_writes(), *_reads(), *_scripts()]
+    return _first_refused(client, [*_writes(), *_reads(), *_scripts()])
+
+
+def missing_for_queue(client: redis.Redis) -> str:
+    """Return the same of what Celery wants of its broker besides. Raises `redis.RedisError` when it cannot be asked."""
+    return _first_refused(client, list(_queue()))
+
+
+def _first_refused(client: redis.Redis, asked: Sequence[tuple[str, tuple[Any, ...]]]) -> str:
     for (kind, command), answer in zip(asked, exchange(client, lambda _: [c for _, c in asked]), strict=True):
         if isinstance(answer, NoScriptError):
             continue  # it may run scripts, and has not this one
@@ -145,6 +154,21 @@ def _reads() -> Iterator[tuple[str, tuple[Any, ...]]]:
 def _scripts() -> Iterator[tuple[str, tuple[Any, ...]]]:
     yield "no scripts", ("EVALSHA", _SHA, 1, _KEY)
     yield "no scripts", ("EVAL", _SCRIPT, 2, f"{_KEY}:set", f"{_KEY}:hash2")
+
+
+def _queue() -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Send a message, take it and give it back, in the commands of kombu's transport."""
+    yield "may not write", ("LPUSH", _QUEUE, "x")
+    yield "may not read", ("LLEN", _QUEUE)
+    yield "may not read", ("BRPOP", _QUEUE, 0.01)
+    yield "may not write", ("RPUSH", _QUEUE, "x")
+    yield "may not write", ("DEL", _QUEUE)
+    yield "may not write", ("WATCH", _QUEUE)
+    yield "may not write", ("UNWATCH",)
+    yield "may not write", ("MULTI",)
+    yield "may not write", ("EXEC",)
+    yield "no scripts", ("SCRIPT", "LOAD", "return 1")
+    yield "may not write", ("PUBLISH", _QUEUE, "x")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

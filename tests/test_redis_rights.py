@@ -11,6 +11,8 @@ import pytest
 import redis
 
 from service.cache import SpeedStore
+from service.redis_client import connect
+from service.redis_rights import missing_for_queue
 from tests.conftest import ROOT, RedisServer, redis_in
 from tests.grown.parts import PASSWORD, certificates, one
 
@@ -62,6 +64,21 @@ def test_each_missing_right_is_named(server: RedisServer, admin: redis.Redis, na
     admin.execute_command("ACL", "SETUSER", "slipway", "resetkeys", "~other:*")
     assert store.check().startswith("may not")
     store.close()
+
+
+def test_each_right_that_only_the_queue_needs_is_named(server: RedisServer, admin: redis.Redis) -> None:
+    rules = documented("slipway-task")
+    admin.execute_command("ACL", "SETUSER", "slipway", "reset", *rules)
+    client = connect(url_of(server), max_connections=1)
+    assert missing_for_queue(client) == ""
+    for right in sorted({*rules} - {*documented("slipway-speed")} - {"&slipway:jobs:*"}):
+        admin.execute_command("ACL", "SETUSER", "slipway", f"-{right[1:]}")
+        name = right[1:].partition("|")[0].upper()
+        assert re.fullmatch(rf"(may not (write|read)|no scripts): {name}", missing_for_queue(client))
+        admin.execute_command("ACL", "SETUSER", "slipway", right)
+    admin.execute_command("ACL", "SETUSER", "slipway", "resetchannels")
+    assert missing_for_queue(client) == "may not write: PUBLISH"
+    client.close()
 
 
 @pytest.mark.parametrize(
