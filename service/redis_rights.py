@@ -17,20 +17,22 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     ResponseError,
 )
 
 from service.redis_client import exchange
 
-AWAY, FULL, OTHER = "away", "full", "refuses"
+AWAY, FULL, OTHER, MAY_NOT = "away", "full", "refuses", "may not"
 _KINDS = (
     (AuthenticationError, "wrong password"),
     (OutOfMemoryError, FULL),
     (ReadOnlyError, "read-only"),
     (ClusterDownError, "cluster down"),
 )
-# A script's error is told as text, after the words of whatever server ran it.
+# A script's error is told as text, after the words of whatever server ran it; some have no kind of their own.
 _WORDS = (
+    ("max number of clients", "too many clients"),
     ("OOM command", FULL),
     ("READONLY", "read-only"),
     ("MISCONF", "cannot save to disk"),
@@ -70,11 +72,17 @@ _SHA = hashlib.sha1(b"not kept by any server", usedforsecurity=False).hexdigest(
 def reason_of(error: BaseException) -> str:
     """Why a command failed, in words that quote nothing."""
     for one in _causes(error):
+        # redis-py names no cause where a node refuses to tell a cluster's slots.
+        if isinstance(one, RedisClusterException) and isinstance(one.__context__, NoPermissionError):
+            return "may not: CLUSTER"
+    for one in _causes(error):
         for kind, words in _KINDS:
             if isinstance(one, kind):
                 return words
+        if said := _of_text(str(one)):
+            return said
         if isinstance(one, ResponseError):
-            return _of_text(str(one)) or ("may not" if is_not_allowed(one) else OTHER)
+            return MAY_NOT if is_not_allowed(one) else OTHER
         if words := next((words for sign, words in _ADDRESS if sign in str(one)), ""):
             return words
     return AWAY
@@ -115,12 +123,12 @@ def _first_refused(client: redis.Redis, asked: Sequence[tuple[str, tuple[Any, ..
 def asked(error: BaseException) -> str:
     """Why Redis cannot be asked at all. The one command that comes before all others is that for the database."""
     said = reason_of(error)
-    return "may not: SELECT" if said == "may not" and "'select'" in str(error) else said
+    return "may not: SELECT" if said == MAY_NOT and "'select'" in str(error) else said
 
 
 def _told(kind: str, command: str, error: ResponseError) -> str:
     said = reason_of(error)
-    return f"{kind}: {command}" if said == "may not" else said
+    return f"{kind}: {command}" if said == MAY_NOT else said
 
 
 def writes_everywhere() -> list[tuple[Any, ...]]:

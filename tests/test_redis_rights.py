@@ -144,6 +144,18 @@ def test_a_fault_of_tls_is_told(scratch: Path, host: str, given: str, reason: st
         store.close()
 
 
+def test_a_redis_that_takes_no_more_clients_says_so(server: RedisServer, admin: redis.Redis) -> None:
+    """It says so and hangs up: a client that is still sending may not get to read it."""
+    admin.ping()
+    before = admin.config_get("maxclients")["maxclients"]
+    admin.config_set("maxclients", 1)
+    try:
+        said = {SpeedStore(server.url, max_connections=2).check() for _ in range(20)}
+    finally:
+        admin.config_set("maxclients", before)
+    assert "too many clients" in said and said <= {"too many clients", "away"}
+
+
 def test_what_was_written_for_a_look_goes_by_itself(server: RedisServer, admin: redis.Redis) -> None:
     admin.flushall()
     store = SpeedStore(server.url, max_connections=2)
