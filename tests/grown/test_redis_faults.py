@@ -63,8 +63,10 @@ def _refuses(node: redis.Redis) -> Iterator[None]:
     """Whoever comes anew, and everybody comes anew."""
     node.config_set("maxclients", 1)
     node.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-    yield
-    node.config_set("maxclients", 1000)
+    try:
+        yield
+    finally:
+        node.config_set("maxclients", 1000)
 
 
 @contextmanager
@@ -77,8 +79,10 @@ def _pauses(node: redis.Redis) -> Iterator[None]:
 def _configured(node: redis.Redis, name: str, value: Any) -> Iterator[None]:
     before = node.config_get(name)[name]
     node.config_set(name, value)
-    yield
-    node.config_set(name, before)
+    try:
+        yield
+    finally:
+        node.config_set(name, before)
 
 
 @contextmanager
@@ -98,30 +102,38 @@ def _is_a_replica(node: redis.Redis) -> Iterator[None]:
     if node.info("cluster")["cluster_enabled"]:
         pytest.skip("a cluster makes its replicas itself")
     node.replicaof("127.0.0.1", "1")
-    yield
-    node.replicaof("NO", "ONE")
+    try:
+        yield
+    finally:
+        node.replicaof("NO", "ONE")
 
 
 @contextmanager
 def _has_another_password(node: redis.Redis) -> Iterator[None]:
     node.config_set("requirepass", "another")
     node.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-    yield
-    node.config_set("requirepass", PASSWORD)
+    try:
+        yield
+    finally:
+        node.config_set("requirepass", PASSWORD)
 
 
 @contextmanager
 def _takes_all_rights(node: redis.Redis) -> Iterator[None]:
     node.execute_command("ACL", "SETUSER", "default", "-@all")
-    yield
-    node.execute_command("ACL", "SETUSER", "default", "+@all")
+    try:
+        yield
+    finally:
+        node.execute_command("ACL", "SETUSER", "default", "+@all")
 
 
 @contextmanager
 def _takes_writes(node: redis.Redis) -> Iterator[None]:
     node.execute_command("ACL", "SETUSER", "default", "-@write")
-    yield
-    node.execute_command("ACL", "SETUSER", "default", "+@all")
+    try:
+        yield
+    finally:
+        node.execute_command("ACL", "SETUSER", "default", "+@all")
 
 
 FAULTS = [
@@ -153,8 +165,10 @@ def test_slow_answers_fail_nobody(house: House) -> None:
 def _delayed(way: SlowWay | None, seconds: float) -> Iterator[None]:
     assert way is not None
     way.delay = seconds
-    yield
-    way.delay = 0.0
+    try:
+        yield
+    finally:
+        way.delay = 0.0
 
 
 def _endure(house: House, fault: Callable[[], Any]) -> None:
