@@ -383,7 +383,7 @@ def _runs(
         webhooks.ended(tx, run)
 
     runner = Runner(db, catalog, PATTERNS, means, metrics, sessions, ended)
-    blocking = connect(settings.redis_url, max_connections=settings.threads + 4, socket_timeout=6)
+    blocking = connect(settings.redis_url, max_connections=settings.threads + 4)
     live = LiveReader(speed, blocking)
     concurrent = ConcurrentRuns(
         speed,

@@ -11,6 +11,8 @@ import pytest
 import redis
 
 from service.cache import SpeedStore
+from service.redis_client import connect
+from service.redis_rights import missing_for_queue
 from tests.conftest import ROOT, RedisServer, redis_in
 from tests.grown.parts import PASSWORD, certificates, one
 
@@ -62,6 +64,21 @@ def test_each_missing_right_is_named(server: RedisServer, admin: redis.Redis, na
     admin.execute_command("ACL", "SETUSER", "slipway", "resetkeys", "~other:*")
     assert store.check().startswith("may not")
     store.close()
+
+
+def test_each_right_that_only_the_queue_needs_is_named(server: RedisServer, admin: redis.Redis) -> None:
+    rules = documented("slipway-task")
+    admin.execute_command("ACL", "SETUSER", "slipway", "reset", *rules)
+    client = connect(url_of(server), max_connections=1)
+    assert missing_for_queue(client) == ""
+    for right in sorted({*rules} - {*documented("slipway-speed")} - {"&slipway:jobs:*"}):
+        admin.execute_command("ACL", "SETUSER", "slipway", f"-{right[1:]}")
+        name = right[1:].partition("|")[0].upper()
+        assert re.fullmatch(rf"(may not (write|read)|no scripts): {name}", missing_for_queue(client))
+        admin.execute_command("ACL", "SETUSER", "slipway", right)
+    admin.execute_command("ACL", "SETUSER", "slipway", "resetchannels")
+    assert missing_for_queue(client) == "may not write: PUBLISH"
+    client.close()
 
 
 @pytest.mark.parametrize(
@@ -125,6 +142,18 @@ def test_a_fault_of_tls_is_told(scratch: Path, host: str, given: str, reason: st
         store = SpeedStore(f"rediss://:{quote(PASSWORD)}@{host}:{node.port}/0?{query}", max_connections=2)
         assert store.check() == reason
         store.close()
+
+
+def test_a_redis_that_takes_no_more_clients_says_so(server: RedisServer, admin: redis.Redis) -> None:
+    """It says so and hangs up: a client that is still sending may not get to read it."""
+    admin.ping()
+    before = admin.config_get("maxclients")["maxclients"]
+    admin.config_set("maxclients", 1)
+    try:
+        said = {SpeedStore(server.url, max_connections=2).check() for _ in range(20)}
+    finally:
+        admin.config_set("maxclients", before)
+    assert "too many clients" in said and said <= {"too many clients", "away"}
 
 
 def test_what_was_written_for_a_look_goes_by_itself(server: RedisServer, admin: redis.Redis) -> None:

@@ -42,12 +42,14 @@ def test_it_boots_without_and_finds_the_cluster_when_it_is_there(house: tuple[Sl
     assert load.lost() == []
     assert server.workers() == workers
     round_trip(server, celery=False)
-    assert sum(_counted(node) for node in parts.nodes[:3]) > 0
+    for kind in ("rate", "stream", "answer"):
+        assert sum(_counted(node, f"slipway:{kind}:*") for node in parts.nodes[:3]) > 0, kind
+    assert "Traceback" not in server.log.read_text(errors="replace")
 
 
-def _counted(node: Node) -> int:
+def _counted(node: Node, pattern: str = "slipway:*") -> int:
     with node.client() as client:
-        return sum(1 for _ in client.scan_iter("slipway:*"))
+        return sum(1 for _ in client.scan_iter(pattern))
 
 
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])

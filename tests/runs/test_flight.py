@@ -35,9 +35,7 @@ class Process:
 
     def __init__(self, url: str, stack: ExitStack, *, connections: int = 2) -> None:
         self.speed = stack.enter_context(closing(SpeedStore(url, max_connections=8)))
-        self.blocking = stack.enter_context(
-            closing(connect(url, max_connections=connections, socket_timeout=6))
-        )
+        self.blocking = stack.enter_context(closing(connect(url, max_connections=connections)))
         self.cache = AnswerCache(self.speed, PLAIN)
         self.flights = Flights(self.speed, self.blocking, self.cache, 60)
 
