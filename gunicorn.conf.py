@@ -14,7 +14,7 @@ from typing import Any
 from gunicorn.glogging import Logger
 
 from config import ConfigError, Settings, load
-from service.observe import folder
+from service.observe import metric_files
 
 # Containers made beyond those let go until Python looks for circles among them: a request makes thousands and leaves
 # none, so looking after every 700 finds nothing, several times in each.
@@ -35,8 +35,8 @@ def _settings() -> Settings:
 def _begin_metrics(path: Path) -> None:
     """Count from nought: no worker of an earlier arbiter is alive."""
     try:
-        folder.clear(path)
-        folder.join(path)
+        metric_files.clear(path)
+        metric_files.join(path)
     except OSError as error:
         sys.exit(f"Slipway cannot start: SLIPWAY_HOME cannot be written: {path}: {error.strerror}")
 
@@ -103,10 +103,10 @@ def on_starting(server: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Threads and connections are made here, in the worker: they do not survive a fork."""
-    from service.web import drain
+    from service.web import lifecycle
 
     # Gunicorn has no hook for SIGTERM: whoever streams asks whether its worker is to go on.
-    drain.watch(lambda: bool(worker.alive))
+    lifecycle.watch(lambda: bool(worker.alive))
     worker.app.wsgi().extensions["slipway"].start()
 
 
@@ -118,4 +118,4 @@ def worker_exit(server: Any, worker: Any) -> None:
 
 def child_exit(server: Any, worker: Any) -> None:
     """The gauges of a worker that is gone are not counted any more."""
-    folder.forget_the_dead(settings.slipway_home / f"metrics-{settings.port}")
+    metric_files.forget_the_dead(settings.slipway_home / f"metrics-{settings.port}")

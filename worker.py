@@ -3,13 +3,13 @@
 import sys
 
 from config import ConfigError, load
-from service.observe import folder
+from service.observe import metric_files
 
 try:
     settings = load()
     if settings.metrics_enabled:
-        folder.join(folder.of_tasks(settings.slipway_home / f"metrics-{settings.port}"))
-    from service.jobs.worker import create_worker  # it imports prometheus_client
+        metric_files.join(metric_files.of_tasks(settings.slipway_home / f"metrics-{settings.port}"))
+    from service.jobs.celery_worker import create_worker  # it imports prometheus_client
 
     app = create_worker(settings)
 except (ConfigError, ValueError) as error:

@@ -26,8 +26,8 @@ import httpx2
 
 from benchmarks.day import AGENTS, AT_ONCE, HOURS, PEOPLE, Ask, Day
 from service.store import usage, users
-from service.store.base import Row
-from service.store.usage import Asked
+from service.store.database import Row
+from service.store.usage import UsageQuery
 from service.types import Caller, RunRequest, now_ms, usd
 from service.usage.ledger import check
 from service.wiring import Services
@@ -94,14 +94,14 @@ def spent(savers: Savers, day: Sequence[Sequence[Ask]], redis_url: str, model_ur
     _agents(home / "agents", near=savers.near)
     clock = Clock(model_url)
     with ExitStack() as stack:
-        stack.enter_context(mock.patch("service.runs.answers.now_ms", clock))
+        stack.enter_context(mock.patch("service.cache.answers.now_ms", clock))
         if not savers.prompt_cache:
             stack.enter_context(mock.patch("service.runs.steps.marked", lambda request, stable: request))
         if not savers.single_flight:
-            stack.enter_context(mock.patch("service.runs.flight.Turn.leader", None))
+            stack.enter_context(mock.patch("service.cache.single_flight.Turn.leader", None))
         limits = {"batch_max_wait_seconds": 0, "batch_max_size": 10_000, "budget_user_day_usd": ""}
         wired = stack.enter_context(services(home, redis_url, model_url, threads=64, **limits))
-        wired.speed.client.flushall()
+        wired.redis_store.client.flushall()
         for person in PERSONS:
             row = {"id": person.user_id, "username": person.username, "role": person.role}
             wired.db.transact(
@@ -112,7 +112,7 @@ def spent(savers: Savers, day: Sequence[Sequence[Ask]], redis_url: str, model_ur
         books = check(wired.db, wired.prices)
         assert books.faults == [] and books.held == 0, books
         by = ("agent", "model")
-        lines = wired.db.query(lambda tx: usage.lines(tx, Asked(since=0, until=2**62, by=by)))
+        lines = wired.db.query(lambda tx: usage.lines(tx, UsageQuery(since=0, until=2**62, by=by)))
         return Spent(books.spent, free, lines)
 
 
@@ -161,7 +161,7 @@ def _asked(wired: Services, savers: Savers, sessions: dict[int, str], ask: Ask) 
     )
     if request.priority == "batch":
         run_id = wired.runs.queue(PERSONS[ask.person], request, None, "bench").run.id
-        wired.driver.take_up(run_id)
+        wired.execution.take_up(run_id)
         return run_id, None
     run = wired.runs.invoke(PERSONS[ask.person], request, None, "bench").run
     assert run.error is None, run.error
@@ -176,8 +176,8 @@ def _finish(wired: Services, waiting: list[str]) -> None:
         assert time.monotonic() < end, f"{len(left)} runs were not answered"
         wired.batches.tick()
         for run_id in sorted(left):
-            wired.driver.take_up(run_id)
-            if wired.watch.get(run_id).status.ended:
+            wired.execution.take_up(run_id)
+            if wired.queries.get(run_id).status.ended:
                 left.discard(run_id)
         time.sleep(1)
 

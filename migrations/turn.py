@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from service.errors import DatabaseUnavailable
 from service.store.outages import Unfit
-from service.store.writers import Writers
+from service.store.sqlite_writers import Writers
 
 KEY = 7325711  # of the advisory lock; earlier versions take the same one for a session
 WAIT_SECONDS = 600.0  # for another migrator; then whoever started this one may start it again

@@ -11,30 +11,24 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import MapAdapter
 
 from service import cli, wiring
-from service.jobs.broker import bell_of
+from service.jobs.broker import wakeup_of
 from service.observe import logs
-from service.web import (
+from service.web import caching, gate, lifecycle, limits, openapi, problems, timing
+from service.web.body import MAX_BODY
+from service.web.routes import (
     admin,
     agents,
     approvals,
     auth,
     budgets,
-    caching,
-    drain,
     feedback,
-    gate,
     health,
-    limits,
-    openapi,
-    problems,
+    page,
     runs,
     sessions,
     tasks,
-    timing,
-    ui,
     usage,
 )
-from service.web.body import MAX_BODY
 from service.web.schemas import refuse_impossible
 
 if TYPE_CHECKING:
@@ -53,7 +47,7 @@ BLUEPRINTS = (
     budgets,
     health,
     openapi,
-    ui,
+    page,
 )
 
 
@@ -66,7 +60,7 @@ class NoSessions(SessionInterface):
         return self._none
 
 
-class Asked(Request):
+class BoundedRequest(Request):
     """A request. What it may hold is the same for all of them; Flask looks it up in the settings each time."""
 
     max_content_length = MAX_BODY + 1  # at its limit Werkzeug cuts a chunked body and says nothing
@@ -75,7 +69,7 @@ class Asked(Request):
 class App(Flask):
     """Flask without finding out at each request what is the same for all of ours."""
 
-    request_class = Asked
+    request_class = BoundedRequest
     session_interface = NoSessions()
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
@@ -100,7 +94,7 @@ def create_app(settings: Settings, services: wiring.Services | None = None) -> F
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     app.wsgi_app = gate.Gate(app.wsgi_app, settings.most_requests)  # type: ignore[method-assign]
     app.extensions["slipway"] = services or wiring.build(
-        settings, bell=bell_of(settings), draining=drain.draining
+        settings, wakeup=wakeup_of(settings), draining=lifecycle.draining
     )
     timing.install(app)
     # Of those that change answers the last but one: what replaces an answer gets the header too.

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 from service.errors import AlreadyDecided, Forbidden, NotFound
 from service.store import approvals as rows
 from service.store import runs
-from service.store.base import Row, Transaction
+from service.store.database import Row, Transaction
 from service.store.visibility import visible_to
 from service.types import Caller, RunStatus, now_ms, rfc3339
 

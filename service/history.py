@@ -12,10 +12,10 @@ from hashlib import blake2b
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from service.sanitise import storable
+from service.text.sanitise import storable
 from service.types import Block, Message, Run, message_text, rfc3339
 
-Row = Mapping[str, Any]
+MessageRow = Mapping[str, Any]
 LONGEST_TITLE = 80  # characters of a title made from the first question
 LONGEST_PIECE = 12_000  # characters of one message that its summary is made from
 LONGEST_TRANSCRIPT = 400_000  # characters of all of them: the cheapest model can still read that
@@ -85,7 +85,7 @@ def turn_of(run: Run, now: int) -> list[dict[str, Any]]:
     return rows
 
 
-def public(row: Row) -> dict[str, Any]:
+def public(row: MessageRow) -> dict[str, Any]:
     """A message as the API shows it. Rows of versions before 0011 are of answered turns, and say nothing more."""
     parent = parent_of(row)
     return {
@@ -100,7 +100,7 @@ def public(row: Row) -> dict[str, Any]:
     }
 
 
-def parent_of(row: Row) -> int:
+def parent_of(row: MessageRow) -> int:
     """Number of the message before this one in its conversation; 0: there is none."""
     parent: int | None = row["parent_seq"]
     return row["seq"] - 1 if parent is None else parent
@@ -109,15 +109,15 @@ def parent_of(row: Row) -> int:
 # --- what a prompt has room for ---------------------------------------------------------------------
 
 
-class Past(NamedTuple):
+class History(NamedTuple):
     """What a run knows of its session: `summary` stands for the oldest turns, `kept` are told whole.
 
     `older` are those in between, which no longer fit: they are to be summarised before the run goes on.
     """
 
     summary: str = ""
-    older: tuple[Row, ...] = ()
-    kept: tuple[Row, ...] = ()
+    older: tuple[MessageRow, ...] = ()
+    kept: tuple[MessageRow, ...] = ()
 
     def conversation(self, turn: Sequence[Message]) -> tuple[Message, ...]:
         """Summary, history and this turn as the Messages API wants them: the user first, then in turns."""
@@ -136,11 +136,11 @@ class Past(NamedTuple):
         text = f"<conversation>\n{transcript}\n</conversation>\n\nSummarise the conversation above."
         return [{"role": "user", "content": text}]
 
-    def summarised(self, summary: str) -> Past:
+    def summarised(self, summary: str) -> History:
         """With `summary` in place of `older` and of the summary before it."""
-        return Past(summary or self.summary, (), self.kept)
+        return History(summary or self.summary, (), self.kept)
 
-    def readable(self) -> Past:
+    def readable(self) -> History:
         """Without the oldest of `older`: a transcript has no room for them, so their text need not be read."""
         room, first = LONGEST_TRANSCRIPT, len(self.older)
         while first and room > 0:
@@ -148,32 +148,32 @@ class Past(NamedTuple):
             room -= min(4 * self.older[first]["tokens"], LONGEST_PIECE)
         return self._replace(older=self.older[first:])
 
-    def with_content(self, content: Mapping[int, Any]) -> Past:
+    def with_content(self, content: Mapping[int, Any]) -> History:
         """The same with each message's content, by its number."""
         older, kept = (
             tuple({**row, "content": content[row["seq"]]} for row in rows) for rows in (self.older, self.kept)
         )
-        return Past(self.summary, older, kept)
+        return History(self.summary, older, kept)
 
 
-def plan(summary: str, said: Sequence[Row], budget: int) -> Past:
+def plan(summary: str, said: Sequence[MessageRow], budget: int) -> History:
     """Decide what of a session is told whole, and what is to be summarised, so that all fits `budget` tokens.
 
     When it does not fit, half of the budget is freed at once, so that a summary serves for many turns.
     """
     if tokens_of(summary) + sum(row["tokens"] for row in said) <= budget:
-        return Past(summary, (), tuple(said))
-    kept: list[Row] = []
+        return History(summary, (), tuple(said))
+    kept: list[MessageRow] = []
     used = 0
     for turn in reversed([list(turn) for _, turn in groupby(said, key=lambda row: row["run_id"])]):
         used += sum(row["tokens"] for row in turn)
         if used > (budget // 2 if kept else budget - summary_tokens(budget)):
             break
         kept = [*turn, *kept]
-    return Past(summary, tuple(said[: len(said) - len(kept)]), tuple(kept))
+    return History(summary, tuple(said[: len(said) - len(kept)]), tuple(kept))
 
 
-def branch(rows: Sequence[Row], last: int, after: int) -> list[Row] | None:
+def branch(rows: Sequence[MessageRow], last: int, after: int) -> list[MessageRow] | None:
     """Follow parents from message `last` back to `after`; return those on the way, oldest first, without `after`.
 
     None where `after` is not on the way. `rows` are all messages between both, of other branches too.

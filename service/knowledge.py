@@ -1,6 +1,6 @@
 """An agent's own documents, cut into passages at their headings and searched by words (SQLite FTS5, BM25).
 
-What is indexed and what is looked for are normalised alike (`service.search_words`); a passage and its quote are
+What is indexed and what is looked for are normalised alike (`service.text.search_words`); a passage and its quote are
 slices of the document, letter for letter.
 """
 
@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from service import search_words
-from service.search_words import Term
+from service.text import search_words
+from service.text.search_words import Term
 
 MAX_DOCUMENT = 10 * 1024 * 1024  # bytes
 MAX_PASSAGE = 1_600  # characters: what a prompt can bear a few of

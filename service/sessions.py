@@ -7,10 +7,10 @@ from functools import partial
 from typing import Any
 
 from service.errors import Forbidden, Invalid, NotFound
-from service.history import REFUSED, Past, branch, message_seq, plan, summary_tokens, title_of, turn_of
+from service.history import REFUSED, History, branch, message_seq, plan, summary_tokens, title_of, turn_of
 from service.store import messages
 from service.store import sessions as rows
-from service.store.base import Database, Row, Transaction
+from service.store.database import Database, Row, Transaction
 from service.store.visibility import Visibility, visible_to
 from service.types import Caller, Run, RunRequest, new_id, now_ms, rfc3339
 
@@ -111,7 +111,7 @@ class Sessions:
         """Runs of the session that have not ended, oldest first: `id`, and whether it `holds` the session."""
         return self._db.query(lambda tx: rows.under_way(tx, session_id))
 
-    def past(self, run: Run, budget: int | None) -> Past:
+    def past(self, run: Run, budget: int | None) -> History:
         """What was said on the branch that this turn goes on from. The same at every attempt: it only grows by turns.
 
         Turns that the model refused are left out: it would refuse every later one with them.
@@ -119,10 +119,10 @@ class Sessions:
         session_id = run.request.session_id
         assert session_id is not None
 
-        def read(tx: Transaction) -> Past:
+        def read(tx: Transaction) -> History:
             row = rows.standing(tx, session_id, run.id)
             if row is None:
-                return Past()
+                return History()
             last, upto, summary = row["parent_seq"], row["summary_upto"], row["summary"] or ""
             if last is None:  # taken by a worker of a version without branches
                 last = messages.newest(tx, session_id)

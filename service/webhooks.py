@@ -18,9 +18,9 @@ from typing import Any
 import orjson
 
 from service.errors import Invalid
-from service.safe_http import Refused, SafeClient, Unanswered, fault
+from service.infra.http import AddressRefused, NoAnswer, SafeClient, fault
 from service.store import webhooks as rows
-from service.store.base import Database, Transaction
+from service.store.database import Database, Transaction
 from service.store.webhooks import Due
 from service.types import Run, now_ms, rfc3339
 
@@ -115,9 +115,9 @@ class Webhooks:
         }
         try:
             status = self._client.post(due.url, body, headers)
-        except Refused as refused:
+        except AddressRefused as refused:
             return self._missed(due, str(refused), final=True)
-        except Unanswered as nothing:
+        except NoAnswer as nothing:
             return self._missed(due, str(nothing))
         if not 200 <= status < 300:
             return self._missed(due, f"Answered {status}.")

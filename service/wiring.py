@@ -11,44 +11,44 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from service.agents.catalog import AgentCatalog
-from service.agents.folder import Available
 from service.agents.last_good import LastGood
+from service.agents.loader import Available
 from service.agents.patterns import PATTERNS
 from service.auth.first_admin import FirstAdmin
 from service.auth.keys import KeyService
 from service.auth.revocation import Revocations
 from service.auth.tokens import SigningKey, TokenService
 from service.auth.users import UserService
-from service.cache import SpeedStore
+from service.cache.answers import AnswerCache
+from service.cache.normalise import Normaliser
+from service.cache.semantic import Semantic
+from service.cache.single_flight import SingleFlight
 from service.errors import DatabaseUnavailable, PriceUnknown
+from service.infra.redis import RedisStore
+from service.infra.redis_client import connect
 from service.llm.claude import ClaudeClient
 from service.llm.client import ModelClient
 from service.llm.embeddings import HttpEmbedder
-from service.llm.resilient import Attempt, ResilientClient
+from service.llm.retry import ModelAttempt, RetryingClient
 from service.observe.logs import event
 from service.observe.metrics import Metrics
-from service.redis_client import connect
-from service.runs.active import ActiveRuns
-from service.runs.answers import AnswerCache
-from service.runs.batch import BatchDesk
+from service.runs.batch.steps import BatchSteps
+from service.runs.batch.submitter import BatchSubmitter
+from service.runs.bulkhead import Bulkhead
 from service.runs.conflicts import Conflicts
-from service.runs.deferred import Deferred
-from service.runs.driver import Driver
-from service.runs.flight import Flights
-from service.runs.keeper import Bell, Keeper, NoBell
-from service.runs.live import LiveReader
-from service.runs.near import PlainForm
-from service.runs.places import Places
-from service.runs.publisher import Publisher
+from service.runs.events.event_stream import EventStreamReader
+from service.runs.events.publisher import Publisher
+from service.runs.execution import Execution
+from service.runs.queries import RunQueries
+from service.runs.recovery.supervisor import NoWakeup, Supervisor, Wakeup
 from service.runs.runner import Runner
-from service.runs.runs import Runs
-from service.runs.semantic import Semantic
-from service.runs.steps import Means
-from service.runs.toolbox import Toolbox
-from service.runs.watch import Watch
+from service.runs.slots import Slots
+from service.runs.start import RunStarter
+from service.runs.steps import StepDependencies
+from service.runs.tool_execution import ToolExecution
 from service.sessions import Sessions
 from service.store import fitness, ownership
-from service.store.base import Database, Transaction
+from service.store.database import Database, Transaction
 from service.tools import ToolRunner
 from service.tools.builtin import BUILTINS
 from service.types import Run, Tier, new_id, usd
@@ -56,8 +56,8 @@ from service.usage.budgets import Budgets
 from service.usage.caps import BudgetWarning, nano_of
 from service.usage.concurrency import UNBOUNDED, ConcurrentRuns
 from service.usage.prices import PriceTable, today
+from service.usage.rate_limits import RateLimits
 from service.usage.spending import Spending, sweep_holds
-from service.usage.tokens import Rates
 from service.webhooks import BUDGET_SIGNER, Webhooks
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Services:
 
     settings: Settings
     db: Database
-    speed: SpeedStore
+    redis_store: RedisStore
     metrics: Metrics
     users: UserService
     tokens: TokenService
@@ -86,16 +86,16 @@ class Services:
     model: ModelClient
     budgets: Budgets
     prices: PriceTable
-    rates: Rates
-    batches: BatchDesk
+    rate_limits: RateLimits
+    batches: BatchSubmitter
     sessions: Sessions
-    runs: Runs
-    places: Places
-    watch: Watch
-    driver: Driver
+    runs: RunStarter
+    bulkhead: Bulkhead
+    queries: RunQueries
+    execution: Execution
     webhooks: Webhooks
-    bell: Bell
-    keeper: Keeper
+    wakeup: Wakeup
+    supervisor: Supervisor
     first_admin: FirstAdmin
 
     def start(self) -> None:
@@ -109,14 +109,14 @@ class Services:
             self.first_admin()
         except DatabaseUnavailable:
             log.warning("first_admin_waits_for_database")
-        self.keeper.start()
+        self.supervisor.start()
 
     def close(self) -> None:
-        self.keeper.stop()
+        self.supervisor.stop()
         self.revocations.close()
         self.batches.close()
         self.model.close()
-        self.speed.close()
+        self.redis_store.close()
         self.db.close()
 
 
@@ -125,7 +125,7 @@ def build(
     *,
     kind: str = "web",
     model: ModelClient | None = None,
-    bell: Bell | None = None,
+    wakeup: Wakeup | None = None,
     draining: Callable[[], bool] = lambda: False,
 ) -> Services:
     """Everything for these settings. Nothing is connected yet. `model` stands in for the real client in tests.
@@ -134,14 +134,14 @@ def build(
     """
     metrics = Metrics()
     db = Database(settings.database_url, pool_size=settings.database_pool_size, check=fitness.check)
-    speed = SpeedStore(
+    redis_store = RedisStore(
         settings.redis_url,
         max_connections=min(settings.threads + 8, MOST_REDIS_CONNECTIONS),
         on_change=metrics.redis_up,
     )
-    revocations = Revocations(speed, db, access_seconds=settings.access_token_minutes * 60)
+    revocations = Revocations(redis_store, db, access_seconds=settings.access_token_minutes * 60)
     prices = PriceTable.load()
-    catalog = _catalog(settings, speed, prices)
+    catalog = _catalog(settings, redis_store, prices)
     upstream = claude(settings)
     model = model or _model(settings, metrics, prices, upstream)
     sessions = Sessions(
@@ -151,29 +151,29 @@ def build(
         db, settings.secret_key.get_secret_value(), allow_private=settings.webhook_allow_private
     )
     budgets = _budgets(settings, db, metrics, webhooks)
-    rates = _rates(settings, speed)
-    spending = Spending(db, budgets, metrics, run_most=_nano(settings.budget_run_usd), used=rates.used)
-    deferred = Deferred(db, spending, prices)
-    toolbox = Toolbox(db, ToolRunner(called=metrics.tool_call), rates.tool)
-    means = Means(model, prices, toolbox, spending, deferred)
+    rate_limits = _rate_limits(settings, redis_store)
+    spending = Spending(db, budgets, metrics, run_most=_nano(settings.budget_run_usd), used=rate_limits.used)
+    deferred = BatchSteps(db, spending, prices)
+    tool_execution = ToolExecution(db, ToolRunner(called=metrics.tool_call), rate_limits.tool)
+    means = StepDependencies(model, prices, tool_execution, spending, deferred)
     batches = _batches(settings, db, upstream, deferred)
     total = settings.request_places
-    places = Places(total, max(total // 2, settings.limit_concurrent_runs or total))
-    runs, driver, watch, active = _runs(
-        settings, db, speed, metrics, catalog, means, sessions, webhooks, places, draining
+    bulkhead = Bulkhead(total, max(total // 2, settings.limit_concurrent_runs or total))
+    runs, execution, queries, active = _runs(
+        settings, db, redis_store, metrics, catalog, means, sessions, webhooks, bulkhead, draining
     )
-    bell = bell or NoBell()
-    users = UserService(db, speed, revocations, settings.secret_key.get_secret_value())
+    wakeup = wakeup or NoWakeup()
+    users = UserService(db, redis_store, revocations, settings.secret_key.get_secret_value())
     first_admin = _first_admin(settings, users)
     sweep = partial(sweep_holds, db, spending, older_than=SWEEP_HOLDS_AFTER)
-    keeper = Keeper(
+    supervisor = Supervisor(
         db=db,
-        driver=driver,
+        execution=execution,
         active=active,
         kind=kind,
         lease_seconds=settings.lease_seconds,
         sweep_seconds=settings.sweep_seconds,
-        bell=bell,
+        wakeup=wakeup,
         chores=(
             *([first_admin] if kind == "web" else []),
             catalog.refresh_in_background,
@@ -187,26 +187,26 @@ def build(
     return Services(
         settings=settings,
         db=db,
-        speed=speed,
+        redis_store=redis_store,
         metrics=metrics,
         users=users,
         tokens=_tokens(settings, db, revocations),
-        keys=KeyService(db, speed, revocations, settings.secret_key.get_secret_value()),
+        keys=KeyService(db, redis_store, revocations, settings.secret_key.get_secret_value()),
         revocations=revocations,
         catalog=catalog,
         model=model,
         budgets=budgets,
         prices=prices,
-        rates=rates,
+        rate_limits=rate_limits,
         batches=batches,
         sessions=sessions,
         runs=runs,
-        places=places,
-        watch=watch,
-        driver=driver,
+        bulkhead=bulkhead,
+        queries=queries,
+        execution=execution,
         webhooks=webhooks,
-        bell=bell,
-        keeper=keeper,
+        wakeup=wakeup,
+        supervisor=supervisor,
         first_admin=first_admin,
     )
 
@@ -225,15 +225,17 @@ def _budgets(settings: Settings, db: Database, metrics: Metrics, webhooks: Webho
     )
 
 
-def _batches(settings: Settings, db: Database, upstream: ClaudeClient, deferred: Deferred) -> BatchDesk:
-    return BatchDesk(
+def _batches(
+    settings: Settings, db: Database, upstream: ClaudeClient, deferred: BatchSteps
+) -> BatchSubmitter:
+    return BatchSubmitter(
         db, upstream, deferred, max_size=settings.batch_max_size, max_wait=settings.batch_max_wait_seconds
     )
 
 
-def _rates(settings: Settings, speed: SpeedStore) -> Rates:
-    return Rates.of(
-        speed,
+def _rate_limits(settings: Settings, redis_store: RedisStore) -> RateLimits:
+    return RateLimits.of(
+        redis_store,
         tokens=settings.limit_tokens,
         tool=settings.limit_tool,
         invoke=settings.limit_invoke,
@@ -271,7 +273,7 @@ def _tokens(settings: Settings, db: Database, revocations: Revocations) -> Token
     )
 
 
-def _catalog(settings: Settings, speed: SpeedStore, prices: PriceTable) -> AgentCatalog:
+def _catalog(settings: Settings, redis_store: RedisStore, prices: PriceTable) -> AgentCatalog:
     """The agents that can be run; the others are named, and do not keep these from starting."""
     models: dict[Tier, str] = {
         "simple": settings.model_simple,
@@ -284,13 +286,15 @@ def _catalog(settings: Settings, speed: SpeedStore, prices: PriceTable) -> Agent
     with suppress(OSError):  # told when something in it cannot be written
         settings.slipway_home.mkdir(mode=0o700, parents=True, exist_ok=True)
     kept = LastGood(settings.slipway_home / "agents-last-good")
-    return AgentCatalog(settings.agents_dir, available, last_good=kept, first=partial(_first_to_say, speed))
+    return AgentCatalog(
+        settings.agents_dir, available, last_good=kept, first=partial(_first_to_say, redis_store)
+    )
 
 
-def _first_to_say(speed: SpeedStore, text: str, seconds: int) -> bool:
+def _first_to_say(redis_store: RedisStore, text: str, seconds: int) -> bool:
     """Whether no process has said this lately; without Redis each says it."""
     key = f"slipway:said:{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:32]}"
-    return speed.call(lambda client: bool(client.set(key, "", nx=True, ex=seconds)), default=True)
+    return redis_store.call(lambda client: bool(client.set(key, "", nx=True, ex=seconds)), default=True)
 
 
 def claude(settings: Settings) -> ClaudeClient:
@@ -305,7 +309,7 @@ def claude(settings: Settings) -> ClaudeClient:
 
 
 def _model(settings: Settings, metrics: Metrics, prices: PriceTable, upstream: ClaudeClient) -> ModelClient:
-    def observed(attempt: Attempt) -> None:
+    def observed(attempt: ModelAttempt) -> None:
         metrics.model_call(attempt.model, attempt.error_code or "ok", attempt.ms / 1000)
         metrics.breaker_open(attempt.model, client.breaker(attempt.model).state == "open")
         if attempt.usage is not None:
@@ -324,31 +328,31 @@ def _model(settings: Settings, metrics: Metrics, prices: PriceTable, upstream: C
             stream=attempt.stream,
         )
 
-    client = ResilientClient(
+    client = RetryingClient(
         upstream, settings.model_retries, settings.breaker_failures, settings.breaker_recovery, observed
     )
     return client
 
 
-def _cost(prices: PriceTable, attempt: Attempt) -> str | None:
+def _cost(prices: PriceTable, attempt: ModelAttempt) -> str | None:
     if attempt.usage is not None:
         with suppress(PriceUnknown):
             return usd(prices.price(attempt.model, today()).cost(attempt.usage))
     return None
 
 
-def _answers(settings: Settings, speed: SpeedStore) -> AnswerCache:
-    plain = PlainForm(settings.near_stop_phrases.split(","))
+def _answers(settings: Settings, redis_store: RedisStore) -> AnswerCache:
+    plain = Normaliser(settings.near_stop_phrases.split(","))
     longest = settings.cache_ttl_seconds if settings.cache_enabled else 0
     if not settings.semantic_cache_url:
-        return AnswerCache(speed, plain, longest=longest)
+        return AnswerCache(redis_store, plain, longest=longest)
     embedder = HttpEmbedder(
         settings.semantic_cache_url,
         settings.semantic_cache_key.get_secret_value(),
         settings.semantic_cache_model,
     )
-    nearest = Semantic(speed, embedder, settings.semantic_cache_threshold)
-    return AnswerCache(speed, plain, nearest, longest=longest)
+    nearest = Semantic(redis_store, embedder, settings.semantic_cache_threshold)
+    return AnswerCache(redis_store, plain, nearest, longest=longest)
 
 
 def _note_live_gaps(db: Database, told: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:
@@ -359,16 +363,16 @@ def _note_live_gaps(db: Database, told: Sequence[tuple[str, int]]) -> set[tuple[
 def _runs(
     settings: Settings,
     db: Database,
-    speed: SpeedStore,
+    redis_store: RedisStore,
     metrics: Metrics,
     catalog: AgentCatalog,
-    means: Means,
+    means: StepDependencies,
     sessions: Sessions,
     webhooks: Webhooks,
-    places: Places,
+    bulkhead: Bulkhead,
     draining: Callable[[], bool],
-) -> tuple[Runs, Driver, Watch, ActiveRuns]:
-    active = ActiveRuns(settings.request_places)
+) -> tuple[RunStarter, Execution, RunQueries, Slots]:
+    active = Slots(settings.request_places)
 
     def ended(tx: Transaction, run: Run) -> None:
         sessions.ended(tx, run)
@@ -376,19 +380,19 @@ def _runs(
 
     runner = Runner(db, catalog, PATTERNS, means, metrics, sessions, ended)
     blocking = connect(settings.redis_url, max_connections=settings.threads + 4, socket_timeout=6)
-    live = LiveReader(speed, blocking)
+    live = EventStreamReader(redis_store, blocking)
     concurrent = ConcurrentRuns(
-        speed,
+        redis_store,
         settings.limit_concurrent_runs or UNBOUNDED,
         settings.run_timeout,
         lambda run_ids: db.query(lambda tx: ownership.under_way(tx, run_ids), patience=0),
     )
-    driver = Driver(
+    execution = Execution(
         db=db,
         catalog=catalog,
         runner=runner,
         active=active,
-        publisher=Publisher(speed, settings.heartbeat_seconds, partial(_note_live_gaps, db)),
+        publisher=Publisher(redis_store, settings.heartbeat_seconds, partial(_note_live_gaps, db)),
         live=live,
         sessions=sessions,
         concurrent=concurrent,
@@ -396,7 +400,7 @@ def _runs(
         seconds=settings.run_timeout,
         lease_seconds=settings.lease_seconds,
     )
-    watch = Watch(
+    queries = RunQueries(
         db=db,
         active=active,
         live=live,
@@ -405,19 +409,19 @@ def _runs(
         seconds=settings.run_timeout,
         draining=draining,
     )
-    answers = _answers(settings, speed)
-    runs = Runs(
+    answers = _answers(settings, redis_store)
+    runs = RunStarter(
         db=db,
         catalog=catalog,
-        places=places,
+        bulkhead=bulkhead,
         concurrent=concurrent,
-        driver=driver,
-        watch=watch,
+        execution=execution,
+        queries=queries,
         answers=answers,
-        flights=Flights(speed, blocking, answers, settings.run_timeout),
+        single_flight=SingleFlight(redis_store, blocking, answers, settings.run_timeout),
         sessions=sessions,
-        conflicts=Conflicts(sessions, watch, places, settings.session_conflict, settings.run_timeout),
+        conflicts=Conflicts(sessions, queries, bulkhead, settings.session_conflict, settings.run_timeout),
         seconds=settings.run_timeout,
         heartbeat=settings.heartbeat_seconds,
     )
-    return runs, driver, watch, active
+    return runs, execution, queries, active

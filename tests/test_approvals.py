@@ -12,7 +12,7 @@ from service.approvals import Decision
 from service.errors import AlreadyDecided, Forbidden, NotFound
 from service.store import approvals as rows
 from service.store import runs, users
-from service.store.base import Database
+from service.store.database import Database
 from service.store.schema import metadata
 from service.types import Caller, Run, RunRequest, RunStatus, now_ms
 

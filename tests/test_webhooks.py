@@ -15,7 +15,7 @@ import httpx2
 import orjson
 import pytest
 
-from service.store.base import Database
+from service.store.database import Database
 from service.store.schema import metadata
 from service.types import Run, RunRequest, RunStatus, now_ms
 from service.webhooks import LONGEST_PAUSE, MOST_ATTEMPTS, SENDERS, Webhooks, pause_after, signature

@@ -17,10 +17,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from service.agents.definitions import AgentDefinition, AgentFault
+from service.agents.definitions import AgentDefinition, FolderFault
 from service.agents.files import Stamp, folders_of, stamp_of, version_of
-from service.agents.folder import Available, Loaded, load_folder
 from service.agents.last_good import LastGood
+from service.agents.loader import Available, Loaded, load_folder
 
 log = logging.getLogger("slipway.agents")
 KEPT = 16  # earlier versions that a run which began with one can find
@@ -71,14 +71,14 @@ class AgentCatalog:
         return self._now.agents
 
     @property
-    def faults(self) -> tuple[AgentFault, ...]:
+    def faults(self) -> tuple[FolderFault, ...]:
         """What keeps folders, as they are now, from being served."""
         if not self._dir.is_dir():
-            return (AgentFault("", str(self._dir), 0, "", "there is no such folder"),)
+            return (FolderFault("", str(self._dir), 0, "", "there is no such folder"),)
         return tuple(fault for entry in self._now.entries.values() for fault in entry.loaded.faults)
 
     @property
-    def warnings(self) -> tuple[AgentFault, ...]:
+    def warnings(self) -> tuple[FolderFault, ...]:
         """What has no effect, or not the one that was meant."""
         return tuple(warning for entry in self._now.entries.values() for warning in entry.loaded.warnings)
 
@@ -187,7 +187,7 @@ def _tell_edit(name: str, entry: _Entry, mended: bool) -> None:
         )
 
 
-def _tell_fault(fault: AgentFault, served: AgentDefinition | None) -> None:
+def _tell_fault(fault: FolderFault, served: AgentDefinition | None) -> None:
     if fault.severity == "warning":
         log.warning("agent_warning", extra={"agent": fault.agent, "fault": str(fault)})
     else:

@@ -17,7 +17,7 @@ from service.tools.builtin import search_knowledge
 from service.usage.prices import PriceTable, today
 
 FieldPath = tuple[str | int, ...]
-Problem = tuple[FieldPath, str]  # the path of a field, and what is wrong with it
+Finding = tuple[FieldPath, str]  # the path of a field, and what is wrong with it
 
 
 class Remark(NamedTuple):
@@ -30,7 +30,7 @@ class Remark(NamedTuple):
 
 def problems(
     spec: AgentSpec, available: Mapping[str, Tool], patterns: Collection[str], knowledge: Knowledge | None
-) -> Iterator[Problem]:
+) -> Iterator[Finding]:
     """What the fields of `agent.yaml` refer to and is not there, and what does not go together."""
     if spec.pattern not in patterns:
         yield ("pattern",), f"there is no pattern {spec.pattern!r}{unknown(spec.pattern, patterns)}"
@@ -47,7 +47,7 @@ def problems(
         yield ("categories",), f"pattern {spec.pattern} has none"
 
 
-def _tool_problems(spec: AgentSpec, available: Mapping[str, Tool]) -> Iterator[Problem]:
+def _tool_problems(spec: AgentSpec, available: Mapping[str, Tool]) -> Iterator[Finding]:
     for number, name in enumerate(spec.tools):
         if name not in available:
             yield ("tools", number), f"there is no tool {name!r}{unknown(name, available)}"
@@ -61,7 +61,7 @@ def _tool_problems(spec: AgentSpec, available: Mapping[str, Tool]) -> Iterator[P
             yield ("approvals", number), f"{name!r} is not one of this agent's tools{hint}"
 
 
-def eval_problems(cases: Sequence[EvalCase], spec: AgentSpec) -> Iterator[Problem]:
+def eval_problems(cases: Sequence[EvalCase], spec: AgentSpec) -> Iterator[Finding]:
     """What the evals expect that this agent does not have."""
     for number, case in enumerate(cases):
         category = case.expect.category

@@ -61,7 +61,7 @@ class AgentDefinition:
         }
 
 
-class AgentFault(NamedTuple):
+class FolderFault(NamedTuple):
     """One thing wrong with an agent's folder. `line` 0: the file or folder as such. An `error` leaves the agent out, a
     `warning` does not."""
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from service.tools import ToolResult
 
 T = TypeVar("T")
-Told = Generator[RunEvent, None, T]  # yields the events it tells, returns a T
+Events = Generator[RunEvent, None, T]  # yields the events it tells, returns a T
 
 
 class Steps(Protocol):
@@ -34,13 +34,13 @@ class Steps(Protocol):
         max_tokens: int | None = None,
         json_schema: Mapping[str, Any] | None = None,
         tell: bool = True,
-    ) -> Told[ModelReply]:
+    ) -> Events[ModelReply]:
         """One model call. `tell=False` keeps its text from the client (a classification, a plan).
 
         Raises `RunLimit` for the call after the last that the run may make (`Context.max_steps`).
         """
 
-    def tools(self, name: str, reply: ModelReply) -> Told[list[ToolResult]]:
+    def tools(self, name: str, reply: ModelReply) -> Events[list[ToolResult]]:
         """The tool calls a reply asked for, in order: one result for each."""
 
 
@@ -65,7 +65,7 @@ def most_steps(agent: AgentDefinition, request: RunRequest) -> int:
     return min(agent.limits.steps, request.max_steps or agent.limits.steps)
 
 
-Pattern = Callable[[Context], Told[Answer]]
+Pattern = Callable[[Context], Events[Answer]]
 
 
 # Cut short, but an answer: `stop_reason` says so in the result, and no cache keeps it.

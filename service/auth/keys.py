@@ -19,11 +19,11 @@ import orjson
 from service.auth.revocation import COMPLETE, KEY_CACHE_SECONDS, PROVES_WRITES, Revocations, answered
 from service.auth.revocation import KEY as DISTRUSTED
 from service.auth.users import Role
-from service.cache import SpeedStore
 from service.errors import Conflict, InvalidToken, NotFound
+from service.infra.redis import RedisStore
 from service.store import keys as rows
-from service.store.base import Database, Row, Transaction
-from service.store.tokens import Distrusted
+from service.store.database import Database, Row, Transaction
+from service.store.token_families import Revoked
 from service.store.visibility import allows
 from service.types import Caller, new_id, now_ms, rfc3339
 
@@ -46,9 +46,9 @@ class FreshKey(NamedTuple):
 class KeyService:
     """Makes, knows and ends API keys. A key is its user, with fewer rights where it has scopes."""
 
-    def __init__(self, db: Database, speed: SpeedStore, revocations: Revocations, secret: str) -> None:
+    def __init__(self, db: Database, redis_store: RedisStore, revocations: Revocations, secret: str) -> None:
         self._db = db
-        self._speed = speed
+        self._redis_store = redis_store
         self._revocations = revocations
         self._pepper = hmac.digest(secret.encode(), b"slipway api keys", "sha256")
         self._seal_key = hmac.digest(secret.encode(), b"slipway api keys shown again", "sha256")
@@ -116,14 +116,16 @@ class KeyService:
         digest = self._db.transact(lambda tx: rows.revoke(tx, key_id, user_id))
         if digest is None:
             raise NotFound("There is no such key.")
-        self._revocations.tell(Distrusted([], [digest]))
+        self._revocations.tell(Revoked([], [digest]))
 
     def caller(self, key: str) -> Caller:
         """Who a key speaks for. Raises `InvalidToken`; `DatabaseUnavailable` when nothing is known of it."""
         if not self._is_ours(key):
             raise InvalidToken("The API key is not valid.")
         digest = self._digest(key)
-        known, distrusted, complete = self._speed.call(partial(_look_up, digest=digest), (None, None, None))
+        known, distrusted, complete = self._redis_store.call(
+            partial(_look_up, digest=digest), (None, None, None)
+        )
         if known and distrusted is None and self._revocations.trusted(complete):
             found = _remembered(known)
         else:
@@ -147,7 +149,9 @@ class KeyService:
     def _remember(self, digest: str, found: tuple[Caller, int | None] | None) -> None:
         """Remember a key, or that it is not valid: a revoked one, sent on and on, costs no query each time."""
         value = orjson.dumps(found and [list(found[0]), found[1]])  # orjson knows no named tuples
-        self._speed.call(lambda client: client.set(_cache_key(digest), value, ex=KEY_CACHE_SECONDS), None)
+        self._redis_store.call(
+            lambda client: client.set(_cache_key(digest), value, ex=KEY_CACHE_SECONDS), None
+        )
 
     def _digest(self, key: str) -> str:
         return hmac.digest(self._pepper, key.encode(), "sha256").hex()

@@ -32,12 +32,12 @@ from typing import Any
 
 import redis
 
-from service.cache import SpeedStore
 from service.errors import DatabaseUnavailable
-from service.redis_client import exchange
-from service.store import tokens as rows
-from service.store.base import Database
-from service.store.tokens import Distrusted
+from service.infra.redis import RedisStore
+from service.infra.redis_client import exchange
+from service.store import token_families as rows
+from service.store.database import Database
+from service.store.token_families import Revoked
 from service.types import now_ms
 
 log = logging.getLogger("slipway.auth")
@@ -67,8 +67,8 @@ return 1
 class Revocations:
     """`access_seconds` is the life of an access token: an ended family matters no longer than that."""
 
-    def __init__(self, speed: SpeedStore, db: Database, *, access_seconds: float) -> None:
-        self._speed = speed
+    def __init__(self, redis_store: RedisStore, db: Database, *, access_seconds: float) -> None:
+        self._redis_store = redis_store
         self._db = db
         self._life_ms = int(access_seconds * 1000) + _SLACK_MS
         self._loading = threading.Lock()
@@ -89,7 +89,7 @@ class Revocations:
 
         `seen`: the fields `family` and `complete` of the hash, where another round trip has just brought them.
         """
-        found, complete = seen or self._speed.call(partial(_look_up, family=family), (None, None))
+        found, complete = seen or self._redis_store.call(partial(_look_up, family=family), (None, None))
         if found is not None:
             return True
         if self.trusted(complete):
@@ -111,15 +111,15 @@ class Revocations:
     def end(self, family: str) -> bool:
         """End one log-in. False: it had ended already."""
         ended = self._db.transact(lambda tx: rows.revoke(tx, family))
-        self.tell(Distrusted([family], []))
+        self.tell(Revoked([family], []))
         return ended
 
-    def tell(self, what: Distrusted) -> None:
+    def tell(self, what: Revoked) -> None:
         """Make known what the database already holds. Where Redis does not take it, it is not to be believed by
         anybody until a load has brought it there: a thread goes on trying."""
-        if self._speed.call(lambda client: self._write(client, what), False):
+        if self._redis_store.call(lambda client: self._write(client, what), False):
             return
-        self._speed.call(_forget, None)
+        self._redis_store.call(_forget, None)
         self._untold += 1
         if self._late is None or not self._late.is_alive():
             self._late = threading.Thread(target=self._catch_up, name="revocations-late", daemon=True)
@@ -128,7 +128,7 @@ class Revocations:
     def _age(self, complete: bytes | None) -> float | None:
         """Seconds since the hash was last complete; None when it is not, or was so in another server."""
         server, _, moment = (complete or b"").decode().rpartition(":")
-        if complete is None or self._untold != self._caught_up or server != self._speed.server:
+        if complete is None or self._untold != self._caught_up or server != self._redis_store.server:
             return None
         return max(0.0, (now_ms() - int(moment)) / 1000)
 
@@ -151,7 +151,7 @@ class Revocations:
         self._loading_since = time.monotonic()
         try:
             untold = self._untold
-            loaded = self._speed.call(self._load, None)
+            loaded = self._redis_store.call(self._load, None)
             if loaded:
                 self._caught_up = untold
             if loaded is None:
@@ -170,14 +170,14 @@ class Revocations:
     def _load(self, client: redis.Redis) -> bool:
         nonce, now = secrets.token_hex(8), now_ms()
         client.hset(KEY, f"loading:{nonce}", str(now + _SLACK_MS))
-        server = self._speed.server
+        server = self._redis_store.server
         since_keys = now - KEY_CACHE_SECONDS * 1000 - _SLACK_MS
         with self._db.read() as tx:
             what = rows.distrusted(tx, families_since=now - self._life_ms, keys_since=since_keys)
         self._write(client, what)
         return bool(client.eval(_FINISH, 1, KEY, nonce, str(now), f"{server}:{now}"))
 
-    def _write(self, client: redis.Redis, what: Distrusted) -> bool:
+    def _write(self, client: redis.Redis, what: Revoked) -> bool:
         now = now_ms()
         fields = {family: str(now + self._life_ms) for family in what.families}
         fields |= {digest: str(now + KEY_CACHE_SECONDS * 1000 + _SLACK_MS) for digest in what.digests}

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from service.auth.revocation import Revocations
 from service.auth.users import Role, User, user_of
 from service.errors import InvalidToken
-from service.store import tokens as rows
-from service.store.base import Database, Transaction
+from service.store import token_families as rows
+from service.store.database import Database, Transaction
 from service.types import Caller, new_id, now_ms
 
 ISSUER = AUDIENCE = "slipway"

@@ -16,14 +16,14 @@ from typing import Any, Literal
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from service.auth.attempts import Attempt, Attempts
+from service.auth.login_throttle import LoginAttempt, LoginThrottle
 from service.auth.revocation import Revocations
-from service.cache import SpeedStore
 from service.errors import Invalid, InvalidCredentials, NotFound, Overloaded
-from service.store import addresses
-from service.store import tokens as token_rows
+from service.infra.redis import RedisStore
+from service.store import sign_in_addresses
+from service.store import token_families as token_rows
 from service.store import users as rows
-from service.store.base import Database, Row, Transaction
+from service.store.database import Database, Row, Transaction
 from service.types import new_id, now_ms, rfc3339
 
 log = logging.getLogger("slipway.auth")
@@ -67,10 +67,10 @@ def user_of(row: Row) -> User:
 class UserService:
     """Creates, knows and changes users. What takes rights away is in force at once, on every worker."""
 
-    def __init__(self, db: Database, speed: SpeedStore, revocations: Revocations, secret: str) -> None:
+    def __init__(self, db: Database, redis_store: RedisStore, revocations: Revocations, secret: str) -> None:
         self._db = db
         self._revocations = revocations
-        self._attempts = Attempts(speed)
+        self._attempts = LoginThrottle(redis_store)
         self._pepper = hmac.digest(secret.encode(), b"slipway addresses", "sha256")
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
         self._turns = threading.BoundedSemaphore(_HASHING_AT_ONCE)
@@ -79,12 +79,12 @@ class UserService:
     def sign_in(self, username: str, password: str, address: str) -> User:
         """The user, or `InvalidCredentials`: the same, after the same work, whatever was wrong.
 
-        Raises `RateLimited` where too many attempts were made; see `service.auth.attempts`.
+        Raises `RateLimited` where too many attempts were made; see `service.auth.login_throttle`.
         """
         network = network_of(address)
         digest = hmac.digest(self._pepper, network.encode(), "sha256").hex()
         row, seen_at = self._db.query(partial(_look_up, username=username, digest=digest))
-        attempt = Attempt(username, network, known=seen_at is not None)
+        attempt = LoginAttempt(username, network, known=seen_at is not None)
         self._attempts.begin(attempt)
         right = self._matches(row["password_hash"] if row else self._nobody, password)
         if row is None or not right or row["disabled"]:
@@ -93,7 +93,7 @@ class UserService:
         self._attempts.succeeded(attempt)
         now = now_ms()
         if seen_at is None or seen_at < now - _SEEN_ANEW:
-            self._db.transact(partial(addresses.remember, user_id=row["id"], digest=digest, now=now))
+            self._db.transact(partial(sign_in_addresses.remember, user_id=row["id"], digest=digest, now=now))
         return user_of(row)
 
     def create(
@@ -158,7 +158,7 @@ class UserService:
         self._end_logins(user_id, partial(rows.forget, user_id=user_id))
 
     def _end_logins(self, user_id: str, change: Any) -> None:
-        def work(tx: Transaction) -> token_rows.Distrusted:
+        def work(tx: Transaction) -> token_rows.Revoked:
             if not change(tx):
                 raise NotFound("There is no such user.")
             return token_rows.revoke_all(tx, user_id)
@@ -218,7 +218,7 @@ def network_of(address: str) -> str:
 def _look_up(tx: Transaction, username: str, digest: str) -> tuple[Row | None, int | None]:
     """The user's row, and when they last signed in from this address. As many queries for a name that nobody has."""
     row = rows.by_name(tx, username if USERNAME.fullmatch(username) else "")
-    return row, addresses.seen_at(tx, row["id"] if row else "", digest)
+    return row, sign_in_addresses.seen_at(tx, row["id"] if row else "", digest)
 
 
 def _checked_rate(rate: str) -> str:

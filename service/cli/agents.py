@@ -13,7 +13,7 @@ from service.agents.patterns import router
 from service.agents.spec import EvalCase
 from service.agents.suggest import unknown
 from service.auth.users import User
-from service.cli.talk import Commands, as_json, at_work, print_json, print_table, services, user_named
+from service.cli.common import Commands, as_json, at_work, print_json, print_table, services, user_named
 from service.errors import SlipwayError
 from service.store import steps as step_rows
 from service.types import Caller, Run, RunRequest, new_id, usd

@@ -6,7 +6,7 @@ import re
 
 import click
 
-from service.cli.talk import (
+from service.cli.common import (
     Commands,
     WholeNumber,
     as_json,

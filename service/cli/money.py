@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from service.cli.talk import Commands, Progress, as_json, pages, print_json, print_table, services
+from service.cli.common import Commands, Progress, as_json, pages, print_json, print_table, services
 from service.errors import PriceUnknown
-from service.store.entries import estimate as ledger_rows
+from service.store.ledger_entries import estimate as ledger_rows
 from service.types import usd
 from service.usage import rollup
 from service.usage.caps import PERIODS, Period, nano_of

@@ -10,16 +10,16 @@ from typing import Any
 import click
 import orjson
 
-from service.cli.talk import Commands, Factor, as_json, most, print_json, print_table, services
+from service.cli.common import Commands, Factor, as_json, most, print_json, print_table, services
 from service.errors import Conflict, NotFound
-from service.runs.live import stream_key
+from service.runs.events.event_stream import stream_key
 from service.runs.result import shown
 from service.runs.runner import MOST_LOSSES
 from service.store import feedback as feedback_rows
 from service.store import run_lists
 from service.store import runs as rows
 from service.store import steps as step_rows
-from service.store.base import Row, Transaction
+from service.store.database import Row, Transaction
 from service.store.visibility import UNRESTRICTED
 from service.types import Event, RunEvent, RunStatus, now_ms, rfc3339, usd
 
@@ -56,10 +56,10 @@ def dead(limit: int, as_json: bool) -> None:
 @as_json
 def show(run_id: str, as_json: bool) -> None:
     """One run with its steps and its webhook."""
-    run = services().watch.get(run_id)
+    run = services().queries.get(run_id)
     steps = services().db.query(lambda tx: step_rows.listed(tx, run_id))
     about = {
-        **shown(services().watch.result(run)),
+        **shown(services().queries.result(run)),
         **_line(asdict(run)),
         "losses": run.losses,
         "webhook": services().webhooks.of_run(run),
@@ -96,7 +96,7 @@ def feedback(agent: str | None, score: int | None, limit: int, as_json: bool) ->
 @click.argument("run_id")
 def cancel(run_id: str) -> None:
     """Stop a run, wherever it is driven."""
-    known = services().watch
+    known = services().queries
     known.cancel(known.get(run_id))
     run = known.get(run_id)
     click.echo(
@@ -126,9 +126,9 @@ def resume(run_ids: tuple[str, ...], all_dead: bool) -> None:
 def replay(run_id: str, speed: float | None, as_json: bool) -> None:
     """Tell a run's events again, as the client saw them; of one under way, those until now."""
     known = services()
-    known.watch.get(run_id)
+    known.queries.get(run_id)
     steps = known.db.query(lambda tx: step_rows.listed(tx, run_id))
-    for event in known.watch.so_far(run_id):
+    for event in known.queries.so_far(run_id):
         if speed is not None:
             time.sleep(_pause(event, steps) / speed)
         if as_json:
@@ -151,8 +151,8 @@ def _send_off(run_id: str) -> None:
             raise Conflict(f"{run_id} is {run.status}: only a failed run is sent off again.")
 
     known.db.transact(work)
-    known.speed.call(lambda client: client.delete(stream_key(run_id)), default=0)
-    known.bell.ring([run_id])
+    known.redis_store.call(lambda client: client.delete(stream_key(run_id)), default=0)
+    known.wakeup.ring([run_id])
 
 
 def _plain(text: str) -> str:

@@ -7,7 +7,7 @@ import sys
 import click
 
 from service.auth.users import Role
-from service.cli.talk import Commands, as_json, pages, print_json, print_table, services, user_named
+from service.cli.common import Commands, as_json, pages, print_json, print_table, services, user_named
 
 users = Commands("users", help="Who may sign in.")
 _stdin = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")

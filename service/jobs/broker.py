@@ -17,8 +17,8 @@ from urllib.parse import parse_qs, quote
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
-from service.redis_address import Address, parse, without_tls_options
-from service.runs import keeper
+from service.infra.redis_address import RedisAddress, parse, without_tls_options
+from service.runs.recovery import supervisor
 
 if TYPE_CHECKING:
     from config.base import Settings
@@ -69,7 +69,7 @@ def _amqp_tls(tls: dict[str, Any]) -> dict[str, Any]:
     return {**{name: file for name, file in files.items() if file}, "cert_reqs": required, **named}
 
 
-def _sentinel(address: Address) -> Broker:
+def _sentinel(address: RedisAddress) -> Broker:
     """Return what kombu wants: one URL per sentinel, the name as an option."""
     login = ":".join(quote(address.login.get(name, ""), safe="") for name in ("username", "password"))
     before = f"{login}@" if address.login else ""
@@ -115,15 +115,15 @@ def _queue(name: str) -> Any:
     return Queue(name, Exchange(""), routing_key=name)  # type: ignore[no-untyped-call]
 
 
-def bell_of(settings: Settings) -> keeper.Bell:
+def wakeup_of(settings: Settings) -> supervisor.Wakeup:
     """What wakes the task workers of these settings."""
     if broker_of(settings.redis_url, settings.broker_url) is None:
-        return keeper.NoBell()
-    return Bell(make_app(settings))
+        return supervisor.NoWakeup()
+    return CeleryWakeup(make_app(settings))
 
 
-class Bell:
-    """`service.runs.keeper.Bell` over Celery. Made before the fork, connected after it; one thread at a time."""
+class CeleryWakeup:
+    """`Wakeup` of the supervisor, over Celery. Made before the fork, connected after it; one thread at a time."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app

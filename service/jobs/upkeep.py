@@ -8,8 +8,16 @@ from collections.abc import Callable
 from functools import partial
 
 from service.observe.logs import event
-from service.store import addresses, closed_windows, idempotency, runs, session_end, tokens, webhooks
-from service.store.base import Database, Transaction
+from service.store import (
+    closed_windows,
+    idempotency,
+    runs,
+    session_expiry,
+    sign_in_addresses,
+    token_families,
+    webhooks,
+)
+from service.store.database import Database, Transaction
 from service.types import now_ms
 from service.usage.caps import closed_before
 
@@ -51,10 +59,10 @@ def _chores(retention_days: int) -> dict[str, Callable[[Transaction], int]]:
         "runs": partial(runs.expire, before=before, limit=BATCH),
         "notices": partial(webhooks.expire, before=before, limit=BATCH),
         # In this order: a session goes once nothing of it is left.
-        "session_runs": partial(session_end.expire_runs, limit=BATCH),
-        "session_messages": partial(session_end.expire_messages, limit=BATCH),
-        "sessions": partial(session_end.expire, limit=BATCH),
-        "logins": partial(tokens.expire, before=now, limit=BATCH),
-        "addresses": partial(addresses.expire, before=now - addresses.LIFE_MS, limit=BATCH),
+        "session_runs": partial(session_expiry.expire_runs, limit=BATCH),
+        "session_messages": partial(session_expiry.expire_messages, limit=BATCH),
+        "sessions": partial(session_expiry.expire, limit=BATCH),
+        "logins": partial(token_families.expire, before=now, limit=BATCH),
+        "addresses": partial(sign_in_addresses.expire, before=now - sign_in_addresses.LIFE_MS, limit=BATCH),
         "counters": partial(closed_windows.roll_up, before=closed_before(now), limit=BATCH),
     }

@@ -13,7 +13,6 @@ import httpx2
 import orjson
 
 from service.errors import ModelError, ModelRejected, ModelTimeout, RunCancelled, SlipwayError
-from service.llm.answer import Answer
 from service.llm.batch import BatchState
 from service.llm.client import (
     MAX_ANSWER_BYTES,
@@ -25,9 +24,10 @@ from service.llm.client import (
     ModelRequest,
     TextDelta,
 )
-from service.llm.gather import FEW_STREAMS, Gathered, Gatherer
+from service.llm.message_builder import MessageBuilder
 from service.llm.sdk import Sdk, anthropic, http_client
 from service.llm.sse_data import SseData
+from service.llm.stream_reader import FEW_STREAMS, StreamReader, StreamSink
 from service.llm.transport import ModelBody, carrying
 from service.llm.upstream import broken_off, refused, unreached
 from service.types import Usage
@@ -54,7 +54,7 @@ class ClaudeClient:
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._streams: set[ModelCall] = set()  # open ones
-        self._gatherer = Gatherer()
+        self._gatherer = StreamReader()
         self._sdk = Sdk(
             api_key=api_key or OFFLINE_KEY,
             base_url=base_url or PROVIDER,
@@ -70,7 +70,7 @@ class ClaudeClient:
         call.partial_usage, call.partial_text, call.billable = None, "", False
         call.answer_bytes = MAX_STREAM_BYTES if request.stream else MAX_ANSWER_BYTES
         call.impatient = self._silence(call) < self._timeout
-        answer = Answer(request.model, request.most_text)
+        answer = MessageBuilder(request.model, request.most_text)
         with _our_errors(call):
             with self._sent(request, call) as response:
                 try:
@@ -157,7 +157,9 @@ class ClaudeClient:
         finally:
             response.close()
 
-    def _relay(self, response: httpx2.Response, answer: Answer, call: ModelCall) -> Iterator[TextDelta]:
+    def _relay(
+        self, response: httpx2.Response, answer: MessageBuilder, call: ModelCall
+    ) -> Iterator[TextDelta]:
         """Text as it arrives, into the answer too. Read to the end, so that the connection can be used again.
 
         Where many streams are open, and `call` says who is to hear of it, one thread reads for all of them once their
@@ -177,7 +179,7 @@ class ClaudeClient:
                     return
                 if spoke and len(self._streams) > FEW_STREAMS and call.hear and isinstance(body, ModelBody):
                     take = partial(_take, data, answer, call.hear)
-                    self._gatherer.read(Gathered(body.wire, call, self._silence(call), take))
+                    self._gatherer.read(StreamSink(body.wire, call, self._silence(call), take))
                     body.wire.drain(LAST_BYTES_SECONDS)
                     return
         except httpx2.HTTPError:
@@ -237,7 +239,7 @@ def _batched(result: dict[str, Any]) -> ModelReply | None:
     """
     if result["type"] != "succeeded":
         return None
-    answer = Answer(most_text=MAX_TEXT)
+    answer = MessageBuilder(most_text=MAX_TEXT)
     try:
         answer.take_message(result["message"])
         return answer.reply(None, 0.0)
@@ -245,7 +247,7 @@ def _batched(result: dict[str, Any]) -> ModelReply | None:
         return ModelReply("", [], NOT_TAKEN, Usage(), usage_source="worst")
 
 
-def _take(data: SseData, answer: Answer, hear: Callable[[str], None], chunk: bytes) -> bool:
+def _take(data: SseData, answer: MessageBuilder, hear: Callable[[str], None], chunk: bytes) -> bool:
     """Tell the text of events that came together as one piece, up to one that is a fault; whether it was the last."""
     pieces = []
     try:

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx2
 
-from service.dns import Address, Resolver
+from service.infra.dns import Resolver, SocketAddress
 from service.llm.client import ModelCall
 
 TCP_OPTIONS = {"TCP_NODELAY": 1, "TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 60, "TCP_KEEPCNT": 5}
@@ -95,7 +95,7 @@ class Connector:
             raise
 
 
-def _first_that_connects(addresses: list[Address], call: ModelCall, deadline: float) -> socket.socket:
+def _first_that_connects(addresses: list[SocketAddress], call: ModelCall, deadline: float) -> socket.socket:
     """Try the addresses in turn: a dead one takes its share of the time, not all of it."""
     failed: OSError = OSError("The name has no address")
     for tried, (family, address) in enumerate(addresses):

@@ -25,7 +25,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from service.observe.folder import of_tasks, take_place
+from service.observe.metric_files import of_tasks, take_place
 from service.types import Usage
 
 log = logging.getLogger("slipway.metrics")

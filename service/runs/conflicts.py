@@ -13,8 +13,8 @@ from contextlib import suppress
 from typing import TypeVar
 
 from service.errors import NotFound, RunFinished, SessionBusy
-from service.runs.places import Places
-from service.runs.watch import Watch
+from service.runs.bulkhead import Bulkhead
+from service.runs.queries import RunQueries
 from service.sessions import Sessions
 from service.types import Caller, OnConflict, RunRequest, new_id
 
@@ -27,11 +27,11 @@ class Conflicts:
     """One per process. `default`: where a request says nothing; `seconds`: the longest that a turn waits."""
 
     def __init__(
-        self, sessions: Sessions, watch: Watch, places: Places, default: OnConflict, seconds: float
+        self, sessions: Sessions, queries: RunQueries, bulkhead: Bulkhead, default: OnConflict, seconds: float
     ) -> None:
         self._sessions = sessions
-        self._watch = watch
-        self._places = places
+        self._queries = queries
+        self._bulkhead = bulkhead
         self._default = default
         self._seconds = seconds
 
@@ -49,7 +49,7 @@ class Conflicts:
         """Cancel runs that may have ended meanwhile."""
         for run_id in run_ids:
             with suppress(RunFinished, NotFound):
-                self._watch.cancel(self._watch.get(run_id))
+                self._queries.cancel(self._queries.get(run_id))
 
     def in_turn(self, caller: Caller, request: RunRequest, start: Callable[[], T]) -> T:
         """Call `start`; again while its session is busy, where the request waits. Raises `SessionBusy`."""
@@ -62,7 +62,7 @@ class Conflicts:
             except SessionBusy:
                 if how == "reject" or time.monotonic() + pause > end:
                     raise
-            with self._places.take(caller.user_id):
+            with self._bulkhead.take(caller.user_id):
                 if interruption is not None:
                     interruption.stop()
                 time.sleep(pause * random.uniform(0.7, 1.0))

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from service import exact_json
 from service.errors import IdempotencyMismatch, all_errors, worth_another_try
 from service.store import idempotency as rows
 from service.store import runs, tool_calls
-from service.store.base import Transaction
+from service.store.database import Transaction
+from service.text import exact_json
 from service.types import RunStatus, now_ms
 
 LIFE_MS = 24 * 3_600_000

@@ -9,21 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from service.runs.active import LeaseLost
-from service.runs.told import IN_RESULT, Told
-from service.sanitise import storable_json
+from service.runs.replay import IN_RESULT, Replay
+from service.runs.slots import LeaseLost
 from service.store import ownership
 from service.store import runs as rows
 from service.store import steps as step_rows
-from service.store.base import Database, Row, Transaction
+from service.store.database import Database, Row, Transaction
+from service.text.sanitise import storable_json
 from service.types import NO_USAGE, Event, Run, RunEvent, RunStatus, Usage, UsageSource, less_sure, now_ms
 
-Work = Callable[[Transaction], None]
+WriteInTransaction = Callable[[Transaction], None]
 Opening = Callable[[Transaction], bool]  # whether it has written the run's row
 Publish = Callable[[Sequence[RunEvent]], None]
-Last = Callable[[], tuple[Event, dict[str, Any]]]
+FinalEvent = Callable[[], tuple[Event, dict[str, Any]]]
 NOTE = "note"  # the kind of a step row that only keeps events
-Left = Callable[[Transaction, Run, int], bool]  # gives the run up; False: another worker has taken it over
+ReleaseCheck = Callable[
+    [Transaction, Run, int], bool
+]  # gives the run up; False: another worker has taken it over
 HAND_OVER_PATIENCE = 2.0  # seconds; a worker that stops has no more, and its runs are free once it is gone
 PATIENCE = 30.0  # seconds a run under way waits for a database that restarts, rather than lose its step
 
@@ -46,7 +48,7 @@ class Journal:
         *,
         opening: Opening | None = None,
         kept: Sequence[Row] = (),
-        told: Told | None = None,
+        told: Replay | None = None,
     ) -> None:
         self._db = db
         self._run = run
@@ -54,7 +56,7 @@ class Journal:
         self._opening = opening
         self._kept = [row for row in kept if row["kind"] != NOTE]
         self._rows = len(kept)
-        self._told = told or Told((), run.last_seq)
+        self._told = told or Replay((), run.last_seq)
         kept_seq = kept[-1]["last_seq"] if kept else 0
         self._buffer = [event for event in self._told.events if event.seq > kept_seq]
         events = [RunEvent(Event(name), data, seq) for row in kept for seq, name, data in row["events"]]
@@ -64,7 +66,7 @@ class Journal:
         self._step: dict[str, Any] | None = None
         self._after: list[tuple[Event, Mapping[str, Any]]] = []
         self._numbered: list[RunEvent] = []  # of those, what has its number but not its transaction
-        self._owed: list[Work] = []
+        self._owed: list[WriteInTransaction] = []
         self._began = now_ms()
         self.steps = 0  # steps done so far, replayed ones included
         self.words = 0  # pieces of text told in this attempt
@@ -117,7 +119,7 @@ class Journal:
         """An event to be told once the next transaction has succeeded."""
         self._after.append((name, data))
 
-    def also(self, work: Work) -> None:
+    def also(self, work: WriteInTransaction) -> None:
         """Write this in the next transaction, whichever that is."""
         self._owed.append(work)
 
@@ -142,7 +144,12 @@ class Journal:
         self._run.usage = self._run.usage.plus(usage)
         self._run.cost_nano += cost_nano
 
-    def commit(self, *works: Work, first: Work = _nothing, last: Work = _nothing) -> list[RunEvent]:
+    def commit(
+        self,
+        *works: WriteInTransaction,
+        first: WriteInTransaction = _nothing,
+        last: WriteInTransaction = _nothing,
+    ) -> list[RunEvent]:
         """One transaction: open the run, keep the step that is done, and `works`. Then tell what waited for it.
 
         What is owed comes after `works`, since others wait for its counters; `first` is before it, `last` after it.
@@ -160,7 +167,7 @@ class Journal:
         self._settled(after)
         return after
 
-    def finish(self, status: RunStatus, last: Last, *works: Work) -> list[RunEvent]:
+    def finish(self, status: RunStatus, last: FinalEvent, *works: WriteInTransaction) -> list[RunEvent]:
         """The run's last transaction, then its last event; `last` is asked for it once the usage stands."""
         after = self._number_after()
         run = self._run
@@ -181,7 +188,7 @@ class Journal:
         self._settled([*after, final])
         return [*after, final]
 
-    def suspend(self, *works: Work) -> list[RunEvent]:
+    def suspend(self, *works: WriteInTransaction) -> list[RunEvent]:
         """The run waits for a person, held by no worker."""
         return self._leave(RunStatus.WAITING_APPROVAL, rows.suspend, works)
 
@@ -194,7 +201,12 @@ class Journal:
         return self._leave(RunStatus.QUEUED, rows.release, patience=HAND_OVER_PATIENCE)
 
     def _leave(
-        self, status: RunStatus, left: Left, works: Sequence[Work] = (), *, patience: float = PATIENCE
+        self,
+        status: RunStatus,
+        left: ReleaseCheck,
+        works: Sequence[WriteInTransaction] = (),
+        *,
+        patience: float = PATIENCE,
     ) -> list[RunEvent]:
         """Keep the run as far as it is. A note at its end says that all that was told is kept."""
         after = self._number_after()

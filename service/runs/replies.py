@@ -11,7 +11,7 @@ import orjson
 
 from service.agents.pattern import assistant_turn
 from service.llm.client import ModelReply
-from service.sanitise import storable
+from service.text.sanitise import storable
 from service.types import Block, Message, less_sure
 
 _CALL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")

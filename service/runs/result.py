@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from service import exact_json
-from service.runs.told import standing_text
-from service.store.base import Row
+from service.runs.replay import standing_text
+from service.store.database import Row
+from service.text import exact_json
 from service.types import Answer, Event, Run, RunEvent, RunStatus, ToolUse, rfc3339
 
 

@@ -6,25 +6,25 @@ import logging
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
-from service import exact_json
 from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
-from service.agents.pattern import Context, Pattern, Told
+from service.agents.pattern import Context, Events, Pattern
+from service.cache.answers import MODEL_AWAY
 from service.errors import AgentFault, NotFound, RunCancelled, SlipwayError, WorkerLost
 from service.history import SUMMARISE
 from service.observe import logs
 from service.observe.metrics import Metrics
-from service.runs.active import HandedOver, Handle, LeaseLost
-from service.runs.answers import MODEL_AWAY
-from service.runs.deferred import Parked
+from service.runs.batch.steps import WaitsForBatch
 from service.runs.idempotency import AlreadyStarted
 from service.runs.journal import Journal
 from service.runs.result import result_of, started_of, unanswered
-from service.runs.steps import Means, RunSteps
-from service.runs.toolbox import Suspended
-from service.sanitise import storable_json
+from service.runs.slots import HandedOver, Handle, LeaseLost
+from service.runs.steps import RunSteps, StepDependencies
+from service.runs.tool_execution import WaitsForApproval
 from service.sessions import Sessions
-from service.store.base import Database, Transaction
+from service.store.database import Database, Transaction
+from service.text import exact_json
+from service.text.sanitise import storable_json
 from service.types import Answer, Event, Message, Run, RunEvent, RunRequest, RunStatus
 
 log = logging.getLogger("slipway.runs")
@@ -41,7 +41,7 @@ class Runner:
         db: Database,
         catalog: AgentCatalog,
         patterns: Mapping[str, Pattern],
-        means: Means,
+        means: StepDependencies,
         metrics: Metrics,
         sessions: Sessions,
         ended: Ended,
@@ -83,10 +83,10 @@ class Runner:
             context = Context(agent, run.request, messages, agent.prompt, steps)
             answer = yield from self._patterns[agent.pattern](context)
             yield from self._end(run, journal, steps, RunStatus.SUCCEEDED, answer=answer)
-        except Suspended as waits:
+        except WaitsForApproval as waits:
             run.result = unanswered(run, journal.told, journal.known_steps, approvals=waits.approvals)
             log.info("run_waits", extra={"run_id": run.id})
-        except Parked:
+        except WaitsForBatch:
             log.info("run_parked", extra={"run_id": run.id})
         except (LeaseLost, HandedOver) as left:
             log.warning("run_left", extra={"run_id": run.id, "why": type(left).__name__})
@@ -131,7 +131,7 @@ class Runner:
             if run.request.session_id is not None:  # a turn has its session before it reads it
                 yield from journal.commit()
 
-    def _conversation(self, agent: AgentDefinition, run: Run, steps: RunSteps) -> Told[tuple[Message, ...]]:
+    def _conversation(self, agent: AgentDefinition, run: Run, steps: RunSteps) -> Events[tuple[Message, ...]]:
         """What was said before in the run's session, and this turn; what no longer fits is summarised, once."""
         asked = with_context(run.request)
         if run.request.session_id is None:

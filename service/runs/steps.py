@@ -8,21 +8,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from service.agents.definitions import AgentDefinition
-from service.agents.pattern import Told, most_steps
+from service.agents.pattern import Events, most_steps
 from service.errors import ModelError, ModelUnavailable, RunLimit
 from service.llm.client import ModelClient, ModelReply, ModelRequest
 from service.llm.prompt_cache import marked
 from service.llm.routing import CLASSIFY, CLASSIFY_TOKENS, TIER_SCHEMA, Route, Router, excerpt, tier_said
 from service.llm.thinking import for_model, thinkers
-from service.runs.active import Handle
-from service.runs.deferred import Deferred, Parked, can_wait
+from service.runs.batch.steps import BatchSteps, WaitsForBatch, can_wait
+from service.runs.billing import CallBilling, owe
 from service.runs.journal import Journal
-from service.runs.kept import kept_reply, kept_result, reply_of, result_of
-from service.runs.payment import Payment, owe
+from service.runs.journal_codec import kept_reply, kept_result, reply_of, result_of
 from service.runs.replies import call_ids, going_on, joined, well_formed
-from service.runs.toolbox import Toolbox
-from service.sanitise import storable
+from service.runs.slots import Handle
+from service.runs.tool_execution import ToolExecution
 from service.store.batches import SENT, WAITING
+from service.text.sanitise import storable
 from service.tools import ToolResult
 from service.types import Block, Event, Message, Run, Tier, ToolUse, Usage, less_sure
 from service.usage.prices import Price, PriceTable, today
@@ -33,21 +33,21 @@ ROUTE = "route"  # the step in which the cheap model says how hard a question is
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class StepDependencies:
     """What a run's steps work with; one set per process."""
 
     client: ModelClient
     prices: PriceTable
-    toolbox: Toolbox
+    tool_execution: ToolExecution
     spending: Spending
-    deferred: Deferred
+    deferred: BatchSteps
 
 
 class RunSteps:
     """`service.agents.pattern.Steps` over a journal: replayed where kept, made and kept where not."""
 
     def __init__(
-        self, means: Means, agent: AgentDefinition, run: Run, journal: Journal, handle: Handle
+        self, means: StepDependencies, agent: AgentDefinition, run: Run, journal: Journal, handle: Handle
     ) -> None:
         self._means = means
         self._agent = agent
@@ -76,7 +76,7 @@ class RunSteps:
         json_schema: Mapping[str, Any] | None = None,
         tell: bool = True,
         counts: bool = True,
-    ) -> Told[ModelReply]:
+    ) -> Events[ModelReply]:
         """One model call, kept. Raises a `ModelError`, `BudgetExceeded`, `PriceUnknown` or why the run stops.
 
         `counts`: against the steps that the run may take, as all that a pattern asks does. Over them: `RunLimit`.
@@ -107,7 +107,7 @@ class RunSteps:
             raise RunLimit(f"The model paused its answer {MOST_PARTS} times.")
         return reply
 
-    def tools(self, name: str, reply: ModelReply) -> Told[list[ToolResult]]:
+    def tools(self, name: str, reply: ModelReply) -> Events[list[ToolResult]]:
         """The tool calls of one reply, kept. Raises `Suspended` when a person has to decide first."""
         kept = self._journal.replay("tools", name)
         if kept is not None:
@@ -115,7 +115,7 @@ class RunSteps:
         else:
             self._handle.check()
             started = {"step": self._journal.steps + 1, "name": name, "kind": "tools"}
-            results = yield from self._means.toolbox.use(
+            results = yield from self._means.tool_execution.use(
                 self._agent, self._run, self._journal, self._handle, started, reply
             )
             self._journal.keep("tools", name, {"results": [kept_result(result) for result in results]})
@@ -133,7 +133,7 @@ class RunSteps:
     def _router(self) -> Router:
         return self._agent.router
 
-    def _chosen(self, tools: bool) -> Told[tuple[str, ...]]:
+    def _chosen(self, tools: bool) -> Events[tuple[str, ...]]:
         """The models of the run's own tier, which is chosen once: by its question, and where that leaves doubt by
         the cheap model. The same at every attempt, before the first step that needs it is replayed."""
         if self._route is None:
@@ -146,7 +146,7 @@ class RunSteps:
             self._run.tier = self._route.tier
         return self._route.models
 
-    def _tier_asked(self, question: str) -> Told[Tier | None]:
+    def _tier_asked(self, question: str) -> Events[Tier | None]:
         """What the cheap model says. None where it does not, which is kept too: the steps must come out the same."""
         try:
             reply = yield from self.model(
@@ -166,7 +166,7 @@ class RunSteps:
 
     def _kept_or_asked(
         self, name: str, request: ModelRequest, models: Sequence[str], tell: bool
-    ) -> Told[ModelReply]:
+    ) -> Events[ModelReply]:
         kept = self._journal.replay("model", name)
         if kept is not None:
             if "clamped" in kept:
@@ -184,7 +184,7 @@ class RunSteps:
 
     def _first_that_answers(
         self, name: str, request: ModelRequest, models: Sequence[str], tell: bool
-    ) -> Told[ModelReply]:
+    ) -> Events[ModelReply]:
         """The next model is asked only while no word was told of the last one's answer."""
         told = self._journal.words
         for model in models:
@@ -196,7 +196,7 @@ class RunSteps:
                     raise
         raise AssertionError("a tier has at least one model")
 
-    def _ask(self, name: str, request: ModelRequest, tell: bool) -> Told[ModelReply]:
+    def _ask(self, name: str, request: ModelRequest, tell: bool) -> Events[ModelReply]:
         """Ask before spending: the most it can cost is held in the transaction that starts the step."""
         if can_wait(self._run, request):
             reply = yield from self._batched(name, request)
@@ -220,13 +220,13 @@ class RunSteps:
         self._keep(step, name, reply, kept, cost)
         return self._noted(reply, request.model)
 
-    def _payment(self, price: Price) -> Told[Payment]:
+    def _payment(self, price: Price) -> Events[CallBilling]:
         self._handle.check()
         yield from self._settle_lost()
         count = self._means.client.count_tokens
-        return Payment(self._means.spending, self._run, self._journal, self._handle, count, price)
+        return CallBilling(self._means.spending, self._run, self._journal, self._handle, count, price)
 
-    def _batched(self, name: str, request: ModelRequest) -> Told[ModelReply | None]:
+    def _batched(self, name: str, request: ModelRequest) -> Events[ModelReply | None]:
         """The answer a batch gave to this step; None: it gave none. Raises `Parked` while there is no saying."""
         deferred, step = self._means.deferred, self._journal.steps + 1
         row = deferred.find(self._run, step)
@@ -237,7 +237,7 @@ class RunSteps:
             yield from told
         if row is None or row["state"] in (WAITING, SENT):
             yield from self._journal.park()
-            raise Parked
+            raise WaitsForBatch
         if row["reply"] is None:
             deferred.given_up(row, self._journal)
             return None
@@ -255,7 +255,7 @@ class RunSteps:
         used = reply.usage.public(cost, source)
         self._journal.later(Event.USAGE, {"step": step, "model": reply.model, **used})
 
-    def _hear(self, request: ModelRequest, payment: Payment) -> Told[ModelReply]:
+    def _hear(self, request: ModelRequest, payment: CallBilling) -> Events[ModelReply]:
         """The reply, told as it comes. What a call that broke off had used is the run's to pay all the same."""
         began = time.monotonic()
         call = self._handle.call()
@@ -283,7 +283,7 @@ class RunSteps:
         """By whoever reads in this thread's place: it is told at once, and not given to the one who drives the run."""
         self._journal.tell(Event.TEXT_DELTA, {"text": storable(text)})
 
-    def _settle_lost(self) -> Told[None]:
+    def _settle_lost(self) -> Events[None]:
         """Pay, at their worst, for calls of earlier attempts whose workers died: nobody knows what came of them.
 
         Each in a transaction of its own, which locks the counters of one hold.

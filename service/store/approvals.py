@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.store import scoped
-from service.store.base import InsertOnce, Row, Transaction
+from service.store.database import InsertOnce, Row, Transaction
 from service.store.lists import fitting
 from service.store.schema import approvals, runs, sessions, users
 from service.store.transaction import PLANNED_ANEW

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from service.store.base import InsertOnce, Row, Transaction
+from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import caps, counters
 from service.store.statement import Statement, binds, listed
 from service.types import now_ms
@@ -23,7 +23,7 @@ from service.types import now_ms
 MASK = 2**63 - 1  # what a BIGINT holds
 
 
-class Window(NamedTuple):
+class BudgetWindow(NamedTuple):
     """One cap from `start` on (ms; 0 for `total`)."""
 
     scope: str
@@ -38,7 +38,7 @@ class Window(NamedTuple):
         return f"{self.id}/{stripe}"
 
 
-class Entry(NamedTuple):
+class CounterEntry(NamedTuple):
     """A counter as an entry of the ledger left it."""
 
     counter: str
@@ -151,7 +151,7 @@ def in_order(tx: Transaction, ids: Sequence[str]) -> bool:
     return not tx.counted or tx.counted.issuperset(ids)
 
 
-def take(tx: Transaction, ids: Sequence[str], amount: int) -> list[Entry]:
+def take(tx: Transaction, ids: Sequence[str], amount: int) -> list[CounterEntry]:
     """Hold `amount` against each counter where it fits; those that took it."""
     if not ids:
         return []
@@ -159,7 +159,9 @@ def take(tx: Transaction, ids: Sequence[str], amount: int) -> list[Entry]:
     return [entry_of(row) for row in tx.rows(_take(len(ids)), {**listed("id", ids), "amount": amount})]
 
 
-def settle(tx: Transaction, ids: Sequence[str], amount: int, cost: int) -> tuple[list[Entry], list[Row]]:
+def settle(
+    tx: Transaction, ids: Sequence[str], amount: int, cost: int
+) -> tuple[list[CounterEntry], list[Row]]:
     """Turn what is held into what it cost. The counters as entries, and as rows with `warned`."""
     if not ids:
         return [], []
@@ -168,7 +170,7 @@ def settle(tx: Transaction, ids: Sequence[str], amount: int, cost: int) -> tuple
     return [entry_of(row) for row in rows], rows
 
 
-def stripes(tx: Transaction, windows: Iterable[Window], *, lock: bool = False) -> dict[str, list[Row]]:
+def stripes(tx: Transaction, windows: Iterable[BudgetWindow], *, lock: bool = False) -> dict[str, list[Row]]:
     """The counters of each window that is open, by the window's id."""
     found: dict[str, list[Row]] = {}
     ids = [window.id for window in windows]
@@ -177,10 +179,12 @@ def stripes(tx: Transaction, windows: Iterable[Window], *, lock: bool = False) -
     return found
 
 
-def insert(tx: Transaction, window: Window, shares: Sequence[int], spent: int, held: int) -> list[Entry]:
+def insert(
+    tx: Transaction, window: BudgetWindow, shares: Sequence[int], spent: int, held: int
+) -> list[CounterEntry]:
     """Open a window: a counter for each share, the first with what is spent and held. Empty: it is open already."""
     opened = [
-        Entry(window.counter(stripe), 1, 0 if stripe else spent, 0 if stripe else held, share)
+        CounterEntry(window.counter(stripe), 1, 0 if stripe else spent, 0 if stripe else held, share)
         for stripe, share in enumerate(shares)
     ]
     common = {
@@ -196,12 +200,12 @@ def insert(tx: Transaction, window: Window, shares: Sequence[int], spent: int, h
     return opened
 
 
-def share(tx: Transaction, rows: Sequence[Row], shares: Sequence[int]) -> list[Entry]:
+def share(tx: Transaction, rows: Sequence[Row], shares: Sequence[int]) -> list[CounterEntry]:
     """Give each of a window's counters, which must be locked, its part of the cap."""
     for row, part in zip(rows, shares, strict=True):
         tx.execute(_SHARE, {"of": row["id"], "share": part})
     return [
-        Entry(row["id"], row["seq"] + 1, row["spent_nano"], row["held_nano"], part)
+        CounterEntry(row["id"], row["seq"] + 1, row["spent_nano"], row["held_nano"], part)
         for row, part in zip(rows, shares, strict=True)
     ]
 
@@ -231,6 +235,6 @@ def counters_of(tx: Transaction, ids: Sequence[str]) -> list[Row]:
     return tx.rows(sa.select(counters).where(counters.c.id.in_(ids)))
 
 
-def entry_of(row: Row) -> Entry:
+def entry_of(row: Row) -> CounterEntry:
     """The state of a counter."""
-    return Entry(row["id"], row["seq"], row["spent_nano"], row["held_nano"], row["cap_nano"])
+    return CounterEntry(row["id"], row["seq"], row["spent_nano"], row["held_nano"], row["cap_nano"])

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from service.store.base import InsertOnce, Row, Transaction
 from service.store.budgets import MASK, entry_of
+from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import closed_windows, counters
 
 _COUNTER, _NANO = 0x5851F42D4C957F2D, 0x14057B7EF767814F  # any odd numbers

@@ -13,8 +13,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
-from service.store.base import Transaction
-from service.store.budgets import Entry, Window
+from service.store.budgets import BudgetWindow, CounterEntry
+from service.store.database import Transaction
 from service.store.holds import Hold, of_scope
 from service.store.schema import ledger
 from service.store.statement import Statement
@@ -35,7 +35,7 @@ _INSERT = Statement(sa.insert(ledger))
 IS_CALL = ledger.c.account == sa.literal_column(f"'{UPSTREAM}'")
 
 
-def held(tx: Transaction, hold: Hold, counters: Sequence[Entry]) -> None:
+def held(tx: Transaction, hold: Hold, counters: Sequence[CounterEntry]) -> None:
     """The entry of a hold."""
     about = {**_about(hold), "kind": "hold", "at": now_ms()}
     tx.execute(
@@ -48,7 +48,14 @@ def held(tx: Transaction, hold: Hold, counters: Sequence[Entry]) -> None:
 
 
 def settled(
-    tx: Transaction, hold: Hold, counters: Sequence[Entry], *, usage: Usage, cost: int, saved: int, basis: str
+    tx: Transaction,
+    hold: Hold,
+    counters: Sequence[CounterEntry],
+    *,
+    usage: Usage,
+    cost: int,
+    saved: int,
+    basis: str,
 ) -> None:
     """The entry of a settlement."""
     about = {**_about(hold), "kind": "settle", "at": now_ms(), "basis": basis}
@@ -63,7 +70,9 @@ def settled(
     )
 
 
-def shared(tx: Transaction, kind: str, window: Window, cap: int, counters: Sequence[Entry]) -> None:
+def shared(
+    tx: Transaction, kind: str, window: BudgetWindow, cap: int, counters: Sequence[CounterEntry]
+) -> None:
     """The entry of a window that was opened (`open`), whose cap was changed (`cap`), or dealt out anew (`share`)."""
     now = now_ms()
     about = {"entry_id": new_id("cap"), "kind": kind, "account": window.id, "amount_nano": 0, "at": now}
@@ -102,7 +111,7 @@ def one_snapshot(tx: Transaction) -> None:
     tx.execute(_OneSnapshot())
 
 
-def _plain(counters: Sequence[Entry]) -> list[list[Any]]:
+def _plain(counters: Sequence[CounterEntry]) -> list[list[Any]]:
     return [list(entry) for entry in counters]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.store.base import Row, Transaction
+from service.store.database import Row, Transaction
 from service.store.lists import fitting
 from service.store.schema import messages, runs
 

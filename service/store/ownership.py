@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from service.store.base import Row, Transaction
+from service.store.database import Row, Transaction
 from service.store.schema import runs
 from service.store.statement import Statement
 from service.types import RunStatus

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
-from service.store.base import InsertOnce, Row, Transaction, clock_ms
+from service.store.database import InsertOnce, Row, Transaction, clock_ms
 from service.store.ledger import IS_CALL, one_snapshot
 from service.store.schema import holds, ledger, usage_daily, usage_daily_by_user, usage_days
 from service.store.usage import DAY_MS, SUMS

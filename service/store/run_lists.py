@@ -7,12 +7,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.sanitise import storable
 from service.store import scoped
-from service.store.base import Row, Transaction
+from service.store.database import Row, Transaction
 from service.store.schema import DIED, ENDED_BADLY, UNFINISHED, runs
 from service.store.transaction import PLANNED_ANEW, filter_only
 from service.store.visibility import Visibility
+from service.text.sanitise import storable
 from service.types import Run, RunStatus
 
 LONGEST_INPUT = 200  # characters of the question that a list shows

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from service import exact_json
 from service.store import run_lists
-from service.store.base import Row
+from service.store.database import Row
+from service.text import exact_json
 from service.types import Run, RunRequest, RunStatus, Usage
 
 AS_TEXT = ("context", "metadata")  # fields of a request that are JSON text

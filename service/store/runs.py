@@ -10,7 +10,7 @@ import orjson
 import sqlalchemy as sa
 
 from service.store import run_lists
-from service.store.base import InsertOnce, Row, Transaction, clock_ms
+from service.store.database import InsertOnce, Row, Transaction, clock_ms
 from service.store.run_values import request_json, result_values, run_of, tokens
 from service.store.schema import runs, workers
 from service.store.statement import Statement

@@ -12,7 +12,7 @@ from functools import cache
 
 import sqlalchemy as sa
 
-from service.store.base import Transaction
+from service.store.database import Transaction
 from service.store.statement import Statement
 
 SPACE = 0x51A9  # the first half of every key, so that no other advisory lock is meant

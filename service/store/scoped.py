@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.store.base import Row, Transaction
+from service.store.database import Row, Transaction
 from service.store.transaction import PLANNED_ANEW
 from service.store.visibility import AGENTS, Visibility, allows
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service import exact_json
 from service.errors import NotFound, TooMany
-from service.search_words import normalise
 from service.store import messages, scoped
-from service.store.base import InsertOnce, Row, Transaction
+from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import runs, sessions
 from service.store.transaction import PLANNED_ANEW
 from service.store.visibility import Visibility
+from service.text import exact_json
+from service.text.search_words import normalise
 from service.types import RunStatus, now_ms
 
 MOST = (

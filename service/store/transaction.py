@@ -11,8 +11,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import Executable
 from sqlalchemy.sql.functions import GenericFunction
 
+from service.store.sqlite_writers import Waiting
 from service.store.statement import Plan, Row, Statement
-from service.store.writers import Waiting
 
 T = TypeVar("T")
 # Execution options of a query whose best plan depends on its values, as that of a list does. A prepared statement has

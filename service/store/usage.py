@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from service.store.base import Row, Transaction
+from service.store.database import Row, Transaction
 from service.store.ledger import IS_CALL, one_snapshot
 from service.store.schema import ledger, usage_daily, usage_daily_by_user, usage_days, users
 from service.store.visibility import UNRESTRICTED, Visibility
@@ -39,7 +39,7 @@ GROWTH = 4  # times the days or users of a slice are those of the next one
 Values = tuple[int | str, ...]  # of a line's groups, in the order of `order_of`
 
 
-class Asked(NamedTuple):
+class UsageQuery(NamedTuple):
     """A report: the visible calls of `since` <= t < `until` (ms), grouped by some of `GROUPS`."""
 
     since: int
@@ -75,7 +75,7 @@ def order_of(by: Sequence[str]) -> tuple[str, ...]:
 
 
 def lines(
-    tx: Transaction, asked: Asked, *, limit: int | None = None, after: Values | None = None
+    tx: Transaction, asked: UsageQuery, *, limit: int | None = None, after: Values | None = None
 ) -> list[Row]:
     """Read the groups' sums in their order: `limit` at most, of those after the values of a line.
 
@@ -94,20 +94,20 @@ def lines(
     return found
 
 
-def total(tx: Transaction, asked: Asked) -> Row:
+def total(tx: Transaction, asked: UsageQuery) -> Row:
     """Sum the whole report, in the snapshot that `lines` began."""
     asked = asked._replace(by=())
     [row] = tx.rows(_sums(asked, _Slice(asked.since, asked.until), _closed(tx, asked), None))
     return row
 
 
-def _sliced(asked: Asked) -> bool:
+def _sliced(asked: UsageQuery) -> bool:
     """Whether there may be many groups, and their order lets them be read in slices."""
     fine = bool({"hour", "user", "key"} & {*asked.by})
     return fine and asked.visible.user_id is None and bool({"hour", "day", "user"} & {*asked.by})
 
 
-def _days(asked: Asked, after: Values | None) -> Iterator[_Slice]:
+def _days(asked: UsageQuery, after: Values | None) -> Iterator[_Slice]:
     """Slice by days, from the cursor's on; each has `GROWTH` times the days of the one before."""
     since, length = asked.since, DAY_MS
     if after is not None:
@@ -119,7 +119,7 @@ def _days(asked: Asked, after: Values | None) -> Iterator[_Slice]:
         since, length = until, length * GROWTH
 
 
-def _users(tx: Transaction, asked: Asked, after: Values | None, limit: int) -> Iterator[_Slice]:
+def _users(tx: Transaction, asked: UsageQuery, after: Values | None, limit: int) -> Iterator[_Slice]:
     """Slice by users, from the cursor's on: the table of users says where to cut, whether they have called or not."""
     first = None if after is None else str(after[0])
     for size in (limit // GROWTH * GROWTH**turn + 1 for turn in count()):
@@ -131,7 +131,7 @@ def _users(tx: Transaction, asked: Asked, after: Values | None, limit: int) -> I
         first = row["id"]
 
 
-def _closed(tx: Transaction, asked: Asked) -> list[tuple[int, int]]:
+def _closed(tx: Transaction, asked: UsageQuery) -> list[tuple[int, int]]:
     """Spans (ms) of closed days that the report has as a whole; neighbours are one span. None where hours are asked."""
     if "hour" in asked.by:
         return []
@@ -148,7 +148,7 @@ def _closed(tx: Transaction, asked: Asked) -> list[tuple[int, int]]:
 
 
 def _sums(
-    asked: Asked, part: _Slice, closed: Sequence[tuple[int, int]], after: Values | None
+    asked: UsageQuery, part: _Slice, closed: Sequence[tuple[int, int]], after: Values | None
 ) -> sa.Select[Any]:
     """Group the calls of a slice: those of closed days by the roll-up, the others by the ledger."""
     sources = list(_sources(asked, part, closed))
@@ -164,7 +164,7 @@ def _sums(
     return query.group_by(*groups).order_by(*groups) if groups else query
 
 
-def _sources(asked: Asked, part: _Slice, closed: Sequence[tuple[int, int]]) -> Iterator[sa.Select[Any]]:
+def _sources(asked: UsageQuery, part: _Slice, closed: Sequence[tuple[int, int]]) -> Iterator[sa.Select[Any]]:
     """Yield a query for each span: SQLite would read the whole index for several in one, with OR between."""
     inside, outside = _split(part.since, part.until, closed)
     by_user = asked.visible.user_id is not None or {"user", "key"} & {*asked.by}

@@ -7,8 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.errors import Conflict
-from service.store import addresses
-from service.store.base import InsertOnce, Row, Transaction
+from service.store import sign_in_addresses
+from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import users
 
 DELETED = "deleted"  # the role of a user that is gone
@@ -61,5 +61,5 @@ def forget(tx: Transaction, user_id: str) -> bool:
     gone = {"username": f"deleted-{user_id}", "password_hash": "", "role": DELETED, "disabled": True}
     if not update(tx, user_id, gone):
         return False
-    addresses.forget(tx, user_id)
+    sign_in_addresses.forget(tx, user_id)
     return True

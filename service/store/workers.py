@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from service.store.base import Transaction, clock_ms
+from service.store.database import Transaction, clock_ms
 from service.store.schema import workers
 from service.types import now_ms
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
-from service.sanitise import storable
+from service.text.sanitise import storable
 from service.tools.base import Source, Tool, ToolContext, ToolFailed, ToolOutput
 
 MAX_CONTENT = 20_000  # characters of a result the model is shown

@@ -11,8 +11,8 @@ from service.errors import DatabaseUnavailable
 from service.observe.metrics import Metrics
 from service.store import budgets as rows
 from service.store import holds, ledger, scope_locks
-from service.store.base import Database, Row, Transaction
-from service.store.budgets import Window
+from service.store.budgets import BudgetWindow
+from service.store.database import Database, Row, Transaction
 from service.types import Caller, now_ms
 from service.usage.caps import (
     LEVELS,
@@ -41,7 +41,7 @@ FINAL_AFTER = 600_000
 class Settled(NamedTuple):
     """Cost of a window's calls from before `until` (ms), in nano-dollars; it is final."""
 
-    window: Window
+    window: BudgetWindow
     until: int
     nano: int
 
@@ -148,7 +148,7 @@ class Budgets:
 
         self._db.transact(work)
 
-    def _settled(self, tx: Transaction, window: Window) -> Settled:
+    def _settled(self, tx: Transaction, window: BudgetWindow) -> Settled:
         """Sum what is final of a window that is not open: read before any lock is taken, as it may take a while.
 
         A call is settled while its hold is open, and a hold is written soon after it was made. So what calls from
@@ -161,7 +161,7 @@ class Budgets:
         until = max(window.start, final if oldest is None else min(final, oldest))
         return Settled(window, until, ledger.spent(tx, window.scope, window.start, until))
 
-    def _open(self, tx: Transaction, cap: Cap, window: Window, held: int, settled: Settled) -> Standing:
+    def _open(self, tx: Transaction, cap: Cap, window: BudgetWindow, held: int, settled: Settled) -> Standing:
         if settled.window != window:  # midnight has passed since
             settled = Settled(window, window.start, 0)
         spent = settled.nano + ledger.spent(tx, cap.scope, settled.until)
@@ -172,7 +172,7 @@ class Budgets:
             ledger.shared(tx, "open", window, cap.amount, opened)
         return Standing(cap, window, spent, held)
 
-    def with_room(self, window: Window, counters: Sequence[Row], seed: int, amount: int) -> str:
+    def with_room(self, window: BudgetWindow, counters: Sequence[Row], seed: int, amount: int) -> str:
         """The counter of a window to take `amount` from: the run's own, else another; drawn together if need be."""
         mine = self.stripe(window, seed)
         best = max(counters, key=lambda row: (room(row) >= amount and row["id"] == mine, room(row)))
@@ -180,7 +180,7 @@ class Budgets:
             return str(best["id"])
         return self._db.transact(lambda tx: self._gather(tx, window, seed, amount))
 
-    def _gather(self, tx: Transaction, window: Window, seed: int, amount: int) -> str:
+    def _gather(self, tx: Transaction, window: BudgetWindow, seed: int, amount: int) -> str:
         counters = rows.stripes(tx, [window], lock=True)[window.id]
         best = max(counters, key=room)
         if room(best) >= amount:  # somebody else was quicker
@@ -190,7 +190,7 @@ class Budgets:
         ledger.shared(tx, "share", window, sum(shares), rows.share(tx, counters, shares))
         return str(counters[stripe]["id"])
 
-    def stripe(self, window: Window, seed: int) -> str:
+    def stripe(self, window: BudgetWindow, seed: int) -> str:
         """The counter of a window that a run takes from first: always the same, so that its calls cross no other's."""
         wide = window.scope.partition(":")[0] in SHARED_BY_MANY
         return window.counter(seed % self._stripes if wide else 0)
@@ -223,7 +223,7 @@ class Budgets:
 
     def _level(self, tx: Transaction, window_id: str) -> tuple[Standing, int]:
         scope, period, start = window_id.rsplit("/", 2)
-        window = Window(scope, period, int(start))
+        window = BudgetWindow(scope, period, int(start))
         counters = rows.stripes(tx, [window]).get(window_id, [])
         warned = min((row["warned"] for row in counters), default=100)  # nobody counts: nothing to warn of
         return standing_of(Cap(scope, period, 0), window, counters), warned

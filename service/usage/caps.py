@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, get_args
 
-from service import numerals
-from service.store.base import Row
-from service.store.budgets import Window
+from service.store.budgets import BudgetWindow
+from service.store.database import Row
+from service.text import numerals
 from service.types import NANO, rfc3339, usd
 
 Period = Literal["day", "month", "total"]
@@ -30,16 +30,16 @@ class Cap(NamedTuple):
     def id(self) -> str:
         return f"{self.scope}/{self.period}"
 
-    def window(self, at: int) -> Window:
+    def window(self, at: int) -> BudgetWindow:
         """The window that a call made at `at` (ms) counts in. Days and months are UTC's."""
-        return Window(self.scope, self.period, window_start(self.period, at))
+        return BudgetWindow(self.scope, self.period, window_start(self.period, at))
 
 
 class Standing(NamedTuple):
     """How a cap stands in its present window, in nano-dollars."""
 
     cap: Cap
-    window: Window
+    window: BudgetWindow
     spent: int = 0
     held: int = 0
 
@@ -100,7 +100,7 @@ def window_start(period: str, at: int) -> int:
     return int(datetime(moment.year, moment.month, 1, tzinfo=UTC).timestamp()) * 1000
 
 
-def window_end(window: Window) -> int | None:
+def window_end(window: BudgetWindow) -> int | None:
     """When a window ends and the cap is whole again, in ms; None: never."""
     if window.period == "total":
         return None
@@ -157,7 +157,7 @@ def cap_of(row: Row) -> Cap:
     return Cap(row["scope"], row["period"], NO_LIMIT if row["amount_nano"] is None else row["amount_nano"])
 
 
-def standing_of(cap: Cap, window: Window, counters: Sequence[Row]) -> Standing:
+def standing_of(cap: Cap, window: BudgetWindow, counters: Sequence[Row]) -> Standing:
     """How a cap stands, by its counters.
 
     The amount is that of the open window: a default that was changed applies from the next one on.

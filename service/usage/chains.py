@@ -11,22 +11,22 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from service.store.base import Row
-from service.store.budgets import MASK, Entry
+from service.store.budgets import MASK, CounterEntry
 from service.store.closed_windows import weight
+from service.store.database import Row
 from service.usage.caps import DAY
-from service.usage.cut import Cut, ended, span_of
+from service.usage.counter_snapshot import CounterSnapshot, ended, span_of
 
 BLOCK = 12  # bits: links of a chain that are looked at together, 4,096 of them
 DEALS = ("open", "cap", "share")
 K = TypeVar("K")
-Block = tuple[str, int]  # a counter, and a part of its chain
+EntryBlock = tuple[str, int]  # a counter, and a part of its chain
 
 
 class Link(NamedTuple):
     """Effect of one entry on one counter."""
 
-    after: Entry
+    after: CounterEntry
     kind: str
     row: str
     spent: int = 0
@@ -38,7 +38,7 @@ class Link(NamedTuple):
         return self.spent + self.held > 0 and after.spent + after.held > after.cap
 
 
-class Reader(Protocol):
+class ChainReader(Protocol):
     """Told of every link, with the cap before it where that is known, and of every deal."""
 
     def link(self, link: Link, cap_before: int | None) -> None: ...
@@ -48,12 +48,14 @@ class Reader(Protocol):
 class Sums(Generic[K]):
     """Sums of fingerprints, by what `key` says of a state; None: it is not wanted."""
 
-    def __init__(self, cut: Cut, key: Callable[[Entry], K | None], tips: bool = False) -> None:
+    def __init__(
+        self, cut: CounterSnapshot, key: Callable[[CounterEntry], K | None], tips: bool = False
+    ) -> None:
         self.sums: dict[K, int] = defaultdict(int)
         self.bad: set[K] = set()  # wrong by themselves, whatever the sums say
         self.windows: set[str] = set()  # whose deals do not follow from each other
         self.later: dict[str, int] = {}  # the last entry of counters that came after the cut
-        self.tips: dict[str, Entry] = {}  # the last states of counters that have no row
+        self.tips: dict[str, CounterEntry] = {}  # the last states of counters that have no row
         self._cut = cut
         self._key = key
         self._keeps_tips = tips
@@ -71,12 +73,12 @@ class Sums(Generic[K]):
         self.add(after)
         if not opens:
             found = (after.seq - 1, after.spent - link.spent, after.held - link.held)
-            self.add(Entry(after.counter, *found, after.cap if cap_before is None else cap_before), -1)
+            self.add(CounterEntry(after.counter, *found, after.cap if cap_before is None else cap_before), -1)
         if self._keeps_tips and after.counter not in self._cut.last:
             tip = self.tips.get(after.counter)
             self.tips[after.counter] = after if tip is None else max(tip, after)
 
-    def add(self, state: Entry, times: int = 1) -> None:
+    def add(self, state: CounterEntry, times: int = 1) -> None:
         if (key := self._key(state)) is None:
             return
         self.sums[key] = (self.sums[key] + times * weight(1, state.spent, state.fingerprint)) & MASK
@@ -97,7 +99,7 @@ class Deals:
         self._last: dict[str, tuple[int, tuple[int, ...]]] = {}  # by window: its cap, and its stripes' shares
         self._forget_at = 0
 
-    def follow(self, row: Row, states: Sequence[Entry]) -> tuple[tuple[int, ...], bool]:
+    def follow(self, row: Row, states: Sequence[CounterEntry]) -> tuple[tuple[int, ...], bool]:
         """The shares before this deal, and whether it is wrong by itself or does not follow from the one before."""
         window, now = row["account"], row["called_at"]
         if now >= self._forget_at:
@@ -112,10 +114,10 @@ class Deals:
         return () if before is None else before[1], wrong
 
 
-class Walk:
+class ChainWalk:
     """Links of the blocks that are wrong, followed one by one."""
 
-    def __init__(self, cut: Cut, blocks: set[Block], windows: set[str]) -> None:
+    def __init__(self, cut: CounterSnapshot, blocks: set[EntryBlock], windows: set[str]) -> None:
         self._cut = cut
         self._blocks = blocks
         self._windows = windows
@@ -142,7 +144,7 @@ class Walk:
             yield from _shares([row for _, row in sorted(deals, key=lambda deal: deal[0])])
 
     def _chain(self, counter: str, links: Sequence[Link]) -> Iterator[tuple[str, str]]:
-        before = Entry(counter, 0, 0, 0, 0) if (counter, 0) in self._blocks else None
+        before = CounterEntry(counter, 0, 0, 0, 0) if (counter, 0) in self._blocks else None
         for link in links:
             if before is not None and (counter, link.after.seq >> BLOCK) in self._blocks:
                 for what in _wrong(before, link):
@@ -166,7 +168,7 @@ def _shares(deals: Sequence[Row]) -> Iterator[tuple[str, str]]:
             yield name, "the cap changed where it was only dealt out anew"
 
 
-def _wrong(before: Entry, link: Link) -> Iterator[str]:
+def _wrong(before: CounterEntry, link: Link) -> Iterator[str]:
     after, opening = link.after, link.kind == "open"
     if after.seq != before.seq + 1:
         yield f"entry {after.seq} follows entry {before.seq}"
@@ -180,7 +182,7 @@ def _wrong(before: Entry, link: Link) -> Iterator[str]:
         yield f"{after.spent} spent and {after.held} held pass the cap of {after.cap}"
 
 
-def _said(entry: Entry | None) -> str:
+def _said(entry: CounterEntry | None) -> str:
     if entry is None:
         return "nothing"
     return f"{entry.spent} spent, {entry.held} held of {entry.cap} (entry {entry.seq})"

@@ -14,9 +14,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from service.cache import SpeedStore
 from service.errors import RateLimited
-from service.redis_client import Script
+from service.infra.redis import RedisStore
+from service.infra.redis_client import Script
 
 UNBOUNDED = 2**53
 COMPARE_SECONDS = 2.0  # between two looks into the database for one user
@@ -41,12 +41,12 @@ class ConcurrentRuns:
 
     def __init__(
         self,
-        speed: SpeedStore,
+        redis_store: RedisStore,
         most: int,
         seconds: float,
         under_way: Callable[[Sequence[str]], Collection[str]],
     ) -> None:
-        self._speed = speed
+        self._redis_store = redis_store
         self._most = most
         self._life_ms = int(seconds * 1000)
         self._under_way = under_way
@@ -68,11 +68,13 @@ class ConcurrentRuns:
             try:
                 yield
             finally:
-                self._speed.call(lambda client: client.zrem(_key(user_id), run_id), default=0)
+                self._redis_store.call(lambda client: client.zrem(_key(user_id), run_id), default=0)
 
     def _enter(self, user_id: str, run_id: str, refuse: bool) -> bool:
         asked = (run_id, self._most if refuse else UNBOUNDED, self._life_ms)
-        return bool(self._speed.call(lambda client: _ENTER(client, (_key(user_id),), *asked), default=1))
+        return bool(
+            self._redis_store.call(lambda client: _ENTER(client, (_key(user_id),), *asked), default=1)
+        )
 
     def _forget_ended(self, user_id: str) -> bool:
         """Remove members that are not under way any more. False: there were none, or it was done a moment ago."""
@@ -82,11 +84,11 @@ class ConcurrentRuns:
                 return False
             self._compared = {user: at for user, at in self._compared.items() if now - at < COMPARE_SECONDS}
             self._compared[user_id] = now
-        members: Any = self._speed.call(lambda client: client.zrange(_key(user_id), 0, -1), default=())
+        members: Any = self._redis_store.call(lambda client: client.zrange(_key(user_id), 0, -1), default=())
         run_ids = [member.decode() for member in members]
         ended = set(run_ids) - set(self._under_way(run_ids))
         return bool(ended) and bool(
-            self._speed.call(lambda client: client.zrem(_key(user_id), *ended), default=0)
+            self._redis_store.call(lambda client: client.zrem(_key(user_id), *ended), default=0)
         )
 
     @contextmanager

@@ -13,20 +13,20 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from service.errors import PriceUnknown
-from service.store import entries, holds, ledger
-from service.store.base import Database, Row, Transaction
-from service.store.budgets import MASK, Entry
+from service.store import holds, ledger, ledger_entries
+from service.store.budgets import MASK, CounterEntry
 from service.store.closed_windows import Closed
+from service.store.database import Database, Row, Transaction
 from service.store.ledger import HELD, UPSTREAM
 from service.types import Usage
-from service.usage.chains import BLOCK, DEALS, Block, Deals, Link, Reader, Sums, Walk
-from service.usage.cut import Cut, Span, moved_back, span_of
+from service.usage.chains import BLOCK, DEALS, ChainReader, ChainWalk, Deals, EntryBlock, Link, Sums
+from service.usage.counter_snapshot import CounterSnapshot, Span, moved_back, span_of
 from service.usage.prices import PriceTable
 
 ACCOUNTS = {"hold": {"user", HELD}, "settle": {"user", HELD, UPSTREAM}}
 MOST_FAULTS = 1_000  # that are named; the rest is counted
 MOST_PLACES = 200  # parts of chains that are followed one by one
-Told = Callable[[int], object]  # hears how many rows were read
+ReportProgress = Callable[[int], object]  # hears how many rows were read
 
 
 class Fault(NamedTuple):
@@ -48,12 +48,12 @@ class Checked(NamedTuple):
     more: int = 0  # faults beside those
 
 
-def check(db: Database, prices: PriceTable, told: Told = int) -> Checked:
+def check(db: Database, prices: PriceTable, told: ReportProgress = int) -> Checked:
     """Go over all the books, while others write to them."""
-    cut = Cut.take(db)
+    cut = CounterSnapshot.take(db)
     sums = Sums(cut, lambda state: span_of(state.counter))
     books = _Books(prices, sums)
-    books.read(entries.every(db, read=told))
+    books.read(ledger_entries.every(db, read=told))
     books.compare_holds(db)
     for span, rest in cut.rests.items():
         sums.sums[span] = (sums.sums[span] - rest) & MASK
@@ -65,15 +65,17 @@ def check(db: Database, prices: PriceTable, told: Told = int) -> Checked:
     return Checked(books.entries, cut.counters, spent, held, books.faults, books.more)
 
 
-def _name_faults(db: Database, books: _Books, spans: set[Span], uncut: set[str], told: Told) -> None:
+def _name_faults(
+    db: Database, books: _Books, spans: set[Span], uncut: set[str], told: ReportProgress
+) -> None:
     """Read the ledger twice more: for the parts of chains that are wrong, and for what is wrong in them."""
 
-    def block(state: Entry) -> Block | None:
+    def block(state: CounterEntry) -> EntryBlock | None:
         return (state.counter, state.seq >> BLOCK) if span_of(state.counter) in spans else None
 
-    cut = Cut.take(db, wanted=spans, uncut=uncut)
+    cut = CounterSnapshot.take(db, wanted=spans, uncut=uncut)
     sums = Sums(cut, block, tips=True)
-    _Books(books.prices, sums).read(entries.every(db, read=told))
+    _Books(books.prices, sums).read(ledger_entries.every(db, read=told))
     for state in cut.last.values():
         sums.add(state, -1)
     rolled: dict[Span, Closed] = {}
@@ -83,8 +85,8 @@ def _name_faults(db: Database, books: _Books, spans: set[Span], uncut: set[str],
             span = span_of(state.counter)
             rolled[span] = rolled.get(span, Closed()).plus(Closed(1, state.spent, state.fingerprint))
     places = sorted(sums.wrong(), key=str)
-    walk = Walk(cut, set(places[:MOST_PLACES]), set(sorted(sums.windows)[:MOST_PLACES]))
-    _Books(books.prices, walk).read(entries.every(db, read=told))
+    walk = ChainWalk(cut, set(places[:MOST_PLACES]), set(sorted(sums.windows)[:MOST_PLACES]))
+    _Books(books.prices, walk).read(ledger_entries.every(db, read=told))
     for row, what in walk.faults():
         books.fault(row, what)
     for (period, start), says in cut.closed.items():
@@ -97,7 +99,7 @@ def _name_faults(db: Database, books: _Books, spans: set[Span], uncut: set[str],
 class _Books:
     """One reading of the ledger: what is wrong with single entries, and the links between them, for `reader`."""
 
-    def __init__(self, prices: PriceTable, reader: Reader | None = None) -> None:
+    def __init__(self, prices: PriceTable, reader: ChainReader | None = None) -> None:
         self.prices = prices
         self.entries = 0
         self.faults: list[Fault] = []
@@ -173,7 +175,7 @@ class _Books:
             ledger.one_snapshot(tx)
             found = holds.every(tx)
             now = _Books(self.prices)
-            now.read(entries.of(tx, self.open.keys() | {hold.id for hold in found}))
+            now.read(ledger_entries.of(tx, self.open.keys() | {hold.id for hold in found}))
             return found, now.open
 
         found, still_open = db.query(read)
@@ -194,8 +196,8 @@ class _Books:
             self.more += 1
 
 
-def _states(row: Row) -> list[Entry]:
-    return [Entry(*entry) for entry in row["counters"] or ()]
+def _states(row: Row) -> list[CounterEntry]:
+    return [CounterEntry(*entry) for entry in row["counters"] or ()]
 
 
 def _name(row: Row) -> str:

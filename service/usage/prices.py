@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from service import numerals
 from service.errors import PriceUnknown
+from service.text import numerals
 from service.types import Usage
 
 BUNDLED = Path(__file__).with_name("prices.yaml")

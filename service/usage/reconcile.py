@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from service.store.base import Database
-from service.store.usage import Asked, lines
+from service.store.database import Database
+from service.store.usage import UsageQuery, lines
 from service.types import NANO
 from service.usage.prices import DATED, OFFLINE
-from service.usage.report import day_of
+from service.usage.reports import day_of
 
 KINDS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens")
 # Our names first, then the columns of the provider's console export and of its usage API.
@@ -60,7 +60,7 @@ def drifts(db: Database, export: str) -> list[Drift]:
 
 
 def _ours(db: Database) -> dict[tuple[str, str], dict[str, int]]:
-    rows = db.query(lambda tx: lines(tx, Asked(0, 2**62, ("day", "model"))))
+    rows = db.query(lambda tx: lines(tx, UsageQuery(0, 2**62, ("day", "model"))))
     found = ({**row, "date": day_of(row["day"]), "cost": row["amount_nano"]} for row in rows)
     return _sums(
         (line["date"], line["model"], {name: line[name] for name in (*KINDS, "cost")}) for line in found

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from service.store import rollup
-from service.store.base import Database
+from service.store.database import Database
 from service.store.usage import SUMS
 from service.usage.ledger import Fault
 

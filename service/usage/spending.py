@@ -18,13 +18,13 @@ from service.errors import BudgetExceeded
 from service.observe.metrics import Metrics
 from service.store import budgets as counters
 from service.store import holds, ledger, scope_locks
-from service.store.base import Database, Row, Transaction
+from service.store.database import Database, Row, Transaction
 from service.store.holds import Hold
 from service.types import Run, Usage, UsageSource, new_id, now_ms, usd
 from service.usage.budgets import Budgets
 from service.usage.caps import Standing
 from service.usage.prices import Price
-from service.usage.wishes import Offer, Reserved, Settlement, Wish, Work
+from service.usage.reservation import CallEstimate, HoldAttempt, Reserved, Settlement, WriteInTransaction
 
 log = logging.getLogger("slipway.money")
 PATIENCE = 3.0  # seconds a call waits for money that calls under way may not need after all
@@ -32,7 +32,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 LATEST_HOLD = 60_000  # ms from the making of a hold to its writing: one that waited for longer is made anew
 
 
-class Short(Exception):
+class HoldRefused(Exception):
     """The hold does not fit the counters as they are, or not now: nothing of the transaction may stand."""
 
 
@@ -63,7 +63,12 @@ class Spending:
         """What a run may still spend, in nano-dollars; None: as much as the caps allow."""
         return None if self._run_most is None else max(0, self._run_most - run.cost_nano)
 
-    def reserve(self, wish: Wish, write: Callable[[Work, Work], None], again: Callable[[], None]) -> Reserved:
+    def reserve(
+        self,
+        wish: CallEstimate,
+        write: Callable[[WriteInTransaction, WriteInTransaction], None],
+        again: Callable[[], None],
+    ) -> Reserved:
         """Hold what the call can cost; `write` commits a transaction with a lock and the hold in it.
 
         What it settles comes between the two: see "Locks" in docs/architecture.md.
@@ -75,7 +80,7 @@ class Spending:
             wish = wish.counted()
         end = time.monotonic() + self._patience
         pause = FIRST_PAUSE
-        offer = Offer(wish, wish.max_tokens)
+        offer = HoldAttempt(wish, wish.max_tokens)
         for turn in itertools.count():
             hold = self._hold(offer)
             if wish.most is None or hold.amount_nano <= wish.most:
@@ -83,7 +88,7 @@ class Spending:
                     locks = partial(scope_locks.share, scopes=hold.scopes)
                     write(locks, partial(self._take, hold=hold, chosen=offer.counters))
                     return Reserved(hold, offer.tokens)
-                except Short:
+                except HoldRefused:
                     pass
             again()
             offer, fits = self._make_room(offer.wish, hold, waits=time.monotonic() < end)
@@ -117,7 +122,7 @@ class Spending:
         found = self._db.query(lambda tx: holds.of_run(tx, run.id))
         return [self.settle_worst(hold) for hold in found if hold.attempt < run.attempt]
 
-    def _hold(self, offer: Offer) -> Hold:
+    def _hold(self, offer: HoldAttempt) -> Hold:
         run, wish = offer.wish.run, offer.wish
         return Hold(
             id=new_id("hld"),
@@ -142,10 +147,10 @@ class Spending:
             return  # a commit whose answer was lost: it is held
         # Where they are not: what this transaction settles is written first, by itself.
         if not counters.in_order(tx, ids) or now_ms() - hold.called_at > LATEST_HOLD:
-            raise Short
+            raise HoldRefused
         taken = counters.take(tx, ids, hold.amount_nano)
         if len(taken) < len(ids):
-            raise Short
+            raise HoldRefused
         ledger.held(tx, hold, taken)
 
     def _settle(self, tx: Transaction, held: Hold, usage: Usage, cost: int, saved: int, basis: str) -> None:
@@ -169,7 +174,7 @@ class Spending:
             extra={"hold": hold.id, "model": hold.model, "held": hold.amount_nano, "cost": cost},
         )
 
-    def _make_room(self, wish: Wish, hold: Hold, *, waits: bool) -> tuple[Offer, bool]:
+    def _make_room(self, wish: CallEstimate, hold: Hold, *, waits: bool) -> tuple[HoldAttempt, bool]:
         """What to try next, and whether it fits now: else wait a little.
 
         Raises `BudgetExceeded` when nothing fits, and calls under way will not change that (or not in time).
@@ -177,24 +182,24 @@ class Spending:
         standing, opened = self._db.query(lambda tx: self._look(tx, hold))
         if fresh := [state.cap for state in standing if state.window.id not in opened]:
             self._budgets.open(fresh, hold.called_at)
-            return Offer(wish, wish.max_tokens), True
+            return HoldAttempt(wish, wish.max_tokens), True
         limits = [state.left for state in standing] + ([] if wish.most is None else [wish.most])
         left = min(limits, default=hold.amount_nano)
         tokens = wish.affordable(left)
         if tokens < wish.max_tokens and wish.count is not None and wish.price.worst(0, wish.fewest) <= left:
-            return Offer(wish.counted(), wish.max_tokens), True
+            return HoldAttempt(wish.counted(), wish.max_tokens), True
         if tokens >= wish.fewest:
             amount, seed = wish.worst(tokens), _seed(hold)
             chosen = {
                 state.window.id: self._budgets.with_room(state.window, opened[state.window.id], seed, amount)
                 for state in standing
             }
-            return Offer(wish, tokens, chosen), True
+            return HoldAttempt(wish, tokens, chosen), True
         needed = wish.worst(wish.fewest)
         if wish.most is not None and needed > wish.most:
             raise self._over_run(wish)
         if waits and all(state.spent + needed <= state.cap.amount for state in standing):
-            return Offer(wish, wish.max_tokens), False
+            return HoldAttempt(wish, wish.max_tokens), False
         raise self._over(min(standing, key=lambda state: state.left), needed)
 
     def _look(self, tx: Transaction, hold: Hold) -> tuple[list[Standing], dict[str, list[Row]]]:
@@ -209,7 +214,7 @@ class Spending:
         detail = f"The {state.cap.period}'s cap of {scope} is reached: {public['left_usd']} dollars are left"
         return BudgetExceeded(f"{detail}, and this call needs {usd(needed)}.", extra={"budget": public})
 
-    def _over_run(self, wish: Wish) -> BudgetExceeded:
+    def _over_run(self, wish: CallEstimate) -> BudgetExceeded:
         self._metrics.budget_refused("run")
         left = usd((wish.most or 0) // 1_000 * 1_000)
         budget = {"scope": "run", "period": "total", "amount_usd": usd(self._run_most or 0), "left_usd": left}

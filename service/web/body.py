@@ -14,9 +14,9 @@ import orjson
 from flask import Request
 from werkzeug.exceptions import HTTPException
 
-from service import exact_json
 from service.errors import BadRequest, Invalid, InvalidJson, TooLarge, UnsupportedMediaType
-from service.exact_json import Number
+from service.text import exact_json
+from service.text.exact_json import Number
 from service.web.current import asked
 
 MAX_BODY = 1024 * 1024  # bytes; the contract's limit

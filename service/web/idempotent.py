@@ -12,7 +12,7 @@ from service.errors import Invalid
 from service.runs.idempotency import LIFE_MS, Key, fingerprint
 from service.runs.result import shown
 from service.store import idempotency as rows
-from service.store.base import Transaction
+from service.store.database import Transaction
 from service.types import now_ms
 from service.web.body import raw_json
 from service.web.current import asked

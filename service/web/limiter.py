@@ -18,7 +18,7 @@ from service.auth.revocation import KEY as DISTRUSTED
 from service.auth.users import network_of
 from service.errors import RateLimited
 from service.types import Caller
-from service.usage.limits import SCHEME, STRATEGY, RedisWindows, Window
+from service.usage.limiter_storage import SCHEME, STRATEGY, LimitWindow, RedisWindows
 from service.web.current import asked, own
 from service.web.guards import confirm_login, current_caller, login_to_confirm, services
 
@@ -33,7 +33,7 @@ class Limits:
         built = app.extensions["slipway"]
         self._metrics = built.metrics
         parts: Any = {
-            "speed": built.speed,
+            "redis_store": built.redis_store,
             "told": self._told,
         }  # Flask-Limiter says only str and int, passes all
         self._limiter = Limiter(
@@ -115,7 +115,7 @@ class Limits:
                 return self._tell(windows)
         return self._count_by_flask(action, in_memory)
 
-    def _hit(self, rate: str, scope: str, also: Also | None) -> tuple[list[Window], bool]:
+    def _hit(self, rate: str, scope: str, also: Also | None) -> tuple[list[LimitWindow], bool]:
         """Count one call against each part of a rate, until one is full. `also` is what confirms the log-in."""
         storage, user, windows = cast(RedisWindows, self._limiter.storage), _user(), []
         for part in _parts(rate, scope):
@@ -142,25 +142,25 @@ class Limits:
             self._refuse(action, min(self._windows(refused=True), key=_left))
         self._tell(self._windows(refused=False))
 
-    def _windows(self, *, refused: bool) -> list[Window]:
+    def _windows(self, *, refused: bool) -> list[LimitWindow]:
         return [self._window(limit) for limit in self._limiter.current_limits if limit.breached == refused]
 
-    def _refuse(self, action: str, window: Window) -> NoReturn:
+    def _refuse(self, action: str, window: LimitWindow) -> NoReturn:
         own().limit_window = window
         self._metrics.rate_limited(action)
         raise RateLimited(f"More than {window.limit} {action} calls.", retry_after=window.reset) from None
 
-    def _tell(self, windows: list[Window]) -> None:
+    def _tell(self, windows: list[LimitWindow]) -> None:
         """Keep the window that leaves least for the answer's headers."""
         ours = own()
         told = ours.get("limit_window")
         ours.limit_window = min(windows if told is None else [*windows, told], key=_left)
 
-    def _window(self, limit: RequestLimit) -> Window:
+    def _window(self, limit: RequestLimit) -> LimitWindow:
         storage = cast(RedisWindows, self._limiter.storage)
         found = storage.window(limit.limit, limit.key)
         if found is None:  # counted in this process's memory
-            found = Window(limit.limit.amount, limit.remaining, max(0.0, limit.reset_at - time.time()))
+            found = LimitWindow(limit.limit.amount, limit.remaining, max(0.0, limit.reset_at - time.time()))
         return found._replace(remaining=0) if limit.breached else found
 
     def _told(self, reachable: bool) -> None:
@@ -187,7 +187,7 @@ def _parts(rate: str, scope: str) -> list[_Part]:
     return [_Part(item.amount, item.get_expiry(), before, after) for item, (before, after) in names]
 
 
-def _left(window: Window) -> int:
+def _left(window: LimitWindow) -> int:
     return window.remaining
 
 

@@ -15,8 +15,8 @@ from flask import Flask, Response
 
 from service.auth.users import network_of
 from service.errors import RateLimited
-from service.usage.limits import Window
-from service.usage.tokens import SharedRate
+from service.usage.limiter_storage import LimitWindow
+from service.usage.rate_limits import SharedRateLimit
 from service.web.current import add_headers, application, asked, own
 from service.web.guards import current_caller, made_up, services
 from service.web.limiter import Limits
@@ -70,10 +70,10 @@ def limit_action(action: Action) -> Callable[[V], V]:
 
 def count_action(action: Action) -> None:
     """The same, for doors that find in the body what kind of call it is. Raises `RateLimited`."""
-    rates, user_id = services().rates, current_caller().user_id
-    kind: SharedRate = getattr(rates, action)
+    rate_limits, user_id = services().rate_limits, current_caller().user_id
+    kind: SharedRateLimit = getattr(rate_limits, action)
     _within(kind.take(user_id), f"{action} calls")
-    _within(rates.tokens.look(user_id), "tokens")
+    _within(rate_limits.tokens.look(user_id), "tokens")
 
 
 def limit_session(session_id: str | None) -> None:
@@ -83,20 +83,20 @@ def limit_session(session_id: str | None) -> None:
     """
     if session_id is not None:
         user_id = current_caller().user_id
-        _within(services().rates.session.take(f"{user_id}:{session_id}"), "turns of this session")
+        _within(services().rate_limits.session.take(f"{user_id}:{session_id}"), "turns of this session")
 
 
 def limit_refresh(user_id: str) -> None:
     """Count a refresh against its user's limit. Raises `RateLimited`."""
-    _within(services().rates.refresh.take(user_id), "refresh calls")
+    _within(services().rate_limits.refresh.take(user_id), "refresh calls")
 
 
-def _within(window: Window | None, what: str) -> None:
+def _within(window: LimitWindow | None, what: str) -> None:
     """Keep the window for the answer's headers where it is the tightest. Raises `RateLimited` when it is full."""
     if window is None:
         return
     ours = own()
-    told: Window | None = ours.get("limit_window")
+    told: LimitWindow | None = ours.get("limit_window")
     if told is None or window.remaining / window.limit < told.remaining / told.limit:
         ours.limit_window = window._replace(remaining=max(0, window.remaining))
     if window.remaining < 0:
@@ -127,7 +127,7 @@ def _refused(response: Response) -> Response:
     """
     if response.status_code != 401 or not made_up():
         return response
-    window = services().rates.refused.take(network_of(asked().remote_addr or "unknown"))
+    window = services().rate_limits.refused.take(network_of(asked().remote_addr or "unknown"))
     if window is None or window.remaining >= 0:
         return response
     services().metrics.rate_limited("refused")
@@ -137,7 +137,7 @@ def _refused(response: Response) -> Response:
 
 
 def _headers(response: Response) -> Response:
-    window: Window | None = own().get("limit_window")
+    window: LimitWindow | None = own().get("limit_window")
     if window is not None:
         add_headers(
             response,

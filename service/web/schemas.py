@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 from werkzeug.datastructures import Headers
 
-from service import exact_json
 from service.agents.suggest import did_you_mean
 from service.errors import FieldFault, Invalid, NotFound, SlipwayError
-from service.numerals import whole_number
+from service.text import exact_json
+from service.text.numerals import whole_number
 from service.web.body import AS_TEXT, MAX_BODY, fault, pointer, raw_json
 from service.web.current import add_headers, asked
 
@@ -169,7 +169,7 @@ def _pointer(location: Sequence[int | str], value: Any, missing: bool) -> str:
     return pointer(parts)
 
 
-class Json(Response):
+class JsonResponse(Response):
     """A whole answer with a body. Its length is known, so Werkzeug need not go over its headers as it leaves."""
 
     def __init__(self, body: bytes, status: int) -> None:
@@ -182,7 +182,7 @@ class Json(Response):
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """`value` as JSON, by orjson."""
-    response = Json(orjson.dumps(value), status)
+    response = JsonResponse(orjson.dumps(value), status)
     if headers:
         response.headers.update(headers)
     return response

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
-from service import exact_json
+from service.text import exact_json
 from service.types import Effort, Message, OnConflict, RunRequest, rfc3339
 from service.usage.caps import Standing
 from service.web.body import fault
@@ -56,7 +56,7 @@ Text = Annotated[
     str, Field(min_length=1, max_length=400_000), AfterValidator(no_nul), AfterValidator(_not_blank)
 ]
 # JSON text, see `service.web.body.AS_TEXT`; to a client it is an object.
-Context = Annotated[str, AfterValidator(_is_object), WithJsonSchema({"type": "object"})]
+ContextObject = Annotated[str, AfterValidator(_is_object), WithJsonSchema({"type": "object"})]
 Metadata = Annotated[
     str,
     AfterValidator(_is_object),
@@ -81,7 +81,7 @@ class RunBody(Body):
     input: Text | None = None
     messages: Annotated[list[Turn], Field(fail_fast=True, min_length=1, max_length=500)] | None = None
     session_id: Annotated[str, Field(pattern=r"^ses_[0-9a-z]{26}$")] | None = None
-    context: Context | None = None
+    context: ContextObject | None = None
     max_tokens: Annotated[int, Field(ge=1, le=128_000)] | None = None
     max_steps: Annotated[int, Field(ge=1, description="At most `limits.steps` of the agent")] | None = None
     effort: Effort | None = None

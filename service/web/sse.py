@@ -9,10 +9,10 @@ from contextlib import suppress
 import orjson
 from flask import Response, request
 
-from service.numerals import whole_number
-from service.runs.channel import Listener
-from service.runs.places import Place
+from service.runs.bulkhead import Permit
+from service.runs.events.outbox import Listener
 from service.runs.result import shown
+from service.text.numerals import whole_number
 from service.types import Event, RunEvent
 
 HEARTBEAT = b": keep-alive\n\n"
@@ -78,7 +78,7 @@ def _writer(run_id: str) -> ChunkWriter | None:
 def event_stream(
     run_id: str,
     batches: Generator[list[RunEvent]],
-    place: Place | None,
+    place: Permit | None,
     gone: Callable[[], None] = lambda: None,
     listener: Listener | None = None,
 ) -> Response:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from service.agents.catalog import AgentCatalog
-from service.agents.folder import Available
 from service.agents.last_good import LastGood
+from service.agents.loader import Available
 from service.agents.patterns import PATTERNS
 from service.tools.builtin import BUILTINS
 from service.types import Tier

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from service.agents.definitions import AgentFault
+from service.agents.definitions import FolderFault
 from service.agents.spec import AgentSpec, EvalCase
 from tests.agents import house
 from tests.agents.house import GOOD, TOOLS, load
@@ -30,7 +30,7 @@ def write(tmp_path: Path) -> Write:
     return make
 
 
-def only_fault(agents_dir: Path) -> AgentFault:
+def only_fault(agents_dir: Path) -> FolderFault:
     catalog = load(agents_dir)
     assert len(catalog.faults) == 1, catalog.faults
     assert not catalog.agents

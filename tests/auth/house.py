@@ -13,15 +13,16 @@ from service.auth.keys import KeyService
 from service.auth.revocation import Revocations
 from service.auth.tokens import SigningKey, TokenService
 from service.auth.users import UserService
-from service.cache import SpeedStore
+from service.infra.redis import RedisStore
 from service.observe.metrics import Metrics
-from service.store.base import Database
+from service.store.database import Database
 from service.store.schema import metadata
 from service.types import NANO
 from service.usage.budgets import Budgets
-from service.usage.tokens import Rates
-from service.web import auth, caching, limits, problems
+from service.usage.rate_limits import RateLimits
+from service.web import caching, limits, problems
 from service.web.guards import guard
+from service.web.routes import auth
 from service.web.schemas import json_response
 
 SECRET = "a-secret-of-the-tests-with-64-characters-so-that-HS512-does-not-complain"
@@ -34,14 +35,14 @@ class Replica:
     def __init__(
         self, folder: Path, redis_url: str, *, private_key: str = "", secret: str = SECRET, **settings: Any
     ) -> None:
-        self.speed = SpeedStore(redis_url, max_connections=8)
+        self.redis_store = RedisStore(redis_url, max_connections=8)
         self.db = Database(f"sqlite:///{folder}/slipway.db", pool_size=8, patience=2.0)
         metadata.create_all(self.db.engine)
-        self.revocations = Revocations(self.speed, self.db, access_seconds=900)
-        self.users = UserService(self.db, self.speed, self.revocations, secret)
+        self.revocations = Revocations(self.redis_store, self.db, access_seconds=900)
+        self.users = UserService(self.db, self.redis_store, self.revocations, secret)
         key = SigningKey.of(secret, private_key)
         self.tokens = TokenService(self.db, self.revocations, key, access_seconds=900, refresh_seconds=86_400)
-        self.keys = KeyService(self.db, self.speed, self.revocations, secret)
+        self.keys = KeyService(self.db, self.redis_store, self.revocations, secret)
         self.metrics = Metrics()
         self.budgets = Budgets(self.db, self.metrics, user_day=5 * NANO, service_day=50 * NANO)
         wanted = {
@@ -55,7 +56,7 @@ class Replica:
         }
         self.settings = SimpleNamespace(**wanted)
         refresh, refused = wanted["limit_writes"], wanted["limit_refused"]
-        self.rates = Rates.of(self.speed, refresh=refresh, refused=refused)
+        self.rate_limits = RateLimits.of(self.redis_store, refresh=refresh, refused=refused)
         rated = SimpleNamespace(id="rated", limits=SimpleNamespace(rate="2/minute"))
         plain = SimpleNamespace(id="plain", limits=SimpleNamespace(rate=None))
         self.catalog = SimpleNamespace(agents={"rated": rated, "plain": plain})
@@ -85,7 +86,7 @@ class Replica:
 
     def close(self) -> None:
         self.revocations.close()
-        self.speed.close()
+        self.redis_store.close()
         self.db.close()
 
 

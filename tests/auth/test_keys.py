@@ -32,7 +32,7 @@ def test_the_key_is_shown_once_and_kept_nowhere(here: Replica, ada: User) -> Non
     assert "key" not in listed and listed["prefix"] == made["key"][:12]
     here.keys.caller(made["key"])
     secret = made["key"][12:].encode()
-    kept = [here.speed.client.dump(name) or b"" for name in here.speed.client.keys("*")]
+    kept = [here.redis_store.client.dump(name) or b"" for name in here.redis_store.client.keys("*")]
     assert not any(secret in value for value in kept)
 
 
@@ -123,8 +123,8 @@ def test_scopes_are_patterns(scopes: tuple[str, ...], allowed: bool) -> None:
 def no_longer_distrusted(here: Replica) -> None:
     """As it is a minute and a half after a key was changed."""
     here.revocations.is_revoked("fam_none")  # the hash is loaded
-    [digest] = [name for name in here.speed.client.hkeys(DISTRUSTED) if len(name) == 64]
-    here.speed.client.hdel(DISTRUSTED, digest)
+    [digest] = [name for name in here.redis_store.client.hkeys(DISTRUSTED) if len(name) == 64]
+    here.redis_store.client.hdel(DISTRUSTED, digest)
 
 
 def test_a_revoked_key_that_is_sent_on_and_on_costs_no_query_each_time(here: Replica, ada: User) -> None:

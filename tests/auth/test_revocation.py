@@ -12,7 +12,7 @@ import redis
 from service.auth import revocation
 from service.auth.users import User
 from service.errors import DatabaseUnavailable
-from service.store import tokens
+from service.store import token_families
 from service.types import now_ms
 from service.web.guards import checked_claims
 from tests.auth.house import PASSWORD, Replica
@@ -37,10 +37,10 @@ def test_an_end_holds_on_every_replica_at_once(here: Replica, there: Replica, ad
 def test_an_end_survives_a_wiped_redis(here: Replica, there: Replica, ada: User) -> None:
     ended, kept = families(here, ada, 2)
     here.revocations.end(ended)
-    there.speed.client.flushall()
+    there.redis_store.client.flushall()
     assert there.revocations.is_revoked(ended)
     assert not there.revocations.is_revoked(kept)
-    assert here.speed.client.hexists(revocation.KEY, ended)  # loaded again
+    assert here.redis_store.client.hexists(revocation.KEY, ended)  # loaded again
 
 
 def test_an_end_holds_while_redis_is_away(
@@ -128,10 +128,10 @@ def test_a_redis_that_comes_back_with_old_data_is_not_believed(
 ) -> None:
     ended, kept = families(here, ada, 2)
     assert not there.revocations.is_revoked(ended)
-    old: Any = there.speed.client.hgetall(revocation.KEY)
+    old: Any = there.redis_store.client.hgetall(revocation.KEY)
     own_redis.stop()
     with here.db.begin() as tx:  # by a worker that died before it could tell Redis
-        tokens.revoke(tx, ended)
+        token_families.revoke(tx, ended)
     own_redis.start()
     direct = redis.Redis.from_url(own_redis.url)
     direct.hset(revocation.KEY, mapping=old)  # as from its snapshot: complete, a moment ago
@@ -167,10 +167,10 @@ def test_a_worker_cut_off_from_redis_is_heard_when_the_hash_is_no_longer_fresh(
     (ended,) = families(here, ada, 1)
     assert not there.revocations.is_revoked(ended)
     with here.db.begin() as tx:
-        tokens.revoke(tx, ended)
+        token_families.revoke(tx, ended)
     assert not there.revocations.is_revoked(ended)  # the window that the docstring owns up to
     long_ago = now_ms() - int(revocation.FRESH * 1000) - 1
-    there.speed.client.hset(revocation.KEY, "complete", f"{there.speed.server}:{long_ago}")
+    there.redis_store.client.hset(revocation.KEY, "complete", f"{there.redis_store.server}:{long_ago}")
     assert there.revocations.is_revoked(ended)
 
 
@@ -187,7 +187,7 @@ def test_a_wipe_in_the_middle_of_loading_is_noticed(
 
     monkeypatch.setattr(there.revocations, "_write", write)
     there.revocations.is_revoked("fam_other")
-    assert not there.speed.client.hexists(revocation.KEY, "complete")
+    assert not there.redis_store.client.hexists(revocation.KEY, "complete")
     monkeypatch.undo()
     assert there.revocations.is_revoked(ended)
 
@@ -205,18 +205,18 @@ def test_with_the_database_away_the_hash_is_believed(
     monkeypatch.setattr(there.db, "read", away)
     monkeypatch.setattr(there.db, "query", away)
     long_ago = now_ms() - int(revocation.FRESH * 1000) - 1
-    there.speed.client.hset(revocation.KEY, "complete", f"{there.speed.server}:{long_ago}")
+    there.redis_store.client.hset(revocation.KEY, "complete", f"{there.redis_store.server}:{long_ago}")
     assert there.revocations.is_revoked(ended)
     assert not there.revocations.is_revoked(kept)
-    there.speed.client.flushall()
+    there.redis_store.client.flushall()
     with pytest.raises(DatabaseUnavailable):  # neither can say: nobody is let in
         there.revocations.is_revoked(kept)
 
 
 def test_old_ends_do_not_pile_up(here: Replica, ada: User) -> None:
-    here.speed.client.hset(revocation.KEY, "fam_of_long_ago", str(now_ms() - 1))
+    here.redis_store.client.hset(revocation.KEY, "fam_of_long_ago", str(now_ms() - 1))
     here.revocations.is_revoked("fam_any")
-    assert not here.speed.client.hexists(revocation.KEY, "fam_of_long_ago")
+    assert not here.redis_store.client.hexists(revocation.KEY, "fam_of_long_ago")
 
 
 @pytest.mark.parametrize("change", ["password", "role", "disabled", "delete"])
@@ -231,14 +231,14 @@ def test_a_change_of_rights_ends_every_log_in(here: Replica, there: Replica, ada
     }
     changes[change]()
     assert all(there.revocations.is_revoked(family) for family in ended)
-    there.speed.client.flushall()
+    there.redis_store.client.flushall()
     assert all(there.revocations.is_revoked(family) for family in ended)
 
 
 def test_many_threads_find_a_wiped_redis_together(here: Replica, there: Replica, ada: User) -> None:
     ended, kept = families(here, ada, 2)
     here.revocations.end(ended)
-    there.speed.client.flushall()
+    there.redis_store.client.flushall()
     answers: list[tuple[bool, bool]] = []
 
     def ask() -> None:
@@ -259,7 +259,7 @@ def test_a_database_that_hangs_holds_up_nobody_for_long(here: Replica, ada: User
     assert not here.revocations.is_revoked(kept)
     go_on, revocations = threading.Event(), here.revocations
     revocations._db = Hanging(go_on)  # type: ignore[assignment]
-    old = f"{here.speed.server}:{now_ms() - 60_000}".encode()
+    old = f"{here.redis_store.server}:{now_ms() - 60_000}".encode()
     try:
         for _ in range(3):
             assert not revocations.is_revoked(kept, (None, old))

@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.store import holds
-from service.store.base import Database
+from service.store.database import Database
 from service.store.schema import batch_items, batches, ledger
 from service.usage.ledger import check
 from tests.chaos.gate import Gate

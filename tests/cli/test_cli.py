@@ -15,7 +15,7 @@ from flask import Flask
 
 from config import load
 from service.app import create_app
-from service.cli.talk import Progress
+from service.cli.common import Progress
 from service.store import feedback
 from service.store import runs as rows
 from service.store.schema import metadata
@@ -75,7 +75,7 @@ def table(result: Result) -> list[list[str]]:
 
 def a_run(services: Services, text: str = "What is 17 * 23?", agent: str = "analyst") -> Run:
     """A real one, asked by ada and done."""
-    services.keeper.start()
+    services.supervisor.start()
     user = services.users.by_name("ada")
     assert user is not None
     asked = RunRequest(agent, ({"role": "user", "content": text},), cache="bypass")
@@ -91,8 +91,8 @@ def a_dead_run(services: Services) -> str:
     for _ in range(4):
         with services.db.begin() as tx:  # a worker that is no more
             assert rows.claim(tx, queued.id, "wrk_gone")
-    assert services.driver.take_up(queued.id)
-    assert services.watch.get(queued.id).error["code"] == "worker_lost"  # type: ignore[index]
+    assert services.execution.take_up(queued.id)
+    assert services.queries.get(queued.id).error["code"] == "worker_lost"  # type: ignore[index]
     return queued.id
 
 
@@ -135,7 +135,7 @@ def test_feedback_is_listed(flask: Flask_, services: Services) -> None:
 def test_a_run_is_replayed_as_the_client_saw_it(flask: Flask_, services: Services) -> None:
     run = a_run(services)
     lines = [json.loads(line) for line in flask("runs", "replay", run.id, "--json").stdout.splitlines()]
-    assert [line["event"] for line in lines] == [event.name for event in services.watch.so_far(run.id)]
+    assert [line["event"] for line in lines] == [event.name for event in services.queries.so_far(run.id)]
     assert lines[-1]["data"]["output"] == (run.result or {})["output"]
     told = flask("runs", "replay", run.id, "--speed", "1000").stdout
     assert "run.started" in told and "tool.called" in told and told.rstrip().endswith("}")
@@ -154,15 +154,15 @@ def test_dead_letters_are_listed_and_sent_off_again(flask: Flask_, services: Ser
     first, second = a_dead_run(services), a_dead_run(services)
     assert {line["run_id"] for line in json.loads(flask("runs", "dead", "--json").stdout)} == {first, second}
     assert flask("runs", "resume", first).stdout == f"{first} is queued.\n"
-    queued = services.watch.get(first)
+    queued = services.queries.get(first)
     assert (queued.status, queued.error, queued.result, queued.losses) == (RunStatus.QUEUED, None, None, 0)
     assert flask("runs", "resume", "--all-dead").stdout == f"{second} is queued.\n"
     assert flask("runs", "resume", "--all-dead").stdout == "There are no dead letters.\n"
     for run_id in (first, second):
-        assert services.driver.take_up(run_id)
-        run = services.watch.get(run_id)
+        assert services.execution.take_up(run_id)
+        run = services.queries.get(run_id)
         assert (run.status, run.error) == (RunStatus.SUCCEEDED, None)
-        names = [event.name for event in services.watch.so_far(run_id)]
+        names = [event.name for event in services.queries.so_far(run_id)]
         assert names[-1] == "run.completed" and "run.failed" not in names
 
 
@@ -182,11 +182,11 @@ def test_a_run_whose_agent_is_gone_ends_as_a_dead_letter(services: Services) -> 
     with services.db.begin() as tx:
         rows.insert(tx, run, worker_id=None, wake_at=0)
     for attempt in range(1, 4):  # the keeper lets go of it each time
-        services.driver.take_up(run.id)
+        services.execution.take_up(run.id)
         with services.db.begin() as tx:
             assert rows.abandon(tx, run.id, attempt)
-    services.driver.take_up(run.id)
-    ended = services.watch.get(run.id)
+    services.execution.take_up(run.id)
+    ended = services.queries.get(run.id)
     assert (ended.status, (ended.error or {})["code"]) == (RunStatus.FAILED, "worker_lost")
 
 

@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.store import ledger
-from service.store.base import Database, Transaction
+from service.store.database import Database, Transaction
 from service.store.statement import Statement
 from tests.chaos.conftest import Postgres
 from tests.conftest import PYTHON, ROOT, Model, RedisServer, slipway_server

@@ -12,7 +12,7 @@ from service.jobs.broker import QUEUE, make_app
 from tests.conftest import Model, slipway_server, wait_until
 from tests.grown.parts import Node, certificates, cluster, one
 from tests.grown.smoke import ready, round_trip, task_worker
-from tests.test_redis_rights import documented
+from tests.infra.test_redis_rights import documented
 
 USERS = {"slipway-web": "web-55-pass", "slipway-task": "task-55-pass"}
 

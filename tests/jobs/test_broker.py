@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from config import ConfigError, load
-from service.jobs.broker import Bell, bell_of, broker_of, make_app
-from service.runs.keeper import NoBell
+from service.jobs.broker import CeleryWakeup, broker_of, make_app, wakeup_of
+from service.runs.recovery.supervisor import NoWakeup
 from tests.conftest import RedisServer, redis_in
 
 
@@ -82,10 +82,10 @@ def test_sentinels_have_a_login_of_their_own() -> None:
 
 def test_a_cluster_is_no_broker() -> None:
     environ = {"APP_ENV": "testing", "REDIS_URL": "redis+cluster://a:1,b:2"}
-    assert isinstance(bell_of(load(environ)), NoBell)
+    assert isinstance(wakeup_of(load(environ)), NoWakeup)
     with pytest.raises(ValueError, match="BROKER_URL"):
         make_app(load(environ))
-    assert isinstance(bell_of(load({**environ, "BROKER_URL": "amqp://rabbit//"})), Bell)
+    assert isinstance(wakeup_of(load({**environ, "BROKER_URL": "amqp://rabbit//"})), CeleryWakeup)
 
 
 def test_what_is_no_broker_is_refused() -> None:
@@ -106,25 +106,25 @@ def server(scratch: Path) -> Iterator[RedisServer]:
 
 def test_it_rings_counts_and_comes_back(server: RedisServer) -> None:
     url = server.url.replace(" ", "%20")
-    bell = bell_of(load({"APP_ENV": "testing", "REDIS_URL": url}))
-    assert bell.waiting() == 0
-    assert bell.ring(["run_1", "run_2"]) and bell.waiting() == 2
+    wakeup = wakeup_of(load({"APP_ENV": "testing", "REDIS_URL": url}))
+    assert wakeup.waiting() == 0
+    assert wakeup.ring(["run_1", "run_2"]) and wakeup.waiting() == 2
     server.stop()
-    assert not bell.ring(["run_3"]) and bell.waiting() is None
+    assert not wakeup.ring(["run_3"]) and wakeup.waiting() is None
     server.start()
-    _quiet(bell)
-    assert bell.ring(["run_4"]) and bell.waiting() == 1
+    _quiet(wakeup)
+    assert wakeup.ring(["run_4"]) and wakeup.waiting() == 1
     assert server.child is not None
     os.kill(server.child.pid, signal.SIGSTOP)
-    assert not bell.ring(
+    assert not wakeup.ring(
         [f"run_{number}" for number in range(1000)]
     )  # it hangs: nobody waits a thousand times
     os.kill(server.child.pid, signal.SIGCONT)
-    _quiet(bell)
-    assert bell.ring(["run_5"])
+    _quiet(wakeup)
+    assert wakeup.ring(["run_5"])
 
 
-def _quiet(bell: object) -> None:
+def _quiet(wakeup: object) -> None:
     """The time that a broker is left alone is over."""
-    assert isinstance(bell, Bell)
-    bell._quiet_until = 0.0
+    assert isinstance(wakeup, CeleryWakeup)
+    wakeup._quiet_until = 0.0

@@ -12,8 +12,8 @@ import pytest
 from config import load
 from service import wiring
 from service.errors import DatabaseUnavailable
-from service.runs.active import Handle
-from service.runs.keeper import UNDRIVEN
+from service.runs.recovery.supervisor import UNDRIVEN
+from service.runs.slots import Handle
 from service.store import runs as rows
 from service.store import workers
 from service.store.schema import metadata
@@ -37,20 +37,20 @@ def services(tmp_path: Path, redis_server: RedisServer, model: Model) -> Iterato
 
 
 def test_a_run_that_nobody_here_drives_is_free_for_others(services: wiring.Services) -> None:
-    keeper, user = services.keeper, services.users.by_name("ada")
+    supervisor, user = services.supervisor, services.users.by_name("ada")
     assert user is not None
     asked = RunRequest("assistant", ({"role": "user", "content": "x"},))
     run = services.runs.queue(Caller(user.id, "ada", "user"), asked, None, "req-1").run
-    keeper._renew()
+    supervisor._renew()
     with services.db.begin() as tx:  # claimed by this process, whose thread then died
-        assert rows.claim(tx, run.id, keeper._worker_id)
+        assert rows.claim(tx, run.id, supervisor._worker_id)
     for now in (0.0, UNDRIVEN):  # it may still be on its way
-        keeper._disown(now)
+        supervisor._disown(now)
         assert _abandoned(services) == []
-    keeper._disown(UNDRIVEN + 1)
+    supervisor._disown(UNDRIVEN + 1)
     assert _abandoned(services) == [run.id]
-    assert services.driver.take_up(run.id)
-    assert (services.watch.get(run.id).status, services.watch.get(run.id).losses) == ("succeeded", 1)
+    assert services.execution.take_up(run.id)
+    assert (services.queries.get(run.id).status, services.queries.get(run.id).losses) == ("succeeded", 1)
 
 
 def _abandoned(services: wiring.Services) -> list[str]:
@@ -68,46 +68,48 @@ def _claimed(services: wiring.Services, worker_id: str) -> str:
 
 
 def test_a_thread_whose_run_is_anothers_is_stopped(services: wiring.Services) -> None:
-    keeper = services.keeper
-    keeper._renew()
-    run_id = _claimed(services, keeper._worker_id)
-    with keeper._active.driving(Handle(run_id, 60, 1)) as handle, ExitStack() as held:
-        held.enter_context(keeper._active.driving(Handle("run_that_is_not_in_the_database_yet", 60)))
-        keeper._tick(0.0)
+    supervisor = services.supervisor
+    supervisor._renew()
+    run_id = _claimed(services, supervisor._worker_id)
+    with supervisor._active.driving(Handle(run_id, 60, 1)) as handle, ExitStack() as held:
+        held.enter_context(supervisor._active.driving(Handle("run_that_is_not_in_the_database_yet", 60)))
+        supervisor._tick(0.0)
         assert handle.reason is None
-        services.db.transact(lambda tx: workers.retire(tx, keeper._worker_id))  # as if its lease had run out
+        services.db.transact(
+            lambda tx: workers.retire(tx, supervisor._worker_id)
+        )  # as if its lease had run out
         assert services.db.transact(lambda tx: rows.claim(tx, run_id, "wrk_another"))
-        keeper._tick(0.0)
+        supervisor._tick(0.0)
         assert handle.reason == "lost"
-        assert [one.reason for one in keeper._active.all() if one is not handle] == [None]
+        assert [one.reason for one in supervisor._active.all() if one is not handle] == [None]
 
 
 def test_who_was_cut_off_leaves_the_others_a_lease_to_renew_theirs(services: wiring.Services) -> None:
-    keeper = services.keeper
-    keeper._renew()
+    supervisor = services.supervisor
+    supervisor._renew()
     run_id = _claimed(services, "wrk_another")  # it holds no lease
-    began = keeper._cut_off_at
-    keeper._sweep_runs(began + keeper._lease * 0.9)
+    began = supervisor._cut_off_at
+    supervisor._sweep_runs(began + supervisor._lease * 0.9)
     assert _abandoned(services) == [run_id]
-    keeper._renewed_at -= (
-        keeper._lease * 1.5
+    supervisor._renewed_at -= (
+        supervisor._lease * 1.5
     )  # as where a process is stopped, or its database does not answer
-    keeper._renew()
-    assert keeper._cut_off_at > began
-    keeper._sweep_runs(began + keeper._lease)
+    supervisor._renew()
+    assert supervisor._cut_off_at > began
+    supervisor._sweep_runs(began + supervisor._lease)
     assert _abandoned(services) == [run_id]
-    keeper._sweep_runs(keeper._cut_off_at + keeper._lease)
-    wait_until(lambda: services.watch.get(run_id).status == "succeeded", "its end", 20)
+    supervisor._sweep_runs(supervisor._cut_off_at + supervisor._lease)
+    wait_until(lambda: services.queries.get(run_id).status == "succeeded", "its end", 20)
 
 
 def test_who_cannot_renew_was_cut_off(services: wiring.Services) -> None:
-    keeper = services.keeper
-    keeper._renew()
-    before = keeper._cut_off_at
+    supervisor = services.supervisor
+    supervisor._renew()
+    before = supervisor._cut_off_at
     with closing(
         sqlite3.connect(services.settings.slipway_home / "slipway.db", isolation_level=None)
     ) as locks:
         locks.execute("BEGIN EXCLUSIVE")
         with pytest.raises(DatabaseUnavailable):
-            keeper._renew()
-    assert keeper._cut_off_at > before
+            supervisor._renew()
+    assert supervisor._cut_off_at > before

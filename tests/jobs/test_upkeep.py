@@ -11,10 +11,10 @@ import pytest
 
 from config import load
 from service.jobs.broker import UPKEEP_TASK, make_app
+from service.jobs.celery_worker import create_worker
 from service.jobs.upkeep import BATCH, DAY_MS, tidy
-from service.jobs.worker import create_worker
-from service.store import session_end
-from service.store.base import Database
+from service.store import session_expiry
+from service.store.database import Database
 from service.store.schema import metadata
 from service.types import first_id, new_id, now_ms
 from tests.jobs.house import House, TaskWorker, until
@@ -47,7 +47,7 @@ def fill(db: Database, many: int) -> None:
     run |= {"request": {}, "status": "succeeded", "cache": "miss", "created_at": old}
     key = {"user_id": "u", "fingerprint": "f", "created_at": old}
     session = {"user_id": "u", "agent": "a", "created_at": old, "updated_at": old}
-    over = now - 1 - session_end.GRACE_MS
+    over = now - 1 - session_expiry.GRACE_MS
     family = {"user_id": "u", "current_jti": "j", "created_at": old}
     notice = {"url": "u", "signer": "s", "body": {}, "status": "delivered", "attempts": 1}
     rows: dict[str, list[dict[str, Any]]] = {

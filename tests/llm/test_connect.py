@@ -13,11 +13,11 @@ import httpx2
 import pytest
 
 from service import errors
+from service.infra.http import NoAnswer, SafeClient
 from service.llm.claude import ClaudeClient
 from service.llm.client import ModelCall
 from service.llm.connect import Connector, Origin, Proxy
 from service.llm.embeddings import HttpEmbedder
-from service.safe_http import SafeClient, Unanswered
 from tests.llm.conftest import MakeClaude, a_call, ask, run
 from tests.llm.wire_server import Exchange, WireServer
 
@@ -83,7 +83,7 @@ def test_an_abort_ends_the_wait_for_a_name(silent_dns: threading.Event) -> None:
 
 def test_embeddings_and_webhooks_do_not_wait_either(silent_dns: threading.Event) -> None:
     assert HttpEmbedder("https://embed.example/v1/embeddings", "", "m").embed("text") is None
-    with pytest.raises(Unanswered):
+    with pytest.raises(NoAnswer):
         SafeClient(allow_private=False, seconds=0.2).post("https://hook.example/", b"{}", {})
 
 

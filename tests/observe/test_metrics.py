@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prometheus_client import generate_latest
 
-from service.observe import folder
+from service.observe import metric_files
 from service.observe.metrics import Metrics, of_folder
 from service.types import Usage
 from tests.small_disk import fill, small_disk
@@ -92,24 +92,24 @@ INVOKED = 'slipway_http_requests_total{method="POST",route="/v1/agents/<agent>/i
 
 def test_figures_are_of_all_workers(tmp_path: Path) -> None:
     web = tmp_path / "metrics-8000"
-    tasks = folder.of_tasks(web)
+    tasks = metric_files.of_tasks(web)
     with counted(web, "alone"), counted(tasks, "shared"), counted(web, "shared") as said:
         assert f"{INVOKED} 3.0" in said
         assert "slipway_runs_active 3.0" in said
         assert "slipway_limiter_fallback 1.0" in said
         alone = generate_latest(of_folder(tasks)).decode()
         assert f"{INVOKED} 1.0" in alone and "slipway_limiter_fallback 0.0" in alone
-    folder.clear(tasks)
+    metric_files.clear(tasks)
     with counted(web, "shared") as said:
         assert f"{INVOKED} 3.0" in said
 
 
 def test_who_was_killed_has_no_runs_under_way(tmp_path: Path) -> None:
-    own = folder.of_tasks(tmp_path / "metrics-8000")
+    own = metric_files.of_tasks(tmp_path / "metrics-8000")
     with counted(own, "alone"):
-        folder.forget_the_dead(own)
+        metric_files.forget_the_dead(own)
         assert "slipway_runs_active 1.0" in generate_latest(of_folder(own)).decode()
-    folder.forget_the_dead(own)
+    metric_files.forget_the_dead(own)
     told = generate_latest(of_folder(own)).decode()
     assert "slipway_runs_active" not in told and "slipway_http_requests_total" in told
 
@@ -153,7 +153,7 @@ def test_no_file_has_to_grow(tmp_path: Path) -> None:
     own = tmp_path / "metrics-8000"
     told = everything_counted(own)
     found = {file.stem.rpartition("_")[0]: file.stat().st_size for file in own.glob("*.db")}
-    assert found == folder.SIZES
+    assert found == metric_files.SIZES
     assert 'slipway_http_requests_total{method="DELETE",route="(other)",status="(other)"}' not in told
     assert 'slipway_http_requests_total{method="(other)",route="(other)",status="(other)"} 100.0' in told
 
@@ -179,7 +179,7 @@ def test_a_process_takes_the_place_of_a_dead_one(tmp_path: Path) -> None:
         with counted(own, "shared") as said:
             pass
     assert f"{INVOKED} 5.0" in said and "slipway_runs_active 1.0" in said
-    assert len(list(own.glob("*.db"))) == len(folder.SIZES)
+    assert len(list(own.glob("*.db"))) == len(metric_files.SIZES)
 
 
 def test_any_word_for_a_method_is_one_label() -> None:

@@ -19,7 +19,7 @@ from flask import Flask
 
 from service.app import create_app
 from service.jobs.upkeep import tidy
-from service.store import holds, ledger, ownership, runs, tokens, webhooks
+from service.store import holds, ledger, ownership, runs, token_families, webhooks
 from service.store.schema import metadata
 from service.types import RunStatus, now_ms
 from service.wiring import Services
@@ -281,7 +281,7 @@ def chores(place: Place) -> dict[str, Callable[[], object]]:
         "batches": lambda: services.batches.tick(),
         "holds that were left behind": lambda: db.query(lambda tx: holds.left_behind(tx, day_ago, 100)),
         "revocations": lambda: db.query(
-            lambda tx: tokens.distrusted(tx, families_since=day_ago, keys_since=day_ago)
+            lambda tx: token_families.distrusted(tx, families_since=day_ago, keys_since=day_ago)
         ),
         "a cap's window": lambda: db.query(lambda tx: ledger.spent(tx, "session:ses_1", 0)),
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 from config.testing import Testing
 from service.llm.claude import ClaudeClient
-from service.llm.resilient import ResilientClient
+from service.llm.retry import RetryingClient
 from service.store import users
 from service.store.schema import metadata
 from service.types import Caller, Run, RunRequest, now_ms
@@ -37,7 +37,7 @@ def services(
     chosen = {"slipway_home": home, "agents_dir": home / "agents", "redis_url": redis_url}
     made = Testing(**{**chosen, "anthropic_base_url": model_url, **settings})
     claude = ClaudeClient("", model_url, made.model_timeout, made.model_connect_timeout, 64)
-    model = ResilientClient(claude, made.model_retries, made.breaker_failures, 0.5, lambda attempt: None)
+    model = RetryingClient(claude, made.model_retries, made.breaker_failures, 0.5, lambda attempt: None)
     wired = build(made, model=model)
     metadata.create_all(wired.db.engine)
     ada = {"id": ADA.user_id, "username": "ada", "password_hash": "", "role": "user", "created_at": now_ms()}

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from service.store import schema
 from service.store import steps as step_rows
-from service.store.base import Row
+from service.store.database import Row
 from service.types import Event, Run, RunEvent
 from service.wiring import Services
 from tests.llm.wire_server import MESSAGE, Exchange, WireServer, end, head, start, text_events, whole

@@ -12,7 +12,7 @@ import pytest
 from service.errors import IdempotencyMismatch
 from service.runs.idempotency import AlreadyStarted, Key
 from service.store import runs, tool_calls, users
-from service.store.base import Database
+from service.store.database import Database
 from service.store.schema import metadata
 from service.types import Run, RunStatus, now_ms
 from tests.runs.house import ADA, ASSISTANT, asked, run_of

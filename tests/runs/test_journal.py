@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.runs.journal import Journal
-from service.store.base import Transaction
+from service.store.database import Transaction
 from tests.runs.house import asked, run_of
 from tests.usage.conftest import Make, make
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from service.errors import Invalid
 from service.store import schema
-from service.store.base import Transaction
+from service.store.database import Transaction
 from service.wiring import Services
 from tests.conftest import Model, RedisServer
 from tests.llm.wire_server import WireServer
@@ -80,8 +80,8 @@ def test_an_agent_that_takes_fewer_by_now_is_still_bound(acting: Services, upstr
     upstream.script += [says_and_calls("Hm. ", call("echo", {"text": "a"}, f"toolu_{n}")) for n in range(5)]
     run = acting.runs.queue(inside.ADA, inside.request("Do it.", max_steps=3), None, "req").run
     acting.db.transact(lambda tx: _ask_for_more(tx, run.id))
-    assert acting.driver.take_up(run.id)
-    ended = acting.watch.get(run.id)
+    assert acting.execution.take_up(run.id)
+    ended = acting.queries.get(run.id)
     assert ended.request.max_steps == 50
     assert (ended.error and ended.error["code"], len(upstream.requests)) == ("run_limit", 3)
 

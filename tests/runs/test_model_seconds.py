@@ -69,7 +69,7 @@ def asked(wired: Services, agent: str, door: str) -> Run:
     started, told = wired.runs.stream(inside.ADA, request, None, "req")
     for _ in told:
         pass
-    return wired.watch.get(started.run.id)
+    return wired.queries.get(started.run.id)
 
 
 @pytest.mark.parametrize(

@@ -318,8 +318,8 @@ def test_a_run_taken_up_again_tells_the_model_the_same(acting: Services, upstrea
         tx.execute(row.values(status=RunStatus.QUEUED, finished_at=None, result=None, worker_id=None))
 
     acting.db.transact(lost)
-    assert acting.driver.take_up(run.id)
-    again = acting.watch.get(run.id)
+    assert acting.execution.take_up(run.id)
+    again = acting.queries.get(run.id)
     assert (again.status, again.attempt, len(upstream.requests)) == ("succeeded", 2, 4), again.error
     assert bodies(upstream)[3] == bodies(upstream)[2]
     assert again.result is not None and run.result is not None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.approvals import Decision, decide
-from service.runs.turn import Turn
+from service.cache.lookup import Lookup
 from service.store import approvals as approval_rows
 from service.store import runs as rows
 from service.types import Caller, Event, RunStatus, new_id
@@ -70,12 +70,12 @@ def test_a_run_that_goes_on_after_an_edit_says_which_version_does(
     new = edit(live, prompt_md="Be better.")
     approve(live, waiting.id)
     upstream.script = [message(says("Paid."))]
-    assert live.driver.take_up(waiting.id)
-    run = live.watch.get(waiting.id)
+    assert live.execution.take_up(waiting.id)
+    run = live.queries.get(waiting.id)
     assert run.result is not None
     assert (run.status, run.agent_version, run.result["agent_version"]) == ("succeeded", new, new)
     assert systems(upstream) == ["Be good.", "Be better."]
-    told = {event.name: event.data.get("agent_version") for event in live.watch.so_far(run.id)}
+    told = {event.name: event.data.get("agent_version") for event in live.queries.so_far(run.id)}
     assert (told[Event.RUN_STARTED], told[Event.RUN_RESUMED], told[Event.RUN_COMPLETED]) == (old, new, new)
 
 
@@ -93,11 +93,11 @@ def test_a_queued_run_begins_with_the_version_that_is_there_then(
     queued = live.runs.queue(inside.ADA, inside.request("Do it.", cache="bypass"), None, "req").run
     new = edit(live, prompt_md="Be better.")
     upstream.script = [stream_of("Done.")]
-    assert live.driver.take_up(queued.id)
-    run = live.watch.get(queued.id)
+    assert live.execution.take_up(queued.id)
+    run = live.queries.get(queued.id)
     assert (run.status, run.agent_version, queued.agent_version != new) == ("succeeded", new, True)
     assert systems(upstream) == ["Be better."]
-    assert live.watch.so_far(run.id)[0].data["agent_version"] == new
+    assert live.queries.so_far(run.id)[0].data["agent_version"] == new
 
 
 def test_an_edited_agent_is_given_no_old_answer(live: Services, upstream: WireServer) -> None:
@@ -120,9 +120,9 @@ def test_an_answer_of_another_version_is_not_kept(live: Services, upstream: Wire
     run = inside.ask(live, request.question, cache="bypass")
     agent = live.catalog.agents["probe"]
     question = live.runs._answers.question(agent, request, inside.ADA, agent.models[0])
-    with Turn(live.runs._flights, run, question, agent.cache) as turn:
+    with Lookup(live.runs._single_flight, run, question, agent.cache) as turn:
         turn.run.agent_version = "another"
-    assert live.runs._flights.find(question, None).cache == "miss"
+    assert live.runs._single_flight.find(question, None).cache == "miss"
 
 
 def test_a_version_is_noted_by_the_attempt_that_has_the_run(live: Services, upstream: WireServer) -> None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from service.errors import TooMany
 from service.store import keys, sessions, users
-from service.store.base import Database
+from service.store.database import Database
 from service.store.schema import api_keys, metadata
 from service.types import new_id, now_ms
 

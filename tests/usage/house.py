@@ -10,7 +10,7 @@ from typing import Any
 from service.observe.metrics import Metrics
 from service.store import budgets as counters
 from service.store import holds, ledger
-from service.store.base import Database, Transaction
+from service.store.database import Database, Transaction
 from service.store.holds import Hold
 from service.store.schema import metadata
 from service.types import NANO, Run, RunRequest, Usage, new_id
@@ -18,8 +18,8 @@ from service.usage.budgets import Budgets
 from service.usage.caps import BudgetWarning
 from service.usage.ledger import Checked, check
 from service.usage.prices import PriceTable
+from service.usage.reservation import CallEstimate, Reserved, Settlement, WriteInTransaction
 from service.usage.spending import Spending
-from service.usage.wishes import Reserved, Settlement, Wish, Work
 
 TABLE = PriceTable.load()
 SONNET = TABLE.price("claude-sonnet-5-5", date(2026, 11, 21))
@@ -55,7 +55,7 @@ class House:
     def spend(self, usage: Usage, run: Run | None = None, **wishes: Any) -> int:
         return self.settle(self.reserve(run, **wishes), usage)
 
-    def write(self, *works: Work) -> None:
+    def write(self, *works: WriteInTransaction) -> None:
         def all_of_them(tx: Transaction) -> None:
             for work in works:
                 work(tx)
@@ -92,9 +92,9 @@ def wish(
     input_tokens: int | None = 500,
     count: Callable[[], int] | None = None,
     most: int | None = None,
-) -> Wish:
+) -> CallEstimate:
     """500 tokens at 4 dollars a million (the dearest a prompt can be) and 800 at 10 are a cent."""
-    return Wish(run, 1, SONNET, SONNET.model, max_tokens, fewest, input_tokens, count, most)
+    return CallEstimate(run, 1, SONNET, SONNET.model, max_tokens, fewest, input_tokens, count, most)
 
 
 def at_once(count: int, work: Callable[[int], object]) -> list[Any]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import BudgetExceeded
-from service.store.budgets import Window
+from service.store.budgets import BudgetWindow
 from service.store.schema import caps
 from service.types import NANO, Usage
 from service.usage.caps import NO_LIMIT, Standing, dealt, level, nano_of, window_end, window_start
@@ -36,7 +36,7 @@ def ms(*when: int) -> int:
 )
 def test_windows(period: str, at: int, start: int, end: int | None) -> None:
     assert window_start(period, at) == start
-    assert window_end(Window("service", period, start)) == end
+    assert window_end(BudgetWindow("service", period, start)) == end
 
 
 def test_amounts() -> None:

@@ -97,7 +97,7 @@ def complex_tier(wired: Services, model: Model) -> None:
 def batched(wired: Services, model: Model) -> None:
     model.control(tokens=40)
     run = wired.runs.queue(ADA, request("What time is it?", priority="batch", tier="medium"), None, "req").run
-    assert wired.driver.take_up(run.id)
+    assert wired.execution.take_up(run.id)
 
     def answered() -> bool:
         wired.db.transact(lambda tx: tx.execute(sa.update(batch_rows).values(next_at=0)))
@@ -106,7 +106,7 @@ def batched(wired: Services, model: Model) -> None:
         return row is not None and row["state"] == "done"
 
     wait_until(answered, "the answer", 20)
-    assert wired.driver.take_up(run.id) and wired.watch.get(run.id).status == "succeeded"
+    assert wired.execution.take_up(run.id) and wired.queries.get(run.id).status == "succeeded"
 
 
 def cut_off(wired: Services, model: Model) -> None:

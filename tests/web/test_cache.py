@@ -233,7 +233,7 @@ def test_somebody_elses_stream_is_not_followed_but_its_answer_shared(house: Hous
 def test_one_who_leaves_ends_nothing(house: House, text: str) -> None:
     """Not the one who follows, and not the one who leads, though it wanted its run cancelled then."""
     house.model.control(first_token_ms=500, token_ms=20)
-    runs, watch = house.wired.runs, house.wired.watch
+    runs, queries = house.wired.runs, house.wired.queries
     ask = partial(inside.request, text, agent="probe", on_disconnect="cancel")
     leader, leading = runs.stream(inside.ADA, ask(), None, "req")
     next(leading)
@@ -242,19 +242,19 @@ def test_one_who_leaves_ends_nothing(house: House, text: str) -> None:
         staying = pool.submit(runs.invoke, inside.ADA, inside.request(text, agent="probe"), None, "req")
         gone, following = runs.stream(inside.ADA, ask(), None, "req")
         first = next(following)
-        watch.client_gone(gone.run)
+        queries.client_gone(gone.run)
         assert (first, gone.run.cache) == ([], "coalesced") or first
-        assert watch.get(leader.run.id).status == "running"
-        watch.client_gone(leader.run)
+        assert queries.get(leader.run.id).status == "running"
+        queries.client_gone(leader.run)
         answer = staying.result(30).run
     assert answer.status == "succeeded" and answer.cache == "miss"  # it took the cancelled leader's place
-    assert watch.get(leader.run.id).status == "cancelled"
+    assert queries.get(leader.run.id).status == "cancelled"
 
 
 def test_those_who_wait_leave_threads_for_others(house: House, text: str) -> None:
-    places = house.wired.places
+    bulkhead = house.wired.bulkhead
     slots = (
-        places.total - places.taken
+        bulkhead.total - bulkhead.taken
     )  # streams that other tests began and did not read to their end have some
     house.model.control(first_token_ms=1500)
     with ThreadPoolExecutor(slots + 8) as pool:

@@ -17,7 +17,7 @@ from flask import Flask
 
 from service import __version__
 from service.observe import probes
-from service.web import drain
+from service.web import lifecycle
 from tests.conftest import Model, RedisServer, Slipway, redis_in, wait_until
 from tests.made import app_in, close
 from tests.usage.conftest import postgres_url
@@ -40,9 +40,9 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Flask]]:
 
 @pytest.fixture
 def stopping() -> Iterator[None]:
-    drain.watch(lambda: False)
+    lifecycle.watch(lambda: False)
     yield
-    drain.watch(lambda: True)
+    lifecycle.watch(lambda: True)
 
 
 def ready(made: Flask) -> tuple[int, dict[str, Any]]:

@@ -14,7 +14,7 @@ import redis
 from limits import parse
 
 from service.auth.users import User
-from service.usage.limits import PREFIX
+from service.usage.limiter_storage import PREFIX
 from tests.auth.house import PASSWORD, Replica
 from tests.conftest import RedisServer, wait_until
 
@@ -154,7 +154,7 @@ def test_limits_are_shared_again_once_redis_is_back(
 
     for replica in (first, second):
         wait_until(partial(shared, replica), "the shared limit", 40)
-    first.speed.client.flushall()
+    first.redis_store.client.flushall()
     statuses = [invoke((first, second)[number % 2], token).status_code for number in range(12)]
     assert statuses == [200] * 10 + [429] * 2
 
@@ -165,7 +165,7 @@ def test_a_counter_has_the_name_that_flask_limiter_knows_it_by(pair: tuple[Repli
     invoke(first, token)
     user = first.client(token).get("/v1/auth/me").get_json()["id"]
     name = parse("10/minute").key_for(user, "runs")
-    assert first.speed.client.keys("slipway:rate:*runs*") == [f"{PREFIX}:{name}".encode()]
+    assert first.redis_store.client.keys("slipway:rate:*runs*") == [f"{PREFIX}:{name}".encode()]
 
 
 def test_log_ins_are_limited_by_address(replicas: Callable[..., Replica]) -> None:
@@ -206,9 +206,9 @@ def test_the_window_slides(pair: tuple[Replica, Replica, str]) -> None:
     first, _, token = pair
     for _ in range(10):
         invoke(first, token)
-    (key,) = first.speed.client.keys("slipway:rate:*runs*")
-    start = int(first.speed.client.hget(key, "s") or 0)
-    first.speed.client.hset(key, "s", start - 90_000)  # half of the next window has gone by
+    (key,) = first.redis_store.client.keys("slipway:rate:*runs*")
+    start = int(first.redis_store.client.hget(key, "s") or 0)
+    first.redis_store.client.hset(key, "s", start - 90_000)  # half of the next window has gone by
     statuses = [invoke(first, token).status_code for _ in range(8)]
     assert statuses.count(200) in (5, 6) and statuses[-1] == 429
 
@@ -235,13 +235,13 @@ def test_a_limited_call_is_one_round_trip(pair: tuple[Replica, Replica, str]) ->
     first, _, token = pair
     invoke(first, token)
     trips: list[int] = []
-    real = first.speed.attempt
+    real = first.redis_store.attempt
 
     def counted(work: Any) -> Any:
         trips.append(1)
         return real(work)
 
-    first.speed.attempt = counted  # type: ignore[method-assign]
+    first.redis_store.attempt = counted  # type: ignore[method-assign]
     assert invoke(first, token).status_code == 200
     assert len(trips) == 1
 
@@ -289,13 +289,13 @@ def test_a_read_is_one_round_trip(pair: tuple[Replica, Replica, str]) -> None:
     first, _, token = pair
     first.client(token).get("/v1/auth/keys")
     trips: list[int] = []
-    real = first.speed.attempt
+    real = first.redis_store.attempt
 
     def counted(work: Any) -> Any:
         trips.append(1)
         return real(work)
 
-    first.speed.attempt = counted  # type: ignore[method-assign]
+    first.redis_store.attempt = counted  # type: ignore[method-assign]
     assert first.client(token).get("/v1/auth/keys").status_code == 200
     assert len(trips) == 1
 

@@ -17,18 +17,18 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from service.store import usage
-from service.store.base import Database
+from service.store.database import Database
 from service.store.schema import ledger, users
-from service.store.usage import DAY_MS, HOUR_MS, Asked
+from service.store.usage import DAY_MS, HOUR_MS, UsageQuery
 from service.types import rfc3339
-from service.usage import report
+from service.usage import reports
 from service.usage.rollup import roll_up
 from tests.made import app_in, close
 from tests.usage.calls import TODAY, Call, book, some
 
 CSV = {"Accept": "text/csv"}
 DAYS, USERS, GROUPS = 20, 300, "day,user,agent"
-SPAN = {"from": report.day_of(TODAY - DAYS), "to": report.day_of(TODAY - 1)}
+SPAN = {"from": reports.day_of(TODAY - DAYS), "to": reports.day_of(TODAY - 1)}
 
 
 class House:
@@ -162,9 +162,9 @@ def test_a_sheet_that_cannot_go_on_is_broken_off(tmp_path: Path) -> None:
 
 
 def test_a_sheet_ends_in_time(house: House) -> None:
-    asked = Asked(0, TODAY * DAY_MS, ("day", "user", "agent"))
-    with pytest.raises(report.SheetEnded):
-        list(report.sheet(house.db, asked, seconds=-1))
+    asked = UsageQuery(0, TODAY * DAY_MS, ("day", "user", "agent"))
+    with pytest.raises(reports.SheetEnded):
+        list(reports.sheet(house.db, asked, seconds=-1))
 
 
 def test_usage_by_the_hour_and_by_key(house: House) -> None:
@@ -181,7 +181,7 @@ def test_usage_by_the_hour_and_by_key(house: House) -> None:
 
 
 def test_hours_of_a_month_at_most(house: House) -> None:
-    refused = house.get(group_by="hour", **{"from": report.day_of(TODAY - 40)})
+    refused = house.get(group_by="hour", **{"from": reports.day_of(TODAY - 40)})
     assert (refused.status_code, refused.json["code"]) == (422, "invalid")
     [fault] = refused.json["errors"]
     assert fault["pointer"] == "/from" and "31 days" in fault["detail"]
@@ -243,7 +243,7 @@ def test_a_cursor_of_a_report_without_groups_is_none(house: House) -> None:
 
 
 def work_of(
-    house: House, asked: Asked, after: usage.Values | None, limit: int | None
+    house: House, asked: UsageQuery, after: usage.Values | None, limit: int | None
 ) -> tuple[int, list[Any]]:
     """Hundreds of instructions that SQLite takes for a page, and the page."""
     done = [0]
@@ -264,7 +264,7 @@ def work_of(
 
 @pytest.mark.parametrize("by", [("day", "user", "agent"), ("user", "agent", "day"), ("user", "model")])
 def test_the_last_page_costs_what_the_first_does(house: House, by: tuple[str, ...]) -> None:
-    asked = Asked((TODAY - DAYS) * DAY_MS, TODAY * DAY_MS, by)
+    asked = UsageQuery((TODAY - DAYS) * DAY_MS, TODAY * DAY_MS, by)
     if by[0] == "user":
         while roll_up(house.db):
             pass

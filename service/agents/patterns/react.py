@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from service.agents.pattern import Context, Told, answer_of, assistant_turn, tool_turn
+from service.agents.pattern import Context, Events, answer_of, assistant_turn, tool_turn
 from service.errors import RunLimit
 from service.types import Answer
 
 
-def run(context: Context) -> Told[Answer]:
+def run(context: Context) -> Events[Answer]:
     """Make `max_steps` model calls at most; the last one may call no more tools, so it has to answer.
 
     Raises `RunLimit` when it calls them all the same.

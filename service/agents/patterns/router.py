@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from service.agents.pattern import Context, Told, answer_of
+from service.agents.pattern import Context, Events, answer_of
 from service.knowledge import Passage
 from service.types import Answer, Block, Message
 
@@ -14,7 +14,7 @@ CLASSIFY = "classify"  # the name of that step
 PASSAGES = 4  # how many passages an answer may draw on
 
 
-def run(context: Context) -> Told[Answer]:
+def run(context: Context) -> Events[Answer]:
     category = yield from _classify(context)
     passages: list[Passage] = []
     if context.agent.knowledge is not None:
@@ -28,7 +28,7 @@ def run(context: Context) -> Told[Answer]:
     return answer.with_sources(tuple(_located(source, passages) for source in answer.sources))
 
 
-def _classify(context: Context) -> Told[str]:
+def _classify(context: Context) -> Events[str]:
     """The category's name; the last one listed when the model's word is not one of them."""
     categories = context.agent.categories
     lines = "\n".join(f"- {name}: {category.description}" for name, category in categories.items())

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from service.agents.pattern import Context, Told, answer_of
+from service.agents.pattern import Context, Events, answer_of
 from service.types import Answer
 
 
-def run(context: Context) -> Told[Answer]:
+def run(context: Context) -> Events[Answer]:
     reply = yield from context.steps.model("answer", system=context.system, messages=context.messages)
     return answer_of(reply)

@@ -1,0 +1,148 @@
+"""What the commands share: the services, errors as one line, tables, and JSON for scripts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+import orjson
+from flask import current_app
+from flask.cli import AppGroup
+
+from service.auth.users import User
+from service.errors import DatabaseUnavailable, SlipwayError
+from service.store.outages import cause_of
+from service.text.numerals import amount, whole_number
+
+if TYPE_CHECKING:
+    from service.wiring import Services
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+
+
+class WholeNumber(click.IntRange):
+    """A number in ASCII digits: `int` also takes those of other scripts."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and whole_number(value.removeprefix("-")) is None:
+            self.fail(f"{value!r} is not a whole number.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Factor(click.FloatRange):
+    """A decimal number in ASCII digits: `float` also takes those of other scripts, `nan` and `inf`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str):
+            try:
+                amount(value)
+            except ValueError:
+                self.fail(f"{value!r} is not a number such as 1.5.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+most = click.option(
+    "--limit", type=WholeNumber(1, 1000), default=20, show_default=True, help="How many at most."
+)
+
+
+class Commands(AppGroup):
+    """A group whose commands end with one line, and exit code 1, when something is refused."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SlipwayError as error:
+            faults = [f"{fault['pointer']}: {fault['detail']}" for fault in error.errors]
+            told = "; ".join(faults) or error.detail
+            if isinstance(error, DatabaseUnavailable) and error.__cause__ is not None:
+                told = f"{told} Cause: {cause_of(error.__cause__)}"
+            raise click.ClickException(told) from None
+
+
+def services() -> Services:
+    """Everything the application is made of."""
+    return cast("Services", current_app.extensions["slipway"])
+
+
+def user_named(username: str) -> User:
+    """Ends the command when there is no such user."""
+    user = services().users.by_name(username)
+    if user is None:
+        raise click.ClickException(f"There is no user {username}.")
+    return user
+
+
+def print_json(value: Any) -> None:
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], nothing: str) -> None:
+    """Aligned columns under their names; `nothing` where there are no rows."""
+    if not rows:
+        click.echo(nothing)
+        return
+    cells = [[column.upper() for column in columns]]
+    cells += [[_cell(row[column]) for column in columns] for row in rows]
+    widths = [max(len(line[at]) for line in cells) for at in range(len(columns))]
+    for line in cells:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def pages(fetch: Callable[[int, str | None], list[Any]], id_of: Callable[[Any], str]) -> Iterator[Any]:
+    """Everything there is, a hundred at a time."""
+    last: str | None = None
+    while batch := fetch(100, last):
+        yield from batch
+        last = id_of(batch[-1])
+
+
+@contextmanager
+def at_work() -> Iterator[Services]:
+    """Services that may drive runs here: this process holds a lease for as long, and takes up nobody else's."""
+    from service import wiring
+
+    working = wiring.build(services().settings, kind="cli")
+    working.supervisor.start()
+    try:
+        yield working
+    finally:
+        working.close()
+
+
+def _cell(value: Any) -> str:
+    if value is None or value == []:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+class Progress:
+    """Lines on stderr about a reading of many rows, one every few seconds: none where it takes no longer than that."""
+
+    EVERY = 5.0  # seconds
+
+    def __init__(self, expected: int | None) -> None:
+        self._expected = expected or 0  # as the database estimates; 0: it cannot say
+        self._rows = 0
+        self._began = time.monotonic()
+        self._told_at = self._began
+
+    def read(self, rows: int) -> None:
+        """So many more were read."""
+        self._rows += rows
+        now = time.monotonic()
+        if now - self._told_at >= self.EVERY:
+            self._told_at = now
+            click.echo(self._line(now - self._began), err=True)
+
+    def _line(self, seconds: float) -> str:
+        if self._rows >= self._expected:  # or once more, to name what is wrong
+            return f"{self._rows} rows read in {seconds:.0f} s"
+        left = seconds * (self._expected - self._rows) / self._rows if self._rows else 0
+        share = self._rows * 100 // self._expected
+        return f"{self._rows} of about {self._expected} rows read, {share} %, about {left:.0f} s left"

@@ -1,0 +1,174 @@
+"""A model client that tries again, and that stops asking a model which keeps failing."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+from service.errors import (
+    ModelError,
+    ModelInterrupted,
+    ModelKeyRefused,
+    ModelRateLimited,
+    ModelRejected,
+    ModelTimeout,
+    ModelUnavailable,
+    RunCancelled,
+    SlipwayError,
+)
+from service.llm.breaker import Breaker, Permit
+from service.llm.client import ModelCall, ModelClient, ModelReply, ModelRequest, TextDelta
+from service.types import Usage
+
+FIRST_PAUSE = 0.25  # seconds; doubled with each attempt
+LONGEST_PAUSE = 8.0
+RETRIED = (ModelUnavailable, ModelTimeout, ModelInterrupted)
+HEALTHY = (ModelRejected, ModelRateLimited, ModelKeyRefused)
+CALLER_LEFT = "caller_left"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAttempt:
+    """One attempt at a model call, for metrics and the `llm_call` log line."""
+
+    model: str
+    attempt: int  # counted from 1
+    ok: bool
+    ms: float
+    usage: Usage | None  # of a failed attempt: what it had told before it broke
+    error_code: str | None
+    stream: bool
+
+
+class RetryingClient:
+    """A `ModelClient` around another. Retries only until the first piece of text, and within the call's deadline.
+
+    `retries` counts attempts after the first; `on_attempt` is called after each attempt, from the calling thread.
+    """
+
+    def __init__(
+        self,
+        inner: ModelClient,
+        retries: int,
+        breaker_failures: int,
+        breaker_recovery: float,
+        on_attempt: Callable[[ModelAttempt], None],
+    ) -> None:
+        self._inner = inner
+        self._retries = retries
+        self._failures = breaker_failures
+        self._recovery = breaker_recovery
+        self._on_attempt = on_attempt
+        self._breakers: dict[str, Breaker] = {}
+        self._lock = threading.Lock()
+
+    def create(self, request: ModelRequest, call: ModelCall) -> Generator[TextDelta, None, ModelReply]:
+        """See `ModelClient`. While the model's breaker is open: `ModelUnavailable` at once."""
+        breaker = self.breaker(request.model)
+        number = 1
+        while True:
+            permit = breaker.allow()
+            with closing(self._attempt(request, call, number, breaker, permit)) as attempt:
+                try:
+                    first = next(attempt)
+                except StopIteration as end:
+                    reply: ModelReply = end.value  # not a word of text, such as a tool call: whole already
+                    return _at(number, reply)
+                except ModelError as error:
+                    pause = self._pause(error, request, call, number)
+                else:
+                    if permit.probe:
+                        breaker.record_success(
+                            permit
+                        )  # it speaks: the others need not wait for its last word
+                    yield first
+                    reply = yield from attempt
+                    return _at(number, reply)
+            call.sleep(pause)
+            if call.aborted:
+                raise RunCancelled()
+            call.again()
+            number += 1
+
+    def count_tokens(self, request: ModelRequest, call: ModelCall) -> int:
+        return self._inner.count_tokens(request, call)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def ping(self) -> None:
+        self._inner.ping()
+
+    def breaker(self, model: str) -> Breaker:
+        """The breaker of a model: its `state` and `retry_after` are for /ready and the metrics."""
+        with self._lock:
+            if model not in self._breakers:
+                self._breakers[model] = Breaker(model, self._failures, self._recovery)
+            return self._breakers[model]
+
+    def breakers(self) -> dict[str, Breaker]:
+        """The breaker of every model that has been called."""
+        with self._lock:
+            return dict(self._breakers)
+
+    def _attempt(
+        self, request: ModelRequest, call: ModelCall, number: int, breaker: Breaker, permit: Permit
+    ) -> Generator[TextDelta, None, ModelReply]:
+        """One attempt; the breaker and the observer are told how it ended, however it ended."""
+        began = time.perf_counter()
+        reply: ModelReply | None = None
+        code: str | None = CALLER_LEFT
+        verdict = breaker.release
+        try:
+            reply = yield from self._inner.create(request, call)
+            code, verdict = None, breaker.record_success
+            return reply
+        except SlipwayError as error:
+            code = error.code
+            if _is_models_fault(error, call):
+                verdict = breaker.record_failure
+            raise
+        finally:
+            verdict(permit)
+            usage = reply.usage if reply else call.partial_usage
+            ms = (time.perf_counter() - began) * 1000
+            self._on_attempt(
+                ModelAttempt(request.model, number, reply is not None, ms, usage, code, request.stream)
+            )
+
+    def _pause(self, error: ModelError, request: ModelRequest, call: ModelCall, number: int) -> float:
+        """Seconds until the next attempt; raises the error when there is none to be."""
+        pause: float = min(FIRST_PAUSE * 2 ** (number - 1), LONGEST_PAUSE) * random.uniform(0.5, 1.0)
+        if error.retry_after is not None:
+            pause = error.retry_after + random.uniform(
+                0, FIRST_PAUSE
+            )  # not all of those who were told the same
+        if number > self._retries or not _may_retry(error, request, call) or pause >= call.remaining():
+            raise error
+        return pause
+
+
+def _at(attempt: int, reply: ModelReply) -> ModelReply:
+    """The reply, with the number of the attempt that brought it."""
+    return reply if reply.attempts == attempt else replace(reply, attempts=attempt)
+
+
+def _may_retry(error: ModelError, request: ModelRequest, call: ModelCall) -> bool:
+    """Never when the failed attempt is billed already: from then on trying again costs twice."""
+    if isinstance(error, ModelKeyRefused) or not isinstance(error, RETRIED) or call.aborted:
+        return False
+    if isinstance(error, ModelTimeout):
+        return call.partial_usage is None
+    return not (isinstance(error, ModelInterrupted) and request.stream)
+
+
+def _is_models_fault(error: SlipwayError, call: ModelCall) -> bool:
+    """Whether an error says that the model is ill. Its 4xx do not, nor a deadline of ours that was too near, nor the
+    time-out of an agent that waits less long than others."""
+    if isinstance(error, ModelTimeout):
+        return call.remaining() > 0 and not call.impatient
+    return isinstance(error, ModelError) and not isinstance(error, HEALTHY)

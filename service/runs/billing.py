@@ -1,0 +1,168 @@
+"""The money of one model call: held in the transaction that starts its step, settled in the one that keeps it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import orjson
+
+from service.llm.client import ModelCall, ModelReply, ModelRequest
+from service.runs.journal import Journal
+from service.runs.slots import Handle
+from service.store.holds import Hold
+from service.types import Run, RunEvent, Usage
+from service.usage.bounds import can_be, prompt_bound, used_by, used_so_far
+from service.usage.prices import Price
+from service.usage.reservation import FEWEST_TOKENS, CallEstimate, Reserved, Settlement, WriteInTransaction
+from service.usage.spending import Spending
+
+log = logging.getLogger("slipway.money")
+CountTokens = Callable[[ModelRequest, ModelCall], int]
+COUNT_SECONDS = 5.0  # the longest wait for the provider's own count of a prompt
+
+
+class CallBilling:
+    """One model call, until it is paid. An attempt that follows one the provider may charge for is paid on top."""
+
+    def __init__(
+        self, spending: Spending, run: Run, journal: Journal, handle: Handle, count: CountTokens, price: Price
+    ) -> None:
+        self._spending = spending
+        self._run = run
+        self._journal = journal
+        self._handle = handle
+        self._count = count
+        self._price = price
+        self._reserved: Reserved | None = None
+
+    def reserve(
+        self, request: ModelRequest, *, whole: bool = False, along: Sequence[WriteInTransaction] = ()
+    ) -> tuple[ModelRequest, list[RunEvent]]:
+        """Hold what the call can cost at most. The request as it may be sent, and what was told meanwhile.
+
+        `whole`: with no shorter an answer than it asks for; `along` is written with the hold.
+        Raises `BudgetExceeded`, or why the run must stop.
+        """
+        fewest = (
+            request.max_tokens if whole or request.json_schema else min(FEWEST_TOKENS, request.max_tokens)
+        )
+        events = self._hold(request, fewest, along)
+        assert self._reserved is not None
+        granted = self._reserved.max_tokens
+        return (request if granted == request.max_tokens else replace(request, max_tokens=granted)), events
+
+    def again(self, request: ModelRequest, call: ModelCall) -> None:
+        """Pay for the attempt that failed, and hold the same for the next, no less. Raises as `reserve` does."""
+        self.failed(request, call)
+        self._hold(request, fewest=request.max_tokens)
+
+    def kept(self, request: ModelRequest, reply: ModelReply) -> tuple[ModelReply, int]:
+        """Settle the call; return the reply with the usage that was booked, and its cost in nano-dollars.
+
+        Written with the step.
+        """
+        assert self._reserved is not None
+        settlement = settle(self._spending, self._reserved.hold, self._price, request, reply)
+        self._journal.also(settlement.work)
+        return booked(reply, settlement), settlement.cost
+
+    def failed(self, request: ModelRequest, call: ModelCall) -> None:
+        """The call broke off: what it has used is the run's to pay all the same. Written with what comes next."""
+        reserved, self._reserved = self._reserved, None
+        if reserved is None:
+            return
+        if call.partial_usage is not None:
+            settlement = _settle_part(self._spending, reserved.hold, self._price, request, call)
+        elif call.billable:
+            settlement = self._spending.settle_worst(reserved.hold)
+        else:
+            settlement = self._spending.settle_unused(reserved.hold)
+        owe(self._journal, settlement)
+
+    def _hold(
+        self, request: ModelRequest, fewest: int, along: Sequence[WriteInTransaction] = ()
+    ) -> list[RunEvent]:
+        events: list[RunEvent] = []
+        wish = CallEstimate(
+            run=self._run,
+            step=self._journal.steps + 1,
+            price=self._price,
+            model=request.model,
+            max_tokens=request.max_tokens,
+            fewest=fewest,
+            input_tokens=_prompt_bound(request),
+            count=lambda: self._counted(request),
+            most=self._spending.left_of(self._run),
+        )
+
+        def again() -> None:
+            self._handle.check()
+            if self._journal.owes:  # else what this run gives back would be missing from what is left
+                events.extend(self._journal.commit())
+
+        def write(first: WriteInTransaction, hold: WriteInTransaction) -> None:
+            events.extend(self._journal.commit(*along, first=first, last=hold))
+
+        self._reserved = self._spending.reserve(wish, write, again)
+        return events
+
+    def _counted(self, request: ModelRequest) -> int:
+        """A call of its own: the handle's is the model call's, which may be under way."""
+        return self._count(request, ModelCall(min(self._handle.deadline, time.monotonic() + COUNT_SECONDS)))
+
+
+def settle(
+    spending: Spending, hold: Hold, price: Price, request: ModelRequest, reply: ModelReply
+) -> Settlement:
+    """Settle to what an answer reported; where that cannot be relied on to an estimate, and to the hold at most."""
+    prompt = _prompt_bound(request)
+    if reply.usage_source == "worst" or not _plausible(hold, request, prompt, reply.usage):
+        return spending.settle_worst(hold)
+    if reply.usage_source == "reported":
+        return spending.settle(hold, price, reply.usage)
+    used = used_by(reply.usage, len(orjson.dumps(reply.content)), prompt, request.max_tokens)
+    if used is None or price.cost(used) > hold.amount_nano:
+        return spending.settle_worst(hold)
+    return spending.settle(hold, price, used, "estimate")
+
+
+def _settle_part(
+    spending: Spending, hold: Hold, price: Price, request: ModelRequest, call: ModelCall
+) -> Settlement:
+    """Settle a call that broke off to an estimate of what it had used by then, and to the hold at most."""
+    assert call.partial_usage is not None
+    if not _plausible(hold, request, _prompt_bound(request), call.partial_usage):
+        return spending.settle_worst(hold)
+    used = used_so_far(call.partial_usage, call.partial_text, request.max_tokens)
+    if price.cost(used) > hold.amount_nano:
+        return spending.settle_worst(hold)
+    return spending.settle(hold, price, used, "estimate")
+
+
+def _plausible(hold: Hold, request: ModelRequest, prompt: int | None, told: Usage) -> bool:
+    """Tell whether the call can have used what it told, and say so in the log where it cannot."""
+    if can_be(told, prompt, request.max_tokens):
+        return True
+    log.warning(
+        "usage_implausible",
+        extra={"hold": hold.id, "run_id": hold.run_id, "model": hold.model, "told": told._asdict()},
+    )
+    return False
+
+
+def _prompt_bound(request: ModelRequest) -> int | None:
+    return prompt_bound(request.system, request.messages, request.tools, request.json_schema)
+
+
+def booked(reply: ModelReply, settlement: Settlement) -> ModelReply:
+    """Return the reply as its step keeps it: with the usage that stands in the ledger."""
+    return replace(reply, usage=settlement.usage, usage_source=settlement.source)
+
+
+def owe(journal: Journal, settlement: Settlement) -> None:
+    """A settlement that belongs to no kept step: the run's all the same, and written with its next transaction."""
+    journal.spent(settlement.usage, settlement.cost, settlement.source)
+    journal.also(settlement.work)

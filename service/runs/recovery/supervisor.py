@@ -1,0 +1,236 @@
+"""One thread per worker process that keeps its promises: the lease, cancellations, recovery, the hand-over."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Protocol
+
+from service.errors import DatabaseUnavailable
+from service.runs.execution import Execution
+from service.runs.slots import Handle, Slots
+from service.store import ownership, workers
+from service.store import runs as rows
+from service.store.database import Database
+from service.types import now_ms
+
+log = logging.getLogger("slipway.keeper")
+TICK = 0.4  # seconds between looks for cancellations: a run ends well within 2 s of being asked to
+HAND_OVER = 3.0  # seconds that runs still driven at the very end have to be given back
+UNDRIVEN = 10.0  # seconds between claiming a run and driving it that no database or Redis that hangs can fill
+SWEEP_TASKS = 200  # queued tasks looked at in one sweep
+
+
+class Wakeup(Protocol):
+    """Wakes task workers. Never raises, and never takes long."""
+
+    def ring(self, run_ids: Sequence[str]) -> bool:
+        """Wake one for each. False: none can be reached; the rows wait for the sweep."""
+
+    def waiting(self) -> int | None:
+        """How many wake-ups nobody has taken yet; None: no worker can be reached."""
+
+
+class NoWakeup:
+    """Where there is no broker: the sweep of the web processes does the tasks."""
+
+    def ring(self, run_ids: Sequence[str]) -> bool:
+        return False
+
+    def waiting(self) -> int | None:
+        return None
+
+
+class Supervisor:
+    """`bell` wakes task workers; `chores` are done at each sweep. Of kind `cli`: keeps the lease, takes nothing up."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        execution: Execution,
+        active: Slots,
+        kind: str,
+        lease_seconds: float,
+        sweep_seconds: float,
+        wakeup: Wakeup,
+        chores: Sequence[Callable[[], object]],
+        draining: Callable[[], bool],
+        grace: float,
+    ) -> None:
+        self._db = db
+        self._execution = execution
+        self._active = active
+        self._worker_id = execution.worker_id
+        self._kind = kind
+        self._lease = lease_seconds
+        self._sweep = sweep_seconds
+        self._wakeup = wakeup
+        self._chores = chores
+        self._draining = draining
+        self._grace = grace
+        self._stopped = threading.Event()
+        self._drain_until: float | None = None
+        self._orphans: dict[tuple[str, int], float] = {}  # run and attempt, and since when
+        self._next_renewal = 0.0
+        self._renewed_at = self._cut_off_at = time.monotonic()  # when this worker last had no lease, or began
+        self._next_sweep = time.monotonic() + random.uniform(0, sweep_seconds)
+
+    def start(self) -> None:
+        """Register this worker, then keep its promises from a daemon thread."""
+        with suppress(DatabaseUnavailable):  # the thread goes on trying; `service.store.outages` says why
+            self._renew()
+        threading.Thread(target=self._loop, name="supervisor", daemon=True).start()
+
+    def stop(self) -> None:
+        """Retire: what this worker still drives is given back, or else is free for others at once."""
+        end = time.monotonic() + HAND_OVER
+        while (driven := self._active.all()) and time.monotonic() < end:
+            for handle in driven:
+                handle.stop("drain")
+            time.sleep(0.05)
+        self._stopped.set()
+        try:
+            self._db.transact(lambda tx: workers.retire(tx, self._worker_id), patience=1)
+        except DatabaseUnavailable:
+            log.warning("worker_not_retired")
+
+    def _loop(self) -> None:
+        while not self._stopped.wait(TICK):
+            try:
+                self._tick(time.monotonic())
+            except DatabaseUnavailable:  # said once, with its cause, and not at every tick
+                self._cut_off_at = time.monotonic()
+            except Exception:  # this thread must outlive any fault: runs depend on it
+                log.exception("keeper_failed")
+
+    def _note_hang(self, since: float) -> None:
+        """Take this worker for cut off where the database hung: leases of the living may have ended meanwhile."""
+        if time.monotonic() - since > self._lease / 3:
+            self._cut_off_at = time.monotonic()
+
+    def _tick(self, now: float) -> None:
+        began = time.monotonic()
+        if now >= self._next_renewal:
+            self._renew()
+        if driven := self._active.all():
+            self._stop_unwanted(driven)
+        self._note_hang(began)
+        if self._draining():
+            self._hand_over(now)
+        elif now >= self._next_sweep and self._kind != "cli":
+            self._next_sweep = now + self._sweep * random.uniform(0.8, 1.2)
+            self._sweep_runs(now)
+            self._disown(now)
+            for chore in self._chores:
+                chore()
+
+    def _stop_unwanted(self, driven: Sequence[Handle]) -> None:
+        """Stop runs that are to be cancelled, and those that another worker has taken over."""
+        held = {
+            row["id"]: row
+            for row in self._db.query(lambda tx: ownership.held(tx, self._worker_id), patience=0)
+        }
+        elsewhere = []
+        for handle in driven:
+            row = held.get(handle.run_id)
+            if row is None or row["attempt"] != handle.attempt:
+                elsewhere.append(handle)
+            elif row["cancel_requested"]:
+                handle.stop("cancelled")
+        if elsewhere:  # or they have not begun, or have just ended
+            ids = [handle.run_id for handle in elsewhere]
+            latest = self._db.query(lambda tx: ownership.attempts(tx, ids), patience=0)
+            for handle in elsewhere:
+                if latest.get(handle.run_id, 0) > handle.attempt:
+                    log.warning("lease_lost", extra={"run_id": handle.run_id, "attempt": handle.attempt})
+                    handle.stop("lost")
+
+    def _renew(self) -> None:
+        """Raises `DatabaseUnavailable`."""
+        asked = time.monotonic()
+        try:
+            self._renew_lease()
+        except DatabaseUnavailable:
+            self._cut_off_at = time.monotonic()
+            raise
+        now = time.monotonic()
+        if now - self._renewed_at > self._lease:
+            self._cut_off_at = now
+        self._renewed_at, self._next_renewal = asked, now + self._lease / 3
+
+    def _renew_lease(self) -> None:
+        lease_ms = int(self._lease * 1000)
+        renewed = partial(workers.renew, worker_id=self._worker_id, lease_ms=lease_ms)
+        if not self._db.transact(renewed, patience=1, ahead=True):
+            host, pid = socket.gethostname(), os.getpid()
+            self._db.transact(
+                lambda tx: workers.register(tx, self._worker_id, self._kind, host, pid, lease_ms),
+                patience=1,
+                ahead=True,
+            )
+
+    def _hand_over(self, now: float) -> None:
+        """A stopping worker lets runs finish within its grace; those that cannot go back into the queue."""
+        if self._drain_until is None:
+            self._drain_until = now + max(1.0, self._grace * 0.7)
+        if now >= self._drain_until:
+            for handle in self._active.all():
+                handle.stop("drain")
+
+    def _sweep_runs(self, now: float) -> None:
+        """Runs whose worker is gone are taken up; task workers are woken for queued tasks that nobody took.
+
+        A worker that was cut off from the database itself leaves the others the time of a lease to renew theirs.
+        """
+        asked = time.monotonic()
+        abandoned = self._db.query(lambda tx: rows.abandoned(tx, 20), patience=0)
+        self._note_hang(asked)
+        if now - self._cut_off_at >= self._lease:
+            for row in abandoned:
+                self._execution.take_up_in_background(row["id"])
+        waiting = self._db.query(lambda tx: rows.waiting(tx, SWEEP_TASKS), patience=0)
+        for row in waiting:
+            if row["door"] != "task":
+                self._execution.take_up_in_background(row["id"])
+        if tasks := [row["id"] for row in waiting if row["door"] == "task"]:
+            self._wake(tasks)
+        self._db.transact(lambda tx: workers.sweep(tx, 3_600_000), patience=1)
+
+    def _wake(self, tasks: list[str]) -> None:
+        """Messages that were lost are sent again, those that only wait their turn are not."""
+        messages = self._wakeup.waiting()
+        if messages is not None and messages >= len(tasks):
+            return
+        if messages is not None:
+            later = now_ms() + int(self._sweep * 3000)
+            self._db.transact(lambda tx: rows.announced(tx, tasks, later), patience=1)
+            if self._wakeup.ring(tasks):
+                return
+        if (
+            self._kind == "web"
+        ):  # no message reaches a task worker: this one does it, callers keep half the slots
+            for run_id in tasks:
+                if self._active.taken * 2 >= self._active.slots or not self._execution.take_up_in_background(
+                    run_id
+                ):
+                    self._next_sweep = time.monotonic() + TICK  # there is more to do
+                    return
+
+    def _disown(self, now: float) -> None:
+        """A run that is ours by its row, and that no thread here drives, is free for others: it counts as a loss."""
+        driven = {handle.run_id for handle in self._active.all()}
+        held = self._db.query(lambda tx: ownership.held(tx, self._worker_id), patience=0)
+        orphans = [(row["id"], row["attempt"]) for row in held if row["id"] not in driven]
+        self._orphans = {orphan: self._orphans.get(orphan, now) for orphan in orphans}
+        for (run_id, attempt), since in self._orphans.items():
+            if now - since > UNDRIVEN:
+                log.error("run_disowned", extra={"run_id": run_id, "attempt": attempt})
+                self._db.transact(partial(rows.abandon, run_id=run_id, attempt=attempt), patience=1)

@@ -1,0 +1,85 @@
+"""A model call somebody wants to make, as money: what it can cost, held, and settled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import NamedTuple
+
+from service.errors import ModelError
+from service.store.database import Transaction
+from service.store.holds import Hold
+from service.types import Run, Usage, UsageSource
+from service.usage.bounds import counted_bound
+from service.usage.prices import Price
+
+WriteInTransaction = Callable[[Transaction], None]
+FEWEST_TOKENS = 64  # an answer cut shorter than this helps nobody
+
+
+@dataclass(frozen=True, slots=True)
+class CallEstimate:
+    """A model call somebody wants to make.
+
+    `input_tokens` is a safe bound, None where there is none without counting; `count` asks the provider for the
+    prompt's tokens, which is free, and is None once that was done. `max_tokens` may be cut down to `fewest`.
+    `most` is what the run may still spend, in nano-dollars.
+    """
+
+    run: Run
+    step: int
+    price: Price
+    model: str
+    max_tokens: int
+    fewest: int
+    input_tokens: int | None
+    count: Callable[[], int] | None
+    most: int | None = None
+
+    def counted(self) -> CallEstimate:
+        """The same with the provider's own count of the prompt, where that is the closer bound."""
+        assert self.count is not None
+        try:
+            bound = counted_bound(self.count())
+        except ModelError:
+            if self.input_tokens is None:
+                raise
+            return replace(self, count=None)
+        return replace(self, input_tokens=min(bound, self.input_tokens or bound), count=None)
+
+    def worst(self, tokens: int) -> int:
+        """Nano-dollars the call can cost with an answer of so many tokens."""
+        return self.price.worst(self.input_tokens or 0, tokens)
+
+    def affordable(self, room: int) -> int:
+        """The longest answer that fits into `room` nano-dollars, in tokens, `max_tokens` at most."""
+        low, high = 0, self.max_tokens
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self.worst(middle) <= room else (low, middle - 1)
+        return low if self.worst(low) <= room else -1
+
+
+class HoldAttempt(NamedTuple):
+    """What may fit: an answer's length, and the counter to take it from for windows where that is not the usual one."""
+
+    wish: CallEstimate
+    tokens: int
+    counters: Mapping[str, str] = MappingProxyType({})
+
+
+class Reserved(NamedTuple):
+    """A hold, and the answer it is enough for."""
+
+    hold: Hold
+    max_tokens: int
+
+
+class Settlement(NamedTuple):
+    """What a call cost, and the work that writes it down: once, however often it is run."""
+
+    usage: Usage
+    cost: int
+    source: UsageSource
+    work: WriteInTransaction

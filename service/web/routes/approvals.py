@@ -1,0 +1,161 @@
+"""Tool calls that wait for a person, and what that person says."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from flask import Blueprint, Response
+from pydantic import AfterValidator, Field, model_validator
+
+from service import approvals, errors
+from service.store import approvals as rows
+from service.store.database import Row, Transaction
+from service.store.visibility import visible_to
+from service.types import new_id
+from service.web.body import fault
+from service.web.guards import current_caller, guard, services
+from service.web.idempotent import once
+from service.web.schemas import (
+    Body,
+    Shape,
+    api,
+    choice_argument,
+    json_response,
+    located,
+    no_nul,
+    page,
+    page_arguments,
+    parse,
+)
+
+blueprint = Blueprint("approvals", __name__)
+STATUSES = ("pending", "approved", "denied", "cancelled")
+
+
+def _representable(value: Any) -> Any:
+    """For JSON whose numbers a tool is given: none of them may turn into another one, or into infinity."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in inner:
+        _representable(item)
+    if isinstance(value, int | float) and not abs(value) < (2**63 if isinstance(value, int) else math.inf):
+        raise ValueError("must not contain a number that is out of range")
+    return value
+
+
+class DecisionBody(Body):
+    """`arguments` take the place of those the model chose."""
+
+    decision: Literal["approve", "deny"]
+    comment: Annotated[str, Field(max_length=1_000), AfterValidator(no_nul)] | None = None
+    arguments: Annotated[dict[str, Any], AfterValidator(_representable)] | None = None
+
+    @model_validator(mode="after")
+    def _arguments_of_a_call(self) -> DecisionBody:
+        if self.arguments is not None and self.decision == "deny":
+            raise fault("/arguments", "a call that is denied takes none")
+        return self
+
+
+class ApprovalView(Shape):
+    """`reason`: `policy`, the agent asks before this tool; `unknown`, nobody knows whether it was called.
+
+    `input` is what the person asked, cut at 200 characters.
+    """
+
+    id: str
+    run_id: str
+    user_id: str
+    username: str
+    agent: str
+    session_id: str | None
+    session_title: str | None
+    input: str | None
+    call_id: str
+    name: str
+    arguments: dict[str, Any]
+    reason: Literal["policy", "unknown"]
+    status: Literal["pending", "approved", "denied", "cancelled"]
+    comment: str | None
+    decided_by: str | None
+    created_at: str
+    decided_at: str | None
+    truncated: list[str] | None = None
+
+
+class ApprovalPage(Shape):
+    data: list[ApprovalView]
+    next_cursor: str | None
+
+
+@blueprint.get("/v1/approvals")
+@api(
+    "Tool calls that people were asked about, newest first: of my runs, or of all for operators",
+    returns={200: ApprovalPage},
+    errors=[errors.Invalid],
+    tag="Approvals",
+    query={
+        "status": {"type": "string", "enum": list(STATUSES)},
+        "limit": {"type": "integer"},
+        "cursor": {"type": "string"},
+    },
+)
+@guard()
+def list_approvals() -> Response:
+    limit, before = page_arguments()
+    status, visible = choice_argument("status", STATUSES), visible_to(current_caller())
+    found = services().db.query(
+        lambda tx: rows.recent(tx, limit=limit + 1, before=before, status=status, visible=visible)
+    )
+    return json_response(page([approvals.public(row) for row in found], limit))
+
+
+@blueprint.post("/v1/approvals/<approval_id>")
+@api(
+    "Decide; the run goes on once nothing of it waits any more",
+    body=DecisionBody,
+    returns={200: ApprovalView},
+    errors=[
+        errors.NotFound,
+        errors.Forbidden,
+        errors.AlreadyDecided,
+        errors.ToolGone,
+        errors.Invalid,
+        errors.IdempotencyMismatch,
+    ],
+    tag="Approvals",
+    headers=["Idempotency-Replayed"],
+)
+@guard()
+def decide(approval_id: str) -> Response:
+    """The run is taken up here when a slot is free; else by whoever sweeps next."""
+    asked, caller, execution = parse(DecisionBody), current_caller(), services().execution
+    # First of all: an answer that is kept under an Idempotency-Key may be one that a wider key was given.
+    row = services().db.query(lambda tx: approvals.decidable(tx, caller, approval_id))
+    if row["status"] == "pending" and asked.decision == "approve":
+        _check_call(row, row["arguments"] if asked.arguments is None else asked.arguments)
+    said = approvals.Decision(asked.decision, asked.comment, asked.arguments, new_id("dec"))
+
+    def work(tx: Transaction) -> dict[str, Any]:
+        row, goes_on = approvals.decide(tx, caller, approval_id, said)
+        if goes_on:
+            tx.after_commit(lambda: execution.take_up_in_background(row["run_id"]))
+        return approvals.public(row)
+
+    return once(work, 200)
+
+
+def _check_call(row: Row, arguments: dict[str, Any]) -> None:
+    """Look whether the call can be made, before the decision is spent.
+
+    Raises `ToolGone`, and `Invalid` for arguments that do not fit the tool: changed ones, or those of an older tool.
+    """
+    services().catalog.refresh()  # as whoever takes the run up does
+    agent = services().catalog.agents.get(row["agent"])
+    tool = None if agent is None else agent.tools.get(row["name"])
+    if tool is None:
+        name = f"The agent {row['agent']} has no tool {row['name']}"
+        raise errors.ToolGone(f"{name} any more: deny the call, or cancel its run.")
+    if wrong := tool.faults(arguments):
+        detail = f"The arguments do not fit the tool {tool.name}; see `errors`. Change them, or deny."
+        raise errors.Invalid(detail, errors=located(wrong, arguments, "/arguments"))

@@ -1,0 +1,59 @@
+"""Feedback: what the user of a run thinks of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from flask import Blueprint, Response
+from pydantic import AfterValidator, Field
+
+from service import errors
+from service.store import feedback as rows
+from service.store import runs
+from service.store.database import Transaction
+from service.store.visibility import visible_to
+from service.types import now_ms
+from service.web.guards import current_caller, guard, services
+from service.web.idempotent import once
+from service.web.schemas import Body, api, no_nul, parse
+from service.web.shapes import FeedbackShape, feedback_of
+
+blueprint = Blueprint("feedback", __name__)
+
+
+class FeedbackBody(Body):
+    score: Annotated[int, Field(ge=-1, le=1)]
+    comment: Annotated[str, Field(max_length=2_000), AfterValidator(no_nul)] | None = None
+
+
+class FeedbackView(FeedbackShape):
+    run_id: str
+
+
+@blueprint.post("/v1/runs/<run_id>/feedback")
+@api(
+    "Say what you think of your run; again replaces it",
+    body=FeedbackBody,
+    returns={200: FeedbackView},
+    errors=[errors.NotFound, errors.IdempotencyMismatch],
+    tag="Runs",
+    headers=["Idempotency-Replayed"],
+)
+@guard()
+def give_feedback(run_id: str) -> Response:
+    """By the run's own user: to everybody else, operators too, there is no such run."""
+    asked, visible, metrics = parse(FeedbackBody), visible_to(current_caller(), own=True), services().metrics
+    gone = errors.NotFound(f"There is no run {run_id}.")
+    # First of all: an answer that is kept under an Idempotency-Key may be one that a wider key was given.
+    run = services().db.query(lambda tx: runs.get(tx, run_id, visible))
+    if run is None:
+        raise gone
+
+    def work(tx: Transaction) -> dict[str, Any]:
+        row = rows.give(tx, run_id, asked.score, asked.comment, now_ms())
+        if row is None:
+            raise gone
+        tx.after_commit(lambda: metrics.feedback(run.agent, asked.score))
+        return {"run_id": run_id, **feedback_of(row)}
+
+    return once(work, 200)
