@@ -15,8 +15,9 @@ from pydantic import SecretStr
 # As the service has them: `service/auth/users.py`, which tests/config/test_secrets.py holds them to.
 USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 8, 256  # characters
-# Digits are ASCII digits: `int`, `Decimal` and those who connect also take the digits of other scripts.
+_OF_SENTINELS = ("service_name", "sentinel_username", "sentinel_password")
 _TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+# Digits are ASCII digits: `int`, `Decimal` and those who connect also take the digits of other scripts.
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,5}")
 _DOLLARS = re.compile(r"[+-]?[0-9]{1,12}(?:\.[0-9]{1,12})?")
 
@@ -66,7 +67,14 @@ def redis_url(url: str) -> str:
             raise ValueError("must end with the number of a database, such as redis://host:6379/0")
     if not all(map(_WHOLE_NUMBER.fullmatch, _redis_numbers(url))):
         raise ValueError("has a port or a database that is not a number in the digits 0 to 9")
-    return certificates(url)
+    certificates(url)
+    known = ("db", *(_OF_SENTINELS if "+sentinel://" in url else ()))
+    told = dict(parse_qsl(url.partition("?")[2], keep_blank_values=True))
+    if any(
+        name not in known and not name.startswith("ssl_") for name in told
+    ):  # it may be half of a password
+        raise ValueError(f"has an option that is not known; behind the ? may stand {', '.join(known)}, ssl_…")
+    return url
 
 
 def certificates(url: str) -> str:

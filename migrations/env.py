@@ -13,7 +13,7 @@ from config import ConfigError, load
 from migrations.steps import PATIENCE_SECONDS, Steps, configure, prepare
 from migrations.turn import WAIT_SECONDS, turn
 from service.store import fitness
-from service.store.outages import Unfit, cause_of
+from service.store.outages import NO_OPTION, NO_RIGHT, Unfit, cause_of
 from service.store.postgres import connect_args
 
 
@@ -96,6 +96,10 @@ def main() -> None:
         sys.exit(f"The database cannot be migrated. {error}")
     except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
         sys.exit(f"The database cannot be migrated: {cause_of(error)}.")
+    except sa.exc.ProgrammingError as error:
+        if (cause := cause_of(error)) not in (NO_RIGHT, NO_OPTION):
+            raise
+        sys.exit(f"The database cannot be migrated: {cause}.")
 
 
 main()

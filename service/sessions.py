@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 from service.errors import Forbidden, Invalid, NotFound
 from service.history import REFUSED, History, branch, message_seq, plan, summary_tokens, title_of, turn_of
-from service.store import messages
+from service.store import messages, session_expiry
 from service.store import sessions as rows
 from service.store.database import Database, Row, Transaction
 from service.store.visibility import Visibility, visible_to
@@ -16,6 +17,8 @@ from service.types import Caller, Run, RunRequest, new_id, now_ms, rfc3339
 
 DAY_MS = 86_400_000
 READ_AT_ONCE = 100  # messages of a transcript
+BATCH = 100  # rows of a session that are deleted in one transaction
+CLEARED_FOR = 20.0  # seconds that whoever deletes a session waits at most
 
 
 class Sessions:
@@ -78,8 +81,18 @@ class Sessions:
         return self._db.query(lambda tx: rows.unfinished(tx, session_id))
 
     def delete(self, session_id: str) -> bool:
-        """With its messages and runs. False: a turn is under way."""
-        return self._db.transact(lambda tx: rows.delete(tx, session_id))
+        """Delete a session with its messages and runs. False: a turn is under way.
+
+        It is gone at once. Of what it holds as much as `CLEARED_FOR` allows is deleted here, the rest by upkeep.
+        """
+        if not self._db.transact(lambda tx: session_expiry.close(tx, session_id)):
+            return False
+        end = time.monotonic() + CLEARED_FOR
+        while (began := time.monotonic()) < end:
+            if self._db.transact(lambda tx: session_expiry.clear(tx, [session_id], BATCH)) < BATCH:
+                break
+            time.sleep(time.monotonic() - began)  # others write meanwhile
+        return True
 
     # --- for runs -----------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from service.errors import Invalid
+from service.errors import DatabaseUnavailable, Invalid
 from service.infra.http import AddressRefused, NoAnswer, SafeClient, fault
 from service.store import webhooks as rows
 from service.store.database import Database, Transaction
@@ -89,7 +89,9 @@ class Webhooks:
         try:
             while (due := self._claim()) is not None:
                 self._send(due)
-        except Exception:  # the database is away: the next sweep tries again
+        except DatabaseUnavailable:  # said by `service.store.outages`; the next sweep tries again
+            pass
+        except Exception:
             log.exception("webhooks_failed")
         finally:
             self._free.release()

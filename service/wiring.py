@@ -133,7 +133,12 @@ def build(
     `bell` wakes the task workers; `draining` tells that this process is to stop.
     """
     metrics = Metrics()
-    db = Database(settings.database_url, pool_size=settings.database_pool_size, check=fitness.check)
+    db = Database(
+        settings.database_url,
+        pool_size=settings.database_pool_size,
+        check=fitness.check,
+        retried=metrics.transaction_retried,
+    )
     redis_store = RedisStore(
         settings.redis_url,
         max_connections=min(settings.threads + 8, MOST_REDIS_CONNECTIONS),
@@ -150,7 +155,7 @@ def build(
     webhooks = Webhooks(
         db, settings.secret_key.get_secret_value(), allow_private=settings.webhook_allow_private
     )
-    budgets = _budgets(settings, db, metrics, webhooks)
+    budgets = _budgets(settings, db, metrics, webhooks, catalog)
     rate_limits = _rate_limits(settings, redis_store)
     spending = Spending(db, budgets, metrics, run_most=_nano(settings.budget_run_usd), used=rate_limits.used)
     deferred = BatchSteps(db, spending, prices)
@@ -215,13 +220,16 @@ def _first_admin(settings: Settings, users: UserService) -> FirstAdmin:
     return FirstAdmin(users, settings.bootstrap_username, settings.bootstrap_password.get_secret_value())
 
 
-def _budgets(settings: Settings, db: Database, metrics: Metrics, webhooks: Webhooks) -> Budgets:
+def _budgets(
+    settings: Settings, db: Database, metrics: Metrics, webhooks: Webhooks, catalog: AgentCatalog
+) -> Budgets:
     return Budgets(
         db,
         metrics,
         user_day=_nano(settings.budget_user_day_usd),
         service_day=_nano(settings.budget_service_day_usd),
         told=_teller(settings, webhooks),
+        has_agent=lambda name: name in catalog.agents,
     )
 
 
@@ -379,7 +387,7 @@ def _runs(
         webhooks.ended(tx, run)
 
     runner = Runner(db, catalog, PATTERNS, means, metrics, sessions, ended)
-    blocking = connect(settings.redis_url, max_connections=settings.threads + 4, socket_timeout=6)
+    blocking = connect(settings.redis_url, max_connections=settings.threads + 4)
     live = EventStreamReader(redis_store, blocking)
     concurrent = ConcurrentRuns(
         redis_store,

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from service.auth.revocation import COMPLETE, KEY_CACHE_SECONDS, PROVES_WRITES, Revocations, answered
+from service.auth.revocation import COMPLETE, KEY_CACHE_SECONDS, PROVES_WRITES, Revocations
 from service.auth.revocation import KEY as DISTRUSTED
 from service.auth.users import Role
 from service.errors import Conflict, InvalidToken, NotFound
 from service.infra.redis import RedisStore
+from service.infra.redis_client import answered
 from service.store import keys as rows
 from service.store.database import Database, Row, Transaction
 from service.store.token_families import Revoked

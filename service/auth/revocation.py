@@ -34,7 +34,7 @@ import redis
 
 from service.errors import DatabaseUnavailable
 from service.infra.redis import RedisStore
-from service.infra.redis_client import exchange
+from service.infra.redis_client import answered
 from service.store import token_families as rows
 from service.store.database import Database
 from service.store.token_families import Revoked
@@ -203,15 +203,6 @@ PROVES_WRITES = ("HDEL", KEY, "")
 def _look_up(client: redis.Redis, family: str) -> list[bytes | None]:
     found, _ = answered(client, ("HMGET", KEY, family, COMPLETE), PROVES_WRITES)
     return found  # type: ignore[no-any-return]
-
-
-def answered(client: redis.Redis, *commands: Sequence[Any]) -> list[Any]:
-    """Return what some commands answer, in one round trip. Raises as the first that fails would."""
-    answers = exchange(client, lambda _: commands)
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-    return answers
 
 
 def _forget(client: redis.Redis) -> None:

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import redis
 
@@ -31,7 +30,7 @@ from service.cache.answers import (
 )
 from service.errors import RunTimeout
 from service.infra.redis import RedisStore
-from service.infra.redis_client import send_all
+from service.infra.redis_client import answered, read_stream
 from service.types import Run
 
 log = logging.getLogger("slipway.flight")
@@ -181,9 +180,7 @@ class SingleFlight:
         """Wait for landings, half a second at most, and look at those flights; at all of them when it is time."""
         landed: set[str] = set()
         try:
-            block = int(LOOK * 1000)
-            found: Any = self._blocking.xread({LANDINGS: self._position}, count=MAX_LANDINGS, block=block)
-            for _, entries in found or ():
+            if entries := read_stream(self._blocking, LANDINGS, self._position, MAX_LANDINGS, LOOK):
                 self._position = entries[-1][0]
                 landed = {fields[b"run"].decode() for _, fields in entries}
         except redis.RedisError:
@@ -219,13 +216,13 @@ def _announce(client: redis.Redis, run_id: str) -> None:
 
 def _prolong(client: redis.Redis, single_flight: Collection[str]) -> None:
     """Should another lead one of these by now, its flight ends no later than ours: that does no harm."""
-    send_all(client, [("PEXPIRE", flight, FLIGHT_MS) for flight in single_flight])
+    answered(client, *(("PEXPIRE", flight, FLIGHT_MS) for flight in single_flight))
 
 
 def _states(client: redis.Redis, single_flight: Collection[_Awaited]) -> list[bytes | None]:
     """Leader and landing of each. In this order: a flight that is over by the second question has landed by then."""
-    with client.pipeline(transaction=False) as pipe:
-        for awaited in single_flight:
-            pipe.hget(awaited.question.flight, "leader")
-            pipe.get(awaited.question.landing(awaited.leader.run_id))
-        return pipe.execute()
+    asked: list[tuple[str, ...]] = []
+    for awaited in single_flight:
+        asked.append(("HGET", awaited.question.flight, "leader"))
+        asked.append(("GET", awaited.question.landing(awaited.leader.run_id)))
+    return answered(client, *asked)

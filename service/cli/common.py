@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import click
 import orjson
@@ -49,12 +50,35 @@ most = click.option(
 )
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM. Ends what Ctrl-C ends: psycopg has the server give up a statement on a `KeyboardInterrupt` only."""
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """End on Ctrl-C and SIGTERM with one line, and exit code 130 or 143."""
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        signum = signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT
+        click.echo(f"Stopped by {signum.name}.", err=True)
+        raise SystemExit(128 + signum) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class Commands(AppGroup):
-    """A group whose commands end with one line, and exit code 1, when something is refused."""
+    """A group whose commands end with one line when something is refused (exit code 1), or when they are stopped."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with stoppable():
+                return super().invoke(ctx)
         except SlipwayError as error:
             faults = [f"{fault['pointer']}: {fault['detail']}" for fault in error.errors]
             told = "; ".join(faults) or error.detail

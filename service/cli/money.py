@@ -83,14 +83,10 @@ def _priced(model: str, on: date | None = None) -> bool:
 def check_ledger(as_json: bool) -> None:
     """Prove that counters and daily sums are those of the rows, and no cap was passed. Exits 1 and names the rows.
 
-    It may be run at any time, and ended with Ctrl-C (exit code 130): it writes nothing.
+    It may be run at any time, and stopped with Ctrl-C: it writes nothing. What was stopped has proven nothing.
     """
     known = services()
-    try:
-        found = check_books(known.db, known.prices, Progress(ledger_rows(known.db)).read)
-    except KeyboardInterrupt:
-        click.echo("Stopped: nothing is proven.", err=True)
-        raise SystemExit(130) from None
+    found = check_books(known.db, known.prices, Progress(ledger_rows(known.db)).read)
     named = [*found.faults, *rollup.check(known.db)]
     faults = len(named) + found.more
     summary = {
@@ -171,12 +167,12 @@ def set_budget(scope: str, amount_usd: str, period: Period) -> None:
     kind, _, name = scope.partition(":")
     if (kind not in ("user", "key", "agent", "session") or not name) and scope != "service":
         raise click.ClickException("The scope is service, user:ID, key:ID, agent:NAME or session:ID.")
-    if kind == "user":
-        services().users.get(name)
     try:
         amount = None if amount_usd == "none" else nano_of(amount_usd)
     except ValueError as error:
         raise click.ClickException(f"{amount_usd} {error}.") from None
+    if amount is not None:
+        services().budgets.look_up(scope)
     print_table([services().budgets.put(scope, period, amount).public()], _BUDGET, "")
 
 

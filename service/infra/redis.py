@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import redis
 from redis.exceptions import (
     BusyLoadingError,
+    ClusterDownError,
     ConnectionError,
     ReadOnlyError,
     RedisClusterException,
@@ -22,7 +23,7 @@ from redis.exceptions import (
 )
 
 from service.infra.redis_client import connect, exchange
-from service.infra.redis_rights import missing, reason_of
+from service.infra.redis_rights import asked, missing, reason_of, writes_everywhere
 
 log = logging.getLogger("slipway.redis")
 
@@ -30,13 +31,22 @@ T = TypeVar("T")
 D = TypeVar("D")
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 5.0  # seconds that Redis is left alone after a failure
 _SAY_AGAIN = 60.0  # seconds after which the same refusal is logged again
-_AWAY = (ConnectionError, TimeoutError, ReadOnlyError, BusyLoadingError, RedisClusterException, OSError)
+_AWAY = (
+    ConnectionError,
+    TimeoutError,
+    ReadOnlyError,
+    BusyLoadingError,
+    ClusterDownError,
+    RedisClusterException,
+    OSError,
+)
 
 
 class RedisStore:
     """Redis behind a circuit: once it fails it is left alone for a second, then two, up to five.
 
-    Meanwhile `call` answers with its default at once, so that requests do not each wait for a time-out.
+    Meanwhile `call` answers with its default at once, so that requests do not each wait for a time-out. A cluster is
+    used whole or not at all.
     `server` names the server process that was last connected to; it changes with a restart or a failover.
     """
 
@@ -75,16 +85,19 @@ class RedisStore:
 
     def attempt(self, work: Callable[[redis.Redis], T]) -> T:
         """What `work` returns. Raises `redis.RedisError`; at once while the circuit is open."""
-        if self._retry_at and not self._may_probe():
+        failing = self._retry_at != 0.0
+        if failing and not self._may_probe():
             raise ConnectionError("Redis is being left alone after a failure.")
         try:
+            if failing:
+                _probe(self.client)
             value = work(self.client)
         except _AWAY as error:
             self._failed(error)
             if isinstance(error, RedisError):
                 raise
             raise ConnectionError(type(error).__name__) from error
-        if self._retry_at:
+        if failing:
             self._recovered()
         return value
 
@@ -93,17 +106,11 @@ class RedisStore:
         try:
             return self.attempt(missing)
         except RedisError as error:
-            return self._reason or reason_of(error)
+            return self._reason or asked(error)
 
     def server_of(self, connection: Any) -> str:
         """The server process at the other end of a connection; empty where it does not say, and of a cluster's."""
-        return self._servers.get(connection, "")
-
-    def ping(self) -> None:
-        """Ask Redis, whatever the circuit says. Raises `redis.RedisError`."""
-        exchange(self.client, lambda _: [("PING",)])  # of a cluster one node: a dead replica is no outage
-        if self._retry_at:
-            self._recovered()
+        return "" if connection is None else self._servers.get(connection, "")
 
     def close(self) -> None:
         if self._client is not None:
@@ -154,3 +161,11 @@ class RedisStore:
             return  # not allowed to ask, on some managed servers
         ids = (line[7:] for line in info.decode().splitlines() if line.startswith("run_id:"))
         self.server = self._servers[connection] = next(ids, "")
+
+
+def _probe(client: redis.Redis) -> None:
+    """Raise unless all of it is there and takes writes: of a cluster every node, as those that answer say nothing of
+    one that hangs. What it refuses for another reason is no outage."""
+    for answer in exchange(client, lambda _: writes_everywhere()):
+        if isinstance(answer, _AWAY):
+            raise answer

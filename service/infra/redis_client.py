@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import redis
 from hiredis import pack_command
-from redis.backoff import ExponentialWithJitterBackoff
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import ConnectionError, NoScriptError, ResponseError, TimeoutError
 from redis.retry import Retry
@@ -20,21 +20,22 @@ from redis.sentinel import Sentinel
 from service.infra.redis_address import RedisAddress, parse
 from service.infra.redis_cluster import LazyCluster, exchange_in_cluster
 
+ANSWER_SECONDS = 0.5  # for which an answer is waited for
+
 
 def connect(
     url: str,
     *,
     max_connections: int,
-    socket_timeout: float = 0.5,
     on_connect: Callable[[Any], None] | None = None,
 ) -> redis.Redis:
     """A client for `redis://`, `unix://path`, `redis+sentinel://h:p,h:p/name`, `redis+cluster://h:p,h:p`; see `parse`.
 
-    Nothing is connected yet. A call fails with `redis.RedisError` after one more try, within about twice
-    `socket_timeout` seconds. `on_connect` is called with each new connection (not by a cluster's).
+    Nothing is connected yet. A call fails with `redis.RedisError` within about twice `ANSWER_SECONDS`, after one more
+    try; a cluster's without one. `on_connect` is called with each new connection (not by a cluster's).
     """
     options: dict[str, Any] = {
-        "socket_timeout": socket_timeout,
+        "socket_timeout": ANSWER_SECONDS,
         "socket_connect_timeout": 0.3,
         "retry": Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 1),
         "protocol": 2,  # one shape of answers, whatever the server
@@ -58,7 +59,7 @@ def _cluster(address: RedisAddress, options: dict[str, Any], max_connections: in
     return cluster(
         startup_nodes=[node(host, port) for host, port in address.hosts],
         max_connections=max_connections,
-        **options,
+        **{**options, "retry": Retry(NoBackoff(), 0)},  # a node that hangs would hang again
         **address.login,
         **_tls(address),
     )
@@ -174,9 +175,7 @@ class Script:
     def __call__(self, client: redis.Redis, keys: Sequence[str], *arguments: Any) -> Any:
         """On a cluster all keys must be of one slot."""
         try:
-            if isinstance(client, redis.Redis):  # a cluster's client picks the node
-                return _sent(client, "EVALSHA", self._sha, len(keys), *keys, *arguments)
-            return client.evalsha(self._sha, len(keys), *keys, *arguments)
+            return _sent(client, "EVALSHA", self._sha, len(keys), *keys, *arguments)
         except NoScriptError:
             return client.eval(self._source, len(keys), *keys, *arguments)
 
@@ -184,6 +183,8 @@ class Script:
 def _sent(client: redis.Redis, *command: Any) -> Any:
     """Send a command without what redis-py does around one: its options, retries and records cost more than the
     round trip. Where the connection was closed, it is sent in redis-py's own way, on another one."""
+    if not isinstance(client, redis.Redis):
+        return answered(client, command)[0]
     pool = client.connection_pool
     connection: Any = pool.take() if isinstance(pool, _Pool) else pool.get_connection()
     try:
@@ -204,27 +205,32 @@ def _sent(client: redis.Redis, *command: Any) -> Any:
 Command = Sequence[Any]
 
 
-def send_all(client: redis.Redis, commands: Sequence[Command]) -> None:
-    """Send commands in one round trip; what they answer is not looked at. Raises as the first that fails would."""
-    for answer in exchange(client, lambda connection: commands):
-        if isinstance(answer, ResponseError):
+def answered(client: redis.Redis, *commands: Command) -> list[Any]:
+    """Return what some commands answer, in one round trip. Raises as the first that fails would."""
+    answers = exchange(client, lambda connection: commands)
+    for answer in answers:
+        if isinstance(answer, Exception):
             raise answer
+    return answers
 
 
-def exchange(client: redis.Redis, commands: Callable[[Any], Sequence[Command]]) -> list[Any]:
+def exchange(
+    client: redis.Redis, commands: Callable[[Any], Sequence[Command]], *, block: float = 0.0
+) -> list[Any]:
     """Send commands in one round trip: the answer of each, or the `ResponseError` that it failed with.
 
     `commands` is given the connection that they go over, as they may say which server that leads to; None of a
-    cluster, where each node is asked in turn. Over the connection directly, see `_sent`.
+    cluster, where each node is asked in turn. Over the connection directly, see `_sent`. `block`: seconds for which the
+    server may hold an answer back.
     """
     if not isinstance(client, redis.Redis):
-        return exchange_in_cluster(client, commands(None), exchange)
+        return exchange_in_cluster(client, commands(None), partial(exchange, block=block))
     pool = client.connection_pool
     connection: Any = pool.get_connection()
     try:
         packed = [pack_command(tuple(command)) for command in commands(connection)]
         connection.send_packed_command((b"".join(packed),))
-        return [_answer(connection) for _ in packed]
+        return [_answer(connection, block) for _ in packed]
     except BaseException:
         connection.disconnect()  # answers that nobody has read must not be taken for others
         raise
@@ -232,8 +238,26 @@ def exchange(client: redis.Redis, commands: Callable[[Any], Sequence[Command]]) 
         pool.release(connection)
 
 
-def _answer(connection: Any) -> Any:
+def _answer(connection: Any, block: float) -> Any:
     try:
+        if block:
+            return connection.read_response(timeout=connection.socket_timeout + block)
         return connection.read_response()
     except ResponseError as error:
         return error
+
+
+def read_stream(
+    client: redis.Redis, key: str, after: bytes, count: int, wait: float
+) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    """Return entries of a stream: their ids and fields. Waits for the first for `wait` seconds at most."""
+    milliseconds = int(wait * 1000) or 1  # 0 would be for ever
+    command = ("XREAD", "COUNT", count, "BLOCK", milliseconds, "STREAMS", key, after)
+    [found] = exchange(client, lambda _: [command], block=wait)
+    if isinstance(found, Exception):
+        raise found
+    return [
+        (entry, dict(zip(fields[::2], fields[1::2], strict=True)))
+        for _, entries in found or ()
+        for entry, fields in entries
+    ]

@@ -1,8 +1,9 @@
 """A Redis cluster's client that is made when it is first used, so that a process starts while the cluster is away.
 
 redis-py's client asks the nodes for their slots as it is made, and again whenever one fails, each of them in turn
-until one answers: seconds, where they hang. Here one thread does that for all, nobody waits for it for longer than
-`PATIENCE`, and after it has failed nobody tries for `PAUSE`.
+until one answers: seconds, where they hang. Here one thread does that for all. Whoever needs the client waits for it
+to be made, `PATIENCE` at most; whoever met a node that fails does not wait for the others to be asked. After an
+attempt that failed nobody tries for `PAUSE`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import (
@@ -19,7 +19,6 @@ from redis.exceptions import (
     ConnectionError,
     MovedError,
     RedisClusterException,
-    RedisError,
     TimeoutError,
 )
 
@@ -48,7 +47,7 @@ class LazyCluster:
     def _connected(self) -> None:
         if self._client is None:
             client = self._make()
-            client.nodes_manager.initialize = _Shared(client.nodes_manager.initialize)
+            client.nodes_manager.initialize = _Shared(client.nodes_manager.initialize).begin
             self._client = client
 
 
@@ -64,6 +63,7 @@ def exchange_in_cluster(
     nodes: dict[str, Any] = {}
     places: dict[str, list[int]] = defaultdict(list)
     answers: list[Any] = [None] * len(commands)
+    name: str | None = None
     try:
         for number, command in enumerate(commands):
             node = client.get_node_from_key(_key_of(command))
@@ -75,8 +75,8 @@ def exchange_in_cluster(
             for number, answer in zip(numbers, exchange(node, lambda _, there=there: there), strict=True):
                 answers[number] = answer
     except (ConnectionError, TimeoutError, RedisClusterException):
-        with suppress(RedisError):
-            client.nodes_manager.initialize()  # another may have taken the node's place
+        # Another may have taken the node's place. It is the last that is asked: where it hangs, that takes a time-out.
+        client.nodes_manager.initialize(last_failed_node_name=name)
         raise
     return [
         client.execute_command(*command) if isinstance(answer, (MovedError, AskError)) else answer
@@ -95,10 +95,7 @@ def _key_of(command: Sequence[Any]) -> Any:
 
 
 class _Shared:
-    """Run `work` in a thread, once for all who call meanwhile.
-
-    Raises `redis.ConnectionError` when it fails or hangs.
-    """
+    """Run `work` in a thread, once for all who call or begin it meanwhile."""
 
     def __init__(self, work: Callable[..., None]) -> None:
         self._work = work
@@ -106,13 +103,19 @@ class _Shared:
         self._attempt = _Attempt()
         self._attempt.done.set()
 
-    def __call__(self, *args: Any, **options: Any) -> None:
+    def begin(self, *args: Any, **options: Any) -> _Attempt:
+        """Return without waiting for it."""
         with self._lock:
             attempt = self._attempt
             if attempt.is_over():
                 attempt = self._attempt = _Attempt()
                 run = (attempt, args, options)
                 threading.Thread(target=self._run, args=run, name="redis-cluster", daemon=True).start()
+            return attempt
+
+    def __call__(self) -> None:
+        """Wait for it. Raises `redis.ConnectionError` when it fails or hangs."""
+        attempt = self.begin()
         in_time = attempt.done.wait(max(0.0, attempt.began + PATIENCE - time.monotonic()))
         if not in_time or attempt.error is not None:
             raise ConnectionError("The cluster's nodes were not found.") from attempt.error

@@ -11,12 +11,16 @@ import mmap
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import redis
 from celery import Celery, signals
 from celery.exceptions import SecurityWarning
 from celery.worker.request import Request, logger
 from prometheus_client import start_http_server
 
 from service import wiring
+from service.infra.redis_address import parse
+from service.infra.redis_client import connect
+from service.infra.redis_rights import missing_for_queue, reason_of
 from service.jobs.broker import RUN_TASK, UPKEEP_TASK, CeleryWakeup, make_app
 from service.jobs.upkeep import tidy
 from service.observe import logs, metric_files
@@ -106,6 +110,7 @@ class _Child:
         """Celery's signals take weak references to functions, unless told otherwise."""
         signals.setup_logging.connect(self._set_up_logs, weak=False)
         signals.worker_init.connect(self._count_from_nought, weak=False)
+        signals.celeryd_after_setup.connect(self._check_rights, weak=False)  # logs are set up by then
         signals.worker_ready.connect(self._tell_figures, weak=False)
         signals.worker_process_init.connect(self._begin, weak=False)
         signals.worker_process_shutdown.connect(self._end, weak=False)
@@ -122,6 +127,21 @@ class _Child:
             return
         metric_files.clear(self._figures)
         metric_files.join(self._figures)
+
+    def _check_rights(self, **_: Any) -> None:
+        """In the parent, once: Celery meets some refusals only when it gives a message back, and names no right."""
+        url = self._settings.broker_url or self._settings.redis_url
+        if parse(url).scheme == "amqp":
+            return
+        client = connect(url, max_connections=1)
+        try:
+            reason = missing_for_queue(client)
+        except redis.RedisError as error:
+            reason = reason_of(error)
+        finally:
+            client.close()
+        if reason:
+            log.error("queue_refused", extra={"reason": reason})
 
     def _tell_figures(self, **_: Any) -> None:
         """In the parent, for a task worker that no web server tells the figures of."""

@@ -58,10 +58,7 @@ def _chores(retention_days: int) -> dict[str, Callable[[Transaction], int]]:
         "idempotency_keys": partial(idempotency.expire, limit=BATCH),
         "runs": partial(runs.expire, before=before, limit=BATCH),
         "notices": partial(webhooks.expire, before=before, limit=BATCH),
-        # In this order: a session goes once nothing of it is left.
-        "session_runs": partial(session_expiry.expire_runs, limit=BATCH),
-        "session_messages": partial(session_expiry.expire_messages, limit=BATCH),
-        "sessions": partial(session_expiry.expire, limit=BATCH),
+        "sessions": partial(session_expiry.expire, limit=BATCH),  # their runs and messages too
         "logins": partial(token_families.expire, before=now, limit=BATCH),
         "addresses": partial(sign_in_addresses.expire, before=now - sign_in_addresses.LIFE_MS, limit=BATCH),
         "counters": partial(closed_windows.roll_up, before=closed_before(now), limit=BATCH),

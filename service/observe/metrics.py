@@ -134,6 +134,11 @@ class Metrics:
         self._feedback = counter("feedback", "Feedback given, changes included", "agent", "score")
         self._limited = counter("rate_limited", "Requests refused by a rate limit", "action")
         self._breaker = gauge("breaker_open", "1 while a model's circuit breaker is open", "livemax", "model")
+        self._retried = counter(
+            "transaction_retries",
+            "Transactions that collided and were run again: there should be none",
+            "reason",
+        )
         self._login_failures = counter("login_failures", "Log-ins that were refused")
         self._fallback = gauge("limiter_fallback", "1 while limits are counted per process", "livemax")
         self._redis = gauge("redis_up", "0 while a process skips Redis", "livemin")
@@ -199,6 +204,10 @@ class Metrics:
 
     def breaker_open(self, model: str, is_open: bool) -> None:
         self._breaker(model).set(int(is_open))
+
+    def transaction_retried(self, reason: str) -> None:
+        """`reason` is `deadlock` or `serialization_failure`."""
+        self._retried(reason).inc()
 
     def login_failed(self) -> None:
         self._login_failures.inc()

@@ -114,11 +114,10 @@ class Execution:
             self._hand_over(run, journal)
         except LeaseLost:
             pass
-        except Exception:
+        except Exception as error:
             if not journal.opened:
                 raise
-            # The keeper gives the run to another worker.
-            log.exception("run_thread_failed", extra={"run_id": run.id})
+            _tell_given_up(run, error)
 
     def _to_the_end(self, run: Run, journal: Journal, going: Iterator[RunEvent]) -> None:
         """Drive a run that nobody here listens to."""
@@ -129,8 +128,8 @@ class Execution:
             self._hand_over(run, journal)
         except LeaseLost:
             pass
-        except Exception:
-            log.exception("run_thread_failed", extra={"run_id": run.id})
+        except Exception as error:
+            _tell_given_up(run, error)
 
     def _hand_over(self, run: Run, journal: Journal) -> None:
         """Back into the queue with the run; where the database is away it is free once this worker is gone.
@@ -202,6 +201,8 @@ class Execution:
         def work() -> None:
             try:
                 self.take_up(run_id)
+            except DatabaseUnavailable:  # said by `service.store.outages`; the next sweep tries again
+                pass
             except Exception:
                 log.exception("take_up_failed", extra={"run_id": run_id})
             finally:
@@ -220,6 +221,14 @@ class Execution:
         kept = self._db.query(lambda tx: step_rows.of_run(tx, run.id), patience=PATIENCE)
         told = told_before(run, kept, stream)
         return Journal(self._db, run, channel.put, kept=kept, told=told)
+
+
+def _tell_given_up(run: Run, error: Exception) -> None:
+    """Log that this thread leaves a run as it is: the keeper gives it to another worker."""
+    if isinstance(error, DatabaseUnavailable):
+        log.warning("run_left", extra={"run_id": run.id, "why": "DatabaseUnavailable"})
+    else:
+        log.error("run_thread_failed", extra={"run_id": run.id}, exc_info=error)
 
 
 def _nobody(events: Sequence[RunEvent]) -> None:

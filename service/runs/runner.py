@@ -10,7 +10,14 @@ from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Context, Events, Pattern
 from service.cache.answers import MODEL_AWAY
-from service.errors import AgentFault, NotFound, RunCancelled, SlipwayError, WorkerLost
+from service.errors import (
+    AgentFault,
+    DatabaseUnavailable,
+    NotFound,
+    RunCancelled,
+    SlipwayError,
+    WorkerLost,
+)
 from service.history import SUMMARISE
 from service.observe import logs
 from service.observe.metrics import Metrics
@@ -57,8 +64,9 @@ class Runner:
     def execute(self, run: Run, journal: Journal, handle: Handle) -> Iterator[RunEvent]:
         """Every event of this attempt, the last one included.
 
-        Raises a `SlipwayError` when the run could not begin (it left no trace then). Ends without a last event
-        when the run waits for a person, was handed over, or was taken by another worker.
+        Raises a `SlipwayError` when the run could not begin (it left no trace then), and `DatabaseUnavailable` also
+        when one that has begun cannot be kept: another attempt goes on with it. Ends without a last event when the run
+        waits for a person, was handed over, or was taken by another worker.
         """
         logs.bind(request_id=run.request_id, user=run.user_id, run_id=run.id, agent=run.agent)
         agent = self._catalog.find(run.agent, run.agent_version)
@@ -91,7 +99,8 @@ class Runner:
         except (LeaseLost, HandedOver) as left:
             log.warning("run_left", extra={"run_id": run.id, "why": type(left).__name__})
             raise
-        except AlreadyStarted:  # another run stands for its key: this one has left no trace
+        except (AlreadyStarted, DatabaseUnavailable):
+            # Another run stands for its key: this one has left no trace. Or it goes on once the database is back.
             raise
         except SlipwayError as error:
             if not journal.opened:

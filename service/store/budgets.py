@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from service.store.database import InsertOnce, Row, Transaction
-from service.store.schema import caps, counters
+from service.store.schema import api_keys, caps, counters, sessions, users
 from service.store.statement import Statement, binds, listed
+from service.store.users import DELETED
 from service.types import now_ms
 
 MASK = 2**63 - 1  # what a BIGINT holds
@@ -119,6 +120,16 @@ _SHARE = (
     .where(counters.c.id == sa.bindparam("of"))
     .values(cap_nano=sa.bindparam("share"), seq=counters.c.seq + 1)
 )
+
+
+def has_subject(tx: Transaction, kind: str, name: str) -> bool:
+    """Whether there is a user, key or session of this id."""
+    query = {
+        "user": sa.select(users.c.id).where(users.c.role != DELETED),
+        "key": sa.select(api_keys.c.id).where(api_keys.c.revoked_at.is_(None)),
+        "session": sa.select(sessions.c.id).where(sessions.c.expires_at > now_ms()),
+    }[kind]
+    return tx.row(query.where(query.selected_columns.id == name)) is not None
 
 
 def read(tx: Transaction, scopes: Sequence[str]) -> list[Row]:

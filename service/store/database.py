@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from service.errors import DatabaseUnavailable
 from service.store import postgres
+from service.store.connections import AWAY, Connections
 from service.store.outages import Outages, ReadOnly, Unfit, is_lost, is_outage
 from service.store.postgres import connect_args as connect_args
 from service.store.sqlite_writers import Writers
@@ -26,9 +27,8 @@ from service.store.transaction import clock_ms as clock_ms
 from service.store.transaction_retry import again, collision_of
 
 T = TypeVar("T")
-BUSY = 4  # times the patience, for a connection of the pool or a turn to write to SQLite
+BUSY = 4  # times the patience, for a queue that moves: for a connection, or a turn to write to SQLite
 CHECK_SECONDS = 30.0  # between two looks whether the database still fits
-AWAY = "The database cannot be reached at the moment."
 MADE = "made"  # in the `info` of a pooled connection: when it was made, time.monotonic()
 _READ_ONLY = sa.text("SELECT current_setting('transaction_read_only') AS read_only")
 _READ_ONLY_FILE = sa.text("SELECT 'off' AS read_only")  # only a write shows it
@@ -44,10 +44,9 @@ _DOWN = (
 class Database:
     """One engine per process, made after fork. `pool_size` is the most connections it holds.
 
-    `check` looks at a database before it is used, and now and then again: it may be migrated meanwhile.
-
-    SQLite has one writer: threads wait for their turn (`service.store.sqlite_writers`), and the one whose turn it is
-    runs the queued writes of its process too, in one transaction.
+    `check` looks at a database before it is used, and now and then again: it may be migrated meanwhile. `retried` hears
+    why a transaction is run again: `deadlock` or `serialization_failure`. SQLite has one writer: the thread whose turn
+    it is (`service.store.sqlite_writers`) runs the queued writes of its process too, in one transaction.
     """
 
     def __init__(
@@ -57,26 +56,28 @@ class Database:
         pool_size: int = 10,
         patience: float = 5.0,
         check: Callable[[sa.Connection], None] | None = None,
+        retried: Callable[[str], object] = str,
     ) -> None:
+        self._retried = retried
         self._check = check  # before a transaction, every `CHECK_SECONDS`; raises `Unfit`
         self._check_at = 0.0  # time.monotonic()
         self._outages = Outages()
         self.sqlite = url.startswith("sqlite")
         self.patience = patience  # seconds that a request waits for a database that is restarting
         self._writers: Writers | None = None
-        # Parameters are prompts and hashes: an error that is logged must not quote them.
-        # A queue that moves is no outage: it is waited for longer than a database that is away.
-        options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": patience * BUSY}
-        options["hide_parameters"] = True
-        options["pool_use_lifo"] = True  # a few connections stay warm; those beside them hold little
+        # Parameters are prompts and hashes: an error that is logged must not quote them. A few connections stay warm.
+        options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0, "hide_parameters": True}
+        options["pool_use_lifo"] = True
         if self.sqlite:
             options["connect_args"] = {"timeout": patience, "check_same_thread": False}
         else:
             options["connect_args"] = connect_args(url)
         self.engine = sa.create_engine(url, json_serializer=_dumps, json_deserializer=orjson.loads, **options)
         if not self.sqlite:
+            sa.event.listen(self.engine, "do_connect", postgres.connect)
             sa.event.listen(self.engine, "do_execute", execute_unprepared)
         self._driver: Any = self.engine.dialect.loaded_dbapi  # the module, for its exceptions
+        self._connections = Connections(pool_size, patience * BUSY, self._reconnect, self._idle)
         self._pool_since = 0.0  # time.monotonic(); connections made before it are not used again
         sa.event.listen(self.engine, "connect", _note_when_made)
         sa.event.listen(self.engine, "connect", _prepare_sqlite if self.sqlite else postgres.prepare)
@@ -84,19 +85,19 @@ class Database:
             self._writers = Writers(Path(self.engine.url.database or ""), patience * BUSY)
 
     @contextmanager
-    def begin(self) -> Iterator[Transaction]:
-        """A transaction that writes. Commits at the end, rolls back on any exception.
+    def begin(self, *, ahead: bool = False) -> Iterator[Transaction]:
+        """A transaction that writes. Commits at the end, rolls back on any exception. `ahead`: see `transact`.
 
         Raises `DatabaseUnavailable` when the database cannot be reached or stays locked.
         """
-        with self._turn(), self._transaction(writes=True) as transaction:
+        with self._turn(), self._transaction(writes=True, ahead=ahead) as transaction:
             yield transaction
         transaction.committed()
 
     @contextmanager
-    def read(self) -> Iterator[Transaction]:
+    def read(self, *, ahead: bool = False) -> Iterator[Transaction]:
         """A transaction that only reads: one snapshot."""
-        with self._transaction() as transaction:
+        with self._transaction(ahead=ahead) as transaction:
             yield transaction
 
     def transact(
@@ -108,11 +109,13 @@ class Database:
         another thread may run it, with this one's context variables. `ahead`: it may not wait behind others of this
         process. One that collided with another is run again too: see `service.store.transaction_retry`.
         """
-        return self._persist(partial(again, partial(self._write, work, ahead)), patience)
+        return self._persist(partial(again, partial(self._write, work, ahead), self._retried), patience)
 
-    def query(self, work: Callable[[Transaction], T], *, patience: float | None = None) -> T:
+    def query(
+        self, work: Callable[[Transaction], T], *, patience: float | None = None, ahead: bool = False
+    ) -> T:
         """Run `work` in a read transaction, again while the database is away."""
-        return self._persist(partial(again, partial(self._read, work)), patience)
+        return self._persist(partial(again, partial(self._read, work, ahead), self._retried), patience)
 
     def _persist(self, attempt: Callable[[], T], patience: float | None) -> T:
         end = time.monotonic() + (self.patience if patience is None else patience)
@@ -121,18 +124,18 @@ class Database:
             try:
                 return attempt()
             except DatabaseUnavailable:
-                if time.monotonic() + pause > end:
+                if time.monotonic() + pause > end or not self._connections.wait_until_back(end):
                     raise
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, 0.5)
 
-    def _read(self, work: Callable[[Transaction], T]) -> T:
-        with self.read() as transaction:
+    def _read(self, work: Callable[[Transaction], T], ahead: bool) -> T:
+        with self.read(ahead=ahead) as transaction:
             return work(transaction)
 
     def _write(self, work: Callable[[Transaction], T], ahead: bool) -> T:
         if self._writers is None:
-            with self.begin() as transaction:
+            with self.begin(ahead=ahead) as transaction:
                 return work(transaction)
         mine = Write(work)
         if self._writers.take(mine, ahead=ahead):
@@ -184,6 +187,7 @@ class Database:
             raise DatabaseUnavailable(AWAY)
 
     def close(self) -> None:
+        self._connections.close()
         self.engine.dispose()
         if self._writers is not None:
             self._writers.close()
@@ -192,10 +196,10 @@ class Database:
         return nullcontext() if self._writers is None else self._writers.turn()
 
     @contextmanager
-    def _transaction(self, *, writes: bool = False) -> Iterator[Transaction]:
+    def _transaction(self, *, writes: bool = False, ahead: bool = False) -> Iterator[Transaction]:
         """BEGIN and COMMIT are said to the driver: SQLAlchemy's own connection takes ten times as long for them."""
-        with self._away_told():
-            pooled = self.engine.raw_connection()
+        with self._away_told(), self._connections.slot(ahead=ahead):
+            pooled = self._pooled()
             made = pooled.info[MADE]
             try:
                 self._look_whether_fit(pooled)
@@ -216,6 +220,28 @@ class Database:
                 pooled.close()  # rolls back what is not committed
         if self._outages.cause:
             self._outages.over(wrote=writes)
+
+    def _pooled(self) -> Any:
+        try:
+            return self.engine.raw_connection()
+        except (self._driver.Error, sa.exc.DBAPIError):
+            self._lost()
+            raise
+
+    def _lost(self) -> None:
+        if not self.sqlite:  # a file is opened again with the next transaction
+            self._connections.lost()
+
+    def _reconnect(self) -> None:
+        """Connect beside the pool. Raises the driver's error, which the log is told."""
+        try:
+            postgres.reach(self.engine)
+        except self._driver.Error as error:
+            self._outages.met(error)
+            raise
+
+    def _idle(self) -> int:
+        return int(self.engine.pool.checkedin())  # type: ignore[attr-defined]
 
     def _begin(self, pooled: Any, writes: bool) -> str | None:
         """Return what a transaction begins with; None: psycopg says it by itself."""
@@ -245,6 +271,7 @@ class Database:
         if made > self._pool_since:
             self._pool_since = time.monotonic()
             self.engine.dispose()
+            self._lost()
 
     @contextmanager
     def _away_told(self) -> Iterator[None]:

@@ -3,6 +3,9 @@
 hold     user:…  −most             held +most
 settle   held    −most             upstream +cost        user:…  +(most − cost)
 open, cap, share   a cap's window is opened, changed, or dealt out anew to its stripes: no money moves
+
+Whose call it is, of which run, with which model and price: the `held` row of a hold and the `upstream` row of a
+settlement say it for their entries; in those that older versions wrote every row does.
 """
 
 from __future__ import annotations
@@ -37,12 +40,13 @@ IS_CALL = ledger.c.account == sa.literal_column(f"'{UPSTREAM}'")
 
 def held(tx: Transaction, hold: Hold, counters: Sequence[CounterEntry]) -> None:
     """The entry of a hold."""
-    about = {**_about(hold), "kind": "hold", "at": now_ms()}
+    entry = {**_EMPTY, **_key(hold, "hold")}
+    most = {**entry, **_about(hold), "account": HELD, "amount_nano": hold.amount_nano}
     tx.execute(
         _INSERT,
         [
-            {**about, "account": f"user:{hold.user_id}", "amount_nano": -hold.amount_nano},
-            {**about, "account": HELD, "amount_nano": hold.amount_nano, "counters": _plain(counters)},
+            {**entry, "account": f"user:{hold.user_id}", "amount_nano": -hold.amount_nano},
+            {**most, "counters": _plain(counters)},
         ],
     )
 
@@ -58,14 +62,14 @@ def settled(
     basis: str,
 ) -> None:
     """The entry of a settlement."""
-    about = {**_about(hold), "kind": "settle", "at": now_ms(), "basis": basis}
+    entry = {**_EMPTY, **_key(hold, "settle"), "basis": basis}
     tokens = {**dict(zip(TOKENS, usage, strict=True)), "saved_nano": saved}
     tx.execute(
         _INSERT,
         [
-            {**about, "account": HELD, "amount_nano": -hold.amount_nano, "counters": _plain(counters)},
-            {**about, **tokens, "account": UPSTREAM, "amount_nano": cost},
-            {**about, "account": f"user:{hold.user_id}", "amount_nano": hold.amount_nano - cost},
+            {**entry, "account": HELD, "amount_nano": -hold.amount_nano, "counters": _plain(counters)},
+            {**entry, **_about(hold), **tokens, "account": UPSTREAM, "amount_nano": cost},
+            {**entry, "account": f"user:{hold.user_id}", "amount_nano": hold.amount_nano - cost},
         ],
     )
 
@@ -88,6 +92,13 @@ def spent(tx: Transaction, scope: str, since: int, until: int | None = None) -> 
     query = sa.select(total).where(*mine)
     row = tx.row(query if until is None else query.where(ledger.c.called_at < until))
     return int(row["total"]) if row else 0
+
+
+def count(tx: Transaction, since: int, until: int) -> int:
+    """How many settled calls were made at `since` <= t < `until` (ms)."""
+    calls = sa.select(sa.func.count().label("calls"))
+    row = tx.row(calls.where(IS_CALL, ledger.c.called_at >= since, ledger.c.called_at < until))
+    return int(row["calls"]) if row else 0
 
 
 class _OneSnapshot(sa.Executable, sa.ClauseElement):
@@ -115,11 +126,14 @@ def _plain(counters: Sequence[CounterEntry]) -> list[list[Any]]:
     return [list(entry) for entry in counters]
 
 
+def _key(hold: Hold, kind: str) -> dict[str, Any]:
+    """What every row of an entry says."""
+    return {"entry_id": hold.id, "kind": kind, "at": now_ms(), "called_at": hold.called_at}
+
+
 def _about(hold: Hold) -> dict[str, Any]:
+    """What one row of an entry says for all of them."""
     return {
-        **_EMPTY,
-        "entry_id": hold.id,
-        "called_at": hold.called_at,
         "user_id": hold.user_id,
         "key_id": hold.key_id,
         "agent": hold.agent,

@@ -17,8 +17,9 @@ from service.store.schema import ledger
 from service.store.statement import Statement
 
 PAGE = 5_000  # rows of one transaction
-_COLUMNS = ("entry_id", "kind", "account", "amount_nano", "called_at", "basis", "price_id", "cap_nano")
-_READ = [ledger.c[name] for name in (*_COLUMNS, *TOKENS, "counters")]
+CALL = ("user_id", "key_id", "agent", "session_id", "run_id", "step", "model", "price_id", "called_at")
+_COLUMNS = ("entry_id", "kind", "account", "amount_nano", "basis", "cap_nano")
+_READ = [ledger.c[name] for name in (*_COLUMNS, *CALL, *TOKENS, "counters")]
 _KEY = (ledger.c.entry_id, ledger.c.kind, ledger.c.account)
 _AFTER = [sa.bindparam(name, type_=sa.String()) for name in ("entry", "kind", "account")]
 _PAGE = Statement(

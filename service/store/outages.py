@@ -16,6 +16,8 @@ FULL = "the disk is full"
 FAILS = "the disk fails"
 READ_ONLY_FILE = "the file of the database is read-only"
 ENDED = "the server ended the connection"
+NO_RIGHT = "the user may not do this: let it own the database and its schema"
+NO_OPTION = "DATABASE_URL has an option that no connection has"
 # With these it still answers whoever only reads: they are over when something was written.
 REFUSES_WRITES = frozenset({READ_ONLY, FULL, FAILS, READ_ONLY_FILE})
 # SQLSTATEs, or their beginnings, of statements that may succeed later with nothing changed in them. The first that
@@ -35,6 +37,7 @@ _STATES = (
     ("57", ENDED),
     ("58", FAILS),
 )
+_OF_POOLERS = "08P01"  # whatever it is: their words say more
 # Of those, what all connections of the pool have in common: a successor may be somewhere else.
 _LOST_STATES = ("08", "25006", "57P")
 # The same of SQLite, https://www.sqlite.org/rescode.html: CORRUPT and NOTADB are for a person to mend, as is most else.
@@ -52,8 +55,16 @@ _CAUSES = (
     ("certificate", "TLS failed: the server's certificate is not trusted"),
     ("SSL", "TLS failed"),
     ('role "', "the user does not exist or may not log in"),
+    (
+        "query_wait_timeout",
+        "the pooler had no connection to the server for it in time: the pooler's own log says why",
+    ),
+    ("server_login_retry", "the pooler cannot sign in to the server: the pooler's own log says why"),
+    ("max_client_conn", "the pooler takes no more connections (its max_client_conn)"),
+    ("no such database", "the pooler has no such database in its [databases]"),
     ('database "', "there is no such database, or the user may not use it"),
-    ("permission denied", "the user may not do this"),
+    ("permission denied", NO_RIGHT),
+    ("invalid connection option", NO_OPTION),
     ("session is read-only", READ_ONLY),
     ("starting up", "the server is starting up"),
     ("shutting down", "the server is shutting down"),
@@ -96,10 +107,10 @@ def cause_of(error: BaseException) -> str:
     if isinstance(error, Unfit):
         return str(error)
     error = _of_driver(error)
-    if (state := _state(error)) and (cause := _of_state(state)):
+    state, text = _state(error), str(error)
+    if state == _OF_POOLERS and (cause := _of_text(text)):
         return cause
-    text = str(error)
-    return next((cause for sign, cause in _CAUSES if sign in text), type(error).__name__)
+    return _of_state(state) or _of_text(text) or type(error).__name__
 
 
 def is_outage(error: BaseException) -> bool:
@@ -128,6 +139,10 @@ def _state(error: BaseException) -> str:
 def _code(error: BaseException) -> int:
     """SQLite's primary result code; 0: there is none."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _of_text(text: str) -> str | None:
+    return next((cause for sign, cause in _CAUSES if sign in text), None)
 
 
 def _of_state(state: str) -> str | None:

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
+from psycopg.pq import TransactionStatus
 
 CONNECT_SECONDS = 3  # for each host and each of its addresses
 STATEMENT_MS = 15_000
+ANSWER_SECONDS = STATEMENT_MS / 1000 + 5  # a server that hangs does not keep its own time-out
 PREPARE_AFTER = 5  # executions of a statement, as psycopg has it
 BEGIN = "begin"  # in the `info` of a pooled connection: what its transactions begin with; without it psycopg says it
 # Of a connection whose other end is gone without a word: lost after 25 s, not after two hours.
@@ -44,6 +47,30 @@ def connect_args(url: str) -> dict[str, Any]:
     }
     said = sa.make_url(url).query
     return {**{name: value for name, value in wanted.items() if name not in said}, "prepare_threshold": None}
+
+
+class Connection(psycopg.Connection[Any]):
+    """Connection on which no answer is waited for without end: it is closed then."""
+
+    def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+        try:
+            return super().wait(gen, *args, **{"timeout": ANSWER_SECONDS, **options})
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.close()
+            raise
+
+
+def connect(_dialect: Any, _record: Any, args: Any, options: Any) -> Connection:
+    """Listen to `do_connect` of an engine of psycopg, so that its connections are of this kind."""
+    return Connection.connect(*args, **options)
+
+
+def reach(engine: sa.Engine) -> None:
+    """Connect as the engine does, and close the connection. Raises the driver's error."""
+    args, options = engine.dialect.create_connect_args(engine.url)
+    wanted = connect_args(engine.url.render_as_string(hide_password=False))
+    connect(None, None, args, {**options, **wanted}).close()
 
 
 def prepare(connection: Any, record: Any) -> None:

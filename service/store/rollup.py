@@ -60,7 +60,8 @@ def next_day(tx: Transaction) -> int | None:
 def roll(tx: Transaction, day: int, size: int = BATCH) -> bool:
     """Add the next batch of a day's calls to its sums. True: it was the last, the day is closed."""
     first, end = day * DAY_MS, (day + 1) * DAY_MS
-    tx.execute(_ONCE, {"day": day, "rolled_until": first, "calls": 0, "checked_at": None})
+    if tx.execute(_ONCE, {"day": day, "rolled_until": first, "calls": 0, "checked_at": None}):
+        _forget(tx, day)
     known = _locked(tx, day)
     if known["checked_at"] is not None or _has_open_hold(tx, first, end):
         return False
@@ -103,8 +104,7 @@ def count_again(tx: Transaction, day: int) -> bool:
     if row["calls"] == known["calls"]:
         tx.execute(sa.update(usage_days).where(usage_days.c.day == day).values(checked_at=clock_ms()))
         return True
-    for table in _TABLES:
-        tx.execute(sa.delete(table).where(table.c.day == day))
+    _forget(tx, day)
     anew = {"rolled_until": first, "calls": 0, "checked_at": None}
     tx.execute(sa.update(usage_days).where(usage_days.c.day == day).values(anew))
     return False
@@ -160,6 +160,12 @@ def _locked(tx: Transaction, day: int) -> Row:
     row = tx.row(sa.select(usage_days).where(usage_days.c.day == day).with_for_update())
     assert row is not None
     return row
+
+
+def _forget(tx: Transaction, day: int) -> None:
+    """Delete the sums of a day that is begun: none are added to what is left of another beginning."""
+    for table in _TABLES:
+        tx.execute(sa.delete(table).where(table.c.day == day))
 
 
 def _has_open_hold(tx: Transaction, since: int, until: int) -> bool:

@@ -61,8 +61,6 @@ def _index_for(asked: Collection[str], status: str | None) -> Collection[str]:
         return ("session_id",)
     if status in _UNFINISHED:
         return ("status",)
-    if status in _INDEXED_AS and "user_id" in asked:
-        return ("status", "user_id")
     return asked
 
 

@@ -125,7 +125,8 @@ workers = sa.Table(
     Column("host", String(128), nullable=False),
     Column("pid", Integer, nullable=False),
     Column("started_at", BigInteger, nullable=False),
-    Column("alive_until", BigInteger, nullable=False, index=True),  # by the database's clock; renewed
+    # By the database's clock. Renewed all the time, so it is in no index: PostgreSQL then changes the row's page only.
+    Column("alive_until", BigInteger, nullable=False),
 )
 
 runs = sa.Table(
@@ -176,6 +177,7 @@ runs = sa.Table(
     # Lists of what went wrong: few of a million, so none of them may read on until it has found a page.
     Index("ix_runs_status_id", "status", "id", **_where(ENDED_BADLY)),
     Index("ix_runs_user_id_status_id", "user_id", "status", "id", **_where(ENDED_BADLY)),
+    Index("ix_runs_user_id_agent_status_id", "user_id", "agent", "status", "id", **_where(ENDED_BADLY)),
     Index("ix_runs_agent_status_id", "agent", "status", "id", **_where(ENDED_BADLY)),
     Index("ix_runs_died", "id", **_where(DIED)),
 )

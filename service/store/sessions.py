@@ -109,12 +109,13 @@ def take(
 
     Its turn goes on from message `parent`; None: from the last one. `ahead`: also before those queued earlier.
     A holder that has ended or vanished does not count. A session that is gone cannot be busy; where the turn `begins`,
-    `NotFound` is raised: whoever deleted it meanwhile has not seen this run, which would outlive the conversation.
+    `NotFound` is raised for it, and for one whose time is over: whoever deleted it meanwhile has not seen this run,
+    which would outlive the conversation.
     """
     # Locked by a statement of its own: PostgreSQL then looks at the holder as it is after any wait.
-    locked = sa.select(sessions.c.busy_run_id).where(sessions.c.id == session_id).with_for_update()
-    row = tx.row(locked)
-    if row is None and begins:
+    about = sa.select(sessions.c.busy_run_id, sessions.c.expires_at).where(sessions.c.id == session_id)
+    row = tx.row(about.with_for_update())
+    if begins and (row is None or row["expires_at"] <= now_ms()):
         raise NotFound(f"There is no session {session_id}.")
     if row is None or row["busy_run_id"] == run_id:
         return True
@@ -170,19 +171,3 @@ def under_way(tx: Transaction, session_id: str) -> list[Row]:
     query = sa.select(runs.c.id, holds).join(sessions, sessions.c.id == runs.c.session_id)
     query = query.where(runs.c.session_id == session_id, runs.c.finished_at.is_(None))
     return tx.rows(query.order_by(runs.c.id))
-
-
-# --- the end ----------------------------------------------------------------------------------------
-
-
-def delete(tx: Transaction, session_id: str) -> bool:
-    """Delete a session with its messages and runs. False: one of its runs has not ended.
-
-    What was spent stays on the books, which hold no content.
-    """
-    tx.row(sa.select(sessions.c.id).where(sessions.c.id == session_id).with_for_update())
-    if unfinished(tx, session_id):
-        return False
-    tx.execute(sa.delete(runs).where(runs.c.session_id == session_id))
-    tx.execute(sa.delete(sessions).where(sessions.c.id == session_id))
-    return True

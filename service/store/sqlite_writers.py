@@ -117,15 +117,15 @@ class Writers:
             following.go_on()
 
     def close(self) -> None:
-        while self._files:
-            os.close(self._files.pop())
+        files, self._files = self._files, []  # at once: another thread may be about to begin its turn
+        for file in files:
+            os.close(file)
 
     def _begin(self, end: float) -> None:
         if self._turn_ends:
             return
-        if not self._files:
-            self._files = _opened(self._paths)
-        to_be_next, to_write = self._files
+        self._files = files = self._files or _opened(self._paths)
+        to_be_next, to_write = files
         _await(to_be_next, end)
         try:
             _await(to_write, end)

@@ -1,6 +1,7 @@
 """Collisions: PostgreSQL undid a transaction so that another could go on. It is run again, and no client hears of it.
 
-Locks are taken in one order ("Locks" in docs/architecture.md), so a deadlock is a fault of ours: the log counts them.
+Locks are taken in one order ("Locks" in docs/architecture.md), so a deadlock is a fault of ours: it is logged and
+counted.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ T = TypeVar("T")
 log = logging.getLogger("slipway.database")
 MOST = 8  # times that a transaction is run again
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.25  # seconds
-_CAUSES = {"40P01": "deadlock", "40001": "serialization failure"}  # SQLSTATEs
+_CAUSES = {"40P01": "deadlock", "40001": "serialization_failure"}  # SQLSTATEs
 
 
 def collision_of(error: BaseException | None) -> str | None:
@@ -26,8 +27,9 @@ def collision_of(error: BaseException | None) -> str | None:
     return _CAUSES.get(getattr(driver_error, "sqlstate", None) or "")
 
 
-def again(attempt: Callable[[], T]) -> T:
-    """Run a transaction; again while it collides. Raises `DatabaseUnavailable` when it did `MOST` times more."""
+def again(attempt: Callable[[], T], retried: Callable[[str], object]) -> T:
+    """Run a transaction; again while it collides, and tell `retried` of what. Raises `DatabaseUnavailable` when it did
+    `MOST` times more."""
     pause = FIRST_PAUSE
     for _ in range(MOST):
         try:
@@ -37,6 +39,7 @@ def again(attempt: Callable[[], T]) -> T:
             if cause is None:
                 raise
         log.warning("transaction_again", extra={"cause": cause})
+        retried(cause)
         time.sleep(pause * random.uniform(0.2, 1.0))  # two that collided must not do so again
         pause = min(pause * 2, LONGEST_PAUSE)
     return attempt()

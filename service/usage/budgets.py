@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from service.errors import DatabaseUnavailable
+from service.errors import DatabaseUnavailable, NotFound
 from service.observe.metrics import Metrics
 from service.store import budgets as rows
 from service.store import holds, ledger, scope_locks
 from service.store.budgets import BudgetWindow
 from service.store.database import Database, Row, Transaction
+from service.store.scope_cost import settled_cost
 from service.types import Caller, now_ms
 from service.usage.caps import (
     LEVELS,
@@ -60,7 +61,9 @@ class Budgets:
         user_day: int | None = None,
         service_day: int | None = None,
         told: Callable[[Transaction, BudgetWarning], None] = lambda tx, warning: None,
+        has_agent: Callable[[str], bool] = lambda name: True,
     ) -> None:
+        self._has_agent = has_agent
         self._db = db
         self._metrics = metrics
         self._defaults = {"user": user_day, "service": service_day}
@@ -112,6 +115,17 @@ class Budgets:
             found += map(cap_of, rows.after(tx, scope, period, limit - len(found)))
         return found
 
+    def look_up(self, scope: str) -> None:
+        """Raise `NotFound` where there is no such user, key, agent or session."""
+        kind, _, name = scope.partition(":")
+        there = kind == "service" or (
+            self._has_agent(name)
+            if kind == "agent"
+            else self._db.query(lambda tx: rows.has_subject(tx, kind, name))
+        )
+        if not there:
+            raise NotFound(f"There is no {kind} {name}, so a cap on it would hold nobody.")
+
     def put(self, scope: str, period: Period, amount: int | None) -> Standing:
         """Set a cap, from now on and for the window that is open; None lifts it, the default included.
 
@@ -154,12 +168,13 @@ class Budgets:
         A call is settled while its hold is open, and a hold is written soon after it was made. So what calls from
         before both have cost stands: it is asked for in this order.
         """
+        ledger.one_snapshot(tx)
         if rows.stripes(tx, [window]):
             return Settled(window, window.start, 0)
         oldest = holds.oldest(tx, window.scope)
         final = now_ms() - FINAL_AFTER
         until = max(window.start, final if oldest is None else min(final, oldest))
-        return Settled(window, until, ledger.spent(tx, window.scope, window.start, until))
+        return Settled(window, until, settled_cost(tx, window.scope, window.start, until))
 
     def _open(self, tx: Transaction, cap: Cap, window: BudgetWindow, held: int, settled: Settled) -> Standing:
         if settled.window != window:  # midnight has passed since

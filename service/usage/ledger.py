@@ -10,7 +10,8 @@ the rows: see `chains`. Only where the sums do not come out is it read again, to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from service.errors import PriceUnknown
 from service.store import holds, ledger, ledger_entries
@@ -26,6 +27,7 @@ from service.usage.prices import PriceTable
 ACCOUNTS = {"hold": {"user", HELD}, "settle": {"user", HELD, UPSTREAM}}
 MOST_FAULTS = 1_000  # that are named; the rest is counted
 MOST_PLACES = 200  # parts of chains that are followed one by one
+_call = itemgetter(*ledger_entries.CALL)  # `called_at` last
 ReportProgress = Callable[[int], object]  # hears how many rows were read
 
 
@@ -116,6 +118,9 @@ class _Books:
 
     def _entry(self, rows: Sequence[Row]) -> None:
         name, kind = _name(rows[0]), rows[0]["kind"]
+        if not all(_are_states(row["counters"]) for row in rows if row["counters"]):
+            self.fault(name, "its counters cannot be read")
+            return
         if kind in DEALS:
             self._deal(rows[0])
         by_account = {row["account"].partition(":")[0]: row for row in rows}
@@ -128,16 +133,34 @@ class _Books:
             self.totals[account] += by_account[account]["amount_nano"]
         if kind == "hold":
             self.open[rows[0]["entry_id"]] = by_account[HELD]
+            self._one_call(rows, by_account["user"], by_account[HELD])
             self._link(by_account[HELD], held=by_account[HELD]["amount_nano"])
         elif kind == "settle":
-            self._settlement(by_account[HELD], by_account[UPSTREAM])
+            hold = self.open.pop(rows[0]["entry_id"], None)
+            self._one_call([*rows, hold] if hold else rows, by_account["user"], by_account[UPSTREAM])
+            self._settlement(by_account[HELD], by_account[UPSTREAM], hold)
 
-    def _settlement(self, held: Row, upstream: Row) -> None:
+    def _one_call(self, rows: Sequence[Row], user: Row, told: Row) -> None:
+        """Compare the rows of one call: what `told` says of it no other denies, and its counters are of its scopes."""
+        call = _call(told)
+        silent = (*(None,) * (len(call) - 1), told["called_at"])  # as rows are but one of each entry
+        if (
+            any(_call(row) not in (call, silent) for row in rows)
+            or user["account"] != f"user:{told['user_id']}"
+        ):
+            self.fault(_name(user), "its rows are of different calls")
+        scopes = {"service", *(f"{kind}:{told[column]}" for kind, column in holds.COLUMN_OF.items())}
+        for counter in _counters(*rows):
+            if counter[: counter.find("/")] not in scopes:
+                self.fault(_name(user), f"it counts in {counter}, which is not its own")
+
+    def _settlement(self, held: Row, upstream: Row, hold: Row | None) -> None:
         name, cost = _name(held), upstream["amount_nano"]
         self._link(held, held=held["amount_nano"], spent=cost)
-        hold = self.open.pop(held["entry_id"], None)
         if hold is None:
             self.fault(name, "it settles a hold that is not in the ledger")
+        elif left := _counters(hold) - _counters(held):
+            self.fault(name, f"it leaves money held in {', '.join(sorted(left))}")
         elif hold["amount_nano"] != -held["amount_nano"]:
             self.fault(name, f"it settles {-held['amount_nano']}, but {hold['amount_nano']} was held")
         if (due := self._due(upstream, -held["amount_nano"])) != cost:
@@ -186,6 +209,8 @@ class _Books:
             elif entry["amount_nano"] != hold.amount_nano:
                 held = entry["amount_nano"]
                 self.fault(f"holds {hold.id}", f"it holds {hold.amount_nano}, the ledger {held}")
+            elif _call(entry) != _call(hold._asdict()) or not _counters(entry) <= {*hold.counters}:
+                self.fault(f"holds {hold.id}", "its call or its counters are not the ledger's")
         for entry in still_open.values():
             self.fault(_name(entry), "it is neither settled nor open")
 
@@ -198,6 +223,17 @@ class _Books:
 
 def _states(row: Row) -> list[CounterEntry]:
     return [CounterEntry(*entry) for entry in row["counters"] or ()]
+
+
+def _are_states(states: Any) -> bool:
+    """Whether each is a counter's id and four whole numbers."""
+    return isinstance(states, list) and all(
+        isinstance(state, list) and [*map(type, state)] == [str, int, int, int, int] for state in states
+    )
+
+
+def _counters(*rows: Row) -> set[str]:
+    return {name for row in rows for name, *_ in row["counters"] or ()}
 
 
 def _name(row: Row) -> str:

@@ -129,7 +129,6 @@ class RedisWindows(Storage, SlidingWindowCounterSupport):
     def check(self) -> bool:
         """Whether Redis counts: it may be there, and take no writes."""
         try:
-            self._redis_store.ping()
             self._redis_store.attempt(lambda client: _TAKE(client, (_name("check"),), 1_000_000, 1000, 1))
         except (redis.RedisError, OSError):
             return False

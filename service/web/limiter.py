@@ -56,7 +56,7 @@ class Limits:
             for (action, rate), view in zip(self._rates.items(), (_reads, _writes), strict=True)
             if rate
         }
-        rate = built.settings.limit_login
+        self._login_rate = rate = built.settings.limit_login
         self._count_login = shared(rate, "login", key_func=_address)(_login) if rate else None
 
     def runs(self) -> None:
@@ -81,7 +81,7 @@ class Limits:
         family = login_to_confirm()
         also = (DISTRUSTED, (family, COMPLETE)) if family is not None else None
         try:
-            self._count(action, scope, rate, in_memory, also)
+            self._count(action, scope, rate, _user(), in_memory, also)
         finally:
             if login_to_confirm() is not None:  # Redis is away
                 ours = own()
@@ -91,36 +91,41 @@ class Limits:
                     ours.limit_window = window
 
     def agent(self) -> None:
-        self._count("agent", _agent_scope(""), _agent_rate(), self._count_agent)
+        self._count("agent", _agent_scope(""), _agent_rate(), _user(), self._count_agent)
 
     def login(self) -> None:
         if self._count_login is not None:
-            self._count_by_flask("login", self._count_login)
+            self._count("login", "login", self._login_rate, _address(), self._count_login)
 
     def _count(
-        self, action: str, scope: str, rate: str, in_memory: Callable[[], None], also: Also | None = None
+        self,
+        action: str,
+        scope: str,
+        rate: str,
+        whose: str,
+        in_memory: Callable[[], None],
+        also: Also | None = None,
     ) -> None:
-        """Count a call of this user's, by Flask-Limiter's storage alone: what else it does costs more than the count.
+        """Count a call, by Flask-Limiter's storage alone: what else it does costs more than the count.
 
-        Without Redis by way of Flask-Limiter, which falls back and comes back. Raises `RateLimited` over the limit.
+        Without Redis by way of Flask-Limiter, in this process's memory. It tries Redis again after up to 32 seconds;
+        here that is done with each call. Raises `RateLimited` over the limit.
         """
-        if self._shared:
-            try:
-                windows, passed = self._hit(rate, scope, also)
-            except redis.RedisError:
-                pass
-            else:
-                if not passed:
-                    self._refuse(action, windows[-1]._replace(remaining=0))
-                return self._tell(windows)
-        return self._count_by_flask(action, in_memory)
+        try:
+            windows, passed = self._hit(rate, scope, whose, also)
+        except redis.RedisError:  # at once, while Redis is left alone
+            return self._count_by_flask(action, in_memory)
+        self._told(True)
+        if not passed:
+            self._refuse(action, windows[-1]._replace(remaining=0))
+        return self._tell(windows)
 
-    def _hit(self, rate: str, scope: str, also: Also | None) -> tuple[list[LimitWindow], bool]:
+    def _hit(self, rate: str, scope: str, whose: str, also: Also | None) -> tuple[list[LimitWindow], bool]:
         """Count one call against each part of a rate, until one is full. `also` is what confirms the log-in."""
-        storage, user, windows = cast(RedisWindows, self._limiter.storage), _user(), []
+        storage, windows = cast(RedisWindows, self._limiter.storage), []
         for part in _parts(rate, scope):
             passed, window, seen = storage.count(
-                f"{part.before}{user}{part.after}", part.limit, part.seconds, also
+                f"{part.before}{whose}{part.after}", part.limit, part.seconds, also
             )
             if also is not None:
                 confirm_login(seen)

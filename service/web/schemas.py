@@ -194,7 +194,7 @@ def page_arguments(default: int = 20, longest_cursor: int = 128) -> tuple[int, s
     Raises `Invalid` for these, and for a parameter that the route does not have: a list that is not filtered as it
     was meant looks as if it were.
     """
-    _refuse_unknown_parameters()
+    _refuse_other_parameters()
     text = request.args.get("limit")
     limit = default if text is None else whole_number(text)
     if limit is None or (text is not None and not 1 <= limit <= 100):
@@ -209,18 +209,23 @@ def page_arguments(default: int = 20, longest_cursor: int = 128) -> tuple[int, s
     return limit, cursor
 
 
-def _refuse_unknown_parameters() -> None:
-    """Raise `Invalid` for names in the query that are not in the route's description (`api`)."""
+def _refuse_other_parameters() -> None:
+    """Raise `Invalid` for names in the query that are not in the route's description (`api`), or are there twice."""
     described = getattr(current_app.view_functions.get(request.endpoint or ""), "__api__", None)
     if described is None:
         return
     known = described.query
     unknown = [name for name in request.args if name not in known][:MOST_FAULTS]
-    if unknown:
-        errors: list[FieldFault] = [
-            {"pointer": pointer([name]), "detail": f"There is no such parameter{did_you_mean(name, known)}"}
-            for name in unknown
-        ]
+    errors: list[FieldFault] = [
+        {"pointer": pointer([name]), "detail": f"There is no such parameter{did_you_mean(name, known)}"}
+        for name in unknown
+    ]
+    errors += [
+        {"pointer": pointer([name]), "detail": "Once at most."}
+        for name in known
+        if len(request.args.getlist(name)) > 1
+    ]
+    if errors:
         raise Invalid("The query does not fit; see `errors`.", errors=errors)
 
 

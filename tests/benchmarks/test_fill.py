@@ -30,6 +30,7 @@ def test_a_filled_database_serves(tmp_path: Path, redis_server: RedisServer, mod
     with closing(sqlite3.connect(home / "slipway.db")) as db:
         for name, each in rows.items():
             assert count(db, f"FROM {name} WHERE run_id LIKE 'run_0bench%'") == each * 500
+        assert count(db, "FROM ledger WHERE entry_id LIKE 'hld_0bench%'") == 5 * 500
         assert count(db, f"FROM runs WHERE user_id = '{user_id(3)}'") == 50
         live = f"FROM token_families WHERE id = '{family_id(3)}' AND user_id = '{user_id(3)}'"
         assert count(db, f"{live} AND revoked_at IS NULL") == 1

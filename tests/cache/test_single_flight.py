@@ -35,9 +35,7 @@ class Process:
 
     def __init__(self, url: str, stack: ExitStack, *, connections: int = 2) -> None:
         self.redis_store = stack.enter_context(closing(RedisStore(url, max_connections=8)))
-        self.blocking = stack.enter_context(
-            closing(connect(url, max_connections=connections, socket_timeout=6))
-        )
+        self.blocking = stack.enter_context(closing(connect(url, max_connections=connections)))
         self.cache = AnswerCache(self.redis_store, PLAIN)
         self.flights = SingleFlight(self.redis_store, self.blocking, self.cache, 60)
 

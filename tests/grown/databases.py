@@ -1,27 +1,24 @@
-"""Real parts that stand between Slipway and PostgreSQL: PgBouncer, HAProxy; and clients who ask all the while."""
+"""PostgreSQL servers, and real parts that stand between them and Slipway: PgBouncer, HAProxy."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from tests.chaos.conftest import Postgres
-from tests.conftest import Slipway, free_port, process, wait_until
+from tests.conftest import free_port, process, wait_until
 
 BOUNCER = """\
 [databases]
-* = host=127.0.0.1 port={server}
+{named} = host=127.0.0.1 port={server}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
@@ -62,13 +59,25 @@ def program(name: str) -> str:
 
 
 @contextmanager
-def bouncer(scratch: Path, server: Postgres) -> Iterator[int]:
-    """PgBouncer in transaction mode, as it comes but for its pool of four: its port."""
+def postgres_in(scratch: Path, primary: Postgres | None = None) -> Iterator[Postgres]:
+    scratch.chmod(0o755)
+    server = Postgres(Path(tempfile.mkdtemp(prefix="failover", dir=scratch)), primary)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def bouncer(scratch: Path, server: Postgres, named: str = "*") -> Iterator[int]:
+    """PgBouncer in transaction mode, as it comes but for its pool of four: its port. `named`: the database it has."""
     port = free_port()
     folder = scratch / f"bouncer-{port}"
     folder.mkdir(0o755)
     (folder / "users.txt").write_text('"slipway" ""\n')
-    (folder / "pgbouncer.ini").write_text(BOUNCER.format(server=server.port, port=port, folder=folder))
+    settings = BOUNCER.format(named=named, server=server.port, port=port, folder=folder)
+    (folder / "pgbouncer.ini").write_text(settings)
     user: dict[str, Any] = {"user": "nobody"} if os.geteuid() == 0 else {}
     command = [program("pgbouncer"), str(folder / "pgbouncer.ini")]
     with (folder / "log").open("wb") as log, process(command, stdout=log, stderr=log, **user) as child:
@@ -100,51 +109,3 @@ def proxy(scratch: Path, *servers: Postgres) -> Iterator[int]:
 def listens(port: int) -> bool:
     with socket.create_connection(("127.0.0.1", port), 1):
         return True
-
-
-@contextmanager
-def asked_all_the_while(server: Slipway) -> Iterator[list[httpx2.Response]]:
-    """Ask ten times a second, invoke and stream in turn, for the length of the block; then every answer is there."""
-    over = threading.Event()
-    asked: list[Future[httpx2.Response]] = []
-    answers: list[httpx2.Response] = []
-    with server.client() as client, ThreadPoolExecutor(128) as pool:
-        client.timeout = httpx2.Timeout(120)
-
-        def ask(number: int) -> httpx2.Response:
-            door = "stream" if number % 2 else "invoke"
-            question = {"input": f"Question {number} {time.time_ns()}", "cache": "bypass"}
-            return client.post(f"/v1/agents/assistant/{door}", json=question)
-
-        def go_on() -> None:
-            while not over.wait(0.1):
-                asked.append(pool.submit(ask, len(asked)))
-
-        thread = threading.Thread(target=go_on)
-        thread.start()
-        try:
-            yield answers
-        finally:
-            over.set()
-            thread.join()
-            answers += [future.result() for future in asked]
-
-
-def whole(answer: httpx2.Response) -> bool:
-    if answer.headers["Content-Type"].startswith("text/event-stream"):
-        return "event: run.completed" in answer.text
-    return answer.status_code == 200 and answer.json()["status"] == "succeeded"
-
-
-def refused(answer: httpx2.Response) -> bool:
-    """Whether it was told to come again, and nothing else happened."""
-    return (
-        answer.status_code == 503
-        and answer.json()["code"] == "database_unavailable"
-        and int(answer.headers["Retry-After"]) >= 1
-    )
-
-
-def told(answers: list[httpx2.Response], right: Callable[[httpx2.Response], bool] = whole) -> list[str]:
-    """What those were told that are not right."""
-    return [f"{answer.status_code} {answer.text[-600:]}" for answer in answers if not right(answer)]

@@ -42,12 +42,14 @@ def test_it_boots_without_and_finds_the_cluster_when_it_is_there(house: tuple[Sl
     assert load.lost() == []
     assert server.workers() == workers
     round_trip(server, celery=False)
-    assert sum(_counted(node) for node in parts.nodes[:3]) > 0
+    for kind in ("rate", "stream", "answer"):
+        assert sum(_counted(node, f"slipway:{kind}:*") for node in parts.nodes[:3]) > 0, kind
+    assert "Traceback" not in server.log.read_text(errors="replace")
 
 
-def _counted(node: Node) -> int:
+def _counted(node: Node, pattern: str = "slipway:*") -> int:
     with node.client() as client:
-        return sum(1 for _ in client.scan_iter("slipway:*"))
+        return sum(1 for _ in client.scan_iter(pattern))
 
 
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
@@ -147,6 +149,7 @@ def test_three_masters_without_tls_and_a_queue_of_its_own(scratch: Path, model: 
     ):
         wait_until(lambda: ready(server)["status"] == "ok", "all parts", 40)
         round_trip(server, celery=True)
+        assert "live_publish_failed" not in server.log.read_text()
         parts.nodes[1].kill()
         with Load(server) as load:
             wait_until(lambda: ready(server)["redis"]["status"] == "degraded", "the outage", 20)

@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-import httpx2
 import pytest
 
 from tests.chaos.conftest import Postgres
-from tests.chaos.streams import LAST, Listener, listening, text_of
-from tests.conftest import Model, RedisServer, Slipway, slipway_server, wait_until
-from tests.grown.databases import asked_all_the_while, proxy, refused, told, whole
+from tests.chaos.streams import listening
+from tests.conftest import Model, RedisServer, wait_until
+from tests.grown.databases import postgres_in, proxy
+from tests.grown.traffic import (
+    asked_all_the_while,
+    heard_whole,
+    names_of,
+    refused,
+    served,
+    states,
+    told,
+    whole,
+)
 
 pytestmark = [pytest.mark.grown, pytest.mark.timeout(300)]
 BEGUN_BEFORE = "SELECT count(*) FROM pg_stat_activity WHERE xact_start < pg_conf_load_time()"
-# Leases as in production: those of the tests (2 s) end while a busy machine catches up.
-SETTINGS = {
-    "WEB_CONCURRENCY": "2",
-    "THREADS": "256",
-    "LIMIT_RUNS": "none",
-    "LEASE_SECONDS": "10",
-    "RUN_TIMEOUT": "120",
-}
-
-
-@contextmanager
-def postgres_in(scratch: Path, primary: Postgres | None = None) -> Iterator[Postgres]:
-    scratch.chmod(0o755)
-    server = Postgres(Path(tempfile.mkdtemp(prefix="failover", dir=scratch)), primary)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture
@@ -49,50 +37,6 @@ def pair(scratch: Path) -> Iterator[tuple[Postgres, Postgres]]:
         state = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
         wait_until(lambda: primary.sql(state) == 1, "the standby")
         yield primary, standby
-
-
-@contextmanager
-def served(
-    scratch: Path, redis_server: RedisServer, model: Model, url: str, **more: Any
-) -> Iterator[Slipway]:
-    model.reset()
-    model.control(first_token_ms=200, token_ms=40)
-    home = Path(tempfile.mkdtemp(prefix="failover", dir=scratch))
-    with slipway_server(
-        home, redis_server.url, model.url, DATABASE_URL=url, **{**SETTINGS, **more}
-    ) as server:
-        wait_until(lambda: len(server.workers()) == 2, "both workers")
-        yield server
-    model.reset()
-
-
-def states(server: Slipway) -> dict[str, int]:
-    """How many runs there are of each state, once none is under way."""
-    unfinished = ("queued", "running")
-
-    def count(client: httpx2.Client, status: str) -> int:
-        cursor, found = None, 0
-        while True:
-            query: dict[str, Any] = {"status": status, "limit": 100} | ({"cursor": cursor} if cursor else {})
-            page = client.get("/v1/runs", params=query).raise_for_status().json()
-            found, cursor = found + len(page["data"]), page.get("next_cursor")
-            if not cursor:
-                return found
-
-    with server.client() as client:
-        wait_until(lambda: sum(count(client, status) for status in unfinished) == 0, "the last end")
-        return {status: count(client, status) for status in ("succeeded", "failed", "cancelled")}
-
-
-def names_of(listener: Listener) -> list[str]:
-    return [name for _, name, _ in listener.told]
-
-
-def heard_whole(listener: Listener) -> bool:
-    """One last event, of a run that succeeded, and its whole text."""
-    last = [name for name in names_of(listener) if name in LAST]
-    whole_text = text_of(listener.told) == listener.told[-1][2].get("output")
-    return last == names_of(listener)[-1:] == ["run.completed"] and whole_text
 
 
 def test_read_only_for_three_seconds_fails_nobody(

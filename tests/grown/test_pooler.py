@@ -16,15 +16,18 @@ import sqlalchemy as sa
 
 from service.store import ledger
 from service.store.database import Database, Transaction
+from service.store.outages import cause_of
 from service.store.statement import Statement
 from tests.chaos.conftest import Postgres
 from tests.conftest import PYTHON, ROOT, Model, RedisServer, slipway_server
 from tests.grown.databases import bouncer
+from tests.web.usage_house import CSV, GROUPS, opened, sheet_of
 
 pytestmark = [pytest.mark.grown, pytest.mark.timeout(300)]
 notes = sa.Table("pooled_notes", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
 INSERT = Statement(sa.insert(notes))
 COUNT = Statement(sa.select(sa.func.count().label("n")).select_from(notes))
+OPEN = sa.text("SELECT state FROM pg_stat_activity WHERE datname = :database AND state <> 'idle'")
 BOUND = sa.text("SELECT current_setting('statement_timeout') AS bound")
 
 
@@ -80,6 +83,25 @@ def test_more_clients_than_sessions(db: Database) -> None:
     assert db.query(lambda tx: tx.row(COUNT)) == {"n": 400}
 
 
+def test_a_sheet_of_usage_holds_no_session_between_its_pages(
+    pooled: str, server: Postgres, tmp_path: Path
+) -> None:
+    server.create("sheets")
+    url = sa.make_url(pooled).set(database="sheets").render_as_string(hide_password=False)
+    direct = sa.create_engine(server.url.replace("postgresql:", "postgresql+psycopg:"), poolclass=sa.NullPool)
+    with direct.connect() as session:
+        with opened(tmp_path, DATABASE_URL=url) as house:
+            lines = [line for page in house.pages(group_by=GROUPS) for line in page["data"]]
+            answer = house.get(CSV, group_by=GROUPS, buffered=False)
+            parts = iter(answer.response)
+            text = bytes(next(parts))
+            assert session.execute(OPEN, {"database": "sheets"}).all() == []
+            sheet = sheet_of((text + b"".join(map(bytes, parts))).decode())
+            answer.close()
+        assert sheet == [{name: str(value) for name, value in line.items()} for line in lines]
+        assert len(sheet) > 2_000
+
+
 def test_five_hundred_runs(
     pooled: str, server: Postgres, scratch: Path, redis_server: RedisServer, model: Model
 ) -> None:
@@ -107,3 +129,29 @@ def test_five_hundred_runs(
         assert client.get("/ready").json()["database"]["status"] == "ok"
         assert len(client.get("/v1/runs", params={"status": "succeeded", "limit": 100}).json()["data"]) == 100
     assert "prepared statement" not in service.log.read_text()
+
+
+def test_what_a_pooler_refuses_is_told_in_words(server: Postgres, scratch: Path) -> None:
+    """An unknown database, and a server that is away: PgBouncer has one SQLSTATE for all, and words that say more."""
+    with bouncer(scratch, server, named="postgres") as port:
+        url = server.url.replace(str(server.port), str(port)).replace("postgresql:", "postgresql+psycopg:")
+        with closing(Database(url, pool_size=2)) as made:
+            assert _cause(made.engine) == ""
+            unknown = sa.create_engine(made.engine.url.set(database="of-nobody"))
+            assert _cause(unknown) == "the pooler has no such database in its [databases]"
+            server.stop()
+            try:
+                causes = {_cause(made.engine) for _ in range(3)}
+            finally:
+                server.start()
+    assert any(cause.startswith("the pooler ") for cause in causes), causes
+
+
+def _cause(engine: sa.Engine) -> str:
+    """Why a statement on a connection of its own fails; empty: it does not."""
+    try:
+        with engine.connect() as connection:
+            connection.execute(sa.text("SELECT 1"))
+    except sa.exc.DBAPIError as error:
+        return cause_of(error)
+    return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.conftest import Model, slipway_server, wait_until
 from tests.grown.parts import Node, certificates, cluster, one
 from tests.grown.smoke import ready, round_trip, task_worker
 from tests.infra.test_redis_rights import documented
+from tests.jobs.house import TaskWorker
 
 USERS = {"slipway-web": "web-55-pass", "slipway-task": "task-55-pass"}
 
@@ -52,6 +54,20 @@ def test_web_and_task_worker_with_the_documented_rights_over_tls(scratch: Path, 
             wait_until(
                 lambda: ready(server)["redis"].get("reason") == "may not write: XADD", "the reason", 10
             )
+            node.ask("ACL", "SETUSER", "slipway-task", "-brpop")
+            refused = TaskWorker(
+                {**server.env, "REDIS_URL": urls["slipway-task"]}, folder / "slipway" / "refused.log"
+            )
+            with refused.running():
+                wait_until(lambda: _events(refused.log, "queue_refused"), "the reason", 40)
+            assert [line["reason"] for line in _events(refused.log, "queue_refused")] == [
+                "may not read: BRPOP"
+            ]
+
+
+def _events(log: Path, name: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == name]
 
 
 def _take_back_and_restore(url: str) -> None:
@@ -81,3 +97,4 @@ def test_a_cluster_with_the_documented_rights(scratch: Path, model: Model) -> No
             wait_until(lambda: ready(server)["redis"]["status"] == "ok", "the cluster", 40)
             round_trip(server, celery=False)
             assert [_denied(node) for node in parts.nodes] == [[]] * 3
+            assert "live_publish_failed" not in server.log.read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from service.infra.redis import RedisStore
 from tests.conftest import Model, Slipway, slipway_server, wait_until
 from tests.grown.parts import PASSWORD, SENTINEL_PASSWORD, Node, Sentinels, certificates, sentinels
 from tests.grown.smoke import Load, ready, round_trip, task_worker
@@ -44,6 +46,14 @@ def test_everything_goes_by_way_of_it(house: tuple[Slipway, Sentinels]) -> None:
     server, parts = house
     round_trip(server, celery=True)
     assert _counted(parts.master()) > 0
+
+
+def test_a_wrong_password_of_the_sentinels_is_told(house: tuple[Slipway, Sentinels]) -> None:
+    _, parts = house
+    url = re.sub(r"sentinel_password=[^&]*", "sentinel_password=wrong", parts.url)
+    store = RedisStore(url, max_connections=2)
+    assert store.check() == "wrong password of the sentinels"
+    store.close()
 
 
 def test_a_master_that_is_slow_or_full_fails_nothing(house: tuple[Slipway, Sentinels]) -> None:

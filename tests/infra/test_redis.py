@@ -78,6 +78,11 @@ def test_the_server_is_known_by_its_run_id(store: RedisStore, server: RedisServe
     assert len(before) == len(store.server) == 40 and before != store.server
 
 
+def test_a_cluster_has_no_server_that_is_known() -> None:
+    """Its commands go over many connections, so what sends them is told of none."""
+    assert RedisStore("redis+cluster://127.0.0.1:1", max_connections=2).server_of(None) == ""
+
+
 def test_more_threads_than_connections_wait_for_one_another(store: RedisStore) -> None:
     results: list[object] = []
 

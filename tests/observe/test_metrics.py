@@ -37,6 +37,7 @@ def test_everything_counted_is_rendered() -> None:
     metrics.rate_limited("runs")
     metrics.limiter_fallback(True)
     metrics.breaker_open("claude", True)
+    metrics.transaction_retried("deadlock")
     metrics.login_failed()
     metrics.redis_up(False)
     metrics.runs_active.inc()
@@ -54,6 +55,7 @@ def test_everything_counted_is_rendered() -> None:
         'slipway_rate_limited_total{action="runs"} 1.0',
         "slipway_limiter_fallback 1.0",
         'slipway_breaker_open{model="claude"} 1.0',
+        'slipway_transaction_retries_total{reason="deadlock"} 1.0',
         "slipway_login_failures_total 1.0",
         "slipway_redis_up 0.0",
         "slipway_runs_active 1.0",

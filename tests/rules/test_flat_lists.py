@@ -6,38 +6,24 @@ filter and every pair of them, so one that is added tomorrow is looked at too.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import combinations, product
-from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
-from click.testing import Result
-from flask import Flask
 
-from service.app import create_app
 from service.jobs.upkeep import tidy
 from service.store import holds, ledger, ownership, runs, token_families, webhooks
-from service.store.schema import metadata
-from service.types import RunStatus, now_ms
-from service.wiring import Services
+from service.types import RunStatus, now_ms, rfc3339
 from tests.conftest import Model
-from tests.made import settings_in
-from tests.store.filled import Known, fill
-from tests.store.spied import Spy, watch
+from tests.rules.places import SCOPED, Opened, Pair, Place, compare, database, rest, tell
 from tests.usage.conftest import postgres_url
 
 __all__ = ["postgres_url"]
 # As many as the planner needs to choose as it does at a million.
 SMALL, LARGE, YEAR = 1_000, 10_000, 1_000_000
-MORE = 3  # times: the most that anything may cost more
-# Pages, or hundreds of SQLite's steps, that are no growth: a level more of each index.
-SLACK = 80
 AGENTS = ("assistant", "rare", "retired")
-SCOPED = {"root": "a key of root", "ada": "a key of ada"}  # keys that name few agents
-PATHS = {"run_id": "run", "session_id": "session", "agent": "assistant"}
 # Every filter that a list has, with the values that are asked for.
 FILTERS: dict[str, tuple[str, ...]] = {
     "status": tuple(RunStatus),
@@ -56,51 +42,7 @@ REPORTS = {
 # Each search reads at most so many titles, however many sessions there are: see `service.store.sessions.MOST`.
 SEARCHES = {"/v1/sessions": "q"}
 SEARCHED = 15_000
-
-
-@dataclass
-class Place:
-    """One application over a filled database."""
-
-    app: Flask
-    spy: Spy
-    known: Known
-    tokens: dict[str, str]
-
-    @property
-    def services(self) -> Services:
-        found: Services = self.app.extensions["slipway"]
-        return found
-
-    def get(self, who: str, path: str, query: dict[str, str]) -> int:
-        """What an answer costs."""
-        path = path.format(**{name: getattr(self.known, known, known) for name, known in PATHS.items()})
-        filled = {"<session>": self.known.session, "<cursor>": self._cursor(path)}
-        query = {name: filled.get(value, value) for name, value in query.items()}
-        client, headers = self.app.test_client(), {"Authorization": f"Bearer {self.tokens[who]}"}
-
-        def ask() -> None:
-            with client.get(path, query_string=query, headers=headers, buffered=True) as answer:
-                assert answer.status_code in (200, 403, 404), (path, query, answer.text)
-
-        return self.spy.cost(ask)
-
-    def _cursor(self, path: str) -> str:
-        """A place in the middle of a list."""
-        if path.startswith("/v1/sessions/"):
-            return "2"
-        kind = path.split("/")[2]
-        prefix = {"sessions": "ses", "approvals": "apr"}.get(kind, "run")
-        return f"{prefix}{self.known.run[3:]}"
-
-    def command(self, *words: str) -> int:
-        """What a command costs."""
-
-        def run() -> None:
-            done: Result = self.app.test_cli_runner().invoke(args=list(words))
-            assert done.exit_code == 0, (words, done.output, done.exception)
-
-        return self.spy.cost(run)
+MORE_OF_USAGE = 5
 
 
 @pytest.fixture(
@@ -115,64 +57,19 @@ class Place:
 )
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, model: Model
-) -> Iterator[tuple[Place, Place]]:
+) -> Iterator[Pair]:
     """A small place and a large one, over databases of one kind."""
     kind, large = request.param
     with ExitStack() as stack:
         made = []
         for count in (SMALL, large):
             folder = tmp_path_factory.mktemp(f"filled-{count}")
+            stack.callback(shutil.rmtree, folder)  # gigabytes: pytest keeps what is there
             url = f"sqlite:///{folder}/slipway.db"
             if kind == "postgresql":
-                url = _database(request.getfixturevalue("postgres_url"), f"filled_{count}")
-            made.append(stack.enter_context(_Opened(folder, url, model.url, count)).place)
+                url = database(request.getfixturevalue("postgres_url"), f"filled_{count}")
+            made.append(stack.enter_context(Opened(folder, url, model.url, count)).place)
         yield made[0], made[1]
-
-
-def _database(server: str, name: str) -> str:
-    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.pool.NullPool)
-    with engine.connect() as connection:
-        connection.execute(sa.text(f"DROP DATABASE IF EXISTS {name}"))
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    return server.replace("/postgres?", f"/{name}?")
-
-
-class _Opened:
-    """Makes a place, and closes it."""
-
-    def __init__(self, folder: Path, url: str, model_url: str, count: int) -> None:
-        no_limit = dict.fromkeys(("LIMIT_READS", "LIMIT_WRITES", "LIMIT_RUNS", "LIMIT_LOGIN"), "none")
-        parts = {"DATABASE_URL": url, "ANTHROPIC_BASE_URL": model_url}
-        self._app = create_app(settings_in(folder, **parts, **no_limit))
-        services: Services = self._app.extensions["slipway"]
-        spy = watch(services.db.engine)
-        metadata.create_all(services.db.engine)
-        users = {
-            name: services.users.create(name, f"{name}-password", role)
-            for name, role in (("root", "admin"), ("ada", "user"))
-        }
-        known = fill(services.db.engine, count, heavy=users["ada"].id)
-        tokens = {name: services.tokens.begin(user).access_token for name, user in users.items()}
-        for name, called in SCOPED.items():
-            key = services.keys.create(users[name].id, "key", ("agents:rar*", "agents:none"), None)
-            tokens[called] = key["key"]
-        self.place = Place(self._app, spy, known, tokens)
-
-    def __enter__(self) -> _Opened:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.place.services.close()
-
-
-def compare(
-    pair: tuple[Place, Place], what: str, cost: Callable[[Place], int], slack: int = SLACK
-) -> str | None:
-    """What is wrong, if the large place does more work than it may."""
-    small, large = cost(pair[0]), cost(pair[1])
-    if large <= MORE * small + slack:
-        return None
-    return f"{what}: {small} -> {large}; {pair[1].spy.told()}"
 
 
 def asked_for(who: str, path: str, names: list[str]) -> Iterator[dict[str, str]]:
@@ -185,10 +82,11 @@ def asked_for(who: str, path: str, names: list[str]) -> Iterator[dict[str, str]]
             yield dict(zip(some, map(str, chosen), strict=True))
 
 
-def test_every_list_costs_what_it_shows(pair: tuple[Place, Place]) -> None:
+def test_every_list_costs_what_it_shows(pair: Pair) -> None:
     with pair[0].app.test_client().get("/openapi.json", buffered=True) as answer:
         paths = answer.get_json()["paths"]
-    wrong, looked_at = [], 0
+    wrong: list[str | None] = []
+    print(f"\n| {pair[1].services.db.engine.dialect.name} | small | large |")
     for path, operations in paths.items():
         if "get" not in operations or not path.startswith("/v1/") or path in REPORTS:
             continue
@@ -196,15 +94,34 @@ def test_every_list_costs_what_it_shows(pair: tuple[Place, Place]) -> None:
         names = [each["name"] for each in parameters if each["in"] == "query"]
         names = [name for name in names if name != SEARCHES.get(path)]
         asked = [(who, query) for who in pair[0].tokens for query in asked_for(who, path, names)]
-        for who, query in asked:
-            looked_at += 1
-            wrong.append(compare(pair, f"{who} {path} {query}", lambda place: place.get(who, path, query)))  # noqa: B023
-    assert looked_at > 200
+        costs = [
+            compare(pair, f"{who} {path} {query}", lambda place: place.get(who, path, query))  # noqa: B023
+            for who, query in asked
+        ]
+        tell(costs)
+        wrong += (cost.fault() for cost in costs)
+    assert len(wrong) > 200
     found = [line for line in wrong if line]
     assert not found, "\n".join(found)
 
 
-def test_a_search_reads_no_more_than_what_one_user_may_have(pair: tuple[Place, Place]) -> None:
+def test_a_year_of_usage_costs_what_a_small_one_does(pair: Pair) -> None:
+    """By what does not grow with the users, once upkeep has summed the days up."""
+    for place in pair:
+        rest(place)
+    day = 86_400_000
+    span = {"from": rfc3339(now_ms() - 360 * day)[:10], "to": rfc3339(now_ms() - 2 * day)[:10]}
+    wrong = []
+    for by in ("", "day", "agent", "model", "day,agent,model"):
+        query = {**span, "group_by": by} if by else span
+        costs = compare(pair, f"root /v1/usage by {by}", lambda place: place.get("root", "/v1/usage", query))  # noqa: B023
+        tell([costs])
+        wrong.append(costs.fault(times=MORE_OF_USAGE))
+    found = [line for line in wrong if line]
+    assert not found, "\n".join(found)
+
+
+def test_a_search_reads_no_more_than_what_one_user_may_have(pair: Pair) -> None:
     """Of titles: the small place has few, so the bound is the same for both."""
     for path, name in SEARCHES.items():
         for query in ({name: "needle"}, {name: "needle", "scope": "all"}, {name: "nowhere", "scope": "all"}):
@@ -245,7 +162,7 @@ UNCOUNTED = {
 }
 
 
-def test_no_command_costs_more(pair: tuple[Place, Place]) -> None:
+def test_no_command_costs_more(pair: Pair) -> None:
     wrong = []
     for words in COMMANDS:
 
@@ -255,12 +172,12 @@ def test_no_command_costs_more(pair: tuple[Place, Place]) -> None:
                 words = tuple(word.replace(name, value) for word in words)
             return place.command(*words)
 
-        wrong.append(compare(pair, " ".join(words), cost))
+        wrong.append(compare(pair, " ".join(words), cost).fault())
     found = [line for line in wrong if line]
     assert not found, "\n".join(found)
 
 
-def test_every_command_is_looked_at_or_says_why_not(pair: tuple[Place, Place]) -> None:
+def test_every_command_is_looked_at_or_says_why_not(pair: Pair) -> None:
     looked_at = {" ".join(words[:2]) for words in COMMANDS}
     for name, group in pair[0].app.cli.commands.items():
         for command in getattr(group, "commands", {}):
@@ -287,17 +204,18 @@ def chores(place: Place) -> dict[str, Callable[[], object]]:
     }
 
 
-def test_no_chore_costs_more(pair: tuple[Place, Place]) -> None:
+def test_no_chore_costs_more(pair: Pair) -> None:
     wrong = []
-    for place in pair:  # what is due is done; what is looked at is a turn that finds nothing
-        tidy(place.services.db, 400)
+    for place in pair:  # what is looked at is a turn that finds nothing
+        rest(place)
     for name in chores(pair[0]):
-        wrong.append(compare(pair, name, lambda place: place.spy.cost(chores(place)[name]), slack=20))  # noqa: B023
+        costs = compare(pair, name, lambda place: place.spy.cost(chores(place)[name]))  # noqa: B023
+        wrong.append(costs.fault(slack=20))
     found = [line for line in wrong if line]
     assert not found, "\n".join(found)
 
 
-def test_a_turn_costs_no_more(pair: tuple[Place, Place]) -> None:
+def test_a_turn_costs_no_more(pair: Pair) -> None:
     """A run in a session, with its key, its hold, its steps and its end; and the same key once more."""
 
     def turn(place: Place) -> int:
@@ -319,4 +237,4 @@ def test_a_turn_costs_no_more(pair: tuple[Place, Place]) -> None:
 
         return place.spy.cost(ask)
 
-    assert compare(pair, "a turn", turn) is None
+    assert compare(pair, "a turn", turn).fault() is None

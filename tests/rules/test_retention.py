@@ -19,7 +19,6 @@ FEW = {
     "addresses.forget": "at most 20, of one user",
     "workers.sweep": "as many as processes died an hour ago",
     "batches._move": "of one batch, whose size is bounded",
-    "sessions.delete": "of one session, as its user asks",
 }
 
 

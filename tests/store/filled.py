@@ -1,7 +1,8 @@
 """Databases with a year of runs in them, made by SQL in seconds: for what a list costs once there is much.
 
 Every user but one is one of many. `heavy` has half of all runs and three failures, the first thing it ever did. The
-agent `rare` was run three times, long ago and by `heavy`; `retired` often, long ago and by others.
+agent `rare` was run three times, long ago and by `heavy`; `retired` often, long ago and by others. Rows lie in the
+order of time, as they come to lie in use: a join would leave them in any.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from service.store.schema import metadata
 from service.types import first_id
 
 YEAR_MS = 365 * 86_400_000
+MOST_SESSIONS = 900  # of `heavy`, who may have 10,000: a new one counts those that are there
 TEXT = "What is said in a turn, as long as people write. " * 8
 _JSON: dict[str, Any] = {
     "request": {"agent": "assistant", "messages": [{"role": "user", "content": TEXT[:200]}]},
@@ -26,6 +28,15 @@ _JSON: dict[str, Any] = {
     "none": [],
     "said": TEXT[:100],
 }
+# Else each row looks for those it points at; and rows are sorted.
+_FAST = {
+    True: (
+        "SET LOCAL session_replication_role = replica",
+        "SET LOCAL statement_timeout = 0",
+        "SET LOCAL work_mem = '256MB'",
+    ),
+    False: ("PRAGMA foreign_keys = OFF",),
+}
 _OWNER = "CASE WHEN f.i % 2 = 0 THEN :heavy ELSE 'usr_' || u.k END"
 _AGENT = """CASE WHEN f.i IN (10, 20, 30) THEN 'rare' WHEN f.i <= :n / 5 AND f.i % 10 = 1 THEN 'retired'
             WHEN f.i % 3 = 0 THEN 'support' ELSE 'assistant' END"""
@@ -35,15 +46,15 @@ _STATUS = """CASE WHEN f.i > :n - 15 THEN
              WHEN f.i % 200 = 1 THEN 'cancelled' ELSE 'succeeded' END"""
 _ENDED = "f.i <= :n - 15"
 _RUN = """FROM filled f JOIN filled u ON u.i = 1 + f.i % :users
-          LEFT JOIN filled s ON f.i % 4 = 0 AND s.i = 2 * (1 + (f.i / 4) % (:sessions / 2))"""
+          LEFT JOIN filled s ON f.i % 4 = 0 AND s.i = 2 * (1 + (f.i / 4) % :heavys)"""
 _INSERTS: dict[str, str] = {
     "users": """(id, username, password_hash, role, disabled, created_at)
         SELECT 'usr_' || k, 'user-' || i, '', 'user', FALSE, at FROM filled WHERE i <= :users""",
     "sessions": """(id, user_id, agent, title, summary_upto, created_at, updated_at, expires_at)
-        SELECT 'ses_' || f.k, CASE WHEN f.i % 2 = 0 THEN :heavy ELSE 'usr_' || u.k END,
+        SELECT 'ses_' || f.k, CASE WHEN f.i % 2 = 0 AND f.i <= 2 * :heavys THEN :heavy ELSE 'usr_' || u.k END,
             CASE WHEN f.i = 4 THEN 'rare' ELSE 'assistant' END,
             CASE WHEN f.i = 4 THEN 'A needle' ELSE 'Conversation ' || f.i END, 0, f.at, f.at, :until + f.i
-        FROM filled f JOIN filled u ON u.i = 1 + f.i % :users WHERE f.i <= :sessions""",
+        FROM filled f JOIN filled u ON u.i = 1 + f.i % :users WHERE f.i <= :sessions ORDER BY f.i""",
     "runs": f"""(id, user_id, session_id, agent, agent_version, door, request_id, request, status, cache, attempt,
             losses, cancel_requested, last_seq, input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens,
             cost_nano, result, error, created_at, started_at, finished_at, input, steps, model, worker_id)
@@ -52,7 +63,7 @@ _INSERTS: dict[str, str] = {
             900, 90, 0, 0, 4000000, CASE WHEN {_ENDED} THEN <result> END,
             CASE WHEN f.i IN (13, 15, 17) OR f.i % 100 = 51 THEN <error> END, f.at, f.at + 5,
             CASE WHEN {_ENDED} THEN f.at + 900 END, :said, 1, 'claude-sonnet-5-5',
-            CASE WHEN f.i > :n - 15 AND f.i % 3 = 1 THEN 'wrk_1' END {_RUN}""",
+            CASE WHEN f.i > :n - 15 AND f.i % 3 = 1 THEN 'wrk_1' END {_RUN} ORDER BY f.i""",
     "steps": """(run_id, n, kind, name, attempt, reply, events, first_seq, last_seq, cost_nano, started_at, finished_at)
         SELECT 'run_' || k, 1, 'model', 'answer', 1, <result>, <events>, 1, 3, 4000000, at, at + 900 FROM filled""",
     "tool_calls": """(run_id, call_id, step, name, arguments, status, result, claimed_at, finished_at)
@@ -60,12 +71,12 @@ _INSERTS: dict[str, str] = {
     "approvals": f"""(id, run_id, user_id, agent, call_id, name, arguments, reason, status, created_at)
         SELECT 'apr_' || f.k, 'run_' || f.k, {_OWNER}, {_AGENT}, 'call_1', 'refund', <empty>, 'policy',
             CASE WHEN f.i > :n - 15 THEN 'pending' WHEN f.i IN (12, 17, 33) THEN 'denied' WHEN f.i IN (22, 27)
-            THEN 'cancelled' ELSE 'approved' END, f.at {_RUN} WHERE f.i % 5 = 2 OR f.i = 33""",
+            THEN 'cancelled' ELSE 'approved' END, f.at {_RUN} WHERE f.i % 5 = 2 OR f.i = 33 ORDER BY f.i""",
     "messages": """(session_id, seq, run_id, role, content, tokens, created_at)
         SELECT session_id, 2 * nth - half, id, CASE half WHEN 1 THEN 'user' ELSE 'assistant' END, <said>, 20, created_at
         FROM (SELECT id, session_id, created_at, row_number() OVER (PARTITION BY session_id ORDER BY id) AS nth
               FROM runs WHERE session_id IS NOT NULL) AS turns
-        CROSS JOIN (SELECT 1 AS half UNION SELECT 0) AS halves""",
+        CROSS JOIN (SELECT 1 AS half UNION SELECT 0) AS halves ORDER BY id, half DESC""",
     "ledger": f"""(entry_id, kind, account, amount_nano, at, called_at, user_id, agent, session_id, run_id, step, model,
             price_id, basis, input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens, saved_nano,
             counters)
@@ -73,9 +84,9 @@ _INSERTS: dict[str, str] = {
             f.at + 900, f.at, {_OWNER}, {_AGENT}, 'ses_' || s.k, 'run_' || f.k, 1, 'claude-sonnet-5-5', 'p', 'exact',
             900, 90, 0, 0, 0, <none> {_RUN}
         CROSS JOIN (SELECT 'hold' AS kind, 'user' AS account UNION SELECT 'hold', 'held' UNION SELECT 'settle', 'held'
-            UNION SELECT 'settle', 'upstream' UNION SELECT 'settle', 'user') AS entry""",
+            UNION SELECT 'settle', 'upstream' UNION SELECT 'settle', 'user') AS entry ORDER BY f.i""",
     "idempotency": f"""(user_id, key, fingerprint, run_id, created_at, expires_at)
-        SELECT {_OWNER}, 'key-' || f.i, 'x', 'run_' || f.k, f.at, :until {_RUN} WHERE f.i % 10 = 0""",
+        SELECT {_OWNER}, 'key-' || f.i, 'x', 'run_' || f.k, f.at, :until {_RUN} WHERE f.i % 10 = 0 ORDER BY f.i""",
     "webhooks": """(run_id, url, status, attempts, created_at, delivered_at)
         SELECT 'run_' || k, 'https://example.com/', 'delivered', 1, at, at FROM filled WHERE i % 20 = 0""",
     "feedback": """(run_id, score, comment, created_at, updated_at)
@@ -85,7 +96,7 @@ _INSERTS: dict[str, str] = {
         FROM filled WHERE i % 100 = 0""",
     "token_families": """(id, user_id, current_jti, created_at, expires_at, revoked_at)
         SELECT 'fam_' || f.k, 'usr_' || u.k, 'j', f.at, :until, CASE WHEN f.i % 2 = 0 THEN f.at END
-        FROM filled f JOIN filled u ON u.i = 1 + f.i % :users WHERE f.i <= 3 * :users""",
+        FROM filled f JOIN filled u ON u.i = 1 + f.i % :users WHERE f.i <= 3 * :users ORDER BY f.i""",
     "api_keys": """(id, user_id, name, digest, prefix, scopes, created_at)
         SELECT 'key_' || k, 'usr_' || k, 'key', k, 'sk', <none>, at FROM filled WHERE i <= :users""",
     "sign_in_addresses": """(user_id, digest, seen_at)
@@ -95,7 +106,7 @@ _INSERTS: dict[str, str] = {
     "counters": """(id, window_id, scope, period, starts_at, cap_nano, spent_nano, held_nano, seq, warned)
         SELECT 'user:usr_' || u.k || '/day/' || f.i || '/0', 'user:usr_' || u.k || '/day/' || f.i, 'user:usr_' || u.k,
             'day', f.at, 1000000000, 4000000, 0, 2, 0
-        FROM filled f JOIN filled u ON u.i = 1 + f.i % :users WHERE f.i % 10 = 0""",
+        FROM filled f JOIN filled u ON u.i = 1 + f.i % :users WHERE f.i % 10 = 0 ORDER BY f.i""",
 }
 
 
@@ -116,13 +127,13 @@ def fill(engine: sa.Engine, runs: int, *, heavy: str) -> Known:
         (i, first_id("x", now - (runs - i) * step)[2:], now - (runs - i) * step) for i in range(1, runs + 1)
     ]
     numbers = {"n": runs, "users": max(20, runs // 100), "sessions": runs // 10 * 2, "until": now + YEAR_MS}
+    numbers["heavys"] = min(numbers["sessions"] // 2, MOST_SESSIONS)
     given = {**numbers, "heavy": heavy, "said": TEXT[:150]}
     postgresql = engine.dialect.name == "postgresql"
     indexes = [index for table in metadata.sorted_tables for index in table.indexes]
     with engine.begin() as connection:
-        if postgresql:  # else each row looks for those it points at
-            connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
-            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        for setting in _FAST[postgresql]:
+            connection.exec_driver_sql(setting)
         for index in indexes:
             index.drop(connection)
         _list_keys(connection, keys)
@@ -131,6 +142,8 @@ def fill(engine: sa.Engine, runs: int, *, heavy: str) -> Known:
         connection.exec_driver_sql("DROP TABLE filled")
         for index in indexes:
             index.create(connection)
+        if not postgresql:
+            connection.exec_driver_sql("PRAGMA foreign_keys = ON")
     if postgresql:  # as autovacuum would have by then
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.exec_driver_sql("SET statement_timeout = 0")
@@ -138,7 +151,7 @@ def fill(engine: sa.Engine, runs: int, *, heavy: str) -> Known:
             connection.exec_driver_sql("RESET ALL")
     ids = {i: key for i, key, _ in keys}
     middle = runs // 2 // 20 * 20
-    session = 2 * (1 + (middle // 4) % (numbers["sessions"] // 2))
+    session = 2 * (1 + (middle // 4) % numbers["heavys"])
     pending = max(i for i in ids if i % 5 == 2)
     return Known(f"run_{ids[middle]}", f"ses_{ids[session]}", f"usr_{ids[7]}", f"apr_{ids[pending]}")
 
@@ -147,8 +160,10 @@ def _list_keys(connection: sa.Connection, keys: list[tuple[int, str, int]]) -> N
     """Make the table that the others are made from: a number, an id's letters and a moment for each run."""
     connection.exec_driver_sql("CREATE TABLE filled (i BIGINT PRIMARY KEY, k VARCHAR(26), at BIGINT)")
     cursor = connection.connection.cursor()
-    if connection.dialect.name == "sqlite":
+    if connection.dialect.name == "sqlite":  # each statement is a transaction there
+        cursor.execute("BEGIN")
         cursor.executemany("INSERT INTO filled VALUES (?, ?, ?)", keys)
+        cursor.execute("COMMIT")
     else:
         with cursor.copy("COPY filled FROM STDIN") as copy:
             for row in keys:

@@ -92,18 +92,16 @@ def _explain(spy: Spy) -> Callable[[Any, Any], None]:
             literals = psycopg.ClientCursor(self.connection).mogrify(
                 f"({', '.join(['%s'] * len(values))})" if values else "", values or None
             )
-            self._say("SAVEPOINT spied")
-            self._say(f"PREPARE spied AS {sql}")
             found = []
             for kind in kinds:
-                self._say("SAVEPOINT planned")
+                self._say("SAVEPOINT spied")
                 self._say(f"SET LOCAL plan_cache_mode = {kind}")
+                self._say(f"PREPARE spied AS {sql}")
                 self._say(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) EXECUTE spied {literals}")
                 plan = self.fetchall()[0][0][0]["Plan"]
                 found.append((plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], query, plan))
-                self._say("ROLLBACK TO planned")
-            self._say("ROLLBACK TO spied")
-            self._say("DEALLOCATE spied")
+                self._say("DEALLOCATE spied")
+                self._say("ROLLBACK TO spied")  # psycopg then drops what is prepared: nothing of ours is
             return found
 
         def _say(self, sql: str) -> None:

@@ -6,8 +6,7 @@ import logging
 import os
 import socket
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from config import load
 from service.errors import DatabaseUnavailable
 from service.store import fitness, ledger
 from service.store.database import Database, Transaction
+from service.store.outages import NO_OPTION, NO_RIGHT
 from service.store.postgres import PREPARE_AFTER
 from tests.chaos.conftest import Postgres
 from tests.conftest import PYTHON, ROOT, free_port, wait_until
@@ -29,16 +29,6 @@ Log = Callable[[str], list[str]]
 notes = sa.Table("notes", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
 PID = sa.text("SELECT pg_backend_pid() AS pid")
 RAISE = "DO $$ BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = '{}'; END $$"
-
-
-@pytest.fixture(scope="module")
-def postgres(scratch: Path) -> Iterator[Postgres]:
-    """One that these tests may kill."""
-    scratch.chmod(0o755)
-    server = Postgres(Path(tempfile.mkdtemp(prefix="outages", dir=scratch)))
-    server.start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture
@@ -136,7 +126,24 @@ def test_a_database_that_is_not_utf8_is_refused_with_that_word(
         db.transact(lambda tx: tx.execute(sa.text("CREATE TABLE x (id INTEGER)")), patience=0)
     (cause,) = causes("database_away")
     assert cause.startswith(f"The database has the encoding {encoding}, and Slipway needs UTF8")
-    migrated = subprocess.run(
+    migrated = _migrate(url)
+    assert (migrated.returncode, migrated.stderr) == (1, f"The database cannot be migrated. {cause}\n")
+
+
+def test_a_missing_right_and_an_unknown_option_are_one_sentence(postgres: Postgres) -> None:
+    url = postgres.create("of_another")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE guest LOGIN")
+        connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    told = "The database cannot be migrated:"
+    found = _migrate(url.replace("slipway@", "guest@"))
+    assert (found.returncode, found.stderr) == (1, f"{told} {NO_RIGHT}.\n")
+    found = _migrate(f"{url}?target_session_attr=any")
+    assert (found.returncode, found.stderr) == (1, f"{told} {NO_OPTION}.\n")
+
+
+def _migrate(url: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [PYTHON, "-m", "alembic", "upgrade", "head"],
         cwd=ROOT,
         env={**os.environ, "APP_ENV": "testing", "DATABASE_URL": url},
@@ -144,7 +151,6 @@ def test_a_database_that_is_not_utf8_is_refused_with_that_word(
         text=True,
         timeout=60,
     )
-    assert (migrated.returncode, migrated.stderr) == (1, f"The database cannot be migrated. {cause}\n")
 
 
 def test_one_that_is_not_migrated_yet_is_used_once_it_is(tmp_path: Path, causes: Log) -> None:

@@ -20,10 +20,16 @@ pots = sa.Table(
 
 
 @pytest.fixture
-def db(url: str, caplog: pytest.LogCaptureFixture) -> Iterator[Database]:
+def retries() -> list[str]:
+    """Why transactions were run again."""
+    return []
+
+
+@pytest.fixture
+def db(url: str, caplog: pytest.LogCaptureFixture, retries: list[str]) -> Iterator[Database]:
     """Two pots with nothing in them."""
     caplog.set_level("INFO", "slipway.database")
-    database = Database(url)
+    database = Database(url, retried=retries.append)
     pots.create(database.engine)
     database.transact(lambda tx: tx.execute(sa.insert(pots), [{"id": 1, "n": 0}, {"id": 2, "n": 0}]))
     yield database
@@ -42,7 +48,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return [(record.getMessage(), getattr(record, "cause", "")) for record in caplog.records]
 
 
-def test_a_deadlock(db: Database, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_deadlock(db: Database, caplog: pytest.LogCaptureFixture, retries: list[str]) -> None:
     both_have_one = threading.Barrier(2)
 
     def fill(first: int, second: int) -> int:
@@ -63,6 +69,7 @@ def test_a_deadlock(db: Database, caplog: pytest.LogCaptureFixture) -> None:
         turns = list(pool.map(fill, (1, 2), (2, 1)))
     assert sorted(turns) == [1, 2] and contents(db) == [2, 2]
     assert logged(caplog) == [("transaction_again", "deadlock")]
+    assert retries == ["deadlock"]
 
 
 def test_a_serialization_failure(db: Database, caplog: pytest.LogCaptureFixture) -> None:
@@ -77,7 +84,7 @@ def test_a_serialization_failure(db: Database, caplog: pytest.LogCaptureFixture)
 
     db.transact(work, patience=0)
     assert len(turns) == 2 and contents(db) == [2, 0]
-    assert logged(caplog) == [("transaction_again", "serialization failure")]
+    assert logged(caplog) == [("transaction_again", "serialization_failure")]
 
 
 def test_one_that_always_collides_is_given_up(

@@ -82,6 +82,23 @@ DAMAGES: dict[str, Damage] = {
     ),
     "an open hold's row is gone": lambda h, s, o: sa.delete(holds).where(holds.c.id == o),
     "an open hold holds more": lambda h, s, o: change(holds, holds.c.id == o, amount_nano=CENT + 1),
+    "an open hold gives nothing back to its counters": lambda h, s, o: change(
+        holds, holds.c.id == o, counters=[]
+    ),
+    "an open hold is somebody else's": lambda h, s, o: change(holds, holds.c.id == o, user_id="usr_eve"),
+    "a call was given to another user": lambda h, s, o: change(
+        ledger, ledger.c.entry_id == s, user_id="usr_eve"
+    ),
+    "a call was given to another agent": lambda h, s, o: change(
+        ledger, leg(s, "settle", "upstream"), agent="analyst"
+    ),
+    "a call was moved to another day": lambda h, s, o: change(
+        ledger, leg(s, "settle", "upstream"), called_at=ledger.c.called_at - 86_400_000
+    ),
+    "another user paid": lambda h, s, o: change(ledger, leg(s, "settle", "user:"), account="user:usr_eve"),
+    "counters that nobody can read": lambda h, s, o: change(
+        ledger, leg(s, "hold", "held"), counters=[["x", 1]]
+    ),
     "a change of a cap is gone": lambda h, s, o: sa.delete(ledger).where(ledger.c.kind == "cap"),
     "a cap's amount was changed": lambda h, s, o: change(ledger, ledger.c.kind == "cap", cap_nano=NANO),
     "stripes were given more than the cap": lambda h, s, o: change(
@@ -98,6 +115,28 @@ def test_damage_shows(books: House, what: str) -> None:
     faults = books.check().faults
     assert faults, what
     print("\n".join(map(str, faults)))
+
+
+def test_money_that_a_settlement_left_held_shows(books: House) -> None:
+    """Every chain is whole, but a counter holds for a call that is settled."""
+    reserved = books.reserve()
+    mine = holds.c.id == reserved.hold.id
+    books.db.transact(lambda tx: tx.execute(change(holds, mine, counters=[])))
+    books.settle(reserved, Usage(100, 200))
+    [fault] = books.check().faults
+    assert fault.row == f"ledger {reserved.hold.id} settle" and fault.what.startswith("it leaves money held")
+
+
+def test_an_entry_says_once_whose_it_is(books: House) -> None:
+    """And not in each of its rows: they are a third of what a run leaves, and never deleted."""
+    about = ("user_id", "agent", "run_id", "step", "model", "price_id")
+    query = sa.select(ledger).where(ledger.c.kind.in_(("hold", "settle")))
+    found = books.db.query(lambda tx: tx.rows(query.order_by(ledger.c.entry_id)))
+    saying = [(row["kind"], row["account"]) for row in found if None not in [row[name] for name in about]]
+    others = [row for row in found if (row["kind"], row["account"]) not in saying]
+    assert sorted(saying) == 3 * [("hold", "held")] + 2 * [("settle", "upstream")]
+    assert len(others) == 3 + 4
+    assert {row[name] for row in others for name in about} == {None}
 
 
 def test_a_row_slipped_in_shows(books: House) -> None:

@@ -189,6 +189,20 @@ def test_damage_shows(house: House, what: str) -> None:
     assert [fault for fault in check(house.db) if f" {FIRST} " in fault.row]
 
 
+def test_a_day_whose_row_is_gone_is_summed_anew(house: House) -> None:
+    """It is how wrong sums are mended by hand, too."""
+    calls = some(50, FIRST, FIRST + 1)
+    book(house.db, calls)
+    while roll_up(house.db):
+        pass
+    house.db.transact(lambda tx: tx.execute(DAMAGES["a sum is higher"]()))
+    house.db.transact(lambda tx: tx.execute(sa.delete(usage_days)))
+    while roll_up(house.db):
+        pass
+    assert closed(house.db) == [FIRST] and list(check(house.db)) == []
+    all_right(house.db, calls, iter([UsageQuery(0, TODAY * DAY_MS, ("day", "user"))]))
+
+
 def test_many_at_once_add_each_call_once(house: House) -> None:
     calls = some(300, FIRST, TODAY - 1)
     book(house.db, calls)

@@ -233,7 +233,7 @@ def test_usage_by_groups_as_json_and_csv(
     assert {line["user"] for line in got["data"]} == {user_id}
     assert got["total"]["calls"] == sum(line["calls"] for line in got["data"]) == 3
     sheet = client.get("/v1/usage", params={"group_by": "agent"}, headers={"Accept": "text/csv"})
-    assert sheet.headers["content-type"].startswith("text/csv")
+    assert sheet.headers["content-type"].startswith("text/csv") and sheet.headers["vary"] == "Accept"
     lines = sheet.text.splitlines()
     assert lines[0].startswith("agent,calls,input_tokens") and len(lines) == 3
     everybody = admin.get("/v1/usage", params={"group_by": "user", "from": "2026-11-01"}).json()
@@ -249,6 +249,9 @@ def test_usage_by_groups_as_json_and_csv(
         "from=yesterday",
         "from=2026-11-02&to=2026-11-01",
         "from=2020-01-01",
+        "from=1969-12-31&to=1970-01-01",
+        "group_by=day&group_by=user",
+        "limit=5&limit=7",
         "from=٢٠٢٦-١١-٠١",
         "from=2026-11-01١00:00:00",
         "limit=١٢",
@@ -266,7 +269,8 @@ def test_caps_are_the_admins(db: Database, user: tuple[str, httpx2.Client], admi
     cap = {"amount_usd": "5.00", "period": "total"}
     assert client.put("/v1/admin/budgets/service", json=cap).status_code == 403
     assert client.get("/v1/admin/budgets").status_code == 403
-    for scope in ("nobody", "user:usr_x", f"user:usr_{'0' * 26}", "agent:nobody", "service:x"):
+    nobody = (f"{kind}_{'0' * 26}" for kind in ("user:usr", "key:key", "session:ses"))
+    for scope in ("nobody", "user:usr_x", *nobody, "agent:nobody", "service:x"):
         assert admin.put(f"/v1/admin/budgets/{scope}", json=cap).status_code == 404, scope
     for wrong in (
         {},
@@ -315,6 +319,7 @@ def test_the_commands(
     assert "ok    claude-haiku-5-5 at claude-haiku-5-5@2026-10-07" in found.output
     assert flask("budgets", "set", "service", "many").exit_code == 1
     assert flask("budgets", "set", "services", "5").exit_code == 1
+    assert flask("budgets", "set", "agent:nobody", "5").exit_code == 1
     done = flask("budgets", "set", f"user:{user_id}", "3.50", "--period", "month")
     assert done.exit_code == 0 and "3.500000" in done.output
     assert f"user:{user_id}" in flask("budgets", "list").output

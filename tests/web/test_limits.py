@@ -159,6 +159,21 @@ def test_limits_are_shared_again_once_redis_is_back(
     assert statuses == [200] * 10 + [429] * 2
 
 
+def test_limits_are_shared_with_the_first_call_after_redis_is_back(
+    pair: tuple[Replica, Replica, str], own_redis: RedisServer
+) -> None:
+    """Flask-Limiter alone looks again after up to 32 seconds."""
+    first, _, token = pair
+    first.app.extensions["slipway_limits"]._limiter.storage.check = lambda: False  # not its turn yet
+    own_redis.stop()
+    assert invoke(first, token).status_code == 200
+    assert first.metric("slipway_limiter_fallback") == 1
+    own_redis.start()
+    wait_until(lambda: first.redis_store.check() == "", "Redis", 20)
+    assert invoke(first, token).status_code == 200
+    assert first.metric("slipway_limiter_fallback") == 0
+
+
 def test_a_counter_has_the_name_that_flask_limiter_knows_it_by(pair: tuple[Replica, Replica, str]) -> None:
     """It counts for a moment as Redis comes back, and must not begin anew."""
     first, _, token = pair

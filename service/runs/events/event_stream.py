@@ -18,7 +18,7 @@ import orjson
 import redis
 
 from service.infra.redis import RedisStore
-from service.infra.redis_client import Script
+from service.infra.redis_client import Script, read_stream
 from service.runs.slots import LeaseLost
 from service.types import Event, RunEvent
 
@@ -106,10 +106,8 @@ class EventStreamReader:
 
     def read(self, run_id: str, position: bytes, wait: float) -> list[tuple[bytes, list[RunEvent]]]:
         """Entries after `position`, waiting at most `wait` seconds. Raises `redis.RedisError` when it is away."""
-        found: Any = self._blocking.xread(
-            {stream_key(run_id): position}, count=200, block=int(wait * 1000) or 1
-        )
-        return [(entry, decode(fields)) for _, entries in found or () for entry, fields in entries]
+        entries = read_stream(self._blocking, stream_key(run_id), position, 200, wait)
+        return [(entry, decode(fields)) for entry, fields in entries]
 
 
 def _entry(entry_id: bytes, listed: Sequence[bytes]) -> StreamEntry:

@@ -136,7 +136,7 @@ class Supervisor:
         """Stop runs that are to be cancelled, and those that another worker has taken over."""
         held = {
             row["id"]: row
-            for row in self._db.query(lambda tx: ownership.held(tx, self._worker_id), patience=0)
+            for row in self._db.query(lambda tx: ownership.held(tx, self._worker_id), patience=0, ahead=True)
         }
         elsewhere = []
         for handle in driven:
@@ -147,7 +147,7 @@ class Supervisor:
                 handle.stop("cancelled")
         if elsewhere:  # or they have not begun, or have just ended
             ids = [handle.run_id for handle in elsewhere]
-            latest = self._db.query(lambda tx: ownership.attempts(tx, ids), patience=0)
+            latest = self._db.query(lambda tx: ownership.attempts(tx, ids), patience=0, ahead=True)
             for handle in elsewhere:
                 if latest.get(handle.run_id, 0) > handle.attempt:
                     log.warning("lease_lost", extra={"run_id": handle.run_id, "attempt": handle.attempt})
@@ -191,18 +191,18 @@ class Supervisor:
         A worker that was cut off from the database itself leaves the others the time of a lease to renew theirs.
         """
         asked = time.monotonic()
-        abandoned = self._db.query(lambda tx: rows.abandoned(tx, 20), patience=0)
+        abandoned = self._db.query(lambda tx: rows.abandoned(tx, 20), patience=0, ahead=True)
         self._note_hang(asked)
         if now - self._cut_off_at >= self._lease:
             for row in abandoned:
                 self._execution.take_up_in_background(row["id"])
-        waiting = self._db.query(lambda tx: rows.waiting(tx, SWEEP_TASKS), patience=0)
+        waiting = self._db.query(lambda tx: rows.waiting(tx, SWEEP_TASKS), patience=0, ahead=True)
         for row in waiting:
             if row["door"] != "task":
                 self._execution.take_up_in_background(row["id"])
         if tasks := [row["id"] for row in waiting if row["door"] == "task"]:
             self._wake(tasks)
-        self._db.transact(lambda tx: workers.sweep(tx, 3_600_000), patience=1)
+        self._db.transact(lambda tx: workers.sweep(tx, 3_600_000), patience=1, ahead=True)
 
     def _wake(self, tasks: list[str]) -> None:
         """Messages that were lost are sent again, those that only wait their turn are not."""
@@ -227,10 +227,12 @@ class Supervisor:
     def _disown(self, now: float) -> None:
         """A run that is ours by its row, and that no thread here drives, is free for others: it counts as a loss."""
         driven = {handle.run_id for handle in self._active.all()}
-        held = self._db.query(lambda tx: ownership.held(tx, self._worker_id), patience=0)
+        held = self._db.query(lambda tx: ownership.held(tx, self._worker_id), patience=0, ahead=True)
         orphans = [(row["id"], row["attempt"]) for row in held if row["id"] not in driven]
         self._orphans = {orphan: self._orphans.get(orphan, now) for orphan in orphans}
         for (run_id, attempt), since in self._orphans.items():
             if now - since > UNDRIVEN:
                 log.error("run_disowned", extra={"run_id": run_id, "attempt": attempt})
-                self._db.transact(partial(rows.abandon, run_id=run_id, attempt=attempt), patience=1)
+                self._db.transact(
+                    partial(rows.abandon, run_id=run_id, attempt=attempt), patience=1, ahead=True
+                )

@@ -75,13 +75,12 @@ def list_budgets() -> Response:
 )
 @guard("admin", scope="admin")
 def put_budget(scope: str) -> Response:
-    """A cap on nobody would look like one that holds: users and agents must be there."""
-    kind, _, name = scope.partition(":")
-    if SCOPE.fullmatch(scope) is None or (kind == "agent" and name not in services().catalog.agents):
+    """Set or lift a cap. One on nobody would look like one that holds, so its subject must be there."""
+    if SCOPE.fullmatch(scope) is None:
         raise NotFound(f"There is no scope {scope}: service, user:…, key:…, agent:… or session:…")
-    if kind == "user":
-        services().users.get(name)
     asked = parse(NewCap)
+    if asked.amount_usd is not None:
+        services().budgets.look_up(scope)
     amount = None if asked.amount_usd is None else nano_of(asked.amount_usd)
     state = services().budgets.put(scope, asked.period, amount)
     return json_response({"id": state.cap.id, **state.public()})

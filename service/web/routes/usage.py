@@ -78,6 +78,12 @@ class UsageReport(Shape):
 )
 @guard()
 def usage() -> Response:
+    response = _usage()
+    response.vary.add("Accept")
+    return response
+
+
+def _usage() -> Response:
     by = _groups()
     limit, text = page_arguments(default=MOST_GROUPS, longest_cursor=reports.LONGEST_CURSOR)
     cursor = None if text is None else _cursor(text, by)
@@ -162,7 +168,9 @@ def _span(page_until: int | None) -> tuple[int, int]:
     until = now if text is None else _moment("to", text, end=True)
     text = request.args.get("from")
     since = until - int(USUAL.total_seconds() * 1000) if text is None else _moment("from", text, end=False)
-    if not 0 <= since < until or until - since > LONGEST.total_seconds() * 1000:
+    if since < 0:
+        raise _wrong("from", "Not before 1970.")
+    if since >= until or until - since > LONGEST.total_seconds() * 1000:
         raise _wrong("from", f"It must be before `to`, by {LONGEST.days} days at most.")
     return since, until
 

@@ -28,9 +28,7 @@ class Followed:
         self.db = Database(f"sqlite:///{folder}/test.db")
         metadata.create_all(self.db.engine)
         self.redis_store = RedisStore(redis_url, max_connections=4)
-        self.live = EventStreamReader(
-            self.redis_store, connect(redis_url, max_connections=2, socket_timeout=6)
-        )
+        self.live = EventStreamReader(self.redis_store, connect(redis_url, max_connections=2))
         self.run = run_of(asked("Hello", ASSISTANT), door="stream")
         self.run.attempt = 1
         user = {"id": ADA.user_id, "username": "ada", "password_hash": "", "role": "user", "disabled": False}

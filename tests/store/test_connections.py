@@ -1,0 +1,107 @@
+"""Many threads of a process while its database is away: one of them reconnects, the others wait for that."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+
+import pytest
+import sqlalchemy as sa
+
+from service.errors import DatabaseUnavailable
+from service.store.database import Database
+from tests.chaos.conftest import Postgres
+from tests.conftest import wait_until
+
+ONE = sa.text("SELECT 1 AS one")
+
+
+@contextmanager
+def front_door(answer: Callable[[socket.socket], object]) -> Iterator[tuple[str, list[socket.socket]]]:
+    """A server of the test's own: its URL, and the connections that were made to it."""
+    made: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
+
+        def accept() -> None:
+            try:
+                while True:
+                    connection, _ = server.accept()
+                    made.append(connection)
+                    answer(connection)
+            except OSError:
+                return
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield f"postgresql+psycopg://slipway@127.0.0.1:{server.getsockname()[1]}/postgres", made
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for connection in made:
+                connection.close()
+
+
+def asked(db: Database, pool: ThreadPoolExecutor, times: int, patience: float) -> list[Future[object]]:
+    return [pool.submit(db.query, lambda tx: tx.row(ONE), patience=patience) for _ in range(times)]
+
+
+def test_those_who_wait_are_told_when_a_connection_cannot_be_made() -> None:
+    """SQLAlchemy's own pool lets them wait for as long as they may."""
+    with (
+        front_door(lambda connection: None) as (url, _),
+        closing(Database(url, pool_size=1)) as db,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        answers = asked(db, pool, 8, patience=0)
+        wait_until(lambda: all(answer.done() for answer in answers), "an answer for each", 10)
+        assert {type(answer.exception()) for answer in answers} == {DatabaseUnavailable}
+
+
+def test_one_of_all_threads_tries_to_connect() -> None:
+    with (
+        front_door(lambda connection: connection.close()) as (url, made),
+        closing(Database(url, pool_size=5)) as db,
+        ThreadPoolExecutor(40) as pool,
+    ):
+        answers = asked(db, pool, 40, patience=2)
+        assert {type(answer.exception()) for answer in answers} == {DatabaseUnavailable}
+        assert len(made) < 40
+
+
+def test_all_go_on_when_it_is_back(postgres: Postgres) -> None:
+    url = postgres.url.replace("postgresql:", "postgresql+psycopg:")
+    with closing(Database(url, pool_size=2, patience=30)) as db, ThreadPoolExecutor(40) as pool:
+        db.ping()
+        with postgres.read_only():
+            with pytest.raises(DatabaseUnavailable):
+                db.ping()
+            answers = asked(db, pool, 40, patience=30)
+        assert [answer.result() for answer in answers] == [{"one": 1}] * 40
+
+
+def test_what_the_pool_has_is_used_while_no_new_connection_can_be_made(postgres: Postgres) -> None:
+    """As where the server takes no more of them."""
+    postgres.sql("CREATE ROLE narrow LOGIN CONNECTION LIMIT 2")
+    url = postgres.url.replace("postgresql://slipway", "postgresql+psycopg://narrow")
+    with closing(Database(url, pool_size=10)) as db, ThreadPoolExecutor(40) as pool:
+        answers = asked(db, pool, 200, patience=5)
+        assert [answer.result() for answer in answers] == [{"one": 1}] * 200
+
+
+def test_a_lease_is_renewed_before_others_who_wait(postgres: Postgres) -> None:
+    order: list[str] = []
+    url = postgres.url.replace("postgresql:", "postgresql+psycopg:")
+    with closing(Database(url, pool_size=1)) as db, ThreadPoolExecutor(9) as pool:
+        with db.read():
+            others = [pool.submit(db.query, lambda tx: order.append("other")) for _ in range(8)]
+            time.sleep(0.2)
+            lease = pool.submit(db.query, lambda tx: order.append("lease"), ahead=True)
+            time.sleep(0.2)
+        for answer in (*others, lease):
+            answer.result()
+    assert order == ["lease"] + ["other"] * 8

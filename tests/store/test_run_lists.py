@@ -1,0 +1,61 @@
+"""Lists of runs that went wrong, of somebody to whom that happens often: a page costs what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from service.store import run_lists, users
+from service.store.database import Database
+from service.store.schema import metadata
+from service.store.visibility import Visibility
+from tests.store.filled import fill
+from tests.store.spied import Spy, watch
+
+HEAVY = "usr_heavy"  # whose 2,500 runs failed but for those of the agent `rare`
+MOST = 60  # pages, or hundreds of SQLite's steps, for a page of three runs
+
+
+@pytest.fixture
+def watched(url: str) -> Iterator[tuple[Database, Spy]]:
+    with closing(Database(url)) as db:
+        spy = watch(db.engine)
+        metadata.create_all(db.engine)
+        heavy = {"id": HEAVY, "username": "heavy", "password_hash": "", "role": "user", "disabled": False}
+        db.transact(lambda tx: users.insert(tx, {**heavy, "created_at": 1}))
+        fill(db.engine, 5_000, heavy=HEAVY)
+        with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            failed = "UPDATE runs SET status = CASE WHEN agent = 'rare' THEN 'cancelled' ELSE 'failed' END"
+            connection.execute(sa.text(f"{failed} WHERE finished_at IS NOT NULL"))
+            if not db.sqlite:
+                connection.execute(sa.text("VACUUM ANALYZE runs"))
+        yield db, spy
+
+
+SCOPES = ("agents:rar*",)
+ASKED: list[tuple[dict[str, Any], int]] = [
+    ({"status": "cancelled", "agent": "rare", "visible": Visibility(HEAVY)}, 3),
+    ({"status": "failed", "agent": "rare", "visible": Visibility(HEAVY)}, 0),
+    ({"status": "cancelled", "agent": "rare", "visible": Visibility(HEAVY, SCOPES)}, 3),
+    ({"status": "failed", "visible": Visibility(HEAVY, SCOPES)}, 0),
+    ({"status": "failed", "visible": Visibility(None, SCOPES)}, 0),
+    ({"status": "failed", "agent": "support", "visible": Visibility("usr_none")}, 0),
+]
+
+
+def test_failures_of_a_user_and_an_agent_are_found_without_their_others(
+    watched: tuple[Database, Spy],
+) -> None:
+    db, spy = watched
+    for asked, expected in ASKED:
+        found: list[Any] = []
+
+        def read(asked: dict[str, Any] = asked, found: list[Any] = found) -> None:
+            found += db.query(lambda tx: run_lists.recent(tx, limit=20, before=None, **asked))
+
+        assert spy.cost(read) < MOST, (asked, spy.told())
+        assert len(found) == expected, asked
