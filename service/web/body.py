@@ -11,13 +11,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import orjson
-from flask import Request
+from flask import request
 from werkzeug.exceptions import HTTPException
 
 from service.errors import BadRequest, Invalid, InvalidJson, TooLarge, UnsupportedMediaType
 from service.text import exact_json
 from service.text.exact_json import Number
-from service.web.current import asked
 
 MAX_BODY = 1024 * 1024  # bytes; the contract's limit
 PUBLIC_BODY = 16 * 1024  # bytes, where nobody has signed in: a name and a password, each character escaped
@@ -33,9 +32,8 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
 def raw_json(most: int = MAX_BODY) -> Any:
     """The request's JSON, whatever it is. Raises what the contract says for size, media type, syntax and bounds."""
-    request = asked()
     length = int(request.environ.get("CONTENT_LENGTH") or 0)  # the server has seen to it that it is a number
-    if length > most or len(data := _read(request, most)) > most:
+    if length > most or len(data := _read(most)) > most:
         raise TooLarge(f"A body may have {most} bytes at most.")
     if request.environ.get("CONTENT_TYPE") != "application/json":  # what nearly all send: nothing to parse
         kind = request.mimetype
@@ -56,7 +54,7 @@ def escape(part: str) -> str:
     return part.replace("~", "~0").replace("/", "~1")
 
 
-def _read(request: Request, most: int) -> bytes:
+def _read(most: int) -> bytes:
     """Read the body. Raises `BadRequest` for one that breaks off or whose chunks cannot be parsed."""
     request.max_content_length = most + 1  # at its limit Werkzeug cuts a chunked body and says nothing
     try:

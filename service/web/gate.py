@@ -10,8 +10,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from flask import request
+
 from service.errors import Overloaded
-from service.web.current import asked
 
 MOMENT = 0.25  # seconds
 ALWAYS = frozenset({"/health", "/ready", "/metrics"})  # never refused
@@ -79,5 +80,5 @@ class _Answer:
 
 def refuse_when_full() -> None:
     """Refuse a request that came when the process was full. Raises `Overloaded`."""
-    if asked().environ.get(FULL):
+    if request.environ.get(FULL):
         raise Overloaded("Every thread of this worker is taken; try again shortly.", retry_after=1)

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, NamedTuple, NoReturn, TypeAlias, cast
 
 import redis
-from flask import Flask, request
+from flask import Flask, g, request
 from flask_limiter import Limiter, RateLimitExceeded, RequestLimit
 from limits import parse_many
 
@@ -19,8 +19,8 @@ from service.auth.users import network_of
 from service.errors import RateLimited
 from service.types import Caller
 from service.usage.limiter_storage import SCHEME, STRATEGY, LimitWindow, RedisWindows
-from service.web.current import asked, own
-from service.web.guards import confirm_login, current_caller, login_to_confirm, services
+from service.web.current import current_caller, services
+from service.web.guards import confirm_login, login_to_confirm
 
 log = logging.getLogger("slipway.limits")
 Also: TypeAlias = tuple[str, Sequence[str]]  # a hash in Redis, and fields of it to read by the way
@@ -71,7 +71,7 @@ class Limits:
 
         Raises `InvalidToken` for a log-in that has ended, over the limit too, and does not count it.
         """
-        action = "read" if asked().method in ("GET", "HEAD", "OPTIONS") else "write"
+        action = "read" if request.method in ("GET", "HEAD", "OPTIONS") else "write"
         if count := self._count_call.get(action):
             self._confirm_and_count(action, f"{action}s", self._rates[action], count)
         else:
@@ -84,11 +84,10 @@ class Limits:
             self._count(action, scope, rate, _user(), in_memory, also)
         finally:
             if login_to_confirm() is not None:  # Redis is away
-                ours = own()
-                window = ours.pop("limit_window", None)
+                window = g.pop("limit_window", None)
                 confirm_login()
                 if window is not None:
-                    ours.limit_window = window
+                    g.limit_window = window
 
     def agent(self) -> None:
         self._count("agent", _agent_scope(""), _agent_rate(), _user(), self._count_agent)
@@ -151,15 +150,14 @@ class Limits:
         return [self._window(limit) for limit in self._limiter.current_limits if limit.breached == refused]
 
     def _refuse(self, action: str, window: LimitWindow) -> NoReturn:
-        own().limit_window = window
+        g.limit_window = window
         self._metrics.rate_limited(action)
         raise RateLimited(f"More than {window.limit} {action} calls.", retry_after=window.reset) from None
 
     def _tell(self, windows: list[LimitWindow]) -> None:
         """Keep the window that leaves least for the answer's headers."""
-        ours = own()
-        told = ours.get("limit_window")
-        ours.limit_window = min(windows if told is None else [*windows, told], key=_left)
+        told = g.get("limit_window")
+        g.limit_window = min(windows if told is None else [*windows, told], key=_left)
 
     def _window(self, limit: RequestLimit) -> LimitWindow:
         storage = cast(RedisWindows, self._limiter.storage)
@@ -206,17 +204,17 @@ def _user() -> str:
 
 # Flask-Limiter also asks for these rates before the request has reached its guard; it counts nothing then.
 def _run_rate() -> str:
-    caller: Caller | None = own().get("caller")
+    caller: Caller | None = g.get("caller")
     return (caller.limit_runs if caller is not None else None) or services().settings.limit_runs
 
 
 def _agent_rate() -> str:
-    agent = own().get("limited_agent")
+    agent = g.get("limited_agent")
     return (agent.limits.rate if agent is not None else None) or ""
 
 
 def _agent_scope(_endpoint: str) -> str:
-    agent = own().get("limited_agent")
+    agent = g.get("limited_agent")
     return f"agent:{agent.id}" if agent is not None else "agent"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 from flask import Blueprint, Flask, Response, current_app
@@ -22,7 +21,7 @@ from service.errors import (
     UnsupportedMediaType,
 )
 from service.types import Event
-from service.web.guards import is_public, public
+from service.web.admission import is_public, public
 from service.web.schemas import Operation, Problem, api, json_response
 
 blueprint = Blueprint("openapi", __name__)
@@ -35,10 +34,12 @@ EVENTS = ", ".join(f"`{event}`" for event in Event)
 @api("This description", tag="Documentation")
 @public
 def openapi() -> Response:
-    return json_response(specification(current_app._get_current_object()))  # type: ignore[attr-defined]
+    known = current_app.extensions
+    if "slipway_openapi" not in known:
+        known["slipway_openapi"] = specification(current_app)
+    return json_response(known["slipway_openapi"])
 
 
-@cache
 def specification(app: Flask) -> dict[str, Any]:
     """OpenAPI 3.1 of every route of `app`. Raises `KeyError` for a route that does not describe itself."""
     routes = list(_routes(app))

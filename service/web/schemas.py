@@ -10,14 +10,12 @@ import orjson
 from flask import Response, current_app, request
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
-from werkzeug.datastructures import Headers
 
 from service.agents.suggest import did_you_mean
 from service.errors import FieldFault, Invalid, NotFound, SlipwayError
 from service.text import exact_json
 from service.text.numerals import whole_number
 from service.web.body import AS_TEXT, MAX_BODY, fault, pointer, raw_json
-from service.web.current import add_headers, asked
 
 M = TypeVar("M", bound=BaseModel)
 V = TypeVar("V", bound=Callable[..., Any])
@@ -102,7 +100,6 @@ def api(
 
 def refuse_impossible() -> None:
     """Before every request: what can name nothing of ours, and what PostgreSQL takes as no argument."""
-    request = asked()
     if "\x00" in request.path:
         raise NotFound()
     for name in (request.view_args or {}).values():
@@ -169,23 +166,9 @@ def _pointer(location: Sequence[int | str], value: Any, missing: bool) -> str:
     return pointer(parts)
 
 
-class JsonResponse(Response):
-    """A whole answer with a body. Its length is known, so Werkzeug need not go over its headers as it leaves."""
-
-    def __init__(self, body: bytes, status: int) -> None:
-        super().__init__([body], status, content_type="application/json")
-        add_headers(self, ("Content-Length", str(len(body))))
-
-    def get_wsgi_headers(self, environ: Mapping[str, Any]) -> Headers:
-        return self.headers
-
-
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """`value` as JSON, by orjson."""
-    response = JsonResponse(orjson.dumps(value), status)
-    if headers:
-        response.headers.update(headers)
-    return response
+    return Response(orjson.dumps(value), status, headers, mimetype="application/json")
 
 
 def page_arguments(default: int = 20, longest_cursor: int = 128) -> tuple[int, str | None]:

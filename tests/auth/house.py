@@ -21,7 +21,7 @@ from service.types import NANO
 from service.usage.budgets import Budgets
 from service.usage.rate_limits import RateLimits
 from service.web import caching, limits, problems
-from service.web.guards import guard
+from service.web.admission import guard
 from service.web.routes import auth
 from service.web.schemas import json_response
 
@@ -105,8 +105,7 @@ def _application(replica: Replica) -> Flask:
     app.register_blueprint(auth.blueprint)
 
     @app.post("/v1/agents/<agent>/invoke")
-    @guard(scope="agents:{agent}")
-    @limits.limit_runs
+    @guard(scope="agents:{agent}", counts="run")
     def invoke(agent: str) -> Response:
         return json_response({"agent": agent})
 

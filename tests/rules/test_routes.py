@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 from pydantic import BaseModel
 
-from service.web.guards import is_guarded, is_public
+from service.web.admission import is_guarded, is_public
 from service.web.openapi import specification
 from service.web.schemas import Body, Operation, Shape
 from tests.conftest import ROOT

@@ -9,8 +9,9 @@ from pydantic import Field, model_validator
 
 from service import errors
 from service.store.database import Transaction
-from service.web.guards import current_caller, guard, services
-from service.web.idempotent import once
+from service.web.admission import guard
+from service.web.current import current_caller, services
+from service.web.idempotency import once
 from service.web.schemas import Body, Shape, api, json_response, page, page_arguments, parse
 
 blueprint = Blueprint("admin", __name__)

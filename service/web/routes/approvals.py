@@ -13,9 +13,10 @@ from service.store import approvals as rows
 from service.store.database import Row, Transaction
 from service.store.visibility import visible_to
 from service.types import new_id
+from service.web.admission import guard
 from service.web.body import fault
-from service.web.guards import current_caller, guard, services
-from service.web.idempotent import once
+from service.web.current import current_caller, services
+from service.web.idempotency import once
 from service.web.schemas import (
     Body,
     Shape,

@@ -14,10 +14,11 @@ from pydantic import AfterValidator, AwareDatetime, Field
 from service import errors
 from service.auth.tokens import AUDIENCE, ISSUER, LEEWAY
 from service.observe import logs
-from service.types import Caller
+from service.web.admission import guard, public, signed_in
 from service.web.body import PUBLIC_BODY
-from service.web.guards import bearer, checked_claims, current_caller, guard, public, services
-from service.web.idempotent import once
+from service.web.current import current_caller, services
+from service.web.guards import bearer, checked_claims
+from service.web.idempotency import once
 from service.web.limits import limit_login, limit_refresh
 from service.web.schemas import Body, Shape, api, json_response, page, page_arguments, parse
 from service.web.shapes import BudgetList, budget_list
@@ -117,8 +118,8 @@ class KeySet(Shape):
     tag="Auth",
 )
 @public
-@limit_login
 def login() -> Response:
+    limit_login()
     asked, address = parse(Login, most=PUBLIC_BODY), request.remote_addr or ""
     try:
         user = services().users.sign_in(asked.username, asked.password, address)
@@ -150,9 +151,9 @@ def refresh() -> Response:
 
 @blueprint.post("/v1/auth/logout")
 @api("End this log-in, on every worker at once", returns={204: None}, errors=[errors.Forbidden], tag="Auth")
-@guard(ends=True)
+@guard(counts=None)
 def logout() -> Response:
-    services().revocations.end(_signed_in().family or "")
+    services().revocations.end(signed_in().family or "")
     return Response(status=204)
 
 
@@ -183,7 +184,7 @@ def me() -> Response:
 def create_key() -> Response:
     asked, keys = parse(NewKey), services().keys
     ends = int(asked.expires_at.timestamp() * 1000) if asked.expires_at else None
-    fresh = keys.new(_signed_in().user_id, asked.name, asked.scopes, ends)
+    fresh = keys.new(signed_in().user_id, asked.name, asked.scopes, ends)
     return once(lambda tx: keys.insert(tx, fresh), 201, seal=keys.sealed, unseal=keys.unsealed)
 
 
@@ -206,9 +207,9 @@ def list_keys() -> Response:
 
 @blueprint.delete("/v1/auth/keys/<key_id>")
 @api("End an API key at once", returns={204: None}, errors=[errors.NotFound, errors.Forbidden], tag="Auth")
-@guard(ends=True)
+@guard(counts=None)
 def revoke_key(key_id: str) -> Response:
-    services().keys.revoke(key_id, _signed_in().user_id)
+    services().keys.revoke(key_id, signed_in().user_id)
     return Response(status=204)
 
 
@@ -217,11 +218,3 @@ def revoke_key(key_id: str) -> Response:
 @public
 def jwks() -> Response:
     return json_response(services().tokens.key.jwks(), headers={"Cache-Control": "public, max-age=300"})
-
-
-def _signed_in() -> Caller:
-    """The caller, who must have signed in: a key that leaked must not be able to make others, or wider ones."""
-    caller = current_caller()
-    if caller.key_id is not None or caller.scopes:
-        raise errors.Forbidden("Sign in to do this; an API key cannot.")
-    return caller

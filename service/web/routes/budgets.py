@@ -11,7 +11,8 @@ from pydantic import AfterValidator, Field
 from service import errors
 from service.errors import NotFound
 from service.usage.caps import nano_of
-from service.web.guards import guard, services
+from service.web.admission import guard
+from service.web.current import services
 from service.web.schemas import Body, Shape, api, json_response, page, page_arguments, parse
 
 blueprint = Blueprint("budgets", __name__)

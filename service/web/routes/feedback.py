@@ -13,8 +13,9 @@ from service.store import runs
 from service.store.database import Transaction
 from service.store.visibility import visible_to
 from service.types import now_ms
-from service.web.guards import current_caller, guard, services
-from service.web.idempotent import once
+from service.web.admission import guard
+from service.web.current import current_caller, services
+from service.web.idempotency import once
 from service.web.schemas import Body, api, no_nul, parse
 from service.web.shapes import FeedbackShape, feedback_of
 

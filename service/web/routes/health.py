@@ -8,7 +8,8 @@ from service import __version__
 from service.errors import NotFound
 from service.observe.probes import Probe, look_at
 from service.store import workers
-from service.web.guards import public, services
+from service.web.admission import public
+from service.web.current import services
 from service.web.lifecycle import draining
 from service.web.schemas import Shape, api, json_response
 from service.wiring import Services

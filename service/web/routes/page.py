@@ -8,7 +8,7 @@ from pathlib import Path
 from flask import Blueprint, Response, render_template, request
 
 from service.errors import NotFound, all_errors
-from service.web.guards import public
+from service.web.admission import public
 from service.web.schemas import api
 
 blueprint = Blueprint("ui", __name__)

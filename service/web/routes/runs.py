@@ -13,12 +13,14 @@ from service.store import steps as step_rows
 from service.store.database import Row, Transaction
 from service.store.visibility import visible_to
 from service.types import RunEvent, RunStatus, Usage, rfc3339, usd
+from service.web.admission import guard, reading_place
 from service.web.body import fault
-from service.web.guards import current_caller, guard, services
-from service.web.idempotent import once_again
+from service.web.current import current_caller, services
+from service.web.idempotency import once_again
 from service.web.schemas import Shape, api, choice_argument, json_response, page, page_arguments
 from service.web.shapes import FeedbackShape, Queued, RunResult, UsageShape, feedback_of
-from service.web.sse import event_stream, last_seen
+from service.web.sse import SseLens, last_seen
+from service.web.streaming import stream_response
 
 blueprint = Blueprint("runs", __name__)
 MOST_EVENTS = 1_000  # of a page, where no limit is given
@@ -164,8 +166,8 @@ def run_events(run_id: str) -> Response:
     after = last_seen(request.headers.get("Last-Event-ID"), run_id)
     if request.accept_mimetypes.best_match(["text/event-stream", "application/json"]) == "application/json":
         return json_response(_event_page(run_id, after))
-    place = services().bulkhead.take(current_caller().user_id, reads=True)
-    return event_stream(run.id, services().queries.follow(run_id, after), place)
+    place = reading_place()
+    return stream_response(SseLens(run.id), services().queries.follow(run_id, after), place)
 
 
 @blueprint.post("/v1/runs/<run_id>/cancel")
@@ -176,7 +178,7 @@ def run_events(run_id: str) -> Response:
     tag="Runs",
     headers=["Idempotency-Replayed"],
 )
-@guard(ends=True)
+@guard(counts=None)
 def cancel_run(run_id: str) -> Response:
     run = services().queries.get(run_id, current_caller())
 

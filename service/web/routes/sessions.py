@@ -14,9 +14,10 @@ from service.auth.keys import may_use
 from service.runs.result import shown
 from service.store.database import Transaction
 from service.text.numerals import whole_number
+from service.web.admission import guard, no_agent, reading_place
 from service.web.body import fault
-from service.web.guards import current_caller, guard, no_agent, services
-from service.web.idempotent import once
+from service.web.current import current_caller, services
+from service.web.idempotency import once
 from service.web.schemas import (
     Body,
     Shape,
@@ -200,7 +201,7 @@ def get_session(session_id: str) -> Response:
 def export_session(session_id: str) -> Response:
     session = shown(sessions.public(services().sessions.get(current_caller(), session_id)))
     messages = map(history.public, services().sessions.transcript(session_id))
-    place = services().bulkhead.take(current_caller().user_id, reads=True)
+    place = reading_place()
     if request.accept_mimetypes.best_match(["application/json", MARKDOWN]) == MARKDOWN:
         response = Response(as_markdown(session, messages), mimetype=MARKDOWN)
     else:

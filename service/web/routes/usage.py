@@ -18,7 +18,8 @@ from service.store.visibility import visible_to
 from service.types import rfc3339
 from service.usage import reports
 from service.usage.reports import Cursor
-from service.web.guards import current_caller, guard, services
+from service.web.admission import guard, reading_place
+from service.web.current import current_caller, services
 from service.web.schemas import Shape, api, json_response, page_arguments
 from service.web.shapes import BudgetList, budget_list
 
@@ -121,7 +122,7 @@ def _cursor(text: str, by: tuple[str, ...]) -> Cursor:
 
 def _sheet(asked: UsageQuery, after: Values | None) -> Response:
     """Stream the whole report. It may take minutes, so it needs a place among those who follow runs."""
-    place = services().bulkhead.take(current_caller().user_id, reads=True)
+    place = reading_place()
     lines = reports.sheet(services().db, asked, seconds=SHEET_SECONDS, after=after)
     try:
         first = next(lines)  # with the first page read: until then a problem can be told

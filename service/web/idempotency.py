@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from flask import Response
+from flask import Response, request
 
 from service.errors import Invalid
 from service.runs.idempotency import LIFE_MS, Key, fingerprint
@@ -15,8 +15,7 @@ from service.store import idempotency as rows
 from service.store.database import Transaction
 from service.types import now_ms
 from service.web.body import raw_json
-from service.web.current import asked
-from service.web.guards import current_caller, services
+from service.web.current import current_caller, services
 from service.web.schemas import json_response
 
 SECRET = "password"  # a field that is left out of fingerprints, which are kept for a day
@@ -28,8 +27,7 @@ def idempotency_key(*, bodiless: bool = False) -> Key | None:
 
     `bodiless`: the route reads no body, so whatever is sent as one makes no difference.
     """
-    request = asked()
-    key = request.environ.get("HTTP_IDEMPOTENCY_KEY")
+    key = request.headers.get("Idempotency-Key")
     if key is None:
         return None
     if not (1 <= len(key) <= 255 and all("!" <= letter <= "~" for letter in key)):

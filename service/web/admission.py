@@ -1,0 +1,146 @@
+"""Admission: who asks, may they, rate limits, idempotency key. One place and one order, for every route and door.
+
+1. `guard`, around every view that is not `public`: authenticate, count the call and check for a revoked log-in,
+   then role and scope.
+2. `admit`, in every view that starts a run: limits of this kind of call and of tokens, the body, the agent, the limit
+   of its session, the idempotency key.
+3. A slot: a run takes one of the bulkhead's places itself, once no cached answer was found (`service.runs.start`);
+   a view that reads for long takes one with `reading_place`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
+
+from flask import g
+
+from service.agents.suggest import did_you_mean
+from service.auth.keys import may_use
+from service.errors import Forbidden, NotFound
+from service.observe import logs
+from service.runs.bulkhead import Permit
+from service.runs.idempotency import Key
+from service.types import Caller, RunRequest
+from service.web import limits
+from service.web.current import current_caller, services
+from service.web.guards import confirm_login, identify
+from service.web.idempotency import idempotency_key
+
+if TYPE_CHECKING:
+    from service.agents.definitions import AgentDefinition
+
+V = TypeVar("V", bound=Callable[..., Any])
+_RANK = {"user": 0, "operator": 1, "admin": 2}
+
+
+class Admitted(NamedTuple):
+    """A run that may start: the arguments of `RunStarter`, in its order. The agent is `request.agent`."""
+
+    caller: Caller
+    request: RunRequest
+    key: Key | None
+    request_id: str
+
+
+def admit(action: limits.Action, read: Callable[[], RunRequest]) -> Admitted:
+    """Admit a run. `read` parses the door's body, once the limits before it have let the call pass.
+
+    Raises `RateLimited`, `NotFound` for an agent that is not the caller's to use, `Invalid`, and what `read` raises.
+    """
+    limits.limit_action(action)
+    request = read()
+    allowed_agent(request.agent)
+    limits.limit_session(request.session_id)
+    return Admitted(current_caller(), request, idempotency_key(), g.request_id)
+
+
+def guard(
+    role: Literal["operator", "admin"] | None = None,
+    *,
+    scope: str | None = None,
+    counts: Literal["call", "run"] | None = "call",
+) -> Callable[[V], V]:
+    """Let a view be called only by an authenticated caller, with `role` or a higher one, whose key allows `scope`.
+
+    `counts`: against LIMIT_READS or LIMIT_WRITES, or as a run against LIMIT_RUNS and its agent's own limit. None for
+    views that end something: a stolen token at its limit must not keep its owner from that.
+    `scope` may name arguments of the route: `agents:{agent}`.
+    Raises `Unauthenticated`, `InvalidToken`, `RateLimited` and `Forbidden`.
+    """
+
+    def wrap(view: V) -> V:
+        @wraps(view)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            caller = identify()
+            logs.bind(user=caller.user_id)
+            if counts == "call":
+                limits.limit_call()
+            elif counts == "run":
+                limits.limit_run(kwargs.get("agent"))
+            else:
+                confirm_login()
+            if role is not None and _RANK.get(caller.role, 0) < _RANK[role]:
+                raise Forbidden(f"This needs the role {role}.")
+            if scope is not None and not may_use(caller, scope.format(**kwargs)):
+                raise Forbidden("The scopes of this API key do not allow that.")
+            return view(*args, **kwargs)
+
+        guarded.__guard__ = role or "user"  # type: ignore[attr-defined]
+        return cast(V, guarded)
+
+    return wrap
+
+
+def public(view: V) -> V:
+    """Mark a view that anybody may call."""
+    view.__public__ = True  # type: ignore[attr-defined]
+    return view
+
+
+def is_public(view: Callable[..., Any]) -> bool:
+    return bool(getattr(view, "__public__", False))
+
+
+def is_guarded(view: Callable[..., Any]) -> bool:
+    return hasattr(view, "__guard__")
+
+
+def allowed_agent(name: str) -> AgentDefinition:
+    """Present version of an agent. Raises `NotFound`, also where it is not the caller's to use."""
+    agent = services().catalog.agents.get(name)
+    if agent is None or not may_use(current_caller(), f"agents:{name}"):
+        raise NotFound(no_agent(name))
+    return agent
+
+
+def allowed_agents() -> list[AgentDefinition]:
+    """Agents that the caller may use, by name."""
+    caller, agents = current_caller(), services().catalog.agents
+    return [agents[name] for name in sorted(agents) if may_use(caller, f"agents:{name}")]
+
+
+def no_agent(name: str) -> str:
+    """Problem detail for an unknown agent, with a similar name of those that the caller may use."""
+    known = [agent.id for agent in allowed_agents()]
+    return f"There is no agent named {name}{did_you_mean(name, known) or '.'}"
+
+
+def signed_in() -> Caller:
+    """The caller, who must have signed in: a leaked key must not make others or wider ones, or forge webhooks.
+
+    Raises `Forbidden` for an API key.
+    """
+    caller = current_caller()
+    if caller.key_id is not None or caller.scopes:
+        raise Forbidden("Sign in to do this; an API key cannot.")
+    return caller
+
+
+def reading_place() -> Permit:
+    """Place of a request that holds its thread while a client reads; given back by the view.
+
+    Raises `RateLimited` for the user's share of places, and `Overloaded`.
+    """
+    return services().bulkhead.take(current_caller().user_id, reads=True)
