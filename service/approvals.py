@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from service.errors import AlreadyDecided, Forbidden, NotFound
 from service.store import approvals as rows
 from service.store import runs
-from service.store.database import Row, Transaction
+from service.store.database import Database, Row, Transaction
 from service.store.visibility import visible_to
 from service.types import Caller, RunStatus, now_ms, rfc3339
 
@@ -21,6 +22,11 @@ class Decision(NamedTuple):
     comment: str | None
     arguments: dict[str, Any] | None
     id: str
+
+
+def page(db: Database, caller: Caller, **wanted: Any) -> list[Row]:
+    """List approvals that the caller may see, newest first; `wanted` as `store.approvals.recent` takes it."""
+    return db.query(partial(rows.recent, visible=visible_to(caller), **wanted))
 
 
 def of(tx: Transaction, caller: Caller, approval_id: str) -> Row:
@@ -37,6 +43,11 @@ def decidable(tx: Transaction, caller: Caller, approval_id: str) -> Row:
     if caller.role == "user":
         raise Forbidden("Operators decide; you can see what waits.")
     return row
+
+
+def find_decidable(db: Database, caller: Caller, approval_id: str) -> Row:
+    """`decidable` in a transaction of its own."""
+    return db.query(partial(decidable, caller=caller, approval_id=approval_id))
 
 
 def decide(tx: Transaction, caller: Caller, approval_id: str, said: Decision) -> tuple[Row, bool]:

@@ -112,7 +112,7 @@ class Sessions:
         parent = _parent(run.request)
         if parent and not messages.exists(tx, session_id, parent):
             raise _misfit("/parent_message_id", "There is no such message in this session.")
-        ahead = run.door != "task" and run.request.on_conflict == "interrupt"
+        ahead = run.mode != "queue" and run.request.on_conflict == "interrupt"
         return rows.take(tx, session_id, run.id, parent, ahead=ahead, begins=True)
 
     def resume(self, tx: Transaction, run: Run) -> bool:

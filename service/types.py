@@ -18,6 +18,9 @@ NANO = 1_000_000_000  # nano-dollars in a dollar
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
 Tier = Literal["simple", "medium", "complex"]
 OnConflict = Literal["reject", "queue", "interrupt"]  # what a second turn does in a busy session
+Mode = Literal["wait", "stream", "queue"]  # how a run's caller gets its answer
+# Mode by door, the label under which a run is kept and shown. A door that answers in two modes has two labels.
+MODE_OF_DOOR: Mapping[str, Mode] = {"invoke": "wait", "stream": "stream", "task": "queue"}
 UsageSource = Literal["reported", "estimated", "worst"]  # where figures of usage are from, best first
 Block = dict[str, Any]  # one content block of the Messages API, as JSON
 Message = dict[str, Any]  # {"role": "user" | "assistant", "content": str | list[Block]}
@@ -255,7 +258,7 @@ class Run:
     user_id: str
     agent: str
     agent_version: str
-    door: Literal["invoke", "stream", "task", "chat"]
+    door: str  # a label; `mode` decides
     request: RunRequest
     status: RunStatus = RunStatus.RUNNING
     key_id: str | None = None
@@ -279,3 +282,12 @@ class Run:
     model_seconds: float = 0.0  # spent waiting for the model in this attempt; not kept
     stale: dict[str, Any] | None = None  # an answer from the cache for when the model is away; not kept
     summary: tuple[int, str] | None = None  # of its session up to a message's number; kept in the session
+
+    @property
+    def mode(self) -> Mode:
+        return mode_of(self.door)
+
+
+def mode_of(door: str) -> Mode:
+    """Mode of a run by its door; of one that only a later version knows: `stream`, whose events are kept live."""
+    return MODE_OF_DOOR.get(door, "stream")

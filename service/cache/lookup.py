@@ -27,7 +27,7 @@ class Lookup:
         self._question = question
         self._spec = spec
         self._me = me = Owner(
-            run.id, run.user_id, run.door == "stream" and run.request.on_disconnect == "continue"
+            run.id, run.user_id, run.mode == "stream" and run.request.on_disconnect == "continue"
         )
         self._ended = False
         self.found = CacheEntry("bypass" if question is None else "miss")

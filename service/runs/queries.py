@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -17,10 +18,10 @@ from service.runs.events.outbox import Outbox
 from service.runs.result import result_of_kept
 from service.runs.runner import Ended
 from service.runs.slots import Slots
-from service.store import approvals
+from service.store import approvals, feedback, run_lists
 from service.store import runs as rows
 from service.store import steps as step_rows
-from service.store.database import Database, Transaction
+from service.store.database import Database, Row, Transaction
 from service.store.visibility import UNRESTRICTED, visible_to
 from service.types import Caller, Event, Run, RunEvent, RunStatus, now_ms
 
@@ -51,13 +52,22 @@ class RunQueries:
         self._seconds = seconds
         self._draining = draining
 
-    def get(self, run_id: str, caller: Caller | None = None) -> Run:
-        """Find a run; without a caller any one. Raises `NotFound`, also for one that the caller may not see."""
-        visible = UNRESTRICTED if caller is None else visible_to(caller)
+    def get(self, run_id: str, caller: Caller | None = None, *, own: bool = False) -> Run:
+        """Find a run; without a caller any one, with `own` only the caller's. Raises `NotFound`, also for one that the
+        caller may not see."""
+        visible = UNRESTRICTED if caller is None else visible_to(caller, own=own)
         run = self._db.query(lambda tx: rows.get(tx, run_id, visible))
         if run is None:
             raise NotFound(f"There is no run {run_id}.")
         return run
+
+    def page(self, caller: Caller, **wanted: Any) -> list[Row]:
+        """List runs that the caller may see, newest first; `wanted` as `run_lists.recent` takes it."""
+        return self._db.query(partial(run_lists.recent, visible=visible_to(caller), **wanted))
+
+    def steps_and_feedback(self, run_id: str) -> tuple[list[Row], Row | None]:
+        """Read the steps of a run, and what its user thinks of it, where that was said."""
+        return self._db.query(lambda tx: (step_rows.listed(tx, run_id), feedback.of_run(tx, run_id)))
 
     def result(self, run: Run) -> dict[str, Any]:
         """Return the run result; of a run that has not ended, with what is told and done by now."""

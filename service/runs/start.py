@@ -6,7 +6,7 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
@@ -32,7 +32,6 @@ from service.types import Caller, Event, Run, RunEvent, RunRequest, RunStatus, n
 from service.usage.concurrency import ConcurrentRuns
 
 KEY_SECONDS = 1.0  # how long a request that may not start a run looks for the one that its key may stand for
-Door = Literal["invoke", "stream", "task"]
 BEGIN_SECONDS = 2.0  # the longest wait for a leader's first event; who waits longer gets its answer whole
 
 
@@ -193,7 +192,7 @@ class RunStarter:
         self._conflicts.cancel(interrupted)
         return Started(run)
 
-    def _new(self, caller: Caller, request: RunRequest, door: Door, request_id: str) -> Run:
+    def _new(self, caller: Caller, request: RunRequest, door: str, request_id: str) -> Run:
         """Raises `NotFound`, and `Invalid` for more steps than the agent takes."""
         agent = self.agent(request.agent)
         if caller.scopes and request.session_id is not None:  # another agent's is 404, and not named
@@ -215,15 +214,15 @@ class RunStarter:
         )
 
     def _opening(self, run: Run, key: Key | None) -> Opening:
-        worker = self._execution.worker_id if run.door != "task" else None
+        worker = self._execution.worker_id if run.mode != "queue" else None
 
         def work(tx: Transaction) -> bool:
             if key is not None:
                 key.start(tx, run.id)
-            wake_at = run.created_at if run.door == "task" else None
+            wake_at = run.created_at if run.mode == "queue" else None
             new = rows.insert(tx, run, worker_id=worker, wake_at=wake_at)
             waits = (
-                run.door == "task" and self._conflicts.settled(run.request) != "reject"
+                run.mode == "queue" and self._conflicts.settled(run.request) != "reject"
             )  # it is queued already
             if not self._sessions.begin(tx, run) and not waits:
                 raise SessionBusy(retry_after=1)

@@ -93,7 +93,7 @@ class RunSteps:
             may_call_tools=may_call_tools,
             effort=None if json_schema else self._run.request.effort or self._agent.effort,
             json_schema=json_schema,
-            stream=tell and self._run.door != "invoke",
+            stream=tell and self._run.mode != "wait",
             user_id=self._run.user_id,
         )
         reply = yield from self._kept_or_asked(name, request, models, tell)

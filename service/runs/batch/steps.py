@@ -29,7 +29,7 @@ class WaitsForBatch(Exception):
 
 def can_wait(run: Run, request: ModelRequest) -> bool:
     """Only what the client sees of a task that may take a day: a classification is cheap, and the run waits for it."""
-    return run.door == "task" and run.request.priority == "batch" and request.stream
+    return run.mode == "queue" and run.request.priority == "batch" and request.stream
 
 
 @dataclass(frozen=True, slots=True)

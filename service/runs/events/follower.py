@@ -56,7 +56,7 @@ class Follower:
             if run.status is RunStatus.WAITING_APPROVAL:
                 self.waits = True
                 return
-            if run.door == "invoke" or not self._live.available():
+            if run.mode == "wait" or not self._live.available():
                 time.sleep(POLL[min(looks, len(POLL) - 1)])
                 looks += 1
                 if looks % 10 == 0:

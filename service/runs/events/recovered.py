@@ -22,11 +22,11 @@ def told_before(run: Run, kept: Sequence[Row], stream: EventStream | None) -> Re
     """Events of earlier attempts. `stream` is None where Redis is away."""
     kept_seq = last_kept(kept)
     events = [event_of(item) for row in kept for item in row["events"] if item[0] > kept_seq]
-    if run.door != "invoke" and stream is not None:
+    if run.mode != "wait" and stream is not None:
         events += [event for entry in stream.entries for event in entry.events if event.seq > kept_seq]
     lost = (
         run.resumed
-        and run.door != "invoke"
+        and run.mode != "wait"
         and not _kept_all(run, kept)
         and not is_whole(run, kept_seq, stream)
     )

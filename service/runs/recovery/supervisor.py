@@ -19,7 +19,7 @@ from service.runs.slots import Handle, Slots
 from service.store import ownership, workers
 from service.store import runs as rows
 from service.store.database import Database
-from service.types import now_ms
+from service.types import mode_of, now_ms
 
 log = logging.getLogger("slipway.keeper")
 TICK = 0.4  # seconds between looks for cancellations: a run ends well within 2 s of being asked to
@@ -101,6 +101,10 @@ class Supervisor:
             self._db.transact(lambda tx: workers.retire(tx, self._worker_id), patience=1)
         except DatabaseUnavailable:
             log.warning("worker_not_retired")
+
+    def workers_alive(self, kind: str) -> int:
+        """Count the processes of a kind (`web`, `task`) that hold a lease."""
+        return self._db.query(partial(workers.alive, kind=kind), patience=0)
 
     def _loop(self) -> None:
         while not self._stopped.wait(TICK):
@@ -198,9 +202,9 @@ class Supervisor:
                 self._execution.take_up_in_background(row["id"])
         waiting = self._db.query(lambda tx: rows.waiting(tx, SWEEP_TASKS), patience=0, ahead=True)
         for row in waiting:
-            if row["door"] != "task":
+            if mode_of(row["door"]) != "queue":
                 self._execution.take_up_in_background(row["id"])
-        if tasks := [row["id"] for row in waiting if row["door"] == "task"]:
+        if tasks := [row["id"] for row in waiting if mode_of(row["door"]) == "queue"]:
             self._wake(tasks)
         self._db.transact(lambda tx: workers.sweep(tx, 3_600_000), patience=1, ahead=True)
 

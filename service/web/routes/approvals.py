@@ -9,9 +9,7 @@ from flask import Blueprint, Response
 from pydantic import AfterValidator, Field, model_validator
 
 from service import approvals, errors
-from service.store import approvals as rows
 from service.store.database import Row, Transaction
-from service.store.visibility import visible_to
 from service.types import new_id
 from service.web.admission import guard
 from service.web.body import fault
@@ -104,10 +102,8 @@ class ApprovalPage(Shape):
 @guard()
 def list_approvals() -> Response:
     limit, before = page_arguments()
-    status, visible = choice_argument("status", STATUSES), visible_to(current_caller())
-    found = services().db.query(
-        lambda tx: rows.recent(tx, limit=limit + 1, before=before, status=status, visible=visible)
-    )
+    status = choice_argument("status", STATUSES)
+    found = approvals.page(services().db, current_caller(), limit=limit + 1, before=before, status=status)
     return json_response(page([approvals.public(row) for row in found], limit))
 
 
@@ -132,7 +128,7 @@ def decide(approval_id: str) -> Response:
     """The run is taken up here when a slot is free; else by whoever sweeps next."""
     asked, caller, execution = parse(DecisionBody), current_caller(), services().execution
     # First of all: an answer that is kept under an Idempotency-Key may be one that a wider key was given.
-    row = services().db.query(lambda tx: approvals.decidable(tx, caller, approval_id))
+    row = approvals.find_decidable(services().db, caller, approval_id)
     if row["status"] == "pending" and asked.decision == "approve":
         _check_call(row, row["arguments"] if asked.arguments is None else asked.arguments)
     said = approvals.Decision(asked.decision, asked.comment, asked.arguments, new_id("dec"))

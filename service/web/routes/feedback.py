@@ -9,9 +9,7 @@ from pydantic import AfterValidator, Field
 
 from service import errors
 from service.store import feedback as rows
-from service.store import runs
 from service.store.database import Transaction
-from service.store.visibility import visible_to
 from service.types import now_ms
 from service.web.admission import guard
 from service.web.current import current_caller, services
@@ -43,17 +41,14 @@ class FeedbackView(FeedbackShape):
 @guard()
 def give_feedback(run_id: str) -> Response:
     """By the run's own user: to everybody else, operators too, there is no such run."""
-    asked, visible, metrics = parse(FeedbackBody), visible_to(current_caller(), own=True), services().metrics
-    gone = errors.NotFound(f"There is no run {run_id}.")
+    asked, metrics = parse(FeedbackBody), services().metrics
     # First of all: an answer that is kept under an Idempotency-Key may be one that a wider key was given.
-    run = services().db.query(lambda tx: runs.get(tx, run_id, visible))
-    if run is None:
-        raise gone
+    run = services().queries.get(run_id, current_caller(), own=True)
 
     def work(tx: Transaction) -> dict[str, Any]:
         row = rows.give(tx, run_id, asked.score, asked.comment, now_ms())
         if row is None:
-            raise gone
+            raise errors.NotFound(f"There is no run {run_id}.")
         tx.after_commit(lambda: metrics.feedback(run.agent, asked.score))
         return {"run_id": run_id, **feedback_of(row)}
 

@@ -7,7 +7,6 @@ from flask import Blueprint, Response, current_app
 from service import __version__
 from service.errors import NotFound
 from service.observe.probes import Probe, look_at
-from service.store import workers
 from service.web.admission import public
 from service.web.current import services
 from service.web.lifecycle import draining
@@ -82,7 +81,5 @@ def _made(parts: Services) -> dict[str, Probe]:
         "database": Probe(parts.db.ping, "down"),
         "redis": Probe(parts.redis_store.check, "degraded", REDIS_TTL),
         "model": Probe(parts.model.ping, "degraded", MODEL_TTL),
-        "worker": Probe(
-            lambda: parts.db.query(lambda tx: workers.alive(tx, "task"), patience=0) > 0, "degraded"
-        ),
+        "worker": Probe(lambda: parts.supervisor.workers_alive("task") > 0, "degraded"),
     }

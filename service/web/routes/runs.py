@@ -8,10 +8,7 @@ from flask import Blueprint, Response, request
 
 from service import errors
 from service.runs.result import shown
-from service.store import feedback, run_lists
-from service.store import steps as step_rows
-from service.store.database import Row, Transaction
-from service.store.visibility import visible_to
+from service.store.database import Row
 from service.types import RunEvent, RunStatus, Usage, rfc3339, usd
 from service.web.admission import guard, reading_place
 from service.web.body import fault
@@ -116,14 +113,13 @@ class EventList(Shape):
 def list_runs() -> Response:
     limit, before = page_arguments()
     status = choice_argument("status", [str(status) for status in RunStatus])
-    wanted = {
-        "agent": request.args.get("agent"),
-        "session_id": request.args.get("session_id"),
-        "status": status,
-    }
-    visible = visible_to(current_caller())
-    found = services().db.query(
-        lambda tx: run_lists.recent(tx, limit=limit + 1, before=before, visible=visible, **wanted)
+    found = services().queries.page(
+        current_caller(),
+        limit=limit + 1,
+        before=before,
+        status=status,
+        agent=request.args.get("agent"),
+        session_id=request.args.get("session_id"),
     )
     return json_response(page([_item(row) for row in found], limit, key="run_id"))
 
@@ -138,11 +134,7 @@ def list_runs() -> Response:
 @guard()
 def get_run(run_id: str) -> Response:
     run = services().queries.get(run_id, current_caller())
-
-    def read(tx: Transaction) -> tuple[list[Row], Row | None]:
-        return step_rows.listed(tx, run_id), feedback.of_run(tx, run_id)
-
-    steps, given = services().db.query(read)
+    steps, given = services().queries.steps_and_feedback(run_id)
     more = {
         "step_list": [_step(step) for step in steps if step["kind"] != "note"],
         "webhook": services().webhooks.of_run(run),
