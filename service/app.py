@@ -27,7 +27,7 @@ from service.web.routes import (
     usage,
     webhooks,
 )
-from service.web.schemas import refuse_impossible
+from service.web.validation import refuse_impossible
 
 if TYPE_CHECKING:
     from config.base import Settings

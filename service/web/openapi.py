@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from flask import Blueprint, Flask, Response, current_app
 from pydantic import BaseModel
@@ -22,12 +23,51 @@ from service.errors import (
 )
 from service.types import Event
 from service.web.admission import is_public, public
-from service.web.schemas import Operation, Problem, api, json_response
+from service.web.schemas import Problem, json_response
 
+V = TypeVar("V", bound=Callable[..., Any])
 blueprint = Blueprint("openapi", __name__)
 _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 BODY_ERRORS = (InvalidJson, TooLarge, UnsupportedMediaType, Invalid)  # of every route that takes a body
 EVENTS = ", ".join(f"`{event}`" for event in Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One route as the OpenAPI page tells it. `stream` names the media type of a streamed answer, `also` others."""
+
+    summary: str
+    body: type[BaseModel] | None = None
+    returns: Mapping[int, type[BaseModel] | None] = field(default_factory=lambda: {200: None})
+    errors: Sequence[type[SlipwayError]] = ()
+    query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tag: str = "Slipway"
+    stream: str | None = None
+    headers: Sequence[str] = ()
+    also: Sequence[str] = ()
+
+
+def api(
+    summary: str,
+    *,
+    body: type[BaseModel] | None = None,
+    returns: Mapping[int, type[BaseModel] | None] | None = None,
+    errors: Sequence[type[SlipwayError]] = (),
+    query: Mapping[str, Mapping[str, Any]] | None = None,
+    tag: str = "Slipway",
+    stream: str | None = None,
+    headers: Sequence[str] = (),
+    also: Sequence[str] = (),
+) -> Callable[[V], V]:
+    """Describe a view for the OpenAPI page; the view itself is not changed."""
+
+    def describe(view: V) -> V:
+        returned = returns or {200: None}
+        operation = Operation(summary, body, returned, errors, query or {}, tag, stream, headers, also)
+        view.__api__ = operation  # type: ignore[attr-defined]
+        return view
+
+    return describe
 
 
 @blueprint.get("/openapi.json")

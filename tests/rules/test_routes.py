@@ -13,8 +13,8 @@ from flask import Flask
 from pydantic import BaseModel
 
 from service.web.admission import is_guarded, is_public
-from service.web.openapi import specification
-from service.web.schemas import Body, Operation, Shape
+from service.web.openapi import Operation, specification
+from service.web.schemas import Body, Shape
 from tests.conftest import ROOT
 from tests.made import app_in, close
 

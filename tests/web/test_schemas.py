@@ -9,15 +9,10 @@ from flask import Flask
 from pydantic import AwareDatetime, Field
 
 from service.errors import Invalid, NotFound
-from service.web.schemas import (
-    Body,
-    choice_argument,
-    page,
-    page_arguments,
-    refuse_impossible,
-    validate,
-)
-from service.web.shapes import RunBody
+from service.web.doors.native import RunBody
+from service.web.paging import choice_argument, page, page_arguments
+from service.web.schemas import Body
+from service.web.validation import refuse_impossible, validate
 
 small = Flask("small")
 

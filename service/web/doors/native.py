@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import unicodedata
+from dataclasses import replace
 from functools import partial
+from typing import Annotated, Literal
 
 from flask import Blueprint, Response, g
+from pydantic import AfterValidator, Field, model_validator
 
 from service import errors
 from service.runs.result import shown
 from service.runs.start import Started
-from service.types import RunRequest, usd
+from service.types import Effort, Message, OnConflict, RunRequest, usd
 from service.web.admission import admit, allowed_agent, guard
+from service.web.body import fault
 from service.web.current import services
-from service.web.schemas import api, json_response, parse
-from service.web.shapes import Queued, RunBody, RunResult, TaskBody
+from service.web.openapi import api
+from service.web.schemas import Body, ContextObject, Metadata, Queued, RunResult, json_response, no_nul
 from service.web.sse import SseLens
 from service.web.streaming import stream_response
+from service.web.validation import parse
 
 blueprint = Blueprint("native", __name__)
 ADMISSION_ERRORS = (
@@ -36,6 +42,100 @@ RUN_ERRORS = (
     errors.DatabaseUnavailable,
 )
 FREE = ("hit", "near", "coalesced")
+
+
+def _not_blank(text: str) -> str:
+    """For a text that the model is asked: it refuses one in which there is nothing to see."""
+    if all(unicodedata.category(letter)[0] in "ZC" for letter in text):
+        raise ValueError("must contain more than white space")
+    return text
+
+
+Text = Annotated[
+    str, Field(min_length=1, max_length=400_000), AfterValidator(no_nul), AfterValidator(_not_blank)
+]
+
+
+class TextBlock(Body):
+    type: Literal["text"]
+    text: Text
+
+
+class Turn(Body):
+    role: Literal["user", "assistant"]
+    content: Text | Annotated[list[TextBlock], Field(fail_fast=True, min_length=1, max_length=100)]
+
+
+class RunBody(Body):
+    """A question to an agent: `input`, or `messages` that begin and end with the user's turn."""
+
+    input: Text | None = None
+    messages: Annotated[list[Turn], Field(fail_fast=True, min_length=1, max_length=500)] | None = None
+    session_id: Annotated[str, Field(pattern=r"^ses_[0-9a-z]{26}$")] | None = None
+    context: ContextObject | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=128_000)] | None = None
+    max_steps: Annotated[int, Field(ge=1, description="At most `limits.steps` of the agent")] | None = None
+    effort: Effort | None = None
+    tier: Literal["auto", "simple", "medium", "complex"] = "auto"
+    cache: Literal["default", "bypass", "refresh"] = "default"
+    on_disconnect: Literal["continue", "cancel"] = "continue"
+    on_conflict: OnConflict | None = None
+    parent_message_id: Annotated[str, Field(pattern=r"^msg_[0-9a-z]{26}$")] | None = None
+    metadata: Metadata | None = None
+
+    @model_validator(mode="after")
+    def _one_question(self) -> RunBody:
+        if (self.input is None) == (self.messages is None):
+            raise ValueError("send either `input` or `messages`")
+        if self.messages is not None:
+            _of_the_user(self.messages, 0)
+            _of_the_user(self.messages, len(self.messages) - 1)
+        if self.parent_message_id is not None and self.session_id is None:
+            raise fault("/parent_message_id", "needs a `session_id`")
+        return self
+
+    @property
+    def parent(self) -> str | None:
+        """A `null` that was sent is a turn without one before it; left out, the turn goes on from the newest."""
+        return (self.parent_message_id or "") if "parent_message_id" in self.model_fields_set else None
+
+    def request(self, agent: str) -> RunRequest:
+        """The same as a run request, for `agent`."""
+        if self.messages is not None:
+            messages: tuple[Message, ...] = tuple(turn.model_dump() for turn in self.messages)
+        else:
+            messages = ({"role": "user", "content": self.input},)
+        return RunRequest(
+            agent=agent,
+            messages=messages,
+            session_id=self.session_id,
+            context=self.context,
+            max_tokens=self.max_tokens,
+            max_steps=self.max_steps,
+            effort=self.effort,
+            tier=self.tier,
+            cache=self.cache,
+            on_disconnect=self.on_disconnect,
+            on_conflict=self.on_conflict,
+            parent_message_id=self.parent,
+            metadata=self.metadata,
+        )
+
+
+def _of_the_user(messages: list[Turn], number: int) -> None:
+    """Raises `Invalid` where that message is not the user's; pydantic would point at the whole body."""
+    if messages[number].role != "user":
+        raise fault(f"/messages/{number}/role", "the first and the last message must be the user's")
+
+
+class TaskBody(RunBody):
+    """A queued run may be told of by webhook, and may wait for the cheaper batch."""
+
+    callback_url: Annotated[str, Field(max_length=2_000, pattern=r"^https?://")] | None = None
+    priority: Literal["normal", "batch"] = "normal"
+
+    def request(self, agent: str) -> RunRequest:
+        return replace(super().request(agent), callback_url=self.callback_url, priority=self.priority)
 
 
 @blueprint.post("/v1/agents/<agent>/invoke")

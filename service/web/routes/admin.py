@@ -12,7 +12,10 @@ from service.store.database import Transaction
 from service.web.admission import guard
 from service.web.current import current_caller, services
 from service.web.idempotency import once
-from service.web.schemas import Body, Shape, api, json_response, page, page_arguments, parse
+from service.web.openapi import api
+from service.web.paging import page, page_arguments
+from service.web.schemas import Body, Shape, json_response
+from service.web.validation import parse
 
 blueprint = Blueprint("admin", __name__)
 Password = Annotated[str, Field(min_length=8, max_length=256)]

@@ -6,8 +6,9 @@ from flask import Blueprint, Response
 
 from service import errors
 from service.web.admission import allowed_agent, allowed_agents, guard
-from service.web.schemas import api, json_response, page, page_arguments
-from service.web.shapes import AgentList, AgentView
+from service.web.openapi import api
+from service.web.paging import page, page_arguments
+from service.web.schemas import AgentList, AgentView, json_response
 
 blueprint = Blueprint("agents", __name__)
 

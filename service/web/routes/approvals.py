@@ -15,18 +15,10 @@ from service.web.admission import guard
 from service.web.body import fault
 from service.web.current import current_caller, services
 from service.web.idempotency import once
-from service.web.schemas import (
-    Body,
-    Shape,
-    api,
-    choice_argument,
-    json_response,
-    located,
-    no_nul,
-    page,
-    page_arguments,
-    parse,
-)
+from service.web.openapi import api
+from service.web.paging import choice_argument, page, page_arguments
+from service.web.schemas import Body, Shape, json_response, no_nul
+from service.web.validation import located, parse
 
 blueprint = Blueprint("approvals", __name__)
 STATUSES = ("pending", "approved", "denied", "cancelled")

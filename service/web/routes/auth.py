@@ -20,8 +20,10 @@ from service.web.current import current_caller, services
 from service.web.guards import bearer, checked_claims
 from service.web.idempotency import once
 from service.web.limits import limit_login, limit_refresh
-from service.web.schemas import Body, Shape, api, json_response, page, page_arguments, parse
-from service.web.shapes import BudgetList, budget_list
+from service.web.openapi import api
+from service.web.paging import page, page_arguments
+from service.web.schemas import Body, BudgetList, Shape, budget_list, json_response
+from service.web.validation import parse
 
 log = logging.getLogger("slipway.auth")
 blueprint = Blueprint("auth", __name__)

@@ -13,7 +13,10 @@ from service.errors import NotFound
 from service.usage.caps import nano_of
 from service.web.admission import guard
 from service.web.current import services
-from service.web.schemas import Body, Shape, api, json_response, page, page_arguments, parse
+from service.web.openapi import api
+from service.web.paging import page, page_arguments
+from service.web.schemas import Body, Shape, json_response
+from service.web.validation import parse
 
 blueprint = Blueprint("budgets", __name__)
 _ID = "[0-9a-z]{26}"

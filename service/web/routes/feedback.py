@@ -14,8 +14,9 @@ from service.types import now_ms
 from service.web.admission import guard
 from service.web.current import current_caller, services
 from service.web.idempotency import once
-from service.web.schemas import Body, api, no_nul, parse
-from service.web.shapes import FeedbackShape, feedback_of
+from service.web.openapi import api
+from service.web.schemas import Body, FeedbackShape, feedback_of, no_nul
+from service.web.validation import parse
 
 blueprint = Blueprint("feedback", __name__)
 

@@ -10,7 +10,8 @@ from service.observe.probes import Probe, look_at
 from service.web.admission import public
 from service.web.current import services
 from service.web.lifecycle import draining
-from service.web.schemas import Shape, api, json_response
+from service.web.openapi import api
+from service.web.schemas import Shape, json_response
 from service.wiring import Services
 
 blueprint = Blueprint("health", __name__)

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, render_template, request
 
 from service.errors import NotFound, all_errors
 from service.web.admission import public
-from service.web.schemas import api
+from service.web.openapi import api
 
 blueprint = Blueprint("ui", __name__)
 

@@ -14,8 +14,17 @@ from service.web.admission import guard, reading_place
 from service.web.body import fault
 from service.web.current import current_caller, services
 from service.web.idempotency import once_again
-from service.web.schemas import Shape, api, choice_argument, json_response, page, page_arguments
-from service.web.shapes import FeedbackShape, Queued, RunResult, UsageShape, feedback_of
+from service.web.openapi import api
+from service.web.paging import choice_argument, page, page_arguments
+from service.web.schemas import (
+    FeedbackShape,
+    Queued,
+    RunResult,
+    Shape,
+    UsageShape,
+    feedback_of,
+    json_response,
+)
 from service.web.sse import SseLens, last_seen
 from service.web.streaming import stream_response
 

@@ -18,19 +18,11 @@ from service.web.admission import guard, no_agent, reading_place
 from service.web.body import fault
 from service.web.current import current_caller, services
 from service.web.idempotency import once
-from service.web.schemas import (
-    Body,
-    Shape,
-    api,
-    choice_argument,
-    json_response,
-    no_nul,
-    page,
-    page_arguments,
-    parse,
-)
-from service.web.shapes import Metadata, SourceShape, ToolShape
+from service.web.openapi import api
+from service.web.paging import choice_argument, page, page_arguments
+from service.web.schemas import Body, Metadata, Shape, SourceShape, ToolShape, json_response, no_nul
 from service.web.transcript import as_json, as_markdown
+from service.web.validation import parse
 
 blueprint = Blueprint("sessions", __name__)
 CANCEL_WAIT = 5.0  # seconds a deletion waits for a turn under way to be cancelled

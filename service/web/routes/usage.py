@@ -20,8 +20,9 @@ from service.usage import reports
 from service.usage.reports import Cursor
 from service.web.admission import guard, reading_place
 from service.web.current import current_caller, services
-from service.web.schemas import Shape, api, json_response, page_arguments
-from service.web.shapes import BudgetList, budget_list
+from service.web.openapi import api
+from service.web.paging import page_arguments
+from service.web.schemas import BudgetList, Shape, budget_list, json_response
 
 log = logging.getLogger("slipway.request")
 blueprint = Blueprint("usage", __name__)

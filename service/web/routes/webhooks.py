@@ -7,7 +7,8 @@ from flask import Blueprint, Response
 from service import errors
 from service.web.admission import guard, signed_in
 from service.web.current import services
-from service.web.schemas import Shape, api, json_response
+from service.web.openapi import api
+from service.web.schemas import Shape, json_response
 
 blueprint = Blueprint("webhooks", __name__)
 

@@ -1,0 +1,99 @@
+"""Lists: their query arguments, and pages that are bounded by count and by size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from flask import current_app, request
+
+from service.agents.suggest import did_you_mean
+from service.errors import FieldFault, Invalid
+from service.text.numerals import whole_number
+from service.web.body import pointer
+from service.web.validation import MOST_FAULTS
+
+MOST_LIST = 1000 * 1024  # bytes of a list's items; with what is around them an answer has 1 MiB at most
+LONGEST_FIELD = 96 * 1024  # bytes of a field of an item too large for a list; of a text, six a character
+
+
+def page_arguments(default: int = 20, longest_cursor: int = 128) -> tuple[int, str | None]:
+    """`?limit=` (1 to 100; `default`, which may be more, where it is not given) and `?cursor=`.
+
+    Raises `Invalid` for these, and for a parameter that the route does not have: a list that is not filtered as it
+    was meant looks as if it were.
+    """
+    _refuse_other_parameters()
+    text = request.args.get("limit")
+    limit = default if text is None else whole_number(text)
+    if limit is None or (text is not None and not 1 <= limit <= 100):
+        raise Invalid(
+            "`limit` is 1 to 100.", errors=[{"pointer": "/limit", "detail": "Send a number from 1 to 100."}]
+        )
+    cursor = request.args.get("cursor") or None
+    if cursor is not None and len(cursor) > longest_cursor:
+        raise Invalid(
+            "`cursor` is not one of ours.", errors=[{"pointer": "/cursor", "detail": "Not a cursor."}]
+        )
+    return limit, cursor
+
+
+def _refuse_other_parameters() -> None:
+    """Raise `Invalid` for names in the query that are not in the route's description (`api`), or are there twice."""
+    described = getattr(current_app.view_functions.get(request.endpoint or ""), "__api__", None)
+    if described is None:
+        return
+    known = described.query
+    unknown = [name for name in request.args if name not in known][:MOST_FAULTS]
+    errors: list[FieldFault] = [
+        {"pointer": pointer([name]), "detail": f"There is no such parameter{did_you_mean(name, known)}"}
+        for name in unknown
+    ]
+    errors += [
+        {"pointer": pointer([name]), "detail": "Once at most."}
+        for name in known
+        if len(request.args.getlist(name)) > 1
+    ]
+    if errors:
+        raise Invalid("The query does not fit; see `errors`.", errors=errors)
+
+
+def choice_argument(name: str, allowed: Sequence[str]) -> str | None:
+    """A query argument that must be one of `allowed`, or absent."""
+    value = request.args.get(name)
+    if value is not None and value not in allowed:
+        raise Invalid(
+            f"`{name}` is one of {', '.join(allowed)}.",
+            errors=[{"pointer": f"/{name}", "detail": f"Send one of {', '.join(allowed)}."}],
+        )
+    return value
+
+
+def page(
+    rows: Sequence[dict[str, Any]], limit: int, key: str = "id", room: int = MOST_LIST
+) -> dict[str, Any]:
+    """One page of the contract's shape, from `limit + 1` rows asked for: as many of them as fit `room` bytes.
+
+    A page may therefore be shorter than `limit`; `next_cursor` leads on. A row that is too large even alone is cut.
+    """
+    shown: list[dict[str, Any]] = []
+    for row in rows[:limit]:
+        size = len(orjson.dumps(row)) + 1
+        if size > room and shown:
+            break
+        shown.append(row if size <= room else _cut(row))
+        room -= size
+    more = len(rows) > len(shown)
+    return {"data": shown, "next_cursor": shown[-1][key] if more else None}
+
+
+def _cut(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without what is too large in it; `truncated` names those fields."""
+    large = [name for name, value in row.items() if len(orjson.dumps(value)) > LONGEST_FIELD]
+    small = {name: _cut_value(row[name]) for name in large}
+    return {**row, **small, "truncated": large}
+
+
+def _cut_value(value: Any) -> Any:
+    return value[: LONGEST_FIELD // 6] if isinstance(value, str) else type(value)()

@@ -1,0 +1,87 @@
+"""Validation: a body as a typed model, and each fault of it as a JSON pointer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from flask import request
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from service.errors import FieldFault, Invalid, NotFound
+from service.text import exact_json
+from service.web.body import AS_TEXT, MAX_BODY, fault, pointer, raw_json
+
+M = TypeVar("M", bound=BaseModel)
+LONGEST_NAME = 128  # characters of an id, a name or a scope in a path
+MOST_FIELDS = 64  # of a body; those it does not know become errors
+MOST_FAULTS = 50  # told in one answer
+
+
+def refuse_impossible() -> None:
+    """Before every request: what can name nothing of ours, and what PostgreSQL takes as no argument."""
+    if "\x00" in request.path:
+        raise NotFound()
+    for name in (request.view_args or {}).values():
+        if len(str(name)) > LONGEST_NAME:
+            raise NotFound()
+    if b"%00" in request.query_string or b"\x00" in request.query_string:
+        raise Invalid("The query must not contain a NUL character.")
+
+
+def parse(model: type[M], *, most: int = MAX_BODY) -> M:
+    """The request's body as `model`. Raises `TooLarge`, or `Invalid` with a pointer to each field that does not fit."""
+    return validate(model, raw_json(most))
+
+
+def validate(model: type[M], value: Any) -> M:
+    """`value` as `model`, or `Invalid` with a pointer to every field that does not fit.
+
+    It goes by way of JSON: pydantic is then strict about the types JSON has, and still reads a date from a string.
+    """
+    if isinstance(value, dict) and len(value) > MOST_FIELDS:
+        raise fault("", f"must not have more than {MOST_FIELDS} fields")
+    try:
+        return model.model_validate_json(exact_json.dumps(_with_texts(value)))
+    except ValidationError as error:
+        raise Invalid("The request does not fit; see `errors`.", errors=faults_of(error, value)) from None
+
+
+def _with_texts(value: Any) -> Any:
+    """The body with JSON text in place of what is kept as that."""
+    if not isinstance(value, dict):
+        return value
+    texts = {name: exact_json.dumps(value[name]).decode() for name in AS_TEXT if value.get(name) is not None}
+    return {**value, **texts} if texts else value
+
+
+def faults_of(error: ValidationError, value: Any) -> list[FieldFault]:
+    """A pydantic error as JSON pointers into `value`, which is never repeated itself: it may be a secret."""
+    return located(error.errors(include_url=False, include_input=False, include_context=False), value)
+
+
+def located(details: Sequence[ErrorDetails], value: Any, within: str = "") -> list[FieldFault]:
+    """Turn what pydantic found wrong with `value` into JSON pointers; `within` is the pointer to `value` itself."""
+    return [
+        {
+            "pointer": within + _pointer(fault["loc"], value, fault["type"] == "missing"),
+            "detail": fault["msg"].removeprefix("Value error, "),
+        }
+        for fault in details[:MOST_FAULTS]
+    ]
+
+
+def _pointer(location: Sequence[int | str], value: Any, missing: bool) -> str:
+    """Where a fault is. Pydantic also names the branch of a union that was tried: that is no place in `value`."""
+    parts: list[int | str] = []
+    for number, part in enumerate(location, 1):
+        known = (
+            part in value if isinstance(value, dict) else isinstance(value, list) and isinstance(part, int)
+        )
+        if known:
+            value = value[part]
+        elif not (missing and number == len(location)):
+            continue
+        parts.append(part)
+    return pointer(parts)
