@@ -33,8 +33,11 @@ EVENTS = ", ".join(f"`{event}`" for event in Event)
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
-    """One route as the OpenAPI page tells it. `stream` names the media type of a streamed answer, `also` others."""
+class api:
+    """Describe a view for the OpenAPI page; the view itself is not changed.
+
+    `stream` names the media type of a streamed answer, `also` others.
+    """
 
     summary: str
     body: type[BaseModel] | None = None
@@ -46,28 +49,9 @@ class Operation:
     headers: Sequence[str] = ()
     also: Sequence[str] = ()
 
-
-def api(
-    summary: str,
-    *,
-    body: type[BaseModel] | None = None,
-    returns: Mapping[int, type[BaseModel] | None] | None = None,
-    errors: Sequence[type[SlipwayError]] = (),
-    query: Mapping[str, Mapping[str, Any]] | None = None,
-    tag: str = "Slipway",
-    stream: str | None = None,
-    headers: Sequence[str] = (),
-    also: Sequence[str] = (),
-) -> Callable[[V], V]:
-    """Describe a view for the OpenAPI page; the view itself is not changed."""
-
-    def describe(view: V) -> V:
-        returned = returns or {200: None}
-        operation = Operation(summary, body, returned, errors, query or {}, tag, stream, headers, also)
-        view.__api__ = operation  # type: ignore[attr-defined]
+    def __call__(self, view: V) -> V:
+        view.__api__ = self  # type: ignore[attr-defined]
         return view
-
-    return describe
 
 
 @blueprint.get("/openapi.json")
@@ -111,7 +95,7 @@ def specification(app: Flask) -> dict[str, Any]:
     }
 
 
-def _routes(app: Flask) -> Iterator[tuple[str, str, Operation, bool]]:
+def _routes(app: Flask) -> Iterator[tuple[str, str, api, bool]]:
     for rule in app.url_map.iter_rules():
         if rule.endpoint == "static":
             continue
@@ -123,14 +107,14 @@ def _routes(app: Flask) -> Iterator[tuple[str, str, Operation, bool]]:
             yield _PARAMETER.sub(r"{\1}", rule.rule), method.lower(), operation, is_public(view)
 
 
-def _models(operation: Operation) -> Iterator[type[BaseModel]]:
+def _models(operation: api) -> Iterator[type[BaseModel]]:
     if operation.body is not None:
         yield operation.body
     yield from (model for model in operation.returns.values() if model is not None)
 
 
 def _operation(
-    path: str, method: str, operation: Operation, open_to_all: bool, names: dict[type[BaseModel], str]
+    path: str, method: str, operation: api, open_to_all: bool, names: dict[type[BaseModel], str]
 ) -> dict[str, Any]:
     said: dict[str, Any] = {
         "summary": operation.summary,
@@ -167,7 +151,7 @@ def _path_parameter(name: str) -> dict[str, Any]:
 
 
 def _answer(
-    operation: Operation, status: int, model: type[BaseModel] | None, names: dict[type[BaseModel], str]
+    operation: api, status: int, model: type[BaseModel] | None, names: dict[type[BaseModel], str]
 ) -> dict[str, Any]:
     said: dict[str, Any] = {"description": "OK" if status < 400 else "Not now"}
     if model is not None:
@@ -184,7 +168,7 @@ def _answer(
     return said
 
 
-def _problems(operation: Operation, open_to_all: bool, names: dict[type[BaseModel], str]) -> dict[str, Any]:
+def _problems(operation: api, open_to_all: bool, names: dict[type[BaseModel], str]) -> dict[str, Any]:
     """Every status this route may refuse with, and the codes that stand for it."""
     errors: list[type[SlipwayError]] = list(operation.errors) + (
         [] if open_to_all else [Unauthenticated, RateLimited]

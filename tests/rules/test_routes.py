@@ -13,7 +13,7 @@ from flask import Flask
 from pydantic import BaseModel
 
 from service.web.admission import is_guarded, is_public
-from service.web.openapi import Operation, specification
+from service.web.openapi import api, specification
 from service.web.schemas import Body, Shape
 from tests.conftest import ROOT
 from tests.made import app_in, close
@@ -111,7 +111,7 @@ def test_admin_routes_are_for_admins(made: Flask) -> None:
 def test_every_route_describes_itself(made: Flask) -> None:
     for name, view in routes(made):
         operation = getattr(view, "__api__", None)
-        assert isinstance(operation, Operation), name
+        assert isinstance(operation, api), name
         assert operation.summary and operation.tag != "Slipway", name
         for model in operation.returns.values():
             assert model is None or (issubclass(model, Shape) and not issubclass(model, Body)), name
