@@ -1,4 +1,4 @@
-"""The application factory, to be read top to bottom."""
+"""Application factory."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ BLUEPRINTS = (
 
 
 def create_app(settings: Settings, services: wiring.Services | None = None) -> Flask:
-    """An application for these settings. `services` replaces what `wiring.build` would make, in tests."""
+    """Build an application for these settings; `services`, in tests, in place of what `wiring.build` makes."""
     logs.configure(settings.log_format, settings.log_level)
     app = Flask(__name__, static_folder=None, template_folder="web/templates")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY + 1  # at the limit Werkzeug cuts a chunked body silently

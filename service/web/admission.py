@@ -1,4 +1,4 @@
-"""Admission: who asks, may they, rate limits, idempotency key. One place and one order, for every route and door.
+"""Admission: authentication, rate limits, role and scope, agent, idempotency key. One order for every route and door.
 
 1. `guard`, around every view that is not `public`: authenticate, count the call and check for a revoked log-in,
    then role and scope.

@@ -1,4 +1,4 @@
-"""The JSON body of a request: read, bounded and parsed before anything else looks at it.
+"""JSON body of a request: read, bounded and parsed before anything else looks at it.
 
 The bounds keep the cost of a body near its size. One of 1 MiB can hold half a million values, of 60 bytes each once
 they are parsed, and many times that once errors with pointers are made of them.
@@ -31,7 +31,7 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
 
 def raw_json(most: int = MAX_BODY) -> Any:
-    """The request's JSON, whatever it is. Raises what the contract says for size, media type, syntax and bounds."""
+    """Parse the request's JSON, of any type. Raises `TooLarge`, `UnsupportedMediaType`, `InvalidJson` and `Invalid`."""
     length = int(request.environ.get("CONTENT_LENGTH") or 0)  # the server has seen to it that it is a number
     if length > most or len(data := _read(most)) > most:
         raise TooLarge(f"A body may have {most} bytes at most.")
@@ -45,12 +45,12 @@ def raw_json(most: int = MAX_BODY) -> Any:
 
 
 def fault(pointer: str, detail: str) -> Invalid:
-    """`Invalid` with one fault."""
+    """Build an `Invalid` with one fault."""
     return Invalid("The request does not fit; see `errors`.", errors=[{"pointer": pointer, "detail": detail}])
 
 
 def escape(part: str) -> str:
-    """A member's name as a part of a JSON pointer."""
+    """Escape a member's name as a part of a JSON pointer."""
     return part.replace("~", "~0").replace("/", "~1")
 
 
@@ -69,7 +69,7 @@ def _read(most: int) -> bytes:
 
 
 def _separators(data: bytes, start: int, end: int) -> int:
-    """Commas and opening brackets: there is at most one value more than there are of these."""
+    """Count commas and opening brackets: there is at most one value more than there are of these."""
     return data.count(b",", start, end) + data.count(b"[", start, end) + data.count(b"{", start, end)
 
 
@@ -111,7 +111,7 @@ def _parse_exactly(data: bytes) -> Any:
 
 
 def _refuse_unkeepable(value: Any, path: list[str | int]) -> None:
-    """Raises `Invalid` for what is JSON, but is out of bounds or which no database keeps (NUL)."""
+    """Check bounds, and that a database can keep every value (no NUL). Raises `Invalid`."""
     if isinstance(value, str) and "\x00" in value:
         raise fault(pointer(path), "must not contain a NUL character")
     if isinstance(value, Number) and len(value.text) > LONGEST_NUMBER:
@@ -136,7 +136,7 @@ def _refuse_within(items: Iterable[tuple[str | int, Any]], path: list[str | int]
 
 
 def pointer(path: list[str | int]) -> str:
-    """A JSON pointer (RFC 6901); it ends before a name that is too long to be repeated."""
+    """Build a JSON pointer (RFC 6901), cut before a name that is too long to be repeated."""
     parts = []
     for part in map(str, path):
         if len(part) > LONGEST_PART:

@@ -1,4 +1,4 @@
-"""`Cache-Control` of every answer: nobody keeps one whose view does not say that it may be kept."""
+"""`Cache-Control` of every answer: `no-store`, unless its view says otherwise."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from flask import Flask, Response
 
 
 def install(app: Flask) -> None:
-    """Add `no-store` to what has no such header: a shared cache may otherwise keep a 200 or 404 for somebody else."""
+    """Set the default: a shared cache may otherwise keep a 200 or 404 for somebody else."""
 
     @app.after_request
     def no_store(response: Response) -> Response:

@@ -1,4 +1,4 @@
-"""A gate in front of the application: some threads always stay free for health checks.
+"""Load shedding in front of the application: some threads always stay free for health checks.
 
 When nearly every thread of the process serves a request, as where a database hangs, further requests are refused at
 once instead of taking the last threads. The refusal itself is made by the application, see `refuse_when_full`.
@@ -21,7 +21,7 @@ Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 class Gate:
-    """WSGI middleware that counts the requests under way, each until its answer is closed; `most` may be served.
+    """WSGI middleware that counts the requests under way, each until its answer is closed; at most `most` are served.
 
     One beyond them waits a moment: in a burst of short requests a thread is free again within milliseconds. Where the
     moment passes in vain, the process is stuck, and further ones are refused at once until some request has ended.
@@ -61,7 +61,7 @@ class Gate:
 
 
 class _Answer:
-    """An answer that tells when the server closes it, whatever happens in there."""
+    """Response iterable that calls `closed` when the server closes it, even where closing fails."""
 
     def __init__(self, answer: Iterable[bytes], closed: Callable[[], None]) -> None:
         self._answer = answer

@@ -56,9 +56,9 @@ def bearer() -> str:
 
 
 def checked_claims(token: str, kind: Kind) -> dict[str, Any]:
-    """The claims of a token whose signature, dates, issuer, audience and kind are right.
+    """Decode a token and check its signature, dates, issuer, audience and kind.
 
-    Raises `InvalidToken`; says nothing of whether the log-in has ended since.
+    Raises `InvalidToken`. Revocation of the log-in is not checked.
     """
     try:
         claims: dict[str, Any] = decode_token(token)
@@ -99,12 +99,12 @@ def _of_key(key: str) -> Caller:
 
 
 def made_up() -> bool:
-    """Whether the request was refused for a key or token that is not ours."""
+    """Tell whether the request was refused for a key or token that is not ours."""
     return bool(g.get("made_up"))
 
 
 def _signed(token: str) -> Caller:
-    """Who an access token speaks for. Its signature is checked once per process: that is what costs."""
+    """Find the caller of an access token, whose signature, the costly part, is checked once per process."""
     known: dict[str, tuple[Caller, float]] = current_app.extensions["slipway_tokens"]
     caller, until = known.get(token, (None, 0.0))
     if caller is not None and time.time() < until:

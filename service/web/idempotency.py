@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: what a caller asks twice is done once."""
+"""`Idempotency-Key`: a request that is repeated under its key is done once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Change = Callable[[Any], Any]
 
 
 def idempotency_key(*, bodiless: bool = False) -> Key | None:
-    """The caller's `Idempotency-Key` with the fingerprint of this request, if one was sent.
+    """Read the caller's `Idempotency-Key`, with the fingerprint of this request. Raises `Invalid`.
 
     `bodiless`: the route reads no body, so whatever is sent as one makes no difference.
     """
@@ -45,7 +45,7 @@ def once(
     seal: Change = lambda body: body,
     unseal: Change = lambda body: body,
 ) -> Response:
-    """What `work` returns, as JSON; under a key that was used before, the first answer again.
+    """Answer with the result of `work` as JSON; under a key that was used before, with the first answer again.
 
     Work and answer are one transaction: a second request with the key waits for the first one's commit in
     the database, and a first one that failed or crashed has left nothing. An answer that holds a secret is kept
@@ -66,9 +66,9 @@ def once(
 
 
 def once_again(work: Callable[[], Any], status: int) -> Response:
-    """The same for a route without a body, and for `work` that writes by itself and may safely be done twice.
+    """Like `once`, for a route without a body and for `work` that commits by itself and may safely be done twice.
 
-    So two requests with one key at the same moment both do it; whoever comes later is told the first answer.
+    Two requests with one key at the same moment both do it; a later one gets the first answer.
     Raises `IdempotencyMismatch`.
     """
     key = idempotency_key(bodiless=True)
@@ -87,7 +87,7 @@ def once_again(work: Callable[[], Any], status: int) -> Response:
 
 
 def _taken(tx: Transaction, key: Key) -> tuple[int, Any] | None:
-    """Take the key; None: it is ours, else the answer it stands for."""
+    """Claim the key. Returns the answer that is kept under it, or None for a new key."""
     first = rows.claim(tx, key.user_id, key.key, key.fingerprint, None, now_ms() + LIFE_MS)
     if first is None:
         return None
@@ -96,7 +96,7 @@ def _taken(tx: Transaction, key: Key) -> tuple[int, Any] | None:
 
 
 def _known(tx: Transaction, key: Key) -> tuple[int, Any] | None:
-    """The answer a key stands for, if there is one."""
+    """Find the answer that is kept under a key."""
     first = rows.find(tx, key.user_id, key.key)
     if first is None or first["expires_at"] <= now_ms():
         return None

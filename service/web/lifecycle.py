@@ -1,4 +1,4 @@
-"""Whether this process is about to stop. The server that runs the app says so; the app only asks."""
+"""Draining: whether the server is about to stop this process."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _alive: Callable[[], bool] = _always
 
 
 def watch(alive: Callable[[], bool]) -> None:
-    """From now on `alive` tells whether the process goes on. Called once per worker, after the fork."""
+    """Set the check of whether the process goes on. Called once per worker, after the fork."""
     global _alive
     _alive = alive
 
 
 def draining() -> bool:
-    """The process takes no new work, and what is under way has until the graceful time-out."""
+    """Tell whether the process stops: it takes no new work, and has until the graceful time-out."""
     return not _alive()

@@ -1,4 +1,4 @@
-"""`/openapi.json`, written from the routes themselves, and `/docs`, which shows it."""
+"""OpenAPI: the decorator that describes a route, and `/openapi.json`, written from all of them."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def _answer(
 
 
 def _problems(operation: api, open_to_all: bool, names: dict[type[BaseModel], str]) -> dict[str, Any]:
-    """Every status this route may refuse with, and the codes that stand for it."""
+    """Responses by status for every problem of a route, with the codes of each."""
     errors: list[type[SlipwayError]] = list(operation.errors) + (
         [] if open_to_all else [Unauthenticated, RateLimited]
     )

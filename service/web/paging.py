@@ -19,10 +19,9 @@ LONGEST_FIELD = 96 * 1024  # bytes of a field of an item too large for a list; o
 
 
 def page_arguments(default: int = 20, longest_cursor: int = 128) -> tuple[int, str | None]:
-    """`?limit=` (1 to 100; `default`, which may be more, where it is not given) and `?cursor=`.
+    """Read `?limit=` (1 to 100; else `default`, which may be more) and `?cursor=`.
 
-    Raises `Invalid` for these, and for a parameter that the route does not have: a list that is not filtered as it
-    was meant looks as if it were.
+    Raises `Invalid` for these, and for a parameter that the route does not have: a misspelt filter would be ignored.
     """
     _refuse_other_parameters()
     text = request.args.get("limit")
@@ -60,7 +59,7 @@ def _refuse_other_parameters() -> None:
 
 
 def choice_argument(name: str, allowed: Sequence[str]) -> str | None:
-    """A query argument that must be one of `allowed`, or absent."""
+    """Read a query argument that is one of `allowed`, or absent. Raises `Invalid`."""
     value = request.args.get(name)
     if value is not None and value not in allowed:
         raise Invalid(
@@ -73,7 +72,7 @@ def choice_argument(name: str, allowed: Sequence[str]) -> str | None:
 def page(
     rows: Sequence[dict[str, Any]], limit: int, key: str = "id", room: int = MOST_LIST
 ) -> dict[str, Any]:
-    """One page of the contract's shape, from `limit + 1` rows asked for: as many of them as fit `room` bytes.
+    """Build a page from `limit + 1` rows: as many of them as fit `room` bytes.
 
     A page may therefore be shorter than `limit`; `next_cursor` leads on. A row that is too large even alone is cut.
     """
@@ -89,7 +88,7 @@ def page(
 
 
 def _cut(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without what is too large in it; `truncated` names those fields."""
+    """Cut the large fields of a row; `truncated` names them."""
     large = [name for name, value in row.items() if len(orjson.dumps(value)) > LONGEST_FIELD]
     small = {name: _cut_value(row[name]) for name in large}
     return {**row, **small, "truncated": large}

@@ -44,12 +44,12 @@ class Problem(Shape):
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """`value` as JSON, by orjson."""
+    """Serialise `value` by orjson."""
     return Response(orjson.dumps(value), status, headers, mimetype="application/json")
 
 
 def no_nul(text: str) -> str:
-    """For a field that is kept as text: PostgreSQL has no NUL character."""
+    """Validate a field that is kept as text: PostgreSQL has no NUL character."""
     if "\x00" in text:
         raise ValueError("must not contain a NUL character")
     return text
@@ -62,7 +62,7 @@ def _is_object(text: str) -> str:
 
 
 def _is_small(text: str) -> str:
-    """The contract's bounds of `metadata`."""
+    """Validate the contract's bounds of `metadata`."""
     if len(text.encode()) > METADATA_BYTES:
         raise ValueError(f"must not have more than {METADATA_BYTES} bytes as JSON")
     value = exact_json.loads(text.encode())
@@ -74,7 +74,7 @@ def _is_small(text: str) -> str:
 
 
 def _depth(value: Any) -> int:
-    """Levels of objects and lists."""
+    """Count levels of objects and lists."""
     if not isinstance(value, dict | list):
         return 0
     return 1 + max(map(_depth, value.values() if isinstance(value, dict) else value), default=0)
@@ -152,7 +152,7 @@ class FeedbackShape(Shape):
 
 
 def feedback_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A `FeedbackShape`."""
+    """Build a `FeedbackShape`."""
     times = {name: rfc3339(row[name]) for name in ("created_at", "updated_at")}
     return {"score": row["score"], "comment": row["comment"], **times}
 
@@ -197,5 +197,5 @@ class BudgetList(Shape):
 
 
 def budget_list(found: Iterable[Standing]) -> dict[str, Any]:
-    """A `BudgetList`."""
+    """Build a `BudgetList`."""
     return {"data": [state.public() for state in found], "next_cursor": None}

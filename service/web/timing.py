@@ -1,4 +1,4 @@
-"""Around every request: its id, its time, its log line and its metrics."""
+"""Request id, timing headers, log line and metrics of every request."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def install(app: Flask) -> None:
 
 
 def request_id(sent: str) -> str:
-    """The id a client sent, where it is one; else a new one."""
+    """Return the id that a client sent, where it is valid; else a new one."""
     return sent if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(16)
 
 

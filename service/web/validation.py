@@ -20,7 +20,10 @@ MOST_FAULTS = 50  # told in one answer
 
 
 def refuse_impossible() -> None:
-    """Before every request: what can name nothing of ours, and what PostgreSQL takes as no argument."""
+    """Refuse NUL characters, which PostgreSQL does not take, and names in a path that are too long.
+
+    Called before every request. Raises `NotFound` and `Invalid`.
+    """
     if "\x00" in request.path:
         raise NotFound()
     for name in (request.view_args or {}).values():
@@ -31,14 +34,14 @@ def refuse_impossible() -> None:
 
 
 def parse(model: type[M], *, most: int = MAX_BODY) -> M:
-    """The request's body as `model`. Raises `TooLarge`, or `Invalid` with a pointer to each field that does not fit."""
+    """Parse the request's body into a model. Raises as `raw_json`, and `Invalid` with a pointer to each fault."""
     return validate(model, raw_json(most))
 
 
 def validate(model: type[M], value: Any) -> M:
-    """`value` as `model`, or `Invalid` with a pointer to every field that does not fit.
+    """Validate `value`. Raises `Invalid` with a pointer to every field that does not fit.
 
-    It goes by way of JSON: pydantic is then strict about the types JSON has, and still reads a date from a string.
+    By way of JSON: pydantic is then strict about the types JSON has, and still reads a date from a string.
     """
     if isinstance(value, dict) and len(value) > MOST_FIELDS:
         raise fault("", f"must not have more than {MOST_FIELDS} fields")
@@ -49,7 +52,7 @@ def validate(model: type[M], value: Any) -> M:
 
 
 def _with_texts(value: Any) -> Any:
-    """The body with JSON text in place of what is kept as that."""
+    """Replace fields that are kept as JSON text by that text."""
     if not isinstance(value, dict):
         return value
     texts = {name: exact_json.dumps(value[name]).decode() for name in AS_TEXT if value.get(name) is not None}
@@ -57,12 +60,12 @@ def _with_texts(value: Any) -> Any:
 
 
 def faults_of(error: ValidationError, value: Any) -> list[FieldFault]:
-    """A pydantic error as JSON pointers into `value`, which is never repeated itself: it may be a secret."""
+    """Convert a pydantic error to JSON pointers into `value`, which is never repeated: it may be a secret."""
     return located(error.errors(include_url=False, include_input=False, include_context=False), value)
 
 
 def located(details: Sequence[ErrorDetails], value: Any, within: str = "") -> list[FieldFault]:
-    """Turn what pydantic found wrong with `value` into JSON pointers; `within` is the pointer to `value` itself."""
+    """Convert pydantic's details to JSON pointers; `within` is the pointer to `value` itself."""
     return [
         {
             "pointer": within + _pointer(fault["loc"], value, fault["type"] == "missing"),
@@ -73,7 +76,7 @@ def located(details: Sequence[ErrorDetails], value: Any, within: str = "") -> li
 
 
 def _pointer(location: Sequence[int | str], value: Any, missing: bool) -> str:
-    """Where a fault is. Pydantic also names the branch of a union that was tried: that is no place in `value`."""
+    """Pointer to a fault, without the branches of unions that pydantic names too: they are no place in `value`."""
     parts: list[int | str] = []
     for number, part in enumerate(location, 1):
         known = (

@@ -45,7 +45,7 @@ FREE = ("hit", "near", "coalesced")
 
 
 def _not_blank(text: str) -> str:
-    """For a text that the model is asked: it refuses one in which there is nothing to see."""
+    """Validate a text for the model, which refuses one of white space alone."""
     if all(unicodedata.category(letter)[0] in "ZC" for letter in text):
         raise ValueError("must contain more than white space")
     return text
@@ -96,11 +96,11 @@ class RunBody(Body):
 
     @property
     def parent(self) -> str | None:
-        """A `null` that was sent is a turn without one before it; left out, the turn goes on from the newest."""
+        """Parent message; "" for a `null` that was sent (a first turn), None where left out (the newest message)."""
         return (self.parent_message_id or "") if "parent_message_id" in self.model_fields_set else None
 
     def request(self, agent: str) -> RunRequest:
-        """The same as a run request, for `agent`."""
+        """Convert to a run request for `agent`."""
         if self.messages is not None:
             messages: tuple[Message, ...] = tuple(turn.model_dump() for turn in self.messages)
         else:
@@ -123,7 +123,7 @@ class RunBody(Body):
 
 
 def _of_the_user(messages: list[Turn], number: int) -> None:
-    """Raises `Invalid` where that message is not the user's; pydantic would point at the whole body."""
+    """Raise `Invalid` where that message is not the user's; pydantic would point at the whole body."""
     if messages[number].role != "user":
         raise fault(f"/messages/{number}/role", "the first and the last message must be the user's")
 
@@ -149,7 +149,7 @@ class TaskBody(RunBody):
 )
 @guard(counts="run")
 def invoke(agent: str) -> Response:
-    """A run that failed is answered with the problem it failed with."""
+    """Answer with the run result; for a failed run with its problem."""
     return _folded(services().runs.invoke(*admit("invoke", partial(_question, agent))))
 
 
@@ -182,7 +182,7 @@ def stream(agent: str) -> Response:
 )
 @guard(counts="run")
 def queue_task(agent: str) -> Response:
-    """The row first; the message that wakes a worker goes out after it, and may get lost."""
+    """Write the row, then wake a worker; a wake-up that gets lost is repeated by the sweep."""
     started = services().runs.queue(*admit("task", partial(_task, agent)))
     if not started.replayed:
         services().wakeup.ring([started.run.id])
@@ -196,7 +196,7 @@ def _question(agent: str) -> RunRequest:
 
 
 def _task(agent: str) -> RunRequest:
-    """An unknown agent is told before a body that does not fit, other than for `_question`."""
+    """Parse a task. Raises `NotFound` for the agent before the body is read, unlike `_question`."""
     allowed_agent(agent)
     body = parse(TaskBody)
     if body.callback_url is not None:
@@ -205,7 +205,7 @@ def _task(agent: str) -> RunRequest:
 
 
 def _folded(started: Started) -> Response:
-    """The run result, or the problem the run failed with."""
+    """Fold a run that was waited for into one JSON answer: its result, or the problem it failed with."""
     run = started.run
     result = run.result or {}
     if run.error is not None:

@@ -1,4 +1,4 @@
-"""What only admins do: users."""
+"""Users, for admins."""
 
 from __future__ import annotations
 
@@ -127,6 +127,6 @@ def delete_user(user_id: str) -> Response:
 
 
 def _not_oneself(user_id: str) -> None:
-    """So there is always an admin left: the one who asks."""
+    """Raise `Conflict` for the caller's own id, so that one admin is always left."""
     if user_id == current_caller().user_id:
         raise errors.Conflict("Another admin has to do this to you.")

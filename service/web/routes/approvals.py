@@ -1,8 +1,9 @@
-"""Tool calls that wait for a person, and what that person says."""
+"""Approvals: tool calls that wait for a person, and the decisions."""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from flask import Blueprint, Response
@@ -10,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from service import approvals, errors
 from service.store.database import Row, Transaction
-from service.types import new_id
+from service.types import Caller, new_id
 from service.web.admission import guard
 from service.web.body import fault
 from service.web.current import current_caller, services
@@ -25,7 +26,7 @@ STATUSES = ("pending", "approved", "denied", "cancelled")
 
 
 def _representable(value: Any) -> Any:
-    """For JSON whose numbers a tool is given: none of them may turn into another one, or into infinity."""
+    """Validate JSON for a tool: no number that would change or become infinite."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for item in inner:
         _representable(item)
@@ -117,29 +118,29 @@ def list_approvals() -> Response:
 )
 @guard()
 def decide(approval_id: str) -> Response:
-    """The run is taken up here when a slot is free; else by whoever sweeps next."""
-    asked, caller, execution = parse(DecisionBody), current_caller(), services().execution
+    """Decide; the run is taken up here when a slot is free, else by the next sweep."""
+    asked, caller = parse(DecisionBody), current_caller()
     # First of all: an answer that is kept under an Idempotency-Key may be one that a wider key was given.
     row = approvals.find_decidable(services().db, caller, approval_id)
     if row["status"] == "pending" and asked.decision == "approve":
         _check_call(row, row["arguments"] if asked.arguments is None else asked.arguments)
     said = approvals.Decision(asked.decision, asked.comment, asked.arguments, new_id("dec"))
+    return once(partial(_decide, caller=caller, approval_id=approval_id, said=said), 200)
 
-    def work(tx: Transaction) -> dict[str, Any]:
-        row, goes_on = approvals.decide(tx, caller, approval_id, said)
-        if goes_on:
-            tx.after_commit(lambda: execution.take_up_in_background(row["run_id"]))
-        return approvals.public(row)
 
-    return once(work, 200)
+def _decide(tx: Transaction, caller: Caller, approval_id: str, said: approvals.Decision) -> dict[str, Any]:
+    row, goes_on = approvals.decide(tx, caller, approval_id, said)
+    if goes_on:
+        tx.after_commit(partial(services().execution.take_up_in_background, row["run_id"]))
+    return approvals.public(row)
 
 
 def _check_call(row: Row, arguments: dict[str, Any]) -> None:
-    """Look whether the call can be made, before the decision is spent.
+    """Check that the call can be made, before the decision is spent.
 
     Raises `ToolGone`, and `Invalid` for arguments that do not fit the tool: changed ones, or those of an older tool.
     """
-    services().catalog.refresh()  # as whoever takes the run up does
+    services().catalog.refresh()  # as the worker that takes the run up does
     agent = services().catalog.agents.get(row["agent"])
     tool = None if agent is None else agent.tools.get(row["name"])
     if tool is None:

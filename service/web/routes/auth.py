@@ -13,6 +13,7 @@ from pydantic import AfterValidator, AwareDatetime, Field
 
 from service import errors
 from service.auth.tokens import AUDIENCE, ISSUER, LEEWAY
+from service.auth.users import User
 from service.observe import logs
 from service.web.admission import guard, public, signed_in
 from service.web.body import PUBLIC_BODY
@@ -31,7 +32,7 @@ _LONGEST_LIFE = timedelta(days=3660)
 
 
 def install(app: Flask) -> None:
-    """Flask-JWT-Extended checks tokens: one algorithm, one key, our issuer and audience."""
+    """Configure Flask-JWT-Extended: one algorithm, one key, our issuer and audience."""
     key = app.extensions["slipway"].tokens.key
     app.config.update(
         JWT_ALGORITHM=key.algorithm,
@@ -122,9 +123,14 @@ class KeySet(Shape):
 @public
 def login() -> Response:
     limit_login()
-    asked, address = parse(Login, most=PUBLIC_BODY), request.remote_addr or ""
+    user = _sign_in(parse(Login, most=PUBLIC_BODY), request.remote_addr or "")
+    logs.event(log, "login", user=user.id)
+    return json_response(services().tokens.begin(user).public())
+
+
+def _sign_in(asked: Login, address: str) -> User:
     try:
-        user = services().users.sign_in(asked.username, asked.password, address)
+        return services().users.sign_in(asked.username, asked.password, address)
     except errors.RateLimited:
         services().metrics.rate_limited("login")
         raise
@@ -132,8 +138,6 @@ def login() -> Response:
         services().metrics.login_failed()
         logs.event(log, "login_refused", address=address)
         raise
-    logs.event(log, "login", user=user.id)
-    return json_response(services().tokens.begin(user).public())
 
 
 @blueprint.post("/v1/auth/refresh")
@@ -145,7 +149,7 @@ def login() -> Response:
 )
 @public
 def refresh() -> Response:
-    """Public as far as access tokens go: the bearer is the refresh token itself."""
+    """Authenticated by the refresh token itself, which is the bearer."""
     claims = checked_claims(bearer(), "refresh")
     limit_refresh(str(claims["sub"]))
     return json_response(services().tokens.renew(claims).public())
@@ -200,7 +204,7 @@ def create_key() -> Response:
 )
 @guard()
 def list_keys() -> Response:
-    """A key with scopes sees itself: the others are for agents that it may know nothing of."""
+    """List keys; a key with scopes sees only itself, since the others may be for agents that it must not know."""
     (limit, after), caller = page_arguments(), current_caller()
     only = caller.key_id if caller.scopes else None
     found = services().keys.page(caller.user_id, limit=limit + 1, after=after, only=only)

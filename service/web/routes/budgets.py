@@ -79,7 +79,7 @@ def list_budgets() -> Response:
 )
 @guard("admin", scope="admin")
 def put_budget(scope: str) -> Response:
-    """Set or lift a cap. One on nobody would look like one that holds, so its subject must be there."""
+    """Set or lift a cap. Its subject must exist: a cap on nobody would look like one that holds."""
     if SCOPE.fullmatch(scope) is None:
         raise NotFound(f"There is no scope {scope}: service, user:…, key:…, agent:… or session:…")
     asked = parse(NewCap)

@@ -1,4 +1,4 @@
-"""Feedback: what the user of a run thinks of it."""
+"""Feedback of a user on a run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class FeedbackView(FeedbackShape):
 )
 @guard()
 def give_feedback(run_id: str) -> Response:
-    """By the run's own user: to everybody else, operators too, there is no such run."""
+    """Keep feedback of the run's own user; 404 for everybody else, operators too."""
     asked, metrics = parse(FeedbackBody), services().metrics
     # First of all: an answer that is kept under an Idempotency-Key may be one that a wider key was given.
     run = services().queries.get(run_id, current_caller(), own=True)

@@ -1,4 +1,4 @@
-"""For those who run it: alive, ready, metrics."""
+"""Health checks and metrics."""
 
 from __future__ import annotations
 

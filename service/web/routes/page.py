@@ -59,7 +59,7 @@ def docs_errors() -> Response:
 @api("A file of the web page", tag="Documentation", errors=[NotFound])
 @public
 def asset(name: str) -> Response:
-    """Under the present version: good for a year. Under another, or none: asked for again each time."""
+    """Serve a file: cacheable for a year under the present version, else revalidated each time."""
     version, _, file = ("", "", name) if name in ASSETS else name.partition("/")
     content = ASSETS.get(file)
     if content is None:

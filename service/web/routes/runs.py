@@ -1,4 +1,4 @@
-"""Runs after they were asked for: list, look, follow, cancel."""
+"""Runs: list, read, follow events, cancel."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def cancel_run(run_id: str) -> Response:
 
 
 def _item(row: Row) -> dict[str, Any]:
-    """One run of a list."""
+    """Build a `RunItem`."""
     plain = (
         "session_id",
         "agent",
@@ -238,7 +238,7 @@ def _event(run_id: str, event: RunEvent) -> dict[str, Any]:
 
 
 def _event_page(run_id: str, after: int) -> dict[str, Any]:
-    """A page of events; a cursor is the id of the last event of the page before."""
+    """Build a page of events; a cursor is the id of the last event of the page before."""
     limit, cursor = page_arguments(default=MOST_EVENTS)
     if cursor is not None and not (after := last_seen(cursor, run_id)):
         raise fault("/cursor", "Not a cursor.")

@@ -1,4 +1,4 @@
-"""Conversations: begin, list, search, read, export, rename, delete."""
+"""Sessions: create, list, search, read, export, rename, delete."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def delete_session(session_id: str) -> Response:
 
 
 def _search_argument() -> str | None:
-    """The text of `?q=`, or None where it is not given."""
+    """Read `?q=`. Raises `Invalid`."""
     text = request.args.get("q")
     if text is not None and not 1 <= len(text) <= LONGEST_SEARCH:
         raise fault("/q", f"Send 1 to {LONGEST_SEARCH} characters.")
@@ -256,7 +256,7 @@ def _delete_in_time(session_id: str) -> None:
 
 
 def _cancel_turns(session_id: str) -> None:
-    """What they used so far is billed before they go."""
+    """Cancel the runs of a session, which bills what they have used, before they are deleted."""
     for run_id in services().sessions.unfinished(session_id):
         with suppress(errors.RunFinished, errors.NotFound):
             services().queries.cancel(services().queries.get(run_id))

@@ -1,4 +1,4 @@
-"""Usage and cost as JSON pages or a CSV sheet; and what the caller may still spend."""
+"""Usage and cost as JSON pages or a CSV sheet; the caller's budget."""
 
 from __future__ import annotations
 
@@ -80,31 +80,22 @@ class UsageReport(Shape):
 )
 @guard()
 def usage() -> Response:
-    response = _usage()
+    response = _report()
     response.vary.add("Accept")
     return response
 
 
-def _usage() -> Response:
-    by = _groups()
-    limit, text = page_arguments(default=MOST_GROUPS, longest_cursor=reports.LONGEST_CURSOR)
-    cursor = None if text is None else _cursor(text, by)
-    since, until = _span(None if cursor is None else cursor.until)
-    if "hour" in by and until - since > LONGEST_BY_HOUR.total_seconds() * 1000:
-        raise _wrong("from", f"By the hour it must be before `to` by {LONGEST_BY_HOUR.days} days at most.")
-    asked = UsageQuery(since, until, by, visible_to(current_caller()))
-    after = None if cursor is None else cursor.after
+def _report() -> Response:
+    query, limit, after = _query()
     as_csv = request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv"
     if as_csv and "limit" not in request.args:
-        return _sheet(asked, after)
-    page = reports.page(services().db, asked, limit=limit, after=after)
-    following = None if page.next is None else page.next.text(by)
+        return _sheet(query, after)
+    page = reports.page(services().db, query, limit=limit, after=after)
+    following = None if page.next is None else page.next.text(query.by)
     if as_csv:
-        return _csv(reports.as_csv(page.lines, by), following)
-    span = {"from": rfc3339(since), "to": rfc3339(until)}
-    return json_response(
-        {**span, "group_by": by, "data": page.lines, "total": page.total, "next_cursor": following}
-    )
+        return _csv(reports.as_csv(page.lines, query.by), following)
+    report = {"from": rfc3339(query.since), "to": rfc3339(query.until), "group_by": query.by}
+    return json_response({**report, "data": page.lines, "total": page.total, "next_cursor": following})
 
 
 @blueprint.get("/v1/budget")
@@ -112,6 +103,18 @@ def _usage() -> Response:
 @guard()
 def budget() -> Response:
     return json_response(budget_list(services().budgets.of_caller(current_caller())))
+
+
+def _query() -> tuple[UsageQuery, int, Values | None]:
+    """Read the report that is asked for, the lines of a page, and the group that the page begins after."""
+    by = _groups()
+    limit, text = page_arguments(default=MOST_GROUPS, longest_cursor=reports.LONGEST_CURSOR)
+    cursor = None if text is None else _cursor(text, by)
+    since, until = _span(None if cursor is None else cursor.until)
+    if "hour" in by and until - since > LONGEST_BY_HOUR.total_seconds() * 1000:
+        raise _wrong("from", f"By the hour it must be before `to` by {LONGEST_BY_HOUR.days} days at most.")
+    query = UsageQuery(since, until, by, visible_to(current_caller()))
+    return query, limit, None if cursor is None else cursor.after
 
 
 def _cursor(text: str, by: tuple[str, ...]) -> Cursor:
@@ -122,7 +125,7 @@ def _cursor(text: str, by: tuple[str, ...]) -> Cursor:
 
 
 def _sheet(asked: UsageQuery, after: Values | None) -> Response:
-    """Stream the whole report. It may take minutes, so it needs a place among those who follow runs."""
+    """Stream the whole report. It may take minutes, so it takes a place in the bulkhead."""
     place = reading_place()
     lines = reports.sheet(services().db, asked, seconds=SHEET_SECONDS, after=after)
     try:
@@ -135,7 +138,7 @@ def _sheet(asked: UsageQuery, after: Values | None) -> Response:
         try:
             yield first
             yield from lines
-        except Exception as error:  # the server breaks the answer off, so that nobody takes it for the whole
+        except Exception as error:  # the server breaks the answer off: nobody takes it for the whole
             log.warning("sheet_broken_off", extra={"error": type(error).__name__, "detail": str(error)})
             raise
         finally:
@@ -147,7 +150,7 @@ def _sheet(asked: UsageQuery, after: Values | None) -> Response:
 
 
 def _csv(text: str, cursor: str | None) -> Response:
-    """CSV has no room for a cursor: the next page's address is in `Link` (RFC 8288)."""
+    """Answer with CSV, which has no room for a cursor: the next page's address is in `Link` (RFC 8288)."""
     response = Response(text, mimetype="text/csv")
     if cursor is not None:
         query = urlencode({**request.args.to_dict(), "cursor": cursor})
@@ -164,7 +167,7 @@ def _groups() -> tuple[str, ...]:
 
 
 def _span(page_until: int | None) -> tuple[int, int]:
-    """Milliseconds, the end not included; without `to` it is the first page's now, `page_until`."""
+    """Read `?from=` and `?to=` as milliseconds, the end excluded; without `to`, the first page's now (`page_until`)."""
     text = request.args.get("to")
     now = int(time.time() * 1000) + 1 if page_until is None else page_until
     until = now if text is None else _moment("to", text, end=True)

@@ -1,4 +1,4 @@
-"""The secret that signs webhooks, see `service.webhooks`."""
+"""Webhook secret, which signs deliveries; see `service.webhooks`."""
 
 from __future__ import annotations
 
