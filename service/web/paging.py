@@ -14,6 +14,10 @@ from service.text.numerals import whole_number
 from service.web.body import pointer
 from service.web.validation import MOST_FAULTS
 
+PAGE = {
+    "limit": {"type": "integer"},
+    "cursor": {"type": "string"},
+}  # query arguments of every list, for `api`
 MOST_LIST = 1000 * 1024  # bytes of a list's items; with what is around them an answer has 1 MiB at most
 LONGEST_FIELD = 96 * 1024  # bytes of a field of an item too large for a list; of a text, six a character
 
@@ -27,15 +31,17 @@ def page_arguments(default: int = 20, longest_cursor: int = 128) -> tuple[int, s
     text = request.args.get("limit")
     limit = default if text is None else whole_number(text)
     if limit is None or (text is not None and not 1 <= limit <= 100):
-        raise Invalid(
-            "`limit` is 1 to 100.", errors=[{"pointer": "/limit", "detail": "Send a number from 1 to 100."}]
-        )
+        fault: FieldFault = {"pointer": "/limit", "detail": "Send a number from 1 to 100."}
+        raise Invalid("`limit` is 1 to 100.", errors=[fault])
     cursor = request.args.get("cursor") or None
     if cursor is not None and len(cursor) > longest_cursor:
-        raise Invalid(
-            "`cursor` is not one of ours.", errors=[{"pointer": "/cursor", "detail": "Not a cursor."}]
-        )
+        raise no_cursor()
     return limit, cursor
+
+
+def no_cursor() -> Invalid:
+    """Build the refusal of a cursor that no page gave."""
+    return Invalid("`cursor` is not one of ours.", errors=[{"pointer": "/cursor", "detail": "Not a cursor."}])
 
 
 def _refuse_other_parameters() -> None:

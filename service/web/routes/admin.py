@@ -13,7 +13,7 @@ from service.web.admission import guard
 from service.web.current import current_caller, services
 from service.web.idempotency import once
 from service.web.openapi import api
-from service.web.paging import page, page_arguments
+from service.web.paging import PAGE, page, page_arguments
 from service.web.schemas import Body, Shape, json_response
 from service.web.validation import parse
 
@@ -67,7 +67,7 @@ class UserPage(Shape):
     returns={200: UserPage},
     errors=[errors.Forbidden, errors.Invalid],
     tag="Admin",
-    query={"limit": {"type": "integer"}, "cursor": {"type": "string"}},
+    query=PAGE,
 )
 @guard("admin")
 def list_users() -> Response:

@@ -7,7 +7,7 @@ from flask import Blueprint, Response
 from service import errors
 from service.web.admission import allowed_agent, allowed_agents, guard
 from service.web.openapi import api
-from service.web.paging import page, page_arguments
+from service.web.paging import PAGE, page, page_arguments
 from service.web.schemas import AgentList, AgentView, json_response
 
 blueprint = Blueprint("agents", __name__)
@@ -19,7 +19,7 @@ blueprint = Blueprint("agents", __name__)
     returns={200: AgentList},
     errors=[errors.Invalid],
     tag="Agents",
-    query={"limit": {"type": "integer"}, "cursor": {"type": "string"}},
+    query=PAGE,
 )
 @guard()
 def list_agents() -> Response:

@@ -22,7 +22,7 @@ from service.web.guards import bearer, checked_claims
 from service.web.idempotency import once
 from service.web.limits import limit_login, limit_refresh
 from service.web.openapi import api
-from service.web.paging import page, page_arguments
+from service.web.paging import PAGE, page, page_arguments
 from service.web.schemas import Body, BudgetList, Shape, budget_list, json_response
 from service.web.validation import parse
 
@@ -200,7 +200,7 @@ def create_key() -> Response:
     returns={200: KeyPage},
     errors=[errors.Invalid],
     tag="Auth",
-    query={"limit": {"type": "integer"}, "cursor": {"type": "string"}},
+    query=PAGE,
 )
 @guard()
 def list_keys() -> Response:

@@ -14,7 +14,7 @@ from service.usage.caps import nano_of
 from service.web.admission import guard
 from service.web.current import services
 from service.web.openapi import api
-from service.web.paging import page, page_arguments
+from service.web.paging import PAGE, page, page_arguments
 from service.web.schemas import Body, Shape, json_response
 from service.web.validation import parse
 
@@ -60,7 +60,7 @@ class CapPage(Shape):
     returns={200: CapPage},
     errors=[errors.Forbidden, errors.Invalid],
     tag="Admin",
-    query={"limit": {"type": "integer"}, "cursor": {"type": "string"}},
+    query=PAGE,
 )
 @guard("admin", scope="admin")
 def list_budgets() -> Response:

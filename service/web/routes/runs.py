@@ -15,7 +15,7 @@ from service.web.body import fault
 from service.web.current import current_caller, services
 from service.web.idempotency import once_again
 from service.web.openapi import api
-from service.web.paging import choice_argument, page, page_arguments
+from service.web.paging import PAGE, choice_argument, page, page_arguments
 from service.web.schemas import (
     FeedbackShape,
     Queued,
@@ -111,8 +111,7 @@ class EventList(Shape):
     errors=[errors.Invalid],
     tag="Runs",
     query={
-        "limit": {"type": "integer"},
-        "cursor": {"type": "string"},
+        **PAGE,
         "status": {"type": "string"},
         "agent": {"type": "string"},
         "session_id": {"type": "string"},
@@ -158,7 +157,7 @@ def get_run(run_id: str) -> Response:
     returns={200: EventList},
     errors=[errors.NotFound, errors.RateLimited, errors.Overloaded],
     tag="Runs",
-    query={"limit": {"type": "integer"}, "cursor": {"type": "string"}},
+    query=PAGE,
     stream="text/event-stream",
 )
 @guard()

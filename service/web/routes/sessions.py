@@ -19,7 +19,7 @@ from service.web.body import fault
 from service.web.current import current_caller, services
 from service.web.idempotency import once
 from service.web.openapi import api
-from service.web.paging import choice_argument, page, page_arguments
+from service.web.paging import PAGE, choice_argument, no_cursor, page, page_arguments
 from service.web.schemas import Body, Metadata, Shape, SourceShape, ToolShape, json_response, no_nul
 from service.web.transcript import as_json, as_markdown
 from service.web.validation import parse
@@ -28,7 +28,6 @@ blueprint = Blueprint("sessions", __name__)
 CANCEL_WAIT = 5.0  # seconds a deletion waits for a turn under way to be cancelled
 LONGEST_SEARCH = 100  # characters
 MARKDOWN = "text/markdown"
-PAGE = {"limit": {"type": "integer"}, "cursor": {"type": "string"}}
 Title = Annotated[str, Field(max_length=256), AfterValidator(no_nul)]
 
 
@@ -170,9 +169,7 @@ def get_session(session_id: str) -> Response:
     limit, cursor = page_arguments(default=100)
     before = whole_number(cursor) if cursor else None
     if cursor and before is None:
-        raise errors.Invalid(
-            "`cursor` is not one of ours.", errors=[{"pointer": "/cursor", "detail": "Not a cursor."}]
-        )
+        raise no_cursor()
     row = services().sessions.get(current_caller(), session_id)
     found = services().sessions.messages(session_id, limit=limit + 1, before=before)
     said = page([history.public(message) for message in found], limit, key="seq")

@@ -6,19 +6,18 @@ import logging
 import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 from urllib.parse import urlencode
 
 from flask import Blueprint, Response, request
 
 from service import errors
-from service.errors import Invalid
 from service.store.usage import UsageQuery, Values
 from service.store.visibility import visible_to
 from service.types import rfc3339
 from service.usage import reports
 from service.usage.reports import Cursor
 from service.web.admission import guard, reading_place
+from service.web.body import fault
 from service.web.current import current_caller, services
 from service.web.openapi import api
 from service.web.paging import page_arguments
@@ -112,7 +111,7 @@ def _query() -> tuple[UsageQuery, int, Values | None]:
     cursor = None if text is None else _cursor(text, by)
     since, until = _span(None if cursor is None else cursor.until)
     if "hour" in by and until - since > LONGEST_BY_HOUR.total_seconds() * 1000:
-        raise _wrong("from", f"By the hour it must be before `to` by {LONGEST_BY_HOUR.days} days at most.")
+        raise fault("/from", f"By the hour it must be before `to` by {LONGEST_BY_HOUR.days} days at most.")
     query = UsageQuery(since, until, by, visible_to(current_caller()))
     return query, limit, None if cursor is None else cursor.after
 
@@ -121,7 +120,7 @@ def _cursor(text: str, by: tuple[str, ...]) -> Cursor:
     try:
         return reports.cursor_of(text, by)
     except ValueError:
-        raise _wrong("cursor", "Not a cursor of a report with these groups.") from None
+        raise fault("/cursor", "Not a cursor of a report with these groups.") from None
 
 
 def _sheet(asked: UsageQuery, after: Values | None) -> Response:
@@ -162,7 +161,7 @@ def _groups() -> tuple[str, ...]:
     text = request.args.get("group_by", "day")
     by = tuple(name for name in text.split(",") if name)
     if len(set(by)) != len(by) or not set(by) <= set(reports.GROUPS):
-        raise _wrong("group_by", f"Any of {', '.join(reports.GROUPS)}, each once, with commas between.")
+        raise fault("/group_by", f"Any of {', '.join(reports.GROUPS)}, each once, with commas between.")
     return by
 
 
@@ -174,9 +173,9 @@ def _span(page_until: int | None) -> tuple[int, int]:
     text = request.args.get("from")
     since = until - int(USUAL.total_seconds() * 1000) if text is None else _moment("from", text, end=False)
     if since < 0:
-        raise _wrong("from", "Not before 1970.")
+        raise fault("/from", "Not before 1970.")
     if since >= until or until - since > LONGEST.total_seconds() * 1000:
-        raise _wrong("from", f"It must be before `to`, by {LONGEST.days} days at most.")
+        raise fault("/from", f"It must be before `to`, by {LONGEST.days} days at most.")
     return since, until
 
 
@@ -190,9 +189,6 @@ def _moment(name: str, text: str, *, end: bool) -> int:
         moment = datetime.fromisoformat(text)
         return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
     except (ValueError, OverflowError):
-        raise _wrong(name, "A date such as 2026-11-21, or a time such as 2026-11-21T06:00:00Z.") from None
-
-
-def _wrong(name: str, detail: str) -> Invalid:
-    faults: Any = [{"pointer": f"/{name}", "detail": detail}]
-    return Invalid("The request does not fit; see `errors`.", errors=faults)
+        raise fault(
+            f"/{name}", "A date such as 2026-11-21, or a time such as 2026-11-21T06:00:00Z."
+        ) from None
