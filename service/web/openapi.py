@@ -78,11 +78,7 @@ def specification(app: Flask) -> dict[str, Any]:
         paths.setdefault(path, {})[method] = _operation(path, method, operation, open_to_all, names)
     return {
         "openapi": "3.1.0",
-        "info": {
-            "title": "Slipway",
-            "version": __version__,
-            "description": "Claude agents behind an API.",
-        },
+        "info": {"title": "Slipway", "version": __version__, "description": "Claude agents behind an API."},
         "servers": [{"url": "/"}],
         "paths": paths,
         "components": {

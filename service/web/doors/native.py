@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import replace
 from functools import partial
 from typing import Annotated, Literal
 
@@ -13,7 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from service import errors
 from service.runs.result import shown
 from service.runs.start import Started
-from service.types import Effort, Message, OnConflict, RunRequest, usd
+from service.types import Effort, OnConflict, RunRequest, usd
 from service.web.admission import admit, allowed_agent, guard
 from service.web.body import fault
 from service.web.current import services
@@ -100,26 +99,11 @@ class RunBody(Body):
         return (self.parent_message_id or "") if "parent_message_id" in self.model_fields_set else None
 
     def request(self, agent: str) -> RunRequest:
-        """Convert to a run request for `agent`."""
-        if self.messages is not None:
-            messages: tuple[Message, ...] = tuple(turn.model_dump() for turn in self.messages)
-        else:
-            messages = ({"role": "user", "content": self.input},)
-        return RunRequest(
-            agent=agent,
-            messages=messages,
-            session_id=self.session_id,
-            context=self.context,
-            max_tokens=self.max_tokens,
-            max_steps=self.max_steps,
-            effort=self.effort,
-            tier=self.tier,
-            cache=self.cache,
-            on_disconnect=self.on_disconnect,
-            on_conflict=self.on_conflict,
-            parent_message_id=self.parent,
-            metadata=self.metadata,
-        )
+        """Convert to a run request for `agent`; fields other than the question have the same names there."""
+        asked = self.model_dump(exclude={"input"})
+        messages = asked["messages"] or [{"role": "user", "content": self.input}]
+        asked |= {"agent": agent, "messages": tuple(messages), "parent_message_id": self.parent}
+        return RunRequest(**asked)
 
 
 def _of_the_user(messages: list[Turn], number: int) -> None:
@@ -133,9 +117,6 @@ class TaskBody(RunBody):
 
     callback_url: Annotated[str, Field(max_length=2_000, pattern=r"^https?://")] | None = None
     priority: Literal["normal", "batch"] = "normal"
-
-    def request(self, agent: str) -> RunRequest:
-        return replace(super().request(agent), callback_url=self.callback_url, priority=self.priority)
 
 
 @blueprint.post("/v1/agents/<agent>/invoke")
