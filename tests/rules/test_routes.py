@@ -172,3 +172,9 @@ def test_a_view_reads_json_in_one_way() -> None:
         )
         if path.name != "body.py":
             assert "request.get_data" not in source and "request.data" not in source, path
+
+
+def test_views_leave_queries_to_the_rooms_below() -> None:
+    for folder in ("routes", "doors"):
+        for path in Path(ROOT / "service" / "web" / folder).glob("*.py"):
+            assert not re.search(r"\bdb\.(query|transact|read|begin)\(", path.read_text()), path
