@@ -189,7 +189,7 @@ class Execution:
                 journal = self._reopened(run, channel)
                 self._to_the_end(run, journal, self._runner.execute(run, journal, handle))
         except LeaseLost:
-            log.warning("run_left", extra={"run_id": run.id, "why": "LeaseLost"})
+            log.warning("run_released", extra={"run_id": run.id, "why": "LeaseLost"})
         finally:
             channel.close()
 
@@ -204,7 +204,7 @@ class Execution:
             except DatabaseUnavailable:  # said by `service.store.outages`; the next sweep tries again
                 pass
             except Exception:
-                log.exception("take_up_failed", extra={"run_id": run_id})
+                log.exception("run_recovery_failed", extra={"run_id": run_id})
             finally:
                 self._active.give()
 
