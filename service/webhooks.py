@@ -89,7 +89,9 @@ class Webhooks:
         try:
             while (due := self._claim()) is not None:
                 self._send(due)
-        except Exception:  # the database is away: the next sweep tries again
+        except DatabaseUnavailable:  # said by `service.store.outages`; the next sweep tries again
+            pass
+        except Exception:
             log.exception("webhook_sender_failed")
         finally:
             self._free.release()

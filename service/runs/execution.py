@@ -226,7 +226,7 @@ class Execution:
 def _tell_given_up(run: Run, error: Exception) -> None:
     """Log that this thread leaves a run as it is: the keeper gives it to another worker."""
     if isinstance(error, DatabaseUnavailable):
-        log.warning("run_left", extra={"run_id": run.id, "why": "DatabaseUnavailable"})
+        log.warning("run_released", extra={"run_id": run.id, "why": "DatabaseUnavailable"})
     else:
         log.error("run_thread_failed", extra={"run_id": run.id}, exc_info=error)
 

@@ -39,6 +39,7 @@ def again(attempt: Callable[[], T], retried: Callable[[str], object]) -> T:
             if cause is None:
                 raise
         log.warning("transaction_retried", extra={"cause": cause})
+        retried(cause)
         time.sleep(pause * random.uniform(0.2, 1.0))  # two that collided must not do so again
         pause = min(pause * 2, LONGEST_PAUSE)
     return attempt()

@@ -237,4 +237,6 @@ class Supervisor:
         for (run_id, attempt), since in self._orphans.items():
             if now - since > UNDRIVEN:
                 log.error("run_orphaned", extra={"run_id": run_id, "attempt": attempt})
-                self._db.transact(partial(rows.abandon, run_id=run_id, attempt=attempt), patience=1)
+                self._db.transact(
+                    partial(rows.abandon, run_id=run_id, attempt=attempt), patience=1, ahead=True
+                )
