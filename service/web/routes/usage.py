@@ -137,7 +137,7 @@ def _sheet(asked: UsageQuery, after: Values | None) -> Response:
         try:
             yield first
             yield from lines
-        except Exception as error:  # the server breaks the answer off, so that nobody takes it for the whole
+        except Exception as error:  # the server breaks the answer off: nobody takes it for the whole
             log.warning("csv_aborted", extra={"error": type(error).__name__, "detail": str(error)})
             raise
         finally:
