@@ -26,7 +26,7 @@ Profiles and what was tried: `benchmarks/notes.md`."""
 REPEAT = """\
     make bench                                            # everything, about half an hour
     make bench ARGS="--only A,B --peers slipway,fastapi"  # some of it
-    make bench-quick                                      # two minutes: ratios beside those that were kept
+    make bench-quick                                      # two minutes: ratios compared with stored ones
 
 `make bench-peers` installs the peers; after that nothing leaves the machine. `python -m benchmarks.report FILE` writes
 this page from a result in `benchmarks/results/`."""
