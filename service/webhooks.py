@@ -92,7 +92,7 @@ class Webhooks:
         except DatabaseUnavailable:  # said by `service.store.outages`; the next sweep tries again
             pass
         except Exception:
-            log.exception("webhooks_failed")
+            log.exception("webhook_sender_failed")
         finally:
             self._free.release()
 
@@ -131,7 +131,7 @@ class Webhooks:
         final = final or attempt >= MOST_ATTEMPTS
         self._db.transact(lambda tx: rows.missed(tx, due, error, final=final))
         about = {f"{due.kind}_id": due.id, "attempt": attempt, "error": error, "final": final}
-        log.warning("webhook_missed", extra=about)
+        log.warning("webhook_failed", extra=about)
 
 
 def signature(secret: str, timestamp: str, body: bytes) -> str:

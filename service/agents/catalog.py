@@ -100,7 +100,7 @@ class AgentCatalog:
             if before is not self._now:
                 self._tell_changes(before.entries)
         except Exception:
-            log.exception("agents_not_read")
+            log.exception("agents_reload_failed")
         finally:
             self._lock.release()
 
@@ -183,7 +183,8 @@ def _tell_edit(name: str, entry: _Entry, mended: bool) -> None:
         _tell_fault(fault, entry.agent)
     if entry.loaded.agent is not None:
         log.info(
-            "agent_mended" if mended else "agent_read", extra={"agent": name, "version": entry.loaded.version}
+            "agent_fixed" if mended else "agent_loaded",
+            extra={"agent": name, "version": entry.loaded.version},
         )
 
 

@@ -33,7 +33,7 @@ from service.infra.redis import RedisStore
 from service.infra.redis_client import answered, read_stream
 from service.types import Run
 
-log = logging.getLogger("slipway.flight")
+log = logging.getLogger("slipway.single_flight")
 
 LANDINGS = "slipway:landings"  # a stream: the run ids of leaders whose waiters can look
 MAX_LANDINGS = 1_000
@@ -162,7 +162,7 @@ class SingleFlight:
                 if self._awaited:
                     self._listen()
             except Exception:  # everybody in this process waits on this thread: it must not end
-                log.exception("flights_failed")
+                log.exception("single_flight_failed")
                 time.sleep(RENEWAL)
 
     def _renew(self) -> None:

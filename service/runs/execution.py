@@ -189,7 +189,7 @@ class Execution:
                 journal = self._reopened(run, channel)
                 self._to_the_end(run, journal, self._runner.execute(run, journal, handle))
         except LeaseLost:
-            log.warning("run_left", extra={"run_id": run.id, "why": "LeaseLost"})
+            log.warning("run_released", extra={"run_id": run.id, "why": "LeaseLost"})
         finally:
             channel.close()
 
@@ -204,7 +204,7 @@ class Execution:
             except DatabaseUnavailable:  # said by `service.store.outages`; the next sweep tries again
                 pass
             except Exception:
-                log.exception("take_up_failed", extra={"run_id": run_id})
+                log.exception("run_recovery_failed", extra={"run_id": run_id})
             finally:
                 self._active.give()
 
@@ -226,7 +226,7 @@ class Execution:
 def _tell_given_up(run: Run, error: Exception) -> None:
     """Log that this thread leaves a run as it is: the keeper gives it to another worker."""
     if isinstance(error, DatabaseUnavailable):
-        log.warning("run_left", extra={"run_id": run.id, "why": "DatabaseUnavailable"})
+        log.warning("run_released", extra={"run_id": run.id, "why": "DatabaseUnavailable"})
     else:
         log.error("run_thread_failed", extra={"run_id": run.id}, exc_info=error)
 

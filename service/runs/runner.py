@@ -93,11 +93,11 @@ class Runner:
             yield from self._end(run, journal, steps, RunStatus.SUCCEEDED, answer=answer)
         except WaitsForApproval as waits:
             run.result = unanswered(run, journal.told, journal.known_steps, approvals=waits.approvals)
-            log.info("run_waits", extra={"run_id": run.id})
+            log.info("run_waits_for_approval", extra={"run_id": run.id})
         except WaitsForBatch:
-            log.info("run_parked", extra={"run_id": run.id})
+            log.info("run_waits_for_batch", extra={"run_id": run.id})
         except (LeaseLost, HandedOver) as left:
-            log.warning("run_left", extra={"run_id": run.id, "why": type(left).__name__})
+            log.warning("run_released", extra={"run_id": run.id, "why": type(left).__name__})
             raise
         except (AlreadyStarted, DatabaseUnavailable):
             # Another run stands for its key: this one has left no trace. Or it goes on once the database is back.

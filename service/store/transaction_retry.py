@@ -38,7 +38,7 @@ def again(attempt: Callable[[], T], retried: Callable[[str], object]) -> T:
             cause = collision_of(error.__cause__)
             if cause is None:
                 raise
-        log.warning("transaction_again", extra={"cause": cause})
+        log.warning("transaction_retried", extra={"cause": cause})
         retried(cause)
         time.sleep(pause * random.uniform(0.2, 1.0))  # two that collided must not do so again
         pause = min(pause * 2, LONGEST_PAUSE)

@@ -234,7 +234,7 @@ class Budgets:
                 if warned < passed <= percent and self._db.transact(partial(self._note, warning=warning)):
                     self._tell(warning)
         except DatabaseUnavailable:
-            log.warning("budget_warning_waits", extra={"window": window_id})
+            log.warning("budget_warning_deferred", extra={"window": window_id})
 
     def _level(self, tx: Transaction, window_id: str) -> tuple[Standing, int]:
         scope, period, start = window_id.rsplit("/", 2)

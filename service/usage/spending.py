@@ -229,7 +229,9 @@ def sweep_holds(db: Database, spending: Spending, *, older_than: float, limit: i
     found = db.query(lambda tx: holds.left_behind(tx, before, limit))
     for hold in found:
         db.transact(spending.settle_worst(hold).work)
-        log.warning("hold_swept", extra={"hold": hold.id, "run_id": hold.run_id, "held": hold.amount_nano})
+        log.warning(
+            "abandoned_hold_settled", extra={"hold": hold.id, "run_id": hold.run_id, "held": hold.amount_nano}
+        )
     return len(found)
 
 

@@ -47,7 +47,7 @@ def test_an_edited_prompt_counts(live: AgentCatalog, tmp_path: Path, told: pytes
     live.refresh()
     after = live.agents["probe"]
     assert after.prompt == "Be better." and after.version != before.version
-    assert said(told) == ["agent_read"]
+    assert said(told) == ["agent_loaded"]
     live.refresh()
     assert live.agents["probe"] is after and said(told) == []
 
@@ -89,7 +89,7 @@ def test_an_edited_document_counts(live: AgentCatalog, tmp_path: Path) -> None:
 def test_folders_come_and_go(live: AgentCatalog, tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
     write(tmp_path, "second", agent_yaml=GOOD, prompt_md="Be second.")
     live.refresh()
-    assert list(live.agents) == ["probe", "second"] and said(told) == ["agent_read"]
+    assert list(live.agents) == ["probe", "second"] and said(told) == ["agent_loaded"]
     shutil.rmtree(tmp_path / "probe")
     live.refresh()
     assert list(live.agents) == ["second"] and said(told) == ["agent_removed"]
@@ -114,7 +114,7 @@ def test_a_broken_edit_keeps_the_last_good_version_and_says_so_once(
     write(tmp_path, agent_yaml=REACT + "tools: [look]\n")
     live.refresh()
     assert live.agents["probe"].version == good.version
-    assert said(told) == ["agent_read"]
+    assert said(told) == ["agent_loaded"]
 
 
 def test_a_mended_folder_says_so(live: AgentCatalog, tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
@@ -123,7 +123,7 @@ def test_a_mended_folder_says_so(live: AgentCatalog, tmp_path: Path, told: pytes
     assert said(told) == [f"agent_fault {tmp_path}/probe/tools.py:12: SyntaxError: '(' was never closed"]
     write(tmp_path, tools_py=TOOLS)
     live.refresh()
-    assert said(told) == ["agent_mended"]
+    assert said(told) == ["agent_fixed"]
 
 
 def test_a_new_folder_that_is_broken_is_served_once_it_is_mended(
@@ -137,7 +137,7 @@ def test_a_new_folder_that_is_broken_is_served_once_it_is_mended(
     ]
     write(tmp_path, "second", prompt_md="Be second.")
     live.refresh()
-    assert list(live.agents) == ["probe", "second"] and said(told) == ["agent_mended"]
+    assert list(live.agents) == ["probe", "second"] and said(told) == ["agent_fixed"]
 
 
 def test_an_edit_is_told_by_one_process(tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
@@ -315,4 +315,4 @@ def test_what_cannot_be_read_at_all_ends_nothing(
 
     monkeypatch.setattr(catalog, "stamp_of", broken)
     live.refresh()
-    assert said(told) == ["agents_not_read"] and list(live.agents) == ["probe"]
+    assert said(told) == ["agents_reload_failed"] and list(live.agents) == ["probe"]

@@ -349,7 +349,7 @@ def test_flights_land_while_others_are_renewed(
             one.flights._renew()
     landing.result()
     assert one.flights._led == {}
-    assert "flights_failed" not in caplog.text
+    assert "single_flight_failed" not in caplog.text
 
 
 def test_leaders_that_die_one_after_the_other_have_one_heir_each(

@@ -302,7 +302,7 @@ def test_all_writers_against_each_other(town: Town) -> None:
     checked = town.books.check()
     print(dict(sorted(town.answers.items())), checked[:4])
     assert (checked.faults, checked.held) == ([], 0)
-    assert logged(town, "transaction_again") == [] and logged(town, "database_away") == []
+    assert logged(town, "transaction_retried") == [] and logged(town, "database_away") == []
     town.books.db.engine.dispose()  # PostgreSQL counts what a connection saw when it ends, or a little later
     time.sleep(1.5)
     assert (deadlocks(town) - before, town.wrong) == (0, [])

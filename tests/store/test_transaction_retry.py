@@ -68,7 +68,7 @@ def test_a_deadlock(db: Database, caplog: pytest.LogCaptureFixture, retries: lis
     with ThreadPoolExecutor(2) as pool:
         turns = list(pool.map(fill, (1, 2), (2, 1)))
     assert sorted(turns) == [1, 2] and contents(db) == [2, 2]
-    assert logged(caplog) == [("transaction_again", "deadlock")]
+    assert logged(caplog) == [("transaction_retried", "deadlock")]
     assert retries == ["deadlock"]
 
 
@@ -84,7 +84,7 @@ def test_a_serialization_failure(db: Database, caplog: pytest.LogCaptureFixture)
 
     db.transact(work, patience=0)
     assert len(turns) == 2 and contents(db) == [2, 0]
-    assert logged(caplog) == [("transaction_again", "serialization_failure")]
+    assert logged(caplog) == [("transaction_retried", "serialization_failure")]
 
 
 def test_one_that_always_collides_is_given_up(

@@ -76,7 +76,7 @@ class BatchSubmitter:
         except SlipwayError as error:
             log.warning("batches_wait", extra={"error_code": error.code})
         except Exception:
-            log.exception("batches_failed")
+            log.exception("batch_submitter_failed")
 
     def _send(self) -> None:
         count, since = self._db.query(batches.waiting)

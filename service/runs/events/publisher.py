@@ -218,7 +218,7 @@ class Publisher:
             owned = self._note_gaps([(channel.run_id, channel.attempt) for channel in asked])
         except Exception as error:
             if not isinstance(error, DatabaseUnavailable):
-                log.exception("live_gap_not_noted")
+                log.exception("live_gap_not_recorded")
             self._ask_at = time.monotonic() + ASK_AGAIN
             return asked
         for channel in asked:

@@ -21,7 +21,7 @@ from service.store import runs as rows
 from service.store.database import Database
 from service.types import mode_of, now_ms
 
-log = logging.getLogger("slipway.keeper")
+log = logging.getLogger("slipway.supervisor")
 TICK = 0.4  # seconds between looks for cancellations: a run ends well within 2 s of being asked to
 HAND_OVER = 3.0  # seconds that runs still driven at the very end have to be given back
 UNDRIVEN = 10.0  # seconds between claiming a run and driving it that no database or Redis that hangs can fill
@@ -100,7 +100,7 @@ class Supervisor:
         try:
             self._db.transact(lambda tx: workers.retire(tx, self._worker_id), patience=1)
         except DatabaseUnavailable:
-            log.warning("worker_not_retired")
+            log.warning("worker_row_not_deleted")
 
     def workers_alive(self, kind: str) -> int:
         """Count the processes of a kind (`web`, `task`) that hold a lease."""
@@ -113,7 +113,7 @@ class Supervisor:
             except DatabaseUnavailable:  # said once, with its cause, and not at every tick
                 self._cut_off_at = time.monotonic()
             except Exception:  # this thread must outlive any fault: runs depend on it
-                log.exception("keeper_failed")
+                log.exception("supervisor_failed")
 
     def _note_hang(self, since: float) -> None:
         """Take this worker for cut off where the database hung: leases of the living may have ended meanwhile."""
@@ -236,7 +236,7 @@ class Supervisor:
         self._orphans = {orphan: self._orphans.get(orphan, now) for orphan in orphans}
         for (run_id, attempt), since in self._orphans.items():
             if now - since > UNDRIVEN:
-                log.error("run_disowned", extra={"run_id": run_id, "attempt": attempt})
+                log.error("run_orphaned", extra={"run_id": run_id, "attempt": attempt})
                 self._db.transact(
                     partial(rows.abandon, run_id=run_id, attempt=attempt), patience=1, ahead=True
                 )

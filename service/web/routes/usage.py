@@ -138,7 +138,7 @@ def _sheet(asked: UsageQuery, after: Values | None) -> Response:
             yield first
             yield from lines
         except Exception as error:  # the server breaks the answer off: nobody takes it for the whole
-            log.warning("sheet_broken_off", extra={"error": type(error).__name__, "detail": str(error)})
+            log.warning("csv_aborted", extra={"error": type(error).__name__, "detail": str(error)})
             raise
         finally:
             place.give()
