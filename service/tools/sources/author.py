@@ -27,7 +27,7 @@ _modules: dict[str, deque[str]] = {}  # by agent, oldest first
 class AuthorTools:
     """Tool source of the functions in each agent's own `tools.py`, if it has one."""
 
-    kind = "own"
+    kind = "tools.py"
     file = "tools.py"
 
     def tools(self, folder: Path) -> Mapping[str, Tool]:
