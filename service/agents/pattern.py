@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from service.tools import ToolResult
 
 T = TypeVar("T")
-Options = TypeVar("Options", bound=PatternOptions)
+Own = TypeVar("Own", bound=PatternOptions)
 Events = Generator[RunEvent, None, T]  # yields the events it tells, returns a T
 
 
@@ -62,7 +62,7 @@ class Context:
         """Model calls that the pattern may make."""
         return most_steps(self.agent, self.request)
 
-    def options(self, kind: type[Options]) -> Options:
+    def options(self, kind: type[Own]) -> Own:
         """Return the agent's options for its pattern."""
         assert isinstance(self.agent.options, kind)
         return self.agent.options

@@ -228,7 +228,7 @@ def test_without_reloading_nothing_is_read_again(tmp_path: Path) -> None:
 
 def test_a_run_finds_the_version_that_it_began_with(live: AgentCatalog, tmp_path: Path) -> None:
     first = live.agents["probe"]
-    for number in range(catalog.KEPT):
+    for number in range(catalog.KEPT_VERSIONS):
         write(tmp_path, prompt_md=f"Be {number}.")
         live.refresh()
     assert live.find("probe", first.version) is first
