@@ -50,7 +50,7 @@ from service.sessions import Sessions
 from service.store import fitness, ownership
 from service.store.database import Database, Transaction
 from service.tools import ToolRunner
-from service.tools.builtin import BUILTINS
+from service.tools.sources import SOURCES
 from service.types import Run, Tier, new_id, usd
 from service.usage.budgets import Budgets
 from service.usage.caps import BudgetWarning, nano_of
@@ -288,7 +288,7 @@ def _catalog(settings: Settings, redis_store: RedisStore, prices: PriceTable) ->
         "medium": settings.model_medium,
         "complex": settings.model_complex,
     }
-    available = Available(PATTERNS, BUILTINS, models, prices)
+    available = Available(PATTERNS, SOURCES, models, prices)
     if not settings.reload:
         return AgentCatalog(settings.agents_dir, available)
     with suppress(OSError):  # told when something in it cannot be written
@@ -386,7 +386,8 @@ def _runs(
         sessions.ended(tx, run)
         webhooks.ended(tx, run)
 
-    runner = Runner(db, catalog, PATTERNS, means, metrics, sessions, ended)
+    patterns = {name: pattern.run for name, pattern in PATTERNS.items()}
+    runner = Runner(db, catalog, patterns, means, metrics, sessions, ended)
     blocking = connect(settings.redis_url, max_connections=settings.threads + 4)
     live = EventStreamReader(redis_store, blocking)
     concurrent = ConcurrentRuns(

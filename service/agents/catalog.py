@@ -23,7 +23,7 @@ from service.agents.last_good import LastGood
 from service.agents.loader import Available, Loaded, load_folder
 
 log = logging.getLogger("slipway.agents")
-KEPT = 16  # earlier versions that a run which began with one can find
+KEPT_VERSIONS = 16  # earlier versions that a run which began with one can find
 PATIENCE = 5.0  # seconds that a request waits while another one reads a folder
 START_SECONDS = 10  # within which all processes of one start say what is wrong, so that it is said once …
 EDIT_SECONDS = 3600  # … and within which they all have seen an edit
@@ -134,7 +134,7 @@ class AgentCatalog:
         left = [agent for name, agent in before.agents.items() if agents.get(name) is not agent]
         if self._last_good is not None:
             self._last_good.forget_but(set(entries))
-        return Snapshot(entries, MappingProxyType(agents), (*before.past, *left)[-KEPT:])
+        return Snapshot(entries, MappingProxyType(agents), (*before.past, *left)[-KEPT_VERSIONS:])
 
     def _entry(self, folder: Path, old: _Entry | None) -> _Entry:
         stamp = stamp_of(folder)

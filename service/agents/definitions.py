@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from service.agents.spec import CacheSpec, CategorySpec, EvalCase, LimitSpec, TierSpec
+from service.agents.marked_yaml import FieldPath
+from service.agents.spec import CacheSpec, EvalCase, LimitSpec, PatternOptions, TierSpec
 from service.knowledge import Knowledge
 from service.llm.routing import Bounds, Router
 from service.tools import Tool
@@ -34,7 +35,7 @@ class AgentDefinition:
     approvals: tuple[str, ...]
     limits: LimitSpec
     cache: CacheSpec
-    categories: Mapping[str, CategorySpec]
+    options: PatternOptions  # of its pattern
     knowledge: Knowledge | None = None
     evals: tuple[EvalCase, ...] = field(default=(), repr=False)
 
@@ -61,16 +62,27 @@ class AgentDefinition:
         }
 
 
+Severity = Literal["error", "warning"]  # an error leaves the agent out; a warning does not
+
+
+class Finding(NamedTuple):
+    """One result of a check: something its author did not mean, at a field of `file`, or in it as a whole."""
+
+    field: FieldPath
+    detail: str
+    severity: Severity = "error"
+    file: str = "agent.yaml"
+
+
 class FolderFault(NamedTuple):
-    """One thing wrong with an agent's folder. `line` 0: the file or folder as such. An `error` leaves the agent out, a
-    `warning` does not."""
+    """A finding with its place in an agent's folder. `line` 0: the file or folder as such."""
 
     agent: str
     file: str
     line: int
     field: str
     detail: str
-    severity: Literal["error", "warning"] = "error"
+    severity: Severity = "error"
 
     def __str__(self) -> str:
         here = os.getcwd() + os.sep

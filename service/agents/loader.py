@@ -1,43 +1,50 @@
-"""Reads one agent's folder, `agents/<name>/`, into a definition, or says what is wrong with it."""
+"""Load one agent's folder, `agents/<name>/`, into a definition, or say what is wrong with it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
-from service.agents.author_tools import ToolsFault, import_tools
-from service.agents.checks import Remark, eval_problems, problems, remarks
-from service.agents.definitions import AgentDefinition, FolderFault
+from service.agents.checks import eval_findings, folder_warnings, spec_findings
+from service.agents.definitions import AgentDefinition, Finding, FolderFault
 from service.agents.files import version_of
 from service.agents.marked_yaml import MarkedYaml, YamlFault, YamlFaults
-from service.agents.spec import AgentSpec, EvalCase
+from service.agents.pattern import PatternModule
+from service.agents.spec import AgentSpec, EvalCase, PatternOptions, agent_schema
 from service.knowledge import Knowledge, KnowledgeFault
 from service.llm.routing import Router
 from service.text.sanitise import storable
 from service.tools import Tool
+from service.tools.sources.base import SourceFault, ToolSource, tools_of
 from service.types import Tier
 from service.usage.prices import PriceTable
 
 TRIES = 3  # at a folder that changes while it is read
 _FOLDER = re.compile(r"[a-z][a-z0-9_-]{0,63}")
-_SPEC = TypeAdapter(AgentSpec)
+_RESOLVED = ("tools", "models")  # fields of a spec that the definition holds in another form
 _EVALS = TypeAdapter(tuple[EvalCase, ...])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Available:
-    """What a folder may refer to: patterns and built-in tools by name, the service's model of each tier, prices."""
+    """References a folder may make: patterns by name, sources of tools, the service's model of each tier, prices."""
 
-    patterns: Collection[str]
-    tools: Mapping[str, Tool]
+    patterns: Mapping[str, PatternModule]
+    sources: Sequence[ToolSource]
     models: Mapping[Tier, str]
     prices: PriceTable
+
+    @cached_property
+    def schema(self) -> TypeAdapter[AgentSpec]:
+        """Schema of `agent.yaml`, with the options of every pattern."""
+        return TypeAdapter(agent_schema(pattern.Options for pattern in self.patterns.values()))
 
 
 class Loaded(NamedTuple):
@@ -88,15 +95,16 @@ class _Folder:
             raise self._broken("", f"a folder's name must match {_FOLDER.pattern}")
         document = self._yaml("agent.yaml")
         try:
-            spec = document.read(_SPEC)
+            spec = document.read(self._available.schema)
         except YamlFaults as error:
             raise self._yaml_broken("agent.yaml", error.faults) from None
         prompt, knowledge, tools = self._prompt(), self._knowledge(), self._tools()
-        wrong = list(problems(spec, tools, self._available.patterns, knowledge))
-        if wrong:
-            faults = [document.fault(path, detail) for path, detail in wrong]
-            raise self._yaml_broken("agent.yaml", faults)
-        given = {name: value for name, value in spec if name not in ("tools", "models")}
+        found = list(spec_findings(spec, tools, self._available.patterns, knowledge))
+        errors = [document.fault(one.field, one.detail) for one in found if one.severity == "error"]
+        if errors:
+            raise self._yaml_broken("agent.yaml", errors)
+        options = self._available.patterns[spec.pattern].Options.of(spec)
+        given = {name: getattr(spec, name) for name in AgentSpec.model_fields if name not in _RESOLVED}
         agent = AgentDefinition(
             id=self._folder.name,
             folder=self._folder,
@@ -104,11 +112,12 @@ class _Folder:
             prompt=prompt,
             tools=MappingProxyType({name: tools[name] for name in spec.tools}),
             router=Router({**self._available.models, **spec.models}),
+            options=options,
             knowledge=knowledge,
-            evals=self._evals(spec),
+            evals=self._evals(spec, options),
             **given,
         )
-        found = remarks(agent, spec, self._available.prices)
+        found += folder_warnings(agent, spec, self._available.prices)
         return Loaded(version, agent, warnings=tuple(self._warning(document, one) for one in found))
 
     def _yaml(self, file: str) -> MarkedYaml:
@@ -145,18 +154,13 @@ class _Folder:
             raise self._broken(fault.path.relative_to(self._folder).as_posix(), str(fault)) from None
 
     def _tools(self) -> dict[str, Tool]:
-        """Every tool the agent could list: the built-in ones and its own."""
-        path, built_in = self._folder / "tools.py", self._available.tools
+        """Return every tool the agent could list."""
         try:
-            own = import_tools(path, self._folder.name) if path.is_file() else {}
-        except ToolsFault as fault:
-            raise self._broken("tools.py", fault.detail, fault.line) from None
-        for name, tool in own.items():
-            if built_in.get(name, tool) is not tool:
-                raise self._broken("tools.py", f"{name!r} is the name of a built-in tool: choose another")
-        return {**built_in, **own}
+            return tools_of(self._available.sources, self._folder)
+        except SourceFault as fault:
+            raise self._broken(fault.file, fault.detail, fault.line) from None
 
-    def _evals(self, spec: AgentSpec) -> tuple[EvalCase, ...]:
+    def _evals(self, spec: AgentSpec, options: PatternOptions) -> tuple[EvalCase, ...]:
         if not (self._folder / "evals.yaml").exists():
             return ()
         document = self._yaml("evals.yaml")
@@ -164,17 +168,16 @@ class _Folder:
             cases = document.read(_EVALS)
         except YamlFaults as error:
             raise self._yaml_broken("evals.yaml", error.faults) from None
-        faults = [document.fault(path, detail) for path, detail in eval_problems(cases, spec)]
+        found = eval_findings(cases, spec, options)
+        faults = [document.fault(one.field, one.detail) for one in found]
         if faults:
             raise self._yaml_broken("evals.yaml", faults)
         return cases
 
-    def _warning(self, document: MarkedYaml, remark: Remark) -> FolderFault:
-        fault = (
-            document.fault(remark.field, remark.detail) if remark.field else YamlFault(0, "", remark.detail)
-        )
-        file = storable(str(self._folder / remark.file))
-        return FolderFault(self._folder.name, file, *fault, severity="warning")
+    def _warning(self, document: MarkedYaml, found: Finding) -> FolderFault:
+        fault = document.fault(found.field, found.detail) if found.field else YamlFault(0, "", found.detail)
+        file = storable(str(self._folder / found.file))
+        return FolderFault(self._folder.name, file, *fault, severity=found.severity)
 
     def _broken(self, file: str, detail: str, line: int = 0) -> _Broken:
         where = storable(str(self._folder / file))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from service.agents.suggest import unknown
+from service.text.suggest import unknown
 
 _LIST = "must be a list: one in each line after a dash, or [one, other]"
 _FIELDS = "must hold fields: `name: value`, each in a line of its own"
@@ -19,7 +19,7 @@ _IN_YAML = {
     "dict_type": _FIELDS,
 }  # for pydantic's words
 T = TypeVar("T")
-Path = Sequence[str | int]  # keys and positions from the top, such as ("limits", "steps")
+FieldPath = Sequence[str | int]  # keys and positions from the top, such as ("limits", "steps")
 
 
 class YamlFault(NamedTuple):
@@ -62,7 +62,7 @@ class MarkedYaml:
             faults = error.errors(include_url=False, include_input=False, include_context=False)
         raise YamlFaults([self._told(shape, one["loc"], one["type"], one["msg"]) for one in faults])
 
-    def _told(self, shape: TypeAdapter[T], loc: Path, kind: str, message: str) -> YamlFault:
+    def _told(self, shape: TypeAdapter[T], loc: FieldPath, kind: str, message: str) -> YamlFault:
         path = [part for part in loc if part != "[key]"]
         if kind == "extra_forbidden":
             known = _fields_at(shape.json_schema(), path[:-1])
@@ -73,11 +73,11 @@ class MarkedYaml:
             path, message.removeprefix("Value error, ")
         )  # without the prefix of a validator's own
 
-    def fault(self, path: Path, detail: str) -> YamlFault:
+    def fault(self, path: FieldPath, detail: str) -> YamlFault:
         """A fault in the field at `path`; a field that is not there has the line of what should hold it."""
         return YamlFault(self._line(path), ".".join(map(str, path)), detail)
 
-    def _line(self, path: Path) -> int:
+    def _line(self, path: FieldPath) -> int:
         node, line = self._root, 1
         for part in path:
             if isinstance(node, yaml.MappingNode):
@@ -120,7 +120,7 @@ def _repeated_keys(node: yaml.Node | None, path: list[str | int], seen: set[int]
             yield from _repeated_keys(item, [*path, number], seen)
 
 
-def _fields_at(schema: Mapping[str, Any], path: Path) -> list[str]:
+def _fields_at(schema: Mapping[str, Any], path: FieldPath) -> list[str]:
     """Names of the fields that a JSON Schema has at a path."""
     node = _resolved(schema, schema)
     for part in path:

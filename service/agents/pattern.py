@@ -1,20 +1,23 @@
-"""What a pattern is, and all it may ask for. A pattern knows no HTTP, no money and no storage."""
+"""Interface of agent patterns, and all they may ask for. A pattern knows no HTTP, no money and no storage."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from service.agents.definitions import AgentDefinition, Finding
+from service.agents.spec import AgentSpec, PatternOptions
 from service.errors import ModelError, ModelRefused
 from service.types import Answer, Block, Message, RunEvent, RunRequest, Tier
 
 if TYPE_CHECKING:
-    from service.agents.definitions import AgentDefinition
+    from service.knowledge import Knowledge
     from service.llm.client import ModelReply
     from service.tools import ToolResult
 
 T = TypeVar("T")
+Own = TypeVar("Own", bound=PatternOptions)
 Events = Generator[RunEvent, None, T]  # yields the events it tells, returns a T
 
 
@@ -59,6 +62,11 @@ class Context:
         """Model calls that the pattern may make."""
         return most_steps(self.agent, self.request)
 
+    def options(self, kind: type[Own]) -> Own:
+        """Return the agent's options for its pattern."""
+        assert isinstance(self.agent.options, kind)
+        return self.agent.options
+
 
 def most_steps(agent: AgentDefinition, request: RunRequest) -> int:
     """Return the agent's own limit of steps, or the smaller one that the caller asked for."""
@@ -66,6 +74,25 @@ def most_steps(agent: AgentDefinition, request: RunRequest) -> int:
 
 
 Pattern = Callable[[Context], Events[Answer]]
+
+
+class PatternModule(Protocol):
+    """One module of `agents/patterns`: the pattern, its fields of `agent.yaml`, and the check of agents that use it."""
+
+    @property
+    def Options(self) -> type[PatternOptions]: ...
+
+    def run(self, context: Context) -> Events[Answer]: ...
+
+    def check(self, spec: AgentSpec, options: Any, knowledge: Knowledge | None) -> Iterator[Finding]:
+        """Find what does not go together although each field is well formed. `options` are the module's own."""
+
+
+def tools_unused(spec: AgentSpec) -> Iterator[Finding]:
+    """Warn of tools that a pattern never calls."""
+    if spec.tools:
+        detail = f"pattern {spec.pattern} calls no tools: use react, or leave them out"
+        yield Finding(("tools",), detail, "warning")
 
 
 # Cut short, but an answer: `stop_reason` says so in the result, and no cache keeps it.

@@ -9,13 +9,12 @@ import click
 
 from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
-from service.agents.patterns import router
 from service.agents.spec import EvalCase
-from service.agents.suggest import unknown
 from service.auth.users import User
 from service.cli.common import Commands, as_json, at_work, print_json, print_table, services, user_named
 from service.errors import SlipwayError
 from service.store import steps as step_rows
+from service.text.suggest import unknown
 from service.types import Caller, Run, RunRequest, new_id, usd
 from service.wiring import Services
 
@@ -151,9 +150,10 @@ def _missing(working: Services, run: Run, agent: AgentDefinition, case: EvalCase
 
 
 def _category(working: Services, run: Run, agent: AgentDefinition) -> str | None:
-    """The category that pattern `router` chose: kept with the run's classifying step."""
+    """Return the category that the run's pattern chose: kept with one of its steps."""
     for step in working.db.query(lambda tx: step_rows.of_run(tx, run.id)):
-        if step["name"] == router.CLASSIFY:
+        if step["kind"] == "model":
             said = "".join(block.get("text", "") for block in step["reply"]["content"])
-            return router.category_of(said, list(agent.categories))
+            if (category := agent.options.label_said(step["name"], said)) is not None:
+                return category
     return None

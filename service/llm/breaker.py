@@ -15,7 +15,7 @@ from circuitbreaker import STATE_CLOSED, STATE_HALF_OPEN, CircuitBreaker  # type
 from service.errors import ModelUnavailable
 
 
-class Permit(NamedTuple):
+class BreakerPermit(NamedTuple):
     """A call that was let through; `probe` when it is the one that tries whether the model is back."""
 
     era: int
@@ -49,34 +49,34 @@ class Breaker:
             return 0.0
         return max(float(self._circuit.open_remaining), 1.0 if self._probing else 0.0)
 
-    def allow(self) -> Permit:
+    def allow(self) -> BreakerPermit:
         """Ask before calling. Raises `ModelUnavailable` at once while open, and while a probe is out."""
         with self._lock:
             state = self._circuit.state
             if state == STATE_CLOSED:
-                return Permit(self._era, probe=False)
+                return BreakerPermit(self._era, probe=False)
             if state == STATE_HALF_OPEN and not self._probing:
                 self._probing = True
-                return Permit(self._era, probe=True)
+                return BreakerPermit(self._era, probe=True)
             raise ModelUnavailable(
                 "The model has been failing and is given a pause", retry_after=self.retry_after
             )
 
-    def record_success(self, permit: Permit) -> None:
+    def record_success(self, permit: BreakerPermit) -> None:
         with self._lock:
             if permit.era == self._era:
                 self._circuit.reset()
                 self._probing = False
                 self._era += permit.probe
 
-    def record_failure(self, permit: Permit) -> None:
+    def record_failure(self, permit: BreakerPermit) -> None:
         with self._lock:
             if permit.era == self._era:
                 self._circuit.__exit__(_ModelDown, _ModelDown(), None)  # how the library is told of a failure
                 self._probing = False
                 self._era += self._circuit.state != STATE_CLOSED
 
-    def release(self, permit: Permit) -> None:
+    def release(self, permit: BreakerPermit) -> None:
         """The call says nothing about the model's health: its client left, or the request itself was at fault."""
         with self._lock:
             if permit.probe and permit.era == self._era:

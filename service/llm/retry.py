@@ -20,7 +20,7 @@ from service.errors import (
     RunCancelled,
     SlipwayError,
 )
-from service.llm.breaker import Breaker, Permit
+from service.llm.breaker import Breaker, BreakerPermit
 from service.llm.client import ModelCall, ModelClient, ModelReply, ModelRequest, TextDelta
 from service.types import Usage
 
@@ -116,7 +116,7 @@ class RetryingClient:
             return dict(self._breakers)
 
     def _attempt(
-        self, request: ModelRequest, call: ModelCall, number: int, breaker: Breaker, permit: Permit
+        self, request: ModelRequest, call: ModelCall, number: int, breaker: Breaker, permit: BreakerPermit
     ) -> Generator[TextDelta, None, ModelReply]:
         """One attempt; the breaker and the observer are told how it ended, however it ended."""
         began = time.perf_counter()

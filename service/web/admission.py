@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
 from flask import g
 
-from service.agents.suggest import did_you_mean
 from service.auth.keys import may_use
 from service.errors import Forbidden, NotFound
 from service.observe import logs
 from service.runs.bulkhead import Permit
 from service.runs.idempotency import Key
+from service.text.suggest import did_you_mean
 from service.types import Caller, RunRequest
 from service.web import limits
 from service.web.current import current_caller, services

@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 from flask import current_app, request
 
-from service.agents.suggest import did_you_mean
 from service.errors import FieldFault, Invalid
 from service.text.numerals import whole_number
+from service.text.suggest import did_you_mean
 from service.web.body import pointer
 from service.web.validation import MOST_FAULTS
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from service.agents import author_tools, catalog
+from service.agents import catalog
 from service.agents.catalog import AgentCatalog
 from service.agents.files import Stamp, version_of
 from service.tools import ToolContext
+from service.tools.sources import author
 from tests.agents.house import GOOD, REACT, TOOLS, load, write
 
 CONTEXT = ToolContext("run_1", "usr_1", "probe", "call_1", 0.0)
@@ -227,7 +228,7 @@ def test_without_reloading_nothing_is_read_again(tmp_path: Path) -> None:
 
 def test_a_run_finds_the_version_that_it_began_with(live: AgentCatalog, tmp_path: Path) -> None:
     first = live.agents["probe"]
-    for number in range(catalog.KEPT):
+    for number in range(catalog.KEPT_VERSIONS):
         write(tmp_path, prompt_md=f"Be {number}.")
         live.refresh()
     assert live.find("probe", first.version) is first
@@ -242,7 +243,7 @@ def test_modules_of_old_versions_are_forgotten(live: AgentCatalog, tmp_path: Pat
         write(tmp_path, tools_py=f"{TOOLS}\nNUMBER = {number}\n")
         live.refresh()
     names = [name for name in sys.modules if name.startswith("agent_tools.probe.")]
-    assert len(names) == author_tools.KEPT
+    assert len(names) == author.KEPT_MODULES
 
 
 def test_nobody_sees_a_prompt_under_another_version(tmp_path: Path, restless: None) -> None:

@@ -1,10 +1,20 @@
-"""Think, use tools, look at what they said, think again, until there is an answer."""
+"""ReAct loop: think, use tools, look at what they said, think again, until there is an answer."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from service.agents.definitions import Finding
 from service.agents.pattern import Context, Events, answer_of, assistant_turn, tool_turn
+from service.agents.spec import AgentSpec, PatternOptions
 from service.errors import RunLimit
+from service.knowledge import Knowledge
+from service.tools.sources.builtin import calculator, search_knowledge
 from service.types import Answer
+
+
+class Options(PatternOptions):
+    """No fields of its own."""
 
 
 def run(context: Context) -> Events[Answer]:
@@ -32,3 +42,17 @@ def run(context: Context) -> Events[Answer]:
         for result in results:
             sources += [source for source in result.sources if source not in sources]
     raise RunLimit(f"The model still called tools at step {steps}, the last that this run may take.")
+
+
+def check(spec: AgentSpec, options: Options, knowledge: Knowledge | None) -> Iterator[Finding]:
+    """Warn of an agent without tools, of documents that no tool reads, and of a search without documents."""
+    if not spec.tools:
+        detail = "react without tools: list some under `tools`, or use single"
+        yield Finding(("pattern",), detail, "warning")
+    if knowledge is None or not knowledge.passages:
+        if search_knowledge.name in spec.tools:
+            detail = f"{search_knowledge.name} has nothing to search: write knowledge/*.md"
+            yield Finding(("tools", spec.tools.index(search_knowledge.name)), detail, "warning")
+    elif not set(spec.tools) - {calculator.name}:  # tools of its own may search them too
+        detail = f"no tool reads these documents: list {search_knowledge.name} under `tools`"
+        yield Finding((), detail, "warning", "knowledge")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from flask import Blueprint, Response
 from pydantic import Field, model_validator
 
 from service import errors
+from service.auth.users import Role
 from service.store.database import Transaction
 from service.web.admission import guard
 from service.web.current import current_caller, services
@@ -19,7 +20,6 @@ from service.web.validation import parse
 
 blueprint = Blueprint("admin", __name__)
 Password = Annotated[str, Field(min_length=8, max_length=256)]
-Role = Literal["user", "operator", "admin"]
 RateText = Annotated[str, Field(max_length=64)]
 
 

@@ -19,7 +19,7 @@ from service.tools.base import Source, Tool, ToolContext, ToolFailed, ToolOutput
 
 MAX_CONTENT = 20_000  # characters of a result the model is shown
 MAX_SOURCES = 50  # sources one call may name, …
-MAX_QUOTE = 4_000  # … and characters of each of their fields
+MAX_SOURCE_FIELD = 4_000  # … and characters of each of their fields
 MAX_PREVIEW = 200  # characters of a result the client is shown
 
 log = logging.getLogger("slipway.tools")
@@ -161,7 +161,7 @@ def _text(content: Any) -> str:
 
 def _source(given: Source) -> Source:
     """Keep the fields the contract names, as text that can be stored."""
-    return {name: storable(str(given.get(name, ""))[:MAX_QUOTE]) for name in ("title", "uri", "quote")}
+    return {name: storable(str(given.get(name, ""))[:MAX_SOURCE_FIELD]) for name in ("title", "uri", "quote")}
 
 
 def _line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from service.tools import Tool, ToolContext, ToolFailed, ToolOutput, ToolRunner
-from service.tools.registry import MAX_CONTENT, MAX_PREVIEW
+from service.tools.runner import MAX_CONTENT, MAX_PREVIEW
 
 MakeContext = Callable[..., ToolContext]
 SOURCE = {"title": "T", "uri": "u", "quote": "q"}
@@ -79,7 +79,7 @@ def test_of_any_other_failure_only_the_type_is_told(
     assert (result.ok, result.content) == (False, f"probe failed: {type(error).__name__}")
     warning = next(record for record in caplog.records if record.levelno == logging.WARNING)
     assert warning.error == type(error).__name__  # type: ignore[attr-defined]
-    assert "test_registry.py:" in warning.line  # type: ignore[attr-defined]
+    assert "test_runner.py:" in warning.line  # type: ignore[attr-defined]
     assert not any("hush" in repr(vars(record)) for record in caplog.records)
 
 

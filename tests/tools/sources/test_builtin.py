@@ -10,7 +10,7 @@ import pytest
 
 from service.knowledge import Knowledge
 from service.tools import ToolContext, ToolRunner
-from service.tools.builtin import BUILTINS, calculator, search_knowledge
+from service.tools.sources.builtin import BUILTINS, calculator, search_knowledge
 
 MakeContext = Callable[..., ToolContext]
 

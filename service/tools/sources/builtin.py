@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
 
@@ -51,3 +52,13 @@ def search_knowledge(
 
 
 BUILTINS: Mapping[str, Tool] = MappingProxyType({one.name: one for one in (calculator, search_knowledge)})
+
+
+class BuiltinTools:
+    """Tool source of the built-in tools: the same for every agent."""
+
+    kind = "built-in"
+    file = ""
+
+    def tools(self, folder: Path) -> Mapping[str, Tool]:
+        return BUILTINS

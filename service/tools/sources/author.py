@@ -1,4 +1,4 @@
-"""Reads an agent's `tools.py`: the one place where an author's code is run when a folder is read."""
+"""Tool source of an agent's `tools.py`: the one place where an author's code is run when a folder is read."""
 
 from __future__ import annotations
 
@@ -6,31 +6,37 @@ import re
 import sys
 import traceback
 from collections import deque
+from collections.abc import Mapping
 from inspect import signature
 from itertools import count
 from pathlib import Path
 from types import CodeType, ModuleType
 
-from service.agents.suggest import unknown
-from service.tools import BadTool, Tool, tool
+from service.text.suggest import unknown
+from service.tools.base import BadTool, Tool, tool
+from service.tools.sources.base import SourceFault
 
-KEPT = 4  # modules of one agent that can be looked up by name: runs under way may still use older ones
+KEPT_MODULES = (
+    4  # modules of one agent that can be looked up by name: runs under way may still use older ones
+)
 _WRONG_OPTION = re.compile(r"tool\(\) got an unexpected keyword argument '(\w+)'")
 _serial = count(1)
 _modules: dict[str, deque[str]] = {}  # by agent, oldest first
 
 
-class ToolsFault(Exception):
-    """`tools.py` cannot be used; `line` is where it went wrong, as far as is known."""
+class AuthorTools:
+    """Tool source of the functions in each agent's own `tools.py`, if it has one."""
 
-    def __init__(self, line: int, detail: str) -> None:
-        super().__init__(detail)
-        self.line = line
-        self.detail = detail
+    kind = "tools.py"
+    file = "tools.py"
+
+    def tools(self, folder: Path) -> Mapping[str, Tool]:
+        path = folder / self.file
+        return _import_tools(path, folder.name) if path.is_file() else {}
 
 
-def import_tools(path: Path, agent: str) -> dict[str, Tool]:
-    """Every `Tool` among the names of the module at `path`, imported anew each time. Raises `ToolsFault`."""
+def _import_tools(path: Path, agent: str) -> dict[str, Tool]:
+    """Import the module at `path` anew and return every `Tool` among its names. Raises `SourceFault`."""
     code = _compiled(path)
     module = ModuleType(f"agent_tools.{agent}.{next(_serial)}")
     module.__file__ = str(path)
@@ -42,45 +48,49 @@ def import_tools(path: Path, agent: str) -> dict[str, Tool]:
         BaseException
     ) as error:  # SystemExit, or the panic of a library in Rust: it would end the whole service
         del sys.modules[module.__name__]
-        if isinstance(error, ToolsFault | KeyboardInterrupt):
+        if isinstance(error, SourceFault | KeyboardInterrupt):
             raise
-        raise ToolsFault(_line(error, path), _detail(error)) from None
+        raise _fault(_line(error, path), _detail(error)) from None
     _remember(agent, module.__name__)
     return tools
 
 
+def _fault(line: int, detail: str) -> SourceFault:
+    return SourceFault(AuthorTools.file, line, detail)
+
+
 def _compiled(path: Path) -> CodeType:
-    """From the bytes as they are: a `.pyc` beside the source could be older than its second."""
+    """Compile from source: a `.pyc` beside it may be as old as the second in which the source was saved again."""
     try:
         return compile(path.read_bytes(), str(path), "exec")
     except SyntaxError as error:  # its words are the compiler's, and may be told
-        raise ToolsFault(error.lineno or 1, f"{type(error).__name__}: {error.msg}") from None
+        raise _fault(error.lineno or 1, f"{type(error).__name__}: {error.msg}") from None
     except ValueError as error:
-        raise ToolsFault(1, f"not Python: {error}") from None  # NUL bytes
+        raise _fault(1, f"not Python: {error}") from None  # NUL bytes
     except (RecursionError, MemoryError) as error:
-        raise ToolsFault(1, f"{type(error).__name__}: it is nested too deep") from None
+        raise _fault(1, f"{type(error).__name__}: it is nested too deep") from None
     except OSError as error:
-        raise ToolsFault(0, f"cannot be read: {error.strerror}") from None
+        raise _fault(0, f"cannot be read: {error.strerror}") from None
 
 
 def _tools_in(module: ModuleType) -> dict[str, Tool]:
     tools: dict[str, Tool] = {}
     for value in vars(module).values():
         if isinstance(value, Tool) and tools.setdefault(value.name, value) is not value:
-            raise ToolsFault(1, f"two tools are called {value.name!r}: rename one")
+            raise _fault(1, f"two tools are called {value.name!r}: rename one")
     return tools
 
 
 def _remember(agent: str, name: str) -> None:
-    """Forget the oldest module of this agent. What still uses its functions keeps them alive."""
+    """Drop the oldest modules of this agent from `sys.modules`; runs under way keep their functions alive."""
     names = _modules.setdefault(agent, deque())
     names.append(name)
-    while len(names) > KEPT:
+    while len(names) > KEPT_MODULES:
         sys.modules.pop(names.popleft(), None)
 
 
 def _detail(error: BaseException) -> str:
-    """The type, and the name that was not found: any other message could hold anything. Our own are for the author."""
+    """Return the error's type and the name that was not found: any other message, but our own, could hold anything."""
     kind = type(error).__name__
     if isinstance(error, BadTool):
         return f"{kind}: {error}"

@@ -1,0 +1,12 @@
+"""Sources of tools: built-in ones, and the functions of an agent's `tools.py`. A new source is a module with a
+`ToolSource`, and a line in `SOURCES`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from service.tools.sources.author import AuthorTools
+from service.tools.sources.base import ToolSource
+from service.tools.sources.builtin import BuiltinTools
+
+SOURCES: Sequence[ToolSource] = (BuiltinTools(), AuthorTools())
