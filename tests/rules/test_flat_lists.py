@@ -141,7 +141,7 @@ COMMANDS = (
     ("runs", "feedback", "--score", "-1"),
     ("keys", "list", "user-7"),
     ("users", "disable", "user-7"),
-    ("budgets", "set", "session:ses_1", "1", "--period", "total"),
+    ("budgets", "set", "session:<session>", "1", "--period", "total"),
     ("budgets", "set", "user:<user>", "1", "--period", "month"),
 )
 # Commands that are not looked at here, and why.

@@ -77,14 +77,15 @@ def test_a_step_under_way_when_a_cap_is_set(make: Make, collisions: Log, scope: 
 def test_a_step_waits_for_a_cap_that_is_being_set_and_counts_against_it(make: Make, collisions: Log) -> None:
     house = make(patience=0)
     before = house.reserve()
+    cap = budgets.Cap("agent:support", "day", NANO)
+    settled = house.db.query(lambda tx: house.budgets._settled(tx, cap.window(1)))
     with ThreadPoolExecutor(1) as pool:
 
         def slowly(tx: Transaction) -> Reserved:
             scope_locks.own(tx, "agent:support")
             step = pool.submit(goes_on, house, before)
             wait_until(lambda: waiting(house), "the step", 10)
-            settled = house.budgets._settled(tx, budgets.Cap("agent:support", "day", NANO).window(1))
-            house.budgets._put(tx, budgets.Cap("agent:support", "day", NANO), NANO, settled)
+            house.budgets._put(tx, cap, NANO, settled)
             return step  # type: ignore[return-value]
 
         house.db.transact(slowly).result(10)  # type: ignore[attr-defined]
