@@ -44,12 +44,12 @@ def test_a_sheet_is_not_kept_in_memory(house: House) -> None:
 def test_a_sheet_has_a_place_until_it_is_closed(house: House) -> None:
     answer = house.get(CSV, group_by=GROUPS, buffered=False)
     next(iter(answer.response))
-    assert house.places.taken == 1
+    assert house.bulkhead.taken == 1
     answer.close()  # the reader is gone
-    assert house.places.taken == 0
+    assert house.bulkhead.taken == 0
     house.get(CSV, group_by=GROUPS)
-    assert house.places.taken == 0
-    taken = [house.places.take(f"usr_{n}", reads=True) for n in range(house.places.total // 2)]
+    assert house.bulkhead.taken == 0
+    taken = [house.bulkhead.take(f"usr_{n}", reads=True) for n in range(house.bulkhead.total // 2)]
     refused = house.get(CSV, group_by=GROUPS)
     assert (refused.status_code, refused.json["code"]) == (503, "overloaded") and refused.headers[
         "Retry-After"
@@ -73,10 +73,10 @@ def test_a_sheet_that_cannot_go_on_is_broken_off(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"database|ledger"):
         list(lines)
     answer.close()
-    assert house.places.taken == 0
+    assert house.bulkhead.taken == 0
     refused = house.get(CSV, group_by=GROUPS)
     assert refused.status_code >= 500 and refused.json["code"]
-    assert house.places.taken == 0
+    assert house.bulkhead.taken == 0
     close(house.app)
 
 
