@@ -52,9 +52,7 @@ class Sessions:
     ) -> tuple[list[Row], str | None]:
         """The same for those with `text` in their title; and where the search broke off, if it did."""
         visible = _listed_for(caller, everyones)
-        return self._db.query(
-            lambda tx: rows.search_titles(tx, text, limit=limit, before=before, visible=visible)
-        )
+        return self._db.query(lambda tx: rows.by_title(tx, text, limit=limit, before=before, visible=visible))
 
     def get(self, caller: Caller, session_id: str, *, own: bool = False) -> Row:
         """Find a session that has not expired; `own`: the caller's only. Raises `NotFound`."""

@@ -24,10 +24,7 @@ ANSWER_SECONDS = 0.5  # socket time-out of an answer
 
 
 def connect(
-    url: str,
-    *,
-    max_connections: int,
-    on_connect: Callable[[Any], None] | None = None,
+    url: str, *, max_connections: int, on_connect: Callable[[Any], None] | None = None
 ) -> redis.Redis:
     """Create a client for `redis://`, `unix://path`, `redis+sentinel://h:p,h:p/name`, `redis+cluster://h:p,h:p`.
 

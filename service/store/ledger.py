@@ -60,12 +60,7 @@ def held(tx: Transaction, hold: Hold, counters: Sequence[CounterEntry]) -> None:
     )
 
 
-def settled(
-    tx: Transaction,
-    hold: Hold,
-    counters: Sequence[CounterEntry],
-    call: SettledCall,
-) -> None:
+def settled(tx: Transaction, hold: Hold, counters: Sequence[CounterEntry], call: SettledCall) -> None:
     """Append the entry of a settlement."""
     cost = call.cost
     entry = {**_EMPTY, **_key(hold, "settle"), "basis": call.basis}

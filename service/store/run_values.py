@@ -29,12 +29,15 @@ def result_values(run: Run) -> dict[str, Any]:
     return {"result": result, **run_lists.ended(run.result)}
 
 
-def tokens(usage: Usage) -> dict[str, int]:
+def progress_values(run: Run) -> dict[str, int]:
+    """Columns of the run's progress: its last event, usage and cost."""
     return {
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cache_read_tokens": usage.cache_read_input_tokens,
-        "cache_creation_tokens": usage.cache_creation_input_tokens,
+        "last_seq": run.last_seq,
+        "input_tokens": run.usage.input_tokens,
+        "output_tokens": run.usage.output_tokens,
+        "cache_read_tokens": run.usage.cache_read_input_tokens,
+        "cache_creation_tokens": run.usage.cache_creation_input_tokens,
+        "cost_nano": run.cost_nano,
     }
 
 

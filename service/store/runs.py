@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from service.store import run_lists
 from service.store.database import InsertOnce, Row, Transaction, clock_ms
-from service.store.run_values import request_json, result_values, run_of, tokens
+from service.store.run_values import progress_values, request_json, result_values, run_of
 from service.store.schema import runs, workers
 from service.store.statement import Statement
 from service.store.visibility import UNRESTRICTED, Visibility
@@ -19,6 +19,9 @@ from service.types import Run, RunStatus, first_id, now_ms
 
 _INSERT = Statement(InsertOnce(runs))
 _BY_ID = Statement(sa.select(runs).where(runs.c.id == sa.bindparam("id")))
+_HAS_LEASE = sa.exists(
+    sa.select(workers.c.id).where(workers.c.id == runs.c.worker_id, workers.c.alive_until > clock_ms())
+)
 
 
 @cache
@@ -74,9 +77,7 @@ def get(tx: Transaction, run_id: str, visible: Visibility = UNRESTRICTED) -> Run
 
 def progress(tx: Transaction, run: Run, attempt: int) -> bool:
     """Store a run's progress: last event, usage, cost."""
-    return _update_owned(
-        tx, run.id, attempt, {"last_seq": run.last_seq, **tokens(run.usage), "cost_nano": run.cost_nano}
-    )
+    return _update_owned(tx, run.id, attempt, progress_values(run))
 
 
 def note_version(tx: Transaction, run: Run) -> bool:
@@ -88,10 +89,8 @@ def finish(tx: Transaction, run: Run, attempt: int) -> bool:
     """Store the end of a run: its worker's last write."""
     values = {
         "status": run.status,
-        "last_seq": run.last_seq,
         "tier": run.tier,
-        **tokens(run.usage),
-        "cost_nano": run.cost_nano,
+        **progress_values(run),
         **result_values(run),
         "error": run.error,
         "finished_at": run.finished_at,
@@ -118,21 +117,14 @@ def record_end(tx: Transaction, run: Run) -> None:
 
 def suspend(tx: Transaction, run: Run, attempt: int) -> bool:
     """Release the run to wait for an approval."""
-    values = {
-        "status": RunStatus.WAITING_APPROVAL,
-        "last_seq": run.last_seq,
-        **tokens(run.usage),
-        "cost_nano": run.cost_nano,
-        "worker_id": None,
-    }
+    values = {"status": RunStatus.WAITING_APPROVAL, "worker_id": None, **progress_values(run)}
     return _update_owned(tx, run.id, attempt, values)
 
 
 def park(tx: Transaction, run: Run, attempt: int) -> bool:
     """Queue the run without a wake-up time: a batch's answer wakes it."""
-    spent = {**tokens(run.usage), "cost_nano": run.cost_nano}
     queued = {"status": RunStatus.QUEUED, "worker_id": None, "wake_at": None}
-    return _update_owned(tx, run.id, attempt, {**queued, "last_seq": run.last_seq, **spent})
+    return _update_owned(tx, run.id, attempt, {**queued, **progress_values(run)})
 
 
 def close(tx: Transaction, run: Run, was: Sequence[RunStatus]) -> bool:
@@ -154,10 +146,7 @@ def close(tx: Transaction, run: Run, was: Sequence[RunStatus]) -> bool:
 
 def claim(tx: Transaction, run_id: str, worker_id: str) -> bool:
     """Claim a queued run, or one whose worker's lease has expired. False: neither."""
-    alive = sa.select(workers.c.id).where(
-        workers.c.id == runs.c.worker_id, workers.c.alive_until > clock_ms()
-    )
-    abandoned = sa.and_(runs.c.status == RunStatus.RUNNING, ~sa.exists(alive))
+    abandoned = sa.and_(runs.c.status == RunStatus.RUNNING, ~_HAS_LEASE)
     statement = (
         sa.update(runs)
         .where(runs.c.id == run_id)
@@ -176,9 +165,8 @@ def claim(tx: Transaction, run_id: str, worker_id: str) -> bool:
 
 def release(tx: Transaction, run: Run, attempt: int) -> bool:
     """Queue the run for another worker at once; not counted as a loss."""
-    spent = {**tokens(run.usage), "cost_nano": run.cost_nano}
     queued = {"status": RunStatus.QUEUED, "worker_id": None, "wake_at": now_ms()}
-    return _update_owned(tx, run.id, attempt, {**queued, "last_seq": run.last_seq, **spent})
+    return _update_owned(tx, run.id, attempt, {**queued, **progress_values(run)})
 
 
 def abandon(tx: Transaction, run_id: str, attempt: int) -> bool:
@@ -204,12 +192,9 @@ def ask_cancel(tx: Transaction, run_id: str) -> None:
 
 def abandoned(tx: Transaction, limit: int) -> list[Row]:
     """List running runs whose worker's lease has expired."""
-    alive = sa.select(workers.c.id).where(
-        workers.c.id == runs.c.worker_id, workers.c.alive_until > clock_ms()
-    )
     query = (
         sa.select(runs.c.id, runs.c.door)
-        .where(runs.c.finished_at.is_(None), runs.c.status == RunStatus.RUNNING, ~sa.exists(alive))
+        .where(runs.c.finished_at.is_(None), runs.c.status == RunStatus.RUNNING, ~_HAS_LEASE)
         .limit(limit)
     )
     return tx.rows(query)

@@ -58,7 +58,7 @@ def recent(tx: Transaction, *, limit: int, before: str | None, visible: Visibili
     return tx.rows(page.execution_options(**PLANNED_ANEW))
 
 
-def search_titles(
+def by_title(
     tx: Transaction, text: str, *, limit: int, before: str | None, visible: Visibility
 ) -> tuple[list[Row], str | None]:
     """Search sessions by title, ignoring case and accents, newest first; return them and the cursor to go on from.

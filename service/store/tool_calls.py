@@ -19,13 +19,7 @@ class ToolCall(NamedTuple):
     arguments: dict[str, Any]
 
 
-def claim(
-    tx: Transaction,
-    run_id: str,
-    step: int,
-    call: ToolCall,
-    allowed_by: str | None,
-) -> None:
+def claim(tx: Transaction, run_id: str, step: int, call: ToolCall, allowed_by: str | None) -> None:
     """Claim a call that is about to be made, for the first time or again by the approval `allowed_by`.
 
     Until the call is reported, `result` holds that approval, which allows one call only.

@@ -10,16 +10,9 @@ from service.types import now_ms
 
 
 def register(tx: Transaction, worker_id: str, kind: str, host: str, pid: int, lease_ms: int) -> None:
-    tx.execute(
-        sa.insert(workers).values(
-            id=worker_id,
-            kind=kind,
-            host=host,
-            pid=pid,
-            started_at=now_ms(),
-            alive_until=clock_ms() + lease_ms,
-        )
-    )
+    """Insert a worker with a lease of `lease_ms` from now."""
+    values = {"id": worker_id, "kind": kind, "host": host, "pid": pid, "started_at": now_ms()}
+    tx.execute(sa.insert(workers).values(**values, alive_until=clock_ms() + lease_ms))
 
 
 def renew(tx: Transaction, worker_id: str, lease_ms: int) -> bool:
