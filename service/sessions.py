@@ -52,7 +52,7 @@ class Sessions:
     ) -> tuple[list[Row], str | None]:
         """The same for those with `text` in their title; and where the search broke off, if it did."""
         visible = _listed_for(caller, everyones)
-        return self._db.query(lambda tx: rows.titled(tx, text, limit=limit, before=before, visible=visible))
+        return self._db.query(lambda tx: rows.by_title(tx, text, limit=limit, before=before, visible=visible))
 
     def get(self, caller: Caller, session_id: str, *, own: bool = False) -> Row:
         """Find a session that has not expired; `own`: the caller's only. Raises `NotFound`."""
@@ -133,7 +133,7 @@ class Sessions:
         assert session_id is not None
 
         def read(tx: Transaction) -> History:
-            row = rows.standing(tx, session_id, run.id)
+            row = rows.summary_of(tx, session_id, run.id)
             if row is None:
                 return History()
             last, upto, summary = row["parent_seq"], row["summary_upto"], row["summary"] or ""
@@ -163,7 +163,7 @@ class Sessions:
             changes["summary_upto"], changes["summary"] = run.summary
         held = rows.release(tx, session_id, run.id, changes, title_of(run.request.question))
         # A run that ends while it is queued has never held its session.
-        if held or rows.misses(tx, session_id, run.id):
+        if held or rows.lacks_turn(tx, session_id, run.id):
             messages.append(tx, session_id, run.id, turn_of(run, now), _parent(run.request))
 
 

@@ -56,7 +56,7 @@ class Webhooks:
     def ended(self, tx: Transaction, run: Run) -> None:
         """Part of a run's last transaction: its webhook is due."""
         if run.request.callback_url is not None:
-            rows.due_now(tx, run.id, run.request.callback_url, now_ms())
+            rows.schedule(tx, run.id, run.request.callback_url, now_ms())
             tx.after_commit(self.send_due)
 
     def notice(self, tx: Transaction, name: str, url: str, signer: str, body: dict[str, Any]) -> None:
@@ -129,7 +129,7 @@ class Webhooks:
     def _missed(self, due: Due, error: str, *, final: bool = False) -> None:
         attempt = due.attempts + 1
         final = final or attempt >= MOST_ATTEMPTS
-        self._db.transact(lambda tx: rows.missed(tx, due, error, final=final))
+        self._db.transact(lambda tx: rows.attempt_failed(tx, due, error, final=final))
         about = {f"{due.kind}_id": due.id, "attempt": attempt, "error": error, "final": final}
         log.warning("webhook_failed", extra=about)
 

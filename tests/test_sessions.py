@@ -506,7 +506,7 @@ def test_a_search_stops_somewhere_and_goes_on_there(
         row = supervisor.new(ADA, "assistant", title, None)
         db.transact(lambda tx, row=row: supervisor.create(tx, row))  # type: ignore[misc]
         ids.append(row["id"])
-    monkeypatch.setattr(rows, "LOOKED_AT", 2)
+    monkeypatch.setattr(rows, "SEARCH_PAGE", 2)
     monkeypatch.setattr(rows, "MOST", 4)
     assert supervisor.search(ADA, "wanted", everyones=False, limit=3, before=None) == ([], ids[1])
     found, broke_off = supervisor.search(ADA, "wanted", everyones=False, limit=3, before=ids[1])

@@ -175,7 +175,7 @@ def test_a_process_that_died_over_a_delivery_leaves_it_due(db: Database, receive
 
     run, hooks = run_of(db, "run_crashed", receiver.url), Webhooks(db, "secret", allow_private=True)
     with db.begin() as tx:
-        rows.due_now(tx, run.id, receiver.url, now_ms())
+        rows.schedule(tx, run.id, receiver.url, now_ms())
     with db.begin() as tx:
         [row], [other] = rows.due(tx, now_ms(), 10), rows.due(tx, now_ms(), 10)
         next_at = now_ms() + 5_000
@@ -195,7 +195,7 @@ def test_what_an_earlier_attempt_came_to_is_not_taken_for_the_next_ones(db: Data
     with db.begin() as tx:
         claimed = []
         for _ in range(2):
-            rows.due_now(tx, run.id, "http://127.0.0.1:9/", now_ms())
+            rows.schedule(tx, run.id, "http://127.0.0.1:9/", now_ms())
             [due] = rows.due(tx, now_ms(), 10)
             assert rows.claim(tx, due, now_ms() + 5_000)
             claimed.append(due)

@@ -110,7 +110,7 @@ class UserService:
 
     def bootstrap(self, username: str, password: str) -> User | None:
         """The first admin, made only while there is no user at all, however many processes start at once."""
-        if not username or self._db.query(rows.any_at_all):
+        if not username or self._db.query(rows.any_exists):
             return None
         row = self.new_row(username, password, "admin", None)
         return user_of(row) if self._db.transact(lambda tx: rows.insert_first(tx, row)) else None

@@ -1,7 +1,7 @@
-"""Name look-up (DNS) with a time-out: `getaddrinfo` has none, and a resolver that falls silent would hold its caller.
+"""DNS resolver with a time-out: `getaddrinfo` has none, and a silent name server would block its caller.
 
-Each look-up runs in a thread of its own. One that hangs keeps that thread until the C library gives up, so there are
-only so many, and whoever asks for the same name waits for the look-up under way.
+Each look-up runs in a thread of its own. A hanging one keeps its thread until the C library gives up, so their number
+is bounded, and callers for the same name share one look-up.
 """
 
 from __future__ import annotations
@@ -13,61 +13,61 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-THREADS = 4  # look-ups at once
-KEEP_SECONDS = 10.0  # a result is used again for so long
-KEEP_NAMES = 256
-SLICE = 0.05  # seconds between two looks at whether the caller still wants to know
+THREADS = 4  # concurrent look-ups
+KEEP_SECONDS = 10.0  # lifetime of a cached result
+KEEP_NAMES = 256  # names in the cache
+POLL_SECONDS = 0.05  # between two calls of `stopped`
 
 SocketAddress = tuple[int, tuple[Any, ...]]  # the family, and what `socket.connect` takes
 
 
 class Resolver:
-    """Resolver of host names, safe for threads.
+    """Thread-safe resolver of host names.
 
-    One per process and use: names that users give cannot crowd out the model's.
+    One per process and use: users' names cannot crowd out the model's.
     """
 
     def __init__(self, threads: int = THREADS) -> None:
         self._lock = threading.Lock()
         self._free = threads
-        self._known: dict[tuple[str, int], _LookUp] = {}
+        self._cache: dict[tuple[str, int], _LookUp] = {}
 
     def addresses(
         self, host: str, port: int, wait: float, stopped: Callable[[], bool] = lambda: False
     ) -> list[SocketAddress]:
-        """Look up every address of a host, in the resolver's order.
+        """Look up all addresses of a host, in the resolver's order.
 
         Raises `TimeoutError` after `wait` seconds, or early once `stopped()`, and `socket.gaierror`.
         """
         if (literal := _literal(host, port)) is not None:
             return [literal]
-        end = time.monotonic() + wait
+        deadline = time.monotonic() + wait
         look_up = self._look_up(host, port)
         while look_up is None or not look_up.done.is_set():
-            left = end - time.monotonic()
-            if left <= 0 or stopped():
+            seconds = min(deadline - time.monotonic(), POLL_SECONDS)
+            if seconds <= 0 or stopped():
                 raise TimeoutError("The name was not looked up in time")
             if look_up is not None:
-                look_up.done.wait(min(left, SLICE))
+                look_up.done.wait(seconds)
             else:
-                time.sleep(min(left, SLICE))
+                time.sleep(seconds)
                 look_up = self._look_up(host, port)
         if look_up.error is not None:
             raise look_up.error
         return look_up.addresses
 
     def _look_up(self, host: str, port: int) -> _LookUp | None:
-        """Find the look-up under way or known still, or start one; None while every thread is taken."""
+        """Find a running or cached look-up, or start one; None while all threads are busy."""
         with self._lock:
-            found = self._known.get((host, port))
-            if found is not None and found.good:
+            found = self._cache.get((host, port))
+            if found is not None and found.is_valid:
                 return found
             if self._free <= 0:
                 return None
             self._free -= 1
-            if len(self._known) >= KEEP_NAMES:
-                self._known = {key: known for key, known in self._known.items() if not known.done.is_set()}
-            look_up = self._known[host, port] = _LookUp(host, port)
+            if len(self._cache) >= KEEP_NAMES:
+                self._cache = {key: entry for key, entry in self._cache.items() if not entry.done.is_set()}
+            look_up = self._cache[host, port] = _LookUp(host, port)
         threading.Thread(target=self._run, args=(look_up,), name="dns", daemon=True).start()
         return look_up
 
@@ -82,21 +82,21 @@ class Resolver:
 class _LookUp:
     def __init__(self, host: str, port: int) -> None:
         self._name = (host, port)
-        self._until = 0.0
+        self._valid_until = 0.0  # time.monotonic()
         self.done = threading.Event()
         self.addresses: list[SocketAddress] = []
         self.error: OSError | None = None
 
     @property
-    def good(self) -> bool:
-        """Tell whether it is under way, or its result new enough. A failure is not kept for those who come later."""
-        return not self.done.is_set() or time.monotonic() < self._until
+    def is_valid(self) -> bool:
+        """Tell whether it is running, or its result is fresh. Failures are not cached."""
+        return not self.done.is_set() or time.monotonic() < self._valid_until
 
     def run(self) -> None:
         try:
             found = socket.getaddrinfo(*self._name, type=socket.SOCK_STREAM)
             self.addresses = list(dict.fromkeys((int(entry[0]), tuple(entry[4])) for entry in found))
-            self._until = time.monotonic() + KEEP_SECONDS
+            self._valid_until = time.monotonic() + KEEP_SECONDS
         except OSError as error:
             self.error = error
         except UnicodeError:
@@ -106,7 +106,7 @@ class _LookUp:
 
 
 def _literal(host: str, port: int) -> SocketAddress | None:
-    """Parse an IP address, which needs no look-up."""
+    """Parse an IP address; None: a name to look up."""
     try:
         ip = ipaddress.ip_address(host)
     except ValueError:

@@ -1,7 +1,7 @@
-"""HTTP to addresses that users name: public ones only, no redirects, and never for long.
+"""HTTP client for user-supplied URLs (SSRF protection): public addresses only, no redirects, bounded time.
 
-The name is looked up once, every address it has must be public, and the connection goes to one of those: a name
-that means something else a moment later (DNS rebinding) gains nothing. Proxies of the environment are not used.
+The name is resolved once, all its addresses must be public, and the connection goes to one of these, so that DNS
+rebinding gains nothing. Proxies of the environment are not used.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ import httpcore2
 from service.infra.dns import Resolver
 from service.infra.ip_ranges import is_public
 
-SECONDS = 5.0  # from the first try to connect to the answer's headers
+SECONDS = 5.0  # for the whole exchange, from connecting to the answer's headers
 _PRIVATE = "must be a public address"
 _Options = Iterable[Any]
 
 
 class AddressRefused(Exception):
-    """An address we do not talk to: trying again does not help."""
+    """URL with a forbidden address: a retry does not help."""
 
 
 class NoAnswer(Exception):
-    """Nobody was there, or not in time. The words are for the one who named the address."""
+    """No answer, or not in time. The message is for the user who gave the URL."""
 
 
 def fault(url: str, *, allow_private: bool) -> str | None:
-    """What is wrong with an `http` or `https` URL, as far as can be told without a look-up."""
+    """Validate an `http` or `https` URL without a look-up; return its fault, or None."""
     if not url.isascii() or any(letter <= " " or letter == "\x7f" for letter in url):
         return "must be ASCII without blanks"
     try:
@@ -51,9 +51,9 @@ def fault(url: str, *, allow_private: bool) -> str | None:
 
 
 class SafeClient:
-    """Posts to URLs that users named. Safe for threads; every connection is used once.
+    """Thread-safe client that posts to user-supplied URLs; each connection is used once.
 
-    `allow_private` lets it reach this machine and its network: for tests only.
+    `allow_private` also allows this machine and its network: for tests only.
     """
 
     def __init__(self, *, allow_private: bool, seconds: float = SECONDS) -> None:
@@ -63,11 +63,11 @@ class SafeClient:
         self._context: ssl.SSLContext | None = None
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
-        """The status of the answer; its body is not read. Raises `Refused` or `Unanswered`."""
+        """Send a POST and return the status; the body is not read. Raises `AddressRefused` or `NoAnswer`."""
         if wrong := fault(url, allow_private=self._allow_private):
             raise AddressRefused(f"The address {wrong}.")
         extensions = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), self._seconds)}
-        if self._context is None:  # takes 40 ms: once
+        if self._context is None:  # takes 40 ms, so it is shared
             self._context = ssl.create_default_context()
         backend = _PublicOnly(self._resolver, self._allow_private, self._seconds)
         try:
@@ -85,7 +85,7 @@ class SafeClient:
 
 
 class _PublicOnly(httpcore2.SyncBackend):
-    """Connects to public addresses, and gives a whole exchange `seconds`, however slowly it trickles."""
+    """Network backend for public addresses, with one deadline of `seconds` for the whole exchange."""
 
     def __init__(self, resolver: Resolver, allow_private: bool, seconds: float) -> None:
         self._resolver = resolver
@@ -104,9 +104,11 @@ class _PublicOnly(httpcore2.SyncBackend):
         addresses = self._addresses(host, port)
         for address in addresses:
             try:
-                stream = super().connect_tcp(address, port, _left(deadline), local_address, socket_options)
+                stream = super().connect_tcp(
+                    address, port, _remaining(deadline), local_address, socket_options
+                )
                 return _Timed(stream, deadline)
-            except httpcore2.ConnectError:  # such as IPv6 where there is none
+            except httpcore2.ConnectError:  # such as IPv6 on a machine without it
                 if address == addresses[-1]:
                     raise
         raise httpcore2.ConnectError("The name has no address.")
@@ -125,22 +127,22 @@ class _PublicOnly(httpcore2.SyncBackend):
 
 
 class _Timed(httpcore2.NetworkStream):
-    """A stream that is over at `deadline`."""
+    """Stream with a deadline (time.monotonic()) for all its operations."""
 
     def __init__(self, stream: httpcore2.NetworkStream, deadline: float) -> None:
         self._stream = stream
         self._deadline = deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, _left(self._deadline))
+        return self._stream.read(max_bytes, _remaining(self._deadline))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, _left(self._deadline))
+        self._stream.write(buffer, _remaining(self._deadline))
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore2.NetworkStream:
-        secured = self._stream.start_tls(ssl_context, server_hostname, _left(self._deadline))
+        secured = self._stream.start_tls(ssl_context, server_hostname, _remaining(self._deadline))
         return _Timed(secured, self._deadline)
 
     def close(self) -> None:
@@ -158,7 +160,7 @@ def _private_name(host: str) -> str | None:
 
 
 def _literal(host: str) -> str | None:
-    """The address a host is when it is no name, in the forms that the C library takes too: `0x7f.1`."""
+    """Parse an IP address, also in the forms that the C library accepts, as `0x7f.1`; None: a name."""
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:
@@ -170,12 +172,12 @@ def _literal(host: str) -> str | None:
 
 
 def _port_allowed(port: int) -> bool:
-    """Web servers, not the mail server or the database next door to one."""
+    """Allow 80, 443 and unprivileged ports: no mail server or other system service."""
     return port in (80, 443) or port >= 1024
 
 
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
+def _remaining(deadline: float) -> float:
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
         raise TimeoutError
-    return left
+    return seconds

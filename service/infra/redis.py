@@ -1,4 +1,4 @@
-"""Redis, and how to do without it. Nothing that matters is only there."""
+"""Redis behind a circuit breaker with default values: the service works without it, and it holds no truth."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from redis.exceptions import (
 )
 
 from service.infra.redis_client import connect, exchange
-from service.infra.redis_rights import asked, missing, reason_of, writes_everywhere
+from service.infra.redis_rights import connection_fault, missing, reason_of, writes_everywhere
 
 log = logging.getLogger("slipway.redis")
 
 T = TypeVar("T")
 D = TypeVar("D")
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 5.0  # seconds that Redis is left alone after a failure
-_SAY_AGAIN = 60.0  # seconds after which the same refusal is logged again
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 5.0  # seconds between probes while the circuit is open
+_LOG_AGAIN = 60.0  # seconds after which the same refusal is logged again
 _AWAY = (
     ConnectionError,
     TimeoutError,
@@ -43,11 +43,10 @@ _AWAY = (
 
 
 class RedisStore:
-    """Redis behind a circuit: once it fails it is left alone for a second, then two, up to five.
+    """Redis client behind a circuit breaker: after a failure it is probed after one second, then two, up to five.
 
-    Meanwhile `call` answers with its default at once, so that requests do not each wait for a time-out. A cluster is
-    used whole or not at all.
-    `server` names the server process that was last connected to; it changes with a restart or a failover.
+    Meanwhile `call` returns its default at once, without a time-out for each request. Of a cluster, one missing node
+    opens the circuit. `server` is the run id of the server last connected to; it changes with a restart or a failover.
     """
 
     def __init__(
@@ -59,23 +58,23 @@ class RedisStore:
         self._connect = partial(connect, url, max_connections=max_connections, on_connect=self._greet)
         self._on_change = on_change or (lambda up: None)
         self._lock = threading.Lock()
-        self._retry_at = 0.0  # time.monotonic(); 0: all is well
+        self._retry_at = 0.0  # time.monotonic(); 0: the circuit is closed
         self._pause = _SHORTEST_PAUSE
-        self._reason = ""  # of the failure, in fixed words
-        self._refusals: dict[str, float] = {}  # why, and time.monotonic() of the line that said so
+        self._reason = ""  # of the last failure, in fixed words
+        self._refusals: dict[str, float] = {}  # by reason: time.monotonic() when it was logged
 
     @property
     def client(self) -> redis.Redis:
-        if self._client is None:  # late: for the child of a fork
+        if self._client is None:  # on first use, which is after a fork
             self._client = self._connect()
         return self._client
 
     def available(self) -> bool:
-        """Whether Redis answered when last asked. Costs nothing."""
+        """Tell whether the circuit is closed, without a call."""
         return self._retry_at == 0.0
 
     def call(self, work: Callable[[redis.Redis], T], default: D) -> T | D:
-        """What `work` returns, or `default` when Redis is away or refuses."""
+        """Run `work`; return `default` while Redis is away, or when it refuses a command."""
         try:
             return self.attempt(work)
         except RedisError as error:
@@ -84,7 +83,7 @@ class RedisStore:
             return default
 
     def attempt(self, work: Callable[[redis.Redis], T]) -> T:
-        """What `work` returns. Raises `redis.RedisError`; at once while the circuit is open."""
+        """Run `work`. Raises `redis.RedisError`; at once while the circuit is open."""
         failing = self._retry_at != 0.0
         if failing and not self._may_probe():
             raise ConnectionError("Redis is being left alone after a failure.")
@@ -102,14 +101,14 @@ class RedisStore:
         return value
 
     def check(self) -> str:
-        """Why Redis does not do all that is wanted of it, in fixed words; empty: it does."""
+        """Check Redis and the rights it grants; return the fault in fixed words, or an empty string."""
         try:
             return self.attempt(missing)
         except RedisError as error:
-            return self._reason or asked(error)
+            return self._reason or connection_fault(error)
 
     def server_of(self, connection: Any) -> str:
-        """The server process at the other end of a connection; empty where it does not say, and of a cluster's."""
+        """Run id of the server of a connection; empty where unknown, and for a cluster."""
         return "" if connection is None else self._servers.get(connection, "")
 
     def close(self) -> None:
@@ -117,7 +116,7 @@ class RedisStore:
             self._client.close()
 
     def _may_probe(self) -> bool:
-        """One caller at a time finds out whether Redis is back; the others go on without."""
+        """Let one caller at a time probe whether Redis is back."""
         with self._lock:
             now = time.monotonic()
             if now < self._retry_at:
@@ -129,7 +128,7 @@ class RedisStore:
     def _failed(self, error: Exception) -> None:
         with self._lock:
             if self._retry_at:
-                return  # another thread said so already, or this was the probe
+                return  # reported by another thread, or this was the probe
             self._retry_at = time.monotonic() + self._pause
             self._reason = reason_of(error)
         log.warning("redis_away", extra={"error": type(error).__name__, "reason": self._reason})
@@ -144,28 +143,27 @@ class RedisStore:
         self._on_change(True)
 
     def _refused(self, error: Exception) -> None:
-        """Say why, once a minute at most: with a right missing, each request is refused something."""
+        """Log a refusal, once a minute at most: with a right missing, each request is refused a command."""
         reason, now = reason_of(error), time.monotonic()
-        if now >= self._refusals.get(reason, now - _SAY_AGAIN) + _SAY_AGAIN:
+        if now >= self._refusals.get(reason, now - _LOG_AGAIN) + _LOG_AGAIN:
             self._refusals[reason] = now
             log.warning("redis_refused", extra={"error": type(error).__name__, "reason": reason})
 
     def _greet(self, connection: Any) -> None:
-        """Each new connection asks for the server's run id: what an earlier server held may be stale."""
+        """Store the server's run id of a new connection: data of an earlier server may be stale."""
         self._servers[connection] = ""
         connection.on_connect()
         try:
             connection.send_command("INFO", "server")
             info: bytes = connection.read_response()
         except ResponseError:
-            return  # not allowed to ask, on some managed servers
+            return  # some managed servers forbid INFO
         ids = (line[7:] for line in info.decode().splitlines() if line.startswith("run_id:"))
         self.server = self._servers[connection] = next(ids, "")
 
 
 def _probe(client: redis.Redis) -> None:
-    """Raise unless all of it is there and takes writes: of a cluster every node, as those that answer say nothing of
-    one that hangs. What it refuses for another reason is no outage."""
+    """Raise unless every node answers and takes writes; any other refusal is no outage."""
     for answer in exchange(client, lambda _: writes_everywhere()):
         if isinstance(answer, _AWAY):
             raise answer

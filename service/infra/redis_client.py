@@ -1,4 +1,4 @@
-"""How Redis is reached: a client for each kind of address, and commands without what redis-py does around one."""
+"""Redis clients for each kind of address, and commands on hot paths without redis-py's overhead."""
 
 from __future__ import annotations
 
@@ -20,25 +20,22 @@ from redis.sentinel import Sentinel
 from service.infra.redis_address import RedisAddress, parse
 from service.infra.redis_cluster import LazyCluster, exchange_in_cluster
 
-ANSWER_SECONDS = 0.5  # for which an answer is waited for
+ANSWER_SECONDS = 0.5  # socket time-out of an answer
 
 
 def connect(
-    url: str,
-    *,
-    max_connections: int,
-    on_connect: Callable[[Any], None] | None = None,
+    url: str, *, max_connections: int, on_connect: Callable[[Any], None] | None = None
 ) -> redis.Redis:
-    """A client for `redis://`, `unix://path`, `redis+sentinel://h:p,h:p/name`, `redis+cluster://h:p,h:p`; see `parse`.
+    """Create a client for `redis://`, `unix://path`, `redis+sentinel://h:p,h:p/name`, `redis+cluster://h:p,h:p`.
 
-    Nothing is connected yet. A call fails with `redis.RedisError` within about twice `ANSWER_SECONDS`, after one more
-    try; a cluster's without one. `on_connect` is called with each new connection (not by a cluster's).
+    Connects on first use. A call fails with `redis.RedisError` within about twice `ANSWER_SECONDS`, after one retry; of
+    a cluster without one. `on_connect` is called with each new connection, but for a cluster's.
     """
     options: dict[str, Any] = {
         "socket_timeout": ANSWER_SECONDS,
         "socket_connect_timeout": 0.3,
         "retry": Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 1),
-        "protocol": 2,  # one shape of answers, whatever the server
+        "protocol": 2,  # RESP2: the same shape of answers from every server
     }
     address = parse(url.replace("redis+unix", "unix", 1))
     if address.scheme == "redis+cluster":
@@ -53,22 +50,24 @@ def connect(
 
 
 def _cluster(address: RedisAddress, options: dict[str, Any], max_connections: int) -> Any:
-    """Connects. Raises `redis.RedisError` when no node answers."""
+    """Connect to a cluster. Raises `redis.RedisError` when no node answers."""
     node: Any = ClusterNode
-    cluster: Any = RedisCluster  # not a subclass of Redis, but the same commands
+    cluster: Any = RedisCluster  # not a subclass of Redis, but with the same commands
     return cluster(
         startup_nodes=[node(host, port) for host, port in address.hosts],
         max_connections=max_connections,
-        **{**options, "retry": Retry(NoBackoff(), 0)},  # a node that hangs would hang again
+        **{**options, "retry": Retry(NoBackoff(), 0)},  # a hanging node would hang again
         **address.login,
         **_tls(address),
     )
 
 
 def _sentinel(address: RedisAddress, options: dict[str, Any], max_connections: int) -> redis.Redis:
-    quick = {key: value for key, value in options.items() if key != "redis_connect_func"}
+    for_sentinels = {key: value for key, value in options.items() if key != "redis_connect_func"}
     untyped: Any = Sentinel
-    sentinels = untyped(address.hosts, sentinel_kwargs={**quick, **address.sentinel_login, **_tls(address)})
+    sentinels = untyped(
+        address.hosts, sentinel_kwargs={**for_sentinels, **address.sentinel_login, **_tls(address)}
+    )
     return cast(
         redis.Redis,
         sentinels.master_for(
@@ -87,8 +86,10 @@ def _tls(address: RedisAddress) -> dict[str, Any]:
 
 
 class _Stack:
-    """What redis-py keeps idle connections in: last in, first out, like its own `LifoQueue` but without that one's
-    conditions. The list holds them, and the queue, which is written in C, counts them and lets threads wait."""
+    """LIFO of idle connections for redis-py's pool, without the condition variables of `queue.LifoQueue`.
+
+    The list holds the connections; the C queue counts them and blocks waiting threads.
+    """
 
     def __init__(self, size: int) -> None:
         self.queue: list[Any] = []
@@ -96,12 +97,12 @@ class _Stack:
         self._waits: SimpleQueue[None] = SimpleQueue()
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Raises `queue.Empty`."""
+        """Pop an item. Raises `queue.Empty`."""
         self._waits.get(block, timeout)
         return self.queue.pop()
 
     def put_nowait(self, item: Any) -> None:
-        """Raises `queue.Full`."""
+        """Push an item. Raises `queue.Full`."""
         if len(self.queue) >= self._size:
             raise Full
         self.queue.append(item)
@@ -109,14 +110,14 @@ class _Stack:
 
 
 class _Pool(redis.BlockingConnectionPool):
-    """Without the records that redis-py keeps of each connection taken and given back, which cost a command's worth."""
+    """Connection pool without redis-py's metrics of each checkout, which cost as much as a command."""
 
     def __init__(self, **options: Any) -> None:
-        made: Any = super().__init__  # it has no types
-        made(queue_class=_Stack, **options)
+        init: Any = super().__init__  # untyped
+        init(queue_class=_Stack, **options)
 
     def get_connection(self, *_: Any, **__: Any) -> Any:
-        """Raises `redis.RedisError` when none is free within a second, or none can be made."""
+        """Check out a live connection. Raises `redis.RedisError` when none is free within a second or can be made."""
         connection = self.take()
         try:
             if not _is_quiet(connection):
@@ -128,7 +129,7 @@ class _Pool(redis.BlockingConnectionPool):
         return connection
 
     def take(self) -> Any:
-        """The same; the server may have closed it in the meantime, for callers who can send again."""
+        """Check out a connection that the server may have closed: for callers that can resend."""
         if self.pid != os.getpid():
             self._checkpid()
         try:
@@ -146,19 +147,19 @@ class _Pool(redis.BlockingConnectionPool):
         return connection
 
     def release(self, connection: Any) -> None:
-        if connection.pid != os.getpid():  # it was made before a fork
+        if connection.pid != os.getpid():  # made before a fork
             connection.disconnect()
             connection = None
         elif connection.should_reconnect():
             connection.disconnect()
-        try:  # noqa: SIM105 - `suppress` costs as much as all of this
+        try:  # noqa: SIM105 - `suppress` costs as much as the whole function
             self.pool.put_nowait(connection)
-        except Full:  # the pool was begun anew in the meantime
+        except Full:  # the pool was reset meanwhile
             pass
 
 
 def _is_quiet(connection: Any) -> bool:
-    """What was closed, or holds an answer that nobody has read, cannot be used."""
+    """Tell whether a connection is open and holds no unread answer."""
     try:
         return not connection.can_read()
     except (ConnectionError, TimeoutError, OSError):
@@ -166,23 +167,25 @@ def _is_quiet(connection: Any) -> bool:
 
 
 class Script:
-    """A Lua script, sent whole only to a server that has not seen it."""
+    """Lua script by EVALSHA; EVAL only where the server has not cached it."""
 
     def __init__(self, source: str) -> None:
         self._source = source
         self._sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, client: redis.Redis, keys: Sequence[str], *arguments: Any) -> Any:
-        """On a cluster all keys must be of one slot."""
+        """Run the script; on a cluster all keys must be in one slot."""
         try:
-            return _sent(client, "EVALSHA", self._sha, len(keys), *keys, *arguments)
+            return _execute(client, "EVALSHA", self._sha, len(keys), *keys, *arguments)
         except NoScriptError:
             return client.eval(self._source, len(keys), *keys, *arguments)
 
 
-def _sent(client: redis.Redis, *command: Any) -> Any:
-    """Send a command without what redis-py does around one: its options, retries and records cost more than the
-    round trip. Where the connection was closed, it is sent in redis-py's own way, on another one."""
+def _execute(client: redis.Redis, *command: Any) -> Any:
+    """Execute a command without redis-py's options, retries and metrics, which cost more than the round trip.
+
+    Where the connection was closed, redis-py itself resends it on another one.
+    """
     if not isinstance(client, redis.Redis):
         return answered(client, command)[0]
     pool = client.connection_pool
@@ -190,12 +193,12 @@ def _sent(client: redis.Redis, *command: Any) -> Any:
     try:
         connection.send_packed_command((pack_command(command),))
         return connection.read_response()
-    except ResponseError:  # that was the whole answer
+    except ResponseError:  # the answer was read to its end
         raise
     except ConnectionError:
         pass
     except BaseException:
-        connection.disconnect()  # an answer that nobody has read must not be taken for another
+        connection.disconnect()  # an unread answer must not be taken for the next one
         raise
     finally:
         pool.release(connection)
@@ -206,7 +209,7 @@ Command = Sequence[Any]
 
 
 def answered(client: redis.Redis, *commands: Command) -> list[Any]:
-    """Return what some commands answer, in one round trip. Raises as the first that fails would."""
+    """Send commands in one round trip; return their answers. Raises the error of the first that fails."""
     answers = exchange(client, lambda connection: commands)
     for answer in answers:
         if isinstance(answer, Exception):
@@ -217,11 +220,10 @@ def answered(client: redis.Redis, *commands: Command) -> list[Any]:
 def exchange(
     client: redis.Redis, commands: Callable[[Any], Sequence[Command]], *, block: float = 0.0
 ) -> list[Any]:
-    """Send commands in one round trip: the answer of each, or the `ResponseError` that it failed with.
+    """Send commands in one round trip; return the answer of each, or its `ResponseError`.
 
-    `commands` is given the connection that they go over, as they may say which server that leads to; None of a
-    cluster, where each node is asked in turn. Over the connection directly, see `_sent`. `block`: seconds for which the
-    server may hold an answer back.
+    `commands(connection)` builds them: they may depend on the server of the connection; None for a cluster, one round
+    trip per node. Sent as in `_execute`. `block`: seconds for which the server may delay an answer.
     """
     if not isinstance(client, redis.Redis):
         return exchange_in_cluster(client, commands(None), partial(exchange, block=block))
@@ -232,7 +234,7 @@ def exchange(
         connection.send_packed_command((b"".join(packed),))
         return [_answer(connection, block) for _ in packed]
     except BaseException:
-        connection.disconnect()  # answers that nobody has read must not be taken for others
+        connection.disconnect()  # unread answers must not be taken for later ones
         raise
     finally:
         pool.release(connection)
@@ -250,8 +252,8 @@ def _answer(connection: Any, block: float) -> Any:
 def read_stream(
     client: redis.Redis, key: str, after: bytes, count: int, wait: float
 ) -> list[tuple[bytes, dict[bytes, bytes]]]:
-    """Return entries of a stream: their ids and fields. Waits for the first for `wait` seconds at most."""
-    milliseconds = int(wait * 1000) or 1  # 0 would be for ever
+    """Read entries of a stream as (id, fields) after an id; wait up to `wait` seconds for the first."""
+    milliseconds = int(wait * 1000) or 1  # 0 would wait for ever
     command = ("XREAD", "COUNT", count, "BLOCK", milliseconds, "STREAMS", key, after)
     [found] = exchange(client, lambda _: [command], block=wait)
     if isinstance(found, Exception):

@@ -1,9 +1,8 @@
-"""A Redis cluster's client that is made when it is first used, so that a process starts while the cluster is away.
+"""Lazy client of a Redis cluster: a process starts while the cluster is away; topology refresh in the background.
 
-redis-py's client asks the nodes for their slots as it is made, and again whenever one fails, each of them in turn
-until one answers: seconds, where they hang. Here one thread does that for all. Whoever needs the client waits for it
-to be made, `PATIENCE` at most; whoever met a node that fails does not wait for the others to be asked. After an
-attempt that failed nobody tries for `PAUSE`.
+redis-py's client discovers the slots when it is created, and after each node failure, from one node after another:
+seconds, where they hang. Here one thread does that for all. Callers without a client wait up to `PATIENCE`; callers
+that met a failing node do not wait for the refresh. After a failed attempt there is none for `PAUSE`.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-PATIENCE = 1.0  # seconds that a caller waits for the nodes to be found
-PAUSE = 1.0  # seconds that they are left alone after they could not be
+PATIENCE = 1.0  # seconds that a caller waits for the nodes to be discovered
+PAUSE = 1.0  # seconds without attempts after a failed one
 
 
 class LazyCluster:
-    """Stands in for the client that `make` makes, with all its methods; `make` raises when no node answers."""
+    """Proxy for the client that `make` creates on first use; `make` raises when no node answers."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
@@ -35,7 +34,7 @@ class LazyCluster:
         self._connect = _Shared(self._connected)
 
     def __getattr__(self, name: str) -> Any:
-        """Raises `redis.ConnectionError` while the cluster is away."""
+        """Delegate to the client. Raises `redis.ConnectionError` while the cluster is away."""
         if self._client is None:
             self._connect()
         return getattr(self._client, name)
@@ -54,10 +53,10 @@ class LazyCluster:
 def exchange_in_cluster(
     client: Any, commands: Sequence[Sequence[Any]], exchange: Callable[..., Any]
 ) -> list[Any]:
-    """The answer of each command, or the `ResponseError` that it failed with; a round trip for each node.
+    """Send commands, one round trip per node; return each answer, or its `ResponseError`.
 
-    redis-py's pipeline sends again what it got no answer to. An entry of a stream that was written the first time is
-    refused then, as if another worker had taken the run over; and with a node frozen each command waits anew.
+    redis-py's pipeline is not used: it resends commands without an answer. A stream entry that was written the first
+    time is refused then, as if another worker had taken the run over; and with a frozen node each command waits anew.
     Raises `redis.RedisError` when a node does not answer.
     """
     nodes: dict[str, Any] = {}
@@ -71,11 +70,11 @@ def exchange_in_cluster(
             places[node.name].append(number)
         for name, numbers in places.items():
             node = client.get_redis_connection(nodes[name])
-            there = [commands[number] for number in numbers]
-            for number, answer in zip(numbers, exchange(node, lambda _, there=there: there), strict=True):
+            of_node = [commands[number] for number in numbers]
+            for number, answer in zip(numbers, exchange(node, lambda _, batch=of_node: batch), strict=True):
                 answers[number] = answer
     except (ConnectionError, TimeoutError, RedisClusterException):
-        # Another may have taken the node's place. It is the last that is asked: where it hangs, that takes a time-out.
+        # Another node may have taken over. The failed one is asked last: where it hangs, it costs a time-out.
         client.nodes_manager.initialize(last_failed_node_name=name)
         raise
     return [
@@ -85,7 +84,7 @@ def exchange_in_cluster(
 
 
 def _key_of(command: Sequence[Any]) -> Any:
-    """The first key of a command; of one without any key, the same for all of its kind."""
+    """First key of a command; its name where it has none."""
     name = command[0]
     if name in ("EVAL", "EVALSHA"):
         return command[3]
@@ -95,7 +94,7 @@ def _key_of(command: Sequence[Any]) -> Any:
 
 
 class _Shared:
-    """Run `work` in a thread, once for all who call or begin it meanwhile."""
+    """Single flight: run `work` in a thread, once for all concurrent callers."""
 
     def __init__(self, work: Callable[..., None]) -> None:
         self._work = work
@@ -104,17 +103,17 @@ class _Shared:
         self._attempt.done.set()
 
     def begin(self, *args: Any, **options: Any) -> _Attempt:
-        """Return without waiting for it."""
+        """Start an attempt, or join the current one, without waiting."""
         with self._lock:
             attempt = self._attempt
-            if attempt.is_over():
+            if attempt.is_stale():
                 attempt = self._attempt = _Attempt()
                 run = (attempt, args, options)
                 threading.Thread(target=self._run, args=run, name="redis-cluster", daemon=True).start()
             return attempt
 
     def __call__(self) -> None:
-        """Wait for it. Raises `redis.ConnectionError` when it fails or hangs."""
+        """Wait for an attempt. Raises `redis.ConnectionError` when it fails or hangs."""
         attempt = self.begin()
         in_time = attempt.done.wait(max(0.0, attempt.began + PATIENCE - time.monotonic()))
         if not in_time or attempt.error is not None:
@@ -123,7 +122,7 @@ class _Shared:
     def _run(self, attempt: _Attempt, args: Any, options: Any) -> None:
         try:
             self._work(*args, **options)
-        except Exception as error:  # told to all who wait for it
+        except Exception as error:  # raised by all waiting callers
             attempt.error = error
         finally:
             attempt.ended = time.monotonic()
@@ -131,7 +130,7 @@ class _Shared:
 
 
 class _Attempt:
-    """One attempt, shared by all who come while it is made and for `PAUSE` after it has failed."""
+    """Attempt shared by all callers while it runs, and for `PAUSE` after it failed."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()
@@ -139,5 +138,5 @@ class _Attempt:
         self.error: Exception | None = None
         self.done = threading.Event()
 
-    def is_over(self) -> bool:
+    def is_stale(self) -> bool:
         return self.done.is_set() and (self.error is None or time.monotonic() >= self.ended + PAUSE)

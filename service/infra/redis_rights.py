@@ -1,12 +1,12 @@
-"""Rights at Redis, and why one is refused, in fixed words: for `/ready` and for logs, which quote no server.
+"""Redis rights check, and reasons of refusals in fixed words: `/ready` and logs quote no server.
 
-The rights themselves are in docs/growing.md, as lines for an ACL.
+docs/growing.md lists the rights as lines for an ACL.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import redis
@@ -30,7 +30,7 @@ _KINDS = (
     (ReadOnlyError, "read-only"),
     (ClusterDownError, "cluster down"),
 )
-# A script's error is told as text, after the words of whatever server ran it; some have no kind of their own.
+# Substrings of errors without a class of their own, and of errors that a script returns as text.
 _WORDS = (
     ("max number of clients", "too many clients"),
     ("OOM command", FULL),
@@ -39,7 +39,7 @@ _WORDS = (
     ("NOREPLICAS", "too few replicas"),
     ("unknown command 'SENTINEL'", "no sentinel"),
 )
-# Of an error that has no answer of Redis: what is wrong with the address, and not with the server. The first that fits.
+# Substrings of errors before any answer of Redis: faults of the address, not of the server. The first match counts.
 _ADDRESS = (
     ("Hostname mismatch", "certificate of another name"),
     ("IP address mismatch", "certificate of another name"),
@@ -50,8 +50,8 @@ _ADDRESS = (
 )
 _NOT_ALLOWED = ("NOPERM", "ACL failure", "no permissions", "No permissions", "has no permissions")
 _KEY = "slipway:ready:{0}"
-_QUEUE = "slipway:jobs:ready"  # no queue of Celery's has this name
-_LIFE = 60_000  # ms after which what was written for a look is gone
+_QUEUE = "slipway:jobs:ready"  # not a name of any Celery queue
+_LIFE = 60_000  # ms until keys written by a check expire
 SHARDS = 16  # keys in as many slots: of a cluster's nodes hardly one has none of them
 # KEYS: a sorted set and a hash. Answers the first command of our scripts that is refused, and why.
 _SCRIPT = """
@@ -70,69 +70,70 @@ _SHA = hashlib.sha1(b"not kept by any server", usedforsecurity=False).hexdigest(
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a command failed, in words that quote nothing."""
-    for one in _causes(error):
-        # redis-py names no cause where a node refuses to tell a cluster's slots.
-        if isinstance(one, RedisClusterException) and isinstance(one.__context__, NoPermissionError):
+    """Name the reason of a failed command in fixed words, which quote no message."""
+    for cause in _causes(error):
+        # redis-py sets no cause where a node refuses CLUSTER SLOTS.
+        if isinstance(cause, RedisClusterException) and isinstance(cause.__context__, NoPermissionError):
             return "may not: CLUSTER"
-    for one in _causes(error):
-        for kind, words in _KINDS:
-            if isinstance(one, kind):
-                return words
-        if said := _of_text(str(one)):
-            return said
-        if isinstance(one, ResponseError):
-            return MAY_NOT if is_not_allowed(one) else OTHER
-        if words := next((words for sign, words in _ADDRESS if sign in str(one)), ""):
-            return words
+    for cause in _causes(error):
+        for kind, reason in _KINDS:
+            if isinstance(cause, kind):
+                return reason
+        if reason := _match(_WORDS, str(cause)):
+            return reason
+        if isinstance(cause, ResponseError):
+            return MAY_NOT if is_not_allowed(cause) else OTHER
+        if reason := _match(_ADDRESS, str(cause)):
+            return reason
     return AWAY
 
 
 def is_not_allowed(error: ResponseError) -> bool:
-    """Whether the user's rights are the cause."""
+    """Tell whether a missing right is the cause."""
     return isinstance(error, NoPermissionError) or any(words in str(error) for words in _NOT_ALLOWED)
 
 
 def missing(client: redis.Redis) -> str:
-    """Return what Redis refuses now of all that is wanted, and why; empty: nothing. One round trip.
+    """Check all commands in use in one round trip; return the first refused and why, or an empty string.
 
-    Raises `redis.RedisError` when it cannot be asked.
+    Raises `redis.RedisError` when Redis does not answer.
     """
     return _first_refused(client, [*_writes(), *_reads(), *_scripts()])
 
 
 def missing_for_queue(client: redis.Redis) -> str:
-    """Return the same of what Celery wants of its broker besides. Raises `redis.RedisError` when it cannot be asked."""
+    """Check the commands of Celery's broker, as `missing` does."""
     return _first_refused(client, list(_queue()))
 
 
-def _first_refused(client: redis.Redis, asked: Sequence[tuple[str, tuple[Any, ...]]]) -> str:
-    for (kind, command), answer in zip(asked, exchange(client, lambda _: [c for _, c in asked]), strict=True):
+def _first_refused(client: redis.Redis, checks: Sequence[tuple[str, tuple[Any, ...]]]) -> str:
+    answers = exchange(client, lambda _: [command for _, command in checks])
+    for (kind, command), answer in zip(checks, answers, strict=True):
         if isinstance(answer, NoScriptError):
-            continue  # it may run scripts, and has not this one
+            continue  # scripts are allowed, and this one is not cached
         if isinstance(answer, ResponseError):
-            return _told(kind, command[0], answer)
+            return _refusal(kind, command[0], answer)
         if isinstance(answer, Exception):
             raise answer
         if command[0] == "EVAL" and answer:
             name, text = (part.decode() for part in answer)
-            return _told("no scripts", f"EVAL with {name}", ResponseError(text))
+            return _refusal("no scripts", f"EVAL with {name}", ResponseError(text))
     return ""
 
 
-def asked(error: BaseException) -> str:
-    """Why Redis cannot be asked at all. The one command that comes before all others is that for the database."""
-    said = reason_of(error)
-    return "may not: SELECT" if said == MAY_NOT and "'select'" in str(error) else said
+def connection_fault(error: BaseException) -> str:
+    """Name the reason of a failed connection; SELECT is its only command that a right can forbid."""
+    reason = reason_of(error)
+    return "may not: SELECT" if reason == MAY_NOT and "'select'" in str(error) else reason
 
 
-def _told(kind: str, command: str, error: ResponseError) -> str:
-    said = reason_of(error)
-    return f"{kind}: {command}" if said == MAY_NOT else said
+def _refusal(kind: str, command: str, error: ResponseError) -> str:
+    reason = reason_of(error)
+    return f"{kind}: {command}" if reason == MAY_NOT else reason
 
 
 def writes_everywhere() -> list[tuple[Any, ...]]:
-    """Return writes that change nothing, for each node of a cluster."""
+    """Build writes of probe keys that reach every node of a cluster."""
     return [("SET", f"slipway:ready:{{{number}}}", "", "PX", _LIFE) for number in range(SHARDS)]
 
 
@@ -165,7 +166,7 @@ def _scripts() -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 
 def _queue() -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Send a message, take it and give it back, in the commands of kombu's transport."""
+    """Commands of kombu's transport: send a message, receive it, restore it."""
     yield "may not write", ("LPUSH", _QUEUE, "x")
     yield "may not read", ("LLEN", _QUEUE)
     yield "may not read", ("BRPOP", _QUEUE, 0.01)
@@ -180,14 +181,14 @@ def _queue() -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, and what it came of."""
-    one: BaseException | None = error
+    """Yield the error and its chain of causes, five at most."""
+    cause: BaseException | None = error
     for _ in range(5):
-        if one is None:
+        if cause is None:
             return
-        yield one
-        one = one.__cause__
+        yield cause
+        cause = cause.__cause__
 
 
-def _of_text(text: str) -> str:
-    return next((told for words, told in _WORDS if words in text), "")
+def _match(reasons: Iterable[tuple[str, str]], text: str) -> str:
+    return next((reason for part, reason in reasons if part in text), "")

@@ -1,10 +1,9 @@
-"""Metric files shared by the processes of a machine: web workers in one folder, task workers in the one beside it.
+"""Preallocated metric files shared by the processes of a machine: web workers in one folder, task workers beside it.
 
-prometheus_client maps one file per kind of metric and process. A mapped file with holes in it ends the process by
-SIGBUS when the disk is full. So each file is written whole before it is mapped, and never has to grow (see
-`metrics.MOST_LABEL_SETS`). Files go by place, not by pid: a process takes the lowest place that is free and counts on
-from what stands there, so there are never more files than processes at once, and a process that takes the place of a
-dead one needs no new room.
+prometheus_client maps one file per kind of metric and process. On a full disk, access to a hole in a mapped file kills
+the process by SIGBUS. So each file is written in full before it is mapped, and never grows (`metrics.MOST_LABEL_SETS`).
+Files are named by slot, not by pid: a process takes the lowest free slot and continues its counters, so there are never
+more files than concurrent processes, and the successor of a dead process needs no new disk space.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from itertools import count
 from pathlib import Path
 
 MIB = 1 << 20
-# Bytes. Sized by `tests/observe/test_metrics.py::test_no_file_has_to_grow`; what is not used costs disk, not memory.
+# Bytes. Sized by `tests/observe/test_metrics.py::test_no_file_has_to_grow`; unused parts cost disk, not memory.
 SIZES = {
     "counter": 3 * MIB,
     "histogram": 2 * MIB,
@@ -28,18 +27,16 @@ SIZES = {
     "gauge_livesum": MIB // 64,
 }
 FULL = (errno.ENOSPC, errno.EDQUOT)
-_held: list[int] = []  # descriptors of the places this process has: they are free once it ends
+_held: list[int] = []  # descriptors of this process's slots: released when it ends
 
 
 def of_tasks(web: Path) -> Path:
-    """The folder of the task workers whose figures are told by the web server that leaves its own in `web`."""
+    """Folder of the task workers whose metrics the web server with the folder `web` exposes."""
     return web.with_name(f"{web.name}-tasks")
 
 
 def join(path: Path) -> None:
-    """Have this process, and those it starts, count in `path`. Raises OSError unless all there is against it is a full
-    disk: then each process counts by itself.
-    """
+    """Let this process and its children count in `path`; on a full disk each counts by itself. Raises OSError."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -49,38 +46,38 @@ def join(path: Path) -> None:
 
 
 def clear(path: Path) -> None:
-    """Delete all files: nobody who counts here is alive."""
+    """Delete all files; no process that counts here may be alive."""
     shutil.rmtree(path, ignore_errors=True)
 
 
-def take_place(path: Path) -> int:
-    """Take the lowest free place of `path` until this process ends, with its files whole. Raises OSError."""
-    for place in count():
-        lock = _try_lock(path / f"{place}.lock")
+def take_slot(path: Path) -> int:
+    """Take the lowest free slot of `path` until this process ends; preallocate its files. Raises OSError."""
+    for slot in count():
+        lock = _try_lock(path / f"{slot}.lock")
         if lock is None:
             continue
         try:
             for kind, size in SIZES.items():
-                _make_whole(path / f"{kind}_{place}.db", size)
+                _preallocate(path / f"{kind}_{slot}.db", size)
         except OSError:
             os.close(lock)
             raise
-        _blank_gauges(path, place)
+        _blank_gauges(path, slot)
         _held.append(lock)
-        return place
+        return slot
     raise AssertionError("unreachable")
 
 
 def forget_the_dead(path: Path) -> None:
     """Blank the gauges of processes that have ended; their counters stay."""
     for file in path.glob("*.lock"):
-        with suppress(OSError), _locked(file) as free:  # whoever asks has better to do than to end over this
+        with suppress(OSError), _locked(file) as free:  # housekeeping must not stop its caller
             if free:
                 _blank_gauges(path, int(file.stem))
 
 
 def _try_lock(file: Path) -> int | None:
-    """The descriptor of a lock that lasts as long as this process; None: somebody else has it. Raises OSError."""
+    """Lock a file until this process ends; return its descriptor, or None where it is locked. Raises OSError."""
     lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,8 +97,8 @@ def _locked(file: Path) -> Iterator[bool]:
             os.close(lock)
 
 
-def _make_whole(file: Path, size: int) -> None:
-    """Write zeros: a file that was only made longer, or reserved, may still meet a full disk when it is written to."""
+def _preallocate(file: Path, size: int) -> None:
+    """Write zeros: a file only truncated or reserved to its size may still meet a full disk on a later write."""
     with file.open("r+b" if file.exists() else "w+b", buffering=0) as raw:
         if os.fstat(raw.fileno()).st_size >= size:
             return
@@ -110,14 +107,14 @@ def _make_whole(file: Path, size: int) -> None:
             while written < size:
                 written += raw.write(bytes(size - written)) or 0
         except OSError:
-            file.unlink()  # half a file would keep the room that others need
+            file.unlink()  # a partial file would waste disk space
             raise
 
 
-def _blank_gauges(path: Path, place: int) -> None:
-    """Mark them as unused, in place: a file that is deleted would have to find new room."""
+def _blank_gauges(path: Path, slot: int) -> None:
+    """Mark gauges as unused, in place: a deleted file would need new disk space."""
     for kind in SIZES:
-        file = path / f"{kind}_{place}.db"
+        file = path / f"{kind}_{slot}.db"
         if kind.startswith("gauge_live") and file.exists():
             with file.open("r+b", buffering=0) as raw:
-                raw.write(bytes(8))  # the header: how much of the file is in use
+                raw.write(bytes(8))  # the header: bytes in use

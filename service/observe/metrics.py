@@ -1,7 +1,7 @@
-"""Prometheus metrics over all workers of a machine. Labels are looked up once and kept.
+"""Prometheus metrics over all workers of a machine, with cached label sets.
 
-A process that has joined a `folder` (`gunicorn.conf.py` and `worker.py` see to it) counts in files there, for all to
-read. Any other counts for itself, and so does one for whose files the disk has no room.
+A process that has joined a folder (in `gunicorn.conf.py` or `worker.py`) counts in shared files there; any other counts
+in memory, as on a full disk.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from service.observe.metric_files import of_tasks, take_place
+from service.observe.metric_files import of_tasks, take_slot
 from service.types import Usage
 
 log = logging.getLogger("slipway.metrics")
-# Of one metric, so that its file never has to grow. Whatever comes after those counts as OTHER.
+# Bound per metric, so that its file never grows; further label sets count as OTHER.
 MOST_LABEL_SETS = 500
 MOST_REQUEST_LABEL_SETS = 1000  # route, method and status
-MOST_HISTOGRAM_LABEL_SETS = 200  # each takes as many entries as there are buckets
+MOST_HISTOGRAM_LABEL_SETS = 200  # each with an entry per bucket
 LONGEST_LABEL = 100  # characters
 OTHER = "(other)"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "(none)"})
@@ -41,7 +41,7 @@ _MODEL_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
 
 
 class _Family:
-    """A metric whose labelled children are kept: `labels()` takes a lock and builds a tuple every time."""
+    """Metric with a cache of its labelled children: `labels()` takes a lock and builds a tuple every time."""
 
     __slots__ = ("_children", "_metric", "_most")
 
@@ -60,43 +60,41 @@ class _Family:
         return self._children.setdefault(labels, child)
 
 
-class _Together(Collector):
-    """The figures of some folders, as one."""
+class _MergedFolders(Collector):
+    """Collector of the metric files of several folders."""
 
     def __init__(self, *folders: Path) -> None:
         self._folders = folders
 
     def collect(self) -> Iterable[Any]:
-        merge: Any = MultiProcessCollector.merge  # it has no types
+        merge: Any = MultiProcessCollector.merge  # untyped
         while True:
             try:
                 return list(merge([str(file) for path in self._folders for file in path.glob("*.db")]))
-            except FileNotFoundError:  # whoever starts anew has just cleared a folder
+            except FileNotFoundError:  # a starting server has just cleared a folder
                 continue
 
 
 def of_folder(own: Path) -> CollectorRegistry:
-    """What the processes of one folder have counted, for a server of its own."""
+    """Registry of one folder's metrics, for a metrics server of its own."""
     registry = CollectorRegistry()
-    registry.register(_Together(own))
+    registry.register(_MergedFolders(own))
     return registry
 
 
-_value_classes: dict[
-    tuple[int, str], Any
-] = {}  # by process and folder: one place for all metrics of a process
+_value_classes: dict[tuple[int, str], Any] = {}  # by pid and folder: one slot for all metrics of a process
 
 
 def _value_class() -> Any:
-    """How a metric keeps its value: in this process's files of the folder it has joined, or in memory."""
+    """Storage class of metric values: files in the joined folder, or memory."""
     own = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if not own:
         return values.MutexValue
     key = (os.getpid(), own)
     if key not in _value_classes:
         try:
-            place = take_place(Path(own))
-            _value_classes[key] = values.MultiProcessValue(lambda: place)  # type: ignore[no-untyped-call]
+            slot = take_slot(Path(own))
+            _value_classes[key] = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
         except OSError as error:
             log.error("metrics_not_shared", extra={"folder": own, "error": error.strerror})
             _value_classes[key] = values.MutexValue
@@ -154,7 +152,7 @@ class Metrics:
         self._runs(agent, str(status)).inc()
 
     def model_call(self, model: str, outcome: str, seconds: float) -> None:
-        """`outcome` is `ok` or an error code."""
+        """Count an attempt at a model call; `outcome` is `ok` or an error code."""
         self._model_calls(model, outcome).inc()
         self._model_seconds(model).observe(seconds)
 
@@ -165,7 +163,7 @@ class Metrics:
                 self._tokens(model, kind).inc(amount)
 
     def prompt_cache(self, agent: str, usage: Usage) -> None:
-        """The share of `read` in all three kinds is how much of an agent's prompts came from the cache."""
+        """Count prompt tokens by kind; `read` / all is the cached share of an agent's prompts."""
         for kind, amount in (
             ("read", usage.cache_read_input_tokens),
             ("write", usage.cache_creation_input_tokens),
@@ -178,7 +176,7 @@ class Metrics:
         self._cost(agent, model).inc(nano)
 
     def budget_warning(self, scope: str, percent: int) -> None:
-        """`scope` is the kind of it only: `user`, never whose."""
+        """Count a warning; `scope` is only its kind, such as `user`."""
         self._warnings(scope, str(percent)).inc()
 
     def budget_refused(self, scope: str) -> None:
@@ -206,7 +204,7 @@ class Metrics:
         self._breaker(model).set(int(is_open))
 
     def transaction_retried(self, reason: str) -> None:
-        """`reason` is `deadlock` or `serialization_failure`."""
+        """Count a retry; `reason` is `deadlock` or `serialization_failure`."""
         self._retried(reason).inc()
 
     def login_failed(self) -> None:
@@ -216,11 +214,11 @@ class Metrics:
         self._redis.set(int(up))
 
     def render(self) -> tuple[bytes, str]:
-        """The exposition text of all workers, and its content type."""
+        """Render the exposition text of all workers; return it with its content type."""
         registry = self._registry
         if own := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             registry = CollectorRegistry()
-            registry.register(_Together(Path(own), of_tasks(Path(own))))
+            registry.register(_MergedFolders(Path(own), of_tasks(Path(own))))
         return generate_latest(registry), CONTENT_TYPE_LATEST
 
     def _counter(self, name: str, about: str, *labels: str) -> Any:

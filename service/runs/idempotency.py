@@ -50,7 +50,7 @@ class Key(NamedTuple):
         self.check(first["fingerprint"])
         started = first["run_id"]
         if _gives_back(tx, started):
-            started = rows.pass_on(tx, self.user_id, self.key, started, run_id, until)
+            started = rows.move(tx, self.user_id, self.key, started, run_id, until)
         if started != run_id:
             raise AlreadyStarted(started)
 

@@ -229,7 +229,7 @@ class Journal:
     def check_owner(self) -> None:
         """Raises `LeaseLost` when another worker has taken the run over since this one last wrote to it."""
         run = self._run
-        if not self._db.query(lambda tx: ownership.is_driven_by(tx, run.id, run.attempt), patience=PATIENCE):
+        if not self._db.query(lambda tx: ownership.is_owned_by(tx, run.id, run.attempt), patience=PATIENCE):
             raise LeaseLost
 
     def _write(self, tx: Transaction, step: dict[str, Any] | None) -> bool:

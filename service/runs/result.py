@@ -53,7 +53,7 @@ def result_of(
     if run.status is RunStatus.WAITING_APPROVAL:
         result["approvals"] = list(approvals)
     if run.request.metadata is not None:
-        result["metadata"] = exact_json.kept(run.request.metadata)  # `shown` puts it into an answer
+        result["metadata"] = exact_json.to_stored(run.request.metadata)  # `shown` puts it into an answer
     if clamped is not None:
         result["max_tokens_clamped"] = clamped
     if run.error is not None:

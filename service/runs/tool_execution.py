@@ -170,7 +170,8 @@ def _approval(decision: Row, claim: Row | None) -> Approval:
 def _claim(tx: Transaction, run: Run, step: int, calls: Sequence[_Call]) -> None:
     for call in calls:
         if call.to_claim:
-            tool_calls.claim(tx, run.id, step, call.id, call.name, call.arguments, call.allowed_by)
+            claimed = tool_calls.ToolCall(call.id, call.name, call.arguments)
+            tool_calls.claim(tx, run.id, step, claimed, call.allowed_by)
 
 
 def _question(run: Run, call: _Call, reason: str) -> dict[str, Any]:

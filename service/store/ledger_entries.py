@@ -1,7 +1,6 @@
-"""Entries of the ledger, read from the first to the last: a page at a time, each a short transaction of its own.
+"""Full scan of the ledger's entries, in pages, each in a short transaction of its own.
 
-One snapshot of everything would keep PostgreSQL from clearing away dead rows for as long as the reading takes. It is
-not needed: no row is ever changed, so whatever has been read stays true.
+One long snapshot would keep PostgreSQL from vacuuming dead rows meanwhile, and is not needed: rows never change.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from service.store.schema import ledger
 from service.store.statement import Statement
 
 PAGE = 5_000  # rows of one transaction
+BATCH = 500  # ids of one query
 CALL = ("user_id", "key_id", "agent", "session_id", "run_id", "step", "model", "price_id", "called_at")
 _COLUMNS = ("entry_id", "kind", "account", "amount_nano", "basis", "cap_nano")
 _READ = [ledger.c[name] for name in (*_COLUMNS, *CALL, *TOKENS, "counters")]
@@ -28,15 +28,15 @@ _PAGE = Statement(
     .order_by(*_KEY)
     .limit(sa.bindparam("most", type_=sa.Integer()))
 )
-# None: nobody knows. SQLite numbers the rows, and none is ever deleted; PostgreSQL counts when it analyses the table.
-_MANY = {
-    True: "SELECT max(rowid) AS many FROM ledger",
-    False: "SELECT NULLIF(GREATEST(reltuples, 0), 0) AS many FROM pg_class WHERE oid = 'ledger'::regclass",
+# SQLite numbers the rows, and none is ever deleted; PostgreSQL knows the count of its last ANALYZE, NULL before it.
+_ESTIMATES = {
+    True: "SELECT max(rowid) AS estimate FROM ledger",
+    False: "SELECT NULLIF(GREATEST(reltuples, 0), 0) AS estimate FROM pg_class WHERE oid = 'ledger'::regclass",
 }
 
 
 def every(db: Database, *, page: int = PAGE, read: Callable[[int], object] = int) -> Iterator[list[Row]]:
-    """Yield every entry with all its rows, by the entries' ids. `read` is told how many rows each page had."""
+    """Yield every entry as its rows, in order of entry ids. `read(rows)` is called with the size of each page."""
     for _, rows in groupby(_rows(db, page, read), lambda row: (row["entry_id"], row["kind"])):
         yield list(rows)
 
@@ -54,17 +54,17 @@ def _rows(db: Database, page: int, read: Callable[[int], object]) -> Iterator[Ro
         after = (last["entry_id"], last["kind"], last["account"])
 
 
-def of(tx: Transaction, ids: Iterable[str], page: int = 500) -> Iterator[list[Row]]:
+def of(tx: Transaction, ids: Iterable[str]) -> Iterator[list[Row]]:
     """Yield the entries of these ids, as `every` does."""
-    wanted = sorted(ids)
-    for start in range(0, len(wanted), page):
-        some = ledger.c.entry_id.in_(wanted[start : start + page])
-        rows = tx.rows(sa.select(*_READ).where(some).order_by(*_KEY))
+    ordered = sorted(ids)
+    for start in range(0, len(ordered), BATCH):
+        in_batch = ledger.c.entry_id.in_(ordered[start : start + BATCH])
+        rows = tx.rows(sa.select(*_READ).where(in_batch).order_by(*_KEY))
         for _, entry in groupby(rows, lambda row: (row["entry_id"], row["kind"])):
             yield list(entry)
 
 
 def estimate(db: Database) -> int | None:
-    """Rows of the ledger, as far as the database knows without counting them."""
-    row = db.query(lambda tx: tx.row(sa.text(_MANY[db.sqlite])))
-    return None if row is None or row["many"] is None else int(row["many"])
+    """Estimate the number of the ledger's rows from the database's own statistics; None: unknown."""
+    row = db.query(lambda tx: tx.row(sa.text(_ESTIMATES[db.sqlite])))
+    return None if row is None or row["estimate"] is None else int(row["estimate"])

@@ -1,7 +1,7 @@
-"""The end of sessions, whether their time is over or their user deletes them: bit by bit.
+"""Deletion of expired or deleted sessions, in batches.
 
-A session may have thousands of runs, each with its steps. These go first, some at a time: whoever waits to write waits
-for one such batch and not for a whole session. Its readers see none of it: for them it is gone once its time is over.
+A session may have thousands of runs, each with its steps. These are deleted first, some at a time, so that other
+writers wait for one batch and not for a whole session. Readers see no partly deleted session: for them it has expired.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from service.store.schema import messages, runs, sessions
 from service.store.sessions import unfinished
 from service.types import now_ms
 
-GRACE_MS = 300_000  # a turn that was let in at the last moment has begun by then, and its session goes on
+GRACE_MS = 300_000  # until then a turn admitted at the last moment has begun, and renews its session
 DELETED = 0  # `expires_at` of a session that its user deletes
 _RUNS = sa.exists().where(runs.c.session_id == sessions.c.id)
 _MESSAGES = sa.exists().where(messages.c.session_id == sessions.c.id)
-_GOING = (
+_UNFINISHED = (
     sa.exists().where(runs.c.session_id == sessions.c.id, runs.c.finished_at.is_(None)).correlate(sessions)
 )
 
 
 def close(tx: Transaction, session_id: str) -> bool:
-    """Let a session's time be over: it is gone for its readers. False: one of its runs has not ended."""
+    """Expire a session now. False: one of its runs has not ended."""
     tx.row(sa.select(sessions.c.id).where(sessions.c.id == session_id).with_for_update())
     if unfinished(tx, session_id):
         return False
@@ -34,29 +34,29 @@ def close(tx: Transaction, session_id: str) -> bool:
 
 
 def clear(tx: Transaction, ids: Sequence[str], limit: int) -> int:
-    """Delete `limit` rows, or what there is, of sessions that are over: runs, messages, then the sessions; how many.
+    """Delete up to `limit` rows of expired sessions: runs, messages, then the sessions; return how many.
 
-    What was spent stays on the books, which hold no content.
+    The ledger keeps their costs, without content.
     """
     old = sa.select(runs.c.id).where(runs.c.session_id.in_(ids), runs.c.finished_at.is_not(None))
-    old = old.limit(limit).with_for_update(skip_locked=True)  # those in use are left for the next time
-    gone = tx.execute(sa.delete(runs).where(runs.c.id.in_(old)))
+    old = old.limit(limit).with_for_update(skip_locked=True)  # locked ones are left for the next time
+    deleted = tx.execute(sa.delete(runs).where(runs.c.id.in_(old)))
     key = (messages.c.session_id, messages.c.seq)
-    said = sa.select(*key).where(messages.c.session_id.in_(ids)).limit(limit - gone)
-    said = said.with_for_update(skip_locked=True)
-    gone += tx.execute(sa.delete(messages).where(sa.tuple_(*key).in_(said)))
-    if gone < limit:
-        gone += tx.execute(sa.delete(sessions).where(sessions.c.id.in_(ids), ~_RUNS, ~_MESSAGES))
-    return gone
+    batch = sa.select(*key).where(messages.c.session_id.in_(ids)).limit(limit - deleted)
+    batch = batch.with_for_update(skip_locked=True)
+    deleted += tx.execute(sa.delete(messages).where(sa.tuple_(*key).in_(batch)))
+    if deleted < limit:
+        deleted += tx.execute(sa.delete(sessions).where(sessions.c.id.in_(ids), ~_RUNS, ~_MESSAGES))
+    return deleted
 
 
 def expire(tx: Transaction, limit: int) -> int:
-    """Clear the sessions whose time has been over for longest, and that have no run under way; how many rows.
+    """Clear the sessions that expired first and have no unfinished run; return how many rows were deleted.
 
-    Fewer than `limit`: no more are to be had.
+    Fewer than `limit`: nothing is left.
     """
-    # Few sessions at a time, or each batch would look at all that are over.
-    over = (sessions.c.expires_at <= now_ms() - GRACE_MS, ~_GOING)
-    query = sa.select(sessions.c.id).where(*over).order_by(sessions.c.expires_at).limit(limit)
+    # Few sessions at a time: otherwise each batch would read all expired ones.
+    expired = (sessions.c.expires_at <= now_ms() - GRACE_MS, ~_UNFINISHED)
+    query = sa.select(sessions.c.id).where(*expired).order_by(sessions.c.expires_at).limit(limit)
     ids = [row["id"] for row in tx.rows(query.with_for_update(skip_locked=True))]
     return clear(tx, ids, limit) if ids else 0

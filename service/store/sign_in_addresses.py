@@ -1,4 +1,4 @@
-"""Rows of addresses that users have signed in from: a digest each, no address."""
+"""Sign-in addresses of users, as digests: no address is stored."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ _SEEN = sa.select(table.c.seen_at).where(
 
 
 def seen_at(tx: Transaction, user_id: str, digest: str) -> int | None:
-    """When the user last signed in from there, in ms."""
+    """Time (ms) of the user's last sign-in from an address; None: never."""
     row = tx.row(_SEEN, {"user_id": user_id, "digest": digest})
     return None if row is None else int(row["seen_at"])
 
 
 def remember(tx: Transaction, user_id: str, digest: str, now: int) -> None:
-    """The user has signed in from there."""
-    # Two log-ins at once come one after the other, and one with the deletion of its user.
+    """Record a sign-in; keep the user's `MOST` newest addresses."""
+    # The lock serialises concurrent sign-ins, and a sign-in with the deletion of its user.
     tx.row(sa.select(users.c.id).where(users.c.id == user_id).with_for_update(key_share=True))
-    mine = table.c.user_id == user_id
+    of_user = table.c.user_id == user_id
     tx.execute(InsertOnce(table), {"user_id": user_id, "digest": digest, "seen_at": now})
-    tx.execute(sa.update(table).where(mine, table.c.digest == digest).values(seen_at=now))
-    newest = sa.select(table.c.digest).where(mine).order_by(table.c.seen_at.desc()).limit(MOST)
-    tx.execute(sa.delete(table).where(mine, table.c.digest.not_in(newest)))
+    tx.execute(sa.update(table).where(of_user, table.c.digest == digest).values(seen_at=now))
+    newest = sa.select(table.c.digest).where(of_user).order_by(table.c.seen_at.desc()).limit(MOST)
+    tx.execute(sa.delete(table).where(of_user, table.c.digest.not_in(newest)))
 
 
 def forget(tx: Transaction, user_id: str) -> None:
-    """Forget where a user signed in."""
+    """Delete a user's addresses."""
     tx.execute(sa.delete(table).where(table.c.user_id == user_id))
 
 
 def expire(tx: Transaction, before: int, limit: int) -> int:
-    """Forget addresses last used before `before` (ms), at most `limit`; how many."""
-    whose = (table.c.user_id, table.c.digest)
-    old = sa.select(*whose).where(table.c.seen_at < before).limit(limit).with_for_update(skip_locked=True)
-    return tx.execute(sa.delete(table).where(sa.tuple_(*whose).in_(old)))
+    """Delete at most `limit` addresses last used before `before` (ms); return how many."""
+    key = (table.c.user_id, table.c.digest)
+    old = sa.select(*key).where(table.c.seen_at < before).limit(limit).with_for_update(skip_locked=True)
+    return tx.execute(sa.delete(table).where(sa.tuple_(*key).in_(old)))

@@ -1,10 +1,10 @@
-"""Whose turn it is to write to SQLite, which has one writer: fair between the threads of all processes.
+"""Fair write lock for SQLite, which has one writer: a queue across the threads of all processes.
 
-SQLite itself lets a process that finds the database locked sleep for up to 100 ms and try again. Where another process
-writes all the time, the moment between two of its transactions is never met, and whoever waits is refused after
-seconds. So writers queue before they ask SQLite: threads in the order they came, and of each process one at a time at
-two locked files. Who holds the first is next; who holds the second writes. A process keeps its turn while others of
-its threads wait, for `TURN` at most; and a thread whose turn it is may do along what they wait to do.
+SQLite's busy handler sleeps for up to 100 ms between attempts. Where another process writes all the time, it never
+meets the gap between two transactions, and fails after its time-out. So writers queue before they begin: threads of a
+process first in, first out, and one thread of each process at two locked files. The holder of `-next` is next in line,
+the holder of `-writer` writes. A process keeps the lock while its threads queue, for `TURN` seconds at most; the thread
+that has it may run the queued writes of the others (group commit).
 """
 
 from __future__ import annotations
@@ -21,131 +21,131 @@ from pathlib import Path
 from service.errors import DatabaseUnavailable
 
 TURN = 0.02  # seconds
-LOOK = 0.001  # seconds between two looks at a locked file; one thread of a process looks at a time
+POLL_SECONDS = 0.001  # between two attempts to lock a file; one thread of a process polls at a time
 
 
-class Waiting:
-    """A thread that waits for its turn."""
+class Waiter:
+    """Queued thread. `groupable`: another thread may run its write."""
 
-    __slots__ = ("_gone_on", "done")
-    along = False  # whether another thread may do what it waits to do
+    __slots__ = ("_woken", "done")
+    groupable = False
 
     def __init__(self) -> None:
-        self.done = False  # by another thread: its turn is not needed any more
-        self._gone_on = threading.Lock()
-        self._gone_on.acquire()
+        self.done = False  # run by another thread: the lock is not needed any more
+        self._woken = threading.Lock()
+        self._woken.acquire()
 
     def wait(self, seconds: float) -> bool:
-        """False: for nothing."""
-        return self._gone_on.acquire(timeout=seconds)
+        """Wait for `wake`. False: timed out."""
+        return self._woken.acquire(timeout=seconds)
 
-    def go_on(self) -> None:
-        self._gone_on.release()
+    def wake(self) -> None:
+        self._woken.release()
 
 
 class Writers:
-    """One per process, made after the fork. `patience`: seconds that a thread waits for its turn."""
+    """Write lock of one process, made after fork. `patience`: seconds that a thread waits for it."""
 
     def __init__(self, database: Path, patience: float) -> None:
         self._patience = patience
         self._paths = [database.with_name(f"{database.name}-{name}") for name in ("next", "writer")]
-        self._files: list[int] = []  # of those, opened with the first turn
+        self._files: list[int] = []  # descriptors of `_paths`, opened with the first turn
         self._change = threading.Lock()
         self._busy = False
-        self._queue: deque[Waiting] = deque()
-        self._turn_ends = 0.0  # time.monotonic(); 0: it is not ours
+        self._queue: deque[Waiter] = deque()
+        self._turn_ends = 0.0  # time.monotonic(); 0: this process does not have the lock
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Whose it is may write, in here. Raises `DatabaseUnavailable` when it does not come in time."""
-        self.take(Waiting())
+        """Hold the lock for a block. Raises `DatabaseUnavailable` on time-out."""
+        self.acquire(Waiter())
         try:
             yield
         finally:
-            self.give()
+            self.release()
 
-    def take(self, mine: Waiting, *, ahead: bool = False) -> bool:
-        """True: it is the thread's turn, until it gives it. False: another thread has done what it waited to do.
+    def acquire(self, waiter: Waiter, *, ahead: bool = False) -> bool:
+        """Wait for the lock. True: acquired, `release` it. False: another thread has run the waiter's write.
 
-        `ahead`: before all others of this process. Raises `DatabaseUnavailable` when neither comes in time.
+        `ahead`: before all others of this process. Raises `DatabaseUnavailable` on time-out.
         """
-        end = time.monotonic() + self._patience
-        if not self._take(mine, ahead):
+        deadline = time.monotonic() + self._patience
+        if not self._acquire_in_process(waiter, ahead):
             return False
         try:
-            self._begin(end)
+            self._lock_files(deadline)
         except BaseException:
-            self.give()
+            self.release()
             raise
         return True
 
-    def _take(self, mine: Waiting, ahead: bool) -> bool:
+    def _acquire_in_process(self, waiter: Waiter, ahead: bool) -> bool:
         with self._change:
             if not self._busy:
                 self._busy = True
                 return True
-            (self._queue.appendleft if ahead else self._queue.append)(mine)
-        if mine.wait(self._patience):
-            return not mine.done
+            (self._queue.appendleft if ahead else self._queue.append)(waiter)
+        if waiter.wait(self._patience):
+            return not waiter.done
         with self._change:
-            if given_up := mine in self._queue:
-                self._queue.remove(mine)
-        # Else it was given the turn at the last moment, or is being done along.
-        if given_up or not mine.wait(self._patience):
+            if timed_out := waiter in self._queue:
+                self._queue.remove(waiter)
+        # Not in the queue any more: it was given the lock at the last moment, or its write is being run.
+        if timed_out or not waiter.wait(self._patience):
             raise DatabaseUnavailable("The database is busy.")
-        return not mine.done
+        return not waiter.done
 
-    def along(self) -> Iterator[Waiting]:
-        """Those that wait and can be done along, while this turn lasts: each has to be told to go on."""
+    def groupable(self) -> Iterator[Waiter]:
+        """Dequeue writes that the holder may run, while its turn lasts; the caller wakes each of them."""
         while time.monotonic() < self._turn_ends:
             with self._change:
-                if not (self._queue and self._queue[0].along):
+                if not (self._queue and self._queue[0].groupable):
                     return
-                following = self._queue.popleft()
-            yield following
+                waiter = self._queue.popleft()
+            yield waiter
 
-    def give(self) -> None:
-        """To the thread that waits longest; the turn of this process too, unless it goes on."""
+    def release(self) -> None:
+        """Hand the lock to the first in the queue; unlock the files when the queue is empty or the turn is over."""
         with self._change:
-            following = self._queue.popleft() if self._queue else None
-            if self._turn_ends and (following is None or time.monotonic() > self._turn_ends):
+            waiter = self._queue.popleft() if self._queue else None
+            if self._turn_ends and (waiter is None or time.monotonic() > self._turn_ends):
                 self._turn_ends = 0.0
-                for file in self._files[1:]:  # none: closed meanwhile, which gave it up
+                for file in self._files[1:]:  # none: closed meanwhile, which unlocked them
                     fcntl.flock(file, fcntl.LOCK_UN)
-            self._busy = following is not None
-        if following is not None:
-            following.go_on()
+            self._busy = waiter is not None
+        if waiter is not None:
+            waiter.wake()
 
     def close(self) -> None:
-        files, self._files = self._files, []  # at once: another thread may be about to begin its turn
+        files, self._files = self._files, []  # atomic: another thread may be about to lock them
         for file in files:
             os.close(file)
 
-    def _begin(self, end: float) -> None:
+    def _lock_files(self, deadline: float) -> None:
         if self._turn_ends:
             return
-        self._files = files = self._files or _opened(self._paths)
-        to_be_next, to_write = files
-        _await(to_be_next, end)
+        self._files = files = self._files or _open(self._paths)
+        next_file, writer_file = files
+        _lock(next_file, deadline)
         try:
-            _await(to_write, end)
+            _lock(writer_file, deadline)
         finally:
-            fcntl.flock(to_be_next, fcntl.LOCK_UN)
+            fcntl.flock(next_file, fcntl.LOCK_UN)
         self._turn_ends = time.monotonic() + TURN
 
 
-def _opened(paths: list[Path]) -> list[int]:
+def _open(paths: list[Path]) -> list[int]:
     try:
         return [os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600) for path in paths]
     except OSError as error:
         raise DatabaseUnavailable("The folder of the database cannot be used.") from error
 
 
-def _await(file: int, end: float) -> None:
+def _lock(file: int, deadline: float) -> None:
     while True:
         try:
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() > end:
+            if time.monotonic() > deadline:
                 raise DatabaseUnavailable("The database is busy.") from None
-        time.sleep(LOOK)
+        time.sleep(POLL_SECONDS)

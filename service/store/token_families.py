@@ -1,4 +1,4 @@
-"""Rows of token families: one per log-in. `current_jti` is the one refresh token that is not yet spent."""
+"""Token families, one per log-in. `current_jti` is the one unspent refresh token."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _REVOKE = sa.update(token_families).where(token_families.c.revoked_at.is_(None))
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """What memory must no longer be believed on: ended families, and digests of keys to look up afresh."""
+    """Revocations that invalidate cached credentials: ended families, and digests of keys to look up again."""
 
     families: list[str]
     digests: list[str]
@@ -48,15 +48,15 @@ def is_live(tx: Transaction, family: str) -> bool:
 
 
 def owner(tx: Transaction, family: str) -> Row | None:
-    """The user of a family, whatever the state of both."""
+    """Find the user of a family, whatever the state of both."""
     return tx.row(_OWNER, {"id": family})
 
 
 def rotate(tx: Transaction, family: str, old: str, new: str) -> bool:
     """Spend the refresh token `old` for `new`. False: it is spent already, or the family has ended.
 
-    One conditional update, so of two who spend the same token one loses; `new` may match because the
-    transaction may be run twice.
+    One conditional update: of two concurrent uses of a token one loses. `new` may match, as the transaction may be run
+    twice.
     """
     values = {"family": family, "old": old, "new": new, "now": now_ms()}
     return tx.execute(_ROTATE.values(current_jti=new), values) == 1
@@ -68,14 +68,14 @@ def revoke(tx: Transaction, family: str) -> bool:
 
 
 def revoke_all(tx: Transaction, user_id: str) -> Revoked:
-    """End every family of a user, and name what must not be believed from memory any more.
+    """End every family of a user; return the cached credentials to invalidate.
 
-    A family that never lived is written too: it is how `distrusted` learns of a user who has keys only.
+    Inserts a revoked marker family, by which `distrusted` finds a user who has only keys.
     """
     now = now_ms()
-    mine = token_families.c.user_id == user_id
-    live = tx.rows(sa.select(token_families.c.id).where(mine, token_families.c.revoked_at.is_(None)))
-    tx.execute(_REVOKE.where(mine).values(revoked_at=now))
+    of_user = token_families.c.user_id == user_id
+    live = tx.rows(sa.select(token_families.c.id).where(of_user, token_families.c.revoked_at.is_(None)))
+    tx.execute(_REVOKE.where(of_user).values(revoked_at=now))
     marker = {"id": new_id("fam"), "user_id": user_id, "current_jti": "", "created_at": now}
     tx.execute(sa.insert(token_families), {**marker, "expires_at": now, "revoked_at": now})
     digests = tx.rows(sa.select(api_keys.c.digest).where(api_keys.c.user_id == user_id))
@@ -83,7 +83,7 @@ def revoke_all(tx: Transaction, user_id: str) -> Revoked:
 
 
 def distrusted(tx: Transaction, *, families_since: int, keys_since: int) -> Revoked:
-    """Families revoked since, and digests of keys that were revoked, or whose user was changed, since."""
+    """Families revoked since a time (ms), and digests of keys revoked, or with a changed user, since a time."""
     families = tx.rows(sa.select(token_families.c.id).where(token_families.c.revoked_at >= families_since))
     changed = sa.select(token_families.c.user_id).where(token_families.c.revoked_at >= keys_since)
     revoked = sa.select(api_keys.c.digest).where(api_keys.c.revoked_at >= keys_since)
@@ -92,7 +92,7 @@ def distrusted(tx: Transaction, *, families_since: int, keys_since: int) -> Revo
 
 
 def expire(tx: Transaction, before: int, limit: int) -> int:
-    """Delete families whose refresh token could be spent until before `before` (ms), at most `limit`; how many."""
+    """Delete at most `limit` families whose refresh token expired before `before` (ms); return how many."""
     old = sa.select(token_families.c.id).where(token_families.c.expires_at < before).limit(limit)
     old = old.with_for_update(skip_locked=True)
     return tx.execute(sa.delete(token_families).where(token_families.c.id.in_(old)))

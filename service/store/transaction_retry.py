@@ -1,7 +1,6 @@
-"""Collisions: PostgreSQL undid a transaction so that another could go on. It is run again, and no client hears of it.
+"""Retry of transactions that PostgreSQL rolled back: deadlock or serialization failure.
 
-Locks are taken in one order ("Locks" in docs/architecture.md), so a deadlock is a fault of ours: it is logged and
-counted.
+Locks are taken in one order ("Locks" in docs/architecture.md), so a deadlock is a bug here: each is logged and counted.
 """
 
 from __future__ import annotations
@@ -16,20 +15,22 @@ from service.errors import DatabaseUnavailable
 
 T = TypeVar("T")
 log = logging.getLogger("slipway.database")
-MOST = 8  # times that a transaction is run again
+MOST = 8  # retries
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.25  # seconds
 _CAUSES = {"40P01": "deadlock", "40001": "serialization_failure"}  # SQLSTATEs
 
 
 def collision_of(error: BaseException | None) -> str | None:
-    """Name the collision that a driver's error, or SQLAlchemy's around it, tells of; None: it is none."""
+    """Name the collision behind a driver's error or SQLAlchemy's wrapper of it; None: it is another error."""
     driver_error = getattr(error, "orig", error)
     return _CAUSES.get(getattr(driver_error, "sqlstate", None) or "")
 
 
-def again(attempt: Callable[[], T], retried: Callable[[str], object]) -> T:
-    """Run a transaction; again while it collides, and tell `retried` of what. Raises `DatabaseUnavailable` when it did
-    `MOST` times more."""
+def retry_collisions(attempt: Callable[[], T], retried: Callable[[str], object]) -> T:
+    """Run a transaction; on collision call `retried(cause)` and retry with back-off, `MOST` times at most.
+
+    Raises the last collision's `DatabaseUnavailable`.
+    """
     pause = FIRST_PAUSE
     for _ in range(MOST):
         try:
@@ -40,6 +41,6 @@ def again(attempt: Callable[[], T], retried: Callable[[str], object]) -> T:
                 raise
         log.warning("transaction_retried", extra={"cause": cause})
         retried(cause)
-        time.sleep(pause * random.uniform(0.2, 1.0))  # two that collided must not do so again
+        time.sleep(pause * random.uniform(0.2, 1.0))  # jitter: two that collided must not do so again
         pause = min(pause * 2, LONGEST_PAUSE)
     return attempt()

@@ -1,7 +1,7 @@
-"""JSON that comes back as it was sent: numbers keep their digits (1.10, 1e400, integers of any length).
+"""Lossless JSON: numbers keep their digits (1.10, 1e400, integers of any length).
 
-What a client gives us to keep (`metadata`) or to show to the agent (`context`) is carried as JSON text, because parsing
-it makes floats of such numbers.
+A client's `metadata`, which is echoed, and `context`, which the agent reads, are carried as JSON text, because parsing
+turns such numbers into floats.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import orjson
 
 
 class Number:
-    """A number as it was written."""
+    """Number with its original digits."""
 
     __slots__ = ("text",)
 
@@ -25,25 +25,25 @@ class Number:
 def loads(data: bytes) -> Any:
     """Parse JSON, with a `Number` for every number. Raises `ValueError`, or `RecursionError` when it is too deep."""
     value = _DECODER.decode(data.decode())
-    dumps(value)  # which refuses lone surrogates, as the parser does not
+    dumps(value)  # refuses lone surrogates, which the parser accepts
     return value
 
 
 def dumps(value: Any, *, option: int | None = None) -> bytes:
-    """Compact JSON of what `loads` returned. Raises `ValueError` for a lone surrogate; `option` is orjson's."""
+    """Serialise a value of `loads` as compact JSON. Raises `ValueError` for a lone surrogate; `option` is orjson's."""
     try:
-        return orjson.dumps(value, default=_written, option=option)
+        return orjson.dumps(value, default=_verbatim, option=option)
     except TypeError as error:  # orjson's own error is one
         raise ValueError(str(error)) from None
 
 
 def indented(text: str) -> str:
-    """JSON text, laid out with two spaces."""
+    """Indent JSON text by two spaces."""
     return dumps(loads(text.encode()), option=orjson.OPT_INDENT_2).decode()
 
 
-def kept(text: str | None) -> Any:
-    """JSON text as it is kept: as an object, which every version reads, unless parsing it loses something."""
+def to_stored(text: str | None) -> Any:
+    """Convert JSON text for storage: to an object, which every version reads, unless parsing is lossy."""
     if text is None:
         return None
     try:
@@ -53,13 +53,13 @@ def kept(text: str | None) -> Any:
     return value if orjson.dumps(value).decode() == text else text
 
 
-def text_of(value: str | Mapping[str, Any] | None) -> str | None:
-    """JSON text of what `kept` returned."""
+def to_text(value: str | Mapping[str, Any] | None) -> str | None:
+    """Convert a stored value, as of `to_stored`, to JSON text."""
     return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def embedded(value: str | Mapping[str, Any] | None) -> Any:
-    """The same as a part of an answer that orjson writes."""
+    """Convert a stored value to a part of an answer that orjson writes."""
     return orjson.Fragment(value) if isinstance(value, str) else value
 
 
@@ -70,7 +70,7 @@ def _refuse_constant(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=_refuse_constant)
 
 
-def _written(value: Any) -> orjson.Fragment:
+def _verbatim(value: Any) -> orjson.Fragment:
     if isinstance(value, Number):
         return orjson.Fragment(value.text)
     raise TypeError(f"{type(value).__name__} is no JSON")

@@ -1,6 +1,6 @@
-"""Text and values that can be stored: no lone surrogate, no NUL, nothing that JSON cannot carry.
+"""Sanitise text and values for storage: no lone surrogate, no NUL, nothing that is not JSON.
 
-UTF-8 has no lone surrogates and PostgreSQL keeps no NUL, so either would undo the write of a whole step.
+UTF-8 cannot encode lone surrogates and PostgreSQL cannot store NUL: either would fail the write of a whole step.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 REPLACEMENT = "\ufffd"
-MAX_DEPTH = 100  # of lists and objects in each other; orjson writes 254
+MAX_DEPTH = 100  # of nested lists and objects; orjson's limit is 254
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _INT64 = range(-(2**63), 2**63)
 
@@ -25,7 +25,7 @@ def storable(text: str) -> str:
 
 
 def storable_json(value: Any, depth: int = MAX_DEPTH) -> Any:
-    """Copy a value with U+FFFD in place of whatever JSON or a database cannot keep. Never raises."""
+    """Copy a value with U+FFFD in place of anything that JSON or a database cannot store. Never raises."""
     if isinstance(value, str):
         return storable(str(value))
     if value is None or isinstance(value, bool):
@@ -46,5 +46,5 @@ def storable_json(value: Any, depth: int = MAX_DEPTH) -> Any:
 def _printed(value: Any) -> str:
     try:
         return storable(str(value))
-    except Exception:  # such as an integer longer than Python prints
+    except Exception:  # such as an integer above Python's limit of digits
         return REPLACEMENT

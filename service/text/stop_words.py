@@ -1,8 +1,8 @@
-"""Common words of queries that say nothing about what is looked for, as `service.text.search_words` normalises them."""
+"""Stop words of queries, normalised as in `service.text.search_words`."""
 
 from __future__ import annotations
 
-# Left out although common: words that mean something in another of these languages, such as "comment" and "plus".
+# Without common words that have a meaning in another of these languages, such as "comment" and "plus".
 _ENGLISH = (
     "a about an and any are as at be by can could do does for from had has have how i if in is it its me my"
     " of on or our please should so tell than that the their them then there these they this to us was we"
@@ -47,7 +47,7 @@ _OTHERS = (
 )
 STOP_WORDS = frozenset(f"{_ENGLISH} {_GERMAN} {_ROMANCE} {_OTHERS}".split())
 
-# The same where words are looked for in pairs or threes of signs: those that these consist of are left out.
+# Stop words of unspaced scripts: their bigrams and trigrams are left out of queries.
 _CHINESE = (
     "什么时候 甚麼 什麼時候 怎么办 怎麼辦 怎样 怎樣 如何 可以 能否 是否 是不是 多少 几个 哪里 哪裡 哪些 哪个"
     " 哪個 为什么 為什麼 为何 何时 请问 請問 我们 我們 你们 你們 他们 他們 我的 你的 他的 这个 這個 那个 那個"

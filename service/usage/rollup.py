@@ -18,7 +18,7 @@ MOST_BATCHES = 50  # of one turn, each a transaction of its own
 def roll_up(db: Database, batches: int = MOST_BATCHES, size: int = rollup.BATCH) -> int:
     """One turn: count closed days again, then add calls of days that are over; how many days were closed."""
     for day in db.query(rollup.days_to_check):
-        if not db.transact(partial(rollup.count_again, day=day)):
+        if not db.transact(partial(rollup.recount, day=day)):
             log.warning("usage_day_reopened", extra={"day": day})
     closed = 0
     for _ in range(batches):

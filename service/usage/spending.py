@@ -158,7 +158,7 @@ class Spending:
         if hold is None:
             return  # settled before: by this very work, by another worker, or by the sweep
         changed, rows = counters.settle(tx, sorted(hold.counters), hold.amount_nano, cost)
-        ledger.settled(tx, hold, changed, usage=usage, cost=cost, saved=saved, basis=basis)
+        ledger.settled(tx, hold, changed, ledger.SettledCall(usage, cost, saved, basis))
         self._budgets.watch(tx, rows)
         tx.after_commit(lambda: self._metrics.cost(hold.agent, hold.model, cost))
         tx.after_commit(lambda: self._metrics.prompt_cache(hold.agent, usage))
@@ -226,7 +226,7 @@ class Spending:
 def sweep_holds(db: Database, spending: Spending, *, older_than: float, limit: int = 100) -> int:
     """Settle, at their worst, holds of so many seconds ago whose run has ended or goes on without them; how many."""
     before = now_ms() - int(older_than * 1000)
-    found = db.query(lambda tx: holds.left_behind(tx, before, limit))
+    found = db.query(lambda tx: holds.orphaned(tx, before, limit))
     for hold in found:
         db.transact(spending.settle_worst(hold).work)
         log.warning(

@@ -91,7 +91,7 @@ def test_names_that_are_kept_are_bounded(names: Names, monkeypatch: pytest.Monke
     resolver = Resolver()
     for number in range(10):
         resolver.addresses(f"host{number}.example", 443, 5)
-    assert len(resolver._known) <= 3
+    assert len(resolver._cache) <= 3
     assert len(names.asked) == 10
 
 

@@ -196,7 +196,7 @@ def chores(place: Place) -> dict[str, Callable[[], object]]:
         "runs of a worker": lambda: db.query(lambda tx: ownership.held(tx, "wrk_1")),
         "webhooks that are due": lambda: db.query(lambda tx: webhooks.due(tx, now_ms(), 100)),
         "batches": lambda: services.batches.tick(),
-        "holds that were left behind": lambda: db.query(lambda tx: holds.left_behind(tx, day_ago, 100)),
+        "holds that were left behind": lambda: db.query(lambda tx: holds.orphaned(tx, day_ago, 100)),
         "revocations": lambda: db.query(
             lambda tx: token_families.distrusted(tx, families_since=day_ago, keys_since=day_ago)
         ),

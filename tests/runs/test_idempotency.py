@@ -95,7 +95,9 @@ def test_a_run_under_way_keeps_it(db: Database) -> None:
 
 def test_a_run_that_may_have_changed_something_keeps_it(db: Database) -> None:
     first = start(db)
-    db.transact(lambda tx: tool_calls.claim(tx, first, 2, "call_1", "send_mail", {}, None))
+    db.transact(
+        lambda tx: tool_calls.claim(tx, first, 2, tool_calls.ToolCall("call_1", "send_mail", {}), None)
+    )
     end(db, first, RunStatus.FAILED, AWAY, 60)
     with pytest.raises(AlreadyStarted):
         start(db)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import DatabaseUnavailable
-from service.store.sqlite_writers import Waiting, Writers
+from service.store.sqlite_writers import Waiter, Writers
 from tests.conftest import process, wait_until
 
 # Writes all the time, from four threads, until it is ended.
@@ -95,9 +95,9 @@ def test_threads_write_in_the_order_they_came_but_for_one_that_may_not_wait(data
     writers, wrote = Writers(database, 10.0), list[str]()
 
     def write(name: str, ahead: bool = False) -> None:
-        writers.take(Waiting(), ahead=ahead)
+        writers.acquire(Waiter(), ahead=ahead)
         wrote.append(name)
-        writers.give()
+        writers.release()
 
     with ThreadPoolExecutor(5) as pool, writers.turn():
         for number, (name, ahead) in enumerate(

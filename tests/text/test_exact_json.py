@@ -29,18 +29,18 @@ def test_what_is_no_json(data: bytes) -> None:
 
 @pytest.mark.parametrize("text", [EXACT, '{"a":1.10}', '{"a":1e400}', '{"a":-0}', '{"a": 1}'])
 def test_text_that_parsing_would_change_is_kept_as_text(text: str) -> None:
-    assert exact_json.kept(text) == exact_json.text_of(exact_json.kept(text)) == text
+    assert exact_json.to_stored(text) == exact_json.to_text(exact_json.to_stored(text)) == text
 
 
 def test_any_other_is_kept_as_an_object() -> None:
     assert (
-        exact_json.kept('{"b":1.5,"a":[1,"é"]}') == {"b": 1.5, "a": [1, "é"]}
-        and exact_json.kept(None) is None
+        exact_json.to_stored('{"b":1.5,"a":[1,"é"]}') == {"b": 1.5, "a": [1, "é"]}
+        and exact_json.to_stored(None) is None
     )
-    assert exact_json.text_of(exact_json.kept('{"b":1.5,"a":[1,"é"]}')) == '{"b":1.5,"a":[1,"é"]}'
+    assert exact_json.to_text(exact_json.to_stored('{"b":1.5,"a":[1,"é"]}')) == '{"b":1.5,"a":[1,"é"]}'
 
 
 def test_what_was_kept_as_a_part_of_an_answer() -> None:
-    assert exact_json.text_of({"a": 1}) == '{"a":1}' and exact_json.text_of(None) is None
+    assert exact_json.to_text({"a": 1}) == '{"a":1}' and exact_json.to_text(None) is None
     assert orjson.dumps({"metadata": exact_json.embedded({"a": 1})}) == b'{"metadata":{"a":1}}'
     assert orjson.dumps({"metadata": exact_json.embedded('{"a":1.10}')}) == b'{"metadata":{"a":1.10}}'

@@ -245,10 +245,10 @@ def test_a_probe_that_hangs_for_good_is_made_anew_a_few_times(monkeypatch: pytes
 
     probe = probes.Probe(check, "down")
     for _ in range(20):
-        assert probe.part(probe.begin())["status"] == "down"
+        assert probe.state(probe.begin())["status"] == "down"
     assert len(asked) == probes.MOST_THREADS
     over.set()
-    wait_until(lambda: probe.part(probe.begin())["status"] == "ok", "the check", 5)
+    wait_until(lambda: probe.state(probe.begin())["status"] == "ok", "the check", 5)
 
 
 def test_metrics_of_all_workers(slipway: Slipway, client: httpx2.Client) -> None:

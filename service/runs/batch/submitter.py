@@ -57,7 +57,7 @@ class BatchSubmitter:
         if not self._busy.acquire(blocking=False):
             return
         try:
-            for row in self._db.query(batches.unwanted):
+            for row in self._db.query(batches.of_ended_runs):
                 self._deferred.forget(row)
             self._send()
             for batch in self._db.query(batches.due):
@@ -127,7 +127,7 @@ class BatchSubmitter:
     def _keep(self, chunk: list[tuple[str, dict[str, Any] | None]]) -> None:
         def work(tx: Any) -> None:
             for name, reply in sorted(chunk, key=itemgetter(0)):  # as all lock them
-                batches.answered(tx, name, reply)
+                batches.store_reply(tx, name, reply)
 
         self._db.transact(work)
 

@@ -6,7 +6,7 @@ from flask import Blueprint, Response, current_app
 
 from service import __version__
 from service.errors import NotFound
-from service.observe.probes import Probe, look_at
+from service.observe.probes import Probe, run_all
 from service.web.admission import public
 from service.web.current import services
 from service.web.lifecycle import draining
@@ -49,7 +49,7 @@ def health() -> Response:
 @api("Ready for requests: each part's state", returns={200: Ready, 503: Ready}, tag="Operations")
 @public
 def ready() -> Response:
-    parts = look_at(_probes())
+    parts = run_all(_probes())
     stopping = draining()
     up = parts["database"]["status"] == "ok" and not stopping
     whole = all(part["status"] == "ok" for part in parts.values())

@@ -175,7 +175,7 @@ def test_a_worker_that_takes_a_waiting_run_up_too_early_parks_it_again(wired: Se
 
 def test_the_hold_of_a_step_that_waits_is_nobody_s_to_sweep(wired: Services) -> None:
     run = queue(wired)
-    assert wired.db.query(lambda tx: holds.left_behind(tx, 2**60, 10)) == []
+    assert wired.db.query(lambda tx: holds.orphaned(tx, 2**60, 10)) == []
     assert wired.db.query(lambda tx: holds.of_run(tx, run.id)) == []
 
 
