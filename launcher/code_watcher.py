@@ -1,4 +1,4 @@
-"""Notices that the code was edited. Agents' folders are none of it: the service reads those again by itself."""
+"""Code watcher for reload. Agents' folders are not watched: the service reloads those itself."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 PACKAGES = ("service", "config")
 FILES = ("wsgi.py", "worker.py", "gunicorn.conf.py")
 
 
-class Code:
-    """The Python files of `root`, as they were when last looked at."""
+class CodeWatcher:
+    """Modification times of the Python files of `root` at the last scan."""
 
     def __init__(self, root: Path = Path()) -> None:
         self._root = root
-        self._seen = dict(self._look())
-        self._next = time.monotonic() + LOOK_SECONDS
+        self._mtimes = dict(self._scan())
+        self._next = time.monotonic() + POLL_SECONDS
 
     def changed(self) -> bool:
-        """Whether a file was written, added or removed since the last True; looked at once a second at most."""
+        """Check whether a file was written, added or removed since the last scan; scans once a second at most."""
         if time.monotonic() < self._next:
             return False
-        before, self._seen = self._seen, dict(self._look())
-        self._next = time.monotonic() + LOOK_SECONDS
-        return before != self._seen
+        before, self._mtimes = self._mtimes, dict(self._scan())
+        self._next = time.monotonic() + POLL_SECONDS
+        return before != self._mtimes
 
-    def _look(self) -> Iterator[tuple[Path, int]]:
+    def _scan(self) -> Iterator[tuple[Path, int]]:
         found = [path for package in PACKAGES for path in (self._root / package).rglob("*.py")]
         for path in (*found, *(self._root / name for name in FILES)):
             try:
                 yield path, path.stat().st_mtime_ns
-            except FileNotFoundError:  # an editor is just replacing it
+            except FileNotFoundError:  # an editor is replacing it
                 continue
