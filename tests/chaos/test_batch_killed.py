@@ -116,7 +116,7 @@ def when_the_answers_are_kept_and_no_run_has_ended(place: Place) -> None:
         (None, when_the_answers_are_kept_and_no_run_has_ended),
     ],
 )
-def test_killed_on_the_way_of_a_batch(place: Place, held: Any, moment: Callable[[Place], None]) -> None:
+def test_killed_worker_resumes_a_batch_step(place: Place, held: Any, moment: Callable[[Place], None]) -> None:
     if held is not None:
         place.gate.hold(*held)
     with place.server.client() as client:

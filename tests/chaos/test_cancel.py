@@ -28,7 +28,7 @@ def started(client: httpx2.Client, model_calls: Any) -> str:
 
 @pytest.mark.parametrize("door", ["invoke", "stream"])
 @pytest.mark.parametrize("fault", ["hang", "slow tokens"])
-def test_the_upstream_connection_is_closed(house: House, door: str, fault: str) -> None:
+def test_cancel_closes_the_upstream_connection(house: House, door: str, fault: str) -> None:
     if fault == "hang":
         house.model.control(fault="hang")
     else:
@@ -53,7 +53,7 @@ def test_the_upstream_connection_is_closed(house: House, door: str, fault: str) 
         assert (again.status_code, again.json()["code"]) == (409, "run_finished")
 
 
-def test_a_run_whose_worker_died_is_cancelled_too(house: House) -> None:
+def test_run_of_a_dead_worker_is_cancelled(house: House) -> None:
     house.model.control(fault="hang")
     with house.server.client() as client:
         asked = threading.Thread(target=_ask_and_lose, args=(client,))

@@ -19,7 +19,7 @@ import httpx2
 import pytest
 import sqlalchemy as sa
 
-from service.jobs.upkeep import tidy
+from service.jobs.upkeep import delete_expired
 from service.store import holds
 from service.store.schema import sessions
 from service.usage.ledger import check
@@ -207,7 +207,7 @@ def upkeep(town: Town, turn: int) -> None:
     stale, town.stale = town.stale, []
     over = sa.update(sessions).where(sessions.c.id.in_(stale)).values(expires_at=1)
     town.books.db.transact(lambda tx: tx.execute(over))
-    tidy(town.books.db, 0)
+    delete_expired(town.books.db, 0)
     roll_up(town.books.db)
     sweep_holds(town.books.db, town.books.spending, older_than=0)
 
@@ -290,7 +290,7 @@ def settle_down(town: Town) -> None:
     wait_until(at_rest, "the end of every hold", 120)
 
 
-def test_all_writers_against_each_other(town: Town) -> None:
+def test_all_writers_at_once_never_deadlock(town: Town) -> None:
     before = deadlocks(town)
     threads = [town.repeat(work, pause) for work, count, pause in WRITERS for _ in range(count)]
     town.over.wait(SECONDS)

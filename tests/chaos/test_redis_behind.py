@@ -54,7 +54,7 @@ def assert_whole(listeners: list[Listener]) -> None:
         assert resumed > before + 1, "the numbers do not jump"
 
 
-def test_redis_stopped_around_a_kill(house: House) -> None:
+def test_redis_frozen_around_a_worker_kill(house: House) -> None:
     with listening(house.server, STREAMS) as listeners:
         house.stop_redis(signal.SIGSTOP)
         before = [listener.words for listener in listeners]
@@ -82,7 +82,7 @@ def test_redis_restarted_without_its_last_second(house: House) -> None:
     assert_whole(listeners)
 
 
-def test_redis_restarted_with_all_it_had(house: House) -> None:
+def test_redis_restarted_with_all_its_data(house: House) -> None:
     """Nobody can tell that from the last: the server is another one."""
     with listening(house.server, STREAMS) as listeners:
         workers = house.server.workers()

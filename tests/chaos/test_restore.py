@@ -159,7 +159,7 @@ def lived(old: Settings, model: Model, back_up: str, folder: Path) -> Kept:
         return Kept(key, client.headers["Authorization"], runs, talk, caps)
 
 
-def test_what_was_backed_up_under_load_comes_back(
+def test_backup_made_under_load_is_restored(
     homes: list[Settings], kind: str, model: Model, tmp_path: Path
 ) -> None:
     old, new = homes

@@ -104,7 +104,7 @@ def outcome(answer: httpx2.Response) -> dict[str, Any]:
     return result
 
 
-def test_a_thousand_at_two_replicas_make_one_call(pair: Pair) -> None:
+def test_thousand_equal_requests_at_two_replicas_make_one_model_call(pair: Pair) -> None:
     pair.model.control(first_token_ms=3_000)
     answers = pair.ask_all(f"A thousand times {new_id('x')}?", MANY)
     assert pair.model.stats()["calls"] == 1
@@ -115,7 +115,7 @@ def test_a_thousand_at_two_replicas_make_one_call(pair: Pair) -> None:
     assert set(free) == {"0.000000"}
 
 
-def test_at_both_doors(pair: Pair) -> None:
+def test_single_flight_spans_invoke_and_stream(pair: Pair) -> None:
     pair.model.control(first_token_ms=1_500, token_ms=20)
     answers = pair.ask_all(f"At both doors {new_id('x')}?", 100, ("stream", "invoke"))
     assert pair.model.stats()["calls"] == 1
@@ -123,7 +123,7 @@ def test_at_both_doors(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("door", ["invoke", "stream"])
-def test_a_killed_leader_hands_over(pair: Pair, door: str) -> None:
+def test_killed_owner_is_replaced(pair: Pair, door: str) -> None:
     """At most one call more for the heir, and one for the leader's own run, which another worker takes up."""
     pair.model.control(first_token_ms=2_500)
     text = f"Who is killed {door} {new_id('x')}?"
@@ -153,7 +153,7 @@ def test_a_killed_leader_hands_over(pair: Pair, door: str) -> None:
     )
 
 
-def test_leaders_killed_one_after_the_other_have_one_heir_each(pair: Pair) -> None:
+def test_owners_killed_in_a_row_have_one_successor_each(pair: Pair) -> None:
     """However many die: never does everybody who waits ask the model at once."""
     pair.model.control(first_token_ms=4_000)
     text = f"Who is left {new_id('x')}?"
@@ -205,7 +205,7 @@ def _running(pair: Pair) -> list[tuple[str, int]]:
     return [(str(run_id), int(pid)) for run_id, pid in found]
 
 
-def test_the_accounts_agree(pair: Pair) -> None:
+def test_only_the_owner_is_charged(pair: Pair) -> None:
     """One run is paid for, and those who waited have none."""
     text = f"Who pays {new_id('x')}?"
     pair.model.control(first_token_ms=800)

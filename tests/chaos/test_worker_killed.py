@@ -71,7 +71,7 @@ class Reader:
                     return
 
 
-def test_one_whole_answer_and_nothing_done_twice(house: House) -> None:
+def test_killed_worker_gives_one_whole_answer_and_repeats_nothing(house: House) -> None:
     server, lines = house.server, house.lines
     house.model.control(first_token_ms=30, token_ms=8)
     random.seed(7)

@@ -47,7 +47,9 @@ def is_locked(file: IO[str]) -> bool:
 
 
 @SIGNALS
-def test_a_command_that_runs(services: Any, env: dict[str, str], signum: signal.Signals, code: int) -> None:
+def test_signal_stops_a_running_command(
+    services: Any, env: dict[str, str], signum: signal.Signals, code: int
+) -> None:
     run = a_run(services)
     with command(env, "runs", "replay", run.id, "--speed", "0.001") as child:
         assert child.stdout is not None
@@ -65,7 +67,9 @@ def alone(env: dict[str, str], tmp_path: Path) -> dict[str, str]:
 
 
 @SIGNALS
-def test_a_command_that_waits_to_write(alone: dict[str, str], signum: signal.Signals, code: int) -> None:
+def test_signal_stops_a_command_waiting_for_a_lock(
+    alone: dict[str, str], signum: signal.Signals, code: int
+) -> None:
     """SQLite: nobody waits for it afterwards."""
     database = Path(alone["SLIPWAY_HOME"]) / "slipway.db"
     writers = Writers(database, patience=5)
@@ -82,7 +86,7 @@ def test_a_command_that_waits_to_write(alone: dict[str, str], signum: signal.Sig
 
 
 @SIGNALS
-def test_a_check_of_the_books_on_postgresql(
+def test_signal_stops_a_ledger_check_on_postgresql(
     postgres_url: str, alone: dict[str, str], signum: signal.Signals, code: int
 ) -> None:
     """It waits within a statement, which the server ends too."""

@@ -90,7 +90,7 @@ def kept(server: Slipway, answers: list[httpx2.Response], streams: int) -> dict[
 
 
 @pytest.mark.parametrize("fault", [killed, login_refused, no_connection_left])
-def test_a_fault_of_three_seconds_fails_nobody(
+def test_fault_of_three_seconds_fails_no_request(
     scratch: Path, redis_server: RedisServer, model: Model, fault: Fault
 ) -> None:
     with (
@@ -111,7 +111,7 @@ def test_a_fault_of_three_seconds_fails_nobody(
     ("fault", "seconds"),
     [(killed, 12), (frozen, 10), (frozen, 40), (no_connection_left, 12)],
 )
-def test_a_longer_fault_is_503_and_loses_nothing(
+def test_longer_fault_is_503_and_loses_nothing(
     scratch: Path, redis_server: RedisServer, model: Model, fault: Fault, seconds: float
 ) -> None:
     with (
@@ -133,7 +133,7 @@ def test_a_longer_fault_is_503_and_loses_nothing(
         assert "Traceback" not in server.log.read_text()
 
 
-def test_a_full_disk_is_503_and_loses_nothing(scratch: Path, redis_server: RedisServer, model: Model) -> None:
+def test_full_disk_is_503_and_loses_nothing(scratch: Path, redis_server: RedisServer, model: Model) -> None:
     with (
         small_disk(scratch / "full", 300) as disk,
         postgres_in(disk) as postgres,
@@ -154,7 +154,7 @@ def test_a_full_disk_is_503_and_loses_nothing(scratch: Path, redis_server: Redis
         assert "Traceback" not in server.log.read_text()
 
 
-def test_fewer_connections_than_the_pools_want_are_enough(
+def test_fewer_connections_than_the_pools_need_are_enough(
     scratch: Path, redis_server: RedisServer, model: Model
 ) -> None:
     with postgres_in(scratch) as postgres:

@@ -39,7 +39,7 @@ def pair(scratch: Path) -> Iterator[tuple[Postgres, Postgres]]:
         yield primary, standby
 
 
-def test_read_only_for_three_seconds_fails_nobody(
+def test_read_only_for_three_seconds_fails_no_request(
     scratch: Path, redis_server: RedisServer, model: Model
 ) -> None:
     with (
@@ -84,7 +84,7 @@ def test_read_only_for_longer_is_503_and_loses_nothing(
         assert "Traceback" not in server.log.read_text()
 
 
-def test_a_standby_is_promoted_behind_haproxy(
+def test_standby_is_promoted_behind_haproxy(
     scratch: Path, redis_server: RedisServer, model: Model, pair: tuple[Postgres, Postgres]
 ) -> None:
     primary, standby = pair
@@ -102,7 +102,7 @@ def test_a_standby_is_promoted_behind_haproxy(
             assert states(server) == {"succeeded": len(answers) + 5, "failed": 0, "cancelled": 0}
 
 
-def test_an_old_primary_that_still_answers_is_left_for_its_successor(
+def test_old_primary_that_still_answers_is_left_for_the_new_one(
     scratch: Path, redis_server: RedisServer, model: Model, pair: tuple[Postgres, Postgres]
 ) -> None:
     """Both hosts are in the URL. Connections to the old one stay open: only its refusal says what it is now."""

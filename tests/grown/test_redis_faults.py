@@ -149,13 +149,13 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__.strip("_"))
-def test_it_fails_nobody(house: House, fault: Callable[[redis.Redis], Any]) -> None:
+def test_redis_fault_fails_no_request(house: House, fault: Callable[[redis.Redis], Any]) -> None:
     with redis.Redis(port=house.master().port, **ADMIN, single_connection_client=True) as node:  # type: ignore[arg-type]
         node.ping()
         _endure(house, lambda: fault(node))
 
 
-def test_slow_answers_fail_nobody(house: House) -> None:
+def test_slow_redis_fails_no_request(house: House) -> None:
     if house.way is None:
         pytest.skip("servers tell their own addresses")
     _endure(house, lambda: _delayed(house.way, 0.3))

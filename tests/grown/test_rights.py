@@ -30,7 +30,7 @@ def _denied(node: Node) -> list[dict[str, Any]]:
     return [entry for entry in found if "client|setinfo" not in str(entry["object"])]
 
 
-def test_web_and_task_worker_with_the_documented_rights_over_tls(scratch: Path, model: Model) -> None:
+def test_web_and_task_worker_work_with_the_documented_rights_over_tls(scratch: Path, model: Model) -> None:
     folder = scratch / "rights"
     tls = certificates(folder / "tls")
     with one(folder / "redis", tls) as node:
@@ -86,7 +86,7 @@ def _take_back_and_restore(url: str) -> None:
     assert len(taken) == 2
 
 
-def test_a_cluster_with_the_documented_rights(scratch: Path, model: Model) -> None:
+def test_cluster_works_with_the_documented_rights(scratch: Path, model: Model) -> None:
     folder = scratch / "cluster-rights"
     with cluster(folder, 3) as parts:
         for node in parts.nodes:

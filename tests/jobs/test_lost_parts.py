@@ -22,7 +22,7 @@ TASKS = 1000
 
 
 @pytest.mark.slow
-def test_a_worker_told_to_stop_hands_over_what_it_cannot_finish(house: House, client: httpx2.Client) -> None:
+def test_stopping_worker_hands_over_unfinished_runs(house: House, client: httpx2.Client) -> None:
     house.model.control(token_ms=1000)
     with house.worker("first", GRACEFUL_TIMEOUT="2").running() as first:
         run_id = house.queue(client, "A long answer of many words, please: as long as you can make it.")
@@ -45,7 +45,7 @@ def test_a_worker_told_to_stop_hands_over_what_it_cannot_finish(house: House, cl
 
 @pytest.mark.slow
 @pytest.mark.parametrize("worker_too", [False, True], ids=["alone", "with the worker"])
-def test_a_task_outlives_the_broker(house: House, client: httpx2.Client, worker_too: bool) -> None:
+def test_task_survives_a_broker_restart(house: House, client: httpx2.Client, worker_too: bool) -> None:
     """A worker whose Redis dies over a message not yet acknowledged may end itself (kombu): both ways must do."""
     house.model.control(first_token_ms=2000)
     with house.worker(f"kept-{worker_too}").kept() as worker:
@@ -82,7 +82,7 @@ def storm(
 
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
-def test_a_thousand_tasks_with_redis_wiped(storm: tuple[House, httpx2.Client]) -> None:
+def test_thousand_tasks_survive_a_wiped_redis(storm: tuple[House, httpx2.Client]) -> None:
     house, client = storm
     run_ids = _queue_many(house, client)
     with house.worker("storm").kept() as worker:
@@ -96,7 +96,7 @@ def test_a_thousand_tasks_with_redis_wiped(storm: tuple[House, httpx2.Client]) -
 
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
-def test_a_thousand_tasks_with_redis_gone_for_a_while(storm: tuple[House, httpx2.Client]) -> None:
+def test_thousand_tasks_survive_a_redis_outage(storm: tuple[House, httpx2.Client]) -> None:
     house, client = storm
     with house.worker("storm").kept():
         run_ids = _queue_many(house, client, TASKS // 2)

@@ -70,14 +70,14 @@ def assert_all_is_well(edge: Edge, token: str) -> None:
 
 
 @pytest.mark.parametrize("half", HALVES)
-def test_half_a_request_reaches_no_replica(edge: Edge, slipway: Slipway, token: str, half: str) -> None:
+def test_incomplete_request_reaches_no_replica(edge: Edge, slipway: Slipway, token: str, half: str) -> None:
     with ExitStack() as stack:
         for _ in range(MANY):
             connect(edge, stack, HALVES[half])
         assert_all_is_well(edge, token)
 
 
-def test_those_who_do_not_read_a_long_answer(edge: Edge, slipway: Slipway, token: str) -> None:
+def test_clients_that_do_not_read_a_long_answer(edge: Edge, slipway: Slipway, token: str) -> None:
     assert len(httpx2.get(f"{slipway.url}/openapi.json").content) > 30_000
     with ExitStack() as stack:
         for _ in range(MANY):
@@ -85,7 +85,7 @@ def test_those_who_do_not_read_a_long_answer(edge: Edge, slipway: Slipway, token
         assert_all_is_well(edge, token)
 
 
-def test_those_who_do_not_read_their_stream(edge: Edge, token: str) -> None:
+def test_clients_that_do_not_read_their_stream(edge: Edge, token: str) -> None:
     """A stream holds a thread, read or not: the places for such requests run out before the threads do."""
     body = json.dumps({"input": "[offline tokens=300 token_ms=20] Long.", "cache": "bypass"}).encode()
     head = INVOKE.replace(b"invoke", b"stream") + b"Authorization: %b\r\nContent-Length: %d\r\n\r\n"
