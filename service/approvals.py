@@ -13,6 +13,10 @@ from service.store.visibility import visible_to
 from service.types import Caller, RunStatus, now_ms, rfc3339
 
 _STATUS = {"approve": "approved", "deny": "denied"}
+_SHOWN = (
+    "id run_id user_id username agent session_id session_title input call_id name arguments reason status "
+    "comment decided_by"
+)
 
 
 class Decision(NamedTuple):
@@ -77,21 +81,5 @@ def decide(tx: Transaction, caller: Caller, approval_id: str, decision: Decision
 
 def public(row: Row) -> dict[str, Any]:
     """Return the API's approval object; `input` is the question, shortened as in lists of runs."""
-    plain = (
-        "id",
-        "run_id",
-        "user_id",
-        "username",
-        "agent",
-        "session_id",
-        "session_title",
-        "input",
-        "call_id",
-        "name",
-        "arguments",
-        "reason",
-        "status",
-        "comment",
-    )
     times = {name: rfc3339(row[name]) for name in ("created_at", "decided_at")}
-    return {name: row[name] for name in plain} | {"decided_by": row["decided_by"]} | times
+    return {name: row[name] for name in _SHOWN.split()} | times

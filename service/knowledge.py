@@ -31,7 +31,7 @@ _MARK_START, _MARK_END = "\x02", "\x03"  # around a match; no token contains the
 
 
 class KnowledgeFault(ValueError):
-    """A document that cannot be read. `path` is the file."""
+    """Unreadable document; `path` is the file."""
 
     def __init__(self, path: Path, detail: str) -> None:
         super().__init__(detail)

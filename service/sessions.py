@@ -98,10 +98,8 @@ class Sessions:
             return False
         end = time.monotonic() + DELETE_TIMEOUT
         while (began := time.monotonic()) < end:
-            if (
-                self._db.transact(lambda tx: session_expiry.clear(tx, [session_id], DELETE_BATCH))
-                < DELETE_BATCH
-            ):
+            deleted = self._db.transact(lambda tx: session_expiry.clear(tx, [session_id], DELETE_BATCH))
+            if deleted < DELETE_BATCH:
                 break
             time.sleep(time.monotonic() - began)  # lets others write
         return True

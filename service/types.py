@@ -18,7 +18,7 @@ NANO = 1_000_000_000  # nano-dollars in a dollar
 
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
 Tier = Literal["simple", "medium", "complex"]
-OnConflict = Literal["reject", "queue", "interrupt"]  # what a second turn does in a busy session
+OnConflict = Literal["reject", "queue", "interrupt"]  # behaviour of a second turn in a busy session
 Mode = Literal["wait", "stream", "queue"]  # how a run's caller gets its answer
 # Mode by door, the label under which a run is stored and shown. A door with two modes has two labels.
 MODE_OF_DOOR: Mapping[str, Mode] = {"invoke": "wait", "stream": "stream", "task": "queue"}

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from cryptography.fernet import Fernet
 
 PREFIX = "slp_"
-_CHECKSUM_LENGTH = 8  # last characters, an HMAC: made-up keys are refused without a lookup
+_CHECK_LENGTH = 8  # last characters, an HMAC: made-up keys are refused without a lookup
 _PREFIX_DIGITS = 8  # characters of a key that lists show
-_LENGTH = len(PREFIX) + 40 + _CHECKSUM_LENGTH
+_LENGTH = len(PREFIX) + 40 + _CHECK_LENGTH
 
 
 class NewKey(NamedTuple):
@@ -144,9 +144,7 @@ class KeyService:
     def _has_valid_checksum(self, key: str) -> bool:
         if len(key) != _LENGTH or not key.isascii():
             return False
-        return hmac.compare_digest(
-            key[-_CHECKSUM_LENGTH:], self._checksum(key[len(PREFIX) : -_CHECKSUM_LENGTH])
-        )
+        return hmac.compare_digest(key[-_CHECK_LENGTH:], self._checksum(key[len(PREFIX) : -_CHECK_LENGTH]))
 
     def _cache(self, digest: str, found: tuple[Caller, int | None] | None) -> None:
         """Cache a key's caller, or its invalidity: a revoked key sent repeatedly costs no query each time."""
@@ -159,7 +157,7 @@ class KeyService:
         return hmac.digest(self._pepper, key.encode(), "sha256").hex()
 
     def _checksum(self, body: str) -> str:
-        return hmac.digest(self._pepper, b"check " + body.encode(), hashlib.sha256).hex()[:_CHECKSUM_LENGTH]
+        return hmac.digest(self._pepper, b"check " + body.encode(), hashlib.sha256).hex()[:_CHECK_LENGTH]
 
 
 def may_use(caller: Caller, scope: str) -> bool:
@@ -179,14 +177,10 @@ def _cache_key(digest: str) -> str:
 
 def _caller(row: Row) -> Caller:
     # A scoped key only calls agents: the user's operator or admin role does not apply.
-    role: Role = "user" if row["scopes"] else row["role"]
+    scopes = tuple(row["scopes"])
+    role: Role = "user" if scopes else row["role"]
     return Caller(
-        row["user_id"],
-        row["username"],
-        role,
-        tuple(row["scopes"]),
-        key_id=row["id"],
-        limit_runs=row["limit_runs"],
+        row["user_id"], row["username"], role, scopes, key_id=row["id"], limit_runs=row["limit_runs"]
     )
 
 

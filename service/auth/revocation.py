@@ -74,9 +74,9 @@ class Revocations:
         self._next_load = 0.0  # time.monotonic() of the next try, after the database failed
         self._next_redis_try = 0.0  # the same, after Redis failed
         self._loading_since: float | None = None  # time.monotonic()
-        self._pending_writes = 0  # revocations that Redis did not take, ever
-        self._loaded_writes = 0  # how many of those a later reload has written
-        self._retry_thread: threading.Thread | None = None
+        self._missed = 0  # revocations that Redis did not take, ever
+        self._recovered = 0  # how many of those a later reload has written
+        self._retrier: threading.Thread | None = None
         self._closed = threading.Event()
 
     def close(self) -> None:
@@ -121,21 +121,15 @@ class Revocations:
         if self._redis_store.call(lambda client: self._write(client, revoked), False):
             return
         self._redis_store.call(_delete_hash, None)
-        self._pending_writes += 1
-        if self._retry_thread is None or not self._retry_thread.is_alive():
-            self._retry_thread = threading.Thread(
-                target=self._catch_up, name="revocations-retry", daemon=True
-            )
-            self._retry_thread.start()
+        self._missed += 1
+        if self._retrier is None or not self._retrier.is_alive():
+            self._retrier = threading.Thread(target=self._catch_up, name="revocations-retry", daemon=True)
+            self._retrier.start()
 
     def _age(self, complete: bytes | None) -> float | None:
         """Return seconds since the hash was complete; None: incomplete, or complete on another server."""
         server, _, moment = (complete or b"").decode().rpartition(":")
-        if (
-            complete is None
-            or self._pending_writes != self._loaded_writes
-            or server != self._redis_store.server
-        ):
+        if complete is None or self._missed != self._recovered or server != self._redis_store.server:
             return None
         return max(0.0, (now_ms() - int(moment)) / 1000)
 
@@ -157,10 +151,10 @@ class Revocations:
             return False
         self._loading_since = time.monotonic()
         try:
-            pending = self._pending_writes
+            pending = self._missed
             loaded = self._redis_store.call(self._load, None)
             if loaded:
-                self._loaded_writes = pending
+                self._recovered = pending
             if loaded is None:
                 self._next_redis_try = time.monotonic() + RELOAD_PAUSE
             return loaded is True
@@ -193,7 +187,7 @@ class Revocations:
         return True
 
     def _catch_up(self) -> None:
-        while self._pending_writes != self._loaded_writes and not self._closed.is_set():
+        while self._missed != self._recovered and not self._closed.is_set():
             self._reload()
             self._closed.wait(0.2)
 

@@ -11,15 +11,7 @@ from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
 from service.agents.spec import EvalCase
 from service.auth.users import User
-from service.cli.common import (
-    Commands,
-    as_json,
-    leased_services,
-    print_json,
-    print_table,
-    services,
-    user_named,
-)
+from service.cli.common import Commands, as_json, print_json, print_table, services, user_named, worker_lease
 from service.errors import SlipwayError
 from service.store import steps as step_rows
 from service.text.suggest import unknown
@@ -42,9 +34,9 @@ def list_agents(as_json: bool) -> None:
 @agents.command()
 @as_json
 def check(as_json: bool) -> None:
-    """Say what is wrong with the agents' folders, with file, line and field; exit code 1 if anything is.
+    """List faults of the agents' folders, with file, line and field; exit code 1 if there are any.
 
-    An agent with an error is left out; a warning names what has no effect, or not the one that was meant.
+    An agent with an error is not served; a warning names a part without effect, or with an unintended one.
     """
     catalog = services().catalog
     found = [*catalog.faults, *catalog.warnings]
@@ -73,7 +65,7 @@ def evaluate(names: tuple[str, ...], username: str | None, as_json: bool) -> Non
     The runs are real ones, made here and now: they cost what they cost, and `flask runs list` shows them. With the
     offline model, questions that only a real one can answer are named and not asked.
     """
-    with leased_services() as leased:
+    with worker_lease() as leased:
         agents = [_named(leased, name) for name in names] or list(leased.catalog.agents.values())
         for agent in agents:
             if names and not agent.evals:
@@ -114,7 +106,7 @@ def _first_admin(leased: Services) -> User:
 def _judge(
     leased: Services, caller: Caller, agent: AgentDefinition, case: EvalCase, *, quiet: bool
 ) -> dict[str, Any]:
-    """Ask one question, and say at once how it went."""
+    """Run one case, and print its verdict at once."""
     about = {"agent": agent.id, "input": case.input}
     if case.real_model and leased.settings.offline:
         if not quiet:
@@ -137,7 +129,7 @@ def _judge(
 
 
 def _missing(leased: Services, run: Run, agent: AgentDefinition, case: EvalCase) -> list[str]:
-    """What was expected of the answer and is not so."""
+    """List the expectations of a case that the run does not meet."""
     expect, result = case.expect, run.result or {}
     if run.error is not None:
         return [f"the run failed: {run.error['detail']}"]
@@ -158,7 +150,7 @@ def _missing(leased: Services, run: Run, agent: AgentDefinition, case: EvalCase)
 
 
 def _category(leased: Services, run: Run, agent: AgentDefinition) -> str | None:
-    """Return the category that the run's pattern chose: kept with one of its steps."""
+    """Return the category chosen by the run's pattern, from its model steps."""
     for step in leased.db.query(lambda tx: step_rows.of_run(tx, run.id)):
         if step["kind"] == "model":
             said = "".join(block.get("text", "") for block in step["reply"]["content"])

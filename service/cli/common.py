@@ -33,7 +33,7 @@ class WholeNumber(click.IntRange):
         return super().convert(value, param, ctx)
 
 
-class DecimalNumber(click.FloatRange):
+class RealNumber(click.FloatRange):
     """Decimal option in ASCII digits; `float` also accepts other scripts' digits, `nan` and `inf`."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -125,7 +125,7 @@ def paginate(fetch: Callable[[int, str | None], list[Any]], id_of: Callable[[Any
 
 
 @contextmanager
-def leased_services() -> Iterator[Services]:
+def worker_lease() -> Iterator[Services]:
     """Services that may execute runs in this process: holds a worker lease, but recovers no other worker's runs."""
     from service import wiring
 

@@ -10,15 +10,7 @@ from typing import Any
 import click
 import orjson
 
-from service.cli.common import (
-    Commands,
-    DecimalNumber,
-    as_json,
-    limit_option,
-    print_json,
-    print_table,
-    services,
-)
+from service.cli.common import Commands, RealNumber, as_json, limit_option, print_json, print_table, services
 from service.errors import Conflict, NotFound
 from service.runs.events.event_stream import stream_key
 from service.runs.result import shown
@@ -129,9 +121,7 @@ def resume(run_ids: tuple[str, ...], all_dead: bool) -> None:
 
 @runs.command()
 @click.argument("run_id")
-@click.option(
-    "--speed", type=DecimalNumber(min=0, min_open=True), help="1: as fast as it was. None: at once."
-)
+@click.option("--speed", type=RealNumber(min=0, min_open=True), help="1: as fast as it was. None: at once.")
 @as_json
 def replay(run_id: str, speed: float | None, as_json: bool) -> None:
     """Print a run's events again, as the client saw them; of a running one, those until now."""

@@ -156,7 +156,7 @@ def test_closed_process_stops_retrying(here: Replica, ada: User, own_redis: Redi
     (ended,) = families(here, ada, 1)
     own_redis.stop()
     here.revocations.end(ended)
-    late = here.revocations._retry_thread
+    late = here.revocations._retrier
     assert late is not None and late.is_alive()
     here.revocations.close()
     late.join(10)
