@@ -1,4 +1,4 @@
-"""How fast passwords may be guessed, and whom that keeps out."""
+"""Login throttle: limits on guessing, and no lock-out of the owner."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def attempts(request: pytest.FixtureRequest, own_redis: RedisServer) -> Iterator
 
 
 def waits(attempts: LoginThrottle, attempt: LoginAttempt) -> int:
-    """Seconds until the attempt may be made; 0: now, and it was wrong."""
+    """Make a failed attempt; return the seconds to wait, or 0 if it was made."""
     try:
         attempts.begin(attempt)
     except RateLimited as limited:

@@ -1,4 +1,4 @@
-"""The promises of `service/auth/revocation.py`, each with the real part stopped, wiped or restarted."""
+"""Guarantees of `service/auth/revocation.py`, each with the real part stopped, wiped or restarted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.conftest import RedisServer, wait_until
 
 
 def families(replica: Replica, user: User, count: int) -> list[str]:
-    """That many log-ins; their families."""
+    """Log in `count` times; return the token families."""
     with replica.app.app_context():
         pairs = [replica.tokens.begin(user) for _ in range(count)]
         return [checked_claims(pair.access_token, "access")["fam"] for pair in pairs]
@@ -92,7 +92,7 @@ def test_revocation_applies_at_once_with_a_read_only_redis(
 def test_reload_that_read_before_a_revocation_is_void(
     here: Replica, there: Replica, ada: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a full Redis, which has room again before the load is over."""
+    """Simulate a full Redis that has room again before the reload is over."""
     (ended,) = families(here, ada, 1)
     real = there.revocations._write
 
@@ -255,7 +255,7 @@ def test_many_threads_reload_a_wiped_redis(here: Replica, there: Replica, ada: U
 
 
 def test_hanging_database_delays_requests_briefly(here: Replica, ada: User) -> None:
-    """What Redis was known to hold is believed meanwhile: no log-in can end in a database that hangs."""
+    """Trust the known hash meanwhile: no log-in can be revoked in a hanging database."""
     ended, kept = families(here, ada, 2)
     here.revocations.end(ended)
     assert not here.revocations.is_revoked(kept)
@@ -271,7 +271,7 @@ def test_hanging_database_delays_requests_briefly(here: Replica, ada: User) -> N
 
 
 class Hanging:
-    """A database that answers nothing until it is let."""
+    """Simulate a database that hangs until released."""
 
     def __init__(self, go_on: threading.Event) -> None:
         self._go_on = go_on

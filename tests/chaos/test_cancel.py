@@ -1,4 +1,4 @@
-"""Cancel is true: whatever the run waits for, the upstream connection is closed and the run ends `cancelled`."""
+"""Cancellation closes the upstream connection in every state, and the run ends `cancelled`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BOUND = 2.0  # seconds: the promise of the contract, as a time-out of waiting an
 
 
 def started(client: httpx2.Client, model_calls: Any) -> str:
-    """The id of the one run that is under way, once its model call has reached the model."""
+    """Return the id of the only running run, once its call has reached the model."""
     wait_until(model_calls, "the model call", 10)
     runs = client.get("/v1/runs", params={"status": "running"}).json()["data"]
     assert len(runs) == 1

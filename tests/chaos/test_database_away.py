@@ -1,4 +1,4 @@
-"""PostgreSQL is away when a process starts, or is killed under it: it waits, says why once, and goes on."""
+"""PostgreSQL missing at start or killed later: processes wait, log the cause once, and continue."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def own_postgres(scratch: Path) -> Iterator[Postgres]:
 
 
 def told(server: Slipway, event: str) -> list[str]:
-    """The causes that the web workers gave with an event."""
+    """Return the causes in a log event of the web workers."""
     lines = [json.loads(line) for line in server.log.read_text().splitlines() if f'"{event}"' in line]
     return [line.get("cause", "") for line in lines]
 

@@ -1,4 +1,4 @@
-"""The disk that holds the state folder (SQLite, metric files, logs) is full: answers are 503, and no process dies."""
+"""Full disk under the state folder (SQLite, metric files, logs): 503, and no process ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker that has lost its lease tells nothing more, and owners that were all cut off keep their runs."""
+"""Lost leases: the old worker publishes nothing more, and workers all cut off keep their runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STREAMS = 12
 
 @dataclass
 class House:
-    """One Slipway of two workers, over a database that a test can take away."""
+    """Service of two workers over a database that the test can take away."""
 
     kind: str
     server: Slipway
@@ -88,7 +88,7 @@ def test_workers_all_cut_off_keep_their_runs(house: House) -> None:
 
 
 def test_workers_of_a_hanging_database_keep_their_runs(house: House) -> None:
-    """What was asked before it hung is answered after it, when every lease has ended: no answer of use."""
+    """Discard late renewals: statements sent before the hang are answered when every lease has ended."""
     if house.postgres is None:
         pytest.skip("SQLite has no server that could hang")
     with listening(house.server, STREAMS) as listeners, house.postgres.hanging():

@@ -1,4 +1,4 @@
-"""A hundred requests with one `Idempotency-Key`, at once: one run, one upstream call, a hundred equal answers."""
+"""Hundred concurrent requests with one `Idempotency-Key`: one run, one model call, equal answers."""
 
 from __future__ import annotations
 

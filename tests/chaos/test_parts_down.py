@@ -1,4 +1,4 @@
-"""Redis, the database and the model stop while clients ask: what still works, and what the others hear."""
+"""Redis, database and model stopped under requests: remaining functions, and answers of the others."""
 
 from __future__ import annotations
 

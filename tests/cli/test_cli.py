@@ -74,7 +74,7 @@ def table(result: Result) -> list[list[str]]:
 
 
 def a_run(services: Services, text: str = "What is 17 * 23?", agent: str = "analyst") -> Run:
-    """A real one, asked by ada and done."""
+    """Run a real request of user ada to its end."""
     services.supervisor.start()
     user = services.users.by_name("ada")
     assert user is not None
@@ -83,7 +83,7 @@ def a_run(services: Services, text: str = "What is 17 * 23?", agent: str = "anal
 
 
 def a_dead_run(services: Services) -> str:
-    """One that lost three workers."""
+    """Create a run that lost three workers."""
     user = services.users.by_name("ada")
     assert user is not None
     asked = RunRequest("assistant", ({"role": "user", "content": "Are you there?"},))

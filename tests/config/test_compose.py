@@ -1,4 +1,4 @@
-"""The Compose files pass every setting on: as a variable, and each secret as a file too."""
+"""Compose files pass every setting as a variable, and each secret as a file too."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_demo_compose_changes_only_demo_settings() -> None:
 
 
 def test_empty_secret_file_counts_as_unset(tmp_path: Path) -> None:
-    """So the files of secrets that are not wanted may be there, as Compose asks for."""
+    """Allow empty files for unused secrets, as Compose requires the files to exist."""
     empty = tmp_path / "jwt_private_key"
     empty.touch()
     settings = load(

@@ -1,4 +1,4 @@
-"""The pages that are generated from the settings hold what is true now."""
+"""Pages generated from the settings are up to date."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_setting_is_on_both_pages() -> None:
 
 
 def test_every_line_of_env_example_is_valid(tmp_path: Path) -> None:
-    """A limit or budget that is empty there is none by default too, so the example changes nothing."""
+    """Check that the example changes nothing: a limit or budget empty there is none by default."""
     lines = re.sub(r"^#([A-Z_]+=)", r"\1", (ROOT / ".env.example").read_text(), flags=re.M)
     (tmp_path / ".env").write_text(lines)
     faults: dict[str, str] = {}
@@ -46,6 +46,6 @@ def test_every_line_of_env_example_is_valid(tmp_path: Path) -> None:
 
 
 def _set(environ: dict[str, str]) -> dict[str, str]:
-    """What `config.load` would hand on."""
+    """Return the values that `config.load` would use."""
     given = {name.lower(): text for name, text in environ.items() if name != "APP_ENV"}
     return {name: text for name, text in given.items() if text or is_limit(name)}

@@ -1,4 +1,4 @@
-"""An empty limit or budget is none; anywhere else empty counts as not set. Every setting keeps to it."""
+"""Empty limits and budgets mean none; other empty settings count as unset. Checked for every setting."""
 
 from __future__ import annotations
 

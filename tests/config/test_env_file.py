@@ -1,4 +1,4 @@
-"""`.env`: what is read from it, what wins over it, and what is said of a wrong line."""
+"""`.env` parsing, precedence and faults."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from config import env_file
 
 
 def read(path: Path, text: str | bytes, **environ: str) -> dict[str, str]:
-    """What a file of that text adds to `environ`; there must be nothing wrong with it."""
+    """Return the variables that a file adds to `environ`; asserts that there are no faults."""
     faults: dict[str, str] = {}
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     found = env_file.merge(environ, faults, path)

@@ -1,4 +1,4 @@
-"""How the environments differ: what the page says, and that development's models are the cheapest there are."""
+"""Environments: the documented differences, and development's cheapest models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAGE = (ROOT / "docs" / "settings.md").read_text()
 
 
 def rows() -> dict[str, list[str]]:
-    """The table of environments: the cells of each setting."""
+    """Parse the table of environments: the cells of each setting."""
     table = PAGE.partition("## Environments")[2].partition("\n## ")[0]
     return {
         name.lower(): [cell.strip().strip("`") for cell in cells.split("|")]

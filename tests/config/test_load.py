@@ -1,4 +1,4 @@
-"""What `config.load` takes, fills in and refuses."""
+"""`config.load`: accepted values, defaults and refusals."""
 
 from __future__ import annotations
 

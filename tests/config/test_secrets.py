@@ -1,4 +1,4 @@
-"""Which secrets those that serve people refuse, and that no good one is refused."""
+"""Weak secrets are refused in staging and production, good ones accepted."""
 
 from __future__ import annotations
 

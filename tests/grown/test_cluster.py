@@ -1,4 +1,4 @@
-"""A Redis Cluster: away as a worker boots, with TLS, a master killed, frozen or full, all of it frozen."""
+"""Redis Cluster: missing at start, TLS, a master killed, frozen or full, all nodes frozen."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_full_node_is_reported_and_fails_nothing(house: tuple[Slipway, Cluster])
 
 
 def test_slow_nodes_fail_nothing(house: tuple[Slipway, Cluster]) -> None:
-    """Slower than we wait: what was written all the same is not taken for another worker's."""
+    """Exceed the time-outs: late writes must not be taken for another worker's."""
     server, parts = house
     masters = [node for node in parts.nodes if node.role() == "master"]
     with Load(server) as load:
@@ -133,7 +133,7 @@ def test_frozen_cluster_counts_as_redis_down(house: tuple[Slipway, Cluster]) -> 
 
 
 def test_three_masters_without_tls_and_a_separate_broker(scratch: Path, model: Model) -> None:
-    """One that dies has no successor: that is Redis away, and it is found again. Celery has a small Redis beside it."""
+    """Cover masters without replicas, whose loss counts as Redis down; Celery has a separate small Redis."""
     folder = scratch / "cluster-of-three"
     with (
         cluster(folder, 3) as parts,

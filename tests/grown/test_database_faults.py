@@ -46,7 +46,7 @@ def frozen(server: Postgres) -> Iterator[None]:
 
 @contextmanager
 def login_refused(server: Postgres) -> Iterator[None]:
-    """New connections are refused; those that there were have been ended."""
+    """Refuse new connections, and end existing ones."""
     server.admit("host all app 127.0.0.1/32 reject")
     server.sql(END_ALL)
     yield
@@ -76,7 +76,7 @@ def full(server: Postgres) -> Iterator[None]:
 
 
 def url_for(server: Postgres) -> str:
-    """A database of a user with no rights beyond it, whom limits apply to."""
+    """Create a database owned by a restricted user, to whom limits apply."""
     server.sql("CREATE ROLE app LOGIN")
     server.sql("CREATE ROLE crowd LOGIN")
     server.sql("CREATE DATABASE app OWNER app")
@@ -84,7 +84,7 @@ def url_for(server: Postgres) -> str:
 
 
 def kept(server: Slipway, answers: list[httpx2.Response], streams: int) -> dict[str, int]:
-    """Runs of each state, but those that went on to their end after their client had been told 503."""
+    """Count runs by state, without those that finished after a 503 to their client."""
     found = states(server)
     return {**found, "succeeded": min(found["succeeded"], sum(map(whole, answers)) + streams)}
 

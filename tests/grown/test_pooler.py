@@ -42,7 +42,7 @@ def server(scratch: Path) -> Iterator[Postgres]:
 
 @pytest.fixture(scope="module")
 def pooled(server: Postgres, scratch: Path) -> Iterator[str]:
-    """The URL by way of PgBouncer."""
+    """Return the URL through PgBouncer."""
     with bouncer(scratch, server) as port:
         yield server.url.replace(str(server.port), str(port))
 
@@ -72,7 +72,7 @@ def test_transactions_are_atomic_and_leave_no_session_state(db: Database, server
 
 
 def test_more_clients_than_pooled_sessions(db: Database) -> None:
-    """Each of 16 threads uses every session of the pool of four, each statement often enough to be prepared."""
+    """Use every session of a pool of four from 16 threads, each statement often enough to be prepared."""
 
     def work(number: int) -> None:
         db.transact(lambda tx: tx.execute(INSERT, {"id": number}))
@@ -130,7 +130,7 @@ def test_five_hundred_runs(
 
 
 def test_pooler_refusals_are_reported_in_words(server: Postgres, scratch: Path) -> None:
-    """An unknown database, and a server that is away: PgBouncer has one SQLSTATE for all, and words that say more."""
+    """Cover an unknown database and a stopped server: PgBouncer has one SQLSTATE for both, with different messages."""
     with bouncer(scratch, server, named="postgres") as port:
         url = server.url.replace(str(server.port), str(port)).replace("postgresql:", "postgresql+psycopg:")
         with closing(Database(url, pool_size=2)) as made:

@@ -26,7 +26,7 @@ class House(NamedTuple):
 
 @pytest.fixture(scope="module")
 def house(scratch: Path, model: Model) -> Iterator[House]:
-    """The web processes reach it over TLS and with a certificate, the task worker in the clear."""
+    """Service whose web processes use TLS with a certificate, and whose task worker uses plain text."""
     folder = scratch / "rabbitmq"
     with ExitStack() as stack:
         parts = stack.enter_context(cluster(folder / "redis", 3))
@@ -68,7 +68,7 @@ def test_lost_broker_loses_no_task_and_is_found_again(house: House, fault: str) 
 
 
 def test_logs_contain_no_password(house: House) -> None:
-    """The last test: with all that has gone wrong before it."""
+    """Search all logs; the last test, after every other failure."""
     server = house.server
     for log in (server.log, server.log.with_name(f"worker-{server.port}.log")):
         text = log.read_text(errors="replace")

@@ -60,7 +60,7 @@ def _master_of(nodes: list[Node]) -> Node:
 
 @contextmanager
 def _refuses(node: redis.Redis) -> Iterator[None]:
-    """Whoever comes anew, and everybody comes anew."""
+    """Refuse new connections, and close existing ones."""
     node.config_set("maxclients", 1)
     node.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     try:
@@ -202,6 +202,6 @@ def _pass(load: Load, more: int) -> None:
 
 
 def _is_out(*clients: httpx2.Client) -> None:
-    """On both workers: each request comes to any."""
+    """Check both workers, as any may get a request."""
     for client in clients:
         assert [client.get("/v1/auth/me").status_code for _ in range(8)] == [401] * 8

@@ -31,7 +31,7 @@ def house(request: pytest.FixtureRequest, scratch: Path, model: Model) -> Iterat
 
 
 def _counted(node: Node) -> int:
-    """How many limits this server counts: what shows that it was written to, and by whom."""
+    """Count the limits stored on this server, to see whether it was written to."""
     with node.client() as client:
         return sum(1 for _ in client.scan_iter("slipway:rate:*"))
 
@@ -111,7 +111,7 @@ def _written(node: Node) -> bool:
 
 
 def test_logs_contain_no_password(house: tuple[Slipway, Sentinels]) -> None:
-    """The last test: with all that has gone wrong before it."""
+    """Search all logs; the last test, after every other failure."""
     server, _ = house
     for log in (server.log, server.log.with_name(f"worker-{server.port}.log")):
         text = log.read_text(errors="replace")

@@ -1,4 +1,4 @@
-"""How a broker is reached, and that nobody waits for one that is not there."""
+"""Broker connection: URLs, TLS, and no waiting for an unreachable broker."""
 
 from __future__ import annotations
 
@@ -125,6 +125,6 @@ def test_wakeup_sends_counts_and_reconnects(server: RedisServer) -> None:
 
 
 def _quiet(wakeup: object) -> None:
-    """The time that a broker is left alone is over."""
+    """End the pause after a broker failure."""
     assert isinstance(wakeup, CeleryWakeup)
     wakeup._paused_until = 0.0

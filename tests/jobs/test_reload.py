@@ -24,7 +24,7 @@ def agents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def edited(
     scratch: Path, task_redis: RedisServer, model: Model, receiver: Receiver, agents: Path
 ) -> Iterator[House]:
-    """A house whose worker has one process, so that the same one takes up every task."""
+    """Service whose task worker has one process, so that every task runs in the same one."""
     settings = {**SETTINGS, "AGENTS_DIR": str(agents), "RELOAD": "1", "TASK_CONCURRENCY": "1"}
     with slipway_server(scratch / "edited", task_redis.url, model.url, **settings) as server:
         house = House(server, task_redis, model, receiver)

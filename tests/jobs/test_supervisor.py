@@ -1,4 +1,4 @@
-"""What a worker's keeper does for its runs: lets go of those nobody drives, stops those that are another's, sweeps."""
+"""Supervisor of a worker: releases runs without a thread, stops threads of lost runs, sweeps."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _abandoned(services: wiring.Services) -> list[str]:
 
 
 def _claimed(services: wiring.Services, worker_id: str) -> str:
-    """A run that this worker has just claimed, in its first attempt."""
+    """Create a run just claimed by this worker, in its first attempt."""
     user = services.users.by_name("ada")
     assert user is not None
     asked = RunRequest("assistant", ({"role": "user", "content": "x"},))

@@ -1,4 +1,4 @@
-"""What has had its time is deleted, whoever does it and however often; what has not stays."""
+"""Upkeep deletes expired rows only, however often and by however many workers it runs."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_upkeep_is_idempotent_and_concurrent(db: Database) -> None:
 
 
 def test_upkeep_pass_ends_in_time_and_serves_every_kind(db: Database) -> None:
-    """Each transaction is of one batch: whoever waits to write waits for no more than that."""
+    """Check one batch per transaction: other writers wait no longer than that."""
     fill(db, BATCH * 2 + 1)
     first = delete_expired(db, 90, seconds=0)
     assert {name: first[name] for name in KINDS} == dict.fromkeys(KINDS, BATCH)

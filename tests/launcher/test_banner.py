@@ -1,4 +1,4 @@
-"""What the banner says of the agents."""
+"""Agents in the banner."""
 
 from __future__ import annotations
 

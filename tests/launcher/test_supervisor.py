@@ -1,4 +1,4 @@
-"""The supervisor alone, over small programs that misbehave on purpose."""
+"""Supervisor with small programs that misbehave on purpose."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _lives(pid: int) -> bool:
-    """A zombie that nobody has waited for yet does not count."""
+    """Ignore zombies that are not yet reaped."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

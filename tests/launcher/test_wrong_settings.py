@@ -1,4 +1,4 @@
-"""A wrong setting ends every program with the one message, wherever it stands."""
+"""Invalid settings end every program with the same message."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ended(program: str, folder: Path, **changes: str) -> str:
-    """What it says when it is given wrong settings."""
+    """Run a program with invalid settings; return its output."""
     done = subprocess.run(
         command(program), cwd=folder, env=environ(**changes), capture_output=True, text=True, timeout=60
     )

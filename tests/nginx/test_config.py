@@ -1,4 +1,4 @@
-"""The files themselves: nginx takes them, and they say what the design needs."""
+"""nginx configuration files: valid, with the directives that the design needs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ WORDS = (NGINX_FILES / "slipway" / "http.conf").read_text()
 
 
 def locations() -> dict[str, str]:
-    """Each location of the server block and its body."""
+    """Parse the locations of the server block with their bodies."""
     return dict(re.findall(r"(?m)^location (.+?) \{\n(.*?)^\}", SERVER, re.DOTALL))
 
 
 def words(name: str) -> dict[int, str]:
-    """One `map $status $name` as status to value."""
+    """Parse a `map $status $name` as status to value."""
     body = re.search(rf"map \$status \$slipway_{name} \{{(.*?)\n\}}", WORDS, re.DOTALL)
     assert body
     return {int(status): value.strip('"') for status, value in re.findall(r"(\d{3}) (.+);", body[1])}
@@ -73,13 +73,13 @@ def test_upstream_has_two_replicas_that_are_never_banned() -> None:
 
 
 def test_default_site_of_the_image_is_not_included() -> None:
-    """The nginx image has a conf.d/default.conf, which would answer on port 80."""
+    """Exclude the image's conf.d/default.conf, which would answer on port 80."""
     assert re.findall(r"include (.+);", (NGINX_FILES / "nginx.conf").read_text()) == ["site.conf"]
 
 
 @pytest.mark.parametrize("site", ["compose.conf", "tls.conf"])
 def test_every_server_sets_its_logs(site: str) -> None:
-    """What is not named is inherited, and that would be a log with query strings."""
+    """Check each server: an inherited log would contain query strings."""
     text = (NGINX_FILES / "sites" / site).read_text()
     for server in re.findall(r"(?ms)^server \{.*?^\}", text):
         assert re.search(r"access_log \S+ slipway;", server)
@@ -103,7 +103,7 @@ def test_service_errors_are_not_passed_to_another_replica() -> None:
 
 
 def test_retried_posts_always_have_an_idempotency_key() -> None:
-    """The locations with non_idempotent and the map that makes keys name the same paths."""
+    """Compare the paths with `non_idempotent` and those of the map that creates keys."""
     replayable = [path for path, body in locations().items() if "non_idempotent" in body]
     keyed = re.findall(r'"~\^POST (\S+)\$" "auto-\$request_id";', WORDS)
     examples = [

@@ -1,4 +1,4 @@
-"""What nginx adds, takes away, refuses and answers itself, over scripted replicas."""
+"""Headers, limits and errors of nginx itself, over scripted replicas."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ SECRETS = {"Referer": "https://portal.example/?token=sesame", "Authorization": "
 
 
 def test_logs_contain_no_query_string_or_referer(tmp_path: Path) -> None:
-    """Whatever goes wrong: a replica refuses, hangs up, is silent or talks nonsense; a request is none or too large."""
+    """Cover every failure: a replica refuses, hangs up, is silent or sends garbage; invalid and too large requests."""
 
     def nonsense(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Big: " + b"a" * 40_000 + b"\r\n\r\n")

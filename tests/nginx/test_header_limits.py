@@ -1,4 +1,4 @@
-"""How long a header and a request line may be: the same through nginx and without it, and a problem beyond."""
+"""Header and request-line limits: equal through nginx and without it, with a problem document beyond."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def refused(told: tuple[int, dict[str, Any]]) -> tuple[int, str]:
 
 @pytest.mark.parametrize("size", [8 * KIB, 15 * KIB, 16 * KIB - 100])
 def test_header_of_16_kib_is_accepted(edge: Edge, slipway: Slipway, size: int) -> None:
-    """A token of many groups, or the cookies of a portal."""
+    """Accept long headers, such as tokens with many groups, or a portal's cookies."""
     for port in (edge.port, slipway.port):
         assert ask(port, "/health", b"Cookie: " + b"a" * size)[0] == 200
 

@@ -1,4 +1,4 @@
-"""When a replica fails: who gets the request next, and what both see. Over scripted replicas."""
+"""Retries on another replica: which requests, and with which key. Over scripted replicas."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_each_replica_is_tried_once(edge: Edge, replicas: Pair) -> None:
 
 
 def test_model_outage_bans_no_replica(edge: Edge, replicas: Pair) -> None:
-    """The reason for max_fails=0: a hundred 503 in a row ban no replica."""
+    """Justify max_fails=0: a hundred 503 in a row ban no replica."""
 
     def no_model(handler: BaseHTTPRequestHandler) -> None:
         answer = (
@@ -111,7 +111,7 @@ def test_missing_replica_fails_no_request(replicas: Pair, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("dead", [1, 2, 4])
 def test_one_replica_of_many_is_enough(replicas: Pair, tmp_path: Path, dead: int) -> None:
-    """A group of servers, as `tls.conf` has it: nothing listens at the others."""
+    """Use an upstream group as in `tls.conf`, with nothing listening at the others."""
     with Edge(tmp_path / "n", [*range(1, dead + 1), replicas[0].port]) as edge:
         for path in ("/v1/agents/a/invoke", "/v1/auth/login", "/v1/messages"):
             for _ in range(5):

@@ -50,7 +50,7 @@ def token(slipway: Slipway, model: Model) -> Iterator[str]:
 
 
 def connect(edge: Edge, stack: ExitStack, data: bytes, receives: int | None = None) -> socket.socket:
-    """A connection that has sent `data`, and has room for so many bytes of an answer."""
+    """Open a connection that has sent `data` and has a receive buffer of this size."""
     sock = stack.enter_context(socket.socket())
     if receives is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
@@ -86,7 +86,7 @@ def test_clients_that_do_not_read_a_long_answer(edge: Edge, slipway: Slipway, to
 
 
 def test_clients_that_do_not_read_their_stream(edge: Edge, token: str) -> None:
-    """A stream holds a thread, read or not: the places for such requests run out before the threads do."""
+    """Check that long-request places run out before threads do: an unread stream holds a thread."""
     body = json.dumps({"input": "[offline tokens=300 token_ms=20] Long.", "cache": "bypass"}).encode()
     head = INVOKE.replace(b"invoke", b"stream") + b"Authorization: %b\r\nContent-Length: %d\r\n\r\n"
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Two replicas are one service: what one knows, the other knows at once; what one loses, the other brings."""
+"""Two replicas act as one service: shared state at once, and no loss when one ends."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_metrics_are_internal_only(pair: Pair, client: httpx2.Client) -> None:
 
 
 def test_service_sees_the_client_address(pair: Pair) -> None:
-    """A log-in's limit counts addresses: nginx's own would lock everybody out together."""
+    """Check the forwarded address: with nginx's own, a log-in limit would lock out everybody together."""
     answer = pair.edge.http.post(
         "/v1/auth/login", json={}, headers={"X-Request-ID": "who-1", "X-Forwarded-For": "6.6.6.6"}
     )
