@@ -1,4 +1,4 @@
-"""What Celery loads (`celery -A worker worker`): the task worker for the environment that `APP_ENV` names."""
+"""Celery entry point (`celery -A worker worker`): the task worker for the environment that `APP_ENV` names."""
 
 import sys
 
@@ -9,7 +9,7 @@ try:
     settings = load()
     if settings.metrics_enabled:
         metric_files.join(metric_files.of_tasks(settings.slipway_home / f"metrics-{settings.port}"))
-    from service.jobs.celery_worker import create_worker  # it imports prometheus_client
+    from service.jobs.celery_worker import create_worker  # imports prometheus_client, after `join`
 
     app = create_worker(settings)
 except (ConfigError, ValueError) as error:

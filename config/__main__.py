@@ -71,7 +71,7 @@ def markdown() -> str:
 def environments() -> str:
     """Return the table of defaults that differ by environment."""
     lines = [f"| setting | {' | '.join(ENVIRONMENTS)} |", f"| --- |{' --- |' * len(ENVIRONMENTS)}"]
-    for name in _differing():
+    for name in _overridden():
         shown = (_cell(_default_in(cls, name)) for cls in ENVIRONMENTS.values())
         lines.append(f"| `{name.upper()}` | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
@@ -85,18 +85,18 @@ def env_example() -> str:
     return ENV_HEAD + "".join(lines)
 
 
-def _differing() -> list[str]:
+def _overridden() -> list[str]:
     return [
-        name for name in Settings.model_fields if any(name in cls.changed for cls in ENVIRONMENTS.values())
+        name for name in Settings.model_fields if any(name in cls.overrides for cls in ENVIRONMENTS.values())
     ]
 
 
 def _default_in(cls: type[Settings], name: str) -> Any:
-    return cls.changed.get(name, Settings.model_fields[name].get_default())
+    return cls.overrides.get(name, Settings.model_fields[name].get_default())
 
 
 def _default(name: str, field: FieldInfo) -> str:
-    return "[by environment](#environments)" if name in _differing() else _cell(field.get_default())
+    return "[by environment](#environments)" if name in _overridden() else _cell(field.get_default())
 
 
 def _type(field: FieldInfo) -> str:

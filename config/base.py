@@ -14,20 +14,19 @@ DEVELOPMENT_SECRET = "development-only-secret-never-use-it-elsewhere"
 
 
 def is_limit(name: str) -> bool:
-    """Whether a field is a limit or a budget: empty is none there, and not the default."""
+    """Check for a limit or budget field, where an empty value means none instead of the default."""
     return name.startswith("limit_") or (name.startswith("budget_") and name.endswith("_usd"))
 
 
 class Settings(Rules):
-    """Typed, validated, frozen. Built by `config.load`; building one directly reads nothing from outside.
+    """Typed, validated, frozen settings. Built by `config.load`; the constructor itself reads no environment.
 
-    What was left empty is filled in here once: `database_url`, `redis_url` and `anthropic_base_url` are the
-    addresses in use.
+    Empty `database_url`, `redis_url` and `anthropic_base_url` are replaced by the addresses in use.
     """
 
     environment: ClassVar[str] = "base"
 
-    # where things are
+    # addresses and folders
     slipway_home: Path = Field(Path("var"), description="State folder: embedded Redis, SQLite, sockets")
     agents_dir: Path = Field(Path("agents"), description="Folder with one sub-folder per agent")
     database_url: str = Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from service.errors import ModelKeyRefused, PriceUnknown, SlipwayError, all_errors, worth_another_try
+from service.errors import ModelKeyRefused, PriceUnknown, SlipwayError, all_errors, is_retryable
 
 HEAD = """# Errors
 
@@ -51,7 +51,7 @@ def _row(error: type[SlipwayError]) -> str:
 def _again(error: type[SlipwayError]) -> str:
     if issubclass(error, FOR_OPERATORS):
         return "no, tell the operator"
-    return "yes" if worth_another_try(error) else "no"
+    return "yes" if is_retryable(error) else "no"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from flask import Flask, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from service import cli, wiring
-from service.jobs.broker import wakeup_of
+from service.jobs.broker import make_wakeup
 from service.observe import logs
 from service.web import caching, current, gate, lifecycle, limits, openapi, problems, timing
 from service.web.body import MAX_BODY
@@ -60,7 +60,7 @@ def create_app(settings: Settings, services: wiring.Services | None = None) -> F
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     app.wsgi_app = gate.Gate(app.wsgi_app, settings.most_requests)  # type: ignore[method-assign]
     app.extensions["slipway"] = services or wiring.build(
-        settings, wakeup=wakeup_of(settings), draining=lifecycle.draining
+        settings, wakeup=make_wakeup(settings), draining=lifecycle.draining
     )
     timing.install(app)
     # Of those that change answers the last but one: what replaces an answer gets the header too.

@@ -383,8 +383,8 @@ def _runs(
     active = Slots(settings.request_places)
 
     def ended(tx: Transaction, run: Run) -> None:
-        sessions.ended(tx, run)
-        webhooks.ended(tx, run)
+        sessions.end(tx, run)
+        webhooks.schedule(tx, run)
 
     patterns = {name: pattern.run for name, pattern in PATTERNS.items()}
     runner = Runner(db, catalog, patterns, means, metrics, sessions, ended)

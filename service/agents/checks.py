@@ -10,7 +10,7 @@ from service.agents.marked_yaml import FieldPath
 from service.agents.pattern import PatternModule
 from service.agents.spec import AgentSpec, EvalCase, PatternOptions
 from service.errors import PriceUnknown
-from service.knowledge import Knowledge, unread
+from service.knowledge import Knowledge, excluded_files
 from service.llm.routing import TIERS
 from service.text.suggest import did_you_mean, unknown
 from service.tools import Tool
@@ -70,7 +70,7 @@ def eval_findings(cases: Sequence[EvalCase], spec: AgentSpec, options: PatternOp
 def folder_warnings(agent: AgentDefinition, spec: AgentSpec, prices: PriceTable) -> Iterator[Finding]:
     """Warn of models without a price, of files that are not read, and of links out of the folder."""
     yield from _models_unpriced(agent, spec, prices)
-    for path, why in unread(agent.folder / "knowledge"):
+    for path, why in excluded_files(agent.folder / "knowledge"):
         where = path.relative_to(agent.folder)
         if not any(map(is_leftover, where.parts)):
             yield Finding((), why, "warning", where.as_posix())

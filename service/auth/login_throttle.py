@@ -1,11 +1,11 @@
-"""How fast passwords may be guessed: per account and address, and per account over unknown addresses.
+"""Brute-force protection of sign-in: limits per account and address, and per account over unknown addresses.
 
-- Per account and address the first `FREE` wrong passwords cost no wait. After each further one the next attempt has
-  to wait, 1 s, then 2 s, 4 s, … up to `LONGEST_WAIT`. A right password ends that.
-- Per account, `BUDGET` attempts from addresses that it has never signed in from, refilled at one every `REFILL`
-  seconds: many addresses guess no faster than one. Known addresses have no part in it, so nobody elsewhere can lock
-  an account's owner out. An attempt takes from it before the password is looked at and gives back when it was right:
-  otherwise many at the same moment would all pass a budget that none of them has taken from yet.
+- Per account and address, exponential backoff: after `FREE_FAILURES` wrong passwords the next attempt must wait 1 s,
+  then 2 s, 4 s, … up to `LONGEST_WAIT`. A right password resets the pair.
+- Per account, a budget of `BUDGET` attempts from addresses that have never signed in, refilled by one every `REFILL`
+  seconds: many addresses guess no faster than one. Known addresses do not count, so an attacker cannot lock out an
+  account's owner. An attempt takes from the budget before the password is checked and is refunded when right;
+  otherwise parallel attempts would all pass before any of them is counted.
 
 Without Redis each process counts for itself.
 """
@@ -22,18 +22,18 @@ from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
 from service.types import now_ms
 
-FREE = 5  # wrong passwords per account and address without a wait
+FREE_FAILURES = 5  # wrong passwords per account and address without a wait
 LONGEST_WAIT = 64  # seconds: 14 attempts in 15 minutes, fewer than the account's own 20
-KEPT = 3600  # seconds that wrong passwords are remembered after the last one
+MEMORY_SECONDS = 3600  # wrong passwords are forgotten this long after the last one
 BUDGET, REFILL = 20, 45  # attempts, and seconds until there is one more: 20 in 15 minutes
-_MOST_IN_MEMORY = 10_000  # accounts, and pairs, that a process without Redis remembers
+_MAX_IN_MEMORY = 10_000  # accounts, and pairs, held by a process without Redis
 _PREFIX = "slipway:attempts:1"
 V = TypeVar("V")
 
-# KEYS of all: the pair's hash {n: wrong passwords, t: ms before which none is looked at}; and for an unknown address
-# the account's moment in ms at which its budget is whole again. Both are of one slot.
+# KEYS of all three: the pair's hash {n: wrong passwords, t: ms of the earliest next attempt}; for an unknown address
+# also the ms at which the account's budget is full again. Both share a cluster slot.
 _NOW = "local clock = redis.call('TIME') local now = clock[1] * 1000 + math.floor(clock[2] / 1000)\n"
-# ARGV: BUDGET, REFILL. Answers the ms to wait; 0: go on.
+# ARGV: BUDGET, REFILL. Returns the ms to wait; 0: proceed.
 _BEGIN = Script(
     _NOW
     + """
@@ -48,7 +48,7 @@ end
 return 0
 """
 )
-# ARGV: FREE, LONGEST_WAIT, KEPT.
+# ARGV: FREE_FAILURES, LONGEST_WAIT, MEMORY_SECONDS.
 _FAILED = Script(
     _NOW
     + """
@@ -70,7 +70,7 @@ return 0
 
 
 class LoginAttempt(NamedTuple):
-    """One attempt to sign in. `known`: the account has signed in from this address before."""
+    """Sign-in attempt. `known`: the account has signed in from this address before."""
 
     account: str
     network: str
@@ -78,36 +78,36 @@ class LoginAttempt(NamedTuple):
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The pair's, and the account's where its budget counts. The braces put them in one slot of a cluster."""
+        """Redis keys: the pair's, and the account's where its budget counts. The tag `{}` keeps both in one slot."""
         account = f"{_PREFIX}:{{{_digest(self.account)}}}"
         pair = f"{account}:{_digest(self.network)}"
         return (pair,) if self.known else (pair, account)
 
 
 class LoginThrottle:
-    """Counts attempts to sign in, in Redis; without it in this process."""
+    """Sign-in throttle over Redis, falling back to this process's memory."""
 
     def __init__(self, redis_store: RedisStore) -> None:
         self._redis_store = redis_store
-        self._own = _InMemory()
+        self._local = _InMemory()
 
     def begin(self, attempt: LoginAttempt) -> None:
-        """Take from the account's budget. Raises `RateLimited` where the attempt has to wait: it is not made then."""
+        """Charge the account's budget before the check. Raises `RateLimited` when the attempt has to wait."""
         wait = self._run(_BEGIN, attempt, BUDGET, REFILL)
         if wait is None:
-            wait = self._own.begin(attempt, now_ms())
+            wait = self._local.begin(attempt, now_ms())
         if wait > 0:
             raise RateLimited("Too many attempts to sign in.", retry_after=wait / 1000)
 
     def failed(self, attempt: LoginAttempt) -> None:
-        """The password was wrong."""
-        if self._run(_FAILED, attempt, FREE, LONGEST_WAIT, KEPT) is None:
-            self._own.failed(attempt, now_ms())
+        """Record a wrong password."""
+        if self._run(_FAILED, attempt, FREE_FAILURES, LONGEST_WAIT, MEMORY_SECONDS) is None:
+            self._local.failed(attempt, now_ms())
 
     def succeeded(self, attempt: LoginAttempt) -> None:
-        """The password was right: the address begins anew, the account gets back what was taken."""
+        """Record a right password: reset the pair, refund the account's budget."""
         if self._run(_SUCCEEDED, attempt, REFILL) is None:
-            self._own.succeeded(attempt)
+            self._local.succeeded(attempt)
 
     def _run(self, script: Script, attempt: LoginAttempt, *numbers: int) -> int | None:
         answer: int | None = self._redis_store.call(
@@ -117,7 +117,7 @@ class LoginThrottle:
 
 
 class _Pair(NamedTuple):
-    """Failures of one account at one address. Times are in ms."""
+    """Failure count of one account at one address. Times are in ms."""
 
     wrong: int = 0
     not_before: int = 0
@@ -125,48 +125,48 @@ class _Pair(NamedTuple):
 
 
 class _InMemory:
-    """The same rules over this process's memory; what was not used for longest is forgotten."""
+    """In-memory throttle with the same rules; LRU eviction."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pairs: OrderedDict[str, _Pair] = OrderedDict()
-        self._whole: OrderedDict[str, int] = OrderedDict()  # ms at which an account's budget is whole again
+        self._full_at: OrderedDict[str, int] = OrderedDict()  # ms at which an account's budget is full again
 
     def begin(self, attempt: LoginAttempt, now: int) -> int:
-        """Milliseconds to wait; 0: go on."""
+        """Return milliseconds to wait; 0: proceed."""
         pair, *accounts = attempt.keys
         with self._lock:
             not_before = self._pairs.get(pair, _Pair()).not_before
             if now < not_before:
                 return not_before - now
             for account in accounts:
-                whole = max(self._whole.get(account, 0), now) + REFILL * 1000
-                if (wait := whole - now - BUDGET * REFILL * 1000) > 0:
+                full_at = max(self._full_at.get(account, 0), now) + REFILL * 1000
+                if (wait := full_at - now - BUDGET * REFILL * 1000) > 0:
                     return wait
-                _remember(self._whole, account, whole)
+                _put(self._full_at, account, full_at)
             return 0
 
     def failed(self, attempt: LoginAttempt, now: int) -> None:
         with self._lock:
             name = attempt.keys[0]
             pair = self._pairs.get(name, _Pair())
-            wrong = 1 + (pair.wrong if now < pair.seen_at + KEPT * 1000 else 0)
-            wait = min(LONGEST_WAIT, 2 ** min(wrong - FREE - 1, 30)) if wrong > FREE else 0
-            _remember(self._pairs, name, _Pair(wrong, now + wait * 1000, now))
+            wrong = 1 + (pair.wrong if now < pair.seen_at + MEMORY_SECONDS * 1000 else 0)
+            wait = min(LONGEST_WAIT, 2 ** min(wrong - FREE_FAILURES - 1, 30)) if wrong > FREE_FAILURES else 0
+            _put(self._pairs, name, _Pair(wrong, now + wait * 1000, now))
 
     def succeeded(self, attempt: LoginAttempt) -> None:
         pair, *accounts = attempt.keys
         with self._lock:
             self._pairs.pop(pair, None)
             for account in accounts:
-                if account in self._whole:
-                    self._whole[account] -= REFILL * 1000
+                if account in self._full_at:
+                    self._full_at[account] -= REFILL * 1000
 
 
-def _remember(memory: OrderedDict[str, V], key: str, value: V) -> None:
+def _put(memory: OrderedDict[str, V], key: str, value: V) -> None:
     memory[key] = value
     memory.move_to_end(key)
-    if len(memory) > _MOST_IN_MEMORY:
+    if len(memory) > _MAX_IN_MEMORY:
         memory.popitem(last=False)
 
 

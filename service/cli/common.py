@@ -1,4 +1,4 @@
-"""What the commands share: the services, errors as one line, tables, and JSON for scripts."""
+"""Shared by the commands: services, one-line errors, number types, tables, JSON, pagination, progress."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for 
 
 
 class WholeNumber(click.IntRange):
-    """A number in ASCII digits: `int` also takes those of other scripts."""
+    """Integer option in ASCII digits; `int` also accepts other scripts' digits."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, str) and whole_number(value.removeprefix("-")) is None:
@@ -33,8 +33,8 @@ class WholeNumber(click.IntRange):
         return super().convert(value, param, ctx)
 
 
-class Factor(click.FloatRange):
-    """A decimal number in ASCII digits: `float` also takes those of other scripts, `nan` and `inf`."""
+class RealNumber(click.FloatRange):
+    """Decimal option in ASCII digits; `float` also accepts other scripts' digits, `nan` and `inf`."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, str):
@@ -45,13 +45,13 @@ class Factor(click.FloatRange):
         return super().convert(value, param, ctx)
 
 
-most = click.option(
+limit_option = click.option(
     "--limit", type=WholeNumber(1, 1000), default=20, show_default=True, help="How many at most."
 )
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM. Ends what Ctrl-C ends: psycopg has the server give up a statement on a `KeyboardInterrupt` only."""
+    """SIGTERM, as a `KeyboardInterrupt`: psycopg cancels a running statement on that exception only."""
 
 
 def _terminate(*_: object) -> NoReturn:
@@ -73,7 +73,7 @@ def stoppable() -> Iterator[None]:
 
 
 class Commands(AppGroup):
-    """A group whose commands end with one line when something is refused (exit code 1), or when they are stopped."""
+    """Command group that prints service errors as one line (exit code 1) and handles Ctrl-C and SIGTERM."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -81,19 +81,19 @@ class Commands(AppGroup):
                 return super().invoke(ctx)
         except SlipwayError as error:
             faults = [f"{fault['pointer']}: {fault['detail']}" for fault in error.errors]
-            told = "; ".join(faults) or error.detail
+            message = "; ".join(faults) or error.detail
             if isinstance(error, DatabaseUnavailable) and error.__cause__ is not None:
-                told = f"{told} Cause: {cause_of(error.__cause__)}"
-            raise click.ClickException(told) from None
+                message = f"{message} Cause: {cause_of(error.__cause__)}"
+            raise click.ClickException(message) from None
 
 
 def services() -> Services:
-    """Everything the application is made of."""
+    """Return the application's services."""
     return cast("Services", current_app.extensions["slipway"])
 
 
 def user_named(username: str) -> User:
-    """Ends the command when there is no such user."""
+    """Find a user by name, or end the command with an error."""
     user = services().users.by_name(username)
     if user is None:
         raise click.ClickException(f"There is no user {username}.")
@@ -104,10 +104,10 @@ def print_json(value: Any) -> None:
     click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], nothing: str) -> None:
-    """Aligned columns under their names; `nothing` where there are no rows."""
+def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str) -> None:
+    """Print aligned columns under their names; `empty` is printed instead of no rows."""
     if not rows:
-        click.echo(nothing)
+        click.echo(empty)
         return
     cells = [[column.upper() for column in columns]]
     cells += [[_cell(row[column]) for column in columns] for row in rows]
@@ -116,8 +116,8 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], nothi
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
-def pages(fetch: Callable[[int, str | None], list[Any]], id_of: Callable[[Any], str]) -> Iterator[Any]:
-    """Everything there is, a hundred at a time."""
+def paginate(fetch: Callable[[int, str | None], list[Any]], id_of: Callable[[Any], str]) -> Iterator[Any]:
+    """Iterate over all items, fetching pages of 100; `fetch(limit, after_id)`."""
     last: str | None = None
     while batch := fetch(100, last):
         yield from batch
@@ -125,16 +125,16 @@ def pages(fetch: Callable[[int, str | None], list[Any]], id_of: Callable[[Any], 
 
 
 @contextmanager
-def at_work() -> Iterator[Services]:
-    """Services that may drive runs here: this process holds a lease for as long, and takes up nobody else's."""
+def worker_lease() -> Iterator[Services]:
+    """Services that may execute runs in this process: holds a worker lease, but recovers no other worker's runs."""
     from service import wiring
 
-    working = wiring.build(services().settings, kind="cli")
-    working.supervisor.start()
+    leased = wiring.build(services().settings, kind="cli")
+    leased.supervisor.start()
     try:
-        yield working
+        yield leased
     finally:
-        working.close()
+        leased.close()
 
 
 def _cell(value: Any) -> str:
@@ -146,26 +146,26 @@ def _cell(value: Any) -> str:
 
 
 class Progress:
-    """Lines on stderr about a reading of many rows, one every few seconds: none where it takes no longer than that."""
+    """Progress lines on stderr for a long read, every `EVERY` seconds; none for a short one."""
 
     EVERY = 5.0  # seconds
 
     def __init__(self, expected: int | None) -> None:
-        self._expected = expected or 0  # as the database estimates; 0: it cannot say
+        self._expected = expected or 0  # the database's estimate; 0: unknown
         self._rows = 0
         self._began = time.monotonic()
-        self._told_at = self._began
+        self._printed_at = self._began
 
     def read(self, rows: int) -> None:
-        """So many more were read."""
+        """Count `rows` more, and print a line when one is due."""
         self._rows += rows
         now = time.monotonic()
-        if now - self._told_at >= self.EVERY:
-            self._told_at = now
+        if now - self._printed_at >= self.EVERY:
+            self._printed_at = now
             click.echo(self._line(now - self._began), err=True)
 
     def _line(self, seconds: float) -> str:
-        if self._rows >= self._expected:  # or once more, to name what is wrong
+        if self._rows >= self._expected:  # also in a second pass that names the faults
             return f"{self._rows} rows read in {seconds:.0f} s"
         left = seconds * (self._expected - self._rows) / self._rows if self._rows else 0
         share = self._rows * 100 // self._expected

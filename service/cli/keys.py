@@ -10,7 +10,7 @@ from service.cli.common import (
     Commands,
     WholeNumber,
     as_json,
-    pages,
+    paginate,
     print_json,
     print_table,
     services,
@@ -31,7 +31,7 @@ _SCOPE = re.compile(r"agents:(\*|[a-z][a-z0-9_-]{0,63}\*?)")
 @click.option("--days", type=WholeNumber(1, 3660), help="How long it is good for. None: until revoked.")
 @as_json
 def add(username: str, name: str, scopes: tuple[str, ...], days: int | None, as_json: bool) -> None:
-    """Make a key for a user. It is shown now and never again."""
+    """Create a key for a user. The secret is shown now and never again."""
     for scope in scopes:
         if not _SCOPE.fullmatch(scope):
             raise click.BadParameter(
@@ -49,10 +49,12 @@ def add(username: str, name: str, scopes: tuple[str, ...], days: int | None, as_
 @click.argument("username")
 @as_json
 def list_keys(username: str, as_json: bool) -> None:
-    """A user's keys that are not revoked."""
+    """List a user's keys that are not revoked."""
     user_id, known = user_named(username).id, services().keys
     rows = list(
-        pages(lambda limit, after: known.page(user_id, limit=limit, after=after), lambda key: str(key["id"]))
+        paginate(
+            lambda limit, after: known.page(user_id, limit=limit, after=after), lambda key: str(key["id"])
+        )
     )
     if as_json:
         return print_json(rows)
@@ -65,6 +67,6 @@ def list_keys(username: str, as_json: bool) -> None:
 @click.argument("username")
 @click.argument("key_id")
 def revoke(username: str, key_id: str) -> None:
-    """End a key of a user at once, on every worker."""
+    """Revoke a key of a user at once, on every worker."""
     services().keys.revoke(key_id, user_named(username).id)
     click.echo(f"Revoked {key_id}.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from service.cli.common import Commands, Progress, as_json, pages, print_json, print_table, services
+from service.cli.common import Commands, Progress, as_json, paginate, print_json, print_table, services
 from service.errors import PriceUnknown
 from service.store.ledger_entries import estimate as ledger_rows
 from service.types import usd
@@ -41,7 +41,7 @@ def check_prices() -> None:
         client.close()
     wrong = False
     for model in sorted(used):
-        for bad, line in _looked_at(model, listed):
+        for bad, line in _model_findings(model, listed):
             wrong = wrong or bad
             click.echo(line)
     unpriced = [model for model in sorted(listed) if model not in used and not _priced(model)]
@@ -51,8 +51,8 @@ def check_prices() -> None:
         raise SystemExit(1)
 
 
-def _looked_at(model: str, listed: dict[str, dict[str, Any]]) -> Iterator[tuple[bool, str]]:
-    """What there is to say of a model in use; True: it cannot go on like this."""
+def _model_findings(model: str, listed: dict[str, dict[str, Any]]) -> Iterator[tuple[bool, str]]:
+    """Yield findings about a model in use, as (is an error, line)."""
     if not _priced(model):
         yield True, f"WRONG {model} has no price for {today()}: every call is refused"
     about = listed.get(model) or listed.get(DATED.sub("", model)) or listed.get(model.removeprefix(OFFLINE))
@@ -81,9 +81,9 @@ def _priced(model: str, on: date | None = None) -> bool:
 @ledger.command("check")
 @as_json
 def check_ledger(as_json: bool) -> None:
-    """Prove that counters and daily sums are those of the rows, and no cap was passed. Exits 1 and names the rows.
+    """Prove that counters and daily sums equal the rows, and no cap was passed. Exits 1 and names the rows.
 
-    It may be run at any time, and stopped with Ctrl-C: it writes nothing. What was stopped has proven nothing.
+    Read-only: run it at any time, stop it with Ctrl-C. A stopped check has proven nothing.
     """
     known = services()
     found = check_books(known.db, known.prices, Progress(ledger_rows(known.db)).read)
@@ -123,13 +123,13 @@ def reconcile(export: Path, as_json: bool) -> None:
         raise click.ClickException(str(error)) from None
     if as_json:
         return print_json([{**drift._asdict(), "differs": drift.differs} for drift in found])
-    print_table([line for drift in found for line in _lines(drift)], _DRIFT, "The export is empty.")
+    print_table([line for drift in found for line in _drift_rows(drift)], _DRIFT, "The export is empty.")
 
 
 _DRIFT = ("day", "model", "what", "ours", "theirs", "drift")
 
 
-def _lines(drift: Drift) -> Iterator[dict[str, Any]]:
+def _drift_rows(drift: Drift) -> Iterator[dict[str, Any]]:
     for name in (*KINDS, "cost"):
         ours, theirs = drift.ours.get(name, 0), drift.theirs.get(name)
         if theirs is None or not (ours or theirs):
@@ -150,8 +150,8 @@ def _lines(drift: Drift) -> Iterator[dict[str, Any]]:
 @budgets.command("list")
 @as_json
 def list_budgets(as_json: bool) -> None:
-    """Every cap that was set, and the service's, with how it stands."""
-    found = pages(
+    """List the caps that were set, and the service's, with their state."""
+    found = paginate(
         lambda limit, after: services().budgets.page(limit=limit, after=after), lambda state: state.cap.id
     )
     shown = [state.public() for state in found]
@@ -178,5 +178,5 @@ def set_budget(scope: str, amount_usd: str, period: Period) -> None:
 
 @budgets.command("webhook-secret")
 def webhook_secret() -> None:
-    """Print what signs the warnings that are posted to BUDGET_WEBHOOK_URL."""
+    """Print the secret that signs the warnings posted to BUDGET_WEBHOOK_URL."""
     click.echo(services().webhooks.secret_of(BUDGET_SIGNER))

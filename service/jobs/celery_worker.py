@@ -1,7 +1,7 @@
-"""The task worker: Celery's prefork pool, where each process drives one run at a time.
+"""Task worker: Celery's prefork pool, where each process executes one run at a time.
 
-The parent only talks to the broker. Each child makes its own services after the fork, holds a lease like every
-other worker, and hands over what it cannot finish when the parent is told to stop.
+The parent only talks to the broker. Each child builds its own services after the fork, holds a lease like every
+other worker, and hands over unfinished runs when the parent is told to stop.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from service.infra.redis_address import parse
 from service.infra.redis_client import connect
 from service.infra.redis_rights import missing_for_queue, reason_of
 from service.jobs.broker import RUN_TASK, UPKEEP_TASK, CeleryWakeup, make_app
-from service.jobs.upkeep import tidy
+from service.jobs.upkeep import delete_expired
 from service.observe import logs, metric_files
 from service.observe.metrics import of_folder
 from service.usage.rollup import roll_up
@@ -32,15 +32,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("slipway.jobs")
 UPKEEP_SECONDS = 60.0
-_CHATTY = (
-    "celery.worker.strategy",
-    "celery.app.trace",
-)  # a line for each message; the run has lines of its own
+_PER_MESSAGE_LOGGERS = ("celery.worker.strategy", "celery.app.trace")  # a run has its own log lines
 
 
 def create_worker(settings: Settings) -> Celery:
-    """The Celery application that `celery -A worker` loads. Raises ValueError without a broker."""
-    # Celery warns of root for the sake of pickled messages; ours are JSON and nothing else.
+    """Create the Celery application that `celery -A worker` loads. Raises ValueError without a broker."""
+    # Celery warns about running as root because of pickle; these messages are JSON only.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     app = make_app(settings)
     app.conf.update(
@@ -49,38 +46,38 @@ def create_worker(settings: Settings) -> Celery:
         worker_prefetch_multiplier=1,
         worker_concurrency=settings.task_concurrency,
         worker_enable_remote_control=False,
-        worker_proc_alive_timeout=30.0,  # seconds a child may take to make its services
-        beat_scheduler="celery.beat:Scheduler",  # keeps nothing: upkeep is due a minute after the start
+        worker_proc_alive_timeout=30.0,  # seconds a child may take to build its services
+        beat_scheduler="celery.beat:Scheduler",  # keeps no state: upkeep is due a minute after the start
         beat_schedule={UPKEEP_TASK: {"task": UPKEEP_TASK, "schedule": UPKEEP_SECONDS}},
     )
-    child = _Child(settings, app)
-    child.listen()
+    process = _PoolProcess(settings, app)
+    process.connect_signals()
 
-    @app.task(name=RUN_TASK, Request=_LoudRequest)  # type: ignore[untyped-decorator]
+    @app.task(name=RUN_TASK, Request=_StrictRequest)  # type: ignore[untyped-decorator]
     def run(run_id: str) -> None:
         with logs.bound(run_id=run_id):
-            child.services.execution.take_up(run_id)
+            process.services.execution.take_up(run_id)
 
-    @app.task(name=UPKEEP_TASK, Request=_LoudRequest)  # type: ignore[untyped-decorator]
+    @app.task(name=UPKEEP_TASK, Request=_StrictRequest)  # type: ignore[untyped-decorator]
     def upkeep() -> None:
-        tidy(child.services.db, settings.retention_days)
-        roll_up(child.services.db)
+        delete_expired(process.services.db, settings.retention_days)
+        roll_up(process.services.db)
 
     return app
 
 
-class _LoudRequest(Request):  # type: ignore[misc]
-    """A message whose acknowledgement fails ends its connection, and the worker makes another.
+class _StrictRequest(Request):  # type: ignore[misc]
+    """Celery request whose failed acknowledgement raises, so that the consumer reconnects.
 
-    Celery only writes a line when Redis went away over an unacknowledged message. With its prefetch full of those it
-    then asks for no more, never looks at the dead connection again, and waits for ever (kombu 5.7).
+    Celery only logs when Redis goes away before an acknowledgement. With its prefetch full of such messages it asks
+    for no more, never checks the dead connection again, and hangs for ever (kombu 5.7).
     """
 
     acknowledged: bool
 
     def acknowledge(self) -> None:
         if not self.acknowledged:
-            self._on_ack(logger, ())  # no errors to swallow: they reach the consumer's loop
+            self._on_ack(logger, ())  # swallow no errors: the consumer's loop must see them
             self.acknowledged = True
 
     def reject(self, requeue: bool = False) -> None:
@@ -89,47 +86,46 @@ class _LoudRequest(Request):  # type: ignore[misc]
             self.acknowledged = True
 
 
-class _Child:
-    """What a process of the pool is made of. In the parent it stays empty."""
+class _PoolProcess:
+    """Services of one pool process, managed by Celery's signals. Empty in the parent."""
 
     def __init__(self, settings: Settings, app: Celery) -> None:
         self._settings = settings
-        self._figures = metric_files.of_tasks(settings.slipway_home / f"metrics-{settings.port}")
+        self._metrics_folder = metric_files.of_tasks(settings.slipway_home / f"metrics-{settings.port}")
         self._wakeup = CeleryWakeup(app)
         self._services: wiring.Services | None = None
-        self._stopping = mmap.mmap(
-            -1, 1
-        )  # one byte that parent and children share: Celery tells only the parent
+        # One byte shared by parent and children: Celery signals the shutdown to the parent only.
+        self._stopping = mmap.mmap(-1, 1)
 
     @property
     def services(self) -> wiring.Services:
-        assert self._services is not None, "the child has not begun"
+        assert self._services is not None, "the process has not begun"
         return self._services
 
-    def listen(self) -> None:
-        """Celery's signals take weak references to functions, unless told otherwise."""
+    def connect_signals(self) -> None:
+        """Connect the handlers; `weak=False`, or Celery would drop the bound methods at once."""
         signals.setup_logging.connect(self._set_up_logs, weak=False)
-        signals.worker_init.connect(self._count_from_nought, weak=False)
+        signals.worker_init.connect(self._reset_metrics, weak=False)
         signals.celeryd_after_setup.connect(self._check_rights, weak=False)  # logs are set up by then
-        signals.worker_ready.connect(self._tell_figures, weak=False)
-        signals.worker_process_init.connect(self._begin, weak=False)
-        signals.worker_process_shutdown.connect(self._end, weak=False)
-        signals.worker_shutting_down.connect(self._stop, weak=False)
+        signals.worker_ready.connect(self._serve_metrics, weak=False)
+        signals.worker_process_init.connect(self._start_services, weak=False)
+        signals.worker_process_shutdown.connect(self._close_services, weak=False)
+        signals.worker_shutting_down.connect(self._drain, weak=False)
 
     def _set_up_logs(self, **_: Any) -> None:
         logs.configure(self._settings.log_format, self._settings.log_level)
-        for name in _CHATTY:
+        for name in _PER_MESSAGE_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
 
-    def _count_from_nought(self, **_: Any) -> None:
-        """In the parent, before it forks. Not when the app is loaded: the clock loads it too."""
+    def _reset_metrics(self, **_: Any) -> None:
+        """Clear metric files in the parent, before the fork; not at import, which beat does too."""
         if not self._settings.metrics_enabled:
             return
-        metric_files.clear(self._figures)
-        metric_files.join(self._figures)
+        metric_files.clear(self._metrics_folder)
+        metric_files.join(self._metrics_folder)
 
     def _check_rights(self, **_: Any) -> None:
-        """In the parent, once: Celery meets some refusals only when it gives a message back, and names no right."""
+        """Log missing Redis rights once, in the parent: Celery's own errors come late and do not name the right."""
         url = self._settings.broker_url or self._settings.redis_url
         if parse(url).scheme == "amqp":
             return
@@ -143,23 +139,23 @@ class _Child:
         if reason:
             log.error("queue_refused", extra={"reason": reason})
 
-    def _tell_figures(self, **_: Any) -> None:
-        """In the parent, for a task worker that no web server tells the figures of."""
+    def _serve_metrics(self, **_: Any) -> None:
+        """Serve `/metrics` in the parent, for a task worker without a web server beside it."""
         if self._settings.task_metrics_port and self._settings.metrics_enabled:
             port, host = self._settings.task_metrics_port, self._settings.host
-            start_http_server(port, host, of_folder(self._figures))
+            start_http_server(port, host, of_folder(self._metrics_folder))
 
-    def _begin(self, **_: Any) -> None:
-        metric_files.forget_the_dead(self._figures)  # this process may take the place of one that was killed
+    def _start_services(self, **_: Any) -> None:
+        metric_files.forget_the_dead(self._metrics_folder)  # this process may replace a killed one
         self._services = wiring.build(
             self._settings, kind="task", wakeup=self._wakeup, draining=lambda: self._stopping[0] == 1
         )
         self._services.catalog.tell()
         self._services.supervisor.start()
 
-    def _stop(self, **_: Any) -> None:
+    def _drain(self, **_: Any) -> None:
         self._stopping[0] = 1
 
-    def _end(self, **_: Any) -> None:
+    def _close_services(self, **_: Any) -> None:
         if self._services is not None:
             self._services.close()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from service.errors import IdempotencyMismatch, all_errors, worth_another_try
+from service.errors import IdempotencyMismatch, all_errors, is_retryable
 from service.store import idempotency as rows
 from service.store import runs, tool_calls
 from service.store.database import Transaction
@@ -18,7 +18,7 @@ from service.text import exact_json
 from service.types import RunStatus, now_ms
 
 LIFE_MS = 24 * 3_600_000
-PASSES = frozenset(error.code for error in all_errors() if worth_another_try(error))
+PASSES = frozenset(error.code for error in all_errors() if is_retryable(error))
 AUTO = "auto-"  # how a key begins that the load balancer made: no client will ask with it again later
 
 

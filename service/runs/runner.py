@@ -145,12 +145,12 @@ class Runner:
         asked = with_context(run.request)
         if run.request.session_id is None:
             return asked
-        past = self._sessions.past(run, agent.history_tokens)
+        past = self._sessions.history(run, agent.history_tokens)
         if past.older:
             reply = yield from steps.model(
                 "summarise",
                 system=SUMMARISE,
-                messages=past.request(),
+                messages=past.summary_request(),
                 tier="simple",
                 max_tokens=self._sessions.summary_limit(agent.history_tokens),
                 tell=False,

@@ -30,7 +30,7 @@ PASSWORD = "correct horse battery"
 
 
 class Replica:
-    """One process's worth of Slipway, as far as signing in and limits go."""
+    """Replica: users, keys, tokens, revocations and limits of one process."""
 
     def __init__(
         self, folder: Path, redis_url: str, *, private_key: str = "", secret: str = SECRET, **settings: Any
@@ -69,14 +69,14 @@ class Replica:
         return client
 
     def login(self, username: str = "ada", password: str = PASSWORD) -> dict[str, Any]:
-        """A pair of tokens."""
+        """Log in; return a token pair."""
         answer = self.client().post("/v1/auth/login", json={"username": username, "password": password})
         assert answer.status_code == 200, answer.text
         pair: dict[str, Any] = answer.get_json()
         return pair
 
     def status(self, token: str) -> int:
-        """What a guarded route answers to this token."""
+        """Return the status of a guarded route for this token."""
         return self.client(token).get("/v1/auth/me").status_code
 
     def metric(self, name: str) -> float:

@@ -1,4 +1,4 @@
-"""How fast passwords may be guessed, and whom that keeps out."""
+"""Login throttle: limits on guessing, and no lock-out of the owner."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from service.auth.login_throttle import (
     BUDGET,
-    FREE,
+    FREE_FAILURES,
     LONGEST_WAIT,
     REFILL,
     LoginAttempt,
@@ -37,7 +37,7 @@ def attempts(request: pytest.FixtureRequest, own_redis: RedisServer) -> Iterator
 
 
 def waits(attempts: LoginThrottle, attempt: LoginAttempt) -> int:
-    """Seconds until the attempt may be made; 0: now, and it was wrong."""
+    """Make a failed attempt; return the seconds to wait, or 0 if it was made."""
     try:
         attempts.begin(attempt)
     except RateLimited as limited:
@@ -49,25 +49,25 @@ def waits(attempts: LoginThrottle, attempt: LoginAttempt) -> int:
 
 def test_an_address_waits_after_a_few_wrong_passwords(attempts: LoginThrottle) -> None:
     guess = LoginAttempt("ada", HOME, True)
-    assert [waits(attempts, guess) for _ in range(FREE + 2)] == [0] * (FREE + 1) + [1]
+    assert [waits(attempts, guess) for _ in range(FREE_FAILURES + 2)] == [0] * (FREE_FAILURES + 1) + [1]
     assert (
         waits(attempts, LoginAttempt("ada", OFFICE, True))
         == waits(attempts, LoginAttempt("bob", HOME, True))
         == 0
     )
     attempts.succeeded(guess)
-    assert [waits(attempts, guess) for _ in range(FREE + 2)] == [0] * (FREE + 1) + [1]
+    assert [waits(attempts, guess) for _ in range(FREE_FAILURES + 2)] == [0] * (FREE_FAILURES + 1) + [1]
 
 
-def test_the_wait_grows_to_a_minute() -> None:
+def test_backoff_grows_to_a_minute() -> None:
     memory, guess, now, seen = _InMemory(), LoginAttempt("ada", HOME, True), 10**12, []
-    for _ in range(FREE + 12):
+    for _ in range(FREE_FAILURES + 12):
         wait = memory.begin(guess, now)
         seen.append(wait // 1000)
         now += wait
         assert memory.begin(guess, now) == 0
         memory.failed(guess, now)
-    assert seen == [0] * (FREE + 1) + [1, 2, 4, 8, 16, 32, 64, 64, 64, 64, 64]
+    assert seen == [0] * (FREE_FAILURES + 1) + [1, 2, 4, 8, 16, 32, 64, 64, 64, 64, 64]
     assert 900 / LONGEST_WAIT < BUDGET
 
 
@@ -80,7 +80,7 @@ def test_many_addresses_guess_no_faster_than_one(attempts: LoginThrottle) -> Non
     assert waits(attempts, LoginAttempt("bob", HOME, False)) == 0
 
 
-def test_right_passwords_take_nothing_from_the_budget(attempts: LoginThrottle) -> None:
+def test_right_passwords_are_refunded(attempts: LoginThrottle) -> None:
     for number in range(3 * BUDGET):
         right = LoginAttempt("ada", f"net{number}", False)
         attempts.begin(right)
@@ -88,13 +88,13 @@ def test_right_passwords_take_nothing_from_the_budget(attempts: LoginThrottle) -
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.auth.login_throttle._MOST_IN_MEMORY", 10)
+    monkeypatch.setattr("service.auth.login_throttle._MAX_IN_MEMORY", 10)
     memory = _InMemory()
     for number in range(50):
         guess = LoginAttempt(f"user{number}", HOME, False)
         memory.begin(guess, 1)
         memory.failed(guess, 1)
-    assert len(memory._pairs) == len(memory._whole) == 10
+    assert len(memory._pairs) == len(memory._full_at) == 10
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         ("", ""),
     ],
 )
-def test_an_ipv6_address_counts_with_its_64_bits(address: str, network: str) -> None:
+def test_ipv6_addresses_are_limited_by_their_64_prefix(address: str, network: str) -> None:
     assert network_of(address) == network
 
 
@@ -119,7 +119,7 @@ def login(replica: Replica, address: str, password: str = PASSWORD, username: st
 
 
 @pytest.mark.parametrize("redis_is", ["up", "away"])
-def test_nobody_elsewhere_can_lock_the_owner_out(
+def test_attacker_cannot_lock_out_the_owner(
     here: Replica, there: Replica, ada: User, own_redis: RedisServer, redis_is: str
 ) -> None:
     assert login(here, HOME).status_code == 200
@@ -136,7 +136,7 @@ def test_nobody_elsewhere_can_lock_the_owner_out(
     assert login(here, HOME).status_code == login(there, HOME).status_code == 200
 
 
-def test_an_address_is_known_after_redis_was_wiped(here: Replica, ada: User) -> None:
+def test_known_address_survives_a_wiped_redis(here: Replica, ada: User) -> None:
     assert login(here, "2001:db8::1").status_code == 200
     here.redis_store.client.flushall()
     for number in range(BUDGET):
@@ -145,7 +145,7 @@ def test_an_address_is_known_after_redis_was_wiped(here: Replica, ada: User) -> 
     assert login(here, "2001:db8::2").status_code == 200, "the same /64"
 
 
-def test_an_unknown_name_is_answered_alike(here: Replica, ada: User) -> None:
+def test_unknown_name_gets_the_same_answer(here: Replica, ada: User) -> None:
     def told(username: str) -> list[tuple[int, str, str]]:
         answers = [login(here, f"203.0.113.{n % 3}", "wrong", username) for n in range(BUDGET + 2)]
         kept = ("code", "title", "detail")
@@ -154,7 +154,7 @@ def test_an_unknown_name_is_answered_alike(here: Replica, ada: User) -> None:
     assert told("ada") == told("nobody") == told("not a name")
 
 
-def test_an_unknown_name_asks_the_database_as_often(here: Replica, ada: User) -> None:
+def test_unknown_name_costs_as_many_queries(here: Replica, ada: User) -> None:
     def queries(username: str) -> int:
         seen: list[Any] = []
         real = here.db.query
@@ -177,7 +177,7 @@ class _Counted:
         return self._tx.row(*arguments)
 
 
-def test_addresses_are_few_and_not_kept_as_they_are(here: Replica, ada: User) -> None:
+def test_addresses_are_limited_and_hashed(here: Replica, ada: User) -> None:
     for number in range(sign_in_addresses.MOST + 5):
         here.db.transact(lambda tx, n=number: sign_in_addresses.remember(tx, ada.id, f"digest-{n}", n))  # type: ignore[misc]
     login(here, HOME)
@@ -192,9 +192,9 @@ def test_addresses_are_few_and_not_kept_as_they_are(here: Replica, ada: User) ->
         assert tx.rows(sign_in_addresses.table.select()) == []
 
 
-def test_a_waiting_guess_is_not_looked_at(here: Replica, ada: User) -> None:
+def test_throttled_attempt_does_not_check_the_password(here: Replica, ada: User) -> None:
     assert login(here, HOME).status_code == 200
-    statuses = [login(here, HOME, "wrong").status_code for _ in range(FREE + 1)]
-    assert statuses == [401] * (FREE + 1)
+    statuses = [login(here, HOME, "wrong").status_code for _ in range(FREE_FAILURES + 1)]
+    assert statuses == [401] * (FREE_FAILURES + 1)
     assert login(here, HOME).status_code == 429
     assert login(here, OFFICE).status_code == 200

@@ -12,7 +12,7 @@ from click.testing import Result
 from flask import Flask
 
 from service.app import create_app
-from service.jobs.upkeep import tidy
+from service.jobs.upkeep import delete_expired
 from service.store import closed_windows
 from service.store.schema import metadata
 from service.types import now_ms
@@ -139,7 +139,7 @@ def rest(place: Place) -> None:
         pass
     while roll_up(db, size=20_000):
         pass
-    while any(tidy(db, 400, seconds=600).values()):
+    while any(delete_expired(db, 400, seconds=600).values()):
         pass
 
 

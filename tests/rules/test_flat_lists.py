@@ -13,7 +13,7 @@ from itertools import combinations, product
 
 import pytest
 
-from service.jobs.upkeep import tidy
+from service.jobs.upkeep import delete_expired
 from service.store import holds, ledger, ownership, runs, token_families, webhooks
 from service.types import RunStatus, now_ms, rfc3339
 from tests.conftest import Model
@@ -190,7 +190,7 @@ def chores(place: Place) -> dict[str, Callable[[], object]]:
     db = services.db
     day_ago = now_ms() - 86_400_000
     return {
-        "upkeep": lambda: tidy(db, 400),
+        "upkeep": lambda: delete_expired(db, 400),
         "abandoned runs": lambda: db.query(lambda tx: runs.abandoned(tx, 20)),
         "waiting runs": lambda: db.query(lambda tx: runs.waiting(tx, 200)),
         "runs of a worker": lambda: db.query(lambda tx: ownership.held(tx, "wrk_1")),

@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from service.errors import NotFound
-from service.jobs.upkeep import tidy
-from service.sessions import BATCH, Sessions
+from service.jobs.upkeep import delete_expired
+from service.sessions import DELETE_BATCH, Sessions
 from service.store import session_expiry
 from service.store.database import Database, Transaction
 from service.store.schema import messages, metadata, runs, sessions, users
@@ -29,7 +29,7 @@ def db(url: str) -> Iterator[Database]:
 
 
 @pytest.fixture
-def supervisor(db: Database) -> Sessions:
+def service(db: Database) -> Sessions:
     metadata.create_all(db.engine)
     ada = {"id": ADA.user_id, "username": "ada", "password_hash": "", "role": "user", "created_at": 0}
     db.transact(lambda tx: tx.execute(users.insert(), ada))
@@ -57,7 +57,7 @@ def cost_of_a_turn(url: str) -> int:
     database = Database(url)
     spy = watch(database.engine)
     try:
-        return spy.cost(lambda: tidy(database, 90, seconds=0))
+        return spy.cost(lambda: delete_expired(database, 90, seconds=0))
     finally:
         database.close()
 
@@ -71,7 +71,7 @@ def held(db: Database) -> Held:
 
 
 def test_a_turn_of_upkeep_costs_no_more_where_many_are_over(
-    supervisor: Sessions, db: Database, url: str
+    service: Sessions, db: Database, url: str
 ) -> None:
     """Else it holds the only writer of SQLite for as long as it looks at all of them."""
     fill(db, [new_id("ses") for _ in range(FEW)], 1, 1)
@@ -84,26 +84,26 @@ def test_a_turn_of_upkeep_costs_no_more_where_many_are_over(
     assert many < 2 * few
 
 
-def test_all_of_them_go_and_nothing_else(supervisor: Sessions, db: Database) -> None:
-    fill(db, [new_id("ses") for _ in range(BATCH + 20)], 2, 1)
+def test_all_of_them_go_and_nothing_else(service: Sessions, db: Database) -> None:
+    fill(db, [new_id("ses") for _ in range(DELETE_BATCH + 20)], 2, 1)
     fill(db, ["ses_new"], 2, now_ms() + 60_000)
-    gone = tidy(db, 90)["sessions"]
-    assert (gone, held(db)) == ((BATCH + 20) * 5, {"sessions": 1, "runs": 2, "messages": 2})
+    gone = delete_expired(db, 90)["sessions"]
+    assert (gone, held(db)) == ((DELETE_BATCH + 20) * 5, {"sessions": 1, "runs": 2, "messages": 2})
 
 
-def test_a_long_session_is_gone_at_once_and_then_bit_by_bit(supervisor: Sessions, db: Database) -> None:
-    fill(db, ["ses_long"], BATCH + 20, now_ms() + 60_000)
+def test_a_long_session_is_gone_at_once_and_then_bit_by_bit(service: Sessions, db: Database) -> None:
+    fill(db, ["ses_long"], DELETE_BATCH + 20, now_ms() + 60_000)
     assert db.transact(lambda tx: session_expiry.close(tx, "ses_long"))
-    assert db.transact(lambda tx: session_expiry.clear(tx, ["ses_long"], BATCH)) == BATCH
-    assert held(db) == {"sessions": 1, "runs": 20, "messages": BATCH + 20}
+    assert db.transact(lambda tx: session_expiry.clear(tx, ["ses_long"], DELETE_BATCH)) == DELETE_BATCH
+    assert held(db) == {"sessions": 1, "runs": 20, "messages": DELETE_BATCH + 20}
     with pytest.raises(NotFound):
-        supervisor.get(ADA, "ses_long")
-    assert supervisor.page(ADA, everyones=False, limit=5, before=None) == []
-    tidy(db, 90)  # whoever deleted it has died meanwhile
+        service.get(ADA, "ses_long")
+    assert service.page(ADA, all_users=False, limit=5, before=None) == []
+    delete_expired(db, 90)  # whoever deleted it has died meanwhile
     assert held(db) == {"sessions": 0, "runs": 0, "messages": 0}
 
 
-def test_a_long_session_is_deleted_as_its_user_asks(supervisor: Sessions, db: Database) -> None:
-    fill(db, ["ses_long"], 2 * BATCH, now_ms() + 60_000)
-    assert supervisor.delete("ses_long")
+def test_a_long_session_is_deleted_as_its_user_asks(service: Sessions, db: Database) -> None:
+    fill(db, ["ses_long"], 2 * DELETE_BATCH, now_ms() + 60_000)
+    assert service.delete("ses_long")
     assert held(db) == {"sessions": 0, "runs": 0, "messages": 0}

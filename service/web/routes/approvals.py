@@ -124,13 +124,15 @@ def decide(approval_id: str) -> Response:
     row = approvals.find_decidable(services().db, caller, approval_id)
     if row["status"] == "pending" and asked.decision == "approve":
         _check_call(row, row["arguments"] if asked.arguments is None else asked.arguments)
-    said = approvals.Decision(asked.decision, asked.comment, asked.arguments, new_id("dec"))
-    return once(partial(_decide, caller=caller, approval_id=approval_id, said=said), 200)
+    decision = approvals.Decision(asked.decision, asked.comment, asked.arguments, new_id("dec"))
+    return once(partial(_decide, caller=caller, approval_id=approval_id, decision=decision), 200)
 
 
-def _decide(tx: Transaction, caller: Caller, approval_id: str, said: approvals.Decision) -> dict[str, Any]:
-    row, goes_on = approvals.decide(tx, caller, approval_id, said)
-    if goes_on:
+def _decide(
+    tx: Transaction, caller: Caller, approval_id: str, decision: approvals.Decision
+) -> dict[str, Any]:
+    row, resumes = approvals.decide(tx, caller, approval_id, decision)
+    if resumes:
         tx.after_commit(partial(services().execution.take_up_in_background, row["run_id"]))
     return approvals.public(row)
 

@@ -145,8 +145,8 @@ def create_session() -> Response:
 @guard()
 def list_sessions() -> Response:
     limit, before = page_arguments()
-    everyones = choice_argument("scope", ["own", "all"]) == "all"
-    wanted: dict[str, Any] = {"everyones": everyones, "limit": limit + 1, "before": before}
+    all_users = choice_argument("scope", ["own", "all"]) == "all"
+    wanted: dict[str, Any] = {"all_users": all_users, "limit": limit + 1, "before": before}
     text, broke_off = _search_argument(), None
     if text is None:
         found = services().sessions.page(current_caller(), **wanted)

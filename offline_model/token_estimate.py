@@ -1,4 +1,4 @@
-"""Token counts: an estimate that is the same every time, about four characters each."""
+"""Token estimate: deterministic, about four characters per token."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from offline_model.shapes import Json
 
 CHARS_PER_TOKEN = 4
 PER_MESSAGE = 3
-PER_FILE = 1500  # an image or a PDF, which this program cannot open
+PER_FILE = 1500  # an image or a PDF, whose content is not read
 _PIECE = re.compile(r"\s*\w{1,7}|\s*[^\w\s]{1,4}|\s+")
 
 
 def pieces(text: str) -> list[str]:
-    """The text as the deltas it is streamed in. One piece is one output token."""
+    """Split a text into streaming deltas of one output token each."""
     return _PIECE.findall(text)
 
 
@@ -29,7 +29,7 @@ def of_json(value: object) -> int:
 
 
 def of_block(block: Any) -> int:
-    """Tokens of a content block, or of content that is a plain string."""
+    """Estimate a content block, or content that is a plain string."""
     if isinstance(block, str):
         return of_text(block)
     kind = block.get("type")
@@ -52,12 +52,12 @@ def of_block(block: Any) -> int:
 
 
 def of_content(content: Any) -> int:
-    """Tokens of a message's content, or of a system prompt: a string or blocks."""
+    """Estimate a message's content or a system prompt: a string or blocks."""
     return of_text(content) if isinstance(content, str) else sum(map(of_block, content))
 
 
 def of_request(body: Json) -> int:
-    """Everything that goes in: tools, system, messages. At least 1."""
+    """Estimate a request's input: tools, system, messages, output format. At least 1."""
     total = sum(map(of_json, body.get("tools") or ()))
     total += of_content(body.get("system") or "")
     total += sum(PER_MESSAGE + of_content(message["content"]) for message in body["messages"])

@@ -1,4 +1,4 @@
-"""What a worker's keeper does for its runs: lets go of those nobody drives, stops those that are another's, sweeps."""
+"""Supervisor of a worker: releases runs without a thread, stops threads of lost runs, sweeps."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def services(tmp_path: Path, redis_server: RedisServer, model: Model) -> Iterato
     services.close()
 
 
-def test_a_run_that_nobody_here_drives_is_free_for_others(services: wiring.Services) -> None:
+def test_run_without_a_local_thread_is_released(services: wiring.Services) -> None:
     supervisor, user = services.supervisor, services.users.by_name("ada")
     assert user is not None
     asked = RunRequest("assistant", ({"role": "user", "content": "x"},))
@@ -58,7 +58,7 @@ def _abandoned(services: wiring.Services) -> list[str]:
 
 
 def _claimed(services: wiring.Services, worker_id: str) -> str:
-    """A run that this worker has just claimed, in its first attempt."""
+    """Create a run just claimed by this worker, in its first attempt."""
     user = services.users.by_name("ada")
     assert user is not None
     asked = RunRequest("assistant", ({"role": "user", "content": "x"},))
@@ -67,7 +67,7 @@ def _claimed(services: wiring.Services, worker_id: str) -> str:
     return run.id
 
 
-def test_a_thread_whose_run_is_anothers_is_stopped(services: wiring.Services) -> None:
+def test_thread_stops_when_another_worker_owns_its_run(services: wiring.Services) -> None:
     supervisor = services.supervisor
     supervisor._renew()
     run_id = _claimed(services, supervisor._worker_id)
@@ -84,7 +84,7 @@ def test_a_thread_whose_run_is_anothers_is_stopped(services: wiring.Services) ->
         assert [one.reason for one in supervisor._active.all() if one is not handle] == [None]
 
 
-def test_who_was_cut_off_leaves_the_others_a_lease_to_renew_theirs(services: wiring.Services) -> None:
+def test_worker_back_from_an_outage_waits_a_lease_before_recovery(services: wiring.Services) -> None:
     supervisor = services.supervisor
     supervisor._renew()
     run_id = _claimed(services, "wrk_another")  # it holds no lease
@@ -102,7 +102,7 @@ def test_who_was_cut_off_leaves_the_others_a_lease_to_renew_theirs(services: wir
     wait_until(lambda: services.queries.get(run_id).status == "succeeded", "its end", 20)
 
 
-def test_who_cannot_renew_was_cut_off(services: wiring.Services) -> None:
+def test_failed_renewal_counts_as_cut_off(services: wiring.Services) -> None:
     supervisor = services.supervisor
     supervisor._renew()
     before = supervisor._cut_off_at
