@@ -152,15 +152,16 @@ class Sessions:
     def summary_limit(self, budget: int | None) -> int:
         return summary_tokens(budget or self._history_tokens)
 
-    def ended(self, tx: Transaction, run: Run) -> None:
-        """The turn is over, whichever way: what was asked and told stays in the session, with its status."""
+    def ended(self, tx: Transaction, run: Run, summary: tuple[int, str] | None = None) -> None:
+        """End a turn: its question and answer stay in the session, with its status. `summary` replaces the messages up
+        to the one of that number."""
         session_id = run.request.session_id
         if session_id is None:
             return
         now = run.finished_at or now_ms()
         changes: dict[str, Any] = {"updated_at": now, "expires_at": now + self._life}
-        if run.summary is not None:
-            changes["summary_upto"], changes["summary"] = run.summary
+        if summary is not None:
+            changes["summary_upto"], changes["summary"] = summary
         held = rows.release(tx, session_id, run.id, changes, title_of(run.request.question))
         # A run that ends while it is queued has never held its session.
         if held or rows.misses(tx, session_id, run.id):

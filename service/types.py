@@ -168,7 +168,12 @@ class Event(StrEnum):
         return self in LAST_EVENTS
 
 
-LAST_EVENTS = frozenset({Event.RUN_COMPLETED, Event.RUN_FAILED, Event.RUN_CANCELLED})
+LAST_EVENT = {
+    RunStatus.SUCCEEDED: Event.RUN_COMPLETED,
+    RunStatus.FAILED: Event.RUN_FAILED,
+    RunStatus.CANCELLED: Event.RUN_CANCELLED,
+}
+LAST_EVENTS = frozenset(LAST_EVENT.values())
 
 
 class RunEvent(NamedTuple):
@@ -269,7 +274,6 @@ class Run:
     live_gap_attempt: int | None = None  # told its client what the live stream does not hold
     last_seq: int = 0
     cancel_requested: bool = False
-    resumed: bool = False  # taken up from the database, after a crash, a hand-over or a decision
     usage: Usage = NO_USAGE
     cost_nano: int = 0
     usage_source: UsageSource = "reported"  # of the least sure part; kept in the result and with each step
@@ -279,9 +283,11 @@ class Run:
     created_at: int = field(default_factory=now_ms)
     started_at: int | None = None
     finished_at: int | None = None
-    model_seconds: float = 0.0  # spent waiting for the model in this attempt; not kept
-    stale: dict[str, Any] | None = None  # an answer from the cache for when the model is away; not kept
-    summary: tuple[int, str] | None = None  # of its session up to a message's number; kept in the session
+
+    @property
+    def resumed(self) -> bool:
+        """Taken up from the database, after a crash, a hand-over or a decision."""
+        return self.attempt > 1
 
     @property
     def mode(self) -> Mode:

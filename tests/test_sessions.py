@@ -78,6 +78,7 @@ def end(
     answer: str | None = "Because.",
     times: int = 1,
     told: str = "",
+    summary: tuple[int, str] | None = None,
 ) -> None:
     """Without an answer the run has failed, after it told so much."""
     run.status = RunStatus.SUCCEEDED if answer is not None else RunStatus.FAILED
@@ -87,7 +88,7 @@ def end(
 
     def work(tx: Any) -> None:
         assert run_rows.finish(tx, run, 1)
-        supervisor.ended(tx, run)
+        supervisor.ended(tx, run, summary)
 
     for _ in range(times):
         db.transact(work)
@@ -253,8 +254,7 @@ def test_the_summary_is_kept_with_the_turn(supervisor: Sessions, db: Database) -
     start(supervisor, db, run)
     past = supervisor.past(run, None)
     assert past.older
-    run.summary = (past.older[-1]["seq"], "Lots of x.")
-    end(supervisor, db, run)
+    end(supervisor, db, run, summary=(past.older[-1]["seq"], "Lots of x."))
     after = a_run(session_id)
     start(supervisor, db, after)
     again = supervisor.past(after, None)
@@ -383,8 +383,7 @@ def test_the_summary_serves_only_its_own_branch(supervisor: Sessions, db: Databa
         talk(supervisor, db, session_id, f"Q{n}", f"A{n}")
     run = a_run(session_id, "Q4")
     start(supervisor, db, run)
-    run.summary = (6, "Three turns.")
-    end(supervisor, db, run, "A4")
+    end(supervisor, db, run, "A4", summary=(6, "Three turns."))
     after = a_run(session_id)
     start(supervisor, db, after)
     assert (supervisor.past(after, None).summary, len(supervisor.past(after, None).kept)) == (
