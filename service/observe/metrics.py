@@ -42,7 +42,7 @@ _MODEL_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
 
 
 class _Family:
-    """A metric whose labelled children are kept: `labels()` takes a lock and builds a tuple every time."""
+    """Metric whose labelled children are kept: `labels()` takes a lock and builds a tuple every time."""
 
     __slots__ = ("_children", "_metric", "_most")
 
@@ -62,7 +62,7 @@ class _Family:
 
 
 class _Together(Collector):
-    """The figures of some folders, as one."""
+    """Collector of several folders, as one."""
 
     def __init__(self, *folders: Path) -> None:
         self._folders = folders
@@ -77,7 +77,7 @@ class _Together(Collector):
 
 
 def of_folder(own: Path) -> CollectorRegistry:
-    """What the processes of one folder have counted, for a server of its own."""
+    """Registry of what the processes of one folder have counted, for a server of its own."""
     registry = CollectorRegistry()
     registry.register(_Together(own))
     return registry
@@ -89,7 +89,7 @@ _value_classes: dict[
 
 
 def _value_class() -> Any:
-    """How a metric keeps its value: in this process's files of the folder it has joined, or in memory."""
+    """Choose where metrics keep their values: in this process's files of the folder it has joined, or in memory."""
     own = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if not own:
         return values.MutexValue
@@ -180,7 +180,7 @@ class Metrics(Subscriber):
             self._overrun.inc()
 
     def _count_prompt_cache(self, agent: str, usage: Usage) -> None:
-        """The share of `read` in all three kinds is how much of an agent's prompts came from the cache."""
+        """Count prompt tokens: the share of `read` in all three kinds is how much came from the cache."""
         for kind, amount in (
             ("read", usage.cache_read_input_tokens),
             ("write", usage.cache_creation_input_tokens),
@@ -218,7 +218,7 @@ class Metrics(Subscriber):
         self._redis.set(int(up))
 
     def render(self) -> tuple[bytes, str]:
-        """The exposition text of all workers, and its content type."""
+        """Render the exposition text of all workers; return it with its content type."""
         registry = self._registry
         if own := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             registry = CollectorRegistry()

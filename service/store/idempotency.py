@@ -64,11 +64,6 @@ def answer(tx: Transaction, user_id: str, key: str, status: int, body: Any) -> N
     tx.execute(mine.values(status=status, body=body))
 
 
-def drop(tx: Transaction, user_id: str, key: str) -> None:
-    """Give the key back: the request under it came to nothing."""
-    tx.execute(sa.delete(idempotency).where(idempotency.c.user_id == user_id, idempotency.c.key == key))
-
-
 def expire(tx: Transaction, limit: int) -> int:
     """Delete what a day has passed over, at most `limit`; how many."""
     whose = (idempotency.c.user_id, idempotency.c.key)
