@@ -1,4 +1,4 @@
-"""Questions that mean the same, found by their vectors. Optional, and only ever asked on a miss.
+"""Semantic cache: questions that mean the same, found by their vectors. Optional, and used on a miss only.
 
 Vectors are kept apart by everything an answer depends on but the question (whose answers these are, the agent's
 version, the model), and by the numbers and negations in it: "with 17 % and not at once" is never near "with 18 %".
@@ -15,7 +15,7 @@ from functools import partial
 from operator import mul
 from typing import Any
 
-from service.cache.answers import CacheKey, Vector
+from service.cache.entries import CacheKey, Vector
 from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
 from service.llm.embeddings import Embedder
@@ -73,7 +73,7 @@ def _all(client: Any, key: str) -> Mapping[bytes, bytes]:
 
 
 def _cosine(vector: Vector, raw: bytes) -> float:
-    """Of two vectors of length 1; 0 where they are of different sizes."""
+    """Cosine of two vectors of length 1; 0 where they are of different sizes."""
     other = array("f")
     if len(raw) != len(vector) * other.itemsize:
         return 0.0

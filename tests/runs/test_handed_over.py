@@ -54,7 +54,7 @@ def heard(wired: Services) -> Iterator[Heard]:
 
 
 def stop(wired: Services, run_id: str) -> None:
-    handle = wired.supervisor._active.get(run_id)
+    handle = wired.supervisor._slots.get(run_id)
     assert handle is not None
     handle.stop("drain")
 
@@ -86,11 +86,11 @@ def test_all_that_was_told_is_kept_with_a_run_that_is_handed_over(wired: Service
 
 def test_a_run_that_cannot_be_handed_over_ends_all_the_same(wired: Services, heard: Heard) -> None:
     database = wired.settings.slipway_home / "slipway.db"
-    handle = wired.supervisor._active.get(heard.run_id)
+    handle = wired.supervisor._slots.get(heard.run_id)
     with closing(sqlite3.connect(database, isolation_level=None)) as locks:
         locks.execute("BEGIN EXCLUSIVE")
         stop(wired, heard.run_id)
-        wait_until(lambda: handle not in wired.supervisor._active.all(), "the thread to give it up", 30)
+        wait_until(lambda: handle not in wired.supervisor._slots.all(), "the thread to give it up", 30)
     assert heard.is_alive() and wired.queries.get(heard.run_id).status is RunStatus.RUNNING
     wired.db.transact(lambda tx: rows.abandon(tx, heard.run_id, 1))  # as its keeper does
     assert wired.execution.take_up(heard.run_id)
@@ -100,13 +100,13 @@ def test_a_run_that_cannot_be_handed_over_ends_all_the_same(wired: Services, hea
 def test_a_run_whose_worker_stops_before_it_begins_is_refused(
     wired: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    driving = wired.supervisor._active.driving
+    driving = wired.supervisor._slots.executing
 
     def stopping(handle: object) -> object:
         handle.stop("drain")  # type: ignore[attr-defined]
         return driving(handle)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(wired.supervisor._active, "driving", stopping)
+    monkeypatch.setattr(wired.supervisor._slots, "driving", stopping)
     for begin in (lambda: inside.ask(wired), lambda: Heard(wired)):
         with pytest.raises(Overloaded):
             begin()
@@ -161,7 +161,7 @@ def test_a_run_that_is_anothers_calls_no_tool_more(
             for text in ("one", "two")
         ]
         reply = ModelReply("m", uses, "tool_use", Usage())
-        tool_execution, agent = wired.execution._runner._means.tool_execution, wired.runs.agent("probe")
+        tool_execution, agent = wired.execution.runner.steps.tool_execution, wired.runs.agent("probe")
         using = tool_execution.use(agent, run, journal, Handle(run.id, 60, 1), {"step": 1}, reply)
         with pytest.raises(LeaseLost):
             list(using)
