@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.errors import NotFound, Overloaded
+from service.runs.attempt import Attempt
 from service.runs.journal import Journal
 from service.runs.runner import MOST_LOSSES, problem_of
 from service.runs.slots import Handle
@@ -27,7 +28,8 @@ def taken(wired: Services, **fields: object) -> Run:
 def execute(wired: Services, run: Run) -> list[RunEvent]:
     """Every event of an attempt at the run."""
     journal = Journal(wired.db, run, lambda events: None)
-    return list(wired.execution._runner.execute(run, journal, Handle(run.id, 60, run.attempt)))
+    attempt = Attempt(run, journal, Handle(run.id, 60, run.attempt))
+    return list(wired.execution.runner.execute(attempt))
 
 
 def test_a_run_begins_and_ends_with_an_event(wired: Services) -> None:
@@ -40,7 +42,10 @@ def test_a_run_begins_and_ends_with_an_event(wired: Services) -> None:
 
 
 def test_a_run_that_is_taken_up_says_so(wired: Services) -> None:
-    told = execute(wired, taken(wired, resumed=True))
+    run = taken(wired)
+    assert wired.db.transact(lambda tx: rows.release(tx, run, run.attempt))
+    assert wired.db.transact(lambda tx: rows.claim(tx, run.id, wired.execution.worker_id))
+    told = execute(wired, wired.queries.get(run.id))
     assert [event.name for event in told[:2]] == [Event.RUN_STARTED, Event.RUN_RESUMED]
 
 

@@ -64,7 +64,6 @@ class Desk:
         worker_id = self.wired.execution.worker_id
         assert self.wired.db.transact(lambda tx: rows.claim(tx, self.run_id, worker_id))
         self.run: Run = self.wired.queries.get(self.run_id)
-        self.run.resumed = self.run.attempt > 1
         kept = self.wired.db.query(lambda tx: step_rows.of_run(tx, self.run_id))
         self.journal = Journal(self.wired.db, self.run, lambda events: None, kept=kept)
 
