@@ -156,7 +156,7 @@ def build(
         db, settings.secret_key.get_secret_value(), allow_private=settings.webhook_allow_private
     )
     budgets = _budgets(settings, db, metrics, webhooks, catalog)
-    rate_limits = _rate_limits(settings, redis_store)
+    rate_limits = RateLimits.of(redis_store, tokens=settings.limit_tokens, tool=settings.limit_tool)
     spending = Spending(db, budgets, metrics, run_most=_nano(settings.budget_run_usd), used=rate_limits.used)
     deferred = BatchSteps(db, spending, prices)
     tool_execution = ToolExecution(db, ToolRunner(called=metrics.tool_call), rate_limits.tool)
@@ -238,20 +238,6 @@ def _batches(
 ) -> BatchSubmitter:
     return BatchSubmitter(
         db, upstream, deferred, max_size=settings.batch_max_size, max_wait=settings.batch_max_wait_seconds
-    )
-
-
-def _rate_limits(settings: Settings, redis_store: RedisStore) -> RateLimits:
-    return RateLimits.of(
-        redis_store,
-        tokens=settings.limit_tokens,
-        tool=settings.limit_tool,
-        invoke=settings.limit_invoke,
-        stream=settings.limit_stream,
-        task=settings.limit_task,
-        session=settings.limit_session,
-        refresh=settings.limit_writes,
-        refused=settings.limit_refused,
     )
 
 

@@ -19,7 +19,6 @@ from service.store.database import Database
 from service.store.schema import metadata
 from service.types import NANO
 from service.usage.budgets import Budgets
-from service.usage.rate_limits import RateLimits
 from service.web import caching, limits, problems
 from service.web.admission import guard
 from service.web.routes import auth
@@ -55,8 +54,6 @@ class Replica:
             **settings,
         }
         self.settings = SimpleNamespace(**wanted)
-        refresh, refused = wanted["limit_writes"], wanted["limit_refused"]
-        self.rate_limits = RateLimits.of(self.redis_store, refresh=refresh, refused=refused)
         rated = SimpleNamespace(id="rated", limits=SimpleNamespace(rate="2/minute"))
         plain = SimpleNamespace(id="plain", limits=SimpleNamespace(rate=None))
         self.catalog = SimpleNamespace(agents={"rated": rated, "plain": plain})
