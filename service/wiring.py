@@ -165,7 +165,7 @@ def build(
         budget_url=settings.budget_webhook_url,
     )
     budgets = _budgets(settings, db, observer, webhooks, catalog)
-    rate_limits = _rate_limits(settings, redis_store)
+    rate_limits = RateLimits.of(redis_store, tokens=settings.limit_tokens, tool=settings.limit_tool)
     spending = Spending(db, budgets, observer, run_most=_nano(settings.budget_run_usd), used=rate_limits.used)
     batch_steps = BatchSteps(db, spending, prices)
     tool_execution = ToolExecution(db, ToolRunner(called=observer.tool), rate_limits.tool)
@@ -241,20 +241,6 @@ def _budgets(
 def _batches(settings: Settings, db: Database, upstream: ClaudeClient, steps: BatchSteps) -> BatchSubmitter:
     return BatchSubmitter(
         db, upstream, steps, max_size=settings.batch_max_size, max_wait=settings.batch_max_wait_seconds
-    )
-
-
-def _rate_limits(settings: Settings, redis_store: RedisStore) -> RateLimits:
-    return RateLimits.of(
-        redis_store,
-        tokens=settings.limit_tokens,
-        tool=settings.limit_tool,
-        invoke=settings.limit_invoke,
-        stream=settings.limit_stream,
-        task=settings.limit_task,
-        session=settings.limit_session,
-        refresh=settings.limit_writes,
-        refused=settings.limit_refused,
     )
 
 

@@ -46,6 +46,8 @@ class LazyCluster:
     def _connected(self) -> None:
         if self._client is None:
             client = self._make()
+            # No option of redis-py 8.1 keeps each thread from asking the nodes in turn, one that hangs among them:
+            # https://github.com/redis/redis-py/issues/4074
             client.nodes_manager.initialize = _Shared(client.nodes_manager.initialize).begin
             self._client = client
 

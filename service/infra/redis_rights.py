@@ -53,12 +53,15 @@ _KEY = "slipway:ready:{0}"
 _QUEUE = "slipway:jobs:ready"  # not a name of any Celery queue
 _LIFE = 60_000  # ms until keys written by a check expire
 SHARDS = 16  # keys in as many slots: of a cluster's nodes hardly one has none of them
-# KEYS: a sorted set and a hash. Answers the first command of our scripts that is refused, and why.
+# KEYS: a sorted set, a hash, and two counters as those of the `limits` library.
+# Answers the first command of our scripts that is refused, and why.
 _SCRIPT = """
 local commands = {
   {'TIME'}, {'ZADD', KEYS[1], 1, 'x'}, {'ZCARD', KEYS[1]}, {'ZREMRANGEBYSCORE', KEYS[1], 0, 0},
   {'HSETNX', KEYS[2], 'f', 0}, {'HINCRBY', KEYS[2], 'n', 1}, {'HEXISTS', KEYS[2], 'f'}, {'HLEN', KEYS[2]},
-  {'HRANDFIELD', KEYS[2]}, {'PEXPIRE', KEYS[1], 60000}, {'PEXPIRE', KEYS[2], 60000}
+  {'HRANDFIELD', KEYS[2]}, {'PEXPIRE', KEYS[1], 60000}, {'PEXPIRE', KEYS[2], 60000},
+  {'SET', KEYS[3], 0, 'PX', 60000}, {'INCRBY', KEYS[3], 1}, {'EXISTS', KEYS[3]}, {'PTTL', KEYS[3]},
+  {'RENAME', KEYS[3], KEYS[4]}
 }
 for _, command in ipairs(commands) do
   local answer = redis.pcall(unpack(command))
@@ -66,6 +69,7 @@ for _, command in ipairs(commands) do
 end
 return {}
 """
+_SCRIPT_KEYS = (f"{_KEY}:set", f"{_KEY}:hash2", f"{_KEY}:count", f"{_KEY}:count2")
 _SHA = hashlib.sha1(b"not kept by any server", usedforsecurity=False).hexdigest()
 
 
@@ -162,7 +166,7 @@ def _reads() -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 def _scripts() -> Iterator[tuple[str, tuple[Any, ...]]]:
     yield "no scripts", ("EVALSHA", _SHA, 1, _KEY)
-    yield "no scripts", ("EVAL", _SCRIPT, 2, f"{_KEY}:set", f"{_KEY}:hash2")
+    yield "no scripts", ("EVAL", _SCRIPT, len(_SCRIPT_KEYS), *_SCRIPT_KEYS)
 
 
 def _queue() -> Iterator[tuple[str, tuple[Any, ...]]]:

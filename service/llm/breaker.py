@@ -1,16 +1,17 @@
-"""A circuit breaker per model: `circuitbreaker` keeps the state, this makes it safe for threads and for streams.
+"""Circuit breaker per model: the library `circuitbreaker` behind a lock, for threads and for streams.
 
 Used alone the library lets every waiting call through when half-open, closes on a late success from before the
-trip, counts a client that goes away as a success, and has no lock. Here a call asks first (`allow`), says later
-how it went, and a call from before the last change of state has no say.
+trip, and counts a client that goes away as a success. Here a call asks first (`allow`) and reports later how it
+went; a call from before the last change of state has no say.
 """
 
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import NamedTuple
 
-from circuitbreaker import STATE_CLOSED, STATE_HALF_OPEN, CircuitBreaker  # type: ignore[import-untyped]
+from circuitbreaker import CircuitBreaker  # type: ignore[import-untyped]
 
 from service.errors import ModelUnavailable
 
@@ -23,7 +24,7 @@ class BreakerPermit(NamedTuple):
 
 
 class _ModelDown(Exception):
-    """All the library is told of a failure. The failure itself would keep a whole call's frames alive in it."""
+    """Failure as the library counts it."""
 
 
 class Breaker:
@@ -45,17 +46,16 @@ class Breaker:
     @property
     def retry_after(self) -> float:
         """Seconds until a call may be let through; 0 when one may be now."""
-        if self._circuit.state == STATE_CLOSED:
+        if self._circuit.closed:
             return 0.0
         return max(float(self._circuit.open_remaining), 1.0 if self._probing else 0.0)
 
     def allow(self) -> BreakerPermit:
         """Ask before calling. Raises `ModelUnavailable` at once while open, and while a probe is out."""
         with self._lock:
-            state = self._circuit.state
-            if state == STATE_CLOSED:
+            if self._circuit.closed:
                 return BreakerPermit(self._era, probe=False)
-            if state == STATE_HALF_OPEN and not self._probing:
+            if not self._circuit.opened and not self._probing:
                 self._probing = True
                 return BreakerPermit(self._era, probe=True)
             raise ModelUnavailable(
@@ -72,12 +72,15 @@ class Breaker:
     def record_failure(self, permit: BreakerPermit) -> None:
         with self._lock:
             if permit.era == self._era:
-                self._circuit.__exit__(_ModelDown, _ModelDown(), None)  # how the library is told of a failure
+                failure = _ModelDown()
+                with suppress(_ModelDown), self._circuit:
+                    raise failure
+                failure.__traceback__ = None  # the library keeps it, and with it the frames of the whole call
                 self._probing = False
-                self._era += self._circuit.state != STATE_CLOSED
+                self._era += not self._circuit.closed
 
     def release(self, permit: BreakerPermit) -> None:
-        """The call says nothing about the model's health: its client left, or the request itself was at fault."""
+        """End a call that says nothing about the model's health: its client left, or the request was at fault."""
         with self._lock:
             if permit.probe and permit.era == self._era:
                 self._probing = False

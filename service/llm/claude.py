@@ -24,7 +24,7 @@ from service.llm.client import (
     TextDelta,
 )
 from service.llm.message_builder import MessageBuilder
-from service.llm.sdk import Sdk, anthropic, http_client
+from service.llm.sdk import anthropic, http_client
 from service.llm.sse_data import SseData
 from service.llm.stream_reader import FEW_STREAMS, StreamReader, StreamSink
 from service.llm.transport import ModelBody, carrying
@@ -54,7 +54,7 @@ class ClaudeClient:
         self._connect_timeout = connect_timeout
         self._streams: set[ModelCall] = set()  # open ones
         self._stream_reader = StreamReader()
-        self._sdk = Sdk(
+        self._sdk = anthropic.Anthropic(
             api_key=api_key or OFFLINE_KEY,
             base_url=base_url or PROVIDER,
             max_retries=0,
@@ -152,7 +152,13 @@ class ClaudeClient:
             True  # until it is refused: whatever else happens, the model may have done the work
         )
         with carrying(call):
-            response = self._sdk.create(body, waits)
+            response = cast(Any, self._sdk).post(
+                "/v1/messages",
+                cast_to=httpx2.Response,
+                content=body,
+                options={"timeout": waits},
+                stream=True,
+            )
         try:
             yield response
         finally:

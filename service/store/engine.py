@@ -24,6 +24,8 @@ def create(url: str, pool_size: int, busy_seconds: float) -> sa.Engine:
         pool_size=pool_size,
         max_overflow=0,
         pool_use_lifo=True,  # a few connections stay warm
+        # Without it psycopg's row count of an `InsertOnce` is -1: whether the row was there before would be unknown.
+        execution_options={"preserve_rowcount": True},
         hide_parameters=True,  # parameters are prompts and hashes: a logged error must not quote them
         connect_args={"timeout": busy_seconds, "check_same_thread": False}
         if sqlite

@@ -69,8 +69,6 @@ class InsertOnce(sa.Insert):
     """Insert with ON CONFLICT DO NOTHING, so that a transaction may be run twice; its row count is 1 or 0."""
 
     inherit_cache = True
-    # Without it psycopg's row count is -1: whether the row was there before would be unknown.
-    _execution_options = sa.Insert._execution_options.union({"preserve_rowcount": True})
 
 
 @compiles(InsertOnce)

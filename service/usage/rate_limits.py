@@ -1,117 +1,185 @@
-"""Limits per user beside requests per minute: tokens, tool calls, and calls of each kind; N over all replicas.
+"""Rate limits by the `limits` library: its Redis storage over this process's client, and its memory without Redis.
 
-Tokens are known only after a call, so they are counted then, whatever the limit, and looked at before the next run.
-A user may thus pass the limit by what is under way, and is then kept out until enough of it is a window ago.
+A sliding window counter: a window begins with the first call in it, and the window before it still counts, by the
+share of it that is less than one window ago. N calls pass from a standing start, about N around a window's edge.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import redis
 from limits import RateLimitItem, parse_many
-from limits.storage import MemoryStorage
+from limits.storage import MemoryStorage, RedisStorage
+from limits.typing import RedisClient
 
 from service.infra.redis import RedisStore
+from service.infra.redis_client import Script
 from service.types import Usage
-from service.usage.limiter_storage import SCHEME, LimitWindow, RedisWindows
 
+SCHEME = "slipway"
+STRATEGY = "sliding-window-counter"
+PREFIX = "slipway:rate"
 UNBOUNDED = 2**53
 T = TypeVar("T")
+State: TypeAlias = tuple[
+    int, float, int, float
+]  # previous count, seconds left of it; current count, seconds left
+_SCRIPTS = (
+    "moving_window",
+    "acquire_moving_window",
+    "clear_keys",
+    "incr_expire",
+    "sliding_window",
+    "acquire_sliding_window",
+)
+
+
+class LimitWindow(NamedTuple):
+    """A rate as it stands: calls left (-1: none, and this one is refused), and seconds until there are more."""
+
+    limit: int
+    remaining: int
+    reset: float
+
+    def after(self, *, passed: bool) -> LimitWindow:
+        """The same for a call that has been counted, or refused."""
+        return self._replace(remaining=max(0, self.remaining) if passed else -1)
+
+
+def window_of(item: RateLimitItem, state: State) -> LimitWindow:
+    """Window of a rate by a storage's state of it; `remaining` is -1 when it is full."""
+    limit, seconds = item.amount, item.get_expiry()
+    before, before_left, count, left = state
+    left -= seconds if left > seconds else 0  # a window's counter lives as long again
+    used = int(before * before_left / seconds + count)
+    if used < limit:
+        return LimitWindow(limit, limit - used, left)
+    if count >= limit:  # it has to fade in the window after this one
+        return LimitWindow(limit, -1, left + (1 - limit / count) * seconds)
+    return LimitWindow(limit, -1, before_left - (limit - count) * seconds / before)
+
+
+def tightest(windows: Iterable[LimitWindow]) -> LimitWindow | None:
+    """Window with the smallest share left; None of none."""
+    return min(windows, key=lambda window: window.remaining / window.limit, default=None)
+
+
+class LimitStorage(RedisStorage):
+    """Redis storage of `limits` over a `RedisStore`: any address, connected when first used, one circuit for all.
+
+    While Redis is away this process's memory counts. Flask-Limiter's own fallback would do so for up to 32 seconds
+    after Redis is back, and gives all but one of the threads that find it away an error.
+    `alone` hears whether memory counted.
+    """
+
+    STORAGE_SCHEME = [SCHEME]  # noqa: RUF012 - so the base class has it
+
+    def __init__(
+        self,
+        uri: str = f"{SCHEME}://",
+        *,
+        redis_store: RedisStore,
+        alone: Callable[[bool], None] = lambda alone: None,
+        **_: Any,
+    ) -> None:
+        self._redis_store = redis_store
+        self._alone = alone
+        self._memory = MemoryStorage()
+        super().__init__(
+            "redis://", key_prefix=PREFIX
+        )  # a client that is never connected, see `get_connection`
+
+    def initialize_storage(self, _uri: str) -> None:
+        for name in _SCRIPTS:
+            script = Script(getattr(self, f"SCRIPT_{name.upper()}").decode())
+            setattr(self, f"lua_{name}", partial(self._run, script))
+
+    def get_connection(self, readonly: bool = False) -> RedisClient:
+        return cast(RedisClient, self._redis_store.client)
+
+    def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        return self._or_in_memory(
+            super().acquire_sliding_window_entry,
+            self._memory.acquire_sliding_window_entry,
+            (key, limit, expiry, amount),
+        )
+
+    def get_sliding_window(self, key: str, expiry: int) -> State:
+        return self._or_in_memory(super().get_sliding_window, self._memory.get_sliding_window, (key, expiry))
+
+    def _or_in_memory(self, shared: Callable[..., T], here: Callable[..., T], arguments: Sequence[Any]) -> T:
+        try:
+            found = shared(*arguments)
+        except redis.RedisError:
+            self._alone(True)
+            return here(*arguments)
+        self._alone(False)
+        return found
+
+    def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        return self._redis_store.attempt(lambda client: script(client, keys, *arguments))
 
 
 class SharedRateLimit:
-    """A rate such as `60/minute` (or several: `60/minute;1000/day`), counted by user; empty: no limit, no round trip.
+    """Rate counted inside a run, where there is no request: tokens and tool calls. Counted by user, over all replicas.
 
-    Counted in Redis, one round trip per rate; without Redis in this process's memory.
+    A rate such as `60/minute` (or several: `60/minute;1000/day`); empty: no limit, no round trip.
     """
 
     def __init__(self, redis_store: RedisStore, name: str, rate: str) -> None:
-        self.name = name
+        self._storage = LimitStorage(redis_store=redis_store)
+        self._name = name
         self._items = parse_many(rate) if rate else []
-        self._shared = RedisWindows(f"{SCHEME}://", redis_store=redis_store, told=lambda reachable: None)
-        self._own = MemoryStorage()
 
     def take(self, user_id: str) -> LimitWindow | None:
-        """Count one call; the tightest window, with `remaining` -1 when the call may not be made. None: no limit."""
-        if not self._items:
-            return None
+        """Count one call; the tightest window, with `remaining` -1 when the call is refused. None: no limit."""
         windows = []
         for item in self._items:
-            windows.append(self._take(item, self._key(item, user_id)))
-            if windows[-1].remaining < 0:
+            key, seconds = self._key(item, user_id), item.get_expiry()
+            passed = self._storage.acquire_sliding_window_entry(key, item.amount, seconds)
+            window = window_of(item, self._storage.get_sliding_window(key, seconds))
+            windows.append(window.after(passed=passed))
+            if not passed:
                 break
-        return _tightest(windows)
+        return tightest(windows)
 
     def look(self, user_id: str) -> LimitWindow | None:
-        """As it stands, without counting; `remaining` -1 when nothing is left."""
-        if not self._items:
-            return None
-        return _tightest([self._look(item, self._key(item, user_id)) for item in self._items])
+        """Return the tightest window without counting; `remaining` is -1 when nothing is left."""
+        return tightest(
+            window_of(item, self._storage.get_sliding_window(self._key(item, user_id), item.get_expiry()))
+            for item in self._items
+        )
 
     def add(self, user_id: str, amount: int) -> None:
         """Count what was used, whether it fits or not."""
         for item in self._items if amount else ():
-            key, seconds = self._key(item, user_id), item.get_expiry()
-            self._either(lambda store: store.acquire_sliding_window_entry(key, UNBOUNDED, seconds, amount))  # noqa: B023
-
-    def _take(self, item: RateLimitItem, key: str) -> LimitWindow:
-        limit, seconds = item.amount, item.get_expiry()
-        passed = self._either(lambda store: store.acquire_sliding_window_entry(key, limit, seconds))
-        told = self._shared.window(item, key)  # by the same round trip
-        if passed:
-            return told or self._look(item, key)._replace(remaining=0)
-        return (told or self._look(item, key))._replace(remaining=-1)
-
-    def _look(self, item: RateLimitItem, key: str) -> LimitWindow:
-        limit, seconds = item.amount, item.get_expiry()
-        before, before_left, count, left = self._either(lambda store: store.get_sliding_window(key, seconds))
-        left -= seconds if left > seconds else 0  # in memory a window's counter lives as long again
-        used = int(before * before_left / seconds + count)
-        if used < limit:
-            return LimitWindow(limit, limit - used, left)
-        if count >= limit:  # it has to fade in the window after this one
-            return LimitWindow(limit, -1, left + (1 - limit / count) * seconds)
-        return LimitWindow(limit, -1, before_left - (limit - count) * seconds / before)
+            key = self._key(item, user_id)
+            self._storage.acquire_sliding_window_entry(key, UNBOUNDED, item.get_expiry(), amount)
 
     def _key(self, item: RateLimitItem, user_id: str) -> str:
-        return f"{self.name}:{item.get_expiry()}:{user_id}"
-
-    def _either(self, work: Callable[[RedisWindows | MemoryStorage], T]) -> T:
-        try:
-            return work(self._shared)
-        except redis.RedisError:
-            return work(self._own)
+        return f"{self._name}:{item.get_expiry()}:{user_id}"
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:
-    """Every limit of that kind. `invoke`, `stream`, `task` and `session` come on top of the limit on all agent calls.
+    """Limits that are counted inside a run.
 
-    `session` counts by user and session, `refused` (made-up keys and tokens) by address.
+    Tokens are known only after a call, so they are counted then, whatever the limit, and looked at before the next
+    run. A user may pass the limit by what is under way, and is then kept out until enough of it is a window ago.
     """
 
     tokens: SharedRateLimit
     tool: SharedRateLimit
-    invoke: SharedRateLimit
-    stream: SharedRateLimit
-    task: SharedRateLimit
-    session: SharedRateLimit
-    refresh: SharedRateLimit
-    refused: SharedRateLimit
 
     @classmethod
-    def of(cls, redis_store: RedisStore, **rates: str) -> RateLimits:
-        """A rate for each name, see `SharedRate`; none where it is not given."""
-        wanted = {**{field.name: "" for field in fields(cls)}, **rates}
-        return cls(**{name: SharedRateLimit(redis_store, name, rate) for name, rate in wanted.items()})
+    def of(cls, redis_store: RedisStore, *, tokens: str = "", tool: str = "") -> RateLimits:
+        """Limits of these rates; none where it is empty."""
+        return cls(SharedRateLimit(redis_store, "tokens", tokens), SharedRateLimit(redis_store, "tool", tool))
 
     def used(self, user_id: str, usage: Usage) -> None:
         """Count a model call's tokens. Those read from the provider's cache are free of it, as they are upstream."""
         self.tokens.add(user_id, usage.input_tokens + usage.cache_creation_input_tokens + usage.output_tokens)
-
-
-def _tightest(windows: list[LimitWindow]) -> LimitWindow | None:
-    return min(windows, key=lambda window: window.remaining / window.limit, default=None)

@@ -12,11 +12,10 @@ from flask import Flask, Response, current_app, g, request
 
 from service.auth.users import network_of
 from service.errors import RateLimited
-from service.usage.limiter_storage import LimitWindow
-from service.usage.rate_limits import SharedRateLimit
+from service.usage.rate_limits import LimitWindow
 from service.web.current import current_caller, services
 from service.web.guards import made_up
-from service.web.limiter import Limits
+from service.web.limiter import Limit, Limits
 from service.web.problems import problem_response
 
 Action = Literal["invoke", "stream", "task"]
@@ -30,7 +29,10 @@ def install(app: Flask) -> None:
 
 def limit_call() -> None:
     """Count this request as a read or a write. Raises `InvalidToken` for an ended log-in, and `RateLimited`."""
-    _limits().call()
+    settings = services().settings
+    reads = request.method in ("GET", "HEAD", "OPTIONS")
+    what, rate = ("read", settings.limit_reads) if reads else ("write", settings.limit_writes)
+    _limits().count_call(Limit(f"{what} calls", rate, f"{what}s", current_caller().user_id))
 
 
 def limit_run(agent: str | None = None) -> None:
@@ -38,7 +40,9 @@ def limit_run(agent: str | None = None) -> None:
 
     `agent` is None where the door reads it from the body: it calls `limit_agent` then.
     """
-    _limits().runs()
+    caller = current_caller()
+    rate = caller.limit_runs or services().settings.limit_runs
+    _limits().count_call(Limit("runs calls", rate, "runs", caller.user_id))
     if agent is not None:
         limit_agent(agent)
 
@@ -46,17 +50,16 @@ def limit_run(agent: str | None = None) -> None:
 def limit_agent(agent: str) -> None:
     """Count a run against the agent's own limit per user. Raises `RateLimited`."""
     definition = services().catalog.agents.get(agent)
-    if definition is not None and definition.limits.rate:
-        g.limited_agent = definition
-        _limits().agent()
+    if definition is not None:
+        rate = definition.limits.rate or ""
+        _limits().count(Limit("agent calls", rate, f"agent:{agent}", current_caller().user_id))
 
 
 def limit_action(action: Action) -> None:
     """Count a run by the kind of call, and check that its user has tokens left. Raises `RateLimited`."""
-    rate_limits, user_id = services().rate_limits, current_caller().user_id
-    kind: SharedRateLimit = getattr(rate_limits, action)
-    _within(kind.take(user_id), f"{action} calls")
-    _within(rate_limits.tokens.look(user_id), "tokens")
+    user_id, rate = current_caller().user_id, getattr(services().settings, f"limit_{action}")
+    _limits().count(Limit(f"{action} calls", rate, action, user_id))
+    _limits().within(services().rate_limits.tokens.look(user_id), "tokens")
 
 
 def limit_session(session_id: str | None) -> None:
@@ -65,35 +68,27 @@ def limit_session(session_id: str | None) -> None:
     By user too: only its owner's turns start, and nobody else's attempts may use the limit up.
     """
     if session_id is not None:
-        user_id = current_caller().user_id
-        _within(services().rate_limits.session.take(f"{user_id}:{session_id}"), "turns of this session")
+        whose = f"{current_caller().user_id}:{session_id}"
+        _limits().count(Limit("turns of this session", services().settings.limit_session, "session", whose))
 
 
 def limit_refresh(user_id: str) -> None:
     """Count a refresh against its user's limit. Raises `RateLimited`."""
-    _within(services().rate_limits.refresh.take(user_id), "refresh calls")
-
-
-def _within(window: LimitWindow | None, what: str) -> None:
-    """Keep the window for the answer's headers where it is the tightest. Raises `RateLimited` when it is full."""
-    if window is None:
-        return
-    told: LimitWindow | None = g.get("limit_window")
-    if told is None or window.remaining / window.limit < told.remaining / told.limit:
-        g.limit_window = window._replace(remaining=max(0, window.remaining))
-    if window.remaining < 0:
-        services().metrics.rate_limited(what.partition(" ")[0])
-        raise RateLimited(f"More than {window.limit} {what}.", retry_after=window.reset)
+    _limits().count(Limit("refresh calls", services().settings.limit_writes, "refresh", user_id))
 
 
 def limit_login() -> None:
     """Count a log-in against its address's limit. Raises `RateLimited`."""
-    _limits().login()
+    _limits().count(Limit("login calls", services().settings.limit_login, "login", _address()))
 
 
 def _limits() -> Limits:
     limits: Limits = current_app.extensions["slipway_limits"]
     return limits
+
+
+def _address() -> str:
+    return network_of(request.remote_addr or "unknown")
 
 
 def _refused(response: Response) -> Response:
@@ -103,7 +98,7 @@ def _refused(response: Response) -> Response:
     """
     if response.status_code != 401 or not made_up():
         return response
-    window = services().rate_limits.refused.take(network_of(request.remote_addr or "unknown"))
+    window = _limits().take(Limit("refused", services().settings.limit_refused, "refused", _address()))
     if window is None or window.remaining >= 0:
         return response
     services().metrics.rate_limited("refused")
@@ -116,6 +111,6 @@ def _headers(response: Response) -> Response:
     window: LimitWindow | None = g.get("limit_window")
     if window is not None:
         response.headers["RateLimit-Limit"] = str(window.limit)
-        response.headers["RateLimit-Remaining"] = str(window.remaining)
+        response.headers["RateLimit-Remaining"] = str(max(0, window.remaining))
         response.headers["RateLimit-Reset"] = str(max(1, round(window.reset + 0.5)))  # seconds from now
     return response

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 
 from service.auth.keys import KeyService
 from service.auth.revocation import Revocations
-from service.auth.tokens import SigningKey, TokenService
+from service.auth.tokens import Kind, SigningKey, TokenService
 from service.auth.users import UserService
 from service.infra.redis import RedisStore
 from service.observe.metrics import Metrics
@@ -20,9 +20,9 @@ from service.store.database import Database
 from service.store.schema import metadata
 from service.types import NANO
 from service.usage.budgets import Budgets
-from service.usage.rate_limits import RateLimits
 from service.web import caching, limits, problems
 from service.web.admission import guard
+from service.web.guards import checked_claims
 from service.web.routes import auth
 from service.web.schemas import json_response
 
@@ -56,8 +56,6 @@ class Replica:
             **settings,
         }
         self.settings = SimpleNamespace(**wanted)
-        refresh, refused = wanted["limit_writes"], wanted["limit_refused"]
-        self.rate_limits = RateLimits.of(self.redis_store, refresh=refresh, refused=refused)
         rated = SimpleNamespace(id="rated", limits=SimpleNamespace(rate="2/minute"))
         plain = SimpleNamespace(id="plain", limits=SimpleNamespace(rate=None))
         self.catalog = SimpleNamespace(agents={"rated": rated, "plain": plain})
@@ -75,6 +73,11 @@ class Replica:
         assert answer.status_code == 200, answer.text
         pair: dict[str, Any] = answer.get_json()
         return pair
+
+    def claims(self, token: str, kind: Kind = "access") -> dict[str, Any]:
+        """Claims of a token that a request carries. Raises `InvalidToken`."""
+        with self.app.test_request_context(headers={"Authorization": f"Bearer {token}"}):
+            return checked_claims(kind)
 
     def status(self, token: str) -> int:
         """Return the status of a guarded route for this token."""

@@ -21,7 +21,7 @@ from service.infra.redis_cluster import LazyCluster
 from service.runs.events.event_stream import EventStreamReader
 from service.runs.events.publisher import Publisher
 from service.types import Event, RunEvent
-from service.usage.limiter_storage import RedisWindows
+from service.usage.rate_limits import LimitStorage
 from tests.conftest import RedisServer, free_port, process, wait_until
 
 
@@ -55,8 +55,11 @@ def _answers(client: redis.Redis) -> bool:
 
 def _takes(store: RedisStore) -> int:
     """How many of ten pass a limit of three."""
-    windows = RedisWindows("", redis_store=store, told=lambda up: None)
-    return [windows.acquire_sliding_window_entry("k", 3, 60) for _ in range(10)].count(True)
+    alone: list[bool] = []
+    storage = LimitStorage(redis_store=store, alone=alone.append)
+    passed = [storage.acquire_sliding_window_entry("k", 3, 60) for _ in range(10)].count(True)
+    assert alone == [False] * 10, "counted in Redis"
+    return passed
 
 
 @contextmanager

@@ -93,7 +93,7 @@ def test_tokens_read_from_the_provider_s_cache_are_free_of_the_limit(
     redis_server: RedisServer, ada: str
 ) -> None:
     redis_store = RedisStore(redis_server.url, max_connections=8)
-    rate_limits = RateLimits.of(redis_store, tokens="1000/minute", tool="", invoke="", stream="", task="")
+    rate_limits = RateLimits.of(redis_store, tokens="1000/minute")
     rate_limits.used(ada, Usage(100, 50, cache_read_input_tokens=10_000, cache_creation_input_tokens=200))
     window = rate_limits.tokens.look(ada)
     assert window is not None and window.remaining == 650

@@ -18,7 +18,7 @@ from service.observe import logs
 from service.web.admission import guard, public, signed_in
 from service.web.body import PUBLIC_BODY
 from service.web.current import current_caller, services
-from service.web.guards import bearer, checked_claims
+from service.web.guards import checked_claims
 from service.web.idempotency import once
 from service.web.limits import limit_login, limit_refresh
 from service.web.openapi import api
@@ -42,8 +42,13 @@ def install(app: Flask) -> None:
         JWT_DECODE_LEEWAY=LEEWAY,
     )
     app.extensions["slipway_tokens"] = {}
+    jwt = JWTManager(app)
 
-    @JWTManager(app).decode_key_loader
+    @jwt.token_verification_loader
+    def accepted(header: dict[str, Any], claims: dict[str, Any]) -> bool:
+        return bool(app.extensions["slipway"].tokens.accepts(claims))
+
+    @jwt.decode_key_loader
     def checking_key(header: dict[str, Any], claims: dict[str, Any]) -> Any:
         if header.get("kid") != key.key_id or header.get("typ") != "JWT":
             raise InvalidTokenError("signed with another key, or for another purpose")
@@ -150,7 +155,7 @@ def _sign_in(asked: Login, address: str) -> User:
 @public
 def refresh() -> Response:
     """Authenticated by the refresh token itself, which is the bearer."""
-    claims = checked_claims(bearer(), "refresh")
+    claims = checked_claims("refresh")
     limit_refresh(str(claims["sub"]))
     return json_response(services().tokens.renew(claims).public())
 
