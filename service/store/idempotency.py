@@ -24,14 +24,8 @@ def claim(
 ) -> Row | None:
     """Claim a key. None: claimed; else the row of its first owner."""
     now = now_ms()
-    row = {
-        "user_id": user_id,
-        "key": key,
-        "fingerprint": fingerprint,
-        "run_id": run_id,
-        "created_at": now,
-        "expires_at": expires_at,
-    }
+    times = {"created_at": now, "expires_at": expires_at}
+    row = {"user_id": user_id, "key": key, "fingerprint": fingerprint, "run_id": run_id, **times}
     while tx.execute(_INSERT, row) != 1:
         # One conditional update: of several that find an expired key, one claims it.
         expired = sa.update(idempotency).where(
