@@ -100,14 +100,14 @@ class Api:
         if parts[:3] != ["v1", "messages", "batches"] or len(parts) not in (4, 5):
             return None
         batch_id, action = parts[3], parts[4] if len(parts) == 5 else ""
-        kept = self.batches
+        batches = self.batches
         return {
             "": {
-                "GET": lambda x, h: self._json(x, h, kept.get(batch_id).public(host_of(x))),
-                "DELETE": lambda x, h: self._json(x, h, kept.delete(batch_id)),
+                "GET": lambda x, h: self._json(x, h, batches.get(batch_id).public(host_of(x))),
+                "DELETE": lambda x, h: self._json(x, h, batches.delete(batch_id)),
             },
-            "cancel": {"POST": lambda x, h: self._json(x, h, kept.cancel(batch_id).public(host_of(x)))},
-            "results": {"GET": lambda x, h: x.send(200, kept.results(batch_id), h, "application/x-jsonl")},
+            "cancel": {"POST": lambda x, h: self._json(x, h, batches.cancel(batch_id).public(host_of(x)))},
+            "results": {"GET": lambda x, h: x.send(200, batches.results(batch_id), h, "application/x-jsonl")},
         }.get(action)
 
     # messages

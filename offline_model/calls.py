@@ -108,8 +108,8 @@ def _times(question: str, name: str) -> int:
     found = _TIMES.search(question.replace(name, ""))
     if not found:
         return 1
-    said = found[1].lower()
-    return min(MAX_TIMES, int(said) if said.isdigit() else NUMBERS[said])
+    number = found[1].lower()
+    return min(MAX_TIMES, int(number) if number.isdigit() else NUMBERS[number])
 
 
 def _fitting(parsed: Conversation) -> list[Call]:
@@ -177,12 +177,12 @@ def fill(tool: Json, question: str, turn: int, main: str = "") -> Json:
     filled: Json = {}
     for name in (n for n in wanted if n in required or re.search(rf"\b{re.escape(n)}\s*=", bare)):
         part = wanted[name] if isinstance(wanted[name], dict) else {}  # `true` allows anything
-        said = re.search(rf"\b{re.escape(name)}\s*(?:=|:|\bis\b)\s*(\"[^\"]*\"|“[^”]*”|[^\s,;]+)", bare)
+        match = re.search(rf"\b{re.escape(name)}\s*(?:=|:|\bis\b)\s*(\"[^\"]*\"|“[^”]*”|[^\s,;]+)", bare)
         kind = part.get("type", "string")
         if kind in ("integer", "number"):
             given = (
-                said[1]
-                if said and re.match(r"-?[\d.]", said[1])
+                match[1]
+                if match and re.match(r"-?[\d.]", match[1])
                 else str(turn)
                 if turn
                 else numbers.pop(0)
@@ -193,7 +193,7 @@ def fill(tool: Json, question: str, turn: int, main: str = "") -> Json:
         elif kind == "string" and main:
             filled[name], main = main, ""
         elif kind == "string":
-            filled[name] = _string(name, part, said, quoted, bare, turn)
+            filled[name] = _string(name, part, match, quoted, bare, turn)
         else:
             filled[name] = _other(part, question, turn)
     return filled
@@ -209,12 +209,12 @@ def _number(given: str, part: Json, kind: str) -> float:
 
 
 def _string(
-    name: str, part: Json, said: re.Match[str] | None, quoted: list[str], question: str, turn: int
+    name: str, part: Json, match: re.Match[str] | None, quoted: list[str], question: str, turn: int
 ) -> str:
     if part.get("enum"):
         return extract.choose(question, [str(v) for v in part["enum"]], str(part.get("description", "")))
-    if said:
-        return said[1].strip('"“”')
+    if match:
+        return match[1].strip('"“”')
     email = re.search(r"[\w.+-]+@[\w-]+\.[\w.]*\w", question)
     if email and re.search(r"mail|^to$|recipient|address", name, re.IGNORECASE):
         return email[0]

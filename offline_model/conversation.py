@@ -81,26 +81,26 @@ def read(body: Json, seed: str) -> Conversation:
     system = [_texts(body.get("system") or "")] + [
         _texts(m["content"]) for m in messages if m["role"] == "system"
     ]
-    talk = Conversation(
+    parsed = Conversation(
         system="\n".join(filter(None, system)), seed=seed, choice=body.get("tool_choice") or {}
     )
-    talk.tools = [t for t in body.get("tools") or () if "input_schema" in t]
+    parsed.tools = [t for t in body.get("tools") or () if "input_schema" in t]
     text = strip_markers(last_user_text(body))
     question, context = split_question(text)
-    talk.question = question[:MAX_QUESTION]
+    parsed.question = question[:MAX_QUESTION]
     if context:
-        talk.sources.append(Source("context", "", context))
-    talk.sources += [
-        Source("system", "", talk.system[a:b]) for _, a, b, _ in _elements(_MATERIAL, talk.system)
+        parsed.sources.append(Source("context", "", context))
+    parsed.sources += [
+        Source("system", "", parsed.system[a:b]) for _, a, b, _ in _elements(_MATERIAL, parsed.system)
     ]
-    talk.sources += _given(messages)
+    parsed.sources += _given(messages)
     for message in messages[:asking]:
-        said = strip_markers(_texts(message["content"]))
-        if said and message["role"] != "system":
-            talk.earlier.append((message["role"], said))
-    talk.results = _results(messages[asking:])
-    talk.sources += [source for result in talk.results for source in result.sources]
-    return talk
+        text = strip_markers(_texts(message["content"]))
+        if text and message["role"] != "system":
+            parsed.earlier.append((message["role"], text))
+    parsed.results = _results(messages[asking:])
+    parsed.sources += [source for result in parsed.results for source in result.sources]
+    return parsed
 
 
 def split_question(text: str) -> tuple[str, str]:

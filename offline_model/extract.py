@@ -48,9 +48,9 @@ def best(question: str, sources: Iterable[Source]) -> list[Quote]:
     for source, sentence in rows:
         around = (sentence.around | stems(source.title)) - sentence.stems
         # A number is a name (an error, a version): below its heading a sentence need not repeat it.
-        said = sentence.stems | {word for word in around if any(map(str.isdigit, word))}
-        inside = sum(weight[w] for w in wanted & said)
-        score = inside + 0.5 * sum(weight[w] for w in wanted & around - said)
+        stems_found = sentence.stems | {word for word in around if any(map(str.isdigit, word))}
+        inside = sum(weight[w] for w in wanted & stems_found)
+        score = inside + 0.5 * sum(weight[w] for w in wanted & around - stems_found)
         if score >= MIN_COVERAGE * total:
             # A long sentence covers more by chance; 0.01 a word is enough to prefer the short of two equals.
             quotes.append(Quote(source, sentence, score - 0.01 * len(sentence.stems)))

@@ -89,11 +89,11 @@ def _named(leased: Services, name: str) -> AgentDefinition:
 
 
 def _summary(results: list[dict[str, Any]]) -> str:
-    asked = [result for result in results if not result["skipped"]]
-    passed = sum(not result["missing"] for result in asked)
-    left = len(results) - len(asked)
-    more = f"; {left} not asked: they need a real model (ANTHROPIC_API_KEY)" if left else ""
-    return f"{passed} of {len(asked)} passed{more}."
+    answered = [result for result in results if not result["skipped"]]
+    passed = sum(not result["missing"] for result in answered)
+    skipped = len(results) - len(answered)
+    more = f"; {skipped} not asked: they need a real model (ANTHROPIC_API_KEY)" if skipped else ""
+    return f"{passed} of {len(answered)} passed{more}."
 
 
 def _first_admin(leased: Services) -> User:
@@ -153,7 +153,7 @@ def _category(leased: Services, run: Run, agent: AgentDefinition) -> str | None:
     """Return the category chosen by the run's pattern, from its model steps."""
     for step in leased.db.query(lambda tx: step_rows.of_run(tx, run.id)):
         if step["kind"] == "model":
-            said = "".join(block.get("text", "") for block in step["reply"]["content"])
-            if (category := agent.options.label_said(step["name"], said)) is not None:
+            text = "".join(block.get("text", "") for block in step["reply"]["content"])
+            if (category := agent.options.label_said(step["name"], text)) is not None:
                 return category
     return None

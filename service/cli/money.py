@@ -32,9 +32,9 @@ def check_prices() -> None:
     """Compare the models in use with the price table and with what the API lists."""
     from service import wiring
 
-    known = services()
-    used = {model for agent in known.catalog.agents.values() for model in agent.models}
-    client = wiring.claude(known.settings)
+    app = services()
+    used = {model for agent in app.catalog.agents.values() for model in agent.models}
+    client = wiring.claude(app.settings)
     try:
         listed = {model["id"]: model for model in client.list_models()}
     finally:
@@ -55,14 +55,14 @@ def _model_findings(model: str, listed: dict[str, dict[str, Any]]) -> Iterator[t
     """Yield findings about a model in use, as (is an error, line)."""
     if not _priced(model):
         yield True, f"WRONG {model} has no price for {today()}: every call is refused"
-    about = listed.get(model) or listed.get(DATED.sub("", model)) or listed.get(model.removeprefix(OFFLINE))
-    if about is None:
+    entry = listed.get(model) or listed.get(DATED.sub("", model)) or listed.get(model.removeprefix(OFFLINE))
+    if entry is None:
         yield True, f"WRONG {model} is not among the models the API lists"
         return
-    if about.get("lifecycle") not in (None, "active"):
-        yield False, f"warn  {model} is {about['lifecycle']}"
-    if about.get("retires_at"):
-        ends = datetime.fromisoformat(str(about["retires_at"])).date()
+    if entry.get("lifecycle") not in (None, "active"):
+        yield False, f"warn  {model} is {entry['lifecycle']}"
+    if entry.get("retires_at"):
+        ends = datetime.fromisoformat(str(entry["retires_at"])).date()
         if ends <= today() + SOON:
             yield ends <= today(), f"{'WRONG' if ends <= today() else 'warn '} {model} retires on {ends}"
             return
@@ -85,9 +85,9 @@ def check_ledger(as_json: bool) -> None:
 
     Read-only: run it at any time, stop it with Ctrl-C. A stopped check has proven nothing.
     """
-    known = services()
-    found = check_books(known.db, known.prices, Progress(ledger_rows(known.db)).read)
-    named = [*found.faults, *rollup.check(known.db)]
+    app = services()
+    found = check_books(app.db, app.prices, Progress(ledger_rows(app.db)).read)
+    named = [*found.faults, *rollup.check(app.db)]
     faults = len(named) + found.more
     summary = {
         "entries": found.entries,

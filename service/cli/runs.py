@@ -58,7 +58,7 @@ def show(run_id: str, as_json: bool) -> None:
     """Show one run with its steps and its webhook."""
     run = services().queries.get(run_id)
     steps = services().db.query(lambda tx: step_rows.listed(tx, run_id))
-    about = {
+    details = {
         **shown(services().queries.result(run)),
         **_line(asdict(run)),
         "losses": run.losses,
@@ -66,12 +66,14 @@ def show(run_id: str, as_json: bool) -> None:
         "step_list": [_step(step) for step in steps if step["kind"] != "note"],
     }
     if as_json:
-        return print_json(about)
-    for name, value in about.items():
+        return print_json(details)
+    for name, value in details.items():
         if name not in ("step_list", "sources", "tools") and value not in (None, ""):
             text = value if isinstance(value, str | int) else orjson.dumps(value).decode()
             click.echo(f"{name:14} {text}")
-    print_table(about["step_list"], ("step", "kind", "name", "attempt", "ms", "cost_usd"), "No step is done.")
+    print_table(
+        details["step_list"], ("step", "kind", "name", "attempt", "ms", "cost_usd"), "No step is done."
+    )
 
 
 @runs.command()
