@@ -32,7 +32,7 @@ class House:
         self.app: Flask = app_in(folder, **environ)
         services = self.app.extensions["slipway"]
         self.db: Database = services.db
-        self.places = services.places
+        self.bulkhead = services.bulkhead
         user = services.users.by_name("demo")
         self.user_id = user.id
         self.signed_in = {"Authorization": f"Bearer {services.tokens.begin(user).public()['access_token']}"}
