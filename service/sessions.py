@@ -162,15 +162,18 @@ class Sessions:
     def summary_limit(self, budget: int | None) -> int:
         return max_summary_tokens(budget or self._history_tokens)
 
-    def end(self, tx: Transaction, run: Run) -> None:
-        """Release the session's lock and append the turn's messages, whatever the run's status."""
+    def end(self, tx: Transaction, run: Run, summary: tuple[int, str] | None = None) -> None:
+        """Release the session's lock and append the turn's messages, whatever the run's status.
+
+        `summary`: up to message `seq`, text.
+        """
         session_id = run.request.session_id
         if session_id is None:
             return
         now = run.finished_at or now_ms()
         changes: dict[str, Any] = {"updated_at": now, "expires_at": now + self._ttl_ms}
-        if run.summary is not None:
-            changes["summary_upto"], changes["summary"] = run.summary
+        if summary is not None:
+            changes["summary_upto"], changes["summary"] = summary
         held = rows.release(tx, session_id, run.id, changes, title_of(run.request.question))
         # A run that ends while it is queued has never held its session.
         if held or rows.lacks_turn(tx, session_id, run.id):

@@ -169,7 +169,12 @@ class Event(StrEnum):
         return self in LAST_EVENTS
 
 
-LAST_EVENTS = frozenset({Event.RUN_COMPLETED, Event.RUN_FAILED, Event.RUN_CANCELLED})
+LAST_EVENT = {
+    RunStatus.SUCCEEDED: Event.RUN_COMPLETED,
+    RunStatus.FAILED: Event.RUN_FAILED,
+    RunStatus.CANCELLED: Event.RUN_CANCELLED,
+}
+LAST_EVENTS = frozenset(LAST_EVENT.values())
 
 
 class RunEvent(NamedTuple):
@@ -268,7 +273,6 @@ class Run:
     live_gap_attempt: int | None = None  # attempt whose client saw events that the live stream lacks
     last_seq: int = 0
     cancel_requested: bool = False
-    resumed: bool = False  # continued from the database, after a crash, a hand-over or a decision
     usage: Usage = NO_USAGE
     cost_nano: int = 0
     usage_source: UsageSource = (
@@ -280,9 +284,11 @@ class Run:
     created_at: int = field(default_factory=now_ms)
     started_at: int | None = None
     finished_at: int | None = None
-    model_seconds: float = 0.0  # spent waiting for the model in this attempt; not stored
-    stale: dict[str, Any] | None = None  # cached answer for when the model is unavailable; not stored
-    summary: tuple[int, str] | None = None  # new summary for its session: up to message `seq`, text
+
+    @property
+    def resumed(self) -> bool:
+        """Continued from the database, after a crash, a hand-over or a decision."""
+        return self.attempt > 1
 
     @property
     def mode(self) -> Mode:

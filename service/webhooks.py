@@ -12,6 +12,7 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -34,10 +35,13 @@ MAX_SENDERS = 8  # concurrent deliveries per process
 class Webhooks:
     """Webhook sender, one per process, with up to `MAX_SENDERS` threads, which end when nothing is due."""
 
-    def __init__(self, db: Database, secret: str, *, allow_private: bool) -> None:
+    def __init__(
+        self, db: Database, secret: str, *, allow_private: bool, budget_url: str | None = None
+    ) -> None:
         self._db = db
         self._key = hmac.digest(secret.encode(), b"slipway webhooks", "sha256")
         self._allow_private = allow_private
+        self._budget_url = budget_url
         self._client = SafeClient(allow_private=allow_private)
         self._senders = threading.BoundedSemaphore(MAX_SENDERS)
 
@@ -63,6 +67,12 @@ class Webhooks:
         """Insert a notice in the caller's transaction, once for each `name`."""
         rows.notice(tx, name, url, signer, body, now_ms())
         tx.after_commit(self.send_due)
+
+    def budget_warning(self, tx: Transaction, warning_id: str, public: Mapping[str, Any]) -> None:
+        """Part of the transaction that notes a budget's warning: post it to `budget_url`, where there is one."""
+        if self._budget_url:
+            body = {"event": "budget_warning", **public}
+            self.notice(tx, warning_id, self._budget_url, BUDGET_SIGNER, body)
 
     def of_run(self, run: Run) -> dict[str, Any] | None:
         """Return the delivery state of a run's webhook; None: no `callback_url`."""

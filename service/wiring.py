@@ -20,27 +20,31 @@ from service.auth.revocation import Revocations
 from service.auth.tokens import SigningKey, TokenService
 from service.auth.users import UserService
 from service.cache.answers import AnswerCache
+from service.cache.lookup import Lookups
 from service.cache.normalise import Normaliser
 from service.cache.semantic import Semantic
 from service.cache.single_flight import SingleFlight
-from service.errors import DatabaseUnavailable, PriceUnknown
+from service.errors import DatabaseUnavailable
 from service.infra.redis import RedisStore
 from service.infra.redis_client import connect
 from service.llm.claude import ClaudeClient
 from service.llm.client import ModelClient
 from service.llm.embeddings import HttpEmbedder
-from service.llm.retry import ModelAttempt, RetryingClient
-from service.observe.logs import event
+from service.llm.retry import RetryingClient
+from service.observe.log_lines import LogLines
 from service.observe.metrics import Metrics
+from service.observe.observer import Observer
 from service.runs.batch.steps import BatchSteps
 from service.runs.batch.submitter import BatchSubmitter
 from service.runs.bulkhead import Bulkhead
+from service.runs.cancel import Cancellation
 from service.runs.conflicts import Conflicts
 from service.runs.events.event_stream import EventStreamReader
 from service.runs.events.publisher import Publisher
 from service.runs.execution import Execution
+from service.runs.new_run import NewRuns
 from service.runs.queries import RunQueries
-from service.runs.recovery.supervisor import NoWakeup, Supervisor, Wakeup
+from service.runs.recovery.supervisor import NoWakeup, Supervisor, Wakeup, WorkerProcess
 from service.runs.runner import Runner
 from service.runs.slots import Slots
 from service.runs.start import RunStarter
@@ -48,17 +52,17 @@ from service.runs.steps import StepDependencies
 from service.runs.tool_execution import ToolExecution
 from service.sessions import Sessions
 from service.store import fitness, ownership
-from service.store.database import Database, Transaction
+from service.store.database import Database
 from service.tools import ToolRunner
-from service.tools.sources import SOURCES
-from service.types import Run, Tier, new_id, usd
+from service.tools.builtin import BUILTINS
+from service.types import Tier, new_id
 from service.usage.budgets import Budgets
-from service.usage.caps import BudgetWarning, nano_of
+from service.usage.caps import nano_of
 from service.usage.concurrency import UNBOUNDED, ConcurrentRuns
-from service.usage.prices import PriceTable, today
+from service.usage.prices import PriceTable
 from service.usage.rate_limits import RateLimits
 from service.usage.spending import Spending, sweep_holds
-from service.webhooks import BUDGET_SIGNER, Webhooks
+from service.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from config.base import Settings
@@ -92,6 +96,7 @@ class Services:
     runs: RunStarter
     bulkhead: Bulkhead
     queries: RunQueries
+    cancellation: Cancellation
     execution: Execution
     webhooks: Webhooks
     wakeup: Wakeup
@@ -128,9 +133,9 @@ def build(
     wakeup: Wakeup | None = None,
     draining: Callable[[], bool] = lambda: False,
 ) -> Services:
-    """Everything for these settings. Nothing is connected yet. `model` stands in for the real client in tests.
+    """Build everything for these settings. Nothing is connected yet. `model` stands in for the real client in tests.
 
-    `bell` wakes the task workers; `draining` tells that this process is to stop.
+    `wakeup` wakes the task workers; `draining` tells that this process is to stop.
     """
     metrics = Metrics()
     db = Database(
@@ -146,49 +151,48 @@ def build(
     )
     revocations = Revocations(redis_store, db, access_seconds=settings.access_token_minutes * 60)
     prices = PriceTable.load()
+    observer = Observer(metrics, LogLines(prices.usd_today))
     catalog = _catalog(settings, redis_store, prices)
     upstream = claude(settings)
-    model = model or _model(settings, metrics, prices, upstream)
+    model = model or _model(settings, upstream, observer)
     sessions = Sessions(
         db, ttl_days=settings.session_ttl_days, history_tokens=settings.session_history_tokens
     )
     webhooks = Webhooks(
-        db, settings.secret_key.get_secret_value(), allow_private=settings.webhook_allow_private
+        db,
+        settings.secret_key.get_secret_value(),
+        allow_private=settings.webhook_allow_private,
+        budget_url=settings.budget_webhook_url,
     )
-    budgets = _budgets(settings, db, metrics, webhooks, catalog)
+    budgets = _budgets(settings, db, observer, webhooks, catalog)
     rate_limits = _rate_limits(settings, redis_store)
-    spending = Spending(db, budgets, metrics, run_most=_nano(settings.budget_run_usd), used=rate_limits.used)
-    deferred = BatchSteps(db, spending, prices)
-    tool_execution = ToolExecution(db, ToolRunner(called=metrics.tool_call), rate_limits.tool)
-    means = StepDependencies(model, prices, tool_execution, spending, deferred)
-    batches = _batches(settings, db, upstream, deferred)
+    spending = Spending(db, budgets, observer, run_most=_nano(settings.budget_run_usd), used=rate_limits.used)
+    batch_steps = BatchSteps(db, spending, prices)
+    tool_execution = ToolExecution(db, ToolRunner(called=observer.tool), rate_limits.tool)
+    steps = StepDependencies(model, prices, tool_execution, spending, batch_steps, observer)
+    batches = _batches(settings, db, upstream, batch_steps)
     total = settings.request_places
     bulkhead = Bulkhead(total, max(total // 2, settings.limit_concurrent_runs or total))
-    runs, execution, queries, active = _runs(
-        settings, db, redis_store, metrics, catalog, means, sessions, webhooks, bulkhead, draining
-    )
+    patterns = {name: pattern.run for name, pattern in PATTERNS.items()}
+    runner = Runner(catalog, patterns, steps, observer, sessions, webhooks)
+    runs = _runs(settings, redis_store, db, runner, bulkhead, draining)
+    execution, queries, cancellation = runs.execution, runs.queries, runs.conflicts.cancellation
     wakeup = wakeup or NoWakeup()
     users = UserService(db, redis_store, revocations, settings.secret_key.get_secret_value())
     first_admin = _first_admin(settings, users)
     sweep = partial(sweep_holds, db, spending, older_than=SWEEP_HOLDS_AFTER)
-    supervisor = Supervisor(
-        db=db,
-        execution=execution,
-        active=active,
-        kind=kind,
-        lease_seconds=settings.lease_seconds,
-        sweep_seconds=settings.sweep_seconds,
-        wakeup=wakeup,
-        chores=(
-            *([first_admin] if kind == "web" else []),
-            catalog.refresh_in_background,
-            batches.tick_in_background,
-            webhooks.send_due,
-            sweep,
-        ),
-        draining=draining,
-        grace=settings.graceful_timeout,
+    chores: list[Callable[[], object]] = [
+        catalog.refresh_in_background,
+        batches.tick_in_background,
+        webhooks.send_due,
+        sweep,
+    ]
+    if kind == "web":
+        chores.insert(0, first_admin)
+    process = WorkerProcess(
+        kind, settings.lease_seconds, settings.sweep_seconds, settings.graceful_timeout, draining
     )
+    supervisor = Supervisor(db, execution, process, wakeup, chores)
     return Services(
         settings=settings,
         db=db,
@@ -208,6 +212,7 @@ def build(
         runs=runs,
         bulkhead=bulkhead,
         queries=queries,
+        cancellation=cancellation,
         execution=execution,
         webhooks=webhooks,
         wakeup=wakeup,
@@ -221,23 +226,21 @@ def _first_admin(settings: Settings, users: UserService) -> FirstAdmin:
 
 
 def _budgets(
-    settings: Settings, db: Database, metrics: Metrics, webhooks: Webhooks, catalog: AgentCatalog
+    settings: Settings, db: Database, observer: Observer, webhooks: Webhooks, catalog: AgentCatalog
 ) -> Budgets:
     return Budgets(
         db,
-        metrics,
+        observer,
         user_day=_nano(settings.budget_user_day_usd),
         service_day=_nano(settings.budget_service_day_usd),
-        told=_teller(settings, webhooks),
-        has_agent=lambda name: name in catalog.agents,
+        notify=webhooks.budget_warning,
+        has_agent=partial(_has_agent, catalog),
     )
 
 
-def _batches(
-    settings: Settings, db: Database, upstream: ClaudeClient, deferred: BatchSteps
-) -> BatchSubmitter:
+def _batches(settings: Settings, db: Database, upstream: ClaudeClient, steps: BatchSteps) -> BatchSubmitter:
     return BatchSubmitter(
-        db, upstream, deferred, max_size=settings.batch_max_size, max_wait=settings.batch_max_wait_seconds
+        db, upstream, steps, max_size=settings.batch_max_size, max_wait=settings.batch_max_wait_seconds
     )
 
 
@@ -255,15 +258,8 @@ def _rate_limits(settings: Settings, redis_store: RedisStore) -> RateLimits:
     )
 
 
-def _teller(settings: Settings, webhooks: Webhooks) -> Callable[[Transaction, BudgetWarning], None]:
-    """Whom a budget's warnings are told: the webhook of the settings, where there is one."""
-
-    def told(tx: Transaction, warning: BudgetWarning) -> None:
-        if url := settings.budget_webhook_url:
-            body = {"event": "budget_warning", **warning.public()}
-            webhooks.notice(tx, warning.id, url, BUDGET_SIGNER, body)
-
-    return told
+def _has_agent(catalog: AgentCatalog, name: str) -> bool:
+    return name in catalog.agents
 
 
 def _nano(amount_usd: str) -> int | None:
@@ -316,37 +312,14 @@ def claude(settings: Settings) -> ClaudeClient:
     )
 
 
-def _model(settings: Settings, metrics: Metrics, prices: PriceTable, upstream: ClaudeClient) -> ModelClient:
-    def observed(attempt: ModelAttempt) -> None:
-        metrics.model_call(attempt.model, attempt.error_code or "ok", attempt.ms / 1000)
-        metrics.breaker_open(attempt.model, client.breaker(attempt.model).state == "open")
-        if attempt.usage is not None:
-            metrics.tokens(attempt.model, attempt.usage)
-        event(
-            log,
-            "llm_call",
-            model=attempt.model,
-            attempt=attempt.attempt,
-            ok=attempt.ok,
-            latency_ms=round(attempt.ms, 1),
-            error_code=attempt.error_code,
-            input_tokens=attempt.usage.input_tokens if attempt.usage else None,
-            output_tokens=attempt.usage.output_tokens if attempt.usage else None,
-            cost_usd=_cost(prices, attempt),
-            stream=attempt.stream,
-        )
-
-    client = RetryingClient(
-        upstream, settings.model_retries, settings.breaker_failures, settings.breaker_recovery, observed
+def _model(settings: Settings, upstream: ClaudeClient, observer: Observer) -> ModelClient:
+    return RetryingClient(
+        upstream,
+        settings.model_retries,
+        settings.breaker_failures,
+        settings.breaker_recovery,
+        observer.attempt,
     )
-    return client
-
-
-def _cost(prices: PriceTable, attempt: ModelAttempt) -> str | None:
-    if attempt.usage is not None:
-        with suppress(PriceUnknown):
-            return usd(prices.price(attempt.model, today()).cost(attempt.usage))
-    return None
 
 
 def _answers(settings: Settings, redis_store: RedisStore) -> AnswerCache:
@@ -363,74 +336,52 @@ def _answers(settings: Settings, redis_store: RedisStore) -> AnswerCache:
     return AnswerCache(redis_store, plain, nearest, longest=longest)
 
 
-def _note_live_gaps(db: Database, told: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:
-    """At once: the text of every stream of this process waits for it."""
-    return db.transact(lambda tx: ownership.note_live_gaps(tx, told), patience=0, ahead=True)
-
-
 def _runs(
     settings: Settings,
-    db: Database,
     redis_store: RedisStore,
-    metrics: Metrics,
-    catalog: AgentCatalog,
-    means: StepDependencies,
-    sessions: Sessions,
-    webhooks: Webhooks,
+    db: Database,
+    runner: Runner,
     bulkhead: Bulkhead,
     draining: Callable[[], bool],
-) -> tuple[RunStarter, Execution, RunQueries, Slots]:
-    active = Slots(settings.request_places)
-
-    def ended(tx: Transaction, run: Run) -> None:
-        sessions.end(tx, run)
-        webhooks.schedule(tx, run)
-
-    patterns = {name: pattern.run for name, pattern in PATTERNS.items()}
-    runner = Runner(db, catalog, patterns, means, metrics, sessions, ended)
+) -> RunStarter:
+    sessions, webhooks = runner.sessions, runner.webhooks
+    seconds, heartbeat = settings.run_timeout, settings.heartbeat_seconds
     blocking = connect(settings.redis_url, max_connections=settings.threads + 4)
-    live = EventStreamReader(redis_store, blocking)
-    concurrent = ConcurrentRuns(
-        redis_store,
-        settings.limit_concurrent_runs or UNBOUNDED,
-        settings.run_timeout,
-        lambda run_ids: db.query(lambda tx: ownership.under_way(tx, run_ids), patience=0),
-    )
+    event_streams = EventStreamReader(redis_store, blocking)
+    at_once = settings.limit_concurrent_runs or UNBOUNDED
+    concurrent = ConcurrentRuns(redis_store, at_once, seconds, partial(_under_way, db))
     execution = Execution(
         db=db,
-        catalog=catalog,
+        catalog=runner.catalog,
         runner=runner,
-        active=active,
-        publisher=Publisher(redis_store, settings.heartbeat_seconds, partial(_note_live_gaps, db)),
-        live=live,
+        slots=Slots(settings.request_places),
+        publisher=Publisher(redis_store, heartbeat, partial(_note_live_gaps, db)),
+        event_streams=event_streams,
         sessions=sessions,
         concurrent=concurrent,
         worker_id=new_id("wrk"),
-        seconds=settings.run_timeout,
+        seconds=seconds,
         lease_seconds=settings.lease_seconds,
     )
-    queries = RunQueries(
-        db=db,
-        active=active,
-        live=live,
-        ended=ended,
-        heartbeat=settings.heartbeat_seconds,
-        seconds=settings.run_timeout,
-        draining=draining,
-    )
+    queries = RunQueries(db, event_streams, heartbeat, seconds, draining)
+    cancellation = Cancellation(db, execution.slots, sessions, webhooks)
+    conflicts = Conflicts(sessions, queries, cancellation, bulkhead, settings.session_conflict, seconds)
     answers = _answers(settings, redis_store)
-    runs = RunStarter(
-        db=db,
-        catalog=catalog,
-        bulkhead=bulkhead,
-        concurrent=concurrent,
+    return RunStarter(
+        new_runs=NewRuns(db, runner.catalog, sessions, conflicts, execution.worker_id),
+        lookups=Lookups(answers, SingleFlight(redis_store, blocking, answers, seconds)),
         execution=execution,
         queries=queries,
-        answers=answers,
-        single_flight=SingleFlight(redis_store, blocking, answers, settings.run_timeout),
-        sessions=sessions,
-        conflicts=Conflicts(sessions, queries, bulkhead, settings.session_conflict, settings.run_timeout),
-        seconds=settings.run_timeout,
-        heartbeat=settings.heartbeat_seconds,
+        conflicts=conflicts,
+        bulkhead=bulkhead,
+        concurrent=concurrent,
     )
-    return runs, execution, queries, active
+
+
+def _under_way(db: Database, run_ids: Sequence[str]) -> set[str]:
+    return db.query(lambda tx: ownership.under_way(tx, run_ids), patience=0)
+
+
+def _note_live_gaps(db: Database, attempts: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:
+    """Note gaps ahead of other writes: the text of every stream of this process waits for it."""
+    return db.transact(lambda tx: ownership.note_live_gaps(tx, attempts), patience=0, ahead=True)

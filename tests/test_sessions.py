@@ -78,6 +78,7 @@ def end(
     answer: str | None = "Because.",
     times: int = 1,
     told: str = "",
+    summary: tuple[int, str] | None = None,
 ) -> None:
     """Without an answer the run has failed, after it told so much."""
     run.status = RunStatus.SUCCEEDED if answer is not None else RunStatus.FAILED
@@ -87,7 +88,7 @@ def end(
 
     def work(tx: Any) -> None:
         assert run_rows.finish(tx, run, 1)
-        sessions.end(tx, run)
+        sessions.end(tx, run, summary)
 
     for _ in range(times):
         db.transact(work)
@@ -253,8 +254,7 @@ def test_the_summary_is_kept_with_the_turn(sessions: Sessions, db: Database) -> 
     start(sessions, db, run)
     past = sessions.history(run, None)
     assert past.older
-    run.summary = (past.older[-1]["seq"], "Lots of x.")
-    end(sessions, db, run)
+    end(sessions, db, run, summary=(past.older[-1]["seq"], "Lots of x."))
     after = a_run(session_id)
     start(sessions, db, after)
     again = sessions.history(after, None)
@@ -383,8 +383,7 @@ def test_the_summary_serves_only_its_own_branch(sessions: Sessions, db: Database
         talk(sessions, db, session_id, f"Q{n}", f"A{n}")
     run = a_run(session_id, "Q4")
     start(sessions, db, run)
-    run.summary = (6, "Three turns.")
-    end(sessions, db, run, "A4")
+    end(sessions, db, run, "A4", summary=(6, "Three turns."))
     after = a_run(session_id)
     start(sessions, db, after)
     assert (sessions.history(after, None).summary, len(sessions.history(after, None).recent)) == (

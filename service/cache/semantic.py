@@ -15,7 +15,7 @@ from functools import partial
 from operator import mul
 from typing import Any
 
-from service.cache.answers import CacheKey, Vector
+from service.cache.entries import CacheKey, Vector
 from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
 from service.llm.embeddings import Embedder

@@ -97,7 +97,7 @@ def feedback(agent: str | None, score: int | None, limit: int, as_json: bool) ->
 def cancel(run_id: str) -> None:
     """Cancel a run, on whichever worker it runs."""
     known = services().queries
-    known.cancel(known.get(run_id))
+    services().cancellation.cancel(known.get(run_id))
     run = known.get(run_id)
     click.echo(
         f"{run_id} is {run.status}." if run.status.ended else f"{run_id} will be cancelled within seconds."

@@ -20,7 +20,7 @@ class BatchState(NamedTuple):
 
 
 class BatchClient(Protocol):
-    """Raises as `ModelClient` does. `call.billable` says afterwards whether a batch may have been taken on."""
+    """Raises as `ModelClient` does. Afterwards `call.progress.billable` tells whether a batch may have begun."""
 
     def submit(self, requests: Mapping[str, ModelRequest], call: ModelCall) -> str:
         """Hand calls over, by custom id (1 to 64 of A-Z a-z 0-9 _ -); the batch's id at the provider."""

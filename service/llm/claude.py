@@ -15,10 +15,9 @@ import orjson
 from service.errors import ModelError, ModelRejected, ModelTimeout, RunCancelled, SlipwayError
 from service.llm.batch import BatchState
 from service.llm.client import (
-    MAX_ANSWER_BYTES,
     MAX_BATCH_BYTES,
-    MAX_STREAM_BYTES,
     MAX_TEXT,
+    CallProgress,
     ModelCall,
     ModelReply,
     ModelRequest,
@@ -54,7 +53,7 @@ class ClaudeClient:
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._streams: set[ModelCall] = set()  # open ones
-        self._gatherer = StreamReader()
+        self._stream_reader = StreamReader()
         self._sdk = Sdk(
             api_key=api_key or OFFLINE_KEY,
             base_url=base_url or PROVIDER,
@@ -65,10 +64,10 @@ class ClaudeClient:
         )
 
     def create(self, request: ModelRequest, call: ModelCall) -> Generator[TextDelta, None, ModelReply]:
-        """See `ModelClient`. However it ends, `call` knows what was told of usage and what was written."""
+        """See `ModelClient`. However it ends, `call.progress` has the reported usage and the text so far."""
         began = time.perf_counter()
-        call.partial_usage, call.partial_text, call.billable = None, "", False
-        call.answer_bytes = MAX_STREAM_BYTES if request.stream else MAX_ANSWER_BYTES
+        call.progress = CallProgress()
+        call.answer_bytes = request.most_bytes
         call.impatient = self._silence(call) < self._timeout
         answer = MessageBuilder(request.model, request.most_text)
         with _our_errors(call):
@@ -79,7 +78,7 @@ class ClaudeClient:
                     else:
                         answer.take(response.read())
                 finally:
-                    call.partial_usage, call.partial_text = answer.usage, answer.written
+                    call.progress.usage, call.progress.text = answer.usage, answer.written
             ms = (time.perf_counter() - began) * 1000
             return answer.reply(response.headers.get("request-id"), ms)
 
@@ -117,7 +116,7 @@ class ClaudeClient:
             {"custom_id": name, "params": _params(replace(request, stream=False))}
             for name, request in requests.items()
         ]
-        call.billable = True  # until it is refused
+        call.progress.billable = True  # until it is refused
         with _our_errors(call), carrying(call):
             batches = cast(Any, self._sdk.messages.batches)
             return str(batches.create(requests=items, timeout=self._waits(call)).id)
@@ -149,7 +148,9 @@ class ClaudeClient:
     def _sent(self, request: ModelRequest, call: ModelCall) -> Iterator[httpx2.Response]:
         """The response once its head is there; closed at the end, which stops the upstream call if it still runs."""
         body, waits = orjson.dumps(_params(request)), self._waits(call)
-        call.billable = True  # until it is refused: whatever else happens, the model may have done the work
+        call.progress.billable = (
+            True  # until it is refused: whatever else happens, the model may have done the work
+        )
         with carrying(call):
             response = self._sdk.create(body, waits)
         try:
@@ -160,10 +161,10 @@ class ClaudeClient:
     def _relay(
         self, response: httpx2.Response, answer: MessageBuilder, call: ModelCall
     ) -> Iterator[TextDelta]:
-        """Text as it arrives, into the answer too. Read to the end, so that the connection can be used again.
+        """Yield text as it arrives and add it to the answer. Read to the end, so that the connection can be used again.
 
-        Where many streams are open, and `call` says who is to hear of it, one thread reads for all of them once their
-        first words are there.
+        Where many streams are open and the call has an `on_text`, the stream-reader thread reads for all of them, once
+        their first words are there.
         """
         self._streams.add(call)
         data, spoke = SseData(), False
@@ -177,9 +178,14 @@ class ClaudeClient:
                 if answer.ended and isinstance(body, ModelBody):
                     body.wire.drain(LAST_BYTES_SECONDS)
                     return
-                if spoke and len(self._streams) > FEW_STREAMS and call.hear and isinstance(body, ModelBody):
-                    take = partial(_take, data, answer, call.hear)
-                    self._gatherer.read(StreamSink(body.wire, call, self._silence(call), take))
+                if (
+                    spoke
+                    and len(self._streams) > FEW_STREAMS
+                    and call.on_text
+                    and isinstance(body, ModelBody)
+                ):
+                    take = partial(_take, data, answer, call.on_text)
+                    self._stream_reader.read(StreamSink(body.wire, call, self._silence(call), take))
                     body.wire.drain(LAST_BYTES_SECONDS)
                     return
         except httpx2.HTTPError:
@@ -247,15 +253,15 @@ def _batched(result: dict[str, Any]) -> ModelReply | None:
         return ModelReply("", [], NOT_TAKEN, Usage(), usage_source="worst")
 
 
-def _take(data: SseData, answer: MessageBuilder, hear: Callable[[str], None], chunk: bytes) -> bool:
-    """Tell the text of events that came together as one piece, up to one that is a fault; whether it was the last."""
+def _take(data: SseData, answer: MessageBuilder, on_text: Callable[[str], object], chunk: bytes) -> bool:
+    """Pass on the text of events that came together as one piece, up to one that is a fault. True: it was the last."""
     pieces = []
     try:
         for event in data.feed(chunk):
             pieces.append(answer.feed(event))
     finally:
         if text := "".join(pieces):
-            hear(text)
+            on_text(text)
     return answer.ended
 
 
@@ -277,10 +283,10 @@ def _our_errors(call: ModelCall) -> Iterator[None]:
         yield
         failed: SlipwayError | None = None
     except anthropic.APIStatusError as error:
-        call.billable = False
+        call.progress.billable = False
         failed = refused(error.status_code, error.type, error.error_code, error.response.headers)
     except anthropic.APIConnectionError as error:
-        call.billable = call.billable and not isinstance(error.__cause__, NEVER_SENT)
+        call.progress.billable = call.progress.billable and not isinstance(error.__cause__, NEVER_SENT)
         failed = unreached(error.__cause__)
     except httpx2.HTTPError as error:
         failed = broken_off(error)

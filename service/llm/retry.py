@@ -1,4 +1,4 @@
-"""A model client that tries again, and that stops asking a model which keeps failing."""
+"""Model client that retries, and stops calling a model that keeps failing (circuit breaker)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from service.errors import (
     ModelError,
@@ -22,26 +22,13 @@ from service.errors import (
 )
 from service.llm.breaker import Breaker, BreakerPermit
 from service.llm.client import ModelCall, ModelClient, ModelReply, ModelRequest, TextDelta
-from service.types import Usage
+from service.observe.observer import ModelAttempt
 
 FIRST_PAUSE = 0.25  # seconds; doubled with each attempt
 LONGEST_PAUSE = 8.0
 RETRIED = (ModelUnavailable, ModelTimeout, ModelInterrupted)
 HEALTHY = (ModelRejected, ModelRateLimited, ModelKeyRefused)
 CALLER_LEFT = "caller_left"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelAttempt:
-    """One attempt at a model call, for metrics and the `llm_call` log line."""
-
-    model: str
-    attempt: int  # counted from 1
-    ok: bool
-    ms: float
-    usage: Usage | None  # of a failed attempt: what it had told before it broke
-    error_code: str | None
-    stream: bool
 
 
 class RetryingClient:
@@ -91,7 +78,7 @@ class RetryingClient:
             call.sleep(pause)
             if call.aborted:
                 raise RunCancelled()
-            call.again()
+            call.begin_retry()
             number += 1
 
     def count_tokens(self, request: ModelRequest, call: ModelCall) -> int:
@@ -104,21 +91,16 @@ class RetryingClient:
         self._inner.ping()
 
     def breaker(self, model: str) -> Breaker:
-        """The breaker of a model: its `state` and `retry_after` are for /ready and the metrics."""
+        """Return the breaker of a model: its `state` and `retry_after` are for /ready and the metrics."""
         with self._lock:
             if model not in self._breakers:
                 self._breakers[model] = Breaker(model, self._failures, self._recovery)
             return self._breakers[model]
 
-    def breakers(self) -> dict[str, Breaker]:
-        """The breaker of every model that has been called."""
-        with self._lock:
-            return dict(self._breakers)
-
     def _attempt(
         self, request: ModelRequest, call: ModelCall, number: int, breaker: Breaker, permit: BreakerPermit
     ) -> Generator[TextDelta, None, ModelReply]:
-        """One attempt; the breaker and the observer are told how it ended, however it ended."""
+        """Make one attempt; tell the breaker and the observer how it ended, however it ended."""
         began = time.perf_counter()
         reply: ModelReply | None = None
         code: str | None = CALLER_LEFT
@@ -134,14 +116,17 @@ class RetryingClient:
             raise
         finally:
             verdict(permit)
-            usage = reply.usage if reply else call.partial_usage
+            usage = reply.usage if reply else call.progress.usage
             ms = (time.perf_counter() - began) * 1000
+            is_open = breaker.state == "open"
             self._on_attempt(
-                ModelAttempt(request.model, number, reply is not None, ms, usage, code, request.stream)
+                ModelAttempt(
+                    request.model, number, reply is not None, ms, usage, code, request.stream, is_open
+                )
             )
 
     def _pause(self, error: ModelError, request: ModelRequest, call: ModelCall, number: int) -> float:
-        """Seconds until the next attempt; raises the error when there is none to be."""
+        """Return seconds until the next attempt. Raises the error where there is to be none."""
         pause: float = min(FIRST_PAUSE * 2 ** (number - 1), LONGEST_PAUSE) * random.uniform(0.5, 1.0)
         if error.retry_after is not None:
             pause = error.retry_after + random.uniform(
@@ -153,21 +138,21 @@ class RetryingClient:
 
 
 def _at(attempt: int, reply: ModelReply) -> ModelReply:
-    """The reply, with the number of the attempt that brought it."""
+    """Return the reply with the number of the attempt that brought it."""
     return reply if reply.attempts == attempt else replace(reply, attempts=attempt)
 
 
 def _may_retry(error: ModelError, request: ModelRequest, call: ModelCall) -> bool:
-    """Never when the failed attempt is billed already: from then on trying again costs twice."""
+    """Tell whether to retry: never where the failed attempt is billed already, since a retry would cost twice."""
     if isinstance(error, ModelKeyRefused) or not isinstance(error, RETRIED) or call.aborted:
         return False
     if isinstance(error, ModelTimeout):
-        return call.partial_usage is None
+        return call.progress.usage is None
     return not (isinstance(error, ModelInterrupted) and request.stream)
 
 
 def _is_models_fault(error: SlipwayError, call: ModelCall) -> bool:
-    """Whether an error says that the model is ill. Its 4xx do not, nor a deadline of ours that was too near, nor the
+    """Tell whether an error counts against the model. Its 4xx do not, nor a deadline of ours that was too near, nor the
     time-out of an agent that waits less long than others."""
     if isinstance(error, ModelTimeout):
         return call.remaining() > 0 and not call.impatient

@@ -92,7 +92,7 @@ class StreamReader:
             self._all.add(stream)
             self._some.set()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name="gatherer", daemon=True)
+                self._thread = threading.Thread(target=self._loop, name="stream-reader", daemon=True)
                 self._thread.start()
         if not stream.wait(stream.call.remaining() + 2 * LONGEST_PAUSE + 1):
             with self._change:

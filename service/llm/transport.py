@@ -108,7 +108,7 @@ class ModelTransport(httpx2.BaseTransport):
                 wire.ask(message, call, waits.read, waits.write)
                 return wire
             except (httpx2.NetworkError, httpx2.RemoteProtocolError):
-                if wire.heard or call.aborted or call.billable:
+                if wire.heard or call.aborted or call.progress.billable:
                     raise
         wire = Wire(self._connector.connect(origin, call, waits.connect))
         wire.ask(message, call, waits.read, waits.write)
@@ -208,7 +208,7 @@ class ModelBody(httpx2.SyncByteStream):
 def _unknown_call() -> ModelCall:
     """Make the call of a request outside `carrying`: bounded, and never sent twice."""
     call = ModelCall(time.monotonic() + LONGEST_SECONDS)
-    call.billable = True
+    call.progress.billable = True
     return call
 
 

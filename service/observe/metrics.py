@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from service.observe.metric_files import of_tasks, take_slot
-from service.types import Usage
+from service.observe.observer import ModelAttempt, RunPhase, Settled, Subscriber
+from service.types import Run, Usage
 
 log = logging.getLogger("slipway.metrics")
 # Bound per metric, so that its file never grows; further label sets count as OTHER.
@@ -101,8 +102,10 @@ def _value_class() -> Any:
     return _value_classes[key]
 
 
-class Metrics:
-    """Everything that is counted. Labels are bounded: route templates, agent ids, never ids of users."""
+class Metrics(Subscriber):
+    """Counters, gauges and histograms: of what the observer tells, of HTTP and of Redis.
+
+    Labels are bounded: route templates, agent ids, never ids of users."""
 
     def __init__(self) -> None:
         values.ValueClass = _value_class()
@@ -140,7 +143,7 @@ class Metrics:
         self._login_failures = counter("login_failures", "Log-ins that were refused")
         self._fallback = gauge("limiter_fallback", "1 while limits are counted per process", "livemax")
         self._redis = gauge("redis_up", "0 while a process skips Redis", "livemin")
-        self.runs_active = gauge("runs_active", "Runs under way", "livesum")  # .inc() and .dec()
+        self._runs_active = gauge("runs_active", "Runs under way", "livesum")
         self._redis.set(1)
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
@@ -148,22 +151,34 @@ class Metrics:
         self._requests(route, known, str(status)).inc()
         self._request_seconds(route).observe(seconds)
 
-    def run_ended(self, agent: str, status: str) -> None:
-        self._runs(agent, str(status)).inc()
+    def run(self, run: Run, phase: RunPhase, error: Exception | None = None) -> None:
+        if phase == "started":
+            self._runs_active.inc()
+        elif phase == "released":
+            self._runs_active.dec()
+        elif phase == "ended":
+            self._runs(run.agent, str(run.status)).inc()
 
-    def model_call(self, model: str, outcome: str, seconds: float) -> None:
-        """Count an attempt at a model call; `outcome` is `ok` or an error code."""
-        self._model_calls(model, outcome).inc()
-        self._model_seconds(model).observe(seconds)
-
-    def tokens(self, model: str, usage: Usage) -> None:
+    def attempt(self, attempt: ModelAttempt) -> None:
+        self._model_calls(attempt.model, attempt.error_code or "ok").inc()
+        self._model_seconds(attempt.model).observe(attempt.ms / 1000)
+        self._breaker(attempt.model).set(int(attempt.breaker_open))
         kinds = ("input", "output", "cache_read", "cache_creation")
-        for kind, amount in zip(kinds, usage, strict=False):
+        for kind, amount in zip(kinds, attempt.usage or (), strict=False):
             if amount:
-                self._tokens(model, kind).inc(amount)
+                self._tokens(attempt.model, kind).inc(amount)
 
-    def prompt_cache(self, agent: str, usage: Usage) -> None:
-        """Count prompt tokens by kind; `read` / all is the cached share of an agent's prompts."""
+    def tool(self, name: str, ok: bool) -> None:
+        self._tools(name, "true" if ok else "false").inc()
+
+    def settlement(self, settled: Settled) -> None:
+        self._cost(settled.agent, settled.model).inc(settled.cost)
+        self._count_prompt_cache(settled.agent, settled.usage)
+        if settled.cost > settled.held:
+            self._overrun.inc()
+
+    def _count_prompt_cache(self, agent: str, usage: Usage) -> None:
+        """The share of `read` in all three kinds is how much of an agent's prompts came from the cache."""
         for kind, amount in (
             ("read", usage.cache_read_input_tokens),
             ("write", usage.cache_creation_input_tokens),
@@ -172,21 +187,11 @@ class Metrics:
             if amount:
                 self._prompt_cache(agent, kind).inc(amount)
 
-    def cost(self, agent: str, model: str, nano: int) -> None:
-        self._cost(agent, model).inc(nano)
-
-    def budget_warning(self, scope: str, percent: int) -> None:
-        """Count a warning; `scope` is only its kind, such as `user`."""
-        self._warnings(scope, str(percent)).inc()
-
     def budget_refused(self, scope: str) -> None:
         self._over_cap(scope).inc()
 
-    def hold_overrun(self) -> None:
-        self._overrun.inc()
-
-    def tool_call(self, tool: str, ok: bool) -> None:
-        self._tools(tool, "true" if ok else "false").inc()
+    def budget_warning(self, scope: str, percent: int, public: Mapping[str, Any]) -> None:
+        self._warnings(scope, str(percent)).inc()
 
     def cache(self, agent: str, result: str) -> None:
         self._cache(agent, result).inc()
@@ -199,9 +204,6 @@ class Metrics:
 
     def limiter_fallback(self, active: bool) -> None:
         self._fallback.set(int(active))
-
-    def breaker_open(self, model: str, is_open: bool) -> None:
-        self._breaker(model).set(int(is_open))
 
     def transaction_retried(self, reason: str) -> None:
         """Count a retry; `reason` is `deadlock` or `serialization_failure`."""

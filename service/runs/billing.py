@@ -1,4 +1,4 @@
-"""The money of one model call: held in the transaction that starts its step, settled in the one that keeps it."""
+"""Billing of one model call: held in the transaction that starts its step, settled in the one that keeps it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import orjson
 
-from service.llm.client import ModelCall, ModelReply, ModelRequest
+from service.llm.client import CallProgress, ModelCall, ModelReply, ModelRequest
+from service.runs.attempt import Attempt
 from service.runs.journal import Journal
-from service.runs.slots import Handle
 from service.store.holds import Hold
-from service.types import Run, RunEvent, Usage
+from service.types import RunEvent, Usage
 from service.usage.bounds import can_be, prompt_bound, used_by, used_so_far
 from service.usage.prices import Price
 from service.usage.reservation import FEWEST_TOKENS, CallEstimate, Reserved, Settlement, WriteInTransaction
@@ -25,15 +25,13 @@ COUNT_SECONDS = 5.0  # the longest wait for the provider's own count of a prompt
 
 
 class CallBilling:
-    """One model call, until it is paid. An attempt that follows one the provider may charge for is paid on top."""
+    """Hold and settlement of one model call. A retry after an attempt that may be charged for is paid on top."""
 
-    def __init__(
-        self, spending: Spending, run: Run, journal: Journal, handle: Handle, count: CountTokens, price: Price
-    ) -> None:
+    def __init__(self, spending: Spending, attempt: Attempt, count: CountTokens, price: Price) -> None:
         self._spending = spending
-        self._run = run
-        self._journal = journal
-        self._handle = handle
+        self._run = attempt.run
+        self._journal = attempt.journal
+        self._handle = attempt.handle
         self._count = count
         self._price = price
         self._reserved: Reserved | None = None
@@ -41,7 +39,7 @@ class CallBilling:
     def reserve(
         self, request: ModelRequest, *, whole: bool = False, along: Sequence[WriteInTransaction] = ()
     ) -> tuple[ModelRequest, list[RunEvent]]:
-        """Hold what the call can cost at most. The request as it may be sent, and what was told meanwhile.
+        """Hold what the call can cost at most. Return the request as it may be sent, and events published meanwhile.
 
         `whole`: with no shorter an answer than it asks for; `along` is written with the hold.
         Raises `BudgetExceeded`, or why the run must stop.
@@ -54,39 +52,39 @@ class CallBilling:
         granted = self._reserved.max_tokens
         return (request if granted == request.max_tokens else replace(request, max_tokens=granted)), events
 
-    def again(self, request: ModelRequest, call: ModelCall) -> None:
-        """Pay for the attempt that failed, and hold the same for the next, no less. Raises as `reserve` does."""
-        self.failed(request, call)
+    def reserve_again(self, request: ModelRequest, failed: CallProgress) -> None:
+        """Settle the attempt that failed, and hold the same for the next, no less. Raises as `reserve` does."""
+        self.settle_failed(request, failed)
         self._hold(request, fewest=request.max_tokens)
 
-    def kept(self, request: ModelRequest, reply: ModelReply) -> tuple[ModelReply, int]:
-        """Settle the call; return the reply with the usage that was booked, and its cost in nano-dollars.
+    def settle(self, request: ModelRequest, reply: ModelReply) -> tuple[ModelReply, int]:
+        """Settle the call in the transaction that keeps its step.
 
-        Written with the step.
+        Return the reply with the usage that was booked, and its cost in nano-dollars.
         """
         assert self._reserved is not None
-        settlement = settle(self._spending, self._reserved.hold, self._price, request, reply)
-        self._journal.also(settlement.work)
+        settlement = settle_reply(self._spending, self._reserved.hold, self._price, request, reply)
+        self._journal.write_with_next(settlement.work)
         return booked(reply, settlement), settlement.cost
 
-    def failed(self, request: ModelRequest, call: ModelCall) -> None:
-        """The call broke off: what it has used is the run's to pay all the same. Written with what comes next."""
+    def settle_failed(self, request: ModelRequest, progress: CallProgress) -> None:
+        """Settle a call that broke off, in the run's next transaction: the run pays for what it has used."""
         reserved, self._reserved = self._reserved, None
         if reserved is None:
             return
-        if call.partial_usage is not None:
-            settlement = _settle_part(self._spending, reserved.hold, self._price, request, call)
-        elif call.billable:
+        if progress.usage is not None:
+            settlement = _settle_part(self._spending, reserved.hold, self._price, request, progress)
+        elif progress.billable:
             settlement = self._spending.settle_worst(reserved.hold)
         else:
             settlement = self._spending.settle_unused(reserved.hold)
-        owe(self._journal, settlement)
+        book_later(self._journal, settlement)
 
     def _hold(
         self, request: ModelRequest, fewest: int, along: Sequence[WriteInTransaction] = ()
     ) -> list[RunEvent]:
         events: list[RunEvent] = []
-        wish = CallEstimate(
+        estimate = CallEstimate(
             run=self._run,
             step=self._journal.steps + 1,
             price=self._price,
@@ -98,23 +96,23 @@ class CallBilling:
             most=self._spending.left_of(self._run),
         )
 
-        def again() -> None:
+        def before_retry() -> None:
             self._handle.check()
-            if self._journal.owes:  # else what this run gives back would be missing from what is left
+            if self._journal.has_writes:  # else what this run gives back would be missing from what is left
                 events.extend(self._journal.commit())
 
         def write(first: WriteInTransaction, hold: WriteInTransaction) -> None:
             events.extend(self._journal.commit(*along, first=first, last=hold))
 
-        self._reserved = self._spending.reserve(wish, write, again)
+        self._reserved = self._spending.reserve(estimate, write, before_retry)
         return events
 
     def _counted(self, request: ModelRequest) -> int:
-        """A call of its own: the handle's is the model call's, which may be under way."""
+        """Count the prompt's tokens, in a call of its own: the handle's is the model call's, which may be under way."""
         return self._count(request, ModelCall(min(self._handle.deadline, time.monotonic() + COUNT_SECONDS)))
 
 
-def settle(
+def settle_reply(
     spending: Spending, hold: Hold, price: Price, request: ModelRequest, reply: ModelReply
 ) -> Settlement:
     """Settle to what an answer reported; where that cannot be relied on to an estimate, and to the hold at most."""
@@ -130,25 +128,25 @@ def settle(
 
 
 def _settle_part(
-    spending: Spending, hold: Hold, price: Price, request: ModelRequest, call: ModelCall
+    spending: Spending, hold: Hold, price: Price, request: ModelRequest, progress: CallProgress
 ) -> Settlement:
     """Settle a call that broke off to an estimate of what it had used by then, and to the hold at most."""
-    assert call.partial_usage is not None
-    if not _plausible(hold, request, _prompt_bound(request), call.partial_usage):
+    assert progress.usage is not None
+    if not _plausible(hold, request, _prompt_bound(request), progress.usage):
         return spending.settle_worst(hold)
-    used = used_so_far(call.partial_usage, call.partial_text, request.max_tokens)
+    used = used_so_far(progress.usage, progress.text, request.max_tokens)
     if price.cost(used) > hold.amount_nano:
         return spending.settle_worst(hold)
     return spending.settle(hold, price, used, "estimate")
 
 
-def _plausible(hold: Hold, request: ModelRequest, prompt: int | None, told: Usage) -> bool:
-    """Tell whether the call can have used what it told, and say so in the log where it cannot."""
-    if can_be(told, prompt, request.max_tokens):
+def _plausible(hold: Hold, request: ModelRequest, prompt: int | None, usage: Usage) -> bool:
+    """Tell whether the call can have used what it reported; log it where it cannot."""
+    if can_be(usage, prompt, request.max_tokens):
         return True
     log.warning(
         "usage_implausible",
-        extra={"hold": hold.id, "run_id": hold.run_id, "model": hold.model, "told": told._asdict()},
+        extra={"hold": hold.id, "run_id": hold.run_id, "model": hold.model, "told": usage._asdict()},
     )
     return False
 
@@ -162,7 +160,7 @@ def booked(reply: ModelReply, settlement: Settlement) -> ModelReply:
     return replace(reply, usage=settlement.usage, usage_source=settlement.source)
 
 
-def owe(journal: Journal, settlement: Settlement) -> None:
-    """A settlement that belongs to no kept step: the run's all the same, and written with its next transaction."""
+def book_later(journal: Journal, settlement: Settlement) -> None:
+    """Write a settlement without a kept step in the run's next transaction, and add it to the run's usage."""
     journal.spent(settlement.usage, settlement.cost, settlement.source)
-    journal.also(settlement.work)
+    journal.write_with_next(settlement.work)

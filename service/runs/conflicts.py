@@ -1,4 +1,4 @@
-"""What a turn does when its session is busy: give up, wait for it, or interrupt the turn that is under way.
+"""Conflicts of turns in a busy session: reject the new one, queue it, or interrupt the one that is under way.
 
 Of turns that interrupt each other the newest wins: the one that runs is cancelled, and an older one that has not begun
 is refused. All of them wait for a bounded time, each in a place of its process.
@@ -10,10 +10,12 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TypeVar
 
 from service.errors import NotFound, RunFinished, SessionBusy
 from service.runs.bulkhead import Bulkhead
+from service.runs.cancel import Cancellation
 from service.runs.queries import RunQueries
 from service.sessions import Sessions
 from service.types import Caller, OnConflict, RunRequest, new_id
@@ -23,46 +25,47 @@ FIRST_PAUSE = 0.05  # seconds between two tries to begin; each is half as long a
 LONGEST_PAUSE = 1.0
 
 
+@dataclass(frozen=True, slots=True)
 class Conflicts:
-    """One per process. `default`: where a request says nothing; `seconds`: the longest that a turn waits."""
+    """Resolves conflicts. One per process.
 
-    def __init__(
-        self, sessions: Sessions, queries: RunQueries, bulkhead: Bulkhead, default: OnConflict, seconds: float
-    ) -> None:
-        self._sessions = sessions
-        self._queries = queries
-        self._bulkhead = bulkhead
-        self._default = default
-        self._seconds = seconds
+    `default`: where a request says nothing; `seconds`: the longest that a turn waits."""
+
+    sessions: Sessions
+    queries: RunQueries
+    cancellation: Cancellation
+    bulkhead: Bulkhead
+    default: OnConflict
+    seconds: float
 
     def settled(self, request: RunRequest) -> OnConflict:
-        """What this request does when its session is busy."""
-        return request.on_conflict or self._default
+        """Return what this request does when its session is busy."""
+        return request.on_conflict or self.default
 
     def interrupted_by(self, request: RunRequest) -> list[str]:
         """Return the run that a request interrupts, if any: it is to be cancelled once the request is accepted."""
         if self.settled(request) != "interrupt" or request.session_id is None:
             return []
-        return [turn["id"] for turn in self._sessions.under_way(request.session_id) if turn["holds"]]
+        return [turn["id"] for turn in self.sessions.under_way(request.session_id) if turn["holds"]]
 
     def cancel(self, run_ids: Iterable[str]) -> None:
         """Cancel runs that may have ended meanwhile."""
         for run_id in run_ids:
             with suppress(RunFinished, NotFound):
-                self._queries.cancel(self._queries.get(run_id))
+                self.cancellation.cancel(self.queries.get(run_id))
 
     def in_turn(self, caller: Caller, request: RunRequest, start: Callable[[], T]) -> T:
         """Call `start`; again while its session is busy, where the request waits. Raises `SessionBusy`."""
-        end, pause = time.monotonic() + self._seconds, FIRST_PAUSE
+        end, pause = time.monotonic() + self.seconds, FIRST_PAUSE
         how = self.settled(request)
-        interruption = Interruption(self, self._sessions, request) if how == "interrupt" else None
+        interruption = Interruption(self, self.sessions, request) if how == "interrupt" else None
         while True:
             try:
                 return start()
             except SessionBusy:
                 if how == "reject" or time.monotonic() + pause > end:
                     raise
-            with self._bulkhead.take(caller.user_id):
+            with self.bulkhead.take(caller.user_id):
                 if interruption is not None:
                     interruption.stop()
                 time.sleep(pause * random.uniform(0.7, 1.0))
@@ -70,7 +73,7 @@ class Conflicts:
 
 
 class Interruption:
-    """One turn that is to begin instead of the session's running one; made when it is asked for.
+    """Interruption by one turn, which is to begin instead of the session's running one; made when it is asked for.
 
     Turns that are queued then keep their place, so one of them may still come before it; newer turns are not touched.
     """

@@ -1,7 +1,7 @@
-"""A run's journal: events get their numbers here, and a step is kept before the next one starts.
+"""Journal of a run: numbers and publishes its events, and keeps each step before the next one starts.
 
 A finished step is written in the transaction that begins the next one (or ends the run), so a run of n steps
-costs n + 1 transactions. Events that tell of a kept step (`usage`, `tool.called`, …) are told after it.
+costs n + 1 transactions. Events about a kept step (`usage`, `tool.called`, …) are published after it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from service.text.sanitise import storable_json
 from service.types import NO_USAGE, Event, Run, RunEvent, RunStatus, Usage, UsageSource, less_sure, now_ms
 
 WriteInTransaction = Callable[[Transaction], None]
-Opening = Callable[[Transaction], bool]  # whether it has written the run's row
+Opening = Callable[[Transaction], bool]  # writes the run's row; False: it was there already
 Publish = Callable[[Sequence[RunEvent]], None]
 FinalEvent = Callable[[], tuple[Event, dict[str, Any]]]
 NOTE = "note"  # the kind of a step row that only keeps events
@@ -35,9 +35,10 @@ def _nothing(tx: Transaction) -> None:
 
 
 class Journal:
-    """One attempt at one run. Every write is fenced by the attempt: raises `LeaseLost` when it is stale.
+    """Journal of one attempt at a run. Every write is fenced by the attempt: raises `LeaseLost` when it is stale.
 
-    `opening` writes the run's row, in the first transaction; `kept` are the steps of earlier attempts.
+    `opening` writes the run's row, in the first transaction; `kept` are the steps of earlier attempts, `replay` what
+    they published after the last of them.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Journal:
         *,
         opening: Opening | None = None,
         kept: Sequence[Row] = (),
-        told: Replay | None = None,
+        replay: Replay | None = None,
     ) -> None:
         self._db = db
         self._run = run
@@ -56,40 +57,39 @@ class Journal:
         self._opening = opening
         self._kept = [row for row in kept if row["kind"] != NOTE]
         self._rows = len(kept)
-        self._told = told or Replay((), run.last_seq)
+        self._replay = replay or Replay((), run.last_seq)
         kept_seq = kept[-1]["last_seq"] if kept else 0
-        self._buffer = [event for event in self._told.events if event.seq > kept_seq]
+        self._buffer = [event for event in self._replay.events if event.seq > kept_seq]
         events = [RunEvent(Event(name), data, seq) for row in kept for seq, name, data in row["events"]]
-        # What a result without an answer is made from, earlier attempts included.
-        self.told = [event for event in events if event.seq <= kept_seq and event.name in IN_RESULT]
-        self.told += [event for event in self._buffer if event.name in IN_RESULT]
+        # Events that a result without an answer is made from, earlier attempts included.
+        self.result_events = [event for event in events if event.seq <= kept_seq and event.name in IN_RESULT]
+        self.result_events += [event for event in self._buffer if event.name in IN_RESULT]
         self._step: dict[str, Any] | None = None
         self._after: list[tuple[Event, Mapping[str, Any]]] = []
-        self._numbered: list[RunEvent] = []  # of those, what has its number but not its transaction
-        self._owed: list[WriteInTransaction] = []
+        self._numbered: list[RunEvent] = []  # of those: numbered, and not committed yet
+        self._writes: list[WriteInTransaction] = []
         self._began = now_ms()
         self.steps = 0  # steps done so far, replayed ones included
-        self.words = 0  # pieces of text told in this attempt
-        self.resumes_after = self._told.resumes_after  # what was told up to this number stands
-        run.last_seq = max(run.last_seq, self._told.last_seq)
+        self.resumes_after = self._replay.resumes_after  # events up to this number stand
+        run.last_seq = max(run.last_seq, self._replay.last_seq)
 
     @property
     def opened(self) -> bool:
-        """Whether the run is in the database: before that a failure leaves no trace."""
+        """Tell whether the run is in the database: before that a failure leaves no trace."""
         return self._opening is None
 
     @property
-    def owes(self) -> bool:
-        """Whether there is something to be written with the next transaction."""
-        return bool(self._owed)
+    def has_writes(self) -> bool:
+        """Tell whether something waits to be written with the next transaction."""
+        return bool(self._writes)
 
     @property
     def known_steps(self) -> int:
-        """Steps that are done, those included that this attempt has not come to."""
+        """Count the steps that are done, those included that this attempt has not replayed yet."""
         return max(self.steps, len(self._kept))
 
     def make_storable(self) -> None:
-        """Replace by U+FFFD what cannot be encoded in what waits to be written: the last resort of a run's end."""
+        """Replace by U+FFFD what cannot be encoded in all that waits to be written: the last resort of a run's end."""
         self._buffer = list(map(_storable, self._buffer))
         self._numbered = list(map(_storable, self._numbered))
         self._after = [(name, storable_json(data)) for name, data in self._after]
@@ -97,7 +97,7 @@ class Journal:
             self._step = {**self._step, "reply": storable_json(self._step["reply"])}
 
     def replay(self, kind: str, name: str) -> dict[str, Any] | None:
-        """The kept reply of the next step, or None when it has yet to be made."""
+        """Return the kept reply of the next step; None when the step has yet to be made."""
         if self.steps >= len(self._kept):
             return None
         step = self._kept[self.steps]
@@ -108,20 +108,19 @@ class Journal:
         return dict(step["reply"])
 
     def tell(self, name: Event, data: Mapping[str, Any]) -> list[RunEvent]:
-        """Number and publish an event; what clients were told before a crash is not told again."""
+        """Number and publish an event. Empty: clients have it from before a crash."""
         events = self._number(name, data)
-        self.words += name is Event.TEXT_DELTA
         if events:
             self._publish(events)
         return events
 
     def later(self, name: Event, data: Mapping[str, Any]) -> None:
-        """An event to be told once the next transaction has succeeded."""
+        """Publish an event once the next transaction has succeeded."""
         self._after.append((name, data))
 
-    def also(self, work: WriteInTransaction) -> None:
+    def write_with_next(self, write: WriteInTransaction) -> None:
         """Write this in the next transaction, whichever that is."""
-        self._owed.append(work)
+        self._writes.append(write)
 
     def keep(
         self,
@@ -133,13 +132,13 @@ class Journal:
         cost_nano: int = 0,
         source: UsageSource = "reported",
     ) -> None:
-        """This step is done: written with the next transaction."""
+        """Keep a step that is done, with the next transaction."""
         self.spent(usage, cost_nano, source)
         self._step = self._row(kind, name, reply, cost_nano)
         self.steps += 1
 
     def spent(self, usage: Usage, cost_nano: int, source: UsageSource) -> None:
-        """Usage that belongs to the run, whether its step is kept or not."""
+        """Add usage to the run, whether its step is kept or not."""
         self._run.usage_source = less_sure(self._run.usage_source, source)
         self._run.usage = self._run.usage.plus(usage)
         self._run.cost_nano += cost_nano
@@ -150,9 +149,9 @@ class Journal:
         first: WriteInTransaction = _nothing,
         last: WriteInTransaction = _nothing,
     ) -> list[RunEvent]:
-        """One transaction: open the run, keep the step that is done, and `works`. Then tell what waited for it.
+        """Write in one transaction: the run's row, the step that is done, and `works`. Then publish what waited for it.
 
-        What is owed comes after `works`, since others wait for its counters; `first` is before it, `last` after it.
+        Waiting writes come after `works`, since others wait for their counters; `first` is before them, `last` after.
         """
         after = self._number_after()
         step = self._seal()
@@ -160,7 +159,7 @@ class Journal:
         def work(tx: Transaction) -> None:
             if not self._write(tx, step) and not rows.progress(tx, self._run, self._run.attempt):
                 raise LeaseLost
-            for more in (*works, first, *self._owed, last):
+            for more in (*works, first, *self._writes, last):
                 more(tx)
 
         self._db.transact(work, patience=PATIENCE if self.opened else None)
@@ -168,7 +167,7 @@ class Journal:
         return after
 
     def finish(self, status: RunStatus, last: FinalEvent, *works: WriteInTransaction) -> list[RunEvent]:
-        """The run's last transaction, then its last event; `last` is asked for it once the usage stands."""
+        """Write the run's last transaction, then publish its last event; `last` builds it once the usage stands."""
         after = self._number_after()
         run = self._run
         run.status = status
@@ -181,7 +180,7 @@ class Journal:
             self._write(tx, step)
             if not rows.finish(tx, run, run.attempt):
                 raise LeaseLost
-            for more in (*works, *self._owed):
+            for more in (*works, *self._writes):
                 more(tx)
 
         self._db.transact(work, patience=PATIENCE)
@@ -189,26 +188,26 @@ class Journal:
         return [*after, final]
 
     def suspend(self, *works: WriteInTransaction) -> list[RunEvent]:
-        """The run waits for a person, held by no worker."""
+        """Leave the run waiting for a person, held by no worker."""
         return self._leave(RunStatus.WAITING_APPROVAL, rows.suspend, works)
 
     def park(self) -> list[RunEvent]:
-        """The run waits in the queue until it is woken, held by no worker."""
+        """Leave the run in the queue until it is woken, held by no worker."""
         return self._leave(RunStatus.QUEUED, rows.park)
 
     def hand_over(self) -> list[RunEvent]:
-        """The run goes back into the queue, for another worker to take at once."""
+        """Put the run back into the queue, for another worker to take at once."""
         return self._leave(RunStatus.QUEUED, rows.release, patience=HAND_OVER_PATIENCE)
 
     def _leave(
         self,
         status: RunStatus,
-        left: ReleaseCheck,
+        release: ReleaseCheck,
         works: Sequence[WriteInTransaction] = (),
         *,
         patience: float = PATIENCE,
     ) -> list[RunEvent]:
-        """Keep the run as far as it is. A note at its end says that all that was told is kept."""
+        """Keep the run as far as it is. A note at its end says that all published events are kept."""
         after = self._number_after()
         step = self._seal()
         note = self._sealed(self._row(NOTE, status, {}, 0), [] if step else self._buffer)
@@ -216,9 +215,9 @@ class Journal:
         def work(tx: Transaction) -> None:
             self._write(tx, step)
             step_rows.insert(tx, note)
-            if not left(tx, self._run, self._run.attempt):
+            if not release(tx, self._run, self._run.attempt):
                 raise LeaseLost
-            for more in (*works, *self._owed):
+            for more in (*works, *self._writes):
                 more(tx)
 
         self._db.transact(work, patience=patience)
@@ -233,23 +232,23 @@ class Journal:
             raise LeaseLost
 
     def _write(self, tx: Transaction, step: dict[str, Any] | None) -> bool:
-        """Open the run, and keep the step that is done. True: the run's row is new, with all there is to say."""
+        """Open the run, and keep the step that is done. True: the run's row is new, and up to date."""
         new = self._opening is not None and self._opening(tx)
         if step is not None:
             step_rows.insert(tx, step)
         return new
 
     def _seal(self, note: str = "") -> dict[str, Any] | None:
-        """The step that is done, with every event told in it; else a note that keeps the events alone."""
+        """Return the step that is done, with the events published in it; else a note that keeps the events alone."""
         step = self._step
         if step is None and note and self._buffer:
             step = self._row(NOTE, note, {}, 0)
         return None if step is None else self._sealed(step, self._buffer)
 
-    def _sealed(self, step: dict[str, Any], told: Sequence[RunEvent]) -> dict[str, Any]:
-        events = [[event.seq, event.name, event.data] for event in told]
-        first = told[0].seq if told else self._run.last_seq
-        return {**step, "events": events, "first_seq": first, "last_seq": self._run.last_seq}
+    def _sealed(self, step: dict[str, Any], events: Sequence[RunEvent]) -> dict[str, Any]:
+        listed = [[event.seq, event.name, event.data] for event in events]
+        first = events[0].seq if events else self._run.last_seq
+        return {**step, "events": listed, "first_seq": first, "last_seq": self._run.last_seq}
 
     def _row(self, kind: str, name: str, reply: dict[str, Any], cost_nano: int) -> dict[str, Any]:
         self._rows += 1
@@ -269,21 +268,21 @@ class Journal:
         if self._step is not None:
             self._buffer = []
             self._began = now_ms()
-        self._step, self._numbered, self._owed, self._opening = None, [], [], None
+        self._step, self._numbered, self._writes, self._opening = None, [], [], None
         if after:
             self._publish(after)
 
     def _number(self, name: Event, data: Mapping[str, Any]) -> list[RunEvent]:
         numbered = []
-        for event in self._told.sift(name, data):
+        for event in self._replay.sift(name, data):
             self._run.last_seq += 1
             numbered.append(RunEvent(event.name, event.data, self._run.last_seq))
         self._buffer += numbered
-        self.told += [event for event in numbered if event.name in IN_RESULT]
+        self.result_events += [event for event in numbered if event.name in IN_RESULT]
         return numbered
 
     def _number_after(self) -> list[RunEvent]:
-        """What is told after the next transaction: numbered once, however often a transaction is tried."""
+        """Number the events that wait for the transaction: once, however often it is tried."""
         after, self._after = self._after, []
         self._numbered += [event for name, data in after for event in self._number(name, data)]
         return list(self._numbered)

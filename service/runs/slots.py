@@ -1,35 +1,35 @@
-"""The runs this process drives: a handle to stop each, and slots for those that no request drives."""
+"""Slots for runs that execute in this process without a request, and a handle to stop each run that executes here."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 from service.errors import RunCancelled, RunTimeout
-from service.llm.client import ModelCall
+from service.llm.client import CallProgress, ModelCall
 
 Reason = Literal["cancelled", "timeout", "lost", "drain"]
 
 
 class LeaseLost(Exception):
-    """Another worker has taken the run over: this one must write and tell nothing more."""
+    """Raised where another worker has taken the run over: this one must write and publish nothing more."""
 
 
 class HandedOver(Exception):
-    """This worker stops: the run goes back to the queue for another."""
+    """Raised where this worker stops: the run goes back to the queue for another."""
 
 
 class Handle:
-    """One run in this process. `stop` may be called from any thread; the run's thread sees it at once."""
+    """Stop handle of a run in this process. `stop` may be called from any thread; the run's thread sees it at once."""
 
     def __init__(self, run_id: str, seconds: float, attempt: int = 1) -> None:
         self.run_id = run_id
         self.attempt = attempt
         self.deadline = time.monotonic() + seconds
-        self._silence: float | None = None  # of the model; None: as long as the service allows
+        self._silence: float | None = None  # seconds of the model's silence allowed; None: the service's own
         self._lock = threading.Lock()
         self._reason: Reason | None = None
         self._call: ModelCall | None = None
@@ -39,7 +39,7 @@ class Handle:
         return self._reason
 
     def limit(self, seconds: float, silence: float | None = None) -> None:
-        """The agent's own limits, where they are shorter: of the run, and of the silence of the model."""
+        """Apply the agent's own limits, in seconds, where they are shorter: of the run, and of the model's silence."""
         self.deadline = min(self.deadline, time.monotonic() + seconds)
         self._silence = silence
 
@@ -51,9 +51,11 @@ class Handle:
         if call is not None:
             call.abort()
 
-    def call(self) -> ModelCall:
-        """A lifeline for the next model call."""
-        call = ModelCall(self.deadline, self._silence)
+    def call(
+        self, on_text: Callable[[str], object], before_retry: Callable[[CallProgress], object]
+    ) -> ModelCall:
+        """Make the lifeline of the next model call, which `stop` aborts."""
+        call = ModelCall(self.deadline, self._silence, on_text=on_text, before_retry=before_retry)
         with self._lock:
             self._call = call
             stopped = self._reason is not None
@@ -62,22 +64,22 @@ class Handle:
         return call
 
     def check(self) -> None:
-        """Raises why the run must stop, if it must."""
+        """Raise why the run must stop, if it must."""
         if self._reason is None and time.monotonic() > self.deadline:
             self._reason = "timeout"
         if self._reason is not None:
             raise self.why()
 
     def why(self) -> Exception:
-        """What a stopped run ends with."""
+        """Return what a stopped run ends with."""
         reasons: dict[str, Exception] = {"timeout": RunTimeout(), "lost": LeaseLost(), "drain": HandedOver()}
         return reasons.get(self._reason or "", RunCancelled())
 
 
 class Slots:
-    """Handles of the runs driven in this process, and slots for those driven in threads of their own.
+    """Handles of the runs that execute in this process, and slots for those that execute in threads of their own.
 
-    A run driven by its request needs no slot: the request has a place, see `service.runs.bulkhead`.
+    A run that executes in its request's thread needs no slot: the request has a place, see `service.runs.bulkhead`.
     """
 
     def __init__(self, slots: int) -> None:
@@ -104,8 +106,8 @@ class Slots:
         return self._taken
 
     @contextmanager
-    def driving(self, handle: Handle) -> Iterator[Handle]:
-        """The run can be found, and stopped, while it is driven."""
+    def executing(self, handle: Handle) -> Iterator[Handle]:
+        """Register a run, so that it can be found and stopped while it executes here."""
         with self._lock:
             self._handles[handle.run_id] = handle
         try:

@@ -1,14 +1,14 @@
-"""The caps in force: how they stand, changing them, drawing their stripes together, and the warnings."""
+"""Budget caps: read, set, rebalance sharded counters, warn."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from service.errors import DatabaseUnavailable, NotFound
-from service.observe.metrics import Metrics
+from service.observe.observer import Observer
 from service.store import budgets as rows
 from service.store import holds, ledger, scope_locks
 from service.store.budgets import BudgetWindow
@@ -37,10 +37,11 @@ SHARED_BY_MANY = ("service", "agent")
 # ms after which what a call from before has cost stands, unless its hold is open: a hold is written within a minute
 # (`LATEST_HOLD`), and clocks of workers differ.
 FINAL_AFTER = 600_000
+Notify = Callable[[Transaction, str, Mapping[str, Any]], None]
 
 
-class Settled(NamedTuple):
-    """Cost of a window's calls from before `until` (ms), in nano-dollars; it is final."""
+class FinalCost(NamedTuple):
+    """Final cost of a window's calls from before `until` (ms), in nano-dollars."""
 
     window: BudgetWindow
     until: int
@@ -48,30 +49,31 @@ class Settled(NamedTuple):
 
 
 class Budgets:
-    """The caps in force. `user_day` and `service_day` are the settings' defaults; `told` hears each warning once.
+    """Caps in force. `user_day` and `service_day` are the settings' defaults, in nano-dollars.
 
-    It hears it in the transaction that notes the warning: what it writes there is as sure as the note.
+    `notify` gets each warning once, as its id and its public form, in the transaction that notes it: what it writes
+    there is as sure as the note.
     """
 
     def __init__(
         self,
         db: Database,
-        metrics: Metrics,
+        observer: Observer,
         *,
         user_day: int | None = None,
         service_day: int | None = None,
-        told: Callable[[Transaction, BudgetWarning], None] = lambda tx, warning: None,
+        notify: Notify = lambda tx, warning_id, public: None,
         has_agent: Callable[[str], bool] = lambda name: True,
     ) -> None:
         self._has_agent = has_agent
         self._db = db
-        self._metrics = metrics
+        self._observer = observer
         self._defaults = {"user": user_day, "service": service_day}
-        self._told = told
+        self._notify = notify
         self._stripes = 1 if db.sqlite else STRIPES
 
     def caps(self, tx: Transaction, scopes: Sequence[str]) -> list[Cap]:
-        """Every cap on these scopes: those that were set, and the defaults of the others."""
+        """List every cap on these scopes: those that were set, and the defaults of the others."""
         found = [cap_of(row) for row in rows.read(tx, scopes)]
         set_for_day = {cap.scope for cap in found if cap.period == "day"}
         for scope in scopes:
@@ -81,17 +83,17 @@ class Budgets:
         return found
 
     def standing(self, tx: Transaction, caps: Iterable[Cap], at: int | None = None) -> list[Standing]:
-        """How these caps stand now."""
+        """Read how these caps stand now."""
         windows = [(cap, cap.window(at or now_ms())) for cap in caps]
         opened = rows.stripes(tx, [window for _, window in windows])
         return [standing_of(cap, window, opened.get(window.id, ())) for cap, window in windows]
 
     def of(self, scopes: Sequence[str]) -> list[Standing]:
-        """How every cap on these scopes stands."""
+        """Read how every cap on these scopes stands."""
         return self._db.query(lambda tx: self.standing(tx, self.caps(tx, scopes)))
 
     def of_caller(self, caller: Caller) -> list[Standing]:
-        """How the caps on the user and the key stand; for operators the service's too.
+        """Read how the caps on the user and the key stand; for operators the service's too.
 
         A key with scopes sees its own: the user's tells what was spent on other agents.
         """
@@ -101,7 +103,7 @@ class Budgets:
         return self.of(scopes)
 
     def page(self, *, limit: int, after: str | None) -> list[Standing]:
-        """How every cap stands that somebody set, and the service's own, which come first; after the id `after`."""
+        """List how every cap stands that somebody set, after the id `after`; the service's own caps come first."""
         return self._db.query(lambda tx: self.standing(tx, self._page(tx, limit, after)))
 
     def _page(self, tx: Transaction, limit: int, after: str | None) -> list[Cap]:
@@ -135,7 +137,7 @@ class Budgets:
         settled = self._db.query(lambda tx: self._settled(tx, cap.window(now_ms())))
         return self._db.transact(lambda tx: self._put(tx, cap, amount, settled))
 
-    def _put(self, tx: Transaction, cap: Cap, amount: int | None, settled: Settled) -> Standing:
+    def _put(self, tx: Transaction, cap: Cap, amount: int | None, settled: FinalCost) -> Standing:
         # Nobody holds against the scope until this ends: whoever comes after it reads the cap as it is then.
         scope_locks.own(tx, cap.scope)
         rows.put(tx, cap.scope, cap.period, amount)
@@ -162,7 +164,7 @@ class Budgets:
 
         self._db.transact(work)
 
-    def _settled(self, tx: Transaction, window: BudgetWindow) -> Settled:
+    def _settled(self, tx: Transaction, window: BudgetWindow) -> FinalCost:
         """Sum what is final of a window that is not open: read before any lock is taken, as it may take a while.
 
         A call is settled while its hold is open, and a hold is written soon after it was made. So what calls from
@@ -170,15 +172,17 @@ class Budgets:
         """
         ledger.one_snapshot(tx)
         if rows.stripes(tx, [window]):
-            return Settled(window, window.start, 0)
+            return FinalCost(window, window.start, 0)
         oldest = holds.oldest(tx, window.scope)
         final = now_ms() - FINAL_AFTER
         until = max(window.start, final if oldest is None else min(final, oldest))
-        return Settled(window, until, settled_cost(tx, window.scope, window.start, until))
+        return FinalCost(window, until, settled_cost(tx, window.scope, window.start, until))
 
-    def _open(self, tx: Transaction, cap: Cap, window: BudgetWindow, held: int, settled: Settled) -> Standing:
+    def _open(
+        self, tx: Transaction, cap: Cap, window: BudgetWindow, held: int, settled: FinalCost
+    ) -> Standing:
         if settled.window != window:  # midnight has passed since
-            settled = Settled(window, window.start, 0)
+            settled = FinalCost(window, window.start, 0)
         spent = settled.nano + ledger.spent(tx, cap.scope, settled.until)
         wide = cap.scope.partition(":")[0] in SHARED_BY_MANY
         shares = dealt(cap.amount, [spent + held] + [0] * ((self._stripes if wide else 1) - 1))
@@ -188,14 +192,14 @@ class Budgets:
         return Standing(cap, window, spent, held)
 
     def with_room(self, window: BudgetWindow, counters: Sequence[Row], seed: int, amount: int) -> str:
-        """The counter of a window to take `amount` from: the run's own, else another; drawn together if need be."""
+        """Choose the counter of a window to take `amount` from: the run's own, else another; rebalance if need be."""
         mine = self.stripe(window, seed)
         best = max(counters, key=lambda row: (room(row) >= amount and row["id"] == mine, room(row)))
         if room(best) >= amount:
             return str(best["id"])
-        return self._db.transact(lambda tx: self._gather(tx, window, seed, amount))
+        return self._db.transact(lambda tx: self._rebalance(tx, window, seed, amount))
 
-    def _gather(self, tx: Transaction, window: BudgetWindow, seed: int, amount: int) -> str:
+    def _rebalance(self, tx: Transaction, window: BudgetWindow, seed: int, amount: int) -> str:
         counters = rows.stripes(tx, [window], lock=True)[window.id]
         best = max(counters, key=room)
         if room(best) >= amount:  # somebody else was quicker
@@ -206,12 +210,12 @@ class Budgets:
         return str(counters[stripe]["id"])
 
     def stripe(self, window: BudgetWindow, seed: int) -> str:
-        """The counter of a window that a run takes from first: always the same, so that its calls cross no other's."""
+        """Name the counter of a window that a run takes from first: always the same, so its calls cross no other's."""
         wide = window.scope.partition(":")[0] in SHARED_BY_MANY
         return window.counter(seed % self._stripes if wide else 0)
 
     def watch(self, tx: Transaction, counters: Iterable[Row]) -> None:
-        """Once what changed these counters is committed, warn of the windows that have passed a level.
+        """Warn of windows that have passed a level, after the commit that changes these counters.
 
         A window has not passed one before a stripe of it has; so only that stripe's calls look at the whole.
         """
@@ -220,7 +224,7 @@ class Budgets:
                 tx.after_commit(partial(self.warn, row["window_id"]))
 
     def warn(self, window_id: str, *, refused: bool = False) -> None:
-        """Tell of every level a window has passed, each once however many see it.
+        """Warn of every level a window has passed, each once however many see it.
 
         `refused`: a call no longer fits, so from 80 percent on it is used up: what is left is of no use. Never
         raises: what cannot be told now is told later.
@@ -232,7 +236,8 @@ class Budgets:
             for passed in LEVELS:
                 warning = BudgetWarning(passed, standing)
                 if warned < passed <= percent and self._db.transact(partial(self._note, warning=warning)):
-                    self._tell(warning)
+                    scope = standing.cap.scope.partition(":")[0]
+                    self._observer.budget_warning(scope, passed, warning.public())
         except DatabaseUnavailable:
             log.warning("budget_warning_deferred", extra={"window": window_id})
 
@@ -246,9 +251,5 @@ class Budgets:
     def _note(self, tx: Transaction, warning: BudgetWarning) -> bool:
         noted = rows.warn(tx, warning.standing.window.id, warning.percent)
         if noted:
-            self._told(tx, warning)
+            self._notify(tx, warning.id, warning.public())
         return noted
-
-    def _tell(self, warning: BudgetWarning) -> None:
-        self._metrics.budget_warning(warning.standing.cap.scope.partition(":")[0], warning.percent)
-        log.warning("budget_warning", extra=warning.public())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import yaml
 
 from service.errors import PriceUnknown
 from service.text import numerals
-from service.types import Usage
+from service.types import Usage, usd
 
 BUNDLED = Path(__file__).with_name("prices.yaml")
 
@@ -124,6 +125,12 @@ class PriceTable:
             if row.since <= on:
                 return row
         raise PriceUnknown(f"There is no price for {model} on {on.isoformat()}")
+
+    def usd_today(self, model: str, usage: Usage) -> str | None:
+        """Price usage at today's prices, in dollars; None where the model has none."""
+        with suppress(PriceUnknown):
+            return usd(self.price(model, today()).cost(usage))
+        return None
 
     def by_id(self, price_id: str) -> Price:
         """The row a hold or a line of the ledger names. Raises `PriceUnknown`, and `ValueError` for no such name."""

@@ -1,4 +1,4 @@
-"""A model call somebody wants to make, as money: what it can cost, held, and settled."""
+"""Reservation of a model call: the estimate before it, the hold for it, the settlement after it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from service.usage.bounds import counted_bound
 from service.usage.prices import Price
 
 WriteInTransaction = Callable[[Transaction], None]
-FEWEST_TOKENS = 64  # an answer cut shorter than this helps nobody
+FEWEST_TOKENS = 64  # an answer cut shorter than this is useless
 
 
 @dataclass(frozen=True, slots=True)
 class CallEstimate:
-    """A model call somebody wants to make.
+    """Most that a model call can cost, before it is made.
 
     `input_tokens` is a safe bound, None where there is none without counting; `count` asks the provider for the
     prompt's tokens, which is free, and is None once that was done. `max_tokens` may be cut down to `fewest`.
@@ -38,7 +38,7 @@ class CallEstimate:
     most: int | None = None
 
     def counted(self) -> CallEstimate:
-        """The same with the provider's own count of the prompt, where that is the closer bound."""
+        """Return the same with the provider's own count of the prompt, where that is the closer bound."""
         assert self.count is not None
         try:
             bound = counted_bound(self.count())
@@ -49,11 +49,11 @@ class CallEstimate:
         return replace(self, input_tokens=min(bound, self.input_tokens or bound), count=None)
 
     def worst(self, tokens: int) -> int:
-        """Nano-dollars the call can cost with an answer of so many tokens."""
+        """Return nano-dollars that the call can cost with an answer of so many tokens."""
         return self.price.worst(self.input_tokens or 0, tokens)
 
     def affordable(self, room: int) -> int:
-        """The longest answer that fits into `room` nano-dollars, in tokens, `max_tokens` at most."""
+        """Return the longest answer that fits into `room` nano-dollars, in tokens; -1: none does."""
         low, high = 0, self.max_tokens
         while low < high:
             middle = (low + high + 1) // 2
@@ -62,22 +62,22 @@ class CallEstimate:
 
 
 class HoldAttempt(NamedTuple):
-    """What may fit: an answer's length, and the counter to take it from for windows where that is not the usual one."""
+    """One reservation attempt: answer length in tokens and, by window, chosen counter shards."""
 
-    wish: CallEstimate
+    estimate: CallEstimate
     tokens: int
     counters: Mapping[str, str] = MappingProxyType({})
 
 
 class Reserved(NamedTuple):
-    """A hold, and the answer it is enough for."""
+    """Hold that is written, and the longest answer it is enough for, in tokens."""
 
     hold: Hold
     max_tokens: int
 
 
 class Settlement(NamedTuple):
-    """What a call cost, and the work that writes it down: once, however often it is run."""
+    """Cost of a call, in nano-dollars, and the write that books it: once, however often it is run."""
 
     usage: Usage
     cost: int

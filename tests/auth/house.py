@@ -15,6 +15,7 @@ from service.auth.tokens import SigningKey, TokenService
 from service.auth.users import UserService
 from service.infra.redis import RedisStore
 from service.observe.metrics import Metrics
+from service.observe.observer import Observer
 from service.store.database import Database
 from service.store.schema import metadata
 from service.types import NANO
@@ -44,7 +45,7 @@ class Replica:
         self.tokens = TokenService(self.db, self.revocations, key, access_seconds=900, refresh_seconds=86_400)
         self.keys = KeyService(self.db, self.redis_store, self.revocations, secret)
         self.metrics = Metrics()
-        self.budgets = Budgets(self.db, self.metrics, user_day=5 * NANO, service_day=50 * NANO)
+        self.budgets = Budgets(self.db, Observer(self.metrics), user_day=5 * NANO, service_day=50 * NANO)
         wanted = {
             "limit_runs": "600/minute",
             "limit_login": "1000/minute",

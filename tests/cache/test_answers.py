@@ -14,7 +14,8 @@ import pytest
 
 from service.agents.definitions import AgentDefinition
 from service.agents.spec import CacheSpec
-from service.cache.answers import AnswerCache, CacheEntry, CacheKey, Outcome, Owner, cacheable, landing_of
+from service.cache.answers import AnswerCache, cacheable
+from service.cache.entries import CacheEntry, CacheKey, Outcome, Owner, outcome_of, write_outcome
 from service.cache.semantic import MOST, Semantic
 from service.errors import ModelRejected, ModelTimeout, ModelUnavailable
 from service.infra.redis import RedisStore
@@ -49,12 +50,12 @@ def question(
     return cache.question(agent, asked(text, agent, **fields), caller, model)
 
 
-def leader(user: str = "usr_ada") -> Owner:
+def an_owner(user: str = "usr_ada") -> Owner:
     return Owner(new_id("run"), user, True)
 
 
 def keep(cache: AnswerCache, about: CacheKey, output: str = "An answer.", spec: CacheSpec = SPEC) -> None:
-    cache.land(about, None, answered(run_of(asked("")), output), spec)
+    cache.finish(about, None, answered(run_of(asked("")), output), spec)
 
 
 def unique(text: str) -> str:
@@ -67,11 +68,11 @@ def test_hit_near_and_miss(cache: AnswerCache) -> None:
     about = question(cache, text)
     assert cache.find(about, None) == CacheEntry("miss")
     keep(cache, about)
-    hit = cache.find(about, leader())
-    assert (hit.cache, hit.leader) == ("hit", None)
+    hit = cache.find(about, an_owner())
+    assert (hit.cache, hit.owner) == ("hit", None)
     assert hit.answer is not None and hit.answer["output"] == "An answer."
-    near = cache.find(question(cache, f"Hi,  {text.title()}, please!"), leader())
-    assert (near.cache, near.leader, near.answer) == ("near", None, hit.answer)
+    near = cache.find(question(cache, f"Hi,  {text.title()}, please!"), an_owner())
+    assert (near.cache, near.owner, near.answer) == ("near", None, hit.answer)
     assert cache.find(question(cache, f"{text} not"), None).cache == "miss"
 
 
@@ -133,7 +134,7 @@ def test_what_is_not_worth_having_twice_is_not_kept(cache: AnswerCache) -> None:
         failed(run_of(request), "model_error"),
         run_of(request),
     ):
-        cache.land(about, None, run, SPEC)
+        cache.finish(about, None, run, SPEC)
         assert cache.find(about, None) == CacheEntry("miss")
 
 
@@ -144,9 +145,9 @@ def test_a_stale_answer_outlives_its_time(cache: AnswerCache, redis_store: Redis
     raw: Any = redis_store.client.get(about.answer)
     until, rest = raw.split(b" ", 1)
     redis_store.client.set(about.answer, b"%d %b" % (int(until) - 60_001, rest))
-    me = leader()
+    me = an_owner()
     found = cache.find(about, me)
-    assert (found.cache, found.answer, found.leader) == ("miss", None, me)
+    assert (found.cache, found.answer, found.owner) == ("miss", None, me)
     assert found.stale is not None and found.stale["output"] == "An answer."
     keep(cache, about, "A newer one.", SPEC)
     assert cache.find(about, None).answer == {**found.stale, "output": "A newer one."}
@@ -155,33 +156,32 @@ def test_a_stale_answer_outlives_its_time(cache: AnswerCache, redis_store: Redis
 
 def test_one_leads_and_the_others_hear_of_it(cache: AnswerCache, redis_store: RedisStore) -> None:
     about = question(cache, unique("What is it?"))
-    first, second = leader(), leader("usr_bob")
-    assert cache.find(about, first).leader == first
-    assert cache.find(about, second).leader == first
-    assert cache.find(about, None).leader is None  # looks only
+    first, second = an_owner(), an_owner("usr_bob")
+    assert cache.find(about, first).owner == first
+    assert cache.find(about, second).owner == first
+    assert cache.find(about, None).owner is None  # looks only
     assert 0 < int(redis_store.client.pttl(about.flight)) <= 5_000
     run = answered(run_of(asked("")), "From the leader.")
-    assert cache.land(about, second, run, SPEC) == 0  # not its flight to end
-    assert cache.land(about, first, run, SPEC) == 1
-    raw: Any = redis_store.client.get(about.landing(first.run_id))
-    landing = landing_of(raw)
-    assert landing.answer is not None and landing.answer["output"] == "From the leader."
-    assert (landing.stale, landing.error) == (False, None)
+    assert cache.finish(about, second, run, SPEC) == 0  # not its flight to end
+    assert cache.finish(about, first, run, SPEC) == 1
+    raw: Any = redis_store.client.get(about.outcome(first.run_id))
+    outcome = outcome_of(raw)
+    assert outcome.answer is not None and outcome.answer["output"] == "From the leader."
+    assert (outcome.stale, outcome.error) == (False, None)
     assert cache.find(about, second).cache == "hit"
 
 
 def test_near_questions_are_flights_of_their_own(cache: AnswerCache) -> None:
     text = unique("What is it?")
-    first, second = leader(), leader()
-    assert cache.find(question(cache, text), first).leader == first
-    assert cache.find(question(cache, text.lower()), second).leader == second
+    first, second = an_owner(), an_owner()
+    assert cache.find(question(cache, text), first).owner == first
+    assert cache.find(question(cache, text.lower()), second).owner == second
 
 
 def test_what_those_who_wait_are_told() -> None:
-    from service.cache.answers import _outcome
 
     def told(run: Run) -> Outcome:
-        return landing_of(_outcome(run)[0])
+        return outcome_of(write_outcome(run)[0])
 
     request = asked("")
     assert told(answered(run_of(request, cache="stale"))).stale
@@ -199,15 +199,15 @@ def test_what_those_who_wait_are_told() -> None:
 
 def test_who_comes_back_late_finds_what_has_failed_meanwhile(cache: AnswerCache) -> None:
     about = question(cache, unique("What is it?"))
-    first, second, third = leader(), leader(), leader()
+    first, second, third = an_owner(), an_owner(), an_owner()
     cache.find(about, first)
-    cache.land(about, first, failed(run_of(asked("")), "model_unavailable"), SPEC)
-    assert cache.find(about, second, first.run_id).leader == second  # none but its own
-    cache.land(about, second, failed(run_of(asked("")), "model_timeout"), SPEC)
+    cache.finish(about, first, failed(run_of(asked("")), "model_unavailable"), SPEC)
+    assert cache.find(about, second, first.run_id).owner == second  # none but its own
+    cache.finish(about, second, failed(run_of(asked("")), "model_timeout"), SPEC)
     late = cache.find(about, third, first.run_id)
-    assert late.leader is not None and late.leader.run_id == second.run_id
-    assert late.landing is not None and isinstance(late.landing.error, ModelTimeout)
-    assert cache.find(about, third).leader == third  # who has waited for nobody is not concerned
+    assert late.owner is not None and late.owner.run_id == second.run_id
+    assert late.outcome is not None and isinstance(late.outcome.error, ModelTimeout)
+    assert cache.find(about, third).owner == third  # who has waited for nobody is not concerned
 
 
 def test_what_is_cacheable() -> None:
@@ -224,8 +224,8 @@ def test_without_redis_nothing_is_found_and_nobody_waits(scratch: Any) -> None:
     with closing(RedisStore(f"unix://{scratch}/nobody.sock", max_connections=2)) as nowhere:
         cache = AnswerCache(nowhere, PLAIN)
         about = question(cache, "What is it?")
-        assert cache.find(about, leader()) == CacheEntry("bypass")
-        assert cache.land(about, leader(), answered(run_of(asked(""))), SPEC) == 0
+        assert cache.find(about, an_owner()) == CacheEntry("bypass")
+        assert cache.finish(about, an_owner(), answered(run_of(asked(""))), SPEC) == 0
 
 
 # --- questions that mean the same -------------------------------------------------------------------
@@ -287,11 +287,11 @@ def meaning(redis_store: RedisStore, endpoint: Endpoint) -> AnswerCache:
 
 def make(cache: AnswerCache, text: str, output: str, caller: Caller = ADA) -> CacheEntry:
     """Ask, and answer unless it is answered already."""
-    about, me = question(cache, text, caller=caller), leader()
+    about, me = question(cache, text, caller=caller), an_owner()
     found = cache.find(about, me)
-    assert found.leader == me
+    assert found.owner == me
     run = answered(run_of(asked(""), cache=found.cache), output)
-    cache.land(about, me, run, SPEC, found.vector)
+    cache.finish(about, me, run, SPEC, found.vector)
     return found
 
 
@@ -300,7 +300,7 @@ def test_a_question_that_means_the_same(meaning: AnswerCache, endpoint: Endpoint
     near = make(meaning, "How do I get my money back?", "Not kept.")
     assert near.cache == "near" and near.answer is not None and near.answer["output"] == "So."
     assert make(meaning, "Where is my invoice?", "There.").cache == "miss"
-    again = meaning.find(question(meaning, "How do I get my money back?"), leader())
+    again = meaning.find(question(meaning, "How do I get my money back?"), an_owner())
     assert again.answer == near.answer  # of the question that was answered, not a copy of a copy
     sent, authorization = endpoint.asked[0]
     assert sent["input"] == "how do i get a refund" and authorization == "Bearer secret"
@@ -336,11 +336,11 @@ def test_meaning_does_not_cross_negations_however_written(meaning: AnswerCache, 
 
 def test_only_who_leads_asks_the_endpoint(meaning: AnswerCache, endpoint: Endpoint) -> None:
     about = question(meaning, unique("How do I get a refund?"))
-    meaning.find(about, leader())
+    meaning.find(about, an_owner())
     for _ in range(5):
-        meaning.find(about, leader())
+        meaning.find(about, an_owner())
         meaning.find(about, None)
-    meaning.find(question(meaning, "print(`refund`)"), leader())
+    meaning.find(question(meaning, "print(`refund`)"), an_owner())
     assert len(endpoint.asked) == 1
 
 

@@ -16,7 +16,8 @@ import pytest
 
 from service.agents.spec import CacheSpec
 from service.cache import single_flight
-from service.cache.answers import AnswerCache, CacheKey
+from service.cache.answers import AnswerCache
+from service.cache.entries import CacheKey
 from service.cache.lookup import Lookup
 from service.cache.single_flight import SingleFlight
 from service.errors import ModelRejected, ModelUnavailable, RunTimeout
@@ -47,7 +48,7 @@ class Process:
 
     def die(self) -> None:
         """As after `kill -9`, as far as others can see: nothing is renewed any more."""
-        self.flights._led.clear()
+        self.flights._owned.clear()
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def join(turn: Lookup, seconds: float = 30.0) -> Lookup:
 
 
 def waiting(process: Process) -> int:
-    return sum(awaited.readers for awaited in process.flights._awaited.values())
+    return sum(awaited.waiting for awaited in process.flights._awaited.values())
 
 
 def crowd(
@@ -102,7 +103,7 @@ def test_all_get_what_one_was_told(
     pool: ThreadPoolExecutor, pair: tuple[Process, Process], text: str
 ) -> None:
     first = pair[0].turn(text)
-    assert first.leader is None and first.answer is None and first.run.cache == "miss"
+    assert first.owner is None and first.answer is None and first.run.cache == "miss"
     joined = crowd(pool, pair, text)
     answered(first.run, "Told once.")
     first.end()
@@ -155,7 +156,7 @@ def test_a_leader_that_dies_hands_over(
     pool: ThreadPoolExecutor, pair: tuple[Process, Process], text: str, soon: None
 ) -> None:
     first = pair[0].turn(text)
-    assert first.leader is None
+    assert first.owner is None
     finished: list[Lookup] = []
     asked_the_model: list[Run] = []
 
@@ -217,7 +218,7 @@ def test_a_second_leader_is_tried_and_no_third(
     led = [outcome for outcome in outcomes if isinstance(outcome, Lookup)]
     assert (len(errors), len(led)) == (11, 1)
     assert {error.detail for error in errors} == {"No again."}
-    assert pair[0].turn(text).leader is None  # who comes after that tries anew
+    assert pair[0].turn(text).owner is None  # who comes after that tries anew
 
 
 def test_where_trying_again_is_no_use_nobody_does(
@@ -263,7 +264,7 @@ def test_a_stale_answer_for_those_who_wait_for_a_model_that_is_away(
     _, rest = raw.split(b" ", 1)
     pair[0].redis_store.client.set(about.answer, b"1 " + rest)
     first = pair[0].turn(text)
-    assert first.run.cache == "miss" and first.run.stale is not None
+    assert first.run.cache == "miss" and first.stale is not None
     joined = crowd(pool, pair, text, 6)
     failed(first.run, "model_unavailable")
     first.end()
@@ -295,7 +296,7 @@ def test_redis_gone_ends_the_waiting(pool: ThreadPoolExecutor, scratch: Path, te
         joined = crowd(pool, pair, text, 6)
         server.kill()
         for turn in (future.result(20) for future in joined):
-            assert (turn.answer, turn.leader, turn.run.cache) == (None, None, "bypass")
+            assert (turn.answer, turn.owner, turn.run.cache) == (None, None, "bypass")
         answered(first.run)
         first.end()
         assert pair[0].turn(text).run.cache == "bypass"
@@ -319,12 +320,12 @@ def test_who_asks_afresh_or_past_the_cache_neither_leads_nor_waits(
     first = process.turn(text)
     request = asked(text, cache="refresh")
     fresh = Lookup(process.flights, run_of(request), process.question(text), SPEC)
-    assert (fresh.leader, fresh.run.cache) == (None, "miss")
+    assert (fresh.owner, fresh.run.cache) == (None, "miss")
     answered(fresh.run, "Fresh.")
     fresh.end()
     assert pair[1].turn(text).answer == process.turn(text).answer is not None
     nothing = Lookup(process.flights, run_of(asked(text)), None, SPEC)
-    assert (nothing.leader, nothing.answer, nothing.run.cache) == (None, None, "bypass")
+    assert (nothing.owner, nothing.answer, nothing.run.cache) == (None, None, "bypass")
     first.end()
 
 
@@ -334,7 +335,7 @@ def test_a_forgotten_flight_ends(pair: tuple[Process, Process], text: str, soon:
     pair[0].turn(text)
     wait_until(lambda: not flights._led, "the end of its renewal", 5)
     assert single_flight.RENEWAL < 5
-    wait_until(lambda: pair[1].turn(text).leader is None, "another's turn", 5)
+    wait_until(lambda: pair[1].turn(text).owner is None, "another's turn", 5)
 
 
 def test_flights_land_while_others_are_renewed(
@@ -374,7 +375,7 @@ def test_leaders_that_die_one_after_the_other_have_one_heir_each(
 
     turns = [pair[number % 2].turn(text) for number in range(20)]
     futures = [pool.submit(ask, turn) for turn in turns]
-    assert first.leader is None
+    assert first.owner is None
     pair[0].die()
     for future in futures:
         future.result(30)

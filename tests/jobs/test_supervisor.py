@@ -71,8 +71,8 @@ def test_thread_stops_when_another_worker_owns_its_run(services: wiring.Services
     supervisor = services.supervisor
     supervisor._renew()
     run_id = _claimed(services, supervisor._worker_id)
-    with supervisor._active.driving(Handle(run_id, 60, 1)) as handle, ExitStack() as held:
-        held.enter_context(supervisor._active.driving(Handle("run_that_is_not_in_the_database_yet", 60)))
+    with supervisor._slots.executing(Handle(run_id, 60, 1)) as handle, ExitStack() as held:
+        held.enter_context(supervisor._slots.executing(Handle("run_that_is_not_in_the_database_yet", 60)))
         supervisor._tick(0.0)
         assert handle.reason is None
         services.db.transact(
@@ -81,7 +81,7 @@ def test_thread_stops_when_another_worker_owns_its_run(services: wiring.Services
         assert services.db.transact(lambda tx: rows.claim(tx, run_id, "wrk_another"))
         supervisor._tick(0.0)
         assert handle.reason == "lost"
-        assert [one.reason for one in supervisor._active.all() if one is not handle] == [None]
+        assert [one.reason for one in supervisor._slots.all() if one is not handle] == [None]
 
 
 def test_worker_back_from_an_outage_waits_a_lease_before_recovery(services: wiring.Services) -> None:

@@ -66,7 +66,7 @@ def test_no_way_to_the_model_waits_for_a_silent_resolver(
     claude, call = named(), a_call(LONG)
     with pytest.raises(errors.ModelUnavailable):
         ask_it(claude, call)
-    assert not call.billable
+    assert not call.progress.billable
     claude.close()
 
 
@@ -78,7 +78,7 @@ def test_an_abort_ends_the_wait_for_a_name(silent_dns: threading.Event) -> None:
         call.abort()
         with pytest.raises(errors.RunCancelled):
             running.result(10)
-    assert not call.billable
+    assert not call.progress.billable
 
 
 def test_embeddings_and_webhooks_do_not_wait_either(silent_dns: threading.Event) -> None:
@@ -171,7 +171,7 @@ def test_a_proxy_that_refuses_costs_nothing(answer: bytes, monkeypatch: pytest.M
     claude, call = named(5.0), a_call()
     with pytest.raises(errors.ModelUnavailable):
         run(claude.create(ask(), call))
-    assert not call.billable
+    assert not call.progress.billable
     claude.close()
     proxy.stop()
 

@@ -11,7 +11,8 @@ from service import errors
 from service.llm import retry
 from service.llm.claude import ClaudeClient
 from service.llm.client import ModelCall
-from service.llm.retry import ModelAttempt, RetryingClient
+from service.llm.retry import RetryingClient
+from service.observe.observer import ModelAttempt
 from service.types import Usage
 from tests.llm.conftest import MakeClaude, Offline, a_call, ask, run
 from tests.llm.wire_server import (
@@ -237,7 +238,7 @@ def test_each_model_has_its_own(make: MakeResilient, server: WireServer) -> None
     client = make(retries=0, failures=1)
     fail(client)
     run(client.create(ask(model="claude-opus-5-5"), a_call()))
-    assert {name: breaker.state for name, breaker in client.breakers().items()} == {
+    assert {name: client.breaker(name).state for name in ("claude-haiku-5-5", "claude-opus-5-5")} == {
         "claude-haiku-5-5": "open",
         "claude-opus-5-5": "closed",
     }

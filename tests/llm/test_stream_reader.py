@@ -27,7 +27,7 @@ class Listener:
         claude._streams |= {a_call() for _ in range(20)}  # as many others are open
         self.claude, self.call = claude, a_call(seconds)
         self.heard: list[str] = []
-        self.call.hear = self.heard.append
+        self.call.on_text = self.heard.append
         self.spoke = threading.Event()
 
     def __call__(self, exchange: Exchange, *then: Callable[[Exchange], None]) -> None:
@@ -62,7 +62,7 @@ def test_what_comes_together_is_one_piece(claude: ClaudeClient, server: WireServ
     pieces, reply = listener.run()
     assert (pieces, "".join(listener.heard), reply.text) == (["one "], "two three", "one two three")
     assert listener.heard[0] == "two three"
-    assert (reply.stop_reason, listener.call.partial_text) == ("end_turn", "one two three")
+    assert (reply.stop_reason, listener.call.progress.text) == ("end_turn", "one two three")
 
 
 def test_the_connection_is_used_again(claude: ClaudeClient, server: WireServer) -> None:
@@ -89,7 +89,7 @@ def test_what_came_before_a_fault_is_told(
     server.script = [lambda exchange: listener(exchange, bad)]
     with pytest.raises(error):
         listener.run()
-    assert ("".join(listener.heard), listener.call.partial_text) == ("two three", "one two three")
+    assert ("".join(listener.heard), listener.call.progress.text) == ("two three", "one two three")
 
 
 def test_an_abort_ends_it_and_closes_the_connection(claude: ClaudeClient, server: WireServer) -> None:
@@ -157,7 +157,7 @@ def test_whoever_cannot_hear_ends_only_his_own(claude: ClaudeClient, server: Wir
     def refuse(_: str) -> None:
         raise errors.DatabaseUnavailable()
 
-    failing.call.hear = refuse
+    failing.call.on_text = refuse
     server.script = [
         lambda exchange: failing(exchange, lambda x: x.send(MORE)),
         lambda exchange: other(exchange, lambda x: x.send(MORE + LAST)),
@@ -173,7 +173,7 @@ def test_many_at_once_come_out_whole(make_claude: MakeClaude, offline: Offline) 
 
     def one(number: int) -> tuple[str, str]:
         call, told = a_call(60), list[str]()
-        call.hear = told.append
+        call.on_text = told.append
         answering = claude.create(ask(f"[offline tokens=80] Question {number}", stream=True), call)
         while True:
             try:
@@ -184,7 +184,7 @@ def test_many_at_once_come_out_whole(make_claude: MakeClaude, offline: Offline) 
     with ThreadPoolExecutor(40) as pool:
         answers = list(pool.map(one, range(80)))
     assert all(told == text and len(text) > 100 for told, text in answers)
-    assert claude._gatherer._thread is not None and not claude._gatherer._all
+    assert claude._stream_reader._thread is not None and not claude._stream_reader._all
 
 
 class Never:

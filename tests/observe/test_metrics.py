@@ -10,7 +10,9 @@ from prometheus_client import generate_latest
 
 from service.observe import metric_files
 from service.observe.metrics import Metrics, of_folder
+from service.observe.observer import ModelAttempt, Settled
 from service.types import Usage
+from tests.runs.house import SUPPORT, answered, asked, run_of
 from tests.small_disk import fill, small_disk
 
 WORKER = """
@@ -18,7 +20,7 @@ from service.observe.metrics import Metrics
 import sys
 metrics = Metrics()
 metrics.request("/v1/agents/<agent>/invoke", "POST", 200, 0.01)
-metrics.runs_active.inc()
+metrics.run(None, "started")
 metrics.limiter_fallback(sys.argv[1] == "alone")
 print(metrics.render()[0].decode() + "done", flush=True)
 sys.stdin.readline()
@@ -28,19 +30,19 @@ sys.stdin.readline()
 def test_everything_counted_is_rendered() -> None:
     metrics = Metrics()
     metrics.request("/x", "GET", 200, 0.02)
-    metrics.run_ended("support", "succeeded")
-    metrics.model_call("claude", "ok", 0.5)
-    metrics.tokens("claude", Usage(10, 5, 3, 0))
-    metrics.cost("support", "claude", 1_500)
-    metrics.tool_call("calculator", True)
+    run = run_of(asked("Hello", SUPPORT))
+    metrics.run(run, "started")
+    metrics.run(answered(run), "ended")
+    usage = Usage(10, 5, 3, 0)
+    metrics.attempt(ModelAttempt("claude", 1, True, 500.0, usage, None, False, breaker_open=True))
+    metrics.settlement(Settled("hld_1", "support", "claude", usage, 1_500, 2_000))
+    metrics.tool("calculator", True)
     metrics.cache("support", "hit")
     metrics.rate_limited("runs")
     metrics.limiter_fallback(True)
-    metrics.breaker_open("claude", True)
     metrics.transaction_retried("deadlock")
     metrics.login_failed()
     metrics.redis_up(False)
-    metrics.runs_active.inc()
     body, media_type = metrics.render()
     lines = body.decode().splitlines()
     for line in (
@@ -117,7 +119,9 @@ def test_who_was_killed_has_no_runs_under_way(tmp_path: Path) -> None:
 
 
 EVERY_LABEL = """
+from types import SimpleNamespace
 from service.observe import metrics as module
+from service.observe.observer import ModelAttempt, Settled
 from service.types import Usage
 import sys
 metrics = module.Metrics()
@@ -126,17 +130,15 @@ sys.stdin.readline()
 for n in range(1100):
     label = f"{n:0100}"
     metrics.request(label, "DELETE", 503, 0.01)
-    metrics.model_call(label, label, 0.5)
-    metrics.tokens(label, Usage(1, 1, 1, 1))
-    metrics.prompt_cache(label, Usage(1, 1, 1, 1))
-    metrics.cost(label, label, 1)
-    metrics.run_ended(label, label)
-    metrics.budget_warning(label, n)
+    usage = Usage(1, 1, 1, 1)
+    metrics.attempt(ModelAttempt(label, 1, False, 500.0, usage, label, False, True))
+    metrics.settlement(Settled(label, label, label, usage, 1, 1))
+    metrics.run(SimpleNamespace(agent=label, status=label), "ended")
+    metrics.budget_warning(label, n, {})
     metrics.budget_refused(label)
-    metrics.tool_call(label, True)
+    metrics.tool(label, True)
     metrics.cache(label, label)
     metrics.rate_limited(label)
-    metrics.breaker_open(label, True)
 sys.stdout.write(metrics.render()[0].decode())
 """
 

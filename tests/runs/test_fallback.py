@@ -14,7 +14,7 @@ FIRST, SECOND, THIRD = "claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5
 
 def away(wired: Services, *models: str) -> None:
     """Their breakers are open, and stay so for as long as a test takes."""
-    client = wired.runs._execution._runner._means.client
+    client = wired.execution.runner.steps.client
     for name in models:
         breaker = client.breaker(name)  # type: ignore[attr-defined]
         breaker._circuit._recovery_timeout = 600

@@ -100,7 +100,7 @@ def test_a_run_that_cannot_be_handed_over_ends_all_the_same(wired: Services, hea
 def test_a_run_whose_worker_stops_before_it_begins_is_refused(
     wired: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    driving = wired.supervisor._active.driving
+    driving = wired.supervisor._slots.executing
 
     def stopping(handle: object) -> object:
         handle.stop("drain")  # type: ignore[attr-defined]
@@ -161,7 +161,7 @@ def test_a_run_that_is_anothers_calls_no_tool_more(
             for text in ("one", "two")
         ]
         reply = ModelReply("m", uses, "tool_use", Usage())
-        tool_execution, agent = wired.execution._runner._means.tool_execution, wired.runs.agent("probe")
+        tool_execution, agent = wired.execution.runner.steps.tool_execution, wired.runs.agent("probe")
         using = tool_execution.use(agent, run, journal, Handle(run.id, 60, 1), {"step": 1}, reply)
         with pytest.raises(LeaseLost):
             list(using)

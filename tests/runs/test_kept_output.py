@@ -58,7 +58,7 @@ def test_a_cancelled_run_keeps_what_was_told(acting: Services, upstream: WireSer
     reader = threading.Thread(target=read)
     reader.start()
     wait_until(lambda: text_of(acting.queries.so_far(started.run.id)) == "Half an answer", "the text", 10)
-    acting.queries.cancel(started.run)
+    acting.cancellation.cancel(started.run)
     reader.join(10)
     assert (events[-1].name, events[-1].data["output"]) == (Event.RUN_CANCELLED, "Half an answer")
     found = acting.queries.get(started.run.id)
@@ -83,7 +83,7 @@ def test_a_run_cancelled_while_it_waits_keeps_what_was_told_and_done(
     for _ in told:
         pass
     assert careful.queries.get(started.run.id).status == "waiting_approval"
-    careful.queries.cancel(careful.queries.get(started.run.id))
+    careful.cancellation.cancel(careful.queries.get(started.run.id))
     found = careful.queries.get(started.run.id)
     assert found.result is not None and found.status == "cancelled"
     assert (found.result["output"], found.result["steps"]) == ("I look. I pay.", 3)

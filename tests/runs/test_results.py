@@ -135,7 +135,7 @@ def test_a_run_that_waits_names_what_is_to_be_decided(careful: Services, upstrea
     assert again.replayed and again.run.result == run.result == careful.queries.result(
         careful.queries.get(run.id)
     )
-    careful.queries.cancel(careful.queries.get(run.id))
+    careful.cancellation.cancel(careful.queries.get(run.id))
     ended = careful.queries.get(run.id).result
     assert ended is not None and "approvals" not in ended and ended["output"] == "May I?"
 
@@ -197,7 +197,7 @@ def test_a_run_whose_agent_is_gone_can_be_cancelled(acting: Services) -> None:
     run = acting.runs.queue(ADA, inside.request("Do it."), None, "req").run
     change(acting, run.id, agent="retired")
     assert acting.db.transact(lambda tx: rows.claim(tx, run.id, "wrk_gone"))
-    acting.queries.cancel(acting.queries.get(run.id))
+    acting.cancellation.cancel(acting.queries.get(run.id))
     acting.execution.take_up(run.id)
     ended = acting.queries.get(run.id)
     assert (ended.status, ended.error and ended.error["code"]) == (RunStatus.CANCELLED, "run_cancelled")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from service.runs.attempt import Attempt
 from service.runs.journal import Journal
 from service.runs.slots import Handle
 from service.runs.steps import RunSteps
@@ -74,7 +75,7 @@ def test_a_worker_that_takes_the_run_up_asks_nobody_again(
         run = wired.queries.get(first.id)
         run.tier = None  # as in a run that was lost on its way: it is written at the end
         journal = Journal(wired.db, run, lambda events: None, kept=steps(wired, run.id))
-        means, agent = wired.execution._runner._means, wired.runs.agent("probe")
-        again = RunSteps(means, agent, run, journal, Handle(run.id, 10))
+        steps_of, agent = wired.execution.runner.steps, wired.runs.agent("probe")
+        again = RunSteps(steps_of, agent, Attempt(run, journal, Handle(run.id, 10)))
         assert list(again.model("answer", system="", messages=run.request.messages)) == []
         assert (run.tier, journal.steps, model.stats()["calls"]) == (first.tier, 2, 0)

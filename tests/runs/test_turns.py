@@ -122,7 +122,7 @@ def test_a_cancelled_turn_stays_with_what_was_told(kept_in_each: Services, upstr
     upstream.script += [and_then_silence("Half an ", "answer"), message(says("Whole."))]
     heard = Listener(kept_in_each, session_id, "Tell me.")
     heard.wait_for("Half an answer")
-    kept_in_each.queries.cancel(heard.started.run)
+    kept_in_each.cancellation.cancel(heard.started.run)
     assert heard.last() is Event.RUN_CANCELLED
     turn(kept_in_each, session_id, "Go on.")
     assert said(kept_in_each, session_id)[:2] == [
@@ -232,7 +232,7 @@ def test_somebody_elses_turn_is_not_interrupted(kept_in_each: Services, upstream
             ask(eve, request, None, "req")
         assert refused.value.code == "not_found"
     assert kept_in_each.queries.get(heard.run_id).status is RunStatus.RUNNING
-    kept_in_each.queries.cancel(heard.started.run)
+    kept_in_each.cancellation.cancel(heard.started.run)
     heard.join(20)
 
 
@@ -286,7 +286,7 @@ def test_each_request_says_what_it_does_when_its_session_is_busy(
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    kept_in_each.queries.cancel(heard.started.run)
+    kept_in_each.cancellation.cancel(heard.started.run)
     waiting.join(30)
     assert ends == [RunStatus.SUCCEEDED]
     heard.join(20)
@@ -313,7 +313,7 @@ def test_any_series_of_turns_is_a_conversation(
             heard = Listener(kept_in_each, session_id, question, **fields)
             heard.wait_for(f"Begun {n}")
             if what == "cancel":
-                kept_in_each.queries.cancel(heard.started.run)
+                kept_in_each.cancellation.cancel(heard.started.run)
             else:
                 asked.append(f"Instead of {n}")
                 turn(kept_in_each, session_id, asked[-1], on_conflict="interrupt")

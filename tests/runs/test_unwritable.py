@@ -107,8 +107,8 @@ def test_a_run_that_cannot_be_written_ends_as_the_agents_fault(
     if isinstance(value, dict):
         for _ in range(300):
             value = {"deep": value}
-    patterns: Any = kept_in_each.execution._runner._patterns
-    kept_in_each.execution._runner._patterns = {**patterns, "react": _pattern(value, early=early)}
+    patterns: Any = kept_in_each.execution.runner.patterns
+    kept_in_each.execution.runner.patterns = {**patterns, "react": _pattern(value, early=early)}
     run = ask(kept_in_each)
     assert run.error is not None and (run.status, run.error["code"]) == ("failed", "agent_fault")
     found = kept_in_each.queries.get(run.id)
@@ -125,8 +125,8 @@ def test_a_failure_of_its_own_is_still_told_where_a_step_cannot_be_written(
         journal.later(Event.TOOL_FINISHED, {"call_id": "x", "preview": _Unforeseen()})
         raise RunLimit()
 
-    patterns: Any = kept_in_each.execution._runner._patterns
-    kept_in_each.execution._runner._patterns = {**patterns, "react": run}
+    patterns: Any = kept_in_each.execution.runner.patterns
+    kept_in_each.execution.runner.patterns = {**patterns, "react": run}
     found = kept_in_each.queries.get(ask(kept_in_each).id)
     assert found.error is not None and found.error["code"] == "run_limit"
     assert found.cost_nano > 0 and holds(kept_in_each) == 0
@@ -143,9 +143,9 @@ def test_a_nul_in_a_question_is_no_fault_of_the_session(kept_in_each: Services, 
 def test_a_stream_that_cannot_be_written_has_one_last_event(
     kept_in_each: Services, upstream: WireServer
 ) -> None:
-    patterns: Any = kept_in_each.execution._runner._patterns
+    patterns: Any = kept_in_each.execution.runner.patterns
     pattern = _pattern(_Unforeseen(), early=False)
-    kept_in_each.execution._runner._patterns = {**patterns, "react": pattern}
+    kept_in_each.execution.runner.patterns = {**patterns, "react": pattern}
     upstream.otherwise = stream_of("Some ", "words.")
     events: list[RunEvent] = tell(kept_in_each)
     last = [event for event in events if event.name.is_last]

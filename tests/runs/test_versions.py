@@ -119,10 +119,10 @@ def test_an_answer_of_another_version_is_not_kept(live: Services, upstream: Wire
     request = inside.request(f"What time is it in {new_id('x')}?")
     run = inside.ask(live, request.question, cache="bypass")
     agent = live.catalog.agents["probe"]
-    question = live.runs._answers.question(agent, request, inside.ADA, agent.models[0])
-    with Lookup(live.runs._single_flight, run, question, agent.cache) as turn:
+    question = live.runs.lookups.answers.question(agent, request, inside.ADA, agent.models[0])
+    with Lookup(live.runs.lookups.single_flight, run, question, agent.cache) as turn:
         turn.run.agent_version = "another"
-    assert live.runs._single_flight.find(question, None).cache == "miss"
+    assert live.runs.lookups.single_flight.find(question, None).cache == "miss"
 
 
 def test_a_version_is_noted_by_the_attempt_that_has_the_run(live: Services, upstream: WireServer) -> None:

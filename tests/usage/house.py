@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
 
+from service.observe.log_lines import LogLines
 from service.observe.metrics import Metrics
+from service.observe.observer import Observer
 from service.store import budgets as counters
 from service.store import holds, ledger
 from service.store.database import Database, Transaction
@@ -15,7 +17,6 @@ from service.store.holds import Hold
 from service.store.schema import metadata
 from service.types import NANO, Run, RunRequest, Usage, new_id
 from service.usage.budgets import Budgets
-from service.usage.caps import BudgetWarning
 from service.usage.ledger import Checked, check
 from service.usage.prices import PriceTable
 from service.usage.reservation import CallEstimate, Reserved, Settlement, WriteInTransaction
@@ -35,14 +36,15 @@ class House:
         self.db = Database(url, pool_size=20)
         if create:
             metadata.create_all(self.db.engine)
-        self.warnings: list[BudgetWarning] = []
+        self.warnings: list[Mapping[str, Any]] = []
         run_most = caps.pop("run_most", None)
         self.metrics = Metrics()
-        self.budgets = Budgets(self.db, self.metrics, told=self._told, **caps)
-        self.spending = Spending(self.db, self.budgets, self.metrics, run_most=run_most, patience=patience)
+        observer = Observer(self.metrics, LogLines(TABLE.usd_today))
+        self.budgets = Budgets(self.db, observer, notify=self._notified, **caps)
+        self.spending = Spending(self.db, self.budgets, observer, run_most=run_most, patience=patience)
 
-    def _told(self, tx: Transaction, warning: BudgetWarning) -> None:
-        tx.after_commit(lambda: self.warnings.append(warning))
+    def _notified(self, tx: Transaction, warning_id: str, public: Mapping[str, Any]) -> None:
+        tx.after_commit(lambda: self.warnings.append(public))
 
     def reserve(self, run: Run | None = None, **wishes: Any) -> Reserved:
         return self.spending.reserve(wish(run or a_run(), **wishes), self.write, lambda: None)

@@ -138,10 +138,10 @@ def test_every_level_is_warned_of_once(make: Make, caplog: pytest.LogCaptureFixt
             (house if number % 2 else other).spend(Usage(0, 800), fewest=800)
 
     at_once(5, spend)
-    assert [warning.percent for warning in house.warnings + other.warnings] == []
+    assert [warning["percent"] for warning in house.warnings + other.warnings] == []
     for number in range(20):
         spend(number)
-    told = [warning.percent for warning in house.warnings + other.warnings]
+    told = [warning["percent"] for warning in house.warnings + other.warnings]
     assert sorted(told) == [50, 80, 100]
     logged = [record for record in caplog.records if record.getMessage() == "budget_warning"]
     assert sorted(record.percent for record in logged) == [50, 80, 100]  # type: ignore[attr-defined]
@@ -157,11 +157,11 @@ def test_a_wide_cap_warns_of_its_whole(make: Make) -> None:
             house.spend(Usage(0, 800), a_run(f"usr_{number}"), fewest=800)
         except BudgetExceeded:
             break
-        told = [warning.percent for warning in house.warnings]  # a little late perhaps, never early
+        told = [warning["percent"] for warning in house.warnings]  # a little late perhaps, never early
         spent = house.figures("service")[0]
         assert told == [50, 80, 100][: len(told)]
         assert all(spent * 100 >= 20 * CENT * percent for percent in told)
-    assert [warning.percent for warning in house.warnings] == [50, 80, 100]
+    assert [warning["percent"] for warning in house.warnings] == [50, 80, 100]
     house.budgets.warn(f"service/day/{window_start('day', ms(2026, 11, 21))}")  # not open: nothing happens
 
 

@@ -233,7 +233,7 @@ def test_somebody_elses_stream_is_not_followed_but_its_answer_shared(house: Hous
 def test_one_who_leaves_ends_nothing(house: House, text: str) -> None:
     """Not the one who follows, and not the one who leads, though it wanted its run cancelled then."""
     house.model.control(first_token_ms=500, token_ms=20)
-    runs, queries = house.wired.runs, house.wired.queries
+    runs, queries, cancellation = house.wired.runs, house.wired.queries, house.wired.cancellation
     ask = partial(inside.request, text, agent="probe", on_disconnect="cancel")
     leader, leading = runs.stream(inside.ADA, ask(), None, "req")
     next(leading)
@@ -242,10 +242,10 @@ def test_one_who_leaves_ends_nothing(house: House, text: str) -> None:
         staying = pool.submit(runs.invoke, inside.ADA, inside.request(text, agent="probe"), None, "req")
         gone, following = runs.stream(inside.ADA, ask(), None, "req")
         first = next(following)
-        queries.client_gone(gone.run)
+        cancellation.client_gone(gone.run)
         assert (first, gone.run.cache) == ([], "coalesced") or first
         assert queries.get(leader.run.id).status == "running"
-        queries.client_gone(leader.run)
+        cancellation.client_gone(leader.run)
         answer = staying.result(30).run
     assert answer.status == "succeeded" and answer.cache == "miss"  # it took the cancelled leader's place
     assert queries.get(leader.run.id).status == "cancelled"

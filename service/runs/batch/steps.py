@@ -1,4 +1,4 @@
-"""A model step that can wait: put down to be answered in a batch, at the batch's price, and taken up again after.
+"""Batch steps: model calls that can wait, answered by the Batches API at its price.
 
 The row of the step and the money held for it are written in one transaction, then the run goes back into the queue
 and no worker holds it. Whoever takes it up finds the answer in the row, or parks the run again.
@@ -12,7 +12,7 @@ from typing import Any
 
 from service.llm.batch import as_json, of_json
 from service.llm.client import ModelReply, ModelRequest
-from service.runs.billing import booked, owe, settle
+from service.runs.billing import book_later, booked, settle_reply
 from service.runs.journal import Journal
 from service.runs.journal_codec import reply_of
 from service.store import batches, holds
@@ -24,17 +24,17 @@ from service.usage.spending import Spending
 
 
 class WaitsForBatch(Exception):
-    """The run waits in the queue for a batch; no worker holds it until then."""
+    """Raised where the run waits in the queue for a batch; no worker holds it until then."""
 
 
 def can_wait(run: Run, request: ModelRequest) -> bool:
-    """Only what the client sees of a task that may take a day: a classification is cheap, and the run waits for it."""
+    """Tell whether a call can wait: the answer of a batch task. Classifications are cheap, and not put off."""
     return run.mode == "queue" and run.request.priority == "batch" and request.stream
 
 
 @dataclass(frozen=True, slots=True)
 class BatchSteps:
-    """What became of steps that were put down."""
+    """Adds steps to batches, and takes their replies."""
 
     db: Database
     spending: Spending
@@ -43,36 +43,38 @@ class BatchSteps:
     def find(self, run: Run, step: int) -> Row | None:
         return self.db.query(lambda tx: batches.get(tx, run.id, step))
 
-    def put_down(self, run: Run, step: int, request: ModelRequest) -> WriteInTransaction:
-        """Make the work that puts a step down: written with its hold, else somebody might send it without one."""
+    def add(self, run: Run, step: int, request: ModelRequest) -> WriteInTransaction:
+        """Return the write that adds a step: for its hold's transaction, else it might be sent without a hold."""
         kept = as_json(request)
         return lambda tx: batches.add(tx, run.id, step, kept)
 
-    def taken(self, row: Row, journal: Journal) -> tuple[ModelReply, int]:
-        """The answer is used: settle it with the step. The reply with the usage that was booked; nano-dollars."""
+    def take(self, row: Row, journal: Journal) -> tuple[ModelReply, int]:
+        """Settle a reply with its step. Return it with the usage that was booked, and its cost in nano-dollars."""
         reply = reply_of(row["reply"])
         settlement = self.settlement(row, reply)
-        journal.also(_both(settlement, row))
+        journal.write_with_next(_both(settlement, row))
         return booked(reply, settlement), settlement.cost
 
-    def given_up(self, row: Row, journal: Journal) -> None:
-        """There is no answer, and nothing is charged for none: the step is asked by itself."""
+    def give_up(self, row: Row, journal: Journal) -> None:
+        """Settle a step without a reply, for which nothing is charged: the model is called for it directly."""
         settlement = self.settlement(row, None)
-        journal.also(lambda tx: batches.remove(tx, row["id"]))
-        owe(journal, settlement)
+        journal.write_with_next(lambda tx: batches.remove(tx, row["id"]))
+        book_later(journal, settlement)
 
     def settlement(self, row: Row, reply: ModelReply | None) -> Settlement:
-        """To what a step has used; None: to nothing."""
+        """Settle a step to its reply's usage; without a reply to nothing."""
         hold = self.db.query(lambda tx: holds.of_batch_item(tx, row["run_id"], row["step"]))
         if hold is None:  # settled before, in a commit whose answer was lost
             usage, source = (reply.usage, reply.usage_source) if reply else (Usage(), "reported")
             return Settlement(usage, 0, source, lambda tx: None)
         if reply is None:
             return self.spending.settle_unused(hold)
-        return settle(self.spending, hold, self.prices.by_id(hold.price_id), of_json(row["request"]), reply)
+        return settle_reply(
+            self.spending, hold, self.prices.by_id(hold.price_id), of_json(row["request"]), reply
+        )
 
     def forget(self, row: Row) -> None:
-        """Of a run that has ended meanwhile: pay what was answered, and strike the row off."""
+        """Settle the step of a run that has ended meanwhile, and remove its row."""
         reply = reply_of(row["reply"]) if row["reply"] else None
         self.db.transact(_both(self.settlement(row, reply), row))
 

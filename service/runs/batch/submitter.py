@@ -38,11 +38,11 @@ class BatchSubmitter:
     """One per process. A batch goes out when `max_size` steps wait, or one has waited for `max_wait` seconds."""
 
     def __init__(
-        self, db: Database, client: BatchClient, deferred: BatchSteps, *, max_size: int, max_wait: float
+        self, db: Database, client: BatchClient, steps: BatchSteps, *, max_size: int, max_wait: float
     ) -> None:
         self._db = db
         self._client = client
-        self._deferred = deferred
+        self._steps = steps
         self._size = max_size
         self._wait = max_wait
         self._busy = threading.Lock()
@@ -58,7 +58,7 @@ class BatchSubmitter:
             return
         try:
             for row in self._db.query(batches.of_ended_runs):
-                self._deferred.forget(row)
+                self._steps.forget(row)
             self._send()
             for batch in self._db.query(batches.due):
                 if self._db.transact(lambda tx: batches.claim(tx, batch, _next_look(batch))):  # noqa: B023
@@ -97,7 +97,7 @@ class BatchSubmitter:
                 lambda tx: batches.close(tx, name)
             )  # one by one they may fare better, or say why not
         except SlipwayError:
-            if not call.billable:  # it never got there
+            if not call.progress.billable:  # it never got there
                 self._db.transact(lambda tx: batches.release(tx, name))
             raise
         else:

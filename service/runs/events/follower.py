@@ -17,17 +17,12 @@ from service.runs.events.recovered import last_kept
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.database import Database, Transaction
-from service.types import Event, Run, RunEvent, RunStatus
+from service.types import LAST_EVENT, Event, Run, RunEvent, RunStatus
 
 RECHECK = 5.0  # seconds after which the database is asked whether the run has ended unseen
 POLL = (0.05, 0.1, 0.2, 0.4)  # seconds between looks at the database where there is no live stream
 
 BEGINS = (Event.RUN_STARTED, Event.RUN_RESUMED)  # with these an attempt says itself what is void
-LAST_OF = {
-    RunStatus.SUCCEEDED: Event.RUN_COMPLETED,
-    RunStatus.FAILED: Event.RUN_FAILED,
-    RunStatus.CANCELLED: Event.RUN_CANCELLED,
-}
 
 
 class Follower:
@@ -88,7 +83,7 @@ class Follower:
         if run.status.ended:
             # Whoever asks for more than there was has no last event yet.
             last_seq = run.last_seq if self._after <= run.last_seq else self._after + 1
-            events.append(RunEvent(LAST_OF[run.status], run.result or {}, last_seq))
+            events.append(RunEvent(LAST_EVENT[run.status], run.result or {}, last_seq))
             self.done = True
         fresh = self._in_order(events)
         if fresh:

@@ -18,8 +18,8 @@ from service.store.database import Row
 from service.types import Event, Run, RunEvent
 
 
-def told_before(run: Run, kept: Sequence[Row], stream: EventStream | None) -> Replay:
-    """Events of earlier attempts. `stream` is None where Redis is away."""
+def replay_of(run: Run, kept: Sequence[Row], stream: EventStream | None) -> Replay:
+    """Return the events of earlier attempts, for the next to replay. `stream` is None where Redis is away."""
     kept_seq = last_kept(kept)
     events = [event_of(item) for row in kept for item in row["events"] if item[0] > kept_seq]
     if run.mode != "wait" and stream is not None:

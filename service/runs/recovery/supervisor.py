@@ -1,4 +1,4 @@
-"""One thread per worker process that keeps its promises: the lease, cancellations, recovery, the hand-over."""
+"""Supervisor thread of a worker process: renews its lease, stops cancelled runs, recovers lost ones, hands over."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from service.errors import DatabaseUnavailable
 from service.runs.execution import Execution
-from service.runs.slots import Handle, Slots
+from service.runs.slots import Handle
 from service.store import ownership, workers
 from service.store import runs as rows
 from service.store.database import Database
@@ -35,11 +35,11 @@ class Wakeup(Protocol):
         """Wake one for each. False: none can be reached; the rows wait for the sweep."""
 
     def waiting(self) -> int | None:
-        """How many wake-ups nobody has taken yet; None: no worker can be reached."""
+        """Count wake-ups that nobody has taken yet; None: no worker can be reached."""
 
 
 class NoWakeup:
-    """Where there is no broker: the sweep of the web processes does the tasks."""
+    """Wakes nobody, where there is no broker: the sweep of the web processes executes the tasks."""
 
     def ring(self, run_ids: Sequence[str]) -> bool:
         return False
@@ -48,52 +48,52 @@ class NoWakeup:
         return None
 
 
+class WorkerProcess(NamedTuple):
+    """Kind of a worker process (`web`, `task`, `cli`), and its times in seconds. One of kind `cli` takes nothing up."""
+
+    kind: str
+    lease: float
+    sweep: float  # between sweeps
+    grace: float  # from the signal to stop to the end
+    draining: Callable[[], bool]
+
+
 class Supervisor:
-    """`bell` wakes task workers; `chores` are done at each sweep. Of kind `cli`: keeps the lease, takes nothing up."""
+    """One per process. `wakeup` wakes task workers; `chores` are done at each sweep."""
 
     def __init__(
         self,
-        *,
         db: Database,
         execution: Execution,
-        active: Slots,
-        kind: str,
-        lease_seconds: float,
-        sweep_seconds: float,
+        process: WorkerProcess,
         wakeup: Wakeup,
         chores: Sequence[Callable[[], object]],
-        draining: Callable[[], bool],
-        grace: float,
     ) -> None:
         self._db = db
         self._execution = execution
-        self._active = active
+        self._slots = execution.slots
         self._worker_id = execution.worker_id
-        self._kind = kind
-        self._lease = lease_seconds
-        self._sweep = sweep_seconds
+        self._kind, self._lease, self._sweep, self._grace, self._draining = process
         self._wakeup = wakeup
         self._chores = chores
-        self._draining = draining
-        self._grace = grace
         self._stopped = threading.Event()
         self._drain_until: float | None = None
         self._orphans: dict[tuple[str, int], float] = {}  # run and attempt, and since when
         self._next_renewal = 0.0
         self._renewed_at = self._cut_off_at = time.monotonic()  # when this worker last had no lease, or began
-        self._next_sweep = time.monotonic() + random.uniform(0, sweep_seconds)
+        self._next_sweep = time.monotonic() + random.uniform(0, process.sweep)
 
     def start(self) -> None:
-        """Register this worker, then keep its promises from a daemon thread."""
+        """Register this worker, then supervise it from a daemon thread."""
         with suppress(DatabaseUnavailable):  # the thread goes on trying; `service.store.outages` says why
             self._renew()
         threading.Thread(target=self._loop, name="supervisor", daemon=True).start()
 
     def stop(self) -> None:
-        """Retire: what this worker still drives is given back, or else is free for others at once."""
+        """Retire this worker: its runs are given back, or else are free for others at once."""
         end = time.monotonic() + HAND_OVER
-        while (driven := self._active.all()) and time.monotonic() < end:
-            for handle in driven:
+        while (executing := self._slots.all()) and time.monotonic() < end:
+            for handle in executing:
                 handle.stop("drain")
             time.sleep(0.05)
         self._stopped.set()
@@ -124,8 +124,8 @@ class Supervisor:
         began = time.monotonic()
         if now >= self._next_renewal:
             self._renew()
-        if driven := self._active.all():
-            self._stop_unwanted(driven)
+        if executing := self._slots.all():
+            self._stop_unwanted(executing)
         self._note_hang(began)
         if self._draining():
             self._hand_over(now)
@@ -136,14 +136,14 @@ class Supervisor:
             for chore in self._chores:
                 chore()
 
-    def _stop_unwanted(self, driven: Sequence[Handle]) -> None:
+    def _stop_unwanted(self, executing: Sequence[Handle]) -> None:
         """Stop runs that are to be cancelled, and those that another worker has taken over."""
         held = {
             row["id"]: row
             for row in self._db.query(lambda tx: ownership.held(tx, self._worker_id), patience=0, ahead=True)
         }
         elsewhere = []
-        for handle in driven:
+        for handle in executing:
             row = held.get(handle.run_id)
             if row is None or row["attempt"] != handle.attempt:
                 elsewhere.append(handle)
@@ -182,15 +182,15 @@ class Supervisor:
             )
 
     def _hand_over(self, now: float) -> None:
-        """A stopping worker lets runs finish within its grace; those that cannot go back into the queue."""
+        """Let runs finish within the grace of a stopping worker, then put the others back into the queue."""
         if self._drain_until is None:
             self._drain_until = now + max(1.0, self._grace * 0.7)
         if now >= self._drain_until:
-            for handle in self._active.all():
+            for handle in self._slots.all():
                 handle.stop("drain")
 
     def _sweep_runs(self, now: float) -> None:
-        """Runs whose worker is gone are taken up; task workers are woken for queued tasks that nobody took.
+        """Take up runs whose worker is gone; wake task workers for queued tasks that nobody took.
 
         A worker that was cut off from the database itself leaves the others the time of a lease to renew theirs.
         """
@@ -209,7 +209,7 @@ class Supervisor:
         self._db.transact(lambda tx: workers.sweep(tx, 3_600_000), patience=1, ahead=True)
 
     def _wake(self, tasks: list[str]) -> None:
-        """Messages that were lost are sent again, those that only wait their turn are not."""
+        """Send lost messages again, not those that only wait their turn."""
         messages = self._wakeup.waiting()
         if messages is not None and messages >= len(tasks):
             return
@@ -222,17 +222,16 @@ class Supervisor:
             self._kind == "web"
         ):  # no message reaches a task worker: this one does it, callers keep half the slots
             for run_id in tasks:
-                if self._active.taken * 2 >= self._active.slots or not self._execution.take_up_in_background(
-                    run_id
-                ):
+                half_taken = self._slots.taken * 2 >= self._slots.slots
+                if half_taken or not self._execution.take_up_in_background(run_id):
                     self._next_sweep = time.monotonic() + TICK  # there is more to do
                     return
 
     def _disown(self, now: float) -> None:
-        """A run that is ours by its row, and that no thread here drives, is free for others: it counts as a loss."""
-        driven = {handle.run_id for handle in self._active.all()}
+        """Abandon runs that are ours by their rows and that no thread here executes; each counts as a loss."""
+        executing = {handle.run_id for handle in self._slots.all()}
         held = self._db.query(lambda tx: ownership.held(tx, self._worker_id), patience=0, ahead=True)
-        orphans = [(row["id"], row["attempt"]) for row in held if row["id"] not in driven]
+        orphans = [(row["id"], row["attempt"]) for row in held if row["id"] not in executing]
         self._orphans = {orphan: self._orphans.get(orphan, now) for orphan in orphans}
         for (run_id, attempt), since in self._orphans.items():
             if now - since > UNDRIVEN:

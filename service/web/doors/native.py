@@ -146,7 +146,7 @@ def invoke(agent: str) -> Response:
 @guard(counts="run")
 def stream(agent: str) -> Response:
     started, batches = services().runs.stream(*admit("stream", partial(_question, agent)))
-    gone = partial(services().queries.client_gone, started.run)
+    gone = partial(services().cancellation.client_gone, started.run)
     lens = SseLens(started.run.id)
     response = stream_response(lens, batches, started.place, gone, started.listener)
     return _labelled(response, started, started.run.cache)

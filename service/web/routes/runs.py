@@ -183,7 +183,7 @@ def cancel_run(run_id: str) -> Response:
     run = services().queries.get(run_id, current_caller())
 
     def work() -> dict[str, str]:
-        services().queries.cancel(run)
+        services().cancellation.cancel(run)
         return {"run_id": run_id, "status": services().queries.get(run_id).status}
 
     return once_again(work, 202)

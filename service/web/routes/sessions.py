@@ -256,4 +256,4 @@ def _cancel_turns(session_id: str) -> None:
     """Cancel the runs of a session, which bills what they have used, before they are deleted."""
     for run_id in services().sessions.unfinished(session_id):
         with suppress(errors.RunFinished, errors.NotFound):
-            services().queries.cancel(services().queries.get(run_id))
+            services().cancellation.cancel(services().queries.get(run_id))

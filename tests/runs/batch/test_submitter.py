@@ -183,12 +183,12 @@ def test_a_run_cancelled_before_sending_costs_nothing_and_after_it_what_was_answ
     wired: Services, model: Model
 ) -> None:
     early = queue(wired)
-    wired.queries.cancel(early)
+    wired.cancellation.cancel(early)
     wired.batches.tick()
     assert item(wired, early) is None and model.stats()["batch_calls"] == 0
     late = queue(wired)
     wired.batches.tick()
-    wired.queries.cancel(late)
+    wired.cancellation.cancel(late)
     wait_until(lambda: _gone(wired, late), "the end of it", 20)
     books = check(wired.db, wired.prices)
     assert books.faults == [] and books.spent > 0 and books.held == 0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.runs.events.event_stream import EventStream, StreamEntry
-from service.runs.events.recovered import is_whole, told_before
+from service.runs.events.recovered import is_whole, replay_of
 from service.runs.journal import NOTE
 from service.runs.replay import JUMP
 from service.types import Event, Run, RunEvent
@@ -29,7 +29,7 @@ def entry(attempt: int, *seqs: int, server: str | None = None) -> StreamEntry:
 
 def lost_run(attempt: int = 2, **changed: Any) -> Run:
     run = run_of(asked("Hello", ASSISTANT), door="stream")
-    run.attempt, run.resumed = attempt, attempt > 1
+    run.attempt = attempt
     for name, value in changed.items():
         setattr(run, name, value)
     return run
@@ -44,7 +44,7 @@ WHOLE = EventStream([entry(1, 1, 2, server="a"), entry(1, 3), entry(1, 4, 5)], "
 
 
 def test_a_whole_stream_just_goes_on() -> None:
-    told = told_before(lost_run(), [kept("model", 1, 1, 2)], WHOLE)
+    told = replay_of(lost_run(), [kept("model", 1, 1, 2)], WHOLE)
     assert [event.seq for event in told.events] == [3, 4, 5]
     assert (told.last_seq, told.resumes_after) == (5, 5)
 
@@ -65,14 +65,14 @@ def test_a_whole_stream_just_goes_on() -> None:
 )
 def test_without_proof_numbers_jump(stream: EventStream | None, changed: dict[str, Any]) -> None:
     run = lost_run(**changed)
-    told = told_before(run, [kept("model", 1, 1, 2)], stream)
+    told = replay_of(run, [kept("model", 1, 1, 2)], stream)
     assert told.last_seq >= JUMP * (run.attempt - 1) + 2
     assert told.resumes_after == 2
 
 
 def test_numbers_jump_further_than_the_attempt_before_may_have_come() -> None:
-    first = told_before(lost_run(2), [], None).last_seq
-    assert told_before(lost_run(3), [], None).last_seq >= first + JUMP
+    first = replay_of(lost_run(2), [], None).last_seq
+    assert replay_of(lost_run(3), [], None).last_seq >= first + JUMP
 
 
 def test_what_was_written_twice_is_no_hole() -> None:
@@ -95,11 +95,11 @@ def test_what_is_void_may_be_missing() -> None:
 @pytest.mark.parametrize("stream", [None, EventStream([], "a"), WHOLE._replace(server="b")])
 def test_a_run_that_stopped_by_itself_has_kept_all(stream: EventStream | None) -> None:
     rows: Sequence[Mapping[str, Any]] = [kept("model", 1, 1, 2), kept(NOTE, 1, 3, 4)]
-    told = told_before(lost_run(), rows, stream)
+    told = replay_of(lost_run(), rows, stream)
     assert [event.seq for event in told.events][:2] == [3, 4]
     assert told.last_seq < JUMP
 
 
 def test_nobody_was_told_of_an_invoked_run() -> None:
-    told = told_before(lost_run(door="invoke"), [kept("model", 1, 1, 2)], None)
+    told = replay_of(lost_run(door="invoke"), [kept("model", 1, 1, 2)], None)
     assert (told.last_seq, told.resumes_after) == (2, 2)

@@ -1,0 +1,138 @@
+"""Entries of the answer cache: keys, owners and outcomes of a question, and how answers are written and read."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import orjson
+
+from service.errors import (
+    AgentFault,
+    ModelError,
+    ModelRejected,
+    ModelTimeout,
+    ModelUnavailable,
+    PriceUnknown,
+    RunLimit,
+    RunTimeout,
+    SlipwayError,
+    all_errors,
+)
+from service.types import Run, RunStatus, now_ms
+
+Cache = Literal["hit", "near", "stale", "coalesced", "miss", "bypass"]
+Vector: TypeAlias = "array[float]"
+KEPT = ("output", "stop_reason", "model", "tier", "steps", "tools", "sources")
+MODEL_AWAY = (ModelUnavailable, ModelTimeout)  # when a stale answer is better than none
+# Errors that anybody would meet who asks the same, however often. With `ModelError`, which may pass, they are shared by
+# all who wait; all others, such as a spent budget, are the owner's alone.
+LASTING = (ModelRejected, PriceUnknown, AgentFault, RunLimit, RunTimeout)
+_SHARED_CODES = {error.code for error in all_errors() if issubclass(error, (ModelError, *LASTING))}
+_BY_CODE = {error.code: error for error in all_errors()}
+
+
+class Owner(NamedTuple):
+    """Run that asks the model for all who ask the same. `live`: its events can be followed."""
+
+    run_id: str
+    user_id: str
+    live: bool
+
+    def __str__(self) -> str:
+        return f"{self.run_id} {self.user_id} {self.live:d}"
+
+    @classmethod
+    def parse(cls, text: bytes) -> Owner:
+        run_id, user_id, live = text.decode().split()
+        return cls(run_id, user_id, live == "1")
+
+
+class CacheKey(NamedTuple):
+    """Key of a question, with everything its answer depends on. The fields are digests, but for `plain`."""
+
+    scope: str  # the agent's version, the model, whose answers these are, and how they are asked for
+    exact: str  # the question as it was asked
+    slot: str  # the question in its plain form
+    plain: str | None  # that form; None: only the same text is the same question
+
+    @property
+    def answer(self) -> str:
+        return f"slipway:answer:{{{self.slot}}}"
+
+    @property
+    def flight(self) -> str:
+        return f"slipway:flight:{{{self.slot}}}:{self.exact}"
+
+    def outcome(self, run_id: str) -> str:
+        return f"slipway:landing:{{{self.slot}}}:{run_id}"
+
+
+class Outcome(NamedTuple):
+    """Outcome of an owner's run: an answer, an error that all who wait share, or neither."""
+
+    answer: dict[str, Any] | None = None
+    stale: bool = False
+    error: SlipwayError | None = None
+
+
+class CacheEntry(NamedTuple):
+    """Entry of the cache: an answer to be given, one for when the model is away, or the owner that is making one.
+
+    `outcome`: of that owner, which has failed already.
+    """
+
+    cache: Cache
+    answer: dict[str, Any] | None = None
+    stale: dict[str, Any] | None = None
+    owner: Owner | None = None
+    outcome: Outcome | None = None
+    vector: Vector | None = None
+
+
+def outcome_of(raw: bytes) -> Outcome:
+    """Read the outcome that an owner left for those who wait."""
+    found = orjson.loads(raw)
+    error = found.get("error")
+    if error is not None:
+        kind = _BY_CODE.get(error["code"], ModelError)
+        return Outcome(error=kind(error["detail"], retry_after=error.get("retry_after")))
+    return Outcome(found.get("answer"), found.get("stale", False))
+
+
+def read_answer(
+    raw: bytes | None, question: CacheKey
+) -> tuple[Cache, dict[str, Any] | None, dict[str, Any] | None]:
+    """Return how a kept answer fits, the answer where it is fresh, and else as a stale one."""
+    if not raw:
+        return "miss", None, None
+    until, exact, body = raw.split(b" ", 2)
+    answer = orjson.loads(body)
+    if int(until) <= now_ms():
+        return "miss", None, answer
+    return ("hit" if exact.decode() == question.exact else "near"), answer, None
+
+
+def write_outcome(run: Run) -> tuple[bytes, bool]:
+    """Return an outcome as `outcome_of` reads it, and whether it is an answer. Empty for a cancelled run, and for one
+    whose answer a budget of its own cut short."""
+    if run.status is RunStatus.SUCCEEDED and run.result and "max_tokens_clamped" not in run.result:
+        return b'{"stale":%b,"answer":%b}' % (
+            b"true" if run.cache == "stale" else b"false",
+            write_answer(run),
+        ), True
+    if run.status is RunStatus.FAILED and run.error and run.error["code"] in _SHARED_CODES:
+        error = {name: run.error.get(name) for name in ("code", "detail", "retry_after")}
+        return orjson.dumps({"error": error}), False
+    return b"{}", False
+
+
+def is_worth_keeping(run: Run) -> bool:
+    """Tell whether the model has given an answer now, and whole: a cut or refused one is not worth having twice."""
+    made = run.status is RunStatus.SUCCEEDED and run.cache in ("miss", "bypass")
+    return made and run.result is not None and run.result["stop_reason"] == "end_turn"
+
+
+def write_answer(run: Run) -> bytes:
+    assert run.result is not None
+    return orjson.dumps({name: run.result[name] for name in KEPT})
