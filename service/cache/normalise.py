@@ -56,7 +56,7 @@ class Normaliser:
         self._edges = {phrase[place] for phrase in self._phrases for place in (0, -1)}
 
     def of(self, text: str) -> str | None:
-        """The plain form, or None where only the very same text is the same question."""
+        """Return the normalised question; None: only the very same text is the same question."""
         text = text.strip()
         if len(text) > LONGEST or not (text.isascii() or all(map(_is_its_own_form, text))):
             return None
@@ -78,7 +78,7 @@ class Normaliser:
         return question if normalise_words.ABOUT_WORDS.isdisjoint(map(_bare, question)) else words
 
     def _after_opening(self, words: list[str]) -> list[str]:
-        """The words after the courtesies in front, as far as these are set apart; none where there is nothing else."""
+        """Drop courtesies in front, as far as these are set apart; empty where there is nothing else."""
         start = at = 0
         while size := self._phrase_at(words, at):
             at += size
@@ -92,18 +92,18 @@ class Normaliser:
         return words[start:] if at < len(words) else []
 
     def _before_closing(self, words: list[str]) -> list[str]:
-        """The words before the courtesies at the end, when all of these are set apart ("hi, thanks" may be a list)."""
+        """Drop courtesies at the end, when all of these are set apart ("hi, thanks" may be a list)."""
         end = len(words)
         while size := self._phrase_before(words, end):
             end -= size
         return words[:end] if end == 0 or _is_apart(words[:end], words[end:]) else words
 
     def _phrase_at(self, words: list[str], at: int) -> int:
-        """How many words the longest courtesy that begins there has; 0: there is none."""
+        """Count the words of the longest courtesy that begins there; 0: there is none."""
         return next((len(one) for one in self._phrases if _is_phrase(words[at : at + len(one)], one)), 0)
 
     def _phrase_before(self, words: list[str], end: int) -> int:
-        """The same for one that ends there."""
+        """Count the words of the longest courtesy that ends there; 0: there is none."""
         return next(
             (
                 len(one)
@@ -129,7 +129,7 @@ def _words(text: str) -> list[str]:
 
 
 def _bare(word: str) -> str:
-    """A word without the marks of its sentence, in small letters."""
+    """Strip a word of punctuation, and lower it."""
     return word.lstrip("¿¡").rstrip(_MARKS).lower()
 
 
@@ -140,7 +140,7 @@ def _is_phrase(words: list[str], phrase: tuple[str, ...]) -> bool:
 
 
 def _is_apart(question: list[str], closing: list[str]) -> bool:
-    """Whether courtesies at the end stand apart from a whole question."""
+    """Tell whether courtesies at the end stand apart from a whole question."""
     last = question[-1]
     if not closing or last[-1] not in _MARKS:
         please = [word.rstrip(".!\n").lower() for word in closing] == [normalise_words.PLEASE]
@@ -155,12 +155,12 @@ def _is_question_word(word: str) -> bool:
 
 
 def _asks(words: list[str]) -> bool:
-    """Whether these begin as a whole question does."""
+    """Tell whether these begin as a whole question does."""
     return len(words) > 1 and _is_question_word(words[0])
 
 
 def _asks_directly(words: list[str]) -> bool:
-    """Whether these begin with "what is", "how do" and the like: "tell me when it rains" is no question."""
+    """Tell whether these begin with "what is", "how do" and the like: "tell me when it rains" is no question."""
     if len(words) < 3:
         return False
     first, second = _bare(words[0]), _bare(words[1])

@@ -1,4 +1,4 @@
-"""Questions that mean the same, found by their vectors. Optional, and only ever asked on a miss.
+"""Semantic cache: questions that mean the same, found by their vectors. Optional, and used on a miss only.
 
 Vectors are kept apart by everything an answer depends on but the question (whose answers these are, the agent's
 version, the model), and by the numbers and negations in it: "with 17 % and not at once" is never near "with 18 %".
@@ -73,7 +73,7 @@ def _all(client: Any, key: str) -> Mapping[bytes, bytes]:
 
 
 def _cosine(vector: Vector, raw: bytes) -> float:
-    """Of two vectors of length 1; 0 where they are of different sizes."""
+    """Cosine of two vectors of length 1; 0 where they are of different sizes."""
     other = array("f")
     if len(raw) != len(vector) * other.itemsize:
         return 0.0

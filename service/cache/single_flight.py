@@ -52,7 +52,8 @@ class _Awaited:
 
 
 class SingleFlight:
-    """One per process. `blocking` is a client whose reads may take seconds; one connection of it is used."""
+    """Owns and awaits flights. One per process. `blocking` is a client whose reads may take seconds; it uses one
+    connection of it."""
 
     def __init__(
         self, redis_store: RedisStore, blocking: redis.Redis, answers: AnswerCache, seconds: float

@@ -28,7 +28,7 @@ class TextDelta(NamedTuple):
 
 @dataclass(slots=True)
 class CallProgress:
-    """What came of an attempt at a model call so far: billing reads it where the attempt breaks off."""
+    """Progress of an attempt at a model call: billing reads it where the attempt breaks off."""
 
     billable: bool = False  # the model may charge for it
     usage: Usage | None = None  # reported by the stream before it broke off

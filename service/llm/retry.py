@@ -32,7 +32,7 @@ CALLER_LEFT = "caller_left"
 
 
 class RetryingClient:
-    """A `ModelClient` around another. Retries only until the first piece of text, and within the call's deadline.
+    """`ModelClient` around another. Retries only until the first piece of text, and within the call's deadline.
 
     `retries` counts attempts after the first; `on_attempt` is called after each attempt, from the calling thread.
     """

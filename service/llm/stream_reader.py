@@ -1,8 +1,8 @@
-"""One thread of a process that reads for many streams at once, a moment's worth of each.
+"""Stream-reader thread: reads the model's answers for many streams of a process at once.
 
-A piece of text by itself would wake the thread of its run, the one that publishes, and the client's. With hundreds of
-streams that is all a process could do. So while many are open, this thread reads what has come for each of them, one
-after the other and now and then, and the threads of their runs sleep until their answers have ended.
+Each delta by itself would wake the thread of its run, the publisher's, and the client's. With hundreds of streams that
+is all a process could do. So while many are open, this thread reads what has arrived for each of them, one after the
+other, now and then, and the threads of their runs sleep until their answers have ended.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ LONGEST_PAUSE = 0.2  # … up to this
 
 
 class Readable(Protocol):
-    """An answer under way."""
+    """Answer under way."""
 
     def arrived(self) -> bytes:
-        """What has come of it, without waiting; empty when nothing has."""
+        """Read what has arrived, without blocking; may be empty."""
 
     @property
     def complete(self) -> bool:
-        """There is no more to come."""
+        """True where no more is to arrive."""
 
 
 class StreamSink:
-    """A stream that is read for its run. `take` gets what has come: True, or an exception, ends the stream."""
+    """Stream that is read for its run. `take` gets what has arrived: True, or an exception, ends it."""
 
     def __init__(
         self, source: Readable, call: ModelCall, silence: float, take: Callable[[bytes], bool]
@@ -48,21 +48,21 @@ class StreamSink:
         self._source = source
         self._silence = silence
         self._take = take
-        self._heard = time.monotonic()
+        self._arrived_at = time.monotonic()
         self._over = threading.Lock()
         self._over.acquire()
         self.error: Exception | None = None
 
     def look(self) -> bool:
-        """Read once. True: the stream is over, well or not."""
+        """Read once, without blocking. True: the stream is over, well or not."""
         try:
             data = self._source.arrived()
             now = time.monotonic()
             if data:
-                self._heard = now
+                self._arrived_at = now
                 if self._take(data):
                     return True
-            if now > min(self._heard + self._silence, self.call.deadline) and not self._source.complete:
+            if now > min(self._arrived_at + self._silence, self.call.deadline) and not self._source.complete:
                 raise httpx2.ReadTimeout("The model was silent for too long")
             return self._source.complete
         except Exception as error:
@@ -78,7 +78,7 @@ class StreamSink:
 
 
 class StreamReader:
-    """One per process, made after the fork; its thread begins with the first stream, and sleeps when there is none."""
+    """Reads streams. One per process, made after the fork; its thread starts with the first, and sleeps without any."""
 
     def __init__(self) -> None:
         self._change = threading.Lock()
@@ -87,7 +87,7 @@ class StreamReader:
         self._thread: threading.Thread | None = None
 
     def read(self, stream: StreamSink) -> None:
-        """Until the stream is over. Raises what ended it; `httpx2.ReadTimeout` at its call's deadline at the latest."""
+        """Read until the stream is over. Raises what ended it, at its call's deadline `httpx2.ReadTimeout`."""
         with self._change:
             self._all.add(stream)
             self._some.set()
@@ -120,6 +120,6 @@ class StreamReader:
 
 
 def pause_of(streams: int, took: Collection[float]) -> float:
-    """Seconds until the next look, by how many streams are open and how many seconds the last few looks took."""
+    """Return seconds until the next read, by how many streams are open and the seconds that the last few reads took."""
     pause = min(max((streams - FEW_STREAMS) * PAUSE_OF_EACH, SHORTEST_PAUSE), LONG_PAUSE)
     return min(max(pause, min(took) * PAUSE_OF_WORK), LONGEST_PAUSE)

@@ -178,7 +178,7 @@ class Metrics(Subscriber):
             self._overrun.inc()
 
     def _count_prompt_cache(self, agent: str, usage: Usage) -> None:
-        """The share of `read` in all three kinds is how much of an agent's prompts came from the cache."""
+        """Count prompt tokens: the share of `read` in all three kinds is how much came from the cache."""
         for kind, amount in (
             ("read", usage.cache_read_input_tokens),
             ("write", usage.cache_creation_input_tokens),

@@ -45,7 +45,7 @@ class Subscriber:
         """`error`: what a run failed with, or why it was left."""
 
     def step(self, run: Run, kind: str, name: str) -> None:
-        """A step is done; `kind` is `model` or `tools`. It is written with the run's next transaction."""
+        """Step that is done; `kind` is `model` or `tools`. It is written with the run's next transaction."""
 
     def attempt(self, attempt: ModelAttempt) -> None: ...
 
@@ -54,10 +54,10 @@ class Subscriber:
     def settlement(self, settled: Settled) -> None: ...
 
     def budget_refused(self, scope: str) -> None:
-        """A model call did not fit a cap; `scope` is the kind of it only: `user`, never whose."""
+        """Model call that did not fit a cap; `scope` is the kind of it only: `user`, never whose."""
 
     def budget_warning(self, scope: str, percent: int, public: Mapping[str, Any]) -> None:
-        """A cap passed 50, 80 or 100 percent; `public` describes it, with its whole scope."""
+        """Cap that passed 50, 80 or 100 percent; `public` describes it, with its whole scope."""
 
 
 class Observer(Subscriber):

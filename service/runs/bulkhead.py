@@ -1,7 +1,7 @@
-"""Places: a bound on the requests of one process that hold a thread for as long as a run may take.
+"""Bulkhead: bounds the requests of one process that hold a thread for as long as a run may take.
 
-Such a request drives a run, waits for another's answer, or follows a run's events. Threads beyond the places stay free
-for log-ins, cache hits and health checks, however many clients follow, wait or stop reading.
+Such a request executes a run, waits for another's answer, or follows a run's events. Threads beyond the places stay
+free for log-ins, cache hits and health checks, however many clients follow, wait or stop reading.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from service.errors import Overloaded, RateLimited
 
 
 class Permit:
-    """A place that was taken. As a context manager it is given back at the end of the block."""
+    """Place that was taken. As a context manager it is given back at the end of the block."""
 
     def __init__(self, bulkhead: Bulkhead, user_id: str, reads: bool) -> None:
         self._bulkhead: Bulkhead | None = bulkhead
@@ -34,7 +34,7 @@ class Permit:
 
 
 class Bulkhead:
-    """`total` places in this process, of which one user may have `each`. Readers of runs may have half of them."""
+    """Places in this process: `total`, of which one user may have `each`. Readers of runs may have half of them."""
 
     def __init__(self, total: int, each: int) -> None:
         self.total = total
@@ -62,7 +62,7 @@ class Bulkhead:
         return Permit(self, user_id, reads)
 
     def give(self, user_id: str, reads: bool) -> None:
-        """Called by `Place.give`."""
+        """Called by `Permit.give`."""
         with self._lock:
             self._by_user[user_id] -= 1
             self._readers -= reads

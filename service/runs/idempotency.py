@@ -23,7 +23,7 @@ AUTO = "auto-"  # how a key begins that the load balancer made: no client will a
 
 
 class AlreadyStarted(Exception):
-    """The key is taken by a run that was started before."""
+    """Raised where a run was started under the key before."""
 
     def __init__(self, run_id: str) -> None:
         super().__init__(run_id)
@@ -31,7 +31,7 @@ class AlreadyStarted(Exception):
 
 
 class Key(NamedTuple):
-    """A caller's `Idempotency-Key` with the fingerprint of what was asked under it."""
+    """Idempotency key of a caller, with the fingerprint of what was asked under it."""
 
     user_id: str
     key: str
@@ -55,7 +55,7 @@ class Key(NamedTuple):
             raise AlreadyStarted(started)
 
     def started(self, tx: Transaction) -> str | None:
-        """The run that was started under the key, if any. Raises `IdempotencyMismatch`."""
+        """Find the run that was started under the key, if any. Raises `IdempotencyMismatch`."""
         first = rows.find(tx, self.user_id, self.key)
         if first is None or first["expires_at"] <= now_ms():
             return None
@@ -69,7 +69,7 @@ class Key(NamedTuple):
 
 
 def _gives_back(tx: Transaction, run_id: str) -> bool:
-    """Whether a run has failed for a reason that passes, has had its `Retry-After`, and has changed nothing.
+    """Tell whether a run has failed for a reason that passes, has had its `Retry-After`, and has changed nothing.
 
     The pause keeps a load balancer, which passes a 503 on at once, from asking a model in vain twice.
     """
@@ -82,7 +82,7 @@ def _gives_back(tx: Transaction, run_id: str) -> bool:
 
 
 def fingerprint(path: str, body: Any) -> str:
-    """A digest of what is asked; the order of fields does not matter."""
+    """Digest what is asked; the order of fields does not matter."""
     return hashlib.sha256(
         path.encode() + b"\n" + exact_json.dumps(body, option=orjson.OPT_SORT_KEYS)
     ).hexdigest()

@@ -1,8 +1,8 @@
-"""What clients were told in a step that was cut short, and how its second making is joined to that.
+"""Replay of a step that was cut short: events that clients have got are not published again.
 
-The worker that takes a run up makes the cut step again. Text that comes out the same is not told twice: the
+The worker that takes a run up makes the cut step again. Text that comes out the same is not published twice: the
 client's text just goes on. Text that comes out different is announced by `run.resumed` with a `from_seq`:
-text with a higher number, told before that event, is void.
+text with a higher number, published before that event, is void.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any
 
 from service.types import Event, RunEvent
 
-JUMP = 100_000  # numbers skipped when nobody can say how far clients were told: more events than an attempt tells
-# What a result without an answer is made from: the text that stands, and the tools that were used.
+JUMP = 100_000  # numbers skipped where it is unknown which events clients got: more than an attempt publishes
+# Events that a result without an answer is made from: the text that stands, and the tools that were used.
 IN_RESULT = (Event.TEXT_DELTA, Event.RUN_RESUMED, Event.TOOL_CALLED, Event.TOOL_FINISHED)
 BEFORE_TEXT = (Event.RUN_STARTED, Event.RUN_RESUMED, Event.APPROVAL_DECIDED, Event.STEP_STARTED)
 
 
 class Replay:
-    """`events` were told after the last kept step; `kept_seq` is the last number that is kept.
+    """Events published after the last kept step; `kept_seq` is the last number that is kept.
 
-    `lost`: there may have been more, and nobody can say how much. Numbers jump beyond all that `attempts` before this
-    one may have told, and all that was told after the last kept step is void.
+    `lost`: there may have been more, it is unknown how many. Numbers jump beyond all that `attempts` before this one
+    may have published, and all events after the last kept step are void.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Replay:
         self._at = 0  # how much of the text has come again
 
     def sift(self, name: Event, data: Mapping[str, Any]) -> list[RunEvent]:
-        """What is still to be told of this event: nothing, itself, or a correction and itself."""
+        """Return what is still to be published for this event: nothing, itself, or a correction and itself."""
         if name is Event.TEXT_DELTA:
             return self._sift_text(data["text"])
         if name is not Event.RUN_RESUMED and _mark(name, data) in self._marks:
@@ -46,7 +46,7 @@ class Replay:
             return []
         if name in BEFORE_TEXT:
             return [RunEvent(name, data)]
-        # The step ended before its told text did: what came this time is all that stands.
+        # The step ended before its published text did: the text of this time is all that stands.
         return [*self._correction(""), RunEvent(name, data)]
 
     def _sift_text(self, piece: str) -> list[RunEvent]:
@@ -72,12 +72,12 @@ def _delta(text: str) -> RunEvent:
 
 
 def _mark(name: Event, data: Mapping[str, Any]) -> tuple[str, object]:
-    """What makes an event the same when it is made again: times and previews may differ."""
+    """Return what identifies an event that is made again: times and previews may differ."""
     return name, data.get("call_id") or data.get("approval_id") or data.get("step")
 
 
 def standing_text(events: Sequence[RunEvent]) -> str:
-    """Join the text that was told, without what a `run.resumed` took back."""
+    """Join the text that was published, without what a `run.resumed` took back."""
     standing: list[RunEvent] = []
     for event in events:
         if event.name is Event.TEXT_DELTA:

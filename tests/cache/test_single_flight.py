@@ -112,7 +112,7 @@ def test_all_get_what_one_was_told(
         assert turn.run.cache == "coalesced"
     assert pair[1].turn(text).run.cache == "hit"
     assert [process.flights._awaited for process in pair] == [{}, {}]
-    assert pair[0].flights._led == {}
+    assert pair[0].flights._owned == {}
 
 
 def test_waiting_takes_one_connection_however_many_wait(
@@ -333,7 +333,7 @@ def test_a_forgotten_flight_ends(pair: tuple[Process, Process], text: str, soon:
     flights = pair[0].flights
     flights._seconds = 0.1
     pair[0].turn(text)
-    wait_until(lambda: not flights._led, "the end of its renewal", 5)
+    wait_until(lambda: not flights._owned, "the end of its renewal", 5)
     assert single_flight.RENEWAL < 5
     wait_until(lambda: pair[1].turn(text).owner is None, "another's turn", 5)
 
@@ -349,7 +349,7 @@ def test_flights_land_while_others_are_renewed(
             one.flights._renewed = 0.0
             one.flights._renew()
     landing.result()
-    assert one.flights._led == {}
+    assert one.flights._owned == {}
     assert "single_flight_failed" not in caplog.text
 
 

@@ -54,7 +54,7 @@ def heard(wired: Services) -> Iterator[Heard]:
 
 
 def stop(wired: Services, run_id: str) -> None:
-    handle = wired.supervisor._active.get(run_id)
+    handle = wired.supervisor._slots.get(run_id)
     assert handle is not None
     handle.stop("drain")
 
@@ -86,11 +86,11 @@ def test_all_that_was_told_is_kept_with_a_run_that_is_handed_over(wired: Service
 
 def test_a_run_that_cannot_be_handed_over_ends_all_the_same(wired: Services, heard: Heard) -> None:
     database = wired.settings.slipway_home / "slipway.db"
-    handle = wired.supervisor._active.get(heard.run_id)
+    handle = wired.supervisor._slots.get(heard.run_id)
     with closing(sqlite3.connect(database, isolation_level=None)) as locks:
         locks.execute("BEGIN EXCLUSIVE")
         stop(wired, heard.run_id)
-        wait_until(lambda: handle not in wired.supervisor._active.all(), "the thread to give it up", 30)
+        wait_until(lambda: handle not in wired.supervisor._slots.all(), "the thread to give it up", 30)
     assert heard.is_alive() and wired.queries.get(heard.run_id).status is RunStatus.RUNNING
     wired.db.transact(lambda tx: rows.abandon(tx, heard.run_id, 1))  # as its keeper does
     assert wired.execution.take_up(heard.run_id)
@@ -106,7 +106,7 @@ def test_a_run_whose_worker_stops_before_it_begins_is_refused(
         handle.stop("drain")  # type: ignore[attr-defined]
         return driving(handle)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(wired.supervisor._active, "driving", stopping)
+    monkeypatch.setattr(wired.supervisor._slots, "driving", stopping)
     for begin in (lambda: inside.ask(wired), lambda: Heard(wired)):
         with pytest.raises(Overloaded):
             begin()

@@ -1,4 +1,4 @@
-"""Sends steps that wait to the Batches API, and brings their answers back.
+"""Submitter of batch steps: sends them to the Batches API, and brings their answers back.
 
 Any process may do any part of it: each is claimed by a conditional update, in the database, before it is done. A
 batch is written down before it is sent. A worker that dies in between leaves one without the provider's id; then
@@ -35,7 +35,7 @@ CHUNK = 100  # answers per transaction
 
 
 class BatchSubmitter:
-    """One per process. A batch goes out when `max_size` steps wait, or one has waited for `max_wait` seconds."""
+    """Submits a batch when `max_size` steps wait, or one has waited for `max_wait` seconds. One per process."""
 
     def __init__(
         self, db: Database, client: BatchClient, steps: BatchSteps, *, max_size: int, max_wait: float
@@ -48,7 +48,7 @@ class BatchSubmitter:
         self._busy = threading.Lock()
 
     def tick_in_background(self) -> None:
-        """One turn, in a thread of its own: the provider may be slow, and its caller has promises to keep."""
+        """Tick in a thread of its own: the provider may be slow, and the supervisor must not wait for it."""
         if not self._busy.locked():
             threading.Thread(target=self._guarded, name="batches", daemon=True).start()
 
@@ -132,7 +132,7 @@ class BatchSubmitter:
         self._db.transact(work)
 
     def _find(self, batch: Row) -> str | None:
-        """A batch whose sender died: its id at the provider, if it got there. Never there: its steps wait again."""
+        """Find a batch whose sender died: its id at the provider, if it got there; else its steps wait again."""
         known, ours = self._db.query(
             lambda tx: (batches.upstream_ids(tx), set(batches.of_batch(tx, batch["id"])))
         )
@@ -157,7 +157,7 @@ class BatchSubmitter:
 
 
 def _next_look(batch: Row) -> int:
-    """When to look again, in ms; for one that may be on its way, long enough for two looks not to overlap."""
+    """Return when to look again, in ms; for a batch that may be on its way, late enough for looks not to overlap."""
     now = now_ms()
     seconds = min(max((now - batch["created_at"]) / 10_000, SHORTEST_LOOK), LONGEST_LOOK)
     return now + int(seconds * 1000)

@@ -1,12 +1,12 @@
-"""The live stream of a run in Redis: what it was told, for those who follow from elsewhere and for who takes it up.
+"""Live event stream of a run in Redis: for followers on other workers, and for the worker that takes the run up.
 
-A client is told nothing that the live stream does not hold: when a worker dies, the one that takes its run up knows
-what clients have seen, and goes on after it. While Redis is away the database notes that there is more, so that
-nobody takes what Redis has for the whole (see `service.runs.events.recovered`).
+A client gets no event that the live stream does not hold: when a worker dies, the one that takes its run up knows
+what clients have seen, and goes on after it. While Redis is away the database notes that there are more events, so
+that nobody takes those in Redis for the whole (see `service.runs.events.recovered`).
 
 An entry's id is `<attempt>-<number of its last event>`. Redis takes none that is not greater than the last, so once
-a later attempt has written, the one before it is refused: that is how a worker that has lost its run hears of it
-before its client is told another word.
+a later attempt has written, the one before it is refused: so a worker that has lost its run stops before its client
+gets another event.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from service.types import Event, RunEvent
 
 LIFE = 3_600  # seconds a run's stream is kept after its last entry, or a quarter less
 
-# KEYS: stream. ARGV: the attempt that takes the run up, and the stream's life. Nothing of an earlier attempt is taken
-# after this. Answers the server process, and all that the stream holds.
+# KEYS: stream. ARGV: the attempt that takes the run up, and the stream's life. Entries of earlier attempts are refused
+# after this. Returns the server process, and all entries.
 _TAKE_UP = Script("""
 local info = redis.pcall('INFO', 'server')
 local server = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or ''
@@ -44,12 +44,12 @@ def encode(events: Sequence[RunEvent]) -> bytes:
 
 
 def decode(fields: dict[bytes, bytes]) -> list[RunEvent]:
-    """An entry's events; where another attempt takes over there are none."""
+    """Decode an entry's events; the entry with which an attempt takes over has none."""
     return [event_of(item) for item in orjson.loads(fields.get(b"e", b"[]"))]
 
 
 def event_of(item: Sequence[Any]) -> RunEvent:
-    """`[seq, name, data]`, as Redis and the step rows keep an event."""
+    """Decode `[seq, name, data]`, as Redis and the step rows keep an event."""
     return RunEvent(Event(item[1]), item[2], item[0])
 
 
@@ -58,7 +58,7 @@ def attempt_of(entry_id: bytes) -> int:
 
 
 class StreamEntry(NamedTuple):
-    """One entry of a live stream. `server`: the process that took it; None: the same as took the one before."""
+    """Entry of a live stream. `server`: the process that took it; None: the same as took the one before."""
 
     attempt: int
     events: list[RunEvent]
@@ -66,7 +66,7 @@ class StreamEntry(NamedTuple):
 
 
 class EventStream(NamedTuple):
-    """A live stream as a later attempt found it, and the server process that it was found at (empty: not known)."""
+    """Live stream as a later attempt found it, and the server process it was found at (empty: not known)."""
 
     entries: list[StreamEntry]
     server: str
@@ -83,7 +83,7 @@ class EventStreamReader:
         return self._redis_store.available()
 
     def take_up(self, run_id: str, attempt: int) -> EventStream | None:
-        """All that earlier attempts have told; from now on their entries are refused. None: Redis is away.
+        """Read all entries of earlier attempts; from now on theirs are refused. None: Redis is away.
 
         Raises `LeaseLost` when a later attempt has taken the run up already.
         """
@@ -100,12 +100,12 @@ class EventStreamReader:
         return EventStream([entry for entry in entries if entry.attempt < attempt], server.decode())
 
     def told(self, run_id: str) -> list[tuple[bytes, list[RunEvent]]]:
-        """Every entry that the stream holds, with its id."""
+        """Read every entry that the stream holds, with its id."""
         entries: Any = self._redis_store.call(lambda client: client.xrange(stream_key(run_id)), default=())
         return [(entry, decode(fields)) for entry, fields in entries]
 
     def read(self, run_id: str, position: bytes, wait: float) -> list[tuple[bytes, list[RunEvent]]]:
-        """Entries after `position`, waiting at most `wait` seconds. Raises `redis.RedisError` when it is away."""
+        """Read entries after `position`, waiting at most `wait` seconds. Raises `redis.RedisError` when it is away."""
         entries = read_stream(self._blocking, stream_key(run_id), position, 200, wait)
         return [(entry, decode(fields)) for entry, fields in entries]
 

@@ -1,7 +1,7 @@
-"""Follow a run from any worker: what is kept comes from the database, what is new from the live stream.
+"""Follower of a run, on any worker: kept events come from the database, new ones from the live stream.
 
-Numbers may be missing from the live stream, and what a later attempt said of the one before with them. Then the
-follower says it: all that was told after the last kept step is void. So no reader joins two attempts' text.
+The live stream may lack events, among them a later attempt's `run.resumed`. Then the follower adds it: all events
+after the last kept step are void. So no reader joins two attempts' text.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from service.types import LAST_EVENT, Event, Run, RunEvent, RunStatus
 RECHECK = 5.0  # seconds after which the database is asked whether the run has ended unseen
 POLL = (0.05, 0.1, 0.2, 0.4)  # seconds between looks at the database where there is no live stream
 
-BEGINS = (Event.RUN_STARTED, Event.RUN_RESUMED)  # with these an attempt says itself what is void
+BEGINS = (Event.RUN_STARTED, Event.RUN_RESUMED)  # with these an attempt itself declares void events
 
 
 class Follower:
-    """One reader of one run. `after` is the number of the last event it has."""
+    """Reader of one run. `after` is the number of the last event it has."""
 
-    def __init__(self, db: Database, live: EventStreamReader, run_id: str, after: int = 0) -> None:
+    def __init__(self, db: Database, streams: EventStreamReader, run_id: str, after: int = 0) -> None:
         self._db = db
-        self._live = live
+        self._streams = streams
         self._run_id = run_id
         self._after = after
         self._position = b"0"
@@ -51,7 +51,7 @@ class Follower:
             if run.status is RunStatus.WAITING_APPROVAL:
                 self.waits = True
                 return
-            if run.mode == "wait" or not self._live.available():
+            if run.mode == "wait" or not self._streams.available():
                 time.sleep(POLL[min(looks, len(POLL) - 1)])
                 looks += 1
                 if looks % 10 == 0:
@@ -60,15 +60,15 @@ class Follower:
             yield from self._new(heartbeat)
 
     def first(self) -> list[RunEvent]:
-        """Return events told until now, without waiting; the first part of it where it is large."""
+        """Return events until now, without waiting; the first part of them where they are large."""
         part = self._db.query(lambda tx: step_rows.first_events(tx, self._run_id, self._after))
         return self.so_far() if part is None else self._in_order([event_of(item) for item in part])
 
     def so_far(self) -> list[RunEvent]:
-        """Everything told until now, without waiting."""
+        """Return all events until now, without waiting."""
         events = [event for batch in self._kept() for event in batch]
         if not self.done:
-            events += chain.from_iterable(map(self._of_entry, self._live.told(self._run_id)))
+            events += chain.from_iterable(map(self._of_entry, self._streams.told(self._run_id)))
         return events
 
     def _kept(self) -> Generator[list[RunEvent], None, Run | None]:
@@ -81,7 +81,7 @@ class Follower:
             self.done = True
             return None
         if run.status.ended:
-            # Whoever asks for more than there was has no last event yet.
+            # A reader that asks for more than there was has no last event yet.
             last_seq = run.last_seq if self._after <= run.last_seq else self._after + 1
             events.append(RunEvent(LAST_EVENT[run.status], run.result or {}, last_seq))
             self.done = True
@@ -94,7 +94,7 @@ class Follower:
         until = time.monotonic() + RECHECK
         while not self.done and time.monotonic() < until:
             try:
-                entries = self._live.read(self._run_id, self._position, min(heartbeat, RECHECK, 4.0))
+                entries = self._streams.read(self._run_id, self._position, min(heartbeat, RECHECK, 4.0))
             except redis.RedisError:
                 time.sleep(0.2)
                 return
@@ -107,21 +107,23 @@ class Follower:
                 yield fresh
 
     def _of_entry(self, entry: tuple[bytes, list[RunEvent]]) -> list[RunEvent]:
-        """Tell what an entry of the live stream has that was not told yet, and what is missing before it."""
+        """Return an entry's events that are new, and the missing ones before them."""
         entry_id, events = entry
         later = bool(events) and attempt_of(entry_id) > self._attempt
         if later:
             self._attempt = attempt_of(entry_id)
         fresh: list[RunEvent] = []
         if self._misses(events):
-            kept_seq = self._kept_seq() if later else 0  # before what is kept is told: it may be more by then
-            fresh += chain.from_iterable(self._kept())  # perhaps what is missing is kept by now
+            kept_seq = (
+                self._kept_seq() if later else 0
+            )  # before kept events are read: there may be more by then
+            fresh += chain.from_iterable(self._kept())  # perhaps the missing events are kept by now
             if later and (first := self._misses(events)) and first.name not in BEGINS:
                 fresh += self._in_order([RunEvent(Event.RUN_RESUMED, {"from_seq": kept_seq}, first.seq - 1)])
         return fresh + self._in_order(events)
 
     def _misses(self, events: Sequence[RunEvent]) -> RunEvent | None:
-        """Return the first event that was not told yet, where numbers are missing before it."""
+        """Return the first new event, where numbers are missing before it."""
         first = next((event for event in events if event.seq > self._after), None)
         return first if first is not None and first.seq > self._after + 1 else None
 
@@ -129,7 +131,7 @@ class Follower:
         return last_kept(self._db.query(lambda tx: step_rows.listed(tx, self._run_id), patience=20))
 
     def _in_order(self, events: Sequence[RunEvent]) -> list[RunEvent]:
-        """Those not yet seen, with a `gap` wherever numbers are missing."""
+        """Return the events that are new, with a `gap` wherever numbers are missing."""
         fresh: list[RunEvent] = []
         for event in events:
             if event.seq <= self._after:

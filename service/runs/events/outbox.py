@@ -1,4 +1,4 @@
-"""One run's events on their way to its live stream, and to the client that listens to it in this process."""
+"""Outbox of one attempt: events on their way to the live stream, and to the client that listens in this process."""
 
 from __future__ import annotations
 
@@ -13,44 +13,43 @@ from service.types import Event, RunEvent
 
 log = logging.getLogger("slipway.live")
 
-MAX_UNREAD = 20_000  # events a channel holds for a slow client before it has to read them from elsewhere
-MAX_UNTAKEN = 20_000  # events a channel holds for a Redis that is away
-BRING_SECONDS = 60.0  # the longest that a run's end waits for what it has told to be brought
+MAX_UNREAD = 20_000  # events an outbox holds for a slow client before it has to read them from elsewhere
+MAX_UNTAKEN = 20_000  # events an outbox holds for a Redis that is away
+DELIVER_SECONDS = 60.0  # the longest that a run's end waits for its events to be delivered
 
 
 class ClientConnection(Protocol):
-    """A client's connection. What is raised here is an `OSError`: it is broken."""
+    """Connection of a client. Raises an `OSError` where it is broken."""
 
     def write(self, events: Sequence[RunEvent]) -> None:
-        """As much as it takes without waiting; none of them is a sign of life. Only where there is no rest."""
+        """Write without blocking; an empty list is a heartbeat; call only when `rest()` is False."""
 
     def rest(self) -> bool:
-        """Send what is left of what was begun, without waiting. True: some of it still is."""
+        """Write the rest of an earlier `write`, without blocking. True: there still is a rest."""
 
 
 @dataclass(slots=True)
 class Listener:
-    """The client that asked for a run: where it is written to, once its response is under way, and what to do if it
-    leaves."""
+    """Client that asked for a run: its connection, once its response is under way, and what to do if it leaves."""
 
     writer: ClientConnection | None = None
     gone: Callable[[], None] = lambda: None
 
 
 class Submit(Protocol):
-    """Takes over what a channel's run tells, to be brought to the live stream; `last`: there is no more."""
+    """Takes over the events of an outbox, to deliver them; `last`: there are no more."""
 
     def __call__(
-        self, channel: Outbox, events: Sequence[RunEvent], urgent: bool, *, last: bool = False
+        self, outbox: Outbox, events: Sequence[RunEvent], urgent: bool, *, last: bool = False
     ) -> None: ...
 
 
 class Outbox:
-    """One run's events on their way to the live stream, and to the client that listens here, if one does.
+    """Events of one attempt, for the live stream and for the client that listens here, if one does.
 
-    The thread of the run is the client's too, and is busy with the run. So the events are written by whoever brings
-    them, as much as the connection takes at once. What it does not take is tried again with those that follow, at
-    every `LOOK`, and last by the run's thread, once the run has ended: a slow client does not keep a run from going on.
+    The thread of the run is the client's too, and is busy with the run. So the thread that publishes events writes them
+    to the client, as much as its connection takes at once. The rest is tried again with later events, at every `LOOK`,
+    and last by the run's thread, once the run has ended: a slow client does not hold up a run.
     """
 
     def __init__(
@@ -64,29 +63,29 @@ class Outbox:
         self.run_id = run_id
         self.attempt = attempt
         self.pending: list[RunEvent] = []
-        self.untaken: list[RunEvent] = []  # Redis was away: it is given them with those that follow
+        self.untaken: list[RunEvent] = []  # Redis was away: it gets them with those that follow
         self.urgent = self.ending = False
-        self.busy = False  # some thread is bringing what was told before
+        self.busy = False  # some thread is delivering earlier events
         self.renewed = float("-inf")  # time.monotonic(); when the life of its stream was last renewed
         self.server: str | None = None  # the Redis process that took its last entry
         self.owned_at = float(
             "-inf"
         )  # time.monotonic(); when the database last said that the run is this attempt's
-        self.fenced = False  # a later attempt has taken the run over: nothing more is told here
+        self.fenced = False  # a later attempt has taken the run over: nothing more is published here
         self.seen = 0  # the number of the last event that the client was given
         self.over = False  # that was the run's last, or there is nobody to be given one
         self._submit = submit
         self._lost_run = lost
         self._began = self._spoke = False
-        self._brought = threading.Lock()  # open once all is brought; lighter than an event
-        self._brought.acquire()
-        self._giving = threading.Lock()  # held by whoever gives events to the client; of all below
+        self._delivered = threading.Lock()  # released once all is delivered; lighter than an event
+        self._delivered.acquire()
+        self._giving = threading.Lock()  # held by the thread that writes to the client; guards all below
         self._listener = listener
         self._unread: list[RunEvent] = []
         self._wrote = time.monotonic()
 
     def put(self, events: Sequence[RunEvent]) -> None:
-        """By the run's thread. The first event, the first word and the last go out at once, the rest in windows."""
+        """Publish events. The first event, the first text and the last go out at once, the rest in windows."""
         urgent = not self._began
         self._began = True
         for event in events:
@@ -98,24 +97,24 @@ class Outbox:
 
     @property
     def written(self) -> bool:
-        """The client is written to by whoever brings the events, so nobody else may."""
+        """Tell whether the publishing thread writes to the client, so that nobody else may."""
         listener = self._listener
         return listener is not None and listener.writer is not None
 
     @property
     def listened(self) -> bool:
-        """Whether a client is told here."""
+        """Tell whether a client listens here."""
         return self._listener is not None
 
     def take(self) -> list[RunEvent]:
-        """What the client was not given yet, to be written by the run's thread."""
+        """Take the events that the client has not got yet, to be written by the run's thread."""
         with self._giving:
             events, self._unread = self._unread, []
             self._given(events)
         return events
 
     def deliver(self, events: list[RunEvent]) -> None:
-        """These are in the live stream now, or the database knows that they are not."""
+        """Write events to the client: they are in the live stream now, or the database has noted that they are not."""
         with self._giving:
             if self._listener is None or self.fenced:
                 return
@@ -126,36 +125,36 @@ class Outbox:
                 self._write()
 
     def look(self, silence: float) -> None:
-        """Give the client what it did not take before, or a sign of life after so many seconds without a word."""
+        """Write what the client did not take before, or a heartbeat after so many seconds of silence."""
         with self._giving:
             self._write(beat=time.monotonic() > self._wrote + silence)
 
     def hold(self, events: Sequence[RunEvent]) -> None:
-        """Redis has not taken these; the oldest are given up when they become too many."""
+        """Hold events that Redis has not taken; the oldest are dropped when they become too many."""
         self.untaken += events
         del self.untaken[:-MAX_UNTAKEN]
 
     def fence(self) -> None:
-        """A later attempt tells the run from here on: what this one tells is void. The run's thread hears of it."""
+        """Publish no more: a later attempt has the run. Stops the run's thread."""
         self.fenced = True
         self._lost_run()
 
     def forget(self) -> None:
-        """The client has gone."""
+        """Let go of a client that has gone."""
         with self._giving:
             self._lost()
 
     def close(self) -> None:
-        """By the run's thread, when it lets go of the run: returns once all that it told is brought."""
+        """Close, when the run's thread lets go of the run. Returns once all its events are delivered."""
         self._submit(self, (), True, last=True)
-        if not self._brought.acquire(timeout=BRING_SECONDS):
+        if not self._delivered.acquire(timeout=DELIVER_SECONDS):
             log.error("live_publish_late", extra={"run_id": self.run_id})
         with self._giving:
             self._listener = None
 
     def closed(self) -> None:
-        """All is brought."""
-        self._brought.release()
+        """Note that all is delivered."""
+        self._delivered.release()
 
     def _write(self, beat: bool = False) -> None:
         writer = self._listener.writer if self._listener is not None else None

@@ -1,7 +1,7 @@
-"""From the threads that drive runs to the live streams in Redis, then to the clients that listen in this process.
+"""Publisher of run events: from the threads that execute runs to the live streams in Redis, then to clients here.
 
-What comes within a `WINDOW` is one entry of its run, and all runs of the process share one round trip to Redis.
-What is urgent is brought there by the thread that tells it. Whoever brings it there writes it to the client too.
+Events within a `WINDOW` are one entry of their run, and all runs of the process share one round trip to Redis. Urgent
+events are published by the thread they come from. The thread that publishes events writes them to the client too.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from service.types import RunEvent
 
 log = logging.getLogger("slipway.live")
 
-WINDOW = 0.05  # seconds for which what is not urgent is gathered
+WINDOW = 0.05  # seconds for which events that are not urgent are collected
 MAX_ENTRIES = 4_000  # of one run's stream; older ones are read from the database
-LOOK = 1.0  # seconds between looks at every client, for those that are slow and those that hear nothing
-OWNED = 1.0  # seconds that the database's word holds, while Redis is away, for whose the run is
+LOOK = 1.0  # seconds between looks at every client, for slow ones and for heartbeats
+OWNED = 1.0  # seconds that an answer of the database holds, while Redis is away, on which attempt has the run
 ASK_AGAIN = 0.5  # seconds between questions to a database that is away too
-REFUSED = "equal or smaller"  # what Redis says of an entry's id that is not greater than the last
+REFUSED = "equal or smaller"  # Redis's error for an entry whose id is not greater than the last
 
-Batch = tuple[Outbox, list[RunEvent], bool]  # what a run has told since, and whether that is all
-# Note in the database that these runs and attempts tell what their live streams do not hold; answers those that no
+Batch = tuple[Outbox, list[RunEvent], bool]  # new events of a run, and whether they are the last
+# Note in the database that these runs and attempts publish events which their live streams lack; returns those that no
 # later attempt took over. Raises `DatabaseUnavailable`.
 NoteGaps = Callable[[Sequence[tuple[str, int]]], Collection[tuple[str, int]]]
 
 
 class Publisher:
-    """Moves events from those who tell them to Redis, then to their clients: by one thread per process, or at once.
+    """Publishes events to Redis, then to clients: by one thread per process, or at once by the calling thread.
 
-    `heartbeat`: seconds after which a client that was told nothing is given a sign of life.
+    `heartbeat`: seconds without an event after which a client gets a heartbeat.
     """
 
     def __init__(self, redis_store: RedisStore, heartbeat: float, note_gaps: NoteGaps) -> None:
@@ -62,32 +62,30 @@ class Publisher:
         listener: Listener | None = None,
         lost: Callable[[], None] = lambda: None,
     ) -> Outbox:
-        """`lost` is called when a later attempt has taken the run over."""
-        channel = Outbox(run_id, attempt, self.submit, listener, lost)
+        """Open the outbox of an attempt; `lost` is called when a later attempt has taken the run over."""
+        outbox = Outbox(run_id, attempt, self.submit, listener, lost)
         with self._lock:
             if listener is not None:
-                self._listened.add(channel)
+                self._listened.add(outbox)
             if self._thread is None:  # lazily: a thread does not survive a fork
                 self._thread = threading.Thread(target=self._loop, name="live-publisher", daemon=True)
                 self._thread.start()
-        return channel
+        return outbox
 
-    def submit(
-        self, channel: Outbox, events: Sequence[RunEvent], urgent: bool, *, last: bool = False
-    ) -> None:
+    def submit(self, outbox: Outbox, events: Sequence[RunEvent], urgent: bool, *, last: bool = False) -> None:
         with self._lock:
-            channel.pending.extend(events)
-            channel.ending = channel.ending or last
-            if not urgent or channel.busy:
-                channel.urgent = channel.urgent or urgent
-                self._dirty[channel] = None
+            outbox.pending.extend(events)
+            outbox.ending = outbox.ending or last
+            if not urgent or outbox.busy:
+                outbox.urgent = outbox.urgent or urgent
+                self._dirty[outbox] = None
                 if urgent:
                     self._urgent.set()
                 if not self._work.is_set():
                     self._work.set()
                 return
-            batch = self._chosen([channel])
-        self._bring(batch)
+            batch = self._batch_of([outbox])
+        self._deliver(batch)
 
     def _loop(self) -> None:
         window_ends = look_at = 0.0
@@ -103,89 +101,89 @@ class Publisher:
             if now >= window_ends:
                 window_ends = now + WINDOW
             self._urgent.wait(window_ends - now)
-            self._bring(self._take(everything=time.monotonic() >= window_ends))
+            self._deliver(self._take(everything=time.monotonic() >= window_ends))
 
     def _look(self) -> None:
         with self._lock:
             listened = list(self._listened)
-        for channel in listened:
-            channel.look(self._heartbeat)
+        for outbox in listened:
+            outbox.look(self._heartbeat)
 
     def _take(self, *, everything: bool) -> list[Batch]:
         """Take the pending events of every run, or of those with urgent ones; not of runs that are being published."""
         with self._lock:
             self._urgent.clear()
-            return self._chosen([one for one in self._dirty if (everything or one.urgent) and not one.busy])
+            return self._batch_of([one for one in self._dirty if (everything or one.urgent) and not one.busy])
 
-    def _chosen(self, channels: Sequence[Outbox]) -> list[Batch]:
-        """Under the lock."""
-        batch = [(channel, channel.pending, channel.ending) for channel in channels]
-        for channel in channels:
-            self._dirty.pop(channel, None)
-            channel.pending, channel.urgent, channel.busy = [], False, True
+    def _batch_of(self, outboxes: Sequence[Outbox]) -> list[Batch]:
+        """Take the pending events of these, under the lock."""
+        batch = [(outbox, outbox.pending, outbox.ending) for outbox in outboxes]
+        for outbox in outboxes:
+            self._dirty.pop(outbox, None)
+            outbox.pending, outbox.urgent, outbox.busy = [], False, True
         if not self._dirty:
             self._work.clear()
         return batch
 
-    def _bring(self, batch: list[Batch]) -> None:
-        """To the live streams, then to the clients; what neither Redis nor the database takes waits.
+    def _deliver(self, batch: list[Batch]) -> None:
+        """Publish to the live streams, then to the clients; events that neither Redis nor the database takes wait.
 
-        What Redis alone does not take is held for those who follow from elsewhere, until it takes what comes next: an
-        entry of its own would have the id of the one whose answer was lost.
+        Events that Redis alone does not take are held for followers elsewhere, until it takes the next ones: an entry
+        of their own would have the id of the one whose answer was lost.
         """
-        filled = [(channel, events) for channel, events, _ in batch if events and not channel.fenced]
+        filled = [(outbox, events) for outbox, events, _ in batch if events and not outbox.fenced]
         try:
-            apart = held = self._publish(filled)
+            failed = held = self._publish(filled)
         except Exception:  # it would end the publisher's thread, which carries every stream, or a run
             log.exception("live_publish_failed")
-            apart, held = {channel for channel, _ in filled}, set()
-        waits = self._wait_for_note(apart) if apart else ()
-        for channel, events, ends in batch:
-            if channel in waits:
-                self._put_back(channel, events)
+            failed, held = {outbox for outbox, _ in filled}, set()
+        waits = self._wait_for_note(failed) if failed else ()
+        for outbox, events, ends in batch:
+            if outbox in waits:
+                self._put_back(outbox, events)
                 continue
-            if channel in held:
-                channel.hold(events)
+            if outbox in held:
+                outbox.hold(events)
             if events:
-                channel.deliver(events)
+                outbox.deliver(events)
             with self._lock:
-                channel.busy = False
-                if channel.urgent:  # told in the meantime
+                outbox.busy = False
+                if outbox.urgent:  # published in the meantime
                     self._urgent.set()
                 if ends:
-                    self._listened.discard(channel)
+                    self._listened.discard(outbox)
             if ends:
-                channel.closed()
+                outbox.closed()
 
-    def _put_back(self, channel: Outbox, events: list[RunEvent]) -> None:
-        """Tried again with the next window."""
+    def _put_back(self, outbox: Outbox, events: list[RunEvent]) -> None:
+        """Put events back, to be tried again with the next window."""
         with self._lock:
-            channel.pending[:0] = events
-            channel.busy = False
-            self._dirty[channel] = None
+            outbox.pending[:0] = events
+            outbox.busy = False
+            self._dirty[outbox] = None
             self._work.set()
 
     def _publish(self, filled: Sequence[tuple[Outbox, list[RunEvent]]]) -> set[Outbox]:
-        """Write entries; the channels of those that Redis has not taken, as far as it said."""
+        """Write entries; return the outboxes of those that Redis has not taken, as far as it said."""
         if not filled:
             return set()
         encoded = [
-            (channel, f"{channel.attempt}-{events[-1].seq}", events, encode(events))
-            for channel, events in filled
+            (outbox, f"{outbox.attempt}-{events[-1].seq}", events, encode(events))
+            for outbox, events in filled
         ]
         now = time.monotonic()
-        old = [channel for channel, _ in filled if now - channel.renewed > LIFE / 4]
+        old = [outbox for outbox, _ in filled if now - outbox.renewed > LIFE / 4]
         server = ""
 
         def commands(connection: Any) -> list[tuple[Any, ...]]:
             nonlocal server
             server = self._redis_store.server_of(connection)
             return [
-                ("XADD", stream_key(channel.run_id), "MAXLEN", "~", MAX_ENTRIES, entry_id, "e")
-                + (encode([*channel.untaken, *events]) if channel.untaken else entry,)
-                + (() if channel.server == server else ("s", server))
-                for channel, entry_id, events, entry in encoded
-            ] + [("EXPIRE", stream_key(channel.run_id), LIFE) for channel in old]
+                ("XADD", stream_key(outbox.run_id), "MAXLEN", "~", MAX_ENTRIES, entry_id, "e")
+                + (encode([*outbox.untaken, *events]) if outbox.untaken else entry,)
+                + (() if outbox.server == server else ("s", server))
+                for outbox, entry_id, events, entry in encoded
+            ] + [("EXPIRE", stream_key(outbox.run_id), LIFE) for outbox in old]
 
         def write(client: redis.Redis) -> list[Any]:
             answers = exchange(client, commands)
@@ -196,34 +194,34 @@ class Publisher:
 
         answers = self._redis_store.call(write, default=None)
         if answers is None:
-            return {channel for channel, _ in filled}
-        for (channel, _), answer in zip(filled, answers, strict=False):
+            return {outbox for outbox, _ in filled}
+        for (outbox, _), answer in zip(filled, answers, strict=False):
             if isinstance(answer, ResponseError):
-                channel.fence()
-            channel.server, channel.untaken = server, []
-        for channel in old:
-            channel.renewed = now
+                outbox.fence()
+            outbox.server, outbox.untaken = server, []
+        for outbox in old:
+            outbox.renewed = now
         return set()
 
-    def _wait_for_note(self, channels: Collection[Outbox]) -> Collection[Outbox]:
-        """Have it noted that clients are told more than the live streams hold; the channels that have to wait for it.
+    def _wait_for_note(self, outboxes: Collection[Outbox]) -> Collection[Outbox]:
+        """Note that clients get events which the live streams lack; return the outboxes that have to wait for the note.
 
-        Where nobody listens here, nobody is told.
+        Without a listener here no note is needed.
         """
         now = time.monotonic()
-        asked = [one for one in channels if one.listened and now - one.owned_at > OWNED]
-        if not asked or now < self._ask_at:
-            return asked
+        pending = [one for one in outboxes if one.listened and now - one.owned_at > OWNED]
+        if not pending or now < self._ask_at:
+            return pending
         try:
-            owned = self._note_gaps([(channel.run_id, channel.attempt) for channel in asked])
+            owned = self._note_gaps([(outbox.run_id, outbox.attempt) for outbox in pending])
         except Exception as error:
             if not isinstance(error, DatabaseUnavailable):
                 log.exception("live_gap_not_recorded")
             self._ask_at = time.monotonic() + ASK_AGAIN
-            return asked
-        for channel in asked:
-            if (channel.run_id, channel.attempt) in owned:
-                channel.owned_at = now
+            return pending
+        for outbox in pending:
+            if (outbox.run_id, outbox.attempt) in owned:
+                outbox.owned_at = now
             else:
-                channel.fence()
+                outbox.fence()
         return ()

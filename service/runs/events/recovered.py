@@ -1,10 +1,10 @@
-"""Recovery of a run whose worker was lost: the steps that are kept, and the events that clients saw beyond them.
+"""Recovery of the events of a run whose worker was lost: those of kept steps, and those that clients saw beyond them.
 
-The live stream says how far clients were told, where it can be proven to hold all of it. Proof is no matter of clocks:
+The live stream shows which events clients got, where it can be proven to hold them all. Proof is no matter of clocks:
 the last attempt must have written to it, to the server process that has it now (one that was restarted, or took over
 from another, may have lost what it acknowledged last), without a hole since the last kept step, and without a note in
-the database that it went on telling while Redis was away. Without proof, numbers jump and `run.resumed` says that all
-that was told after the last kept step is void.
+the database that it went on publishing while Redis was away. Without proof, numbers jump and `run.resumed` declares
+all events after the last kept step void.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def replay_of(run: Run, kept: Sequence[Row], stream: EventStream | None) -> Repl
         and not _kept_all(run, kept)
         and not is_whole(run, kept_seq, stream)
     )
-    told = {event.seq: event for event in events}
-    return Replay([told[seq] for seq in sorted(told)], kept_seq, lost=lost, attempts=run.attempt - 1)
+    by_seq = {event.seq: event for event in events}
+    return Replay([by_seq[seq] for seq in sorted(by_seq)], kept_seq, lost=lost, attempts=run.attempt - 1)
 
 
 def last_kept(rows: Sequence[Row]) -> int:
@@ -40,7 +40,7 @@ def last_kept(rows: Sequence[Row]) -> int:
 
 
 def is_whole(run: Run, kept_seq: int, stream: EventStream | None) -> bool:
-    """Whether the live stream holds all that clients were told after number `kept_seq`."""
+    """Tell whether the live stream holds all events that clients got after number `kept_seq`."""
     last = run.attempt - 1
     if (
         stream is None
@@ -56,7 +56,7 @@ def is_whole(run: Run, kept_seq: int, stream: EventStream | None) -> bool:
 
 
 def _without_hole(events: Sequence[RunEvent], kept_seq: int) -> bool:
-    """Numbers may jump only where an event says that all before it is void; those that came already are skipped."""
+    """Tell whether no number is missing: they may jump only where an event declares all before it void."""
     at = kept_seq
     for event in events:
         if event.seq <= at:
@@ -69,5 +69,5 @@ def _without_hole(events: Sequence[RunEvent], kept_seq: int) -> bool:
 
 
 def _kept_all(run: Run, kept: Sequence[Row]) -> bool:
-    """The last attempt stopped by itself, so all that it told is kept."""
+    """Tell whether the last attempt stopped by itself, so that all its events are kept."""
     return bool(kept) and (kept[-1]["kind"], kept[-1]["attempt"]) == (NOTE, run.attempt - 1)

@@ -59,7 +59,7 @@ class WorkerProcess(NamedTuple):
 
 
 class Supervisor:
-    """One per process. `wakeup` wakes task workers; `chores` are done at each sweep."""
+    """Supervises this process. `wakeup` wakes task workers; `chores` are done at each sweep."""
 
     def __init__(
         self,
