@@ -23,8 +23,10 @@ class LogLines(Subscriber):
 
     def run(self, run: Run, phase: RunPhase, error: Exception | None = None) -> None:
         about = {"run_id": run.id}
-        if phase in ("waits", "parked"):
-            runs_log.info(f"run_{phase}", extra=about)
+        if phase == "waits":
+            runs_log.info("run_waits", extra=about)
+        elif phase == "parked":
+            runs_log.info("run_parked", extra=about)
         elif phase == "left":
             runs_log.warning("run_left", extra={**about, "why": type(error).__name__})
         elif phase == "failed":
