@@ -54,7 +54,7 @@ from service.sessions import Sessions
 from service.store import fitness, ownership
 from service.store.database import Database
 from service.tools import ToolRunner
-from service.tools.builtin import BUILTINS
+from service.tools.sources import SOURCES
 from service.types import Tier, new_id
 from service.usage.budgets import Budgets
 from service.usage.caps import nano_of

@@ -23,12 +23,12 @@ class LogLines(Subscriber):
 
     def run(self, run: Run, phase: RunPhase, error: Exception | None = None) -> None:
         about = {"run_id": run.id}
-        if phase == "waits":
-            runs_log.info("run_waits", extra=about)
-        elif phase == "parked":
-            runs_log.info("run_parked", extra=about)
-        elif phase == "left":
-            runs_log.warning("run_left", extra={**about, "why": type(error).__name__})
+        if phase == "waits_for_approval":
+            runs_log.info("run_waits_for_approval", extra=about)
+        elif phase == "waits_for_batch":
+            runs_log.info("run_waits_for_batch", extra=about)
+        elif phase == "released":
+            runs_log.warning("run_released", extra={**about, "why": type(error).__name__})
         elif phase == "failed":
             runs_log.error("run_failed", exc_info=error, extra={**about, "kind": type(error).__name__})
 

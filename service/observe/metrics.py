@@ -154,7 +154,7 @@ class Metrics(Subscriber):
     def run(self, run: Run, phase: RunPhase, error: Exception | None = None) -> None:
         if phase == "started":
             self._runs_active.inc()
-        elif phase == "released":
+        elif phase == "over":
             self._runs_active.dec()
         elif phase == "ended":
             self._runs(run.agent, str(run.status)).inc()

@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple
 
 from service.types import Run, Usage
 
-# `started` and `released`: an execution begins and is over here, however; in between: `ended` (its status says how),
-# `failed` by a fault of ours, `waits` for a person, `parked` for a batch, or `left` to another worker.
-RunPhase = Literal["started", "ended", "failed", "waits", "parked", "left", "released"]
+# `started` and `over`: an execution begins and is over here, however. In between: `ended` (its status says how),
+# `failed` by a fault of ours, waits for a person or a batch, or `released` to another worker.
+RunPhase = Literal["started", "ended", "failed", "waits_for_approval", "waits_for_batch", "released", "over"]
 
 
 @dataclass(frozen=True, slots=True)

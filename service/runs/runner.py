@@ -76,11 +76,11 @@ class Runner:
         except WaitsForApproval as waits:
             progress = Progress.of_events(journal.result_events, journal.known_steps)
             run.result = result_of(run, None, progress, waits.approvals)
-            self.observer.run(run, "waits")
+            self.observer.run(run, "waits_for_approval")
         except WaitsForBatch:
-            self.observer.run(run, "parked")
-        except (LeaseLost, HandedOver) as left:
-            self.observer.run(run, "left", left)
+            self.observer.run(run, "waits_for_batch")
+        except (LeaseLost, HandedOver) as released:
+            self.observer.run(run, "released", released)
             raise
         except (AlreadyStarted, DatabaseUnavailable):
             # Another run stands for its key: this one has left no trace. Or it goes on once the database is back.
@@ -95,7 +95,7 @@ class Runner:
                 raise
             yield from self._end(attempt, RunStatus.FAILED, error=AgentFault())
         finally:
-            self.observer.run(run, "released")
+            self.observer.run(run, "over")
 
     def _without_agent(self, attempt: Attempt) -> Generator[RunEvent]:
         """End a run whose agent is gone, once that has cost it as many workers as it may lose.

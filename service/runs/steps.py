@@ -93,11 +93,17 @@ class RunSteps:
             stream=tell and self._run.mode != "wait",
             user_id=self._run.user_id,
         )
+        return (yield from self._whole_reply(name, request, models, tell))
+
+    def _whole_reply(
+        self, name: str, request: ModelRequest, models: Sequence[str], tell: bool
+    ) -> Events[ModelReply]:
+        """Call again while the model pauses its turn, and join the parts. Raises `RunLimit` after `MOST_PARTS`."""
         reply = yield from self._replayed_or_called(name, request, models, tell)
         for part in range(2, MOST_PARTS + 1):
             if reply.stop_reason != "pause_turn":
                 return reply
-            more = replace(request, messages=going_on(messages, reply))
+            more = replace(request, messages=going_on(request.messages, reply))
             rest = yield from self._replayed_or_called(f"{name}, part {part}", more, models, tell)
             reply = joined(reply, rest)
         if reply.stop_reason == "pause_turn":

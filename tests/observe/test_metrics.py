@@ -75,7 +75,9 @@ def test_two_metrics_in_one_process_do_not_meet() -> None:
 @contextmanager
 def counting(own: Path, script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A process that counts in that folder. It may wait for its standard input, and must end well."""
-    join = f"from pathlib import Path; from service.observe import folder; folder.join(Path({str(own)!r}))\n"
+    join = (
+        f"from pathlib import Path; from service.observe.metric_files import join; join(Path({str(own)!r}))\n"
+    )
     command = [sys.executable, "-c", join + script, *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         yield child

@@ -54,18 +54,18 @@ def test_lines_of_a_run(caplog: pytest.LogCaptureFixture) -> None:
     run, log_lines = run_of(asked("Hello")), LogLines(lambda model, usage: None)
     with caplog.at_level(logging.INFO):
         log_lines.run(run, "started")
-        log_lines.run(run, "waits")
-        log_lines.run(run, "parked")
-        log_lines.run(run, "left", KeyError())
+        log_lines.run(run, "waits_for_approval")
+        log_lines.run(run, "waits_for_batch")
+        log_lines.run(run, "released", KeyError())
         log_lines.run(run, "failed", ModelRejected())
     assert lines(caplog) == [
-        ("INFO", "run_waits"),
-        ("INFO", "run_parked"),
-        ("WARNING", "run_left"),
+        ("INFO", "run_waits_for_approval"),
+        ("INFO", "run_waits_for_batch"),
+        ("WARNING", "run_released"),
         ("ERROR", "run_failed"),
     ]
-    left, failed = (vars(record) for record in caplog.records[2:])
-    assert (left["run_id"], left["why"]) == (run.id, "KeyError")
+    released, failed = (vars(record) for record in caplog.records[2:])
+    assert (released["run_id"], released["why"]) == (run.id, "KeyError")
     assert failed["kind"] == "ModelRejected" and failed["exc_info"][0] is ModelRejected
 
 
