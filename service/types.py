@@ -287,7 +287,7 @@ class Run:
 
     @property
     def resumed(self) -> bool:
-        """Taken up from the database, after a crash, a hand-over or a decision."""
+        """Continued from the database, after a crash, a hand-over or a decision."""
         return self.attempt > 1
 
     @property

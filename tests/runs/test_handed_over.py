@@ -106,7 +106,7 @@ def test_a_run_whose_worker_stops_before_it_begins_is_refused(
         handle.stop("drain")  # type: ignore[attr-defined]
         return driving(handle)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(wired.supervisor._slots, "driving", stopping)
+    monkeypatch.setattr(wired.supervisor._slots, "executing", stopping)
     for begin in (lambda: inside.ask(wired), lambda: Heard(wired)):
         with pytest.raises(Overloaded):
             begin()
