@@ -43,7 +43,7 @@ def confirm_login(seen: Sequence[bytes | None] | None = None) -> None:
     Called with the rate limit, whose round trip to Redis brings `seen`: see `Revocations.is_revoked`.
     """
     family = g.pop("unconfirmed", None)
-    if family is not None and services().revocations.is_revoked(family, seen):
+    if family is not None and services().auth.revocations.is_revoked(family, seen):
         raise InvalidToken("This log-in has ended.")
 
 
@@ -62,7 +62,7 @@ def checked_claims(token: str, kind: Kind) -> dict[str, Any]:
     """
     try:
         claims: dict[str, Any] = decode_token(token)
-        if services().tokens.accepts(claims, kind):
+        if services().auth.tokens.accepts(claims, kind):
             return claims
     except ExpiredSignatureError:  # ours, once
         raise InvalidToken("The token is not valid, or no longer.") from None
@@ -92,7 +92,7 @@ def identify() -> Caller:
 def _of_key(key: str) -> Caller:
     """Find the caller of an API key. Raises `InvalidToken`."""
     try:
-        return services().keys.caller(key)
+        return services().auth.keys.caller(key)
     except InvalidToken:
         g.made_up = True
         raise

@@ -31,9 +31,9 @@ class Limits:
 
     def __init__(self, app: Flask) -> None:
         built = app.extensions["slipway"]
-        self._metrics = built.metrics
+        self._metrics = built.infra.metrics
         parts: Any = {
-            "redis_store": built.redis_store,
+            "redis_store": built.infra.redis_store,
             "told": self._told,
         }  # Flask-Limiter says only str and int, passes all
         self._limiter = Limiter(

@@ -45,7 +45,7 @@ def limit_run(agent: str | None = None) -> None:
 
 def limit_agent(agent: str) -> None:
     """Count a run against the agent's own limit per user. Raises `RateLimited`."""
-    definition = services().catalog.agents.get(agent)
+    definition = services().agents.agents.get(agent)
     if definition is not None and definition.limits.rate:
         g.limited_agent = definition
         _limits().agent()
@@ -53,7 +53,7 @@ def limit_agent(agent: str) -> None:
 
 def limit_action(action: Action) -> None:
     """Count a run by the kind of call, and check that its user has tokens left. Raises `RateLimited`."""
-    rate_limits, user_id = services().rate_limits, current_caller().user_id
+    rate_limits, user_id = services().usage.rate_limits, current_caller().user_id
     kind: SharedRateLimit = getattr(rate_limits, action)
     _within(kind.take(user_id), f"{action} calls")
     _within(rate_limits.tokens.look(user_id), "tokens")
@@ -66,12 +66,12 @@ def limit_session(session_id: str | None) -> None:
     """
     if session_id is not None:
         user_id = current_caller().user_id
-        _within(services().rate_limits.session.take(f"{user_id}:{session_id}"), "turns of this session")
+        _within(services().usage.rate_limits.session.take(f"{user_id}:{session_id}"), "turns of this session")
 
 
 def limit_refresh(user_id: str) -> None:
     """Count a refresh against its user's limit. Raises `RateLimited`."""
-    _within(services().rate_limits.refresh.take(user_id), "refresh calls")
+    _within(services().usage.rate_limits.refresh.take(user_id), "refresh calls")
 
 
 def _within(window: LimitWindow | None, what: str) -> None:
@@ -82,7 +82,7 @@ def _within(window: LimitWindow | None, what: str) -> None:
     if told is None or window.remaining / window.limit < told.remaining / told.limit:
         g.limit_window = window._replace(remaining=max(0, window.remaining))
     if window.remaining < 0:
-        services().metrics.rate_limited(what.partition(" ")[0])
+        services().infra.metrics.rate_limited(what.partition(" ")[0])
         raise RateLimited(f"More than {window.limit} {what}.", retry_after=window.reset)
 
 
@@ -103,10 +103,10 @@ def _refused(response: Response) -> Response:
     """
     if response.status_code != 401 or not made_up():
         return response
-    window = services().rate_limits.refused.take(network_of(request.remote_addr or "unknown"))
+    window = services().usage.rate_limits.refused.take(network_of(request.remote_addr or "unknown"))
     if window is None or window.remaining >= 0:
         return response
-    services().metrics.rate_limited("refused")
+    services().infra.metrics.rate_limited("refused")
     return problem_response(
         RateLimited("Too many made-up keys or tokens from this address.", retry_after=window.reset)
     )

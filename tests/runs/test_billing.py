@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from service.errors import BudgetExceeded
-from service.llm.client import ModelCall, ModelReply, ModelRequest
+from service.llm.client import CallProgress, ModelReply, ModelRequest
+from service.runs.attempt import Attempt
 from service.runs.billing import CallBilling
 from service.runs.journal import Journal
 from service.runs.slots import Handle
@@ -32,10 +33,8 @@ class Till:
         self.run = run_of(asked("Hello"))
         self.run.attempt = 1
         self.journal = Journal(self.house.db, self.run, lambda events: None, opening=self._open)
-        handle = Handle(self.run.id, 60)
-        self.billing = CallBilling(
-            self.house.spending, self.run, self.journal, handle, lambda request, call: 10, SONNET
-        )
+        attempt = Attempt(self.run, self.journal, Handle(self.run.id, 60))
+        self.billing = CallBilling(self.house.spending, attempt, lambda request, call: 10, SONNET)
 
     def _open(self, tx: Transaction) -> bool:
         ada = {"id": ADA.user_id, "username": "ada", "password_hash": "", "role": "user"}
@@ -57,7 +56,7 @@ def test_a_call_is_held_with_the_start_of_its_step_and_settled_with_its_end(make
     request, _ = till.billing.reserve(REQUEST)
     spent, held = till.figures
     assert till.journal.opened and request == REQUEST and (spent, held) == (0, held) and held > 0
-    booked, cost = till.billing.kept(request, reply())
+    booked, cost = till.billing.settle(request, reply())
     assert till.figures == (0, held)  # not before the step is kept
     till.journal.commit()
     assert (booked.usage, cost) == (USED, SONNET.cost(USED)) and till.figures == (cost, 0)
@@ -67,7 +66,7 @@ def test_usage_that_cannot_be_true_is_settled_to_what_was_held(make: Make) -> No
     till = Till(make)
     request, _ = till.billing.reserve(REQUEST)
     _, held = till.figures
-    booked, cost = till.billing.kept(request, reply(Usage(10, 10_000)))
+    booked, cost = till.billing.settle(request, reply(Usage(10, 10_000)))
     till.journal.commit()
     assert (cost, booked.usage_source) == (held, "worst") and till.figures == (held, 0)
 
@@ -77,11 +76,8 @@ def test_a_call_that_broke_off_is_paid_for_what_it_may_have_used(make: Make, out
     till = Till(make)
     request, _ = till.billing.reserve(REQUEST)
     _, held = till.figures
-    call = ModelCall(0)
-    call.billable = outcome != "refused"
-    if outcome == "partial":
-        call.partial_usage, call.partial_text = Usage(10, 1), "Some words"
-    till.billing.failed(request, call)
+    usage, text = (Usage(10, 1), "Some words") if outcome == "partial" else (None, "")
+    till.billing.settle_failed(request, CallProgress(outcome != "refused", usage, text))
     till.journal.commit()
     spent, left = till.figures
     assert left == 0 and spent == till.run.cost_nano
@@ -92,9 +88,7 @@ def test_another_attempt_is_paid_on_top(make: Make) -> None:
     till = Till(make)
     request, _ = till.billing.reserve(REQUEST)
     _, held = till.figures
-    call = ModelCall(0)
-    call.billable = True
-    till.billing.again(request, call)
+    till.billing.reserve_again(request, CallProgress(billable=True))
     assert till.figures == (held, held)
 
 

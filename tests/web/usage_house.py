@@ -17,6 +17,7 @@ from service.store.database import Database
 from service.store.schema import users
 from service.usage import reports
 from service.usage.rollup import roll_up
+from service.wiring import Services
 from tests.made import app_in, close
 from tests.usage.calls import TODAY, book, some
 
@@ -30,12 +31,14 @@ class House:
 
     def __init__(self, folder: Path, **environ: str) -> None:
         self.app: Flask = app_in(folder, **environ)
-        services = self.app.extensions["slipway"]
-        self.db: Database = services.db
-        self.places = services.places
-        user = services.users.by_name("demo")
+        services: Services = self.app.extensions["slipway"]
+        self.db: Database = services.infra.db
+        self.places = services.runs.bulkhead
+        user = services.auth.users.by_name("demo")
         self.user_id = user.id
-        self.signed_in = {"Authorization": f"Bearer {services.tokens.begin(user).public()['access_token']}"}
+        self.signed_in = {
+            "Authorization": f"Bearer {services.auth.tokens.begin(user).public()['access_token']}"
+        }
 
     def get(self, headers: dict[str, str] | None = None, buffered: bool = True, **query: Any) -> TestResponse:
         return self.app.test_client().get(
