@@ -81,4 +81,4 @@ def create_app(settings: Settings, services: wiring.Services | None = None) -> F
 def _reread_agents() -> None:
     """Look for edited agents, but not for a health check: a `tools.py` may take seconds to import."""
     if request.path not in gate.ALWAYS:
-        current.services().catalog.refresh()
+        current.services().agents.refresh()

@@ -91,6 +91,10 @@ class AgentCatalog:
         earlier = (past for past in reversed(now.past) if (past.id, past.version) == (name, version))
         return next(earlier, current)
 
+    def has(self, name: str) -> bool:
+        """Tell whether an agent of this name is served."""
+        return name in self.agents
+
     def refresh(self) -> None:
         """Read the folders that have changed, where this process does so. Never raises: it goes on with what it has."""
         if self._last_good is None or not self._lock.acquire(timeout=PATIENCE):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -71,9 +71,6 @@ class Context:
 def most_steps(agent: AgentDefinition, request: RunRequest) -> int:
     """Return the agent's own limit of steps, or the smaller one that the caller asked for."""
     return min(agent.limits.steps, request.max_steps or agent.limits.steps)
-
-
-Pattern = Callable[[Context], Events[Answer]]
 
 
 class PatternModule(Protocol):

@@ -25,7 +25,7 @@ agents = Commands("agents", help="The agents that can be run, and whether they a
 @as_json
 def list_agents(as_json: bool) -> None:
     """List the agents that can be run."""
-    shown = [agent.public() for agent in services().catalog.agents.values()]
+    shown = [agent.public() for agent in services().agents.agents.values()]
     if as_json:
         return print_json(shown)
     print_table(shown, ("id", "pattern", "version", "tools", "description"), "There are no agents.")
@@ -38,7 +38,7 @@ def check(as_json: bool) -> None:
 
     An agent with an error is not served; a warning names a part without effect, or with an unintended one.
     """
-    catalog = services().catalog
+    catalog = services().agents
     found = [*catalog.faults, *catalog.warnings]
     if as_json:
         print_json([fault._asdict() for fault in found])
@@ -66,7 +66,7 @@ def evaluate(names: tuple[str, ...], username: str | None, as_json: bool) -> Non
     offline model, questions that only a real one can answer are named and not asked.
     """
     with worker_lease() as leased:
-        agents = [_named(leased, name) for name in names] or list(leased.catalog.agents.values())
+        agents = [_named(leased, name) for name in names] or list(leased.agents.agents.values())
         for agent in agents:
             if names and not agent.evals:
                 raise click.ClickException(f"{agent.id} has no evals.yaml.")
@@ -82,9 +82,9 @@ def evaluate(names: tuple[str, ...], username: str | None, as_json: bool) -> Non
 
 
 def _named(leased: Services, name: str) -> AgentDefinition:
-    agent = leased.catalog.agents.get(name)
+    agent = leased.agents.agents.get(name)
     if agent is None:
-        raise click.ClickException(f"There is no agent {name}{unknown(name, leased.catalog.agents)}")
+        raise click.ClickException(f"There is no agent {name}{unknown(name, leased.agents.agents)}")
     return agent
 
 
@@ -97,7 +97,7 @@ def _summary(results: list[dict[str, Any]]) -> str:
 
 
 def _first_admin(leased: Services) -> User:
-    for user in leased.users.page(limit=100, after=None):
+    for user in leased.auth.users.page(limit=100, after=None):
         if user.role == "admin" and not user.disabled:
             return user
     raise click.ClickException("There is no admin yet: add one with `flask users add NAME --role admin`.")
@@ -114,7 +114,7 @@ def _judge(
         return {**about, "skipped": True, "missing": [], "output": ""}
     request = RunRequest(agent.id, ({"role": "user", "content": case.input},), cache="bypass")
     try:
-        run = leased.runs.invoke(caller, request, None, new_id("req")).run
+        run = leased.runs.start.invoke(caller, request, None, new_id("req")).run
         missing = _missing(leased, run, agent, case)
     except SlipwayError as error:  # it could not begin
         run, missing = None, [error.detail]
@@ -151,7 +151,7 @@ def _missing(leased: Services, run: Run, agent: AgentDefinition, case: EvalCase)
 
 def _category(leased: Services, run: Run, agent: AgentDefinition) -> str | None:
     """Return the category chosen by the run's pattern, from its model steps."""
-    for step in leased.db.query(lambda tx: step_rows.of_run(tx, run.id)):
+    for step in leased.infra.db.query(lambda tx: step_rows.of_run(tx, run.id)):
         if step["kind"] == "model":
             text = "".join(block.get("text", "") for block in step["reply"]["content"])
             if (category := agent.options.label_said(step["name"], text)) is not None:

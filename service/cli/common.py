@@ -94,7 +94,7 @@ def services() -> Services:
 
 def user_named(username: str) -> User:
     """Find a user by name, or end the command with an error."""
-    user = services().users.by_name(username)
+    user = services().auth.users.by_name(username)
     if user is None:
         raise click.ClickException(f"There is no user {username}.")
     return user

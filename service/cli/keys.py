@@ -38,7 +38,7 @@ def add(username: str, name: str, scopes: tuple[str, ...], days: int | None, as_
                 f"{scope} is not such as agents:support or agents:*", param_hint="--scope"
             )
     ends = now_ms() + days * 86_400_000 if days else None
-    key = services().keys.create(user_named(username).id, name, scopes, ends)
+    key = services().auth.keys.create(user_named(username).id, name, scopes, ends)
     if as_json:
         return print_json(key)
     click.echo(f"Made key {key['id']} for {username}; it is shown only now:", err=True)
@@ -50,7 +50,7 @@ def add(username: str, name: str, scopes: tuple[str, ...], days: int | None, as_
 @as_json
 def list_keys(username: str, as_json: bool) -> None:
     """List a user's keys that are not revoked."""
-    user_id, known = user_named(username).id, services().keys
+    user_id, known = user_named(username).id, services().auth.keys
     rows = list(
         paginate(
             lambda limit, after: known.page(user_id, limit=limit, after=after), lambda key: str(key["id"])
@@ -68,5 +68,5 @@ def list_keys(username: str, as_json: bool) -> None:
 @click.argument("key_id")
 def revoke(username: str, key_id: str) -> None:
     """Revoke a key of a user at once, on every worker."""
-    services().keys.revoke(key_id, user_named(username).id)
+    services().auth.keys.revoke(key_id, user_named(username).id)
     click.echo(f"Revoked {key_id}.")

@@ -30,11 +30,11 @@ _BUDGET = ("scope", "period", "amount_usd", "spent_usd", "reserved_usd", "left_u
 @prices.command("check")
 def check_prices() -> None:
     """Compare the models in use with the price table and with what the API lists."""
-    from service import wiring
+    from service.llm.build import claude
 
     app = services()
-    used = {model for agent in app.catalog.agents.values() for model in agent.models}
-    client = wiring.claude(app.settings)
+    used = {model for agent in app.agents.agents.values() for model in agent.models}
+    client = claude(app.settings)
     try:
         listed = {model["id"]: model for model in client.list_models()}
     finally:
@@ -67,12 +67,12 @@ def _model_findings(model: str, listed: dict[str, dict[str, Any]]) -> Iterator[t
             yield ends <= today(), f"{'WRONG' if ends <= today() else 'warn '} {model} retires on {ends}"
             return
     if _priced(model):
-        yield False, f"ok    {model} at {services().prices.price(model, today()).id}"
+        yield False, f"ok    {model} at {services().usage.prices.price(model, today()).id}"
 
 
 def _priced(model: str, on: date | None = None) -> bool:
     try:
-        services().prices.price(model, on or today())
+        services().usage.prices.price(model, on or today())
     except PriceUnknown:
         return False
     return True
@@ -86,8 +86,8 @@ def check_ledger(as_json: bool) -> None:
     Read-only: run it at any time, stop it with Ctrl-C. A stopped check has proven nothing.
     """
     app = services()
-    found = check_books(app.db, app.prices, Progress(ledger_rows(app.db)).read)
-    named = [*found.faults, *rollup.check(app.db)]
+    found = check_books(app.infra.db, app.usage.prices, Progress(ledger_rows(app.infra.db)).read)
+    named = [*found.faults, *rollup.check(app.infra.db)]
     faults = len(named) + found.more
     summary = {
         "entries": found.entries,
@@ -118,7 +118,7 @@ def check_ledger(as_json: bool) -> None:
 def reconcile(export: Path, as_json: bool) -> None:
     """Print the drift from the provider's usage export (CSV or JSON), per day and model."""
     try:
-        found = drifts(services().db, export.read_text(encoding="utf-8-sig"))
+        found = drifts(services().infra.db, export.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise click.ClickException(str(error)) from None
     if as_json:
@@ -152,7 +152,8 @@ def _drift_rows(drift: Drift) -> Iterator[dict[str, Any]]:
 def list_budgets(as_json: bool) -> None:
     """List the caps that were set, and the service's, with their state."""
     found = paginate(
-        lambda limit, after: services().budgets.page(limit=limit, after=after), lambda state: state.cap.id
+        lambda limit, after: services().usage.budgets.page(limit=limit, after=after),
+        lambda state: state.cap.id,
     )
     shown = [state.public() for state in found]
     return print_json(shown) if as_json else print_table(shown, _BUDGET, "There are no caps.")
@@ -172,8 +173,8 @@ def set_budget(scope: str, amount_usd: str, period: Period) -> None:
     except ValueError as error:
         raise click.ClickException(f"{amount_usd} {error}.") from None
     if amount is not None:
-        services().budgets.look_up(scope)
-    print_table([services().budgets.put(scope, period, amount).public()], _BUDGET, "")
+        services().usage.budgets.look_up(scope)
+    print_table([services().usage.budgets.put(scope, period, amount).public()], _BUDGET, "")
 
 
 @budgets.command("webhook-secret")

@@ -37,7 +37,7 @@ _MAX_PAUSE = 5.0  # seconds a replay waits at most between two events
 def list_runs(status: str | None, agent: str | None, session: str | None, limit: int, as_json: bool) -> None:
     """List runs, newest first."""
     wanted = {"status": status, "agent": agent, "session_id": session}
-    found = services().db.query(
+    found = services().infra.db.query(
         lambda tx: run_lists.recent(tx, limit=limit, before=None, visible=UNRESTRICTED, **wanted)
     )
     _print_runs(found, as_json)
@@ -48,7 +48,7 @@ def list_runs(status: str | None, agent: str | None, session: str | None, limit:
 @as_json
 def dead(limit: int, as_json: bool) -> None:
     """List dead letters: runs given up because their workers kept ending."""
-    _print_runs(services().db.query(lambda tx: run_lists.dead(tx, MOST_LOSSES, limit)), as_json)
+    _print_runs(services().infra.db.query(lambda tx: run_lists.dead(tx, MOST_LOSSES, limit)), as_json)
 
 
 @runs.command()
@@ -56,10 +56,10 @@ def dead(limit: int, as_json: bool) -> None:
 @as_json
 def show(run_id: str, as_json: bool) -> None:
     """Show one run with its steps and its webhook."""
-    run = services().queries.get(run_id)
-    steps = services().db.query(lambda tx: step_rows.listed(tx, run_id))
+    run = services().runs.queries.get(run_id)
+    steps = services().infra.db.query(lambda tx: step_rows.listed(tx, run_id))
     details = {
-        **shown(services().queries.result(run)),
+        **shown(services().runs.queries.result(run)),
         **_line(asdict(run)),
         "losses": run.losses,
         "webhook": services().webhooks.of_run(run),
@@ -83,7 +83,9 @@ def show(run_id: str, as_json: bool) -> None:
 @as_json
 def feedback(agent: str | None, score: int | None, limit: int, as_json: bool) -> None:
     """List users' feedback on their runs, newest runs first."""
-    found = services().db.query(lambda tx: feedback_rows.recent(tx, limit=limit, agent=agent, score=score))
+    found = services().infra.db.query(
+        lambda tx: feedback_rows.recent(tx, limit=limit, agent=agent, score=score)
+    )
     plain = ("run_id", "agent", "score", "comment")
     lines = [
         {name: row[name] for name in plain} | {"updated_at": rfc3339(row["updated_at"])} for row in found
@@ -98,8 +100,8 @@ def feedback(agent: str | None, score: int | None, limit: int, as_json: bool) ->
 @click.argument("run_id")
 def cancel(run_id: str) -> None:
     """Cancel a run, on whichever worker it runs."""
-    known = services().queries
-    services().cancellation.cancel(known.get(run_id))
+    known = services().runs.queries
+    services().runs.cancellation.cancel(known.get(run_id))
     run = known.get(run_id)
     click.echo(
         f"{run_id} is {run.status}." if run.status.ended else f"{run_id} will be cancelled within seconds."
@@ -113,7 +115,7 @@ def resume(run_ids: tuple[str, ...], all_dead: bool) -> None:
     """Queue failed runs again: they resume after their last journaled step."""
     if bool(run_ids) == all_dead:
         raise click.UsageError("Name runs, or say --all-dead.")
-    found = services().db.query(lambda tx: run_lists.dead(tx, MOST_LOSSES, 100_000)) if all_dead else []
+    found = services().infra.db.query(lambda tx: run_lists.dead(tx, MOST_LOSSES, 100_000)) if all_dead else []
     for run_id in run_ids or [row["id"] for row in found]:
         _requeue(run_id)
         click.echo(f"{run_id} is queued.")
@@ -128,9 +130,9 @@ def resume(run_ids: tuple[str, ...], all_dead: bool) -> None:
 def replay(run_id: str, speed: float | None, as_json: bool) -> None:
     """Print a run's events again, as the client saw them; of a running one, those until now."""
     known = services()
-    known.queries.get(run_id)
-    steps = known.db.query(lambda tx: step_rows.listed(tx, run_id))
-    for event in known.queries.so_far(run_id):
+    known.runs.queries.get(run_id)
+    steps = known.infra.db.query(lambda tx: step_rows.listed(tx, run_id))
+    for event in known.runs.queries.so_far(run_id):
         if speed is not None:
             time.sleep(_seconds_before(event, steps) / speed)
         if as_json:
@@ -152,9 +154,9 @@ def _requeue(run_id: str) -> None:
         if not rows.requeue(tx, run_id, [RunStatus.FAILED], now_ms()):
             raise Conflict(f"{run_id} is {run.status}: only a failed run is sent off again.")
 
-    known.db.transact(work)
-    known.redis_store.call(lambda client: client.delete(stream_key(run_id)), default=0)
-    known.wakeup.ring([run_id])
+    known.infra.db.transact(work)
+    known.infra.redis_store.call(lambda client: client.delete(stream_key(run_id)), default=0)
+    known.runs.wakeup.ring([run_id])
 
 
 def _printable(text: str) -> str:

@@ -20,7 +20,7 @@ _stdin = click.option("--password-stdin", is_flag=True, help="Read the password 
 @_stdin
 def add(username: str, role: Role, limit_runs: str | None, password_stdin: bool) -> None:
     """Add a user; asks for the password."""
-    user = services().users.create(username, _password(password_stdin), role, limit_runs)
+    user = services().auth.users.create(username, _password(password_stdin), role, limit_runs)
     click.echo(f"Added {user.role} {user.username} ({user.id}).")
 
 
@@ -28,7 +28,7 @@ def add(username: str, role: Role, limit_runs: str | None, password_stdin: bool)
 @as_json
 def list_users(as_json: bool) -> None:
     """List users, oldest first."""
-    known = services().users
+    known = services().auth.users
     found = list(paginate(lambda limit, after: known.page(limit=limit, after=after), lambda user: user.id))
     rows = [user.public() for user in found]
     if as_json:
@@ -43,7 +43,7 @@ def list_users(as_json: bool) -> None:
 @click.option("--undo", is_flag=True, help="Let them sign in again.")
 def disable(username: str, undo: bool) -> None:
     """Revoke a user's log-ins and keys at once, and refuse new ones."""
-    services().users.change(user_named(username).id, disabled=not undo)
+    services().auth.users.change(user_named(username).id, disabled=not undo)
     click.echo(f"{username} can sign in again." if undo else f"Disabled {username}.")
 
 
@@ -52,7 +52,7 @@ def disable(username: str, undo: bool) -> None:
 @_stdin
 def password(username: str, password_stdin: bool) -> None:
     """Set a user's password, and revoke their log-ins."""
-    services().users.change(user_named(username).id, password=_password(password_stdin))
+    services().auth.users.change(user_named(username).id, password=_password(password_stdin))
     click.echo(f"Changed the password of {username}.")
 
 

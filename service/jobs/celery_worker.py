@@ -56,12 +56,12 @@ def create_worker(settings: Settings) -> Celery:
     @app.task(name=RUN_TASK, Request=_StrictRequest)  # type: ignore[untyped-decorator]
     def run(run_id: str) -> None:
         with logs.bound(run_id=run_id):
-            process.services.execution.take_up(run_id)
+            process.services.runs.execution.take_up(run_id)
 
     @app.task(name=UPKEEP_TASK, Request=_StrictRequest)  # type: ignore[untyped-decorator]
     def upkeep() -> None:
-        delete_expired(process.services.db, settings.retention_days)
-        roll_up(process.services.db)
+        delete_expired(process.services.infra.db, settings.retention_days)
+        roll_up(process.services.infra.db)
 
     return app
 
@@ -150,7 +150,7 @@ class _PoolProcess:
         self._services = wiring.build(
             self._settings, kind="task", wakeup=self._wakeup, draining=lambda: self._stopping[0] == 1
         )
-        self._services.catalog.tell()
+        self._services.agents.tell()
         self._services.supervisor.start()
 
     def _drain(self, **_: Any) -> None:

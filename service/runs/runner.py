@@ -8,7 +8,7 @@ from typing import Any
 
 from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
-from service.agents.pattern import Context, Events, Pattern
+from service.agents.pattern import Context, Events, PatternModule
 from service.cache.entries import MODEL_AWAY
 from service.errors import AgentFault, DatabaseUnavailable, NotFound, RunCancelled, SlipwayError, WorkerLost
 from service.history import SUMMARISE
@@ -37,7 +37,7 @@ class Runner:
     """Executes runs; stateless between them."""
 
     catalog: AgentCatalog
-    patterns: Mapping[str, Pattern]
+    patterns: Mapping[str, PatternModule]
     steps: StepDependencies
     observer: Observer
     sessions: Sessions
@@ -71,7 +71,7 @@ class Runner:
             steps = RunSteps(self.steps, agent, attempt)
             messages = yield from self._conversation(agent, attempt, steps)
             context = Context(agent, run.request, messages, agent.prompt, steps)
-            answer = yield from self.patterns[agent.pattern](context)
+            answer = yield from self.patterns[agent.pattern].run(context)
             yield from self._end(attempt, RunStatus.SUCCEEDED, answer=answer)
         except WaitsForApproval as waits:
             progress = Progress.of_events(journal.result_events, journal.known_steps)

@@ -80,7 +80,7 @@ class ToolExecution:
         """Return the reply's calls, and every question to a person in this run, oldest first."""
         claims: dict[str, Row] = {}
         questions: list[Row] = []
-        if run.attempt > 1 or run.resumed:  # a first attempt has neither
+        if run.attempt > 1:  # a first attempt has neither
             claims, questions = self._db.query(
                 lambda tx: (tool_calls.of_run(tx, run.id), approvals.of_run(tx, run.id))
             )

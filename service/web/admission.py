@@ -109,7 +109,7 @@ def is_guarded(view: Callable[..., Any]) -> bool:
 
 def allowed_agent(name: str) -> AgentDefinition:
     """Present version of an agent. Raises `NotFound`, also where it is not the caller's to use."""
-    agent = services().catalog.agents.get(name)
+    agent = services().agents.agents.get(name)
     if agent is None or not may_use(current_caller(), f"agents:{name}"):
         raise NotFound(no_agent(name))
     return agent
@@ -117,7 +117,7 @@ def allowed_agent(name: str) -> AgentDefinition:
 
 def allowed_agents() -> list[AgentDefinition]:
     """Agents that the caller may use, by name."""
-    caller, agents = current_caller(), services().catalog.agents
+    caller, agents = current_caller(), services().agents.agents
     return [agents[name] for name in sorted(agents) if may_use(caller, f"agents:{name}")]
 
 
@@ -143,4 +143,4 @@ def reading_place() -> Permit:
 
     Raises `RateLimited` for the user's share of places, and `Overloaded`.
     """
-    return services().bulkhead.take(current_caller().user_id, reads=True)
+    return services().runs.bulkhead.take(current_caller().user_id, reads=True)

@@ -45,7 +45,7 @@ def confirm_login(seen: Sequence[bytes | None] | None = None) -> None:
     Called with the rate limit, whose round trip to Redis brings `seen`: see `Revocations.is_revoked`.
     """
     family = g.pop("unconfirmed", None)
-    if family is not None and services().revocations.is_revoked(family, seen):
+    if family is not None and services().auth.revocations.is_revoked(family, seen):
         raise InvalidToken("This log-in has ended.")
 
 
@@ -96,7 +96,7 @@ def identify() -> Caller:
 def _of_key(key: str) -> Caller:
     """Find the caller of an API key. Raises `InvalidToken`."""
     try:
-        return services().keys.caller(key)
+        return services().auth.keys.caller(key)
     except InvalidToken:
         g.made_up = True
         raise

@@ -38,6 +38,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             "status": error.status,
         }
         log.info("request", extra={**about, "why": type(exc).__name__})
-        self.app.callable.extensions["slipway"].metrics.request("(none)", "(none)", error.status, 0.0)
+        self.app.callable.extensions["slipway"].infra.metrics.request("(none)", "(none)", error.status, 0.0)
         with suppress(OSError):
             client.sendall(raw_problem(error, getattr(req, "path", None) or "/", own_id))

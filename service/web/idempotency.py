@@ -62,7 +62,7 @@ def once(
         rows.answer(tx, key.user_id, key.key, status, seal(body))
         return status, body, False
 
-    return _response(*services().db.transact(whole))
+    return _response(*services().infra.db.transact(whole))
 
 
 def once_again(work: Callable[[], Any], status: int) -> Response:
@@ -74,7 +74,7 @@ def once_again(work: Callable[[], Any], status: int) -> Response:
     key = idempotency_key(bodiless=True)
     if key is None:
         return json_response(work(), status)
-    if (first := services().db.query(partial(_known, key=key))) is not None:
+    if (first := services().infra.db.query(partial(_known, key=key))) is not None:
         return _response(*first, True)
     body = work()
 
@@ -82,7 +82,7 @@ def once_again(work: Callable[[], Any], status: int) -> Response:
         if _taken(tx, key) is None:
             rows.answer(tx, key.user_id, key.key, status, body)
 
-    services().db.transact(keep)
+    services().infra.db.transact(keep)
     return json_response(body, status)
 
 

@@ -40,14 +40,14 @@ class Limits:
 
     def __init__(self, app: Flask) -> None:
         built = app.extensions["slipway"]
-        options: Any = {"redis_store": built.redis_store, "alone": self._tell_alone}
-        self._metrics = built.metrics
+        options: Any = {"redis_store": built.infra.redis_store, "alone": self._tell_alone}
+        self._metrics = built.infra.metrics
         self._alone = False
         self._limiter = Limiter(
             _key, app=app, storage_uri=f"{SCHEME}://", storage_options=options, strategy=STRATEGY
         )
         self._hit = self._limiter.shared_limit(_rate, _scope)(_counted)
-        self._counter = CallCounter(built.redis_store)
+        self._counter = CallCounter(built.infra.redis_store)
 
     def count(self, limit: Limit) -> None:
         """Count a request. Raises `RateLimited`."""

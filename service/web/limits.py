@@ -49,7 +49,7 @@ def limit_run(agent: str | None = None) -> None:
 
 def limit_agent(agent: str) -> None:
     """Count a run against the agent's own limit per user. Raises `RateLimited`."""
-    definition = services().catalog.agents.get(agent)
+    definition = services().agents.agents.get(agent)
     if definition is not None:
         rate = definition.limits.rate or ""
         _limits().count(Limit("agent calls", rate, f"agent:{agent}", current_caller().user_id))
@@ -59,7 +59,7 @@ def limit_action(action: Action) -> None:
     """Count a run by the kind of call, and check that its user has tokens left. Raises `RateLimited`."""
     user_id, rate = current_caller().user_id, getattr(services().settings, f"limit_{action}")
     _limits().count(Limit(f"{action} calls", rate, action, user_id))
-    _limits().within(services().rate_limits.tokens.look(user_id), "tokens")
+    _limits().within(services().usage.rate_limits.tokens.look(user_id), "tokens")
 
 
 def limit_session(session_id: str | None) -> None:
@@ -101,7 +101,7 @@ def _refused(response: Response) -> Response:
     window = _limits().take(Limit("refused", services().settings.limit_refused, "refused", _address()))
     if window is None or window.remaining >= 0:
         return response
-    services().metrics.rate_limited("refused")
+    services().infra.metrics.rate_limited("refused")
     return problem_response(
         RateLimited("Too many made-up keys or tokens from this address.", retry_after=window.reset)
     )

@@ -25,7 +25,7 @@ def install(app: Flask) -> None:
 
     @app.after_request
     def finish(response: Response) -> Response:
-        return _finish(response, app.extensions["slipway"].metrics)
+        return _finish(response, app.extensions["slipway"].infra.metrics)
 
 
 def request_id(sent: str) -> str:

@@ -96,7 +96,15 @@ class Replica:
 
 def _application(replica: Replica) -> Flask:
     app = Flask("replica")
-    app.extensions["slipway"] = replica
+    app.extensions["slipway"] = SimpleNamespace(
+        settings=replica.settings,
+        infra=SimpleNamespace(db=replica.db, redis_store=replica.redis_store, metrics=replica.metrics),
+        auth=SimpleNamespace(
+            users=replica.users, tokens=replica.tokens, keys=replica.keys, revocations=replica.revocations
+        ),
+        usage=SimpleNamespace(budgets=replica.budgets, rate_limits=replica.rate_limits),
+        agents=replica.catalog,
+    )
 
     @app.before_request
     def name() -> None:

@@ -42,10 +42,10 @@ def env(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer, mod
 def whole(env: dict[str, str]) -> Iterator[Flask]:
     """Not named `app`: pytest-flask would push that one's context around every command."""
     app = create_app(load(env))
-    services = app.extensions["slipway"]
-    metadata.create_all(services.db.engine)
-    services.users.create("root", "root-password", "admin")
-    services.users.create("ada", "ada-password")
+    services: Services = app.extensions["slipway"]
+    metadata.create_all(services.infra.db.engine)
+    services.auth.users.create("root", "root-password", "admin")
+    services.auth.users.create("ada", "ada-password")
     yield app
     services.close()
 
@@ -76,23 +76,23 @@ def table(result: Result) -> list[list[str]]:
 def a_run(services: Services, text: str = "What is 17 * 23?", agent: str = "analyst") -> Run:
     """Run a real request of user ada to its end."""
     services.supervisor.start()
-    user = services.users.by_name("ada")
+    user = services.auth.users.by_name("ada")
     assert user is not None
     asked = RunRequest(agent, ({"role": "user", "content": text},), cache="bypass")
-    return services.runs.invoke(Caller(user.id, "ada", "user"), asked, None, "req-1").run
+    return services.runs.start.invoke(Caller(user.id, "ada", "user"), asked, None, "req-1").run
 
 
 def a_dead_run(services: Services) -> str:
     """Create a run that lost three workers."""
-    user = services.users.by_name("ada")
+    user = services.auth.users.by_name("ada")
     assert user is not None
     asked = RunRequest("assistant", ({"role": "user", "content": "Are you there?"},))
-    queued = services.runs.queue(Caller(user.id, "ada", "user"), asked, None, "req-2").run
+    queued = services.runs.start.queue(Caller(user.id, "ada", "user"), asked, None, "req-2").run
     for _ in range(4):
-        with services.db.begin() as tx:  # a worker that is no more
+        with services.infra.db.begin() as tx:  # a worker that is no more
             assert rows.claim(tx, queued.id, "wrk_gone")
-    assert services.execution.take_up(queued.id)
-    assert services.queries.get(queued.id).error["code"] == "worker_lost"  # type: ignore[index]
+    assert services.runs.execution.take_up(queued.id)
+    assert services.runs.queries.get(queued.id).error["code"] == "worker_lost"  # type: ignore[index]
     return queued.id
 
 
@@ -120,7 +120,7 @@ def test_feedback_is_listed(flask: Flask_, services: Services) -> None:
     run = a_run(services)
     assert flask("runs", "feedback", "--agent", "nobody").stdout == "There is none.\n"
     comment = "Wrong,\n\x1b[31mtwice."
-    services.db.transact(lambda tx: feedback.give(tx, run.id, -1, comment, now_ms()))
+    services.infra.db.transact(lambda tx: feedback.give(tx, run.id, -1, comment, now_ms()))
     [line] = json.loads(flask("runs", "feedback", "--json", "--score", "-1").stdout)
     assert (line["run_id"], line["agent"], line["score"], line["comment"]) == (
         run.id,
@@ -135,17 +135,17 @@ def test_feedback_is_listed(flask: Flask_, services: Services) -> None:
 def test_replay_prints_events_as_the_client_saw_them(flask: Flask_, services: Services) -> None:
     run = a_run(services)
     lines = [json.loads(line) for line in flask("runs", "replay", run.id, "--json").stdout.splitlines()]
-    assert [line["event"] for line in lines] == [event.name for event in services.queries.so_far(run.id)]
+    assert [line["event"] for line in lines] == [event.name for event in services.runs.queries.so_far(run.id)]
     assert lines[-1]["data"]["output"] == (run.result or {})["output"]
     told = flask("runs", "replay", run.id, "--speed", "1000").stdout
     assert "run.started" in told and "tool.called" in told and told.rstrip().endswith("}")
 
 
 def test_a_queued_run_is_cancelled(flask: Flask_, services: Services) -> None:
-    user = services.users.by_name("ada")
+    user = services.auth.users.by_name("ada")
     assert user is not None
     asked = RunRequest("assistant", ({"role": "user", "content": "x"},))
-    run = services.runs.queue(Caller(user.id, "ada", "user"), asked, None, "req-3").run
+    run = services.runs.start.queue(Caller(user.id, "ada", "user"), asked, None, "req-3").run
     assert flask("runs", "cancel", run.id).stdout == f"{run.id} is cancelled.\n"
     assert flask("runs", "cancel", run.id, code=1).stderr == "Error: This run is cancelled already.\n"
 
@@ -154,15 +154,15 @@ def test_dead_letters_are_listed_and_resumed(flask: Flask_, services: Services) 
     first, second = a_dead_run(services), a_dead_run(services)
     assert {line["run_id"] for line in json.loads(flask("runs", "dead", "--json").stdout)} == {first, second}
     assert flask("runs", "resume", first).stdout == f"{first} is queued.\n"
-    queued = services.queries.get(first)
+    queued = services.runs.queries.get(first)
     assert (queued.status, queued.error, queued.result, queued.losses) == (RunStatus.QUEUED, None, None, 0)
     assert flask("runs", "resume", "--all-dead").stdout == f"{second} is queued.\n"
     assert flask("runs", "resume", "--all-dead").stdout == "There are no dead letters.\n"
     for run_id in (first, second):
-        assert services.execution.take_up(run_id)
-        run = services.queries.get(run_id)
+        assert services.runs.execution.take_up(run_id)
+        run = services.runs.queries.get(run_id)
         assert (run.status, run.error) == (RunStatus.SUCCEEDED, None)
-        names = [event.name for event in services.queries.so_far(run_id)]
+        names = [event.name for event in services.runs.queries.so_far(run_id)]
         assert names[-1] == "run.completed" and "run.failed" not in names
 
 
@@ -175,18 +175,18 @@ def test_only_a_failed_run_can_be_resumed(flask: Flask_, services: Services) -> 
 
 
 def test_run_of_a_removed_agent_becomes_a_dead_letter(services: Services) -> None:
-    user = services.users.by_name("ada")
+    user = services.auth.users.by_name("ada")
     assert user is not None
     asked = RunRequest("retired", ({"role": "user", "content": "x"},))
     run = Run("run_retired", user.id, "retired", "1", "task", asked, RunStatus.QUEUED, created_at=now_ms())
-    with services.db.begin() as tx:
+    with services.infra.db.begin() as tx:
         rows.insert(tx, run, worker_id=None, wake_at=0)
     for attempt in range(1, 4):  # the keeper lets go of it each time
-        services.execution.take_up(run.id)
-        with services.db.begin() as tx:
+        services.runs.execution.take_up(run.id)
+        with services.infra.db.begin() as tx:
             assert rows.abandon(tx, run.id, attempt)
-    services.execution.take_up(run.id)
-    ended = services.queries.get(run.id)
+    services.runs.execution.take_up(run.id)
+    ended = services.runs.queries.get(run.id)
     assert (ended.status, (ended.error or {})["code"]) == (RunStatus.FAILED, "worker_lost")
 
 
@@ -196,9 +196,9 @@ def test_run_of_a_removed_agent_becomes_a_dead_letter(services: Services) -> Non
 def test_users_are_added_listed_and_disabled(flask: Flask_, services: Services) -> None:
     added = flask("users", "add", "grace", "--role", "operator", stdin="grace-password\ngrace-password\n")
     assert added.stdout.splitlines()[-1].startswith("Added operator grace (usr_")
-    assert services.users.sign_in("grace", "grace-password", "192.0.2.1").role == "operator"
+    assert services.auth.users.sign_in("grace", "grace-password", "192.0.2.1").role == "operator"
     flask("users", "password", "grace", "--password-stdin", stdin="another-password\n")
-    services.users.sign_in("grace", "another-password", "192.0.2.1")
+    services.auth.users.sign_in("grace", "another-password", "192.0.2.1")
     flask("users", "disable", "grace")
     listed = {user["username"]: user for user in json.loads(flask("users", "list", "--json").stdout)}
     assert listed["grace"]["disabled"] and not listed["ada"]["disabled"]
@@ -209,7 +209,7 @@ def test_users_are_added_listed_and_disabled(flask: Flask_, services: Services) 
 
 def test_byte_order_mark_is_stripped_from_a_password(flask: Flask_, services: Services) -> None:
     flask("users", "add", "marked", "--password-stdin", stdin="\ufeffmarked-password\r\n")
-    assert services.users.sign_in("marked", "marked-password", "192.0.2.1").username == "marked"
+    assert services.auth.users.sign_in("marked", "marked-password", "192.0.2.1").username == "marked"
 
 
 def test_invalid_input_is_a_one_line_error(flask: Flask_) -> None:
@@ -223,7 +223,7 @@ def test_invalid_input_is_a_one_line_error(flask: Flask_) -> None:
 def test_keys_are_made_listed_and_revoked(flask: Flask_, services: Services) -> None:
     made = flask("keys", "add", "ada", "laptop", "--scope", "agents:support", "--days", "7")
     key = made.stdout.strip()
-    assert services.keys.caller(key).scopes == ("agents:support",)
+    assert services.auth.keys.caller(key).scopes == ("agents:support",)
     [listed] = json.loads(flask("keys", "list", "ada", "--json").stdout)
     assert listed["name"] == "laptop" and "key" not in listed
     flask("keys", "revoke", "ada", listed["id"])

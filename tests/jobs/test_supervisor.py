@@ -30,40 +30,43 @@ def services(tmp_path: Path, redis_server: RedisServer, model: Model) -> Iterato
         "ANTHROPIC_BASE_URL": model.url,
     }
     services = wiring.build(load(environ), kind="cli")
-    metadata.create_all(services.db.engine)
-    services.users.create("ada", "ada-password")
+    metadata.create_all(services.infra.db.engine)
+    services.auth.users.create("ada", "ada-password")
     yield services
     services.close()
 
 
 def test_run_without_a_local_thread_is_released(services: wiring.Services) -> None:
-    supervisor, user = services.supervisor, services.users.by_name("ada")
+    supervisor, user = services.supervisor, services.auth.users.by_name("ada")
     assert user is not None
     asked = RunRequest("assistant", ({"role": "user", "content": "x"},))
-    run = services.runs.queue(Caller(user.id, "ada", "user"), asked, None, "req-1").run
+    run = services.runs.start.queue(Caller(user.id, "ada", "user"), asked, None, "req-1").run
     supervisor._renew()
-    with services.db.begin() as tx:  # claimed by this process, whose thread then died
+    with services.infra.db.begin() as tx:  # claimed by this process, whose thread then died
         assert rows.claim(tx, run.id, supervisor._worker_id)
     for now in (0.0, UNDRIVEN):  # it may still be on its way
         supervisor._disown(now)
         assert _abandoned(services) == []
     supervisor._disown(UNDRIVEN + 1)
     assert _abandoned(services) == [run.id]
-    assert services.execution.take_up(run.id)
-    assert (services.queries.get(run.id).status, services.queries.get(run.id).losses) == ("succeeded", 1)
+    assert services.runs.execution.take_up(run.id)
+    assert (services.runs.queries.get(run.id).status, services.runs.queries.get(run.id).losses) == (
+        "succeeded",
+        1,
+    )
 
 
 def _abandoned(services: wiring.Services) -> list[str]:
-    return [row["id"] for row in services.db.query(lambda tx: rows.abandoned(tx, 10))]
+    return [row["id"] for row in services.infra.db.query(lambda tx: rows.abandoned(tx, 10))]
 
 
 def _claimed(services: wiring.Services, worker_id: str) -> str:
     """Create a run just claimed by this worker, in its first attempt."""
-    user = services.users.by_name("ada")
+    user = services.auth.users.by_name("ada")
     assert user is not None
     asked = RunRequest("assistant", ({"role": "user", "content": "x"},))
-    run = services.runs.queue(Caller(user.id, "ada", "user"), asked, None, "req-1").run
-    services.db.transact(lambda tx: rows.claim(tx, run.id, worker_id))
+    run = services.runs.start.queue(Caller(user.id, "ada", "user"), asked, None, "req-1").run
+    services.infra.db.transact(lambda tx: rows.claim(tx, run.id, worker_id))
     return run.id
 
 
@@ -75,10 +78,10 @@ def test_thread_stops_when_another_worker_owns_its_run(services: wiring.Services
         held.enter_context(supervisor._slots.executing(Handle("run_that_is_not_in_the_database_yet", 60)))
         supervisor._tick(0.0)
         assert handle.reason is None
-        services.db.transact(
+        services.infra.db.transact(
             lambda tx: workers.retire(tx, supervisor._worker_id)
         )  # as if its lease had run out
-        assert services.db.transact(lambda tx: rows.claim(tx, run_id, "wrk_another"))
+        assert services.infra.db.transact(lambda tx: rows.claim(tx, run_id, "wrk_another"))
         supervisor._tick(0.0)
         assert handle.reason == "lost"
         assert [one.reason for one in supervisor._slots.all() if one is not handle] == [None]
@@ -99,7 +102,7 @@ def test_worker_back_from_an_outage_waits_a_lease_before_recovery(services: wiri
     supervisor._sweep_runs(began + supervisor._lease)
     assert _abandoned(services) == [run_id]
     supervisor._sweep_runs(supervisor._cut_off_at + supervisor._lease)
-    wait_until(lambda: services.queries.get(run_id).status == "succeeded", "its end", 20)
+    wait_until(lambda: services.runs.queries.get(run_id).status == "succeeded", "its end", 20)
 
 
 def test_failed_renewal_counts_as_cut_off(services: wiring.Services) -> None:

@@ -86,7 +86,7 @@ def test_every_list_costs_what_it_shows(pair: Pair) -> None:
     with pair[0].app.test_client().get("/openapi.json", buffered=True) as answer:
         paths = answer.get_json()["paths"]
     wrong: list[str | None] = []
-    print(f"\n| {pair[1].services.db.engine.dialect.name} | small | large |")
+    print(f"\n| {pair[1].services.infra.db.engine.dialect.name} | small | large |")
     for path, operations in paths.items():
         if "get" not in operations or not path.startswith("/v1/") or path in REPORTS:
             continue
@@ -187,7 +187,7 @@ def test_every_command_is_looked_at_or_says_why_not(pair: Pair) -> None:
 def chores(place: Place) -> dict[str, Callable[[], object]]:
     """What is done again and again, by its name."""
     services = place.services
-    db = services.db
+    db = services.infra.db
     day_ago = now_ms() - 86_400_000
     return {
         "upkeep": lambda: delete_expired(db, 400),
@@ -195,7 +195,7 @@ def chores(place: Place) -> dict[str, Callable[[], object]]:
         "waiting runs": lambda: db.query(lambda tx: runs.waiting(tx, 200)),
         "runs of a worker": lambda: db.query(lambda tx: ownership.held(tx, "wrk_1")),
         "webhooks that are due": lambda: db.query(lambda tx: webhooks.due(tx, now_ms(), 100)),
-        "batches": lambda: services.batches.tick(),
+        "batches": lambda: services.runs.batches.tick(),
         "holds that were left behind": lambda: db.query(lambda tx: holds.orphaned(tx, day_ago, 100)),
         "revocations": lambda: db.query(
             lambda tx: token_families.distrusted(tx, families_since=day_ago, keys_since=day_ago)

@@ -22,7 +22,7 @@ VIOLATIONS = {
     ),
     "No web or queue framework below wiring": ("service/runs/slots.py", "import flask"),
     "llm and tools never touch the database": ("service/tools/base.py", "import service.store.runs"),
-    "Only wiring picks adapters": ("service/runs/steps.py", "import service.llm.claude"),
+    "Only llm.build picks the model adapter": ("service/runs/steps.py", "import service.llm.claude"),
     "SQLAlchemy stays in store": ("service/usage/bounds.py", "import sqlalchemy"),
     "The Anthropic SDK has one door": ("service/llm/routing.py", "import anthropic"),
     "Settings are passed in, never imported": ("service/sessions.py", "import config"),

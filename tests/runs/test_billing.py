@@ -76,10 +76,8 @@ def test_a_call_that_broke_off_is_paid_for_what_it_may_have_used(make: Make, out
     till = Till(make)
     request, _ = till.billing.reserve(REQUEST)
     _, held = till.figures
-    progress = CallProgress(billable=outcome != "refused")
-    if outcome == "partial":
-        progress.usage, progress.text = Usage(10, 1), "Some words"
-    till.billing.settle_failed(request, progress)
+    usage, text = (Usage(10, 1), "Some words") if outcome == "partial" else (None, "")
+    till.billing.settle_failed(request, CallProgress(outcome != "refused", usage, text))
     till.journal.commit()
     spent, left = till.figures
     assert left == 0 and spent == till.run.cost_nano

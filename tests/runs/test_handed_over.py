@@ -30,7 +30,7 @@ class Heard(threading.Thread):
 
     def __init__(self, wired: Services) -> None:
         super().__init__(daemon=True)
-        self.started, self._told = wired.runs.stream(
+        self.started, self._told = wired.runs.start.stream(
             inside.ADA, inside.request(SLOW, cache="bypass"), None, "req"
         )
         self.run_id = self.started.run.id
@@ -71,17 +71,17 @@ def assert_whole(wired: Services, client: Heard) -> None:
 
 
 def given_back(wired: Services, run_id: str) -> bool:
-    return wired.queries.get(run_id).status is RunStatus.QUEUED
+    return wired.runs.queries.get(run_id).status is RunStatus.QUEUED
 
 
 def test_all_that_was_told_is_kept_with_a_run_that_is_handed_over(wired: Services, heard: Heard) -> None:
     """So that who goes on needs no Redis to know it."""
     stop(wired, heard.run_id)
     wait_until(lambda: given_back(wired, heard.run_id), "the run in the queue", 10)
-    wired.redis_store.client.delete(stream_key(heard.run_id))
-    assert wired.execution.take_up(heard.run_id)
+    wired.infra.redis_store.client.delete(stream_key(heard.run_id))
+    assert wired.runs.execution.take_up(heard.run_id)
     assert_whole(wired, heard)
-    assert wired.queries.get(heard.run_id).last_seq < JUMP
+    assert wired.runs.queries.get(heard.run_id).last_seq < JUMP
 
 
 def test_a_run_that_cannot_be_handed_over_ends_all_the_same(wired: Services, heard: Heard) -> None:
@@ -91,9 +91,9 @@ def test_a_run_that_cannot_be_handed_over_ends_all_the_same(wired: Services, hea
         locks.execute("BEGIN EXCLUSIVE")
         stop(wired, heard.run_id)
         wait_until(lambda: handle not in wired.supervisor._slots.all(), "the thread to give it up", 30)
-    assert heard.is_alive() and wired.queries.get(heard.run_id).status is RunStatus.RUNNING
-    wired.db.transact(lambda tx: rows.abandon(tx, heard.run_id, 1))  # as its keeper does
-    assert wired.execution.take_up(heard.run_id)
+    assert heard.is_alive() and wired.runs.queries.get(heard.run_id).status is RunStatus.RUNNING
+    wired.infra.db.transact(lambda tx: rows.abandon(tx, heard.run_id, 1))  # as its keeper does
+    assert wired.runs.execution.take_up(heard.run_id)
     assert_whole(wired, heard)
 
 
@@ -114,7 +114,7 @@ def test_a_run_whose_worker_stops_before_it_begins_is_refused(
 
 def test_whoever_asks_for_more_than_there_was_hears_the_end(wired: Services) -> None:
     run = inside.ask(wired)
-    ((last,),) = list(wired.queries.follow(run.id, after=run.last_seq + 7))
+    ((last,),) = list(wired.runs.queries.follow(run.id, after=run.last_seq + 7))
     assert (last.name, last.seq) == (Event.RUN_COMPLETED, run.last_seq + 8)
 
 
@@ -152,16 +152,19 @@ def test_a_run_that_is_anothers_calls_no_tool_more(
     folder.mkdir(parents=True)
     (folder / "tools.py").write_text(TOOLS.format(idempotent=idempotent))
     with inside.services(tmp_path, redis_server.url, model.url, {"probe": NOTES}) as wired:
-        queued = wired.runs.queue(inside.ADA, inside.request("Note."), None, "req").run
-        assert wired.db.transact(lambda tx: rows.claim(tx, queued.id, wired.execution.worker_id))
-        run = wired.queries.get(queued.id)
-        journal = Journal(wired.db, run, lambda events: None)
+        queued = wired.runs.start.queue(inside.ADA, inside.request("Note."), None, "req").run
+        assert wired.infra.db.transact(lambda tx: rows.claim(tx, queued.id, wired.runs.execution.worker_id))
+        run = wired.runs.queries.get(queued.id)
+        journal = Journal(wired.infra.db, run, lambda events: None)
         uses = [
             {"type": "tool_use", "id": f"toolu_{text}", "name": "note", "input": {"text": text}}
             for text in ("one", "two")
         ]
         reply = ModelReply("m", uses, "tool_use", Usage())
-        tool_execution, agent = wired.execution.runner.steps.tool_execution, wired.runs.agent("probe")
+        tool_execution, agent = (
+            wired.runs.execution.runner.steps.tool_execution,
+            wired.runs.start.agent("probe"),
+        )
         using = tool_execution.use(agent, run, journal, Handle(run.id, 60, 1), {"step": 1}, reply)
         with pytest.raises(LeaseLost):
             list(using)

@@ -37,8 +37,8 @@ class Desk:
         self.while_called: Callable[[], object] = lambda: None
         self.rate = ""
         tools = {one.name: one for one in self._tools()}
-        self.agent = replace(wired.runs.agent("probe"), tools=tools, **agent)
-        self.run_id = wired.runs.queue(inside.ADA, inside.request("Do it."), None, "req").run.id
+        self.agent = replace(wired.runs.start.agent("probe"), tools=tools, **agent)
+        self.run_id = wired.runs.start.queue(inside.ADA, inside.request("Do it."), None, "req").run.id
         self._take()
 
     def _tools(self) -> list[Tool]:
@@ -61,21 +61,21 @@ class Desk:
 
     def _take(self) -> None:
         """Begin the next attempt."""
-        worker_id = self.wired.execution.worker_id
-        assert self.wired.db.transact(lambda tx: rows.claim(tx, self.run_id, worker_id))
-        self.run: Run = self.wired.queries.get(self.run_id)
-        kept = self.wired.db.query(lambda tx: step_rows.of_run(tx, self.run_id))
-        self.journal = Journal(self.wired.db, self.run, lambda events: None, kept=kept)
+        worker_id = self.wired.runs.execution.worker_id
+        assert self.wired.infra.db.transact(lambda tx: rows.claim(tx, self.run_id, worker_id))
+        self.run: Run = self.wired.runs.queries.get(self.run_id)
+        kept = self.wired.infra.db.query(lambda tx: step_rows.of_run(tx, self.run_id))
+        self.journal = Journal(self.wired.infra.db, self.run, lambda events: None, kept=kept)
 
     def take_up(self) -> None:
         """Begin the next attempt as after a crash of the worker."""
         free = sa.update(schema.runs).values(status=RunStatus.QUEUED, worker_id=None)
-        self.wired.db.transact(lambda tx: tx.execute(free))
+        self.wired.infra.db.transact(lambda tx: tx.execute(free))
         self._take()
 
     def use(self, *uses: Block, unreadable: frozenset[str] = frozenset()) -> list[ToolResult]:
-        rate = SharedRateLimit(self.wired.redis_store, "desk", self.rate)
-        execution = ToolExecution(self.wired.db, ToolRunner(), rate)
+        rate = SharedRateLimit(self.wired.infra.redis_store, "desk", self.rate)
+        execution = ToolExecution(self.wired.infra.db, ToolRunner(), rate)
         reply = ModelReply("m", list(uses), "tool_use", Usage(), unreadable=unreadable)
         handle = Handle(self.run_id, 60, self.run.attempt)
         using = execution.use(self.agent, self.run, self.journal, handle, {"step": 1}, reply)
@@ -88,12 +88,12 @@ class Desk:
 
     def statuses(self) -> dict[str, str]:
         """Statuses of the calls that have a row, by id."""
-        claims = self.wired.db.query(lambda tx: tool_calls.of_run(tx, self.run_id))
+        claims = self.wired.infra.db.query(lambda tx: tool_calls.of_run(tx, self.run_id))
         return {call_id: row["status"] for call_id, row in claims.items()}
 
     def decide(self, approval_id: str, said: Any, arguments: dict[str, Any] | None = None) -> None:
         decision = approvals.Decision(said, None, arguments, "dec_1")
-        self.wired.db.transact(lambda tx: approvals.decide(tx, OPERATOR, approval_id, decision))
+        self.wired.infra.db.transact(lambda tx: approvals.decide(tx, OPERATOR, approval_id, decision))
         self._take()
 
 
@@ -127,7 +127,7 @@ def test_a_call_that_was_claimed_and_not_reported_goes_to_a_person(wired: Servic
     with pytest.raises(WaitsForApproval):
         desk.use(PAY)
     assert desk.statuses() == {"toolu_pay": "unknown"}
-    [asked] = wired.db.query(lambda tx: tx.rows(sa.select(schema.approvals)))
+    [asked] = wired.infra.db.query(lambda tx: tx.rows(sa.select(schema.approvals)))
     assert (asked["reason"], asked["call_id"]) == ("unknown", "toolu_pay")
     desk.decide(asked["id"], "approve")
     assert [result.ok for result in desk.use(PAY)] == [True]

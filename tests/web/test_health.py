@@ -84,7 +84,7 @@ def test_why_redis_is_degraded(make: Callable[..., Flask], scratch: Path) -> Non
 
 def test_without_its_database_it_is_not_ready(make: Callable[..., Flask], tmp_path: Path) -> None:
     made = make()
-    made.extensions["slipway"].db.close()
+    made.extensions["slipway"].infra.db.close()
     (tmp_path / "slipway.db").rename(tmp_path / "away")
     (tmp_path / "slipway.db").mkdir()  # what was a file cannot be opened now
     answer = made.test_client().get("/ready")

@@ -35,7 +35,9 @@ class House:
         self.bulkhead = services.bulkhead
         user = services.users.by_name("demo")
         self.user_id = user.id
-        self.signed_in = {"Authorization": f"Bearer {services.tokens.begin(user).public()['access_token']}"}
+        self.signed_in = {
+            "Authorization": f"Bearer {services.auth.tokens.begin(user).public()['access_token']}"
+        }
 
     def get(self, headers: dict[str, str] | None = None, buffered: bool = True, **query: Any) -> TestResponse:
         return self.app.test_client().get(

@@ -131,7 +131,7 @@ class TaskBody(RunBody):
 @guard(counts="run")
 def invoke(agent: str) -> Response:
     """Answer with the run result; for a failed run with its problem."""
-    return _folded(services().runs.invoke(*admit("invoke", partial(_question, agent))))
+    return _folded(services().runs.start.invoke(*admit("invoke", partial(_question, agent))))
 
 
 @blueprint.post("/v1/agents/<agent>/stream")
@@ -145,8 +145,8 @@ def invoke(agent: str) -> Response:
 )
 @guard(counts="run")
 def stream(agent: str) -> Response:
-    started, batches = services().runs.stream(*admit("stream", partial(_question, agent)))
-    gone = partial(services().cancellation.client_gone, started.run)
+    started, batches = services().runs.start.stream(*admit("stream", partial(_question, agent)))
+    gone = partial(services().runs.cancellation.client_gone, started.run)
     lens = SseLens(started.run.id)
     response = stream_response(lens, batches, started.place, gone, started.listener)
     return _labelled(response, started, started.run.cache)
@@ -164,9 +164,9 @@ def stream(agent: str) -> Response:
 @guard(counts="run")
 def queue_task(agent: str) -> Response:
     """Write the row, then wake a worker; a wake-up that gets lost is repeated by the sweep."""
-    started = services().runs.queue(*admit("task", partial(_task, agent)))
+    started = services().runs.start.queue(*admit("task", partial(_task, agent)))
     if not started.replayed:
-        services().wakeup.ring([started.run.id])
+        services().runs.wakeup.ring([started.run.id])
     body = {"run_id": started.run.id, "status": started.run.status}
     response = json_response(body, 202, {"Location": f"/v1/runs/{started.run.id}"})
     return _replayed(response, started)
@@ -204,7 +204,7 @@ def _folded(started: Started) -> Response:
 
 def _labelled(response: Response, started: Started, cache: str) -> Response:
     response.headers["X-Cache"] = cache
-    services().metrics.cache(started.run.agent, cache)
+    services().infra.metrics.cache(started.run.agent, cache)
     return _replayed(response, started)
 
 

@@ -72,7 +72,7 @@ class UserPage(Shape):
 @guard("admin")
 def list_users() -> Response:
     limit, after = page_arguments()
-    found = services().users.page(limit=limit + 1, after=after)
+    found = services().auth.users.page(limit=limit + 1, after=after)
     return json_response(page([user.public() for user in found], limit))
 
 
@@ -87,7 +87,7 @@ def list_users() -> Response:
 )
 @guard("admin")
 def create_user() -> Response:
-    asked, users = parse(NewUser), services().users
+    asked, users = parse(NewUser), services().auth.users
     row = users.new_row(asked.username, asked.password, asked.role, asked.limit_runs)
 
     def work(tx: Transaction) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def change_user(user_id: str) -> Response:
     asked = parse(UserChange)
     if asked.disabled or asked.role not in (None, "admin"):
         _not_oneself(user_id)
-    return json_response(services().users.change(user_id, **asked.model_dump()).public())
+    return json_response(services().auth.users.change(user_id, **asked.model_dump()).public())
 
 
 @blueprint.delete("/v1/admin/users/<user_id>")
@@ -122,7 +122,7 @@ def change_user(user_id: str) -> Response:
 @guard("admin")
 def delete_user(user_id: str) -> Response:
     _not_oneself(user_id)
-    services().users.delete(user_id)
+    services().auth.users.delete(user_id)
     return Response(status=204)
 
 

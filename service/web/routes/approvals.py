@@ -96,7 +96,9 @@ class ApprovalPage(Shape):
 def list_approvals() -> Response:
     limit, before = page_arguments()
     status = choice_argument("status", STATUSES)
-    found = approvals.page(services().db, current_caller(), limit=limit + 1, before=before, status=status)
+    found = approvals.page(
+        services().infra.db, current_caller(), limit=limit + 1, before=before, status=status
+    )
     return json_response(page([approvals.public(row) for row in found], limit))
 
 
@@ -121,7 +123,7 @@ def decide(approval_id: str) -> Response:
     """Decide; the run is taken up here when a slot is free, else by the next sweep."""
     asked, caller = parse(DecisionBody), current_caller()
     # First of all: an answer that is kept under an Idempotency-Key may be one that a wider key was given.
-    row = approvals.find_decidable(services().db, caller, approval_id)
+    row = approvals.find_decidable(services().infra.db, caller, approval_id)
     if row["status"] == "pending" and asked.decision == "approve":
         _check_call(row, row["arguments"] if asked.arguments is None else asked.arguments)
     decision = approvals.Decision(asked.decision, asked.comment, asked.arguments, new_id("dec"))
@@ -133,7 +135,7 @@ def _decide(
 ) -> dict[str, Any]:
     row, resumes = approvals.decide(tx, caller, approval_id, decision)
     if resumes:
-        tx.after_commit(partial(services().execution.take_up_in_background, row["run_id"]))
+        tx.after_commit(partial(services().runs.execution.take_up_in_background, row["run_id"]))
     return approvals.public(row)
 
 
@@ -142,8 +144,8 @@ def _check_call(row: Row, arguments: dict[str, Any]) -> None:
 
     Raises `ToolGone`, and `Invalid` for arguments that do not fit the tool: changed ones, or those of an older tool.
     """
-    services().catalog.refresh()  # as the worker that takes the run up does
-    agent = services().catalog.agents.get(row["agent"])
+    services().agents.refresh()  # as the worker that takes the run up does
+    agent = services().agents.agents.get(row["agent"])
     tool = None if agent is None else agent.tools.get(row["name"])
     if tool is None:
         name = f"The agent {row['agent']} has no tool {row['name']}"

@@ -33,7 +33,7 @@ _LONGEST_LIFE = timedelta(days=3660)
 
 def install(app: Flask) -> None:
     """Configure Flask-JWT-Extended: one algorithm, one key, our issuer and audience."""
-    key = app.extensions["slipway"].tokens.key
+    key = app.extensions["slipway"].auth.tokens.key
     app.config.update(
         JWT_ALGORITHM=key.algorithm,
         JWT_DECODE_ALGORITHMS=[key.algorithm],
@@ -130,17 +130,17 @@ def login() -> Response:
     limit_login()
     user = _sign_in(parse(Login, most=PUBLIC_BODY), request.remote_addr or "")
     logs.event(log, "login", user=user.id)
-    return json_response(services().tokens.begin(user).public())
+    return json_response(services().auth.tokens.begin(user).public())
 
 
 def _sign_in(asked: Login, address: str) -> User:
     try:
-        return services().users.sign_in(asked.username, asked.password, address)
+        return services().auth.users.sign_in(asked.username, asked.password, address)
     except errors.RateLimited:
-        services().metrics.rate_limited("login")
+        services().infra.metrics.rate_limited("login")
         raise
     except errors.InvalidCredentials:
-        services().metrics.login_failed()
+        services().infra.metrics.login_failed()
         logs.event(log, "login_refused", address=address)
         raise
 
@@ -157,14 +157,14 @@ def refresh() -> Response:
     """Authenticated by the refresh token itself, which is the bearer."""
     claims = checked_claims("refresh")
     limit_refresh(str(claims["sub"]))
-    return json_response(services().tokens.renew(claims).public())
+    return json_response(services().auth.tokens.renew(claims).public())
 
 
 @blueprint.post("/v1/auth/logout")
 @api("End this log-in, on every worker at once", returns={204: None}, errors=[errors.Forbidden], tag="Auth")
 @guard(counts=None)
 def logout() -> Response:
-    services().revocations.end(signed_in().family or "")
+    services().auth.revocations.end(signed_in().family or "")
     return Response(status=204)
 
 
@@ -178,7 +178,7 @@ def me() -> Response:
     limits |= {"writes": settings.limit_writes, "reads": settings.limit_reads}
     limits = {name: rate for name, rate in limits.items() if rate}
     about = {"id": caller.user_id, "username": caller.username, "role": caller.role}
-    budget = budget_list(services().budgets.of_caller(caller))
+    budget = budget_list(services().usage.budgets.of_caller(caller))
     return json_response({**about, "scopes": caller.scopes, "limits": limits, "budget": budget})
 
 
@@ -193,7 +193,7 @@ def me() -> Response:
 )
 @guard()
 def create_key() -> Response:
-    asked, keys = parse(NewKey), services().keys
+    asked, keys = parse(NewKey), services().auth.keys
     ends = int(asked.expires_at.timestamp() * 1000) if asked.expires_at else None
     fresh = keys.new(signed_in().user_id, asked.name, asked.scopes, ends)
     return once(lambda tx: keys.insert(tx, fresh), 201, seal=keys.sealed, unseal=keys.unsealed)
@@ -212,7 +212,7 @@ def list_keys() -> Response:
     """List keys; a key with scopes sees only itself, since the others may be for agents that it must not know."""
     (limit, after), caller = page_arguments(), current_caller()
     only = caller.key_id if caller.scopes else None
-    found = services().keys.page(caller.user_id, limit=limit + 1, after=after, only=only)
+    found = services().auth.keys.page(caller.user_id, limit=limit + 1, after=after, only=only)
     return json_response(page(found, limit))
 
 
@@ -220,7 +220,7 @@ def list_keys() -> Response:
 @api("End an API key at once", returns={204: None}, errors=[errors.NotFound, errors.Forbidden], tag="Auth")
 @guard(counts=None)
 def revoke_key(key_id: str) -> Response:
-    services().keys.revoke(key_id, signed_in().user_id)
+    services().auth.keys.revoke(key_id, signed_in().user_id)
     return Response(status=204)
 
 
@@ -228,4 +228,4 @@ def revoke_key(key_id: str) -> Response:
 @api("Public keys that tokens are signed with", returns={200: KeySet}, tag="Auth")
 @public
 def jwks() -> Response:
-    return json_response(services().tokens.key.jwks(), headers={"Cache-Control": "public, max-age=300"})
+    return json_response(services().auth.tokens.key.jwks(), headers={"Cache-Control": "public, max-age=300"})

@@ -65,7 +65,7 @@ class CapPage(Shape):
 @guard("admin", scope="admin")
 def list_budgets() -> Response:
     limit, after = page_arguments()
-    found = services().budgets.page(limit=limit + 1, after=after)
+    found = services().usage.budgets.page(limit=limit + 1, after=after)
     return json_response(page([{"id": state.cap.id, **state.public()} for state in found], limit))
 
 
@@ -84,7 +84,7 @@ def put_budget(scope: str) -> Response:
         raise NotFound(f"There is no scope {scope}: service, user:…, key:…, agent:… or session:…")
     asked = parse(NewCap)
     if asked.amount_usd is not None:
-        services().budgets.look_up(scope)
+        services().usage.budgets.look_up(scope)
     amount = None if asked.amount_usd is None else nano_of(asked.amount_usd)
-    state = services().budgets.put(scope, asked.period, amount)
+    state = services().usage.budgets.put(scope, asked.period, amount)
     return json_response({"id": state.cap.id, **state.public()})

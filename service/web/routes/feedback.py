@@ -42,9 +42,9 @@ class FeedbackView(FeedbackShape):
 @guard()
 def give_feedback(run_id: str) -> Response:
     """Keep feedback of the run's own user; 404 for everybody else, operators too."""
-    asked, metrics = parse(FeedbackBody), services().metrics
+    asked, metrics = parse(FeedbackBody), services().infra.metrics
     # First of all: an answer that is kept under an Idempotency-Key may be one that a wider key was given.
-    run = services().queries.get(run_id, current_caller(), own=True)
+    run = services().runs.queries.get(run_id, current_caller(), own=True)
 
     def work(tx: Transaction) -> dict[str, Any]:
         row = rows.give(tx, run_id, asked.score, asked.comment, now_ms())

@@ -64,7 +64,7 @@ def ready() -> Response:
 def metrics() -> Response:
     if not services().settings.metrics_enabled:
         raise NotFound("METRICS_ENABLED is off.")
-    body, media_type = services().metrics.render()
+    body, media_type = services().infra.metrics.render()
     return Response(body, content_type=media_type)
 
 
@@ -79,8 +79,8 @@ def _probes() -> dict[str, Probe]:
 
 def _made(parts: Services) -> dict[str, Probe]:
     return {
-        "database": Probe(parts.db.ping, "down"),
-        "redis": Probe(parts.redis_store.check, "degraded", REDIS_TTL),
+        "database": Probe(parts.infra.db.ping, "down"),
+        "redis": Probe(parts.infra.redis_store.check, "degraded", REDIS_TTL),
         "model": Probe(parts.model.ping, "degraded", MODEL_TTL),
         "worker": Probe(lambda: parts.supervisor.workers_alive("task") > 0, "degraded"),
     }

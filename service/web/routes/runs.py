@@ -121,7 +121,7 @@ class EventList(Shape):
 def list_runs() -> Response:
     limit, before = page_arguments()
     status = choice_argument("status", [str(status) for status in RunStatus])
-    found = services().queries.page(
+    found = services().runs.queries.page(
         current_caller(),
         limit=limit + 1,
         before=before,
@@ -141,14 +141,14 @@ def list_runs() -> Response:
 )
 @guard()
 def get_run(run_id: str) -> Response:
-    run = services().queries.get(run_id, current_caller())
-    steps, given = services().queries.steps_and_feedback(run_id)
+    run = services().runs.queries.get(run_id, current_caller())
+    steps, given = services().runs.queries.steps_and_feedback(run_id)
     more = {
         "step_list": [_step(step) for step in steps if step["kind"] != "note"],
         "webhook": services().webhooks.of_run(run),
         "feedback": None if given is None else feedback_of(given),
     }
-    return json_response({**shown(services().queries.result(run)), **more})
+    return json_response({**shown(services().runs.queries.result(run)), **more})
 
 
 @blueprint.get("/v1/runs/<run_id>/events")
@@ -162,12 +162,12 @@ def get_run(run_id: str) -> Response:
 )
 @guard()
 def run_events(run_id: str) -> Response:
-    run = services().queries.get(run_id, current_caller())
+    run = services().runs.queries.get(run_id, current_caller())
     after = last_seen(request.headers.get("Last-Event-ID"), run_id)
     if request.accept_mimetypes.best_match(["text/event-stream", "application/json"]) == "application/json":
         return json_response(_event_page(run_id, after))
     place = reading_place()
-    return stream_response(SseLens(run.id), services().queries.follow(run_id, after), place)
+    return stream_response(SseLens(run.id), services().runs.queries.follow(run_id, after), place)
 
 
 @blueprint.post("/v1/runs/<run_id>/cancel")
@@ -180,11 +180,11 @@ def run_events(run_id: str) -> Response:
 )
 @guard(counts=None)
 def cancel_run(run_id: str) -> Response:
-    run = services().queries.get(run_id, current_caller())
+    run = services().runs.queries.get(run_id, current_caller())
 
     def work() -> dict[str, str]:
-        services().cancellation.cancel(run)
-        return {"run_id": run_id, "status": services().queries.get(run_id).status}
+        services().runs.cancellation.cancel(run)
+        return {"run_id": run_id, "status": services().runs.queries.get(run_id).status}
 
     return once_again(work, 202)
 
@@ -241,5 +241,5 @@ def _event_page(run_id: str, after: int) -> dict[str, Any]:
     limit, cursor = page_arguments(default=MOST_EVENTS)
     if cursor is not None and not (after := last_seen(cursor, run_id)):
         raise fault("/cursor", "Not a cursor.")
-    events = services().queries.first(run_id, after)
+    events = services().runs.queries.first(run_id, after)
     return page([_event(run_id, event) for event in events[: limit + 1]], limit)

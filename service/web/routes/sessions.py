@@ -118,7 +118,7 @@ class SessionPage(Shape):
 @guard()
 def create_session() -> Response:
     asked, caller = parse(NewSession), current_caller()
-    if asked.agent not in services().catalog.agents or not may_use(caller, f"agents:{asked.agent}"):
+    if asked.agent not in services().agents.agents or not may_use(caller, f"agents:{asked.agent}"):
         fault = no_agent(asked.agent)
         raise errors.Invalid(fault, errors=[{"pointer": "/agent", "detail": fault}])
     row = services().sessions.new(caller, asked.agent, asked.title, asked.metadata)
@@ -230,7 +230,7 @@ def delete_session(session_id: str) -> Response:
     services().sessions.get(current_caller(), session_id, own=True)
     _cancel_turns(session_id)
     if not services().sessions.delete(session_id):
-        with services().bulkhead.take(current_caller().user_id):
+        with services().runs.bulkhead.take(current_caller().user_id):
             _delete_in_time(session_id)
     return Response(status=204)
 
@@ -256,4 +256,4 @@ def _cancel_turns(session_id: str) -> None:
     """Cancel the runs of a session, which bills what they have used, before they are deleted."""
     for run_id in services().sessions.unfinished(session_id):
         with suppress(errors.RunFinished, errors.NotFound):
-            services().cancellation.cancel(services().queries.get(run_id))
+            services().runs.cancellation.cancel(services().runs.queries.get(run_id))

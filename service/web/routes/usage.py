@@ -89,7 +89,7 @@ def _report() -> Response:
     as_csv = request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv"
     if as_csv and "limit" not in request.args:
         return _sheet(query, after)
-    page = reports.page(services().db, query, limit=limit, after=after)
+    page = reports.page(services().infra.db, query, limit=limit, after=after)
     following = None if page.next is None else page.next.text(query.by)
     if as_csv:
         return _csv(reports.as_csv(page.lines, query.by), following)
@@ -101,7 +101,7 @@ def _report() -> Response:
 @api("What the caller has spent, reserved and left", returns={200: BudgetList}, tag="Usage")
 @guard()
 def budget() -> Response:
-    return json_response(budget_list(services().budgets.of_caller(current_caller())))
+    return json_response(budget_list(services().usage.budgets.of_caller(current_caller())))
 
 
 def _query() -> tuple[UsageQuery, int, Values | None]:
@@ -126,7 +126,7 @@ def _cursor(text: str, by: tuple[str, ...]) -> Cursor:
 def _sheet(asked: UsageQuery, after: Values | None) -> Response:
     """Stream the whole report. It may take minutes, so it takes a place in the bulkhead."""
     place = reading_place()
-    lines = reports.sheet(services().db, asked, seconds=SHEET_SECONDS, after=after)
+    lines = reports.sheet(services().infra.db, asked, seconds=SHEET_SECONDS, after=after)
     try:
         first = next(lines)  # with the first page read: until then a problem can be told
     except BaseException:

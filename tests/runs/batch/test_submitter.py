@@ -33,13 +33,13 @@ def wired(tmp_path: Path, redis_server: RedisServer, model: Model) -> Iterator[S
 def queue(wired: Services, text: str = "What time is it?", agent: str = "probe") -> Run:
     """A batch task, as a worker leaves it that took it up."""
     asked = request(text, agent=agent, priority="batch", tier="medium")
-    run = wired.runs.queue(ADA, asked, None, "req").run
-    assert wired.execution.take_up(run.id)
-    return wired.queries.get(run.id)
+    run = wired.runs.start.queue(ADA, asked, None, "req").run
+    assert wired.runs.execution.take_up(run.id)
+    return wired.runs.queries.get(run.id)
 
 
 def item(wired: Services, run: Run, step: int = 1) -> Row | None:
-    return wired.db.query(lambda tx: batches.get(tx, run.id, step))
+    return wired.infra.db.query(lambda tx: batches.get(tx, run.id, step))
 
 
 def until_answered(wired: Services, run: Run, step: int = 1) -> str:
@@ -56,18 +56,18 @@ def until_answered(wired: Services, run: Run, step: int = 1) -> str:
 
 def look_now(wired: Services) -> None:
     """A turn of the desk in which every batch is due."""
-    wired.db.transact(lambda tx: tx.execute(sa.update(batch_rows).values(next_at=0)))
-    wired.batches.tick()
+    wired.infra.db.transact(lambda tx: tx.execute(sa.update(batch_rows).values(next_at=0)))
+    wired.runs.batches.tick()
 
 
 def finish(wired: Services, run: Run) -> Run:
-    assert wired.execution.take_up(run.id)
-    return wired.queries.get(run.id)
+    assert wired.runs.execution.take_up(run.id)
+    return wired.runs.queries.get(run.id)
 
 
 def is_sound(wired: Services) -> None:
-    assert check(wired.db, wired.prices).faults == []
-    assert wired.db.query(holds.every) == []
+    assert check(wired.infra.db, wired.usage.prices).faults == []
+    assert wired.infra.db.query(holds.every) == []
 
 
 def test_a_batch_costs_half(wired: Services, model: Model) -> None:
@@ -91,7 +91,7 @@ def test_an_answer_that_cannot_be_taken_ends_its_run_and_is_paid_at_worst(
 ) -> None:
     monkeypatch.setattr("service.llm.claude.MAX_TEXT", 3)
     run = queue(wired)
-    [hold] = wired.db.query(holds.every)
+    [hold] = wired.infra.db.query(holds.every)
     assert until_answered(wired, run) == "done"
     ended = finish(wired, run)
     assert (ended.status, (ended.error or {})["code"]) == ("failed", "model_error")
@@ -127,10 +127,10 @@ def test_a_few_wait_for_others_until_their_time_is_over(
         tmp_path, redis_server.url, model.url, batch_max_wait_seconds=3600, batch_max_size=2
     ) as wired:
         first = queue(wired)
-        wired.batches.tick()
+        wired.runs.batches.tick()
         assert (item(wired, first) or {})["state"] == "waiting"
         queue(wired)
-        wired.batches.tick()
+        wired.runs.batches.tick()
         assert (item(wired, first) or {})["state"] == "sent"
 
 
@@ -149,9 +149,9 @@ def test_a_batch_whose_sender_died_after_sending_is_found_and_not_sent_twice(
     wired: Services, model: Model
 ) -> None:
     run = queue(wired)
-    rows = wired.db.transact(lambda tx: batches.collect(tx, "bat_lost", 10, 0))
+    rows = wired.infra.db.transact(lambda tx: batches.collect(tx, "bat_lost", 10, 0))
     requests = {row["id"]: of_json(row["request"]) for row in rows}
-    wired.batches._client.submit(requests, ModelCall(time.monotonic() + 10))  # killed here
+    wired.runs.batches._client.submit(requests, ModelCall(time.monotonic() + 10))  # killed here
     assert until_answered(wired, run) == "done"
     assert finish(wired, run).status == "succeeded"
     assert model.stats()["batch_calls"] == 1
@@ -160,7 +160,7 @@ def test_a_batch_whose_sender_died_after_sending_is_found_and_not_sent_twice(
 
 def test_a_batch_whose_sender_died_before_sending_is_sent(wired: Services, model: Model) -> None:
     run = queue(wired)
-    wired.db.transact(lambda tx: batches.collect(tx, "bat_lost", 10, 0))  # killed here
+    wired.infra.db.transact(lambda tx: batches.collect(tx, "bat_lost", 10, 0))  # killed here
     assert until_answered(wired, run) == "done"
     assert finish(wired, run).status == "succeeded"
     assert model.stats()["batch_calls"] == 1
@@ -169,28 +169,28 @@ def test_a_batch_whose_sender_died_before_sending_is_sent(wired: Services, model
 def test_a_worker_that_takes_a_waiting_run_up_too_early_parks_it_again(wired: Services) -> None:
     run = queue(wired)
     assert finish(wired, run).status == "queued"
-    assert wired.db.query(holds.every)[0].price_id.endswith("/batch")
-    assert len(wired.db.query(holds.every)) == 1  # held once
+    assert wired.infra.db.query(holds.every)[0].price_id.endswith("/batch")
+    assert len(wired.infra.db.query(holds.every)) == 1  # held once
 
 
 def test_the_hold_of_a_step_that_waits_is_nobody_s_to_sweep(wired: Services) -> None:
     run = queue(wired)
-    assert wired.db.query(lambda tx: holds.orphaned(tx, 2**60, 10)) == []
-    assert wired.db.query(lambda tx: holds.of_run(tx, run.id)) == []
+    assert wired.infra.db.query(lambda tx: holds.orphaned(tx, 2**60, 10)) == []
+    assert wired.infra.db.query(lambda tx: holds.of_run(tx, run.id)) == []
 
 
 def test_a_run_cancelled_before_sending_costs_nothing_and_after_it_what_was_answered(
     wired: Services, model: Model
 ) -> None:
     early = queue(wired)
-    wired.cancellation.cancel(early)
-    wired.batches.tick()
+    wired.runs.cancellation.cancel(early)
+    wired.runs.batches.tick()
     assert item(wired, early) is None and model.stats()["batch_calls"] == 0
     late = queue(wired)
-    wired.batches.tick()
-    wired.cancellation.cancel(late)
+    wired.runs.batches.tick()
+    wired.runs.cancellation.cancel(late)
     wait_until(lambda: _gone(wired, late), "the end of it", 20)
-    books = check(wired.db, wired.prices)
+    books = check(wired.infra.db, wired.usage.prices)
     assert books.faults == [] and books.spent > 0 and books.held == 0
 
 
@@ -203,13 +203,13 @@ def test_a_provider_that_is_away_delays_and_loses_nothing(tmp_path: Path, redis_
     with services(tmp_path, redis_server.url, "http://127.0.0.1:9", batch_max_wait_seconds=0) as wired:
         run = queue(wired)
         with pytest.raises(ModelUnavailable):
-            wired.batches.tick()
+            wired.runs.batches.tick()
         assert (item(wired, run) or {})["state"] == "waiting"
 
 
 def _batches_of(wired: Services) -> set[str]:
     """Every batch at the provider since this house was built."""
-    client = wired.batches._client
+    client = wired.runs.batches._client
     return {state.id for state in client.batches_since(0, ModelCall(time.monotonic() + 5)) if state.size == 5}
 
 
@@ -223,15 +223,15 @@ def test_a_row_keeps_a_request_whole(wired: Services) -> None:
 def test_a_batch_put_together_twice_has_the_same_steps(wired: Services) -> None:
     """A commit whose answer was lost: the second try must not take what came to wait meanwhile."""
     first = queue(wired)
-    [taken] = wired.db.transact(lambda tx: batches.collect(tx, "bat_1", 10, 0))
+    [taken] = wired.infra.db.transact(lambda tx: batches.collect(tx, "bat_1", 10, 0))
     queue(wired)
-    [again] = wired.db.transact(lambda tx: batches.collect(tx, "bat_1", 10, 0))
+    [again] = wired.infra.db.transact(lambda tx: batches.collect(tx, "bat_1", 10, 0))
     assert taken["id"] == again["id"] == batches.item_id(first.id, 1)
 
 
 def test_a_step_that_may_not_be_held_for_is_not_put_down(wired: Services) -> None:
     """Else a batch would take it along, and nobody would have paid."""
-    wired.budgets.put(f"user:{ADA.user_id}", "day", 1)
+    wired.usage.budgets.put(f"user:{ADA.user_id}", "day", 1)
     run = queue(wired)
     assert run.error is not None and run.error["code"] == "budget_exceeded"
     assert item(wired, run) is None
