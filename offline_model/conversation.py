@@ -13,7 +13,6 @@ from offline_model.faults import strip_markers
 from offline_model.shapes import Json
 
 MAX_QUESTION = 2000  # characters of a question that are used
-MAX_SYSTEM = 50_000  # characters of a system prompt that are used
 LONG_QUESTION = 300  # characters; a longer text is a source with a question in it
 PASSAGE_LISTS = ("results", "passages", "documents", "matches", "hits", "items", "chunks")
 PASSAGE_TEXTS = ("text", "quote", "passage", "snippet", "content", "body")
