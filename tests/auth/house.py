@@ -102,7 +102,7 @@ def _application(replica: Replica) -> Flask:
         auth=SimpleNamespace(
             users=replica.users, tokens=replica.tokens, keys=replica.keys, revocations=replica.revocations
         ),
-        usage=SimpleNamespace(budgets=replica.budgets, rate_limits=replica.rate_limits),
+        usage=SimpleNamespace(budgets=replica.budgets),
         agents=replica.catalog,
     )
 

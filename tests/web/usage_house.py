@@ -31,9 +31,9 @@ class House:
     def __init__(self, folder: Path, **environ: str) -> None:
         self.app: Flask = app_in(folder, **environ)
         services = self.app.extensions["slipway"]
-        self.db: Database = services.db
-        self.bulkhead = services.bulkhead
-        user = services.users.by_name("demo")
+        self.db: Database = services.infra.db
+        self.bulkhead = services.runs.bulkhead
+        user = services.auth.users.by_name("demo")
         self.user_id = user.id
         self.signed_in = {
             "Authorization": f"Bearer {services.auth.tokens.begin(user).public()['access_token']}"
