@@ -42,7 +42,7 @@ class Clone:
         return httpx2.get(f"{self.url}/health", timeout=5, trust_env=False).json()
 
     def edit(self, old: str, new: str) -> None:
-        path = self.folder / "service" / "web" / "health.py"
+        path = self.folder / "service" / "web" / "routes" / "health.py"
         text = path.read_text()
         assert old in text
         path.write_text(text.replace(old, new))

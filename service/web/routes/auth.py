@@ -46,7 +46,7 @@ def install(app: Flask) -> None:
 
     @jwt.token_verification_loader
     def accepted(header: dict[str, Any], claims: dict[str, Any]) -> bool:
-        return bool(app.extensions["slipway"].tokens.accepts(claims))
+        return bool(app.extensions["slipway"].auth.tokens.accepts(claims))
 
     @jwt.decode_key_loader
     def checking_key(header: dict[str, Any], claims: dict[str, Any]) -> Any:
