@@ -36,6 +36,7 @@ OFFLINE_KEY = "offline"  # the SDK wants some key; the offline model takes any
 LAST_BYTES_SECONDS = 0.5  # after the last event, for the end of the body
 POOL_SECONDS = 1.0  # the longest wait for a free connection: whoever waits longer had better be told
 PING_SECONDS = 2.0
+COUNTED = ("model", "messages", "system", "tools", "output_config")  # parameters of `count_tokens`
 NOT_TAKEN = "not_taken"  # the stop reason of an answer in a batch that cannot be read, or is too long
 NEVER_SENT = (httpx2.PoolTimeout, httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)
 
@@ -85,11 +86,7 @@ class ClaudeClient:
     def count_tokens(self, request: ModelRequest, call: ModelCall) -> int:
         """Input tokens of the request as the model counts them. Raises as `create` does."""
         body = _params(request)
-        fields = {
-            name: body[name]
-            for name in ("model", "messages", "system", "tools", "output_config")
-            if name in body
-        }
+        fields = {name: body[name] for name in COUNTED if name in body}
         messages = cast(Any, self._sdk.messages)
         with _our_errors(call), carrying(call):
             raw = messages.with_raw_response.count_tokens(**fields, timeout=self._waits(call))
@@ -148,9 +145,8 @@ class ClaudeClient:
     def _sent(self, request: ModelRequest, call: ModelCall) -> Iterator[httpx2.Response]:
         """The response once its head is there; closed at the end, which stops the upstream call if it still runs."""
         body, waits = orjson.dumps(_params(request)), self._waits(call)
-        call.progress.billable = (
-            True  # until it is refused: whatever else happens, the model may have done the work
-        )
+        # Until it is refused: whatever else happens, the model may have done the work.
+        call.progress.billable = True
         with carrying(call):
             response = cast(Any, self._sdk).post(
                 "/v1/messages",
@@ -181,15 +177,12 @@ class ClaudeClient:
                         spoke = True
                         yield TextDelta(text)
                 body = response.stream
-                if answer.ended and isinstance(body, ModelBody):
+                if not isinstance(body, ModelBody):
+                    continue
+                if answer.ended:
                     body.wire.drain(LAST_BYTES_SECONDS)
                     return
-                if (
-                    spoke
-                    and len(self._streams) > FEW_STREAMS
-                    and call.on_text
-                    and isinstance(body, ModelBody)
-                ):
+                if spoke and call.on_text and len(self._streams) > FEW_STREAMS:
                     take = partial(_take, data, answer, call.on_text)
                     self._stream_reader.read(StreamSink(body.wire, call, self._silence(call), take))
                     body.wire.drain(LAST_BYTES_SECONDS)
