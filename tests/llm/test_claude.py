@@ -421,7 +421,7 @@ def test_an_answer_that_is_too_large_is_the_models_fault(
     claude: ClaudeClient, server: WireServer, monkeypatch: pytest.MonkeyPatch, streamed: bool
 ) -> None:
     for name in ("MAX_ANSWER_BYTES", "MAX_STREAM_BYTES"):
-        monkeypatch.setattr(f"service.llm.claude.{name}", 1_000_000)
+        monkeypatch.setattr(f"service.llm.client.{name}", 1_000_000)
     begin = b"".join(map(sse, [start(), *text_events("one")[:-1]])) if streamed else b"{"
     more = b": " + b"x" * 9_000 + b"\n\n" if streamed else b" " * 9_000
     server.script = [endless(begin, more)]
