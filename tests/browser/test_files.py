@@ -12,7 +12,7 @@ import pytest
 from service.errors import all_errors
 from service.web.routes import page
 
-WEB = Path(page.__file__).parent
+WEB = Path(page.__file__).parents[1]
 VENDOR = WEB / "assets" / "vendor"
 SCRIPTS = sorted((WEB / "assets").glob("*.js"))
 STYLES = sorted((WEB / "assets").glob("*.css"))
