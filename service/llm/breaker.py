@@ -1,8 +1,8 @@
-"""Circuit breaker per model: the library `circuitbreaker` behind a lock, for threads and for streams.
+"""Circuit breaker per model: the library `circuitbreaker` behind a lock, for threads and streams.
 
-Used alone the library lets every waiting call through when half-open, closes on a late success from before the
-trip, and counts a client that goes away as a success. Here a call asks first (`allow`) and reports later how it
-went; a call from before the last change of state has no say.
+Used alone, the library lets every waiting call through when half-open, closes on a late success from before the trip,
+and counts a departed client as a success. Here a call asks first (`allow`) and reports its outcome later; a call from
+before the last state change is ignored.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from service.errors import ModelUnavailable
 
 
 class BreakerPermit(NamedTuple):
-    """A call that was let through; `probe` when it is the one that tries whether the model is back."""
+    """Permit for one call; `probe`: it tests whether the model has recovered."""
 
     era: int
     probe: bool
 
 
 class _ModelDown(Exception):
-    """Failure as the library counts it."""
+    """Failure passed to the library."""
 
 
 class Breaker:
-    """Opens after `failures` failures in a row; lets one probe through after `recovery` seconds."""
+    """Breaker that opens after `failures` consecutive failures and lets one probe through after `recovery` seconds."""
 
     def __init__(self, name: str, failures: int, recovery: float) -> None:
         self._circuit = CircuitBreaker(
@@ -51,7 +51,7 @@ class Breaker:
         return max(float(self._circuit.open_remaining), 1.0 if self._probing else 0.0)
 
     def allow(self) -> BreakerPermit:
-        """Ask before calling. Raises `ModelUnavailable` at once while open, and while a probe is out."""
+        """Request a permit before calling. Raises `ModelUnavailable` at once while open or while a probe is running."""
         with self._lock:
             if self._circuit.closed:
                 return BreakerPermit(self._era, probe=False)

@@ -1,4 +1,4 @@
-"""Build of the model client: the Messages API, and retries with circuit breakers around it."""
+"""Construction of the model client: the Messages API, wrapped in retries with circuit breakers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def claude(settings: Settings) -> ClaudeClient:
-    """Build the client of the Messages API as it is, without retries: for batches, and for commands."""
+    """Build the Messages API client without retries, for batches and commands."""
     return ClaudeClient(
         settings.anthropic_api_key.get_secret_value(),
         settings.anthropic_base_url,

@@ -1,6 +1,6 @@
-"""One answer of the Messages API, put together from its events or taken whole. Plain JSON, no SDK objects.
+"""Assembly of one answer of the Messages API from stream events or a complete message. Plain JSON, no SDK objects.
 
-Whatever a server sends, the result is an answer that can be kept and sent back, or a `ModelError`.
+Any server output becomes either an answer that can be stored and sent back, or a `ModelError`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from service.llm.upstream import refused
 from service.types import Block, Usage, UsageSource
 
 MAX_BLOCKS = 1_000
-MAX_WORD = 128  # characters of a block's type, a model's name, a stop reason
+MAX_WORD = 128  # characters of a block type, model name or stop reason
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
-PIECES = {  # of a delta: the field that holds its text, and the type of the blocks it belongs to
+PIECES = {  # delta type → field that holds its text, type of block it belongs to
     "text_delta": ("text", "text"),
     "thinking_delta": ("thinking", "thinking"),
     "input_json_delta": ("partial_json", None),
@@ -34,36 +34,36 @@ PIECES = {  # of a delta: the field that holds its text, and the type of the blo
 
 
 class MessageBuilder:
-    """Takes events with `feed`, or a whole message with `take`, and gives a `ModelReply`.
+    """Builder of a `ModelReply` from events (`feed`) or a complete message (`take`).
 
-    `model` is the name it was asked by, for an answer that does not name one. One that writes more than `most_text`
-    characters, of any kind, is a `ModelError`.
+    `model` is the requested name, used when the answer names none. More than `most_text` characters, of any kind, raise
+    `ModelError`.
     """
 
     def __init__(self, model: str = "", most_text: int = MAX_TEXT) -> None:
         self.stop_reason: str | None = None
-        self.ended = False  # `message_stop` was there: what comes after it is not part of the answer
+        self.ended = False  # `message_stop` has arrived: later events are ignored
         self._model = model
         self._blocks: dict[int, Block] = {}
         self._pieces: dict[int, list[str]] = {}
         self._written: list[str] = []
-        self._room = most_text  # characters that may still be written
-        self._half: tuple[int, str] | None = None  # of a character, and the block it ends for now
+        self._room = most_text  # characters left of `most_text`
+        self._half: tuple[int, str] | None = None  # block index and its pending high surrogate
         self._usage = ReportedUsage()
-        self._output_told = False  # by an event that knows all of the output
+        self._output_told = False  # by an event that counts all of the output
 
     @property
     def usage(self) -> Usage | None:
-        """Usage told so far; None when that is not enough for an estimate."""
+        """Usage reported so far; None when that is not enough for an estimate."""
         return self._usage.told if self._usage.known else None
 
     @property
     def written(self) -> str:
-        """Text of all that the model has written so far, of any kind: what an estimate of its output starts from."""
+        """Everything the model has written so far, of any kind: the basis for estimating output tokens."""
         return "".join(self._written)
 
     def feed(self, data: bytes) -> str:
-        """Take one event; the piece of text in it, if any. Raises what the upstream reports, or `ModelError`."""
+        """Process one event; return its text, possibly empty. Raises what the upstream reports, or `ModelError`."""
         if self.ended:
             return ""
         try:
@@ -72,7 +72,7 @@ class MessageBuilder:
             raise ModelError("The model sent an event that cannot be read") from error
 
     def take(self, body: bytes) -> None:
-        """Take a whole message. Raises `ModelError` when it is not one."""
+        """Parse and process a complete message. Raises `ModelError` when it is not one."""
         try:
             message = parse(body)
         except ValueError as error:
@@ -80,7 +80,7 @@ class MessageBuilder:
         self.take_message(message, suspect=is_suspect(body))
 
     def take_message(self, message: Any, *, suspect: bool = True) -> None:
-        """Take a message that is parsed already; `suspect`: its strings may need a repair."""
+        """Process a parsed message; `suspect`: its strings may need repair."""
         try:
             if message["type"] == "error":
                 raise refused(200, message["error"].get("type"))
@@ -94,7 +94,7 @@ class MessageBuilder:
             raise ModelError("The model sent an answer that cannot be read") from error
 
     def reply(self, request_id: str | None, ms: float) -> ModelReply:
-        """Build the whole answer. Raises `ModelInterrupted` when it did not come to its end."""
+        """Build the reply. Raises `ModelInterrupted` when the answer has no stop reason."""
         if self.stop_reason is None:
             raise ModelInterrupted()
         content, unreadable = list[Block](), set[str]()
@@ -105,7 +105,7 @@ class MessageBuilder:
             elif self.stop_reason == "tool_use":
                 content.append(block)
                 unreadable.add(block["id"])
-            # else it was cut off, and there is nothing of it to be shown to anybody
+            # else a call cut off before its arguments were complete: dropped
         return ModelReply(
             self._model,
             content,
@@ -140,7 +140,7 @@ class MessageBuilder:
             self.ended = True
         elif kind == "error":
             raise refused(200, event["error"].get("type"))
-        return told  # ping, content_block_stop, and whatever comes in later versions
+        return told  # also for ping, content_block_stop and unknown event types
 
     def _delta(self, index: Any, delta: dict[str, Any]) -> str:
         block, kind = self._blocks[_index(index)], delta["type"]
@@ -152,7 +152,7 @@ class MessageBuilder:
         piece = _text(delta[name])
         self._write(piece)
         if wanted is not None and block["type"] != wanted:
-            return ""  # a block of a later version
+            return ""  # block type of a later API version
         if kind == "signature_delta":
             block["signature"] = well_formed(piece)
             return ""
@@ -166,7 +166,7 @@ class MessageBuilder:
             raise ModelError("The model's answer is longer than it was asked for")
 
     def _told(self, index: int, piece: str) -> str:
-        """Return a piece of text, but for half a character at its end, which waits for the other half."""
+        """Return the printable part of a piece; hold a trailing high surrogate back until its low half arrives."""
         before, self._half = self._half, None
         if before is not None:
             piece = before[1] + piece if before[0] == index else f"\ufffd{piece}"
@@ -181,7 +181,7 @@ class MessageBuilder:
         self._usage.add(message.get("usage"))
 
     def _add_block(self, index: Any, block: dict[str, Any], suspect: bool) -> str:
-        """Take a block as it begins, or whole; the text that it begins with."""
+        """Register a block, at its start or complete; return its initial text."""
         if _index(index) in self._blocks:
             raise ValueError("two blocks of one number")
         block = _checked(block, suspect)
@@ -190,11 +190,11 @@ class MessageBuilder:
         return block["text"] if block["type"] == "text" else ""
 
     def _finished(self, index: int) -> tuple[Block, bool]:
-        """Put a block's pieces in place, and tell whether it is whole: not so a tool call without its arguments."""
+        """Merge a block's pieces; tell whether it is usable, which a tool call without readable arguments is not."""
         block, written = self._blocks[index], well_formed("".join(self._pieces[index]))
         kind = block["type"]
         if kind in ("text", "thinking"):
-            # An empty list of citations stands for none; so the API writes it.
+            # The API leaves `citations` out when there are none.
             block = {name: value for name, value in block.items() if name != "citations" or value}
             return {**block, kind: block[kind] + written}, True
         if "input" not in block:
@@ -205,7 +205,7 @@ class MessageBuilder:
 
 
 def _checked(block: dict[str, Any], suspect: bool) -> Block:
-    """Check that a block can be kept; return it with the fields that its type needs. Raises for another."""
+    """Validate a block for storage and fill in the fields its type needs. Raises one of `UNREADABLE` otherwise."""
     kind, given = _word(block["type"]), block.get("input")
     rest = {name: value for name, value in block.items() if name != "input"}
     if not can_be_written(rest):
@@ -216,7 +216,7 @@ def _checked(block: dict[str, Any], suspect: bool) -> Block:
     if kind == "text":
         found["citations"] = _citations(found.get("citations") or [])
     if kind == "tool_use":
-        for name in ("id", "name"):  # whether they can be used is decided where the call is made
+        for name in ("id", "name"):  # validated where the call is made
             found[name] = well_formed(given_word) if isinstance(given_word := found.get(name), str) else ""
     if kind == "tool_use" or "input" in block:
         found["input"] = arguments(given)
@@ -235,7 +235,7 @@ def _citations(given: list[Any]) -> list[Any]:
 
 
 def _is_citation(one: dict[str, Any]) -> bool:
-    """Check that what is shown of a citation is text, or not there."""
+    """Check that the displayed fields of a citation are text or absent."""
     shown = ("cited_text", "document_title", "title", "source")
     return can_be_written(one) and all(isinstance(one.get(name) or "", str) for name in shown)
 

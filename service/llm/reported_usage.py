@@ -1,4 +1,4 @@
-"""Usage as an answer reports it, taken as far as it can be trusted: what it does not say is no zero."""
+"""Usage as an answer reports it, validated: a missing figure is not a zero."""
 
 from __future__ import annotations
 
@@ -7,27 +7,25 @@ from typing import Any
 from service.types import Usage
 
 MAX_FIGURE = 1_000_000_000
-_WHERE = {  # in the order of `Usage`
+_WHERE = {  # figure → path to its object, in the field order of `Usage`
     "input_tokens": (),
     "output_tokens": (),
     "cache_read_input_tokens": (),
     "cache_creation_input_tokens": (),
     "ephemeral_1h_input_tokens": ("cache_creation",),
-    "web_search_requests": (
-        "server_tool_use",
-    ),  # of the server tools the only one that costs more than tokens
+    "web_search_requests": ("server_tool_use",),  # the only server tool billed beyond tokens
 }
 
 
 class ReportedUsage:
-    """Usage totals, as they grow from event to event: the highest of each figure stands."""
+    """Usage totals accumulated over events: the highest value of each figure counts."""
 
     def __init__(self) -> None:
         self._figures: dict[str, int] = {}
-        self.sound = True  # nothing that was told was no number, or less than before
+        self.sound = True  # False once a figure was not a number or decreased
 
     def add(self, usage: Any) -> None:
-        """Take the `usage` object of a message or an event; null says nothing."""
+        """Add the `usage` object of a message or event; null is ignored."""
         if usage is None:
             return
         if not isinstance(usage, dict):
@@ -43,19 +41,19 @@ class ReportedUsage:
                 self._take(name, figure)
 
     def tells(self, usage: Any, name: str) -> bool:
-        """Tell whether this object has a figure of that name."""
+        """Tell whether the object has a valid figure of that name."""
         return isinstance(usage, dict) and _is_figure(usage.get(name))
 
     @property
     def known(self) -> bool:
-        """Tell whether the prompt's size was told: without it there is nothing to estimate from."""
+        """Tell whether the prompt's size was reported, without which no estimate is possible."""
         told = self.told
         prompt = told.input_tokens + told.cache_read_input_tokens + told.cache_creation_input_tokens
         return "input_tokens" in self._figures and prompt > 0
 
     @property
     def told(self) -> Usage:
-        """Return the figures so far, with zero for those that were not told."""
+        """Return the figures so far, 0 for unreported ones."""
         usage = Usage(*(self._figures.get(name, 0) for name in _WHERE))
         hour = min(usage.cache_creation_1h_input_tokens, usage.cache_creation_input_tokens)
         return usage._replace(cache_creation_1h_input_tokens=hour)

@@ -1,4 +1,4 @@
-"""Model client that retries, and stops calling a model that keeps failing (circuit breaker)."""
+"""Model client with retries and a circuit breaker per model."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ CALLER_LEFT = "caller_left"
 
 
 class RetryingClient:
-    """`ModelClient` around another. Retries only until the first piece of text, and within the call's deadline.
+    """`ModelClient` around another. Retries only before the first piece of text and within the call's deadline.
 
-    `retries` counts attempts after the first; `on_attempt` is called after each attempt, from the calling thread.
+    `retries` counts attempts after the first; `on_attempt` is called after each attempt, in the calling thread.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class RetryingClient:
         self._lock = threading.Lock()
 
     def create(self, request: ModelRequest, call: ModelCall) -> Generator[TextDelta, None, ModelReply]:
-        """See `ModelClient`. While the model's breaker is open: `ModelUnavailable` at once."""
+        """See `ModelClient`. Raises `ModelUnavailable` at once while the model's breaker is open."""
         breaker = self.breaker(request.model)
         number = 1
         while True:
@@ -63,7 +63,7 @@ class RetryingClient:
                 try:
                     first = next(attempt)
                 except StopIteration as end:
-                    reply: ModelReply = end.value  # not a word of text, such as a tool call: whole already
+                    reply: ModelReply = end.value  # complete without text, such as a tool call
                     return _at(number, reply)
                 except ModelError as error:
                     pause = self._pause(error, request, call, number)
@@ -71,7 +71,7 @@ class RetryingClient:
                     if permit.probe:
                         breaker.record_success(
                             permit
-                        )  # it speaks: the others need not wait for its last word
+                        )  # text arrived: close the breaker before the answer ends
                     yield first
                     reply = yield from attempt
                     return _at(number, reply)
@@ -91,7 +91,7 @@ class RetryingClient:
         self._inner.ping()
 
     def breaker(self, model: str) -> Breaker:
-        """Return the breaker of a model: its `state` and `retry_after` are for /ready and the metrics."""
+        """Return the breaker of a model; /ready and the metrics read its `state` and `retry_after`."""
         with self._lock:
             if model not in self._breakers:
                 self._breakers[model] = Breaker(model, self._failures, self._recovery)
@@ -100,7 +100,7 @@ class RetryingClient:
     def _attempt(
         self, request: ModelRequest, call: ModelCall, number: int, breaker: Breaker, permit: BreakerPermit
     ) -> Generator[TextDelta, None, ModelReply]:
-        """Make one attempt; tell the breaker and the observer how it ended, however it ended."""
+        """Make one attempt; report its outcome to the breaker and the observer on every exit."""
         began = time.perf_counter()
         reply: ModelReply | None = None
         code: str | None = CALLER_LEFT
@@ -126,24 +126,24 @@ class RetryingClient:
             )
 
     def _pause(self, error: ModelError, request: ModelRequest, call: ModelCall, number: int) -> float:
-        """Return seconds until the next attempt. Raises the error where there is to be none."""
+        """Return the seconds until the next attempt. Raises the error when there is to be none."""
         pause: float = min(FIRST_PAUSE * 2 ** (number - 1), LONGEST_PAUSE) * random.uniform(0.5, 1.0)
         if error.retry_after is not None:
             pause = error.retry_after + random.uniform(
                 0, FIRST_PAUSE
-            )  # not all of those who were told the same
+            )  # jitter: spread clients given the same retry_after
         if number > self._retries or not _may_retry(error, request, call) or pause >= call.remaining():
             raise error
         return pause
 
 
 def _at(attempt: int, reply: ModelReply) -> ModelReply:
-    """Return the reply with the number of the attempt that brought it."""
+    """Return the reply with the number of its attempt."""
     return reply if reply.attempts == attempt else replace(reply, attempts=attempt)
 
 
 def _may_retry(error: ModelError, request: ModelRequest, call: ModelCall) -> bool:
-    """Tell whether to retry: never where the failed attempt is billed already, since a retry would cost twice."""
+    """Tell whether to retry; False if the failed attempt is already billed, since a retry would cost twice."""
     if isinstance(error, ModelKeyRefused) or not isinstance(error, RETRIED) or call.aborted:
         return False
     if isinstance(error, ModelTimeout):
@@ -152,8 +152,10 @@ def _may_retry(error: ModelError, request: ModelRequest, call: ModelCall) -> boo
 
 
 def _is_models_fault(error: SlipwayError, call: ModelCall) -> bool:
-    """Tell whether an error counts against the model. Its 4xx do not, nor a deadline of ours that was too near, nor the
-    time-out of an agent that waits less long than others."""
+    """Tell whether an error counts against the model.
+
+    Not counted: its 4xx, a deadline of ours that was too near, the time-out of an agent that waits less than others.
+    """
     if isinstance(error, ModelTimeout):
         return call.remaining() > 0 and not call.impatient
     return isinstance(error, ModelError) and not isinstance(error, HEALTHY)

@@ -1,4 +1,4 @@
-"""The official SDK, and the HTTP client that it is given."""
+"""Official SDK, and the HTTP client passed to it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.llm.transport import ModelHttp, ModelTransport
 
 
 def http_client(address: str, max_connections: int) -> ModelHttp:
-    """HTTP client for the model's address, by way of the environment's HTTP proxy where one applies."""
+    """Build the HTTP client for the model's address, using the environment's HTTP proxy where one applies."""
     parts, proxies = urlsplit(address), getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     through = Proxy.of(proxy) if proxy and not proxy_bypass(parts.netloc) else None

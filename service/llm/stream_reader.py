@@ -1,8 +1,8 @@
 """Stream-reader thread: reads the model's answers for many streams of a process at once.
 
-Each delta by itself would wake the thread of its run, the publisher's, and the client's. With hundreds of streams that
-is all a process could do. So while many are open, this thread reads what has arrived for each of them, one after the
-other, now and then, and the threads of their runs sleep until their answers have ended.
+Delivering each delta by itself wakes the run's thread, the publisher's and the client's; with hundreds of streams that
+saturates the process. So beyond `FEW_STREAMS`, this thread periodically reads the data that has arrived on every
+stream, while the runs' threads sleep until their answers end.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ import httpx2
 
 from service.llm.client import ModelCall
 
-FEW_STREAMS = 8  # up to so many at once, each is read by the thread of its run, piece by piece
-PAUSE_OF_EACH = 0.001  # seconds between two looks at all of them, for each open stream beyond those …
-SHORTEST_PAUSE, LONG_PAUSE = 0.02, 0.1  # … within these
-# A process that has much to do takes long to look: then the pause is so many times what a look took …
+FEW_STREAMS = 8  # up to this many open streams, each run's thread reads its own
+PAUSE_OF_EACH = 0.001  # seconds between two rounds, per open stream beyond `FEW_STREAMS` …
+SHORTEST_PAUSE, LONG_PAUSE = 0.02, 0.1  # … clamped to these, in seconds
+# In a busy process a round takes long; the pause is then at least this many times its duration …
 PAUSE_OF_WORK = 8
-STEADY = 3  # … the shortest of so many: one alone may have waited 20 ms for a core that others use
-LONGEST_PAUSE = 0.2  # … up to this
+STEADY = 3  # … the minimum of this many rounds: a single one may include a 20 ms wait for a core
+LONGEST_PAUSE = 0.2  # … at most this many seconds
 
 
 class Readable(Protocol):
-    """Answer under way."""
+    """Answer being received."""
 
     def arrived(self) -> bytes:
-        """Read what has arrived, without blocking; may be empty."""
+        """Read available data without blocking; may be empty."""
 
     @property
     def complete(self) -> bool:
-        """True where no more is to arrive."""
+        """Tell whether the answer has arrived completely."""
 
 
 class StreamSink:
-    """Stream that is read for its run. `take` gets what has arrived: True, or an exception, ends it."""
+    """Stream read on behalf of its run. `take` receives each chunk; True, or an exception, ends the stream."""
 
     def __init__(
         self, source: Readable, call: ModelCall, silence: float, take: Callable[[bytes], bool]
@@ -54,7 +54,7 @@ class StreamSink:
         self.error: Exception | None = None
 
     def look(self) -> bool:
-        """Read once, without blocking. True: the stream is over, well or not."""
+        """Read once without blocking; return True when the stream has ended, normally or not."""
         try:
             data = self._source.arrived()
             now = time.monotonic()
@@ -70,7 +70,7 @@ class StreamSink:
             return True
 
     def end(self) -> None:
-        with suppress(RuntimeError):  # it has ended already
+        with suppress(RuntimeError):  # ended already
             self._over.release()
 
     def wait(self, seconds: float) -> bool:
@@ -78,7 +78,7 @@ class StreamSink:
 
 
 class StreamReader:
-    """Reads streams. One per process, made after the fork; its thread starts with the first, and sleeps without any."""
+    """Reader of all streams of a process, created after the fork. Its thread starts lazily, idle without streams."""
 
     def __init__(self) -> None:
         self._change = threading.Lock()
@@ -87,7 +87,7 @@ class StreamReader:
         self._thread: threading.Thread | None = None
 
     def read(self, stream: StreamSink) -> None:
-        """Read until the stream is over. Raises what ended it, at its call's deadline `httpx2.ReadTimeout`."""
+        """Block until the stream ends. Raises the error that ended it; at the call's deadline `httpx2.ReadTimeout`."""
         with self._change:
             self._all.add(stream)
             self._some.set()
@@ -120,6 +120,6 @@ class StreamReader:
 
 
 def pause_of(streams: int, took: Collection[float]) -> float:
-    """Return seconds until the next read, by how many streams are open and the seconds that the last few reads took."""
+    """Compute the seconds until the next read from the number of open streams and the durations of recent reads."""
     pause = min(max((streams - FEW_STREAMS) * PAUSE_OF_EACH, SHORTEST_PAUSE), LONG_PAUSE)
     return min(max(pause, min(took) * PAUSE_OF_WORK), LONGEST_PAUSE)
