@@ -1,8 +1,8 @@
-"""Answer cache in Redis: the same question to the same agent from the same caller is asked once.
+"""Answer cache in Redis: the same question from the same caller to the same agent asks the model once.
 
-One key holds the answer to all near-identical questions, with the digest of the one it was made for, so one look
-tells `hit` from `near`. The same look finds the owner that is asking the model at this moment, or makes the asker it.
-All keys of a question carry the same hash tag, so each script also runs on a cluster.
+One key holds the answer to all near-identical questions, with the digest of the question it was made for, so one
+look-up tells `hit` from `near`. The same look-up finds the current owner of the question, or makes the caller the
+owner. All keys of a question share a hash tag, so each script also runs on a cluster.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
 from service.types import Caller, Run, RunRequest, message_text, now_ms
 
-STALE_SECONDS = 86_400  # how long an answer is kept at least, where it may be given after its time
-FLIGHT_MS = 5_000  # an owner that does not renew its flight for so long is gone
-OUTCOME_SECONDS = 30  # how long those who wait can fetch an outcome
+STALE_SECONDS = 86_400  # minimum life of an answer that may be served stale
+FLIGHT_MS = 5_000  # life of a flight without renewal, after which its owner counts as dead
+OUTCOME_SECONDS = 30  # time for waiters to fetch an outcome
 
-# KEYS: answer, flight. ARGV: now in ms, the owner to be ('' for none), life of a flight in ms, and the run whose
-# failure the asker has waited for ('' for none). Returns the kept answer; unless that is fresh, the owner; and the
-# failure of another owner since, so that many who come back one after the other do not all try.
+# KEYS: answer, flight. ARGV: now in ms, owner to set ('' for none), life of a flight in ms, and the run whose failure
+# the caller has already seen ('' for none). Returns the stored answer; the owner, unless that answer is fresh; and the
+# failure of another owner since, so that returning waiters do not all retry one after the other.
 _FIND = Script("""
 local kept = redis.call('GET', KEYS[1])
 if ARGV[2] == '' then return {kept, false} end
@@ -52,9 +52,9 @@ redis.call('HINCRBY', KEYS[2], 'waiting', 1)
 return {kept, redis.call('HGET', KEYS[2], 'leader')}
 """)
 
-# KEYS: answer, flight, outcome. ARGV: the owner ('' for none), the answer ('' for none) and its life in seconds,
-# the outcome for those who wait and its life in seconds, and for how many ms it is remembered that this owner failed
-# (0: it has not). Returns how many wait.
+# KEYS: answer, flight, outcome. ARGV: owner ('' for none), answer ('' for none) and its life in seconds, outcome for
+# the waiters and its life in seconds, and ms for which this owner's failure is remembered (0: it has not failed).
+# Returns the number of waiters.
 _FINISH = Script("""
 if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end
 if redis.call('HGET', KEYS[2], 'leader') ~= ARGV[1] then return 0 end
@@ -70,16 +70,16 @@ return waiting
 
 
 class Nearest(Protocol):
-    """Finds a question that means the same. Never raises."""
+    """Finder of questions with the same meaning. Never raises."""
 
     def find(self, question: CacheKey) -> tuple[Vector | None, str | None]:
-        """Return the vector of the question, and the key of the answer to the nearest one."""
+        """Return the question's vector and the key of the nearest question's answer; None for what is missing."""
 
     def keep(self, question: CacheKey, vector: Vector, seconds: int) -> None: ...
 
 
 def cacheable(agent: AgentDefinition, request: RunRequest) -> bool:
-    """Tell whether an answer may be cached: not within a session, nor with a person or a side effect involved."""
+    """Tell whether an answer may be cached: not in a session, nor with an approval or a side effect involved."""
     return (
         agent.cache.ttl_seconds > 0
         and request.cache != "bypass"
@@ -91,7 +91,7 @@ def cacheable(agent: AgentDefinition, request: RunRequest) -> bool:
 
 
 class AnswerCache:
-    """Answers in Redis. Without Redis nothing is found and nothing is kept, and nobody waits for it."""
+    """Answers in Redis. Without Redis nothing is found or stored, and no run waits for it."""
 
     def __init__(
         self,
@@ -101,21 +101,21 @@ class AnswerCache:
         *,
         longest: int = STALE_SECONDS,
     ) -> None:
-        """`longest`: seconds that any answer is kept at most; 0: none is kept or looked for."""
+        """Set up the cache. `longest`: maximum seconds any answer is kept; 0: nothing is stored or looked up."""
         self._redis_store = redis_store
         self._longest = longest
         self._plain = plain
         self._nearest = nearest
 
     def takes(self, agent: AgentDefinition, request: RunRequest) -> bool:
-        """Tell whether answers are kept at all, and this one may be."""
+        """Tell whether the cache is on and this request's answer may be cached."""
         return self._longest > 0 and cacheable(agent, request)
 
     def question(self, agent: AgentDefinition, request: RunRequest, caller: Caller, model: str) -> CacheKey:
-        """Make the key of a cacheable request. The answer is the caller's own, unless the agent shares answers."""
+        """Build the key of a cacheable request. The answer is private to the caller unless the agent shares answers."""
         owner = "shared" if agent.cache.shared else caller.user_id
         asked = [request.context, request.max_tokens, request.effort, request.tier]
-        if request.max_steps is not None:  # fewer steps may come to another answer
+        if request.max_steps is not None:  # a lower step limit may change the answer
             asked.append(request.max_steps)
         parts = [agent.id, agent.version, model, owner, *asked]
         digest = hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS))
@@ -126,9 +126,9 @@ class AnswerCache:
         return CacheKey(digest.hexdigest()[:32], exact, slot, plain)
 
     def find(self, question: CacheKey, me: Owner | None, after: str = "") -> CacheEntry:
-        """Find `hit`, `near` or `miss`; `bypass` when Redis cannot say. On a miss `me` is the owner, unless another is.
+        """Find `hit`, `near` or `miss`; `bypass` if Redis fails. On a miss `me` becomes the owner, unless there is one.
 
-        `after`: the run that `me` has seen fail; if another has failed since, that one is found with its outcome.
+        `after`: the run that `me` has seen fail; if another has failed since, return that owner with its outcome.
         """
         keys = (question.answer, question.flight)
         arguments = (now_ms(), str(me) if me is not None else "", FLIGHT_MS, after)
@@ -146,7 +146,7 @@ class AnswerCache:
     def finish(
         self, question: CacheKey, me: Owner | None, run: Run, spec: CacheSpec, vector: Vector | None = None
     ) -> int:
-        """Keep the answer of a run that has ended, leave its outcome to those who wait for `me`, and count them."""
+        """Store the answer of an ended run and its outcome for the waiters of `me`; return the number of waiters."""
         ttl = min(spec.ttl_seconds, self._longest)
         answer, life = b"", max(ttl, STALE_SECONDS if spec.stale else 0)
         if is_worth_keeping(run):
@@ -162,7 +162,7 @@ class AnswerCache:
         return int(self._redis_store.call(lambda client: _FINISH(client, keys, *arguments), default=0))
 
     def _nearest_to(self, question: CacheKey, entry: CacheEntry) -> CacheEntry:
-        """Look for a question that means the same: only the owner does."""
+        """Search for a question with the same meaning; called by the owner only."""
         if self._nearest is None or question.plain is None:
             return entry
         vector, key = self._nearest.find(question)

@@ -1,4 +1,4 @@
-"""Build of the answer cache: lookups by key, by meaning where that is on, and single flight."""
+"""Construction of the answer cache: look-ups by key, by meaning if configured, and single flight."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def build(settings: Settings, infra: Infra, blocking: redis.Redis) -> Lookups:
-    """Build lookups of answers. `blocking` is a Redis client for commands that wait."""
+    """Build answer look-ups. `blocking` is a Redis client for blocking commands."""
     answers = _answers(settings, infra)
     return Lookups(answers, SingleFlight(infra.redis_store, blocking, answers, settings.run_timeout))
 

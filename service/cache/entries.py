@@ -1,4 +1,4 @@
-"""Entries of the answer cache: keys, owners and outcomes of a question, and how answers are written and read."""
+"""Entries of the answer cache: keys, owners and outcomes, and the serialisation of answers."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from service.types import Run, RunStatus, now_ms
 Cache = Literal["hit", "near", "stale", "coalesced", "miss", "bypass"]
 Vector: TypeAlias = "array[float]"
 KEPT = ("output", "stop_reason", "model", "tier", "steps", "tools", "sources")
-MODEL_AWAY = (ModelUnavailable, ModelTimeout)  # when a stale answer is better than none
-# Errors that anybody would meet who asks the same, however often. With `ModelError`, which may pass, they are shared by
-# all who wait; all others, such as a spent budget, are the owner's alone.
+MODEL_AWAY = (ModelUnavailable, ModelTimeout)  # errors for which a stale answer is better than none
+# Errors that every run with the same question meets, however often it is retried. These and `ModelError`, which may
+# be transient, are shared with all waiters; any other error, such as a spent budget, is the owner's alone.
 LASTING = (ModelRejected, PriceUnknown, AgentFault, RunLimit, RunTimeout)
 _SHARED_CODES = {error.code for error in all_errors() if issubclass(error, (ModelError, *LASTING))}
 _BY_CODE = {error.code: error for error in all_errors()}
 
 
 class Owner(NamedTuple):
-    """Run that asks the model for all who ask the same. `live`: its events can be followed."""
+    """Run that asks the model on behalf of all runs with the same question. `live`: its events can be followed."""
 
     run_id: str
     user_id: str
@@ -49,12 +49,12 @@ class Owner(NamedTuple):
 
 
 class CacheKey(NamedTuple):
-    """Key of a question, with everything its answer depends on. The fields are digests, but for `plain`."""
+    """Cache key of a question, covering everything its answer depends on. The fields except `plain` are digests."""
 
-    scope: str  # the agent's version, the model, whose answers these are, and how they are asked for
-    exact: str  # the question as it was asked
-    slot: str  # the question in its plain form
-    plain: str | None  # that form; None: only the same text is the same question
+    scope: str  # agent version, model, owner of the answers, request options
+    exact: str  # digest of the verbatim question
+    slot: str  # digest of the plain form, or of the verbatim question if it has none
+    plain: str | None  # plain form itself; None: only identical text matches
 
     @property
     def answer(self) -> str:
@@ -69,7 +69,7 @@ class CacheKey(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Outcome of an owner's run: an answer, an error that all who wait share, or neither."""
+    """Outcome of an owner's run: an answer, an error shared with all waiters, or neither."""
 
     answer: dict[str, Any] | None = None
     stale: bool = False
@@ -77,9 +77,9 @@ class Outcome(NamedTuple):
 
 
 class CacheEntry(NamedTuple):
-    """Entry of the cache: an answer to be given, one for when the model is away, or the owner that is making one.
+    """Result of a cache look-up: a usable answer, a stale answer for a model outage, or the owner making one.
 
-    `outcome`: of that owner, which has failed already.
+    `outcome` belongs to that owner and is set if it has failed already.
     """
 
     cache: Cache
@@ -91,7 +91,7 @@ class CacheEntry(NamedTuple):
 
 
 def outcome_of(raw: bytes) -> Outcome:
-    """Read the outcome that an owner left for those who wait."""
+    """Parse the outcome that an owner stored for its waiters."""
     found = orjson.loads(raw)
     error = found.get("error")
     if error is not None:
@@ -103,7 +103,7 @@ def outcome_of(raw: bytes) -> Outcome:
 def read_answer(
     raw: bytes | None, question: CacheKey
 ) -> tuple[Cache, dict[str, Any] | None, dict[str, Any] | None]:
-    """Return how a kept answer fits, the answer where it is fresh, and else as a stale one."""
+    """Parse a stored answer: return its match (`hit`, `near`, `miss`), the answer if fresh, the answer if stale."""
     if not raw:
         return "miss", None, None
     until, exact, body = raw.split(b" ", 2)
@@ -114,8 +114,10 @@ def read_answer(
 
 
 def write_outcome(run: Run) -> tuple[bytes, bool]:
-    """Return an outcome as `outcome_of` reads it, and whether it is an answer. Empty for a cancelled run, and for one
-    whose answer a budget of its own cut short."""
+    """Serialise an outcome for `outcome_of`; the bool tells whether it is an answer.
+
+    An empty object for a cancelled run, and for one whose answer was cut short by its own budget.
+    """
     if run.status is RunStatus.SUCCEEDED and run.result and "max_tokens_clamped" not in run.result:
         return b'{"stale":%b,"answer":%b}' % (
             b"true" if run.cache == "stale" else b"false",
@@ -128,7 +130,7 @@ def write_outcome(run: Run) -> tuple[bytes, bool]:
 
 
 def is_worth_keeping(run: Run) -> bool:
-    """Tell whether the model has given an answer now, and whole: a cut or refused one is not worth having twice."""
+    """Tell whether the run got a complete answer from the model itself; truncated and refused ones are not kept."""
     made = run.status is RunStatus.SUCCEEDED and run.cache in ("miss", "bypass")
     return made and run.result is not None and run.result["stop_reason"] == "end_turn"
 

@@ -1,4 +1,4 @@
-"""Lookup of a request in the answer cache: a hit, a wait for another run that asks the same, or a miss."""
+"""Look-up of a run's question in the answer cache: a hit, a wait for another run with the same question, or a miss."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from service.cache.single_flight import SingleFlight
 from service.errors import SlipwayError
 from service.types import Caller, Run, RunStatus
 
-MOST_FAILURES = 2  # owners that may fail with an error before those who wait get the error too
+MOST_FAILURES = 2  # failed owners after which waiters get the error
 
 
 class Lookup:
-    """Lookup of one run: answered, waiting for the owner of the question, or the owner itself."""
+    """Look-up of one run: answered, waiting for the owner of the question, or the owner itself."""
 
     def __init__(
         self, single_flight: SingleFlight, run: Run, question: CacheKey | None, spec: CacheSpec
     ) -> None:
         self.run = run
-        self._version = run.agent_version  # which the question belongs to
+        self._version = run.agent_version  # agent version of the question
         self._single_flight = single_flight
         self._question = question
         self._spec = spec
@@ -45,25 +45,25 @@ class Lookup:
 
     @property
     def answer(self) -> dict[str, Any] | None:
-        """Answer to be given now."""
+        """Answer to return now."""
         return self.entry.answer
 
     @property
     def stale(self) -> dict[str, Any] | None:
-        """Answer for when the model is away."""
+        """Stale answer for a model outage, if the agent allows one."""
         return self.entry.stale if self._spec.stale else None
 
     @property
     def owner(self) -> Owner | None:
-        """Another run that is asking the model the same."""
+        """Other run that is asking the model the same question."""
         owner = self.entry.owner
         return owner if owner != self._me else None
 
     def join(self, beat: float, until: float) -> Iterator[None]:
-        """Wait while another run is the owner; after it the answer is found, or this run is the owner.
+        """Wait while another run is the owner; afterwards the answer is found, or this run is the owner.
 
-        Yields every `beat` seconds. Raises `RunTimeout` at `until` (time.monotonic()), or what an owner failed with: a
-        second one after a first, or the first, where trying again is no use.
+        Yields every `beat` seconds. Raises `RunTimeout` at `until` (time.monotonic() seconds), or an owner's error:
+        that of the second failed owner, or of the first if retrying is pointless (`LASTING`).
         """
         failures = 0
         while (owner := self.owner) is not None:
@@ -86,17 +86,17 @@ class Lookup:
         self._label()
 
     def end(self) -> None:
-        """End: the run has ended or come to nothing. Those who wait get its answer, or one of them is the owner."""
+        """End the look-up when the run has ended or been given up: waiters get its answer, or one becomes the owner."""
         if self._question is None or self._ended:
             return
         self._ended = True
         run = self.run
-        if run.agent_version != self._version:  # it went on with an edited agent: no answer to this question
+        if run.agent_version != self._version:  # edited agent since: the answer does not belong to this key
             run = replace(run, status=RunStatus.RUNNING)
         self._single_flight.finish(self._question, self.entry, run, self._spec)
 
     def _stale_instead(self, error: SlipwayError) -> CacheEntry:
-        """Return the stale answer, where there is one and the model is away. Raises the error else."""
+        """Return the stale answer if there is one and the model is away. Raises the error otherwise."""
         if self.stale is None or not isinstance(error, MODEL_AWAY):
             raise error
         return CacheEntry("stale", self.stale)
@@ -107,13 +107,13 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Lookups:
-    """Begins lookups. One per process."""
+    """Factory of look-ups; one per process."""
 
     answers: AnswerCache
     single_flight: SingleFlight
 
     def begin(self, caller: Caller, run: Run, agent: AgentDefinition) -> Lookup:
-        """Look the run's question up, where the agent's answers are cached."""
+        """Look the run's question up, if the agent's answers are cached."""
         request, question = run.request, None
         if self.answers.takes(agent, request):
             route = agent.router.route(request.tier, request.question, len(agent.tools), agent.bounds)

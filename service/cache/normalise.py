@@ -1,22 +1,23 @@
-"""Near-identical questions: the plain form of a question is the cache key that all its spellings share.
+"""Near-identical questions: the plain form of a question is the cache key shared by all its spellings.
 
-A wrong answer costs more than a missed one, so two questions share a plain form only when they differ in nothing
-that can carry meaning; in doubt they do not. The rules:
+A wrong answer costs more than a missed one, so two questions share a plain form only when they differ in nothing that
+can carry meaning; in doubt they do not. Rules:
 
-- Unicode: composed form and width. Characters that stand for others (²; ½; the ligature ﬁ; ℃) have no plain form.
-- Spacing, line breaks around a courtesy, and the marks at the end. A final `?` counts where the first word does not
-  make it a question, `!` after a figure or a single letter (a factorial), and an ellipsis. Marks inside count.
-- Capitals: the first word is lowered when it is a usual beginning, and "I" after a verb such as "can". All is lowered
-  where capitals tell nothing: a text all in capitals or with One On Every Word, unless a word of it has two readings
-  (US, Polish). Letters are lowered, never folded: ß is not ss, İ is not i. Any other capital counts.
-- Courtesies. In front: followed by a mark or a line break and a question, or, for "please" and those of several
-  words, by a direct question ("could you tell me what is …"). At the end: after a question and a mark or a line
-  break, but no greeting and not where they may end a list ("cheers, thanks?"); a bare "please" also without a mark,
-  where no `?` follows it. None in a question about words ("say", "mean", "French", "button"), and none in front of
-  one that points back: "thanks, what is that in Polish?" asks about "thanks".
+- Unicode: composed form and width are unified. Characters that stand for others (²; ½; the ligature ﬁ; ℃) have no plain
+  form.
+- Spacing, line breaks around a courtesy, and end marks are dropped. Kept: a final `?` if the first word does not make
+  it a question, `!` after a figure or a single letter (a factorial), an ellipsis, and all marks inside.
+- Capitals: lower the first word if it is a usual beginning, and "I" after a verb such as "can". Lower everything if
+  capitals carry no information: text all in capitals or with One On Every Word, unless one of its words has two
+  readings (US, Polish). Letters are lowered, never folded: ß is not ss, İ is not i. Any other capital is kept.
+- Leading courtesies are dropped if followed by a mark or line break and a question, or, for "please" and those of
+  several words, by a direct question ("could you tell me what is …"). Trailing ones are dropped after a question and a
+  mark or line break, except greetings and where they may end a list ("cheers, thanks?"); a bare "please" also without a
+  mark if no `?` follows it. None are dropped in a question about words ("say", "mean", "French", "button"), and no
+  leading one if the question points back: "thanks, what is that in Polish?" asks about "thanks".
 
-Texts that are material rather than a question (code, quotations, lists, several lines, something after a colon) and
-long ones have no plain form: they are the same only when they are the same.
+Text that is material rather than a question (code, quotations, lists, several lines, something after a colon) and long
+text have no plain form: only identical text matches.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from unicodedata import decomposition, normalize
 
 from service.cache import normalise_words
 
-LONGEST = 400  # characters of a question that has a plain form
-VERSION = b"3"  # of these rules: part of the key, so that no answer is found under a form of older ones
+LONGEST = 400  # maximum characters of a question with a plain form
+VERSION = b"3"  # of the rules; part of the key, so answers stored under older rules are not found
 
-# Signs of code, markup, addresses, formulas and quotations.
+# Signs of material: code, markup, addresses, formulas and quotations.
 _MATERIAL = re.compile(
     r"""[`{}\[\]<>=|\\^*_~"“”„«»‹›「」『』《》\n]|\w\(|://|:(\s|$)|(^|\s)['‘’‚]|[a-z][A-Z]|\w\.\w*[^\W\d]"""
 )
-_APART = re.compile(r"[^\S\n]+([?!,;]+|[.…]+$)(?=\s|$)")  # a mark that stands apart from its word
+_APART = re.compile(r"[^\S\n]+([?!,;]+|[.…]+$)(?=\s|$)")  # punctuation separated from its word
 _MARKS = ".,;?!…\n"
 _APART_AT_THE_END = re.compile(
     r"\s(?!\?$)[?!,;.…]+$"
@@ -48,7 +49,7 @@ _WIDTHS = ("<wide>", "<narrow>", "<noBreak>")
 
 
 class Normaliser:
-    """Plain forms of questions. `stop_phrases` are the courtesies that are left out where they are set apart."""
+    """Plain forms of questions. `stop_phrases` are the courtesies dropped where set apart from the question."""
 
     def __init__(self, stop_phrases: Sequence[str]) -> None:
         phrases = {tuple(_bare(word) for word in _words(phrase)) for phrase in stop_phrases}
@@ -56,7 +57,7 @@ class Normaliser:
         self._edges = {phrase[place] for phrase in self._phrases for place in (0, -1)}
 
     def of(self, text: str) -> str | None:
-        """Return the normalised question; None: only the very same text is the same question."""
+        """Return the plain form of a question; None: only identical text is the same question."""
         text = text.strip()
         if len(text) > LONGEST or not (text.isascii() or all(map(_is_its_own_form, text))):
             return None
@@ -78,7 +79,7 @@ class Normaliser:
         return question if normalise_words.ABOUT_WORDS.isdisjoint(map(_bare, question)) else words
 
     def _after_opening(self, words: list[str]) -> list[str]:
-        """Drop courtesies in front, as far as these are set apart; empty where there is nothing else."""
+        """Drop leading courtesies that are set apart; return an empty list if nothing else is left."""
         start = at = 0
         while size := self._phrase_at(words, at):
             at += size
@@ -92,18 +93,18 @@ class Normaliser:
         return words[start:] if at < len(words) else []
 
     def _before_closing(self, words: list[str]) -> list[str]:
-        """Drop courtesies at the end, when all of these are set apart ("hi, thanks" may be a list)."""
+        """Drop trailing courtesies if all of them are set apart ("hi, thanks" may be a list)."""
         end = len(words)
         while size := self._phrase_before(words, end):
             end -= size
         return words[:end] if end == 0 or _is_apart(words[:end], words[end:]) else words
 
     def _phrase_at(self, words: list[str], at: int) -> int:
-        """Count the words of the longest courtesy that begins there; 0: there is none."""
+        """Count the words of the longest courtesy starting at `at`; 0: none."""
         return next((len(one) for one in self._phrases if _is_phrase(words[at : at + len(one)], one)), 0)
 
     def _phrase_before(self, words: list[str], end: int) -> int:
-        """Count the words of the longest courtesy that ends there; 0: there is none."""
+        """Count the words of the longest courtesy ending before `end`; 0: none. Greetings do not count."""
         return next(
             (
                 len(one)
@@ -116,7 +117,7 @@ class Normaliser:
 
 
 def _words(text: str) -> list[str]:
-    """Words with the marks around them; the last word of a line ends with the line break."""
+    """Split text into words with their punctuation; the last word of a line ends with the line break."""
     plain = text.strip()
     if not plain.isascii():
         plain = normalize("NFKC", plain).replace("’", "'")
@@ -140,7 +141,7 @@ def _is_phrase(words: list[str], phrase: tuple[str, ...]) -> bool:
 
 
 def _is_apart(question: list[str], closing: list[str]) -> bool:
-    """Tell whether courtesies at the end stand apart from a whole question."""
+    """Tell whether trailing courtesies are set apart from a complete question."""
     last = question[-1]
     if not closing or last[-1] not in _MARKS:
         please = [word.rstrip(".!\n").lower() for word in closing] == [normalise_words.PLEASE]
@@ -155,12 +156,12 @@ def _is_question_word(word: str) -> bool:
 
 
 def _asks(words: list[str]) -> bool:
-    """Tell whether these begin as a whole question does."""
+    """Tell whether the words begin as a complete question does."""
     return len(words) > 1 and _is_question_word(words[0])
 
 
 def _asks_directly(words: list[str]) -> bool:
-    """Tell whether these begin with "what is", "how do" and the like: "tell me when it rains" is no question."""
+    """Tell whether the words begin with "what is", "how do" and the like: "tell me when it rains" is no question."""
     if len(words) < 3:
         return False
     first, second = _bare(words[0]), _bare(words[1])
@@ -174,7 +175,7 @@ def _without_end_marks(words: list[str]) -> list[str]:
         return words
     kept = last.rstrip(".,;?\n") if "!" in last and _FACTORIAL.search(last) else _END.sub("", last)
     marks = last[len(kept) :]
-    if ";" in marks and any(map(_GREEK.search, words)):  # the Greek question mark, as keyboards write it
+    if ";" in marks and any(map(_GREEK.search, words)):  # `;` is the question mark on Greek keyboards
         marks = "?"
     if "?" in marks and not _is_question_word(words[0]):
         kept += "?"
@@ -206,7 +207,7 @@ def _tells_nothing_by_case(text: str, words: list[str]) -> bool:
 
 
 def _is_its_own_form(sign: str) -> bool:
-    """False for a character that Unicode holds for a form of others: NFKC would make 5² the same as 52."""
+    """Tell whether NFKC keeps a character's meaning; False for compatibility forms: 5² would become 52."""
     form = decomposition(sign)
     if not form or sign.isspace() or sign == "…":
         return True

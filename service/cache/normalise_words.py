@@ -1,4 +1,4 @@
-"""Word lists behind `service.cache.normalise`: how questions begin, and which words their capitals tell apart."""
+"""Word lists for `service.cache.normalise`: beginnings of questions, and words whose capitals carry meaning."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-# How greetings begin.
+# First words of greetings: a phrase that begins with one is no closing courtesy.
 GREETINGS = _set("hi hello hey good")
 INTERROGATIVES = _set(
     "what how why when where which who whose whom was wie warum wieso wann wo wer wem wen wessen welche"
@@ -20,22 +20,22 @@ VERBS = _set(
     "is are was were am do does did can could should would will has have had may might must shall ist sind war"
     " waren hat habe haben kann können darf muss soll wird"
 )
-# With which a whole question begins. Without those that are names or other words in capitals (Will, May, Can).
+# First words of a complete question, without those that are names or other words when capitalised (Will, May, Can).
 QUESTION_WORDS = INTERROGATIVES | _set(
     "is are am do does did can could should would have has had isn aren don doesn didn couldn wouldn shouldn"
     " hasn haven ist sind hat haben kann können darf muss soll gibt est"
 )
-# Lowered at the beginning of a text: no name is spelt so.
+# Lowered at the beginning of a text: none of them is also a name.
 FIRST_WORDS = QUESTION_WORDS | _set(
     "what's who's where's how's when's why's isn't aren't don't doesn't didn't can't couldn't wouldn't"
     " shouldn't please tell show give explain describe list find compare hi hello hey thanks the an this that"
     " these those there it we you they my our your their if in on at for from with to of and or"
 )
-# Which may stand for a courtesy before them.
+# Pronouns that may refer to a courtesy before them.
 PRONOUNS = _set(
     "it its that this them they these those es das dies dieses sie ihn ce ceci cela ça c'est esto eso ese este lo la"
 )
-# Words of questions about words: there a greeting may be what is asked about.
+# Words of questions about language, where a greeting may be the subject.
 ABOUT_WORDS = _set(
     "say says said saying mean means meant meaning word words phrase phrases expression expressions sentence"
     " translate translates translated translation spell spells spelled spelt spelling pronounce pronounced"
@@ -47,27 +47,27 @@ ABOUT_WORDS = _set(
     " labelled labeled swedish polish danish norwegian finnish czech hungarian ukrainian thai vietnamese"
     " capitalized capitalised sagen sagt heißt bedeutet wort wörter übersetzen übersetze schreibt grüßen"
 )
-# These may mean the greeting in front of them.
+# Words that may refer back to the greeting before them.
 POINTING = _set("it its it's that that's this these those one")
-# A question does not end with these: what follows belongs to it.
+# Words that no complete question ends with: the next word belongs to the question.
 INCOMPLETE = _set(
     "a an the about after against and as at before between by for from in into is are was of on or than that"
     " to use using used with without like called magic not no word when where why how what which who"
 )
-# After these "I" is the pronoun, and not a figure, a vitamin or a current.
+# Words after which "I" is the pronoun, not a numeral, a vitamin or a current.
 BEFORE_I = _set("can could do did may might shall should must will would am have had don't didn't can't")
-# Which a headline capitalises with all others: a sign that capitals tell nothing.
+# Small words: if even they are capitalised, as in a headline, capitals carry no information.
 SMALL_WORDS = _set(
     "is are am was were do does did can could should would have has had the a an of to for from with in on at"
     " by and or my your our their this that it you i we they about"
 )
-# In capitals these are other words.
+# Words that in capitals are other words (acronyms).
 ACRONYMS = _set(
     "it who aids or in me hi ok am pm sad sos arm sim ram pin mac gas pet tan fed ice ada ear lead fast smart"
     " care bit bat cat dos ham hot mad map par pal pub sap sat scuba soap tag tom vat yam la ma pa oh al id de"
     " co rest basic acid solid dry kiss stem base lamp perl dash crud dare catch pop spice lisp gist"
 )
-# Names, peoples, months and products that are also other words; in German, forms of address; ss for ß.
+# Names, peoples, months and products that are also common words; German forms of address; ss written for ß.
 TWO_READINGS = _set(
     "us polish may march august turkey china japan jordan chad guinea chile mali nice reading mobile job bill"
     " will mark rose frank jack grace hope faith joy iris amber ruby python java rust go swift apple amazon"

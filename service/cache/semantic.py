@@ -1,8 +1,8 @@
-"""Semantic cache: questions that mean the same, found by their vectors. Optional, and used on a miss only.
+"""Semantic cache: questions with the same meaning, found by embedding vectors. Optional, used on a miss only.
 
-Vectors are kept apart by everything an answer depends on but the question (whose answers these are, the agent's
-version, the model), and by the numbers and negations in it: "with 17 % and not at once" is never near "with 18 %".
-None of that goes to the endpoint: it gets the question's plain form alone.
+Vectors are partitioned by everything an answer depends on but the question (owner of the answers, agent version,
+model), and by the question's numbers and negations: "with 17 % and not at once" is never near "with 18 %". None of that
+is sent to the endpoint, which gets the question's plain form only.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
 from service.llm.embeddings import Embedder
 
-MOST = 200  # vectors of one scope: as many as can be compared in a few milliseconds
+MOST = 200  # vectors per key: as many as can be compared in a few milliseconds
 _FACTS = re.compile(
     r"[\w.,$€£+-]*\d[\w.,%€+-]*|n't\b"
     r"|\b(?:no|not|never|none|without|cannot|nicht|kein\w*|nie|ohne|ne|pas|jamais|sans|sin|nunca)\b"
 )
 
-# KEYS: the hash. ARGV: field, vector, most fields, life in seconds. Another has to go when it is full.
+# KEYS: hash. ARGV: field, vector, maximum fields, life in seconds. A full hash drops a random field for a new one.
 _KEEP = Script("""
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[3]) then
   redis.call('HDEL', KEYS[1], redis.call('HRANDFIELD', KEYS[1]))
@@ -38,7 +38,7 @@ return 1
 
 
 class Semantic:
-    """`Nearest` over vectors in Redis. `threshold`: the least cosine of two questions that mean the same."""
+    """`Nearest` over vectors in Redis. `threshold`: minimum cosine of two questions with the same meaning."""
 
     def __init__(self, redis_store: RedisStore, embedder: Embedder, threshold: float) -> None:
         self._redis_store = redis_store
@@ -73,7 +73,7 @@ def _all(client: Any, key: str) -> Mapping[bytes, bytes]:
 
 
 def _cosine(vector: Vector, raw: bytes) -> float:
-    """Cosine of two vectors of length 1; 0 where they are of different sizes."""
+    """Compute the cosine of two unit vectors; 0 if their sizes differ."""
     other = array("f")
     if len(raw) != len(vector) * other.itemsize:
         return 0.0

@@ -1,11 +1,11 @@
-"""Single flight: of all who ask the same at the same moment, on every worker of every replica, one asks the model.
+"""Single flight: of all runs asking the same question at once, across workers and replicas, one asks the model.
 
-The first to look into the cache is the owner; its key in Redis says so, and lives only while it is renewed. The others
-wait. One thread per process renews what is owned here and listens for all who wait here: on one stream for all flights,
-so an outcome arrives at once over one connection, however many wait. It also checks every flight twice a second, so one
-whose owner died is noticed when its key has run out; those who waited then look into the cache again, and one is the
-owner, however many owners die. A Redis that does not answer for a moment ends no waiting; one that is gone for longer
-than `SILENCE` does: everybody asks then.
+The first run to miss the cache is the owner; its key in Redis says so and expires unless renewed. The others wait. One
+thread per process renews the flights owned here and listens for all waiters here, on one stream for all flights, so an
+outcome arrives at once over one connection, however many runs wait. It also checks every flight twice a second and
+notices an owner's death when its key has expired; its waiters then look into the cache again, and one becomes the
+owner, however many owners die. A short Redis outage ends no wait; one longer than `SILENCE` does: then every waiter
+asks the model itself.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from service.types import Run
 
 log = logging.getLogger("slipway.single_flight")
 
-OUTCOMES = "slipway:landings"  # a stream: the run ids of owners whose outcome is there
+OUTCOMES = "slipway:landings"  # Redis stream of run ids of owners whose outcome is stored
 MAX_OUTCOMES = 1_000
-RENEWAL = 1.0  # seconds
-FIND_AGAIN = 0.2  # seconds between questions to a Redis that is away
-CHECK = 0.5  # seconds between checks of every flight that is waited for
-SILENCE = 5.0  # seconds for which Redis may be away before those who wait ask the model themselves
+RENEWAL = 1.0  # seconds between renewals of owned flights
+FIND_AGAIN = 0.2  # seconds between retries while Redis is away
+CHECK = 0.5  # seconds between checks of all awaited flights
+SILENCE = 5.0  # seconds of Redis outage after which waiters ask the model themselves
 
 
 class _Awaited:
-    """Flight that somebody in this process waits for."""
+    """Flight awaited by runs of this process."""
 
     def __init__(self, question: CacheKey, owner: Owner) -> None:
         self.question = question
@@ -52,8 +52,7 @@ class _Awaited:
 
 
 class SingleFlight:
-    """Owns and awaits flights. One per process. `blocking` is a client whose reads may take seconds; it uses one
-    connection of it."""
+    """Ownership and awaiting of flights; one per process. Blocking reads use one connection of `blocking`."""
 
     def __init__(
         self, redis_store: RedisStore, blocking: redis.Redis, answers: AnswerCache, seconds: float
@@ -61,17 +60,17 @@ class SingleFlight:
         self._redis_store = redis_store
         self._blocking = blocking
         self._answers = answers
-        self._seconds = seconds  # the longest a flight is owned: one that was forgotten must end too
+        self._seconds = seconds  # longest ownership of a flight: a leaked one must end too
         self._wake = threading.Condition()
         self._owned: dict[str, tuple[CacheKey, float]] = {}
         self._awaited: dict[tuple[str, str], _Awaited] = {}
         self._position = b"0"
         self._checked = self._renewed = 0.0
-        self._silent_since: float | None = None  # time.monotonic(); of a Redis that does not answer
+        self._silent_since: float | None = None  # time.monotonic() seconds; None while Redis answers
         self._thread: threading.Thread | None = None
 
     def find(self, question: CacheKey, me: Owner | None, after: str = "") -> CacheEntry:
-        """Find as `AnswerCache.find` does; renew the flight from then on, where `me` is its owner."""
+        """Look up as `AnswerCache.find` does; if `me` is the owner, renew the flight from then on."""
         found = self._answers.find(question, me, after)
         self._note_answered(found.cache != "bypass")
         if me is not None and found.owner == me:
@@ -83,7 +82,7 @@ class SingleFlight:
     def find_again(
         self, question: CacheKey, me: Owner, after: str, beat: float, until: float
     ) -> Generator[None, None, CacheEntry]:
-        """Find again, for one who has waited: a Redis that is away for a moment is asked again."""
+        """Look up after a wait; retry while Redis is briefly away. Yields at least every `beat` seconds meanwhile."""
         found = self.find(question, me, after)
         while found.cache == "bypass" and not self._is_silent() and time.monotonic() < until:
             time.sleep(min(beat, FIND_AGAIN))
@@ -92,20 +91,20 @@ class SingleFlight:
         return found
 
     def _note_answered(self, answered: bool) -> None:
-        """Note whether Redis has answered, for `_is_silent`."""
+        """Record whether Redis has answered, for `_is_silent`."""
         if answered:
             self._silent_since = None
         elif self._silent_since is None:
             self._silent_since = time.monotonic()
 
     def _is_silent(self) -> bool:
-        """Tell whether Redis has been away for so long that nobody is to wait for it."""
+        """Tell whether Redis has been away for `SILENCE` seconds, so that waiting for it must end."""
         since = self._silent_since
         return since is not None and time.monotonic() - since >= SILENCE
 
     def finish(self, question: CacheKey, found: CacheEntry, run: Run, spec: CacheSpec) -> None:
-        """Keep the answer of a run that has ended, and announce its outcome to those who wait for it."""
-        with self._wake:  # the thread reads them meanwhile
+        """Store the answer of an ended run, and announce its outcome to its waiters."""
+        with self._wake:  # shared with the thread
             me = found.owner if self._owned.pop(run.id, None) is not None else None
         if self._answers.finish(question, me, run, spec, found.vector):
             self._redis_store.call(lambda client: _announce(client, run.id), default=None)
@@ -133,7 +132,7 @@ class SingleFlight:
             self._wake.notify()
         try:
             if first:
-                self._check([awaited])  # it may have ended since the cache was asked
+                self._check([awaited])  # the owner may have ended since the look-up
             yield awaited
         finally:
             with self._wake:
@@ -142,7 +141,7 @@ class SingleFlight:
                     del self._awaited[key]
 
     def _start(self) -> None:
-        if self._thread is None:  # lazily: a thread does not survive a fork
+        if self._thread is None:  # started lazily: a thread does not survive a fork
             self._thread = threading.Thread(target=self._loop, name="single-flight", daemon=True)
             self._thread.start()
 
@@ -155,7 +154,7 @@ class SingleFlight:
                 self._renew()
                 if self._awaited:
                     self._listen()
-            except Exception:  # everybody in this process waits on this thread: it must not end
+            except Exception:  # every waiter of this process depends on this thread: it must not die
                 log.exception("single_flight_failed")
                 time.sleep(RENEWAL)
 
@@ -171,7 +170,7 @@ class SingleFlight:
             self._redis_store.call(lambda client: _prolong(client, flights), default=None)
 
     def _listen(self) -> None:
-        """Wait for outcomes, half a second at most, and check those flights; all of them when it is time."""
+        """Wait up to `CHECK` seconds for outcomes, then check their flights; all flights when a check is due."""
         ended: set[str] = set()
         try:
             if entries := read_stream(self._blocking, OUTCOMES, self._position, MAX_OUTCOMES, CHECK):
@@ -189,7 +188,7 @@ class SingleFlight:
         self._check([one for one in waiting if all_due or one.owner.run_id in ended])
 
     def _check(self, flights: Collection[_Awaited]) -> None:
-        """Check these flights in one round trip. When Redis cannot say for long, nobody is to wait any longer."""
+        """Check flights in one round trip. If Redis has been away for too long, release their waiters."""
         if not flights:
             return
         states = self._redis_store.call(lambda client: _states(client, flights), default=None)
@@ -209,12 +208,12 @@ def _announce(client: redis.Redis, run_id: str) -> None:
 
 
 def _prolong(client: redis.Redis, flights: Collection[str]) -> None:
-    """Renew flights. Should another own one by now, its flight ends no later than ours: that does no harm."""
+    """Renew flights. If another owner holds one by now, its flight ends no later than ours would: harmless."""
     answered(client, *(("PEXPIRE", flight, FLIGHT_MS) for flight in flights))
 
 
 def _states(client: redis.Redis, flights: Collection[_Awaited]) -> list[bytes | None]:
-    """Read owner and outcome of each. In this order: a flight that is over by the second has its outcome by then."""
+    """Read owner and outcome of each flight, in this order: a flight seen without owner has its outcome already."""
     commands: list[tuple[str, ...]] = []
     for awaited in flights:
         commands.append(("HGET", awaited.question.flight, "leader"))
