@@ -1,4 +1,4 @@
-"""Build of the agent catalog: folders of agents, with the patterns, tool sources and models they may refer to."""
+"""Construction of the agent catalog: agents' folders, and the patterns, tool sources and models they may refer to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def build(settings: Settings, infra: Infra, prices: PriceTable) -> AgentCatalog:
-    """Load the agents that can be run; the others are named, and do not keep these from starting."""
+    """Load the valid agents; faulty ones are reported and do not prevent the start."""
     models: dict[Tier, str] = {
         "simple": settings.model_simple,
         "medium": settings.model_medium,
@@ -31,7 +31,7 @@ def build(settings: Settings, infra: Infra, prices: PriceTable) -> AgentCatalog:
     available = Available(PATTERNS, SOURCES, models, prices)
     if not settings.reload:
         return AgentCatalog(settings.agents_dir, available)
-    with suppress(OSError):  # told when something in it cannot be written
+    with suppress(OSError):  # reported by the first write into it that fails
         settings.slipway_home.mkdir(mode=0o700, parents=True, exist_ok=True)
     last_good = LastGood(settings.slipway_home / "agents-last-good")
     first = partial(_first_to_say, infra.redis_store)
@@ -39,6 +39,6 @@ def build(settings: Settings, infra: Infra, prices: PriceTable) -> AgentCatalog:
 
 
 def _first_to_say(redis_store: RedisStore, text: str, seconds: int) -> bool:
-    """Tell whether no process has said this lately; without Redis each says it."""
+    """Tell whether no process has logged this text within `seconds`; without Redis always True."""
     key = f"slipway:said:{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:32]}"
     return redis_store.call(lambda client: bool(client.set(key, "", nx=True, ex=seconds)), default=True)

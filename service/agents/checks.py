@@ -1,4 +1,4 @@
-"""Checks of an agent whose fields are each well formed: what does not go together, and what has no effect."""
+"""Checks of an agent whose fields are valid by themselves: conflicts, and settings without effect."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def spec_findings(
     patterns: Mapping[str, PatternModule],
     knowledge: Knowledge | None,
 ) -> Iterator[Finding]:
-    """Find references of `agent.yaml` to what is not there, and what does not go together, for its pattern too."""
+    """Find dangling references in `agent.yaml` and conflicting fields, including the pattern's own checks."""
     pattern = patterns.get(spec.pattern)
     if pattern is None:
         detail = f"there is no pattern {spec.pattern!r}{unknown(spec.pattern, patterns)}"
@@ -54,7 +54,7 @@ def _tool_findings(spec: AgentSpec, available: Mapping[str, Tool]) -> Iterator[F
 
 
 def eval_findings(cases: Sequence[EvalCase], spec: AgentSpec, options: PatternOptions) -> Iterator[Finding]:
-    """Find categories and tools that the evals expect and this agent does not have."""
+    """Find categories and tools that the evals expect and the agent does not have."""
     for number, case in enumerate(cases):
         category = case.expect.category
         if category is not None and category not in options.labels:
@@ -68,7 +68,7 @@ def eval_findings(cases: Sequence[EvalCase], spec: AgentSpec, options: PatternOp
 
 
 def folder_warnings(agent: AgentDefinition, spec: AgentSpec, prices: PriceTable) -> Iterator[Finding]:
-    """Warn of models without a price, of files that are not read, and of links out of the folder."""
+    """Warn of models without a price, of unread files, and of links out of the folder."""
     yield from _models_unpriced(agent, spec, prices)
     for path, why in excluded_files(agent.folder / "knowledge"):
         where = path.relative_to(agent.folder)
@@ -81,7 +81,7 @@ def folder_warnings(agent: AgentDefinition, spec: AgentSpec, prices: PriceTable)
 
 
 def _models_unpriced(agent: AgentDefinition, spec: AgentSpec, prices: PriceTable) -> Iterator[Finding]:
-    """Warn of models without a price: those its tiers allow, and the cheap one, which classifies and summarises."""
+    """Warn of models without a price: those of its tiers, and the cheap one, which classifies and summarises."""
     own = {model: tier for tier, model in spec.models.items()}
     cheap = agent.router.route("simple").models[0]
     for model in dict.fromkeys([cheap, *agent.models]):
@@ -97,6 +97,6 @@ def _models_unpriced(agent: AgentDefinition, spec: AgentSpec, prices: PriceTable
 
 
 def _setting(agent: AgentDefinition, spec: AgentSpec, model: str) -> str:
-    """Name the setting that gives a model which `agent.yaml` does not name."""
+    """Return the name of the setting behind a model that `agent.yaml` does not name."""
     tiers = (tier for tier in TIERS if tier not in spec.models)
     return next(f"MODEL_{tier.upper()}" for tier in tiers if agent.router.route(tier).models[0] == model)

@@ -1,4 +1,4 @@
-"""Load one agent's folder, `agents/<name>/`, into a definition, or say what is wrong with it."""
+"""Loader: parse one agent's folder, `agents/<name>/`, into a definition, or report its faults."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from service.tools.sources.base import SourceFault, ToolSource, tools_of
 from service.types import Tier
 from service.usage.prices import PriceTable
 
-TRIES = 3  # at a folder that changes while it is read
+TRIES = 3  # attempts at a folder that changes during the read
 _FOLDER = re.compile(r"[a-z][a-z0-9_-]{0,63}")
-_RESOLVED = ("tools", "models")  # fields of a spec that the definition holds in another form
+_RESOLVED = ("tools", "models")  # spec fields that the definition holds in resolved form
 _EVALS = TypeAdapter(tuple[EvalCase, ...])
 
 
 @dataclass(frozen=True)
 class Available:
-    """References a folder may make: patterns by name, sources of tools, the service's model of each tier, prices."""
+    """References a folder may make: patterns by name, tool sources, the service's model of each tier, prices."""
 
     patterns: Mapping[str, PatternModule]
     sources: Sequence[ToolSource]
@@ -43,14 +43,14 @@ class Available:
 
     @cached_property
     def schema(self) -> TypeAdapter[AgentSpec]:
-        """Schema of `agent.yaml`, with the options of every pattern."""
+        """Schema of `agent.yaml`, including the options of every pattern."""
         return TypeAdapter(agent_schema(pattern.Options for pattern in self.patterns.values()))
 
 
 class Loaded(NamedTuple):
-    """What a folder holds. Without an agent, `faults` say why; `warnings` keep no agent from being served.
+    """Result of loading a folder. Without an agent, `faults` say why; `warnings` do not prevent serving.
 
-    Not `whole`: it was written to all the while, so what was read may be of several versions.
+    `whole` is False if the folder changed during every try, so the result may mix versions.
     """
 
     version: str
@@ -61,7 +61,7 @@ class Loaded(NamedTuple):
 
 
 def load_folder(folder: Path, available: Available) -> Loaded:
-    """Read one agent. Never raises for what is in its folder."""
+    """Load one agent, in up to `TRIES` tries. Never raises for the folder's content."""
     for _ in range(TRIES):
         version = version_of(folder)
         loaded = _loaded(folder, version, available)
@@ -84,7 +84,7 @@ class _Broken(Exception):
 
 
 class _Folder:
-    """One agent's folder, on its way to a definition. Every method raises `_Broken`."""
+    """Folder being parsed into a definition. Every method raises `_Broken`."""
 
     def __init__(self, folder: Path, available: Available) -> None:
         self._folder = folder
@@ -154,7 +154,7 @@ class _Folder:
             raise self._broken(fault.path.relative_to(self._folder).as_posix(), str(fault)) from None
 
     def _tools(self) -> dict[str, Tool]:
-        """Return every tool the agent could list."""
+        """Return every tool the agent may list."""
         try:
             return tools_of(self._available.sources, self._folder)
         except SourceFault as fault:

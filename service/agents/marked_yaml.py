@@ -1,4 +1,4 @@
-"""YAML that remembers its lines, so that whatever is wrong in it can be pointed at."""
+"""YAML with line numbers, so that faults can be located."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _IN_YAML = {
     "list_type": _LIST,
     "model_type": _FIELDS,
     "dict_type": _FIELDS,
-}  # for pydantic's words
+}  # replaces pydantic's messages
 T = TypeVar("T")
 FieldPath = Sequence[str | int]  # keys and positions from the top, such as ("limits", "steps")
 
 
 class YamlFault(NamedTuple):
-    """What is wrong, in which field (`limits.steps`; empty: the whole file), and the line, counted from 1."""
+    """Fault in a file: line counted from 1, field (`limits.steps`; empty: the whole file), and description."""
 
     line: int
     field: str
@@ -31,7 +31,7 @@ class YamlFault(NamedTuple):
 
 
 class YamlFaults(Exception):
-    """Everything found wrong in one file."""
+    """All faults found in one file."""
 
     def __init__(self, faults: Sequence[YamlFault]) -> None:
         super().__init__(f"{len(faults)} faults")
@@ -39,7 +39,7 @@ class YamlFaults(Exception):
 
 
 class MarkedYaml:
-    """One YAML document, safely loaded. Raises `YamlFaults` when it cannot be, or says a key twice."""
+    """YAML document, safely loaded. Raises `YamlFaults` when it cannot be parsed or repeats a key."""
 
     def __init__(self, text: str) -> None:
         try:
@@ -48,14 +48,14 @@ class MarkedYaml:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise YamlFaults([YamlFault(line, "", f"not YAML: {error.problem}")]) from None
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            # characters YAML does not know, impossible dates, endless nesting
+            # invalid characters, impossible dates, excessive nesting
             raise YamlFaults([YamlFault(1, "", f"not YAML: {type(error).__name__}")]) from None
         repeated = list(_repeated_keys(self._root, [], set()))
         if repeated:
             raise YamlFaults(repeated)
 
     def read(self, shape: TypeAdapter[T]) -> T:
-        """The document as `shape`. Raises `YamlFaults` with a line for everything that does not fit."""
+        """Validate the document as `shape`. Raises `YamlFaults` with a line for every mismatch."""
         try:
             return shape.validate_python(self._value)
         except ValidationError as error:
@@ -71,10 +71,10 @@ class MarkedYaml:
             return self.fault(path, _IN_YAML[kind])
         return self.fault(
             path, message.removeprefix("Value error, ")
-        )  # without the prefix of a validator's own
+        )  # pydantic's prefix for errors of custom validators
 
     def fault(self, path: FieldPath, detail: str) -> YamlFault:
-        """A fault in the field at `path`; a field that is not there has the line of what should hold it."""
+        """Make a fault for the field at `path`; a missing field gets the line of its parent."""
         return YamlFault(self._line(path), ".".join(map(str, path)), detail)
 
     def _line(self, path: FieldPath) -> int:
@@ -103,8 +103,8 @@ def _load(text: str) -> tuple[yaml.Node | None, Any]:
 
 
 def _repeated_keys(node: yaml.Node | None, path: list[str | int], seen: set[int]) -> Iterator[YamlFault]:
-    """YAML readers keep the last of two equal keys without a word; an author meant one of them."""
-    if node is None or id(node) in seen:  # an alias may lead back to where we were
+    """Find repeated keys: YAML readers silently keep the last one, which need not be the one intended."""
+    if node is None or id(node) in seen:  # an alias may form a cycle
         return
     seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
@@ -121,7 +121,7 @@ def _repeated_keys(node: yaml.Node | None, path: list[str | int], seen: set[int]
 
 
 def _fields_at(schema: Mapping[str, Any], path: FieldPath) -> list[str]:
-    """Names of the fields that a JSON Schema has at a path."""
+    """List the field names that a JSON Schema has at a path."""
     node = _resolved(schema, schema)
     for part in path:
         node = _resolved(schema, _below(node, part))

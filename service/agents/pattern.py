@@ -1,4 +1,4 @@
-"""Interface of agent patterns, and all they may ask for. A pattern knows no HTTP, no money and no storage."""
+"""Interface of agent patterns and everything they may use. Patterns are independent of HTTP, billing and storage."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Own = TypeVar("Own", bound=PatternOptions)
-Events = Generator[RunEvent, None, T]  # yields the events it tells, returns a T
+Events = Generator[RunEvent, None, T]  # yields the run's events, returns a T
 
 
 class Steps(Protocol):
-    """The kept steps of a run. A step that was kept before is answered from the journal, in the same order,
-    so a pattern must come to the same steps when it is run again with the same replies."""
+    """Journalled steps of a run.
+
+    A completed step is replayed from the journal, in order, so a pattern must be deterministic: the same replies must
+    lead to the same steps.
+    """
 
     def model(
         self,
@@ -38,18 +41,18 @@ class Steps(Protocol):
         json_schema: Mapping[str, Any] | None = None,
         tell: bool = True,
     ) -> Events[ModelReply]:
-        """One model call. `tell=False` keeps its text from the client (a classification, a plan).
+        """Make one model call. `tell=False` hides its text from the client (a classification, a plan).
 
-        Raises `RunLimit` for the call after the last that the run may make (`Context.max_steps`).
+        Raises `RunLimit` beyond the run's last allowed call (`Context.max_steps`).
         """
 
     def tools(self, name: str, reply: ModelReply) -> Events[list[ToolResult]]:
-        """The tool calls a reply asked for, in order: one result for each."""
+        """Run the tool calls of a reply, in order; return one result for each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One run as its pattern sees it. `messages` hold the history and end with the user's turn."""
+    """Run as its pattern sees it. `messages` hold the history and end with the user's turn."""
 
     agent: AgentDefinition
     request: RunRequest
@@ -59,7 +62,7 @@ class Context:
 
     @property
     def max_steps(self) -> int:
-        """Model calls that the pattern may make."""
+        """Maximum model calls of the run."""
         return most_steps(self.agent, self.request)
 
     def options(self, kind: type[Own]) -> Own:
@@ -69,12 +72,12 @@ class Context:
 
 
 def most_steps(agent: AgentDefinition, request: RunRequest) -> int:
-    """Return the agent's own limit of steps, or the smaller one that the caller asked for."""
+    """Return the step limit: the smaller of the agent's and the caller's."""
     return min(agent.limits.steps, request.max_steps or agent.limits.steps)
 
 
 class PatternModule(Protocol):
-    """One module of `agents/patterns`: the pattern, its fields of `agent.yaml`, and the check of agents that use it."""
+    """Module in `agents/patterns`: the pattern, its fields of `agent.yaml`, and the check of agents that use it."""
 
     @property
     def Options(self) -> type[PatternOptions]: ...
@@ -82,25 +85,25 @@ class PatternModule(Protocol):
     def run(self, context: Context) -> Events[Answer]: ...
 
     def check(self, spec: AgentSpec, options: Any, knowledge: Knowledge | None) -> Iterator[Finding]:
-        """Find what does not go together although each field is well formed. `options` are the module's own."""
+        """Find conflicts between fields that are valid by themselves. `options` is the module's own `Options`."""
 
 
 def tools_unused(spec: AgentSpec) -> Iterator[Finding]:
-    """Warn of tools that a pattern never calls."""
+    """Warn of tools that the pattern never calls."""
     if spec.tools:
         detail = f"pattern {spec.pattern} calls no tools: use react, or leave them out"
         yield Finding(("tools",), detail, "warning")
 
 
-# Cut short, but an answer: `stop_reason` says so in the result, and no cache keeps it.
+# Truncated, but still an answer: the result shows its `stop_reason`, and it is never cached.
 CUT = frozenset({"max_tokens", "model_context_window_exceeded"})
 WHOLE = frozenset({"end_turn", "stop_sequence"})
 
 
 def answer_of(reply: ModelReply, *, sources: Sequence[dict[str, str]] = ()) -> Answer:
-    """Turn a reply into the run's answer, with the sources it cites, else those it was given.
+    """Convert a reply into the run's answer, with the sources it cites, else the given ones.
 
-    Raises `ModelRefused`, and `ModelError` where the model stopped for a reason that makes no answer.
+    Raises `ModelRefused`, or `ModelError` for a stop reason that yields no answer.
     """
     if reply.stop_reason == "refusal":
         raise ModelRefused()
@@ -111,7 +114,7 @@ def answer_of(reply: ModelReply, *, sources: Sequence[dict[str, str]] = ()) -> A
 
 
 def citations(reply: ModelReply) -> list[dict[str, str]]:
-    """What the model says it quoted: title, uri and the quoted text, each once."""
+    """List the citations in a reply: title, URI and quote, without duplicates."""
     found: dict[tuple[str, str], dict[str, str]] = {}
     for block in reply.content:
         for citation in block.get("citations") or ():
@@ -124,13 +127,13 @@ def citations(reply: ModelReply) -> list[dict[str, str]]:
 
 
 def assistant_turn(reply: ModelReply) -> Message:
-    """Turn the reply into history: unchanged and in order, but for text without a word, which the API refuses."""
+    """Convert a reply into history: unchanged and in order, but without blank text blocks, which the API refuses."""
     content = [block for block in reply.content if block["type"] != "text" or block["text"].strip()]
     return {"role": "assistant", "content": content}
 
 
 def tool_turn(uses: Sequence[Block], results: Sequence[ToolResult]) -> Message:
-    """The user turn that hands tool results back to the model."""
+    """Build the user turn that returns tool results to the model."""
     blocks: list[dict[str, Any]] = [
         {
             "type": "tool_result",

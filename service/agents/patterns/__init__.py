@@ -1,4 +1,4 @@
-"""Patterns by name. A new one is a module with `run`, `Options` and `check`, and a line here."""
+"""Patterns by name. To add one: a module with `run`, `Options` and `check`, and an entry here."""
 
 from __future__ import annotations
 

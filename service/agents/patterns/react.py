@@ -1,4 +1,4 @@
-"""ReAct loop: think, use tools, look at what they said, think again, until there is an answer."""
+"""ReAct pattern: call the model, run the tools it asks for, return their results, until it answers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Options(PatternOptions):
 
 
 def run(context: Context) -> Events[Answer]:
-    """Make `max_steps` model calls at most; the last one may call no more tools, so it has to answer.
+    """Make at most `max_steps` model calls; the last may not call tools, so it has to answer.
 
-    Raises `RunLimit` when it calls them all the same.
+    Raises `RunLimit` when it calls tools nevertheless.
     """
     messages = list(context.messages)
     sources: list[dict[str, str]] = []
@@ -53,6 +53,6 @@ def check(spec: AgentSpec, options: Options, knowledge: Knowledge | None) -> Ite
         if search_knowledge.name in spec.tools:
             detail = f"{search_knowledge.name} has nothing to search: write knowledge/*.md"
             yield Finding(("tools", spec.tools.index(search_knowledge.name)), detail, "warning")
-    elif not set(spec.tools) - {calculator.name}:  # tools of its own may search them too
+    elif not set(spec.tools) - {calculator.name}:  # the agent's own tools may search them
         detail = f"no tool reads these documents: list {search_knowledge.name} under `tools`"
         yield Finding((), detail, "warning", "knowledge")

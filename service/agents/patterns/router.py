@@ -1,4 +1,4 @@
-"""Classify with the cheap tier, then answer from what that category's knowledge says."""
+"""Router pattern: classify with the cheap tier, then answer from that category's knowledge."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.knowledge import Knowledge, Passage
 from service.types import Answer, Block, Message
 
 CLASSIFY_STEP = "classify"
-PASSAGES = 4  # how many passages an answer may draw on
+PASSAGES = 4  # passages given to the answering step
 
 
 class CategorySpec(Spec):
@@ -45,7 +45,7 @@ def run(context: Context) -> Events[Answer]:
     if context.agent.knowledge is not None:
         passages = context.agent.knowledge.search(context.request.question, category, PASSAGES)
     messages = [*context.messages[:-1], _with_documents(context.messages[-1], passages)]
-    # A block of its own: the agent's prompt before it is the same for every category, and read from the cache.
+    # A separate block: the agent's prompt before it is identical for all categories and stays cacheable.
     about = f"This question is about: {category}."
     system: list[Block] = [{"type": "text", "text": context.system}, {"type": "text", "text": about}]
     reply = yield from context.steps.model("answer", system=system, messages=messages)
@@ -54,7 +54,7 @@ def run(context: Context) -> Events[Answer]:
 
 
 def _classify(context: Context) -> Events[str]:
-    """Return the category's name; the last one listed when the model's word is not one of them."""
+    """Return the category's name; the last one listed when the model names none of them."""
     categories = context.options(Options).categories
     lines = "\n".join(f"- {name}: {category.description}" for name, category in categories.items())
     reply = yield from context.steps.model(
@@ -79,7 +79,7 @@ def _schema(names: list[str]) -> dict[str, Any]:
 
 
 def _category_in(text: str, names: list[str]) -> str:
-    """Return the name that the classifying step's answer says, or the last one where it says nothing of use."""
+    """Parse the category in the classifier's answer; the last one listed if there is none."""
     try:
         said = str(orjson.loads(text).get("category", ""))
     except (orjson.JSONDecodeError, AttributeError):
@@ -88,7 +88,7 @@ def _category_in(text: str, names: list[str]) -> str:
 
 
 def _with_documents(message: Message, passages: list[Passage]) -> Message:
-    """Put the passages before the user's turn, as documents the model can cite."""
+    """Insert the passages before the user's turn, as documents the model can cite."""
     content = message["content"]
     blocks: list[Block] = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
     documents: list[Block] = [
@@ -104,13 +104,13 @@ def _with_documents(message: Message, passages: list[Passage]) -> Message:
 
 
 def _located(source: dict[str, str], passages: list[Passage]) -> dict[str, str]:
-    """Add the uri to a citation, which names the document's title alone."""
+    """Add the URI to a citation, which names only the document's title."""
     uri = next((p.uri for p in passages if p.title == source["title"]), source["uri"])
     return {**source, "uri": uri}
 
 
 def check(spec: AgentSpec, options: Options, knowledge: Knowledge | None) -> Iterator[Finding]:
-    """Find too few steps or categories and categories without documents; warn of tools, and of documents outside."""
+    """Find too few steps or categories, and categories without documents; warn of tools and unreachable documents."""
     if spec.limits.steps < 2:
         yield Finding(("limits", "steps"), "pattern router needs at least 2: it classifies, then answers")
     if len(options.categories) < 2:

@@ -1,4 +1,4 @@
-"""One call: the agent's prompt and the conversation go in, the answer comes out."""
+"""Single pattern: one model call with the agent's prompt and the conversation."""
 
 from __future__ import annotations
 
