@@ -1,4 +1,4 @@
-"""Policy of tool calls: one function decides whether a call is made, put to a person, or refused."""
+"""Policy of tool calls: decide whether a call is made, put to a person, or refused."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from service.tools.base import Tool
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """A person's decision about a call. `reason`: why it was asked for, `policy` or `unknown`.
+    """Person's decision about a call. `reason`: why it was requested, `policy` or `unknown`.
 
-    `spent`: it allowed an attempt of which nobody knows the end. A decision allows one attempt, no more.
+    A decision allows one attempt. `spent`: that attempt was made and its outcome is unknown.
     """
 
     approved: bool
@@ -23,10 +23,10 @@ class Approval:
 
 @dataclass(frozen=True, slots=True)
 class ProposedCall:
-    """A call that the model asks for, and what is known of it.
+    """Call that the model requests, and its known state.
 
-    `tool`: None where the agent has none of that name. `readable`: its arguments are a JSON object. `needs_approval`:
-    the agent's `approvals` name the tool. `made`: by an earlier attempt, which may have ended before it was reported.
+    `tool`: None if the agent has none of that name. `readable`: the arguments are a JSON object. `needs_approval`: the
+    agent's `approvals` list the tool. `made`: by an earlier attempt, which may have ended before it was reported.
     """
 
     name: str
@@ -38,14 +38,14 @@ class ProposedCall:
 
 
 class Verdict(NamedTuple):
-    """Decision about a call. `reason` of `ask`: `policy` or `unknown`; of `deny`: text for the model."""
+    """Decision about a call. `reason`: for `ask`, `policy` or `unknown`; for `deny`, text for the model."""
 
     action: Literal["allow", "ask", "deny"]
     reason: str = ""
 
 
 def policy(call: ProposedCall) -> Verdict:
-    """Decide about one call: a new one, or one that an earlier attempt of its run has made or begun."""
+    """Decide about a call: a new one, or one already made or begun by an earlier attempt of its run."""
     if call.readable and (reason := _question(call)):
         return Verdict("ask", reason)
     if call.tool is None:
@@ -58,7 +58,7 @@ def policy(call: ProposedCall) -> Verdict:
 
 
 def _question(call: ProposedCall) -> str:
-    """Return why a person has to decide first, or an empty text."""
+    """Return the reason why a person has to decide first; empty if none."""
     if call.made == "unknown":
         return "unknown" if call.approval is None or call.approval.spent else ""
     return "policy" if call.made == "no" and call.needs_approval and call.approval is None else ""

@@ -1,4 +1,4 @@
-"""The one place where a tool is called: in time, within bounds, and telling nothing of its insides."""
+"""Tool runner, the only caller of tools: enforces time and size limits, and hides internals of failures."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from pydantic_core import PydanticSerializationError, to_json, to_jsonable_pytho
 from service.text.sanitise import storable
 from service.tools.base import Source, Tool, ToolContext, ToolFailed, ToolOutput
 
-MAX_CONTENT = 20_000  # characters of a result the model is shown
-MAX_SOURCES = 50  # sources one call may name, …
-MAX_SOURCE_FIELD = 4_000  # … and characters of each of their fields
-MAX_PREVIEW = 200  # characters of a result the client is shown
+MAX_CONTENT = 20_000  # characters of a result shown to the model
+MAX_SOURCES = 50  # sources per call, …
+MAX_SOURCE_FIELD = 4_000  # … and characters per field of a source
+MAX_PREVIEW = 200  # characters of a result shown to the client
 
 log = logging.getLogger("slipway.tools")
 
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What came of a call. `content` is for the model, `preview` for the client, `ms` how long it took.
+    """Result of a call. `content` is for the model, `preview` for the client, `ms` the duration in milliseconds.
 
-    `timed_out`: it was made, and nobody waited for its end; it may still take effect.
+    `timed_out`: the call was made and abandoned; it may still take effect.
     """
 
     ok: bool
@@ -41,9 +41,9 @@ class ToolResult:
 
     @classmethod
     def of(cls, ok: bool, content: str, ms: float = 0.0, sources: Sequence[Source] = ()) -> ToolResult:
-        """Make a result that can be stored, its text cut to what the model and the client are shown."""
+        """Make a storable result, its text truncated to the limits for model and client."""
         length, content = len(content), storable(content[:MAX_CONTENT])
-        # split only as much as a preview can need: the content may be large
+        # split only a prefix: the content may be large
         preview = " ".join(content[: MAX_PREVIEW * 4].split())
         if len(preview) > MAX_PREVIEW:
             preview = preview[: MAX_PREVIEW - 1] + "…"
@@ -53,16 +53,15 @@ class ToolResult:
 
     @classmethod
     def failed(cls, message: str, ms: float = 0.0) -> ToolResult:
-        """A call that gave nothing, or was not made; `message` tells the model why."""
+        """Make the result of a call that failed or was not made; `message` tells the model why."""
         return cls.of(False, message, ms)
 
 
 class ToolRunner:
-    """Calls tools, each in a thread of its own, at most `slots` at once in this process.
+    """Caller of tools, each in its own thread, at most `slots` at once in this process.
 
-    Threads are daemons made per call and not a kept pool: nothing exists before a fork, and a tool that
-    never returns holds one slot instead of the end of the process. `called` hears of each call: the tool's
-    name, and whether it went well.
+    Threads are daemons created per call, not pooled: none exists before a fork, and a tool that never returns holds one
+    slot instead of blocking process exit. `called` is invoked after each call with the tool's name and success.
     """
 
     def __init__(self, slots: int = 32, called: Callable[[str, bool], None] = lambda tool, ok: None) -> None:
@@ -70,7 +69,7 @@ class ToolRunner:
         self._called = called
 
     def call(self, tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> ToolResult:
-        """Call `tool` and wait for it until its own timeout or the run's deadline. Never raises."""
+        """Call `tool` and wait until its own timeout or the run's deadline. Never raises."""
         began = time.monotonic()
         ends = min(began + tool.timeout, context.deadline)
         result = self._call(tool, arguments, context, ends)
@@ -108,12 +107,12 @@ class ToolRunner:
         )
         try:
             thread.start()
-        except RuntimeError:  # the system gives no more threads
+        except RuntimeError:  # the system's thread limit is reached
             self._slots.release()
             return ToolResult.failed(f"{tool.name} was not called: no thread to be had")
         try:
             return done.result(timeout=max(0.0, ends - time.monotonic()))
-        except TimeoutError:  # only the wait can raise it: what the tool raises comes as a result
+        except TimeoutError:  # raised only by the wait: the tool's own errors are results
             return _timed_out(tool)
 
     def _work(
@@ -130,8 +129,8 @@ def _outcome(tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> 
         returned = tool.run(arguments, context)
     except ToolFailed as failure:
         return ToolResult.failed(str(failure))
-    except BaseException as error:  # a tool that calls sys.exit() must not leave its caller waiting
-        # neither the message nor the stack: both may carry arguments
+    except BaseException as error:  # even sys.exit() in a tool must not leave its caller waiting
+        # log neither message nor stack: both may carry arguments
         log.warning(
             "tool_failed",
             extra={
@@ -150,22 +149,22 @@ def _outcome(tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> 
 
 
 def _text(content: Any) -> str:
-    """Encode a tool's result as text. Raises a `ValueError` or `TypeError` for what is no JSON, or too deep for it."""
+    """Encode a tool's result as text. Raises `ValueError` or `TypeError` if it is no JSON or nested too deeply."""
     if isinstance(content, str):
         return str(content)
     try:
         return to_json(content).decode()
-    except PydanticSerializationError:  # perhaps only for half a surrogate pair, which can be replaced
+    except PydanticSerializationError:  # possibly just a lone surrogate, which can be replaced
         return json.dumps(to_jsonable_python(content), ensure_ascii=False, separators=(",", ":"))
 
 
 def _source(given: Source) -> Source:
-    """Keep the fields the contract names, as text that can be stored."""
+    """Keep the fields that the API contract names, as storable text."""
     return {name: storable(str(given.get(name, ""))[:MAX_SOURCE_FIELD]) for name in ("title", "uri", "quote")}
 
 
 def _line(error: BaseException) -> str:
-    """`file:line` where the error was raised."""
+    """Return `file:line` where the error was raised."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

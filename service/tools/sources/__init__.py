@@ -1,5 +1,7 @@
-"""Sources of tools: built-in ones, and the functions of an agent's `tools.py`. A new source is a module with a
-`ToolSource`, and a line in `SOURCES`."""
+"""Tool sources: built-in tools, and the functions of an agent's `tools.py`.
+
+To add one: a module with a `ToolSource`, and an entry in `SOURCES`.
+"""
 
 from __future__ import annotations
 

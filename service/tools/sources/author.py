@@ -1,4 +1,4 @@
-"""Tool source of an agent's `tools.py`: the one place where an author's code is run when a folder is read."""
+"""Tool source of an agent's `tools.py`: the only place where loading a folder executes an author's code."""
 
 from __future__ import annotations
 
@@ -16,16 +16,14 @@ from service.text.suggest import unknown
 from service.tools.base import BadTool, Tool, tool
 from service.tools.sources.base import SourceFault
 
-KEPT_MODULES = (
-    4  # modules of one agent that can be looked up by name: runs under way may still use older ones
-)
+KEPT_MODULES = 4  # modules of one agent kept in `sys.modules`: runs in progress may use older ones
 _WRONG_OPTION = re.compile(r"tool\(\) got an unexpected keyword argument '(\w+)'")
 _serial = count(1)
 _modules: dict[str, deque[str]] = {}  # by agent, oldest first
 
 
 class AuthorTools:
-    """Tool source of the functions in each agent's own `tools.py`, if it has one."""
+    """Tool source of the functions in an agent's own `tools.py`, if present."""
 
     kind = "tools.py"
     file = "tools.py"
@@ -36,17 +34,15 @@ class AuthorTools:
 
 
 def _import_tools(path: Path, agent: str) -> dict[str, Tool]:
-    """Import the module at `path` anew and return every `Tool` among its names. Raises `SourceFault`."""
+    """Import the module at `path` afresh and return every `Tool` among its names. Raises `SourceFault`."""
     code = _compiled(path)
     module = ModuleType(f"agent_tools.{agent}.{next(_serial)}")
     module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # dataclasses and pydantic look their module up there
+    sys.modules[module.__name__] = module  # dataclasses and pydantic look up their module there
     try:
         exec(code, module.__dict__)
         tools = _tools_in(module)
-    except (
-        BaseException
-    ) as error:  # SystemExit, or the panic of a library in Rust: it would end the whole service
+    except BaseException as error:  # SystemExit or a Rust panic would end the whole service
         del sys.modules[module.__name__]
         if isinstance(error, SourceFault | KeyboardInterrupt):
             raise
@@ -60,10 +56,10 @@ def _fault(line: int, detail: str) -> SourceFault:
 
 
 def _compiled(path: Path) -> CodeType:
-    """Compile from source: a `.pyc` beside it may be as old as the second in which the source was saved again."""
+    """Compile from source: a `.pyc` may be stale if the source was saved twice within one second."""
     try:
         return compile(path.read_bytes(), str(path), "exec")
-    except SyntaxError as error:  # its words are the compiler's, and may be told
+    except SyntaxError as error:  # the compiler's own message, safe to show
         raise _fault(error.lineno or 1, f"{type(error).__name__}: {error.msg}") from None
     except ValueError as error:
         raise _fault(1, f"not Python: {error}") from None  # NUL bytes
@@ -82,7 +78,7 @@ def _tools_in(module: ModuleType) -> dict[str, Tool]:
 
 
 def _remember(agent: str, name: str) -> None:
-    """Drop the oldest modules of this agent from `sys.modules`; runs under way keep their functions alive."""
+    """Drop this agent's oldest modules from `sys.modules`; runs in progress keep their functions alive."""
     names = _modules.setdefault(agent, deque())
     names.append(name)
     while len(names) > KEPT_MODULES:
@@ -90,7 +86,7 @@ def _remember(agent: str, name: str) -> None:
 
 
 def _detail(error: BaseException) -> str:
-    """Return the error's type and the name that was not found: any other message, but our own, could hold anything."""
+    """Return the error's type and the undefined name. Only our own messages are passed on: others may hold anything."""
     kind = type(error).__name__
     if isinstance(error, BadTool):
         return f"{kind}: {error}"

@@ -1,4 +1,4 @@
-"""Protocol of a tool source, and the merge of several sources into one set of names."""
+"""Protocol of a tool source, and the merge of several sources into one namespace."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ class SourceFault(Exception):
 
 
 class ToolSource(Protocol):
-    """One place that tools come from.
+    """Source of tools.
 
-    `kind` names it in messages to authors, such as `built-in`; `file` of an agent's folder declares its tools, if any.
+    `kind` names it in messages to authors, such as `built-in`; `file` is the file of an agent's folder that declares
+    its tools, empty for none.
     """
 
     kind: str
     file: str
 
     def tools(self, folder: Path) -> Mapping[str, Tool]:
-        """Return tools by name that the agent in `folder` may list. Raises `SourceFault`."""
+        """Return the tools that the agent in `folder` may list, by name. Raises `SourceFault`."""
 
 
 def tools_of(sources: Iterable[ToolSource], folder: Path) -> dict[str, Tool]:
-    """Merge every source's tools by name. Raises `SourceFault` for a name that two sources give to different tools."""
+    """Merge the tools of all sources by name. Raises `SourceFault` if two sources use a name for different tools."""
     merged: dict[str, Tool] = {}
     kinds: dict[str, str] = {}
     for source in sources:

@@ -1,4 +1,4 @@
-"""The tools every agent may list without writing any code."""
+"""Built-in tools, which every agent may list without code of its own."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ BUILTINS: Mapping[str, Tool] = MappingProxyType({one.name: one for one in (calcu
 
 
 class BuiltinTools:
-    """Tool source of the built-in tools: the same for every agent."""
+    """Tool source of the built-in tools, the same for every agent."""
 
     kind = "built-in"
     file = ""
