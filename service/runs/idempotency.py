@@ -69,9 +69,10 @@ class Key(NamedTuple):
 
 
 def _gives_back(tx: Transaction, run_id: str) -> bool:
-    """Return whether a run failed for a transient reason, its `Retry-After` has passed, and it called no tools.
+    """Return whether a run failed for a transient reason, its `Retry-After` has passed, and it has changed nothing.
 
-    The pause keeps a load balancer, which retries a 503 at once, from calling a failing model twice.
+    Changed nothing: no tool call was claimed. The pause keeps a load balancer, which retries a 503 at once, from
+    calling a failing model twice.
     """
     run = runs.get(tx, run_id)
     if run is None or run.status is not RunStatus.FAILED or run.error is None or run.finished_at is None:

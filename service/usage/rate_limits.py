@@ -25,9 +25,8 @@ STRATEGY = "sliding-window-counter"
 PREFIX = "slipway:rate"
 UNBOUNDED = 2**53
 T = TypeVar("T")
-State: TypeAlias = tuple[
-    int, float, int, float
-]  # previous count, seconds left of it; current count, seconds left
+# Previous count, seconds left of it; current count, seconds left.
+State: TypeAlias = tuple[int, float, int, float]
 _SCRIPTS = (
     "moving_window",
     "acquire_moving_window",

@@ -92,9 +92,8 @@ class BatchSubmitter:
         try:
             upstream = self._client.submit(requests, call)
         except (ModelRejected, ModelKeyRefused):
-            self._db.transact(
-                lambda tx: batches.close(tx, name)
-            )  # called directly, each may succeed or get its own error
+            # Called directly instead, each may succeed or get its own error.
+            self._db.transact(lambda tx: batches.close(tx, name))
         except SlipwayError:
             if not call.progress.billable:  # the request never arrived
                 self._db.transact(lambda tx: batches.release(tx, name))

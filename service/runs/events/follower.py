@@ -114,9 +114,8 @@ class Follower:
             self._attempt = attempt_of(entry_id)
         fresh: list[RunEvent] = []
         if self._misses(events):
-            kept_seq = (
-                self._kept_seq() if later else 0
-            )  # read before the stored events, which may grow meanwhile
+            # Read before the stored events, which may grow meanwhile.
+            kept_seq = self._kept_seq() if later else 0
             fresh += chain.from_iterable(self._kept())  # the missing events may be stored by now
             if later and (first := self._misses(events)) and first.name not in BEGINS:
                 fresh += self._in_order([RunEvent(Event.RUN_RESUMED, {"from_seq": kept_seq}, first.seq - 1)])

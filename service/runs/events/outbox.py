@@ -68,9 +68,8 @@ class Outbox:
         self.busy = False  # a thread is delivering earlier events
         self.renewed = float("-inf")  # time.monotonic() of the stream's last renewal
         self.server: str | None = None  # the Redis process that accepted its last entry
-        self.owned_at = float(
-            "-inf"
-        )  # time.monotonic(); when the database last confirmed this attempt's ownership
+        # time.monotonic() when the database last confirmed this attempt's ownership
+        self.owned_at = float("-inf")
         self.fenced = False  # a later attempt owns the run: publish nothing more
         self.seen = 0  # number of the last event given to the client
         self.over = False  # the run's last event was given, or the client has gone

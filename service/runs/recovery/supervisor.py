@@ -218,7 +218,7 @@ class Supervisor:
             self._db.transact(lambda tx: rows.announced(tx, tasks, later), patience=1)
             if self._wakeup.ring(tasks):
                 return
-        if self._kind == "web":  # no broker: execute them here, leaving half the slots to callers
+        if self._kind == "web":  # no task worker reachable: leave callers half the slots
             for run_id in tasks:
                 half_taken = self._slots.taken * 2 >= self._slots.slots
                 if half_taken or not self._execution.take_up_in_background(run_id):
