@@ -98,7 +98,7 @@ class CallBilling:
 
         def before_retry() -> None:
             self._handle.check()
-            if self._journal.has_writes:  # release what they free before the retry
+            if self._journal.has_writes:  # pending settlements free room
                 events.extend(self._journal.commit())
 
         def write(first: WriteInTransaction, hold: WriteInTransaction) -> None:

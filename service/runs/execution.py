@@ -195,7 +195,7 @@ class Execution:
             outbox.close()
 
     def take_up_in_background(self, run_id: str) -> bool:
-        """Execute a claimed run in a new thread. False: no slot is free."""
+        """Claim and execute a run in a new thread. False: no slot is free."""
         if not self.slots.take():
             return False
 

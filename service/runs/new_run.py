@@ -16,7 +16,7 @@ from service.store import runs as rows
 from service.store.database import Database, Transaction
 from service.types import Caller, Run, RunRequest, new_id, now_ms
 
-KEY_SECONDS = 1.0  # seconds a rate-limited request looks for the run its key may stand for
+KEY_SECONDS = 1.0  # seconds a rate-limited request looks for the run its key may belong to
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class NewRuns:
         )
 
     def opening(self, run: Run, key: Key | None) -> Opening:
-        """Return the write that opens a run. It raises `AlreadyStarted` if the key stands for another."""
+        """Return the write that opens a run; the write raises `AlreadyStarted` if the key belongs to another."""
         queued = run.mode == "queue"
         worker, wake_at = (None, run.created_at) if queued else (self.worker_id, None)
 
@@ -89,9 +89,10 @@ class NewRuns:
         self.db.transact(write)
 
     def started_with(self, key: Key | None) -> str | None:
-        """Look for the run a key stands for, for `KEY_SECONDS` at most.
+        """Look for the run that a key belongs to, for `KEY_SECONDS` at most.
 
-        Of concurrent requests with one key, up to the user's limit are counted before the first has written its run.
+        Of concurrent requests with one key, as many as the user's limit on concurrent runs are counted before the first
+        has written its run.
         """
         end = time.monotonic() + KEY_SECONDS
         while key is not None:

@@ -1,4 +1,4 @@
-"""Rate limit count and a hash lookup (such as that of ended sessions) in one Redis round trip."""
+"""Rate limit count and a hash lookup (such as that of ended log-ins) in one Redis round trip."""
 
 from __future__ import annotations
 

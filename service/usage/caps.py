@@ -131,8 +131,7 @@ def shared_out(counters: Sequence[Row], cap: int) -> list[int]:
 
 
 def gathered(counters: Sequence[Row], stripe: int, amount: int) -> list[int]:
-    """Move room for `amount` into shard `stripe`, provided that all shards together have it; return every shard's
-    share.
+    """Distribute a cap so that shard `stripe` has room for `amount`, if all shards together have it.
 
     The remainder is spread evenly while that leaves room for `amount` in each; near the cap one shard gets all of it.
     """

@@ -1,4 +1,4 @@
-"""Hash chains of ledger entries: each entry takes a counter from one state to the next, numbered without a gap.
+"""Chains of ledger entries: each entry takes a counter from one state to the next, numbered without a gap.
 
 A chain is verified in any order and without storing it. Every state has a fingerprint: fingerprints of states after an
 entry are added, those of states before it subtracted, so an intact chain sums to its last state. One pass over the

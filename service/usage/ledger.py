@@ -32,7 +32,7 @@ ReportProgress = Callable[[int], object]  # receives the number of rows read
 
 
 class Fault(NamedTuple):
-    """One fault, and the row that shows it."""
+    """Fault in the ledger, and the row that shows it."""
 
     row: str
     what: str
@@ -51,7 +51,10 @@ class Checked(NamedTuple):
 
 
 def check(db: Database, prices: PriceTable, told: ReportProgress = int) -> Checked:
-    """Verify the whole ledger, while others write to it. `told` receives the number of rows read."""
+    """Verify the whole ledger, while others write to it.
+
+    `told` receives the number of rows read, as progress.
+    """
     cut = CounterSnapshot.take(db)
     sums = Sums(cut, lambda state: span_of(state.counter))
     books = _Books(prices, sums)
@@ -167,7 +170,10 @@ class _Books:
             self.fault(name, f"it books {cost} for what costs {due}")
 
     def _due(self, row: Row, held: int) -> int | None:
-        """Compute a call's cost from its tokens and the price row it names; None without such a price."""
+        """Compute a call's due cost in nano-dollars: by its tokens and the price row it names, or by its basis.
+
+        Basis `worst` is the hold, `nothing` is 0. None without such a price row.
+        """
         if row["basis"] in ("worst", "nothing"):
             return held if row["basis"] == "worst" else 0
         usage = Usage(*(row[column] for column in ledger.TOKENS))
