@@ -147,8 +147,7 @@ class Journal:
         first: WriteInTransaction = _nothing,
         last: WriteInTransaction = _nothing,
     ) -> list[RunEvent]:
-        """Write the run's row, the finished step and `works` in one transaction, then publish the events that waited
-        for it.
+        """Commit the run's row, the finished step and `works`, then publish the events that waited for the commit.
 
         Pending writes come after `works`, as they lock counters that others wait for; `first` is before them, `last`
         after.

@@ -127,10 +127,9 @@ class RunQueries:
     def listen(
         self, run: Run, outbox: Outbox, first: list[RunEvent], execution: Generator[list[RunEvent]]
     ) -> Generator[list[RunEvent]]:
-        """Yield events while this worker executes the run, from its `first` on; if it gives the run up, follow it
-        elsewhere.
+        """Yield events while this worker executes the run; if it gives the run up, follow it elsewhere.
 
-        Reading `execution` executes the run.
+        Begins with its `first` events; reading `execution` executes the run.
         """
         with closing(execution):
             yield from (events for events in chain((first,), execution) if events)

@@ -27,7 +27,7 @@ from service.runs.slots import HandedOver, LeaseLost
 from service.types import Caller, Event, Run, RunEvent, RunRequest, RunStatus, now_ms
 from service.usage.concurrency import ConcurrentRuns
 
-FOLLOW_SECONDS = 2.0  # longest wait for the first event of an identical run; then for its whole answer
+FOLLOW_SECONDS = 2.0  # seconds to wait for an identical run's first event before joining its answer
 
 
 class Started(NamedTuple):

@@ -68,7 +68,7 @@ def checked_claims(kind: Kind) -> dict[str, Any]:
         verify_jwt_in_request(refresh=kind == "refresh", skip_revocation_check=True)
         claims: dict[str, Any] = get_jwt()
         return claims
-    except ExpiredSignatureError:  # genuine, so not counted as forged
+    except ExpiredSignatureError:  # genuine but expired: not counted as forged
         raise InvalidToken("The token is not valid, or no longer.") from None
     except _WRONG:
         pass

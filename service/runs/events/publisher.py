@@ -205,8 +205,7 @@ class Publisher:
         return set()
 
     def _wait_for_note(self, outboxes: Collection[Outbox]) -> Collection[Outbox]:
-        """Record that clients get events missing in the live streams; return the outboxes that must wait for the
-        record.
+        """Record that clients get events missing in the live streams; return outboxes that must wait for the record.
 
         No record is needed for a run without a client here.
         """
