@@ -78,7 +78,7 @@ class Knowledge:
         if index is None or index.pid != os.getpid():
             index = self._index = _Index(
                 self.passages
-            )  # race: two threads may each build one, either is fine
+            )  # race: two threads may each build one, which is harmless
         return index.search(terms, category, limit)
 
 
@@ -91,7 +91,7 @@ def excluded_files(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _exclusion(folder: Path, path: Path) -> str:
-    """Explain why a file is not read; empty for a document, and for a folder."""
+    """Return the reason why a file is not read; empty for a document, and for a folder."""
     if path.is_dir():
         return "it is a link to a folder: put the folder in its place" if path.is_symlink() else ""
     if path.suffix != ".md":

@@ -1,4 +1,4 @@
-"""Billing of one model call: held in the transaction that starts its step, settled in the one that keeps it."""
+"""Billing of one model call: held in the transaction that starts its step, settled in the one that stores it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from service.usage.spending import Spending
 
 log = logging.getLogger("slipway.money")
 CountTokens = Callable[[ModelRequest, ModelCall], int]
-COUNT_SECONDS = 5.0  # the longest wait for the provider's own count of a prompt
+COUNT_SECONDS = 5.0  # limit for the provider's count of a prompt
 
 
 class CallBilling:
-    """Hold and settlement of one model call. A retry after an attempt that may be charged for is paid on top."""
+    """Hold and settlement of one model call. A retry after a possibly charged attempt costs extra."""
 
     def __init__(self, spending: Spending, attempt: Attempt, count: CountTokens, price: Price) -> None:
         self._spending = spending
@@ -39,10 +39,10 @@ class CallBilling:
     def reserve(
         self, request: ModelRequest, *, whole: bool = False, along: Sequence[WriteInTransaction] = ()
     ) -> tuple[ModelRequest, list[RunEvent]]:
-        """Hold what the call can cost at most. Return the request as it may be sent, and events published meanwhile.
+        """Hold the most the call can cost. Return the request as it may be sent, and events published meanwhile.
 
-        `whole`: with no shorter an answer than it asks for; `along` is written with the hold.
-        Raises `BudgetExceeded`, or why the run must stop.
+        `whole`: without shortening the answer; `along` is written with the hold. Raises `BudgetExceeded`, or the run's
+        stop reason.
         """
         fewest = (
             request.max_tokens if whole or request.json_schema else min(FEWEST_TOKENS, request.max_tokens)
@@ -53,14 +53,14 @@ class CallBilling:
         return (request if granted == request.max_tokens else replace(request, max_tokens=granted)), events
 
     def reserve_again(self, request: ModelRequest, failed: CallProgress) -> None:
-        """Settle the attempt that failed, and hold the same for the next, no less. Raises as `reserve` does."""
+        """Settle the failed attempt, and hold the same for the next, no less. Raises as `reserve` does."""
         self.settle_failed(request, failed)
         self._hold(request, fewest=request.max_tokens)
 
     def settle(self, request: ModelRequest, reply: ModelReply) -> tuple[ModelReply, int]:
-        """Settle the call in the transaction that keeps its step.
+        """Settle the call in the transaction that stores its step.
 
-        Return the reply with the usage that was booked, and its cost in nano-dollars.
+        Return the reply with the booked usage, and its cost in nano-dollars.
         """
         assert self._reserved is not None
         settlement = settle_reply(self._spending, self._reserved.hold, self._price, request, reply)
@@ -68,7 +68,7 @@ class CallBilling:
         return booked(reply, settlement), settlement.cost
 
     def settle_failed(self, request: ModelRequest, progress: CallProgress) -> None:
-        """Settle a call that broke off, in the run's next transaction: the run pays for what it has used."""
+        """Settle an interrupted call in the run's next transaction: the run pays for the usage so far."""
         reserved, self._reserved = self._reserved, None
         if reserved is None:
             return
@@ -98,7 +98,7 @@ class CallBilling:
 
         def before_retry() -> None:
             self._handle.check()
-            if self._journal.has_writes:  # else what this run gives back would be missing from what is left
+            if self._journal.has_writes:  # pending settlements free room
                 events.extend(self._journal.commit())
 
         def write(first: WriteInTransaction, hold: WriteInTransaction) -> None:
@@ -108,14 +108,14 @@ class CallBilling:
         return events
 
     def _counted(self, request: ModelRequest) -> int:
-        """Count the prompt's tokens, in a call of its own: the handle's is the model call's, which may be under way."""
+        """Count the prompt's tokens in a call of its own: the handle's model call may be under way."""
         return self._count(request, ModelCall(min(self._handle.deadline, time.monotonic() + COUNT_SECONDS)))
 
 
 def settle_reply(
     spending: Spending, hold: Hold, price: Price, request: ModelRequest, reply: ModelReply
 ) -> Settlement:
-    """Settle to what an answer reported; where that cannot be relied on to an estimate, and to the hold at most."""
+    """Settle to an answer's reported usage; if it is unreliable to an estimate, and at most to the hold."""
     prompt = _prompt_bound(request)
     if reply.usage_source == "worst" or not _plausible(hold, request, prompt, reply.usage):
         return spending.settle_worst(hold)
@@ -130,7 +130,7 @@ def settle_reply(
 def _settle_part(
     spending: Spending, hold: Hold, price: Price, request: ModelRequest, progress: CallProgress
 ) -> Settlement:
-    """Settle a call that broke off to an estimate of what it had used by then, and to the hold at most."""
+    """Settle an interrupted call to an estimate of its usage so far, and at most to the hold."""
     assert progress.usage is not None
     if not _plausible(hold, request, _prompt_bound(request), progress.usage):
         return spending.settle_worst(hold)
@@ -141,7 +141,7 @@ def _settle_part(
 
 
 def _plausible(hold: Hold, request: ModelRequest, prompt: int | None, usage: Usage) -> bool:
-    """Tell whether the call can have used what it reported; log it where it cannot."""
+    """Return whether the call can have used what it reported; log it otherwise."""
     if can_be(usage, prompt, request.max_tokens):
         return True
     log.warning(
@@ -156,11 +156,11 @@ def _prompt_bound(request: ModelRequest) -> int | None:
 
 
 def booked(reply: ModelReply, settlement: Settlement) -> ModelReply:
-    """Return the reply as its step keeps it: with the usage that stands in the ledger."""
+    """Return the reply as its step stores it: with the usage of the ledger."""
     return replace(reply, usage=settlement.usage, usage_source=settlement.source)
 
 
 def book_later(journal: Journal, settlement: Settlement) -> None:
-    """Write a settlement without a kept step in the run's next transaction, and add it to the run's usage."""
+    """Write a settlement without a step in the run's next transaction, and add it to the run's usage."""
     journal.spent(settlement.usage, settlement.cost, settlement.source)
     journal.write_with_next(settlement.work)

@@ -1,4 +1,4 @@
-"""Build of runs: their start, execution, steps, batches, queries and cancellation."""
+"""Build the run services: start, execution, steps, batches, queries and cancellation."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 class Domains(NamedTuple):
-    """Other domains that runs are built on. `upstream` takes batches."""
+    """Other domains that runs depend on. `upstream` takes batches."""
 
     agents: AgentCatalog
     model: ModelClient
@@ -70,7 +70,7 @@ class RunServices:
 def build(
     settings: Settings, infra: Infra, domains: Domains, wakeup: Wakeup, draining: Callable[[], bool]
 ) -> RunServices:
-    """Build the services of runs. `wakeup` wakes the task workers; `draining` tells that this process is to stop."""
+    """Build the run services. `wakeup` wakes task workers; `draining` returns whether this process is stopping."""
     batch_steps = BatchSteps(infra.db, domains.usage.spending, domains.usage.prices)
     blocking = connect(settings.redis_url, max_connections=settings.threads + 4)
     event_streams = EventStreamReader(infra.redis_store, blocking)
@@ -134,5 +134,5 @@ def _under_way(db: Database, run_ids: Sequence[str]) -> set[str]:
 
 
 def _note_live_gaps(db: Database, attempts: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:
-    """Note gaps ahead of other writes: the text of every stream of this process waits for it."""
+    """Record gaps ahead of other writes: text of every stream in this process waits for it."""
     return db.transact(lambda tx: ownership.note_live_gaps(tx, attempts), patience=0, ahead=True)

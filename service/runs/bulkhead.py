@@ -13,7 +13,7 @@ from service.errors import Overloaded, RateLimited
 
 
 class Permit:
-    """Place that was taken. As a context manager it is given back at the end of the block."""
+    """Place that was taken. As a context manager, it is released at the end of the block."""
 
     def __init__(self, bulkhead: Bulkhead, user_id: str, reads: bool) -> None:
         self._bulkhead: Bulkhead | None = bulkhead
@@ -21,7 +21,7 @@ class Permit:
         self._reads = reads
 
     def give(self) -> None:
-        """Give the place back; again does nothing."""
+        """Release the place. Idempotent."""
         bulkhead, self._bulkhead = self._bulkhead, None
         if bulkhead is not None:
             bulkhead.give(self._user_id, self._reads)
@@ -34,7 +34,7 @@ class Permit:
 
 
 class Bulkhead:
-    """Places in this process: `total`, of which one user may have `each`. Readers of runs may have half of them."""
+    """`total` places in this process, at most `each` per user. Readers of runs may have half of them."""
 
     def __init__(self, total: int, each: int) -> None:
         self.total = total
@@ -49,7 +49,7 @@ class Bulkhead:
         return self._by_user.total()
 
     def take(self, user_id: str, *, reads: bool = False) -> Permit:
-        """Take a place; `reads`: only to follow a run. Raises `Overloaded`, or `RateLimited` for the user's bound."""
+        """Take a place; `reads`: only to follow a run. Raises `Overloaded`, or `RateLimited` at the user's bound."""
         with self._lock:
             if self._by_user[user_id] >= self._each:
                 raise RateLimited(
@@ -62,7 +62,7 @@ class Bulkhead:
         return Permit(self, user_id, reads)
 
     def give(self, user_id: str, reads: bool) -> None:
-        """Called by `Permit.give`."""
+        """Release a place. Called by `Permit.give`."""
         with self._lock:
             self._by_user[user_id] -= 1
             self._readers -= reads

@@ -13,13 +13,13 @@ from service.types import Event, Run, RunEvent, RunStatus, now_ms
 
 
 def complete(run: Run, answer: dict[str, Any]) -> None:
-    """End a run with a cached answer."""
+    """Complete a run with a cached answer."""
     run.status, run.finished_at, run.tier = RunStatus.SUCCEEDED, now_ms(), answer["tier"]
     run.result = {**result_of(run, None, Progress()), **answer}
 
 
 def events_of(run: Run) -> list[RunEvent]:
-    """Build the events of a run that was answered at once."""
+    """Build the events of a run answered from the cache."""
     assert run.result is not None
     events: list[tuple[Event, dict[str, Any]]] = [(Event.RUN_STARTED, started_of(run))]
     if run.result["output"]:
@@ -29,7 +29,7 @@ def events_of(run: Run) -> list[RunEvent]:
 
 
 def write(tx: Transaction, run: Run) -> None:
-    """Write the run's events, as one step row, and its end; its own row is there."""
+    """Write the run's events, as one step row, and its end; its own row exists already."""
     *events, last = events_of(run)
     note = {
         "run_id": run.id,

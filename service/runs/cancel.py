@@ -20,7 +20,7 @@ WAITING = (RunStatus.QUEUED, RunStatus.WAITING_APPROVAL)
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
-    """Cancels runs. One per process; `slots` has those that execute here."""
+    """Cancels runs. One per process; `slots` has the runs that execute here."""
 
     db: Database
     slots: Slots
@@ -28,15 +28,15 @@ class Cancellation:
     webhooks: Webhooks
 
     def cancel(self, run: Run) -> None:
-        """End a run that waits; have the thread that executes another stop it, here or wherever it is.
+        """End a waiting run; make the executing thread stop any other, here or on another worker.
 
-        Raises `RunFinished` when there is nothing left to cancel, and `NotFound`.
+        Raises `RunFinished` if the run has ended, and `NotFound`.
         """
         if not self.db.transact(lambda tx: self._end_waiting(tx, run.id)):
             self._stop(run.id)
 
     def client_gone(self, run: Run) -> None:
-        """Stop a run whose listener has gone, where that was asked for; else it goes on."""
+        """Stop a run whose client has disconnected, if its request says so; otherwise it goes on."""
         if run.request.on_disconnect == "cancel":
             self._stop(run.id)
 
@@ -45,7 +45,7 @@ class Cancellation:
             handle.stop("cancelled")
 
     def _end_waiting(self, tx: Transaction, run_id: str) -> bool:
-        """Note the wish to cancel; end the run where no worker holds it. False: a worker does."""
+        """Record the cancellation; end the run if no worker holds it. False: a worker does."""
         rows.ask_cancel(tx, run_id)
         run = rows.get(tx, run_id)
         if run is None:  # deleted meanwhile

@@ -1,7 +1,7 @@
-"""Conflicts of turns in a busy session: reject the new one, queue it, or interrupt the one that is under way.
+"""Conflict policy for turns in a busy session: reject the new one, queue it, or interrupt the running one.
 
-Of turns that interrupt each other the newest wins: the one that runs is cancelled, and an older one that has not begun
-is refused. All of them wait for a bounded time, each in a place of its process.
+Of turns that interrupt each other the newest wins: the running one is cancelled, and an older one that has not begun is
+refused. All wait for a bounded time, each in a place of its process.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from service.sessions import Sessions
 from service.types import Caller, OnConflict, RunRequest, new_id
 
 T = TypeVar("T")
-FIRST_PAUSE = 0.05  # seconds between two tries to begin; each is half as long again, up to the longest
+FIRST_PAUSE = 0.05  # seconds between attempts to begin, times 1.5 each, up to the longest
 LONGEST_PAUSE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Conflicts:
-    """Resolves conflicts. One per process.
+    """Resolves session conflicts. One per process.
 
-    `default`: where a request says nothing; `seconds`: the longest that a turn waits."""
+    `default`: policy of requests without one; `seconds`: the longest a turn waits.
+    """
 
     sessions: Sessions
     queries: RunQueries
@@ -39,11 +40,11 @@ class Conflicts:
     seconds: float
 
     def settled(self, request: RunRequest) -> OnConflict:
-        """Return what this request does when its session is busy."""
+        """Return the request's policy for a busy session."""
         return request.on_conflict or self.default
 
     def interrupted_by(self, request: RunRequest) -> list[str]:
-        """Return the run that a request interrupts, if any: it is to be cancelled once the request is accepted."""
+        """Return the run a request interrupts, if any, to be cancelled once the request is accepted."""
         if self.settled(request) != "interrupt" or request.session_id is None:
             return []
         return [turn["id"] for turn in self.sessions.under_way(request.session_id) if turn["holds"]]
@@ -55,7 +56,7 @@ class Conflicts:
                 self.cancellation.cancel(self.queries.get(run_id))
 
     def in_turn(self, caller: Caller, request: RunRequest, start: Callable[[], T]) -> T:
-        """Call `start`; again while its session is busy, where the request waits. Raises `SessionBusy`."""
+        """Call `start`, repeatedly while its session is busy if the request waits. Raises `SessionBusy`."""
         end, pause = time.monotonic() + self.seconds, FIRST_PAUSE
         how = self.settled(request)
         interruption = Interruption(self, self.sessions, request) if how == "interrupt" else None
@@ -73,9 +74,9 @@ class Conflicts:
 
 
 class Interruption:
-    """Interruption by one turn, which is to begin instead of the session's running one; made when it is asked for.
+    """Interruption of a session's running turn by one new turn; created when the new turn arrives.
 
-    Turns that are queued then keep their place, so one of them may still come before it; newer turns are not touched.
+    Turns queued by then keep their place, so one of them may still run first; newer turns are not touched.
     """
 
     def __init__(self, conflicts: Conflicts, sessions: Sessions, request: RunRequest) -> None:
@@ -83,11 +84,11 @@ class Interruption:
         self._sessions = sessions
         self._session_id = request.session_id or ""
         self._asked_at = new_id("run")  # older runs have smaller ids
-        self._done: set[str] = set()  # runs that are cancelled already, or stay as they are
+        self._done: set[str] = set()  # runs cancelled already, or left alone
         self._first = True
 
     def stop(self) -> None:
-        """Cancel the run that holds the session. Raises `SessionBusy` where a newer turn has taken it."""
+        """Cancel the run that holds the session. Raises `SessionBusy` if a newer turn has taken it."""
         turns = self._sessions.under_way(self._session_id)
         if self._first:
             self._done |= {turn["id"] for turn in turns if not turn["holds"]}

@@ -1,4 +1,4 @@
-"""Execution of runs by this worker: new ones in the thread of their request, others taken up from the database."""
+"""Execution of runs by this worker: new ones in their request's thread, others claimed from the database."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = logging.getLogger("slipway.runs")
 
 
 class _LateClaim(Exception):
-    """Raised where the database hung while a run was claimed: leases of living workers may have ended meanwhile."""
+    """Raised when the database hung during a claim: leases of living workers may have expired meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +51,10 @@ class Execution:
     lease_seconds: float
 
     def here(self, run: Run, opening: Opening, stale_answer: StaleAnswer = None) -> Attempt:
-        """Execute a new run in this thread, with nobody listening. Raises what keeps it from beginning, `LeaseLost`, or
-        `HandedOver` where another worker is to go on with it."""
+        """Execute a new run in this thread, without a client that follows its events.
+
+        Raises the reason it cannot begin, `LeaseLost`, or `HandedOver` when another worker is to continue it.
+        """
         journal = Journal(self.db, run, _publish_nothing, opening=opening)
         attempt = Attempt(run, journal, self._handle(run), stale_answer=stale_answer)
         with self.slots.executing(attempt.handle):
@@ -74,9 +76,9 @@ class Execution:
     ) -> tuple[Outbox, Generator[list[RunEvent]]]:
         """Execute a new run in the thread that reads the generator; its first batch may raise why it cannot begin.
 
-        Yields events that the listener was not given yet: the first, and those that nobody could write to it. The run
-        outlives its reader: where the generator is closed before the run's end, closing executes the rest. `until_end`
-        is entered for as long as the run executes here.
+        Yields events not yet given to the listener: the first, and those no other thread could write to it. The run
+        outlives its reader: closing the generator before the run's end executes the rest. `until_end` is entered while
+        the run executes here.
         """
         handle = self._handle(run)
         outbox = self.publisher.open(run.id, run.attempt, listener, partial(handle.stop, "lost"))
@@ -94,9 +96,9 @@ class Execution:
         return outbox, read()
 
     def _unwritten(self, attempt: Attempt, outbox: Outbox) -> Generator[list[RunEvent]]:
-        """Execute the run; yield events that nobody writes to the client yet.
+        """Execute the run; yield events that no other thread writes to the client yet.
 
-        Ends early where the run leaves this worker: it can be followed then. Raises what keeps it from beginning.
+        Ends early when the run leaves this worker; it can then be followed. Raises the reason it cannot begin.
         """
         execution = self.runner.execute(attempt)
         try:
@@ -116,7 +118,7 @@ class Execution:
             _log_given_up(attempt.run, error)
 
     def _to_the_end(self, attempt: Attempt, execution: Iterator[RunEvent]) -> None:
-        """Execute a run that nobody here listens to."""
+        """Execute a run without a client here."""
         try:
             for _ in execution:
                 pass
@@ -128,9 +130,9 @@ class Execution:
             _log_given_up(attempt.run, error)
 
     def _hand_over(self, attempt: Attempt) -> None:
-        """Put the run back into the queue; where the database is away it is free once this worker is gone.
+        """Return the run to the queue; without the database, it is released once this worker is gone.
 
-        Raises `Overloaded` for a run that had not begun: it has left no trace.
+        Raises `Overloaded` for a run that had not begun, which has left no trace.
         """
         if not attempt.journal.opened:
             raise Overloaded("This worker stops; try again shortly.", retry_after=1)
@@ -149,19 +151,19 @@ class Execution:
             began = time.monotonic()
             if not rows.claim(tx, run_id, self.worker_id):
                 return None
-            # Leases are renewed so often: later than that, others' may have ended while the database hung.
+            # Leases are renewed at this interval: after a longer hang, those of other workers may have expired.
             if time.monotonic() - began > self.lease_seconds / 3:
                 raise _LateClaim
             run = rows.get(tx, run_id)
             if run is not None and not self.sessions.resume(tx, run):
-                raise SessionBusy  # it stays in the queue, and is looked at again
+                raise SessionBusy  # it stays in the queue for the next sweep
             if run is not None:
                 self._with_present_version(tx, run)
             return run
 
         try:
             run = self.db.transact(claim)
-        except (SessionBusy, _LateClaim):  # it is looked at again
+        except (SessionBusy, _LateClaim):  # the next sweep tries again
             return False
         if run is None:
             return False
@@ -169,7 +171,7 @@ class Execution:
         return True
 
     def _with_present_version(self, tx: Transaction, run: Run) -> None:
-        """Note the agent's version: an attempt uses the agent as it is now, which may have been edited since."""
+        """Record the agent's version: an attempt uses the current agent, which may have been edited since."""
         agent = self.catalog.agents.get(run.agent)
         if agent is not None and agent.version != run.agent_version:
             run.agent_version = agent.version
@@ -193,14 +195,14 @@ class Execution:
             outbox.close()
 
     def take_up_in_background(self, run_id: str) -> bool:
-        """Take a run up in a thread of its own. False: no slot is free."""
+        """Claim and execute a run in a new thread. False: no slot is free."""
         if not self.slots.take():
             return False
 
         def work() -> None:
             try:
                 self.take_up(run_id)
-            except DatabaseUnavailable:  # said by `service.store.outages`; the next sweep tries again
+            except DatabaseUnavailable:  # logged by `service.store.outages`; the next sweep tries again
                 pass
             except Exception:
                 log.exception("run_recovery_failed", extra={"run_id": run_id})
@@ -214,8 +216,8 @@ class Execution:
         return Handle(run.id, self.seconds, run.attempt)
 
     def _reopened(self, run: Run, outbox: Outbox) -> Journal:
-        """Reopen the journal of a run that is taken up. Raises `LeaseLost` where another worker has taken it since."""
-        # In this order: from now on the database refuses earlier attempts' steps, and Redis their events.
+        """Reopen the journal of a resumed run. Raises `LeaseLost` when another worker has claimed it since."""
+        # Order matters: the database already refuses earlier attempts' steps, from here on Redis their events.
         stream = self.event_streams.take_up(run.id, run.attempt)
         kept = self.db.query(lambda tx: step_rows.of_run(tx, run.id), patience=PATIENCE)
         replay = replay_of(run, kept, stream)
@@ -223,7 +225,7 @@ class Execution:
 
 
 def _log_given_up(run: Run, error: Exception) -> None:
-    """Log that this thread leaves a run as it is: the supervisor gives it to another worker."""
+    """Log that this thread gives up a run: the supervisor assigns it to another worker."""
     if isinstance(error, DatabaseUnavailable):
         log.warning("run_released", extra={"run_id": run.id, "why": "DatabaseUnavailable"})
     else:
@@ -231,4 +233,4 @@ def _log_given_up(run: Run, error: Exception) -> None:
 
 
 def _publish_nothing(events: Sequence[RunEvent]) -> None:
-    """Publish no events: nobody listens to an invoked run while it executes."""
+    """Discard events: an invoked run has no followers while it executes."""

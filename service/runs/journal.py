@@ -1,7 +1,7 @@
-"""Journal of a run: numbers and publishes its events, and keeps each step before the next one starts.
+"""Journal of a run: numbers and publishes its events, and stores each step before the next one starts.
 
-A finished step is written in the transaction that begins the next one (or ends the run), so a run of n steps
-costs n + 1 transactions. Events about a kept step (`usage`, `tool.called`, …) are published after it.
+A finished step is written in the transaction that begins the next one (or ends the run), so a run of n steps costs n +
+1 transactions. Events about a stored step (`usage`, `tool.called`, …) are published after it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,13 @@ from service.text.sanitise import storable_json
 from service.types import NO_USAGE, Event, Run, RunEvent, RunStatus, Usage, UsageSource, less_sure, now_ms
 
 WriteInTransaction = Callable[[Transaction], None]
-Opening = Callable[[Transaction], bool]  # writes the run's row; False: it was there already
+Opening = Callable[[Transaction], bool]  # writes the run's row; False: it exists already
 Publish = Callable[[Sequence[RunEvent]], None]
 FinalEvent = Callable[[], tuple[Event, dict[str, Any]]]
-NOTE = "note"  # the kind of a step row that only keeps events
-ReleaseCheck = Callable[
-    [Transaction, Run, int], bool
-]  # gives the run up; False: another worker has taken it over
-HAND_OVER_PATIENCE = 2.0  # seconds; a worker that stops has no more, and its runs are free once it is gone
-PATIENCE = 30.0  # seconds a run under way waits for a database that restarts, rather than lose its step
+NOTE = "note"  # kind of a step row that only stores events
+ReleaseCheck = Callable[[Transaction, Run, int], bool]  # releases the run; False: another worker owns it
+HAND_OVER_PATIENCE = 2.0  # seconds; all a stopping worker has, and its runs are released once it is gone
+PATIENCE = 30.0  # seconds a run waits for a restarting database, rather than lose its step
 
 
 def _nothing(tx: Transaction) -> None:
@@ -37,8 +35,8 @@ def _nothing(tx: Transaction) -> None:
 class Journal:
     """Journal of one attempt at a run. Every write is fenced by the attempt: raises `LeaseLost` when it is stale.
 
-    `opening` writes the run's row, in the first transaction; `kept` are the steps of earlier attempts, `replay` what
-    they published after the last of them.
+    `opening` writes the run's row, in the first transaction; `kept` are the steps of earlier attempts, `replay` the
+    events they published after the last of them.
     """
 
     def __init__(
@@ -61,35 +59,35 @@ class Journal:
         kept_seq = kept[-1]["last_seq"] if kept else 0
         self._buffer = [event for event in self._replay.events if event.seq > kept_seq]
         events = [RunEvent(Event(name), data, seq) for row in kept for seq, name, data in row["events"]]
-        # Events that a result without an answer is made from, earlier attempts included.
+        # Source of the result of a run without an answer, earlier attempts included.
         self.result_events = [event for event in events if event.seq <= kept_seq and event.name in IN_RESULT]
         self.result_events += [event for event in self._buffer if event.name in IN_RESULT]
         self._step: dict[str, Any] | None = None
         self._after: list[tuple[Event, Mapping[str, Any]]] = []
-        self._numbered: list[RunEvent] = []  # of those: numbered, and not committed yet
+        self._numbered: list[RunEvent] = []  # from `_after`: numbered, and not committed yet
         self._writes: list[WriteInTransaction] = []
         self._began = now_ms()
-        self.steps = 0  # steps done so far, replayed ones included
-        self.resumes_after = self._replay.resumes_after  # events up to this number stand
+        self.steps = 0  # steps done so far, including replayed ones
+        self.resumes_after = self._replay.resumes_after  # events up to this number remain valid
         run.last_seq = max(run.last_seq, self._replay.last_seq)
 
     @property
     def opened(self) -> bool:
-        """Tell whether the run is in the database: before that a failure leaves no trace."""
+        """Whether the run is in the database: before that, a failure leaves no trace."""
         return self._opening is None
 
     @property
     def has_writes(self) -> bool:
-        """Tell whether something waits to be written with the next transaction."""
+        """Whether writes wait for the next transaction."""
         return bool(self._writes)
 
     @property
     def known_steps(self) -> int:
-        """Count the steps that are done, those included that this attempt has not replayed yet."""
+        """Number of steps done, including those this attempt has not replayed yet."""
         return max(self.steps, len(self._kept))
 
     def make_storable(self) -> None:
-        """Replace by U+FFFD what cannot be encoded in all that waits to be written: the last resort of a run's end."""
+        """Replace text that cannot be encoded by U+FFFD in all pending writes: the last resort to end a run."""
         self._buffer = list(map(_storable, self._buffer))
         self._numbered = list(map(_storable, self._numbered))
         self._after = [(name, storable_json(data)) for name, data in self._after]
@@ -97,18 +95,18 @@ class Journal:
             self._step = {**self._step, "reply": storable_json(self._step["reply"])}
 
     def replay(self, kind: str, name: str) -> dict[str, Any] | None:
-        """Return the kept reply of the next step; None when the step has yet to be made."""
+        """Return the stored reply of the next step; None when the step has yet to be made."""
         if self.steps >= len(self._kept):
             return None
         step = self._kept[self.steps]
-        if (step["kind"], step["name"]) != (kind, name):  # the agent was changed under a waiting run
+        if (step["kind"], step["name"]) != (kind, name):  # the agent was changed while the run waited
             self._kept = self._kept[: self.steps]
             return None
         self.steps += 1
         return dict(step["reply"])
 
     def tell(self, name: Event, data: Mapping[str, Any]) -> list[RunEvent]:
-        """Number and publish an event. Empty: clients have it from before a crash."""
+        """Number and publish an event. Empty: clients got it before a crash."""
         events = self._number(name, data)
         if events:
             self._publish(events)
@@ -119,7 +117,7 @@ class Journal:
         self._after.append((name, data))
 
     def write_with_next(self, write: WriteInTransaction) -> None:
-        """Write this in the next transaction, whichever that is."""
+        """Add a write to the next transaction."""
         self._writes.append(write)
 
     def keep(
@@ -132,13 +130,13 @@ class Journal:
         cost_nano: int = 0,
         source: UsageSource = "reported",
     ) -> None:
-        """Keep a step that is done, with the next transaction."""
+        """Store a finished step, with the next transaction."""
         self.spent(usage, cost_nano, source)
         self._step = self._row(kind, name, reply, cost_nano)
         self.steps += 1
 
     def spent(self, usage: Usage, cost_nano: int, source: UsageSource) -> None:
-        """Add usage to the run, whether its step is kept or not."""
+        """Add usage to the run, whether its step is stored or not."""
         self._run.usage_source = less_sure(self._run.usage_source, source)
         self._run.usage = self._run.usage.plus(usage)
         self._run.cost_nano += cost_nano
@@ -149,9 +147,10 @@ class Journal:
         first: WriteInTransaction = _nothing,
         last: WriteInTransaction = _nothing,
     ) -> list[RunEvent]:
-        """Write in one transaction: the run's row, the step that is done, and `works`. Then publish what waited for it.
+        """Commit the run's row, the finished step and `works`, then publish the events that waited for the commit.
 
-        Waiting writes come after `works`, since others wait for their counters; `first` is before them, `last` after.
+        Pending writes come after `works`, as they lock counters that others wait for; `first` is before them, `last`
+        after.
         """
         after = self._number_after()
         step = self._seal()
@@ -167,7 +166,7 @@ class Journal:
         return after
 
     def finish(self, status: RunStatus, last: FinalEvent, *works: WriteInTransaction) -> list[RunEvent]:
-        """Write the run's last transaction, then publish its last event; `last` builds it once the usage stands."""
+        """Write the run's last transaction, then publish its last event; `last` builds it once the usage is final."""
         after = self._number_after()
         run = self._run
         run.status = status
@@ -188,7 +187,7 @@ class Journal:
         return [*after, final]
 
     def suspend(self, *works: WriteInTransaction) -> list[RunEvent]:
-        """Leave the run waiting for a person, held by no worker."""
+        """Leave the run waiting for an approval, held by no worker."""
         return self._leave(RunStatus.WAITING_APPROVAL, rows.suspend, works)
 
     def park(self) -> list[RunEvent]:
@@ -196,7 +195,7 @@ class Journal:
         return self._leave(RunStatus.QUEUED, rows.park)
 
     def hand_over(self) -> list[RunEvent]:
-        """Put the run back into the queue, for another worker to take at once."""
+        """Return the run to the queue, for another worker to claim at once."""
         return self._leave(RunStatus.QUEUED, rows.release, patience=HAND_OVER_PATIENCE)
 
     def _leave(
@@ -207,7 +206,7 @@ class Journal:
         *,
         patience: float = PATIENCE,
     ) -> list[RunEvent]:
-        """Keep the run as far as it is. A note at its end says that all published events are kept."""
+        """Store the run's progress and release it. A final note records that all published events are stored."""
         after = self._number_after()
         step = self._seal()
         note = self._sealed(self._row(NOTE, status, {}, 0), [] if step else self._buffer)
@@ -226,20 +225,20 @@ class Journal:
         return after
 
     def check_owner(self) -> None:
-        """Raises `LeaseLost` when another worker has taken the run over since this one last wrote to it."""
+        """Check ownership. Raises `LeaseLost` when another worker has claimed the run since this one's last write."""
         run = self._run
         if not self._db.query(lambda tx: ownership.is_owned_by(tx, run.id, run.attempt), patience=PATIENCE):
             raise LeaseLost
 
     def _write(self, tx: Transaction, step: dict[str, Any] | None) -> bool:
-        """Open the run, and keep the step that is done. True: the run's row is new, and up to date."""
+        """Open the run, and store the finished step. True: the run's row is new, and up to date."""
         new = self._opening is not None and self._opening(tx)
         if step is not None:
             step_rows.insert(tx, step)
         return new
 
     def _seal(self, note: str = "") -> dict[str, Any] | None:
-        """Return the step that is done, with the events published in it; else a note that keeps the events alone."""
+        """Return the finished step with the events published in it; without one, a note that stores only the events."""
         step = self._step
         if step is None and note and self._buffer:
             step = self._row(NOTE, note, {}, 0)

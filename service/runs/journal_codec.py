@@ -1,4 +1,4 @@
-"""How a step's outcome is kept in its row, and read back."""
+"""Serialisation of a step's outcome in its row."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def kept_reply(reply: ModelReply) -> dict[str, Any]:
 
 
 def reply_of(kept: Mapping[str, Any]) -> ModelReply:
-    """Read a reply back. Fields of a later version are left out: a run may go back to this one in a deploy."""
+    """Decode a reply, ignoring unknown fields: a rollback may leave this release runs of a later one."""
     known = {name: kept[name] for name in _REPLY if name in kept}
     unreadable = frozenset(kept.get("unreadable", ()))
     return ModelReply(**{**known, "usage": Usage(*kept["usage"]), "unreadable": unreadable})

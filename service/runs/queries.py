@@ -27,9 +27,9 @@ from service.types import Caller, Event, Run, RunEvent, RunStatus
 
 @dataclass(frozen=True, slots=True)
 class RunQueries:
-    """Look-ups of runs. One per process.
+    """Queries of runs. One per process.
 
-    `heartbeat`: seconds after which a follower gets an empty batch; `seconds`: how long one may follow or wait at once.
+    `heartbeat`: seconds after which a follower gets an empty batch; `seconds`: limit for one follow or wait.
     """
 
     db: Database
@@ -39,8 +39,10 @@ class RunQueries:
     draining: Callable[[], bool] = lambda: False
 
     def get(self, run_id: str, caller: Caller | None = None, *, own: bool = False) -> Run:
-        """Find a run; without a caller any one, with `own` only the caller's. Raises `NotFound`, also for one that the
-        caller may not see."""
+        """Find a run; without a caller any run, with `own` only the caller's.
+
+        Raises `NotFound`, also for a run that the caller may not see.
+        """
         visible = UNRESTRICTED if caller is None else visible_to(caller, own=own)
         run = self.db.query(lambda tx: rows.get(tx, run_id, visible))
         if run is None:
@@ -48,15 +50,15 @@ class RunQueries:
         return run
 
     def page(self, caller: Caller, **wanted: Any) -> list[Row]:
-        """List runs that the caller may see, newest first; `wanted` as `run_lists.recent` takes it."""
+        """List runs that the caller may see, newest first; `wanted`: filters of `run_lists.recent`."""
         return self.db.query(partial(run_lists.recent, visible=visible_to(caller), **wanted))
 
     def steps_and_feedback(self, run_id: str) -> tuple[list[Row], Row | None]:
-        """Read the steps of a run, and what its user thinks of it, where that was said."""
+        """Read the steps of a run, and its user's feedback, if any."""
         return self.db.query(lambda tx: (step_rows.listed(tx, run_id), feedback.of_run(tx, run_id)))
 
     def result(self, run: Run) -> dict[str, Any]:
-        """Return the run result; of a run that has not ended, with its text and steps so far."""
+        """Return the run result; before the run's end, with its text and steps so far."""
         if run.result is not None:
             return run.result
 
@@ -68,8 +70,8 @@ class RunQueries:
     def follow(self, run_id: str, after: int = 0) -> Generator[list[RunEvent]]:
         """Yield batches of a run's events after number `after`, until the last; empty ones as heartbeats.
 
-        A `reconnect` event ends it before that where the run waits for a person, where this worker stops, where the
-        database stays away, and after as long as an attempt at a run may take: a follower holds a thread.
+        A `reconnect` event ends it early when the run waits for an approval, when this worker stops, when the database
+        stays unavailable, and after the time limit of an attempt: a follower holds a thread.
         """
         follower = Follower(self.db, self.event_streams, run_id, after)
         until = time.monotonic() + self.seconds
@@ -86,7 +88,7 @@ class RunQueries:
             yield [_reconnect(after)]
 
     def began(self, run_id: str, seconds: float) -> bool:
-        """Tell whether a run can be followed live within so many seconds: once it has its first event."""
+        """Return whether a run has its first event within `seconds`, so that it can be followed live."""
         try:
             return bool(self.event_streams.read(run_id, b"0", seconds))
         except redis.RedisError:
@@ -96,19 +98,19 @@ class RunQueries:
         return Follower(self.db, self.event_streams, run_id, after).so_far()
 
     def first(self, run_id: str, after: int = 0) -> list[RunEvent]:
-        """Return events until now after number `after`; the first part of them where they are large."""
+        """Return events so far after number `after`; only the first part if they are large."""
         return Follower(self.db, self.event_streams, run_id, after).first()
 
     def wait(self, run_id: str) -> Run:
-        """Wait until a run ends or waits for a person, wherever it is driven.
+        """Wait until a run ends or waits for an approval, wherever it executes.
 
-        Raises `Unavailable` where this worker stops first, and `RunTimeout` after as long as an attempt may take.
+        Raises `Unavailable` when this worker stops first, and `RunTimeout` after the time limit of an attempt.
         """
         until = time.monotonic() + self.seconds
         while True:
             self._wait(run_id, until)
             run = self.get(run_id)
-            if run.status.ended or run.status is RunStatus.WAITING_APPROVAL:  # else it was decided meanwhile
+            if run.status.ended or run.status is RunStatus.WAITING_APPROVAL:  # else: decided meanwhile
                 run.result = self.result(run)
                 return run
 
@@ -125,18 +127,20 @@ class RunQueries:
     def listen(
         self, run: Run, outbox: Outbox, first: list[RunEvent], execution: Generator[list[RunEvent]]
     ) -> Generator[list[RunEvent]]:
-        """Yield events while this worker executes the run, from its `first` on; if it gives the run up, follow it
-        elsewhere. Reading `execution` executes the run."""
+        """Yield events while this worker executes the run; if it gives the run up, follow it elsewhere.
+
+        Begins with its `first` events; reading `execution` executes the run.
+        """
         with closing(execution):
             yield from (events for events in chain((first,), execution) if events)
         if outbox.over:
             return
         if self.draining():
             yield [_reconnect(outbox.seen)]
-        else:  # it waits for a person, goes on elsewhere, or was too much for its client
+        else:  # it waits for an approval, goes on elsewhere, or its client was too slow
             yield from self.follow(run.id, outbox.seen)
 
 
 def _reconnect(after: int) -> RunEvent:
-    """Build the event that has a client ask again, with this number as `Last-Event-ID`."""
+    """Build the event that makes a client ask again, with this number as `Last-Event-ID`."""
     return RunEvent(Event.RECONNECT, {"last_seq": after}, after)

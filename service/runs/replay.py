@@ -1,8 +1,8 @@
-"""Replay of a step that was cut short: events that clients have got are not published again.
+"""Replay of an interrupted step: events that clients have got are not published again.
 
-The worker that takes a run up makes the cut step again. Text that comes out the same is not published twice: the
-client's text just goes on. Text that comes out different is announced by `run.resumed` with a `from_seq`:
-text with a higher number, published before that event, is void.
+The worker that resumes a run makes the interrupted step again. Text that comes out the same is not published twice: the
+client's text just continues. Different text is announced by `run.resumed` with a `from_seq`: text with a higher number,
+published before that event, is void.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any
 
 from service.types import Event, RunEvent
 
-JUMP = 100_000  # numbers skipped where it is unknown which events clients got: more than an attempt publishes
-# Events that a result without an answer is made from: the text that stands, and the tools that were used.
+JUMP = 100_000  # numbers skipped when clients' events are unknown: more than an attempt publishes
+# Source of the result of a run without an answer: its valid text, and the tools used.
 IN_RESULT = (Event.TEXT_DELTA, Event.RUN_RESUMED, Event.TOOL_CALLED, Event.TOOL_FINISHED)
 BEFORE_TEXT = (Event.RUN_STARTED, Event.RUN_RESUMED, Event.APPROVAL_DECIDED, Event.STEP_STARTED)
 
 
 class Replay:
-    """Events published after the last kept step; `kept_seq` is the last number that is kept.
+    """Events published after the last stored step; `kept_seq` is the last number stored.
 
-    `lost`: there may have been more, it is unknown how many. Numbers jump beyond all that `attempts` before this one
-    may have published, and all events after the last kept step are void.
+    `lost`: an unknown number of further events may exist. Numbers then jump beyond all that `attempts` earlier attempts
+    may have published, and all events after the last stored step are void.
     """
 
     def __init__(
@@ -35,10 +35,10 @@ class Replay:
         self._kept_seq = kept_seq
         self._marks = {_mark(event.name, event.data) for event in events}
         self._text = "" if lost else standing_text(events)
-        self._at = 0  # how much of the text has come again
+        self._at = 0  # characters of the text that have been repeated
 
     def sift(self, name: Event, data: Mapping[str, Any]) -> list[RunEvent]:
-        """Return what is still to be published for this event: nothing, itself, or a correction and itself."""
+        """Return the events still to be published for this one: none, itself, or a correction and itself."""
         if name is Event.TEXT_DELTA:
             return self._sift_text(data["text"])
         if name is not Event.RUN_RESUMED and _mark(name, data) in self._marks:
@@ -46,7 +46,7 @@ class Replay:
             return []
         if name in BEFORE_TEXT:
             return [RunEvent(name, data)]
-        # The step ended before its published text did: the text of this time is all that stands.
+        # The step ended before reproducing all its published text: only the new text is valid.
         return [*self._correction(""), RunEvent(name, data)]
 
     def _sift_text(self, piece: str) -> list[RunEvent]:
@@ -72,12 +72,12 @@ def _delta(text: str) -> RunEvent:
 
 
 def _mark(name: Event, data: Mapping[str, Any]) -> tuple[str, object]:
-    """Return what identifies an event that is made again: times and previews may differ."""
+    """Return the identity of a repeated event: times and previews may differ."""
     return name, data.get("call_id") or data.get("approval_id") or data.get("step")
 
 
 def standing_text(events: Sequence[RunEvent]) -> str:
-    """Join the text that was published, without what a `run.resumed` took back."""
+    """Join the published text, without text voided by `run.resumed`."""
     standing: list[RunEvent] = []
     for event in events:
         if event.name is Event.TEXT_DELTA:

@@ -1,4 +1,4 @@
-"""Run result, which `invoke` answers with and the last event carries."""
+"""Run result: the body of `invoke`, and the data of the last event."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from service.types import Answer, Event, Run, RunEvent, RunStatus, ToolUse, rfc3
 
 
 class Progress(NamedTuple):
-    """Progress of a run: model and tool steps done, tools used, and what an answer may lack.
+    """Progress of a run: model and tool steps done, tools used, and the text so far.
 
-    `text`: published by now, which is the output of a run without an answer.
-    `clamped`: tokens an answer was limited to because a spending cap had room for no more.
+    `text`: published so far, the output of a run without an answer. `clamped`: token limit of an answer that a spending
+    cap shortened.
     """
 
     steps: int = 0
@@ -31,9 +31,9 @@ class Progress(NamedTuple):
 def result_of(
     run: Run, answer: Answer | None, progress: Progress, approvals: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Build the contract's run result, of a run that has ended or waits; a failed one carries its `error`.
+    """Build the API's run result for a run that has ended or waits; a failed run includes its `error`.
 
-    `approvals`: ids of what a person has to decide, shown while the run waits for that.
+    `approvals`: ids of pending approvals, shown while the run waits for them.
     """
     result: dict[str, Any] = {
         "run_id": run.id,
@@ -61,7 +61,7 @@ def result_of(
     if run.status is RunStatus.WAITING_APPROVAL:
         result["approvals"] = list(approvals)
     if run.request.metadata is not None:
-        result["metadata"] = exact_json.to_stored(run.request.metadata)  # `shown` puts it into an answer
+        result["metadata"] = exact_json.to_stored(run.request.metadata)  # decoded by `shown`
     if progress.clamped is not None:
         result["max_tokens_clamped"] = progress.clamped
     if run.error is not None:
@@ -80,24 +80,24 @@ def started_of(run: Run) -> dict[str, Any]:
 
 
 def result_of_kept(run: Run, kept: Sequence[Row], approvals: Sequence[str] = ()) -> dict[str, Any]:
-    """Build the result of a run without an answer that executes nowhere, from the rows of its steps."""
+    """Build the result of a run without an answer that executes nowhere, from its step rows."""
     events = [RunEvent(Event(name), data, seq) for row in kept for seq, name, data in row["events"]]
     steps = sum(row["kind"] in ("model", "tools") for row in kept)
     return result_of(run, None, Progress.of_events(events, steps), approvals)
 
 
 def tools_used(events: Sequence[RunEvent]) -> list[ToolUse]:
-    """List the tool calls that have ended, by a run's events."""
+    """List the finished tool calls, from a run's events."""
     names = {event.data["call_id"]: event.data["name"] for event in events if event.name is Event.TOOL_CALLED}
     ended = [event.data for event in events if event.name is Event.TOOL_FINISHED]
-    # Lenient: whatever events a run has published, its last one can be built.
+    # Lenient: the last event must be buildable whatever events a run has published.
     return [
         ToolUse(names.get(call["call_id"], ""), bool(call.get("ok")), call.get("ms", 0)) for call in ended
     ]
 
 
 def shown(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a kept run result, or an event's data, as clients see it: `metadata` may be kept as JSON text."""
+    """Return a stored run result or event data as clients see it: `metadata` may be stored as JSON text."""
     if "metadata" not in data:
         return data
     return {**data, "metadata": exact_json.embedded(data["metadata"])}

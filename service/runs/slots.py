@@ -1,4 +1,4 @@
-"""Slots for runs that execute in this process without a request, and a handle to stop each run that executes here."""
+"""Slots for runs that execute in this process without a request, and a stop handle per executing run."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Reason = Literal["cancelled", "timeout", "lost", "drain"]
 
 
 class LeaseLost(Exception):
-    """Raised where another worker has taken the run over: this one must write and publish nothing more."""
+    """Raised when another worker owns the run now: this one must write and publish nothing more."""
 
 
 class HandedOver(Exception):
-    """Raised where this worker stops: the run goes back to the queue for another."""
+    """Raised when this worker stops: the run returns to the queue for another."""
 
 
 class Handle:
@@ -29,7 +29,7 @@ class Handle:
         self.run_id = run_id
         self.attempt = attempt
         self.deadline = time.monotonic() + seconds
-        self._silence: float | None = None  # seconds of the model's silence allowed; None: the service's own
+        self._silence: float | None = None  # seconds of model silence allowed; None: the service's default
         self._lock = threading.Lock()
         self._reason: Reason | None = None
         self._call: ModelCall | None = None
@@ -39,12 +39,12 @@ class Handle:
         return self._reason
 
     def limit(self, seconds: float, silence: float | None = None) -> None:
-        """Apply the agent's own limits, in seconds, where they are shorter: of the run, and of the model's silence."""
+        """Apply the agent's own limits, in seconds: of the run, if shorter, and of the model's silence."""
         self.deadline = min(self.deadline, time.monotonic() + seconds)
         self._silence = silence
 
     def stop(self, reason: Reason) -> None:
-        """Stop the run: the first reason given stands. A model call under way is cut off."""
+        """Stop the run: the first reason wins. A model call under way is aborted."""
         with self._lock:
             self._reason = self._reason or reason
             call = self._call
@@ -54,7 +54,7 @@ class Handle:
     def call(
         self, on_text: Callable[[str], object], before_retry: Callable[[CallProgress], object]
     ) -> ModelCall:
-        """Make the lifeline of the next model call, which `stop` aborts."""
+        """Create the next model call, which `stop` aborts."""
         call = ModelCall(self.deadline, self._silence, on_text=on_text, before_retry=before_retry)
         with self._lock:
             self._call = call
@@ -64,20 +64,20 @@ class Handle:
         return call
 
     def check(self) -> None:
-        """Raise why the run must stop, if it must."""
+        """Raise the stop reason, if the run must stop."""
         if self._reason is None and time.monotonic() > self.deadline:
             self._reason = "timeout"
         if self._reason is not None:
             raise self.why()
 
     def why(self) -> Exception:
-        """Return what a stopped run ends with."""
+        """Return the exception that a stopped run ends with."""
         reasons: dict[str, Exception] = {"timeout": RunTimeout(), "lost": LeaseLost(), "drain": HandedOver()}
         return reasons.get(self._reason or "", RunCancelled())
 
 
 class Slots:
-    """Handles of the runs that execute in this process, and slots for those that execute in threads of their own.
+    """Handles of the runs that execute in this process, and slots for those in threads of their own.
 
     A run that executes in its request's thread needs no slot: the request has a place, see `service.runs.bulkhead`.
     """
@@ -89,7 +89,7 @@ class Slots:
         self._taken = 0
 
     def take(self) -> bool:
-        """Take a slot. False: every one is taken."""
+        """Take a slot. False: all are taken."""
         with self._lock:
             if self._taken >= self.slots:
                 return False
@@ -97,7 +97,7 @@ class Slots:
             return True
 
     def give(self) -> None:
-        """Give a slot back."""
+        """Release a slot."""
         with self._lock:
             self._taken -= 1
 

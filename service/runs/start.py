@@ -1,4 +1,4 @@
-"""Start of a run, for the doors: wait for its end, stream it, queue it; or answer it from the cache."""
+"""Start of a run, for the API surfaces: wait for its end, stream it, queue it; or answer it from the cache."""
 
 from __future__ import annotations
 
@@ -27,19 +27,17 @@ from service.runs.slots import HandedOver, LeaseLost
 from service.types import Caller, Event, Run, RunEvent, RunRequest, RunStatus, now_ms
 from service.usage.concurrency import ConcurrentRuns
 
-FOLLOW_SECONDS = (
-    2.0  # the longest wait for the first event of an owner's run; after it the answer is waited for whole
-)
+FOLLOW_SECONDS = 2.0  # seconds to wait for an identical run's first event before joining its answer
 
 
 class Started(NamedTuple):
-    """Run that was asked for: new, or the one an earlier request with the same key started."""
+    """Run for a request: new, or started by an earlier request with the same key."""
 
     run: Run
     replayed: bool = False
     model_seconds: float = 0.0
-    listener: Listener | None = None  # to a stream that executes here
-    place: Permit | None = None  # of a stream, until it is read to its end
+    listener: Listener | None = None  # of a stream that executes here
+    place: Permit | None = None  # of a stream, until its end is read
 
 
 Stream = tuple[Started, Generator[list[RunEvent]]]
@@ -49,8 +47,8 @@ Stream = tuple[Started, Generator[list[RunEvent]]]
 class RunStarter:
     """Starts runs. One per process.
 
-    A request without a place in `bulkhead` is refused with 503, a user with as many runs under way as `concurrent`
-    allows with 429.
+    Raises `Overloaded` (503) without a free place in `bulkhead`, `RateLimited` (429) at the user's limit of concurrent
+    runs.
     """
 
     new_runs: NewRuns
@@ -62,11 +60,11 @@ class RunStarter:
     concurrent: ConcurrentRuns
 
     def agent(self, name: str) -> AgentDefinition:
-        """Raises `NotFound`."""
+        """Find an agent. Raises `NotFound`."""
         return self.new_runs.agent(name)
 
     def invoke(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str) -> Started:
-        """Start a run, or join the one the key stands for, and wait until it ends or waits for a person."""
+        """Start a run, or join the one with the same key, and wait until it ends or waits for an approval."""
         return self.conflicts.in_turn(caller, request, lambda: self._invoke(caller, request, key, request_id))
 
     def _invoke(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str) -> Started:
@@ -82,7 +80,7 @@ class RunStarter:
                 return self._execute(run, key, lookup)
 
     def _execute(self, run: Run, key: Key | None, lookup: Lookup) -> Started:
-        """Execute a run in this thread, or wait for the one that its key stands for."""
+        """Execute a run in this thread, or wait for the run with the same key."""
         try:
             with self.concurrent.counted(run.user_id, run.id):
                 attempt = self.execution.here(run, self.new_runs.opening(run, key), lookup.stale)
@@ -100,9 +98,9 @@ class RunStarter:
         return Started(run, model_seconds=attempt.model_seconds)
 
     def stream(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str) -> Stream:
-        """Start a run and listen. Raises what keeps it from beginning before the first event is given.
+        """Start a run and listen. Raises the reason it cannot begin before the first event.
 
-        The place of `Started`, where there is one, is the caller's to give back once nothing reads any more.
+        The caller must release the place of `Started`, if any, once the stream is no longer read.
         """
         return self.conflicts.in_turn(caller, request, lambda: self._stream(caller, request, key, request_id))
 
@@ -119,7 +117,7 @@ class RunStarter:
         return started._replace(place=place), events
 
     def _stream_own_or_joined(self, run: Run, key: Key | None, lookup: Lookup) -> Stream:
-        """Execute the run and stream it; or stream the answer of another run that asks the same."""
+        """Execute the run and stream it; or stream the answer of an identical run."""
         owner, listener = lookup.owner, Listener()
         if owner is None:
             return self._stream_own(run, key, lookup, listener)
@@ -129,7 +127,7 @@ class RunStarter:
             and (key is None or key.automatic)
             and self.queries.began(owner.run_id, FOLLOW_SECONDS)
         ):
-            # The same run, by its own id: it can be resumed from anywhere, and one who leaves ends nothing.
+            # The identical run by its own id: it can be resumed from any event, and a disconnect does not end it.
             same = replace(run, id=owner.run_id, request=replace(run.request, on_disconnect="continue"))
             return Started(same), self.queries.follow(owner.run_id)
         return Started(run, listener=listener), self._stream_joined(run, key, lookup, listener)
@@ -142,7 +140,7 @@ class RunStarter:
         request_id: str,
         *writes: WriteInTransaction,
     ) -> Started:
-        """Put a run into the queue; `writes` are part of its transaction (a webhook, an announcement after commit)."""
+        """Queue a run; `writes` join its transaction (a webhook, an announcement after commit)."""
         interrupted = self.conflicts.interrupted_by(request)
         run = self.new_runs.make(caller, request, "task", request_id)
         run.status, run.attempt, run.started_at = RunStatus.QUEUED, 0, None
@@ -157,12 +155,12 @@ class RunStarter:
         return self.lookups.begin(caller, run, self.new_runs.agent_of(run))
 
     def _join(self, lookup: Lookup) -> Generator[None]:
-        """Wait for another run's answer, at most as long as this run itself might take."""
+        """Wait for an identical run's answer, at most as long as this run itself may take."""
         seconds = min(self.execution.seconds, self.new_runs.agent_of(lookup.run).limits.seconds)
         yield from lookup.join(self.queries.heartbeat, time.monotonic() + seconds)
 
     def _answer(self, run: Run, answer: dict[str, Any], key: Key | None) -> Started:
-        """Answer a run from the cache. It is written only where a client's own key has to find it again."""
+        """Answer a run from the cache. It is stored only if a client's own key must find it again."""
         cached.complete(run, answer)
         if key is not None and not key.automatic:
             run.last_seq = cached.events_of(run)[-1].seq
@@ -174,7 +172,7 @@ class RunStarter:
         return Started(run)
 
     def _stream_own(self, run: Run, key: Key | None, lookup: Lookup, listener: Listener) -> Stream:
-        """Stream the answer that was found, or execute the run and stream it."""
+        """Stream the cached answer, or execute the run and stream it."""
         if lookup.answer is not None:
             with lookup:
                 started = self._answer(run, lookup.answer, key)
@@ -202,12 +200,12 @@ class RunStarter:
     def _stream_joined(
         self, run: Run, key: Key | None, lookup: Lookup, listener: Listener
     ) -> Generator[list[RunEvent]]:
-        """Wait for another run's answer, which comes whole; execute this run after all where there is none."""
+        """Wait for an identical run's answer, which comes whole; without one, execute this run."""
         try:
             for _ in self._join(lookup):
                 yield []
             _, events = self._stream_own(run, key, lookup, listener)
-        except SlipwayError as error:  # the stream has begun: its last event says so
+        except SlipwayError as error:  # the stream has begun: report the error as its last event
             run.status, run.finished_at = RunStatus.FAILED, now_ms()
             run.error = problem_of(error, run)
             events = _at_once([RunEvent(Event.RUN_FAILED, result_of(run, None, Progress()), 1)])
@@ -215,5 +213,5 @@ class RunStarter:
 
 
 def _at_once(events: list[RunEvent]) -> Generator[list[RunEvent]]:
-    """Yield a stream that is there at once."""
+    """Yield a complete stream as one batch."""
     yield events

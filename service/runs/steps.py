@@ -1,4 +1,4 @@
-"""Steps of a run, kept in its journal: the model and tool calls that a pattern asks for."""
+"""Steps of a run, stored in its journal: the model and tool calls that a pattern asks for."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from service.types import Block, Event, Message, Tier, ToolUse, Usage, less_sure
 from service.usage.prices import Price, PriceTable, today
 from service.usage.spending import Spending
 
-MOST_PARTS = 8  # calls that one paused turn of the model may be continued over
-ROUTE = "route"  # the step in which the cheap model says how hard a question is
+MOST_PARTS = 8  # calls over which one paused turn may be continued
+ROUTE = "route"  # the step in which the cheap model rates a question's difficulty
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class StepDependencies:
 
 
 class RunSteps:
-    """`service.agents.pattern.Steps` over a journal: replayed where kept, else made and kept."""
+    """`service.agents.pattern.Steps` over a journal: replay stored steps, make and store new ones."""
 
     def __init__(self, dependencies: StepDependencies, agent: AgentDefinition, attempt: Attempt) -> None:
         self._deps = dependencies
@@ -56,8 +56,8 @@ class RunSteps:
         self._lost_calls_settled = False
         self._calls = 0  # model calls that count as steps
         self._route: Route | None = None
-        self._call_ids: set[str] = set()  # of every tool call the model has asked for
-        self._thinkers: dict[str, str] = {}  # by the seal of a thinking block: the model that wrote it
+        self._call_ids: set[str] = set()  # of every tool call requested by the model
+        self._thinkers: dict[str, str] = {}  # by a thinking block's signature: the model that wrote it
 
     def model(
         self,
@@ -73,10 +73,10 @@ class RunSteps:
         tell: bool = True,
         counts: bool = True,
     ) -> Events[ModelReply]:
-        """Call the model, keep its reply. Raises a `ModelError`, `BudgetExceeded`, `PriceUnknown` or why the run stops.
+        """Call the model, store its reply. Raises `ModelError`, `BudgetExceeded`, `PriceUnknown` or the stop reason.
 
-        `tell`: clients get its text. `counts`: against the steps that the run may take, as all that a pattern asks
-        does; over them `RunLimit` is raised.
+        `tell`: publish its text to clients. `counts`: count towards the run's step limit, as every call of a pattern
+        does; beyond it, `RunLimit` is raised.
         """
         if counts:
             self._count()
@@ -111,7 +111,7 @@ class RunSteps:
         return reply
 
     def tools(self, name: str, reply: ModelReply) -> Events[list[ToolResult]]:
-        """Make the tool calls of one reply, keep their results. Raises `WaitsForApproval` where a person is asked."""
+        """Make the tool calls of one reply, store their results. Raises `WaitsForApproval` if one needs approval."""
         kept = self._journal.replay("tools", name)
         if kept is not None:
             results = [result_of(item) for item in kept["results"]]
@@ -138,8 +138,10 @@ class RunSteps:
         return self._agent.router
 
     def _routed_models(self, tools: bool) -> Events[tuple[str, ...]]:
-        """Return the models of the run's tier, which is chosen once, before the first step that needs it: by the
-        question, in doubt by the cheap model. Every attempt chooses the same."""
+        """Return the models of the run's tier, chosen once, before the first step that needs it.
+
+        The question decides, or the cheap model if in doubt. Every attempt chooses the same.
+        """
         if self._route is None:
             asked, bounds = self._run.request, self._agent.bounds
             count = len(self._agent.tools) if tools else 0
@@ -151,7 +153,7 @@ class RunSteps:
         return self._route.models
 
     def _tier_by_model(self, question: str) -> Events[Tier | None]:
-        """Ask the cheap model for the tier. None where it fails, which is kept too: all attempts must agree."""
+        """Ask the cheap model for the tier. None on failure, which is stored too: all attempts must agree."""
         try:
             reply = yield from self.model(
                 ROUTE,
@@ -180,7 +182,7 @@ class RunSteps:
         return (yield from self._call_with_fallback(name, marked(request), models, tell))
 
     def _noted(self, reply: ModelReply, requested: str) -> ModelReply:
-        """Remember what later steps need of a reply; `requested` is the model's name in the request."""
+        """Record the parts of a reply that later steps need; `requested` is the model's name in the request."""
         self._thinkers |= thinkers(reply, requested)
         self._call_ids |= call_ids(reply)
         self._run.usage_source = less_sure(self._run.usage_source, reply.usage_source)
@@ -189,7 +191,7 @@ class RunSteps:
     def _call_with_fallback(
         self, name: str, request: ModelRequest, models: Sequence[str], tell: bool
     ) -> Events[ModelReply]:
-        """Call the first model that is available; none is tried once clients were sent text of the one before."""
+        """Call the first available model; no fallback once clients were sent text of the one before."""
         deltas = self._attempt.text.deltas
         for model in models:
             try:
@@ -201,7 +203,7 @@ class RunSteps:
         raise AssertionError("a tier has at least one model")
 
     def _call(self, name: str, request: ModelRequest, tell: bool) -> Events[ModelReply]:
-        """Call a model: its hold is written in the transaction that starts the step, its settlement with the reply."""
+        """Call a model: its hold is written with the start of the step, its settlement with the reply."""
         if can_wait(self._run, request):
             reply = yield from self._batched(name, request)
             if reply is not None:
@@ -232,7 +234,7 @@ class RunSteps:
         return CallBilling(self._deps.spending, self._attempt, self._deps.client.count_tokens, price)
 
     def _batched(self, name: str, request: ModelRequest) -> Events[ModelReply | None]:
-        """Return the reply that a batch gave to this step; None: it gave none. `WaitsForBatch` until then."""
+        """Return a batch's reply to this step; None: it gave none. Raises `WaitsForBatch` until it has ended."""
         batch_steps, step = self._deps.batch_steps, self._journal.steps + 1
         row = batch_steps.find(self._run, step)
         if row is None:
@@ -261,7 +263,7 @@ class RunSteps:
         self._journal.later(Event.USAGE, {"step": self._journal.steps, "model": reply.model, **used})
 
     def _receive(self, request: ModelRequest, billing: CallBilling) -> Events[ModelReply]:
-        """Receive the reply; its text goes to clients as it arrives. A call that breaks off is settled too."""
+        """Receive the reply; its text goes to clients as it arrives. An interrupted call is settled too."""
         began = time.monotonic()
         text, handle = self._attempt.text, self._attempt.handle
         call = handle.call(on_text=text.write, before_retry=partial(billing.reserve_again, request))
@@ -284,7 +286,7 @@ class RunSteps:
             self._attempt.model_seconds += time.monotonic() - began
 
     def _settle_lost_calls(self) -> Events[None]:
-        """Settle, at their worst, calls of earlier attempts whose workers died: nobody knows what came of them.
+        """Settle, at their worst, calls of earlier attempts whose workers died, as their outcome is unknown.
 
         Each in a transaction of its own, which locks the counters of one hold.
         """

@@ -1,8 +1,8 @@
-"""Tool calls within a run: policy, approval, claim, call, keep.
+"""Tool calls within a run: policy, approval, claim, call, store.
 
-An idempotent tool may be called again after a crash, so it needs no claim. Any other call is claimed in the
-database before it is made and reported after: one that is claimed and not reported, or that timed out, is
-`unknown`, and a person decides whether it is made again.
+An idempotent tool may be called again after a crash, so it needs no claim. Any other call is claimed in the database
+before it is made and reported after: a call that is claimed but not reported, or that timed out, is `unknown`, and a
+person decides whether it is made again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from service.usage.rate_limits import SharedRateLimit
 
 
 class WaitsForApproval(Exception):
-    """Raised when a run waits for a person to decide about `approvals` (their ids); no worker holds it until then."""
+    """Raised when a run waits for decisions about `approvals` (ids); no worker holds it until then."""
 
     def __init__(self, approvals: Sequence[str]) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class ToolExecution:
         started: dict[str, Any],
         reply: ModelReply,
     ) -> Events[list[ToolResult]]:
-        """Make the calls in order; one result for each. Raises `WaitsForApproval`."""
+        """Make the calls in order; return one result per call. Raises `WaitsForApproval`."""
         calls, questions = self._calls(agent, run, reply)
         ids = {call.id for call in calls}
         for row in questions:
@@ -67,7 +67,7 @@ class ToolExecution:
             yield from journal.tell(Event.TOOL_CALLED, told)
             result = self._result(agent, run, journal, handle, call)
             if result.timed_out and not agent.tools[call.name].idempotent:
-                handle.check()  # a run that is out of time itself ends here
+                handle.check()  # a run past its own deadline ends here
                 yield from _suspend(journal, [_question(run, call, "unknown")], pending)
             results.append(result)
             journal.later(
@@ -77,10 +77,10 @@ class ToolExecution:
         return results
 
     def _calls(self, agent: AgentDefinition, run: Run, reply: ModelReply) -> tuple[list[_Call], list[Row]]:
-        """Return the reply's calls, and every question to a person in this run, oldest first."""
+        """Return the reply's calls, and every approval of this run, oldest first."""
         claims: dict[str, Row] = {}
         questions: list[Row] = []
-        if run.attempt > 1:  # a first attempt has neither
+        if run.attempt > 1:  # a first attempt has no claims or approvals
             claims, questions = self._db.query(
                 lambda tx: (tool_calls.of_run(tx, run.id), approvals.of_run(tx, run.id))
             )
@@ -106,7 +106,7 @@ class ToolExecution:
                 f"Too many tool calls. Try again in {math.ceil(window.reset)} seconds."
             )
         else:
-            journal.check_owner()  # a worker that was stopped for longer than its lease must call nothing more
+            journal.check_owner()  # a worker suspended beyond its lease must call nothing more
             result = self._runner.call(tool, call.arguments, context)
         if not tool.idempotent:
             self._report(run, call, result)
@@ -126,9 +126,9 @@ class ToolExecution:
 
 
 class _Call:
-    """One call of a reply, with the claim of an earlier attempt and the latest question to a person about it.
+    """One call of a reply, with an earlier attempt's claim and the latest approval about it.
 
-    `arguments` are those of the person who approved it, who may have changed them. `result`: of an earlier attempt.
+    `arguments` are those of the approval, where they may have been changed. `result`: of an earlier attempt.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class _Call:
 
 
 def _approval(decision: Row, claim: Row | None) -> Approval:
-    # A claim without a result holds the decision that allowed it.
+    # A claim without a result names the approval that allowed it.
     spent = claim is not None and claim["result"].get("allowed_by") == decision["id"]
     return Approval(decision["status"] == "approved", decision["reason"], decision["comment"], spent)
 
@@ -175,7 +175,7 @@ def _claim(tx: Transaction, run: Run, step: int, calls: Sequence[_Call]) -> None
 
 
 def _question(run: Run, call: _Call, reason: str) -> dict[str, Any]:
-    """Return the row of a new approval."""
+    """Build the row of a new approval."""
     return {
         "id": new_id("apr"),
         "run_id": run.id,
@@ -191,7 +191,7 @@ def _question(run: Run, call: _Call, reason: str) -> dict[str, Any]:
 def _ask_first(
     run: Run, journal: Journal, started: dict[str, Any], calls: Sequence[_Call], pending: Sequence[str]
 ) -> Events[None]:
-    """Suspend the run before its calls are made, if a person has to decide about one. Raises `WaitsForApproval`."""
+    """Suspend the run before its calls are made, if one needs a decision. Raises `WaitsForApproval`."""
     to_ask = [call for call in calls if call.verdict.action == "ask"]
     if to_ask:
         yield from journal.tell(Event.STEP_STARTED, started)
@@ -200,7 +200,7 @@ def _ask_first(
 
 
 def _suspend(journal: Journal, asked: Sequence[dict[str, Any]], pending: Sequence[str]) -> Events[None]:
-    """Ask a person, and let the run wait for all that is not decided. Raises `WaitsForApproval`."""
+    """Request approvals, and suspend the run until all are decided. Raises `WaitsForApproval`."""
     for row in asked:
         told = {name: row[name] for name in ("name", "arguments", "reason")}
         journal.later(Event.APPROVAL_REQUIRED, {"approval_id": row["id"], **told})
@@ -213,7 +213,7 @@ def _is_decided(question: Row) -> bool:
 
 
 def _decided(row: Row) -> dict[str, Any]:
-    """Return the data of the event that tells of a decision."""
+    """Build the data of the `approval.decided` event."""
     said = "approve" if row["status"] == "approved" else "deny"
     told = {"approval_id": row["id"], "name": row["name"], "decision": said, "comment": row["comment"]}
     return {**told, "arguments": row["arguments"]}

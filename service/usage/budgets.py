@@ -32,16 +32,16 @@ from service.usage.caps import (
 )
 
 log = logging.getLogger("slipway.money")
-STRIPES = 8  # of a window that everyone shares, where the database has more than one writer
+STRIPES = 8  # counter shards of a window shared by all users, where the database has several writers
 SHARED_BY_MANY = ("service", "agent")
-# ms after which what a call from before has cost stands, unless its hold is open: a hold is written within a minute
-# (`LATEST_HOLD`), and clocks of workers differ.
+# ms after which the cost of earlier calls is final, unless a hold is open: holds are written within a minute
+# (`LATEST_HOLD`), and workers' clocks differ.
 FINAL_AFTER = 600_000
 Notify = Callable[[Transaction, str, Mapping[str, Any]], None]
 
 
 class FinalCost(NamedTuple):
-    """Final cost of a window's calls from before `until` (ms), in nano-dollars."""
+    """Final cost of a window's calls made before `until` (ms), in nano-dollars."""
 
     window: BudgetWindow
     until: int
@@ -51,8 +51,8 @@ class FinalCost(NamedTuple):
 class Budgets:
     """Caps in force. `user_day` and `service_day` are the settings' defaults, in nano-dollars.
 
-    `notify` gets each warning once, as its id and its public form, in the transaction that notes it: what it writes
-    there is as sure as the note.
+    `notify` receives each warning once, as its id and public form, inside the transaction that records it, so its
+    writes commit or roll back with the record.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Budgets:
         self._stripes = 1 if db.sqlite else STRIPES
 
     def caps(self, tx: Transaction, scopes: Sequence[str]) -> list[Cap]:
-        """List every cap on these scopes: those that were set, and the defaults of the others."""
+        """List every cap on these scopes: caps that were set, and default caps for scopes without one."""
         found = [cap_of(row) for row in rows.read(tx, scopes)]
         set_for_day = {cap.scope for cap in found if cap.period == "day"}
         for scope in scopes:
@@ -83,19 +83,19 @@ class Budgets:
         return found
 
     def standing(self, tx: Transaction, caps: Iterable[Cap], at: int | None = None) -> list[Standing]:
-        """Read how these caps stand now."""
+        """Read the current state of these caps, or their state in the windows at `at` (ms)."""
         windows = [(cap, cap.window(at or now_ms())) for cap in caps]
         opened = rows.stripes(tx, [window for _, window in windows])
         return [standing_of(cap, window, opened.get(window.id, ())) for cap, window in windows]
 
     def of(self, scopes: Sequence[str]) -> list[Standing]:
-        """Read how every cap on these scopes stands."""
+        """Read the current state of every cap on these scopes."""
         return self._db.query(lambda tx: self.standing(tx, self.caps(tx, scopes)))
 
     def of_caller(self, caller: Caller) -> list[Standing]:
-        """Read how the caps on the user and the key stand; for operators the service's too.
+        """Read the caps on the caller's user and key; for operators, the service's caps too.
 
-        A key with scopes sees its own: the user's tells what was spent on other agents.
+        A key with scopes sees only its own caps: the user's would reveal spending on other agents.
         """
         scopes = [] if caller.scopes else [f"user:{caller.user_id}"]
         scopes += [f"key:{caller.key_id}"] if caller.key_id else []
@@ -103,7 +103,7 @@ class Budgets:
         return self.of(scopes)
 
     def page(self, *, limit: int, after: str | None) -> list[Standing]:
-        """List how every cap stands that somebody set, after the id `after`; the service's own caps come first."""
+        """List the state of every cap that was set, after the cap id `after`; the service's own caps come first."""
         return self._db.query(lambda tx: self.standing(tx, self._page(tx, limit, after)))
 
     def _page(self, tx: Transaction, limit: int, after: str | None) -> list[Cap]:
@@ -118,7 +118,7 @@ class Budgets:
         return found
 
     def look_up(self, scope: str) -> None:
-        """Raise `NotFound` where there is no such user, key, agent or session."""
+        """Raise `NotFound` unless the scope's user, key, agent or session exists."""
         kind, _, name = scope.partition(":")
         there = kind == "service" or (
             self._has_agent(name)
@@ -129,21 +129,21 @@ class Budgets:
             raise NotFound(f"There is no {kind} {name}, so a cap on it would hold nobody.")
 
     def put(self, scope: str, period: Period, amount: int | None) -> Standing:
-        """Set a cap, from now on and for the window that is open; None lifts it, the default included.
+        """Set a cap for the open window and all later ones; None lifts it, the default included.
 
-        What the window has spent and holds counts, so a cap may be set below it: then nothing more fits.
+        The window's spent and held amounts count, so a cap may be set below them: then no further call fits.
         """
         cap = Cap(scope, period, NO_LIMIT if amount is None else amount)
         settled = self._db.query(lambda tx: self._settled(tx, cap.window(now_ms())))
         return self._db.transact(lambda tx: self._put(tx, cap, amount, settled))
 
     def _put(self, tx: Transaction, cap: Cap, amount: int | None, settled: FinalCost) -> Standing:
-        # Nobody holds against the scope until this ends: whoever comes after it reads the cap as it is then.
+        # No hold is written against the scope until this transaction ends; later ones read the new cap.
         scope_locks.own(tx, cap.scope)
         rows.put(tx, cap.scope, cap.period, amount)
         window = cap.window(now_ms())
         counters = rows.stripes(tx, [window], lock=True).get(window.id)
-        if counters is None:  # nobody counts yet: what goes on is counted in
+        if counters is None:  # no counter yet: count the holds that are open
             held = holds.adopt(tx, cap.scope, window.start, window.counter(0))
             return self._open(tx, cap, window, held, settled)
         shares = shared_out(counters, cap.amount)
@@ -151,24 +151,24 @@ class Budgets:
         return standing_of(cap, window, counters)._replace(cap=cap)
 
     def open(self, caps: Iterable[Cap], at: int) -> None:
-        """Open the windows of these caps that nobody has opened yet."""
+        """Create the counters of these caps' windows where they do not exist yet."""
         wanted = sorted(caps)
         settled = {cap.id: self._db.query(partial(self._settled, window=cap.window(at))) for cap in wanted}
 
         def work(tx: Transaction) -> None:
             scope_locks.share(tx, [cap.scope for cap in wanted])
             for cap in wanted:
-                row = rows.locked(tx, cap.scope, cap.period)  # else it could change, and open as it was
+                row = rows.locked(tx, cap.scope, cap.period)  # lock: the cap may change
                 fresh = cap if row is None else cap_of(row)
                 self._open(tx, fresh, fresh.window(at), 0, settled[cap.id])
 
         self._db.transact(work)
 
     def _settled(self, tx: Transaction, window: BudgetWindow) -> FinalCost:
-        """Sum what is final of a window that is not open: read before any lock is taken, as it may take a while.
+        """Sum the final costs of a window that is not open. Slow, so it runs before any lock is taken.
 
-        A call is settled while its hold is open, and a hold is written soon after it was made. So what calls from
-        before both have cost stands: it is asked for in this order.
+        A call is settled while its hold is open, and a hold is written soon after it was made. So costs of calls older
+        than both the oldest open hold and `FINAL_AFTER` are final; the order of the queries relies on this.
         """
         ledger.one_snapshot(tx)
         if rows.stripes(tx, [window]):
@@ -181,7 +181,7 @@ class Budgets:
     def _open(
         self, tx: Transaction, cap: Cap, window: BudgetWindow, held: int, settled: FinalCost
     ) -> Standing:
-        if settled.window != window:  # midnight has passed since
+        if settled.window != window:  # midnight has passed in between
             settled = FinalCost(window, window.start, 0)
         spent = settled.nano + ledger.spent(tx, cap.scope, settled.until)
         wide = cap.scope.partition(":")[0] in SHARED_BY_MANY
@@ -192,7 +192,7 @@ class Budgets:
         return Standing(cap, window, spent, held)
 
     def with_room(self, window: BudgetWindow, counters: Sequence[Row], seed: int, amount: int) -> str:
-        """Choose the counter of a window to take `amount` from: the run's own, else another; rebalance if need be."""
+        """Choose a window's counter to take `amount` from: the run's own, else another; rebalance if needed."""
         mine = self.stripe(window, seed)
         best = max(counters, key=lambda row: (room(row) >= amount and row["id"] == mine, room(row)))
         if room(best) >= amount:
@@ -202,7 +202,7 @@ class Budgets:
     def _rebalance(self, tx: Transaction, window: BudgetWindow, seed: int, amount: int) -> str:
         counters = rows.stripes(tx, [window], lock=True)[window.id]
         best = max(counters, key=room)
-        if room(best) >= amount:  # somebody else was quicker
+        if room(best) >= amount:  # another transaction has rebalanced already
             return str(best["id"])
         stripe = seed % len(counters)
         shares = gathered(counters, stripe, amount)
@@ -210,24 +210,24 @@ class Budgets:
         return str(counters[stripe]["id"])
 
     def stripe(self, window: BudgetWindow, seed: int) -> str:
-        """Name the counter of a window that a run takes from first: always the same, so its calls cross no other's."""
+        """Return the counter id a run takes from first: constant, so that its calls contend with no other's."""
         wide = window.scope.partition(":")[0] in SHARED_BY_MANY
         return window.counter(seed % self._stripes if wide else 0)
 
     def watch(self, tx: Transaction, counters: Iterable[Row]) -> None:
-        """Warn of windows that have passed a level, after the commit that changes these counters.
+        """Warn of windows that passed a level, after the commit that changes these counters.
 
-        A window has not passed one before a stripe of it has; so only that stripe's calls look at the whole.
+        A window passes a level only after one of its shards has, so only that shard's calls read the whole window.
         """
         for row in counters:
             if level(row["spent_nano"], row["cap_nano"]) > row["warned"]:
                 tx.after_commit(partial(self.warn, row["window_id"]))
 
     def warn(self, window_id: str, *, refused: bool = False) -> None:
-        """Warn of every level a window has passed, each once however many see it.
+        """Warn of every level a window has passed, each once, however many workers notice.
 
-        `refused`: a call no longer fits, so from 80 percent on it is used up: what is left is of no use. Never
-        raises: what cannot be told now is told later.
+        `refused`: a call no longer fits; from 80 percent on, the warning then is for 100 percent, as the remainder is
+        useless. Never raises: without a database, the next call warns.
         """
         try:
             standing, warned = self._db.query(lambda tx: self._level(tx, window_id), patience=0)
@@ -245,7 +245,7 @@ class Budgets:
         scope, period, start = window_id.rsplit("/", 2)
         window = BudgetWindow(scope, period, int(start))
         counters = rows.stripes(tx, [window]).get(window_id, [])
-        warned = min((row["warned"] for row in counters), default=100)  # nobody counts: nothing to warn of
+        warned = min((row["warned"] for row in counters), default=100)  # no counters: nothing to warn of
         return standing_of(Cap(scope, period, 0), window, counters), warned
 
     def _note(self, tx: Transaction, warning: BudgetWarning) -> bool:

@@ -1,4 +1,4 @@
-"""Build of money and limits: prices, budgets, spending, rate limits."""
+"""Build the usage services: prices, budgets, spending, rate limits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class UsageServices:
-    """Services that say what may be spent, and what was."""
+    """Prices, caps, spending and rate limits of one process."""
 
     prices: PriceTable
     budgets: Budgets
@@ -35,9 +35,10 @@ def build(
     notify: Notify,
     has_agent: Callable[[str], bool],
 ) -> UsageServices:
-    """Build the services of money and limits.
+    """Build the usage services.
 
-    `notify` tells of a cap that is nearly used; `has_agent`: caps are set for agents that are there.
+    `notify` receives budget warnings; `has_agent` says whether an agent of that name exists, so that a cap can be set
+    on it.
     """
     budgets = Budgets(
         infra.db,

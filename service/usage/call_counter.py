@@ -1,4 +1,4 @@
-"""One round trip for a rate limit and a hash to read on the way, such as that of ended log-ins."""
+"""Rate limit count and a hash lookup (such as that of ended log-ins) in one Redis round trip."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.infra.redis_client import Script
 from service.usage.rate_limits import PREFIX, LimitWindow, window_of
 
 # KEYS: the previous and the current window's counter, and a hash. ARGV: limit, window in seconds, fields of the hash.
-# Answers whether the call passed, the window, and the fields; where the first of them is there, nothing is counted.
+# Returns whether the call passed, the window, and the fields; if the first field exists, nothing is counted.
 _COUNT = Script(f"""
 local seen = {{}}
 if KEYS[3] then seen = redis.call('HMGET', KEYS[3], unpack(ARGV, 3)) end
@@ -31,7 +31,7 @@ return {{passed, window(KEYS, {{ARGV[2]}}), unpack(seen)}}
 
 
 class CallCounter:
-    """Counts in Redis as `LimitStorage` does, by the same scripts and counters, and is back in one round trip."""
+    """Redis rate counter with the scripts and keys of `LimitStorage`, in one round trip."""
 
     def __init__(self, redis_store: RedisStore) -> None:
         self._redis_store = redis_store
@@ -39,10 +39,10 @@ class CallCounter:
     def count(
         self, item: RateLimitItem, key: str, also: tuple[str, Sequence[str]] | None = None
     ) -> tuple[LimitWindow, Sequence[bytes | None] | None]:
-        """Count a call: its window, `remaining` -1 when it is refused, and the fields that were read.
+        """Count a call. Return its window, with `remaining` -1 when it is refused, and the fields that were read.
 
-        `also`: a hash and fields to read, but on a cluster (None), where the hash is on another node. Where the first
-        field is there, nothing is counted. Raises `redis.RedisError`.
+        `also`: a hash and its fields to read; ignored on a cluster (fields None), where the hash is on another node. If
+        the first field exists, nothing is counted. Raises `redis.RedisError`.
         """
         counters = [f"{PREFIX}:{{{key}}}/-1", f"{PREFIX}:{{{key}}}"]
 

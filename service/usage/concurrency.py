@@ -1,8 +1,9 @@
-"""A limit on the runs of one user under way at once, over all replicas.
+"""Limit on one user's concurrent runs, over all replicas.
 
-Each run is a member of its user's sorted set in Redis, with the moment at which it counts no longer; the end of a run
-removes it. A process that died, or that could not reach Redis then, leaves members behind: when a user has as many as
-allowed, they are compared with the database, every few seconds at most. Without Redis each process counts by itself.
+Each run is a member of its user's sorted set in Redis, scored by its expiry time; the end of a run removes it. A
+process that died, or that could not reach Redis then, leaves members behind: when a user has reached the limit, members
+are compared with the database, at most every `COMPARE_SECONDS`. Without Redis, each process enforces the limit by
+itself.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
 
 UNBOUNDED = 2**53
-COMPARE_SECONDS = 2.0  # between two looks into the database for one user
+COMPARE_SECONDS = 2.0  # between two database comparisons for one user
 
-# KEYS: a user's runs. ARGV: the run, the most at once, and for how many ms it counts at most. Answers 1: it counts now.
+# KEYS: a user's runs. ARGV: the run, the limit, and its time to live in ms. Returns 1 when the run is counted.
 _ENTER = Script("""
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -34,9 +35,9 @@ return 1
 
 
 class ConcurrentRuns:
-    """`most` runs of a user at once; `seconds` is the longest that an attempt at a run may take.
+    """At most `most` concurrent runs per user; `seconds` is the longest time an attempt at a run may take.
 
-    `under_way` tells from the database which of some runs are still under way.
+    `under_way` filters run ids down to those still under way, by the database.
     """
 
     def __init__(
@@ -56,9 +57,9 @@ class ConcurrentRuns:
 
     @contextmanager
     def counted(self, user_id: str, run_id: str, *, refuse: bool = True) -> Iterator[None]:
-        """Count a run for the length of the block.
+        """Count a run for the duration of the block.
 
-        Raises `RateLimited` when the user has as many as allowed; not without `refuse`: such a run had begun before.
+        Raises `RateLimited` at the user's limit, unless `refuse` is False: for runs that had started before.
         """
         with self._counted_here(user_id, refuse):
             if not self._enter(user_id, run_id, refuse) and not (
@@ -77,7 +78,7 @@ class ConcurrentRuns:
         )
 
     def _forget_ended(self, user_id: str) -> bool:
-        """Remove members that are not under way any more. False: there were none, or it was done a moment ago."""
+        """Remove members whose runs have ended. False: there were none, or the last comparison was a moment ago."""
         now = time.monotonic()
         with self._lock:
             if now - self._compared.get(user_id, -COMPARE_SECONDS) < COMPARE_SECONDS:

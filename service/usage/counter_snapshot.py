@@ -1,7 +1,7 @@
-"""State of every counter at one moment: what a check of the books holds the ledger against.
+"""Snapshot of every counter at one moment, which a ledger check compares the ledger with.
 
-A counter numbers its entries, so those that came after that moment are left out by their numbers, whenever the ledger
-is read. Windows that are over do not change any more, so of them only sums are kept.
+A counter numbers its entries, so entries later than the snapshot are left out by number, whenever the ledger is read.
+Windows that have ended do not change any more, so only sums of them are kept.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from service.store.database import Database, Transaction
 from service.types import now_ms
 from service.usage.caps import PERIODS, window_end
 
-Span = tuple[str, int]  # a period and when it began: all windows of one day, of one month, or `total`
-LATE_MS = 3_600_000  # a call begun before midnight is held a moment later, never an hour
+Span = tuple[str, int]  # a period and its start (ms): all windows of one day, of one month, or `total`
+LATE_MS = 3_600_000  # a call begun before midnight may be held a moment after it, never an hour
 UNKNOWN: Span = ("?", 0)
 _MOMENT = re.compile("[0-9]{1,14}")
-_LATEST = 2**45  # ms: beyond it no calendar reaches
+_LATEST = 2**45  # ms: beyond the range of calendar functions
 
 
 @lru_cache(maxsize=4096)
 def span_of(name: str) -> Span:
-    """The span of a window or a counter, by its id."""
+    """Parse the span from the id of a window or counter."""
     _, period, start, *_ = (*name.split("/"), "", "")
     if period not in PERIODS or not _MOMENT.fullmatch(start) or int(start) > _LATEST:
         return UNKNOWN
@@ -40,17 +40,17 @@ def _end(span: Span) -> int | None:
 
 
 def ended(span: Span, at: int) -> bool:
-    """Tell whether the windows of a span were over at `at` (ms)."""
+    """Return whether the windows of a span had ended at `at` (ms)."""
     end = _end(span)
     return end is not None and end <= at
 
 
 class CounterSnapshot:
-    """Counters as they were at one moment, read in one short snapshot.
+    """Counters at one moment, read in one short transaction.
 
-    `last` has those that may still change, and all of the spans `wanted`; `rests` is, by span, what the fingerprints
-    of all counters come to, those that were rolled up included. `uncut` are counters that none of their entries came
-    after: their rows do not tell.
+    `last` has the counters that may still change, and all of the spans `wanted`; `rests` is, by span, the sum of all
+    counters' fingerprints, rolled-up ones included. `uncut` are counters whose rows miss entries of the ledger, so that
+    none of their entries is left out as later than the snapshot.
     """
 
     def __init__(self, wanted: Iterable[Span] = (), uncut: Iterable[str] = ()) -> None:
@@ -67,7 +67,7 @@ class CounterSnapshot:
         return db.query(lambda tx: cls(wanted, uncut)._read(tx))
 
     def counts(self, state: CounterEntry) -> bool:
-        """Tell whether an entry that left this state came before the cut."""
+        """Return whether an entry that left this state came before the snapshot."""
         row = self.last.get(state.counter)
         if row is not None and state.seq <= row.seq:
             return True
@@ -75,7 +75,7 @@ class CounterSnapshot:
         return over or state.counter in self._uncut
 
     def rolled(self, counter: str) -> bool:
-        """Tell whether a counter, which must be of the spans `wanted`, was rolled up."""
+        """Return whether a counter, which must belong to the spans `wanted`, was rolled up."""
         return counter not in self.last and span_of(counter) in self.closed
 
     def _read(self, tx: Transaction) -> CounterSnapshot:
@@ -94,7 +94,7 @@ class CounterSnapshot:
 
 
 def moved_back(db: Database, later: dict[str, int], page: int = 500) -> set[str]:
-    """Counters whose row does not know of an entry in the ledger: these ids, with the number of their last entry."""
+    """Return counters whose row is older than the ledger; `later` maps counter ids to their last entry's number."""
     names = sorted(later)
     wrong: set[str] = set()
     for start in range(0, len(names), page):

@@ -1,10 +1,10 @@
-"""The proof that the books are right: every counter is the sum of its entries, and no cap was ever passed.
+"""Ledger verification: every counter is the sum of its entries, and no cap was ever passed.
 
-Each entry says how it left the counters it touched, and each counter numbers its entries without a gap. So the
-whole past of a counter can be followed step by step, and a row that was changed, lost or slipped in shows.
+Each entry records the state in which it left its counters, and each counter numbers its entries without a gap. So a
+counter's history can be replayed entry by entry, and a changed, lost or inserted row is detected.
 
-The ledger is read through once, in many short transactions, and memory is bounded by the windows that are open, not by
-the rows: see `chains`. Only where the sums do not come out is it read again, to name the rows.
+The ledger is read once, in many short transactions; memory is bounded by the number of open windows, not of rows: see
+`chains`. Only if sums are wrong is it read again, to name the rows.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from service.usage.counter_snapshot import CounterSnapshot, Span, moved_back, sp
 from service.usage.prices import PriceTable
 
 ACCOUNTS = {"hold": {"user", HELD}, "settle": {"user", HELD, UPSTREAM}}
-MOST_FAULTS = 1_000  # that are named; the rest is counted
-MOST_PLACES = 200  # parts of chains that are followed one by one
+MOST_FAULTS = 1_000  # faults listed; the rest is only counted
+MOST_PLACES = 200  # blocks and windows that are verified link by link
 _call = itemgetter(*ledger_entries.CALL)  # `called_at` last
-ReportProgress = Callable[[int], object]  # hears how many rows were read
+ReportProgress = Callable[[int], object]  # receives the number of rows read
 
 
 class Fault(NamedTuple):
-    """One thing that is wrong, and the row that shows it."""
+    """Fault in the ledger, and the row that shows it."""
 
     row: str
     what: str
@@ -47,11 +47,14 @@ class Checked(NamedTuple):
     spent: int  # nano-dollars over all calls
     held: int
     faults: list[Fault]
-    more: int = 0  # faults beside those
+    more: int = 0  # faults beyond `MOST_FAULTS` or `MOST_PLACES`
 
 
 def check(db: Database, prices: PriceTable, told: ReportProgress = int) -> Checked:
-    """Go over all the books, while others write to them."""
+    """Verify the whole ledger, while others write to it.
+
+    `told` receives the number of rows read, as progress.
+    """
     cut = CounterSnapshot.take(db)
     sums = Sums(cut, lambda state: span_of(state.counter))
     books = _Books(prices, sums)
@@ -70,7 +73,7 @@ def check(db: Database, prices: PriceTable, told: ReportProgress = int) -> Check
 def _name_faults(
     db: Database, books: _Books, spans: set[Span], uncut: set[str], told: ReportProgress
 ) -> None:
-    """Read the ledger twice more: for the parts of chains that are wrong, and for what is wrong in them."""
+    """Read the ledger twice more: to find the faulty blocks of chains, and to name the faulty rows in them."""
 
     def block(state: CounterEntry) -> EntryBlock | None:
         return (state.counter, state.seq >> BLOCK) if span_of(state.counter) in spans else None
@@ -99,7 +102,7 @@ def _name_faults(
 
 
 class _Books:
-    """One reading of the ledger: what is wrong with single entries, and the links between them, for `reader`."""
+    """One pass over the ledger: records faults of single entries, and passes the links between entries to `reader`."""
 
     def __init__(self, prices: PriceTable, reader: ChainReader | None = None) -> None:
         self.prices = prices
@@ -107,7 +110,7 @@ class _Books:
         self.faults: list[Fault] = []
         self.more = 0
         self.totals = {HELD: 0, UPSTREAM: 0}
-        self.open: dict[str, Row] = {}  # the held row of each hold that is not settled
+        self.open: dict[str, Row] = {}  # by hold id: the held row of each hold that is not settled
         self._reader = reader
         self._deals = Deals()
 
@@ -141,9 +144,9 @@ class _Books:
             self._settlement(by_account[HELD], by_account[UPSTREAM], hold)
 
     def _one_call(self, rows: Sequence[Row], user: Row, told: Row) -> None:
-        """Compare the rows of one call: what `told` says of it no other denies, and its counters are of its scopes."""
+        """Check that the rows of one call agree with `told` and that its counters belong to its scopes."""
         call = _call(told)
-        silent = (*(None,) * (len(call) - 1), told["called_at"])  # as rows are but one of each entry
+        silent = (*(None,) * (len(call) - 1), told["called_at"])  # one row of each entry has all fields
         if (
             any(_call(row) not in (call, silent) for row in rows)
             or user["account"] != f"user:{told['user_id']}"
@@ -167,7 +170,10 @@ class _Books:
             self.fault(name, f"it books {cost} for what costs {due}")
 
     def _due(self, row: Row, held: int) -> int | None:
-        """What a call must have cost, by its tokens and the price row it names."""
+        """Compute a call's due cost in nano-dollars: by its tokens and the price row it names, or by its basis.
+
+        Basis `worst` is the hold, `nothing` is 0. None without such a price row.
+        """
         if row["basis"] in ("worst", "nothing"):
             return held if row["basis"] == "worst" else 0
         usage = Usage(*(row[column] for column in ledger.TOKENS))
@@ -192,7 +198,7 @@ class _Books:
                 self._reader.link(Link(state, row["kind"], _name(row), spent, held), None)
 
     def compare_holds(self, db: Database) -> None:
-        """Hold the holds that are open now against the ledger's of the same moment."""
+        """Compare the open holds with the ledger's open entries of the same moment."""
 
         def read(tx: Transaction) -> tuple[list[holds.Hold], dict[str, Row]]:
             ledger.one_snapshot(tx)
@@ -226,7 +232,7 @@ def _states(row: Row) -> list[CounterEntry]:
 
 
 def _are_states(states: Any) -> bool:
-    """Whether each is a counter's id and four whole numbers."""
+    """Return whether each item is a counter id and four integers."""
     return isinstance(states, list) and all(
         isinstance(state, list) and [*map(type, state)] == [str, int, int, int, int] for state in states
     )

@@ -1,7 +1,7 @@
-"""Rate limits by the `limits` library: its Redis storage over this process's client, and its memory without Redis.
+"""Rate limits of the `limits` library, over this process's Redis client, or in memory without Redis.
 
-A sliding window counter: a window begins with the first call in it, and the window before it still counts, by the
-share of it that is less than one window ago. N calls pass from a standing start, about N around a window's edge.
+Sliding window counter: a window begins with its first call, and the previous window still counts, weighted by the part
+of it that is less than one window old. N calls pass from a standing start, about N around a window's edge.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ STRATEGY = "sliding-window-counter"
 PREFIX = "slipway:rate"
 UNBOUNDED = 2**53
 T = TypeVar("T")
-State: TypeAlias = tuple[
-    int, float, int, float
-]  # previous count, seconds left of it; current count, seconds left
+# Previous count, seconds left of it; current count, seconds left.
+State: TypeAlias = tuple[int, float, int, float]
 _SCRIPTS = (
     "moving_window",
     "acquire_moving_window",
@@ -39,41 +38,41 @@ _SCRIPTS = (
 
 
 class LimitWindow(NamedTuple):
-    """A rate as it stands: calls left (-1: none, and this one is refused), and seconds until there are more."""
+    """State of a rate: calls left (-1: none, and this call is refused), and seconds until more are allowed."""
 
     limit: int
     remaining: int
     reset: float
 
     def after(self, *, passed: bool) -> LimitWindow:
-        """The same for a call that has been counted, or refused."""
+        """Return the window after a call that was counted (`passed`) or refused."""
         return self._replace(remaining=max(0, self.remaining) if passed else -1)
 
 
 def window_of(item: RateLimitItem, state: State) -> LimitWindow:
-    """Window of a rate by a storage's state of it; `remaining` is -1 when it is full."""
+    """Compute a rate's window from its state in a storage; `remaining` is -1 when it is full."""
     limit, seconds = item.amount, item.get_expiry()
     before, before_left, count, left = state
-    left -= seconds if left > seconds else 0  # a window's counter lives as long again
+    left -= seconds if left > seconds else 0  # a counter lives for two windows
     used = int(before * before_left / seconds + count)
     if used < limit:
         return LimitWindow(limit, limit - used, left)
-    if count >= limit:  # it has to fade in the window after this one
+    if count >= limit:  # room appears only as this count fades in the next window
         return LimitWindow(limit, -1, left + (1 - limit / count) * seconds)
     return LimitWindow(limit, -1, before_left - (limit - count) * seconds / before)
 
 
 def tightest(windows: Iterable[LimitWindow]) -> LimitWindow | None:
-    """Window with the smallest share left; None of none."""
+    """Return the window with the smallest share left; None without windows."""
     return min(windows, key=lambda window: window.remaining / window.limit, default=None)
 
 
 class LimitStorage(RedisStorage):
-    """Redis storage of `limits` over a `RedisStore`: any address, connected when first used, one circuit for all.
+    """Redis storage of `limits` over a `RedisStore`: any address, lazy connection, one shared circuit breaker.
 
-    While Redis is away this process's memory counts. Flask-Limiter's own fallback would do so for up to 32 seconds
-    after Redis is back, and gives all but one of the threads that find it away an error.
-    `alone` hears whether memory counted.
+    Falls back to this process's memory while Redis is unavailable. Flask-Limiter's own fallback would last up to 32
+    seconds after Redis is back, and fails all but one of the threads that detect the outage. `alone` receives whether
+    memory counted.
     """
 
     STORAGE_SCHEME = [SCHEME]  # noqa: RUF012 - so the base class has it
@@ -89,9 +88,7 @@ class LimitStorage(RedisStorage):
         self._redis_store = redis_store
         self._alone = alone
         self._memory = MemoryStorage()
-        super().__init__(
-            "redis://", key_prefix=PREFIX
-        )  # a client that is never connected, see `get_connection`
+        super().__init__("redis://", key_prefix=PREFIX)  # a client that never connects, see `get_connection`
 
     def initialize_storage(self, _uri: str) -> None:
         for name in _SCRIPTS:
@@ -125,7 +122,7 @@ class LimitStorage(RedisStorage):
 
 
 class SharedRateLimit:
-    """Rate counted inside a run, where there is no request: tokens and tool calls. Counted by user, over all replicas.
+    """Per-user rate over all replicas, counted inside a run rather than per request: tokens and tool calls.
 
     A rate such as `60/minute` (or several: `60/minute;1000/day`); empty: no limit, no round trip.
     """
@@ -136,7 +133,7 @@ class SharedRateLimit:
         self._items = parse_many(rate) if rate else []
 
     def take(self, user_id: str) -> LimitWindow | None:
-        """Count one call; the tightest window, with `remaining` -1 when the call is refused. None: no limit."""
+        """Count one call and return the tightest window; `remaining` is -1 when the call is refused. None: no limit."""
         windows = []
         for item in self._items:
             key, seconds = self._key(item, user_id), item.get_expiry()
@@ -155,7 +152,7 @@ class SharedRateLimit:
         )
 
     def add(self, user_id: str, amount: int) -> None:
-        """Count what was used, whether it fits or not."""
+        """Count usage whether it fits or not."""
         for item in self._items if amount else ():
             key = self._key(item, user_id)
             self._storage.acquire_sliding_window_entry(key, UNBOUNDED, item.get_expiry(), amount)
@@ -166,10 +163,10 @@ class SharedRateLimit:
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:
-    """Limits that are counted inside a run.
+    """Rate limits that are counted inside a run.
 
-    Tokens are known only after a call, so they are counted then, whatever the limit, and looked at before the next
-    run. A user may pass the limit by what is under way, and is then kept out until enough of it is a window ago.
+    Tokens are known only after a call, so they are counted then, whatever the limit, and checked before the next run. A
+    user may exceed the limit by the runs under way, and is then refused until enough of the usage is a window old.
     """
 
     tokens: SharedRateLimit
@@ -177,9 +174,9 @@ class RateLimits:
 
     @classmethod
     def of(cls, redis_store: RedisStore, *, tokens: str = "", tool: str = "") -> RateLimits:
-        """Limits of these rates; none where it is empty."""
+        """Build limits of these rates; an empty rate is no limit."""
         return cls(SharedRateLimit(redis_store, "tokens", tokens), SharedRateLimit(redis_store, "tool", tool))
 
     def used(self, user_id: str, usage: Usage) -> None:
-        """Count a model call's tokens. Those read from the provider's cache are free of it, as they are upstream."""
+        """Count a model call's tokens, except those read from the provider's cache, which are free there too."""
         self.tokens.add(user_id, usage.input_tokens + usage.cache_creation_input_tokens + usage.output_tokens)

@@ -1,4 +1,4 @@
-"""Our books beside the provider's: its usage export, read from CSV or JSON, and the drift per day and model."""
+"""Reconciliation with the provider's usage export (CSV or JSON): drift per day and model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ WRITES = (
 
 
 class Drift(NamedTuple):
-    """One day and model: each kind of tokens and the cost (nano-dollars), ours and theirs. No cost: not told."""
+    """Difference on one day for one model: each kind of tokens, and the cost in nano-dollars (absent: not exported)."""
 
     day: str
     model: str
@@ -51,7 +51,7 @@ class Drift(NamedTuple):
 
 
 def drifts(db: Database, export: str) -> list[Drift]:
-    """Every day and model of the export, and what we have on those days. Raises `ValueError` that names the line."""
+    """Compare every day and model of the export with the ledger. Raises `ValueError` naming the record."""
     theirs = _sums(_records(export))
     days = {day for day, _ in theirs}
     ours = _ours(db) if days else {}
@@ -104,7 +104,7 @@ def _record(raw: Mapping[str, Any]) -> tuple[str, str, dict[str, int]]:
 
 
 def _ascii(value: object) -> str:
-    """Refuse the digits of other scripts, which `int` and `Decimal` take. Raises `ValueError`."""
+    """Reject digits of other scripts, which `int` and `Decimal` accept. Raises `ValueError`."""
     text = str(value)
     if not text.isascii():
         raise ValueError("a figure must be written in ASCII digits")

@@ -1,4 +1,4 @@
-"""Usage reports in the contract's words: pages with a cursor, and sheets (CSV) that are read as they are sent."""
+"""Usage reports in the API's terms: pages with a cursor, and CSV sheets that are read while they are sent."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ FIGURES = (
     "cost_usd",
     "cache_savings_usd",
 )
-LONGEST_CURSOR = 1024  # characters; the longest names make one of some 600
+LONGEST_CURSOR = 1024  # characters; the longest names make a cursor of some 600
 LONGEST_NAME = 128  # characters of a cursor's value
-PAGE = 1_000  # lines of a sheet that are read from the database at a time
-CHUNK = 100  # lines of a sheet that are written at a time
-PAUSE = 0.001  # seconds after each chunk, in which the other threads of the process get on
+PAGE = 1_000  # lines of a sheet per database query
+CHUNK = 100  # lines of a sheet per chunk sent
+PAUSE = 0.001  # seconds of sleep after each chunk, for the other threads of the process
 
 
 class Cursor(NamedTuple):
-    """The last line of a page, and the end of its report: `to` is now where it is not given, and moves on."""
+    """Position in a report: its last line, and the end of the report, as a `to` of now would move on between pages."""
 
     until: int
     after: Values
@@ -52,11 +52,11 @@ class Page(NamedTuple):
 
 
 class SheetEnded(Exception):
-    """A sheet took longer than it may: what was sent is not all of it."""
+    """Raised when a sheet exceeds its time limit: it is incomplete."""
 
 
 def cursor_of(text: str, by: Sequence[str]) -> Cursor:
-    """Read a cursor that `Cursor.text` made for the same groups. Raises `ValueError`."""
+    """Parse a cursor made by `Cursor.text` for the same groups. Raises `ValueError`."""
     try:
         until, groups, after = orjson.loads(base64.b64decode(f"{text}{'=' * (-len(text) % 4)}", b"-_", True))
     except (binascii.Error, TypeError) as error:  # not base64; not a list of three
@@ -72,9 +72,9 @@ def cursor_of(text: str, by: Sequence[str]) -> Cursor:
 
 
 def page(db: Database, asked: UsageQuery, *, limit: int, after: Values | None = None) -> Page:
-    """Read `limit` lines at most, after the values of a line, and the sum of the whole report.
+    """Read at most `limit` lines after the values of a line, and the total of the whole report.
 
-    A call that is not settled yet is in neither.
+    Calls that are not settled yet are in neither.
     """
 
     def read(tx: Any) -> tuple[list[Row], Row]:
@@ -88,10 +88,10 @@ def page(db: Database, asked: UsageQuery, *, limit: int, after: Values | None = 
 
 
 def sheet(db: Database, asked: UsageQuery, *, seconds: float, after: Values | None = None) -> Iterator[str]:
-    """Yield the report as CSV, a line of names first, and read on as it is taken.
+    """Yield the report as CSV, header line first, reading on as it is consumed.
 
-    Each page is read in a transaction of its own: none is open while the reader takes its time, so a slow one holds
-    neither a connection nor a snapshot. Raises `SheetEnded` after so many seconds.
+    Each page is read in a transaction of its own, so a slow reader holds neither a connection nor a snapshot. Raises
+    `SheetEnded` after `seconds`.
     """
     end = time.monotonic() + seconds
     found = _rows(db, asked, after)
@@ -110,12 +110,12 @@ def sheet(db: Database, asked: UsageQuery, *, seconds: float, after: Values | No
 
 
 def as_csv(lines: Sequence[dict[str, Any]], by: Sequence[str]) -> str:
-    """One page as CSV, a line of names first."""
+    """Format one page as CSV, header line first."""
     return _csv([(*by, *FIGURES), *(line.values() for line in lines)])
 
 
 def day_of(number: int) -> str:
-    """The date of a day counted from 1970."""
+    """Format a day number, counted from 1970-01-01, as an ISO date."""
     return datetime.fromtimestamp(number * 86_400, UTC).date().isoformat()
 
 

@@ -15,16 +15,16 @@ from service.usage.bounds import counted_bound
 from service.usage.prices import Price
 
 WriteInTransaction = Callable[[Transaction], None]
-FEWEST_TOKENS = 64  # an answer cut shorter than this is useless
+FEWEST_TOKENS = 64  # a shorter answer is useless
 
 
 @dataclass(frozen=True, slots=True)
 class CallEstimate:
-    """Most that a model call can cost, before it is made.
+    """Most that a model call can cost, estimated before it is made.
 
-    `input_tokens` is a safe bound, None where there is none without counting; `count` asks the provider for the
-    prompt's tokens, which is free, and is None once that was done. `max_tokens` may be cut down to `fewest`.
-    `most` is what the run may still spend, in nano-dollars.
+    `input_tokens` is a safe bound, None if it takes counting; `count` asks the provider for the prompt's tokens, which
+    is free, and is None afterwards. `max_tokens` may be reduced to `fewest`. `most` is the run's remaining budget, in
+    nano-dollars.
     """
 
     run: Run
@@ -38,7 +38,10 @@ class CallEstimate:
     most: int | None = None
 
     def counted(self) -> CallEstimate:
-        """Return the same with the provider's own count of the prompt, where that is the closer bound."""
+        """Return the estimate with the provider's count of the prompt, if that is the closer bound.
+
+        Raises `ModelError` if counting fails and there is no other bound.
+        """
         assert self.count is not None
         try:
             bound = counted_bound(self.count())
@@ -49,7 +52,7 @@ class CallEstimate:
         return replace(self, input_tokens=min(bound, self.input_tokens or bound), count=None)
 
     def worst(self, tokens: int) -> int:
-        """Return nano-dollars that the call can cost with an answer of so many tokens."""
+        """Return the most the call can cost with an answer of so many tokens, in nano-dollars."""
         return self.price.worst(self.input_tokens or 0, tokens)
 
     def affordable(self, room: int) -> int:
@@ -70,14 +73,14 @@ class HoldAttempt(NamedTuple):
 
 
 class Reserved(NamedTuple):
-    """Hold that is written, and the longest answer it is enough for, in tokens."""
+    """Hold that was written, and the longest answer it covers, in tokens."""
 
     hold: Hold
     max_tokens: int
 
 
 class Settlement(NamedTuple):
-    """Cost of a call, in nano-dollars, and the write that books it: once, however often it is run."""
+    """Cost of a call, in nano-dollars, and the idempotent write that books it."""
 
     usage: Usage
     cost: int

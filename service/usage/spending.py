@@ -1,8 +1,8 @@
-"""Spending: hold what a model call can cost at most against every cap, then settle it to what it did cost.
+"""Spending: hold the most a model call can cost against every cap, then settle it to the actual cost.
 
-A hold is written in the transaction that starts the step, a settlement in the one that keeps it. The common case
-is one conditional update of the counters. Whatever needs more (a window nobody has opened, stripes to be drawn
-together, a prompt to be counted, an answer to be made shorter) is done outside, and then the hold is tried again.
+A hold is written in the transaction that starts the step, a settlement in the one that stores its result. The common
+case is one conditional update of the counters. Everything else (opening a window, rebalancing shards, counting a
+prompt, shortening an answer) is done outside that transaction, and then the hold is tried again.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from service.usage.prices import Price
 from service.usage.reservation import CallEstimate, HoldAttempt, Reserved, Settlement, WriteInTransaction
 
 log = logging.getLogger("slipway.money")
-PATIENCE = 3.0  # seconds a call waits for money that calls under way may not need after all
+PATIENCE = 3.0  # seconds a call waits for calls under way to release money
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
-LATEST_HOLD = 60_000  # ms from the making of a hold to its writing: one that waited for longer is made anew
+LATEST_HOLD = 60_000  # ms from creating a hold to writing it; an older one is created anew
 
 
 class HoldRefused(Exception):
-    """Raised where a hold does not fit the counters as they are, or not now: the transaction is rolled back."""
+    """Raised when a hold does not fit the counters as they are, or not now: the transaction is rolled back."""
 
 
 class Spending:
-    """Holds and settlements. One per process; `run_most` is what one run may spend, in nano-dollars.
+    """Holds and settlements. One per process; `run_most` is the most one run may spend, in nano-dollars.
 
-    `used` gets the usage of a user's call, once its settlement is committed.
+    `used` receives the usage of a user's call, once its settlement is committed.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Spending:
         self._used = used or (lambda user_id, usage: None)
 
     def left_of(self, run: Run) -> int | None:
-        """Return what a run may still spend, in nano-dollars; None: as much as the caps allow."""
+        """Return a run's remaining budget in nano-dollars; None: limited by the caps only."""
         return None if self._run_most is None else max(0, self._run_most - run.cost_nano)
 
     def reserve(
@@ -69,12 +69,11 @@ class Spending:
         write: Callable[[WriteInTransaction, WriteInTransaction], None],
         before_retry: Callable[[], None],
     ) -> Reserved:
-        """Hold what the call can cost; `write` commits a transaction with a lock and the hold in it.
+        """Hold the most a call can cost; `write` commits a transaction with a lock and the hold in it.
 
-        What it settles comes between the two: see "Locks" in docs/architecture.md.
-
-        `before_retry` may end the wait by raising, and had better settle what still waits to be settled.
-        Raises `BudgetExceeded` when not even a short answer fits.
+        Settlements in that transaction come between the two: see "Locks" in docs/architecture.md. `before_retry` may
+        end the wait by raising, and should settle pending settlements. Raises `BudgetExceeded` when not even a short
+        answer fits.
         """
         if estimate.input_tokens is None:
             estimate = estimate.counted()
@@ -92,13 +91,13 @@ class Spending:
                     pass
             before_retry()
             attempt, fits = self._make_room(attempt.estimate, hold, waits=time.monotonic() < end)
-            if not fits or number > 3:  # others are quicker each time: not all at once
+            if not fits or number > 3:  # back off: other calls keep taking the room first
                 time.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
         raise AssertionError("one of the attempts returns, or raises")
 
     def settle(self, hold: Hold, price: Price, usage: Usage, basis: str = "exact") -> Settlement:
-        """Settle to what was used, exactly or by estimate."""
+        """Settle to the usage, exact or estimated."""
         cost = price.cost(usage)
         prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
         plain = Usage(prompt, usage.output_tokens, server_tool_requests=usage.server_tool_requests)
@@ -107,11 +106,11 @@ class Spending:
         return Settlement(usage, cost, source, lambda tx: self._settle(tx, hold, usage, cost, saved, basis))
 
     def settle_unused(self, hold: Hold) -> Settlement:
-        """Settle a call for which the provider did no work."""
+        """Settle to zero a call for which the provider did no work."""
         return Settlement(Usage(), 0, "reported", lambda tx: self._settle(tx, hold, Usage(), 0, 0, "nothing"))
 
     def settle_worst(self, hold: Hold) -> Settlement:
-        """Settle a call of which nobody can say whether the provider charges for it: to all that was held."""
+        """Settle to the full hold a call whose charge by the provider cannot be known."""
         cost = hold.amount_nano
         return Settlement(
             Usage(), cost, "worst", lambda tx: self._settle(tx, hold, Usage(), cost, 0, "worst")
@@ -145,8 +144,8 @@ class Spending:
         windows = [cap.window(hold.called_at) for cap in self._budgets.caps(tx, hold.scopes)]
         ids = sorted(chosen.get(window.id) or self._budgets.stripe(window, _seed(hold)) for window in windows)
         if not holds.insert(tx, hold._replace(counters=tuple(ids))):
-            return  # a commit whose answer was lost: it is held
-        # Where they are not: what this transaction settles is written first, by itself.
+            return  # held already: the answer to an earlier commit was lost
+        # Out of order: the settlements of this transaction are then committed by themselves first.
         if not counters.in_order(tx, ids) or now_ms() - hold.called_at > LATEST_HOLD:
             raise HoldRefused
         taken = counters.take(tx, ids, hold.amount_nano)
@@ -157,7 +156,7 @@ class Spending:
     def _settle(self, tx: Transaction, held: Hold, usage: Usage, cost: int, saved: int, basis: str) -> None:
         hold = holds.close(tx, held.run_id, held.id)
         if hold is None:
-            return  # settled before: by this very work, by another worker, or by the sweep
+            return  # settled already: by this same write, another worker, or the sweep
         changed, rows = counters.settle(tx, sorted(hold.counters), hold.amount_nano, cost)
         ledger.settled(tx, hold, changed, ledger.SettledCall(usage, cost, saved, basis))
         self._budgets.watch(tx, rows)
@@ -166,9 +165,9 @@ class Spending:
         tx.after_commit(lambda: self._used(hold.user_id, usage))
 
     def _make_room(self, estimate: CallEstimate, hold: Hold, *, waits: bool) -> tuple[HoldAttempt, bool]:
-        """Return what to try next, and whether it fits now; else wait a little.
+        """Return the next attempt, and whether it fits now; if not, the caller waits before trying it.
 
-        Raises `BudgetExceeded` when nothing fits, and calls under way will not change that (or not in time).
+        Raises `BudgetExceeded` when nothing fits and calls under way will not change that in time.
         """
         standing, opened = self._db.query(lambda tx: self._look(tx, hold))
         if fresh := [state.cap for state in standing if state.window.id not in opened]:
@@ -219,7 +218,7 @@ class Spending:
 
 
 def sweep_holds(db: Database, spending: Spending, *, older_than: float, limit: int = 100) -> int:
-    """Settle, at their worst, holds of so many seconds ago whose run has ended or goes on without them; how many."""
+    """Settle, at their worst, holds older than `older_than` seconds that their run has abandoned; return how many."""
     before = now_ms() - int(older_than * 1000)
     found = db.query(lambda tx: holds.orphaned(tx, before, limit))
     for hold in found:

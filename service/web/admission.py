@@ -1,11 +1,9 @@
-"""Admission: authentication, rate limits, role and scope, agent, idempotency key. One order for every route and door.
+"""Admission: authentication, rate limits, role and scope, agent, idempotency key; in one order for all routes.
 
-1. `guard`, around every view that is not `public`: authenticate, count the call and check for a revoked log-in,
-   then role and scope.
-2. `admit`, in every view that starts a run: limits of this kind of call and of tokens, the body, the agent, the limit
-   of its session, the idempotency key.
-3. A slot: a run takes one of the bulkhead's places itself, once no cached answer was found (`service.runs.start`);
-   a view that reads for long takes one with `reading_place`.
+1. `guard`, around every view that is not `public`: authenticate, count the call and check for a revoked log-in, then
+role and scope. 2. `admit`, in every view that starts a run: limits of this kind of call and of tokens, the body, the
+agent, the limit of its session, the idempotency key. 3. A place: a run takes one in the bulkhead itself, if no cached
+answer was found (`service.runs.start`); a view that reads for long takes one with `reading_place`.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ _RANK = {"user": 0, "operator": 1, "admin": 2}
 
 
 class Admitted(NamedTuple):
-    """A run that may start: the arguments of `RunStarter`, in its order. The agent is `request.agent`."""
+    """Arguments of `RunStarter`, in its order, for a run that may start. The agent is `request.agent`."""
 
     caller: Caller
     request: RunRequest
@@ -45,9 +43,9 @@ class Admitted(NamedTuple):
 
 
 def admit(action: limits.Action, read: Callable[[], RunRequest]) -> Admitted:
-    """Admit a run. `read` parses the door's body, once the limits before it have let the call pass.
+    """Admit a run. `read` parses the API's body, once the limits before it have let the call pass.
 
-    Raises `RateLimited`, `NotFound` for an agent that is not the caller's to use, `Invalid`, and what `read` raises.
+    Raises `RateLimited`, `NotFound` for an agent that the caller may not use, `Invalid`, and the errors of `read`.
     """
     limits.limit_action(action)
     request = read()
@@ -62,11 +60,12 @@ def guard(
     scope: str | None = None,
     counts: Literal["call", "run"] | None = "call",
 ) -> Callable[[V], V]:
-    """Let a view be called only by an authenticated caller, with `role` or a higher one, whose key allows `scope`.
+    """Restrict a view to authenticated callers with `role` or a higher one, whose key allows `scope`.
 
-    `counts`: against LIMIT_READS or LIMIT_WRITES, or as a run against LIMIT_RUNS and its agent's own limit. None for
-    views that end something: a stolen token at its limit must not keep its owner from that.
-    `scope` may name arguments of the route: `agents:{agent}`.
+    `counts`: against LIMIT_READS or LIMIT_WRITES ("call"), or as a run against LIMIT_RUNS and its agent's own limit.
+    None for views that end something: a stolen token at its limit must not keep its owner from using them. `scope` may
+    contain arguments of the route: `agents:{agent}`.
+
     Raises `Unauthenticated`, `InvalidToken`, `RateLimited` and `Forbidden`.
     """
 
@@ -94,7 +93,7 @@ def guard(
 
 
 def public(view: V) -> V:
-    """Mark a view that anybody may call."""
+    """Mark a view as callable without authentication."""
     view.__public__ = True  # type: ignore[attr-defined]
     return view
 
@@ -108,7 +107,7 @@ def is_guarded(view: Callable[..., Any]) -> bool:
 
 
 def allowed_agent(name: str) -> AgentDefinition:
-    """Present version of an agent. Raises `NotFound`, also where it is not the caller's to use."""
+    """Return the current version of an agent. Raises `NotFound`, also if the caller may not use it."""
     agent = services().agents.agents.get(name)
     if agent is None or not may_use(current_caller(), f"agents:{name}"):
         raise NotFound(no_agent(name))
@@ -116,19 +115,19 @@ def allowed_agent(name: str) -> AgentDefinition:
 
 
 def allowed_agents() -> list[AgentDefinition]:
-    """Agents that the caller may use, by name."""
+    """List the agents that the caller may use, sorted by name."""
     caller, agents = current_caller(), services().agents.agents
     return [agents[name] for name in sorted(agents) if may_use(caller, f"agents:{name}")]
 
 
 def no_agent(name: str) -> str:
-    """Problem detail for an unknown agent, with a similar name of those that the caller may use."""
+    """Build the problem detail for an unknown agent, suggesting a similar name among those the caller may use."""
     known = [agent.id for agent in allowed_agents()]
     return f"There is no agent named {name}{did_you_mean(name, known) or '.'}"
 
 
 def signed_in() -> Caller:
-    """The caller, who must have signed in: a leaked key must not make others or wider ones, or forge webhooks.
+    """Return the caller, who must have signed in: a leaked key must not create other or wider keys, or forge webhooks.
 
     Raises `Forbidden` for an API key.
     """
@@ -139,8 +138,8 @@ def signed_in() -> Caller:
 
 
 def reading_place() -> Permit:
-    """Place of a request that holds its thread while a client reads; given back by the view.
+    """Take a place for a request that holds its thread while a client reads; the view must release it.
 
-    Raises `RateLimited` for the user's share of places, and `Overloaded`.
+    Raises `RateLimited` at the user's share of places, and `Overloaded`.
     """
     return services().runs.bulkhead.take(current_caller().user_id, reads=True)

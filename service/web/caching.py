@@ -1,4 +1,4 @@
-"""`Cache-Control` of every answer: `no-store`, unless its view says otherwise."""
+"""`Cache-Control` of every response: `no-store`, unless its view sets another."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from flask import Flask, Response
 
 
 def install(app: Flask) -> None:
-    """Set the default: a shared cache may otherwise keep a 200 or 404 for somebody else."""
+    """Set the default: a shared cache might otherwise serve a 200 or 404 to another user."""
 
     @app.after_request
     def no_store(response: Response) -> Response:

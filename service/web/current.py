@@ -1,4 +1,4 @@
-"""The request under way: its caller, and the services of the application that handles it."""
+"""Current request: its caller, and the services of its application."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def services() -> Services:
-    """Everything the application is made of."""
+    """Return the services of the current application."""
     built: Services = current_app.extensions["slipway"]
     return built
 
 
 def current_caller() -> Caller:
-    """Authenticated caller of this request; set by a guard."""
+    """Return the authenticated caller of this request, set by a guard."""
     caller: Caller = g.caller
     return caller

@@ -24,7 +24,7 @@ _BY_PARSER_ERROR: dict[type[Exception], type[errors.SlipwayError]] = {
 
 class Worker(ThreadWorker):  # type: ignore[misc]
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
-        """Answer a request that cannot be parsed (4xx), or whose answer failed outside the application (500)."""
+        """Answer a request that cannot be parsed (4xx), or whose response failed outside the application (500)."""
         refused = isinstance(exc, http.ParseException) and not isinstance(exc, _OURS)
         error = _BY_PARSER_ERROR.get(type(exc), errors.BadRequest)() if refused else errors.SlipwayError()
         req = req or getattr(exc, "req", None)

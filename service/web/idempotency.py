@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: a request that is repeated under its key is done once."""
+"""`Idempotency-Key`: a request repeated with the same key is executed once."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from service.web.body import raw_json
 from service.web.current import current_caller, services
 from service.web.schemas import json_response
 
-SECRET = "password"  # a field that is left out of fingerprints, which are kept for a day
+SECRET = "password"  # field excluded from fingerprints, which are stored for a day
 Change = Callable[[Any], Any]
 
 
 def idempotency_key(*, bodiless: bool = False) -> Key | None:
     """Read the caller's `Idempotency-Key`, with the fingerprint of this request. Raises `Invalid`.
 
-    `bodiless`: the route reads no body, so whatever is sent as one makes no difference.
+    `bodiless`: the route reads no body, so a body makes no difference.
     """
     key = request.headers.get("Idempotency-Key")
     if key is None:
@@ -45,11 +45,11 @@ def once(
     seal: Change = lambda body: body,
     unseal: Change = lambda body: body,
 ) -> Response:
-    """Answer with the result of `work` as JSON; under a key that was used before, with the first answer again.
+    """Return the result of `work` as JSON; for a key used before, return the first response again.
 
-    Work and answer are one transaction: a second request with the key waits for the first one's commit in
-    the database, and a first one that failed or crashed has left nothing. An answer that holds a secret is kept
-    as `seal` makes it, and `unseal` is the way back. Raises `IdempotencyMismatch`.
+    Work and response are one transaction: a second request with the key waits in the database for the first one's
+    commit, and a first one that failed or crashed has left nothing. `seal` encrypts a secret in the response before it
+    is stored, `unseal` reverses it. Raises `IdempotencyMismatch`.
     """
     key = idempotency_key()
 
@@ -66,10 +66,10 @@ def once(
 
 
 def once_again(work: Callable[[], Any], status: int) -> Response:
-    """Like `once`, for a route without a body and for `work` that commits by itself and may safely be done twice.
+    """Like `once`, for a route without a body and for idempotent `work` that commits by itself.
 
-    Two requests with one key at the same moment both do it; a later one gets the first answer.
-    Raises `IdempotencyMismatch`.
+    Two simultaneous requests with one key both execute it; a later one gets the first response. Raises
+    `IdempotencyMismatch`.
     """
     key = idempotency_key(bodiless=True)
     if key is None:
@@ -87,7 +87,7 @@ def once_again(work: Callable[[], Any], status: int) -> Response:
 
 
 def _taken(tx: Transaction, key: Key) -> tuple[int, Any] | None:
-    """Claim the key. Returns the answer that is kept under it, or None for a new key."""
+    """Claim the key. Return the response stored for it, or None for a new key."""
     first = rows.claim(tx, key.user_id, key.key, key.fingerprint, None, now_ms() + LIFE_MS)
     if first is None:
         return None
@@ -96,7 +96,7 @@ def _taken(tx: Transaction, key: Key) -> tuple[int, Any] | None:
 
 
 def _known(tx: Transaction, key: Key) -> tuple[int, Any] | None:
-    """Find the answer that is kept under a key."""
+    """Find the response stored for a key."""
     first = rows.find(tx, key.user_id, key.key)
     if first is None or first["expires_at"] <= now_ms():
         return None

@@ -13,11 +13,11 @@ _alive: Callable[[], bool] = _always
 
 
 def watch(alive: Callable[[], bool]) -> None:
-    """Set the check of whether the process goes on. Called once per worker, after the fork."""
+    """Set the check of whether the process is to go on. Called once per worker, after the fork."""
     global _alive
     _alive = alive
 
 
 def draining() -> bool:
-    """Tell whether the process stops: it takes no new work, and has until the graceful time-out."""
+    """Return whether the process is stopping: it takes no new work, and has until the graceful time-out."""
     return not _alive()

@@ -1,4 +1,4 @@
-"""Flask-Limiter over this process's Redis client: one limit, for whatever a request is counted against."""
+"""Flask-Limiter over this process's Redis client: one dynamic limit for all counts."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Limits:
         self.within(window, limit.what)
 
     def take(self, limit: Limit) -> LimitWindow | None:
-        """Count a request; the tightest window, with `remaining` -1 when it is refused. None: no limit."""
+        """Count a request; return the tightest window, with `remaining` -1 when it is refused. None: no limit."""
         if not limit.rate:
             return None
         g.counting = limit
@@ -78,7 +78,7 @@ class Limits:
         return tightest([self._window(one) for one in self._limiter.current_limits])
 
     def within(self, window: LimitWindow | None, what: str) -> None:
-        """Keep the tightest window for the answer's headers. Raises `RateLimited` when it is full."""
+        """Store the tightest window for the response's headers. Raises `RateLimited` when it is full."""
         if window is None:
             return
         g.limit_window = tightest([window, *([g.limit_window] if "limit_window" in g else [])])
@@ -92,7 +92,7 @@ class Limits:
         return window.after(passed=not one.breached)
 
     def _take_in_one_trip(self, limit: Limit) -> LimitWindow | None:
-        """Raises `redis.RedisError` and `InvalidToken`."""
+        """Count and check the log-in. Raises `redis.RedisError` and `InvalidToken`."""
         family = login_to_confirm()
         also = (DISTRUSTED, (family, COMPLETE)) if family is not None else None
         windows: list[LimitWindow] = []
@@ -113,7 +113,7 @@ class Limits:
             log.warning("limits_per_process" if alone else "limits_shared")
 
 
-# The one limit that Flask-Limiter knows; it also asks for it ahead of each view, with nothing to count yet.
+# Flask-Limiter's only limit; it is also evaluated before each view, when nothing is being counted.
 def _rate() -> str:
     return g.counting.rate if "counting" in g else ""
 
@@ -127,4 +127,4 @@ def _key() -> str:
 
 
 def _counted() -> None:
-    """Stand for a view: Flask-Limiter hangs a limit on a function."""
+    """No-op target: Flask-Limiter attaches limits to a function."""

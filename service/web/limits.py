@@ -1,7 +1,7 @@
-"""Rate limits, by Flask-Limiter over our Redis: per user on calls and runs, per address on log-ins.
+"""Rate limits, by Flask-Limiter over Redis: per user on calls and runs, per address on log-ins.
 
-Called by `service.web.admission`. Without Redis each process counts for itself, and says so in a metric. The check for
-a revoked log-in goes in the same round trip as the count, and comes before it.
+Called by `service.web.admission`. Without Redis each process counts for itself, and a metric says so. The check for a
+revoked log-in shares the round trip of the count, and comes before it.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def limit_call() -> None:
 
 
 def limit_run(agent: str | None = None) -> None:
-    """Count a run against its user's limit, and against its agent's own. Raises `InvalidToken` and `RateLimited`.
+    """Count a run against its user's limit and its agent's own. Raises `InvalidToken` and `RateLimited`.
 
-    `agent` is None where the door reads it from the body: it calls `limit_agent` then.
+    `agent` is None if it is named in the body: the view then calls `limit_agent`.
     """
     caller = current_caller()
     rate = caller.limit_runs or services().settings.limit_runs
@@ -65,7 +65,7 @@ def limit_action(action: Action) -> None:
 def limit_session(session_id: str | None) -> None:
     """Count this turn against its session's limit. Raises `RateLimited`.
 
-    By user too: only its owner's turns start, and nobody else's attempts may use the limit up.
+    Per user as well: only the owner can start turns, and attempts of others must not use up the limit.
     """
     if session_id is not None:
         whose = f"{current_caller().user_id}:{session_id}"
@@ -92,9 +92,9 @@ def _address() -> str:
 
 
 def _refused(response: Response) -> Response:
-    """Answer 429 to made-up keys and tokens from an address that has sent too many of them.
+    """Answer 429 to forged keys and tokens from an address that has sent too many of them.
 
-    Right ones from there are not counted: neighbours behind one address are not kept out.
+    Valid ones are not counted: neighbours behind one address are not locked out.
     """
     if response.status_code != 401 or not made_up():
         return response

@@ -1,4 +1,4 @@
-"""OpenAPI: the decorator that describes a route, and `/openapi.json`, written from all of them."""
+"""OpenAPI: a decorator that describes a route, and `/openapi.json`, generated from all of them."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from service.web.schemas import Problem, json_response
 V = TypeVar("V", bound=Callable[..., Any])
 blueprint = Blueprint("openapi", __name__)
 _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
-BODY_ERRORS = (InvalidJson, TooLarge, UnsupportedMediaType, Invalid)  # of every route that takes a body
+BODY_ERRORS = (InvalidJson, TooLarge, UnsupportedMediaType, Invalid)  # errors of every route with a body
 EVENTS = ", ".join(f"`{event}`" for event in Event)
 
 
 @dataclass(frozen=True, slots=True)
 class api:
-    """Describe a view for the OpenAPI page; the view itself is not changed.
+    """Describe a view for the OpenAPI document; the view itself is not changed.
 
-    `stream` names the media type of a streamed answer, `also` others.
+    `stream` is the media type of a streamed response, `also` are other media types.
     """
 
     summary: str
@@ -65,7 +65,7 @@ def openapi() -> Response:
 
 
 def specification(app: Flask) -> dict[str, Any]:
-    """OpenAPI 3.1 of every route of `app`. Raises `KeyError` for a route that does not describe itself."""
+    """Build the OpenAPI 3.1 document of every route of `app`. Raises `KeyError` for a route without `api`."""
     routes = list(_routes(app))
     models = {model for _, _, operation, _ in routes for model in _models(operation)} | {Problem}
     keys, definitions = models_json_schema(
@@ -165,7 +165,7 @@ def _answer(
 
 
 def _problems(operation: api, open_to_all: bool, names: dict[type[BaseModel], str]) -> dict[str, Any]:
-    """Responses by status for every problem of a route, with the codes of each."""
+    """Build the responses by status for every problem of a route, with the codes of each."""
     errors: list[type[SlipwayError]] = list(operation.errors) + (
         [] if open_to_all else [Unauthenticated, RateLimited]
     )

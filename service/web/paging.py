@@ -18,14 +18,15 @@ PAGE = {
     "limit": {"type": "integer"},
     "cursor": {"type": "string"},
 }  # query arguments of every list, for `api`
-MOST_LIST = 1000 * 1024  # bytes of a list's items; with what is around them an answer has 1 MiB at most
-LONGEST_FIELD = 96 * 1024  # bytes of a field of an item too large for a list; of a text, six a character
+MOST_LIST = 1000 * 1024  # bytes of a list's items; the whole response is at most 1 MiB
+LONGEST_FIELD = 96 * 1024  # bytes per field of an oversized item; of a text, six per character
 
 
 def page_arguments(default: int = 20, longest_cursor: int = 128) -> tuple[int, str | None]:
     """Read `?limit=` (1 to 100; else `default`, which may be more) and `?cursor=`.
 
-    Raises `Invalid` for these, and for a parameter that the route does not have: a misspelt filter would be ignored.
+    Raises `Invalid` for bad values, and for a parameter that the route does not have: a misspelt filter would be
+    ignored.
     """
     _refuse_other_parameters()
     text = request.args.get("limit")
@@ -40,12 +41,12 @@ def page_arguments(default: int = 20, longest_cursor: int = 128) -> tuple[int, s
 
 
 def no_cursor() -> Invalid:
-    """Build the refusal of a cursor that no page gave."""
+    """Build the error for an invalid cursor."""
     return Invalid("`cursor` is not one of ours.", errors=[{"pointer": "/cursor", "detail": "Not a cursor."}])
 
 
 def _refuse_other_parameters() -> None:
-    """Raise `Invalid` for names in the query that are not in the route's description (`api`), or are there twice."""
+    """Raise `Invalid` for query parameters that are repeated, or missing in the route's description (`api`)."""
     described = getattr(current_app.view_functions.get(request.endpoint or ""), "__api__", None)
     if described is None:
         return
@@ -65,7 +66,7 @@ def _refuse_other_parameters() -> None:
 
 
 def choice_argument(name: str, allowed: Sequence[str]) -> str | None:
-    """Read a query argument that is one of `allowed`, or absent. Raises `Invalid`."""
+    """Read an optional query argument that is one of `allowed`. Raises `Invalid`."""
     value = request.args.get(name)
     if value is not None and value not in allowed:
         raise Invalid(
@@ -80,7 +81,7 @@ def page(
 ) -> dict[str, Any]:
     """Build a page from `limit + 1` rows: as many of them as fit `room` bytes.
 
-    A page may therefore be shorter than `limit`; `next_cursor` leads on. A row that is too large even alone is cut.
+    A page may therefore be shorter than `limit`; `next_cursor` leads on. A row that is too large by itself is cut.
     """
     shown: list[dict[str, Any]] = []
     for row in rows[:limit]:

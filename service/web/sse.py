@@ -1,4 +1,4 @@
-"""Server-sent events: the lens of our own streams, and the reader of `Last-Event-ID`."""
+"""Server-sent events: the encoder of the native streams, and the parser of `Last-Event-ID`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RETRY = b"retry: 1000"  # milliseconds
 
 
 class SseLens:
-    """Encode a run's events as `text/event-stream`: `id`, `event` and `data` of each."""
+    """Encodes a run's events as `text/event-stream`: `id`, `event` and `data` of each."""
 
     mimetype = "text/event-stream"
     heartbeat = b": keep-alive\n\n"
@@ -23,7 +23,7 @@ class SseLens:
         self._run_id = run_id.encode()
 
     def encode(self, events: Sequence[RunEvent]) -> bytes:
-        """`reconnect` is of the stream and not of the run: it has `retry` in place of an `id`."""
+        """Encode events. `reconnect` belongs to the stream, not to the run: it has `retry` in place of an `id`."""
         return b"".join(
             b"%b\nevent: %b\ndata: %b\n\n"
             % (
@@ -36,7 +36,7 @@ class SseLens:
 
 
 def last_seen(header: str | None, run_id: str) -> int:
-    """Number in `Last-Event-ID: <run_id>:<seq>`; 0 when there is none, or it is of another run."""
+    """Parse the number in `Last-Event-ID: <run_id>:<seq>`; 0 if missing, or of another run."""
     if not header:
         return 0
     run, _, seq = header.strip().rpartition(":")

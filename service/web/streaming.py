@@ -1,4 +1,4 @@
-"""Streamed responses: a run's events through a lens, as chunks of a response that is under way."""
+"""Streamed responses: a run's events, encoded by a lens, as chunks of a response under way."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ HEADERS = {"X-Accel-Buffering": "no"}
 
 
 class Lens(Protocol):
-    """Encoder of one run's events for one client, in the dialect of its door. It may keep state between calls."""
+    """Encoder of one run's events for one client, in the format of its API. It may keep state between calls."""
 
     mimetype: str
-    heartbeat: bytes  # sent when the client has heard nothing for a while
+    heartbeat: bytes  # sent after a period without events
 
     def encode(self, events: Sequence[RunEvent]) -> bytes:
-        """Bytes of one or more events; empty where the dialect has no word for them."""
+        """Encode one or more events; empty if the format cannot express them."""
 
 
 class ChunkWriter:
-    """Write events to a client's socket beside the server, as HTTP chunks; non-blocking but for `finish`."""
+    """Writes events to a client's socket directly, as HTTP chunks; only `finish` blocks."""
 
     def __init__(self, sock: socket.socket, lens: Lens) -> None:
         self._sock = sock
@@ -35,13 +35,13 @@ class ChunkWriter:
         self._rest = b""
 
     def write(self, events: Sequence[RunEvent]) -> None:
-        """Send as much as the socket takes at once; an empty list is a heartbeat. Call only when `rest()` is False."""
+        """Send as much as the socket accepts at once; an empty list is a heartbeat. Call only if `rest()` is False."""
         if data := _encoded(self._lens, events):  # an empty chunk would end the response
             self._rest += b"%X\r\n%b\r\n" % (len(data), data)
         self.rest()
 
     def rest(self) -> bool:
-        """Send what is left, without waiting. True: some of it still is."""
+        """Send the remainder, without blocking. True: some still remains."""
         if self._rest:
             with suppress(BlockingIOError):
                 sent = self._sock.send(self._rest, socket.MSG_DONTWAIT)
@@ -49,7 +49,7 @@ class ChunkWriter:
         return bool(self._rest)
 
     def finish(self) -> None:
-        """Send the rest of a chunk that was begun, waiting for the client as long as the server does."""
+        """Send the remainder of an incomplete chunk, blocking for the client as long as the server does."""
         rest, self._rest = self._rest, b""
         if rest:
             self._sock.sendall(rest)
@@ -64,8 +64,8 @@ def stream_response(
 ) -> Response:
     """Stream batches of events; `gone` is called when the client left before the last one.
 
-    `place` is given back once the response is closed, whether it was read or not.
-    Events after the first batch may be written past this generator, by way of `listener`.
+    `place` is released once the response is closed, whether it was read or not. Events after the first batch may be
+    written past this generator, through `listener`.
     """
     writer = _writer(lens) if listener is not None else None
 
@@ -86,7 +86,7 @@ def stream_response(
             try:
                 if not ended:
                     gone()
-                batches.close()  # a run that is driven by reading it goes on, unheard
+                batches.close()  # executes the rest of a run that this generator drives
             finally:
                 if place is not None:
                     place.give()
@@ -102,7 +102,7 @@ def _encoded(lens: Lens, events: Sequence[RunEvent]) -> bytes:
 
 
 def _writer(lens: Lens) -> ChunkWriter | None:
-    """None where the response does not go out in chunks over a plain socket."""
+    """Create a writer for the request's socket; None if the response is not sent in chunks over a plain socket."""
     sock = request.environ.get("gunicorn.socket")
     chunked = request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
     return ChunkWriter(sock, lens) if type(sock) is socket.socket and chunked else None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("slipway.request")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-QUIET = frozenset({"/health", "/ready", "/metrics"})  # asked for all the time: no line at INFO
+QUIET = frozenset({"/health", "/ready", "/metrics"})  # polled constantly: no line at INFO
 
 
 def install(app: Flask) -> None:
@@ -29,7 +29,7 @@ def install(app: Flask) -> None:
 
 
 def request_id(sent: str) -> str:
-    """Return the id that a client sent, where it is valid; else a new one."""
+    """Return the client's id if it is valid, else a new one."""
     return sent if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(16)
 
 

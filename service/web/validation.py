@@ -1,4 +1,4 @@
-"""Validation: a body as a typed model, and each fault of it as a JSON pointer."""
+"""Validation: a body as a typed model, and each of its faults as a JSON pointer."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from service.web.body import AS_TEXT, MAX_BODY, fault, pointer, raw_json
 
 M = TypeVar("M", bound=BaseModel)
 LONGEST_NAME = 128  # characters of an id, a name or a scope in a path
-MOST_FIELDS = 64  # of a body; those it does not know become errors
-MOST_FAULTS = 50  # told in one answer
+MOST_FIELDS = 64  # fields of a body; unknown ones become errors
+MOST_FAULTS = 50  # faults reported in one response
 
 
 def refuse_impossible() -> None:
-    """Refuse NUL characters, which PostgreSQL does not take, and names in a path that are too long.
+    """Reject NUL characters, which PostgreSQL does not accept, and names in a path that are too long.
 
     Called before every request. Raises `NotFound` and `Invalid`.
     """
@@ -39,9 +39,9 @@ def parse(model: type[M], *, most: int = MAX_BODY) -> M:
 
 
 def validate(model: type[M], value: Any) -> M:
-    """Validate `value`. Raises `Invalid` with a pointer to every field that does not fit.
+    """Validate `value`. Raises `Invalid` with a pointer to every invalid field.
 
-    By way of JSON: pydantic is then strict about the types JSON has, and still reads a date from a string.
+    Validates its JSON text: pydantic is then strict about JSON's types, and still reads a date from a string.
     """
     if isinstance(value, dict) and len(value) > MOST_FIELDS:
         raise fault("", f"must not have more than {MOST_FIELDS} fields")
@@ -52,7 +52,7 @@ def validate(model: type[M], value: Any) -> M:
 
 
 def _with_texts(value: Any) -> Any:
-    """Replace fields that are kept as JSON text by that text."""
+    """Replace fields that are stored as JSON text by that text."""
     if not isinstance(value, dict):
         return value
     texts = {name: exact_json.dumps(value[name]).decode() for name in AS_TEXT if value.get(name) is not None}
@@ -60,7 +60,7 @@ def _with_texts(value: Any) -> Any:
 
 
 def faults_of(error: ValidationError, value: Any) -> list[FieldFault]:
-    """Convert a pydantic error to JSON pointers into `value`, which is never repeated: it may be a secret."""
+    """Convert a pydantic error to JSON pointers into `value`, which is never quoted: it may be a secret."""
     return located(error.errors(include_url=False, include_input=False, include_context=False), value)
 
 
@@ -76,7 +76,7 @@ def located(details: Sequence[ErrorDetails], value: Any, within: str = "") -> li
 
 
 def _pointer(location: Sequence[int | str], value: Any, missing: bool) -> str:
-    """Pointer to a fault, without the branches of unions that pydantic names too: they are no place in `value`."""
+    """Build the pointer to a fault, without pydantic's names of union branches, which do not occur in `value`."""
     parts: list[int | str] = []
     for number, part in enumerate(location, 1):
         known = (

@@ -1,7 +1,7 @@
 """Batch steps: model calls that can wait, answered by the Batches API at its price.
 
-The row of the step and the money held for it are written in one transaction, then the run goes back into the queue
-and no worker holds it. Whoever takes it up finds the answer in the row, or parks the run again.
+The step's row and its hold are written in one transaction; the run then returns to the queue, owned by no worker. The
+worker that claims it next finds the answer in the row, or parks the run again.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from service.usage.spending import Spending
 
 
 class WaitsForBatch(Exception):
-    """Raised where the run waits in the queue for a batch; no worker holds it until then."""
+    """Raised when the run waits in the queue for a batch; no worker holds it until then."""
 
 
 def can_wait(run: Run, request: ModelRequest) -> bool:
-    """Tell whether a call can wait: the answer of a batch task. Classifications are cheap, and not put off."""
+    """Return whether a call can wait: the answer of a batch task. Classifications are cheap and not deferred."""
     return run.mode == "queue" and run.request.priority == "batch" and request.stream
 
 
@@ -44,27 +44,27 @@ class BatchSteps:
         return self.db.query(lambda tx: batches.get(tx, run.id, step))
 
     def add(self, run: Run, step: int, request: ModelRequest) -> WriteInTransaction:
-        """Return the write that adds a step: for its hold's transaction, else it might be sent without a hold."""
+        """Return the write that adds a step, for its hold's transaction: it must not be sent without a hold."""
         kept = as_json(request)
         return lambda tx: batches.add(tx, run.id, step, kept)
 
     def take(self, row: Row, journal: Journal) -> tuple[ModelReply, int]:
-        """Settle a reply with its step. Return it with the usage that was booked, and its cost in nano-dollars."""
+        """Settle a reply with its step. Return it with the booked usage, and its cost in nano-dollars."""
         reply = reply_of(row["reply"])
         settlement = self.settlement(row, reply)
         journal.write_with_next(_both(settlement, row))
         return booked(reply, settlement), settlement.cost
 
     def give_up(self, row: Row, journal: Journal) -> None:
-        """Settle a step without a reply, for which nothing is charged: the model is called for it directly."""
+        """Settle a step without a reply, for which nothing is charged; the model is then called directly."""
         settlement = self.settlement(row, None)
         journal.write_with_next(lambda tx: batches.remove(tx, row["id"]))
         book_later(journal, settlement)
 
     def settlement(self, row: Row, reply: ModelReply | None) -> Settlement:
-        """Settle a step to its reply's usage; without a reply to nothing."""
+        """Settle a step to its reply's usage, or to nothing without a reply."""
         hold = self.db.query(lambda tx: holds.of_batch_item(tx, row["run_id"], row["step"]))
-        if hold is None:  # settled before, in a commit whose answer was lost
+        if hold is None:  # settled already, by a commit whose acknowledgement was lost
             usage, source = (reply.usage, reply.usage_source) if reply else (Usage(), "reported")
             return Settlement(usage, 0, source, lambda tx: None)
         if reply is None:

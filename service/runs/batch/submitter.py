@@ -1,9 +1,8 @@
-"""Submitter of batch steps: sends them to the Batches API, and brings their answers back.
+"""Submitter of batch steps: sends them to the Batches API, and fetches their answers.
 
-Any process may do any part of it: each is claimed by a conditional update, in the database, before it is done. A
-batch is written down before it is sent. A worker that dies in between leaves one without the provider's id; then
-the provider's batches since that moment are looked through for its steps, and only when it has none of them are
-they sent again.
+Any process may do any part of the work: it claims each part first, by a conditional update in the database. A batch is
+recorded before it is sent. A worker that dies in between leaves one without the provider's id; the provider's batches
+since that moment are then searched for its steps, which are sent again only if no batch has them.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ from service.store.database import Database, Row
 from service.types import new_id, now_ms
 
 log = logging.getLogger("slipway.batch")
-CALL_SECONDS = 60.0  # the longest a call of the Batches API may take
-LOST_AFTER = 2 * CALL_SECONDS  # whoever was sending is dead by then, or has given up
+CALL_SECONDS = 60.0  # limit for one call of the Batches API
+LOST_AFTER = 2 * CALL_SECONDS  # the sender is dead by then, or has given up
 CLOCKS_APART = 60_000  # ms by which the provider's clock may differ from ours
-SHORTEST_LOOK, LONGEST_LOOK = 1.0, 60.0  # seconds between looks at a batch: a tenth of its age, within these
+SHORTEST_LOOK, LONGEST_LOOK = 1.0, 60.0  # seconds between polls of a batch: a tenth of its age, within these
 GIVEN_UP_AFTER = 25 * 3_600_000  # ms; the provider ends every batch within 24 hours
 CHUNK = 100  # answers per transaction
 
@@ -48,12 +47,12 @@ class BatchSubmitter:
         self._busy = threading.Lock()
 
     def tick_in_background(self) -> None:
-        """Tick in a thread of its own: the provider may be slow, and the supervisor must not wait for it."""
+        """Tick in a new thread: the provider may be slow, and the supervisor must not wait for it."""
         if not self._busy.locked():
             threading.Thread(target=self._guarded, name="batches", daemon=True).start()
 
     def tick(self) -> None:
-        """Send what is ripe, look at what is due, wake whom it concerns. Raises a `SlipwayError`."""
+        """Send a batch if one is due, poll sent ones, wake runs with answers. Raises a `SlipwayError`."""
         if not self._busy.acquire(blocking=False):
             return
         try:
@@ -93,11 +92,10 @@ class BatchSubmitter:
         try:
             upstream = self._client.submit(requests, call)
         except (ModelRejected, ModelKeyRefused):
-            self._db.transact(
-                lambda tx: batches.close(tx, name)
-            )  # one by one they may fare better, or say why not
+            # Called directly instead, each may succeed or get its own error.
+            self._db.transact(lambda tx: batches.close(tx, name))
         except SlipwayError:
-            if not call.progress.billable:  # it never got there
+            if not call.progress.billable:  # the request never arrived
                 self._db.transact(lambda tx: batches.release(tx, name))
             raise
         else:
@@ -126,13 +124,13 @@ class BatchSubmitter:
 
     def _keep(self, chunk: list[tuple[str, dict[str, Any] | None]]) -> None:
         def work(tx: Any) -> None:
-            for name, reply in sorted(chunk, key=itemgetter(0)):  # as all lock them
+            for name, reply in sorted(chunk, key=itemgetter(0)):  # lock order of all writers
                 batches.store_reply(tx, name, reply)
 
         self._db.transact(work)
 
     def _find(self, batch: Row) -> str | None:
-        """Find a batch whose sender died: its id at the provider, if it got there; else its steps wait again."""
+        """Find a batch whose sender died: its id at the provider if it arrived; otherwise its steps wait again."""
         known, ours = self._db.query(
             lambda tx: (batches.upstream_ids(tx), set(batches.of_batch(tx, batch["id"])))
         )
@@ -141,7 +139,7 @@ class BatchSubmitter:
             if state.id in known or state.size != batch["size"]:
                 continue
             if not state.ended:
-                undecided = True  # only what it answered shows whose it is
+                undecided = True  # only its answers show whether it is this batch
                 continue
             first = next(self._client.results(state.id, _call()), None)
             if first is not None and first[0] in ours:
@@ -157,7 +155,7 @@ class BatchSubmitter:
 
 
 def _next_look(batch: Row) -> int:
-    """Return when to look again, in ms; for a batch that may be on its way, late enough for looks not to overlap."""
+    """Return when to poll next, in ms; late enough for a batch still being sent that polls do not overlap."""
     now = now_ms()
     seconds = min(max((now - batch["created_at"]) / 10_000, SHORTEST_LOOK), LONGEST_LOOK)
     return now + int(seconds * 1000)

@@ -1,12 +1,12 @@
-"""Live event stream of a run in Redis: for followers on other workers, and for the worker that takes the run up.
+"""Live event stream of a run in Redis: for followers on other workers, and for a worker that resumes the run.
 
-A client gets no event that the live stream does not hold: when a worker dies, the one that takes its run up knows
-what clients have seen, and goes on after it. While Redis is away the database notes that there are more events, so
-that nobody takes those in Redis for the whole (see `service.runs.events.recovered`).
+A client gets no event that the live stream lacks: when a worker dies, the one that resumes its run knows what clients
+have seen, and continues from there. While Redis is unavailable, the database records that there are more events, so
+that the events in Redis are not taken for complete (see `service.runs.events.recovered`).
 
-An entry's id is `<attempt>-<number of its last event>`. Redis takes none that is not greater than the last, so once
-a later attempt has written, the one before it is refused: so a worker that has lost its run stops before its client
-gets another event.
+An entry's id is `<attempt>-<number of its last event>`. Redis only accepts increasing ids, so once a later attempt has
+written, entries of the one before it are refused: a worker that has lost its run stops before its client gets another
+event.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from service.infra.redis_client import Script, read_stream
 from service.runs.slots import LeaseLost
 from service.types import Event, RunEvent
 
-LIFE = 3_600  # seconds a run's stream is kept after its last entry, or a quarter less
+LIFE = 3_600  # seconds a run's stream is kept after its last entry (up to a quarter less)
 
-# KEYS: stream. ARGV: the attempt that takes the run up, and the stream's life. Entries of earlier attempts are refused
-# after this. Returns the server process, and all entries.
+# KEYS: stream. ARGV: the attempt that resumes the run, and the stream's time to live in seconds. Entries of earlier
+# attempts are refused after this. Returns the id of the server process, and all entries.
 _TAKE_UP = Script("""
 local info = redis.pcall('INFO', 'server')
 local server = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or ''
@@ -36,7 +36,7 @@ return {server, redis.call('XRANGE', KEYS[1], '-', '+')}
 
 
 def stream_key(run_id: str) -> str:
-    return f"slipway:stream:{run_id}"  # not `live`: releases whose entries had other ids wrote there
+    return f"slipway:stream:{run_id}"  # not `live`, which earlier releases used with another id format
 
 
 def encode(events: Sequence[RunEvent]) -> bytes:
@@ -49,7 +49,7 @@ def decode(fields: dict[bytes, bytes]) -> list[RunEvent]:
 
 
 def event_of(item: Sequence[Any]) -> RunEvent:
-    """Decode `[seq, name, data]`, as Redis and the step rows keep an event."""
+    """Decode `[seq, name, data]`, the form of an event in Redis and in step rows."""
     return RunEvent(Event(item[1]), item[2], item[0])
 
 
@@ -58,7 +58,7 @@ def attempt_of(entry_id: bytes) -> int:
 
 
 class StreamEntry(NamedTuple):
-    """Entry of a live stream. `server`: the process that took it; None: the same as took the one before."""
+    """Entry of a live stream. `server`: the process that accepted it; None: the same as for the entry before."""
 
     attempt: int
     events: list[RunEvent]
@@ -66,14 +66,14 @@ class StreamEntry(NamedTuple):
 
 
 class EventStream(NamedTuple):
-    """Live stream as a later attempt found it, and the server process it was found at (empty: not known)."""
+    """Live stream as found by a later attempt, and the server process it was read from (empty: unknown)."""
 
     entries: list[StreamEntry]
     server: str
 
 
 class EventStreamReader:
-    """Reads live streams. It has connections of its own, because its reads block."""
+    """Reader of live streams, over separate connections because its reads block."""
 
     def __init__(self, redis_store: RedisStore, blocking: redis.Redis) -> None:
         self._redis_store = redis_store
@@ -83,9 +83,9 @@ class EventStreamReader:
         return self._redis_store.available()
 
     def take_up(self, run_id: str, attempt: int) -> EventStream | None:
-        """Read all entries of earlier attempts; from now on theirs are refused. None: Redis is away.
+        """Read all entries of earlier attempts, and refuse new ones from them. None: Redis is unavailable.
 
-        Raises `LeaseLost` when a later attempt has taken the run up already.
+        Raises `LeaseLost` when a later attempt has resumed the run already.
         """
         key = stream_key(run_id)
         said: Any = self._redis_store.call(
@@ -100,12 +100,12 @@ class EventStreamReader:
         return EventStream([entry for entry in entries if entry.attempt < attempt], server.decode())
 
     def told(self, run_id: str) -> list[tuple[bytes, list[RunEvent]]]:
-        """Read every entry that the stream holds, with its id."""
+        """Read every entry of the stream, with its id."""
         entries: Any = self._redis_store.call(lambda client: client.xrange(stream_key(run_id)), default=())
         return [(entry, decode(fields)) for entry, fields in entries]
 
     def read(self, run_id: str, position: bytes, wait: float) -> list[tuple[bytes, list[RunEvent]]]:
-        """Read entries after `position`, waiting at most `wait` seconds. Raises `redis.RedisError` when it is away."""
+        """Read entries after `position`, waiting at most `wait` seconds. Raises `redis.RedisError` without Redis."""
         entries = read_stream(self._blocking, stream_key(run_id), position, 200, wait)
         return [(entry, decode(fields)) for entry, fields in entries]
 

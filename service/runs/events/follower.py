@@ -1,7 +1,7 @@
-"""Follower of a run, on any worker: kept events come from the database, new ones from the live stream.
+"""Follower of a run, on any worker: stored events come from the database, new ones from the live stream.
 
-The live stream may lack events, among them a later attempt's `run.resumed`. Then the follower adds it: all events
-after the last kept step are void. So no reader joins two attempts' text.
+The live stream may lack events, among them a later attempt's `run.resumed`. The follower then adds it: all events after
+the last stored step are void. So no reader joins the text of two attempts.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from service.store import steps as step_rows
 from service.store.database import Database, Transaction
 from service.types import LAST_EVENT, Event, Run, RunEvent, RunStatus
 
-RECHECK = 5.0  # seconds after which the database is asked whether the run has ended unseen
-POLL = (0.05, 0.1, 0.2, 0.4)  # seconds between looks at the database where there is no live stream
+RECHECK = 5.0  # seconds between checks in the database for a run that ended unnoticed
+POLL = (0.05, 0.1, 0.2, 0.4)  # seconds between database polls without a live stream
 
-BEGINS = (Event.RUN_STARTED, Event.RUN_RESUMED)  # with these an attempt itself declares void events
+BEGINS = (Event.RUN_STARTED, Event.RUN_RESUMED)  # an attempt's own declarations of void events
 
 
 class Follower:
@@ -34,14 +34,14 @@ class Follower:
         self._run_id = run_id
         self._after = after
         self._position = b"0"
-        self._attempt = 1  # the latest whose entries were met
+        self._attempt = 1  # the latest attempt seen in the stream
         self.done = False
-        self.waits = False  # the run waits for a person: nothing comes until a decision is taken
+        self.waits = False  # the run waits for an approval: no events until the decision
 
     def events(self, heartbeat: float) -> Iterator[list[RunEvent]]:
-        """Yield batches of events until the last, or the run waits; an empty one at least every `heartbeat` seconds.
+        """Yield batches of events until the run ends or waits; an empty batch at least every `heartbeat` seconds.
 
-        Raises `DatabaseUnavailable` when the database stays away.
+        Raises `DatabaseUnavailable` when the database stays unavailable.
         """
         looks = 0
         while not self.done:
@@ -60,12 +60,12 @@ class Follower:
             yield from self._new(heartbeat)
 
     def first(self) -> list[RunEvent]:
-        """Return events until now, without waiting; the first part of them where they are large."""
+        """Return events so far, without waiting; only the first part if they are large."""
         part = self._db.query(lambda tx: step_rows.first_events(tx, self._run_id, self._after))
         return self.so_far() if part is None else self._in_order([event_of(item) for item in part])
 
     def so_far(self) -> list[RunEvent]:
-        """Return all events until now, without waiting."""
+        """Return all events so far, without waiting."""
         events = [event for batch in self._kept() for event in batch]
         if not self.done:
             events += chain.from_iterable(map(self._of_entry, self._streams.told(self._run_id)))
@@ -81,7 +81,7 @@ class Follower:
             self.done = True
             return None
         if run.status.ended:
-            # A reader that asks for more than there was has no last event yet.
+            # A reader whose `after` is beyond the run's last number has no last event yet.
             last_seq = run.last_seq if self._after <= run.last_seq else self._after + 1
             events.append(RunEvent(LAST_EVENT[run.status], run.result or {}, last_seq))
             self.done = True
@@ -107,23 +107,22 @@ class Follower:
                 yield fresh
 
     def _of_entry(self, entry: tuple[bytes, list[RunEvent]]) -> list[RunEvent]:
-        """Return an entry's events that are new, and the missing ones before them."""
+        """Return an entry's new events, preceded by any missing ones."""
         entry_id, events = entry
         later = bool(events) and attempt_of(entry_id) > self._attempt
         if later:
             self._attempt = attempt_of(entry_id)
         fresh: list[RunEvent] = []
         if self._misses(events):
-            kept_seq = (
-                self._kept_seq() if later else 0
-            )  # before kept events are read: there may be more by then
-            fresh += chain.from_iterable(self._kept())  # perhaps the missing events are kept by now
+            # Read before the stored events, which may grow meanwhile.
+            kept_seq = self._kept_seq() if later else 0
+            fresh += chain.from_iterable(self._kept())  # the missing events may be stored by now
             if later and (first := self._misses(events)) and first.name not in BEGINS:
                 fresh += self._in_order([RunEvent(Event.RUN_RESUMED, {"from_seq": kept_seq}, first.seq - 1)])
         return fresh + self._in_order(events)
 
     def _misses(self, events: Sequence[RunEvent]) -> RunEvent | None:
-        """Return the first new event, where numbers are missing before it."""
+        """Return the first new event if numbers are missing before it."""
         first = next((event for event in events if event.seq > self._after), None)
         return first if first is not None and first.seq > self._after + 1 else None
 
@@ -131,7 +130,7 @@ class Follower:
         return last_kept(self._db.query(lambda tx: step_rows.listed(tx, self._run_id), patience=20))
 
     def _in_order(self, events: Sequence[RunEvent]) -> list[RunEvent]:
-        """Return the events that are new, with a `gap` wherever numbers are missing."""
+        """Return the new events, with a `gap` wherever numbers are missing."""
         fresh: list[RunEvent] = []
         for event in events:
             if event.seq <= self._after:

@@ -1,4 +1,4 @@
-"""Outbox of one attempt: events on their way to the live stream, and to the client that listens in this process."""
+"""Outbox of one attempt: events on their way to the live stream, and to the client connected to this process."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from service.types import Event, RunEvent
 
 log = logging.getLogger("slipway.live")
 
-MAX_UNREAD = 20_000  # events an outbox holds for a slow client before it has to read them from elsewhere
-MAX_UNTAKEN = 20_000  # events an outbox holds for a Redis that is away
-DELIVER_SECONDS = 60.0  # the longest that a run's end waits for its events to be delivered
+MAX_UNREAD = 20_000  # events held for a slow client; beyond it, the client reads them from elsewhere
+MAX_UNTAKEN = 20_000  # events held while Redis is unavailable
+DELIVER_SECONDS = 60.0  # limit on a run's end waiting for delivery of its events
 
 
 class ClientConnection(Protocol):
-    """Connection of a client. Raises an `OSError` where it is broken."""
+    """Connection of a client. Raises an `OSError` when it is broken."""
 
     def write(self, events: Sequence[RunEvent]) -> None:
         """Write without blocking; an empty list is a heartbeat; call only when `rest()` is False."""
 
     def rest(self) -> bool:
-        """Write the rest of an earlier `write`, without blocking. True: there still is a rest."""
+        """Write the remainder of an earlier `write`, without blocking. True: some still remains."""
 
 
 @dataclass(slots=True)
 class Listener:
-    """Client that asked for a run: its connection, once its response is under way, and what to do if it leaves."""
+    """Client of a run: its connection, once its response is under way, and the callback for its disconnection."""
 
     writer: ClientConnection | None = None
     gone: Callable[[], None] = lambda: None
 
 
 class Submit(Protocol):
-    """Takes over the events of an outbox, to deliver them; `last`: there are no more."""
+    """Takes an outbox's events for delivery; `last`: there are no more."""
 
     def __call__(
         self, outbox: Outbox, events: Sequence[RunEvent], urgent: bool, *, last: bool = False
@@ -45,11 +45,11 @@ class Submit(Protocol):
 
 
 class Outbox:
-    """Events of one attempt, for the live stream and for the client that listens here, if one does.
+    """Events of one attempt, for the live stream and for a client of this process, if there is one.
 
-    The thread of the run is the client's too, and is busy with the run. So the thread that publishes events writes them
-    to the client, as much as its connection takes at once. The rest is tried again with later events, at every `LOOK`,
-    and last by the run's thread, once the run has ended: a slow client does not hold up a run.
+    The run's thread also serves the client's request, but is busy with the run. So the publishing thread writes events
+    to the client, as much as its connection takes without blocking. The rest is retried with later events, at every
+    `LOOK`, and finally by the run's thread, once the run has ended: a slow client does not hold up a run.
     """
 
     def __init__(
@@ -63,21 +63,20 @@ class Outbox:
         self.run_id = run_id
         self.attempt = attempt
         self.pending: list[RunEvent] = []
-        self.untaken: list[RunEvent] = []  # Redis was away: it gets them with those that follow
+        self.untaken: list[RunEvent] = []  # not taken while Redis was unavailable: sent with the next events
         self.urgent = self.ending = False
-        self.busy = False  # some thread is delivering earlier events
-        self.renewed = float("-inf")  # time.monotonic(); when the life of its stream was last renewed
-        self.server: str | None = None  # the Redis process that took its last entry
-        self.owned_at = float(
-            "-inf"
-        )  # time.monotonic(); when the database last said that the run is this attempt's
-        self.fenced = False  # a later attempt has taken the run over: nothing more is published here
-        self.seen = 0  # the number of the last event that the client was given
-        self.over = False  # that was the run's last, or there is nobody to be given one
+        self.busy = False  # a thread is delivering earlier events
+        self.renewed = float("-inf")  # time.monotonic() of the stream's last renewal
+        self.server: str | None = None  # the Redis process that accepted its last entry
+        # time.monotonic() when the database last confirmed this attempt's ownership
+        self.owned_at = float("-inf")
+        self.fenced = False  # a later attempt owns the run: publish nothing more
+        self.seen = 0  # number of the last event given to the client
+        self.over = False  # the run's last event was given, or the client has gone
         self._submit = submit
         self._lost_run = lost
         self._began = self._spoke = False
-        self._delivered = threading.Lock()  # released once all is delivered; lighter than an event
+        self._delivered = threading.Lock()  # released once all is delivered; cheaper than an Event
         self._delivered.acquire()
         self._giving = threading.Lock()  # held by the thread that writes to the client; guards all below
         self._listener = listener
@@ -97,13 +96,13 @@ class Outbox:
 
     @property
     def written(self) -> bool:
-        """Tell whether the publishing thread writes to the client, so that nobody else may."""
+        """Whether the publishing thread writes to the client, so that no other thread may."""
         listener = self._listener
         return listener is not None and listener.writer is not None
 
     @property
     def listened(self) -> bool:
-        """Tell whether a client listens here."""
+        """Whether a client of this process is attached."""
         return self._listener is not None
 
     def take(self) -> list[RunEvent]:
@@ -114,7 +113,7 @@ class Outbox:
         return events
 
     def deliver(self, events: list[RunEvent]) -> None:
-        """Write events to the client: they are in the live stream now, or the database has noted that they are not."""
+        """Write events to the client: the live stream has them now, or the database records that it lacks them."""
         with self._giving:
             if self._listener is None or self.fenced:
                 return
@@ -125,27 +124,27 @@ class Outbox:
                 self._write()
 
     def look(self, silence: float) -> None:
-        """Write what the client did not take before, or a heartbeat after so many seconds of silence."""
+        """Write the client's backlog, or a heartbeat after `silence` seconds without events."""
         with self._giving:
             self._write(beat=time.monotonic() > self._wrote + silence)
 
     def hold(self, events: Sequence[RunEvent]) -> None:
-        """Hold events that Redis has not taken; the oldest are dropped when they become too many."""
+        """Hold events that Redis has not taken; beyond `MAX_UNTAKEN`, the oldest are dropped."""
         self.untaken += events
         del self.untaken[:-MAX_UNTAKEN]
 
     def fence(self) -> None:
-        """Publish no more: a later attempt has the run. Stops the run's thread."""
+        """Stop publishing, as a later attempt owns the run. Stops the run's thread."""
         self.fenced = True
         self._lost_run()
 
     def forget(self) -> None:
-        """Let go of a client that has gone."""
+        """Drop a client that has disconnected."""
         with self._giving:
             self._lost()
 
     def close(self) -> None:
-        """Close, when the run's thread lets go of the run. Returns once all its events are delivered."""
+        """Close when the run's thread is done. Returns once all events are delivered, or after `DELIVER_SECONDS`."""
         self._submit(self, (), True, last=True)
         if not self._delivered.acquire(timeout=DELIVER_SECONDS):
             log.error("live_publish_late", extra={"run_id": self.run_id})
@@ -153,7 +152,7 @@ class Outbox:
             self._listener = None
 
     def closed(self) -> None:
-        """Note that all is delivered."""
+        """Signal that all is delivered."""
         self._delivered.release()
 
     def _write(self, beat: bool = False) -> None:

@@ -1,7 +1,8 @@
-"""Publisher of run events: from the threads that execute runs to the live streams in Redis, then to clients here.
+"""Publisher of run events: from the threads that execute runs to live streams in Redis, then to clients here.
 
-Events within a `WINDOW` are one entry of their run, and all runs of the process share one round trip to Redis. Urgent
-events are published by the thread they come from. The thread that publishes events writes them to the client too.
+Events within a `WINDOW` become one entry of their run's stream, and all runs of the process share one round trip to
+Redis. Urgent events are published by the thread that produces them. The publishing thread also writes events to the
+client.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from service.types import RunEvent
 
 log = logging.getLogger("slipway.live")
 
-WINDOW = 0.05  # seconds for which events that are not urgent are collected
-MAX_ENTRIES = 4_000  # of one run's stream; older ones are read from the database
-LOOK = 1.0  # seconds between looks at every client, for slow ones and for heartbeats
-OWNED = 1.0  # seconds that an answer of the database holds, while Redis is away, on which attempt has the run
-ASK_AGAIN = 0.5  # seconds between questions to a database that is away too
+WINDOW = 0.05  # seconds for which non-urgent events are collected
+MAX_ENTRIES = 4_000  # of one run's stream; older events are read from the database
+LOOK = 1.0  # seconds between visits to every client, for backlogs and heartbeats
+OWNED = 1.0  # seconds for which a confirmed ownership is trusted while Redis is unavailable
+ASK_AGAIN = 0.5  # seconds between queries while the database is unavailable too
 REFUSED = "equal or smaller"  # Redis's error for an entry whose id is not greater than the last
 
 Batch = tuple[Outbox, list[RunEvent], bool]  # new events of a run, and whether they are the last
-# Note in the database that these runs and attempts publish events which their live streams lack; returns those that no
-# later attempt took over. Raises `DatabaseUnavailable`.
+# Record in the database that these (run, attempt) pairs publish events which their live streams lack; returns those not
+# taken over by a later attempt. Raises `DatabaseUnavailable`.
 NoteGaps = Callable[[Sequence[tuple[str, int]]], Collection[tuple[str, int]]]
 
 
@@ -47,12 +48,12 @@ class Publisher:
         self._redis_store = redis_store
         self._heartbeat = heartbeat
         self._note_gaps = note_gaps
-        self._ask_at = 0.0  # time.monotonic(); not before it, of a database that is away
+        self._ask_at = 0.0  # time.monotonic(); no query before it while the database is unavailable
         self._lock = threading.Lock()
         self._dirty: dict[Outbox, None] = {}
         self._listened: set[Outbox] = set()
-        self._work = threading.Event()  # something is there
-        self._urgent = threading.Event()  # and some of it is not to wait for the end of the window
+        self._work = threading.Event()  # some outbox has events
+        self._urgent = threading.Event()  # and some are not to wait for the end of the window
         self._thread: threading.Thread | None = None
 
     def open(
@@ -62,7 +63,7 @@ class Publisher:
         listener: Listener | None = None,
         lost: Callable[[], None] = lambda: None,
     ) -> Outbox:
-        """Open the outbox of an attempt; `lost` is called when a later attempt has taken the run over."""
+        """Open the outbox of an attempt; `lost` is called when a later attempt has taken over the run."""
         outbox = Outbox(run_id, attempt, self.submit, listener, lost)
         with self._lock:
             if listener is not None:
@@ -110,13 +111,13 @@ class Publisher:
             outbox.look(self._heartbeat)
 
     def _take(self, *, everything: bool) -> list[Batch]:
-        """Take the pending events of every run, or of those with urgent ones; not of runs that are being published."""
+        """Take the pending events of every run, or only of urgent ones; not of runs being published."""
         with self._lock:
             self._urgent.clear()
             return self._batch_of([one for one in self._dirty if (everything or one.urgent) and not one.busy])
 
     def _batch_of(self, outboxes: Sequence[Outbox]) -> list[Batch]:
-        """Take the pending events of these, under the lock."""
+        """Take the pending events of these outboxes. Call with the lock held."""
         batch = [(outbox, outbox.pending, outbox.ending) for outbox in outboxes]
         for outbox in outboxes:
             self._dirty.pop(outbox, None)
@@ -126,15 +127,15 @@ class Publisher:
         return batch
 
     def _deliver(self, batch: list[Batch]) -> None:
-        """Publish to the live streams, then to the clients; events that neither Redis nor the database takes wait.
+        """Publish to the live streams, then to clients; events that neither Redis nor the database takes wait.
 
-        Events that Redis alone does not take are held for followers elsewhere, until it takes the next ones: an entry
-        of their own would have the id of the one whose answer was lost.
+        Events refused by Redis alone are held for followers elsewhere until it accepts the next ones: an entry of their
+        own would repeat the id of the one whose acknowledgement was lost.
         """
         filled = [(outbox, events) for outbox, events, _ in batch if events and not outbox.fenced]
         try:
             failed = held = self._publish(filled)
-        except Exception:  # it would end the publisher's thread, which carries every stream, or a run
+        except Exception:  # it would end the thread that serves every stream, or a run
             log.exception("live_publish_failed")
             failed, held = {outbox for outbox, _ in filled}, set()
         waits = self._wait_for_note(failed) if failed else ()
@@ -148,7 +149,7 @@ class Publisher:
                 outbox.deliver(events)
             with self._lock:
                 outbox.busy = False
-                if outbox.urgent:  # published in the meantime
+                if outbox.urgent:  # more arrived in the meantime
                     self._urgent.set()
                 if ends:
                     self._listened.discard(outbox)
@@ -156,7 +157,7 @@ class Publisher:
                 outbox.closed()
 
     def _put_back(self, outbox: Outbox, events: list[RunEvent]) -> None:
-        """Put events back, to be tried again with the next window."""
+        """Return events to the outbox, to be retried in the next window."""
         with self._lock:
             outbox.pending[:0] = events
             outbox.busy = False
@@ -164,7 +165,7 @@ class Publisher:
             self._work.set()
 
     def _publish(self, filled: Sequence[tuple[Outbox, list[RunEvent]]]) -> set[Outbox]:
-        """Write entries; return the outboxes of those that Redis has not taken, as far as it said."""
+        """Write entries; return outboxes whose entries Redis has not taken, as far as known."""
         if not filled:
             return set()
         encoded = [
@@ -204,9 +205,9 @@ class Publisher:
         return set()
 
     def _wait_for_note(self, outboxes: Collection[Outbox]) -> Collection[Outbox]:
-        """Note that clients get events which the live streams lack; return the outboxes that have to wait for the note.
+        """Record that clients get events missing in the live streams; return outboxes that must wait for the record.
 
-        Without a listener here no note is needed.
+        No record is needed for a run without a client here.
         """
         now = time.monotonic()
         pending = [one for one in outboxes if one.listened and now - one.owned_at > OWNED]

@@ -1,10 +1,10 @@
-"""Recovery of the events of a run whose worker was lost: those of kept steps, and those that clients saw beyond them.
+"""Recovery of a lost run's events: those of stored steps, and those clients saw beyond them.
 
-The live stream shows which events clients got, where it can be proven to hold them all. Proof is no matter of clocks:
-the last attempt must have written to it, to the server process that has it now (one that was restarted, or took over
-from another, may have lost what it acknowledged last), without a hole since the last kept step, and without a note in
-the database that it went on publishing while Redis was away. Without proof, numbers jump and `run.resumed` declares
-all events after the last kept step void.
+The live stream shows which events clients got, if it is proven complete. The proof involves no clocks: the last attempt
+must have written to it; the server process that accepted this must be the current one (after a restart or failover,
+acknowledged writes may be lost); no number may be missing since the last stored step; and the database must not record
+that publishing went on while Redis was unavailable. Without proof, numbers jump and `run.resumed` declares all events
+after the last stored step void.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from service.types import Event, Run, RunEvent
 
 
 def replay_of(run: Run, kept: Sequence[Row], stream: EventStream | None) -> Replay:
-    """Return the events of earlier attempts, for the next to replay. `stream` is None where Redis is away."""
+    """Return events of earlier attempts, for the next one to replay. `stream` is None without Redis."""
     kept_seq = last_kept(kept)
     events = [event_of(item) for row in kept for item in row["events"] if item[0] > kept_seq]
     if run.mode != "wait" and stream is not None:
@@ -35,12 +35,12 @@ def replay_of(run: Run, kept: Sequence[Row], stream: EventStream | None) -> Repl
 
 
 def last_kept(rows: Sequence[Row]) -> int:
-    """Return the last number of a kept step."""
+    """Return the last event number of a stored step."""
     return max((row["last_seq"] for row in rows if row["kind"] != NOTE), default=0)
 
 
 def is_whole(run: Run, kept_seq: int, stream: EventStream | None) -> bool:
-    """Tell whether the live stream holds all events that clients got after number `kept_seq`."""
+    """Return whether the live stream has all events clients got after number `kept_seq`."""
     last = run.attempt - 1
     if (
         stream is None
@@ -56,7 +56,7 @@ def is_whole(run: Run, kept_seq: int, stream: EventStream | None) -> bool:
 
 
 def _without_hole(events: Sequence[RunEvent], kept_seq: int) -> bool:
-    """Tell whether no number is missing: they may jump only where an event declares all before it void."""
+    """Return whether no number is missing: jumps are allowed only where an event voids all before it."""
     at = kept_seq
     for event in events:
         if event.seq <= at:
@@ -69,5 +69,5 @@ def _without_hole(events: Sequence[RunEvent], kept_seq: int) -> bool:
 
 
 def _kept_all(run: Run, kept: Sequence[Row]) -> bool:
-    """Tell whether the last attempt stopped by itself, so that all its events are kept."""
+    """Return whether the last attempt stopped by itself, so that all its events are stored."""
     return bool(kept) and (kept[-1]["kind"], kept[-1]["attempt"]) == (NOTE, run.attempt - 1)

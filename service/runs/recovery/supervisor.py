@@ -22,24 +22,24 @@ from service.store.database import Database
 from service.types import mode_of, now_ms
 
 log = logging.getLogger("slipway.supervisor")
-TICK = 0.4  # seconds between looks for cancellations: a run ends well within 2 s of being asked to
-HAND_OVER = 3.0  # seconds that runs still driven at the very end have to be given back
-UNDRIVEN = 10.0  # seconds between claiming a run and driving it that no database or Redis that hangs can fill
-SWEEP_TASKS = 200  # queued tasks looked at in one sweep
+TICK = 0.4  # seconds between checks for cancellations: a cancelled run ends well within 2 s
+HAND_OVER = 3.0  # seconds for handing over runs still executing at the very end
+UNDRIVEN = 10.0  # seconds from claiming a run to executing it, beyond any hang of database or Redis
+SWEEP_TASKS = 200  # queued tasks per sweep
 
 
 class Wakeup(Protocol):
-    """Wakes task workers. Never raises, and never takes long."""
+    """Wake-ups for task workers. Never raises, and never takes long."""
 
     def ring(self, run_ids: Sequence[str]) -> bool:
-        """Wake one for each. False: none can be reached; the rows wait for the sweep."""
+        """Wake one worker per run. False: none can be reached; the rows wait for the sweep."""
 
     def waiting(self) -> int | None:
-        """Count wake-ups that nobody has taken yet; None: no worker can be reached."""
+        """Count wake-ups not consumed yet; None: no worker can be reached."""
 
 
 class NoWakeup:
-    """Wakes nobody, where there is no broker: the sweep of the web processes executes the tasks."""
+    """Null wake-up, without a broker: the sweep of the web processes executes the tasks."""
 
     def ring(self, run_ids: Sequence[str]) -> bool:
         return False
@@ -49,17 +49,17 @@ class NoWakeup:
 
 
 class WorkerProcess(NamedTuple):
-    """Kind of a worker process (`web`, `task`, `cli`), and its times in seconds. One of kind `cli` takes nothing up."""
+    """Kind of a worker process (`web`, `task`, `cli`), and its times in seconds. Kind `cli` claims no runs."""
 
     kind: str
     lease: float
     sweep: float  # between sweeps
-    grace: float  # from the signal to stop to the end
+    grace: float  # from the stop signal to the end
     draining: Callable[[], bool]
 
 
 class Supervisor:
-    """Supervises this process. `wakeup` wakes task workers; `chores` are done at each sweep."""
+    """Supervises this process. `wakeup` wakes task workers; `chores` run at each sweep."""
 
     def __init__(
         self,
@@ -78,19 +78,19 @@ class Supervisor:
         self._chores = chores
         self._stopped = threading.Event()
         self._drain_until: float | None = None
-        self._orphans: dict[tuple[str, int], float] = {}  # run and attempt, and since when
+        self._orphans: dict[tuple[str, int], float] = {}  # by run and attempt: time.monotonic(), first seen
         self._next_renewal = 0.0
-        self._renewed_at = self._cut_off_at = time.monotonic()  # when this worker last had no lease, or began
+        self._renewed_at = self._cut_off_at = time.monotonic()  # when it last had no lease, or started
         self._next_sweep = time.monotonic() + random.uniform(0, process.sweep)
 
     def start(self) -> None:
         """Register this worker, then supervise it from a daemon thread."""
-        with suppress(DatabaseUnavailable):  # the thread goes on trying; `service.store.outages` says why
+        with suppress(DatabaseUnavailable):  # the thread keeps trying; `service.store.outages` logs why
             self._renew()
         threading.Thread(target=self._loop, name="supervisor", daemon=True).start()
 
     def stop(self) -> None:
-        """Retire this worker: its runs are given back, or else are free for others at once."""
+        """Retire this worker: its runs are handed over, or else are free for others at once."""
         end = time.monotonic() + HAND_OVER
         while (executing := self._slots.all()) and time.monotonic() < end:
             for handle in executing:
@@ -110,13 +110,13 @@ class Supervisor:
         while not self._stopped.wait(TICK):
             try:
                 self._tick(time.monotonic())
-            except DatabaseUnavailable:  # said once, with its cause, and not at every tick
+            except DatabaseUnavailable:  # logged once, with its cause, not at every tick
                 self._cut_off_at = time.monotonic()
-            except Exception:  # this thread must outlive any fault: runs depend on it
+            except Exception:  # this thread must survive any fault: runs depend on it
                 log.exception("supervisor_failed")
 
     def _note_hang(self, since: float) -> None:
-        """Take this worker for cut off where the database hung: leases of the living may have ended meanwhile."""
+        """Mark this worker as cut off after a database hang: leases of living workers may have expired meanwhile."""
         if time.monotonic() - since > self._lease / 3:
             self._cut_off_at = time.monotonic()
 
@@ -137,7 +137,7 @@ class Supervisor:
                 chore()
 
     def _stop_unwanted(self, executing: Sequence[Handle]) -> None:
-        """Stop runs that are to be cancelled, and those that another worker has taken over."""
+        """Stop runs that were cancelled, or taken over by another worker."""
         held = {
             row["id"]: row
             for row in self._db.query(lambda tx: ownership.held(tx, self._worker_id), patience=0, ahead=True)
@@ -149,7 +149,7 @@ class Supervisor:
                 elsewhere.append(handle)
             elif row["cancel_requested"]:
                 handle.stop("cancelled")
-        if elsewhere:  # or they have not begun, or have just ended
+        if elsewhere:  # lost, not yet begun, or just ended
             ids = [handle.run_id for handle in elsewhere]
             latest = self._db.query(lambda tx: ownership.attempts(tx, ids), patience=0, ahead=True)
             for handle in elsewhere:
@@ -158,7 +158,7 @@ class Supervisor:
                     handle.stop("lost")
 
     def _renew(self) -> None:
-        """Raises `DatabaseUnavailable`."""
+        """Renew the lease. Raises `DatabaseUnavailable`."""
         asked = time.monotonic()
         try:
             self._renew_lease()
@@ -182,7 +182,7 @@ class Supervisor:
             )
 
     def _hand_over(self, now: float) -> None:
-        """Let runs finish within the grace of a stopping worker, then put the others back into the queue."""
+        """Let runs finish within a stopping worker's grace period, then return the others to the queue."""
         if self._drain_until is None:
             self._drain_until = now + max(1.0, self._grace * 0.7)
         if now >= self._drain_until:
@@ -190,9 +190,9 @@ class Supervisor:
                 handle.stop("drain")
 
     def _sweep_runs(self, now: float) -> None:
-        """Take up runs whose worker is gone; wake task workers for queued tasks that nobody took.
+        """Claim runs whose worker is gone; wake task workers for queued tasks not taken yet.
 
-        A worker that was cut off from the database itself leaves the others the time of a lease to renew theirs.
+        A worker that was itself cut off from the database first gives the others one lease time to renew theirs.
         """
         asked = time.monotonic()
         abandoned = self._db.query(lambda tx: rows.abandoned(tx, 20), patience=0, ahead=True)
@@ -209,7 +209,7 @@ class Supervisor:
         self._db.transact(lambda tx: workers.sweep(tx, 3_600_000), patience=1, ahead=True)
 
     def _wake(self, tasks: list[str]) -> None:
-        """Send lost messages again, not those that only wait their turn."""
+        """Resend lost messages, but not for tasks that merely wait their turn."""
         messages = self._wakeup.waiting()
         if messages is not None and messages >= len(tasks):
             return
@@ -218,17 +218,15 @@ class Supervisor:
             self._db.transact(lambda tx: rows.announced(tx, tasks, later), patience=1)
             if self._wakeup.ring(tasks):
                 return
-        if (
-            self._kind == "web"
-        ):  # no message reaches a task worker: this one does it, callers keep half the slots
+        if self._kind == "web":  # no task worker reachable: leave callers half the slots
             for run_id in tasks:
                 half_taken = self._slots.taken * 2 >= self._slots.slots
                 if half_taken or not self._execution.take_up_in_background(run_id):
-                    self._next_sweep = time.monotonic() + TICK  # there is more to do
+                    self._next_sweep = time.monotonic() + TICK  # more tasks remain
                     return
 
     def _disown(self, now: float) -> None:
-        """Abandon runs that are ours by their rows and that no thread here executes; each counts as a loss."""
+        """Abandon runs that are assigned to this worker but executed by no thread here; each counts as a loss."""
         executing = {handle.run_id for handle in self._slots.all()}
         held = self._db.query(lambda tx: ownership.held(tx, self._worker_id), patience=0, ahead=True)
         orphans = [(row["id"], row["attempt"]) for row in held if row["id"] not in executing]

@@ -1,4 +1,4 @@
-"""Native door: ask an agent and wait (`invoke`), listen (`stream`) or queue a task, with the contract's own bodies."""
+"""Native API: ask an agent and wait (`invoke`), listen (`stream`) or queue a task, with Slipway's own bodies."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ FREE = ("hit", "near", "coalesced")
 
 
 def _not_blank(text: str) -> str:
-    """Validate a text for the model, which refuses one of white space alone."""
+    """Validate a text for the model, which refuses white space alone."""
     if all(unicodedata.category(letter)[0] in "ZC" for letter in text):
         raise ValueError("must contain more than white space")
     return text
@@ -95,7 +95,7 @@ class RunBody(Body):
 
     @property
     def parent(self) -> str | None:
-        """Parent message; "" for a `null` that was sent (a first turn), None where left out (the newest message)."""
+        """Parent message; "" for an explicit `null` (a first turn), None if omitted (the newest message)."""
         return (self.parent_message_id or "") if "parent_message_id" in self.model_fields_set else None
 
     def request(self, agent: str) -> RunRequest:
@@ -107,7 +107,7 @@ class RunBody(Body):
 
 
 def _of_the_user(messages: list[Turn], number: int) -> None:
-    """Raise `Invalid` where that message is not the user's; pydantic would point at the whole body."""
+    """Raise `Invalid` if that message is not the user's; pydantic would point at the whole body."""
     if messages[number].role != "user":
         raise fault(f"/messages/{number}/role", "the first and the last message must be the user's")
 
@@ -130,7 +130,7 @@ class TaskBody(RunBody):
 )
 @guard(counts="run")
 def invoke(agent: str) -> Response:
-    """Answer with the run result; for a failed run with its problem."""
+    """Return the run result, or a failed run's problem."""
     return _folded(services().runs.start.invoke(*admit("invoke", partial(_question, agent))))
 
 
@@ -163,7 +163,7 @@ def stream(agent: str) -> Response:
 )
 @guard(counts="run")
 def queue_task(agent: str) -> Response:
-    """Write the row, then wake a worker; a wake-up that gets lost is repeated by the sweep."""
+    """Write the row, then wake a worker; the sweep repeats a lost wake-up."""
     started = services().runs.start.queue(*admit("task", partial(_task, agent)))
     if not started.replayed:
         services().runs.wakeup.ring([started.run.id])
@@ -186,7 +186,7 @@ def _task(agent: str) -> RunRequest:
 
 
 def _folded(started: Started) -> Response:
-    """Fold a run that was waited for into one JSON answer: its result, or the problem it failed with."""
+    """Fold a finished run into one JSON response: its result, or the problem it failed with."""
     run = started.run
     result = run.result or {}
     if run.error is not None:

@@ -1,4 +1,4 @@
-"""Users, for admins."""
+"""User management, for admins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Approvals: tool calls that wait for a person, and the decisions."""
+"""Approvals: tool calls that wait for a person's decision, and the decisions."""
 
 from __future__ import annotations
 
@@ -120,9 +120,9 @@ def list_approvals() -> Response:
 )
 @guard()
 def decide(approval_id: str) -> Response:
-    """Decide; the run is taken up here when a slot is free, else by the next sweep."""
+    """Store a decision; the run resumes in this process if a slot is free, else by the next sweep."""
     asked, caller = parse(DecisionBody), current_caller()
-    # First of all: an answer that is kept under an Idempotency-Key may be one that a wider key was given.
+    # Check access first: the response stored for an Idempotency-Key may belong to a key with wider scopes.
     row = approvals.find_decidable(services().infra.db, caller, approval_id)
     if row["status"] == "pending" and asked.decision == "approve":
         _check_call(row, row["arguments"] if asked.arguments is None else asked.arguments)
@@ -140,11 +140,11 @@ def _decide(
 
 
 def _check_call(row: Row, arguments: dict[str, Any]) -> None:
-    """Check that the call can be made, before the decision is spent.
+    """Check that the call can be made, before the decision is stored.
 
-    Raises `ToolGone`, and `Invalid` for arguments that do not fit the tool: changed ones, or those of an older tool.
+    Raises `ToolGone`, and `Invalid` for arguments that do not fit the tool: changed ones, or those of an older version.
     """
-    services().agents.refresh()  # as the worker that takes the run up does
+    services().agents.refresh()  # as the worker that resumes the run does
     agent = services().agents.agents.get(row["agent"])
     tool = None if agent is None else agent.tools.get(row["name"])
     if tool is None:

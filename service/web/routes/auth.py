@@ -1,4 +1,4 @@
-"""Signing in and out, and API keys."""
+"""Log-in, log-out and API keys."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LONGEST_LIFE = timedelta(days=3660)
 
 
 def install(app: Flask) -> None:
-    """Configure Flask-JWT-Extended: one algorithm, one key, our issuer and audience."""
+    """Configure Flask-JWT-Extended: one algorithm, one key, Slipway's issuer and audience."""
     key = app.extensions["slipway"].auth.tokens.key
     app.config.update(
         JWT_ALGORITHM=key.algorithm,
@@ -52,7 +52,7 @@ def install(app: Flask) -> None:
     def checking_key(header: dict[str, Any], claims: dict[str, Any]) -> Any:
         if header.get("kid") != key.key_id or header.get("typ") != "JWT":
             raise InvalidTokenError("signed with another key, or for another purpose")
-        if "type" not in claims:  # Flask-JWT-Extended would take it for an access token
+        if "type" not in claims:  # Flask-JWT-Extended would accept it as an access token
             raise InvalidTokenError("no type")
         return key.checking
 
@@ -154,7 +154,7 @@ def _sign_in(asked: Login, address: str) -> User:
 )
 @public
 def refresh() -> Response:
-    """Authenticated by the refresh token itself, which is the bearer."""
+    """Renew a token pair, authenticated by the refresh token itself, which is the bearer."""
     claims = checked_claims("refresh")
     limit_refresh(str(claims["sub"]))
     return json_response(services().auth.tokens.renew(claims).public())
@@ -209,7 +209,7 @@ def create_key() -> Response:
 )
 @guard()
 def list_keys() -> Response:
-    """List keys; a key with scopes sees only itself, since the others may be for agents that it must not know."""
+    """List keys; a key with scopes sees only itself, since others may reveal agents it must not know."""
     (limit, after), caller = page_arguments(), current_caller()
     only = caller.key_id if caller.scopes else None
     found = services().auth.keys.page(caller.user_id, limit=limit + 1, after=after, only=only)

@@ -1,4 +1,4 @@
-"""Spending caps, as admins see and set them."""
+"""Spending caps, read and set by admins."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def list_budgets() -> Response:
 )
 @guard("admin", scope="admin")
 def put_budget(scope: str) -> Response:
-    """Set or lift a cap. Its subject must exist: a cap on nobody would look like one that holds."""
+    """Set or lift a cap. Its subject must exist: a cap on an unknown id would seem to be in force."""
     if SCOPE.fullmatch(scope) is None:
         raise NotFound(f"There is no scope {scope}: service, user:…, key:…, agent:… or session:…")
     asked = parse(NewCap)

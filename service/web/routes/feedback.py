@@ -41,9 +41,9 @@ class FeedbackView(FeedbackShape):
 )
 @guard()
 def give_feedback(run_id: str) -> Response:
-    """Keep feedback of the run's own user; 404 for everybody else, operators too."""
+    """Store feedback of the run's own user; 404 for every other caller, including operators."""
     asked, metrics = parse(FeedbackBody), services().infra.metrics
-    # First of all: an answer that is kept under an Idempotency-Key may be one that a wider key was given.
+    # Check access first: the response stored for an Idempotency-Key may belong to a key with wider scopes.
     run = services().runs.queries.get(run_id, current_caller(), own=True)
 
     def work(tx: Transaction) -> dict[str, Any]:

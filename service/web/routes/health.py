@@ -15,8 +15,8 @@ from service.web.schemas import Shape, json_response
 from service.wiring import Services
 
 blueprint = Blueprint("health", __name__)
-MODEL_TTL = 5.0  # seconds a look at the model is good for: /ready is asked often, the model is far away
-REDIS_TTL = 1.0  # the same of Redis, of which every right is tried
+MODEL_TTL = 5.0  # seconds a model probe is cached: /ready is polled often, the model is remote
+REDIS_TTL = 1.0  # seconds a Redis probe is cached; it tries every permission needed
 
 
 class Health(Shape):
@@ -27,7 +27,7 @@ class Health(Shape):
 class Part(Shape):
     status: str
     latency_ms: float
-    reason: str | None = None  # why it is not ok, in fixed words, where that is known
+    reason: str | None = None  # why it is not ok, in fixed words, if known
 
 
 class Ready(Shape):
@@ -69,7 +69,7 @@ def metrics() -> Response:
 
 
 def _probes() -> dict[str, Probe]:
-    """Return this application's probes, made when they are first asked for: after the fork."""
+    """Return this application's probes, created on first use: after the fork."""
     extensions = current_app.extensions
     if "slipway_probes" not in extensions:
         extensions.setdefault("slipway_probes", _made(services()))

@@ -1,4 +1,4 @@
-"""The web page, its few static files, and the documentation to read in a browser."""
+"""Web page, its few static files, and the documentation to read in a browser."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from service.web.openapi import api
 blueprint = Blueprint("ui", __name__)
 
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-# Kept in memory: they are few and small, and a name that is not among them can be no path to anything else.
+# In memory, as they are few and small; a name that is not a key can be no path to another file.
 _FOLDER = Path(__file__).parents[1] / "assets"
 ASSETS = {
     path.relative_to(_FOLDER).as_posix(): path.read_bytes()
     for path in sorted(_FOLDER.rglob("*"))
     if path.suffix in _TYPES
 }
-# Part of every asset's address. Modules import each other relatively, so a page never mixes two releases.
+# Part of every asset's URL. Modules import each other relatively, so a page never mixes two releases.
 VERSION = hashlib.sha256(
     b"\0".join(part for item in ASSETS.items() for part in (item[0].encode(), item[1]))
 ).hexdigest()[:12]
@@ -59,7 +59,7 @@ def docs_errors() -> Response:
 @api("A file of the web page", tag="Documentation", errors=[NotFound])
 @public
 def asset(name: str) -> Response:
-    """Serve a file: cacheable for a year under the present version, else revalidated each time."""
+    """Serve a file: cacheable for a year under the current version, else revalidated each time."""
     version, _, file = ("", "", name) if name in ASSETS else name.partition("/")
     content = ASSETS.get(file)
     if content is None:

@@ -29,7 +29,7 @@ from service.web.sse import SseLens, last_seen
 from service.web.streaming import stream_response
 
 blueprint = Blueprint("runs", __name__)
-MOST_EVENTS = 1_000  # of a page, where no limit is given
+MOST_EVENTS = 1_000  # events per page without a limit
 
 
 class StepShape(Shape):
@@ -206,7 +206,7 @@ def _item(row: Row) -> dict[str, Any]:
         row["input_tokens"], row["output_tokens"], row["cache_read_tokens"], row["cache_creation_tokens"]
     )
     usage = used.public(row["cost_nano"], "reported")
-    del usage["usage_source"]  # kept with the result, which lists do not read
+    del usage["usage_source"]  # stored with the result, which lists do not read
     ended = row["finished_at"]
     item = {
         "run_id": row["id"],
@@ -237,7 +237,7 @@ def _event(run_id: str, event: RunEvent) -> dict[str, Any]:
 
 
 def _event_page(run_id: str, after: int) -> dict[str, Any]:
-    """Build a page of events; a cursor is the id of the last event of the page before."""
+    """Build a page of events; a cursor is the id of the previous page's last event."""
     limit, cursor = page_arguments(default=MOST_EVENTS)
     if cursor is not None and not (after := last_seen(cursor, run_id)):
         raise fault("/cursor", "Not a cursor.")

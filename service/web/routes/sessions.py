@@ -25,7 +25,7 @@ from service.web.transcript import as_json, as_markdown
 from service.web.validation import parse
 
 blueprint = Blueprint("sessions", __name__)
-CANCEL_WAIT = 5.0  # seconds a deletion waits for a turn under way to be cancelled
+CANCEL_WAIT = 5.0  # seconds a deletion waits for the cancellation of a running turn
 LONGEST_SEARCH = 100  # characters
 MARKDOWN = "text/markdown"
 Title = Annotated[str, Field(max_length=256), AfterValidator(no_nul)]
@@ -253,7 +253,7 @@ def _delete_in_time(session_id: str) -> None:
 
 
 def _cancel_turns(session_id: str) -> None:
-    """Cancel the runs of a session, which bills what they have used, before they are deleted."""
+    """Cancel the runs of a session before deleting them, so that their usage is billed."""
     for run_id in services().sessions.unfinished(session_id):
         with suppress(errors.RunFinished, errors.NotFound):
             services().runs.cancellation.cancel(services().runs.queries.get(run_id))

@@ -26,10 +26,10 @@ from service.web.schemas import BudgetList, Shape, budget_list, json_response
 log = logging.getLogger("slipway.request")
 blueprint = Blueprint("usage", __name__)
 LONGEST = timedelta(days=400)
-LONGEST_BY_HOUR = timedelta(days=31)  # hours are not rolled up: they are summed over the calls themselves
+LONGEST_BY_HOUR = timedelta(days=31)  # hours are not rolled up: they are summed over single calls
 USUAL = timedelta(days=30)
-SHEET_SECONDS = 900.0  # a sheet that takes longer is broken off
-MOST_GROUPS = 1_000  # of an answer, where no limit is given; each takes some 600 bytes at most
+SHEET_SECONDS = 900.0  # time limit of a sheet, after which it is aborted
+MOST_GROUPS = 1_000  # groups per response without a limit; at most some 600 bytes each
 
 
 class UsageLine(Shape):
@@ -105,7 +105,7 @@ def budget() -> Response:
 
 
 def _query() -> tuple[UsageQuery, int, Values | None]:
-    """Read the report that is asked for, the lines of a page, and the group that the page begins after."""
+    """Read the requested report, the lines per page, and the group after which the page begins."""
     by = _groups()
     limit, text = page_arguments(default=MOST_GROUPS, longest_cursor=reports.LONGEST_CURSOR)
     cursor = None if text is None else _cursor(text, by)
@@ -128,7 +128,7 @@ def _sheet(asked: UsageQuery, after: Values | None) -> Response:
     place = reading_place()
     lines = reports.sheet(services().infra.db, asked, seconds=SHEET_SECONDS, after=after)
     try:
-        first = next(lines)  # with the first page read: until then a problem can be told
+        first = next(lines)  # reads the first page: until then, an error can be a problem response
     except BaseException:
         place.give()
         raise
@@ -137,7 +137,7 @@ def _sheet(asked: UsageQuery, after: Values | None) -> Response:
         try:
             yield first
             yield from lines
-        except Exception as error:  # the server breaks the answer off: nobody takes it for the whole
+        except Exception as error:  # the server aborts the response: clients see it is incomplete
             log.warning("csv_aborted", extra={"error": type(error).__name__, "detail": str(error)})
             raise
         finally:
@@ -149,7 +149,7 @@ def _sheet(asked: UsageQuery, after: Values | None) -> Response:
 
 
 def _csv(text: str, cursor: str | None) -> Response:
-    """Answer with CSV, which has no room for a cursor: the next page's address is in `Link` (RFC 8288)."""
+    """Build a CSV response. CSV has no field for a cursor: the next page's URL is in `Link` (RFC 8288)."""
     response = Response(text, mimetype="text/csv")
     if cursor is not None:
         query = urlencode({**request.args.to_dict(), "cursor": cursor})
@@ -166,7 +166,10 @@ def _groups() -> tuple[str, ...]:
 
 
 def _span(page_until: int | None) -> tuple[int, int]:
-    """Read `?from=` and `?to=` as milliseconds, the end excluded; without `to`, the first page's now (`page_until`)."""
+    """Read `?from=` and `?to=` as milliseconds, the end excluded.
+
+    Without `to`, the end is the time of the first page (`page_until`), or now on the first page.
+    """
     text = request.args.get("to")
     now = int(time.time() * 1000) + 1 if page_until is None else page_until
     until = now if text is None else _moment("to", text, end=True)
@@ -181,7 +184,7 @@ def _span(page_until: int | None) -> tuple[int, int]:
 
 def _moment(name: str, text: str, *, end: bool) -> int:
     try:
-        if not text.isascii():  # `fromisoformat` takes any character between date and time
+        if not text.isascii():  # `fromisoformat` accepts any character between date and time
             raise ValueError
         if len(text) == 10:
             day = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
