@@ -75,8 +75,7 @@ class RunSteps:
     ) -> Events[ModelReply]:
         """Call the model, store its reply. Raises `ModelError`, `BudgetExceeded`, `PriceUnknown` or the stop reason.
 
-        `tell`: publish its text to clients. `counts`: count towards the run's step limit, as every call of a pattern
-        does; beyond it, `RunLimit` is raised.
+        `tell`: publish its text. `counts`: count towards the run's step limit; beyond it, `RunLimit` is raised.
         """
         if counts:
             self._count()
