@@ -1,8 +1,8 @@
-# `make help` lists what there is. Everything runs in .venv, which is made and kept up to date by itself.
+# `make help` lists the targets. Everything runs in .venv, which is created and updated automatically.
 PY := .venv/bin/python
-# What needs a program, a picture of minutes or a machine of its own: `make test-all` runs these too.
+# Tests that need another program, minutes or a machine of their own: `make test-all` runs these too.
 FAST := not (nginx or browser or chaos or grown or image or slow)
-# Test files run side by side: servers are mostly waited for. One at a time, for a debugger: make test ARGS=-n0
+# Test files run in parallel, since most of their time is waiting. One at a time, for a debugger: make test ARGS=-n0
 JOBS := 3
 ARGS :=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -10,14 +10,14 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .PHONY: help run test test-all check docs bench bench-quick bench-peers bench-cost lock setup clean
 .DEFAULT_GOAL := help
 
-help: ## what there is
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: ## start everything on this machine; PORT=8000, Ctrl-C ends it
+run: ## start everything on this machine; PORT=8000, Ctrl-C stops it
 	@scripts/setup.sh requirements.txt
 	@exec $(PY) -m launcher --parent-pid $$PPID
 
-test: ## the fast tests; ARGS="-k name" picks some
+test: ## the fast tests; ARGS="-k name" selects some
 	@scripts/setup.sh requirements-dev.txt
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile -m "$(FAST)" $(ARGS)
 
@@ -25,7 +25,7 @@ test-all: ## every test: nginx, browser, chaos, grown parts and image too
 	@scripts/setup.sh requirements-dev.txt
 	@$(PY) -m pytest $(ARGS)
 
-check: ## format, lint, types, imports, and docs that are up to date
+check: ## format, lint, types, imports, generated pages
 	@scripts/setup.sh requirements-dev.txt
 	$(PY) -m ruff format --check --quiet .
 	$(PY) -m ruff check --quiet .
@@ -35,24 +35,24 @@ check: ## format, lint, types, imports, and docs that are up to date
 	$(PY) -m config --env | diff .env.example -
 	$(PY) -m scripts.errors_page | diff docs/errors.md -
 
-docs: ## write what is generated
+docs: ## write the generated pages
 	@scripts/setup.sh requirements.txt
 	$(PY) -m config > docs/settings.md
 	$(PY) -m config --env > .env.example
 	$(PY) -m scripts.errors_page > docs/errors.md
 
-bench: bench-peers ## measure beside every peer; ARGS="--only A,B --peers slipway,fastapi"
+bench: bench-peers ## compare with every peer; ARGS="--only A,B --peers slipway,fastapi"
 	@scripts/setup.sh requirements-dev.txt
 	@$(PY) -m benchmarks $(ARGS)
 
-bench-quick: bench-peers ## two minutes: ratios beside those that were kept; ARGS=--keep keeps the new ones
+bench-quick: bench-peers ## two minutes: ratios compared with stored ones; ARGS=--keep stores the new ones
 	@scripts/setup.sh requirements-dev.txt
 	@$(PY) -m benchmarks.quick $(ARGS)
 
 bench-peers: ## install the peers, each into an environment of its own
 	@benchmarks/peers/install.sh
 
-bench-cost: ## what a day of questions costs, each saver on in turn (an hour or so); ARGS="--requests 1000"
+bench-cost: ## cost of a day of questions, each saver on in turn (about an hour); ARGS="--requests 1000"
 	@scripts/setup.sh requirements-dev.txt
 	@$(PY) -m benchmarks.cost $(ARGS)
 
@@ -60,9 +60,9 @@ lock: ## compile requirements*.in, with the newest versions (needs uv)
 	uv pip compile -q --universal --upgrade --python-version 3.11 requirements.in -o requirements.txt
 	uv pip compile -q --universal --upgrade --python-version 3.11 requirements-dev.in -o requirements-dev.txt
 
-setup: ## make .venv with all that development needs
+setup: ## create .venv with all development tools
 	@scripts/setup.sh requirements-dev.txt
 
-clean: ## remove what can be made again; var/ with its data stays
+clean: ## remove generated files; var/ with its data stays
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

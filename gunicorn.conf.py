@@ -1,4 +1,4 @@
-"""How Gunicorn serves the app. Its arbiter reads this before it imports the app and forks the workers."""
+"""Gunicorn configuration. The arbiter reads this file before it imports the app and forks the workers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any
 from gunicorn.glogging import Logger
 
 from config import ConfigError, Settings, load
-from service.observe import folder
+from service.observe import metric_files
 
-# Containers made beyond those let go until Python looks for circles among them: a request makes thousands and leaves
-# none, so looking after every 700 finds nothing, several times in each.
-GARBAGE = 25_000
-# Bytes; what is larger goes back to the system once it is let go of. glibc would raise the limit with the first
-# password that is hashed (19 MiB), and each worker would keep as much from then on.
-LARGE = 1 << 20
+# Net new containers before a garbage collection of the young generation. A request makes thousands and leaves no
+# cycles, so the default of 700 collects in vain several times per request.
+GC_THRESHOLD = 25_000
+# Bytes; larger blocks return to the system when freed. glibc would raise the threshold dynamically with the first
+# password hash (19 MiB), and each worker would keep that memory from then on.
+MMAP_THRESHOLD = 1 << 20
 M_MMAP_THRESHOLD = -3  # malloc.h
 
 
@@ -32,17 +32,17 @@ def _settings() -> Settings:
         sys.exit(str(error))
 
 
-def _begin_metrics(path: Path) -> None:
-    """Count from nought: no worker of an earlier arbiter is alive."""
+def _reset_metrics(path: Path) -> None:
+    """Clear the metric files: no worker of an earlier arbiter is alive."""
     try:
-        folder.clear(path)
-        folder.join(path)
+        metric_files.clear(path)
+        metric_files.join(path)
     except OSError as error:
         sys.exit(f"Slipway cannot start: SLIPWAY_HOME cannot be written: {path}: {error.strerror}")
 
 
-def _allow_files() -> None:
-    """Each request holds a socket, and one to the model; the usual limit of 1,024 files is for other programs."""
+def _raise_file_limit() -> None:
+    """Raise the open-files limit to the hard limit: each request needs two sockets, its own and the model's."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
@@ -50,10 +50,10 @@ def _allow_files() -> None:
 settings = _settings()
 
 
-class OurLogger(Logger):
-    """Gunicorn's own lines in the form of ours."""
+class ServiceLogger(Logger):
+    """Format Gunicorn's own log lines like the service's."""
 
-    access_log_enabled = False  # the app writes one line per request, with more in it
+    access_log_enabled = False  # the app logs each request itself
 
     def setup(self, cfg: Any) -> None:
         from service.observe import logs
@@ -66,56 +66,56 @@ bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{sett
 worker_class = "service.web.gunicorn_worker.Worker"  # gthread, with errors as problem documents
 workers = settings.web_concurrency
 threads = settings.threads
-worker_connections = threads + 1000  # so many may be kept without a request; all others have a thread
-# One header may have 16 KiB, as in nginx (large_client_header_buffers). A request line may have 8,190 bytes, Gunicorn's
-# own most; nginx lets twice as many through, and the answer is the same 414 from either.
+worker_connections = threads + 1000  # 1,000 idle keep-alive connections; active ones have a thread
+# Headers up to 16 KiB, as in nginx (large_client_header_buffers). Request lines up to 8,190 bytes, Gunicorn's maximum;
+# nginx allows twice as much, and the answer is the same 414 from either.
 limit_request_field_size = 16 * 1024
 limit_request_line = 8190
-keepalive = 10  # seconds that a connection is kept after an answer
-timeout = 60  # seconds without a heartbeat of the worker, not of a request
+keepalive = 10  # seconds of idle connection after an answer
+timeout = 60  # seconds without a worker's heartbeat; no request timeout
 graceful_timeout = settings.graceful_timeout
-max_requests = 0  # a worker that retires counts as one of the workers until its last stream has ended
-preload_app = False  # each worker makes its own app; only the modules are shared, see on_starting
-control_socket_disable = True  # it would be in the home folder, which may be read-only
-# The heartbeat is a file, and must not wait for a disk.
+max_requests = 0  # off: a retiring worker would block its place until its last stream has ended
+preload_app = False  # each worker creates its own app; only modules are shared, see on_starting
+control_socket_disable = True  # its path is in the home folder, which may be read-only
+# The heartbeat is a file: on tmpfs, so that it does not wait for a disk.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-logger_class = OurLogger
+logger_class = ServiceLogger
 
 
 def on_starting(server: Any) -> None:
-    """Import before the fork, once: a quick start, and memory that the workers share.
+    """Import the app once, before the fork: a fast start, and shared memory.
 
-    What is imported stays: out of the garbage collector's sight it costs neither pauses nor copied pages, and the end
-    of a process does not search through it for seconds.
+    `gc.freeze` excludes the imported objects from collection: no pauses, no copied pages, and no long final
+    collection at exit.
     """
-    _allow_files()
+    _raise_file_limit()
     if settings.metrics_enabled:
-        _begin_metrics(settings.slipway_home / f"metrics-{settings.port}")
-    with suppress(AttributeError):  # glibc alone has it
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
+        _reset_metrics(settings.slipway_home / f"metrics-{settings.port}")
+    with suppress(AttributeError):  # only in glibc
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD)
     gc.disable()
     import service.app  # noqa: F401
 
     gc.freeze()
-    gc.set_threshold(GARBAGE)
+    gc.set_threshold(GC_THRESHOLD)
     gc.enable()
 
 
 def post_worker_init(worker: Any) -> None:
-    """Threads and connections are made here, in the worker: they do not survive a fork."""
-    from service.web import drain
+    """Start threads and connections in the worker: neither survives a fork."""
+    from service.web import lifecycle
 
-    # Gunicorn has no hook for SIGTERM: whoever streams asks whether its worker is to go on.
-    drain.watch(lambda: bool(worker.alive))
+    # Gunicorn has no hook for SIGTERM: streams poll whether their worker is stopping.
+    lifecycle.watch(lambda: bool(worker.alive))
     worker.app.wsgi().extensions["slipway"].start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """What this worker still drives is free for others at once."""
+    """Close the services, which releases this worker's runs to others at once."""
     if worker.app.callable is not None:
         worker.app.callable.extensions["slipway"].close()
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """The gauges of a worker that is gone are not counted any more."""
-    folder.forget_the_dead(settings.slipway_home / f"metrics-{settings.port}")
+    """Remove the gauges of the dead worker."""
+    metric_files.forget_the_dead(settings.slipway_home / f"metrics-{settings.port}")

@@ -1,15 +1,15 @@
-"""What Celery loads (`celery -A worker worker`): the task worker for the environment that `APP_ENV` names."""
+"""Celery entry point (`celery -A worker worker`): the task worker for the environment that `APP_ENV` names."""
 
 import sys
 
 from config import ConfigError, load
-from service.observe import folder
+from service.observe import metric_files
 
 try:
     settings = load()
     if settings.metrics_enabled:
-        folder.join(folder.of_tasks(settings.slipway_home / f"metrics-{settings.port}"))
-    from service.jobs.worker import create_worker  # it imports prometheus_client
+        metric_files.join(metric_files.of_tasks(settings.slipway_home / f"metrics-{settings.port}"))
+    from service.jobs.celery_worker import create_worker  # imports prometheus_client, after `join`
 
     app = create_worker(settings)
 except (ConfigError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What Gunicorn and the `flask` command load: the application for the environment that `APP_ENV` names."""
+"""WSGI entry point for Gunicorn and the `flask` command: the app for the environment that `APP_ENV` names."""
 
 import sys
 

@@ -26,8 +26,8 @@ import httpx2
 
 from benchmarks.day import AGENTS, AT_ONCE, HOURS, PEOPLE, Ask, Day
 from service.store import usage, users
-from service.store.base import Row
-from service.store.usage import Asked
+from service.store.database import Row
+from service.store.usage import UsageQuery
 from service.types import Caller, RunRequest, now_ms, usd
 from service.usage.ledger import check
 from service.wiring import Services
@@ -94,25 +94,25 @@ def spent(savers: Savers, day: Sequence[Sequence[Ask]], redis_url: str, model_ur
     _agents(home / "agents", near=savers.near)
     clock = Clock(model_url)
     with ExitStack() as stack:
-        stack.enter_context(mock.patch("service.runs.answers.now_ms", clock))
+        stack.enter_context(mock.patch("service.cache.answers.now_ms", clock))
         if not savers.prompt_cache:
             stack.enter_context(mock.patch("service.runs.steps.marked", lambda request, stable: request))
         if not savers.single_flight:
-            stack.enter_context(mock.patch("service.runs.flight.Turn.leader", None))
+            stack.enter_context(mock.patch("service.cache.single_flight.Turn.leader", None))
         limits = {"batch_max_wait_seconds": 0, "batch_max_size": 10_000, "budget_user_day_usd": ""}
         wired = stack.enter_context(services(home, redis_url, model_url, threads=64, **limits))
-        wired.speed.client.flushall()
+        wired.infra.redis_store.client.flushall()
         for person in PERSONS:
             row = {"id": person.user_id, "username": person.username, "role": person.role}
-            wired.db.transact(
+            wired.infra.db.transact(
                 lambda tx, row=row: users.insert(tx, {**row, "password_hash": "", "created_at": now_ms()})
             )
         clock.forward(86_400)  # what the last row has left in the prompt cache is gone
         free = _replay(wired, savers, day, clock)
-        books = check(wired.db, wired.prices)
+        books = check(wired.infra.db, wired.usage.prices)
         assert books.faults == [] and books.held == 0, books
         by = ("agent", "model")
-        lines = wired.db.query(lambda tx: usage.lines(tx, Asked(since=0, until=2**62, by=by)))
+        lines = wired.infra.db.query(lambda tx: usage.lines(tx, UsageQuery(since=0, until=2**62, by=by)))
         return Spent(books.spent, free, lines)
 
 
@@ -145,7 +145,7 @@ def _replay(wired: Services, savers: Savers, day: Sequence[Sequence[Ask]], clock
 
 def _session(wired: Services, ask: Ask) -> str:
     row = wired.sessions.new(PERSONS[ask.person], ask.agent, "", None)
-    wired.db.transact(lambda tx: wired.sessions.create(tx, row))
+    wired.infra.db.transact(lambda tx: wired.sessions.create(tx, row))
     return str(row["id"])
 
 
@@ -160,10 +160,10 @@ def _asked(wired: Services, savers: Savers, sessions: dict[int, str], ask: Ask) 
         priority="batch" if ask.waits and savers.batch else "normal",
     )
     if request.priority == "batch":
-        run_id = wired.runs.queue(PERSONS[ask.person], request, None, "bench").run.id
-        wired.driver.take_up(run_id)
+        run_id = wired.runs.start.queue(PERSONS[ask.person], request, None, "bench").run.id
+        wired.runs.execution.take_up(run_id)
         return run_id, None
-    run = wired.runs.invoke(PERSONS[ask.person], request, None, "bench").run
+    run = wired.runs.start.invoke(PERSONS[ask.person], request, None, "bench").run
     assert run.error is None, run.error
     return run.id, run.cost_nano
 
@@ -174,10 +174,10 @@ def _finish(wired: Services, waiting: list[str]) -> None:
     end = time.monotonic() + 300
     while left:
         assert time.monotonic() < end, f"{len(left)} runs were not answered"
-        wired.batches.tick()
+        wired.runs.batches.tick()
         for run_id in sorted(left):
-            wired.driver.take_up(run_id)
-            if wired.watch.get(run_id).status.ended:
+            wired.runs.execution.take_up(run_id)
+            if wired.runs.queries.get(run_id).status.ended:
                 left.discard(run_id)
         time.sleep(1)
 

@@ -13,10 +13,9 @@ from benchmarks.fleet import TITLES
 from benchmarks.processes import ROOT
 from benchmarks.shots import STREAM, TWO_SECONDS, ideal_seconds
 from benchmarks.summary import Summary, goals
-from benchmarks.words import HOW, REPEAT
+from benchmarks.words import HOW, MISSED, REPEAT
 
 DOCS = ROOT / "docs"
-NOTES = ROOT / "benchmarks" / "notes.md"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -29,55 +28,52 @@ def title(server: str) -> str:
 
 
 def page(of: Summary) -> str:
-    """The whole page in Markdown."""
-    notes = NOTES.read_text() if NOTES.exists() else ""
+    """Return the whole page in Markdown: tables, and a paragraph each on method, missed goals and missing rows."""
     parts = [
-        "# Performance\n\n*Written by `make bench`; by hand is only what comes from `benchmarks/notes.md`.*",
+        "# Performance\n\nWritten by `make bench`.",
         "## Goals\n\n" + _goals(of),
-        "## On what\n\n" + _machine(of.kept),
-        "## What is measured\n\n" + HOW,
-        "## One request\n\n" + _single(of),
-        "## Calls of two seconds, many at once\n\n" + _levels(of, "C", ideal_seconds(TWO_SECONDS, False)),
-        "## Streams of 100 deltas, 20 ms apart\n\n"
+        HOW,
+        MISSED,
+        _missing(of),
+        "## Run\n\n" + _machine(of.kept),
+        "## Invoke and cache hit (A, B)\n\n" + _single(of),
+        "## Concurrent calls of 2 s (C)\n\n" + _levels(of, "C", ideal_seconds(TWO_SECONDS, False)),
+        "## Streams of 100 deltas, 20 ms apart (D, M)\n\n"
         + _levels(of, "D", ideal_seconds(STREAM, True))
         + _held(of),
-        "## Start and memory\n\n" + _memory(of),
-        "## When a client or a worker goes\n\n" + _gone(of),
-        "## Growth\n\n" + _growth(of),
-        "## The instrument\n\n" + _instrument(of),
-        _faults(of),
-        notes.strip(),
-        "## How to repeat\n\n" + REPEAT,
+        "## Start and memory (E)\n\n" + _memory(of),
+        "## Lost clients and workers (F, G)\n\n" + _gone(of),
+        "## Growth (H)\n\n" + _growth(of),
+        "## Load generator and upstream (0)\n\n" + _instrument(of),
+        "## Repeat\n\n" + REPEAT,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _goals(of: Summary) -> str:
     words = {True: "met", False: "**missed**", None: "not measured"}
-    return table(("", "goal", "found", ""), ((g.what, g.goal, g.found, words[g.met]) for g in goals(of)))
+    head = ("figure", "goal", "measured", "")
+    return table(head, ((g.what, g.goal, g.found, words[g.met]) for g in goals(of)))
 
 
 def _machine(kept: dict[str, Any]) -> str:
-    told = kept["machine"]
-    loads = ", ".join(f"{case} {values[0]:.1f}" for case, values in kept["loads"].items())
-    versions = (
-        (name, ", ".join(f"{part} {version}" for part, version in parts.items()) or "not installed")
-        for name, parts in told["versions"].items()
-    )
-    return "\n\n".join(
-        [
-            f"{told['date']}, commit {told['commit']}: {told['processor']}, {told['cores']} cores,"
-            f" {told['memory_gib']} GiB, {told['system']}, Python {told['python']}."
-            f" The run took {kept['minutes']:.0f} minutes."
-            + "".join(
-                f" Part {case} was measured again: {when}." for case, when in kept.get("renewed", {}).items()
-            ),
-            f"Load average of the machine as each part began (a part raises that of the next; on {told['cores']}"
-            f" cores more than about {told['cores'] + 1} before the first means that other work was under way):"
-            f" {loads}.",
-            table(("", "versions"), versions),
-        ]
-    )
+    machine = kept["machine"]
+    rows = [
+        ("date, commit", f"{machine['date']}, {machine['commit']}"),
+        *((f"part {case} repeated", when) for case, when in kept.get("renewed", {}).items()),
+        ("machine", f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB"),
+        ("system", f"{machine['system']}, Python {machine['python']}"),
+        ("duration", f"{kept['minutes']:.0f} minutes"),
+        (
+            "load average before each part",
+            ", ".join(f"{case} {values[0]:.1f}" for case, values in kept["loads"].items()),
+        ),
+        *(
+            (name, ", ".join(f"{part} {version}" for part, version in parts.items()) or "not installed")
+            for name, parts in machine["versions"].items()
+        ),
+    ]
+    return table(("", ""), rows)
 
 
 def _ms(value: float | None) -> str:
@@ -91,14 +87,14 @@ SINGLE = ("cpu_ms", "redis_ms", "database_ms", "p50", "p99")
 
 def _single(of: Summary) -> str:
     parts = []
-    for case, what in (("A", "Invoke, a model that answers at once"), ("B", "Cache hit")):
+    for case, what in (("A", "Invoke, model without latency"), ("B", "Cache hit")):
         rows = []
         for server in of.servers(case):
             median = [of.median(case, server, name) for name in SINGLE]
             compared = of.ratio(case, "cpu_ms", server, "fastapi")
             told = str(compared) if compared and server != "fastapi" else "–"
             rows.append((title(server), *map(_ms, median), told, str(of.errors(case, server) or "none")))
-        head = ("", "CPU ms", "Redis ms", "PostgreSQL ms", "p50 ms", "p99 ms", "CPU of FastAPI", "errors")
+        head = ("", "CPU ms", "Redis ms", "PostgreSQL ms", "p50 ms", "p99 ms", "CPU ÷ FastAPI", "errors")
         parts.append(f"**{what}**, 16 clients, per request:\n\n{table(head, rows)}")
     return "\n\n".join([*parts, "![CPU per request](performance/cpu.svg)"])
 
@@ -115,10 +111,9 @@ def _levels(of: Summary, letter: str, ideal: float) -> str:
             times = f"{p99 / 1000 / ideal:.2f}" if p99 else "–"
             row = [f"{int(case[1:]):,}", title(server), _ms(p50), _ms(p99), times, *own, _ms(cpu), _ms(redis)]
             rows.append([*row, str(of.errors(case, server) or "none")])
-    own = ["first token + p50", "+ p99"] if letter == "D" else []
-    head = ["at once", "", "p50 ms", "p99 ms", "p99 of ideal", *own, "CPU ms", "Redis ms", "errors"]
-    told = f"Ideal: {ideal:.2f} s. A service that was far from it at one level was not asked at the next."
-    return f"{told}\n\n{table(head, rows)}\n\n![p99 of ideal](performance/{letter.lower()}.svg)"
+    own = ["first token added, p50", "p99"] if letter == "D" else []
+    head = ["at once", "", "p50 ms", "p99 ms", "p99 ÷ ideal", *own, "CPU ms", "Redis ms", "errors"]
+    return f"Ideal: {ideal:.2f} s.\n\n{table(head, rows)}\n\n![p99 ÷ ideal](performance/{letter.lower()}.svg)"
 
 
 def _cases(of: Summary, letter: str) -> list[str]:
@@ -141,15 +136,15 @@ def _held(of: Summary) -> str:
     if "M" not in of.found:
         return ""
     rounds = 1 + max((row["round"] for row in of.rows if row["case"].startswith("M")), default=0)
-    what = f"p99 of the total within 1.5 of ideal and none fails, in {rounds} of {rounds} rounds"
-    told = f"\n\nMost streams held ({what}), of a ladder from 50 to 1,500:\n\n"
-    return told + _found_table(of, "M", ("streams",), lambda what: (f"{what.get('held', 0):,}",))
+    what = f"p99 within 1.5 × ideal and no error, in {rounds} of {rounds} rounds"
+    caption = f"\n\nMost streams held ({what}), steps from 50 to 1,500:\n\n"
+    return caption + _found_table(of, "M", ("streams",), lambda what: (f"{what.get('held', 0):,}",))
 
 
 def _memory(of: Summary) -> str:
     head = ("start to first healthy answer, s", "idle MiB", "after 400 calls MiB", "KiB per open stream")
-    told = "Memory is the proportional set size of all processes. A start is that of an installed and migrated service."
-    return f"{told}\n\n" + _found_table(
+    caption = "Proportional set size of all processes; start of an installed, migrated service:"
+    return f"{caption}\n\n" + _found_table(
         of,
         "E",
         head,
@@ -173,19 +168,19 @@ def _gone(of: Summary) -> str:
     killed = _found_table(
         of,
         "G",
-        ("streams cut", "lost", "all answered after s", "how"),
+        ("streams cut", "lost", "all answered after s", "recovery"),
         lambda what: (
             str(what["cut"]),
             str(what["lost"]),
             "–" if what["seconds"] is None else f"{what['seconds']:.1f}",
-            "the run goes on elsewhere" if what["resumed"] else "asked again from the start",
+            "another worker resumes the run" if what["resumed"] else "the client starts again",
         ),
     )
     return (
-        "A client closes its connection during a stream with a delta every 250 ms; how long until the upstream's"
-        f" connection is closed (Slipway with `on_disconnect: cancel`):\n\n{gone}\n\n"
-        "`kill -9` of one of two workers under 24 streams of 4 seconds; how long until every client has all of its"
-        f" answer. Slipway waits {10} s for a lost worker's lease to end, then another takes the run up:\n\n{killed}"
+        "Client closes a stream (a delta every 250 ms; Slipway with `on_disconnect: cancel`) → upstream connection"
+        f" closed:\n\n{gone}\n\n"
+        "`kill -9` of one of two workers under 24 streams of 4 s (`LEASE_SECONDS` 10) → every client has its whole"
+        f" answer:\n\n{killed}"
     )
 
 
@@ -200,11 +195,11 @@ def _growth(of: Summary) -> str:
             times = [of.median(case, server, name) for name in ("cpu_ms", "p50", "p99")]
             errors = str(of.errors(case, server) or "none")
             rows.append((what, f"{int(count):,} {label}", *map(_ms, times), told, errors))
-    return table(("", "with", "CPU ms", "p50 ms", "p99 ms", "CPU of the first", "errors"), rows)
+    return table(("", "with", "CPU ms", "p50 ms", "p99 ms", "CPU ÷ first row", "errors"), rows)
 
 
 def _instrument(of: Summary) -> str:
-    """What the upstream and the load generator can do, and how near to their ends they were."""
+    """Capacity of upstream and load generator, and the highest use of each under a service."""
     rows = []
     for case in ("0A", "0C", "0D"):
         for row in of.of(case, "upstream"):
@@ -213,22 +208,26 @@ def _instrument(of: Summary) -> str:
             rows.append(
                 (case, f"{row['clients']:,}", rate, _ms(row["p99"]), *own, str(row["errors"] or "none"))
             )
-    head = ("", "at once", "answers a second", "p99 ms", "upstream, cores", "load generator, cores", "errors")
+    head = ("", "at once", "answers per s", "p99 ms", "upstream, cores", "load generator, cores", "errors")
     busiest = [row for row in of.rows if row["server"] not in ("upstream", "bare")]
     most = [max((row[name] for row in busiest), default=0.0) for name in ("upstream_share", "load_share")]
-    told = f"Under a service the upstream used at most {most[0]:.2f} of a core, the load generator {most[1]:.2f}."
-    return f"The load generator straight on the upstream:\n\n{table(head, rows)}\n\n{told}"
+    rows.append(("under a service, at most", "", "", "", f"{most[0]:.2f}", f"{most[1]:.2f}", ""))
+    return f"Load generator straight on the upstream:\n\n{table(head, rows)}"
 
 
-def _faults(of: Summary) -> str:
-    told = [
-        f"- {case}, {title(name)}: {what[kind]}"
-        for case, servers in of.found.items()
-        for name, what in servers.items()
-        for kind in ("fault", "stopped")
-        if kind in what
-    ]
-    return "## What could not be measured\n\n" + "\n".join(told) if told else ""
+def _missing(of: Summary) -> str:
+    """Name every row that a fault kept from the tables, and the levels that were not tried."""
+    faults, stopped = [], []
+    for case, servers in of.found.items():
+        for name, what in servers.items():
+            if "fault" in what:
+                faults.append(f"{case}, {title(name)} ({what['fault'].partition(':')[0]})")
+        if skipped := [title(name) for name, what in servers.items() if "stopped" in what]:
+            stopped.append(f"{case} ({', '.join(skipped)})")
+    parts = [f"**Missing rows:** {'; '.join(faults)}."] if faults else []
+    if stopped:
+        parts.append(f"Higher levels were skipped after a p99 far from the ideal at {', '.join(stopped)}.")
+    return " ".join(parts)
 
 
 def draw(of: Summary, folder: Path) -> None:

@@ -1,28 +1,32 @@
-"""What the page of figures says in words."""
+"""Paragraphs of docs/performance.md: method, missed goals, commands."""
 
 HOW = """\
-Everything is on that users run: sign-in by JWT, a limit per user, the answer cache, money held and settled, kept
-steps, metrics, and a JSON log line in a file. Questions are new each time, so that each of them misses the cache and
-is stored in it. Two workers each, the database is SQLite unless said otherwise; each service has a Redis of its own.
-Slipway runs with its defaults, threads and limits included; only its spending caps are raised. Requests come from 20
-users in turn, each within the default limits (600 agent calls a minute, 250 runs at once). FastAPI is a service as a
-team would write it in an afternoon (`benchmarks/peers/fastapi_app`): the same JWT check, limit and cache, and the
-faster of the SDK's two ways to stream; it keeps nothing. LiteLLM's proxy runs without a database, asked at
-`/v1/messages`. AgentOS keeps runs in SQLite and has no cache. “SDK, no service” is the official asynchronous SDK in
-one process, its own load generator: what the call costs before there is any service.
+**Method.** Everything that users run is on: JWT sign-in, a limit per user, the answer cache, holds and settlements,
+committed steps, metrics and a JSON log file. Every question is new, so it misses the cache and is stored there. Two
+workers each; SQLite unless a row says PostgreSQL; one Redis per service. Slipway runs with its defaults, except for
+raised spending caps; 20 users take turns, each within the default limits. FastAPI is a small service with the same JWT
+check, limit and cache, and no storage (`benchmarks/peers/fastapi_app`); LiteLLM's proxy runs without a database and is
+called at `/v1/messages`; AgentOS stores runs in SQLite and has no cache; "SDK, no service" is the official asynchronous
+SDK in one process. Upstream (canned bytes) and load generator run on the same machine, over loopback. Services take
+turns (A B A B), and a ratio compares neighbours of one round: median, then least and greatest in brackets. **CPU is the
+figure to compare**: the time of all processes of a service per correct answer, its Redis in a column of its own; times
+depend on the load of the machine more. An incomplete or wrong answer is an error. Clients of C and D start evenly over
+the length of one call and make two calls each, one after the other."""
 
-The upstream speaks the Messages API from canned bytes; it and the load generator run on the same machine, over
-loopback. Services are measured in turn (A B A B), and a ratio is that of two neighbours in one round: the median,
-and in brackets the least and the greatest. **CPU is the figure to compare**: the time of all processes of a
-service, whole trees, per good answer; its Redis is a column of its own. Times depend on the load of the machine
-more than that. An answer that is not whole and good is an error, never a figure. Clients of C and D begin evenly
-over the length of one call, and each makes two, one after the other.
-"""
+# Of the last complete run; write it anew after the next one.
+MISSED = """\
+**Missed goals.** *Times* (1,000 calls, 500 streams, streams held, first token): two cores carry service, upstream and
+load generator together, and on the day of this run the SDK alone had p99 at 6.6 × ideal with 1,000 calls (1.9 two days
+before) and 3.3 with 500 streams, Slipway 3.2 and 2.6. *CPU of a cache hit and of 200 streams*: Gunicorn's threads
+([decision 15](adr/0015-gunicorns-own-threads.md)) cost more on a loopback than the worker before them (1.21 of FastAPI
+instead of 0.98; 0.65 instead of 0.34), and give twice as many hits where Redis is a millisecond away, as in production.
+*2,000 calls* exceed the 1,920 places of two processes: the rest get 503 with `Retry-After`, which counts as an error.
+Profiles and what was tried: `benchmarks/notes.md`."""
 
 REPEAT = """\
     make bench                                            # everything, about half an hour
     make bench ARGS="--only A,B --peers slipway,fastapi"  # some of it
-    make bench-quick                                      # two minutes: ratios beside those that were kept
+    make bench-quick                                      # two minutes: ratios compared with stored ones
 
-Nothing leaves the machine once the peers are installed (`make bench-peers`). Results are kept in
-`benchmarks/results/`; `python -m benchmarks.report FILE` writes this page again from one."""
+`make bench-peers` installs the peers; after that nothing leaves the machine. `python -m benchmarks.report FILE` writes
+this page from a result in `benchmarks/results/`."""

@@ -1,4 +1,4 @@
-"""Settings: read once at start, by `load`, and passed in from there. Nothing else reads the environment."""
+"""Settings, loaded once at start by `load` and passed in. Nothing else reads the environment."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ENVIRONMENTS: Mapping[str, type[Settings]] = {
 
 
 class ConfigError(Exception):
-    """Every fault at once, one line each: the setting's name and what is wrong, never a value."""
+    """Invalid settings: all faults at once, one line each, with the setting's name but never its value."""
 
     def __init__(self, environment: str, faults: Mapping[str, str]) -> None:
         self.faults = dict(faults)
@@ -35,25 +35,24 @@ class ConfigError(Exception):
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings of the environment that APP_ENV names (`development` when empty).
+    """Load the settings for APP_ENV (`development` when empty). Raises ConfigError.
 
-    Each comes from `NAME`, or from the file that `NAME_FILE` names: from `environ`, by default the process's
-    environment over `.env`. Empty counts as not set, but for limits and budgets: there it is none.
-    Raises ConfigError.
+    A value comes from `NAME`, or from the file named by `NAME_FILE`, in `environ`: by default the process environment
+    merged over `.env`. Empty means unset, except for limits and budgets, where empty means none.
     """
     faults: dict[str, str] = {}
     if environ is None:
-        environ = env_file.over(os.environ, faults)
+        environ = env_file.merge(os.environ, faults)
     chosen = (_read("APP_ENV", environ, faults) or Development.environment).strip()
     cls = ENVIRONMENTS.get(chosen, Settings)
     if chosen not in ENVIRONMENTS:
-        told = f"is not one of {', '.join(ENVIRONMENTS)}{suggestion(chosen, ENVIRONMENTS)}"
-        faults.setdefault("APP_ENV", told)
+        fault = f"is not one of {', '.join(ENVIRONMENTS)}{suggestion(chosen, ENVIRONMENTS)}"
+        faults.setdefault("APP_ENV", fault)
     values = _values(cls, environ, faults)
     try:
         settings = cls.model_validate(values)
     except ValidationError as error:
-        # A file that could not be read is told as that, not as the rule that its absence breaks.
+        # An unreadable file is reported as such, not as the rule that its absence breaks.
         faults = {**_faults_of(error, values), **faults}
     faults |= misspelt(environ, ["APP_ENV", *map(str.upper, Settings.model_fields)])
     if faults:
@@ -62,7 +61,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def _values(cls: type[Settings], environ: Mapping[str, str], faults: dict[str, str]) -> dict[str, str]:
-    """What is set, by name of its field: secrets as they are, all else without the space around it."""
+    """Read the values that are set, by field name, stripped of surrounding space except for secrets."""
     values = {}
     for name, field in cls.model_fields.items():
         text = _read(name.upper(), environ, faults)
@@ -74,7 +73,7 @@ def _values(cls: type[Settings], environ: Mapping[str, str], faults: dict[str, s
 
 
 def _read(name: str, environ: Mapping[str, str], faults: dict[str, str]) -> str | None:
-    """The text of a setting; None: it is not set, or its file cannot be read."""
+    """Read a setting from its variable or file; None: not set, or unreadable."""
     value, path = environ.get(name), environ.get(f"{name}_FILE")
     if value and path:
         faults[name] = f"is set twice, as {name} and as {name}_FILE"
@@ -90,7 +89,7 @@ def _read(name: str, environ: Mapping[str, str], faults: dict[str, str]) -> str 
 
 
 def _faults_of(error: ValidationError, values: Mapping[str, str]) -> dict[str, str]:
-    """What is wrong with each field: a check's own words, or the type that it is not."""
+    """Translate pydantic's errors: a check's own message, or the expected type."""
     return {
         str(fault["loc"][0]).upper(): _words(fault, values)
         for fault in error.errors(include_url=False, include_input=False, include_context=False)

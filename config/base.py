@@ -1,4 +1,4 @@
-"""Every setting: its type, default and meaning. One class per environment narrows or changes these."""
+"""Define every setting: type, default and meaning. One class per environment changes some of them."""
 
 from __future__ import annotations
 
@@ -14,27 +14,26 @@ DEVELOPMENT_SECRET = "development-only-secret-never-use-it-elsewhere"
 
 
 def is_limit(name: str) -> bool:
-    """Whether a field is a limit or a budget: empty is none there, and not the default."""
+    """Check for a limit or budget field, where an empty value means none instead of the default."""
     return name.startswith("limit_") or (name.startswith("budget_") and name.endswith("_usd"))
 
 
 class Settings(Rules):
-    """Typed, validated, frozen. Built by `config.load`; building one directly reads nothing from outside.
+    """Typed, validated, frozen settings. Built by `config.load`; the constructor itself reads no environment.
 
-    What was left empty is filled in here once: `database_url`, `redis_url` and `anthropic_base_url` are the
-    addresses in use.
+    Empty `database_url`, `redis_url` and `anthropic_base_url` are replaced by the addresses in use.
     """
 
     environment: ClassVar[str] = "base"
 
-    # where things are
+    # addresses and folders
     slipway_home: Path = Field(Path("var"), description="State folder: embedded Redis, SQLite, sockets")
     agents_dir: Path = Field(Path("agents"), description="Folder with one sub-folder per agent")
     database_url: str = Field(
         "",
         repr=False,
         description="`sqlite:///path` or `postgresql://…`, also of several hosts (`postgresql://h1:5432,h2:5432/db`): "
-        "the one that takes writes is used; empty: SQLite under SLIPWAY_HOME",
+        "the one that accepts writes is used; empty: SQLite under SLIPWAY_HOME",
     )
     database_pool_size: int = Field(
         10,
@@ -51,8 +50,8 @@ class Settings(Rules):
     broker_url: str = Field(
         "",
         repr=False,
-        description="Where Celery's messages go: `amqp://…` or `amqps://…` (RabbitMQ), or another Redis than a "
-        "cluster, which cannot carry them; empty: that of REDIS_URL",
+        description="Broker of Celery's messages: `amqp://…` or `amqps://…` (RabbitMQ), or a Redis that is not a "
+        "cluster; empty: that of REDIS_URL",
     )
     host: str = Field("127.0.0.1", description="Address Gunicorn listens on")
     port: int = Field(8000, ge=0, le=65535, description="Port Gunicorn listens on")
@@ -65,7 +64,7 @@ class Settings(Rules):
         8099,
         ge=0,
         le=65535,
-        description="Port of the offline model when there is no key; `make run` takes a free one if taken",
+        description="Port of the offline model when there is no key; `make run` selects a free one if it is in use",
     )
     anthropic_base_url: str = Field(
         "",
@@ -82,7 +81,7 @@ class Settings(Rules):
         description="Longest wait for a connection to the model, name look-up and TLS included, in seconds",
     )
     model_retries: int = Field(
-        3, ge=0, le=10, description="How often a failed model call is tried again before its first byte"
+        3, ge=0, le=10, description="Retries of a failed model call before its first byte"
     )
     model_max_connections: int = Field(1024, ge=1, description="Most connections to the model per worker")
     breaker_failures: int = Field(
@@ -95,10 +94,10 @@ class Settings(Rules):
         100,
         ge=1,
         le=10_000,
-        description="So many waiting steps of tasks with `priority: batch` go out at once",
+        description="Number of waiting steps of tasks with `priority: batch` that are sent at once",
     )
     batch_max_wait_seconds: float = Field(
-        60.0, ge=0, description="Longest a step waits for others to go out with, in seconds"
+        60.0, ge=0, description="Longest wait of a step for a batch, in seconds"
     )
 
     # the process
@@ -106,21 +105,21 @@ class Settings(Rules):
     threads: int = Field(
         1024,
         ge=4,
-        description="Most threads per worker, begun on demand: each serves one request. An eighth, at most 64, stay "
-        "free of runs and of those who wait or follow, for log-ins, cache hits and health checks",
+        description="Most threads per worker, started on demand: each serves one request. An eighth, at most 64, are "
+        "reserved for short requests: log-ins, cache hits, health checks",
     )
     task_concurrency: int = Field(
-        2, ge=1, description="Processes of one task worker: each drives one queued run at a time"
+        2, ge=1, description="Processes of one task worker: each executes one queued run at a time"
     )
     task_metrics_port: int = Field(
         0,
         ge=0,
         le=65535,
-        description="Port at which a task worker tells its own figures to Prometheus; 0: none, which is right where "
-        "a web server has the same SLIPWAY_HOME and PORT, and tells them with its own",
+        description="Port of a task worker's own Prometheus metrics; 0: none, for a task worker that shares "
+        "SLIPWAY_HOME and PORT with a web server, which then serves them",
     )
     graceful_timeout: int = Field(
-        30, ge=1, description="Seconds a stopping worker gives to what is under way"
+        30, ge=1, description="Seconds that a stopping worker gives to requests and runs in progress"
     )
     run_timeout: float = Field(
         300.0,
@@ -131,15 +130,17 @@ class Settings(Rules):
         10.0, gt=0, le=15, description="Longest silence of an event stream before a comment line is sent"
     )
     lease_seconds: float = Field(
-        10.0, ge=1, description="How long a worker owns a run without renewing; recovery starts after it"
+        10.0,
+        ge=1,
+        description="Seconds that a worker owns its runs without renewing the lease; recovery starts after them",
     )
     sweep_seconds: float = Field(
-        3.0, gt=0, description="How often abandoned runs and unsent tasks are looked for"
+        3.0, gt=0, description="Seconds between two sweeps for abandoned runs and unsent tasks"
     )
     session_conflict: Literal["reject", "queue", "interrupt"] = Field(
         "reject",
-        description="A turn in a busy session, where its request has no `on_conflict`: 409 `session_busy`, wait, or "
-        "cancel the turn under way",
+        description="A turn in a busy session, for requests without `on_conflict`: 409 `session_busy`, wait, or "
+        "cancel the turn in progress",
     )
     session_ttl_days: int = Field(90, ge=1, description="Days after its last turn until a session is deleted")
     session_history_tokens: int = Field(
@@ -151,7 +152,7 @@ class Settings(Rules):
         90, ge=1, description="Days finished runs, steps and idempotency records are kept"
     )
 
-    # people and limits
+    # users and limits
     secret_key: SecretStr = Field(
         SecretStr(DEVELOPMENT_SECRET),
         description="Signs tokens and webhooks, peppers API keys; 32 characters or more",
@@ -167,14 +168,14 @@ class Settings(Rules):
     refresh_token_days: int = Field(
         30, ge=1, description="Life of a refresh token; a shorter one ends those that live longer"
     )
-    bootstrap_username: str = Field("", description="First admin, made only while there is no user at all")
+    bootstrap_username: str = Field("", description="First admin, created only while there is no user at all")
     bootstrap_password: SecretStr = Field(SecretStr(""), description="Password of the first admin")
     limit_runs: str = Field("600/minute", description="Agent calls per user; `none`: no limit")
     limit_concurrent_runs: int | None = Field(
         250,
         ge=1,
-        description="Runs of one user under way at once, over all replicas. Requests that wait or follow are no "
-        "runs: of those one user may have half of a worker's places; `none`: no limit",
+        description="Concurrent runs of one user, over all replicas. Requests that wait or follow are not "
+        "runs: one user may have half of a worker's places for them; `none`: no limit",
     )
     limit_session: str = Field(
         "60/minute", description="Turns of one session, within LIMIT_RUNS; `none`: no limit"
@@ -182,7 +183,7 @@ class Settings(Rules):
     limit_writes: str = Field(
         "300/minute",
         description="Calls per user that change something and start no run: sessions, keys, users, decisions, "
-        "cancellations; refreshes as many again; `none`: no limit",
+        "cancellations; token refreshes have the same limit, counted apart; `none`: no limit",
     )
     limit_reads: str = Field("3000/minute", description="Calls per user that only read; `none`: no limit")
     limit_login: str = Field(
@@ -192,7 +193,7 @@ class Settings(Rules):
     )
     limit_refused: str = Field(
         "300/minute",
-        description="Made-up keys and tokens per address; over it they are answered 429, right ones are not; "
+        description="Invalid keys and tokens per address; more are 429, valid ones are not affected; "
         "`none`: no limit",
     )
     limit_invoke: str = Field("", description="`invoke` calls per user, within LIMIT_RUNS; empty: no limit")
@@ -201,99 +202,98 @@ class Settings(Rules):
     limit_tool: str = Field("", description="Tool calls per user, such as `300/minute`; empty: no limit")
     limit_tokens: str = Field(
         "",
-        description="Tokens per user, such as `200000/minute`, without those read from the prompt cache; "
-        "empty: no limit",
+        description="Tokens per user, such as `200000/minute`, without prompt cache reads; empty: no limit",
     )
     webhook_allow_private: bool = Field(
         False,
         description="Webhooks may go to this machine and its network; refused in staging and production",
     )
     trusted_proxies: int = Field(
-        0, ge=0, description="How many proxies in front set X-Forwarded-For; 0 trusts none"
+        0, ge=0, description="Number of proxies in front that set X-Forwarded-For; 0 trusts none"
     )
 
     # the answer cache
-    cache_enabled: bool = Field(
-        True, description="Keep whole answers and share questions asked at once; off: `X-Cache: bypass`"
-    )
+    cache_enabled: bool = Field(True, description="Answer cache and single flight; off: `X-Cache: bypass`")
     cache_ttl_seconds: int = Field(
         3600,
         ge=1,
-        description="Longest life of a kept answer; `cache.ttl_seconds` of an agent counts where it is shorter",
+        description="Longest life of a cached answer; a shorter `cache.ttl_seconds` of an agent takes precedence",
     )
     near_stop_phrases: str = Field(
         "hi, hello, hey, hi there, good morning, good afternoon, good evening, please, could you tell me, "
         "can you tell me, could you please tell me, can you please tell me, tell me, i would like to know, "
         "i'd like to know, i want to know, thanks, thank you, thanks in advance",
-        description="Courtesies that make no difference where they stand apart from a question, divided by commas",
+        description="Courtesies that are ignored apart from a question, separated by commas",
     )
     semantic_cache_url: str = Field(
         "",
         repr=False,
         description="Endpoint of OpenAI's embeddings API, such as `https://host/v1/embeddings`; "
-        "when set, questions that mean the same share an answer",
+        "when set, questions of the same meaning share an answer",
     )
     semantic_cache_key: SecretStr = Field(SecretStr(""), description="Key of that endpoint, if it needs one")
-    semantic_cache_model: str = Field("text-embedding-3-small", description="Model asked for there")
+    semantic_cache_model: str = Field("text-embedding-3-small", description="Embedding model")
     semantic_cache_threshold: float = Field(
-        0.95, ge=0.5, le=1, description="Least cosine of two questions that mean the same"
+        0.95, ge=0.5, le=1, description="Smallest cosine of two questions of the same meaning"
     )
 
     # money
     budget_user_day_usd: str = Field(
         "100.00",
-        description="Dollars each user may spend in a day (UTC) without a cap of their own; empty: no cap",
+        description="Daily cap (UTC) in dollars of each user without their own cap; empty: no cap",
     )
     budget_service_day_usd: str = Field(
-        "1000.00", description="Dollars the whole service may spend in a day (UTC); empty: no cap"
+        "1000.00", description="Daily cap (UTC) in dollars of the whole service; empty: no cap"
     )
-    budget_run_usd: str = Field("", description="Dollars one run may spend; empty: as much as the caps allow")
+    budget_run_usd: str = Field(
+        "", description="Cap in dollars of one run; empty: as much as the other caps allow"
+    )
     budget_webhook_url: str = Field(
         "",
         repr=False,
-        description="Warnings at 50, 80 and 100 percent of a cap are posted there, signed; empty: nowhere",
+        description="URL for signed warnings at 50, 80 and 100 percent of a cap; empty: none",
     )
 
-    # what is told
+    # logs and metrics
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO",
-        description="Least severe level that is logged; the line of each request always is. Libraries log at INFO "
-        "at most, since their DEBUG tells prompts and keys",
+        description="Lowest level that is logged; request lines are always logged. Libraries log at INFO "
+        "at most, since their DEBUG lines contain prompts and keys",
     )
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="`auto`: text in a terminal, JSON otherwise"
     )
     metrics_enabled: bool = Field(
-        True, description="Tell figures at `/metrics`; off: 404 there, and no metric files are written"
+        True, description="Serve `/metrics`; off: 404 there, and no metric files are written"
     )
     debug: bool = Field(False, description="Flask's debug mode; refused in staging and production")
     reload: bool = Field(
         False,
-        description="An edited, new or removed agent counts from the next request, and `make run` starts the service "
-        "again when its code changes; refused in staging and production, where a deploy or a restart does it",
+        description="Reload edited agents at the next request, and restart the service under `make run` when its code "
+        "changes; refused in staging and production: deploy or restart there",
     )
 
     @property
     def request_places(self) -> int:
-        """Requests that may run, wait or follow in one worker at once; the other threads stay free for short ones."""
+        """Concurrent requests of one worker that may run, wait or follow; other threads are reserved for short ones."""
         return self.threads - min(64, max(2, self.threads // 8))
 
     @property
     def most_requests(self) -> int:
-        """Requests in one worker at once, of any kind; the threads beyond them serve health checks alone."""
+        """Concurrent requests of one worker of any kind; further threads serve health checks only."""
         return self.threads - min(4, (self.threads - self.request_places) // 2)
 
     @property
     def agents_summary(self) -> Path:
-        """File in which the service says which agents it serves, for the banner of `make run`."""
+        """File with a summary of the served agents, for the banner of `make run`."""
         return self.slipway_home / "agents.json"
 
     @property
     def offline(self) -> bool:
-        """There is no key, so the offline model answers."""
+        """Whether the offline model answers, because there is no key."""
         return derived.is_offline(self.anthropic_api_key.get_secret_value())
 
     @property
     def embedded_redis(self) -> bool:
-        """Redis is the private server that `make run` starts."""
+        """Whether Redis is the private server that `make run` starts."""
         return self.redis_url == derived.embedded_redis_url(self.slipway_home)

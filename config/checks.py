@@ -1,4 +1,4 @@
-"""Checks of single settings. Each returns the value or raises ValueError with the fault, never with the value."""
+"""Checks of single settings: each returns the value, or raises ValueError with the fault but never the value."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 import limits
 from pydantic import SecretStr
 
-# As the service has them: `service/auth/users.py`, which tests/config/test_secrets.py holds them to.
+# Equal to those of `service/auth/users.py`, which tests/config/test_secrets.py verifies.
 USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 8, 256  # characters
-_OF_SENTINELS = ("service_name", "sentinel_username", "sentinel_password")
+_SENTINEL_OPTIONS = ("service_name", "sentinel_username", "sentinel_password")
 _TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-# Digits are ASCII digits: `int`, `Decimal` and those who connect also take the digits of other scripts.
+# ASCII digits only: `int`, `Decimal` and client libraries also accept other scripts' digits.
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,5}")
 _DOLLARS = re.compile(r"[+-]?[0-9]{1,12}(?:\.[0-9]{1,12})?")
 
 
 def absolute(path: Path) -> Path:
-    """The whole path, with `~` as somebody's home."""
+    """Make a path absolute, expanding `~`."""
     try:
         return path.expanduser().absolute()
     except RuntimeError:
@@ -31,14 +31,14 @@ def absolute(path: Path) -> Path:
 
 
 def host(text: str) -> str:
-    """An address or name to listen on."""
+    """Check an address or name to listen on."""
     if not re.fullmatch(r"[A-Za-z0-9._:%-]+", text):
         raise ValueError("is not an address to listen on, such as 127.0.0.1")
     return text
 
 
 def rate_limit(text: str) -> str:
-    """A rate limit as the `limits` library reads it, such as `60/minute` or `60/minute;1000/day`."""
+    """Check a rate limit of the `limits` library, such as `60/minute` or `60/minute;1000/day`."""
     try:
         parsed = limits.parse_many(text)
     except ValueError as error:
@@ -49,7 +49,7 @@ def rate_limit(text: str) -> str:
 
 
 def broker_url(url: str) -> str:
-    """A broker that Celery's worker can be held to: acknowledged late, sent again when a worker is lost."""
+    """Check a broker URL: only transports with late acknowledgement and redelivery."""
     schemes = (
         *("amqp://", "amqps://", "redis://", "rediss://"),
         *("redis+sentinel://", "rediss+sentinel://"),
@@ -60,7 +60,7 @@ def broker_url(url: str) -> str:
 
 
 def redis_url(url: str) -> str:
-    """An address of Redis, whose ports and database are numbers."""
+    """Check a Redis URL: numeric ports and database, known options."""
     if url.startswith(("redis://", "rediss://")):
         database = _parts(url).path.strip("/")
         if database and not _WHOLE_NUMBER.fullmatch(database):
@@ -68,19 +68,18 @@ def redis_url(url: str) -> str:
     if not all(map(_WHOLE_NUMBER.fullmatch, _redis_numbers(url))):
         raise ValueError("has a port or a database that is not a number in the digits 0 to 9")
     certificates(url)
-    known = ("db", *(_OF_SENTINELS if "+sentinel://" in url else ()))
-    told = dict(parse_qsl(url.partition("?")[2], keep_blank_values=True))
-    if any(
-        name not in known and not name.startswith("ssl_") for name in told
-    ):  # it may be half of a password
+    known = ("db", *(_SENTINEL_OPTIONS if "+sentinel://" in url else ()))
+    options = dict(parse_qsl(url.partition("?")[2], keep_blank_values=True))
+    # An unknown option may be half of a password, so the fault does not name it.
+    if any(name not in known and not name.startswith("ssl_") for name in options):
         raise ValueError(f"has an option that is not known; behind the ? may stand {', '.join(known)}, ssl_…")
     return url
 
 
 def certificates(url: str) -> str:
-    """An address over TLS: the files that it names can be read, and its words are known."""
-    told = dict(parse_qsl(url.partition("?")[2]))
-    tls = {name: value for name, value in told.items() if name.startswith("ssl_")}
+    """Check a URL's TLS options: known names and values, readable files."""
+    options = dict(parse_qsl(url.partition("?")[2]))
+    tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
     if tls and not url.startswith(("rediss", "amqps")):
         raise ValueError("has options of TLS, and its scheme has no TLS: begin with rediss or amqps")
     if unknown := sorted(set(tls) - {*_TLS_FILES, "ssl_check_hostname", "ssl_cert_reqs"}):
@@ -96,7 +95,7 @@ def certificates(url: str) -> str:
 
 
 def _redis_numbers(url: str) -> Iterator[str]:
-    """Ports, `?db=`, and the database behind the name of a Sentinel's master."""
+    """Yield the numeric parts: ports, `?db=`, and the database after a Sentinel's service name."""
     scheme, _, rest = url.partition("://")
     place, _, query = rest.rpartition("@")[2].partition("?")
     hosts, _, path = place.partition("/")
@@ -104,20 +103,19 @@ def _redis_numbers(url: str) -> Iterator[str]:
     if scheme.endswith("+sentinel"):
         yield from [part for part in path.split("/") if part][1:]
     if scheme != "unix":
-        ports = (
-            host.rpartition("]")[2].partition(":")[2] for host in hosts.split(",")
-        )  # `]` ends an IPv6 address
+        # `]` ends an IPv6 address.
+        ports = (host.rpartition("]")[2].partition(":")[2] for host in hosts.split(","))
         yield from (port for port in ports if port)
 
 
 def with_port(url: str) -> str:
-    """An address whose port, where it has one, is a number."""
+    """Check that a URL's port, if any, is a number."""
     _parts(url)
     return url
 
 
 def http_url(url: str) -> str:
-    """An `http` or `https` URL, or empty."""
+    """Check an `http` or `https` URL; empty passes."""
     parts = _parts(url)
     if url and (parts.scheme not in ("http", "https") or not parts.hostname):
         raise ValueError("must begin with http:// or https:// and name a host")
@@ -125,7 +123,7 @@ def http_url(url: str) -> str:
 
 
 def webhook_url(url: str) -> str:
-    """An `http` or `https` URL without a user's name, or empty. Where it may lead is for the sender to say."""
+    """Check an `http` or `https` URL without a user name; empty passes. The sender refuses private addresses."""
     if "@" in _parts(http_url(url)).netloc:
         raise ValueError("is not an http or https URL without a user name")
     return url
@@ -135,7 +133,7 @@ def _parts(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         _ = parts.port  # read for its error
-    except ValueError:  # whose words may hold a password
+    except ValueError:  # its message may hold a password
         raise ValueError(
             "is not a URL with a number as port; in a user name or password @ is %40, / %2F, # %23 and % %25"
         ) from None
@@ -143,7 +141,7 @@ def _parts(url: str) -> SplitResult:
 
 
 def dollars(text: str) -> str:
-    """An amount of dollars in decimals, such as `12.50`."""
+    """Check a decimal amount of dollars, such as `12.50`."""
     if _DOLLARS.fullmatch(text) is None:
         raise ValueError("is not an amount of dollars such as 12.50, or none")
     amount = Decimal(text)
@@ -153,7 +151,7 @@ def dollars(text: str) -> str:
 
 
 def header(key: SecretStr) -> SecretStr:
-    """A key that can be sent in a header, or empty."""
+    """Check that a key is valid in an HTTP header; empty passes."""
     if not re.fullmatch(r"[!-~]*", key.get_secret_value()):
         raise ValueError(
             "has a character that no key has, such as a space or an ellipsis: is it a placeholder?"
@@ -162,14 +160,14 @@ def header(key: SecretStr) -> SecretStr:
 
 
 def username(name: str) -> str:
-    """The name of a user, or empty."""
+    """Check a user name; empty passes."""
     if name and not USERNAME.fullmatch(name):
         raise ValueError("must be 1 to 128 of A-Z a-z 0-9 . _ @ + -, a letter or digit first")
     return name
 
 
 def password(secret: SecretStr) -> SecretStr:
-    """A password that a user may have, or empty."""
+    """Check a password's length; empty passes."""
     length = len(secret.get_secret_value())
     if length and not SHORTEST_PASSWORD <= length <= LONGEST_PASSWORD:
         raise ValueError(f"must have {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters")
@@ -177,10 +175,10 @@ def password(secret: SecretStr) -> SecretStr:
 
 
 def ed25519_key(pem: SecretStr) -> SecretStr:
-    """An unencrypted Ed25519 private key in PEM, or empty."""
+    """Check an unencrypted Ed25519 private key in PEM; empty passes."""
     if not pem.get_secret_value():
         return pem
-    # Only here: the import is slow and few installations sign with a key pair.
+    # Imported here: slow to load, and few installations sign with a key pair.
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 

@@ -1,4 +1,4 @@
-"""Addresses that are filled in when a setting is empty. Raises ValueError with the fault, never with the value."""
+"""Default addresses for empty settings. Functions raise ValueError with the fault, never with the value."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
-OFFLINE_KEY = "offline"  # what the service sends as key when there is none
+OFFLINE_KEY = "offline"  # API key sent to the offline model
 REDIS_SCHEMES = (
     "redis://",
     "rediss://",
@@ -20,27 +20,27 @@ REDIS_SCHEMES = (
     "rediss+cluster://",
 )
 # sun_path holds 108 bytes on Linux and 104 on macOS, with the closing zero.
-_LONGEST_SOCKET_PATH = 103
+_MAX_SOCKET_PATH = 103
 # After the scheme: user and password, hosts, path, query.
-_PLACE = re.compile(r"((?:[^/?#]*@)?)([^/?#@]*)([^?#]*)\??([^#]*)")
+_URL_PARTS = re.compile(r"((?:[^/?#]*@)?)([^/?#@]*)([^?#]*)\??([^#]*)")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::([0-9]{1,5}))?")
 
 
 def database_url(url: str, home: Path) -> str:
-    """The URL as SQLAlchemy takes it; SQLite under `home` when empty."""
+    """Return the URL in SQLAlchemy's form; SQLite under `home` when empty."""
     if not url:
         return f"sqlite:///{home / 'slipway.db'}"
     for scheme in ("postgresql://", "postgres://", "postgresql+psycopg://"):
         if url.startswith(scheme):
-            return "postgresql+psycopg://" + _several_hosts(url.removeprefix(scheme))
+            return "postgresql+psycopg://" + _move_hosts_to_query(url.removeprefix(scheme))
     if url.startswith("sqlite://"):
         return url
     raise ValueError("must begin with postgresql:// or sqlite:///")
 
 
-def _several_hosts(place: str) -> str:
-    """Move several hosts to the query, where SQLAlchemy takes them: `?host=h1,h2&port=5432,5433`."""
-    parts = _PLACE.fullmatch(place)
+def _move_hosts_to_query(place: str) -> str:
+    """Move several hosts to the query, SQLAlchemy's form for them: `?host=h1,h2&port=5432,5433`."""
+    parts = _URL_PARTS.fullmatch(place)
     if parts is None or "," not in parts[2]:
         return place
     user, hosts, path, query = parts.groups()
@@ -54,7 +54,7 @@ def _several_hosts(place: str) -> str:
 
 
 def redis_url(url: str, home: Path) -> str:
-    """The URL as redis-py takes it; the embedded server's socket when empty."""
+    """Return the URL in redis-py's form; the embedded server's socket when empty."""
     if not url:
         return embedded_redis_url(home)
     if not url.startswith(REDIS_SCHEMES):
@@ -63,21 +63,21 @@ def redis_url(url: str, home: Path) -> str:
 
 
 def embedded_redis_url(home: Path) -> str:
-    """`unix://` and the socket's path, quoted as URLs are."""
+    """Return `unix://` and the socket's path, percent-encoded."""
     return f"unix://{quote(str(redis_socket(home)))}"
 
 
 def redis_socket(home: Path) -> Path:
-    """Where the embedded Redis listens: under `home`, or in a short folder of its own when that path is too long."""
+    """Return the embedded Redis's socket path: under `home`, or in a temporary folder if that path is too long."""
     socket = home / "run" / "redis.sock"
-    if len(os.fsencode(socket)) <= _LONGEST_SOCKET_PATH:
+    if len(os.fsencode(socket)) <= _MAX_SOCKET_PATH:
         return socket
     digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"slipway-{digest}" / "redis.sock"
 
 
 def model_url(url: str, key: str, offline_port: int) -> str:
-    """The Messages API's address without a closing slash; empty means the SDK's own."""
+    """Return the Messages API's base URL without a trailing slash; empty: the SDK's own."""
     if not url:
         return f"http://127.0.0.1:{offline_port}" if is_offline(key) else ""
     if not url.startswith(("http://", "https://")):
@@ -86,5 +86,5 @@ def model_url(url: str, key: str, offline_port: int) -> str:
 
 
 def is_offline(key: str) -> bool:
-    """Without a key the offline model answers."""
+    """Check whether the offline model answers: no API key."""
     return key in ("", OFFLINE_KEY)

@@ -1,4 +1,4 @@
-"""Types of settings in words, for the page of settings and for what is said of a wrong one."""
+"""Type descriptions of settings, for docs/settings.md and error messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-_WORDS: dict[Any, str] = {
+_TYPE_NAMES: dict[Any, str] = {
     SecretStr: "secret",
     str: "text",
     int: "whole number",
@@ -20,20 +20,20 @@ _SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
 def type_of(field: FieldInfo) -> str:
-    """`whole number ≥ 0 and ≤ 65535`, `one of reject, queue`."""
+    """Describe a field's type: `whole number ≥ 0 and ≤ 65535`, `one of reject, queue`."""
     if names := choices(field):
         return f"one of {', '.join(names)}"
-    word = _WORDS.get(_plain(field.annotation), "path")
+    word = _TYPE_NAMES.get(_without_none(field.annotation), "path")
     return " ".join([word, " and ".join(_bounds(field))]).strip()
 
 
 def choices(field: FieldInfo) -> tuple[str, ...]:
-    """What a setting may be, where that is a short list."""
+    """Return the values of a `Literal` field, else nothing."""
     return get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
 
 
-def _plain(annotation: Any) -> Any:
-    """The type beside `None`."""
+def _without_none(annotation: Any) -> Any:
+    """Return the type of an optional annotation without `None`."""
     if isinstance(annotation, UnionType):
         return next(part for part in get_args(annotation) if part is not type(None))
     return annotation

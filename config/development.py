@@ -1,4 +1,4 @@
-"""A developer's machine: everything embedded, a sign-in that everybody knows, cheap models, and edits that count."""
+"""Development defaults: embedded parts, a well-known sign-in, the cheapest model, code reload."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHEAPEST = "claude-haiku-5-5"  # of service/usage/prices.yaml, for tiers `medium
 
 class Development(Settings):
     environment: ClassVar[str] = "development"
-    changed: ClassVar[Mapping[str, Any]] = MappingProxyType(
+    overrides: ClassVar[Mapping[str, Any]] = MappingProxyType(
         {
             "bootstrap_username": DEMO_USERNAME,
             "bootstrap_password": DEMO_PASSWORD,

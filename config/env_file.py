@@ -1,4 +1,4 @@
-"""`.env` beside the code: settings of one machine. A variable of the environment wins over a line of the file."""
+"""`.env` file beside the code: settings of one machine. Environment variables win over its lines."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from pathlib import Path
 from typing import Any
 
 ENV_FILE = Path(__file__).absolute().parent.parent / ".env"
-SKIP = "FLASK_SKIP_DOTENV"  # Flask's own word: whoever sets it wants no `.env`, and the tests do
+SKIP = "FLASK_SKIP_DOTENV"  # Flask's own variable to ignore `.env`, which the tests set
 
 
-def over(environ: Mapping[str, str], faults: dict[str, str], path: Path = ENV_FILE) -> dict[str, str]:
-    """`environ`, and below it what `path` says; what is wrong with the file goes into `faults`.
+def merge(environ: Mapping[str, str], faults: dict[str, str], path: Path = ENV_FILE) -> dict[str, str]:
+    """Merge `environ` over the `.env` file at `path`; faults of the file are added to `faults`.
 
-    A setting that `environ` names, itself or its file (NAME_FILE), is not looked for in the file at all.
+    A setting in `environ`, as NAME or NAME_FILE, hides both forms in the file.
     """
     if environ.get(SKIP, "").lower() not in ("", "0", "false", "no") or not path.is_file():
         return dict(environ)
-    below = {}
+    from_file = {}
     for name, value in _read(path, faults).items():
         setting = name.removesuffix("_FILE")
         if setting not in environ and f"{setting}_FILE" not in environ:
-            below[name] = value
-    return {**below, **environ}
+            from_file[name] = value
+    return {**from_file, **environ}
 
 
 def _read(path: Path, faults: dict[str, str]) -> dict[str, str]:
-    """The lines of the file, as python-dotenv reads them, without those that are no NAME=value."""
-    # Only here: containers and services of systemd have no such file.
+    """Parse the file with python-dotenv, skipping lines that are not NAME=value and recording them in `faults`."""
+    # Imported here: containers and systemd services have no such file.
     from dotenv import dotenv_values
     from dotenv.parser import parse_stream
 
@@ -52,6 +52,6 @@ def _read(path: Path, faults: dict[str, str]) -> dict[str, str]:
 
 
 def _line(original: Any) -> int:
-    """The number of a line; python-dotenv counts empty lines before it as part of it."""
+    """Return a binding's line number; python-dotenv counts preceding empty lines as part of it."""
     text: str = original.string
     return int(original.line) + text[: len(text) - len(text.lstrip())].count("\n")

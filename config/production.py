@@ -1,4 +1,4 @@
-"""What serves people: no secret that can be guessed, nothing embedded, no offline model, no debug, no reloading."""
+"""Production checks: no guessable secret, nothing embedded, no offline model, no debug mode, no reloading."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from config.development import DEMO_PASSWORD, DEMO_USERNAME
 
 class Production(Settings):
     environment: ClassVar[str] = "production"
-    changed: ClassVar[Mapping[str, Any]] = MappingProxyType(
+    overrides: ClassVar[Mapping[str, Any]] = MappingProxyType(
         {
             "limit_runs": "60/minute",
             "limit_writes": "120/minute",

@@ -1,4 +1,4 @@
-"""Rules of the settings: what each field takes, and what is filled in where it was left empty."""
+"""Field validators of the settings: accepted values, and defaults for empty ones."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ BUDGETS = ("budget_user_day_usd", "budget_service_day_usd", "budget_run_usd")
 
 
 class Rules(BaseModel):
-    """Validators of `config.base.Settings`; they say what is wrong, and never the value."""
+    """Validators of `config.base.Settings`. Faults never contain the value."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
-    changed: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # defaults that differ in this environment
+    overrides: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # defaults that differ in this environment
 
     @model_validator(mode="before")
     @classmethod
-    def _changed_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return {**cls.changed, **values}
+    def _apply_overrides(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {**cls.overrides, **values}
 
     @field_validator("slipway_home", "agents_dir", check_fields=False)
     @classmethod
@@ -120,5 +120,5 @@ class Rules(BaseModel):
 
 
 def _home(info: ValidationInfo) -> Path:
-    """The state folder; where it has a fault of its own, any will do for what depends on it."""
+    """Return the state folder, or any folder if that setting is itself invalid."""
     return Path(info.data.get("slipway_home", "/"))

@@ -1,4 +1,4 @@
-"""The rehearsal: production's rules and production's limits, with more in the log and answers kept for less long."""
+"""Staging defaults: production's checks and limits, with more verbose logs and a shorter cache TTL."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from config.production import Production
 
 class Staging(Production):
     environment: ClassVar[str] = "staging"
-    changed: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {**Production.changed, "cache_ttl_seconds": 3600, "log_level": "INFO"}
+    overrides: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {**Production.overrides, "cache_ttl_seconds": 3600, "log_level": "INFO"}
     )

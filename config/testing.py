@@ -1,4 +1,4 @@
-"""The test suite: small, and quick to notice what is lost."""
+"""Test defaults: few threads, short timeouts and leases, high limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from config.base import Settings
 
 class Testing(Settings):
     environment: ClassVar[str] = "testing"
-    changed: ClassVar[Mapping[str, Any]] = MappingProxyType(
+    overrides: ClassVar[Mapping[str, Any]] = MappingProxyType(
         {
             "web_concurrency": 1,
             "threads": 8,

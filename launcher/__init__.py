@@ -1,4 +1,4 @@
-"""What `make run` starts: Redis, the offline model, the web server and a worker, looked after as one.
+"""Launcher of `make run`: starts and supervises Redis, the offline model, the web server and a worker.
 
-It never imports the service, so that it is there at once and its memory stays small.
+Never imports the service, for a fast start and little memory.
 """

@@ -1,4 +1,4 @@
-"""`python -m launcher`: start everything, say so, look after it until told to stop."""
+"""`python -m launcher`: start everything, print the banner, supervise until told to stop."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import sys
 
 from config import ConfigError, Settings, load
 from launcher import banner, programs, state
-from launcher.code import Code
-from launcher.process import die_with
-from launcher.supervisor import Stopped, Supervisor, say
+from launcher.code_watcher import CodeWatcher
+from launcher.process import die_with_parent
+from launcher.supervisor import Stopped, Supervisor, log
 
-START_SECONDS = 60.0  # an old machine with a cold disk; a usual start takes two
+START_SECONDS = 60.0  # for an old machine with a cold disk; usually two
 READY_SECONDS = 10.0
 
 
 def main() -> int:
-    """The exit code: 0 after a signal, 1 when something kept it from starting, 2 for a wrong setting."""
+    """Run the launcher; return the exit code: 0 after a signal, 1 if it cannot start, 2 for a wrong setting."""
     parser = argparse.ArgumentParser(prog="python -m launcher", description=__doc__)
     parser.add_argument(
         "--parent-pid", type=int, help="stop when this process, the one that started us, ends"
     )
     parent_pid = parser.parse_args().parent_pid
     if parent_pid is not None:
-        die_with(parent_pid, signal.SIGTERM)
+        die_with_parent(parent_pid, signal.SIGTERM)
     try:
         settings = load()
-        lock = state.hold(state.private_folder(settings.slipway_home))
+        lock = state.lock_folder(state.private_folder(settings.slipway_home))
         port = state.claim_port(settings.host, settings.port)
         return run(settings, port, lock)
     except ConfigError as error:
@@ -37,36 +37,36 @@ def main() -> int:
     except state.CannotStart as error:
         print(error, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # before the supervisor took the signals over
+    except KeyboardInterrupt:  # before the supervisor has installed its signal handlers
         return 1
 
 
 def run(settings: Settings, port: int, lock: int) -> int:
-    """Everything from the first child to the last. Raises CannotStart once all that had started is ended again."""
+    """Start, supervise and stop all programs. Raises CannotStart after stopping those that had started."""
     model_port = _offline_model_port(settings)
     supervisor = Supervisor(_environment(settings, port, model_port), lock)
     try:
         started = _start(supervisor, settings, port, model_port)
-        print(banner.text(settings, port, started, _why_not_ready(supervisor, settings, port)), flush=True)
-        _look_after(supervisor, settings)
+        print(banner.text(settings, port, started, _readiness_fault(supervisor, settings, port)), flush=True)
+        _supervise(supervisor, settings)
     except Stopped:
-        say("stopping")
+        log("stopping")
     finally:
         supervisor.stop()
     return 0
 
 
-def _look_after(supervisor: Supervisor, settings: Settings) -> None:
-    """Until told to stop; where settings say so, what runs the code is started again when the code changes."""
-    code = Code()
+def _supervise(supervisor: Supervisor, settings: Settings) -> None:
+    """Supervise until a signal raises `Stopped`; with `reload`, restart web and worker when the code changes."""
+    code = CodeWatcher()
     while True:
-        supervisor.until(code.changed if settings.reload else lambda: False)
-        say("the code has changed: starting web and worker again")
+        supervisor.run_until(code.changed if settings.reload else lambda: False)
+        log("the code has changed: starting web and worker again")
         supervisor.restart("web", "worker")
 
 
 def _start(supervisor: Supervisor, settings: Settings, port: int, model_port: int | None) -> list[str]:
-    """Redis, the model and the migrations side by side, then what needs them. Returns what was started, in words."""
+    """Start Redis, the model and the migrations in parallel, then worker and web; return their descriptions."""
     started = []
     if not programs.migrated(settings):
         supervisor.add(programs.migrations())
@@ -76,28 +76,28 @@ def _start(supervisor: Supervisor, settings: Settings, port: int, model_port: in
     if settings.embedded_redis:
         supervisor.add(programs.redis(settings))
         started.append("Redis (embedded)")
-    if not supervisor.until(supervisor.ready, START_SECONDS):
+    if not supervisor.run_until(supervisor.ready, START_SECONDS):
         raise state.CannotStart(f"Redis, the model or the migrations took longer than {START_SECONDS:g} s.")
     supervisor.add(programs.worker(settings), programs.web(settings, port))
     started.append("worker")
-    if not supervisor.until(lambda: supervisor.ready("web"), START_SECONDS):
+    if not supervisor.run_until(lambda: supervisor.ready("web"), START_SECONDS):
         raise state.CannotStart(f"The web server did not answer within {START_SECONDS:g} s.")
     return [*started, f"web ({settings.web_concurrency} processes of {settings.threads} threads)"]
 
 
-def _why_not_ready(supervisor: Supervisor, settings: Settings, port: int) -> str:
-    """Empty as soon as /ready says yes; after a while, what it says instead."""
+def _readiness_fault(supervisor: Supervisor, settings: Settings, port: int) -> str:
+    """Wait until /ready answers 200; return an empty string, or its body after `READY_SECONDS`."""
 
     def ready() -> bool:
         return programs.get(settings.host, port, "/ready")[0] == 200
 
-    if supervisor.until(ready, READY_SECONDS):
+    if supervisor.run_until(ready, READY_SECONDS):
         return ""
     return programs.get(settings.host, port, "/ready")[1].strip() or "no answer"
 
 
 def _offline_model_port(settings: Settings) -> int | None:
-    """Where to start the offline model; None when there is a model already."""
+    """Return a port for the offline model; None if another model is configured."""
     if (
         not settings.offline
         or settings.anthropic_base_url != f"http://127.0.0.1:{settings.offline_model_port}"
@@ -107,7 +107,7 @@ def _offline_model_port(settings: Settings) -> int | None:
 
 
 def _environment(settings: Settings, port: int, model_port: int | None) -> dict[str, str]:
-    """Ours, and what was decided here. Gunicorn reads WEB_CONCURRENCY by itself, and not from `.env` or a file."""
+    """Build the children's environment. Gunicorn itself reads WEB_CONCURRENCY, and only from there."""
     decided = {"PORT": str(port), "WEB_CONCURRENCY": str(settings.web_concurrency)}
     if model_port is not None:
         decided["ANTHROPIC_BASE_URL"] = f"http://127.0.0.1:{model_port}"

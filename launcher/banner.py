@@ -1,4 +1,4 @@
-"""What is said once everything is up: where it is, how to sign in, what to try."""
+"""Banner printed once everything is up: address, sign-in, commands to try."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from config.development import DEMO_PASSWORD
 from launcher.programs import reachable
 
 QUESTION = "How do I get a refund?"
-MOST_FAULTS = 3  # that the banner shows
+MAX_FAULTS = 3  # faults shown
 _TOKEN = "python3 -c 'import json, sys; print(json.load(sys.stdin)[\"access_token\"])'"
 
 
 def text(settings: Settings, port: int, started: list[str], not_ready: str) -> str:
-    """The whole banner. `not_ready` is what /ready answered when it is not ready yet."""
+    """Render the banner. `not_ready` is the body of /ready, or empty when ready."""
     host = reachable(settings.host)
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     password = settings.bootstrap_password.get_secret_value()
@@ -36,16 +36,16 @@ def text(settings: Settings, port: int, started: list[str], not_ready: str) -> s
 
 
 def _agents(summary: Path) -> list[str]:
-    """How many agents are served, and what is wrong with the others; nothing where the service did not say."""
+    """Render the count of served agents and the faults of the others; nothing without a readable summary."""
     try:
-        told = json.loads(summary.read_text("utf-8"))
-        served, left_out = int(told["served"]), list(map(str, told["left_out"]))
+        content = json.loads(summary.read_text("utf-8"))
+        served, left_out = int(content["served"]), list(map(str, content["left_out"]))
     except (OSError, ValueError, KeyError, TypeError):
         return []
     if not left_out:
         return [f"  agents: {served} served"]
-    faults = left_out[:MOST_FAULTS]
-    if len(left_out) > MOST_FAULTS:
+    faults = left_out[:MAX_FAULTS]
+    if len(left_out) > MAX_FAULTS:
         faults.append("`flask agents check` names the others")
     return [f"  agents: {served} served, {len(left_out)} left out ({'; '.join(faults)})"]
 

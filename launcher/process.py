@@ -1,4 +1,4 @@
-"""Starting a child that cannot outlive its parent."""
+"""Child processes that cannot outlive their parent (PDEATHSIG)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 _PR_SET_PDEATHSIG = 1
-# Looked up here, because between fork and exec only the plainest calls are safe.
+# Loaded at import: between fork and exec only async-signal-safe calls are allowed.
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
-def die_with(parent_pid: int, signum: signal.Signals) -> None:
-    """Have the kernel send `signum` to this process when its parent ends, and leave now if it has ended already.
+def die_with_parent(parent_pid: int, signum: signal.Signals) -> None:
+    """Have the kernel send `signum` to this process when its parent ends; exit at once if it has ended already.
 
-    Survives exec, not fork: `launcher.reaper` sees to the rest, and to systems other than Linux.
+    Survives exec, not fork: `launcher.reaper` covers grandchildren, and systems other than Linux.
     """
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, int(signum), 0, 0, 0)
@@ -26,17 +26,17 @@ def die_with(parent_pid: int, signum: signal.Signals) -> None:
 
 
 def spawn(
-    command: Sequence[str], env: Mapping[str, str], keep_open: Sequence[int], enlist: Callable[[], None]
+    command: Sequence[str], env: Mapping[str, str], keep_open: Sequence[int], register: Callable[[], None]
 ) -> subprocess.Popen[bytes]:
-    """Start `command` in a session of its own: a Ctrl-C reaches the launcher alone, which then ends all in order.
+    """Start `command` in its own session, so that Ctrl-C reaches only the launcher, which stops all in order.
 
-    Its output goes where ours goes. `keep_open` are file descriptors it inherits; `enlist` is called in the child.
+    stdout and stderr are inherited, as are the descriptors `keep_open`; `register` is called in the child.
     """
     parent_pid = os.getpid()
 
     def prepare() -> None:  # between fork and exec: safe, because the launcher has no threads
-        enlist()
-        die_with(parent_pid, signal.SIGTERM)
+        register()
+        die_with_parent(parent_pid, signal.SIGTERM)
 
     return subprocess.Popen(
         command,

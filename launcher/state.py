@@ -1,4 +1,4 @@
-"""What must be ours before anything starts: the state folder and the port."""
+"""State folder lock and port check, before anything starts."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ import socket
 import time
 from pathlib import Path
 
-_LEFTOVERS_SECONDS = 10.0
+_CLEANUP_SECONDS = 10.0
 
 
 class CannotStart(Exception):
-    """One clear line for the person who typed the command."""
+    """Start failure, with one line for the user."""
 
 
 def private_folder(path: Path) -> Path:
-    """Make `path` if need be, for this user's eyes only. Raises CannotStart."""
+    """Create `path` with mode 0700. Raises CannotStart."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.chmod(0o700)  # refused when it belongs to somebody else, as in a shared temporary folder
+        path.chmod(0o700)  # fails for another user's folder, as in a shared temporary folder
     except OSError as error:
         raise CannotStart(f"{path} cannot be used as a private folder: {error.strerror}") from error
     return path
 
 
-def hold(home: Path) -> int:
-    """Lock the state folder; returns the lock's descriptor. Raises CannotStart when another launcher has it.
+def lock_folder(home: Path) -> int:
+    """Lock the state folder; return the lock's descriptor. Raises CannotStart when another launcher holds it.
 
-    The children inherit the descriptor, so the folder stays locked until the last of them has gone. Those of a
-    launcher that was killed are on their way out: they are waited for.
+    Children inherit the descriptor, so the folder stays locked until the last one has ended. The children of a killed
+    launcher are stopping: they are waited for.
     """
     try:
-        return _hold(home)
-    except OSError as error:  # a full disk, or one that may only be read
+        return _acquire(home)
+    except OSError as error:  # full or read-only disk
         raise CannotStart(f"The state folder {home} cannot be written: {error.strerror}.") from error
 
 
-def _hold(home: Path) -> int:
+def _acquire(home: Path) -> int:
     lock = os.open(home / "launcher.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    deadline = time.monotonic() + _LEFTOVERS_SECONDS
-    while not _lock(lock):
+    deadline = time.monotonic() + _CLEANUP_SECONDS
+    while not _try_lock(lock):
         owner = _owner(lock)
-        if _alive(owner):
+        if _is_alive(owner):
             raise CannotStart(f"Slipway is running already with the state folder {home} (pid {owner}).")
         if time.monotonic() > deadline:
             raise CannotStart(f"The state folder {home} is still held by what pid {owner} had started.")
@@ -53,7 +53,7 @@ def _hold(home: Path) -> int:
     return lock
 
 
-def _lock(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -66,8 +66,8 @@ def _owner(lock: int) -> int:
     return int(text) if text.isdigit() else 0
 
 
-def _alive(pid: int) -> bool:
-    if pid == 0:  # locked a moment ago, its pid not yet written
+def _is_alive(pid: int) -> bool:
+    if pid == 0:  # locked just now, pid not yet written
         return False
     try:
         os.kill(pid, 0)
@@ -79,7 +79,7 @@ def _alive(pid: int) -> bool:
 
 
 def claim_port(host: str, port: int) -> int:
-    """The port if it is free, or a free one when it is 0. Raises CannotStart when it is not to be had."""
+    """Return the port if it is free, or any free one for 0. Raises CannotStart."""
     try:
         return _bind(host, port)
     except OSError as error:
@@ -89,7 +89,7 @@ def claim_port(host: str, port: int) -> int:
 
 
 def free_port(host: str, preferred: int) -> int:
-    """`preferred` if it is free, else any that is."""
+    """Return `preferred` if it is free, else any free port."""
     try:
         return _bind(host, preferred)
     except OSError:

@@ -1,4 +1,4 @@
-"""Keeps a handful of programs running: starts, restarts with backoff, ends in order."""
+"""Process supervisor: starts programs, restarts them with backoff, stops them in order."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from launcher.state import CannotStart
 
 TICK_SECONDS = 0.05
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 10.0
-FIRST_TRIES = 3  # a program that ends this often before it was ever ready ends the start
-SETTLED_SECONDS = 5.0  # a program without a check of its own counts as ready after this
-STABLE_SECONDS = 30.0  # after this the backoff begins anew
-RESTART_SECONDS = 3.0  # for what is under way when the code has changed; runs are taken up by the new process
+MAX_START_FAILURES = 3  # of a program that was never ready; then the launcher gives up
+ASSUMED_READY_SECONDS = 5.0  # for a program without a readiness check
+STABLE_SECONDS = 30.0  # uptime that resets the backoff
+RESTART_SECONDS = 3.0  # to stop after a code change; the new process resumes the runs
 
 
 class Stopped(Exception):
-    """SIGTERM, SIGINT or SIGHUP: time to end everything."""
+    """SIGTERM, SIGINT or SIGHUP received: stop everything."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """What to run. `ready` must answer within a moment; a `once` program is ready when it has ended well."""
+    """Program to run. `ready` must return quickly; a `once` program is ready after exit code 0."""
 
     name: str
     command: tuple[str, ...]
     ready: Callable[[], bool] | None = None
     once: bool = False
-    says_why: str = "its own lines above say why"
+    failure_hint: str = "its own lines above say why"
     stop_seconds: float = 5.0
 
 
@@ -47,13 +47,13 @@ class _Child:
     start_at: float = 0.0
 
 
-def say(line: str) -> None:
-    """A line of the launcher's own, beside those of its children."""
+def log(line: str) -> None:
+    """Print a launcher line to stderr, among the children's output."""
     print(f"slipway: {line}", file=sys.stderr, flush=True)
 
 
 class Supervisor:
-    """Single-threaded: everything happens in `pause`."""
+    """Single-threaded supervisor: all work happens in `tick`."""
 
     def __init__(self, env: Mapping[str, str], lock: int) -> None:
         self._env = env
@@ -65,35 +65,35 @@ class Supervisor:
             signal.signal(signum, self._on_signal)
 
     def add(self, *programs: Program) -> None:
-        """Start these. `stop` ends what was added last first."""
+        """Start programs. `stop` ends them in reverse order."""
         for program in programs:
             child = _Child(program)
             self._children.append(child)
             self._start(child)
 
-    def until(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Look after the children until `done`. False when it took longer than `timeout` seconds."""
+    def run_until(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Supervise the children until `done`. False after `timeout` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while not done():
             if deadline is not None and time.monotonic() > deadline:
                 return False
-            self.pause()
+            self.tick()
         return True
 
     def ready(self, *names: str) -> bool:
-        """Each of these has been ready once; all programs when none is named."""
+        """Check whether each named program, or all, has been ready once."""
         return all(child.ready for child in self._children if not names or child.program.name in names)
 
-    def pause(self) -> None:
-        """One round. Raises Stopped after a signal, CannotStart when a program does not come up."""
+    def tick(self) -> None:
+        """Sleep, then check each child. Raises Stopped after a signal, CannotStart when a program fails to start."""
         time.sleep(TICK_SECONDS)
         if self._signals:
             raise Stopped
         for child in self._children:
-            self._look_after(child)
+            self._check(child)
 
     def restart(self, *names: str) -> None:
-        """End and start these anew, whatever they have failed with before."""
+        """Restart programs and reset their failure counts."""
         for child in self._children:
             if child.program.name in names:
                 if child.process is not None:
@@ -103,7 +103,7 @@ class Supervisor:
                 self._start(child)
 
     def stop(self) -> None:
-        """End all, last added first: SIGTERM, then SIGKILL after its time, or at once after a second signal."""
+        """Stop all, last added first: SIGTERM, then SIGKILL after `stop_seconds`, or at once after a second signal."""
         patience = max(1, self._signals)
         for child in reversed(self._children):
             if child.process is not None:
@@ -119,30 +119,30 @@ class Supervisor:
         kill_session(process.pid)
         process.wait()
 
-    def _look_after(self, child: _Child) -> None:
+    def _check(self, child: _Child) -> None:
         now = time.monotonic()
         if child.process is None:
             if now >= child.start_at and not (child.program.once and child.ready):
                 self._start(child)
         elif (code := child.process.poll()) is not None:
-            self._ended(child, code)
+            self._handle_exit(child, code)
         elif not child.ready and not child.program.once:
             check = child.program.ready
-            child.ready = check() if check else now - child.started_at > SETTLED_SECONDS
+            child.ready = check() if check else now - child.started_at > ASSUMED_READY_SECONDS
 
     def _start(self, child: _Child) -> None:
         child.started_at = time.monotonic()
-        self._tell_reaper()
-        child.process = spawn(child.program.command, self._env, (self._lock,), self._reaper.enlist)
+        self._update_reaper()
+        child.process = spawn(child.program.command, self._env, (self._lock,), self._reaper.register)
 
-    def _tell_reaper(self) -> None:
+    def _update_reaper(self) -> None:
         self._reaper.watch(child.process.pid for child in self._children if child.process is not None)
 
-    def _ended(self, child: _Child, code: int) -> None:
+    def _handle_exit(self, child: _Child, code: int) -> None:
         assert child.process is not None
-        kill_session(child.process.pid)  # what it had started would keep its port, or do its work twice
+        kill_session(child.process.pid)  # its children would keep its port, or repeat its work
         child.process = None
-        self._tell_reaper()
+        self._update_reaper()
         program, how = child.program, f"signal {-code}" if code < 0 else f"exit code {code}"
         if program.once and code == 0:
             child.ready = True
@@ -150,11 +150,11 @@ class Supervisor:
         if time.monotonic() - child.started_at > STABLE_SECONDS:
             child.failures = 0
         child.failures += 1
-        if not child.ready and (program.once or child.failures >= FIRST_TRIES):
-            raise CannotStart(f"{program.name} does not start ({how}); {program.says_why}.")
+        if not child.ready and (program.once or child.failures >= MAX_START_FAILURES):
+            raise CannotStart(f"{program.name} does not start ({how}); {program.failure_hint}.")
         wait = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** (child.failures - 1))
         child.start_at = time.monotonic() + wait
-        say(f"{program.name} ended ({how}); starting it again in {wait:g} s")
+        log(f"{program.name} ended ({how}); starting it again in {wait:g} s")
 
     def _on_signal(self, signum: int, frame: object) -> None:
         self._signals += 1

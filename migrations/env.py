@@ -1,4 +1,4 @@
-"""Alembic's entry: migrate the database that the settings name, or say in one line why not."""
+"""Alembic entry point: migrate the database of the settings, or exit with one line that gives the reason."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def _engine() -> sa.Engine:
 def _url_of_settings() -> str:
     settings = load()
     if settings.database_url.startswith("sqlite"):
-        with suppress(OSError):  # told when its file cannot be opened
+        with suppress(OSError):  # reported when its file cannot be opened
             settings.slipway_home.mkdir(mode=0o700, parents=True, exist_ok=True)
     return settings.database_url
 
 
-def _moves() -> bool:
-    """Whether the command goes to a revision; `alembic current` and its like do not."""
+def _is_migration() -> bool:
+    """Tell whether the command goes to a revision; `alembic current` and similar ones do not."""
     try:
         context.get_revision_argument()
     except KeyError:
@@ -39,14 +39,14 @@ def _moves() -> bool:
     return True
 
 
-def _left_alone(connection: sa.Connection, script: ScriptDirectory) -> bool:
-    """Whether newer code has migrated this database, and this code runs on it. Raises `Unfit` where it does not."""
+def _is_newer(connection: sa.Connection, script: ScriptDirectory) -> bool:
+    """Tell whether newer code has migrated this database, with this code still supported; else raises `Unfit`."""
     known, found = [each.revision for each in script.walk_revisions()][::-1], fitness.revision(connection)
     if found is None or found in known:
         return False
     if not fitness.serves_older_code(connection, known):
         raise Unfit(fitness.too_new(found, known))
-    if not _moves() or context.get_revision_argument() != script.get_current_head():
+    if not _is_migration() or context.get_revision_argument() != script.get_current_head():
         raise Unfit(
             f"It is at revision {found}, of which this version has no file: use the newer version for this."
         )
@@ -56,9 +56,9 @@ def _left_alone(connection: sa.Connection, script: ScriptDirectory) -> bool:
     return True
 
 
-def _look(connection: sa.Connection, script: ScriptDirectory) -> None:
-    """Run a command that changes nothing: it waits for no migration."""
-    if not _left_alone(connection, script):
+def _run_read_only(connection: sa.Connection, script: ScriptDirectory) -> None:
+    """Run a command that changes nothing, without waiting for other migrations."""
+    if not _is_newer(connection, script):
         connection.commit()
         configure(connection)
         with context.begin_transaction():
@@ -66,30 +66,30 @@ def _look(connection: sa.Connection, script: ScriptDirectory) -> None:
 
 
 def _migrate(engine: sa.Engine, connection: sa.Connection, script: ScriptDirectory) -> None:
-    """Bring the database to the asked revision; two machines that start at once take turns."""
-    attributes = context.config.attributes  # how long to wait, where the caller says so
-    with turn(engine, attributes.get("wait", WAIT_SECONDS)) as still_ours:
+    """Migrate to the requested revision; machines that start at once take turns."""
+    attributes = context.config.attributes  # time-outs, where the caller sets them
+    with turn(engine, attributes.get("wait", WAIT_SECONDS)) as check_lock:
         prepare(connection)
-        if _left_alone(connection, script):
+        if _is_newer(connection, script):
             return
         connection.rollback()
-        wanted = context.get_revision_argument()
-        Steps(connection, script, still_ours, attributes.get("patience", PATIENCE_SECONDS)).run(
-            wanted if isinstance(wanted, str) else None
+        revision = context.get_revision_argument()
+        Steps(connection, script, check_lock, attributes.get("patience", PATIENCE_SECONDS)).run(
+            revision if isinstance(revision, str) else None
         )
 
 
 def main() -> None:
-    """Migrate, or end with one line that says why not."""
+    """Migrate, or exit with one line that gives the reason."""
     try:
         engine, script = _engine(), ScriptDirectory.from_config(context.config)
         with engine.connect() as connection:
             fitness.check_encoding(connection)
             connection.rollback()
-            if _moves():
+            if _is_migration():
                 _migrate(engine, connection, script)
             else:
-                _look(connection, script)
+                _run_read_only(connection, script)
     except ConfigError as error:
         sys.exit(str(error))
     except Unfit as error:

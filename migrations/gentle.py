@@ -1,10 +1,10 @@
-"""Schema changes that do not hold up a running service, for the files in `versions/`.
+"""Online schema changes for the files in `versions/`: they do not block a running service.
 
-On PostgreSQL indexes are built and dropped CONCURRENTLY: readers and writers go on meanwhile. Every other change locks
-its table for a moment, and a step locks one table at a time: `release_locks` stands between two. So a step may be cut
-short after any of its parts, and each part must be able to run again: these functions find what is there already.
+On PostgreSQL indexes are built and dropped CONCURRENTLY, beside readers and writers. Any other change locks its table
+for a moment, and a step locks one table at a time, with `release_locks` between two. So a step may be interrupted after
+any of its parts, and each part must be idempotent, as these functions are.
 
-On SQLite a step is one transaction, and nothing of it stays when it is cut short.
+On SQLite a step is one transaction, rolled back when it is interrupted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from alembic import op
 
-BUILT_BESIDE = "_new"  # ends the name of an index that takes another's place
+BUILT_BESIDE = "_new"  # suffix of an index that replaces another
 
 
 def on_postgresql() -> bool:
@@ -22,16 +22,16 @@ def on_postgresql() -> bool:
 
 
 def release_locks() -> None:
-    """Commit what the step has done so far. What stood before must be able to run again."""
+    """Commit the step so far; everything before must be idempotent."""
     if on_postgresql():
-        with op.get_context().autocommit_block():  # commits as it is entered, begins anew as it is left
+        with op.get_context().autocommit_block():  # commits on entry, begins on exit
             pass
 
 
 def create_index(
     name: str, table: str, columns: Sequence[str], *, where: str | None = None, unique: bool = False
 ) -> None:
-    """Create an index, for the rows of which `where` is true; rebuild one that a broken build left invalid."""
+    """Create an index, partial with `where`; rebuild one that an interrupted build left invalid."""
     rows = None if where is None else sa.text(where)
     if not on_postgresql():
         op.create_index(name, table, [*columns], unique=unique, sqlite_where=rows)
@@ -59,7 +59,7 @@ def drop_index(name: str, table: str) -> None:
 
 
 def replace_index(name: str, table: str, columns: Sequence[str], *, where: str | None = None) -> None:
-    """Give an index other columns or other rows. The old one serves until the new one is built."""
+    """Replace an index by one with other columns or rows; the old one is in use until the new one is built."""
     if not on_postgresql():
         drop_index(name, table)
         create_index(name, table, columns, where=where)
@@ -72,7 +72,7 @@ def replace_index(name: str, table: str, columns: Sequence[str], *, where: str |
 
 
 def replace_primary_key(name: str, table: str, columns: Sequence[str]) -> None:
-    """Give a table another primary key, of columns that are NOT NULL. PostgreSQL only."""
+    """Replace the primary key of a table by NOT NULL columns. PostgreSQL only."""
     beside = name + BUILT_BESIDE
     create_index(beside, table, columns, unique=True)
     op.execute(
@@ -82,18 +82,18 @@ def replace_primary_key(name: str, table: str, columns: Sequence[str]) -> None:
 
 
 def add_columns(table: str, *columns: sa.Column[object]) -> None:
-    """Add columns that may be NULL and have no default: no row is written anew."""
-    there = {"if_not_exists": True} if on_postgresql() else {}
+    """Add nullable columns without default: no row is rewritten."""
+    options = {"if_not_exists": True} if on_postgresql() else {}
     for column in columns:
-        op.add_column(table, column, **there)
+        op.add_column(table, column, **options)
     release_locks()
 
 
 def drop_columns(table: str, *names: str) -> None:
     """Drop columns that no code reads any more: see "Expand, then contract" in docs/operator.md."""
-    there = {"if_exists": True} if on_postgresql() else {}
+    options = {"if_exists": True} if on_postgresql() else {}
     for name in names:
-        op.drop_column(table, name, **there)
+        op.drop_column(table, name, **options)
     release_locks()
 
 

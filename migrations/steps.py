@@ -1,8 +1,8 @@
-"""Run migration steps, each in a transaction of its own, beside a service that goes on working.
+"""Run migration steps, each in a transaction of its own, beside a running service.
 
-A step that wants a lock makes everyone queue behind it who comes later. So it waits for `LOCK_MS` only; then it is
-undone, lets them pass and is tried again, until `PATIENCE_SECONDS` have gone by without a step that was done. What is
-done stays: the next run goes on from there.
+A step that waits for a lock blocks all later lock requests. So it waits for `LOCK_MS` only, is rolled back to let them
+pass, and is retried until `PATIENCE_SECONDS` pass without a finished step. Finished steps stay: the next run continues
+after them.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from alembic import context
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.script import ScriptDirectory
 
-from migrations.turn import Check, tell
+from migrations.turn import Check, report
 from service.store import fitness
 from service.store.outages import Unfit
 from service.store.schema import metadata
 
-# Below PostgreSQL's `deadlock_timeout` (1 s): of a deadlock the migration gives way, and no request.
+# Below PostgreSQL's `deadlock_timeout` (1 s): in a deadlock the migration gives way, not a request.
 LOCK_MS = 500
 PATIENCE_SECONDS = 300.0
-PAUSE_SECONDS = 5.0  # the longest between two attempts
-_AGAIN = frozenset({"55P03", "40P01"})  # lock_not_available, deadlock_detected
+PAUSE_SECONDS = 5.0  # maximum back-off between two attempts
+_RETRIED = frozenset({"55P03", "40P01"})  # lock_not_available, deadlock_detected
 _OLDEST = sa.text(
-    # Tables of the service have ids from 16384 on; those below are the server's own.
+    # The service's tables have ids from 16384 on; lower ones are the server's own.
     "SELECT pid, state, extract(epoch FROM now() - xact_start)::int AS seconds FROM pg_stat_activity "
     "WHERE datname = current_database() AND pid <> pg_backend_pid() AND EXISTS (SELECT 1 FROM pg_locks "
     "WHERE pg_locks.pid = pg_stat_activity.pid AND granted AND relation >= 16384) ORDER BY xact_start LIMIT 1"
@@ -35,66 +35,66 @@ _OLDEST = sa.text(
 
 
 class Steps:
-    """The steps of one command, over one connection. `still_ours` raises `Unfit` once another may migrate."""
+    """Steps of one command, over one connection. `check_lock` raises `Unfit` once the migration lock is lost."""
 
     def __init__(
         self,
         connection: sa.Connection,
         script: ScriptDirectory,
-        still_ours: Check,
+        check_lock: Check,
         patience: float = PATIENCE_SECONDS,
     ) -> None:
-        self._connection, self._script, self._still_ours = connection, script, still_ours
+        self._connection, self._script, self._check_lock = connection, script, check_lock
         self._patience = patience
-        self._give_up_at = 0.0  # time.monotonic(); later with every step that is done
-        self._relative = False  # the command counts steps, as `+2`: after one of them it would count anew
+        self._give_up_at = 0.0  # time.monotonic(); extended by each finished step
+        self._relative = False  # the command counts steps, as `+2`: a retry after a step would count anew
 
-    def run(self, wanted: str | None) -> None:
-        """Bring the database to `wanted`, or as far as it comes. Raises `Unfit` when it gives up."""
+    def run(self, revision: str | None) -> None:
+        """Migrate to `revision`. Raises `Unfit` on giving up; finished steps stay."""
         self._give_up_at = time.monotonic() + self._patience
-        self._relative = wanted is not None and wanted[0] in "+-"
+        self._relative = revision is not None and revision[0] in "+-"
         pause = 0.25
-        while not self._attempted():
-            self._still_ours()
+        while not self._try_steps():
+            self._check_lock()
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, PAUSE_SECONDS)
 
-    def _attempted(self) -> bool:
-        """False: a lock could not be had, try again."""
+    def _try_steps(self) -> bool:
+        """Run all steps. False: a lock timed out, retry."""
         try:
-            configure(self._connection, on_version_apply=self._done, **_own_transactions())
+            configure(self._connection, on_version_apply=self._finish_step, **_own_transactions())
             with context.begin_transaction():
                 context.run_migrations()
                 self._keep_oldest_code()
             self._connection.commit()
             return True
         except sa.exc.DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) not in _AGAIN:
+            if getattr(error.orig, "sqlstate", None) not in _RETRIED:
                 raise
             self._connection.rollback()
             self._wait_or_give_up(error)
             return False
 
-    def _done(self, *, ctx: MigrationContext, step: MigrationInfo, **_: Any) -> None:
-        """Finish a step, in its own transaction. A large table takes minutes: say what is done as it is done."""
-        self._still_ours()
+    def _finish_step(self, *, ctx: MigrationContext, step: MigrationInfo, **_: Any) -> None:
+        """Finish a step, in its own transaction, and report it: a large table takes minutes."""
+        self._check_lock()
         self._keep_oldest_code()
         self._give_up_at = 0.0 if self._relative else time.monotonic() + self._patience
         if (script := step.up_revision) is not None:
-            tell(f"{'up to' if step.is_upgrade else 'back from'} {script.revision}, {script.doc}")
+            report(f"{'up to' if step.is_upgrade else 'back from'} {script.revision}, {script.doc}")
 
     def _keep_oldest_code(self) -> None:
-        """Write down the oldest revision whose code runs on the database as it is now."""
+        """Store the oldest revision whose code runs on the database as it is now."""
         found = MigrationContext.configure(self._connection).get_current_revision()
         fitness.keep_oldest_code(self._connection, self._oldest_code(found))
 
     def _oldest_code(self, found: str | None) -> str | None:
         if found is None:
             return None
-        applied = [each for each in self._script.iterate_revisions(found, "base") if each is not None][::-1]
-        order = [each.revision for each in applied]
-        said = [getattr(each.module, "OLDEST_CODE", each.revision) for each in applied]
-        return max(said, key=order.index)
+        applied = [step for step in self._script.iterate_revisions(found, "base") if step is not None][::-1]
+        order = [step.revision for step in applied]
+        oldest = [getattr(step.module, "OLDEST_CODE", step.revision) for step in applied]
+        return max(oldest, key=order.index)
 
     def _wait_or_give_up(self, error: sa.exc.DBAPIError) -> None:
         found = MigrationContext.configure(self._connection).get_current_revision()
@@ -108,7 +108,7 @@ class Steps:
                 f"It is at revision {found}; the next step could not have its locks{holder}. "
                 "What is done stays: run it again when that transaction has ended."
             ) from error
-        tell(f"after revision {found}, waiting for locks{holder}")
+        report(f"after revision {found}, waiting for locks{holder}")
 
 
 def configure(connection: sa.Connection, **options: Any) -> None:
@@ -121,18 +121,18 @@ def _own_transactions() -> dict[str, bool]:
 
 
 def prepare(connection: sa.Connection) -> None:
-    """Let transactions begin as steps need them. Call it before the connection's first one."""
+    """Set up how transactions begin. Call it before the connection's first one."""
     if connection.dialect.name == "sqlite":
         driver: Any = connection.connection.driver_connection
-        driver.isolation_level = None  # else it commits before every CREATE and ALTER
+        driver.isolation_level = None  # otherwise it commits before every CREATE and ALTER
         driver.execute("PRAGMA journal_mode=WAL")
-        sa.event.listen(connection, "begin", lambda each: each.exec_driver_sql("BEGIN IMMEDIATE"))
+        sa.event.listen(connection, "begin", lambda begun: begun.exec_driver_sql("BEGIN IMMEDIATE"))
     else:
         sa.event.listen(connection, "begin", _bound_locks)
 
 
 def _bound_locks(connection: sa.Connection) -> None:
-    """Bound waiting for locks, for this transaction: a pooler gives the session to others."""
+    """Set `lock_timeout` for this transaction only: a pooler gives the session to others."""
     driver: Any = connection.connection.driver_connection
-    if not driver.autocommit:  # what is done CONCURRENTLY waits without holding anyone up
+    if not driver.autocommit:  # CONCURRENTLY waits without blocking others
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_MS}")

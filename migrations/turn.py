@@ -1,11 +1,11 @@
-"""One migrator at a time: whoever else starts waits, and then finds nothing to do.
+"""Migration lock: one migrator at a time; others wait, and then find nothing to do.
 
-PostgreSQL keeps an advisory lock for a transaction on a connection of its own. It ends with that transaction whatever
-becomes of the migrator, so a pooler can leave no lock behind on a connection that it gives to others. CREATE INDEX
-CONCURRENTLY waits for every transaction with an older snapshot: the one that holds the lock is READ COMMITTED and
-idle, which has none, and whoever waits asks again and again instead of waiting inside the database.
+On PostgreSQL a transaction-level advisory lock on a connection of its own. It ends with its transaction, however the
+migrator ends, so a pooler leaves no lock behind on a connection that it gives to others. CREATE INDEX CONCURRENTLY
+waits for every transaction with an older snapshot: the one that holds the lock is READ COMMITTED and idle, so it has
+none, and waiting migrators poll instead of blocking inside the database.
 
-SQLite has one writer: the migrator takes that turn, in the queue of the service's own writers.
+On SQLite the write lock of the service's own writers (`service.store.sqlite_writers`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import sqlalchemy as sa
 
 from service.errors import DatabaseUnavailable
 from service.store.outages import Unfit
-from service.store.writers import Writers
+from service.store.sqlite_writers import Writers
 
-KEY = 7325711  # of the advisory lock; earlier versions take the same one for a session
-WAIT_SECONDS = 600.0  # for another migrator; then whoever started this one may start it again
-LOOK_SECONDS = 0.5
-TELL_SECONDS = 10.0
+KEY = 7325711  # of the advisory lock; earlier versions use it as a session-level lock
+WAIT_SECONDS = 600.0  # for another migrator
+POLL_SECONDS = 0.5
+REPORT_SECONDS = 10.0
 
 _TRY = sa.select(sa.func.pg_try_advisory_xact_lock(KEY))
 _HOLDER = sa.text(
@@ -33,15 +33,15 @@ _HOLDER = sa.text(
     f"WHERE locktype = 'advisory' AND granted AND classid = 0 AND objid = {KEY}"
 )
 
-Check = Callable[[], None]  # raises `Unfit` once the turn is lost
+Check = Callable[[], None]  # raises `Unfit` once the lock is lost
 
 
-def tell(text: str) -> None:
+def report(text: str) -> None:
     print(f"alembic: {text}", file=sys.stderr, flush=True)
 
 
 def turn(engine: sa.Engine, seconds: float = WAIT_SECONDS) -> AbstractContextManager[Check]:
-    """Wait for other migrators, then keep them out. Raises `Unfit` when none of it ends in `seconds`."""
+    """Hold the migration lock; yields a check that it is still held. Raises `Unfit` after `seconds` of waiting."""
     if engine.dialect.name == "sqlite":
         return _sqlite_turn(Path(engine.url.database or ""), seconds)
     return _postgresql_turn(engine, seconds)
@@ -62,7 +62,7 @@ def _sqlite_turn(database: Path, seconds: float) -> Iterator[Check]:
 @contextmanager
 def _postgresql_turn(engine: sa.Engine, seconds: float) -> Iterator[Check]:
     with engine.connect().execution_options(isolation_level="READ COMMITTED") as connection:
-        _take(connection, seconds)
+        _acquire(connection, seconds)
 
         def check() -> None:
             try:
@@ -76,18 +76,18 @@ def _postgresql_turn(engine: sa.Engine, seconds: float) -> Iterator[Check]:
         yield check
 
 
-def _take(connection: sa.Connection, seconds: float) -> None:
-    end, tell_at = time.monotonic() + seconds, 0.0
+def _acquire(connection: sa.Connection, seconds: float) -> None:
+    deadline, report_at = time.monotonic() + seconds, 0.0
     while not connection.execute(_TRY).scalar_one():
         holder = connection.execute(_HOLDER).scalar()
         connection.rollback()
-        if time.monotonic() > end:
+        if time.monotonic() > deadline:
             raise Unfit(
                 f"Another migration is under way: process {holder} of the database server holds its lock."
             )
-        if time.monotonic() >= tell_at:
-            tell(f"another migration is under way (process {holder} of the database server): waiting")
-            tell_at = time.monotonic() + TELL_SECONDS
-        time.sleep(LOOK_SECONDS)
-    # Idle for as long as a large index takes to build.
+        if time.monotonic() >= report_at:
+            report(f"another migration is under way (process {holder} of the database server): waiting")
+            report_at = time.monotonic() + REPORT_SECONDS
+        time.sleep(POLL_SECONDS)
+    # The connection is idle for as long as a large index takes to build.
     connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))

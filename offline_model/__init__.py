@@ -1,1 +1,1 @@
-"""A stand-in for the Messages API: a program of its own, started with `python -m offline_model`."""
+"""Offline model: a mock Messages API server, started with `python -m offline_model`."""

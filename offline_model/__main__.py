@@ -1,4 +1,4 @@
-"""`python -m offline_model --port 8099`: start, say where, serve until told to stop."""
+"""`python -m offline_model --port 8099`: start, print the address, serve until a signal."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parse, tie the life to the parent's when asked, serve."""
+    """Parse the settings, set up signals, serve."""
     settings = parse(argv)
     if settings.fault and settings.fault not in (*FAULTS, NO_FAULT):
         names = ", ".join(FAULTS)
         sys.exit(f"The offline model cannot start: there is no fault {settings.fault!r}, only {names}.")
-    # Nothing here is worth saving, so the end is immediate, also as pid 1 where the default is to ignore.
+    # No state to save: exit at once, also as pid 1, where the default action is to ignore.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     signal.signal(signal.SIGINT, lambda *_: os._exit(0))
     if settings.die_with_parent:
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def die_with_parent(parent_pid: int | None) -> None:
-    """Ask Linux for SIGKILL when the parent goes; leave now if it went before we could ask."""
+    """Have Linux send SIGKILL when the parent ends; exit at once if it has ended already."""
     before = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -44,7 +44,7 @@ def die_with_parent(parent_pid: int | None) -> None:
 
 
 async def serve(settings: Settings) -> None:
-    """Listen, announce, and watch the parent when its pid was given."""
+    """Listen, announce the port, and exit with the parent when its pid was given."""
     api = Api(settings)
     server = Server(api.handle)
     port = await server.start(settings.host, settings.port)
@@ -54,7 +54,7 @@ async def serve(settings: Settings) -> None:
 
 
 def announce(settings: Settings, port: int) -> None:
-    """The first line of stdout, and the port file in one step so that no reader sees half of it."""
+    """Print the address, and write the port file atomically."""
     print(f"offline model on http://{settings.host}:{port}", flush=True)
     if settings.port_file:
         scratch = f"{settings.port_file}.{os.getpid()}"

@@ -1,4 +1,4 @@
-"""What to say: the content blocks of an answer, from the request alone."""
+"""Answer generation: content blocks, derived deterministically from the request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from offline_model.schema import Filler
 from offline_model.shapes import Json
 from offline_model.text import quote, stems
 
-WHO = (
+INTRODUCTION = (
     "I am Slipway's offline model: a stand-in that answers without a key and can only quote what it is given."
 )
 _GREETING = re.compile(r"^\s*(hi|hello|hey|good (?:morning|evening|afternoon|day))\b", re.IGNORECASE)
@@ -22,9 +22,9 @@ _RESULT_NAMES = ("result", "value", "answer", "output", "total")
 
 
 def blocks(body: Json, seed: str) -> list[Json]:
-    """Text and tool_use blocks for a valid request; `seed` makes the ids of tool calls."""
-    talk = conversation.read(body, seed)
-    wanted = calls.next_calls(talk)
+    """Generate text and tool_use blocks for a valid request; `seed` makes the ids of tool calls."""
+    parsed = conversation.read(body, seed)
+    wanted = calls.next_calls(parsed)
     if wanted:
         return [
             {"type": "tool_use", "id": f"toolu_offline{seed}{i:02d}", "name": c.name, "input": c.input,
@@ -33,71 +33,71 @@ def blocks(body: Json, seed: str) -> list[Json]:
         ]  # fmt: skip
     form = (body.get("output_config") or {}).get("format")
     if form:
-        filler = Filler(form["schema"], talk, lambda asked: plain_answer(talk, asked))
+        filler = Filler(form["schema"], parsed, lambda asked: plain_answer(parsed, asked))
         return [_text(orjson.dumps(filler.fill()).decode())]
-    return answer(talk)
+    return answer(parsed)
 
 
-def answer(talk: Conversation) -> list[Json]:
-    """Words, with citations where the material has them enabled."""
-    choices = extract.choices_asked_for(talk.system)
+def answer(parsed: Conversation) -> list[Json]:
+    """Generate text blocks, with citations where the sources enable them."""
+    choices = extract.choices_asked_for(parsed.system)
     if choices:
-        return [_text(extract.choose(talk.question, choices, talk.system))]
-    if _SUMMARY.search(talk.question) or (not talk.results and _SUMMARY.search(talk.system[:200])):
-        return [_text(_summarise(talk))]
-    said = _from_tools(talk) + _sums(talk)
-    quotes = extract.best(_without_sum(talk), talk.sources)
-    found = _merged([_text(f"{sentence} ") for sentence in said] + _quoted(quotes))
-    return found or [_text(_nothing_found(talk))]
+        return [_text(extract.choose(parsed.question, choices, parsed.system))]
+    if _SUMMARY.search(parsed.question) or (not parsed.results and _SUMMARY.search(parsed.system[:200])):
+        return [_text(_summarise(parsed))]
+    sentences = _tool_sentences(parsed) + _sum_sentences(parsed)
+    quotes = extract.best(_without_sum(parsed), parsed.sources)
+    found = _merged([_text(f"{sentence} ") for sentence in sentences] + _quoted(quotes))
+    return found or [_text(_nothing_found(parsed))]
 
 
-def plain_answer(talk: Conversation, asked: str) -> str:
-    """The extracted answer as one plain text, for a string inside JSON."""
-    said = _from_tools(talk) + _sums(talk)
-    said += [q.sentence.plain for q in extract.best(asked, talk.sources)]
-    return " ".join(said) or f"The offline model found nothing to quote about {quote(asked, 120)}."
+def plain_answer(parsed: Conversation, asked: str) -> str:
+    """Return the extracted answer as plain text, for a string inside JSON."""
+    sentences = _tool_sentences(parsed) + _sum_sentences(parsed)
+    sentences += [q.sentence.plain for q in extract.best(asked, parsed.sources)]
+    return " ".join(sentences) or f"The offline model found nothing to quote about {quote(asked, 120)}."
 
 
-def _without_sum(talk: Conversation) -> str:
-    total = arithmetic.find(talk.question)
-    return calls.clean(total.rest) if total else talk.question
+def _without_sum(parsed: Conversation) -> str:
+    total = arithmetic.find(parsed.question)
+    return calls.clean(total.rest) if total else parsed.question
 
 
-def _sums(talk: Conversation) -> list[str]:
-    """The sum in the question: by the calculator's result, or worked out here if there is none."""
-    total = arithmetic.find(talk.question)
-    tool = calls.calculator(talk)
-    results = talk.results_of(tool["name"]) if tool else []
+def _sum_sentences(parsed: Conversation) -> list[str]:
+    """Answer the sum in the question, from the calculator's result or by evaluating it here."""
+    total = arithmetic.find(parsed.question)
+    tool = calls.calculator(parsed)
+    results = parsed.results_of(tool["name"]) if tool else []
     if not total or (results and results[-1].is_error):
         return []
     value = value_of(results[-1].text) if results else arithmetic.evaluate(total.expression)
     return [f"{total.asked[:1].upper()}{total.asked[1:]} is {value}."]
 
 
-def _from_tools(talk: Conversation) -> list[str]:
-    """What tools said since the question, failures first and always told."""
-    said = []
-    calculator = calls.calculator(talk)
-    total = arithmetic.find(talk.question)
-    for name in dict.fromkeys(result.tool for result in talk.results):
-        results = talk.results_of(name)
+def _tool_sentences(parsed: Conversation) -> list[str]:
+    """Quote tool results since the question; failures first and always."""
+    sentences = []
+    calculator = calls.calculator(parsed)
+    total = arithmetic.find(parsed.question)
+    for name in dict.fromkeys(result.tool for result in parsed.results):
+        results = parsed.results_of(name)
         failed = [r for r in results if r.is_error]
         if failed:
-            said.append(
+            sentences.append(
                 f"The {name} tool reported an error: {quote(failed[-1].text or 'no reason given', 300)}."
             )
         good = [r for r in results if not r.is_error]
         if not good or (total and calculator and name == calculator["name"]):
             continue
         if good[-1].sources or _is_empty_search(good[-1]):
-            continue  # its passages are quoted, or there was nothing in it
+            continue  # its passages are quoted elsewhere, or there are none
         often = (
             f"The {name} tool was called {len(good)} times. It last answered"
             if len(good) > 1
             else f"The {name} tool answered"
         )
-        said.append(f"{often}: {quote(value_of(good[-1].text) or 'nothing', 300)}.")
-    return said
+        sentences.append(f"{often}: {quote(value_of(good[-1].text) or 'nothing', 300)}.")
+    return sentences
 
 
 def _is_empty_search(result: Result) -> bool:
@@ -108,7 +108,7 @@ def _is_empty_search(result: Result) -> bool:
 
 
 def value_of(text: str) -> str:
-    """The value in a tool's answer: of {"result": 4} it is 4, of anything else the text."""
+    """Extract the value of a tool result: 4 of {"result": 4}, else the text."""
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -121,7 +121,7 @@ def value_of(text: str) -> str:
 
 
 def _quoted(quotes: list[Quote]) -> list[Json]:
-    """Quotes as blocks: plain ones in one text, cited ones each in a block with its citation."""
+    """Turn quotes into blocks: uncited ones as text, cited ones each with its citation."""
     found: list[Json] = []
     for one in quotes:
         source = one.source
@@ -140,7 +140,7 @@ def _quoted(quotes: list[Quote]) -> list[Json]:
 
 
 def _merged(found: list[Json]) -> list[Json]:
-    """Neighbours without citations become one block, and the last one loses its trailing space."""
+    """Merge neighbouring blocks without citations; strip the last one's trailing space."""
     merged: list[Json] = []
     for block in found:
         if merged and not block["citations"] and not merged[-1]["citations"]:
@@ -153,7 +153,7 @@ def _merged(found: list[Json]) -> list[Json]:
 
 
 def citation(one: Quote) -> Json:
-    """Where a quote stands: by characters in a text, by blocks in everything made of blocks."""
+    """Locate a quote: by characters in a plain-text document, by block index elsewhere."""
     source = one.source
     if source.kind == "document":
         return {
@@ -173,27 +173,27 @@ def citation(one: Quote) -> Json:
                     "source": source.uri, "title": source.title}  # fmt: skip
 
 
-def _summarise(talk: Conversation) -> str:
-    material = [source.text for source in talk.sources] or [text for _, text in talk.earlier]
+def _summarise(parsed: Conversation) -> str:
+    material = [source.text for source in parsed.sources] or [text for _, text in parsed.earlier]
     if not material:
-        material = [re.sub(r"^[^\n]*summar[^\n:]*:?\s*", "", talk.question, flags=re.IGNORECASE)]
+        material = [re.sub(r"^[^\n]*summar[^\n:]*:?\s*", "", parsed.question, flags=re.IGNORECASE)]
     lines = extract.summary([text for text in material if text.strip()])
-    return "Summary: " + " ".join(lines) if lines else f"There is nothing to summarise. {WHO}"
+    return "Summary: " + " ".join(lines) if lines else f"There is nothing to summarise. {INTRODUCTION}"
 
 
-def _nothing_found(talk: Conversation) -> str:
-    """Honest words for when nothing that was given answers the question."""
-    memory = extract.remembered(talk)
+def _nothing_found(parsed: Conversation) -> str:
+    """Answer without a matching source: from memory, a greeting, or a statement that nothing was found."""
+    memory = extract.remembered(parsed)
     if memory:
         return memory
-    asked = quote(talk.question, 200)
-    if _GREETING.match(talk.question) and len(stems(talk.question)) <= 4:
-        return f"Hello! {WHO}"
-    titles = list(dict.fromkeys(s.title for s in talk.sources if s.title))[:3]
-    if talk.sources or talk.results:
+    asked = quote(parsed.question, 200)
+    if _GREETING.match(parsed.question) and len(stems(parsed.question)) <= 4:
+        return f"Hello! {INTRODUCTION}"
+    titles = list(dict.fromkeys(s.title for s in parsed.sources if s.title))[:3]
+    if parsed.sources or parsed.results:
         where = f" ({', '.join(titles)})" if titles else ""
-        return f"I found nothing about {asked} in what I was given{where}. {WHO}"
-    return f"{WHO} You asked: {asked}"
+        return f"I found nothing about {asked} in what I was given{where}. {INTRODUCTION}"
+    return f"{INTRODUCTION} You asked: {asked}"
 
 
 def _text(text: str) -> Json:

@@ -1,4 +1,4 @@
-"""The routes: who is asked what, and in which shape the answer goes out."""
+"""HTTP routes of the offline model: Messages API, models, batches, and the control routes for tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import orjson
 
-from offline_model import answer, compose, conversation, faults, models, sending, tokens, validation
+from offline_model import answer, compose, conversation, faults, models, sending, token_estimate, validation
 from offline_model.batches import Batches
 from offline_model.caching import PromptCache
 from offline_model.exchange import Exchange
@@ -30,7 +30,7 @@ Route = Callable[[Exchange, dict[str, str]], Awaitable[None] | None]
 
 
 class Api:
-    """One stand-in: its settings, counters, prompt cache and batches."""
+    """Request handler with its settings, counters, prompt cache and batches."""
 
     def __init__(self, settings: Settings) -> None:
         self.control = Control(settings)
@@ -54,7 +54,7 @@ class Api:
         }
 
     async def handle(self, exchange: Exchange) -> None:
-        """Answer one request; every ApiError becomes an error in the upstream's shape."""
+        """Handle one request; an ApiError becomes an error body of the Messages API."""
         headers = {"request-id": next_id("req")}
         try:
             route = self._find(exchange)
@@ -93,27 +93,27 @@ class Api:
         return methods[method]
 
     def _with_id(self, path: str) -> dict[str, Route] | None:
-        """Routes that have an id in them."""
+        """Match routes that contain an id."""
         parts = path.split("/")[1:]
         if parts[:2] == ["v1", "models"] and len(parts) == 3:
             return {"GET": lambda x, h: self._model(x, h, parts[2])}
         if parts[:3] != ["v1", "messages", "batches"] or len(parts) not in (4, 5):
             return None
         batch_id, action = parts[3], parts[4] if len(parts) == 5 else ""
-        kept = self.batches
+        batches = self.batches
         return {
             "": {
-                "GET": lambda x, h: self._json(x, h, kept.get(batch_id).public(host_of(x))),
-                "DELETE": lambda x, h: self._json(x, h, kept.delete(batch_id)),
+                "GET": lambda x, h: self._json(x, h, batches.get(batch_id).public(host_of(x))),
+                "DELETE": lambda x, h: self._json(x, h, batches.delete(batch_id)),
             },
-            "cancel": {"POST": lambda x, h: self._json(x, h, kept.cancel(batch_id).public(host_of(x)))},
-            "results": {"GET": lambda x, h: x.send(200, kept.results(batch_id), h, "application/x-jsonl")},
+            "cancel": {"POST": lambda x, h: self._json(x, h, batches.cancel(batch_id).public(host_of(x)))},
+            "results": {"GET": lambda x, h: x.send(200, batches.results(batch_id), h, "application/x-jsonl")},
         }.get(action)
 
     # messages
 
     async def _messages(self, exchange: Exchange, headers: dict[str, str]) -> None:
-        """POST /v1/messages, counted from here to its outcome, also when the client leaves."""
+        """Serve POST /v1/messages; counts the outcome, also when the client disconnects."""
         body = validation.parse_json(exchange.request.body)
         metadata = body.get("metadata")
         user = metadata.get("user_id") if isinstance(metadata, dict) else None
@@ -124,7 +124,7 @@ class Api:
         except ApiError as error:
             outcome = f"error:{error.status}"
             raise
-        except asyncio.CancelledError:  # only ever by the connection that was lost
+        except asyncio.CancelledError:  # only when the client disconnects
             outcome = "closed_early"
             raise
         finally:
@@ -146,18 +146,18 @@ class Api:
     def _finished(
         self, body: Json, key: str, seed: str, model: models.Model, exact: int | None
     ) -> compose.Answer:
-        count = tokens.of_request(body)
+        count = token_estimate.of_request(body)
         if count > model.context:
             raise invalid(f"prompt is too long: {count} tokens > {model.context} maximum")
         return compose.finish(answer.blocks(body, seed), body, self.cache.split(body, key), seed, exact)
 
     def _batch_item(self, params: Json, key: str) -> Json:
-        """One request of a batch. Markers work here too; control and settings are for live calls."""
+        """Answer one request of a batch. Fault markers apply; control and settings are for live calls only."""
         call = self.stats.begin(str(params.get("model")), False, None, batch=True)
         outcome = "error:500"
         try:
             model = validation.check_message(params)
-            knobs = faults.in_text(conversation.last_user_text(params))
+            knobs = faults.from_text(conversation.last_user_text(params))
             refusal = faults.refusal(knobs, stream=False)
             if refusal:
                 raise refusal
@@ -174,12 +174,12 @@ class Api:
         body = validation.parse_json(exchange.request.body)
         validation.check_message(body, counting=True)
         self.stats.totals["count_tokens"] += 1
-        self._json(exchange, headers, {"input_tokens": tokens.of_request(body)})
+        self._json(exchange, headers, {"input_tokens": token_estimate.of_request(body)})
 
-    # the rest
+    # models, batches, control
 
     def _model(self, exchange: Exchange, headers: dict[str, str], name: str) -> None:
-        """Retired models are still in the catalogue; unknown ones are not."""
+        """Serve GET /v1/models/{id}; retired models are listed too."""
         entry = models.CATALOGUE.get(name.removeprefix("offline-")) or models.find(name)
         self._json(exchange, headers, entry.public() | {"id": name})
 
@@ -210,7 +210,7 @@ class Api:
         exchange.send(200, orjson.dumps(value), headers, JSON_TYPE)
 
     def _rate_limits(self) -> dict[str, str]:
-        """anthropic-ratelimit-*: there is no limit here, so all of it remains. Rebuilt once a second."""
+        """Build the anthropic-ratelimit-* headers, with everything remaining; cached for a second."""
         now = int(time.time())
         if self._limits[0] != now:
             reset = rfc3339(now + 60)
@@ -223,7 +223,7 @@ class Api:
 
 
 def key_of(exchange: Exchange) -> str:
-    """The API key, from either header; empty when there is none."""
+    """Return the API key from either header, or an empty string."""
     headers = exchange.request.headers
     scheme, _, token = headers.get("authorization", "").partition(" ")
     return (token.strip() if scheme.lower() == "bearer" else "") or headers.get("x-api-key", "").strip()

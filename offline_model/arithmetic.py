@@ -1,4 +1,4 @@
-"""Finding a sum in a question, and working it out."""
+"""Arithmetic: find an expression in a question, and evaluate it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _BINARY: dict[type, Callable[[float, float], float]] = {
 
 @dataclass(frozen=True)
 class Sum:
-    """A sum as the question words it (`asked`), as Python would write it, and the question without it."""
+    """Expression found in a question: as worded (`asked`), in Python syntax, and the remaining question."""
 
     asked: str
     expression: str
@@ -40,7 +40,7 @@ class Sum:
 
 
 def find(question: str) -> Sum | None:
-    """The first sum in a question that can be worked out, or None."""
+    """Find the first expression that can be evaluated, or None."""
     text = _NOT_SUMS.sub(lambda m: "#" * len(m[0]), question)
     for rule in (_percent, _listed, _plain):
         found = rule(text)
@@ -52,7 +52,7 @@ def find(question: str) -> Sum | None:
 
 
 def evaluate(expression: str) -> str | None:
-    """The value as a person would write it, or None when it is no sum or has no value."""
+    """Evaluate an expression to a formatted number; None if it is invalid or has no value."""
     try:
         value = _value(ast.parse(expression, mode="eval").body)
     except (SyntaxError, ValueError, ArithmeticError, TypeError, RecursionError, MemoryError):
@@ -61,7 +61,7 @@ def evaluate(expression: str) -> str | None:
 
 
 def plain(value: float) -> str:
-    """397.8 rather than 397.80000000000001, 12 rather than 12.0."""
+    """Format a number: 397.8 rather than 397.80000000000001, 12 rather than 12.0."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
     return str(value) if isinstance(value, int) else f"{value:.12g}"
@@ -85,13 +85,13 @@ Found = tuple[tuple[int, int], str] | None
 
 
 def _percent(text: str) -> Found:
-    """17% of 2,340 -> 2340*17/100"""
+    """Parse percentages: 17% of 2,340 -> 2340*17/100."""
     match = re.search(rf"({NUMBER})\s*(?:%|percent|per cent)\s+of\s+\$?({NUMBER})", text, re.IGNORECASE)
     return (match.span(), f"{_digits(match[2])}*{_digits(match[1])}/100") if match else None
 
 
 def _listed(text: str) -> Found:
-    """the sum (product, average, difference) of 4, 5 and 6; add 4 and 5; multiply 4 by 5"""
+    """Parse lists: the sum (product, average, difference) of 4, 5 and 6; add 4 and 5; multiply 4 by 5."""
     match = re.search(
         rf"(?:\bthe\s+)?\b(sum|total|product|average|mean|difference)\s+(?:of|between)\s+{_LIST}",
         text,
@@ -110,13 +110,13 @@ def _listed(text: str) -> Found:
 
 
 def _plain(text: str) -> Found:
-    """12 * (3+4), 240 divided by 12. A lone minus or slash only counts where a sum is asked for."""
+    """Parse infix: 12 * (3+4), 240 divided by 12. A lone minus or slash counts only if a sum is asked for."""
     square = re.search(rf"\bsquare root of ({NUMBER})", text, re.IGNORECASE)
     if square:
         return square.span(), f"{_digits(square[1])} ** 0.5"
     marked = text
     for words, sign in _WORDS:
-        # Same length, so that a position in the marked text is one in the question.
+        # Same length, so that positions in the marked text equal those in the question.
         marked = re.sub(words, lambda m, sign=sign: sign.rjust(len(m[0])), marked, flags=re.IGNORECASE)  # type: ignore[misc]
     for match in sorted(_EXPRESSION.finditer(marked), key=lambda m: -len(m[0].strip())):
         raw = (
@@ -134,5 +134,5 @@ def _plain(text: str) -> Found:
 
 
 def _digits(text: str) -> str:
-    """Without thousands separators."""
+    """Remove thousands separators."""
     return re.sub(r"(?<=\d),(?=\d{3})", "", text)

@@ -1,4 +1,4 @@
-"""The Message Batches API: kept in memory, worked through in the background after a short delay."""
+"""Message Batches API, in memory; processed in the background after a short delay."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Answering = Callable[[Json, str], Json]  # (params, api key) -> message; raises 
 
 @dataclass
 class Batch:
-    """One batch: its requests, and one line of results for each that is done."""
+    """Batch with its requests, and a result line for each processed one."""
 
     id: str
     requests: list[Json]
@@ -35,7 +35,7 @@ class Batch:
     results: list[Json] = field(default_factory=list)
 
     def public(self, host: str) -> Json:
-        """As types/messages/message_batch.py wants it. Counts move only when all is over, as upstream."""
+        """Return the API's batch object (types/messages/message_batch.py). Counts change only at the end."""
         kinds = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
         if self.ended:
             for row in self.results:
@@ -57,7 +57,7 @@ class Batch:
 
 
 class Batches:
-    """All batches of this process, newest last."""
+    """Batches of this process, newest last."""
 
     def __init__(self, answering: Answering, delay: float) -> None:
         self._answering = answering
@@ -66,7 +66,7 @@ class Batches:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def create(self, body: Json, key: str) -> Batch:
-        """Take a batch on. Raises 400 for anything but a list of {custom_id, params} with distinct ids."""
+        """Create a batch. Raises 400 unless it is a list of {custom_id, params} with distinct ids."""
         requests = body.get("requests")
         if not isinstance(requests, list) or not 1 <= len(requests) <= MAX_REQUESTS:
             raise invalid(f"requests: Input should be a list of 1 to {MAX_REQUESTS} requests")
@@ -110,14 +110,14 @@ class Batches:
         return paginate([b.public(host) for b in reversed(self._kept.values())], query)
 
     def results(self, batch_id: str) -> bytes:
-        """JSON lines; 404 until it has ended."""
+        """Return the results as JSON lines. Raises 404 until the batch has ended."""
         batch = self.get(batch_id)
         if not batch.ended:
             raise ApiError(404, f"Batch {batch_id} has no available results yet")
         return b"".join(orjson.dumps(row) + b"\n" for row in batch.results)
 
     async def _work(self, batch: Batch) -> None:
-        """Answer one request after the other, letting live calls in between."""
+        """Process requests one by one, yielding to live calls in between."""
         await asyncio.sleep(self._delay)
         for row in batch.requests:
             result: dict[str, Any] = {"type": "canceled"}

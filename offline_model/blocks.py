@@ -1,4 +1,4 @@
-"""Checks of single content blocks, shared by messages, system prompts and tool results."""
+"""Validation of content blocks in messages, system prompts and tool results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BLOCKS = {
 
 
 def typed(body: Json, name: str, kind: type, required: bool = False, path: str = "") -> Any:
-    """body[name] if it is of that type; None when absent and not required."""
+    """Return body[name], checking its type; None when absent and not required. Raises 400."""
     value = body.get(name)
     if value is None and not required:
         return None
@@ -110,7 +110,7 @@ def check_mark(block: Json, path: str) -> None:
 
 
 def check_schema(schema: Any, path: str, depth: int = 0) -> None:
-    """That a JSON Schema has the shape of one, as far as this program reads it."""
+    """Check the structure of a JSON Schema, as far as `offline_model.schema` reads it. Raises 400."""
     if isinstance(schema, bool):
         return
     if not isinstance(schema, dict) or depth > 50:

@@ -1,7 +1,7 @@
-"""Prompt caching as upstream bills it: prefixes up to a `cache_control` mark are written, then read.
+"""Prompt cache accounting as upstream: prefixes up to a `cache_control` mark are written, then read.
 
-A request is tools, then system, then messages, cut into blocks. Every mark names a prefix; the longest
-one that is known is read, what lies between it and the last mark is written.
+A request is split into blocks: tools, then system, then messages. Every mark ends a prefix; the longest known prefix
+is read, the blocks between it and the last mark are written.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 
 import orjson
 
-from offline_model import tokens
+from offline_model import token_estimate
 from offline_model.shapes import Json
 
-LOOK_BACK = 20  # blocks before a mark in which an earlier prefix is looked for, as upstream
+LOOK_BACK = 20  # blocks before a mark that may end a known prefix, as upstream
 MAX_PREFIXES = 20_000
 SECONDS = {"5m": 300.0, "1h": 3600.0}
 
 
 @dataclass(frozen=True)
 class Cached:
-    """How a request's input splits. All in tokens; `fresh` is billed as input_tokens."""
+    """Input tokens of a request by cache use; `fresh` is billed as input_tokens."""
 
     fresh: int
     read: int = 0
@@ -32,7 +32,7 @@ class Cached:
     written_1h: int = 0
 
     def usage(self, output: int, tier: str = "standard") -> Json:
-        """The usage object, complete."""
+        """Return the complete usage object."""
         return {
             "input_tokens": self.fresh,
             "cache_creation_input_tokens": self.written_5m + self.written_1h,
@@ -52,7 +52,7 @@ class Cached:
 
 @dataclass(frozen=True)
 class Prefix:
-    """The request up to one block: its hash, its length in tokens, and the mark's ttl if it has one."""
+    """Request up to one block: hash, length in tokens, and the mark's TTL, if any."""
 
     key: bytes
     length: int
@@ -60,7 +60,7 @@ class Prefix:
 
 
 def blocks(body: Json) -> Iterator[tuple[str, Any]]:
-    """(role, block) in the order in which upstream lays a prompt out."""
+    """Yield (role, block) in upstream's prompt order."""
     for tool in body.get("tools") or ():
         yield "tool", tool
     for role, content in [
@@ -72,25 +72,25 @@ def blocks(body: Json) -> Iterator[tuple[str, Any]]:
 
 
 def marks(body: Json) -> int:
-    """How many cache marks a request carries; upstream allows four."""
+    """Count a request's cache marks; upstream allows four."""
     return sum("cache_control" in b and b["cache_control"] is not None for _, b in blocks(body))
 
 
 class PromptCache:
-    """The prefixes that are known, per model and key, each until its ttl ends."""
+    """Known prefixes per model and key, each until its TTL ends."""
 
     def __init__(self, least: int) -> None:
         self._least = least
         self._until: dict[bytes, tuple[float, float]] = {}
-        self._ahead = 0.0  # seconds by which our clock was put forward
+        self._ahead = 0.0  # seconds added to the clock by `forward`
 
     def forward(self, seconds: float) -> None:
-        """Go on as if so much time had passed: a day can be replayed in minutes."""
+        """Advance the clock, to simulate a day in minutes."""
         self._ahead += seconds
 
     def split(self, body: Json, key: str) -> Cached:
-        """Bill a request's input against what is known, and remember what it marks."""
-        total = tokens.of_request(body)
+        """Split a request's input into cached and fresh tokens, and store its marked prefixes."""
+        total = token_estimate.of_request(body)
         if b'"cache_control"' not in orjson.dumps(body):
             return Cached(total)
         prefixes = _prefixes(body, f"{body['model']}\0{key}")
@@ -109,7 +109,7 @@ class PromptCache:
         return Cached(total - done, read, written["5m"], written["1h"])
 
     def _longest(self, prefixes: list[Prefix], marked: list[int], now: float) -> int:
-        """Tokens of the longest known prefix within reach of a mark; reading it renews it."""
+        """Return the tokens of the longest known prefix within `LOOK_BACK` of a mark, and renew its TTL."""
         near = {i for mark in marked for i in range(max(0, mark - LOOK_BACK), mark + 1)}
         for i in sorted(near, reverse=True):
             until, seconds = self._until.get(prefixes[i].key, (0.0, 0.0))
@@ -127,14 +127,14 @@ class PromptCache:
 
 
 def _prefixes(body: Json, seed: str) -> list[Prefix]:
-    """One prefix per block. The marks themselves are not part of the hash: they move between calls."""
+    """Build one prefix per block. Marks are excluded from the hash, as they move between calls."""
     running = hashlib.blake2b(seed.encode(), digest_size=16)
     found: list[Prefix] = []
     length = 0
     for role, block in blocks(body):
         bare = {name: value for name, value in block.items() if name != "cache_control"}
         running.update(role.encode() + orjson.dumps(bare))
-        length += tokens.of_json(bare) if role == "tool" else tokens.of_block(bare)
+        length += token_estimate.of_json(bare) if role == "tool" else token_estimate.of_block(bare)
         mark = block.get("cache_control")
         found.append(Prefix(running.digest(), length, (mark.get("ttl") or "5m") if mark else None))
     top = body.get("cache_control")

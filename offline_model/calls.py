@@ -1,4 +1,4 @@
-"""Which tools to call next, and with what."""
+"""Tool choice: which tools to call next, and their input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from offline_model.conversation import Conversation
 from offline_model.shapes import Json
 from offline_model.text import stems
 
-MOST_TIMES = 1000
+MAX_TIMES = 1000
 NUMBERS = dict(zip(["once", "twice", "thrice"], (1, 2, 3), strict=True)) | dict(
     zip(
         ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"],
@@ -32,7 +32,7 @@ _SMALL_TALK = re.compile(
     r"^\s*(hi|hello|hey|thanks|thank you|good (morning|evening|day)|how are you)\b[^?]{0,40}\??\s*$",
     re.IGNORECASE,
 )
-_ABOUT_ME = re.compile(
+_SELF_REFERENCE = re.compile(
     r"\bmy name\b|\bwho am i\b|\bwhat (did|have) i\b|\b(who|what) are you\b", re.IGNORECASE
 )
 _QUOTED = re.compile(r"\"([^\"]+)\"|“([^”]+)”|(?<!\w)'([^']+)'(?!\w)|‘([^’]+)’")
@@ -40,56 +40,58 @@ _QUOTED = re.compile(r"\"([^\"]+)\"|“([^”]+)”|(?<!\w)'([^']+)'(?!\w)|‘([
 
 @dataclass(frozen=True)
 class Call:
-    """A tool to be called now."""
+    """Tool call to make."""
 
     name: str
     input: Json
 
 
-def next_calls(talk: Conversation) -> list[Call]:
-    """The calls of this turn, empty when it is time to answer."""
-    if not talk.tools or talk.choice.get("type") == "none":
+def next_calls(parsed: Conversation) -> list[Call]:
+    """Choose the tool calls of this turn; empty to answer with text."""
+    if not parsed.tools or parsed.choice.get("type") == "none":
         return []
-    calls = _named(talk) or _fitting(talk) or _forced(talk)
-    one = talk.choice.get("disable_parallel_tool_use") or re.search(r"\bthen\b", talk.question, re.IGNORECASE)
+    calls = _named(parsed) or _fitting(parsed) or _forced(parsed)
+    one = parsed.choice.get("disable_parallel_tool_use") or re.search(
+        r"\bthen\b", parsed.question, re.IGNORECASE
+    )
     return calls[:1] if one else calls
 
 
-def calculator(talk: Conversation) -> Json | None:
-    return _find(talk, r"calc|arithmetic|^math", r"arithmetic|calculat")
+def calculator(parsed: Conversation) -> Json | None:
+    return _find(parsed, r"calc|arithmetic|^math", r"arithmetic|calculat")
 
 
-def search_tool(talk: Conversation) -> Json | None:
-    return _find(talk, r"knowledge", r"^$") or _find(
-        talk, r"search|lookup|look_up|retriev|find_doc", r"search\w* .*(knowledge|doc)"
+def search_tool(parsed: Conversation) -> Json | None:
+    return _find(parsed, r"knowledge", r"^$") or _find(
+        parsed, r"search|lookup|look_up|retriev|find_doc", r"search\w* .*(knowledge|doc)"
     )
 
 
-def _find(talk: Conversation, name: str, description: str) -> Json | None:
+def _find(parsed: Conversation, name: str, description: str) -> Json | None:
     for pattern, key in ((name, "name"), (description, "description")):
-        for tool in talk.tools:
+        for tool in parsed.tools:
             if re.search(pattern, str(tool.get(key) or ""), re.IGNORECASE):
                 return tool
     return None
 
 
-def _named(talk: Conversation) -> list[Call]:
-    """Tools the question names, each as often as it says, one result after the other."""
+def _named(parsed: Conversation) -> list[Call]:
+    """Choose tools named in the question, one call per turn, as often as the question says."""
     calls = []
     for _, tool in sorted(
         (place, i)
-        for i, t in enumerate(talk.tools)
-        if (place := _place(t["name"], talk.question)) is not None
+        for i, t in enumerate(parsed.tools)
+        if (place := _place(t["name"], parsed.question)) is not None
     ):
-        name = talk.tools[tool]["name"]
-        done, times = len(talk.results_of(name)), _times(talk.question, name)
+        name = parsed.tools[tool]["name"]
+        done, times = len(parsed.results_of(name)), _times(parsed.question, name)
         if done < times:
-            calls.append(Call(name, fill(talk.tools[tool], talk.question, done + 1 if times > 1 else 0)))
+            calls.append(Call(name, fill(parsed.tools[tool], parsed.question, done + 1 if times > 1 else 0)))
     return calls
 
 
 def _place(name: str, question: str) -> int | None:
-    """Where the question names a tool: by its name, its words in a row, or all of its telling words."""
+    """Find a tool's mention in the question: its name, its words in sequence, or all its distinctive words."""
     low = question.lower()
     spaced = re.sub(r"[_-]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)).lower()
     for form in {name.lower(), spaced}:
@@ -98,7 +100,7 @@ def _place(name: str, question: str) -> int | None:
         if found:
             return found.start()
     telling = stems(" ".join(w for w in spaced.split() if w not in _GENERIC))
-    searching = re.search(r"search|knowledge|calc", name, re.IGNORECASE)  # those are chosen by what is asked
+    searching = re.search(r"search|knowledge|calc", name, re.IGNORECASE)  # chosen by `_fitting`
     return len(low) if len(telling) >= 2 and not searching and telling <= stems(question) else None
 
 
@@ -106,35 +108,39 @@ def _times(question: str, name: str) -> int:
     found = _TIMES.search(question.replace(name, ""))
     if not found:
         return 1
-    said = found[1].lower()
-    return min(MOST_TIMES, int(said) if said.isdigit() else NUMBERS[said])
+    number = found[1].lower()
+    return min(MAX_TIMES, int(number) if number.isdigit() else NUMBERS[number])
 
 
-def _fitting(talk: Conversation) -> list[Call]:
-    """The calculator for a sum, the search for a question, both for both; each once per question."""
+def _fitting(parsed: Conversation) -> list[Call]:
+    """Choose the calculator for a sum and the search for a question; each once per question."""
     calls = []
-    total = arithmetic.find(talk.question)
-    tool = calculator(talk)
-    if total and tool and not talk.results_of(tool["name"]):
-        calls.append(Call(tool["name"], fill(tool, talk.question, 0, total.expression)))
-    tool = search_tool(talk)
-    asked = total.rest if total else talk.question
-    if tool and not talk.results_of(tool["name"]) and _wants_knowledge(talk, asked):
-        calls.append(Call(tool["name"], fill(tool, talk.question, 0, clean(asked))))
+    total = arithmetic.find(parsed.question)
+    tool = calculator(parsed)
+    if total and tool and not parsed.results_of(tool["name"]):
+        calls.append(Call(tool["name"], fill(tool, parsed.question, 0, total.expression)))
+    tool = search_tool(parsed)
+    asked = total.rest if total else parsed.question
+    if tool and not parsed.results_of(tool["name"]) and _wants_knowledge(parsed, asked):
+        calls.append(Call(tool["name"], fill(tool, parsed.question, 0, clean(asked))))
     return calls
 
 
-def _wants_knowledge(talk: Conversation, asked: str) -> bool:
-    if not _ASKS.search(talk.question) or _SMALL_TALK.match(talk.question) or _ABOUT_ME.search(talk.question):
+def _wants_knowledge(parsed: Conversation, asked: str) -> bool:
+    if (
+        not _ASKS.search(parsed.question)
+        or _SMALL_TALK.match(parsed.question)
+        or _SELF_REFERENCE.search(parsed.question)
+    ):
         return False
     told_to = stems(
         "calculate compute work sum equal evaluate total percent dollar euro use tool answer result"
     )
-    return bool(stems(asked) - told_to) and extract.remembered(talk) is None
+    return bool(stems(asked) - told_to) and extract.remembered(parsed) is None
 
 
 def clean(asked: str) -> str:
-    """What is left of a question once its sum is taken out, without the joints."""
+    """Clean up a question after its sum was removed: conjunctions and punctuation at the seams."""
     text = re.sub(r"\s+", " ", asked)
     text = re.sub(r"\bwhat(?:'s| is| are)\s*(?=[,?;.]|and\b|$)", "", text, flags=re.IGNORECASE)
     text = re.sub(r"\s+([,?.;])", r"\1", text)
@@ -149,19 +155,19 @@ def clean(asked: str) -> str:
     )
 
 
-def _forced(talk: Conversation) -> list[Call]:
-    """tool_choice any or tool: call something unless it already answered."""
-    kind = talk.choice.get("type")
-    if talk.results or kind not in ("any", "tool"):
+def _forced(parsed: Conversation) -> list[Call]:
+    """Obey tool_choice `any` or `tool`: call a tool unless it has answered already."""
+    kind = parsed.choice.get("type")
+    if parsed.results or kind not in ("any", "tool"):
         return []
-    tool = next((t for t in talk.tools if t["name"] == talk.choice.get("name")), talk.tools[0])
-    return [Call(tool["name"], fill(tool, talk.question, 0))]
+    tool = next((t for t in parsed.tools if t["name"] == parsed.choice.get("name")), parsed.tools[0])
+    return [Call(tool["name"], fill(tool, parsed.question, 0))]
 
 
 def fill(tool: Json, question: str, turn: int, main: str = "") -> Json:
-    """Input for a tool: `main` in its first string, then what the question quotes, numbers and names.
+    """Fill a tool's input: `main` in its first string, then quoted parts, numbers and names of the question.
 
-    turn > 0 is the how-manieth call of several; it goes into the input so that each differs.
+    `turn` > 0 numbers repeated calls and goes into the input, so that each differs.
     """
     wanted = tool["input_schema"].get("properties") or {}
     required = tool["input_schema"].get("required") or list(wanted)[:1]
@@ -171,12 +177,12 @@ def fill(tool: Json, question: str, turn: int, main: str = "") -> Json:
     filled: Json = {}
     for name in (n for n in wanted if n in required or re.search(rf"\b{re.escape(n)}\s*=", bare)):
         part = wanted[name] if isinstance(wanted[name], dict) else {}  # `true` allows anything
-        said = re.search(rf"\b{re.escape(name)}\s*(?:=|:|\bis\b)\s*(\"[^\"]*\"|“[^”]*”|[^\s,;]+)", bare)
+        match = re.search(rf"\b{re.escape(name)}\s*(?:=|:|\bis\b)\s*(\"[^\"]*\"|“[^”]*”|[^\s,;]+)", bare)
         kind = part.get("type", "string")
         if kind in ("integer", "number"):
             given = (
-                said[1]
-                if said and re.match(r"-?[\d.]", said[1])
+                match[1]
+                if match and re.match(r"-?[\d.]", match[1])
                 else str(turn)
                 if turn
                 else numbers.pop(0)
@@ -187,7 +193,7 @@ def fill(tool: Json, question: str, turn: int, main: str = "") -> Json:
         elif kind == "string" and main:
             filled[name], main = main, ""
         elif kind == "string":
-            filled[name] = _string(name, part, said, quoted, bare, turn)
+            filled[name] = _string(name, part, match, quoted, bare, turn)
         else:
             filled[name] = _other(part, question, turn)
     return filled
@@ -203,12 +209,12 @@ def _number(given: str, part: Json, kind: str) -> float:
 
 
 def _string(
-    name: str, part: Json, said: re.Match[str] | None, quoted: list[str], question: str, turn: int
+    name: str, part: Json, match: re.Match[str] | None, quoted: list[str], question: str, turn: int
 ) -> str:
     if part.get("enum"):
         return extract.choose(question, [str(v) for v in part["enum"]], str(part.get("description", "")))
-    if said:
-        return said[1].strip('"“”')
+    if match:
+        return match[1].strip('"“”')
     email = re.search(r"[\w.+-]+@[\w-]+\.[\w.]*\w", question)
     if email and re.search(r"mail|^to$|recipient|address", name, re.IGNORECASE):
         return email[0]

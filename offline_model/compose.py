@@ -1,4 +1,4 @@
-"""From blocks to a finished message: cut to max_tokens and stop sequences, priced, as JSON or as events."""
+"""Message composition: cut blocks to max_tokens and stop sequences, add usage, render as JSON or SSE events."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 import orjson
 
-from offline_model import tokens
+from offline_model import token_estimate
 from offline_model.caching import Cached
 from offline_model.shapes import Json, next_id, offline_name, sse
 
-TOOL_PIECES = 3  # deltas a tool's input is streamed in
+TOOL_PIECES = 3  # deltas per streamed tool input
 PING = sse("ping", {"type": "ping"})
 
 
 @dataclass(frozen=True)
 class Part:
-    """A block, the pieces it is streamed in, and its output tokens."""
+    """Block with its streaming deltas and output tokens."""
 
     block: Json
     pieces: list[str]
@@ -26,7 +26,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Answer:
-    """A finished message and everything needed to send it either way."""
+    """Finished message, to send as JSON or as a stream."""
 
     id: str
     model: str
@@ -44,7 +44,7 @@ class Answer:
         return self.input.usage(self.output_tokens if output is None else output, self.tier)
 
     def message(self) -> Json:
-        """The JSON answer."""
+        """Return the message object."""
         return self._shell(
             [part.block for part in self.parts], self.stop_reason, self.stop_sequence, self.usage()
         )
@@ -57,12 +57,12 @@ class Answer:
         }  # fmt: skip
 
     def opening(self) -> bytes:
-        """message_start, as upstream with one output token counted already."""
+        """Render message_start; counts one output token already, as upstream."""
         message = self._shell([], None, None, self.usage(1))
         return sse("message_start", {"type": "message_start", "message": message})
 
     def events(self) -> Iterator[tuple[bytes, int]]:
-        """(event, tokens it carries) for everything between message_start and message_delta."""
+        """Yield (event, its tokens) for everything between message_start and message_delta."""
         for index, part in enumerate(self.parts):
             start = {"type": "content_block_start", "index": index, "content_block": _emptied(part.block)}
             yield sse("content_block_start", start) + (PING if index == 0 else b""), 0
@@ -70,7 +70,7 @@ class Answer:
             yield sse("content_block_stop", {"type": "content_block_stop", "index": index}), 0
 
     def closing(self) -> bytes:
-        """message_delta with the cumulative usage, and message_stop."""
+        """Render message_delta with the cumulative usage, and message_stop."""
         usage = self.usage()
         kinds = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens",
                  "output_tokens_details", "server_tool_use")  # fmt: skip
@@ -85,7 +85,7 @@ class Answer:
 
 
 def finish(blocks: list[Json], body: Json, cached: Cached, seed: str, exact: int | None = None) -> Answer:
-    """Cut the blocks to what the request allows. `exact` makes the text that many deltas long."""
+    """Cut the blocks to the request's limits. `exact` makes the text that many deltas long."""
     parts = [_part(block) for block in blocks]
     if exact is not None and all(part.block["type"] == "text" for part in parts):
         parts = [_stretched("".join(part.block["text"] for part in parts), exact)]
@@ -104,19 +104,21 @@ def finish(blocks: list[Json], body: Json, cached: Cached, seed: str, exact: int
 
 def _part(block: Json) -> Part:
     if block["type"] == "text":
-        pieces = tokens.pieces(block["text"])
+        pieces = token_estimate.pieces(block["text"])
         return Part(block, pieces, len(pieces))
     text = orjson.dumps(block["input"]).decode()
     size = max(1, -(-len(text) // TOOL_PIECES))
     pieces = [text[i : i + size] for i in range(0, len(text), size)]
     return Part(
-        block, pieces, max(len(pieces), tokens.of_json(block["input"]) + tokens.of_text(block["name"]))
+        block,
+        pieces,
+        max(len(pieces), token_estimate.of_json(block["input"]) + token_estimate.of_text(block["name"])),
     )
 
 
 def _stretched(text: str, count: int) -> Part:
-    """A text of exactly `count` pieces, said over and over if need be."""
-    once = tokens.pieces(text) or ["offline"]
+    """Make a text of exactly `count` pieces, by repetition if needed."""
+    once = token_estimate.pieces(text) or ["offline"]
     again = [" " + once[0].lstrip(), *once[1:]]
     pieces = once + again * (count // len(again))
     return _text_part(None, pieces[:count])
@@ -129,19 +131,19 @@ def _text_part(block: Json | None, pieces: list[str]) -> Part:
 
 
 def _cut_at_stop(parts: list[Part], stops: list[str]) -> tuple[list[Part], str | None]:
-    """Up to the first stop sequence in any text block."""
+    """Cut at the first stop sequence in any text block; return it too."""
     for i, part in enumerate(parts if stops else ()):
         text = part.block.get("text", "")
         places = [(text.index(stop), stop) for stop in stops if stop in text]
         if places:
             end, stop = min(places)
-            cut = _text_part(part.block, tokens.pieces(text[:end]))
+            cut = _text_part(part.block, token_estimate.pieces(text[:end]))
             return [*parts[:i], *([cut] if cut.pieces else [])], stop
     return parts, None
 
 
 def _cut_at_budget(parts: list[Part], budget: int) -> tuple[list[Part], bool]:
-    """As much as max_tokens pays for, and whether that was all. A tool call is whole or not there."""
+    """Cut to max_tokens; also return whether nothing was cut. Tool calls are kept whole or dropped."""
     kept: list[Part] = []
     for part in parts:
         if part.tokens > budget:
@@ -154,7 +156,7 @@ def _cut_at_budget(parts: list[Part], budget: int) -> tuple[list[Part], bool]:
 
 
 def _emptied(block: Json) -> Json:
-    """A block as content_block_start shows it."""
+    """Return a block in its content_block_start form."""
     if block["type"] == "text":
         return {"type": "text", "text": "", "citations": [] if block["citations"] else None}
     return block | {"input": {}}

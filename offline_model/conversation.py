@@ -1,4 +1,4 @@
-"""A request as the answering side sees it: the question, the material, the tools and what they said."""
+"""Parsed request: question, sources, tools and tool results."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import orjson
 from offline_model.faults import strip_markers
 from offline_model.shapes import Json
 
-MAX_QUESTION = 2000  # characters of a question that are looked at
-MAX_SYSTEM = 50_000  # characters of a system prompt that are looked at
-LONG_QUESTION = 300  # characters past which a text is taken for material with a question in it
+MAX_QUESTION = 2000  # characters of a question that are used
+LONG_QUESTION = 300  # characters; a longer text is a source with a question in it
 PASSAGE_LISTS = ("results", "passages", "documents", "matches", "hits", "items", "chunks")
 PASSAGE_TEXTS = ("text", "quote", "passage", "snippet", "content", "body")
 _LABEL = re.compile(
@@ -30,7 +29,7 @@ _ASKED = re.compile(r"<(question|query|user_input|request)\b[^<>]*>", re.IGNOREC
 
 @dataclass(frozen=True)
 class Source:
-    """A text that may be quoted. `index` and `block` say where it stands, as citations want it."""
+    """Quotable text. `index` and `block` are its position for citations."""
 
     kind: str  # document, content, search_result, passage, said, context, system
     title: str
@@ -43,7 +42,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Result:
-    """What a tool said since the question."""
+    """Tool result since the question."""
 
     tool: str
     input: Json
@@ -54,7 +53,7 @@ class Result:
 
 @dataclass
 class Conversation:
-    """Everything an answer can be made of."""
+    """Parsed request: everything an answer is made of."""
 
     system: str = ""
     question: str = ""
@@ -70,41 +69,41 @@ class Conversation:
 
 
 def last_user_text(body: Json) -> str:
-    """The text of the turn that asks, markers included."""
+    """Return the text of the last asking user turn, markers included."""
     return _texts(body["messages"][_asking(body["messages"])]["content"])
 
 
 def read(body: Json, seed: str) -> Conversation:
-    """Take a valid request apart."""
+    """Parse a valid request."""
     messages = body["messages"]
     asking = _asking(messages)
     system = [_texts(body.get("system") or "")] + [
         _texts(m["content"]) for m in messages if m["role"] == "system"
     ]
-    talk = Conversation(
+    parsed = Conversation(
         system="\n".join(filter(None, system)), seed=seed, choice=body.get("tool_choice") or {}
     )
-    talk.tools = [t for t in body.get("tools") or () if "input_schema" in t]
+    parsed.tools = [t for t in body.get("tools") or () if "input_schema" in t]
     text = strip_markers(last_user_text(body))
     question, context = split_question(text)
-    talk.question = question[:MAX_QUESTION]
+    parsed.question = question[:MAX_QUESTION]
     if context:
-        talk.sources.append(Source("context", "", context))
-    talk.sources += [
-        Source("system", "", talk.system[a:b]) for _, a, b, _ in _elements(_MATERIAL, talk.system)
+        parsed.sources.append(Source("context", "", context))
+    parsed.sources += [
+        Source("system", "", parsed.system[a:b]) for _, a, b, _ in _elements(_MATERIAL, parsed.system)
     ]
-    talk.sources += _given(messages)
+    parsed.sources += _given(messages)
     for message in messages[:asking]:
-        said = strip_markers(_texts(message["content"]))
-        if said and message["role"] != "system":
-            talk.earlier.append((message["role"], said))
-    talk.results = _results(messages[asking:])
-    talk.sources += [source for result in talk.results for source in result.sources]
-    return talk
+        text = strip_markers(_texts(message["content"]))
+        if text and message["role"] != "system":
+            parsed.earlier.append((message["role"], text))
+    parsed.results = _results(messages[asking:])
+    parsed.sources += [source for result in parsed.results for source in result.sources]
+    return parsed
 
 
 def split_question(text: str) -> tuple[str, str]:
-    """(question, the material it came with). Short texts are all question."""
+    """Split a user text into (question, source text). Short texts are all question."""
     for start, inner, stop, end in _elements(_ASKED, text):
         return text[inner:stop].strip(), (text[:start] + "\n\n" + text[end:]).strip()
     tagged = list(_elements(_MATERIAL, text))
@@ -120,7 +119,7 @@ def split_question(text: str) -> tuple[str, str]:
         first, _, rest = text.partition("\n\n")
         if rest and len(first) <= LONG_QUESTION:
             return first.strip(), rest.strip()
-        # Split, not search: a search for `…?` takes a minute where a long text has no question mark.
+        # Split, not search: a regex for `…?` takes a minute on a long text without a question mark.
         parts = re.split(r"(?<=[.!?\n])", text)
         last = max((i for i, part in enumerate(parts) if part.endswith("?")), default=None)
         if last is not None:
@@ -129,8 +128,10 @@ def split_question(text: str) -> tuple[str, str]:
 
 
 def _elements(opening: re.Pattern[str], text: str) -> Iterator[tuple[int, int, int, int]]:
-    """(start, inner start, inner end, end) of <tag>…</tag>. One regular expression would take a minute on
-    ten thousand tags that are never closed."""
+    """Yield (start, inner start, inner end, end) of <tag>…</tag>.
+
+    Not one regular expression, which takes a minute on ten thousand unclosed tags.
+    """
     done = 0
     unclosed: set[str] = set()
     for tag in opening.finditer(text):
@@ -146,7 +147,7 @@ def _elements(opening: re.Pattern[str], text: str) -> Iterator[tuple[int, int, i
 
 
 def _asking(messages: list[Json]) -> int:
-    """The last user turn that says something rather than handing back a tool's result."""
+    """Return the index of the last user turn with text, not only tool results."""
     users = [i for i, m in enumerate(messages) if m["role"] == "user"]
     for i in reversed(users):
         content = messages[i]["content"]
@@ -162,7 +163,7 @@ def _texts(content: Any) -> str:
 
 
 def _given(messages: list[Json]) -> list[Source]:
-    """Documents and search results anywhere in the conversation, numbered as citations number them."""
+    """Collect documents and search results of the conversation, numbered as in citations."""
     found: list[Source] = []
     documents = searches = 0
     for block in _all_blocks(messages):
@@ -201,7 +202,7 @@ def _document(block: Json, index: int) -> list[Source]:
         parts = [{"text": content}] if isinstance(content, str) else content
         texts = [(i, part["text"]) for i, part in enumerate(parts) if part.get("text")]
         return [Source("content", title, text, index=index, block=i, cited=cited) for i, text in texts]
-    return []  # a PDF or a file: this program cannot open it
+    return []  # a PDF or a file, which cannot be read here
 
 
 def _results(messages: list[Json]) -> list[Result]:
@@ -220,7 +221,7 @@ def _results(messages: list[Json]) -> list[Result]:
 
 
 def passages(text: str) -> list[Source]:
-    """The passages in a tool's JSON answer: {"results": [{"title", "uri", "text"}, …]} and its like."""
+    """Parse passages of a tool's JSON answer: {"results": [{"title", "uri", "text"}, …]} and similar."""
     if text[:1] not in "{[" or not text:
         return []
     try:

@@ -1,4 +1,4 @@
-"""One request and the means to answer it: whole, in chunks, or badly on purpose."""
+"""HTTP exchange: a request, and methods to answer whole, in chunks, or faulty on purpose."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REASONS = {status.value: status.phrase for status in HTTPStatus} | {529: "Overlo
 
 @dataclass
 class Request:
-    """What the client sent. `too_large` means the body was read and thrown away."""
+    """HTTP request. `too_large`: the body was read and discarded."""
 
     method: str = ""
     target: bytes = b""
@@ -39,7 +39,7 @@ class Request:
 
 
 class Exchange:
-    """The way back to the client. `started` once anything was written, `finished` once a whole answer was."""
+    """Response writer. `started`: some bytes were written; `finished`: a whole answer was."""
 
     def __init__(self, request: Request, transport: asyncio.Transport, writable: asyncio.Event) -> None:
         self.request = request
@@ -49,12 +49,12 @@ class Exchange:
         self._writable = writable
 
     def send(self, status: int, body: bytes, headers: dict[str, str], content_type: str) -> None:
-        """Write a whole answer in one go."""
+        """Write a whole answer."""
         self._transport.write(self._head(status, content_type, headers, len(body)) + body)
         self.finished = True
 
     def send_part(self, status: int, body: bytes, headers: dict[str, str], content_type: str) -> None:
-        """Promise the whole body, write half of it and close: a connection lost on the way."""
+        """Write the head and half of the body, then close, to simulate a lost connection."""
         self._transport.write(self._head(status, content_type, headers, len(body)) + body[: len(body) // 2])
         self.close()
 
@@ -63,7 +63,7 @@ class Exchange:
         self._transport.write(self._head(200, "text/event-stream; charset=utf-8", headers, None))
 
     async def write(self, data: bytes) -> None:
-        """Write one chunk, and wait while the client does not read."""
+        """Write one chunk; waits while the client does not read (backpressure)."""
         if self.request.chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         self._transport.write(data)
@@ -77,7 +77,7 @@ class Exchange:
             self.finished = True
 
     def close(self) -> None:
-        """Close after what was written; what was promised and not written is missing."""
+        """Close the connection after the bytes written so far, even mid-answer."""
         self._transport.close()
 
     def _head(self, status: int, content_type: str, headers: dict[str, str], length: int | None) -> bytes:

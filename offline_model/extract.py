@@ -1,4 +1,4 @@
-"""Finding what to quote: the best sentences for a question, a summary, a memory, a choice of words."""
+"""Extraction: best sentences for a question, summaries, facts from earlier turns, classification."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from offline_model import text as wording
 from offline_model.conversation import Conversation, Source
 from offline_model.text import Sentence, stems
 
-LEAST_COVERAGE = 0.34  # of the question's weight that a sentence must carry to be an answer at all
-NEARLY_AS_GOOD = 0.75  # of the best score, to be quoted beside it
-MOST_QUOTES = 3
+MIN_COVERAGE = 0.34  # share of the question's weight that a quotable sentence must cover
+MIN_SCORE_SHARE = 0.75  # of the best score, to be quoted beside it
+MAX_QUOTES = 3
 FALLBACK_CHOICES = ("other", "general", "unknown", "none", "unclear", "default")
 _LIST_LINE = re.compile(  # [ \t] and not \s: over blank lines that would take a time that is their square
     r"^[ \t]*(?:[-*•]|\d+[.)])?[ \t]*[`\"'*]*([\w /-]{1,60}?)[`\"'*]*[ \t]*(?::|=|—|–| - )[ \t]*(\S.*)$",
@@ -29,7 +29,7 @@ _ONE_OF = re.compile(
 
 @dataclass(frozen=True)
 class Quote:
-    """A sentence, where it stands, and how well it fits."""
+    """Sentence with its source and score."""
 
     source: Source
     sentence: Sentence
@@ -37,7 +37,7 @@ class Quote:
 
 
 def best(question: str, sources: Iterable[Source]) -> list[Quote]:
-    """One to three sentences that fit the question, best first; none if nothing fits well enough."""
+    """Find up to three sentences that fit the question, best first; none below `MIN_COVERAGE`."""
     wanted = stems(question)
     rows = [(s, sentence) for s in sources for sentence in wording.sentences(s.text)]
     if not wanted or not rows:
@@ -47,17 +47,17 @@ def best(question: str, sources: Iterable[Source]) -> list[Quote]:
     quotes = []
     for source, sentence in rows:
         around = (sentence.around | stems(source.title)) - sentence.stems
-        # A number is a name (an error's, a version's): under its heading the sentence need not repeat it.
-        said = sentence.stems | {word for word in around if any(map(str.isdigit, word))}
-        inside = sum(weight[w] for w in wanted & said)
-        score = inside + 0.5 * sum(weight[w] for w in wanted & around - said)
-        if score >= LEAST_COVERAGE * total:
+        # A number is a name (an error, a version): below its heading a sentence need not repeat it.
+        stems_found = sentence.stems | {word for word in around if any(map(str.isdigit, word))}
+        inside = sum(weight[w] for w in wanted & stems_found)
+        score = inside + 0.5 * sum(weight[w] for w in wanted & around - stems_found)
+        if score >= MIN_COVERAGE * total:
             # A long sentence covers more by chance; 0.01 a word is enough to prefer the short of two equals.
             quotes.append(Quote(source, sentence, score - 0.01 * len(sentence.stems)))
     quotes.sort(key=lambda q: -q.score)
     chosen: list[Quote] = []
     for quote in quotes:
-        if quote.score < NEARLY_AS_GOOD * quotes[0].score or len(chosen) == MOST_QUOTES:
+        if quote.score < MIN_SCORE_SHARE * quotes[0].score or len(chosen) == MAX_QUOTES:
             break
         if all(quote.sentence.plain != other.sentence.plain for other in chosen):
             chosen.append(quote)
@@ -65,17 +65,17 @@ def best(question: str, sources: Iterable[Source]) -> list[Quote]:
 
 
 def summary(material: Iterable[str], most: int = 3) -> list[str]:
-    """The sentences that say most of what is said often, in the order they were said."""
+    """Summarise by the sentences with the most frequent words, in document order."""
     rows = [sentence for text in material for sentence in wording.sentences(text)]
     often = Counter(s for row in rows for s in row.stems)
     scored = [(sum(often[s] for s in row.stems) / (len(row.stems) + 3), -i) for i, row in enumerate(rows)]
     return [rows[-i].plain for _, i in sorted(sorted(scored, reverse=True)[:most], key=lambda pair: -pair[1])]
 
 
-def remembered(talk: Conversation) -> str | None:
-    """An answer from earlier user turns to `what is my name`, `what did I say`, `what is my …`."""
-    said = [text for role, text in talk.earlier if role == "user"]
-    asked = talk.question.lower()
+def remembered(parsed: Conversation) -> str | None:
+    """Answer `what is my name`, `what did I say`, `what is my …` from earlier user turns."""
+    said = [text for role, text in parsed.earlier if role == "user"]
+    asked = parsed.question.lower()
     if re.search(
         r"\b(what(?:'s| is| was)?|who|remember|recall|know|tell)\b.*\b(my name|who am i|who i am|i called)\b",
         asked,
@@ -94,7 +94,7 @@ def remembered(talk: Conversation) -> str | None:
         return f"You said {wording.quote(said[0] if 'first' in asked else said[-1])}."
     if said and re.search(r"\b(my|i|me|mine|earlier|before|remember)\b", asked):
         quotes = best(
-            talk.question, [Source("said", "", text) for text in said if not text.rstrip().endswith("?")]
+            parsed.question, [Source("said", "", text) for text in said if not text.rstrip().endswith("?")]
         )
         if quotes:
             return f"Earlier you said {wording.quote(quotes[0].sentence.plain)}."
@@ -102,7 +102,7 @@ def remembered(talk: Conversation) -> str | None:
 
 
 def choices_asked_for(system: str) -> list[str]:
-    """The words of `answer with exactly one of: a, b or c`, or [] when nothing of the sort is asked."""
+    """Parse the choices of `answer with exactly one of: a, b or c`; [] if there is no such request."""
     match = (
         _ONE_OF.search(system)
         if re.search(r"\b(answer|reply|respond|return|output|classify|choose|pick)\b", system, re.IGNORECASE)
@@ -121,7 +121,7 @@ def choices_asked_for(system: str) -> list[str]:
 
 
 def choose(question: str, values: list[str], *described_in: str) -> str:
-    """The value that shares most words with the question, counting how the texts describe each value."""
+    """Choose the value that shares most words with the question, including the texts' descriptions of it."""
     described: dict[str, str] = {}
     for text in described_in:
         for name, meaning in _LIST_LINE.findall(text):

@@ -1,6 +1,6 @@
-"""Latency and faults, told by header, by marker in the question, by POST /control or at start.
+"""Fault injection: latency and faults, set by header, by marker in the question, by POST /control or at start.
 
-The nearest wins, value by value: header, then marker, then control, then settings.
+Precedence, value by value: header, marker, control, settings.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ STATUS_FAULTS = {
 }
 OTHER_FAULTS = ("drop", "drop_first", "slow", "hang", "garbage", "error_event", "no_stop")
 FAULTS = (*STATUS_FAULTS, *OTHER_FAULTS)
-NO_FAULT = "none"  # said to take back a fault that is asked for further away
+NO_FAULT = "none"  # overrides a fault of lower precedence
 SLOW_MS = 5_000.0
 HANG_SECONDS = 600.0
-MAX_COUNTED = 10_000  # requests whose marker `times` is remembered
+MAX_COUNTED = 10_000  # requests whose marker `times` is counted
 
 MARKER = re.compile(r"\[offline((?:\s+[a-z_]+=[^\s\]]+)+)\s*\]\s*")
 _PAIR = re.compile(r"([a-z_]+)=([^\s\]]+)")
@@ -34,7 +34,7 @@ _PAIR = re.compile(r"([a-z_]+)=([^\s\]]+)")
 
 @dataclass(frozen=True)
 class Knobs:
-    """What can be turned. None means not said here. `model` limits the rest to calls of that model."""
+    """Fault settings; None: not set at this level. `model` restricts the others to calls of that model."""
 
     first_token_ms: float | None = None
     token_ms: float | None = None
@@ -44,8 +44,8 @@ class Knobs:
     times: int | None = None
     model: str | None = None
 
-    def over(self, under: Knobs) -> Knobs:
-        """These values, and those of `under` where nothing is said here."""
+    def merged_over(self, under: Knobs) -> Knobs:
+        """Return these values, with those of `under` where None."""
         said = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         return replace(under, **said) if said else under
 
@@ -64,7 +64,7 @@ _KINDS: dict[str, type] = {
 
 
 def read(said: Mapping[str, Any]) -> Knobs:
-    """Knobs from words or JSON values. Raises 400 on an unknown name or an impossible value."""
+    """Parse fault settings from text or JSON values. Raises 400 on an unknown name or an invalid value."""
     values: Json = {}
     for name, value in said.items():
         kind = _KINDS.get(name)
@@ -85,30 +85,30 @@ def read(said: Mapping[str, Any]) -> Knobs:
 
 
 def check_name(fault: str) -> None:
-    """Raises 400 for a fault that does not exist: a typo must not look like a test that passed."""
+    """Check a fault's name. Raises 400: a typo must not let a test pass."""
     if fault not in FAULTS:
         raise invalid(f"offline model: there is no fault '{fault}', only {', '.join(FAULTS)}")
 
 
-def in_headers(headers: Mapping[str, str]) -> Knobs:
-    """x-offline-first-token-ms and its siblings."""
+def from_headers(headers: Mapping[str, str]) -> Knobs:
+    """Parse x-offline-first-token-ms and the other x-offline-* headers."""
     said = {n[10:].replace("-", "_"): v for n, v in headers.items() if n.startswith("x-offline-")}
     return read(said) if said else NOTHING
 
 
-def in_text(text: str) -> Knobs:
-    """The first marker in a text, such as `[offline fault=529 times=2]`."""
+def from_text(text: str) -> Knobs:
+    """Parse the first marker in a text, such as `[offline fault=529 times=2]`."""
     marker = MARKER.search(text) if "[offline" in text else None
     return read(dict(_PAIR.findall(marker[1]))) if marker else NOTHING
 
 
 def strip_markers(text: str) -> str:
-    """The text as the model is to see it."""
+    """Remove fault markers from a text."""
     return MARKER.sub("", text).strip() if "[offline" in text else text
 
 
 class Control:
-    """The knobs of the running program, and how often a marker was already obeyed."""
+    """Fault settings of the running program, and the count of each marker's uses."""
 
     def __init__(self, settings: Settings) -> None:
         self._base = Knobs(settings.first_token_ms, settings.token_ms, settings.fault)
@@ -116,21 +116,21 @@ class Control:
         self._obeyed: dict[str, int] = {}
 
     def set(self, said: Mapping[str, Any]) -> None:
-        """Replace what an earlier POST /control set; an empty object takes everything back."""
+        """Replace the settings of an earlier POST /control; an empty object clears them."""
         self._set = read(said)
 
     def public(self) -> Json:
-        """What is set now, `times` counting down, over what it was started with."""
+        """Return the current settings, merged over those of the start; `times` counts down."""
         return {"set": self._set.public(), "started_with": self._base.public()}
 
     def resolve(self, headers: Mapping[str, str], text: str, model: str, seed: str) -> Knobs:
-        """The knobs of one call. `seed` identifies the request: a marker's `times` counts per request."""
-        knobs = self._take_control(model).over(self._base)
-        marker = in_text(text)
-        if marker is not NOTHING and marker.applies_to(model) and self._still(marker, seed):
-            knobs = marker.over(knobs)
-        header = in_headers(headers)
-        knobs = header.over(knobs) if header.applies_to(model) else knobs
+        """Merge the settings for one call. `seed` identifies the request, for which a marker's `times` counts."""
+        knobs = self._take_control(model).merged_over(self._base)
+        marker = from_text(text)
+        if marker is not NOTHING and marker.applies_to(model) and self._count_down(marker, seed):
+            knobs = marker.merged_over(knobs)
+        header = from_headers(headers)
+        knobs = header.merged_over(knobs) if header.applies_to(model) else knobs
         return replace(knobs, fault=None) if knobs.fault == NO_FAULT else knobs
 
     def _take_control(self, model: str) -> Knobs:
@@ -141,7 +141,7 @@ class Control:
             self._set = replace(now, times=now.times - 1) if now.times > 1 else NOTHING
         return now if now.times != 0 else NOTHING
 
-    def _still(self, marker: Knobs, seed: str) -> bool:
+    def _count_down(self, marker: Knobs, seed: str) -> bool:
         if marker.times is None:
             return True
         obeyed = self._obeyed.pop(seed, 0)
@@ -152,7 +152,7 @@ class Control:
 
 
 def refusal(knobs: Knobs, stream: bool) -> ApiError | None:
-    """The error a fault stands for, if it stands for one."""
+    """Return the error for a fault, if the fault is one."""
     fault = "529" if knobs.fault == "error_event" and not stream else knobs.fault
     if fault not in STATUS_FAULTS:
         return None

@@ -1,4 +1,4 @@
-"""The catalogue behind GET /v1/models, and what each model refuses."""
+"""Model catalogue of GET /v1/models, with each model's restrictions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ UNKNOWN = "1970-01-01"  # upstream: "may be set to an epoch value if the release
 
 @dataclass(frozen=True)
 class Model:
-    """One entry; dates are YYYY-MM-DD, `strict` models choose tools and thinking themselves."""
+    """Catalogue entry. Dates are YYYY-MM-DD; `strict` models refuse forced tool use and thinking options."""
 
     id: str
     name: str
@@ -24,7 +24,7 @@ class Model:
     strict: bool = False
 
     def public(self) -> Json:
-        """As types/model_info.py of the SDK wants it."""
+        """Return the API's model object (types/model_info.py of the SDK)."""
         deprecated = None if self.lifecycle == "active" else f"{UNKNOWN}T00:00:00Z"
         return {
             "type": "model",
@@ -42,7 +42,7 @@ class Model:
 
 
 def _capabilities(model: Model) -> Json:
-    """What this stand-in can do under that name, so that nobody plans on a PDF being read."""
+    """Return the capabilities of this mock, not of the real model: for example no PDF support."""
     yes, no = {"supported": True}, {"supported": False}
     levels = dict.fromkeys(("low", "medium", "high", "max", "xhigh"), yes)
     thinking = {"adaptive": yes, "between_tools": yes, "disabled": no if model.strict else yes}
@@ -86,9 +86,9 @@ CATALOGUE = {
 
 
 def find(name: str) -> Model:
-    """The model called `name`, with or without `offline-`; other claude-… names get ordinary limits.
+    """Find a model by name, with or without `offline-`; unknown claude-… names get default limits.
 
-    Raises a 404 as upstream does for a name it does not know or has retired.
+    Raises 404 for other unknown and for retired names, as upstream.
     """
     bare = name.removeprefix("offline-")
     model = CATALOGUE.get(bare)
@@ -100,14 +100,14 @@ def find(name: str) -> Model:
 
 
 def page(query: dict[str, list[str]]) -> Json:
-    """GET /v1/models: newest first, with `lifecycle`, `limit`, `after_id` and `before_id`."""
+    """Serve GET /v1/models: newest first, with `lifecycle`, `limit`, `after_id` and `before_id`."""
     wanted = query.get("lifecycle[]") or query.get("lifecycle")
     rows = [m.public() for m in CATALOGUE.values() if not wanted or m.lifecycle in wanted]
     return paginate(rows, query)
 
 
 def paginate(rows: list[Json], query: dict[str, list[str]]) -> Json:
-    """Cut a page out of rows that have ids, in the shape of every list of this API."""
+    """Return a page of rows with ids, in the list format of this API."""
     try:
         limit = int(query.get("limit", ["20"])[0])
     except ValueError:

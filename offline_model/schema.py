@@ -1,4 +1,4 @@
-"""JSON that is valid for a schema, filled from the conversation as sensibly as words allow."""
+"""Structured output: JSON valid for a schema, filled from the conversation."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from offline_model.shapes import Json
 from offline_model.text import overlap, stems
 
 MAX_DEPTH = 8
-MOST_ITEMS = 3
+MAX_ITEMS = 3
 ASKED_FOR = re.compile(
     r"quer|question|topic|task|request|input|instruction|search|title|subject|prompt", re.IGNORECASE
 )
-BAD_NEWS = re.compile(
+NEGATIVE_WORDS = re.compile(
     r"flag|block|unsafe|harm|inject|violat|spam|escalat|needs?_|requires?_|error|fail|refus|missing|more|toxic|revis|retry",
     re.IGNORECASE,
 )
@@ -28,15 +28,15 @@ FORMATS = {
 
 
 class Filler:
-    """Fills one schema. `answer` gives the extracted answer to a question; it is asked only when needed."""
+    """Filler of one schema. `answer` returns the extracted answer to a question; called only when needed."""
 
-    def __init__(self, schema: Json, talk: Conversation, answer: Callable[[str], str]) -> None:
+    def __init__(self, schema: Json, parsed: Conversation, answer: Callable[[str], str]) -> None:
         self._root = schema
-        self._talk = talk
+        self._parsed = parsed
         self._answer = answer
 
     def fill(self) -> Any:
-        return self._value(self._root, "", self._talk.question, 0)
+        return self._value(self._root, "", self._parsed.question, 0)
 
     def _value(self, schema: Any, name: str, asked: str, depth: int) -> Any:
         schema = self._resolve(schema)
@@ -89,7 +89,7 @@ class Filler:
 
     def _array(self, schema: Json, name: str, asked: str, depth: int) -> list[Any]:
         least = int(limit(schema, "minItems", 0))
-        most = max(least, min(MOST_ITEMS, int(limit(schema, "maxItems", MOST_ITEMS))))
+        most = max(least, min(MAX_ITEMS, int(limit(schema, "maxItems", MAX_ITEMS))))
         if depth >= MAX_DEPTH or most == 0:
             return []
         parts = split_task(asked)[:most]
@@ -108,12 +108,12 @@ class Filler:
             return values[0]
         about = str(schema.get("description", ""))
         return extract.choose(
-            asked, names, about, re.sub(r"[;,]\s*(?=[\w ]+[:=])", "\n", about), self._talk.system
+            asked, names, about, re.sub(r"[;,]\s*(?=[\w ]+[:=])", "\n", about), self._parsed.system
         )
 
     def _boolean(self, schema: Json, name: str, asked: str) -> bool:
-        """Good news by default: the draft is fine, nothing is flagged, unless the question says the word."""
-        if BAD_NEWS.search(name):
+        """Fill a boolean positively (draft fine, nothing flagged), unless the question has a negative word."""
+        if NEGATIVE_WORDS.search(name):
             return overlap(stems(name), stems(asked)) > 0
         return True
 
@@ -126,7 +126,7 @@ class Filler:
 
 
 def number(schema: Json, name: str, asked: str, kind: str) -> float:
-    """A number in range: one from the question, or four fifths of the range for a score."""
+    """Return a number in range: one from the question, or four fifths of the range for a score."""
     low, high = limit(schema, "minimum", None), limit(schema, "maximum", None)
     if high is None and re.search(r"confiden|probab|likel", name, re.IGNORECASE):
         low, high = 0, 1
@@ -143,7 +143,7 @@ def number(schema: Json, name: str, asked: str, kind: str) -> float:
 
 
 def limit(schema: Json, name: str, default: Any) -> Any:
-    """A bound, also where the SDK moved it into the description because the API refuses the keyword."""
+    """Return a bound, also from the description, where the SDK moves keywords that the API refuses."""
     if isinstance(schema.get(name), (int, float)):
         return schema[name]
     moved = re.search(rf"\b{name}\"?: (-?\d+(?:\.\d+)?)", str(schema.get("description", "")))
@@ -151,7 +151,7 @@ def limit(schema: Json, name: str, default: Any) -> Any:
 
 
 def split_task(text: str) -> list[str]:
-    """A request as its parts: sentences, then halves around `and` when both say something."""
+    """Split a task into sentences, then at `and` when both halves have content words."""
     parts = [
         p.strip(" ,;.")
         for p in re.split(r"(?<=[?!.;])\s+|\n+|,?\s+(?:and then|then|and|versus|vs\.?)\s+", text)

@@ -1,4 +1,4 @@
-"""Sending an answer at the pace and with the faults that were asked for."""
+"""Sending of an answer with the configured latency and faults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ JSON_TYPE = "application/json"
 async def send(
     exchange: Exchange, answer: Answer, knobs: Knobs, call: Call, headers: dict[str, str], stream: bool
 ) -> str:
-    """Send it and return the outcome for the statistics. Cancelled when the client goes away."""
+    """Send an answer; return the outcome for the statistics. Cancelled when the client disconnects."""
     if knobs.fault == "hang":
         await asyncio.sleep(HANG_SECONDS)
     if knobs.fault in ("hang", "drop_first"):
@@ -31,8 +31,8 @@ async def send(
     return "ok" if knobs.fault in (None, "slow") else f"fault:{knobs.fault}"
 
 
-def _first(knobs: Knobs) -> float:
-    """Seconds to the first token."""
+def _first_token_delay(knobs: Knobs) -> float:
+    """Return seconds to the first token."""
     wait = knobs.first_token_ms or 0.0
     return (max(wait, SLOW_MS) if knobs.fault == "slow" else wait) / 1000
 
@@ -40,7 +40,7 @@ def _first(knobs: Knobs) -> float:
 async def _json(
     exchange: Exchange, answer: Answer, knobs: Knobs, call: Call, headers: dict[str, str]
 ) -> None:
-    wait = _first(knobs) + answer.output_tokens * (knobs.token_ms or 0.0) / 1000
+    wait = _first_token_delay(knobs) + answer.output_tokens * (knobs.token_ms or 0.0) / 1000
     if wait > 0:
         await asyncio.sleep(wait)
     call.usage = answer.usage()
@@ -81,12 +81,12 @@ async def _stream(
 async def _paced(
     exchange: Exchange, answer: Answer, events: list[tuple[bytes, int]], most: int, knobs: Knobs, call: Call
 ) -> None:
-    """Write events, each delta at its time; those that are late go out together.
+    """Write events, each delta at its scheduled time, late ones together; stops after `most` deltas.
 
-    Times are kept against the start, so a busy machine catches up rather than drifting, and
-    thousands of streams cost one wake-up per delta at most. Stops after `most` deltas if there are more.
+    Times are relative to the start, so a busy machine catches up instead of drifting, and thousands of streams cost
+    at most one wake-up per delta.
     """
-    start = time.monotonic() + _first(knobs)
+    start = time.monotonic() + _first_token_delay(knobs)
     gap = (knobs.token_ms or 0.0) / 1000
     ready: list[bytes] = []
     sent = deltas = 0

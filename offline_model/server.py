@@ -1,7 +1,7 @@
-"""A small HTTP/1.1 server on asyncio and httptools: keep-alive, chunked answers, time-outs.
+"""Minimal HTTP/1.1 server on asyncio and httptools: keep-alive, chunked answers, time-outs.
 
-One `Connection` per socket reads requests; one task per request answers through an `Exchange`.
-When the client goes away the task is cancelled at once, also in the middle of a sleep.
+One `Connection` per socket reads requests; one task per request answers through an `Exchange`. A disconnect cancels
+the task at once, also during a sleep.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import httptools
 from offline_model.exchange import Exchange, Request
 
 READ_TIMEOUT = 30.0  # seconds for a whole request to arrive
-IDLE_TIMEOUT = 120.0  # seconds a kept-alive connection may say nothing
-WRITE_TIMEOUT = 60.0  # seconds a client may refuse to read
+IDLE_TIMEOUT = 120.0  # seconds of an idle keep-alive connection
+WRITE_TIMEOUT = 60.0  # seconds without the client reading
 MAX_BODY = 32 * 1024 * 1024  # bytes, as upstream
-MAX_DRAINED = 8 * MAX_BODY  # past this an oversized body is not even read to its end
+MAX_DRAINED = 8 * MAX_BODY  # bytes of an oversized body that are read and discarded
 MAX_HEADERS = 64 * 1024
 MAX_PIPELINED = 64
 
@@ -28,16 +28,16 @@ Handler = Callable[[Exchange], Awaitable[None]]
 
 
 class Server:
-    """The listening socket, its connections, and the sweep that ends the ones that stalled."""
+    """Listening socket with its connections, and a sweep that closes stalled ones."""
 
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
         self.connections: set[Connection] = set()
 
     async def start(self, host: str, port: int) -> int:
-        """Listen and return the port, which differs from the one asked for when that was 0."""
+        """Listen; return the port, chosen by the system for 0."""
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # thousands of streams need as many files
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one file per stream
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: Connection(self), host, port, backlog=4096)
         self._sweeper = loop.create_task(self._sweep())
@@ -52,7 +52,7 @@ class Server:
 
 
 class Connection(asyncio.Protocol):
-    """Reads requests from one socket and has them answered one at a time, in order."""
+    """Connection: parses requests from one socket, which are answered one at a time, in order."""
 
     transport: asyncio.Transport
 
@@ -66,7 +66,7 @@ class Connection(asyncio.Protocol):
         self.writable.set()
         self._request: Request | None = None
 
-    # what the socket tells us
+    # asyncio.Protocol callbacks
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -99,7 +99,7 @@ class Connection(asyncio.Protocol):
         self.writable.set()
         self.deadline = 0.0
 
-    # what the parser tells us
+    # httptools callbacks
 
     def on_message_begin(self) -> None:
         self._request = Request()
@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
         if request.size <= MAX_BODY:
             request.chunks.append(body)
             return
-        # Read on and throw away: closing under a client that still writes would lose it the 413.
+        # Read and discard: closing while the client still writes would lose the 413.
         request.chunks.clear()
         request.too_large = True
         if request.size > MAX_DRAINED:
@@ -156,7 +156,7 @@ class Connection(asyncio.Protocol):
     # answering
 
     def _next(self) -> None:
-        """Begin the next request that waits, or wait for one."""
+        """Begin the next queued request, if any."""
         self.task = None
         if self.transport.is_closing():
             return
@@ -168,13 +168,13 @@ class Connection(asyncio.Protocol):
             self.deadline = time.monotonic() + IDLE_TIMEOUT
 
     async def _answer(self, exchange: Exchange) -> None:
-        await self.server.handler(exchange)  # which lets nothing out but being cancelled
+        await self.server.handler(exchange)  # raises only CancelledError
         if not exchange.request.keep_alive or not exchange.finished:
             self.transport.close()
         self._next()
 
     def time_out(self) -> None:
-        """Called by the sweep: the request, the next request or the client's reading took too long."""
+        """Close a stalled connection, by the sweep: request, idle or write time-out."""
         if self._request is not None and self.task is None:
             self.transport.write(
                 b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"

@@ -1,4 +1,4 @@
-"""Settings from the command line and the environment; the command line wins."""
+"""Settings of the offline model, from the command line and OFFLINE_MODEL_*; the command line wins."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the program can be told at start. Times are in milliseconds."""
+    """Start settings. Times are in milliseconds."""
 
     host: str = "127.0.0.1"
     port: int = 8099
@@ -25,7 +25,7 @@ class Settings:
 
 
 def parse(argv: list[str] | None = None) -> Settings:
-    """Read argv over OFFLINE_MODEL_* over the defaults. Exits with usage on a bad value."""
+    """Parse argv, OFFLINE_MODEL_* and defaults, in this order. Exits with usage on an invalid value."""
     parser = argparse.ArgumentParser(prog="python -m offline_model", description=__doc__)
     add, env = parser.add_argument, _env
     add("--host", default=env("HOST", "127.0.0.1"))
@@ -47,7 +47,7 @@ def parse(argv: list[str] | None = None) -> Settings:
 
 
 def _number(kind: Callable[[str], float], most: float, words: str) -> Callable[[str], float]:
-    """A type for argparse that says in words what is right."""
+    """Build an argparse type whose error message describes valid values."""
 
     def read(text: str) -> float:
         try:
@@ -67,5 +67,5 @@ _tokens = _number(int, 10**9, "a whole number from 0 to a billion")
 
 
 def _env(name: str, default: str | None = None) -> str | None:
-    """An empty variable counts as not set, as compose files like to pass them."""
+    """Read a variable; empty counts as unset, as Compose files pass it."""
     return os.environ.get(f"OFFLINE_MODEL_{name}") or default

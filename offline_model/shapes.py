@@ -1,4 +1,4 @@
-"""The shapes of the Messages API: errors, message ids, server-sent events."""
+"""Formats of the Messages API: errors, ids, times, server-sent events."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _sequence = itertools.count(1)
 
 
 class ApiError(Exception):
-    """An answer that is an error; `headers` go out with it (retry-after)."""
+    """Error answer; `headers` are added to it (retry-after)."""
 
     def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
@@ -38,34 +38,34 @@ class ApiError(Exception):
 
 
 def invalid(message: str) -> ApiError:
-    """What upstream answers to a request it cannot accept."""
+    """Create upstream's error for an invalid request (400)."""
     return ApiError(400, message)
 
 
 def error_body(status: int, message: str, request_id: str) -> Json:
-    """The one error shape."""
+    """Build an error body."""
     kind = ERROR_TYPES.get(status, "api_error")
     return {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
 
 
 def digest(value: object) -> str:
-    """A short hash of a JSON value that does not depend on the order of its keys."""
+    """Hash a JSON value, independent of key order."""
     packed = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(packed, digest_size=9).hexdigest()
 
 
 def next_id(prefix: str, seed: str = "") -> str:
-    """An id nobody else has. Only its tail differs between two answers to the same request."""
+    """Create a unique id. Only its tail differs between two answers to the same request."""
     return f"{prefix}_offline{seed}{next(_sequence):08x}"
 
 
 def sse(event: str, data: Json) -> bytes:
-    """One server-sent event."""
+    """Encode a server-sent event."""
     return b"event: %b\ndata: %b\n\n" % (event.encode(), orjson.dumps(data))
 
 
 def rfc3339(moment: float | None = None) -> str:
-    """Seconds since the epoch (now by default) as upstream writes a time."""
+    """Format seconds since the epoch (default now) in upstream's time format."""
     return (
         datetime.fromtimestamp(time.time() if moment is None else moment, UTC)
         .isoformat()
@@ -74,5 +74,5 @@ def rfc3339(moment: float | None = None) -> str:
 
 
 def offline_name(model: str) -> str:
-    """The model name that says who answered."""
+    """Prefix a model name with `offline-`, to mark the answer's origin."""
     return model if model.startswith("offline-") else f"offline-{model}"

@@ -1,4 +1,4 @@
-"""Counters for tests: what was asked of this program and how it went."""
+"""Statistics for tests: calls, outcomes and usage."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from offline_model.shapes import Json
 
 KINDS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-KEPT = 200
+MAX_CALLS = 200
 
 
 @dataclass
 class Call:
-    """One POST /v1/messages, or one item of a batch, from start to outcome. Times are epoch seconds."""
+    """POST /v1/messages call, or batch item, from start to outcome. Times are epoch seconds."""
 
     model: str
     stream: bool
@@ -30,22 +30,22 @@ class Call:
 
 
 class Stats:
-    """All counters since the start or the last reset."""
+    """Counters since the start or the last reset."""
 
     def __init__(self) -> None:
         self.in_flight = 0
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything but the calls that still run."""
+        """Reset all counters, except for running calls."""
         self.totals: dict[str, int] = defaultdict(int)
         self.models: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(("calls", *KINDS), 0))
         self.outcomes: dict[str, int] = defaultdict(int)
-        self.calls: deque[Call] = deque(maxlen=KEPT)
+        self.calls: deque[Call] = deque(maxlen=MAX_CALLS)
         self.peak = self.in_flight
 
     def begin(self, model: str, stream: bool, user_id: str | None, batch: bool = False) -> Call:
-        """A call arrived."""
+        """Record a new call."""
         call = Call(model, stream, user_id, batch)
         self.calls.append(call)
         self.totals["batch_calls" if batch else "calls"] += 1
@@ -55,7 +55,7 @@ class Stats:
         return call
 
     def end(self, call: Call, outcome: str) -> None:
-        """It ended; its usage, when it got that far, is added up."""
+        """Record a call's outcome, and add its usage, if any."""
         call.finished = time.time()
         call.outcome = outcome
         self.in_flight -= 1
@@ -66,7 +66,7 @@ class Stats:
             self.models[call.model][kind] += amount
 
     def public(self) -> Json:
-        """GET /stats."""
+        """Return the body of GET /stats."""
         counters = ("calls", "batch_calls", "count_tokens", *KINDS)
         return {
             **{name: self.totals[name] for name in counters},

@@ -1,4 +1,4 @@
-"""Words, sentences and how well they fit a question. No model, only counting."""
+"""Text analysis: words, stems, sentences, weights and overlap with a question."""
 
 from __future__ import annotations
 
@@ -8,123 +8,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-STOP_WORDS = frozenset(
-    [
-        "a",
-        "about",
-        "after",
-        "all",
-        "also",
-        "am",
-        "an",
-        "and",
-        "any",
-        "are",
-        "as",
-        "at",
-        "be",
-        "been",
-        "but",
-        "by",
-        "can",
-        "could",
-        "did",
-        "do",
-        "does",
-        "each",
-        "for",
-        "from",
-        "get",
-        "give",
-        "had",
-        "has",
-        "have",
-        "he",
-        "her",
-        "here",
-        "him",
-        "his",
-        "how",
-        "i",
-        "if",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "just",
-        "let",
-        "like",
-        "many",
-        "may",
-        "me",
-        "more",
-        "most",
-        "much",
-        "must",
-        "my",
-        "no",
-        "not",
-        "of",
-        "on",
-        "one",
-        "only",
-        "or",
-        "other",
-        "our",
-        "out",
-        "over",
-        "own",
-        "please",
-        "same",
-        "she",
-        "should",
-        "so",
-        "some",
-        "such",
-        "tell",
-        "than",
-        "that",
-        "the",
-        "their",
-        "them",
-        "then",
-        "there",
-        "these",
-        "they",
-        "this",
-        "those",
-        "to",
-        "too",
-        "under",
-        "up",
-        "us",
-        "use",
-        "using",
-        "very",
-        "was",
-        "we",
-        "were",
-        "what",
-        "when",
-        "where",
-        "which",
-        "while",
-        "who",
-        "whom",
-        "whose",
-        "why",
-        "will",
-        "with",
-        "would",
-        "you",
-        "your",
-        "yes",
-        "i'm",
-        "it's",
-        "what's",
-    ]
+_STOP_WORD_LIST = (
+    "a about after all also am an and any are as at be been but by can could did do does each for from "
+    "get give had has have he her here him his how i if in into is it its just let like many may me more "
+    "most much must my no not of on one only or other our out over own please same she should so some "
+    "such tell than that the their them then there these they this those to too under up us use using "
+    "very was we were what when where which while who whom whose why will with would you your yes i'm "
+    "it's what's"
 )
+STOP_WORDS = frozenset(_STOP_WORD_LIST.split())
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 _BREAK = re.compile(
     r"\n\s*\n"  # a paragraph ends
@@ -137,7 +29,7 @@ _HEADING = re.compile(r"\s*#{1,6}\s+(.+)")
 
 @lru_cache(maxsize=50_000)
 def stem(word: str) -> str:
-    """A crude stem: refund, refunds, refunded and refunding are one word."""
+    """Stem a word crudely: refund, refunds, refunded and refunding become one."""
     for ending, put, least in (
         ("ies", "y", 3),
         ("ing", "", 3),
@@ -156,18 +48,18 @@ def stem(word: str) -> str:
 
 @lru_cache(maxsize=4096)
 def stems(text: str) -> frozenset[str]:
-    """The stems of the words that carry meaning."""
+    """Return the stems of all words but stop words."""
     return frozenset(stem(word) for word in words(text) if word not in STOP_WORDS)
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in lower case, in order."""
+    """Split a text into lower-case words, in order."""
     return _WORD.findall(text.replace("_", " ").lower().replace("’s", "").replace("'s", ""))
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """text[start:end] of the text it was found in; `around` holds the stems of the heading above it."""
+    """Sentence, text[start:end] of its source; `around` holds the stems of the heading above."""
 
     start: int
     end: int
@@ -177,13 +69,13 @@ class Sentence:
 
     @property
     def plain(self) -> str:
-        """On one line, without list marks or emphasis."""
+        """Return the sentence on one line, without emphasis marks."""
         return " ".join(self.text.split()).replace("**", "").replace("`", "")
 
 
 @lru_cache(maxsize=1024)
 def sentences(text: str) -> tuple[Sentence, ...]:
-    """The sentences of a text. Headings are not sentences, but what stands below them remembers them."""
+    """Split a text into sentences. Headings are no sentences, but go into `around` of those below."""
     found: list[Sentence] = []
     around: frozenset[str] = frozenset()
     edges = [0, *(edge for m in _BREAK.finditer(text) for edge in (m.start(), m.end())), len(text)]
@@ -204,13 +96,13 @@ def sentences(text: str) -> tuple[Sentence, ...]:
 
 
 def weights(wanted: Iterable[str], material: Sequence[frozenset[str]]) -> dict[str, float]:
-    """How telling each wanted stem is inside this material: the rarer, the more."""
+    """Weigh each wanted stem by its rarity in the material (inverse document frequency)."""
     count = len(material)
     return {s: math.log(1 + count / (0.5 + sum(s in m for m in material))) for s in wanted}
 
 
 def overlap(wanted: frozenset[str], given: frozenset[str]) -> int:
-    """How many wanted stems are there, also as the beginning of a longer word (charg in chargeback)."""
+    """Count wanted stems among the given ones, prefixes included (charg in chargeback)."""
     return sum(
         any(w == g or (len(w) > 3 and len(g) > 3 and (w.startswith(g) or g.startswith(w))) for g in given)
         for w in wanted
@@ -218,7 +110,7 @@ def overlap(wanted: frozenset[str], given: frozenset[str]) -> int:
 
 
 def quote(text: str, most: int = 400) -> str:
-    """A text on one line between quotation marks, cut at a word when long."""
+    """Quote a text on one line, cut at a word when longer than `most`."""
     line = " ".join(text.split())
     if len(line) > most:
         line = line[:most].rsplit(" ", 1)[0] + " …"

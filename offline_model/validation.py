@@ -1,4 +1,4 @@
-"""What API version 2026-10-21 accepts. Everything here raises the 400 (or 404) upstream answers with."""
+"""Request validation of API version 2026-10-21. Functions raise upstream's 400 (or 404)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOOL_NAME = re.compile(r"^[a-zA-Z0-9_-]{1,128}$")
 
 
 def parse_json(body: bytes) -> Json:
-    """A JSON object, or 400."""
+    """Parse a JSON object. Raises 400."""
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -35,7 +35,7 @@ def parse_json(body: bytes) -> Json:
 
 
 def check_message(body: Json, counting: bool = False) -> Model:
-    """A whole request of POST /v1/messages, or of count_tokens which needs no max_tokens."""
+    """Check a request of POST /v1/messages, or of count_tokens, which needs no max_tokens."""
     for name in REMOVED:
         if name in body:
             raise invalid(f"{name}: this parameter is no longer supported at API version 2026-10-21")
@@ -162,7 +162,7 @@ def _check_one_message(message: Any, path: str) -> None:
 
 
 def _check_tool_pairs(messages: list[Json]) -> None:
-    """Every tool_use is answered in the very next message, and nothing else is."""
+    """Check that every tool_use, and nothing else, is answered in the next message."""
     asked: set[str] = set()
     for i, message in enumerate(messages):
         parts = message["content"] if isinstance(message["content"], list) else []

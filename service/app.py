@@ -1,41 +1,33 @@
-"""The application factory, to be read top to bottom."""
+"""Application factory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from flask import Flask, Request, current_app, request
-from flask.sessions import NullSession, SessionInterface
+from flask import Flask, request
 from werkzeug.middleware.proxy_fix import ProxyFix
-from werkzeug.routing import MapAdapter
 
 from service import cli, wiring
-from service.jobs.broker import bell_of
+from service.jobs.broker import make_wakeup
 from service.observe import logs
-from service.web import (
+from service.web import caching, current, gate, lifecycle, limits, openapi, problems, timing
+from service.web.body import MAX_BODY
+from service.web.doors import native
+from service.web.routes import (
     admin,
     agents,
     approvals,
     auth,
     budgets,
-    caching,
-    drain,
     feedback,
-    gate,
     health,
-    limits,
-    openapi,
-    problems,
+    page,
     runs,
     sessions,
-    tasks,
-    timing,
-    ui,
     usage,
+    webhooks,
 )
-from service.web.body import MAX_BODY
-from service.web.schemas import refuse_impossible
+from service.web.validation import refuse_impossible
 
 if TYPE_CHECKING:
     from config.base import Settings
@@ -43,7 +35,8 @@ if TYPE_CHECKING:
 BLUEPRINTS = (
     auth,
     agents,
-    tasks,
+    native,
+    webhooks,
     runs,
     feedback,
     sessions,
@@ -53,54 +46,21 @@ BLUEPRINTS = (
     budgets,
     health,
     openapi,
-    ui,
+    page,
 )
 
 
-class NoSessions(SessionInterface):
-    """Flask's cookie sessions, which nothing here uses: an empty one for everybody, that cannot be written to."""
-
-    _none = NullSession()
-
-    def open_session(self, app: Flask, request: Request) -> NullSession:
-        return self._none
-
-
-class Asked(Request):
-    """A request. What it may hold is the same for all of them; Flask looks it up in the settings each time."""
-
-    max_content_length = MAX_BODY + 1  # at its limit Werkzeug cuts a chunked body and says nothing
-
-
-class App(Flask):
-    """Flask without finding out at each request what is the same for all of ours."""
-
-    request_class = Asked
-    session_interface = NoSessions()
-
-    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """As it is: every view is a plain function."""
-        return func
-
-    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """For a map without hosts and subdomains: by the path alone, whatever the `Host` may be."""
-        if request is None or "HTTP_UPGRADE" in request.environ:  # which Werkzeug refuses
-            return super().create_url_adapter(request)
-        return MapAdapter(
-            self.url_map, "", request.root_path, "", request.scheme, request.path, request.method
-        )
-
-
 def create_app(settings: Settings, services: wiring.Services | None = None) -> Flask:
-    """An application for these settings. `services` replaces what `wiring.build` would make, in tests."""
+    """Build an application for these settings; `services`, in tests, in place of what `wiring.build` makes."""
     logs.configure(settings.log_format, settings.log_level)
-    app = App(__name__, static_folder=None, template_folder="web/templates")
+    app = Flask(__name__, static_folder=None, template_folder="web/templates")
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY + 1  # at the limit Werkzeug cuts a chunked body silently
     app.url_map.merge_slashes = False  # `//` in a path is a mistake to tell, not to redirect
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     app.wsgi_app = gate.Gate(app.wsgi_app, settings.most_requests)  # type: ignore[method-assign]
     app.extensions["slipway"] = services or wiring.build(
-        settings, bell=bell_of(settings), draining=drain.draining
+        settings, wakeup=make_wakeup(settings), draining=lifecycle.draining
     )
     timing.install(app)
     # Of those that change answers the last but one: what replaces an answer gets the header too.
@@ -121,4 +81,4 @@ def create_app(settings: Settings, services: wiring.Services | None = None) -> F
 def _reread_agents() -> None:
     """Look for edited agents, but not for a health check: a `tools.py` may take seconds to import."""
     if request.path not in gate.ALWAYS:
-        current_app.extensions["slipway"].catalog.refresh()
+        current.services().agents.refresh()

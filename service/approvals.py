@@ -1,21 +1,26 @@
-"""A person's decisions about tool calls: who may take them, and what they set going."""
+"""Approvals: human decisions about tool calls, their permissions, and the resumed run."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from service.errors import AlreadyDecided, Forbidden, NotFound
 from service.store import approvals as rows
 from service.store import runs
-from service.store.base import Row, Transaction
+from service.store.database import Database, Row, Transaction
 from service.store.visibility import visible_to
 from service.types import Caller, RunStatus, now_ms, rfc3339
 
 _STATUS = {"approve": "approved", "deny": "denied"}
+_SHOWN = (
+    "id run_id user_id username agent session_id session_title input call_id name arguments reason status "
+    "comment decided_by"
+)
 
 
 class Decision(NamedTuple):
-    """A person's answer to a question. `arguments` replace those the model chose; `id` is random, for this one."""
+    """Decision on a tool call. `arguments` replace the model's; `id` is random and makes a retry idempotent."""
 
     decision: Literal["approve", "deny"]
     comment: str | None
@@ -23,65 +28,58 @@ class Decision(NamedTuple):
     id: str
 
 
-def of(tx: Transaction, caller: Caller, approval_id: str) -> Row:
-    """Find an approval that the caller may see. Raises `NotFound`."""
+def page(db: Database, caller: Caller, **wanted: Any) -> list[Row]:
+    """List approvals visible to the caller, newest first; `wanted`: filters of `store.approvals.recent`."""
+    return db.query(partial(rows.recent, visible=visible_to(caller), **wanted))
+
+
+def find(tx: Transaction, caller: Caller, approval_id: str) -> Row:
+    """Find an approval visible to the caller. Raises `NotFound`."""
     row = rows.get(tx, approval_id, visible_to(caller))
     if row is None:
         raise NotFound(f"There is no approval {approval_id}.")
     return row
 
 
-def decidable(tx: Transaction, caller: Caller, approval_id: str) -> Row:
-    """Find an approval that the caller may decide. Raises `NotFound`, and `Forbidden` for a plain user."""
-    row = of(tx, caller, approval_id)
+def _decidable(tx: Transaction, caller: Caller, approval_id: str) -> Row:
+    row = find(tx, caller, approval_id)
     if caller.role == "user":
         raise Forbidden("Operators decide; you can see what waits.")
     return row
 
 
-def decide(tx: Transaction, caller: Caller, approval_id: str, said: Decision) -> tuple[Row, bool]:
-    """The approval as it is now, and whether its run can go on: it is in the queue then.
+def find_decidable(db: Database, caller: Caller, approval_id: str) -> Row:
+    """Find an approval that the caller may decide. Raises `NotFound`, and `Forbidden` for a plain user."""
+    return db.query(partial(_decidable, caller=caller, approval_id=approval_id))
+
+
+def decide(tx: Transaction, caller: Caller, approval_id: str, decision: Decision) -> tuple[Row, bool]:
+    """Record a decision; return the approval, and whether its run was queued to resume.
 
     Raises `NotFound`, `Forbidden` for a plain user, and `AlreadyDecided`.
     """
-    row = decidable(tx, caller, approval_id)
-    # Two decisions about one run come one after the other, so that the last one sees that it is the last.
+    row = _decidable(tx, caller, approval_id)
+    # Decisions about one run are serialised, so that the last one sees no other pending and resumes the run.
     rows.lock_run(tx, row["run_id"])
     taken = rows.decide(
         tx,
         approval_id,
-        status=_STATUS[said.decision],
+        status=_STATUS[decision.decision],
         by=caller.user_id,
-        decision_id=said.id,
-        comment=said.comment,
-        arguments=said.arguments,
+        decision_id=decision.id,
+        comment=decision.comment,
+        arguments=decision.arguments,
     )
-    row = of(tx, caller, approval_id)
+    row = find(tx, caller, approval_id)
     if not taken:
         raise AlreadyDecided(f"This approval is {row['status']} already.")
-    goes_on = not rows.pending(tx, row["run_id"])
-    if goes_on:
+    resumes = not rows.pending(tx, row["run_id"])
+    if resumes:
         runs.requeue(tx, row["run_id"], [RunStatus.WAITING_APPROVAL], now_ms())
-    return row, goes_on
+    return row, resumes
 
 
 def public(row: Row) -> dict[str, Any]:
-    """An approval as the API shows it; `input` is the question, cut as in lists of runs."""
-    plain = (
-        "id",
-        "run_id",
-        "user_id",
-        "username",
-        "agent",
-        "session_id",
-        "session_title",
-        "input",
-        "call_id",
-        "name",
-        "arguments",
-        "reason",
-        "status",
-        "comment",
-    )
+    """Return the API's approval object; `input` is the question, shortened as in lists of runs."""
     times = {name: rfc3339(row[name]) for name in ("created_at", "decided_at")}
-    return {name: row[name] for name in plain} | {"decided_by": row["decided_by"]} | times
+    return {name: row[name] for name in _SHOWN.split()} | times

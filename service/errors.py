@@ -1,7 +1,7 @@
-"""The one error tree: every failure that may leave the service has a class, a stable code and a status.
+"""Error tree: every failure visible to a client has a class, a stable code and an HTTP status.
 
-A message given to an error is public: it is shown to the caller as it stands, so it never carries a
-secret, a stack trace or the words of an upstream or a database.
+`detail` is public and sent verbatim, so it never contains a secret, a stack trace or an upstream's or database's
+own message.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import ClassVar, TypedDict
 
 
 class FieldFault(TypedDict):
-    """One fault in a body: a JSON pointer (RFC 6901) to the field, and what is wrong with it."""
+    """Validation error of one field: its JSON pointer (RFC 6901) and a message."""
 
     pointer: str
     detail: str
@@ -40,7 +40,7 @@ class SlipwayError(Exception):
         self.extra = extra or {}
 
     def as_problem(self) -> dict[str, object]:
-        """The parts of an RFC 9457 problem that do not depend on the request."""
+        """Return the RFC 9457 problem members that do not depend on the request."""
         problem: dict[str, object] = {
             "type": f"/docs/errors#{self.code}",
             "title": self.title,
@@ -54,7 +54,7 @@ class SlipwayError(Exception):
         return problem
 
 
-# --- what the caller sent ---------------------------------------------------------------------
+# --- client errors ---------------------------------------------------------------------
 
 
 class BadRequest(SlipwayError):
@@ -118,7 +118,7 @@ class ToolGone(Conflict):
 
 
 class TooMany(Conflict):
-    """A user has as many of something as one may have: deleting one makes room."""
+    """Quota of objects per user reached; deleting one makes room."""
 
     code, title = "too_many", "You have as many of these as a user may have"
 
@@ -155,11 +155,11 @@ class RateLimited(SlipwayError):
     status, code, title = 429, "rate_limited", "Too many requests"
 
 
-# --- what the model did -----------------------------------------------------------------------
+# --- model errors -----------------------------------------------------------------------
 
 
 class ModelError(SlipwayError):
-    """The model did not give an answer we can use. 502 unless a subclass knows better."""
+    """Failed model call; 502 unless a subclass says otherwise."""
 
     status, code, title = 502, "model_error", "The model gave no usable answer"
 
@@ -173,7 +173,7 @@ class ModelRateLimited(ModelUnavailable):
 
 
 class ModelKeyRefused(ModelUnavailable):
-    """The provider refuses this service's own key: only its operator can help, so nobody tries again."""
+    """Provider refused the service's own API key: not retried, as only an operator can fix it."""
 
     code, title = "model_key_refused", "The model refuses this service's key"
 
@@ -187,7 +187,7 @@ class ModelInterrupted(ModelError):
 
 
 class ModelRejected(ModelError):
-    """The model refused the request itself (its 400 to 422): trying again does not help."""
+    """Model rejected the request (400 to 422): not retried."""
 
     code, title = "model_rejected", "The model refused the request"
 
@@ -200,7 +200,7 @@ class PriceUnknown(SlipwayError):
     status, code, title = 503, "price_unknown", "The price of this model is not known"
 
 
-# --- what a run ran into ----------------------------------------------------------------------
+# --- run errors ----------------------------------------------------------------------
 
 
 class RunTimeout(SlipwayError):
@@ -223,7 +223,7 @@ class AgentFault(SlipwayError):
     status, code, title = 500, "agent_fault", "The agent failed"
 
 
-# --- what the house ran out of ----------------------------------------------------------------
+# --- unavailability ----------------------------------------------------------------
 
 
 class Unavailable(SlipwayError):
@@ -242,23 +242,23 @@ class DatabaseUnavailable(Unavailable):
 
 
 class GatewayTimeout(SlipwayError):
-    """Sent by nginx, which has waited for a replica as long as it may."""
+    """Sent by nginx when a replica does not answer in time."""
 
     status, code, title = 504, "gateway_timeout", "No answer in time"
 
 
-_LATER = (408, 429, 502, 503, 504)
+_RETRYABLE = (408, 429, 502, 503, 504)
 
 
-def worth_another_try(error: type[SlipwayError]) -> bool:
-    """Whether the same request may succeed later, with nothing changed by anybody."""
+def is_retryable(error: type[SlipwayError]) -> bool:
+    """Check whether the same request may succeed later, unchanged."""
     if issubclass(error, ModelRejected | ModelKeyRefused | PriceUnknown):
         return False
-    return error.status in _LATER or error is SessionBusy
+    return error.status in _RETRYABLE or error is SessionBusy
 
 
 def all_errors() -> list[type[SlipwayError]]:
-    """Every class of the tree, for the error table in the docs and the test that holds it."""
+    """List every class of the tree, for the error table in the docs and its test."""
     found: list[type[SlipwayError]] = []
     todo = [SlipwayError]
     while todo:

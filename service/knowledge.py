@@ -1,7 +1,7 @@
-"""An agent's own documents, cut into passages at their headings and searched by words (SQLite FTS5, BM25).
+"""Knowledge search: an agent's documents, split into passages at headings, full-text index (SQLite FTS5, BM25).
 
-What is indexed and what is looked for are normalised alike (`service.search_words`); a passage and its quote are
-slices of the document, letter for letter.
+Index and query share one normalisation (`service.text.search_words`); a passage and its quote are verbatim slices of
+the document.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from service import search_words
-from service.search_words import Term
+from service.text import search_words
+from service.text.search_words import Term
 
 MAX_DOCUMENT = 10 * 1024 * 1024  # bytes
-MAX_PASSAGE = 1_600  # characters: what a prompt can bear a few of
+MAX_PASSAGE = 1_600  # characters: small enough for several in a prompt
 MAX_QUOTE = 280  # characters of a passage shown as its quote
-WEAK = 0.25  # a passage scoring below this share of the best one only shares common words with the query
+MIN_SCORE_SHARE = 0.25  # of the best score; a passage below shares only common words with the query
 
 _HEADING = re.compile(r"(#{1,6})\s+(\S.*)")
-_CLOSING = re.compile(r"(?<=\s)#+$")  # signs after a heading; "C#" is no such
-# Where a text is cut, the best first: between paragraphs, after a line or sentence, between words.
+_CLOSING = re.compile(r"(?<=\s)#+$")  # closing sequence of a heading, but not "C#"
+# Breaks in order of preference: between paragraphs, after a line or sentence, between words.
 _BREAKS = tuple(map(re.compile, (r"\n[^\S\n]*\n", r"\n|[.!?]\s|[。！？]", r"\s")))
-_HIT, _HIT_END = "\x02", "\x03"  # around what was found; no token holds them
+_MARK_START, _MARK_END = "\x02", "\x03"  # around a match; no token contains them
 
 
 class KnowledgeFault(ValueError):
-    """A document that cannot be read. `path` is the file."""
+    """Unreadable document; `path` is the file."""
 
     def __init__(self, path: Path, detail: str) -> None:
         super().__init__(detail)
@@ -39,7 +39,7 @@ class KnowledgeFault(ValueError):
 
 
 class Passage(NamedTuple):
-    """A piece of a document. `score` grows with relevance; `quote` is the part that fits the query best."""
+    """Slice of a document. `score` grows with relevance; `quote` is the part that fits the query best."""
 
     title: str
     uri: str
@@ -50,12 +50,12 @@ class Passage(NamedTuple):
 
     @property
     def source(self) -> dict[str, str]:
-        """As the run result lists it."""
+        """Return the entry for a run result's `sources`."""
         return {"title": self.title, "uri": self.uri, "quote": self.quote}
 
 
 class Knowledge:
-    """Passages and their index. Safe for threads and forks: each process builds its own index."""
+    """Passages and their index. Thread-safe and fork-safe: each process builds its own index."""
 
     def __init__(self, passages: Sequence[Passage]) -> None:
         self.passages = tuple(passages)
@@ -64,32 +64,34 @@ class Knowledge:
 
     @classmethod
     def load(cls, folder: Path) -> Knowledge:
-        """Every document below `folder`; the first folder on the way is its category. Raises `KnowledgeFault`."""
+        """Load every document below `folder`; its first sub-folder is its category. Raises `KnowledgeFault`."""
         found = sorted(path for path in folder.rglob("*.md") if not path.is_dir())
-        documents = [path for path in found if not _why_unread(folder, path)]
+        documents = [path for path in found if not _exclusion(folder, path)]
         return cls([passage for path in documents for passage in _passages(folder, path)])
 
     def search(self, query: str, category: str | None = None, limit: int = 4) -> list[Passage]:
-        """The passages that fit best, best first; none for a query without a known word. Never raises."""
+        """Find the best passages, best first; none for a query without a known word. Never raises."""
         terms = search_words.terms(query)
         if not terms or limit < 1 or not self.passages:
             return []
         index = self._index
         if index is None or index.pid != os.getpid():
-            index = self._index = _Index(self.passages)  # two threads at once build two: either is good
+            index = self._index = _Index(
+                self.passages
+            )  # race: two threads may each build one, which is harmless
         return index.search(terms, category, limit)
 
 
-def unread(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Files that an author may take for documents, and why they are none. Hidden ones only where they end in `.md`."""
+def excluded_files(folder: Path) -> Iterator[tuple[Path, str]]:
+    """List files that are not read as documents, with the reason; hidden ones only if they end in `.md`."""
     for path in sorted(folder.rglob("*")):
-        why = _why_unread(folder, path)
+        why = _exclusion(folder, path)
         if why and (path.suffix == ".md" or not _hidden(folder, path)):
             yield path, f"is not read: {why}"
 
 
-def _why_unread(folder: Path, path: Path) -> str:
-    """Why a file is no document; empty for one, and for a folder."""
+def _exclusion(folder: Path, path: Path) -> str:
+    """Return the reason why a file is not read; empty for a document, and for a folder."""
     if path.is_dir():
         return "it is a link to a folder: put the folder in its place" if path.is_symlink() else ""
     if path.suffix != ".md":
@@ -98,7 +100,7 @@ def _why_unread(folder: Path, path: Path) -> str:
         return "it is hidden, by a dot at the beginning of its name or its folder's"
     try:
         about = path.stat()
-    except OSError:  # whoever reads it says so
+    except OSError:  # reported when the file is read
         return ""
     if not stat.S_ISREG(about.st_mode):
         return "it is no regular file"
@@ -111,7 +113,7 @@ def _hidden(folder: Path, path: Path) -> bool:
 
 
 class _Index:
-    """FTS5 over normalised words, with a space between any two. It stems English alone, and splits nothing more."""
+    """FTS5 table of normalised words joined by spaces; the tokenizer only adds Porter stemming of English."""
 
     def __init__(self, passages: Sequence[Passage]) -> None:
         self.pid = os.getpid()
@@ -122,21 +124,21 @@ class _Index:
             "CREATE VIRTUAL TABLE passage USING fts5(title, text, category UNINDEXED, tokenize='porter ascii')"
         )
         rows = (
-            (number, _indexed(one.title), _indexed(one.text), one.category)
+            (number, _normalised(one.title), _normalised(one.text), one.category)
             for number, one in enumerate(passages)
         )
         self._db.executemany("INSERT INTO passage(rowid, title, text, category) VALUES (?, ?, ?, ?)", rows)
         self._db.commit()
 
     def search(self, terms: Sequence[Term], category: str | None, limit: int) -> list[Passage]:
-        match = " OR ".join(f'"{" ".join(term)}"' for term in terms)  # letters and digits alone: no operators
+        match = " OR ".join(f'"{" ".join(term)}"' for term in terms)  # only letters and digits: no operators
         with self._lock:
             rows = self._db.execute(
                 "SELECT rowid, -bm25(passage, 3.0, 1.0), highlight(passage, 1, ?, ?) FROM passage"
                 " WHERE passage MATCH ? AND (? IS NULL OR category = ?) ORDER BY 2 DESC, 1 LIMIT ?",
-                (_HIT, _HIT_END, match, category, category, limit),
+                (_MARK_START, _MARK_END, match, category, category, limit),
             ).fetchall()
-        least = rows[0][1] * WEAK if rows else 0.0
+        least = rows[0][1] * MIN_SCORE_SHARE if rows else 0.0
         return [
             self._passages[number]._replace(score=score, quote=_quote(self._passages[number].text, marked))
             for number, score, marked in rows
@@ -144,38 +146,38 @@ class _Index:
         ]
 
 
-def _indexed(text: str) -> str:
+def _normalised(text: str) -> str:
     return " ".join(token for word in search_words.words(text) for token in word.tokens)
 
 
 def _quote(text: str, marked: str) -> str:
-    """The part of `text` with the most different words found in it. `marked`: its tokens, with marks around those."""
+    """Cut the window of `text` with the most distinct matches. `marked`: its tokens, matches between marks."""
     if len(text) <= MAX_QUOTE:
         return text
-    hits = _hits(text, marked.split())
+    matches = _marked_words(text, marked.split())
     most = first = 0
-    for at, (start, _) in enumerate(hits):
-        inside = {token for begin, token in hits[at:] if begin < start + MAX_QUOTE // 2}
+    for i, (start, _) in enumerate(matches):
+        inside = {token for begin, token in matches[i:] if begin < start + MAX_QUOTE // 2}
         if len(inside) > most:
             most, first = len(inside), start
     start = _sentence_start(text, first)
     return text[start : start + _cut(text[start : start + MAX_QUOTE + 1], MAX_QUOTE)].strip()
 
 
-def _hits(text: str, tokens: Sequence[str]) -> list[tuple[int, str]]:
-    """Where the words stand that were found, and which these are."""
+def _marked_words(text: str, tokens: Sequence[str]) -> list[tuple[int, str]]:
+    """Return (offset, token) of each matched word."""
     starts = [word.start for word in search_words.words(text) for _ in word.tokens]
     found, inside = [], False
     for start, token in zip(starts, tokens, strict=True):
-        inside |= token.startswith(_HIT)
+        inside |= token.startswith(_MARK_START)
         if inside:
-            found.append((start, token.strip(_HIT + _HIT_END)))
-        inside &= not token.endswith(_HIT_END)
+            found.append((start, token.strip(_MARK_START + _MARK_END)))
+        inside &= not token.endswith(_MARK_END)
     return found
 
 
 def _sentence_start(text: str, at: int) -> int:
-    """Where the sentence begins that `at` is in, or the word, where the sentence is long."""
+    """Return the offset of the sentence around `at`, or of the word, if the sentence is long."""
     earliest = max(0, at - MAX_QUOTE // 2)
     if earliest == 0:
         return 0
@@ -187,7 +189,7 @@ def _sentence_start(text: str, at: int) -> int:
 
 
 def _cut(text: str, most: int) -> int:
-    """How much of `text` to take, at most `most` characters: up to the best break."""
+    """Return the length of `text` up to the best break, at most `most` characters."""
     if len(text) <= most:
         return len(text)
     for pattern in _BREAKS:
@@ -198,14 +200,14 @@ def _cut(text: str, most: int) -> int:
 
 
 def _passages(folder: Path, path: Path) -> Iterator[Passage]:
-    where = path.relative_to(folder)
+    relative = path.relative_to(folder)
     try:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise KnowledgeFault(path, "not UTF-8") from error
     except OSError as error:
         raise KnowledgeFault(path, f"cannot be read: {type(error).__name__}") from error
-    category = where.parts[0] if len(where.parts) > 1 else ""
+    category = relative.parts[0] if len(relative.parts) > 1 else ""
     document = path.stem.replace("-", " ").capitalize()
     seen: dict[str, int] = {}
     for level, heading, body in _sections(text):
@@ -218,11 +220,11 @@ def _passages(folder: Path, path: Path) -> Iterator[Passage]:
         seen[slug] = seen.get(slug, 0) + 1
         anchor = slug if seen[slug] == 1 else f"{slug}-{seen[slug]}"
         for part in _parts(body):
-            yield Passage(title, f"knowledge/{where.as_posix()}#{anchor}", part, category)
+            yield Passage(title, f"knowledge/{relative.as_posix()}#{anchor}", part, category)
 
 
 def _sections(text: str) -> Iterator[tuple[int, str, str]]:
-    """Level (0: before the first heading), heading and body of each section; a body is a slice of `text`."""
+    """Yield level (0: before the first heading), heading and body of each section; bodies are slices of `text`."""
     level, heading, body, fenced = 0, "", list[str](), False
     for line in text.split("\n"):
         fenced ^= line.lstrip().startswith("```")
@@ -237,7 +239,7 @@ def _sections(text: str) -> Iterator[tuple[int, str, str]]:
 
 
 def _parts(body: str) -> Iterator[str]:
-    """Slices of a body: cut between paragraphs, and within one only where it alone is too long."""
+    """Split a body into slices between paragraphs; within one only if longer than `MAX_PASSAGE`."""
     body, at = body.strip(), 0
     while at < len(body):
         size = _cut(body[at : at + MAX_PASSAGE + 1], MAX_PASSAGE)

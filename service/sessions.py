@@ -1,4 +1,4 @@
-"""Conversations: whose turn it is, what a turn goes on from, and what it leaves."""
+"""Sessions: conversations with a turn lock, branches, history and expiry."""
 
 from __future__ import annotations
 
@@ -8,67 +8,76 @@ from functools import partial
 from typing import Any
 
 from service.errors import Forbidden, Invalid, NotFound
-from service.history import REFUSED, Past, branch, message_seq, plan, summary_tokens, title_of, turn_of
-from service.store import messages, session_end
+from service.history import (
+    EXCLUDED_ERRORS,
+    History,
+    branch,
+    max_summary_tokens,
+    message_seq,
+    plan,
+    title_of,
+    turn_rows,
+)
+from service.store import messages, session_expiry
 from service.store import sessions as rows
-from service.store.base import Database, Row, Transaction
+from service.store.database import Database, Row, Transaction
 from service.store.visibility import Visibility, visible_to
 from service.types import Caller, Run, RunRequest, new_id, now_ms, rfc3339
 
 DAY_MS = 86_400_000
-READ_AT_ONCE = 100  # messages of a transcript
-BATCH = 100  # rows of a session that are deleted in one transaction
-CLEARED_FOR = 20.0  # seconds that whoever deletes a session waits at most
+READ_BATCH = 100  # messages of a transcript per query
+DELETE_BATCH = 100  # rows of a session deleted per transaction
+DELETE_TIMEOUT = 20.0  # seconds a delete request takes at most
 
 
 class Sessions:
-    """Sessions and their turns. What belongs to a run is done in that run's own transactions."""
+    """Sessions and their turns. `begin`, `resume` and `end` run inside the run's own transactions."""
 
     def __init__(self, db: Database, *, ttl_days: int, history_tokens: int) -> None:
         self._db = db
-        self._life = ttl_days * DAY_MS
+        self._ttl_ms = ttl_days * DAY_MS
         self._history_tokens = history_tokens
 
     # --- for the doors ------------------------------------------------------------------------------
 
     def create(self, tx: Transaction, row: dict[str, Any]) -> None:
-        """Keep a row that `new` made."""
+        """Insert a row of `new`."""
         rows.insert(tx, row)
 
     def new(self, caller: Caller, agent: str, title: str, metadata: str | None) -> dict[str, Any]:
-        """A session that is not kept yet."""
+        """Build a `sessions` row without inserting."""
         now = now_ms()
-        times = {"created_at": now, "updated_at": now, "expires_at": now + self._life}
+        times = {"created_at": now, "updated_at": now, "expires_at": now + self._ttl_ms}
         about = {"id": new_id("ses"), "user_id": caller.user_id, "agent": agent, "title": title}
         return {**about, "metadata": metadata, "summary_upto": 0, **times}
 
-    def page(self, caller: Caller, *, everyones: bool, limit: int, before: str | None) -> list[Row]:
-        """Newest first: the caller's own, or everyone's for an operator. Raises `Forbidden`."""
-        visible = _listed_for(caller, everyones)
+    def page(self, caller: Caller, *, all_users: bool, limit: int, before: str | None) -> list[Row]:
+        """List sessions, newest first: the caller's own, or all users' for an operator. Raises `Forbidden`."""
+        visible = _list_visibility(caller, all_users)
         return self._db.query(lambda tx: rows.recent(tx, limit=limit, before=before, visible=visible))
 
     def search(
-        self, caller: Caller, text: str, *, everyones: bool, limit: int, before: str | None
+        self, caller: Caller, text: str, *, all_users: bool, limit: int, before: str | None
     ) -> tuple[list[Row], str | None]:
-        """The same for those with `text` in their title; and where the search broke off, if it did."""
-        visible = _listed_for(caller, everyones)
-        return self._db.query(lambda tx: rows.titled(tx, text, limit=limit, before=before, visible=visible))
+        """List sessions with `text` in their title; also return the id to continue after, if cut off."""
+        visible = _list_visibility(caller, all_users)
+        return self._db.query(lambda tx: rows.by_title(tx, text, limit=limit, before=before, visible=visible))
 
     def get(self, caller: Caller, session_id: str, *, own: bool = False) -> Row:
-        """Find a session that has not expired; `own`: the caller's only. Raises `NotFound`."""
+        """Find an unexpired session; `own`: only the caller's, also for operators. Raises `NotFound`."""
         row = self._db.query(lambda tx: rows.get(tx, session_id, visible_to(caller, own=own)))
         if row is None:
             raise NotFound(f"There is no session {session_id}.")
         return row
 
     def messages(self, session_id: str, *, limit: int, before: int | None) -> list[Row]:
-        """Newest first, of all branches."""
+        """List messages of all branches, newest first."""
         return self._db.query(lambda tx: messages.latest(tx, session_id, limit=limit, before=before))
 
     def transcript(self, session_id: str) -> Iterator[Row]:
-        """Every message of all branches, oldest first; a page of them is in memory at a time."""
+        """Iterate over all messages of all branches, oldest first, one page in memory."""
         after = 0
-        read = partial(messages.following, session_id=session_id, limit=READ_AT_ONCE)
+        read = partial(messages.following, session_id=session_id, limit=READ_BATCH)
         while page := self._db.query(partial(read, after=after)):
             yield from page
             after = page[-1]["seq"]
@@ -77,27 +86,28 @@ class Sessions:
         self._db.transact(lambda tx: rows.update(tx, session_id, changes))
 
     def unfinished(self, session_id: str) -> list[str]:
-        """Runs of the session that have not ended."""
+        """List ids of the session's runs that have not ended."""
         return self._db.query(lambda tx: rows.unfinished(tx, session_id))
 
     def delete(self, session_id: str) -> bool:
-        """Delete a session with its messages and runs. False: a turn is under way.
+        """Delete a session with its messages and runs. False: a turn is running.
 
-        It is gone at once. Of what it holds as much as `CLEARED_FOR` allows is deleted here, the rest by upkeep.
+        Hidden at once; rows are deleted for up to `DELETE_TIMEOUT`, the remaining ones by upkeep.
         """
-        if not self._db.transact(lambda tx: session_end.close(tx, session_id)):
+        if not self._db.transact(lambda tx: session_expiry.close(tx, session_id)):
             return False
-        end = time.monotonic() + CLEARED_FOR
+        end = time.monotonic() + DELETE_TIMEOUT
         while (began := time.monotonic()) < end:
-            if self._db.transact(lambda tx: session_end.clear(tx, [session_id], BATCH)) < BATCH:
+            deleted = self._db.transact(lambda tx: session_expiry.clear(tx, [session_id], DELETE_BATCH))
+            if deleted < DELETE_BATCH:
                 break
-            time.sleep(time.monotonic() - began)  # others write meanwhile
+            time.sleep(time.monotonic() - began)  # lets others write
         return True
 
     # --- for runs -----------------------------------------------------------------------------------
 
     def begin(self, tx: Transaction, run: Run) -> bool:
-        """A new turn takes its session. False: another turn has it.
+        """Lock the session for a new turn. False: another turn holds the lock.
 
         Raises `NotFound`, and `Invalid` for a session of another agent or a parent that is no message of it.
         """
@@ -108,96 +118,99 @@ class Sessions:
         if row is None:
             raise NotFound(f"There is no session {session_id}.")
         if row["agent"] != run.agent:
-            raise _misfit("/session_id", f"This session belongs to the agent {row['agent']}.")
+            raise _invalid("/session_id", f"This session belongs to the agent {row['agent']}.")
         parent = _parent(run.request)
         if parent and not messages.exists(tx, session_id, parent):
-            raise _misfit("/parent_message_id", "There is no such message in this session.")
-        ahead = run.door != "task" and run.request.on_conflict == "interrupt"
+            raise _invalid("/parent_message_id", "There is no such message in this session.")
+        ahead = run.mode != "queue" and run.request.on_conflict == "interrupt"
         return rows.take(tx, session_id, run.id, parent, ahead=ahead, begins=True)
 
     def resume(self, tx: Transaction, run: Run) -> bool:
-        """The turn of a run that waited takes its session, if it is its turn now."""
+        """Lock the session for a queued run, if its turn has come."""
         session_id = run.request.session_id
         return session_id is None or rows.take(tx, session_id, run.id, _parent(run.request))
 
     def under_way(self, session_id: str) -> list[Row]:
-        """Runs of the session that have not ended, oldest first: `id`, and whether it `holds` the session."""
+        """List unfinished runs, oldest first: `id`, and `holds`, whether the run has the session's lock."""
         return self._db.query(lambda tx: rows.under_way(tx, session_id))
 
-    def past(self, run: Run, budget: int | None) -> Past:
-        """What was said on the branch that this turn goes on from. The same at every attempt: it only grows by turns.
+    def history(self, run: Run, budget: int | None) -> History:
+        """Load the history of the branch that this turn continues; the same at every attempt of the run.
 
-        Turns that the model refused are left out: it would refuse every later one with them.
+        Turns with `EXCLUDED_ERRORS` are left out. `budget` is in tokens; None: the setting's.
         """
         session_id = run.request.session_id
         assert session_id is not None
 
-        def read(tx: Transaction) -> Past:
-            row = rows.standing(tx, session_id, run.id)
+        def read(tx: Transaction) -> History:
+            row = rows.summary_of(tx, session_id, run.id)
             if row is None:
-                return Past()
+                return History()
             last, upto, summary = row["parent_seq"], row["summary_upto"], row["summary"] or ""
-            if last is None:  # taken by a worker of a version without branches
+            if last is None:  # locked by a worker of a version without branches
                 last = messages.newest(tx, session_id)
-            said = branch(messages.links(tx, session_id, upto, last), last, upto)
-            if said is None:  # the summary is of another branch, or of what came after
-                summary, said = "", branch(messages.links(tx, session_id, 0, last), last, 0) or []
-            told = [link for link in said if link["error_code"] not in REFUSED]
-            past = plan(summary, told, budget or self._history_tokens).readable()
-            wanted = [link["seq"] for link in (*past.older, *past.kept)]
-            return past.with_content(messages.content(tx, session_id, wanted))
+            links = branch(messages.links(tx, session_id, upto, last), last, upto)
+            if links is None:  # the summary is of another branch, or of later messages
+                summary, links = "", branch(messages.links(tx, session_id, 0, last), last, 0) or []
+            included = [link for link in links if link["error_code"] not in EXCLUDED_ERRORS]
+            history = plan(summary, included, budget or self._history_tokens).truncated()
+            seqs = [link["seq"] for link in (*history.older, *history.recent)]
+            return history.with_content(messages.content(tx, session_id, seqs))
 
         return self._db.query(read, patience=30)
 
     def summary_limit(self, budget: int | None) -> int:
-        return summary_tokens(budget or self._history_tokens)
+        return max_summary_tokens(budget or self._history_tokens)
 
-    def ended(self, tx: Transaction, run: Run) -> None:
-        """The turn is over, whichever way: what was asked and told stays in the session, with its status."""
+    def end(self, tx: Transaction, run: Run, summary: tuple[int, str] | None = None) -> None:
+        """Release the session's lock and append the turn's messages, whatever the run's status.
+
+        `summary` replaces the messages up to the one of that number.
+        """
         session_id = run.request.session_id
         if session_id is None:
             return
         now = run.finished_at or now_ms()
-        changes: dict[str, Any] = {"updated_at": now, "expires_at": now + self._life}
-        if run.summary is not None:
-            changes["summary_upto"], changes["summary"] = run.summary
+        changes: dict[str, Any] = {"updated_at": now, "expires_at": now + self._ttl_ms}
+        if summary is not None:
+            changes["summary_upto"], changes["summary"] = summary
         held = rows.release(tx, session_id, run.id, changes, title_of(run.request.question))
         # A run that ends while it is queued has never held its session.
-        if held or rows.misses(tx, session_id, run.id):
-            messages.append(tx, session_id, run.id, turn_of(run, now), _parent(run.request))
+        if held or rows.lacks_turn(tx, session_id, run.id):
+            messages.append(tx, session_id, run.id, turn_rows(run, now), _parent(run.request))
 
 
 def item(row: Row) -> dict[str, Any]:
-    """A session in a list."""
+    """Return the list form of a session."""
     times = {name: rfc3339(row[name]) for name in ("created_at", "updated_at", "expires_at")}
     return {name: row[name] for name in ("id", "user_id", "agent", "title")} | times
 
 
 def public(row: Row) -> dict[str, Any]:
-    """A session by itself; its metadata is JSON text."""
+    """Return the API's session object; `metadata` is JSON text."""
     return item(row) | {"metadata": row["metadata"]}
 
 
-def _listed_for(caller: Caller, everyones: bool) -> Visibility:
-    """Return what a list shows: the caller's own, or everyone's for an operator. Raises `Forbidden`."""
-    if everyones and caller.role == "user":
+def _list_visibility(caller: Caller, all_users: bool) -> Visibility:
+    """Return a list's filter: the caller's own sessions, or all users' for an operator. Raises `Forbidden`."""
+    if all_users and caller.role == "user":
         raise Forbidden("Only operators see everyone's sessions.")
-    return visible_to(caller, own=not everyones)
+    return visible_to(caller, own=not all_users)
 
 
 def _parent(request: RunRequest) -> int | None:
-    """Number of the message that a turn is asked to go on from; 0: from none; None: from the session's newest.
+    """Return the `seq` of the requested parent message; 0: none; None: the session's newest.
 
-    Raises `Invalid` for an id that is not of this session.
+    Raises `Invalid` for an id of another session.
     """
-    asked = request.parent_message_id
-    if not asked or request.session_id is None:
-        return None if asked is None else 0
-    seq = message_seq(request.session_id, asked)
+    parent_id = request.parent_message_id
+    if not parent_id or request.session_id is None:
+        return None if parent_id is None else 0
+    seq = message_seq(request.session_id, parent_id)
     if not seq:
-        raise _misfit("/parent_message_id", "There is no such message in this session.")
+        raise _invalid("/parent_message_id", "There is no such message in this session.")
     return seq
 
 
-def _misfit(pointer: str, fault: str) -> Invalid:
+def _invalid(pointer: str, fault: str) -> Invalid:
     return Invalid(fault, errors=[{"pointer": pointer, "detail": fault}])

@@ -1,4 +1,4 @@
-"""Words every room shares: ids, money, usage, run events and the run itself. No room's rules live here."""
+"""Shared types: ids, timestamps, money, usage, run events, callers and runs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
+from operator import add
 from typing import Any, Literal, NamedTuple
 
 _CROCKFORD = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789abcdefghjkmnpqrstvwxyz")
@@ -17,26 +18,29 @@ NANO = 1_000_000_000  # nano-dollars in a dollar
 
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
 Tier = Literal["simple", "medium", "complex"]
-OnConflict = Literal["reject", "queue", "interrupt"]  # what a second turn does in a busy session
-UsageSource = Literal["reported", "estimated", "worst"]  # where figures of usage are from, best first
+OnConflict = Literal["reject", "queue", "interrupt"]  # behaviour of a second turn in a busy session
+Mode = Literal["wait", "stream", "queue"]  # how a run's caller gets its answer
+# Mode by door, the label under which a run is stored and shown. A door with two modes has two labels.
+MODE_OF_DOOR: Mapping[str, Mode] = {"invoke": "wait", "stream": "stream", "task": "queue"}
+UsageSource = Literal["reported", "estimated", "worst"]  # origin of usage figures, most reliable first
 Block = dict[str, Any]  # one content block of the Messages API, as JSON
 Message = dict[str, Any]  # {"role": "user" | "assistant", "content": str | list[Block]}
 
 
 class _Sequence:
-    """Random parts of ids: unpredictable, and growing within a millisecond of one process."""
+    """Monotonic random parts of ids: unpredictable, increasing within a millisecond of one process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._ms = self._random = 0
 
     def next(self) -> tuple[int, bytes]:
-        """The millisecond, and 80 bits."""
+        """Return the millisecond, and 80 bits."""
         with self._lock:
             now = now_ms()
             fresh = now != self._ms
             step = int.from_bytes(os.urandom(10 if fresh else 5), "big")
-            # The highest bit is left for what is added within the millisecond.
+            # The highest bit leaves room for increments within the millisecond.
             self._ms, self._random = now, step >> 1 if fresh else self._random + 1 + step
             return now, self._random.to_bytes(10, "big")
 
@@ -49,34 +53,34 @@ def _begin_sequence() -> None:
     _sequence = _Sequence()
 
 
-os.register_at_fork(after_in_child=_begin_sequence)  # a child must not go on with its parent's
+os.register_at_fork(after_in_child=_begin_sequence)  # else parent and child would make the same ids
 
 
 def new_id(prefix: str) -> str:
-    """`prefix_` and 26 characters: 48 bits of milliseconds, then 80 random bits, so ids sort by time.
+    """Create an id, ULID-like: `prefix_` and 26 characters of 48 bits of milliseconds and 80 random bits.
 
-    Of one process they sort in the order they were made, within a millisecond too.
+    Ids sort by time; those of one process in creation order, within a millisecond too.
     """
     return _id(prefix, *_sequence.next())
 
 
 def first_id(prefix: str, ms: int) -> str:
-    """Every id made before that moment sorts before it, and every later one after."""
+    """Return the smallest id of a moment, as a bound for range queries."""
     return _id(prefix, ms, bytes(10))
 
 
 def _id(prefix: str, ms: int, rest: bytes) -> str:
     letters = b32encode(ms.to_bytes(10, "big") + rest).translate(_CROCKFORD).decode()
-    return f"{prefix}_{letters[6:]}"  # of 32 the first 6 are nought
+    return f"{prefix}_{letters[6:]}"  # the first 6 of 32 are padding
 
 
 def now_ms() -> int:
-    """The present moment as milliseconds since 1970 in UTC: how every table keeps a time."""
+    """Return the time in milliseconds since 1970 UTC, the unit of every table."""
     return time.time_ns() // 1_000_000
 
 
 def rfc3339(ms: int | None) -> str | None:
-    """`2026-11-21T06:23:00.123Z`, or None."""
+    """Format ms since 1970 as `2026-11-21T06:23:00.123Z`; None stays None."""
     if ms is None:
         return None
     return f"{rfc3339_second(ms // 1000)}.{ms % 1000:03d}Z"
@@ -84,19 +88,19 @@ def rfc3339(ms: int | None) -> str | None:
 
 @lru_cache(maxsize=64)
 def rfc3339_second(second: int) -> str:
-    """`2026-11-21T06:23:00` for seconds since 1970. To format a date costs more than a whole log line, so once."""
+    """Format seconds since 1970 as `2026-11-21T06:23:00`. Cached: strftime costs more than a whole log line."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 def usd(nano: int) -> str:
-    """Nano-dollars as a decimal string of dollars with six places, rounded up: never less than was spent."""
+    """Format nano-dollars as dollars with six decimals, rounded up: never less than was spent."""
     micro = -(-nano // 1_000)
     sign, micro = ("-", -micro) if micro < 0 else ("", micro)
     return f"{sign}{micro // 1_000_000}.{micro % 1_000_000:06d}"
 
 
 class Usage(NamedTuple):
-    """Tokens of one or more model calls. `input_tokens` excludes both cache fields, as upstream counts."""
+    """Token counts of one or more model calls. `input_tokens` excludes both cache fields, as in the Messages API."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -106,10 +110,10 @@ class Usage(NamedTuple):
     server_tool_requests: int = 0
 
     def plus(self, other: Usage) -> Usage:
-        return Usage(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+        return Usage(*map(add, self, other))
 
     def public(self, cost_nano: int, source: UsageSource) -> dict[str, Any]:
-        """The `usage` object of a run result."""
+        """Return the `usage` object of a run result."""
         return {
             "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
@@ -121,7 +125,7 @@ class Usage(NamedTuple):
 
 
 def less_sure(one: UsageSource, other: UsageSource) -> UsageSource:
-    """Return the source of a sum of both."""
+    """Return the less reliable source, which a sum of both has."""
     order: tuple[UsageSource, ...] = ("reported", "estimated", "worst")
     return max(one, other, key=order.index)
 
@@ -143,7 +147,7 @@ class RunStatus(StrEnum):
 
 
 class Event(StrEnum):
-    """Every event a client may see. The names are part of the HTTP contract."""
+    """Event names of a run, part of the HTTP contract."""
 
     RUN_STARTED = "run.started"
     STEP_STARTED = "step.started"
@@ -165,11 +169,16 @@ class Event(StrEnum):
         return self in LAST_EVENTS
 
 
-LAST_EVENTS = frozenset({Event.RUN_COMPLETED, Event.RUN_FAILED, Event.RUN_CANCELLED})
+LAST_EVENT = {
+    RunStatus.SUCCEEDED: Event.RUN_COMPLETED,
+    RunStatus.FAILED: Event.RUN_FAILED,
+    RunStatus.CANCELLED: Event.RUN_CANCELLED,
+}
+LAST_EVENTS = frozenset(LAST_EVENT.values())
 
 
 class RunEvent(NamedTuple):
-    """One thing that happened in a run. `seq` is 0 until the journal numbers it; then it only grows."""
+    """Event of a run. `seq` is 0 until the journal assigns it, increasing within the run."""
 
     name: Event
     data: Mapping[str, Any]
@@ -177,7 +186,7 @@ class RunEvent(NamedTuple):
 
 
 class Caller(NamedTuple):
-    """Who is asking: a signed-in user, perhaps by way of an API key."""
+    """Authenticated user, by token or API key."""
 
     user_id: str
     username: str
@@ -190,14 +199,14 @@ class Caller(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What a door asks for, already validated. `messages` are this turn's only; a session adds its history."""
+    """Validated request for a run. `messages` are this turn's only; a session adds its history."""
 
     agent: str
     messages: tuple[Message, ...]
     session_id: str | None = None
     context: str | None = None  # JSON text of an object, as it was sent
     max_tokens: int | None = None
-    max_steps: int | None = None  # fewer than the agent may take
+    max_steps: int | None = None  # below the agent's own limit
     effort: Effort | None = None
     tier: Literal["auto", "simple", "medium", "complex"] = "auto"
     cache: Literal["default", "bypass", "refresh"] = "default"
@@ -205,19 +214,17 @@ class RunRequest:
     metadata: str | None = None  # JSON text of an object, as it was sent
     callback_url: str | None = None
     priority: Literal["normal", "batch"] = "normal"
-    on_conflict: OnConflict | None = None  # when its session is busy; None: as the service is set; not kept
-    parent_message_id: str | None = (
-        None  # the message this turn goes on from; "": from none; None: the newest
-    )
+    on_conflict: OnConflict | None = None  # when its session is busy; None: the setting; not stored
+    parent_message_id: str | None = None  # message this turn continues; "": none; None: the newest
 
     @property
     def question(self) -> str:
-        """The text of the last user turn."""
+        """Return the text of the last user turn."""
         return message_text(self.messages[-1]) if self.messages else ""
 
 
 def message_text(message: Message) -> str:
-    """The text of a message, whether its content is a string or blocks."""
+    """Return the text of a message, of string or block content."""
     content = message["content"]
     if isinstance(content, str):
         return content
@@ -226,7 +233,7 @@ def message_text(message: Message) -> str:
 
 @dataclass(slots=True)
 class ToolUse:
-    """One tool used in a run, as the run result lists it."""
+    """Entry of a run result's `tools`."""
 
     name: str
     ok: bool
@@ -235,7 +242,7 @@ class ToolUse:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a pattern returns when it is done."""
+    """Result of an agent pattern."""
 
     output: str
     stop_reason: str
@@ -249,13 +256,13 @@ class Answer:
 
 @dataclass(slots=True)
 class Run:
-    """One run as the database keeps it. Times are milliseconds since 1970; money is integer nano-dollars."""
+    """Run as stored in the database. Times are ms since 1970; money is integer nano-dollars."""
 
     id: str
     user_id: str
     agent: str
     agent_version: str
-    door: Literal["invoke", "stream", "task", "chat"]
+    door: str  # a label; `mode` decides
     request: RunRequest
     status: RunStatus = RunStatus.RUNNING
     key_id: str | None = None
@@ -263,19 +270,31 @@ class Run:
     tier: Tier | None = None
     attempt: int = 0
     losses: int = 0
-    live_gap_attempt: int | None = None  # told its client what the live stream does not hold
+    live_gap_attempt: int | None = None  # attempt whose client saw events that the live stream lacks
     last_seq: int = 0
     cancel_requested: bool = False
-    resumed: bool = False  # taken up from the database, after a crash, a hand-over or a decision
     usage: Usage = NO_USAGE
     cost_nano: int = 0
-    usage_source: UsageSource = "reported"  # of the least sure part; kept in the result and with each step
+    usage_source: UsageSource = (
+        "reported"  # of the least reliable part; stored in the result and with each step
+    )
     cache: str = "bypass"
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     created_at: int = field(default_factory=now_ms)
     started_at: int | None = None
     finished_at: int | None = None
-    model_seconds: float = 0.0  # spent waiting for the model in this attempt; not kept
-    stale: dict[str, Any] | None = None  # an answer from the cache for when the model is away; not kept
-    summary: tuple[int, str] | None = None  # of its session up to a message's number; kept in the session
+
+    @property
+    def resumed(self) -> bool:
+        """Continued from the database, after a crash, a hand-over or a decision."""
+        return self.attempt > 1
+
+    @property
+    def mode(self) -> Mode:
+        return mode_of(self.door)
+
+
+def mode_of(door: str) -> Mode:
+    """Return a run's mode by its door; `stream`, with live events, for a door of a later version."""
+    return MODE_OF_DOOR.get(door, "stream")

@@ -1,8 +1,8 @@
-"""Webhooks: a signed POST to the `callback_url` of a run that has ended, or of a notice; tried again for a day.
+"""Webhooks: signed POST to a run's `callback_url`, or of a budget notice; retried for a day, at least once.
 
-The delivery is due from the transaction on in which it came about, so no crash forgets it. Each attempt is claimed
-with one conditional update, so one process makes it; a process that dies over it leaves it due again. A receiver
-may therefore hear of the same twice, with the same `X-Slipway-Delivery`.
+The delivery row is written in the run's last transaction (outbox), so no crash loses it. Each attempt is claimed by
+one conditional update, so one process makes it; after a crash the delivery is due again. A receiver may therefore
+get a delivery twice, with the same `X-Slipway-Delivery`.
 """
 
 from __future__ import annotations
@@ -12,37 +12,41 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import orjson
 
 from service.errors import DatabaseUnavailable, Invalid
-from service.safe_http import Refused, SafeClient, Unanswered, fault
+from service.infra.http import AddressRefused, NoAnswer, SafeClient, fault
 from service.store import webhooks as rows
-from service.store.base import Database, Transaction
+from service.store.database import Database, Transaction
 from service.store.webhooks import Due
 from service.types import Run, now_ms, rfc3339
 
 log = logging.getLogger("slipway.webhooks")
-FIRST_PAUSE, LONGEST_PAUSE = 5.0, 3600.0  # seconds between attempts: 5, 15, 45, … 3600, 3600, …
-MOST_ATTEMPTS = 31  # with these pauses a day
-BUDGET_SIGNER = "budgets"  # signs what is told of caps; a user's id signs what is told of their runs
-SENDERS = 8  # deliveries under way at once, per process
+FIRST_DELAY, MAX_DELAY = 5.0, 3600.0  # seconds between attempts: 5, 15, 45, … 3600, 3600, …
+MAX_ATTEMPTS = 31  # a day, with these delays
+BUDGET_SIGNER = "budgets"  # signs budget notices; a user's id signs the webhooks of their runs
+MAX_SENDERS = 8  # concurrent deliveries per process
 
 
 class Webhooks:
-    """One per process. Deliveries are sent by a few threads of its own, which end when nothing is due."""
+    """Webhook sender, one per process, with up to `MAX_SENDERS` threads, which end when nothing is due."""
 
-    def __init__(self, db: Database, secret: str, *, allow_private: bool) -> None:
+    def __init__(
+        self, db: Database, secret: str, *, allow_private: bool, budget_url: str | None = None
+    ) -> None:
         self._db = db
         self._key = hmac.digest(secret.encode(), b"slipway webhooks", "sha256")
         self._allow_private = allow_private
+        self._budget_url = budget_url
         self._client = SafeClient(allow_private=allow_private)
-        self._free = threading.BoundedSemaphore(SENDERS)
+        self._senders = threading.BoundedSemaphore(MAX_SENDERS)
 
     def check(self, url: str) -> None:
-        """Raises `Invalid` for an address that we would not post to, as far as the URL shows it."""
+        """Validate a callback URL. Raises `Invalid` for an address that is refused already by its text."""
         if wrong := fault(url, allow_private=self._allow_private):
             raise Invalid(
                 "The request does not fit; see `errors`.",
@@ -50,22 +54,28 @@ class Webhooks:
             )
 
     def secret_of(self, signer: str) -> str:
-        """What signs the deliveries of a user's runs. Its own for each: nobody can forge another's."""
+        """Derive the signing secret of a signer: one per user, so no user can forge another's deliveries."""
         return f"whsec_{hmac.digest(self._key, signer.encode(), 'sha256').hex()}"
 
-    def ended(self, tx: Transaction, run: Run) -> None:
-        """Part of a run's last transaction: its webhook is due."""
+    def schedule(self, tx: Transaction, run: Run) -> None:
+        """Insert a run's delivery in its last transaction, if a `callback_url` was given."""
         if run.request.callback_url is not None:
-            rows.due_now(tx, run.id, run.request.callback_url, now_ms())
+            rows.schedule(tx, run.id, run.request.callback_url, now_ms())
             tx.after_commit(self.send_due)
 
     def notice(self, tx: Transaction, name: str, url: str, signer: str, body: dict[str, Any]) -> None:
-        """Part of the transaction in which something came about that is to be told, once for each `name`."""
+        """Insert a notice in the caller's transaction, once for each `name`."""
         rows.notice(tx, name, url, signer, body, now_ms())
         tx.after_commit(self.send_due)
 
+    def budget_warning(self, tx: Transaction, warning_id: str, public: Mapping[str, Any]) -> None:
+        """Part of the transaction that notes a budget's warning: post it to `budget_url`, where there is one."""
+        if self._budget_url:
+            body = {"event": "budget_warning", **public}
+            self.notice(tx, warning_id, self._budget_url, BUDGET_SIGNER, body)
+
     def of_run(self, run: Run) -> dict[str, Any] | None:
-        """How the webhook of a run stands; None where nobody asked for one."""
+        """Return the delivery state of a run's webhook; None: no `callback_url`."""
         if run.request.callback_url is None:
             return None
         row = self._db.query(lambda tx: rows.of_run(tx, run.id))
@@ -81,26 +91,26 @@ class Webhooks:
         }
 
     def send_due(self) -> None:
-        """Have a thread of ours send what is due, if one is free; one that is busy looks again by itself."""
-        if self._free.acquire(blocking=False):
+        """Start a sender thread, unless `MAX_SENDERS` are busy: those look for more by themselves."""
+        if self._senders.acquire(blocking=False):
             threading.Thread(target=self._send_all, name="webhooks", daemon=True).start()
 
     def _send_all(self) -> None:
         try:
             while (due := self._claim()) is not None:
                 self._send(due)
-        except DatabaseUnavailable:  # said by `service.store.outages`; the next sweep tries again
+        except DatabaseUnavailable:  # logged by `service.store.outages`; the next sweep tries again
             pass
         except Exception:
-            log.exception("webhooks_failed")
+            log.exception("webhook_sender_failed")
         finally:
-            self._free.release()
+            self._senders.release()
 
     def _claim(self) -> Due | None:
-        found = self._db.query(lambda tx: rows.due(tx, now_ms(), 2 * SENDERS))
+        found = self._db.query(lambda tx: rows.due(tx, now_ms(), 2 * MAX_SENDERS))
         random.shuffle(found)  # other threads have the same list
         for due in found:
-            next_at = now_ms() + int(pause_after(due.attempts) * 1000)
+            next_at = now_ms() + int(retry_delay(due.attempts) * 1000)
             if self._db.transact(partial(rows.claim, due=due, next_at=next_at)):
                 return due
         return None
@@ -117,28 +127,28 @@ class Webhooks:
         }
         try:
             status = self._client.post(due.url, body, headers)
-        except Refused as refused:
-            return self._missed(due, str(refused), final=True)
-        except Unanswered as nothing:
-            return self._missed(due, str(nothing))
+        except AddressRefused as refused:
+            return self._failed(due, str(refused), final=True)
+        except NoAnswer as error:
+            return self._failed(due, str(error))
         if not 200 <= status < 300:
-            return self._missed(due, f"Answered {status}.")
+            return self._failed(due, f"Answered {status}.")
         self._db.transact(lambda tx: rows.delivered(tx, due, now_ms()))
         log.info("webhook_delivered", extra={f"{due.kind}_id": due.id, "attempt": due.attempts + 1})
 
-    def _missed(self, due: Due, error: str, *, final: bool = False) -> None:
+    def _failed(self, due: Due, error: str, *, final: bool = False) -> None:
         attempt = due.attempts + 1
-        final = final or attempt >= MOST_ATTEMPTS
-        self._db.transact(lambda tx: rows.missed(tx, due, error, final=final))
+        final = final or attempt >= MAX_ATTEMPTS
+        self._db.transact(lambda tx: rows.attempt_failed(tx, due, error, final=final))
         about = {f"{due.kind}_id": due.id, "attempt": attempt, "error": error, "final": final}
-        log.warning("webhook_missed", extra=about)
+        log.warning("webhook_failed", extra=about)
 
 
 def signature(secret: str, timestamp: str, body: bytes) -> str:
-    """`v1=` and the HMAC-SHA256 of `timestamp.body`, in hex."""
+    """Sign a delivery: `v1=` and the HMAC-SHA256 of `timestamp.body`, in hex."""
     return f"v1={hmac.digest(secret.encode(), timestamp.encode() + b'.' + body, 'sha256').hex()}"
 
 
-def pause_after(attempts: int) -> float:
-    """Seconds until the attempt after the next, when `attempts` have been made; a little random."""
-    return float(min(LONGEST_PAUSE, FIRST_PAUSE * 3 ** min(attempts, 10)) * random.uniform(0.8, 1.2))
+def retry_delay(attempts: int) -> float:
+    """Return the backoff in seconds after `attempts` attempts: exponential, with 20 % jitter."""
+    return float(min(MAX_DELAY, FIRST_DELAY * 3 ** min(attempts, 10)) * random.uniform(0.8, 1.2))

@@ -1,73 +1,45 @@
-"""The one composition root: settings in, everything the service is made of out."""
+"""Composition root: settings in, everything the service is made of out. Each domain builds itself."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from service.agents.build import build as build_agents
 from service.agents.catalog import AgentCatalog
-from service.agents.folder import Available
-from service.agents.last_good import LastGood
-from service.agents.patterns import PATTERNS
-from service.auth.first_admin import FirstAdmin
-from service.auth.keys import KeyService
-from service.auth.revocation import Revocations
-from service.auth.tokens import SigningKey, TokenService
-from service.auth.users import UserService
-from service.cache import SpeedStore
-from service.errors import DatabaseUnavailable, PriceUnknown
-from service.llm.claude import ClaudeClient
+from service.auth.build import AuthServices
+from service.auth.build import build as build_auth
+from service.errors import DatabaseUnavailable
+from service.infra.backends import Infra
+from service.infra.redis import RedisStore
+from service.llm.build import build as build_model
+from service.llm.build import claude
 from service.llm.client import ModelClient
-from service.llm.embeddings import HttpEmbedder
-from service.llm.resilient import Attempt, ResilientClient
-from service.observe.logs import event
+from service.observe.log_lines import LogLines
 from service.observe.metrics import Metrics
-from service.redis_client import connect
-from service.runs.active import ActiveRuns
-from service.runs.answers import AnswerCache
-from service.runs.batch import BatchDesk
-from service.runs.conflicts import Conflicts
-from service.runs.deferred import Deferred
-from service.runs.driver import Driver
-from service.runs.flight import Flights
-from service.runs.keeper import Bell, Keeper, NoBell
-from service.runs.live import LiveReader
-from service.runs.near import PlainForm
-from service.runs.places import Places
-from service.runs.publisher import Publisher
-from service.runs.runner import Runner
-from service.runs.runs import Runs
-from service.runs.semantic import Semantic
-from service.runs.steps import Means
-from service.runs.toolbox import Toolbox
-from service.runs.watch import Watch
+from service.observe.observer import Observer
+from service.runs.build import Domains, RunServices
+from service.runs.build import build as build_runs
+from service.runs.recovery.supervisor import NoWakeup, Supervisor, Wakeup, WorkerProcess
 from service.sessions import Sessions
-from service.store import fitness, ownership
-from service.store.base import Database, Transaction
-from service.tools import ToolRunner
-from service.tools.builtin import BUILTINS
-from service.types import Run, Tier, new_id, usd
-from service.usage.budgets import Budgets
-from service.usage.caps import BudgetWarning, nano_of
-from service.usage.concurrency import UNBOUNDED, ConcurrentRuns
-from service.usage.prices import PriceTable, today
-from service.usage.spending import Spending, sweep_holds
-from service.usage.tokens import Rates
-from service.webhooks import BUDGET_SIGNER, Webhooks
+from service.store import fitness
+from service.store.database import Database
+from service.usage.build import UsageServices
+from service.usage.build import build as build_usage
+from service.usage.prices import PriceTable
+from service.usage.spending import sweep_holds
+from service.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from config.base import Settings
 
 log = logging.getLogger("slipway")
 MOST_REDIS_CONNECTIONS = 64  # of a process: each is held for one round trip; those that block are apart
-SWEEP_HOLDS_AFTER = (
-    60.0  # seconds: whoever takes the run up had better settle them, and know what the run has cost
-)
+# Seconds: whoever takes the run up had better settle them, and know what the run has cost.
+SWEEP_HOLDS_AFTER = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,49 +47,35 @@ class Services:
     """Everything a view, a task or a command may use. One per process, made after the fork."""
 
     settings: Settings
-    db: Database
-    speed: SpeedStore
-    metrics: Metrics
-    users: UserService
-    tokens: TokenService
-    keys: KeyService
-    revocations: Revocations
-    catalog: AgentCatalog
+    infra: Infra
+    auth: AuthServices
+    agents: AgentCatalog
     model: ModelClient
-    budgets: Budgets
-    prices: PriceTable
-    rates: Rates
-    batches: BatchDesk
+    usage: UsageServices
     sessions: Sessions
-    runs: Runs
-    places: Places
-    watch: Watch
-    driver: Driver
     webhooks: Webhooks
-    bell: Bell
-    keeper: Keeper
-    first_admin: FirstAdmin
+    runs: RunServices
+    supervisor: Supervisor
 
     def start(self) -> None:
         """Begin what only a process that serves does: the first admin, the lease, recovery.
 
-        Without a database it serves what it can: the keeper goes on trying, and makes the first admin.
+        Without a database it serves what it can: the supervisor goes on trying, and makes the first admin.
         """
-        self.catalog.tell()
-        self.catalog.write_summary(self.settings.agents_summary)
+        self.agents.tell()
+        self.agents.write_summary(self.settings.agents_summary)
         try:
-            self.first_admin()
+            self.auth.first_admin()
         except DatabaseUnavailable:
             log.warning("first_admin_waits_for_database")
-        self.keeper.start()
+        self.supervisor.start()
 
     def close(self) -> None:
-        self.keeper.stop()
-        self.revocations.close()
-        self.batches.close()
+        self.supervisor.stop()
+        self.auth.revocations.close()
+        self.runs.batches.close()
         self.model.close()
-        self.speed.close()
-        self.db.close()
+        self.infra.close()
 
 
 def build(
@@ -125,13 +83,53 @@ def build(
     *,
     kind: str = "web",
     model: ModelClient | None = None,
-    bell: Bell | None = None,
+    wakeup: Wakeup | None = None,
     draining: Callable[[], bool] = lambda: False,
 ) -> Services:
-    """Everything for these settings. Nothing is connected yet. `model` stands in for the real client in tests.
+    """Build everything for these settings. Nothing is connected yet. `model` stands in for the real client in tests.
 
-    `bell` wakes the task workers; `draining` tells that this process is to stop.
+    `wakeup` wakes the task workers; `draining` tells that this process is to stop.
     """
+    prices = PriceTable.load()
+    infra = _infra(settings, prices)
+    auth = build_auth(settings, infra)
+    agents = build_agents(settings, infra, prices)
+    upstream = claude(settings)
+    model = model or build_model(settings, infra, upstream)
+    sessions = Sessions(
+        infra.db, ttl_days=settings.session_ttl_days, history_tokens=settings.session_history_tokens
+    )
+    webhooks = Webhooks(
+        infra.db,
+        settings.secret_key.get_secret_value(),
+        allow_private=settings.webhook_allow_private,
+        budget_url=settings.budget_webhook_url,
+    )
+    usage = build_usage(settings, infra, prices, notify=webhooks.budget_warning, has_agent=agents.has)
+    domains = Domains(agents, model, upstream, usage, sessions, webhooks)
+    runs = build_runs(settings, infra, domains, wakeup or NoWakeup(), draining)
+    process = WorkerProcess(
+        kind, settings.lease_seconds, settings.sweep_seconds, settings.graceful_timeout, draining
+    )
+    chores = _chores(kind, infra, auth, domains, runs)
+    supervisor = Supervisor(infra.db, runs.execution, process, runs.wakeup, chores)
+    return Services(settings, infra, auth, agents, model, usage, sessions, webhooks, runs, supervisor)
+
+
+def _chores(
+    kind: str, infra: Infra, auth: AuthServices, domains: Domains, runs: RunServices
+) -> list[Callable[[], object]]:
+    """List what the supervisor does at each sweep."""
+    return [
+        *([auth.first_admin] if kind == "web" else []),
+        domains.agents.refresh_in_background,
+        runs.batches.tick_in_background,
+        domains.webhooks.send_due,
+        partial(sweep_holds, infra.db, domains.usage.spending, older_than=SWEEP_HOLDS_AFTER),
+    ]
+
+
+def _infra(settings: Settings, prices: PriceTable) -> Infra:
     metrics = Metrics()
     db = Database(
         settings.database_url,
@@ -139,293 +137,9 @@ def build(
         check=fitness.check,
         retried=metrics.transaction_retried,
     )
-    speed = SpeedStore(
+    redis_store = RedisStore(
         settings.redis_url,
         max_connections=min(settings.threads + 8, MOST_REDIS_CONNECTIONS),
         on_change=metrics.redis_up,
     )
-    revocations = Revocations(speed, db, access_seconds=settings.access_token_minutes * 60)
-    prices = PriceTable.load()
-    catalog = _catalog(settings, speed, prices)
-    upstream = claude(settings)
-    model = model or _model(settings, metrics, prices, upstream)
-    sessions = Sessions(
-        db, ttl_days=settings.session_ttl_days, history_tokens=settings.session_history_tokens
-    )
-    webhooks = Webhooks(
-        db, settings.secret_key.get_secret_value(), allow_private=settings.webhook_allow_private
-    )
-    budgets = _budgets(settings, db, metrics, webhooks, catalog)
-    rates = _rates(settings, speed)
-    spending = Spending(db, budgets, metrics, run_most=_nano(settings.budget_run_usd), used=rates.used)
-    deferred = Deferred(db, spending, prices)
-    toolbox = Toolbox(db, ToolRunner(called=metrics.tool_call), rates.tool)
-    means = Means(model, prices, toolbox, spending, deferred)
-    batches = _batches(settings, db, upstream, deferred)
-    total = settings.request_places
-    places = Places(total, max(total // 2, settings.limit_concurrent_runs or total))
-    runs, driver, watch, active = _runs(
-        settings, db, speed, metrics, catalog, means, sessions, webhooks, places, draining
-    )
-    bell = bell or NoBell()
-    users = UserService(db, speed, revocations, settings.secret_key.get_secret_value())
-    first_admin = _first_admin(settings, users)
-    sweep = partial(sweep_holds, db, spending, older_than=SWEEP_HOLDS_AFTER)
-    keeper = Keeper(
-        db=db,
-        driver=driver,
-        active=active,
-        kind=kind,
-        lease_seconds=settings.lease_seconds,
-        sweep_seconds=settings.sweep_seconds,
-        bell=bell,
-        chores=(
-            *([first_admin] if kind == "web" else []),
-            catalog.refresh_in_background,
-            batches.tick_in_background,
-            webhooks.send_due,
-            sweep,
-        ),
-        draining=draining,
-        grace=settings.graceful_timeout,
-    )
-    return Services(
-        settings=settings,
-        db=db,
-        speed=speed,
-        metrics=metrics,
-        users=users,
-        tokens=_tokens(settings, db, revocations),
-        keys=KeyService(db, speed, revocations, settings.secret_key.get_secret_value()),
-        revocations=revocations,
-        catalog=catalog,
-        model=model,
-        budgets=budgets,
-        prices=prices,
-        rates=rates,
-        batches=batches,
-        sessions=sessions,
-        runs=runs,
-        places=places,
-        watch=watch,
-        driver=driver,
-        webhooks=webhooks,
-        bell=bell,
-        keeper=keeper,
-        first_admin=first_admin,
-    )
-
-
-def _first_admin(settings: Settings, users: UserService) -> FirstAdmin:
-    return FirstAdmin(users, settings.bootstrap_username, settings.bootstrap_password.get_secret_value())
-
-
-def _budgets(
-    settings: Settings, db: Database, metrics: Metrics, webhooks: Webhooks, catalog: AgentCatalog
-) -> Budgets:
-    return Budgets(
-        db,
-        metrics,
-        user_day=_nano(settings.budget_user_day_usd),
-        service_day=_nano(settings.budget_service_day_usd),
-        told=_teller(settings, webhooks),
-        has_agent=lambda name: name in catalog.agents,
-    )
-
-
-def _batches(settings: Settings, db: Database, upstream: ClaudeClient, deferred: Deferred) -> BatchDesk:
-    return BatchDesk(
-        db, upstream, deferred, max_size=settings.batch_max_size, max_wait=settings.batch_max_wait_seconds
-    )
-
-
-def _rates(settings: Settings, speed: SpeedStore) -> Rates:
-    return Rates.of(
-        speed,
-        tokens=settings.limit_tokens,
-        tool=settings.limit_tool,
-        invoke=settings.limit_invoke,
-        stream=settings.limit_stream,
-        task=settings.limit_task,
-        session=settings.limit_session,
-        refresh=settings.limit_writes,
-        refused=settings.limit_refused,
-    )
-
-
-def _teller(settings: Settings, webhooks: Webhooks) -> Callable[[Transaction, BudgetWarning], None]:
-    """Whom a budget's warnings are told: the webhook of the settings, where there is one."""
-
-    def told(tx: Transaction, warning: BudgetWarning) -> None:
-        if url := settings.budget_webhook_url:
-            body = {"event": "budget_warning", **warning.public()}
-            webhooks.notice(tx, warning.id, url, BUDGET_SIGNER, body)
-
-    return told
-
-
-def _nano(amount_usd: str) -> int | None:
-    return nano_of(amount_usd) if amount_usd else None
-
-
-def _tokens(settings: Settings, db: Database, revocations: Revocations) -> TokenService:
-    secret, pem = settings.secret_key.get_secret_value(), settings.jwt_private_key.get_secret_value()
-    return TokenService(
-        db,
-        revocations,
-        SigningKey.of(secret, pem),
-        access_seconds=settings.access_token_minutes * 60,
-        refresh_seconds=settings.refresh_token_days * 86_400,
-    )
-
-
-def _catalog(settings: Settings, speed: SpeedStore, prices: PriceTable) -> AgentCatalog:
-    """The agents that can be run; the others are named, and do not keep these from starting."""
-    models: dict[Tier, str] = {
-        "simple": settings.model_simple,
-        "medium": settings.model_medium,
-        "complex": settings.model_complex,
-    }
-    available = Available(PATTERNS, BUILTINS, models, prices)
-    if not settings.reload:
-        return AgentCatalog(settings.agents_dir, available)
-    with suppress(OSError):  # told when something in it cannot be written
-        settings.slipway_home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    kept = LastGood(settings.slipway_home / "agents-last-good")
-    return AgentCatalog(settings.agents_dir, available, last_good=kept, first=partial(_first_to_say, speed))
-
-
-def _first_to_say(speed: SpeedStore, text: str, seconds: int) -> bool:
-    """Whether no process has said this lately; without Redis each says it."""
-    key = f"slipway:said:{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:32]}"
-    return speed.call(lambda client: bool(client.set(key, "", nx=True, ex=seconds)), default=True)
-
-
-def claude(settings: Settings) -> ClaudeClient:
-    """The Messages API as it is, without retries: also for what a command wants of it."""
-    return ClaudeClient(
-        settings.anthropic_api_key.get_secret_value(),
-        settings.anthropic_base_url,
-        settings.model_timeout,
-        settings.model_connect_timeout,
-        settings.model_max_connections,
-    )
-
-
-def _model(settings: Settings, metrics: Metrics, prices: PriceTable, upstream: ClaudeClient) -> ModelClient:
-    def observed(attempt: Attempt) -> None:
-        metrics.model_call(attempt.model, attempt.error_code or "ok", attempt.ms / 1000)
-        metrics.breaker_open(attempt.model, client.breaker(attempt.model).state == "open")
-        if attempt.usage is not None:
-            metrics.tokens(attempt.model, attempt.usage)
-        event(
-            log,
-            "llm_call",
-            model=attempt.model,
-            attempt=attempt.attempt,
-            ok=attempt.ok,
-            latency_ms=round(attempt.ms, 1),
-            error_code=attempt.error_code,
-            input_tokens=attempt.usage.input_tokens if attempt.usage else None,
-            output_tokens=attempt.usage.output_tokens if attempt.usage else None,
-            cost_usd=_cost(prices, attempt),
-            stream=attempt.stream,
-        )
-
-    client = ResilientClient(
-        upstream, settings.model_retries, settings.breaker_failures, settings.breaker_recovery, observed
-    )
-    return client
-
-
-def _cost(prices: PriceTable, attempt: Attempt) -> str | None:
-    if attempt.usage is not None:
-        with suppress(PriceUnknown):
-            return usd(prices.price(attempt.model, today()).cost(attempt.usage))
-    return None
-
-
-def _answers(settings: Settings, speed: SpeedStore) -> AnswerCache:
-    plain = PlainForm(settings.near_stop_phrases.split(","))
-    longest = settings.cache_ttl_seconds if settings.cache_enabled else 0
-    if not settings.semantic_cache_url:
-        return AnswerCache(speed, plain, longest=longest)
-    embedder = HttpEmbedder(
-        settings.semantic_cache_url,
-        settings.semantic_cache_key.get_secret_value(),
-        settings.semantic_cache_model,
-    )
-    nearest = Semantic(speed, embedder, settings.semantic_cache_threshold)
-    return AnswerCache(speed, plain, nearest, longest=longest)
-
-
-def _note_live_gaps(db: Database, told: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:
-    """At once: the text of every stream of this process waits for it."""
-    return db.transact(lambda tx: ownership.note_live_gaps(tx, told), patience=0, ahead=True)
-
-
-def _runs(
-    settings: Settings,
-    db: Database,
-    speed: SpeedStore,
-    metrics: Metrics,
-    catalog: AgentCatalog,
-    means: Means,
-    sessions: Sessions,
-    webhooks: Webhooks,
-    places: Places,
-    draining: Callable[[], bool],
-) -> tuple[Runs, Driver, Watch, ActiveRuns]:
-    active = ActiveRuns(settings.request_places)
-
-    def ended(tx: Transaction, run: Run) -> None:
-        sessions.ended(tx, run)
-        webhooks.ended(tx, run)
-
-    runner = Runner(db, catalog, PATTERNS, means, metrics, sessions, ended)
-    blocking = connect(settings.redis_url, max_connections=settings.threads + 4)
-    live = LiveReader(speed, blocking)
-    concurrent = ConcurrentRuns(
-        speed,
-        settings.limit_concurrent_runs or UNBOUNDED,
-        settings.run_timeout,
-        lambda run_ids: db.query(lambda tx: ownership.under_way(tx, run_ids), patience=0),
-    )
-    driver = Driver(
-        db=db,
-        catalog=catalog,
-        runner=runner,
-        active=active,
-        publisher=Publisher(speed, settings.heartbeat_seconds, partial(_note_live_gaps, db)),
-        live=live,
-        sessions=sessions,
-        concurrent=concurrent,
-        worker_id=new_id("wrk"),
-        seconds=settings.run_timeout,
-        lease_seconds=settings.lease_seconds,
-    )
-    watch = Watch(
-        db=db,
-        active=active,
-        live=live,
-        ended=ended,
-        heartbeat=settings.heartbeat_seconds,
-        seconds=settings.run_timeout,
-        draining=draining,
-    )
-    answers = _answers(settings, speed)
-    runs = Runs(
-        db=db,
-        catalog=catalog,
-        places=places,
-        concurrent=concurrent,
-        driver=driver,
-        watch=watch,
-        answers=answers,
-        flights=Flights(speed, blocking, answers, settings.run_timeout),
-        sessions=sessions,
-        conflicts=Conflicts(sessions, watch, places, settings.session_conflict, settings.run_timeout),
-        seconds=settings.run_timeout,
-        heartbeat=settings.heartbeat_seconds,
-    )
-    return runs, driver, watch, active
+    return Infra(db, redis_store, metrics, Observer(metrics, LogLines(prices.usd_today)))

@@ -9,6 +9,7 @@ from flask import Flask
 from config import Settings, load
 from service.app import create_app
 from service.store.schema import metadata
+from service.wiring import Services
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
 
@@ -22,9 +23,9 @@ def settings_in(folder: Path, **environ: str) -> Settings:
 
 def app_in(folder: Path, **environ: str) -> Flask:
     app = create_app(settings_in(folder, **environ))
-    services = app.extensions["slipway"]
-    metadata.create_all(services.db.engine)
-    services.users.bootstrap("demo", "demo-password")
+    services: Services = app.extensions["slipway"]
+    metadata.create_all(services.infra.db.engine)
+    services.auth.users.bootstrap("demo", "demo-password")
     return app
 
 

@@ -56,7 +56,7 @@ def test_making_it_connects_to_nothing(tmp_path: Path) -> None:
 def test_services_may_be_brought_along(tmp_path: Path) -> None:
     settings: Settings = settings_in(tmp_path)
     services = wiring.build(settings)
-    metadata.create_all(services.db.engine)
+    metadata.create_all(services.infra.db.engine)
     made = create_app(settings, services)
     assert made.extensions["slipway"] is services
     close(made)
@@ -70,7 +70,7 @@ def test_two_in_one_process_share_nothing(make: Callable[..., Flask]) -> None:
     assert two.get("/v1/auth/keys").get_json()["data"] == []
     two.environ_base["HTTP_AUTHORIZATION"] = one.environ_base["HTTP_AUTHORIZATION"]
     assert two.get("/v1/auth/me").status_code == 401
-    assert here.extensions["slipway"].metrics is not there.extensions["slipway"].metrics
+    assert here.extensions["slipway"].infra.metrics is not there.extensions["slipway"].infra.metrics
 
 
 def test_every_blueprint_is_there(make: Callable[..., Flask]) -> None:
@@ -78,7 +78,7 @@ def test_every_blueprint_is_there(make: Callable[..., Flask]) -> None:
 
 
 def test_every_route_is_found_by_its_path_alone(make: Callable[..., Flask]) -> None:
-    """`App.create_url_adapter` tells the map neither the host nor the query, which redirects would need."""
+    """No route depends on the host, and none redirects."""
     for rule in make().url_map.iter_rules():
         assert rule.rule == "/" or not rule.rule.endswith("/")
         assert not (rule.host or rule.subdomain or rule.redirect_to or rule.defaults or rule.websocket)
@@ -124,7 +124,7 @@ def test_what_nobody_foresaw_is_a_problem_that_tells_nothing(
         raise RuntimeError("password=hunter2 at /srv/secret.py")
 
     client = signed_in(made)
-    monkeypatch.setattr(type(made.extensions["slipway"].keys), "page", breaks)
+    monkeypatch.setattr(type(made.extensions["slipway"].auth.keys), "page", breaks)
     with caplog.at_level(logging.ERROR):
         answer = client.get("/v1/auth/keys")
     assert (answer.status_code, answer.get_json()["code"]) == (500, "internal_error")

@@ -12,7 +12,7 @@ from service.approvals import Decision
 from service.errors import AlreadyDecided, Forbidden, NotFound
 from service.store import approvals as rows
 from service.store import runs, users
-from service.store.base import Database
+from service.store.database import Database
 from service.store.schema import metadata
 from service.types import Caller, Run, RunRequest, RunStatus, now_ms
 
@@ -50,13 +50,13 @@ def status(db: Database) -> RunStatus:
 
 
 def test_the_last_decision_lets_the_run_go_on(db: Database) -> None:
-    row, goes_on = db.transact(lambda tx: approvals.decide(tx, OPERATOR, "apr_1", YES))
-    assert (row["status"], row["arguments"], row["decided_by"], goes_on) == (
+    row, resumes = db.transact(lambda tx: approvals.decide(tx, OPERATOR, "apr_1", YES))
+    assert (row["status"], row["arguments"], row["decided_by"], resumes) == (
         "approved", {"text": "changed"}, "usr_eve", False,
     )  # fmt: skip
     assert status(db) is RunStatus.WAITING_APPROVAL
-    row, goes_on = db.transact(lambda tx: approvals.decide(tx, OPERATOR, "apr_2", NO))
-    assert (row["status"], row["arguments"], goes_on) == ("denied", {"text": "own"}, True)
+    row, resumes = db.transact(lambda tx: approvals.decide(tx, OPERATOR, "apr_2", NO))
+    assert (row["status"], row["arguments"], resumes) == ("denied", {"text": "own"}, True)
     assert status(db) is RunStatus.QUEUED
 
 
@@ -71,7 +71,7 @@ def test_decided_once(db: Database) -> None:
 
 
 def test_users_see_their_own_and_decide_nothing(db: Database) -> None:
-    assert db.query(lambda tx: approvals.of(tx, ADA, "apr_1"))["id"] == "apr_1"
+    assert db.query(lambda tx: approvals.find(tx, ADA, "apr_1"))["id"] == "apr_1"
     with pytest.raises(Forbidden):
         db.transact(lambda tx: approvals.decide(tx, ADA, "apr_1", YES))
     for caller, approval in ((BOB, "apr_1"), (OPERATOR, "apr_3")):

@@ -46,10 +46,10 @@ def test_sources_and_tools_stand_with_the_last_message() -> None:
         "sources": [{"title": "T", "uri": "u", "quote": "q"}],
         "tools": [{"name": "echo", "ok": True, "ms": 1}],
     }
-    question, answer = history.turn_of(ended(RunStatus.SUCCEEDED, "Because.", **found), 1)
+    question, answer = history.turn_rows(ended(RunStatus.SUCCEEDED, "Because.", **found), 1)
     assert (question["sources"], question["tools"]) == (None, None)
     assert {name: answer[name] for name in found} == found
-    (alone,) = history.turn_of(ended(RunStatus.FAILED, " ", **found), 1)
+    (alone,) = history.turn_rows(ended(RunStatus.FAILED, " ", **found), 1)
     assert (alone["role"], alone["status"], alone["tools"]) == ("user", "failed", found["tools"])
 
 
@@ -114,14 +114,14 @@ def said(*sizes: int) -> list[dict[str, Any]]:
 
 def test_what_fits_is_told_whole() -> None:
     past = plan("", said(100, 100, 100), 300)
-    assert (past.older, len(past.kept)) == ((), 6)
+    assert (past.older, len(past.recent)) == ((), 6)
 
 
 def test_older_turns_are_summarised_and_newer_ones_kept_whole() -> None:
     past = plan("They met.", said(100, 100, 100, 100), 310)
     assert [row["seq"] for row in past.older] == [1, 2, 3, 4, 5, 6]
-    assert [row["seq"] for row in past.kept] == [7, 8]
-    asked = past.request()[0]["content"]
+    assert [row["seq"] for row in past.recent] == [7, 8]
+    asked = past.summary_request()[0]["content"]
     assert "They met." in asked and "User: user 0" in asked and "user 3" not in asked
     told = past.summarised("They met, and then talked.").conversation([{"role": "user", "content": "Now?"}])
     assert [message["role"] for message in told] == ["user", "assistant", "user"]
@@ -131,7 +131,7 @@ def test_older_turns_are_summarised_and_newer_ones_kept_whole() -> None:
 
 def test_a_turn_that_passes_the_budget_alone_is_summarised_too() -> None:
     past = plan("", said(100, 5_000), 1_000)
-    assert (len(past.older), past.kept) == (4, ())
+    assert (len(past.older), past.recent) == (4, ())
     told = past.summarised("All.").conversation([{"role": "user", "content": "Now?"}])
     assert [message["role"] for message in told] == ["user"]
 
@@ -169,7 +169,7 @@ def test_whatever_was_said_alternates(turns: list[tuple[str, str]]) -> None:
 
 
 def test_of_what_is_summarised_only_what_is_read_is_fetched() -> None:
-    rows = [link(seq, tokens=history.LONGEST_PIECE // 4) for seq in range(1, 101)]
-    past = plan("", rows, 1_000).readable()
+    rows = [link(seq, tokens=history.MAX_MESSAGE // 4) for seq in range(1, 101)]
+    past = plan("", rows, 1_000).truncated()
     assert [row["seq"] for row in past.older][-1] == 100
-    assert len(past.older) == -(-history.LONGEST_TRANSCRIPT // history.LONGEST_PIECE)
+    assert len(past.older) == -(-history.MAX_TRANSCRIPT // history.MAX_MESSAGE)

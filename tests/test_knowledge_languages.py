@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service import search_words
 from service.knowledge import MAX_QUOTE, Knowledge, Passage
+from service.text import search_words
 
 DOCUMENTS = {
     "en/resume": "# Applications\n\nSend your résumé and a cover letter to the naïve-looking café address.",

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from service.types import first_id, new_id, now_ms, rfc3339
+from service.types import MODE_OF_DOOR, Run, RunRequest, first_id, new_id, now_ms, rfc3339
 
 
 def test_ids_have_one_shape_and_none_twice() -> None:
@@ -43,3 +43,10 @@ def test_the_first_id_of_a_moment_parts_what_was_made_before_it_from_what_is_mad
 def test_ids_of_one_millisecond_sort_in_the_order_they_were_made() -> None:
     ids = [new_id("run") for _ in range(20_000)]  # some dozens a millisecond
     assert ids == sorted(ids) and len(set(ids)) == len(ids)
+
+
+def test_a_run_has_the_mode_of_its_door() -> None:
+    """Its events are kept live where only a later version knows the door."""
+    doors = {**MODE_OF_DOOR, "of a later version": "stream"}
+    asked = RunRequest("assistant", ())
+    assert {door: Run("run_1", "usr_1", "assistant", "1", door, asked).mode for door in doors} == doors

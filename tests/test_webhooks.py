@@ -15,10 +15,10 @@ import httpx2
 import orjson
 import pytest
 
-from service.store.base import Database
+from service.store.database import Database
 from service.store.schema import metadata
 from service.types import Run, RunRequest, RunStatus, now_ms
-from service.webhooks import LONGEST_PAUSE, MOST_ATTEMPTS, SENDERS, Webhooks, pause_after, signature
+from service.webhooks import MAX_ATTEMPTS, MAX_DELAY, MAX_SENDERS, Webhooks, retry_delay, signature
 from tests.conftest import ROOT, Slipway, free_port
 from tests.jobs.conftest import (
     _standing_worker,
@@ -118,8 +118,8 @@ def test_the_secret_is_each_users_own_and_not_for_keys(slipway: Slipway, db: Dat
 
 
 def test_it_is_tried_for_a_day() -> None:
-    pauses = [pause_after(attempts) for attempts in range(MOST_ATTEMPTS - 1)]
-    assert 4 <= pauses[0] <= 6 and pauses[-1] <= LONGEST_PAUSE * 1.2
+    pauses = [retry_delay(attempts) for attempts in range(MAX_ATTEMPTS - 1)]
+    assert 4 <= pauses[0] <= 6 and pauses[-1] <= MAX_DELAY * 1.2
     assert 0.8 * 86_400 <= sum(pauses) <= 1.2 * 86_400 + 3600
 
 
@@ -159,11 +159,11 @@ def run_of(db: Database, run_id: str, url: str) -> Run:
 def test_one_process_sends_each(db: Database, receiver: Receiver) -> None:
     """Two processes, all their threads, and twice as many deliveries: nobody is told twice."""
     hooks = [Webhooks(db, "secret", allow_private=True) for _ in range(2)]
-    made = [run_of(db, f"run_twice_{number}", receiver.url) for number in range(SENDERS * 4)]
+    made = [run_of(db, f"run_twice_{number}", receiver.url) for number in range(MAX_SENDERS * 4)]
     with db.begin() as tx:
         for run in made:
-            hooks[0].ended(tx, run)
-    threads = [threading.Thread(target=hook.send_due) for hook in hooks for _ in range(SENDERS)]
+            hooks[0].schedule(tx, run)
+    threads = [threading.Thread(target=hook.send_due) for hook in hooks for _ in range(MAX_SENDERS)]
     for thread in threads:
         thread.start()
     until(lambda: all(_status(hooks[0], run) == "delivered" for run in made), "every delivery")
@@ -175,7 +175,7 @@ def test_a_process_that_died_over_a_delivery_leaves_it_due(db: Database, receive
 
     run, hooks = run_of(db, "run_crashed", receiver.url), Webhooks(db, "secret", allow_private=True)
     with db.begin() as tx:
-        rows.due_now(tx, run.id, receiver.url, now_ms())
+        rows.schedule(tx, run.id, receiver.url, now_ms())
     with db.begin() as tx:
         [row], [other] = rows.due(tx, now_ms(), 10), rows.due(tx, now_ms(), 10)
         next_at = now_ms() + 5_000
@@ -195,7 +195,7 @@ def test_what_an_earlier_attempt_came_to_is_not_taken_for_the_next_ones(db: Data
     with db.begin() as tx:
         claimed = []
         for _ in range(2):
-            rows.due_now(tx, run.id, "http://127.0.0.1:9/", now_ms())
+            rows.schedule(tx, run.id, "http://127.0.0.1:9/", now_ms())
             [due] = rows.due(tx, now_ms(), 10)
             assert rows.claim(tx, due, now_ms() + 5_000)
             claimed.append(due)
@@ -211,7 +211,7 @@ def test_a_private_address_fails_for_good(db: Database) -> None:
     hooks = Webhooks(db, "secret", allow_private=False)
     run = run_of(db, "run_private", "http://127.0.0.1/hook")
     with db.begin() as tx:
-        hooks.ended(tx, run)
+        hooks.schedule(tx, run)
     until(lambda: _status(hooks, run) == "failed", "the refusal")
     shown = hooks.of_run(run)
     assert shown is not None
@@ -223,10 +223,10 @@ def test_the_last_attempt_is_the_last(db: Database) -> None:
     hooks = Webhooks(db, "secret", allow_private=True)
     run = run_of(db, "run_last", f"http://127.0.0.1:{free_port()}/nobody")
     with db.begin() as tx:
-        hooks.ended(tx, run)
+        hooks.schedule(tx, run)
     until(lambda: (hooks.of_run(run) or {})["last_error"], "the first attempt")
     with db.begin() as tx:
-        tx.execute(metadata.tables["webhooks"].update().values(attempts=MOST_ATTEMPTS - 1, next_at=0))
+        tx.execute(metadata.tables["webhooks"].update().values(attempts=MAX_ATTEMPTS - 1, next_at=0))
     hooks.send_due()
     until(lambda: _status(hooks, run) == "failed", "the end")
 

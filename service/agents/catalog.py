@@ -1,7 +1,7 @@
-"""Every agent that can be run: read at the start, and in development again as soon as a folder has changed.
+"""Catalog of agents that can be run: loaded at start, and in development reloaded when a folder changes.
 
-One `Snapshot` replaces another whole, so whoever reads it never sees half of a change. A run finds the version that it
-began with by name and version, also when that is no longer the present one.
+A `Snapshot` is replaced as a whole, so readers never see half of a change. A run finds the version it began with by
+name and version, even when that is no longer the current one.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from service.agents.definitions import AgentDefinition, AgentFault
+from service.agents.definitions import AgentDefinition, FolderFault
 from service.agents.files import Stamp, folders_of, stamp_of, version_of
-from service.agents.folder import Available, Loaded, load_folder
 from service.agents.last_good import LastGood
+from service.agents.loader import Available, Loaded, load_folder
 
 log = logging.getLogger("slipway.agents")
-KEPT = 16  # earlier versions that a run which began with one can find
-PATIENCE = 5.0  # seconds that a request waits while another one reads a folder
-START_SECONDS = 10  # within which all processes of one start say what is wrong, so that it is said once …
-EDIT_SECONDS = 3600  # … and within which they all have seen an edit
-First = Callable[[str, int], bool]  # whether nobody has said this within so many seconds
+KEPT_VERSIONS = 16  # earlier versions kept for runs that began with them
+PATIENCE = 5.0  # seconds a request waits for another one's reload
+START_SECONDS = 10  # window in which the processes of one start log a fault only once …
+EDIT_SECONDS = 3600  # … and in which all processes see an edit, logged only once
+First = Callable[[str, int], bool]  # (text, seconds) → no process has logged the text within that time
 
 
 class _Entry(NamedTuple):
-    """One folder as it was read last, and the agent that is served: the last one without a fault."""
+    """Folder as last read, and the served agent: its last version without a fault."""
 
     stamp: Stamp
     loaded: Loaded
@@ -39,15 +39,15 @@ class _Entry(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """All folders at one moment, by name."""
+    """State of all folders at one moment, by name."""
 
     entries: Mapping[str, _Entry] = MappingProxyType({})
     agents: Mapping[str, AgentDefinition] = MappingProxyType({})
-    past: tuple[AgentDefinition, ...] = ()  # versions that were served before, latest last
+    past: tuple[AgentDefinition, ...] = ()  # versions served before, latest last
 
 
 class AgentCatalog:
-    """The agents of a folder. With `last_good`, `refresh` looks for edits; else a restart does. Safe for threads."""
+    """Agents of a folder; thread-safe. With `last_good`, `refresh` picks up edits; without, a restart does."""
 
     def __init__(
         self,
@@ -67,23 +67,23 @@ class AgentCatalog:
 
     @property
     def agents(self) -> Mapping[str, AgentDefinition]:
-        """What is served, by id."""
+        """Served agents, by id."""
         return self._now.agents
 
     @property
-    def faults(self) -> tuple[AgentFault, ...]:
-        """What keeps folders, as they are now, from being served."""
+    def faults(self) -> tuple[FolderFault, ...]:
+        """Faults that prevent folders, in their current state, from being served."""
         if not self._dir.is_dir():
-            return (AgentFault("", str(self._dir), 0, "", "there is no such folder"),)
+            return (FolderFault("", str(self._dir), 0, "", "there is no such folder"),)
         return tuple(fault for entry in self._now.entries.values() for fault in entry.loaded.faults)
 
     @property
-    def warnings(self) -> tuple[AgentFault, ...]:
-        """What has no effect, or not the one that was meant."""
+    def warnings(self) -> tuple[FolderFault, ...]:
+        """Settings that have no effect, or an unintended one."""
         return tuple(warning for entry in self._now.entries.values() for warning in entry.loaded.warnings)
 
     def find(self, name: str, version: str) -> AgentDefinition | None:
-        """The agent in this version, or in the present one where that version is gone."""
+        """Return the agent in this version, or in the current one if that version is gone."""
         now = self._now
         current = now.agents.get(name)
         if current is not None and current.version == version:
@@ -91,8 +91,12 @@ class AgentCatalog:
         earlier = (past for past in reversed(now.past) if (past.id, past.version) == (name, version))
         return next(earlier, current)
 
+    def has(self, name: str) -> bool:
+        """Tell whether an agent of this name is served."""
+        return name in self.agents
+
     def refresh(self) -> None:
-        """Read the folders that have changed, where this process does so. Never raises: it goes on with what it has."""
+        """Reload changed folders if reloading is on. Never raises: on failure the current agents stay."""
         if self._last_good is None or not self._lock.acquire(timeout=PATIENCE):
             return
         try:
@@ -100,24 +104,24 @@ class AgentCatalog:
             if before is not self._now:
                 self._tell_changes(before.entries)
         except Exception:
-            log.exception("agents_not_read")
+            log.exception("agents_reload_failed")
         finally:
             self._lock.release()
 
     def refresh_in_background(self) -> None:
-        """Do so now and then, so that an edit is read and told of without a request too."""
+        """Refresh in a thread; called periodically, so that edits are loaded and logged without a request."""
         if self._last_good is not None and not self._lock.locked():
             threading.Thread(target=self.refresh, name="agents", daemon=True).start()
 
     def tell(self) -> None:
-        """Say at the start what is wrong."""
+        """Log faults and warnings at the start."""
         for fault in (*self.faults, *self.warnings):
             if self._first(f"start {os.getppid()} {fault}", START_SECONDS):
                 _tell_fault(fault, self.agents.get(fault.agent))
 
     def write_summary(self, path: Path) -> None:
-        """What `make run` says in its banner; without room on the disk it says nothing."""
-        left_out = {fault.agent: str(fault) for fault in reversed(self.faults)}  # the first of each
+        """Write the summary that `make run` shows in its banner, as JSON; skip it if the disk is full."""
+        left_out = {fault.agent: str(fault) for fault in reversed(self.faults)}  # first fault of each agent
         summary = {"served": len(self.agents), "left_out": [left_out[name] for name in sorted(left_out)]}
         own = path.with_suffix(f".{os.getpid()}")
         with suppress(OSError):
@@ -125,7 +129,7 @@ class AgentCatalog:
             own.replace(path)
 
     def _read(self, before: Snapshot) -> Snapshot:
-        """The folders as they are now: `before` itself where nothing has changed."""
+        """Read the folders; return `before` itself if nothing has changed."""
         old = before.entries
         entries = {folder.name: self._entry(folder, old.get(folder.name)) for folder in folders_of(self._dir)}
         if entries.keys() == old.keys() and all(entries[name] is old[name] for name in entries):
@@ -134,30 +138,30 @@ class AgentCatalog:
         left = [agent for name, agent in before.agents.items() if agents.get(name) is not agent]
         if self._last_good is not None:
             self._last_good.forget_but(set(entries))
-        return Snapshot(entries, MappingProxyType(agents), (*before.past, *left)[-KEPT:])
+        return Snapshot(entries, MappingProxyType(agents), (*before.past, *left)[-KEPT_VERSIONS:])
 
     def _entry(self, folder: Path, old: _Entry | None) -> _Entry:
         stamp = stamp_of(folder)
         if old is not None and stamp.files == old.stamp.files and old.stamp.settled:
             return old
         if old is not None and version_of(folder) == old.loaded.version:
-            # It may be so again, after an edit that only another process saw.
+            # Content may be back to this version after an edit that only another process saw.
             if stamp.files != old.stamp.files:
                 self._keep(old.loaded)
             return old._replace(stamp=stamp)
         loaded = load_folder(folder, self._available)
         if old is not None and not loaded.whole:
-            return old  # and look again at the next request
+            return old  # retried at the next request
         self._keep(loaded)
         return _Entry(stamp, loaded, loaded.agent or self._served_before(folder.name, old))
 
     def _keep(self, loaded: Loaded) -> None:
-        """Note what is in order as the latest version that is, for all processes."""
+        """Record a valid agent as the last good version, for all processes."""
         if loaded.agent is not None and self._last_good is not None:
             self._last_good.keep(loaded.agent)
 
     def _served_before(self, name: str, old: _Entry | None) -> AgentDefinition | None:
-        """The last version in order, if only another process has seen it. At the start a broken folder is left out."""
+        """Return the last good version, even if only another process saw it; none for a folder broken at the start."""
         mine = old.agent if old is not None else None
         copy = self._last_good.find(name) if self._last_good is not None and self._now.entries else None
         if copy is None or (mine is not None and version_of(copy) == mine.version):
@@ -165,7 +169,7 @@ class AgentCatalog:
         return load_folder(copy, self._available).agent or mine
 
     def _tell_changes(self, before: Mapping[str, _Entry]) -> None:
-        """Say what an edit came to: once, whichever process reads it first."""
+        """Log the result of an edit once, from the process that reads it first."""
         now = self._now.entries
         for name, entry in now.items():
             old = before.get(name)
@@ -183,11 +187,12 @@ def _tell_edit(name: str, entry: _Entry, mended: bool) -> None:
         _tell_fault(fault, entry.agent)
     if entry.loaded.agent is not None:
         log.info(
-            "agent_mended" if mended else "agent_read", extra={"agent": name, "version": entry.loaded.version}
+            "agent_fixed" if mended else "agent_loaded",
+            extra={"agent": name, "version": entry.loaded.version},
         )
 
 
-def _tell_fault(fault: AgentFault, served: AgentDefinition | None) -> None:
+def _tell_fault(fault: FolderFault, served: AgentDefinition | None) -> None:
     if fault.severity == "warning":
         log.warning("agent_warning", extra={"agent": fault.agent, "fault": str(fault)})
     else:

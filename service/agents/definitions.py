@@ -1,4 +1,4 @@
-"""One agent as its author defined it, and what can be wrong with its folder."""
+"""Agent definition, and findings about its folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from service.agents.spec import CacheSpec, CategorySpec, EvalCase, LimitSpec, TierSpec
+from service.agents.marked_yaml import FieldPath
+from service.agents.spec import CacheSpec, EvalCase, LimitSpec, PatternOptions, TierSpec
 from service.knowledge import Knowledge
 from service.llm.routing import Bounds, Router
 from service.tools import Tool
@@ -17,24 +18,24 @@ from service.types import Effort
 
 @dataclass(frozen=True, slots=True)
 class AgentDefinition:
-    """One agent, ready to run: what its author wrote, and what that refers to."""
+    """Agent ready to run: its author's settings with all references resolved."""
 
     id: str
     folder: Path
-    version: str  # changes with any file of the folder, so caches can be keyed by it
+    version: str  # hash of the folder's files, usable as a cache key
     prompt: str
     description: str
     pattern: str
     tier: TierSpec
-    router: Router  # over the service's models, and the agent's own
+    router: Router  # over the service's models, overridden by the agent's own
     max_tokens: int
     effort: Effort | None
     history_tokens: int | None
-    tools: Mapping[str, Tool]  # all it may call; a name that is not here is refused
+    tools: Mapping[str, Tool]  # callable tools; any other name is refused
     approvals: tuple[str, ...]
     limits: LimitSpec
     cache: CacheSpec
-    categories: Mapping[str, CategorySpec]
+    options: PatternOptions  # fields of the agent's pattern
     knowledge: Knowledge | None = None
     evals: tuple[EvalCase, ...] = field(default=(), repr=False)
 
@@ -44,11 +45,11 @@ class AgentDefinition:
 
     @property
     def models(self) -> list[str]:
-        """Every model its tiers allow, cheapest first."""
+        """Models that the agent's tiers allow, cheapest first."""
         return self.router.within(self.bounds)
 
     def public(self) -> dict[str, Any]:
-        """The agent as `GET /v1/agents` shows it."""
+        """Return the agent as `GET /v1/agents` shows it."""
         return {
             "id": self.id,
             "description": self.description,
@@ -61,16 +62,27 @@ class AgentDefinition:
         }
 
 
-class AgentFault(NamedTuple):
-    """One thing wrong with an agent's folder. `line` 0: the file or folder as such. An `error` leaves the agent out, a
-    `warning` does not."""
+Severity = Literal["error", "warning"]  # an error excludes the agent; a warning does not
+
+
+class Finding(NamedTuple):
+    """Result of a check: an unintended setting, at a field of `file` or in the file as a whole."""
+
+    field: FieldPath
+    detail: str
+    severity: Severity = "error"
+    file: str = "agent.yaml"
+
+
+class FolderFault(NamedTuple):
+    """Finding with its place in an agent's folder. `line` 0: the file or folder itself."""
 
     agent: str
     file: str
     line: int
     field: str
     detail: str
-    severity: Literal["error", "warning"] = "error"
+    severity: Severity = "error"
 
     def __str__(self) -> str:
         here = os.getcwd() + os.sep

@@ -1,4 +1,4 @@
-"""Files of an agent's folder: which count, the version made of their content, and a cheap sign that they changed."""
+"""Files of an agent's folder: selection, content version, and a cheap change detector."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-CHUNK = 1 << 20  # bytes that are hashed at once: a folder may hold a file that is larger than memory
-SETTLED_SECONDS = 0.1  # a file system may give two writes within a few milliseconds the same time
-# Copies that editors, patch and Python leave behind.
+CHUNK = 1 << 20  # bytes hashed at a time: a file may be larger than memory
+SETTLED_SECONDS = 0.1  # a file system may give writes a few milliseconds apart the same time
+# Files left behind by editors, patch and Python.
 LEFTOVER = re.compile(
     r".*~|#.*#|__pycache__.*|.*\.(?:bak|orig|rej|tmp|py[co]|sw[a-p])|.*___jb_(?:tmp|old)___"
 )
 
 
 class Stamp(NamedTuple):
-    """Name, inode, size and times of every file that counts. Not `settled`: one was written a moment ago, so a later
-    write may look the same."""
+    """Name, inode, size, mtime and ctime (ns) of every counted file.
+
+    Not `settled`: a file was written just now, so a later write may yield the same stamp.
+    """
 
     files: tuple[tuple[str, int, int, int, int], ...]
     settled: bool
 
 
 def folders_of(agents_dir: Path) -> list[Path]:
-    """Agents' folders by name; hidden ones and those that begin with `_` are none."""
+    """List agents' folders by name, without those that begin with `.` or `_`."""
     try:
         found = [entry.name for entry in os.scandir(agents_dir) if entry.is_dir()]
     except OSError:
@@ -37,7 +39,7 @@ def folders_of(agents_dir: Path) -> list[Path]:
 
 
 def version_of(folder: Path) -> str:
-    """12 hex digits of a SHA-256 over names and contents of the files that count, in an order of their own."""
+    """Hash names and contents of the counted files, sorted, to 12 hex digits of SHA-256."""
     digest = hashlib.sha256()
     for path in counted(folder):
         name = os.fsencode(path.relative_to(folder).as_posix())
@@ -46,18 +48,18 @@ def version_of(folder: Path) -> str:
                 digest.update(b"%b\0%d\0" % (name, os.fstat(file.fileno()).st_size))
                 while chunk := file.read(CHUNK):
                     digest.update(chunk)
-        except OSError:  # whoever needs that file says that it cannot be read
+        except OSError:  # reported by the loader if the file is needed
             digest.update(b"%b\0unreadable\0" % name)
     return digest.hexdigest()[:12]
 
 
 def counted(folder: Path) -> list[Path]:
-    """Every file that counts, in an order in which no file system has a part."""
+    """List the counted files in an order independent of the file system."""
     return sorted(Path(name) for name, _ in _counted(folder))
 
 
 def stamp_of(folder: Path) -> Stamp:
-    """A sign that changes with every edit, without reading a file: a few microseconds for each."""
+    """Build a stamp that changes with every edit, without reading files: a few microseconds per file."""
     now = time.time()
     found = [(name, about) for name, about in _counted(folder)]
     files = [(name, at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns) for name, at in found]
@@ -66,7 +68,7 @@ def stamp_of(folder: Path) -> Stamp:
 
 
 def links_out(folder: Path) -> Iterator[Path]:
-    """Links in the folder that lead out of it."""
+    """Find links in the folder that lead out of it."""
     inside = os.path.realpath(folder) + os.sep
     for root, folders, names in _walk(folder):
         for path in (Path(root, name) for name in sorted([*folders, *names])):
@@ -75,13 +77,13 @@ def links_out(folder: Path) -> Iterator[Path]:
 
 
 def _counted(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Regular files that are neither hidden nor left over, in no order. Links to files are followed."""
+    """Yield regular files that are neither hidden nor leftovers, unordered. Follows links to files."""
     for root, _, names in _walk(folder):
         for name in names:
             path = os.path.join(root, name)
             try:
                 about = os.stat(path)
-            except OSError:  # a link to nothing, or a file that has just gone
+            except OSError:  # a broken link, or a file just deleted
                 continue
             if stat.S_ISREG(about.st_mode):
                 yield path, about
@@ -98,5 +100,5 @@ def _counts(name: str) -> bool:
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file or folder is what an editor, `patch` or Python leaves behind."""
+    """Tell whether a file or folder is left behind by an editor, `patch` or Python."""
     return LEFTOVER.fullmatch(name) is not None

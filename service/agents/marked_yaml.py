@@ -1,4 +1,4 @@
-"""YAML that remembers its lines, so that whatever is wrong in it can be pointed at."""
+"""YAML with line numbers, so that faults can be located."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from service.agents.suggest import unknown
+from service.text.suggest import unknown
 
 _LIST = "must be a list: one in each line after a dash, or [one, other]"
 _FIELDS = "must hold fields: `name: value`, each in a line of its own"
@@ -17,13 +17,13 @@ _IN_YAML = {
     "list_type": _LIST,
     "model_type": _FIELDS,
     "dict_type": _FIELDS,
-}  # for pydantic's words
+}  # replaces pydantic's messages
 T = TypeVar("T")
-Path = Sequence[str | int]  # keys and positions from the top, such as ("limits", "steps")
+FieldPath = Sequence[str | int]  # keys and positions from the top, such as ("limits", "steps")
 
 
 class YamlFault(NamedTuple):
-    """What is wrong, in which field (`limits.steps`; empty: the whole file), and the line, counted from 1."""
+    """Fault in a file: line counted from 1, field (`limits.steps`; empty: the whole file), and description."""
 
     line: int
     field: str
@@ -31,7 +31,7 @@ class YamlFault(NamedTuple):
 
 
 class YamlFaults(Exception):
-    """Everything found wrong in one file."""
+    """All faults found in one file."""
 
     def __init__(self, faults: Sequence[YamlFault]) -> None:
         super().__init__(f"{len(faults)} faults")
@@ -39,7 +39,7 @@ class YamlFaults(Exception):
 
 
 class MarkedYaml:
-    """One YAML document, safely loaded. Raises `YamlFaults` when it cannot be, or says a key twice."""
+    """YAML document, safely loaded. Raises `YamlFaults` when it cannot be parsed or repeats a key."""
 
     def __init__(self, text: str) -> None:
         try:
@@ -48,21 +48,21 @@ class MarkedYaml:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise YamlFaults([YamlFault(line, "", f"not YAML: {error.problem}")]) from None
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            # characters YAML does not know, impossible dates, endless nesting
+            # invalid characters, impossible dates, excessive nesting
             raise YamlFaults([YamlFault(1, "", f"not YAML: {type(error).__name__}")]) from None
         repeated = list(_repeated_keys(self._root, [], set()))
         if repeated:
             raise YamlFaults(repeated)
 
     def read(self, shape: TypeAdapter[T]) -> T:
-        """The document as `shape`. Raises `YamlFaults` with a line for everything that does not fit."""
+        """Validate the document as `shape`. Raises `YamlFaults` with a line for every mismatch."""
         try:
             return shape.validate_python(self._value)
         except ValidationError as error:
             faults = error.errors(include_url=False, include_input=False, include_context=False)
         raise YamlFaults([self._told(shape, one["loc"], one["type"], one["msg"]) for one in faults])
 
-    def _told(self, shape: TypeAdapter[T], loc: Path, kind: str, message: str) -> YamlFault:
+    def _told(self, shape: TypeAdapter[T], loc: FieldPath, kind: str, message: str) -> YamlFault:
         path = [part for part in loc if part != "[key]"]
         if kind == "extra_forbidden":
             known = _fields_at(shape.json_schema(), path[:-1])
@@ -71,13 +71,13 @@ class MarkedYaml:
             return self.fault(path, _IN_YAML[kind])
         return self.fault(
             path, message.removeprefix("Value error, ")
-        )  # without the prefix of a validator's own
+        )  # pydantic's prefix for errors of custom validators
 
-    def fault(self, path: Path, detail: str) -> YamlFault:
-        """A fault in the field at `path`; a field that is not there has the line of what should hold it."""
+    def fault(self, path: FieldPath, detail: str) -> YamlFault:
+        """Make a fault for the field at `path`; a missing field gets the line of its parent."""
         return YamlFault(self._line(path), ".".join(map(str, path)), detail)
 
-    def _line(self, path: Path) -> int:
+    def _line(self, path: FieldPath) -> int:
         node, line = self._root, 1
         for part in path:
             if isinstance(node, yaml.MappingNode):
@@ -103,8 +103,8 @@ def _load(text: str) -> tuple[yaml.Node | None, Any]:
 
 
 def _repeated_keys(node: yaml.Node | None, path: list[str | int], seen: set[int]) -> Iterator[YamlFault]:
-    """YAML readers keep the last of two equal keys without a word; an author meant one of them."""
-    if node is None or id(node) in seen:  # an alias may lead back to where we were
+    """Find repeated keys: YAML readers silently keep the last one, which need not be the one intended."""
+    if node is None or id(node) in seen:  # an alias may form a cycle
         return
     seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
@@ -120,8 +120,8 @@ def _repeated_keys(node: yaml.Node | None, path: list[str | int], seen: set[int]
             yield from _repeated_keys(item, [*path, number], seen)
 
 
-def _fields_at(schema: Mapping[str, Any], path: Path) -> list[str]:
-    """Names of the fields that a JSON Schema has at a path."""
+def _fields_at(schema: Mapping[str, Any], path: FieldPath) -> list[str]:
+    """List the field names that a JSON Schema has at a path."""
     node = _resolved(schema, schema)
     for part in path:
         node = _resolved(schema, _below(node, part))

@@ -1,26 +1,32 @@
-"""What a pattern is, and all it may ask for. A pattern knows no HTTP, no money and no storage."""
+"""Interface of agent patterns and everything they may use. Patterns are independent of HTTP, billing and storage."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from service.agents.definitions import AgentDefinition, Finding
+from service.agents.spec import AgentSpec, PatternOptions
 from service.errors import ModelError, ModelRefused
 from service.types import Answer, Block, Message, RunEvent, RunRequest, Tier
 
 if TYPE_CHECKING:
-    from service.agents.definitions import AgentDefinition
+    from service.knowledge import Knowledge
     from service.llm.client import ModelReply
     from service.tools import ToolResult
 
 T = TypeVar("T")
-Told = Generator[RunEvent, None, T]  # yields the events it tells, returns a T
+Own = TypeVar("Own", bound=PatternOptions)
+Events = Generator[RunEvent, None, T]  # yields the run's events, returns a T
 
 
 class Steps(Protocol):
-    """The kept steps of a run. A step that was kept before is answered from the journal, in the same order,
-    so a pattern must come to the same steps when it is run again with the same replies."""
+    """Journalled steps of a run.
+
+    A completed step is replayed from the journal, in order, so a pattern must be deterministic: the same replies must
+    lead to the same steps.
+    """
 
     def model(
         self,
@@ -34,19 +40,19 @@ class Steps(Protocol):
         max_tokens: int | None = None,
         json_schema: Mapping[str, Any] | None = None,
         tell: bool = True,
-    ) -> Told[ModelReply]:
-        """One model call. `tell=False` keeps its text from the client (a classification, a plan).
+    ) -> Events[ModelReply]:
+        """Make one model call. `tell=False` hides its text from the client (a classification, a plan).
 
-        Raises `RunLimit` for the call after the last that the run may make (`Context.max_steps`).
+        Raises `RunLimit` beyond the run's last allowed call (`Context.max_steps`).
         """
 
-    def tools(self, name: str, reply: ModelReply) -> Told[list[ToolResult]]:
-        """The tool calls a reply asked for, in order: one result for each."""
+    def tools(self, name: str, reply: ModelReply) -> Events[list[ToolResult]]:
+        """Run the tool calls of a reply, in order; return one result for each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One run as its pattern sees it. `messages` hold the history and end with the user's turn."""
+    """Run as its pattern sees it. `messages` hold the history and end with the user's turn."""
 
     agent: AgentDefinition
     request: RunRequest
@@ -56,27 +62,48 @@ class Context:
 
     @property
     def max_steps(self) -> int:
-        """Model calls that the pattern may make."""
+        """Maximum model calls of the run."""
         return most_steps(self.agent, self.request)
+
+    def options(self, kind: type[Own]) -> Own:
+        """Return the agent's options for its pattern."""
+        assert isinstance(self.agent.options, kind)
+        return self.agent.options
 
 
 def most_steps(agent: AgentDefinition, request: RunRequest) -> int:
-    """Return the agent's own limit of steps, or the smaller one that the caller asked for."""
+    """Return the step limit: the smaller of the agent's and the caller's."""
     return min(agent.limits.steps, request.max_steps or agent.limits.steps)
 
 
-Pattern = Callable[[Context], Told[Answer]]
+class PatternModule(Protocol):
+    """Module in `agents/patterns`: the pattern, its fields of `agent.yaml`, and the check of agents that use it."""
+
+    @property
+    def Options(self) -> type[PatternOptions]: ...
+
+    def run(self, context: Context) -> Events[Answer]: ...
+
+    def check(self, spec: AgentSpec, options: Any, knowledge: Knowledge | None) -> Iterator[Finding]:
+        """Find conflicts between fields that are valid by themselves. `options` is the module's own `Options`."""
 
 
-# Cut short, but an answer: `stop_reason` says so in the result, and no cache keeps it.
+def tools_unused(spec: AgentSpec) -> Iterator[Finding]:
+    """Warn of tools that the pattern never calls."""
+    if spec.tools:
+        detail = f"pattern {spec.pattern} calls no tools: use react, or leave them out"
+        yield Finding(("tools",), detail, "warning")
+
+
+# Truncated, but still an answer: the result shows its `stop_reason`, and it is never cached.
 CUT = frozenset({"max_tokens", "model_context_window_exceeded"})
 WHOLE = frozenset({"end_turn", "stop_sequence"})
 
 
 def answer_of(reply: ModelReply, *, sources: Sequence[dict[str, str]] = ()) -> Answer:
-    """Turn a reply into the run's answer, with the sources it cites, else those it was given.
+    """Convert a reply into the run's answer, with the sources it cites, else the given ones.
 
-    Raises `ModelRefused`, and `ModelError` where the model stopped for a reason that makes no answer.
+    Raises `ModelRefused`, or `ModelError` for a stop reason that yields no answer.
     """
     if reply.stop_reason == "refusal":
         raise ModelRefused()
@@ -87,7 +114,7 @@ def answer_of(reply: ModelReply, *, sources: Sequence[dict[str, str]] = ()) -> A
 
 
 def citations(reply: ModelReply) -> list[dict[str, str]]:
-    """What the model says it quoted: title, uri and the quoted text, each once."""
+    """List the citations in a reply: title, URI and quote, without duplicates."""
     found: dict[tuple[str, str], dict[str, str]] = {}
     for block in reply.content:
         for citation in block.get("citations") or ():
@@ -100,13 +127,13 @@ def citations(reply: ModelReply) -> list[dict[str, str]]:
 
 
 def assistant_turn(reply: ModelReply) -> Message:
-    """Turn the reply into history: unchanged and in order, but for text without a word, which the API refuses."""
+    """Convert a reply into history: unchanged and in order, but without blank text blocks, which the API refuses."""
     content = [block for block in reply.content if block["type"] != "text" or block["text"].strip()]
     return {"role": "assistant", "content": content}
 
 
 def tool_turn(uses: Sequence[Block], results: Sequence[ToolResult]) -> Message:
-    """The user turn that hands tool results back to the model."""
+    """Build the user turn that returns tool results to the model."""
     blocks: list[dict[str, Any]] = [
         {
             "type": "tool_result",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Self
+from collections.abc import Collection, Iterable
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
 from service.llm.routing import TIERS
 from service.types import Effort, Tier
@@ -24,11 +25,13 @@ def _rate(text: str) -> str:
 Rate = Annotated[str, AfterValidator(_rate)]
 
 
-class _Spec(BaseModel):
+class Spec(BaseModel):
+    """Base of everything an author writes in YAML: an unknown field is an error."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class TierSpec(_Spec):
+class TierSpec(Spec):
     """Where `tier: auto` starts, and how cheap and how dear the agent may get."""
 
     default: Tier = Field(default="medium", description="Where `tier: auto` starts from")
@@ -46,7 +49,7 @@ class TierSpec(_Spec):
         return self
 
 
-class LimitSpec(_Spec):
+class LimitSpec(Spec):
     rate: Rate | None = Field(
         default=None, description="Calls per user, such as `60/minute`; none: only the service's own"
     )
@@ -63,7 +66,7 @@ class LimitSpec(_Spec):
     )
 
 
-class CacheSpec(_Spec):
+class CacheSpec(Spec):
     ttl_seconds: int = Field(
         default=0, ge=0, le=2_592_000, description="How long an answer is kept; 0: not at all"
     )
@@ -75,12 +78,8 @@ class CacheSpec(_Spec):
     )
 
 
-class CategorySpec(_Spec):
-    description: str = Field(min_length=1, description="What belongs here, for the model that classifies")
-
-
-class AgentSpec(_Spec):
-    """`agent.yaml`."""
+class AgentSpec(Spec):
+    """Fields of `agent.yaml` that an agent of any pattern has."""
 
     description: str = Field(min_length=1, max_length=500, description="What the agent is for, in a sentence")
     pattern: str = Field(description="`single`, `router` or `react`")
@@ -95,12 +94,33 @@ class AgentSpec(_Spec):
     approvals: tuple[str, ...] = Field((), description="Those of its tools that need a person's yes")
     limits: LimitSpec = LimitSpec()
     cache: CacheSpec = CacheSpec()
-    categories: dict[Name, CategorySpec] = Field(
-        {}, description="Pattern `router` only: what a question can be about; the last is for all the rest"
-    )
 
 
-class Expectation(_Spec):
+class PatternOptions(Spec):
+    """Fields of `agent.yaml` that only one pattern has. Each has a default: agents of other patterns leave it out."""
+
+    @classmethod
+    def of(cls, spec: AgentSpec) -> Self:
+        """Pick this pattern's options from a whole `agent.yaml`."""
+        return cls.model_validate({name: getattr(spec, name) for name in cls.model_fields})
+
+    @property
+    def labels(self) -> Collection[str]:
+        """Categories that a question can be put in, for evals."""
+        return ()
+
+    def label_said(self, step: str, text: str) -> str | None:
+        """Return the category that a step's answer names; None for a step that names none."""
+        return None
+
+
+def agent_schema(options: Iterable[type[PatternOptions]]) -> type[AgentSpec]:
+    """Make the schema of `agent.yaml`: fields that every agent has, then the options of each pattern."""
+    bases: tuple[type[Any], ...] = (*options, AgentSpec)
+    return create_model("AgentYaml", __base__=bases)
+
+
+class Expectation(Spec):
     """What must be true of an answer. Left out: anything will do."""
 
     contains: tuple[str, ...] = Field((), description="Texts in the answer, whatever their case")
@@ -109,7 +129,7 @@ class Expectation(_Spec):
     sources: tuple[str, ...] = Field((), description="Beginnings of the addresses of sources")
 
 
-class EvalCase(_Spec):
+class EvalCase(Spec):
     """One entry of `evals.yaml`."""
 
     input: str = Field(min_length=1, description="The user's turn")

@@ -1,4 +1,4 @@
-"""The first admin, made from BOOTSTRAP_USERNAME and BOOTSTRAP_PASSWORD as soon as there is a database."""
+"""Bootstrap admin from BOOTSTRAP_USERNAME and BOOTSTRAP_PASSWORD, created as soon as the database answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from service.auth.users import UserService
 
 
 class FirstAdmin:
-    """Called until it has been done once: a service that lost all its users later gets none anew."""
+    """Create the first admin once per process: a service whose users are all deleted later gets no new one."""
 
     def __init__(self, users: UserService, username: str, password: str) -> None:
         self._users = users
@@ -15,7 +15,7 @@ class FirstAdmin:
         self._done = False
 
     def __call__(self) -> None:
-        """Raises `DatabaseUnavailable`: call again later."""
+        """Run the bootstrap unless done. Raises `DatabaseUnavailable`: call again later."""
         if not self._done:
             self._users.bootstrap(self._username, self._password)
             self._done = True

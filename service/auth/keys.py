@@ -1,8 +1,7 @@
-"""API keys: `slp_` and 48 characters, shown once. Kept is an HMAC under a pepper made from SECRET_KEY.
+"""API keys: `slp_` and 48 characters, shown once; the database holds an HMAC under a pepper derived from SECRET_KEY.
 
-Whoever makes one under an `Idempotency-Key` and gets no answer asks again, and must get the same key. So the answer
-that is kept for that day holds the key encrypted (AES-128-CBC with an HMAC, under a secret of its own made from
-SECRET_KEY): a copy of the database alone gives no key away.
+A retry under the same `Idempotency-Key` must return the same key. So the idempotency record holds the key encrypted
+for that day (Fernet, under its own secret derived from SECRET_KEY): a copy of the database alone reveals no key.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ import orjson
 from service.auth.revocation import COMPLETE, KEY_CACHE_SECONDS, PROVES_WRITES, Revocations
 from service.auth.revocation import KEY as DISTRUSTED
 from service.auth.users import Role
-from service.cache import SpeedStore
 from service.errors import Conflict, InvalidToken, NotFound
-from service.redis_client import answered
+from service.infra.redis import RedisStore
+from service.infra.redis_client import answered
 from service.store import keys as rows
-from service.store.base import Database, Row, Transaction
-from service.store.tokens import Distrusted
+from service.store.database import Database, Row, Transaction
+from service.store.token_families import Revoked
 from service.store.visibility import allows
 from service.types import Caller, new_id, now_ms, rfc3339
 
@@ -32,24 +31,24 @@ if TYPE_CHECKING:
     from cryptography.fernet import Fernet
 
 PREFIX = "slp_"
-_CHECK = 8  # characters at the end that only we can compute: made-up keys never reach a store
-_SHOWN = 8  # characters of a key that its list shows
-_LENGTH = len(PREFIX) + 40 + _CHECK
+_CHECK_LENGTH = 8  # last characters, an HMAC: made-up keys are refused without a lookup
+_PREFIX_DIGITS = 8  # characters of a key that lists show
+_LENGTH = len(PREFIX) + 40 + _CHECK_LENGTH
 
 
-class FreshKey(NamedTuple):
-    """A key and the row it is known by."""
+class NewKey(NamedTuple):
+    """Secret of a new key, and its row."""
 
     row: dict[str, Any]
     key: str
 
 
 class KeyService:
-    """Makes, knows and ends API keys. A key is its user, with fewer rights where it has scopes."""
+    """API keys: creation, lookup, revocation. A key acts as its user, restricted where it has scopes."""
 
-    def __init__(self, db: Database, speed: SpeedStore, revocations: Revocations, secret: str) -> None:
+    def __init__(self, db: Database, redis_store: RedisStore, revocations: Revocations, secret: str) -> None:
         self._db = db
-        self._speed = speed
+        self._redis_store = redis_store
         self._revocations = revocations
         self._pepper = hmac.digest(secret.encode(), b"slipway api keys", "sha256")
         self._seal_key = hmac.digest(secret.encode(), b"slipway api keys shown again", "sha256")
@@ -57,82 +56,84 @@ class KeyService:
     def create(
         self, user_id: str, name: str, scopes: tuple[str, ...] = (), expires_at: int | None = None
     ) -> dict[str, Any]:
-        """A new key with its secret, which is never shown again. `expires_at` is in ms."""
-        fresh = self.new(user_id, name, scopes, expires_at)
-        return self._db.transact(lambda tx: self.insert(tx, fresh))
+        """Create a key; the result holds its secret, which is never shown again. `expires_at` is in ms."""
+        new_key = self.new(user_id, name, scopes, expires_at)
+        return self._db.transact(lambda tx: self.insert(tx, new_key))
 
     def new(
         self, user_id: str, name: str, scopes: tuple[str, ...] = (), expires_at: int | None = None
-    ) -> FreshKey:
-        """A key that is not kept yet."""
+    ) -> NewKey:
+        """Generate a key without inserting its row. `expires_at` is in ms."""
         body = secrets.token_hex(20)
-        key = PREFIX + body + self._check(body)
+        key = PREFIX + body + self._checksum(body)
         row = {
             "id": new_id("key"),
             "user_id": user_id,
             "name": name,
             "digest": self._digest(key),
-            "prefix": key[: len(PREFIX) + _SHOWN],
+            "prefix": key[: len(PREFIX) + _PREFIX_DIGITS],
             "scopes": list(scopes),
             "created_at": now_ms(),
             "expires_at": expires_at,
         }
-        return FreshKey(row, key)
+        return NewKey(row, key)
 
-    def insert(self, tx: Transaction, fresh: FreshKey) -> dict[str, Any]:
-        """Keep it; how it is shown, this once."""
-        rows.insert(tx, fresh.row)
-        return {**_public(fresh.row), "key": fresh.key}
+    def insert(self, tx: Transaction, new_key: NewKey) -> dict[str, Any]:
+        """Insert the row; return the public key object with the secret."""
+        rows.insert(tx, new_key.row)
+        return {**_public(new_key.row), "key": new_key.key}
 
     def sealed(self, shown: dict[str, Any]) -> dict[str, Any]:
-        """What `insert` has returned, as it may be kept."""
-        return {**shown, "key": self._seal.encrypt(shown["key"].encode()).decode()}
+        """Encrypt the secret in a result of `insert`, for the idempotency record."""
+        return {**shown, "key": self._cipher.encrypt(shown["key"].encode()).decode()}
 
-    def unsealed(self, kept: dict[str, Any]) -> dict[str, Any]:
-        """The inverse. Raises `Conflict` where SECRET_KEY was changed meanwhile: the key is good for nothing now."""
-        from cryptography.fernet import InvalidToken as NotOurs
+    def unsealed(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Decrypt a `sealed` result. Raises `Conflict` when SECRET_KEY has changed since: the key is void."""
+        from cryptography.fernet import InvalidToken as ForeignToken
 
         try:
-            return {**kept, "key": self._seal.decrypt(kept["key"]).decode()}
-        except NotOurs:
+            return {**record, "key": self._cipher.decrypt(record["key"]).decode()}
+        except ForeignToken:
             raise Conflict(
                 "This key was made under another SECRET_KEY, and is void: make a new one."
             ) from None
 
     @cached_property
-    def _seal(self) -> Fernet:
-        from cryptography.fernet import Fernet  # only here: slow to import, and seldom wanted
+    def _cipher(self) -> Fernet:
+        from cryptography.fernet import Fernet  # imported here: slow to load and rarely used
 
         return Fernet(base64.urlsafe_b64encode(self._seal_key))
 
     def page(
         self, user_id: str, *, limit: int, after: str | None, only: str | None = None
     ) -> list[dict[str, Any]]:
-        """List a user's keys, or the `only` one of them, oldest first, after the id `after`."""
+        """List a user's keys, oldest first, after the id `after`; `only`: the key with that id."""
         found = self._db.query(lambda tx: rows.page(tx, user_id, limit=limit, after=after, only=only))
         return [_public(row) for row in found]
 
     def revoke(self, key_id: str, user_id: str) -> None:
-        """End a key at once. Raises `NotFound` when the user has no such key."""
+        """Revoke a key at once, on every worker. Raises `NotFound` when the user has no such key."""
         digest = self._db.transact(lambda tx: rows.revoke(tx, key_id, user_id))
         if digest is None:
             raise NotFound("There is no such key.")
-        self._revocations.tell(Distrusted([], [digest]))
+        self._revocations.publish(Revoked([], [digest]))
 
     def caller(self, key: str) -> Caller:
-        """Who a key speaks for. Raises `InvalidToken`; `DatabaseUnavailable` when nothing is known of it."""
-        if not self._is_ours(key):
+        """Authenticate a key. Raises `InvalidToken`; `DatabaseUnavailable` when the key is not cached."""
+        if not self._has_valid_checksum(key):
             raise InvalidToken("The API key is not valid.")
         digest = self._digest(key)
-        known, distrusted, complete = self._speed.call(partial(_look_up, digest=digest), (None, None, None))
-        if known and distrusted is None and self._revocations.trusted(complete):
-            found = _remembered(known)
+        cached, distrusted, complete = self._redis_store.call(
+            partial(_look_up, digest=digest), (None, None, None)
+        )
+        if cached and distrusted is None and self._revocations.trusted(complete):
+            found = _decoded(cached)
         else:
             row = self._db.query(lambda tx: rows.by_digest(tx, digest))
             valid = row is not None and row["revoked_at"] is None and not row["disabled"]
             found = (_caller(row), row["expires_at"]) if row is not None and valid else None
             if distrusted is None:
-                self._remember(digest, found)
+                self._cache(digest, found)
         if found is None:
             raise InvalidToken("The API key is not valid.")
         caller, expires_at = found
@@ -140,32 +141,34 @@ class KeyService:
             raise InvalidToken("The API key has expired.")
         return caller
 
-    def _is_ours(self, key: str) -> bool:
+    def _has_valid_checksum(self, key: str) -> bool:
         if len(key) != _LENGTH or not key.isascii():
             return False
-        return hmac.compare_digest(key[-_CHECK:], self._check(key[len(PREFIX) : -_CHECK]))
+        return hmac.compare_digest(key[-_CHECK_LENGTH:], self._checksum(key[len(PREFIX) : -_CHECK_LENGTH]))
 
-    def _remember(self, digest: str, found: tuple[Caller, int | None] | None) -> None:
-        """Remember a key, or that it is not valid: a revoked one, sent on and on, costs no query each time."""
+    def _cache(self, digest: str, found: tuple[Caller, int | None] | None) -> None:
+        """Cache a key's caller, or its invalidity: a revoked key sent repeatedly costs no query each time."""
         value = orjson.dumps(found and [list(found[0]), found[1]])  # orjson knows no named tuples
-        self._speed.call(lambda client: client.set(_cache_key(digest), value, ex=KEY_CACHE_SECONDS), None)
+        self._redis_store.call(
+            lambda client: client.set(_cache_key(digest), value, ex=KEY_CACHE_SECONDS), None
+        )
 
     def _digest(self, key: str) -> str:
         return hmac.digest(self._pepper, key.encode(), "sha256").hex()
 
-    def _check(self, body: str) -> str:
-        return hmac.digest(self._pepper, b"check " + body.encode(), hashlib.sha256).hex()[:_CHECK]
+    def _checksum(self, body: str) -> str:
+        return hmac.digest(self._pepper, b"check " + body.encode(), hashlib.sha256).hex()[:_CHECK_LENGTH]
 
 
 def may_use(caller: Caller, scope: str) -> bool:
-    """Whether a caller's key allows `scope`, such as `agents:support`."""
+    """Check that a caller's key allows `scope`, such as `agents:support`."""
     return allows(caller.scopes, scope)
 
 
 def _look_up(client: Any, digest: str) -> tuple[bytes | None, bytes | None, bytes | None]:
-    asked = (("GET", _cache_key(digest)), ("HMGET", DISTRUSTED, digest, COMPLETE), PROVES_WRITES)
-    known, (distrusted, complete), _ = answered(client, *asked)
-    return known, distrusted, complete
+    commands = (("GET", _cache_key(digest)), ("HMGET", DISTRUSTED, digest, COMPLETE), PROVES_WRITES)
+    cached, (distrusted, complete), _ = answered(client, *commands)
+    return cached, distrusted, complete
 
 
 def _cache_key(digest: str) -> str:
@@ -173,23 +176,19 @@ def _cache_key(digest: str) -> str:
 
 
 def _caller(row: Row) -> Caller:
-    # A key with scopes is for calling agents: its user's office does not come with it.
-    role: Role = "user" if row["scopes"] else row["role"]
+    # A scoped key only calls agents: the user's operator or admin role does not apply.
+    scopes = tuple(row["scopes"])
+    role: Role = "user" if scopes else row["role"]
     return Caller(
-        row["user_id"],
-        row["username"],
-        role,
-        tuple(row["scopes"]),
-        key_id=row["id"],
-        limit_runs=row["limit_runs"],
+        row["user_id"], row["username"], role, scopes, key_id=row["id"], limit_runs=row["limit_runs"]
     )
 
 
-def _remembered(value: bytes) -> tuple[Caller, int | None] | None:
-    kept = orjson.loads(value)
-    if kept is None:
+def _decoded(value: bytes) -> tuple[Caller, int | None] | None:
+    cached = orjson.loads(value)
+    if cached is None:
         return None
-    fields, expires_at = kept
+    fields, expires_at = cached
     caller = Caller(*fields)
     return caller._replace(scopes=tuple(caller.scopes)), expires_at
 

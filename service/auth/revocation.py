@@ -1,23 +1,22 @@
-"""What must no longer be believed: ended log-ins, and keys to look up afresh. The database is the truth.
+"""Revocation list of log-ins and API keys: the database is the source of truth, a Redis hash the fast copy.
 
-Redis holds one hash, `slipway:distrusted`, with a field for each ended token family and each changed key, and
-a field `complete`: `<run id of the Redis server>:<ms>`, the moment at which everything in the database was
-known to be in the hash. One `HMGET` answers for a request. What holds:
+The hash `slipway:distrusted` has a field for each revoked token family and each changed key, and a field `complete`,
+`<run id of the Redis server>:<ms>`: when the hash last held everything the database has. One `HMGET` per request.
 
-- The database is written first. While Redis is reachable it is written before the caller gets an answer, so
-  the end of a log-in is in force on every worker of every replica at once.
-- Redis wiped, or the hash evicted: `complete` went with it (one key), so the next request loads the hash
-  again from the database. A wipe while it is being loaded is noticed (`loading:<nonce>` is gone).
-- Redis away: each request asks the database.
-- Redis takes no writes, as it is full, lacks a right or a replica, or cannot save: whoever ends a log-in deletes the
-  hash, which a full Redis lets it; and each look at the hash comes with a write that changes nothing, so that what
-  is refused that is not believed either. Then each request asks the database, from the end on.
-- Redis restarted with old data, or a replica promoted: its run id is not the one in `complete`, so the hash
-  is loaded again before it is believed.
-- One worker cannot reach Redis and others can: an end written by that worker is in the database at once, and
-  in force for the others once `complete` is older than `FRESH` seconds, when they load again; that worker
-  itself also goes on trying. This is the only window; on a cluster (no run id) a restart falls in it too.
-- The database away: the hash is believed for as long as it is complete; no log-in can end meanwhile.
+- Writes go to the database first, then to Redis before the caller gets an answer, so a revocation applies on every
+  worker of every replica at once.
+- Redis wiped, or the hash evicted: `complete` is lost with the hash (one key), so the next request reloads from the
+  database. A wipe during a reload is detected (`loading:<nonce>` is gone).
+- Redis unreachable: each request asks the database.
+- Redis read-only (full, missing right, no replica, cannot save): a revocation deletes the hash, which a full Redis
+  allows; and each read carries a write that changes nothing, so a refused write makes the read untrusted as well.
+  From the revocation on each request asks the database.
+- Redis restarted with old data, or a replica promoted: its run id differs from `complete`, so the hash is reloaded
+  before use.
+- One worker cut off from Redis while others are not: its revocations are in the database at once, and seen by the
+  others when `complete` is older than `FRESH_SECONDS` and they reload; the worker itself keeps retrying. This is the
+  only window; on a cluster (no run id) a restart falls in the same window.
+- Database down: the hash stays trusted while complete; no log-in can be revoked meanwhile.
 """
 
 from __future__ import annotations
@@ -32,26 +31,26 @@ from typing import Any
 
 import redis
 
-from service.cache import SpeedStore
 from service.errors import DatabaseUnavailable
-from service.redis_client import answered
-from service.store import tokens as rows
-from service.store.base import Database
-from service.store.tokens import Distrusted
+from service.infra.redis import RedisStore
+from service.infra.redis_client import answered
+from service.store import token_families as rows
+from service.store.database import Database
+from service.store.token_families import Revoked
 from service.types import now_ms
 
 log = logging.getLogger("slipway.auth")
 
 KEY = "slipway:distrusted"
 COMPLETE = "complete"
-FRESH = 4.0  # seconds that the hash is believed without being compared with the database again
-LOAD_AGAIN = 1.0  # seconds for which a Redis that did not take the hash is not asked to again
-LOAD_SECONDS = 1.0  # after which a database that has not answered counts as away
-KEY_CACHE_SECONDS = 30  # how long a looked-up API key may be remembered
-_SLACK_MS = 60_000  # clocks of replicas may differ by this much
+FRESH_SECONDS = 4.0  # the hash is trusted this long without a reload
+RELOAD_PAUSE = 1.0  # seconds between reloads after Redis refused one
+LOAD_TIMEOUT = 1.0  # seconds until a database that has not answered counts as down
+KEY_CACHE_SECONDS = 30  # lifetime of a cached API key
+_SLACK_MS = 60_000  # clock skew between replicas
 _BATCH = 500
 
-# KEYS: the hash. ARGV: nonce, now in ms, the value of `complete`. Drops what has expired on the way.
+# KEYS: the hash. ARGV: nonce, now in ms, the value of `complete`. Also drops expired fields.
 _FINISH = """
 if redis.call('HDEL', KEYS[1], 'loading:' .. ARGV[1]) == 0 then return 0 end
 local all = redis.call('HGETALL', KEYS[1])
@@ -65,31 +64,31 @@ return 1
 
 
 class Revocations:
-    """`access_seconds` is the life of an access token: an ended family matters no longer than that."""
+    """Revocation list. `access_seconds`: life of an access token, beyond which a revoked family can be dropped."""
 
-    def __init__(self, speed: SpeedStore, db: Database, *, access_seconds: float) -> None:
-        self._speed = speed
+    def __init__(self, redis_store: RedisStore, db: Database, *, access_seconds: float) -> None:
+        self._redis_store = redis_store
         self._db = db
         self._life_ms = int(access_seconds * 1000) + _SLACK_MS
         self._loading = threading.Lock()
-        self._next_load = 0.0  # time.monotonic(): no earlier, after the database failed
-        self._next_try = 0.0  # the same, after Redis did
+        self._next_load = 0.0  # time.monotonic() of the next try, after the database failed
+        self._next_redis_try = 0.0  # the same, after Redis failed
         self._loading_since: float | None = None  # time.monotonic()
-        self._untold = 0  # what could not be told to Redis: counted up by each,
-        self._caught_up = 0  # and how many of them a load has brought there since
-        self._late: threading.Thread | None = None
+        self._missed = 0  # revocations that Redis did not take, ever
+        self._recovered = 0  # how many of those a later reload has written
+        self._retrier: threading.Thread | None = None
         self._closed = threading.Event()
 
     def close(self) -> None:
-        """What Redis has not been told it learns from another process, or from the next start."""
+        """Stop retrying; another process, or the next start, writes what Redis still lacks."""
         self._closed.set()
 
     def is_revoked(self, family: str, seen: Sequence[bytes | None] | None = None) -> bool:
-        """Whether a log-in has ended. Raises `DatabaseUnavailable` when neither store can say.
+        """Check whether a log-in has been revoked. Raises `DatabaseUnavailable` when neither store can say.
 
-        `seen`: the fields `family` and `complete` of the hash, where another round trip has just brought them.
+        `seen`: the hash fields `family` and `complete`, when another round trip has just read them.
         """
-        found, complete = seen or self._speed.call(partial(_look_up, family=family), (None, None))
+        found, complete = seen or self._redis_store.call(partial(_look_up, family=family), (None, None))
         if found is not None:
             return True
         if self.trusted(complete):
@@ -97,43 +96,45 @@ class Revocations:
         return not self._db.query(lambda tx: rows.is_live(tx, family))
 
     def trusted(self, complete: bytes | None) -> bool:
-        """Whether what was read beside this `complete` can be believed; loads the hash again where it is due.
+        """Check whether a read with this `complete` can be trusted; reloads the hash when due.
 
-        What was read before a load is not believed: the caller asks the database, this once.
+        A read from before a reload is not trusted: the caller asks the database, this once.
         """
         age = self._age(complete)
-        if age is None or age > FRESH:
+        if age is None or age > FRESH_SECONDS:
             return not self._reload_in_time() and age is not None and self._database_is_away()
-        if age > FRESH / 2 and not self._loading.locked():
+        if age > FRESH_SECONDS / 2 and not self._loading.locked():
             threading.Thread(target=self._reload, name="revocations", daemon=True).start()
         return True
 
     def end(self, family: str) -> bool:
-        """End one log-in. False: it had ended already."""
+        """Revoke one log-in. False: revoked before."""
         ended = self._db.transact(lambda tx: rows.revoke(tx, family))
-        self.tell(Distrusted([family], []))
+        self.publish(Revoked([family], []))
         return ended
 
-    def tell(self, what: Distrusted) -> None:
-        """Make known what the database already holds. Where Redis does not take it, it is not to be believed by
-        anybody until a load has brought it there: a thread goes on trying."""
-        if self._speed.call(lambda client: self._write(client, what), False):
+    def publish(self, revoked: Revoked) -> None:
+        """Write revocations that the database already holds to Redis.
+
+        If Redis refuses, delete the hash, so that nobody trusts it before a reload; a thread keeps retrying.
+        """
+        if self._redis_store.call(lambda client: self._write(client, revoked), False):
             return
-        self._speed.call(_forget, None)
-        self._untold += 1
-        if self._late is None or not self._late.is_alive():
-            self._late = threading.Thread(target=self._catch_up, name="revocations-late", daemon=True)
-            self._late.start()
+        self._redis_store.call(_delete_hash, None)
+        self._missed += 1
+        if self._retrier is None or not self._retrier.is_alive():
+            self._retrier = threading.Thread(target=self._catch_up, name="revocations-retry", daemon=True)
+            self._retrier.start()
 
     def _age(self, complete: bytes | None) -> float | None:
-        """Seconds since the hash was last complete; None when it is not, or was so in another server."""
+        """Return seconds since the hash was complete; None: incomplete, or complete on another server."""
         server, _, moment = (complete or b"").decode().rpartition(":")
-        if complete is None or self._untold != self._caught_up or server != self._speed.server:
+        if complete is None or self._missed != self._recovered or server != self._redis_store.server:
             return None
         return max(0.0, (now_ms() - int(moment)) / 1000)
 
     def _reload_in_time(self) -> bool:
-        """Reload in a thread of its own: a database that hangs holds up no request for longer than `LOAD_SECONDS`."""
+        """Reload in a separate thread: a hanging database delays a request by `LOAD_TIMEOUT` at most."""
         if not self._may_load() or self._loading.locked():
             return False
         loaded: list[bool] = []
@@ -141,62 +142,62 @@ class Revocations:
             target=lambda: loaded.append(self._reload()), name="revocations", daemon=True
         )
         thread.start()
-        thread.join(LOAD_SECONDS)
+        thread.join(LOAD_TIMEOUT)
         return loaded == [True]
 
     def _reload(self) -> bool:
-        """Bring the hash up to the database's state. False: it could not be, or another thread is at it."""
+        """Reload the hash from the database. False: failed, or another thread is reloading."""
         if not self._may_load() or not self._loading.acquire(blocking=False):
             return False
         self._loading_since = time.monotonic()
         try:
-            untold = self._untold
-            loaded = self._speed.call(self._load, None)
+            pending = self._missed
+            loaded = self._redis_store.call(self._load, None)
             if loaded:
-                self._caught_up = untold
+                self._recovered = pending
             if loaded is None:
-                self._next_try = time.monotonic() + LOAD_AGAIN
+                self._next_redis_try = time.monotonic() + RELOAD_PAUSE
             return loaded is True
         except DatabaseUnavailable:
-            self._next_load = time.monotonic() + FRESH
+            self._next_load = time.monotonic() + FRESH_SECONDS
             return False
         finally:
             self._loading_since = None
             self._loading.release()
 
     def _may_load(self) -> bool:
-        return time.monotonic() >= max(self._next_load, self._next_try)
+        return time.monotonic() >= max(self._next_load, self._next_redis_try)
 
     def _load(self, client: redis.Redis) -> bool:
         nonce, now = secrets.token_hex(8), now_ms()
         client.hset(KEY, f"loading:{nonce}", str(now + _SLACK_MS))
-        server = self._speed.server
+        server = self._redis_store.server
         since_keys = now - KEY_CACHE_SECONDS * 1000 - _SLACK_MS
         with self._db.read() as tx:
-            what = rows.distrusted(tx, families_since=now - self._life_ms, keys_since=since_keys)
-        self._write(client, what)
+            revoked = rows.distrusted(tx, families_since=now - self._life_ms, keys_since=since_keys)
+        self._write(client, revoked)
         return bool(client.eval(_FINISH, 1, KEY, nonce, str(now), f"{server}:{now}"))
 
-    def _write(self, client: redis.Redis, what: Distrusted) -> bool:
+    def _write(self, client: redis.Redis, revoked: Revoked) -> bool:
         now = now_ms()
-        fields = {family: str(now + self._life_ms) for family in what.families}
-        fields |= {digest: str(now + KEY_CACHE_SECONDS * 1000 + _SLACK_MS) for digest in what.digests}
+        fields = {family: str(now + self._life_ms) for family in revoked.families}
+        fields |= {digest: str(now + KEY_CACHE_SECONDS * 1000 + _SLACK_MS) for digest in revoked.digests}
         for batch in _batches(list(fields.items())):
             client.hset(KEY, mapping=dict(batch))
         return True
 
     def _catch_up(self) -> None:
-        while self._untold != self._caught_up and not self._closed.is_set():
+        while self._missed != self._recovered and not self._closed.is_set():
             self._reload()
             self._closed.wait(0.2)
 
     def _database_is_away(self) -> bool:
-        """Tell whether the last load failed, or the present one takes too long: then no log-in can have ended since."""
+        """Check whether the last load failed or the current one hangs: no log-in can have been revoked since."""
         now, since = time.monotonic(), self._loading_since
-        return now < self._next_load or (since is not None and now - since >= LOAD_SECONDS)
+        return now < self._next_load or (since is not None and now - since >= LOAD_TIMEOUT)
 
 
-# Deletes nothing. A Redis that refuses it takes no writes, so others may have been refused the end of a log-in.
+# Deletes nothing. A Redis that refuses this write may have refused a revocation from another worker too.
 PROVES_WRITES = ("HDEL", KEY, "")
 
 
@@ -205,8 +206,8 @@ def _look_up(client: redis.Redis, family: str) -> list[bytes | None]:
     return found  # type: ignore[no-any-return]
 
 
-def _forget(client: redis.Redis) -> None:
-    """And the loads under way with it: they may have read the database before."""
+def _delete_hash(client: redis.Redis) -> None:
+    """Delete the hash, which also voids reloads in progress: they may have read the database before."""
     client.delete(KEY)
 
 

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from service.auth.revocation import Revocations
 from service.auth.users import Role, User, user_of
 from service.errors import InvalidToken
-from service.store import tokens as rows
-from service.store.base import Database, Transaction
+from service.store import token_families as rows
+from service.store.database import Database, Transaction
 from service.types import Caller, new_id, now_ms
 
 ISSUER = AUDIENCE = "slipway"
@@ -123,13 +123,13 @@ class TokenService:
             raise InvalidToken("This refresh token is spent; sign in again.")
         return self._pair(user, family, fresh, refresh_until=int(claims["exp"]))
 
-    def accepts(self, claims: Mapping[str, Any], kind: Kind) -> bool:
+    def accepts(self, claims: Mapping[str, Any]) -> bool:
         """Tell whether verified claims are such as `_pair` signs, with a life that one made now may have.
 
         An access token that lived longer would outlive what `Revocations` remembers.
         """
-        longest = self._access_seconds if kind == "access" else self._refresh_seconds
-        if claims["type"] != kind or not all(isinstance(claims[name], str) for name in ("sub", "jti", "fam")):
+        longest = {"access": self._access_seconds, "refresh": self._refresh_seconds}.get(claims["type"], 0)
+        if not all(isinstance(claims[name], str) for name in ("sub", "jti", "fam")):
             return False
         issued, ends = claims["iat"], claims["exp"]
         return type(issued) is int and type(ends) is int and 0 < ends - issued <= longest

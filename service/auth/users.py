@@ -16,14 +16,14 @@ from typing import Any, Literal
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from service.auth.attempts import Attempt, Attempts
+from service.auth.login_throttle import LoginAttempt, LoginThrottle
 from service.auth.revocation import Revocations
-from service.cache import SpeedStore
 from service.errors import Invalid, InvalidCredentials, NotFound, Overloaded
-from service.store import addresses
-from service.store import tokens as token_rows
+from service.infra.redis import RedisStore
+from service.store import sign_in_addresses
+from service.store import token_families as token_rows
 from service.store import users as rows
-from service.store.base import Database, Row, Transaction
+from service.store.database import Database, Row, Transaction
 from service.types import new_id, now_ms, rfc3339
 
 log = logging.getLogger("slipway.auth")
@@ -31,9 +31,9 @@ log = logging.getLogger("slipway.auth")
 Role = Literal["user", "operator", "admin"]
 USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 8, 256  # characters
-_HASHING_AT_ONCE = 2  # per process: 19 MiB each, and 30 ms of one core
-_HASHING_PATIENCE = 3.0  # seconds a log-in waits for its turn
-_SEEN_ANEW = 86_400_000  # ms: an address that is used every day is written down once a day
+_HASH_CONCURRENCY = 2  # per process: 19 MiB each, and 30 ms of one core
+_HASH_TIMEOUT = 3.0  # seconds a log-in waits for a hashing slot
+_ADDRESS_REFRESH_MS = 86_400_000  # an address in daily use is written once a day
 _RATE = re.compile(r"[1-9][0-9]{0,8}/(?:[1-9][0-9]{0,4} ?)?(?:second|minute|hour|day)s?")
 
 
@@ -47,7 +47,7 @@ class User:
     created_at: int
 
     def public(self) -> dict[str, Any]:
-        """As the admin sees a user."""
+        """Return the admin API's representation of a user."""
         return {
             "id": self.id,
             "username": self.username,
@@ -59,64 +59,65 @@ class User:
 
 
 def user_of(row: Row) -> User:
-    """A `users` row as a user."""
+    """Build a user from a `users` row."""
     fields = ("id", "username", "role", "disabled", "limit_runs", "created_at")
     return User(**{field: row[field] for field in fields})
 
 
 class UserService:
-    """Creates, knows and changes users. What takes rights away is in force at once, on every worker."""
+    """User accounts: sign-in, creation, change, deletion. Loss of rights applies at once, on every worker."""
 
-    def __init__(self, db: Database, speed: SpeedStore, revocations: Revocations, secret: str) -> None:
+    def __init__(self, db: Database, redis_store: RedisStore, revocations: Revocations, secret: str) -> None:
         self._db = db
         self._revocations = revocations
-        self._attempts = Attempts(speed)
+        self._throttle = LoginThrottle(redis_store)
         self._pepper = hmac.digest(secret.encode(), b"slipway addresses", "sha256")
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-        self._turns = threading.BoundedSemaphore(_HASHING_AT_ONCE)
-        self._nobody = self._hasher.hash("nobody has this password")
+        self._hash_slots = threading.BoundedSemaphore(_HASH_CONCURRENCY)
+        self._dummy_hash = self._hasher.hash("nobody has this password")
 
     def sign_in(self, username: str, password: str, address: str) -> User:
-        """The user, or `InvalidCredentials`: the same, after the same work, whatever was wrong.
+        """Verify a password and return the user.
 
-        Raises `RateLimited` where too many attempts were made; see `service.auth.attempts`.
+        Raises `InvalidCredentials` (constant work: unknown users cost the same hash) and `RateLimited`, see
+        `service.auth.login_throttle`.
         """
         network = network_of(address)
         digest = hmac.digest(self._pepper, network.encode(), "sha256").hex()
         row, seen_at = self._db.query(partial(_look_up, username=username, digest=digest))
-        attempt = Attempt(username, network, known=seen_at is not None)
-        self._attempts.begin(attempt)
-        right = self._matches(row["password_hash"] if row else self._nobody, password)
+        attempt = LoginAttempt(username, network, known=seen_at is not None)
+        self._throttle.begin(attempt)
+        right = self._matches(row["password_hash"] if row else self._dummy_hash, password)
         if row is None or not right or row["disabled"]:
-            self._attempts.failed(attempt)
+            self._throttle.failed(attempt)
             raise InvalidCredentials()
-        self._attempts.succeeded(attempt)
+        self._throttle.succeeded(attempt)
         now = now_ms()
-        if seen_at is None or seen_at < now - _SEEN_ANEW:
-            self._db.transact(partial(addresses.remember, user_id=row["id"], digest=digest, now=now))
+        if seen_at is None or seen_at < now - _ADDRESS_REFRESH_MS:
+            self._db.transact(partial(sign_in_addresses.remember, user_id=row["id"], digest=digest, now=now))
         return user_of(row)
 
     def create(
         self, username: str, password: str, role: Role = "user", limit_runs: str | None = None
     ) -> User:
-        """A new user. Raises `Invalid`, or `Conflict` when the name is taken."""
+        """Create a user. Raises `Invalid`, or `Conflict` when the name is taken."""
         row = self.new_row(username, password, role, limit_runs)
         return self._db.transact(lambda tx: self.insert(tx, row))
 
     def insert(self, tx: Transaction, row: dict[str, Any]) -> User:
-        """Keep a row that `new_row` made. Raises `Conflict` when the name is taken."""
+        """Insert a row of `new_row`. Raises `Conflict` when the name is taken."""
         rows.insert(tx, row)
         return user_of(row)
 
     def bootstrap(self, username: str, password: str) -> User | None:
-        """The first admin, made only while there is no user at all, however many processes start at once."""
-        if not username or self._db.query(rows.any_at_all):
+        """Create the first admin, only while the table is empty; safe when many processes start at once."""
+        if not username or self._db.query(rows.any_exists):
             return None
         row = self.new_row(username, password, "admin", None)
         return user_of(row) if self._db.transact(lambda tx: rows.insert_first(tx, row)) else None
 
     def get(self, user_id: str) -> User:
-        """Raises `NotFound`."""
+        """Find a user by id. Raises `NotFound`."""
         row = self._db.query(lambda tx: rows.get(tx, user_id))
         if row is None:
             raise NotFound("There is no such user.")
@@ -127,7 +128,7 @@ class UserService:
         return user_of(row) if row else None
 
     def page(self, *, limit: int, after: str | None) -> list[User]:
-        """Oldest first, after the id `after`."""
+        """List users, oldest first, after the id `after`."""
         return [user_of(row) for row in self._db.query(partial(rows.page, limit=limit, after=after))]
 
     def change(
@@ -139,9 +140,9 @@ class UserService:
         disabled: bool | None = None,
         limit_runs: str | None = None,
     ) -> User:
-        """Change what is given; `limit_runs=""` gives the setting's limit back. Ends the user's log-ins.
+        """Change the given fields; `limit_runs=""` restores the setting's limit. Ends the user's log-ins.
 
-        The role and the limit stand in the tokens, so a change of those must end them as well.
+        Role and limit are claims of the tokens, so changing either must revoke them too.
         """
         changes: dict[str, Any] = {"role": role, "disabled": disabled}
         changes = {key: value for key, value in changes.items() if value is not None}
@@ -154,19 +155,19 @@ class UserService:
         return self.get(user_id)
 
     def delete(self, user_id: str) -> None:
-        """Raises `NotFound`. What the user did stays on the books."""
+        """Delete a user; the ledger keeps their spending. Raises `NotFound`."""
         self._end_logins(user_id, partial(rows.forget, user_id=user_id))
 
     def _end_logins(self, user_id: str, change: Any) -> None:
-        def work(tx: Transaction) -> token_rows.Distrusted:
+        def work(tx: Transaction) -> token_rows.Revoked:
             if not change(tx):
                 raise NotFound("There is no such user.")
             return token_rows.revoke_all(tx, user_id)
 
-        self._revocations.tell(self._db.transact(work))
+        self._revocations.publish(self._db.transact(work))
 
     def new_row(self, username: str, password: str, role: Role, limit_runs: str | None) -> dict[str, Any]:
-        """A user that is not kept yet. Raises `Invalid`."""
+        """Build a validated `users` row without inserting. Raises `Invalid`."""
         if not USERNAME.fullmatch(username):
             raise _invalid("/username", "Use 1 to 128 of A-Z a-z 0-9 . _ @ + -, a letter or digit first.")
         return {
@@ -182,28 +183,28 @@ class UserService:
     def _hash(self, password: str) -> str:
         if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
             raise _invalid("/password", f"Use {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters.")
-        with self._turn():
+        with self._hash_slot():
             return self._hasher.hash(password)
 
     def _matches(self, password_hash: str, password: str) -> bool:
-        with self._turn():
+        with self._hash_slot():
             try:
                 return self._hasher.verify(password_hash, password)
             except (VerificationError, InvalidHashError):
                 return False
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if not self._turns.acquire(timeout=_HASHING_PATIENCE):
+    def _hash_slot(self) -> Iterator[None]:
+        if not self._hash_slots.acquire(timeout=_HASH_TIMEOUT):
             raise Overloaded("Too many log-ins at once.", retry_after=2)
         try:
             yield
         finally:
-            self._turns.release()
+            self._hash_slots.release()
 
 
 def network_of(address: str) -> str:
-    """Whose address it is, as far as limits go: of IPv6 the /64, which one customer has whole."""
+    """Rate-limit key of an address: an IPv4 address itself, the /64 of an IPv6 one (one customer's block)."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -216,9 +217,9 @@ def network_of(address: str) -> str:
 
 
 def _look_up(tx: Transaction, username: str, digest: str) -> tuple[Row | None, int | None]:
-    """The user's row, and when they last signed in from this address. As many queries for a name that nobody has."""
+    """Return the user's row and their last sign-in from this address (ms); unknown names cost the same queries."""
     row = rows.by_name(tx, username if USERNAME.fullmatch(username) else "")
-    return row, addresses.seen_at(tx, row["id"] if row else "", digest)
+    return row, sign_in_addresses.seen_at(tx, row["id"] if row else "", digest)
 
 
 def _checked_rate(rate: str) -> str:

@@ -9,13 +9,12 @@ import click
 
 from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
-from service.agents.patterns import router
 from service.agents.spec import EvalCase
-from service.agents.suggest import unknown
 from service.auth.users import User
-from service.cli.talk import Commands, as_json, at_work, print_json, print_table, services, user_named
+from service.cli.common import Commands, as_json, print_json, print_table, services, user_named, worker_lease
 from service.errors import SlipwayError
 from service.store import steps as step_rows
+from service.text.suggest import unknown
 from service.types import Caller, Run, RunRequest, new_id, usd
 from service.wiring import Services
 
@@ -25,8 +24,8 @@ agents = Commands("agents", help="The agents that can be run, and whether they a
 @agents.command("list")
 @as_json
 def list_agents(as_json: bool) -> None:
-    """Every agent that can be run."""
-    shown = [agent.public() for agent in services().catalog.agents.values()]
+    """List the agents that can be run."""
+    shown = [agent.public() for agent in services().agents.agents.values()]
     if as_json:
         return print_json(shown)
     print_table(shown, ("id", "pattern", "version", "tools", "description"), "There are no agents.")
@@ -35,11 +34,11 @@ def list_agents(as_json: bool) -> None:
 @agents.command()
 @as_json
 def check(as_json: bool) -> None:
-    """Say what is wrong with the agents' folders, with file, line and field; exit code 1 if anything is.
+    """List faults of the agents' folders, with file, line and field; exit code 1 if there are any.
 
-    An agent with an error is left out; a warning names what has no effect, or not the one that was meant.
+    An agent with an error is not served; a warning names a part without effect, or with an unintended one.
     """
-    catalog = services().catalog
+    catalog = services().agents
     found = [*catalog.faults, *catalog.warnings]
     if as_json:
         print_json([fault._asdict() for fault in found])
@@ -66,15 +65,15 @@ def evaluate(names: tuple[str, ...], username: str | None, as_json: bool) -> Non
     The runs are real ones, made here and now: they cost what they cost, and `flask runs list` shows them. With the
     offline model, questions that only a real one can answer are named and not asked.
     """
-    with at_work() as working:
-        agents = [_named(working, name) for name in names] or list(working.catalog.agents.values())
+    with worker_lease() as leased:
+        agents = [_named(leased, name) for name in names] or list(leased.agents.agents.values())
         for agent in agents:
             if names and not agent.evals:
                 raise click.ClickException(f"{agent.id} has no evals.yaml.")
-        user = user_named(username) if username else _first_admin(working)
+        user = user_named(username) if username else _first_admin(leased)
         caller = Caller(user.id, user.username, user.role)
         cases = [(agent, case) for agent in agents for case in agent.evals]
-        results = [_judge(working, caller, agent, case, quiet=as_json) for agent, case in cases]
+        results = [_judge(leased, caller, agent, case, quiet=as_json) for agent, case in cases]
     if as_json:
         print_json(results)
     else:
@@ -82,41 +81,41 @@ def evaluate(names: tuple[str, ...], username: str | None, as_json: bool) -> Non
     sys.exit(1 if any(result["missing"] for result in results) else 0)
 
 
-def _named(working: Services, name: str) -> AgentDefinition:
-    agent = working.catalog.agents.get(name)
+def _named(leased: Services, name: str) -> AgentDefinition:
+    agent = leased.agents.agents.get(name)
     if agent is None:
-        raise click.ClickException(f"There is no agent {name}{unknown(name, working.catalog.agents)}")
+        raise click.ClickException(f"There is no agent {name}{unknown(name, leased.agents.agents)}")
     return agent
 
 
 def _summary(results: list[dict[str, Any]]) -> str:
-    asked = [result for result in results if not result["skipped"]]
-    passed = sum(not result["missing"] for result in asked)
-    left = len(results) - len(asked)
-    more = f"; {left} not asked: they need a real model (ANTHROPIC_API_KEY)" if left else ""
-    return f"{passed} of {len(asked)} passed{more}."
+    answered = [result for result in results if not result["skipped"]]
+    passed = sum(not result["missing"] for result in answered)
+    skipped = len(results) - len(answered)
+    more = f"; {skipped} not asked: they need a real model (ANTHROPIC_API_KEY)" if skipped else ""
+    return f"{passed} of {len(answered)} passed{more}."
 
 
-def _first_admin(working: Services) -> User:
-    for user in working.users.page(limit=100, after=None):
+def _first_admin(leased: Services) -> User:
+    for user in leased.auth.users.page(limit=100, after=None):
         if user.role == "admin" and not user.disabled:
             return user
     raise click.ClickException("There is no admin yet: add one with `flask users add NAME --role admin`.")
 
 
 def _judge(
-    working: Services, caller: Caller, agent: AgentDefinition, case: EvalCase, *, quiet: bool
+    leased: Services, caller: Caller, agent: AgentDefinition, case: EvalCase, *, quiet: bool
 ) -> dict[str, Any]:
-    """Ask one question, and say at once how it went."""
-    told = {"agent": agent.id, "input": case.input}
-    if case.real_model and working.settings.offline:
+    """Run one case, and print its verdict at once."""
+    about = {"agent": agent.id, "input": case.input}
+    if case.real_model and leased.settings.offline:
         if not quiet:
             click.echo(f"skip  {agent.id}: {case.input}")
-        return {**told, "skipped": True, "missing": [], "output": ""}
+        return {**about, "skipped": True, "missing": [], "output": ""}
     request = RunRequest(agent.id, ({"role": "user", "content": case.input},), cache="bypass")
     try:
-        run = working.runs.invoke(caller, request, None, new_id("req")).run
-        missing = _missing(working, run, agent, case)
+        run = leased.runs.start.invoke(caller, request, None, new_id("req")).run
+        missing = _missing(leased, run, agent, case)
     except SlipwayError as error:  # it could not begin
         run, missing = None, [error.detail]
     if not quiet:
@@ -126,11 +125,11 @@ def _judge(
             click.echo(f"      {line}")
     result = (run.result if run else None) or {}
     spent = {"run_id": run.id, "cost_usd": usd(run.cost_nano)} if run else {}
-    return {**told, "skipped": False, "missing": missing, "output": result.get("output", ""), **spent}
+    return {**about, "skipped": False, "missing": missing, "output": result.get("output", ""), **spent}
 
 
-def _missing(working: Services, run: Run, agent: AgentDefinition, case: EvalCase) -> list[str]:
-    """What was expected of the answer and is not so."""
+def _missing(leased: Services, run: Run, agent: AgentDefinition, case: EvalCase) -> list[str]:
+    """List the expectations of a case that the run does not meet."""
     expect, result = case.expect, run.result or {}
     if run.error is not None:
         return [f"the run failed: {run.error['detail']}"]
@@ -145,15 +144,16 @@ def _missing(working: Services, run: Run, agent: AgentDefinition, case: EvalCase
     missing += [
         f"no source is {begin}" for begin in expect.sources if not any(uri.startswith(begin) for uri in uris)
     ]
-    if expect.category is not None and (category := _category(working, run, agent)) != expect.category:
+    if expect.category is not None and (category := _category(leased, run, agent)) != expect.category:
         missing.append(f"the category is {category}, not {expect.category}")
     return missing
 
 
-def _category(working: Services, run: Run, agent: AgentDefinition) -> str | None:
-    """The category that pattern `router` chose: kept with the run's classifying step."""
-    for step in working.db.query(lambda tx: step_rows.of_run(tx, run.id)):
-        if step["name"] == router.CLASSIFY:
-            said = "".join(block.get("text", "") for block in step["reply"]["content"])
-            return router.category_of(said, list(agent.categories))
+def _category(leased: Services, run: Run, agent: AgentDefinition) -> str | None:
+    """Return the category chosen by the run's pattern, from its model steps."""
+    for step in leased.infra.db.query(lambda tx: step_rows.of_run(tx, run.id)):
+        if step["kind"] == "model":
+            text = "".join(block.get("text", "") for block in step["reply"]["content"])
+            if (category := agent.options.label_said(step["name"], text)) is not None:
+                return category
     return None

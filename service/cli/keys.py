@@ -6,11 +6,11 @@ import re
 
 import click
 
-from service.cli.talk import (
+from service.cli.common import (
     Commands,
     WholeNumber,
     as_json,
-    pages,
+    paginate,
     print_json,
     print_table,
     services,
@@ -31,14 +31,14 @@ _SCOPE = re.compile(r"agents:(\*|[a-z][a-z0-9_-]{0,63}\*?)")
 @click.option("--days", type=WholeNumber(1, 3660), help="How long it is good for. None: until revoked.")
 @as_json
 def add(username: str, name: str, scopes: tuple[str, ...], days: int | None, as_json: bool) -> None:
-    """Make a key for a user. It is shown now and never again."""
+    """Create a key for a user. The secret is shown now and never again."""
     for scope in scopes:
         if not _SCOPE.fullmatch(scope):
             raise click.BadParameter(
                 f"{scope} is not such as agents:support or agents:*", param_hint="--scope"
             )
     ends = now_ms() + days * 86_400_000 if days else None
-    key = services().keys.create(user_named(username).id, name, scopes, ends)
+    key = services().auth.keys.create(user_named(username).id, name, scopes, ends)
     if as_json:
         return print_json(key)
     click.echo(f"Made key {key['id']} for {username}; it is shown only now:", err=True)
@@ -49,10 +49,12 @@ def add(username: str, name: str, scopes: tuple[str, ...], days: int | None, as_
 @click.argument("username")
 @as_json
 def list_keys(username: str, as_json: bool) -> None:
-    """A user's keys that are not revoked."""
-    user_id, known = user_named(username).id, services().keys
+    """List a user's keys that are not revoked."""
+    user_id, known = user_named(username).id, services().auth.keys
     rows = list(
-        pages(lambda limit, after: known.page(user_id, limit=limit, after=after), lambda key: str(key["id"]))
+        paginate(
+            lambda limit, after: known.page(user_id, limit=limit, after=after), lambda key: str(key["id"])
+        )
     )
     if as_json:
         return print_json(rows)
@@ -65,6 +67,6 @@ def list_keys(username: str, as_json: bool) -> None:
 @click.argument("username")
 @click.argument("key_id")
 def revoke(username: str, key_id: str) -> None:
-    """End a key of a user at once, on every worker."""
-    services().keys.revoke(key_id, user_named(username).id)
+    """Revoke a key of a user at once, on every worker."""
+    services().auth.keys.revoke(key_id, user_named(username).id)
     click.echo(f"Revoked {key_id}.")

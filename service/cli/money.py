@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from service.cli.talk import Commands, Progress, as_json, pages, print_json, print_table, services
+from service.cli.common import Commands, Progress, as_json, paginate, print_json, print_table, services
 from service.errors import PriceUnknown
-from service.store.entries import estimate as ledger_rows
+from service.store.ledger_entries import estimate as ledger_rows
 from service.types import usd
 from service.usage import rollup
 from service.usage.caps import PERIODS, Period, nano_of
@@ -30,18 +30,18 @@ _BUDGET = ("scope", "period", "amount_usd", "spent_usd", "reserved_usd", "left_u
 @prices.command("check")
 def check_prices() -> None:
     """Compare the models in use with the price table and with what the API lists."""
-    from service import wiring
+    from service.llm.build import claude
 
-    known = services()
-    used = {model for agent in known.catalog.agents.values() for model in agent.models}
-    client = wiring.claude(known.settings)
+    app = services()
+    used = {model for agent in app.agents.agents.values() for model in agent.models}
+    client = claude(app.settings)
     try:
         listed = {model["id"]: model for model in client.list_models()}
     finally:
         client.close()
     wrong = False
     for model in sorted(used):
-        for bad, line in _looked_at(model, listed):
+        for bad, line in _model_findings(model, listed):
             wrong = wrong or bad
             click.echo(line)
     unpriced = [model for model in sorted(listed) if model not in used and not _priced(model)]
@@ -51,28 +51,28 @@ def check_prices() -> None:
         raise SystemExit(1)
 
 
-def _looked_at(model: str, listed: dict[str, dict[str, Any]]) -> Iterator[tuple[bool, str]]:
-    """What there is to say of a model in use; True: it cannot go on like this."""
+def _model_findings(model: str, listed: dict[str, dict[str, Any]]) -> Iterator[tuple[bool, str]]:
+    """Yield findings about a model in use, as (is an error, line)."""
     if not _priced(model):
         yield True, f"WRONG {model} has no price for {today()}: every call is refused"
-    about = listed.get(model) or listed.get(DATED.sub("", model)) or listed.get(model.removeprefix(OFFLINE))
-    if about is None:
+    entry = listed.get(model) or listed.get(DATED.sub("", model)) or listed.get(model.removeprefix(OFFLINE))
+    if entry is None:
         yield True, f"WRONG {model} is not among the models the API lists"
         return
-    if about.get("lifecycle") not in (None, "active"):
-        yield False, f"warn  {model} is {about['lifecycle']}"
-    if about.get("retires_at"):
-        ends = datetime.fromisoformat(str(about["retires_at"])).date()
+    if entry.get("lifecycle") not in (None, "active"):
+        yield False, f"warn  {model} is {entry['lifecycle']}"
+    if entry.get("retires_at"):
+        ends = datetime.fromisoformat(str(entry["retires_at"])).date()
         if ends <= today() + SOON:
             yield ends <= today(), f"{'WRONG' if ends <= today() else 'warn '} {model} retires on {ends}"
             return
     if _priced(model):
-        yield False, f"ok    {model} at {services().prices.price(model, today()).id}"
+        yield False, f"ok    {model} at {services().usage.prices.price(model, today()).id}"
 
 
 def _priced(model: str, on: date | None = None) -> bool:
     try:
-        services().prices.price(model, on or today())
+        services().usage.prices.price(model, on or today())
     except PriceUnknown:
         return False
     return True
@@ -81,13 +81,13 @@ def _priced(model: str, on: date | None = None) -> bool:
 @ledger.command("check")
 @as_json
 def check_ledger(as_json: bool) -> None:
-    """Prove that counters and daily sums are those of the rows, and no cap was passed. Exits 1 and names the rows.
+    """Prove that counters and daily sums equal the rows, and no cap was passed. Exits 1 and names the rows.
 
-    It may be run at any time, and stopped with Ctrl-C: it writes nothing. What was stopped has proven nothing.
+    Read-only: run it at any time, stop it with Ctrl-C. A stopped check has proven nothing.
     """
-    known = services()
-    found = check_books(known.db, known.prices, Progress(ledger_rows(known.db)).read)
-    named = [*found.faults, *rollup.check(known.db)]
+    app = services()
+    found = check_books(app.infra.db, app.usage.prices, Progress(ledger_rows(app.infra.db)).read)
+    named = [*found.faults, *rollup.check(app.infra.db)]
     faults = len(named) + found.more
     summary = {
         "entries": found.entries,
@@ -118,18 +118,18 @@ def check_ledger(as_json: bool) -> None:
 def reconcile(export: Path, as_json: bool) -> None:
     """Print the drift from the provider's usage export (CSV or JSON), per day and model."""
     try:
-        found = drifts(services().db, export.read_text(encoding="utf-8-sig"))
+        found = drifts(services().infra.db, export.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise click.ClickException(str(error)) from None
     if as_json:
         return print_json([{**drift._asdict(), "differs": drift.differs} for drift in found])
-    print_table([line for drift in found for line in _lines(drift)], _DRIFT, "The export is empty.")
+    print_table([line for drift in found for line in _drift_rows(drift)], _DRIFT, "The export is empty.")
 
 
 _DRIFT = ("day", "model", "what", "ours", "theirs", "drift")
 
 
-def _lines(drift: Drift) -> Iterator[dict[str, Any]]:
+def _drift_rows(drift: Drift) -> Iterator[dict[str, Any]]:
     for name in (*KINDS, "cost"):
         ours, theirs = drift.ours.get(name, 0), drift.theirs.get(name)
         if theirs is None or not (ours or theirs):
@@ -150,9 +150,10 @@ def _lines(drift: Drift) -> Iterator[dict[str, Any]]:
 @budgets.command("list")
 @as_json
 def list_budgets(as_json: bool) -> None:
-    """Every cap that was set, and the service's, with how it stands."""
-    found = pages(
-        lambda limit, after: services().budgets.page(limit=limit, after=after), lambda state: state.cap.id
+    """List the caps that were set, and the service's, with their state."""
+    found = paginate(
+        lambda limit, after: services().usage.budgets.page(limit=limit, after=after),
+        lambda state: state.cap.id,
     )
     shown = [state.public() for state in found]
     return print_json(shown) if as_json else print_table(shown, _BUDGET, "There are no caps.")
@@ -172,11 +173,11 @@ def set_budget(scope: str, amount_usd: str, period: Period) -> None:
     except ValueError as error:
         raise click.ClickException(f"{amount_usd} {error}.") from None
     if amount is not None:
-        services().budgets.look_up(scope)
-    print_table([services().budgets.put(scope, period, amount).public()], _BUDGET, "")
+        services().usage.budgets.look_up(scope)
+    print_table([services().usage.budgets.put(scope, period, amount).public()], _BUDGET, "")
 
 
 @budgets.command("webhook-secret")
 def webhook_secret() -> None:
-    """Print what signs the warnings that are posted to BUDGET_WEBHOOK_URL."""
+    """Print the secret that signs the warnings posted to BUDGET_WEBHOOK_URL."""
     click.echo(services().webhooks.secret_of(BUDGET_SIGNER))

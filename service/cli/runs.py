@@ -10,94 +10,98 @@ from typing import Any
 import click
 import orjson
 
-from service.cli.talk import Commands, Factor, as_json, most, print_json, print_table, services
+from service.cli.common import Commands, RealNumber, as_json, limit_option, print_json, print_table, services
 from service.errors import Conflict, NotFound
-from service.runs.live import stream_key
+from service.runs.events.event_stream import stream_key
 from service.runs.result import shown
 from service.runs.runner import MOST_LOSSES
 from service.store import feedback as feedback_rows
 from service.store import run_lists
 from service.store import runs as rows
 from service.store import steps as step_rows
-from service.store.base import Row, Transaction
+from service.store.database import Row, Transaction
 from service.store.visibility import UNRESTRICTED
 from service.types import Event, RunEvent, RunStatus, now_ms, rfc3339, usd
 
 runs = Commands("runs", help="Runs: look at them, stop them, send them off again.")
 _COLUMNS = ("run_id", "status", "agent", "door", "attempt", "cost_usd", "created_at")
-_LONGEST_PAUSE = 5.0  # seconds that a replay waits at most, whatever really passed
+_MAX_PAUSE = 5.0  # seconds a replay waits at most between two events
 
 
 @runs.command("list")
 @click.option("--status", type=click.Choice([str(status) for status in RunStatus]))
 @click.option("--agent", help="Only this agent's.")
 @click.option("--session", help="Only this session's.")
-@most
+@limit_option
 @as_json
 def list_runs(status: str | None, agent: str | None, session: str | None, limit: int, as_json: bool) -> None:
-    """Runs, newest first."""
+    """List runs, newest first."""
     wanted = {"status": status, "agent": agent, "session_id": session}
-    found = services().db.query(
+    found = services().infra.db.query(
         lambda tx: run_lists.recent(tx, limit=limit, before=None, visible=UNRESTRICTED, **wanted)
     )
-    _print(found, as_json)
+    _print_runs(found, as_json)
 
 
 @runs.command()
-@most
+@limit_option
 @as_json
 def dead(limit: int, as_json: bool) -> None:
-    """Dead letters: runs that were given up because their workers kept ending."""
-    _print(services().db.query(lambda tx: run_lists.dead(tx, MOST_LOSSES, limit)), as_json)
+    """List dead letters: runs given up because their workers kept ending."""
+    _print_runs(services().infra.db.query(lambda tx: run_lists.dead(tx, MOST_LOSSES, limit)), as_json)
 
 
 @runs.command()
 @click.argument("run_id")
 @as_json
 def show(run_id: str, as_json: bool) -> None:
-    """One run with its steps and its webhook."""
-    run = services().watch.get(run_id)
-    steps = services().db.query(lambda tx: step_rows.listed(tx, run_id))
-    about = {
-        **shown(services().watch.result(run)),
+    """Show one run with its steps and its webhook."""
+    run = services().runs.queries.get(run_id)
+    steps = services().infra.db.query(lambda tx: step_rows.listed(tx, run_id))
+    details = {
+        **shown(services().runs.queries.result(run)),
         **_line(asdict(run)),
         "losses": run.losses,
         "webhook": services().webhooks.of_run(run),
         "step_list": [_step(step) for step in steps if step["kind"] != "note"],
     }
     if as_json:
-        return print_json(about)
-    for name, value in about.items():
+        return print_json(details)
+    for name, value in details.items():
         if name not in ("step_list", "sources", "tools") and value not in (None, ""):
             text = value if isinstance(value, str | int) else orjson.dumps(value).decode()
             click.echo(f"{name:14} {text}")
-    print_table(about["step_list"], ("step", "kind", "name", "attempt", "ms", "cost_usd"), "No step is done.")
+    print_table(
+        details["step_list"], ("step", "kind", "name", "attempt", "ms", "cost_usd"), "No step is done."
+    )
 
 
 @runs.command()
 @click.option("--agent", help="Only this agent's.")
 @click.option("--score", type=click.IntRange(-1, 1), help="Only of this score.")
-@most
+@limit_option
 @as_json
 def feedback(agent: str | None, score: int | None, limit: int, as_json: bool) -> None:
-    """Show what users think of their runs, newest runs first."""
-    found = services().db.query(lambda tx: feedback_rows.recent(tx, limit=limit, agent=agent, score=score))
+    """List users' feedback on their runs, newest runs first."""
+    found = services().infra.db.query(
+        lambda tx: feedback_rows.recent(tx, limit=limit, agent=agent, score=score)
+    )
     plain = ("run_id", "agent", "score", "comment")
     lines = [
         {name: row[name] for name in plain} | {"updated_at": rfc3339(row["updated_at"])} for row in found
     ]
     if as_json:
         return print_json(lines)
-    lines = [{**line, "comment": _plain(line["comment"] or "")} for line in lines]
+    lines = [{**line, "comment": _printable(line["comment"] or "")} for line in lines]
     print_table(lines, ("run_id", "agent", "score", "updated_at", "comment"), "There is none.")
 
 
 @runs.command()
 @click.argument("run_id")
 def cancel(run_id: str) -> None:
-    """Stop a run, wherever it is driven."""
-    known = services().watch
-    known.cancel(known.get(run_id))
+    """Cancel a run, on whichever worker it runs."""
+    known = services().runs.queries
+    services().runs.cancellation.cancel(known.get(run_id))
     run = known.get(run_id)
     click.echo(
         f"{run_id} is {run.status}." if run.status.ended else f"{run_id} will be cancelled within seconds."
@@ -108,12 +112,12 @@ def cancel(run_id: str) -> None:
 @click.argument("run_ids", metavar="[RUN]...", nargs=-1)
 @click.option("--all-dead", is_flag=True, help="Every dead letter.")
 def resume(run_ids: tuple[str, ...], all_dead: bool) -> None:
-    """Send failed runs off again: they go on after their last kept step."""
+    """Queue failed runs again: they resume after their last journaled step."""
     if bool(run_ids) == all_dead:
         raise click.UsageError("Name runs, or say --all-dead.")
-    found = services().db.query(lambda tx: run_lists.dead(tx, MOST_LOSSES, 100_000)) if all_dead else []
+    found = services().infra.db.query(lambda tx: run_lists.dead(tx, MOST_LOSSES, 100_000)) if all_dead else []
     for run_id in run_ids or [row["id"] for row in found]:
-        _send_off(run_id)
+        _requeue(run_id)
         click.echo(f"{run_id} is queued.")
     if all_dead and not found:
         click.echo("There are no dead letters.")
@@ -121,26 +125,26 @@ def resume(run_ids: tuple[str, ...], all_dead: bool) -> None:
 
 @runs.command()
 @click.argument("run_id")
-@click.option("--speed", type=Factor(min=0, min_open=True), help="1: as fast as it was. None: at once.")
+@click.option("--speed", type=RealNumber(min=0, min_open=True), help="1: as fast as it was. None: at once.")
 @as_json
 def replay(run_id: str, speed: float | None, as_json: bool) -> None:
-    """Tell a run's events again, as the client saw them; of one under way, those until now."""
+    """Print a run's events again, as the client saw them; of a running one, those until now."""
     known = services()
-    known.watch.get(run_id)
-    steps = known.db.query(lambda tx: step_rows.listed(tx, run_id))
-    for event in known.watch.so_far(run_id):
+    known.runs.queries.get(run_id)
+    steps = known.infra.db.query(lambda tx: step_rows.listed(tx, run_id))
+    for event in known.runs.queries.so_far(run_id):
         if speed is not None:
-            time.sleep(_pause(event, steps) / speed)
+            time.sleep(_seconds_before(event, steps) / speed)
         if as_json:
             line = {"id": f"{run_id}:{event.seq}", "event": event.name, "data": shown(event.data)}
             click.echo(orjson.dumps(line).decode())
         else:
-            _tell(event)
+            _print_event(event)
         sys.stdout.flush()
 
 
-def _send_off(run_id: str) -> None:
-    """Queue a failed run. What was told of its end goes, so that whoever follows it does not stop there."""
+def _requeue(run_id: str) -> None:
+    """Queue a failed run, and delete its live stream: a follower would stop at the old end."""
     known = services()
 
     def work(tx: Transaction) -> None:
@@ -150,34 +154,34 @@ def _send_off(run_id: str) -> None:
         if not rows.requeue(tx, run_id, [RunStatus.FAILED], now_ms()):
             raise Conflict(f"{run_id} is {run.status}: only a failed run is sent off again.")
 
-    known.db.transact(work)
-    known.speed.call(lambda client: client.delete(stream_key(run_id)), default=0)
-    known.bell.ring([run_id])
+    known.infra.db.transact(work)
+    known.infra.redis_store.call(lambda client: client.delete(stream_key(run_id)), default=0)
+    known.runs.wakeup.ring([run_id])
 
 
-def _plain(text: str) -> str:
-    """A stranger's words on one line, without what a terminal would take for commands."""
+def _printable(text: str) -> str:
+    """Replace control characters, such as newlines and terminal escapes in user text, by spaces."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
-def _pause(event: RunEvent, steps: list[Any]) -> float:
-    """Seconds before an event: the time of its step, spread evenly over the step's events."""
+def _seconds_before(event: RunEvent, steps: list[Any]) -> float:
+    """Return the seconds to wait before an event: its step's duration, spread evenly over the step's events."""
     for step in steps:
         if step["first_seq"] <= event.seq <= step["last_seq"]:
             took = (step["finished_at"] - step["started_at"]) / 1000
-            return min(_LONGEST_PAUSE, float(took / (step["last_seq"] - step["first_seq"] + 1)))
+            return min(_MAX_PAUSE, float(took / (step["last_seq"] - step["first_seq"] + 1)))
     return 0.0
 
 
-def _tell(event: RunEvent) -> None:
-    """Text as it is, everything else as a line of its own."""
+def _print_event(event: RunEvent) -> None:
+    """Print text deltas inline, every other event as a line of its own."""
     if event.name is Event.TEXT_DELTA:
         return click.echo(event.data["text"], nl=False)
     data = {name: value for name, value in shown(event.data).items() if name not in ("output", "sources")}
     click.echo(click.style(f"\n[{event.seq}] {event.name} {orjson.dumps(data).decode()}", dim=True))
 
 
-def _print(found: list[Row], as_json: bool) -> None:
+def _print_runs(found: list[Row], as_json: bool) -> None:
     lines = [_line(row) for row in found]
     if as_json:
         return print_json(lines)

@@ -7,7 +7,7 @@ import sys
 import click
 
 from service.auth.users import Role
-from service.cli.talk import Commands, as_json, pages, print_json, print_table, services, user_named
+from service.cli.common import Commands, as_json, paginate, print_json, print_table, services, user_named
 
 users = Commands("users", help="Who may sign in.")
 _stdin = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
@@ -20,16 +20,16 @@ _stdin = click.option("--password-stdin", is_flag=True, help="Read the password 
 @_stdin
 def add(username: str, role: Role, limit_runs: str | None, password_stdin: bool) -> None:
     """Add a user; asks for the password."""
-    user = services().users.create(username, _password(password_stdin), role, limit_runs)
+    user = services().auth.users.create(username, _password(password_stdin), role, limit_runs)
     click.echo(f"Added {user.role} {user.username} ({user.id}).")
 
 
 @users.command("list")
 @as_json
 def list_users(as_json: bool) -> None:
-    """Everybody, oldest first."""
-    known = services().users
-    found = list(pages(lambda limit, after: known.page(limit=limit, after=after), lambda user: user.id))
+    """List users, oldest first."""
+    known = services().auth.users
+    found = list(paginate(lambda limit, after: known.page(limit=limit, after=after), lambda user: user.id))
     rows = [user.public() for user in found]
     if as_json:
         return print_json(rows)
@@ -42,8 +42,8 @@ def list_users(as_json: bool) -> None:
 @click.argument("username")
 @click.option("--undo", is_flag=True, help="Let them sign in again.")
 def disable(username: str, undo: bool) -> None:
-    """End a user's log-ins and keys at once, and let them make no others."""
-    services().users.change(user_named(username).id, disabled=not undo)
+    """Revoke a user's log-ins and keys at once, and refuse new ones."""
+    services().auth.users.change(user_named(username).id, disabled=not undo)
     click.echo(f"{username} can sign in again." if undo else f"Disabled {username}.")
 
 
@@ -51,15 +51,15 @@ def disable(username: str, undo: bool) -> None:
 @click.argument("username")
 @_stdin
 def password(username: str, password_stdin: bool) -> None:
-    """Set a user's password, and end their log-ins."""
-    services().users.change(user_named(username).id, password=_password(password_stdin))
+    """Set a user's password, and revoke their log-ins."""
+    services().auth.users.change(user_named(username).id, password=_password(password_stdin))
     click.echo(f"Changed the password of {username}.")
 
 
 @users.command("webhook-secret")
 @click.argument("username")
 def webhook_secret(username: str) -> None:
-    """Print what signs the webhooks of a user's runs."""
+    """Print the secret that signs the webhooks of a user's runs."""
     click.echo(services().webhooks.secret_of(user_named(username).id))
 
 

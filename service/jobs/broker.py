@@ -1,6 +1,6 @@
-"""The queue's wake-ups: how Celery reaches its broker, and the bell that web and task processes ring.
+"""Celery broker: connection options from the settings, and the wake-up messages for task workers.
 
-A message holds a run's id and no more: the row is the truth. Whatever gets lost here is sent again by the sweep.
+A message holds only a run's id: the row is the truth. The supervisor's sweep resends lost messages.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from urllib.parse import parse_qs, quote
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
-from service.redis_address import Address, parse, without_tls_options
-from service.runs import keeper
+from service.infra.redis_address import RedisAddress, parse, without_tls_options
+from service.runs.recovery import supervisor
 
 if TYPE_CHECKING:
     from config.base import Settings
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("slipway.jobs")
 RUN_TASK, UPKEEP_TASK = "slipway.run", "slipway.upkeep"
 QUEUE, UPKEEP_QUEUE = "slipway", "slipway-upkeep"
-PATIENCE = 0.5  # seconds that a caller waits for a broker that hangs
-QUIET = 1.0  # seconds that it is left alone after that
-LONGEST_RING = 2.0  # seconds for all wake-ups of one sweep
+BROKER_TIMEOUT = 0.5  # seconds a caller waits for a hanging broker
+BROKER_PAUSE = 1.0  # seconds without another try after that
+WAKEUP_TIMEOUT = 2.0  # seconds for all wake-ups of one sweep
 
 
 class Broker(NamedTuple):
-    """A broker as kombu takes it. `ssl`: its options of a connection over TLS; None: in the clear."""
+    """Broker URL and options for kombu. `ssl`: TLS options of the connection; None: plain text."""
 
     url: str
     options: dict[str, Any]
@@ -40,7 +40,7 @@ class Broker(NamedTuple):
 
 
 def broker_of(redis_url: str, broker_url: str) -> Broker | None:
-    """Where messages go: `broker_url`, else Redis. None for a Redis cluster, which cannot be a broker."""
+    """Select the broker: `broker_url`, else Redis. None for a Redis cluster, which cannot be a broker."""
     url = broker_url or redis_url.replace("redis+unix", "unix", 1)
     address = parse(url)
     if address.scheme == "redis+cluster":
@@ -62,15 +62,15 @@ def _redis_options() -> dict[str, Any]:
 
 
 def _amqp_tls(tls: dict[str, Any]) -> dict[str, Any]:
-    """Its library's names. Without a `server_hostname` it would take anybody's certificate; None: the broker's."""
+    """Translate TLS options for py-amqp. `server_hostname` must be there, or any name would do; None: the broker's."""
     files = {name: tls.get(f"ssl_{name}") for name in ("ca_certs", "certfile", "keyfile")}
     required = {"none": CERT_NONE, "optional": CERT_OPTIONAL}.get(tls["ssl_cert_reqs"], CERT_REQUIRED)
     named = {"server_hostname": None} if tls["ssl_check_hostname"] and required is not CERT_NONE else {}
     return {**{name: file for name, file in files.items() if file}, "cert_reqs": required, **named}
 
 
-def _sentinel(address: Address) -> Broker:
-    """Return what kombu wants: one URL per sentinel, the name as an option."""
+def _sentinel(address: RedisAddress) -> Broker:
+    """Build kombu's form: one URL per sentinel, the service name as an option."""
     login = ":".join(quote(address.login.get(name, ""), safe="") for name in ("username", "password"))
     before = f"{login}@" if address.login else ""
     hosts = (f"[{host}]" if ":" in host else host for host, _ in address.hosts)
@@ -83,12 +83,12 @@ def _sentinel(address: Address) -> Broker:
 
 
 def make_app(settings: Settings) -> Celery:
-    """Celery for these settings, without tasks: enough to send messages. Raises ValueError without a broker."""
+    """Create a Celery app without tasks, enough to send messages. Raises ValueError without a broker."""
     broker = broker_of(settings.redis_url, settings.broker_url)
     if broker is None:
         raise ValueError("A Redis cluster cannot carry Celery's messages: set BROKER_URL.")
     options = dict(broker.options)
-    if options:  # Redis has no acknowledgements of its own: what is not acknowledged by then is sent again
+    if options:  # Redis has no acknowledgements: messages unacknowledged by then are redelivered
         options["visibility_timeout"] = int(2 * settings.run_timeout + settings.graceful_timeout + 600)
     app = Celery("slipway", broker=broker.url, set_as_current=False)
     app.conf.update(
@@ -97,7 +97,7 @@ def make_app(settings: Settings) -> Celery:
         broker_connection_timeout=2.0,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        # Through the default exchange straight into the queue: no bindings that a wiped Redis could lose.
+        # The default exchange routes straight into the queue: no bindings that a wiped Redis could lose.
         task_queues=[_queue(QUEUE), _queue(UPKEEP_QUEUE)],
         task_default_queue=QUEUE,
         task_default_exchange="",
@@ -115,35 +115,36 @@ def _queue(name: str) -> Any:
     return Queue(name, Exchange(""), routing_key=name)  # type: ignore[no-untyped-call]
 
 
-def bell_of(settings: Settings) -> keeper.Bell:
-    """What wakes the task workers of these settings."""
+def make_wakeup(settings: Settings) -> supervisor.Wakeup:
+    """Create the `Wakeup` for the task workers of these settings."""
     if broker_of(settings.redis_url, settings.broker_url) is None:
-        return keeper.NoBell()
-    return Bell(make_app(settings))
+        return supervisor.NoWakeup()
+    return CeleryWakeup(make_app(settings))
 
 
-class Bell:
-    """`service.runs.keeper.Bell` over Celery. Made before the fork, connected after it; one thread at a time."""
+class CeleryWakeup:
+    """`Wakeup` of the supervisor over Celery. Created before the fork, connected after; one thread at a time."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._lock = threading.Lock()
         self._connection: Any = None
         self._producer: Any = None
-        self._quiet_until = 0.0
-        patient = app.conf.broker_transport_options
-        names = ("socket_timeout", "socket_connect_timeout") if patient else ("read_timeout", "write_timeout")
-        self._quick = dict.fromkeys(names, PATIENCE)
+        self._paused_until = 0.0
+        redis = app.conf.broker_transport_options
+        names = ("socket_timeout", "socket_connect_timeout") if redis else ("read_timeout", "write_timeout")
+        self._timeouts = dict.fromkeys(names, BROKER_TIMEOUT)
 
     def ring(self, run_ids: Sequence[str]) -> bool:
-        """Send a message for each. False: the broker cannot be reached, some or all were not sent."""
-        end = time.monotonic() + LONGEST_RING
-
-        return all(time.monotonic() < end and self._try(self._send, run_id) is not None for run_id in run_ids)
+        """Send a message for each run. False: the broker is unreachable, some or all were not sent."""
+        end = time.monotonic() + WAKEUP_TIMEOUT
+        return all(
+            time.monotonic() < end and self._call(self._send, run_id) is not None for run_id in run_ids
+        )
 
     def waiting(self) -> int | None:
-        """How many messages nobody has taken yet; None: the broker cannot be reached."""
-        depth: int | None = self._try(self._depth)
+        """Return the queue's length in messages; None: the broker is unreachable."""
+        depth: int | None = self._call(self._depth)
         return depth
 
     def _send(self, run_id: str) -> None:
@@ -153,23 +154,23 @@ class Bell:
         queue = self._app.amqp.queues[QUEUE].bind(self._producer.channel)
         return int(queue.queue_declare().message_count)
 
-    def _try(self, work: Callable[..., Any], *args: Any) -> Any:
-        """What `work` returns (0 for nothing); None when the broker is away, at once for a while after that.
+    def _call(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Call `work` with a connection; return its result (0 for none), or None when the broker is unreachable.
 
-        A connection that stood and turns out to be broken is replaced; a broker that hangs is not waited for twice.
+        A broken existing connection is replaced once; after a failure or a hang, calls fail fast for `BROKER_PAUSE`.
         """
-        if not self._lock.acquire(timeout=PATIENCE):
+        if not self._lock.acquire(timeout=BROKER_TIMEOUT):
             return None
         try:
-            while time.monotonic() >= self._quiet_until:
-                began, stood = time.monotonic(), self._producer is not None
+            while time.monotonic() >= self._paused_until:
+                began, was_connected = time.monotonic(), self._producer is not None
                 try:
                     self._connect()
                     return work(*args) or 0
                 except Exception as error:  # every transport has errors of its own
                     self._disconnect()
-                    if not stood or time.monotonic() - began > PATIENCE / 2:
-                        self._quiet_until = time.monotonic() + QUIET
+                    if not was_connected or time.monotonic() - began > BROKER_TIMEOUT / 2:
+                        self._paused_until = time.monotonic() + BROKER_PAUSE
                         log.warning("broker_away", extra={"error": type(error).__name__})
             return None
         finally:
@@ -178,8 +179,10 @@ class Bell:
     def _connect(self) -> None:
         if self._producer is not None:
             return
-        connection = self._app.connection_for_write(transport_options=self._quick, connect_timeout=PATIENCE)
-        # `timeout` is what ends kombu's own trying again, which would sleep for seconds.
+        connection = self._app.connection_for_write(
+            transport_options=self._timeouts, connect_timeout=BROKER_TIMEOUT
+        )
+        # `timeout` ends kombu's own retries, which would sleep for seconds.
         connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=0.01)
         self._connection = connection
         self._producer = self._app.amqp.Producer(connection.channel())

@@ -1,4 +1,4 @@
-"""What has had its time is deleted: in small batches, so that nobody waits; twice or by several at once is fine."""
+"""Retention: delete expired rows in small batches; idempotent, and safe when several workers run it at once."""
 
 from __future__ import annotations
 
@@ -8,50 +8,58 @@ from collections.abc import Callable
 from functools import partial
 
 from service.observe.logs import event
-from service.store import addresses, closed_windows, idempotency, runs, session_end, tokens, webhooks
-from service.store.base import Database, Transaction
+from service.store import (
+    closed_windows,
+    idempotency,
+    runs,
+    session_expiry,
+    sign_in_addresses,
+    token_families,
+    webhooks,
+)
+from service.store.database import Database, Transaction
 from service.types import now_ms
 from service.usage.caps import closed_before
 
 log = logging.getLogger("slipway.upkeep")
 DAY_MS = 86_400_000
-BATCH = 100  # rows per transaction: SQLite has one writer, and a run takes its steps along
-ROUND_SECONDS = 30.0  # of one turn, which comes every minute; the rest is for the next
-REST = 1.0  # times as long as a batch took: others write meanwhile
+BATCH = 100  # rows per transaction: SQLite has one writer, and deleting a run cascades to its steps
+PASS_SECONDS = 30.0  # of one pass, once a minute; the next pass goes on
+PAUSE_FACTOR = 1.0  # times the duration of a batch: lets others write
 
 
-def tidy(db: Database, retention_days: int, *, seconds: float = ROUND_SECONDS) -> dict[str, int]:
-    """One turn of upkeep; how many rows of each kind are gone. Raises `DatabaseUnavailable`.
+def delete_expired(db: Database, retention_days: int, *, seconds: float = PASS_SECONDS) -> dict[str, int]:
+    """Run one upkeep pass; return the number of deleted rows by kind. Raises `DatabaseUnavailable`.
 
-    The kinds take turns, a batch each, until nothing is left or the time is up.
+    Round robin over the kinds, one batch each, until nothing is left or `seconds` are over.
     """
-    chores = _chores(retention_days)
-    gone = dict.fromkeys(chores, 0)
+    pending = _deletions(retention_days)
+    deleted = dict.fromkeys(pending, 0)
     end = time.monotonic() + seconds
-    while chores:
-        for name, chore in list(chores.items()):
+    while pending:
+        for name, delete in list(pending.items()):
             began = time.monotonic()
-            batch = db.transact(chore)
-            gone[name] += batch
+            batch = db.transact(delete)
+            deleted[name] += batch
             if batch < BATCH:
-                del chores[name]
+                del pending[name]
             else:
-                time.sleep((time.monotonic() - began) * REST)
+                time.sleep((time.monotonic() - began) * PAUSE_FACTOR)
         if time.monotonic() >= end:
             break
-    event(log, "upkeep", **gone, unfinished=sorted(chores))
-    return gone
+    event(log, "upkeep", **deleted, unfinished=sorted(pending))
+    return deleted
 
 
-def _chores(retention_days: int) -> dict[str, Callable[[Transaction], int]]:
+def _deletions(retention_days: int) -> dict[str, Callable[[Transaction], int]]:
     now = now_ms()
     before = now - retention_days * DAY_MS
     return {
         "idempotency_keys": partial(idempotency.expire, limit=BATCH),
         "runs": partial(runs.expire, before=before, limit=BATCH),
         "notices": partial(webhooks.expire, before=before, limit=BATCH),
-        "sessions": partial(session_end.expire, limit=BATCH),  # their runs and messages too
-        "logins": partial(tokens.expire, before=now, limit=BATCH),
-        "addresses": partial(addresses.expire, before=now - addresses.LIFE_MS, limit=BATCH),
+        "sessions": partial(session_expiry.expire, limit=BATCH),  # their runs and messages too
+        "logins": partial(token_families.expire, before=now, limit=BATCH),
+        "addresses": partial(sign_in_addresses.expire, before=now - sign_in_addresses.LIFE_MS, limit=BATCH),
         "counters": partial(closed_windows.roll_up, before=closed_before(now), limit=BATCH),
     }

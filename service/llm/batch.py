@@ -1,4 +1,4 @@
-"""The Batches API, as the rest of the house knows it: many calls handed over at once, answered within a day."""
+"""Batch client protocol: many calls submitted at once, answered within a day."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SENT_FIELDS = tuple(field.name for field in fields(ModelRequest))
 
 
 class BatchState(NamedTuple):
-    """A batch at the provider: how many calls it has, and whether all of them are over."""
+    """State of a batch at the provider: its number of calls, and whether all of them have ended."""
 
     id: str
     size: int
@@ -20,24 +20,24 @@ class BatchState(NamedTuple):
 
 
 class BatchClient(Protocol):
-    """Raises as `ModelClient` does. `call.billable` says afterwards whether a batch may have been taken on."""
+    """Batches API client. Raises as `ModelClient` does; `call.progress.billable` then tells if a batch may exist."""
 
     def submit(self, requests: Mapping[str, ModelRequest], call: ModelCall) -> str:
-        """Hand calls over, by custom id (1 to 64 of A-Z a-z 0-9 _ -); the batch's id at the provider."""
+        """Submit calls by custom id (1 to 64 of A-Z a-z 0-9 _ -); return the provider's batch id."""
 
     def batch(self, batch_id: str, call: ModelCall) -> BatchState: ...
 
     def batches_since(self, ms: int, call: ModelCall) -> list[BatchState]:
-        """Every batch made from `ms` on."""
+        """List the batches created from `ms` on (Unix time in milliseconds)."""
 
     def results(self, batch_id: str, call: ModelCall) -> Iterator[tuple[str, ModelReply | None]]:
-        """Custom id and reply of each call of a batch that has ended, in any order; None: there is no answer."""
+        """Yield custom id and reply of each call of an ended batch, in any order; None: no answer."""
 
     def close(self) -> None: ...
 
 
 def as_json(request: ModelRequest) -> dict[str, Any]:
-    """A request as a row keeps it. The inverse of `of_json`."""
+    """Convert a request to the JSON object stored in its row. Inverse of `of_json`."""
     return {name: _plain(getattr(request, name)) for name in SENT_FIELDS}
 
 

@@ -1,33 +1,34 @@
-"""A circuit breaker per model: `circuitbreaker` keeps the state, this makes it safe for threads and for streams.
+"""Circuit breaker per model: the library `circuitbreaker` behind a lock, for threads and streams.
 
-Used alone the library lets every waiting call through when half-open, closes on a late success from before the
-trip, counts a client that goes away as a success, and has no lock. Here a call asks first (`allow`), says later
-how it went, and a call from before the last change of state has no say.
+Used alone, the library lets every waiting call through when half-open, closes on a late success from before the trip,
+and counts a departed client as a success. Here a call asks first (`allow`) and reports its outcome later; a call from
+before the last state change is ignored.
 """
 
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import NamedTuple
 
-from circuitbreaker import STATE_CLOSED, STATE_HALF_OPEN, CircuitBreaker  # type: ignore[import-untyped]
+from circuitbreaker import CircuitBreaker  # type: ignore[import-untyped]
 
 from service.errors import ModelUnavailable
 
 
-class Permit(NamedTuple):
-    """A call that was let through; `probe` when it is the one that tries whether the model is back."""
+class BreakerPermit(NamedTuple):
+    """Permit for one call; `probe`: it tests whether the model has recovered."""
 
     era: int
     probe: bool
 
 
 class _ModelDown(Exception):
-    """All the library is told of a failure. The failure itself would keep a whole call's frames alive in it."""
+    """Failure passed to the library."""
 
 
 class Breaker:
-    """Opens after `failures` failures in a row; lets one probe through after `recovery` seconds."""
+    """Breaker that opens after `failures` consecutive failures and lets one probe through after `recovery` seconds."""
 
     def __init__(self, name: str, failures: int, recovery: float) -> None:
         self._circuit = CircuitBreaker(
@@ -45,39 +46,41 @@ class Breaker:
     @property
     def retry_after(self) -> float:
         """Seconds until a call may be let through; 0 when one may be now."""
-        if self._circuit.state == STATE_CLOSED:
+        if self._circuit.closed:
             return 0.0
         return max(float(self._circuit.open_remaining), 1.0 if self._probing else 0.0)
 
-    def allow(self) -> Permit:
-        """Ask before calling. Raises `ModelUnavailable` at once while open, and while a probe is out."""
+    def allow(self) -> BreakerPermit:
+        """Request a permit before calling. Raises `ModelUnavailable` at once while open or while a probe is running."""
         with self._lock:
-            state = self._circuit.state
-            if state == STATE_CLOSED:
-                return Permit(self._era, probe=False)
-            if state == STATE_HALF_OPEN and not self._probing:
+            if self._circuit.closed:
+                return BreakerPermit(self._era, probe=False)
+            if not self._circuit.opened and not self._probing:
                 self._probing = True
-                return Permit(self._era, probe=True)
+                return BreakerPermit(self._era, probe=True)
             raise ModelUnavailable(
                 "The model has been failing and is given a pause", retry_after=self.retry_after
             )
 
-    def record_success(self, permit: Permit) -> None:
+    def record_success(self, permit: BreakerPermit) -> None:
         with self._lock:
             if permit.era == self._era:
                 self._circuit.reset()
                 self._probing = False
                 self._era += permit.probe
 
-    def record_failure(self, permit: Permit) -> None:
+    def record_failure(self, permit: BreakerPermit) -> None:
         with self._lock:
             if permit.era == self._era:
-                self._circuit.__exit__(_ModelDown, _ModelDown(), None)  # how the library is told of a failure
+                failure = _ModelDown()
+                with suppress(_ModelDown), self._circuit:
+                    raise failure
+                failure.__traceback__ = None  # the library keeps it, and with it the frames of the whole call
                 self._probing = False
-                self._era += self._circuit.state != STATE_CLOSED
+                self._era += not self._circuit.closed
 
-    def release(self, permit: Permit) -> None:
-        """The call says nothing about the model's health: its client left, or the request itself was at fault."""
+    def release(self, permit: BreakerPermit) -> None:
+        """End a call that says nothing about the model's health: its client left, or the request was at fault."""
         with self._lock:
             if permit.probe and permit.era == self._era:
                 self._probing = False

@@ -1,4 +1,4 @@
-"""The Messages API through the official SDK, of which nothing passes this door."""
+"""Client of the Messages API over the official SDK; no SDK type or error leaves this module."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ import httpx2
 import orjson
 
 from service.errors import ModelError, ModelRejected, ModelTimeout, RunCancelled, SlipwayError
-from service.llm.answer import Answer
 from service.llm.batch import BatchState
 from service.llm.client import (
-    MAX_ANSWER_BYTES,
     MAX_BATCH_BYTES,
-    MAX_STREAM_BYTES,
     MAX_TEXT,
+    CallProgress,
     ModelCall,
     ModelReply,
     ModelRequest,
     TextDelta,
 )
-from service.llm.gather import FEW_STREAMS, Gathered, Gatherer
-from service.llm.sdk import Sdk, anthropic, http_client
+from service.llm.message_builder import MessageBuilder
+from service.llm.sdk import anthropic, http_client
 from service.llm.sse_data import SseData
+from service.llm.stream_reader import FEW_STREAMS, StreamReader, StreamSink
 from service.llm.transport import ModelBody, carrying
 from service.llm.upstream import broken_off, refused, unreached
 from service.types import Usage
 
 PROVIDER = "https://api.anthropic.com"
-OFFLINE_KEY = "offline"  # the SDK wants some key; the offline model takes any
-LAST_BYTES_SECONDS = 0.5  # after the last event, for the end of the body
-POOL_SECONDS = 1.0  # the longest wait for a free connection: whoever waits longer had better be told
+OFFLINE_KEY = "offline"  # the SDK requires a key; the offline model accepts any
+LAST_BYTES_SECONDS = 0.5  # to read the end of the body after the last event
+POOL_SECONDS = 1.0  # longest wait for a free connection; failing early beats queueing
 PING_SECONDS = 2.0
-NOT_TAKEN = "not_taken"  # the stop reason of an answer in a batch that cannot be read, or is too long
+COUNTED = ("model", "messages", "system", "tools", "output_config")  # parameters of `count_tokens`
+NOT_TAKEN = "not_taken"  # stop reason of a batch answer that is unreadable or too long
 NEVER_SENT = (httpx2.PoolTimeout, httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)
 
 
 class ClaudeClient:
-    """A `ModelClient` over one shared SDK client: safe for all threads of a process, made after the fork.
+    """`ModelClient` over one shared SDK client: thread-safe, one per process, create it after the fork.
 
-    `timeout` is the longest silence of the model and `connect_timeout` the longest wait for a connection, both in
-    seconds and both cut to what is left of the call. Nothing is retried here.
+    `timeout` is the longest silence of the model and `connect_timeout` the longest wait for a connection, in seconds;
+    both are cut to the time left of the call. Retries nothing.
     """
 
     def __init__(
@@ -53,24 +53,24 @@ class ClaudeClient:
     ) -> None:
         self._timeout = timeout
         self._connect_timeout = connect_timeout
-        self._streams: set[ModelCall] = set()  # open ones
-        self._gatherer = Gatherer()
-        self._sdk = Sdk(
+        self._streams: set[ModelCall] = set()  # open streams
+        self._stream_reader = StreamReader()
+        self._sdk = anthropic.Anthropic(
             api_key=api_key or OFFLINE_KEY,
             base_url=base_url or PROVIDER,
             max_retries=0,
             http_client=http_client(base_url or PROVIDER, max_connections),
-            default_headers={"Accept-Encoding": "identity"},  # unpacking costs more than it saves
+            default_headers={"Accept-Encoding": "identity"},  # decompression costs more than it saves
             open_telemetry=False,
         )
 
     def create(self, request: ModelRequest, call: ModelCall) -> Generator[TextDelta, None, ModelReply]:
-        """See `ModelClient`. However it ends, `call` knows what was told of usage and what was written."""
+        """See `ModelClient`. On every exit `call.progress` holds the reported usage and the text so far."""
         began = time.perf_counter()
-        call.partial_usage, call.partial_text, call.billable = None, "", False
-        call.answer_bytes = MAX_STREAM_BYTES if request.stream else MAX_ANSWER_BYTES
+        call.progress = CallProgress()
+        call.answer_bytes = request.most_bytes
         call.impatient = self._silence(call) < self._timeout
-        answer = Answer(request.model, request.most_text)
+        answer = MessageBuilder(request.model, request.most_text)
         with _our_errors(call):
             with self._sent(request, call) as response:
                 try:
@@ -79,18 +79,14 @@ class ClaudeClient:
                     else:
                         answer.take(response.read())
                 finally:
-                    call.partial_usage, call.partial_text = answer.usage, answer.written
+                    call.progress.usage, call.progress.text = answer.usage, answer.written
             ms = (time.perf_counter() - began) * 1000
             return answer.reply(response.headers.get("request-id"), ms)
 
     def count_tokens(self, request: ModelRequest, call: ModelCall) -> int:
-        """Input tokens of the request as the model counts them. Raises as `create` does."""
+        """Count the request's input tokens with the API's token counter. Raises as `create` does."""
         body = _params(request)
-        fields = {
-            name: body[name]
-            for name in ("model", "messages", "system", "tools", "output_config")
-            if name in body
-        }
+        fields = {name: body[name] for name in COUNTED if name in body}
         messages = cast(Any, self._sdk.messages)
         with _our_errors(call), carrying(call):
             raw = messages.with_raw_response.count_tokens(**fields, timeout=self._waits(call))
@@ -103,10 +99,10 @@ class ClaudeClient:
             with _our_errors(call), carrying(call):
                 self._sdk.models.with_raw_response.list(limit=1, timeout=self._waits(call))
         except ModelRejected:
-            pass  # it answers, and that is what was asked: not every Messages API lists its models
+            pass  # reachable: a Messages API need not list models
 
     def list_models(self) -> list[dict[str, Any]]:
-        """Every model the key may use, as the API describes it: id, lifecycle, limits, capabilities."""
+        """List the models that the key may use, as the API describes them: id, lifecycle, limits, capabilities."""
         call = ModelCall(time.monotonic() + self._timeout)
         with _our_errors(call), carrying(call):
             return [model.to_dict() for model in self._sdk.models.list(limit=1000, timeout=self._waits(call))]
@@ -117,7 +113,7 @@ class ClaudeClient:
             {"custom_id": name, "params": _params(replace(request, stream=False))}
             for name, request in requests.items()
         ]
-        call.billable = True  # until it is refused
+        call.progress.billable = True  # until refused
         with _our_errors(call), carrying(call):
             batches = cast(Any, self._sdk.messages.batches)
             return str(batches.create(requests=items, timeout=self._waits(call)).id)
@@ -147,21 +143,29 @@ class ClaudeClient:
 
     @contextmanager
     def _sent(self, request: ModelRequest, call: ModelCall) -> Iterator[httpx2.Response]:
-        """The response once its head is there; closed at the end, which stops the upstream call if it still runs."""
+        """Send the request; yield the response once its head has arrived. Closing it stops the upstream call."""
         body, waits = orjson.dumps(_params(request)), self._waits(call)
-        call.billable = True  # until it is refused: whatever else happens, the model may have done the work
+        # Billable until refused: after any other failure the model may have done the work.
+        call.progress.billable = True
         with carrying(call):
-            response = self._sdk.create(body, waits)
+            response = cast(Any, self._sdk).post(
+                "/v1/messages",
+                cast_to=httpx2.Response,
+                content=body,
+                options={"timeout": waits},
+                stream=True,
+            )
         try:
             yield response
         finally:
             response.close()
 
-    def _relay(self, response: httpx2.Response, answer: Answer, call: ModelCall) -> Iterator[TextDelta]:
-        """Text as it arrives, into the answer too. Read to the end, so that the connection can be used again.
+    def _relay(
+        self, response: httpx2.Response, answer: MessageBuilder, call: ModelCall
+    ) -> Iterator[TextDelta]:
+        """Yield text as it arrives and add it to the answer; read to the end, so that the connection can be reused.
 
-        Where many streams are open, and `call` says who is to hear of it, one thread reads for all of them once their
-        first words are there.
+        Beyond `FEW_STREAMS` open streams, given an `on_text`, the stream-reader thread takes over after the first text.
         """
         self._streams.add(call)
         data, spoke = SseData(), False
@@ -172,17 +176,19 @@ class ClaudeClient:
                         spoke = True
                         yield TextDelta(text)
                 body = response.stream
-                if answer.ended and isinstance(body, ModelBody):
+                if not isinstance(body, ModelBody):
+                    continue
+                if answer.ended:
                     body.wire.drain(LAST_BYTES_SECONDS)
                     return
-                if spoke and len(self._streams) > FEW_STREAMS and call.hear and isinstance(body, ModelBody):
-                    take = partial(_take, data, answer, call.hear)
-                    self._gatherer.read(Gathered(body.wire, call, self._silence(call), take))
+                if spoke and call.on_text and len(self._streams) > FEW_STREAMS:
+                    take = partial(_take, data, answer, call.on_text)
+                    self._stream_reader.read(StreamSink(body.wire, call, self._silence(call), take))
                     body.wire.drain(LAST_BYTES_SECONDS)
                     return
         except httpx2.HTTPError:
             if answer.stop_reason is None:
-                raise  # after the stop reason only the end of the stream was still to come
+                raise  # after the stop reason, only the end of the stream was missing
         finally:
             self._streams.discard(call)
 
@@ -199,7 +205,7 @@ class ClaudeClient:
 
 
 def _params(request: ModelRequest) -> dict[str, Any]:
-    """The arguments of `messages.create`. Sampling parameters are never among them: the models refuse them."""
+    """Build the arguments of `messages.create`, without sampling parameters: the models refuse them."""
     params: dict[str, Any] = {
         "model": request.model,
         "messages": list(request.messages),
@@ -211,7 +217,7 @@ def _params(request: ModelRequest) -> dict[str, Any]:
     if request.tools:
         params["tools"] = list(request.tools)
         if not request.may_call_tools:
-            params["tool_choice"] = {"type": "none"}  # every model takes that one, thinking or not
+            params["tool_choice"] = {"type": "none"}  # accepted by every model, with or without thinking
     if request.user_id:
         params["metadata"] = {"user_id": request.user_id}
     output: dict[str, Any] = {}
@@ -231,13 +237,13 @@ def _state(batch: Any) -> BatchState:
 
 
 def _batched(result: dict[str, Any]) -> ModelReply | None:
-    """The answer to one call of a batch; None where it was refused, cancelled or came too late.
+    """Parse the result of one call of a batch; None: refused, cancelled or expired.
 
-    One that cannot be taken does not hold up the others: nothing of it is kept, and nobody knows what it cost.
+    An unreadable or overlong answer does not stop the others: its content is dropped, its cost is unknown.
     """
     if result["type"] != "succeeded":
         return None
-    answer = Answer(most_text=MAX_TEXT)
+    answer = MessageBuilder(most_text=MAX_TEXT)
     try:
         answer.take_message(result["message"])
         return answer.reply(None, 0.0)
@@ -245,20 +251,20 @@ def _batched(result: dict[str, Any]) -> ModelReply | None:
         return ModelReply("", [], NOT_TAKEN, Usage(), usage_source="worst")
 
 
-def _take(data: SseData, answer: Answer, hear: Callable[[str], None], chunk: bytes) -> bool:
-    """Tell the text of events that came together as one piece, up to one that is a fault; whether it was the last."""
+def _take(data: SseData, answer: MessageBuilder, on_text: Callable[[str], object], chunk: bytes) -> bool:
+    """Parse a chunk and publish its text as one piece, up to a faulty event. Returns True after the last event."""
     pieces = []
     try:
         for event in data.feed(chunk):
             pieces.append(answer.feed(event))
     finally:
         if text := "".join(pieces):
-            hear(text)
+            on_text(text)
     return answer.ended
 
 
 def _counted(body: bytes) -> int:
-    """Parse a count of tokens, which a hold may rest on: never of none."""
+    """Parse a token count. Raises `ModelError` for one below 1, because a reservation may be based on it."""
     try:
         count = orjson.loads(body)["input_tokens"]
     except (ValueError, KeyError, TypeError) as error:
@@ -270,23 +276,23 @@ def _counted(body: bytes) -> int:
 
 @contextmanager
 def _our_errors(call: ModelCall) -> Iterator[None]:
-    """Whatever the SDK and the transport raise, as an error of ours; `RunCancelled` when the call was aborted."""
+    """Map errors of the SDK and the transport to `SlipwayError`s; `RunCancelled` when the call was aborted."""
     try:
         yield
         failed: SlipwayError | None = None
     except anthropic.APIStatusError as error:
-        call.billable = False
+        call.progress.billable = False
         failed = refused(error.status_code, error.type, error.error_code, error.response.headers)
     except anthropic.APIConnectionError as error:
-        call.billable = call.billable and not isinstance(error.__cause__, NEVER_SENT)
+        call.progress.billable = call.progress.billable and not isinstance(error.__cause__, NEVER_SENT)
         failed = unreached(error.__cause__)
     except httpx2.HTTPError as error:
         failed = broken_off(error)
     except SlipwayError as error:
         failed = error
     except (TypeError, ValueError, RecursionError):
-        failed = ModelRejected("The request cannot be sent to the model")  # such as text that is not Unicode
+        failed = ModelRejected("The request cannot be sent to the model")  # such as invalid Unicode
     if call.aborted:
         raise RunCancelled() from None
     if failed is not None:
-        raise failed from None  # an upstream's own words, in the cause, would end up in the logs
+        raise failed from None  # the cause carries the upstream's text, which must not reach the logs

@@ -1,4 +1,4 @@
-"""The model client's protocol: what the rest of the house knows of a model. No SDK type passes this door."""
+"""Model client protocol: calls, requests and replies, free of SDK types."""
 
 from __future__ import annotations
 
@@ -12,93 +12,108 @@ from typing import Any, NamedTuple, Protocol
 
 from service.types import Block, Effort, Message, Usage, UsageSource
 
-MAX_ANSWER_BYTES = 16 * 1024 * 1024  # of an answer that comes whole; 128k tokens are about one MiB
-MAX_STREAM_BYTES = 64 * 1024 * 1024  # of all events of a stream: up to 200 bytes around each token
-MAX_TEXT = 4 * 1024 * 1024  # characters that any answer may have written, thinking and tool calls included
-LEAST_TEXT = 64 * 1024  # … and those that a short one may, whatever its tokens
-TOKEN_TEXT = 64  # … and of one token: four are usual
-MAX_BATCH_BYTES = 256 * 1024 * 1024  # of all answers of a batch, which are read one after the other
+MAX_ANSWER_BYTES = 16 * 1024 * 1024  # of an unstreamed answer; 128k tokens are about one MiB
+MAX_STREAM_BYTES = 64 * 1024 * 1024  # of all events of a stream: up to 200 bytes of framing per token
+MAX_TEXT = 4 * 1024 * 1024  # characters of any answer, thinking and tool calls included
+LEAST_TEXT = 64 * 1024  # … allowed to any answer, however small its `max_tokens`
+TOKEN_TEXT = 64  # … per token of `max_tokens`: four are usual
+MAX_BATCH_BYTES = 256 * 1024 * 1024  # of all answers of a batch, read one after the other
 
 
 class TextDelta(NamedTuple):
-    """A piece of the model's text, as it arrives."""
+    """Piece of the model's text, as it arrives."""
 
     text: str
 
 
-class ModelCall:
-    """One call's lifeline, shared between the thread that waits for the model and the one that may stop it.
+@dataclass(slots=True)
+class CallProgress:
+    """Progress of one attempt at a model call; billing reads it when the attempt fails."""
 
-    `abort()` may be called from any thread, at any time, more than once: it shuts the upstream socket down,
-    which wakes a reader blocked on it (closing the SDK's stream from another thread does not).
+    billable: bool = False  # the provider may bill it
+    usage: Usage | None = None  # reported by the stream before it broke
+    text: str = ""  # received before the break, for a usage estimate
+
+
+class ModelCall:
+    """Cancellation handle and limits of a model call, shared by the waiting thread and any thread that may abort it.
+
+    `abort()` may be called from any thread, at any time, repeatedly: it shuts the upstream socket down, which wakes a
+    reader blocked on it (closing the SDK's stream from another thread does not). `on_text` receives text read by a
+    thread other than `create`'s caller; None forbids that. `before_retry` gets the progress of an attempt that may be
+    billed, and raises when another attempt cannot be paid.
     """
 
-    def __init__(self, deadline: float, silence: float | None = None) -> None:
+    def __init__(
+        self,
+        deadline: float,
+        silence: float | None = None,
+        *,
+        on_text: Callable[[str], object] | None = None,
+        before_retry: Callable[[CallProgress], object] = lambda progress: None,
+    ) -> None:
         self.deadline = deadline  # time.monotonic() seconds
-        self.silence = silence  # longest wait for the next byte, in seconds; None: as the client has it
-        self.impatient = (
-            False  # it waits less long than other calls do, so its time-out says little of the model
-        )
-        self.partial_usage: Usage | None = None  # what a broken stream had told of its usage so far
-        self.partial_text = ""  # and the text that had come out by then, for the estimate
-        self.answer_bytes = MAX_ANSWER_BYTES  # an answer that is longer is not taken
-        self.billable = False  # the model may charge for the attempt under way, or for the last one
-        self.hear: Callable[[str], None] | None = None  # may be told of text instead of `create`'s caller
-        self.pay_again: Callable[[], None] = lambda: None  # raises when another attempt cannot be paid
+        self.silence = silence  # longest wait for the next byte, in seconds; None: client default
+        self.impatient = False  # shorter wait than the default: a time-out says little about the model
+        self.answer_bytes = MAX_ANSWER_BYTES  # maximum; a longer answer is refused
+        self.on_text = on_text
+        self.progress = CallProgress()
+        self._before_retry = before_retry
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self.aborted = False
-        self._going_on = threading.Lock()  # open once the call is aborted; lighter than an event
-        self._going_on.acquire()
+        self._aborting = threading.Lock()  # released on abort; cheaper than an Event
+        self._aborting.acquire()
 
     def remaining(self) -> float:
-        """Seconds left until the deadline, never below zero."""
+        """Return the seconds left until the deadline, never below zero."""
         return max(0.0, self.deadline - time.monotonic())
 
     def attach(self, sock: socket.socket) -> None:
-        """The transport tells which socket carries this call; aborted already means shut at once."""
+        """Set the socket that carries this call; shut it at once if the call is already aborted."""
         with self._lock:
             self._socket = sock
         if self.aborted:
             self.abort()
 
     def detach(self) -> None:
-        """The socket goes back to the pool: from now on an abort must not touch it."""
+        """Release the socket, which returns to the pool: a later abort must not touch it."""
         with self._lock:
             self._socket = None
 
     def abort(self) -> None:
+        """Abort the call permanently."""
         with self._lock:
             if not self.aborted:
                 self.aborted = True
-                self._going_on.release()
+                self._aborting.release()
             if self._socket is not None:
-                with suppress(OSError):  # closed already: that is what was wanted
-                    # not SSLSocket.shutdown: it drops TLS first, and a writer would go on in clear
+                with suppress(OSError):  # closed already, as intended
+                    # not SSLSocket.shutdown: it drops TLS first, so a concurrent writer would continue in plain text
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
-    def again(self) -> None:
-        """Before another attempt: one that the model may charge for is paid on top. Raises what `pay_again` does."""
-        if self.billable:
-            self.pay_again()
-        self.billable, self.partial_usage, self.partial_text = False, None, ""
+    def begin_retry(self) -> None:
+        """Charge for an attempt that may be billed, then reset the progress. Raises what `before_retry` raises."""
+        if self.progress.billable:
+            self._before_retry(self.progress)
+        self.progress = CallProgress()
 
     def sleep(self, seconds: float) -> None:
-        """A pause that an abort ends early."""
-        if self._going_on.acquire(timeout=seconds):
-            self._going_on.release()
+        """Sleep for `seconds`; an abort ends the sleep early."""
+        if self._aborting.acquire(timeout=seconds):
+            self._aborting.release()
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """One call of the Messages API. `stream` decides whether text comes in pieces or at the end."""
+    """Request of the Messages API. `stream`: text arrives in pieces instead of at the end."""
 
     model: str
     messages: Sequence[Message]
     max_tokens: int
     system: str | Sequence[Block] = ""
     tools: Sequence[Mapping[str, Any]] = ()
-    may_call_tools: bool = True  # False: tools stay listed, as history needs, with tool_choice none
+    may_call_tools: bool = True  # False: tools stay listed, as the history requires, with tool_choice none
     effort: Effort | None = None
     json_schema: Mapping[str, Any] | None = None
     stream: bool = False
@@ -106,15 +121,20 @@ class ModelRequest:
 
     @property
     def most_text(self) -> int:
-        """Characters that no answer within `max_tokens` can pass."""
+        """Longest text, in characters, accepted in an answer within `max_tokens`."""
         return min(max(self.max_tokens * TOKEN_TEXT, LEAST_TEXT), MAX_TEXT)
+
+    @property
+    def most_bytes(self) -> int:
+        """Longest answer accepted, in bytes."""
+        return MAX_STREAM_BYTES if self.stream else MAX_ANSWER_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class ModelReply:
-    """One whole answer. `content` is the Messages API's list of blocks: everything in it can be written as JSON.
+    """Complete answer of the model. `content` is the Messages API's list of blocks, JSON-serialisable.
 
-    `unreadable` names the tool calls, by their ids, whose arguments could not be read; their `input` is empty.
+    `unreadable` holds the ids of tool calls whose arguments could not be parsed; their `input` is empty.
     """
 
     model: str
@@ -133,21 +153,23 @@ class ModelReply:
 
     @property
     def tool_uses(self) -> list[Block]:
-        """The calls to be made, or answered with an error where `unreadable`. None of an answer that was cut off:
-        what stands there is not all that the model had to say."""
+        """Tool calls to run, or to answer with an error if `unreadable`.
+
+        Empty for a truncated answer, whose calls may be incomplete.
+        """
         if self.stop_reason != "tool_use":
             return []
         return [block for block in self.content if block["type"] == "tool_use"]
 
 
 class ModelClient(Protocol):
-    """Anything that can call a model.
+    """Client of a model.
 
-    `create` is a generator: it yields `TextDelta` while text arrives (not at all when `request.stream` is
-    false) and returns the `ModelReply`. It raises a `service.errors.ModelError` or one of its subclasses and
-    nothing else; `RunCancelled` when `call` was aborted, `Overloaded` when every connection is taken. Closing
-    the generator stops the upstream call. It sets `call.billable` when a request leaves and takes it back when
-    the model refuses it; before it tries again by itself it asks `call.again()`.
+    `create` is a generator: it yields `TextDelta` while text arrives (none when `request.stream` is false) and returns
+    the `ModelReply`. It raises only `service.errors.ModelError` and subclasses, `RunCancelled` when `call` was aborted,
+    and `Overloaded` when every connection is taken. Closing the generator stops the upstream call. It sets
+    `call.progress.billable` when a request is sent and clears it when the model refuses; before each retry of its own
+    it calls `call.begin_retry()`.
     """
 
     def create(self, request: ModelRequest, call: ModelCall) -> Generator[TextDelta, None, ModelReply]: ...
@@ -158,4 +180,4 @@ class ModelClient(Protocol):
         """Raise `ModelUnavailable` when the model cannot be reached; costs no tokens."""
 
     def close(self) -> None:
-        """Let go of every connection that is kept alive."""
+        """Close every kept-alive connection."""

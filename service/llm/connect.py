@@ -1,6 +1,6 @@
-"""Opening a connection to the model: name look-up, TCP, an HTTP proxy where there is one, TLS, in one time-out in all.
+"""Connections to the model: name look-up, TCP, optional HTTP proxy and TLS, under one overall time-out.
 
-Nothing of a request is sent here, so a failure is always free to be tried again.
+No part of a request is sent here, so a failed attempt costs nothing and can always be retried.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx2
 
-from service.dns import Address, Resolver
+from service.infra.dns import Resolver, SocketAddress
 from service.llm.client import ModelCall
 
 TCP_OPTIONS = {"TCP_NODELAY": 1, "TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 60, "TCP_KEEPCNT": 5}
@@ -33,7 +33,7 @@ class Origin(NamedTuple):
 
 
 class Proxy(NamedTuple):
-    """HTTP proxy. `authorization` is the value of its header, empty for none."""
+    """HTTP proxy. `authorization` is the value of its Proxy-Authorization header, empty for none."""
 
     host: str
     port: int
@@ -51,7 +51,7 @@ class Proxy(NamedTuple):
 
 
 class Connector:
-    """Connector to the model, thread-safe, made after the fork. `call`'s abort ends every wait in here."""
+    """Connector to the model; thread-safe, created after the fork. Aborting `call` ends every wait."""
 
     def __init__(self, proxy: Proxy | None = None) -> None:
         self._proxy = proxy
@@ -59,10 +59,10 @@ class Connector:
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
-        return httpx2.create_ssl_context()  # the operating system's roots, as the SDK's own transport
+        return httpx2.create_ssl_context()  # system root certificates, as in the SDK's own transport
 
     def connect(self, origin: Origin, call: ModelCall, wait: float) -> socket.socket:
-        """Open a connection that is ready for a request. Raises httpx2's connect errors within `wait` seconds."""
+        """Open a connection ready for a request. Raises httpx2's connect errors within `wait` seconds."""
         deadline = time.monotonic() + min(wait, call.remaining())
         peer = self._proxy or origin
         try:
@@ -78,7 +78,7 @@ class Connector:
     def _secured(
         self, sock: socket.socket, origin: Origin, call: ModelCall, deadline: float
     ) -> socket.socket:
-        """Tunnel through the proxy and start TLS; the socket is closed when that fails."""
+        """Tunnel through the proxy and start TLS; close the socket on failure."""
         try:
             _tune(sock)
             if origin.scheme == "https":
@@ -95,13 +95,13 @@ class Connector:
             raise
 
 
-def _first_that_connects(addresses: list[Address], call: ModelCall, deadline: float) -> socket.socket:
-    """Try the addresses in turn: a dead one takes its share of the time, not all of it."""
+def _first_that_connects(addresses: list[SocketAddress], call: ModelCall, deadline: float) -> socket.socket:
+    """Try the addresses in turn; a dead one uses up only an equal share of the remaining time."""
     failed: OSError = OSError("The name has no address")
     for tried, (family, address) in enumerate(addresses):
         sock: socket.socket | None = None
         try:
-            sock = socket.socket(family, socket.SOCK_STREAM)  # fails where there is no IPv6
+            sock = socket.socket(family, socket.SOCK_STREAM)  # fails on hosts without IPv6
             sock.settimeout(_left(deadline) / (len(addresses) - tried))
             call.attach(sock)
             if call.aborted:
@@ -117,7 +117,7 @@ def _first_that_connects(addresses: list[Address], call: ModelCall, deadline: fl
 
 
 def _tunnel(sock: socket.socket, proxy: Proxy, origin: Origin, deadline: float) -> None:
-    """Ask the proxy for a way to the origin. Raises httpx2's `ProxyError` when it gives none."""
+    """Open a CONNECT tunnel to the origin. Raises httpx2's `ProxyError` when the proxy refuses."""
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     lines = [f"CONNECT {host}:{origin.port} HTTP/1.1", f"Host: {host}:{origin.port}"]
     if proxy.authorization:
@@ -127,7 +127,7 @@ def _tunnel(sock: socket.socket, proxy: Proxy, origin: Origin, deadline: float) 
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         sock.settimeout(_left(deadline))
-        byte = sock.recv(1)  # no more than the head: what follows it is the origin's
+        byte = sock.recv(1)  # byte by byte: data after the head belongs to the origin
         head += byte
         if not byte or len(head) > MAX_PROXY_HEAD:
             raise httpx2.ProxyError("The proxy did not answer")
@@ -136,7 +136,7 @@ def _tunnel(sock: socket.socket, proxy: Proxy, origin: Origin, deadline: float) 
 
 
 def _left(deadline: float) -> float:
-    """Compute the seconds left, never 0: to a socket that means not to wait at all."""
+    """Return the seconds left, above 0, since a socket takes 0 for non-blocking. Raises `TimeoutError`."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError("The connection took too long")
@@ -144,10 +144,10 @@ def _left(deadline: float) -> float:
 
 
 def _tune(sock: socket.socket) -> None:
-    """Set TCP_NODELAY, and keep-alive probes that notice a dead peer while the model thinks for minutes."""
+    """Set TCP_NODELAY, and keep-alive probes that detect a dead peer while the model thinks for minutes."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in TCP_OPTIONS.items():
-        if hasattr(socket, name):  # the names differ between Linux and macOS
+        if hasattr(socket, name):  # option names differ between Linux and macOS
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 

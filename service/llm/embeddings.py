@@ -1,4 +1,4 @@
-"""Texts as vectors, from an endpoint that speaks OpenAI's embeddings API. Used for the cache alone."""
+"""Embeddings from an endpoint that speaks OpenAI's embeddings API. Used only by the semantic cache."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from service.llm.transport import ModelTransport, carrying
 
 log = logging.getLogger("slipway.embeddings")
 
-SECONDS = 1.0  # the longest wait: a cache that is slower than this saves nothing
-PAUSE = 10.0  # seconds an endpoint that failed is left alone
-MAX_SIZE = 4_096  # numbers of a vector
-MAX_BYTES = 1024 * 1024  # of an answer: that many numbers, written out at length
+SECONDS = 1.0  # longest wait: a slower cache saves nothing
+PAUSE = 10.0  # seconds without requests after a failure
+MAX_SIZE = 4_096  # dimensions of a vector
+MAX_BYTES = 1024 * 1024  # of an answer: `MAX_SIZE` numbers in full decimal notation
 MAX_CONNECTIONS = 64
 
 
 class Embedder(Protocol):
-    """`name` changes with the model: vectors of different models cannot be compared."""
+    """Embedding model. `name` changes with the model: vectors of different models cannot be compared."""
 
     name: str
 
     def embed(self, text: str) -> array[float] | None:
-        """The text as a vector of length 1; None when there is none to be had. Never raises."""
+        """Return the text's unit vector, or None on failure. Never raises."""
 
 
 class HttpEmbedder:
-    """`url` is the endpoint itself, such as `https://host/v1/embeddings`."""
+    """Embedder over HTTP. `url` is the endpoint itself, such as `https://host/v1/embeddings`."""
 
     def __init__(self, url: str, key: str, model: str) -> None:
         self.name = model
@@ -59,14 +59,14 @@ class HttpEmbedder:
 
 
 def _call() -> ModelCall:
-    """Make a call with one request's bounds: its seconds in all, name look-up included, and its bytes."""
+    """Make a call bounded to `SECONDS` in total, name look-up included, and `MAX_BYTES`."""
     call = ModelCall(time.monotonic() + SECONDS)
     call.answer_bytes = MAX_BYTES
     return call
 
 
 def unit(numbers: list[float]) -> array[float]:
-    """Of length 1, so that the cosine of two is the sum of their products. Raises `ValueError`."""
+    """Normalise a vector to length 1, so that a dot product is the cosine. Raises `ValueError`."""
     length = math.hypot(*numbers)
     if not 0 < len(numbers) <= MAX_SIZE or not math.isfinite(length) or length == 0:
         raise ValueError("not a vector")

@@ -1,7 +1,7 @@
-"""JSON as a model or its server may write it: read where it can be, and repaired into what every encoder can write.
+"""Lenient parsing of JSON from a model or its server, and repair into what every encoder can write.
 
-A character beyond the basic plane is two escapes in JSON, a surrogate pair, which a stream may cut in the middle. What
-stands alone of a pair, and NUL, which PostgreSQL cannot keep, become U+FFFD.
+A character beyond the basic plane is two JSON escapes, a surrogate pair, which a stream may split. A lone surrogate,
+and NUL, which PostgreSQL cannot store, become U+FFFD.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 
 import orjson
 
-MAX_DEPTH = 200  # of a value by itself; it is kept and sent on within others, and orjson writes 254 levels
+MAX_DEPTH = 200  # of one value, which is later nested in others; orjson writes 254 levels
 _SUSPECT = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")
 _HIGH_SURROGATES = ("\ud800", "\udbff")
 _INTEGERS = range(-(2**63), 2**64)
 
 
 def parse(data: bytes) -> Any:
-    """Parse JSON; its strings may hold halves of surrogate pairs: see `well_formed`. Raises `ValueError`."""
+    """Parse JSON; strings may hold lone surrogates: see `well_formed`. Raises `ValueError`."""
     try:
         return orjson.loads(data)
     except ValueError:
@@ -32,12 +32,12 @@ def parse(data: bytes) -> Any:
 
 
 def is_suspect(data: bytes) -> bool:
-    """Tell whether a string of this JSON may need a repair."""
+    """Tell whether a string in this JSON may need repair."""
     return _SUSPECT.search(data) is not None
 
 
 def well_formed(text: str) -> str:
-    """Repair text so that UTF-8 can carry it and a database keep it; halves that belong together are joined."""
+    """Repair text so that UTF-8 can encode it and a database store it; join split surrogate pairs."""
     if text.isascii():
         return text.replace("\0", "\ufffd") if "\0" in text else text
     try:
@@ -48,12 +48,12 @@ def well_formed(text: str) -> str:
 
 
 def ends_in_half(text: str) -> bool:
-    """Tell whether the next piece may bring the other half of its last character."""
+    """Tell whether the text ends in a high surrogate, whose low half the next piece may bring."""
     return bool(text) and _HIGH_SURROGATES[0] <= text[-1] <= _HIGH_SURROGATES[1]
 
 
 def can_be_written(value: Any) -> bool:
-    """Tell whether orjson writes it back: not too deep, no NaN or infinity, no integer beyond 64 bits."""
+    """Tell whether orjson can write the value: not too deep, no NaN or infinity, no integer beyond 64 bits."""
     level = [value]
     for _ in range(MAX_DEPTH):
         following: list[Any] = []
@@ -77,7 +77,7 @@ def _fits(item: Any) -> bool:
 
 
 def repaired(value: Any) -> Any:
-    """Repair every string of a value, keys too. For what `can_be_written` says yes to."""
+    """Repair every string of a value, keys included. The value must pass `can_be_written`."""
     if isinstance(value, str):
         return well_formed(value)
     if isinstance(value, list):
@@ -88,5 +88,5 @@ def repaired(value: Any) -> Any:
 
 
 def arguments(value: Any) -> dict[str, Any] | None:
-    """Check the arguments of a tool call; None when they are no object, or none that can be handed on."""
+    """Repair a tool call's arguments; None when they are no object or cannot be written back as JSON."""
     return repaired(value) if isinstance(value, dict) and can_be_written(value) else None

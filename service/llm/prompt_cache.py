@@ -1,9 +1,8 @@
-"""Marks in a request, up to which the provider keeps the prompt: what is sent again is then read at a fraction.
+"""Prompt caching: put `cache_control` marks into a request, so that the provider reads repeated prefixes at a discount.
 
-A mark costs a quarter more for what is written and saves nine tenths or more of what is read, so each stands where
-the same beginning comes again: after tools and the first block of the system prompt, which is the agent's own (every
-run of the agent), after the history (the next turn of the session), after the newest tool results (the next step of
-the run). Lifetime: five minutes.
+Writing a marked prefix costs a quarter more and reading it saves nine tenths or more, so marks stand only where a
+prefix recurs: after the tools and the first system block, which is the agent's own (every run of the agent), after the
+history (the session's next turn), after the newest tool results (the run's next step). Lifetime: five minutes.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ import orjson
 from service.llm.client import ModelRequest
 from service.types import Block, Message
 
-# The provider keeps no prefix below 1,024 tokens (4,096 for some models) and ignores a mark there, free of charge.
-# A token is three bytes of ordinary text or more, so below this a mark could do nothing.
+# The provider caches no prefix below 1,024 tokens (4,096 for some models) and ignores a mark there, free of charge.
+# A token is at least three bytes of ordinary text, so below this size a mark has no effect.
 LEAST_BYTES = 3 * 1024
 MARK = {"type": "ephemeral"}
 MARKABLE = frozenset(
     {"text", "image", "document", "tool_use", "tool_result", "search_result"}
-)  # never thinking
+)  # thinking blocks cannot be marked
 
 
 def marked(request: ModelRequest) -> ModelRequest:
-    """Return the request with at most three marks. One that is marked already is left alone."""
+    """Return the request with at most three marks. A request that has marks already is returned unchanged."""
     system = _blocks(request.system)
     if any("cache_control" in block for block in _every_block(request, system)):
         return request
@@ -39,9 +38,7 @@ def marked(request: ModelRequest) -> ModelRequest:
         else:
             tools = [*tools[:-1], {**tools[-1], "cache_control": MARK}]
     messages = request.messages
-    if (
-        request.may_call_tools
-    ):  # else `tool_choice` differs from the steps before, and no message is read back
+    if request.may_call_tools:  # else `tool_choice` differs from earlier steps, and no cached message matches
         messages = _marked_messages(messages, size + _bytes(system))
     unchanged = marked_system is system
     if unchanged and tools is request.tools and messages is request.messages:
@@ -52,7 +49,7 @@ def marked(request: ModelRequest) -> ModelRequest:
 
 
 def _marked_messages(messages: Sequence[Message], before: int) -> Sequence[Message]:
-    """With marks where the history ends and where the run's own conversation may go on."""
+    """Mark the end of the history and the point from which the run's own conversation continues."""
     marks = [index for index in _ends(messages) if before + _bytes(messages[: index + 1]) >= LEAST_BYTES]
     if not marks:
         return messages
@@ -60,7 +57,7 @@ def _marked_messages(messages: Sequence[Message], before: int) -> Sequence[Messa
 
 
 def _ends(messages: Sequence[Message]) -> list[int]:
-    """The messages that end what will be sent again, or was sent before."""
+    """Find the indexes of the messages that end a recurring prefix."""
     last = len(messages) - 1
     turn = last
     while turn > 0 and not _asks(messages[turn]):
@@ -70,7 +67,7 @@ def _ends(messages: Sequence[Message]) -> list[int]:
 
 
 def _asks(message: Message) -> bool:
-    """Whether a message is a person's, not tool results."""
+    """Tell whether a message is the user's own and not tool results."""
     content = message["content"]
     return message["role"] == "user" and (
         isinstance(content, str) or not any(block.get("type") == "tool_result" for block in content)
@@ -101,7 +98,7 @@ def _mark(block: Block) -> Block:
 
 
 def _every_block(request: ModelRequest, system: list[Block]) -> list[Mapping[str, Any]]:
-    """Everything that can carry a mark."""
+    """Collect everything that can carry a mark."""
     said = [message["content"] for message in request.messages if not isinstance(message["content"], str)]
     return [*request.tools, *system, *(block for content in said for block in content)]
 
@@ -109,5 +106,5 @@ def _every_block(request: ModelRequest, system: list[Block]) -> list[Mapping[str
 def _bytes(sent: object) -> int:
     try:
         return len(orjson.dumps(sent))
-    except TypeError:  # half a surrogate pair; the client refuses it, in better words
+    except TypeError:  # a lone surrogate; the client refuses it with a better message
         return 0

@@ -1,7 +1,7 @@
-"""Which models a call may go to: the tier that is asked for, or one guessed from cheap signals.
+"""Model routing: the requested tier, or with `auto` a tier guessed from cheap signals.
 
-Where the signals contradict each other, the cheap model may be asked: `Router.unsure` tells when, and `CLASSIFY`
-and the functions beside it are what it is asked and how its answer is read.
+If the signals disagree (`Router.unsure`), the cheapest model may be asked to classify the question: `CLASSIFY`,
+`CLASSIFY_TOKENS` and `TIER_SCHEMA` make the request, `excerpt` its text, and `tier_said` parses the answer.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TIER_SCHEMA: Mapping[str, Any] = {
 
 
 class Bounds(NamedTuple):
-    """What an agent allows: where `auto` starts, the cheapest and dearest tier, whether the model may be asked."""
+    """Routing limits of an agent: start of `auto`, cheapest and dearest tier, whether a model may classify."""
 
     default: Tier = "medium"
     floor: Tier = "simple"
@@ -49,14 +49,14 @@ ANY = Bounds()
 
 
 class Route(NamedTuple):
-    """The tier, and its model first; then those to fall back on, cheaper ones before dearer ones."""
+    """Chosen tier and its models: the tier's own first, then fallbacks, cheaper before dearer."""
 
     tier: Tier
     models: tuple[str, ...]
 
 
 class Router:
-    """Remembers nothing but what always comes out the same, so safe for every thread."""
+    """Map tiers to models; thread-safe, since it caches only deterministic results."""
 
     def __init__(self, models: Mapping[Tier, str]) -> None:
         missing = set(TIERS) - set(models)
@@ -68,7 +68,7 @@ class Router:
     def route(
         self, tier: Literal["auto"] | Tier, text: str = "", tools: int = 0, bounds: Bounds = ANY
     ) -> Route:
-        """`text` is the question and `tools` how many tools the agent has; a tier out of bounds is moved inside."""
+        """Choose the models for question `text` of an agent with `tools` tools; clamp the tier to `bounds`."""
         low, high = TIERS.index(bounds.floor), TIERS.index(bounds.ceiling)
         wanted = TIERS.index(bounds.default) + _lean(text, tools) if tier == "auto" else TIERS.index(tier)
         chosen = min(max(wanted, low), high)
@@ -80,25 +80,25 @@ class Router:
 
     @staticmethod
     def unsure(tier: Literal["auto"] | Tier, text: str = "", tools: int = 0, bounds: Bounds = ANY) -> bool:
-        """Whether the signals contradict each other, and asking the cheap model could make a difference.
+        """Tell whether the signals disagree and asking the cheap model could change the tier.
 
-        One sign of a hard question while the others say nothing of the kind; with two it is taken for hard.
+        True for exactly one sign of a hard question; two signs already mean hard.
         """
         return tier == "auto" and bounds.ask and bounds.floor != bounds.ceiling and _doubt(text, tools)
 
     def within(self, bounds: Bounds) -> list[str]:
-        """Every model those bounds allow, cheapest first."""
+        """List every model that the bounds allow, cheapest first."""
         low, high = TIERS.index(bounds.floor), TIERS.index(bounds.ceiling)
         return list(dict.fromkeys(self._models[tier] for tier in TIERS[low : high + 1]))
 
 
 def excerpt(text: str) -> str:
-    """As much of a question as the cheap model is shown: how it begins and how it ends."""
+    """Cut a question to about `LONG_TEXT` characters for the classifier: its beginning and its end."""
     return text if len(text) <= LONG_TEXT else f"{text[: LONG_TEXT // 2]}\n[…]\n{text[-LONG_TEXT // 2 :]}"
 
 
 def tier_said(text: str) -> Tier | None:
-    """The tier in the cheap model's answer; None when there is none in it."""
+    """Parse the tier in the classifier's answer; None when there is none."""
     try:
         said = orjson.loads(text)["tier"]
     except (ValueError, KeyError, TypeError):
@@ -107,7 +107,7 @@ def tier_said(text: str) -> Tier | None:
 
 
 def _lean(text: str, tools: int) -> int:
-    """-1, 0 or 1: whether a question looks easier or harder than this agent's usual ones."""
+    """Return -1, 0 or 1: the question looks easier than, like, or harder than the agent's usual ones."""
     signs = sum(_hard(text)) + (tools >= MANY_TOOLS)
     if signs >= 2:
         return 1
@@ -115,11 +115,11 @@ def _lean(text: str, tools: int) -> int:
 
 
 def _doubt(text: str, tools: int) -> bool:
-    # Many tools are the agent's, not the question's: alone they leave nothing to be asked.
+    # Many tools are a property of the agent, not of the question, so they alone raise no doubt.
     return sum(_hard(text)) == 1 and tools < MANY_TOOLS
 
 
 def _hard(text: str) -> list[bool]:
-    """What speaks for a hard question in its text."""
+    """Evaluate the signs of a hard question in its text: length, code, digits."""
     digits = sum(map(str.isdigit, text))
     return [len(text) > LONG_TEXT, CODE.search(text) is not None, digits >= MANY_DIGITS]

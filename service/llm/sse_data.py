@@ -1,4 +1,4 @@
-"""Server-sent events, as far as the Messages API uses them: their data, however the bytes are cut."""
+"""Incremental parser for the subset of server-sent events that the Messages API uses: their data."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 
 class SseData:
-    """Parser of server-sent events. Names are not needed: the data has a type."""
+    """Parser of server-sent events, for chunks cut anywhere. Event names are ignored: the data carries a type."""
 
     def __init__(self) -> None:
-        self._rest: list[bytes] = []  # the line under way
-        self._data: list[bytes] = []  # the event under way
-        self._size = 0  # of both
+        self._rest: list[bytes] = []  # pieces of the incomplete line
+        self._data: list[bytes] = []  # data lines of the incomplete event
+        self._size = 0  # bytes of both
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Parse a chunk; return the data of the events that it ends. Raises `ModelError` for one that is too large."""
+        """Parse a chunk; return the data of the events it completes. Raises `ModelError` for an oversized event."""
         self._size += len(chunk)
         if self._size > MAX_EVENT_BYTES + len(chunk):
             raise ModelError("The model sent an event that is too large")

@@ -1,4 +1,4 @@
-"""Thinking blocks are sealed by the model that wrote them: no other model may be sent them."""
+"""Thinking blocks in a history: each is signed by the model that wrote it, and only that model accepts it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ THINKING = frozenset({"thinking", "redacted_thinking"})
 
 
 def thinkers(reply: ModelReply, model: str) -> dict[str, str]:
-    """Map the seal of each thinking block of a reply to `model`, the name under which it was asked for.
+    """Map the signature (or redacted data) of each thinking block of a reply to `model`, the requested name.
 
-    The name in the reply may be another: with a date, or as a gateway calls it.
+    The name in the reply may differ: it may carry a date or be a gateway's own.
     """
     return {_seal(block): model for block in reply.content if block["type"] in THINKING}
 
 
 def for_model(messages: Sequence[Message], model: str, wrote: Mapping[str, str]) -> Sequence[Message]:
-    """History as `model` may be sent it: without the thinking of others, and of nobody knows whom.
+    """Filter the history for `model`: drop thinking blocks of other or unknown models.
 
-    `wrote` is what `thinkers` said of the replies in it. A turn that was thinking only is left out.
+    `wrote` merges the results of `thinkers` for its replies. A turn of thinking only is dropped.
     """
     if not any(_thinks(message) for message in messages):
         return messages

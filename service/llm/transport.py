@@ -1,9 +1,9 @@
-"""The HTTP transport under the official SDK: a last-in-first-out pool of keep-alive connections.
+"""HTTP transport under the official SDK: a last-in-first-out pool of keep-alive connections.
 
-The SDK's own pool looks through every connection on every request, which costs more than the request itself
-with hundreds open, and it cannot wake a thread that waits for the model. See docs/adr/0002.
+The SDK's own pool scans every connection on every request, which costs more than the request itself with hundreds open,
+and it cannot wake a thread that waits for the model. See docs/adr/0002.
 
-Make it after the fork: sockets and locks do not survive one.
+Create it after the fork: sockets and locks do not survive one.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from service.llm.client import ModelCall
 from service.llm.connect import Connector, Origin, Proxy
 from service.llm.wire import AnswerRefused, Wire
 
-IDLE_SECONDS = 55.0  # below the 60 s after which most servers and balancers close
-LONGEST_SECONDS = 600.0  # of a request that belongs to no call, and of any wait nobody bounded
+IDLE_SECONDS = 55.0  # below the 60 s after which most servers and load balancers close
+LONGEST_SECONDS = 600.0  # for a request without a call, and for any unset timeout
 
 ENCODING = b"content-encoding"
 
@@ -30,7 +30,7 @@ _CALL: ContextVar[ModelCall | None] = ContextVar("model_call", default=None)
 
 
 class carrying:
-    """Requests sent in here, by this thread, belong to `call`: its deadline holds and its abort reaches them."""
+    """Context manager that binds this thread's requests to `call`: its deadline and its abort apply to them."""
 
     def __init__(self, call: ModelCall) -> None:
         self._call = call
@@ -43,7 +43,7 @@ class carrying:
 
 
 class Waits(NamedTuple):
-    """The longest waits of one request, in seconds."""
+    """Timeouts of one request, in seconds."""
 
     connect: float
     read: float
@@ -58,10 +58,10 @@ class Waits(NamedTuple):
 
 
 class ModelTransport(httpx2.BaseTransport):
-    """Thread-safe. At most `max_connections` requests at once; the next one waits its pool time-out.
+    """Transport for at most `max_connections` requests at once; thread-safe. Further ones wait for the pool time-out.
 
-    Raises httpx2's errors, which the SDK maps. A request that may be charged for is sent once: when a kept connection
-    closes under it, nobody knows whether it was read. A free one is sent once more, on a new connection.
+    Raises httpx2's errors, which the SDK maps. A billable request is sent once: if a kept connection closes under it,
+    the server may have read it. Any other request is sent once more, on a new connection.
     """
 
     def __init__(self, max_connections: int, proxy: Proxy | None = None) -> None:
@@ -85,11 +85,11 @@ class ModelTransport(httpx2.BaseTransport):
             self._places.release()
             raise
         body = ModelBody(wire, lambda: self._give_back(origin, wire))
-        if encoded:  # of an error, whose status and headers say enough
+        if encoded:  # an error: status and headers suffice
             body.close()
             return httpx2.Response(wire.status, headers=[one for one in wire.headers if one[0] != ENCODING])
         response = ModelResponse(wire.status, headers=wire.headers, stream=body)
-        response.headers.encoding = "iso-8859-1"  # reads any byte; else httpx2 tries out which it might be
+        response.headers.encoding = "iso-8859-1"  # decodes any byte; otherwise httpx2 probes encodings
         return response
 
     def close(self) -> None:
@@ -101,21 +101,21 @@ class ModelTransport(httpx2.BaseTransport):
                 wire.close()
 
     def _answered(self, origin: Origin, message: bytes, call: ModelCall, waits: Waits) -> Wire:
-        """A connection on which the head of the answer has arrived."""
+        """Send the request and return its connection once the head of the answer has arrived."""
         wire = self._take(origin)
         if wire is not None:
             try:
                 wire.ask(message, call, waits.read, waits.write)
                 return wire
             except (httpx2.NetworkError, httpx2.RemoteProtocolError):
-                if wire.heard or call.aborted or call.billable:
+                if wire.heard or call.aborted or call.progress.billable:
                     raise
         wire = Wire(self._connector.connect(origin, call, waits.connect))
         wire.ask(message, call, waits.read, waits.write)
         return wire
 
     def _take(self, origin: Origin) -> Wire | None:
-        """The connection used last, so that those not needed fall idle; closed ones are dropped on the way."""
+        """Take the most recently used idle connection, so that surplus ones expire; close dead ones on the way."""
         while True:
             with self._lock:
                 wires = self._idle.get(origin)
@@ -141,8 +141,9 @@ class ModelTransport(httpx2.BaseTransport):
 
 
 class ModelHttp(httpx2.Client):
-    """An httpx2 client over one transport, without what the SDK makes no use of: defaults to merge, authentication,
-    cookies, redirects. They cost as much as the exchange itself."""
+    """httpx2 client without the features the SDK does not use: merged defaults, authentication, cookies, redirects.
+    They would cost as much as the exchange itself.
+    """
 
     def __init__(self, transport: ModelTransport) -> None:
         super().__init__(transport=transport, trust_env=False)
@@ -157,10 +158,10 @@ class ModelHttp(httpx2.Client):
         content = simple.pop("content", None)
         if not isinstance(content, bytes):
             return httpx2.Request(method, url, extensions=extensions, content=content, **simple)
-        # As a stream: for content, httpx2 puts the headers together twice, only to add these two.
+        # As a stream: given `content`, httpx2 builds the headers twice, only to add these two.
         body = httpx2.ByteStream(content)
         request = httpx2.Request(method, url, extensions=extensions, stream=body, **simple)
-        request.headers.encoding = "utf-8"  # the SDK's; else httpx2 tries out which it might be
+        request.headers.encoding = "utf-8"  # as the SDK writes them; otherwise httpx2 probes encodings
         request.headers["Content-Length"] = str(len(content))
         return request
 
@@ -176,21 +177,21 @@ class ModelHttp(httpx2.Client):
 
 
 class ModelResponse(httpx2.Response):
-    """Response whose body is read without httpx2's generators for decoding: it is never encoded."""
+    """Response whose body bypasses httpx2's decoding generators: it is never encoded."""
 
     def read(self) -> bytes:
         if self.is_closed or self.is_stream_consumed:
             return super().read()
         self.is_stream_consumed = True
         try:
-            self._content = b"".join(cast(httpx2.SyncByteStream, self.stream))  # where httpx2 keeps it too
+            self._content = b"".join(cast(httpx2.SyncByteStream, self.stream))  # httpx2's own attribute
         finally:
             self.close()
         return self._content
 
 
 class ModelBody(httpx2.SyncByteStream):
-    """A body that gives its connection back once, when it is closed, whole or not."""
+    """Response body that returns its connection to the pool exactly once, on close, whether read fully or not."""
 
     def __init__(self, wire: Wire, give_back: Callable[[], None]) -> None:
         self.wire = wire
@@ -206,14 +207,14 @@ class ModelBody(httpx2.SyncByteStream):
 
 
 def _unknown_call() -> ModelCall:
-    """Make the call of a request outside `carrying`: bounded, and never sent twice."""
+    """Make a call for a request outside `carrying`: bounded, and never sent twice."""
     call = ModelCall(time.monotonic() + LONGEST_SECONDS)
-    call.billable = True
+    call.progress.billable = True
     return call
 
 
 def _encoded(wire: Wire) -> bool:
-    """Tell whether the body is compressed, which was not asked for. An answer is refused then, before it is read."""
+    """Tell whether the body is compressed, unrequested. Raises `AnswerRefused` for an unread successful answer."""
     encoded = any(name == ENCODING and value.lower() != b"identity" for name, value in wire.headers)
     if encoded and wire.status < 300:
         wire.close()
@@ -222,7 +223,7 @@ def _encoded(wire: Wire) -> bool:
 
 
 def _message(request: httpx2.Request, proxy: Proxy | None) -> bytes:
-    """Serialise the request, by way of a proxy in absolute form. Its body's length is known."""
+    """Serialise the request, in absolute form for a proxy. Its body must have a known length."""
     target = request.url.raw_path if proxy is None else str(request.url).encode("ascii")
     lines = [b"%b %b HTTP/1.1" % (request.method.encode("ascii"), target)]
     if "Host" not in request.headers:

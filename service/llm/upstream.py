@@ -1,4 +1,4 @@
-"""What went wrong upstream, in this house's errors. Fixed sentences: an upstream's own words never leave."""
+"""Mapping of upstream failures to `SlipwayError`s with fixed messages: upstream text is never exposed."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ MAX_RETRY_AFTER = 3600.0
 _SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?")
 SPENT = frozenset(
     {"enforced_spend_limit_reached", "contract_spend_limit_reached"}
-)  # a 429 that waiting won't cure
+)  # a 429 that waiting does not resolve
 
-# Broad categories of the Messages API, for errors inside a stream, where the status is 200 and says nothing.
+# Error types of the Messages API, for errors inside a stream, whose HTTP status is 200.
 STATUS_OF_TYPE = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -45,17 +45,17 @@ STATUS_OF_TYPE = {
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds the upstream asks us to wait, as a number or an HTTP date, between 0 and an hour; None: it does not."""
+    """Parse the requested wait, a number or an HTTP date, as seconds from 0 to 3600; None when absent."""
     for name, per_second in (("retry-after-ms", 1000), ("retry-after", 1)):
         given = headers.get(name, "")
         seconds = float(given) / per_second if _SECONDS.fullmatch(given) else _until(given)
-        if seconds >= 0:  # not so for NaN
+        if seconds >= 0:  # False for NaN
             return min(seconds, MAX_RETRY_AFTER)
     return None
 
 
 def _until(date: str) -> float:
-    """Compute the seconds until an HTTP date, 0 for one that is past; NaN for what is no date."""
+    """Return the seconds until an HTTP date, 0 if past; NaN if it is no date."""
     try:
         return max(0.0, parsedate_to_datetime(date).timestamp() - time.time())
     except (ValueError, OverflowError, OSError):
@@ -65,7 +65,7 @@ def _until(date: str) -> float:
 def refused(
     status: int, kind: str | None = None, code: str | None = None, headers: Mapping[str, str] | None = None
 ) -> SlipwayError:
-    """The upstream answered with an error: `status`, the `type` and `error_code` of its body, its headers."""
+    """Map an upstream error response: its `status`, the `type` and `error_code` of its body, its headers."""
     kind = kind if kind in STATUS_OF_TYPE else None
     status = STATUS_OF_TYPE[kind] if kind else status
     return _by_status(status, code, f" ({kind})" if kind else "", retry_after(headers or {}))
@@ -91,7 +91,7 @@ def _by_status(status: int, code: str | None, named: str, wait: float | None) ->
 
 
 def unreached(cause: BaseException | None) -> SlipwayError:
-    """No answer began: what the transport raised while the request was sent."""
+    """Map a transport error raised before any answer began."""
     if isinstance(cause, httpx2.PoolTimeout):
         return Overloaded("Every connection to the model is taken")
     if isinstance(cause, httpx2.ReadTimeout | httpx2.WriteTimeout):
@@ -104,7 +104,7 @@ def unreached(cause: BaseException | None) -> SlipwayError:
 
 
 def broken_off(error: httpx2.HTTPError) -> SlipwayError:
-    """An answer began and did not end."""
+    """Map a transport error raised after the answer began."""
     if isinstance(error, httpx2.TimeoutException):
         return ModelTimeout("The model fell silent in the middle of its answer")
     if isinstance(error, AnswerRefused):

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection to the model: a blocking socket under a C parser, one exchange at a time."""
+"""HTTP/1.1 connection to the model: blocking socket and C parser, one exchange at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RECEIVE_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 64 * 1024
 DRAIN_READS = 4
 FRAMING = frozenset({b"content-length", b"transfer-encoding"})
-# What somebody reads, the SDK included; an answer carries twenty headers, and each costs httpx2 eight calls.
+# Headers that this service or the SDK reads. An answer has about twenty, and each costs httpx2 eight calls.
 READ = frozenset(
     {
         b"content-type",
@@ -34,24 +34,24 @@ READ = frozenset(
 
 
 class AnswerRefused(httpx2.RemoteProtocolError):
-    """Raised for an answer that is not taken: too large, or compressed. Asking again would bring the same."""
+    """Raised for an answer that is too large or compressed. Retrying would bring the same."""
 
 
 class Wire:
-    """A connection that carries one exchange at a time. Not for two threads at once.
+    """Connection that carries one exchange at a time. Not thread-safe.
 
-    The `ModelCall` of the exchange holds the socket meanwhile, so that its `abort()` wakes a blocked read.
+    During an exchange its `ModelCall` holds the socket, so that `abort()` wakes a blocked read.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.idle_since = 0.0
         self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []  # those of `READ`
+        self.headers: list[tuple[bytes, bytes]] = []  # only those in `READ`
         self.heard = False  # whether any byte of the answer has arrived
         self._call: ModelCall | None = None
         self._read_wait = 0.0
-        self._plain = not isinstance(sock, ssl.SSLSocket)  # which may hold back what it has read
+        self._plain = not isinstance(sock, ssl.SSLSocket)  # TLS may buffer decrypted data
         self._body: list[bytes] = []
         self._fault: Exception | None = None
         self._has_head = self._complete = self._keep_alive = self._ends_with_close = False
@@ -61,7 +61,7 @@ class Wire:
 
     @property
     def complete(self) -> bool:
-        """All of the answer has arrived."""
+        """Tell whether the whole answer has arrived."""
         return self._complete
 
     @property
@@ -70,13 +70,13 @@ class Wire:
 
     @property
     def quiet(self) -> bool:
-        """An idle connection on which something arrives, if only its end, cannot be used again."""
+        """Tell whether an idle connection is reusable: readable data, or EOF, rules it out."""
         poll = select.poll()
         poll.register(self.sock, select.POLLIN)
         return not poll.poll(0)
 
     def ask(self, message: bytes, call: ModelCall, read_wait: float, write_wait: float) -> None:
-        """Send a request and wait for the head of its answer. Closed when that fails, with an httpx2 error."""
+        """Send a request and wait for the head of its answer. On failure, close and raise an httpx2 error."""
         self.status, self.headers, self._body = 0, [], []
         self.heard = self._has_head = self._complete = self._keep_alive = self._ends_with_close = False
         self._framed = False
@@ -94,7 +94,7 @@ class Wire:
             raise
 
     def body(self) -> Iterator[bytes]:
-        """The body as it arrives, without its transfer coding."""
+        """Yield the body as it arrives, without its transfer coding."""
         while True:
             if self._body:
                 pieces, self._body = self._body, []
@@ -104,7 +104,7 @@ class Wire:
             self._receive()
 
     def arrived(self) -> bytes:
-        """What has come of the body by now, without waiting. Raises as `body` does."""
+        """Return the available part of the body without blocking. Raises as `body` does."""
         with suppress(BlockingIOError, ssl.SSLWantReadError):
             self._receive(wait=False)
             while not self._plain and cast(ssl.SSLSocket, self.sock).pending() and not self._complete:
@@ -113,7 +113,7 @@ class Wire:
         return b"".join(pieces)
 
     def drain(self, seconds: float) -> None:
-        """Read on to the end of an answer of which nothing more is wanted, so that the connection can be kept."""
+        """Read and discard the rest of an answer, so that the connection can be reused. `seconds` limits each read."""
         self._read_wait = seconds
         with suppress(httpx2.HTTPError):
             for _ in range(DRAIN_READS):
@@ -123,12 +123,12 @@ class Wire:
         self._body.clear()
 
     def rest(self) -> None:
-        """The exchange is over and the connection goes to the pool: no abort may touch it from now on."""
+        """End the exchange before the connection returns to the pool: a later abort must not touch it."""
         self._let_go()
         self.idle_since = time.monotonic()
 
     def close(self) -> None:
-        self._let_go()  # before the close: the number of a closed socket is soon another's
+        self._let_go()  # before the close: the file descriptor may be reused at once
         self.sock.close()
 
     def _let_go(self) -> None:
@@ -137,7 +137,7 @@ class Wire:
             self._call = None
 
     def _within(self, wait: float) -> float:
-        """The given wait, cut to what is left of the call: many short waits cannot add up to a long one."""
+        """Cut a wait to the time left of the call, which many short waits may not exceed. Raises `ReadTimeout` at 0."""
         left = self._call.remaining() if self._call is not None else 0.0
         if left <= 0:
             raise httpx2.ReadTimeout("The call has no time left")
@@ -150,13 +150,13 @@ class Wire:
         except TimeoutError as error:
             raise httpx2.WriteTimeout("The request could not be sent in time") from error
         except OSError:
-            pass  # a server may refuse half way and say why: reading tells that, or that it is gone
+            pass  # the server may have refused early: reading returns its answer or the error
 
     def _receive(self, *, wait: bool = True) -> None:
         if self._fault is not None:
             raise httpx2.RemoteProtocolError("The answer is not HTTP/1.1") from self._fault
         try:
-            # With 0 it reads what is there; with more Python waits first, whatever the flags.
+            # 0 is non-blocking; with a time-out, Python polls first, whatever the flags.
             self.sock.settimeout(self._within(self._read_wait) if wait else 0)
             data = self.sock.recv(RECEIVE_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError):
@@ -180,17 +180,17 @@ class Wire:
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._keep_alive, self._fault = False, error  # told by the next read: what came before it is good
+            self._keep_alive, self._fault = False, error  # raised by the next read: data before it is valid
 
-    # --- what the parser calls ----------------------------------------------------------------
+    # --- parser callbacks ---------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         if self._complete:
-            raise ValueError("an answer nobody asked for")  # _parse: the connection is not used again
+            raise ValueError("an answer nobody asked for")  # caught in _parse: the connection is not reused
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._has_head:
-            return  # what comes after the body is a trailer, of no use here
+            return  # trailers are ignored
         name = name.lower()
         if name in FRAMING:
             self._framed = True
@@ -200,7 +200,7 @@ class Wire:
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
         if self.status < 200:
-            self.headers.clear()  # an interim answer: the real one follows
+            self.headers.clear()  # interim answer (1xx): the final one follows
             self._framed = False
             return
         self._has_head = True

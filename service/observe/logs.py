@@ -1,10 +1,10 @@
-"""Logs: one JSON object per line (readable text in a terminal), with who and what is being served on each.
+"""Structured logs: one JSON object per line (text in a terminal), with context fields and redacted secrets.
 
-A line's `event` is its message. `bind` adds fields to every later line of the same thread. Secrets never
-leave: fields with a telling name and values that look like a key or a token are blanked as a line is written.
+A line's `event` is its message. `bind` adds fields to every later line of the same thread. Fields with the name of a
+secret, and values that look like a key or a token, are redacted as a line is written.
 
-DEBUG is for Slipway's own lines, which tell no content. Libraries tell at that level what they send and get: prompts,
-answers and keys. Theirs are dropped, whatever level a library gives its loggers.
+DEBUG lines are Slipway's own only, which hold no content. Libraries log prompts, answers and keys at that level: their
+lines are dropped, whatever level a library sets for its loggers.
 """
 
 from __future__ import annotations
@@ -36,30 +36,30 @@ _SECRET_NAMES = frozenset(
         "secret",
     }
 )
-# Our keys, provider keys, and JWTs (three base64url parts, the first being an encoded `{"`).
+# Slipway's keys, provider keys, and JWTs (three base64url parts, the first being an encoded `{"`).
 _SECRET_VALUES = re.compile(
     r"\bslp_[A-Za-z0-9_-]{8,}|\bsk-[A-Za-z0-9_-]{8,}|\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"
 )
 _RESERVED = frozenset(RESERVED_ATTRS) | {"color_message"}
-OWN = ("slipway", "agent_tools")  # how our loggers begin, and those of agents' own tools by their modules
+OWN = ("slipway", "agent_tools")  # prefixes of Slipway's loggers, and of those in agents' tool modules
 _QUIETER = {
-    "anthropic": "WARNING",  # with ANTHROPIC_LOG it would write bodies by a handler of its own
-    "gunicorn.access": "CRITICAL",  # our own `request` line says more
-    "flask-limiter": "WARNING",  # its line names who was limited
+    "anthropic": "WARNING",  # with ANTHROPIC_LOG it would write bodies with its own handler
+    "gunicorn.access": "CRITICAL",  # replaced by the `request` line
+    "flask-limiter": "WARNING",  # its line holds the key that was limited
     "alembic": "WARNING",
-    "httpx2": "WARNING",  # a line for every request; `llm_call` says more
+    "httpx2": "WARNING",  # a line for every request; replaced by `llm_call`
 }
-_PLAIN = (str, int, float, bool, type(None))  # what nearly all fields are, and no mapping
+_PLAIN = (str, int, float, bool, type(None))  # types of nearly all fields: checked before the slower Mapping
 _fields: ContextVar[Mapping[str, Any]] = ContextVar("log_fields", default={})  # noqa: B039 - never mutated
 
 
 def bind(**fields: Any) -> None:
-    """From now on every line of this thread carries these fields, until `clear`."""
+    """Add fields to every later line of this thread, until `clear`."""
     _fields.set({**_fields.get(), **fields})
 
 
 def clear(**fields: Any) -> None:
-    """Forget all bound fields, and bind these: a thread serves one request after another."""
+    """Replace all bound fields by these: a thread serves one request after another."""
     _fields.set(fields)
 
 
@@ -75,40 +75,40 @@ def bound(**fields: Any) -> Iterator[None]:
 
 
 def event(logger: logging.Logger, name: str, **fields: Any) -> None:
-    """One line at INFO: what happened, and its measures. Never prompts or answers."""
+    """Log an event with its fields at INFO. Never prompts or answers."""
     if logger.isEnabledFor(logging.INFO):
         logger.info(name, extra=fields)
 
 
 def configure(log_format: Literal["auto", "json", "text"], level: str) -> None:
     """Set up the root logger and Gunicorn's, to standard error. May be called again, as after a reload."""
-    theirs = max(logging.getLevelNamesMapping()[level], logging.INFO)
+    library_level = max(logging.getLevelNamesMapping()[level], logging.INFO)
     text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
     handler = _Stderr()
     handler.setFormatter(TextFormatter() if text else JsonFormatter())
-    handler.addFilter(_without_details_of_libraries)
+    handler.addFilter(_drop_library_debug)
     root, gunicorn = logging.getLogger(), logging.getLogger("gunicorn.error")
     root.handlers = [handler, *(other for other in root.handlers if not isinstance(other, _Stderr))]
-    root.setLevel(theirs)
+    root.setLevel(library_level)
     for name in OWN:
         logging.getLogger(name).setLevel(level)
     logging.getLogger("slipway.request").setLevel(logging.INFO)  # the access log, whatever the level
     gunicorn.handlers, gunicorn.propagate = [handler], False
-    gunicorn.setLevel(theirs)
-    # What no line of ours tells is not found out for it: https://docs.python.org/3/howto/logging.html#optimization
+    gunicorn.setLevel(library_level)
+    # Skip record attributes that are never printed: https://docs.python.org/3/howto/logging.html#optimization
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    for name, least in _QUIETER.items():
-        logging.getLogger(name).setLevel(least)
+    for name, minimum in _QUIETER.items():
+        logging.getLogger(name).setLevel(minimum)
 
 
-def _without_details_of_libraries(record: logging.LogRecord) -> bool:
-    """Filter of what is less than INFO and not ours."""
+def _drop_library_debug(record: logging.LogRecord) -> bool:
+    """Filter out library lines below INFO."""
     return record.levelno >= logging.INFO or record.name.partition(".")[0] in OWN
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Writes to what standard error is at the moment, and not to what it was at the start."""
+    """Handler for the current `sys.stderr`, not the one at start."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -119,7 +119,7 @@ class _Stderr(logging.StreamHandler[TextIO]):
 
 
 class JsonFormatter(OrjsonFormatter):
-    """`time`, `level`, `event`, `logger`, the bound fields, then the line's own."""
+    """JSON line of `time`, `level`, `event`, `logger`, the bound fields, then the line's own."""
 
     def add_fields(
         self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
@@ -137,7 +137,7 @@ class JsonFormatter(OrjsonFormatter):
 
 
 class TextFormatter(logging.Formatter):
-    """`12:00:01.123 INFO  request method=GET status=200`, coloured in a terminal."""
+    """Text line such as `12:00:01.123 INFO  request method=GET status=200`, coloured in a terminal."""
 
     _COLOURS: ClassVar = {"WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
 
@@ -154,8 +154,8 @@ class TextFormatter(logging.Formatter):
 
 
 def scrub(line: str) -> str:
-    """`line` with everything that looks like a key or a token blanked."""
-    if "slp_" in line or "sk-" in line or "eyJ" in line:  # nearly every line has none: no regex for those
+    """Redact everything in `line` that looks like a key or a token."""
+    if "slp_" in line or "sk-" in line or "eyJ" in line:  # a cheap test first: nearly every line has none
         return _SECRET_VALUES.sub(REDACTED, line)
     return line
 
@@ -166,13 +166,13 @@ def _extras(record: logging.LogRecord) -> dict[str, Any]:
         if key.lower() in _SECRET_NAMES:
             found[key] = REDACTED
         elif not isinstance(value, _PLAIN) and isinstance(value, Mapping):
-            found[key] = _blanked(value)
+            found[key] = _redacted(value)
     return found
 
 
-def _blanked(value: Mapping[Any, Any]) -> dict[str, Any]:
+def _redacted(value: Mapping[Any, Any]) -> dict[str, Any]:
     return {
-        str(key): _blanked(inner) if isinstance(inner, Mapping) else inner
+        str(key): _redacted(inner) if isinstance(inner, Mapping) else inner
         for key, inner in value.items()
         if str(key).lower() not in _SECRET_NAMES
     }

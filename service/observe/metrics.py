@@ -1,14 +1,14 @@
-"""Prometheus metrics over all workers of a machine. Labels are looked up once and kept.
+"""Prometheus metrics over all workers of a machine, with cached label sets.
 
-A process that has joined a `folder` (`gunicorn.conf.py` and `worker.py` see to it) counts in files there, for all to
-read. Any other counts for itself, and so does one for whose files the disk has no room.
+A process that has joined a folder (in `gunicorn.conf.py` or `worker.py`) counts in shared files there; any other counts
+in memory, as on a full disk.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,15 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from service.observe.folder import of_tasks, take_place
-from service.types import Usage
+from service.observe.metric_files import of_tasks, take_slot
+from service.observe.observer import ModelAttempt, RunPhase, Settled, Subscriber
+from service.types import Run, Usage
 
 log = logging.getLogger("slipway.metrics")
-# Of one metric, so that its file never has to grow. Whatever comes after those counts as OTHER.
+# Bound per metric, so that its file never grows; further label sets count as OTHER.
 MOST_LABEL_SETS = 500
 MOST_REQUEST_LABEL_SETS = 1000  # route, method and status
-MOST_HISTOGRAM_LABEL_SETS = 200  # each takes as many entries as there are buckets
+MOST_HISTOGRAM_LABEL_SETS = 200  # each with an entry per bucket
 LONGEST_LABEL = 100  # characters
 OTHER = "(other)"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "(none)"})
@@ -41,7 +42,7 @@ _MODEL_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
 
 
 class _Family:
-    """A metric whose labelled children are kept: `labels()` takes a lock and builds a tuple every time."""
+    """Metric with a cache of its labelled children: `labels()` takes a lock and builds a tuple every time."""
 
     __slots__ = ("_children", "_metric", "_most")
 
@@ -60,51 +61,51 @@ class _Family:
         return self._children.setdefault(labels, child)
 
 
-class _Together(Collector):
-    """The figures of some folders, as one."""
+class _MergedFolders(Collector):
+    """Collector of the metric files of several folders."""
 
     def __init__(self, *folders: Path) -> None:
         self._folders = folders
 
     def collect(self) -> Iterable[Any]:
-        merge: Any = MultiProcessCollector.merge  # it has no types
+        merge: Any = MultiProcessCollector.merge  # untyped
         while True:
             try:
                 return list(merge([str(file) for path in self._folders for file in path.glob("*.db")]))
-            except FileNotFoundError:  # whoever starts anew has just cleared a folder
+            except FileNotFoundError:  # a starting server has just cleared a folder
                 continue
 
 
 def of_folder(own: Path) -> CollectorRegistry:
-    """What the processes of one folder have counted, for a server of its own."""
+    """Registry of one folder's metrics, for a metrics server of its own."""
     registry = CollectorRegistry()
-    registry.register(_Together(own))
+    registry.register(_MergedFolders(own))
     return registry
 
 
-_value_classes: dict[
-    tuple[int, str], Any
-] = {}  # by process and folder: one place for all metrics of a process
+_value_classes: dict[tuple[int, str], Any] = {}  # by pid and folder: one slot for all metrics of a process
 
 
 def _value_class() -> Any:
-    """How a metric keeps its value: in this process's files of the folder it has joined, or in memory."""
+    """Storage class of metric values: files in the joined folder, or memory."""
     own = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if not own:
         return values.MutexValue
     key = (os.getpid(), own)
     if key not in _value_classes:
         try:
-            place = take_place(Path(own))
-            _value_classes[key] = values.MultiProcessValue(lambda: place)  # type: ignore[no-untyped-call]
+            slot = take_slot(Path(own))
+            _value_classes[key] = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
         except OSError as error:
             log.error("metrics_not_shared", extra={"folder": own, "error": error.strerror})
             _value_classes[key] = values.MutexValue
     return _value_classes[key]
 
 
-class Metrics:
-    """Everything that is counted. Labels are bounded: route templates, agent ids, never ids of users."""
+class Metrics(Subscriber):
+    """Counters, gauges and histograms: of what the observer tells, of HTTP and of Redis.
+
+    Labels are bounded: route templates, agent ids, never ids of users."""
 
     def __init__(self) -> None:
         values.ValueClass = _value_class()
@@ -142,7 +143,7 @@ class Metrics:
         self._login_failures = counter("login_failures", "Log-ins that were refused")
         self._fallback = gauge("limiter_fallback", "1 while limits are counted per process", "livemax")
         self._redis = gauge("redis_up", "0 while a process skips Redis", "livemin")
-        self.runs_active = gauge("runs_active", "Runs under way", "livesum")  # .inc() and .dec()
+        self._runs_active = gauge("runs_active", "Runs under way", "livesum")
         self._redis.set(1)
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
@@ -150,22 +151,34 @@ class Metrics:
         self._requests(route, known, str(status)).inc()
         self._request_seconds(route).observe(seconds)
 
-    def run_ended(self, agent: str, status: str) -> None:
-        self._runs(agent, str(status)).inc()
+    def run(self, run: Run, phase: RunPhase, error: Exception | None = None) -> None:
+        if phase == "started":
+            self._runs_active.inc()
+        elif phase == "over":
+            self._runs_active.dec()
+        elif phase == "ended":
+            self._runs(run.agent, str(run.status)).inc()
 
-    def model_call(self, model: str, outcome: str, seconds: float) -> None:
-        """`outcome` is `ok` or an error code."""
-        self._model_calls(model, outcome).inc()
-        self._model_seconds(model).observe(seconds)
-
-    def tokens(self, model: str, usage: Usage) -> None:
+    def attempt(self, attempt: ModelAttempt) -> None:
+        self._model_calls(attempt.model, attempt.error_code or "ok").inc()
+        self._model_seconds(attempt.model).observe(attempt.ms / 1000)
+        self._breaker(attempt.model).set(int(attempt.breaker_open))
         kinds = ("input", "output", "cache_read", "cache_creation")
-        for kind, amount in zip(kinds, usage, strict=False):
+        for kind, amount in zip(kinds, attempt.usage or (), strict=False):
             if amount:
-                self._tokens(model, kind).inc(amount)
+                self._tokens(attempt.model, kind).inc(amount)
 
-    def prompt_cache(self, agent: str, usage: Usage) -> None:
-        """The share of `read` in all three kinds is how much of an agent's prompts came from the cache."""
+    def tool(self, name: str, ok: bool) -> None:
+        self._tools(name, "true" if ok else "false").inc()
+
+    def settlement(self, settled: Settled) -> None:
+        self._cost(settled.agent, settled.model).inc(settled.cost)
+        self._count_prompt_cache(settled.agent, settled.usage)
+        if settled.cost > settled.held:
+            self._overrun.inc()
+
+    def _count_prompt_cache(self, agent: str, usage: Usage) -> None:
+        """Count prompt tokens by kind; `read` / all is the cached share of an agent's prompts."""
         for kind, amount in (
             ("read", usage.cache_read_input_tokens),
             ("write", usage.cache_creation_input_tokens),
@@ -174,21 +187,11 @@ class Metrics:
             if amount:
                 self._prompt_cache(agent, kind).inc(amount)
 
-    def cost(self, agent: str, model: str, nano: int) -> None:
-        self._cost(agent, model).inc(nano)
-
-    def budget_warning(self, scope: str, percent: int) -> None:
-        """`scope` is the kind of it only: `user`, never whose."""
-        self._warnings(scope, str(percent)).inc()
-
     def budget_refused(self, scope: str) -> None:
         self._over_cap(scope).inc()
 
-    def hold_overrun(self) -> None:
-        self._overrun.inc()
-
-    def tool_call(self, tool: str, ok: bool) -> None:
-        self._tools(tool, "true" if ok else "false").inc()
+    def budget_warning(self, scope: str, percent: int, public: Mapping[str, Any]) -> None:
+        self._warnings(scope, str(percent)).inc()
 
     def cache(self, agent: str, result: str) -> None:
         self._cache(agent, result).inc()
@@ -202,11 +205,8 @@ class Metrics:
     def limiter_fallback(self, active: bool) -> None:
         self._fallback.set(int(active))
 
-    def breaker_open(self, model: str, is_open: bool) -> None:
-        self._breaker(model).set(int(is_open))
-
     def transaction_retried(self, reason: str) -> None:
-        """`reason` is `deadlock` or `serialization_failure`."""
+        """Count a retry; `reason` is `deadlock` or `serialization_failure`."""
         self._retried(reason).inc()
 
     def login_failed(self) -> None:
@@ -216,11 +216,11 @@ class Metrics:
         self._redis.set(int(up))
 
     def render(self) -> tuple[bytes, str]:
-        """The exposition text of all workers, and its content type."""
+        """Render the exposition text of all workers; return it with its content type."""
         registry = self._registry
         if own := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             registry = CollectorRegistry()
-            registry.register(_Together(Path(own), of_tasks(Path(own))))
+            registry.register(_MergedFolders(Path(own), of_tasks(Path(own))))
         return generate_latest(registry), CONTENT_TYPE_LATEST
 
     def _counter(self, name: str, about: str, *labels: str) -> Any:

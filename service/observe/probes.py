@@ -1,4 +1,4 @@
-"""Health probes: checks of the parts a service stands on, side by side, shared by all who ask, and never for long."""
+"""Health probes of dependencies: concurrent, shared between callers, with a time-out."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from service.errors import SlipwayError
 
 log = logging.getLogger("slipway.probes")
 
-SECONDS = 1.5  # the longest a check is waited for, from its start
-LOST_SECONDS = (
-    30.0  # a check that hangs for so long is given up, such as one over a dead connection, and made anew
-)
-MOST_THREADS = 4  # of one probe, those that hang included
+SECONDS = 1.5  # time-out of waiting for a check, from its start
+LOST_SECONDS = 30.0  # a check that hangs for longer, as on a dead connection, is abandoned and started anew
+MOST_THREADS = 4  # per probe, with hanging ones
 
 
 class Probe:
-    """Health check of one part. Ill is what raises, says False or why in fixed words, or takes too long.
+    """Health check of one dependency: unhealthy when `check` raises, returns False or a reason, or times out.
 
-    `down` is the status then. A result is good for `keep` seconds, and for everybody who asks while it is looked for.
+    `down` is its status then. A result is shared by concurrent callers and cached for `keep` seconds.
     """
 
     def __init__(self, check: Callable[[], object], down: str, keep: float = 0.0) -> None:
@@ -30,51 +28,51 @@ class Probe:
         self._down = down
         self._keep = keep
         self._lock = threading.Lock()
-        self._look: _Look | None = None
+        self._latest: _Check | None = None
         self._threads = 0
 
-    def begin(self) -> _Look | None:
-        """Join the look under way, or start one. None while too many hang."""
+    def begin(self) -> _Check | None:
+        """Join the current check, or start one. None while too many hang."""
         with self._lock:
-            look = self._look
-            if look is not None and look.good(self._keep):
-                return look
+            check = self._latest
+            if check is not None and check.is_current(self._keep):
+                return check
             if self._threads >= MOST_THREADS:
                 return None
             self._threads += 1
-            look = self._look = _Look()
-        threading.Thread(target=self._run, args=(look,), name="probe", daemon=True).start()
-        return look
+            check = self._latest = _Check()
+        threading.Thread(target=self._run, args=(check,), name="probe", daemon=True).start()
+        return check
 
-    def part(self, look: _Look | None) -> dict[str, Any]:
-        """Return the state of the part, as `/ready` shows it."""
-        if look is None:
+    def state(self, check: _Check | None) -> dict[str, Any]:
+        """Wait for a check; return its state as in `/ready`: `status`, `latency_ms`, `reason` if there is one."""
+        if check is None:
             return {"status": self._down, "latency_ms": SECONDS * 1000}
-        healthy = look.done.wait(max(0.0, look.began + SECONDS - time.monotonic())) and look.healthy
-        ended = look.ended or time.monotonic()
-        part = {
+        healthy = check.done.wait(max(0.0, check.began + SECONDS - time.monotonic())) and check.healthy
+        ended = check.ended or time.monotonic()
+        state = {
             "status": "ok" if healthy else self._down,
-            "latency_ms": round((ended - look.began) * 1000, 2),
+            "latency_ms": round((ended - check.began) * 1000, 2),
         }
-        return {**part, "reason": look.reason} if look.reason else part
+        return {**state, "reason": check.reason} if check.reason else state
 
-    def _run(self, look: _Look) -> None:
+    def _run(self, check: _Check) -> None:
         try:
-            said = self._check()
-            look.reason = said if isinstance(said, str) else ""
-            look.healthy = said is not False and not look.reason
+            result = self._check()
+            check.reason = result if isinstance(result, str) else ""
+            check.healthy = result is not False and not check.reason
         except SlipwayError:
             pass
         except Exception:
             log.exception("probe_failed")
         finally:
-            look.ended = time.monotonic()
-            look.done.set()
+            check.ended = time.monotonic()
+            check.done.set()
             with self._lock:
                 self._threads -= 1
 
 
-class _Look:
+class _Check:
     def __init__(self) -> None:
         self.began = time.monotonic()
         self.ended = 0.0
@@ -82,12 +80,12 @@ class _Look:
         self.reason = ""
         self.done = threading.Event()
 
-    def good(self, keep: float) -> bool:
+    def is_current(self, keep: float) -> bool:
         now = time.monotonic()
         return now < self.ended + keep if self.done.is_set() else now < self.began + LOST_SECONDS
 
 
-def look_at(probes: Mapping[str, Probe]) -> dict[str, dict[str, Any]]:
-    """Run all probes side by side; return the state of every part within `SECONDS`."""
-    looks = {name: probe.begin() for name, probe in probes.items()}
-    return {name: probe.part(looks[name]) for name, probe in probes.items()}
+def run_all(probes: Mapping[str, Probe]) -> dict[str, dict[str, Any]]:
+    """Run probes concurrently; return the state of each, within `SECONDS`."""
+    checks = {name: probe.begin() for name, probe in probes.items()}
+    return {name: probe.state(checks[name]) for name, probe in probes.items()}

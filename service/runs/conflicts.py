@@ -1,7 +1,7 @@
-"""What a turn does when its session is busy: give up, wait for it, or interrupt the turn that is under way.
+"""Conflict policy for turns in a busy session: reject the new one, queue it, or interrupt the running one.
 
-Of turns that interrupt each other the newest wins: the one that runs is cancelled, and an older one that has not begun
-is refused. All of them wait for a bounded time, each in a place of its process.
+Of turns that interrupt each other the newest wins: the running one is cancelled, and an older one that has not begun is
+refused. All wait for a bounded time, each in a place of its process.
 """
 
 from __future__ import annotations
@@ -10,59 +10,63 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TypeVar
 
 from service.errors import NotFound, RunFinished, SessionBusy
-from service.runs.places import Places
-from service.runs.watch import Watch
+from service.runs.bulkhead import Bulkhead
+from service.runs.cancel import Cancellation
+from service.runs.queries import RunQueries
 from service.sessions import Sessions
 from service.types import Caller, OnConflict, RunRequest, new_id
 
 T = TypeVar("T")
-FIRST_PAUSE = 0.05  # seconds between two tries to begin; each is half as long again, up to the longest
+FIRST_PAUSE = 0.05  # seconds between attempts to begin, times 1.5 each, up to the longest
 LONGEST_PAUSE = 1.0
 
 
+@dataclass(frozen=True, slots=True)
 class Conflicts:
-    """One per process. `default`: where a request says nothing; `seconds`: the longest that a turn waits."""
+    """Resolves session conflicts. One per process.
 
-    def __init__(
-        self, sessions: Sessions, watch: Watch, places: Places, default: OnConflict, seconds: float
-    ) -> None:
-        self._sessions = sessions
-        self._watch = watch
-        self._places = places
-        self._default = default
-        self._seconds = seconds
+    `default`: policy of requests without one; `seconds`: the longest a turn waits.
+    """
+
+    sessions: Sessions
+    queries: RunQueries
+    cancellation: Cancellation
+    bulkhead: Bulkhead
+    default: OnConflict
+    seconds: float
 
     def settled(self, request: RunRequest) -> OnConflict:
-        """What this request does when its session is busy."""
-        return request.on_conflict or self._default
+        """Return the request's policy for a busy session."""
+        return request.on_conflict or self.default
 
     def interrupted_by(self, request: RunRequest) -> list[str]:
-        """Return the run that a request interrupts, if any: it is to be cancelled once the request is accepted."""
+        """Return the run a request interrupts, if any, to be cancelled once the request is accepted."""
         if self.settled(request) != "interrupt" or request.session_id is None:
             return []
-        return [turn["id"] for turn in self._sessions.under_way(request.session_id) if turn["holds"]]
+        return [turn["id"] for turn in self.sessions.under_way(request.session_id) if turn["holds"]]
 
     def cancel(self, run_ids: Iterable[str]) -> None:
         """Cancel runs that may have ended meanwhile."""
         for run_id in run_ids:
             with suppress(RunFinished, NotFound):
-                self._watch.cancel(self._watch.get(run_id))
+                self.cancellation.cancel(self.queries.get(run_id))
 
     def in_turn(self, caller: Caller, request: RunRequest, start: Callable[[], T]) -> T:
-        """Call `start`; again while its session is busy, where the request waits. Raises `SessionBusy`."""
-        end, pause = time.monotonic() + self._seconds, FIRST_PAUSE
+        """Call `start`, repeatedly while its session is busy if the request waits. Raises `SessionBusy`."""
+        end, pause = time.monotonic() + self.seconds, FIRST_PAUSE
         how = self.settled(request)
-        interruption = Interruption(self, self._sessions, request) if how == "interrupt" else None
+        interruption = Interruption(self, self.sessions, request) if how == "interrupt" else None
         while True:
             try:
                 return start()
             except SessionBusy:
                 if how == "reject" or time.monotonic() + pause > end:
                     raise
-            with self._places.take(caller.user_id):
+            with self.bulkhead.take(caller.user_id):
                 if interruption is not None:
                     interruption.stop()
                 time.sleep(pause * random.uniform(0.7, 1.0))
@@ -70,9 +74,9 @@ class Conflicts:
 
 
 class Interruption:
-    """One turn that is to begin instead of the session's running one; made when it is asked for.
+    """Interruption of a session's running turn by one new turn; created when the new turn arrives.
 
-    Turns that are queued then keep their place, so one of them may still come before it; newer turns are not touched.
+    Turns queued by then keep their place, so one of them may still run first; newer turns are not touched.
     """
 
     def __init__(self, conflicts: Conflicts, sessions: Sessions, request: RunRequest) -> None:
@@ -80,11 +84,11 @@ class Interruption:
         self._sessions = sessions
         self._session_id = request.session_id or ""
         self._asked_at = new_id("run")  # older runs have smaller ids
-        self._done: set[str] = set()  # runs that are cancelled already, or stay as they are
+        self._done: set[str] = set()  # runs cancelled already, or left alone
         self._first = True
 
     def stop(self) -> None:
-        """Cancel the run that holds the session. Raises `SessionBusy` where a newer turn has taken it."""
+        """Cancel the run that holds the session. Raises `SessionBusy` if a newer turn has taken it."""
         turns = self._sessions.under_way(self._session_id)
         if self._first:
             self._done |= {turn["id"] for turn in turns if not turn["holds"]}

@@ -1,6 +1,6 @@
-"""Retry safety: the same key, caller and body within a day is the same request.
+"""Idempotency: the same key, caller and body within a day is the same request.
 
-A run that failed for a reason that passes gives its key back, so that asking again is worth it: see ADR 0006.
+A run that failed for a transient reason releases its key, so that a retry can succeed: see ADR 0006.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from service import exact_json
-from service.errors import IdempotencyMismatch, all_errors, worth_another_try
+from service.errors import IdempotencyMismatch, all_errors, is_retryable
 from service.store import idempotency as rows
 from service.store import runs, tool_calls
-from service.store.base import Transaction
+from service.store.database import Transaction
+from service.text import exact_json
 from service.types import RunStatus, now_ms
 
 LIFE_MS = 24 * 3_600_000
-PASSES = frozenset(error.code for error in all_errors() if worth_another_try(error))
-AUTO = "auto-"  # how a key begins that the load balancer made: no client will ask with it again later
+PASSES = frozenset(error.code for error in all_errors() if is_retryable(error))
+AUTO = "auto-"  # prefix of keys made by the load balancer: no client retries with them later
 
 
 class AlreadyStarted(Exception):
-    """The key is taken by a run that was started before."""
+    """Raised when a run was started with the key before."""
 
     def __init__(self, run_id: str) -> None:
         super().__init__(run_id)
@@ -31,7 +31,7 @@ class AlreadyStarted(Exception):
 
 
 class Key(NamedTuple):
-    """A caller's `Idempotency-Key` with the fingerprint of what was asked under it."""
+    """Idempotency key of a caller, with the fingerprint of its request."""
 
     user_id: str
     key: str
@@ -42,7 +42,7 @@ class Key(NamedTuple):
         return self.key.startswith(AUTO)
 
     def start(self, tx: Transaction, run_id: str) -> None:
-        """Tie the key to a new run. Raises `AlreadyStarted` or `IdempotencyMismatch`."""
+        """Bind the key to a new run. Raises `AlreadyStarted` or `IdempotencyMismatch`."""
         until = now_ms() + LIFE_MS
         first = rows.claim(tx, self.user_id, self.key, self.fingerprint, run_id, until)
         if first is None or first["run_id"] == run_id:
@@ -50,12 +50,12 @@ class Key(NamedTuple):
         self.check(first["fingerprint"])
         started = first["run_id"]
         if _gives_back(tx, started):
-            started = rows.pass_on(tx, self.user_id, self.key, started, run_id, until)
+            started = rows.move(tx, self.user_id, self.key, started, run_id, until)
         if started != run_id:
             raise AlreadyStarted(started)
 
     def started(self, tx: Transaction) -> str | None:
-        """The run that was started under the key, if any. Raises `IdempotencyMismatch`."""
+        """Find the run started with the key, if any. Raises `IdempotencyMismatch`."""
         first = rows.find(tx, self.user_id, self.key)
         if first is None or first["expires_at"] <= now_ms():
             return None
@@ -69,9 +69,10 @@ class Key(NamedTuple):
 
 
 def _gives_back(tx: Transaction, run_id: str) -> bool:
-    """Whether a run has failed for a reason that passes, has had its `Retry-After`, and has changed nothing.
+    """Return whether a run failed for a transient reason, its `Retry-After` has passed, and it has changed nothing.
 
-    The pause keeps a load balancer, which passes a 503 on at once, from asking a model in vain twice.
+    Changed nothing: no tool call was claimed. The pause keeps a load balancer, which retries a 503 at once, from
+    calling a failing model twice.
     """
     run = runs.get(tx, run_id)
     if run is None or run.status is not RunStatus.FAILED or run.error is None or run.finished_at is None:
@@ -82,7 +83,7 @@ def _gives_back(tx: Transaction, run_id: str) -> bool:
 
 
 def fingerprint(path: str, body: Any) -> str:
-    """A digest of what is asked; the order of fields does not matter."""
+    """Hash the request's path and body; the order of fields does not matter."""
     return hashlib.sha256(
         path.encode() + b"\n" + exact_json.dumps(body, option=orjson.OPT_SORT_KEYS)
     ).hexdigest()

@@ -1,7 +1,7 @@
-"""A run's journal: events get their numbers here, and a step is kept before the next one starts.
+"""Journal of a run: numbers and publishes its events, and stores each step before the next one starts.
 
-A finished step is written in the transaction that begins the next one (or ends the run), so a run of n steps
-costs n + 1 transactions. Events that tell of a kept step (`usage`, `tool.called`, …) are told after it.
+A finished step is written in the transaction that begins the next one (or ends the run), so a run of n steps costs n +
+1 transactions. Events about a stored step (`usage`, `tool.called`, …) are published after it.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from service.runs.active import LeaseLost
-from service.runs.told import IN_RESULT, Told
-from service.sanitise import storable_json
+from service.runs.replay import IN_RESULT, Replay
+from service.runs.slots import LeaseLost
 from service.store import ownership
 from service.store import runs as rows
 from service.store import steps as step_rows
-from service.store.base import Database, Row, Transaction
+from service.store.database import Database, Row, Transaction
+from service.text.sanitise import storable_json
 from service.types import NO_USAGE, Event, Run, RunEvent, RunStatus, Usage, UsageSource, less_sure, now_ms
 
-Work = Callable[[Transaction], None]
-Opening = Callable[[Transaction], bool]  # whether it has written the run's row
+WriteInTransaction = Callable[[Transaction], None]
+Opening = Callable[[Transaction], bool]  # writes the run's row; False: it exists already
 Publish = Callable[[Sequence[RunEvent]], None]
-Last = Callable[[], tuple[Event, dict[str, Any]]]
-NOTE = "note"  # the kind of a step row that only keeps events
-Left = Callable[[Transaction, Run, int], bool]  # gives the run up; False: another worker has taken it over
-HAND_OVER_PATIENCE = 2.0  # seconds; a worker that stops has no more, and its runs are free once it is gone
-PATIENCE = 30.0  # seconds a run under way waits for a database that restarts, rather than lose its step
+FinalEvent = Callable[[], tuple[Event, dict[str, Any]]]
+NOTE = "note"  # kind of a step row that only stores events
+ReleaseCheck = Callable[[Transaction, Run, int], bool]  # releases the run; False: another worker owns it
+HAND_OVER_PATIENCE = 2.0  # seconds; all a stopping worker has, and its runs are released once it is gone
+PATIENCE = 30.0  # seconds a run waits for a restarting database, rather than lose its step
 
 
 def _nothing(tx: Transaction) -> None:
@@ -33,9 +33,10 @@ def _nothing(tx: Transaction) -> None:
 
 
 class Journal:
-    """One attempt at one run. Every write is fenced by the attempt: raises `LeaseLost` when it is stale.
+    """Journal of one attempt at a run. Every write is fenced by the attempt: raises `LeaseLost` when it is stale.
 
-    `opening` writes the run's row, in the first transaction; `kept` are the steps of earlier attempts.
+    `opening` writes the run's row, in the first transaction; `kept` are the steps of earlier attempts, `replay` the
+    events they published after the last of them.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Journal:
         *,
         opening: Opening | None = None,
         kept: Sequence[Row] = (),
-        told: Told | None = None,
+        replay: Replay | None = None,
     ) -> None:
         self._db = db
         self._run = run
@@ -54,40 +55,39 @@ class Journal:
         self._opening = opening
         self._kept = [row for row in kept if row["kind"] != NOTE]
         self._rows = len(kept)
-        self._told = told or Told((), run.last_seq)
+        self._replay = replay or Replay((), run.last_seq)
         kept_seq = kept[-1]["last_seq"] if kept else 0
-        self._buffer = [event for event in self._told.events if event.seq > kept_seq]
+        self._buffer = [event for event in self._replay.events if event.seq > kept_seq]
         events = [RunEvent(Event(name), data, seq) for row in kept for seq, name, data in row["events"]]
-        # What a result without an answer is made from, earlier attempts included.
-        self.told = [event for event in events if event.seq <= kept_seq and event.name in IN_RESULT]
-        self.told += [event for event in self._buffer if event.name in IN_RESULT]
+        # Source of the result of a run without an answer, earlier attempts included.
+        self.result_events = [event for event in events if event.seq <= kept_seq and event.name in IN_RESULT]
+        self.result_events += [event for event in self._buffer if event.name in IN_RESULT]
         self._step: dict[str, Any] | None = None
         self._after: list[tuple[Event, Mapping[str, Any]]] = []
-        self._numbered: list[RunEvent] = []  # of those, what has its number but not its transaction
-        self._owed: list[Work] = []
+        self._numbered: list[RunEvent] = []  # from `_after`: numbered, and not committed yet
+        self._writes: list[WriteInTransaction] = []
         self._began = now_ms()
-        self.steps = 0  # steps done so far, replayed ones included
-        self.words = 0  # pieces of text told in this attempt
-        self.resumes_after = self._told.resumes_after  # what was told up to this number stands
-        run.last_seq = max(run.last_seq, self._told.last_seq)
+        self.steps = 0  # steps done so far, including replayed ones
+        self.resumes_after = self._replay.resumes_after  # events up to this number remain valid
+        run.last_seq = max(run.last_seq, self._replay.last_seq)
 
     @property
     def opened(self) -> bool:
-        """Whether the run is in the database: before that a failure leaves no trace."""
+        """Whether the run is in the database: before that, a failure leaves no trace."""
         return self._opening is None
 
     @property
-    def owes(self) -> bool:
-        """Whether there is something to be written with the next transaction."""
-        return bool(self._owed)
+    def has_writes(self) -> bool:
+        """Whether writes wait for the next transaction."""
+        return bool(self._writes)
 
     @property
     def known_steps(self) -> int:
-        """Steps that are done, those included that this attempt has not come to."""
+        """Number of steps done, including those this attempt has not replayed yet."""
         return max(self.steps, len(self._kept))
 
     def make_storable(self) -> None:
-        """Replace by U+FFFD what cannot be encoded in what waits to be written: the last resort of a run's end."""
+        """Replace text that cannot be encoded by U+FFFD in all pending writes: the last resort to end a run."""
         self._buffer = list(map(_storable, self._buffer))
         self._numbered = list(map(_storable, self._numbered))
         self._after = [(name, storable_json(data)) for name, data in self._after]
@@ -95,31 +95,30 @@ class Journal:
             self._step = {**self._step, "reply": storable_json(self._step["reply"])}
 
     def replay(self, kind: str, name: str) -> dict[str, Any] | None:
-        """The kept reply of the next step, or None when it has yet to be made."""
+        """Return the stored reply of the next step; None when the step has yet to be made."""
         if self.steps >= len(self._kept):
             return None
         step = self._kept[self.steps]
-        if (step["kind"], step["name"]) != (kind, name):  # the agent was changed under a waiting run
+        if (step["kind"], step["name"]) != (kind, name):  # the agent was changed while the run waited
             self._kept = self._kept[: self.steps]
             return None
         self.steps += 1
         return dict(step["reply"])
 
     def tell(self, name: Event, data: Mapping[str, Any]) -> list[RunEvent]:
-        """Number and publish an event; what clients were told before a crash is not told again."""
+        """Number and publish an event. Empty: clients got it before a crash."""
         events = self._number(name, data)
-        self.words += name is Event.TEXT_DELTA
         if events:
             self._publish(events)
         return events
 
     def later(self, name: Event, data: Mapping[str, Any]) -> None:
-        """An event to be told once the next transaction has succeeded."""
+        """Publish an event once the next transaction has succeeded."""
         self._after.append((name, data))
 
-    def also(self, work: Work) -> None:
-        """Write this in the next transaction, whichever that is."""
-        self._owed.append(work)
+    def write_with_next(self, write: WriteInTransaction) -> None:
+        """Add a write to the next transaction."""
+        self._writes.append(write)
 
     def keep(
         self,
@@ -131,21 +130,27 @@ class Journal:
         cost_nano: int = 0,
         source: UsageSource = "reported",
     ) -> None:
-        """This step is done: written with the next transaction."""
+        """Store a finished step, with the next transaction."""
         self.spent(usage, cost_nano, source)
         self._step = self._row(kind, name, reply, cost_nano)
         self.steps += 1
 
     def spent(self, usage: Usage, cost_nano: int, source: UsageSource) -> None:
-        """Usage that belongs to the run, whether its step is kept or not."""
+        """Add usage to the run, whether its step is stored or not."""
         self._run.usage_source = less_sure(self._run.usage_source, source)
         self._run.usage = self._run.usage.plus(usage)
         self._run.cost_nano += cost_nano
 
-    def commit(self, *works: Work, first: Work = _nothing, last: Work = _nothing) -> list[RunEvent]:
-        """One transaction: open the run, keep the step that is done, and `works`. Then tell what waited for it.
+    def commit(
+        self,
+        *works: WriteInTransaction,
+        first: WriteInTransaction = _nothing,
+        last: WriteInTransaction = _nothing,
+    ) -> list[RunEvent]:
+        """Commit the run's row, the finished step and `works`, then publish the events that waited for the commit.
 
-        What is owed comes after `works`, since others wait for its counters; `first` is before it, `last` after it.
+        Pending writes come after `works`, as they lock counters that others wait for; `first` is before them, `last`
+        after.
         """
         after = self._number_after()
         step = self._seal()
@@ -153,15 +158,15 @@ class Journal:
         def work(tx: Transaction) -> None:
             if not self._write(tx, step) and not rows.progress(tx, self._run, self._run.attempt):
                 raise LeaseLost
-            for more in (*works, first, *self._owed, last):
+            for more in (*works, first, *self._writes, last):
                 more(tx)
 
         self._db.transact(work, patience=PATIENCE if self.opened else None)
         self._settled(after)
         return after
 
-    def finish(self, status: RunStatus, last: Last, *works: Work) -> list[RunEvent]:
-        """The run's last transaction, then its last event; `last` is asked for it once the usage stands."""
+    def finish(self, status: RunStatus, last: FinalEvent, *works: WriteInTransaction) -> list[RunEvent]:
+        """Write the run's last transaction, then publish its last event; `last` builds it once the usage is final."""
         after = self._number_after()
         run = self._run
         run.status = status
@@ -174,29 +179,34 @@ class Journal:
             self._write(tx, step)
             if not rows.finish(tx, run, run.attempt):
                 raise LeaseLost
-            for more in (*works, *self._owed):
+            for more in (*works, *self._writes):
                 more(tx)
 
         self._db.transact(work, patience=PATIENCE)
         self._settled([*after, final])
         return [*after, final]
 
-    def suspend(self, *works: Work) -> list[RunEvent]:
-        """The run waits for a person, held by no worker."""
+    def suspend(self, *works: WriteInTransaction) -> list[RunEvent]:
+        """Leave the run waiting for an approval, held by no worker."""
         return self._leave(RunStatus.WAITING_APPROVAL, rows.suspend, works)
 
     def park(self) -> list[RunEvent]:
-        """The run waits in the queue until it is woken, held by no worker."""
+        """Leave the run in the queue until it is woken, held by no worker."""
         return self._leave(RunStatus.QUEUED, rows.park)
 
     def hand_over(self) -> list[RunEvent]:
-        """The run goes back into the queue, for another worker to take at once."""
+        """Return the run to the queue, for another worker to claim at once."""
         return self._leave(RunStatus.QUEUED, rows.release, patience=HAND_OVER_PATIENCE)
 
     def _leave(
-        self, status: RunStatus, left: Left, works: Sequence[Work] = (), *, patience: float = PATIENCE
+        self,
+        status: RunStatus,
+        release: ReleaseCheck,
+        works: Sequence[WriteInTransaction] = (),
+        *,
+        patience: float = PATIENCE,
     ) -> list[RunEvent]:
-        """Keep the run as far as it is. A note at its end says that all that was told is kept."""
+        """Store the run's progress and release it. A final note records that all published events are stored."""
         after = self._number_after()
         step = self._seal()
         note = self._sealed(self._row(NOTE, status, {}, 0), [] if step else self._buffer)
@@ -204,9 +214,9 @@ class Journal:
         def work(tx: Transaction) -> None:
             self._write(tx, step)
             step_rows.insert(tx, note)
-            if not left(tx, self._run, self._run.attempt):
+            if not release(tx, self._run, self._run.attempt):
                 raise LeaseLost
-            for more in (*works, *self._owed):
+            for more in (*works, *self._writes):
                 more(tx)
 
         self._db.transact(work, patience=patience)
@@ -215,29 +225,29 @@ class Journal:
         return after
 
     def check_owner(self) -> None:
-        """Raises `LeaseLost` when another worker has taken the run over since this one last wrote to it."""
+        """Check ownership. Raises `LeaseLost` when another worker has claimed the run since this one's last write."""
         run = self._run
-        if not self._db.query(lambda tx: ownership.is_driven_by(tx, run.id, run.attempt), patience=PATIENCE):
+        if not self._db.query(lambda tx: ownership.is_owned_by(tx, run.id, run.attempt), patience=PATIENCE):
             raise LeaseLost
 
     def _write(self, tx: Transaction, step: dict[str, Any] | None) -> bool:
-        """Open the run, and keep the step that is done. True: the run's row is new, with all there is to say."""
+        """Open the run, and store the finished step. True: the run's row is new, and up to date."""
         new = self._opening is not None and self._opening(tx)
         if step is not None:
             step_rows.insert(tx, step)
         return new
 
     def _seal(self, note: str = "") -> dict[str, Any] | None:
-        """The step that is done, with every event told in it; else a note that keeps the events alone."""
+        """Return the finished step with the events published in it; without one, a note that stores only the events."""
         step = self._step
         if step is None and note and self._buffer:
             step = self._row(NOTE, note, {}, 0)
         return None if step is None else self._sealed(step, self._buffer)
 
-    def _sealed(self, step: dict[str, Any], told: Sequence[RunEvent]) -> dict[str, Any]:
-        events = [[event.seq, event.name, event.data] for event in told]
-        first = told[0].seq if told else self._run.last_seq
-        return {**step, "events": events, "first_seq": first, "last_seq": self._run.last_seq}
+    def _sealed(self, step: dict[str, Any], events: Sequence[RunEvent]) -> dict[str, Any]:
+        listed = [[event.seq, event.name, event.data] for event in events]
+        first = events[0].seq if events else self._run.last_seq
+        return {**step, "events": listed, "first_seq": first, "last_seq": self._run.last_seq}
 
     def _row(self, kind: str, name: str, reply: dict[str, Any], cost_nano: int) -> dict[str, Any]:
         self._rows += 1
@@ -257,21 +267,21 @@ class Journal:
         if self._step is not None:
             self._buffer = []
             self._began = now_ms()
-        self._step, self._numbered, self._owed, self._opening = None, [], [], None
+        self._step, self._numbered, self._writes, self._opening = None, [], [], None
         if after:
             self._publish(after)
 
     def _number(self, name: Event, data: Mapping[str, Any]) -> list[RunEvent]:
         numbered = []
-        for event in self._told.sift(name, data):
+        for event in self._replay.sift(name, data):
             self._run.last_seq += 1
             numbered.append(RunEvent(event.name, event.data, self._run.last_seq))
         self._buffer += numbered
-        self.told += [event for event in numbered if event.name in IN_RESULT]
+        self.result_events += [event for event in numbered if event.name in IN_RESULT]
         return numbered
 
     def _number_after(self) -> list[RunEvent]:
-        """What is told after the next transaction: numbered once, however often a transaction is tried."""
+        """Number the events that wait for the transaction: once, however often it is tried."""
         after, self._after = self._after, []
         self._numbered += [event for name, data in after for event in self._number(name, data)]
         return list(self._numbered)

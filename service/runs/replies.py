@@ -1,4 +1,4 @@
-"""Model replies as a run keeps them: every tool call can be answered and sent back, a paused turn is one reply."""
+"""Model replies as stored by a run: every tool call can be answered and sent back, a paused turn is one reply."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import orjson
 
 from service.agents.pattern import assistant_turn
 from service.llm.client import ModelReply
-from service.sanitise import storable
+from service.text.sanitise import storable
 from service.types import Block, Message, less_sure
 
 _CALL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_-]")
-MARGIN = 54  # levels around arguments in a request or a row; orjson writes 254, so 200 are left for them
-LONGEST_NAME = 64  # characters of a tool's name, as the Messages API takes them
+MARGIN = 54  # nesting levels around arguments in a request or a row; orjson writes 254, so arguments have 200
+LONGEST_NAME = 64  # characters of a tool's name, the limit of the Messages API
 
 
 def well_formed(reply: ModelReply, taken: Set[str]) -> ModelReply:
-    """Give each tool call an id of its own, a name that may be sent back, and an object for its arguments.
+    """Give each tool call a unique id, a name that may be sent back, and an object as its arguments.
 
     `taken` are the ids of the run's earlier calls: claims and approvals are found by id, and the API refuses a
     conversation in which two calls share one.
@@ -43,7 +43,7 @@ def well_formed(reply: ModelReply, taken: Set[str]) -> ModelReply:
 
 
 def joined(first: ModelReply, rest: ModelReply) -> ModelReply:
-    """Join the reply of a turn that paused and that of the call that continued it."""
+    """Join the reply of a paused turn and the reply of the call that continued it."""
     return replace(
         rest,
         content=[*first.content, *rest.content],
@@ -54,7 +54,7 @@ def joined(first: ModelReply, rest: ModelReply) -> ModelReply:
 
 
 def going_on(messages: Sequence[Message], reply: ModelReply) -> list[Message]:
-    """Return what continues a turn that paused: the same again where there is nothing of it, which the API refuses."""
+    """Return messages that continue a paused turn; unchanged if the turn is empty, which the API refuses."""
     turn = assistant_turn(reply)
     return [*messages, turn] if turn["content"] else [*messages]
 
@@ -72,7 +72,7 @@ def _call(block: Block, taken: Set[str]) -> Block:
 
 
 def _is_readable(arguments: object) -> bool:
-    """Tell whether arguments are an object that can be stored and sent back as it is."""
+    """Return whether arguments are an object that can be stored and sent back unchanged."""
     if not isinstance(arguments, dict):
         return False
     for _ in range(MARGIN):

@@ -1,31 +1,39 @@
-"""The run result, which `invoke` answers with and the last event carries."""
+"""Run result: the body of `invoke`, and the data of the last event."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from service import exact_json
-from service.runs.told import standing_text
-from service.store.base import Row
+from service.runs.replay import standing_text
+from service.store.database import Row
+from service.text import exact_json
 from service.types import Answer, Event, Run, RunEvent, RunStatus, ToolUse, rfc3339
 
 
-def result_of(
-    run: Run,
-    answer: Answer | None,
-    *,
-    steps: int,
-    used: Sequence[ToolUse],
-    told: str = "",
-    clamped: int | None = None,
-    approvals: Sequence[str] = (),
-) -> dict[str, Any]:
-    """The contract's run result, of a run that has ended or waits; a failed one carries its `error`.
+class Progress(NamedTuple):
+    """Progress of a run: model and tool steps done, tools used, and the text so far.
 
-    `told`: the text its clients were told, which is the output of a run without an answer.
-    `clamped`: the tokens an answer was limited to because a spending cap had room for no more.
-    `approvals`: ids of what a person has to decide, shown while the run waits for that.
+    `text`: published so far, the output of a run without an answer. `clamped`: token limit of an answer that a spending
+    cap shortened.
+    """
+
+    steps: int = 0
+    tools: Sequence[ToolUse] = ()
+    text: str = ""
+    clamped: int | None = None
+
+    @classmethod
+    def of_events(cls, events: Sequence[RunEvent], steps: int, clamped: int | None = None) -> Progress:
+        return cls(steps, tools_used(events), standing_text(events), clamped)
+
+
+def result_of(
+    run: Run, answer: Answer | None, progress: Progress, approvals: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Build the API's run result for a run that has ended or waits; a failed run includes its `error`.
+
+    `approvals`: ids of pending approvals, shown while the run waits for them.
     """
     result: dict[str, Any] = {
         "run_id": run.id,
@@ -36,13 +44,13 @@ def result_of(
         "user_id": run.user_id,
         "door": run.door,
         "input": run.request.question,
-        "output": answer.output if answer else told,
+        "output": answer.output if answer else progress.text,
         "structured": None,
         "stop_reason": answer.stop_reason if answer else None,
         "model": answer.model if answer else None,
         "tier": run.tier,
-        "steps": steps,
-        "tools": [{"name": use.name, "ok": use.ok, "ms": use.ms} for use in used],
+        "steps": progress.steps,
+        "tools": [{"name": use.name, "ok": use.ok, "ms": use.ms} for use in progress.tools],
         "sources": list(answer.sources) if answer else [],
         "usage": run.usage.public(run.cost_nano, run.usage_source),
         "cache": run.cache,
@@ -53,16 +61,16 @@ def result_of(
     if run.status is RunStatus.WAITING_APPROVAL:
         result["approvals"] = list(approvals)
     if run.request.metadata is not None:
-        result["metadata"] = exact_json.kept(run.request.metadata)  # `shown` puts it into an answer
-    if clamped is not None:
-        result["max_tokens_clamped"] = clamped
+        result["metadata"] = exact_json.to_stored(run.request.metadata)  # decoded by `shown`
+    if progress.clamped is not None:
+        result["max_tokens_clamped"] = progress.clamped
     if run.error is not None:
         result["error"] = run.error
     return result
 
 
 def started_of(run: Run) -> dict[str, Any]:
-    """Data of `run.started`."""
+    """Build the data of `run.started`."""
     return {
         "run_id": run.id,
         "agent": run.agent,
@@ -71,38 +79,25 @@ def started_of(run: Run) -> dict[str, Any]:
     }
 
 
-def unanswered(
-    run: Run,
-    events: Sequence[RunEvent],
-    steps: int,
-    *,
-    clamped: int | None = None,
-    approvals: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Build the result of a run without an answer from the events it has told."""
-    told, used = standing_text(events), tools_used(events)
-    return result_of(run, None, steps=steps, used=used, told=told, clamped=clamped, approvals=approvals)
-
-
 def result_of_kept(run: Run, kept: Sequence[Row], approvals: Sequence[str] = ()) -> dict[str, Any]:
-    """Build the result of a run without an answer that no worker drives, from the rows of its steps."""
+    """Build the result of a run without an answer that executes nowhere, from its step rows."""
     events = [RunEvent(Event(name), data, seq) for row in kept for seq, name, data in row["events"]]
     steps = sum(row["kind"] in ("model", "tools") for row in kept)
-    return unanswered(run, events, steps, approvals=approvals)
+    return result_of(run, None, Progress.of_events(events, steps), approvals)
 
 
 def tools_used(events: Sequence[RunEvent]) -> list[ToolUse]:
-    """List the tool calls that have ended, as events tell of them."""
+    """List the finished tool calls, from a run's events."""
     names = {event.data["call_id"]: event.data["name"] for event in events if event.name is Event.TOOL_CALLED}
     ended = [event.data for event in events if event.name is Event.TOOL_FINISHED]
-    # Whatever a run told, its end can be told too.
+    # Lenient: the last event must be buildable whatever events a run has published.
     return [
         ToolUse(names.get(call["call_id"], ""), bool(call.get("ok")), call.get("ms", 0)) for call in ended
     ]
 
 
 def shown(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A kept run result, or an event's data, as clients see it: `metadata` may be kept as JSON text."""
+    """Return a stored run result or event data as clients see it: `metadata` may be stored as JSON text."""
     if "metadata" not in data:
         return data
     return {**data, "metadata": exact_json.embedded(data["metadata"])}

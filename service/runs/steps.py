@@ -1,67 +1,63 @@
-"""The kept steps of a run: what a pattern's model and tool calls really do."""
+"""Steps of a run, stored in its journal: the model and tool calls that a pattern asks for."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from service.agents.definitions import AgentDefinition
-from service.agents.pattern import Told, most_steps
+from service.agents.pattern import Events, most_steps
 from service.errors import ModelError, ModelUnavailable, RunLimit
 from service.llm.client import ModelClient, ModelReply, ModelRequest
 from service.llm.prompt_cache import marked
 from service.llm.routing import CLASSIFY, CLASSIFY_TOKENS, TIER_SCHEMA, Route, Router, excerpt, tier_said
 from service.llm.thinking import for_model, thinkers
-from service.runs.active import Handle
-from service.runs.deferred import Deferred, Parked, can_wait
-from service.runs.journal import Journal
-from service.runs.kept import kept_reply, kept_result, reply_of, result_of
-from service.runs.payment import Payment, owe
+from service.observe.observer import Observer
+from service.runs.attempt import Attempt
+from service.runs.batch.steps import BatchSteps, WaitsForBatch, can_wait
+from service.runs.billing import CallBilling, book_later
+from service.runs.journal_codec import kept_reply, kept_result, reply_of, result_of
 from service.runs.replies import call_ids, going_on, joined, well_formed
-from service.runs.toolbox import Toolbox
-from service.sanitise import storable
+from service.runs.tool_execution import ToolExecution
 from service.store.batches import SENT, WAITING
 from service.tools import ToolResult
-from service.types import Block, Event, Message, Run, Tier, ToolUse, Usage, less_sure
+from service.types import Block, Event, Message, Tier, ToolUse, Usage, less_sure
 from service.usage.prices import Price, PriceTable, today
 from service.usage.spending import Spending
 
-MOST_PARTS = 8  # calls that one paused turn of the model may be continued over
-ROUTE = "route"  # the step in which the cheap model says how hard a question is
+MOST_PARTS = 8  # calls over which one paused turn may be continued
+ROUTE = "route"  # the step in which the cheap model rates a question's difficulty
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
-    """What a run's steps work with; one set per process."""
+class StepDependencies:
+    """Dependencies of the steps of all runs; one set per process."""
 
     client: ModelClient
     prices: PriceTable
-    toolbox: Toolbox
+    tool_execution: ToolExecution
     spending: Spending
-    deferred: Deferred
+    batch_steps: BatchSteps
+    observer: Observer
 
 
 class RunSteps:
-    """`service.agents.pattern.Steps` over a journal: replayed where kept, made and kept where not."""
+    """`service.agents.pattern.Steps` over a journal: replay stored steps, make and store new ones."""
 
-    def __init__(
-        self, means: Means, agent: AgentDefinition, run: Run, journal: Journal, handle: Handle
-    ) -> None:
-        self._means = means
+    def __init__(self, dependencies: StepDependencies, agent: AgentDefinition, attempt: Attempt) -> None:
+        self._deps = dependencies
         self._agent = agent
-        self._run = run
-        self._journal = journal
-        self._handle = handle
-        self.used: list[ToolUse] = []
-        self.model_seconds = 0.0
-        self.clamped: int | None = None  # tokens of the shortest answer a cap had room for
-        self._lost_settled = False
+        self._attempt = attempt
+        self._run = attempt.run
+        self._journal = attempt.journal
+        self._lost_calls_settled = False
         self._calls = 0  # model calls that count as steps
         self._route: Route | None = None
-        self._call_ids: set[str] = set()  # of every tool call the model has asked for
-        self._wrote: dict[str, str] = {}  # by seal: the model asked for a thinking block
+        self._call_ids: set[str] = set()  # of every tool call requested by the model
+        self._thinkers: dict[str, str] = {}  # by a thinking block's signature: the model that wrote it
 
     def model(
         self,
@@ -76,14 +72,14 @@ class RunSteps:
         json_schema: Mapping[str, Any] | None = None,
         tell: bool = True,
         counts: bool = True,
-    ) -> Told[ModelReply]:
-        """One model call, kept. Raises a `ModelError`, `BudgetExceeded`, `PriceUnknown` or why the run stops.
+    ) -> Events[ModelReply]:
+        """Call the model, store its reply. Raises `ModelError`, `BudgetExceeded`, `PriceUnknown` or the stop reason.
 
-        `counts`: against the steps that the run may take, as all that a pattern asks does. Over them: `RunLimit`.
+        `tell`: publish its text. `counts`: count towards the run's step limit; beyond it, `RunLimit` is raised.
         """
         if counts:
             self._count()
-        models = (yield from self._chosen(tools)) if tier is None else self._router.route(tier).models
+        models = (yield from self._routed_models(tools)) if tier is None else self._router.route(tier).models
         request = ModelRequest(
             model=models[0],
             system=system,
@@ -93,34 +89,41 @@ class RunSteps:
             may_call_tools=may_call_tools,
             effort=None if json_schema else self._run.request.effort or self._agent.effort,
             json_schema=json_schema,
-            stream=tell and self._run.door != "invoke",
+            stream=tell and self._run.mode != "wait",
             user_id=self._run.user_id,
         )
-        reply = yield from self._kept_or_asked(name, request, models, tell)
+        return (yield from self._whole_reply(name, request, models, tell))
+
+    def _whole_reply(
+        self, name: str, request: ModelRequest, models: Sequence[str], tell: bool
+    ) -> Events[ModelReply]:
+        """Call again while the model pauses its turn, and join the parts. Raises `RunLimit` after `MOST_PARTS`."""
+        reply = yield from self._replayed_or_called(name, request, models, tell)
         for part in range(2, MOST_PARTS + 1):
             if reply.stop_reason != "pause_turn":
                 return reply
-            more = replace(request, messages=going_on(messages, reply))
-            rest = yield from self._kept_or_asked(f"{name}, part {part}", more, models, tell)
+            more = replace(request, messages=going_on(request.messages, reply))
+            rest = yield from self._replayed_or_called(f"{name}, part {part}", more, models, tell)
             reply = joined(reply, rest)
         if reply.stop_reason == "pause_turn":
             raise RunLimit(f"The model paused its answer {MOST_PARTS} times.")
         return reply
 
-    def tools(self, name: str, reply: ModelReply) -> Told[list[ToolResult]]:
-        """The tool calls of one reply, kept. Raises `Suspended` when a person has to decide first."""
+    def tools(self, name: str, reply: ModelReply) -> Events[list[ToolResult]]:
+        """Make the tool calls of one reply, store their results. Raises `WaitsForApproval` if one needs approval."""
         kept = self._journal.replay("tools", name)
         if kept is not None:
             results = [result_of(item) for item in kept["results"]]
         else:
-            self._handle.check()
+            self._attempt.handle.check()
             started = {"step": self._journal.steps + 1, "name": name, "kind": "tools"}
-            results = yield from self._means.toolbox.use(
-                self._agent, self._run, self._journal, self._handle, started, reply
+            results = yield from self._deps.tool_execution.use(
+                self._agent, self._run, self._journal, self._attempt.handle, started, reply
             )
             self._journal.keep("tools", name, {"results": [kept_result(result) for result in results]})
+            self._deps.observer.step(self._run, "tools", name)
         for use, result in zip(reply.tool_uses, results, strict=True):
-            self.used.append(ToolUse(use["name"], result.ok, round(result.ms)))
+            self._attempt.tools_used.append(ToolUse(use["name"], result.ok, round(result.ms)))
         return results
 
     def _count(self) -> None:
@@ -133,21 +136,23 @@ class RunSteps:
     def _router(self) -> Router:
         return self._agent.router
 
-    def _chosen(self, tools: bool) -> Told[tuple[str, ...]]:
-        """The models of the run's own tier, which is chosen once: by its question, and where that leaves doubt by
-        the cheap model. The same at every attempt, before the first step that needs it is replayed."""
+    def _routed_models(self, tools: bool) -> Events[tuple[str, ...]]:
+        """Return the models of the run's tier, chosen once, before the first step that needs it.
+
+        The question decides, or the cheap model if in doubt. Every attempt chooses the same.
+        """
         if self._route is None:
             asked, bounds = self._run.request, self._agent.bounds
             count = len(self._agent.tools) if tools else 0
             tier = asked.tier
             if self._router.unsure(tier, asked.question, count, bounds):
-                tier = (yield from self._tier_asked(asked.question)) or tier
+                tier = (yield from self._tier_by_model(asked.question)) or tier
             self._route = self._router.route(tier, asked.question, count, bounds)
             self._run.tier = self._route.tier
         return self._route.models
 
-    def _tier_asked(self, question: str) -> Told[Tier | None]:
-        """What the cheap model says. None where it does not, which is kept too: the steps must come out the same."""
+    def _tier_by_model(self, question: str) -> Events[Tier | None]:
+        """Ask the cheap model for the tier. None on failure, which is stored too: all attempts must agree."""
         try:
             reply = yield from self.model(
                 ROUTE,
@@ -164,104 +169,104 @@ class RunSteps:
             return None
         return tier_said(reply.text)
 
-    def _kept_or_asked(
+    def _replayed_or_called(
         self, name: str, request: ModelRequest, models: Sequence[str], tell: bool
-    ) -> Told[ModelReply]:
+    ) -> Events[ModelReply]:
         kept = self._journal.replay("model", name)
         if kept is not None:
             if "clamped" in kept:
-                self._clamp(kept.pop("clamped"))
-            asked = kept.pop("asked", kept["model"])
-            return self._noted(reply_of(kept), asked)
-        return (yield from self._first_that_answers(name, marked(request), models, tell))
+                self._note_clamped(kept.pop("clamped"))
+            requested = kept.pop("asked", kept["model"])
+            return self._noted(reply_of(kept), requested)
+        return (yield from self._call_with_fallback(name, marked(request), models, tell))
 
-    def _noted(self, reply: ModelReply, asked: str) -> ModelReply:
-        """Remember what the next steps need of a reply; `asked` is the model's name in the request."""
-        self._wrote |= thinkers(reply, asked)
+    def _noted(self, reply: ModelReply, requested: str) -> ModelReply:
+        """Record the parts of a reply that later steps need; `requested` is the model's name in the request."""
+        self._thinkers |= thinkers(reply, requested)
         self._call_ids |= call_ids(reply)
         self._run.usage_source = less_sure(self._run.usage_source, reply.usage_source)
         return reply
 
-    def _first_that_answers(
+    def _call_with_fallback(
         self, name: str, request: ModelRequest, models: Sequence[str], tell: bool
-    ) -> Told[ModelReply]:
-        """The next model is asked only while no word was told of the last one's answer."""
-        told = self._journal.words
+    ) -> Events[ModelReply]:
+        """Call the first available model; no fallback once clients were sent text of the one before."""
+        deltas = self._attempt.text.deltas
         for model in models:
             try:
-                messages = for_model(request.messages, model, self._wrote)
-                return (yield from self._ask(name, replace(request, model=model, messages=messages), tell))
+                messages = for_model(request.messages, model, self._thinkers)
+                return (yield from self._call(name, replace(request, model=model, messages=messages), tell))
             except ModelUnavailable:
-                if model == models[-1] or self._journal.words > told:
+                if model == models[-1] or self._attempt.text.deltas > deltas:
                     raise
         raise AssertionError("a tier has at least one model")
 
-    def _ask(self, name: str, request: ModelRequest, tell: bool) -> Told[ModelReply]:
-        """Ask before spending: the most it can cost is held in the transaction that starts the step."""
+    def _call(self, name: str, request: ModelRequest, tell: bool) -> Events[ModelReply]:
+        """Call a model: its hold is written with the start of the step, its settlement with the reply."""
         if can_wait(self._run, request):
             reply = yield from self._batched(name, request)
             if reply is not None:
                 return reply
-        payment = yield from self._payment(self._means.prices.price(request.model, today()))
-        allowed, told = payment.reserve(request)
-        yield from told
+        billing = yield from self._billing(self._deps.prices.price(request.model, today()))
+        granted, events = billing.reserve(request)
+        yield from events
         step = self._journal.steps + 1
-        yield from self._journal.tell(
-            Event.STEP_STARTED, {"step": step, "name": name, "kind": "model", "model": request.model}
-        )
-        reply = yield from self._hear(allowed, payment)
-        reply, cost = payment.kept(allowed, reply)
+        yield from self._start(step, name, request)
+        reply = yield from self._receive(granted, billing)
+        reply, cost = billing.settle(granted, reply)
         reply = well_formed(reply, self._call_ids)
         kept = {**kept_reply(reply), "asked": request.model}
-        if allowed.max_tokens < request.max_tokens:
-            kept["clamped"] = self._clamp(allowed.max_tokens)
-        if tell and not request.stream and reply.text:  # it came whole: who reads the run later is told it so
-            self._journal.later(Event.TEXT_DELTA, {"text": reply.text})
-        self._keep(step, name, reply, kept, cost)
+        if granted.max_tokens < request.max_tokens:
+            kept["clamped"] = self._note_clamped(granted.max_tokens)
+        if tell and not request.stream and reply.text:
+            self._attempt.text.write_after_commit(reply.text)
+        self._keep(name, reply, kept, cost)
         return self._noted(reply, request.model)
 
-    def _payment(self, price: Price) -> Told[Payment]:
-        self._handle.check()
-        yield from self._settle_lost()
-        count = self._means.client.count_tokens
-        return Payment(self._means.spending, self._run, self._journal, self._handle, count, price)
+    def _start(self, step: int, name: str, request: ModelRequest) -> Events[None]:
+        started = {"step": step, "name": name, "kind": "model", "model": request.model}
+        yield from self._journal.tell(Event.STEP_STARTED, started)
 
-    def _batched(self, name: str, request: ModelRequest) -> Told[ModelReply | None]:
-        """The answer a batch gave to this step; None: it gave none. Raises `Parked` while there is no saying."""
-        deferred, step = self._means.deferred, self._journal.steps + 1
-        row = deferred.find(self._run, step)
+    def _billing(self, price: Price) -> Events[CallBilling]:
+        self._attempt.handle.check()
+        yield from self._settle_lost_calls()
+        return CallBilling(self._deps.spending, self._attempt, self._deps.client.count_tokens, price)
+
+    def _batched(self, name: str, request: ModelRequest) -> Events[ModelReply | None]:
+        """Return a batch's reply to this step; None: it gave none. Raises `WaitsForBatch` until it has ended."""
+        batch_steps, step = self._deps.batch_steps, self._journal.steps + 1
+        row = batch_steps.find(self._run, step)
         if row is None:
-            payment = yield from self._payment(self._means.prices.price(request.model, today()).in_batch())
-            put_down = deferred.put_down(self._run, step, request)
-            _, told = payment.reserve(request, whole=True, along=[put_down])
-            yield from told
+            billing = yield from self._billing(self._deps.prices.price(request.model, today()).in_batch())
+            added = batch_steps.add(self._run, step, request)
+            _, events = billing.reserve(request, whole=True, along=[added])
+            yield from events
         if row is None or row["state"] in (WAITING, SENT):
             yield from self._journal.park()
-            raise Parked
+            raise WaitsForBatch
         if row["reply"] is None:
-            deferred.given_up(row, self._journal)
+            batch_steps.give_up(row, self._journal)
             return None
-        reply, cost = deferred.taken(row, self._journal)
+        reply, cost = batch_steps.take(row, self._journal)
         reply = well_formed(reply, self._call_ids)
-        about = {"step": step, "name": name, "kind": "model", "model": request.model}
-        yield from self._journal.tell(Event.STEP_STARTED, about)
-        yield from self._journal.tell(Event.TEXT_DELTA, {"text": reply.text})
-        self._keep(step, name, reply, {**kept_reply(reply), "asked": request.model}, cost)
+        yield from self._start(step, name, request)
+        yield from self._attempt.text.write(reply.text)
+        self._keep(name, reply, {**kept_reply(reply), "asked": request.model}, cost)
         return self._noted(reply, request.model)
 
-    def _keep(self, step: int, name: str, reply: ModelReply, kept: dict[str, Any], cost: int) -> None:
+    def _keep(self, name: str, reply: ModelReply, kept: dict[str, Any], cost: int) -> None:
         source = reply.usage_source
         self._journal.keep("model", name, kept, usage=reply.usage, cost_nano=cost, source=source)
+        self._deps.observer.step(self._run, "model", name)
         used = reply.usage.public(cost, source)
-        self._journal.later(Event.USAGE, {"step": step, "model": reply.model, **used})
+        self._journal.later(Event.USAGE, {"step": self._journal.steps, "model": reply.model, **used})
 
-    def _hear(self, request: ModelRequest, payment: Payment) -> Told[ModelReply]:
-        """The reply, told as it comes. What a call that broke off had used is the run's to pay all the same."""
+    def _receive(self, request: ModelRequest, billing: CallBilling) -> Events[ModelReply]:
+        """Receive the reply; its text goes to clients as it arrives. An interrupted call is settled too."""
         began = time.monotonic()
-        call = self._handle.call()
-        call.pay_again = lambda: payment.again(request, call)
-        call.hear = self._heard
-        answer = self._means.client.create(request, call)
+        text, handle = self._attempt.text, self._attempt.handle
+        call = handle.call(on_text=text.write, before_retry=partial(billing.reserve_again, request))
+        answer = self._deps.client.create(request, call)
         try:
             while True:
                 try:
@@ -269,31 +274,27 @@ class RunSteps:
                 except StopIteration as done:
                     reply: ModelReply = done.value
                     return reply
-                yield from self._journal.tell(Event.TEXT_DELTA, {"text": storable(delta.text)})
+                yield from text.write(delta.text)
         except Exception:
-            payment.failed(request, call)
+            billing.settle_failed(request, call.progress)
             if not call.aborted:
                 raise
-            raise self._handle.why() from None
+            raise handle.why() from None
         finally:
             answer.close()
-            self.model_seconds += time.monotonic() - began
+            self._attempt.model_seconds += time.monotonic() - began
 
-    def _heard(self, text: str) -> None:
-        """By whoever reads in this thread's place: it is told at once, and not given to the one who drives the run."""
-        self._journal.tell(Event.TEXT_DELTA, {"text": storable(text)})
-
-    def _settle_lost(self) -> Told[None]:
-        """Pay, at their worst, for calls of earlier attempts whose workers died: nobody knows what came of them.
+    def _settle_lost_calls(self) -> Events[None]:
+        """Settle, at their worst, calls of earlier attempts whose workers died, as their outcome is unknown.
 
         Each in a transaction of its own, which locks the counters of one hold.
         """
-        if self._run.attempt > 1 and not self._lost_settled:
-            for settlement in self._means.spending.left_open(self._run):
-                owe(self._journal, settlement)
+        if self._run.attempt > 1 and not self._lost_calls_settled:
+            for settlement in self._deps.spending.left_open(self._run):
+                book_later(self._journal, settlement)
                 yield from self._journal.commit()
-        self._lost_settled = True
+        self._lost_calls_settled = True
 
-    def _clamp(self, tokens: int) -> int:
-        self.clamped = min(tokens, self.clamped or tokens)
+    def _note_clamped(self, tokens: int) -> int:
+        self._attempt.clamped = min(tokens, self._attempt.clamped or tokens)
         return tokens

@@ -1,4 +1,4 @@
-"""Rows of approvals: what a person was asked, and what they said."""
+"""Approvals of tool calls: questions and decisions."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.store import scoped
-from service.store.base import InsertOnce, Row, Transaction
+from service.store.database import InsertOnce, Row, Transaction
 from service.store.lists import fitting
 from service.store.schema import approvals, runs, sessions, users
 from service.store.transaction import PLANNED_ANEW
 from service.store.visibility import UNRESTRICTED, Visibility
 from service.types import now_ms
 
-# An approval with what tells a person who asked for it, what and where, in one query.
-_WITH_ASKER = (
+# With the user, input and session of the run, in one query.
+_WITH_RUN = (
     sa.select(
         approvals,
         users.c.username,
@@ -36,20 +36,20 @@ def ask(tx: Transaction, questions: Sequence[dict[str, Any]]) -> None:
 
 
 def of_run(tx: Transaction, run_id: str) -> list[Row]:
-    """Every question about calls of a run, oldest first."""
+    """List the approvals of a run, oldest first."""
     return tx.rows(sa.select(approvals).where(approvals.c.run_id == run_id).order_by(approvals.c.id))
 
 
 def get(tx: Transaction, approval_id: str, visible: Visibility = UNRESTRICTED) -> Row | None:
-    """Find one approval that is visible, with its asker."""
-    row = tx.row(_WITH_ASKER.where(approvals.c.id == approval_id))
+    """Find one visible approval, with columns of its run."""
+    row = tx.row(_WITH_RUN.where(approvals.c.id == approval_id))
     return row if row is not None and visible.covers(row["user_id"], row["agent"]) else None
 
 
 def recent(
     tx: Transaction, *, limit: int, before: str | None, status: str | None, visible: Visibility
 ) -> list[Row]:
-    """List visible approvals and their askers, newest first. Fewer than `limit` where they are large: `fitting`."""
+    """List visible approvals with columns of their runs, newest first; fewer than `limit` where large: `fitting`."""
     size = sa.func.length(sa.cast(approvals.c.arguments, sa.Text)).label("size")
     query = sa.select(approvals.c.id, size)
     if visible.user_id is not None:
@@ -64,18 +64,18 @@ def recent(
         page = query.order_by(approvals.c.id.desc()).limit(limit)
         found = tx.rows(page.execution_options(**PLANNED_ANEW))
     ids = fitting((row["id"], row["size"]) for row in found)
-    return tx.rows(_WITH_ASKER.where(approvals.c.id.in_(ids)).order_by(approvals.c.id.desc()))
+    return tx.rows(_WITH_RUN.where(approvals.c.id.in_(ids)).order_by(approvals.c.id.desc()))
 
 
 def pending(tx: Transaction, run_id: str) -> list[str]:
-    """Ids of the questions of a run that are still open, oldest first."""
+    """List ids of the pending approvals of a run, oldest first."""
     query = sa.select(approvals.c.id).order_by(approvals.c.id)
     found = tx.rows(query.where(approvals.c.run_id == run_id, approvals.c.status == "pending"))
     return [row["id"] for row in found]
 
 
 def lock_run(tx: Transaction, run_id: str) -> None:
-    """Whoever else decides about this run waits until this transaction has ended."""
+    """Serialise decisions about a run: lock it until this transaction ends."""
     tx.row(sa.select(runs.c.id).where(runs.c.id == run_id).with_for_update())
 
 
@@ -91,7 +91,7 @@ def decide(
 ) -> bool:
     """Record a decision. False: another was recorded first.
 
-    `decision_id` is unique to the decision: of a transaction that runs twice the second run finds its own.
+    `decision_id` is unique: a transaction that is run again finds its own decision.
     """
     values: dict[str, Any] = {
         "status": status,
@@ -110,6 +110,6 @@ def decide(
 
 
 def close(tx: Transaction, run_id: str) -> None:
-    """Nobody has to decide any more: the run was cancelled."""
-    mine = sa.update(approvals).where(approvals.c.run_id == run_id, approvals.c.status == "pending")
-    tx.execute(mine.values(status="cancelled", decided_at=now_ms()))
+    """Close the pending approvals of a cancelled run."""
+    pending = sa.update(approvals).where(approvals.c.run_id == run_id, approvals.c.status == "pending")
+    tx.execute(pending.values(status="cancelled", decided_at=now_ms()))

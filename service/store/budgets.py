@@ -1,9 +1,8 @@
-"""Rows of caps, and of the counters that hold them.
+"""Budget caps and their counters.
 
-Whoever locks several counters locks them by the order of ids, in one statement: a second one of the same
-transaction may lock none that the first has not, see `in_order`.
+Lock order: a transaction locks counters by id, in one statement; a later statement may lock no others, see `in_order`.
 
-A window is one cap in one day, one month or in all. It is one counter, or several stripes of it that share the cap.
+A window is one cap in one day, one month, or in all. It has one counter, or several stripes that share the cap.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from service.store.base import InsertOnce, Row, Transaction
+from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import api_keys, caps, counters, sessions, users
 from service.store.statement import Statement, binds, listed
 from service.store.users import DELETED
 from service.types import now_ms
 
-MASK = 2**63 - 1  # what a BIGINT holds
+MASK = 2**63 - 1  # of a BIGINT
 
 
-class Window(NamedTuple):
-    """One cap from `start` on (ms; 0 for `total`)."""
+class BudgetWindow(NamedTuple):
+    """Window of a cap that starts at `start` (ms; 0 for `total`)."""
 
     scope: str
     period: str
@@ -39,8 +38,8 @@ class Window(NamedTuple):
         return f"{self.id}/{stripe}"
 
 
-class Entry(NamedTuple):
-    """A counter as an entry of the ledger left it."""
+class CounterEntry(NamedTuple):
+    """State of a counter after a ledger entry; amounts in nano-dollars."""
 
     counter: str
     seq: int
@@ -50,7 +49,7 @@ class Entry(NamedTuple):
 
     @property
     def fingerprint(self) -> int:
-        """63 bits of this state, the same in every process: sums of them are kept, see `closed_windows`."""
+        """63-bit hash of this state, stable across processes: `closed_windows` stores sums of it."""
         text = "|".join(map(str, self))
         return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") & MASK
 
@@ -79,16 +78,18 @@ def _caps(count: int) -> Statement:
     return Statement(sa.select(caps).where(caps.c.scope.in_(binds("scope", count))))
 
 
-def _wanted(count: int) -> sa.Select[Any]:
-    wanted = sa.select(counters.c.id).where(counters.c.id.in_(binds("id", count)))
-    return wanted.order_by(counters.c.id).with_for_update()
+def _locked_ids(count: int) -> sa.Select[Any]:
+    ids = sa.select(counters.c.id).where(counters.c.id.in_(binds("id", count)))
+    return ids.order_by(counters.c.id).with_for_update()
 
 
 @cache
 def _take(count: int) -> Statement:
     return Statement(
         sa.update(counters)
-        .where(counters.c.id.in_(_wanted(count)), _COMMITTED + sa.bindparam("amount") <= counters.c.cap_nano)
+        .where(
+            counters.c.id.in_(_locked_ids(count)), _COMMITTED + sa.bindparam("amount") <= counters.c.cap_nano
+        )
         .values(held_nano=counters.c.held_nano + sa.bindparam("amount"), seq=counters.c.seq + 1)
         .returning(*_CHANGED)
     )
@@ -98,7 +99,7 @@ def _take(count: int) -> Statement:
 def _settle(count: int) -> Statement:
     return Statement(
         sa.update(counters)
-        .where(counters.c.id.in_(_wanted(count)))
+        .where(counters.c.id.in_(_locked_ids(count)))
         .values(
             held_nano=counters.c.held_nano - sa.bindparam("amount"),
             spent_nano=counters.c.spent_nano + sa.bindparam("cost"),
@@ -123,7 +124,7 @@ _SHARE = (
 
 
 def has_subject(tx: Transaction, kind: str, name: str) -> bool:
-    """Whether there is a user, key or session of this id."""
+    """Tell whether there is a user, key or session of this id."""
     query = {
         "user": sa.select(users.c.id).where(users.c.role != DELETED),
         "key": sa.select(api_keys.c.id).where(api_keys.c.revoked_at.is_(None)),
@@ -133,54 +134,56 @@ def has_subject(tx: Transaction, kind: str, name: str) -> bool:
 
 
 def read(tx: Transaction, scopes: Sequence[str]) -> list[Row]:
-    """The caps of these scopes."""
+    """Read the caps of these scopes."""
     return tx.rows(_caps(len(scopes)), listed("scope", scopes))
 
 
 def after(tx: Transaction, scope: str, period: str, limit: int) -> list[Row]:
-    """Caps on anything but the service that follow this one, in the database's order of scopes, then periods."""
+    """Page of caps after this one, in the database's order of scopes, then periods; without the service's."""
     return tx.rows(_AFTER.limit(limit), {"scope": scope, "period": period})
 
 
 def locked(tx: Transaction, scope: str, period: str) -> Row | None:
-    """One cap, which stays as it is until this transaction ends."""
+    """Read one cap and keep it from changing until this transaction ends."""
     return tx.row(_CAP.with_for_update(read=True), {"scope": scope, "period": period})
 
 
 def put(tx: Transaction, scope: str, period: str, amount: int | None) -> None:
     values = {"amount_nano": amount, "updated_at": now_ms()}
-    mine = sa.and_(caps.c.scope == scope, caps.c.period == period)
-    if tx.execute(sa.update(caps).where(mine).values(values)) == 0:
+    key = sa.and_(caps.c.scope == scope, caps.c.period == period)
+    if tx.execute(sa.update(caps).where(key).values(values)) == 0:
         tx.execute(InsertOnce(caps), {"scope": scope, "period": period, **values})
 
 
 def in_order(tx: Transaction, ids: Sequence[str]) -> bool:
-    """Whether a transaction may still lock these counters: it has locked none, or all of them.
+    """Tell whether a transaction may lock these counters: it has locked none yet, or all of them.
 
-    Else it would hold some and wait for others, out of their order.
+    Otherwise it would wait for some while holding others, out of lock order.
     """
-    return not tx.counted or tx.counted.issuperset(ids)
+    return not tx.locked_counters or tx.locked_counters.issuperset(ids)
 
 
-def take(tx: Transaction, ids: Sequence[str], amount: int) -> list[Entry]:
-    """Hold `amount` against each counter where it fits; those that took it."""
+def take(tx: Transaction, ids: Sequence[str], amount: int) -> list[CounterEntry]:
+    """Hold `amount` against each counter where it fits; return the counters that took it."""
     if not ids:
         return []
-    tx.counted.update(ids)
+    tx.locked_counters.update(ids)
     return [entry_of(row) for row in tx.rows(_take(len(ids)), {**listed("id", ids), "amount": amount})]
 
 
-def settle(tx: Transaction, ids: Sequence[str], amount: int, cost: int) -> tuple[list[Entry], list[Row]]:
-    """Turn what is held into what it cost. The counters as entries, and as rows with `warned`."""
+def settle(
+    tx: Transaction, ids: Sequence[str], amount: int, cost: int
+) -> tuple[list[CounterEntry], list[Row]]:
+    """Replace a held `amount` by its `cost`; return the counters as entries, and as rows with `warned`."""
     if not ids:
         return [], []
-    tx.counted.update(ids)
+    tx.locked_counters.update(ids)
     rows = tx.rows(_settle(len(ids)), {**listed("id", ids), "amount": amount, "cost": cost})
     return [entry_of(row) for row in rows], rows
 
 
-def stripes(tx: Transaction, windows: Iterable[Window], *, lock: bool = False) -> dict[str, list[Row]]:
-    """The counters of each window that is open, by the window's id."""
+def stripes(tx: Transaction, windows: Iterable[BudgetWindow], *, lock: bool = False) -> dict[str, list[Row]]:
+    """Read the counters of each open window, by window id."""
     found: dict[str, list[Row]] = {}
     ids = [window.id for window in windows]
     for row in tx.rows(_STRIPES_LOCKED if lock else _STRIPES, {"windows": ids}) if ids else []:
@@ -188,10 +191,12 @@ def stripes(tx: Transaction, windows: Iterable[Window], *, lock: bool = False) -
     return found
 
 
-def insert(tx: Transaction, window: Window, shares: Sequence[int], spent: int, held: int) -> list[Entry]:
-    """Open a window: a counter for each share, the first with what is spent and held. Empty: it is open already."""
+def insert(
+    tx: Transaction, window: BudgetWindow, shares: Sequence[int], spent: int, held: int
+) -> list[CounterEntry]:
+    """Open a window: a counter for each share, the first with `spent` and `held`. Empty: it is open already."""
     opened = [
-        Entry(window.counter(stripe), 1, 0 if stripe else spent, 0 if stripe else held, share)
+        CounterEntry(window.counter(stripe), 1, 0 if stripe else spent, 0 if stripe else held, share)
         for stripe, share in enumerate(shares)
     ]
     common = {
@@ -200,37 +205,37 @@ def insert(tx: Transaction, window: Window, shares: Sequence[int], spent: int, h
         "period": window.period,
         "starts_at": window.start,
     }
-    for entry in opened:  # whoever inserts the first inserts them all: others wait for it
+    for entry in opened:  # the transaction that inserts the first inserts all: others wait for it
         row = {"id": entry.counter, "seq": 1, "spent_nano": entry.spent, "held_nano": entry.held, "warned": 0}
         if tx.execute(_OPEN, {**common, **row, "cap_nano": entry.cap}) == 0:
             return []
     return opened
 
 
-def share(tx: Transaction, rows: Sequence[Row], shares: Sequence[int]) -> list[Entry]:
-    """Give each of a window's counters, which must be locked, its part of the cap."""
-    for row, part in zip(rows, shares, strict=True):
-        tx.execute(_SHARE, {"of": row["id"], "share": part})
+def share(tx: Transaction, rows: Sequence[Row], shares: Sequence[int]) -> list[CounterEntry]:
+    """Set the share of the cap of each of a window's counters, which must be locked."""
+    for row, cap in zip(rows, shares, strict=True):
+        tx.execute(_SHARE, {"of": row["id"], "share": cap})
     return [
-        Entry(row["id"], row["seq"] + 1, row["spent_nano"], row["held_nano"], part)
-        for row, part in zip(rows, shares, strict=True)
+        CounterEntry(row["id"], row["seq"] + 1, row["spent_nano"], row["held_nano"], cap)
+        for row, cap in zip(rows, shares, strict=True)
     ]
 
 
 def warn(tx: Transaction, window_id: str, percent: int) -> bool:
-    """Note that `percent` was warned of. False: it was before."""
-    wanted = (
+    """Record the warning at `percent`. False: it was recorded before."""
+    locked_ids = (
         sa.select(counters.c.id)
         .where(counters.c.window_id == window_id)
         .order_by(counters.c.id)
         .with_for_update()
     )
-    statement = sa.update(counters).where(counters.c.id.in_(wanted), counters.c.warned < percent)
+    statement = sa.update(counters).where(counters.c.id.in_(locked_ids), counters.c.warned < percent)
     return tx.execute(statement.values(warned=percent)) > 0
 
 
 def every_counter(tx: Transaction, page: int = 5_000) -> Iterator[Row]:
-    """Yield all counters by their ids, a page at a time."""
+    """Yield all counters in order of ids, read in pages."""
     after = ""
     while rows := tx.rows(_COUNTERS, {"after": after, "most": page}):
         yield from rows
@@ -238,10 +243,10 @@ def every_counter(tx: Transaction, page: int = 5_000) -> Iterator[Row]:
 
 
 def counters_of(tx: Transaction, ids: Sequence[str]) -> list[Row]:
-    """The counters of these ids that there are."""
+    """Read the counters of these ids, as far as they exist."""
     return tx.rows(sa.select(counters).where(counters.c.id.in_(ids)))
 
 
-def entry_of(row: Row) -> Entry:
-    """The state of a counter."""
-    return Entry(row["id"], row["seq"], row["spent_nano"], row["held_nano"], row["cap_nano"])
+def entry_of(row: Row) -> CounterEntry:
+    """State of a counter from its row."""
+    return CounterEntry(row["id"], row["seq"], row["spent_nano"], row["held_nano"], row["cap_nano"])

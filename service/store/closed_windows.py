@@ -1,8 +1,8 @@
-"""Closed windows, rolled into one row for each day and month: the table of counters stays as small as what is open.
+"""Roll-up of closed budget windows into one row per day or month: the counters table holds open windows only.
 
-A counter whose window is over and that holds nothing can never change again. Its row goes, and the row of its day or
-month adds up how many there were, what they have spent, and the fingerprints of their last states. The entries of the
-ledger stay: `flask ledger check` follows them to each counter's last state, and these sums must come out.
+A counter whose window is over and that holds nothing can never change again. Its row is deleted; the row of its day or
+month sums the number of counters, their spending, and the fingerprints of their last states. Ledger entries stay:
+`flask ledger check` replays them to each counter's last state, and these sums must match.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from service.store.base import InsertOnce, Row, Transaction
 from service.store.budgets import MASK, entry_of
+from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import closed_windows, counters
 
 _COUNTER, _NANO = 0x5851F42D4C957F2D, 0x14057B7EF767814F  # any odd numbers
 
 
 def weight(counters: int, spent: int, digest: int) -> int:
-    """One number for all three, such that the weight of sums is the sum of weights (modulo 2^63)."""
+    """Additive hash modulo 2^63: the weight of sums is the sum of weights."""
     return (digest + counters * _COUNTER + spent * _NANO) & MASK
 
 
 class Closed(NamedTuple):
-    """Counters of one day or month together."""
+    """Sums over the closed counters of one day or month."""
 
     counters: int = 0
     spent: int = 0  # nano-dollars
-    digest: int = 0  # the sum of their fingerprints
+    digest: int = 0  # sum of fingerprints modulo 2^63
 
     def plus(self, other: Closed) -> Closed:
         return Closed(
@@ -42,30 +42,30 @@ class Closed(NamedTuple):
 
 
 def roll_up(tx: Transaction, before: Mapping[str, int], limit: int) -> int:
-    """Roll up at most `limit` counters whose window began before `before[its period]`; how many."""
+    """Roll up at most `limit` counters whose window began before `before[period]` (ms); return how many."""
     rolled: dict[tuple[str, int], Closed] = defaultdict(Closed)
-    gone: list[str] = []
-    # Days come first: while many of them are left, months are not looked for among them.
+    done: list[str] = []
+    # Days come first: while the limit is reached by days, months are not queried.
     for period, start in before.items():
-        for row in tx.rows(_OVER.limit(limit - len(gone)), {"period": period, "start": start}):
+        for row in tx.rows(_OVER.limit(limit - len(done)), {"period": period, "start": start}):
             state = entry_of(row)
             rolled[period, row["starts_at"]] = rolled[period, row["starts_at"]].plus(
                 Closed(1, state.spent, state.fingerprint)
             )
-            gone.append(row["id"])
+            done.append(row["id"])
     for (period, start), sums in sorted(rolled.items()):
         _add(tx, period, start, sums)
-    if gone:
-        tx.execute(sa.delete(counters).where(counters.c.id.in_(gone)))
-    return len(gone)
+    if done:
+        tx.execute(sa.delete(counters).where(counters.c.id.in_(done)))
+    return len(done)
 
 
 def every(tx: Transaction) -> dict[tuple[str, int], Closed]:
-    """Every day and month with counters that were rolled up."""
+    """Read all sums by (period, start in ms)."""
     return {(row["period"], row["starts_at"]): _closed(row) for row in tx.rows(sa.select(closed_windows))}
 
 
-# `period <> 'total'` is what the index says of its rows. Another upkeep's rows are left to it; no step wants these.
+# `period <> 'total'` is the condition of the partial index. Rows locked by another upkeep are skipped.
 _OVER = (
     sa.select(counters)
     .where(
@@ -77,14 +77,14 @@ _OVER = (
     .order_by(counters.c.starts_at)
     .with_for_update(skip_locked=True)
 )
-_MINE = (
+_OF_WINDOW = (
     closed_windows.c.period == sa.bindparam("of_period"),
     closed_windows.c.starts_at == sa.bindparam("of"),
 )
-_ROW = sa.select(closed_windows).where(*_MINE).with_for_update()
+_ROW = sa.select(closed_windows).where(*_OF_WINDOW).with_for_update()
 _CHANGE = (
     sa.update(closed_windows)
-    .where(*_MINE)
+    .where(*_OF_WINDOW)
     .values(counters=sa.bindparam("n"), spent_nano=sa.bindparam("spent"), digest=sa.bindparam("sum"))
 )
 
@@ -92,10 +92,10 @@ _CHANGE = (
 def _add(tx: Transaction, period: str, start: int, sums: Closed) -> None:
     key = {"period": period, "starts_at": start}
     tx.execute(InsertOnce(closed_windows), {**key, "counters": 0, "spent_nano": 0, "digest": 0})
-    mine = {"of_period": period, "of": start}
-    row = tx.row(_ROW, mine)
+    window = {"of_period": period, "of": start}
+    row = tx.row(_ROW, window)
     total = sums if row is None else _closed(row).plus(sums)
-    tx.execute(_CHANGE, {**mine, "n": total.counters, "spent": total.spent, "sum": total.digest})
+    tx.execute(_CHANGE, {**window, "n": total.counters, "spent": total.spent, "sum": total.digest})
 
 
 def _closed(row: Row) -> Closed:

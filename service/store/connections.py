@@ -1,9 +1,8 @@
-"""Bound on the connections in use, and one reconnection at a time while the database is away.
+"""Bound on connections in use, and one reconnect loop per process while the database is away.
 
-SQLAlchemy's pool bounds them too. But who waits in it is woken only by a connection that comes back: not by an attempt
-to connect that fails, and not when the pool is replaced, so after a failover they waited for nothing until their time
-was up. And each of them made attempts of its own. Here one thread of the process tries to connect, and all the others
-wait for what comes of it.
+SQLAlchemy's pool has a bound too, but wakes its waiters only for a connection that is returned: not after a failed
+connect, and not when the pool is replaced. After a failover they waited until their time-out, and each then tried to
+connect by itself. Here one thread reconnects with back-off, and all others wait for its result.
 """
 
 from __future__ import annotations
@@ -17,21 +16,21 @@ from service.errors import DatabaseUnavailable
 from service.store.outages import Unfit
 
 AWAY = "The database cannot be reached at the moment."
-FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5  # seconds between two attempts to connect
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5  # seconds of back-off between attempts to connect
 
 
 class Connections:
-    """One per process, made after the fork. `most` transactions at once; others wait `seconds` for one to end.
+    """Semaphore of one process, made after fork: `most` transactions at once; others wait up to `seconds`.
 
-    `connect` makes a connection of its own and closes it, or raises; `idle` counts connections of the pool that are
-    free: those are used also while no new one can be made, as where the server takes no more.
+    `connect` tests the way to the database: connects and closes, or raises. `idle` counts free connections of the pool:
+    these are used also while no new one can be made, as where the server has reached its limit.
     """
 
     def __init__(
         self, most: int, seconds: float, connect: Callable[[], object], idle: Callable[[], int]
     ) -> None:
         self._free = most
-        self._ahead = 0  # threads that wait and are to have the next slot
+        self._ahead = 0  # waiting threads with priority
         self._seconds = seconds
         self._connect = connect
         self._idle = idle
@@ -41,12 +40,14 @@ class Connections:
 
     @contextmanager
     def slot(self, *, ahead: bool) -> Iterator[None]:
-        """Room for one transaction; `ahead` of all others. Raises `DatabaseUnavailable` at once while there is no way
-        to the database, and `Unfit` where no room was to be had in time."""
+        """Hold a slot for one transaction; `ahead` of all others.
+
+        Raises `DatabaseUnavailable` at once while the database is away, and `Unfit` on time-out.
+        """
         with self._change:
             self._ahead += ahead
             try:
-                found = self._change.wait_for(lambda: self._goes_on(ahead), self._seconds)
+                found = self._change.wait_for(lambda: self._may_proceed(ahead), self._seconds)
             finally:
                 self._ahead -= ahead
             if not found:
@@ -61,13 +62,13 @@ class Connections:
                 self._free += 1
                 self._change.notify_all() if self._ahead else self._change.notify()
 
-    def wait_until_back(self, end: float) -> bool:
-        """Wait until there is a way to the database, until `end` of time.monotonic() at most."""
+    def wait_until_back(self, deadline: float) -> bool:
+        """Wait until the database is reachable. False: not by `deadline` (time.monotonic())."""
         with self._change:
-            return self._change.wait_for(self._reachable, max(0.0, end - time.monotonic()))
+            return self._change.wait_for(self._reachable, max(0.0, deadline - time.monotonic()))
 
     def lost(self) -> None:
-        """Reconnect in the background, if nobody is at it: a connection could not be made, or all were let go of."""
+        """Start the reconnect thread unless one runs: connecting failed, or the pool was discarded."""
         with self._change:
             if self._away or self._closed.is_set():
                 return
@@ -78,7 +79,7 @@ class Connections:
     def close(self) -> None:
         self._closed.set()
 
-    def _goes_on(self, ahead: bool) -> bool:
+    def _may_proceed(self, ahead: bool) -> bool:
         return self._free > (0 if ahead else self._ahead) or not self._reachable()
 
     def _reachable(self) -> bool:
@@ -90,7 +91,7 @@ class Connections:
             pause = min(pause * 2, LONGEST_PAUSE)
             try:
                 self._connect()
-            except Exception:  # told by `connect`; whatever it is, the next attempt may succeed
+            except Exception:  # logged by `connect`; the next attempt may succeed
                 continue
             with self._change:
                 self._away = False

@@ -1,4 +1,4 @@
-"""Rows of feedback: what the user of a run thinks of it. They go with the run."""
+"""Feedback of users on their runs; deleted with the run."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.store.base import InsertOnce, Row, Transaction
+from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import feedback, runs
 from service.store.transaction import PLANNED_ANEW
 
 
 def give(tx: Transaction, run_id: str, score: int, comment: str | None, now: int) -> Row | None:
-    """Keep feedback in place of what was given before. None: the run is gone."""
-    # Locked, so that it is not deleted meanwhile: the row would have no run.
+    """Store feedback, replacing any earlier. None: the run is gone."""
+    # Locked, so that the run is not deleted meanwhile.
     locked = sa.select(runs.c.id).where(runs.c.id == run_id).with_for_update(read=True, key_share=True)
     if tx.row(locked) is None:
         return None
-    said: dict[str, Any] = {"score": score, "comment": comment, "updated_at": now}
-    tx.execute(InsertOnce(feedback), {"run_id": run_id, "created_at": now, **said})
-    tx.execute(sa.update(feedback).where(feedback.c.run_id == run_id).values(**said))
+    values: dict[str, Any] = {"score": score, "comment": comment, "updated_at": now}
+    tx.execute(InsertOnce(feedback), {"run_id": run_id, "created_at": now, **values})
+    tx.execute(sa.update(feedback).where(feedback.c.run_id == run_id).values(**values))
     return of_run(tx, run_id)
 
 
@@ -28,7 +28,7 @@ def of_run(tx: Transaction, run_id: str) -> Row | None:
 
 
 def recent(tx: Transaction, *, limit: int, agent: str | None, score: int | None) -> list[Row]:
-    """Newest runs first, with their `agent`."""
+    """List feedback, newest runs first, with their `agent`."""
     query = sa.select(feedback, runs.c.agent).join(runs, runs.c.id == feedback.c.run_id)
     if agent is not None:
         query = query.where(runs.c.agent == agent)

@@ -1,8 +1,8 @@
-"""Whether this version of the code may use the database it finds: its encoding, and the revision of its schema.
+"""Compatibility check of code and database: its encoding, and the revision of its schema.
 
-A database that a newer version has migrated is used when its migrations say that older code still runs on them. Old
-code cannot read new migration files, so the database itself keeps the oldest revision whose code runs on it: see
-`OLDEST_CODE` in `migrations/versions/` and "Expand, then contract" in docs/operator.md.
+Older code may use a database that a newer version has migrated if those migrations allow it. It has no file of theirs,
+so the database itself stores the oldest revision whose code runs on it: see `OLDEST_CODE` in `migrations/versions/` and
+"Expand, then contract" in docs/operator.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _version = sa.table("alembic_version", sa.column("version_num"))
 
 
 def revisions(versions: Path = VERSIONS) -> list[str]:
-    """The revisions this code has migrations for, oldest first: a file's name begins with its number."""
+    """List the revisions this code has migrations for, oldest first: a file's name begins with its number."""
     return sorted(file.name.partition("_")[0] for file in versions.glob("[0-9]*_*.py"))
 
 
@@ -48,7 +48,7 @@ def _check(connection: sa.Connection) -> None:
 
 
 def check_encoding(connection: sa.Connection) -> None:
-    """Raise `Unfit` where text would come back as other text, or not at all."""
+    """Raise `Unfit` unless the server encoding is UTF8: other encodings lose text."""
     if connection.dialect.name != "postgresql":
         return
     encoding = connection.execute(sa.text("SHOW server_encoding")).scalar_one()
@@ -60,7 +60,7 @@ def check_encoding(connection: sa.Connection) -> None:
 
 
 def revision(connection: sa.Connection) -> str | None:
-    """The revision of the schema; None where no migration has run."""
+    """Read the revision of the schema; None where no migration has run."""
     if not sa.inspect(connection).has_table(_version.name):
         return None
     found: str | None = connection.execute(sa.select(_version.c.version_num)).scalar()
@@ -68,14 +68,14 @@ def revision(connection: sa.Connection) -> str | None:
 
 
 def serves_older_code(connection: sa.Connection, known: list[str]) -> bool:
-    """Whether the newer code that migrated this database said that code of the revisions `known` still runs on it."""
+    """Tell whether code of the revisions `known` runs on this database, migrated by newer code."""
     if not sa.inspect(connection).has_table(compatibility.name):
         return False
     return connection.execute(sa.select(compatibility.c.oldest_code)).scalar() in known
 
 
 def too_new(found: str, known: list[str]) -> str:
-    """A sentence for whoever has gone back a version too far."""
+    """Message for a database that is too new for this code."""
     return (
         f"The database is at revision {found}, which this version of Slipway (revision {known[-1]}) cannot work with: "
         f"start the newer version, or take the migration back with it (alembic downgrade {known[-1]})."
@@ -83,12 +83,12 @@ def too_new(found: str, known: list[str]) -> str:
 
 
 def keep_oldest_code(connection: sa.Connection, oldest: str | None) -> None:
-    """Write down the oldest revision whose code runs on this database; None: nothing is migrated."""
-    there = sa.inspect(connection).has_table(compatibility.name)
-    kept = connection.execute(sa.select(compatibility.c.oldest_code)).scalar() if there else None
-    if kept == oldest:
+    """Store the oldest revision whose code runs on this database; None: nothing is migrated."""
+    exists = sa.inspect(connection).has_table(compatibility.name)
+    stored = connection.execute(sa.select(compatibility.c.oldest_code)).scalar() if exists else None
+    if stored == oldest:
         return
-    if there:
+    if exists:
         connection.execute(compatibility.delete())
     else:
         compatibility.create(connection)

@@ -1,4 +1,4 @@
-"""Rows of holds: the model calls under way, and what each may cost at most."""
+"""Open holds: model calls in flight, with the most that each may cost."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from service.store.base import InsertOnce, Row, Transaction
+from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import batch_items, holds, runs
 from service.store.statement import Statement
 from service.types import RunStatus
 
 
 class Hold(NamedTuple):
-    """Money reserved for one model call. `called_at` (ms) picks the windows it counts in."""
+    """Money reserved for one model call. `called_at` (ms) selects its budget windows."""
 
     id: str
     run_id: str
@@ -31,7 +31,7 @@ class Hold(NamedTuple):
 
     @property
     def scopes(self) -> list[str]:
-        """Everything whose cap this hold counts against."""
+        """Scopes whose caps this hold counts against."""
         named = {"user": self.user_id, "key": self.key_id, "agent": self.agent, "session": self.session_id}
         return ["service", *(f"{kind}:{name}" for kind, name in named.items() if name)]
 
@@ -53,52 +53,52 @@ _IN_BATCH = sa.exists().where(batch_items.c.run_id == holds.c.run_id, batch_item
 
 
 def insert(tx: Transaction, hold: Hold) -> bool:
-    """False: it is there already, from a commit whose answer was lost."""
+    """Insert a hold. False: it exists already, from a commit whose answer was lost."""
     return tx.execute(_INSERT, hold._asdict()) == 1
 
 
 def close(tx: Transaction, run_id: str, hold_id: str) -> Hold | None:
-    """Take a hold off the books: once. None: that was done before."""
+    """Delete and return a hold, exactly once. None: it was closed before."""
     row = tx.row(_CLOSE, {"run_id": run_id, "id": hold_id})
     return None if row is None else _hold(row)
 
 
 def of_run(tx: Transaction, run_id: str) -> list[Hold]:
-    """Those of calls under way; not of steps that wait for a batch, which nobody's death settles."""
+    """List a run's holds of calls in flight, without steps in a batch: these survive the death of a worker."""
     query = sa.select(holds).where(holds.c.run_id == run_id, ~_IN_BATCH)
     return [_hold(row) for row in tx.rows(query.order_by(holds.c.id))]
 
 
 def of_batch_item(tx: Transaction, run_id: str, step: int) -> Hold | None:
-    """That of a step which waits for a batch, or is in one."""
+    """Find the hold of a step that waits for a batch or is in one."""
     row = tx.row(sa.select(holds).where(holds.c.run_id == run_id, holds.c.step == step, _IN_BATCH))
     return None if row is None else _hold(row)
 
 
-def left_behind(tx: Transaction, before: int, limit: int) -> list[Hold]:
-    """Holds from before `before` (ms) whose run is not driven any more by the attempt that made them."""
-    driven = sa.exists().where(
+def orphaned(tx: Transaction, before: int, limit: int) -> list[Hold]:
+    """List orphaned holds from before `before` (ms): the attempt that made them does not execute the run any more."""
+    running = sa.exists().where(
         runs.c.id == holds.c.run_id,
         runs.c.attempt == holds.c.attempt,
         runs.c.status == RunStatus.RUNNING,
         runs.c.finished_at.is_(None),
     )
     query = (
-        sa.select(holds).where(holds.c.called_at < before, ~driven, ~_IN_BATCH).order_by(holds.c.called_at)
+        sa.select(holds).where(holds.c.called_at < before, ~running, ~_IN_BATCH).order_by(holds.c.called_at)
     )
     return [_hold(row) for row in tx.rows(query.limit(limit))]
 
 
 def oldest(tx: Transaction, scope: str) -> int | None:
-    """When (ms) the oldest open hold of a scope was made; None: it has none."""
+    """Time (ms) of a scope's oldest open hold; None: it has none."""
     row = tx.row(sa.select(sa.func.min(holds.c.called_at).label("at")).where(*of_scope(holds, scope)))
     return None if row is None else row["at"]
 
 
 def adopt(tx: Transaction, scope: str, since: int, counter: str) -> int:
-    """Let the open holds of a scope count against a new counter too; nano-dollars they hold.
+    """Add a new counter to the open holds of a scope; return their sum in nano-dollars.
 
-    The caller has the scope's lock, so nobody waits for it with one of these rows locked.
+    The caller has the scope's exclusive lock: no transaction that waits for it has one of these rows locked.
     """
     query = sa.select(holds).where(holds.c.called_at >= since, *of_scope(holds, scope))
     found = [_hold(row) for row in tx.rows(query.order_by(holds.c.id).with_for_update())]
@@ -112,7 +112,7 @@ def every(tx: Transaction) -> list[Hold]:
 
 
 def of_scope(table: sa.Table, scope: str) -> list[sa.ColumnElement[bool]]:
-    """What makes a row of `table` one of this scope."""
+    """Condition for rows of `table` in this scope."""
     kind, _, name = scope.partition(":")
     return [] if kind == "service" else [table.c[COLUMN_OF[kind]] == name]
 

@@ -1,4 +1,4 @@
-"""Rows of idempotency keys: which run, or which answer, a caller's key stands for."""
+"""Idempotency keys: the run or the stored answer of a caller's key."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.store.base import InsertOnce, Row, Transaction
+from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import idempotency
 from service.store.statement import Statement
 from service.types import now_ms
@@ -22,22 +22,16 @@ _FIND = Statement(
 def claim(
     tx: Transaction, user_id: str, key: str, fingerprint: str, run_id: str | None, expires_at: int
 ) -> Row | None:
-    """Take the key. None: it is ours; else the row of whoever had it first."""
+    """Claim a key. None: claimed; else the row of its first owner."""
     now = now_ms()
-    mine = {
-        "user_id": user_id,
-        "key": key,
-        "fingerprint": fingerprint,
-        "run_id": run_id,
-        "created_at": now,
-        "expires_at": expires_at,
-    }
-    while tx.execute(_INSERT, mine) != 1:
-        # One conditional update: of several that find an expired key, one takes it.
+    times = {"created_at": now, "expires_at": expires_at}
+    row = {"user_id": user_id, "key": key, "fingerprint": fingerprint, "run_id": run_id, **times}
+    while tx.execute(_INSERT, row) != 1:
+        # One conditional update: of several that find an expired key, one claims it.
         expired = sa.update(idempotency).where(
             idempotency.c.user_id == user_id, idempotency.c.key == key, idempotency.c.expires_at <= now
         )
-        if tx.execute(expired.values(**mine, status=None, body=None)) == 1:
+        if tx.execute(expired.values(**row, status=None, body=None)) == 1:
             break
         if (first := find(tx, user_id, key)) is not None:
             return first
@@ -48,30 +42,28 @@ def find(tx: Transaction, user_id: str, key: str) -> Row | None:
     return tx.row(_FIND, {"user_id": user_id, "key": key})
 
 
-def pass_on(tx: Transaction, user_id: str, key: str, run_id: str, new_run_id: str, expires_at: int) -> str:
-    """Tie the key of `run_id` to a new run instead; the run it stands for now, which another may have tied first."""
-    mine = (idempotency.c.user_id == user_id, idempotency.c.key == key)
-    taken = {"run_id": new_run_id, "created_at": now_ms(), "expires_at": expires_at}
-    if tx.execute(sa.update(idempotency).where(*mine, idempotency.c.run_id == run_id).values(**taken)) == 1:
+def move(tx: Transaction, user_id: str, key: str, run_id: str, new_run_id: str, expires_at: int) -> str:
+    """Move the key from `run_id` to a new run; return the key's run now: another caller may have been first."""
+    of_key = (idempotency.c.user_id == user_id, idempotency.c.key == key)
+    values = {"run_id": new_run_id, "created_at": now_ms(), "expires_at": expires_at}
+    if (
+        tx.execute(sa.update(idempotency).where(*of_key, idempotency.c.run_id == run_id).values(**values))
+        == 1
+    ):
         return new_run_id
     row = find(tx, user_id, key)
     return row["run_id"] if row is not None else run_id
 
 
 def answer(tx: Transaction, user_id: str, key: str, status: int, body: Any) -> None:
-    """Keep the answer given under a key, for whoever asks again."""
-    mine = sa.update(idempotency).where(idempotency.c.user_id == user_id, idempotency.c.key == key)
-    tx.execute(mine.values(status=status, body=body))
-
-
-def drop(tx: Transaction, user_id: str, key: str) -> None:
-    """Give the key back: the request under it came to nothing."""
-    tx.execute(sa.delete(idempotency).where(idempotency.c.user_id == user_id, idempotency.c.key == key))
+    """Store the answer of a key, for replays."""
+    update = sa.update(idempotency).where(idempotency.c.user_id == user_id, idempotency.c.key == key)
+    tx.execute(update.values(status=status, body=body))
 
 
 def expire(tx: Transaction, limit: int) -> int:
-    """Delete what a day has passed over, at most `limit`; how many."""
-    whose = (idempotency.c.user_id, idempotency.c.key)
-    old = sa.select(*whose).where(idempotency.c.expires_at < now_ms()).limit(limit)
+    """Delete at most `limit` expired keys; return how many."""
+    columns = (idempotency.c.user_id, idempotency.c.key)
+    old = sa.select(*columns).where(idempotency.c.expires_at < now_ms()).limit(limit)
     old = old.with_for_update(skip_locked=True)
-    return tx.execute(sa.delete(idempotency).where(sa.tuple_(*whose).in_(old)))
+    return tx.execute(sa.delete(idempotency).where(sa.tuple_(*columns).in_(old)))

@@ -1,4 +1,4 @@
-"""Rows of API keys. The key itself is kept nowhere: only its digest."""
+"""API keys, stored as digests only."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.errors import TooMany
-from service.store.base import InsertOnce, Row, Transaction
+from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import api_keys, users
 from service.types import now_ms
 
-MOST = 100  # keys that one user may have
+MOST = 100  # valid keys of one user
 _INSERT = InsertOnce(api_keys)
 _VALID = (
     sa.select(sa.func.count().label("n"))
@@ -41,8 +41,8 @@ _BY_DIGEST = (
 
 
 def insert(tx: Transaction, row: dict[str, Any]) -> None:
-    """Keep a new key. Raises `TooMany` where its user has `MOST` that are valid."""
-    # Two at once come one after the other, so that the second one counts the first.
+    """Insert a key. Raises `TooMany` where its user has `MOST` valid ones."""
+    # The lock serialises concurrent inserts, so that the second counts the first.
     tx.row(sa.select(users.c.id).where(users.c.id == row["user_id"]).with_for_update(key_share=True))
     others = tx.row(_VALID, {"user_id": row["user_id"], "id": row["id"], "now": now_ms()})
     if others is not None and others["n"] >= MOST:
@@ -51,7 +51,7 @@ def insert(tx: Transaction, row: dict[str, Any]) -> None:
 
 
 def by_digest(tx: Transaction, digest: str) -> Row | None:
-    """A key with its user, whatever the state of both."""
+    """Find a key with its user, whatever the state of both."""
     return tx.row(_BY_DIGEST, {"digest": digest})
 
 
@@ -68,10 +68,12 @@ def page(
 
 
 def revoke(tx: Transaction, key_id: str, user_id: str) -> str | None:
-    """End a user's key; its digest, or None when the user has no such key."""
-    mine = sa.and_(api_keys.c.id == key_id, api_keys.c.user_id == user_id)
-    row = tx.row(sa.select(api_keys.c.digest).where(mine))
+    """Revoke a user's key; return its digest, or None when the user has no such key."""
+    of_user = sa.and_(api_keys.c.id == key_id, api_keys.c.user_id == user_id)
+    row = tx.row(sa.select(api_keys.c.digest).where(of_user))
     if row is None:
         return None
-    tx.execute(sa.update(api_keys).where(mine, api_keys.c.revoked_at.is_(None)).values(revoked_at=now_ms()))
+    tx.execute(
+        sa.update(api_keys).where(of_user, api_keys.c.revoked_at.is_(None)).values(revoked_at=now_ms())
+    )
     return str(row["digest"])

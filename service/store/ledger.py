@@ -1,23 +1,23 @@
-"""Rows of the ledger: only ever added. The rows of an entry sum to zero.
+"""Ledger of model calls: append-only double entry, the rows of an entry sum to zero.
 
 hold     user:…  −most             held +most
 settle   held    −most             upstream +cost        user:…  +(most − cost)
-open, cap, share   a cap's window is opened, changed, or dealt out anew to its stripes: no money moves
+open, cap, share   a cap's window is opened, changed, or rebalanced over its stripes: no money moves
 
-Whose call it is, of which run, with which model and price: the `held` row of a hold and the `upstream` row of a
-settlement say it for their entries; in those that older versions wrote every row does.
+Caller, run, model and price of a call are in one row of its entry: the `held` row of a hold, the `upstream` row of a
+settlement; older versions wrote them in every row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
-from service.store.base import Transaction
-from service.store.budgets import Entry, Window
+from service.store.budgets import BudgetWindow, CounterEntry
+from service.store.database import Transaction
 from service.store.holds import Hold, of_scope
 from service.store.schema import ledger
 from service.store.statement import Statement
@@ -34,12 +34,21 @@ TOKENS = (  # in the order of `Usage`
 )
 _EMPTY: dict[str, Any] = dict.fromkeys(column.name for column in ledger.columns)
 _INSERT = Statement(sa.insert(ledger))
-# As a literal: the indexes are of these rows alone, and a value that is told later does not promise that.
+# A literal, not a bound value: only then does the planner use the partial indexes on these rows.
 IS_CALL = ledger.c.account == sa.literal_column(f"'{UPSTREAM}'")
 
 
-def held(tx: Transaction, hold: Hold, counters: Sequence[Entry]) -> None:
-    """The entry of a hold."""
+class SettledCall(NamedTuple):
+    """Result of a model call: its usage, nano-dollars it cost and the cache saved, and the basis of that figure."""
+
+    usage: Usage
+    cost: int
+    saved: int
+    basis: str
+
+
+def held(tx: Transaction, hold: Hold, counters: Sequence[CounterEntry]) -> None:
+    """Append the entry of a hold."""
     entry = {**_EMPTY, **_key(hold, "hold")}
     most = {**entry, **_about(hold), "account": HELD, "amount_nano": hold.amount_nano}
     tx.execute(
@@ -51,12 +60,11 @@ def held(tx: Transaction, hold: Hold, counters: Sequence[Entry]) -> None:
     )
 
 
-def settled(
-    tx: Transaction, hold: Hold, counters: Sequence[Entry], *, usage: Usage, cost: int, saved: int, basis: str
-) -> None:
-    """The entry of a settlement."""
-    entry = {**_EMPTY, **_key(hold, "settle"), "basis": basis}
-    tokens = {**dict(zip(TOKENS, usage, strict=True)), "saved_nano": saved}
+def settled(tx: Transaction, hold: Hold, counters: Sequence[CounterEntry], call: SettledCall) -> None:
+    """Append the entry of a settlement."""
+    cost = call.cost
+    entry = {**_EMPTY, **_key(hold, "settle"), "basis": call.basis}
+    tokens = {**dict(zip(TOKENS, call.usage, strict=True)), "saved_nano": call.saved}
     tx.execute(
         _INSERT,
         [
@@ -67,8 +75,10 @@ def settled(
     )
 
 
-def shared(tx: Transaction, kind: str, window: Window, cap: int, counters: Sequence[Entry]) -> None:
-    """The entry of a window that was opened (`open`), whose cap was changed (`cap`), or dealt out anew (`share`)."""
+def shared(
+    tx: Transaction, kind: str, window: BudgetWindow, cap: int, counters: Sequence[CounterEntry]
+) -> None:
+    """Append the entry of a window that was opened (`open`), changed (`cap`) or rebalanced (`share`)."""
     now = now_ms()
     about = {"entry_id": new_id("cap"), "kind": kind, "account": window.id, "amount_nano": 0, "at": now}
     tx.execute(
@@ -77,23 +87,22 @@ def shared(tx: Transaction, kind: str, window: Window, cap: int, counters: Seque
 
 
 def spent(tx: Transaction, scope: str, since: int, until: int | None = None) -> int:
-    """Nano-dollars settled for calls of a scope that were made from `since` (ms) on, and before `until`."""
+    """Sum nano-dollars settled for calls of a scope made at `since` <= t < `until` (ms)."""
     total = sa.func.coalesce(sa.func.sum(ledger.c.amount_nano), 0).label("total")
-    mine = (IS_CALL, ledger.c.called_at >= since, *of_scope(ledger, scope))
-    query = sa.select(total).where(*mine)
+    query = sa.select(total).where(IS_CALL, ledger.c.called_at >= since, *of_scope(ledger, scope))
     row = tx.row(query if until is None else query.where(ledger.c.called_at < until))
     return int(row["total"]) if row else 0
 
 
 def count(tx: Transaction, since: int, until: int) -> int:
-    """How many settled calls were made at `since` <= t < `until` (ms)."""
+    """Count settled calls made at `since` <= t < `until` (ms)."""
     calls = sa.select(sa.func.count().label("calls"))
     row = tx.row(calls.where(IS_CALL, ledger.c.called_at >= since, ledger.c.called_at < until))
     return int(row["calls"]) if row else 0
 
 
 class _OneSnapshot(sa.Executable, sa.ClauseElement):
-    """Let every statement of this transaction see the same moment. SQLite does so by itself."""
+    """Isolation of one snapshot for all statements of the transaction; SQLite's default."""
 
     inherit_cache = True
 
@@ -109,21 +118,21 @@ def _postgres_snapshot(element: Any, compiler: Any, **kw: Any) -> str:
 
 
 def one_snapshot(tx: Transaction) -> None:
-    """The first statement of a transaction that compares tables with each other while others write."""
+    """Use one snapshot for the whole transaction; must be its first statement."""
     tx.execute(_OneSnapshot())
 
 
-def _plain(counters: Sequence[Entry]) -> list[list[Any]]:
+def _plain(counters: Sequence[CounterEntry]) -> list[list[Any]]:
     return [list(entry) for entry in counters]
 
 
 def _key(hold: Hold, kind: str) -> dict[str, Any]:
-    """What every row of an entry says."""
+    """Columns of every row of an entry."""
     return {"entry_id": hold.id, "kind": kind, "at": now_ms(), "called_at": hold.called_at}
 
 
 def _about(hold: Hold) -> dict[str, Any]:
-    """What one row of an entry says for all of them."""
+    """Columns of the one row that describes the call."""
     return {
         "user_id": hold.user_id,
         "key_id": hold.key_id,

@@ -1,22 +1,22 @@
-"""Bounds of a list that is read from the database: by size as well as by count."""
+"""Size bound of lists read from the database, besides their row limit."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-MOST = 1024 * 1024  # characters of large columns read for one list; an answer has less
+MOST = 1024 * 1024  # characters of large columns read for one list; an answer holds less
 
 
-def fitting(sized: Iterable[tuple[str | int, int]], most: int = MOST) -> list[str | int]:
-    """Keys of the first rows, given as (key, size), until they have more than `most` together, and the next one's.
+def fitting(sized: Iterable[tuple[str | int, int]]) -> list[str | int]:
+    """Take keys of (key, size) until their sizes exceed `MOST` together, and one more.
 
-    Whoever cuts the page to less than `most` then sees that it goes on.
+    The extra key tells the caller, who cuts the page to less than `MOST`, that there are more rows.
     """
     keys: list[str | int] = []
     total = 0
     for key, size in sized:
         keys.append(key)
-        if total > most:
+        if total > MOST:
             break
         total += size
     return keys

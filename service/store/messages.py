@@ -1,26 +1,26 @@
-"""Rows of messages. Each goes on from one before it: `parent_seq`, or the one numbered before it where that is NULL.
+"""Messages of a session, a tree: the parent of each is `parent_seq`, or the message numbered before it where NULL.
 
-A turn's messages are added by the run that holds the session, at its end; or by one that was ended while it waited.
+A turn is appended by the run that holds the session, at its end; or for a run that ended while it was queued.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from service.store.base import Row, Transaction
+from service.store.database import Row, Transaction
 from service.store.lists import fitting
 from service.store.schema import messages, runs
 
-LOOKED_UP = 1_000  # messages read by one statement
-# What tells how messages hang together, without what may be large.
+BATCH = 1_000  # messages read by one statement: databases bound the number of values
+# Columns of the tree, without the content, which may be large.
 _LINKS = [messages.c[name] for name in ("seq", "parent_seq", "run_id", "role", "tokens", "error_code")]
 
 
 def newest(tx: Transaction, session_id: str) -> int:
-    """Number of the session's last message; 0: it has none."""
+    """Number of the session's last message; 0: none."""
     row = tx.row(sa.select(_newest(session_id).label("seq")))
     return int(row["seq"]) if row else 0
 
@@ -31,55 +31,55 @@ def exists(tx: Transaction, session_id: str, seq: int) -> bool:
 
 
 def has_turn(tx: Transaction, session_id: str, run_id: str) -> bool:
-    """Whether a run has left messages in the session."""
+    """Tell whether a run has messages in the session."""
     query = sa.select(messages.c.seq).where(messages.c.session_id == session_id, messages.c.run_id == run_id)
     return tx.row(query.limit(1)) is not None
 
 
-def go_on(tx: Transaction, session_id: str, run_id: str, parent: int | None) -> None:
-    """Note which message a run's turn goes on from; None: the session's last one at this moment."""
+def set_parent(tx: Transaction, session_id: str, run_id: str, parent: int | None) -> None:
+    """Store the parent message of a run's turn; None: the session's last one now."""
     parent_seq = _newest(session_id) if parent is None else parent
     tx.execute(sa.update(runs).where(runs.c.id == run_id).values(parent_seq=parent_seq))
 
 
 def append(
-    tx: Transaction, session_id: str, run_id: str, said: Sequence[dict[str, Any]], parent: int | None
+    tx: Transaction, session_id: str, run_id: str, turn: Sequence[dict[str, Any]], parent: int | None
 ) -> None:
-    """Add a turn after the last message. It goes on from where its run does, else from `parent`, else from the last.
+    """Append a turn. Its parent is the run's stored one, else `parent`, else the session's last message.
 
     The caller holds a lock on the session's row.
     """
-    of_its_run = sa.select(runs.c.parent_seq).where(runs.c.id == run_id).scalar_subquery()
-    row = tx.row(sa.select(_newest(session_id).label("last"), of_its_run.label("parent")))
+    stored = sa.select(runs.c.parent_seq).where(runs.c.id == run_id).scalar_subquery()
+    row = tx.row(sa.select(_newest(session_id).label("last"), stored.label("parent")))
     assert row is not None
     last = row["last"]
-    goes_on_from = next((seq for seq in (row["parent"], parent) if seq is not None), last)
-    added = [
+    parent_seq = next((seq for seq in (row["parent"], parent) if seq is not None), last)
+    rows = [
         {**message, "session_id": session_id, "run_id": run_id, "seq": last + n, "parent_seq": None}
-        for n, message in enumerate(said, 1)
+        for n, message in enumerate(turn, 1)
     ]
-    added[0]["parent_seq"] = None if goes_on_from == last else goes_on_from
-    tx.execute(sa.insert(messages), added)
+    rows[0]["parent_seq"] = None if parent_seq == last else parent_seq
+    tx.execute(sa.insert(messages), rows)
 
 
 def links(tx: Transaction, session_id: str, after: int, last: int) -> list[Row]:
-    """Messages numbered from above `after` to `last`, in order, without their content."""
+    """Read messages with `after` < seq <= `last`, in order, without their content."""
     query = sa.select(*_LINKS).where(messages.c.session_id == session_id)
     return tx.rows(query.where(messages.c.seq > after, messages.c.seq <= last).order_by(messages.c.seq))
 
 
 def content(tx: Transaction, session_id: str, seqs: Sequence[int]) -> dict[int, Any]:
-    """Content of these messages, by their number."""
+    """Read the content of messages, by number."""
     query = sa.select(messages.c.seq, messages.c.content).where(messages.c.session_id == session_id)
     return {
         row["seq"]: row["content"]
-        for some in _batches(seqs)
-        for row in tx.rows(query.where(messages.c.seq.in_(some)))
+        for start in range(0, len(seqs), BATCH)
+        for row in tx.rows(query.where(messages.c.seq.in_(seqs[start : start + BATCH])))
     }
 
 
 def latest(tx: Transaction, session_id: str, *, limit: int, before: int | None) -> list[Row]:
-    """The last messages, or the last ones before `before`: newest first.
+    """Read the last messages, or the last before number `before`: newest first.
 
     Fewer than `limit` where they are long, see `fitting`.
     """
@@ -91,7 +91,7 @@ def latest(tx: Transaction, session_id: str, *, limit: int, before: int | None) 
 
 
 def following(tx: Transaction, session_id: str, *, after: int, limit: int) -> list[Row]:
-    """The first messages after number `after`, oldest first; fewer than `limit` where they are long."""
+    """Read the first messages after number `after`, oldest first; fewer than `limit` where they are long."""
     sizes = _sizes(session_id).where(messages.c.seq > after)
     return _whole(tx, session_id, sizes.order_by(messages.c.seq).limit(limit))
 
@@ -106,13 +106,8 @@ def _sizes(session_id: str) -> sa.Select[Any]:
 
 
 def _whole(tx: Transaction, session_id: str, sizes: sa.Select[Any]) -> list[Row]:
-    """Whole rows of the messages that `sizes` finds, as far as they fit one list; in order of their numbers."""
-    # A token is counted for four characters.
+    """Read whole rows of the messages of `sizes`, as far as they fit one list; in order of their numbers."""
+    # Estimated as four characters a token.
     seqs = fitting((row["seq"], 4 * row["tokens"]) for row in tx.rows(sizes))
     query = sa.select(messages).where(messages.c.session_id == session_id, messages.c.seq.in_(seqs))
     return tx.rows(query.order_by(messages.c.seq))
-
-
-def _batches(seqs: Sequence[int]) -> Iterator[Sequence[int]]:
-    """A database takes so many values in one statement."""
-    yield from (seqs[start : start + LOOKED_UP] for start in range(0, len(seqs), LOOKED_UP))

@@ -1,6 +1,6 @@
-"""Database outages: which errors say "not now", their causes in fixed words, and when the log tells them.
+"""Database outages: classify driver errors, name their cause in fixed words, log each outage once.
 
-The words of a driver or a server never leave: they may quote an address, a user or a password.
+Messages of drivers and servers are never passed on: they may quote an address, a user or a password.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import threading
 import time
 
 log = logging.getLogger("slipway.database")
-AGAIN = 60.0  # seconds until the same cause is told again
+LOG_AGAIN = 60.0  # seconds until the same cause is logged again
 READ_ONLY = "the server is read-only: a standby, or default_transaction_read_only is on"
 FULL = "the disk is full"
 FAILS = "the disk fails"
@@ -18,10 +18,10 @@ READ_ONLY_FILE = "the file of the database is read-only"
 ENDED = "the server ended the connection"
 NO_RIGHT = "the user may not do this: let it own the database and its schema"
 NO_OPTION = "DATABASE_URL has an option that no connection has"
-# With these it still answers whoever only reads: they are over when something was written.
+# Reads still succeed with these causes: only a write proves that they are over.
 REFUSES_WRITES = frozenset({READ_ONLY, FULL, FAILS, READ_ONLY_FILE})
-# SQLSTATEs, or their beginnings, of statements that may succeed later with nothing changed in them. The first that
-# fits. https://www.postgresql.org/docs/current/errcodes-appendix.html; poolers answer 08P01.
+# Prefixes of the SQLSTATEs of retryable errors and their causes; the first match counts.
+# https://www.postgresql.org/docs/current/errcodes-appendix.html; poolers answer 08P01.
 _STATES = (
     ("08", "the connection to the server was lost"),
     ("25006", READ_ONLY),
@@ -37,13 +37,13 @@ _STATES = (
     ("57", ENDED),
     ("58", FAILS),
 )
-_OF_POOLERS = "08P01"  # whatever it is: their words say more
-# Of those, what all connections of the pool have in common: a successor may be somewhere else.
+_OF_POOLERS = "08P01"  # for every error: the message says more
+# Of those, states that affect the whole pool: after a failover another server takes over.
 _LOST_STATES = ("08", "25006", "57P")
-# The same of SQLite, https://www.sqlite.org/rescode.html: CORRUPT and NOTADB are for a person to mend, as is most else.
-_LOST_CODES = frozenset({8, 10, 14})  # READONLY, IOERR, CANTOPEN: what was opened then stays so
-_UNUSABLE_CODES = frozenset({11, 26})  # CORRUPT, NOTADB: the only ones that are no OperationalError
-# What libpq, psycopg, PostgreSQL and SQLite say, and what it means. The first that fits.
+# Result codes of SQLite, https://www.sqlite.org/rescode.html
+_LOST_CODES = frozenset({8, 10, 14})  # READONLY, IOERR, CANTOPEN: open connections keep the fault
+_UNUSABLE_CODES = frozenset({11, 26})  # CORRUPT, NOTADB: outages that are no OperationalError
+# Substrings of messages from libpq, psycopg, PostgreSQL and SQLite, with their cause; the first match counts.
 _CAUSES = (
     ("Connection refused", "connection refused: no server listens there"),
     ("No such file or directory", "no server listens at that socket"),
@@ -92,18 +92,18 @@ _CAUSES = (
 
 
 class Unfit(Exception):
-    """A database that is there and must not be used. The message is a sentence for the log."""
+    """Database that is reachable and must not be used. The message is a sentence for the log."""
 
 
 class ReadOnly(Unfit):
-    """A server that takes no writes, found by asking it."""
+    """Server that reports itself as read-only."""
 
     def __init__(self) -> None:
         super().__init__(READ_ONLY)
 
 
 def cause_of(error: BaseException) -> str:
-    """Why the database cannot be used, in words that quote nothing."""
+    """Name the cause of an outage in fixed words, which quote no message."""
     if isinstance(error, Unfit):
         return str(error)
     error = _of_driver(error)
@@ -114,13 +114,13 @@ def cause_of(error: BaseException) -> str:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether a driver's error says that the database cannot be used now, by its SQLSTATE or SQLite's code."""
+    """Tell whether an error means an outage, by its SQLSTATE or SQLite's result code."""
     error = _of_driver(error)
     return _of_state(_state(error)) is not None or _code(error) in _UNUSABLE_CODES
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether other connections made until now are of no more use than the one with this error."""
+    """Tell whether all connections made until now are lost, not only the one with this error."""
     error = _of_driver(error)
     return (
         isinstance(error, ReadOnly) or _state(error).startswith(_LOST_STATES) or _code(error) in _LOST_CODES
@@ -128,7 +128,7 @@ def is_lost(error: BaseException) -> bool:
 
 
 def _of_driver(error: BaseException) -> BaseException:
-    """Unwrap what SQLAlchemy has wrapped."""
+    """Unwrap SQLAlchemy's error."""
     return getattr(error, "orig", None) or error
 
 
@@ -137,47 +137,47 @@ def _state(error: BaseException) -> str:
 
 
 def _code(error: BaseException) -> int:
-    """SQLite's primary result code; 0: there is none."""
+    """SQLite's primary result code; 0: none."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _of_text(text: str) -> str | None:
-    return next((cause for sign, cause in _CAUSES if sign in text), None)
+    return next((cause for part, cause in _CAUSES if part in text), None)
 
 
 def _of_state(state: str) -> str | None:
-    return next((cause for start, cause in _STATES if state.startswith(start)), None)
+    return next((cause for prefix, cause in _STATES if state.startswith(prefix)), None)
 
 
 class Outages:
-    """Tells a cause once, however many threads meet it, and the end of the outage."""
+    """Log of outages: `database_away` once per cause and minute for all threads, `database_back` at the end."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._told_at: dict[str, float] = {}
-        self._told = False  # this outage
-        self.cause = ""  # of the outage that goes on; empty: there is none
+        self._logged_at: dict[str, float] = {}  # by cause, time.monotonic()
+        self._logged = False  # whether the current outage was logged
+        self.cause = ""  # of the current outage; empty: none
 
     @property
     def refuses_writes(self) -> bool:
-        """Whether what was written last was refused, by a database that still answers."""
+        """Tell whether the database answers reads and refused the last write."""
         return self.cause in REFUSES_WRITES
 
-    def met(self, error: BaseException) -> None:
+    def report(self, error: BaseException) -> None:
         cause, now = cause_of(error), time.monotonic()
         with self._lock:
             self.cause = cause
-            due = now - self._told_at.get(cause, -AGAIN) >= AGAIN
+            due = now - self._logged_at.get(cause, -LOG_AGAIN) >= LOG_AGAIN
             if due:
-                self._told_at[cause], self._told = now, True
+                self._logged_at[cause], self._logged = now, True
         if due:
             log.error("database_away", extra={"cause": cause})
 
     def over(self, *, wrote: bool) -> None:
-        """A transaction was committed; one that only reads proves nothing where writes are refused."""
+        """End the outage after a commit; where writes are refused only one that `wrote` ends it."""
         with self._lock:
             if self.refuses_writes and not wrote:
                 return
-            told, self._told, self.cause = self._told, False, ""
-        if told:
+            logged, self._logged, self.cause = self._logged, False, ""
+        if logged:
             log.warning("database_back")

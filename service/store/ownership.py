@@ -1,4 +1,4 @@
-"""Ownership of runs: which attempt drives each, and which has told its client more than its live stream holds."""
+"""Ownership of runs by attempts (fencing tokens), and attempts whose live stream has a gap."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from service.store.base import Row, Transaction
+from service.store.database import Row, Transaction
 from service.store.schema import runs
 from service.store.statement import Statement
 from service.types import RunStatus
@@ -21,18 +21,18 @@ _HELD = Statement(
 
 
 def held(tx: Transaction, worker_id: str) -> list[Row]:
-    """Runs that a worker drives, by their rows: `id`, `attempt`, and whether somebody wants them cancelled."""
+    """List the runs a worker executes: `id`, `attempt`, `cancel_requested`."""
     return tx.rows(_HELD, {"worker": worker_id})
 
 
 def attempts(tx: Transaction, run_ids: Sequence[str]) -> dict[str, int]:
-    """The latest attempt at each of these runs that is in the database."""
+    """Latest attempt of each of these runs that is in the database, by run id."""
     query = sa.select(runs.c.id, runs.c.attempt).where(runs.c.id.in_(run_ids))
     return {row["id"]: row["attempt"] for row in tx.rows(query)}
 
 
 def under_way(tx: Transaction, run_ids: Sequence[str]) -> set[str]:
-    """Return those of these runs that are running, or are not in the database yet."""
+    """Filter runs: those that are running, or not in the database yet."""
     query = sa.select(runs.c.id).where(runs.c.id.in_(run_ids), runs.c.status != RunStatus.RUNNING)
     return set(run_ids) - {row["id"] for row in tx.rows(query)}
 
@@ -46,8 +46,8 @@ _RUNNING = Statement(
 )
 
 
-def is_driven_by(tx: Transaction, run_id: str, attempt: int) -> bool:
-    """Whether this attempt still drives the run. False: another worker has taken it over, or it is gone."""
+def is_owned_by(tx: Transaction, run_id: str, attempt: int) -> bool:
+    """Tell whether this attempt still owns the run. False: another worker has taken over, or it is gone."""
     return tx.row(_RUNNING, {"run": run_id, "fence": attempt}) is not None
 
 
@@ -58,10 +58,10 @@ _LIVE_GAP = Statement(
 )
 
 
-def note_live_gaps(tx: Transaction, told: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:
-    """Note of runs and attempts that they tell what no live stream holds. Those that no later attempt took over."""
+def note_live_gaps(tx: Transaction, attempts: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:
+    """Mark attempts, as (run id, attempt), whose events are missing in the live stream; return those still current."""
     return {
         (run_id, attempt)
-        for run_id, attempt in sorted(told)
+        for run_id, attempt in sorted(attempts)
         if tx.execute(_LIVE_GAP, {"run": run_id, "fence": attempt}) == 1
     }

@@ -1,8 +1,8 @@
-"""Daily sums of the ledger's calls, which reports read in place of the ledger once their day is closed.
+"""Daily roll-up of the ledger's calls; reports read it in place of the ledger once a day is closed.
 
-A day is closed when it is over, no hold of it is open, and each of its calls has been added. It is added to in batches
-of calls by the time they were made; the day's row says how far that is, and is locked first, so that a batch is added
-once, whoever dies and however many do it. Nothing of a step's is locked or waited for: holds and ledger are only read.
+A day is closed when it is over, has no open hold, and each of its calls has been added. Calls are added in batches by
+the time they were made; the day's row stores the progress and is locked first, so that each batch is added exactly
+once, despite crashes and concurrent workers. Holds and ledger are only read: no step waits for a roll-up.
 """
 
 from __future__ import annotations
@@ -13,17 +13,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
-from service.store.base import InsertOnce, Row, Transaction, clock_ms
+from service.store.database import InsertOnce, Row, Transaction, clock_ms
 from service.store.ledger import IS_CALL, one_snapshot
 from service.store.schema import holds, ledger, usage_daily, usage_daily_by_user, usage_days
 from service.store.usage import DAY_MS, SUMS
 
-LATE_MS = (
-    3_600_000  # what a worker's clock may be behind the database's: a day that is over may still get a hold
-)
+LATE_MS = 3_600_000  # how far a worker's clock may lag the database's: until then a past day may get a hold
 BATCH = 1_000  # calls of a transaction
-EMPTY_DAYS = 400  # without calls, closed with the day that follows them, so that a report finds no gaps
-MOST_DIFFERENCES = 10  # of a day and table that are told
+EMPTY_DAYS = 400  # days without calls closed together with the day after them, so that a report has no gaps
+MOST_DIFFERENCES = 10  # reported of a day and table
 _TABLES = (usage_daily, usage_daily_by_user)
 _IS_CLOSED = usage_days.c.checked_at.is_not(None)
 _ONCE = InsertOnce(usage_days)
@@ -31,7 +29,7 @@ _CALLED_ON = ledger.c.called_at // DAY_MS
 
 
 class _InsertAdding(sa.Insert):
-    """An insert from a query that adds to the sums of a row that is there already."""
+    """Upsert from a query that adds to the sums of an existing row."""
 
     inherit_cache = True
 
@@ -45,7 +43,7 @@ def _insert_adding(element: Any, compiler: Any, **kw: Any) -> str:
 
 
 def next_day(tx: Transaction) -> int | None:
-    """Find the oldest day that has calls, is over, has no open hold and is not closed yet."""
+    """Find the oldest past day that has calls, no open hold, and is not closed."""
     end = _first_open_day(tx) * DAY_MS
     busy = {row["day"] for row in tx.rows(sa.select((holds.c.called_at // DAY_MS).label("day")).distinct())}
     done = busy | set(closed_days(tx))
@@ -58,14 +56,14 @@ def next_day(tx: Transaction) -> int | None:
 
 
 def roll(tx: Transaction, day: int, size: int = BATCH) -> bool:
-    """Add the next batch of a day's calls to its sums. True: it was the last, the day is closed."""
+    """Add the next batch of a day's calls to its sums. True: the day is closed."""
     first, end = day * DAY_MS, (day + 1) * DAY_MS
     if tx.execute(_ONCE, {"day": day, "rolled_until": first, "calls": 0, "checked_at": None}):
-        _forget(tx, day)
-    known = _locked(tx, day)
-    if known["checked_at"] is not None or _has_open_hold(tx, first, end):
+        _delete_sums(tx, day)
+    state = _locked(tx, day)
+    if state["checked_at"] is not None or _has_open_hold(tx, first, end):
         return False
-    since = known["rolled_until"]
+    since = state["rolled_until"]
     until = _end_of_batch(tx, since, end, size)
     for table in _TABLES:
         tx.execute(_InsertAdding(table).from_select(_columns(table), _sums(table, since, until)))
@@ -84,34 +82,34 @@ def roll(tx: Transaction, day: int, size: int = BATCH) -> bool:
 
 
 def days_to_check(tx: Transaction) -> list[int]:
-    """The day that was closed last, into which a call may still slip, and the one not looked at for the longest."""
+    """Days to recount: the day closed last, which may still get a late call, and the one checked longest ago."""
     closed = sa.select(usage_days.c.day).where(_IS_CLOSED).limit(1)
     orders = (usage_days.c.day.desc(), usage_days.c.checked_at)
     return [row["day"] for order in orders for row in tx.rows(closed.order_by(order))]
 
 
-def count_again(tx: Transaction, day: int) -> bool:
-    """Compare a closed day's number of calls with the ledger's; False: they differ, and it is begun anew.
+def recount(tx: Transaction, day: int) -> bool:
+    """Compare a closed day's number of calls with the ledger's. False: they differ, its roll-up starts over.
 
-    They do where a call was booked on a day that was over for more than `LATE_MS`, by a worker whose clock was wrong.
+    A worker whose clock lags by more than `LATE_MS` causes that: its call is booked on a closed day.
     """
-    known = _locked(tx, day)
-    if known["checked_at"] is None:
+    state = _locked(tx, day)
+    if state["checked_at"] is None:
         return True
     first = day * DAY_MS
     row = tx.row(_count(first, first + DAY_MS))
     assert row is not None
-    if row["calls"] == known["calls"]:
+    if row["calls"] == state["calls"]:
         tx.execute(sa.update(usage_days).where(usage_days.c.day == day).values(checked_at=clock_ms()))
         return True
-    _forget(tx, day)
-    anew = {"rolled_until": first, "calls": 0, "checked_at": None}
-    tx.execute(sa.update(usage_days).where(usage_days.c.day == day).values(anew))
+    _delete_sums(tx, day)
+    start = {"rolled_until": first, "calls": 0, "checked_at": None}
+    tx.execute(sa.update(usage_days).where(usage_days.c.day == day).values(start))
     return False
 
 
 def closed_days(tx: Transaction) -> list[int]:
-    """Every closed day, in order."""
+    """List closed days, in order."""
     return [
         row["day"]
         for row in tx.rows(sa.select(usage_days.c.day).where(_IS_CLOSED).order_by(usage_days.c.day))
@@ -119,21 +117,21 @@ def closed_days(tx: Transaction) -> list[int]:
 
 
 def differences(tx: Transaction, day: int) -> Iterator[tuple[str, Row]]:
-    """Compare the sums of a closed day with the ledger's: the name of the table, and a row that differs, by how much.
+    """Compare the sums of a closed day with the ledger's; yield the table's name and the difference of each row.
 
-    The transaction must not have read before.
+    Must be the first read of its transaction.
     """
     one_snapshot(tx)
     if tx.row(sa.select(usage_days.c.day).where(usage_days.c.day == day, _IS_CLOSED)) is None:
         return
     for table in _TABLES:
         names = [column.name for column in table.primary_key]
-        ours = sa.select(*(table.c[name] for name in names), *(table.c[name] for name in SUMS))
-        theirs = _sums(table, day * DAY_MS, (day + 1) * DAY_MS).subquery()
-        less = sa.select(
-            *(theirs.c[name] for name in names), *((-theirs.c[name]).label(name) for name in SUMS)
+        rolled = sa.select(*(table.c[name] for name in names), *(table.c[name] for name in SUMS))
+        booked = _sums(table, day * DAY_MS, (day + 1) * DAY_MS).subquery()
+        negated = sa.select(
+            *(booked.c[name] for name in names), *((-booked.c[name]).label(name) for name in SUMS)
         )
-        both = sa.union_all(ours.where(table.c.day == day), less).subquery()
+        both = sa.union_all(rolled.where(table.c.day == day), negated).subquery()
         groups = [both.c[name] for name in names]
         sums = [sa.cast(sa.func.sum(both.c[name]), sa.BigInteger) for name in SUMS]
         query = sa.select(*groups, *(each.label(name) for each, name in zip(sums, SUMS, strict=True)))
@@ -143,7 +141,7 @@ def differences(tx: Transaction, day: int) -> Iterator[tuple[str, Row]]:
 
 
 def _first_open_day(tx: Transaction) -> int:
-    """The first day that is not over, or not for long enough."""
+    """First day that is not over for `LATE_MS` yet."""
     row = tx.row(sa.select(clock_ms().label("now")))
     assert row is not None
     return int((row["now"] - LATE_MS) // DAY_MS)
@@ -162,8 +160,8 @@ def _locked(tx: Transaction, day: int) -> Row:
     return row
 
 
-def _forget(tx: Transaction, day: int) -> None:
-    """Delete the sums of a day that is begun: none are added to what is left of another beginning."""
+def _delete_sums(tx: Transaction, day: int) -> None:
+    """Delete the sums of a day before its roll-up starts: an earlier one may have left some."""
     for table in _TABLES:
         tx.execute(sa.delete(table).where(table.c.day == day))
 
@@ -173,14 +171,14 @@ def _has_open_hold(tx: Transaction, since: int, until: int) -> bool:
 
 
 def _days_of(tx: Transaction, table: sa.Table, since: int, until: int) -> set[int]:
-    """Days with holds, or with calls."""
+    """Days with rows in `table`: holds, or calls of the ledger."""
     called = table.c.called_at
     query = sa.select((called // DAY_MS).label("day")).where(called >= since, called < until).distinct()
     return {row["day"] for row in tx.rows(query.where(IS_CALL) if table is ledger else query)}
 
 
 def _end_of_batch(tx: Transaction, since: int, end: int, size: int) -> int:
-    """The moment before which the next `size` calls were made; those of one millisecond stay together."""
+    """End (ms) of the next batch of `size` calls; calls of one millisecond stay together."""
     called = ledger.c.called_at
     query = sa.select(called).where(IS_CALL, *_called(since, end)).order_by(called).offset(size).limit(1)
     row = tx.row(query)
@@ -188,7 +186,7 @@ def _end_of_batch(tx: Transaction, since: int, end: int, size: int) -> int:
 
 
 def _close_empty_days(tx: Transaction, day: int) -> None:
-    """Close the days without a call or a hold between this one and the closed day before it."""
+    """Close the days without calls and holds between this day and the closed one before it."""
     row = tx.row(
         sa.select(sa.func.max(usage_days.c.day).label("day")).where(_IS_CLOSED, usage_days.c.day < day)
     )
@@ -197,7 +195,7 @@ def _close_empty_days(tx: Transaction, day: int) -> None:
         return
     first = max(row["day"] + 1, day - EMPTY_DAYS)
     span = (first * DAY_MS, day * DAY_MS)
-    used = _days_of(tx, holds, *span)  # first: what is settled meanwhile is then in the ledger
+    used = _days_of(tx, holds, *span)  # first: a hold settled meanwhile is then in the ledger
     used |= _days_of(tx, ledger, *span)
     for empty in range(first, day):
         if empty not in used:
@@ -206,7 +204,7 @@ def _close_empty_days(tx: Transaction, day: int) -> None:
 
 
 def _sums(table: sa.Table, since: int, until: int) -> sa.Select[Any]:
-    """Sum the ledger's calls by the key of `table`, with its columns."""
+    """Query sums of the ledger's calls, grouped by the key of `table`, with its columns."""
     keys: list[sa.ColumnElement[Any]] = [
         _CALLED_ON if column.name == "day" else sa.func.coalesce(ledger.c[column.name], "")
         for column in table.primary_key

@@ -1,48 +1,53 @@
-"""A run as the values of its row, and back."""
+"""Mapping between a `Run` and its row."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from service import exact_json
 from service.store import run_lists
-from service.store.base import Row
+from service.store.database import Row
+from service.text import exact_json
 from service.types import Run, RunRequest, RunStatus, Usage
 
 AS_TEXT = ("context", "metadata")  # fields of a request that are JSON text
-NOT_KEPT = ("on_conflict",)  # matters only until the run has begun
+NOT_STORED = ("on_conflict",)  # matters only until the run has begun
 _FIELDS = frozenset(RunRequest.__dataclass_fields__)
 
 
 def request_json(request: RunRequest) -> dict[str, Any]:
-    """What was asked for, without what was not said: an older version of the code can read it then."""
-    asked = {name: getattr(request, name) for name in RunRequest.__dataclass_fields__ if name not in NOT_KEPT}
-    asked |= {name: exact_json.kept(asked[name]) for name in AS_TEXT}
-    return {name: value for name, value in asked.items() if value is not None}
+    """Serialise a request without fields that are None: older code can read it then."""
+    fields = {
+        name: getattr(request, name) for name in RunRequest.__dataclass_fields__ if name not in NOT_STORED
+    }
+    fields |= {name: exact_json.to_stored(fields[name]) for name in AS_TEXT}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def result_values(run: Run) -> dict[str, Any]:
-    """The run's result, and what lists show of it. Its input, which may be large, has only its place there."""
-    kept = None if run.result is None else {**run.result, "input": None}
-    return {"result": kept, **run_lists.ended(run.result)}
+    """Columns of the result and its list fields. Its input, which may be large, is None: the request has it."""
+    result = None if run.result is None else {**run.result, "input": None}
+    return {"result": result, **run_lists.ended(run.result)}
 
 
-def tokens(usage: Usage) -> dict[str, int]:
+def progress_values(run: Run) -> dict[str, int]:
+    """Columns of the run's progress: its last event, usage and cost."""
     return {
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cache_read_tokens": usage.cache_read_input_tokens,
-        "cache_creation_tokens": usage.cache_creation_input_tokens,
+        "last_seq": run.last_seq,
+        "input_tokens": run.usage.input_tokens,
+        "output_tokens": run.usage.output_tokens,
+        "cache_read_tokens": run.usage.cache_read_input_tokens,
+        "cache_creation_tokens": run.usage.cache_creation_input_tokens,
+        "cost_nano": run.cost_nano,
     }
 
 
 def run_of(row: Row) -> Run:
-    """Read a row back. Fields of a later version's requests are left out: a deploy may go back to this one."""
-    asked = {name: value for name, value in row["request"].items() if name in _FIELDS}
-    asked["messages"] = tuple(asked["messages"])
+    """Build a run from its row. Request fields of newer versions are ignored: a deploy may be rolled back."""
+    fields = {name: value for name, value in row["request"].items() if name in _FIELDS}
+    fields["messages"] = tuple(fields["messages"])
     for name in AS_TEXT:
-        asked[name] = exact_json.text_of(asked.get(name))
-    request = RunRequest(**asked)
+        fields[name] = exact_json.to_text(fields.get(name))
+    request = RunRequest(**fields)
     return Run(
         id=row["id"],
         user_id=row["user_id"],
@@ -73,9 +78,9 @@ def run_of(row: Row) -> Run:
 
 
 def _result_of(row: Row, request: RunRequest) -> dict[str, Any] | None:
-    """The result with what the row itself tells; older versions kept less of it in the result."""
+    """Complete the stored result from the row: older versions stored fewer fields in it."""
     if row["result"] is None:
         return None
-    about = {"structured": None} | {name: row[name] for name in ("agent_version", "user_id", "door")}
-    lacking = {name: value for name, value in about.items() if name not in row["result"]}
-    return {**row["result"], **lacking, "input": request.question}  # in the order of the first answer
+    defaults = {"structured": None} | {name: row[name] for name in ("agent_version", "user_id", "door")}
+    missing = {name: value for name, value in defaults.items() if name not in row["result"]}
+    return {**row["result"], **missing, "input": request.question}  # `input` keeps its place

@@ -1,4 +1,4 @@
-"""Rows of runs. Every write a worker makes to its run is fenced by the run's attempt."""
+"""Runs table. Each write of a worker to its run is fenced by the run's attempt: False when another took over."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import orjson
 import sqlalchemy as sa
 
 from service.store import run_lists
-from service.store.base import InsertOnce, Row, Transaction, clock_ms
-from service.store.run_values import request_json, result_values, run_of, tokens
+from service.store.database import InsertOnce, Row, Transaction, clock_ms
+from service.store.run_values import progress_values, request_json, result_values, run_of
 from service.store.schema import runs, workers
 from service.store.statement import Statement
 from service.store.visibility import UNRESTRICTED, Visibility
@@ -19,11 +19,14 @@ from service.types import Run, RunStatus, first_id, now_ms
 
 _INSERT = Statement(InsertOnce(runs))
 _BY_ID = Statement(sa.select(runs).where(runs.c.id == sa.bindparam("id")))
+_HAS_LEASE = sa.exists(
+    sa.select(workers.c.id).where(workers.c.id == runs.c.worker_id, workers.c.alive_until > clock_ms())
+)
 
 
 @cache
-def _mine_with(*names: str) -> Statement:
-    """Set these columns of a run, if it is still its worker's."""
+def _fenced_update(*names: str) -> Statement:
+    """Update of these columns while the attempt still owns the run."""
     return Statement(
         sa.update(runs)
         .where(runs.c.id == sa.bindparam("run"), runs.c.attempt == sa.bindparam("fence"))
@@ -33,9 +36,9 @@ def _mine_with(*names: str) -> Statement:
 
 
 def insert(tx: Transaction, run: Run, *, worker_id: str | None, wake_at: int | None = None) -> bool:
-    """A new run: running on `worker_id` (attempt 1), or queued and to be announced again at `wake_at`.
+    """Insert a run: running on `worker_id` (attempt 1), or queued, to be announced again at `wake_at`.
 
-    False: it is there already, from a commit whose answer was lost.
+    False: it exists already, from a commit whose answer was lost.
     """
     inserted = tx.execute(
         _INSERT,
@@ -73,40 +76,36 @@ def get(tx: Transaction, run_id: str, visible: Visibility = UNRESTRICTED) -> Run
 
 
 def progress(tx: Transaction, run: Run, attempt: int) -> bool:
-    """Note how far a run has come. False: another worker has taken it over."""
-    return _mine(
-        tx, run.id, attempt, {"last_seq": run.last_seq, **tokens(run.usage), "cost_nano": run.cost_nano}
-    )
+    """Store a run's progress: last event, usage, cost."""
+    return _update_owned(tx, run.id, attempt, progress_values(run))
 
 
 def note_version(tx: Transaction, run: Run) -> bool:
-    """Keep which version of the agent this attempt uses. False: another worker has taken the run over."""
-    return _mine(tx, run.id, run.attempt, {"agent_version": run.agent_version})
+    """Store the agent version that this attempt uses."""
+    return _update_owned(tx, run.id, run.attempt, {"agent_version": run.agent_version})
 
 
 def finish(tx: Transaction, run: Run, attempt: int) -> bool:
-    """The run's last write by its worker. False: another worker has taken it over."""
+    """Store the end of a run: its worker's last write."""
     values = {
         "status": run.status,
-        "last_seq": run.last_seq,
         "tier": run.tier,
-        **tokens(run.usage),
-        "cost_nano": run.cost_nano,
+        **progress_values(run),
         **result_values(run),
         "error": run.error,
         "finished_at": run.finished_at,
         "worker_id": None,
     }
-    if _mine(tx, run.id, attempt, values):
+    if _update_owned(tx, run.id, attempt, values):
         return True
-    # A commit whose answer was lost: it is done, and this is the second try. Told by the attempt and by what was
-    # written: another may have ended the run in the same millisecond.
+    # True also for a retry after a commit whose answer was lost: the row has this attempt and these values. The values
+    # are compared because another may have ended the run in the same millisecond.
     row = tx.row(_BY_ID, {"id": run.id})
-    return row is not None and row["attempt"] == attempt and _plain(values).items() <= row.items()
+    return row is not None and row["attempt"] == attempt and _as_stored(values).items() <= row.items()
 
 
 def record_end(tx: Transaction, run: Run) -> None:
-    """The end of a run that was answered without being driven (from the cache)."""
+    """Store the end of a run that was answered from the cache, without execution."""
     values = {
         "status": run.status,
         **result_values(run),
@@ -117,26 +116,19 @@ def record_end(tx: Transaction, run: Run) -> None:
 
 
 def suspend(tx: Transaction, run: Run, attempt: int) -> bool:
-    """The run waits for a person: no worker holds it. False: another worker has taken it over."""
-    values = {
-        "status": RunStatus.WAITING_APPROVAL,
-        "last_seq": run.last_seq,
-        **tokens(run.usage),
-        "cost_nano": run.cost_nano,
-        "worker_id": None,
-    }
-    return _mine(tx, run.id, attempt, values)
+    """Release the run to wait for an approval."""
+    values = {"status": RunStatus.WAITING_APPROVAL, "worker_id": None, **progress_values(run)}
+    return _update_owned(tx, run.id, attempt, values)
 
 
 def park(tx: Transaction, run: Run, attempt: int) -> bool:
-    """The run waits in the queue, and for nobody to announce it. False: another worker has taken it over."""
-    spent = {**tokens(run.usage), "cost_nano": run.cost_nano}
+    """Queue the run without a wake-up time: a batch's answer wakes it."""
     queued = {"status": RunStatus.QUEUED, "worker_id": None, "wake_at": None}
-    return _mine(tx, run.id, attempt, {**queued, "last_seq": run.last_seq, **spent})
+    return _update_owned(tx, run.id, attempt, {**queued, **progress_values(run)})
 
 
 def close(tx: Transaction, run: Run, was: Sequence[RunStatus]) -> bool:
-    """End a run that no worker drives (cancelled while it waited, or lost too often)."""
+    """End a run that no worker executes: cancelled while it waited, or lost too often."""
     statement = (
         sa.update(runs)
         .where(runs.c.id == run.id, runs.c.status.in_(was), runs.c.attempt == run.attempt)
@@ -153,11 +145,8 @@ def close(tx: Transaction, run: Run, was: Sequence[RunStatus]) -> bool:
 
 
 def claim(tx: Transaction, run_id: str, worker_id: str) -> bool:
-    """Take a queued run, or one whose worker's lease is over. False: it is not to be had."""
-    alive = sa.select(workers.c.id).where(
-        workers.c.id == runs.c.worker_id, workers.c.alive_until > clock_ms()
-    )
-    abandoned = sa.and_(runs.c.status == RunStatus.RUNNING, ~sa.exists(alive))
+    """Claim a queued run, or one whose worker's lease has expired. False: neither."""
+    abandoned = sa.and_(runs.c.status == RunStatus.RUNNING, ~_HAS_LEASE)
     statement = (
         sa.update(runs)
         .where(runs.c.id == run_id)
@@ -175,25 +164,24 @@ def claim(tx: Transaction, run_id: str, worker_id: str) -> bool:
 
 
 def release(tx: Transaction, run: Run, attempt: int) -> bool:
-    """Give a run up so that another worker takes it at once. That is no loss. False: another has taken it over."""
-    spent = {**tokens(run.usage), "cost_nano": run.cost_nano}
+    """Queue the run for another worker at once; not counted as a loss."""
     queued = {"status": RunStatus.QUEUED, "worker_id": None, "wake_at": now_ms()}
-    return _mine(tx, run.id, attempt, {**queued, "last_seq": run.last_seq, **spent})
+    return _update_owned(tx, run.id, attempt, {**queued, **progress_values(run)})
 
 
 def abandon(tx: Transaction, run_id: str, attempt: int) -> bool:
-    """Nobody drives this run any more, although its worker lives: a loss, like any other."""
-    return _mine(tx, run_id, attempt, {"worker_id": None})
+    """Disown a run that its live worker does not execute any more; counted as a loss."""
+    return _update_owned(tx, run_id, attempt, {"worker_id": None})
 
 
 def requeue(tx: Transaction, run_id: str, was: Sequence[RunStatus], wake_at: int) -> bool:
-    """Back into the queue: a decision has come, or a person asked for another try."""
-    fresh = {"worker_id": None, "finished_at": None, "losses": 0, "result": None, "error": None}
-    fresh |= run_lists.ended(None)
+    """Queue a run again: after a decision, or a retry by a person. False: its status is not in `was`."""
+    reset = {"worker_id": None, "finished_at": None, "losses": 0, "result": None, "error": None}
+    reset |= run_lists.ended(None)
     statement = (
         sa.update(runs)
         .where(runs.c.id == run_id, runs.c.status.in_(was))
-        .values(status=RunStatus.QUEUED, wake_at=wake_at, **fresh)
+        .values(status=RunStatus.QUEUED, wake_at=wake_at, **reset)
     )
     return tx.execute(statement) == 1
 
@@ -203,20 +191,17 @@ def ask_cancel(tx: Transaction, run_id: str) -> None:
 
 
 def abandoned(tx: Transaction, limit: int) -> list[Row]:
-    """Runs marked as running whose worker's lease is over."""
-    alive = sa.select(workers.c.id).where(
-        workers.c.id == runs.c.worker_id, workers.c.alive_until > clock_ms()
-    )
+    """List running runs whose worker's lease has expired."""
     query = (
         sa.select(runs.c.id, runs.c.door)
-        .where(runs.c.finished_at.is_(None), runs.c.status == RunStatus.RUNNING, ~sa.exists(alive))
+        .where(runs.c.finished_at.is_(None), runs.c.status == RunStatus.RUNNING, ~_HAS_LEASE)
         .limit(limit)
     )
     return tx.rows(query)
 
 
 def waiting(tx: Transaction, limit: int) -> list[Row]:
-    """Queued runs whose time to be announced (again) has come, oldest first."""
+    """List queued runs that are due to be announced (again), oldest first."""
     query = (
         sa.select(runs.c.id, runs.c.door)
         .where(runs.c.finished_at.is_(None), runs.c.status == RunStatus.QUEUED, runs.c.wake_at <= now_ms())
@@ -227,27 +212,27 @@ def waiting(tx: Transaction, limit: int) -> list[Row]:
 
 
 def announced(tx: Transaction, run_ids: Sequence[str], wake_at: int) -> None:
-    """These queued runs were announced; look at them again at `wake_at`."""
+    """Set the next `wake_at` of queued runs that were announced."""
     queued = sa.select(runs.c.id).where(runs.c.id.in_(run_ids), runs.c.status == RunStatus.QUEUED)
-    free = queued.order_by(runs.c.id).with_for_update(skip_locked=True)  # else somebody has just taken it
+    free = queued.order_by(runs.c.id).with_for_update(skip_locked=True)  # a locked one is just being claimed
     tx.execute(sa.update(runs).where(runs.c.id.in_(free)).values(wake_at=wake_at))
 
 
 def expire(tx: Transaction, before: int, limit: int) -> int:
-    """Delete finished runs older than `before` (ms), with their steps; how many."""
-    # No index knows when runs ended: what ended before a moment began before it, and ids sort by that.
+    """Delete at most `limit` runs that ended before `before` (ms), with their steps; return how many."""
+    # There is no index on the end: a run that ended before a time began before it, and ids sort by the beginning.
     began = runs.c.id < first_id("run", before)
     old = sa.select(runs.c.id).where(began, runs.c.finished_at < before).order_by(runs.c.id).limit(limit)
     old = old.with_for_update(skip_locked=True)
     return tx.execute(sa.delete(runs).where(runs.c.id.in_(old)))
 
 
-def _mine(tx: Transaction, run_id: str, attempt: int, values: dict[str, Any]) -> bool:
+def _update_owned(tx: Transaction, run_id: str, attempt: int, values: dict[str, Any]) -> bool:
     given = {"run": run_id, "fence": attempt, **{f"v_{name}": value for name, value in values.items()}}
-    return tx.execute(_mine_with(*values), given) == 1
+    return tx.execute(_fenced_update(*values), given) == 1
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Values as the database gives them back."""
+def _as_stored(values: dict[str, Any]) -> dict[str, Any]:
+    """Values as the database returns them."""
     plain: dict[str, Any] = orjson.loads(orjson.dumps(values, option=orjson.OPT_NON_STR_KEYS))
     return plain

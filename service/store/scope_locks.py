@@ -1,6 +1,6 @@
-"""Locks on scopes: whoever makes a hold shares those of all its scopes, and whoever sets a cap has its scope's alone.
+"""Advisory locks on scopes: a hold shares those of all its scopes, setting a cap takes its scope's exclusively.
 
-They are PostgreSQL's advisory locks of a transaction: they end with it, behind a pooler too, and touch no row. SQLite
+PostgreSQL's transaction-level advisory locks end with the transaction, behind a pooler too, and touch no row. SQLite
 has one writer and needs none.
 """
 
@@ -12,22 +12,22 @@ from functools import cache
 
 import sqlalchemy as sa
 
-from service.store.base import Transaction
+from service.store.database import Transaction
 from service.store.statement import Statement
 
-SPACE = 0x51A9  # the first half of every key, so that no other advisory lock is meant
+SPACE = 0x51A9  # first half of every key: a namespace among advisory locks
 
 
 def share(tx: Transaction, scopes: Collection[str]) -> None:
-    """Keep caps of these scopes from being set until this transaction ends; waits for one that is being set.
+    """Lock scopes as shared: waits for a cap that is being set, and delays others until this transaction ends.
 
-    A statement of its own, before the caps are read: what is read after it is what the setter left.
+    A statement of its own, before the caps are read, so that they are read as the setter left them.
     """
     _lock(tx, "pg_advisory_xact_lock_shared", scopes)
 
 
 def own(tx: Transaction, scope: str) -> None:
-    """Wait for every transaction that holds against this scope, and keep others from it until this one ends."""
+    """Lock a scope exclusively: waits for transactions that share it, and delays others until this one ends."""
     _lock(tx, "pg_advisory_xact_lock", [scope])
 
 
@@ -46,5 +46,5 @@ def _statement(function: str, count: int) -> Statement:
 
 
 def _key(scope: str) -> int:
-    """Return the second half of a key. Two scopes with one key wait for each other now and then, no more."""
+    """Second half of a key. A collision of two scopes only makes them wait for each other."""
     return zlib.crc32(scope.encode()) - 2**31

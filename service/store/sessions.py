@@ -1,4 +1,4 @@
-"""Rows of sessions. The run that holds one (`busy_run_id`) has the turn that is under way in it."""
+"""Sessions table. `busy_run_id` is the run that executes the session's current turn."""
 
 from __future__ import annotations
 
@@ -6,34 +6,30 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service import exact_json
 from service.errors import NotFound, TooMany
-from service.search_words import normalise
 from service.store import messages, scoped
-from service.store.base import InsertOnce, Row, Transaction
+from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import runs, sessions
 from service.store.transaction import PLANNED_ANEW
 from service.store.visibility import Visibility
+from service.text import exact_json
+from service.text.search_words import normalise
 from service.types import RunStatus, now_ms
 
-MOST = (
-    10_000  # sessions that one user may have; those that expired count until they are deleted, minutes later
-)
-LOOKED_AT = 1_000  # sessions read at once to search their titles
+MOST = 10_000  # sessions of one user; expired ones count until they are deleted, minutes later
+SEARCH_PAGE = 1_000  # sessions read at once to search their titles
 _ALIVE = sessions.c.expires_at > sa.bindparam("now")
 _BY_ID = sa.select(sessions).where(sessions.c.id == sa.bindparam("id"), _ALIVE)
-
-
-# For lists: a session's metadata and summary may be large.
+# Lists leave out metadata and summary, which may be large.
 _LISTED = [column for column in sessions.c if column.key not in ("metadata", "summary")]
 
 
 def insert(tx: Transaction, row: dict[str, Any]) -> None:
-    """Keep a new session. Raises `TooMany` where its user has `MOST`; a few more may pass at the same moment."""
+    """Insert a session. Raises `TooMany` where its user has `MOST`; concurrent inserts may pass by a few."""
     others = sessions.c.user_id == row["user_id"], sessions.c.id != row["id"]
     if tx.row(sa.select(sessions.c.id).where(*others).order_by(sessions.c.id).offset(MOST - 1).limit(1)):
         raise TooMany(f"You have {MOST} sessions: delete one first.")
-    tx.execute(InsertOnce(sessions), {**row, "metadata": exact_json.kept(row["metadata"])})
+    tx.execute(InsertOnce(sessions), {**row, "metadata": exact_json.to_stored(row["metadata"])})
 
 
 def get(tx: Transaction, session_id: str, visible: Visibility) -> Row | None:
@@ -42,54 +38,53 @@ def get(tx: Transaction, session_id: str, visible: Visibility) -> Row | None:
     return row if row is not None and visible.covers(row["user_id"], row["agent"]) else None
 
 
-def standing(tx: Transaction, session_id: str, run_id: str) -> Row | None:
-    """`summary`, `summary_upto`, and the run's `parent_seq`, whether the session has expired or not."""
-    of_its_run = sa.select(runs.c.parent_seq).where(runs.c.id == run_id).scalar_subquery()
-    query = sa.select(sessions.c.summary, sessions.c.summary_upto, of_its_run.label("parent_seq"))
+def summary_of(tx: Transaction, session_id: str, run_id: str) -> Row | None:
+    """Read `summary`, `summary_upto` and the run's `parent_seq`, also of an expired session."""
+    parent_seq = sa.select(runs.c.parent_seq).where(runs.c.id == run_id).scalar_subquery()
+    query = sa.select(sessions.c.summary, sessions.c.summary_upto, parent_seq.label("parent_seq"))
     return tx.row(query.where(sessions.c.id == session_id))
 
 
 def recent(tx: Transaction, *, limit: int, before: str | None, visible: Visibility) -> list[Row]:
-    """List visible sessions, newest first, without what may be large."""
-    query = sa.select(*_LISTED).where(_ALIVE)
+    """List visible sessions, newest first, without metadata and summary."""
+    query = sa.select(*_LISTED).where(sessions.c.expires_at > now_ms())
     if visible.user_id is not None:
         query = query.where(sessions.c.user_id == visible.user_id)
     if before is not None:
         query = query.where(sessions.c.id < before)
-    values = {"now": now_ms()}
     if visible.scopes:
-        return scoped.newest(tx, sessions, query, limit=limit, visible=visible, values=values)
+        return scoped.newest(tx, sessions, query, limit=limit, visible=visible)
     page = query.order_by(sessions.c.id.desc()).limit(limit)
-    return tx.rows(page.execution_options(**PLANNED_ANEW), values)
+    return tx.rows(page.execution_options(**PLANNED_ANEW))
 
 
-def titled(
+def by_title(
     tx: Transaction, text: str, *, limit: int, before: str | None, visible: Visibility
 ) -> tuple[list[Row], str | None]:
-    """Sessions with `text` in their title, in any case, as `recent` lists them; and the last id that was looked at.
+    """Search sessions by title, ignoring case and accents, newest first; return them and the cursor to go on from.
 
-    Looks at `MOST` sessions, all that a user may have, and then leaves the rest to the next page; else that id is None.
-    Compared here and not by the database: SQLite folds ASCII only, PostgreSQL what its locale says.
+    Reads at most `MOST` sessions, all that a user may have; the cursor is None unless more remain unread. Compared here
+    and not by the database: SQLite folds ASCII only, PostgreSQL by its locale.
     """
     wanted = _folded(text)
     found: list[Row] = []
-    for _ in range(MOST // LOOKED_AT):
-        some = recent(tx, limit=LOOKED_AT, before=before, visible=visible)
-        found += [row for row in some if wanted in _folded(row["title"])]
-        if len(found) >= limit or len(some) < LOOKED_AT:
+    for _ in range(MOST // SEARCH_PAGE):
+        page = recent(tx, limit=SEARCH_PAGE, before=before, visible=visible)
+        found += [row for row in page if wanted in _folded(row["title"])]
+        if len(found) >= limit or len(page) < SEARCH_PAGE:
             return found[:limit], None
-        before = some[-1]["id"]
+        before = page[-1]["id"]
     return found, before
 
 
 def _folded(text: str) -> str:
-    """The same for texts that differ only in case, in accents, or in how Unicode writes them."""
+    """Fold case, accents and Unicode forms."""
     return normalise(text).strip()
 
 
 def update(tx: Transaction, session_id: str, changes: dict[str, Any]) -> None:
     if "metadata" in changes:
-        changes = {**changes, "metadata": exact_json.kept(changes["metadata"])}
+        changes = {**changes, "metadata": exact_json.to_stored(changes["metadata"])}
     tx.execute(sa.update(sessions).where(sessions.c.id == session_id).values(changes))
 
 
@@ -105,16 +100,15 @@ def take(
     ahead: bool = False,
     begins: bool = False,
 ) -> bool:
-    """Make the session this run's own. False: another unfinished run has it, or was queued for it earlier.
+    """Acquire the session for this run. False: another unfinished run has it, or was queued for it earlier.
 
-    Its turn goes on from message `parent`; None: from the last one. `ahead`: also before those queued earlier.
-    A holder that has ended or vanished does not count. A session that is gone cannot be busy; where the turn `begins`,
-    `NotFound` is raised for it, and for one whose time is over: whoever deleted it meanwhile has not seen this run,
-    which would outlive the conversation.
+    The turn continues from message `parent`; None: the last one. `ahead`: also before runs queued earlier. A holder
+    that has ended or vanished does not count, and a deleted session is not busy. Where the turn `begins`, a deleted or
+    expired session raises `NotFound`: its deletion did not see this run, which would outlive the conversation.
     """
-    # Locked by a statement of its own: PostgreSQL then looks at the holder as it is after any wait.
-    about = sa.select(sessions.c.busy_run_id, sessions.c.expires_at).where(sessions.c.id == session_id)
-    row = tx.row(about.with_for_update())
+    # Locked by a statement of its own: PostgreSQL then reads the holder as it is after any wait.
+    query = sa.select(sessions.c.busy_run_id, sessions.c.expires_at).where(sessions.c.id == session_id)
+    row = tx.row(query.with_for_update())
     if begins and (row is None or row["expires_at"] <= now_ms()):
         raise NotFound(f"There is no session {session_id}.")
     if row is None or row["busy_run_id"] == run_id:
@@ -128,17 +122,17 @@ def take(
     statement = sa.update(sessions).where(sessions.c.id == session_id, free).values(busy_run_id=run_id)
     if tx.execute(statement) != 1:
         return False
-    messages.go_on(tx, session_id, run_id, parent)
+    messages.set_parent(tx, session_id, run_id, parent)
     return True
 
 
 def release(tx: Transaction, session_id: str, run_id: str, changes: dict[str, Any], title: str) -> bool:
-    """The turn is over: `changes` are made, `title` is given to a session that has none.
+    """End the turn: apply `changes`, set `title` if the session has none, wake queued runs.
 
     False: this run does not hold the session.
     """
-    # Runs before the session, and by the order of ids: see "Locks" in docs/architecture.md. Two that cancel what waits
-    # in one queue would wait for each other, so only the holder's end wakes the others.
+    # Locks runs before the session, in the order of ids: see "Locks" in docs/architecture.md. Two that cancel runs of
+    # one queue would wait for each other, so only the holder's end wakes the others.
     holds = sa.exists().where(sessions.c.id == session_id, sessions.c.busy_run_id == run_id)
     queued = sa.select(runs.c.id).where(
         runs.c.session_id == session_id,
@@ -153,20 +147,20 @@ def release(tx: Transaction, session_id: str, run_id: str, changes: dict[str, An
     return tx.execute(statement.values({**changes, "title": named, "busy_run_id": None})) == 1
 
 
-def misses(tx: Transaction, session_id: str, run_id: str) -> bool:
-    """Whether the session is there and has no messages of this run. Locks it, so that they can be added."""
+def lacks_turn(tx: Transaction, session_id: str, run_id: str) -> bool:
+    """Tell whether the session exists and has no messages of this run; locks it, so that they can be added."""
     locked = sa.select(sessions.c.id).where(sessions.c.id == session_id).with_for_update()
     return tx.row(locked) is not None and not messages.has_turn(tx, session_id, run_id)
 
 
 def unfinished(tx: Transaction, session_id: str) -> list[str]:
-    """Runs of the session that have not ended."""
+    """List ids of the session's runs that have not ended."""
     query = sa.select(runs.c.id).where(runs.c.session_id == session_id, runs.c.finished_at.is_(None))
     return [row["id"] for row in tx.rows(query)]
 
 
 def under_way(tx: Transaction, session_id: str) -> list[Row]:
-    """Its runs that have not ended, oldest first: `id`, and whether it `holds` the session or is queued for it."""
+    """List the session's unfinished runs, oldest first: `id`, and `holds` (False: queued for the session)."""
     holds = (sessions.c.busy_run_id == runs.c.id).label("holds")
     query = sa.select(runs.c.id, holds).join(sessions, sessions.c.id == runs.c.session_id)
     query = query.where(runs.c.session_id == session_id, runs.c.finished_at.is_(None))

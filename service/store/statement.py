@@ -1,8 +1,7 @@
-"""Statements that every run executes: SQLAlchemy writes them once, then the driver is given the text.
+"""Compiled statements for hot paths: SQLAlchemy compiles them once, then the SQL goes straight to the driver.
 
-What SQLAlchemy does around each execution (cache keys, contexts, events, result objects) takes twenty times as long
-as SQLite takes for the statement itself, see docs/performance.md. Types are still SQLAlchemy's: what goes in and
-comes out passes through the same processors.
+SQLAlchemy's work around each execution (cache keys, contexts, events, result objects) takes twenty times as long as
+SQLite takes for the statement itself, see docs/performance.md. Values and rows still pass its type processors.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ Row = Mapping[str, Any]
 
 
 class Statement:
-    """One statement. Lists in it must have a fixed length: see `binds`."""
+    """Statement compiled once for each database. Lists in it must have a fixed length: see `binds`."""
 
     __slots__ = ("_plans", "clause")
 
@@ -27,7 +26,7 @@ class Statement:
         self._plans: dict[tuple[str, ...], Plan] = {}
 
     def plan(self, dialect: sa.Dialect, given: Row) -> Plan:
-        """How to run it on this database with values of these names, which must always come in the same order."""
+        """Return the cached plan for this database and these value names, which must always come in the same order."""
         names = (dialect.name, *given)
         plan = self._plans.get(names)
         if plan is None:
@@ -36,7 +35,7 @@ class Statement:
 
 
 class Plan:
-    """A statement's text for one driver, and what its values and its columns pass through."""
+    """SQL text for one driver, with the processors of its values and columns."""
 
     __slots__ = ("_columns", "_names", "_readers", "_slots", "_tuple", "sql")
 
@@ -56,7 +55,7 @@ class Plan:
         self._readers = [(key, reader) for key, reader in readers if reader is not None]
 
     def values(self, given: Row) -> Sequence[Any] | Mapping[str, Any]:
-        """The driver's arguments."""
+        """Convert values to the driver's arguments."""
         values = [
             constant if key is None else given[key] if process is None else process(given[key])
             for _, key, process, constant in self._slots
@@ -64,14 +63,14 @@ class Plan:
         return values if self._tuple else dict(zip(self._names, values, strict=True))
 
     def row(self, found: Sequence[Any]) -> dict[str, Any]:
-        """A row as the driver gave it, by the names of its columns."""
+        """Convert the driver's row to a dict by column name."""
         row = dict(zip(self._columns, found, strict=True))
         for key, reader in self._readers:
             row[key] = reader(row[key])
         return row
 
 
-# The driver's name of a value; ours, or None where it is the same each time; what it passes through; that value.
+# The driver's name of a parameter; the key of its value, or None for a constant; its processor; the constant.
 _Slot = tuple[str, str | None, Processor | None, Any]
 
 
@@ -89,10 +88,10 @@ def _reader(kind: Any, dialect: sa.Dialect) -> Processor | None:
 
 
 def binds(name: str, count: int) -> list[sa.BindParameter[Any]]:
-    """`count` values for `IN`, named `name0`, `name1`, …: a list of unknown length would be written anew each time."""
+    """Bind parameters for `IN`: `name0` to `name{count-1}`; a list of unknown length would be compiled each time."""
     return [sa.bindparam(f"{name}{number}", type_=sa.String()) for number in range(count)]
 
 
 def listed(name: str, values: Sequence[str]) -> dict[str, str]:
-    """The values of `binds`."""
+    """Name values as `binds` names its parameters."""
     return {f"{name}{number}": value for number, value in enumerate(values)}

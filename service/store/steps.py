@@ -1,4 +1,4 @@
-"""Rows of a run's steps: what each came to, and the events that were told in it."""
+"""Steps of a run: their results and the events sent in them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.store.base import InsertOnce, Row, Transaction
+from service.store.database import InsertOnce, Row, Transaction
 from service.store.lists import fitting
 from service.store.schema import steps
 from service.store.statement import Statement
@@ -28,26 +28,26 @@ _LISTED = Statement(
 
 
 def insert(tx: Transaction, step: dict[str, Any]) -> None:
-    """Once: a commit whose answer was lost may have done it."""
+    """Insert a step once: a commit whose answer was lost may have done it."""
     tx.execute(_INSERT, step)
 
 
 def of_run(tx: Transaction, run_id: str) -> list[Row]:
-    """In order."""
+    """Read a run's steps, in order."""
     return tx.rows(_OF_RUN, {"run_id": run_id})
 
 
 def listed(tx: Transaction, run_id: str) -> list[Row]:
-    """In order, without what may be large."""
+    """Read a run's steps, in order, without their reply and events, which may be large."""
     return tx.rows(_LISTED, {"run_id": run_id})
 
 
 def first_events(tx: Transaction, run_id: str, after: int) -> list[list[Any]] | None:
-    """The first of the events after `after`, where they are too large to be read at once (see `fitting`); else None."""
+    """Read the first events after number `after` where all are too large to be read at once (`fitting`); else None."""
     size = sa.func.length(sa.cast(steps.c.events, sa.Text)).label("size")
     later = (steps.c.run_id == run_id, steps.c.last_seq > after)
     found = tx.rows(sa.select(steps.c.n, size).where(*later).order_by(steps.c.n))
-    # Most of the first step may be before `after`: it is not counted.
+    # Most events of the first step may be before `after`: it counts as empty.
     numbers = fitting((row["n"], row["size"] if row is not found[0] else 0) for row in found)
     if len(numbers) == len(found):
         return None
@@ -56,7 +56,7 @@ def first_events(tx: Transaction, run_id: str, after: int) -> list[list[Any]] | 
 
 
 def events(tx: Transaction, run_id: str, after: int) -> list[list[Any]]:
-    """`[seq, name, data]` of every kept event after `after`, in order."""
+    """Read `[seq, name, data]` of every stored event after number `after`, in order."""
     return [
         event
         for row in tx.rows(_EVENTS, {"run_id": run_id, "after": after})

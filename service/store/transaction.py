@@ -1,4 +1,4 @@
-"""Transactions over one driver connection, writes that others may run along, and the expressions all of them use."""
+"""Transactions over one driver connection, queued writes for group commit, and SQL expressions for both databases."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import Executable
 from sqlalchemy.sql.functions import GenericFunction
 
+from service.store.sqlite_writers import Waiter
 from service.store.statement import Plan, Row, Statement
-from service.store.writers import Waiting
 
 T = TypeVar("T")
-# Execution options of a query whose best plan depends on its values, as that of a list does. A prepared statement has
-# one plan for all of them: PostgreSQL makes it for what is common, and then reads a million rows for what is rare.
+# Execution options of a query whose best plan depends on its values, such as a list: it is not prepared. PostgreSQL's
+# generic plan of a prepared statement suits common values, and would read a million rows for a rare one.
 PLANNED_ANEW = {"planned_anew": True}
 
 
 class clock_ms(GenericFunction[int]):
-    """The database's own clock in milliseconds, so that leases do not depend on any worker's clock."""
+    """Clock of the database in milliseconds: leases must not depend on a worker's clock."""
 
     type = sa.BigInteger()
     inherit_cache = True
@@ -38,7 +38,7 @@ def _postgres_clock(element: Any, compiler: Any, **kw: Any) -> str:
 
 
 def execute_unprepared(cursor: Any, statement: str, parameters: Any, context: Any) -> bool | None:
-    """Listen to `do_execute` of an engine of psycopg, so that `PLANNED_ANEW` is heeded."""
+    """Handle psycopg's `do_execute` event: execute a `PLANNED_ANEW` query unprepared; None: leave it to SQLAlchemy."""
     if context is None or not context.execution_options.get("planned_anew"):
         return None
     cursor.execute(statement, parameters, prepare=False)
@@ -46,9 +46,9 @@ def execute_unprepared(cursor: Any, statement: str, parameters: Any, context: An
 
 
 class filter_only(GenericFunction[bool]):
-    """A condition that no index is to be chosen for, because another condition of the query leaves few rows.
+    """Condition to filter by without its index, because another condition of the query is more selective.
 
-    SQLite does not know which one does: without statistics it takes all indexes for equally good. PostgreSQL knows.
+    A hint for SQLite's planner, as unary `+`: without statistics it takes all indexes for equally good.
     """
 
     type = sa.Boolean()
@@ -66,11 +66,9 @@ def _sqlite_filter(element: Any, compiler: Any, **kw: Any) -> str:
 
 
 class InsertOnce(sa.Insert):
-    """An insert that leaves a row of the same key alone, so that a transaction may be run twice."""
+    """Insert with ON CONFLICT DO NOTHING, so that a transaction may be run twice; its row count is 1 or 0."""
 
     inherit_cache = True
-    # Else it is -1 with psycopg: nobody could tell whether the row was there before.
-    _execution_options = sa.Insert._execution_options.union({"preserve_rowcount": True})
 
 
 @compiles(InsertOnce)
@@ -79,30 +77,30 @@ def _insert_once(element: Any, compiler: Any, **kw: Any) -> str:
 
 
 class Transaction:
-    """An open transaction. What is given to `after_commit` runs only once the commit has succeeded.
+    """Open transaction. Hooks given to `after_commit` run only once the commit has succeeded.
 
-    A `Statement` goes to the driver as it is; anything else by way of SQLAlchemy, over the same connection.
+    A `Statement` goes straight to the driver; any other clause through SQLAlchemy, over the same connection.
     """
 
-    __slots__ = ("_cursor", "_engine", "_hooks", "_pooled", "_slow", "counted")
+    __slots__ = ("_cursor", "_engine", "_hooks", "_pooled", "_sqlalchemy", "locked_counters")
 
     def __init__(self, engine: sa.Engine, pooled: Any, cursor: Any) -> None:
         self._engine = engine
         self._pooled = pooled
         self._cursor = cursor  # one for all statements: each is read to its end before the next
-        self._slow: sa.Connection | None = None
+        self._sqlalchemy: sa.Connection | None = None
         self._hooks: list[Callable[[], object]] = []
-        self.counted: set[str] = set()  # ids of the counters it has locked: see `service.store.budgets`
+        self.locked_counters: set[str] = set()  # ids: see `service.store.budgets.in_order`
 
     @property
     def one_writer(self) -> bool:
-        """Whether nobody else can write meanwhile: no row has to be locked."""
+        """True for SQLite: no other writer can run meanwhile, so no row has to be locked."""
         return self._engine.dialect.name == "sqlite"
 
     def execute(
         self, statement: Executable | Statement, values: Mapping[str, Any] | Sequence[Any] | None = None
     ) -> int:
-        """Run a statement; the number of rows it touched."""
+        """Run a statement; return its row count."""
         if isinstance(statement, Statement):
             return int(self._run(statement, values or {})[1].rowcount)
         return self._connection.execute(statement, values).rowcount
@@ -118,11 +116,11 @@ class Transaction:
         return found[0] if found else None
 
     def command(self, sql: str) -> None:
-        """Something about the transaction itself."""
+        """Run a transaction command such as SAVEPOINT."""
         self._cursor.execute(sql)
 
-    def another(self) -> Transaction:
-        """The same one to the database, for another thread's work: what waits for the commit is apart."""
+    def with_own_hooks(self) -> Transaction:
+        """Share the connection with another thread's write (group commit); after-commit hooks stay apart."""
         return Transaction(self._engine, self._pooled, self._cursor)
 
     def after_commit(self, hook: Callable[[], object]) -> None:
@@ -134,10 +132,10 @@ class Transaction:
 
     @property
     def _connection(self) -> sa.Connection:
-        """For what is not worth a `Statement`. Its own idea of a transaction is not used: see `Database`."""
-        if self._slow is None:
-            self._slow = sa.Connection(self._engine, connection=self._pooled)
-        return self._slow
+        """SQLAlchemy connection for rare statements; its own transaction handling is not used, see `Database`."""
+        if self._sqlalchemy is None:
+            self._sqlalchemy = sa.Connection(self._engine, connection=self._pooled)
+        return self._sqlalchemy
 
     def _run(self, statement: Statement, values: Any) -> tuple[Plan, Any]:
         cursor = self._cursor
@@ -150,16 +148,16 @@ class Transaction:
         return plan, cursor
 
 
-class Write(Waiting, Generic[T]):
-    """Queued write of one thread: run when its turn comes, or by another thread whose turn it is."""
+class Write(Waiter, Generic[T]):
+    """Queued write of one thread, run by itself or by another thread's group commit."""
 
     __slots__ = ("_context", "_error", "_result", "_tx", "_work")
-    along = True
+    groupable = True
 
     def __init__(self, work: Callable[[Transaction], T]) -> None:
         super().__init__()
         self._work = work
-        self._context = copy_context()  # of the thread whose work it is
+        self._context = copy_context()  # of the queuing thread
         self._error: BaseException | None = None
 
     def run(self, tx: Transaction) -> None:
@@ -169,8 +167,8 @@ class Write(Waiting, Generic[T]):
     def fail(self, error: BaseException) -> None:
         self._error = error
 
-    def outcome(self) -> T:
-        """In the thread whose work it is: what it came to, after what was to be done after the commit."""
+    def result(self) -> T:
+        """Run after-commit hooks, then return or raise the result; called by the queuing thread."""
         if self._error is not None:
             raise self._error
         self._tx.committed()

@@ -1,10 +1,10 @@
 """Usage reports: sums over settled calls, by hour, day, agent, model, user and key.
 
-Every call is counted once: calls of a closed day by the roll-up (`service.store.rollup`), all others by the ledger.
-One snapshot sees which days are closed and both sources, so a day that is closed meanwhile is not counted twice.
+Each call counts once: calls of a closed day from the roll-up (`service.store.rollup`), all others from the ledger. One
+snapshot covers the closed days and both sources, so a day that is closed meanwhile is not counted twice.
 
-A page is read in slices, of days or of users, until it is full: so it costs what its own lines cost, whatever else
-the report has. Within a slice the lines begin after the cursor's values (keyset), never after a number of lines.
+A page is read in slices, of days or of users, until it is full: its cost depends on its own lines, not on the size of
+the report. Within a slice, keyset pagination starts after the cursor's values, never at an offset.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from service.store.base import Row, Transaction
+from service.store.database import Row, Transaction
 from service.store.ledger import IS_CALL, one_snapshot
 from service.store.schema import ledger, usage_daily, usage_daily_by_user, usage_days, users
 from service.store.transaction import filter_only
@@ -34,14 +34,14 @@ SUMS = (
     "amount_nano",
     "saved_nano",
 )
-MOST_SPANS = 100  # of closed days in one query; where there are more, it reads the ledger alone
-GROWTH = 4  # times the days or users of a slice are those of the next one
+MOST_SPANS = 100  # of closed days in one query; with more, only the ledger is read
+GROWTH = 4  # factor of days or users from one slice to the next
 
 Values = tuple[int | str, ...]  # of a line's groups, in the order of `order_of`
 
 
-class Asked(NamedTuple):
-    """A report: the visible calls of `since` <= t < `until` (ms), grouped by some of `GROUPS`."""
+class UsageQuery(NamedTuple):
+    """Usage report of the visible calls of `since` <= t < `until` (ms), grouped by some of `GROUPS`."""
 
     since: int
     until: int
@@ -50,7 +50,7 @@ class Asked(NamedTuple):
 
 
 class _Slice(NamedTuple):
-    """Part of a report with whole groups: calls of `since` <= t < `until`, of users from `first` to below `end`."""
+    """Slice of a report, no group divided: calls of `since` <= t < `until`, of users `first` <= id < `end`."""
 
     since: int
     until: int
@@ -58,30 +58,30 @@ class _Slice(NamedTuple):
     end: str | None = None
 
     def of_users(self, table: sa.Table) -> list[sa.ColumnElement[bool]]:
-        """Compile the bounds of users to SQL; a ledger row without a user belongs to the first slice."""
-        found: list[sa.ColumnElement[bool]] = []
+        """Compile the user bounds to SQL; ledger rows without a user belong to the first slice."""
+        bounds: list[sa.ColumnElement[bool]] = []
         if self.first:
-            found.append(table.c.user_id >= self.first)
+            bounds.append(table.c.user_id >= self.first)
         if self.end is not None:
             below = table.c.user_id < self.end
             empty = table.c.user_id.nullable and not self.first  # with OR no index by user would be used
-            found.append(sa.or_(below, table.c.user_id.is_(None)) if empty else below)
-        return found
+            bounds.append(sa.or_(below, table.c.user_id.is_(None)) if empty else below)
+        return bounds
 
 
 def order_of(by: Sequence[str]) -> tuple[str, ...]:
-    """The order of the lines: by time, where that is a group, else by user; then as asked."""
+    """Sort order of the lines: by time where that is a group, else by user; then as requested."""
     times = [name for name in TIMES if name in by]
     first = times or [name for name in by if name == "user"]
     return (*first, *(name for name in by if name not in first))
 
 
 def lines(
-    tx: Transaction, asked: Asked, *, limit: int | None = None, after: Values | None = None
+    tx: Transaction, asked: UsageQuery, *, limit: int | None = None, after: Values | None = None
 ) -> list[Row]:
-    """Read the groups' sums in their order: `limit` at most, of those after the values of a line.
+    """Read the sums of the groups in `order_of`: `limit` at most, after the cursor's values.
 
-    The transaction must not have read before: see `one_snapshot`. Groups that have no value are empty strings.
+    Must be the first read of its transaction: see `one_snapshot`. A group without a value is an empty string.
     """
     one_snapshot(tx)
     closed = closed_spans(tx, asked)
@@ -96,35 +96,35 @@ def lines(
     return found
 
 
-def total(tx: Transaction, asked: Asked) -> Row:
-    """Sum the whole report, in the snapshot that `lines` began."""
+def total(tx: Transaction, asked: UsageQuery) -> Row:
+    """Sum the whole report, in the snapshot of `lines`."""
     asked = asked._replace(by=())
     [row] = tx.rows(_sums(asked, _Slice(asked.since, asked.until), closed_spans(tx, asked), None))
     return row
 
 
-def _sliced(asked: Asked) -> bool:
-    """Whether there may be many groups, and their order lets them be read in slices."""
+def _sliced(asked: UsageQuery) -> bool:
+    """Tell whether there may be many groups, in an order that can be sliced."""
     fine = bool({"hour", "user", "key"} & {*asked.by})
     return fine and asked.visible.user_id is None and bool({"hour", "day", "user"} & {*asked.by})
 
 
-def _days(asked: Asked, after: Values | None) -> Iterator[_Slice]:
-    """Slice by days, from the cursor's on; each has `GROWTH` times the days of the one before."""
+def _days(asked: UsageQuery, after: Values | None) -> Iterator[_Slice]:
+    """Slice by days, from the cursor's day; each slice has `GROWTH` times the days of the one before."""
     since, length = asked.since, DAY_MS
     if after is not None:
-        length_of_first = DAY_MS if order_of(asked.by)[0] == "day" else HOUR_MS
-        since = max(since, int(after[0]) * length_of_first)
+        unit = DAY_MS if order_of(asked.by)[0] == "day" else HOUR_MS
+        since = max(since, int(after[0]) * unit)
     while since < asked.until:
         until = min(since // DAY_MS * DAY_MS + length, asked.until)
         yield _Slice(since, until)
         since, length = until, length * GROWTH
 
 
-def _users(tx: Transaction, asked: Asked, after: Values | None, limit: int) -> Iterator[_Slice]:
-    """Slice by users, from the cursor's on: the table of users says where to cut, whether they have called or not."""
+def _users(tx: Transaction, asked: UsageQuery, after: Values | None, limit: int) -> Iterator[_Slice]:
+    """Slice by users, from the cursor's user; the users table gives the bounds, also of users without calls."""
     first = None if after is None else str(after[0])
-    for size in (limit // GROWTH * GROWTH**turn + 1 for turn in count()):
+    for size in (limit // GROWTH * GROWTH**number + 1 for number in count()):
         query = sa.select(users.c.id).order_by(users.c.id).offset(size).limit(1)
         row = tx.row(query.where(users.c.id > first) if first else query)
         yield _Slice(asked.since, asked.until, first, row["id"] if row else None)
@@ -133,8 +133,8 @@ def _users(tx: Transaction, asked: Asked, after: Values | None, limit: int) -> I
         first = row["id"]
 
 
-def closed_spans(tx: Transaction, asked: Asked) -> list[tuple[int, int]]:
-    """Spans (ms) of closed days that the report has as a whole; neighbours are one span. None where hours are asked."""
+def closed_spans(tx: Transaction, asked: UsageQuery) -> list[tuple[int, int]]:
+    """Spans (ms) of whole closed days in the report, adjacent days merged; empty where hours are a group."""
     if "hour" in asked.by:
         return []
     first, end = -(-asked.since // DAY_MS), asked.until // DAY_MS
@@ -150,9 +150,9 @@ def closed_spans(tx: Transaction, asked: Asked) -> list[tuple[int, int]]:
 
 
 def _sums(
-    asked: Asked, part: _Slice, closed: Sequence[tuple[int, int]], after: Values | None
+    asked: UsageQuery, part: _Slice, closed: Sequence[tuple[int, int]], after: Values | None
 ) -> sa.Select[Any]:
-    """Group the calls of a slice: those of closed days by the roll-up, the others by the ledger."""
+    """Query the sums of a slice: closed days from the roll-up, the others from the ledger."""
     sources = list(_sources(asked, part, closed))
     rows = (sources[0] if len(sources) == 1 else sa.union_all(*sources)).subquery()
     groups = [rows.c[name] for name in order_of(asked.by)]
@@ -166,8 +166,8 @@ def _sums(
     return query.group_by(*groups).order_by(*groups) if groups else query
 
 
-def _sources(asked: Asked, part: _Slice, closed: Sequence[tuple[int, int]]) -> Iterator[sa.Select[Any]]:
-    """Yield a query for each span: SQLite would read the whole index for several in one, with OR between."""
+def _sources(asked: UsageQuery, part: _Slice, closed: Sequence[tuple[int, int]]) -> Iterator[sa.Select[Any]]:
+    """Yield a query for each span: for spans joined by OR, SQLite would read the whole index."""
     inside, outside = split(part.since, part.until, closed)
     by_user = asked.visible.user_id is not None or {"user", "key"} & {*asked.by}
     table = usage_daily_by_user if by_user else usage_daily
@@ -175,7 +175,7 @@ def _sources(asked: Asked, part: _Slice, closed: Sequence[tuple[int, int]]) -> I
     for since, until in inside:
         query = sa.select(*_groups(table, asked.by), *(table.c[name] for name in SUMS)).where(*where)
         days = (table.c.day >= since // DAY_MS, table.c.day < until // DAY_MS)
-        # The index by user leaves fewest: SQLite would take the one by day for the first and the last users.
+        # The index by user is the most selective: for the first and last users SQLite would choose the one by day.
         yield query.where(*of_users, *(map(filter_only, days) if of_users else days))
     where = [IS_CALL, *asked.visible.where(ledger), *part.of_users(ledger)]
     one = sa.literal_column("1", sa.BigInteger).label("calls")
@@ -199,7 +199,7 @@ def _groups(table: sa.Table, by: Sequence[str]) -> Iterator[sa.ColumnElement[Any
 def split(
     since: int, until: int, spans: Sequence[tuple[int, int]]
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Cut `since` <= t < `until` into what lies in one of the spans, which are in order, and what does not."""
+    """Split `since` <= t < `until` into parts inside and outside of the spans, which are sorted."""
     inside, outside = [], []
     for first, end in spans:
         first, end = max(first, since), min(end, until)

@@ -1,4 +1,4 @@
-"""Rows of users. A deleted user's row stays, without its name: runs, the ledger and the audit point at it."""
+"""Users table. Deletion anonymises the row and keeps it: runs, the ledger and the audit refer to it."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.errors import Conflict
-from service.store import addresses
-from service.store.base import InsertOnce, Row, Transaction
+from service.store import sign_in_addresses
+from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import users
 
-DELETED = "deleted"  # the role of a user that is gone
+DELETED = "deleted"  # role of a deleted user
 _INSERT = InsertOnce(users)
 _BY_ID = sa.select(users).where(users.c.id == sa.bindparam("id"), users.c.role != DELETED)
 _BY_NAME = sa.select(users).where(users.c.username == sa.bindparam("username"), users.c.role != DELETED)
 
 
 def insert(tx: Transaction, row: dict[str, Any]) -> None:
-    """A new user. Raises `Conflict` when the name is taken."""
+    """Insert a user. Raises `Conflict` when the name is taken."""
     tx.execute(_INSERT, row)
     if get(tx, row["id"]) is None:  # drivers do not agree on the row count of an insert
         raise Conflict("That username is taken.")
 
 
 def insert_first(tx: Transaction, row: dict[str, Any]) -> bool:
-    """A new user, only while there is none at all: one statement, so of many processes one succeeds."""
+    """Insert a user while the table is empty: one statement, so of many processes one succeeds."""
     values = sa.select(*(sa.literal(value, users.c[key].type).label(key) for key, value in row.items()))
-    nobody = ~sa.exists(sa.select(users.c.id))
-    tx.execute(_INSERT.from_select(list(row), values.where(nobody)))
+    is_empty = ~sa.exists(sa.select(users.c.id))
+    tx.execute(_INSERT.from_select(list(row), values.where(is_empty)))
     return get(tx, row["id"]) is not None
 
 
-def any_at_all(tx: Transaction) -> bool:
+def any_exists(tx: Transaction) -> bool:
     return tx.row(sa.select(users.c.id).limit(1)) is not None
 
 
@@ -45,21 +45,21 @@ def by_name(tx: Transaction, username: str) -> Row | None:
 
 
 def page(tx: Transaction, *, limit: int, after: str | None) -> list[Row]:
-    """Oldest first; ids sort by time."""
+    """List users, oldest first, after the id `after`; ids sort by time."""
     query = sa.select(users).where(users.c.role != DELETED).order_by(users.c.id).limit(limit)
     return tx.rows(query if after is None else query.where(users.c.id > after))
 
 
 def update(tx: Transaction, user_id: str, changes: dict[str, Any]) -> bool:
-    """Change columns; False: there is no such user."""
+    """Update columns. False: there is no such user."""
     statement = sa.update(users).where(users.c.id == user_id, users.c.role != DELETED)
     return tx.execute(statement.values(changes)) == 1
 
 
 def forget(tx: Transaction, user_id: str) -> bool:
-    """Delete a user: the name is free again, nobody can sign in. False: there is no such user."""
-    gone = {"username": f"deleted-{user_id}", "password_hash": "", "role": DELETED, "disabled": True}
-    if not update(tx, user_id, gone):
+    """Anonymise a user: frees the name, disables sign-in. False: there is no such user."""
+    anonymous = {"username": f"deleted-{user_id}", "password_hash": "", "role": DELETED, "disabled": True}
+    if not update(tx, user_id, anonymous):
         return False
-    addresses.forget(tx, user_id)
+    sign_in_addresses.forget(tx, user_id)
     return True

@@ -1,7 +1,7 @@
 """Visibility: which rows of runs, sessions, approvals and the ledger a caller may read and change.
 
-One rule for every query: a user's own rows, or everybody's for operators and admins; and with scopes, such as an API
-key's, only rows of the agents that these name. What is not visible does not exist for that caller: 404, not 403.
+One rule for every query: a user's own rows, or all rows for operators and admins; with scopes, such as an API key's,
+only rows of the agents in scope. An invisible row answers 404, not 403.
 """
 
 from __future__ import annotations
@@ -13,29 +13,27 @@ import sqlalchemy as sa
 
 from service.types import Caller
 
-AGENTS = (
-    "agents:"  # how a scope begins that names an agent, or with a `*` at its end all whose names begin so
-)
+AGENTS = "agents:"  # prefix of a scope for an agent; with a `*` at its end, for all agents with that prefix
 _SEES_ALL = frozenset({"operator", "admin"})
 
 
 def allows(scopes: Sequence[str], scope: str) -> bool:
-    """Whether scopes allow `scope`, such as `agents:support`. No scopes at all: everything the user may."""
+    """Tell whether scopes allow `scope`, such as `agents:support`. Empty scopes allow everything."""
     return not scopes or any(_matches(pattern, scope) for pattern in scopes)
 
 
 class Visibility(NamedTuple):
-    """Filter of rows that have a `user_id` and an `agent`."""
+    """Row filter for tables with `user_id` and `agent`."""
 
-    user_id: str | None = None  # None: everybody's rows
+    user_id: str | None = None  # None: all users
     scopes: tuple[str, ...] = ()
 
     def covers(self, user_id: str, agent: str) -> bool:
-        """Whether a row that has been read is visible."""
+        """Tell whether a row with these values is visible."""
         return self.user_id in (None, user_id) and allows(self.scopes, AGENTS + agent)
 
     def where(self, table: sa.Table) -> list[sa.ColumnElement[bool]]:
-        """The same in SQL, so that a page of a list is full although other rows lie between its own."""
+        """Compile the filter to SQL, so that a page of a list is full although invisible rows lie between its own."""
         conditions: list[sa.ColumnElement[bool]] = []
         if self.user_id is not None:
             conditions.append(table.c.user_id == self.user_id)
@@ -44,13 +42,13 @@ class Visibility(NamedTuple):
         return conditions
 
 
-UNRESTRICTED = Visibility()  # of the service itself and its command line
+UNRESTRICTED = Visibility()  # for the service itself and its command line
 
 
 def visible_to(caller: Caller, *, own: bool = False) -> Visibility:
-    """What a caller may see; `own`: only what is the caller's own, whatever the role."""
-    everybodys = caller.role in _SEES_ALL and not own
-    return Visibility(None if everybodys else caller.user_id, caller.scopes)
+    """Visibility of a caller by role and scopes; `own`: the caller's rows only, whatever the role."""
+    sees_all = caller.role in _SEES_ALL and not own
+    return Visibility(None if sees_all else caller.user_id, caller.scopes)
 
 
 def _matches(pattern: str, scope: str) -> bool:
@@ -58,7 +56,7 @@ def _matches(pattern: str, scope: str) -> bool:
 
 
 def _of_agents(column: sa.Column[Any], scopes: Sequence[str]) -> sa.ColumnElement[bool]:
-    """Compile the scopes of agents to SQL. Not LIKE, which takes `_` for any letter, and in SQLite `A` for `a`."""
+    """Compile agent scopes to SQL. Not LIKE: its `_` is a wildcard, and SQLite's ignores case."""
     names = [scope.removeprefix(AGENTS) for scope in scopes if scope.startswith(AGENTS)]
     exact = [name for name in names if not name.endswith("*")]
     begins = [name[:-1] for name in names if name.endswith("*")]

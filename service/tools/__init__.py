@@ -1,6 +1,6 @@
-"""What models may call. An agent's `tools.py` needs no more than `from service.tools import tool`."""
+"""Tools that models may call. An agent's `tools.py` usually needs only `from service.tools import tool`."""
 
 from service.tools.base import BadTool, Tool, ToolContext, ToolFailed, ToolOutput, tool
-from service.tools.registry import ToolResult, ToolRunner
+from service.tools.runner import ToolResult, ToolRunner
 
 __all__ = ["BadTool", "Tool", "ToolContext", "ToolFailed", "ToolOutput", "ToolResult", "ToolRunner", "tool"]

@@ -1,4 +1,4 @@
-"""What a tool is, and `@tool`, which makes one from a typed function."""
+"""Tool definition, and the decorator `@tool`, which makes one from a typed function."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 log = logging.getLogger(__name__)
 DEFAULT_TIMEOUT = 30.0
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # what the Messages API takes
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # as the Messages API requires
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 _ARG = re.compile(r"^\s+(\w+):\s*(.+)$")
 
@@ -25,7 +25,7 @@ Source = dict[str, str]  # {"title", "uri", "quote"}
 
 
 class BadTool(TypeError):
-    """A tool that cannot be offered to a model. The message is for its author."""
+    """Raised for a function that cannot be a tool. The message is for its author."""
 
 
 class ToolFailed(Exception):
@@ -33,7 +33,7 @@ class ToolFailed(Exception):
 
 
 class FoundPassage(Protocol):
-    """A passage of an agent's knowledge, as a search finds it."""
+    """Passage of an agent's knowledge, as a search returns it."""
 
     @property
     def title(self) -> str: ...
@@ -46,7 +46,7 @@ class FoundPassage(Protocol):
 
 
 class KnowledgeSearch(Protocol):
-    """An agent's knowledge, as tools see it."""
+    """Search interface of an agent's knowledge, for tools."""
 
     @property
     def categories(self) -> frozenset[str]: ...
@@ -56,7 +56,7 @@ class KnowledgeSearch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ToolContext:
-    """Which call of which run a tool works for. `deadline` is in `time.monotonic()` seconds."""
+    """Call and run that a tool works for. `deadline` is in `time.monotonic()` seconds."""
 
     run_id: str
     user_id: str
@@ -67,12 +67,12 @@ class ToolContext:
 
     @property
     def idempotency_key(self) -> str:
-        """The same for every attempt at this call: pass it on to whatever must not happen twice."""
+        """Key shared by all attempts at this call; pass it to any system that must not act twice."""
         return f"{self.run_id}:{self.call_id}"
 
 
 class ToolOutput(NamedTuple):
-    """What a tool returns when it can also name its sources."""
+    """Return value of a tool that also names its sources."""
 
     content: Any
     sources: Sequence[Source] = ()
@@ -80,11 +80,11 @@ class ToolOutput(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function a model may call. `run` raises `ToolFailed` for arguments that do not fit.
+    """Function a model may call. `run` raises `ToolFailed` for arguments that do not validate.
 
-    `idempotent`: a call that may have happened can be made again. `side_effects`: it changes something, so
-    an answer that used it is never cached. `timeout` is in seconds. `faults` tells what of some arguments does not
-    fit, without a call; it repeats none of them, and never raises.
+    `idempotent`: a call that may have happened can be repeated. `side_effects`: the tool changes something, so an
+    answer that used it is never cached. `timeout` is in seconds. `faults` validates arguments without a call; its
+    messages never repeat them, and it never raises.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Tool:
             raise BadTool(f"tool {self.name!r}: timeout must be above 0 seconds")
 
     def for_model(self) -> dict[str, Any]:
-        """The tool as the Messages API takes it."""
+        """Return the tool as the Messages API takes it."""
         return {"name": self.name, "description": self.description, "input_schema": dict(self.input_schema)}
 
 
@@ -120,9 +120,8 @@ def tool(
 ) -> Callable[[Callable[..., Any]], Tool]:
     """Make a `Tool` from a function: the model sees its name, its docstring and its typed parameters.
 
-    A parameter annotated `ToolContext` is filled in and not shown to the model. The defaults are the careful
-    ones: a tool that says nothing is taken to change things and not to bear being called twice.
-    Raises `BadTool` for a function that cannot be a tool.
+    A parameter annotated `ToolContext` is filled in and hidden from the model. The defaults are conservative: a tool is
+    assumed to have side effects and not to be idempotent. Raises `BadTool` for a function that cannot be a tool.
     """
     if bare is not None:
         raise BadTool("write @tool() with parentheses")
@@ -154,7 +153,7 @@ def tool(
 
 
 def _arguments_model(label: str, fields: dict[str, Any]) -> type[BaseModel]:
-    """Raises `BadTool` that names the parameter whose type no JSON Schema can describe."""
+    """Create the arguments model. Raises `BadTool` naming a parameter whose type has no JSON Schema."""
     for parameter, field in fields.items():
         try:
             _schema(create_model("one", __config__=_CONFIG, **{parameter: field}))
@@ -168,7 +167,7 @@ def _arguments_model(label: str, fields: dict[str, Any]) -> type[BaseModel]:
 
 
 def _validated(model: type[BaseModel], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments as the function's own types. What the model sent is not repeated in the message."""
+    """Validate arguments into the function's own types. Raises `ToolFailed`, without repeating the model's input."""
     try:
         checked = model.model_validate(dict(arguments))
     except ValidationError as error:
@@ -178,26 +177,26 @@ def _validated(model: type[BaseModel], arguments: Mapping[str, Any]) -> dict[str
 
 
 def _faults(model: type[BaseModel], arguments: Mapping[str, Any]) -> list[ErrorDetails]:
-    """See `Tool.faults`. The call would refuse the same: it validates by the same model."""
+    """See `Tool.faults`. Uses the same model as the call, so both refuse the same arguments."""
     try:
         model.model_validate(dict(arguments))
     except ValidationError as error:
         return _details(error)
-    except Exception as error:  # of a validator that is the author's own
+    except Exception as error:  # raised by the author's own validator
         log.warning("tool_check_failed", extra={"error": type(error).__name__})
         return [{"type": "check_failed", "loc": (), "msg": "could not be checked", "input": None}]
     return []
 
 
 def _details(error: ValidationError) -> list[ErrorDetails]:
-    """Where it does not fit, and why. The arguments, which may hold anything, are left out."""
+    """List field and reason of each mismatch, without the arguments, which may hold anything."""
     return error.errors(include_url=False, include_input=False, include_context=False)
 
 
 def _parameters(
     function: Callable[..., Any], label: str, about: Mapping[str, str]
 ) -> tuple[dict[str, Any], str | None]:
-    """Field definitions for `create_model`, and the name of the parameter that takes the context."""
+    """Return field definitions for `create_model`, and the name of the context parameter. Raises `BadTool`."""
     if inspect.iscoroutinefunction(function):
         raise BadTool(f"tool {label!r}: async functions are not supported: leave async out")
     hints = get_type_hints(function, include_extras=True)
@@ -222,14 +221,14 @@ def _parameters(
 
 
 def _docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
-    """The description, and what the `Args:` section at its end says about each parameter."""
+    """Split a docstring into the description and the parameter texts of its trailing `Args:` section."""
     head, _, tail = (inspect.getdoc(function) or "").partition("\nArgs:")
     found = (_ARG.match(line) for line in tail.splitlines())
     return head.strip(), {match[1]: match[2] for match in found if match}
 
 
 class _WithoutTitles(GenerateJsonSchema):
-    """Pydantic's titles only repeat the names, and every one is paid for in each model call."""
+    """Schema generator without pydantic's titles, which only repeat the names and cost tokens in each model call."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False

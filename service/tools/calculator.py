@@ -1,4 +1,4 @@
-"""Exact arithmetic on text, by walking a syntax tree of allowed nodes. Python itself evaluates nothing."""
+"""Exact arithmetic on text, by walking a syntax tree of allowed nodes. Nothing is evaluated by Python itself."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Callable
 from decimal import Context, Decimal, InvalidOperation
 from fractions import Fraction
 
-MAX_LENGTH = 500  # characters of an expression
-MAX_BITS = 20_000  # of a numerator or denominator on the way: 1.00375 ** 360 needs 3,100
+MAX_LENGTH = 500  # maximum characters of an expression
+MAX_BITS = 20_000  # of an intermediate numerator or denominator: 1.00375 ** 360 needs 3,100
 MAX_EXPONENT = 1_000
-MAX_MAGNITUDE = 100  # decimal digits before the point of a result
-MAX_PLACES = 30  # of round()
+MAX_MAGNITUDE = 100  # decimal digits before the decimal point of a result
+MAX_PLACES = 30  # decimal places of round()
 _EXACT = Context(prec=30)  # a result with more digits than this is rounded
 _ROUNDED = Context(prec=15)  # to this many
 _ROOTS = Context(prec=40)
@@ -29,14 +29,14 @@ _EXPONENT = re.compile(r"e[+-]?0*([0-9]+)$", re.IGNORECASE)
 
 
 class CalculationError(ValueError):
-    """An expression that has no value here. The message is for whoever wrote it."""
+    """Raised for an expression that cannot be evaluated. The message is for its author."""
 
 
 def calculate(expression: str) -> str:
-    """The value of `expression` as a decimal string: exact up to 30 digits, else to 15 significant ones.
+    """Evaluate `expression` to a decimal string: exact up to 30 digits, else rounded to 15 significant ones.
 
-    Knows + - * / // % ** ( ), round, min, max, abs, sqrt, thousands separators outside of functions, and
-    percentages: `17% of 2,340` is `397.8`. Raises `CalculationError`.
+    Supports + - * / // % ** ( ), round, min, max, abs, sqrt, thousands separators outside functions, and percentages:
+    `17% of 2,340` is `397.8`. Raises `CalculationError`.
     """
     if len(expression) > MAX_LENGTH:
         raise CalculationError(f"the expression is longer than {MAX_LENGTH} characters")
@@ -53,7 +53,7 @@ def calculate(expression: str) -> str:
 
 
 def _normalised(expression: str) -> str:
-    """The way people write arithmetic, as Python writes it. In a function a comma separates arguments."""
+    """Translate everyday arithmetic notation to Python's. Inside a function a comma separates arguments."""
     source = expression.translate(_SIGNS).strip().rstrip("=").strip()
     if not re.search(r"[a-z]\s*\(", source):
         source = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), source)
@@ -85,7 +85,7 @@ def _value(node: ast.expr, source: str) -> Fraction:
 
 
 def _number(node: ast.Constant, source: str) -> Fraction:
-    """A literal, read from its text: as a float 0.1 would not be a tenth."""
+    """Parse a literal from its source text: as a float, 0.1 would not be exactly a tenth."""
     if type(node.value) is int:
         return _bounded(Fraction(node.value))
     literal = ast.get_source_segment(source, node) or ""
@@ -125,7 +125,7 @@ def _sqrt(value: Fraction) -> Fraction:
 
 
 def _round(value: Fraction, places: Fraction = Fraction(0)) -> Fraction:
-    """Half away from zero, as on an invoice; not to even, as Python does."""
+    """Round half away from zero, as on an invoice, unlike Python's half-to-even."""
     if places.denominator != 1 or abs(places) > MAX_PLACES:
         raise CalculationError(f"round takes a whole number of places, at most {MAX_PLACES}")
     scale = Fraction(10) ** places.numerator
@@ -155,7 +155,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] =
     ast.Mod: operator.mod,
     ast.Pow: _power,
 }
-_FUNCTIONS: dict[str, tuple[int, int, Callable[..., Fraction]]] = {  # name → fewest and most arguments
+_FUNCTIONS: dict[str, tuple[int, int, Callable[..., Fraction]]] = {  # name → minimum and maximum arguments
     "round": (1, 2, _round),
     "min": (1, 50, lambda *values: min(values)),
     "max": (1, 50, lambda *values: max(values)),

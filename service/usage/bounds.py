@@ -1,4 +1,4 @@
-"""What a model call can use at most, before it is made; and what one that broke off has used. See docs/adr/0004."""
+"""Upper bounds on a model call's tokens, and usage estimates for interrupted calls. See docs/adr/0004."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import orjson
 
 from service.types import Block, Message, Usage
 
-# What the provider adds to a prompt, in tokens. Its pages name up to 804 for tools; the rest is framing.
+# Tokens the provider adds to a prompt: its pages name up to 804 for tools; the rest is framing.
 FRAME, TOOLS_FRAME, SCHEMA_FRAME = 64, 1_000, 500
-OUTPUT_SLACK = 16  # tokens by which a server may count an answer otherwise than the one that cut it
-ON_THEIR_WAY = 32  # tokens a stream may have carried already when its line was cut
+OUTPUT_SLACK = 16  # tokens by which the server's count may exceed the limit it cut the answer at
+ON_THEIR_WAY = 32  # tokens a stream may have carried already when its connection was cut
 TEXTUAL = frozenset({"text", "tool_use", "thinking", "redacted_thinking"})
 
 
@@ -24,7 +24,7 @@ def prompt_bound(
     tools: Sequence[Mapping[str, Any]] = (),
     json_schema: Mapping[str, Any] | None = None,
 ) -> int | None:
-    """More tokens than the prompt can have: a token of a byte-level tokenizer is a byte at least.
+    """Upper bound on the prompt's tokens: in a byte-level tokenizer, a token is at least one byte.
 
     None where bytes do not bound tokens: an image of a few bytes may be thousands of tokens.
     """
@@ -35,20 +35,20 @@ def prompt_bound(
 
 
 def counted_bound(counted: int) -> int:
-    """The same from the provider's own count, which it calls an estimate."""
+    """Upper bound from the provider's token count, an estimate by its own words: 5 percent and the frame are added."""
     return counted + counted // 20 + FRAME
 
 
 def used_so_far(told: Usage, written: str, max_tokens: int) -> Usage:
-    """What a stream that was cut short had used: what it told at its start, and a token for each byte it wrote."""
+    """Estimate usage of an interrupted stream: the usage reported at its start, plus one token per byte written."""
     written_tokens = len(written.encode("utf-8", "replace")) + ON_THEIR_WAY
     return told._replace(output_tokens=max(told.output_tokens, min(written_tokens, max_tokens)))
 
 
 def used_by(told: Usage, written: int, prompt: int | None, max_tokens: int) -> Usage | None:
-    """Estimate what a whole answer used where it does not say so itself: never less than it told.
+    """Estimate usage of a complete answer that reports none; never less than `told`, the usage it did report.
 
-    `written` are the answer's bytes, `prompt` is the prompt's bound. None: there is nothing to estimate from.
+    `written` is the answer's bytes, `prompt` the prompt's bound. None without any basis for an estimate.
     """
     output = max(told.output_tokens, min(written, max_tokens))
     if told.input_tokens:
@@ -57,9 +57,9 @@ def used_by(told: Usage, written: int, prompt: int | None, max_tokens: int) -> U
 
 
 def can_be(told: Usage, prompt: int | None, max_tokens: int) -> bool:
-    """Tell whether a call can have used so much; `prompt` is the prompt's bound, None where there is none.
+    """Return whether a call can have used this much; `prompt` is the prompt's bound, None if it has none.
 
-    A server tool that searches is never offered, so no search can have been made.
+    Server tools that search are never offered, so reported searches are implausible.
     """
     sent = told.input_tokens + told.cache_read_input_tokens + told.cache_creation_input_tokens
     return (
@@ -85,9 +85,9 @@ def _is_text(block: Mapping[str, Any]) -> bool:
 def _bytes(sent: list[object]) -> int:
     try:
         data = orjson.dumps(sent)
-    except TypeError:  # half a surrogate pair; the client refuses it, in better words
+    except TypeError:  # half a surrogate pair; the client refuses it with a better message
         data = json.dumps(sent, default=str).encode()
     if data.isascii():
         return len(data)
-    # A tokenizer may bring text into a normal form first, and some characters grow by that.
+    # A tokenizer may normalise text first (NFKC), which makes some characters longer.
     return max(len(data), len(unicodedata.normalize("NFKC", data.decode("utf-8", "replace")).encode()))

@@ -1,18 +1,18 @@
-"""The caps in force: how they stand, changing them, drawing their stripes together, and the warnings."""
+"""Budget caps: read, set, rebalance sharded counters, warn."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from service.errors import DatabaseUnavailable, NotFound
-from service.observe.metrics import Metrics
+from service.observe.observer import Observer
 from service.store import budgets as rows
 from service.store import holds, ledger, scope_locks
-from service.store.base import Database, Row, Transaction
-from service.store.budgets import Window
+from service.store.budgets import BudgetWindow
+from service.store.database import Database, Row, Transaction
 from service.store.scope_cost import settled_cost
 from service.types import Caller, now_ms
 from service.usage.caps import (
@@ -32,46 +32,48 @@ from service.usage.caps import (
 )
 
 log = logging.getLogger("slipway.money")
-STRIPES = 8  # of a window that everyone shares, where the database has more than one writer
+STRIPES = 8  # counter shards of a window shared by all users, where the database has several writers
 SHARED_BY_MANY = ("service", "agent")
-# ms after which what a call from before has cost stands, unless its hold is open: a hold is written within a minute
-# (`LATEST_HOLD`), and clocks of workers differ.
+# ms after which the cost of earlier calls is final, unless a hold is open: holds are written within a minute
+# (`LATEST_HOLD`), and workers' clocks differ.
 FINAL_AFTER = 600_000
+Notify = Callable[[Transaction, str, Mapping[str, Any]], None]
 
 
-class Settled(NamedTuple):
-    """Cost of a window's calls from before `until` (ms), in nano-dollars; it is final."""
+class FinalCost(NamedTuple):
+    """Final cost of a window's calls made before `until` (ms), in nano-dollars."""
 
-    window: Window
+    window: BudgetWindow
     until: int
     nano: int
 
 
 class Budgets:
-    """The caps in force. `user_day` and `service_day` are the settings' defaults; `told` hears each warning once.
+    """Caps in force. `user_day` and `service_day` are the settings' defaults, in nano-dollars.
 
-    It hears it in the transaction that notes the warning: what it writes there is as sure as the note.
+    `notify` receives each warning once, as its id and public form, inside the transaction that records it, so its
+    writes commit or roll back with the record.
     """
 
     def __init__(
         self,
         db: Database,
-        metrics: Metrics,
+        observer: Observer,
         *,
         user_day: int | None = None,
         service_day: int | None = None,
-        told: Callable[[Transaction, BudgetWarning], None] = lambda tx, warning: None,
+        notify: Notify = lambda tx, warning_id, public: None,
         has_agent: Callable[[str], bool] = lambda name: True,
     ) -> None:
         self._has_agent = has_agent
         self._db = db
-        self._metrics = metrics
+        self._observer = observer
         self._defaults = {"user": user_day, "service": service_day}
-        self._told = told
+        self._notify = notify
         self._stripes = 1 if db.sqlite else STRIPES
 
     def caps(self, tx: Transaction, scopes: Sequence[str]) -> list[Cap]:
-        """Every cap on these scopes: those that were set, and the defaults of the others."""
+        """List every cap on these scopes: caps that were set, and default caps for scopes without one."""
         found = [cap_of(row) for row in rows.read(tx, scopes)]
         set_for_day = {cap.scope for cap in found if cap.period == "day"}
         for scope in scopes:
@@ -81,19 +83,19 @@ class Budgets:
         return found
 
     def standing(self, tx: Transaction, caps: Iterable[Cap], at: int | None = None) -> list[Standing]:
-        """How these caps stand now."""
+        """Read the current state of these caps, or their state in the windows at `at` (ms)."""
         windows = [(cap, cap.window(at or now_ms())) for cap in caps]
         opened = rows.stripes(tx, [window for _, window in windows])
         return [standing_of(cap, window, opened.get(window.id, ())) for cap, window in windows]
 
     def of(self, scopes: Sequence[str]) -> list[Standing]:
-        """How every cap on these scopes stands."""
+        """Read the current state of every cap on these scopes."""
         return self._db.query(lambda tx: self.standing(tx, self.caps(tx, scopes)))
 
     def of_caller(self, caller: Caller) -> list[Standing]:
-        """How the caps on the user and the key stand; for operators the service's too.
+        """Read the caps on the caller's user and key; for operators, the service's caps too.
 
-        A key with scopes sees its own: the user's tells what was spent on other agents.
+        A key with scopes sees only its own caps: the user's would reveal spending on other agents.
         """
         scopes = [] if caller.scopes else [f"user:{caller.user_id}"]
         scopes += [f"key:{caller.key_id}"] if caller.key_id else []
@@ -101,7 +103,7 @@ class Budgets:
         return self.of(scopes)
 
     def page(self, *, limit: int, after: str | None) -> list[Standing]:
-        """How every cap stands that somebody set, and the service's own, which come first; after the id `after`."""
+        """List the state of every cap that was set, after the cap id `after`; the service's own caps come first."""
         return self._db.query(lambda tx: self.standing(tx, self._page(tx, limit, after)))
 
     def _page(self, tx: Transaction, limit: int, after: str | None) -> list[Cap]:
@@ -116,7 +118,7 @@ class Budgets:
         return found
 
     def look_up(self, scope: str) -> None:
-        """Raise `NotFound` where there is no such user, key, agent or session."""
+        """Raise `NotFound` unless the scope's user, key, agent or session exists."""
         kind, _, name = scope.partition(":")
         there = kind == "service" or (
             self._has_agent(name)
@@ -127,21 +129,21 @@ class Budgets:
             raise NotFound(f"There is no {kind} {name}, so a cap on it would hold nobody.")
 
     def put(self, scope: str, period: Period, amount: int | None) -> Standing:
-        """Set a cap, from now on and for the window that is open; None lifts it, the default included.
+        """Set a cap for the open window and all later ones; None lifts it, the default included.
 
-        What the window has spent and holds counts, so a cap may be set below it: then nothing more fits.
+        The window's spent and held amounts count, so a cap may be set below them: then no further call fits.
         """
         cap = Cap(scope, period, NO_LIMIT if amount is None else amount)
         settled = self._db.query(lambda tx: self._settled(tx, cap.window(now_ms())))
         return self._db.transact(lambda tx: self._put(tx, cap, amount, settled))
 
-    def _put(self, tx: Transaction, cap: Cap, amount: int | None, settled: Settled) -> Standing:
-        # Nobody holds against the scope until this ends: whoever comes after it reads the cap as it is then.
+    def _put(self, tx: Transaction, cap: Cap, amount: int | None, settled: FinalCost) -> Standing:
+        # No hold is written against the scope until this transaction ends; later ones read the new cap.
         scope_locks.own(tx, cap.scope)
         rows.put(tx, cap.scope, cap.period, amount)
         window = cap.window(now_ms())
         counters = rows.stripes(tx, [window], lock=True).get(window.id)
-        if counters is None:  # nobody counts yet: what goes on is counted in
+        if counters is None:  # no counter yet: count the holds that are open
             held = holds.adopt(tx, cap.scope, window.start, window.counter(0))
             return self._open(tx, cap, window, held, settled)
         shares = shared_out(counters, cap.amount)
@@ -149,36 +151,38 @@ class Budgets:
         return standing_of(cap, window, counters)._replace(cap=cap)
 
     def open(self, caps: Iterable[Cap], at: int) -> None:
-        """Open the windows of these caps that nobody has opened yet."""
+        """Create the counters of these caps' windows where they do not exist yet."""
         wanted = sorted(caps)
         settled = {cap.id: self._db.query(partial(self._settled, window=cap.window(at))) for cap in wanted}
 
         def work(tx: Transaction) -> None:
             scope_locks.share(tx, [cap.scope for cap in wanted])
             for cap in wanted:
-                row = rows.locked(tx, cap.scope, cap.period)  # else it could change, and open as it was
+                row = rows.locked(tx, cap.scope, cap.period)  # lock: the cap may change
                 fresh = cap if row is None else cap_of(row)
                 self._open(tx, fresh, fresh.window(at), 0, settled[cap.id])
 
         self._db.transact(work)
 
-    def _settled(self, tx: Transaction, window: Window) -> Settled:
-        """Sum what is final of a window that is not open: read before any lock is taken, as it may take a while.
+    def _settled(self, tx: Transaction, window: BudgetWindow) -> FinalCost:
+        """Sum the final costs of a window that is not open. Slow, so it runs before any lock is taken.
 
-        A call is settled while its hold is open, and a hold is written soon after it was made. So what calls from
-        before both have cost stands: it is asked for in this order.
+        A call is settled while its hold is open, and a hold is written soon after it was made. So costs of calls older
+        than both the oldest open hold and `FINAL_AFTER` are final; the order of the queries relies on this.
         """
         ledger.one_snapshot(tx)
         if rows.stripes(tx, [window]):
-            return Settled(window, window.start, 0)
+            return FinalCost(window, window.start, 0)
         oldest = holds.oldest(tx, window.scope)
         final = now_ms() - FINAL_AFTER
         until = max(window.start, final if oldest is None else min(final, oldest))
-        return Settled(window, until, settled_cost(tx, window.scope, window.start, until))
+        return FinalCost(window, until, settled_cost(tx, window.scope, window.start, until))
 
-    def _open(self, tx: Transaction, cap: Cap, window: Window, held: int, settled: Settled) -> Standing:
-        if settled.window != window:  # midnight has passed since
-            settled = Settled(window, window.start, 0)
+    def _open(
+        self, tx: Transaction, cap: Cap, window: BudgetWindow, held: int, settled: FinalCost
+    ) -> Standing:
+        if settled.window != window:  # midnight has passed in between
+            settled = FinalCost(window, window.start, 0)
         spent = settled.nano + ledger.spent(tx, cap.scope, settled.until)
         wide = cap.scope.partition(":")[0] in SHARED_BY_MANY
         shares = dealt(cap.amount, [spent + held] + [0] * ((self._stripes if wide else 1) - 1))
@@ -187,43 +191,43 @@ class Budgets:
             ledger.shared(tx, "open", window, cap.amount, opened)
         return Standing(cap, window, spent, held)
 
-    def with_room(self, window: Window, counters: Sequence[Row], seed: int, amount: int) -> str:
-        """The counter of a window to take `amount` from: the run's own, else another; drawn together if need be."""
+    def with_room(self, window: BudgetWindow, counters: Sequence[Row], seed: int, amount: int) -> str:
+        """Choose a window's counter to take `amount` from: the run's own, else another; rebalance if needed."""
         mine = self.stripe(window, seed)
         best = max(counters, key=lambda row: (room(row) >= amount and row["id"] == mine, room(row)))
         if room(best) >= amount:
             return str(best["id"])
-        return self._db.transact(lambda tx: self._gather(tx, window, seed, amount))
+        return self._db.transact(lambda tx: self._rebalance(tx, window, seed, amount))
 
-    def _gather(self, tx: Transaction, window: Window, seed: int, amount: int) -> str:
+    def _rebalance(self, tx: Transaction, window: BudgetWindow, seed: int, amount: int) -> str:
         counters = rows.stripes(tx, [window], lock=True)[window.id]
         best = max(counters, key=room)
-        if room(best) >= amount:  # somebody else was quicker
+        if room(best) >= amount:  # another transaction has rebalanced already
             return str(best["id"])
         stripe = seed % len(counters)
         shares = gathered(counters, stripe, amount)
         ledger.shared(tx, "share", window, sum(shares), rows.share(tx, counters, shares))
         return str(counters[stripe]["id"])
 
-    def stripe(self, window: Window, seed: int) -> str:
-        """The counter of a window that a run takes from first: always the same, so that its calls cross no other's."""
+    def stripe(self, window: BudgetWindow, seed: int) -> str:
+        """Return the counter id a run takes from first: constant, so that its calls contend with no other's."""
         wide = window.scope.partition(":")[0] in SHARED_BY_MANY
         return window.counter(seed % self._stripes if wide else 0)
 
     def watch(self, tx: Transaction, counters: Iterable[Row]) -> None:
-        """Once what changed these counters is committed, warn of the windows that have passed a level.
+        """Warn of windows that passed a level, after the commit that changes these counters.
 
-        A window has not passed one before a stripe of it has; so only that stripe's calls look at the whole.
+        A window passes a level only after one of its shards has, so only that shard's calls read the whole window.
         """
         for row in counters:
             if level(row["spent_nano"], row["cap_nano"]) > row["warned"]:
                 tx.after_commit(partial(self.warn, row["window_id"]))
 
     def warn(self, window_id: str, *, refused: bool = False) -> None:
-        """Tell of every level a window has passed, each once however many see it.
+        """Warn of every level a window has passed, each once, however many workers notice.
 
-        `refused`: a call no longer fits, so from 80 percent on it is used up: what is left is of no use. Never
-        raises: what cannot be told now is told later.
+        `refused`: a call no longer fits; from 80 percent on, the warning then is for 100 percent, as the remainder is
+        useless. Never raises: without a database, the next call warns.
         """
         try:
             standing, warned = self._db.query(lambda tx: self._level(tx, window_id), patience=0)
@@ -232,23 +236,20 @@ class Budgets:
             for passed in LEVELS:
                 warning = BudgetWarning(passed, standing)
                 if warned < passed <= percent and self._db.transact(partial(self._note, warning=warning)):
-                    self._tell(warning)
+                    scope = standing.cap.scope.partition(":")[0]
+                    self._observer.budget_warning(scope, passed, warning.public())
         except DatabaseUnavailable:
-            log.warning("budget_warning_waits", extra={"window": window_id})
+            log.warning("budget_warning_deferred", extra={"window": window_id})
 
     def _level(self, tx: Transaction, window_id: str) -> tuple[Standing, int]:
         scope, period, start = window_id.rsplit("/", 2)
-        window = Window(scope, period, int(start))
+        window = BudgetWindow(scope, period, int(start))
         counters = rows.stripes(tx, [window]).get(window_id, [])
-        warned = min((row["warned"] for row in counters), default=100)  # nobody counts: nothing to warn of
+        warned = min((row["warned"] for row in counters), default=100)  # no counters: nothing to warn of
         return standing_of(Cap(scope, period, 0), window, counters), warned
 
     def _note(self, tx: Transaction, warning: BudgetWarning) -> bool:
         noted = rows.warn(tx, warning.standing.window.id, warning.percent)
         if noted:
-            self._told(tx, warning)
+            self._notify(tx, warning.id, warning.public())
         return noted
-
-    def _tell(self, warning: BudgetWarning) -> None:
-        self._metrics.budget_warning(warning.standing.cap.scope.partition(":")[0], warning.percent)
-        log.warning("budget_warning", extra=warning.public())

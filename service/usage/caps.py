@@ -1,4 +1,4 @@
-"""Caps as values: what may be spent by whom, in which period, and how a cap is dealt out to its stripes."""
+"""Budget caps as values: scope, period, amount, and a cap's distribution over its counter shards."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, get_args
 
-from service import numerals
-from service.store.base import Row
-from service.store.budgets import Window
+from service.store.budgets import BudgetWindow
+from service.store.database import Row
+from service.text import numerals
 from service.types import NANO, rfc3339, usd
 
 Period = Literal["day", "month", "total"]
 PERIODS: tuple[Period, ...] = get_args(Period)
-NO_LIMIT = 10**18  # nano-dollars: a cap that is lifted goes on counting, towards a billion dollars
-LEVELS = (50, 80, 100)  # percent of a cap that are warned of
+NO_LIMIT = 10**18  # nano-dollars (a billion dollars): a lifted cap still counts spending
+LEVELS = (50, 80, 100)  # percent of a cap at which a warning is sent
 DAY = 86_400_000
 
 
@@ -24,22 +24,22 @@ class Cap(NamedTuple):
     scope: str
     period: str
     amount: int
-    default: bool = False  # from the settings, not set by anybody
+    default: bool = False  # from the settings, not set through the API
 
     @property
     def id(self) -> str:
         return f"{self.scope}/{self.period}"
 
-    def window(self, at: int) -> Window:
-        """The window that a call made at `at` (ms) counts in. Days and months are UTC's."""
-        return Window(self.scope, self.period, window_start(self.period, at))
+    def window(self, at: int) -> BudgetWindow:
+        """Return the window that a call made at `at` (ms) counts in. Days and months are in UTC."""
+        return BudgetWindow(self.scope, self.period, window_start(self.period, at))
 
 
 class Standing(NamedTuple):
-    """How a cap stands in its present window, in nano-dollars."""
+    """State of a cap in its current window, in nano-dollars."""
 
     cap: Cap
-    window: Window
+    window: BudgetWindow
     spent: int = 0
     held: int = 0
 
@@ -62,7 +62,7 @@ class Standing(NamedTuple):
 
 
 class BudgetWarning(NamedTuple):
-    """A cap whose window has used `percent` of it."""
+    """Warning that a cap's window has used `percent` of it."""
 
     percent: int
     standing: Standing
@@ -73,12 +73,12 @@ class BudgetWarning(NamedTuple):
 
     def public(self) -> dict[str, Any]:
         figures = self.standing.public()
-        del figures["default"]  # whoever is warned may not know what the settings are
+        del figures["default"]  # recipients of warnings may not see the settings
         return {"percent": self.percent, **figures}
 
 
 def nano_of(text: str) -> int:
-    """Dollars as a decimal string in nano-dollars. Raises `ValueError`."""
+    """Convert dollars (a decimal string) to nano-dollars. Raises `ValueError`."""
     nano = numerals.amount(text) * NANO
     if nano != nano.to_integral_value() or not 0 <= nano < NO_LIMIT:
         raise ValueError("is negative, too large, or finer than a nano-dollar")
@@ -86,12 +86,12 @@ def nano_of(text: str) -> int:
 
 
 def _rounded_down(nano: int) -> str:
-    """In six places: what is told to be left is really there."""
+    """Format as dollars with six decimals, rounded down so that the amount shown is really available."""
     return usd(nano // 1_000 * 1_000)
 
 
 def window_start(period: str, at: int) -> int:
-    """When the window of a moment began, in ms."""
+    """Return the start (ms) of the window that contains `at` (ms)."""
     if period == "total":
         return 0
     if period == "day":
@@ -100,8 +100,8 @@ def window_start(period: str, at: int) -> int:
     return int(datetime(moment.year, moment.month, 1, tzinfo=UTC).timestamp()) * 1000
 
 
-def window_end(window: Window) -> int | None:
-    """When a window ends and the cap is whole again, in ms; None: never."""
+def window_end(window: BudgetWindow) -> int | None:
+    """Return the end of a window (ms), when the cap renews; None: never."""
     if window.period == "total":
         return None
     if window.period == "day":
@@ -110,30 +110,30 @@ def window_end(window: Window) -> int | None:
 
 
 def closed_before(at: int) -> dict[str, int]:
-    """Starts (ms) before which the windows of each period were over a day before `at`: no call counts there now."""
+    """Return, per period, the start (ms) before which windows ended over a day before `at`; no call counts there."""
     return {period: window_start(period, at - DAY) for period in ("day", "month")}
 
 
 def level(spent: int, cap: int) -> int:
-    """The highest percentage to warn of that is reached; 0: none."""
+    """Return the highest level of `LEVELS` (percent) that is reached; 0: none."""
     return max((percent for percent in LEVELS if spent > 0 and spent * 100 >= cap * percent), default=0)
 
 
 def dealt(cap: int, taken: Sequence[int]) -> list[int]:
-    """Shares of a cap: to each what is taken of it, and an equal part of the rest, which may be below nothing."""
+    """Distribute a cap: each shard gets its taken amount and an equal part of the remainder, which may be negative."""
     part, rest = divmod(cap - sum(taken), len(taken))
     return [mine + part + (rest if index == 0 else 0) for index, mine in enumerate(taken)]
 
 
 def shared_out(counters: Sequence[Row], cap: int) -> list[int]:
-    """The same for counters that are open."""
+    """Distribute a cap over open counters."""
     return dealt(cap, [committed(row) for row in counters])
 
 
 def gathered(counters: Sequence[Row], stripe: int, amount: int) -> list[int]:
-    """Shares with room for `amount` in one of them, if all have it together.
+    """Distribute a cap so that shard `stripe` has room for `amount`, if all shards together have it.
 
-    The rest is dealt out evenly while that makes room for the same again in each; near the end one has it all.
+    The remainder is spread evenly while that leaves room for `amount` in each; near the cap one shard gets all of it.
     """
     cap = sum(row["cap_nano"] for row in counters)
     left = cap - sum(committed(row) for row in counters)
@@ -148,19 +148,19 @@ def committed(row: Row) -> int:
 
 
 def room(row: Row) -> int:
-    """What one counter has left."""
+    """Return the nano-dollars one counter has left."""
     return int(row["cap_nano"]) - committed(row)
 
 
 def cap_of(row: Row) -> Cap:
-    """A row of `caps`."""
+    """Convert a row of `caps`."""
     return Cap(row["scope"], row["period"], NO_LIMIT if row["amount_nano"] is None else row["amount_nano"])
 
 
-def standing_of(cap: Cap, window: Window, counters: Sequence[Row]) -> Standing:
-    """How a cap stands, by its counters.
+def standing_of(cap: Cap, window: BudgetWindow, counters: Sequence[Row]) -> Standing:
+    """Compute a cap's state from its counters.
 
-    The amount is that of the open window: a default that was changed applies from the next one on.
+    The amount is that of the open window: a changed default applies from the next window on.
     """
     if counters:
         cap = cap._replace(amount=sum(row["cap_nano"] for row in counters))

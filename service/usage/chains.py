@@ -1,8 +1,8 @@
-"""Chains: an entry of the ledger takes a counter from the state it found to the state it left, numbered without a gap.
+"""Chains of ledger entries: each entry takes a counter from one state to the next, numbered without a gap.
 
-Whether a chain is whole can be told in any order and without keeping it. Every state has a fingerprint: those that were
-left are added up, those that were found are taken away, and of a whole chain its last state remains. So a sum for each
-day, month and for `total` is all that a reading of the ledger keeps, and where it does not come out, `Walk` looks.
+A chain is verified in any order and without storing it. Every state has a fingerprint: fingerprints of states after an
+entry are added, those of states before it subtracted, so an intact chain sums to its last state. One pass over the
+ledger keeps only a sum per day, month and for `total`; `ChainWalk` locates the fault where a sum is wrong.
 """
 
 from __future__ import annotations
@@ -11,49 +11,51 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from service.store.base import Row
-from service.store.budgets import MASK, Entry
+from service.store.budgets import MASK, CounterEntry
 from service.store.closed_windows import weight
+from service.store.database import Row
 from service.usage.caps import DAY
-from service.usage.cut import Cut, ended, span_of
+from service.usage.counter_snapshot import CounterSnapshot, ended, span_of
 
-BLOCK = 12  # bits: links of a chain that are looked at together, 4,096 of them
+BLOCK = 12  # bits: chains are verified in blocks of 4,096 links
 DEALS = ("open", "cap", "share")
 K = TypeVar("K")
-Block = tuple[str, int]  # a counter, and a part of its chain
+EntryBlock = tuple[str, int]  # a counter, and a part of its chain
 
 
 class Link(NamedTuple):
     """Effect of one entry on one counter."""
 
-    after: Entry
+    after: CounterEntry
     kind: str
     row: str
     spent: int = 0
     held: int = 0
 
     def passes(self) -> bool:
-        """Tell whether it took the counter past its cap."""
+        """Return whether the entry took the counter past its cap."""
         after = self.after
         return self.spent + self.held > 0 and after.spent + after.held > after.cap
 
 
-class Reader(Protocol):
-    """Told of every link, with the cap before it where that is known, and of every deal."""
+class ChainReader(Protocol):
+    """Consumer of every link (with the cap before it, if known) and of every distribution of a cap over shards."""
 
     def link(self, link: Link, cap_before: int | None) -> None: ...
     def deal(self, row: Row, wrong: bool) -> None: ...
 
 
 class Sums(Generic[K]):
-    """Sums of fingerprints, by what `key` says of a state; None: it is not wanted."""
+    """Sums of state fingerprints, grouped by `key(state)`; states with the key None are skipped."""
 
-    def __init__(self, cut: Cut, key: Callable[[Entry], K | None], tips: bool = False) -> None:
+    def __init__(
+        self, cut: CounterSnapshot, key: Callable[[CounterEntry], K | None], tips: bool = False
+    ) -> None:
         self.sums: dict[K, int] = defaultdict(int)
-        self.bad: set[K] = set()  # wrong by themselves, whatever the sums say
-        self.windows: set[str] = set()  # whose deals do not follow from each other
-        self.later: dict[str, int] = {}  # the last entry of counters that came after the cut
-        self.tips: dict[str, Entry] = {}  # the last states of counters that have no row
+        self.bad: set[K] = set()  # keys with a link that is invalid in itself, whatever the sum
+        self.windows: set[str] = set()  # windows whose cap distributions do not follow from each other
+        self.later: dict[str, int] = {}  # by counter: number of its last entry after the snapshot
+        self.tips: dict[str, CounterEntry] = {}  # last states of counters that have no row
         self._cut = cut
         self._key = key
         self._keeps_tips = tips
@@ -71,12 +73,12 @@ class Sums(Generic[K]):
         self.add(after)
         if not opens:
             found = (after.seq - 1, after.spent - link.spent, after.held - link.held)
-            self.add(Entry(after.counter, *found, after.cap if cap_before is None else cap_before), -1)
+            self.add(CounterEntry(after.counter, *found, after.cap if cap_before is None else cap_before), -1)
         if self._keeps_tips and after.counter not in self._cut.last:
             tip = self.tips.get(after.counter)
             self.tips[after.counter] = after if tip is None else max(tip, after)
 
-    def add(self, state: Entry, times: int = 1) -> None:
+    def add(self, state: CounterEntry, times: int = 1) -> None:
         if (key := self._key(state)) is None:
             return
         self.sums[key] = (self.sums[key] + times * weight(1, state.spent, state.fingerprint)) & MASK
@@ -86,19 +88,19 @@ class Sums(Generic[K]):
             self.windows.add(row["account"])
 
     def wrong(self) -> set[K]:
-        """Keys whose sums do not come out."""
+        """Return the keys with an invalid link or a sum that is not zero."""
         return self.bad | {key for key, rest in self.sums.items() if rest}
 
 
 class Deals:
-    """Caps as they were dealt out last: a `cap` or `share` entry does not say what it found."""
+    """Latest distribution of each cap: `cap` and `share` entries do not contain the previous one."""
 
     def __init__(self) -> None:
-        self._last: dict[str, tuple[int, tuple[int, ...]]] = {}  # by window: its cap, and its stripes' shares
+        self._last: dict[str, tuple[int, tuple[int, ...]]] = {}  # by window: its cap, and its shards' shares
         self._forget_at = 0
 
-    def follow(self, row: Row, states: Sequence[Entry]) -> tuple[tuple[int, ...], bool]:
-        """The shares before this deal, and whether it is wrong by itself or does not follow from the one before."""
+    def follow(self, row: Row, states: Sequence[CounterEntry]) -> tuple[tuple[int, ...], bool]:
+        """Return the previous shares, and whether this distribution is invalid or does not follow from them."""
         window, now = row["account"], row["called_at"]
         if now >= self._forget_at:
             self._last = {
@@ -112,10 +114,10 @@ class Deals:
         return () if before is None else before[1], wrong
 
 
-class Walk:
-    """Links of the blocks that are wrong, followed one by one."""
+class ChainWalk:
+    """Verification of faulty blocks link by link."""
 
-    def __init__(self, cut: Cut, blocks: set[Block], windows: set[str]) -> None:
+    def __init__(self, cut: CounterSnapshot, blocks: set[EntryBlock], windows: set[str]) -> None:
         self._cut = cut
         self._blocks = blocks
         self._windows = windows
@@ -124,7 +126,7 @@ class Walk:
 
     def link(self, link: Link, cap_before: int | None) -> None:
         counter, seq = link.after.counter, link.after.seq
-        # The last link before a block is what its first one follows.
+        # The first link of a block follows the last one of the block before.
         wanted = (counter, seq >> BLOCK) in self._blocks or (counter, (seq + 1) >> BLOCK) in self._blocks
         if wanted and self._cut.counts(link.after):
             self._links[counter].append(link)
@@ -135,14 +137,14 @@ class Walk:
             self._deals[row["account"]].append((first, row))
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        """Rows, and what is wrong with them."""
+        """Yield faulty rows, each with a description of the fault."""
         for counter in sorted(self._links):
             yield from self._chain(counter, sorted(self._links[counter]))
         for deals in self._deals.values():
             yield from _shares([row for _, row in sorted(deals, key=lambda deal: deal[0])])
 
     def _chain(self, counter: str, links: Sequence[Link]) -> Iterator[tuple[str, str]]:
-        before = Entry(counter, 0, 0, 0, 0) if (counter, 0) in self._blocks else None
+        before = CounterEntry(counter, 0, 0, 0, 0) if (counter, 0) in self._blocks else None
         for link in links:
             if before is not None and (counter, link.after.seq >> BLOCK) in self._blocks:
                 for what in _wrong(before, link):
@@ -157,7 +159,7 @@ class Walk:
 
 
 def _shares(deals: Sequence[Row]) -> Iterator[tuple[str, str]]:
-    """Its stripes share a cap: never more than the cap, and only changing it changes the sum."""
+    """Yield distributions that do not add up to the cap, or that change the sum without changing the cap."""
     for before, row in zip((None, *deals), deals, strict=False):
         name = f"ledger {row['entry_id']} {row['kind']}"
         if sum(entry[4] for entry in row["counters"] or ()) != row["cap_nano"]:
@@ -166,7 +168,7 @@ def _shares(deals: Sequence[Row]) -> Iterator[tuple[str, str]]:
             yield name, "the cap changed where it was only dealt out anew"
 
 
-def _wrong(before: Entry, link: Link) -> Iterator[str]:
+def _wrong(before: CounterEntry, link: Link) -> Iterator[str]:
     after, opening = link.after, link.kind == "open"
     if after.seq != before.seq + 1:
         yield f"entry {after.seq} follows entry {before.seq}"
@@ -180,7 +182,7 @@ def _wrong(before: Entry, link: Link) -> Iterator[str]:
         yield f"{after.spent} spent and {after.held} held pass the cap of {after.cap}"
 
 
-def _said(entry: Entry | None) -> str:
+def _said(entry: CounterEntry | None) -> str:
     if entry is None:
         return "nothing"
     return f"{entry.spent} spent, {entry.held} held of {entry.cap} (entry {entry.seq})"

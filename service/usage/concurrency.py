@@ -1,8 +1,9 @@
-"""A limit on the runs of one user under way at once, over all replicas.
+"""Limit on one user's concurrent runs, over all replicas.
 
-Each run is a member of its user's sorted set in Redis, with the moment at which it counts no longer; the end of a run
-removes it. A process that died, or that could not reach Redis then, leaves members behind: when a user has as many as
-allowed, they are compared with the database, every few seconds at most. Without Redis each process counts by itself.
+Each run is a member of its user's sorted set in Redis, scored by its expiry time; the end of a run removes it. A
+process that died, or that could not reach Redis then, leaves members behind: when a user has reached the limit, members
+are compared with the database, at most every `COMPARE_SECONDS`. Without Redis, each process enforces the limit by
+itself.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from service.cache import SpeedStore
 from service.errors import RateLimited
-from service.redis_client import Script
+from service.infra.redis import RedisStore
+from service.infra.redis_client import Script
 
 UNBOUNDED = 2**53
-COMPARE_SECONDS = 2.0  # between two looks into the database for one user
+COMPARE_SECONDS = 2.0  # between two database comparisons for one user
 
-# KEYS: a user's runs. ARGV: the run, the most at once, and for how many ms it counts at most. Answers 1: it counts now.
+# KEYS: a user's runs. ARGV: the run, the limit, and its time to live in ms. Returns 1 when the run is counted.
 _ENTER = Script("""
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -34,19 +35,19 @@ return 1
 
 
 class ConcurrentRuns:
-    """`most` runs of a user at once; `seconds` is the longest that an attempt at a run may take.
+    """At most `most` concurrent runs per user; `seconds` is the longest time an attempt at a run may take.
 
-    `under_way` tells from the database which of some runs are still under way.
+    `under_way` filters run ids down to those still under way, by the database.
     """
 
     def __init__(
         self,
-        speed: SpeedStore,
+        redis_store: RedisStore,
         most: int,
         seconds: float,
         under_way: Callable[[Sequence[str]], Collection[str]],
     ) -> None:
-        self._speed = speed
+        self._redis_store = redis_store
         self._most = most
         self._life_ms = int(seconds * 1000)
         self._under_way = under_way
@@ -56,9 +57,9 @@ class ConcurrentRuns:
 
     @contextmanager
     def counted(self, user_id: str, run_id: str, *, refuse: bool = True) -> Iterator[None]:
-        """Count a run for the length of the block.
+        """Count a run for the duration of the block.
 
-        Raises `RateLimited` when the user has as many as allowed; not without `refuse`: such a run had begun before.
+        Raises `RateLimited` at the user's limit, unless `refuse` is False: for runs that had started before.
         """
         with self._counted_here(user_id, refuse):
             if not self._enter(user_id, run_id, refuse) and not (
@@ -68,25 +69,27 @@ class ConcurrentRuns:
             try:
                 yield
             finally:
-                self._speed.call(lambda client: client.zrem(_key(user_id), run_id), default=0)
+                self._redis_store.call(lambda client: client.zrem(_key(user_id), run_id), default=0)
 
     def _enter(self, user_id: str, run_id: str, refuse: bool) -> bool:
         asked = (run_id, self._most if refuse else UNBOUNDED, self._life_ms)
-        return bool(self._speed.call(lambda client: _ENTER(client, (_key(user_id),), *asked), default=1))
+        return bool(
+            self._redis_store.call(lambda client: _ENTER(client, (_key(user_id),), *asked), default=1)
+        )
 
     def _forget_ended(self, user_id: str) -> bool:
-        """Remove members that are not under way any more. False: there were none, or it was done a moment ago."""
+        """Remove members whose runs have ended. False: there were none, or the last comparison was a moment ago."""
         now = time.monotonic()
         with self._lock:
             if now - self._compared.get(user_id, -COMPARE_SECONDS) < COMPARE_SECONDS:
                 return False
             self._compared = {user: at for user, at in self._compared.items() if now - at < COMPARE_SECONDS}
             self._compared[user_id] = now
-        members: Any = self._speed.call(lambda client: client.zrange(_key(user_id), 0, -1), default=())
+        members: Any = self._redis_store.call(lambda client: client.zrange(_key(user_id), 0, -1), default=())
         run_ids = [member.decode() for member in members]
         ended = set(run_ids) - set(self._under_way(run_ids))
         return bool(ended) and bool(
-            self._speed.call(lambda client: client.zrem(_key(user_id), *ended), default=0)
+            self._redis_store.call(lambda client: client.zrem(_key(user_id), *ended), default=0)
         )
 
     @contextmanager

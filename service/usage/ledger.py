@@ -1,10 +1,10 @@
-"""The proof that the books are right: every counter is the sum of its entries, and no cap was ever passed.
+"""Ledger verification: every counter is the sum of its entries, and no cap was ever passed.
 
-Each entry says how it left the counters it touched, and each counter numbers its entries without a gap. So the
-whole past of a counter can be followed step by step, and a row that was changed, lost or slipped in shows.
+Each entry records the state in which it left its counters, and each counter numbers its entries without a gap. So a
+counter's history can be replayed entry by entry, and a changed, lost or inserted row is detected.
 
-The ledger is read through once, in many short transactions, and memory is bounded by the windows that are open, not by
-the rows: see `chains`. Only where the sums do not come out is it read again, to name the rows.
+The ledger is read once, in many short transactions; memory is bounded by the number of open windows, not of rows: see
+`chains`. Only if sums are wrong is it read again, to name the rows.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from service.errors import PriceUnknown
-from service.store import entries, holds, ledger
-from service.store.base import Database, Row, Transaction
-from service.store.budgets import MASK, Entry
+from service.store import holds, ledger, ledger_entries
+from service.store.budgets import MASK, CounterEntry
 from service.store.closed_windows import Closed
+from service.store.database import Database, Row, Transaction
 from service.store.ledger import HELD, UPSTREAM
 from service.types import Usage
-from service.usage.chains import BLOCK, DEALS, Block, Deals, Link, Reader, Sums, Walk
-from service.usage.cut import Cut, Span, moved_back, span_of
+from service.usage.chains import BLOCK, DEALS, ChainReader, ChainWalk, Deals, EntryBlock, Link, Sums
+from service.usage.counter_snapshot import CounterSnapshot, Span, moved_back, span_of
 from service.usage.prices import PriceTable
 
 ACCOUNTS = {"hold": {"user", HELD}, "settle": {"user", HELD, UPSTREAM}}
-MOST_FAULTS = 1_000  # that are named; the rest is counted
-MOST_PLACES = 200  # parts of chains that are followed one by one
-_call = itemgetter(*entries.CALL)  # `called_at` last
-Told = Callable[[int], object]  # hears how many rows were read
+MOST_FAULTS = 1_000  # faults listed; the rest is only counted
+MOST_PLACES = 200  # blocks and windows that are verified link by link
+_call = itemgetter(*ledger_entries.CALL)  # `called_at` last
+ReportProgress = Callable[[int], object]  # receives the number of rows read
 
 
 class Fault(NamedTuple):
-    """One thing that is wrong, and the row that shows it."""
+    """Fault in the ledger, and the row that shows it."""
 
     row: str
     what: str
@@ -47,15 +47,18 @@ class Checked(NamedTuple):
     spent: int  # nano-dollars over all calls
     held: int
     faults: list[Fault]
-    more: int = 0  # faults beside those
+    more: int = 0  # faults beyond `MOST_FAULTS` or `MOST_PLACES`
 
 
-def check(db: Database, prices: PriceTable, told: Told = int) -> Checked:
-    """Go over all the books, while others write to them."""
-    cut = Cut.take(db)
+def check(db: Database, prices: PriceTable, told: ReportProgress = int) -> Checked:
+    """Verify the whole ledger, while others write to it.
+
+    `told` receives the number of rows read, as progress.
+    """
+    cut = CounterSnapshot.take(db)
     sums = Sums(cut, lambda state: span_of(state.counter))
     books = _Books(prices, sums)
-    books.read(entries.every(db, read=told))
+    books.read(ledger_entries.every(db, read=told))
     books.compare_holds(db)
     for span, rest in cut.rests.items():
         sums.sums[span] = (sums.sums[span] - rest) & MASK
@@ -67,15 +70,17 @@ def check(db: Database, prices: PriceTable, told: Told = int) -> Checked:
     return Checked(books.entries, cut.counters, spent, held, books.faults, books.more)
 
 
-def _name_faults(db: Database, books: _Books, spans: set[Span], uncut: set[str], told: Told) -> None:
-    """Read the ledger twice more: for the parts of chains that are wrong, and for what is wrong in them."""
+def _name_faults(
+    db: Database, books: _Books, spans: set[Span], uncut: set[str], told: ReportProgress
+) -> None:
+    """Read the ledger twice more: to find the faulty blocks of chains, and to name the faulty rows in them."""
 
-    def block(state: Entry) -> Block | None:
+    def block(state: CounterEntry) -> EntryBlock | None:
         return (state.counter, state.seq >> BLOCK) if span_of(state.counter) in spans else None
 
-    cut = Cut.take(db, wanted=spans, uncut=uncut)
+    cut = CounterSnapshot.take(db, wanted=spans, uncut=uncut)
     sums = Sums(cut, block, tips=True)
-    _Books(books.prices, sums).read(entries.every(db, read=told))
+    _Books(books.prices, sums).read(ledger_entries.every(db, read=told))
     for state in cut.last.values():
         sums.add(state, -1)
     rolled: dict[Span, Closed] = {}
@@ -85,8 +90,8 @@ def _name_faults(db: Database, books: _Books, spans: set[Span], uncut: set[str],
             span = span_of(state.counter)
             rolled[span] = rolled.get(span, Closed()).plus(Closed(1, state.spent, state.fingerprint))
     places = sorted(sums.wrong(), key=str)
-    walk = Walk(cut, set(places[:MOST_PLACES]), set(sorted(sums.windows)[:MOST_PLACES]))
-    _Books(books.prices, walk).read(entries.every(db, read=told))
+    walk = ChainWalk(cut, set(places[:MOST_PLACES]), set(sorted(sums.windows)[:MOST_PLACES]))
+    _Books(books.prices, walk).read(ledger_entries.every(db, read=told))
     for row, what in walk.faults():
         books.fault(row, what)
     for (period, start), says in cut.closed.items():
@@ -97,15 +102,15 @@ def _name_faults(db: Database, books: _Books, spans: set[Span], uncut: set[str],
 
 
 class _Books:
-    """One reading of the ledger: what is wrong with single entries, and the links between them, for `reader`."""
+    """One pass over the ledger: records faults of single entries, and passes the links between entries to `reader`."""
 
-    def __init__(self, prices: PriceTable, reader: Reader | None = None) -> None:
+    def __init__(self, prices: PriceTable, reader: ChainReader | None = None) -> None:
         self.prices = prices
         self.entries = 0
         self.faults: list[Fault] = []
         self.more = 0
         self.totals = {HELD: 0, UPSTREAM: 0}
-        self.open: dict[str, Row] = {}  # the held row of each hold that is not settled
+        self.open: dict[str, Row] = {}  # by hold id: the held row of each hold that is not settled
         self._reader = reader
         self._deals = Deals()
 
@@ -139,9 +144,9 @@ class _Books:
             self._settlement(by_account[HELD], by_account[UPSTREAM], hold)
 
     def _one_call(self, rows: Sequence[Row], user: Row, told: Row) -> None:
-        """Compare the rows of one call: what `told` says of it no other denies, and its counters are of its scopes."""
+        """Check that the rows of one call agree with `told` and that its counters belong to its scopes."""
         call = _call(told)
-        silent = (*(None,) * (len(call) - 1), told["called_at"])  # as rows are but one of each entry
+        silent = (*(None,) * (len(call) - 1), told["called_at"])  # one row of each entry has all fields
         if (
             any(_call(row) not in (call, silent) for row in rows)
             or user["account"] != f"user:{told['user_id']}"
@@ -165,7 +170,10 @@ class _Books:
             self.fault(name, f"it books {cost} for what costs {due}")
 
     def _due(self, row: Row, held: int) -> int | None:
-        """What a call must have cost, by its tokens and the price row it names."""
+        """Compute a call's due cost in nano-dollars: by its tokens and the price row it names, or by its basis.
+
+        Basis `worst` is the hold, `nothing` is 0. None without such a price row.
+        """
         if row["basis"] in ("worst", "nothing"):
             return held if row["basis"] == "worst" else 0
         usage = Usage(*(row[column] for column in ledger.TOKENS))
@@ -190,13 +198,13 @@ class _Books:
                 self._reader.link(Link(state, row["kind"], _name(row), spent, held), None)
 
     def compare_holds(self, db: Database) -> None:
-        """Hold the holds that are open now against the ledger's of the same moment."""
+        """Compare the open holds with the ledger's open entries of the same moment."""
 
         def read(tx: Transaction) -> tuple[list[holds.Hold], dict[str, Row]]:
             ledger.one_snapshot(tx)
             found = holds.every(tx)
             now = _Books(self.prices)
-            now.read(entries.of(tx, self.open.keys() | {hold.id for hold in found}))
+            now.read(ledger_entries.of(tx, self.open.keys() | {hold.id for hold in found}))
             return found, now.open
 
         found, still_open = db.query(read)
@@ -219,12 +227,12 @@ class _Books:
             self.more += 1
 
 
-def _states(row: Row) -> list[Entry]:
-    return [Entry(*entry) for entry in row["counters"] or ()]
+def _states(row: Row) -> list[CounterEntry]:
+    return [CounterEntry(*entry) for entry in row["counters"] or ()]
 
 
 def _are_states(states: Any) -> bool:
-    """Whether each is a counter's id and four whole numbers."""
+    """Return whether each item is a counter id and four integers."""
     return isinstance(states, list) and all(
         isinstance(state, list) and [*map(type, state)] == [str, int, int, int, int] for state in states
     )

@@ -1,22 +1,23 @@
-"""What a model call costs, exactly: integers in, nano-dollars out, rounded up once at the end."""
+"""Exact price of a model call: integer token counts in, nano-dollars out, rounded up once at the end."""
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from service import numerals
 from service.errors import PriceUnknown
-from service.types import Usage
+from service.text import numerals
+from service.types import Usage, usd
 
 BUNDLED = Path(__file__).with_name("prices.yaml")
 
-# A rate is kept in pico-dollars per token: USD per million tokens, times a million. Then every published rate is an
-# integer, and so is half of it times any number of tokens, once the division is left for last.
+# Rates are in pico-dollars per token, which is USD per million tokens times a million. So every published rate is an
+# integer, as is half of it times any number of tokens, if the division comes last.
 PICO_IN_NANO = 1_000
 OFFLINE = "offline-"
 BATCH = "/batch"
@@ -24,7 +25,7 @@ DATED = re.compile(r"-20[0-9]{6}\Z")  # claude-haiku-4-5-20251001 is claude-haik
 
 
 def today() -> date:
-    """The day whose prices apply, in UTC."""
+    """Return the day whose prices apply, in UTC."""
     return datetime.now(UTC).date()
 
 
@@ -39,7 +40,7 @@ class Tariff(NamedTuple):
     cache_read: int
 
     def tokens(self, usage: Usage) -> int:
-        """Pico-dollars of all tokens."""
+        """Return the cost of all tokens, in pico-dollars."""
         hour = usage.cache_creation_1h_input_tokens
         return (
             usage.input_tokens * self.input
@@ -55,11 +56,11 @@ class Tariff(NamedTuple):
 
 
 class Price(NamedTuple):
-    """One row of the table: the price of a model from a day on."""
+    """Price of a model from a day on: one row of the table."""
 
     model: str
     since: date
-    tariffs: tuple[Tariff, ...]  # by above_tokens; the first is for 0
+    tariffs: tuple[Tariff, ...]  # sorted by above_tokens, which is 0 in the first
     batch_discount: int  # percent off every token in a batch
     server_tool_use: int  # pico-dollars each; no discount in a batch
     source: str
@@ -67,15 +68,18 @@ class Price(NamedTuple):
 
     @property
     def id(self) -> str:
-        """Names the row, for the ledger: `claude-haiku-5-5@2026-10-07`, and `…/batch` at the discount."""
+        """Id of the row in the ledger: `claude-haiku-5-5@2026-10-07`, and `…/batch` at the discount."""
         return f"{self.model}@{self.since.isoformat()}{BATCH if self.batched else ''}"
 
     def in_batch(self) -> Price:
-        """The same at the Batches API's discount."""
+        """Return this price with the Batches API's discount."""
         return self._replace(batched=True)
 
     def cost(self, usage: Usage, batch: bool = False) -> int:
-        """Nano-dollars of what was used. The size of the whole prompt, cached or not, picks the tariff."""
+        """Return the cost of the usage in nano-dollars.
+
+        The size of the whole prompt, cached or not, selects the tariff.
+        """
         prompt = usage.input_tokens + usage.cache_creation_input_tokens + usage.cache_read_input_tokens
         tariff = [
             tariff for tariff in self.tariffs if not tariff.above_tokens or prompt > tariff.above_tokens
@@ -85,7 +89,7 @@ class Price(NamedTuple):
     def worst(
         self, input_tokens: int, max_tokens: int, batch: bool = False, server_tool_requests: int = 0
     ) -> int:
-        """Nano-dollars that a call with at most so many tokens can cost, however its prompt is cached."""
+        """Return the most a call with so many tokens can cost, in nano-dollars, however its prompt is cached."""
         within = [
             tariff for tariff in self.tariffs if not tariff.above_tokens or input_tokens > tariff.above_tokens
         ]
@@ -109,7 +113,7 @@ class PriceTable:
 
     @classmethod
     def load(cls, path: Path = BUNDLED) -> PriceTable:
-        """Raises `ValueError` that names the model whose row does not fit."""
+        """Load the table from YAML. Raises `ValueError` naming the model of an invalid row."""
         rows = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
         return cls([_price(row) for row in rows["prices"]])
 
@@ -118,15 +122,21 @@ class PriceTable:
         return sorted(self._rows)
 
     def price(self, model: str, on: date) -> Price:
-        """The row that applies on that day; `offline-X` costs what X costs. Raises `PriceUnknown`."""
+        """Return the row that applies on that day; `offline-X` costs the same as X. Raises `PriceUnknown`."""
         name = DATED.sub("", model.removeprefix(OFFLINE))
         for row in self._rows.get(name, ()):
             if row.since <= on:
                 return row
         raise PriceUnknown(f"There is no price for {model} on {on.isoformat()}")
 
+    def usd_today(self, model: str, usage: Usage) -> str | None:
+        """Price usage at today's prices, in dollars; None for a model without a price."""
+        with suppress(PriceUnknown):
+            return usd(self.price(model, today()).cost(usage))
+        return None
+
     def by_id(self, price_id: str) -> Price:
-        """The row a hold or a line of the ledger names. Raises `PriceUnknown`, and `ValueError` for no such name."""
+        """Return the row named by a hold or ledger entry. Raises `PriceUnknown`, or `ValueError` for a malformed id."""
         model, _, since = price_id.removesuffix(BATCH).rpartition("@")
         price = self.price(model, date.fromisoformat(since))
         return price.in_batch() if price_id.endswith(BATCH) else price
@@ -139,7 +149,7 @@ def _price(row: dict[str, Any]) -> Price:
             raise ValueError("needs a tariff above_tokens 0 and a batch_discount of 0 to 100 percent")
         if not isinstance(row["from"], date) or not row["source"]:
             raise ValueError("needs a date in `from` and a source")
-        tool = _pico(row["server_tool_use"]) * 1_000_000  # told in dollars each, not in dollars per million
+        tool = _pico(row["server_tool_use"]) * 1_000_000  # given in dollars each, not in dollars per million
         return Price(
             row["model"], row["from"], tuple(tariffs), _count(row["batch_discount"]), tool, row["source"]
         )
@@ -161,7 +171,10 @@ def _count(value: object) -> int:
 
 
 def _pico(text: object) -> int:
-    """`"0.125"` dollars per million tokens as pico-dollars per token. Refuses floats and what is no whole number."""
+    """Convert `"0.125"` dollars per million tokens to pico-dollars per token.
+
+    Raises `TypeError` for floats, `ValueError` for fractions of a pico-dollar and negative rates.
+    """
     if not isinstance(text, str):
         raise TypeError(f"{text!r} must be a decimal string in quotes: money is never a float")
     pico = numerals.amount(text) * 1_000_000

@@ -1,4 +1,4 @@
-"""Our books beside the provider's: its usage export, read from CSV or JSON, and the drift per day and model."""
+"""Reconciliation with the provider's usage export (CSV or JSON): drift per day and model."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from service.store.base import Database
-from service.store.usage import Asked, lines
+from service.store.database import Database
+from service.store.usage import UsageQuery, lines
 from service.types import NANO
 from service.usage.prices import DATED, OFFLINE
-from service.usage.report import day_of
+from service.usage.reports import day_of
 
 KINDS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens")
 # Our names first, then the columns of the provider's console export and of its usage API.
@@ -38,7 +38,7 @@ WRITES = (
 
 
 class Drift(NamedTuple):
-    """One day and model: each kind of tokens and the cost (nano-dollars), ours and theirs. No cost: not told."""
+    """Difference on one day for one model: each kind of tokens, and the cost in nano-dollars (absent: not exported)."""
 
     day: str
     model: str
@@ -51,7 +51,7 @@ class Drift(NamedTuple):
 
 
 def drifts(db: Database, export: str) -> list[Drift]:
-    """Every day and model of the export, and what we have on those days. Raises `ValueError` that names the line."""
+    """Compare every day and model of the export with the ledger. Raises `ValueError` naming the record."""
     theirs = _sums(_records(export))
     days = {day for day, _ in theirs}
     ours = _ours(db) if days else {}
@@ -60,7 +60,7 @@ def drifts(db: Database, export: str) -> list[Drift]:
 
 
 def _ours(db: Database) -> dict[tuple[str, str], dict[str, int]]:
-    rows = db.query(lambda tx: lines(tx, Asked(0, 2**62, ("day", "model"))))
+    rows = db.query(lambda tx: lines(tx, UsageQuery(0, 2**62, ("day", "model"))))
     found = ({**row, "date": day_of(row["day"]), "cost": row["amount_nano"]} for row in rows)
     return _sums(
         (line["date"], line["model"], {name: line[name] for name in (*KINDS, "cost")}) for line in found
@@ -104,7 +104,7 @@ def _record(raw: Mapping[str, Any]) -> tuple[str, str, dict[str, int]]:
 
 
 def _ascii(value: object) -> str:
-    """Refuse the digits of other scripts, which `int` and `Decimal` take. Raises `ValueError`."""
+    """Reject digits of other scripts, which `int` and `Decimal` accept. Raises `ValueError`."""
     text = str(value)
     if not text.isascii():
         raise ValueError("a figure must be written in ASCII digits")

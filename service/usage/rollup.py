@@ -1,4 +1,4 @@
-"""Upkeep of the daily sums that usage reports read: see `service.store.rollup`."""
+"""Maintenance of the daily sums that usage reports read: see `service.store.rollup`."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from functools import partial
 
 from service.store import rollup
-from service.store.base import Database
+from service.store.database import Database
 from service.store.usage import SUMS
 from service.usage.ledger import Fault
 
 log = logging.getLogger("slipway.upkeep")
-MOST_BATCHES = 50  # of one turn, each a transaction of its own
+MOST_BATCHES = 50  # per call, each a transaction of its own
 
 
 def roll_up(db: Database, batches: int = MOST_BATCHES, size: int = rollup.BATCH) -> int:
-    """One turn: count closed days again, then add calls of days that are over; how many days were closed."""
+    """Recount closed days, then add calls of days that have ended; return the number of days closed."""
     for day in db.query(rollup.days_to_check):
-        if not db.transact(partial(rollup.count_again, day=day)):
+        if not db.transact(partial(rollup.recount, day=day)):
             log.warning("usage_day_reopened", extra={"day": day})
     closed = 0
     for _ in range(batches):
@@ -30,7 +30,7 @@ def roll_up(db: Database, batches: int = MOST_BATCHES, size: int = rollup.BATCH)
 
 
 def check(db: Database) -> Iterator[Fault]:
-    """Compare every closed day's sums with the ledger's; one transaction and at most a few rows for each day."""
+    """Compare every closed day's sums with the ledger's; one transaction and at most a few rows per day."""
     for day in db.query(rollup.closed_days):
         for table, row in db.query(lambda tx, day=day: list(rollup.differences(tx, day))):  # type: ignore[misc]
             differ = ", ".join(f"{name} {row[name]:+}" for name in SUMS if row[name])

@@ -1,8 +1,8 @@
-"""Ask before spending: what a model call can cost at most is held against every cap, then settled to what it did cost.
+"""Spending: hold the most a model call can cost against every cap, then settle it to the actual cost.
 
-A hold is written in the transaction that starts the step, a settlement in the one that keeps it. The common case
-is one conditional update of the counters. Whatever needs more (a window nobody has opened, stripes to be drawn
-together, a prompt to be counted, an answer to be made shorter) is done outside, and then the hold is tried again.
+A hold is written in the transaction that starts the step, a settlement in the one that stores its result. The common
+case is one conditional update of the counters. Everything else (opening a window, rebalancing shards, counting a
+prompt, shortening an answer) is done outside that transaction, and then the hold is tried again.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from service.errors import BudgetExceeded
-from service.observe.metrics import Metrics
+from service.observe.observer import Observer, Settled
 from service.store import budgets as counters
 from service.store import holds, ledger, scope_locks
-from service.store.base import Database, Row, Transaction
+from service.store.database import Database, Row, Transaction
 from service.store.holds import Hold
 from service.types import Run, Usage, UsageSource, new_id, now_ms, usd
 from service.usage.budgets import Budgets
 from service.usage.caps import Standing
 from service.usage.prices import Price
-from service.usage.wishes import Offer, Reserved, Settlement, Wish, Work
+from service.usage.reservation import CallEstimate, HoldAttempt, Reserved, Settlement, WriteInTransaction
 
 log = logging.getLogger("slipway.money")
-PATIENCE = 3.0  # seconds a call waits for money that calls under way may not need after all
+PATIENCE = 3.0  # seconds a call waits for calls under way to release money
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
-LATEST_HOLD = 60_000  # ms from the making of a hold to its writing: one that waited for longer is made anew
+LATEST_HOLD = 60_000  # ms from creating a hold to writing it; an older one is created anew
 
 
-class Short(Exception):
-    """The hold does not fit the counters as they are, or not now: nothing of the transaction may stand."""
+class HoldRefused(Exception):
+    """Raised when a hold does not fit the counters as they are, or not now: the transaction is rolled back."""
 
 
 class Spending:
-    """Holds and settlements. One per process; `run_most` is what one run may spend, in nano-dollars.
+    """Holds and settlements. One per process; `run_most` is the most one run may spend, in nano-dollars.
 
-    `used` is told, once it is written down, what a user's call has used.
+    `used` receives the usage of a user's call, once its settlement is committed.
     """
 
     def __init__(
         self,
         db: Database,
         budgets: Budgets,
-        metrics: Metrics,
+        observer: Observer,
         *,
         run_most: int | None = None,
         patience: float = PATIENCE,
@@ -54,46 +54,50 @@ class Spending:
     ) -> None:
         self._db = db
         self._budgets = budgets
-        self._metrics = metrics
+        self._observer = observer
         self._run_most = run_most
         self._patience = patience
         self._used = used or (lambda user_id, usage: None)
 
     def left_of(self, run: Run) -> int | None:
-        """What a run may still spend, in nano-dollars; None: as much as the caps allow."""
+        """Return a run's remaining budget in nano-dollars; None: limited by the caps only."""
         return None if self._run_most is None else max(0, self._run_most - run.cost_nano)
 
-    def reserve(self, wish: Wish, write: Callable[[Work, Work], None], again: Callable[[], None]) -> Reserved:
-        """Hold what the call can cost; `write` commits a transaction with a lock and the hold in it.
+    def reserve(
+        self,
+        estimate: CallEstimate,
+        write: Callable[[WriteInTransaction, WriteInTransaction], None],
+        before_retry: Callable[[], None],
+    ) -> Reserved:
+        """Hold the most a call can cost; `write` commits a transaction with a lock and the hold in it.
 
-        What it settles comes between the two: see "Locks" in docs/architecture.md.
-
-        `again` is called before it is tried once more: it may end the wait by raising, and had better settle
-        what is still owed. Raises `BudgetExceeded` when not even a short answer fits.
+        Settlements in that transaction come between the two: see "Locks" in docs/architecture.md. `before_retry` may
+        end the wait by raising, and should settle pending settlements. Raises `BudgetExceeded` when not even a short
+        answer fits.
         """
-        if wish.input_tokens is None:
-            wish = wish.counted()
+        if estimate.input_tokens is None:
+            estimate = estimate.counted()
         end = time.monotonic() + self._patience
         pause = FIRST_PAUSE
-        offer = Offer(wish, wish.max_tokens)
-        for turn in itertools.count():
-            hold = self._hold(offer)
-            if wish.most is None or hold.amount_nano <= wish.most:
+        attempt = HoldAttempt(estimate, estimate.max_tokens)
+        for number in itertools.count():
+            hold = self._hold(attempt)
+            if estimate.most is None or hold.amount_nano <= estimate.most:
                 try:
                     locks = partial(scope_locks.share, scopes=hold.scopes)
-                    write(locks, partial(self._take, hold=hold, chosen=offer.counters))
-                    return Reserved(hold, offer.tokens)
-                except Short:
+                    write(locks, partial(self._take, hold=hold, chosen=attempt.counters))
+                    return Reserved(hold, attempt.tokens)
+                except HoldRefused:
                     pass
-            again()
-            offer, fits = self._make_room(offer.wish, hold, waits=time.monotonic() < end)
-            if not fits or turn > 3:  # others are quicker each time: not all at once
+            before_retry()
+            attempt, fits = self._make_room(attempt.estimate, hold, waits=time.monotonic() < end)
+            if not fits or number > 3:  # back off: other calls keep taking the room first
                 time.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
-        raise AssertionError("one of the turns returns, or raises")
+        raise AssertionError("one of the attempts returns, or raises")
 
     def settle(self, hold: Hold, price: Price, usage: Usage, basis: str = "exact") -> Settlement:
-        """To what was used, exactly or by estimate."""
+        """Settle to the usage, exact or estimated."""
         cost = price.cost(usage)
         prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
         plain = Usage(prompt, usage.output_tokens, server_tool_requests=usage.server_tool_requests)
@@ -102,99 +106,94 @@ class Spending:
         return Settlement(usage, cost, source, lambda tx: self._settle(tx, hold, usage, cost, saved, basis))
 
     def settle_unused(self, hold: Hold) -> Settlement:
-        """The provider did no work for this call."""
+        """Settle to zero a call for which the provider did no work."""
         return Settlement(Usage(), 0, "reported", lambda tx: self._settle(tx, hold, Usage(), 0, 0, "nothing"))
 
     def settle_worst(self, hold: Hold) -> Settlement:
-        """Nobody can say whether the provider charges for this call: then it does, and for all of it."""
+        """Settle to the full hold a call whose charge by the provider cannot be known."""
         cost = hold.amount_nano
         return Settlement(
             Usage(), cost, "worst", lambda tx: self._settle(tx, hold, Usage(), cost, 0, "worst")
         )
 
     def left_open(self, run: Run) -> list[Settlement]:
-        """Holds of earlier attempts at this run, whose workers died: what came of those calls nobody knows."""
+        """Settle, at their worst, holds of earlier attempts at this run, whose workers died."""
         found = self._db.query(lambda tx: holds.of_run(tx, run.id))
         return [self.settle_worst(hold) for hold in found if hold.attempt < run.attempt]
 
-    def _hold(self, offer: Offer) -> Hold:
-        run, wish = offer.wish.run, offer.wish
+    def _hold(self, attempt: HoldAttempt) -> Hold:
+        estimate = attempt.estimate
+        run = estimate.run
         return Hold(
             id=new_id("hld"),
             run_id=run.id,
             attempt=run.attempt,
-            step=wish.step,
+            step=estimate.step,
             user_id=run.user_id,
             key_id=run.key_id,
             agent=run.agent,
             session_id=run.request.session_id,
-            model=wish.model,
-            price_id=wish.price.id,
-            amount_nano=wish.worst(offer.tokens),
+            model=estimate.model,
+            price_id=estimate.price.id,
+            amount_nano=estimate.worst(attempt.tokens),
             called_at=now_ms(),
         )
 
     def _take(self, tx: Transaction, hold: Hold, chosen: Mapping[str, str]) -> None:
-        """Hold against every cap, all or none. Raises `Short`."""
+        """Hold against every cap, all or none. Raises `HoldRefused`."""
         windows = [cap.window(hold.called_at) for cap in self._budgets.caps(tx, hold.scopes)]
         ids = sorted(chosen.get(window.id) or self._budgets.stripe(window, _seed(hold)) for window in windows)
         if not holds.insert(tx, hold._replace(counters=tuple(ids))):
-            return  # a commit whose answer was lost: it is held
-        # Where they are not: what this transaction settles is written first, by itself.
+            return  # held already: the answer to an earlier commit was lost
+        # Out of order: the settlements of this transaction are then committed by themselves first.
         if not counters.in_order(tx, ids) or now_ms() - hold.called_at > LATEST_HOLD:
-            raise Short
+            raise HoldRefused
         taken = counters.take(tx, ids, hold.amount_nano)
         if len(taken) < len(ids):
-            raise Short
+            raise HoldRefused
         ledger.held(tx, hold, taken)
 
     def _settle(self, tx: Transaction, held: Hold, usage: Usage, cost: int, saved: int, basis: str) -> None:
         hold = holds.close(tx, held.run_id, held.id)
         if hold is None:
-            return  # settled before: by this very work, by another worker, or by the sweep
+            return  # settled already: by this same write, another worker, or the sweep
         changed, rows = counters.settle(tx, sorted(hold.counters), hold.amount_nano, cost)
-        ledger.settled(tx, hold, changed, usage=usage, cost=cost, saved=saved, basis=basis)
+        ledger.settled(tx, hold, changed, ledger.SettledCall(usage, cost, saved, basis))
         self._budgets.watch(tx, rows)
-        tx.after_commit(lambda: self._metrics.cost(hold.agent, hold.model, cost))
-        tx.after_commit(lambda: self._metrics.prompt_cache(hold.agent, usage))
+        settled = Settled(hold.id, hold.agent, hold.model, usage, cost, hold.amount_nano)
+        tx.after_commit(lambda: self._observer.settlement(settled))
         tx.after_commit(lambda: self._used(hold.user_id, usage))
-        if cost > hold.amount_nano:
-            tx.after_commit(lambda: self._overrun(hold, cost))
 
-    def _overrun(self, hold: Hold, cost: int) -> None:
-        """Never yet seen: it would mean that a bound of ours does not hold."""
-        self._metrics.hold_overrun()
-        log.error(
-            "hold_overrun",
-            extra={"hold": hold.id, "model": hold.model, "held": hold.amount_nano, "cost": cost},
-        )
+    def _make_room(self, estimate: CallEstimate, hold: Hold, *, waits: bool) -> tuple[HoldAttempt, bool]:
+        """Return the next attempt, and whether it fits now; if not, the caller waits before trying it.
 
-    def _make_room(self, wish: Wish, hold: Hold, *, waits: bool) -> tuple[Offer, bool]:
-        """What to try next, and whether it fits now: else wait a little.
-
-        Raises `BudgetExceeded` when nothing fits, and calls under way will not change that (or not in time).
+        Raises `BudgetExceeded` when nothing fits and calls under way will not change that in time.
         """
         standing, opened = self._db.query(lambda tx: self._look(tx, hold))
         if fresh := [state.cap for state in standing if state.window.id not in opened]:
             self._budgets.open(fresh, hold.called_at)
-            return Offer(wish, wish.max_tokens), True
-        limits = [state.left for state in standing] + ([] if wish.most is None else [wish.most])
+            return HoldAttempt(estimate, estimate.max_tokens), True
+        limits = [state.left for state in standing] + ([] if estimate.most is None else [estimate.most])
         left = min(limits, default=hold.amount_nano)
-        tokens = wish.affordable(left)
-        if tokens < wish.max_tokens and wish.count is not None and wish.price.worst(0, wish.fewest) <= left:
-            return Offer(wish.counted(), wish.max_tokens), True
-        if tokens >= wish.fewest:
-            amount, seed = wish.worst(tokens), _seed(hold)
+        tokens = estimate.affordable(left)
+        if (
+            tokens < estimate.max_tokens
+            and estimate.count is not None
+            and estimate.price.worst(0, estimate.fewest) <= left
+        ):
+            return HoldAttempt(estimate.counted(), estimate.max_tokens), True
+        if tokens >= estimate.fewest:
+            amount, seed = estimate.worst(tokens), _seed(hold)
             chosen = {
                 state.window.id: self._budgets.with_room(state.window, opened[state.window.id], seed, amount)
                 for state in standing
             }
-            return Offer(wish, tokens, chosen), True
-        needed = wish.worst(wish.fewest)
-        if wish.most is not None and needed > wish.most:
-            raise self._over_run(wish)
+            return HoldAttempt(estimate, tokens, chosen), True
+        needed = estimate.worst(estimate.fewest)
+        if estimate.most is not None and needed > estimate.most:
+            raise self._over_run(estimate)
         if waits and all(state.spent + needed <= state.cap.amount for state in standing):
-            return Offer(wish, wish.max_tokens), False
+            return HoldAttempt(estimate, estimate.max_tokens), False
         raise self._over(min(standing, key=lambda state: state.left), needed)
 
     def _look(self, tx: Transaction, hold: Hold) -> tuple[list[Standing], dict[str, list[Row]]]:
@@ -203,15 +202,15 @@ class Spending:
 
     def _over(self, state: Standing, needed: int) -> BudgetExceeded:
         scope = state.cap.scope
-        self._metrics.budget_refused(scope.partition(":")[0])
+        self._observer.budget_refused(scope.partition(":")[0])
         self._budgets.warn(state.window.id, refused=True)
         public = state.public()
         detail = f"The {state.cap.period}'s cap of {scope} is reached: {public['left_usd']} dollars are left"
         return BudgetExceeded(f"{detail}, and this call needs {usd(needed)}.", extra={"budget": public})
 
-    def _over_run(self, wish: Wish) -> BudgetExceeded:
-        self._metrics.budget_refused("run")
-        left = usd((wish.most or 0) // 1_000 * 1_000)
+    def _over_run(self, estimate: CallEstimate) -> BudgetExceeded:
+        self._observer.budget_refused("run")
+        left = usd((estimate.most or 0) // 1_000 * 1_000)
         budget = {"scope": "run", "period": "total", "amount_usd": usd(self._run_most or 0), "left_usd": left}
         return BudgetExceeded(
             "This run has spent what one run may.", extra={"budget": {**budget, "renews_at": None}}
@@ -219,12 +218,14 @@ class Spending:
 
 
 def sweep_holds(db: Database, spending: Spending, *, older_than: float, limit: int = 100) -> int:
-    """Settle, at their worst, holds of so many seconds ago whose run has ended or goes on without them; how many."""
+    """Settle, at their worst, holds older than `older_than` seconds that their run has abandoned; return how many."""
     before = now_ms() - int(older_than * 1000)
-    found = db.query(lambda tx: holds.left_behind(tx, before, limit))
+    found = db.query(lambda tx: holds.orphaned(tx, before, limit))
     for hold in found:
         db.transact(spending.settle_worst(hold).work)
-        log.warning("hold_swept", extra={"hold": hold.id, "run_id": hold.run_id, "held": hold.amount_nano})
+        log.warning(
+            "abandoned_hold_settled", extra={"hold": hold.id, "run_id": hold.run_id, "held": hold.amount_nano}
+        )
     return len(found)
 
 

@@ -1,7 +1,7 @@
-"""The JSON body of a request: read, bounded and parsed before anything else looks at it.
+"""JSON body of a request: read, bounded and parsed before any other use.
 
-The bounds keep the cost of a body near its size. One of 1 MiB can hold half a million values, of 60 bytes each once
-they are parsed, and many times that once errors with pointers are made of them.
+The bounds keep the cost of a body near its size. A body of 1 MiB can hold half a million values, of 60 bytes each once
+parsed, and many times that if each causes an error with a pointer.
 """
 
 from __future__ import annotations
@@ -11,33 +11,34 @@ from collections.abc import Iterable
 from typing import Any
 
 import orjson
-from flask import Request
+from flask import request
 from werkzeug.exceptions import HTTPException
 
-from service import exact_json
 from service.errors import BadRequest, Invalid, InvalidJson, TooLarge, UnsupportedMediaType
-from service.exact_json import Number
-from service.web.current import asked
+from service.text import exact_json
+from service.text.exact_json import Number
 
-MAX_BODY = 1024 * 1024  # bytes; the contract's limit
-PUBLIC_BODY = 16 * 1024  # bytes, where nobody has signed in: a name and a password, each character escaped
-DEEPEST = 64  # levels of lists and objects; a body is kept inside other objects, and orjson writes 254
+MAX_BODY = 1024 * 1024  # bytes; the API's documented limit
+PUBLIC_BODY = 16 * 1024  # bytes, without authentication: a name and a password, each character escaped
+DEEPEST = 64  # nesting levels; a body is stored inside other objects, and orjson writes 254
 MOST_VALUES = 20_000  # values in a body
 MOST_MEMBERS = 1_000  # members of one object
-LONGEST_NUMBER = 1_000  # characters; a double written out in full has 309 and more
+LONGEST_NUMBER = 1_000  # characters; a double in full has 309 or more
 LONGEST_PART = 128  # characters of a member's name in a pointer
-AS_TEXT = ("metadata", "context")  # fields that are kept as JSON text, with their numbers as they are written
+AS_TEXT = ("metadata", "context")  # fields stored as JSON text, with numbers as written
 EXACT = (*AS_TEXT, "arguments")  # fields whose numbers are not rounded while parsing
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
 
 def raw_json(most: int = MAX_BODY) -> Any:
-    """The request's JSON, whatever it is. Raises what the contract says for size, media type, syntax and bounds."""
-    request = asked()
-    length = int(request.environ.get("CONTENT_LENGTH") or 0)  # the server has seen to it that it is a number
-    if length > most or len(data := _read(request, most)) > most:
+    """Parse the request's JSON, of any type.
+
+    Raises `TooLarge`, `UnsupportedMediaType`, `InvalidJson`, `Invalid`, and `BadRequest` for an unreadable body.
+    """
+    length = int(request.environ.get("CONTENT_LENGTH") or 0)  # the server has verified that it is a number
+    if length > most or len(data := _read(most)) > most:
         raise TooLarge(f"A body may have {most} bytes at most.")
-    if request.environ.get("CONTENT_TYPE") != "application/json":  # what nearly all send: nothing to parse
+    if request.environ.get("CONTENT_TYPE") != "application/json":  # fast path: nearly all clients send this
         kind = request.mimetype
         if kind != "application/json" and not kind.endswith("+json"):
             raise UnsupportedMediaType("Send the body as application/json.")
@@ -47,23 +48,23 @@ def raw_json(most: int = MAX_BODY) -> Any:
 
 
 def fault(pointer: str, detail: str) -> Invalid:
-    """`Invalid` with one fault."""
+    """Build an `Invalid` with one fault."""
     return Invalid("The request does not fit; see `errors`.", errors=[{"pointer": pointer, "detail": detail}])
 
 
 def escape(part: str) -> str:
-    """A member's name as a part of a JSON pointer."""
+    """Escape a member's name as a part of a JSON pointer."""
     return part.replace("~", "~0").replace("/", "~1")
 
 
-def _read(request: Request, most: int) -> bytes:
-    """Read the body. Raises `BadRequest` for one that breaks off or whose chunks cannot be parsed."""
-    request.max_content_length = most + 1  # at its limit Werkzeug cuts a chunked body and says nothing
+def _read(most: int) -> bytes:
+    """Read the body. Raises `BadRequest` for an incomplete body or unparsable chunks."""
+    request.max_content_length = most + 1  # at the limit, Werkzeug truncates a chunked body silently
     try:
         data = request.get_data()
     except HTTPException:
         raise
-    except Exception as error:  # each WSGI server has exceptions of its own for this
+    except Exception as error:  # each WSGI server has its own exceptions for this
         raise BadRequest("The body cannot be read to its end.") from error
     if len(data) < (request.content_length or 0):
         raise BadRequest("The body ended before its length was reached.")
@@ -71,19 +72,19 @@ def _read(request: Request, most: int) -> bytes:
 
 
 def _separators(data: bytes, start: int, end: int) -> int:
-    """Commas and opening brackets: there is at most one value more than there are of these."""
+    """Count commas and opening brackets: an upper bound on the number of values, less one."""
     return data.count(b",", start, end) + data.count(b"[", start, end) + data.count(b"{", start, end)
 
 
 def _has_too_many_values(data: bytes) -> bool:
-    """Count values without parsing. Strings, which may hold brackets, are left out only where it makes a difference."""
+    """Count values without parsing. Strings, which may contain brackets, are excluded only if it makes a difference."""
     if _separators(data, 0, len(data)) <= MOST_VALUES:
         return False
     count = start = 0
     for strings, string in enumerate(_STRING.finditer(data)):
         count += _separators(data, start, string.start())
         start = string.end()
-        if count > MOST_VALUES or strings > 2 * MOST_VALUES:  # each value is one string at most, and its name
+        if count > MOST_VALUES or strings > 2 * MOST_VALUES:  # per value, at most one string and its name
             return True
     return count + _separators(data, start, len(data)) > MOST_VALUES
 
@@ -92,7 +93,7 @@ def _parse(data: bytes) -> Any:
     try:
         value = orjson.loads(data)
         exact = isinstance(value, dict) and any(name in value for name in EXACT)
-    except orjson.JSONDecodeError:  # which may be a number that no float holds
+    except orjson.JSONDecodeError:  # possibly a number outside the range of a float
         exact = True
     if exact:
         value = _parse_exactly(data)
@@ -113,7 +114,7 @@ def _parse_exactly(data: bytes) -> Any:
 
 
 def _refuse_unkeepable(value: Any, path: list[str | int]) -> None:
-    """Raises `Invalid` for what is JSON, but is out of bounds or which no database keeps (NUL)."""
+    """Check bounds, and that a database can store every value (no NUL). Raises `Invalid`."""
     if isinstance(value, str) and "\x00" in value:
         raise fault(pointer(path), "must not contain a NUL character")
     if isinstance(value, Number) and len(value.text) > LONGEST_NUMBER:
@@ -138,7 +139,7 @@ def _refuse_within(items: Iterable[tuple[str | int, Any]], path: list[str | int]
 
 
 def pointer(path: list[str | int]) -> str:
-    """A JSON pointer (RFC 6901); it ends before a name that is too long to be repeated."""
+    """Build a JSON pointer (RFC 6901), cut before a name that is too long to repeat."""
     parts = []
     for part in map(str, path):
         if len(part) > LONGEST_PART:

@@ -1,19 +1,14 @@
-"""`Cache-Control` of every answer: nobody keeps one whose view does not say that it may be kept."""
+"""`Cache-Control` of every response: `no-store`, unless its view sets another."""
 
 from __future__ import annotations
 
 from flask import Flask, Response
 
-from service.web.current import add_headers
-
-HEADER = "Cache-Control"
-
 
 def install(app: Flask) -> None:
-    """Add `no-store` to what has no such header: a shared cache may otherwise keep a 200 or 404 for somebody else."""
+    """Set the default: a shared cache might otherwise serve a 200 or 404 to another user."""
 
     @app.after_request
     def no_store(response: Response) -> Response:
-        if HEADER not in response.headers:
-            add_headers(response, (HEADER, "no-store"))
+        response.headers.setdefault("Cache-Control", "no-store")
         return response

@@ -1,7 +1,7 @@
-"""A gate in front of the application: some threads always stay free for health checks.
+"""Load shedding in front of the application: some threads always stay free for health checks.
 
-When nearly every thread of the process serves a request, as where a database hangs, further requests are refused at
-once instead of taking the last threads. The refusal itself is made by the application, see `refuse_when_full`.
+When nearly every thread of the process serves a request, for example because a database hangs, further requests are
+refused at once instead of taking the last threads. The application builds the refusal, see `refuse_when_full`.
 """
 
 from __future__ import annotations
@@ -10,26 +10,27 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from service.errors import Overloaded
-from service.web.current import asked
+from flask import request
 
-MOMENT = 0.25  # seconds
+from service.errors import Overloaded
+
+MOMENT = 0.25  # seconds that a request waits for a free thread
 ALWAYS = frozenset({"/health", "/ready", "/metrics"})  # never refused
-FULL = "slipway.full"  # in a request's environ: it came when the process was full
+FULL = "slipway.full"  # key in a request's environ: True if it arrived when the process was full
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 class Gate:
-    """WSGI middleware that counts the requests under way, each until its answer is closed; `most` may be served.
+    """WSGI middleware that counts requests until their response is closed; at most `most` are served at once.
 
-    One beyond them waits a moment: in a burst of short requests a thread is free again within milliseconds. Where the
-    moment passes in vain, the process is stuck, and further ones are refused at once until some request has ended.
+    A further request waits up to `MOMENT`: in a burst of short requests a thread is free within milliseconds. If the
+    wait fails, the process is stuck, and further requests are refused at once until one has ended.
     """
 
     def __init__(self, app: Application, most: int) -> None:
         self._app = app
         self._most = most
-        self._change = threading.Condition()  # of both below
+        self._change = threading.Condition()  # guards both fields below
         self._served = 0
         self._stuck = False
 
@@ -60,7 +61,7 @@ class Gate:
 
 
 class _Answer:
-    """An answer that tells when the server closes it, whatever happens in there."""
+    """Response iterable that calls `closed` when the server closes it, even if closing fails."""
 
     def __init__(self, answer: Iterable[bytes], closed: Callable[[], None]) -> None:
         self._answer = answer
@@ -78,6 +79,6 @@ class _Answer:
 
 
 def refuse_when_full() -> None:
-    """Refuse a request that came when the process was full. Raises `Overloaded`."""
-    if asked().environ.get(FULL):
+    """Refuse a request that arrived when the process was full. Raises `Overloaded`."""
+    if request.environ.get(FULL):
         raise Overloaded("Every thread of this worker is taken; try again shortly.", retry_after=1)

@@ -24,7 +24,7 @@ _BY_PARSER_ERROR: dict[type[Exception], type[errors.SlipwayError]] = {
 
 class Worker(ThreadWorker):  # type: ignore[misc]
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
-        """Answer a request that cannot be parsed (4xx), or whose answer failed outside the application (500)."""
+        """Answer a request that cannot be parsed (4xx), or whose response failed outside the application (500)."""
         refused = isinstance(exc, http.ParseException) and not isinstance(exc, _OURS)
         error = _BY_PARSER_ERROR.get(type(exc), errors.BadRequest)() if refused else errors.SlipwayError()
         req = req or getattr(exc, "req", None)
@@ -38,6 +38,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             "status": error.status,
         }
         log.info("request", extra={**about, "why": type(exc).__name__})
-        self.app.callable.extensions["slipway"].metrics.request("(none)", "(none)", error.status, 0.0)
+        self.app.callable.extensions["slipway"].infra.metrics.request("(none)", "(none)", error.status, 0.0)
         with suppress(OSError):
             client.sendall(raw_problem(error, getattr(req, "path", None) or "/", own_id))

@@ -1,236 +1,130 @@
-"""Flask-Limiter with our names, keys and storage: what counts, and what is left."""
+"""Flask-Limiter over this process's Redis client: one dynamic limit for all counts."""
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
-from typing import Any, NamedTuple, NoReturn, TypeAlias, cast
+from typing import Any, NamedTuple, cast
 
 import redis
-from flask import Flask, request
+from flask import Flask, g
 from flask_limiter import Limiter, RateLimitExceeded, RequestLimit
 from limits import parse_many
 
 from service.auth.revocation import COMPLETE
 from service.auth.revocation import KEY as DISTRUSTED
-from service.auth.users import network_of
 from service.errors import RateLimited
-from service.types import Caller
-from service.usage.limits import SCHEME, STRATEGY, RedisWindows, Window
-from service.web.current import asked, own
-from service.web.guards import confirm_login, current_caller, login_to_confirm, services
+from service.usage.call_counter import CallCounter
+from service.usage.rate_limits import SCHEME, STRATEGY, LimitStorage, LimitWindow, tightest, window_of
+from service.web.guards import confirm_login, login_to_confirm
 
 log = logging.getLogger("slipway.limits")
-Also: TypeAlias = tuple[str, Sequence[str]]  # a hash in Redis, and fields of it to read by the way
+_items = cache(parse_many)
+
+
+class Limit(NamedTuple):
+    """Rate, such as `60/minute`, that a request counts against; empty: no limit.
+
+    `what` is for messages: its first word is the metric's label. Counted by `scope` and `key`, such as a user's id.
+    """
+
+    what: str
+    rate: str
+    scope: str
+    key: str
 
 
 class Limits:
-    """One application's limits: Flask-Limiter decides and falls back, with our names, keys and storage."""
+    """Limits of one application: `count` by Flask-Limiter, `count_call` in the round trip that checks the log-in."""
 
     def __init__(self, app: Flask) -> None:
         built = app.extensions["slipway"]
-        self._metrics = built.metrics
-        parts: Any = {
-            "speed": built.speed,
-            "told": self._told,
-        }  # Flask-Limiter says only str and int, passes all
+        options: Any = {"redis_store": built.infra.redis_store, "alone": self._tell_alone}
+        self._metrics = built.infra.metrics
+        self._alone = False
         self._limiter = Limiter(
-            _address,
-            storage_uri=f"{SCHEME}://",
-            storage_options=parts,
-            strategy=STRATEGY,
-            in_memory_fallback_enabled=True,
+            _key, app=app, storage_uri=f"{SCHEME}://", storage_options=options, strategy=STRATEGY
         )
-        # Known to the app already, it hangs no hooks into every request: limits are counted behind guards.
-        app.extensions["limiter"] = {self._limiter}
-        self._limiter.init_app(app)
-        self._shared = True  # whether Redis counts, and not this process
-        shared = self._limiter.shared_limit
-        self._count_run = shared(_run_rate, "runs", key_func=_user)(_runs)
-        self._count_agent = shared(_agent_rate, _agent_scope, key_func=_user)(_agent)
-        self._rates = {"read": built.settings.limit_reads, "write": built.settings.limit_writes}
-        self._count_call = {
-            action: shared(rate, f"{action}s", key_func=_user)(view)
-            for (action, rate), view in zip(self._rates.items(), (_reads, _writes), strict=True)
-            if rate
-        }
-        self._login_rate = rate = built.settings.limit_login
-        self._count_login = shared(rate, "login", key_func=_address)(_login) if rate else None
+        self._hit = self._limiter.shared_limit(_rate, _scope)(_counted)
+        self._counter = CallCounter(built.infra.redis_store)
 
-    def runs(self) -> None:
-        """Count a run; the rest as `call`."""
-        if rate := _run_rate():
-            self._confirm_and_count("runs", "runs", rate, self._count_run)
-        else:
-            confirm_login()
+    def count(self, limit: Limit) -> None:
+        """Count a request. Raises `RateLimited`."""
+        self.within(self.take(limit), limit.what)
 
-    def call(self) -> None:
-        """Count what is no run, as a read or a write. Raises `RateLimited` over the limit.
+    def count_call(self, limit: Limit) -> None:
+        """Count a call of an authenticated caller, and check its log-in in the same round trip.
 
-        Raises `InvalidToken` for a log-in that has ended, over the limit too, and does not count it.
+        Raises `RateLimited`, and before that `InvalidToken` for an ended log-in, which is not counted.
         """
-        action = "read" if asked().method in ("GET", "HEAD", "OPTIONS") else "write"
-        if count := self._count_call.get(action):
-            self._confirm_and_count(action, f"{action}s", self._rates[action], count)
-        else:
+        if not limit.rate:
             confirm_login()
+            return
+        try:
+            window = self._take_in_one_trip(limit)
+        except redis.RedisError:
+            confirm_login()
+            window = self.take(limit)
+        self.within(window, limit.what)
 
-    def _confirm_and_count(self, action: str, scope: str, rate: str, in_memory: Callable[[], None]) -> None:
+    def take(self, limit: Limit) -> LimitWindow | None:
+        """Count a request; return the tightest window, with `remaining` -1 when it is refused. None: no limit."""
+        if not limit.rate:
+            return None
+        g.counting = limit
+        with suppress(RateLimitExceeded):
+            self._hit()
+        return tightest([self._window(one) for one in self._limiter.current_limits])
+
+    def within(self, window: LimitWindow | None, what: str) -> None:
+        """Store the tightest window for the response's headers. Raises `RateLimited` when it is full."""
+        if window is None:
+            return
+        g.limit_window = tightest([window, *([g.limit_window] if "limit_window" in g else [])])
+        if window.remaining < 0:
+            self._metrics.rate_limited(what.partition(" ")[0])
+            raise RateLimited(f"More than {window.limit} {what}.", retry_after=window.reset)
+
+    def _window(self, one: RequestLimit) -> LimitWindow:
+        storage = cast(LimitStorage, self._limiter.storage)
+        window = window_of(one.limit, storage.get_sliding_window(one.key, one.limit.get_expiry()))
+        return window.after(passed=not one.breached)
+
+    def _take_in_one_trip(self, limit: Limit) -> LimitWindow | None:
+        """Count and check the log-in. Raises `redis.RedisError` and `InvalidToken`."""
         family = login_to_confirm()
         also = (DISTRUSTED, (family, COMPLETE)) if family is not None else None
-        try:
-            self._count(action, scope, rate, _user(), in_memory, also)
-        finally:
-            if login_to_confirm() is not None:  # Redis is away
-                ours = own()
-                window = ours.pop("limit_window", None)
-                confirm_login()
-                if window is not None:
-                    ours.limit_window = window
-
-    def agent(self) -> None:
-        self._count("agent", _agent_scope(""), _agent_rate(), _user(), self._count_agent)
-
-    def login(self) -> None:
-        if self._count_login is not None:
-            self._count("login", "login", self._login_rate, _address(), self._count_login)
-
-    def _count(
-        self,
-        action: str,
-        scope: str,
-        rate: str,
-        whose: str,
-        in_memory: Callable[[], None],
-        also: Also | None = None,
-    ) -> None:
-        """Count a call, by Flask-Limiter's storage alone: what else it does costs more than the count.
-
-        Without Redis by way of Flask-Limiter, in this process's memory. It tries Redis again after up to 32 seconds;
-        here that is done with each call. Raises `RateLimited` over the limit.
-        """
-        try:
-            windows, passed = self._hit(rate, scope, whose, also)
-        except redis.RedisError:  # at once, while Redis is left alone
-            return self._count_by_flask(action, in_memory)
-        self._told(True)
-        if not passed:
-            self._refuse(action, windows[-1]._replace(remaining=0))
-        return self._tell(windows)
-
-    def _hit(self, rate: str, scope: str, whose: str, also: Also | None) -> tuple[list[Window], bool]:
-        """Count one call against each part of a rate, until one is full. `also` is what confirms the log-in."""
-        storage, windows = cast(RedisWindows, self._limiter.storage), []
-        for part in _parts(rate, scope):
-            passed, window, seen = storage.count(
-                f"{part.before}{whose}{part.after}", part.limit, part.seconds, also
-            )
-            if also is not None:
-                confirm_login(seen)
-                also = None
+        windows: list[LimitWindow] = []
+        for item in _items(limit.rate):
+            window, seen = self._counter.count(item, item.key_for(limit.key, limit.scope), also)
+            confirm_login(seen)
+            also = None
             windows.append(window)
-            if not passed:
-                return windows, False
-        return windows, True
+            if window.remaining < 0:
+                break
+        self._tell_alone(False)
+        return tightest(windows)
 
-    def _count_by_flask(self, action: str, count: Callable[[], None]) -> None:
-        """Raises `RateLimited` over the limit."""
-        try:
-            try:
-                count()
-            except redis.RedisError:
-                # Of threads that fail at once only the first falls back in Flask-Limiter; the others try again.
-                count()
-        except RateLimitExceeded:
-            self._refuse(action, min(self._windows(refused=True), key=_left))
-        self._tell(self._windows(refused=False))
-
-    def _windows(self, *, refused: bool) -> list[Window]:
-        return [self._window(limit) for limit in self._limiter.current_limits if limit.breached == refused]
-
-    def _refuse(self, action: str, window: Window) -> NoReturn:
-        own().limit_window = window
-        self._metrics.rate_limited(action)
-        raise RateLimited(f"More than {window.limit} {action} calls.", retry_after=window.reset) from None
-
-    def _tell(self, windows: list[Window]) -> None:
-        """Keep the window that leaves least for the answer's headers."""
-        ours = own()
-        told = ours.get("limit_window")
-        ours.limit_window = min(windows if told is None else [*windows, told], key=_left)
-
-    def _window(self, limit: RequestLimit) -> Window:
-        storage = cast(RedisWindows, self._limiter.storage)
-        found = storage.window(limit.limit, limit.key)
-        if found is None:  # counted in this process's memory
-            found = Window(limit.limit.amount, limit.remaining, max(0.0, limit.reset_at - time.time()))
-        return found._replace(remaining=0) if limit.breached else found
-
-    def _told(self, reachable: bool) -> None:
-        if reachable == self._shared:
-            return
-        self._shared = reachable
-        self._metrics.limiter_fallback(not reachable)
-        log.warning("limits_shared" if reachable else "limits_per_process")
+    def _tell_alone(self, alone: bool) -> None:
+        if alone != self._alone:
+            self._alone = alone
+            self._metrics.limiter_fallback(alone)
+            log.warning("limits_per_process" if alone else "limits_shared")
 
 
-class _Part(NamedTuple):
-    """One part of a rate: how many calls in how many seconds, and the name of its counter around the user's id."""
-
-    limit: int
-    seconds: int
-    before: str
-    after: str
+# Flask-Limiter's only limit; it is also evaluated before each view, when nothing is being counted.
+def _rate() -> str:
+    return g.counting.rate if "counting" in g else ""
 
 
-@cache
-def _parts(rate: str, scope: str) -> list[_Part]:
-    """Under the names that Flask-Limiter gives them, which takes longer than to count."""
-    names = [(item, item.key_for("|", scope).split("|")) for item in parse_many(rate)]
-    return [_Part(item.amount, item.get_expiry(), before, after) for item, (before, after) in names]
+def _scope(_endpoint: str) -> str:
+    return str(g.counting.scope)
 
 
-def _left(window: Window) -> int:
-    return window.remaining
+def _key() -> str:
+    return str(g.counting.key)
 
 
-def _address() -> str:
-    return network_of(request.remote_addr or "unknown")
-
-
-def _user() -> str:
-    return current_caller().user_id
-
-
-# Flask-Limiter also asks for these rates before the request has reached its guard; it counts nothing then.
-def _run_rate() -> str:
-    caller: Caller | None = own().get("caller")
-    return (caller.limit_runs if caller is not None else None) or services().settings.limit_runs
-
-
-def _agent_rate() -> str:
-    agent = own().get("limited_agent")
-    return (agent.limits.rate if agent is not None else None) or ""
-
-
-def _agent_scope(_endpoint: str) -> str:
-    agent = own().get("limited_agent")
-    return f"agent:{agent.id}" if agent is not None else "agent"
-
-
-# Flask-Limiter hangs a limit on a function; these are the functions, one for each action.
-def _runs() -> None: ...
-
-
-def _reads() -> None: ...
-
-
-def _writes() -> None: ...
-
-
-def _agent() -> None: ...
-
-
-def _login() -> None: ...
+def _counted() -> None:
+    """No-op target: Flask-Limiter attaches limits to a function."""

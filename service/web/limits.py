@@ -1,28 +1,23 @@
-"""Rate limits on views, by Flask-Limiter over our Redis: per user on calls, per address on log-ins.
+"""Rate limits, by Flask-Limiter over Redis: per user on calls and runs, per address on log-ins.
 
-A guard counts reads and writes by itself. Order on a view that starts a run: guard, limit, view. Without Redis each
-process counts for itself, and says so in a metric. The look at whether the log-in has ended goes in the same round
-trip as the count, and comes before it.
+Called by `service.web.admission`. Without Redis each process counts for itself, and a metric says so. The check for a
+revoked log-in shares the round trip of the count, and comes before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, Literal, TypeVar, cast
+from typing import Literal
 
-from flask import Flask, Response
+from flask import Flask, Response, current_app, g, request
 
 from service.auth.users import network_of
 from service.errors import RateLimited
-from service.usage.limits import Window
-from service.usage.tokens import SharedRate
-from service.web.current import add_headers, application, asked, own
-from service.web.guards import current_caller, made_up, services
-from service.web.limiter import Limits
+from service.usage.rate_limits import LimitWindow
+from service.web.current import current_caller, services
+from service.web.guards import made_up
+from service.web.limiter import Limit, Limits
 from service.web.problems import problem_response
 
-V = TypeVar("V", bound=Callable[..., Any])
 Action = Literal["invoke", "stream", "task"]
 
 
@@ -32,117 +27,90 @@ def install(app: Flask) -> None:
     app.after_request(_refused)
 
 
-def limit_runs(view: V) -> V:
-    """Count this call against its user's limit, and against the agent's own where the route names one."""
+def limit_call() -> None:
+    """Count this request as a read or a write. Raises `InvalidToken` for an ended log-in, and `RateLimited`."""
+    settings = services().settings
+    reads = request.method in ("GET", "HEAD", "OPTIONS")
+    what, rate = ("read", settings.limit_reads) if reads else ("write", settings.limit_writes)
+    _limits().count_call(Limit(f"{what} calls", rate, f"{what}s", current_caller().user_id))
 
-    @wraps(view)
-    def limited(*args: Any, **kwargs: Any) -> Any:
-        _limits().runs()
-        if "agent" in kwargs:
-            limit_agent(kwargs["agent"])
-        return view(*args, **kwargs)
 
-    limited.__confirms__ = True  # type: ignore[attr-defined]
-    return cast(V, limited)
+def limit_run(agent: str | None = None) -> None:
+    """Count a run against its user's limit and its agent's own. Raises `InvalidToken` and `RateLimited`.
+
+    `agent` is None if it is named in the body: the view then calls `limit_agent`.
+    """
+    caller = current_caller()
+    rate = caller.limit_runs or services().settings.limit_runs
+    _limits().count_call(Limit("runs calls", rate, "runs", caller.user_id))
+    if agent is not None:
+        limit_agent(agent)
 
 
 def limit_agent(agent: str) -> None:
-    """Count this call against the agent's own limit per user, for doors that find the agent in the body."""
-    definition = services().catalog.agents.get(agent)
-    if definition is not None and definition.limits.rate:
-        own().limited_agent = definition
-        _limits().agent()
+    """Count a run against the agent's own limit per user. Raises `RateLimited`."""
+    definition = services().agents.agents.get(agent)
+    if definition is not None:
+        rate = definition.limits.rate or ""
+        _limits().count(Limit("agent calls", rate, f"agent:{agent}", current_caller().user_id))
 
 
-def limit_action(action: Action) -> Callable[[V], V]:
-    """Count this call against its user's limit of this kind of call, and look whether tokens are left for a run."""
-
-    def decorate(view: V) -> V:
-        @wraps(view)
-        def limited(*args: Any, **kwargs: Any) -> Any:
-            count_action(action)
-            return view(*args, **kwargs)
-
-        return cast(V, limited)
-
-    return decorate
-
-
-def count_action(action: Action) -> None:
-    """The same, for doors that find in the body what kind of call it is. Raises `RateLimited`."""
-    rates, user_id = services().rates, current_caller().user_id
-    kind: SharedRate = getattr(rates, action)
-    _within(kind.take(user_id), f"{action} calls")
-    _within(rates.tokens.look(user_id), "tokens")
+def limit_action(action: Action) -> None:
+    """Count a run by the kind of call, and check that its user has tokens left. Raises `RateLimited`."""
+    user_id, rate = current_caller().user_id, getattr(services().settings, f"limit_{action}")
+    _limits().count(Limit(f"{action} calls", rate, action, user_id))
+    _limits().within(services().usage.rate_limits.tokens.look(user_id), "tokens")
 
 
 def limit_session(session_id: str | None) -> None:
     """Count this turn against its session's limit. Raises `RateLimited`.
 
-    By user too: only its owner's turns start, and nobody else's attempts may use the limit up.
+    Per user as well: only the owner can start turns, and attempts of others must not use up the limit.
     """
     if session_id is not None:
-        user_id = current_caller().user_id
-        _within(services().rates.session.take(f"{user_id}:{session_id}"), "turns of this session")
+        whose = f"{current_caller().user_id}:{session_id}"
+        _limits().count(Limit("turns of this session", services().settings.limit_session, "session", whose))
 
 
 def limit_refresh(user_id: str) -> None:
     """Count a refresh against its user's limit. Raises `RateLimited`."""
-    _within(services().rates.refresh.take(user_id), "refresh calls")
+    _limits().count(Limit("refresh calls", services().settings.limit_writes, "refresh", user_id))
 
 
-def _within(window: Window | None, what: str) -> None:
-    """Keep the window for the answer's headers where it is the tightest. Raises `RateLimited` when it is full."""
-    if window is None:
-        return
-    ours = own()
-    told: Window | None = ours.get("limit_window")
-    if told is None or window.remaining / window.limit < told.remaining / told.limit:
-        ours.limit_window = window._replace(remaining=max(0, window.remaining))
-    if window.remaining < 0:
-        services().metrics.rate_limited(what.partition(" ")[0])
-        raise RateLimited(f"More than {window.limit} {what}.", retry_after=window.reset)
-
-
-def limit_login(view: V) -> V:
-    """Count this call against its address's limit of log-ins."""
-
-    @wraps(view)
-    def limited(*args: Any, **kwargs: Any) -> Any:
-        _limits().login()
-        return view(*args, **kwargs)
-
-    return cast(V, limited)
+def limit_login() -> None:
+    """Count a log-in against its address's limit. Raises `RateLimited`."""
+    _limits().count(Limit("login calls", services().settings.limit_login, "login", _address()))
 
 
 def _limits() -> Limits:
-    limits: Limits = application().extensions["slipway_limits"]
+    limits: Limits = current_app.extensions["slipway_limits"]
     return limits
 
 
-def _refused(response: Response) -> Response:
-    """Answer 429 to made-up keys and tokens from an address that has sent too many of them.
+def _address() -> str:
+    return network_of(request.remote_addr or "unknown")
 
-    Right ones from there are not counted: neighbours behind one address are not kept out.
+
+def _refused(response: Response) -> Response:
+    """Answer 429 to forged keys and tokens from an address that has sent too many of them.
+
+    Valid ones are not counted: neighbours behind one address are not locked out.
     """
     if response.status_code != 401 or not made_up():
         return response
-    window = services().rates.refused.take(network_of(asked().remote_addr or "unknown"))
+    window = _limits().take(Limit("refused", services().settings.limit_refused, "refused", _address()))
     if window is None or window.remaining >= 0:
         return response
-    services().metrics.rate_limited("refused")
+    services().infra.metrics.rate_limited("refused")
     return problem_response(
         RateLimited("Too many made-up keys or tokens from this address.", retry_after=window.reset)
     )
 
 
 def _headers(response: Response) -> Response:
-    window: Window | None = own().get("limit_window")
+    window: LimitWindow | None = g.get("limit_window")
     if window is not None:
-        add_headers(
-            response,
-            ("RateLimit-Limit", str(window.limit)),
-            ("RateLimit-Remaining", str(window.remaining)),
-            ("RateLimit-Reset", str(max(1, round(window.reset + 0.5)))),  # seconds from now
-        )
+        response.headers["RateLimit-Limit"] = str(window.limit)
+        response.headers["RateLimit-Remaining"] = str(max(0, window.remaining))
+        response.headers["RateLimit-Reset"] = str(max(1, round(window.reset + 0.5)))  # seconds from now
     return response

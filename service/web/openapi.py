@@ -1,11 +1,11 @@
-"""`/openapi.json`, written from the routes themselves, and `/docs`, which shows it."""
+"""OpenAPI: a decorator that describes a route, and `/openapi.json`, generated from all of them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from functools import cache
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from flask import Blueprint, Flask, Response, current_app
 from pydantic import BaseModel
@@ -22,25 +22,50 @@ from service.errors import (
     UnsupportedMediaType,
 )
 from service.types import Event
-from service.web.guards import is_public, public
-from service.web.schemas import Operation, Problem, api, json_response
+from service.web.admission import is_public, public
+from service.web.schemas import Problem, json_response
 
+V = TypeVar("V", bound=Callable[..., Any])
 blueprint = Blueprint("openapi", __name__)
 _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
-BODY_ERRORS = (InvalidJson, TooLarge, UnsupportedMediaType, Invalid)  # of every route that takes a body
+BODY_ERRORS = (InvalidJson, TooLarge, UnsupportedMediaType, Invalid)  # errors of every route with a body
 EVENTS = ", ".join(f"`{event}`" for event in Event)
+
+
+@dataclass(frozen=True, slots=True)
+class api:
+    """Describe a view for the OpenAPI document; the view itself is not changed.
+
+    `stream` is the media type of a streamed response, `also` are other media types.
+    """
+
+    summary: str
+    body: type[BaseModel] | None = None
+    returns: Mapping[int, type[BaseModel] | None] = field(default_factory=lambda: {200: None})
+    errors: Sequence[type[SlipwayError]] = ()
+    query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tag: str = "Slipway"
+    stream: str | None = None
+    headers: Sequence[str] = ()
+    also: Sequence[str] = ()
+
+    def __call__(self, view: V) -> V:
+        view.__api__ = self  # type: ignore[attr-defined]
+        return view
 
 
 @blueprint.get("/openapi.json")
 @api("This description", tag="Documentation")
 @public
 def openapi() -> Response:
-    return json_response(specification(current_app._get_current_object()))  # type: ignore[attr-defined]
+    known = current_app.extensions
+    if "slipway_openapi" not in known:
+        known["slipway_openapi"] = specification(current_app)
+    return json_response(known["slipway_openapi"])
 
 
-@cache
 def specification(app: Flask) -> dict[str, Any]:
-    """OpenAPI 3.1 of every route of `app`. Raises `KeyError` for a route that does not describe itself."""
+    """Build the OpenAPI 3.1 document of every route of `app`. Raises `KeyError` for a route without `api`."""
     routes = list(_routes(app))
     models = {model for _, _, operation, _ in routes for model in _models(operation)} | {Problem}
     keys, definitions = models_json_schema(
@@ -53,11 +78,7 @@ def specification(app: Flask) -> dict[str, Any]:
         paths.setdefault(path, {})[method] = _operation(path, method, operation, open_to_all, names)
     return {
         "openapi": "3.1.0",
-        "info": {
-            "title": "Slipway",
-            "version": __version__,
-            "description": "Claude agents behind an API.",
-        },
+        "info": {"title": "Slipway", "version": __version__, "description": "Claude agents behind an API."},
         "servers": [{"url": "/"}],
         "paths": paths,
         "components": {
@@ -70,7 +91,7 @@ def specification(app: Flask) -> dict[str, Any]:
     }
 
 
-def _routes(app: Flask) -> Iterator[tuple[str, str, Operation, bool]]:
+def _routes(app: Flask) -> Iterator[tuple[str, str, api, bool]]:
     for rule in app.url_map.iter_rules():
         if rule.endpoint == "static":
             continue
@@ -82,14 +103,14 @@ def _routes(app: Flask) -> Iterator[tuple[str, str, Operation, bool]]:
             yield _PARAMETER.sub(r"{\1}", rule.rule), method.lower(), operation, is_public(view)
 
 
-def _models(operation: Operation) -> Iterator[type[BaseModel]]:
+def _models(operation: api) -> Iterator[type[BaseModel]]:
     if operation.body is not None:
         yield operation.body
     yield from (model for model in operation.returns.values() if model is not None)
 
 
 def _operation(
-    path: str, method: str, operation: Operation, open_to_all: bool, names: dict[type[BaseModel], str]
+    path: str, method: str, operation: api, open_to_all: bool, names: dict[type[BaseModel], str]
 ) -> dict[str, Any]:
     said: dict[str, Any] = {
         "summary": operation.summary,
@@ -126,7 +147,7 @@ def _path_parameter(name: str) -> dict[str, Any]:
 
 
 def _answer(
-    operation: Operation, status: int, model: type[BaseModel] | None, names: dict[type[BaseModel], str]
+    operation: api, status: int, model: type[BaseModel] | None, names: dict[type[BaseModel], str]
 ) -> dict[str, Any]:
     said: dict[str, Any] = {"description": "OK" if status < 400 else "Not now"}
     if model is not None:
@@ -143,8 +164,8 @@ def _answer(
     return said
 
 
-def _problems(operation: Operation, open_to_all: bool, names: dict[type[BaseModel], str]) -> dict[str, Any]:
-    """Every status this route may refuse with, and the codes that stand for it."""
+def _problems(operation: api, open_to_all: bool, names: dict[type[BaseModel], str]) -> dict[str, Any]:
+    """Build the responses by status for every problem of a route, with the codes of each."""
     errors: list[type[SlipwayError]] = list(operation.errors) + (
         [] if open_to_all else [Unauthenticated, RateLimited]
     )

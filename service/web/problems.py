@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem details: one place, for every error of every route."""
+"""RFC 9457 problem details for every error of every route."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.errors import SlipwayError
 
 log = logging.getLogger("slipway.web")
 
-# What Flask and Werkzeug raise by themselves, in our words.
+# Replacements for the errors of Flask and Werkzeug, by status.
 _BY_STATUS: dict[int, type[SlipwayError]] = {
     400: errors.BadRequest,
     401: errors.Unauthenticated,
@@ -34,7 +34,7 @@ _BY_STATUS: dict[int, type[SlipwayError]] = {
 
 
 def problem_body(error: SlipwayError) -> dict[str, Any]:
-    """The whole problem, with what only the request knows."""
+    """Build the problem document, with the path and id of the request."""
     return {**error.as_problem(), "instance": request.path, "request_id": g.get("request_id", "")}
 
 
@@ -48,7 +48,7 @@ def problem_response(error: SlipwayError) -> Response:
 
 
 def raw_problem(error: SlipwayError, path: str, own_id: str) -> bytes:
-    """A whole HTTP/1.1 response, for a request that never reached the application. It quotes nothing but its path."""
+    """Build a raw HTTP/1.1 response for a request that never reached the application; only its path is quoted."""
     body = orjson.dumps({**error.as_problem(), "instance": path, "request_id": own_id})
     head = (
         f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
@@ -63,14 +63,14 @@ def raw_problem(error: SlipwayError, path: str, own_id: str) -> bytes:
 
 
 def from_http(error: HTTPException) -> SlipwayError:
-    """A framework's exception as one of ours; its own words are dropped, they may quote the request."""
+    """Convert an exception of the framework; its text is dropped, as it may quote the request."""
     if error.code and error.code < 500:
         return _BY_STATUS.get(error.code, errors.BadRequest)()
     return _BY_STATUS.get(error.code or 500, SlipwayError)()
 
 
 def install(app: Flask) -> None:
-    """Every error of every route leaves through here."""
+    """Register the error handlers."""
 
     @app.errorhandler(SlipwayError)
     def ours(error: SlipwayError) -> Response:

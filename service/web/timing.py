@@ -1,4 +1,4 @@
-"""Around every request: its id, its time, its log line and its metrics."""
+"""Request id, timing headers, log line and metrics of every request."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ import secrets
 import time
 from typing import TYPE_CHECKING
 
-from flask import Flask, Response
+from flask import Flask, Response, g, request
 
 from service.observe import logs
-from service.web.current import add_headers, asked, own
 
 if TYPE_CHECKING:
     from service.observe.metrics import Metrics
 
 log = logging.getLogger("slipway.request")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-QUIET = frozenset({"/health", "/ready", "/metrics"})  # asked for all the time: no line at INFO
+QUIET = frozenset({"/health", "/ready", "/metrics"})  # polled constantly: no line at INFO
 
 
 def install(app: Flask) -> None:
@@ -26,32 +25,27 @@ def install(app: Flask) -> None:
 
     @app.after_request
     def finish(response: Response) -> Response:
-        return _finish(response, app.extensions["slipway"].metrics)
+        return _finish(response, app.extensions["slipway"].infra.metrics)
 
 
 def request_id(sent: str) -> str:
-    """The id a client sent, where it is one; else a new one."""
+    """Return the client's id if it is valid, else a new one."""
     return sent if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(16)
 
 
 def _begin() -> None:
-    ours = own()
-    ours.began = time.perf_counter()
-    ours.request_id = request_id(asked().environ.get("HTTP_X_REQUEST_ID", ""))
-    logs.clear(request_id=ours.request_id)
+    g.began = time.perf_counter()
+    g.request_id = request_id(request.headers.get("X-Request-ID", ""))
+    logs.clear(request_id=g.request_id)
 
 
 def _finish(response: Response, metrics: Metrics) -> Response:
-    request, ours = asked(), own()
-    seconds = time.perf_counter() - ours.get("began", time.perf_counter())
-    model_ms = ours.get("model_seconds", 0.0) * 1000
-    add_headers(
-        response,
-        ("X-Request-ID", ours.get("request_id", "")),  # it matched `_REQUEST_ID`
-        ("Server-Timing", f"total;dur={seconds * 1000:.1f}, llm;dur={model_ms:.1f}"),
-        ("X-Process-Time", f"{seconds:.6f}"),
-        ("X-Content-Type-Options", "nosniff"),
-    )
+    seconds = time.perf_counter() - g.get("began", time.perf_counter())
+    model_ms = g.get("model_seconds", 0.0) * 1000
+    response.headers["X-Request-ID"] = g.get("request_id", "")
+    response.headers["Server-Timing"] = f"total;dur={seconds * 1000:.1f}, llm;dur={model_ms:.1f}"
+    response.headers["X-Process-Time"] = f"{seconds:.6f}"
+    response.headers["X-Content-Type-Options"] = "nosniff"
     route = request.url_rule.rule if request.url_rule is not None else "(none)"
     metrics.request(route, request.method, response.status_code, seconds)
     if route not in QUIET:

@@ -1,4 +1,4 @@
-"""Export of a conversation, written message by message: a long one is never in memory whole."""
+"""Conversation export, written message by message: a long one is never in memory as a whole."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def as_json(session: Mapping[str, Any], messages: Messages) -> Iterator[bytes]:
 
 
 def as_markdown(session: Mapping[str, Any], messages: Messages) -> Iterator[bytes]:
-    """Write the title as a heading, and each message under its role, its time and how its turn ended."""
+    """Write the title as a heading, and each message under its role, time and final status."""
     yield f"# {' '.join(session['title'].split()) or session['id']}\n".encode()
     for message in messages:
         ended = "" if message["status"] == "succeeded" else f", {message['status']}"

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from service.agents.catalog import AgentCatalog
-from service.agents.folder import Available
 from service.agents.last_good import LastGood
+from service.agents.loader import Available
 from service.agents.patterns import PATTERNS
-from service.tools.builtin import BUILTINS
+from service.tools.sources import SOURCES
 from service.types import Tier
 from service.usage.prices import PriceTable
 
@@ -18,7 +18,7 @@ MODELS: dict[Tier, str] = {
     "medium": "claude-sonnet-5-5",
     "complex": "claude-opus-5-5",
 }
-AVAILABLE = Available(PATTERNS, BUILTINS, MODELS, PriceTable.load())
+AVAILABLE = Available(PATTERNS, SOURCES, MODELS, PriceTable.load())
 GOOD = """\
 description: A test agent.
 pattern: single

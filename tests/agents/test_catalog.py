@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from service.agents import author_tools, catalog
+from service.agents import catalog
 from service.agents.catalog import AgentCatalog
 from service.agents.files import Stamp, version_of
 from service.tools import ToolContext
+from service.tools.sources import author
 from tests.agents.house import GOOD, REACT, TOOLS, load, write
 
 CONTEXT = ToolContext("run_1", "usr_1", "probe", "call_1", 0.0)
@@ -47,7 +48,7 @@ def test_an_edited_prompt_counts(live: AgentCatalog, tmp_path: Path, told: pytes
     live.refresh()
     after = live.agents["probe"]
     assert after.prompt == "Be better." and after.version != before.version
-    assert said(told) == ["agent_read"]
+    assert said(told) == ["agent_loaded"]
     live.refresh()
     assert live.agents["probe"] is after and said(told) == []
 
@@ -89,7 +90,7 @@ def test_an_edited_document_counts(live: AgentCatalog, tmp_path: Path) -> None:
 def test_folders_come_and_go(live: AgentCatalog, tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
     write(tmp_path, "second", agent_yaml=GOOD, prompt_md="Be second.")
     live.refresh()
-    assert list(live.agents) == ["probe", "second"] and said(told) == ["agent_read"]
+    assert list(live.agents) == ["probe", "second"] and said(told) == ["agent_loaded"]
     shutil.rmtree(tmp_path / "probe")
     live.refresh()
     assert list(live.agents) == ["second"] and said(told) == ["agent_removed"]
@@ -114,7 +115,7 @@ def test_a_broken_edit_keeps_the_last_good_version_and_says_so_once(
     write(tmp_path, agent_yaml=REACT + "tools: [look]\n")
     live.refresh()
     assert live.agents["probe"].version == good.version
-    assert said(told) == ["agent_read"]
+    assert said(told) == ["agent_loaded"]
 
 
 def test_a_mended_folder_says_so(live: AgentCatalog, tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
@@ -123,7 +124,7 @@ def test_a_mended_folder_says_so(live: AgentCatalog, tmp_path: Path, told: pytes
     assert said(told) == [f"agent_fault {tmp_path}/probe/tools.py:12: SyntaxError: '(' was never closed"]
     write(tmp_path, tools_py=TOOLS)
     live.refresh()
-    assert said(told) == ["agent_mended"]
+    assert said(told) == ["agent_fixed"]
 
 
 def test_a_new_folder_that_is_broken_is_served_once_it_is_mended(
@@ -137,7 +138,7 @@ def test_a_new_folder_that_is_broken_is_served_once_it_is_mended(
     ]
     write(tmp_path, "second", prompt_md="Be second.")
     live.refresh()
-    assert list(live.agents) == ["probe", "second"] and said(told) == ["agent_mended"]
+    assert list(live.agents) == ["probe", "second"] and said(told) == ["agent_fixed"]
 
 
 def test_an_edit_is_told_by_one_process(tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
@@ -227,7 +228,7 @@ def test_without_reloading_nothing_is_read_again(tmp_path: Path) -> None:
 
 def test_a_run_finds_the_version_that_it_began_with(live: AgentCatalog, tmp_path: Path) -> None:
     first = live.agents["probe"]
-    for number in range(catalog.KEPT):
+    for number in range(catalog.KEPT_VERSIONS):
         write(tmp_path, prompt_md=f"Be {number}.")
         live.refresh()
     assert live.find("probe", first.version) is first
@@ -242,7 +243,7 @@ def test_modules_of_old_versions_are_forgotten(live: AgentCatalog, tmp_path: Pat
         write(tmp_path, tools_py=f"{TOOLS}\nNUMBER = {number}\n")
         live.refresh()
     names = [name for name in sys.modules if name.startswith("agent_tools.probe.")]
-    assert len(names) == author_tools.KEPT
+    assert len(names) == author.KEPT_MODULES
 
 
 def test_nobody_sees_a_prompt_under_another_version(tmp_path: Path, restless: None) -> None:
@@ -315,4 +316,4 @@ def test_what_cannot_be_read_at_all_ends_nothing(
 
     monkeypatch.setattr(catalog, "stamp_of", broken)
     live.refresh()
-    assert said(told) == ["agents_not_read"] and list(live.agents) == ["probe"]
+    assert said(told) == ["agents_reload_failed"] and list(live.agents) == ["probe"]

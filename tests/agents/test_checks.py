@@ -10,7 +10,6 @@ import pytest
 
 from service import knowledge
 from service.agents.catalog import AgentCatalog
-from service.agents.suggest import did_you_mean, unknown
 from service.types import Tier
 from tests.agents.house import AVAILABLE, GOOD, MODELS, REACT, TOOLS, load, write
 
@@ -252,10 +251,3 @@ def test_links_out_of_the_folder_are_named_and_read(tmp_path: Path) -> None:
 def test_a_fault_names_its_line_and_the_way_out(tmp_path: Path, files: dict[str, str], said: str) -> None:
     content = {"agent_yaml": REACT + "tools: [look]\n", "prompt_md": "x", "tools_py": TOOLS, **files}
     assert fault(write(tmp_path, **content)) == said
-
-
-def test_a_name_that_is_like_none_is_told_all_there_are() -> None:
-    assert did_you_mean("suport", ["support", "analyst"]) == "; did you mean 'support'?"
-    assert did_you_mean("x" * 10_000, ["support"]) == ""
-    assert unknown("zzz", ["b", "a"]) == "; there are: a, b"
-    assert unknown("zzz", []) == "; there are: none"

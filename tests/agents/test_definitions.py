@@ -10,8 +10,10 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from service.agents.definitions import AgentFault
-from service.agents.spec import AgentSpec, EvalCase
+from service.agents.definitions import FolderFault
+from service.agents.patterns import PATTERNS
+from service.agents.patterns.router import CategorySpec
+from service.agents.spec import EvalCase, agent_schema
 from tests.agents import house
 from tests.agents.house import GOOD, TOOLS, load
 
@@ -30,7 +32,7 @@ def write(tmp_path: Path) -> Write:
     return make
 
 
-def only_fault(agents_dir: Path) -> AgentFault:
+def only_fault(agents_dir: Path) -> FolderFault:
     catalog = load(agents_dir)
     assert len(catalog.faults) == 1, catalog.faults
     assert not catalog.agents
@@ -265,17 +267,15 @@ def rows(model: type[BaseModel], prefix: str = "") -> list[str]:
             default = f"`{plain}`" if type(plain) is int else shown.get(plain, f"`{plain}`")
         found.append(f"| `{prefix}{name}` | {default} | {info.description} |")
         if name == "categories":
-            found.append("| `categories.<name>.description` | required | " + _category() + " |")
+            about = CategorySpec.model_fields["description"].description
+            found.append(f"| `categories.<name>.description` | required | {about} |")
     return found
 
 
-def _category() -> str:
-    from service.agents.spec import CategorySpec
-
-    return CategorySpec.model_fields["description"].description or ""
+AGENT_YAML = agent_schema(pattern.Options for pattern in PATTERNS.values())
 
 
-@pytest.mark.parametrize(("heading", "model"), [("`agent.yaml`", AgentSpec), ("`evals.yaml`", EvalCase)])
+@pytest.mark.parametrize(("heading", "model"), [("`agent.yaml`", AGENT_YAML), ("`evals.yaml`", EvalCase)])
 def test_the_docs_list_every_field(heading: str, model: type[BaseModel]) -> None:
     section = (ROOT / "docs/agent-author.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
     table = [line for line in section.splitlines() if line.startswith("| `")]

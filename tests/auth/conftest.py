@@ -13,7 +13,7 @@ from tests.conftest import RedisServer, redis_in
 
 @pytest.fixture
 def own_redis(scratch: Path, request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """A Redis that a test may stop, wipe and start again."""
+    """Private Redis server, for tests that stop, wipe and restart it."""
     with redis_in(scratch / f"r{abs(hash(request.node.nodeid)) % 10**8}") as server:
         yield server
 

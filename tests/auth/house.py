@@ -11,17 +11,19 @@ from flask.testing import FlaskClient
 
 from service.auth.keys import KeyService
 from service.auth.revocation import Revocations
-from service.auth.tokens import SigningKey, TokenService
+from service.auth.tokens import Kind, SigningKey, TokenService
 from service.auth.users import UserService
-from service.cache import SpeedStore
+from service.infra.redis import RedisStore
 from service.observe.metrics import Metrics
-from service.store.base import Database
+from service.observe.observer import Observer
+from service.store.database import Database
 from service.store.schema import metadata
 from service.types import NANO
 from service.usage.budgets import Budgets
-from service.usage.tokens import Rates
-from service.web import auth, caching, limits, problems
-from service.web.guards import guard
+from service.web import caching, limits, problems
+from service.web.admission import guard
+from service.web.guards import checked_claims
+from service.web.routes import auth
 from service.web.schemas import json_response
 
 SECRET = "a-secret-of-the-tests-with-64-characters-so-that-HS512-does-not-complain"
@@ -29,21 +31,21 @@ PASSWORD = "correct horse battery"
 
 
 class Replica:
-    """One process's worth of Slipway, as far as signing in and limits go."""
+    """Replica: users, keys, tokens, revocations and limits of one process."""
 
     def __init__(
         self, folder: Path, redis_url: str, *, private_key: str = "", secret: str = SECRET, **settings: Any
     ) -> None:
-        self.speed = SpeedStore(redis_url, max_connections=8)
+        self.redis_store = RedisStore(redis_url, max_connections=8)
         self.db = Database(f"sqlite:///{folder}/slipway.db", pool_size=8, patience=2.0)
         metadata.create_all(self.db.engine)
-        self.revocations = Revocations(self.speed, self.db, access_seconds=900)
-        self.users = UserService(self.db, self.speed, self.revocations, secret)
+        self.revocations = Revocations(self.redis_store, self.db, access_seconds=900)
+        self.users = UserService(self.db, self.redis_store, self.revocations, secret)
         key = SigningKey.of(secret, private_key)
         self.tokens = TokenService(self.db, self.revocations, key, access_seconds=900, refresh_seconds=86_400)
-        self.keys = KeyService(self.db, self.speed, self.revocations, secret)
+        self.keys = KeyService(self.db, self.redis_store, self.revocations, secret)
         self.metrics = Metrics()
-        self.budgets = Budgets(self.db, self.metrics, user_day=5 * NANO, service_day=50 * NANO)
+        self.budgets = Budgets(self.db, Observer(self.metrics), user_day=5 * NANO, service_day=50 * NANO)
         wanted = {
             "limit_runs": "600/minute",
             "limit_login": "1000/minute",
@@ -54,8 +56,6 @@ class Replica:
             **settings,
         }
         self.settings = SimpleNamespace(**wanted)
-        refresh, refused = wanted["limit_writes"], wanted["limit_refused"]
-        self.rates = Rates.of(self.speed, refresh=refresh, refused=refused)
         rated = SimpleNamespace(id="rated", limits=SimpleNamespace(rate="2/minute"))
         plain = SimpleNamespace(id="plain", limits=SimpleNamespace(rate=None))
         self.catalog = SimpleNamespace(agents={"rated": rated, "plain": plain})
@@ -68,14 +68,19 @@ class Replica:
         return client
 
     def login(self, username: str = "ada", password: str = PASSWORD) -> dict[str, Any]:
-        """A pair of tokens."""
+        """Log in; return a token pair."""
         answer = self.client().post("/v1/auth/login", json={"username": username, "password": password})
         assert answer.status_code == 200, answer.text
         pair: dict[str, Any] = answer.get_json()
         return pair
 
+    def claims(self, token: str, kind: Kind = "access") -> dict[str, Any]:
+        """Claims of a token that a request carries. Raises `InvalidToken`."""
+        with self.app.test_request_context(headers={"Authorization": f"Bearer {token}"}):
+            return checked_claims(kind)
+
     def status(self, token: str) -> int:
-        """What a guarded route answers to this token."""
+        """Return the status of a guarded route for this token."""
         return self.client(token).get("/v1/auth/me").status_code
 
     def metric(self, name: str) -> float:
@@ -85,13 +90,21 @@ class Replica:
 
     def close(self) -> None:
         self.revocations.close()
-        self.speed.close()
+        self.redis_store.close()
         self.db.close()
 
 
 def _application(replica: Replica) -> Flask:
     app = Flask("replica")
-    app.extensions["slipway"] = replica
+    app.extensions["slipway"] = SimpleNamespace(
+        settings=replica.settings,
+        infra=SimpleNamespace(db=replica.db, redis_store=replica.redis_store, metrics=replica.metrics),
+        auth=SimpleNamespace(
+            users=replica.users, tokens=replica.tokens, keys=replica.keys, revocations=replica.revocations
+        ),
+        usage=SimpleNamespace(budgets=replica.budgets),
+        agents=replica.catalog,
+    )
 
     @app.before_request
     def name() -> None:
@@ -104,8 +117,7 @@ def _application(replica: Replica) -> Flask:
     app.register_blueprint(auth.blueprint)
 
     @app.post("/v1/agents/<agent>/invoke")
-    @guard(scope="agents:{agent}")
-    @limits.limit_runs
+    @guard(scope="agents:{agent}", counts="run")
     def invoke(agent: str) -> Response:
         return json_response({"agent": agent})
 

@@ -13,7 +13,7 @@ from tests.auth.house import PASSWORD, Replica
 from tests.conftest import RedisServer
 
 
-def test_a_key_is_its_user(here: Replica, ada: User) -> None:
+def test_key_acts_as_its_user(here: Replica, ada: User) -> None:
     made = here.keys.create(ada.id, "laptop")
     caller = here.keys.caller(made["key"])
     assert (caller.user_id, caller.username, caller.role, caller.key_id) == (
@@ -25,27 +25,27 @@ def test_a_key_is_its_user(here: Replica, ada: User) -> None:
     assert here.keys.caller(made["key"]) == caller  # remembered, and the same
 
 
-def test_the_key_is_shown_once_and_kept_nowhere(here: Replica, ada: User) -> None:
+def test_key_is_shown_once_and_stored_nowhere(here: Replica, ada: User) -> None:
     made = here.keys.create(ada.id, "laptop")
     assert made["key"].startswith("slp_") and len(made["key"]) >= 44
     (listed,) = here.keys.page(ada.id, limit=10, after=None)
     assert "key" not in listed and listed["prefix"] == made["key"][:12]
     here.keys.caller(made["key"])
     secret = made["key"][12:].encode()
-    kept = [here.speed.client.dump(name) or b"" for name in here.speed.client.keys("*")]
+    kept = [here.redis_store.client.dump(name) or b"" for name in here.redis_store.client.keys("*")]
     assert not any(secret in value for value in kept)
 
 
 @pytest.mark.parametrize(
     "key", ["", "slp_", "slp_" + "0" * 48, "slp_" + "é" * 48, "slp_" + "0" * 10_000, "sk-ant-x"]
 )
-def test_made_up_keys_never_reach_a_store(here: Replica, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_made_up_keys_cost_no_lookup(here: Replica, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(here.db, "query", pytest.fail)
     with pytest.raises(InvalidToken):
         here.keys.caller(key)
 
 
-def test_a_revoked_key_is_dead_everywhere_at_once(here: Replica, there: Replica, ada: User) -> None:
+def test_revoked_key_is_refused_by_every_replica_at_once(here: Replica, there: Replica, ada: User) -> None:
     made = here.keys.create(ada.id, "laptop")
     for replica in (here, there, there):
         replica.keys.caller(made["key"])
@@ -56,7 +56,7 @@ def test_a_revoked_key_is_dead_everywhere_at_once(here: Replica, there: Replica,
     assert here.keys.page(ada.id, limit=10, after=None) == []
 
 
-def test_a_key_works_and_dies_without_redis(
+def test_key_works_and_is_revoked_without_redis(
     here: Replica, there: Replica, ada: User, own_redis: RedisServer
 ) -> None:
     made, kept = here.keys.create(ada.id, "laptop"), here.keys.create(ada.id, "server")
@@ -68,7 +68,7 @@ def test_a_key_works_and_dies_without_redis(
     assert there.keys.caller(kept["key"]).key_id == kept["id"]
 
 
-def test_a_key_of_another_is_not_there(here: Replica, ada: User) -> None:
+def test_key_of_another_user_is_not_found(here: Replica, ada: User) -> None:
     made = here.keys.create(ada.id, "laptop")
     eve = here.users.create("eve", PASSWORD)
     with pytest.raises(NotFound):
@@ -76,9 +76,7 @@ def test_a_key_of_another_is_not_there(here: Replica, ada: User) -> None:
     assert here.keys.caller(made["key"]).user_id == ada.id
 
 
-def test_a_key_expires_though_it_is_remembered(
-    here: Replica, ada: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cached_key_expires(here: Replica, ada: User, monkeypatch: pytest.MonkeyPatch) -> None:
     made = here.keys.create(ada.id, "laptop", expires_at=now_ms() + 60_000)
     here.keys.caller(made["key"])
     monkeypatch.setattr("service.auth.keys.now_ms", lambda: now_ms() + 61_000)
@@ -86,7 +84,7 @@ def test_a_key_expires_though_it_is_remembered(
         here.keys.caller(made["key"])
 
 
-def test_a_key_follows_what_happens_to_its_user(here: Replica, there: Replica, ada: User) -> None:
+def test_key_follows_changes_of_its_user(here: Replica, there: Replica, ada: User) -> None:
     made = here.keys.create(ada.id, "laptop")
     assert there.keys.caller(made["key"]).role == "user"
     assert there.keys.caller(made["key"]).role == "user"
@@ -98,7 +96,7 @@ def test_a_key_follows_what_happens_to_its_user(here: Replica, there: Replica, a
         there.keys.caller(made["key"])
 
 
-def test_a_scoped_key_leaves_its_users_office_behind(here: Replica) -> None:
+def test_scoped_key_drops_its_users_role(here: Replica) -> None:
     root = here.users.create("root", PASSWORD, "admin")
     made = here.keys.create(root.id, "chat page", ("agents:support",))
     for _ in range(2):
@@ -121,13 +119,13 @@ def test_scopes_are_patterns(scopes: tuple[str, ...], allowed: bool) -> None:
 
 
 def no_longer_distrusted(here: Replica) -> None:
-    """As it is a minute and a half after a key was changed."""
+    """Remove the revocation mark of a key, as 90 seconds after a change."""
     here.revocations.is_revoked("fam_none")  # the hash is loaded
-    [digest] = [name for name in here.speed.client.hkeys(DISTRUSTED) if len(name) == 64]
-    here.speed.client.hdel(DISTRUSTED, digest)
+    [digest] = [name for name in here.redis_store.client.hkeys(DISTRUSTED) if len(name) == 64]
+    here.redis_store.client.hdel(DISTRUSTED, digest)
 
 
-def test_a_revoked_key_that_is_sent_on_and_on_costs_no_query_each_time(here: Replica, ada: User) -> None:
+def test_repeated_revoked_key_costs_no_query(here: Replica, ada: User) -> None:
     made = here.keys.create(ada.id, "k")
     here.keys.revoke(made["id"], ada.id)
     no_longer_distrusted(here)
@@ -145,7 +143,7 @@ def test_a_revoked_key_that_is_sent_on_and_on_costs_no_query_each_time(here: Rep
     assert len(queries) == 1
 
 
-def test_a_user_who_is_let_in_again_has_their_keys_at_once(here: Replica, there: Replica, ada: User) -> None:
+def test_keys_of_a_reenabled_user_work_at_once(here: Replica, there: Replica, ada: User) -> None:
     key = here.keys.create(ada.id, "k")["key"]
     here.users.change(ada.id, disabled=True)
     no_longer_distrusted(here)  # so the refusal is remembered

@@ -1,4 +1,4 @@
-"""The promises of `service/auth/revocation.py`, each with the real part stopped, wiped or restarted."""
+"""Guarantees of `service/auth/revocation.py`, each with the real part stopped, wiped or restarted."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ import redis
 from service.auth import revocation
 from service.auth.users import User
 from service.errors import DatabaseUnavailable
-from service.store import tokens
+from service.store import token_families
 from service.types import now_ms
-from service.web.guards import checked_claims
 from tests.auth.house import PASSWORD, Replica
 from tests.conftest import RedisServer, wait_until
 
 
 def families(replica: Replica, user: User, count: int) -> list[str]:
-    """That many log-ins; their families."""
-    with replica.app.app_context():
-        pairs = [replica.tokens.begin(user) for _ in range(count)]
-        return [checked_claims(pair.access_token, "access")["fam"] for pair in pairs]
+    """Log in `count` times; return the token families."""
+    pairs = [replica.tokens.begin(user) for _ in range(count)]
+    return [replica.claims(pair.access_token)["fam"] for pair in pairs]
 
 
-def test_an_end_holds_on_every_replica_at_once(here: Replica, there: Replica, ada: User) -> None:
+def test_revocation_applies_to_every_replica_at_once(here: Replica, there: Replica, ada: User) -> None:
     ended, kept = families(here, ada, 2)
     assert not there.revocations.is_revoked(ended)
     here.revocations.end(ended)
@@ -34,16 +32,16 @@ def test_an_end_holds_on_every_replica_at_once(here: Replica, there: Replica, ad
     assert not there.revocations.is_revoked(kept)
 
 
-def test_an_end_survives_a_wiped_redis(here: Replica, there: Replica, ada: User) -> None:
+def test_revocation_survives_a_wiped_redis(here: Replica, there: Replica, ada: User) -> None:
     ended, kept = families(here, ada, 2)
     here.revocations.end(ended)
-    there.speed.client.flushall()
+    there.redis_store.client.flushall()
     assert there.revocations.is_revoked(ended)
     assert not there.revocations.is_revoked(kept)
-    assert here.speed.client.hexists(revocation.KEY, ended)  # loaded again
+    assert here.redis_store.client.hexists(revocation.KEY, ended)  # loaded again
 
 
-def test_an_end_holds_while_redis_is_away(
+def test_revocation_applies_while_redis_is_down(
     here: Replica, there: Replica, ada: User, own_redis: RedisServer
 ) -> None:
     before, during, kept = families(here, ada, 3)
@@ -68,7 +66,7 @@ TAKES_NO_WRITES = {
     "refusal,limit",
     [*((one, "") for one in TAKES_NO_WRITES), ("full", "600/minute"), ("no right to write", "600/minute")],
 )
-def test_an_end_holds_at_once_where_redis_takes_no_writes(
+def test_revocation_applies_at_once_with_a_read_only_redis(
     replicas: Callable[..., Replica], ada: User, own_redis: RedisServer, refusal: str, limit: str
 ) -> None:
     here, there = (replicas(limit_reads=limit) for _ in range(2))
@@ -89,10 +87,10 @@ def test_an_end_holds_at_once_where_redis_takes_no_writes(
     direct.close()
 
 
-def test_a_load_that_had_read_the_database_before_an_end_is_void(
+def test_reload_that_read_before_a_revocation_is_void(
     here: Replica, there: Replica, ada: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a full Redis, which has room again before the load is over."""
+    """Simulate a full Redis that has room again before the reload is over."""
     (ended,) = families(here, ada, 1)
     real = there.revocations._write
 
@@ -109,7 +107,7 @@ def test_a_load_that_had_read_the_database_before_an_end_is_void(
     assert there.revocations.is_revoked(ended)
 
 
-def test_a_redis_that_takes_nothing_is_not_asked_to_by_each_request(
+def test_read_only_redis_is_not_reloaded_by_each_request(
     here: Replica, ada: User, own_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     (kept,) = families(here, ada, 1)
@@ -123,15 +121,15 @@ def test_a_redis_that_takes_nothing_is_not_asked_to_by_each_request(
     direct.close()
 
 
-def test_a_redis_that_comes_back_with_old_data_is_not_believed(
+def test_redis_back_with_old_data_is_not_trusted(
     here: Replica, there: Replica, ada: User, own_redis: RedisServer
 ) -> None:
     ended, kept = families(here, ada, 2)
     assert not there.revocations.is_revoked(ended)
-    old: Any = there.speed.client.hgetall(revocation.KEY)
+    old: Any = there.redis_store.client.hgetall(revocation.KEY)
     own_redis.stop()
     with here.db.begin() as tx:  # by a worker that died before it could tell Redis
-        tokens.revoke(tx, ended)
+        token_families.revoke(tx, ended)
     own_redis.start()
     direct = redis.Redis.from_url(own_redis.url)
     direct.hset(revocation.KEY, mapping=old)  # as from its snapshot: complete, a moment ago
@@ -140,7 +138,9 @@ def test_a_redis_that_comes_back_with_old_data_is_not_believed(
     direct.close()
 
 
-def test_what_redis_missed_is_told_once_it_is_back(here: Replica, ada: User, own_redis: RedisServer) -> None:
+def test_missed_revocations_are_written_once_redis_is_back(
+    here: Replica, ada: User, own_redis: RedisServer
+) -> None:
     (ended,) = families(here, ada, 1)
     own_redis.stop()
     here.revocations.end(ended)
@@ -150,31 +150,31 @@ def test_what_redis_missed_is_told_once_it_is_back(here: Replica, ada: User, own
     direct.close()
 
 
-def test_a_process_that_ends_tries_no_longer(here: Replica, ada: User, own_redis: RedisServer) -> None:
+def test_closed_process_stops_retrying(here: Replica, ada: User, own_redis: RedisServer) -> None:
     (ended,) = families(here, ada, 1)
     own_redis.stop()
     here.revocations.end(ended)
-    late = here.revocations._late
+    late = here.revocations._retrier
     assert late is not None and late.is_alive()
     here.revocations.close()
     late.join(10)
     assert not late.is_alive()
 
 
-def test_a_worker_cut_off_from_redis_is_heard_when_the_hash_is_no_longer_fresh(
+def test_revocation_by_a_cut_off_worker_applies_when_the_hash_is_stale(
     here: Replica, there: Replica, ada: User
 ) -> None:
     (ended,) = families(here, ada, 1)
     assert not there.revocations.is_revoked(ended)
     with here.db.begin() as tx:
-        tokens.revoke(tx, ended)
+        token_families.revoke(tx, ended)
     assert not there.revocations.is_revoked(ended)  # the window that the docstring owns up to
-    long_ago = now_ms() - int(revocation.FRESH * 1000) - 1
-    there.speed.client.hset(revocation.KEY, "complete", f"{there.speed.server}:{long_ago}")
+    long_ago = now_ms() - int(revocation.FRESH_SECONDS * 1000) - 1
+    there.redis_store.client.hset(revocation.KEY, "complete", f"{there.redis_store.server}:{long_ago}")
     assert there.revocations.is_revoked(ended)
 
 
-def test_a_wipe_in_the_middle_of_loading_is_noticed(
+def test_wipe_during_a_reload_is_detected(
     here: Replica, there: Replica, ada: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (ended,) = families(here, ada, 1)
@@ -187,12 +187,12 @@ def test_a_wipe_in_the_middle_of_loading_is_noticed(
 
     monkeypatch.setattr(there.revocations, "_write", write)
     there.revocations.is_revoked("fam_other")
-    assert not there.speed.client.hexists(revocation.KEY, "complete")
+    assert not there.redis_store.client.hexists(revocation.KEY, "complete")
     monkeypatch.undo()
     assert there.revocations.is_revoked(ended)
 
 
-def test_with_the_database_away_the_hash_is_believed(
+def test_hash_is_trusted_while_the_database_is_down(
     here: Replica, there: Replica, ada: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended, kept = families(here, ada, 2)
@@ -204,23 +204,23 @@ def test_with_the_database_away_the_hash_is_believed(
 
     monkeypatch.setattr(there.db, "read", away)
     monkeypatch.setattr(there.db, "query", away)
-    long_ago = now_ms() - int(revocation.FRESH * 1000) - 1
-    there.speed.client.hset(revocation.KEY, "complete", f"{there.speed.server}:{long_ago}")
+    long_ago = now_ms() - int(revocation.FRESH_SECONDS * 1000) - 1
+    there.redis_store.client.hset(revocation.KEY, "complete", f"{there.redis_store.server}:{long_ago}")
     assert there.revocations.is_revoked(ended)
     assert not there.revocations.is_revoked(kept)
-    there.speed.client.flushall()
+    there.redis_store.client.flushall()
     with pytest.raises(DatabaseUnavailable):  # neither can say: nobody is let in
         there.revocations.is_revoked(kept)
 
 
-def test_old_ends_do_not_pile_up(here: Replica, ada: User) -> None:
-    here.speed.client.hset(revocation.KEY, "fam_of_long_ago", str(now_ms() - 1))
+def test_expired_revocations_are_dropped(here: Replica, ada: User) -> None:
+    here.redis_store.client.hset(revocation.KEY, "fam_of_long_ago", str(now_ms() - 1))
     here.revocations.is_revoked("fam_any")
-    assert not here.speed.client.hexists(revocation.KEY, "fam_of_long_ago")
+    assert not here.redis_store.client.hexists(revocation.KEY, "fam_of_long_ago")
 
 
 @pytest.mark.parametrize("change", ["password", "role", "disabled", "delete"])
-def test_a_change_of_rights_ends_every_log_in(here: Replica, there: Replica, ada: User, change: str) -> None:
+def test_change_of_rights_revokes_every_log_in(here: Replica, there: Replica, ada: User, change: str) -> None:
     ended = families(here, ada, 3)
     assert not any(there.revocations.is_revoked(family) for family in ended)
     changes: dict[str, Callable[[], object]] = {
@@ -231,14 +231,14 @@ def test_a_change_of_rights_ends_every_log_in(here: Replica, there: Replica, ada
     }
     changes[change]()
     assert all(there.revocations.is_revoked(family) for family in ended)
-    there.speed.client.flushall()
+    there.redis_store.client.flushall()
     assert all(there.revocations.is_revoked(family) for family in ended)
 
 
-def test_many_threads_find_a_wiped_redis_together(here: Replica, there: Replica, ada: User) -> None:
+def test_many_threads_reload_a_wiped_redis(here: Replica, there: Replica, ada: User) -> None:
     ended, kept = families(here, ada, 2)
     here.revocations.end(ended)
-    there.speed.client.flushall()
+    there.redis_store.client.flushall()
     answers: list[tuple[bool, bool]] = []
 
     def ask() -> None:
@@ -252,14 +252,14 @@ def test_many_threads_find_a_wiped_redis_together(here: Replica, there: Replica,
     assert answers == [(True, False)] * 16
 
 
-def test_a_database_that_hangs_holds_up_nobody_for_long(here: Replica, ada: User) -> None:
-    """What Redis was known to hold is believed meanwhile: no log-in can end in a database that hangs."""
+def test_hanging_database_delays_requests_briefly(here: Replica, ada: User) -> None:
+    """Trust the known hash meanwhile: no log-in can be revoked in a hanging database."""
     ended, kept = families(here, ada, 2)
     here.revocations.end(ended)
     assert not here.revocations.is_revoked(kept)
     go_on, revocations = threading.Event(), here.revocations
     revocations._db = Hanging(go_on)  # type: ignore[assignment]
-    old = f"{here.speed.server}:{now_ms() - 60_000}".encode()
+    old = f"{here.redis_store.server}:{now_ms() - 60_000}".encode()
     try:
         for _ in range(3):
             assert not revocations.is_revoked(kept, (None, old))
@@ -269,7 +269,7 @@ def test_a_database_that_hangs_holds_up_nobody_for_long(here: Replica, ada: User
 
 
 class Hanging:
-    """A database that answers nothing until it is let."""
+    """Simulate a database that hangs until released."""
 
     def __init__(self, go_on: threading.Event) -> None:
         self._go_on = go_on

@@ -96,7 +96,7 @@ def test_the_page_is_written_whole_or_in_part(tmp_path: Path) -> None:
     of = kept(*rows, A={"litellm": {"fault": "not installed"}})
     report.write(of.kept, tmp_path)
     page = (tmp_path / "performance.md").read_text()
-    assert "LiteLLM proxy: not installed" in page
+    assert "**Missing rows:** A, LiteLLM proxy (not installed)." in page
     assert "| Slipway | 1.00 | 0.10 | – |" in page
     assert {path.name for path in (tmp_path / "performance").iterdir()} == {"cpu.svg", "c.svg", "d.svg"}
     report.write(kept().kept, tmp_path)  # nothing was measured

@@ -10,9 +10,9 @@ import httpx2
 import pytest
 
 from service.errors import all_errors
-from service.web import ui
+from service.web.routes import page
 
-WEB = Path(ui.__file__).parent
+WEB = Path(page.__file__).parents[1]
 VENDOR = WEB / "assets" / "vendor"
 SCRIPTS = sorted((WEB / "assets").glob("*.js"))
 STYLES = sorted((WEB / "assets").glob("*.css"))
@@ -54,7 +54,7 @@ def test_a_file_of_another_release_is_asked_for_again(client: httpx2.Client, pre
 
 
 def test_a_vendored_file_is_kept_for_good_too(client: httpx2.Client) -> None:
-    answer = client.get(f"/assets/{ui.VERSION}/vendor/markdown-it.min.js")
+    answer = client.get(f"/assets/{page.VERSION}/vendor/markdown-it.min.js")
     assert (answer.status_code, "immutable" in answer.headers["Cache-Control"]) == (200, True)
     assert client.get("/assets/vendor/markdown-it.min.js").headers["Cache-Control"] == "no-cache"
 
@@ -109,5 +109,5 @@ def test_every_vendored_file_is_the_one_that_was_published() -> None:
 
 def test_the_page_stays_light() -> None:
     """What a browser loads to show the page, as it goes over the wire without compression."""
-    loaded = [name for name in ui.ASSETS if not name.startswith("doc")]
-    assert sum(len(ui.ASSETS[name]) for name in loaded) < 250_000
+    loaded = [name for name in page.ASSETS if not name.startswith("doc")]
+    assert sum(len(page.ASSETS[name]) for name in loaded) < 250_000

@@ -1,4 +1,4 @@
-"""An agent whose tool leaves a mark each time it is really called, and databases to run it on."""
+"""Agent whose tool leaves a mark for each real call, and databases to run it on."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def agents_dir(scratch: Path) -> Path:
-    """The bundled agents, and `scribe`. A folder of its own: other tests may use this fixture in the same session."""
+    """Folder with the bundled agents and `scribe`; separate, as other tests of the session use the fixture too."""
     folder = Path(tempfile.mkdtemp(prefix="agents", dir=scratch))
     shutil.copytree(ROOT / "agents", folder, dirs_exist_ok=True)
     scribe = folder / "scribe"
@@ -116,18 +116,18 @@ class Postgres:
 
     @property
     def path(self) -> str:
-        """A PATH on which its own `pg_dump` and `pg_restore` come first."""
+        """Return a PATH that begins with this server's `pg_dump` and `pg_restore`."""
         return f"{self._bin}:{os.environ['PATH']}"
 
     def sql(self, statement: str) -> Any:
-        """The first value of the answer, or None; outside a transaction."""
+        """Run a statement outside a transaction; return the first value, or None."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             answer = connection.execute(statement.encode())
             row = answer.fetchone() if answer.description else None
             return row[0] if row else None
 
     def set_read_only(self, on: bool) -> None:
-        """Refuse writes from now on, or take them again; connections are kept, as by an old primary."""
+        """Switch read-only mode; connections stay open, as on an old primary."""
         value = "on" if on else "off"
         self.sql(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
         self.sql("SELECT pg_reload_conf()")
@@ -155,7 +155,7 @@ class Postgres:
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
-        """Stop all its processes for the length of the block: whoever asks waits, and is not refused."""
+        """Freeze all processes during the block: clients wait, and are not refused."""
         pid = int((self._data / "postmaster.pid").read_text().split()[0])
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         for process in (pid, *map(int, children)):
@@ -168,7 +168,7 @@ class Postgres:
                     os.kill(process, signal.SIGCONT)
 
     def kill(self) -> None:
-        """As when its machine goes: no farewell."""
+        """Kill all processes, as in a power failure."""
         pid = int((self._data / "postmaster.pid").read_text().split()[0])
         os.kill(pid, signal.SIGKILL)
 
@@ -176,7 +176,7 @@ class Postgres:
         self._run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop", check=False)
 
     def _run(self, program: str, *arguments: str, check: bool = True) -> int:
-        """The exit code."""
+        """Run a program as the server's user; return its exit code."""
         return subprocess.run(
             [str(self._bin / program), *arguments],
             user=self._user,
@@ -199,7 +199,7 @@ def postgres(scratch: Path) -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def own_redis(scratch: Path) -> Iterator[RedisServer]:
-    """A Redis that these tests may stop."""
+    """Redis server, for tests that stop it."""
     with redis_in(scratch / "chaos-redis") as server:
         yield server
 
@@ -224,7 +224,7 @@ def standing(
 
 @pytest.fixture
 def house(standing: House) -> Iterator[House]:
-    """As found, so left: no faults, Redis up, no marks."""
+    """Restore the shared parts: no faults, Redis up, no marks."""
     standing.model.reset()
     standing.lines.write_text("")
     yield standing

@@ -1,4 +1,4 @@
-"""A gate between Slipway and its model: everything passes, but for one kind of request that it holds up."""
+"""Proxy before the model that can hold one kind of request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DROPPED = {
 
 
 class Gate:
-    """Passes requests on to `upstream`. `hold` stops those of a kind on their way there, or their answers."""
+    """Proxy to `upstream`. `hold` stops matching requests, or their answers."""
 
     def __init__(self, upstream: str) -> None:
         self._address = str(urlsplit(upstream).netloc)
@@ -38,13 +38,13 @@ class Gate:
         self._server.server_close()
 
     def hold(self, method: str, ending: str, where: Where) -> None:
-        """From now on; `reached` tells when one is held."""
+        """Hold matching requests from now on; `reached` is set when one is held."""
         self.reached.clear()
         self._open.clear()
         self._held = (method, ending, where)
 
     def open(self) -> None:
-        """Let everything pass again. What was held is too late: whoever waited for it is dead."""
+        """Release; held requests are dropped, as their clients are dead."""
         self._held = None
         self._open.set()
 

@@ -1,4 +1,4 @@
-"""A Slipway on each database, with its model: what the chaos tests do their worst to."""
+"""Service on each database with its model, for the chaos tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.conftest import Model, RedisServer, Slipway
 
 @dataclass
 class House:
-    """One Slipway and the parts it stands on."""
+    """Service with its parts."""
 
     name: str
     server: Slipway

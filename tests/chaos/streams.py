@@ -1,4 +1,4 @@
-"""Clients that listen to runs until the last event, whatever happens to their connection, and what they make of it."""
+"""Clients that follow runs to the last event across reconnects, and checks of the received events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Told = tuple[int, str, dict[str, Any]]
 
 
 class Listener(threading.Thread):
-    """One client of one streamed run. It asks again with `Last-Event-ID` where its connection ends too early."""
+    """Client of one streamed run; reconnects with `Last-Event-ID` when the connection ends early."""
 
     def __init__(self, server: Slipway, client: httpx2.Client, number: int) -> None:
         super().__init__(daemon=True)
@@ -40,7 +40,7 @@ class Listener(threading.Thread):
 
 @contextmanager
 def listening(server: Slipway, count: int, words: int = 3) -> Iterator[list[Listener]]:
-    """So many streams, each with some words already; at the end all are awaited."""
+    """Open streams, each with some text received; all are awaited at the end."""
     with server.client() as signed_in:
         headers = {"Authorization": signed_in.headers["Authorization"]}
     limits = httpx2.Limits(max_keepalive_connections=0)
@@ -60,7 +60,7 @@ def listening(server: Slipway, count: int, words: int = 3) -> Iterator[list[List
 
 
 def text_of(told: list[Told]) -> str:
-    """The answer as `docs/events.md` says that a client puts it together."""
+    """Assemble the answer as `docs/events.md` tells clients to."""
     standing: list[tuple[int, str]] = []
     for seq, name, data in told:
         if name == "text.delta":
@@ -71,7 +71,7 @@ def text_of(told: list[Told]) -> str:
 
 
 def fault_of(told: list[Told]) -> str | None:
-    """What is wrong with what a client was told; None: it is one whole answer, with one last event, in order."""
+    """Return the fault of a client's events; None: one whole answer, one last event, in order."""
     names = [name for _, name, _ in told]
     if [name for name in names if name in LAST] != names[-1:] or names[-1] != "run.completed":
         return f"last events: {[name for name in names if name in LAST]}, ends with {names[-1:]}"

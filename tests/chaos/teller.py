@@ -1,4 +1,4 @@
-"""A model whose every answer can be told apart: each word carries the number of the call it was written for."""
+"""Model mock whose words carry the number of the call that produced them."""
 
 from __future__ import annotations
 

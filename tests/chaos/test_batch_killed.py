@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.store import holds
-from service.store.base import Database
+from service.store.database import Database
 from service.store.schema import batch_items, batches, ledger
 from service.usage.ledger import check
 from tests.chaos.gate import Gate
@@ -36,7 +36,7 @@ SETTINGS = {
 
 @dataclass
 class Place:
-    """A Slipway with a task worker, and a gate before its model."""
+    """Service with a task worker, and a gate before its model."""
 
     server: Slipway
     worker: TaskWorker
@@ -45,13 +45,13 @@ class Place:
     db: Database
 
     def kill(self) -> None:
-        """Everything that may hold a batch: the workers of Gunicorn and of Celery. Their parents make new ones."""
+        """Kill all processes that may hold a batch: workers of Gunicorn and Celery, which their parents replace."""
         for pid in (*self.server.workers(), *self.worker.pool()):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
     def states(self) -> list[str]:
-        """Of the steps that are put down."""
+        """Return the states of the stored batch steps."""
         return [row["state"] for row in self.db.query(lambda tx: tx.rows(sa.select(batch_items)))]
 
     def look_now(self) -> None:
@@ -78,7 +78,7 @@ def place(request: pytest.FixtureRequest, scratch: Path, own_redis: RedisServer)
 
 
 def _empty(server: str, name: str) -> str:
-    """A database of that name."""
+    """Create a database."""
     address = server.replace("postgresql://", "postgresql+psycopg://")
     engine = sa.create_engine(address, isolation_level="AUTOCOMMIT", poolclass=sa.pool.NullPool)
     with engine.connect() as connection:
@@ -116,7 +116,7 @@ def when_the_answers_are_kept_and_no_run_has_ended(place: Place) -> None:
         (None, when_the_answers_are_kept_and_no_run_has_ended),
     ],
 )
-def test_killed_on_the_way_of_a_batch(place: Place, held: Any, moment: Callable[[Place], None]) -> None:
+def test_killed_worker_resumes_a_batch_step(place: Place, held: Any, moment: Callable[[Place], None]) -> None:
     if held is not None:
         place.gate.hold(*held)
     with place.server.client() as client:
@@ -145,7 +145,7 @@ def _ended(place: Place, client: httpx2.Client, run_ids: list[str]) -> list[dict
 
 
 def _each_is_paid_once(place: Place, ended: list[dict[str, Any]]) -> None:
-    """The provider answered each once, and its settlement is half of 2 dollars a million in and 10 out."""
+    """Check one provider answer per step, each settled at half of 2 (input) and 10 dollars (output) a million."""
     stats = place.model.stats()
     assert (stats["batch_calls"], stats["calls"]) == (TASKS, 0)
     assert place.db.query(holds.every) == [] and place.states() == []

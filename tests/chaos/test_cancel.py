@@ -1,4 +1,4 @@
-"""Cancel is true: whatever the run waits for, the upstream connection is closed and the run ends `cancelled`."""
+"""Cancellation closes the upstream connection in every state, and the run ends `cancelled`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BOUND = 2.0  # seconds: the promise of the contract, as a time-out of waiting an
 
 
 def started(client: httpx2.Client, model_calls: Any) -> str:
-    """The id of the one run that is under way, once its model call has reached the model."""
+    """Return the id of the only running run, once its call has reached the model."""
     wait_until(model_calls, "the model call", 10)
     runs = client.get("/v1/runs", params={"status": "running"}).json()["data"]
     assert len(runs) == 1
@@ -28,7 +28,7 @@ def started(client: httpx2.Client, model_calls: Any) -> str:
 
 @pytest.mark.parametrize("door", ["invoke", "stream"])
 @pytest.mark.parametrize("fault", ["hang", "slow tokens"])
-def test_the_upstream_connection_is_closed(house: House, door: str, fault: str) -> None:
+def test_cancel_closes_the_upstream_connection(house: House, door: str, fault: str) -> None:
     if fault == "hang":
         house.model.control(fault="hang")
     else:
@@ -53,7 +53,7 @@ def test_the_upstream_connection_is_closed(house: House, door: str, fault: str) 
         assert (again.status_code, again.json()["code"]) == (409, "run_finished")
 
 
-def test_a_run_whose_worker_died_is_cancelled_too(house: House) -> None:
+def test_run_of_a_dead_worker_is_cancelled(house: House) -> None:
     house.model.control(fault="hang")
     with house.server.client() as client:
         asked = threading.Thread(target=_ask_and_lose, args=(client,))

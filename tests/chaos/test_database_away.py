@@ -1,4 +1,4 @@
-"""PostgreSQL is away when a process starts, or is killed under it: it waits, says why once, and goes on."""
+"""PostgreSQL missing at start or killed later: processes wait, log the cause once, and continue."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def own_postgres(scratch: Path) -> Iterator[Postgres]:
 
 
 def told(server: Slipway, event: str) -> list[str]:
-    """The causes that the web workers gave with an event."""
+    """Return the causes in a log event of the web workers."""
     lines = [json.loads(line) for line in server.log.read_text().splitlines() if f'"{event}"' in line]
     return [line.get("cause", "") for line in lines]
 
 
-def test_what_starts_without_its_database_waits_for_it(
+def test_processes_started_without_the_database_wait_for_it(
     scratch: Path, own_postgres: Postgres, redis_server: RedisServer, model: Model
 ) -> None:
     own_postgres.start()
@@ -73,7 +73,7 @@ def test_what_starts_without_its_database_waits_for_it(
             assert "s3cr3t-word" not in log.read_text() and "Traceback" not in log.read_text()
 
 
-def test_killed_under_it_and_again(
+def test_database_killed_twice_loses_nothing(
     scratch: Path, own_postgres: Postgres, redis_server: RedisServer, model: Model
 ) -> None:
     own_postgres.start()
@@ -92,7 +92,7 @@ def test_killed_under_it_and_again(
         assert server.workers() == workers
 
 
-def test_migrations_without_their_database_end_with_one_line(own_postgres: Postgres) -> None:
+def test_migrations_without_the_database_end_with_one_line(own_postgres: Postgres) -> None:
     environ = {"APP_ENV": "testing", "DATABASE_URL": own_postgres.url}
     done = subprocess.run(
         [PYTHON, "-m", "alembic", "upgrade", "head"],

@@ -1,4 +1,4 @@
-"""The disk that holds the state folder (SQLite, metric files, logs) is full: answers are 503, and no process dies."""
+"""Full disk under the state folder (SQLite, metric files, logs): 503, and no process ends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def ask(server: Slipway, client: httpx2.Client) -> Counter[int]:
     return found
 
 
-def test_a_full_disk_is_503_and_nobody_dies(scratch: Path, redis_server: RedisServer, model: Model) -> None:
+def test_full_disk_is_503_and_ends_no_process(scratch: Path, redis_server: RedisServer, model: Model) -> None:
     settings = {"WEB_CONCURRENCY": "2", "THREADS": "8"}
     with (
         small_disk(scratch / "disk", 40) as disk,

@@ -19,7 +19,7 @@ import httpx2
 import pytest
 import sqlalchemy as sa
 
-from service.jobs.upkeep import tidy
+from service.jobs.upkeep import delete_expired
 from service.store import holds
 from service.store.schema import sessions
 from service.usage.ledger import check
@@ -61,7 +61,7 @@ _DEADLOCKS = sa.text("SELECT deadlocks FROM pg_stat_database WHERE datname = cur
 
 
 class Town:
-    """A Slipway with a task worker, everybody who uses it, and what they were answered."""
+    """Service with a task worker, concurrent users, and their answers."""
 
     def __init__(self, server: Slipway, books: House) -> None:
         self.server = server
@@ -80,7 +80,7 @@ class Town:
         return user_id, self.server.client(username, PASSWORD)
 
     def send(self, client: httpx2.Client, method: str, path: str, body: Any = None) -> Any:
-        """The JSON that is answered; what a server may not answer is noted."""
+        """Return the JSON answer; records statuses that a server must not send."""
         answer = client.request(method, path, json=body) if body is not None else client.request(method, path)
         kind = path.split("/")[2] + ("" if method != "PUT" else " set")
         self.answers[f"{kind} {answer.status_code}"] += 1
@@ -188,7 +188,7 @@ def set_caps(town: Town, turn: int) -> None:
 
 
 def come_and_go(town: Town, turn: int) -> None:
-    """A user who is deleted in the middle of a question."""
+    """Delete a user during a run."""
     user_id, client = town.join()
     with client:
         key = town.send(client, "POST", "/v1/auth/keys", {"name": "mine"})
@@ -203,11 +203,11 @@ def come_and_go(town: Town, turn: int) -> None:
 
 
 def upkeep(town: Town, turn: int) -> None:
-    """Nothing is kept for a day here; one process more does the same at the same time."""
+    """Run upkeep with retention 0, concurrently in another process."""
     stale, town.stale = town.stale, []
     over = sa.update(sessions).where(sessions.c.id.in_(stale)).values(expires_at=1)
     town.books.db.transact(lambda tx: tx.execute(over))
-    tidy(town.books.db, 0)
+    delete_expired(town.books.db, 0)
     roll_up(town.books.db)
     sweep_holds(town.books.db, town.books.spending, older_than=0)
 
@@ -276,7 +276,7 @@ def logged(town: Town, event: str) -> list[str]:
 
 
 def settle_down(town: Town) -> None:
-    """Wait until nothing is under way; whoever waits for a person is cancelled."""
+    """Wait until no run is active; cancels runs waiting for approval."""
 
     def at_rest() -> bool:
         for approval in town.send(town.admin, "GET", "/v1/approvals?status=pending&limit=100").get(
@@ -290,7 +290,7 @@ def settle_down(town: Town) -> None:
     wait_until(at_rest, "the end of every hold", 120)
 
 
-def test_all_writers_against_each_other(town: Town) -> None:
+def test_all_writers_at_once_never_deadlock(town: Town) -> None:
     before = deadlocks(town)
     threads = [town.repeat(work, pause) for work, count, pause in WRITERS for _ in range(count)]
     town.over.wait(SECONDS)
@@ -302,7 +302,7 @@ def test_all_writers_against_each_other(town: Town) -> None:
     checked = town.books.check()
     print(dict(sorted(town.answers.items())), checked[:4])
     assert (checked.faults, checked.held) == ([], 0)
-    assert logged(town, "transaction_again") == [] and logged(town, "database_away") == []
+    assert logged(town, "transaction_retried") == [] and logged(town, "database_away") == []
     town.books.db.engine.dispose()  # PostgreSQL counts what a connection saw when it ends, or a little later
     time.sleep(1.5)
     assert (deadlocks(town) - before, town.wrong) == (0, [])

@@ -1,4 +1,4 @@
-"""A worker that has lost its lease tells nothing more, and owners that were all cut off keep their runs."""
+"""Lost leases: the old worker publishes nothing more, and workers all cut off keep their runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STREAMS = 12
 
 @dataclass
 class House:
-    """One Slipway of two workers, over a database that a test can take away."""
+    """Service of two workers over a database that the test can take away."""
 
     kind: str
     server: Slipway
@@ -68,7 +68,7 @@ def house(standing: House) -> House:
     return standing
 
 
-def test_a_worker_that_was_stopped_past_its_lease_tells_nothing_more(house: House) -> None:
+def test_worker_stopped_past_its_lease_publishes_nothing(house: House) -> None:
     with listening(house.server, STREAMS) as listeners:
         stopped, _ = house.server.workers()
         os.kill(stopped, signal.SIGSTOP)
@@ -80,15 +80,15 @@ def test_a_worker_that_was_stopped_past_its_lease_tells_nothing_more(house: Hous
     assert resumed and house.teller.calls == STREAMS + resumed
 
 
-def test_owners_that_were_all_cut_off_keep_their_runs(house: House) -> None:
+def test_workers_all_cut_off_keep_their_runs(house: House) -> None:
     with listening(house.server, STREAMS) as listeners, house.without_writes():
         time.sleep(LEASE * 1.6)
     assert [fault for listener in listeners if (fault := fault_of(listener.told))] == []
     assert house.teller.calls == STREAMS
 
 
-def test_owners_of_a_database_that_hung_keep_their_runs(house: House) -> None:
-    """What was asked before it hung is answered after it, when every lease has ended: no answer of use."""
+def test_workers_of_a_hanging_database_keep_their_runs(house: House) -> None:
+    """Discard late renewals: statements sent before the hang are answered when every lease has ended."""
     if house.postgres is None:
         pytest.skip("SQLite has no server that could hang")
     with listening(house.server, STREAMS) as listeners, house.postgres.hanging():

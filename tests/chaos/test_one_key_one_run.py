@@ -1,4 +1,4 @@
-"""A hundred requests with one `Idempotency-Key`, at once: one run, one upstream call, a hundred equal answers."""
+"""Hundred concurrent requests with one `Idempotency-Key`: one run, one model call, equal answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import httpx2
 from tests.chaos.houses import House
 
 
-def test_one_run_for_a_hundred_requests(house: House) -> None:
+def test_hundred_requests_with_one_key_start_one_run(house: House) -> None:
     house.model.control(first_token_ms=400)
     headers = {"Idempotency-Key": f"hundred-{house.name}"}
     body = {"input": "Say it once.", "cache": "bypass"}
@@ -28,7 +28,7 @@ def test_one_run_for_a_hundred_requests(house: House) -> None:
     assert sum("Idempotency-Replayed" in answer.headers for answer in answers) == 99
 
 
-def test_one_more_run_for_a_hundred_who_try_again(house: House) -> None:
+def test_hundred_retries_with_one_key_start_one_more_run(house: House) -> None:
     house.model.control(fault="garbage", times=1, first_token_ms=400)
     headers = {"Idempotency-Key": f"again-{house.name}"}
     body = {"input": "Say it once more.", "cache": "bypass"}

@@ -1,4 +1,4 @@
-"""Redis, the database and the model stop while clients ask: what still works, and what the others hear."""
+"""Redis, database and model stopped under requests: remaining functions, and answers of the others."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def whole(answer: httpx2.Response) -> bool:
     return answer.status_code == 200 and answer.json()["status"] == "succeeded"
 
 
-def test_redis_killed_under_way(house: House) -> None:
+def test_redis_killed_during_requests(house: House) -> None:
     def redis_is_killed() -> None:
         house.redis.kill()
 
@@ -67,7 +67,7 @@ def test_redis_killed_under_way(house: House) -> None:
         wait_until(hit, "the cache", 20)
 
 
-def test_the_database_restarts_under_way(house: House, request: pytest.FixtureRequest) -> None:
+def test_database_restarted_during_requests(house: House, request: pytest.FixtureRequest) -> None:
     if house.name != "postgresql":
         pytest.skip("SQLite is a file: it cannot be restarted")
     postgres: Postgres = request.getfixturevalue("postgres")
@@ -80,7 +80,7 @@ def test_the_database_restarts_under_way(house: House, request: pytest.FixtureRe
     assert [answer.text for answer in answers if not whole(answer)] == []
 
 
-def test_the_database_stays_away(house: House, request: pytest.FixtureRequest) -> None:
+def test_database_stays_down(house: House, request: pytest.FixtureRequest) -> None:
     if house.name != "postgresql":
         pytest.skip("SQLite is a file: it cannot be stopped")
     postgres: Postgres = request.getfixturevalue("postgres")
@@ -102,7 +102,7 @@ def test_the_database_stays_away(house: House, request: pytest.FixtureRequest) -
         assert client.post("/v1/agents/assistant/invoke", json={"input": "Something new"}).status_code == 200
 
 
-def test_the_model_is_gone(house: House) -> None:
+def test_model_stays_down(house: House) -> None:
     question = {"input": "Is this kept while the model is there?"}
     with house.server.client() as client:
         assert client.post("/v1/agents/assistant/invoke", json=question).status_code == 200

@@ -1,4 +1,4 @@
-"""Workers die while Redis is away, or has lost what it had last: whoever goes on says that it cannot know the rest."""
+"""Workers killed while Redis is down or behind: the successor declares missing events."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class House:
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def house(request: pytest.FixtureRequest, scratch: Path) -> Iterator[House]:
-    """Its Redis keeps an append-only file, as `make run` and `docker compose` have it."""
+    """Redis with an append-only file, as in `make run` and `docker compose`."""
     home = scratch / f"behind-{request.param}"
     settings = {"WEB_CONCURRENCY": "2", "THREADS": "64", "LEASE_SECONDS": "2", "SWEEP_SECONDS": "0.5"}
     if request.param == "postgresql":
@@ -46,7 +46,7 @@ def house(request: pytest.FixtureRequest, scratch: Path) -> Iterator[House]:
 
 
 def assert_whole(listeners: list[Listener]) -> None:
-    """Every client has one whole answer, and each was told that what it had read may be void."""
+    """Check one whole answer per client, each after a notice that earlier text may be void."""
     assert [fault for listener in listeners if (fault := fault_of(listener.told))] == []
     for listener in listeners:
         resumed = next(seq for seq, name, _ in listener.told if name == "run.resumed")
@@ -54,7 +54,7 @@ def assert_whole(listeners: list[Listener]) -> None:
         assert resumed > before + 1, "the numbers do not jump"
 
 
-def test_redis_stopped_around_a_kill(house: House) -> None:
+def test_redis_frozen_around_a_worker_kill(house: House) -> None:
     with listening(house.server, STREAMS) as listeners:
         house.stop_redis(signal.SIGSTOP)
         before = [listener.words for listener in listeners]
@@ -82,8 +82,8 @@ def test_redis_restarted_without_its_last_second(house: House) -> None:
     assert_whole(listeners)
 
 
-def test_redis_restarted_with_all_it_had(house: House) -> None:
-    """Nobody can tell that from the last: the server is another one."""
+def test_redis_restarted_with_all_its_data(house: House) -> None:
+    """Cover a restart without loss, indistinguishable from the last one, as the server's run id is new."""
     with listening(house.server, STREAMS) as listeners:
         workers = house.server.workers()
         for pid in workers:

@@ -1,4 +1,4 @@
-"""A backup that is made under load, put back into a fresh home with the commands of docs/backup.md, and compared."""
+"""Backup made under load, restored into an empty home with the commands of docs/backup.md, and compared."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Settings = dict[str, str]
 
 @dataclass
 class Kept:
-    """What clients had before the backup, and must have after the restore."""
+    """Collect the clients' data, equal before the backup and after the restore."""
 
     key: str  # an API key
     token: str  # of a log-in
@@ -48,7 +48,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def homes(kind: str, request: pytest.FixtureRequest, scratch: Path) -> list[Settings]:
-    """The settings of the service as it was, and of the fresh one, each with a home and a database of its own."""
+    """Settings of the original and of the restored service, each with its own home and database."""
     made: list[Settings] = []
     for age in ("old", "new"):
         made.append({"SLIPWAY_HOME": str(scratch / f"restore-{kind}-{age}"), **COMMON})
@@ -60,7 +60,7 @@ def homes(kind: str, request: pytest.FixtureRequest, scratch: Path) -> list[Sett
 
 @contextmanager
 def service(settings: Settings, model: Model, *, migrated: bool = True) -> Iterator[Slipway]:
-    """A Slipway with these settings over a Redis that is empty."""
+    """Start a service with these settings and an empty Redis."""
     home = Path(settings["SLIPWAY_HOME"])
     more = {name: value for name, value in settings.items() if name != "SLIPWAY_HOME"}
     with (
@@ -139,7 +139,7 @@ def things_to_keep(client: httpx2.Client) -> tuple[str, str]:
 
 
 def caps_of(client: httpx2.Client) -> list[dict[str, Any]]:
-    """Without what is spent of them, which goes on."""
+    """Drop spent amounts, which keep growing."""
     caps = client.get("/v1/admin/budgets").json()["data"]
     return [{name: cap[name] for name in ("id", "period", "amount_usd", "default")} for cap in caps]
 
@@ -159,7 +159,7 @@ def lived(old: Settings, model: Model, back_up: str, folder: Path) -> Kept:
         return Kept(key, client.headers["Authorization"], runs, talk, caps)
 
 
-def test_what_was_backed_up_under_load_comes_back(
+def test_backup_made_under_load_is_restored(
     homes: list[Settings], kind: str, model: Model, tmp_path: Path
 ) -> None:
     old, new = homes

@@ -1,4 +1,4 @@
-"""Both replicas are restarted, one after the other, under load and with streams open: nobody loses anything."""
+"""Rolling restart of both replicas under load with open streams: no request fails."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LISTENING = 4  # streams that are open all the while
 
 
 def restart(replica: Slipway, ended: ExitStack) -> None:
-    """As a deploy does: SIGTERM, wait until it has gone, start the next at the same address."""
+    """Restart a replica as a deploy does: SIGTERM, wait, start the next at the same address."""
     replica.child.terminate()
     replica.child.wait(40)
     out = ended.enter_context(replica.log.open("ab"))

@@ -1,4 +1,4 @@
-"""The same question a thousand times at once, at two replicas: one call of the model. And its leader killed."""
+"""Single flight over two replicas: a thousand equal requests, one model call; and the owner killed."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ SETTINGS = {
 
 @dataclass
 class Pair:
-    """Two replicas over one database and one Redis, and a token for both."""
+    """Pair of replicas over one database and one Redis, with a shared token."""
 
     replicas: tuple[Slipway, Slipway]
     model: Model
     token: str
 
     def ask_all(self, text: str, count: int, doors: tuple[str, ...] = ("invoke",)) -> list[httpx2.Response]:
-        """All at once, half at each replica. Who is told 503 comes back, as it says."""
+        """Send all requests at once, half to each replica; a 503 is retried after its delay."""
         return asyncio.run(self._ask_all(text, count, doors))
 
     async def _ask_all(self, text: str, count: int, doors: tuple[str, ...]) -> list[httpx2.Response]:
@@ -104,7 +104,7 @@ def outcome(answer: httpx2.Response) -> dict[str, Any]:
     return result
 
 
-def test_a_thousand_at_two_replicas_make_one_call(pair: Pair) -> None:
+def test_thousand_equal_requests_at_two_replicas_make_one_model_call(pair: Pair) -> None:
     pair.model.control(first_token_ms=3_000)
     answers = pair.ask_all(f"A thousand times {new_id('x')}?", MANY)
     assert pair.model.stats()["calls"] == 1
@@ -115,7 +115,7 @@ def test_a_thousand_at_two_replicas_make_one_call(pair: Pair) -> None:
     assert set(free) == {"0.000000"}
 
 
-def test_at_both_doors(pair: Pair) -> None:
+def test_single_flight_spans_invoke_and_stream(pair: Pair) -> None:
     pair.model.control(first_token_ms=1_500, token_ms=20)
     answers = pair.ask_all(f"At both doors {new_id('x')}?", 100, ("stream", "invoke"))
     assert pair.model.stats()["calls"] == 1
@@ -123,8 +123,8 @@ def test_at_both_doors(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("door", ["invoke", "stream"])
-def test_a_killed_leader_hands_over(pair: Pair, door: str) -> None:
-    """At most one call more for the heir, and one for the leader's own run, which another worker takes up."""
+def test_killed_owner_is_replaced(pair: Pair, door: str) -> None:
+    """Allow one more call for the successor, and one for the dead owner's run, which another worker resumes."""
     pair.model.control(first_token_ms=2_500)
     text = f"Who is killed {door} {new_id('x')}?"
     before = set(pair.replicas[0].workers()) | set(pair.replicas[1].workers())
@@ -153,8 +153,8 @@ def test_a_killed_leader_hands_over(pair: Pair, door: str) -> None:
     )
 
 
-def test_leaders_killed_one_after_the_other_have_one_heir_each(pair: Pair) -> None:
-    """However many die: never does everybody who waits ask the model at once."""
+def test_owners_killed_in_a_row_have_one_successor_each(pair: Pair) -> None:
+    """Check that waiters never all call the model, however many owners die."""
     pair.model.control(first_token_ms=4_000)
     text = f"Who is left {new_id('x')}?"
     ended: set[str] = set()  # runs that led; another worker takes them up, and leads nobody
@@ -179,7 +179,7 @@ def test_leaders_killed_one_after_the_other_have_one_heir_each(pair: Pair) -> No
 
 
 def _flight_leaders(pair: Pair) -> dict[str, int]:
-    """Runs that lead a flight, and the worker processes that drive them."""
+    """Return the owners' runs, and the worker processes that execute them."""
     with redis.Redis(unix_socket_path=pair.replicas[0].env["REDIS_URL"].removeprefix("unix://")) as client:
         led = [client.hget(key, "leader") for key in client.scan_iter("slipway:flight:*")]
     runs = [leader.decode().split()[0] for leader in led if leader]
@@ -187,13 +187,13 @@ def _flight_leaders(pair: Pair) -> dict[str, int]:
 
 
 def _leading(pair: Pair) -> int:
-    """The worker process that drives the one run under way."""
+    """Return the worker process of the only running run."""
     ((_, pid),) = _running(pair)
     return pid
 
 
 def _running(pair: Pair) -> list[tuple[str, int]]:
-    """Runs under way, and the worker processes that drive them."""
+    """Return running runs with their worker processes."""
     url = database_url(pair.replicas[0].env["DATABASE_URL"], Path())
     running = sqlalchemy.text(
         "SELECT runs.id, pid FROM workers JOIN runs ON worker_id = workers.id WHERE status = 'running'"
@@ -205,8 +205,8 @@ def _running(pair: Pair) -> list[tuple[str, int]]:
     return [(str(run_id), int(pid)) for run_id, pid in found]
 
 
-def test_the_accounts_agree(pair: Pair) -> None:
-    """One run is paid for, and those who waited have none."""
+def test_only_the_owner_is_charged(pair: Pair) -> None:
+    """Check the ledger: one run is charged, waiters have none."""
     text = f"Who pays {new_id('x')}?"
     pair.model.control(first_token_ms=800)
     answers = pair.ask_all(text, 40)

@@ -1,4 +1,4 @@
-"""`kill -9` of the worker that drives a run: the client reads one whole answer, and nothing is done twice."""
+"""`kill -9` of a run's worker: the client reads one whole answer, and no tool call is repeated."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUESTION = {"input": "Call the append_line tool 10 times."}
 
 
 class Reader:
-    """A client that reconnects with `Last-Event-ID` until it has the last event."""
+    """Read a stream, reconnecting with `Last-Event-ID` until the last event."""
 
     def __init__(self, server: Slipway, kill_at: int, client: httpx2.Client | None = None) -> None:
         self.server = server
@@ -71,7 +71,7 @@ class Reader:
                     return
 
 
-def test_one_whole_answer_and_nothing_done_twice(house: House) -> None:
+def test_killed_worker_gives_one_whole_answer_and_repeats_nothing(house: House) -> None:
     server, lines = house.server, house.lines
     house.model.control(first_token_ms=30, token_ms=8)
     random.seed(7)

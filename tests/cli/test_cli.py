@@ -15,7 +15,7 @@ from flask import Flask
 
 from config import load
 from service.app import create_app
-from service.cli.talk import Progress
+from service.cli.common import Progress
 from service.store import feedback
 from service.store import runs as rows
 from service.store.schema import metadata
@@ -42,10 +42,10 @@ def env(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer, mod
 def whole(env: dict[str, str]) -> Iterator[Flask]:
     """Not named `app`: pytest-flask would push that one's context around every command."""
     app = create_app(load(env))
-    services = app.extensions["slipway"]
-    metadata.create_all(services.db.engine)
-    services.users.create("root", "root-password", "admin")
-    services.users.create("ada", "ada-password")
+    services: Services = app.extensions["slipway"]
+    metadata.create_all(services.infra.db.engine)
+    services.auth.users.create("root", "root-password", "admin")
+    services.auth.users.create("ada", "ada-password")
     yield app
     services.close()
 
@@ -74,25 +74,25 @@ def table(result: Result) -> list[list[str]]:
 
 
 def a_run(services: Services, text: str = "What is 17 * 23?", agent: str = "analyst") -> Run:
-    """A real one, asked by ada and done."""
-    services.keeper.start()
-    user = services.users.by_name("ada")
+    """Run a real request of user ada to its end."""
+    services.supervisor.start()
+    user = services.auth.users.by_name("ada")
     assert user is not None
     asked = RunRequest(agent, ({"role": "user", "content": text},), cache="bypass")
-    return services.runs.invoke(Caller(user.id, "ada", "user"), asked, None, "req-1").run
+    return services.runs.start.invoke(Caller(user.id, "ada", "user"), asked, None, "req-1").run
 
 
 def a_dead_run(services: Services) -> str:
-    """One that lost three workers."""
-    user = services.users.by_name("ada")
+    """Create a run that lost three workers."""
+    user = services.auth.users.by_name("ada")
     assert user is not None
     asked = RunRequest("assistant", ({"role": "user", "content": "Are you there?"},))
-    queued = services.runs.queue(Caller(user.id, "ada", "user"), asked, None, "req-2").run
+    queued = services.runs.start.queue(Caller(user.id, "ada", "user"), asked, None, "req-2").run
     for _ in range(4):
-        with services.db.begin() as tx:  # a worker that is no more
+        with services.infra.db.begin() as tx:  # a worker that is no more
             assert rows.claim(tx, queued.id, "wrk_gone")
-    assert services.driver.take_up(queued.id)
-    assert services.watch.get(queued.id).error["code"] == "worker_lost"  # type: ignore[index]
+    assert services.runs.execution.take_up(queued.id)
+    assert services.runs.queries.get(queued.id).error["code"] == "worker_lost"  # type: ignore[index]
     return queued.id
 
 
@@ -120,7 +120,7 @@ def test_feedback_is_listed(flask: Flask_, services: Services) -> None:
     run = a_run(services)
     assert flask("runs", "feedback", "--agent", "nobody").stdout == "There is none.\n"
     comment = "Wrong,\n\x1b[31mtwice."
-    services.db.transact(lambda tx: feedback.give(tx, run.id, -1, comment, now_ms()))
+    services.infra.db.transact(lambda tx: feedback.give(tx, run.id, -1, comment, now_ms()))
     [line] = json.loads(flask("runs", "feedback", "--json", "--score", "-1").stdout)
     assert (line["run_id"], line["agent"], line["score"], line["comment"]) == (
         run.id,
@@ -132,41 +132,41 @@ def test_feedback_is_listed(flask: Flask_, services: Services) -> None:
     assert "Wrong,  [31mtwice." in shown and "\x1b" not in shown
 
 
-def test_a_run_is_replayed_as_the_client_saw_it(flask: Flask_, services: Services) -> None:
+def test_replay_prints_events_as_the_client_saw_them(flask: Flask_, services: Services) -> None:
     run = a_run(services)
     lines = [json.loads(line) for line in flask("runs", "replay", run.id, "--json").stdout.splitlines()]
-    assert [line["event"] for line in lines] == [event.name for event in services.watch.so_far(run.id)]
+    assert [line["event"] for line in lines] == [event.name for event in services.runs.queries.so_far(run.id)]
     assert lines[-1]["data"]["output"] == (run.result or {})["output"]
     told = flask("runs", "replay", run.id, "--speed", "1000").stdout
     assert "run.started" in told and "tool.called" in told and told.rstrip().endswith("}")
 
 
 def test_a_queued_run_is_cancelled(flask: Flask_, services: Services) -> None:
-    user = services.users.by_name("ada")
+    user = services.auth.users.by_name("ada")
     assert user is not None
     asked = RunRequest("assistant", ({"role": "user", "content": "x"},))
-    run = services.runs.queue(Caller(user.id, "ada", "user"), asked, None, "req-3").run
+    run = services.runs.start.queue(Caller(user.id, "ada", "user"), asked, None, "req-3").run
     assert flask("runs", "cancel", run.id).stdout == f"{run.id} is cancelled.\n"
     assert flask("runs", "cancel", run.id, code=1).stderr == "Error: This run is cancelled already.\n"
 
 
-def test_dead_letters_are_listed_and_sent_off_again(flask: Flask_, services: Services) -> None:
+def test_dead_letters_are_listed_and_resumed(flask: Flask_, services: Services) -> None:
     first, second = a_dead_run(services), a_dead_run(services)
     assert {line["run_id"] for line in json.loads(flask("runs", "dead", "--json").stdout)} == {first, second}
     assert flask("runs", "resume", first).stdout == f"{first} is queued.\n"
-    queued = services.watch.get(first)
+    queued = services.runs.queries.get(first)
     assert (queued.status, queued.error, queued.result, queued.losses) == (RunStatus.QUEUED, None, None, 0)
     assert flask("runs", "resume", "--all-dead").stdout == f"{second} is queued.\n"
     assert flask("runs", "resume", "--all-dead").stdout == "There are no dead letters.\n"
     for run_id in (first, second):
-        assert services.driver.take_up(run_id)
-        run = services.watch.get(run_id)
+        assert services.runs.execution.take_up(run_id)
+        run = services.runs.queries.get(run_id)
         assert (run.status, run.error) == (RunStatus.SUCCEEDED, None)
-        names = [event.name for event in services.watch.so_far(run_id)]
+        names = [event.name for event in services.runs.queries.so_far(run_id)]
         assert names[-1] == "run.completed" and "run.failed" not in names
 
 
-def test_only_a_failed_run_is_sent_off_again(flask: Flask_, services: Services) -> None:
+def test_only_a_failed_run_can_be_resumed(flask: Flask_, services: Services) -> None:
     run = a_run(services)
     refused = flask("runs", "resume", run.id, code=1).stderr
     assert refused == f"Error: {run.id} is succeeded: only a failed run is sent off again.\n"
@@ -174,31 +174,31 @@ def test_only_a_failed_run_is_sent_off_again(flask: Flask_, services: Services) 
     flask("runs", "resume", code=2)
 
 
-def test_a_run_whose_agent_is_gone_ends_as_a_dead_letter(services: Services) -> None:
-    user = services.users.by_name("ada")
+def test_run_of_a_removed_agent_becomes_a_dead_letter(services: Services) -> None:
+    user = services.auth.users.by_name("ada")
     assert user is not None
     asked = RunRequest("retired", ({"role": "user", "content": "x"},))
     run = Run("run_retired", user.id, "retired", "1", "task", asked, RunStatus.QUEUED, created_at=now_ms())
-    with services.db.begin() as tx:
+    with services.infra.db.begin() as tx:
         rows.insert(tx, run, worker_id=None, wake_at=0)
     for attempt in range(1, 4):  # the keeper lets go of it each time
-        services.driver.take_up(run.id)
-        with services.db.begin() as tx:
+        services.runs.execution.take_up(run.id)
+        with services.infra.db.begin() as tx:
             assert rows.abandon(tx, run.id, attempt)
-    services.driver.take_up(run.id)
-    ended = services.watch.get(run.id)
+    services.runs.execution.take_up(run.id)
+    ended = services.runs.queries.get(run.id)
     assert (ended.status, (ended.error or {})["code"]) == (RunStatus.FAILED, "worker_lost")
 
 
 # --- users and keys ---------------------------------------------------------------------------------------
 
 
-def test_users_come_and_go(flask: Flask_, services: Services) -> None:
+def test_users_are_added_listed_and_disabled(flask: Flask_, services: Services) -> None:
     added = flask("users", "add", "grace", "--role", "operator", stdin="grace-password\ngrace-password\n")
     assert added.stdout.splitlines()[-1].startswith("Added operator grace (usr_")
-    assert services.users.sign_in("grace", "grace-password", "192.0.2.1").role == "operator"
+    assert services.auth.users.sign_in("grace", "grace-password", "192.0.2.1").role == "operator"
     flask("users", "password", "grace", "--password-stdin", stdin="another-password\n")
-    services.users.sign_in("grace", "another-password", "192.0.2.1")
+    services.auth.users.sign_in("grace", "another-password", "192.0.2.1")
     flask("users", "disable", "grace")
     listed = {user["username"]: user for user in json.loads(flask("users", "list", "--json").stdout)}
     assert listed["grace"]["disabled"] and not listed["ada"]["disabled"]
@@ -207,12 +207,12 @@ def test_users_come_and_go(flask: Flask_, services: Services) -> None:
     assert ["ada", "user"] in [line[1:3] for line in table(flask("users", "list"))]
 
 
-def test_a_byte_order_mark_is_no_part_of_a_password(flask: Flask_, services: Services) -> None:
+def test_byte_order_mark_is_stripped_from_a_password(flask: Flask_, services: Services) -> None:
     flask("users", "add", "marked", "--password-stdin", stdin="\ufeffmarked-password\r\n")
-    assert services.users.sign_in("marked", "marked-password", "192.0.2.1").username == "marked"
+    assert services.auth.users.sign_in("marked", "marked-password", "192.0.2.1").username == "marked"
 
 
-def test_what_does_not_fit_is_one_line(flask: Flask_) -> None:
+def test_invalid_input_is_a_one_line_error(flask: Flask_) -> None:
     taken = flask("users", "add", "ada", "--password-stdin", stdin="ada-password\n", code=1)
     assert taken.stderr.startswith("Error: ") and len(taken.stderr.splitlines()) == 1
     short = flask("users", "add", "eve", "--password-stdin", stdin="short\n", code=1)
@@ -223,7 +223,7 @@ def test_what_does_not_fit_is_one_line(flask: Flask_) -> None:
 def test_keys_are_made_listed_and_revoked(flask: Flask_, services: Services) -> None:
     made = flask("keys", "add", "ada", "laptop", "--scope", "agents:support", "--days", "7")
     key = made.stdout.strip()
-    assert services.keys.caller(key).scopes == ("agents:support",)
+    assert services.auth.keys.caller(key).scopes == ("agents:support",)
     [listed] = json.loads(flask("keys", "list", "ada", "--json").stdout)
     assert listed["name"] == "laptop" and "key" not in listed
     flask("keys", "revoke", "ada", listed["id"])
@@ -234,12 +234,12 @@ def test_keys_are_made_listed_and_revoked(flask: Flask_, services: Services) -> 
 # --- agents -----------------------------------------------------------------------------------------------
 
 
-def test_agents_are_listed_and_sound(flask: Flask_) -> None:
+def test_bundled_agents_are_listed_without_faults(flask: Flask_) -> None:
     assert {line[0] for line in table(flask("agents", "list"))[1:]} >= {"assistant", "support", "analyst"}
     assert flask("agents", "check").stdout.endswith(" can be run, 0 cannot.\n")
 
 
-def test_a_broken_agent_is_named_with_file_line_and_field(env: dict[str, str], tmp_path: Path) -> None:
+def test_broken_agent_is_reported_with_file_line_and_field(env: dict[str, str], tmp_path: Path) -> None:
     folder = tmp_path / "agents" / "wrong"
     folder.mkdir(parents=True)
     (folder / "agent.yaml").write_text("description: x\npattern: single\nmax_tokens: 0\n")
@@ -252,7 +252,7 @@ def test_a_broken_agent_is_named_with_file_line_and_field(env: dict[str, str], t
     assert (fault["agent"], fault["line"], fault["field"]) == ("wrong", 3, "max_tokens")
 
 
-def test_a_warning_leaves_no_agent_out_and_fails_the_check(env: dict[str, str], tmp_path: Path) -> None:
+def test_warning_fails_the_check_but_serves_the_agent(env: dict[str, str], tmp_path: Path) -> None:
     folder = tmp_path / "agents" / "odd"
     folder.mkdir(parents=True)
     (folder / "agent.yaml").write_text("description: x\npattern: react\nmodels: {complex: gpt-4}\n")
@@ -295,7 +295,7 @@ def test_evals_pass_and_fail(env: dict[str, str], whole: Flask, tmp_path: Path) 
     assert (first["missing"], len(second["missing"])) == ([], 3) and first["run_id"].startswith("run_")
 
 
-def test_what_only_a_real_model_can_answer_is_named_and_not_asked(whole: Flask) -> None:
+def test_real_model_evals_are_skipped_offline(whole: Flask) -> None:
     done = whole.test_cli_runner().invoke(args=["agents", "eval", "assistant"])
     assert "skip  assistant: What is the capital of France?" in done.stdout
     assert done.stdout.endswith(
@@ -303,19 +303,19 @@ def test_what_only_a_real_model_can_answer_is_named_and_not_asked(whole: Flask) 
     ), done.stdout
 
 
-def test_what_is_bundled_passes_with_the_offline_model(whole: Flask) -> None:
+def test_bundled_evals_pass_with_the_offline_model(whole: Flask) -> None:
     done = whole.test_cli_runner().invoke(args=["agents", "eval"])
     assert done.exit_code == 0, done.stdout
     assert all(f"pass  {name}: " in done.stdout for name in ("analyst", "assistant", "support"))
 
 
-def test_evals_judge_the_category(whole: Flask) -> None:
+def test_evals_check_the_category(whole: Flask) -> None:
     told = json.loads(whole.test_cli_runner().invoke(args=["agents", "eval", "support", "--json"]).stdout)
     assert len(told) == 5
     assert not [line for case in told for line in case["missing"] if "category" in line]
 
 
-def test_every_command_says_what_it_does(whole: Flask) -> None:
+def test_every_command_has_help(whole: Flask) -> None:
     for name, group in whole.cli.commands.items():
         commands: dict[str, Any] = getattr(group, "commands", {})
         for command in commands.values():
@@ -329,7 +329,7 @@ def test_the_docs_name_every_command(whole: Flask) -> None:
             assert f"`flask {name} {command}" in page
 
 
-def test_the_real_program_needs_no_server(env: dict[str, str], whole: Flask) -> None:
+def test_flask_program_needs_no_server(env: dict[str, str], whole: Flask) -> None:
     done = subprocess.run(
         [PYTHON, "-m", "flask", "users", "list"],
         env={**os.environ, **env},
@@ -351,16 +351,16 @@ def test_the_real_program_needs_no_server(env: dict[str, str], whole: Flask) -> 
         ("keys", "add", "ada", "laptop", "--days"),
     ],
 )
-def test_numbers_are_in_ascii_digits(flask: Flask_, command: tuple[str, ...], number: str) -> None:
+def test_numbers_are_ascii_digits(flask: Flask_, command: tuple[str, ...], number: str) -> None:
     assert command[-1] in flask(*command, number, code=2).stderr
 
 
-def test_a_cap_is_in_ascii_digits(flask: Flask_) -> None:
+def test_cap_amount_is_ascii_digits(flask: Flask_) -> None:
     refused = flask("budgets", "set", "service", "١٢", code=1)
     assert "is not an amount such as 12.50" in refused.stderr
 
 
-def test_a_database_that_is_not_migrated_is_told_as_that(env: dict[str, str], tmp_path: Path) -> None:
+def test_unmigrated_database_is_reported(env: dict[str, str], tmp_path: Path) -> None:
     app = create_app(load({**env, "SLIPWAY_HOME": str(tmp_path)}))
     try:
         result = app.test_cli_runner().invoke(args=["users", "list"])
@@ -370,7 +370,7 @@ def test_a_database_that_is_not_migrated_is_told_as_that(env: dict[str, str], tm
     assert "run `alembic upgrade head`" in result.output.splitlines()[-1]
 
 
-def test_progress_of_a_long_reading(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_of_a_long_read(capsys: pytest.CaptureFixture[str]) -> None:
     class Chatty(Progress):
         EVERY = 0.0
 

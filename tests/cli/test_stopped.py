@@ -1,4 +1,4 @@
-"""A command that is stopped ends at once: one line, the exit code of its signal, and no lock is left."""
+"""Stopped commands end at once: one line, the exit code of the signal, no lock left behind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import IO, Any
 import psycopg
 import pytest
 
-from service.store.writers import Writers
+from service.store.sqlite_writers import Writers
 from tests.cli.test_cli import a_run, env, services, whole
 from tests.conftest import PYTHON, migrate, process, wait_until
 
@@ -37,7 +37,7 @@ def stop(child: subprocess.Popen[bytes], signum: signal.Signals) -> tuple[int, l
 
 
 def is_locked(file: IO[str]) -> bool:
-    """Whether another process holds the lock of a file."""
+    """Check whether another process holds a file's lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -47,7 +47,9 @@ def is_locked(file: IO[str]) -> bool:
 
 
 @SIGNALS
-def test_a_command_that_runs(services: Any, env: dict[str, str], signum: signal.Signals, code: int) -> None:
+def test_signal_stops_a_running_command(
+    services: Any, env: dict[str, str], signum: signal.Signals, code: int
+) -> None:
     run = a_run(services)
     with command(env, "runs", "replay", run.id, "--speed", "0.001") as child:
         assert child.stdout is not None
@@ -58,15 +60,17 @@ def test_a_command_that_runs(services: Any, env: dict[str, str], signum: signal.
 
 @pytest.fixture
 def alone(env: dict[str, str], tmp_path: Path) -> dict[str, str]:
-    """Settings for a database that nobody else uses."""
+    """Settings for a separate database."""
     env = {**env, "SLIPWAY_HOME": str(tmp_path)}
     migrate(env)
     return env
 
 
 @SIGNALS
-def test_a_command_that_waits_to_write(alone: dict[str, str], signum: signal.Signals, code: int) -> None:
-    """SQLite: nobody waits for it afterwards."""
+def test_signal_stops_a_command_waiting_for_a_lock(
+    alone: dict[str, str], signum: signal.Signals, code: int
+) -> None:
+    """Check that no lock is left in SQLite."""
     database = Path(alone["SLIPWAY_HOME"]) / "slipway.db"
     writers = Writers(database, patience=5)
     others = Writers(database, patience=5)
@@ -82,10 +86,10 @@ def test_a_command_that_waits_to_write(alone: dict[str, str], signum: signal.Sig
 
 
 @SIGNALS
-def test_a_check_of_the_books_on_postgresql(
+def test_signal_stops_a_ledger_check_on_postgresql(
     postgres_url: str, alone: dict[str, str], signum: signal.Signals, code: int
 ) -> None:
-    """It waits within a statement, which the server ends too."""
+    """Stop a command waiting within a statement, which the server cancels too."""
     env = {**alone, "DATABASE_URL": postgres_url}
     migrate(env)
     waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"

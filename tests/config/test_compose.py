@@ -1,4 +1,4 @@
-"""The Compose files pass every setting on: as a variable, and each secret as a file too."""
+"""Compose files pass every setting as a variable, and each secret as a file too."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ COMPOSE = services("docker-compose.yml")
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_every_setting_is_passed_on(service: str) -> None:
+def test_compose_passes_every_setting(service: str) -> None:
     environment = COMPOSE["services"][service]["environment"]
     names = {name for name in environment if name.removesuffix("_FILE") not in FILES or name in FILES}
     assert names == SETTINGS, "add the setting to docker-compose.yml"
@@ -53,7 +53,7 @@ def test_every_setting_is_passed_on(service: str) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_every_secret_may_be_a_file(service: str) -> None:
+def test_compose_accepts_every_secret_as_a_file(service: str) -> None:
     told = COMPOSE["services"][service]
     for name in FILES:
         file = name.lower()
@@ -62,21 +62,21 @@ def test_every_secret_may_be_a_file(service: str) -> None:
         assert COMPOSE["secrets"][file] == {"file": f"./secrets/{file}"}
 
 
-def test_the_docs_make_every_secret() -> None:
+def test_docs_create_every_secret() -> None:
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "deploy.md").read_text(), re.DOTALL)
     (made,) = [block for block in blocks if "secrets/secret_key" in block and "mkdir" in block]
     assert set(re.findall(r"secrets/([a-z_]+)", made)) == set(COMPOSE["secrets"])
 
 
-def test_the_demo_changes_nothing_but_what_makes_it_one() -> None:
+def test_demo_compose_changes_only_demo_settings() -> None:
     demo = services("docker-compose.demo.yml")
     assert demo["services"]["slipway-1"]["environment"].keys() == (
         DEMO | {"BOOTSTRAP_USERNAME", "BOOTSTRAP_PASSWORD"} | {f"{name}_FILE" for name in FILES}
     )
 
 
-def test_a_secret_whose_file_is_empty_is_not_set(tmp_path: Path) -> None:
-    """So the files of secrets that are not wanted may be there, as Compose asks for."""
+def test_empty_secret_file_counts_as_unset(tmp_path: Path) -> None:
+    """Allow empty files for unused secrets, as Compose requires the files to exist."""
     empty = tmp_path / "jwt_private_key"
     empty.touch()
     settings = load(

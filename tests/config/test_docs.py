@@ -1,4 +1,4 @@
-"""The pages that are generated from the settings hold what is true now."""
+"""Pages generated from the settings are up to date."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(("page", "arguments"), [("docs/settings.md", []), (".env.example", ["--env"])])
-def test_the_page_is_what_the_generator_prints(page: str, arguments: list[str]) -> None:
+def test_settings_page_is_up_to_date(page: str, arguments: list[str]) -> None:
     command = [sys.executable, "-m", "config", *arguments]
     # Whatever the machine's own settings are, the page is the same.
     environ = {**os.environ, "SLIPWAY_HOME": "/elsewhere", "APP_ENV": "production"}
@@ -27,7 +27,7 @@ def test_the_page_is_what_the_generator_prints(page: str, arguments: list[str]) 
     assert (ROOT / page).read_text() == printed.stdout
 
 
-def test_every_setting_is_explained_on_both_pages() -> None:
+def test_every_setting_is_on_both_pages() -> None:
     names = {"APP_ENV", *(name.upper() for name in Settings.model_fields)}
     assert set(re.findall(r"^#([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.M)) == names
     table = (ROOT / "docs" / "settings.md").read_text().partition("## All settings")[2]
@@ -35,17 +35,17 @@ def test_every_setting_is_explained_on_both_pages() -> None:
     assert all(field.description for field in Settings.model_fields.values())
 
 
-def test_every_line_of_the_example_may_be_switched_on(tmp_path: Path) -> None:
-    """A limit or budget that is empty there is none by default too, so the example changes nothing."""
+def test_every_line_of_env_example_is_valid(tmp_path: Path) -> None:
+    """Check that the example changes nothing: a limit or budget empty there is none by default."""
     lines = re.sub(r"^#([A-Z_]+=)", r"\1", (ROOT / ".env.example").read_text(), flags=re.M)
     (tmp_path / ".env").write_text(lines)
     faults: dict[str, str] = {}
-    environ = env_file.over({}, faults, tmp_path / ".env")
+    environ = env_file.merge({}, faults, tmp_path / ".env")
     assert faults == {} and len(environ) == len(Settings.model_fields) + 1
     assert Settings.model_validate({**_set(environ)}) == Settings()
 
 
 def _set(environ: dict[str, str]) -> dict[str, str]:
-    """What `config.load` would hand on."""
+    """Return the values that `config.load` would use."""
     given = {name.lower(): text for name, text in environ.items() if name != "APP_ENV"}
     return {name: text for name, text in given.items() if text or is_limit(name)}

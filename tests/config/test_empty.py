@@ -1,4 +1,4 @@
-"""An empty limit or budget is none; anywhere else empty counts as not set. Every setting keeps to it."""
+"""Empty limits and budgets mean none; other empty settings count as unset. Checked for every setting."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ CAPS.remove("budget_webhook_url")
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 @pytest.mark.parametrize("name", CAPS)
 @pytest.mark.parametrize("text", ["", " ", "none"])
-def test_an_empty_limit_or_budget_is_none(environment: str, name: str, text: str) -> None:
+def test_empty_limit_or_budget_means_none(environment: str, name: str, text: str) -> None:
     settings = load(serving(environment, **{name.upper(): text}))
     assert getattr(settings, name) == NONE.get(name, "")
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 @pytest.mark.parametrize("name", sorted(set(Settings.model_fields) - set(CAPS)))
-def test_anything_else_that_is_empty_is_not_set(environment: str, name: str) -> None:
+def test_other_empty_settings_count_as_unset(environment: str, name: str) -> None:
     environ = serving(environment)
     if name.upper() in environ and environment in ("staging", "production"):
         assert set(faults({**environ, name.upper(): ""})) == {name.upper()}  # these have no default there
@@ -33,7 +33,7 @@ def test_anything_else_that_is_empty_is_not_set(environment: str, name: str) -> 
     assert load({**environ, name.upper(): ""}) == load(environ)
 
 
-def test_a_file_that_is_empty_says_the_same(tmp_path: Path) -> None:
+def test_empty_file_equals_an_empty_variable(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n")
     files = {"BUDGET_USER_DAY_USD_FILE": str(tmp_path / "empty"), "PORT_FILE": str(tmp_path / "empty")}
     settings = load(files)

@@ -1,4 +1,4 @@
-"""`.env`: what is read from it, what wins over it, and what is said of a wrong line."""
+"""`.env` parsing, precedence and faults."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from config import env_file
 
 
 def read(path: Path, text: str | bytes, **environ: str) -> dict[str, str]:
-    """What a file of that text adds to `environ`; there must be nothing wrong with it."""
+    """Return the variables that a file adds to `environ`; asserts that there are no faults."""
     faults: dict[str, str] = {}
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    found = env_file.over(environ, faults, path)
+    found = env_file.merge(environ, faults, path)
     assert faults == {}
     return found
 
@@ -32,30 +32,30 @@ def read(path: Path, text: str | bytes, **environ: str) -> dict[str, str]:
         "PORT=9000\r\nHOST=127.0.0.1\r\n",
     ],
 )
-def test_every_usual_way_to_write_a_line(tmp_path: Path, line: str) -> None:
+def test_common_env_file_syntax_is_parsed(tmp_path: Path, line: str) -> None:
     assert read(tmp_path / ".env", line)["PORT"] == "9000"
 
 
-def test_a_key_of_several_lines_stands_in_quotes(tmp_path: Path) -> None:
+def test_multiline_value_needs_quotes(tmp_path: Path) -> None:
     assert read(tmp_path / ".env", 'JWT_PRIVATE_KEY="one\ntwo"\nPORT=1') == {
         "JWT_PRIVATE_KEY": "one\ntwo",
         "PORT": "1",
     }
 
 
-def test_the_environment_wins(tmp_path: Path) -> None:
+def test_environment_wins_over_the_env_file(tmp_path: Path) -> None:
     text = "PORT=9000\nSECRET_KEY=from-the-file\nBUDGET_RUN_USD=5"
     environ = {"PORT": "8000", "SECRET_KEY_FILE": "/run/secrets/key", "BUDGET_RUN_USD": ""}
     assert read(tmp_path / ".env", text, **environ) == environ
     assert read(tmp_path / ".env", "PORT_FILE=/a", PORT="8000") == {"PORT": "8000"}
 
 
-def test_a_missing_file_is_fine(tmp_path: Path) -> None:
+def test_missing_env_file_is_accepted(tmp_path: Path) -> None:
     faults: dict[str, str] = {}
-    assert env_file.over({"PORT": "1"}, faults, tmp_path / ".env") == {"PORT": "1"} and not faults
+    assert env_file.merge({"PORT": "1"}, faults, tmp_path / ".env") == {"PORT": "1"} and not faults
 
 
-def test_it_is_skipped_where_flask_skips_it(tmp_path: Path) -> None:
+def test_env_file_is_skipped_with_flask_skip_dotenv(tmp_path: Path) -> None:
     environ = {"FLASK_SKIP_DOTENV": "1"}
     assert read(tmp_path / ".env", "PORT=9000", **environ) == environ
     assert read(tmp_path / ".env", "PORT=9000", FLASK_SKIP_DOTENV="false")["PORT"] == "9000"
@@ -74,10 +74,10 @@ def test_it_is_skipped_where_flask_skips_it(tmp_path: Path) -> None:
         (b"NAME=\xff\n", {".env": "cannot be read: is not UTF-8"}, {}),
     ],
 )
-def test_a_wrong_line_is_named_and_never_shown(
+def test_invalid_line_is_reported_without_its_content(
     tmp_path: Path, text: bytes, fault: dict[str, str], good: dict[str, str]
 ) -> None:
     (tmp_path / ".env").write_bytes(text)
     faults: dict[str, str] = {}
-    found = env_file.over({}, faults, tmp_path / ".env")
+    found = env_file.merge({}, faults, tmp_path / ".env")
     assert faults == fault and found == good

@@ -1,4 +1,4 @@
-"""How the environments differ: what the page says, and that development's models are the cheapest there are."""
+"""Environments: the documented differences, and development's cheapest models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAGE = (ROOT / "docs" / "settings.md").read_text()
 
 
 def rows() -> dict[str, list[str]]:
-    """The table of environments: the cells of each setting."""
+    """Parse the table of environments: the cells of each setting."""
     table = PAGE.partition("## Environments")[2].partition("\n## ")[0]
     return {
         name.lower(): [cell.strip().strip("`") for cell in cells.split("|")]
@@ -25,7 +25,7 @@ def rows() -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("place", range(len(ENVIRONMENTS)))
-def test_the_table_says_what_is_so(place: int) -> None:
+def test_environment_table_matches_the_defaults(place: int) -> None:
     environment = list(ENVIRONMENTS)[place]
     settings = load(serving(environment))
     for name, cells in rows().items():
@@ -36,7 +36,7 @@ def test_the_table_says_what_is_so(place: int) -> None:
         assert said == (str(value).lower() if isinstance(value, bool) else str(value)), name
 
 
-def test_whatever_differs_is_in_the_table() -> None:
+def test_every_differing_default_is_in_the_table() -> None:
     built = [load(serving(environment)) for environment in ENVIRONMENTS]
     differing = {
         name
@@ -46,17 +46,17 @@ def test_whatever_differs_is_in_the_table() -> None:
     assert differing | {"bootstrap_username", "bootstrap_password"} == set(rows())
 
 
-def test_the_log_says_less_the_more_people_it_serves() -> None:
+def test_log_level_rises_from_development_to_production() -> None:
     levels = [load(serving(name)).log_level for name in ("development", "staging", "production")]
     assert levels == ["DEBUG", "INFO", "WARNING"]
 
 
-def test_answers_are_kept_longer_the_more_people_are_served() -> None:
+def test_cache_ttl_grows_from_development_to_production() -> None:
     lives = [load(serving(name)).cache_ttl_seconds for name in ("development", "staging", "production")]
     assert lives == sorted(set(lives))
 
 
-def test_development_asks_the_cheapest_models() -> None:
+def test_development_uses_the_cheapest_model() -> None:
     table, usage = PriceTable.load(), Usage(1000, 1000, 0, 0)
     text = (ROOT / "service" / "usage" / "prices.yaml").read_text()
     costs = {
@@ -69,7 +69,7 @@ def test_development_asks_the_cheapest_models() -> None:
 
 
 @pytest.mark.parametrize("environment", ["staging", "production"])
-def test_those_that_serve_people_reload_nothing(environment: str) -> None:
+def test_staging_and_production_do_not_reload(environment: str) -> None:
     assert load({}).reload
     assert not load(serving(environment)).reload
     assert set(faults(serving(environment, RELOAD="true"))) == {"RELOAD"}

@@ -1,4 +1,4 @@
-"""What `config.load` takes, fills in and refuses."""
+"""`config.load`: accepted values, defaults and refusals."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def pem(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> str:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
-def test_development_needs_nothing() -> None:
+def test_development_needs_no_settings() -> None:
     settings = load({})
     assert settings.environment == "development"
     assert (settings.bootstrap_username, settings.bootstrap_password.get_secret_value()) == (
@@ -52,22 +52,22 @@ def test_development_needs_nothing() -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_app_env_picks_the_environment(environment: str) -> None:
+def test_app_env_selects_the_environment(environment: str) -> None:
     settings = load(serving(environment))
     assert (settings.environment, type(settings)) == (environment, ENVIRONMENTS[environment])
 
 
-def test_an_unknown_environment_is_refused_naming_the_four() -> None:
+def test_unknown_environment_is_refused_listing_the_four() -> None:
     with pytest.raises(ConfigError, match="APP_ENV: is not one of development, testing, staging, production"):
         load({"APP_ENV": "prod"})
 
 
-def test_testing_is_quicker_to_notice() -> None:
+def test_testing_has_shorter_timeouts() -> None:
     assert load({"APP_ENV": "testing"}).lease_seconds < load({}).lease_seconds
 
 
 @pytest.mark.parametrize("environment", ["staging", "production"])
-def test_those_that_serve_people_limit_runs(environment: str) -> None:
+def test_staging_and_production_limit_runs(environment: str) -> None:
     assert load(serving(environment)).limit_runs == "60/minute"
     assert load(serving(environment, LIMIT_RUNS="90/minute")).limit_runs == "90/minute"
 
@@ -91,14 +91,12 @@ def test_those_that_serve_people_limit_runs(environment: str) -> None:
         ("RELOAD", "true"),
     ],
 )
-def test_those_that_serve_people_refuse_what_is_for_a_developer(
-    environment: str, name: str, value: str
-) -> None:
+def test_staging_and_production_refuse_development_settings(environment: str, name: str, value: str) -> None:
     first_user = {"BOOTSTRAP_USERNAME": "ada", "BOOTSTRAP_PASSWORD": "another-password"}
     assert set(faults({**serving(environment), **first_user, name: value})) == {name}
 
 
-def test_every_fault_is_named_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     environ = {
         "APP_ENV": "production",
         "PORT": "many",
@@ -181,16 +179,16 @@ def test_every_fault_is_named_at_once() -> None:
         ("JWT_PRIVATE_KEY", pem(ec.generate_private_key(ec.SECP256R1()))),
     ],
 )
-def test_what_does_not_fit_is_refused_everywhere(name: str, value: str) -> None:
+def test_invalid_values_are_refused_in_every_environment(name: str, value: str) -> None:
     assert set(faults({name: value})) == {name}
 
 
-def test_the_first_user_needs_name_and_password() -> None:
+def test_bootstrap_user_needs_name_and_password() -> None:
     assert set(faults({"APP_ENV": "testing", "BOOTSTRAP_USERNAME": "ada"})) == {"BOOTSTRAP_PASSWORD"}
     assert set(faults({"APP_ENV": "testing", "BOOTSTRAP_PASSWORD": "long-enough"})) == {"BOOTSTRAP_PASSWORD"}
 
 
-def test_an_ed25519_key_is_taken() -> None:
+def test_ed25519_key_is_accepted() -> None:
     key = pem(ed25519.Ed25519PrivateKey.generate())
     assert load({"JWT_PRIVATE_KEY": key}).jwt_private_key.get_secret_value() == key
 
@@ -220,13 +218,13 @@ def test_every_setting_may_come_from_a_file(name: str, tmp_path: Path) -> None:
     assert getattr(from_file, name) == getattr(load({"APP_ENV": "testing", **pair, name.upper(): text}), name)
 
 
-def test_a_setting_given_twice_is_refused(tmp_path: Path) -> None:
+def test_setting_given_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(SECRET)
     environ = {"SECRET_KEY": SECRET, "SECRET_KEY_FILE": str(tmp_path / "key")}
     assert faults(environ) == {"SECRET_KEY": "is set twice, as SECRET_KEY and as SECRET_KEY_FILE"}
 
 
-def test_a_file_that_cannot_be_read_is_named_instead_of_the_rule_it_breaks(tmp_path: Path) -> None:
+def test_unreadable_file_is_reported_instead_of_the_missing_value(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
     environ = serving("production", SECRET_KEY="", SECRET_KEY_FILE=str(missing))
     assert faults(environ) == {
@@ -234,7 +232,7 @@ def test_a_file_that_cannot_be_read_is_named_instead_of_the_rule_it_breaks(tmp_p
     }
 
 
-def test_a_byte_order_mark_is_no_part_of_a_setting(tmp_path: Path) -> None:
+def test_byte_order_mark_is_stripped_from_a_setting(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(f"{SECRET}\n", "utf-8-sig")
     assert load({"SECRET_KEY_FILE": str(tmp_path / "key")}).secret_key.get_secret_value() == SECRET
 
@@ -254,11 +252,11 @@ def test_a_byte_order_mark_is_no_part_of_a_setting(tmp_path: Path) -> None:
         "unix:///run/redis.sock?db=2",
     ],
 )
-def test_addresses_of_redis(url: str) -> None:
+def test_redis_urls_are_validated(url: str) -> None:
     assert load({"REDIS_URL": url}).redis_url == url
 
 
-def test_an_empty_variable_counts_as_not_set() -> None:
+def test_empty_variable_counts_as_unset() -> None:
     assert load({"PORT": "", "APP_ENV": "", "SECRET_KEY_FILE": ""}) == load({})
 
 
@@ -267,12 +265,12 @@ def test_settings_are_frozen() -> None:
         setattr(load({}), "port", 1)  # noqa: B010 - a plain assignment is refused by the type checker already
 
 
-def test_a_misspelt_setting_is_refused_when_built_directly() -> None:
+def test_unknown_field_is_refused_by_the_constructor() -> None:
     with pytest.raises(ValidationError, match="prot"):
         Settings(prot=8000)  # type: ignore[call-arg]
 
 
-def test_no_secret_is_shown() -> None:
+def test_repr_hides_secrets() -> None:
     key = pem(ed25519.Ed25519PrivateKey.generate())
     settings = load(
         serving(
@@ -286,7 +284,7 @@ def test_no_secret_is_shown() -> None:
         assert secret not in f"{settings!r}{settings}"
 
 
-def test_no_value_is_told_with_a_fault() -> None:
+def test_faults_never_contain_values() -> None:
     wrong = {
         "SECRET_KEY": "short-secret",
         "DATABASE_URL": "mysql://u:db-password@db/x",
@@ -309,7 +307,7 @@ def test_no_value_is_told_with_a_fault() -> None:
         assert value not in str(caught.value)
 
 
-def test_a_budget_webhook_is_a_plain_url() -> None:
+def test_budget_webhook_url_has_no_user_name() -> None:
     url = "https://alerts.example.com/slipway?team=1"
     assert load({"BUDGET_WEBHOOK_URL": url}).budget_webhook_url == url
     for wrong in (
@@ -340,7 +338,7 @@ def test_a_budget_webhook_is_a_plain_url() -> None:
         ),
     ],
 )
-def test_a_fault_says_what_would_be_right(name: str, value: str, said: str) -> None:
+def test_faults_describe_valid_values(name: str, value: str, said: str) -> None:
     assert faults({name: value})[name] == said
 
 
@@ -354,7 +352,7 @@ def test_a_fault_says_what_would_be_right(name: str, value: str, said: str) -> N
         ("SECRET_KEYFILE", "SECRET_KEY_FILE"),
     ],
 )
-def test_a_misspelt_name_is_not_silently_without_effect(name: str, meant: str) -> None:
+def test_misspelt_name_is_reported(name: str, meant: str) -> None:
     assert faults({name: "60/minute"}) == {name: f"is no setting; did you mean {meant}?"}
 
 
@@ -386,11 +384,11 @@ def test_a_misspelt_name_is_not_silently_without_effect(name: str, meant: str) -
         *("WEB_PORT", "FLASK_DEBUG", "FLASK_SKIP_DOTENV", "GUNICORN_CMD_ARGS", "FORWARDED_ALLOW_IPS"),
     ],
 )
-def test_other_programs_variables_are_none_of_ours(name: str) -> None:
+def test_other_programs_variables_are_ignored(name: str) -> None:
     assert load({name: "8080"}) == load({})
 
 
-def test_space_around_a_value_is_no_part_of_it() -> None:
+def test_surrounding_space_is_stripped() -> None:
     settings = load(
         {"PORT": " 9000 ", "LIMIT_RUNS": "60/minute ", "APP_ENV": " testing\n", "LOG_LEVEL": "INFO "}
     )

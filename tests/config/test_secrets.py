@@ -1,4 +1,4 @@
-"""Which secrets those that serve people refuse, and that no good one is refused."""
+"""Weak secrets are refused in staging and production, good ones accepted."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ GUESSED = [
 
 @pytest.mark.parametrize("environment", ["staging", "production"])
 @pytest.mark.parametrize("secret", GUESSED)
-def test_a_key_that_can_be_guessed_is_refused(environment: str, secret: str) -> None:
+def test_guessable_key_is_refused(environment: str, secret: str) -> None:
     told = faults(serving(environment, SECRET_KEY=secret))
     assert set(told) == {"SECRET_KEY"}
     assert "openssl rand" in told["SECRET_KEY"] and (len(secret) < 3 or secret not in told["SECRET_KEY"])
@@ -67,7 +67,7 @@ def test_a_key_that_can_be_guessed_is_refused(environment: str, secret: str) -> 
         "administrator1",
     ],
 )
-def test_a_first_password_that_can_be_guessed_is_refused(environment: str, password: str) -> None:
+def test_guessable_bootstrap_password_is_refused(environment: str, password: str) -> None:
     pair = {"BOOTSTRAP_USERNAME": "ada-lovelace", "BOOTSTRAP_PASSWORD": password}
     assert set(faults(serving(environment, **pair))) == {"BOOTSTRAP_PASSWORD"}
 
@@ -112,21 +112,21 @@ def test_a_first_password_that_can_be_guessed_is_refused(environment: str, passw
         ("SEMANTIC_CACHE_KEY", "change-me"),
     ],
 )
-def test_a_placeholder_for_another_part_is_refused(name: str, address: str) -> None:
+def test_placeholder_passwords_in_urls_are_refused(name: str, address: str) -> None:
     told = faults(serving("production", **{name: address}))
     assert set(told) == {name} and address not in told[name]
 
 
-def test_a_part_without_a_password_is_taken() -> None:
+def test_urls_without_password_are_accepted() -> None:
     urls = {"DATABASE_URL": "postgresql:///slipway?host=/run/postgresql", "REDIS_URL": "redis://redis:6379/0"}
     assert load(serving("production", **urls)).redis_url == urls["REDIS_URL"]
 
 
-def test_a_developer_may_use_what_they_like() -> None:
+def test_development_accepts_guessable_secrets() -> None:
     assert load({"SECRET_KEY": "secret"}).secret_key.get_secret_value() == "secret"
 
 
-def test_no_secret_of_chance_is_refused() -> None:
+def test_random_secrets_are_accepted() -> None:
     chance = random.Random(4711)
     for _ in range(3000):
         secrets.key(base64.b64encode(chance.randbytes(48)).decode())
@@ -135,7 +135,7 @@ def test_no_secret_of_chance_is_refused() -> None:
         secrets.url(f"postgresql://slipway:{chance.randbytes(24).hex()}@db/slipway")
 
 
-def test_no_secret_that_stands_in_the_docs_is_taken() -> None:
+def test_secrets_from_the_docs_are_refused() -> None:
     pages = [ROOT / "README.md", ROOT / ".env.example", *(ROOT / "docs").rglob("*.md")]
     said = [
         (name, value)
@@ -151,7 +151,7 @@ def test_no_secret_that_stands_in_the_docs_is_taken() -> None:
         assert name in faults(serving("production", **pair, **{name: value.rstrip("`")})), (name, value)
 
 
-def test_names_and_passwords_are_those_that_the_service_takes() -> None:
+def test_user_name_and_password_rules_match_the_service() -> None:
     assert checks.USERNAME.pattern == users.USERNAME.pattern
     assert (checks.SHORTEST_PASSWORD, checks.LONGEST_PASSWORD) == (
         users.SHORTEST_PASSWORD,
@@ -163,5 +163,5 @@ def test_names_and_passwords_are_those_that_the_service_takes() -> None:
     assert set(faults({"APP_ENV": "testing", **short})) == {"BOOTSTRAP_PASSWORD"}
 
 
-def test_the_settings_that_the_other_tests_use_are_taken() -> None:
+def test_settings_of_the_other_tests_are_accepted() -> None:
     assert load({"APP_ENV": "production", **SERVING}).environment == "production"

@@ -1,4 +1,4 @@
-"""Tests that start what users outgrow one machine with. They run in `make test-all`."""
+"""Tests with external parts of larger deployments, in `make test-all`."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ listen postgres
 
 
 def program(name: str) -> str:
-    """The path of a program; skips the test where it is not installed."""
+    """Find a program; skips the test if it is not installed."""
     found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
     if found is None:
         pytest.skip(f"{name} is not installed (Debian: apt install {name})")

@@ -22,7 +22,7 @@ SERVER = shutil.which("redis-server")
 
 
 def need_redis() -> str:
-    """The server's program. Skips the test where there is none."""
+    """Find the Redis server's program; skips the test if there is none."""
     if SERVER is None:
         pytest.skip("no redis-server here (apt-get install redis-server)")
     return SERVER
@@ -30,7 +30,7 @@ def need_redis() -> str:
 
 @dataclass
 class Node:
-    """One server, which a test may kill, freeze and start again."""
+    """Redis server, for tests that kill, freeze and restart it."""
 
     folder: Path
     options: Sequence[str]
@@ -50,7 +50,7 @@ class Node:
 
     @property
     def url(self) -> str:
-        """In the clear."""
+        """Return the URL without TLS."""
         return f"redis://:{_quoted(PASSWORD)}@127.0.0.1:{self.port}/1"
 
     def client(self) -> redis.Redis:
@@ -97,13 +97,13 @@ class Node:
 
 @dataclass(frozen=True)
 class Certificates:
-    """An authority of the test's own, a certificate for 127.0.0.1, and one for clients."""
+    """Certificate authority of the test, with certificates for 127.0.0.1 and for clients."""
 
     folder: Path
 
     @property
     def query(self) -> str:
-        """What an address needs to reach servers with these."""
+        """Return the URL options for servers with these certificates."""
         files = {"ssl_ca_certs": "ca.pem", "ssl_certfile": "client.pem", "ssl_keyfile": "client.key"}
         return "&".join(f"{name}={self.folder / file}" for name, file in files.items())
 
@@ -118,7 +118,7 @@ class Certificates:
 
     @property
     def server(self) -> list[str]:
-        """Options of a server that also wants a certificate of whoever connects."""
+        """Return the options of a server that requires client certificates."""
         files = {
             "--tls-ca-cert-file": "ca.pem",
             "--tls-cert-file": "server.pem",
@@ -159,7 +159,7 @@ def certificates(folder: Path) -> Certificates:
 
 @contextmanager
 def one(folder: Path, tls: Certificates | None = None) -> Iterator[Node]:
-    """A server with a password."""
+    """Redis server with a password."""
     options = ["--requirepass", PASSWORD, "--save", "", *(tls.server if tls else [])]
     node = Node(folder, options, tls=tls.client if tls else {}, login={"password": PASSWORD})
     node.start()
@@ -171,21 +171,21 @@ def one(folder: Path, tls: Certificates | None = None) -> Iterator[Node]:
 
 @dataclass
 class Sentinels:
-    """One master, two replicas and three sentinels."""
+    """Redis with one master, two replicas and three sentinels."""
 
     url: str
     servers: list[Node]
     sentinels: list[Node]
 
     def master(self) -> Node:
-        """The server that the sentinels name."""
+        """Return the master that the sentinels name."""
         _, port = self.sentinels[-1].ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main")
         return next(server for server in self.servers if server.port == int(port))
 
 
 @contextmanager
 def sentinels(folder: Path, tls: Certificates | None = None) -> Iterator[Sentinels]:
-    """All with passwords; the sentinels' own differs from the servers'."""
+    """Start a replicated Redis with sentinels; all have passwords, the sentinels' differs from the servers'."""
     secure = tls.server if tls else []
     client = tls.client if tls else {}
     common = ["--requirepass", PASSWORD, "--masterauth", PASSWORD, "--save", "", *secure]
@@ -245,7 +245,7 @@ class Cluster:
 def cluster(
     folder: Path, count: int, tls: Certificates | None = None, *, started: bool = True
 ) -> Iterator[Cluster]:
-    """Of three masters; six nodes: with a replica each. Not `started`: its nodes are to be started by the test."""
+    """Redis Cluster of three masters, or six nodes with replicas. Without `started` the test starts the nodes."""
     secure = [*tls.server, "--tls-cluster", "yes"] if tls else []
     client = tls.client if tls else {}
     nodes = []

@@ -39,7 +39,7 @@ ssl_options.fail_if_no_peer_cert = true
 
 @dataclass
 class Rabbit:
-    """What it holds outlives it."""
+    """RabbitMQ server whose durable messages survive a restart."""
 
     folder: Path
     env: dict[str, str]
@@ -52,7 +52,7 @@ class Rabbit:
 
     @property
     def url(self) -> str:
-        """In the clear."""
+        """Return the URL without TLS."""
         return f"amqp://slipway:{PASSWORD.replace('@', '%40')}@127.0.0.1:{self.port}//"
 
     @property
@@ -68,7 +68,7 @@ class Rabbit:
         wait_until(self.answers, "RabbitMQ", 120)
 
     def answers(self) -> bool:
-        """Whether it speaks AMQP: it greets whoever offers another version of it."""
+        """Check for an AMQP greeting: the server answers any unknown version with its own."""
         with socket.create_connection(("127.0.0.1", self.port), 1) as client:
             client.sendall(b"AMQP\x00\x00\x00\x00")
             return client.recv(4) == b"AMQP"

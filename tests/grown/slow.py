@@ -1,4 +1,4 @@
-"""A way to a server on loopback that may be made slow: each answer waits."""
+"""Proxy to a loopback server that delays answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 
 class SlowWay:
-    """`delay`: seconds that each answer waits; those of one connection wait one after the other."""
+    """Delaying proxy. `delay`: seconds per answer, in sequence per connection."""
 
     def __init__(self, target: int) -> None:
         self.delay = 0.0

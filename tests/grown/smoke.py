@@ -1,4 +1,4 @@
-"""A round through what Redis is used for: log-in, invoke, stream, cache, limits, a task by Celery, sign-out."""
+"""Smoke test of everything that uses Redis: log-in, invoke, stream, cache, limits, a Celery task, sign-out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.jobs.house import TaskWorker
 
 @contextmanager
 def task_worker(server: Slipway, **settings: str) -> Iterator[TaskWorker]:
-    """Of the same service, kept running as a supervisor would."""
+    """Task worker of the same service, restarted when it ends, as by a supervisor."""
     env = {**server.env, "TASK_CONCURRENCY": "1", **settings}
     worker = TaskWorker(env, server.log.with_name(f"worker-{server.port}.log"))
     with worker.kept():
@@ -32,7 +32,7 @@ def ready(server: Slipway) -> dict[str, Any]:
 
 
 def round_trip(server: Slipway, *, celery: bool) -> None:
-    """All of it. With `celery` the task must be done by the task worker, which has to be there."""
+    """Run the whole round. `celery`: a task worker must be there, and execute the task."""
     with server.client() as client:
         wait_until(lambda: _shared(server, client), "limits to be counted in Redis by all workers", 60)
         text = f"What is {time.time_ns()} plus 1?"
@@ -50,7 +50,7 @@ def round_trip(server: Slipway, *, celery: bool) -> None:
 
 
 def _shared(server: Slipway, client: httpx2.Client) -> bool:
-    """Whether every worker uses Redis again; they find out as they are asked."""
+    """Check that every worker uses Redis again; workers notice on a request."""
     told = [ready(server)["redis"] for _ in range(8)]
     for _ in range(8):
         client.get("/v1/auth/me")

@@ -17,7 +17,7 @@ from tests.grown.parts import Certificates, certificates
 
 
 class Listener:
-    """Speaks TLS and nothing more; `heard` is what the client began with, once it trusted the certificate."""
+    """TLS listener; `heard` is the client's first data after trusting the certificate."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self.heard: list[bytes] = []

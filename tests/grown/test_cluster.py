@@ -1,4 +1,4 @@
-"""A Redis Cluster: away as a worker boots, with TLS, a master killed, frozen or full, all of it frozen."""
+"""Redis Cluster: missing at start, TLS, a master killed, frozen or full, all nodes frozen."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def house(scratch: Path, model: Model) -> Iterator[tuple[Slipway, Cluster]]:
         yield server, parts
 
 
-def test_it_boots_without_and_finds_the_cluster_when_it_is_there(house: tuple[Slipway, Cluster]) -> None:
+def test_service_boots_without_the_cluster_and_finds_it_later(house: tuple[Slipway, Cluster]) -> None:
     server, parts = house
     workers = server.workers()
     told = ready(server)["redis"]
@@ -53,7 +53,7 @@ def _counted(node: Node, pattern: str = "slipway:*") -> int:
 
 
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_master_that_goes_fails_nothing_and_its_replica_is_reached(
+def test_lost_master_fails_nothing_and_its_replica_is_used(
     house: tuple[Slipway, Cluster], fault: signal.Signals
 ) -> None:
     server, parts = house
@@ -83,7 +83,7 @@ def test_a_master_that_goes_fails_nothing_and_its_replica_is_reached(
         wait_until(lambda: old.role() == "slave" and parts.ok(), "the old one as a replica", 60)
 
 
-def test_one_that_is_full_says_so_and_fails_nothing(house: tuple[Slipway, Cluster]) -> None:
+def test_full_node_is_reported_and_fails_nothing(house: tuple[Slipway, Cluster]) -> None:
     server, parts = house
     masters = [node for node in parts.nodes if node.role() == "master"]
     for full in masters:
@@ -100,8 +100,8 @@ def test_one_that_is_full_says_so_and_fails_nothing(house: tuple[Slipway, Cluste
     wait_until(lambda: ready(server)["redis"]["status"] == "ok", "room", 20)
 
 
-def test_nodes_that_are_slow_fail_nothing(house: tuple[Slipway, Cluster]) -> None:
-    """Slower than we wait: what was written all the same is not taken for another worker's."""
+def test_slow_nodes_fail_nothing(house: tuple[Slipway, Cluster]) -> None:
+    """Exceed the time-outs: late writes must not be taken for another worker's."""
     server, parts = house
     masters = [node for node in parts.nodes if node.role() == "master"]
     with Load(server) as load:
@@ -115,7 +115,7 @@ def test_nodes_that_are_slow_fail_nothing(house: tuple[Slipway, Cluster]) -> Non
     assert load.lost() == []
 
 
-def test_all_of_it_frozen_is_redis_away(house: tuple[Slipway, Cluster]) -> None:
+def test_frozen_cluster_counts_as_redis_down(house: tuple[Slipway, Cluster]) -> None:
     server, parts = house
     with Load(server) as load, ExitStack() as stack:
         for node in parts.nodes:
@@ -132,8 +132,8 @@ def test_all_of_it_frozen_is_redis_away(house: tuple[Slipway, Cluster]) -> None:
     wait_until(lambda: ready(server)["redis"]["status"] == "ok", "the cluster", 40)
 
 
-def test_three_masters_without_tls_and_a_queue_of_its_own(scratch: Path, model: Model) -> None:
-    """One that dies has no successor: that is Redis away, and it is found again. Celery has a small Redis beside it."""
+def test_three_masters_without_tls_and_a_separate_broker(scratch: Path, model: Model) -> None:
+    """Cover masters without replicas, whose loss counts as Redis down; Celery has a separate small Redis."""
     folder = scratch / "cluster-of-three"
     with (
         cluster(folder, 3) as parts,

@@ -46,7 +46,7 @@ def frozen(server: Postgres) -> Iterator[None]:
 
 @contextmanager
 def login_refused(server: Postgres) -> Iterator[None]:
-    """New connections are refused; those that there were have been ended."""
+    """Refuse new connections, and end existing ones."""
     server.admit("host all app 127.0.0.1/32 reject")
     server.sql(END_ALL)
     yield
@@ -76,7 +76,7 @@ def full(server: Postgres) -> Iterator[None]:
 
 
 def url_for(server: Postgres) -> str:
-    """A database of a user with no rights beyond it, whom limits apply to."""
+    """Create a database owned by a restricted user, to whom limits apply."""
     server.sql("CREATE ROLE app LOGIN")
     server.sql("CREATE ROLE crowd LOGIN")
     server.sql("CREATE DATABASE app OWNER app")
@@ -84,13 +84,13 @@ def url_for(server: Postgres) -> str:
 
 
 def kept(server: Slipway, answers: list[httpx2.Response], streams: int) -> dict[str, int]:
-    """Runs of each state, but those that went on to their end after their client had been told 503."""
+    """Count runs by state, without those that finished after a 503 to their client."""
     found = states(server)
     return {**found, "succeeded": min(found["succeeded"], sum(map(whole, answers)) + streams)}
 
 
 @pytest.mark.parametrize("fault", [killed, login_refused, no_connection_left])
-def test_a_fault_of_three_seconds_fails_nobody(
+def test_fault_of_three_seconds_fails_no_request(
     scratch: Path, redis_server: RedisServer, model: Model, fault: Fault
 ) -> None:
     with (
@@ -111,7 +111,7 @@ def test_a_fault_of_three_seconds_fails_nobody(
     ("fault", "seconds"),
     [(killed, 12), (frozen, 10), (frozen, 40), (no_connection_left, 12)],
 )
-def test_a_longer_fault_is_503_and_loses_nothing(
+def test_longer_fault_is_503_and_loses_nothing(
     scratch: Path, redis_server: RedisServer, model: Model, fault: Fault, seconds: float
 ) -> None:
     with (
@@ -133,7 +133,7 @@ def test_a_longer_fault_is_503_and_loses_nothing(
         assert "Traceback" not in server.log.read_text()
 
 
-def test_a_full_disk_is_503_and_loses_nothing(scratch: Path, redis_server: RedisServer, model: Model) -> None:
+def test_full_disk_is_503_and_loses_nothing(scratch: Path, redis_server: RedisServer, model: Model) -> None:
     with (
         small_disk(scratch / "full", 300) as disk,
         postgres_in(disk) as postgres,
@@ -154,7 +154,7 @@ def test_a_full_disk_is_503_and_loses_nothing(scratch: Path, redis_server: Redis
         assert "Traceback" not in server.log.read_text()
 
 
-def test_fewer_connections_than_the_pools_want_are_enough(
+def test_fewer_connections_than_the_pools_need_are_enough(
     scratch: Path, redis_server: RedisServer, model: Model
 ) -> None:
     with postgres_in(scratch) as postgres:

@@ -1,4 +1,4 @@
-"""A primary that turns read-only or goes, under ten requests a second: waited for, or 503; no run is lost."""
+"""Failover under ten requests a second: requests wait, or get 503; no run is lost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BEGUN_BEFORE = "SELECT count(*) FROM pg_stat_activity WHERE xact_start < pg_conf
 
 @pytest.fixture
 def pair(scratch: Path) -> Iterator[tuple[Postgres, Postgres]]:
-    """A primary, and a standby without which it commits nothing."""
+    """Start a primary with a synchronous standby."""
     with postgres_in(scratch) as primary, postgres_in(scratch, primary) as standby:
         primary.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
         primary.sql("SELECT pg_reload_conf()")
@@ -39,7 +39,7 @@ def pair(scratch: Path) -> Iterator[tuple[Postgres, Postgres]]:
         yield primary, standby
 
 
-def test_read_only_for_three_seconds_fails_nobody(
+def test_read_only_for_three_seconds_fails_no_request(
     scratch: Path, redis_server: RedisServer, model: Model
 ) -> None:
     with (
@@ -57,7 +57,7 @@ def test_read_only_for_three_seconds_fails_nobody(
 def test_read_only_for_longer_is_503_and_loses_nothing(
     scratch: Path, redis_server: RedisServer, model: Model
 ) -> None:
-    """A replica that starts meanwhile waits too."""
+    """Start another replica meanwhile: it waits too."""
 
     def are(status: int) -> bool:
         return {visitor.get("/ready").status_code for visitor in (one, other)} == {status}
@@ -84,7 +84,7 @@ def test_read_only_for_longer_is_503_and_loses_nothing(
         assert "Traceback" not in server.log.read_text()
 
 
-def test_a_standby_is_promoted_behind_haproxy(
+def test_standby_is_promoted_behind_haproxy(
     scratch: Path, redis_server: RedisServer, model: Model, pair: tuple[Postgres, Postgres]
 ) -> None:
     primary, standby = pair
@@ -102,10 +102,10 @@ def test_a_standby_is_promoted_behind_haproxy(
             assert states(server) == {"succeeded": len(answers) + 5, "failed": 0, "cancelled": 0}
 
 
-def test_an_old_primary_that_still_answers_is_left_for_its_successor(
+def test_old_primary_that_still_answers_is_left_for_the_new_one(
     scratch: Path, redis_server: RedisServer, model: Model, pair: tuple[Postgres, Postgres]
 ) -> None:
-    """Both hosts are in the URL. Connections to the old one stay open: only its refusal says what it is now."""
+    """Keep connections to the old primary open, both hosts in the URL: only refusals reveal its new state."""
     primary, standby = pair
     places = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
     url = primary.url.replace(f"127.0.0.1:{primary.port}", places)

@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.store import ledger
-from service.store.base import Database, Transaction
+from service.store.database import Database, Transaction
 from service.store.outages import cause_of
 from service.store.statement import Statement
 from tests.chaos.conftest import Postgres
@@ -42,7 +42,7 @@ def server(scratch: Path) -> Iterator[Postgres]:
 
 @pytest.fixture(scope="module")
 def pooled(server: Postgres, scratch: Path) -> Iterator[str]:
-    """The URL by way of PgBouncer."""
+    """Return the URL through PgBouncer."""
     with bouncer(scratch, server) as port:
         yield server.url.replace(str(server.port), str(port))
 
@@ -55,7 +55,7 @@ def db(pooled: str) -> Iterator[Database]:
         notes.drop(made.engine)
 
 
-def test_transactions_are_whole_and_bound_and_leave_nothing_behind(db: Database, server: Postgres) -> None:
+def test_transactions_are_atomic_and_leave_no_session_state(db: Database, server: Postgres) -> None:
     def work(tx: Transaction) -> str:
         return str((tx.row(BOUND) or {})["bound"])
 
@@ -71,8 +71,8 @@ def test_transactions_are_whole_and_bound_and_leave_nothing_behind(db: Database,
     assert db.query(lambda tx: tx.row(COUNT)) == {"n": 3}
 
 
-def test_more_clients_than_sessions(db: Database) -> None:
-    """Each of 16 threads uses every session of the pool of four, each statement often enough to be prepared."""
+def test_more_clients_than_pooled_sessions(db: Database) -> None:
+    """Use every session of a pool of four from 16 threads, each statement often enough to be prepared."""
 
     def work(number: int) -> None:
         db.transact(lambda tx: tx.execute(INSERT, {"id": number}))
@@ -83,9 +83,7 @@ def test_more_clients_than_sessions(db: Database) -> None:
     assert db.query(lambda tx: tx.row(COUNT)) == {"n": 400}
 
 
-def test_a_sheet_of_usage_holds_no_session_between_its_pages(
-    pooled: str, server: Postgres, tmp_path: Path
-) -> None:
+def test_usage_sheet_holds_no_session_between_pages(pooled: str, server: Postgres, tmp_path: Path) -> None:
     server.create("sheets")
     url = sa.make_url(pooled).set(database="sheets").render_as_string(hide_password=False)
     direct = sa.create_engine(server.url.replace("postgresql:", "postgresql+psycopg:"), poolclass=sa.NullPool)
@@ -131,8 +129,8 @@ def test_five_hundred_runs(
     assert "prepared statement" not in service.log.read_text()
 
 
-def test_what_a_pooler_refuses_is_told_in_words(server: Postgres, scratch: Path) -> None:
-    """An unknown database, and a server that is away: PgBouncer has one SQLSTATE for all, and words that say more."""
+def test_pooler_refusals_are_reported_in_words(server: Postgres, scratch: Path) -> None:
+    """Cover an unknown database and a stopped server: PgBouncer has one SQLSTATE for both, with different messages."""
     with bouncer(scratch, server, named="postgres") as port:
         url = server.url.replace(str(server.port), str(port)).replace("postgresql:", "postgresql+psycopg:")
         with closing(Database(url, pool_size=2)) as made:

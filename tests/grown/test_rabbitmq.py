@@ -26,7 +26,7 @@ class House(NamedTuple):
 
 @pytest.fixture(scope="module")
 def house(scratch: Path, model: Model) -> Iterator[House]:
-    """The web processes reach it over TLS and with a certificate, the task worker in the clear."""
+    """Service whose web processes use TLS with a certificate, and whose task worker uses plain text."""
     folder = scratch / "rabbitmq"
     with ExitStack() as stack:
         parts = stack.enter_context(cluster(folder / "redis", 3))
@@ -39,12 +39,12 @@ def house(scratch: Path, model: Model) -> Iterator[House]:
         yield House(server, parts, broker)
 
 
-def test_everything_goes_by_way_of_both(house: House) -> None:
+def test_everything_works_with_rabbitmq_and_cluster(house: House) -> None:
     round_trip(house.server, celery=True)
 
 
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
-def test_a_broker_that_goes_loses_no_task_and_is_found_again(house: House, fault: str) -> None:
+def test_lost_broker_loses_no_task_and_is_found_again(house: House, fault: str) -> None:
     with Load(house.server) as load:
         wait_until(lambda: len(load.queued) > 5, "tasks in the queue", 60)
         if fault == "killed":
@@ -67,8 +67,8 @@ def test_a_broker_that_goes_loses_no_task_and_is_found_again(house: House, fault
         task(house.server, client, f"After one that was {fault}:")
 
 
-def test_no_password_is_logged(house: House) -> None:
-    """The last test: with all that has gone wrong before it."""
+def test_logs_contain_no_password(house: House) -> None:
+    """Search all logs; the last test, after every other failure."""
     server = house.server
     for log in (server.log, server.log.with_name(f"worker-{server.port}.log")):
         text = log.read_text(errors="replace")

@@ -60,7 +60,7 @@ def _master_of(nodes: list[Node]) -> Node:
 
 @contextmanager
 def _refuses(node: redis.Redis) -> Iterator[None]:
-    """Whoever comes anew, and everybody comes anew."""
+    """Refuse new connections, and close existing ones."""
     node.config_set("maxclients", 1)
     node.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     try:
@@ -149,13 +149,13 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__.strip("_"))
-def test_it_fails_nobody(house: House, fault: Callable[[redis.Redis], Any]) -> None:
+def test_redis_fault_fails_no_request(house: House, fault: Callable[[redis.Redis], Any]) -> None:
     with redis.Redis(port=house.master().port, **ADMIN, single_connection_client=True) as node:  # type: ignore[arg-type]
         node.ping()
         _endure(house, lambda: fault(node))
 
 
-def test_slow_answers_fail_nobody(house: House) -> None:
+def test_slow_redis_fails_no_request(house: House) -> None:
     if house.way is None:
         pytest.skip("servers tell their own addresses")
     _endure(house, lambda: _delayed(house.way, 0.3))
@@ -202,6 +202,6 @@ def _pass(load: Load, more: int) -> None:
 
 
 def _is_out(*clients: httpx2.Client) -> None:
-    """On both workers: each request comes to any."""
+    """Check both workers, as any may get a request."""
     for client in clients:
         assert [client.get("/v1/auth/me").status_code for _ in range(8)] == [401] * 8

@@ -1,4 +1,4 @@
-"""The rights that docs/growing.md gives are enough for all of the service, and TLS carries the queue too."""
+"""Redis rights documented in docs/growing.md are sufficient, and TLS covers the queue."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from service.jobs.broker import QUEUE, make_app
 from tests.conftest import Model, slipway_server, wait_until
 from tests.grown.parts import Node, certificates, cluster, one
 from tests.grown.smoke import ready, round_trip, task_worker
+from tests.infra.test_redis_rights import documented
 from tests.jobs.house import TaskWorker
-from tests.test_redis_rights import documented
 
 USERS = {"slipway-web": "web-55-pass", "slipway-task": "task-55-pass"}
 
@@ -25,12 +25,12 @@ def _grant(node: Node, name: str, *more: str) -> None:
 
 
 def _denied(node: Node) -> list[dict[str, Any]]:
-    """What a user was refused, but for the name that redis-py gives its connections."""
+    """Return commands refused to a user, except redis-py's connection name."""
     found = [{str(key): value for key, value in entry.items()} for entry in node.ask("ACL", "LOG", "100")]
     return [entry for entry in found if "client|setinfo" not in str(entry["object"])]
 
 
-def test_web_and_task_worker_with_the_documented_rights_over_tls(scratch: Path, model: Model) -> None:
+def test_web_and_task_worker_work_with_the_documented_rights_over_tls(scratch: Path, model: Model) -> None:
     folder = scratch / "rights"
     tls = certificates(folder / "tls")
     with one(folder / "redis", tls) as node:
@@ -71,7 +71,7 @@ def _events(log: Path, name: str) -> list[dict[str, Any]]:
 
 
 def _take_back_and_restore(url: str) -> None:
-    """What Celery does once in minutes: give a message back, and look for those that nobody has acknowledged."""
+    """Trigger Celery's rare commands: reject a message, and restore unacknowledged ones."""
     app = make_app(load({"APP_ENV": "testing", "REDIS_URL": url}))
     taken: list[Any] = []
     with app.connection_for_read() as connection, connection.channel() as channel:
@@ -86,7 +86,7 @@ def _take_back_and_restore(url: str) -> None:
     assert len(taken) == 2
 
 
-def test_a_cluster_with_the_documented_rights(scratch: Path, model: Model) -> None:
+def test_cluster_works_with_the_documented_rights(scratch: Path, model: Model) -> None:
     folder = scratch / "cluster-rights"
     with cluster(folder, 3) as parts:
         for node in parts.nodes:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from service.cache import SpeedStore
+from service.infra.redis import RedisStore
 from tests.conftest import Model, Slipway, slipway_server, wait_until
 from tests.grown.parts import PASSWORD, SENTINEL_PASSWORD, Node, Sentinels, certificates, sentinels
 from tests.grown.smoke import Load, ready, round_trip, task_worker
@@ -31,7 +31,7 @@ def house(request: pytest.FixtureRequest, scratch: Path, model: Model) -> Iterat
 
 
 def _counted(node: Node) -> int:
-    """How many limits this server counts: what shows that it was written to, and by whom."""
+    """Count the limits stored on this server, to see whether it was written to."""
     with node.client() as client:
         return sum(1 for _ in client.scan_iter("slipway:rate:*"))
 
@@ -42,21 +42,21 @@ def _forget_counts(node: Node) -> None:
             client.delete(key)
 
 
-def test_everything_goes_by_way_of_it(house: tuple[Slipway, Sentinels]) -> None:
+def test_everything_works_with_sentinel(house: tuple[Slipway, Sentinels]) -> None:
     server, parts = house
     round_trip(server, celery=True)
     assert _counted(parts.master()) > 0
 
 
-def test_a_wrong_password_of_the_sentinels_is_told(house: tuple[Slipway, Sentinels]) -> None:
+def test_wrong_sentinel_password_is_reported(house: tuple[Slipway, Sentinels]) -> None:
     _, parts = house
     url = re.sub(r"sentinel_password=[^&]*", "sentinel_password=wrong", parts.url)
-    store = SpeedStore(url, max_connections=2)
+    store = RedisStore(url, max_connections=2)
     assert store.check() == "wrong password of the sentinels"
     store.close()
 
 
-def test_a_master_that_is_slow_or_full_fails_nothing(house: tuple[Slipway, Sentinels]) -> None:
+def test_slow_or_full_master_fails_nothing(house: tuple[Slipway, Sentinels]) -> None:
     server, parts = house
     master = parts.master()
     with Load(server) as load:
@@ -71,7 +71,7 @@ def test_a_master_that_is_slow_or_full_fails_nothing(house: tuple[Slipway, Senti
 
 
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
-def test_a_master_that_goes_fails_nothing_and_the_new_one_is_reached(
+def test_lost_master_fails_nothing_and_the_new_one_is_used(
     house: tuple[Slipway, Sentinels], fault: str
 ) -> None:
     server, parts = house
@@ -110,8 +110,8 @@ def _written(node: Node) -> bool:
         return False
 
 
-def test_no_password_is_logged(house: tuple[Slipway, Sentinels]) -> None:
-    """The last test: with all that has gone wrong before it."""
+def test_logs_contain_no_password(house: tuple[Slipway, Sentinels]) -> None:
+    """Search all logs; the last test, after every other failure."""
     server, _ = house
     for log in (server.log, server.log.with_name(f"worker-{server.port}.log")):
         text = log.read_text(errors="replace")

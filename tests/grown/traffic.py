@@ -1,4 +1,4 @@
-"""Clients who ask all the while, whatever happens to a part, and what is right of what they are told."""
+"""Continuous client load during faults, and checks of the answers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def served(
 
 
 def states(server: Slipway) -> dict[str, int]:
-    """How many runs there are of each state, once none is under way."""
+    """Count runs by state, once none is active."""
     unfinished = ("queued", "running")
 
     def count(client: httpx2.Client, status: str) -> int:
@@ -64,7 +64,7 @@ def names_of(listener: Listener) -> list[str]:
 
 
 def heard_whole(listener: Listener) -> bool:
-    """One last event, of a run that succeeded, and its whole text."""
+    """Check for one last event of a succeeded run, and its whole text."""
     last = [name for name in names_of(listener) if name in LAST]
     whole_text = text_of(listener.told) == listener.told[-1][2].get("output")
     return last == names_of(listener)[-1:] == ["run.completed"] and whole_text
@@ -105,7 +105,7 @@ def whole(answer: httpx2.Response) -> bool:
 
 
 def refused(answer: httpx2.Response) -> bool:
-    """Whether it was told to come again, and nothing else happened."""
+    """Check that the only failure was a retryable answer."""
     return (
         answer.status_code == 503
         and answer.json()["code"] == "database_unavailable"
@@ -114,5 +114,5 @@ def refused(answer: httpx2.Response) -> bool:
 
 
 def told(answers: list[httpx2.Response], right: Callable[[httpx2.Response], bool] = whole) -> list[str]:
-    """What those were told that are not right."""
+    """Return the invalid answers."""
     return [f"{answer.status_code} {answer.text[-600:]}" for answer in answers if not right(answer)]

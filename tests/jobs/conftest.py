@@ -1,4 +1,4 @@
-"""One Slipway with one task worker for all quick tests, and parts to break for the others."""
+"""Shared service with one task worker for quick tests, separate parts for destructive ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="session")
 def task_redis(scratch: Path) -> Iterator[RedisServer]:
-    """A Redis that these tests may wipe, stop and kill."""
+    """Redis server, for tests that wipe, stop and kill it."""
     with redis_in(scratch / "task-redis") as server:
         yield server
 

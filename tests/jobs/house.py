@@ -1,4 +1,4 @@
-"""A Slipway with task workers of its own, and a receiver of webhooks."""
+"""Service with its own task workers, and a webhook receiver."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class TaskWorker:
             self._stop.wait(0.2)
 
     def pool(self) -> list[int]:
-        """Pids of the processes that drive runs."""
+        """Return the pids of the pool processes."""
         assert self.child is not None
         return [
             int(pid)
@@ -68,7 +68,7 @@ class TaskWorker:
         ]
 
     def kill(self) -> None:
-        """With its pool, as a machine that loses its power would."""
+        """Kill the worker with its pool, as in a power failure."""
         assert self.child is not None
         os.killpg(self.child.pid, signal.SIGKILL)
 
@@ -86,7 +86,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class Receiver:
-    """Somebody who is told by webhook. Answers with `statuses` in turn, then with 200."""
+    """Webhook receiver. Answers with `statuses` in turn, then with 200."""
 
     def __init__(self) -> None:
         self.deliveries: list[Delivery] = []
@@ -146,7 +146,7 @@ class House:
 
 
 def ended(client: httpx2.Client, run_id: str, timeout: float = 60.0) -> dict[str, Any]:
-    """The run, once it has ended."""
+    """Wait for a run to end; return it."""
 
     def look() -> Any:
         run = client.get(f"/v1/runs/{run_id}").json()
@@ -157,7 +157,7 @@ def ended(client: httpx2.Client, run_id: str, timeout: float = 60.0) -> dict[str
 
 
 def until(look: Callable[[], Any], what: str, timeout: float = 60.0) -> Any:
-    """As `wait_until`, for looks that cost something."""
+    """Variant of `wait_until` for expensive checks."""
 
     def slowly() -> Any:
         time.sleep(0.1)

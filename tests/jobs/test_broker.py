@@ -1,4 +1,4 @@
-"""How a broker is reached, and that nobody waits for one that is not there."""
+"""Broker connection: URLs, TLS, and no waiting for an unreachable broker."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from config import ConfigError, load
-from service.jobs.broker import Bell, bell_of, broker_of, make_app
-from service.runs.keeper import NoBell
+from service.jobs.broker import CeleryWakeup, broker_of, make_app, make_wakeup
+from service.runs.recovery.supervisor import NoWakeup
 from tests.conftest import RedisServer, redis_in
 
 
@@ -39,7 +39,7 @@ from tests.conftest import RedisServer, redis_in
         ),
     ],
 )
-def test_addresses(redis_url: str, broker_url: str, expected: str) -> None:
+def test_broker_urls_for_each_transport(redis_url: str, broker_url: str, expected: str) -> None:
     broker = broker_of(redis_url, broker_url)
     assert broker is not None and broker.url == expected
     if "sentinel" in redis_url + broker_url:
@@ -67,12 +67,12 @@ def test_addresses(redis_url: str, broker_url: str, expected: str) -> None:
         ("amqps://h?ssl_cert_reqs=none", {"cert_reqs": ssl.CERT_NONE}),
     ],
 )
-def test_certificates_are_checked_and_the_name_in_them(url: str, wanted: dict[str, Any] | None) -> None:
+def test_tls_options_verify_certificate_and_host_name(url: str, wanted: dict[str, Any] | None) -> None:
     broker = broker_of("redis+cluster://h", url)
     assert broker is not None and broker.ssl == wanted
 
 
-def test_sentinels_have_a_login_of_their_own() -> None:
+def test_sentinel_login_is_separate() -> None:
     broker = broker_of("rediss+sentinel://u:p@a,b/main?sentinel_username=su&sentinel_password=s%23p", "")
     assert broker is not None
     told = broker.options["sentinel_kwargs"]
@@ -80,20 +80,20 @@ def test_sentinels_have_a_login_of_their_own() -> None:
     assert "s#p" not in broker.url and "s%23p" not in broker.url
 
 
-def test_a_cluster_is_no_broker() -> None:
+def test_redis_cluster_needs_a_broker_url() -> None:
     environ = {"APP_ENV": "testing", "REDIS_URL": "redis+cluster://a:1,b:2"}
-    assert isinstance(bell_of(load(environ)), NoBell)
+    assert isinstance(make_wakeup(load(environ)), NoWakeup)
     with pytest.raises(ValueError, match="BROKER_URL"):
         make_app(load(environ))
-    assert isinstance(bell_of(load({**environ, "BROKER_URL": "amqp://rabbit//"})), Bell)
+    assert isinstance(make_wakeup(load({**environ, "BROKER_URL": "amqp://rabbit//"})), CeleryWakeup)
 
 
-def test_what_is_no_broker_is_refused() -> None:
+def test_unsupported_broker_url_is_refused() -> None:
     with pytest.raises(ConfigError, match="BROKER_URL"):
         load({"APP_ENV": "testing", "BROKER_URL": "memory://"})
 
 
-def test_private_webhooks_are_for_tests_only() -> None:
+def test_private_webhooks_are_refused_in_production() -> None:
     with pytest.raises(ConfigError, match="WEBHOOK_ALLOW_PRIVATE"):
         load({"APP_ENV": "production", "WEBHOOK_ALLOW_PRIVATE": "1"})
 
@@ -104,27 +104,27 @@ def server(scratch: Path) -> Iterator[RedisServer]:
         yield running
 
 
-def test_it_rings_counts_and_comes_back(server: RedisServer) -> None:
+def test_wakeup_sends_counts_and_reconnects(server: RedisServer) -> None:
     url = server.url.replace(" ", "%20")
-    bell = bell_of(load({"APP_ENV": "testing", "REDIS_URL": url}))
-    assert bell.waiting() == 0
-    assert bell.ring(["run_1", "run_2"]) and bell.waiting() == 2
+    wakeup = make_wakeup(load({"APP_ENV": "testing", "REDIS_URL": url}))
+    assert wakeup.waiting() == 0
+    assert wakeup.ring(["run_1", "run_2"]) and wakeup.waiting() == 2
     server.stop()
-    assert not bell.ring(["run_3"]) and bell.waiting() is None
+    assert not wakeup.ring(["run_3"]) and wakeup.waiting() is None
     server.start()
-    _quiet(bell)
-    assert bell.ring(["run_4"]) and bell.waiting() == 1
+    _quiet(wakeup)
+    assert wakeup.ring(["run_4"]) and wakeup.waiting() == 1
     assert server.child is not None
     os.kill(server.child.pid, signal.SIGSTOP)
-    assert not bell.ring(
+    assert not wakeup.ring(
         [f"run_{number}" for number in range(1000)]
     )  # it hangs: nobody waits a thousand times
     os.kill(server.child.pid, signal.SIGCONT)
-    _quiet(bell)
-    assert bell.ring(["run_5"])
+    _quiet(wakeup)
+    assert wakeup.ring(["run_5"])
 
 
-def _quiet(bell: object) -> None:
-    """The time that a broker is left alone is over."""
-    assert isinstance(bell, Bell)
-    bell._quiet_until = 0.0
+def _quiet(wakeup: object) -> None:
+    """End the pause after a broker failure."""
+    assert isinstance(wakeup, CeleryWakeup)
+    wakeup._paused_until = 0.0

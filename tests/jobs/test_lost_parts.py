@@ -1,4 +1,4 @@
-"""A worker told to stop, a worker whose broker dies, and a thousand tasks while Redis is wiped or gone."""
+"""Task workers stopped, broker lost, and a thousand tasks while Redis is wiped or down."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TASKS = 1000
 
 
 @pytest.mark.slow
-def test_a_worker_told_to_stop_hands_over_what_it_cannot_finish(house: House, client: httpx2.Client) -> None:
+def test_stopping_worker_hands_over_unfinished_runs(house: House, client: httpx2.Client) -> None:
     house.model.control(token_ms=1000)
     with house.worker("first", GRACEFUL_TIMEOUT="2").running() as first:
         run_id = house.queue(client, "A long answer of many words, please: as long as you can make it.")
@@ -45,8 +45,8 @@ def test_a_worker_told_to_stop_hands_over_what_it_cannot_finish(house: House, cl
 
 @pytest.mark.slow
 @pytest.mark.parametrize("worker_too", [False, True], ids=["alone", "with the worker"])
-def test_a_task_outlives_the_broker(house: House, client: httpx2.Client, worker_too: bool) -> None:
-    """A worker whose Redis dies over a message not yet acknowledged may end itself (kombu): both ways must do."""
+def test_task_survives_a_broker_restart(house: House, client: httpx2.Client, worker_too: bool) -> None:
+    """Cover both outcomes: a worker whose Redis dies before an acknowledgement may exit (kombu), or reconnect."""
     house.model.control(first_token_ms=2000)
     with house.worker(f"kept-{worker_too}").kept() as worker:
         run_ids = [house.queue(client, f"Whatever happens, {number}.") for number in range(2)]
@@ -82,7 +82,7 @@ def storm(
 
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
-def test_a_thousand_tasks_with_redis_wiped(storm: tuple[House, httpx2.Client]) -> None:
+def test_thousand_tasks_survive_a_wiped_redis(storm: tuple[House, httpx2.Client]) -> None:
     house, client = storm
     run_ids = _queue_many(house, client)
     with house.worker("storm").kept() as worker:
@@ -96,7 +96,7 @@ def test_a_thousand_tasks_with_redis_wiped(storm: tuple[House, httpx2.Client]) -
 
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
-def test_a_thousand_tasks_with_redis_gone_for_a_while(storm: tuple[House, httpx2.Client]) -> None:
+def test_thousand_tasks_survive_a_redis_outage(storm: tuple[House, httpx2.Client]) -> None:
     house, client = storm
     with house.worker("storm").kept():
         run_ids = _queue_many(house, client, TASKS // 2)
@@ -138,7 +138,7 @@ def _statuses(client: httpx2.Client, run_ids: list[str]) -> Counter[str]:
 
 
 def _each_once(house: House, client: httpx2.Client, run_ids: list[str]) -> None:
-    """One run for each, with one answer: no step is kept twice, and no event is told twice."""
+    """Check one run and one answer per task: no duplicate steps or events."""
     assert len(set(run_ids)) == TASKS
     for run_id in run_ids[:: TASKS // 50]:
         events = client.get(f"/v1/runs/{run_id}/events", headers={"Accept": "application/json"}).json()[

@@ -24,7 +24,7 @@ def agents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def edited(
     scratch: Path, task_redis: RedisServer, model: Model, receiver: Receiver, agents: Path
 ) -> Iterator[House]:
-    """A house whose worker has one process, so that the same one takes up every task."""
+    """Service whose task worker has one process, so that every task runs in the same one."""
     settings = {**SETTINGS, "AGENTS_DIR": str(agents), "RELOAD": "1", "TASK_CONCURRENCY": "1"}
     with slipway_server(scratch / "edited", task_redis.url, model.url, **settings) as server:
         house = House(server, task_redis, model, receiver)
@@ -38,9 +38,7 @@ def author(edited: House) -> Iterator[httpx2.Client]:
         yield signed_in
 
 
-def test_a_task_is_done_by_the_version_that_is_there(
-    edited: House, author: httpx2.Client, agents: Path
-) -> None:
+def test_task_runs_with_the_current_agent_version(edited: House, author: httpx2.Client, agents: Path) -> None:
     first = ended(author, edited.queue(author, "x", "probe"))
     write(agents, prompt_md="Be second.")
     second = ended(author, edited.queue(author, "x", "probe"))
@@ -48,12 +46,14 @@ def test_a_task_is_done_by_the_version_that_is_there(
     assert (first["agent_version"] != version, second["agent_version"]) == (True, version)
 
 
-def test_a_new_agent_has_its_tasks_done(edited: House, author: httpx2.Client, agents: Path) -> None:
+def test_tasks_of_a_new_agent_run_without_a_restart(
+    edited: House, author: httpx2.Client, agents: Path
+) -> None:
     write(agents, "newcomer", agent_yaml=GOOD, prompt_md="Be new.")
     assert ended(author, edited.queue(author, "x", "newcomer"))["status"] == "succeeded"
 
 
-def test_a_broken_edit_does_not_stop_tasks(edited: House, author: httpx2.Client, agents: Path) -> None:
+def test_broken_agent_edit_does_not_stop_tasks(edited: House, author: httpx2.Client, agents: Path) -> None:
     good = author.get("/v1/agents/probe").json()["version"]
     write(agents, agent_yaml="pattern: single\n")
     run = ended(author, edited.queue(author, "x", "probe"))

@@ -12,7 +12,7 @@ from tests.conftest import Slipway
 from tests.jobs.house import House, TaskWorker, ended, until
 
 
-def test_a_task_is_queued_and_done(house: House, worker: TaskWorker, client: httpx2.Client) -> None:
+def test_task_is_queued_and_succeeds(house: House, worker: TaskWorker, client: httpx2.Client) -> None:
     answer = client.post(
         "/v1/agents/support/tasks", json={"input": "Within how many days can I get a refund?"}
     )
@@ -24,7 +24,7 @@ def test_a_task_is_queued_and_done(house: House, worker: TaskWorker, client: htt
     assert house.model.stats()["calls"] == 2  # classify, and answer
 
 
-def test_its_events_can_be_followed_from_the_start(
+def test_task_events_can_be_followed_from_the_start(
     house: House, worker: TaskWorker, client: httpx2.Client
 ) -> None:
     run_id = house.queue(client, "What is 17 * 23?", "analyst")
@@ -34,7 +34,9 @@ def test_its_events_can_be_followed_from_the_start(
     assert "gap" not in names
 
 
-def test_the_same_key_is_the_same_task(house: House, worker: TaskWorker, client: httpx2.Client) -> None:
+def test_same_idempotency_key_returns_the_same_task(
+    house: House, worker: TaskWorker, client: httpx2.Client
+) -> None:
     asked = {"json": {"input": "Only once."}, "headers": {"Idempotency-Key": "one-task-only"}}
     first, second = (client.post("/v1/agents/assistant/tasks", **asked) for _ in range(2))
     assert first.json()["run_id"] == second.json()["run_id"]
@@ -44,7 +46,7 @@ def test_the_same_key_is_the_same_task(house: House, worker: TaskWorker, client:
     assert house.model.stats()["calls"] == 1
 
 
-def test_a_task_under_way_is_cancelled(house: House, worker: TaskWorker, client: httpx2.Client) -> None:
+def test_running_task_is_cancelled(house: House, worker: TaskWorker, client: httpx2.Client) -> None:
     house.model.control(first_token_ms=20, token_ms=500)
     run_id = house.queue(client, "Tell me something long, please, with many words in it.")
     until(lambda: client.get(f"/v1/runs/{run_id}").json()["status"] == "running", "its start")
@@ -53,7 +55,7 @@ def test_a_task_under_way_is_cancelled(house: House, worker: TaskWorker, client:
     until(lambda: house.model.stats()["closed_early"] == 1, "the end of the upstream call")
 
 
-def test_what_a_worker_does_is_counted(house: House, worker: TaskWorker, client: httpx2.Client) -> None:
+def test_task_worker_metrics_are_counted(house: House, worker: TaskWorker, client: httpx2.Client) -> None:
     def told(name: str) -> float:
         lines = client.get("/metrics").text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
@@ -64,13 +66,11 @@ def test_what_a_worker_does_is_counted(house: House, worker: TaskWorker, client:
     assert told(runs) == before + 1 and told("slipway_model_calls_total") > calls
 
 
-def test_a_worker_shows_in_ready(house: House, worker: TaskWorker, client: httpx2.Client) -> None:
+def test_ready_reports_the_task_worker(house: House, worker: TaskWorker, client: httpx2.Client) -> None:
     assert until(lambda: client.get("/ready").json()["worker"]["status"] == "ok", "a worker")
 
 
-def test_a_killed_process_of_the_pool_loses_no_task(
-    house: House, worker: TaskWorker, client: httpx2.Client
-) -> None:
+def test_killed_pool_process_loses_no_task(house: House, worker: TaskWorker, client: httpx2.Client) -> None:
     house.model.control(first_token_ms=1500)
     run_ids = [house.queue(client, f"Task {number}") for number in range(2)]
     until(lambda: all(_status(client, run_id) == "running" for run_id in run_ids), "the start of both")
@@ -80,7 +80,7 @@ def test_a_killed_process_of_the_pool_loses_no_task(
     assert [run["status"] for run in runs] == ["succeeded", "succeeded"]
 
 
-def test_a_redis_that_hangs_neither_fails_nor_loses_a_task(
+def test_hanging_redis_neither_fails_nor_loses_a_task(
     house: House, worker: TaskWorker, client: httpx2.Client
 ) -> None:
     assert house.redis.child is not None
@@ -92,7 +92,7 @@ def test_a_redis_that_hangs_neither_fails_nor_loses_a_task(
     assert {ended(client, run_id)["status"] for run_id in run_ids} == {"succeeded"}
 
 
-def test_what_was_queued_while_no_message_got_through_is_swept_up(
+def test_sweep_finds_tasks_queued_without_a_message(
     house: House, worker: TaskWorker, client: httpx2.Client
 ) -> None:
     run_id = house.queue(client, "Somebody will find me.")
@@ -114,7 +114,7 @@ def test_what_was_queued_while_no_message_got_through_is_swept_up(
         ({"callback_url": "https://example.com/"}, ""),
     ],
 )
-def test_what_does_not_fit_is_said(slipway: Slipway, body: dict[str, str], pointer: str) -> None:
+def test_invalid_task_request_is_422(slipway: Slipway, body: dict[str, str], pointer: str) -> None:
     """Here webhooks may not go to this machine, as anywhere but in tests."""
     with slipway.client() as client:
         answer = client.post("/v1/agents/assistant/tasks", json=body)
@@ -122,7 +122,7 @@ def test_what_does_not_fit_is_said(slipway: Slipway, body: dict[str, str], point
     assert [fault["pointer"] for fault in answer.json()["errors"]] == [pointer]
 
 
-def test_an_agent_that_is_not_there(slipway: Slipway) -> None:
+def test_task_for_an_unknown_agent_is_404(slipway: Slipway) -> None:
     with slipway.client() as client:
         assert client.post("/v1/agents/nobody/tasks", json={"input": "x"}).status_code == 404
 

@@ -1,4 +1,4 @@
-"""What has had its time is deleted, whoever does it and however often; what has not stays."""
+"""Upkeep deletes expired rows only, however often and by however many workers it runs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 
 from config import load
 from service.jobs.broker import UPKEEP_TASK, make_app
-from service.jobs.upkeep import BATCH, DAY_MS, tidy
-from service.jobs.worker import create_worker
-from service.store import session_end
-from service.store.base import Database
+from service.jobs.celery_worker import create_worker
+from service.jobs.upkeep import BATCH, DAY_MS, delete_expired
+from service.store import session_expiry
+from service.store.database import Database
 from service.store.schema import metadata
 from service.types import first_id, new_id, now_ms
 from tests.jobs.house import House, TaskWorker, until
@@ -47,7 +47,7 @@ def fill(db: Database, many: int) -> None:
     run |= {"request": {}, "status": "succeeded", "cache": "miss", "created_at": old}
     key = {"user_id": "u", "fingerprint": "f", "created_at": old}
     session = {"user_id": "u", "agent": "a", "created_at": old, "updated_at": old}
-    over = now - 1 - session_end.GRACE_MS
+    over = now - 1 - session_expiry.GRACE_MS
     family = {"user_id": "u", "current_jti": "j", "created_at": old}
     notice = {"url": "u", "signer": "s", "body": {}, "status": "delivered", "attempts": 1}
     rows: dict[str, list[dict[str, Any]]] = {
@@ -78,10 +78,10 @@ def left(db: Database) -> dict[str, int]:
         return {name: len(tx.rows(metadata.tables[name].select())) for name in TABLES}
 
 
-def test_only_what_has_had_its_time_goes(db: Database) -> None:
+def test_only_expired_rows_are_deleted(db: Database) -> None:
     fill(db, 3)
     gone = dict.fromkeys(KINDS, 3)
-    assert tidy(db, 90) == {
+    assert delete_expired(db, 90) == {
         **dict.fromkeys(("addresses", "counters"), 0),
         **gone,
     }
@@ -90,28 +90,28 @@ def test_only_what_has_had_its_time_goes(db: Database) -> None:
         assert [row["user_id"] for row in tx.rows(metadata.tables["idempotency"].select())] == ["v"]
 
 
-def test_twice_and_by_several_at_once_is_fine(db: Database) -> None:
+def test_upkeep_is_idempotent_and_concurrent(db: Database) -> None:
     fill(db, BATCH * 2 + 1)
-    threads = [threading.Thread(target=tidy, args=(db, 90)) for _ in range(3)]
+    threads = [threading.Thread(target=delete_expired, args=(db, 90)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert left(db) == {"runs": 3, **dict.fromkeys(TABLES[1:], 1)}
-    assert set(tidy(db, 90).values()) == {0}
+    assert set(delete_expired(db, 90).values()) == {0}
 
 
-def test_a_turn_ends_in_time_and_every_kind_has_its_share(db: Database) -> None:
-    """Each transaction is of one batch: whoever waits to write waits for no more than that."""
+def test_upkeep_pass_ends_in_time_and_serves_every_kind(db: Database) -> None:
+    """Check one batch per transaction: other writers wait no longer than that."""
     fill(db, BATCH * 2 + 1)
-    first = tidy(db, 90, seconds=0)
+    first = delete_expired(db, 90, seconds=0)
     assert {name: first[name] for name in KINDS} == dict.fromkeys(KINDS, BATCH)
-    second = tidy(db, 90, seconds=0)
+    second = delete_expired(db, 90, seconds=0)
     assert {name: second[name] for name in KINDS} == dict.fromkeys(KINDS, BATCH)
-    assert {name: tidy(db, 90)[name] for name in KINDS[:1]} == {KINDS[0]: 1}
+    assert {name: delete_expired(db, 90)[name] for name in KINDS[:1]} == {KINDS[0]: 1}
 
 
-def test_a_session_with_many_runs_goes_bit_by_bit(db: Database) -> None:
+def test_long_session_is_deleted_in_batches(db: Database) -> None:
     fill(db, 1)
     with db.begin() as tx:
         run = dict(tx.rows(metadata.tables["runs"].select())[0])
@@ -123,11 +123,15 @@ def test_a_session_with_many_runs_goes_bit_by_bit(db: Database) -> None:
                 metadata.tables["messages"].insert(), {**message, "seq": number + 1, "created_at": number}
             )
     held = 2 * (BATCH + 5) + 1  # with the session itself
-    assert [tidy(db, 90, seconds=0)["sessions"] for _ in range(3)] == [BATCH, BATCH, held - 2 * BATCH]
+    assert [delete_expired(db, 90, seconds=0)["sessions"] for _ in range(3)] == [
+        BATCH,
+        BATCH,
+        held - 2 * BATCH,
+    ]
     assert left(db)["sessions"] == 1
 
 
-def test_a_session_whose_run_goes_on_keeps_everything(db: Database) -> None:
+def test_session_with_a_running_run_is_kept(db: Database) -> None:
     fill(db, 1)
     with db.begin() as tx:
         runs = metadata.tables["runs"]
@@ -136,10 +140,10 @@ def test_a_session_whose_run_goes_on_keeps_everything(db: Database) -> None:
         tx.execute(runs.insert(), {**run, "id": new_id("run"), "finished_at": None})
         message = {"session_id": "ses_0", "seq": 1, "run_id": "r", "role": "user", "content": "", "tokens": 1}
         tx.execute(metadata.tables["messages"].insert(), {**message, "created_at": 1})
-    assert tidy(db, 90)["sessions"] == 0
+    assert delete_expired(db, 90)["sessions"] == 0
 
 
-def test_a_worker_does_it_when_the_clock_says_so(house: House, worker: TaskWorker) -> None:
+def test_task_worker_runs_upkeep_on_schedule(house: House, worker: TaskWorker) -> None:
     house.sql(
         "INSERT INTO idempotency (user_id, key, fingerprint, created_at, expires_at) VALUES ('x', 'old', 'f', 0, 1)"
     )
@@ -148,7 +152,7 @@ def test_a_worker_does_it_when_the_clock_says_so(house: House, worker: TaskWorke
     until(lambda: not house.sql("SELECT 1 FROM idempotency WHERE key = 'old'"), "its end")
 
 
-def test_the_clock_knows_its_task(house: House) -> None:
+def test_beat_schedule_names_the_upkeep_task(house: House) -> None:
     app = create_worker(load(house.server.env))
     [entry] = app.conf.beat_schedule.values()
     assert entry["task"] in app.tasks

@@ -1,4 +1,4 @@
-"""A clone of the project with a `.env` of its own, for tests of what reads it. Its code may be edited."""
+"""Copy of the project with its own `.env` and editable code."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ def command(program: str) -> list[str]:
 
 
 def environ(**changes: str) -> dict[str, str]:
-    """The tests' own environment, with `.env` read."""
+    """Return the tests' environment, with `.env` enabled."""
     return {**os.environ, "FLASK_SKIP_DOTENV": "0", **changes}

@@ -1,4 +1,4 @@
-"""A real launcher with all it starts, told apart from every other by its state folder."""
+"""Real launcher with all its programs, identified by its state folder."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Launcher:
         assert self.process.poll() is None, self.output
 
     def start_another(self, **changes: str) -> subprocess.CompletedProcess[str]:
-        """One that is expected to end by itself."""
+        """Start a second launcher that is expected to exit."""
         return subprocess.run(
             (sys.executable, "-m", "launcher"),
             cwd=ROOT,
@@ -71,7 +71,7 @@ class Launcher:
         return httpx2.get(f"{self.url}/health", timeout=5).status_code == 200
 
     def family(self) -> dict[int, str]:
-        """Every living process that was given this state folder, with its command line. The launcher is one."""
+        """List living processes with this state folder, launcher included, with their command lines."""
         found = {}
         for folder in Path("/proc").glob("[0-9]*"):
             try:
@@ -85,11 +85,11 @@ class Launcher:
         return found
 
     def pid_of(self, part: str) -> int:
-        """The launcher's own child whose command line holds `part`: the oldest of that kind."""
+        """Find the launcher's oldest child whose command line contains `part`."""
         return min(pid for pid, command in self.family().items() if part in command)
 
     def end(self) -> None:
-        """Whatever a failed test left."""
+        """Kill the remains of a failed test."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             self.process.wait(30)

@@ -1,4 +1,4 @@
-"""What the banner says of the agents."""
+"""Agents in the banner."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def agents_line(home: Path) -> str:
     return next((line.strip() for line in text.splitlines() if line.startswith("  agents: ")), "")
 
 
-def test_it_says_how_many_are_served_and_why_others_are_not(tmp_path: Path) -> None:
+def test_banner_counts_served_agents_and_shows_faults(tmp_path: Path) -> None:
     agents, summary = tmp_path / "agents", Development(slipway_home=tmp_path).agents_summary
     write(agents, "good", agent_yaml=GOOD, prompt_md="x")
     load(agents).write_summary(summary)
@@ -28,7 +28,7 @@ def test_it_says_how_many_are_served_and_why_others_are_not(tmp_path: Path) -> N
     assert agents_line(tmp_path) == f"agents: 1 served, 1 left out ({why})"
 
 
-def test_it_shows_a_few_faults_and_names_the_command_for_the_others(tmp_path: Path) -> None:
+def test_banner_shows_a_few_faults_and_the_command_for_more(tmp_path: Path) -> None:
     for number in range(5):
         write(tmp_path / "agents", f"bad{number}", agent_yaml=GOOD)
     load(tmp_path / "agents").write_summary(tmp_path / "agents.json")
@@ -38,7 +38,7 @@ def test_it_shows_a_few_faults_and_names_the_command_for_the_others(tmp_path: Pa
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"served": "x", "left_out": []}'])
-def test_without_a_summary_it_says_nothing(tmp_path: Path, text: str | None) -> None:
+def test_banner_without_a_summary_omits_agents(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "agents.json").write_text(text)
     assert agents_line(tmp_path) == ""

@@ -42,7 +42,7 @@ class Clone:
         return httpx2.get(f"{self.url}/health", timeout=5, trust_env=False).json()
 
     def edit(self, old: str, new: str) -> None:
-        path = self.folder / "service" / "web" / "health.py"
+        path = self.folder / "service" / "web" / "routes" / "health.py"
         text = path.read_text()
         assert old in text
         path.write_text(text.replace(old, new))
@@ -63,7 +63,7 @@ def running(scratch: Path) -> Iterator[Clone]:
         yield made
 
 
-def test_everything_reads_the_file(running: Clone) -> None:
+def test_every_program_reads_the_env_file(running: Clone) -> None:
     assert f"Slipway is up: {running.url}" in running.output
     login = {"username": "ada", "password": "password of ada"}
     assert httpx2.post(f"{running.url}/v1/auth/login", json=login, timeout=30).status_code == 200
@@ -80,12 +80,12 @@ def test_everything_reads_the_file(running: Clone) -> None:
     assert not (running.folder / "var").exists()
 
 
-def test_the_task_worker_reads_it_too(running: Clone) -> None:
+def test_task_worker_reads_the_env_file(running: Clone) -> None:
     ready: Callable[[], Any] = lambda: httpx2.get(f"{running.url}/ready", timeout=5).json()  # noqa: E731
     wait_until(lambda: ready()["worker"]["status"] == "ok", "the task worker")
 
 
-def test_an_edit_of_the_code_counts_and_a_broken_one_is_started_again_once_mended(running: Clone) -> None:
+def test_code_edit_restarts_and_a_broken_edit_recovers_once_fixed(running: Clone) -> None:
     assert running.health()["status"] == "ok"
     running.edit('{"status": "ok"', '{"status": "edited"')
     wait_until(lambda: running.health()["status"] == "edited", "the edited code")

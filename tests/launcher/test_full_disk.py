@@ -28,7 +28,7 @@ def launcher(disk: Path) -> Iterator[Launcher]:
     found.end()
 
 
-def test_started_on_a_full_disk_it_says_so_in_a_line(disk: Path, launcher: Launcher) -> None:
+def test_start_on_a_full_disk_is_a_one_line_error(disk: Path, launcher: Launcher) -> None:
     launcher.home.mkdir()
     fill(disk)
     answer = launcher.start_another()
@@ -37,7 +37,7 @@ def test_started_on_a_full_disk_it_says_so_in_a_line(disk: Path, launcher: Launc
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_up_ends_nothing_and_all_works_again(disk: Path, launcher: Launcher) -> None:
+def test_full_disk_stops_no_program_and_recovers(disk: Path, launcher: Launcher) -> None:
     def steady() -> dict[int, str]:
         return {p: line for p, line in launcher.family().items() if any(part in line for part in PARTS)}
 

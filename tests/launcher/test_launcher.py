@@ -36,7 +36,7 @@ def own(scratch: Path) -> Iterator[Launcher]:
     launcher.end()
 
 
-def test_it_says_where_it_is_and_how_to_sign_in(running: Launcher) -> None:
+def test_banner_shows_address_and_sign_in(running: Launcher) -> None:
     banner = running.output[running.output.index("Slipway is up") :]
     for part in (
         running.url,
@@ -49,7 +49,7 @@ def test_it_says_where_it_is_and_how_to_sign_in(running: Launcher) -> None:
     assert "not ready" not in banner
 
 
-def test_the_lines_to_try_work_word_for_word(running: Launcher) -> None:
+def test_commands_of_the_banner_work(running: Launcher) -> None:
     lines = re.findall(r"^  ((?:TOKEN=|curl ).*)$", running.output, re.M)
     assert len(lines) == 2
     answer = subprocess.run(
@@ -58,7 +58,7 @@ def test_the_lines_to_try_work_word_for_word(running: Launcher) -> None:
     assert json.loads(answer.stdout)["status"] == "succeeded"
 
 
-def test_the_state_is_for_this_user_only(running: Launcher) -> None:
+def test_state_folder_is_private(running: Launcher) -> None:
     for path in (
         running.home,
         running.home / "run",
@@ -68,7 +68,7 @@ def test_the_state_is_for_this_user_only(running: Launcher) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o700, path
 
 
-def test_a_second_launcher_with_the_same_state_is_refused(running: Launcher) -> None:
+def test_second_launcher_with_the_same_state_folder_is_refused(running: Launcher) -> None:
     answer = running.start_another(PORT="0")
     assert (answer.returncode, answer.stdout) == (1, "")
     assert (
@@ -77,7 +77,7 @@ def test_a_second_launcher_with_the_same_state_is_refused(running: Launcher) -> 
     )
 
 
-def test_a_port_in_use_is_one_clear_line(own: Launcher) -> None:
+def test_used_port_is_a_one_line_error(own: Launcher) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         answer = own.start_another(PORT=str(port))
@@ -86,9 +86,7 @@ def test_a_port_in_use_is_one_clear_line(own: Launcher) -> None:
 
 
 @pytest.mark.parametrize("command", [("launcher",), ("gunicorn", "-c", "gunicorn.conf.py", "wsgi:app")])
-def test_wrong_settings_end_the_start_with_nothing_but_their_message(
-    own: Launcher, command: tuple[str, ...]
-) -> None:
+def test_invalid_settings_print_only_their_message(own: Launcher, command: tuple[str, ...]) -> None:
     environ = own.environ(
         APP_ENV="production", DEBUG="1", DATABASE_URL="postgresql://d/d", REDIS_URL="redis://r"
     )
@@ -115,7 +113,7 @@ def test_wrong_settings_end_the_start_with_nothing_but_their_message(
         ("offline model", "offline_model"),
     ],
 )
-def test_what_dies_is_started_again(running: Launcher, name: str, part: str) -> None:
+def test_killed_programs_are_restarted(running: Launcher, name: str, part: str) -> None:
     before = running.pid_of(part)
     os.kill(before, signal.SIGKILL)
     wait_until(
@@ -127,7 +125,7 @@ def test_what_dies_is_started_again(running: Launcher, name: str, part: str) -> 
     assert before not in running.family()
 
 
-def test_killed_it_leaves_nothing_and_can_start_again(own: Launcher) -> None:
+def test_killed_launcher_leaves_no_process_and_restarts(own: Launcher) -> None:
     own.start()
     family = own.family()
     os.kill(own.pid, signal.SIGKILL)
@@ -140,7 +138,7 @@ def test_killed_it_leaves_nothing_and_can_start_again(own: Launcher) -> None:
     assert own.family() == {}
 
 
-def test_it_ends_with_the_make_that_started_it(own: Launcher) -> None:
+def test_launcher_ends_with_its_make_process(own: Launcher) -> None:
     shell = f"{sys.executable} -m launcher --parent-pid $$; exit 3"  # one more command, or the shell would become it
     own.start("sh", "-c", shell)
     os.kill(own.pid, signal.SIGKILL)

@@ -15,9 +15,7 @@ from launcher import programs
 @pytest.mark.parametrize(
     ("state", "expected"), [("newest", True), ("older", False), ("none", False), ("broken", False)]
 )
-def test_only_a_database_that_is_not_up_to_date_is_migrated(
-    tmp_path: Path, state: str, expected: bool
-) -> None:
+def test_only_an_outdated_database_is_migrated(tmp_path: Path, state: str, expected: bool) -> None:
     path = tmp_path / "slipway.db"
     settings = load({"DATABASE_URL": f"sqlite:///{path}", "SLIPWAY_HOME": str(tmp_path)})
     if state == "broken":

@@ -1,4 +1,4 @@
-"""The supervisor alone, over small programs that misbehave on purpose."""
+"""Supervisor with small programs that misbehave on purpose."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.supervisor import FIRST_TRIES
+from launcher.supervisor import MAX_START_FAILURES
 from tests.conftest import ROOT, process, wait_until
 
 DRIVER = """
@@ -46,14 +46,14 @@ def add(name: str, script: str, **options: object) -> str:
     return f"supervisor.add(shell({name!r}, {script!r}{more}))"
 
 
-def test_all_end_in_the_order_opposite_to_their_start(tmp_path: Path) -> None:
+def test_programs_stop_in_reverse_order(tmp_path: Path) -> None:
     names = ("redis", "model", "web")
     body = [add(name, POLITE.format(name=name)) for name in names]
     log = tmp_path / "out"
     with (
         log.open("wb") as out,
         process(
-            driver(*body, "print('up', flush=True)", "while True: supervisor.pause()"), stdout=out
+            driver(*body, "print('up', flush=True)", "while True: supervisor.tick()"), stdout=out
         ) as child,
     ):
         wait_until(lambda: "up" in log.read_text(), "the start")
@@ -63,22 +63,22 @@ def test_all_end_in_the_order_opposite_to_their_start(tmp_path: Path) -> None:
     assert log.read_text().split("\n")[1:5] == ["stopped", "web ends", "model ends", "redis ends"]
 
 
-def test_who_does_not_end_in_time_is_killed_with_all_it_started(tmp_path: Path) -> None:
+def test_program_that_does_not_stop_is_killed_with_its_children(tmp_path: Path) -> None:
     mark = tmp_path / "pid"
     stubborn = f"trap '' TERM; sleep 1001 & echo $! > {mark}; wait; wait"
     done = run(
         add("stubborn", stubborn, stop_seconds=0.3),
-        f"while not os.path.exists({str(mark)!r}): supervisor.pause()",
+        f"while not os.path.exists({str(mark)!r}): supervisor.tick()",
     )
     assert done.returncode == 0
     wait_until(lambda: not _lives(int(mark.read_text())), "the end of its child")
 
 
-def test_a_second_signal_ends_the_patience(tmp_path: Path) -> None:
+def test_second_signal_kills_at_once(tmp_path: Path) -> None:
     log = tmp_path / "out"
     body = (
         add("stubborn", "trap 'echo asked' TERM; echo up; while :; do sleep 0.1; done", stop_seconds=1000.0),
-        "while True: supervisor.pause()",
+        "while True: supervisor.tick()",
     )
     with log.open("wb") as out, process(driver(*body), stdout=out) as child:
         for word in ("up", "asked"):
@@ -87,37 +87,39 @@ def test_a_second_signal_ends_the_patience(tmp_path: Path) -> None:
         assert child.wait(30) == 0
 
 
-def test_what_never_comes_up_ends_the_start() -> None:
-    done = run(add("web", "exit 7"), "while True: supervisor.pause()")
+def test_program_that_never_starts_ends_the_launcher() -> None:
+    done = run(add("web", "exit 7"), "while True: supervisor.tick()")
     assert done.stdout == "web does not start (exit code 7); its own lines above say why.\n"
-    assert done.stderr.count("slipway: web ended (exit code 7); starting it again in ") == FIRST_TRIES - 1
+    assert (
+        done.stderr.count("slipway: web ended (exit code 7); starting it again in ") == MAX_START_FAILURES - 1
+    )
 
 
-def test_what_runs_once_must_end_well_and_is_not_repeated(tmp_path: Path) -> None:
+def test_once_program_must_succeed_and_is_not_repeated(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     once = add("migrations", f"echo ran >> {mark}", once=True)
-    run(once, "supervisor.until(supervisor.ready)", "for _ in range(20): supervisor.pause()")
+    run(once, "supervisor.run_until(supervisor.ready)", "for _ in range(20): supervisor.tick()")
     assert mark.read_text() == "ran\n"
-    failed = run(add("migrations", "exit 1", once=True), "supervisor.until(supervisor.ready)")
+    failed = run(add("migrations", "exit 1", once=True), "supervisor.run_until(supervisor.ready)")
     assert failed.stdout == "migrations does not start (exit code 1); its own lines above say why.\n"
 
 
-def test_what_a_dead_program_had_started_is_gone_before_it_starts_again(tmp_path: Path) -> None:
+def test_children_of_a_dead_program_are_killed_before_its_restart(tmp_path: Path) -> None:
     mark = tmp_path / "pids"
     script = f"sleep 1002 & echo $! >> {mark}; exit 1"
-    run(add("worker", script), "while True: supervisor.pause()")
+    run(add("worker", script), "while True: supervisor.tick()")
     pids = [int(word) for word in mark.read_text().split()]
-    assert len(pids) == FIRST_TRIES
+    assert len(pids) == MAX_START_FAILURES
     wait_until(lambda: not any(map(_lives, pids)), "the end of all it had started")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's signal to orphans is Linux's")
 @pytest.mark.parametrize("hangs", [False, True], ids=["polite", "hangs"])
-def test_a_killed_supervisor_leaves_neither_children_nor_grandchildren(tmp_path: Path, hangs: bool) -> None:
+def test_killed_supervisor_leaves_no_descendants(tmp_path: Path, hangs: bool) -> None:
     mark = tmp_path / "pids"
     trap = "''" if hangs else "'kill $!; exit'"
     script = f"trap {trap} TERM; sleep 1003 & echo $$ $! > {mark}; while :; do wait; done"
-    with process(driver(add("worker", script), "while True: supervisor.pause()")) as child:
+    with process(driver(add("worker", script), "while True: supervisor.tick()")) as child:
         wait_until(lambda: mark.exists() and len(mark.read_text().split()) == 2, "the worker")
         reaper = [
             pid for pid in _children(child.pid) if b"reaper.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -129,10 +131,10 @@ def test_a_killed_supervisor_leaves_neither_children_nor_grandchildren(tmp_path:
         wait_until(lambda: not any(map(_lives, pids + reaper)), "the end of all")
 
 
-def test_a_killed_reaper_is_replaced(tmp_path: Path) -> None:
+def test_killed_reaper_is_replaced(tmp_path: Path) -> None:
     mark = tmp_path / "pids"
     script = f"trap '' TERM; echo $$ >> {mark}; while :; do sleep 0.1; done"
-    with process(driver(add("worker", script), "while True: supervisor.pause()")) as child:
+    with process(driver(add("worker", script), "while True: supervisor.tick()")) as child:
         wait_until(mark.exists, "the worker")
         [reaper] = [
             pid for pid in _children(child.pid) if b"reaper.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -150,7 +152,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _lives(pid: int) -> bool:
-    """A zombie that nobody has waited for yet does not count."""
+    """Ignore zombies that are not yet reaped."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

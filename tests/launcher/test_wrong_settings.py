@@ -1,4 +1,4 @@
-"""A wrong setting ends every program with the one message, wherever it stands."""
+"""Invalid settings end every program with the same message."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ended(program: str, folder: Path, **changes: str) -> str:
-    """What it says when it is given wrong settings."""
+    """Run a program with invalid settings; return its output."""
     done = subprocess.run(
         command(program), cwd=folder, env=environ(**changes), capture_output=True, text=True, timeout=60
     )
@@ -43,7 +43,7 @@ def ended(program: str, folder: Path, **changes: str) -> str:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_all_wrong_settings_are_told_at_once(program: str) -> None:
+def test_every_program_reports_all_invalid_settings_at_once(program: str) -> None:
     with pytest.raises(ConfigError) as expected:
         load(WRONG)
     assert set(expected.value.faults) > set(WRONG) - {"APP_ENV"}
@@ -51,7 +51,7 @@ def test_all_wrong_settings_are_told_at_once(program: str) -> None:
 
 
 @pytest.mark.parametrize("program", ["launcher", "gunicorn", "worker", "flask", "alembic"])
-def test_a_wrong_line_of_the_file_is_told_the_same(program: str, folder: Path) -> None:
+def test_every_program_reports_an_invalid_env_file_line(program: str, folder: Path) -> None:
     said = ended(program, folder)
     assert (
         "Slipway cannot start: 6 settings are wrong (APP_ENV=staging)." in said
@@ -71,7 +71,7 @@ def test_a_wrong_line_of_the_file_is_told_the_same(program: str, folder: Path) -
         (("--host", "192.0.2.1", "--port", "0"), "192.0.2.1:0 cannot be listened on: "),
     ],
 )
-def test_the_offline_model_too(options: tuple[str, ...], said: str) -> None:
+def test_offline_model_reports_invalid_settings(options: tuple[str, ...], said: str) -> None:
     done = subprocess.run(
         [PYTHON, "-m", "offline_model", *options], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
@@ -79,7 +79,7 @@ def test_the_offline_model_too(options: tuple[str, ...], said: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_the_page_of_settings_has_one_option() -> None:
+def test_config_program_has_one_option() -> None:
     done = subprocess.run(
         [PYTHON, "-m", "config", "--evn"], cwd=ROOT, capture_output=True, text=True, timeout=60
     )

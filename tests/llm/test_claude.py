@@ -60,9 +60,9 @@ def test_a_streamed_answer_says_the_same(offline: Offline, make_claude: MakeClau
     call = a_call()
     pieces, streamed = run(claude.create(ask("What is the capital of France?", stream=True), call))
     _, whole_one = run(claude.create(ask("What is the capital of France?"), a_call()))
-    assert len(pieces) > 1 and "".join(pieces) == streamed.text == whole_one.text == call.partial_text
+    assert len(pieces) > 1 and "".join(pieces) == streamed.text == whole_one.text == call.progress.text
     assert (streamed.content, streamed.usage) == (whole_one.content, whole_one.usage)
-    assert call.partial_usage == streamed.usage
+    assert call.progress.usage == streamed.usage
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -239,7 +239,7 @@ def test_usage_that_cannot_be_read_is_not_taken_for_reported(
     call = a_call()
     _, reply = run(claude.create(ask(stream=streamed), call))
     assert (reply.text, reply.usage_source, reply.usage.input_tokens) == ("Good day.", "estimated", 0)
-    assert (call.billable, call.partial_usage) == (True, None)
+    assert (call.progress.billable, call.progress.usage) == (True, None)
 
 
 def test_no_stop_reason_is_an_interruption(claude: ClaudeClient, server: WireServer) -> None:
@@ -338,7 +338,7 @@ def test_a_stream_that_breaks_can_be_billed(
             pieces.append(delta.text)
     assert type(caught.value) is expected
     assert pieces == ["one ", "two"]
-    assert (call.partial_text, call.partial_usage) == ("one two", Usage(20, 1))
+    assert (call.progress.text, call.progress.usage) == ("one two", Usage(20, 1))
 
 
 def test_a_stream_that_falls_silent(server: WireServer, make_claude: MakeClaude) -> None:
@@ -394,7 +394,7 @@ def test_abort_wakes_a_reader_in_mid_stream(claude: ClaudeClient, server: WireSe
         delta, failure = running.result(5)
     assert delta == TextDelta("one") and type(failure) is errors.RunCancelled
     assert server.hung_up.wait(5)
-    assert (call.partial_text, call.partial_usage) == ("one", Usage(20, 1))
+    assert (call.progress.text, call.progress.usage) == ("one", Usage(20, 1))
 
 
 @pytest.mark.parametrize("count", [-1_000, 0, None, "9", 1.5, True, [1]])
@@ -421,7 +421,7 @@ def test_an_answer_that_is_too_large_is_the_models_fault(
     claude: ClaudeClient, server: WireServer, monkeypatch: pytest.MonkeyPatch, streamed: bool
 ) -> None:
     for name in ("MAX_ANSWER_BYTES", "MAX_STREAM_BYTES"):
-        monkeypatch.setattr(f"service.llm.claude.{name}", 1_000_000)
+        monkeypatch.setattr(f"service.llm.client.{name}", 1_000_000)
     begin = b"".join(map(sse, [start(), *text_events("one")[:-1]])) if streamed else b"{"
     more = b": " + b"x" * 9_000 + b"\n\n" if streamed else b" " * 9_000
     server.script = [endless(begin, more)]
@@ -429,7 +429,7 @@ def test_an_answer_that_is_too_large_is_the_models_fault(
     with pytest.raises(errors.ModelError) as caught:
         run(claude.create(ask(stream=streamed), call))
     assert type(caught.value) is errors.ModelError and "too large" in str(caught.value)
-    assert call.billable and call.partial_usage == (Usage(20, 1) if streamed else None)
+    assert call.progress.billable and call.progress.usage == (Usage(20, 1) if streamed else None)
     assert run(claude.create(ask(), a_call()))[1].text == "Good day."
 
 
@@ -455,7 +455,7 @@ def test_an_event_that_is_too_large_is_the_models_fault(
     call = a_call()
     with pytest.raises(errors.ModelError, match="event"):
         run(claude.create(ask(stream=True), call))
-    assert call.partial_usage == Usage(20, 1)
+    assert call.progress.usage == Usage(20, 1)
 
 
 def test_what_is_asked_beside_answers_is_bounded_too(
@@ -482,7 +482,7 @@ def test_a_compressed_answer_is_the_models_fault(
     with pytest.raises(errors.ModelError, match="compressed") as caught:
         run(claude.create(ask(stream=streamed), call))
     assert type(caught.value) is errors.ModelError
-    assert (call.billable, call.partial_usage) == (True, None)
+    assert (call.progress.billable, call.progress.usage) == (True, None)
 
 
 def test_a_stream_is_over_with_its_last_event(claude: ClaudeClient, server: WireServer) -> None:

@@ -13,11 +13,11 @@ import httpx2
 import pytest
 
 from service import errors
+from service.infra.http import NoAnswer, SafeClient
 from service.llm.claude import ClaudeClient
 from service.llm.client import ModelCall
 from service.llm.connect import Connector, Origin, Proxy
 from service.llm.embeddings import HttpEmbedder
-from service.safe_http import SafeClient, Unanswered
 from tests.llm.conftest import MakeClaude, a_call, ask, run
 from tests.llm.wire_server import Exchange, WireServer
 
@@ -66,7 +66,7 @@ def test_no_way_to_the_model_waits_for_a_silent_resolver(
     claude, call = named(), a_call(LONG)
     with pytest.raises(errors.ModelUnavailable):
         ask_it(claude, call)
-    assert not call.billable
+    assert not call.progress.billable
     claude.close()
 
 
@@ -78,12 +78,12 @@ def test_an_abort_ends_the_wait_for_a_name(silent_dns: threading.Event) -> None:
         call.abort()
         with pytest.raises(errors.RunCancelled):
             running.result(10)
-    assert not call.billable
+    assert not call.progress.billable
 
 
 def test_embeddings_and_webhooks_do_not_wait_either(silent_dns: threading.Event) -> None:
     assert HttpEmbedder("https://embed.example/v1/embeddings", "", "m").embed("text") is None
-    with pytest.raises(Unanswered):
+    with pytest.raises(NoAnswer):
         SafeClient(allow_private=False, seconds=0.2).post("https://hook.example/", b"{}", {})
 
 
@@ -171,7 +171,7 @@ def test_a_proxy_that_refuses_costs_nothing(answer: bytes, monkeypatch: pytest.M
     claude, call = named(5.0), a_call()
     with pytest.raises(errors.ModelUnavailable):
         run(claude.create(ask(), call))
-    assert not call.billable
+    assert not call.progress.billable
     claude.close()
     proxy.stop()
 

@@ -169,7 +169,7 @@ def test_what_may_be_charged_for_is_never_sent_again(
     client: httpx2.Client, server: WireServer, known: bool
 ) -> None:
     call = a_call()
-    call.billable = True
+    call.progress.billable = True
     post(client, server)
     server.script = [close]
     with pytest.raises(httpx2.RemoteProtocolError), carrying(call) if known else nullcontext():

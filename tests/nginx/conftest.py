@@ -1,4 +1,4 @@
-"""One nginx over two scripted replicas for what nginx does alone; the real service comes in `stack.py`."""
+"""nginx over two scripted replicas; `pair.py` has the real service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real nginx from the project's own files, moved to loopback, and a scripted replica to stand behind it."""
+"""Real nginx with the project's files, moved to loopback, and scripted replicas."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def listening(port: int) -> bool:
 
 
 def group_of(upstreams: Sequence[int]) -> str:
-    """The upstream group of `tls.conf` with these ports on loopback as its servers."""
+    """Render the upstream group of `tls.conf` with these loopback ports."""
     tls = (ROOT / "nginx" / "sites" / "tls.conf").read_text()
     found = re.search(r"(?ms)^upstream slipway \{.*?^\}\n", tls)
     assert found
@@ -40,7 +40,7 @@ def group_of(upstreams: Sequence[int]) -> str:
 
 
 def resolver(folder: Path, address: str) -> str:
-    """What the Compose file's own command makes of a `resolv.conf` that names this name server."""
+    """Run the Compose file's own command over a `resolv.conf` with this name server."""
     (folder / "resolv.conf").write_text(
         f"search internal.example\nnameserver {address}\nnameserver 192.0.2.1\n"
     )
@@ -75,13 +75,13 @@ def lay_out(folder: Path, port: int, upstreams: Sequence[int], names: int | None
 
 
 def scratch_paths(folder: Path) -> str:
-    """Where nginx puts what does not fit its memory: the built-in paths are the machine's."""
+    """Set nginx's temporary paths: the built-in ones belong to the machine."""
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     return "".join(f"{kind}_temp_path {folder}/temp_{kind};\n" for kind in kinds)
 
 
 class Edge:
-    """One nginx over the given replica ports. `change` edits the copied files before the start."""
+    """Real nginx over the given replica ports. `change` edits the copied files before the start."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ Script = Callable[[BaseHTTPRequestHandler], None]
 
 
 class Replica:
-    """A scripted replica: remembers what reached it, and answers as `script` says (else 200 and an echo)."""
+    """Scripted replica: records requests, and answers by `script` (default 200 and an echo)."""
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ class Replica:
 
 
 def say(status: int, body: object, **headers: str) -> Script:
-    """A script that always gives this answer. Underscores in header names become hyphens."""
+    """Create a script with a fixed answer. Underscores in header names become hyphens."""
 
     def script(handler: BaseHTTPRequestHandler) -> None:
         data = json.dumps(body).encode()
@@ -209,7 +209,7 @@ def hang_up(handler: BaseHTTPRequestHandler) -> None:
 
 
 class Gate:
-    """A stream of two events; the last is made only once `opened` is set."""
+    """Stream two events; the last is sent once `opened` is set."""
 
     def __init__(self, says_so: bool) -> None:
         """`says_so`: ask for no buffering by header, as the service does on every stream."""

@@ -1,4 +1,4 @@
-"""A DNS server on loopback for one name, whose addresses a test changes while others ask."""
+"""DNS server on loopback for one name with changeable addresses."""
 
 from __future__ import annotations
 

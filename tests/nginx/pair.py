@@ -1,4 +1,4 @@
-"""Two real Slipways behind one real nginx, sharing one Redis and one database."""
+"""Real pair of replicas behind a real nginx, sharing one Redis and one database."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Pair:
     model: Model
 
     def client(self, base_url: str, like: httpx2.Client) -> httpx2.Client:
-        """The same sign-in at another address."""
+        """Return a client with the same sign-in at another address."""
         token = {"Authorization": like.headers["Authorization"]}
         return httpx2.Client(base_url=base_url, timeout=60, trust_env=False, headers=token)
 
@@ -36,14 +36,14 @@ class Pair:
 
 
 def kill(replica: Slipway) -> None:
-    """The arbiter and all its workers at once, as when a machine goes."""
+    """Kill the arbiter and all its workers at once, as in a power failure."""
     os.killpg(replica.child.pid, signal.SIGKILL)
     replica.child.wait(10)
 
 
 @contextmanager
 def database(kind: str, folder: Path) -> Iterator[str]:
-    """The URL of a fresh SQLite or PostgreSQL database."""
+    """Create an empty SQLite or PostgreSQL database; return its URL."""
     if kind == "sqlite":
         yield f"sqlite:///{folder}/slipway.db"
         return

@@ -1,4 +1,4 @@
-"""The files themselves: nginx takes them, and they say what the design needs."""
+"""nginx configuration files: valid, with the directives that the design needs."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ WORDS = (NGINX_FILES / "slipway" / "http.conf").read_text()
 
 
 def locations() -> dict[str, str]:
-    """Each location of the server block and its body."""
+    """Parse the locations of the server block with their bodies."""
     return dict(re.findall(r"(?m)^location (.+?) \{\n(.*?)^\}", SERVER, re.DOTALL))
 
 
 def words(name: str) -> dict[int, str]:
-    """One `map $status $name` as status to value."""
+    """Parse a `map $status $name` as status to value."""
     body = re.search(rf"map \$status \$slipway_{name} \{{(.*?)\n\}}", WORDS, re.DOTALL)
     assert body
     return {int(status): value.strip('"') for status, value in re.findall(r"(\d{3}) (.+);", body[1])}
 
 
-def test_nginx_takes_the_compose_site(tmp_path: Path) -> None:
+def test_compose_configuration_is_valid(tmp_path: Path) -> None:
     done = Edge(tmp_path / "n", [1, 2]).check()
     assert done.returncode == 0, done.stderr
 
 
-def test_nginx_takes_the_tls_site(tmp_path: Path) -> None:
+def test_tls_configuration_is_valid(tmp_path: Path) -> None:
     def tls(folder: Path) -> None:
         certificate(folder)
         site = folder / "site.conf"
@@ -65,21 +65,21 @@ def certificate(folder: Path) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=20)
 
 
-def test_a_group_has_two_replicas_that_are_never_banned() -> None:
+def test_upstream_has_two_replicas_that_are_never_banned() -> None:
     text = (NGINX_FILES / "sites" / "tls.conf").read_text()
     assert len(re.findall(r"(?m)^\s+server \S+:\d+ max_fails=0;", text)) >= 2
     assert "least_conn;" in text and "zone slipway" in text
     assert not re.search(r"(?m)^\s*keepalive ", text), "see ADR 3"
 
 
-def test_no_site_of_the_images_own_is_included() -> None:
-    """The nginx image has a conf.d/default.conf, which would answer on port 80."""
+def test_default_site_of_the_image_is_not_included() -> None:
+    """Exclude the image's conf.d/default.conf, which would answer on port 80."""
     assert re.findall(r"include (.+);", (NGINX_FILES / "nginx.conf").read_text()) == ["site.conf"]
 
 
 @pytest.mark.parametrize("site", ["compose.conf", "tls.conf"])
-def test_every_server_names_its_logs(site: str) -> None:
-    """What is not named is inherited, and that would be a log with query strings."""
+def test_every_server_sets_its_logs(site: str) -> None:
+    """Check each server: an inherited log would contain query strings."""
     text = (NGINX_FILES / "sites" / site).read_text()
     for server in re.findall(r"(?ms)^server \{.*?^\}", text):
         assert re.search(r"access_log \S+ slipway;", server)
@@ -95,15 +95,15 @@ def test_streams_are_never_buffered() -> None:
         assert "proxy_buffering off;" in body
 
 
-def test_a_status_of_the_service_never_costs_a_second_model_call() -> None:
+def test_service_errors_are_not_passed_to_another_replica() -> None:
     for line in re.findall(r"proxy_next_upstream (.+);", SERVER + PROXY):
         assert "http_502" not in line and "http_500" not in line and "http_504" not in line
     assert "proxy_next_upstream_tries 0;" in PROXY
     assert re.search(r"(?m)^proxy_next_upstream_timeout \d+s;", PROXY)
 
 
-def test_what_is_passed_on_after_it_was_sent_always_carries_a_key() -> None:
-    """The locations with non_idempotent and the map that makes keys name the same paths."""
+def test_retried_posts_always_have_an_idempotency_key() -> None:
+    """Compare the paths with `non_idempotent` and those of the map that creates keys."""
     replayable = [path for path, body in locations().items() if "non_idempotent" in body]
     keyed = re.findall(r'"~\^POST (\S+)\$" "auto-\$request_id";', WORDS)
     examples = [
@@ -127,7 +127,7 @@ def test_what_is_passed_on_after_it_was_sent_always_carries_a_key() -> None:
         assert passed_on == has_key == (path in examples), path
 
 
-def test_codes_and_titles_are_those_of_the_error_tree() -> None:
+def test_nginx_errors_match_the_error_tree() -> None:
     tree = {(error.status, error.code): error.title for error in all_errors()}
     for status, code in words("code").items():
         assert words("title")[status] == tree[status, code]

@@ -1,4 +1,4 @@
-"""What nginx adds, takes away, refuses and answers itself, over scripted replicas."""
+"""Headers, limits and errors of nginx itself, over scripted replicas."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.nginx.edge import ROOT, Edge, Replica, hang_up, say
 PROBLEM = {"type", "title", "status", "detail", "instance", "code", "request_id"}
 
 
-def test_a_valid_request_id_goes_through_and_comes_back(edge: Edge) -> None:
+def test_valid_request_id_is_forwarded_and_returned(edge: Edge) -> None:
     for sent in ("a", "A.b_c-9", "x" * 128):
         answer = edge.http.get("/v1/agents", headers={"X-Request-ID": sent})
         assert answer.json()["headers"]["x-request-id"] == sent
@@ -26,14 +26,14 @@ def test_a_valid_request_id_goes_through_and_comes_back(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("sent", ["", "x" * 129, "a b", 'a"b', "a/b", "ä"])
-def test_any_other_request_id_is_replaced(edge: Edge, sent: str) -> None:
+def test_invalid_request_id_is_replaced(edge: Edge, sent: str) -> None:
     answer = edge.http.get("/v1/agents", headers={b"X-Request-ID": sent.encode()})
     made = answer.headers["X-Request-ID"]
     assert made != sent and len(made) == 32
     assert answer.json()["headers"]["x-request-id"] == made
 
 
-def test_the_replicas_own_request_id_is_not_doubled(edge: Edge, replicas: tuple[Replica, Replica]) -> None:
+def test_request_id_header_is_not_duplicated(edge: Edge, replicas: tuple[Replica, Replica]) -> None:
     for replica in replicas:
         replica.script = say(
             200, {}, X_Request_ID="abc", X_Content_Type_Options="nosniff", X_Frame_Options="DENY"
@@ -43,7 +43,7 @@ def test_the_replicas_own_request_id_is_not_doubled(edge: Edge, replicas: tuple[
         assert len(answer.headers.get_list(name)) == 1, name
 
 
-def test_what_a_client_says_about_proxies_is_not_believed(edge: Edge) -> None:
+def test_client_forwarding_headers_are_not_trusted(edge: Edge) -> None:
     lies = {
         "X-Forwarded-For": "6.6.6.6",
         "X-Forwarded-Proto": "https",
@@ -61,7 +61,7 @@ def test_what_a_client_says_about_proxies_is_not_believed(edge: Edge) -> None:
     assert seen["connection"] == "close"
 
 
-def test_security_headers_are_on_every_answer(edge: Edge) -> None:
+def test_every_answer_has_security_headers(edge: Edge) -> None:
     for path in ("/", "/metrics"):
         headers = edge.http.get(path).headers
         assert headers["X-Content-Type-Options"] == "nosniff"
@@ -75,7 +75,7 @@ PATHS = ["/metrics", "/metrics/", "//metrics", "/%6Detrics", "/x/../metrics", "/
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_metrics_are_closed(edge: Edge, replicas: tuple[Replica, Replica], path: str) -> None:
+def test_metrics_are_hidden(edge: Edge, replicas: tuple[Replica, Replica], path: str) -> None:
     answer = raw(edge, f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 404 ")
     assert b'"code":"not_found"' in answer
@@ -102,7 +102,7 @@ def raw(edge: Edge, sent: bytes, wait: float = 20) -> bytes:
         (431, "headers_too_large", b"GET / HTTP/1.1", b"Host: a\r\nX-Big: " + b"a" * 20_000),
     ],
 )
-def test_nginx_answers_its_own_errors_as_problems(
+def test_nginx_errors_are_problem_documents(
     edge: Edge, status: int, code: str, request_line: bytes, header: bytes
 ) -> None:
     with socket.create_connection(("127.0.0.1", edge.port), 20) as connection:
@@ -120,7 +120,7 @@ def test_nginx_answers_its_own_errors_as_problems(
         assert problem["request_id"] == "mine-1"
 
 
-def test_an_address_cannot_break_out_of_the_problem(tmp_path: Path) -> None:
+def test_url_is_escaped_in_the_problem_document(tmp_path: Path) -> None:
     with Edge(tmp_path / "n", [1, 2]) as edge:  # nothing listens there: every request ends in nginx's own 503
         answer = raw(edge, b'GET /a","code":"x\\ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n')
         problem = json.loads(answer.partition(b"\r\n\r\n")[2])
@@ -128,7 +128,7 @@ def test_an_address_cannot_break_out_of_the_problem(tmp_path: Path) -> None:
         assert edge.log()[-1]["path"] == "/a"
 
 
-def test_an_error_of_the_service_passes_as_it_stands(edge: Edge, replicas: tuple[Replica, Replica]) -> None:
+def test_service_errors_are_passed_unchanged(edge: Edge, replicas: tuple[Replica, Replica]) -> None:
     theirs = {"code": "model_error", "detail": "theirs"}
     for status in (401, 404, 413, 429, 500, 502, 503, 504):
         for replica in replicas:
@@ -138,19 +138,17 @@ def test_an_error_of_the_service_passes_as_it_stands(edge: Edge, replicas: tuple
         assert answer.headers.get_list("Retry-After") == ["7"]
 
 
-def test_a_body_at_the_edge_is_left_to_the_service(edge: Edge) -> None:
+def test_body_slightly_too_large_is_left_to_the_service(edge: Edge) -> None:
     answer = edge.http.post("/v1/agents/a/invoke", content=b"x" * (1024 * 1024 + 1))
     assert answer.status_code == 200  # the scripted replica takes all; the service would say its own 413
 
 
-def test_a_chunked_body_is_bounded_too(edge: Edge) -> None:
+def test_chunked_body_is_limited(edge: Edge) -> None:
     answer = edge.http.post("/v1/agents/a/invoke", content=iter([b"x" * 100_000] * 20))
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
 
 
-def test_a_slow_client_is_cut_and_never_reaches_a_replica(
-    replicas: tuple[Replica, Replica], tmp_path: Path
-) -> None:
+def test_slow_client_is_cut_off_before_a_replica(replicas: tuple[Replica, Replica], tmp_path: Path) -> None:
     def hurry(folder: Path) -> None:
         conf = folder / "slipway" / "server.conf"
         conf.write_text(conf.read_text().replace("_timeout 10s;", "_timeout 1s;"))
@@ -162,7 +160,7 @@ def test_a_slow_client_is_cut_and_never_reaches_a_replica(
         assert not any(replica.seen for replica in replicas)
 
 
-def test_connections_of_one_address_are_bounded(replicas: tuple[Replica, Replica], tmp_path: Path) -> None:
+def test_connections_per_address_are_limited(replicas: tuple[Replica, Replica], tmp_path: Path) -> None:
     def narrow(folder: Path) -> None:
         conf = folder / "slipway" / "server.conf"
         conf.write_text(conf.read_text().replace("slipway_address 4096", "slipway_address 1"))
@@ -186,7 +184,7 @@ def test_connections_of_one_address_are_bounded(replicas: tuple[Replica, Replica
     assert answer.headers["Retry-After"] == "1"
 
 
-def test_json_is_zipped_and_event_streams_are_not(edge: Edge, replicas: tuple[Replica, Replica]) -> None:
+def test_json_is_compressed_and_event_streams_are_not(edge: Edge, replicas: tuple[Replica, Replica]) -> None:
     def events(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
         handler.send_header("Content-Type", "text/event-stream")
@@ -201,7 +199,7 @@ def test_json_is_zipped_and_event_streams_are_not(edge: Edge, replicas: tuple[Re
     assert "Content-Encoding" not in edge.http.get("/v1/runs/x/events").headers
 
 
-def test_a_websocket_is_upgraded(edge: Edge, replicas: tuple[Replica, Replica]) -> None:
+def test_websocket_is_upgraded(edge: Edge, replicas: tuple[Replica, Replica]) -> None:
     def upgrade(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(101)
         handler.send_header("Upgrade", "websocket")
@@ -220,7 +218,7 @@ def test_a_websocket_is_upgraded(edge: Edge, replicas: tuple[Replica, Replica]) 
     assert (seen["upgrade"], seen["connection"]) == ("websocket", "upgrade")
 
 
-def test_the_log_is_json_and_tells_no_secret(edge: Edge) -> None:
+def test_log_is_json_without_secrets(edge: Edge) -> None:
     edge.http.get(
         "/v1/runs?token=sesame", headers={"X-Request-ID": "logged-1", "Authorization": "Bearer sesame"}
     )
@@ -238,8 +236,8 @@ def test_the_log_is_json_and_tells_no_secret(edge: Edge) -> None:
 SECRETS = {"Referer": "https://portal.example/?token=sesame", "Authorization": "Bearer sesame"}
 
 
-def test_no_log_quotes_a_query_string_or_a_referer(tmp_path: Path) -> None:
-    """Whatever goes wrong: a replica refuses, hangs up, is silent or talks nonsense; a request is none or too large."""
+def test_logs_contain_no_query_string_or_referer(tmp_path: Path) -> None:
+    """Cover every failure: a replica refuses, hangs up, is silent or sends garbage; invalid and too large requests."""
 
     def nonsense(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Big: " + b"a" * 40_000 + b"\r\n\r\n")
@@ -269,7 +267,7 @@ def test_no_log_quotes_a_query_string_or_a_referer(tmp_path: Path) -> None:
     assert "sesame" not in (edge.folder / "error.log").read_text()
 
 
-def test_the_redirect_to_tls_logs_no_query_string_either(tmp_path: Path) -> None:
+def test_tls_redirect_logs_no_query_string(tmp_path: Path) -> None:
     plain = free_port()
 
     def redirect_only(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""How long a header and a request line may be: the same through nginx and without it, and a problem beyond."""
+"""Header and request-line limits: equal through nginx and without it, with a problem document beyond."""
 
 from __future__ import annotations
 
@@ -43,37 +43,39 @@ def refused(told: tuple[int, dict[str, Any]]) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("size", [8 * KIB, 15 * KIB, 16 * KIB - 100])
-def test_a_header_of_up_to_16_kib_is_taken(edge: Edge, slipway: Slipway, size: int) -> None:
-    """A token of many groups, or the cookies of a portal."""
+def test_header_of_16_kib_is_accepted(edge: Edge, slipway: Slipway, size: int) -> None:
+    """Accept long headers, such as tokens with many groups, or a portal's cookies."""
     for port in (edge.port, slipway.port):
         assert ask(port, "/health", b"Cookie: " + b"a" * size)[0] == 200
 
 
 @pytest.mark.parametrize("size", [16 * KIB, 20 * KIB, 40 * KIB])
-def test_a_longer_one_is_a_problem(edge: Edge, slipway: Slipway, size: int) -> None:
+def test_longer_header_is_a_problem_document(edge: Edge, slipway: Slipway, size: int) -> None:
     for port in (edge.port, slipway.port):
         assert refused(ask(port, "/health", b"Cookie: " + b"a" * size)) == (431, "headers_too_large")
 
 
-def test_four_long_headers_are_taken_and_five_are_not(edge: Edge) -> None:
+def test_four_long_headers_are_accepted_and_five_refused(edge: Edge) -> None:
     header = b"Cookie: " + b"a" * (15 * KIB)
     assert ask(edge.port, "/health", *[header] * 3)[0] == 200
     assert refused(ask(edge.port, "/health", *[header] * 5)) == (431, "headers_too_large")
 
 
-def test_too_many_headers_are_a_problem_of_the_service(edge: Edge, slipway: Slipway) -> None:
+def test_too_many_headers_are_a_problem_document(edge: Edge, slipway: Slipway) -> None:
     for port in (edge.port, slipway.port):
         assert ask(port, "/health", *[b"X-Small: 1"] * 80)[0] == 200
         assert refused(ask(port, "/health", *[b"X-Small: 1"] * 120)) == (431, "headers_too_large")
 
 
-def test_a_request_line_of_8_kib_is_taken(edge: Edge, slipway: Slipway) -> None:
+def test_request_line_of_8_kib_is_accepted(edge: Edge, slipway: Slipway) -> None:
     for port in (edge.port, slipway.port):
         assert ask(port, "/health?q=" + "a" * (8 * KIB - 100))[0] == 200
 
 
 @pytest.mark.parametrize("size", [8 * KIB, 12 * KIB, 15 * KIB, 17 * KIB, 40 * KIB])
-def test_a_longer_one_is_a_problem_whoever_says_it(edge: Edge, slipway: Slipway, size: int) -> None:
+def test_longer_request_line_is_the_same_problem_from_nginx_and_service(
+    edge: Edge, slipway: Slipway, size: int
+) -> None:
     """Twenty times: an answer may be lost where a server closes with bytes left unread."""
     for _ in range(20):
         for port in (edge.port, slipway.port):

@@ -31,7 +31,7 @@ class Fleet:
         return self.replicas[address]
 
     def kill(self, address: str) -> None:
-        """End a replica whose address is still told for a while."""
+        """Stop a replica whose address stays in DNS for a while."""
         self.replicas.pop(address).__exit__()
 
     def forget(self, address: str) -> None:
@@ -61,12 +61,12 @@ def answered(edge: Edge) -> bool:
     return edge.http.get("/health").status_code == 200
 
 
-def test_the_name_server_is_the_containers_own(tmp_path: Path) -> None:
-    """The first that `resolv.conf` names: the next may be one that does not know the replicas."""
+def test_resolver_is_the_containers_own(tmp_path: Path) -> None:
+    """Use the first name server of `resolv.conf`: the next may not know the replicas."""
     assert resolver(tmp_path, "127.0.0.11") == "resolver 127.0.0.11 valid=1s ipv6=off;\n"
 
 
-def test_a_replica_with_another_address_is_found_without_a_reload(edge: Edge, fleet: Fleet) -> None:
+def test_replica_with_a_new_address_is_found_without_reload(edge: Edge, fleet: Fleet) -> None:
     fleet.start("127.0.0.2")
     wait_until(lambda: answered(edge), "the first address")
     fleet.kill("127.0.0.2")
@@ -75,7 +75,7 @@ def test_a_replica_with_another_address_is_found_without_a_reload(edge: Edge, fl
     wait_until(lambda: answered(edge), "the next address", 10)
 
 
-def test_a_further_replica_gets_its_share(edge: Edge, fleet: Fleet) -> None:
+def test_added_replica_gets_its_share(edge: Edge, fleet: Fleet) -> None:
     fleet.start("127.0.0.2")
     wait_until(lambda: answered(edge), "the first replica")
     further = [fleet.start(f"127.0.0.{number}") for number in (3, 4)]
@@ -83,8 +83,8 @@ def test_a_further_replica_gets_its_share(edge: Edge, fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("dead", [1, 2])
-def test_of_three_replicas_one_is_enough(edge: Edge, fleet: Fleet, dead: int) -> None:
-    """Each request tries all of them: also one that must not be sent twice, as long as nobody took it."""
+def test_one_of_three_replicas_is_enough(edge: Edge, fleet: Fleet, dead: int) -> None:
+    """Try all replicas, also for requests that must not be sent twice, until one accepts."""
     for number in range(3 - dead):
         fleet.start(f"127.0.0.{number + 2}")
     fleet.names.addresses += NOBODY[:dead]
@@ -94,15 +94,15 @@ def test_of_three_replicas_one_is_enough(edge: Edge, fleet: Fleet, dead: int) ->
 
 
 @pytest.mark.parametrize(("method", "path"), [GET, INVOKE])
-def test_of_three_replicas_two_hang_up(edge: Edge, fleet: Fleet, method: str, path: str) -> None:
+def test_two_of_three_replicas_hang_up(edge: Edge, fleet: Fleet, method: str, path: str) -> None:
     for number, script in enumerate((hang_up, hang_up, None)):
         fleet.start(f"127.0.0.{number + 2}").script = script
     wait_until(lambda: answered(edge), "the replicas")
     assert all(edge.http.request(method, path, json={}).status_code == 200 for _ in range(15))
 
 
-def test_no_request_fails_while_all_replicas_are_replaced(edge: Edge, fleet: Fleet) -> None:
-    """One after the other is killed, forgotten, and comes back at another address."""
+def test_replacing_all_replicas_fails_no_request(edge: Edge, fleet: Fleet) -> None:
+    """Kill each replica in turn, remove its name, and restart it at another address."""
     old = ["127.0.0.2", "127.0.0.3"]
     for address in old:
         fleet.start(address)
@@ -140,8 +140,8 @@ def asking(edge: Edge, *requests: tuple[str, str]) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("silent", [False, True])
-def test_without_a_name_the_answer_is_unavailable(edge: Edge, fleet: Fleet, silent: bool) -> None:
-    """There is no such name; or nobody answers the question: that has a time-out of its own, far below this one."""
+def test_unresolvable_name_is_503(edge: Edge, fleet: Fleet, silent: bool) -> None:
+    """Cover a missing name, and a silent name server, whose time-out is far below this one."""
     fleet.names.silent = silent
     answer = edge.http.get("/v1/runs?token=sesame", timeout=10)
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")

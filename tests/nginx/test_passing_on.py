@@ -1,4 +1,4 @@
-"""When a replica fails: who gets the request next, and what both see. Over scripted replicas."""
+"""Retries on another replica: which requests, and with which key. Over scripted replicas."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def keys(replicas: Pair) -> list[str | None]:
 
 @pytest.mark.parametrize("path", REPLAYABLE)
 @pytest.mark.parametrize("failure", [hang_up, say(503, {"code": "draining"})])
-def test_a_run_is_passed_on_with_the_same_key(edge: Edge, replicas: Pair, path: str, failure: Script) -> None:
+def test_run_is_retried_on_another_replica_with_the_same_key(
+    edge: Edge, replicas: Pair, path: str, failure: Script
+) -> None:
     first_then(failure, echo, replicas)
     answer = edge.http.post(f"/v1/{path}", json={"input": "x"})
     assert answer.status_code == 200
@@ -42,13 +44,13 @@ def test_a_run_is_passed_on_with_the_same_key(edge: Edge, replicas: Pair, path: 
     assert len(replicas[0].seen) == len(replicas[1].seen) == 1
 
 
-def test_each_request_gets_a_key_of_its_own(edge: Edge, replicas: Pair) -> None:
+def test_each_request_gets_its_own_idempotency_key(edge: Edge, replicas: Pair) -> None:
     for _ in range(2):
         edge.http.post("/v1/agents/a/invoke", json={}, headers={"X-Request-ID": "same"})
     assert len(set(keys(replicas))) == 2
 
 
-def test_the_clients_own_key_is_kept(edge: Edge, replicas: Pair) -> None:
+def test_client_idempotency_key_is_kept(edge: Edge, replicas: Pair) -> None:
     edge.http.post("/v1/agents/a/invoke", json={}, headers={"Idempotency-Key": "mine"})
     assert keys(replicas) == ["mine"]
 
@@ -56,7 +58,7 @@ def test_the_clients_own_key_is_kept(edge: Edge, replicas: Pair) -> None:
 @pytest.mark.parametrize(
     "path", ["/v1/auth/login", "/v1/auth/refresh", "/v1/messages", "/v1/admin/users", "/"]
 )
-def test_any_other_post_is_sent_once(edge: Edge, replicas: Pair, path: str) -> None:
+def test_other_posts_are_sent_once(edge: Edge, replicas: Pair, path: str) -> None:
     first_then(hang_up, echo, replicas)
     answer = edge.http.post(path, json={})
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
@@ -64,18 +66,18 @@ def test_any_other_post_is_sent_once(edge: Edge, replicas: Pair, path: str) -> N
     assert keys(replicas) == [None]
 
 
-def test_reading_is_always_passed_on(edge: Edge, replicas: Pair) -> None:
+def test_reads_are_always_retried(edge: Edge, replicas: Pair) -> None:
     first_then(hang_up, echo, replicas)
     assert edge.http.get("/v1/runs").status_code == 200
 
 
 @pytest.mark.parametrize("status", [500, 502, 504])
-def test_an_answer_of_the_service_is_not_asked_for_again(edge: Edge, replicas: Pair, status: int) -> None:
+def test_service_answers_are_not_retried(edge: Edge, replicas: Pair, status: int) -> None:
     first_then(say(status, {"code": "model_error"}), echo, replicas)
     assert edge.http.post("/v1/agents/a/invoke", json={}).status_code == status
 
 
-def test_each_replica_once_and_no_more(edge: Edge, replicas: Pair) -> None:
+def test_each_replica_is_tried_once(edge: Edge, replicas: Pair) -> None:
     for replica in replicas:
         replica.script = hang_up
     answer = edge.http.post("/v1/agents/a/invoke", json={}, headers={"X-Request-ID": "lost"})
@@ -83,8 +85,8 @@ def test_each_replica_once_and_no_more(edge: Edge, replicas: Pair) -> None:
     assert len(keys(replicas)) == 2
 
 
-def test_a_model_that_is_down_does_not_take_the_rest_down(edge: Edge, replicas: Pair) -> None:
-    """The reason for max_fails=0: a hundred 503 in a row ban no replica."""
+def test_model_outage_bans_no_replica(edge: Edge, replicas: Pair) -> None:
+    """Justify max_fails=0: a hundred 503 in a row ban no replica."""
 
     def no_model(handler: BaseHTTPRequestHandler) -> None:
         answer = (
@@ -100,7 +102,7 @@ def test_a_model_that_is_down_does_not_take_the_rest_down(edge: Edge, replicas: 
         assert edge.http.get("/health").status_code == 200
 
 
-def test_a_replica_that_is_not_there_costs_nothing(replicas: Pair, tmp_path: Path) -> None:
+def test_missing_replica_fails_no_request(replicas: Pair, tmp_path: Path) -> None:
     with Edge(tmp_path / "n", [1, replicas[1].port]) as edge:
         for path in ("/v1/agents/a/invoke", "/v1/auth/login", "/v1/messages"):  # never sent, so even these
             for _ in range(10):
@@ -109,7 +111,7 @@ def test_a_replica_that_is_not_there_costs_nothing(replicas: Pair, tmp_path: Pat
 
 @pytest.mark.parametrize("dead", [1, 2, 4])
 def test_one_replica_of_many_is_enough(replicas: Pair, tmp_path: Path, dead: int) -> None:
-    """A group of servers, as `tls.conf` has it: nothing listens at the others."""
+    """Use an upstream group as in `tls.conf`, with nothing listening at the others."""
     with Edge(tmp_path / "n", [*range(1, dead + 1), replicas[0].port]) as edge:
         for path in ("/v1/agents/a/invoke", "/v1/auth/login", "/v1/messages"):
             for _ in range(5):
@@ -118,7 +120,7 @@ def test_one_replica_of_many_is_enough(replicas: Pair, tmp_path: Path, dead: int
 
 
 @pytest.mark.parametrize("path", ["/v1/agents/a/stream", "/v1/runs/run_1/events", "/v1/chat/completions"])
-def test_the_first_event_is_there_before_the_last_is_made(replicas: Pair, tmp_path: Path, path: str) -> None:
+def test_first_event_arrives_before_the_last_is_made(replicas: Pair, tmp_path: Path, path: str) -> None:
     """Towards the replica in HTTP/1.0 too, where a buffering nginx really would hold it back."""
 
     def old(folder: Path) -> None:

@@ -50,7 +50,7 @@ def token(slipway: Slipway, model: Model) -> Iterator[str]:
 
 
 def connect(edge: Edge, stack: ExitStack, data: bytes, receives: int | None = None) -> socket.socket:
-    """A connection that has sent `data`, and has room for so many bytes of an answer."""
+    """Open a connection that has sent `data` and has a receive buffer of this size."""
     sock = stack.enter_context(socket.socket())
     if receives is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
@@ -70,14 +70,14 @@ def assert_all_is_well(edge: Edge, token: str) -> None:
 
 
 @pytest.mark.parametrize("half", HALVES)
-def test_half_a_request_reaches_no_replica(edge: Edge, slipway: Slipway, token: str, half: str) -> None:
+def test_incomplete_request_reaches_no_replica(edge: Edge, slipway: Slipway, token: str, half: str) -> None:
     with ExitStack() as stack:
         for _ in range(MANY):
             connect(edge, stack, HALVES[half])
         assert_all_is_well(edge, token)
 
 
-def test_those_who_do_not_read_a_long_answer(edge: Edge, slipway: Slipway, token: str) -> None:
+def test_clients_that_do_not_read_a_long_answer(edge: Edge, slipway: Slipway, token: str) -> None:
     assert len(httpx2.get(f"{slipway.url}/openapi.json").content) > 30_000
     with ExitStack() as stack:
         for _ in range(MANY):
@@ -85,8 +85,8 @@ def test_those_who_do_not_read_a_long_answer(edge: Edge, slipway: Slipway, token
         assert_all_is_well(edge, token)
 
 
-def test_those_who_do_not_read_their_stream(edge: Edge, token: str) -> None:
-    """A stream holds a thread, read or not: the places for such requests run out before the threads do."""
+def test_clients_that_do_not_read_their_stream(edge: Edge, token: str) -> None:
+    """Check that long-request places run out before threads do: an unread stream holds a thread."""
     body = json.dumps({"input": "[offline tokens=300 token_ms=20] Long.", "cache": "bypass"}).encode()
     head = INVOKE.replace(b"invoke", b"stream") + b"Authorization: %b\r\nContent-Length: %d\r\n\r\n"
     with ExitStack() as stack:

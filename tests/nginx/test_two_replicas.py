@@ -1,4 +1,4 @@
-"""Two replicas are one service: what one knows, the other knows at once; what one loses, the other brings."""
+"""Two replicas act as one service: shared state at once, and no loss when one ends."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def ask(question: str | None = None, **more: object) -> dict[str, object]:
     return {"input": question or f"Question {uuid4()}", **more}
 
 
-def test_a_token_of_one_works_on_the_other_and_through_nginx(pair: Pair, client: httpx2.Client) -> None:
+def test_token_works_on_both_replicas_and_through_nginx(pair: Pair, client: httpx2.Client) -> None:
     for url in (pair.two.url, pair.edge.url):
         with pair.client(url, client) as there:
             assert there.get("/v1/auth/me").json()["username"] == "demo"
 
 
-def test_logout_on_one_holds_on_the_other_at_once(pair: Pair, client: httpx2.Client) -> None:
+def test_logout_applies_to_the_other_replica_at_once(pair: Pair, client: httpx2.Client) -> None:
     with pair.client(pair.two.url, client) as there:
         assert there.get("/v1/auth/me").status_code == 200
         assert client.post("/v1/auth/logout").status_code == 204
@@ -70,7 +70,7 @@ def test_logout_on_one_holds_on_the_other_at_once(pair: Pair, client: httpx2.Cli
             assert client.get("/v1/auth/me").status_code == 401
 
 
-def test_an_answer_cached_by_one_is_a_hit_on_the_other(pair: Pair, client: httpx2.Client) -> None:
+def test_cached_answer_is_a_hit_on_the_other_replica(pair: Pair, client: httpx2.Client) -> None:
     question = ask()
     first = client.post(INVOKE, json=question)
     assert (first.status_code, first.headers["X-Cache"]) == (200, "miss")
@@ -82,7 +82,7 @@ def test_an_answer_cached_by_one_is_a_hit_on_the_other(pair: Pair, client: httpx
     assert pair.model.stats()["calls"] == calls
 
 
-def test_the_first_event_is_there_before_the_last_is_made(pair: Pair, client: httpx2.Client) -> None:
+def test_first_event_arrives_before_the_last_is_made(pair: Pair, client: httpx2.Client) -> None:
     pair.model.control(token_ms=400)
     with (
         pair.client(pair.edge.url, client) as there,
@@ -98,7 +98,7 @@ def test_the_first_event_is_there_before_the_last_is_made(pair: Pair, client: ht
         assert [line for line in lines if line.startswith("event: ")][-1] == "event: run.completed"
 
 
-def test_a_request_id_is_in_the_services_error_and_on_its_headers(pair: Pair, client: httpx2.Client) -> None:
+def test_request_id_is_in_the_problem_and_the_headers(pair: Pair, client: httpx2.Client) -> None:
     with pair.client(pair.edge.url, client) as there:
         answer = there.get("/v1/runs/run_none", headers={"X-Request-ID": "whole-way-1"})
     assert (answer.status_code, answer.json()["request_id"]) == (404, "whole-way-1")
@@ -108,7 +108,7 @@ def test_a_request_id_is_in_the_services_error_and_on_its_headers(pair: Pair, cl
 
 
 @pytest.mark.parametrize("size", [1024 * 1024 + 1, 1_200_000])
-def test_too_large_is_the_same_problem_from_service_and_nginx(
+def test_too_large_body_is_the_same_problem_from_nginx_and_service(
     pair: Pair, client: httpx2.Client, size: int
 ) -> None:
     with pair.client(pair.edge.url, client) as there:
@@ -120,13 +120,13 @@ def test_too_large_is_the_same_problem_from_service_and_nginx(
     assert problem["request_id"] == answer.headers["X-Request-ID"]
 
 
-def test_metrics_are_for_those_inside(pair: Pair, client: httpx2.Client) -> None:
+def test_metrics_are_internal_only(pair: Pair, client: httpx2.Client) -> None:
     assert client.get("/metrics").status_code == 200
     assert pair.edge.http.get("/metrics").json()["code"] == "not_found"
 
 
-def test_the_service_sees_the_clients_address(pair: Pair) -> None:
-    """A log-in's limit counts addresses: nginx's own would lock everybody out together."""
+def test_service_sees_the_client_address(pair: Pair) -> None:
+    """Check the forwarded address: with nginx's own, a log-in limit would lock out everybody together."""
     answer = pair.edge.http.post(
         "/v1/auth/login", json={}, headers={"X-Request-ID": "who-1", "X-Forwarded-For": "6.6.6.6"}
     )
@@ -136,7 +136,7 @@ def test_the_service_sees_the_clients_address(pair: Pair) -> None:
     assert lines and "6.6.6.6" not in json.dumps(lines)
 
 
-def test_a_limit_of_n_is_n_over_both(scratch: Path) -> None:
+def test_rate_limit_is_shared_by_both_replicas(scratch: Path) -> None:
     with (
         pair_of(scratch / "limited", "sqlite", LIMIT_RUNS="7/hour") as pair,
         closing(pair.one.client()) as client,
@@ -151,7 +151,7 @@ def test_a_limit_of_n_is_n_over_both(scratch: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", DATABASES)
-def test_a_replica_killed_under_load_costs_nobody_an_answer(scratch: Path, kind: str) -> None:
+def test_replica_killed_under_load_loses_no_answer(scratch: Path, kind: str) -> None:
     with (
         pair_of(scratch / f"killed-{kind}", kind, THREADS="64") as pair,
         closing(pair.two.client()) as client,
@@ -169,7 +169,7 @@ def test_a_replica_killed_under_load_costs_nobody_an_answer(scratch: Path, kind:
         assert len({answer.json()["run_id"] for answer in answers}) == 50
 
 
-def test_a_replica_that_is_stopped_finishes_what_it_has(scratch: Path) -> None:
+def test_stopping_replica_finishes_its_requests(scratch: Path) -> None:
     with pair_of(scratch / "stopped", "sqlite", THREADS="64") as pair, signed_in(pair.two) as client:
         pair.model.control(first_token_ms=1000)
         with pair.client(pair.edge.url, client) as there, ThreadPoolExecutor(20) as pool:

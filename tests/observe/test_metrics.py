@@ -8,9 +8,11 @@ from pathlib import Path
 
 from prometheus_client import generate_latest
 
-from service.observe import folder
+from service.observe import metric_files
 from service.observe.metrics import Metrics, of_folder
+from service.observe.observer import ModelAttempt, Settled
 from service.types import Usage
+from tests.runs.house import SUPPORT, answered, asked, run_of
 from tests.small_disk import fill, small_disk
 
 WORKER = """
@@ -18,7 +20,7 @@ from service.observe.metrics import Metrics
 import sys
 metrics = Metrics()
 metrics.request("/v1/agents/<agent>/invoke", "POST", 200, 0.01)
-metrics.runs_active.inc()
+metrics.run(None, "started")
 metrics.limiter_fallback(sys.argv[1] == "alone")
 print(metrics.render()[0].decode() + "done", flush=True)
 sys.stdin.readline()
@@ -28,19 +30,19 @@ sys.stdin.readline()
 def test_everything_counted_is_rendered() -> None:
     metrics = Metrics()
     metrics.request("/x", "GET", 200, 0.02)
-    metrics.run_ended("support", "succeeded")
-    metrics.model_call("claude", "ok", 0.5)
-    metrics.tokens("claude", Usage(10, 5, 3, 0))
-    metrics.cost("support", "claude", 1_500)
-    metrics.tool_call("calculator", True)
+    run = run_of(asked("Hello", SUPPORT))
+    metrics.run(run, "started")
+    metrics.run(answered(run), "ended")
+    usage = Usage(10, 5, 3, 0)
+    metrics.attempt(ModelAttempt("claude", 1, True, 500.0, usage, None, False, breaker_open=True))
+    metrics.settlement(Settled("hld_1", "support", "claude", usage, 1_500, 2_000))
+    metrics.tool("calculator", True)
     metrics.cache("support", "hit")
     metrics.rate_limited("runs")
     metrics.limiter_fallback(True)
-    metrics.breaker_open("claude", True)
     metrics.transaction_retried("deadlock")
     metrics.login_failed()
     metrics.redis_up(False)
-    metrics.runs_active.inc()
     body, media_type = metrics.render()
     lines = body.decode().splitlines()
     for line in (
@@ -73,7 +75,9 @@ def test_two_metrics_in_one_process_do_not_meet() -> None:
 @contextmanager
 def counting(own: Path, script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A process that counts in that folder. It may wait for its standard input, and must end well."""
-    join = f"from pathlib import Path; from service.observe import folder; folder.join(Path({str(own)!r}))\n"
+    join = (
+        f"from pathlib import Path; from service.observe.metric_files import join; join(Path({str(own)!r}))\n"
+    )
     command = [sys.executable, "-c", join + script, *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         yield child
@@ -94,30 +98,32 @@ INVOKED = 'slipway_http_requests_total{method="POST",route="/v1/agents/<agent>/i
 
 def test_figures_are_of_all_workers(tmp_path: Path) -> None:
     web = tmp_path / "metrics-8000"
-    tasks = folder.of_tasks(web)
+    tasks = metric_files.of_tasks(web)
     with counted(web, "alone"), counted(tasks, "shared"), counted(web, "shared") as said:
         assert f"{INVOKED} 3.0" in said
         assert "slipway_runs_active 3.0" in said
         assert "slipway_limiter_fallback 1.0" in said
         alone = generate_latest(of_folder(tasks)).decode()
         assert f"{INVOKED} 1.0" in alone and "slipway_limiter_fallback 0.0" in alone
-    folder.clear(tasks)
+    metric_files.clear(tasks)
     with counted(web, "shared") as said:
         assert f"{INVOKED} 3.0" in said
 
 
 def test_who_was_killed_has_no_runs_under_way(tmp_path: Path) -> None:
-    own = folder.of_tasks(tmp_path / "metrics-8000")
+    own = metric_files.of_tasks(tmp_path / "metrics-8000")
     with counted(own, "alone"):
-        folder.forget_the_dead(own)
+        metric_files.forget_the_dead(own)
         assert "slipway_runs_active 1.0" in generate_latest(of_folder(own)).decode()
-    folder.forget_the_dead(own)
+    metric_files.forget_the_dead(own)
     told = generate_latest(of_folder(own)).decode()
     assert "slipway_runs_active" not in told and "slipway_http_requests_total" in told
 
 
 EVERY_LABEL = """
+from types import SimpleNamespace
 from service.observe import metrics as module
+from service.observe.observer import ModelAttempt, Settled
 from service.types import Usage
 import sys
 metrics = module.Metrics()
@@ -126,17 +132,15 @@ sys.stdin.readline()
 for n in range(1100):
     label = f"{n:0100}"
     metrics.request(label, "DELETE", 503, 0.01)
-    metrics.model_call(label, label, 0.5)
-    metrics.tokens(label, Usage(1, 1, 1, 1))
-    metrics.prompt_cache(label, Usage(1, 1, 1, 1))
-    metrics.cost(label, label, 1)
-    metrics.run_ended(label, label)
-    metrics.budget_warning(label, n)
+    usage = Usage(1, 1, 1, 1)
+    metrics.attempt(ModelAttempt(label, 1, False, 500.0, usage, label, False, True))
+    metrics.settlement(Settled(label, label, label, usage, 1, 1))
+    metrics.run(SimpleNamespace(agent=label, status=label), "ended")
+    metrics.budget_warning(label, n, {})
     metrics.budget_refused(label)
-    metrics.tool_call(label, True)
+    metrics.tool(label, True)
     metrics.cache(label, label)
     metrics.rate_limited(label)
-    metrics.breaker_open(label, True)
 sys.stdout.write(metrics.render()[0].decode())
 """
 
@@ -155,7 +159,7 @@ def test_no_file_has_to_grow(tmp_path: Path) -> None:
     own = tmp_path / "metrics-8000"
     told = everything_counted(own)
     found = {file.stem.rpartition("_")[0]: file.stat().st_size for file in own.glob("*.db")}
-    assert found == folder.SIZES
+    assert found == metric_files.SIZES
     assert 'slipway_http_requests_total{method="DELETE",route="(other)",status="(other)"}' not in told
     assert 'slipway_http_requests_total{method="(other)",route="(other)",status="(other)"} 100.0' in told
 
@@ -181,7 +185,7 @@ def test_a_process_takes_the_place_of_a_dead_one(tmp_path: Path) -> None:
         with counted(own, "shared") as said:
             pass
     assert f"{INVOKED} 5.0" in said and "slipway_runs_active 1.0" in said
-    assert len(list(own.glob("*.db"))) == len(folder.SIZES)
+    assert len(list(own.glob("*.db"))) == len(metric_files.SIZES)
 
 
 def test_any_word_for_a_method_is_one_label() -> None:

@@ -12,7 +12,7 @@ from click.testing import Result
 from flask import Flask
 
 from service.app import create_app
-from service.jobs.upkeep import tidy
+from service.jobs.upkeep import delete_expired
 from service.store import closed_windows
 from service.store.schema import metadata
 from service.types import now_ms
@@ -83,16 +83,16 @@ class Opened:
         parts = {"DATABASE_URL": url, "ANTHROPIC_BASE_URL": model_url}
         self._app = create_app(settings_in(folder, **parts, **no_limit))
         services: Services = self._app.extensions["slipway"]
-        spy = watch(services.db.engine)
-        metadata.create_all(services.db.engine)
+        spy = watch(services.infra.db.engine)
+        metadata.create_all(services.infra.db.engine)
         users = {
-            name: services.users.create(name, f"{name}-password", role)
+            name: services.auth.users.create(name, f"{name}-password", role)
             for name, role in (("root", "admin"), ("ada", "user"))
         }
-        known = fill(services.db.engine, count, heavy=users["ada"].id)
-        tokens = {name: services.tokens.begin(user).access_token for name, user in users.items()}
+        known = fill(services.infra.db.engine, count, heavy=users["ada"].id)
+        tokens = {name: services.auth.tokens.begin(user).access_token for name, user in users.items()}
         for name, called in SCOPED.items():
-            key = services.keys.create(users[name].id, "key", ("agents:rar*", "agents:none"), None)
+            key = services.auth.keys.create(users[name].id, "key", ("agents:rar*", "agents:none"), None)
             tokens[called] = key["key"]
         self.place = Place(self._app, spy, known, tokens)
 
@@ -134,12 +134,12 @@ def tell(costs: list[Costs]) -> None:
 
 def rest(place: Place) -> None:
     """Do what upkeep has to do, until there is nothing left; in larger batches than upkeep's."""
-    db, before = place.services.db, closed_before(now_ms())
+    db, before = place.services.infra.db, closed_before(now_ms())
     while db.transact(lambda tx: closed_windows.roll_up(tx, before, 5_000)):
         pass
     while roll_up(db, size=20_000):
         pass
-    while any(tidy(db, 400, seconds=600).values()):
+    while any(delete_expired(db, 400, seconds=600).values()):
         pass
 
 

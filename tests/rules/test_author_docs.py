@@ -40,8 +40,8 @@ def app(agents: Path, redis_server: RedisServer, model: Model) -> Iterator[Flask
     made = create_app(
         load({"APP_ENV": "testing", "SLIPWAY_HOME": str(agents.parent), "LOG_LEVEL": "ERROR", **parts})
     )
-    metadata.create_all(made.extensions["slipway"].db.engine)
-    made.extensions["slipway"].users.create("root", "root-password", "admin")
+    metadata.create_all(made.extensions["slipway"].infra.db.engine)
+    made.extensions["slipway"].auth.users.create("root", "root-password", "admin")
     yield made
     made.extensions["slipway"].close()
 

@@ -12,9 +12,9 @@ from tests.conftest import ROOT
 # These look at text for digits of any script, and read no number from them.
 TEXT_ALONE = {
     "config/secrets.py",
-    "service/runs/near.py",
-    "service/runs/semantic.py",
-    "service/search_words.py",
+    "service/cache/normalise.py",
+    "service/cache/semantic.py",
+    "service/text/search_words.py",
     "service/llm/routing.py",
 }
 FILES = sorted(path for folder in ("service", "config") for path in (ROOT / folder).rglob("*.py"))

@@ -133,7 +133,7 @@ def logged() -> Iterator[str]:
             if (
                 isinstance(function, ast.Attribute)
                 and function.attr in LEVELS
-                and ast.unparse(function.value) == "log"
+                and ast.unparse(function.value).endswith("log")
             ):
                 name = call.args[0]
             elif ast.unparse(function) in ("event", "logs.event") and len(call.args) > 1:

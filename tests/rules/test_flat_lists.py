@@ -13,8 +13,8 @@ from itertools import combinations, product
 
 import pytest
 
-from service.jobs.upkeep import tidy
-from service.store import holds, ledger, ownership, runs, tokens, webhooks
+from service.jobs.upkeep import delete_expired
+from service.store import holds, ledger, ownership, runs, token_families, webhooks
 from service.types import RunStatus, now_ms, rfc3339
 from tests.conftest import Model
 from tests.rules.places import SCOPED, Opened, Pair, Place, compare, database, rest, tell
@@ -86,7 +86,7 @@ def test_every_list_costs_what_it_shows(pair: Pair) -> None:
     with pair[0].app.test_client().get("/openapi.json", buffered=True) as answer:
         paths = answer.get_json()["paths"]
     wrong: list[str | None] = []
-    print(f"\n| {pair[1].services.db.engine.dialect.name} | small | large |")
+    print(f"\n| {pair[1].services.infra.db.engine.dialect.name} | small | large |")
     for path, operations in paths.items():
         if "get" not in operations or not path.startswith("/v1/") or path in REPORTS:
             continue
@@ -187,18 +187,18 @@ def test_every_command_is_looked_at_or_says_why_not(pair: Pair) -> None:
 def chores(place: Place) -> dict[str, Callable[[], object]]:
     """What is done again and again, by its name."""
     services = place.services
-    db = services.db
+    db = services.infra.db
     day_ago = now_ms() - 86_400_000
     return {
-        "upkeep": lambda: tidy(db, 400),
+        "upkeep": lambda: delete_expired(db, 400),
         "abandoned runs": lambda: db.query(lambda tx: runs.abandoned(tx, 20)),
         "waiting runs": lambda: db.query(lambda tx: runs.waiting(tx, 200)),
         "runs of a worker": lambda: db.query(lambda tx: ownership.held(tx, "wrk_1")),
         "webhooks that are due": lambda: db.query(lambda tx: webhooks.due(tx, now_ms(), 100)),
-        "batches": lambda: services.batches.tick(),
-        "holds that were left behind": lambda: db.query(lambda tx: holds.left_behind(tx, day_ago, 100)),
+        "batches": lambda: services.runs.batches.tick(),
+        "holds that were left behind": lambda: db.query(lambda tx: holds.orphaned(tx, day_ago, 100)),
         "revocations": lambda: db.query(
-            lambda tx: tokens.distrusted(tx, families_since=day_ago, keys_since=day_ago)
+            lambda tx: token_families.distrusted(tx, families_since=day_ago, keys_since=day_ago)
         ),
         "a cap's window": lambda: db.query(lambda tx: ledger.spent(tx, "session:ses_1", 0)),
     }

@@ -12,9 +12,9 @@ import pytest
 from flask import Flask
 from pydantic import BaseModel
 
-from service.web.guards import is_guarded, is_public
-from service.web.openapi import specification
-from service.web.schemas import Body, Operation, Shape
+from service.web.admission import is_guarded, is_public
+from service.web.openapi import api, specification
+from service.web.schemas import Body, Shape
 from tests.conftest import ROOT
 from tests.made import app_in, close
 
@@ -111,7 +111,7 @@ def test_admin_routes_are_for_admins(made: Flask) -> None:
 def test_every_route_describes_itself(made: Flask) -> None:
     for name, view in routes(made):
         operation = getattr(view, "__api__", None)
-        assert isinstance(operation, Operation), name
+        assert isinstance(operation, api), name
         assert operation.summary and operation.tag != "Slipway", name
         for model in operation.returns.values():
             assert model is None or (issubclass(model, Shape) and not issubclass(model, Body)), name
@@ -172,3 +172,9 @@ def test_a_view_reads_json_in_one_way() -> None:
         )
         if path.name != "body.py":
             assert "request.get_data" not in source and "request.data" not in source, path
+
+
+def test_views_leave_queries_to_the_rooms_below() -> None:
+    for folder in ("routes", "doors"):
+        for path in Path(ROOT / "service" / "web" / folder).glob("*.py"):
+            assert not re.search(r"\bdb\.(query|transact|read|begin)\(", path.read_text()), path

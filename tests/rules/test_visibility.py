@@ -18,6 +18,7 @@ from service.store import approvals, schema
 from service.store import runs as run_rows
 from service.store import sessions as session_rows
 from service.types import Caller, Run, RunRequest, new_id, now_ms
+from service.wiring import Services
 from tests.made import app_in, close
 from tests.rules.test_routes import routes
 from tests.usage.conftest import postgres_url, url
@@ -60,8 +61,9 @@ class World:
     keys: dict[str, str]
 
     @property
-    def services(self) -> Any:
-        return self.app.extensions["slipway"]
+    def services(self) -> Services:
+        found: Services = self.app.extensions["slipway"]
+        return found
 
     def ask(self, who: str, name: str, path: str, **more: Any) -> TestResponse:
         """Call a route, given as `METHOD /rule`, at `path`."""
@@ -98,7 +100,7 @@ class World:
 
     def session(self, agent: str, user_id: str) -> str:
         row = self.services.sessions.new(Caller(user_id, "x", "user"), agent, "", None)
-        self.services.db.transact(lambda tx: session_rows.insert(tx, row))
+        self.services.infra.db.transact(lambda tx: session_rows.insert(tx, row))
         return str(row["id"])
 
     def run(self, agent: str, user_id: str) -> str:
@@ -113,12 +115,12 @@ class World:
             run_rows.suspend(tx, run, 1)
             approvals.ask(tx, calls)
 
-        self.services.db.transact(work)
+        self.services.infra.db.transact(work)
         return run.id
 
     def approval(self, agent: str, user_id: str) -> str:
         run_id = self.run(agent, user_id)
-        first = self.services.db.query(lambda tx: approvals.of_run(tx, run_id))[0]
+        first = self.services.infra.db.query(lambda tx: approvals.of_run(tx, run_id))[0]
         return str(first["id"])
 
     def spend(self, agent: str, user_id: str, cost: int) -> None:
@@ -126,16 +128,16 @@ class World:
         row = dict.fromkeys((column.name for column in schema.ledger.columns), None)
         row |= {"entry_id": new_id("hold"), "kind": "settle", "account": "upstream", "amount_nano": cost}
         row |= {"at": now_ms(), "called_at": now_ms(), "user_id": user_id, "agent": agent, "model": "m"}
-        self.services.db.transact(lambda tx: tx.execute(sa.insert(schema.ledger), row))
+        self.services.infra.db.transact(lambda tx: tx.execute(sa.insert(schema.ledger), row))
 
 
 @pytest.fixture
 def world(tmp_path: Path, url: str) -> Iterator[World]:
     app = app_in(tmp_path, DATABASE_URL=url)
-    services = app.extensions["slipway"]
-    ada = services.users.create("ada", PASSWORD)
-    bob = services.users.create("bob", PASSWORD)
-    eve = services.users.create("eve", PASSWORD, "operator")
+    services: Services = app.extensions["slipway"]
+    ada = services.auth.users.create("ada", PASSWORD)
+    bob = services.auth.users.create("bob", PASSWORD)
+    eve = services.auth.users.create("eve", PASSWORD, "operator")
     wanted: dict[str, tuple[User, tuple[str, ...]]] = {
         "ada's key": (ada, ()),
         "in scope": (ada, (f"agents:{AGENT}",)),
@@ -149,9 +151,10 @@ def world(tmp_path: Path, url: str) -> Iterator[World]:
         "eve in scope": (eve, (f"agents:{AGENT}",)),
     }
     keys = {
-        name: services.keys.create(user.id, "k", scopes)["key"] for name, (user, scopes) in wanted.items()
+        name: services.auth.keys.create(user.id, "k", scopes)["key"]
+        for name, (user, scopes) in wanted.items()
     }
-    keys["signed in"] = services.tokens.begin(ada).public()["access_token"]
+    keys["signed in"] = services.auth.tokens.begin(ada).public()["access_token"]
     yield World(app, ada, keys)
     close(app)
 
@@ -203,7 +206,7 @@ def test_lists_are_filtered_before_they_are_cut_into_pages(world: World, path: s
         world.make(kind, AGENT)
         for _ in range(3):
             world.make(kind, OTHER)
-        world.make(kind, AGENT, world.services.users.by_name("bob").id)
+        world.make(kind, AGENT, world.services.auth.users.by_name("bob").id)
     listed = {who: world.pages(who, path) for who in world.keys}
     each = 10 if "approvals" in path else 5
     for who, agents in {
@@ -235,7 +238,7 @@ def test_a_filter_of_a_list_opens_nothing(world: World) -> None:
 def test_usage_is_that_of_the_scope_in_its_lines_and_its_total(world: World) -> None:
     world.spend(AGENT, world.ada.id, 1_000_000)
     world.spend(OTHER, world.ada.id, 20_000_000)
-    world.spend(AGENT, world.services.users.by_name("bob").id, 300_000_000)
+    world.spend(AGENT, world.services.auth.users.by_name("bob").id, 300_000_000)
     for who, total in {
         "ada's key": "0.021000",
         "in scope": "0.001000",
@@ -255,7 +258,7 @@ def test_usage_is_that_of_the_scope_in_its_lines_and_its_total(world: World) -> 
 
 
 def test_a_key_with_scopes_sees_its_own_cap_and_not_what_its_user_spent_elsewhere(world: World) -> None:
-    budgets = world.services.budgets
+    budgets = world.services.usage.budgets
     budgets.put(f"user:{world.ada.id}", "month", 10**9)
     [key] = world.get("in scope", "/v1/auth/keys")["data"]
     budgets.put(f"key:{key['id']}", "day", 10**9)
@@ -352,5 +355,5 @@ def test_an_answer_kept_for_a_wide_key_is_not_given_to_a_narrow_one(
         assert answer.status_code == 404, (who, answer.text)
     if first == "eve":
         services = world.services
-        services.users.change(services.users.by_name("eve").id, role="user")
+        services.auth.users.change(services.auth.users.by_name("eve").id, role="user")
         assert world.ask("eve", name, path, headers=again).status_code == 404

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.agents.definitions import AgentDefinition
-from service.runs.near import PlainForm
+from service.cache.normalise import Normaliser
 from service.types import Caller, Run, RunRequest, RunStatus, new_id
 from tests.agents.house import load
 from tests.conftest import ROOT
@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 AGENTS = load(ROOT / "agents").agents
 ASSISTANT, SUPPORT, ANALYST = AGENTS["assistant"], AGENTS["support"], AGENTS["analyst"]
 ADA, BOB = Caller("usr_ada", "ada", "user"), Caller("usr_bob", "bob", "user")
-PLAIN = PlainForm(["please", "hi"])
+PLAIN = Normaliser(["please", "hi"])
 
 
 def asked(text: Any, agent: AgentDefinition = ASSISTANT, **fields: Any) -> RunRequest:

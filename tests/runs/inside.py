@@ -9,7 +9,7 @@ from typing import Any
 
 from config.testing import Testing
 from service.llm.claude import ClaudeClient
-from service.llm.resilient import ResilientClient
+from service.llm.retry import RetryingClient
 from service.store import users
 from service.store.schema import metadata
 from service.types import Caller, Run, RunRequest, now_ms
@@ -37,11 +37,11 @@ def services(
     chosen = {"slipway_home": home, "agents_dir": home / "agents", "redis_url": redis_url}
     made = Testing(**{**chosen, "anthropic_base_url": model_url, **settings})
     claude = ClaudeClient("", model_url, made.model_timeout, made.model_connect_timeout, 64)
-    model = ResilientClient(claude, made.model_retries, made.breaker_failures, 0.5, lambda attempt: None)
+    model = RetryingClient(claude, made.model_retries, made.breaker_failures, 0.5, lambda attempt: None)
     wired = build(made, model=model)
-    metadata.create_all(wired.db.engine)
+    metadata.create_all(wired.infra.db.engine)
     ada = {"id": ADA.user_id, "username": "ada", "password_hash": "", "role": "user", "created_at": now_ms()}
-    wired.db.transact(lambda tx: users.insert(tx, ada))
+    wired.infra.db.transact(lambda tx: users.insert(tx, ada))
     try:
         yield wired
     finally:
@@ -51,7 +51,7 @@ def services(
 
 def ask(wired: Services, text: str = "What time is it?", **fields: Any) -> Run:
     """Ask the agent `probe` and wait."""
-    return wired.runs.invoke(ADA, request(text, **fields), None, "req").run
+    return wired.runs.start.invoke(ADA, request(text, **fields), None, "req").run
 
 
 def request(text: str, **fields: Any) -> RunRequest:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from service.store import schema
 from service.store import steps as step_rows
-from service.store.base import Row
+from service.store.database import Row
 from service.types import Event, Run, RunEvent
 from service.wiring import Services
 from tests.llm.wire_server import MESSAGE, Exchange, WireServer, end, head, start, text_events, whole
@@ -129,7 +129,7 @@ def ask(wired: Services, **fields: Any) -> Run:
 def tell(wired: Services, **fields: Any) -> list[RunEvent]:
     """Every event of a streamed run."""
     request = inside.request("Do it.", **{"cache": "bypass", **fields})
-    _, told = wired.runs.stream(inside.ADA, request, None, "req")
+    _, told = wired.runs.start.stream(inside.ADA, request, None, "req")
     return [event for batch in told for event in batch]
 
 
@@ -140,8 +140,8 @@ def text_of(events: list[RunEvent]) -> str:
 def holds(wired: Services) -> int:
     """Holds that are still open."""
     counted = sa.select(sa.func.count().label("n")).select_from(schema.holds)
-    return int(wired.db.query(lambda tx: tx.rows(counted))[0]["n"])
+    return int(wired.infra.db.query(lambda tx: tx.rows(counted))[0]["n"])
 
 
 def kept(wired: Services, run: Run) -> list[Row]:
-    return wired.db.query(lambda tx: step_rows.of_run(tx, run.id))
+    return wired.infra.db.query(lambda tx: step_rows.of_run(tx, run.id))

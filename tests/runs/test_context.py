@@ -72,7 +72,7 @@ def test_blocks_of_a_question_stay_behind_it() -> None:
 
 def test_a_session_keeps_the_question_without_it(acting: Services, upstream: WireServer) -> None:
     row = acting.sessions.new(inside.ADA, "probe", "", None)
-    acting.db.transact(lambda tx: acting.sessions.create(tx, row))
+    acting.infra.db.transact(lambda tx: acting.sessions.create(tx, row))
     ask(acting, context=SENT, session_id=row["id"])
     ask(acting, session_id=row["id"])
     history = upstream.requests[-1].json["messages"]

@@ -14,7 +14,7 @@ FIRST, SECOND, THIRD = "claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5
 
 def away(wired: Services, *models: str) -> None:
     """Their breakers are open, and stay so for as long as a test takes."""
-    client = wired.runs._driver._runner._means.client
+    client = wired.runs.execution.runner.steps.client
     for name in models:
         breaker = client.breaker(name)  # type: ignore[attr-defined]
         breaker._circuit._recovery_timeout = 600
@@ -32,7 +32,7 @@ def test_the_next_model_answers(wired: Services, gone: tuple[str, ...], answers:
 
 def test_a_stream_tells_of_each_model_that_is_asked(wired: Services) -> None:
     away(wired, FIRST)
-    started, told = wired.runs.stream(inside.ADA, inside.request("Who?", cache="bypass"), None, "req")
+    started, told = wired.runs.start.stream(inside.ADA, inside.request("Who?", cache="bypass"), None, "req")
     events = [event for batch in told for event in batch]
     asked = [event.data["model"] for event in events if event.name is Event.STEP_STARTED]
     assert asked == [FIRST, SECOND] and events[-1].name is Event.RUN_COMPLETED
@@ -49,7 +49,7 @@ def test_none_is_left(wired: Services) -> None:
 def test_what_was_begun_is_not_begun_anew(wired: Services) -> None:
     """A client would read two answers, one after the other."""
     text = "[offline fault=error_event tokens=40] Well?"
-    _, told = wired.runs.stream(inside.ADA, inside.request(text, cache="bypass"), None, "req")
+    _, told = wired.runs.start.stream(inside.ADA, inside.request(text, cache="bypass"), None, "req")
     events = [event for batch in told for event in batch]
     names = [event.name for event in events]
     assert names.count(Event.STEP_STARTED) == 1 and Event.TEXT_DELTA in names

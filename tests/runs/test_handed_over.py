@@ -12,10 +12,10 @@ import pytest
 
 from service.errors import Overloaded
 from service.llm.client import ModelReply
-from service.runs.active import Handle, LeaseLost
+from service.runs.events.event_stream import stream_key
 from service.runs.journal import Journal
-from service.runs.live import stream_key
-from service.runs.told import JUMP
+from service.runs.replay import JUMP
+from service.runs.slots import Handle, LeaseLost
 from service.store import runs as rows
 from service.types import Event, RunEvent, RunStatus, Usage
 from service.wiring import Services
@@ -30,7 +30,7 @@ class Heard(threading.Thread):
 
     def __init__(self, wired: Services) -> None:
         super().__init__(daemon=True)
-        self.started, self._told = wired.runs.stream(
+        self.started, self._told = wired.runs.start.stream(
             inside.ADA, inside.request(SLOW, cache="bypass"), None, "req"
         )
         self.run_id = self.started.run.id
@@ -54,7 +54,7 @@ def heard(wired: Services) -> Iterator[Heard]:
 
 
 def stop(wired: Services, run_id: str) -> None:
-    handle = wired.keeper._active.get(run_id)
+    handle = wired.supervisor._slots.get(run_id)
     assert handle is not None
     handle.stop("drain")
 
@@ -71,42 +71,42 @@ def assert_whole(wired: Services, client: Heard) -> None:
 
 
 def given_back(wired: Services, run_id: str) -> bool:
-    return wired.watch.get(run_id).status is RunStatus.QUEUED
+    return wired.runs.queries.get(run_id).status is RunStatus.QUEUED
 
 
 def test_all_that_was_told_is_kept_with_a_run_that_is_handed_over(wired: Services, heard: Heard) -> None:
     """So that who goes on needs no Redis to know it."""
     stop(wired, heard.run_id)
     wait_until(lambda: given_back(wired, heard.run_id), "the run in the queue", 10)
-    wired.speed.client.delete(stream_key(heard.run_id))
-    assert wired.driver.take_up(heard.run_id)
+    wired.infra.redis_store.client.delete(stream_key(heard.run_id))
+    assert wired.runs.execution.take_up(heard.run_id)
     assert_whole(wired, heard)
-    assert wired.watch.get(heard.run_id).last_seq < JUMP
+    assert wired.runs.queries.get(heard.run_id).last_seq < JUMP
 
 
 def test_a_run_that_cannot_be_handed_over_ends_all_the_same(wired: Services, heard: Heard) -> None:
     database = wired.settings.slipway_home / "slipway.db"
-    handle = wired.keeper._active.get(heard.run_id)
+    handle = wired.supervisor._slots.get(heard.run_id)
     with closing(sqlite3.connect(database, isolation_level=None)) as locks:
         locks.execute("BEGIN EXCLUSIVE")
         stop(wired, heard.run_id)
-        wait_until(lambda: handle not in wired.keeper._active.all(), "the thread to give it up", 30)
-    assert heard.is_alive() and wired.watch.get(heard.run_id).status is RunStatus.RUNNING
-    wired.db.transact(lambda tx: rows.abandon(tx, heard.run_id, 1))  # as its keeper does
-    assert wired.driver.take_up(heard.run_id)
+        wait_until(lambda: handle not in wired.supervisor._slots.all(), "the thread to give it up", 30)
+    assert heard.is_alive() and wired.runs.queries.get(heard.run_id).status is RunStatus.RUNNING
+    wired.infra.db.transact(lambda tx: rows.abandon(tx, heard.run_id, 1))  # as its keeper does
+    assert wired.runs.execution.take_up(heard.run_id)
     assert_whole(wired, heard)
 
 
 def test_a_run_whose_worker_stops_before_it_begins_is_refused(
     wired: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    driving = wired.keeper._active.driving
+    driving = wired.supervisor._slots.executing
 
     def stopping(handle: object) -> object:
         handle.stop("drain")  # type: ignore[attr-defined]
         return driving(handle)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(wired.keeper._active, "driving", stopping)
+    monkeypatch.setattr(wired.supervisor._slots, "executing", stopping)
     for begin in (lambda: inside.ask(wired), lambda: Heard(wired)):
         with pytest.raises(Overloaded):
             begin()
@@ -114,7 +114,7 @@ def test_a_run_whose_worker_stops_before_it_begins_is_refused(
 
 def test_whoever_asks_for_more_than_there_was_hears_the_end(wired: Services) -> None:
     run = inside.ask(wired)
-    ((last,),) = list(wired.watch.follow(run.id, after=run.last_seq + 7))
+    ((last,),) = list(wired.runs.queries.follow(run.id, after=run.last_seq + 7))
     assert (last.name, last.seq) == (Event.RUN_COMPLETED, run.last_seq + 8)
 
 
@@ -152,17 +152,20 @@ def test_a_run_that_is_anothers_calls_no_tool_more(
     folder.mkdir(parents=True)
     (folder / "tools.py").write_text(TOOLS.format(idempotent=idempotent))
     with inside.services(tmp_path, redis_server.url, model.url, {"probe": NOTES}) as wired:
-        queued = wired.runs.queue(inside.ADA, inside.request("Note."), None, "req").run
-        assert wired.db.transact(lambda tx: rows.claim(tx, queued.id, wired.driver.worker_id))
-        run = wired.watch.get(queued.id)
-        journal = Journal(wired.db, run, lambda events: None)
+        queued = wired.runs.start.queue(inside.ADA, inside.request("Note."), None, "req").run
+        assert wired.infra.db.transact(lambda tx: rows.claim(tx, queued.id, wired.runs.execution.worker_id))
+        run = wired.runs.queries.get(queued.id)
+        journal = Journal(wired.infra.db, run, lambda events: None)
         uses = [
             {"type": "tool_use", "id": f"toolu_{text}", "name": "note", "input": {"text": text}}
             for text in ("one", "two")
         ]
         reply = ModelReply("m", uses, "tool_use", Usage())
-        toolbox, agent = wired.driver._runner._means.toolbox, wired.runs.agent("probe")
-        using = toolbox.use(agent, run, journal, Handle(run.id, 60, 1), {"step": 1}, reply)
+        tool_execution, agent = (
+            wired.runs.execution.runner.steps.tool_execution,
+            wired.runs.start.agent("probe"),
+        )
+        using = tool_execution.use(agent, run, journal, Handle(run.id, 60, 1), {"step": 1}, reply)
         with pytest.raises(LeaseLost):
             list(using)
     assert (tmp_path / "notes").read_text() == "one\n"

@@ -12,7 +12,7 @@ import pytest
 from service.errors import IdempotencyMismatch
 from service.runs.idempotency import AlreadyStarted, Key
 from service.store import runs, tool_calls, users
-from service.store.base import Database
+from service.store.database import Database
 from service.store.schema import metadata
 from service.types import Run, RunStatus, now_ms
 from tests.runs.house import ADA, ASSISTANT, asked, run_of
@@ -95,7 +95,9 @@ def test_a_run_under_way_keeps_it(db: Database) -> None:
 
 def test_a_run_that_may_have_changed_something_keeps_it(db: Database) -> None:
     first = start(db)
-    db.transact(lambda tx: tool_calls.claim(tx, first, 2, "call_1", "send_mail", {}, None))
+    db.transact(
+        lambda tx: tool_calls.claim(tx, first, 2, tool_calls.ToolCall("call_1", "send_mail", {}), None)
+    )
     end(db, first, RunStatus.FAILED, AWAY, 60)
     with pytest.raises(AlreadyStarted):
         start(db)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.runs.journal import Journal
-from service.store.base import Transaction
+from service.store.database import Transaction
 from tests.runs.house import asked, run_of
 from tests.usage.conftest import Make, make
 
@@ -17,7 +17,7 @@ def test_money_comes_last_and_its_lock_before_it(make: Make) -> None:
         written.append(what)
 
     journal = Journal(make().db, run_of(asked("Hello")), lambda events: None, opening=lambda tx: True)
-    journal.also(lambda tx: note("settle", tx))
+    journal.write_with_next(lambda tx: note("settle", tx))
     journal.commit(
         lambda tx: note("claim", tx), first=lambda tx: note("lock", tx), last=lambda tx: note("hold", tx)
     )

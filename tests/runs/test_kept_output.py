@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.store import schema
-from service.store.base import Transaction
+from service.store.database import Transaction
 from service.types import Event, RunEvent, RunStatus
 from service.wiring import Services
 from tests.conftest import RedisServer, wait_until
@@ -48,7 +48,7 @@ def says_and_calls(text: str, *uses: dict[str, Any]) -> Handler:
 def test_a_cancelled_run_keeps_what_was_told(acting: Services, upstream: WireServer) -> None:
     upstream.script.append(and_then_silence("Half an ", "answer"))
     request = inside.request("Do it.", cache="bypass")
-    started, told = acting.runs.stream(inside.ADA, request, None, "req")
+    started, told = acting.runs.start.stream(inside.ADA, request, None, "req")
     events: list[RunEvent] = []
 
     def read() -> None:
@@ -57,11 +57,13 @@ def test_a_cancelled_run_keeps_what_was_told(acting: Services, upstream: WireSer
 
     reader = threading.Thread(target=read)
     reader.start()
-    wait_until(lambda: text_of(acting.watch.so_far(started.run.id)) == "Half an answer", "the text", 10)
-    acting.watch.cancel(started.run)
+    wait_until(
+        lambda: text_of(acting.runs.queries.so_far(started.run.id)) == "Half an answer", "the text", 10
+    )
+    acting.runs.cancellation.cancel(started.run)
     reader.join(10)
     assert (events[-1].name, events[-1].data["output"]) == (Event.RUN_CANCELLED, "Half an answer")
-    found = acting.watch.get(started.run.id)
+    found = acting.runs.queries.get(started.run.id)
     assert found.result is not None and found.result["output"] == "Half an answer"
 
 
@@ -79,12 +81,14 @@ def test_a_run_cancelled_while_it_waits_keeps_what_was_told_and_done(
         says_and_calls("I look. ", call("echo", {"text": "a"}, "toolu_a")),
         says_and_calls("I pay.", call("refund", {"order": "1"}, "toolu_b")),
     ]
-    started, told = careful.runs.stream(inside.ADA, inside.request("Do it.", cache="bypass"), None, "req")
+    started, told = careful.runs.start.stream(
+        inside.ADA, inside.request("Do it.", cache="bypass"), None, "req"
+    )
     for _ in told:
         pass
-    assert careful.watch.get(started.run.id).status == "waiting_approval"
-    careful.watch.cancel(careful.watch.get(started.run.id))
-    found = careful.watch.get(started.run.id)
+    assert careful.runs.queries.get(started.run.id).status == "waiting_approval"
+    careful.runs.cancellation.cancel(careful.runs.queries.get(started.run.id))
+    found = careful.runs.queries.get(started.run.id)
     assert found.result is not None and found.status == "cancelled"
     assert (found.result["output"], found.result["steps"]) == ("I look. I pay.", 3)
     assert [(use["name"], use["ok"]) for use in found.result["tools"]] == [("echo", True)]
@@ -94,7 +98,9 @@ def test_a_run_that_fails_in_its_second_attempt_keeps_what_both_have_told(
     acting: Services, upstream: WireServer
 ) -> None:
     upstream.script += [says_and_calls("I look. ", call("echo", {"text": "a"})), stream_of("First.")]
-    started, told = acting.runs.stream(inside.ADA, inside.request("Do it.", cache="bypass"), None, "req")
+    started, told = acting.runs.start.stream(
+        inside.ADA, inside.request("Do it.", cache="bypass"), None, "req"
+    )
     for _ in told:
         pass
     run = started.run
@@ -106,10 +112,10 @@ def test_a_run_that_fails_in_its_second_attempt_keeps_what_both_have_told(
         row = sa.update(runs).where(runs.c.id == run.id)
         tx.execute(row.values(status=RunStatus.QUEUED, finished_at=None, result=None, worker_id=None))
 
-    acting.db.transact(lost)
+    acting.infra.db.transact(lost)
     upstream.script.append(stream_of("Second.", stop="refusal"))
-    assert acting.driver.take_up(run.id)
-    again = acting.watch.get(run.id)
+    assert acting.runs.execution.take_up(run.id)
+    again = acting.runs.queries.get(run.id)
     assert again.result is not None and (again.status, again.attempt) == ("failed", 2)
     assert again.result["output"].startswith("I look. ") and again.result["output"].endswith("Second.")
     assert "First" not in again.result["output"] and len(kept(acting, run)) >= 3

@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 import pytest
 
 from service.errors import Overloaded
-from service.runs.runs import Started
+from service.runs.start import Started
 from service.types import RunEvent
 from service.wiring import Services
 from tests.runs import inside
@@ -17,22 +17,22 @@ Told = Generator[list[RunEvent]]
 
 
 def begin(wired: Services) -> tuple[Started, Told]:
-    return wired.runs.stream(inside.ADA, inside.request(TEXT, cache="bypass"), None, "req")
+    return wired.runs.start.stream(inside.ADA, inside.request(TEXT, cache="bypass"), None, "req")
 
 
 def assert_ended_well(wired: Services, started: Started) -> None:
-    run = wired.watch.get(started.run.id)
+    run = wired.runs.queries.get(started.run.id)
     assert run.status == "succeeded" and run.result is not None and len(run.result["output"]) > 40
     assert started.place is not None
     started.place.give()
-    assert wired.places.taken == 0
-    seqs = [event.seq for batch in wired.watch.follow(run.id) for event in batch]
+    assert wired.runs.bulkhead.taken == 0
+    seqs = [event.seq for batch in wired.runs.queries.follow(run.id) for event in batch]
     assert seqs == list(range(1, run.last_seq + 1))
 
 
 def test_a_run_has_begun_before_it_is_read(wired: Services) -> None:
     started, told = begin(wired)
-    assert wired.watch.get(started.run.id).status == "running"
+    assert wired.runs.queries.get(started.run.id).status == "running"
     told.close()
 
 
@@ -75,7 +75,7 @@ def test_a_client_that_does_not_read_holds_up_no_run(wired: Services) -> None:
     assert started.listener is not None
     started.listener.writer = Full()
     rest = next(told)
-    assert wired.watch.get(started.run.id).status == "succeeded"
+    assert wired.runs.queries.get(started.run.id).status == "succeeded"
     assert [event.seq for event in (*first, *rest)] == list(range(1, started.run.last_seq + 1))
     assert list(told) == []
 
@@ -88,4 +88,4 @@ def test_no_more_begin_than_have_room(wired: Services) -> None:
         told.close()
         assert started.place is not None
         started.place.give()
-    assert wired.places.taken == 0
+    assert wired.runs.bulkhead.taken == 0

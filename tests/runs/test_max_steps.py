@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from service.errors import Invalid
 from service.store import schema
-from service.store.base import Transaction
+from service.store.database import Transaction
 from service.wiring import Services
 from tests.conftest import Model, RedisServer
 from tests.llm.wire_server import WireServer
@@ -64,7 +64,7 @@ def test_every_pattern_is_bound(routed: Services, model: Model) -> None:
 @pytest.mark.parametrize("steps", [4, 101, 10**30])
 def test_more_than_the_agent_takes_is_refused(acting: Services, upstream: WireServer, steps: int) -> None:
     request = inside.request("Do it.", max_steps=steps)
-    for start in (acting.runs.invoke, acting.runs.stream, acting.runs.queue):
+    for start in (acting.runs.start.invoke, acting.runs.start.stream, acting.runs.start.queue):
         with pytest.raises(Invalid) as refused:
             start(inside.ADA, request, None, "req")
         assert [fault["pointer"] for fault in refused.value.errors] == ["/max_steps"]
@@ -78,10 +78,10 @@ def test_as_many_as_the_agent_takes_are_taken(acting: Services) -> None:
 def test_an_agent_that_takes_fewer_by_now_is_still_bound(acting: Services, upstream: WireServer) -> None:
     """A task that waited while its agent was changed."""
     upstream.script += [says_and_calls("Hm. ", call("echo", {"text": "a"}, f"toolu_{n}")) for n in range(5)]
-    run = acting.runs.queue(inside.ADA, inside.request("Do it.", max_steps=3), None, "req").run
-    acting.db.transact(lambda tx: _ask_for_more(tx, run.id))
-    assert acting.driver.take_up(run.id)
-    ended = acting.watch.get(run.id)
+    run = acting.runs.start.queue(inside.ADA, inside.request("Do it.", max_steps=3), None, "req").run
+    acting.infra.db.transact(lambda tx: _ask_for_more(tx, run.id))
+    assert acting.runs.execution.take_up(run.id)
+    ended = acting.runs.queries.get(run.id)
     assert ended.request.max_steps == 50
     assert (ended.error and ended.error["code"], len(upstream.requests)) == ("run_limit", 3)
 

@@ -65,11 +65,11 @@ def in_the_middle(exchange: Exchange) -> None:
 def asked(wired: Services, agent: str, door: str) -> Run:
     request = inside.request("Well?", agent=agent, cache="bypass")
     if door == "invoke":
-        return wired.runs.invoke(inside.ADA, request, None, "req").run
-    started, told = wired.runs.stream(inside.ADA, request, None, "req")
+        return wired.runs.start.invoke(inside.ADA, request, None, "req").run
+    started, told = wired.runs.start.stream(inside.ADA, request, None, "req")
     for _ in told:
         pass
-    return wired.watch.get(started.run.id)
+    return wired.runs.queries.get(started.run.id)
 
 
 @pytest.mark.parametrize(

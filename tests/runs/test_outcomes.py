@@ -204,7 +204,7 @@ def test_a_call_with_unreadable_arguments_is_neither_claimed_nor_made(
     upstream.script.append(calls(call("refund", arguments)))
     run = ask(acting)
     assert run.result is not None and [use["ok"] for use in run.result["tools"]] == [False]
-    claimed = acting.db.query(lambda tx: tx.rows(sa.select(schema.tool_calls)))
+    claimed = acting.infra.db.query(lambda tx: tx.rows(sa.select(schema.tool_calls)))
     assert claimed == []
 
 
@@ -317,9 +317,9 @@ def test_a_run_taken_up_again_tells_the_model_the_same(acting: Services, upstrea
         row = sa.update(runs).where(runs.c.id == run.id)
         tx.execute(row.values(status=RunStatus.QUEUED, finished_at=None, result=None, worker_id=None))
 
-    acting.db.transact(lost)
-    assert acting.driver.take_up(run.id)
-    again = acting.watch.get(run.id)
+    acting.infra.db.transact(lost)
+    assert acting.runs.execution.take_up(run.id)
+    again = acting.runs.queries.get(run.id)
     assert (again.status, again.attempt, len(upstream.requests)) == ("succeeded", 2, 4), again.error
     assert bodies(upstream)[3] == bodies(upstream)[2]
     assert again.result is not None and run.result is not None

@@ -46,24 +46,24 @@ def wired(tmp_path: Path, redis_server: RedisServer, closing: WireServer) -> Ite
 def test_each_call_the_model_received_was_held_and_is_paid(
     wired: Services, closing: WireServer, door: str
 ) -> None:
-    wired.budgets.put(f"user:{ADA.user_id}", "day", CAP_NANO)
+    wired.usage.budgets.put(f"user:{ADA.user_id}", "day", CAP_NANO)
     for _ in range(20):  # until the cap says no
         try:
             asked = request("What time is it?", tier="simple", cache="bypass", max_tokens=100)
             if door == "invoke":
-                wired.runs.invoke(ADA, asked, None, "req")
+                wired.runs.start.invoke(ADA, asked, None, "req")
             else:
-                started, told = wired.runs.stream(ADA, asked, None, "req")
+                started, told = wired.runs.start.stream(ADA, asked, None, "req")
                 for _ in told:
                     pass
                 assert started.place is not None
                 started.place.give()
         except SlipwayError as error:
             assert error.code == "budget_exceeded"
-    rows = wired.db.query(lambda tx: tx.rows(sa.select(ledger).where(ledger.c.account == "upstream")))
+    rows = wired.infra.db.query(lambda tx: tx.rows(sa.select(ledger).where(ledger.c.account == "upstream")))
     paid = [row for row in rows if row["basis"] != "nothing"]
     calls = [one for one in closing.requests if one.head.startswith(b"POST /v1/messages ")]
     assert len(calls) == len(paid) > 4
     assert {row["basis"] for row in paid} == {"exact", "worst"}
     assert sum(row["amount_nano"] for row in paid) <= CAP_NANO
-    assert check(wired.db, wired.prices).faults == []
+    assert check(wired.infra.db, wired.usage.prices).faults == []

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from service.runs.idempotency import Key
 from service.store import runs as rows
 from service.store import schema
-from service.store.base import Transaction
+from service.store.database import Transaction
 from service.types import Event, Run, RunStatus
 from service.wiring import Services
 from tests.conftest import RedisServer
@@ -32,11 +32,11 @@ def told(result: Any) -> tuple[Any, ...]:
 
 def row_of(wired: Services, run_id: str) -> Any:
     query = sa.select(schema.runs).where(schema.runs.c.id == run_id)
-    return wired.db.query(lambda tx: tx.row(query))
+    return wired.infra.db.query(lambda tx: tx.row(query))
 
 
 def change(wired: Services, run_id: str, **values: Any) -> None:
-    wired.db.transact(
+    wired.infra.db.transact(
         lambda tx: tx.execute(sa.update(schema.runs).where(schema.runs.c.id == run_id).values(**values))
     )
 
@@ -53,26 +53,26 @@ def careful(tmp_path: Path, redis_server: RedisServer, upstream: WireServer, url
 
 def test_every_door_tells_what_was_asked_and_by_whom(kept_in_each: Services) -> None:
     wired = kept_in_each
-    version = wired.catalog.agents["probe"].version
+    version = wired.agents.agents["probe"].version
 
     def expected(door: str) -> tuple[Any, ...]:
         return ("Do it.", ADA.user_id, door, version, None)
 
     key = Key(ADA.user_id, "once", "the same")
     request = inside.request("Do it.", cache="bypass")
-    invoked = wired.runs.invoke(ADA, request, key, "req").run
-    again = wired.runs.invoke(ADA, request, key, "req")
+    invoked = wired.runs.start.invoke(ADA, request, key, "req").run
+    again = wired.runs.start.invoke(ADA, request, key, "req")
     assert again.replayed and again.run.result == invoked.result
-    assert told(invoked.result) == told(wired.watch.get(invoked.id).result) == expected("invoke")
+    assert told(invoked.result) == told(wired.runs.queries.get(invoked.id).result) == expected("invoke")
 
     last = tell(wired)[-1]
     assert told(last.data) == expected("stream")
-    assert wired.watch.so_far(last.data["run_id"])[-1].data == last.data
+    assert wired.runs.queries.so_far(last.data["run_id"])[-1].data == last.data
 
-    queued = wired.runs.queue(ADA, request, None, "req").run
-    assert told(wired.watch.result(queued)) == expected("task")
-    assert wired.driver.take_up(queued.id)
-    assert told(wired.watch.get(queued.id).result) == expected("task")
+    queued = wired.runs.start.queue(ADA, request, None, "req").run
+    assert told(wired.runs.queries.result(queued)) == expected("task")
+    assert wired.runs.execution.take_up(queued.id)
+    assert told(wired.runs.queries.get(queued.id).result) == expected("task")
 
 
 def test_a_failed_run_tells_it_too(acting: Services, upstream: WireServer) -> None:
@@ -97,7 +97,7 @@ def test_an_answer_from_the_cache_tells_the_question_of_whoever_asks_now(
 def test_the_input_is_kept_once(kept_in_each: Services) -> None:
     run = ask(kept_in_each)
     assert row_of(kept_in_each, run.id)["result"]["input"] is None
-    assert kept_in_each.watch.get(run.id).result == run.result
+    assert kept_in_each.runs.queries.get(run.id).result == run.result
 
 
 def test_a_run_of_an_older_version_has_the_same_result(kept_in_each: Services) -> None:
@@ -105,7 +105,7 @@ def test_a_run_of_an_older_version_has_the_same_result(kept_in_each: Services) -
     assert run.result is not None
     older = {name: value for name, value in run.result.items() if name not in TOLD}
     change(kept_in_each, run.id, result=older)
-    assert kept_in_each.watch.get(run.id).result == run.result
+    assert kept_in_each.runs.queries.get(run.id).result == run.result
 
 
 def test_a_request_of_a_newer_version_can_be_read(kept_in_each: Services) -> None:
@@ -113,7 +113,7 @@ def test_a_request_of_a_newer_version_can_be_read(kept_in_each: Services) -> Non
     kept = row_of(kept_in_each, run.id)["request"]
     assert not {name for name, value in kept.items() if value is None}  # older code does not know every field
     change(kept_in_each, run.id, request={**kept, "of_tomorrow": 1})
-    assert kept_in_each.watch.get(run.id).request == run.request
+    assert kept_in_each.runs.queries.get(run.id).request == run.request
 
 
 # --- while it waits -------------------------------------------------------------------------------------
@@ -125,18 +125,18 @@ def test_a_run_that_waits_names_what_is_to_be_decided(careful: Services, upstrea
     )
     key = Key(ADA.user_id, "once", "the same")
     request = inside.request("Do it.", cache="bypass")
-    run = careful.runs.invoke(ADA, request, key, "req").run
+    run = careful.runs.start.invoke(ADA, request, key, "req").run
     assert run.result is not None
-    asked = careful.db.query(lambda tx: tx.rows(sa.select(schema.approvals.c.id)))
+    asked = careful.infra.db.query(lambda tx: tx.rows(sa.select(schema.approvals.c.id)))
     assert run.result["status"] == "waiting_approval" and len(asked) == 2
     assert run.result["approvals"] == sorted(row["id"] for row in asked)
     assert run.result["output"] == "May I?"
-    again = careful.runs.invoke(ADA, request, key, "req")
-    assert again.replayed and again.run.result == run.result == careful.watch.result(
-        careful.watch.get(run.id)
+    again = careful.runs.start.invoke(ADA, request, key, "req")
+    assert again.replayed and again.run.result == run.result == careful.runs.queries.result(
+        careful.runs.queries.get(run.id)
     )
-    careful.watch.cancel(careful.watch.get(run.id))
-    ended = careful.watch.get(run.id).result
+    careful.runs.cancellation.cancel(careful.runs.queries.get(run.id))
+    ended = careful.runs.queries.get(run.id).result
     assert ended is not None and "approvals" not in ended and ended["output"] == "May I?"
 
 
@@ -153,13 +153,15 @@ def test_an_invoked_run_without_an_answer_keeps_what_the_model_said(
     run = ask(acting)
     assert (run.status, run.error and run.error["code"]) == (RunStatus.FAILED, "model_refused")
     assert run.result is not None and run.result["output"] == "I look. I would rather not."
-    spoken = [event.data["text"] for event in acting.watch.so_far(run.id) if event.name is Event.TEXT_DELTA]
+    spoken = [
+        event.data["text"] for event in acting.runs.queries.so_far(run.id) if event.name is Event.TEXT_DELTA
+    ]
     assert "".join(spoken) == run.result["output"]
 
 
 def test_a_reply_that_came_whole_is_told_once_and_before_its_usage(acting: Services) -> None:
     run = ask(acting)
-    names = [event.name for event in acting.watch.so_far(run.id)]
+    names = [event.name for event in acting.runs.queries.so_far(run.id)]
     assert names.count(Event.TEXT_DELTA) == 1
     assert names.index(Event.TEXT_DELTA) < names.index(Event.USAGE)
 
@@ -171,7 +173,7 @@ def lost_in_its_last_step(wired: Services, run: Run, **values: Any) -> None:
         steps = schema.steps
         tx.execute(sa.delete(steps).where(steps.c.run_id == run.id, steps.c.n > 2))
 
-    wired.db.transact(lose)
+    wired.infra.db.transact(lose)
     change(wired, run.id, status=RunStatus.QUEUED, finished_at=None, result=None, worker_id=None, **values)
 
 
@@ -181,12 +183,12 @@ def test_a_run_that_is_given_up_keeps_what_was_told_and_done(
 ) -> None:
     upstream.script += [says_and_calls("I look. ", call("echo", {"text": "a"})), stream_of("It is so.")]
     request = inside.request("Do it.", cache="bypass")
-    started, events = acting.runs.stream(ADA, request, None, "req")
+    started, events = acting.runs.start.stream(ADA, request, None, "req")
     for _ in events:
         pass
     lost_in_its_last_step(acting, started.run, losses=3, agent=agent)
-    acting.driver.take_up(started.run.id)
-    run = acting.watch.get(started.run.id)
+    acting.runs.execution.take_up(started.run.id)
+    run = acting.runs.queries.get(started.run.id)
     assert (run.status, run.error and run.error["code"]) == (RunStatus.FAILED, "worker_lost")
     assert run.result is not None
     assert (run.result["output"], run.result["steps"]) == ("I look. It is so.", 2)
@@ -194,10 +196,10 @@ def test_a_run_that_is_given_up_keeps_what_was_told_and_done(
 
 
 def test_a_run_whose_agent_is_gone_can_be_cancelled(acting: Services) -> None:
-    run = acting.runs.queue(ADA, inside.request("Do it."), None, "req").run
+    run = acting.runs.start.queue(ADA, inside.request("Do it."), None, "req").run
     change(acting, run.id, agent="retired")
-    assert acting.db.transact(lambda tx: rows.claim(tx, run.id, "wrk_gone"))
-    acting.watch.cancel(acting.watch.get(run.id))
-    acting.driver.take_up(run.id)
-    ended = acting.watch.get(run.id)
+    assert acting.infra.db.transact(lambda tx: rows.claim(tx, run.id, "wrk_gone"))
+    acting.runs.cancellation.cancel(acting.runs.queries.get(run.id))
+    acting.runs.execution.take_up(run.id)
+    ended = acting.runs.queries.get(run.id)
     assert (ended.status, ended.error and ended.error["code"]) == (RunStatus.CANCELLED, "run_cancelled")

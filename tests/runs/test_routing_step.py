@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from service.runs.active import Handle
+from service.runs.attempt import Attempt
 from service.runs.journal import Journal
+from service.runs.slots import Handle
 from service.runs.steps import RunSteps
 from service.store import steps as step_rows
-from service.store.base import Row
+from service.store.database import Row
 from service.wiring import Services
 from tests.conftest import Model, RedisServer
 from tests.runs.inside import SINGLE, ask, services
@@ -20,7 +21,7 @@ CODE = "Why is this slow?\n```\nfor x in y: ...\n```"
 
 
 def steps(wired: Services, run_id: str) -> list[Row]:
-    return wired.db.query(lambda tx: step_rows.of_run(tx, run_id))
+    return wired.infra.db.query(lambda tx: step_rows.of_run(tx, run_id))
 
 
 def test_a_plain_question_asks_nobody(tmp_path: Path, redis_server: RedisServer, model: Model) -> None:
@@ -71,10 +72,10 @@ def test_a_worker_that_takes_the_run_up_asks_nobody_again(
     with services(tmp_path, redis_server.url, model.url) as wired:
         first = ask(wired, CODE)
         model.reset()
-        run = wired.watch.get(first.id)
+        run = wired.runs.queries.get(first.id)
         run.tier = None  # as in a run that was lost on its way: it is written at the end
-        journal = Journal(wired.db, run, lambda events: None, kept=steps(wired, run.id))
-        means, agent = wired.driver._runner._means, wired.runs.agent("probe")
-        again = RunSteps(means, agent, run, journal, Handle(run.id, 10))
+        journal = Journal(wired.infra.db, run, lambda events: None, kept=steps(wired, run.id))
+        steps_of, agent = wired.runs.execution.runner.steps, wired.runs.start.agent("probe")
+        again = RunSteps(steps_of, agent, Attempt(run, journal, Handle(run.id, 10)))
         assert list(again.model("answer", system="", messages=run.request.messages)) == []
         assert (run.tier, journal.steps, model.stats()["calls"]) == (first.tier, 2, 0)

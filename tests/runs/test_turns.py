@@ -25,7 +25,7 @@ from tests.runs.test_kept_output import and_then_silence, says_and_calls
 
 def begin(wired: Services) -> str:
     row = wired.sessions.new(inside.ADA, "probe", "", None)
-    wired.db.transact(lambda tx: wired.sessions.create(tx, row))
+    wired.infra.db.transact(lambda tx: wired.sessions.create(tx, row))
     return str(row["id"])
 
 
@@ -57,7 +57,7 @@ class Listener(threading.Thread):
     def __init__(self, wired: Services, session_id: str, question: str, **fields: Any) -> None:
         super().__init__(daemon=True)
         request = inside.request(question, session_id=session_id, **fields)
-        self.started, self._told = wired.runs.stream(inside.ADA, request, None, "req")
+        self.started, self._told = wired.runs.start.stream(inside.ADA, request, None, "req")
         self.run_id = self.started.run.id
         self.events: list[RunEvent] = []
         self.start()
@@ -71,7 +71,7 @@ class Listener(threading.Thread):
 
     def wait_for(self, text: str) -> None:
         def told() -> bool:
-            events = self._wired.watch.so_far(self.run_id)
+            events = self._wired.runs.queries.so_far(self.run_id)
             return text in "".join(e.data["text"] for e in events if e.name is Event.TEXT_DELTA)
 
         wait_until(told, "the text", 10)
@@ -122,7 +122,7 @@ def test_a_cancelled_turn_stays_with_what_was_told(kept_in_each: Services, upstr
     upstream.script += [and_then_silence("Half an ", "answer"), message(says("Whole."))]
     heard = Listener(kept_in_each, session_id, "Tell me.")
     heard.wait_for("Half an answer")
-    kept_in_each.watch.cancel(heard.started.run)
+    kept_in_each.runs.cancellation.cancel(heard.started.run)
     assert heard.last() is Event.RUN_CANCELLED
     turn(kept_in_each, session_id, "Go on.")
     assert said(kept_in_each, session_id)[:2] == [
@@ -155,8 +155,8 @@ def test_a_turn_whose_agent_and_worker_are_gone_stays_too(
     heard = Listener(kept_in_each, session_id, "Tell me.")
     heard.wait_for("Half")
     lost = sa.update(schema.runs).values(worker_id=None, losses=5)
-    kept_in_each.db.transact(lambda tx: tx.execute(lost))
-    kept_in_each.driver.take_up(heard.run_id)
+    kept_in_each.infra.db.transact(lambda tx: tx.execute(lost))
+    kept_in_each.runs.execution.take_up(heard.run_id)
     assert heard.last() is Event.RUN_FAILED
     found = said(kept_in_each, session_id)
     assert found[0] == ("user", "Tell me.", "failed")
@@ -167,8 +167,8 @@ def test_a_task_sent_off_again_leaves_a_turn_of_its_own(kept_in_each: Services, 
     session_id = begin(kept_in_each)
     upstream.script.append(error(400, "invalid_request_error"))
     failed = turn(kept_in_each, session_id, "Why?")
-    kept_in_each.db.transact(lambda tx: rows.requeue(tx, failed.id, [RunStatus.FAILED], 0))
-    assert kept_in_each.driver.take_up(failed.id)
+    kept_in_each.infra.db.transact(lambda tx: rows.requeue(tx, failed.id, [RunStatus.FAILED], 0))
+    assert kept_in_each.runs.execution.take_up(failed.id)
     assert said(kept_in_each, session_id) == [
         ("user", "Why?", "failed"),
         ("user", "Why?", "succeeded"),
@@ -186,7 +186,7 @@ def test_interrupting_cancels_and_goes_on_from_there(kept_in_each: Services, ups
     heard.wait_for("Once upon")
     run = turn(kept_in_each, session_id, "A short one!", on_conflict="interrupt")
     assert heard.last() is Event.RUN_CANCELLED and run.status is RunStatus.SUCCEEDED
-    cancelled = kept_in_each.watch.get(heard.run_id)
+    cancelled = kept_in_each.runs.queries.get(heard.run_id)
     assert cancelled.cost_nano > 0, "what it used is billed"
     assert said(kept_in_each, session_id)[1] == ("assistant", "Once upon", "cancelled")
     assert history_of(upstream.requests[-1])[-2:] == [("assistant", "Once upon"), ("user", "A short one!")]
@@ -198,9 +198,9 @@ def test_a_task_that_interrupts_is_queued(kept_in_each: Services, upstream: Wire
     heard = Listener(kept_in_each, session_id, "A long story.")
     heard.wait_for("Once upon")
     request = inside.request("A short one!", session_id=session_id, on_conflict="interrupt")
-    task = kept_in_each.runs.queue(inside.ADA, request, None, "req").run
+    task = kept_in_each.runs.start.queue(inside.ADA, request, None, "req").run
     assert heard.last() is Event.RUN_CANCELLED
-    assert kept_in_each.driver.take_up(task.id)
+    assert kept_in_each.runs.execution.take_up(task.id)
     assert said(kept_in_each, session_id)[-1] == ("assistant", "Short.", "succeeded")
 
 
@@ -210,10 +210,10 @@ def test_an_interruption_leaves_what_is_queued(kept_in_each: Services, upstream:
     heard = Listener(kept_in_each, session_id, "A long story.")
     heard.wait_for("Once upon")
     request = inside.request("Later.", session_id=session_id, on_conflict="queue")
-    task = kept_in_each.runs.queue(inside.ADA, request, None, "req").run
+    task = kept_in_each.runs.start.queue(inside.ADA, request, None, "req").run
     assert turn(kept_in_each, session_id, "Now!", on_conflict="interrupt").status is RunStatus.SUCCEEDED
-    assert kept_in_each.watch.get(task.id).status is RunStatus.QUEUED
-    assert kept_in_each.driver.take_up(task.id)
+    assert kept_in_each.runs.queries.get(task.id).status is RunStatus.QUEUED
+    assert kept_in_each.runs.execution.take_up(task.id)
     asked = [content for role, content, _ in said(kept_in_each, session_id) if role == "user"]
     assert asked == ["A long story.", "Now!", "Later."]
 
@@ -225,14 +225,14 @@ def test_somebody_elses_turn_is_not_interrupted(kept_in_each: Services, upstream
     heard.wait_for("Once upon")
     eve = Caller("usr_eve", "eve", "admin")
     row = {"id": eve.user_id, "username": "eve", "password_hash": "", "role": "admin", "created_at": 0}
-    kept_in_each.db.transact(lambda tx: users.insert(tx, row))
+    kept_in_each.infra.db.transact(lambda tx: users.insert(tx, row))
     request = inside.request("Now!", session_id=session_id, on_conflict="interrupt")
-    for ask in (kept_in_each.runs.invoke, kept_in_each.runs.queue):
+    for ask in (kept_in_each.runs.start.invoke, kept_in_each.runs.start.queue):
         with pytest.raises(SlipwayError) as refused:
             ask(eve, request, None, "req")
         assert refused.value.code == "not_found"
-    assert kept_in_each.watch.get(heard.run_id).status is RunStatus.RUNNING
-    kept_in_each.watch.cancel(heard.started.run)
+    assert kept_in_each.runs.queries.get(heard.run_id).status is RunStatus.RUNNING
+    kept_in_each.runs.cancellation.cancel(heard.started.run)
     heard.join(20)
 
 
@@ -272,9 +272,9 @@ def test_each_request_says_what_it_does_when_its_session_is_busy(
     heard = Listener(kept_in_each, session_id, "A long story.")
     heard.wait_for("Once upon")
     doors: list[Callable[..., Any]] = [
-        kept_in_each.runs.invoke,
-        kept_in_each.runs.stream,
-        kept_in_each.runs.queue,
+        kept_in_each.runs.start.invoke,
+        kept_in_each.runs.start.stream,
+        kept_in_each.runs.start.queue,
     ]
     for ask in doors:
         with pytest.raises(SessionBusy):
@@ -286,7 +286,7 @@ def test_each_request_says_what_it_does_when_its_session_is_busy(
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    kept_in_each.watch.cancel(heard.started.run)
+    kept_in_each.runs.cancellation.cancel(heard.started.run)
     waiting.join(30)
     assert ends == [RunStatus.SUCCEEDED]
     heard.join(20)
@@ -313,7 +313,7 @@ def test_any_series_of_turns_is_a_conversation(
             heard = Listener(kept_in_each, session_id, question, **fields)
             heard.wait_for(f"Begun {n}")
             if what == "cancel":
-                kept_in_each.watch.cancel(heard.started.run)
+                kept_in_each.runs.cancellation.cancel(heard.started.run)
             else:
                 asked.append(f"Instead of {n}")
                 turn(kept_in_each, session_id, asked[-1], on_conflict="interrupt")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from service.agents.pattern import Context, Told, answer_of
+from service.agents.pattern import Context, Events, answer_of
 from service.errors import RunLimit
 from service.types import Answer, Event, RunEvent
 from service.wiring import Services
@@ -40,7 +41,7 @@ def test_whatever_a_tool_returns_the_run_ends_and_is_paid(
     if kind == "huge":
         assert len(result["content"]) < 20_100
     assert (len(upstream.requests), holds(kept_in_each)) == (2, 0)
-    found = kept_in_each.watch.get(run.id)
+    found = kept_in_each.runs.queries.get(run.id)
     assert (found.status, found.attempt, len(kept(kept_in_each, run))) == ("succeeded", 1, 3)
 
 
@@ -75,7 +76,7 @@ def test_what_the_model_writes_is_kept_by_either_database(
     run = ask(kept_in_each)
     assert run.status == "succeeded" and run.result is not None, run.error
     assert run.result["output"] == "A nul: \ufffd, an emoji: \U0001f600."
-    assert kept_in_each.watch.get(run.id).result == run.result and holds(kept_in_each) == 0
+    assert kept_in_each.runs.queries.get(run.id).result == run.result and holds(kept_in_each) == 0
 
 
 class _Unforeseen:
@@ -85,7 +86,7 @@ class _Unforeseen:
 def _pattern(value: Any, *, early: bool) -> Any:
     """A pattern that tells, or answers, what cannot be written."""
 
-    def run(context: Context) -> Told[Answer]:
+    def run(context: Context) -> Events[Answer]:
         reply = yield from context.steps.model("answer", system="", messages=context.messages)
         if early:
             journal: Any = context.steps._journal  # type: ignore[attr-defined]
@@ -107,11 +108,14 @@ def test_a_run_that_cannot_be_written_ends_as_the_agents_fault(
     if isinstance(value, dict):
         for _ in range(300):
             value = {"deep": value}
-    patterns: Any = kept_in_each.driver._runner._patterns
-    kept_in_each.driver._runner._patterns = {**patterns, "react": _pattern(value, early=early)}
+    patterns: Any = kept_in_each.runs.execution.runner.patterns
+    kept_in_each.runs.execution.runner.patterns = {
+        **patterns,
+        "react": SimpleNamespace(run=_pattern(value, early=early)),
+    }
     run = ask(kept_in_each)
     assert run.error is not None and (run.status, run.error["code"]) == ("failed", "agent_fault")
-    found = kept_in_each.watch.get(run.id)
+    found = kept_in_each.runs.queries.get(run.id)
     assert (found.status, found.attempt, found.losses) == ("failed", 1, 0)
     assert found.cost_nano > 0 and holds(kept_in_each) == 0
 
@@ -119,22 +123,22 @@ def test_a_run_that_cannot_be_written_ends_as_the_agents_fault(
 def test_a_failure_of_its_own_is_still_told_where_a_step_cannot_be_written(
     kept_in_each: Services, upstream: WireServer
 ) -> None:
-    def run(context: Context) -> Told[Answer]:
+    def run(context: Context) -> Events[Answer]:
         yield from context.steps.model("answer", system="", messages=context.messages)
         journal: Any = context.steps._journal  # type: ignore[attr-defined]
         journal.later(Event.TOOL_FINISHED, {"call_id": "x", "preview": _Unforeseen()})
         raise RunLimit()
 
-    patterns: Any = kept_in_each.driver._runner._patterns
-    kept_in_each.driver._runner._patterns = {**patterns, "react": run}
-    found = kept_in_each.watch.get(ask(kept_in_each).id)
+    patterns: Any = kept_in_each.runs.execution.runner.patterns
+    kept_in_each.runs.execution.runner.patterns = {**patterns, "react": SimpleNamespace(run=run)}
+    found = kept_in_each.runs.queries.get(ask(kept_in_each).id)
     assert found.error is not None and found.error["code"] == "run_limit"
     assert found.cost_nano > 0 and holds(kept_in_each) == 0
 
 
 def test_a_nul_in_a_question_is_no_fault_of_the_session(kept_in_each: Services, upstream: WireServer) -> None:
     row = kept_in_each.sessions.new(inside.ADA, "probe", "", None)
-    kept_in_each.db.transact(lambda tx: kept_in_each.sessions.create(tx, row))
+    kept_in_each.infra.db.transact(lambda tx: kept_in_each.sessions.create(tx, row))
     run = inside.ask(kept_in_each, "a\0b", session_id=row["id"])
     assert run.status == "succeeded", run.error
     assert kept_in_each.sessions.get(inside.ADA, row["id"])["title"] == "a\ufffdb"
@@ -143,9 +147,9 @@ def test_a_nul_in_a_question_is_no_fault_of_the_session(kept_in_each: Services, 
 def test_a_stream_that_cannot_be_written_has_one_last_event(
     kept_in_each: Services, upstream: WireServer
 ) -> None:
-    patterns: Any = kept_in_each.driver._runner._patterns
+    patterns: Any = kept_in_each.runs.execution.runner.patterns
     pattern = _pattern(_Unforeseen(), early=False)
-    kept_in_each.driver._runner._patterns = {**patterns, "react": pattern}
+    kept_in_each.runs.execution.runner.patterns = {**patterns, "react": SimpleNamespace(run=pattern)}
     upstream.otherwise = stream_of("Some ", "words.")
     events: list[RunEvent] = tell(kept_in_each)
     last = [event for event in events if event.name.is_last]

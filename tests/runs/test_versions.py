@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.approvals import Decision, decide
-from service.runs.turn import Turn
+from service.cache.lookup import Lookup
 from service.store import approvals as approval_rows
 from service.store import runs as rows
 from service.types import Caller, Event, RunStatus, new_id
@@ -35,8 +35,8 @@ def edit(wired: Services, **files: str) -> str:
     """Write files of the folder; the version that it has then."""
     for name, text in files.items():
         (wired.settings.agents_dir / "probe" / name.replace("_", ".")).write_text(text)
-    wired.catalog.refresh()
-    return wired.catalog.agents["probe"].version
+    wired.agents.refresh()
+    return wired.agents.agents["probe"].version
 
 
 def systems(upstream: WireServer) -> list[str]:
@@ -45,7 +45,7 @@ def systems(upstream: WireServer) -> list[str]:
 
 
 def test_a_run_under_way_keeps_its_version(live: Services, upstream: WireServer) -> None:
-    old = live.catalog.agents["probe"].version
+    old = live.agents.agents["probe"].version
 
     def edited_meanwhile(exchange: Exchange) -> None:
         edit(live, prompt_md="Be better.")
@@ -56,26 +56,26 @@ def test_a_run_under_way_keeps_its_version(live: Services, upstream: WireServer)
     assert run.result is not None and run.result["agent_version"] == run.agent_version == old
     assert systems(upstream) == ["Be good.", "Be good."]
     after = ask(live)
-    assert after.agent_version == live.catalog.agents["probe"].version != old
+    assert after.agent_version == live.agents.agents["probe"].version != old
     assert systems(upstream)[-1] == "Be better."
 
 
 def test_a_run_that_goes_on_after_an_edit_says_which_version_does(
     live: Services, upstream: WireServer
 ) -> None:
-    old = live.catalog.agents["probe"].version
+    old = live.agents.agents["probe"].version
     upstream.script = [calls(call("refund", {"order": "1"}))]
     waiting = ask(live)
     assert (waiting.status, waiting.agent_version) == (RunStatus.WAITING_APPROVAL, old)
     new = edit(live, prompt_md="Be better.")
     approve(live, waiting.id)
     upstream.script = [message(says("Paid."))]
-    assert live.driver.take_up(waiting.id)
-    run = live.watch.get(waiting.id)
+    assert live.runs.execution.take_up(waiting.id)
+    run = live.runs.queries.get(waiting.id)
     assert run.result is not None
     assert (run.status, run.agent_version, run.result["agent_version"]) == ("succeeded", new, new)
     assert systems(upstream) == ["Be good.", "Be better."]
-    told = {event.name: event.data.get("agent_version") for event in live.watch.so_far(run.id)}
+    told = {event.name: event.data.get("agent_version") for event in live.runs.queries.so_far(run.id)}
     assert (told[Event.RUN_STARTED], told[Event.RUN_RESUMED], told[Event.RUN_COMPLETED]) == (old, new, new)
 
 
@@ -84,20 +84,20 @@ def approve(wired: Services, run_id: str) -> None:
         [asked] = [row for row in approval_rows.of_run(tx, run_id) if row["status"] == "pending"]
         decide(tx, ROOT, asked["id"], Decision("approve", None, None, "dec_1"))
 
-    wired.db.transact(work)
+    wired.infra.db.transact(work)
 
 
 def test_a_queued_run_begins_with_the_version_that_is_there_then(
     live: Services, upstream: WireServer
 ) -> None:
-    queued = live.runs.queue(inside.ADA, inside.request("Do it.", cache="bypass"), None, "req").run
+    queued = live.runs.start.queue(inside.ADA, inside.request("Do it.", cache="bypass"), None, "req").run
     new = edit(live, prompt_md="Be better.")
     upstream.script = [stream_of("Done.")]
-    assert live.driver.take_up(queued.id)
-    run = live.watch.get(queued.id)
+    assert live.runs.execution.take_up(queued.id)
+    run = live.runs.queries.get(queued.id)
     assert (run.status, run.agent_version, queued.agent_version != new) == ("succeeded", new, True)
     assert systems(upstream) == ["Be better."]
-    assert live.watch.so_far(run.id)[0].data["agent_version"] == new
+    assert live.runs.queries.so_far(run.id)[0].data["agent_version"] == new
 
 
 def test_an_edited_agent_is_given_no_old_answer(live: Services, upstream: WireServer) -> None:
@@ -108,7 +108,7 @@ def test_an_edited_agent_is_given_no_old_answer(live: Services, upstream: WireSe
     new = edit(live, prompt_md="Be better.")
     third = inside.ask(live, question)
     assert (third.cache, third.agent_version) == ("miss", new)
-    _, told = live.runs.stream(inside.ADA, inside.request(question), None, "req")
+    _, told = live.runs.start.stream(inside.ADA, inside.request(question), None, "req")
     events = [event.data for batch in told for event in batch]
     assert events[0]["agent_version"] == events[-1]["agent_version"] == new
 
@@ -118,14 +118,14 @@ def test_an_answer_of_another_version_is_not_kept(live: Services, upstream: Wire
     edit(live, agent_yaml=CACHED)
     request = inside.request(f"What time is it in {new_id('x')}?")
     run = inside.ask(live, request.question, cache="bypass")
-    agent = live.catalog.agents["probe"]
-    question = live.runs._answers.question(agent, request, inside.ADA, agent.models[0])
-    with Turn(live.runs._flights, run, question, agent.cache) as turn:
+    agent = live.agents.agents["probe"]
+    question = live.runs.start.lookups.answers.question(agent, request, inside.ADA, agent.models[0])
+    with Lookup(live.runs.start.lookups.single_flight, run, question, agent.cache) as turn:
         turn.run.agent_version = "another"
-    assert live.runs._flights.find(question, None).cache == "miss"
+    assert live.runs.start.lookups.single_flight.find(question, None).cache == "miss"
 
 
 def test_a_version_is_noted_by_the_attempt_that_has_the_run(live: Services, upstream: WireServer) -> None:
     run = ask(live)
     run.agent_version = "late"
-    assert not live.db.transact(lambda tx: rows.note_version(tx, run))
+    assert not live.infra.db.transact(lambda tx: rows.note_version(tx, run))

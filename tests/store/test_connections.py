@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.errors import DatabaseUnavailable
-from service.store.base import Database
+from service.store.database import Database
 from tests.chaos.conftest import Postgres
 from tests.conftest import wait_until
 

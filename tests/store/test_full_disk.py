@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from service.errors import DatabaseUnavailable
 from service.store import users
-from service.store.base import Database, Transaction
+from service.store.database import Database, Transaction
 from service.store.schema import metadata
 from service.store.schema import users as table
 

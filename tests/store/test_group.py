@@ -13,8 +13,8 @@ import pytest
 import sqlalchemy as sa
 
 from service.errors import DatabaseUnavailable, NotFound
-from service.store.base import Database, Transaction
-from service.store.writers import Writers
+from service.store.database import Database, Transaction
+from service.store.sqlite_writers import Writers
 from tests.conftest import wait_until
 
 WAIT = 10  # seconds

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.store import idempotency as rows
-from service.store.base import Database
+from service.store.database import Database
 from service.store.schema import idempotency, metadata
 from service.types import now_ms
 

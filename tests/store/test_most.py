@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from service.errors import TooMany
-from service.store import keys, session_end, sessions, users
-from service.store.base import Database
+from service.store import keys, session_expiry, sessions, users
+from service.store.database import Database
 from service.store.schema import api_keys, metadata
 from service.types import new_id, now_ms
 
@@ -78,5 +78,5 @@ def test_sessions_have_a_most(db: Database, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(TooMany) as refused:
         db.transact(lambda tx: sessions.insert(tx, session()))
     assert (refused.value.status, refused.value.code) == (409, "too_many")
-    assert db.transact(lambda tx: session_end.clear(tx, [rows[0]["id"]], 10)) == 1
+    assert db.transact(lambda tx: session_expiry.clear(tx, [rows[0]["id"]], 10)) == 1
     db.transact(lambda tx: sessions.insert(tx, session()))

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from config import load
 from service.errors import DatabaseUnavailable
 from service.store import fitness, ledger
-from service.store.base import Database, Transaction
+from service.store.database import Database, Transaction
 from service.store.outages import NO_OPTION, NO_RIGHT
 from service.store.postgres import PREPARE_AFTER
 from tests.chaos.conftest import Postgres

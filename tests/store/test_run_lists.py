@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.store import run_lists, users
-from service.store.base import Database
+from service.store.database import Database
 from service.store.schema import metadata
 from service.store.visibility import Visibility
 from tests.store.filled import fill

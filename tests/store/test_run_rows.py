@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.store import runs, users
-from service.store.base import Database
+from service.store.database import Database
 from service.store.schema import metadata
 from service.types import Run, RunRequest, RunStatus
 

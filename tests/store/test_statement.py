@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from service.store.base import Database, InsertOnce
+from service.store.database import Database, InsertOnce
 from service.store.schema import metadata, runs, users
 from service.store.statement import Statement, binds, listed
 from service.types import RunStatus

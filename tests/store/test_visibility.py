@@ -9,7 +9,7 @@ from itertools import product
 import pytest
 import sqlalchemy as sa
 
-from service.store.base import Database
+from service.store.database import Database
 from service.store.schema import ledger, metadata
 from service.store.visibility import UNRESTRICTED, Visibility, allows, visible_to
 from service.types import Caller

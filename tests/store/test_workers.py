@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.store import workers
-from service.store.base import Database, Row
+from service.store.database import Database, Row
 from service.store.schema import metadata
 from tests.conftest import wait_until
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from service.store.base import Database
+from service.store.database import Database
 from service.store.schema import ledger
-from service.store.usage import DAY_MS, HOUR_MS, SUMS, Asked, order_of
+from service.store.usage import DAY_MS, HOUR_MS, SUMS, UsageQuery, order_of
 from service.types import new_id, now_ms
 
 TODAY = now_ms() // DAY_MS
@@ -62,7 +62,7 @@ def some(count: int, first: int, end: int, users: int = 5, seed: int = 1) -> lis
     return calls
 
 
-def expected(calls: Iterable[Call], asked: Asked) -> list[tuple[Any, ...]]:
+def expected(calls: Iterable[Call], asked: UsageQuery) -> list[tuple[Any, ...]]:
     """Sum the calls as the report must: the values of the groups, then `SUMS`."""
     sums: dict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0] * len(SUMS))
     for call in calls:
@@ -75,6 +75,6 @@ def expected(calls: Iterable[Call], asked: Asked) -> list[tuple[Any, ...]]:
     return sorted((*key, *figures) for key, figures in sums.items())
 
 
-def told(rows: Sequence[Any], asked: Asked) -> list[tuple[Any, ...]]:
+def told(rows: Sequence[Any], asked: UsageQuery) -> list[tuple[Any, ...]]:
     """The rows of a report in the form of `expected`."""
     return [tuple(row[name] for name in (*order_of(asked.by), *SUMS)) for row in rows]

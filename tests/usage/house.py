@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
 
+from service.observe.log_lines import LogLines
 from service.observe.metrics import Metrics
+from service.observe.observer import Observer
 from service.store import budgets as counters
 from service.store import holds, ledger
-from service.store.base import Database, Transaction
+from service.store.database import Database, Transaction
 from service.store.holds import Hold
 from service.store.schema import metadata
 from service.types import NANO, Run, RunRequest, Usage, new_id
 from service.usage.budgets import Budgets
-from service.usage.caps import BudgetWarning
 from service.usage.ledger import Checked, check
 from service.usage.prices import PriceTable
+from service.usage.reservation import CallEstimate, Reserved, Settlement, WriteInTransaction
 from service.usage.spending import Spending
-from service.usage.wishes import Reserved, Settlement, Wish, Work
 
 TABLE = PriceTable.load()
 SONNET = TABLE.price("claude-sonnet-5-5", date(2026, 11, 21))
@@ -35,14 +36,15 @@ class House:
         self.db = Database(url, pool_size=20)
         if create:
             metadata.create_all(self.db.engine)
-        self.warnings: list[BudgetWarning] = []
+        self.warnings: list[Mapping[str, Any]] = []
         run_most = caps.pop("run_most", None)
         self.metrics = Metrics()
-        self.budgets = Budgets(self.db, self.metrics, told=self._told, **caps)
-        self.spending = Spending(self.db, self.budgets, self.metrics, run_most=run_most, patience=patience)
+        observer = Observer(self.metrics, LogLines(TABLE.usd_today))
+        self.budgets = Budgets(self.db, observer, notify=self._notified, **caps)
+        self.spending = Spending(self.db, self.budgets, observer, run_most=run_most, patience=patience)
 
-    def _told(self, tx: Transaction, warning: BudgetWarning) -> None:
-        tx.after_commit(lambda: self.warnings.append(warning))
+    def _notified(self, tx: Transaction, warning_id: str, public: Mapping[str, Any]) -> None:
+        tx.after_commit(lambda: self.warnings.append(public))
 
     def reserve(self, run: Run | None = None, **wishes: Any) -> Reserved:
         return self.spending.reserve(wish(run or a_run(), **wishes), self.write, lambda: None)
@@ -55,7 +57,7 @@ class House:
     def spend(self, usage: Usage, run: Run | None = None, **wishes: Any) -> int:
         return self.settle(self.reserve(run, **wishes), usage)
 
-    def write(self, *works: Work) -> None:
+    def write(self, *works: WriteInTransaction) -> None:
         def all_of_them(tx: Transaction) -> None:
             for work in works:
                 work(tx)
@@ -92,9 +94,9 @@ def wish(
     input_tokens: int | None = 500,
     count: Callable[[], int] | None = None,
     most: int | None = None,
-) -> Wish:
+) -> CallEstimate:
     """500 tokens at 4 dollars a million (the dearest a prompt can be) and 800 at 10 are a cent."""
-    return Wish(run, 1, SONNET, SONNET.model, max_tokens, fewest, input_tokens, count, most)
+    return CallEstimate(run, 1, SONNET, SONNET.model, max_tokens, fewest, input_tokens, count, most)
 
 
 def at_once(count: int, work: Callable[[int], object]) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from service.store.base import Database
+from service.store.database import Database
 from service.usage.rollup import roll_up
 
 

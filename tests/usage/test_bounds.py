@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offline_model.tokens import of_request
+from offline_model.token_estimate import of_request
 from service.types import Usage
 from service.usage.bounds import FRAME, ON_THEIR_WAY, counted_bound, prompt_bound, used_so_far
 

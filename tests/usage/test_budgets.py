@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import BudgetExceeded
-from service.store.budgets import Window
+from service.store.budgets import BudgetWindow
 from service.store.schema import caps
 from service.types import NANO, Usage
 from service.usage.caps import NO_LIMIT, Standing, dealt, level, nano_of, window_end, window_start
@@ -36,7 +36,7 @@ def ms(*when: int) -> int:
 )
 def test_windows(period: str, at: int, start: int, end: int | None) -> None:
     assert window_start(period, at) == start
-    assert window_end(Window("service", period, start)) == end
+    assert window_end(BudgetWindow("service", period, start)) == end
 
 
 def test_amounts() -> None:
@@ -138,10 +138,10 @@ def test_every_level_is_warned_of_once(make: Make, caplog: pytest.LogCaptureFixt
             (house if number % 2 else other).spend(Usage(0, 800), fewest=800)
 
     at_once(5, spend)
-    assert [warning.percent for warning in house.warnings + other.warnings] == []
+    assert [warning["percent"] for warning in house.warnings + other.warnings] == []
     for number in range(20):
         spend(number)
-    told = [warning.percent for warning in house.warnings + other.warnings]
+    told = [warning["percent"] for warning in house.warnings + other.warnings]
     assert sorted(told) == [50, 80, 100]
     logged = [record for record in caplog.records if record.getMessage() == "budget_warning"]
     assert sorted(record.percent for record in logged) == [50, 80, 100]  # type: ignore[attr-defined]
@@ -157,11 +157,11 @@ def test_a_wide_cap_warns_of_its_whole(make: Make) -> None:
             house.spend(Usage(0, 800), a_run(f"usr_{number}"), fewest=800)
         except BudgetExceeded:
             break
-        told = [warning.percent for warning in house.warnings]  # a little late perhaps, never early
+        told = [warning["percent"] for warning in house.warnings]  # a little late perhaps, never early
         spent = house.figures("service")[0]
         assert told == [50, 80, 100][: len(told)]
         assert all(spent * 100 >= 20 * CENT * percent for percent in told)
-    assert [warning.percent for warning in house.warnings] == [50, 80, 100]
+    assert [warning["percent"] for warning in house.warnings] == [50, 80, 100]
     house.budgets.warn(f"service/day/{window_start('day', ms(2026, 11, 21))}")  # not open: nothing happens
 
 

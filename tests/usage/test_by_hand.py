@@ -41,12 +41,12 @@ def wired(tmp_path: Path, redis_server: RedisServer, model: Model) -> Iterator[S
     agents = {"probe": SINGLE, "sums": SUMS}
     with services(tmp_path, redis_server.url, model.url, agents, batch_max_wait_seconds=0) as made:
         yield made
-        assert check(made.db, made.prices).faults == [] and made.db.query(holds.every) == []
+        assert check(made.infra.db, made.usage.prices).faults == [] and made.infra.db.query(holds.every) == []
     model.reset()
 
 
 def booked(wired: Services) -> list[Line]:
-    rows = wired.db.query(
+    rows = wired.infra.db.query(
         lambda tx: tx.rows(sa.select(ledger).where(ledger.c.account == "upstream").order_by(ledger.c.at))
     )
     return [
@@ -68,7 +68,7 @@ def booked(wired: Services) -> list[Line]:
 
 
 def streamed(wired: Services, text: str, **fields: str) -> None:
-    _, told = wired.runs.stream(ADA, request(text, **fields), None, "req")
+    _, told = wired.runs.start.stream(ADA, request(text, **fields), None, "req")
     for _ in told:
         pass
 
@@ -96,17 +96,19 @@ def complex_tier(wired: Services, model: Model) -> None:
 
 def batched(wired: Services, model: Model) -> None:
     model.control(tokens=40)
-    run = wired.runs.queue(ADA, request("What time is it?", priority="batch", tier="medium"), None, "req").run
-    assert wired.driver.take_up(run.id)
+    run = wired.runs.start.queue(
+        ADA, request("What time is it?", priority="batch", tier="medium"), None, "req"
+    ).run
+    assert wired.runs.execution.take_up(run.id)
 
     def answered() -> bool:
-        wired.db.transact(lambda tx: tx.execute(sa.update(batch_rows).values(next_at=0)))
-        wired.batches.tick()
-        row = wired.db.query(lambda tx: batches.get(tx, run.id, 1))
+        wired.infra.db.transact(lambda tx: tx.execute(sa.update(batch_rows).values(next_at=0)))
+        wired.runs.batches.tick()
+        row = wired.infra.db.query(lambda tx: batches.get(tx, run.id, 1))
         return row is not None and row["state"] == "done"
 
     wait_until(answered, "the answer", 20)
-    assert wired.driver.take_up(run.id) and wired.watch.get(run.id).status == "succeeded"
+    assert wired.runs.execution.take_up(run.id) and wired.runs.queries.get(run.id).status == "succeeded"
 
 
 def cut_off(wired: Services, model: Model) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from service.cache import SpeedStore
 from service.errors import RateLimited
+from service.infra.redis import RedisStore
 from service.types import new_id
 from service.usage.concurrency import ConcurrentRuns
 from tests.conftest import RedisServer, redis_in
@@ -29,8 +29,8 @@ def limit(
     server: RedisServer, most: int = 3, seconds: float = 60, ended: Collection[str] = ()
 ) -> ConcurrentRuns:
     """The limit as one process holds it; `ended` are runs that the database knows to be over."""
-    speed = SpeedStore(server.url, max_connections=4)
-    return ConcurrentRuns(speed, most, seconds, lambda run_ids: set(run_ids) - set(ended))
+    redis_store = RedisStore(server.url, max_connections=4)
+    return ConcurrentRuns(redis_store, most, seconds, lambda run_ids: set(run_ids) - set(ended))
 
 
 def test_processes_count_together(server: RedisServer) -> None:

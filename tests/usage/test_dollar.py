@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from service.store import holds
-from service.store.base import Database
+from service.store.database import Database
 from service.types import NANO, Usage
 from service.usage.ledger import check
 from tests.conftest import Slipway, model_server, redis_in, slipway_server, wait_until

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from service.store import budgets, entries, usage
+from service.store import budgets, ledger_entries, usage
 from service.store import ledger as rows
 from service.store.schema import counters, holds, ledger
-from service.store.usage import Asked
+from service.store.usage import UsageQuery
 from service.store.visibility import Visibility
 from service.types import NANO, Usage
 from tests.usage.conftest import Make
@@ -177,9 +177,9 @@ def test_a_passed_cap_shows(books: House) -> None:
 
 
 def test_it_reads_page_by_page(books: House) -> None:
-    whole = list(entries.every(books.db))
+    whole = list(ledger_entries.every(books.db))
     for page in (1, 4, 5, 7):
-        assert list(entries.every(books.db, page=page)) == whole
+        assert list(ledger_entries.every(books.db, page=page)) == whole
 
 
 def test_usage_by_anything(make: Make) -> None:
@@ -187,7 +187,7 @@ def test_usage_by_anything(make: Make) -> None:
     house.spend(Usage(100, 50, 1_000), a_run("usr_ada"))
     house.spend(Usage(10, 5), a_run("usr_ada", agent="analyst"))
     house.spend(Usage(1, 1), a_run("usr_bob"))
-    found = house.db.query(lambda tx: usage.lines(tx, Asked(0, 2**50, ("user", "agent"))))
+    found = house.db.query(lambda tx: usage.lines(tx, UsageQuery(0, 2**50, ("user", "agent"))))
     assert [(row["user"], row["agent"], row["calls"], row["input_tokens"]) for row in found] == [
         ("usr_ada", "analyst", 1, 10),
         ("usr_ada", "support", 1, 100),
@@ -195,7 +195,7 @@ def test_usage_by_anything(make: Make) -> None:
     ]
     # 1,000 cached tokens at 0.10 dollars a million in place of 2
     assert found[1]["saved_nano"] == 1_900_000 and found[1]["amount_nano"] == 200_000 + 500_000 + 100_000
-    [mine] = house.db.query(lambda tx: usage.lines(tx, Asked(0, 2**50, (), Visibility("usr_bob"))))
+    [mine] = house.db.query(lambda tx: usage.lines(tx, UsageQuery(0, 2**50, (), Visibility("usr_bob"))))
     assert mine["calls"] == 1
-    [none] = house.db.query(lambda tx: usage.lines(tx, Asked(0, 1)))
+    [none] = house.db.query(lambda tx: usage.lines(tx, UsageQuery(0, 1)))
     assert (none["calls"], none["amount_nano"]) == (0, 0)

@@ -13,12 +13,12 @@ import sqlalchemy as sa
 
 from service.errors import BudgetExceeded
 from service.store import holds, scope_locks
-from service.store.base import Transaction
+from service.store.database import Transaction
 from service.types import NANO, Usage
 from service.usage import budgets
 from service.usage.caps import PERIODS
-from service.usage.spending import LATEST_HOLD, Short
-from service.usage.wishes import Reserved, Work
+from service.usage.reservation import Reserved, WriteInTransaction
+from service.usage.spending import LATEST_HOLD, HoldRefused
 from tests.conftest import wait_until
 from tests.usage.conftest import Make
 from tests.usage.house import CENT, SONNET, House, a_run, at_once, wish
@@ -43,7 +43,7 @@ def goes_on(house: House, before: Reserved, between: Callable[[], object] = lamb
     """The next step of a run, as `Journal` writes it: the last call is settled where the next is held for."""
     owed = [house.spending.settle(before.hold, SONNET, Usage(0, 100)).work]
 
-    def write(first: Work, hold: Work) -> None:
+    def write(first: WriteInTransaction, hold: WriteInTransaction) -> None:
         house.write(first, *owed, lambda tx: between() and None, hold)
         owed.clear()
 
@@ -102,7 +102,7 @@ def test_the_counters_of_one_transaction_are_locked_at_once(make: Make) -> None:
     owed = [house.spending.settle(before.hold, SONNET, Usage(0, 100)).work]
     turns: list[int] = []
 
-    def write(first: Work, hold: Work) -> None:
+    def write(first: WriteInTransaction, hold: WriteInTransaction) -> None:
         turns.append(len(owed))
         house.write(first, *owed, hold)
 
@@ -201,12 +201,12 @@ def test_a_hold_that_waited_too_long_is_made_anew(make: Make, monkeypatch: pytes
     monkeypatch.setattr("service.usage.spending.now_ms", lambda: clock[0])
     refused: list[int] = []
 
-    def write(*works: Work) -> None:
+    def write(*works: WriteInTransaction) -> None:
         if not refused:
             clock[0] += LATEST_HOLD + 1
         try:
             house.write(*works)
-        except Short:
+        except HoldRefused:
             refused.append(1)
             raise
 

@@ -9,7 +9,7 @@ import pytest
 
 from service.types import Usage, now_ms
 from service.usage.reconcile import drifts
-from service.usage.report import day_of
+from service.usage.reports import day_of
 from tests.usage.house import House
 
 DAY = day_of(now_ms() // 86_400_000)

@@ -45,7 +45,7 @@ def server() -> Iterator[WireServer]:
 def wired(tmp_path: Path, redis_server: RedisServer, server: WireServer) -> Iterator[Services]:
     with services(tmp_path, redis_server.url, server.url) as made:
         yield made
-        assert check(made.db, made.prices).faults == [] and made.db.query(holds.every) == []
+        assert check(made.infra.db, made.usage.prices).faults == [] and made.infra.db.query(holds.every) == []
 
 
 def answered(usage: Any) -> Handler:
@@ -64,14 +64,14 @@ def asked(wired: Services, door: str) -> tuple[dict[str, Any], list[dict[str, An
     asked = request("What time is it?", tier="simple", cache="bypass", max_tokens=500)
     events: list[Any] = []
     if door == "stream":
-        _, told = wired.runs.stream(ADA, asked, None, "req")
+        _, told = wired.runs.start.stream(ADA, asked, None, "req")
         events = [event for some in told for event in some]
         result = dict(events[-1].data)
     else:
-        run = wired.runs.invoke(ADA, asked, None, "req").run
+        run = wired.runs.start.invoke(ADA, asked, None, "req").run
         assert run.result is not None
         result = run.result
-    rows = wired.db.query(lambda tx: tx.rows(sa.select(ledger).where(ledger.c.account == "upstream")))
+    rows = wired.infra.db.query(lambda tx: tx.rows(sa.select(ledger).where(ledger.c.account == "upstream")))
     [row] = rows
     return result, [dict(event.data) for event in events if event.name is Event.USAGE], row
 
@@ -127,7 +127,7 @@ def test_an_estimate_never_passes_its_hold(wired: Services, server: WireServer) 
     server.script = [answered({"input_tokens": 900_000, "output_tokens": None})]
     result, _, row = asked(wired, "invoke")
     assert row["basis"] == "worst" and result["usage"]["usage_source"] == "worst"
-    [held] = wired.db.query(
+    [held] = wired.infra.db.query(
         lambda tx: tx.rows(sa.select(ledger).where(ledger.c.account == "held", ledger.c.kind == "hold"))
     )
     assert row["amount_nano"] == held["amount_nano"]
@@ -165,7 +165,7 @@ def test_a_few_tokens_more_than_were_asked_for_are_taken_as_told(wired: Services
 def held(wired: Services) -> int:
     """What the only call held."""
     only = (ledger.c.account == "held", ledger.c.kind == "hold")
-    [row] = wired.db.query(lambda tx: tx.rows(sa.select(ledger).where(*only)))
+    [row] = wired.infra.db.query(lambda tx: tx.rows(sa.select(ledger).where(*only)))
     return int(row["amount_nano"])
 
 

@@ -16,9 +16,9 @@ import sqlalchemy as sa
 
 from service.store import rollup
 from service.store import usage as reports
-from service.store.base import Database
+from service.store.database import Database
 from service.store.schema import holds, usage_daily, usage_daily_by_user, usage_days
-from service.store.usage import DAY_MS, GROUPS, HOUR_MS, Asked
+from service.store.usage import DAY_MS, GROUPS, HOUR_MS, UsageQuery
 from service.store.visibility import UNRESTRICTED, Visibility
 from service.types import Usage
 from service.usage.rollup import check, roll_up
@@ -48,7 +48,7 @@ def house(make: Make) -> House:
     return make()
 
 
-def read(db: Database, asked: Asked, **more: Any) -> list[tuple[Any, ...]]:
+def read(db: Database, asked: UsageQuery, **more: Any) -> list[tuple[Any, ...]]:
     return told(db.query(lambda tx: reports.lines(tx, asked, **more)), asked)
 
 
@@ -56,17 +56,17 @@ def closed(db: Database) -> list[int]:
     return db.query(rollup.closed_days)
 
 
-def questions(seed: int, count: int = 25) -> Iterator[Asked]:
+def questions(seed: int, count: int = 25) -> Iterator[UsageQuery]:
     """Some of all reports that these groups, spans and callers make."""
     for by, span, view in random.Random(seed).sample([*itertools.product(BY, SPANS, VIEWS)], count):
-        yield Asked(*span, tuple(by), view)
+        yield UsageQuery(*span, tuple(by), view)
 
 
-def all_right(db: Database, calls: list[Call], asked: Iterator[Asked]) -> None:
+def all_right(db: Database, calls: list[Call], asked: Iterator[UsageQuery]) -> None:
     for question in asked:
         assert read(db, question) == expected(calls, question), question
         total = db.query(lambda tx, question=question: reports.total(tx, question))  # type: ignore[misc]
-        assert told([total], Asked(0, 1)) == expected(calls, question._replace(by=())), question
+        assert told([total], UsageQuery(0, 1)) == expected(calls, question._replace(by=())), question
     assert list(check(db)) == []
 
 
@@ -107,7 +107,7 @@ def test_a_cursor_does_not_depend_on_rows_that_come_in(house: House) -> None:
     calls = some(200, FIRST, TODAY)
     book(house.db, calls)
     for by in [("day", "user", "agent"), ("user", "agent", "model"), ("agent", "model", "key")]:
-        asked = Asked(0, TODAY * DAY_MS, by)
+        asked = UsageQuery(0, TODAY * DAY_MS, by)
         whole = read(house.db, asked)
         first = read(house.db, asked, limit=5)
         book(
@@ -129,14 +129,14 @@ def test_a_day_with_an_open_hold_is_not_closed(house: House) -> None:
         pass
     assert closed(house.db) == [TODAY - 2]
     cost = house.settle(reserved, Usage(3, 2, 1))
-    asked = Asked(0, TODAY * DAY_MS, ("day",))
+    asked = UsageQuery(0, TODAY * DAY_MS, ("day",))
     settled = [row[:4] for row in read(house.db, asked)]
     assert settled == [(TODAY - 3, 2, 6, 4), (TODAY - 2, 1, 3, 2)]
     while roll_up(house.db):
         pass
     assert closed(house.db) == [TODAY - 3, TODAY - 2]
     assert [row[:4] for row in read(house.db, asked)] == settled
-    assert read(house.db, Asked(0, TODAY * DAY_MS))[0][5] == cost + 14
+    assert read(house.db, UsageQuery(0, TODAY * DAY_MS))[0][5] == cost + 14
     assert list(check(house.db)) == []
 
 
@@ -164,7 +164,7 @@ def test_a_call_that_a_wrong_clock_books_on_a_closed_day_is_counted_in(house: Ho
         }
         for _ in range(4):  # each turn looks at the last day, and at the one not looked at for the longest
             roll_up(house.db)
-        all_right(house.db, calls, iter([Asked(0, TODAY * DAY_MS, ("day", "agent"))]))
+        all_right(house.db, calls, iter([UsageQuery(0, TODAY * DAY_MS, ("day", "agent"))]))
         assert closed(house.db) == [FIRST, FIRST + 1, FIRST + 2]
 
 
@@ -200,7 +200,7 @@ def test_a_day_whose_row_is_gone_is_summed_anew(house: House) -> None:
     while roll_up(house.db):
         pass
     assert closed(house.db) == [FIRST] and list(check(house.db)) == []
-    all_right(house.db, calls, iter([Asked(0, TODAY * DAY_MS, ("day", "user"))]))
+    all_right(house.db, calls, iter([UsageQuery(0, TODAY * DAY_MS, ("day", "user"))]))
 
 
 def test_many_at_once_add_each_call_once(house: House) -> None:
@@ -211,7 +211,7 @@ def test_many_at_once_add_each_call_once(house: House) -> None:
     while roll_up(house.db):
         pass
     assert closed(house.db) == [*range(FIRST, TODAY - 1)]
-    all_right(house.db, calls, iter([Asked(0, TODAY * DAY_MS, ("day", "user", "key"))]))
+    all_right(house.db, calls, iter([UsageQuery(0, TODAY * DAY_MS, ("day", "user", "key"))]))
 
 
 def test_whoever_comes_to_a_batch_second_adds_the_next(house: House) -> None:
@@ -235,7 +235,7 @@ def test_killed_upkeep_and_writers_leave_reports_exact(house: House, url: str) -
     chance = random.Random(3)
     calls = some(150, FIRST, TODAY - 1)
     book(house.db, calls)
-    asked = [Asked(0, (TODAY + 1) * DAY_MS, by) for by in (("day", "agent"), ("user", "key"), ())]
+    asked = [UsageQuery(0, (TODAY + 1) * DAY_MS, by) for by in (("day", "agent"), ("user", "key"), ())]
     for turn in range(3):
         command = [sys.executable, "-m", "tests.usage.roller", url]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
@@ -260,4 +260,4 @@ def test_nothing_of_an_unfinished_day_is_told_twice(house: House) -> None:
     roll_up(house.db, batches=1, size=10)
     [row] = house.db.query(lambda tx: tx.rows(sa.select(usage_days)))
     assert row["calls"] == 10 and row["checked_at"] is None
-    assert read(house.db, Asked(0, TODAY * DAY_MS))[0][0] == 40
+    assert read(house.db, UsageQuery(0, TODAY * DAY_MS))[0][0] == 40

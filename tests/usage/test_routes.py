@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 
 from config import load
 from service.app import create_app
-from service.store.base import Database
+from service.store.database import Database
 from service.store.schema import holds, ledger
 from service.types import Usage
 from service.usage.ledger import check

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.store import ledger
-from service.store.base import Database
+from service.store.database import Database
 from service.store.schema import metadata
 from service.store.scope_cost import settled_cost
 from service.store.usage import DAY_MS, HOUR_MS

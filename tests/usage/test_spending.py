@@ -8,8 +8,8 @@ from service.errors import BudgetExceeded, ModelUnavailable
 from service.store import holds
 from service.types import NANO, Usage
 from service.usage.bounds import counted_bound
-from service.usage.spending import Short, sweep_holds
-from service.usage.wishes import Work
+from service.usage.reservation import WriteInTransaction
+from service.usage.spending import HoldRefused, sweep_holds
 from tests.usage.conftest import Make
 from tests.usage.house import ASKED, CENT, SONNET, a_run, wish
 
@@ -34,7 +34,7 @@ def test_a_work_that_runs_twice_counts_once(make: Make) -> None:
     """As after a commit whose answer was lost."""
     house = make(user_day=NANO)
 
-    def write_twice(*works: Work) -> None:
+    def write_twice(*works: WriteInTransaction) -> None:
         for _ in range(2):
             house.write(*works)
 
@@ -51,7 +51,7 @@ def test_a_hold_that_does_not_fit_leaves_nothing_of_its_transaction(make: Make) 
     house.reserve()
     told: list[str] = []
 
-    def write(*works: Work) -> None:
+    def write(*works: WriteInTransaction) -> None:
         house.write(lambda tx: tx.after_commit(lambda: told.append("kept")), *works)
 
     with pytest.raises(BudgetExceeded) as refused:
@@ -218,4 +218,4 @@ def test_short_never_leaves(make: Make) -> None:
     house = make(user_day=0, patience=0)
     with pytest.raises(BudgetExceeded):
         house.reserve()
-    assert not issubclass(Short, BudgetExceeded)
+    assert not issubclass(HoldRefused, BudgetExceeded)

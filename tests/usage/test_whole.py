@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from service.errors import BudgetExceeded
 from service.store.schema import counters, holds, ledger
 from service.types import NANO, Usage, now_ms
-from service.usage import cut
+from service.usage import counter_snapshot
 from service.usage.caps import DAY
 from tests.conftest import wait_until
 from tests.usage import whole_check
@@ -128,8 +128,8 @@ def test_it_keeps_a_sum_for_each_day_and_no_more(make: Make) -> None:
         for number in range(6):
             spend_at(house, now_ms() - days * DAY, f"usr_{number}")
     spend_at(house, now_ms(), "usr_1")
-    taken = cut.Cut.take(house.db)
-    assert taken.counters > 4 * 6 and {cut.span_of(name) for name in taken.last} == {
+    taken = counter_snapshot.CounterSnapshot.take(house.db)
+    assert taken.counters > 4 * 6 and {counter_snapshot.span_of(name) for name in taken.last} == {
         ("day", now_ms() // DAY * DAY)
     }
     assert house.check().faults == []

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from service.errors import PriceUnknown
 from service.store import holds, ledger
-from service.store.base import Database, Row, Transaction
-from service.store.budgets import Entry
+from service.store.budgets import CounterEntry
+from service.store.database import Database, Row, Transaction
 from service.store.holds import Hold
 from service.store.ledger import HELD, UPSTREAM
 from service.store.schema import counters as counter_rows
@@ -28,7 +28,7 @@ DEALS = ("open", "cap", "share")
 class _Link(NamedTuple):
     """What one entry did to one counter."""
 
-    after: Entry
+    after: CounterEntry
     kind: str
     row: str
     spent: int = 0
@@ -126,12 +126,12 @@ class _Check:
 
     def _chain(self, counter: str, links: Sequence[_Link], row: Row | None) -> None:
         """Follow one counter from its opening to what it says now."""
-        before = Entry(counter, 0, 0, 0, 0)
+        before = CounterEntry(counter, 0, 0, 0, 0)
         for link in links:
             for what in _wrong(before, link):
                 self._fault(link.row, f"counter {counter}: {what}")
             before = link.after
-        now = None if row is None else Entry(counter, *(row[column] for column in _COLUMNS))
+        now = None if row is None else CounterEntry(counter, *(row[column] for column in _COLUMNS))
         if now != before:
             self._fault(f"counters {counter}", f"it says {_said(now)}, its entries {_said(before)}")
 
@@ -150,7 +150,7 @@ class _Check:
 _COLUMNS = ("seq", "spent_nano", "held_nano", "cap_nano")
 
 
-def _wrong(before: Entry, link: _Link) -> Iterator[str]:
+def _wrong(before: CounterEntry, link: _Link) -> Iterator[str]:
     after, opening = link.after, link.kind == "open"
     if after.seq != before.seq + 1:
         yield f"entry {after.seq} follows entry {before.seq}"
@@ -164,15 +164,15 @@ def _wrong(before: Entry, link: _Link) -> Iterator[str]:
         yield f"{after.spent} spent and {after.held} held pass the cap of {after.cap}"
 
 
-def _entries(row: Row) -> list[Entry]:
-    return [Entry(*entry) for entry in row["counters"] or ()]
+def _entries(row: Row) -> list[CounterEntry]:
+    return [CounterEntry(*entry) for entry in row["counters"] or ()]
 
 
 def _name(row: Row) -> str:
     return f"ledger {row['entry_id']} {row['kind']}"
 
 
-def _said(entry: Entry | None) -> str:
+def _said(entry: CounterEntry | None) -> str:
     return (
         "nothing"
         if entry is None

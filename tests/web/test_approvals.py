@@ -315,8 +315,8 @@ def test_a_decision_may_come_when_the_live_stream_is_long_gone(
     with office.admin.stream("POST", "/v1/agents/clerk/stream", json=question) as stream:
         run_id = next(stream.iter_text()).split("id: ")[1].split(":")[0]
         asked = office.question(run_id)
-    with closing(redis.Redis.from_url(redis_server.url)) as speed:
-        assert speed.delete(f"slipway:stream:{run_id}") == 1
+    with closing(redis.Redis.from_url(redis_server.url)) as redis_store:
+        assert redis_store.delete(f"slipway:stream:{run_id}") == 1
     office.decide(asked["id"], "approve")
     assert office.end(run_id)["status"] == "succeeded"
     events = office.events(run_id)

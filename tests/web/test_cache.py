@@ -45,9 +45,9 @@ class House:
         self.wired = wired
         self.model = model
         self.app = create_app(wired.settings, wired)
-        ada = wired.users.by_name("ada")
+        ada = wired.auth.users.by_name("ada")
         assert ada is not None
-        self.token = wired.tokens.begin(ada).access_token
+        self.token = wired.auth.tokens.begin(ada).access_token
 
     @property
     def client(self) -> FlaskClient:
@@ -209,7 +209,9 @@ def test_who_streams_follows_the_leaders_stream(house: House, text: str) -> None
 
 
 def told_to(house: House, caller: Caller, text: str, agent: str, **fields: Any) -> list[RunEvent]:
-    _, batches = house.wired.runs.stream(caller, inside.request(text, agent=agent, **fields), None, "req")
+    _, batches = house.wired.runs.start.stream(
+        caller, inside.request(text, agent=agent, **fields), None, "req"
+    )
     return [event for batch in batches for event in batch]
 
 
@@ -233,28 +235,28 @@ def test_somebody_elses_stream_is_not_followed_but_its_answer_shared(house: Hous
 def test_one_who_leaves_ends_nothing(house: House, text: str) -> None:
     """Not the one who follows, and not the one who leads, though it wanted its run cancelled then."""
     house.model.control(first_token_ms=500, token_ms=20)
-    runs, watch = house.wired.runs, house.wired.watch
+    runs, queries, cancellation = house.wired.runs, house.wired.runs.queries, house.wired.runs.cancellation
     ask = partial(inside.request, text, agent="probe", on_disconnect="cancel")
-    leader, leading = runs.stream(inside.ADA, ask(), None, "req")
+    leader, leading = runs.start.stream(inside.ADA, ask(), None, "req")
     next(leading)
     with ThreadPoolExecutor(3) as pool:
         pool.submit(list, leading)
-        staying = pool.submit(runs.invoke, inside.ADA, inside.request(text, agent="probe"), None, "req")
-        gone, following = runs.stream(inside.ADA, ask(), None, "req")
+        staying = pool.submit(runs.start.invoke, inside.ADA, inside.request(text, agent="probe"), None, "req")
+        gone, following = runs.start.stream(inside.ADA, ask(), None, "req")
         first = next(following)
-        watch.client_gone(gone.run)
+        cancellation.client_gone(gone.run)
         assert (first, gone.run.cache) == ([], "coalesced") or first
-        assert watch.get(leader.run.id).status == "running"
-        watch.client_gone(leader.run)
+        assert queries.get(leader.run.id).status == "running"
+        cancellation.client_gone(leader.run)
         answer = staying.result(30).run
     assert answer.status == "succeeded" and answer.cache == "miss"  # it took the cancelled leader's place
-    assert watch.get(leader.run.id).status == "cancelled"
+    assert queries.get(leader.run.id).status == "cancelled"
 
 
 def test_those_who_wait_leave_threads_for_others(house: House, text: str) -> None:
-    places = house.wired.places
+    bulkhead = house.wired.runs.bulkhead
     slots = (
-        places.total - places.taken
+        bulkhead.total - bulkhead.taken
     )  # streams that other tests began and did not read to their end have some
     house.model.control(first_token_ms=1500)
     with ThreadPoolExecutor(slots + 8) as pool:
@@ -305,9 +307,9 @@ def statements_of(wired: Services) -> Iterator[list[str]]:
         if threading.get_ident() == me:
             seen.append(statement)
 
-    sqlalchemy.event.listen(wired.db.engine, "before_cursor_execute", note)
+    sqlalchemy.event.listen(wired.infra.db.engine, "before_cursor_execute", note)
     yield seen
-    sqlalchemy.event.remove(wired.db.engine, "before_cursor_execute", note)
+    sqlalchemy.event.remove(wired.infra.db.engine, "before_cursor_execute", note)
 
 
 @pytest.mark.parametrize("door", ["invoke", "stream"])
@@ -335,7 +337,7 @@ def test_a_hit_needs_no_database(house: House, text: str, monkeypatch: pytest.Mo
         raise AssertionError("the database was asked")
 
     for name in ("query", "transact"):
-        monkeypatch.setattr(house.wired.db, name, away)
+        monkeypatch.setattr(house.wired.infra.db, name, away)
     for door in ("invoke", "stream"):
         assert house.ask(text, door).headers["X-Cache"] == "hit"
 

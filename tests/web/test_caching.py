@@ -11,6 +11,7 @@ import httpx2
 import pytest
 from flask import Flask
 
+from service.wiring import Services
 from tests.conftest import Slipway
 from tests.made import app_in, close
 from tests.rules.test_routes import routes
@@ -33,8 +34,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
 
 @pytest.fixture
 def signed_in(made: Flask) -> dict[str, str]:
-    services = made.extensions["slipway"]
-    token = services.tokens.begin(services.users.by_name("demo")).public()["access_token"]
+    services: Services = made.extensions["slipway"]
+    token = services.auth.tokens.begin(services.auth.users.by_name("demo")).public()["access_token"]
     return {"Authorization": f"Bearer {token}"}
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from service.store import approvals as rows
 from service.store import runs
-from service.store.base import Database
+from service.store.database import Database
 from service.types import Run, RunRequest, new_id
 from tests.conftest import Model, RedisServer, Slipway, slipway_server
 from tests.usage.conftest import postgres_url, url

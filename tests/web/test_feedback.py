@@ -31,8 +31,8 @@ def run_id(house: House) -> str:
 
 def signed_in(house: House, role: Any) -> dict[str, str]:
     """Somebody else."""
-    user = services(house).users.create(f"{role}-{new_id('x')}", "a-password-of-some-length", role)
-    token = services(house).tokens.begin(user).public()["access_token"]
+    user = services(house).auth.users.create(f"{role}-{new_id('x')}", "a-password-of-some-length", role)
+    token = services(house).auth.tokens.begin(user).public()["access_token"]
     return {"Authorization": f"Bearer {token}"}
 
 
@@ -72,7 +72,7 @@ def test_only_the_runs_own_user_gives_it(house: House, run_id: str) -> None:
     ("scope", "status"), [("agents:support", 404), ("agents:assistant", 200), ("agents:*", 200)]
 )
 def test_a_key_gives_it_on_runs_of_its_agents(house: House, run_id: str, scope: str, status: int) -> None:
-    key = services(house).keys.create(house.user_id, "a key", (scope,))["key"]
+    key = services(house).auth.keys.create(house.user_id, "a key", (scope,))["key"]
     path = f"/v1/runs/{run_id}/feedback"
     assert house.client.post(path, json={"score": 1}, headers={"x-api-key": key}).status_code == status
 
@@ -116,14 +116,14 @@ def test_asked_twice_under_one_key_it_is_given_once(house: House, run_id: str) -
 def test_it_is_counted_by_agent_and_score(house: House, run_id: str) -> None:
     for score in (1, 1, -1):
         give(house, run_id, {"score": score})
-    told = services(house).metrics.render()[0].decode()
+    told = services(house).infra.metrics.render()[0].decode()
     assert 'slipway_feedback_total{agent="assistant",score="1"} 2.0' in told
     assert 'slipway_feedback_total{agent="assistant",score="-1"} 1.0' in told
 
 
 def test_it_goes_with_its_run(house: House, run_id: str) -> None:
     give(house, run_id, {"score": 1})
-    db = services(house).db
+    db = services(house).infra.db
     assert db.transact(lambda tx: runs.expire(tx, now_ms() + 60_000, 10)) == 1
     assert db.query(lambda tx: rows.of_run(tx, run_id)) is None
     assert db.transact(lambda tx: rows.give(tx, run_id, 1, None, 1)) is None
@@ -138,7 +138,7 @@ def test_operators_list_it(house: House, run_id: str) -> None:
 
     def listed(**wanted: Any) -> list[str]:
         asked = {"agent": None, "score": None, **wanted}
-        found = services(house).db.query(lambda tx: rows.recent(tx, limit=10, **asked))
+        found = services(house).infra.db.query(lambda tx: rows.recent(tx, limit=10, **asked))
         return [row["run_id"] for row in found]
 
     assert listed() == [other, run_id]

@@ -17,7 +17,7 @@ from flask import Flask
 
 from service import __version__
 from service.observe import probes
-from service.web import drain
+from service.web import lifecycle
 from tests.conftest import Model, RedisServer, Slipway, redis_in, wait_until
 from tests.made import app_in, close
 from tests.usage.conftest import postgres_url
@@ -40,9 +40,9 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Flask]]:
 
 @pytest.fixture
 def stopping() -> Iterator[None]:
-    drain.watch(lambda: False)
+    lifecycle.watch(lambda: False)
     yield
-    drain.watch(lambda: True)
+    lifecycle.watch(lambda: True)
 
 
 def ready(made: Flask) -> tuple[int, dict[str, Any]]:
@@ -84,7 +84,7 @@ def test_why_redis_is_degraded(make: Callable[..., Flask], scratch: Path) -> Non
 
 def test_without_its_database_it_is_not_ready(make: Callable[..., Flask], tmp_path: Path) -> None:
     made = make()
-    made.extensions["slipway"].db.close()
+    made.extensions["slipway"].infra.db.close()
     (tmp_path / "slipway.db").rename(tmp_path / "away")
     (tmp_path / "slipway.db").mkdir()  # what was a file cannot be opened now
     answer = made.test_client().get("/ready")
@@ -245,10 +245,10 @@ def test_a_probe_that_hangs_for_good_is_made_anew_a_few_times(monkeypatch: pytes
 
     probe = probes.Probe(check, "down")
     for _ in range(20):
-        assert probe.part(probe.begin())["status"] == "down"
+        assert probe.state(probe.begin())["status"] == "down"
     assert len(asked) == probes.MOST_THREADS
     over.set()
-    wait_until(lambda: probe.part(probe.begin())["status"] == "ok", "the check", 5)
+    wait_until(lambda: probe.state(probe.begin())["status"] == "ok", "the check", 5)
 
 
 def test_metrics_of_all_workers(slipway: Slipway, client: httpx2.Client) -> None:

@@ -13,9 +13,9 @@ from flask import Flask
 
 from service.errors import SlipwayError
 from service.web.body import MAX_BODY, PUBLIC_BODY
+from service.web.doors.native import TaskBody
 from service.web.problems import problem_body
-from service.web.schemas import parse
-from service.web.shapes import TaskBody
+from service.web.validation import parse
 from tests.conftest import Slipway
 
 MIB = 1024 * 1024

@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 
 from service.store import schema
 from service.types import new_id, now_ms
+from service.wiring import Services
 from tests.made import app_in, close
 from tests.rules.test_routes import routes
 from tests.usage.conftest import postgres_url, url
@@ -31,15 +32,15 @@ class House:
     def __init__(self, folder: Path, url: str) -> None:
         self.app = app_in(folder, DATABASE_URL=url)
         self.client: FlaskClient = self.app.test_client()
-        services = self.app.extensions["slipway"]
-        user = services.users.by_name("demo")
+        services: Services = self.app.extensions["slipway"]
+        user = services.auth.users.by_name("demo")
         assert user is not None
         self.user_id = user.id
-        token = services.tokens.begin(user).public()["access_token"]
+        token = services.auth.tokens.begin(user).public()["access_token"]
         self.signed_in = {"Authorization": f"Bearer {token}"}
 
     def add(self, table: str, *rows: dict[str, Any]) -> None:
-        self.app.extensions["slipway"].db.transact(
+        self.app.extensions["slipway"].infra.db.transact(
             lambda tx: [tx.execute(sa.insert(schema.metadata.tables[table]), row) for row in rows]
         )
 
@@ -216,7 +217,7 @@ def test_a_list_is_small_and_leads_to_its_end(house: House, route: str) -> None:
     path = fill(house)
     house.client.environ_base["HTTP_ACCEPT"] = "application/json"
     found = house.items(path, part, **query)
-    count = count or len(house.app.extensions["slipway"].catalog.agents)
+    count = count or len(house.app.extensions["slipway"].agents.agents)
     keys = [str(item) for item in found]
     assert len(found) == len(set(keys)) == count
 

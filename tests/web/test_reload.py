@@ -96,7 +96,7 @@ def test_an_edited_prompt_counts_from_the_next_request_of_every_worker(desk: Des
         new.add(run["agent_version"])
         assert "Be second." in desk.sent()
     assert len(old) == len(new) == 1 and old != new == {desk.version("prompted")}
-    assert desk.said("prompted") == ["agent_read", "agent_read"]  # the new folder and the edit, each once
+    assert desk.said("prompted") == ["agent_loaded", "agent_loaded"]  # the new folder and the edit, each once
 
 
 def test_an_edited_agent_yaml_counts(desk: Desk) -> None:
@@ -143,7 +143,7 @@ def test_a_new_folder_is_there_and_a_removed_one_is_gone(desk: Desk) -> None:
     shutil.rmtree(desk.agents / "passing")
     gone = [desk.client.post("/v1/agents/passing/invoke", json={"input": "x"}) for _ in range(6)]
     assert {answer.status_code for answer in gone} == {404}
-    assert desk.said("passing") == ["agent_read", "agent_removed"]
+    assert desk.said("passing") == ["agent_loaded", "agent_removed"]
 
 
 def test_a_broken_edit_keeps_the_last_good_version_and_is_told_once(desk: Desk) -> None:
@@ -155,9 +155,9 @@ def test_a_broken_edit_keeps_the_last_good_version_and_is_told_once(desk: Desk) 
     assert good not in {run["agent_version"] for run in desk.ask_all("fragile")}
     where = f"{desk.agents}/fragile/agent.yaml:2"
     assert desk.said("fragile") == [
-        "agent_read",
+        "agent_loaded",
         f"agent_fault {where}: pattern: there is no pattern 'sinlge'; did you mean 'single'?",
-        "agent_mended",
+        "agent_fixed",
     ]
 
 

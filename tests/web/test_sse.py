@@ -10,9 +10,10 @@ import httpx2
 import pytest
 
 from service.types import Event, RunEvent
-from service.web.sse import ChunkWriter, encode
+from service.web.sse import SseLens
+from service.web.streaming import ChunkWriter
 
-RUN = "run_1"
+LENS = SseLens("run_1")
 
 
 @pytest.fixture
@@ -53,18 +54,18 @@ def all_of(sock: socket.socket) -> bytes:
 
 def test_what_a_client_takes_at_once_is_whole(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
-    writer = ChunkWriter(ours, RUN)
+    writer = ChunkWriter(ours, LENS)
     events = [delta(number) for number in range(1, 30)]
     writer.write(events[:1])
     writer.write(events[1:])
     assert not writer.rest()
-    assert unchunked(received(theirs)) == encode(RUN, events)
+    assert unchunked(received(theirs)) == LENS.encode(events)
 
 
 def test_a_chunk_that_was_begun_is_finished(pair: tuple[socket.socket, socket.socket]) -> None:
     """Bit by bit without waiting, or all of it."""
     ours, theirs = pair
-    writer = ChunkWriter(ours, RUN)
+    writer = ChunkWriter(ours, LENS)
     events = [delta(1, "x" * 4_000_000), delta(2), delta(3, "y" * 4_000_000)]
     writer.write(events[:1])
     found = b""
@@ -79,12 +80,12 @@ def test_a_chunk_that_was_begun_is_finished(pair: tuple[socket.socket, socket.so
         writer.finish()
         assert not writer.rest()
         ours.shutdown(socket.SHUT_WR)
-        assert unchunked(found + reading.result(20)) == encode(RUN, events[:1]) + encode(RUN, events[1:])
+        assert unchunked(found + reading.result(20)) == LENS.encode(events[:1]) + LENS.encode(events[1:])
 
 
 def test_a_closed_connection_says_so(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
-    writer = ChunkWriter(ours, RUN)
+    writer = ChunkWriter(ours, LENS)
     theirs.close()
     with pytest.raises(OSError):
         writer.write([delta(1)])

@@ -34,7 +34,7 @@ def test_one_line_and_one_count_for_each_request(tmp_path: Path, caplog: pytest.
         ("(none)", 404),
         ("/v1/runs/<run_id>", 401),
     ]  # nobody's id or query becomes part of a name
-    counted = made.extensions["slipway"].metrics.render()[0].decode()
+    counted = made.extensions["slipway"].infra.metrics.render()[0].decode()
     assert 'slipway_http_requests_total{method="GET",route="(none)",status="404"} 1.0' in counted
     assert 'slipway_http_requests_total{method="GET",route="/health",status="200"} 1.0' in counted
     close(made)

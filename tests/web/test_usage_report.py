@@ -14,9 +14,9 @@ import sqlalchemy as sa
 
 from service.store import usage
 from service.store.schema import ledger
-from service.store.usage import DAY_MS, HOUR_MS, Asked
+from service.store.usage import DAY_MS, HOUR_MS, UsageQuery
 from service.types import rfc3339
-from service.usage import report
+from service.usage import reports
 from service.usage.rollup import roll_up
 from tests.made import close
 from tests.usage.calls import TODAY, Call, book, some
@@ -44,12 +44,12 @@ def test_a_sheet_is_not_kept_in_memory(house: House) -> None:
 def test_a_sheet_has_a_place_until_it_is_closed(house: House) -> None:
     answer = house.get(CSV, group_by=GROUPS, buffered=False)
     next(iter(answer.response))
-    assert house.places.taken == 1
+    assert house.bulkhead.taken == 1
     answer.close()  # the reader is gone
-    assert house.places.taken == 0
+    assert house.bulkhead.taken == 0
     house.get(CSV, group_by=GROUPS)
-    assert house.places.taken == 0
-    taken = [house.places.take(f"usr_{n}", reads=True) for n in range(house.places.total // 2)]
+    assert house.bulkhead.taken == 0
+    taken = [house.bulkhead.take(f"usr_{n}", reads=True) for n in range(house.bulkhead.total // 2)]
     refused = house.get(CSV, group_by=GROUPS)
     assert (refused.status_code, refused.json["code"]) == (503, "overloaded") and refused.headers[
         "Retry-After"
@@ -73,17 +73,17 @@ def test_a_sheet_that_cannot_go_on_is_broken_off(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"database|ledger"):
         list(lines)
     answer.close()
-    assert house.places.taken == 0
+    assert house.bulkhead.taken == 0
     refused = house.get(CSV, group_by=GROUPS)
     assert refused.status_code >= 500 and refused.json["code"]
-    assert house.places.taken == 0
+    assert house.bulkhead.taken == 0
     close(house.app)
 
 
 def test_a_sheet_ends_in_time(house: House) -> None:
-    asked = Asked(0, TODAY * DAY_MS, ("day", "user", "agent"))
-    with pytest.raises(report.SheetEnded):
-        list(report.sheet(house.db, asked, seconds=-1))
+    asked = UsageQuery(0, TODAY * DAY_MS, ("day", "user", "agent"))
+    with pytest.raises(reports.SheetEnded):
+        list(reports.sheet(house.db, asked, seconds=-1))
 
 
 def test_usage_by_the_hour_and_by_key(house: House) -> None:
@@ -100,7 +100,7 @@ def test_usage_by_the_hour_and_by_key(house: House) -> None:
 
 
 def test_hours_of_a_month_at_most(house: House) -> None:
-    refused = house.get(group_by="hour", **{"from": report.day_of(TODAY - 40)})
+    refused = house.get(group_by="hour", **{"from": reports.day_of(TODAY - 40)})
     assert (refused.status_code, refused.json["code"]) == (422, "invalid")
     [fault] = refused.json["errors"]
     assert fault["pointer"] == "/from" and "31 days" in fault["detail"]
@@ -162,7 +162,7 @@ def test_a_cursor_of_a_report_without_groups_is_none(house: House) -> None:
 
 
 def work_of(
-    house: House, asked: Asked, after: usage.Values | None, limit: int | None
+    house: House, asked: UsageQuery, after: usage.Values | None, limit: int | None
 ) -> tuple[int, list[Any]]:
     """Hundreds of instructions that SQLite takes for a page, and the page."""
     done = [0]
@@ -183,7 +183,7 @@ def work_of(
 
 @pytest.mark.parametrize("by", [("day", "user", "agent"), ("user", "agent", "day"), ("user", "model")])
 def test_the_last_page_costs_what_the_first_does(house: House, by: tuple[str, ...]) -> None:
-    asked = Asked((TODAY - DAYS) * DAY_MS, TODAY * DAY_MS, by)
+    asked = UsageQuery((TODAY - DAYS) * DAY_MS, TODAY * DAY_MS, by)
     if by[0] == "user":
         while roll_up(house.db):
             pass
@@ -204,7 +204,7 @@ def test_the_first_users_cost_what_the_next_do(house: House) -> None:
     """SQLite would read the days of all of them: it takes the index by day where users have one bound only."""
     while roll_up(house.db):
         pass
-    asked = Asked((TODAY - DAYS) * DAY_MS, TODAY * DAY_MS, ("user",))
+    asked = UsageQuery((TODAY - DAYS) * DAY_MS, TODAY * DAY_MS, ("user",))
     first, lines = work_of(house, asked, None, 20)
     following, _ = work_of(house, asked, (lines[-1]["user"],), 20)
     assert first <= 2 * following, (first, following)

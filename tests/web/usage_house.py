@@ -13,16 +13,16 @@ import sqlalchemy as sa
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from service.store.base import Database
+from service.store.database import Database
 from service.store.schema import users
-from service.usage import report
+from service.usage import reports
 from service.usage.rollup import roll_up
 from tests.made import app_in, close
 from tests.usage.calls import TODAY, book, some
 
 CSV = {"Accept": "text/csv"}
 DAYS, USERS, GROUPS = 20, 300, "day,user,agent"
-SPAN = {"from": report.day_of(TODAY - DAYS), "to": report.day_of(TODAY - 1)}
+SPAN = {"from": reports.day_of(TODAY - DAYS), "to": reports.day_of(TODAY - 1)}
 
 
 class House:
@@ -31,11 +31,13 @@ class House:
     def __init__(self, folder: Path, **environ: str) -> None:
         self.app: Flask = app_in(folder, **environ)
         services = self.app.extensions["slipway"]
-        self.db: Database = services.db
-        self.places = services.places
-        user = services.users.by_name("demo")
+        self.db: Database = services.infra.db
+        self.bulkhead = services.runs.bulkhead
+        user = services.auth.users.by_name("demo")
         self.user_id = user.id
-        self.signed_in = {"Authorization": f"Bearer {services.tokens.begin(user).public()['access_token']}"}
+        self.signed_in = {
+            "Authorization": f"Bearer {services.auth.tokens.begin(user).public()['access_token']}"
+        }
 
     def get(self, headers: dict[str, str] | None = None, buffered: bool = True, **query: Any) -> TestResponse:
         return self.app.test_client().get(

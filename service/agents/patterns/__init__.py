@@ -1,10 +1,10 @@
-"""The patterns by name. A new one is a module with `run`, and a line here."""
+"""Patterns by name. To add one: a module with `run`, `Options` and `check`, and an entry here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from service.agents.pattern import Pattern
+from service.agents.pattern import PatternModule
 from service.agents.patterns import react, router, single
 
-PATTERNS: Mapping[str, Pattern] = {"react": react.run, "router": router.run, "single": single.run}
+PATTERNS: Mapping[str, PatternModule] = {"react": react, "router": router, "single": single}

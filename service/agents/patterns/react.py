@@ -1,16 +1,26 @@
-"""Think, use tools, look at what they said, think again, until there is an answer."""
+"""ReAct pattern: call the model, run the tools it asks for, return their results, until it answers."""
 
 from __future__ import annotations
 
-from service.agents.pattern import Context, Told, answer_of, assistant_turn, tool_turn
+from collections.abc import Iterator
+
+from service.agents.definitions import Finding
+from service.agents.pattern import Context, Events, answer_of, assistant_turn, tool_turn
+from service.agents.spec import AgentSpec, PatternOptions
 from service.errors import RunLimit
+from service.knowledge import Knowledge
+from service.tools.sources.builtin import calculator, search_knowledge
 from service.types import Answer
 
 
-def run(context: Context) -> Told[Answer]:
-    """Make `max_steps` model calls at most; the last one may call no more tools, so it has to answer.
+class Options(PatternOptions):
+    """No fields of its own."""
 
-    Raises `RunLimit` when it calls them all the same.
+
+def run(context: Context) -> Events[Answer]:
+    """Make at most `max_steps` model calls; the last may not call tools, so it has to answer.
+
+    Raises `RunLimit` when it calls tools nevertheless.
     """
     messages = list(context.messages)
     sources: list[dict[str, str]] = []
@@ -32,3 +42,17 @@ def run(context: Context) -> Told[Answer]:
         for result in results:
             sources += [source for source in result.sources if source not in sources]
     raise RunLimit(f"The model still called tools at step {steps}, the last that this run may take.")
+
+
+def check(spec: AgentSpec, options: Options, knowledge: Knowledge | None) -> Iterator[Finding]:
+    """Warn of an agent without tools, of documents that no tool reads, and of a search without documents."""
+    if not spec.tools:
+        detail = "react without tools: list some under `tools`, or use single"
+        yield Finding(("pattern",), detail, "warning")
+    if knowledge is None or not knowledge.passages:
+        if search_knowledge.name in spec.tools:
+            detail = f"{search_knowledge.name} has nothing to search: write knowledge/*.md"
+            yield Finding(("tools", spec.tools.index(search_knowledge.name)), detail, "warning")
+    elif not set(spec.tools) - {calculator.name}:  # the agent's own tools may search them
+        detail = f"no tool reads these documents: list {search_knowledge.name} under `tools`"
+        yield Finding((), detail, "warning", "knowledge")

@@ -1,26 +1,51 @@
-"""Classify with the cheap tier, then answer from what that category's knowledge says."""
+"""Router pattern: classify with the cheap tier, then answer from that category's knowledge."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import orjson
+from pydantic import Field
 
-from service.agents.pattern import Context, Told, answer_of
-from service.knowledge import Passage
+from service.agents.definitions import Finding
+from service.agents.pattern import Context, Events, answer_of, tools_unused
+from service.agents.spec import AgentSpec, Name, PatternOptions, Spec
+from service.knowledge import Knowledge, Passage
 from service.types import Answer, Block, Message
 
-CLASSIFY = "classify"  # the name of that step
-PASSAGES = 4  # how many passages an answer may draw on
+CLASSIFY_STEP = "classify"
+PASSAGES = 4  # passages given to the answering step
 
 
-def run(context: Context) -> Told[Answer]:
+class CategorySpec(Spec):
+    """One category of questions."""
+
+    description: str = Field(min_length=1, description="What belongs here, for the model that classifies")
+
+
+class Options(PatternOptions):
+    """Categories in the order in which the model is told of them."""
+
+    categories: dict[Name, CategorySpec] = Field(
+        {}, description="Pattern `router` only: what a question can be about; the last is for all the rest"
+    )
+
+    @property
+    def labels(self) -> Collection[str]:
+        return self.categories
+
+    def label_said(self, step: str, text: str) -> str | None:
+        return _category_in(text, list(self.categories)) if step == CLASSIFY_STEP else None
+
+
+def run(context: Context) -> Events[Answer]:
     category = yield from _classify(context)
     passages: list[Passage] = []
     if context.agent.knowledge is not None:
         passages = context.agent.knowledge.search(context.request.question, category, PASSAGES)
     messages = [*context.messages[:-1], _with_documents(context.messages[-1], passages)]
-    # A block of its own: the agent's prompt before it is the same for every category, and read from the cache.
+    # A separate block: the agent's prompt before it is identical for all categories and stays cacheable.
     about = f"This question is about: {category}."
     system: list[Block] = [{"type": "text", "text": context.system}, {"type": "text", "text": about}]
     reply = yield from context.steps.model("answer", system=system, messages=messages)
@@ -28,12 +53,12 @@ def run(context: Context) -> Told[Answer]:
     return answer.with_sources(tuple(_located(source, passages) for source in answer.sources))
 
 
-def _classify(context: Context) -> Told[str]:
-    """The category's name; the last one listed when the model's word is not one of them."""
-    categories = context.agent.categories
+def _classify(context: Context) -> Events[str]:
+    """Return the category's name; the last one listed when the model names none of them."""
+    categories = context.options(Options).categories
     lines = "\n".join(f"- {name}: {category.description}" for name, category in categories.items())
     reply = yield from context.steps.model(
-        CLASSIFY,
+        CLASSIFY_STEP,
         system=f"Classify the user's last message into exactly one of these categories:\n{lines}",
         messages=[{"role": "user", "content": context.request.question}],
         tier="simple",
@@ -41,7 +66,7 @@ def _classify(context: Context) -> Told[str]:
         json_schema=_schema(list(categories)),
         tell=False,
     )
-    return category_of(reply.text, list(categories))
+    return _category_in(reply.text, list(categories))
 
 
 def _schema(names: list[str]) -> dict[str, Any]:
@@ -53,8 +78,8 @@ def _schema(names: list[str]) -> dict[str, Any]:
     }
 
 
-def category_of(text: str, names: list[str]) -> str:
-    """What the classifying step's answer says, or the last name where it says nothing of use."""
+def _category_in(text: str, names: list[str]) -> str:
+    """Parse the category in the classifier's answer; the last one listed if there is none."""
     try:
         said = str(orjson.loads(text).get("category", ""))
     except (orjson.JSONDecodeError, AttributeError):
@@ -63,7 +88,7 @@ def category_of(text: str, names: list[str]) -> str:
 
 
 def _with_documents(message: Message, passages: list[Passage]) -> Message:
-    """The user's turn with the passages before it, as documents the model can cite."""
+    """Insert the passages before the user's turn, as documents the model can cite."""
     content = message["content"]
     blocks: list[Block] = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
     documents: list[Block] = [
@@ -79,6 +104,24 @@ def _with_documents(message: Message, passages: list[Passage]) -> Message:
 
 
 def _located(source: dict[str, str], passages: list[Passage]) -> dict[str, str]:
-    """A citation names the document's title; the uri is ours to add."""
+    """Add the URI to a citation, which names only the document's title."""
     uri = next((p.uri for p in passages if p.title == source["title"]), source["uri"])
     return {**source, "uri": uri}
+
+
+def check(spec: AgentSpec, options: Options, knowledge: Knowledge | None) -> Iterator[Finding]:
+    """Find too few steps or categories, and categories without documents; warn of tools and unreachable documents."""
+    if spec.limits.steps < 2:
+        yield Finding(("limits", "steps"), "pattern router needs at least 2: it classifies, then answers")
+    if len(options.categories) < 2:
+        yield Finding(("categories",), "pattern router needs at least two")
+    for name in options.categories:
+        if knowledge is None or name not in knowledge.categories:
+            yield Finding(("categories", name), f"has no documents in knowledge/{name}/")
+    yield from tools_unused(spec)
+    passages = knowledge.passages if knowledge is not None else ()
+    outside = [passage for passage in passages if passage.category not in options.categories]
+    rooms = " or ".join(f"knowledge/{name}/" for name in options.categories)
+    for file in dict.fromkeys(passage.uri.partition("#")[0] for passage in outside):
+        detail = f"is in no category, so no question finds it: move it to {rooms}"
+        yield Finding((), detail, "warning", file)

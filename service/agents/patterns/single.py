@@ -1,11 +1,31 @@
-"""One call: the agent's prompt and the conversation go in, the answer comes out."""
+"""Single pattern: one model call with the agent's prompt and the conversation."""
 
 from __future__ import annotations
 
-from service.agents.pattern import Context, Told, answer_of
+from collections.abc import Iterator
+
+from service.agents.definitions import Finding
+from service.agents.pattern import Context, Events, answer_of, tools_unused
+from service.agents.spec import AgentSpec, PatternOptions
+from service.knowledge import Knowledge
+from service.tools.sources.builtin import search_knowledge
 from service.types import Answer
 
 
-def run(context: Context) -> Told[Answer]:
+class Options(PatternOptions):
+    """No fields of its own."""
+
+
+def run(context: Context) -> Events[Answer]:
     reply = yield from context.steps.model("answer", system=context.system, messages=context.messages)
     return answer_of(reply)
+
+
+def check(spec: AgentSpec, options: Options, knowledge: Knowledge | None) -> Iterator[Finding]:
+    """Warn of tools and documents, which this pattern does not use."""
+    yield from tools_unused(spec)
+    if knowledge is not None and knowledge.passages:
+        detail = (
+            f"pattern single reads no documents: use router, or react with the tool {search_knowledge.name}"
+        )
+        yield Finding((), detail, "warning", "knowledge")

@@ -1,0 +1,44 @@
+"""Construction of the agent catalog: agents' folders, and the patterns, tool sources and models they may refer to."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+from service.agents.catalog import AgentCatalog
+from service.agents.last_good import LastGood
+from service.agents.loader import Available
+from service.agents.patterns import PATTERNS
+from service.infra.backends import Infra
+from service.infra.redis import RedisStore
+from service.tools.sources import SOURCES
+from service.types import Tier
+from service.usage.prices import PriceTable
+
+if TYPE_CHECKING:
+    from config.base import Settings
+
+
+def build(settings: Settings, infra: Infra, prices: PriceTable) -> AgentCatalog:
+    """Load the valid agents; faulty ones are reported and do not prevent the start."""
+    models: dict[Tier, str] = {
+        "simple": settings.model_simple,
+        "medium": settings.model_medium,
+        "complex": settings.model_complex,
+    }
+    available = Available(PATTERNS, SOURCES, models, prices)
+    if not settings.reload:
+        return AgentCatalog(settings.agents_dir, available)
+    with suppress(OSError):  # reported by the first write into it that fails
+        settings.slipway_home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    last_good = LastGood(settings.slipway_home / "agents-last-good")
+    first = partial(_first_to_say, infra.redis_store)
+    return AgentCatalog(settings.agents_dir, available, last_good=last_good, first=first)
+
+
+def _first_to_say(redis_store: RedisStore, text: str, seconds: int) -> bool:
+    """Tell whether no process has logged this text within `seconds`; without Redis always True."""
+    key = f"slipway:said:{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:32]}"
+    return redis_store.call(lambda client: bool(client.set(key, "", nx=True, ex=seconds)), default=True)

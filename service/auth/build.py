@@ -1,0 +1,50 @@
+"""Build of sign-in: users, tokens, API keys, revocation, the first admin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from service.auth.first_admin import FirstAdmin
+from service.auth.keys import KeyService
+from service.auth.revocation import Revocations
+from service.auth.tokens import SigningKey, TokenService
+from service.auth.users import UserService
+from service.infra.backends import Infra
+
+if TYPE_CHECKING:
+    from config.base import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class AuthServices:
+    """Services that say who calls."""
+
+    users: UserService
+    tokens: TokenService
+    keys: KeyService
+    revocations: Revocations
+    first_admin: FirstAdmin
+
+
+def build(settings: Settings, infra: Infra) -> AuthServices:
+    """Build the services of sign-in."""
+    db, redis_store = infra.db, infra.redis_store
+    secret, pem = settings.secret_key.get_secret_value(), settings.jwt_private_key.get_secret_value()
+    access_seconds = settings.access_token_minutes * 60
+    revocations = Revocations(redis_store, db, access_seconds=access_seconds)
+    users = UserService(db, redis_store, revocations, secret)
+    password = settings.bootstrap_password.get_secret_value()
+    return AuthServices(
+        users=users,
+        tokens=TokenService(
+            db,
+            revocations,
+            SigningKey.of(secret, pem),
+            access_seconds=access_seconds,
+            refresh_seconds=settings.refresh_token_days * 86_400,
+        ),
+        keys=KeyService(db, redis_store, revocations, secret),
+        revocations=revocations,
+        first_admin=FirstAdmin(users, settings.bootstrap_username, password),
+    )

@@ -1,0 +1,38 @@
+"""Construction of the answer cache: look-ups by key, by meaning if configured, and single flight."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import redis
+
+from service.cache.answers import AnswerCache
+from service.cache.lookup import Lookups
+from service.cache.normalise import Normaliser
+from service.cache.semantic import Semantic
+from service.cache.single_flight import SingleFlight
+from service.infra.backends import Infra
+from service.llm.embeddings import HttpEmbedder
+
+if TYPE_CHECKING:
+    from config.base import Settings
+
+
+def build(settings: Settings, infra: Infra, blocking: redis.Redis) -> Lookups:
+    """Build answer look-ups. `blocking` is a Redis client for blocking commands."""
+    answers = _answers(settings, infra)
+    return Lookups(answers, SingleFlight(infra.redis_store, blocking, answers, settings.run_timeout))
+
+
+def _answers(settings: Settings, infra: Infra) -> AnswerCache:
+    plain = Normaliser(settings.near_stop_phrases.split(","))
+    longest = settings.cache_ttl_seconds if settings.cache_enabled else 0
+    if not settings.semantic_cache_url:
+        return AnswerCache(infra.redis_store, plain, longest=longest)
+    embedder = HttpEmbedder(
+        settings.semantic_cache_url,
+        settings.semantic_cache_key.get_secret_value(),
+        settings.semantic_cache_model,
+    )
+    nearest = Semantic(infra.redis_store, embedder, settings.semantic_cache_threshold)
+    return AnswerCache(infra.redis_store, plain, nearest, longest=longest)

@@ -1,0 +1,172 @@
+"""Shared by the commands: services, one-line errors, number types, tables, JSON, pagination, progress."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+import click
+import orjson
+from flask import current_app
+from flask.cli import AppGroup
+
+from service.auth.users import User
+from service.errors import DatabaseUnavailable, SlipwayError
+from service.store.outages import cause_of
+from service.text.numerals import amount, whole_number
+
+if TYPE_CHECKING:
+    from service.wiring import Services
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+
+
+class WholeNumber(click.IntRange):
+    """Integer option in ASCII digits; `int` also accepts other scripts' digits."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and whole_number(value.removeprefix("-")) is None:
+            self.fail(f"{value!r} is not a whole number.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class RealNumber(click.FloatRange):
+    """Decimal option in ASCII digits; `float` also accepts other scripts' digits, `nan` and `inf`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str):
+            try:
+                amount(value)
+            except ValueError:
+                self.fail(f"{value!r} is not a number such as 1.5.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+limit_option = click.option(
+    "--limit", type=WholeNumber(1, 1000), default=20, show_default=True, help="How many at most."
+)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as a `KeyboardInterrupt`: psycopg cancels a running statement on that exception only."""
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """End on Ctrl-C and SIGTERM with one line, and exit code 130 or 143."""
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        signum = signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT
+        click.echo(f"Stopped by {signum.name}.", err=True)
+        raise SystemExit(128 + signum) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Commands(AppGroup):
+    """Command group that prints service errors as one line (exit code 1) and handles Ctrl-C and SIGTERM."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            with stoppable():
+                return super().invoke(ctx)
+        except SlipwayError as error:
+            faults = [f"{fault['pointer']}: {fault['detail']}" for fault in error.errors]
+            message = "; ".join(faults) or error.detail
+            if isinstance(error, DatabaseUnavailable) and error.__cause__ is not None:
+                message = f"{message} Cause: {cause_of(error.__cause__)}"
+            raise click.ClickException(message) from None
+
+
+def services() -> Services:
+    """Return the application's services."""
+    return cast("Services", current_app.extensions["slipway"])
+
+
+def user_named(username: str) -> User:
+    """Find a user by name, or end the command with an error."""
+    user = services().auth.users.by_name(username)
+    if user is None:
+        raise click.ClickException(f"There is no user {username}.")
+    return user
+
+
+def print_json(value: Any) -> None:
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str) -> None:
+    """Print aligned columns under their names; `empty` is printed instead of no rows."""
+    if not rows:
+        click.echo(empty)
+        return
+    cells = [[column.upper() for column in columns]]
+    cells += [[_cell(row[column]) for column in columns] for row in rows]
+    widths = [max(len(line[at]) for line in cells) for at in range(len(columns))]
+    for line in cells:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def paginate(fetch: Callable[[int, str | None], list[Any]], id_of: Callable[[Any], str]) -> Iterator[Any]:
+    """Iterate over all items, fetching pages of 100; `fetch(limit, after_id)`."""
+    last: str | None = None
+    while batch := fetch(100, last):
+        yield from batch
+        last = id_of(batch[-1])
+
+
+@contextmanager
+def worker_lease() -> Iterator[Services]:
+    """Services that may execute runs in this process: holds a worker lease, but recovers no other worker's runs."""
+    from service import wiring
+
+    leased = wiring.build(services().settings, kind="cli")
+    leased.supervisor.start()
+    try:
+        yield leased
+    finally:
+        leased.close()
+
+
+def _cell(value: Any) -> str:
+    if value is None or value == []:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+class Progress:
+    """Progress lines on stderr for a long read, every `EVERY` seconds; none for a short one."""
+
+    EVERY = 5.0  # seconds
+
+    def __init__(self, expected: int | None) -> None:
+        self._expected = expected or 0  # the database's estimate; 0: unknown
+        self._rows = 0
+        self._began = time.monotonic()
+        self._printed_at = self._began
+
+    def read(self, rows: int) -> None:
+        """Count `rows` more, and print a line when one is due."""
+        self._rows += rows
+        now = time.monotonic()
+        if now - self._printed_at >= self.EVERY:
+            self._printed_at = now
+            click.echo(self._line(now - self._began), err=True)
+
+    def _line(self, seconds: float) -> str:
+        if self._rows >= self._expected:  # also in a second pass that names the faults
+            return f"{self._rows} rows read in {seconds:.0f} s"
+        left = seconds * (self._expected - self._rows) / self._rows if self._rows else 0
+        share = self._rows * 100 // self._expected
+        return f"{self._rows} of about {self._expected} rows read, {share} %, about {left:.0f} s left"

@@ -1,0 +1,161 @@
+"""Model client with retries and a circuit breaker per model."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import replace
+
+from service.errors import (
+    ModelError,
+    ModelInterrupted,
+    ModelKeyRefused,
+    ModelRateLimited,
+    ModelRejected,
+    ModelTimeout,
+    ModelUnavailable,
+    RunCancelled,
+    SlipwayError,
+)
+from service.llm.breaker import Breaker, BreakerPermit
+from service.llm.client import ModelCall, ModelClient, ModelReply, ModelRequest, TextDelta
+from service.observe.observer import ModelAttempt
+
+FIRST_PAUSE = 0.25  # seconds; doubled with each attempt
+LONGEST_PAUSE = 8.0
+RETRIED = (ModelUnavailable, ModelTimeout, ModelInterrupted)
+HEALTHY = (ModelRejected, ModelRateLimited, ModelKeyRefused)
+CALLER_LEFT = "caller_left"
+
+
+class RetryingClient:
+    """`ModelClient` around another. Retries only before the first piece of text and within the call's deadline.
+
+    `retries` counts attempts after the first; `on_attempt` is called after each attempt, in the calling thread.
+    """
+
+    def __init__(
+        self,
+        inner: ModelClient,
+        retries: int,
+        breaker_failures: int,
+        breaker_recovery: float,
+        on_attempt: Callable[[ModelAttempt], None],
+    ) -> None:
+        self._inner = inner
+        self._retries = retries
+        self._failures = breaker_failures
+        self._recovery = breaker_recovery
+        self._on_attempt = on_attempt
+        self._breakers: dict[str, Breaker] = {}
+        self._lock = threading.Lock()
+
+    def create(self, request: ModelRequest, call: ModelCall) -> Generator[TextDelta, None, ModelReply]:
+        """See `ModelClient`. Raises `ModelUnavailable` at once while the model's breaker is open."""
+        breaker = self.breaker(request.model)
+        number = 1
+        while True:
+            permit = breaker.allow()
+            with closing(self._attempt(request, call, number, breaker, permit)) as attempt:
+                try:
+                    first = next(attempt)
+                except StopIteration as end:
+                    reply: ModelReply = end.value  # complete without text, such as a tool call
+                    return _at(number, reply)
+                except ModelError as error:
+                    pause = self._pause(error, request, call, number)
+                else:
+                    if permit.probe:
+                        breaker.record_success(
+                            permit
+                        )  # text arrived: close the breaker before the answer ends
+                    yield first
+                    reply = yield from attempt
+                    return _at(number, reply)
+            call.sleep(pause)
+            if call.aborted:
+                raise RunCancelled()
+            call.begin_retry()
+            number += 1
+
+    def count_tokens(self, request: ModelRequest, call: ModelCall) -> int:
+        return self._inner.count_tokens(request, call)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def ping(self) -> None:
+        self._inner.ping()
+
+    def breaker(self, model: str) -> Breaker:
+        """Return the breaker of a model; /ready and the metrics read its `state` and `retry_after`."""
+        with self._lock:
+            if model not in self._breakers:
+                self._breakers[model] = Breaker(model, self._failures, self._recovery)
+            return self._breakers[model]
+
+    def _attempt(
+        self, request: ModelRequest, call: ModelCall, number: int, breaker: Breaker, permit: BreakerPermit
+    ) -> Generator[TextDelta, None, ModelReply]:
+        """Make one attempt; report its outcome to the breaker and the observer on every exit."""
+        began = time.perf_counter()
+        reply: ModelReply | None = None
+        code: str | None = CALLER_LEFT
+        verdict = breaker.release
+        try:
+            reply = yield from self._inner.create(request, call)
+            code, verdict = None, breaker.record_success
+            return reply
+        except SlipwayError as error:
+            code = error.code
+            if _is_models_fault(error, call):
+                verdict = breaker.record_failure
+            raise
+        finally:
+            verdict(permit)
+            usage = reply.usage if reply else call.progress.usage
+            ms = (time.perf_counter() - began) * 1000
+            is_open = breaker.state == "open"
+            self._on_attempt(
+                ModelAttempt(
+                    request.model, number, reply is not None, ms, usage, code, request.stream, is_open
+                )
+            )
+
+    def _pause(self, error: ModelError, request: ModelRequest, call: ModelCall, number: int) -> float:
+        """Return the seconds until the next attempt. Raises the error when there is to be none."""
+        pause: float = min(FIRST_PAUSE * 2 ** (number - 1), LONGEST_PAUSE) * random.uniform(0.5, 1.0)
+        if error.retry_after is not None:
+            pause = error.retry_after + random.uniform(
+                0, FIRST_PAUSE
+            )  # jitter: spread clients given the same retry_after
+        if number > self._retries or not _may_retry(error, request, call) or pause >= call.remaining():
+            raise error
+        return pause
+
+
+def _at(attempt: int, reply: ModelReply) -> ModelReply:
+    """Return the reply with the number of its attempt."""
+    return reply if reply.attempts == attempt else replace(reply, attempts=attempt)
+
+
+def _may_retry(error: ModelError, request: ModelRequest, call: ModelCall) -> bool:
+    """Tell whether to retry; False if the failed attempt is already billed, since a retry would cost twice."""
+    if isinstance(error, ModelKeyRefused) or not isinstance(error, RETRIED) or call.aborted:
+        return False
+    if isinstance(error, ModelTimeout):
+        return call.progress.usage is None
+    return not (isinstance(error, ModelInterrupted) and request.stream)
+
+
+def _is_models_fault(error: SlipwayError, call: ModelCall) -> bool:
+    """Tell whether an error counts against the model.
+
+    Not counted: its 4xx, a deadline of ours that was too near, the time-out of an agent that waits less than others.
+    """
+    if isinstance(error, ModelTimeout):
+        return call.remaining() > 0 and not call.impatient
+    return isinstance(error, ModelError) and not isinstance(error, HEALTHY)

@@ -1,0 +1,57 @@
+"""Log lines of runs, model attempts and money, written by a subscriber of the observer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from service.observe.logs import event
+from service.observe.observer import ModelAttempt, RunPhase, Settled, Subscriber
+from service.types import Run, Usage
+
+log = logging.getLogger("slipway")
+runs_log = logging.getLogger("slipway.runs")
+money_log = logging.getLogger("slipway.money")
+
+
+class LogLines(Subscriber):
+    """Writes one line for each. `price`: usage of a model in dollars; None where the model has no price."""
+
+    def __init__(self, price: Callable[[str, Usage], str | None]) -> None:
+        self._price = price
+
+    def run(self, run: Run, phase: RunPhase, error: Exception | None = None) -> None:
+        about = {"run_id": run.id}
+        if phase == "waits_for_approval":
+            runs_log.info("run_waits_for_approval", extra=about)
+        elif phase == "waits_for_batch":
+            runs_log.info("run_waits_for_batch", extra=about)
+        elif phase == "released":
+            runs_log.warning("run_released", extra={**about, "why": type(error).__name__})
+        elif phase == "failed":
+            runs_log.error("run_failed", exc_info=error, extra={**about, "kind": type(error).__name__})
+
+    def attempt(self, attempt: ModelAttempt) -> None:
+        usage = attempt.usage
+        event(
+            log,
+            "llm_call",
+            model=attempt.model,
+            attempt=attempt.attempt,
+            ok=attempt.ok,
+            latency_ms=round(attempt.ms, 1),
+            error_code=attempt.error_code,
+            input_tokens=usage.input_tokens if usage else None,
+            output_tokens=usage.output_tokens if usage else None,
+            cost_usd=self._price(attempt.model, usage) if usage else None,
+            stream=attempt.stream,
+        )
+
+    def settlement(self, settled: Settled) -> None:
+        if settled.cost > settled.held:  # never seen yet: a bound of ours would not hold
+            about = {"hold": settled.hold_id, "model": settled.model}
+            money_log.error("hold_overrun", extra={**about, "held": settled.held, "cost": settled.cost})
+
+    def budget_warning(self, scope: str, percent: int, public: Mapping[str, Any]) -> None:
+        money_log.warning("budget_warning", extra=public)

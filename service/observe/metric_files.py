@@ -1,0 +1,120 @@
+"""Preallocated metric files shared by the processes of a machine: web workers in one folder, task workers beside it.
+
+prometheus_client maps one file per kind of metric and process. On a full disk, access to a hole in a mapped file kills
+the process by SIGBUS. So each file is written in full before it is mapped, and never grows (`metrics.MOST_LABEL_SETS`).
+Files are named by slot, not by pid: a process takes the lowest free slot and continues its counters, so there are never
+more files than concurrent processes, and the successor of a dead process needs no new disk space.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+
+MIB = 1 << 20
+# Bytes. Sized by `tests/observe/test_metrics.py::test_no_file_has_to_grow`; unused parts cost disk, not memory.
+SIZES = {
+    "counter": 3 * MIB,
+    "histogram": 2 * MIB,
+    "gauge_livemax": MIB // 8,
+    "gauge_livemin": MIB // 64,
+    "gauge_livesum": MIB // 64,
+}
+FULL = (errno.ENOSPC, errno.EDQUOT)
+_held: list[int] = []  # descriptors of this process's slots: released when it ends
+
+
+def of_tasks(web: Path) -> Path:
+    """Folder of the task workers whose metrics the web server with the folder `web` exposes."""
+    return web.with_name(f"{web.name}-tasks")
+
+
+def join(path: Path) -> None:
+    """Let this process and its children count in `path`; on a full disk each counts by itself. Raises OSError."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(path)
+
+
+def clear(path: Path) -> None:
+    """Delete all files; no process that counts here may be alive."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def take_slot(path: Path) -> int:
+    """Take the lowest free slot of `path` until this process ends; preallocate its files. Raises OSError."""
+    for slot in count():
+        lock = _try_lock(path / f"{slot}.lock")
+        if lock is None:
+            continue
+        try:
+            for kind, size in SIZES.items():
+                _preallocate(path / f"{kind}_{slot}.db", size)
+        except OSError:
+            os.close(lock)
+            raise
+        _blank_gauges(path, slot)
+        _held.append(lock)
+        return slot
+    raise AssertionError("unreachable")
+
+
+def forget_the_dead(path: Path) -> None:
+    """Blank the gauges of processes that have ended; their counters stay."""
+    for file in path.glob("*.lock"):
+        with suppress(OSError), _locked(file) as free:  # housekeeping must not stop its caller
+            if free:
+                _blank_gauges(path, int(file.stem))
+
+
+def _try_lock(file: Path) -> int | None:
+    """Lock a file until this process ends; return its descriptor, or None where it is locked. Raises OSError."""
+    lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[bool]:
+    lock = _try_lock(file)
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _preallocate(file: Path, size: int) -> None:
+    """Write zeros: a file only truncated or reserved to its size may still meet a full disk on a later write."""
+    with file.open("r+b" if file.exists() else "w+b", buffering=0) as raw:
+        if os.fstat(raw.fileno()).st_size >= size:
+            return
+        try:
+            written = 0
+            while written < size:
+                written += raw.write(bytes(size - written)) or 0
+        except OSError:
+            file.unlink()  # a partial file would waste disk space
+            raise
+
+
+def _blank_gauges(path: Path, slot: int) -> None:
+    """Mark gauges as unused, in place: a deleted file would need new disk space."""
+    for kind in SIZES:
+        file = path / f"{kind}_{slot}.db"
+        if kind.startswith("gauge_live") and file.exists():
+            with file.open("r+b", buffering=0) as raw:
+                raw.write(bytes(8))  # the header: bytes in use

@@ -1,0 +1,95 @@
+"""Observer: told once of each run, step, model attempt, tool call and settlement; metrics and logs subscribe to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from service.types import Run, Usage
+
+# `started` and `over`: an execution begins and is over here, however. In between: `ended` (its status says how),
+# `failed` by a fault of ours, waits for a person or a batch, or `released` to another worker.
+RunPhase = Literal["started", "ended", "failed", "waits_for_approval", "waits_for_batch", "released", "over"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAttempt:
+    """Outcome of one attempt at a model call."""
+
+    model: str
+    attempt: int  # counted from 1
+    ok: bool
+    ms: float
+    usage: Usage | None  # of a failed attempt: what it had reported before it broke off
+    error_code: str | None
+    stream: bool
+    breaker_open: bool = False  # after this attempt
+
+
+class Settled(NamedTuple):
+    """Settlement of a model call that is committed. Money is nano-dollars."""
+
+    hold_id: str
+    agent: str
+    model: str
+    usage: Usage
+    cost: int
+    held: int
+
+
+class Subscriber:
+    """Base of what subscribes: overrides the methods it needs. They are called by the thread in which it happens."""
+
+    def run(self, run: Run, phase: RunPhase, error: Exception | None = None) -> None:
+        """`error`: what a run failed with, or why it was left."""
+
+    def step(self, run: Run, kind: str, name: str) -> None:
+        """Step that is done; `kind` is `model` or `tools`. It is written with the run's next transaction."""
+
+    def attempt(self, attempt: ModelAttempt) -> None: ...
+
+    def tool(self, name: str, ok: bool) -> None: ...
+
+    def settlement(self, settled: Settled) -> None: ...
+
+    def budget_refused(self, scope: str) -> None:
+        """Model call that did not fit a cap; `scope` is the kind of it only: `user`, never whose."""
+
+    def budget_warning(self, scope: str, percent: int, public: Mapping[str, Any]) -> None:
+        """Cap that passed 50, 80 or 100 percent; `public` describes it, with its whole scope."""
+
+
+class Observer(Subscriber):
+    """Tells every subscriber, in their order."""
+
+    def __init__(self, *subscribers: Subscriber) -> None:
+        self._subscribers = subscribers
+
+    def run(self, run: Run, phase: RunPhase, error: Exception | None = None) -> None:
+        for each in self._subscribers:
+            each.run(run, phase, error)
+
+    def step(self, run: Run, kind: str, name: str) -> None:
+        for each in self._subscribers:
+            each.step(run, kind, name)
+
+    def attempt(self, attempt: ModelAttempt) -> None:
+        for each in self._subscribers:
+            each.attempt(attempt)
+
+    def tool(self, name: str, ok: bool) -> None:
+        for each in self._subscribers:
+            each.tool(name, ok)
+
+    def settlement(self, settled: Settled) -> None:
+        for each in self._subscribers:
+            each.settlement(settled)
+
+    def budget_refused(self, scope: str) -> None:
+        for each in self._subscribers:
+            each.budget_refused(scope)
+
+    def budget_warning(self, scope: str, percent: int, public: Mapping[str, Any]) -> None:
+        for each in self._subscribers:
+            each.budget_warning(scope, percent, public)

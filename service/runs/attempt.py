@@ -1,0 +1,31 @@
+"""Attempt at a run: the state of one execution in this process. `service.types.Run`, the run's row, outlives it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.runs.journal import Journal
+from service.runs.slots import Handle
+from service.runs.text_output import TextOutput
+from service.types import Run, ToolUse
+
+StaleAnswer = dict[str, Any] | None  # from the cache, for use when the model is unavailable
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One execution of `run` by one worker. A resumed run gets another, with the stored steps in its journal."""
+
+    run: Run
+    journal: Journal
+    handle: Handle  # stops it; holds its deadline and the model call under way
+    stale_answer: StaleAnswer = None
+    summary: tuple[int, str] | None = None  # (number, text): summary of the session up to that message
+    tools_used: list[ToolUse] = field(default_factory=list)
+    model_seconds: float = 0.0  # spent waiting for the model
+    clamped: int | None = None  # token limit of the most shortened answer, set by a spending cap
+    text: TextOutput = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.text = TextOutput(self.journal)

@@ -1,0 +1,166 @@
+"""Billing of one model call: held in the transaction that starts its step, settled in the one that stores it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import orjson
+
+from service.llm.client import CallProgress, ModelCall, ModelReply, ModelRequest
+from service.runs.attempt import Attempt
+from service.runs.journal import Journal
+from service.store.holds import Hold
+from service.types import RunEvent, Usage
+from service.usage.bounds import can_be, prompt_bound, used_by, used_so_far
+from service.usage.prices import Price
+from service.usage.reservation import FEWEST_TOKENS, CallEstimate, Reserved, Settlement, WriteInTransaction
+from service.usage.spending import Spending
+
+log = logging.getLogger("slipway.money")
+CountTokens = Callable[[ModelRequest, ModelCall], int]
+COUNT_SECONDS = 5.0  # limit for the provider's count of a prompt
+
+
+class CallBilling:
+    """Hold and settlement of one model call. A retry after a possibly charged attempt costs extra."""
+
+    def __init__(self, spending: Spending, attempt: Attempt, count: CountTokens, price: Price) -> None:
+        self._spending = spending
+        self._run = attempt.run
+        self._journal = attempt.journal
+        self._handle = attempt.handle
+        self._count = count
+        self._price = price
+        self._reserved: Reserved | None = None
+
+    def reserve(
+        self, request: ModelRequest, *, whole: bool = False, along: Sequence[WriteInTransaction] = ()
+    ) -> tuple[ModelRequest, list[RunEvent]]:
+        """Hold the most the call can cost. Return the request as it may be sent, and events published meanwhile.
+
+        `whole`: without shortening the answer; `along` is written with the hold. Raises `BudgetExceeded`, or the run's
+        stop reason.
+        """
+        fewest = (
+            request.max_tokens if whole or request.json_schema else min(FEWEST_TOKENS, request.max_tokens)
+        )
+        events = self._hold(request, fewest, along)
+        assert self._reserved is not None
+        granted = self._reserved.max_tokens
+        return (request if granted == request.max_tokens else replace(request, max_tokens=granted)), events
+
+    def reserve_again(self, request: ModelRequest, failed: CallProgress) -> None:
+        """Settle the failed attempt, and hold the same for the next, no less. Raises as `reserve` does."""
+        self.settle_failed(request, failed)
+        self._hold(request, fewest=request.max_tokens)
+
+    def settle(self, request: ModelRequest, reply: ModelReply) -> tuple[ModelReply, int]:
+        """Settle the call in the transaction that stores its step.
+
+        Return the reply with the booked usage, and its cost in nano-dollars.
+        """
+        assert self._reserved is not None
+        settlement = settle_reply(self._spending, self._reserved.hold, self._price, request, reply)
+        self._journal.write_with_next(settlement.work)
+        return booked(reply, settlement), settlement.cost
+
+    def settle_failed(self, request: ModelRequest, progress: CallProgress) -> None:
+        """Settle an interrupted call in the run's next transaction: the run pays for the usage so far."""
+        reserved, self._reserved = self._reserved, None
+        if reserved is None:
+            return
+        if progress.usage is not None:
+            settlement = _settle_part(self._spending, reserved.hold, self._price, request, progress)
+        elif progress.billable:
+            settlement = self._spending.settle_worst(reserved.hold)
+        else:
+            settlement = self._spending.settle_unused(reserved.hold)
+        book_later(self._journal, settlement)
+
+    def _hold(
+        self, request: ModelRequest, fewest: int, along: Sequence[WriteInTransaction] = ()
+    ) -> list[RunEvent]:
+        events: list[RunEvent] = []
+        estimate = CallEstimate(
+            run=self._run,
+            step=self._journal.steps + 1,
+            price=self._price,
+            model=request.model,
+            max_tokens=request.max_tokens,
+            fewest=fewest,
+            input_tokens=_prompt_bound(request),
+            count=lambda: self._counted(request),
+            most=self._spending.left_of(self._run),
+        )
+
+        def before_retry() -> None:
+            self._handle.check()
+            if self._journal.has_writes:  # pending settlements free room
+                events.extend(self._journal.commit())
+
+        def write(first: WriteInTransaction, hold: WriteInTransaction) -> None:
+            events.extend(self._journal.commit(*along, first=first, last=hold))
+
+        self._reserved = self._spending.reserve(estimate, write, before_retry)
+        return events
+
+    def _counted(self, request: ModelRequest) -> int:
+        """Count the prompt's tokens in a call of its own: the handle's model call may be under way."""
+        return self._count(request, ModelCall(min(self._handle.deadline, time.monotonic() + COUNT_SECONDS)))
+
+
+def settle_reply(
+    spending: Spending, hold: Hold, price: Price, request: ModelRequest, reply: ModelReply
+) -> Settlement:
+    """Settle to an answer's reported usage; if it is unreliable to an estimate, and at most to the hold."""
+    prompt = _prompt_bound(request)
+    if reply.usage_source == "worst" or not _plausible(hold, request, prompt, reply.usage):
+        return spending.settle_worst(hold)
+    if reply.usage_source == "reported":
+        return spending.settle(hold, price, reply.usage)
+    used = used_by(reply.usage, len(orjson.dumps(reply.content)), prompt, request.max_tokens)
+    if used is None or price.cost(used) > hold.amount_nano:
+        return spending.settle_worst(hold)
+    return spending.settle(hold, price, used, "estimate")
+
+
+def _settle_part(
+    spending: Spending, hold: Hold, price: Price, request: ModelRequest, progress: CallProgress
+) -> Settlement:
+    """Settle an interrupted call to an estimate of its usage so far, and at most to the hold."""
+    assert progress.usage is not None
+    if not _plausible(hold, request, _prompt_bound(request), progress.usage):
+        return spending.settle_worst(hold)
+    used = used_so_far(progress.usage, progress.text, request.max_tokens)
+    if price.cost(used) > hold.amount_nano:
+        return spending.settle_worst(hold)
+    return spending.settle(hold, price, used, "estimate")
+
+
+def _plausible(hold: Hold, request: ModelRequest, prompt: int | None, usage: Usage) -> bool:
+    """Return whether the call can have used what it reported; log it otherwise."""
+    if can_be(usage, prompt, request.max_tokens):
+        return True
+    log.warning(
+        "usage_implausible",
+        extra={"hold": hold.id, "run_id": hold.run_id, "model": hold.model, "told": usage._asdict()},
+    )
+    return False
+
+
+def _prompt_bound(request: ModelRequest) -> int | None:
+    return prompt_bound(request.system, request.messages, request.tools, request.json_schema)
+
+
+def booked(reply: ModelReply, settlement: Settlement) -> ModelReply:
+    """Return the reply as its step stores it: with the usage of the ledger."""
+    return replace(reply, usage=settlement.usage, usage_source=settlement.source)
+
+
+def book_later(journal: Journal, settlement: Settlement) -> None:
+    """Write a settlement without a step in the run's next transaction, and add it to the run's usage."""
+    journal.spent(settlement.usage, settlement.cost, settlement.source)
+    journal.write_with_next(settlement.work)

@@ -1,0 +1,138 @@
+"""Build the run services: start, execution, steps, batches, queries and cancellation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from service.agents.catalog import AgentCatalog
+from service.agents.patterns import PATTERNS
+from service.cache.build import build as build_cache
+from service.infra.backends import Infra
+from service.infra.redis_client import connect
+from service.llm.batch import BatchClient
+from service.llm.client import ModelClient
+from service.runs.batch.steps import BatchSteps
+from service.runs.batch.submitter import BatchSubmitter
+from service.runs.bulkhead import Bulkhead
+from service.runs.cancel import Cancellation
+from service.runs.conflicts import Conflicts
+from service.runs.events.event_stream import EventStreamReader
+from service.runs.events.publisher import Publisher
+from service.runs.execution import Execution
+from service.runs.new_run import NewRuns
+from service.runs.queries import RunQueries
+from service.runs.recovery.supervisor import Wakeup
+from service.runs.runner import Runner
+from service.runs.slots import Slots
+from service.runs.start import RunStarter
+from service.runs.steps import StepDependencies
+from service.runs.tool_execution import ToolExecution
+from service.sessions import Sessions
+from service.store import ownership
+from service.store.database import Database
+from service.tools import ToolRunner
+from service.types import new_id
+from service.usage.build import UsageServices
+from service.usage.concurrency import UNBOUNDED, ConcurrentRuns
+from service.webhooks import Webhooks
+
+if TYPE_CHECKING:
+    from config.base import Settings
+
+
+class Domains(NamedTuple):
+    """Other domains that runs depend on. `upstream` takes batches."""
+
+    agents: AgentCatalog
+    model: ModelClient
+    upstream: BatchClient
+    usage: UsageServices
+    sessions: Sessions
+    webhooks: Webhooks
+
+
+@dataclass(frozen=True, slots=True)
+class RunServices:
+    """Services that start, execute, find and stop runs."""
+
+    start: RunStarter
+    execution: Execution
+    queries: RunQueries
+    cancellation: Cancellation
+    bulkhead: Bulkhead
+    batches: BatchSubmitter
+    wakeup: Wakeup
+
+
+def build(
+    settings: Settings, infra: Infra, domains: Domains, wakeup: Wakeup, draining: Callable[[], bool]
+) -> RunServices:
+    """Build the run services. `wakeup` wakes task workers; `draining` returns whether this process is stopping."""
+    batch_steps = BatchSteps(infra.db, domains.usage.spending, domains.usage.prices)
+    blocking = connect(settings.redis_url, max_connections=settings.threads + 4)
+    event_streams = EventStreamReader(infra.redis_store, blocking)
+    at_once = settings.limit_concurrent_runs or UNBOUNDED
+    under_way = partial(_under_way, infra.db)
+    concurrent = ConcurrentRuns(infra.redis_store, at_once, settings.run_timeout, under_way)
+    runner = _runner(infra, domains, batch_steps)
+    execution = _execution(settings, infra, runner, event_streams, concurrent)
+    seconds, sessions = settings.run_timeout, domains.sessions
+    queries = RunQueries(infra.db, event_streams, settings.heartbeat_seconds, seconds, draining)
+    cancellation = Cancellation(infra.db, execution.slots, sessions, domains.webhooks)
+    total = settings.request_places
+    bulkhead = Bulkhead(total, max(total // 2, settings.limit_concurrent_runs or total))
+    conflicts = Conflicts(sessions, queries, cancellation, bulkhead, settings.session_conflict, seconds)
+    start = RunStarter(
+        new_runs=NewRuns(infra.db, domains.agents, sessions, conflicts, execution.worker_id),
+        lookups=build_cache(settings, infra, blocking),
+        execution=execution,
+        queries=queries,
+        conflicts=conflicts,
+        bulkhead=bulkhead,
+        concurrent=concurrent,
+    )
+    size, wait = settings.batch_max_size, settings.batch_max_wait_seconds
+    batches = BatchSubmitter(infra.db, domains.upstream, batch_steps, max_size=size, max_wait=wait)
+    return RunServices(start, execution, queries, cancellation, bulkhead, batches, wakeup)
+
+
+def _runner(infra: Infra, domains: Domains, batch_steps: BatchSteps) -> Runner:
+    usage, observer = domains.usage, infra.observer
+    tools = ToolExecution(infra.db, ToolRunner(called=observer.tool), usage.rate_limits.tool)
+    steps = StepDependencies(domains.model, usage.prices, tools, usage.spending, batch_steps, observer)
+    return Runner(domains.agents, PATTERNS, steps, observer, domains.sessions, domains.webhooks)
+
+
+def _execution(
+    settings: Settings,
+    infra: Infra,
+    runner: Runner,
+    event_streams: EventStreamReader,
+    concurrent: ConcurrentRuns,
+) -> Execution:
+    note_gaps = partial(_note_live_gaps, infra.db)
+    return Execution(
+        db=infra.db,
+        catalog=runner.catalog,
+        runner=runner,
+        slots=Slots(settings.request_places),
+        publisher=Publisher(infra.redis_store, settings.heartbeat_seconds, note_gaps),
+        event_streams=event_streams,
+        sessions=runner.sessions,
+        concurrent=concurrent,
+        worker_id=new_id("wrk"),
+        seconds=settings.run_timeout,
+        lease_seconds=settings.lease_seconds,
+    )
+
+
+def _under_way(db: Database, run_ids: Sequence[str]) -> set[str]:
+    return db.query(lambda tx: ownership.under_way(tx, run_ids), patience=0)
+
+
+def _note_live_gaps(db: Database, attempts: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:
+    """Record gaps ahead of other writes: text of every stream in this process waits for it."""
+    return db.transact(lambda tx: ownership.note_live_gaps(tx, attempts), patience=0, ahead=True)

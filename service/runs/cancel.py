@@ -1,0 +1,65 @@
+"""Cancellation of runs, wherever they execute or wait."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.errors import NotFound, RunFinished
+from service.runs.result import result_of_kept
+from service.runs.slots import Slots
+from service.sessions import Sessions
+from service.store import approvals
+from service.store import runs as rows
+from service.store import steps as step_rows
+from service.store.database import Database, Transaction
+from service.types import Run, RunStatus, now_ms
+from service.webhooks import Webhooks
+
+WAITING = (RunStatus.QUEUED, RunStatus.WAITING_APPROVAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """Cancels runs. One per process; `slots` has the runs that execute here."""
+
+    db: Database
+    slots: Slots
+    sessions: Sessions
+    webhooks: Webhooks
+
+    def cancel(self, run: Run) -> None:
+        """End a waiting run; make the executing thread stop any other, here or on another worker.
+
+        Raises `RunFinished` if the run has ended, and `NotFound`.
+        """
+        if not self.db.transact(lambda tx: self._end_waiting(tx, run.id)):
+            self._stop(run.id)
+
+    def client_gone(self, run: Run) -> None:
+        """Stop a run whose client has disconnected, if its request says so; otherwise it goes on."""
+        if run.request.on_disconnect == "cancel":
+            self._stop(run.id)
+
+    def _stop(self, run_id: str) -> None:
+        if (handle := self.slots.get(run_id)) is not None:
+            handle.stop("cancelled")
+
+    def _end_waiting(self, tx: Transaction, run_id: str) -> bool:
+        """Record the cancellation; end the run if no worker holds it. False: a worker does."""
+        rows.ask_cancel(tx, run_id)
+        run = rows.get(tx, run_id)
+        if run is None:  # deleted meanwhile
+            raise NotFound(f"There is no run {run_id}.")
+        if run.status.ended:
+            raise RunFinished(f"This run is {run.status} already.")
+        if run.status not in WAITING:
+            return False
+        run.status, run.finished_at = RunStatus.CANCELLED, now_ms()
+        run.last_seq += 1
+        run.result = result_of_kept(run, step_rows.of_run(tx, run.id))
+        if not rows.close(tx, run, WAITING):
+            return False
+        approvals.close(tx, run.id)
+        self.sessions.end(tx, run)
+        self.webhooks.schedule(tx, run)
+        return True

@@ -1,0 +1,73 @@
+"""Recovery of a lost run's events: those of stored steps, and those clients saw beyond them.
+
+The live stream shows which events clients got, if it is proven complete. The proof involves no clocks: the last attempt
+must have written to it; the server process that accepted this must be the current one (after a restart or failover,
+acknowledged writes may be lost); no number may be missing since the last stored step; and the database must not record
+that publishing went on while Redis was unavailable. Without proof, numbers jump and `run.resumed` declares all events
+after the last stored step void.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from service.runs.events.event_stream import EventStream, event_of
+from service.runs.journal import NOTE
+from service.runs.replay import Replay
+from service.store.database import Row
+from service.types import Event, Run, RunEvent
+
+
+def replay_of(run: Run, kept: Sequence[Row], stream: EventStream | None) -> Replay:
+    """Return events of earlier attempts, for the next one to replay. `stream` is None without Redis."""
+    kept_seq = last_kept(kept)
+    events = [event_of(item) for row in kept for item in row["events"] if item[0] > kept_seq]
+    if run.mode != "wait" and stream is not None:
+        events += [event for entry in stream.entries for event in entry.events if event.seq > kept_seq]
+    lost = (
+        run.resumed
+        and run.mode != "wait"
+        and not _kept_all(run, kept)
+        and not is_whole(run, kept_seq, stream)
+    )
+    by_seq = {event.seq: event for event in events}
+    return Replay([by_seq[seq] for seq in sorted(by_seq)], kept_seq, lost=lost, attempts=run.attempt - 1)
+
+
+def last_kept(rows: Sequence[Row]) -> int:
+    """Return the last event number of a stored step."""
+    return max((row["last_seq"] for row in rows if row["kind"] != NOTE), default=0)
+
+
+def is_whole(run: Run, kept_seq: int, stream: EventStream | None) -> bool:
+    """Return whether the live stream has all events clients got after number `kept_seq`."""
+    last = run.attempt - 1
+    if (
+        stream is None
+        or not stream.entries
+        or stream.entries[-1].attempt != last
+        or run.live_gap_attempt == last
+    ):
+        return False
+    servers = [entry.server for entry in stream.entries if entry.server is not None]
+    if not stream.server or not servers or servers[-1] != stream.server:
+        return False
+    return _without_hole([event for entry in stream.entries for event in entry.events], kept_seq)
+
+
+def _without_hole(events: Sequence[RunEvent], kept_seq: int) -> bool:
+    """Return whether no number is missing: jumps are allowed only where an event voids all before it."""
+    at = kept_seq
+    for event in events:
+        if event.seq <= at:
+            continue
+        voids = event.name is Event.RUN_RESUMED and event.data["from_seq"] <= kept_seq
+        if event.seq != at + 1 and not voids:
+            return False
+        at = event.seq
+    return True
+
+
+def _kept_all(run: Run, kept: Sequence[Row]) -> bool:
+    """Return whether the last attempt stopped by itself, so that all its events are stored."""
+    return bool(kept) and (kept[-1]["kind"], kept[-1]["attempt"]) == (NOTE, run.attempt - 1)

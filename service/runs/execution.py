@@ -1,0 +1,236 @@
+"""Execution of runs by this worker: new ones in their request's thread, others claimed from the database."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+
+from service.agents.catalog import AgentCatalog
+from service.errors import DatabaseUnavailable, Overloaded, SessionBusy
+from service.runs.attempt import Attempt, StaleAnswer
+from service.runs.events.event_stream import EventStreamReader
+from service.runs.events.outbox import Listener, Outbox
+from service.runs.events.publisher import Publisher
+from service.runs.events.recovered import replay_of
+from service.runs.journal import PATIENCE, Journal, Opening
+from service.runs.runner import Runner
+from service.runs.slots import HandedOver, Handle, LeaseLost, Slots
+from service.sessions import Sessions
+from service.store import runs as rows
+from service.store import steps as step_rows
+from service.store.database import Database, Transaction
+from service.types import Run, RunEvent
+from service.usage.concurrency import ConcurrentRuns
+
+log = logging.getLogger("slipway.runs")
+
+
+class _LateClaim(Exception):
+    """Raised when the database hung during a claim: leases of living workers may have expired meanwhile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """Executes runs under this worker's lease. One per process; `seconds` is the longest a run may take."""
+
+    db: Database
+    catalog: AgentCatalog
+    runner: Runner
+    slots: Slots
+    publisher: Publisher
+    event_streams: EventStreamReader
+    sessions: Sessions
+    concurrent: ConcurrentRuns
+    worker_id: str
+    seconds: float
+    lease_seconds: float
+
+    def here(self, run: Run, opening: Opening, stale_answer: StaleAnswer = None) -> Attempt:
+        """Execute a new run in this thread, without a client that follows its events.
+
+        Raises the reason it cannot begin, `LeaseLost`, or `HandedOver` when another worker is to continue it.
+        """
+        journal = Journal(self.db, run, _publish_nothing, opening=opening)
+        attempt = Attempt(run, journal, self._handle(run), stale_answer=stale_answer)
+        with self.slots.executing(attempt.handle):
+            try:
+                for _ in self.runner.execute(attempt):
+                    pass
+            except HandedOver:
+                self._hand_over(attempt)
+                raise
+        return attempt
+
+    def listened(
+        self,
+        run: Run,
+        opening: Opening,
+        until_end: AbstractContextManager[object],
+        listener: Listener,
+        stale_answer: StaleAnswer = None,
+    ) -> tuple[Outbox, Generator[list[RunEvent]]]:
+        """Execute a new run in the thread that reads the generator; its first batch may raise why it cannot begin.
+
+        Yields events not yet given to the listener: the first, and those no other thread could write to it. The run
+        outlives its reader: closing the generator before the run's end executes the rest. `until_end` is entered while
+        the run executes here.
+        """
+        handle = self._handle(run)
+        outbox = self.publisher.open(run.id, run.attempt, listener, partial(handle.stop, "lost"))
+        journal = Journal(self.db, run, outbox.put, opening=opening)
+        attempt = Attempt(run, journal, handle, stale_answer=stale_answer)
+
+        def read() -> Generator[list[RunEvent]]:
+            try:
+                with until_end, self.slots.executing(handle):
+                    yield from self._unwritten(attempt, outbox)
+            finally:
+                outbox.close()
+            yield outbox.take()
+
+        return outbox, read()
+
+    def _unwritten(self, attempt: Attempt, outbox: Outbox) -> Generator[list[RunEvent]]:
+        """Execute the run; yield events that no other thread writes to the client yet.
+
+        Ends early when the run leaves this worker; it can then be followed. Raises the reason it cannot begin.
+        """
+        execution = self.runner.execute(attempt)
+        try:
+            for _ in execution:
+                if not outbox.written:
+                    yield outbox.take()
+        except GeneratorExit:
+            outbox.forget()
+            self._to_the_end(attempt, execution)
+        except HandedOver:
+            self._hand_over(attempt)
+        except LeaseLost:
+            pass
+        except Exception as error:
+            if not attempt.journal.opened:
+                raise
+            _log_given_up(attempt.run, error)
+
+    def _to_the_end(self, attempt: Attempt, execution: Iterator[RunEvent]) -> None:
+        """Execute a run without a client here."""
+        try:
+            for _ in execution:
+                pass
+        except HandedOver:
+            self._hand_over(attempt)
+        except LeaseLost:
+            pass
+        except Exception as error:
+            _log_given_up(attempt.run, error)
+
+    def _hand_over(self, attempt: Attempt) -> None:
+        """Return the run to the queue; without the database, it is released once this worker is gone.
+
+        Raises `Overloaded` for a run that had not begun, which has left no trace.
+        """
+        if not attempt.journal.opened:
+            raise Overloaded("This worker stops; try again shortly.", retry_after=1)
+        try:
+            attempt.journal.hand_over()
+        except LeaseLost:
+            pass
+        except DatabaseUnavailable:
+            log.warning("run_not_handed_over", extra={"run_id": attempt.run.id})
+
+    def take_up(self, run_id: str) -> bool:
+        """Claim a queued or abandoned run and execute it to its end, in this thread. False: it could not be claimed."""
+        self.catalog.refresh()
+
+        def claim(tx: Transaction) -> Run | None:
+            began = time.monotonic()
+            if not rows.claim(tx, run_id, self.worker_id):
+                return None
+            # Leases are renewed at this interval: after a longer hang, those of other workers may have expired.
+            if time.monotonic() - began > self.lease_seconds / 3:
+                raise _LateClaim
+            run = rows.get(tx, run_id)
+            if run is not None and not self.sessions.resume(tx, run):
+                raise SessionBusy  # it stays in the queue for the next sweep
+            if run is not None:
+                self._with_present_version(tx, run)
+            return run
+
+        try:
+            run = self.db.transact(claim)
+        except (SessionBusy, _LateClaim):  # the next sweep tries again
+            return False
+        if run is None:
+            return False
+        self._resume(run)
+        return True
+
+    def _with_present_version(self, tx: Transaction, run: Run) -> None:
+        """Record the agent's version: an attempt uses the current agent, which may have been edited since."""
+        agent = self.catalog.agents.get(run.agent)
+        if agent is not None and agent.version != run.agent_version:
+            run.agent_version = agent.version
+            rows.note_version(tx, run)
+
+    def _resume(self, run: Run) -> None:
+        handle = self._handle(run)
+        outbox = self.publisher.open(run.id, run.attempt, lost=partial(handle.stop, "lost"))
+        try:
+            with (
+                self.concurrent.counted(run.user_id, run.id, refuse=False),
+                self.slots.executing(handle),
+            ):
+                if run.cancel_requested:
+                    handle.stop("cancelled")
+                attempt = Attempt(run, self._reopened(run, outbox), handle)
+                self._to_the_end(attempt, self.runner.execute(attempt))
+        except LeaseLost:
+            log.warning("run_released", extra={"run_id": run.id, "why": "LeaseLost"})
+        finally:
+            outbox.close()
+
+    def take_up_in_background(self, run_id: str) -> bool:
+        """Claim and execute a run in a new thread. False: no slot is free."""
+        if not self.slots.take():
+            return False
+
+        def work() -> None:
+            try:
+                self.take_up(run_id)
+            except DatabaseUnavailable:  # logged by `service.store.outages`; the next sweep tries again
+                pass
+            except Exception:
+                log.exception("run_recovery_failed", extra={"run_id": run_id})
+            finally:
+                self.slots.give()
+
+        threading.Thread(target=work, name=f"take-up-{run_id}", daemon=True).start()
+        return True
+
+    def _handle(self, run: Run) -> Handle:
+        return Handle(run.id, self.seconds, run.attempt)
+
+    def _reopened(self, run: Run, outbox: Outbox) -> Journal:
+        """Reopen the journal of a resumed run. Raises `LeaseLost` when another worker has claimed it since."""
+        # Order matters: the database already refuses earlier attempts' steps, from here on Redis their events.
+        stream = self.event_streams.take_up(run.id, run.attempt)
+        kept = self.db.query(lambda tx: step_rows.of_run(tx, run.id), patience=PATIENCE)
+        replay = replay_of(run, kept, stream)
+        return Journal(self.db, run, outbox.put, kept=kept, replay=replay)
+
+
+def _log_given_up(run: Run, error: Exception) -> None:
+    """Log that this thread gives up a run: the supervisor assigns it to another worker."""
+    if isinstance(error, DatabaseUnavailable):
+        log.warning("run_released", extra={"run_id": run.id, "why": "DatabaseUnavailable"})
+    else:
+        log.error("run_thread_failed", extra={"run_id": run.id}, exc_info=error)
+
+
+def _publish_nothing(events: Sequence[RunEvent]) -> None:
+    """Discard events: an invoked run has no followers while it executes."""

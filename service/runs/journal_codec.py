@@ -1,0 +1,48 @@
+"""Serialisation of a step's outcome in its row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from service.llm.client import ModelReply
+from service.tools import ToolResult
+from service.types import Usage
+
+_REPLY = tuple(field.name for field in fields(ModelReply))
+
+
+def kept_reply(reply: ModelReply) -> dict[str, Any]:
+    return {
+        "model": reply.model,
+        "content": reply.content,
+        "stop_reason": reply.stop_reason,
+        "usage": list(reply.usage),
+        "usage_source": reply.usage_source,
+        "unreadable": sorted(reply.unreadable),
+        "request_id": reply.request_id,
+        "attempts": reply.attempts,
+        "ms": round(reply.ms, 1),
+    }
+
+
+def reply_of(kept: Mapping[str, Any]) -> ModelReply:
+    """Decode a reply, ignoring unknown fields: a rollback may leave this release runs of a later one."""
+    known = {name: kept[name] for name in _REPLY if name in kept}
+    unreadable = frozenset(kept.get("unreadable", ()))
+    return ModelReply(**{**known, "usage": Usage(*kept["usage"]), "unreadable": unreadable})
+
+
+def kept_result(result: ToolResult) -> dict[str, Any]:
+    return {
+        "ok": result.ok,
+        "content": result.content,
+        "preview": result.preview,
+        "ms": result.ms,
+        "sources": list(result.sources),
+    }
+
+
+def result_of(kept: Mapping[str, Any]) -> ToolResult:
+    return ToolResult(**{**kept, "sources": tuple(kept["sources"])})

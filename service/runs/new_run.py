@@ -1,0 +1,104 @@
+"""New runs: made from a request, opened by one transaction that also claims the idempotency key and the session."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from service.agents.catalog import AgentCatalog
+from service.agents.definitions import AgentDefinition
+from service.errors import Invalid, NotFound, SessionBusy
+from service.runs.conflicts import Conflicts
+from service.runs.idempotency import Key
+from service.runs.journal import Opening, WriteInTransaction
+from service.sessions import Sessions
+from service.store import runs as rows
+from service.store.database import Database, Transaction
+from service.types import Caller, Run, RunRequest, new_id, now_ms
+
+KEY_SECONDS = 1.0  # seconds a rate-limited request looks for the run its key may belong to
+
+
+@dataclass(frozen=True, slots=True)
+class NewRuns:
+    """Makes and opens runs. One per process; runs executed at once are assigned to `worker_id`."""
+
+    db: Database
+    catalog: AgentCatalog
+    sessions: Sessions
+    conflicts: Conflicts
+    worker_id: str
+
+    def agent(self, name: str) -> AgentDefinition:
+        """Find an agent. Raises `NotFound`."""
+        agent = self.catalog.agents.get(name)
+        if agent is None:
+            raise NotFound(f"There is no agent named {name}.")
+        return agent
+
+    def agent_of(self, run: Run) -> AgentDefinition:
+        """Find a run's agent in the version that the run began with. Raises `NotFound`."""
+        return self.catalog.find(run.agent, run.agent_version) or self.agent(run.agent)
+
+    def make(self, caller: Caller, request: RunRequest, door: str, request_id: str) -> Run:
+        """Build a run from a request. Raises `NotFound`, and `Invalid` for more steps than the agent allows."""
+        agent = self.agent(request.agent)
+        if caller.scopes and request.session_id is not None:  # 404 for another agent's, without its name
+            self.sessions.get(caller, request.session_id, own=True)
+        if request.max_steps is not None and request.max_steps > agent.limits.steps:
+            detail = f"The agent {agent.id} takes {agent.limits.steps} steps at most."
+            raise Invalid(detail, errors=[{"pointer": "/max_steps", "detail": detail}])
+        return Run(
+            id=new_id("run"),
+            user_id=caller.user_id,
+            key_id=caller.key_id,
+            agent=agent.id,
+            agent_version=agent.version,
+            door=door,
+            request=request,
+            request_id=request_id,
+            attempt=1,
+            started_at=now_ms(),
+        )
+
+    def opening(self, run: Run, key: Key | None) -> Opening:
+        """Return the write that opens a run; the write raises `AlreadyStarted` if the key belongs to another."""
+        queued = run.mode == "queue"
+        worker, wake_at = (None, run.created_at) if queued else (self.worker_id, None)
+
+        def write(tx: Transaction) -> bool:
+            if key is not None:
+                key.start(tx, run.id)
+            new = rows.insert(tx, run, worker_id=worker, wake_at=wake_at)
+            waits = queued and self.conflicts.settled(run.request) != "reject"  # the task queue is its queue
+            if not self.sessions.begin(tx, run) and not waits:
+                raise SessionBusy(retry_after=1)
+            return new
+
+        return write
+
+    def open(self, run: Run, key: Key | None, *writes: WriteInTransaction) -> None:
+        """Open a run that is not executed here; `writes` join the transaction. Raises as `opening` does."""
+        opening = self.opening(run, key)
+
+        def write(tx: Transaction) -> None:
+            opening(tx)
+            for each in writes:
+                each(tx)
+
+        self.db.transact(write)
+
+    def started_with(self, key: Key | None) -> str | None:
+        """Look for the run that a key belongs to, for `KEY_SECONDS` at most.
+
+        Of concurrent requests with one key, as many as the user's limit on concurrent runs are counted before the first
+        has written its run.
+        """
+        end = time.monotonic() + KEY_SECONDS
+        while key is not None:
+            if (run_id := self.db.query(key.started)) is not None:
+                return run_id
+            if key.automatic or time.monotonic() > end:  # a load balancer never sends one key concurrently
+                return None
+            time.sleep(0.05)
+        return None

@@ -1,0 +1,217 @@
+"""Start of a run, for the API surfaces: wait for its end, stream it, queue it; or answer it from the cache."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+from service.agents.definitions import AgentDefinition
+from service.cache.lookup import Lookup, Lookups
+from service.errors import RateLimited, SlipwayError
+from service.runs import cached
+from service.runs.bulkhead import Bulkhead, Permit
+from service.runs.conflicts import Conflicts
+from service.runs.events.outbox import Listener
+from service.runs.execution import Execution
+from service.runs.idempotency import AlreadyStarted, Key
+from service.runs.journal import WriteInTransaction
+from service.runs.new_run import NewRuns
+from service.runs.queries import RunQueries
+from service.runs.result import Progress, result_of
+from service.runs.runner import problem_of
+from service.runs.slots import HandedOver, LeaseLost
+from service.types import Caller, Event, Run, RunEvent, RunRequest, RunStatus, now_ms
+from service.usage.concurrency import ConcurrentRuns
+
+FOLLOW_SECONDS = 2.0  # seconds to wait for an identical run's first event before joining its answer
+
+
+class Started(NamedTuple):
+    """Run for a request: new, or started by an earlier request with the same key."""
+
+    run: Run
+    replayed: bool = False
+    model_seconds: float = 0.0
+    listener: Listener | None = None  # of a stream that executes here
+    place: Permit | None = None  # of a stream, until its end is read
+
+
+Stream = tuple[Started, Generator[list[RunEvent]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarter:
+    """Starts runs. One per process.
+
+    Raises `Overloaded` (503) without a free place in `bulkhead`, `RateLimited` (429) at the user's limit of concurrent
+    runs.
+    """
+
+    new_runs: NewRuns
+    lookups: Lookups
+    execution: Execution
+    queries: RunQueries
+    conflicts: Conflicts
+    bulkhead: Bulkhead
+    concurrent: ConcurrentRuns
+
+    def agent(self, name: str) -> AgentDefinition:
+        """Find an agent. Raises `NotFound`."""
+        return self.new_runs.agent(name)
+
+    def invoke(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str) -> Started:
+        """Start a run, or join the one with the same key, and wait until it ends or waits for an approval."""
+        return self.conflicts.in_turn(caller, request, lambda: self._invoke(caller, request, key, request_id))
+
+    def _invoke(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str) -> Started:
+        run = self.new_runs.make(caller, request, "invoke", request_id)
+        with self._lookup(caller, run) as lookup:
+            if lookup.answer is not None:
+                return self._answer(run, lookup.answer, key)
+            with self.bulkhead.take(run.user_id):
+                for _ in self._join(lookup):
+                    pass
+                if lookup.answer is not None:
+                    return self._answer(run, lookup.answer, key)
+                return self._execute(run, key, lookup)
+
+    def _execute(self, run: Run, key: Key | None, lookup: Lookup) -> Started:
+        """Execute a run in this thread, or wait for the run with the same key."""
+        try:
+            with self.concurrent.counted(run.user_id, run.id):
+                attempt = self.execution.here(run, self.new_runs.opening(run, key), lookup.stale)
+        except AlreadyStarted as first:
+            lookup.end()
+            return Started(self.queries.wait(first.run_id), replayed=True)
+        except RateLimited:
+            lookup.end()
+            if (run_id := self.new_runs.started_with(key)) is None:
+                raise
+            return Started(self.queries.wait(run_id), replayed=True)
+        except (LeaseLost, HandedOver):
+            lookup.run = self.queries.wait(run.id)
+            return Started(lookup.run)
+        return Started(run, model_seconds=attempt.model_seconds)
+
+    def stream(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str) -> Stream:
+        """Start a run and listen. Raises the reason it cannot begin before the first event.
+
+        The caller must release the place of `Started`, if any, once the stream is no longer read.
+        """
+        return self.conflicts.in_turn(caller, request, lambda: self._stream(caller, request, key, request_id))
+
+    def _stream(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str) -> Stream:
+        run = self.new_runs.make(caller, request, "stream", request_id)
+        lookup = self._lookup(caller, run)
+        if lookup.answer is not None:
+            return self._stream_own(run, key, lookup, Listener())
+        with ExitStack() as undo:
+            undo.callback(lookup.end)
+            place = undo.enter_context(self.bulkhead.take(run.user_id))
+            started, events = self._stream_own_or_joined(run, key, lookup)
+            undo.pop_all()
+        return started._replace(place=place), events
+
+    def _stream_own_or_joined(self, run: Run, key: Key | None, lookup: Lookup) -> Stream:
+        """Execute the run and stream it; or stream the answer of an identical run."""
+        owner, listener = lookup.owner, Listener()
+        if owner is None:
+            return self._stream_own(run, key, lookup, listener)
+        if (
+            owner.live
+            and owner.user_id == run.user_id
+            and (key is None or key.automatic)
+            and self.queries.began(owner.run_id, FOLLOW_SECONDS)
+        ):
+            # The identical run by its own id: it can be resumed from any event, and a disconnect does not end it.
+            same = replace(run, id=owner.run_id, request=replace(run.request, on_disconnect="continue"))
+            return Started(same), self.queries.follow(owner.run_id)
+        return Started(run, listener=listener), self._stream_joined(run, key, lookup, listener)
+
+    def queue(
+        self,
+        caller: Caller,
+        request: RunRequest,
+        key: Key | None,
+        request_id: str,
+        *writes: WriteInTransaction,
+    ) -> Started:
+        """Queue a run; `writes` join its transaction (a webhook, an announcement after commit)."""
+        interrupted = self.conflicts.interrupted_by(request)
+        run = self.new_runs.make(caller, request, "task", request_id)
+        run.status, run.attempt, run.started_at = RunStatus.QUEUED, 0, None
+        try:
+            self.new_runs.open(run, key, *writes)
+        except AlreadyStarted as first:
+            return Started(self.queries.get(first.run_id), replayed=True)
+        self.conflicts.cancel(interrupted)
+        return Started(run)
+
+    def _lookup(self, caller: Caller, run: Run) -> Lookup:
+        return self.lookups.begin(caller, run, self.new_runs.agent_of(run))
+
+    def _join(self, lookup: Lookup) -> Generator[None]:
+        """Wait for an identical run's answer, at most as long as this run itself may take."""
+        seconds = min(self.execution.seconds, self.new_runs.agent_of(lookup.run).limits.seconds)
+        yield from lookup.join(self.queries.heartbeat, time.monotonic() + seconds)
+
+    def _answer(self, run: Run, answer: dict[str, Any], key: Key | None) -> Started:
+        """Answer a run from the cache. It is stored only if a client's own key must find it again."""
+        cached.complete(run, answer)
+        if key is not None and not key.automatic:
+            run.last_seq = cached.events_of(run)[-1].seq
+            try:
+                self.new_runs.open(run, key, partial(cached.write, run=run))
+            except AlreadyStarted as first:
+                with self.bulkhead.take(run.user_id):
+                    return Started(self.queries.wait(first.run_id), replayed=True)
+        return Started(run)
+
+    def _stream_own(self, run: Run, key: Key | None, lookup: Lookup, listener: Listener) -> Stream:
+        """Stream the cached answer, or execute the run and stream it."""
+        if lookup.answer is not None:
+            with lookup:
+                started = self._answer(run, lookup.answer, key)
+            if started.replayed:
+                return started, self.queries.follow(started.run.id)
+            return started, _at_once(cached.events_of(run))
+        with ExitStack() as until_end:
+            until_end.enter_context(lookup)
+            try:
+                until_end.enter_context(self.concurrent.counted(run.user_id, run.id))
+            except RateLimited:
+                if (run_id := self.new_runs.started_with(key)) is None:
+                    raise
+                return Started(self.queries.get(run_id), replayed=True), self.queries.follow(run_id)
+            opening = self.new_runs.opening(run, key)
+            outbox, execution = self.execution.listened(
+                run, opening, until_end.pop_all(), listener, lookup.stale
+            )
+        try:
+            first = next(execution)
+        except AlreadyStarted as other:
+            return Started(self.queries.get(other.run_id), replayed=True), self.queries.follow(other.run_id)
+        return Started(run, listener=listener), self.queries.listen(run, outbox, first, execution)
+
+    def _stream_joined(
+        self, run: Run, key: Key | None, lookup: Lookup, listener: Listener
+    ) -> Generator[list[RunEvent]]:
+        """Wait for an identical run's answer, which comes whole; without one, execute this run."""
+        try:
+            for _ in self._join(lookup):
+                yield []
+            _, events = self._stream_own(run, key, lookup, listener)
+        except SlipwayError as error:  # the stream has begun: report the error as its last event
+            run.status, run.finished_at = RunStatus.FAILED, now_ms()
+            run.error = problem_of(error, run)
+            events = _at_once([RunEvent(Event.RUN_FAILED, result_of(run, None, Progress()), 1)])
+        yield from events
+
+
+def _at_once(events: list[RunEvent]) -> Generator[list[RunEvent]]:
+    """Yield a complete stream as one batch."""
+    yield events

@@ -1,0 +1,219 @@
+"""Tool calls within a run: policy, approval, claim, call, store.
+
+An idempotent tool may be called again after a crash, so it needs no claim. Any other call is claimed in the database
+before it is made and reported after: a call that is claimed but not reported, or that timed out, is `unknown`, and a
+person decides whether it is made again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from service.agents.definitions import AgentDefinition
+from service.agents.pattern import Events
+from service.llm.client import ModelReply
+from service.runs.journal import Journal
+from service.runs.journal_codec import kept_result, result_of
+from service.runs.slots import Handle
+from service.store import approvals, tool_calls
+from service.store.database import Database, Row, Transaction
+from service.tools import ToolContext, ToolResult, ToolRunner
+from service.tools.policy import Approval, ProposedCall, policy
+from service.types import Block, Event, Run, new_id
+from service.usage.rate_limits import SharedRateLimit
+
+
+class WaitsForApproval(Exception):
+    """Raised when a run waits for decisions about `approvals` (ids); no worker holds it until then."""
+
+    def __init__(self, approvals: Sequence[str]) -> None:
+        super().__init__()
+        self.approvals = approvals
+
+
+class ToolExecution:
+    """Calls an agent's tools for its runs."""
+
+    def __init__(self, db: Database, runner: ToolRunner, rate: SharedRateLimit) -> None:
+        self._db = db
+        self._runner = runner
+        self._rate = rate
+
+    def use(
+        self,
+        agent: AgentDefinition,
+        run: Run,
+        journal: Journal,
+        handle: Handle,
+        started: dict[str, Any],
+        reply: ModelReply,
+    ) -> Events[list[ToolResult]]:
+        """Make the calls in order; return one result per call. Raises `WaitsForApproval`."""
+        calls, questions = self._calls(agent, run, reply)
+        ids = {call.id for call in calls}
+        for row in questions:
+            if row["call_id"] in ids and _is_decided(row):
+                journal.later(Event.APPROVAL_DECIDED, _decided(row))
+        pending = [row["id"] for row in questions if row["status"] == "pending"]
+        yield from _ask_first(run, journal, started, calls, pending)
+        yield from journal.commit(lambda tx: _claim(tx, run, started["step"], calls))
+        yield from journal.tell(Event.STEP_STARTED, started)
+        results = []
+        for call in calls:
+            handle.check()
+            told = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
+            yield from journal.tell(Event.TOOL_CALLED, told)
+            result = self._result(agent, run, journal, handle, call)
+            if result.timed_out and not agent.tools[call.name].idempotent:
+                handle.check()  # a run past its own deadline ends here
+                yield from _suspend(journal, [_question(run, call, "unknown")], pending)
+            results.append(result)
+            journal.later(
+                Event.TOOL_FINISHED,
+                {"call_id": call.id, "ok": result.ok, "ms": round(result.ms), "preview": result.preview},
+            )
+        return results
+
+    def _calls(self, agent: AgentDefinition, run: Run, reply: ModelReply) -> tuple[list[_Call], list[Row]]:
+        """Return the reply's calls, and every approval of this run, oldest first."""
+        claims: dict[str, Row] = {}
+        questions: list[Row] = []
+        if run.attempt > 1:  # a first attempt has no claims or approvals
+            claims, questions = self._db.query(
+                lambda tx: (tool_calls.of_run(tx, run.id), approvals.of_run(tx, run.id))
+            )
+        latest = {row["call_id"]: row for row in questions}
+        calls = [
+            _Call(use, agent, use["id"] not in reply.unreadable, claims.get(use["id"]), latest.get(use["id"]))
+            for use in reply.tool_uses
+        ]
+        return calls, questions
+
+    def _result(
+        self, agent: AgentDefinition, run: Run, journal: Journal, handle: Handle, call: _Call
+    ) -> ToolResult:
+        if call.verdict.action == "deny":
+            return ToolResult.failed(call.verdict.reason)
+        if call.result is not None:
+            return call.result
+        tool = agent.tools[call.name]
+        context = ToolContext(run.id, run.user_id, agent.id, call.id, handle.deadline, agent.knowledge)
+        window = self._rate.take(run.user_id)
+        if window is not None and window.remaining < 0:
+            result = ToolResult.failed(
+                f"Too many tool calls. Try again in {math.ceil(window.reset)} seconds."
+            )
+        else:
+            journal.check_owner()  # a worker suspended beyond its lease must call nothing more
+            result = self._runner.call(tool, call.arguments, context)
+        if not tool.idempotent:
+            self._report(run, call, result)
+        return result
+
+    def _report(self, run: Run, call: _Call, result: ToolResult) -> None:
+        """Write the result at once: until then, the call would be `unknown` to the next worker."""
+        status = "done" if result.ok else "failed"
+
+        def report(tx: Transaction) -> None:
+            if result.timed_out:
+                tool_calls.report_unknown(tx, run.id, call.id)
+            else:
+                tool_calls.report(tx, run.id, call.id, status, kept_result(result))
+
+        self._db.transact(report, patience=30)
+
+
+class _Call:
+    """One call of a reply, with an earlier attempt's claim and the latest approval about it.
+
+    `arguments` are those of the approval, where they may have been changed. `result`: of an earlier attempt.
+    """
+
+    def __init__(
+        self, use: Block, agent: AgentDefinition, readable: bool, claim: Row | None, question: Row | None
+    ) -> None:
+        self.id: str = use["id"]
+        self.name: str = use["name"]
+        self.is_asked = question is not None and question["status"] == "pending"
+        decision = question if question is not None and _is_decided(question) else None
+        self.allowed_by: str | None = decision["id"] if decision is not None else None
+        self.arguments: dict[str, Any] = dict(decision["arguments"] if decision is not None else use["input"])
+        finished = claim is not None and claim["status"] in ("done", "failed")
+        self.result = result_of(claim["result"]) if claim is not None and finished else None
+        tool = agent.tools.get(self.name)
+        self.verdict = policy(
+            ProposedCall(
+                name=self.name,
+                tool=tool,
+                readable=readable,
+                needs_approval=self.name in agent.approvals,
+                made="no" if claim is None else "yes" if finished else "unknown",
+                approval=_approval(decision, claim) if decision is not None else None,
+            )
+        )
+        self.to_claim = (
+            self.verdict.action == "allow"
+            and self.result is None
+            and tool is not None
+            and not tool.idempotent
+        )
+
+
+def _approval(decision: Row, claim: Row | None) -> Approval:
+    # A claim without a result names the approval that allowed it.
+    spent = claim is not None and claim["result"].get("allowed_by") == decision["id"]
+    return Approval(decision["status"] == "approved", decision["reason"], decision["comment"], spent)
+
+
+def _claim(tx: Transaction, run: Run, step: int, calls: Sequence[_Call]) -> None:
+    for call in calls:
+        if call.to_claim:
+            claimed = tool_calls.ToolCall(call.id, call.name, call.arguments)
+            tool_calls.claim(tx, run.id, step, claimed, call.allowed_by)
+
+
+def _question(run: Run, call: _Call, reason: str) -> dict[str, Any]:
+    """Build the row of a new approval."""
+    return {
+        "id": new_id("apr"),
+        "run_id": run.id,
+        "user_id": run.user_id,
+        "agent": run.agent,
+        "call_id": call.id,
+        "name": call.name,
+        "arguments": call.arguments,
+        "reason": reason,
+    }
+
+
+def _ask_first(
+    run: Run, journal: Journal, started: dict[str, Any], calls: Sequence[_Call], pending: Sequence[str]
+) -> Events[None]:
+    """Suspend the run before its calls are made, if one needs a decision. Raises `WaitsForApproval`."""
+    to_ask = [call for call in calls if call.verdict.action == "ask"]
+    if to_ask:
+        yield from journal.tell(Event.STEP_STARTED, started)
+        asked = [_question(run, call, call.verdict.reason) for call in to_ask if not call.is_asked]
+        yield from _suspend(journal, asked, pending)
+
+
+def _suspend(journal: Journal, asked: Sequence[dict[str, Any]], pending: Sequence[str]) -> Events[None]:
+    """Request approvals, and suspend the run until all are decided. Raises `WaitsForApproval`."""
+    for row in asked:
+        told = {name: row[name] for name in ("name", "arguments", "reason")}
+        journal.later(Event.APPROVAL_REQUIRED, {"approval_id": row["id"], **told})
+    yield from journal.suspend(lambda tx: approvals.ask(tx, asked))
+    raise WaitsForApproval([*pending, *(row["id"] for row in asked)])
+
+
+def _is_decided(question: Row) -> bool:
+    return question["status"] in ("approved", "denied")
+
+
+def _decided(row: Row) -> dict[str, Any]:
+    """Build the data of the `approval.decided` event."""
+    said = "approve" if row["status"] == "approved" else "deny"
+    told = {"approval_id": row["id"], "name": row["name"], "decision": said, "comment": row["comment"]}
+    return {**told, "arguments": row["arguments"]}

@@ -1,0 +1,275 @@
+"""Database access: read and write transactions, retried while it is away or they collide; group commit on SQLite.
+
+Every outage, whatever driver or layer reports it, is raised as `DatabaseUnavailable`.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from service.errors import DatabaseUnavailable
+from service.store import engine, postgres
+from service.store.connections import AWAY, Connections
+from service.store.outages import Outages, ReadOnly, Unfit, is_lost, is_outage
+from service.store.sqlite_writers import Writers
+from service.store.statement import Row as Row
+from service.store.transaction import InsertOnce as InsertOnce
+from service.store.transaction import Transaction as Transaction
+from service.store.transaction import Write
+from service.store.transaction import clock_ms as clock_ms
+from service.store.transaction_retry import collision_of, retry_collisions
+
+T = TypeVar("T")
+QUEUE_PATIENCE = (
+    4  # times `patience`: waiting for a connection, or for SQLite's write lock, in a queue that moves
+)
+CHECK_SECONDS = 30.0  # between two checks whether this code may use the database
+_READ_ONLY = sa.text("SELECT current_setting('transaction_read_only') AS read_only")
+_READ_ONLY_FILE = sa.text("SELECT 'off' AS read_only")  # only a write shows it
+_DOWN = (
+    sa.exc.OperationalError,
+    sa.exc.InterfaceError,
+    sa.exc.TimeoutError,
+    sa.exc.ResourceClosedError,
+    Unfit,
+)
+
+
+class Database:
+    """Database of one process, made after fork, with at most `pool_size` connections.
+
+    `patience`: seconds to retry while the database is away, as during a restart. `check(connection)` runs before the
+    first transaction and every `CHECK_SECONDS`, as migrations may run meanwhile; raises `Unfit`. `retried(cause)` is
+    called before a transaction is retried: `deadlock` or `serialization_failure`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 10,
+        patience: float = 5.0,
+        check: Callable[[sa.Connection], None] | None = None,
+        retried: Callable[[str], object] = str,
+    ) -> None:
+        self.sqlite = url.startswith("sqlite")
+        self.patience = patience
+        self.engine = engine.create(url, pool_size, patience)
+        self._check = check
+        self._check_at = 0.0  # time.monotonic()
+        self._retried = retried
+        self._outages = Outages()
+        self._driver: Any = self.engine.dialect.loaded_dbapi  # the module, for its exceptions
+        self._connections = Connections(
+            pool_size, patience * QUEUE_PATIENCE, self._reconnect, self._idle_connections
+        )
+        self._discard_before = 0.0  # time.monotonic(): connections made until then are not used again
+        self._writers: Writers | None = None
+        if self.sqlite:
+            self._writers = Writers(Path(self.engine.url.database or ""), patience * QUEUE_PATIENCE)
+
+    @contextmanager
+    def begin(self, *, ahead: bool = False) -> Iterator[Transaction]:
+        """Open a write transaction: commits at the end, rolls back on any exception. `ahead`: see `transact`.
+
+        Raises `DatabaseUnavailable` when the database cannot be reached or stays locked.
+        """
+        with self._write_lock(), self._transaction(writes=True, ahead=ahead) as transaction:
+            yield transaction
+        transaction.committed()
+
+    @contextmanager
+    def read(self, *, ahead: bool = False) -> Iterator[Transaction]:
+        """Open a read-only transaction."""
+        with self._transaction(ahead=ahead) as transaction:
+            yield transaction
+
+    def transact(
+        self, work: Callable[[Transaction], T], *, patience: float | None = None, ahead: bool = False
+    ) -> T:
+        """Run `work` in a write transaction; retry on collision, and for `patience` seconds while the database is away.
+
+        `work` must be idempotent: a commit whose answer was lost may have happened. With SQLite another thread may run
+        it (group commit), in a copy of this thread's context variables. `ahead`: before all others of this process.
+        """
+        return self._retry(partial(self._write, work, ahead), patience)
+
+    def query(
+        self, work: Callable[[Transaction], T], *, patience: float | None = None, ahead: bool = False
+    ) -> T:
+        """Run `work` in a read transaction, retried as in `transact`."""
+        return self._retry(partial(self._read, work, ahead), patience)
+
+    def _retry(self, attempt: Callable[[], T], patience: float | None) -> T:
+        deadline = time.monotonic() + (self.patience if patience is None else patience)
+        pause = 0.02
+        while True:
+            try:
+                return retry_collisions(attempt, self._retried)
+            except DatabaseUnavailable:
+                if time.monotonic() + pause > deadline or not self._connections.wait_until_back(deadline):
+                    raise
+            time.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 2, 0.5)
+
+    def _read(self, work: Callable[[Transaction], T], ahead: bool) -> T:
+        with self.read(ahead=ahead) as transaction:
+            return work(transaction)
+
+    def _write(self, work: Callable[[Transaction], T], ahead: bool) -> T:
+        if self._writers is None:
+            with self.begin(ahead=ahead) as transaction:
+                return work(transaction)
+        write = Write(work)
+        if self._writers.acquire(write, ahead=ahead):
+            try:
+                self._group_commit(self._writers, write)
+            finally:
+                self._writers.release()
+        return write.result()
+
+    def _group_commit(self, writers: Writers, first: Write[Any]) -> None:
+        """Group commit: run `first`, then queued writes in savepoints; wake their threads only after COMMIT."""
+        group: list[Write[Any]] = []
+        try:
+            with self._transaction(writes=True) as transaction:
+                first.run(transaction)
+                for write in writers.groupable():
+                    assert isinstance(write, Write)
+                    group.append(write)
+                    self._run_in_savepoint(transaction, write)
+        except BaseException:
+            for write in group:
+                write.fail(DatabaseUnavailable(AWAY))
+            raise
+        finally:
+            for write in group:
+                write.done = True
+                write.wake()
+
+    def _run_in_savepoint(self, transaction: Transaction, write: Write[Any]) -> None:
+        transaction.command("SAVEPOINT part")
+        try:
+            with self._outage_as_unavailable():
+                write.run(transaction.with_own_hooks())
+        except Exception as error:
+            write.fail(error)
+            transaction.command("ROLLBACK TO part")  # fails where SQLite has undone the whole transaction
+        transaction.command("RELEASE part")
+
+    def ping(self) -> None:
+        """Run a trivial statement. Raises `DatabaseUnavailable` when it fails, or where writes are refused."""
+        with self.read() as transaction:
+            found = transaction.row(_READ_ONLY_FILE if self.sqlite else _READ_ONLY)
+            if found is None or found["read_only"] != "off":
+                raise ReadOnly
+        if self._outages.refuses_writes:
+            raise DatabaseUnavailable(AWAY)
+
+    def close(self) -> None:
+        self._connections.close()
+        self.engine.dispose()
+        if self._writers is not None:
+            self._writers.close()
+
+    def _write_lock(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._writers is None else self._writers.turn()
+
+    @contextmanager
+    def _transaction(self, *, writes: bool = False, ahead: bool = False) -> Iterator[Transaction]:
+        """BEGIN and COMMIT by the driver: SQLAlchemy's own connection takes ten times as long for them."""
+        with self._outage_as_unavailable(), self._connections.slot(ahead=ahead):
+            pooled = self._checkout()
+            created_at = pooled.info[engine.CREATED_AT]
+            try:
+                self._check_fitness(pooled)
+                cursor = pooled.cursor()
+                if begin := self._begin(pooled, writes):
+                    cursor.execute(begin)
+                yield Transaction(self.engine, pooled, cursor)
+                pooled.commit()
+            except (self._driver.Error, sa.exc.DBAPIError, ReadOnly) as error:
+                if not self._is_lost(error, pooled):
+                    raise
+                self._discard_pool(created_at)
+                self._outages.report(error)
+                raise DatabaseUnavailable(AWAY) from error
+            finally:
+                if pooled.is_valid and created_at <= self._discard_before:
+                    pooled.invalidate()
+                pooled.close()  # rolls back an open transaction
+        if self._outages.cause:
+            self._outages.over(wrote=writes)
+
+    def _checkout(self) -> Any:
+        try:
+            return self.engine.raw_connection()
+        except (self._driver.Error, sa.exc.DBAPIError):
+            self._reconnect_in_background()
+            raise
+
+    def _reconnect_in_background(self) -> None:
+        if not self.sqlite:  # a file is opened again with the next transaction
+            self._connections.lost()
+
+    def _reconnect(self) -> None:
+        """Connect once outside the pool. Raises the driver's error, after it is logged."""
+        try:
+            postgres.reach(self.engine)
+        except self._driver.Error as error:
+            self._outages.report(error)
+            raise
+
+    def _idle_connections(self) -> int:
+        return int(self.engine.pool.checkedin())  # type: ignore[attr-defined]
+
+    def _begin(self, pooled: Any, writes: bool) -> str | None:
+        """Return the statement that begins a transaction; None: psycopg sends its own."""
+        if self.sqlite:  # locks at once: upgrading a read lock later can only fail
+            return "BEGIN IMMEDIATE" if writes else "BEGIN"
+        begin: str | None = pooled.info.get(postgres.BEGIN)
+        return begin
+
+    def _check_fitness(self, pooled: Any) -> None:
+        """Raise `Unfit` for a database not to be used; in a transaction of its own, see `ledger.one_snapshot`."""
+        if self._check is not None and time.monotonic() >= self._check_at:
+            self._check(sa.Connection(self.engine, connection=pooled))
+            self._check_at = time.monotonic() + CHECK_SECONDS
+            pooled.rollback()
+
+    def _is_lost(self, error: Exception, pooled: Any) -> bool:
+        if is_lost(error) or getattr(error, "connection_invalidated", False):
+            return True
+        driver_error: Any = getattr(error, "orig", error)
+        return self.engine.dialect.is_disconnect(driver_error, pooled.driver_connection, None)
+
+    def _discard_pool(self, created_at: float) -> None:
+        """Close all connections, those in use when they come back: after a failover the server may be another.
+
+        Once per outage: `created_at` of the failed connection tells whether its pool was discarded already.
+        """
+        if created_at > self._discard_before:
+            self._discard_before = time.monotonic()
+            self.engine.dispose()
+            self._reconnect_in_background()
+
+    @contextmanager
+    def _outage_as_unavailable(self) -> Iterator[None]:
+        """Raise `DatabaseUnavailable` for every error that means an outage; log it unless it is a collision."""
+        try:
+            yield
+        except (*_DOWN, self._driver.Error, sa.exc.DBAPIError) as error:
+            down = (*_DOWN, self._driver.OperationalError, self._driver.InterfaceError)
+            if not (isinstance(error, down) or is_outage(error)):
+                raise
+            if collision_of(error) is None:
+                self._outages.report(error)
+            raise DatabaseUnavailable(AWAY) from error

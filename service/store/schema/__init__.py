@@ -1,0 +1,70 @@
+"""Every table. Times are milliseconds since 1970 (UTC), money is integer nano-dollars, ids are text.
+
+Changing a table is a migration first: see `docs/operator.md`, "Add a table".
+"""
+
+from __future__ import annotations
+
+from service.store.schema.accounts import api_keys, sign_in_addresses, token_families, users
+from service.store.schema.activity import (
+    DIED,
+    ENDED_BADLY,
+    UNFINISHED,
+    approvals,
+    batch_items,
+    batches,
+    feedback,
+    idempotency,
+    messages,
+    notices,
+    runs,
+    sessions,
+    steps,
+    tool_calls,
+    webhooks,
+    workers,
+)
+from service.store.schema.base import compatibility, metadata
+from service.store.schema.money import (
+    caps,
+    closed_windows,
+    counters,
+    holds,
+    ledger,
+    usage_daily,
+    usage_daily_by_user,
+    usage_days,
+)
+
+__all__ = [
+    "DIED",
+    "ENDED_BADLY",
+    "UNFINISHED",
+    "api_keys",
+    "approvals",
+    "batch_items",
+    "batches",
+    "caps",
+    "closed_windows",
+    "compatibility",
+    "counters",
+    "feedback",
+    "holds",
+    "idempotency",
+    "ledger",
+    "messages",
+    "metadata",
+    "notices",
+    "runs",
+    "sessions",
+    "sign_in_addresses",
+    "steps",
+    "token_families",
+    "tool_calls",
+    "usage_daily",
+    "usage_daily_by_user",
+    "usage_days",
+    "users",
+    "webhooks",
+    "workers",
+]

@@ -1,0 +1,259 @@
+"""Tables of work: sessions, runs with their steps, tool calls and approvals, batches, webhooks."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, String, Text
+
+from service.store.schema.base import Json, metadata, rows_where
+
+# Rows of partial indexes of runs. Such an index serves only a query that says the same, in these words: values that
+# are told later promise nothing.
+UNFINISHED = "finished_at IS NULL"
+ENDED_BADLY = "status IN ('failed', 'cancelled')"
+DIED = "status = 'failed' AND losses > 0"
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("user_id", String(32), ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("agent", String(64), nullable=False),
+    Column("title", String(256), nullable=False, default=""),
+    Column("metadata", Json),
+    Column("summary", Text),  # what the turns up to `summary_upto` said, once they no longer fit a prompt
+    Column("summary_upto", Integer, nullable=False, default=0),
+    Column("busy_run_id", String(32)),  # the turn under way; only it may add messages
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False, index=True),
+    Index("ix_sessions_user_id_id", "user_id", "id"),
+    Index("ix_sessions_user_id_agent_id", "user_id", "agent", "id"),  # for keys with scopes
+    Index("ix_sessions_agent_id", "agent", "id"),
+)
+
+messages = sa.Table(
+    "messages",
+    metadata,
+    Column("session_id", String(32), ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    Column("parent_seq", Integer),  # the message it goes on from; 0: none; NULL: the one numbered before it
+    Column("run_id", String(32), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("content", Json, nullable=False),
+    Column("tokens", Integer, nullable=False),
+    # Of its turn, which may have failed: `sources` and `tools` stand with the last message. NULL in older rows.
+    Column("status", String(16)),  # succeeded | failed | cancelled
+    Column("error_code", String(64)),
+    Column("sources", Json),
+    Column("tools", Json),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+workers = sa.Table(
+    "workers",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("kind", String(16), nullable=False),  # web | task
+    Column("host", String(128), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    # By the database's clock. Renewed all the time, so it is in no index: PostgreSQL then changes the row's page only.
+    Column("alive_until", BigInteger, nullable=False),
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("user_id", String(32), ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("key_id", String(32)),
+    Column("session_id", String(32)),
+    Column("agent", String(64), nullable=False),
+    Column("agent_version", String(32), nullable=False),
+    Column("door", String(16), nullable=False),
+    Column("request_id", String(128), nullable=False),
+    Column("request", Json, nullable=False),
+    Column("status", String(24), nullable=False),
+    Column("tier", String(16)),
+    Column("cache", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False, default=0),  # grows with every taking up; fences writes
+    Column("losses", Integer, nullable=False, default=0),  # how many workers died under it
+    # The last attempt that told its client something while Redis was away: its live stream is not whole.
+    Column("live_gap_attempt", Integer),
+    Column("parent_seq", Integer),  # the message of its session that its turn goes on from; 0: none
+    Column("worker_id", String(64)),  # who drives it; the run is free once that worker's lease is over
+    Column("wake_at", BigInteger),  # a queued run that nobody took up by then is announced again
+    Column("cancel_requested", Boolean, nullable=False, default=False),
+    Column("last_seq", Integer, nullable=False, default=0),
+    Column("input_tokens", BigInteger, nullable=False, default=0),
+    Column("output_tokens", BigInteger, nullable=False, default=0),
+    Column("cache_read_tokens", BigInteger, nullable=False, default=0),
+    Column("cache_creation_tokens", BigInteger, nullable=False, default=0),
+    Column("cost_nano", BigInteger, nullable=False, default=0),
+    Column("result", Json),
+    Column("error", Json),
+    Column("created_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger),
+    Column("finished_at", BigInteger),
+    # For lists, which do not read `request` and `result`. None in rows of versions before these were kept apart.
+    Column("input", String(200)),
+    Column("steps", Integer),
+    Column("model", String(128)),
+    Column("stop_reason", String(32)),
+    Index("ix_runs_user_id_id", "user_id", "id"),
+    Index("ix_runs_user_id_agent_id", "user_id", "agent", "id"),
+    Index("ix_runs_agent_id", "agent", "id"),
+    # Only unfinished runs are swept, so only they are indexed: the index stays small at a million runs.
+    Index("ix_runs_unfinished", "status", "worker_id", **rows_where(UNFINISHED)),
+    Index("ix_runs_session_id_id", "session_id", "id", **rows_where("session_id IS NOT NULL")),
+    # Lists of what went wrong: few of a million, so none of them may read on until it has found a page.
+    Index("ix_runs_status_id", "status", "id", **rows_where(ENDED_BADLY)),
+    Index("ix_runs_user_id_status_id", "user_id", "status", "id", **rows_where(ENDED_BADLY)),
+    Index("ix_runs_user_id_agent_status_id", "user_id", "agent", "status", "id", **rows_where(ENDED_BADLY)),
+    Index("ix_runs_agent_status_id", "agent", "status", "id", **rows_where(ENDED_BADLY)),
+    Index("ix_runs_died", "id", **rows_where(DIED)),
+)
+
+# What the user of a run thinks of it.
+feedback = sa.Table(
+    "feedback",
+    metadata,
+    Column("run_id", String(32), ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("score", Integer, nullable=False),  # -1 | 0 | 1
+    Column("comment", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("ix_feedback_score_run_id", "score", "run_id"),
+)
+
+steps = sa.Table(
+    "steps",
+    metadata,
+    Column("run_id", String(32), ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("n", Integer, primary_key=True),
+    Column("kind", String(16), nullable=False),  # model | tools
+    Column("name", String(128), nullable=False),  # the step's name in its pattern
+    Column("attempt", Integer, nullable=False),
+    Column("reply", Json, nullable=False),  # what the pattern gets back when the run is taken up
+    Column("events", Json, nullable=False),  # [[seq, name, data], ...]: what clients were told in this step
+    Column("first_seq", Integer, nullable=False),
+    Column("last_seq", Integer, nullable=False),
+    Column("cost_nano", BigInteger, nullable=False, default=0),
+    Column("started_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger, nullable=False),
+)
+
+tool_calls = sa.Table(
+    "tool_calls",
+    metadata,
+    Column("run_id", String(32), ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("call_id", String(64), primary_key=True),
+    Column("step", Integer, nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("arguments", Json, nullable=False),
+    Column("status", String(16), nullable=False),  # claimed | done | failed | unknown
+    Column("result", Json),
+    Column("claimed_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
+)
+
+approvals = sa.Table(
+    "approvals",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("run_id", String(32), ForeignKey("runs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("user_id", String(32), nullable=False),
+    Column("agent", String(64), nullable=False),
+    Column("call_id", String(64), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("arguments", Json, nullable=False),
+    Column("reason", String(16), nullable=False),  # policy | unknown
+    Column("status", String(16), nullable=False),  # pending | approved | denied | cancelled
+    Column("comment", Text),
+    Column("decided_by", String(32)),
+    Column("decision_id", String(32)),  # random: a transaction that runs twice knows its own decision by it
+    Column("decided_at", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Index("ix_approvals_user_id_id", "user_id", "id"),
+    Index("ix_approvals_status_id", "status", "id"),
+    Index("ix_approvals_user_id_status_id", "user_id", "status", "id"),
+    Index("ix_approvals_user_id_agent_id", "user_id", "agent", "id"),  # for keys with scopes
+    Index("ix_approvals_agent_id", "agent", "id"),
+)
+
+idempotency = sa.Table(
+    "idempotency",
+    metadata,
+    Column("user_id", String(32), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("fingerprint", String(64), nullable=False),
+    Column("run_id", String(32)),
+    Column("status", Integer),
+    Column("body", Json),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False, index=True),
+)
+
+# Model steps of runs that can wait, until they are answered in a batch. Its run and step are the hold's too.
+batch_items = sa.Table(
+    "batch_items",
+    metadata,
+    Column("id", String(64), primary_key=True),  # the custom id: run-step
+    Column("run_id", String(32), ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("request", Json, nullable=False),
+    Column("state", String(8), nullable=False),  # waiting | sent | done | failed
+    Column("batch_id", String(32), index=True),
+    Column("reply", Json),
+    Column("created_at", BigInteger, nullable=False),
+    Index("ix_batch_items_state_created_at", "state", "created_at"),
+    Index("ix_batch_items_run_id_step", "run_id", "step"),
+)
+
+batches = sa.Table(
+    "batches",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("upstream_id", String(128)),  # none: it is on its way there, or was when its worker died
+    Column("size", Integer, nullable=False),
+    Column(
+        "next_at", BigInteger, nullable=False, index=True
+    ),  # when it is looked at next, by whoever moves this on
+    Column("created_at", BigInteger, nullable=False),
+)
+
+webhooks = sa.Table(
+    "webhooks",
+    metadata,
+    Column("run_id", String(32), ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("status", String(16), nullable=False),  # waiting | pending | delivered | failed
+    Column("attempts", Integer, nullable=False, default=0),
+    Column(
+        "claim_id", String(32)
+    ),  # random, of the attempt under way: what it came to is noted by that one only
+    Column("next_at", BigInteger, index=True),
+    Column("last_error", String(256)),
+    Column("created_at", BigInteger, nullable=False),
+    Column("delivered_at", BigInteger),
+)
+
+# What is told by webhook and is no run's end: a cap that was used to half, to 80 percent, or up.
+notices = sa.Table(
+    "notices",
+    metadata,
+    Column("id", String(160), primary_key=True),  # what it is about, so that it is told once
+    Column("url", Text, nullable=False),
+    Column("signer", String(32), nullable=False),  # whose secret signs it
+    Column("body", Json, nullable=False),
+    Column("status", String(16), nullable=False),  # pending | delivered | failed
+    Column("attempts", Integer, nullable=False, default=0),
+    Column(
+        "claim_id", String(32)
+    ),  # random, of the attempt under way: what it came to is noted by that one only
+    Column("next_at", BigInteger, index=True),
+    Column("last_error", String(256)),
+    Column("created_at", BigInteger, nullable=False, index=True),
+    Column("delivered_at", BigInteger),
+)

@@ -1,0 +1,98 @@
+"""Token families, one per log-in. `current_jti` is the one unspent refresh token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from service.store.database import InsertOnce, Row, Transaction
+from service.store.schema import api_keys, token_families, users
+from service.types import new_id, now_ms
+
+_INSERT = InsertOnce(token_families)
+_LIVE = sa.select(token_families.c.id).where(
+    token_families.c.id == sa.bindparam("id"),
+    token_families.c.revoked_at.is_(None),
+    token_families.c.expires_at > sa.bindparam("now"),
+)
+_OWNER = (
+    sa.select(users)
+    .join(token_families, token_families.c.user_id == users.c.id)
+    .where(token_families.c.id == sa.bindparam("id"))
+)
+_ROTATE = sa.update(token_families).where(
+    token_families.c.id == sa.bindparam("family"),
+    token_families.c.current_jti.in_([sa.bindparam("old"), sa.bindparam("new")]),
+    token_families.c.revoked_at.is_(None),
+    token_families.c.expires_at > sa.bindparam("now"),
+)
+_REVOKE = sa.update(token_families).where(token_families.c.revoked_at.is_(None))
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """Revocations that invalidate cached credentials: ended families, and digests of keys to look up again."""
+
+    families: list[str]
+    digests: list[str]
+
+
+def insert(tx: Transaction, family: str, user_id: str, jti: str, *, now: int, expires_at: int) -> None:
+    row = {"id": family, "user_id": user_id, "current_jti": jti, "created_at": now, "expires_at": expires_at}
+    tx.execute(_INSERT, row)
+
+
+def is_live(tx: Transaction, family: str) -> bool:
+    return tx.row(_LIVE, {"id": family, "now": now_ms()}) is not None
+
+
+def owner(tx: Transaction, family: str) -> Row | None:
+    """Find the user of a family, whatever the state of both."""
+    return tx.row(_OWNER, {"id": family})
+
+
+def rotate(tx: Transaction, family: str, old: str, new: str) -> bool:
+    """Spend the refresh token `old` for `new`. False: it is spent already, or the family has ended.
+
+    One conditional update: of two concurrent uses of a token one loses. `new` may match, as the transaction may be run
+    twice.
+    """
+    values = {"family": family, "old": old, "new": new, "now": now_ms()}
+    return tx.execute(_ROTATE.values(current_jti=new), values) == 1
+
+
+def revoke(tx: Transaction, family: str) -> bool:
+    """End one family. False: it has ended already."""
+    return tx.execute(_REVOKE.where(token_families.c.id == family).values(revoked_at=now_ms())) == 1
+
+
+def revoke_all(tx: Transaction, user_id: str) -> Revoked:
+    """End every family of a user; return the cached credentials to invalidate.
+
+    Inserts a revoked marker family, by which `distrusted` finds a user who has only keys.
+    """
+    now = now_ms()
+    of_user = token_families.c.user_id == user_id
+    live = tx.rows(sa.select(token_families.c.id).where(of_user, token_families.c.revoked_at.is_(None)))
+    tx.execute(_REVOKE.where(of_user).values(revoked_at=now))
+    marker = {"id": new_id("fam"), "user_id": user_id, "current_jti": "", "created_at": now}
+    tx.execute(sa.insert(token_families), {**marker, "expires_at": now, "revoked_at": now})
+    digests = tx.rows(sa.select(api_keys.c.digest).where(api_keys.c.user_id == user_id))
+    return Revoked([row["id"] for row in live], [row["digest"] for row in digests])
+
+
+def distrusted(tx: Transaction, *, families_since: int, keys_since: int) -> Revoked:
+    """Families revoked since a time (ms), and digests of keys revoked, or with a changed user, since a time."""
+    families = tx.rows(sa.select(token_families.c.id).where(token_families.c.revoked_at >= families_since))
+    changed = sa.select(token_families.c.user_id).where(token_families.c.revoked_at >= keys_since)
+    revoked = sa.select(api_keys.c.digest).where(api_keys.c.revoked_at >= keys_since)
+    digests = tx.rows(sa.union(revoked, sa.select(api_keys.c.digest).where(api_keys.c.user_id.in_(changed))))
+    return Revoked([row["id"] for row in families], [row["digest"] for row in digests])
+
+
+def expire(tx: Transaction, before: int, limit: int) -> int:
+    """Delete at most `limit` families whose refresh token expired before `before` (ms); return how many."""
+    old = sa.select(token_families.c.id).where(token_families.c.expires_at < before).limit(limit)
+    old = old.with_for_update(skip_locked=True)
+    return tx.execute(sa.delete(token_families).where(token_families.c.id.in_(old)))

@@ -1,0 +1,71 @@
+"""Policy of tool calls: decide whether a call is made, put to a person, or refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from service.tools.base import Tool
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """Person's decision about a call. `reason`: why it was requested, `policy` or `unknown`.
+
+    A decision allows one attempt. `spent`: that attempt was made and its outcome is unknown.
+    """
+
+    approved: bool
+    reason: str
+    comment: str | None = None
+    spent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProposedCall:
+    """Call that the model requests, and its known state.
+
+    `tool`: None if the agent has none of that name. `readable`: the arguments are a JSON object. `needs_approval`: the
+    agent's `approvals` list the tool. `made`: by an earlier attempt, which may have ended before it was reported.
+    """
+
+    name: str
+    tool: Tool | None
+    readable: bool = True
+    needs_approval: bool = False
+    made: Literal["no", "unknown", "yes"] = "no"
+    approval: Approval | None = None
+
+
+class Verdict(NamedTuple):
+    """Decision about a call. `reason`: for `ask`, `policy` or `unknown`; for `deny`, text for the model."""
+
+    action: Literal["allow", "ask", "deny"]
+    reason: str = ""
+
+
+def policy(call: ProposedCall) -> Verdict:
+    """Decide about a call: a new one, or one already made or begun by an earlier attempt of its run."""
+    if call.readable and (reason := _question(call)):
+        return Verdict("ask", reason)
+    if call.tool is None:
+        return Verdict("deny", f"There is no tool named {call.name}.")
+    if not call.readable:
+        return Verdict("deny", "The arguments could not be read: send one JSON object, not deeply nested.")
+    if call.made != "yes" and call.approval is not None and not call.approval.approved:
+        return Verdict("deny", _denial(call.approval))
+    return Verdict("allow")
+
+
+def _question(call: ProposedCall) -> str:
+    """Return the reason why a person has to decide first; empty if none."""
+    if call.made == "unknown":
+        return "unknown" if call.approval is None or call.approval.spent else ""
+    return "policy" if call.made == "no" and call.needs_approval and call.approval is None else ""
+
+
+def _denial(approval: Approval) -> str:
+    why = f": {approval.comment}" if approval.comment else "."
+    if approval.reason == "unknown":
+        return f"It is not known whether this call was made, and a person decided not to make it again{why}"
+    return f"A person denied this call{why}"

@@ -1,0 +1,179 @@
+"""Tool runner, the only caller of tools: enforces time and size limits, and hides internals of failures."""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
+
+from service.text.sanitise import storable
+from service.tools.base import Source, Tool, ToolContext, ToolFailed, ToolOutput
+
+MAX_CONTENT = 20_000  # characters of a result shown to the model
+MAX_SOURCES = 50  # sources per call, …
+MAX_SOURCE_FIELD = 4_000  # … and characters per field of a source
+MAX_PREVIEW = 200  # characters of a result shown to the client
+
+log = logging.getLogger("slipway.tools")
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """Result of a call. `content` is for the model, `preview` for the client, `ms` the duration in milliseconds.
+
+    `timed_out`: the call was made and abandoned; it may still take effect.
+    """
+
+    ok: bool
+    content: str
+    preview: str
+    ms: float = 0.0
+    sources: tuple[Source, ...] = ()
+    timed_out: bool = False
+
+    @classmethod
+    def of(cls, ok: bool, content: str, ms: float = 0.0, sources: Sequence[Source] = ()) -> ToolResult:
+        """Make a storable result, its text truncated to the limits for model and client."""
+        length, content = len(content), storable(content[:MAX_CONTENT])
+        # split only a prefix: the content may be large
+        preview = " ".join(content[: MAX_PREVIEW * 4].split())
+        if len(preview) > MAX_PREVIEW:
+            preview = preview[: MAX_PREVIEW - 1] + "…"
+        if length > MAX_CONTENT:
+            content += f"\n[cut: {MAX_CONTENT:,} of {length:,} characters shown]"
+        return cls(ok, content, preview, round(ms, 3), tuple(map(_source, sources[:MAX_SOURCES])))
+
+    @classmethod
+    def failed(cls, message: str, ms: float = 0.0) -> ToolResult:
+        """Make the result of a call that failed or was not made; `message` tells the model why."""
+        return cls.of(False, message, ms)
+
+
+class ToolRunner:
+    """Caller of tools, each in its own thread, at most `slots` at once in this process.
+
+    Threads are daemons created per call, not pooled: none exists before a fork, and a tool that never returns holds one
+    slot instead of blocking process exit. `called` is invoked after each call with the tool's name and success.
+    """
+
+    def __init__(self, slots: int = 32, called: Callable[[str, bool], None] = lambda tool, ok: None) -> None:
+        self._slots = threading.BoundedSemaphore(slots)
+        self._called = called
+
+    def call(self, tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> ToolResult:
+        """Call `tool` and wait until its own timeout or the run's deadline. Never raises."""
+        began = time.monotonic()
+        ends = min(began + tool.timeout, context.deadline)
+        result = self._call(tool, arguments, context, ends)
+        ms = (time.monotonic() - began) * 1000
+        result = replace(result, ms=round(ms, 3))
+        self._called(tool.name, result.ok)
+        log.info(
+            "tool_call",
+            extra={
+                "tool": tool.name,
+                "call_id": context.call_id,
+                "run_id": context.run_id,
+                "agent": context.agent,
+                "ok": result.ok,
+                "duration_ms": result.ms,
+            },
+        )
+        return result
+
+    def _call(
+        self, tool: Tool, arguments: Mapping[str, Any], context: ToolContext, ends: float
+    ) -> ToolResult:
+        wait = ends - time.monotonic()
+        if wait <= 0:
+            return ToolResult.failed(f"{tool.name} was not called: no time is left")
+        if not self._slots.acquire(timeout=wait):
+            return ToolResult.failed(f"{tool.name} was not called: every tool slot is taken")
+        done: Future[ToolResult] = Future()
+        inherited = contextvars.copy_context()
+        thread = threading.Thread(
+            target=inherited.run,
+            args=(self._work, done, tool, arguments, context),
+            name=f"tool-{tool.name}",
+            daemon=True,
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # the system's thread limit is reached
+            self._slots.release()
+            return ToolResult.failed(f"{tool.name} was not called: no thread to be had")
+        try:
+            return done.result(timeout=max(0.0, ends - time.monotonic()))
+        except TimeoutError:  # raised only by the wait: the tool's own errors are results
+            return _timed_out(tool)
+
+    def _work(
+        self, done: Future[ToolResult], tool: Tool, arguments: Mapping[str, Any], context: ToolContext
+    ) -> None:
+        try:
+            done.set_result(_outcome(tool, arguments, context))
+        finally:
+            self._slots.release()
+
+
+def _outcome(tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> ToolResult:
+    try:
+        returned = tool.run(arguments, context)
+    except ToolFailed as failure:
+        return ToolResult.failed(str(failure))
+    except BaseException as error:  # even sys.exit() in a tool must not leave its caller waiting
+        # log neither message nor stack: both may carry arguments
+        log.warning(
+            "tool_failed",
+            extra={
+                "tool": tool.name,
+                "error": type(error).__name__,
+                "line": _line(error),
+            },
+        )
+        return ToolResult.failed(f"{tool.name} failed: {type(error).__name__}")
+    output = returned if isinstance(returned, ToolOutput) else ToolOutput(returned)
+    try:
+        return ToolResult.of(True, _text(output.content), sources=tuple(output.sources))
+    except Exception as error:
+        log.warning("tool_failed", extra={"tool": tool.name, "error": type(error).__name__, "line": ""})
+        return ToolResult.failed(f"{tool.name} was called, but what it returned is not JSON")
+
+
+def _text(content: Any) -> str:
+    """Encode a tool's result as text. Raises `ValueError` or `TypeError` if it is no JSON or nested too deeply."""
+    if isinstance(content, str):
+        return str(content)
+    try:
+        return to_json(content).decode()
+    except PydanticSerializationError:  # possibly just a lone surrogate, which can be replaced
+        return json.dumps(to_jsonable_python(content), ensure_ascii=False, separators=(",", ":"))
+
+
+def _source(given: Source) -> Source:
+    """Keep the fields that the API contract names, as storable text."""
+    return {name: storable(str(given.get(name, ""))[:MAX_SOURCE_FIELD]) for name in ("title", "uri", "quote")}
+
+
+def _line(error: BaseException) -> str:
+    """Return `file:line` where the error was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
+
+
+def _timed_out(tool: Tool) -> ToolResult:
+    log.warning("tool_timed_out", extra={"tool": tool.name, "timeout": tool.timeout})
+    message = f"{tool.name} timed out"
+    if not tool.idempotent:
+        message += "; it may still take effect, so do not call it again before checking"
+    return replace(ToolResult.failed(message), timed_out=True)

@@ -1,0 +1,58 @@
+"""Build the usage services: prices, budgets, spending, rate limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from service.infra.backends import Infra
+from service.usage.budgets import Budgets, Notify
+from service.usage.caps import nano_of
+from service.usage.prices import PriceTable
+from service.usage.rate_limits import RateLimits
+from service.usage.spending import Spending
+
+if TYPE_CHECKING:
+    from config.base import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class UsageServices:
+    """Prices, caps, spending and rate limits of one process."""
+
+    prices: PriceTable
+    budgets: Budgets
+    spending: Spending
+    rate_limits: RateLimits
+
+
+def build(
+    settings: Settings,
+    infra: Infra,
+    prices: PriceTable,
+    *,
+    notify: Notify,
+    has_agent: Callable[[str], bool],
+) -> UsageServices:
+    """Build the usage services.
+
+    `notify` receives budget warnings; `has_agent` says whether an agent of that name exists, so that a cap can be set
+    on it.
+    """
+    budgets = Budgets(
+        infra.db,
+        infra.observer,
+        user_day=_nano(settings.budget_user_day_usd),
+        service_day=_nano(settings.budget_service_day_usd),
+        notify=notify,
+        has_agent=has_agent,
+    )
+    rate_limits = RateLimits.of(infra.redis_store, tokens=settings.limit_tokens, tool=settings.limit_tool)
+    run_most = _nano(settings.budget_run_usd)
+    spending = Spending(infra.db, budgets, infra.observer, run_most=run_most, used=rate_limits.used)
+    return UsageServices(prices, budgets, spending, rate_limits)
+
+
+def _nano(amount_usd: str) -> int | None:
+    return nano_of(amount_usd) if amount_usd else None

@@ -1,0 +1,182 @@
+"""Rate limits of the `limits` library, over this process's Redis client, or in memory without Redis.
+
+Sliding window counter: a window begins with its first call, and the previous window still counts, weighted by the part
+of it that is less than one window old. N calls pass from a standing start, about N around a window's edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
+
+import redis
+from limits import RateLimitItem, parse_many
+from limits.storage import MemoryStorage, RedisStorage
+from limits.typing import RedisClient
+
+from service.infra.redis import RedisStore
+from service.infra.redis_client import Script
+from service.types import Usage
+
+SCHEME = "slipway"
+STRATEGY = "sliding-window-counter"
+PREFIX = "slipway:rate"
+UNBOUNDED = 2**53
+T = TypeVar("T")
+# Previous count, seconds left of it; current count, seconds left.
+State: TypeAlias = tuple[int, float, int, float]
+_SCRIPTS = (
+    "moving_window",
+    "acquire_moving_window",
+    "clear_keys",
+    "incr_expire",
+    "sliding_window",
+    "acquire_sliding_window",
+)
+
+
+class LimitWindow(NamedTuple):
+    """State of a rate: calls left (-1: none, and this call is refused), and seconds until more are allowed."""
+
+    limit: int
+    remaining: int
+    reset: float
+
+    def after(self, *, passed: bool) -> LimitWindow:
+        """Return the window after a call that was counted (`passed`) or refused."""
+        return self._replace(remaining=max(0, self.remaining) if passed else -1)
+
+
+def window_of(item: RateLimitItem, state: State) -> LimitWindow:
+    """Compute a rate's window from its state in a storage; `remaining` is -1 when it is full."""
+    limit, seconds = item.amount, item.get_expiry()
+    before, before_left, count, left = state
+    left -= seconds if left > seconds else 0  # a counter lives for two windows
+    used = int(before * before_left / seconds + count)
+    if used < limit:
+        return LimitWindow(limit, limit - used, left)
+    if count >= limit:  # room appears only as this count fades in the next window
+        return LimitWindow(limit, -1, left + (1 - limit / count) * seconds)
+    return LimitWindow(limit, -1, before_left - (limit - count) * seconds / before)
+
+
+def tightest(windows: Iterable[LimitWindow]) -> LimitWindow | None:
+    """Return the window with the smallest share left; None without windows."""
+    return min(windows, key=lambda window: window.remaining / window.limit, default=None)
+
+
+class LimitStorage(RedisStorage):
+    """Redis storage of `limits` over a `RedisStore`: any address, lazy connection, one shared circuit breaker.
+
+    Falls back to this process's memory while Redis is unavailable. Flask-Limiter's own fallback would last up to 32
+    seconds after Redis is back, and fails all but one of the threads that detect the outage. `alone` receives whether
+    memory counted.
+    """
+
+    STORAGE_SCHEME = [SCHEME]  # noqa: RUF012 - so the base class has it
+
+    def __init__(
+        self,
+        uri: str = f"{SCHEME}://",
+        *,
+        redis_store: RedisStore,
+        alone: Callable[[bool], None] = lambda alone: None,
+        **_: Any,
+    ) -> None:
+        self._redis_store = redis_store
+        self._alone = alone
+        self._memory = MemoryStorage()
+        super().__init__("redis://", key_prefix=PREFIX)  # a client that never connects, see `get_connection`
+
+    def initialize_storage(self, _uri: str) -> None:
+        for name in _SCRIPTS:
+            script = Script(getattr(self, f"SCRIPT_{name.upper()}").decode())
+            setattr(self, f"lua_{name}", partial(self._run, script))
+
+    def get_connection(self, readonly: bool = False) -> RedisClient:
+        return cast(RedisClient, self._redis_store.client)
+
+    def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        return self._or_in_memory(
+            super().acquire_sliding_window_entry,
+            self._memory.acquire_sliding_window_entry,
+            (key, limit, expiry, amount),
+        )
+
+    def get_sliding_window(self, key: str, expiry: int) -> State:
+        return self._or_in_memory(super().get_sliding_window, self._memory.get_sliding_window, (key, expiry))
+
+    def _or_in_memory(self, shared: Callable[..., T], here: Callable[..., T], arguments: Sequence[Any]) -> T:
+        try:
+            found = shared(*arguments)
+        except redis.RedisError:
+            self._alone(True)
+            return here(*arguments)
+        self._alone(False)
+        return found
+
+    def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        return self._redis_store.attempt(lambda client: script(client, keys, *arguments))
+
+
+class SharedRateLimit:
+    """Per-user rate over all replicas, counted inside a run rather than per request: tokens and tool calls.
+
+    A rate such as `60/minute` (or several: `60/minute;1000/day`); empty: no limit, no round trip.
+    """
+
+    def __init__(self, redis_store: RedisStore, name: str, rate: str) -> None:
+        self._storage = LimitStorage(redis_store=redis_store)
+        self._name = name
+        self._items = parse_many(rate) if rate else []
+
+    def take(self, user_id: str) -> LimitWindow | None:
+        """Count one call and return the tightest window; `remaining` is -1 when the call is refused. None: no limit."""
+        windows = []
+        for item in self._items:
+            key, seconds = self._key(item, user_id), item.get_expiry()
+            passed = self._storage.acquire_sliding_window_entry(key, item.amount, seconds)
+            window = window_of(item, self._storage.get_sliding_window(key, seconds))
+            windows.append(window.after(passed=passed))
+            if not passed:
+                break
+        return tightest(windows)
+
+    def look(self, user_id: str) -> LimitWindow | None:
+        """Return the tightest window without counting; `remaining` is -1 when nothing is left."""
+        return tightest(
+            window_of(item, self._storage.get_sliding_window(self._key(item, user_id), item.get_expiry()))
+            for item in self._items
+        )
+
+    def add(self, user_id: str, amount: int) -> None:
+        """Count usage whether it fits or not."""
+        for item in self._items if amount else ():
+            key = self._key(item, user_id)
+            self._storage.acquire_sliding_window_entry(key, UNBOUNDED, item.get_expiry(), amount)
+
+    def _key(self, item: RateLimitItem, user_id: str) -> str:
+        return f"{self._name}:{item.get_expiry()}:{user_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """Rate limits that are counted inside a run.
+
+    Tokens are known only after a call, so they are counted then, whatever the limit, and checked before the next run. A
+    user may exceed the limit by the runs under way, and is then refused until enough of the usage is a window old.
+    """
+
+    tokens: SharedRateLimit
+    tool: SharedRateLimit
+
+    @classmethod
+    def of(cls, redis_store: RedisStore, *, tokens: str = "", tool: str = "") -> RateLimits:
+        """Build limits of these rates; an empty rate is no limit."""
+        return cls(SharedRateLimit(redis_store, "tokens", tokens), SharedRateLimit(redis_store, "tool", tool))
+
+    def used(self, user_id: str, usage: Usage) -> None:
+        """Count a model call's tokens, except those read from the provider's cache, which are free there too."""
+        self.tokens.add(user_id, usage.input_tokens + usage.cache_creation_input_tokens + usage.output_tokens)

@@ -1,0 +1,145 @@
+"""Admission: authentication, rate limits, role and scope, agent, idempotency key; in one order for all routes.
+
+1. `guard`, around every view that is not `public`: authenticate, count the call and check for a revoked log-in, then
+role and scope. 2. `admit`, in every view that starts a run: limits of this kind of call and of tokens, the body, the
+agent, the limit of its session, the idempotency key. 3. A place: a run takes one in the bulkhead itself, if no cached
+answer was found (`service.runs.start`); a view that reads for long takes one with `reading_place`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
+
+from flask import g
+
+from service.auth.keys import may_use
+from service.errors import Forbidden, NotFound
+from service.observe import logs
+from service.runs.bulkhead import Permit
+from service.runs.idempotency import Key
+from service.text.suggest import did_you_mean
+from service.types import Caller, RunRequest
+from service.web import limits
+from service.web.current import current_caller, services
+from service.web.guards import confirm_login, identify
+from service.web.idempotency import idempotency_key
+
+if TYPE_CHECKING:
+    from service.agents.definitions import AgentDefinition
+
+V = TypeVar("V", bound=Callable[..., Any])
+_RANK = {"user": 0, "operator": 1, "admin": 2}
+
+
+class Admitted(NamedTuple):
+    """Arguments of `RunStarter`, in its order, for a run that may start. The agent is `request.agent`."""
+
+    caller: Caller
+    request: RunRequest
+    key: Key | None
+    request_id: str
+
+
+def admit(action: limits.Action, read: Callable[[], RunRequest]) -> Admitted:
+    """Admit a run. `read` parses the API's body, once the limits before it have let the call pass.
+
+    Raises `RateLimited`, `NotFound` for an agent that the caller may not use, `Invalid`, and the errors of `read`.
+    """
+    limits.limit_action(action)
+    request = read()
+    allowed_agent(request.agent)
+    limits.limit_session(request.session_id)
+    return Admitted(current_caller(), request, idempotency_key(), g.request_id)
+
+
+def guard(
+    role: Literal["operator", "admin"] | None = None,
+    *,
+    scope: str | None = None,
+    counts: Literal["call", "run"] | None = "call",
+) -> Callable[[V], V]:
+    """Restrict a view to authenticated callers with `role` or a higher one, whose key allows `scope`.
+
+    `counts`: against LIMIT_READS or LIMIT_WRITES ("call"), or as a run against LIMIT_RUNS and its agent's own limit.
+    None for views that end something: a stolen token at its limit must not keep its owner from using them. `scope` may
+    contain arguments of the route: `agents:{agent}`.
+
+    Raises `Unauthenticated`, `InvalidToken`, `RateLimited` and `Forbidden`.
+    """
+
+    def wrap(view: V) -> V:
+        @wraps(view)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            caller = identify()
+            logs.bind(user=caller.user_id)
+            if counts == "call":
+                limits.limit_call()
+            elif counts == "run":
+                limits.limit_run(kwargs.get("agent"))
+            else:
+                confirm_login()
+            if role is not None and _RANK.get(caller.role, 0) < _RANK[role]:
+                raise Forbidden(f"This needs the role {role}.")
+            if scope is not None and not may_use(caller, scope.format(**kwargs)):
+                raise Forbidden("The scopes of this API key do not allow that.")
+            return view(*args, **kwargs)
+
+        guarded.__guard__ = role or "user"  # type: ignore[attr-defined]
+        return cast(V, guarded)
+
+    return wrap
+
+
+def public(view: V) -> V:
+    """Mark a view as callable without authentication."""
+    view.__public__ = True  # type: ignore[attr-defined]
+    return view
+
+
+def is_public(view: Callable[..., Any]) -> bool:
+    return bool(getattr(view, "__public__", False))
+
+
+def is_guarded(view: Callable[..., Any]) -> bool:
+    return hasattr(view, "__guard__")
+
+
+def allowed_agent(name: str) -> AgentDefinition:
+    """Return the current version of an agent. Raises `NotFound`, also if the caller may not use it."""
+    agent = services().agents.agents.get(name)
+    if agent is None or not may_use(current_caller(), f"agents:{name}"):
+        raise NotFound(no_agent(name))
+    return agent
+
+
+def allowed_agents() -> list[AgentDefinition]:
+    """List the agents that the caller may use, sorted by name."""
+    caller, agents = current_caller(), services().agents.agents
+    return [agents[name] for name in sorted(agents) if may_use(caller, f"agents:{name}")]
+
+
+def no_agent(name: str) -> str:
+    """Build the problem detail for an unknown agent, suggesting a similar name among those the caller may use."""
+    known = [agent.id for agent in allowed_agents()]
+    return f"There is no agent named {name}{did_you_mean(name, known) or '.'}"
+
+
+def signed_in() -> Caller:
+    """Return the caller, who must have signed in: a leaked key must not create other or wider keys, or forge webhooks.
+
+    Raises `Forbidden` for an API key.
+    """
+    caller = current_caller()
+    if caller.key_id is not None or caller.scopes:
+        raise Forbidden("Sign in to do this; an API key cannot.")
+    return caller
+
+
+def reading_place() -> Permit:
+    """Take a place for a request that holds its thread while a client reads; the view must release it.
+
+    Raises `RateLimited` at the user's share of places, and `Overloaded`.
+    """
+    return services().runs.bulkhead.take(current_caller().user_id, reads=True)

@@ -1,0 +1,214 @@
+"""Native API: ask an agent and wait (`invoke`), listen (`stream`) or queue a task, with Slipway's own bodies."""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import partial
+from typing import Annotated, Literal
+
+from flask import Blueprint, Response, g
+from pydantic import AfterValidator, Field, model_validator
+
+from service import errors
+from service.runs.result import shown
+from service.runs.start import Started
+from service.types import Effort, OnConflict, RunRequest, usd
+from service.web.admission import admit, allowed_agent, guard
+from service.web.body import fault
+from service.web.current import services
+from service.web.openapi import api
+from service.web.schemas import Body, ContextObject, Metadata, Queued, RunResult, json_response, no_nul
+from service.web.sse import SseLens
+from service.web.streaming import stream_response
+from service.web.validation import parse
+
+blueprint = Blueprint("native", __name__)
+ADMISSION_ERRORS = (
+    errors.NotFound,
+    errors.SessionBusy,
+    errors.Invalid,
+    errors.IdempotencyMismatch,
+    errors.RateLimited,
+)
+RUN_ERRORS = (
+    *ADMISSION_ERRORS,
+    errors.ModelError,
+    errors.ModelUnavailable,
+    errors.ModelTimeout,
+    errors.PriceUnknown,
+    errors.BudgetExceeded,
+    errors.Overloaded,
+    errors.DatabaseUnavailable,
+)
+FREE = ("hit", "near", "coalesced")
+
+
+def _not_blank(text: str) -> str:
+    """Validate a text for the model, which refuses white space alone."""
+    if all(unicodedata.category(letter)[0] in "ZC" for letter in text):
+        raise ValueError("must contain more than white space")
+    return text
+
+
+Text = Annotated[
+    str, Field(min_length=1, max_length=400_000), AfterValidator(no_nul), AfterValidator(_not_blank)
+]
+
+
+class TextBlock(Body):
+    type: Literal["text"]
+    text: Text
+
+
+class Turn(Body):
+    role: Literal["user", "assistant"]
+    content: Text | Annotated[list[TextBlock], Field(fail_fast=True, min_length=1, max_length=100)]
+
+
+class RunBody(Body):
+    """A question to an agent: `input`, or `messages` that begin and end with the user's turn."""
+
+    input: Text | None = None
+    messages: Annotated[list[Turn], Field(fail_fast=True, min_length=1, max_length=500)] | None = None
+    session_id: Annotated[str, Field(pattern=r"^ses_[0-9a-z]{26}$")] | None = None
+    context: ContextObject | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=128_000)] | None = None
+    max_steps: Annotated[int, Field(ge=1, description="At most `limits.steps` of the agent")] | None = None
+    effort: Effort | None = None
+    tier: Literal["auto", "simple", "medium", "complex"] = "auto"
+    cache: Literal["default", "bypass", "refresh"] = "default"
+    on_disconnect: Literal["continue", "cancel"] = "continue"
+    on_conflict: OnConflict | None = None
+    parent_message_id: Annotated[str, Field(pattern=r"^msg_[0-9a-z]{26}$")] | None = None
+    metadata: Metadata | None = None
+
+    @model_validator(mode="after")
+    def _one_question(self) -> RunBody:
+        if (self.input is None) == (self.messages is None):
+            raise ValueError("send either `input` or `messages`")
+        if self.messages is not None:
+            _of_the_user(self.messages, 0)
+            _of_the_user(self.messages, len(self.messages) - 1)
+        if self.parent_message_id is not None and self.session_id is None:
+            raise fault("/parent_message_id", "needs a `session_id`")
+        return self
+
+    @property
+    def parent(self) -> str | None:
+        """Parent message; "" for an explicit `null` (a first turn), None if omitted (the newest message)."""
+        return (self.parent_message_id or "") if "parent_message_id" in self.model_fields_set else None
+
+    def request(self, agent: str) -> RunRequest:
+        """Convert to a run request for `agent`; fields other than the question have the same names there."""
+        asked = self.model_dump(exclude={"input"})
+        messages = asked["messages"] or [{"role": "user", "content": self.input}]
+        asked |= {"agent": agent, "messages": tuple(messages), "parent_message_id": self.parent}
+        return RunRequest(**asked)
+
+
+def _of_the_user(messages: list[Turn], number: int) -> None:
+    """Raise `Invalid` if that message is not the user's; pydantic would point at the whole body."""
+    if messages[number].role != "user":
+        raise fault(f"/messages/{number}/role", "the first and the last message must be the user's")
+
+
+class TaskBody(RunBody):
+    """A queued run may be told of by webhook, and may wait for the cheaper batch."""
+
+    callback_url: Annotated[str, Field(max_length=2_000, pattern=r"^https?://")] | None = None
+    priority: Literal["normal", "batch"] = "normal"
+
+
+@blueprint.post("/v1/agents/<agent>/invoke")
+@api(
+    "Ask an agent and wait",
+    body=RunBody,
+    returns={200: RunResult},
+    errors=RUN_ERRORS,
+    tag="Agents",
+    headers=("X-Cache", "X-Cost-USD", "Idempotency-Replayed"),
+)
+@guard(counts="run")
+def invoke(agent: str) -> Response:
+    """Return the run result, or a failed run's problem."""
+    return _folded(services().runs.start.invoke(*admit("invoke", partial(_question, agent))))
+
+
+@blueprint.post("/v1/agents/<agent>/stream")
+@api(
+    "Ask an agent and listen",
+    body=RunBody,
+    errors=RUN_ERRORS,
+    tag="Agents",
+    stream="text/event-stream",
+    headers=("X-Cache", "Idempotency-Replayed"),
+)
+@guard(counts="run")
+def stream(agent: str) -> Response:
+    started, batches = services().runs.start.stream(*admit("stream", partial(_question, agent)))
+    gone = partial(services().runs.cancellation.client_gone, started.run)
+    lens = SseLens(started.run.id)
+    response = stream_response(lens, batches, started.place, gone, started.listener)
+    return _labelled(response, started, started.run.cache)
+
+
+@blueprint.post("/v1/agents/<agent>/tasks")
+@api(
+    "Ask an agent and do not wait",
+    body=TaskBody,
+    returns={202: Queued},
+    errors=(*ADMISSION_ERRORS, errors.DatabaseUnavailable),
+    tag="Agents",
+    headers=("Location", "Idempotency-Replayed"),
+)
+@guard(counts="run")
+def queue_task(agent: str) -> Response:
+    """Write the row, then wake a worker; the sweep repeats a lost wake-up."""
+    started = services().runs.start.queue(*admit("task", partial(_task, agent)))
+    if not started.replayed:
+        services().runs.wakeup.ring([started.run.id])
+    body = {"run_id": started.run.id, "status": started.run.status}
+    response = json_response(body, 202, {"Location": f"/v1/runs/{started.run.id}"})
+    return _replayed(response, started)
+
+
+def _question(agent: str) -> RunRequest:
+    return parse(RunBody).request(agent)
+
+
+def _task(agent: str) -> RunRequest:
+    """Parse a task. Raises `NotFound` for the agent before the body is read, unlike `_question`."""
+    allowed_agent(agent)
+    body = parse(TaskBody)
+    if body.callback_url is not None:
+        services().webhooks.check(body.callback_url)
+    return body.request(agent)
+
+
+def _folded(started: Started) -> Response:
+    """Fold a finished run into one JSON response: its result, or the problem it failed with."""
+    run = started.run
+    result = run.result or {}
+    if run.error is not None:
+        response = json_response({**run.error, "run_id": run.id}, run.error["status"])
+        response.mimetype = "application/problem+json"
+        if run.error["status"] in (429, 503):
+            response.headers["Retry-After"] = str(run.error.get("retry_after", 1))
+    else:
+        response = json_response(shown(result))
+    cache = result.get("cache", run.cache)
+    response.headers["X-Cost-USD"] = "0.000000" if cache in FREE else usd(run.cost_nano)
+    g.model_seconds = started.model_seconds
+    return _labelled(response, started, cache)
+
+
+def _labelled(response: Response, started: Started, cache: str) -> Response:
+    response.headers["X-Cache"] = cache
+    services().infra.metrics.cache(started.run.agent, cache)
+    return _replayed(response, started)
+
+
+def _replayed(response: Response, started: Started) -> Response:
+    if started.replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    return response

@@ -1,0 +1,108 @@
+"""`Idempotency-Key`: a request repeated with the same key is executed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from flask import Response, request
+
+from service.errors import Invalid
+from service.runs.idempotency import LIFE_MS, Key, fingerprint
+from service.runs.result import shown
+from service.store import idempotency as rows
+from service.store.database import Transaction
+from service.types import now_ms
+from service.web.body import raw_json
+from service.web.current import current_caller, services
+from service.web.schemas import json_response
+
+SECRET = "password"  # field excluded from fingerprints, which are stored for a day
+Change = Callable[[Any], Any]
+
+
+def idempotency_key(*, bodiless: bool = False) -> Key | None:
+    """Read the caller's `Idempotency-Key`, with the fingerprint of this request. Raises `Invalid`.
+
+    `bodiless`: the route reads no body, so a body makes no difference.
+    """
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not (1 <= len(key) <= 255 and all("!" <= letter <= "~" for letter in key)):
+        raise Invalid("`Idempotency-Key` is 1 to 255 visible ASCII characters.")
+    body = None if bodiless else raw_json()
+    if isinstance(body, dict):
+        body = {name: value for name, value in body.items() if name != SECRET}
+    return Key(current_caller().user_id, key, fingerprint(f"{request.method} {request.path}", body))
+
+
+def once(
+    work: Callable[[Transaction], Any],
+    status: int,
+    *,
+    seal: Change = lambda body: body,
+    unseal: Change = lambda body: body,
+) -> Response:
+    """Return the result of `work` as JSON; for a key used before, return the first response again.
+
+    Work and response are one transaction: a second request with the key waits in the database for the first one's
+    commit, and a first one that failed or crashed has left nothing. `seal` encrypts a secret in the response before it
+    is stored, `unseal` reverses it. Raises `IdempotencyMismatch`.
+    """
+    key = idempotency_key()
+
+    def whole(tx: Transaction) -> tuple[int, Any, bool]:
+        if key is None:
+            return status, work(tx), False
+        if (first := _taken(tx, key)) is not None:
+            return first[0], unseal(first[1]), True
+        body = work(tx)
+        rows.answer(tx, key.user_id, key.key, status, seal(body))
+        return status, body, False
+
+    return _response(*services().infra.db.transact(whole))
+
+
+def once_again(work: Callable[[], Any], status: int) -> Response:
+    """Like `once`, for a route without a body and for idempotent `work` that commits by itself.
+
+    Two simultaneous requests with one key both execute it; a later one gets the first response. Raises
+    `IdempotencyMismatch`.
+    """
+    key = idempotency_key(bodiless=True)
+    if key is None:
+        return json_response(work(), status)
+    if (first := services().infra.db.query(partial(_known, key=key))) is not None:
+        return _response(*first, True)
+    body = work()
+
+    def keep(tx: Transaction) -> None:
+        if _taken(tx, key) is None:
+            rows.answer(tx, key.user_id, key.key, status, body)
+
+    services().infra.db.transact(keep)
+    return json_response(body, status)
+
+
+def _taken(tx: Transaction, key: Key) -> tuple[int, Any] | None:
+    """Claim the key. Return the response stored for it, or None for a new key."""
+    first = rows.claim(tx, key.user_id, key.key, key.fingerprint, None, now_ms() + LIFE_MS)
+    if first is None:
+        return None
+    key.check(first["fingerprint"])
+    return first["status"], first["body"]
+
+
+def _known(tx: Transaction, key: Key) -> tuple[int, Any] | None:
+    """Find the response stored for a key."""
+    first = rows.find(tx, key.user_id, key.key)
+    if first is None or first["expires_at"] <= now_ms():
+        return None
+    key.check(first["fingerprint"])
+    return first["status"], first["body"]
+
+
+def _response(status: int, body: Any, replayed: bool) -> Response:
+    return json_response(shown(body), status, {"Idempotency-Replayed": "true"} if replayed else None)

@@ -1,0 +1,105 @@
+"""Lists: their query arguments, and pages that are bounded by count and by size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from flask import current_app, request
+
+from service.errors import FieldFault, Invalid
+from service.text.numerals import whole_number
+from service.text.suggest import did_you_mean
+from service.web.body import pointer
+from service.web.validation import MOST_FAULTS
+
+PAGE = {
+    "limit": {"type": "integer"},
+    "cursor": {"type": "string"},
+}  # query arguments of every list, for `api`
+MOST_LIST = 1000 * 1024  # bytes of a list's items; the whole response is at most 1 MiB
+LONGEST_FIELD = 96 * 1024  # bytes per field of an oversized item; of a text, six per character
+
+
+def page_arguments(default: int = 20, longest_cursor: int = 128) -> tuple[int, str | None]:
+    """Read `?limit=` (1 to 100; else `default`, which may be more) and `?cursor=`.
+
+    Raises `Invalid` for bad values, and for a parameter that the route does not have: a misspelt filter would be
+    ignored.
+    """
+    _refuse_other_parameters()
+    text = request.args.get("limit")
+    limit = default if text is None else whole_number(text)
+    if limit is None or (text is not None and not 1 <= limit <= 100):
+        fault: FieldFault = {"pointer": "/limit", "detail": "Send a number from 1 to 100."}
+        raise Invalid("`limit` is 1 to 100.", errors=[fault])
+    cursor = request.args.get("cursor") or None
+    if cursor is not None and len(cursor) > longest_cursor:
+        raise no_cursor()
+    return limit, cursor
+
+
+def no_cursor() -> Invalid:
+    """Build the error for an invalid cursor."""
+    return Invalid("`cursor` is not one of ours.", errors=[{"pointer": "/cursor", "detail": "Not a cursor."}])
+
+
+def _refuse_other_parameters() -> None:
+    """Raise `Invalid` for query parameters that are repeated, or missing in the route's description (`api`)."""
+    described = getattr(current_app.view_functions.get(request.endpoint or ""), "__api__", None)
+    if described is None:
+        return
+    known = described.query
+    unknown = [name for name in request.args if name not in known][:MOST_FAULTS]
+    errors: list[FieldFault] = [
+        {"pointer": pointer([name]), "detail": f"There is no such parameter{did_you_mean(name, known)}"}
+        for name in unknown
+    ]
+    errors += [
+        {"pointer": pointer([name]), "detail": "Once at most."}
+        for name in known
+        if len(request.args.getlist(name)) > 1
+    ]
+    if errors:
+        raise Invalid("The query does not fit; see `errors`.", errors=errors)
+
+
+def choice_argument(name: str, allowed: Sequence[str]) -> str | None:
+    """Read an optional query argument that is one of `allowed`. Raises `Invalid`."""
+    value = request.args.get(name)
+    if value is not None and value not in allowed:
+        raise Invalid(
+            f"`{name}` is one of {', '.join(allowed)}.",
+            errors=[{"pointer": f"/{name}", "detail": f"Send one of {', '.join(allowed)}."}],
+        )
+    return value
+
+
+def page(
+    rows: Sequence[dict[str, Any]], limit: int, key: str = "id", room: int = MOST_LIST
+) -> dict[str, Any]:
+    """Build a page from `limit + 1` rows: as many of them as fit `room` bytes.
+
+    A page may therefore be shorter than `limit`; `next_cursor` leads on. A row that is too large by itself is cut.
+    """
+    shown: list[dict[str, Any]] = []
+    for row in rows[:limit]:
+        size = len(orjson.dumps(row)) + 1
+        if size > room and shown:
+            break
+        shown.append(row if size <= room else _cut(row))
+        room -= size
+    more = len(rows) > len(shown)
+    return {"data": shown, "next_cursor": shown[-1][key] if more else None}
+
+
+def _cut(row: dict[str, Any]) -> dict[str, Any]:
+    """Cut the large fields of a row; `truncated` names them."""
+    large = [name for name, value in row.items() if len(orjson.dumps(value)) > LONGEST_FIELD]
+    small = {name: _cut_value(row[name]) for name in large}
+    return {**row, **small, "truncated": large}
+
+
+def _cut_value(value: Any) -> Any:
+    return value[: LONGEST_FIELD // 6] if isinstance(value, str) else type(value)()

@@ -1,0 +1,132 @@
+"""User management, for admins."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from flask import Blueprint, Response
+from pydantic import Field, model_validator
+
+from service import errors
+from service.auth.users import Role
+from service.store.database import Transaction
+from service.web.admission import guard
+from service.web.current import current_caller, services
+from service.web.idempotency import once
+from service.web.openapi import api
+from service.web.paging import PAGE, page, page_arguments
+from service.web.schemas import Body, Shape, json_response
+from service.web.validation import parse
+
+blueprint = Blueprint("admin", __name__)
+Password = Annotated[str, Field(min_length=8, max_length=256)]
+RateText = Annotated[str, Field(max_length=64)]
+
+
+class NewUser(Body):
+    """`limit_runs` such as `60/minute`; none: the setting's."""
+
+    username: Annotated[str, Field(min_length=1, max_length=128)]
+    password: Password
+    role: Role = "user"
+    limit_runs: RateText | None = None
+
+
+class UserChange(Body):
+    """What is left out stays as it is; `limit_runs` of `""` gives the setting's limit back."""
+
+    password: Password | None = None
+    role: Role | None = None
+    disabled: bool | None = None
+    limit_runs: RateText | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> UserChange:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("send something to change")
+        return self
+
+
+class UserView(Shape):
+    id: str
+    username: str
+    role: str
+    disabled: bool
+    limit_runs: str | None
+    created_at: str
+
+
+class UserPage(Shape):
+    data: list[UserView]
+    next_cursor: str | None
+
+
+@blueprint.get("/v1/admin/users")
+@api(
+    "Users, oldest first",
+    returns={200: UserPage},
+    errors=[errors.Forbidden, errors.Invalid],
+    tag="Admin",
+    query=PAGE,
+)
+@guard("admin")
+def list_users() -> Response:
+    limit, after = page_arguments()
+    found = services().auth.users.page(limit=limit + 1, after=after)
+    return json_response(page([user.public() for user in found], limit))
+
+
+@blueprint.post("/v1/admin/users")
+@api(
+    "Make a user",
+    body=NewUser,
+    returns={201: UserView},
+    errors=[errors.Forbidden, errors.Conflict, errors.Invalid, errors.IdempotencyMismatch],
+    tag="Admin",
+    headers=["Idempotency-Replayed"],
+)
+@guard("admin")
+def create_user() -> Response:
+    asked, users = parse(NewUser), services().auth.users
+    row = users.new_row(asked.username, asked.password, asked.role, asked.limit_runs)
+
+    def work(tx: Transaction) -> dict[str, Any]:
+        return users.insert(tx, row).public()
+
+    return once(work, 201)
+
+
+@blueprint.patch("/v1/admin/users/<user_id>")
+@api(
+    "Change a user; their log-ins end",
+    body=UserChange,
+    returns={200: UserView},
+    errors=[errors.Forbidden, errors.NotFound, errors.Conflict, errors.Invalid],
+    tag="Admin",
+)
+@guard("admin")
+def change_user(user_id: str) -> Response:
+    asked = parse(UserChange)
+    if asked.disabled or asked.role not in (None, "admin"):
+        _not_oneself(user_id)
+    return json_response(services().auth.users.change(user_id, **asked.model_dump()).public())
+
+
+@blueprint.delete("/v1/admin/users/<user_id>")
+@api(
+    "Delete a user; what they spent stays on the books",
+    returns={204: None},
+    errors=[errors.Forbidden, errors.NotFound, errors.Conflict],
+    tag="Admin",
+)
+@guard("admin")
+def delete_user(user_id: str) -> Response:
+    _not_oneself(user_id)
+    services().auth.users.delete(user_id)
+    return Response(status=204)
+
+
+def _not_oneself(user_id: str) -> None:
+    """Raise `Conflict` for the caller's own id, so that one admin is always left."""
+    if user_id == current_caller().user_id:
+        raise errors.Conflict("Another admin has to do this to you.")

@@ -1,0 +1,155 @@
+"""Approvals: tool calls that wait for a person's decision, and the decisions."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from flask import Blueprint, Response
+from pydantic import AfterValidator, Field, model_validator
+
+from service import approvals, errors
+from service.store.database import Row, Transaction
+from service.types import Caller, new_id
+from service.web.admission import guard
+from service.web.body import fault
+from service.web.current import current_caller, services
+from service.web.idempotency import once
+from service.web.openapi import api
+from service.web.paging import choice_argument, page, page_arguments
+from service.web.schemas import Body, Shape, json_response, no_nul
+from service.web.validation import located, parse
+
+blueprint = Blueprint("approvals", __name__)
+STATUSES = ("pending", "approved", "denied", "cancelled")
+
+
+def _representable(value: Any) -> Any:
+    """Validate JSON for a tool: no number that would change or become infinite."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in inner:
+        _representable(item)
+    if isinstance(value, int | float) and not abs(value) < (2**63 if isinstance(value, int) else math.inf):
+        raise ValueError("must not contain a number that is out of range")
+    return value
+
+
+class DecisionBody(Body):
+    """`arguments` take the place of those the model chose."""
+
+    decision: Literal["approve", "deny"]
+    comment: Annotated[str, Field(max_length=1_000), AfterValidator(no_nul)] | None = None
+    arguments: Annotated[dict[str, Any], AfterValidator(_representable)] | None = None
+
+    @model_validator(mode="after")
+    def _arguments_of_a_call(self) -> DecisionBody:
+        if self.arguments is not None and self.decision == "deny":
+            raise fault("/arguments", "a call that is denied takes none")
+        return self
+
+
+class ApprovalView(Shape):
+    """`reason`: `policy`, the agent asks before this tool; `unknown`, nobody knows whether it was called.
+
+    `input` is what the person asked, cut at 200 characters.
+    """
+
+    id: str
+    run_id: str
+    user_id: str
+    username: str
+    agent: str
+    session_id: str | None
+    session_title: str | None
+    input: str | None
+    call_id: str
+    name: str
+    arguments: dict[str, Any]
+    reason: Literal["policy", "unknown"]
+    status: Literal["pending", "approved", "denied", "cancelled"]
+    comment: str | None
+    decided_by: str | None
+    created_at: str
+    decided_at: str | None
+    truncated: list[str] | None = None
+
+
+class ApprovalPage(Shape):
+    data: list[ApprovalView]
+    next_cursor: str | None
+
+
+@blueprint.get("/v1/approvals")
+@api(
+    "Tool calls that people were asked about, newest first: of my runs, or of all for operators",
+    returns={200: ApprovalPage},
+    errors=[errors.Invalid],
+    tag="Approvals",
+    query={
+        "status": {"type": "string", "enum": list(STATUSES)},
+        "limit": {"type": "integer"},
+        "cursor": {"type": "string"},
+    },
+)
+@guard()
+def list_approvals() -> Response:
+    limit, before = page_arguments()
+    status = choice_argument("status", STATUSES)
+    found = approvals.page(
+        services().infra.db, current_caller(), limit=limit + 1, before=before, status=status
+    )
+    return json_response(page([approvals.public(row) for row in found], limit))
+
+
+@blueprint.post("/v1/approvals/<approval_id>")
+@api(
+    "Decide; the run goes on once nothing of it waits any more",
+    body=DecisionBody,
+    returns={200: ApprovalView},
+    errors=[
+        errors.NotFound,
+        errors.Forbidden,
+        errors.AlreadyDecided,
+        errors.ToolGone,
+        errors.Invalid,
+        errors.IdempotencyMismatch,
+    ],
+    tag="Approvals",
+    headers=["Idempotency-Replayed"],
+)
+@guard()
+def decide(approval_id: str) -> Response:
+    """Store a decision; the run resumes in this process if a slot is free, else by the next sweep."""
+    asked, caller = parse(DecisionBody), current_caller()
+    # Check access first: the response stored for an Idempotency-Key may belong to a key with wider scopes.
+    row = approvals.find_decidable(services().infra.db, caller, approval_id)
+    if row["status"] == "pending" and asked.decision == "approve":
+        _check_call(row, row["arguments"] if asked.arguments is None else asked.arguments)
+    decision = approvals.Decision(asked.decision, asked.comment, asked.arguments, new_id("dec"))
+    return once(partial(_decide, caller=caller, approval_id=approval_id, decision=decision), 200)
+
+
+def _decide(
+    tx: Transaction, caller: Caller, approval_id: str, decision: approvals.Decision
+) -> dict[str, Any]:
+    row, resumes = approvals.decide(tx, caller, approval_id, decision)
+    if resumes:
+        tx.after_commit(partial(services().runs.execution.take_up_in_background, row["run_id"]))
+    return approvals.public(row)
+
+
+def _check_call(row: Row, arguments: dict[str, Any]) -> None:
+    """Check that the call can be made, before the decision is stored.
+
+    Raises `ToolGone`, and `Invalid` for arguments that do not fit the tool: changed ones, or those of an older version.
+    """
+    services().agents.refresh()  # as the worker that resumes the run does
+    agent = services().agents.agents.get(row["agent"])
+    tool = None if agent is None else agent.tools.get(row["name"])
+    if tool is None:
+        name = f"The agent {row['agent']} has no tool {row['name']}"
+        raise errors.ToolGone(f"{name} any more: deny the call, or cancel its run.")
+    if wrong := tool.faults(arguments):
+        detail = f"The arguments do not fit the tool {tool.name}; see `errors`. Change them, or deny."
+        raise errors.Invalid(detail, errors=located(wrong, arguments, "/arguments"))

@@ -1,0 +1,231 @@
+"""Log-in, log-out and API keys."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from flask import Blueprint, Flask, Response, request
+from flask_jwt_extended import JWTManager
+from jwt import InvalidTokenError
+from pydantic import AfterValidator, AwareDatetime, Field
+
+from service import errors
+from service.auth.tokens import AUDIENCE, ISSUER, LEEWAY
+from service.auth.users import User
+from service.observe import logs
+from service.web.admission import guard, public, signed_in
+from service.web.body import PUBLIC_BODY
+from service.web.current import current_caller, services
+from service.web.guards import checked_claims
+from service.web.idempotency import once
+from service.web.limits import limit_login, limit_refresh
+from service.web.openapi import api
+from service.web.paging import PAGE, page, page_arguments
+from service.web.schemas import Body, BudgetList, Shape, budget_list, json_response
+from service.web.validation import parse
+
+log = logging.getLogger("slipway.auth")
+blueprint = Blueprint("auth", __name__)
+_LONGEST_LIFE = timedelta(days=3660)
+
+
+def install(app: Flask) -> None:
+    """Configure Flask-JWT-Extended: one algorithm, one key, Slipway's issuer and audience."""
+    key = app.extensions["slipway"].auth.tokens.key
+    app.config.update(
+        JWT_ALGORITHM=key.algorithm,
+        JWT_DECODE_ALGORITHMS=[key.algorithm],
+        JWT_DECODE_ISSUER=ISSUER,
+        JWT_DECODE_AUDIENCE=AUDIENCE,
+        JWT_DECODE_LEEWAY=LEEWAY,
+    )
+    app.extensions["slipway_tokens"] = {}
+    jwt = JWTManager(app)
+
+    @jwt.token_verification_loader
+    def accepted(header: dict[str, Any], claims: dict[str, Any]) -> bool:
+        return bool(app.extensions["slipway"].auth.tokens.accepts(claims))
+
+    @jwt.decode_key_loader
+    def checking_key(header: dict[str, Any], claims: dict[str, Any]) -> Any:
+        if header.get("kid") != key.key_id or header.get("typ") != "JWT":
+            raise InvalidTokenError("signed with another key, or for another purpose")
+        if "type" not in claims:  # Flask-JWT-Extended would accept it as an access token
+            raise InvalidTokenError("no type")
+        return key.checking
+
+
+def _expiry(moment: datetime) -> datetime:
+    if not datetime.now(UTC) < moment < datetime.now(UTC) + _LONGEST_LIFE:
+        raise ValueError("must be in the future, ten years at most")
+    return moment
+
+
+class Login(Body):
+    username: Annotated[str, Field(min_length=1, max_length=128)]
+    password: Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class TokenPair(Shape):
+    access_token: str
+    refresh_token: str
+    token_type: str
+    expires_in: int
+
+
+class Me(Shape):
+    id: str
+    username: str
+    role: str
+    scopes: list[str]
+    limits: dict[str, str]
+    budget: BudgetList
+
+
+class NewKey(Body):
+    """`scopes` such as `agents:support` or `agents:*`; none: all that the user may."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    scopes: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^agents:(\*|[a-z][a-z0-9_-]{0,63}\*?)$")], ...],
+        Field(max_length=50),
+    ] = ()
+    expires_at: Annotated[AwareDatetime, AfterValidator(_expiry)] | None = None
+
+
+class KeyView(Shape):
+    id: str
+    name: str
+    prefix: str
+    scopes: list[str]
+    created_at: str
+    expires_at: str | None
+
+
+class KeyShown(KeyView):
+    key: str
+
+
+class KeyPage(Shape):
+    data: list[KeyView]
+    next_cursor: str | None
+
+
+class KeySet(Shape):
+    keys: list[dict[str, str]]
+
+
+@blueprint.post("/v1/auth/login")
+@api(
+    "Sign in",
+    body=Login,
+    returns={200: TokenPair},
+    errors=[errors.InvalidCredentials, errors.RateLimited],
+    tag="Auth",
+)
+@public
+def login() -> Response:
+    limit_login()
+    user = _sign_in(parse(Login, most=PUBLIC_BODY), request.remote_addr or "")
+    logs.event(log, "login", user=user.id)
+    return json_response(services().auth.tokens.begin(user).public())
+
+
+def _sign_in(asked: Login, address: str) -> User:
+    try:
+        return services().auth.users.sign_in(asked.username, asked.password, address)
+    except errors.RateLimited:
+        services().infra.metrics.rate_limited("login")
+        raise
+    except errors.InvalidCredentials:
+        services().infra.metrics.login_failed()
+        logs.event(log, "login_refused", address=address)
+        raise
+
+
+@blueprint.post("/v1/auth/refresh")
+@api(
+    "Spend a refresh token for a new pair",
+    returns={200: TokenPair},
+    errors=[errors.InvalidToken, errors.RateLimited],
+    tag="Auth",
+)
+@public
+def refresh() -> Response:
+    """Renew a token pair, authenticated by the refresh token itself, which is the bearer."""
+    claims = checked_claims("refresh")
+    limit_refresh(str(claims["sub"]))
+    return json_response(services().auth.tokens.renew(claims).public())
+
+
+@blueprint.post("/v1/auth/logout")
+@api("End this log-in, on every worker at once", returns={204: None}, errors=[errors.Forbidden], tag="Auth")
+@guard(counts=None)
+def logout() -> Response:
+    services().auth.revocations.end(signed_in().family or "")
+    return Response(status=204)
+
+
+@blueprint.get("/v1/auth/me")
+@api("Who I am, and how my budget stands", returns={200: Me}, tag="Auth")
+@guard()
+def me() -> Response:
+    caller = current_caller()
+    settings = services().settings
+    limits = {"runs": caller.limit_runs or settings.limit_runs, "session": settings.limit_session}
+    limits |= {"writes": settings.limit_writes, "reads": settings.limit_reads}
+    limits = {name: rate for name, rate in limits.items() if rate}
+    about = {"id": caller.user_id, "username": caller.username, "role": caller.role}
+    budget = budget_list(services().usage.budgets.of_caller(caller))
+    return json_response({**about, "scopes": caller.scopes, "limits": limits, "budget": budget})
+
+
+@blueprint.post("/v1/auth/keys")
+@api(
+    "Make an API key; it is shown once",
+    body=NewKey,
+    returns={201: KeyShown},
+    errors=[errors.Forbidden, errors.Conflict, errors.TooMany, errors.IdempotencyMismatch],
+    tag="Auth",
+    headers=["Idempotency-Replayed"],
+)
+@guard()
+def create_key() -> Response:
+    asked, keys = parse(NewKey), services().auth.keys
+    ends = int(asked.expires_at.timestamp() * 1000) if asked.expires_at else None
+    fresh = keys.new(signed_in().user_id, asked.name, asked.scopes, ends)
+    return once(lambda tx: keys.insert(tx, fresh), 201, seal=keys.sealed, unseal=keys.unsealed)
+
+
+@blueprint.get("/v1/auth/keys")
+@api(
+    "My API keys; with a key that has scopes, that key",
+    returns={200: KeyPage},
+    errors=[errors.Invalid],
+    tag="Auth",
+    query=PAGE,
+)
+@guard()
+def list_keys() -> Response:
+    """List keys; a key with scopes sees only itself, since others may reveal agents it must not know."""
+    (limit, after), caller = page_arguments(), current_caller()
+    only = caller.key_id if caller.scopes else None
+    found = services().auth.keys.page(caller.user_id, limit=limit + 1, after=after, only=only)
+    return json_response(page(found, limit))
+
+
+@blueprint.delete("/v1/auth/keys/<key_id>")
+@api("End an API key at once", returns={204: None}, errors=[errors.NotFound, errors.Forbidden], tag="Auth")
+@guard(counts=None)
+def revoke_key(key_id: str) -> Response:
+    services().auth.keys.revoke(key_id, signed_in().user_id)
+    return Response(status=204)
+
+
+@blueprint.get("/.well-known/jwks.json")
+@api("Public keys that tokens are signed with", returns={200: KeySet}, tag="Auth")
+@public
+def jwks() -> Response:
+    return json_response(services().auth.tokens.key.jwks(), headers={"Cache-Control": "public, max-age=300"})

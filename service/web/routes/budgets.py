@@ -1,0 +1,90 @@
+"""Spending caps, read and set by admins."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from flask import Blueprint, Response
+from pydantic import AfterValidator, Field
+
+from service import errors
+from service.errors import NotFound
+from service.usage.caps import nano_of
+from service.web.admission import guard
+from service.web.current import services
+from service.web.openapi import api
+from service.web.paging import PAGE, page, page_arguments
+from service.web.schemas import Body, Shape, json_response
+from service.web.validation import parse
+
+blueprint = Blueprint("budgets", __name__)
+_ID = "[0-9a-z]{26}"
+SCOPE = re.compile(
+    rf"service|user:usr_{_ID}|key:key_{_ID}|session:ses_{_ID}|agent:[a-z][a-z0-9_-]{{0,63}}", re.ASCII
+)
+
+
+def _amount(text: str) -> str:
+    nano_of(text)
+    return text
+
+
+class NewCap(Body):
+    """An amount in dollars, or null: no limit, and no default either."""
+
+    amount_usd: Annotated[str, Field(max_length=24), AfterValidator(_amount)] | None
+    period: Literal["day", "month", "total"]
+
+
+class CapView(Shape):
+    id: str
+    scope: str
+    period: str
+    amount_usd: str | None
+    spent_usd: str
+    reserved_usd: str
+    left_usd: str | None
+    renews_at: str | None
+    default: bool
+
+
+class CapPage(Shape):
+    data: list[CapView]
+    next_cursor: str | None
+
+
+@blueprint.get("/v1/admin/budgets")
+@api(
+    "Every cap that was set, and the service's",
+    returns={200: CapPage},
+    errors=[errors.Forbidden, errors.Invalid],
+    tag="Admin",
+    query=PAGE,
+)
+@guard("admin", scope="admin")
+def list_budgets() -> Response:
+    limit, after = page_arguments()
+    found = services().usage.budgets.page(limit=limit + 1, after=after)
+    return json_response(page([{"id": state.cap.id, **state.public()} for state in found], limit))
+
+
+@blueprint.put("/v1/admin/budgets/<scope>")
+@api(
+    "Set a cap, from now on and for the window that is open",
+    body=NewCap,
+    returns={200: CapView},
+    errors=[errors.Forbidden, errors.NotFound, errors.Invalid],
+    tag="Admin",
+)
+@guard("admin", scope="admin")
+def put_budget(scope: str) -> Response:
+    """Set or lift a cap. Its subject must exist: a cap on an unknown id would seem to be in force."""
+    if SCOPE.fullmatch(scope) is None:
+        raise NotFound(f"There is no scope {scope}: service, user:…, key:…, agent:… or session:…")
+    asked = parse(NewCap)
+    if asked.amount_usd is not None:
+        services().usage.budgets.look_up(scope)
+    amount = None if asked.amount_usd is None else nano_of(asked.amount_usd)
+    state = services().usage.budgets.put(scope, asked.period, amount)
+    return json_response({"id": state.cap.id, **state.public()})

@@ -1,0 +1,245 @@
+"""Runs: list, read, follow events, cancel."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from flask import Blueprint, Response, request
+
+from service import errors
+from service.runs.result import shown
+from service.store.database import Row
+from service.types import RunEvent, RunStatus, Usage, rfc3339, usd
+from service.web.admission import guard, reading_place
+from service.web.body import fault
+from service.web.current import current_caller, services
+from service.web.idempotency import once_again
+from service.web.openapi import api
+from service.web.paging import PAGE, choice_argument, page, page_arguments
+from service.web.schemas import (
+    FeedbackShape,
+    Queued,
+    RunResult,
+    Shape,
+    UsageShape,
+    feedback_of,
+    json_response,
+)
+from service.web.sse import SseLens, last_seen
+from service.web.streaming import stream_response
+
+blueprint = Blueprint("runs", __name__)
+MOST_EVENTS = 1_000  # events per page without a limit
+
+
+class StepShape(Shape):
+    step: int
+    kind: str
+    name: str
+    started_at: str
+    finished_at: str
+    cost_usd: str
+
+
+class WebhookShape(Shape):
+    """How telling the `callback_url` stands."""
+
+    url: str
+    status: Literal["waiting", "pending", "delivered", "failed"]
+    attempts: int
+    next_at: str | None
+    last_error: str | None
+    delivered_at: str | None
+
+
+class RunView(RunResult):
+    """One run with its steps, its webhook where it has one, and what its user thinks of it."""
+
+    step_list: list[StepShape] | None = None
+    webhook: WebhookShape | None = None
+    feedback: FeedbackShape | None
+
+
+class RunItem(Shape):
+    """One run of a list, without what may be large; `input` is cut at 200 characters.
+
+    Runs of versions that did not keep them apart have no `input`, `steps`, `model` and `stop_reason` here.
+    """
+
+    run_id: str
+    session_id: str | None
+    agent: str
+    agent_version: str
+    user_id: str
+    door: str
+    status: Literal["queued", "running", "waiting_approval", "succeeded", "failed", "cancelled"]
+    input: str | None
+    stop_reason: str | None
+    model: str | None
+    tier: str | None
+    steps: int | None
+    usage: UsageShape
+    cache: Literal["hit", "near", "stale", "coalesced", "miss", "bypass"]
+    latency_ms: int | None
+    created_at: str
+    finished_at: str | None
+    error: dict[str, Any] | None = None
+
+
+class RunPage(Shape):
+    data: list[RunItem]
+    next_cursor: str | None
+
+
+class EventShape(Shape):
+    """One event of the JSON list."""
+
+    id: str
+    event: str
+    data: dict[str, Any]
+
+
+class EventList(Shape):
+    data: list[EventShape]
+    next_cursor: str | None
+
+
+@blueprint.get("/v1/runs")
+@api(
+    "Runs, newest first",
+    returns={200: RunPage},
+    errors=[errors.Invalid],
+    tag="Runs",
+    query={
+        **PAGE,
+        "status": {"type": "string"},
+        "agent": {"type": "string"},
+        "session_id": {"type": "string"},
+    },
+)
+@guard()
+def list_runs() -> Response:
+    limit, before = page_arguments()
+    status = choice_argument("status", [str(status) for status in RunStatus])
+    found = services().runs.queries.page(
+        current_caller(),
+        limit=limit + 1,
+        before=before,
+        status=status,
+        agent=request.args.get("agent"),
+        session_id=request.args.get("session_id"),
+    )
+    return json_response(page([_item(row) for row in found], limit, key="run_id"))
+
+
+@blueprint.get("/v1/runs/<run_id>")
+@api(
+    "One run with its steps, its webhook and its feedback",
+    returns={200: RunView},
+    errors=[errors.NotFound],
+    tag="Runs",
+)
+@guard()
+def get_run(run_id: str) -> Response:
+    run = services().runs.queries.get(run_id, current_caller())
+    steps, given = services().runs.queries.steps_and_feedback(run_id)
+    more = {
+        "step_list": [_step(step) for step in steps if step["kind"] != "note"],
+        "webhook": services().webhooks.of_run(run),
+        "feedback": None if given is None else feedback_of(given),
+    }
+    return json_response({**shown(services().runs.queries.result(run)), **more})
+
+
+@blueprint.get("/v1/runs/<run_id>/events")
+@api(
+    "A run's events, from the start or after Last-Event-ID",
+    returns={200: EventList},
+    errors=[errors.NotFound, errors.RateLimited, errors.Overloaded],
+    tag="Runs",
+    query=PAGE,
+    stream="text/event-stream",
+)
+@guard()
+def run_events(run_id: str) -> Response:
+    run = services().runs.queries.get(run_id, current_caller())
+    after = last_seen(request.headers.get("Last-Event-ID"), run_id)
+    if request.accept_mimetypes.best_match(["text/event-stream", "application/json"]) == "application/json":
+        return json_response(_event_page(run_id, after))
+    place = reading_place()
+    return stream_response(SseLens(run.id), services().runs.queries.follow(run_id, after), place)
+
+
+@blueprint.post("/v1/runs/<run_id>/cancel")
+@api(
+    "Cancel a run",
+    returns={202: Queued},
+    errors=[errors.NotFound, errors.RunFinished, errors.IdempotencyMismatch],
+    tag="Runs",
+    headers=["Idempotency-Replayed"],
+)
+@guard(counts=None)
+def cancel_run(run_id: str) -> Response:
+    run = services().runs.queries.get(run_id, current_caller())
+
+    def work() -> dict[str, str]:
+        services().runs.cancellation.cancel(run)
+        return {"run_id": run_id, "status": services().runs.queries.get(run_id).status}
+
+    return once_again(work, 202)
+
+
+def _item(row: Row) -> dict[str, Any]:
+    """Build a `RunItem`."""
+    plain = (
+        "session_id",
+        "agent",
+        "agent_version",
+        "user_id",
+        "door",
+        "status",
+        "input",
+        "stop_reason",
+        "model",
+    )
+    used = Usage(
+        row["input_tokens"], row["output_tokens"], row["cache_read_tokens"], row["cache_creation_tokens"]
+    )
+    usage = used.public(row["cost_nano"], "reported")
+    del usage["usage_source"]  # stored with the result, which lists do not read
+    ended = row["finished_at"]
+    item = {
+        "run_id": row["id"],
+        **{name: row[name] for name in (*plain, "tier", "steps")},
+        "usage": usage,
+        "cache": row["cache"],
+        "latency_ms": None if ended is None else ended - row["created_at"],
+        "created_at": rfc3339(row["created_at"]),
+        "finished_at": rfc3339(ended),
+    }
+    return item if row["error"] is None else {**item, "error": row["error"]}
+
+
+def _step(step: Row) -> dict[str, Any]:
+    return {
+        "step": step["n"],
+        "kind": step["kind"],
+        "name": step["name"],
+        "attempt": step["attempt"],
+        "started_at": rfc3339(step["started_at"]),
+        "finished_at": rfc3339(step["finished_at"]),
+        "cost_usd": usd(step["cost_nano"]),
+    }
+
+
+def _event(run_id: str, event: RunEvent) -> dict[str, Any]:
+    return {"id": f"{run_id}:{event.seq}", "event": event.name, "data": shown(event.data)}
+
+
+def _event_page(run_id: str, after: int) -> dict[str, Any]:
+    """Build a page of events; a cursor is the id of the previous page's last event."""
+    limit, cursor = page_arguments(default=MOST_EVENTS)
+    if cursor is not None and not (after := last_seen(cursor, run_id)):
+        raise fault("/cursor", "Not a cursor.")
+    events = services().runs.queries.first(run_id, after)
+    return page([_event(run_id, event) for event in events[: limit + 1]], limit)

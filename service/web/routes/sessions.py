@@ -1,0 +1,259 @@
+"""Sessions: create, list, search, read, export, rename, delete."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Annotated, Any, Literal
+
+from flask import Blueprint, Response, request
+from pydantic import AfterValidator, Field, model_validator
+
+from service import errors, history, sessions
+from service.auth.keys import may_use
+from service.runs.result import shown
+from service.store.database import Transaction
+from service.text.numerals import whole_number
+from service.web.admission import guard, no_agent, reading_place
+from service.web.body import fault
+from service.web.current import current_caller, services
+from service.web.idempotency import once
+from service.web.openapi import api
+from service.web.paging import PAGE, choice_argument, no_cursor, page, page_arguments
+from service.web.schemas import Body, Metadata, Shape, SourceShape, ToolShape, json_response, no_nul
+from service.web.transcript import as_json, as_markdown
+from service.web.validation import parse
+
+blueprint = Blueprint("sessions", __name__)
+CANCEL_WAIT = 5.0  # seconds a deletion waits for the cancellation of a running turn
+LONGEST_SEARCH = 100  # characters
+MARKDOWN = "text/markdown"
+Title = Annotated[str, Field(max_length=256), AfterValidator(no_nul)]
+
+
+class NewSession(Body):
+    agent: Annotated[str, Field(min_length=1, max_length=64)]
+    title: Title = ""
+    metadata: Metadata | None = None
+
+
+class SessionChange(Body):
+    """What is left out stays as it is."""
+
+    title: Title | None = None
+    metadata: Metadata | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> SessionChange:
+        if not self.model_fields_set:
+            raise ValueError("send `title`, `metadata` or both")
+        if "title" in self.model_fields_set and self.title is None:
+            raise ValueError("`title` is a text")
+        return self
+
+
+class SessionItem(Shape):
+    """One session of a list, without what may be large."""
+
+    id: str
+    user_id: str
+    agent: str
+    title: str
+    created_at: str
+    updated_at: str
+    expires_at: str
+
+
+class SessionView(SessionItem):
+    metadata: dict[str, Any] | None
+
+
+class MessageView(Shape):
+    """A message of a turn that has ended, as `status` says. It goes on from the one with `parent_message_id`.
+
+    `sources` and `tools` of a turn stand with its last message: the answer or, where nothing was told, the question.
+    """
+
+    id: str
+    parent_message_id: str | None
+    seq: int
+    run_id: str
+    role: Literal["user", "assistant"]
+    content: str | list[dict[str, Any]]
+    status: Literal["succeeded", "failed", "cancelled"]
+    error_code: str | None
+    sources: list[SourceShape]
+    tools: list[ToolShape]
+    created_at: str
+    truncated: list[str] | None = None
+
+
+class SessionWithMessages(SessionView):
+    """The last messages of all branches, oldest first; `next_cursor` leads to those before them."""
+
+    messages: list[MessageView]
+    next_cursor: str | None
+
+
+class SessionExport(SessionView):
+    """A whole conversation, its oldest message first; of all branches."""
+
+    messages: list[MessageView]
+
+
+class SessionPage(Shape):
+    data: list[SessionItem]
+    next_cursor: str | None
+
+
+@blueprint.post("/v1/sessions")
+@api(
+    "Begin a conversation with an agent",
+    body=NewSession,
+    returns={201: SessionView},
+    errors=[errors.Invalid, errors.IdempotencyMismatch, errors.TooMany],
+    tag="Sessions",
+    headers=["Idempotency-Replayed"],
+)
+@guard()
+def create_session() -> Response:
+    asked, caller = parse(NewSession), current_caller()
+    if asked.agent not in services().agents.agents or not may_use(caller, f"agents:{asked.agent}"):
+        fault = no_agent(asked.agent)
+        raise errors.Invalid(fault, errors=[{"pointer": "/agent", "detail": fault}])
+    row = services().sessions.new(caller, asked.agent, asked.title, asked.metadata)
+
+    def work(tx: Transaction) -> dict[str, Any]:
+        services().sessions.create(tx, row)
+        return sessions.public(row)
+
+    return once(work, 201)
+
+
+@blueprint.get("/v1/sessions")
+@api(
+    "My conversations, newest first; everyone's with `scope=all`, for operators; `q` is looked for in titles",
+    returns={200: SessionPage},
+    errors=[errors.Invalid, errors.Forbidden],
+    tag="Sessions",
+    query={
+        **PAGE,
+        "scope": {"type": "string", "enum": ["own", "all"]},
+        "q": {"type": "string", "minLength": 1, "maxLength": LONGEST_SEARCH},
+    },
+)
+@guard()
+def list_sessions() -> Response:
+    limit, before = page_arguments()
+    all_users = choice_argument("scope", ["own", "all"]) == "all"
+    wanted: dict[str, Any] = {"all_users": all_users, "limit": limit + 1, "before": before}
+    text, broke_off = _search_argument(), None
+    if text is None:
+        found = services().sessions.page(current_caller(), **wanted)
+    else:
+        found, broke_off = services().sessions.search(current_caller(), text, **wanted)
+    shown_page = page([sessions.item(row) for row in found], limit)
+    return json_response({**shown_page, "next_cursor": shown_page["next_cursor"] or broke_off})
+
+
+@blueprint.get("/v1/sessions/<session_id>")
+@api(
+    "A conversation with its last messages: 100 where no limit is given, fewer where they are long",
+    returns={200: SessionWithMessages},
+    errors=[errors.NotFound, errors.Invalid],
+    tag="Sessions",
+    query=PAGE,
+)
+@guard()
+def get_session(session_id: str) -> Response:
+    limit, cursor = page_arguments(default=100)
+    before = whole_number(cursor) if cursor else None
+    if cursor and before is None:
+        raise no_cursor()
+    row = services().sessions.get(current_caller(), session_id)
+    found = services().sessions.messages(session_id, limit=limit + 1, before=before)
+    said = page([history.public(message) for message in found], limit, key="seq")
+    more = said["next_cursor"]
+    messages = {"messages": said["data"][::-1], "next_cursor": None if more is None else str(more)}
+    return json_response({**shown(sessions.public(row)), **messages})
+
+
+@blueprint.get("/v1/sessions/<session_id>/export")
+@api(
+    "A whole conversation as a file: JSON, or Markdown by `Accept: text/markdown`",
+    returns={200: SessionExport},
+    errors=[errors.NotFound, errors.RateLimited, errors.Overloaded],
+    tag="Sessions",
+    also=[MARKDOWN],
+)
+@guard()
+def export_session(session_id: str) -> Response:
+    session = shown(sessions.public(services().sessions.get(current_caller(), session_id)))
+    messages = map(history.public, services().sessions.transcript(session_id))
+    place = reading_place()
+    if request.accept_mimetypes.best_match(["application/json", MARKDOWN]) == MARKDOWN:
+        response = Response(as_markdown(session, messages), mimetype=MARKDOWN)
+    else:
+        response = Response(as_json(session, messages), mimetype="application/json")
+    kind = "md" if response.mimetype == MARKDOWN else "json"
+    response.headers["Content-Disposition"] = f'attachment; filename="{session_id}.{kind}"'
+    response.call_on_close(place.give)
+    return response
+
+
+@blueprint.patch("/v1/sessions/<session_id>")
+@api(
+    "Rename a conversation, or change what is noted on it",
+    body=SessionChange,
+    returns={200: SessionView},
+    errors=[errors.NotFound, errors.Invalid],
+    tag="Sessions",
+)
+@guard()
+def change_session(session_id: str) -> Response:
+    asked = parse(SessionChange)
+    services().sessions.get(current_caller(), session_id, own=True)
+    services().sessions.change(session_id, asked.model_dump(include=asked.model_fields_set))
+    row = services().sessions.get(current_caller(), session_id, own=True)
+    return json_response(shown(sessions.public(row)))
+
+
+@blueprint.delete("/v1/sessions/<session_id>")
+@api(
+    "Delete a conversation with its messages and runs; a turn under way is cancelled",
+    returns={204: None},
+    errors=[errors.NotFound, errors.SessionBusy],
+    tag="Sessions",
+)
+@guard()
+def delete_session(session_id: str) -> Response:
+    services().sessions.get(current_caller(), session_id, own=True)
+    _cancel_turns(session_id)
+    if not services().sessions.delete(session_id):
+        with services().runs.bulkhead.take(current_caller().user_id):
+            _delete_in_time(session_id)
+    return Response(status=204)
+
+
+def _search_argument() -> str | None:
+    """Read `?q=`. Raises `Invalid`."""
+    text = request.args.get("q")
+    if text is not None and not 1 <= len(text) <= LONGEST_SEARCH:
+        raise fault("/q", f"Send 1 to {LONGEST_SEARCH} characters.")
+    return text
+
+
+def _delete_in_time(session_id: str) -> None:
+    """Delete a session once its turn is cancelled. Raises `SessionBusy` after `CANCEL_WAIT` seconds."""
+    end = time.monotonic() + CANCEL_WAIT
+    while not services().sessions.delete(session_id):
+        if time.monotonic() > end:
+            raise errors.SessionBusy("A turn is being cancelled; try again shortly.", retry_after=1)
+        time.sleep(0.1)
+
+
+def _cancel_turns(session_id: str) -> None:
+    """Cancel the runs of a session before deleting them, so that their usage is billed."""
+    for run_id in services().sessions.unfinished(session_id):
+        with suppress(errors.RunFinished, errors.NotFound):
+            services().runs.cancellation.cancel(services().runs.queries.get(run_id))

@@ -1,0 +1,197 @@
+"""Usage and cost as JSON pages or a CSV sheet; the caller's budget."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from urllib.parse import urlencode
+
+from flask import Blueprint, Response, request
+
+from service import errors
+from service.store.usage import UsageQuery, Values
+from service.store.visibility import visible_to
+from service.types import rfc3339
+from service.usage import reports
+from service.usage.reports import Cursor
+from service.web.admission import guard, reading_place
+from service.web.body import fault
+from service.web.current import current_caller, services
+from service.web.openapi import api
+from service.web.paging import page_arguments
+from service.web.schemas import BudgetList, Shape, budget_list, json_response
+
+log = logging.getLogger("slipway.request")
+blueprint = Blueprint("usage", __name__)
+LONGEST = timedelta(days=400)
+LONGEST_BY_HOUR = timedelta(days=31)  # hours are not rolled up: they are summed over single calls
+USUAL = timedelta(days=30)
+SHEET_SECONDS = 900.0  # time limit of a sheet, after which it is aborted
+MOST_GROUPS = 1_000  # groups per response without a limit; at most some 600 bytes each
+
+
+class UsageLine(Shape):
+    """The groups that were asked for, and their sums."""
+
+    hour: str | None = None
+    day: str | None = None
+    agent: str | None = None
+    model: str | None = None
+    user: str | None = None
+    key: str | None = None
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cache_read_input_tokens: int
+    cache_creation_input_tokens: int
+    cost_usd: str
+    cache_savings_usd: str
+
+
+class UsageReport(Shape):
+    data: list[UsageLine]
+    total: UsageLine
+    next_cursor: str | None
+
+
+@blueprint.get("/v1/usage")
+@api(
+    "Tokens, calls and cost: one's own, for operators everybody's; JSON, or CSV with `Accept: text/csv`",
+    returns={200: UsageReport},
+    errors=[errors.Invalid, errors.Overloaded],
+    tag="Usage",
+    also=["text/csv"],
+    query={
+        "limit": {"type": "integer", "description": "1000 where it is not given; of CSV then all there are"},
+        "cursor": {"type": "string"},
+        "from": {"type": "string", "description": "A date or a time; 30 days ago when not given"},
+        "to": {
+            "type": "string",
+            "description": "A date, which is included, or a time, which is not; else now",
+        },
+        "group_by": {
+            "type": "string",
+            "description": "Any of hour, day, agent, model, user, key, with commas between; `hour` for 31 days at most",
+        },
+    },
+)
+@guard()
+def usage() -> Response:
+    response = _report()
+    response.vary.add("Accept")
+    return response
+
+
+def _report() -> Response:
+    query, limit, after = _query()
+    as_csv = request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv"
+    if as_csv and "limit" not in request.args:
+        return _sheet(query, after)
+    page = reports.page(services().infra.db, query, limit=limit, after=after)
+    following = None if page.next is None else page.next.text(query.by)
+    if as_csv:
+        return _csv(reports.as_csv(page.lines, query.by), following)
+    report = {"from": rfc3339(query.since), "to": rfc3339(query.until), "group_by": query.by}
+    return json_response({**report, "data": page.lines, "total": page.total, "next_cursor": following})
+
+
+@blueprint.get("/v1/budget")
+@api("What the caller has spent, reserved and left", returns={200: BudgetList}, tag="Usage")
+@guard()
+def budget() -> Response:
+    return json_response(budget_list(services().usage.budgets.of_caller(current_caller())))
+
+
+def _query() -> tuple[UsageQuery, int, Values | None]:
+    """Read the requested report, the lines per page, and the group after which the page begins."""
+    by = _groups()
+    limit, text = page_arguments(default=MOST_GROUPS, longest_cursor=reports.LONGEST_CURSOR)
+    cursor = None if text is None else _cursor(text, by)
+    since, until = _span(None if cursor is None else cursor.until)
+    if "hour" in by and until - since > LONGEST_BY_HOUR.total_seconds() * 1000:
+        raise fault("/from", f"By the hour it must be before `to` by {LONGEST_BY_HOUR.days} days at most.")
+    query = UsageQuery(since, until, by, visible_to(current_caller()))
+    return query, limit, None if cursor is None else cursor.after
+
+
+def _cursor(text: str, by: tuple[str, ...]) -> Cursor:
+    try:
+        return reports.cursor_of(text, by)
+    except ValueError:
+        raise fault("/cursor", "Not a cursor of a report with these groups.") from None
+
+
+def _sheet(asked: UsageQuery, after: Values | None) -> Response:
+    """Stream the whole report. It may take minutes, so it takes a place in the bulkhead."""
+    place = reading_place()
+    lines = reports.sheet(services().infra.db, asked, seconds=SHEET_SECONDS, after=after)
+    try:
+        first = next(lines)  # reads the first page: until then, an error can be a problem response
+    except BaseException:
+        place.give()
+        raise
+
+    def body() -> Iterator[str]:
+        try:
+            yield first
+            yield from lines
+        except Exception as error:  # the server aborts the response: clients see it is incomplete
+            log.warning("csv_aborted", extra={"error": type(error).__name__, "detail": str(error)})
+            raise
+        finally:
+            place.give()
+
+    response = Response(body(), mimetype="text/csv")
+    response.call_on_close(place.give)
+    return response
+
+
+def _csv(text: str, cursor: str | None) -> Response:
+    """Build a CSV response. CSV has no field for a cursor: the next page's URL is in `Link` (RFC 8288)."""
+    response = Response(text, mimetype="text/csv")
+    if cursor is not None:
+        query = urlencode({**request.args.to_dict(), "cursor": cursor})
+        response.headers["Link"] = f'<{request.path}?{query}>; rel="next"'
+    return response
+
+
+def _groups() -> tuple[str, ...]:
+    text = request.args.get("group_by", "day")
+    by = tuple(name for name in text.split(",") if name)
+    if len(set(by)) != len(by) or not set(by) <= set(reports.GROUPS):
+        raise fault("/group_by", f"Any of {', '.join(reports.GROUPS)}, each once, with commas between.")
+    return by
+
+
+def _span(page_until: int | None) -> tuple[int, int]:
+    """Read `?from=` and `?to=` as milliseconds, the end excluded.
+
+    Without `to`, the end is the time of the first page (`page_until`), or now on the first page.
+    """
+    text = request.args.get("to")
+    now = int(time.time() * 1000) + 1 if page_until is None else page_until
+    until = now if text is None else _moment("to", text, end=True)
+    text = request.args.get("from")
+    since = until - int(USUAL.total_seconds() * 1000) if text is None else _moment("from", text, end=False)
+    if since < 0:
+        raise fault("/from", "Not before 1970.")
+    if since >= until or until - since > LONGEST.total_seconds() * 1000:
+        raise fault("/from", f"It must be before `to`, by {LONGEST.days} days at most.")
+    return since, until
+
+
+def _moment(name: str, text: str, *, end: bool) -> int:
+    try:
+        if not text.isascii():  # `fromisoformat` accepts any character between date and time
+            raise ValueError
+        if len(text) == 10:
+            day = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
+            return int((day + timedelta(days=1 if end else 0)).timestamp() * 1000)
+        moment = datetime.fromisoformat(text)
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise fault(
+            f"/{name}", "A date such as 2026-11-21, or a time such as 2026-11-21T06:00:00Z."
+        ) from None

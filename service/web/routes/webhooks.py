@@ -1,0 +1,29 @@
+"""Webhook secret, which signs deliveries; see `service.webhooks`."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response
+
+from service import errors
+from service.web.admission import guard, signed_in
+from service.web.current import services
+from service.web.openapi import api
+from service.web.schemas import Shape, json_response
+
+blueprint = Blueprint("webhooks", __name__)
+
+
+class WebhookSecret(Shape):
+    secret: str
+
+
+@blueprint.get("/v1/webhooks/secret")
+@api(
+    "What signs the webhooks of my runs",
+    returns={200: WebhookSecret},
+    errors=[errors.Forbidden],
+    tag="Agents",
+)
+@guard()
+def webhook_secret() -> Response:
+    return json_response({"secret": services().webhooks.secret_of(signed_in().user_id)})

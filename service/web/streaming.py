@@ -1,0 +1,108 @@
+"""Streamed responses: a run's events, encoded by a lens, as chunks of a response under way."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from flask import Response, request
+
+from service.runs.bulkhead import Permit
+from service.runs.events.outbox import Listener
+from service.types import RunEvent
+
+HEADERS = {"X-Accel-Buffering": "no"}
+
+
+class Lens(Protocol):
+    """Encoder of one run's events for one client, in the format of its API. It may keep state between calls."""
+
+    mimetype: str
+    heartbeat: bytes  # sent after a period without events
+
+    def encode(self, events: Sequence[RunEvent]) -> bytes:
+        """Encode one or more events; empty if the format cannot express them."""
+
+
+class ChunkWriter:
+    """Writes events to a client's socket directly, as HTTP chunks; only `finish` blocks."""
+
+    def __init__(self, sock: socket.socket, lens: Lens) -> None:
+        self._sock = sock
+        self._lens = lens
+        self._rest = b""
+
+    def write(self, events: Sequence[RunEvent]) -> None:
+        """Send as much as the socket accepts at once; an empty list is a heartbeat. Call only if `rest()` is False."""
+        if data := _encoded(self._lens, events):  # an empty chunk would end the response
+            self._rest += b"%X\r\n%b\r\n" % (len(data), data)
+        self.rest()
+
+    def rest(self) -> bool:
+        """Send the remainder, without blocking. True: some still remains."""
+        if self._rest:
+            with suppress(BlockingIOError):
+                sent = self._sock.send(self._rest, socket.MSG_DONTWAIT)
+                self._rest = self._rest[sent:]
+        return bool(self._rest)
+
+    def finish(self) -> None:
+        """Send the remainder of an incomplete chunk, blocking for the client as long as the server does."""
+        rest, self._rest = self._rest, b""
+        if rest:
+            self._sock.sendall(rest)
+
+
+def stream_response(
+    lens: Lens,
+    batches: Generator[list[RunEvent]],
+    place: Permit | None,
+    gone: Callable[[], None] = lambda: None,
+    listener: Listener | None = None,
+) -> Response:
+    """Stream batches of events; `gone` is called when the client left before the last one.
+
+    `place` is released once the response is closed, whether it was read or not. Events after the first batch may be
+    written past this generator, through `listener`.
+    """
+    writer = _writer(lens) if listener is not None else None
+
+    def body() -> Iterator[bytes]:
+        ended = False
+        try:
+            for events in batches:
+                if writer is not None:
+                    writer.finish()
+                yield _encoded(lens, events)
+                ended = bool(events) and events[-1].name.is_last
+                if listener is not None:
+                    listener.gone, listener.writer = gone, writer
+            if writer is not None:
+                writer.finish()
+            ended = True
+        finally:
+            try:
+                if not ended:
+                    gone()
+                batches.close()  # executes the rest of a run that this generator drives
+            finally:
+                if place is not None:
+                    place.give()
+
+    response = Response(body(), mimetype=lens.mimetype, headers=HEADERS)
+    if place is not None:
+        response.call_on_close(place.give)
+    return response
+
+
+def _encoded(lens: Lens, events: Sequence[RunEvent]) -> bytes:
+    return lens.encode(events) if events else lens.heartbeat
+
+
+def _writer(lens: Lens) -> ChunkWriter | None:
+    """Create a writer for the request's socket; None if the response is not sent in chunks over a plain socket."""
+    sock = request.environ.get("gunicorn.socket")
+    chunked = request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
+    return ChunkWriter(sock, lens) if type(sock) is socket.socket and chunked else None

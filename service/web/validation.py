@@ -1,0 +1,90 @@
+"""Validation: a body as a typed model, and each of its faults as a JSON pointer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from flask import request
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from service.errors import FieldFault, Invalid, NotFound
+from service.text import exact_json
+from service.web.body import AS_TEXT, MAX_BODY, fault, pointer, raw_json
+
+M = TypeVar("M", bound=BaseModel)
+LONGEST_NAME = 128  # characters of an id, a name or a scope in a path
+MOST_FIELDS = 64  # fields of a body; unknown ones become errors
+MOST_FAULTS = 50  # faults reported in one response
+
+
+def refuse_impossible() -> None:
+    """Reject NUL characters, which PostgreSQL does not accept, and names in a path that are too long.
+
+    Called before every request. Raises `NotFound` and `Invalid`.
+    """
+    if "\x00" in request.path:
+        raise NotFound()
+    for name in (request.view_args or {}).values():
+        if len(str(name)) > LONGEST_NAME:
+            raise NotFound()
+    if b"%00" in request.query_string or b"\x00" in request.query_string:
+        raise Invalid("The query must not contain a NUL character.")
+
+
+def parse(model: type[M], *, most: int = MAX_BODY) -> M:
+    """Parse the request's body into a model. Raises as `raw_json`, and `Invalid` with a pointer to each fault."""
+    return validate(model, raw_json(most))
+
+
+def validate(model: type[M], value: Any) -> M:
+    """Validate `value`. Raises `Invalid` with a pointer to every invalid field.
+
+    Validates its JSON text: pydantic is then strict about JSON's types, and still reads a date from a string.
+    """
+    if isinstance(value, dict) and len(value) > MOST_FIELDS:
+        raise fault("", f"must not have more than {MOST_FIELDS} fields")
+    try:
+        return model.model_validate_json(exact_json.dumps(_with_texts(value)))
+    except ValidationError as error:
+        raise Invalid("The request does not fit; see `errors`.", errors=faults_of(error, value)) from None
+
+
+def _with_texts(value: Any) -> Any:
+    """Replace fields that are stored as JSON text by that text."""
+    if not isinstance(value, dict):
+        return value
+    texts = {name: exact_json.dumps(value[name]).decode() for name in AS_TEXT if value.get(name) is not None}
+    return {**value, **texts} if texts else value
+
+
+def faults_of(error: ValidationError, value: Any) -> list[FieldFault]:
+    """Convert a pydantic error to JSON pointers into `value`, which is never quoted: it may be a secret."""
+    return located(error.errors(include_url=False, include_input=False, include_context=False), value)
+
+
+def located(details: Sequence[ErrorDetails], value: Any, within: str = "") -> list[FieldFault]:
+    """Convert pydantic's details to JSON pointers; `within` is the pointer to `value` itself."""
+    return [
+        {
+            "pointer": within + _pointer(fault["loc"], value, fault["type"] == "missing"),
+            "detail": fault["msg"].removeprefix("Value error, "),
+        }
+        for fault in details[:MOST_FAULTS]
+    ]
+
+
+def _pointer(location: Sequence[int | str], value: Any, missing: bool) -> str:
+    """Build the pointer to a fault, without pydantic's names of union branches, which do not occur in `value`."""
+    parts: list[int | str] = []
+    for number, part in enumerate(location, 1):
+        known = (
+            part in value if isinstance(value, dict) else isinstance(value, list) and isinstance(part, int)
+        )
+        if known:
+            value = value[part]
+        elif not (missing and number == len(location)):
+            continue
+        parts.append(part)
+    return pointer(parts)

@@ -1,0 +1,379 @@
+"""The way of a run's events to the one who listens here, over a real Redis."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.errors import DatabaseUnavailable
+from service.infra.redis import RedisStore
+from service.runs.events import event_stream
+from service.runs.events import outbox as channel_module
+from service.runs.events import publisher as publisher_module
+from service.runs.events.event_stream import EventStreamReader
+from service.runs.events.outbox import Listener, Outbox
+from service.runs.events.publisher import Publisher
+from service.runs.slots import LeaseLost
+from service.types import Event, RunEvent, new_id
+from tests.conftest import RedisServer, redis_in, wait_until
+
+
+@pytest.fixture
+def redis_store(redis_server: RedisServer) -> RedisStore:
+    return RedisStore(redis_server.url, max_connections=4)
+
+
+class Client:
+    """A `Writer` that takes so many pieces of what it is written, then holds one back until it has room again."""
+
+    def __init__(self, room: int = 1_000_000) -> None:
+        self.room = room
+        self.taken: list[int] = []
+        self.beats = 0
+        self.broken = False
+        self._rest: list[int] = []
+
+    def write(self, events: Sequence[RunEvent]) -> None:
+        assert not self._rest, "written to in the middle of something else"
+        self.beats += not events
+        self._rest = [event.seq for event in events]
+        self.rest()
+
+    def rest(self) -> bool:
+        if self.broken:
+            raise BrokenPipeError
+        while self._rest and self.room > 0:
+            self.room -= 1
+            self.taken.append(self._rest.pop(0))
+        return bool(self._rest)
+
+
+def delta(number: int) -> RunEvent:
+    return RunEvent(Event.TEXT_DELTA, {"text": str(number)}, number)
+
+
+def publisher_of(redis_store: RedisStore, heartbeat: float) -> Publisher:
+    """Over a database in which no other attempt is known."""
+    return Publisher(redis_store, heartbeat, set)
+
+
+def opened(publisher: Publisher, client: Client | None = None) -> Outbox:
+    return publisher.open(new_id("run"), 1, Listener(client))
+
+
+def told_in(reader: EventStreamReader, run_id: str) -> list[int]:
+    return [event.seq for _, events in reader.told(run_id) for event in events]
+
+
+def taken(channel: Outbox) -> list[int]:
+    return [event.seq for event in channel.take()]
+
+
+def test_all_arrive_in_order_and_all_is_there_at_the_end(redis_store: RedisStore) -> None:
+    channel = opened(publisher_of(redis_store, 15.0))
+    for number in range(1, 501):
+        channel.put([delta(number)])
+    channel.close()
+    assert taken(channel) == list(range(1, 501))
+    assert (taken(channel), channel.seen) == ([], 500)
+    told = told_in(EventStreamReader(redis_store, redis_store.client), channel.run_id)
+    assert told == list(range(1, 501))
+
+
+def test_many_channels_of_one_publisher_keep_apart(redis_store: RedisStore) -> None:
+    publisher = publisher_of(redis_store, 15.0)
+    channels = [opened(publisher) for _ in range(20)]
+    for number in range(1, 51):
+        for channel in channels:
+            channel.put([delta(number)])
+    for channel in channels:
+        channel.close()
+    assert all(taken(channel) == list(range(1, 51)) for channel in channels)
+    assert not publisher._listened
+
+
+def test_what_is_not_urgent_waits_for_its_window(
+    redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first event, the first word and the last do not wait, and take nobody else's along."""
+    monkeypatch.setattr(publisher_module, "WINDOW", 600.0)
+    publisher = publisher_of(redis_store, 15.0)
+    slow, quick = opened(publisher), opened(publisher)
+    slow.put([delta(1)])
+    assert taken(slow) == [1]
+    slow.put([delta(2)])
+    quick.put([delta(1)])
+    assert (taken(quick), taken(slow)) == ([1], [])
+    slow.put([RunEvent(Event.RUN_COMPLETED, {}, 3)])
+    assert taken(slow) == [2, 3]
+
+
+def test_what_is_urgent_wakes_no_other_thread(
+    redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Publisher, "_loop", lambda self: None)
+    channel = opened(publisher_of(redis_store, 15.0))
+    channel.put([RunEvent(Event.RUN_STARTED, {}, 1)])
+    assert taken(channel) == [1]
+    channel.put([RunEvent(Event.STEP_STARTED, {}, 2)])
+    assert taken(channel) == []
+    channel.put([delta(3)])
+    assert taken(channel) == [2, 3]
+    channel.put([RunEvent(Event.RUN_COMPLETED, {}, 4)])
+    channel.close()
+    assert (taken(channel), channel.over) == ([4], True)
+
+
+def test_urgent_or_not_all_keep_their_order(redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the client and in the live stream, whoever brings them there."""
+    monkeypatch.setattr(publisher_module, "WINDOW", 0.001)
+    chance, publish = random.Random(7), Publisher._publish
+
+    def dawdle(self: Publisher, batch: Any) -> Any:
+        time.sleep(chance.random() / 500)
+        return publish(self, batch)
+
+    monkeypatch.setattr(Publisher, "_publish", dawdle)
+    publisher = publisher_of(redis_store, 15.0)
+    clients = [Client() for _ in range(8)]
+    channels = [opened(publisher, client) for client in clients]
+    names = [
+        [chance.choice((Event.TEXT_DELTA, Event.APPROVAL_REQUIRED)) for _ in range(100)] for _ in channels
+    ]
+
+    def tell(channel: Outbox, names: list[Event]) -> None:
+        for number, name in enumerate(names, 1):
+            channel.put([RunEvent(name, {"text": "x"}, number)])
+            time.sleep(chance.random() / 500)
+        channel.close()
+
+    threads = [threading.Thread(target=tell, args=pair) for pair in zip(channels, names, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    for channel, client in zip(channels, clients, strict=True):
+        told = told_in(EventStreamReader(redis_store, redis_store.client), channel.run_id)
+        assert told == list(range(1, 101))
+        assert client.taken == list(range(1, 101))
+
+
+def test_a_client_that_is_too_slow_gets_the_rest_from_elsewhere(
+    redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel_module, "MAX_UNREAD", 10)
+    client = Client(room=1)
+    channel = opened(publisher_of(redis_store, 15.0), client)
+    channel.put([delta(1)])
+    channel.put([delta(2)])
+    wait_until(lambda: channel.seen == 2, "the window")
+    for number in range(3, 30):
+        channel.put([delta(number)])
+    channel.close()
+    assert (client.taken, channel.seen, channel.over, taken(channel)) == ([1], 2, False, [])
+
+
+def test_a_stream_has_its_life_from_the_first_entry_on(redis_store: RedisStore) -> None:
+    channel = opened(publisher_of(redis_store, 15.0))
+    for number in range(1, 4):
+        channel.put([delta(number)])
+    channel.close()
+    assert (
+        event_stream.LIFE * 3 / 4
+        < redis_store.client.ttl(event_stream.stream_key(channel.run_id))
+        <= event_stream.LIFE
+    )
+
+
+def test_whoever_brings_the_events_writes_them_to_the_client(redis_store: RedisStore) -> None:
+    client = Client()
+    channel = opened(publisher_of(redis_store, 15.0), client)
+    channel.put([delta(1)])
+    assert client.taken == [1]  # urgent: by this thread
+    channel.put([delta(2)])
+    wait_until(lambda: client.taken == [1, 2], "the publisher")
+    channel.put([RunEvent(Event.RUN_COMPLETED, {}, 3)])
+    assert (client.taken, channel.seen, channel.over) == ([1, 2, 3], 3, True)
+    channel.close()
+    assert taken(channel) == []
+
+
+def test_a_client_is_written_to_from_when_its_response_is_under_way(redis_store: RedisStore) -> None:
+    listener, client = Listener(), Client()
+    channel = publisher_of(redis_store, 15.0).open(new_id("run"), 1, listener)
+    channel.put([RunEvent(Event.RUN_STARTED, {}, 1)])
+    assert not channel.written
+    assert taken(channel) == [1]
+    listener.writer = client
+    assert channel.written
+    channel.put([delta(2)])
+    assert client.taken == [2]
+
+
+def test_what_a_client_does_not_take_is_tried_again(
+    redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the next look, or with what follows; what is left at the end is the run's thread's."""
+    monkeypatch.setattr(publisher_module, "LOOK", 0.02)
+    client = Client(room=0)
+    channel = opened(publisher_of(redis_store, 15.0), client)
+    channel.put([delta(1)])
+    channel.put([delta(2)])
+    assert client.taken == []
+    client.room = 2
+    wait_until(lambda: client.taken == [1, 2], "a look")
+    channel.put([delta(3)])
+    wait_until(lambda: channel.seen == 3, "the window")
+    channel.put([RunEvent(Event.APPROVAL_REQUIRED, {}, 4), RunEvent(Event.RUN_COMPLETED, {}, 5)])
+    channel.close()
+    assert (client.taken, taken(channel), channel.over) == ([1, 2], [4, 5], True)
+
+
+def test_a_client_that_has_left_is_told_of_once_and_written_to_no_more(redis_store: RedisStore) -> None:
+    gone: list[bool] = []
+    client = Client()
+    channel = publisher_of(redis_store, 15.0).open(
+        new_id("run"), 1, Listener(client, lambda: gone.append(True))
+    )
+    channel.put([delta(1)])
+    client.broken = True
+    channel.put([RunEvent(Event.APPROVAL_REQUIRED, {}, 2)])
+    channel.put([RunEvent(Event.RUN_COMPLETED, {}, 3)])
+    channel.close()
+    assert (client.taken, gone, channel.over, taken(channel)) == ([1], [True], True, [])
+    told = told_in(EventStreamReader(redis_store, redis_store.client), channel.run_id)
+    assert told == [1, 2, 3]
+
+
+def test_a_client_that_hears_nothing_is_given_a_sign_of_life(redis_store: RedisStore) -> None:
+    client = Client()
+    channel = opened(publisher_of(redis_store, heartbeat=0.1), client)
+    channel.put([delta(1)])
+    wait_until(lambda: client.beats >= 2, "two signs")
+    channel.close()
+    before = client.beats
+    time.sleep(0.3)
+    assert (client.beats, client.taken, channel.seen) == (before, [1], 1)
+
+
+def test_a_run_that_nobody_listens_to_keeps_nothing_for_a_client(redis_store: RedisStore) -> None:
+    channel = publisher_of(redis_store, 15.0).open(new_id("run"), 1)
+    channel.put([delta(1)])
+    channel.close()
+    assert taken(channel) == []
+
+
+class Notes:
+    """A database that is asked to note what no live stream holds: here, away, or of a later attempt's run."""
+
+    def __init__(self) -> None:
+        self.away = self.later = False
+        self.noted: list[tuple[str, int]] = []
+
+    def __call__(self, told: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:
+        if self.away:
+            raise DatabaseUnavailable
+        self.noted += told
+        return set() if self.later else set(told)
+
+
+class Bound:
+    """A run told by attempt 1, with a client here."""
+
+    def __init__(self, redis_store: RedisStore) -> None:
+        self.client, self.notes, self.lost = Client(), Notes(), 0
+        self.reader = EventStreamReader(redis_store, redis_store.client)
+        publisher = Publisher(redis_store, 15.0, self.notes)
+        self.channel = publisher.open(new_id("run"), 1, Listener(self.client), self._lose)
+
+    def _lose(self) -> None:
+        self.lost += 1
+
+
+@pytest.fixture
+def own(scratch: Path) -> Iterator[RedisServer]:
+    """A Redis that a test may stop."""
+    with redis_in(scratch / "live") as server:
+        yield server
+
+
+def test_a_later_attempt_silences_the_one_before(redis_store: RedisStore) -> None:
+    bound = Bound(redis_store)
+    channel, run_id = bound.channel, bound.channel.run_id
+    channel.put([delta(1)])
+    stream = bound.reader.take_up(run_id, 2)
+    assert stream is not None and stream.server == redis_store.server
+    assert [(entry.attempt, entry.server) for entry in stream.entries] == [(1, redis_store.server)]
+    channel.put([RunEvent(Event.RUN_COMPLETED, {}, 2)])
+    assert (bound.client.taken, bound.lost, channel.over) == ([1], 1, False)
+    channel.close()
+    assert (taken(channel), channel.seen, bound.notes.noted) == ([], 1, [])
+    assert told_in(bound.reader, run_id) == [1]
+    with pytest.raises(LeaseLost):  # the same for who takes it up late
+        bound.reader.take_up(run_id, 1)
+
+
+def test_while_redis_is_away_the_database_is_told_before_the_client(own: RedisServer) -> None:
+    bound = Bound(RedisStore(own.url, max_connections=4))
+    own.kill()
+    bound.notes.away = True
+    bound.channel.put([delta(1)])
+    time.sleep(0.2)
+    assert bound.client.taken == []  # neither of them knows of it yet
+    bound.notes.away = False
+    wait_until(lambda: bound.client.taken == [1], "the note", 5)
+    assert bound.notes.noted == [(bound.channel.run_id, 1)]
+    bound.channel.put([RunEvent(Event.APPROVAL_REQUIRED, {}, 2)])
+    assert (bound.client.taken, len(bound.notes.noted)) == ([1, 2], 1)  # that holds for a second
+    time.sleep(publisher_module.OWNED)
+    bound.notes.later = True
+    bound.channel.put([RunEvent(Event.RUN_COMPLETED, {}, 3)])
+    assert (bound.client.taken, bound.lost, bound.channel.over) == ([1, 2], 1, False)
+    bound.channel.close()
+
+
+def test_where_nobody_listens_nothing_is_noted(own: RedisServer) -> None:
+    notes = Notes()
+    own.kill()
+    publisher = Publisher(RedisStore(own.url, max_connections=4), 15.0, notes)
+    channel = publisher.open(new_id("run"), 2)
+    channel.put([delta(1)])
+    channel.close()
+    assert notes.noted == []
+
+
+@pytest.mark.parametrize(("most", "told"), [(20_000, [1, 2, 3, 4]), (1, [3, 4])])
+def test_what_redis_did_not_take_goes_with_what_follows(
+    own: RedisServer, monkeypatch: pytest.MonkeyPatch, most: int, told: list[int]
+) -> None:
+    """Whether a client listens here or not, so that those who follow from elsewhere miss nothing."""
+    monkeypatch.setattr(channel_module, "MAX_UNTAKEN", most, raising=False)
+    redis_store = RedisStore(own.url, max_connections=4)
+    bound = Bound(redis_store)
+    unheard = publisher_of(redis_store, 15.0).open(new_id("run"), 2)
+    own.kill()
+    for channel in (bound.channel, unheard):
+        for number in (1, 2, 3):
+            channel.put([RunEvent(Event.APPROVAL_REQUIRED, {}, number)])
+    own.start()
+    wait_until(lambda: redis_store.call(lambda client: client.ping(), default=False), "Redis")
+    for channel in (bound.channel, unheard):
+        channel.put([RunEvent(Event.APPROVAL_REQUIRED, {}, 4)])
+        channel.close()
+        assert told_in(bound.reader, channel.run_id) == told
+    assert bound.client.taken == [1, 2, 3, 4]
+
+
+def test_what_cannot_be_written_is_not_tried_again(redis_store: RedisStore) -> None:
+    """It would keep every run of the process from its live stream."""
+    channel = opened(publisher_of(redis_store, 15.0))
+    channel.put([RunEvent(Event.APPROVAL_REQUIRED, {"reason": "\ud800"}, 1)])
+    channel.put([RunEvent(Event.APPROVAL_REQUIRED, {}, 2)])
+    channel.close()
+    assert told_in(EventStreamReader(redis_store, redis_store.client), channel.run_id) == [2]

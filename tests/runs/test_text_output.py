@@ -1,0 +1,59 @@
+"""Text output: every delta of a run passes one point, whichever thread brings it."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any, cast
+
+from service.runs.journal import Journal
+from service.runs.replay import Replay
+from service.runs.text_output import TextOutput
+from service.store.database import Database
+from service.types import Event, RunEvent
+from tests.conftest import ROOT
+from tests.runs.house import asked, run_of
+
+
+class WithoutDatabase:
+    def transact(self, work: Any, **_: Any) -> None: ...
+
+
+def output_of(published: list[RunEvent], replay: Replay | None = None) -> tuple[TextOutput, Journal]:
+    database = cast(Database, WithoutDatabase())
+    journal = Journal(
+        database, run_of(asked("Hello")), published.extend, opening=lambda tx: True, replay=replay
+    )
+    return TextOutput(journal), journal
+
+
+def test_a_delta_is_published_at_once_and_can_be_stored() -> None:
+    published: list[RunEvent] = []
+    text, _ = output_of(published)
+    assert text.write("half \ud83d") == published == [RunEvent(Event.TEXT_DELTA, {"text": "half \ufffd"}, 1)]
+    assert text.deltas == 1
+
+
+def test_a_whole_text_is_published_after_the_commit_that_keeps_its_step() -> None:
+    published: list[RunEvent] = []
+    text, journal = output_of(published)
+    text.write_after_commit("Good day.")
+    assert (published, text.deltas) == ([], 0)
+    journal.commit()
+    assert [event.data for event in published] == [{"text": "Good day."}]
+
+
+def test_what_clients_have_from_an_earlier_attempt_counts_and_is_not_sent_again() -> None:
+    published: list[RunEvent] = []
+    text, _ = output_of(published, Replay([RunEvent(Event.TEXT_DELTA, {"text": "Good "}, 1)], 0))
+    assert text.write("Good ") == []
+    assert text.deltas == 1 and published == []
+
+
+def test_no_other_module_publishes_text() -> None:
+    publishing = []
+    for path in (ROOT / "service").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            called = isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("tell", "later")
+            if called and any(ast.unparse(each) == "Event.TEXT_DELTA" for each in node.args):  # type: ignore[attr-defined]
+                publishing.append(path.name)
+    assert set(publishing) == {"text_output.py"}

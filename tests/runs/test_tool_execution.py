@@ -1,0 +1,172 @@
+"""Tool calls of one step over a real database: claimed before, reported after, and asked about where they must be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from service import approvals
+from service.llm.client import ModelReply
+from service.runs.journal import Journal
+from service.runs.slots import Handle
+from service.runs.tool_execution import ToolExecution, WaitsForApproval
+from service.store import runs as rows
+from service.store import schema, tool_calls
+from service.store import steps as step_rows
+from service.tools import Tool, ToolResult, ToolRunner, tool
+from service.types import Block, Caller, Run, RunStatus, Usage
+from service.usage.rate_limits import SharedRateLimit
+from service.wiring import Services
+from tests.runs import inside
+from tests.runs.scripted import call
+
+OPERATOR = Caller("usr_ada", "ada", "operator")
+
+
+class Desk:
+    """One run of an agent with two tools, executed by hand. `made` are the calls of both."""
+
+    def __init__(self, wired: Services, **agent: Any) -> None:
+        self.wired = wired
+        self.made: list[str] = []
+        self.while_called: Callable[[], object] = lambda: None
+        self.rate = ""
+        tools = {one.name: one for one in self._tools()}
+        self.agent = replace(wired.runs.start.agent("probe"), tools=tools, **agent)
+        self.run_id = wired.runs.start.queue(inside.ADA, inside.request("Do it."), None, "req").run.id
+        self._take()
+
+    def _tools(self) -> list[Tool]:
+        def make(text: str) -> str:
+            self.made.append(text)
+            self.while_called()
+            return f"made {text}"
+
+        @tool(idempotent=True)
+        def look(text: str) -> str:
+            """Look."""
+            return make(text)
+
+        @tool(timeout=0.3)
+        def pay(text: str) -> str:
+            """Pay."""
+            return make(text)
+
+        return [look, pay]
+
+    def _take(self) -> None:
+        """Begin the next attempt."""
+        worker_id = self.wired.runs.execution.worker_id
+        assert self.wired.infra.db.transact(lambda tx: rows.claim(tx, self.run_id, worker_id))
+        self.run: Run = self.wired.runs.queries.get(self.run_id)
+        kept = self.wired.infra.db.query(lambda tx: step_rows.of_run(tx, self.run_id))
+        self.journal = Journal(self.wired.infra.db, self.run, lambda events: None, kept=kept)
+
+    def take_up(self) -> None:
+        """Begin the next attempt as after a crash of the worker."""
+        free = sa.update(schema.runs).values(status=RunStatus.QUEUED, worker_id=None)
+        self.wired.infra.db.transact(lambda tx: tx.execute(free))
+        self._take()
+
+    def use(self, *uses: Block, unreadable: frozenset[str] = frozenset()) -> list[ToolResult]:
+        rate = SharedRateLimit(self.wired.infra.redis_store, "desk", self.rate)
+        execution = ToolExecution(self.wired.infra.db, ToolRunner(), rate)
+        reply = ModelReply("m", list(uses), "tool_use", Usage(), unreadable=unreadable)
+        handle = Handle(self.run_id, 60, self.run.attempt)
+        using = execution.use(self.agent, self.run, self.journal, handle, {"step": 1}, reply)
+        while True:
+            try:
+                next(using)
+            except StopIteration as done:
+                results: list[ToolResult] = done.value
+                return results
+
+    def statuses(self) -> dict[str, str]:
+        """Statuses of the calls that have a row, by id."""
+        claims = self.wired.infra.db.query(lambda tx: tool_calls.of_run(tx, self.run_id))
+        return {call_id: row["status"] for call_id, row in claims.items()}
+
+    def decide(self, approval_id: str, said: Any, arguments: dict[str, Any] | None = None) -> None:
+        decision = approvals.Decision(said, None, arguments, "dec_1")
+        self.wired.infra.db.transact(lambda tx: approvals.decide(tx, OPERATOR, approval_id, decision))
+        self._take()
+
+
+PAY = call("pay", {"text": "1"}, "toolu_pay")
+LOOK = call("look", {"text": "2"}, "toolu_look")
+
+
+def test_a_call_is_claimed_before_it_is_made_and_reported_after(wired: Services) -> None:
+    desk, seen = Desk(wired), list[dict[str, str]]()
+    desk.while_called = lambda: seen.append(desk.statuses())
+    assert [result.content for result in desk.use(PAY, LOOK)] == ["made 1", "made 2"]
+    assert seen[0] == {"toolu_pay": "claimed"} and desk.statuses() == {"toolu_pay": "done"}
+
+
+def test_a_reported_call_is_not_made_again(wired: Services) -> None:
+    desk = Desk(wired)
+    first = desk.use(PAY, LOOK)
+    desk.take_up()
+    assert [result.content for result in desk.use(PAY, LOOK)] == [result.content for result in first]
+    assert desk.made == ["1", "2", "2"]
+
+
+def test_a_call_that_was_claimed_and_not_reported_goes_to_a_person(wired: Services) -> None:
+    desk = Desk(wired)
+
+    def die() -> None:
+        desk.while_called = lambda: None
+        time.sleep(0.5)  # longer than the tool may take: nobody hears of its end
+
+    desk.while_called = die
+    with pytest.raises(WaitsForApproval):
+        desk.use(PAY)
+    assert desk.statuses() == {"toolu_pay": "unknown"}
+    [asked] = wired.infra.db.query(lambda tx: tx.rows(sa.select(schema.approvals)))
+    assert (asked["reason"], asked["call_id"]) == ("unknown", "toolu_pay")
+    desk.decide(asked["id"], "approve")
+    assert [result.ok for result in desk.use(PAY)] == [True]
+    assert desk.made == ["1", "1"] and desk.statuses() == {"toolu_pay": "done"}
+
+
+def test_no_call_of_a_step_is_made_while_a_person_has_to_decide_about_one(wired: Services) -> None:
+    desk = Desk(wired, approvals=("pay",))
+    with pytest.raises(WaitsForApproval) as waits:
+        desk.use(LOOK, PAY)
+    assert desk.made == [] and desk.statuses() == {}
+    [approval_id] = waits.value.approvals
+    desk.decide(approval_id, "approve", {"text": "3"})
+    assert [result.content for result in desk.use(LOOK, PAY)] == ["made 2", "made 3"]
+
+
+def test_a_denied_call_fails_and_the_others_are_made(wired: Services) -> None:
+    desk = Desk(wired, approvals=("pay",))
+    with pytest.raises(WaitsForApproval) as waits:
+        desk.use(LOOK, PAY)
+    desk.decide(waits.value.approvals[0], "deny")
+    looked, paid = desk.use(LOOK, PAY)
+    assert (looked.ok, paid.ok, paid.content) == (True, False, "A person denied this call.")
+    assert desk.made == ["2"] and desk.statuses() == {}
+
+
+def test_a_call_that_cannot_be_made_says_why(wired: Services) -> None:
+    desk = Desk(wired)
+    gone = call("gone", {}, "toolu_gone")
+    results = desk.use(gone, PAY, LOOK, unreadable=frozenset({"toolu_pay"}))
+    assert [result.ok for result in results] == [False, False, True]
+    assert results[0].content == "There is no tool named gone."
+    assert results[1].content.startswith("The arguments could not be read")
+    assert desk.made == ["2"] and desk.statuses() == {}
+
+
+def test_a_call_over_the_limit_is_not_made(wired: Services) -> None:
+    desk = Desk(wired)
+    desk.rate = "1/hour"
+    looked, paid = desk.use(LOOK, PAY)
+    assert (looked.ok, paid.ok) == (True, False) and paid.content.startswith("Too many tool calls.")
+    assert desk.made == ["2"] and desk.statuses() == {"toolu_pay": "failed"}

@@ -1,0 +1,128 @@
+"""Writers to one SQLite file, in real processes: each gets its turn, and nobody waits for one that is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from service.errors import DatabaseUnavailable
+from service.store.sqlite_writers import Waiter, Writers
+from tests.conftest import process, wait_until
+
+# Writes all the time, from four threads, until it is ended.
+GREEDY = """
+import sys, threading, time
+from pathlib import Path
+from service.store.sqlite_writers import Writers
+writers = Writers(Path(sys.argv[1]), 5.0)
+def write():
+    while True:
+        with writers.turn():
+            time.sleep(0.002)
+threads = [threading.Thread(target=write) for _ in range(4)]
+for thread in threads: thread.start()
+print("writing", flush=True)
+"""
+# Takes the turn, and says so.
+HOLDER = """
+import sys, time
+from pathlib import Path
+from service.store.sqlite_writers import Writers
+with Writers(Path(sys.argv[1]), 5.0).turn():
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "x.db"
+
+
+@pytest.fixture
+def started() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def begin(started: ExitStack, source: str, database: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", source, str(database)]
+    child = started.enter_context(process(command, stdout=subprocess.PIPE))
+    assert child.stdout is not None
+    with child.stdout as said:
+        assert said.readline() == b"writing\n"
+    return child
+
+
+def test_one_that_writes_all_the_time_leaves_the_others_their_turns(
+    started: ExitStack, database: Path
+) -> None:
+    begin(started, GREEDY, database)
+    writers = Writers(database, 2.0)
+    for _ in range(50):
+        with writers.turn():
+            pass
+
+
+def test_who_is_killed_holds_nobody_up(started: ExitStack, database: Path) -> None:
+    holder = begin(started, HOLDER, database)
+    writers = Writers(database, 0.1)
+    with pytest.raises(DatabaseUnavailable), writers.turn():
+        pass
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait(5)
+    with writers.turn():
+        pass
+
+
+def test_a_turn_that_failed_is_given_back(database: Path) -> None:
+    mine, other = Writers(database, 1.0), Writers(database, 0.1)
+    with pytest.raises(ZeroDivisionError), mine.turn():
+        raise ZeroDivisionError
+    with other.turn():
+        pass
+
+
+def test_threads_write_in_the_order_they_came_but_for_one_that_may_not_wait(database: Path) -> None:
+    writers, wrote = Writers(database, 10.0), list[str]()
+
+    def write(name: str, ahead: bool = False) -> None:
+        writers.acquire(Waiter(), ahead=ahead)
+        wrote.append(name)
+        writers.release()
+
+    with ThreadPoolExecutor(5) as pool, writers.turn():
+        for number, (name, ahead) in enumerate(
+            [("1", False), ("2", False), ("3", False), ("lease", True)], 1
+        ):
+            pool.submit(write, name, ahead)
+            wait_until(lambda: len(writers._queue) == number, "a thread that waits", timeout=5)  # noqa: B023
+    assert wrote == ["lease", "1", "2", "3"]
+
+
+def test_one_that_gave_up_waiting_is_not_given_the_turn(database: Path) -> None:
+    mine, other = Writers(database, 0.2), Writers(database, 5.0)
+    with mine.turn(), pytest.raises(DatabaseUnavailable), mine.turn():
+        pass
+    assert not mine._queue
+    with other.turn():
+        pass
+
+
+def test_closed_is_not_ended(database: Path) -> None:
+    """As a database that is closed connects again where somebody still uses it."""
+    mine, other = Writers(database, 1.0), Writers(database, 0.1)
+    with mine.turn():
+        mine.close()
+        with other.turn():
+            pass
+    with mine.turn(), pytest.raises(DatabaseUnavailable), other.turn():
+        pass

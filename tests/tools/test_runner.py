@@ -1,0 +1,177 @@
+"""Calling a tool: whatever it does, a result comes back, in time and within bounds."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from service.tools import Tool, ToolContext, ToolFailed, ToolOutput, ToolRunner
+from service.tools.runner import MAX_CONTENT, MAX_PREVIEW
+
+MakeContext = Callable[..., ToolContext]
+SOURCE = {"title": "T", "uri": "u", "quote": "q"}
+
+
+def made(run: Callable[[], Any], *, timeout: float = 30.0, idempotent: bool = True) -> Tool:
+    return Tool("probe", "A probe.", {}, lambda arguments, context: run(), idempotent, False, timeout)
+
+
+@pytest.fixture
+def runner() -> ToolRunner:
+    return ToolRunner()
+
+
+def failing(error: BaseException) -> Callable[[], Any]:
+    def run() -> None:
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("returned", "content"),
+    [
+        ("plain text", "plain text"),
+        ({"a": [1, None, "ü"]}, '{"a":[1,null,"ü"]}'),
+        (None, "null"),
+        (Decimal("0.10"), '"0.10"'),
+        (ToolOutput({"a": 1}, [SOURCE]), '{"a":1}'),
+    ],
+)
+def test_what_a_tool_returns_is_text_for_the_model(
+    runner: ToolRunner, context: MakeContext, returned: Any, content: str
+) -> None:
+    result = runner.call(made(lambda: returned), {}, context())
+    assert (result.ok, result.content, result.preview) == (True, content, content)
+    assert result.sources == ((SOURCE,) if isinstance(returned, ToolOutput) else ())
+    assert result.ms > 0
+
+
+def test_a_large_result_is_cut_and_says_so(runner: ToolRunner, context: MakeContext) -> None:
+    result = runner.call(made(lambda: "ab\n" * 20_000), {}, context())
+    assert len(result.content) < MAX_CONTENT + 100
+    assert result.content.endswith("[cut: 20,000 of 60,000 characters shown]")
+    assert len(result.preview) == MAX_PREVIEW
+    assert "\n" not in result.preview
+
+
+def test_a_tool_that_says_what_failed_is_quoted(runner: ToolRunner, context: MakeContext) -> None:
+    result = runner.call(made(failing(ToolFailed("No such order."))), {}, context())
+    assert (result.ok, result.content) == (False, "No such order.")
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("hush"), TimeoutError("hush"), SystemExit("hush"), KeyboardInterrupt("hush")]
+)
+def test_of_any_other_failure_only_the_type_is_told(
+    runner: ToolRunner, context: MakeContext, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, "slipway"):
+        result = runner.call(made(failing(error)), {"secret": "hush"}, context())
+    assert (result.ok, result.content) == (False, f"probe failed: {type(error).__name__}")
+    warning = next(record for record in caplog.records if record.levelno == logging.WARNING)
+    assert warning.error == type(error).__name__  # type: ignore[attr-defined]
+    assert "test_runner.py:" in warning.line  # type: ignore[attr-defined]
+    assert not any("hush" in repr(vars(record)) for record in caplog.records)
+
+
+def test_what_cannot_be_json_is_a_failure(runner: ToolRunner, context: MakeContext) -> None:
+    assert runner.call(made(object), {}, context()).ok is False
+
+
+def test_every_call_is_one_log_event(
+    runner: ToolRunner, context: MakeContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "slipway"):
+        runner.call(made(lambda: "x"), {}, context())
+    (record,) = [record for record in caplog.records if record.message == "tool_call"]
+    told = {key: vars(record)[key] for key in ("tool", "call_id", "run_id", "agent", "ok")}
+    assert told == {"tool": "probe", "call_id": "toolu_1", "run_id": "run_1", "agent": "probe", "ok": True}
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+def test_a_tool_over_its_time_is_left_behind(
+    runner: ToolRunner, context: MakeContext, idempotent: bool
+) -> None:
+    release = threading.Event()
+    stuck = made(lambda: release.wait(30), timeout=0.05, idempotent=idempotent)
+    result = runner.call(stuck, {}, context())
+    release.set()
+    assert not result.ok
+    assert result.content.startswith("probe timed out")
+    assert ("may still take effect" in result.content) is not idempotent
+
+
+def test_the_deadline_of_the_run_is_the_tools_too(runner: ToolRunner, context: MakeContext) -> None:
+    release = threading.Event()
+    result = runner.call(made(lambda: release.wait(30)), {}, context(seconds=0.05))
+    release.set()
+    assert result.content == "probe timed out"
+
+
+def test_without_time_nothing_is_called(runner: ToolRunner, context: MakeContext) -> None:
+    called = []
+    result = runner.call(made(lambda: called.append(1)), {}, context(seconds=-1))
+    assert (result.ok, called) == (False, [])
+    assert "no time is left" in result.content
+
+
+def test_slots_are_bounded_and_come_back(context: MakeContext) -> None:
+    runner = ToolRunner(slots=2)
+    release = threading.Event()
+    left = threading.Semaphore(0)
+
+    def stuck() -> None:
+        release.wait(30)
+        left.release()
+
+    for _ in range(2):
+        assert "timed out" in runner.call(made(stuck, timeout=0.05), {}, context()).content
+    called = []
+    refused = runner.call(made(lambda: called.append(1), timeout=0.05), {}, context())
+    assert "every tool slot is taken" in refused.content
+    release.set()
+    assert left.acquire(timeout=10)
+    assert left.acquire(timeout=10)
+    for _ in range(5):
+        assert runner.call(made(lambda: "x"), {}, context()).ok
+    assert called == []
+
+
+def test_context_variables_reach_the_tool(runner: ToolRunner, context: MakeContext) -> None:
+    request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id")
+    request_id.set("abc")
+    assert runner.call(made(request_id.get), {}, context()).content == "abc"
+
+
+def test_calls_at_once_keep_apart(runner: ToolRunner, context: MakeContext) -> None:
+    echo = Tool("echo", "Echo.", {}, lambda arguments, _: arguments["n"], True, False)
+    got: dict[int, str] = {}
+
+    def call(n: int) -> None:
+        got[n] = runner.call(echo, {"n": n}, context()).content
+
+    threads = [threading.Thread(target=call, args=(n,)) for n in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert got == {n: str(n) for n in range(100)}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_runner_works_after_a_fork(runner: ToolRunner, context: MakeContext) -> None:
+    assert runner.call(made(lambda: "before"), {}, context()).ok
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if runner.call(made(lambda: "after"), {}, context()).ok else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from service.infra.redis import RedisStore
+from service.types import Usage, new_id
+from service.usage.rate_limits import RateLimits, SharedRateLimit
+from tests.conftest import RedisServer
+
+Make = Callable[[str], SharedRateLimit]
+NOWHERE = "unix:///nowhere/redis.sock"
+
+
+@pytest.fixture
+def ada() -> str:
+    return new_id("usr")
+
+
+@pytest.fixture(params=["shared", "alone"])
+def make(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[Make]:
+    """Makes a replica's view of a rate, with Redis and without."""
+    made: list[RedisStore] = []
+
+    def rate(text: str) -> SharedRateLimit:
+        made.append(RedisStore(redis_server.url if request.param == "shared" else NOWHERE, max_connections=8))
+        return SharedRateLimit(made[-1], "test", text)
+
+    yield rate
+    for redis_store in made:
+        redis_store.close()
+
+
+def test_what_was_used_counts_even_where_it_does_not_fit(make: Make, ada: str) -> None:
+    rate = make("100/minute")
+    window = rate.look(ada)
+    assert window is not None and (window.limit, window.remaining) == (100, 100)
+    rate.add(ada, 60)
+    window = rate.look(ada)
+    assert window is not None and window.remaining == 40
+    rate.add(ada, 150)
+    window = rate.look(ada)
+    assert window is not None and window.remaining == -1
+    # 210 in this window: in the next they fade, and are 100 when 110/210 of it are over.
+    assert 0 < window.reset - 60 * 110 / 210 <= 60.1
+    another = rate.look(new_id("usr"))
+    assert another is not None and another.remaining == 100
+
+
+def test_calls_are_counted_up_to_the_limit_and_no_further(make: Make, ada: str) -> None:
+    rate = make("3/minute")
+    left = [window.remaining for _ in range(5) if (window := rate.take(ada)) is not None]
+    assert left[2:] == [0, -1, -1]
+    window = rate.take(ada)
+    assert window is not None and 0 < window.reset <= 120
+
+
+def test_of_two_rates_the_tighter_one_is_told(make: Make, ada: str) -> None:
+    rate = make("100/minute;10/hour")
+    for _ in range(10):
+        rate.take(ada)
+    window = rate.take(ada)
+    assert window is not None and (window.limit, window.remaining) == (10, -1)
+
+
+def test_without_a_rate_nothing_is_asked(ada: str) -> None:
+    redis_store = RedisStore(NOWHERE, max_connections=1)
+    rate = SharedRateLimit(redis_store, "test", "")
+    rate.add(ada, 10)
+    assert (rate.take(ada), rate.look(ada)) == (None, None)
+    assert redis_store.available()  # Redis was not even tried
+
+
+def test_a_limit_of_n_is_n_over_all_replicas(redis_server: RedisServer, ada: str) -> None:
+    speeds = [RedisStore(redis_server.url, max_connections=8) for _ in range(2)]
+    replicas = [SharedRateLimit(redis_store, "both", "10/minute") for redis_store in speeds]
+
+    def call(number: int) -> bool:
+        window = replicas[number % 2].take(ada)
+        return window is not None and window.remaining >= 0
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(call, range(40))) == 10
+    replicas[0].add(ada, 5)
+    assert replicas[1].look(ada) is not None
+    for redis_store in speeds:
+        redis_store.close()
+
+
+def test_tokens_read_from_the_provider_s_cache_are_free_of_the_limit(
+    redis_server: RedisServer, ada: str
+) -> None:
+    redis_store = RedisStore(redis_server.url, max_connections=8)
+    rate_limits = RateLimits.of(redis_store, tokens="1000/minute")
+    rate_limits.used(ada, Usage(100, 50, cache_read_input_tokens=10_000, cache_creation_input_tokens=200))
+    window = rate_limits.tokens.look(ada)
+    assert window is not None and window.remaining == 650
+    redis_store.close()
