@@ -217,7 +217,7 @@ def standing(
         "THREADS": "64",
     }
     if name == "postgresql":
-        settings["DATABASE_URL"] = request.getfixturevalue("postgres").url
+        settings["DATABASE_URL"] = request.getfixturevalue("postgres").create("standing")
     with slipway_server(scratch / f"chaos-{name}", own_redis.url, model.url, **settings) as server:
         yield House(name, server, model, own_redis, lines)
 

@@ -54,7 +54,7 @@ def standing(request: pytest.FixtureRequest, scratch: Path, own_redis: RedisServ
     postgres: Postgres | None = None
     if request.param == "postgresql":
         postgres = request.getfixturevalue("postgres")
-        settings["DATABASE_URL"] = postgres.url
+        settings["DATABASE_URL"] = postgres.create("lost_lease")
     with (
         Teller(words=90, pace=0.1).standing() as teller,
         slipway_server(home, own_redis.url, teller.url, **settings) as server,

@@ -36,7 +36,7 @@ def house(request: pytest.FixtureRequest, scratch: Path) -> Iterator[House]:
     home = scratch / f"behind-{request.param}"
     settings = {"WEB_CONCURRENCY": "2", "THREADS": "64", "LEASE_SECONDS": "2", "SWEEP_SECONDS": "0.5"}
     if request.param == "postgresql":
-        settings["DATABASE_URL"] = request.getfixturevalue("postgres").url
+        settings["DATABASE_URL"] = request.getfixturevalue("postgres").create("redis_behind")
     with (
         redis_in(home / "redis", "--appendonly", "yes", "--save", "") as redis,
         Teller(words=60, pace=0.1).standing() as teller,

@@ -76,7 +76,7 @@ def standing(
     url = f"sqlite:///{folder}/one.db"
     if request.param == "postgresql":
         postgres: Postgres = request.getfixturevalue("postgres")
-        url = postgres.url
+        url = postgres.create("single_flight")
     folder.mkdir()
     settings = {**SETTINGS, "DATABASE_URL": url, "THREADS": "320" if request.param == "sqlite" else "64"}
     with ExitStack() as stack:
