@@ -7,10 +7,11 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.chaos.conftest import Postgres
@@ -101,9 +102,17 @@ def proxy(scratch: Path, *servers: Postgres) -> Iterator[int]:
     (folder / "haproxy.cfg").write_text(text)
     command = [program("haproxy"), "-db", "-f", str(folder / "haproxy.cfg")]
     with (folder / "log").open("wb") as log, process(command, stdout=log, stderr=log) as child:
-        wait_until(lambda: child.poll() is not None or listens(port), "HAProxy")
+        wait_until(lambda: child.poll() is not None or answers(port), "HAProxy")
         assert child.poll() is None, (folder / "log").read_text()
         yield port
+
+
+def answers(port: int) -> bool:
+    """Tell whether a server that takes writes answers: HAProxy listens before it has found one."""
+    with suppress(psycopg.OperationalError):
+        psycopg.connect(f"postgresql://slipway@127.0.0.1:{port}/postgres", connect_timeout=2).close()
+        return True
+    return False
 
 
 def listens(port: int) -> bool:
