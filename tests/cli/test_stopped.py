@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,6 +17,7 @@ import pytest
 from service.store.sqlite_writers import Writers
 from tests.cli.test_cli import a_run, env, services, whole
 from tests.conftest import PYTHON, migrate, process, wait_until
+from tests.rules.places import database
 
 __all__ = ["env", "services", "whole"]
 SIGNALS = pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -25,7 +27,9 @@ SIGNALS = pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (si
 def command(env: dict[str, str], *words: str) -> Iterator[subprocess.Popen[bytes]]:
     """`flask` with these words, as a process of its own."""
     pipe = subprocess.PIPE
-    with process([PYTHON, "-m", "flask", *words], env, stdout=pipe, stderr=pipe) as child:
+    # Tests that run in the background of a shell inherit a SIGINT that is ignored.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with process([PYTHON, "-m", "flask", *words], env, stdout=pipe, stderr=pipe, preexec_fn=heard) as child:
         yield child
 
 
@@ -90,10 +94,11 @@ def test_signal_stops_a_ledger_check_on_postgresql(
     postgres_url: str, alone: dict[str, str], signum: signal.Signals, code: int
 ) -> None:
     """Stop a command waiting within a statement, which the server cancels too."""
-    env = {**alone, "DATABASE_URL": postgres_url}
+    url = database(postgres_url, f"stopped_{code}")
+    env = {**alone, "DATABASE_URL": url}
     migrate(env)
     waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    with psycopg.connect(postgres_url, autocommit=True) as looking, psycopg.connect(postgres_url) as holder:
+    with psycopg.connect(url, autocommit=True) as looking, psycopg.connect(url) as holder:
         holder.execute("LOCK TABLE ledger")
         with command(env, "ledger", "check") as child:
             wait_until(lambda: looking.execute(waits).fetchone() == (1,), "the check's wait for the ledger")

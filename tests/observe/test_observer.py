@@ -52,7 +52,7 @@ def test_every_subscriber_is_told_what_it_asks_for() -> None:
 
 def test_lines_of_a_run(caplog: pytest.LogCaptureFixture) -> None:
     run, log_lines = run_of(asked("Hello")), LogLines(lambda model, usage: None)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "slipway"):
         log_lines.run(run, "started")
         log_lines.run(run, "waits_for_approval")
         log_lines.run(run, "waits_for_batch")
@@ -70,7 +70,7 @@ def test_lines_of_a_run(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_the_line_of_an_attempt_has_its_price(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "slipway"):
         LogLines(lambda model, usage: f"{model} {usage.input_tokens}").attempt(ATTEMPT)
     (record,) = map(vars, caplog.records)
     assert (record["message"], record["latency_ms"], record["cost_usd"]) == ("llm_call", 12.3, "claude 10")
