@@ -143,7 +143,7 @@ class RunResult(Shape):
 
 
 class FeedbackShape(Shape):
-    """What the user of a run thinks of it: 1 for good, -1 for bad."""
+    """Feedback of a run's user: 1 for good, -1 for bad."""
 
     score: int
     comment: str | None

@@ -181,7 +181,7 @@ def test_run_of_a_removed_agent_becomes_a_dead_letter(services: Services) -> Non
     run = Run("run_retired", user.id, "retired", "1", "task", asked, RunStatus.QUEUED, created_at=now_ms())
     with services.infra.db.begin() as tx:
         rows.insert(tx, run, worker_id=None, wake_at=0)
-    for attempt in range(1, 4):  # the keeper lets go of it each time
+    for attempt in range(1, 4):  # the supervisor releases it each time
         services.runs.execution.take_up(run.id)
         with services.infra.db.begin() as tx:
             assert rows.abandon(tx, run.id, attempt)

@@ -28,7 +28,7 @@ def services(
     prompt: str = "Be good.",
     **settings: Any,
 ) -> Iterator[Services]:
-    """Wired, not started: no keeper runs, so a test does by hand what that would. `agents` are their agent.yaml."""
+    """Wired, not started: no supervisor runs, so a test does by hand what that would. `agents` are their agent.yaml."""
     for name, spec in (agents or {"probe": SINGLE}).items():
         folder = home / "agents" / name
         folder.mkdir(parents=True, exist_ok=True)

@@ -92,7 +92,7 @@ def test_a_run_that_cannot_be_handed_over_ends_all_the_same(wired: Services, hea
         stop(wired, heard.run_id)
         wait_until(lambda: handle not in wired.supervisor._slots.all(), "the thread to give it up", 30)
     assert heard.is_alive() and wired.runs.queries.get(heard.run_id).status is RunStatus.RUNNING
-    wired.infra.db.transact(lambda tx: rows.abandon(tx, heard.run_id, 1))  # as its keeper does
+    wired.infra.db.transact(lambda tx: rows.abandon(tx, heard.run_id, 1))  # as its supervisor does
     assert wired.runs.execution.take_up(heard.run_id)
     assert_whole(wired, heard)
 

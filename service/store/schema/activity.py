@@ -115,7 +115,7 @@ runs = sa.Table(
     Index("ix_runs_died", "id", **rows_where(DIED)),
 )
 
-# What the user of a run thinks of it.
+# Feedback of the user of a run.
 feedback = sa.Table(
     "feedback",
     metadata,
