@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import shutil
@@ -21,6 +22,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from service.observe import logs
 from tests.described import Description
 from tests.guardian import Guardian
 
@@ -265,6 +267,14 @@ def slipway_server(
             print(log.read_text()[-4000:])
             raise
         yield server
+
+
+@pytest.fixture(autouse=True)
+def log_levels() -> None:
+    """Reset the levels an application made in this process has set: a test reads log lines in any order of tests."""
+    logging.getLogger().setLevel(logging.WARNING)
+    for name in (*logs.OWN, "slipway.request"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture
