@@ -10,6 +10,7 @@ from flask import Blueprint, Response
 from pydantic import AfterValidator, Field, model_validator
 
 from service import approvals, errors
+from service.store.approvals import Decision
 from service.store.database import Row, Transaction
 from service.types import Caller, new_id
 from service.web.admission import guard
@@ -126,13 +127,11 @@ def decide(approval_id: str) -> Response:
     row = approvals.find_decidable(services().infra.db, caller, approval_id)
     if row["status"] == "pending" and asked.decision == "approve":
         _check_call(row, row["arguments"] if asked.arguments is None else asked.arguments)
-    decision = approvals.Decision(asked.decision, asked.comment, asked.arguments, new_id("dec"))
+    decision = Decision(asked.decision, asked.comment, asked.arguments, new_id("dec"))
     return once(partial(_decide, caller=caller, approval_id=approval_id, decision=decision), 200)
 
 
-def _decide(
-    tx: Transaction, caller: Caller, approval_id: str, decision: approvals.Decision
-) -> dict[str, Any]:
+def _decide(tx: Transaction, caller: Caller, approval_id: str, decision: Decision) -> dict[str, Any]:
     row, resumes = approvals.decide(tx, caller, approval_id, decision)
     if resumes:
         tx.after_commit(partial(services().runs.execution.take_up_in_background, row["run_id"]))

@@ -9,6 +9,7 @@ from flask import Blueprint, Response, request
 from service import errors
 from service.runs.result import shown
 from service.store.database import Row
+from service.store.run_lists import RunFilter
 from service.types import RunEvent, RunStatus, Usage, rfc3339, usd
 from service.web.admission import guard, reading_place
 from service.web.body import fault
@@ -121,14 +122,8 @@ class EventList(Shape):
 def list_runs() -> Response:
     limit, before = page_arguments()
     status = choice_argument("status", [str(status) for status in RunStatus])
-    found = services().runs.queries.page(
-        current_caller(),
-        limit=limit + 1,
-        before=before,
-        status=status,
-        agent=request.args.get("agent"),
-        session_id=request.args.get("session_id"),
-    )
+    wanted = RunFilter(status, request.args.get("agent"), request.args.get("session_id"))
+    found = services().runs.queries.page(current_caller(), wanted, limit=limit + 1, before=before)
     return json_response(page([_item(row) for row in found], limit, key="run_id"))
 
 
