@@ -37,7 +37,7 @@ def _representable(value: Any) -> Any:
 
 
 class DecisionBody(Body):
-    """`arguments` take the place of those the model chose."""
+    """Decision on a tool call; `arguments` replace the model's."""
 
     decision: Literal["approve", "deny"]
     comment: Annotated[str, Field(max_length=1_000), AfterValidator(no_nul)] | None = None
@@ -51,9 +51,9 @@ class DecisionBody(Body):
 
 
 class ApprovalView(Shape):
-    """`reason`: `policy`, the agent asks before this tool; `unknown`, nobody knows whether it was called.
+    """Approval of a tool call. `input` is the question of the run, cut at 200 characters.
 
-    `input` is what the person asked, cut at 200 characters.
+    `reason`: `policy` if the agent requires approval of this tool, `unknown` if the call may have been made already.
     """
 
     id: str
@@ -83,7 +83,7 @@ class ApprovalPage(Shape):
 
 @blueprint.get("/v1/approvals")
 @api(
-    "Tool calls that people were asked about, newest first: of my runs, or of all for operators",
+    "List approvals, newest first: of own runs, for operators of all runs",
     returns={200: ApprovalPage},
     errors=[errors.Invalid],
     tag="Approvals",
@@ -105,7 +105,7 @@ def list_approvals() -> Response:
 
 @blueprint.post("/v1/approvals/<approval_id>")
 @api(
-    "Decide; the run goes on once nothing of it waits any more",
+    "Approve or deny a tool call; the last pending decision resumes the run",
     body=DecisionBody,
     returns={200: ApprovalView},
     errors=[
