@@ -108,7 +108,7 @@ class ModelTransport(httpx2.BaseTransport):
                 wire.ask(message, call, waits.read, waits.write)
                 return wire
             except (httpx2.NetworkError, httpx2.RemoteProtocolError):
-                if wire.heard or call.aborted or call.progress.billable:
+                if wire.answer_started or call.aborted or call.progress.billable:
                     raise
         wire = Wire(self._connector.connect(origin, call, waits.connect))
         wire.ask(message, call, waits.read, waits.write)

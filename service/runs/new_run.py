@@ -70,7 +70,9 @@ class NewRuns:
             if key is not None:
                 key.start(tx, run.id)
             new = rows.insert(tx, run, worker_id=worker, wake_at=wake_at)
-            waits = queued and self.conflicts.settled(run.request) != "reject"  # the task queue is its queue
+            waits = (
+                queued and self.conflicts.policy_of(run.request) != "reject"
+            )  # the task queue is its queue
             if not self.sessions.begin(tx, run) and not waits:
                 raise SessionBusy(retry_after=1)
             return new

@@ -115,11 +115,11 @@ class Runner:
         started = started_of(run)
         if run.resumed:
             if journal.resumes_after == 0:  # no published event is valid: clients may not know that it began
-                yield from journal.tell(Event.RUN_STARTED, started)
+                yield from journal.publish(Event.RUN_STARTED, started)
             resumed = {"from_seq": journal.resumes_after, "agent_version": run.agent_version}
-            yield from journal.tell(Event.RUN_RESUMED, resumed)
+            yield from journal.publish(Event.RUN_RESUMED, resumed)
         else:
-            journal.later(Event.RUN_STARTED, started)
+            journal.publish_after_commit(Event.RUN_STARTED, started)
             # Otherwise it is stored with the hold for its first step, or does not begin if nothing can be held.
             if run.request.session_id is not None:  # a turn claims its session before reading it
                 yield from journal.commit()

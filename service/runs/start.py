@@ -125,7 +125,7 @@ class RunStarter:
             owner.live
             and owner.user_id == run.user_id
             and (key is None or key.automatic)
-            and self.queries.began(owner.run_id, FOLLOW_SECONDS)
+            and self.queries.has_begun(owner.run_id, FOLLOW_SECONDS)
         ):
             # The identical run by its own id: it can be resumed from any event, and a disconnect does not end it.
             same = replace(run, id=owner.run_id, request=replace(run.request, on_disconnect="continue"))

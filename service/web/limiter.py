@@ -26,10 +26,10 @@ _items = cache(parse_many)
 class Limit(NamedTuple):
     """Rate, such as `60/minute`, that a request counts against; empty: no limit.
 
-    `what` is for messages: its first word is the metric's label. Counted by `scope` and `key`, such as a user's id.
+    `label` is for messages: its first word is the metric's label. Counted by `scope` and `key`, such as a user's id.
     """
 
-    what: str
+    label: str
     rate: str
     scope: str
     key: str
@@ -40,7 +40,7 @@ class Limits:
 
     def __init__(self, app: Flask) -> None:
         built = app.extensions["slipway"]
-        options: Any = {"redis_store": built.infra.redis_store, "alone": self._tell_alone}
+        options: Any = {"redis_store": built.infra.redis_store, "alone": self._report_fallback}
         self._metrics = built.infra.metrics
         self._alone = False
         self._limiter = Limiter(
@@ -51,7 +51,7 @@ class Limits:
 
     def count(self, limit: Limit) -> None:
         """Count a request. Raises `RateLimited`."""
-        self.within(self.take(limit), limit.what)
+        self.within(self.take(limit), limit.label)
 
     def count_call(self, limit: Limit) -> None:
         """Count a call of an authenticated caller, and check its log-in in the same round trip.
@@ -66,7 +66,7 @@ class Limits:
         except redis.RedisError:
             confirm_login()
             window = self.take(limit)
-        self.within(window, limit.what)
+        self.within(window, limit.label)
 
     def take(self, limit: Limit) -> LimitWindow | None:
         """Count a request; return the tightest window, with `remaining` -1 when it is refused. None: no limit."""
@@ -77,14 +77,14 @@ class Limits:
             self._hit()
         return tightest([self._window(one) for one in self._limiter.current_limits])
 
-    def within(self, window: LimitWindow | None, what: str) -> None:
+    def within(self, window: LimitWindow | None, label: str) -> None:
         """Store the tightest window for the response's headers. Raises `RateLimited` when it is full."""
         if window is None:
             return
         g.limit_window = tightest([window, *([g.limit_window] if "limit_window" in g else [])])
         if window.remaining < 0:
-            self._metrics.rate_limited(what.partition(" ")[0])
-            raise RateLimited(f"More than {window.limit} {what}.", retry_after=window.reset)
+            self._metrics.rate_limited(label.partition(" ")[0])
+            raise RateLimited(f"More than {window.limit} {label}.", retry_after=window.reset)
 
     def _window(self, one: RequestLimit) -> LimitWindow:
         storage = cast(LimitStorage, self._limiter.storage)
@@ -103,10 +103,10 @@ class Limits:
             windows.append(window)
             if window.remaining < 0:
                 break
-        self._tell_alone(False)
+        self._report_fallback(False)
         return tightest(windows)
 
-    def _tell_alone(self, alone: bool) -> None:
+    def _report_fallback(self, alone: bool) -> None:
         if alone != self._alone:
             self._alone = alone
             self._metrics.limiter_fallback(alone)

@@ -31,8 +31,8 @@ def limit_call() -> None:
     """Count this request as a read or a write. Raises `InvalidToken` for an ended log-in, and `RateLimited`."""
     settings = services().settings
     reads = request.method in ("GET", "HEAD", "OPTIONS")
-    what, rate = ("read", settings.limit_reads) if reads else ("write", settings.limit_writes)
-    _limits().count_call(Limit(f"{what} calls", rate, f"{what}s", current_caller().user_id))
+    kind, rate = ("read", settings.limit_reads) if reads else ("write", settings.limit_writes)
+    _limits().count_call(Limit(f"{kind} calls", rate, f"{kind}s", current_caller().user_id))
 
 
 def limit_run(agent: str | None = None) -> None:
@@ -68,8 +68,8 @@ def limit_session(session_id: str | None) -> None:
     Per user as well: only the owner can start turns, and attempts of others must not use up the limit.
     """
     if session_id is not None:
-        whose = f"{current_caller().user_id}:{session_id}"
-        _limits().count(Limit("turns of this session", services().settings.limit_session, "session", whose))
+        key = f"{current_caller().user_id}:{session_id}"
+        _limits().count(Limit("turns of this session", services().settings.limit_session, "session", key))
 
 
 def limit_refresh(user_id: str) -> None:

@@ -133,4 +133,4 @@ def test_it_keeps_a_sum_for_each_day_and_no_more(make: Make) -> None:
         ("day", now_ms() // DAY * DAY)
     }
     assert house.check().faults == []
-    assert len(taken.rests) == 5
+    assert len(taken.sums) == 5

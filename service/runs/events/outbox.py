@@ -75,7 +75,7 @@ class Outbox:
         self.over = False  # the run's last event was given, or the client has gone
         self._submit = submit
         self._lost_run = lost
-        self._began = self._spoke = False
+        self._began = self._text_sent = False
         self._delivered = threading.Lock()  # released once all is delivered; cheaper than an Event
         self._delivered.acquire()
         self._giving = threading.Lock()  # held by the thread that writes to the client; guards all below
@@ -88,8 +88,8 @@ class Outbox:
         urgent = not self._began
         self._began = True
         for event in events:
-            if event.name is Event.TEXT_DELTA and not self._spoke:
-                self._spoke = urgent = True
+            if event.name is Event.TEXT_DELTA and not self._text_sent:
+                self._text_sent = urgent = True
             elif event.name.is_last or event.name is Event.APPROVAL_REQUIRED:
                 urgent = True
         self._submit(self, events, urgent)

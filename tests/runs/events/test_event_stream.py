@@ -68,7 +68,7 @@ def opened(publisher: Publisher, client: Client | None = None) -> Outbox:
 
 
 def told_in(reader: EventStreamReader, run_id: str) -> list[int]:
-    return [event.seq for _, events in reader.told(run_id) for event in events]
+    return [event.seq for _, events in reader.read_all(run_id) for event in events]
 
 
 def taken(channel: Outbox) -> list[int]:
