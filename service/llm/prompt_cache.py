@@ -67,7 +67,7 @@ def _ends(messages: Sequence[Message]) -> list[int]:
 
 
 def _is_question(message: Message) -> bool:
-    """Tell whether a message is the user's own and not tool results."""
+    """Return whether a message is the user's own and not tool results."""
     content = message["content"]
     return message["role"] == "user" and (
         isinstance(content, str) or not any(block.get("type") == "tool_result" for block in content)

@@ -41,12 +41,12 @@ class ReportedUsage:
                 self._take(name, figure)
 
     def reports(self, usage: Any, name: str) -> bool:
-        """Tell whether the object has a valid figure of that name."""
+        """Return whether the object has a valid figure of that name."""
         return isinstance(usage, dict) and _is_figure(usage.get(name))
 
     @property
     def known(self) -> bool:
-        """Tell whether the prompt's size was reported, without which no estimate is possible."""
+        """Return whether the prompt's size was reported, without which no estimate is possible."""
         total = self.total
         prompt = total.input_tokens + total.cache_read_input_tokens + total.cache_creation_input_tokens
         return "input_tokens" in self._figures and prompt > 0

@@ -80,7 +80,7 @@ class Router:
 
     @staticmethod
     def unsure(tier: Literal["auto"] | Tier, text: str = "", tools: int = 0, bounds: Bounds = ANY) -> bool:
-        """Tell whether the signals disagree and asking the cheap model could change the tier.
+        """Return whether the signals disagree and asking the cheap model could change the tier.
 
         True for exactly one sign of a hard question; two signs already mean hard.
         """

@@ -214,7 +214,7 @@ def _unknown_call() -> ModelCall:
 
 
 def _encoded(wire: Wire) -> bool:
-    """Tell whether the body is compressed, unrequested. Raises `AnswerRefused` for an unread successful answer."""
+    """Return whether the body is compressed, unrequested. Raises `AnswerRefused` for an unread successful answer."""
     encoded = any(name == ENCODING and value.lower() != b"identity" for name, value in wire.headers)
     if encoded and wire.status < 300:
         wire.close()

@@ -61,7 +61,7 @@ class Wire:
 
     @property
     def complete(self) -> bool:
-        """Tell whether the whole answer has arrived."""
+        """Return whether the whole answer has arrived."""
         return self._complete
 
     @property
@@ -70,7 +70,7 @@ class Wire:
 
     @property
     def quiet(self) -> bool:
-        """Tell whether an idle connection is reusable: readable data, or EOF, rules it out."""
+        """Return whether an idle connection is reusable: readable data, or EOF, rules it out."""
         poll = select.poll()
         poll.register(self.sock, select.POLLIN)
         return not poll.poll(0)

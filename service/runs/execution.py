@@ -50,7 +50,7 @@ class Execution:
     seconds: float
     lease_seconds: float
 
-    def here(self, run: Run, opening: Opening, stale_answer: StaleAnswer = None) -> Attempt:
+    def execute(self, run: Run, opening: Opening, stale_answer: StaleAnswer = None) -> Attempt:
         """Execute a new run in this thread, without a client that follows its events.
 
         Raises the reason it cannot begin, `LeaseLost`, or `HandedOver` when another worker is to continue it.
@@ -66,7 +66,7 @@ class Execution:
                 raise
         return attempt
 
-    def listened(
+    def stream(
         self,
         run: Run,
         opening: Opening,

@@ -160,8 +160,8 @@ class Journal:
         def work(tx: Transaction) -> None:
             if not self._write(tx, step) and not rows.progress(tx, self._run, self._run.attempt):
                 raise LeaseLost
-            for more in (*works, first, *self._writes, last):
-                more(tx)
+            for write in (*works, first, *self._writes, last):
+                write(tx)
 
         self._db.transact(work, patience=PATIENCE if self.opened else None)
         self._committed(after)
@@ -181,8 +181,8 @@ class Journal:
             self._write(tx, step)
             if not rows.finish(tx, run, run.attempt):
                 raise LeaseLost
-            for more in (*works, *self._writes):
-                more(tx)
+            for write in (*works, *self._writes):
+                write(tx)
 
         self._db.transact(work, patience=PATIENCE)
         self._committed([*after, final])
@@ -218,8 +218,8 @@ class Journal:
             step_rows.insert(tx, note)
             if not release(tx, self._run, self._run.attempt):
                 raise LeaseLost
-            for more in (*works, *self._writes):
-                more(tx)
+            for write in (*works, *self._writes):
+                write(tx)
 
         self._db.transact(work, patience=patience)
         self._run.status = status

@@ -85,8 +85,8 @@ class NewRuns:
 
         def write(tx: Transaction) -> None:
             opening(tx)
-            for each in writes:
-                each(tx)
+            for write in writes:
+                write(tx)
 
         self.db.transact(write)
 

@@ -49,11 +49,11 @@ class RunQueries:
             raise NotFound(f"There is no run {run_id}.")
         return run
 
-    def page(self, caller: Caller, wanted: RunFilter, *, limit: int, before: str | None) -> list[Row]:
+    def page(self, caller: Caller, filters: RunFilter, *, limit: int, before: str | None) -> list[Row]:
         """List runs that the caller may see, newest first."""
         visible = visible_to(caller)
         return self.db.query(
-            lambda tx: run_lists.recent(tx, wanted, limit=limit, before=before, visible=visible)
+            lambda tx: run_lists.recent(tx, filters, limit=limit, before=before, visible=visible)
         )
 
     def steps_and_feedback(self, run_id: str) -> tuple[list[Row], Row | None]:

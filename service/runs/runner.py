@@ -66,7 +66,7 @@ class Runner:
         try:
             yield from self._begin(attempt)
             if run.losses >= MOST_LOSSES:
-                raise WorkerLost(f"{run.losses} workers ended while they drove this run.")
+                raise WorkerLost(f"{run.losses} workers ended while they executed this run.")
             attempt.handle.check()
             steps = RunSteps(self.steps, agent, attempt)
             messages = yield from self._conversation(agent, attempt, steps)

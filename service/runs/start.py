@@ -83,7 +83,7 @@ class RunStarter:
         """Execute a run in this thread, or wait for the run with the same key."""
         try:
             with self.concurrent.counted(run.user_id, run.id):
-                attempt = self.execution.here(run, self.new_runs.opening(run, key), lookup.stale)
+                attempt = self.execution.execute(run, self.new_runs.opening(run, key), lookup.stale)
         except AlreadyStarted as first:
             lookup.end()
             return Started(self.queries.wait(first.run_id), replayed=True)
@@ -188,7 +188,7 @@ class RunStarter:
                     raise
                 return Started(self.queries.get(run_id), replayed=True), self.queries.follow(run_id)
             opening = self.new_runs.opening(run, key)
-            outbox, execution = self.execution.listened(
+            outbox, execution = self.execution.stream(
                 run, opening, until_end.pop_all(), listener, lookup.stale
             )
         try:

@@ -195,17 +195,17 @@ def _ask_first(
     to_ask = [call for call in calls if call.verdict.action == "ask"]
     if to_ask:
         yield from journal.publish(Event.STEP_STARTED, started)
-        asked = [_question(run, call, call.verdict.reason) for call in to_ask if not call.is_asked]
-        yield from _suspend(journal, asked, pending)
+        questions = [_question(run, call, call.verdict.reason) for call in to_ask if not call.is_asked]
+        yield from _suspend(journal, questions, pending)
 
 
-def _suspend(journal: Journal, asked: Sequence[dict[str, Any]], pending: Sequence[str]) -> Events[None]:
+def _suspend(journal: Journal, questions: Sequence[dict[str, Any]], pending: Sequence[str]) -> Events[None]:
     """Request approvals, and suspend the run until all are decided. Raises `WaitsForApproval`."""
-    for row in asked:
+    for row in questions:
         call = {name: row[name] for name in ("name", "arguments", "reason")}
         journal.publish_after_commit(Event.APPROVAL_REQUIRED, {"approval_id": row["id"], **call})
-    yield from journal.suspend(lambda tx: approvals.ask(tx, asked))
-    raise WaitsForApproval([*pending, *(row["id"] for row in asked)])
+    yield from journal.suspend(lambda tx: approvals.ask(tx, questions))
+    raise WaitsForApproval([*pending, *(row["id"] for row in questions)])
 
 
 def _is_decided(question: Row) -> bool:

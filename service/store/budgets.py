@@ -124,7 +124,7 @@ _SHARE = (
 
 
 def has_subject(tx: Transaction, kind: str, name: str) -> bool:
-    """Tell whether there is a user, key or session of this id."""
+    """Return whether there is a user, key or session of this id."""
     query = {
         "user": sa.select(users.c.id).where(users.c.role != DELETED),
         "key": sa.select(api_keys.c.id).where(api_keys.c.revoked_at.is_(None)),
@@ -156,7 +156,7 @@ def put(tx: Transaction, scope: str, period: str, amount: int | None) -> None:
 
 
 def in_order(tx: Transaction, ids: Sequence[str]) -> bool:
-    """Tell whether a transaction may lock these counters: it has locked none yet, or all of them.
+    """Return whether a transaction may lock these counters: it has locked none yet, or all of them.
 
     Otherwise it would wait for some while holding others, out of lock order.
     """

@@ -72,9 +72,9 @@ class ConcurrentRuns:
                 self._redis_store.call(lambda client: client.zrem(_key(user_id), run_id), default=0)
 
     def _enter(self, user_id: str, run_id: str, refuse: bool) -> bool:
-        asked = (run_id, self._most if refuse else UNBOUNDED, self._life_ms)
+        arguments = (run_id, self._most if refuse else UNBOUNDED, self._life_ms)
         return bool(
-            self._redis_store.call(lambda client: _ENTER(client, (_key(user_id),), *asked), default=1)
+            self._redis_store.call(lambda client: _ENTER(client, (_key(user_id),), *arguments), default=1)
         )
 
     def _forget_ended(self, user_id: str) -> bool:

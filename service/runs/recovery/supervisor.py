@@ -159,7 +159,7 @@ class Supervisor:
 
     def _renew(self) -> None:
         """Renew the lease. Raises `DatabaseUnavailable`."""
-        asked = time.monotonic()
+        began = time.monotonic()
         try:
             self._renew_lease()
         except DatabaseUnavailable:
@@ -168,7 +168,7 @@ class Supervisor:
         now = time.monotonic()
         if now - self._renewed_at > self._lease:
             self._cut_off_at = now
-        self._renewed_at, self._next_renewal = asked, now + self._lease / 3
+        self._renewed_at, self._next_renewal = began, now + self._lease / 3
 
     def _renew_lease(self) -> None:
         lease_ms = int(self._lease * 1000)
@@ -194,9 +194,9 @@ class Supervisor:
 
         A worker that was itself cut off from the database first gives the others one lease time to renew theirs.
         """
-        asked = time.monotonic()
+        began = time.monotonic()
         abandoned = self._db.query(lambda tx: rows.abandoned(tx, 20), patience=0, ahead=True)
-        self._note_hang(asked)
+        self._note_hang(began)
         if now - self._cut_off_at >= self._lease:
             for row in abandoned:
                 self._execution.take_up_in_background(row["id"])

@@ -95,7 +95,7 @@ def test_many_channels_of_one_publisher_keep_apart(redis_store: RedisStore) -> N
     for channel in channels:
         channel.close()
     assert all(taken(channel) == list(range(1, 51)) for channel in channels)
-    assert not publisher._listened
+    assert not publisher._with_client
 
 
 def test_what_is_not_urgent_waits_for_its_window(
@@ -353,7 +353,7 @@ def test_what_redis_did_not_take_goes_with_what_follows(
     own: RedisServer, monkeypatch: pytest.MonkeyPatch, most: int, told: list[int]
 ) -> None:
     """Whether a client listens here or not, so that those who follow from elsewhere miss nothing."""
-    monkeypatch.setattr(channel_module, "MAX_UNTAKEN", most, raising=False)
+    monkeypatch.setattr(channel_module, "MAX_UNSENT", most)
     redis_store = RedisStore(own.url, max_connections=4)
     bound = Bound(redis_store)
     unheard = publisher_of(redis_store, 15.0).open(new_id("run"), 2)
