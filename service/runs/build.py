@@ -135,4 +135,4 @@ def _under_way(db: Database, run_ids: Sequence[str]) -> set[str]:
 
 def _note_live_gaps(db: Database, attempts: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:
     """Record gaps ahead of other writes: text of every stream in this process waits for it."""
-    return db.transact(lambda tx: ownership.note_live_gaps(tx, attempts), patience=0, ahead=True)
+    return db.transact(lambda tx: ownership.note_live_gaps(tx, attempts), patience=0, priority=True)

@@ -77,36 +77,36 @@ class Database:
             self._writers = Writers(Path(self.engine.url.database or ""), patience * QUEUE_PATIENCE)
 
     @contextmanager
-    def begin(self, *, ahead: bool = False) -> Iterator[Transaction]:
-        """Open a write transaction: commits at the end, rolls back on any exception. `ahead`: see `transact`.
+    def begin(self, *, priority: bool = False) -> Iterator[Transaction]:
+        """Open a write transaction: commits at the end, rolls back on any exception. `priority`: see `transact`.
 
         Raises `DatabaseUnavailable` when the database cannot be reached or stays locked.
         """
-        with self._write_lock(), self._transaction(writes=True, ahead=ahead) as transaction:
+        with self._write_lock(), self._transaction(writes=True, priority=priority) as transaction:
             yield transaction
         transaction.committed()
 
     @contextmanager
-    def read(self, *, ahead: bool = False) -> Iterator[Transaction]:
+    def read(self, *, priority: bool = False) -> Iterator[Transaction]:
         """Open a read-only transaction."""
-        with self._transaction(ahead=ahead) as transaction:
+        with self._transaction(priority=priority) as transaction:
             yield transaction
 
     def transact(
-        self, work: Callable[[Transaction], T], *, patience: float | None = None, ahead: bool = False
+        self, work: Callable[[Transaction], T], *, patience: float | None = None, priority: bool = False
     ) -> T:
         """Run `work` in a write transaction; retry on collision, and for `patience` seconds while the database is away.
 
         `work` must be idempotent: a commit whose answer was lost may have happened. With SQLite another thread may run
-        it (group commit), in a copy of this thread's context variables. `ahead`: before all others of this process.
+        it (group commit), in a copy of this thread's context variables. `priority`: before all others of this process.
         """
-        return self._retry(partial(self._write, work, ahead), patience)
+        return self._retry(partial(self._write, work, priority), patience)
 
     def query(
-        self, work: Callable[[Transaction], T], *, patience: float | None = None, ahead: bool = False
+        self, work: Callable[[Transaction], T], *, patience: float | None = None, priority: bool = False
     ) -> T:
         """Run `work` in a read transaction, retried as in `transact`."""
-        return self._retry(partial(self._read, work, ahead), patience)
+        return self._retry(partial(self._read, work, priority), patience)
 
     def _retry(self, attempt: Callable[[], T], patience: float | None) -> T:
         deadline = time.monotonic() + (self.patience if patience is None else patience)
@@ -120,16 +120,16 @@ class Database:
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, 0.5)
 
-    def _read(self, work: Callable[[Transaction], T], ahead: bool) -> T:
-        with self.read(ahead=ahead) as transaction:
+    def _read(self, work: Callable[[Transaction], T], priority: bool) -> T:
+        with self.read(priority=priority) as transaction:
             return work(transaction)
 
-    def _write(self, work: Callable[[Transaction], T], ahead: bool) -> T:
+    def _write(self, work: Callable[[Transaction], T], priority: bool) -> T:
         if self._writers is None:
-            with self.begin(ahead=ahead) as transaction:
+            with self.begin(priority=priority) as transaction:
                 return work(transaction)
         write = Write(work)
-        if self._writers.acquire(write, ahead=ahead):
+        if self._writers.acquire(write, priority=priority):
             try:
                 self._group_commit(self._writers, write)
             finally:
@@ -184,9 +184,9 @@ class Database:
         return nullcontext() if self._writers is None else self._writers.turn()
 
     @contextmanager
-    def _transaction(self, *, writes: bool = False, ahead: bool = False) -> Iterator[Transaction]:
+    def _transaction(self, *, writes: bool = False, priority: bool = False) -> Iterator[Transaction]:
         """BEGIN and COMMIT by the driver: SQLAlchemy's own connection takes ten times as long for them."""
-        with self._outage_as_unavailable(), self._connections.slot(ahead=ahead):
+        with self._outage_as_unavailable(), self._connections.slot(priority=priority):
             pooled = self._checkout()
             created_at = pooled.info[engine.CREATED_AT]
             try:

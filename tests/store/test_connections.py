@@ -100,7 +100,7 @@ def test_a_lease_is_renewed_before_others_who_wait(postgres: Postgres) -> None:
         with db.read():
             others = [pool.submit(db.query, lambda tx: order.append("other")) for _ in range(8)]
             time.sleep(0.2)
-            lease = pool.submit(db.query, lambda tx: order.append("lease"), ahead=True)
+            lease = pool.submit(db.query, lambda tx: order.append("lease"), priority=True)
             time.sleep(0.2)
         for answer in (*others, lease):
             answer.result()

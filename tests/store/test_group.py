@@ -66,20 +66,20 @@ class Group:
         assert self._writes.wait(WAIT)
         return future
 
-    def add(self, name: str, work: Callable[[Transaction], Any], *, ahead: bool = False) -> Future[Any]:
+    def add(self, name: str, work: Callable[[Transaction], Any], *, priority: bool = False) -> Future[Any]:
         before = len(writers(self._db)._queue)
-        future = self.start(name, work, ahead)
+        future = self.start(name, work, priority)
         wait_until(lambda: len(writers(self._db)._queue) == before + 1, "a thread that waits", timeout=WAIT)
         return future
 
     def go(self) -> None:
         self._go.set()
 
-    def start(self, name: str, work: Callable[[Transaction], Any], ahead: bool = False) -> Future[Any]:
+    def start(self, name: str, work: Callable[[Transaction], Any], priority: bool = False) -> Future[Any]:
         def run() -> Any:
             self.threads[name] = threading.get_ident()
             who.set(name)
-            return self._db.transact(work, ahead=ahead)
+            return self._db.transact(work, priority=priority)
 
         return self._pool.submit(run)
 
@@ -179,7 +179,7 @@ def test_one_that_may_not_wait_is_written_before_the_others(db: Database, group:
     futures = [
         group.first(note("first")),
         group.add("a", note("a")),
-        group.add("lease", note("lease"), ahead=True),
+        group.add("lease", note("lease"), priority=True),
     ]
     group.go()
     for future in futures:
