@@ -24,7 +24,6 @@ from service.infra.redis_client import answered
 from service.store import keys as rows
 from service.store.database import Database, Row, Transaction
 from service.store.token_families import Revoked
-from service.store.visibility import allows
 from service.types import Caller, new_id, now_ms, rfc3339
 
 if TYPE_CHECKING:
@@ -158,11 +157,6 @@ class KeyService:
 
     def _checksum(self, body: str) -> str:
         return hmac.digest(self._pepper, b"check " + body.encode(), hashlib.sha256).hex()[:_CHECK_LENGTH]
-
-
-def may_use(caller: Caller, scope: str) -> bool:
-    """Check that a caller's key allows `scope`, such as `agents:support`."""
-    return allows(caller.scopes, scope)
 
 
 def _look_up(client: Any, digest: str) -> tuple[bytes | None, bytes | None, bytes | None]:

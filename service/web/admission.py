@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
 from flask import g
 
-from service.auth.keys import may_use
 from service.errors import Forbidden, NotFound
 from service.observe import logs
 from service.runs.bulkhead import Permit
 from service.runs.idempotency import Key
+from service.store.visibility import allows
 from service.text.suggest import did_you_mean
 from service.types import Caller, RunRequest
 from service.web import limits
@@ -82,7 +82,7 @@ def guard(
                 confirm_login()
             if role is not None and _RANK.get(caller.role, 0) < _RANK[role]:
                 raise Forbidden(f"This needs the role {role}.")
-            if scope is not None and not may_use(caller, scope.format(**kwargs)):
+            if scope is not None and not allows(caller.scopes, scope.format(**kwargs)):
                 raise Forbidden("The scopes of this API key do not allow that.")
             return view(*args, **kwargs)
 
@@ -109,7 +109,7 @@ def is_guarded(view: Callable[..., Any]) -> bool:
 def allowed_agent(name: str) -> AgentDefinition:
     """Return the current version of an agent. Raises `NotFound`, also if the caller may not use it."""
     agent = services().agents.agents.get(name)
-    if agent is None or not may_use(current_caller(), f"agents:{name}"):
+    if agent is None or not allows(current_caller().scopes, f"agents:{name}"):
         raise NotFound(no_agent(name))
     return agent
 
@@ -117,7 +117,7 @@ def allowed_agent(name: str) -> AgentDefinition:
 def allowed_agents() -> list[AgentDefinition]:
     """List the agents that the caller may use, sorted by name."""
     caller, agents = current_caller(), services().agents.agents
-    return [agents[name] for name in sorted(agents) if may_use(caller, f"agents:{name}")]
+    return [agents[name] for name in sorted(agents) if allows(caller.scopes, f"agents:{name}")]
 
 
 def no_agent(name: str) -> str:

@@ -10,9 +10,9 @@ from flask import Blueprint, Response, request
 from pydantic import AfterValidator, Field, model_validator
 
 from service import errors, history, sessions
-from service.auth.keys import may_use
 from service.runs.result import shown
 from service.store.database import Transaction
+from service.store.visibility import allows
 from service.text.numerals import whole_number
 from service.web.admission import guard, no_agent, reading_place
 from service.web.body import fault
@@ -118,7 +118,7 @@ class SessionPage(Shape):
 @guard()
 def create_session() -> Response:
     asked, caller = parse(NewSession), current_caller()
-    if asked.agent not in services().agents.agents or not may_use(caller, f"agents:{asked.agent}"):
+    if asked.agent not in services().agents.agents or not allows(caller.scopes, f"agents:{asked.agent}"):
         fault = no_agent(asked.agent)
         raise errors.Invalid(fault, errors=[{"pointer": "/agent", "detail": fault}])
     row = services().sessions.new(caller, asked.agent, asked.title, asked.metadata)
