@@ -18,12 +18,12 @@ from service.runs.conflicts import Conflicts
 from service.runs.events.outbox import Listener
 from service.runs.execution import Execution
 from service.runs.idempotency import AlreadyStarted, Key
-from service.runs.journal import WriteInTransaction
 from service.runs.new_run import NewRuns
 from service.runs.queries import RunQueries
 from service.runs.result import Progress, result_of
 from service.runs.runner import problem_of
 from service.runs.slots import HandedOver, LeaseLost
+from service.store.transaction import WriteInTransaction
 from service.types import Caller, Event, Run, RunEvent, RunRequest, RunStatus, now_ms
 from service.usage.concurrency import ConcurrentRuns
 

@@ -148,6 +148,9 @@ class Transaction:
         return plan, cursor
 
 
+WriteInTransaction = Callable[[Transaction], None]  # a part of a transaction, which joins others
+
+
 class Write(Waiter, Generic[T]):
     """Queued write of one thread, run by itself or by another thread's group commit."""
 

@@ -20,11 +20,12 @@ from service.store import budgets as counters
 from service.store import holds, ledger, scope_locks
 from service.store.database import Database, Row, Transaction
 from service.store.holds import Hold
+from service.store.transaction import WriteInTransaction
 from service.types import Run, Usage, UsageSource, new_id, now_ms, usd
 from service.usage.budgets import Budgets
 from service.usage.caps import Standing
 from service.usage.prices import Price
-from service.usage.reservation import CallEstimate, HoldAttempt, Reserved, Settlement, WriteInTransaction
+from service.usage.reservation import CallEstimate, HoldAttempt, Reserved, Settlement
 
 log = logging.getLogger("slipway.money")
 PATIENCE = 3.0  # seconds a call waits for calls under way to release money

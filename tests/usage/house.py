@@ -15,11 +15,12 @@ from service.store import holds, ledger
 from service.store.database import Database, Transaction
 from service.store.holds import Hold
 from service.store.schema import metadata
+from service.store.transaction import WriteInTransaction
 from service.types import NANO, Run, RunRequest, Usage, new_id
 from service.usage.budgets import Budgets
 from service.usage.ledger import Checked, check
 from service.usage.prices import PriceTable
-from service.usage.reservation import CallEstimate, Reserved, Settlement, WriteInTransaction
+from service.usage.reservation import CallEstimate, Reserved, Settlement
 from service.usage.spending import Spending
 
 TABLE = PriceTable.load()

@@ -14,10 +14,11 @@ import sqlalchemy as sa
 from service.errors import BudgetExceeded
 from service.store import holds, scope_locks
 from service.store.database import Transaction
+from service.store.transaction import WriteInTransaction
 from service.types import NANO, Usage
 from service.usage import budgets
 from service.usage.caps import PERIODS
-from service.usage.reservation import Reserved, WriteInTransaction
+from service.usage.reservation import Reserved
 from service.usage.spending import LATEST_HOLD, HoldRefused
 from tests.conftest import wait_until
 from tests.usage.conftest import Make

@@ -6,9 +6,9 @@ import pytest
 
 from service.errors import BudgetExceeded, ModelUnavailable
 from service.store import holds
+from service.store.transaction import WriteInTransaction
 from service.types import NANO, Usage
 from service.usage.bounds import counted_bound
-from service.usage.reservation import WriteInTransaction
 from service.usage.spending import HoldRefused, sweep_holds
 from tests.usage.conftest import Make
 from tests.usage.house import ASKED, CENT, SONNET, a_run, wish
