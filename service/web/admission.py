@@ -22,8 +22,8 @@ from service.store.visibility import allows
 from service.text.suggest import did_you_mean
 from service.types import Caller, RunRequest
 from service.web import limits
+from service.web.authentication import confirm_login, identify
 from service.web.current import current_caller, services
-from service.web.guards import confirm_login, identify
 from service.web.idempotency import idempotency_key
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from service.auth.revocation import KEY as DISTRUSTED
 from service.errors import RateLimited
 from service.usage.call_counter import CallCounter
 from service.usage.rate_limits import SCHEME, STRATEGY, LimitStorage, LimitWindow, tightest, window_of
-from service.web.guards import confirm_login, login_to_confirm
+from service.web.authentication import confirm_login, login_to_confirm
 
 log = logging.getLogger("slipway.limits")
 _items = cache(parse_many)

@@ -13,8 +13,8 @@ from flask import Flask, Response, current_app, g, request
 from service.auth.users import network_of
 from service.errors import RateLimited
 from service.usage.rate_limits import LimitWindow
+from service.web.authentication import made_up
 from service.web.current import current_caller, services
-from service.web.guards import made_up
 from service.web.limiter import Limit, Limits
 from service.web.problems import problem_response
 

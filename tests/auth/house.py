@@ -22,7 +22,7 @@ from service.types import NANO
 from service.usage.budgets import Budgets
 from service.web import caching, limits, problems
 from service.web.admission import guard
-from service.web.guards import checked_claims
+from service.web.authentication import checked_claims
 from service.web.routes import auth
 from service.web.schemas import json_response
 

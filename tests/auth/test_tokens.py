@@ -11,7 +11,7 @@ from service.auth.tokens import Pair, SigningKey
 from service.auth.users import User
 from service.errors import InvalidToken
 from service.store import users
-from service.web.guards import checked_claims
+from service.web.authentication import checked_claims
 from tests.auth.house import Replica
 
 

@@ -257,7 +257,7 @@ def test_a_remembered_token_expires(here: Replica, ada: User, monkeypatch: pytes
     token = here.login()["access_token"]
     assert here.status(token) == 200
     real = time.time
-    monkeypatch.setattr("service.web.guards.time.time", lambda: real() + 906)
+    monkeypatch.setattr("service.web.authentication.time.time", lambda: real() + 906)
     monkeypatch.setattr("jwt.api_jwt.datetime", _Later)
     assert here.status(token) == 401
 

@@ -16,9 +16,9 @@ from service.auth.tokens import AUDIENCE, ISSUER, LEEWAY
 from service.auth.users import User
 from service.observe import logs
 from service.web.admission import guard, public, signed_in
+from service.web.authentication import checked_claims
 from service.web.body import PUBLIC_BODY
 from service.web.current import current_caller, services
-from service.web.guards import checked_claims
 from service.web.idempotency import once
 from service.web.limits import limit_login, limit_refresh
 from service.web.openapi import api
