@@ -23,6 +23,7 @@ from service.infra.redis import RedisStore
 from service.store import sign_in_addresses
 from service.store import token_families as token_rows
 from service.store import users as rows
+from service.store.actor import Actor, act_as
 from service.store.database import Database, Row, Transaction
 from service.types import new_id, now_ms, rfc3339
 
@@ -77,7 +78,7 @@ class UserService:
         self._dummy_hash = self._hasher.hash("nobody has this password")
 
     def sign_in(self, username: str, password: str, address: str) -> User:
-        """Verify a password and return the user.
+        """Verify a password and return the user, from now on the actor.
 
         Raises `InvalidCredentials` (constant work: unknown users cost the same hash) and `RateLimited`, see
         `service.auth.login_throttle`.
@@ -92,6 +93,7 @@ class UserService:
             self._throttle.failed(attempt)
             raise InvalidCredentials()
         self._throttle.succeeded(attempt)
+        act_as(Actor("user", row["id"]))
         now = now_ms()
         if seen_at is None or seen_at < now - _ADDRESS_REFRESH_MS:
             self._db.transact(partial(sign_in_addresses.remember, user_id=row["id"], digest=digest, now=now))

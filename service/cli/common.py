@@ -15,6 +15,7 @@ from flask.cli import AppGroup
 
 from service.auth.users import User
 from service.errors import DatabaseUnavailable, SlipwayError
+from service.store.actor import Actor, acting_as
 from service.store.outages import cause_of
 from service.text.numerals import amount, whole_number
 
@@ -77,7 +78,7 @@ class Commands(AppGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with stoppable():
+            with stoppable(), acting_as(Actor("cli")):
                 return super().invoke(ctx)
         except SlipwayError as error:
             faults = [f"{fault['pointer']}: {fault['detail']}" for fault in error.errors]

@@ -11,6 +11,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import Executable
 from sqlalchemy.sql.functions import GenericFunction
 
+from service.store.actor import Actor, current_actor
 from service.store.sqlite_writers import Waiter
 from service.store.statement import Plan, Row, Statement
 
@@ -97,6 +98,11 @@ class Transaction:
         """True for SQLite: no other writer can run meanwhile, so no row has to be locked."""
         return self._engine.dialect.name == "sqlite"
 
+    @property
+    def actor(self) -> Actor:
+        """Actor of the thread whose write this is, also where another thread runs it (group commit)."""
+        return current_actor()
+
     def execute(
         self, statement: Executable | Statement, values: Mapping[str, Any] | Sequence[Any] | None = None
     ) -> int:
@@ -160,7 +166,7 @@ class Write(Waiter, Generic[T]):
     def __init__(self, work: Callable[[Transaction], T]) -> None:
         super().__init__()
         self._work = work
-        self._context = copy_context()  # of the queuing thread
+        self._context = copy_context()  # of the queuing thread: its actor, its log fields
         self._error: BaseException | None = None
 
     def run(self, tx: Transaction) -> None:

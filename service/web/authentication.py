@@ -14,6 +14,7 @@ from jwt import ExpiredSignatureError, PyJWTError
 from service.auth.keys import PREFIX as KEY_PREFIX
 from service.auth.tokens import LEEWAY, Kind, caller_of
 from service.errors import InvalidToken, Unauthenticated
+from service.store.actor import Actor, act_as
 from service.types import Caller
 from service.web.current import services
 
@@ -77,7 +78,7 @@ def checked_claims(kind: Kind) -> dict[str, Any]:
 
 
 def identify() -> Caller:
-    """Authenticate the request, and set its `current_caller`.
+    """Authenticate the request, and set its `current_caller` and the actor of its transactions.
 
     Raises `Unauthenticated` and `InvalidToken`; revocation is left to `confirm_login`.
     """
@@ -90,6 +91,7 @@ def identify() -> Caller:
         caller = _signed(token)
         g.unconfirmed = caller.family
     g.caller = caller
+    act_as(Actor.of(caller))
     return caller
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from flask import Flask, Response, g, request
 
 from service.observe import logs
+from service.store.actor import ANONYMOUS, act_as
 
 if TYPE_CHECKING:
     from service.observe.metrics import Metrics
@@ -37,6 +38,7 @@ def _begin() -> None:
     g.began = time.perf_counter()
     g.request_id = request_id(request.headers.get("X-Request-ID", ""))
     logs.clear(request_id=g.request_id)
+    act_as(ANONYMOUS)  # a thread serves one request after another
 
 
 def _finish(response: Response, metrics: Metrics) -> Response:

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.errors import DatabaseUnavailable, NotFound
+from service.store.actor import Actor, act_as
 from service.store.database import Database, Transaction
 from service.store.sqlite_writers import Writers
 from tests.conftest import wait_until
@@ -79,6 +80,7 @@ class Group:
         def run() -> Any:
             self.threads[name] = threading.get_ident()
             who.set(name)
+            act_as(Actor("user", name))
             return self._db.transact(work, priority=priority)
 
         return self._pool.submit(run)
@@ -144,6 +146,17 @@ def test_what_waits_for_the_commit_happens_in_its_own_thread_and_context(db: Dat
     group.go()
     assert [future.result(WAIT) for future in futures] == ["first", "a", "b"]
     assert sorted(after) == sorted((name, ident, True) for name, ident in group.threads.items())
+
+
+def test_each_write_of_a_group_has_the_actor_of_its_own_thread(db: Database, group: Group) -> None:
+    def work(tx: Transaction) -> tuple[str | None, int]:
+        return tx.actor.user_id, threading.get_ident()
+
+    futures = [group.first(work), group.add("a", work), group.add("b", work)]
+    group.go()
+    assert [future.result(WAIT) for future in futures] == [
+        (name, group.threads["first"]) for name in ("first", "a", "b")
+    ]
 
 
 def test_where_all_is_undone_all_try_again(db: Database, group: Group) -> None:

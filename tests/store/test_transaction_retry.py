@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from service.errors import DatabaseUnavailable
 from service.store import ledger, transaction_retry
+from service.store.actor import Actor, acting_as
 from service.store.database import Database, Transaction
 
 pytestmark = pytest.mark.parametrize("url", ["postgresql"], indirect=True)
@@ -82,9 +83,11 @@ def test_a_serialization_failure(db: Database, caplog: pytest.LogCaptureFixture)
             db.transact(lambda other: put_in(other, 1))
         put_in(tx, 1)
 
-    db.transact(work, patience=0)
+    with acting_as(Actor("user", "usr_ada", "key_1")):
+        db.transact(work, patience=0)
     assert len(turns) == 2 and contents(db) == [2, 0]
     assert logged(caplog) == [("transaction_retried", "serialization_failure")]
+    assert caplog.records[0].__dict__["actor"] == "usr_ada/key_1"
 
 
 def test_one_that_always_collides_is_given_up(

@@ -15,6 +15,7 @@ from service import errors
 from service.auth.tokens import AUDIENCE, ISSUER, LEEWAY
 from service.auth.users import User
 from service.observe import logs
+from service.store.actor import Actor, act_as
 from service.web.admission import guard, public, signed_in
 from service.web.authentication import checked_claims
 from service.web.body import PUBLIC_BODY
@@ -156,6 +157,7 @@ def _sign_in(asked: Login, address: str) -> User:
 def refresh() -> Response:
     """Renew a token pair, authenticated by the refresh token itself, which is the bearer."""
     claims = checked_claims("refresh")
+    act_as(Actor("user", str(claims["sub"])))
     limit_refresh(str(claims["sub"]))
     return json_response(services().auth.tokens.renew(claims).public())
 
