@@ -20,6 +20,7 @@ from service.store import run_lists
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.database import Row, Transaction
+from service.store.run_lists import RunFilter
 from service.store.visibility import UNRESTRICTED
 from service.types import Event, RunEvent, RunStatus, now_ms, rfc3339, usd
 
@@ -36,9 +37,9 @@ _MAX_PAUSE = 5.0  # seconds a replay waits at most between two events
 @as_json
 def list_runs(status: str | None, agent: str | None, session: str | None, limit: int, as_json: bool) -> None:
     """List runs, newest first."""
-    wanted = {"status": status, "agent": agent, "session_id": session}
+    wanted = RunFilter(status, agent, session)
     found = services().infra.db.query(
-        lambda tx: run_lists.recent(tx, limit=limit, before=None, visible=UNRESTRICTED, **wanted)
+        lambda tx: run_lists.recent(tx, wanted, limit=limit, before=None, visible=UNRESTRICTED)
     )
     _print_runs(found, as_json)
 

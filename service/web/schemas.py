@@ -19,13 +19,13 @@ METADATA_DEPTH = 8  # levels of objects and lists, itself the first
 
 
 class Body(BaseModel):
-    """A request body: unknown fields and other types are refused, so that a typing error is told and not ignored."""
+    """Base of request bodies: unknown fields and wrong types are errors, so that no typing error is ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Shape(BaseModel):
-    """An answer's shape, as the OpenAPI page shows it. Answers are built as dictionaries, for speed."""
+    """Base of response schemas, for OpenAPI only: responses are built as dictionaries, for speed."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -114,7 +114,7 @@ class SourceShape(Shape):
 
 
 class RunResult(Shape):
-    """A run that has ended, or waits for a person to decide about `approvals`."""
+    """Result of a run that has ended, or waits for decisions on `approvals`."""
 
     run_id: str
     session_id: str | None
@@ -179,7 +179,7 @@ class AgentList(Shape):
 
 
 class BudgetView(Shape):
-    """One cap in its present window. A lifted cap has no amount."""
+    """Cap in its current window; the amount of a lifted cap is null."""
 
     scope: str
     period: str

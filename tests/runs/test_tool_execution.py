@@ -18,6 +18,7 @@ from service.runs.tool_execution import ToolExecution, WaitsForApproval
 from service.store import runs as rows
 from service.store import schema, tool_calls
 from service.store import steps as step_rows
+from service.store.approvals import Decision
 from service.tools import Tool, ToolResult, ToolRunner, tool
 from service.types import Block, Caller, Run, RunStatus, Usage
 from service.usage.rate_limits import SharedRateLimit
@@ -92,7 +93,7 @@ class Desk:
         return {call_id: row["status"] for call_id, row in claims.items()}
 
     def decide(self, approval_id: str, said: Any, arguments: dict[str, Any] | None = None) -> None:
-        decision = approvals.Decision(said, None, arguments, "dec_1")
+        decision = Decision(said, None, arguments, "dec_1")
         self.wired.infra.db.transact(lambda tx: approvals.decide(tx, OPERATOR, approval_id, decision))
         self._take()
 

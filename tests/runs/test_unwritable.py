@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.agents.pattern import Context, Events, answer_of
+from service.agents.pattern import Context, Events, Prompt, answer_of
 from service.errors import RunLimit
 from service.types import Answer, Event, RunEvent
 from service.wiring import Services
@@ -87,11 +87,11 @@ def _pattern(value: Any, *, early: bool) -> Any:
     """A pattern that tells, or answers, what cannot be written."""
 
     def run(context: Context) -> Events[Answer]:
-        reply = yield from context.steps.model("answer", system="", messages=context.messages)
+        reply = yield from context.steps.model("answer", Prompt("", context.messages))
         if early:
             journal: Any = context.steps._journal  # type: ignore[attr-defined]
             journal.later(Event.TOOL_FINISHED, {"call_id": "x", "preview": value})
-            yield from context.steps.model("again", system="", messages=context.messages)
+            yield from context.steps.model("again", Prompt("", context.messages))
         return answer_of(reply, sources=[{"title": value}])
 
     return run
@@ -124,7 +124,7 @@ def test_a_failure_of_its_own_is_still_told_where_a_step_cannot_be_written(
     kept_in_each: Services, upstream: WireServer
 ) -> None:
     def run(context: Context) -> Events[Answer]:
-        yield from context.steps.model("answer", system="", messages=context.messages)
+        yield from context.steps.model("answer", Prompt("", context.messages))
         journal: Any = context.steps._journal  # type: ignore[attr-defined]
         journal.later(Event.TOOL_FINISHED, {"call_id": "x", "preview": _Unforeseen()})
         raise RunLimit()

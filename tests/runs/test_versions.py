@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from service.approvals import Decision, decide
+from service.approvals import decide
 from service.cache.lookup import Lookup
 from service.store import approvals as approval_rows
 from service.store import runs as rows
+from service.store.approvals import Decision
 from service.types import Caller, Event, RunStatus, new_id
 from service.wiring import Services
 from tests.conftest import RedisServer

@@ -86,7 +86,7 @@ class Me(Shape):
 
 
 class NewKey(Body):
-    """`scopes` such as `agents:support` or `agents:*`; none: all that the user may."""
+    """New API key. `scopes` such as `agents:support` or `agents:*`; without any, the user's own permissions."""
 
     name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
     scopes: Annotated[
@@ -148,7 +148,7 @@ def _sign_in(asked: Login, address: str) -> User:
 
 @blueprint.post("/v1/auth/refresh")
 @api(
-    "Spend a refresh token for a new pair",
+    "Exchange a refresh token for a new token pair",
     returns={200: TokenPair},
     errors=[errors.InvalidToken, errors.RateLimited],
     tag="Auth",
@@ -163,7 +163,12 @@ def refresh() -> Response:
 
 
 @blueprint.post("/v1/auth/logout")
-@api("End this log-in, on every worker at once", returns={204: None}, errors=[errors.Forbidden], tag="Auth")
+@api(
+    "Sign out: revoke this log-in on all workers at once",
+    returns={204: None},
+    errors=[errors.Forbidden],
+    tag="Auth",
+)
 @guard(counts=None)
 def logout() -> Response:
     services().auth.revocations.end(signed_in().family or "")
@@ -171,7 +176,7 @@ def logout() -> Response:
 
 
 @blueprint.get("/v1/auth/me")
-@api("Who I am, and how my budget stands", returns={200: Me}, tag="Auth")
+@api("Get the caller, with scopes and budget", returns={200: Me}, tag="Auth")
 @guard()
 def me() -> Response:
     caller = current_caller()
@@ -186,7 +191,7 @@ def me() -> Response:
 
 @blueprint.post("/v1/auth/keys")
 @api(
-    "Make an API key; it is shown once",
+    "Create an API key; the key is shown only once",
     body=NewKey,
     returns={201: KeyShown},
     errors=[errors.Forbidden, errors.Conflict, errors.TooMany, errors.IdempotencyMismatch],
@@ -203,7 +208,7 @@ def create_key() -> Response:
 
 @blueprint.get("/v1/auth/keys")
 @api(
-    "My API keys; with a key that has scopes, that key",
+    "List own API keys; a key with scopes lists only itself",
     returns={200: KeyPage},
     errors=[errors.Invalid],
     tag="Auth",
@@ -219,7 +224,7 @@ def list_keys() -> Response:
 
 
 @blueprint.delete("/v1/auth/keys/<key_id>")
-@api("End an API key at once", returns={204: None}, errors=[errors.NotFound, errors.Forbidden], tag="Auth")
+@api("Revoke an API key at once", returns={204: None}, errors=[errors.NotFound, errors.Forbidden], tag="Auth")
 @guard(counts=None)
 def revoke_key(key_id: str) -> Response:
     services().auth.keys.revoke(key_id, signed_in().user_id)
@@ -227,7 +232,7 @@ def revoke_key(key_id: str) -> Response:
 
 
 @blueprint.get("/.well-known/jwks.json")
-@api("Public keys that tokens are signed with", returns={200: KeySet}, tag="Auth")
+@api("Get the public keys that verify access tokens (JWKS)", returns={200: KeySet}, tag="Auth")
 @public
 def jwks() -> Response:
     return json_response(services().auth.tokens.key.jwks(), headers={"Cache-Control": "public, max-age=300"})

@@ -31,7 +31,7 @@ def _amount(text: str) -> str:
 
 
 class NewCap(Body):
-    """An amount in dollars, or null: no limit, and no default either."""
+    """Cap in dollars; null lifts the cap, the default included."""
 
     amount_usd: Annotated[str, Field(max_length=24), AfterValidator(_amount)] | None
     period: Literal["day", "month", "total"]
@@ -56,7 +56,7 @@ class CapPage(Shape):
 
 @blueprint.get("/v1/admin/budgets")
 @api(
-    "Every cap that was set, and the service's",
+    "List all caps that were set, and the service's",
     returns={200: CapPage},
     errors=[errors.Forbidden, errors.Invalid],
     tag="Admin",
@@ -71,7 +71,7 @@ def list_budgets() -> Response:
 
 @blueprint.put("/v1/admin/budgets/<scope>")
 @api(
-    "Set a cap, from now on and for the window that is open",
+    "Set a cap, effective at once, in the current window too",
     body=NewCap,
     returns={200: CapView},
     errors=[errors.Forbidden, errors.NotFound, errors.Invalid],

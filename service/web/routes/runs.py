@@ -9,6 +9,7 @@ from flask import Blueprint, Response, request
 from service import errors
 from service.runs.result import shown
 from service.store.database import Row
+from service.store.run_lists import RunFilter
 from service.types import RunEvent, RunStatus, Usage, rfc3339, usd
 from service.web.admission import guard, reading_place
 from service.web.body import fault
@@ -42,7 +43,7 @@ class StepShape(Shape):
 
 
 class WebhookShape(Shape):
-    """How telling the `callback_url` stands."""
+    """Delivery state of the webhook to `callback_url`."""
 
     url: str
     status: Literal["waiting", "pending", "delivered", "failed"]
@@ -53,7 +54,7 @@ class WebhookShape(Shape):
 
 
 class RunView(RunResult):
-    """One run with its steps, its webhook where it has one, and what its user thinks of it."""
+    """Run with its steps, its webhook if any, and its user's feedback."""
 
     step_list: list[StepShape] | None = None
     webhook: WebhookShape | None = None
@@ -61,9 +62,9 @@ class RunView(RunResult):
 
 
 class RunItem(Shape):
-    """One run of a list, without what may be large; `input` is cut at 200 characters.
+    """Run in a list, without request and result; `input` is cut at 200 characters.
 
-    Runs of versions that did not keep them apart have no `input`, `steps`, `model` and `stop_reason` here.
+    `input`, `steps`, `model` and `stop_reason` are null for runs of old versions of Slipway.
     """
 
     run_id: str
@@ -92,7 +93,7 @@ class RunPage(Shape):
 
 
 class EventShape(Shape):
-    """One event of the JSON list."""
+    """Event in the JSON list."""
 
     id: str
     event: str
@@ -106,7 +107,7 @@ class EventList(Shape):
 
 @blueprint.get("/v1/runs")
 @api(
-    "Runs, newest first",
+    "List runs, newest first",
     returns={200: RunPage},
     errors=[errors.Invalid],
     tag="Runs",
@@ -121,20 +122,14 @@ class EventList(Shape):
 def list_runs() -> Response:
     limit, before = page_arguments()
     status = choice_argument("status", [str(status) for status in RunStatus])
-    found = services().runs.queries.page(
-        current_caller(),
-        limit=limit + 1,
-        before=before,
-        status=status,
-        agent=request.args.get("agent"),
-        session_id=request.args.get("session_id"),
-    )
+    wanted = RunFilter(status, request.args.get("agent"), request.args.get("session_id"))
+    found = services().runs.queries.page(current_caller(), wanted, limit=limit + 1, before=before)
     return json_response(page([_item(row) for row in found], limit, key="run_id"))
 
 
 @blueprint.get("/v1/runs/<run_id>")
 @api(
-    "One run with its steps, its webhook and its feedback",
+    "Get a run with its steps, webhook and feedback",
     returns={200: RunView},
     errors=[errors.NotFound],
     tag="Runs",
@@ -153,7 +148,7 @@ def get_run(run_id: str) -> Response:
 
 @blueprint.get("/v1/runs/<run_id>/events")
 @api(
-    "A run's events, from the start or after Last-Event-ID",
+    "Follow a run's events, from the start or after `Last-Event-ID`",
     returns={200: EventList},
     errors=[errors.NotFound, errors.RateLimited, errors.Overloaded],
     tag="Runs",

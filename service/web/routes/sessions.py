@@ -38,7 +38,7 @@ class NewSession(Body):
 
 
 class SessionChange(Body):
-    """What is left out stays as it is."""
+    """Changes of a session; omitted fields keep their values."""
 
     title: Title | None = None
     metadata: Metadata | None = None
@@ -53,7 +53,7 @@ class SessionChange(Body):
 
 
 class SessionItem(Shape):
-    """One session of a list, without what may be large."""
+    """Session in a list, without its metadata and messages."""
 
     id: str
     user_id: str
@@ -69,9 +69,9 @@ class SessionView(SessionItem):
 
 
 class MessageView(Shape):
-    """A message of a turn that has ended, as `status` says. It goes on from the one with `parent_message_id`.
+    """Message of an ended turn, whose outcome is `status`; its predecessor in the branch is `parent_message_id`.
 
-    `sources` and `tools` of a turn stand with its last message: the answer or, where nothing was told, the question.
+    `sources` and `tools` of a turn belong to its last message: the answer or, if there is none, the question.
     """
 
     id: str
@@ -89,14 +89,14 @@ class MessageView(Shape):
 
 
 class SessionWithMessages(SessionView):
-    """The last messages of all branches, oldest first; `next_cursor` leads to those before them."""
+    """Session with the last messages of all branches, oldest first; `next_cursor` leads to earlier ones."""
 
     messages: list[MessageView]
     next_cursor: str | None
 
 
 class SessionExport(SessionView):
-    """A whole conversation, its oldest message first; of all branches."""
+    """Session with all messages of all branches, oldest first."""
 
     messages: list[MessageView]
 
@@ -108,7 +108,7 @@ class SessionPage(Shape):
 
 @blueprint.post("/v1/sessions")
 @api(
-    "Begin a conversation with an agent",
+    "Create a session with an agent",
     body=NewSession,
     returns={201: SessionView},
     errors=[errors.Invalid, errors.IdempotencyMismatch, errors.TooMany],
@@ -132,7 +132,7 @@ def create_session() -> Response:
 
 @blueprint.get("/v1/sessions")
 @api(
-    "My conversations, newest first; everyone's with `scope=all`, for operators; `q` is looked for in titles",
+    "List own sessions, newest first; with `scope=all`, for operators, all users'. `q` searches titles",
     returns={200: SessionPage},
     errors=[errors.Invalid, errors.Forbidden],
     tag="Sessions",
@@ -158,7 +158,7 @@ def list_sessions() -> Response:
 
 @blueprint.get("/v1/sessions/<session_id>")
 @api(
-    "A conversation with its last messages: 100 where no limit is given, fewer where they are long",
+    "Get a session with its last messages: 100 by default, fewer if they are long",
     returns={200: SessionWithMessages},
     errors=[errors.NotFound, errors.Invalid],
     tag="Sessions",
@@ -180,7 +180,7 @@ def get_session(session_id: str) -> Response:
 
 @blueprint.get("/v1/sessions/<session_id>/export")
 @api(
-    "A whole conversation as a file: JSON, or Markdown by `Accept: text/markdown`",
+    "Export a whole session as JSON, or as Markdown with `Accept: text/markdown`",
     returns={200: SessionExport},
     errors=[errors.NotFound, errors.RateLimited, errors.Overloaded],
     tag="Sessions",
@@ -203,7 +203,7 @@ def export_session(session_id: str) -> Response:
 
 @blueprint.patch("/v1/sessions/<session_id>")
 @api(
-    "Rename a conversation, or change what is noted on it",
+    "Change the title or metadata of a session",
     body=SessionChange,
     returns={200: SessionView},
     errors=[errors.NotFound, errors.Invalid],
@@ -220,7 +220,7 @@ def change_session(session_id: str) -> Response:
 
 @blueprint.delete("/v1/sessions/<session_id>")
 @api(
-    "Delete a conversation with its messages and runs; a turn under way is cancelled",
+    "Delete a session with its messages and runs; a turn in progress is cancelled",
     returns={204: None},
     errors=[errors.NotFound, errors.SessionBusy],
     tag="Sessions",
