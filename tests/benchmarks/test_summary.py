@@ -70,7 +70,7 @@ def test_a_goal_that_allows_no_error(p99: float, errors: dict[str, int], met: bo
     assert goal(of, "1,000 calls of 2 s at once, p99 of ideal").met is met
 
 
-def test_goals_of_what_is_found_once() -> None:
+def test_goals_of_single_measurements() -> None:
     memory = {"slipway": {"idle_mib": 180, "open_stream_kib": 130, "start_s": [1.0, 1.2]}}
     memory["litellm"] = {"idle_mib": 1000, "start_s": [20.0]}
     of = kept(
@@ -107,7 +107,7 @@ def test_plots_escape_and_cut() -> None:
     assert "polyline" in plots.lines("t", "×", {"x": [(1, 100.0), (2, 1.0)]}, most=4.0)
 
 
-def test_quick_points_at_what_became_worse() -> None:
+def test_quick_marks_regressions() -> None:
     before = {"A slipway/fastapi": {"median": 1.0, "least": 0.9, "most": 1.1}}
     worse = quick.compare({"A slipway/fastapi": {"median": 1.5, "least": 1.3, "most": 1.6}}, before)
     noise = quick.compare({"A slipway/fastapi": {"median": 1.5, "least": 1.0, "most": 1.6}}, before)

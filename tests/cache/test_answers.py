@@ -123,7 +123,7 @@ def test_an_agent_that_shares_answers_shares_them(cache: AnswerCache) -> None:
     assert cache.find(question(cache, text, SUPPORT, BOB), None).cache == "hit"
 
 
-def test_what_is_not_worth_having_twice_is_not_kept(cache: AnswerCache) -> None:
+def test_incomplete_answers_are_not_stored(cache: AnswerCache) -> None:
     about = question(cache, unique("What is it?"))
     request = asked("")
     for run in (
@@ -154,7 +154,7 @@ def test_a_stale_answer_outlives_its_time(cache: AnswerCache, redis_store: Redis
     assert int(redis_store.client.ttl(about.answer)) <= 60
 
 
-def test_one_leads_and_the_others_hear_of_it(cache: AnswerCache, redis_store: RedisStore) -> None:
+def test_waiters_get_the_outcome_of_the_owner(cache: AnswerCache, redis_store: RedisStore) -> None:
     about = question(cache, unique("What is it?"))
     first, second = an_owner(), an_owner("usr_bob")
     assert cache.find(about, first).owner == first
@@ -178,7 +178,7 @@ def test_near_questions_are_flights_of_their_own(cache: AnswerCache) -> None:
     assert cache.find(question(cache, text.lower()), second).owner == second
 
 
-def test_what_those_who_wait_are_told() -> None:
+def test_outcome_for_waiters_by_the_end_of_the_run() -> None:
 
     def told(run: Run) -> Outcome:
         return outcome_of(write_outcome(run)[0])
@@ -197,7 +197,7 @@ def test_what_those_who_wait_are_told() -> None:
         assert told(own) == (None, False, None)
 
 
-def test_who_comes_back_late_finds_what_has_failed_meanwhile(cache: AnswerCache) -> None:
+def test_returning_waiter_gets_a_later_failure(cache: AnswerCache) -> None:
     about = question(cache, unique("What is it?"))
     first, second, third = an_owner(), an_owner(), an_owner()
     cache.find(about, first)
@@ -210,7 +210,7 @@ def test_who_comes_back_late_finds_what_has_failed_meanwhile(cache: AnswerCache)
     assert cache.find(about, third).owner == third  # who has waited for nobody is not concerned
 
 
-def test_what_is_cacheable() -> None:
+def test_cacheable_requests() -> None:
     assert all(cacheable(agent, asked("x", agent)) for agent in (ASSISTANT, SUPPORT, ANALYST))
     changes = {name: replace(tool, side_effects=True) for name, tool in ANALYST.tools.items()}
     assert not cacheable(replace(ANALYST, tools=changes), asked("x", ANALYST))
@@ -220,7 +220,7 @@ def test_what_is_cacheable() -> None:
     assert not cacheable(replace(ASSISTANT, approvals=("calculator",)), asked("x"))
 
 
-def test_without_redis_nothing_is_found_and_nobody_waits(scratch: Any) -> None:
+def test_without_redis_the_cache_is_bypassed(scratch: Any) -> None:
     with closing(RedisStore(f"unix://{scratch}/nobody.sock", max_connections=2)) as nowhere:
         cache = AnswerCache(nowhere, PLAIN)
         about = question(cache, "What is it?")
@@ -334,7 +334,7 @@ def test_meaning_does_not_cross_negations_however_written(meaning: AnswerCache, 
     assert make(meaning, unique(other), "No.").cache == "miss"
 
 
-def test_only_who_leads_asks_the_endpoint(meaning: AnswerCache, endpoint: Endpoint) -> None:
+def test_only_the_owner_calls_the_embedding_endpoint(meaning: AnswerCache, endpoint: Endpoint) -> None:
     about = question(meaning, unique("How do I get a refund?"))
     meaning.find(about, an_owner())
     for _ in range(5):

@@ -99,7 +99,7 @@ def crowd(
     return joined
 
 
-def test_all_get_what_one_was_told(
+def test_all_waiters_get_the_owners_answer(
     pool: ThreadPoolExecutor, pair: tuple[Process, Process], text: str
 ) -> None:
     first = pair[0].turn(text)
@@ -221,7 +221,7 @@ def test_a_second_leader_is_tried_and_no_third(
     assert pair[0].turn(text).owner is None  # who comes after that tries anew
 
 
-def test_where_trying_again_is_no_use_nobody_does(
+def test_permanent_failure_is_shared_without_a_retry(
     pool: ThreadPoolExecutor, pair: tuple[Process, Process], text: str
 ) -> None:
     first = pair[0].turn(text)
@@ -231,7 +231,7 @@ def test_where_trying_again_is_no_use_nobody_does(
     assert all(isinstance(future.exception(10), ModelRejected) for future in joined)
 
 
-def test_what_is_the_leaders_own_matter_is_nobody_elses(
+def test_cancel_or_budget_of_the_owner_does_not_end_the_waiters(
     pool: ThreadPoolExecutor, pair: tuple[Process, Process], text: str
 ) -> None:
     first = pair[0].turn(text)
@@ -253,7 +253,7 @@ def test_an_answer_after_a_first_failure(
     assert [turn.answer["output"] for turn in outcomes if turn.answer] == ["After all."] * 11
 
 
-def test_a_stale_answer_for_those_who_wait_for_a_model_that_is_away(
+def test_waiters_get_the_stale_answer_when_the_model_is_unavailable(
     pool: ThreadPoolExecutor, pair: tuple[Process, Process], text: str
 ) -> None:
     kept = pair[0].turn(text)
@@ -313,9 +313,7 @@ def test_a_wiped_redis_elects_anew(
     first.end()
 
 
-def test_who_asks_afresh_or_past_the_cache_neither_leads_nor_waits(
-    pair: tuple[Process, Process], text: str
-) -> None:
+def test_refresh_and_bypass_neither_own_nor_wait(pair: tuple[Process, Process], text: str) -> None:
     process = pair[0]
     first = process.turn(text)
     request = asked(text, cache="refresh")

@@ -114,7 +114,7 @@ def test_gunicorn_speaks_the_same_language() -> None:
 @pytest.mark.parametrize(
     "name", ["anthropic._base_client", "httpcore2.http11", "sqlalchemy.engine", "made_up"]
 )
-def test_libraries_tell_no_details(line: Any, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_libraries_log_no_debug_lines(line: Any, capsys: pytest.CaptureFixture[str], name: str) -> None:
     """Whatever level they give their loggers."""
     logs.configure("json", "DEBUG")
     theirs = logging.getLogger(name)
@@ -128,7 +128,7 @@ def test_libraries_tell_no_details(line: Any, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("name", ["slipway.test", "agent_tools.clerk"])
-def test_our_own_details_are_told_at_debug(line: Any, name: str) -> None:
+def test_own_loggers_log_at_debug(line: Any, name: str) -> None:
     logs.configure("json", "DEBUG")
     logging.getLogger(name).debug("step")
     assert {"level": "DEBUG", "event": "step"}.items() <= line().items()
@@ -153,7 +153,7 @@ def test_the_line_of_a_request_is_written_whatever_the_level(level: str) -> None
     assert events == (["request", "upkeep"] if level in ("DEBUG", "INFO") else ["request"])
 
 
-def test_no_library_says_at_debug_what_it_sends() -> None:
+def test_debug_level_excludes_libraries() -> None:
     script = (
         "import logging; from service.observe import logs; logs.configure('json', 'DEBUG')\n"
         "for name in ('anthropic', 'httpx2', 'celery'): logging.getLogger(name).debug('a prompt')\n"

@@ -74,7 +74,7 @@ def test_worst_cases_worked_out_by_hand(args: tuple[int, int], nano: int) -> Non
     assert HAIKU.worst(*args) == nano
 
 
-def test_the_price_of_an_invoke_as_the_api_shows_it() -> None:
+def test_cost_of_an_invoke_in_dollars() -> None:
     assert usd(HAIKU.cost(Usage(412, 96))) == "0.000090"  # 41,200 + 48,000 = 89,200 nano, rounded up
 
 

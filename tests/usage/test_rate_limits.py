@@ -33,7 +33,7 @@ def make(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[
         redis_store.close()
 
 
-def test_what_was_used_counts_even_where_it_does_not_fit(make: Make, ada: str) -> None:
+def test_usage_beyond_the_limit_is_counted(make: Make, ada: str) -> None:
     rate = make("100/minute")
     window = rate.look(ada)
     assert window is not None and (window.limit, window.remaining) == (100, 100)
@@ -57,7 +57,7 @@ def test_calls_are_counted_up_to_the_limit_and_no_further(make: Make, ada: str) 
     assert window is not None and 0 < window.reset <= 120
 
 
-def test_of_two_rates_the_tighter_one_is_told(make: Make, ada: str) -> None:
+def test_tighter_of_two_rates_is_returned(make: Make, ada: str) -> None:
     rate = make("100/minute;10/hour")
     for _ in range(10):
         rate.take(ada)

@@ -56,7 +56,7 @@ def exact(db: Database, calls: list[Call]) -> None:
             assert cost(db, scope, *span) == expected(calls, scope, *span), (scope, span)
 
 
-def test_it_is_the_ledgers_sum_whatever_has_been_rolled_up(db: Database) -> None:
+def test_scope_cost_equals_the_ledger_at_every_stage_of_the_roll_up(db: Database) -> None:
     calls = some(1_500, FIRST, TODAY + 1)
     random.Random(4).shuffle(calls)
     book(db, calls)
