@@ -8,8 +8,7 @@ owner. All keys of a question share a hash tag, so each script also runs on a cl
 from __future__ import annotations
 
 import hashlib
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 
@@ -27,6 +26,7 @@ from service.cache.entries import (
     write_outcome,
 )
 from service.cache.normalise import VERSION, Normaliser
+from service.cache.semantic import Semantic
 from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
 from service.types import Caller, Run, RunRequest, message_text, now_ms
@@ -69,15 +69,6 @@ return waiting
 """)
 
 
-class Nearest(Protocol):
-    """Finder of questions with the same meaning. Never raises."""
-
-    def find(self, question: CacheKey) -> tuple[Vector | None, str | None]:
-        """Return the question's vector and the key of the nearest question's answer; None for what is missing."""
-
-    def keep(self, question: CacheKey, vector: Vector, seconds: int) -> None: ...
-
-
 def cacheable(agent: AgentDefinition, request: RunRequest) -> bool:
     """Tell whether an answer may be cached: not in a session, nor with an approval or a side effect involved."""
     return (
@@ -97,7 +88,7 @@ class AnswerCache:
         self,
         redis_store: RedisStore,
         plain: Normaliser,
-        nearest: Nearest | None = None,
+        nearest: Semantic | None = None,
         *,
         longest: int = STALE_SECONDS,
     ) -> None:
@@ -167,7 +158,7 @@ class AnswerCache:
             return entry
         vector, key = self._nearest.find(question)
         if key is not None:
-            raw: Any = self._redis_store.call(partial(_get, key=key), default=None)
+            raw: Any = self._redis_store.call(lambda client: client.get(key), default=None)
             cache, answer, _ = read_answer(raw, question)
             if answer is not None:
                 return entry._replace(cache=cache, answer=answer)
@@ -185,7 +176,3 @@ def _extended(digest: Any, more: bytes) -> str:
     extended = digest.copy()
     extended.update(more)
     return str(extended.hexdigest()[:32])
-
-
-def _get(client: Any, key: str) -> bytes | None:
-    return client.get(key)  # type: ignore[no-any-return]

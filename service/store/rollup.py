@@ -15,8 +15,8 @@ from sqlalchemy.ext.compiler import compiles
 
 from service.store.database import InsertOnce, Row, Transaction, clock_ms
 from service.store.ledger import IS_CALL, one_snapshot
-from service.store.schema import holds, ledger, usage_daily, usage_daily_by_user, usage_days
-from service.store.usage import DAY_MS, SUMS
+from service.store.schema import SUMS, holds, ledger, usage_daily, usage_daily_by_user, usage_days
+from service.store.usage import DAY_MS
 
 LATE_MS = 3_600_000  # how far a worker's clock may lag the database's: until then a past day may get a hold
 BATCH = 1_000  # calls of a transaction

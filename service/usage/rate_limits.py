@@ -174,7 +174,6 @@ class RateLimits:
 
     @classmethod
     def of(cls, redis_store: RedisStore, *, tokens: str = "", tool: str = "") -> RateLimits:
-        """Build limits of these rates; an empty rate is no limit."""
         return cls(SharedRateLimit(redis_store, "tokens", tokens), SharedRateLimit(redis_store, "tool", tool))
 
     def used(self, user_id: str, usage: Usage) -> None:

@@ -20,7 +20,7 @@ from service.store.database import Database
 from service.store.schema import metadata
 from service.types import NANO
 from service.usage.budgets import Budgets
-from service.web import caching, limits, problems
+from service.web import limits, problems
 from service.web.admission import guard
 from service.web.authentication import checked_claims
 from service.web.routes import auth
@@ -110,7 +110,6 @@ def _application(replica: Replica) -> Flask:
     def name() -> None:
         g.request_id = "test"
 
-    caching.install(app)
     problems.install(app)
     auth.install(app)
     limits.install(app)

@@ -10,11 +10,11 @@ from flask import Blueprint, Response, g
 from pydantic import AfterValidator, Field, model_validator
 
 from service import errors
+from service.errors import fault
 from service.runs.result import shown
 from service.runs.start import Started
 from service.types import Effort, OnConflict, RunRequest, usd
 from service.web.admission import admit, allowed_agent, guard
-from service.web.body import fault
 from service.web.current import services
 from service.web.openapi import api
 from service.web.schemas import Body, ContextObject, Metadata, Queued, RunResult, json_response, no_nul
