@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cases, lifecycle, report
+from benchmarks import cases, lifecycle, production_cases, report
 from benchmarks.fleet import STARTS, Fleet
 from benchmarks.growth import growth
 from benchmarks.machine import describe
@@ -28,6 +28,7 @@ RESULTS = Path(__file__).parent / "results"
 NAMES = ("slipway", BARE, "fastapi", "litellm", "agno")
 CASES: dict[str, Callable[[Run], None]] = {
     "0": cases.capacity,
+    "P": production_cases.production,
     "A": cases.invoke,
     "B": cases.hit,
     "C": cases.calls,

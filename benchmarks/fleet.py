@@ -79,22 +79,21 @@ class Fleet:
         """Raises `Failed`; what failed to start is not tried again."""
         if name in self.faults:
             raise Failed(self.faults[name])
-        wanted = setup if name == "slipway" else Setup(setup.workers, setup.replicas)
-        start = (production.STARTS if wanted.replicas else STARTS)[name]
+        start = (production.STARTS if setup.replicas else STARTS)[name]
         if name in self._running:
             server, now, _ = self._running[name]
-            if now == wanted and server.child.poll() is None:
+            if now == setup and server.child.poll() is None:
                 return server
             self.stop(name)
         stack = ExitStack()
         try:
-            server = stack.enter_context(start(self.folder / name, self.bench.port, wanted))
+            server = stack.enter_context(start(self.folder / name, self.bench.port, setup))
         except Exception as error:
             stack.close()
             self.faults[name] = str(error) if isinstance(error, Failed) else f"did not start: {error!r}"
             print(f"  {TITLES[name]}: {self.faults[name]}", flush=True)
             raise Failed(self.faults[name]) from error
-        self._running[name] = (server, wanted, stack)
+        self._running[name] = (server, setup, stack)
         return server
 
     def stop(self, *names: str) -> None:

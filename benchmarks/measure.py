@@ -59,7 +59,7 @@ class Figures:
     load_share: float  # of one core, what the load generator used: near 1 it is the bottleneck
     upstream_share: float
     load1: float  # the machine's load average before the round
-    notes: dict[str, Any] = field(default_factory=dict)
+    trips: dict[str, int] = field(default_factory=dict)  # by part, all in all, where a proxy counts them
 
     public = asdict
 
@@ -98,6 +98,10 @@ class Bench:
     def measure(self, server: Server | None, case: str, round_number: int, ask: Ask) -> Figures:
         """`server` None: the call without any service."""
         load1, calls_before = os.getloadavg()[0], self.calls()
+        proxy = server.proxy if server else None
+        if proxy is not None:
+            proxy.tell(delay_ms=ask.delay)
+        trips = proxy.trips() if proxy else {}
         upstream_before, own_before = cpu_seconds(self.pid), time.process_time()
         if server is None:
             result, used = self._bare(ask)
@@ -127,6 +131,7 @@ class Bench:
             load_share=(used if server is None else time.process_time() - own_before) / seconds,
             upstream_share=(cpu_seconds(self.pid) - upstream_before) / seconds,
             load1=load1,
+            trips={part: now - trips[part] for part, now in proxy.trips().items()} if proxy else {},
         )
 
     def shoot(self, server: Server, ask: Ask) -> Result:

@@ -119,13 +119,16 @@ def cpu_seconds(pid: int) -> float:
 
 def pss_kib(pid: int) -> int:
     """Proportional set size of a whole tree in KiB: a page that n processes share counts 1/n in each."""
-    total = 0
-    for one in tree(pid):
-        with suppress(OSError):
-            for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1])
-    return total
+    return sum(own_pss_kib(one) for one in tree(pid))
+
+
+def own_pss_kib(pid: int) -> int:
+    """That of one process; 0 when it is gone."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1])
+    return 0
 
 
 # --- parts --------------------------------------------------------------------------------------------------

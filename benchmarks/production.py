@@ -16,6 +16,7 @@ from benchmarks.servers import Server, Setup, Shots, slipway
 from benchmarks.upstream import Wish
 
 Start = Callable[[Path, int, Setup], AbstractContextManager[Server]]
+URL = "postgresql://bench@127.0.0.1:{}/postgres"
 AWAY = 1.0  # milliseconds that an answer of Redis or PostgreSQL comes later
 
 
@@ -39,6 +40,8 @@ def replicated(start: Start, *parts: str) -> Start:
                 setup, redis=proxy.ports.get("redis", 0), database=url if "postgres" in parts else ""
             )
             homes = [folder / f"replica-{number}" for number in range(setup.replicas)]
+            for home in homes:
+                home.mkdir(exist_ok=True)
             replicas = [stack.enter_context(start(home, upstream, own)) for home in homes]
             port, edge = stack.enter_context(nginx(folder / "nginx", [one.port for one in replicas]))
             first, *rest = replicas
@@ -50,6 +53,7 @@ def replicated(start: Start, *parts: str) -> Start:
                 more_pids=[*(one.child.pid for one in rest), edge.pid],
                 redis_pid=real["redis"][1] if "redis" in real else 0,
                 database_pid=real["postgres"][1] if "postgres" in real else 0,
+                database=URL.format(real["postgres"][0]) if "postgres" in real else "",
                 proxy=proxy,
             )
 

@@ -41,7 +41,6 @@ class Setup:
     replicas: int = 0
     database: str = ""  # empty: SQLite in the server's own folder
     redis: int = 0  # its port; 0: a Redis of the server's own
-    users: int = 0  # so many callers that `fill` made, in turn; 0: `PEOPLE`, who log in
 
 
 @dataclass
@@ -57,6 +56,7 @@ class Server:
     log: Path = Path()
     more_pids: list[int] = field(default_factory=list)  # such as nginx's
     database_pid: int = 0  # PostgreSQL's, where that is the database
+    database: str = ""  # its address, past the proxy
     headers: Headers = lambda _: {}  # of the caller, for further kinds of requests
     alone: Shots | None = None  # requests of one user, where `shot` has those of several
     proxy: Proxy | None = None  # between the service and its Redis and PostgreSQL
@@ -128,13 +128,13 @@ def slipway(folder: Path, upstream: int, setup: Setup) -> Iterator[Server]:
         migrate(env)
         command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
         child, seconds = stack.enter_context(started(command, env, log, port, "/health"))
-        headers = _callers(setup.users) if setup.users else _people(port, EIGHT if setup.replicas else PEOPLE)
+        headers = _people(port, EIGHT if setup.replicas else PEOPLE)
         shots = slipway_shots(port, headers)
         alone = slipway_shots(port, lambda _: headers(0))
         yield Server("slipway", port, child, shots, redis_pid, seconds, log, headers=headers, alone=alone)
 
 
-def _callers(count: int) -> Headers:
+def callers(count: int) -> Headers:
     """Access tokens as a log-in makes them, for users who are in the database."""
     now = int(time.time())
     tokens = []
