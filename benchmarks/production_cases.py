@@ -53,6 +53,14 @@ def production(run: Run) -> None:
         make_run(run)
 
 
+def quick(run: Run, rounds: int) -> None:
+    """Three cases at 1 ms beside FastAPI, for `make bench-quick`."""
+    run.begin("P", "production's shape: cache hit, invoke of one user, 100 streams")
+    asks = {"PB64": _hit(run, 1_000), "PA16": _invoke(run, 16), "PD100": stream_ask(run.count(100))}
+    _in_turn(run, asks, rounds, _names(run, PLAIN), (AWAY,))
+    run.fleet.stop()
+
+
 def _names(run: Run, wanted: Iterable[str]) -> list[str]:
     """Those of `wanted` that are asked for; FastAPI is there in both of its kinds."""
     return [name for name in wanted if name.removesuffix("-rows") in run.names]
@@ -71,8 +79,11 @@ def _in_turn(
 
 def hit(run: Run, rounds: int = 3) -> None:
     run.begin("PB", "production's shape: cache hit, 64 clients")
-    ask = Ask("hit", AT_ONCE, 64, run.count(2_000), one_user=True)
-    _in_turn(run, {"PB64": ask}, rounds, _names(run, PLAIN), (AWAY, 0.0))
+    _in_turn(run, {"PB64": _hit(run, 2_000)}, rounds, _names(run, PLAIN), (AWAY, 0.0))
+
+
+def _hit(run: Run, requests: int) -> Ask:
+    return Ask("hit", AT_ONCE, 64, run.count(requests), one_user=True)
 
 
 def invoke(run: Run, rounds: int = 3) -> None:
