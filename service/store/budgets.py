@@ -75,7 +75,8 @@ _CHANGED = (counters.c.id, counters.c.seq, counters.c.spent_nano, counters.c.hel
 
 @cache
 def _caps(count: int) -> Statement:
-    return Statement(sa.select(caps).where(caps.c.scope.in_(binds("scope", count))))
+    wanted = sa.select(caps).where(caps.c.scope.in_(binds("scope", count)))
+    return Statement(wanted.order_by(caps.c.scope, caps.c.period))
 
 
 def _locked_ids(count: int) -> sa.Select[Any]:
@@ -133,9 +134,9 @@ def has_subject(tx: Transaction, kind: str, name: str) -> bool:
     return tx.row(query.where(query.selected_columns.id == name)) is not None
 
 
-def read(tx: Transaction, scopes: Sequence[str]) -> list[Row]:
-    """Read the caps of these scopes."""
-    return tx.rows(_caps(len(scopes)), listed("scope", scopes))
+def read(tx: Transaction, scopes: Sequence[str], expect: Sequence[Row] | None = None) -> list[Row]:
+    """Read the caps of these scopes, in order of scopes and periods. `expect`: these caps, see `Transaction`."""
+    return tx.rows(_caps(len(scopes)), listed("scope", scopes), expect=expect)
 
 
 def after(tx: Transaction, scope: str, period: str, limit: int) -> list[Row]:

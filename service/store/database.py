@@ -23,7 +23,7 @@ from service.store.sqlite_writers import Writers
 from service.store.statement import Row as Row
 from service.store.transaction import InsertOnce as InsertOnce
 from service.store.transaction import Transaction as Transaction
-from service.store.transaction import Write
+from service.store.transaction import Unexpected, Write
 from service.store.transaction import clock_ms as clock_ms
 from service.store.transaction_retry import collision_of, retry_collisions
 
@@ -77,18 +77,23 @@ class Database:
             self._writers = Writers(Path(self.engine.url.database or ""), patience * QUEUE_PATIENCE)
 
     @contextmanager
-    def begin(self, *, ahead: bool = False) -> Iterator[Transaction]:
+    def begin(self, *, ahead: bool = False, pipelined: bool = False) -> Iterator[Transaction]:
         """Open a write transaction: commits at the end, rolls back on any exception. `ahead`: see `transact`.
 
-        Raises `DatabaseUnavailable` when the database cannot be reached or stays locked.
+        `pipelined`: see `Transaction`. Raises `DatabaseUnavailable` when the database cannot be reached or stays
+        locked; `Unexpected` where it is pipelined.
         """
-        with self._write_lock(), self._transaction(writes=True, ahead=ahead) as transaction:
+        with (
+            self._write_lock(),
+            self._transaction(writes=True, ahead=ahead, pipelined=pipelined) as transaction,
+        ):
             yield transaction
         transaction.committed()
 
     @contextmanager
     def read(self, *, ahead: bool = False) -> Iterator[Transaction]:
-        """Open a read-only transaction."""
+        """Open a transaction that reads. On PostgreSQL each statement sees what is committed when it begins, and costs
+        one round trip; for one snapshot see `Transaction.use_one_snapshot`."""
         with self._transaction(ahead=ahead) as transaction:
             yield transaction
 
@@ -126,8 +131,10 @@ class Database:
 
     def _write(self, work: Callable[[Transaction], T], ahead: bool) -> T:
         if self._writers is None:
-            with self.begin(ahead=ahead) as transaction:
-                return work(transaction)
+            try:
+                return self._write_alone(work, ahead, pipelined=True)
+            except Unexpected:
+                return self._write_alone(work, ahead, pipelined=False)
         write = Write(work)
         if self._writers.acquire(write, ahead=ahead):
             try:
@@ -135,6 +142,16 @@ class Database:
             finally:
                 self._writers.release()
         return write.result()
+
+    def _write_alone(self, work: Callable[[Transaction], T], ahead: bool, *, pipelined: bool) -> T:
+        """Run `work` in a transaction of its own. Raises `Unexpected` where it is pipelined."""
+        with self.begin(ahead=ahead, pipelined=pipelined) as transaction:
+            try:
+                return work(transaction)
+            except Exception as error:
+                if transaction.assumes:  # the error may come from an assumption that does not hold
+                    raise Unexpected from error
+                raise
 
     def _group_commit(self, writers: Writers, first: Write[Any]) -> None:
         """Group commit: run `first`, then queued writes in savepoints; wake their threads only after COMMIT."""
@@ -184,18 +201,23 @@ class Database:
         return nullcontext() if self._writers is None else self._writers.turn()
 
     @contextmanager
-    def _transaction(self, *, writes: bool = False, ahead: bool = False) -> Iterator[Transaction]:
+    def _transaction(
+        self, *, writes: bool = False, ahead: bool = False, pipelined: bool = False
+    ) -> Iterator[Transaction]:
         """BEGIN and COMMIT by the driver: SQLAlchemy's own connection takes ten times as long for them."""
         with self._outage_as_unavailable(), self._connections.slot(ahead=ahead):
             pooled = self._checkout()
             created_at = pooled.info[engine.CREATED_AT]
             try:
                 self._check_fitness(pooled)
-                cursor = pooled.cursor()
-                if begin := self._begin(pooled, writes):
-                    cursor.execute(begin)
-                yield Transaction(self.engine, pooled, cursor)
-                pooled.commit()
+                if self.sqlite:  # locks at once: upgrading a read lock later can only fail
+                    pooled.cursor().execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+                    transaction = Transaction(self.engine, pooled)
+                else:
+                    begin = postgres.begin(pooled.info, writes=writes)
+                    transaction = Transaction(self.engine, pooled, begin, pipelined=pipelined)
+                yield transaction
+                transaction.commit()
             except (self._driver.Error, sa.exc.DBAPIError, ReadOnly) as error:
                 if not self._is_lost(error, pooled):
                     raise
@@ -231,15 +253,8 @@ class Database:
     def _idle_connections(self) -> int:
         return int(self.engine.pool.checkedin())  # type: ignore[attr-defined]
 
-    def _begin(self, pooled: Any, writes: bool) -> str | None:
-        """Return the statement that begins a transaction; None: psycopg sends its own."""
-        if self.sqlite:  # locks at once: upgrading a read lock later can only fail
-            return "BEGIN IMMEDIATE" if writes else "BEGIN"
-        begin: str | None = pooled.info.get(postgres.BEGIN)
-        return begin
-
     def _check_fitness(self, pooled: Any) -> None:
-        """Raise `Unfit` for a database not to be used; in a transaction of its own, see `ledger.one_snapshot`."""
+        """Raise `Unfit` for a database not to be used; in a transaction of its own, before `use_one_snapshot`."""
         if self._check is not None and time.monotonic() >= self._check_at:
             self._check(sa.Connection(self.engine, connection=pooled))
             self._check_at = time.monotonic() + CHECK_SECONDS

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.ext.compiler import compiles
 
 from service.store.budgets import BudgetWindow, CounterEntry
 from service.store.database import Transaction
@@ -51,12 +50,10 @@ def held(tx: Transaction, hold: Hold, counters: Sequence[CounterEntry]) -> None:
     """Append the entry of a hold."""
     entry = {**_EMPTY, **_key(hold, "hold")}
     most = {**entry, **_about(hold), "account": HELD, "amount_nano": hold.amount_nano}
-    tx.execute(
+    tx.send(
         _INSERT,
-        [
-            {**entry, "account": f"user:{hold.user_id}", "amount_nano": -hold.amount_nano},
-            {**most, "counters": _plain(counters)},
-        ],
+        {**entry, "account": f"user:{hold.user_id}", "amount_nano": -hold.amount_nano},
+        {**most, "counters": _plain(counters)},
     )
 
 
@@ -65,13 +62,11 @@ def settled(tx: Transaction, hold: Hold, counters: Sequence[CounterEntry], call:
     cost = call.cost
     entry = {**_EMPTY, **_key(hold, "settle"), "basis": call.basis}
     tokens = {**dict(zip(TOKENS, call.usage, strict=True)), "saved_nano": call.saved}
-    tx.execute(
+    tx.send(
         _INSERT,
-        [
-            {**entry, "account": HELD, "amount_nano": -hold.amount_nano, "counters": _plain(counters)},
-            {**entry, **_about(hold), **tokens, "account": UPSTREAM, "amount_nano": cost},
-            {**entry, "account": f"user:{hold.user_id}", "amount_nano": hold.amount_nano - cost},
-        ],
+        {**entry, "account": HELD, "amount_nano": -hold.amount_nano, "counters": _plain(counters)},
+        {**entry, **_about(hold), **tokens, "account": UPSTREAM, "amount_nano": cost},
+        {**entry, "account": f"user:{hold.user_id}", "amount_nano": hold.amount_nano - cost},
     )
 
 
@@ -81,9 +76,7 @@ def shared(
     """Append the entry of a window that was opened (`open`), changed (`cap`) or rebalanced (`share`)."""
     now = now_ms()
     about = {"entry_id": new_id("cap"), "kind": kind, "account": window.id, "amount_nano": 0, "at": now}
-    tx.execute(
-        _INSERT, [{**_EMPTY, **about, "called_at": now, "cap_nano": cap, "counters": _plain(counters)}]
-    )
+    tx.send(_INSERT, {**_EMPTY, **about, "called_at": now, "cap_nano": cap, "counters": _plain(counters)})
 
 
 def spent(tx: Transaction, scope: str, since: int, until: int | None = None) -> int:
@@ -99,27 +92,6 @@ def count(tx: Transaction, since: int, until: int) -> int:
     calls = sa.select(sa.func.count().label("calls"))
     row = tx.row(calls.where(IS_CALL, ledger.c.called_at >= since, ledger.c.called_at < until))
     return int(row["calls"]) if row else 0
-
-
-class _OneSnapshot(sa.Executable, sa.ClauseElement):
-    """Isolation of one snapshot for all statements of the transaction; SQLite's default."""
-
-    inherit_cache = True
-
-
-@compiles(_OneSnapshot, "sqlite")
-def _sqlite_snapshot(element: Any, compiler: Any, **kw: Any) -> str:
-    return "SELECT 1"
-
-
-@compiles(_OneSnapshot, "postgresql")
-def _postgres_snapshot(element: Any, compiler: Any, **kw: Any) -> str:
-    return "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
-
-
-def one_snapshot(tx: Transaction) -> None:
-    """Use one snapshot for the whole transaction; must be its first statement."""
-    tx.execute(_OneSnapshot())
 
 
 def _plain(counters: Sequence[CounterEntry]) -> list[list[Any]]:

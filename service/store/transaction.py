@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
@@ -76,18 +76,50 @@ def _insert_once(element: Any, compiler: Any, **kw: Any) -> str:
     return f"{compiler.visit_insert(element, **kw)} ON CONFLICT DO NOTHING"
 
 
+class Unexpected(Exception):
+    """Raised when a statement that was sent ahead had another result than expected; nothing is committed."""
+
+
+class _Sent(NamedTuple):
+    """Statement of a pipeline: its SQL, its values, and whether a cursor has the expected result (None: any)."""
+
+    sql: str
+    values: Any = None
+    is_expected: Callable[[Any], bool] | None = None
+
+
 class Transaction:
     """Open transaction. Hooks given to `after_commit` run only once the commit has succeeded.
 
     A `Statement` goes straight to the driver; any other clause through SQLAlchemy, over the same connection.
+
+    Where it is `pipelined` (PostgreSQL), a statement with an expected result, or sent without interest in its result,
+    waits for the next one whose result is needed, or for the commit: all go in one round trip. Code reads the same in
+    either case. An expectation that was wrong raises `Unexpected`, and `Database` runs the transaction again,
+    statement by statement.
     """
 
-    __slots__ = ("_cursor", "_engine", "_hooks", "_pooled", "_sqlalchemy", "locked_counters")
+    __slots__ = (
+        "_begin",
+        "_cursor",
+        "_engine",
+        "_hooks",
+        "_pipelined",
+        "_pooled",
+        "_queue",
+        "_sqlalchemy",
+        "locked_counters",
+    )
 
-    def __init__(self, engine: sa.Engine, pooled: Any, cursor: Any) -> None:
+    def __init__(
+        self, engine: sa.Engine, pooled: Any, begin: Sequence[str] = (), *, pipelined: bool = False
+    ) -> None:
         self._engine = engine
         self._pooled = pooled
-        self._cursor = cursor  # one for all statements: each is read to its end before the next
+        self._cursor = pooled.cursor()
+        self._begin = tuple(begin)
+        self._pipelined = pipelined
+        self._queue = [_Sent(sql) for sql in begin]
         self._sqlalchemy: sa.Connection | None = None
         self._hooks: list[Callable[[], object]] = []
         self.locked_counters: set[str] = set()  # ids: see `service.store.budgets.in_order`
@@ -97,31 +129,97 @@ class Transaction:
         """True for SQLite: no other writer can run meanwhile, so no row has to be locked."""
         return self._engine.dialect.name == "sqlite"
 
+    @property
+    def assumes(self) -> bool:
+        """Whether an expected result has not been checked yet."""
+        return any(sent.is_expected is not None for sent in self._queue)
+
     def execute(
-        self, statement: Executable | Statement, values: Mapping[str, Any] | Sequence[Any] | None = None
+        self,
+        statement: Executable | Statement,
+        values: Mapping[str, Any] | Sequence[Any] | None = None,
+        *,
+        expect: int | None = None,
     ) -> int:
-        """Run a statement; return its row count."""
-        if isinstance(statement, Statement):
-            return int(self._run(statement, values or {})[1].rowcount)
-        return self._connection.execute(statement, values).rowcount
+        """Run a statement; return its row count. `expect`: the usual count, see `Transaction`.
 
-    def rows(self, statement: Executable | Statement, values: Mapping[str, Any] | None = None) -> list[Row]:
-        if isinstance(statement, Statement):
-            plan, cursor = self._run(statement, values or {})
-            return list(map(plan.row, cursor.fetchall()))
-        return list(map(dict, self._connection.execute(statement, values).mappings()))
+        `values`: of one row; of several for a clause that is no `Statement`.
+        """
+        if not isinstance(statement, Statement):
+            self._flush()
+            return self._connection.execute(statement, values).rowcount
+        if expect is not None and self._pipelined:
+            self._enqueue(statement, values, lambda cursor: cursor.rowcount == expect)
+            return expect
+        return int(self._run(statement, values)[1].rowcount)
 
-    def row(self, statement: Executable | Statement, values: Mapping[str, Any] | None = None) -> Row | None:
-        found = self.rows(statement, values)
+    def send(self, statement: Executable | Statement, *values: Mapping[str, Any]) -> None:
+        """Run a statement, once for each of `values`, whose result is not needed."""
+        for each in values or ({},):
+            if self._pipelined and isinstance(statement, Statement):
+                self._enqueue(statement, each, None)
+            else:
+                self.execute(statement, each)
+
+    def rows(
+        self,
+        statement: Executable | Statement,
+        values: Mapping[str, Any] | None = None,
+        *,
+        expect: Sequence[Row] | None = None,
+    ) -> list[Row]:
+        """Run a query; return its rows. `expect`: the usual rows, see `Transaction`."""
+        if not isinstance(statement, Statement):
+            self._flush()
+            return list(map(dict, self._connection.execute(statement, values).mappings()))
+        if expect is not None and self._pipelined:
+            plan = statement.plan(self._engine.dialect, values or {})
+            usual = list(expect)
+            self._enqueue(statement, values, lambda cursor: list(map(plan.row, cursor.fetchall())) == usual)
+            return usual
+        plan, cursor = self._run(statement, values)
+        return list(map(plan.row, cursor.fetchall()))
+
+    def row(
+        self,
+        statement: Executable | Statement,
+        values: Mapping[str, Any] | None = None,
+        *,
+        expect: Row | None = None,
+    ) -> Row | None:
+        """Run a query; return its first row. `expect`: the usual row, the only one."""
+        found = self.rows(statement, values, expect=None if expect is None else [expect])
         return found[0] if found else None
 
     def command(self, sql: str) -> None:
         """Run a transaction command such as SAVEPOINT."""
+        self._flush()
         self._cursor.execute(sql)
+
+    def use_one_snapshot(self) -> None:
+        """Use one snapshot for the whole transaction, as SQLite always does; must come before the first statement."""
+        if self.one_writer:
+            return
+        if self._begin:
+            self._queue.append(_Sent("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        else:
+            self._begin = ("BEGIN ISOLATION LEVEL REPEATABLE READ",)
+            self._queue.append(_Sent(*self._begin))
+
+    def commit(self) -> None:
+        """Commit. Raises `Unexpected`, before the commit."""
+        if self.one_writer:
+            self._pooled.commit()
+            return
+        if self.assumes:
+            self._flush()
+        if self._begin:
+            self._queue.append(_Sent("COMMIT"))
+        self._flush()
 
     def with_own_hooks(self) -> Transaction:
         """Share the connection with another thread's write (group commit); after-commit hooks stay apart."""
-        return Transaction(self._engine, self._pooled, self._cursor)
+        return Transaction(self._engine, self._pooled)
 
     def after_commit(self, hook: Callable[[], object]) -> None:
         self._hooks.append(hook)
@@ -138,14 +236,38 @@ class Transaction:
         return self._sqlalchemy
 
     def _run(self, statement: Statement, values: Any) -> tuple[Plan, Any]:
-        cursor = self._cursor
-        if isinstance(values, list):
-            plan = statement.plan(self._engine.dialect, values[0])
-            cursor.executemany(plan.sql, list(map(plan.values, values)))
+        """Run a statement, after all that wait for it in the same round trip."""
+        plan = statement.plan(self._engine.dialect, values or {})
+        if not self._queue:
+            self._cursor.execute(plan.sql, plan.values(values or {}))
+            return plan, self._cursor
+        self._enqueue(statement, values, None)
+        return plan, self._flush()
+
+    def _enqueue(
+        self,
+        statement: Statement,
+        values: Any,
+        is_expected: Callable[[Any], bool] | None,
+    ) -> None:
+        plan = statement.plan(self._engine.dialect, values or {})
+        self._queue.append(_Sent(plan.sql, plan.values(values or {}), is_expected))
+
+    def _flush(self) -> Any:
+        """Send what waits in one round trip; return the last statement's cursor. Raises `Unexpected`."""
+        queue, self._queue = self._queue, []
+        if len(queue) < 2:
+            for sent in queue:
+                self._cursor.execute(sent.sql, sent.values)
+            cursors = [self._cursor] * len(queue)
         else:
-            plan = statement.plan(self._engine.dialect, values)
-            cursor.execute(plan.sql, plan.values(values))
-        return plan, cursor
+            connection = self._pooled.driver_connection
+            with connection.pipeline():
+                cursors = [connection.cursor().execute(sent.sql, sent.values) for sent in queue]
+        for sent, cursor in zip(queue, cursors, strict=True):
+            if sent.is_expected is not None and not sent.is_expected(cursor):
+                raise Unexpected(sent.sql)
+        return cursors[-1] if cursors else None
 
 
 class Write(Waiter, Generic[T]):

@@ -65,7 +65,7 @@ def test_transactions_are_atomic_and_leave_no_session_state(db: Database, server
         raise RuntimeError
     db.transact(lambda tx: tx.execute(INSERT, [{"id": 1}, {"id": 2}, {"id": 3}]))
     assert db.query(lambda tx: tx.row(COUNT)) == {"n": 3}
-    db.query(ledger.one_snapshot)
+    db.query(Transaction.use_one_snapshot)
     with db.engine.connect() as session:  # without a transaction of ours
         assert session.execute(BOUND).scalar() == "0"
     assert db.query(lambda tx: tx.row(COUNT)) == {"n": 3}

@@ -76,7 +76,7 @@ def test_a_serialization_failure(db: Database, caplog: pytest.LogCaptureFixture)
     turns: list[int] = []
 
     def work(tx: Transaction) -> None:
-        ledger.one_snapshot(tx)
+        tx.use_one_snapshot()
         turns.append(len(tx.rows(sa.select(pots))))
         if len(turns) == 1:
             db.transact(lambda other: put_in(other, 1))
