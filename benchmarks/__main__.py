@@ -25,7 +25,7 @@ from benchmarks.measure import BARE, many_files
 from benchmarks.runner import Run
 
 RESULTS = Path(__file__).parent / "results"
-NAMES = ("slipway", "nginx", "postgres", BARE, "fastapi", "litellm", "agno")
+NAMES = ("slipway", BARE, "fastapi", "litellm", "agno")
 CASES: dict[str, Callable[[Run], None]] = {
     "0": cases.capacity,
     "A": cases.invoke,

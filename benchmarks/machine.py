@@ -33,7 +33,7 @@ def describe() -> dict[str, Any]:
         versions["nginx"] = {"nginx": told.strip().rpartition("/")[2]}
     return {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "commit": _commit(),
+        "commit": commit(),
         "cores": os.cpu_count(),
         "processor": _line("/proc/cpuinfo", "model name"),
         "memory_gib": round(int(_line("/proc/meminfo", "MemTotal").split()[0]) / 2**20, 1),
@@ -51,7 +51,7 @@ def _line(path: str, name: str) -> str:
     return "0"
 
 
-def _commit() -> str:
+def commit() -> str:
     command = ["git", "rev-parse", "--short", "HEAD"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 

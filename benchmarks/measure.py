@@ -34,6 +34,8 @@ class Ask:
     requests: int
     spread: float = 0.0  # seconds over which the clients begin
     limit: float = 60.0  # seconds until what is not answered counts as an error
+    delay: float = 0.0  # milliseconds that Redis and PostgreSQL are away, where a proxy stands before them
+    one_user: bool = False  # where the server knows several
 
 
 @dataclass
@@ -128,8 +130,11 @@ class Bench:
         )
 
     def shoot(self, server: Server, ask: Ask) -> Result:
+        if server.proxy is not None:
+            server.proxy.tell(delay_ms=ask.delay)
+        shots = server.alone if ask.one_user and server.alone else server.shot
         return load.run(
-            server.shot(ask.kind, ask.wish),
+            shots(ask.kind, ask.wish),
             clients=ask.clients,
             requests=ask.requests,
             begin=self.numbers(ask.requests),

@@ -232,7 +232,7 @@ def _missing(of: Summary) -> str:
 
 def draw(of: Summary, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    order = ("slipway", "nginx", "bare", "fastapi", "litellm", "agno")
+    order = ("slipway", "bare", "fastapi", "litellm", "agno")
     cpu = {title(name): of.median("A", name, "cpu_ms") or 0.0 for name in order}
     (folder / "cpu.svg").write_text(plots.bars("CPU per invoke, all processes", "ms", cpu))
     for letter, ideal, what in (("C", 2.0, "calls of 2 s"), ("D", ideal_seconds(STREAM, True), "streams")):
