@@ -19,11 +19,12 @@ from service.errors import DatabaseUnavailable
 from service.store import engine, postgres
 from service.store.connections import AWAY, Connections
 from service.store.outages import Outages, ReadOnly, Unfit, is_lost, is_outage
+from service.store.pipeline import Unexpected
 from service.store.sqlite_writers import Writers
 from service.store.statement import Row as Row
 from service.store.transaction import InsertOnce as InsertOnce
 from service.store.transaction import Transaction as Transaction
-from service.store.transaction import Unexpected, Write
+from service.store.transaction import Write
 from service.store.transaction import clock_ms as clock_ms
 from service.store.transaction_retry import collision_of, retry_collisions
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import Executable
 from sqlalchemy.sql.functions import GenericFunction
 
+from service.store.pipeline import Queued, expecting_count, expecting_rows, send
 from service.store.sqlite_writers import Waiter
 from service.store.statement import Plan, Row, Statement
 
@@ -76,27 +77,15 @@ def _insert_once(element: Any, compiler: Any, **kw: Any) -> str:
     return f"{compiler.visit_insert(element, **kw)} ON CONFLICT DO NOTHING"
 
 
-class Unexpected(Exception):
-    """Raised when a statement that was sent ahead had another result than expected; nothing is committed."""
-
-
-class _Sent(NamedTuple):
-    """Statement of a pipeline: its SQL, its values, and whether a cursor has the expected result (None: any)."""
-
-    sql: str
-    values: Any = None
-    is_expected: Callable[[Any], bool] | None = None
-
-
 class Transaction:
     """Open transaction. Hooks given to `after_commit` run only once the commit has succeeded.
 
     A `Statement` goes straight to the driver; any other clause through SQLAlchemy, over the same connection.
 
-    Where it is `pipelined` (PostgreSQL), a statement with an expected result, or sent without interest in its result,
-    waits for the next one whose result is needed, or for the commit: all go in one round trip. Code reads the same in
-    either case. An expectation that was wrong raises `Unexpected`, and `Database` runs the transaction again,
-    statement by statement.
+    Where it is `pipelined` (PostgreSQL), a `Statement` whose result is expected, or not needed, waits for one whose
+    result is needed, or for the commit: all go in one round trip. So the usual transaction is a single trip, and its
+    locks wait for no client. Code reads the same in either case: where a result differs, `Unexpected` is raised, and
+    `Database` runs the transaction again, statement by statement.
     """
 
     __slots__ = (
@@ -104,35 +93,32 @@ class Transaction:
         "_cursor",
         "_engine",
         "_hooks",
-        "_pipelined",
         "_pooled",
         "_queue",
         "_sqlalchemy",
+        "assumes",
         "locked_counters",
+        "pipelined",
     )
 
     def __init__(
         self, engine: sa.Engine, pooled: Any, begin: Sequence[str] = (), *, pipelined: bool = False
     ) -> None:
+        self.pipelined = pipelined
+        self.assumes = False  # whether an expected result has yet to be compared
+        self.locked_counters: set[str] = set()  # ids: see `service.store.budgets.may_lock`
         self._engine = engine
         self._pooled = pooled
         self._cursor = pooled.cursor()
         self._begin = tuple(begin)
-        self._pipelined = pipelined
-        self._queue = [_Sent(sql) for sql in begin]
+        self._queue = [Queued(sql) for sql in begin]
         self._sqlalchemy: sa.Connection | None = None
         self._hooks: list[Callable[[], object]] = []
-        self.locked_counters: set[str] = set()  # ids: see `service.store.budgets.in_order`
 
     @property
     def one_writer(self) -> bool:
         """True for SQLite: no other writer can run meanwhile, so no row has to be locked."""
         return self._engine.dialect.name == "sqlite"
-
-    @property
-    def assumes(self) -> bool:
-        """Whether an expected result has not been checked yet."""
-        return any(sent.is_expected is not None for sent in self._queue)
 
     def execute(
         self,
@@ -148,18 +134,20 @@ class Transaction:
         if not isinstance(statement, Statement):
             self._flush()
             return self._connection.execute(statement, values).rowcount
-        if expect is not None and self._pipelined:
-            self._enqueue(statement, values, lambda cursor: cursor.rowcount == expect)
-            return expect
-        return int(self._run(statement, values)[1].rowcount)
+        plan, given = self._planned(statement, values)
+        if expect is None or not self.pipelined:
+            return int(self._run(Queued(plan.sql, given)).rowcount)
+        self._assume(expecting_count(plan.sql, expect), given)
+        return expect
 
-    def send(self, statement: Executable | Statement, *values: Mapping[str, Any]) -> None:
-        """Run a statement, once for each of `values`, whose result is not needed."""
-        for each in values or ({},):
-            if self._pipelined and isinstance(statement, Statement):
-                self._enqueue(statement, each, None)
+    def send(self, statement: Statement, *values: Mapping[str, Any]) -> None:
+        """Run a statement whose result is not needed, once for each of `values`."""
+        for each in values:
+            plan, given = self._planned(statement, each)
+            if self.pipelined:
+                self._queue.append(Queued(plan.sql, given))
             else:
-                self.execute(statement, each)
+                self._run(Queued(plan.sql, given))
 
     def rows(
         self,
@@ -172,13 +160,11 @@ class Transaction:
         if not isinstance(statement, Statement):
             self._flush()
             return list(map(dict, self._connection.execute(statement, values).mappings()))
-        if expect is not None and self._pipelined:
-            plan = statement.plan(self._engine.dialect, values or {})
-            usual = list(expect)
-            self._enqueue(statement, values, lambda cursor: list(map(plan.row, cursor.fetchall())) == usual)
-            return usual
-        plan, cursor = self._run(statement, values)
-        return list(map(plan.row, cursor.fetchall()))
+        plan, given = self._planned(statement, values)
+        if expect is None or not self.pipelined:
+            return list(map(plan.row, self._run(Queued(plan.sql, given)).fetchall()))
+        self._assume(*expecting_rows(plan.sql, given, expect))
+        return list(expect)
 
     def row(
         self,
@@ -191,9 +177,20 @@ class Transaction:
         found = self.rows(statement, values, expect=None if expect is None else [expect])
         return found[0] if found else None
 
+    def rows_after_commit(
+        self, statement: Statement, values: Mapping[str, Any], hook: Callable[[list[Row]], object]
+    ) -> None:
+        """Run a query; `hook` receives its rows once the commit has succeeded. Of a pipelined transaction only."""
+        plan, given = self._planned(statement, values)
+
+        def read(cursor: Any) -> None:
+            rows: list[Row] = list(map(plan.row, cursor.fetchall()))
+            self.after_commit(lambda: hook(rows))
+
+        self._queue.append(Queued(plan.sql, given, read))
+
     def command(self, sql: str) -> None:
         """Run a transaction command such as SAVEPOINT."""
-        self._flush()
         self._cursor.execute(sql)
 
     def use_one_snapshot(self) -> None:
@@ -201,20 +198,18 @@ class Transaction:
         if self.one_writer:
             return
         if self._begin:
-            self._queue.append(_Sent("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+            self._queue.append(Queued("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         else:
             self._begin = ("BEGIN ISOLATION LEVEL REPEATABLE READ",)
-            self._queue.append(_Sent(*self._begin))
+            self._queue.append(Queued(*self._begin))
 
     def commit(self) -> None:
-        """Commit. Raises `Unexpected`, before the commit."""
+        """Commit. Raises `Unexpected` instead where an expected result differs."""
         if self.one_writer:
             self._pooled.commit()
             return
-        if self.assumes:
-            self._flush()
         if self._begin:
-            self._queue.append(_Sent("COMMIT"))
+            self._queue.append(Queued("COMMIT"))
         self._flush()
 
     def with_own_hooks(self) -> Transaction:
@@ -235,39 +230,28 @@ class Transaction:
             self._sqlalchemy = sa.Connection(self._engine, connection=self._pooled)
         return self._sqlalchemy
 
-    def _run(self, statement: Statement, values: Any) -> tuple[Plan, Any]:
-        """Run a statement, after all that wait for it in the same round trip."""
+    def _planned(self, statement: Statement, values: Any) -> tuple[Plan, Any]:
         plan = statement.plan(self._engine.dialect, values or {})
-        if not self._queue:
-            self._cursor.execute(plan.sql, plan.values(values or {}))
-            return plan, self._cursor
-        self._enqueue(statement, values, None)
-        return plan, self._flush()
+        return plan, plan.values(values or {})
 
-    def _enqueue(
-        self,
-        statement: Statement,
-        values: Any,
-        is_expected: Callable[[Any], bool] | None,
-    ) -> None:
-        plan = statement.plan(self._engine.dialect, values or {})
-        self._queue.append(_Sent(plan.sql, plan.values(values or {}), is_expected))
+    def _assume(self, sql: str, values: Any) -> None:
+        self.assumes = True
+        self._queue.append(Queued(sql, values))
+
+    def _run(self, statement: Queued) -> Any:
+        """Run a statement, after all that wait, in the same round trip; return its cursor. Raises `Unexpected`."""
+        if self._queue:
+            self._queue.append(statement)
+            return self._flush()
+        self._cursor.execute(statement.sql, statement.values or ())
+        return self._cursor
 
     def _flush(self) -> Any:
-        """Send what waits in one round trip; return the last statement's cursor. Raises `Unexpected`."""
-        queue, self._queue = self._queue, []
-        if len(queue) < 2:
-            for sent in queue:
-                self._cursor.execute(sent.sql, sent.values)
-            cursors = [self._cursor] * len(queue)
-        else:
-            connection = self._pooled.driver_connection
-            with connection.pipeline():
-                cursors = [connection.cursor().execute(sent.sql, sent.values) for sent in queue]
-        for sent, cursor in zip(queue, cursors, strict=True):
-            if sent.is_expected is not None and not sent.is_expected(cursor):
-                raise Unexpected(sent.sql)
-        return cursors[-1] if cursors else None
+        """Send what waits, in one round trip; return the last statement's cursor. Raises `Unexpected`."""
+        if not self._queue:
+            return None
+        queue, self._queue, self.assumes = self._queue, [], False
+        return send(self._pooled.driver_connection, self._cursor, queue)
 
 
 class Write(Waiter, Generic[T]):

@@ -229,14 +229,14 @@ class Budgets:
         wide = window.scope.partition(":")[0] in SHARED_BY_MANY
         return window.counter(seed % self._stripes if wide else 0)
 
-    def watch(self, tx: Transaction, counters: Iterable[Row]) -> None:
-        """Warn of windows that passed a level, after the commit that changes these counters.
+    def watch(self, counters: Iterable[Row]) -> None:
+        """Warn of windows that passed a level, after the commit that changed these counters.
 
         A window passes a level only after one of its shards has, so only that shard's calls read the whole window.
         """
         for row in counters:
             if level(row["spent_nano"], row["cap_nano"]) > row["warned"]:
-                tx.after_commit(partial(self.warn, row["window_id"]))
+                self.warn(row["window_id"])
 
     def warn(self, window_id: str, *, refused: bool = False) -> None:
         """Warn of every level a window has passed, each once, however many workers notice.

@@ -16,8 +16,8 @@ from functools import partial
 
 from service.errors import BudgetExceeded
 from service.observe.observer import Observer, Settled
+from service.store import bookings, holds, ledger, scope_locks
 from service.store import budgets as counters
-from service.store import holds, ledger, scope_locks
 from service.store.database import Database, Row, Transaction
 from service.store.holds import Hold
 from service.types import Run, Usage, UsageSource, new_id, now_ms, usd
@@ -155,20 +155,17 @@ class Spending:
         if not holds.insert(tx, hold):
             return  # held already: the answer to an earlier commit was lost
         # Out of order: the settlements of this transaction are then committed by themselves first.
-        if not counters.in_order(tx, ids) or now_ms() - hold.called_at > LATEST_HOLD:
+        if not counters.may_lock(tx, ids) or now_ms() - hold.called_at > LATEST_HOLD:
             raise HoldRefused
-        taken = counters.take(tx, ids, hold.amount_nano)
-        if len(taken) < len(ids):
+        if not bookings.hold(tx, hold):
             raise HoldRefused
-        ledger.held(tx, hold, taken)
 
     def _settle(self, tx: Transaction, held: Hold, usage: Usage, cost: int, saved: int, basis: str) -> None:
         hold = holds.close(tx, held)
         if hold is None:
             return  # settled already: by this same write, another worker, or the sweep
-        changed, rows = counters.settle(tx, sorted(hold.counters), hold.amount_nano, cost)
-        ledger.settled(tx, hold, changed, ledger.SettledCall(usage, cost, saved, basis))
-        self._budgets.watch(tx, rows)
+        call = ledger.SettledCall(usage, cost, saved, basis)
+        bookings.settle(tx, hold, call, self._budgets.watch)
         settled = Settled(hold.id, hold.agent, hold.model, usage, cost, hold.amount_nano)
         tx.after_commit(lambda: self._observer.settlement(settled))
         tx.after_commit(lambda: self._used(hold.user_id, usage))
