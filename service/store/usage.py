@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from service.store.database import Row, Transaction
-from service.store.ledger import IS_CALL, one_snapshot
+from service.store.ledger import IS_CALL
 from service.store.schema import SUMS, ledger, usage_daily, usage_daily_by_user, usage_days, users
 from service.store.transaction import filter_only
 from service.store.visibility import UNRESTRICTED, Visibility
@@ -72,9 +72,9 @@ def lines(
 ) -> list[Row]:
     """Read the sums of the groups in `order_of`: `limit` at most, after the cursor's values.
 
-    Must be the first read of its transaction: see `one_snapshot`. A group without a value is an empty string.
+    Must be the first read of its transaction, for one snapshot. A group without a value is an empty string.
     """
-    one_snapshot(tx)
+    tx.use_one_snapshot()
     closed = closed_spans(tx, asked)
     if limit is None or not _sliced(asked):
         return tx.rows(_sums(asked, _Slice(asked.since, asked.until), closed, after).limit(limit))
