@@ -13,7 +13,9 @@ from service.auth.keys import KeyService
 from service.auth.revocation import Revocations
 from service.auth.tokens import Kind, SigningKey, TokenService
 from service.auth.users import UserService
+from service.errors import InvalidToken
 from service.infra.redis import RedisStore
+from service.infra.redis_trip import Trip
 from service.observe.metrics import Metrics
 from service.observe.observer import Observer
 from service.store.database import Database
@@ -82,6 +84,16 @@ class Replica:
     def status(self, token: str) -> int:
         """Return the status of a guarded route for this token."""
         return self.client(token).get("/v1/auth/me").status_code
+
+    def is_revoked(self, family: str) -> bool:
+        """Check a log-in, in a round trip of its own."""
+        trip = Trip(self.redis_store)
+        trip.add(self.revocations.step(family))
+        try:
+            trip.send()
+        except InvalidToken:
+            return True
+        return False
 
     def metric(self, name: str) -> float:
         value = self.metrics._registry.get_sample_value(name)
