@@ -15,6 +15,7 @@ from flask.cli import AppGroup
 
 from service.auth.users import User
 from service.errors import DatabaseUnavailable, SlipwayError
+from service.store.actor import Actor, acting_as
 from service.store.outages import cause_of
 from service.text.numerals import amount, whole_number
 
@@ -77,7 +78,7 @@ class Commands(AppGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with stoppable():
+            with stoppable(), acting_as(Actor("cli")):
                 return super().invoke(ctx)
         except SlipwayError as error:
             faults = [f"{fault['pointer']}: {fault['detail']}" for fault in error.errors]
@@ -104,6 +105,14 @@ def print_json(value: Any) -> None:
     click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
 
 
+def print_rows(rows: Sequence[Mapping[str, Any]], columns: str, empty: str, *, as_json: bool) -> None:
+    """Print whole rows as JSON, or these columns of them, separated by spaces, as a table."""
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows, columns.split(), empty)
+
+
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str) -> None:
     """Print aligned columns under their names; `empty` is printed instead of no rows."""
     if not rows:
@@ -116,10 +125,10 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
-def paginate(fetch: Callable[[int, str | None], list[Any]], id_of: Callable[[Any], str]) -> Iterator[Any]:
-    """Iterate over all items, fetching pages of 100; `fetch(limit, after_id)`."""
+def paginate(fetch: Callable[..., list[Any]], id_of: Callable[[Any], str]) -> Iterator[Any]:
+    """Iterate over all items, fetching pages of 100 with the arguments `limit` and `after`, an id."""
     last: str | None = None
-    while batch := fetch(100, last):
+    while batch := fetch(limit=100, after=last):
         yield from batch
         last = id_of(batch[-1])
 

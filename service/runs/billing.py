@@ -13,10 +13,11 @@ from service.llm.client import CallProgress, ModelCall, ModelReply, ModelRequest
 from service.runs.attempt import Attempt
 from service.runs.journal import Journal
 from service.store.holds import Hold
+from service.store.transaction import WriteInTransaction
 from service.types import RunEvent, Usage
 from service.usage.bounds import estimated_usage, interrupted_usage, is_plausible, prompt_bound
 from service.usage.prices import Price
-from service.usage.reservation import FEWEST_TOKENS, CallEstimate, Reserved, Settlement, WriteInTransaction
+from service.usage.reservation import FEWEST_TOKENS, CallEstimate, Reserved, Settlement
 from service.usage.spending import Spending
 
 log = logging.getLogger("slipway.money")

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,6 +23,7 @@ from service.runs.slots import HandedOver, Handle, LeaseLost, Slots
 from service.sessions import Sessions
 from service.store import runs as rows
 from service.store import steps as step_rows
+from service.store.actor import Actor, acting_as
 from service.store.database import Database, Transaction
 from service.types import Run, RunEvent
 from service.usage.concurrency import ConcurrentRuns
@@ -57,7 +58,7 @@ class Execution:
         """
         journal = Journal(self.db, run, _publish_nothing, opening=opening)
         attempt = Attempt(run, journal, self._handle(run), stale_answer=stale_answer)
-        with self.slots.executing(attempt.handle):
+        with self._executing(run, attempt.handle):
             try:
                 for _ in self.runner.execute(attempt):
                     pass
@@ -87,7 +88,7 @@ class Execution:
 
         def read() -> Generator[list[RunEvent]]:
             try:
-                with until_end, self.slots.executing(handle):
+                with until_end, self._executing(run, handle):
                     yield from self._unwritten(attempt, outbox)
             finally:
                 outbox.close()
@@ -183,7 +184,7 @@ class Execution:
         try:
             with (
                 self.concurrent.counted(run.user_id, run.id, refuse=False),
-                self.slots.executing(handle),
+                self._executing(run, handle),
             ):
                 if run.cancel_requested:
                     handle.stop("cancelled")
@@ -211,6 +212,12 @@ class Execution:
 
         threading.Thread(target=work, name=f"take-up-{run_id}", daemon=True).start()
         return True
+
+    @contextmanager
+    def _executing(self, run: Run, handle: Handle) -> Iterator[None]:
+        """Register a run while it executes here; its user is the actor, in whichever thread that is."""
+        with acting_as(Actor.of(run)), self.slots.executing(handle):
+            yield
 
     def _handle(self, run: Run) -> Handle:
         return Handle(run.id, self.seconds, run.attempt)

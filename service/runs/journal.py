@@ -15,10 +15,10 @@ from service.store import ownership
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.database import Database, Row, Transaction
+from service.store.transaction import WriteInTransaction
 from service.text.sanitise import storable_json
 from service.types import NO_USAGE, Event, Run, RunEvent, RunStatus, Usage, UsageSource, less_sure, now_ms
 
-WriteInTransaction = Callable[[Transaction], None]
 Opening = Callable[[Transaction], bool]  # writes the run's row; False: it exists already
 Publish = Callable[[Sequence[RunEvent]], None]
 FinalEvent = Callable[[], tuple[Event, dict[str, Any]]]

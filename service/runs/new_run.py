@@ -10,10 +10,11 @@ from service.agents.definitions import AgentDefinition
 from service.errors import Invalid, NotFound, SessionBusy
 from service.runs.conflicts import Conflicts
 from service.runs.idempotency import Key
-from service.runs.journal import Opening, WriteInTransaction
+from service.runs.journal import Opening
 from service.sessions import Sessions
 from service.store import runs as rows
 from service.store.database import Database, Transaction
+from service.store.transaction import WriteInTransaction
 from service.types import Caller, Run, RunRequest, new_id, now_ms
 
 KEY_SECONDS = 1.0  # seconds a rate-limited request looks for the run its key may belong to

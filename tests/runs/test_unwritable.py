@@ -68,9 +68,7 @@ def test_arguments_too_deep_are_a_failed_result(
     assert (len(upstream.requests), holds(kept_in_each)) == (2, 0)
 
 
-def test_what_the_model_writes_is_kept_by_either_database(
-    kept_in_each: Services, upstream: WireServer
-) -> None:
+def test_nul_and_emoji_are_stored_by_either_database(kept_in_each: Services, upstream: WireServer) -> None:
     said = says("A nul: \0, an emoji: \U0001f600.")
     upstream.script += [calls(said, call("refund", {"order": "\0"})), message(said)]
     run = ask(kept_in_each)
@@ -120,7 +118,7 @@ def test_a_run_that_cannot_be_written_ends_as_the_agents_fault(
     assert found.cost_nano > 0 and holds(kept_in_each) == 0
 
 
-def test_a_failure_of_its_own_is_still_told_where_a_step_cannot_be_written(
+def test_run_error_is_kept_when_its_step_cannot_be_stored(
     kept_in_each: Services, upstream: WireServer
 ) -> None:
     def run(context: Context) -> Events[Answer]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -52,7 +53,7 @@ def run(context: Context) -> Events[Answer]:
     system: list[Block] = [{"type": "text", "text": context.system}, {"type": "text", "text": about}]
     reply = yield from context.steps.model("answer", Prompt(system, messages))
     answer = answer_of(reply, sources=[passage.source for passage in passages[:2]])
-    return answer.with_sources(tuple(_located(source, passages) for source in answer.sources))
+    return replace(answer, sources=tuple(_located(source, passages) for source in answer.sources))
 
 
 def _classify(context: Context) -> Events[str]:

@@ -17,9 +17,10 @@ from service.runs.journal import Journal
 from service.runs.journal_codec import decode_reply
 from service.store import batches, holds
 from service.store.database import Database, Row, Transaction
+from service.store.transaction import WriteInTransaction
 from service.types import Run, Usage
 from service.usage.prices import PriceTable
-from service.usage.reservation import Settlement, WriteInTransaction
+from service.usage.reservation import Settlement
 from service.usage.spending import Spending
 
 

@@ -140,7 +140,9 @@ class Supervisor:
         """Stop runs that were cancelled, or taken over by another worker."""
         held = {
             row["id"]: row
-            for row in self._db.query(lambda tx: ownership.held(tx, self._worker_id), patience=0, ahead=True)
+            for row in self._db.query(
+                lambda tx: ownership.held(tx, self._worker_id), patience=0, priority=True
+            )
         }
         elsewhere = []
         for handle in executing:
@@ -151,7 +153,7 @@ class Supervisor:
                 handle.stop("cancelled")
         if elsewhere:  # lost, not yet begun, or just ended
             ids = [handle.run_id for handle in elsewhere]
-            latest = self._db.query(lambda tx: ownership.attempts(tx, ids), patience=0, ahead=True)
+            latest = self._db.query(lambda tx: ownership.attempts(tx, ids), patience=0, priority=True)
             for handle in elsewhere:
                 if latest.get(handle.run_id, 0) > handle.attempt:
                     log.warning("lease_lost", extra={"run_id": handle.run_id, "attempt": handle.attempt})
@@ -173,12 +175,12 @@ class Supervisor:
     def _renew_lease(self) -> None:
         lease_ms = int(self._lease * 1000)
         renewed = partial(workers.renew, worker_id=self._worker_id, lease_ms=lease_ms)
-        if not self._db.transact(renewed, patience=1, ahead=True):
+        if not self._db.transact(renewed, patience=1, priority=True):
             host, pid = socket.gethostname(), os.getpid()
             self._db.transact(
                 lambda tx: workers.register(tx, self._worker_id, self._kind, host, pid, lease_ms),
                 patience=1,
-                ahead=True,
+                priority=True,
             )
 
     def _hand_over(self, now: float) -> None:
@@ -195,18 +197,18 @@ class Supervisor:
         A worker that was itself cut off from the database first gives the others one lease time to renew theirs.
         """
         began = time.monotonic()
-        abandoned = self._db.query(lambda tx: rows.abandoned(tx, 20), patience=0, ahead=True)
+        abandoned = self._db.query(lambda tx: rows.abandoned(tx, 20), patience=0, priority=True)
         self._note_hang(began)
         if now - self._cut_off_at >= self._lease:
             for row in abandoned:
                 self._execution.take_up_in_background(row["id"])
-        waiting = self._db.query(lambda tx: rows.waiting(tx, SWEEP_TASKS), patience=0, ahead=True)
+        waiting = self._db.query(lambda tx: rows.waiting(tx, SWEEP_TASKS), patience=0, priority=True)
         for row in waiting:
             if mode_of(row["door"]) != "queue":
                 self._execution.take_up_in_background(row["id"])
         if tasks := [row["id"] for row in waiting if mode_of(row["door"]) == "queue"]:
             self._wake(tasks)
-        self._db.transact(lambda tx: workers.sweep(tx, 3_600_000), patience=1, ahead=True)
+        self._db.transact(lambda tx: workers.sweep(tx, 3_600_000), patience=1, priority=True)
 
     def _wake(self, tasks: list[str]) -> None:
         """Resend lost messages, but not for tasks that merely wait their turn."""
@@ -228,12 +230,12 @@ class Supervisor:
     def _disown(self, now: float) -> None:
         """Abandon runs that are assigned to this worker but executed by no thread here; each counts as a loss."""
         executing = {handle.run_id for handle in self._slots.all()}
-        held = self._db.query(lambda tx: ownership.held(tx, self._worker_id), patience=0, ahead=True)
+        held = self._db.query(lambda tx: ownership.held(tx, self._worker_id), patience=0, priority=True)
         orphans = [(row["id"], row["attempt"]) for row in held if row["id"] not in executing]
         self._orphans = {orphan: self._orphans.get(orphan, now) for orphan in orphans}
         for (run_id, attempt), since in self._orphans.items():
             if now - since > UNDRIVEN:
                 log.error("run_orphaned", extra={"run_id": run_id, "attempt": attempt})
                 self._db.transact(
-                    partial(rows.abandon, run_id=run_id, attempt=attempt), patience=1, ahead=True
+                    partial(rows.abandon, run_id=run_id, attempt=attempt), patience=1, priority=True
                 )

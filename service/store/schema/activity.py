@@ -221,9 +221,7 @@ batches = sa.Table(
     Column("id", String(32), primary_key=True),
     Column("upstream_id", String(128)),  # NULL: being sent, or its sender died
     Column("size", Integer, nullable=False),
-    Column(
-        "next_at", BigInteger, nullable=False, index=True
-    ),  # time of the next poll; the worker that claims the poll moves it on
+    Column("next_at", BigInteger, nullable=False, index=True),  # of the next poll, by any worker
     Column("created_at", BigInteger, nullable=False),
 )
 
@@ -234,7 +232,7 @@ webhooks = sa.Table(
     Column("url", Text, nullable=False),
     Column("status", String(16), nullable=False),  # waiting | pending | delivered | failed
     Column("attempts", Integer, nullable=False, default=0),
-    Column("claim_id", String(32)),  # random, of the current attempt, which alone may record its outcome
+    Column("claim_id", String(32)),  # random, of the attempt under way: only that one stores its outcome
     Column("next_at", BigInteger, index=True),
     Column("last_error", String(256)),
     Column("created_at", BigInteger, nullable=False),
@@ -251,7 +249,7 @@ notices = sa.Table(
     Column("body", Json, nullable=False),
     Column("status", String(16), nullable=False),  # pending | delivered | failed
     Column("attempts", Integer, nullable=False, default=0),
-    Column("claim_id", String(32)),  # random, of the current attempt, which alone may record its outcome
+    Column("claim_id", String(32)),  # random, of the attempt under way: only that one stores its outcome
     Column("next_at", BigInteger, index=True),
     Column("last_error", String(256)),
     Column("created_at", BigInteger, nullable=False, index=True),

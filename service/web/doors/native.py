@@ -10,12 +10,12 @@ from flask import Blueprint, Response, g
 from pydantic import AfterValidator, Field, model_validator
 
 from service import errors
+from service.errors import fault
 from service.runs.result import shown
 from service.runs.start import Started
 from service.types import Effort, OnConflict, RunRequest, usd
 from service.web.admission import admit, allowed_agent, guard
-from service.web.body import fault
-from service.web.current import services
+from service.web.current import current_trip, services
 from service.web.openapi import api
 from service.web.schemas import Body, ContextObject, Metadata, Queued, RunResult, json_response, no_nul
 from service.web.sse import SseLens
@@ -184,6 +184,7 @@ def _task(agent: str) -> RunRequest:
     allowed_agent(agent)
     body = parse(TaskBody)
     if body.callback_url is not None:
+        current_trip().send()  # no look-up in the DNS for a call that is refused
         services().webhooks.check(body.callback_url)
     return body.request(agent)
 

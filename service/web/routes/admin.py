@@ -15,7 +15,7 @@ from service.web.current import current_caller, services
 from service.web.idempotency import once
 from service.web.openapi import api
 from service.web.paging import PAGE, page, page_arguments
-from service.web.schemas import Body, Shape, json_response
+from service.web.schemas import Body, Page, Shape, json_response
 from service.web.validation import parse
 
 blueprint = Blueprint("admin", __name__)
@@ -56,9 +56,7 @@ class UserView(Shape):
     created_at: str
 
 
-class UserPage(Shape):
-    data: list[UserView]
-    next_cursor: str | None
+class UserPage(Page[UserView]): ...
 
 
 @blueprint.get("/v1/admin/users")

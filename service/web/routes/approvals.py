@@ -10,16 +10,16 @@ from flask import Blueprint, Response
 from pydantic import AfterValidator, Field, model_validator
 
 from service import approvals, errors
+from service.errors import fault
 from service.store.approvals import Decision
 from service.store.database import Row, Transaction
 from service.types import Caller, new_id
 from service.web.admission import guard
-from service.web.body import fault
 from service.web.current import current_caller, services
 from service.web.idempotency import once
 from service.web.openapi import api
-from service.web.paging import choice_argument, page, page_arguments
-from service.web.schemas import Body, Shape, json_response, no_nul
+from service.web.paging import PAGE, choice_argument, page, page_arguments
+from service.web.schemas import Body, Page, Shape, json_response, no_nul
 from service.web.validation import located, parse
 
 blueprint = Blueprint("approvals", __name__)
@@ -76,9 +76,7 @@ class ApprovalView(Shape):
     truncated: list[str] | None = None
 
 
-class ApprovalPage(Shape):
-    data: list[ApprovalView]
-    next_cursor: str | None
+class ApprovalPage(Page[ApprovalView]): ...
 
 
 @blueprint.get("/v1/approvals")
@@ -87,11 +85,7 @@ class ApprovalPage(Shape):
     returns={200: ApprovalPage},
     errors=[errors.Invalid],
     tag="Approvals",
-    query={
-        "status": {"type": "string", "enum": list(STATUSES)},
-        "limit": {"type": "integer"},
-        "cursor": {"type": "string"},
-    },
+    query={**PAGE, "status": {"type": "string", "enum": list(STATUSES)}},
 )
 @guard()
 def list_approvals() -> Response:

@@ -14,16 +14,16 @@ from pydantic import AfterValidator, AwareDatetime, Field
 from service import errors
 from service.auth.tokens import AUDIENCE, ISSUER, LEEWAY
 from service.auth.users import User
-from service.observe import logs
+from service.store.actor import Actor, act_as
 from service.web.admission import guard, public, signed_in
+from service.web.authentication import checked_claims
 from service.web.body import PUBLIC_BODY
 from service.web.current import current_caller, services
-from service.web.guards import checked_claims
 from service.web.idempotency import once
 from service.web.limits import limit_login, limit_refresh
 from service.web.openapi import api
 from service.web.paging import PAGE, page, page_arguments
-from service.web.schemas import Body, BudgetList, Shape, budget_list, json_response
+from service.web.schemas import Body, BudgetList, Page, Shape, budget_list, json_response
 from service.web.validation import parse
 
 log = logging.getLogger("slipway.auth")
@@ -108,9 +108,7 @@ class KeyShown(KeyView):
     key: str
 
 
-class KeyPage(Shape):
-    data: list[KeyView]
-    next_cursor: str | None
+class KeyPage(Page[KeyView]): ...
 
 
 class KeySet(Shape):
@@ -129,7 +127,7 @@ class KeySet(Shape):
 def login() -> Response:
     limit_login()
     user = _sign_in(parse(Login, most=PUBLIC_BODY), request.remote_addr or "")
-    logs.event(log, "login", user=user.id)
+    log.info("login", extra={"user": user.id})
     return json_response(services().auth.tokens.begin(user).public())
 
 
@@ -141,7 +139,7 @@ def _sign_in(body: Login, address: str) -> User:
         raise
     except errors.InvalidCredentials:
         services().infra.metrics.login_failed()
-        logs.event(log, "login_refused", address=address)
+        log.info("login_refused", extra={"address": address})
         raise
 
 
@@ -156,6 +154,7 @@ def _sign_in(body: Login, address: str) -> User:
 def refresh() -> Response:
     """Renew a token pair, authenticated by the refresh token itself, which is the bearer."""
     claims = checked_claims("refresh")
+    act_as(Actor("user", str(claims["sub"])))
     limit_refresh(str(claims["sub"]))
     return json_response(services().auth.tokens.renew(claims).public())
 

@@ -10,17 +10,17 @@ from flask import Blueprint, Response, request
 from pydantic import AfterValidator, Field, model_validator
 
 from service import errors, history, sessions
-from service.auth.keys import may_use
+from service.errors import fault
 from service.runs.result import shown
 from service.store.database import Transaction
+from service.store.visibility import allows
 from service.text.numerals import whole_number
 from service.web.admission import guard, no_agent, reading_place
-from service.web.body import fault
 from service.web.current import current_caller, services
 from service.web.idempotency import once
 from service.web.openapi import api
 from service.web.paging import PAGE, choice_argument, no_cursor, page, page_arguments
-from service.web.schemas import Body, Metadata, Shape, SourceShape, ToolShape, json_response, no_nul
+from service.web.schemas import Body, Metadata, Page, Shape, SourceShape, ToolShape, json_response, no_nul
 from service.web.transcript import as_json, as_markdown
 from service.web.validation import parse
 
@@ -101,9 +101,7 @@ class SessionExport(SessionView):
     messages: list[MessageView]
 
 
-class SessionPage(Shape):
-    data: list[SessionItem]
-    next_cursor: str | None
+class SessionPage(Page[SessionItem]): ...
 
 
 @blueprint.post("/v1/sessions")
@@ -118,9 +116,9 @@ class SessionPage(Shape):
 @guard()
 def create_session() -> Response:
     body, caller = parse(NewSession), current_caller()
-    if body.agent not in services().agents.agents or not may_use(caller, f"agents:{body.agent}"):
-        fault = no_agent(body.agent)
-        raise errors.Invalid(fault, errors=[{"pointer": "/agent", "detail": fault}])
+    if body.agent not in services().agents.agents or not allows(caller.scopes, f"agents:{body.agent}"):
+        detail = no_agent(body.agent)
+        raise fault("/agent", detail, detail)
     row = services().sessions.new(caller, body.agent, body.title, body.metadata)
 
     def work(tx: Transaction) -> dict[str, Any]:

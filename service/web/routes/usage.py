@@ -11,13 +11,13 @@ from urllib.parse import urlencode
 from flask import Blueprint, Response, request
 
 from service import errors
+from service.errors import fault
 from service.store.usage import UsageQuery, Values
 from service.store.visibility import visible_to
 from service.types import rfc3339
 from service.usage import reports
 from service.usage.reports import Cursor
 from service.web.admission import guard, reading_place
-from service.web.body import fault
 from service.web.current import current_caller, services
 from service.web.openapi import api
 from service.web.paging import page_arguments
