@@ -1,4 +1,4 @@
-"""Pipelined transactions on a real PostgreSQL: the usual result is one round trip, another one is found by the server."""
+"""Pipelined transactions on PostgreSQL: the usual result costs one round trip, the server finds another one."""
 
 from __future__ import annotations
 
