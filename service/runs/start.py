@@ -23,7 +23,6 @@ from service.runs.queries import RunQueries
 from service.runs.result import Progress, result_of
 from service.runs.runner import problem_of
 from service.runs.slots import HandedOver, LeaseLost
-from service.store.transaction import WriteInTransaction
 from service.types import Caller, Event, Run, RunEvent, RunRequest, RunStatus, now_ms
 from service.usage.concurrency import ConcurrentRuns
 
@@ -68,7 +67,7 @@ class RunStarter:
         return self.conflicts.in_turn(caller, request, lambda: self._invoke(caller, request, key, request_id))
 
     def _invoke(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str) -> Started:
-        run = self.new_runs.make(caller, request, "invoke", request_id)
+        run = self.new_runs.make(caller, request, "wait", request_id)
         with self._lookup(caller, run) as lookup:
             if lookup.answer is not None:
                 return self._answer(run, lookup.answer, key)
@@ -132,20 +131,13 @@ class RunStarter:
             return Started(same), self.queries.follow(owner.run_id)
         return Started(run, listener=listener), self._stream_joined(run, key, lookup, listener)
 
-    def queue(
-        self,
-        caller: Caller,
-        request: RunRequest,
-        key: Key | None,
-        request_id: str,
-        *writes: WriteInTransaction,
-    ) -> Started:
-        """Queue a run; `writes` join its transaction (a webhook, an announcement after commit)."""
+    def queue(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str) -> Started:
+        """Queue a run."""
         interrupted = self.conflicts.interrupted_by(request)
-        run = self.new_runs.make(caller, request, "task", request_id)
+        run = self.new_runs.make(caller, request, "queue", request_id)
         run.status, run.attempt, run.started_at = RunStatus.QUEUED, 0, None
         try:
-            self.new_runs.open(run, key, *writes)
+            self.new_runs.open(run, key)
         except AlreadyStarted as first:
             return Started(self.queries.get(first.run_id), replayed=True)
         self.conflicts.cancel(interrupted)
