@@ -10,7 +10,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from service import cli, wiring
 from service.jobs.broker import make_wakeup
 from service.observe import logs
-from service.web import caching, current, gate, lifecycle, limits, openapi, problems, timing
+from service.web import current, gate, lifecycle, limits, openapi, problems, timing
 from service.web.body import MAX_BODY
 from service.web.doors import native
 from service.web.routes import (
@@ -62,9 +62,7 @@ def create_app(settings: Settings, services: wiring.Services | None = None) -> F
     app.extensions["slipway"] = services or wiring.build(
         settings, wakeup=make_wakeup(settings), draining=lifecycle.draining
     )
-    timing.install(app)
-    # Of those that change answers the last but one: what replaces an answer gets the header too.
-    caching.install(app)
+    timing.install(app)  # first: Flask runs it after all others that change a response
     problems.install(app)
     app.before_request(gate.refuse_when_full)
     app.before_request(refuse_impossible)

@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from service.text.sanitise import storable
-from service.types import Block, Message, Run, message_text, rfc3339
+from service.types import Block, Message, Run, message_text, public_fields
 
 MessageRow = Mapping[str, Any]
 MAX_TITLE = 80  # characters of a title made from the first question
@@ -92,12 +92,10 @@ def public(row: MessageRow) -> dict[str, Any]:
     return {
         "id": message_id(row["session_id"], row["seq"]),
         "parent_message_id": message_id(row["session_id"], parent) if parent else None,
-        **{name: row[name] for name in ("seq", "run_id", "role", "content")},
+        **public_fields(row, "seq run_id role content error_code created_at"),
         "status": row["status"] or "succeeded",
-        "error_code": row["error_code"],
         "sources": row["sources"] or [],
         "tools": row["tools"] or [],
-        "created_at": rfc3339(row["created_at"]),
     }
 
 

@@ -12,12 +12,8 @@ from service.text.suggest import unknown
 
 _LIST = "must be a list: one in each line after a dash, or [one, other]"
 _FIELDS = "must hold fields: `name: value`, each in a line of its own"
-_IN_YAML = {
-    "tuple_type": _LIST,
-    "list_type": _LIST,
-    "model_type": _FIELDS,
-    "dict_type": _FIELDS,
-}  # replaces pydantic's messages
+# In place of pydantic's messages.
+_IN_YAML = {"tuple_type": _LIST, "list_type": _LIST, "model_type": _FIELDS, "dict_type": _FIELDS}
 T = TypeVar("T")
 FieldPath = Sequence[str | int]  # keys and positions from the top, such as ("limits", "steps")
 
@@ -69,9 +65,7 @@ class MarkedYaml:
             return self.fault(path, f"there is no such field{unknown(str(path[-1]), known)}")
         if kind in _IN_YAML:
             return self.fault(path, _IN_YAML[kind])
-        return self.fault(
-            path, message.removeprefix("Value error, ")
-        )  # pydantic's prefix for errors of custom validators
+        return self.fault(path, message.removeprefix("Value error, "))  # pydantic's, of custom validators
 
     def fault(self, path: FieldPath, detail: str) -> YamlFault:
         """Make a fault for the field at `path`; a missing field gets the line of its parent."""

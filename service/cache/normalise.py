@@ -38,9 +38,8 @@ _MATERIAL = re.compile(
 )
 _APART = re.compile(r"[^\S\n]+([?!,;]+|[.…]+$)(?=\s|$)")  # punctuation separated from its word
 _MARKS = ".,;?!…\n"
-_APART_AT_THE_END = re.compile(
-    r"\s(?!\?$)[?!,;.…]+$"
-)  # "which key is ;" asks about that mark; French sets off its "?"
+# "which key is ;" asks about that mark; French sets off its "?".
+_APART_AT_THE_END = re.compile(r"\s(?!\?$)[?!,;.…]+$")
 _GREEK = re.compile("[\u0370-\u03ff\u1f00-\u1fff]")
 _END = re.compile(r"[.,;?!\n]+$")
 _ELLIPSIS = re.compile(r"\.\.[.?!]*$")

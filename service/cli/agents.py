@@ -11,7 +11,7 @@ from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
 from service.agents.spec import EvalCase
 from service.auth.users import User
-from service.cli.common import Commands, as_json, print_json, print_table, services, user_named, worker_lease
+from service.cli.common import Commands, as_json, print_json, print_rows, services, user_named, worker_lease
 from service.errors import SlipwayError
 from service.store import steps as step_rows
 from service.text.suggest import unknown
@@ -26,9 +26,7 @@ agents = Commands("agents", help="The agents that can be run, and whether they a
 def list_agents(as_json: bool) -> None:
     """List the agents that can be run."""
     shown = [agent.public() for agent in services().agents.agents.values()]
-    if as_json:
-        return print_json(shown)
-    print_table(shown, ("id", "pattern", "version", "tools", "description"), "There are no agents.")
+    print_rows(shown, "id pattern version tools description", "There are no agents.", as_json=as_json)
 
 
 @agents.command()

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from service.observe.logs import event
 from service.observe.observer import ModelAttempt, RunPhase, Settled, Subscriber
 from service.types import Run, Usage
 
@@ -34,19 +33,18 @@ class LogLines(Subscriber):
 
     def attempt(self, attempt: ModelAttempt) -> None:
         usage = attempt.usage
-        event(
-            log,
-            "llm_call",
-            model=attempt.model,
-            attempt=attempt.attempt,
-            ok=attempt.ok,
-            latency_ms=round(attempt.ms, 1),
-            error_code=attempt.error_code,
-            input_tokens=usage.input_tokens if usage else None,
-            output_tokens=usage.output_tokens if usage else None,
-            cost_usd=self._price(attempt.model, usage) if usage else None,
-            stream=attempt.stream,
-        )
+        fields = {
+            "model": attempt.model,
+            "attempt": attempt.attempt,
+            "ok": attempt.ok,
+            "latency_ms": round(attempt.ms, 1),
+            "error_code": attempt.error_code,
+            "input_tokens": usage.input_tokens if usage else None,
+            "output_tokens": usage.output_tokens if usage else None,
+            "cost_usd": self._price(attempt.model, usage) if usage else None,
+            "stream": attempt.stream,
+        }
+        log.info("llm_call", extra=fields)
 
     def settlement(self, settled: Settled) -> None:
         if settled.cost > settled.held:  # never seen yet: a bound of ours would not hold

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -21,6 +20,7 @@ from service.store import approvals, feedback, run_lists
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.database import Database, Row, Transaction
+from service.store.run_lists import RunFilter
 from service.store.visibility import UNRESTRICTED, visible_to
 from service.types import Caller, Event, Run, RunEvent, RunStatus
 
@@ -49,9 +49,12 @@ class RunQueries:
             raise NotFound(f"There is no run {run_id}.")
         return run
 
-    def page(self, caller: Caller, **wanted: Any) -> list[Row]:
-        """List runs that the caller may see, newest first; `wanted`: filters of `run_lists.recent`."""
-        return self.db.query(partial(run_lists.recent, visible=visible_to(caller), **wanted))
+    def page(self, caller: Caller, wanted: RunFilter, *, limit: int, before: str | None) -> list[Row]:
+        """List runs that the caller may see, newest first."""
+        visible = visible_to(caller)
+        return self.db.query(
+            lambda tx: run_lists.recent(tx, wanted, limit=limit, before=before, visible=visible)
+        )
 
     def steps_and_feedback(self, run_id: str) -> tuple[list[Row], Row | None]:
         """Read the steps of a run, and its user's feedback, if any."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
-from service.agents.pattern import Context, Events, PatternModule
+from service.agents.pattern import Context, Events, PatternModule, Prompt
 from service.cache.entries import MODEL_AWAY
 from service.errors import AgentFault, DatabaseUnavailable, NotFound, RunCancelled, SlipwayError, WorkerLost
 from service.history import SUMMARISE
@@ -134,15 +134,14 @@ class Runner:
             return turn
         past = self.sessions.history(run, agent.history_tokens)
         if past.older:
-            reply = yield from steps.model(
-                "summarise",
+            prompt = Prompt(
                 system=SUMMARISE,
                 messages=past.summary_request(),
                 tier="simple",
                 max_tokens=self.sessions.summary_limit(agent.history_tokens),
-                tell=False,
-                counts=False,
+                publish=False,
             )
+            reply = yield from steps.model("summarise", prompt, counts=False)
             summary = reply.text if reply.stop_reason != "refusal" else ""
             if summary:
                 attempt.summary = (past.older[-1]["seq"], summary)

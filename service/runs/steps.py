@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from service.agents.definitions import AgentDefinition
-from service.agents.pattern import Events, most_steps
+from service.agents.pattern import Events, Prompt, most_steps
 from service.errors import ModelError, ModelUnavailable, RunLimit
 from service.llm.client import ModelClient, ModelReply, ModelRequest
 from service.llm.prompt_cache import marked
@@ -24,7 +24,7 @@ from service.runs.replies import call_ids, going_on, joined, well_formed
 from service.runs.tool_execution import ToolExecution
 from service.store.batches import SENT, WAITING
 from service.tools import ToolResult
-from service.types import Block, Event, Message, Tier, ToolUse, Usage, less_sure
+from service.types import Event, Tier, ToolUse, Usage, less_sure
 from service.usage.prices import Price, PriceTable, today
 from service.usage.spending import Spending
 
@@ -59,51 +59,44 @@ class RunSteps:
         self._call_ids: set[str] = set()  # of every tool call requested by the model
         self._thinkers: dict[str, str] = {}  # by a thinking block's signature: the model that wrote it
 
-    def model(
-        self,
-        name: str,
-        *,
-        system: str | Sequence[Block],
-        messages: Sequence[Message],
-        tools: bool = False,
-        may_call_tools: bool = True,
-        tier: Tier | None = None,
-        max_tokens: int | None = None,
-        json_schema: Mapping[str, Any] | None = None,
-        tell: bool = True,
-        counts: bool = True,
-    ) -> Events[ModelReply]:
+    def model(self, name: str, prompt: Prompt, *, counts: bool = True) -> Events[ModelReply]:
         """Call the model, store its reply. Raises `ModelError`, `BudgetExceeded`, `PriceUnknown` or the stop reason.
 
-        `tell`: publish its text. `counts`: count towards the run's step limit; beyond it, `RunLimit` is raised.
+        `counts`: count towards the run's step limit; beyond it, `RunLimit` is raised.
         """
         if counts:
             self._count()
-        models = (yield from self._routed_models(tools)) if tier is None else self._router.route(tier).models
-        request = ModelRequest(
-            model=models[0],
-            system=system,
-            messages=messages,
-            max_tokens=max_tokens or self._run.request.max_tokens or self._agent.max_tokens,
-            tools=[tool.for_model() for tool in self._agent.tools.values()] if tools else (),
-            may_call_tools=may_call_tools,
-            effort=None if json_schema else self._run.request.effort or self._agent.effort,
-            json_schema=json_schema,
-            stream=tell and self._run.mode != "wait",
+        if prompt.tier is None:
+            models = yield from self._routed_models(prompt.tools)
+        else:
+            models = self._router.route(prompt.tier).models
+        return (yield from self._whole_reply(name, self._request(models[0], prompt), models, prompt.publish))
+
+    def _request(self, model: str, prompt: Prompt) -> ModelRequest:
+        asked, agent = self._run.request, self._agent
+        return ModelRequest(
+            model=model,
+            system=prompt.system,
+            messages=prompt.messages,
+            max_tokens=prompt.max_tokens or asked.max_tokens or agent.max_tokens,
+            tools=[tool.for_model() for tool in agent.tools.values()] if prompt.tools else (),
+            may_call_tools=prompt.may_call_tools,
+            effort=None if prompt.json_schema else asked.effort or agent.effort,
+            json_schema=prompt.json_schema,
+            stream=prompt.publish and self._run.mode != "wait",
             user_id=self._run.user_id,
         )
-        return (yield from self._whole_reply(name, request, models, tell))
 
     def _whole_reply(
-        self, name: str, request: ModelRequest, models: Sequence[str], tell: bool
+        self, name: str, request: ModelRequest, models: Sequence[str], publish: bool
     ) -> Events[ModelReply]:
         """Call again while the model pauses its turn, and join the parts. Raises `RunLimit` after `MOST_PARTS`."""
-        reply = yield from self._replayed_or_called(name, request, models, tell)
+        reply = yield from self._replayed_or_called(name, request, models, publish)
         for part in range(2, MOST_PARTS + 1):
             if reply.stop_reason != "pause_turn":
                 return reply
             more = replace(request, messages=going_on(request.messages, reply))
-            rest = yield from self._replayed_or_called(f"{name}, part {part}", more, models, tell)
+            rest = yield from self._replayed_or_called(f"{name}, part {part}", more, models, publish)
             reply = joined(reply, rest)
         if reply.stop_reason == "pause_turn":
             raise RunLimit(f"The model paused its answer {MOST_PARTS} times.")
@@ -153,24 +146,23 @@ class RunSteps:
 
     def _tier_by_model(self, question: str) -> Events[Tier | None]:
         """Ask the cheap model for the tier. None on failure, which is stored too: all attempts must agree."""
+        prompt = Prompt(
+            system=CLASSIFY,
+            messages=[{"role": "user", "content": excerpt(question)}],
+            tier="simple",
+            max_tokens=CLASSIFY_TOKENS,
+            json_schema=TIER_SCHEMA,
+            publish=False,
+        )
         try:
-            reply = yield from self.model(
-                ROUTE,
-                system=CLASSIFY,
-                messages=[{"role": "user", "content": excerpt(question)}],
-                tier="simple",
-                max_tokens=CLASSIFY_TOKENS,
-                json_schema=TIER_SCHEMA,
-                tell=False,
-                counts=False,
-            )
+            reply = yield from self.model(ROUTE, prompt, counts=False)
         except ModelError:
             self._journal.keep("model", ROUTE, kept_reply(ModelReply("", [], "error", Usage())))
             return None
         return tier_said(reply.text)
 
     def _replayed_or_called(
-        self, name: str, request: ModelRequest, models: Sequence[str], tell: bool
+        self, name: str, request: ModelRequest, models: Sequence[str], publish: bool
     ) -> Events[ModelReply]:
         kept = self._journal.replay("model", name)
         if kept is not None:
@@ -178,7 +170,7 @@ class RunSteps:
                 self._note_clamped(kept.pop("clamped"))
             requested = kept.pop("asked", kept["model"])
             return self._noted(reply_of(kept), requested)
-        return (yield from self._call_with_fallback(name, marked(request), models, tell))
+        return (yield from self._call_with_fallback(name, marked(request), models, publish))
 
     def _noted(self, reply: ModelReply, requested: str) -> ModelReply:
         """Record the parts of a reply that later steps need; `requested` is the model's name in the request."""
@@ -188,20 +180,22 @@ class RunSteps:
         return reply
 
     def _call_with_fallback(
-        self, name: str, request: ModelRequest, models: Sequence[str], tell: bool
+        self, name: str, request: ModelRequest, models: Sequence[str], publish: bool
     ) -> Events[ModelReply]:
         """Call the first available model; no fallback once clients were sent text of the one before."""
         deltas = self._attempt.text.deltas
         for model in models:
             try:
                 messages = for_model(request.messages, model, self._thinkers)
-                return (yield from self._call(name, replace(request, model=model, messages=messages), tell))
+                return (
+                    yield from self._call(name, replace(request, model=model, messages=messages), publish)
+                )
             except ModelUnavailable:
                 if model == models[-1] or self._attempt.text.deltas > deltas:
                     raise
         raise AssertionError("a tier has at least one model")
 
-    def _call(self, name: str, request: ModelRequest, tell: bool) -> Events[ModelReply]:
+    def _call(self, name: str, request: ModelRequest, publish: bool) -> Events[ModelReply]:
         """Call a model: its hold is written with the start of the step, its settlement with the reply."""
         if can_wait(self._run, request):
             reply = yield from self._batched(name, request)
@@ -218,7 +212,7 @@ class RunSteps:
         kept = {**kept_reply(reply), "asked": request.model}
         if granted.max_tokens < request.max_tokens:
             kept["clamped"] = self._note_clamped(granted.max_tokens)
-        if tell and not request.stream and reply.text:
+        if publish and not request.stream and reply.text:
             self._attempt.text.write_after_commit(reply.text)
         self._keep(name, reply, kept, cost)
         return self._noted(reply, request.model)

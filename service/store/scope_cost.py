@@ -21,7 +21,7 @@ WITHOUT_INDEX = ("service", "agent")  # kinds of scope without an index on the l
 def settled_cost(tx: Transaction, scope: str, since: int, until: int) -> int:
     """Sum nano-dollars settled for calls of a scope made at `since` <= t < `until` (ms).
 
-    The transaction must use `ledger.one_snapshot`.
+    The transaction must use `Transaction.use_one_snapshot`.
     """
     if scope.partition(":")[0] not in WITHOUT_INDEX:
         return ledger.spent(tx, scope, since, until)

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from service.store.database import Row, Transaction
-from service.store.ledger import IS_CALL, one_snapshot
-from service.store.schema import ledger, usage_daily, usage_daily_by_user, usage_days, users
+from service.store.ledger import IS_CALL
+from service.store.schema import SUMS, ledger, usage_daily, usage_daily_by_user, usage_days, users
 from service.store.transaction import filter_only
 from service.store.visibility import UNRESTRICTED, Visibility
 
@@ -25,15 +25,6 @@ HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 TIMES = ("day", "hour")  # counted from 1970
 GROUPS = ("hour", "day", "agent", "model", "user", "key")
 COLUMN_OF = {"agent": "agent", "model": "model", "user": "user_id", "key": "key_id"}
-SUMS = (
-    "calls",
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-    "cache_creation_tokens",
-    "amount_nano",
-    "saved_nano",
-)
 MOST_SPANS = 100  # of closed days in one query; with more, only the ledger is read
 GROWTH = 4  # factor of days or users from one slice to the next
 
@@ -81,9 +72,9 @@ def lines(
 ) -> list[Row]:
     """Read the sums of the groups in `order_of`: `limit` at most, after the cursor's values.
 
-    Must be the first read of its transaction: see `one_snapshot`. A group without a value is an empty string.
+    Must be the first read of its transaction, for one snapshot. A group without a value is an empty string.
     """
-    one_snapshot(tx)
+    tx.use_one_snapshot()
     closed = closed_spans(tx, asked)
     if limit is None or not _sliced(asked):
         return tx.rows(_sums(asked, _Slice(asked.since, asked.until), closed, after).limit(limit))

@@ -37,6 +37,7 @@ SHARED_BY_MANY = ("service", "agent")
 # ms after which the cost of earlier calls is final, unless a hold is open: holds are written within a minute
 # (`LATEST_HOLD`), and workers' clocks differ.
 FINAL_AFTER = 600_000
+MOST_REMEMBERED = 10_000  # scopes whose caps a process remembers
 Notify = Callable[[Transaction, str, Mapping[str, Any]], None]
 
 
@@ -71,16 +72,30 @@ class Budgets:
         self._defaults = {"user": user_day, "service": service_day}
         self._notify = notify
         self._stripes = 1 if db.sqlite else STRIPES
+        self._set_caps: dict[str, list[Row]] = {}  # by scope, as last read
 
     def caps(self, tx: Transaction, scopes: Sequence[str]) -> list[Cap]:
         """List every cap on these scopes: caps that were set, and default caps for scopes without one."""
-        found = [cap_of(row) for row in rows.read(tx, scopes)]
+        usual = [row for scope in sorted(scopes) for row in self._set_caps.get(scope, ())]
+        read = rows.read(tx, scopes, expect=usual)
+        if read != usual:
+            self._remember(scopes, read)
+        found = [cap_of(row) for row in read]
         set_for_day = {cap.scope for cap in found if cap.period == "day"}
         for scope in scopes:
             amount = self._defaults.get(scope.partition(":")[0])
             if amount is not None and scope not in set_for_day:
                 found.append(Cap(scope, "day", amount, default=True))
         return found
+
+    def _remember(self, scopes: Sequence[str], read: Sequence[Row]) -> None:
+        """Remember which caps were set on these scopes, as what the next transaction expects to read."""
+        if len(self._set_caps) > MOST_REMEMBERED:
+            self._set_caps.clear()
+        for scope in scopes:
+            self._set_caps.pop(scope, None)
+            if of_scope := [row for row in read if row["scope"] == scope]:
+                self._set_caps[scope] = of_scope
 
     def standing(self, tx: Transaction, caps: Iterable[Cap], at: int | None = None) -> list[Standing]:
         """Read the current state of these caps, or their state in the windows at `at` (ms)."""
@@ -170,7 +185,7 @@ class Budgets:
         A call is settled while its hold is open, and a hold is written soon after it was made. So costs of calls older
         than both the oldest open hold and `FINAL_AFTER` are final; the order of the queries relies on this.
         """
-        ledger.one_snapshot(tx)
+        tx.use_one_snapshot()
         if rows.stripes(tx, [window]):
             return FinalCost(window, window.start, 0)
         oldest = holds.oldest(tx, window.scope)
@@ -214,14 +229,14 @@ class Budgets:
         wide = window.scope.partition(":")[0] in SHARED_BY_MANY
         return window.counter(seed % self._stripes if wide else 0)
 
-    def watch(self, tx: Transaction, counters: Iterable[Row]) -> None:
-        """Warn of windows that passed a level, after the commit that changes these counters.
+    def watch(self, counters: Iterable[Row]) -> None:
+        """Warn of windows that passed a level, after the commit that changed these counters.
 
         A window passes a level only after one of its shards has, so only that shard's calls read the whole window.
         """
         for row in counters:
             if level(row["spent_nano"], row["cap_nano"]) > row["warned"]:
-                tx.after_commit(partial(self.warn, row["window_id"]))
+                self.warn(row["window_id"])
 
     def warn(self, window_id: str, *, refused: bool = False) -> None:
         """Warn of every level a window has passed, each once, however many workers notice.

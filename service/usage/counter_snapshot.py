@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
 
-from service.store import budgets, closed_windows, ledger
+from service.store import budgets, closed_windows
 from service.store.budgets import MASK, BudgetWindow, CounterEntry, entry_of
 from service.store.closed_windows import Closed, weight
 from service.store.database import Database, Transaction
@@ -79,7 +79,7 @@ class CounterSnapshot:
         return counter not in self.last and span_of(counter) in self.closed
 
     def _read(self, tx: Transaction) -> CounterSnapshot:
-        ledger.one_snapshot(tx)
+        tx.use_one_snapshot()
         self.closed = closed_windows.every(tx)
         for row in budgets.every_counter(tx):
             state = entry_of(row)

@@ -201,7 +201,7 @@ class _Books:
         """Compare the open holds with the ledger's open entries of the same moment."""
 
         def read(tx: Transaction) -> tuple[list[holds.Hold], dict[str, Row]]:
-            ledger.one_snapshot(tx)
+            tx.use_one_snapshot()
             found = holds.every(tx)
             now = _Books(self.prices)
             now.read(ledger_entries.of(tx, self.open.keys() | {hold.id for hold in found}))

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple, cast
 
-import redis
 from flask import Flask, g
 from flask_limiter import Limiter, RateLimitExceeded, RequestLimit
 from limits import parse_many
 
-from service.auth.revocation import COMPLETE
-from service.auth.revocation import KEY as DISTRUSTED
 from service.errors import RateLimited
-from service.usage.call_counter import CallCounter
-from service.usage.rate_limits import SCHEME, STRATEGY, LimitStorage, LimitWindow, tightest, window_of
-from service.web.authentication import confirm_login, login_to_confirm
+from service.infra.redis_trip import Trip
+from service.usage.rate_limits import SCHEME, STRATEGY, LimitStorage, LimitWindow, tightest
 
 log = logging.getLogger("slipway.limits")
 _items = cache(parse_many)
@@ -36,7 +32,7 @@ class Limit(NamedTuple):
 
 
 class Limits:
-    """Limits of one application: `count` by Flask-Limiter, `count_call` in the round trip that checks the log-in."""
+    """Limits of one application: `count` by Flask-Limiter, `add` in a round trip with other steps."""
 
     def __init__(self, app: Flask) -> None:
         built = app.extensions["slipway"]
@@ -47,26 +43,17 @@ class Limits:
             _key, app=app, storage_uri=f"{SCHEME}://", storage_options=options, strategy=STRATEGY
         )
         self._hit = self._limiter.shared_limit(_rate, _scope)(_counted)
-        self._counter = CallCounter(built.infra.redis_store)
+        self._storage = cast(LimitStorage, self._limiter.storage)
 
     def count(self, limit: Limit) -> None:
         """Count a request. Raises `RateLimited`."""
         self.within(self.take(limit), limit.what)
 
-    def count_call(self, limit: Limit) -> None:
-        """Count a call of an authenticated caller, and check its log-in in the same round trip.
-
-        Raises `RateLimited`, and before that `InvalidToken` for an ended log-in, which is not counted.
-        """
-        if not limit.rate:
-            confirm_login()
-            return
-        try:
-            window = self._take_in_one_trip(limit)
-        except redis.RedisError:
-            confirm_login()
-            window = self.take(limit)
-        self.within(window, limit.what)
+    def add(self, trip: Trip, limit: Limit) -> None:
+        """Count a request in a trip, which raises `RateLimited`; with the counters of `count`."""
+        read = partial(self.within, what=limit.what)
+        for item in _items(limit.rate) if limit.rate else ():
+            trip.add(self._storage.step(item, item.key_for(limit.key, limit.scope), read))
 
     def take(self, limit: Limit) -> LimitWindow | None:
         """Count a request; return the tightest window, with `remaining` -1 when it is refused. None: no limit."""
@@ -87,24 +74,7 @@ class Limits:
             raise RateLimited(f"More than {window.limit} {what}.", retry_after=window.reset)
 
     def _window(self, one: RequestLimit) -> LimitWindow:
-        storage = cast(LimitStorage, self._limiter.storage)
-        window = window_of(one.limit, storage.get_sliding_window(one.key, one.limit.get_expiry()))
-        return window.after(passed=not one.breached)
-
-    def _take_in_one_trip(self, limit: Limit) -> LimitWindow | None:
-        """Count and check the log-in. Raises `redis.RedisError` and `InvalidToken`."""
-        family = login_to_confirm()
-        also = (DISTRUSTED, (family, COMPLETE)) if family is not None else None
-        windows: list[LimitWindow] = []
-        for item in _items(limit.rate):
-            window, seen = self._counter.count(item, item.key_for(limit.key, limit.scope), also)
-            confirm_login(seen)
-            also = None
-            windows.append(window)
-            if window.remaining < 0:
-                break
-        self._tell_alone(False)
-        return tightest(windows)
+        return self._storage.look(one.limit, one.key).after(passed=not one.breached)
 
     def _tell_alone(self, alone: bool) -> None:
         if alone != self._alone:

@@ -55,7 +55,7 @@ class api:
 
 
 @blueprint.get("/openapi.json")
-@api("This description", tag="Documentation")
+@api("OpenAPI document", tag="Documentation")
 @public
 def openapi() -> Response:
     known = current_app.extensions
@@ -149,7 +149,7 @@ def _path_parameter(name: str) -> dict[str, Any]:
 def _answer(
     operation: api, status: int, model: type[BaseModel] | None, names: dict[type[BaseModel], str]
 ) -> dict[str, Any]:
-    said: dict[str, Any] = {"description": "OK" if status < 400 else "Not now"}
+    said: dict[str, Any] = {"description": "OK" if status < 400 else "Not ready"}
     if model is not None:
         said["content"] = {"application/json": {"schema": {"$ref": names[model]}}}
     if operation.stream is not None:
@@ -178,4 +178,4 @@ def _problems(operation: api, open_to_all: bool, names: dict[type[BaseModel], st
     said = {
         status: {"description": ", ".join(codes), "content": content} for status, codes in by_status.items()
     }
-    return {**said, "default": {"description": "Any other problem", "content": content}}
+    return {**said, "default": {"description": "Other problems", "content": content}}

@@ -88,7 +88,7 @@ def test_the_scheme_is_case_insensitive(here: Replica, ada: User, kind: str) -> 
 
 
 @pytest.mark.parametrize("sent", ["a, ,", "a b", ",", "a, Bearer b", "a.b.c", "é"])
-def test_what_is_no_token_is_invalid(here: Replica, sent: str) -> None:
+def test_malformed_token_is_invalid(here: Replica, sent: str) -> None:
     headers = {"Authorization": f"Bearer {sent}"}
     for call in (
         here.client().get("/v1/auth/me", headers=headers),

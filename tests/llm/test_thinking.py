@@ -41,7 +41,7 @@ def test_another_model_gets_everything_else() -> None:
     assert messages == history(thought("a"), sealed, USE)  # nothing is changed in place
 
 
-def test_thinking_of_nobody_knows_whom_is_not_sent() -> None:
+def test_thinking_of_an_unknown_model_is_not_sent() -> None:
     assert list(for_model(history(thought("a"), USE), "claude-sonnet-5-5", {})) == history(USE)
 
 

@@ -33,7 +33,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return [(record.levelname, record.message) for record in caplog.records]
 
 
-def test_every_subscriber_is_told_what_it_asks_for() -> None:
+def test_every_subscriber_gets_its_events() -> None:
     first, second = Recorder(), Recorder()
     observer = Observer(first, second)
     run = run_of(asked("Hello"))

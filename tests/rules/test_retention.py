@@ -47,7 +47,7 @@ def bounded(text: str) -> bool:
 
 
 @pytest.mark.parametrize(("name", "text"), [pytest.param(*found, id=found[0]) for found in statements()])
-def test_what_deletes_or_updates_is_bounded(name: str, text: str) -> None:
+def test_deletes_and_updates_are_bounded(name: str, text: str) -> None:
     assert bounded(text) or name in FEW, "name the rows by their key, or take a limit"
 
 

@@ -96,14 +96,14 @@ def group(db: Database) -> Iterator[Group]:
             found.go()
 
 
-def test_what_waits_is_written_along_and_each_is_told_its_own(db: Database, group: Group) -> None:
+def test_waiting_writes_join_the_group_and_return_their_own_results(db: Database, group: Group) -> None:
     futures = [group.first(insert("first")), *(group.add(name, insert(name)) for name in "abc")]
     group.go()
     assert {future.result(WAIT) for future in futures} == {group.threads["first"]}
     assert written(db) == ["a", "b", "c", "first"]
 
 
-def test_what_fails_is_undone_by_itself(db: Database, group: Group) -> None:
+def test_failed_write_is_rolled_back_alone(db: Database, group: Group) -> None:
     def fail(tx: Transaction) -> None:
         insert("bad")(tx)
         tx.after_commit(lambda: hooks.append("bad"))
@@ -121,7 +121,7 @@ def test_what_fails_is_undone_by_itself(db: Database, group: Group) -> None:
     assert written(db) == ["first", "good"] and hooks == []
 
 
-def test_the_first_that_fails_takes_nobody_along(db: Database, group: Group) -> None:
+def test_failed_first_write_leaves_the_others(db: Database, group: Group) -> None:
     def fail(tx: Transaction) -> None:
         insert("bad")(tx)
         raise NotFound("It is not there.")
@@ -135,7 +135,7 @@ def test_the_first_that_fails_takes_nobody_along(db: Database, group: Group) -> 
     assert written(db) == ["a", "b"]
 
 
-def test_what_waits_for_the_commit_happens_in_its_own_thread_and_context(db: Database, group: Group) -> None:
+def test_after_commit_hooks_run_in_their_own_thread_and_context(db: Database, group: Group) -> None:
     def work(tx: Transaction) -> str:
         insert(who.get())(tx)
         tx.after_commit(lambda: after.append((who.get(), threading.get_ident(), who.get() in written(db))))
@@ -200,7 +200,7 @@ def test_one_that_may_not_wait_is_written_before_the_others(db: Database, group:
     assert order == ["first", "lease", "a"]
 
 
-def test_a_turn_that_is_over_takes_nobody_along(db: Database, group: Group) -> None:
+def test_expired_turn_writes_alone(db: Database, group: Group) -> None:
     first, other = group.first(insert("first")), group.add("other", insert("other"))
     writers(db)._turn_ends = -2.0 * WAIT
     group.go()
@@ -208,7 +208,7 @@ def test_a_turn_that_is_over_takes_nobody_along(db: Database, group: Group) -> N
     assert other.result(WAIT) == group.threads["other"]
 
 
-def test_one_that_gave_up_while_it_was_written_along_is_told_so(db: Database, group: Group) -> None:
+def test_write_that_timed_out_in_a_group_fails_as_unknown(db: Database, group: Group) -> None:
     """It may have been written, as where a commit's answer is lost."""
 
     def slow(tx: Transaction) -> None:

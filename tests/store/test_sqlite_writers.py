@@ -72,7 +72,7 @@ def test_one_that_writes_all_the_time_leaves_the_others_their_turns(
             pass
 
 
-def test_who_is_killed_holds_nobody_up(started: ExitStack, database: Path) -> None:
+def test_killed_writer_blocks_no_other(started: ExitStack, database: Path) -> None:
     holder = begin(started, HOLDER, database)
     writers = Writers(database, 0.1)
     with pytest.raises(DatabaseUnavailable), writers.turn():

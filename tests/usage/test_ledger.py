@@ -127,7 +127,7 @@ def test_money_that_a_settlement_left_held_shows(books: House) -> None:
     assert fault.row == f"ledger {reserved.hold.id} settle" and fault.what.startswith("it leaves money held")
 
 
-def test_an_entry_says_once_whose_it_is(books: House) -> None:
+def test_entry_names_its_call_in_one_row(books: House) -> None:
     """And not in each of its rows: they are a third of what a run leaves, and never deleted."""
     about = ("user_id", "agent", "run_id", "step", "model", "price_id")
     query = sa.select(ledger).where(ledger.c.kind.in_(("hold", "settle")))
@@ -176,7 +176,7 @@ def test_a_passed_cap_shows(books: House) -> None:
     assert any("pass the cap of 1" in fault.what for fault in books.check().faults)
 
 
-def test_it_reads_page_by_page(books: House) -> None:
+def test_ledger_is_read_in_pages(books: House) -> None:
     whole = list(ledger_entries.every(books.db))
     for page in (1, 4, 5, 7):
         assert list(ledger_entries.every(books.db, page=page)) == whole

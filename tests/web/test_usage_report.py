@@ -41,7 +41,7 @@ def test_a_sheet_is_not_kept_in_memory(house: House) -> None:
     assert peak < 2_000_000  # of a page: all six take more
 
 
-def test_a_sheet_has_a_place_until_it_is_closed(house: House) -> None:
+def test_csv_report_holds_its_slot_until_closed(house: House) -> None:
     answer = house.get(CSV, group_by=GROUPS, buffered=False)
     next(iter(answer.response))
     assert house.bulkhead.taken == 1
@@ -182,7 +182,7 @@ def work_of(
 
 
 @pytest.mark.parametrize("by", [("day", "user", "agent"), ("user", "agent", "day"), ("user", "model")])
-def test_the_last_page_costs_what_the_first_does(house: House, by: tuple[str, ...]) -> None:
+def test_last_page_costs_no_more_than_the_first(house: House, by: tuple[str, ...]) -> None:
     asked = UsageQuery((TODAY - DAYS) * DAY_MS, TODAY * DAY_MS, by)
     if by[0] == "user":
         while roll_up(house.db):
@@ -200,7 +200,7 @@ def test_the_last_page_costs_what_the_first_does(house: House, by: tuple[str, ..
     assert max(costs) < whole / 4, (costs, whole)
 
 
-def test_the_first_users_cost_what_the_next_do(house: House) -> None:
+def test_first_page_of_users_costs_no_more_than_the_next(house: House) -> None:
     """SQLite would read the days of all of them: it takes the index by day where users have one bound only."""
     while roll_up(house.db):
         pass

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any
 
 import orjson
 from pydantic import Field
 
 from service.agents.definitions import Finding
-from service.agents.pattern import Context, Events, answer_of, tools_unused
+from service.agents.pattern import Context, Events, Prompt, answer_of, tools_unused
 from service.agents.spec import AgentSpec, Name, PatternOptions, Spec
 from service.knowledge import Knowledge, Passage
 from service.types import Answer, Block, Message
@@ -48,24 +49,24 @@ def run(context: Context) -> Events[Answer]:
     # A separate block: the agent's prompt before it is identical for all categories and stays cacheable.
     about = f"This question is about: {category}."
     system: list[Block] = [{"type": "text", "text": context.system}, {"type": "text", "text": about}]
-    reply = yield from context.steps.model("answer", system=system, messages=messages)
+    reply = yield from context.steps.model("answer", Prompt(system, messages))
     answer = answer_of(reply, sources=[passage.source for passage in passages[:2]])
-    return answer.with_sources(tuple(_located(source, passages) for source in answer.sources))
+    return replace(answer, sources=tuple(_located(source, passages) for source in answer.sources))
 
 
 def _classify(context: Context) -> Events[str]:
     """Return the category's name; the last one listed when the model names none of them."""
     categories = context.options(Options).categories
     lines = "\n".join(f"- {name}: {category.description}" for name, category in categories.items())
-    reply = yield from context.steps.model(
-        CLASSIFY_STEP,
+    prompt = Prompt(
         system=f"Classify the user's last message into exactly one of these categories:\n{lines}",
         messages=[{"role": "user", "content": context.request.question}],
         tier="simple",
         max_tokens=50,
         json_schema=_schema(list(categories)),
-        tell=False,
+        publish=False,
     )
+    reply = yield from context.steps.model(CLASSIFY_STEP, prompt)
     return _category_in(reply.text, list(categories))
 
 

@@ -217,9 +217,7 @@ batches = sa.Table(
     Column("id", String(32), primary_key=True),
     Column("upstream_id", String(128)),  # none: it is on its way there, or was when its worker died
     Column("size", Integer, nullable=False),
-    Column(
-        "next_at", BigInteger, nullable=False, index=True
-    ),  # when it is looked at next, by whoever moves this on
+    Column("next_at", BigInteger, nullable=False, index=True),  # of the next poll, by any worker
     Column("created_at", BigInteger, nullable=False),
 )
 
@@ -230,9 +228,7 @@ webhooks = sa.Table(
     Column("url", Text, nullable=False),
     Column("status", String(16), nullable=False),  # waiting | pending | delivered | failed
     Column("attempts", Integer, nullable=False, default=0),
-    Column(
-        "claim_id", String(32)
-    ),  # random, of the attempt under way: what it came to is noted by that one only
+    Column("claim_id", String(32)),  # random, of the attempt under way: only that one stores its outcome
     Column("next_at", BigInteger, index=True),
     Column("last_error", String(256)),
     Column("created_at", BigInteger, nullable=False),
@@ -249,9 +245,7 @@ notices = sa.Table(
     Column("body", Json, nullable=False),
     Column("status", String(16), nullable=False),  # pending | delivered | failed
     Column("attempts", Integer, nullable=False, default=0),
-    Column(
-        "claim_id", String(32)
-    ),  # random, of the attempt under way: what it came to is noted by that one only
+    Column("claim_id", String(32)),  # random, of the attempt under way: only that one stores its outcome
     Column("next_at", BigInteger, index=True),
     Column("last_error", String(256)),
     Column("created_at", BigInteger, nullable=False, index=True),

@@ -13,9 +13,7 @@ SESSION_CALLS_ONLY = rows_where("account = 'upstream' AND session_id IS NOT NULL
 caps = sa.Table(
     "caps",
     metadata,
-    Column(
-        "scope", String(96), primary_key=True
-    ),  # service | user:usr_… | key:key_… | agent:… | session:ses_…
+    Column("scope", String(96), primary_key=True),  # service | user:… | key:… | agent:… | session:…
     Column("period", String(8), primary_key=True),  # day | month | total
     Column("amount_nano", BigInteger),  # none: no limit, the settings' default included
     Column("updated_at", BigInteger, nullable=False),
@@ -74,18 +72,12 @@ holds = sa.Table(
 ledger = sa.Table(
     "ledger",
     metadata,
-    Column(
-        "entry_id", String(32), primary_key=True
-    ),  # the hold's id; of `open`, `cap` and `share` an id of their own
+    Column("entry_id", String(32), primary_key=True),  # the hold's; `open`, `cap` and `share` have their own
     Column("kind", String(8), primary_key=True),  # hold | settle | open | cap | share
-    Column(
-        "account", String(144), primary_key=True
-    ),  # user:… | held | upstream; of a cap's entries the window
+    Column("account", String(144), primary_key=True),  # user:… | held | upstream; a cap has its window
     Column("amount_nano", BigInteger, nullable=False),
     Column("at", BigInteger, nullable=False),
-    Column(
-        "called_at", BigInteger, nullable=False
-    ),  # when the call was held: a settlement belongs to that moment
+    Column("called_at", BigInteger, nullable=False),  # of the hold: a settlement belongs to that moment
     Column("user_id", String(32)),
     Column("key_id", String(32)),
     Column("agent", String(64)),
@@ -110,7 +102,7 @@ ledger = sa.Table(
     Index("ix_ledger_session_id_called_at", "session_id", "called_at", **SESSION_CALLS_ONLY),
 )
 
-_SUMS = (
+SUMS = (
     "calls",
     "input_tokens",
     "output_tokens",
@@ -137,7 +129,7 @@ usage_daily = sa.Table(
     Column("day", BigInteger, primary_key=True, autoincrement=False),
     Column("agent", String(64), primary_key=True),
     Column("model", String(128), primary_key=True),
-    *(Column(name, BigInteger, nullable=False) for name in _SUMS),
+    *(Column(name, BigInteger, nullable=False) for name in SUMS),
 )
 
 # The same by user and API key; the key is empty for calls that were made with a token.
@@ -149,6 +141,6 @@ usage_daily_by_user = sa.Table(
     Column("key_id", String(32), primary_key=True),
     Column("agent", String(64), primary_key=True),
     Column("model", String(128), primary_key=True),
-    *(Column(name, BigInteger, nullable=False) for name in _SUMS),
+    *(Column(name, BigInteger, nullable=False) for name in SUMS),
     Index("ix_usage_daily_by_user_user_id_day", "user_id", "day"),
 )

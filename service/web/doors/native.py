@@ -10,12 +10,12 @@ from flask import Blueprint, Response, g
 from pydantic import AfterValidator, Field, model_validator
 
 from service import errors
+from service.errors import fault
 from service.runs.result import shown
 from service.runs.start import Started
 from service.types import Effort, OnConflict, RunRequest, usd
 from service.web.admission import admit, allowed_agent, guard
-from service.web.body import fault
-from service.web.current import services
+from service.web.current import current_trip, services
 from service.web.openapi import api
 from service.web.schemas import Body, ContextObject, Metadata, Queued, RunResult, json_response, no_nul
 from service.web.sse import SseLens
@@ -66,14 +66,17 @@ class Turn(Body):
 
 
 class RunBody(Body):
-    """A question to an agent: `input`, or `messages` that begin and end with the user's turn."""
+    """Question to an agent: `input`, or `messages` that begin and end with the user's turn."""
 
     input: Text | None = None
     messages: Annotated[list[Turn], Field(fail_fast=True, min_length=1, max_length=500)] | None = None
     session_id: Annotated[str, Field(pattern=r"^ses_[0-9a-z]{26}$")] | None = None
     context: ContextObject | None = None
     max_tokens: Annotated[int, Field(ge=1, le=128_000)] | None = None
-    max_steps: Annotated[int, Field(ge=1, description="At most `limits.steps` of the agent")] | None = None
+    max_steps: (
+        Annotated[int, Field(ge=1, description="Step limit of the run, at most the agent's `limits.steps`")]
+        | None
+    ) = None
     effort: Effort | None = None
     tier: Literal["auto", "simple", "medium", "complex"] = "auto"
     cache: Literal["default", "bypass", "refresh"] = "default"
@@ -113,7 +116,7 @@ def _of_the_user(messages: list[Turn], number: int) -> None:
 
 
 class TaskBody(RunBody):
-    """A queued run may be told of by webhook, and may wait for the cheaper batch."""
+    """Question for a queued run; `callback_url` gets a webhook at its end, priority `batch` is cheaper and slower."""
 
     callback_url: Annotated[str, Field(max_length=2_000, pattern=r"^https?://")] | None = None
     priority: Literal["normal", "batch"] = "normal"
@@ -121,7 +124,7 @@ class TaskBody(RunBody):
 
 @blueprint.post("/v1/agents/<agent>/invoke")
 @api(
-    "Ask an agent and wait",
+    "Run an agent and wait for the answer",
     body=RunBody,
     returns={200: RunResult},
     errors=RUN_ERRORS,
@@ -136,7 +139,7 @@ def invoke(agent: str) -> Response:
 
 @blueprint.post("/v1/agents/<agent>/stream")
 @api(
-    "Ask an agent and listen",
+    "Run an agent and stream its events",
     body=RunBody,
     errors=RUN_ERRORS,
     tag="Agents",
@@ -154,7 +157,7 @@ def stream(agent: str) -> Response:
 
 @blueprint.post("/v1/agents/<agent>/tasks")
 @api(
-    "Ask an agent and do not wait",
+    "Queue a run",
     body=TaskBody,
     returns={202: Queued},
     errors=(*ADMISSION_ERRORS, errors.DatabaseUnavailable),
@@ -181,6 +184,7 @@ def _task(agent: str) -> RunRequest:
     allowed_agent(agent)
     body = parse(TaskBody)
     if body.callback_url is not None:
+        current_trip().send()  # no look-up in the DNS for a call that is refused
         services().webhooks.check(body.callback_url)
     return body.request(agent, "task")
 

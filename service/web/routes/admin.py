@@ -15,7 +15,7 @@ from service.web.current import current_caller, services
 from service.web.idempotency import once
 from service.web.openapi import api
 from service.web.paging import PAGE, page, page_arguments
-from service.web.schemas import Body, Shape, json_response
+from service.web.schemas import Body, Page, Shape, json_response
 from service.web.validation import parse
 
 blueprint = Blueprint("admin", __name__)
@@ -24,7 +24,7 @@ RateText = Annotated[str, Field(max_length=64)]
 
 
 class NewUser(Body):
-    """`limit_runs` such as `60/minute`; none: the setting's."""
+    """New user. `limit_runs` such as `60/minute`; by default the setting's limit."""
 
     username: Annotated[str, Field(min_length=1, max_length=128)]
     password: Password
@@ -33,7 +33,7 @@ class NewUser(Body):
 
 
 class UserChange(Body):
-    """What is left out stays as it is; `limit_runs` of `""` gives the setting's limit back."""
+    """Changes of a user; omitted fields keep their values, an empty `limit_runs` restores the setting's limit."""
 
     password: Password | None = None
     role: Role | None = None
@@ -56,14 +56,12 @@ class UserView(Shape):
     created_at: str
 
 
-class UserPage(Shape):
-    data: list[UserView]
-    next_cursor: str | None
+class UserPage(Page[UserView]): ...
 
 
 @blueprint.get("/v1/admin/users")
 @api(
-    "Users, oldest first",
+    "List users, oldest first",
     returns={200: UserPage},
     errors=[errors.Forbidden, errors.Invalid],
     tag="Admin",
@@ -78,7 +76,7 @@ def list_users() -> Response:
 
 @blueprint.post("/v1/admin/users")
 @api(
-    "Make a user",
+    "Create a user",
     body=NewUser,
     returns={201: UserView},
     errors=[errors.Forbidden, errors.Conflict, errors.Invalid, errors.IdempotencyMismatch],
@@ -98,7 +96,7 @@ def create_user() -> Response:
 
 @blueprint.patch("/v1/admin/users/<user_id>")
 @api(
-    "Change a user; their log-ins end",
+    "Change a user; log-ins of this user end",
     body=UserChange,
     returns={200: UserView},
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict, errors.Invalid],
@@ -114,7 +112,7 @@ def change_user(user_id: str) -> Response:
 
 @blueprint.delete("/v1/admin/users/<user_id>")
 @api(
-    "Delete a user; what they spent stays on the books",
+    "Delete a user; the ledger keeps the cost of their runs",
     returns={204: None},
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict],
     tag="Admin",

@@ -14,7 +14,6 @@ from pydantic import AfterValidator, AwareDatetime, Field
 from service import errors
 from service.auth.tokens import AUDIENCE, ISSUER, LEEWAY
 from service.auth.users import User
-from service.observe import logs
 from service.store.actor import Actor, act_as
 from service.web.admission import guard, public, signed_in
 from service.web.authentication import checked_claims
@@ -24,7 +23,7 @@ from service.web.idempotency import once
 from service.web.limits import limit_login, limit_refresh
 from service.web.openapi import api
 from service.web.paging import PAGE, page, page_arguments
-from service.web.schemas import Body, BudgetList, Shape, budget_list, json_response
+from service.web.schemas import Body, BudgetList, Page, Shape, budget_list, json_response
 from service.web.validation import parse
 
 log = logging.getLogger("slipway.auth")
@@ -86,7 +85,7 @@ class Me(Shape):
 
 
 class NewKey(Body):
-    """`scopes` such as `agents:support` or `agents:*`; none: all that the user may."""
+    """New API key. `scopes` such as `agents:support` or `agents:*`; without any, the user's own permissions."""
 
     name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
     scopes: Annotated[
@@ -109,9 +108,7 @@ class KeyShown(KeyView):
     key: str
 
 
-class KeyPage(Shape):
-    data: list[KeyView]
-    next_cursor: str | None
+class KeyPage(Page[KeyView]): ...
 
 
 class KeySet(Shape):
@@ -130,7 +127,7 @@ class KeySet(Shape):
 def login() -> Response:
     limit_login()
     user = _sign_in(parse(Login, most=PUBLIC_BODY), request.remote_addr or "")
-    logs.event(log, "login", user=user.id)
+    log.info("login", extra={"user": user.id})
     return json_response(services().auth.tokens.begin(user).public())
 
 
@@ -142,13 +139,13 @@ def _sign_in(asked: Login, address: str) -> User:
         raise
     except errors.InvalidCredentials:
         services().infra.metrics.login_failed()
-        logs.event(log, "login_refused", address=address)
+        log.info("login_refused", extra={"address": address})
         raise
 
 
 @blueprint.post("/v1/auth/refresh")
 @api(
-    "Spend a refresh token for a new pair",
+    "Exchange a refresh token for a new token pair",
     returns={200: TokenPair},
     errors=[errors.InvalidToken, errors.RateLimited],
     tag="Auth",
@@ -163,7 +160,12 @@ def refresh() -> Response:
 
 
 @blueprint.post("/v1/auth/logout")
-@api("End this log-in, on every worker at once", returns={204: None}, errors=[errors.Forbidden], tag="Auth")
+@api(
+    "Sign out: revoke this log-in on all workers at once",
+    returns={204: None},
+    errors=[errors.Forbidden],
+    tag="Auth",
+)
 @guard(counts=None)
 def logout() -> Response:
     services().auth.revocations.end(signed_in().family or "")
@@ -171,7 +173,7 @@ def logout() -> Response:
 
 
 @blueprint.get("/v1/auth/me")
-@api("Who I am, and how my budget stands", returns={200: Me}, tag="Auth")
+@api("Get the caller, with scopes and budget", returns={200: Me}, tag="Auth")
 @guard()
 def me() -> Response:
     caller = current_caller()
@@ -186,7 +188,7 @@ def me() -> Response:
 
 @blueprint.post("/v1/auth/keys")
 @api(
-    "Make an API key; it is shown once",
+    "Create an API key; the key is shown only once",
     body=NewKey,
     returns={201: KeyShown},
     errors=[errors.Forbidden, errors.Conflict, errors.TooMany, errors.IdempotencyMismatch],
@@ -203,7 +205,7 @@ def create_key() -> Response:
 
 @blueprint.get("/v1/auth/keys")
 @api(
-    "My API keys; with a key that has scopes, that key",
+    "List own API keys; a key with scopes lists only itself",
     returns={200: KeyPage},
     errors=[errors.Invalid],
     tag="Auth",
@@ -219,7 +221,7 @@ def list_keys() -> Response:
 
 
 @blueprint.delete("/v1/auth/keys/<key_id>")
-@api("End an API key at once", returns={204: None}, errors=[errors.NotFound, errors.Forbidden], tag="Auth")
+@api("Revoke an API key at once", returns={204: None}, errors=[errors.NotFound, errors.Forbidden], tag="Auth")
 @guard(counts=None)
 def revoke_key(key_id: str) -> Response:
     services().auth.keys.revoke(key_id, signed_in().user_id)
@@ -227,7 +229,7 @@ def revoke_key(key_id: str) -> Response:
 
 
 @blueprint.get("/.well-known/jwks.json")
-@api("Public keys that tokens are signed with", returns={200: KeySet}, tag="Auth")
+@api("Get the public keys that verify access tokens (JWKS)", returns={200: KeySet}, tag="Auth")
 @public
 def jwks() -> Response:
     return json_response(services().auth.tokens.key.jwks(), headers={"Cache-Control": "public, max-age=300"})

@@ -32,7 +32,7 @@ class FeedbackView(FeedbackShape):
 
 @blueprint.post("/v1/runs/<run_id>/feedback")
 @api(
-    "Say what you think of your run; again replaces it",
+    "Send feedback on an own run; later feedback replaces it",
     body=FeedbackBody,
     returns={200: FeedbackView},
     errors=[errors.NotFound, errors.IdempotencyMismatch],

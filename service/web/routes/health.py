@@ -39,14 +39,16 @@ class Ready(Shape):
 
 
 @blueprint.get("/health")
-@api("The process lives", returns={200: Health}, tag="Operations")
+@api("Liveness of the process", returns={200: Health}, tag="Operations")
 @public
 def health() -> Response:
     return json_response({"status": "ok", "version": __version__})
 
 
 @blueprint.get("/ready")
-@api("Ready for requests: each part's state", returns={200: Ready, 503: Ready}, tag="Operations")
+@api(
+    "Readiness for requests, with the state of each part", returns={200: Ready, 503: Ready}, tag="Operations"
+)
 @public
 def ready() -> Response:
     parts = run_all(_probes())
@@ -59,7 +61,12 @@ def ready() -> Response:
 
 
 @blueprint.get("/metrics")
-@api("Prometheus text over all workers", tag="Operations", stream="text/plain", errors=[NotFound])
+@api(
+    "Metrics of all workers in Prometheus' text format",
+    tag="Operations",
+    stream="text/plain",
+    errors=[NotFound],
+)
 @public
 def metrics() -> Response:
     if not services().settings.metrics_enabled:
@@ -73,8 +80,7 @@ def _probes() -> dict[str, Probe]:
     extensions = current_app.extensions
     if "slipway_probes" not in extensions:
         extensions.setdefault("slipway_probes", _made(services()))
-    probes: dict[str, Probe] = extensions["slipway_probes"]
-    return probes
+    return extensions["slipway_probes"]  # type: ignore[no-any-return]
 
 
 def _made(parts: Services) -> dict[str, Probe]:

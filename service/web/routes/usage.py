@@ -11,13 +11,13 @@ from urllib.parse import urlencode
 from flask import Blueprint, Response, request
 
 from service import errors
+from service.errors import fault
 from service.store.usage import UsageQuery, Values
 from service.store.visibility import visible_to
 from service.types import rfc3339
 from service.usage import reports
 from service.usage.reports import Cursor
 from service.web.admission import guard, reading_place
-from service.web.body import fault
 from service.web.current import current_caller, services
 from service.web.openapi import api
 from service.web.paging import page_arguments
@@ -33,7 +33,7 @@ MOST_GROUPS = 1_000  # groups per response without a limit; at most some 600 byt
 
 
 class UsageLine(Shape):
-    """The groups that were asked for, and their sums."""
+    """Sums of one group; only the fields named in `group_by` are set."""
 
     hour: str | None = None
     day: str | None = None
@@ -58,22 +58,22 @@ class UsageReport(Shape):
 
 @blueprint.get("/v1/usage")
 @api(
-    "Tokens, calls and cost: one's own, for operators everybody's; JSON, or CSV with `Accept: text/csv`",
+    "Report own tokens, calls and cost, for operators all users'; JSON, or CSV with `Accept: text/csv`",
     returns={200: UsageReport},
     errors=[errors.Invalid, errors.Overloaded],
     tag="Usage",
     also=["text/csv"],
     query={
-        "limit": {"type": "integer", "description": "1000 where it is not given; of CSV then all there are"},
+        "limit": {"type": "integer", "description": "Default: 1000 lines of JSON, all lines of CSV"},
         "cursor": {"type": "string"},
-        "from": {"type": "string", "description": "A date or a time; 30 days ago when not given"},
+        "from": {"type": "string", "description": "Date or time, inclusive; default: 30 days ago"},
         "to": {
             "type": "string",
-            "description": "A date, which is included, or a time, which is not; else now",
+            "description": "Date, inclusive, or time, exclusive; default: now",
         },
         "group_by": {
             "type": "string",
-            "description": "Any of hour, day, agent, model, user, key, with commas between; `hour` for 31 days at most",
+            "description": "Comma-separated list of hour, day, agent, model, user, key; `hour` for 31 days at most",
         },
     },
 )
@@ -98,7 +98,7 @@ def _report() -> Response:
 
 
 @blueprint.get("/v1/budget")
-@api("What the caller has spent, reserved and left", returns={200: BudgetList}, tag="Usage")
+@api("List the caller's caps: spent, reserved and left", returns={200: BudgetList}, tag="Usage")
 @guard()
 def budget() -> Response:
     return json_response(budget_list(services().usage.budgets.of_caller(current_caller())))
