@@ -20,8 +20,8 @@ Effort = Literal["low", "medium", "high", "xhigh", "max"]
 Tier = Literal["simple", "medium", "complex"]
 OnConflict = Literal["reject", "queue", "interrupt"]  # behaviour of a second turn in a busy session
 Mode = Literal["wait", "stream", "queue"]  # how a run's caller gets its answer
-# Mode by door, the label under which a run is stored and shown. A door with two modes has two labels.
-MODE_OF_DOOR: Mapping[str, Mode] = {"invoke": "wait", "stream": "stream", "task": "queue"}
+_MODES: Mapping[str, Mode] = {"invoke": "wait", "stream": "stream", "task": "queue"}  # see `mode_of`
+DOOR_OF_MODE = {mode: door for door, mode in _MODES.items()}  # of a run that came by no door, as a command's
 UsageSource = Literal["reported", "estimated", "worst"]  # origin of usage figures, most reliable first
 Block = dict[str, Any]  # one content block of the Messages API, as JSON
 Message = dict[str, Any]  # {"role": "user" | "assistant", "content": str | list[Block]}
@@ -220,6 +220,7 @@ class RunRequest:
     priority: Literal["normal", "batch"] = "normal"
     on_conflict: OnConflict | None = None  # when its session is busy; None: the setting; not stored
     parent_message_id: str | None = None  # message this turn continues; "": none; None: the newest
+    door: str | None = None  # label of the API surface; stored with the run, not in the request
 
     @property
     def question(self) -> str:
@@ -295,5 +296,5 @@ class Run:
 
 
 def mode_of(door: str) -> Mode:
-    """Return a run's mode by its door; `stream`, with live events, for a door of a later version."""
-    return MODE_OF_DOOR.get(door, "stream")
+    """Return a run's mode by the last word of its door, such as `messages/stream`; by default `stream`."""
+    return _MODES.get(door.rpartition("/")[2], "stream")

@@ -206,7 +206,7 @@ class Metrics(Subscriber):
         self._fallback.set(int(active))
 
     def transaction_retried(self, reason: str) -> None:
-        """Count a retry; `reason` is `deadlock` or `serialization_failure`."""
+        """Count a retry; `reason`: `deadlock`, `serialization_failure` or `unexpected_result`."""
         self._retried(reason).inc()
 
     def login_failed(self) -> None:

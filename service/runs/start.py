@@ -26,7 +26,6 @@ from service.runs.queries import RunQueries
 from service.runs.result import Progress, result_of
 from service.runs.runner import problem_of
 from service.runs.slots import HandedOver, LeaseLost
-from service.store.transaction import WriteInTransaction
 from service.types import Caller, Event, Run, RunEvent, RunRequest, RunStatus, now_ms
 from service.usage.concurrency import ConcurrentRuns, CountedRun
 
@@ -78,7 +77,7 @@ class RunStarter:
     def _invoke(
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, trip: Trip
     ) -> Started:
-        run = self.new_runs.make(caller, request, "invoke", request_id)
+        run = self.new_runs.make(caller, request, "wait", request_id)
         with self._claim(caller, run, trip) as claim:
             if claim.lookup.answer is not None:
                 return self._answer(run, claim.lookup.answer, key)
@@ -150,22 +149,16 @@ class RunStarter:
         return Started(run, listener=listener), self._stream_joined(run, key, claim, listener)
 
     def queue(
-        self,
-        caller: Caller,
-        request: RunRequest,
-        key: Key | None,
-        request_id: str,
-        trip: Trip | None = None,
-        *writes: WriteInTransaction,
+        self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, trip: Trip | None = None
     ) -> Started:
-        """Queue a run; `writes` join its transaction (a webhook, an announcement after commit)."""
+        """Queue a run."""
         if trip is not None:
             trip.send()
         interrupted = self.conflicts.interrupted_by(request)
-        run = self.new_runs.make(caller, request, "task", request_id)
+        run = self.new_runs.make(caller, request, "queue", request_id)
         run.status, run.attempt, run.started_at = RunStatus.QUEUED, 0, None
         try:
-            self.new_runs.open(run, key, *writes)
+            self.new_runs.open(run, key)
         except AlreadyStarted as first:
             return Started(self.queries.get(first.run_id), replayed=True)
         self.conflicts.cancel(interrupted)

@@ -49,7 +49,7 @@ class Database:
 
     `patience`: seconds to retry while the database is away, as during a restart. `check(connection)` runs before the
     first transaction and every `CHECK_SECONDS`, as migrations may run meanwhile; raises `Unfit`. `retried(cause)` is
-    called before a transaction is retried: `deadlock` or `serialization_failure`.
+    called before a transaction is run again: `deadlock`, `serialization_failure` or `unexpected_result`.
     """
 
     def __init__(
@@ -135,6 +135,7 @@ class Database:
             try:
                 return self._write_alone(work, priority, pipelined=True)
             except Unexpected:
+                self._retried("unexpected_result")
                 return self._write_alone(work, priority, pipelined=False)
         write = Write(work)
         if self._writers.acquire(write, priority=priority):
