@@ -51,11 +51,11 @@ BLUEPRINTS = (
 
 
 def create_app(settings: Settings, services: wiring.Services | None = None) -> Flask:
-    """Build an application for these settings; `services`, in tests, in place of what `wiring.build` makes."""
+    """Build an application for these settings; `services` replaces those of `wiring.build` in tests."""
     logs.configure(settings.log_format, settings.log_level)
     app = Flask(__name__, static_folder=None, template_folder="web/templates")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY + 1  # at the limit Werkzeug cuts a chunked body silently
-    app.url_map.merge_slashes = False  # `//` in a path is a mistake to tell, not to redirect
+    app.url_map.merge_slashes = False  # `//` in a path is an error, not a redirect
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     app.wsgi_app = gate.Gate(app.wsgi_app, settings.most_requests)  # type: ignore[method-assign]
@@ -77,6 +77,6 @@ def create_app(settings: Settings, services: wiring.Services | None = None) -> F
 
 
 def _reread_agents() -> None:
-    """Look for edited agents, but not for a health check: a `tools.py` may take seconds to import."""
+    """Reload edited agents, except on health checks: a `tools.py` may take seconds to import."""
     if request.path not in gate.ALWAYS:
         current.services().agents.refresh()

@@ -19,9 +19,9 @@ _SHOWN = (
 )
 
 
-def page(db: Database, caller: Caller, **wanted: Any) -> list[Row]:
-    """List approvals visible to the caller, newest first; `wanted`: filters of `store.approvals.recent`."""
-    return db.query(partial(rows.recent, visible=visible_to(caller), **wanted))
+def page(db: Database, caller: Caller, **filters: Any) -> list[Row]:
+    """List approvals visible to the caller, newest first; `filters`: filters of `store.approvals.recent`."""
+    return db.query(partial(rows.recent, visible=visible_to(caller), **filters))
 
 
 def find(tx: Transaction, caller: Caller, approval_id: str) -> Row:

@@ -141,10 +141,10 @@ class History(NamedTuple):
 
     def truncated(self) -> History:
         """Return a copy without the oldest of `older` that exceed `MAX_TRANSCRIPT`: their text need not be read."""
-        room, first = MAX_TRANSCRIPT, len(self.older)
-        while first and room > 0:
+        remaining, first = MAX_TRANSCRIPT, len(self.older)
+        while first and remaining > 0:
             first -= 1
-            room -= min(4 * self.older[first]["tokens"], MAX_MESSAGE)
+            remaining -= min(4 * self.older[first]["tokens"], MAX_MESSAGE)
         return self._replace(older=self.older[first:])
 
     def with_content(self, content: Mapping[int, Any]) -> History:

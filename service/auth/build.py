@@ -1,4 +1,4 @@
-"""Build of sign-in: users, tokens, API keys, revocation, the first admin."""
+"""Construction of the sign-in services: users, tokens, API keys, revocation, the first admin."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AuthServices:
-    """Services that say who calls."""
+    """Services that authenticate callers."""
 
     users: UserService
     tokens: TokenService

@@ -72,7 +72,7 @@ return waiting, waiting == 0
 
 
 def cacheable(agent: AgentDefinition, request: RunRequest) -> bool:
-    """Tell whether an answer may be cached: not in a session, nor with an approval or a side effect involved."""
+    """Return whether an answer may be cached: not in a session, nor with an approval or a side effect involved."""
     return (
         agent.cache.ttl_seconds > 0
         and request.cache != "bypass"
@@ -101,7 +101,7 @@ class AnswerCache:
         self._nearest = nearest
 
     def takes(self, agent: AgentDefinition, request: RunRequest) -> bool:
-        """Tell whether the cache is on and this request's answer may be cached."""
+        """Return whether the cache is on and this request's answer may be cached."""
         return self._longest > 0 and cacheable(agent, request)
 
     def question(self, agent: AgentDefinition, request: RunRequest, caller: Caller, model: str) -> CacheKey:

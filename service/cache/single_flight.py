@@ -110,7 +110,7 @@ class SingleFlight:
             self._silent_since = time.monotonic()
 
     def _is_silent(self) -> bool:
-        """Tell whether Redis has been away for `SILENCE` seconds, so that waiting for it must end."""
+        """Return whether Redis has been away for `SILENCE` seconds, so that waiting for it must end."""
         since = self._silent_since
         return since is not None and time.monotonic() - since >= SILENCE
 

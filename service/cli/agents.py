@@ -60,7 +60,7 @@ def _counted(catalog: AgentCatalog) -> str:
 def evaluate(names: tuple[str, ...], username: str | None, as_json: bool) -> None:
     """Ask agents, or all of them, the questions of their evals.yaml; exit code 1 when an answer is not as expected.
 
-    The runs are real ones, made here and now: they cost what they cost, and `flask runs list` shows them. With the
+    The runs are real: their calls are billed, and `flask runs list` shows them. With the
     offline model, questions that only a real one can answer are named and not asked.
     """
     with worker_lease() as leased:
@@ -152,6 +152,6 @@ def _category(leased: Services, run: Run, agent: AgentDefinition) -> str | None:
     for step in leased.infra.db.query(lambda tx: step_rows.of_run(tx, run.id)):
         if step["kind"] == "model":
             text = "".join(block.get("text", "") for block in step["reply"]["content"])
-            if (category := agent.options.label_said(step["name"], text)) is not None:
+            if (category := agent.options.parse_label(step["name"], text)) is not None:
                 return category
     return None

@@ -46,9 +46,9 @@ _MAX_PAUSE = 5.0  # seconds a replay waits at most between two events
 @as_json
 def list_runs(status: str | None, agent: str | None, session: str | None, limit: int, as_json: bool) -> None:
     """List runs, newest first."""
-    wanted = RunFilter(status, agent, session)
+    filters = RunFilter(status, agent, session)
     found = services().infra.db.query(
-        lambda tx: run_lists.recent(tx, wanted, limit=limit, before=None, visible=UNRESTRICTED)
+        lambda tx: run_lists.recent(tx, filters, limit=limit, before=None, visible=UNRESTRICTED)
     )
     _print_runs(found, as_json)
 

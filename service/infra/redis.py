@@ -70,7 +70,7 @@ class RedisStore:
         return self._client
 
     def available(self) -> bool:
-        """Tell whether the circuit is closed, without a call."""
+        """Return whether the circuit is closed, without a call."""
         return self._retry_at == 0.0
 
     def call(self, work: Callable[[redis.Redis], T], default: D) -> T | D:

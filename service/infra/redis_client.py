@@ -159,7 +159,7 @@ class _Pool(redis.BlockingConnectionPool):
 
 
 def _is_quiet(connection: Any) -> bool:
-    """Tell whether a connection is open and holds no unread answer."""
+    """Return whether a connection is open and holds no unread answer."""
     try:
         return not connection.can_read()
     except (ConnectionError, TimeoutError, OSError):

@@ -15,7 +15,7 @@ money_log = logging.getLogger("slipway.money")
 
 
 class LogLines(Subscriber):
-    """Writes one line for each. `price`: usage of a model in dollars; None where the model has no price."""
+    """Writes a line for each event of the observer. `price` converts usage to dollars; None without a price."""
 
     def __init__(self, price: Callable[[str, Usage], str | None]) -> None:
         self._price = price

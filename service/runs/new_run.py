@@ -74,7 +74,9 @@ class NewRuns:
             if key is not None:
                 key.start(tx, run.id)
             new = rows.insert(tx, run, worker_id=worker, wake_at=wake_at)
-            waits = queued and self.conflicts.settled(run.request) != "reject"  # the task queue is its queue
+            waits = (
+                queued and self.conflicts.policy_of(run.request) != "reject"
+            )  # the task queue is its queue
             if not self.sessions.begin(tx, run) and not waits:
                 raise SessionBusy(retry_after=1)
             return new
@@ -87,8 +89,8 @@ class NewRuns:
 
         def write(tx: Transaction) -> None:
             opening(tx)
-            for each in writes:
-                each(tx)
+            for write in writes:
+                write(tx)
 
         self.db.transact(write)
 

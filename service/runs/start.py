@@ -92,7 +92,7 @@ class RunStarter:
         """Execute a run in this thread, or wait for the run with the same key."""
         try:
             claim.enter()
-            attempt = self.execution.here(run, self.new_runs.opening(run, key), claim.lookup.stale)
+            attempt = self.execution.execute(run, self.new_runs.opening(run, key), claim.lookup.stale)
         except AlreadyStarted as first:
             claim.end()
             return Started(self.queries.wait(first.run_id), replayed=True)
@@ -141,7 +141,7 @@ class RunStarter:
             owner.live
             and owner.user_id == run.user_id
             and (key is None or key.automatic)
-            and self.queries.began(owner.run_id, FOLLOW_SECONDS)
+            and self.queries.has_begun(owner.run_id, FOLLOW_SECONDS)
         ):
             # The identical run by its own id: it can be resumed from any event, and a disconnect does not end it.
             same = replace(run, id=owner.run_id, request=replace(run.request, on_disconnect="continue"))
@@ -202,7 +202,7 @@ class RunStarter:
                     raise
                 return Started(self.queries.get(run_id), replayed=True), self.queries.follow(run_id)
             opening = self.new_runs.opening(run, key)
-            outbox, execution = self.execution.listened(
+            outbox, execution = self.execution.stream(
                 run, opening, until_end.pop_all(), listener, claim.lookup.stale
             )
         try:

@@ -121,7 +121,7 @@ _SHARE = (
 
 
 def has_subject(tx: Transaction, kind: str, name: str) -> bool:
-    """Tell whether there is a user, key or session of this id."""
+    """Return whether there is a user, key or session of this id."""
     query = {
         "user": sa.select(users.c.id).where(users.c.role != DELETED),
         "key": sa.select(api_keys.c.id).where(api_keys.c.revoked_at.is_(None)),

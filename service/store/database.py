@@ -269,7 +269,7 @@ class Database:
         return self.engine.dialect.is_disconnect(driver_error, pooled.driver_connection, None)
 
     def _discard_pool(self, created_at: float) -> None:
-        """Close all connections, those in use when they come back: after a failover the server may be another.
+        """Close all connections, those in use once they are returned: after a failover the server may be another.
 
         Once per outage: `created_at` of the failed connection tells whether its pool was discarded already.
         """

@@ -23,11 +23,11 @@ from service.usage.caps import (
     Period,
     Standing,
     cap_of,
-    dealt,
-    gathered,
+    distribute,
+    distribute_over,
+    distribute_with_room,
     level,
     room,
-    shared_out,
     standing_of,
 )
 
@@ -161,7 +161,7 @@ class Budgets:
         if counters is None:  # no counter yet: count the holds that are open
             held = holds.adopt(tx, cap.scope, window.start, window.counter(0))
             return self._open(tx, cap, window, held, settled)
-        shares = shared_out(counters, cap.amount)
+        shares = distribute_over(counters, cap.amount)
         ledger.shared(tx, "cap", window, cap.amount, rows.share(tx, counters, shares))
         return standing_of(cap, window, counters)._replace(cap=cap)
 
@@ -200,7 +200,7 @@ class Budgets:
             settled = FinalCost(window, window.start, 0)
         spent = settled.nano + ledger.spent(tx, cap.scope, settled.until)
         wide = cap.scope.partition(":")[0] in SHARED_BY_MANY
-        shares = dealt(cap.amount, [spent + held] + [0] * ((self._stripes if wide else 1) - 1))
+        shares = distribute(cap.amount, [spent + held] + [0] * ((self._stripes if wide else 1) - 1))
         opened = rows.insert(tx, window, shares, spent, held)
         if opened:
             ledger.shared(tx, "open", window, cap.amount, opened)
@@ -208,8 +208,8 @@ class Budgets:
 
     def with_room(self, window: BudgetWindow, counters: Sequence[Row], seed: int, amount: int) -> str:
         """Choose a window's counter to take `amount` from: the run's own, else another; rebalance if needed."""
-        mine = self.stripe(window, seed)
-        best = max(counters, key=lambda row: (room(row) >= amount and row["id"] == mine, room(row)))
+        own = self.stripe(window, seed)
+        best = max(counters, key=lambda row: (room(row) >= amount and row["id"] == own, room(row)))
         if room(best) >= amount:
             return str(best["id"])
         return self._db.transact(lambda tx: self._rebalance(tx, window, seed, amount))
@@ -220,7 +220,7 @@ class Budgets:
         if room(best) >= amount:  # another transaction has rebalanced already
             return str(best["id"])
         stripe = seed % len(counters)
-        shares = gathered(counters, stripe, amount)
+        shares = distribute_with_room(counters, stripe, amount)
         ledger.shared(tx, "share", window, sum(shares), rows.share(tx, counters, shares))
         return str(counters[stripe]["id"])
 

@@ -60,7 +60,7 @@ class Spending:
         self._patience = patience
         self._used = used or (lambda user_id, usage: None)
 
-    def left_of(self, run: Run) -> int | None:
+    def remaining_budget(self, run: Run) -> int | None:
         """Return a run's remaining budget in nano-dollars; None: limited by the caps only."""
         return None if self._run_most is None else max(0, self._run_most - run.cost_nano)
 
@@ -117,7 +117,7 @@ class Spending:
             Usage(), cost, "worst", lambda tx: self._settle(tx, hold, Usage(), cost, 0, "worst")
         )
 
-    def left_open(self, run: Run) -> list[Settlement]:
+    def settle_lost(self, run: Run) -> list[Settlement]:
         """Settle, at their worst, holds of earlier attempts at this run, whose workers died."""
         found = self._db.query(lambda tx: holds.of_run(tx, run.id))
         return [self.settle_worst(hold) for hold in found if hold.attempt < run.attempt]

@@ -22,10 +22,10 @@ _items = cache(parse_many)
 class Limit(NamedTuple):
     """Rate, such as `60/minute`, that a request counts against; empty: no limit.
 
-    `what` is for messages: its first word is the metric's label. Counted by `scope` and `key`, such as a user's id.
+    `label` is for messages: its first word is the metric's label. Counted by `scope` and `key`, such as a user's id.
     """
 
-    what: str
+    label: str
     rate: str
     scope: str
     key: str
@@ -36,7 +36,7 @@ class Limits:
 
     def __init__(self, app: Flask) -> None:
         built = app.extensions["slipway"]
-        options: Any = {"redis_store": built.infra.redis_store, "alone": self._tell_alone}
+        options: Any = {"redis_store": built.infra.redis_store, "alone": self._report_fallback}
         self._metrics = built.infra.metrics
         self._alone = False
         self._limiter = Limiter(
@@ -47,11 +47,11 @@ class Limits:
 
     def count(self, limit: Limit) -> None:
         """Count a request. Raises `RateLimited`."""
-        self.within(self.take(limit), limit.what)
+        self.within(self.take(limit), limit.label)
 
     def add(self, trip: Trip, limit: Limit) -> None:
         """Count a request in a trip, which raises `RateLimited`; with the counters of `count`."""
-        read = partial(self.within, what=limit.what)
+        read = partial(self.within, label=limit.label)
         for item in _items(limit.rate) if limit.rate else ():
             trip.add(self._storage.step(item, item.key_for(limit.key, limit.scope), read))
 
@@ -64,19 +64,19 @@ class Limits:
             self._hit()
         return tightest([self._window(one) for one in self._limiter.current_limits])
 
-    def within(self, window: LimitWindow | None, what: str) -> None:
+    def within(self, window: LimitWindow | None, label: str) -> None:
         """Store the tightest window for the response's headers. Raises `RateLimited` when it is full."""
         if window is None:
             return
         g.limit_window = tightest([window, *([g.limit_window] if "limit_window" in g else [])])
         if window.remaining < 0:
-            self._metrics.rate_limited(what.partition(" ")[0])
-            raise RateLimited(f"More than {window.limit} {what}.", retry_after=window.reset)
+            self._metrics.rate_limited(label.partition(" ")[0])
+            raise RateLimited(f"More than {window.limit} {label}.", retry_after=window.reset)
 
     def _window(self, one: RequestLimit) -> LimitWindow:
         return self._storage.look(one.limit, one.key).after(passed=not one.breached)
 
-    def _tell_alone(self, alone: bool) -> None:
+    def _report_fallback(self, alone: bool) -> None:
         if alone != self._alone:
             self._alone = alone
             self._metrics.limiter_fallback(alone)

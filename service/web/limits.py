@@ -61,7 +61,7 @@ def limit_action(action: Action) -> None:
     """Count a run by the kind of call, and check that its user has tokens left."""
     user_id, rate = current_caller().user_id, getattr(services().settings, f"limit_{action}")
     _add(Limit(f"{action} calls", rate, action, user_id))
-    read = partial(_limits().within, what="tokens")
+    read = partial(_limits().within, label="tokens")
     current_trip().add(*services().usage.rate_limits.tokens.looks(user_id, read))
 
 

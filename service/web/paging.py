@@ -71,19 +71,19 @@ def choice_argument(name: str, allowed: Sequence[str]) -> str | None:
 
 
 def page(
-    rows: Sequence[dict[str, Any]], limit: int, key: str = "id", room: int = MOST_LIST
+    rows: Sequence[dict[str, Any]], limit: int, key: str = "id", space: int = MOST_LIST
 ) -> dict[str, Any]:
-    """Build a page from `limit + 1` rows: as many of them as fit `room` bytes.
+    """Build a page from `limit + 1` rows: as many of them as fit `space` bytes.
 
     A page may therefore be shorter than `limit`; `next_cursor` leads on. A row that is too large by itself is cut.
     """
     shown: list[dict[str, Any]] = []
     for row in rows[:limit]:
         size = len(orjson.dumps(row)) + 1
-        if size > room and shown:
+        if size > space and shown:
             break
-        shown.append(row if size <= room else _cut(row))
-        room -= size
+        shown.append(row if size <= space else _cut(row))
+        space -= size
     more = len(rows) > len(shown)
     return {"data": shown, "next_cursor": shown[-1][key] if more else None}
 

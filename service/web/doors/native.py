@@ -149,9 +149,9 @@ def invoke(agent: str) -> Response:
 @guard(counts="run")
 def stream(agent: str) -> Response:
     started, batches = services().runs.start.stream(*admit("stream", partial(_question, agent, "stream")))
-    gone = partial(services().runs.cancellation.client_gone, started.run)
+    on_disconnect = partial(services().runs.cancellation.client_gone, started.run)
     lens = SseLens(started.run.id)
-    response = stream_response(lens, batches, started.place, gone, started.listener)
+    response = stream_response(lens, batches, started.place, on_disconnect, started.listener)
     return _labelled(response, started, started.run.cache)
 
 

@@ -116,12 +116,12 @@ def list_approvals() -> Response:
 @guard()
 def decide(approval_id: str) -> Response:
     """Store a decision; the run resumes in this process if a slot is free, else by the next sweep."""
-    asked, caller = parse(DecisionBody), current_caller()
+    body, caller = parse(DecisionBody), current_caller()
     # Check access first: the response stored for an Idempotency-Key may belong to a key with wider scopes.
     row = approvals.find_decidable(services().infra.db, caller, approval_id)
-    if row["status"] == "pending" and asked.decision == "approve":
-        _check_call(row, row["arguments"] if asked.arguments is None else asked.arguments)
-    decision = Decision(asked.decision, asked.comment, asked.arguments, new_id("dec"))
+    if row["status"] == "pending" and body.decision == "approve":
+        _check_call(row, row["arguments"] if body.arguments is None else body.arguments)
+    decision = Decision(body.decision, body.comment, body.arguments, new_id("dec"))
     return once(partial(_decide, caller=caller, approval_id=approval_id, decision=decision), 200)
 
 

@@ -131,9 +131,9 @@ def login() -> Response:
     return json_response(services().auth.tokens.begin(user).public())
 
 
-def _sign_in(asked: Login, address: str) -> User:
+def _sign_in(body: Login, address: str) -> User:
     try:
-        return services().auth.users.sign_in(asked.username, asked.password, address)
+        return services().auth.users.sign_in(body.username, body.password, address)
     except errors.RateLimited:
         services().infra.metrics.rate_limited("login")
         raise
@@ -197,10 +197,10 @@ def me() -> Response:
 )
 @guard()
 def create_key() -> Response:
-    asked, keys = parse(NewKey), services().auth.keys
-    ends = int(asked.expires_at.timestamp() * 1000) if asked.expires_at else None
-    fresh = keys.new(signed_in().user_id, asked.name, asked.scopes, ends)
-    return once(lambda tx: keys.insert(tx, fresh), 201, seal=keys.sealed, unseal=keys.unsealed)
+    body, keys = parse(NewKey), services().auth.keys
+    ends = int(body.expires_at.timestamp() * 1000) if body.expires_at else None
+    created = keys.new(signed_in().user_id, body.name, body.scopes, ends)
+    return once(lambda tx: keys.insert(tx, created), 201, seal=keys.sealed, unseal=keys.unsealed)
 
 
 @blueprint.get("/v1/auth/keys")

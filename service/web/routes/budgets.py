@@ -72,9 +72,9 @@ def put_budget(scope: str) -> Response:
     """Set or lift a cap. Its subject must exist: a cap on an unknown id would seem to be in force."""
     if SCOPE.fullmatch(scope) is None:
         raise NotFound(f"There is no scope {scope}: service, user:…, key:…, agent:… or session:…")
-    asked = parse(NewCap)
-    if asked.amount_usd is not None:
+    body = parse(NewCap)
+    if body.amount_usd is not None:
         services().usage.budgets.look_up(scope)
-    amount = None if asked.amount_usd is None else nano_of(asked.amount_usd)
-    state = services().usage.budgets.put(scope, asked.period, amount)
+    amount = None if body.amount_usd is None else nano_of(body.amount_usd)
+    state = services().usage.budgets.put(scope, body.period, amount)
     return json_response({"id": state.cap.id, **state.public()})

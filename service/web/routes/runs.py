@@ -98,8 +98,8 @@ class EventList(Page[EventShape]): ...
 def list_runs() -> Response:
     limit, before = page_arguments()
     status = choice_argument("status", [str(status) for status in RunStatus])
-    wanted = RunFilter(status, request.args.get("agent"), request.args.get("session_id"))
-    found = services().runs.queries.page(current_caller(), wanted, limit=limit + 1, before=before)
+    filters = RunFilter(status, request.args.get("agent"), request.args.get("session_id"))
+    found = services().runs.queries.page(current_caller(), filters, limit=limit + 1, before=before)
     return json_response(page([_item(row) for row in found], limit, key="run_id"))
 
 
@@ -113,11 +113,11 @@ def list_runs() -> Response:
 @guard()
 def get_run(run_id: str) -> Response:
     run = services().runs.queries.get(run_id, current_caller())
-    steps, given = services().runs.queries.steps_and_feedback(run_id)
+    steps, rating = services().runs.queries.steps_and_feedback(run_id)
     more = {
         "step_list": [_step(step) for step in steps if step["kind"] != "note"],
         "webhook": services().webhooks.of_run(run),
-        "feedback": None if given is None else feedback_of(given),
+        "feedback": None if rating is None else feedback_of(rating),
     }
     return json_response({**shown(services().runs.queries.result(run)), **more})
 

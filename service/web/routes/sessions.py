@@ -144,12 +144,12 @@ def create_session() -> Response:
 def list_sessions() -> Response:
     limit, before = page_arguments()
     all_users = choice_argument("scope", ["own", "all"]) == "all"
-    wanted: dict[str, Any] = {"all_users": all_users, "limit": limit + 1, "before": before}
+    options: dict[str, Any] = {"all_users": all_users, "limit": limit + 1, "before": before}
     text, broke_off = _search_argument(), None
     if text is None:
-        found = services().sessions.page(current_caller(), **wanted)
+        found = services().sessions.page(current_caller(), **options)
     else:
-        found, broke_off = services().sessions.search(current_caller(), text, **wanted)
+        found, broke_off = services().sessions.search(current_caller(), text, **options)
     shown_page = page([sessions.item(row) for row in found], limit)
     return json_response({**shown_page, "next_cursor": shown_page["next_cursor"] or broke_off})
 
@@ -170,9 +170,9 @@ def get_session(session_id: str) -> Response:
         raise no_cursor()
     row = services().sessions.get(current_caller(), session_id)
     found = services().sessions.messages(session_id, limit=limit + 1, before=before)
-    said = page([history.public(message) for message in found], limit, key="seq")
-    more = said["next_cursor"]
-    messages = {"messages": said["data"][::-1], "next_cursor": None if more is None else str(more)}
+    listing = page([history.public(message) for message in found], limit, key="seq")
+    more = listing["next_cursor"]
+    messages = {"messages": listing["data"][::-1], "next_cursor": None if more is None else str(more)}
     return json_response({**shown(sessions.public(row)), **messages})
 
 
@@ -209,9 +209,9 @@ def export_session(session_id: str) -> Response:
 )
 @guard()
 def change_session(session_id: str) -> Response:
-    asked = parse(SessionChange)
+    body = parse(SessionChange)
     services().sessions.get(current_caller(), session_id, own=True)
-    services().sessions.change(session_id, asked.model_dump(include=asked.model_fields_set))
+    services().sessions.change(session_id, body.model_dump(include=body.model_fields_set))
     row = services().sessions.get(current_caller(), session_id, own=True)
     return json_response(shown(sessions.public(row)))
 

@@ -123,10 +123,10 @@ def _cursor(text: str, by: tuple[str, ...]) -> Cursor:
         raise fault("/cursor", "Not a cursor of a report with these groups.") from None
 
 
-def _sheet(asked: UsageQuery, after: Values | None) -> Response:
+def _sheet(query: UsageQuery, after: Values | None) -> Response:
     """Stream the whole report. It may take minutes, so it takes a place in the bulkhead."""
     place = reading_place()
-    lines = reports.sheet(services().infra.db, asked, seconds=SHEET_SECONDS, after=after)
+    lines = reports.sheet(services().infra.db, query, seconds=SHEET_SECONDS, after=after)
     try:
         first = next(lines)  # reads the first page: until then, an error can be a problem response
     except BaseException:
