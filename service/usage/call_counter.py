@@ -30,29 +30,23 @@ return {{passed, window(KEYS, {{ARGV[2]}}), unpack(seen)}}
 """)
 
 
-class CallCounter:
-    """Redis rate counter with the scripts and keys of `LimitStorage`, in one round trip."""
+def count_call(
+    redis_store: RedisStore, item: RateLimitItem, key: str, also: tuple[str, Sequence[str]] | None = None
+) -> tuple[LimitWindow, Sequence[bytes | None] | None]:
+    """Count a call. Return its window, with `remaining` -1 when it is refused, and the fields that were read.
 
-    def __init__(self, redis_store: RedisStore) -> None:
-        self._redis_store = redis_store
+    Uses the scripts and keys of `LimitStorage`. `also`: a hash and its fields to read; ignored on a cluster (fields
+    None), where the hash is on another node. If the first field exists, nothing is counted. Raises `redis.RedisError`.
+    """
+    counters = [f"{PREFIX}:{{{key}}}/-1", f"{PREFIX}:{{{key}}}"]
 
-    def count(
-        self, item: RateLimitItem, key: str, also: tuple[str, Sequence[str]] | None = None
-    ) -> tuple[LimitWindow, Sequence[bytes | None] | None]:
-        """Count a call. Return its window, with `remaining` -1 when it is refused, and the fields that were read.
+    def work(client: redis.Redis) -> Any:
+        if also is None or not isinstance(client, redis.Redis):
+            return _COUNT(client, counters, item.amount, item.get_expiry())
+        name, fields = also
+        return _COUNT(client, [*counters, name], item.amount, item.get_expiry(), *fields)
 
-        `also`: a hash and its fields to read; ignored on a cluster (fields None), where the hash is on another node. If
-        the first field exists, nothing is counted. Raises `redis.RedisError`.
-        """
-        counters = [f"{PREFIX}:{{{key}}}/-1", f"{PREFIX}:{{{key}}}"]
-
-        def work(client: redis.Redis) -> Any:
-            together = also is not None and isinstance(client, redis.Redis)
-            name, fields = also if also is not None and together else ("", ())
-            keys = [*counters, name] if together else counters
-            return _COUNT(client, keys, item.amount, item.get_expiry(), *fields)
-
-        passed, state, *seen = self._redis_store.attempt(work)
-        before, before_left, count, left = (max(0, int(part or 0)) for part in state or (0, 0, 0, 0))
-        window = window_of(item, (before, before_left / 1000, count, left / 1000))
-        return window.after(passed=passed == 1), seen or None
+    passed, state, *seen = redis_store.attempt(work)
+    before, before_left, count, left = (max(0, int(part or 0)) for part in state or (0, 0, 0, 0))
+    window = window_of(item, (before, before_left / 1000, count, left / 1000))
+    return window.after(passed=passed == 1), seen or None

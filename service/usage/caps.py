@@ -126,7 +126,6 @@ def dealt(cap: int, taken: Sequence[int]) -> list[int]:
 
 
 def shared_out(counters: Sequence[Row], cap: int) -> list[int]:
-    """Distribute a cap over open counters."""
     return dealt(cap, [committed(row) for row in counters])
 
 
@@ -153,7 +152,6 @@ def room(row: Row) -> int:
 
 
 def cap_of(row: Row) -> Cap:
-    """Convert a row of `caps`."""
     return Cap(row["scope"], row["period"], NO_LIMIT if row["amount_nano"] is None else row["amount_nano"])
 
 

@@ -72,7 +72,6 @@ class Price(NamedTuple):
         return f"{self.model}@{self.since.isoformat()}{BATCH if self.batched else ''}"
 
     def in_batch(self) -> Price:
-        """Return this price with the Batches API's discount."""
         return self._replace(batched=True)
 
     def cost(self, usage: Usage) -> int:
@@ -101,8 +100,6 @@ class Price(NamedTuple):
 
 
 class PriceTable:
-    """Prices by model and day."""
-
     def __init__(self, prices: list[Price]) -> None:
         self._rows: dict[str, list[Price]] = {}
         for price in sorted(prices, key=lambda price: price.since, reverse=True):

@@ -27,14 +27,7 @@ UNBOUNDED = 2**53
 T = TypeVar("T")
 # Previous count, seconds left of it; current count, seconds left.
 State: TypeAlias = tuple[int, float, int, float]
-_SCRIPTS = (
-    "moving_window",
-    "acquire_moving_window",
-    "clear_keys",
-    "incr_expire",
-    "sliding_window",
-    "acquire_sliding_window",
-)
+_SCRIPTS = ("sliding_window", "acquire_sliding_window")  # those of the one strategy in use
 
 
 class LimitWindow(NamedTuple):

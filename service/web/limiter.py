@@ -15,7 +15,7 @@ from limits import parse_many
 from service.auth.revocation import COMPLETE
 from service.auth.revocation import KEY as DISTRUSTED
 from service.errors import RateLimited
-from service.usage.call_counter import CallCounter
+from service.usage.call_counter import count_call
 from service.usage.rate_limits import SCHEME, STRATEGY, LimitStorage, LimitWindow, tightest, window_of
 from service.web.guards import confirm_login, login_to_confirm
 
@@ -47,7 +47,7 @@ class Limits:
             _key, app=app, storage_uri=f"{SCHEME}://", storage_options=options, strategy=STRATEGY
         )
         self._hit = self._limiter.shared_limit(_rate, _scope)(_counted)
-        self._counter = CallCounter(built.infra.redis_store)
+        self._redis_store = built.infra.redis_store
 
     def count(self, limit: Limit) -> None:
         """Count a request. Raises `RateLimited`."""
@@ -97,7 +97,7 @@ class Limits:
         also = (DISTRUSTED, (family, COMPLETE)) if family is not None else None
         windows: list[LimitWindow] = []
         for item in _items(limit.rate):
-            window, seen = self._counter.count(item, item.key_for(limit.key, limit.scope), also)
+            window, seen = count_call(self._redis_store, item, item.key_for(limit.key, limit.scope), also)
             confirm_login(seen)
             also = None
             windows.append(window)

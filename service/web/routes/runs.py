@@ -10,7 +10,8 @@ from service import errors
 from service.errors import fault
 from service.runs.result import shown
 from service.store.database import Row
-from service.types import RunEvent, RunStatus, Usage, public_fields, usd
+from service.store.run_values import usage_of
+from service.types import RunEvent, RunStatus, public_fields, usd
 from service.web.admission import guard, reading_place
 from service.web.current import current_caller, services
 from service.web.idempotency import once_again
@@ -166,11 +167,7 @@ def cancel_run(run_id: str) -> Response:
 
 
 def _item(row: Row) -> dict[str, Any]:
-    """Build a `RunItem`."""
-    used = Usage(
-        row["input_tokens"], row["output_tokens"], row["cache_read_tokens"], row["cache_creation_tokens"]
-    )
-    usage = used.public(row["cost_nano"], "reported")
+    usage = usage_of(row).public(row["cost_nano"], "reported")
     del usage["usage_source"]  # stored with the result, which lists do not read
     ended = row["finished_at"]
     item = {

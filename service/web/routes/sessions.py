@@ -144,12 +144,9 @@ def create_session() -> Response:
 def list_sessions() -> Response:
     limit, before = page_arguments()
     all_users = choice_argument("scope", ["own", "all"]) == "all"
-    wanted: dict[str, Any] = {"all_users": all_users, "limit": limit + 1, "before": before}
-    text, broke_off = _search_argument(), None
-    if text is None:
-        found = services().sessions.page(current_caller(), **wanted)
-    else:
-        found, broke_off = services().sessions.search(current_caller(), text, **wanted)
+    found, broke_off = services().sessions.page(
+        current_caller(), _search_argument(), all_users=all_users, limit=limit + 1, before=before
+    )
     shown_page = page([sessions.item(row) for row in found], limit)
     return json_response({**shown_page, "next_cursor": shown_page["next_cursor"] or broke_off})
 
