@@ -60,13 +60,7 @@ class UserPage(Page[UserView]): ...
 
 
 @blueprint.get("/v1/admin/users")
-@api(
-    "Users, oldest first",
-    returns={200: UserPage},
-    errors=[errors.Forbidden, errors.Invalid],
-    tag="Admin",
-    query=PAGE,
-)
+@api("Users, oldest first", returns={200: UserPage}, errors=[errors.Forbidden, errors.Invalid], query=PAGE)
 @guard("admin")
 def list_users() -> Response:
     limit, after = page_arguments()
@@ -80,7 +74,6 @@ def list_users() -> Response:
     body=NewUser,
     returns={201: UserView},
     errors=[errors.Forbidden, errors.Conflict, errors.Invalid, errors.IdempotencyMismatch],
-    tag="Admin",
     headers=["Idempotency-Replayed"],
 )
 @guard("admin")
@@ -100,7 +93,6 @@ def create_user() -> Response:
     body=UserChange,
     returns={200: UserView},
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict, errors.Invalid],
-    tag="Admin",
 )
 @guard("admin")
 def change_user(user_id: str) -> Response:
@@ -115,7 +107,6 @@ def change_user(user_id: str) -> Response:
     "Delete a user; what they spent stays on the books",
     returns={204: None},
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict],
-    tag="Admin",
 )
 @guard("admin")
 def delete_user(user_id: str) -> Response:

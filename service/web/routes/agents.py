@@ -14,13 +14,7 @@ blueprint = Blueprint("agents", __name__)
 
 
 @blueprint.get("/v1/agents")
-@api(
-    "Agents the caller may use, by name",
-    returns={200: AgentList},
-    errors=[errors.Invalid],
-    tag="Agents",
-    query=PAGE,
-)
+@api("Agents the caller may use, by name", returns={200: AgentList}, errors=[errors.Invalid], query=PAGE)
 @guard()
 def list_agents() -> Response:
     limit, after = page_arguments(default=100)
@@ -29,7 +23,7 @@ def list_agents() -> Response:
 
 
 @blueprint.get("/v1/agents/<agent>")
-@api("One agent", returns={200: AgentView}, errors=[errors.NotFound], tag="Agents")
+@api("One agent", returns={200: AgentView}, errors=[errors.NotFound])
 @guard()
 def get_agent(agent: str) -> Response:
     return json_response(allowed_agent(agent).public())

@@ -83,7 +83,6 @@ class ApprovalPage(Page[ApprovalView]): ...
     "Tool calls that people were asked about, newest first: of my runs, or of all for operators",
     returns={200: ApprovalPage},
     errors=[errors.Invalid],
-    tag="Approvals",
     query={**PAGE, "status": {"type": "string", "enum": list(STATUSES)}},
 )
 @guard()
@@ -109,7 +108,6 @@ def list_approvals() -> Response:
         errors.Invalid,
         errors.IdempotencyMismatch,
     ],
-    tag="Approvals",
     headers=["Idempotency-Replayed"],
 )
 @guard()

@@ -115,13 +115,7 @@ class KeySet(Shape):
 
 
 @blueprint.post("/v1/auth/login")
-@api(
-    "Sign in",
-    body=Login,
-    returns={200: TokenPair},
-    errors=[errors.InvalidCredentials, errors.RateLimited],
-    tag="Auth",
-)
+@api("Sign in", body=Login, returns={200: TokenPair}, errors=[errors.InvalidCredentials, errors.RateLimited])
 @public
 def login() -> Response:
     limit_login()
@@ -147,7 +141,6 @@ def _sign_in(asked: Login, address: str) -> User:
     "Spend a refresh token for a new pair",
     returns={200: TokenPair},
     errors=[errors.InvalidToken, errors.RateLimited],
-    tag="Auth",
 )
 @public
 def refresh() -> Response:
@@ -158,7 +151,7 @@ def refresh() -> Response:
 
 
 @blueprint.post("/v1/auth/logout")
-@api("End this log-in, on every worker at once", returns={204: None}, errors=[errors.Forbidden], tag="Auth")
+@api("End this log-in, on every worker at once", returns={204: None}, errors=[errors.Forbidden])
 @guard(counts=None)
 def logout() -> Response:
     services().auth.revocations.end(signed_in().family or "")
@@ -166,7 +159,7 @@ def logout() -> Response:
 
 
 @blueprint.get("/v1/auth/me")
-@api("Who I am, and how my budget stands", returns={200: Me}, tag="Auth")
+@api("Who I am, and how my budget stands", returns={200: Me})
 @guard()
 def me() -> Response:
     caller = current_caller()
@@ -185,7 +178,6 @@ def me() -> Response:
     body=NewKey,
     returns={201: KeyShown},
     errors=[errors.Forbidden, errors.Conflict, errors.TooMany, errors.IdempotencyMismatch],
-    tag="Auth",
     headers=["Idempotency-Replayed"],
 )
 @guard()
@@ -201,7 +193,6 @@ def create_key() -> Response:
     "My API keys; with a key that has scopes, that key",
     returns={200: KeyPage},
     errors=[errors.Invalid],
-    tag="Auth",
     query=PAGE,
 )
 @guard()
@@ -214,7 +205,7 @@ def list_keys() -> Response:
 
 
 @blueprint.delete("/v1/auth/keys/<key_id>")
-@api("End an API key at once", returns={204: None}, errors=[errors.NotFound, errors.Forbidden], tag="Auth")
+@api("End an API key at once", returns={204: None}, errors=[errors.NotFound, errors.Forbidden])
 @guard(counts=None)
 def revoke_key(key_id: str) -> Response:
     services().auth.keys.revoke(key_id, signed_in().user_id)
@@ -222,7 +213,7 @@ def revoke_key(key_id: str) -> Response:
 
 
 @blueprint.get("/.well-known/jwks.json")
-@api("Public keys that tokens are signed with", returns={200: KeySet}, tag="Auth")
+@api("Public keys that tokens are signed with", returns={200: KeySet})
 @public
 def jwks() -> Response:
     return json_response(services().auth.tokens.key.jwks(), headers={"Cache-Control": "public, max-age=300"})

@@ -86,7 +86,6 @@ class EventList(Page[EventShape]): ...
     "Runs, newest first",
     returns={200: RunPage},
     errors=[errors.Invalid],
-    tag="Runs",
     query={
         **PAGE,
         "status": {"type": "string"},
@@ -110,12 +109,7 @@ def list_runs() -> Response:
 
 
 @blueprint.get("/v1/runs/<run_id>")
-@api(
-    "One run with its steps, its webhook and its feedback",
-    returns={200: RunView},
-    errors=[errors.NotFound],
-    tag="Runs",
-)
+@api("One run with its steps, its webhook and its feedback", returns={200: RunView}, errors=[errors.NotFound])
 @guard()
 def get_run(run_id: str) -> Response:
     run = services().runs.queries.get(run_id, current_caller())
@@ -133,7 +127,6 @@ def get_run(run_id: str) -> Response:
     "A run's events, from the start or after Last-Event-ID",
     returns={200: EventList},
     errors=[errors.NotFound, errors.RateLimited, errors.Overloaded],
-    tag="Runs",
     query=PAGE,
     stream="text/event-stream",
 )
@@ -152,7 +145,6 @@ def run_events(run_id: str) -> Response:
     "Cancel a run",
     returns={202: Queued},
     errors=[errors.NotFound, errors.RunFinished, errors.IdempotencyMismatch],
-    tag="Runs",
     headers=["Idempotency-Replayed"],
 )
 @guard(counts=None)

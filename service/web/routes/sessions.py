@@ -110,7 +110,6 @@ class SessionPage(Page[SessionItem]): ...
     body=NewSession,
     returns={201: SessionView},
     errors=[errors.Invalid, errors.IdempotencyMismatch, errors.TooMany],
-    tag="Sessions",
     headers=["Idempotency-Replayed"],
 )
 @guard()
@@ -133,7 +132,6 @@ def create_session() -> Response:
     "My conversations, newest first; everyone's with `scope=all`, for operators; `q` is looked for in titles",
     returns={200: SessionPage},
     errors=[errors.Invalid, errors.Forbidden],
-    tag="Sessions",
     query={
         **PAGE,
         "scope": {"type": "string", "enum": ["own", "all"]},
@@ -156,7 +154,6 @@ def list_sessions() -> Response:
     "A conversation with its last messages: 100 where no limit is given, fewer where they are long",
     returns={200: SessionWithMessages},
     errors=[errors.NotFound, errors.Invalid],
-    tag="Sessions",
     query=PAGE,
 )
 @guard()
@@ -178,7 +175,6 @@ def get_session(session_id: str) -> Response:
     "A whole conversation as a file: JSON, or Markdown by `Accept: text/markdown`",
     returns={200: SessionExport},
     errors=[errors.NotFound, errors.RateLimited, errors.Overloaded],
-    tag="Sessions",
     also=[MARKDOWN],
 )
 @guard()
@@ -202,7 +198,6 @@ def export_session(session_id: str) -> Response:
     body=SessionChange,
     returns={200: SessionView},
     errors=[errors.NotFound, errors.Invalid],
-    tag="Sessions",
 )
 @guard()
 def change_session(session_id: str) -> Response:
@@ -218,7 +213,6 @@ def change_session(session_id: str) -> Response:
     "Delete a conversation with its messages and runs; a turn under way is cancelled",
     returns={204: None},
     errors=[errors.NotFound, errors.SessionBusy],
-    tag="Sessions",
 )
 @guard()
 def delete_session(session_id: str) -> Response:

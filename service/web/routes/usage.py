@@ -64,7 +64,6 @@ class UsageReport(Shape):
     "Tokens, calls and cost: one's own, for operators everybody's; JSON, or CSV with `Accept: text/csv`",
     returns={200: UsageReport},
     errors=[errors.Invalid, errors.Overloaded],
-    tag="Usage",
     also=["text/csv"],
     query={
         "limit": {"type": "integer", "description": "1000 where it is not given; of CSV then all there are"},
@@ -101,7 +100,7 @@ def _report() -> Response:
 
 
 @blueprint.get("/v1/budget")
-@api("What the caller has spent, reserved and left", returns={200: BudgetList}, tag="Usage")
+@api("What the caller has spent, reserved and left", returns={200: BudgetList})
 @guard()
 def budget() -> Response:
     return json_response(budget_list(services().usage.budgets.of_caller(current_caller())))
