@@ -2,8 +2,9 @@
 
 1. `guard`, around every view that is not `public`: authenticate, count the call and check for a revoked log-in, then
 role and scope. 2. `admit`, in every view that starts a run: limits of this kind of call and of tokens, the body, the
-agent, the limit of its session, the idempotency key. 3. A place: a run takes one in the bulkhead itself, if no cached
-answer was found (`service.runs.start`); a view that reads for long takes one with `reading_place`.
+agent, its own limit if the path did not name it, the limit of its session, the idempotency key. 3. A place: a run takes
+one in the bulkhead itself, if no cached answer was found (`service.runs.start`); a view that reads for long takes one
+with `reading_place`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
-from flask import g
+from flask import g, request
 
 from service.errors import Forbidden, NotFound
 from service.observe import logs
@@ -48,10 +49,12 @@ def admit(action: limits.Action, read: Callable[[], RunRequest]) -> Admitted:
     Raises `RateLimited`, `NotFound` for an agent that the caller may not use, `Invalid`, and the errors of `read`.
     """
     limits.limit_action(action)
-    request = read()
-    allowed_agent(request.agent)
-    limits.limit_session(request.session_id)
-    return Admitted(current_caller(), request, idempotency_key(), g.request_id)
+    asked = read()
+    allowed_agent(asked.agent)
+    if (request.view_args or {}).get("agent") != asked.agent:  # else `guard` has counted it
+        limits.limit_agent(asked.agent)
+    limits.limit_session(asked.session_id)
+    return Admitted(current_caller(), asked, idempotency_key(), g.request_id)
 
 
 def guard(
