@@ -69,7 +69,7 @@ class Webhooks:
         tx.after_commit(self.send_due)
 
     def budget_warning(self, tx: Transaction, warning_id: str, public: Mapping[str, Any]) -> None:
-        """Part of the transaction that notes a budget's warning: post it to `budget_url`, where there is one."""
+        """Insert the notice of a budget warning, where there is a `budget_url`, in the warning's own transaction."""
         if self._budget_url:
             body = {"event": "budget_warning", **public}
             self.notice(tx, warning_id, self._budget_url, BUDGET_SIGNER, body)

@@ -44,7 +44,7 @@ SWEEP_HOLDS_AFTER = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything a view, a task or a command may use. One per process, made after the fork."""
+    """Services of one process for its views, tasks and commands; built after the fork."""
 
     settings: Settings
     infra: Infra

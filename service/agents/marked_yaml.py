@@ -31,7 +31,7 @@ class YamlFault(NamedTuple):
 
 
 class YamlFaults(Exception):
-    """All faults found in one file."""
+    """Raised with all faults found in one file."""
 
     def __init__(self, faults: Sequence[YamlFault]) -> None:
         super().__init__(f"{len(faults)} faults")

@@ -1,4 +1,4 @@
-"""What an author may write in `agent.yaml` and `evals.yaml`; `docs/agent-author.md` has it as a table."""
+"""Schema of `agent.yaml` and `evals.yaml`; `docs/agent-author.md` shows the first as a table."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Spec(BaseModel):
 
 
 class TierSpec(Spec):
-    """Where `tier: auto` starts, and how cheap and how dear the agent may get."""
+    """Routing of `tier: auto`: the tier it starts from, the cheapest and the dearest."""
 
     default: Tier = Field(default="medium", description="Where `tier: auto` starts from")
     floor: Tier = Field(default="simple", description="Cheapest tier this agent may use")
@@ -121,7 +121,7 @@ def agent_schema(options: Iterable[type[PatternOptions]]) -> type[AgentSpec]:
 
 
 class Expectation(Spec):
-    """What must be true of an answer. Left out: anything will do."""
+    """Expectations of an answer; a field left out expects nothing."""
 
     contains: tuple[str, ...] = Field((), description="Texts in the answer, whatever their case")
     category: str | None = Field(default=None, description="Category the question is put in")
@@ -130,7 +130,7 @@ class Expectation(Spec):
 
 
 class EvalCase(Spec):
-    """One entry of `evals.yaml`."""
+    """Entry of `evals.yaml`."""
 
     input: str = Field(min_length=1, description="The user's turn")
     expect: Expectation = Field(description="What must be true of the answer")

@@ -33,7 +33,7 @@ Kind = Literal["access", "refresh"]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What a log-in or a refresh answers."""
+    """Tokens that a log-in or a refresh answers with."""
 
     access_token: str
     refresh_token: str
@@ -50,7 +50,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """How tokens are signed and checked: HS256 with the secret, or EdDSA with a private key of one's own."""
+    """Key that signs and checks tokens: HS256 with the secret, or EdDSA with a private key of one's own."""
 
     algorithm: str
     signing: str | Ed25519PrivateKey
@@ -70,7 +70,7 @@ class SigningKey:
         return cls("EdDSA", private, public, hashlib.sha256(raw).hexdigest()[:16])
 
     def jwks(self) -> dict[str, Any]:
-        """The public keys (RFC 7517); none when tokens are signed with the secret."""
+        """Return the public keys (RFC 7517); none when tokens are signed with the secret."""
         if isinstance(self.checking, str):
             return {"keys": []}
         raw = self.checking.public_bytes(Encoding.Raw, PublicFormat.Raw)
@@ -98,7 +98,7 @@ class TokenService:
         self._refresh_seconds = refresh_seconds
 
     def begin(self, user: User) -> Pair:
-        """A new family for a user who has just signed in."""
+        """Begin a token family for a user who has just signed in."""
         family, jti, now = new_id("fam"), _jti(), now_ms()
         ends = now + self._refresh_seconds * 1000
         self._db.transact(lambda tx: rows.insert(tx, family, user.id, jti, now=now, expires_at=ends))

@@ -15,6 +15,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def unknown(word: str, known: Iterable[str]) -> str:
-    """The closest name, or all names where none is close."""
+    """Build the end of a message about an unknown name: the closest known one, or all where none is close."""
     names = sorted(known)
     return did_you_mean(word, names) or f"; there are: {', '.join(names) or 'none'}"

@@ -19,7 +19,7 @@ PASSAGES = 4  # passages given to the answering step
 
 
 class CategorySpec(Spec):
-    """One category of questions."""
+    """Category of questions."""
 
     description: str = Field(min_length=1, description="What belongs here, for the model that classifies")
 

@@ -96,13 +96,13 @@ class Outbox:
 
     @property
     def written(self) -> bool:
-        """Whether the publishing thread writes to the client, so that no other thread may."""
+        """Tell whether the publishing thread writes to the client, so that no other thread may."""
         listener = self._listener
         return listener is not None and listener.writer is not None
 
     @property
     def listened(self) -> bool:
-        """Whether a client of this process is attached."""
+        """Tell whether a client of this process is attached."""
         return self._listener is not None
 
     def take(self) -> list[RunEvent]:

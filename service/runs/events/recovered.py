@@ -19,7 +19,7 @@ from service.types import Event, Run, RunEvent
 
 
 def replay_of(run: Run, kept: Sequence[Row], stream: EventStream | None) -> Replay:
-    """Return events of earlier attempts, for the next one to replay. `stream` is None without Redis."""
+    """Build the replay of a resumed run from its stored steps and its live stream; None: Redis is unavailable."""
     kept_seq = last_kept(kept)
     events = [event_of(item) for row in kept for item in row["events"] if item[0] > kept_seq]
     if run.mode != "wait" and stream is not None:
