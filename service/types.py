@@ -38,7 +38,7 @@ class _Sequence:
         self._ms = self._random = 0
 
     def next(self) -> tuple[int, bytes]:
-        """Return the millisecond, and 80 bits."""
+        """Return the present time (ms) and 80 random bits, larger than those before in the same millisecond."""
         with self._lock:
             now = now_ms()
             fresh = now != self._ms

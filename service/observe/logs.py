@@ -112,7 +112,7 @@ class _Stderr(logging.StreamHandler[TextIO]):
 
 
 class JsonFormatter(OrjsonFormatter):
-    """JSON line of `time`, `level`, `event`, `logger`, the bound fields, then the line's own."""
+    """Formats a record as one line of JSON: `time`, `level`, `event`, `logger`, the bound fields, then its own."""
 
     def add_fields(
         self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]

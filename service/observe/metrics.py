@@ -87,7 +87,7 @@ _value_classes: dict[tuple[int, str], Any] = {}  # by pid and folder: one slot f
 
 
 def _value_class() -> Any:
-    """Storage class of metric values: files in the joined folder, or memory."""
+    """Return the class that stores metric values: in files shared by the processes of a machine, or in memory."""
     own = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if not own:
         return values.MutexValue

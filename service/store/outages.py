@@ -149,7 +149,10 @@ def _of_state(state: str) -> str | None:
 
 
 class Outages:
-    """Log of outages: `database_away` once per cause and minute for all threads, `database_back` at the end."""
+    """Logs database outages.
+
+    `database_away` once per cause and minute in this process, `database_back` when one ends.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -37,13 +37,13 @@ def inserted_values(run: Run) -> dict[str, Any]:
 
 
 def result_values(run: Run) -> dict[str, Any]:
-    """Columns of the result and its list fields. Its input, which may be large, is None: the request has it."""
+    """Return the columns that store a run's result; `input` in it is None: the run's request has it."""
     result = None if run.result is None else {**run.result, "input": None}
     return {"result": result, **run_lists.ended(run.result)}
 
 
 def progress_values(run: Run) -> dict[str, int]:
-    """Columns of the run's progress: its last event, usage and cost."""
+    """Return the columns that store a run's progress: the number of its last event, usage and cost."""
     return {
         "last_seq": run.last_seq,
         "input_tokens": run.usage.input_tokens,
