@@ -105,7 +105,10 @@ class Normaliser:
         return next((len(one) for one in self._phrases if _is_phrase(words[at : at + len(one)], one)), 0)
 
     def _phrase_before(self, words: list[str], end: int) -> int:
-        """Count the words of the longest courtesy ending before `end`; 0: none. Greetings do not count."""
+        """Return the length in words of the longest courtesy phrase before `end`, 0 if none.
+
+        Greetings are not looked for.
+        """
         return next(
             (
                 len(one)

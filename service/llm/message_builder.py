@@ -59,7 +59,7 @@ class MessageBuilder:
 
     @property
     def written(self) -> str:
-        """Everything the model has written so far, of any kind: the basis for estimating output tokens."""
+        """Return all that the model has written so far, of any kind: the basis for estimating output tokens."""
         return "".join(self._written)
 
     def feed(self, data: bytes) -> str:
@@ -72,7 +72,7 @@ class MessageBuilder:
             raise ModelError("The model sent an event that cannot be read") from error
 
     def take(self, body: bytes) -> None:
-        """Parse and process a complete message. Raises `ModelError` when it is not one."""
+        """Parse an unstreamed answer and add its content. Raises `ModelError` if it cannot be parsed."""
         try:
             message = parse(body)
         except ValueError as error:

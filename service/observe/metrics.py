@@ -26,7 +26,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from service.observe.metric_files import of_tasks, take_slot
-from service.observe.observer import ModelAttempt, RunPhase, Settled, Subscriber
+from service.observe.observer import ModelAttempt, Observer, RunPhase, Settled
 from service.types import Run, Usage
 
 log = logging.getLogger("slipway.metrics")
@@ -87,7 +87,7 @@ _value_classes: dict[tuple[int, str], Any] = {}  # by pid and folder: one slot f
 
 
 def _value_class() -> Any:
-    """Storage class of metric values: files in the joined folder, or memory."""
+    """Return the class that stores metric values: in files shared by the processes of a machine, or in memory."""
     own = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if not own:
         return values.MutexValue
@@ -102,7 +102,7 @@ def _value_class() -> Any:
     return _value_classes[key]
 
 
-class Metrics(Subscriber):
+class Metrics(Observer):
     """Counters, gauges and histograms: of the observer's events, of HTTP and of Redis.
 
     Labels are bounded: route templates, agent ids, never ids of users."""

@@ -126,7 +126,7 @@ class ToolExecution:
 
 
 class _Call:
-    """One call of a reply, with an earlier attempt's claim and the latest approval about it.
+    """Tool call of a reply, with an earlier attempt's claim and the latest approval about it.
 
     `arguments` are those of the approval, where they may have been changed. `result`: of an earlier attempt.
     """

@@ -128,7 +128,6 @@ def is_lost(error: BaseException) -> bool:
 
 
 def _of_driver(error: BaseException) -> BaseException:
-    """Unwrap SQLAlchemy's error."""
     return getattr(error, "orig", None) or error
 
 
@@ -150,7 +149,10 @@ def _of_state(state: str) -> str | None:
 
 
 class Outages:
-    """Log of outages: `database_away` once per cause and minute for all threads, `database_back` at the end."""
+    """Logs database outages.
+
+    `database_away` once per cause and minute in this process, `database_back` when one ends.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

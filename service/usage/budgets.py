@@ -225,7 +225,7 @@ class Budgets:
         return str(counters[stripe]["id"])
 
     def stripe(self, window: BudgetWindow, seed: int) -> str:
-        """Return the counter id a run takes from first: constant, so that its calls contend with no other's."""
+        """Return the id of the shard that a run takes from first: the same for all its calls, to contend with few."""
         wide = window.scope.partition(":")[0] in SHARED_BY_MANY
         return window.counter(seed % self._stripes if wide else 0)
 

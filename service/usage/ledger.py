@@ -102,7 +102,7 @@ def _name_faults(
 
 
 class _Books:
-    """One pass over the ledger: records faults of single entries, and passes the links between entries to `reader`."""
+    """Pass over the ledger: records faults of single entries, and passes the links between entries to `reader`."""
 
     def __init__(self, prices: PriceTable, reader: ChainReader | None = None) -> None:
         self.prices = prices

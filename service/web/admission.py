@@ -2,8 +2,9 @@
 
 1. `guard`, around every view that is not `public`: authenticate, check for a revoked log-in and count the call, then
 role and scope. 2. `admit`, in every view that starts a run: limits of this kind of call and of tokens, the body, the
-agent, the limit of its session, the idempotency key. 3. A place: a run takes one in the bulkhead itself, if no cached
-answer was found (`service.runs.start`); a view that reads for long takes one with `reading_place`.
+agent, its own limit if the path did not name it, the limit of its session, the idempotency key. 3. A place: a run takes
+one in the bulkhead itself, if no cached answer was found (`service.runs.start`); a view that reads for long takes one
+with `reading_place`.
 
 What counts and checks in Redis waits in the request's trip: that of a run goes with its look-up in the answer cache. It
 is sent before any other error is raised, so the order of errors is that of the checks.
@@ -58,6 +59,8 @@ def admit(action: limits.Action, read: Callable[[], RunRequest]) -> Admitted:
         current_trip().send()
     asked = read()
     allowed_agent(asked.agent)
+    if (request.view_args or {}).get("agent") != asked.agent:  # else `guard` has counted it
+        limits.limit_agent(asked.agent)
     limits.limit_session(asked.session_id)
     return Admitted(current_caller(), asked, idempotency_key(), g.request_id, current_trip())
 

@@ -40,7 +40,7 @@ def limit_call() -> None:
 def limit_run(agent: str | None = None) -> None:
     """Count a run against its user's limit and its agent's own.
 
-    `agent` is None if it is named in the body: the view then calls `limit_agent`.
+    `agent` is None if it is named in the body: `admit` then counts it, once the body is read.
     """
     caller = current_caller()
     rate = caller.limit_runs or services().settings.limit_runs

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import orjson
 from flask import Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from service.text import exact_json
 from service.types import public_fields
@@ -51,7 +52,6 @@ class Problem(Shape):
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Serialise `value` by orjson."""
     return Response(orjson.dumps(value), status, headers, mimetype="application/json")
 
 
@@ -62,14 +62,26 @@ def no_nul(text: str) -> str:
     return text
 
 
+def _not_blank(text: str) -> str:
+    """Validate a text for the model, which refuses white space alone."""
+    if all(unicodedata.category(letter)[0] in "ZC" for letter in text):
+        raise ValueError("must contain more than white space")
+    return text
+
+
+ModelText = Annotated[
+    str, Field(min_length=1, max_length=400_000), AfterValidator(no_nul), AfterValidator(_not_blank)
+]
+
+
 def _is_object(text: str) -> str:
     if not text.startswith("{"):
         raise ValueError("must be an object")
     return text
 
 
-def _is_small(text: str) -> str:
-    """Validate the contract's bounds of `metadata`."""
+def _within_limits(text: str) -> str:
+    """Check `metadata` against its limits: bytes, members, depth. Raises `ValueError`."""
     if len(text.encode()) > METADATA_BYTES:
         raise ValueError(f"must not have more than {METADATA_BYTES} bytes as JSON")
     value = exact_json.loads(text.encode())
@@ -81,7 +93,6 @@ def _is_small(text: str) -> str:
 
 
 def _depth(value: Any) -> int:
-    """Count levels of objects and lists."""
     if not isinstance(value, dict | list):
         return 0
     return 1 + max(map(_depth, value.values() if isinstance(value, dict) else value), default=0)
@@ -94,7 +105,7 @@ ContextObject = Annotated[str, AfterValidator(_is_object), WithJsonSchema({"type
 Metadata = Annotated[
     str,
     AfterValidator(_is_object),
-    AfterValidator(_is_small),
+    AfterValidator(_within_limits),
     WithJsonSchema({"type": "object", "maxProperties": METADATA_MEMBERS}),
 ]
 
@@ -169,7 +180,6 @@ class FeedbackShape(Shape):
 
 
 def feedback_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Build a `FeedbackShape`."""
     return public_fields(row, "score comment created_at updated_at")
 
 
@@ -209,5 +219,4 @@ class BudgetList(Page[BudgetView]): ...
 
 
 def budget_list(found: Iterable[Standing]) -> dict[str, Any]:
-    """Build a `BudgetList`."""
     return {"data": [state.public() for state in found], "next_cursor": None}

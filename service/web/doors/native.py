@@ -2,73 +2,43 @@
 
 from __future__ import annotations
 
-import unicodedata
 from functools import partial
 from typing import Annotated, Literal
 
-from flask import Blueprint, Response, g
-from pydantic import AfterValidator, Field, model_validator
+from flask import Blueprint, Response
+from pydantic import Field, model_validator
 
 from service import errors
 from service.errors import fault
 from service.runs.result import shown
 from service.runs.start import Started
-from service.types import Effort, OnConflict, RunRequest, usd
+from service.types import Effort, OnConflict, RunRequest
 from service.web.admission import admit, allowed_agent, guard
 from service.web.current import current_trip, services
 from service.web.openapi import api
-from service.web.schemas import Body, ContextObject, Metadata, Queued, RunResult, json_response, no_nul
+from service.web.run_responses import ADMISSION_ERRORS, RUN_ERRORS, with_cache, with_cost, with_replayed
+from service.web.schemas import Body, ContextObject, Metadata, ModelText, Queued, RunResult, json_response
 from service.web.sse import SseLens
 from service.web.streaming import stream_response
 from service.web.validation import parse
 
 blueprint = Blueprint("native", __name__)
-ADMISSION_ERRORS = (
-    errors.NotFound,
-    errors.SessionBusy,
-    errors.Invalid,
-    errors.IdempotencyMismatch,
-    errors.RateLimited,
-)
-RUN_ERRORS = (
-    *ADMISSION_ERRORS,
-    errors.ModelError,
-    errors.ModelUnavailable,
-    errors.ModelTimeout,
-    errors.PriceUnknown,
-    errors.BudgetExceeded,
-    errors.Overloaded,
-    errors.DatabaseUnavailable,
-)
-FREE = ("hit", "near", "coalesced")
-
-
-def _not_blank(text: str) -> str:
-    """Validate a text for the model, which refuses white space alone."""
-    if all(unicodedata.category(letter)[0] in "ZC" for letter in text):
-        raise ValueError("must contain more than white space")
-    return text
-
-
-Text = Annotated[
-    str, Field(min_length=1, max_length=400_000), AfterValidator(no_nul), AfterValidator(_not_blank)
-]
 
 
 class TextBlock(Body):
     type: Literal["text"]
-    text: Text
+    text: ModelText
 
 
 class Turn(Body):
     role: Literal["user", "assistant"]
-    content: Text | Annotated[list[TextBlock], Field(fail_fast=True, min_length=1, max_length=100)]
+    content: ModelText | Annotated[list[TextBlock], Field(fail_fast=True, min_length=1, max_length=100)]
 
 
 class RunBody(Body):
     """Question to an agent: `input`, or `messages` that begin and end with the user's turn."""
 
-    input: Text | None = None
+    input: ModelText | None = None
     messages: Annotated[list[Turn], Field(fail_fast=True, min_length=1, max_length=500)] | None = None
     session_id: Annotated[str, Field(pattern=r"^ses_[0-9a-z]{26}$")] | None = None
     context: ContextObject | None = None
@@ -152,7 +122,7 @@ def stream(agent: str) -> Response:
     on_disconnect = partial(services().runs.cancellation.client_gone, started.run)
     lens = SseLens(started.run.id)
     response = stream_response(lens, batches, started.place, on_disconnect, started.listener)
-    return _labelled(response, started, started.run.cache)
+    return with_cache(response, started, started.run.cache)
 
 
 @blueprint.post("/v1/agents/<agent>/tasks")
@@ -172,7 +142,7 @@ def queue_task(agent: str) -> Response:
         services().runs.wakeup.ring([started.run.id])
     body = {"run_id": started.run.id, "status": started.run.status}
     response = json_response(body, 202, {"Location": f"/v1/runs/{started.run.id}"})
-    return _replayed(response, started)
+    return with_replayed(response, started)
 
 
 def _question(agent: str, door: str) -> RunRequest:
@@ -200,19 +170,4 @@ def _folded(started: Started) -> Response:
             response.headers["Retry-After"] = str(run.error.get("retry_after", 1))
     else:
         response = json_response(shown(result))
-    cache = result.get("cache", run.cache)
-    response.headers["X-Cost-USD"] = "0.000000" if cache in FREE else usd(run.cost_nano)
-    g.model_seconds = started.model_seconds
-    return _labelled(response, started, cache)
-
-
-def _labelled(response: Response, started: Started, cache: str) -> Response:
-    response.headers["X-Cache"] = cache
-    services().infra.metrics.cache(started.run.agent, cache)
-    return _replayed(response, started)
-
-
-def _replayed(response: Response, started: Started) -> Response:
-    if started.replayed:
-        response.headers["Idempotency-Replayed"] = "true"
-    return response
+    return with_cost(response, started)
