@@ -11,17 +11,17 @@ from service.store import runs
 from service.store.approvals import Decision
 from service.store.database import Database, Row, Transaction
 from service.store.visibility import visible_to
-from service.types import Caller, RunStatus, now_ms, rfc3339
+from service.types import Caller, RunStatus, now_ms, public_fields
 
 _SHOWN = (
     "id run_id user_id username agent session_id session_title input call_id name arguments reason status "
-    "comment decided_by"
+    "comment decided_by created_at decided_at"
 )
 
 
-def page(db: Database, caller: Caller, **wanted: Any) -> list[Row]:
-    """List approvals visible to the caller, newest first; `wanted`: filters of `store.approvals.recent`."""
-    return db.query(partial(rows.recent, visible=visible_to(caller), **wanted))
+def page(db: Database, caller: Caller, **filters: Any) -> list[Row]:
+    """List approvals visible to the caller, newest first; `filters`: filters of `store.approvals.recent`."""
+    return db.query(partial(rows.recent, visible=visible_to(caller), **filters))
 
 
 def find(tx: Transaction, caller: Caller, approval_id: str) -> Row:
@@ -64,5 +64,4 @@ def decide(tx: Transaction, caller: Caller, approval_id: str, decision: Decision
 
 def public(row: Row) -> dict[str, Any]:
     """Return the API's approval object; `input` is the question, shortened as in lists of runs."""
-    times = {name: rfc3339(row[name]) for name in ("created_at", "decided_at")}
-    return {name: row[name] for name in _SHOWN.split()} | times
+    return public_fields(row, _SHOWN)

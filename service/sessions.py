@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from service.errors import Forbidden, Invalid, NotFound
+from service.errors import Forbidden, NotFound, fault
 from service.history import (
     EXCLUDED_ERRORS,
     History,
@@ -22,12 +22,13 @@ from service.store import messages, session_expiry
 from service.store import sessions as rows
 from service.store.database import Database, Row, Transaction
 from service.store.visibility import Visibility, visible_to
-from service.types import Caller, Run, RunRequest, new_id, now_ms, rfc3339
+from service.types import Caller, Run, RunRequest, new_id, now_ms, public_fields
 
 DAY_MS = 86_400_000
 READ_BATCH = 100  # messages of a transcript per query
 DELETE_BATCH = 100  # rows of a session deleted per transaction
 DELETE_TIMEOUT = 20.0  # seconds a delete request takes at most
+NO_MESSAGE = "There is no such message in this session."
 
 
 class Sessions:
@@ -118,10 +119,11 @@ class Sessions:
         if row is None:
             raise NotFound(f"There is no session {session_id}.")
         if row["agent"] != run.agent:
-            raise _invalid("/session_id", f"This session belongs to the agent {row['agent']}.")
+            detail = f"This session belongs to the agent {row['agent']}."
+            raise fault("/session_id", detail, detail)
         parent = _parent(run.request)
         if parent and not messages.exists(tx, session_id, parent):
-            raise _invalid("/parent_message_id", "There is no such message in this session.")
+            raise fault("/parent_message_id", NO_MESSAGE, NO_MESSAGE)
         ahead = run.mode != "queue" and run.request.on_conflict == "interrupt"
         return rows.take(tx, session_id, run.id, parent, ahead=ahead, begins=True)
 
@@ -182,8 +184,7 @@ class Sessions:
 
 def item(row: Row) -> dict[str, Any]:
     """Return the list form of a session."""
-    times = {name: rfc3339(row[name]) for name in ("created_at", "updated_at", "expires_at")}
-    return {name: row[name] for name in ("id", "user_id", "agent", "title")} | times
+    return public_fields(row, "id user_id agent title created_at updated_at expires_at")
 
 
 def public(row: Row) -> dict[str, Any]:
@@ -208,9 +209,5 @@ def _parent(request: RunRequest) -> int | None:
         return None if parent_id is None else 0
     seq = message_seq(request.session_id, parent_id)
     if not seq:
-        raise _invalid("/parent_message_id", "There is no such message in this session.")
+        raise fault("/parent_message_id", NO_MESSAGE, NO_MESSAGE)
     return seq
-
-
-def _invalid(pointer: str, fault: str) -> Invalid:
-    return Invalid(fault, errors=[{"pointer": pointer, "detail": fault}])

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from service.types import MODE_OF_DOOR, Run, RunRequest, first_id, new_id, now_ms, rfc3339
+from service.types import Run, RunRequest, first_id, new_id, now_ms, rfc3339
 
 
 def test_ids_have_one_shape_and_none_twice() -> None:
@@ -45,8 +45,17 @@ def test_ids_of_one_millisecond_sort_in_the_order_they_were_made() -> None:
     assert ids == sorted(ids) and len(set(ids)) == len(ids)
 
 
-def test_a_run_has_the_mode_of_its_door() -> None:
-    """Its events are kept live where only a later version knows the door."""
-    doors = {**MODE_OF_DOOR, "of a later version": "stream"}
+def test_run_has_the_mode_that_its_door_ends_with() -> None:
+    """Events are kept live where a label does not tell."""
+    doors = {
+        "invoke": "wait",
+        "stream": "stream",
+        "task": "queue",
+        "messages/invoke": "wait",
+        "messages/stream": "stream",
+        "a2a/task": "queue",
+        "task/other": "stream",
+        "other": "stream",
+    }
     asked = RunRequest("assistant", ())
     assert {door: Run("run_1", "usr_1", "assistant", "1", door, asked).mode for door in doors} == doors

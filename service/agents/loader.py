@@ -131,7 +131,7 @@ class _Folder:
         try:
             return (self._folder / file).read_text("utf-8-sig")
         except FileNotFoundError:
-            hint = ": write there what the agent is told" if file == "prompt.md" else ""
+            hint = ": write the agent's instructions there" if file == "prompt.md" else ""
             raise self._broken(file, f"is missing{hint}") from None
         except UnicodeDecodeError:
             raise self._broken(file, "is not UTF-8: save it in that encoding") from None

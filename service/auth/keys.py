@@ -24,7 +24,7 @@ from service.infra.redis_client import answered
 from service.store import keys as rows
 from service.store.database import Database, Row, Transaction
 from service.store.token_families import Revoked
-from service.types import Caller, new_id, now_ms, rfc3339
+from service.types import Caller, new_id, now_ms, public_fields
 
 if TYPE_CHECKING:
     from cryptography.fernet import Fernet
@@ -188,11 +188,4 @@ def _decoded(value: bytes) -> tuple[Caller, int | None] | None:
 
 
 def _public(row: Row) -> dict[str, Any]:
-    return {
-        "id": row["id"],
-        "name": row["name"],
-        "prefix": row["prefix"],
-        "scopes": row["scopes"],
-        "created_at": rfc3339(row["created_at"]),
-        "expires_at": rfc3339(row["expires_at"]),
-    }
+    return public_fields(row, "id name prefix scopes created_at expires_at")

@@ -33,7 +33,7 @@ Kind = Literal["access", "refresh"]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Tokens that a log-in or a refresh answers with."""
+    """Token pair, the response of a log-in or a refresh."""
 
     access_token: str
     refresh_token: str
@@ -50,7 +50,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """Key that signs and checks tokens: HS256 with the secret, or EdDSA with a private key of one's own."""
+    """Key that signs and verifies tokens: HS256 with the secret, or EdDSA with a private key."""
 
     algorithm: str
     signing: str | Ed25519PrivateKey
@@ -59,7 +59,7 @@ class SigningKey:
 
     @classmethod
     def of(cls, secret: str, private_pem: str = "") -> SigningKey:
-        """Raises `ValueError` when the PEM is not an Ed25519 private key."""
+        """Create the key of these settings. Raises `ValueError` when the PEM is not an Ed25519 private key."""
         if not private_pem:
             return cls("HS256", secret, secret, None)
         private = load_pem_private_key(private_pem.encode(), password=None)
@@ -80,7 +80,7 @@ class SigningKey:
 
 
 class TokenService:
-    """Begins, renews and ends log-ins. Checking a token's signature is the web's, by Flask-JWT-Extended."""
+    """Begins, renews and ends log-ins. Signatures are verified in the web layer, by Flask-JWT-Extended."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class TokenService:
         return self._pair(user, family, jti)
 
     def renew(self, claims: Mapping[str, Any]) -> Pair:
-        """Spend the refresh token with these checked claims for a new pair. Raises `InvalidToken`.
+        """Exchange the refresh token with these verified claims for a new pair. Raises `InvalidToken`.
 
         The new refresh token lives as long as the family: a log-in is not prolonged by using it.
         """
@@ -124,9 +124,9 @@ class TokenService:
         return self._pair(user, family, fresh, refresh_until=int(claims["exp"]))
 
     def accepts(self, claims: Mapping[str, Any]) -> bool:
-        """Tell whether verified claims are such as `_pair` signs, with a life that one made now may have.
+        """Return whether verified claims have the form and at most the lifetime of tokens signed by `_pair` today.
 
-        An access token that lived longer would outlive what `Revocations` remembers.
+        An access token that lives longer would outlive its entry in `Revocations`.
         """
         longest = {"access": self._access_seconds, "refresh": self._refresh_seconds}.get(claims["type"], 0)
         if not all(isinstance(claims[name], str) for name in ("sub", "jti", "fam")):
@@ -151,7 +151,7 @@ class TokenService:
 
 
 def caller_of(claims: Mapping[str, Any]) -> Caller:
-    """Make the caller of an access token with these checked claims. Raises `InvalidToken` on a foreign one."""
+    """Build the caller from an access token's verified claims. Raises `InvalidToken` for claims of another issuer."""
     role: Any = claims.get("role")
     name, limit = claims.get("name"), claims.get("lim")
     if not isinstance(name, str) or role not in ROLES or not isinstance(limit, str | None):

@@ -105,6 +105,14 @@ def print_json(value: Any) -> None:
     click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
 
 
+def print_rows(rows: Sequence[Mapping[str, Any]], columns: str, empty: str, *, as_json: bool) -> None:
+    """Print whole rows as JSON, or these columns of them, separated by spaces, as a table."""
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows, columns.split(), empty)
+
+
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str) -> None:
     """Print aligned columns under their names; `empty` is printed instead of no rows."""
     if not rows:
@@ -117,10 +125,10 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
-def paginate(fetch: Callable[[int, str | None], list[Any]], id_of: Callable[[Any], str]) -> Iterator[Any]:
-    """Iterate over all items, fetching pages of 100; `fetch(limit, after_id)`."""
+def paginate(fetch: Callable[..., list[Any]], id_of: Callable[[Any], str]) -> Iterator[Any]:
+    """Iterate over all items, fetching pages of 100 with the arguments `limit` and `after`, an id."""
     last: str | None = None
-    while batch := fetch(100, last):
+    while batch := fetch(limit=100, after=last):
         yield from batch
         last = id_of(batch[-1])
 

@@ -10,7 +10,16 @@ from typing import Any
 import click
 import orjson
 
-from service.cli.common import Commands, RealNumber, as_json, limit_option, print_json, print_table, services
+from service.cli.common import (
+    Commands,
+    RealNumber,
+    as_json,
+    limit_option,
+    print_json,
+    print_rows,
+    print_table,
+    services,
+)
 from service.errors import Conflict, NotFound
 from service.runs.events.event_stream import stream_key
 from service.runs.result import shown
@@ -22,10 +31,10 @@ from service.store import steps as step_rows
 from service.store.database import Row, Transaction
 from service.store.run_lists import RunFilter
 from service.store.visibility import UNRESTRICTED
-from service.types import Event, RunEvent, RunStatus, now_ms, rfc3339, usd
+from service.types import Event, RunEvent, RunStatus, now_ms, public_fields, usd
 
 runs = Commands("runs", help="Runs: look at them, stop them, send them off again.")
-_COLUMNS = ("run_id", "status", "agent", "door", "attempt", "cost_usd", "created_at")
+_COLUMNS = "run_id status agent door attempt cost_usd created_at"
 _MAX_PAUSE = 5.0  # seconds a replay waits at most between two events
 
 
@@ -37,9 +46,9 @@ _MAX_PAUSE = 5.0  # seconds a replay waits at most between two events
 @as_json
 def list_runs(status: str | None, agent: str | None, session: str | None, limit: int, as_json: bool) -> None:
     """List runs, newest first."""
-    wanted = RunFilter(status, agent, session)
+    filters = RunFilter(status, agent, session)
     found = services().infra.db.query(
-        lambda tx: run_lists.recent(tx, wanted, limit=limit, before=None, visible=UNRESTRICTED)
+        lambda tx: run_lists.recent(tx, filters, limit=limit, before=None, visible=UNRESTRICTED)
     )
     _print_runs(found, as_json)
 
@@ -87,14 +96,10 @@ def feedback(agent: str | None, score: int | None, limit: int, as_json: bool) ->
     found = services().infra.db.query(
         lambda tx: feedback_rows.recent(tx, limit=limit, agent=agent, score=score)
     )
-    plain = ("run_id", "agent", "score", "comment")
-    lines = [
-        {name: row[name] for name in plain} | {"updated_at": rfc3339(row["updated_at"])} for row in found
-    ]
-    if as_json:
-        return print_json(lines)
-    lines = [{**line, "comment": _printable(line["comment"] or "")} for line in lines]
-    print_table(lines, ("run_id", "agent", "score", "updated_at", "comment"), "There is none.")
+    lines = [public_fields(row, "run_id agent score updated_at comment") for row in found]
+    if not as_json:
+        lines = [{**line, "comment": _printable(line["comment"] or "")} for line in lines]
+    print_rows(lines, "run_id agent score updated_at comment", "There is none.", as_json=as_json)
 
 
 @runs.command()
@@ -183,29 +188,18 @@ def _print_event(event: RunEvent) -> None:
 
 
 def _print_runs(found: list[Row], as_json: bool) -> None:
-    lines = [_line(row) for row in found]
-    if as_json:
-        return print_json(lines)
-    print_table(lines, _COLUMNS, "There are none.")
+    print_rows([_line(row) for row in found], _COLUMNS, "There are none.", as_json=as_json)
 
 
 def _line(row: Row) -> dict[str, Any]:
     return {
         "run_id": row["id"],
-        **{name: row[name] for name in ("status", "agent", "door", "attempt", "user_id")},
+        **public_fields(row, "status agent door attempt user_id created_at finished_at"),
         "cost_usd": usd(row["cost_nano"]),
-        "created_at": rfc3339(row["created_at"]),
-        "finished_at": rfc3339(row["finished_at"]),
         "error": row["error"]["code"] if row["error"] else None,
     }
 
 
 def _step(step: Any) -> dict[str, Any]:
-    return {
-        "step": step["n"],
-        "kind": step["kind"],
-        "name": step["name"],
-        "attempt": step["attempt"],
-        "ms": step["finished_at"] - step["started_at"],
-        "cost_usd": usd(step["cost_nano"]),
-    }
+    took = {"ms": step["finished_at"] - step["started_at"], "cost_usd": usd(step["cost_nano"])}
+    return {"step": step["n"], **public_fields(step, "kind name attempt"), **took}

@@ -93,7 +93,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def is_not_allowed(error: ResponseError) -> bool:
-    """Tell whether a missing right is the cause."""
+    """Return whether a missing right is the cause."""
     return isinstance(error, NoPermissionError) or any(words in str(error) for words in _NOT_ALLOWED)
 
 

@@ -35,7 +35,7 @@ class Readable(Protocol):
 
     @property
     def complete(self) -> bool:
-        """Tell whether the answer has arrived completely."""
+        """Return whether the answer has arrived completely."""
 
 
 class StreamSink:

@@ -1,7 +1,8 @@
 """Structured logs: one JSON object per line (text in a terminal), with context fields and redacted secrets.
 
-A line's `event` is its message. `bind` adds fields to every later line of the same thread. Fields with the name of a
-secret, and values that look like a key or a token, are redacted as a line is written.
+A line's `event` is its message, its fields are `extra`: never prompts or answers. `bind` adds fields to every later
+line of the same thread. Fields with the name of a secret, and values that look like a key or a token, are redacted as a
+line is written.
 
 DEBUG lines are Slipway's own only, which hold no content. Libraries log prompts, answers and keys at that level: their
 lines are dropped, whatever level a library sets for its loggers.
@@ -72,12 +73,6 @@ def bound(**fields: Any) -> Iterator[None]:
         yield
     finally:
         _fields.set(before)
-
-
-def event(logger: logging.Logger, name: str, **fields: Any) -> None:
-    """Log an event with its fields at INFO. Never prompts or answers."""
-    if logger.isEnabledFor(logging.INFO):
-        logger.info(name, extra=fields)
 
 
 def configure(log_format: Literal["auto", "json", "text"], level: str) -> None:

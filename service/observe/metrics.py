@@ -103,7 +103,7 @@ def _value_class() -> Any:
 
 
 class Metrics(Subscriber):
-    """Counters, gauges and histograms: of what the observer tells, of HTTP and of Redis.
+    """Counters, gauges and histograms: of the observer's events, of HTTP and of Redis.
 
     Labels are bounded: route templates, agent ids, never ids of users."""
 
@@ -206,7 +206,7 @@ class Metrics(Subscriber):
         self._fallback.set(int(active))
 
     def transaction_retried(self, reason: str) -> None:
-        """Count a retry; `reason` is `deadlock` or `serialization_failure`."""
+        """Count a retry; `reason`: `deadlock`, `serialization_failure` or `unexpected_result`."""
         self._retried(reason).inc()
 
     def login_failed(self) -> None:
@@ -225,15 +225,15 @@ class Metrics(Subscriber):
 
     def _counter(self, name: str, about: str, *labels: str) -> Any:
         most = MOST_REQUEST_LABEL_SETS if name == "http_requests" else MOST_LABEL_SETS
-        return self._kept(Counter(f"slipway_{name}", about, labels, registry=self._registry), labels, most)
+        return self._bounded(Counter(f"slipway_{name}", about, labels, registry=self._registry), labels, most)
 
     def _gauge(self, name: str, about: str, mode: Any, *labels: str) -> Any:
         gauge = Gauge(f"slipway_{name}", about, labels, registry=self._registry, multiprocess_mode=mode)
-        return self._kept(gauge, labels, MOST_LABEL_SETS)
+        return self._bounded(gauge, labels, MOST_LABEL_SETS)
 
     def _histogram(self, name: str, about: str, buckets: tuple[float, ...], *labels: str) -> Any:
         metric = Histogram(f"slipway_{name}", about, labels, registry=self._registry, buckets=buckets)
-        return self._kept(metric, labels, MOST_HISTOGRAM_LABEL_SETS)
+        return self._bounded(metric, labels, MOST_HISTOGRAM_LABEL_SETS)
 
-    def _kept(self, metric: MetricWrapperBase, labels: tuple[str, ...], most: int) -> Any:
+    def _bounded(self, metric: MetricWrapperBase, labels: tuple[str, ...], most: int) -> Any:
         return _Family(metric, most) if labels else metric

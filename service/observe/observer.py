@@ -1,4 +1,4 @@
-"""Observer: told once of each run, step, model attempt, tool call and settlement; metrics and logs subscribe to it."""
+"""Observer of runs, steps, model attempts, tool calls and settlements, to which metrics and logs subscribe."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 from service.types import Run, Usage
 
-# `started` and `over`: an execution begins and is over here, however. In between: `ended` (its status says how),
-# `failed` by a fault of ours, waits for a person or a batch, or `released` to another worker.
+# `started` and `over` delimit an execution in this process, whatever its outcome. In between: `ended` (see its status),
+# `failed` by an internal error, waiting for an approval or a batch, or `released` to another worker.
 RunPhase = Literal["started", "ended", "failed", "waits_for_approval", "waits_for_batch", "released", "over"]
 
 
@@ -39,13 +39,13 @@ class Settled(NamedTuple):
 
 
 class Subscriber:
-    """Base of what subscribes: overrides the methods it needs. They are called by the thread in which it happens."""
+    """Base of subscribers, which override some methods. Called by the thread in which the event happens."""
 
     def run(self, run: Run, phase: RunPhase, error: Exception | None = None) -> None:
-        """`error`: what a run failed with, or why it was left."""
+        """Handle a new phase of a run. `error`: its failure, or the reason for its release."""
 
     def step(self, run: Run, kind: str, name: str) -> None:
-        """Step that is done; `kind` is `model` or `tools`. It is written with the run's next transaction."""
+        """Handle a finished step, which the run's next transaction stores. `kind` is `model` or `tools`."""
 
     def attempt(self, attempt: ModelAttempt) -> None: ...
 
@@ -54,14 +54,14 @@ class Subscriber:
     def settlement(self, settled: Settled) -> None: ...
 
     def budget_refused(self, scope: str) -> None:
-        """Model call that did not fit a cap; `scope` is the kind of it only: `user`, never whose."""
+        """Handle a model call that did not fit a cap. `scope` is only the kind, such as `user`, without an id."""
 
     def budget_warning(self, scope: str, percent: int, public: Mapping[str, Any]) -> None:
-        """Cap that passed 50, 80 or 100 percent; `public` describes it, with its whole scope."""
+        """Handle a cap that passed 50, 80 or 100 percent. `public` describes the cap, with its whole scope."""
 
 
 class Observer(Subscriber):
-    """Tells every subscriber, in their order."""
+    """Notifies every subscriber, in order."""
 
     def __init__(self, *subscribers: Subscriber) -> None:
         self._subscribers = subscribers

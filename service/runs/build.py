@@ -93,6 +93,7 @@ def build(
         conflicts=conflicts,
         bulkhead=bulkhead,
         concurrent=concurrent,
+        redis_store=infra.redis_store,
     )
     size, wait = settings.batch_max_size, settings.batch_max_wait_seconds
     batches = BatchSubmitter(infra.db, domains.upstream, batch_steps, max_size=size, max_wait=wait)

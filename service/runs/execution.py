@@ -51,7 +51,7 @@ class Execution:
     seconds: float
     lease_seconds: float
 
-    def here(self, run: Run, opening: Opening, stale_answer: StaleAnswer = None) -> Attempt:
+    def execute(self, run: Run, opening: Opening, stale_answer: StaleAnswer = None) -> Attempt:
         """Execute a new run in this thread, without a client that follows its events.
 
         Raises the reason it cannot begin, `LeaseLost`, or `HandedOver` when another worker is to continue it.
@@ -67,7 +67,7 @@ class Execution:
                 raise
         return attempt
 
-    def listened(
+    def stream(
         self,
         run: Run,
         opening: Opening,
@@ -226,9 +226,9 @@ class Execution:
         """Reopen the journal of a resumed run. Raises `LeaseLost` when another worker has claimed it since."""
         # Order matters: the database already refuses earlier attempts' steps, from here on Redis their events.
         stream = self.event_streams.take_up(run.id, run.attempt)
-        kept = self.db.query(lambda tx: step_rows.of_run(tx, run.id), patience=PATIENCE)
-        replay = replay_of(run, kept, stream)
-        return Journal(self.db, run, outbox.put, kept=kept, replay=replay)
+        steps = self.db.query(lambda tx: step_rows.of_run(tx, run.id), patience=PATIENCE)
+        replay = replay_of(run, steps, stream)
+        return Journal(self.db, run, outbox.put, stored=steps, replay=replay)
 
 
 def _log_given_up(run: Run, error: Exception) -> None:

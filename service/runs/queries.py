@@ -15,7 +15,7 @@ from service.errors import DatabaseUnavailable, NotFound, RunTimeout, Unavailabl
 from service.runs.events.event_stream import EventStreamReader
 from service.runs.events.follower import Follower
 from service.runs.events.outbox import Outbox
-from service.runs.result import result_of_kept
+from service.runs.result import result_of_steps
 from service.store import approvals, feedback, run_lists
 from service.store import runs as rows
 from service.store import steps as step_rows
@@ -49,11 +49,11 @@ class RunQueries:
             raise NotFound(f"There is no run {run_id}.")
         return run
 
-    def page(self, caller: Caller, wanted: RunFilter, *, limit: int, before: str | None) -> list[Row]:
+    def page(self, caller: Caller, filters: RunFilter, *, limit: int, before: str | None) -> list[Row]:
         """List runs that the caller may see, newest first."""
         visible = visible_to(caller)
         return self.db.query(
-            lambda tx: run_lists.recent(tx, wanted, limit=limit, before=before, visible=visible)
+            lambda tx: run_lists.recent(tx, filters, limit=limit, before=before, visible=visible)
         )
 
     def steps_and_feedback(self, run_id: str) -> tuple[list[Row], Row | None]:
@@ -66,7 +66,7 @@ class RunQueries:
             return run.result
 
         def read(tx: Transaction) -> dict[str, Any]:
-            return result_of_kept(run, step_rows.of_run(tx, run.id), approvals.pending(tx, run.id))
+            return result_of_steps(run, step_rows.of_run(tx, run.id), approvals.pending(tx, run.id))
 
         return self.db.query(read)
 
@@ -90,7 +90,7 @@ class RunQueries:
         if follower.waits:
             yield [_reconnect(after)]
 
-    def began(self, run_id: str, seconds: float) -> bool:
+    def has_begun(self, run_id: str, seconds: float) -> bool:
         """Return whether a run has its first event within `seconds`, so that it can be followed live."""
         try:
             return bool(self.event_streams.read(run_id, b"0", seconds))

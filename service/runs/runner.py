@@ -66,7 +66,7 @@ class Runner:
         try:
             yield from self._begin(attempt)
             if run.losses >= MOST_LOSSES:
-                raise WorkerLost(f"{run.losses} workers ended while they drove this run.")
+                raise WorkerLost(f"{run.losses} workers ended while they executed this run.")
             attempt.handle.check()
             steps = RunSteps(self.steps, agent, attempt)
             messages = yield from self._conversation(agent, attempt, steps)
@@ -115,11 +115,11 @@ class Runner:
         started = started_of(run)
         if run.resumed:
             if journal.resumes_after == 0:  # no published event is valid: clients may not know that it began
-                yield from journal.tell(Event.RUN_STARTED, started)
+                yield from journal.publish(Event.RUN_STARTED, started)
             resumed = {"from_seq": journal.resumes_after, "agent_version": run.agent_version}
-            yield from journal.tell(Event.RUN_RESUMED, resumed)
+            yield from journal.publish(Event.RUN_RESUMED, resumed)
         else:
-            journal.later(Event.RUN_STARTED, started)
+            journal.publish_after_commit(Event.RUN_STARTED, started)
             # Otherwise it is stored with the hold for its first step, or does not begin if nothing can be held.
             if run.request.session_id is not None:  # a turn claims its session before reading it
                 yield from journal.commit()

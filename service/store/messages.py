@@ -31,7 +31,7 @@ def exists(tx: Transaction, session_id: str, seq: int) -> bool:
 
 
 def has_turn(tx: Transaction, session_id: str, run_id: str) -> bool:
-    """Tell whether a run has messages in the session."""
+    """Return whether a run has messages in the session."""
     query = sa.select(messages.c.seq).where(messages.c.session_id == session_id, messages.c.run_id == run_id)
     return tx.row(query.limit(1)) is not None
 

@@ -14,9 +14,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
 from service.store.database import InsertOnce, Row, Transaction, clock_ms
-from service.store.ledger import IS_CALL, one_snapshot
-from service.store.schema import holds, ledger, usage_daily, usage_daily_by_user, usage_days
-from service.store.usage import DAY_MS, SUMS
+from service.store.ledger import IS_CALL
+from service.store.schema import SUMS, holds, ledger, usage_daily, usage_daily_by_user, usage_days
+from service.store.usage import DAY_MS
 
 LATE_MS = 3_600_000  # how far a worker's clock may lag the database's: until then a past day may get a hold
 BATCH = 1_000  # calls of a transaction
@@ -121,7 +121,7 @@ def differences(tx: Transaction, day: int) -> Iterator[tuple[str, Row]]:
 
     Must be the first read of its transaction.
     """
-    one_snapshot(tx)
+    tx.use_one_snapshot()
     if tx.row(sa.select(usage_days.c.day).where(usage_days.c.day == day, _IS_CLOSED)) is None:
         return
     for table in _TABLES:

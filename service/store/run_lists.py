@@ -37,23 +37,23 @@ class RunFilter:
 
 
 def recent(
-    tx: Transaction, wanted: RunFilter, *, limit: int, before: str | None, visible: Visibility
+    tx: Transaction, filters: RunFilter, *, limit: int, before: str | None, visible: Visibility
 ) -> list[Row]:
     """List visible runs, newest first; ids sort by time, so the last id of a page is the cursor of the next."""
-    values = {"user_id": visible.user_id, **asdict(wanted)}
+    values = {"user_id": visible.user_id, **asdict(filters)}
     conditions: dict[str, list[Any]] = {
         name: [runs.c[name] == value] for name, value in values.items() if value is not None
     }
-    if wanted.status in _INDEXED_AS:
-        conditions["status"].append(sa.text(_INDEXED_AS[RunStatus(wanted.status)]))
-    indexed = _indexed(conditions, wanted.status)
+    if filters.status in _INDEXED_AS:
+        conditions["status"].append(sa.text(_INDEXED_AS[RunStatus(filters.status)]))
+    indexed = _indexed(conditions, filters.status)
     query = sa.select(*_LISTED)
     for name, of_name in conditions.items():
         query = query.where(*(of_name if name in indexed else map(filter_only, of_name)))
     if before is not None:
         query = query.where(runs.c.id < before)
     if visible.scopes and indexed is conditions:
-        return scoped.newest(tx, runs, query, limit=limit, visible=visible, agent=wanted.agent)
+        return scoped.newest(tx, runs, query, limit=limit, visible=visible, agent=filters.agent)
     query = query.where(*map(filter_only, Visibility(None, visible.scopes).where(runs)))
     return tx.rows(query.order_by(runs.c.id.desc()).limit(limit).execution_options(**PLANNED_ANEW))
 

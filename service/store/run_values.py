@@ -10,7 +10,7 @@ from service.text import exact_json
 from service.types import Run, RunRequest, RunStatus, Usage
 
 AS_TEXT = ("context", "metadata")  # fields of a request that are JSON text
-NOT_STORED = ("on_conflict",)  # matters only until the run has begun
+NOT_STORED = ("on_conflict", "door")  # matters only until the run has begun; a column of its own
 _FIELDS = frozenset(RunRequest.__dataclass_fields__)
 
 

@@ -63,6 +63,7 @@ def insert(tx: Transaction, run: Run, *, worker_id: str | None, wake_at: int | N
             "created_at": run.created_at,
             "started_at": run.started_at,
         },
+        expect=1,
     )
     return inserted == 1
 
@@ -229,7 +230,7 @@ def expire(tx: Transaction, before: int, limit: int) -> int:
 
 def _update_owned(tx: Transaction, run_id: str, attempt: int, values: dict[str, Any]) -> bool:
     given = {"run": run_id, "fence": attempt, **{f"v_{name}": value for name, value in values.items()}}
-    return tx.execute(_fenced_update(*values), given) == 1
+    return tx.execute(_fenced_update(*values), given, expect=1) == 1
 
 
 def _as_stored(values: dict[str, Any]) -> dict[str, Any]:

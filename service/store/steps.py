@@ -29,7 +29,7 @@ _LISTED = Statement(
 
 def insert(tx: Transaction, step: dict[str, Any]) -> None:
     """Insert a step once: a commit whose answer was lost may have done it."""
-    tx.execute(_INSERT, step)
+    tx.send(_INSERT, step)
 
 
 def of_run(tx: Transaction, run_id: str) -> list[Row]:

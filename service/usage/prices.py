@@ -75,30 +75,27 @@ class Price(NamedTuple):
         """Return this price with the Batches API's discount."""
         return self._replace(batched=True)
 
-    def cost(self, usage: Usage, batch: bool = False) -> int:
+    def cost(self, usage: Usage) -> int:
         """Return the cost of the usage in nano-dollars.
 
         The size of the whole prompt, cached or not, selects the tariff.
         """
         prompt = usage.input_tokens + usage.cache_creation_input_tokens + usage.cache_read_input_tokens
-        tariff = [
-            tariff for tariff in self.tariffs if not tariff.above_tokens or prompt > tariff.above_tokens
-        ][-1]
-        return self._nano(tariff.tokens(usage), usage.server_tool_requests, batch)
+        return self._nano(self._within(prompt)[-1].tokens(usage), usage.server_tool_requests)
 
-    def worst(
-        self, input_tokens: int, max_tokens: int, batch: bool = False, server_tool_requests: int = 0
-    ) -> int:
+    def worst(self, input_tokens: int, max_tokens: int) -> int:
         """Return the most a call with so many tokens can cost, in nano-dollars, however its prompt is cached."""
-        within = [
-            tariff for tariff in self.tariffs if not tariff.above_tokens or input_tokens > tariff.above_tokens
-        ]
+        within = self._within(input_tokens)
         pico = input_tokens * max(tariff.dearest_input for tariff in within)
         pico += max_tokens * max(tariff.output for tariff in within)
-        return self._nano(pico, server_tool_requests, batch)
+        return self._nano(pico, 0)
 
-    def _nano(self, pico: int, tool_requests: int, batch: bool) -> int:
-        percent = 100 - self.batch_discount if batch or self.batched else 100
+    def _within(self, prompt: int) -> list[Tariff]:
+        """Tariffs of a prompt of up to so many tokens, the one of exactly so many last."""
+        return [one for one in self.tariffs if not one.above_tokens or prompt > one.above_tokens]
+
+    def _nano(self, pico: int, tool_requests: int) -> int:
+        percent = 100 - self.batch_discount if self.batched else 100
         hundredths = pico * percent + tool_requests * self.server_tool_use * 100
         return -(-hundredths // (100 * PICO_IN_NANO))
 

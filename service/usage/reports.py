@@ -71,42 +71,42 @@ def cursor_of(text: str, by: Sequence[str]) -> Cursor:
     return Cursor(until, tuple(after))
 
 
-def page(db: Database, asked: UsageQuery, *, limit: int, after: Values | None = None) -> Page:
+def page(db: Database, query: UsageQuery, *, limit: int, after: Values | None = None) -> Page:
     """Read at most `limit` lines after the values of a line, and the total of the whole report.
 
     Calls that are not settled yet are in neither.
     """
 
     def read(tx: Any) -> tuple[list[Row], Row]:
-        found = usage.lines(tx, asked, limit=limit + 1, after=after)
-        return found, usage.total(tx, asked) if asked.by else found[0]
+        found = usage.lines(tx, query, limit=limit + 1, after=after)
+        return found, usage.total(tx, query) if query.by else found[0]
 
     found, total = db.query(read)
     more = len(found) > limit
-    following = Cursor(asked.until, _values(found[limit - 1], asked.by)) if more else None
-    return Page([_line(row, asked.by) for row in found[:limit]], _line(total, ()), following)
+    following = Cursor(query.until, _values(found[limit - 1], query.by)) if more else None
+    return Page([_line(row, query.by) for row in found[:limit]], _line(total, ()), following)
 
 
-def sheet(db: Database, asked: UsageQuery, *, seconds: float, after: Values | None = None) -> Iterator[str]:
+def sheet(db: Database, query: UsageQuery, *, seconds: float, after: Values | None = None) -> Iterator[str]:
     """Yield the report as CSV, header line first, reading on as it is consumed.
 
     Each page is read in a transaction of its own, so a slow reader holds neither a connection nor a snapshot. Raises
     `SheetEnded` after `seconds`.
     """
     end = time.monotonic() + seconds
-    found = _rows(db, asked, after)
-    yield _csv([(*asked.by, *FIGURES)])
+    found = _rows(db, query, after)
+    yield _csv([(*query.by, *FIGURES)])
     sent = 0
     while True:
         for start in range(0, len(found), CHUNK):
-            yield _csv(_cells(row, asked.by) for row in found[start : start + CHUNK])
+            yield _csv(_cells(row, query.by) for row in found[start : start + CHUNK])
             time.sleep(PAUSE)
         if len(found) < PAGE:
             return
         sent += len(found)
         if time.monotonic() > end:
             raise SheetEnded(f"{sent} lines in {seconds:.0f} seconds")
-        found = _rows(db, asked, _values(found[-1], asked.by))
+        found = _rows(db, query, _values(found[-1], query.by))
 
 
 def as_csv(lines: Sequence[dict[str, Any]], by: Sequence[str]) -> str:
@@ -119,8 +119,8 @@ def day_of(number: int) -> str:
     return datetime.fromtimestamp(number * 86_400, UTC).date().isoformat()
 
 
-def _rows(db: Database, asked: UsageQuery, after: Values | None) -> list[Row]:
-    return db.query(lambda tx: usage.lines(tx, asked, limit=PAGE, after=after))
+def _rows(db: Database, query: UsageQuery, after: Values | None) -> list[Row]:
+    return db.query(lambda tx: usage.lines(tx, query, limit=PAGE, after=after))
 
 
 def _values(row: Row, by: Sequence[str]) -> Values:

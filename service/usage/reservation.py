@@ -71,6 +71,14 @@ class HoldAttempt(NamedTuple):
     counters: Mapping[str, str] = MappingProxyType({})
 
 
+@dataclass(slots=True)
+class Placed:
+    """Hold to be written, with the counters it is written against; `chosen`: by window, instead of the usual ones."""
+
+    hold: Hold
+    chosen: Mapping[str, str]
+
+
 class Reserved(NamedTuple):
     """Hold that was written, and the longest answer it covers, in tokens."""
 

@@ -14,7 +14,7 @@ import orjson
 from flask import request
 from werkzeug.exceptions import HTTPException
 
-from service.errors import BadRequest, Invalid, InvalidJson, TooLarge, UnsupportedMediaType
+from service.errors import BadRequest, InvalidJson, TooLarge, UnsupportedMediaType, fault
 from service.text import exact_json
 from service.text.exact_json import Number
 
@@ -45,11 +45,6 @@ def raw_json(most: int = MAX_BODY) -> Any:
     if _has_too_many_values(data):
         raise fault("", f"must not have more than {MOST_VALUES} values")
     return _parse(data)
-
-
-def fault(pointer: str, detail: str) -> Invalid:
-    """Build an `Invalid` with one fault."""
-    return Invalid("The request does not fit; see `errors`.", errors=[{"pointer": pointer, "detail": detail}])
 
 
 def escape(part: str) -> str:

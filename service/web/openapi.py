@@ -112,7 +112,7 @@ def _models(operation: api) -> Iterator[type[BaseModel]]:
 def _operation(
     path: str, method: str, operation: api, open_to_all: bool, names: dict[type[BaseModel], str]
 ) -> dict[str, Any]:
-    said: dict[str, Any] = {
+    described: dict[str, Any] = {
         "summary": operation.summary,
         "tags": [operation.tag],
         "operationId": "_".join([method, *re.findall(r"\w+", path)]),
@@ -133,13 +133,13 @@ def _operation(
             {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}}
         )
     if parameters:
-        said["parameters"] = parameters
+        described["parameters"] = parameters
     if operation.body is not None:
         schema = {"$ref": names[operation.body]}
-        said["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     if not open_to_all:
-        said["security"] = [{"bearer": []}, {"apiKey": []}]
-    return said
+        described["security"] = [{"bearer": []}, {"apiKey": []}]
+    return described
 
 
 def _path_parameter(name: str) -> dict[str, Any]:
@@ -149,19 +149,19 @@ def _path_parameter(name: str) -> dict[str, Any]:
 def _answer(
     operation: api, status: int, model: type[BaseModel] | None, names: dict[type[BaseModel], str]
 ) -> dict[str, Any]:
-    said: dict[str, Any] = {"description": "OK" if status < 400 else "Not ready"}
+    described: dict[str, Any] = {"description": "OK" if status < 400 else "Not ready"}
     if model is not None:
-        said["content"] = {"application/json": {"schema": {"$ref": names[model]}}}
+        described["content"] = {"application/json": {"schema": {"$ref": names[model]}}}
     if operation.stream is not None:
         text = {"type": "string"}
         if operation.stream == "text/event-stream":
             text["description"] = f"Server-sent events: {EVENTS}."
-        said.setdefault("content", {})[operation.stream] = {"schema": text}
+        described.setdefault("content", {})[operation.stream] = {"schema": text}
     for media in operation.also:
-        said.setdefault("content", {})[media] = {"schema": {"type": "string"}}
+        described.setdefault("content", {})[media] = {"schema": {"type": "string"}}
     if operation.headers:
-        said["headers"] = {name: {"schema": {"type": "string"}} for name in operation.headers}
-    return said
+        described["headers"] = {name: {"schema": {"type": "string"}} for name in operation.headers}
+    return described
 
 
 def _problems(operation: api, open_to_all: bool, names: dict[type[BaseModel], str]) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def _problems(operation: api, open_to_all: bool, names: dict[type[BaseModel], st
     for error in dict.fromkeys(errors):
         by_status.setdefault(str(error.status), []).append(f"`{error.code}`")
     content = {"application/problem+json": {"schema": {"$ref": names[Problem]}}}
-    said = {
+    described = {
         status: {"description": ", ".join(codes), "content": content} for status, codes in by_status.items()
     }
-    return {**said, "default": {"description": "Other problems", "content": content}}
+    return {**described, "default": {"description": "Other problems", "content": content}}

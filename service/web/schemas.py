@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import orjson
 from flask import Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from service.text import exact_json
-from service.types import rfc3339
+from service.types import public_fields
 from service.usage.caps import Standing
 
+T = TypeVar("T")
+Status = Literal["queued", "running", "waiting_approval", "succeeded", "failed", "cancelled"]
 METADATA_BYTES = 16 * 1024  # as compact JSON
 METADATA_MEMBERS = 64
 METADATA_DEPTH = 8  # levels of objects and lists, itself the first
@@ -29,6 +31,11 @@ class Shape(BaseModel):
     """Base of response schemas, for OpenAPI only: responses are built as dictionaries, for speed."""
 
     model_config = ConfigDict(extra="allow")
+
+
+class Page(Shape, Generic[T]):
+    data: list[T]
+    next_cursor: str | None
 
 
 class Problem(Shape):
@@ -126,8 +133,11 @@ class SourceShape(Shape):
     quote: str
 
 
-class RunResult(Shape):
-    """Result of a run that has ended, or waits for decisions on `approvals`."""
+class RunItem(Shape):
+    """Run in a list, without request and result; `input` is cut at 200 characters.
+
+    `input`, `steps`, `model` and `stop_reason` are null for runs of old versions of Slipway.
+    """
 
     run_id: str
     session_id: str | None
@@ -135,23 +145,30 @@ class RunResult(Shape):
     agent_version: str
     user_id: str
     door: str
-    status: Literal["queued", "running", "waiting_approval", "succeeded", "failed", "cancelled"]
-    input: str
-    output: str
-    structured: Any
+    status: Status
+    input: str | None
     stop_reason: str | None
     model: str | None
     tier: str | None
-    steps: int
-    tools: list[ToolShape]
-    sources: list[SourceShape]
+    steps: int | None
     usage: UsageShape
     cache: Literal["hit", "near", "stale", "coalesced", "miss", "bypass"]
     latency_ms: int | None
     created_at: str
     finished_at: str | None
-    approvals: list[str] | None = None
     error: dict[str, Any] | None = None
+
+
+class RunResult(RunItem):
+    """Result of a run that has ended, or waits for decisions on `approvals`."""
+
+    input: str
+    output: str
+    structured: Any
+    steps: int
+    tools: list[ToolShape]
+    sources: list[SourceShape]
+    approvals: list[str] | None = None
     metadata: dict[str, Any] | None = None
 
 
@@ -166,13 +183,12 @@ class FeedbackShape(Shape):
 
 def feedback_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """Build a `FeedbackShape`."""
-    times = {name: rfc3339(row[name]) for name in ("created_at", "updated_at")}
-    return {"score": row["score"], "comment": row["comment"], **times}
+    return public_fields(row, "score comment created_at updated_at")
 
 
 class Queued(Shape):
     run_id: str
-    status: Literal["queued", "running", "waiting_approval", "succeeded", "failed", "cancelled"]
+    status: Status
 
 
 class AgentView(Shape):
@@ -186,9 +202,7 @@ class AgentView(Shape):
     limits: dict[str, Any]
 
 
-class AgentList(Shape):
-    data: list[AgentView]
-    next_cursor: str | None
+class AgentList(Page[AgentView]): ...
 
 
 class BudgetView(Shape):
@@ -204,9 +218,7 @@ class BudgetView(Shape):
     default: bool
 
 
-class BudgetList(Shape):
-    data: list[BudgetView]
-    next_cursor: str | None
+class BudgetList(Page[BudgetView]): ...
 
 
 def budget_list(found: Iterable[Standing]) -> dict[str, Any]:

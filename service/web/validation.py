@@ -9,9 +9,9 @@ from flask import request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from service.errors import FieldFault, Invalid, NotFound
+from service.errors import FieldFault, Invalid, NotFound, fault
 from service.text import exact_json
-from service.web.body import AS_TEXT, MAX_BODY, fault, pointer, raw_json
+from service.web.body import AS_TEXT, MAX_BODY, pointer, raw_json
 
 M = TypeVar("M", bound=BaseModel)
 LONGEST_NAME = 128  # characters of an id, a name or a scope in a path

@@ -134,7 +134,7 @@ def test_broken_new_folder_is_served_after_it_is_fixed(
     live.refresh()
     assert list(live.agents) == ["probe"]
     assert said(told) == [
-        f"agent_fault {tmp_path}/second/prompt.md: is missing: write there what the agent is told"
+        f"agent_fault {tmp_path}/second/prompt.md: is missing: write the agent's instructions there"
     ]
     write(tmp_path, "second", prompt_md="Be second.")
     live.refresh()
@@ -154,7 +154,7 @@ def test_edit_is_logged_by_one_process(tmp_path: Path, told: pytest.LogCaptureFi
     write(tmp_path, prompt_md="")
     for one in pair:
         one.refresh()
-        one.tell()
+        one.log_faults()
     assert (
         sum(line.startswith("agent_fault") for line in said(told)) == 2
     )  # the edit, and the fault at the start

@@ -105,7 +105,7 @@ def test_scoped_key_drops_its_users_role(here: Replica) -> None:
 
 def no_longer_distrusted(here: Replica) -> None:
     """Remove the revocation mark of a key, as 90 seconds after a change."""
-    here.revocations.is_revoked("fam_none")  # the hash is loaded
+    here.is_revoked("fam_none")  # the hash is loaded
     [digest] = [name for name in here.redis_store.client.hkeys(DISTRUSTED) if len(name) == 64]
     here.redis_store.client.hdel(DISTRUSTED, digest)
 

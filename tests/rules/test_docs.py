@@ -130,17 +130,13 @@ def logged() -> Iterator[str]:
             if not isinstance(call, ast.Call):
                 continue
             function = call.func
-            if (
+            if not (
                 isinstance(function, ast.Attribute)
                 and function.attr in LEVELS
                 and ast.unparse(function.value).endswith("log")
             ):
-                name = call.args[0]
-            elif ast.unparse(function) in ("event", "logs.event") and len(call.args) > 1:
-                name = call.args[1]
-            else:
                 continue
-            found = [part.value for part in ast.walk(name) if isinstance(part, ast.Constant)]
+            found = [part.value for part in ast.walk(call.args[0]) if isinstance(part, ast.Constant)]
             assert found, f"{path}:{call.lineno} says its name in a way nobody can look up"
             yield from map(str, found)
 

@@ -18,7 +18,7 @@ CUT = (RunEvent(Event.STEP_STARTED, {"step": 2}, 5), delta("The answer", 6), del
 
 
 def test_the_same_text_just_goes_on() -> None:
-    told = Replay(CUT, kept_seq=4)
+    told = Replay(CUT, stored_seq=4)
     assert told.last_seq == 7
     assert told.sift(Event.STEP_STARTED, {"step": 2}) == []
     assert again(told, "The ans", "wer is", " 42") == [delta(" 42")]
@@ -65,7 +65,7 @@ def test_published_tool_call_is_not_published_again() -> None:
 
 
 def test_when_redis_lost_the_stream_all_that_is_not_kept_is_void() -> None:
-    told = Replay(CUT, kept_seq=4, lost=True)
+    told = Replay(CUT, stored_seq=4, lost=True)
     assert told.resumes_after == 4
     assert told.last_seq > 7
     assert again(told, "The answer", " is 42") == [delta("The answer"), delta(" is 42")]
@@ -74,5 +74,5 @@ def test_when_redis_lost_the_stream_all_that_is_not_kept_is_void() -> None:
 def test_each_attempt_publishes_its_own_void() -> None:
     before = (*CUT, RunEvent(Event.RUN_RESUMED, {"from_seq": 4}, 8))
     again_void = RunEvent(Event.RUN_RESUMED, {"from_seq": 4})
-    told = Replay(before, kept_seq=4, lost=True, attempts=2)
+    told = Replay(before, stored_seq=4, lost=True, attempts=2)
     assert told.sift(Event.RUN_RESUMED, again_void.data) == [again_void]

@@ -74,7 +74,7 @@ def test_resumed_run_repeats_no_routing_call(tmp_path: Path, redis_server: Redis
         model.reset()
         run = wired.runs.queries.get(first.id)
         run.tier = None  # as in a run that was lost on its way: it is written at the end
-        journal = Journal(wired.infra.db, run, lambda events: None, kept=steps(wired, run.id))
+        journal = Journal(wired.infra.db, run, lambda events: None, stored=steps(wired, run.id))
         steps_of, agent = wired.runs.execution.runner.steps, wired.runs.start.agent("probe")
         again = RunSteps(steps_of, agent, Attempt(run, journal, Handle(run.id, 10)))
         assert list(again.model("answer", system="", messages=run.request.messages)) == []

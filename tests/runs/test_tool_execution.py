@@ -66,7 +66,7 @@ class Desk:
         assert self.wired.infra.db.transact(lambda tx: rows.claim(tx, self.run_id, worker_id))
         self.run: Run = self.wired.runs.queries.get(self.run_id)
         kept = self.wired.infra.db.query(lambda tx: step_rows.of_run(tx, self.run_id))
-        self.journal = Journal(self.wired.infra.db, self.run, lambda events: None, kept=kept)
+        self.journal = Journal(self.wired.infra.db, self.run, lambda events: None, stored=kept)
 
     def take_up(self) -> None:
         """Begin the next attempt as after a crash of the worker."""

@@ -88,7 +88,7 @@ def _pattern(value: Any, *, early: bool) -> Any:
         reply = yield from context.steps.model("answer", Prompt("", context.messages))
         if early:
             journal: Any = context.steps._journal  # type: ignore[attr-defined]
-            journal.later(Event.TOOL_FINISHED, {"call_id": "x", "preview": value})
+            journal.publish_after_commit(Event.TOOL_FINISHED, {"call_id": "x", "preview": value})
             yield from context.steps.model("again", Prompt("", context.messages))
         return answer_of(reply, sources=[{"title": value}])
 
@@ -124,7 +124,7 @@ def test_run_error_is_kept_when_its_step_cannot_be_stored(
     def run(context: Context) -> Events[Answer]:
         yield from context.steps.model("answer", Prompt("", context.messages))
         journal: Any = context.steps._journal  # type: ignore[attr-defined]
-        journal.later(Event.TOOL_FINISHED, {"call_id": "x", "preview": _Unforeseen()})
+        journal.publish_after_commit(Event.TOOL_FINISHED, {"call_id": "x", "preview": _Unforeseen()})
         raise RunLimit()
 
     patterns: Any = kept_in_each.runs.execution.runner.patterns

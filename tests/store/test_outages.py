@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from config import load
 from service.errors import DatabaseUnavailable
-from service.store import fitness, ledger
+from service.store import fitness
 from service.store.database import Database, Transaction
 from service.store.outages import NO_OPTION, NO_RIGHT
 from service.store.postgres import PREPARE_AFTER
@@ -180,8 +180,8 @@ def test_the_first_transaction_may_begin_with_a_statement_that_must_be_first(pos
         looked.append(connection)
 
     with closing(Database(postgres.url.replace("postgresql:", "postgresql+psycopg:"), check=look)) as db:
-        db.query(ledger.one_snapshot)
-        db.query(ledger.one_snapshot)
+        db.query(Transaction.use_one_snapshot)
+        db.query(Transaction.use_one_snapshot)
     assert len(looked) == 1
 
 

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.errors import DatabaseUnavailable
-from service.store import ledger, transaction_retry
+from service.store import transaction_retry
 from service.store.actor import Actor, acting_as
 from service.store.database import Database, Transaction
 
@@ -77,7 +77,7 @@ def test_a_serialization_failure(db: Database, caplog: pytest.LogCaptureFixture)
     turns: list[int] = []
 
     def work(tx: Transaction) -> None:
-        ledger.one_snapshot(tx)
+        tx.use_one_snapshot()
         turns.append(len(tx.rows(sa.select(pots))))
         if len(turns) == 1:
             db.transact(lambda other: put_in(other, 1))

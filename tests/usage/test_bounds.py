@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from offline_model.token_estimate import of_request
 from service.types import Usage
-from service.usage.bounds import FRAME, ON_THEIR_WAY, counted_bound, prompt_bound, used_so_far
+from service.usage.bounds import FRAME, ON_THEIR_WAY, counted_bound, interrupted_usage, prompt_bound
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 TOOL = {"name": "look", "description": "Looks.", "input_schema": {"type": "object", "properties": {}}}
@@ -76,7 +76,7 @@ def test_a_count_gets_a_margin() -> None:
 
 def test_usage_of_an_interrupted_stream() -> None:
     told = Usage(100, 1, 20)
-    assert used_so_far(told, "", 500) == Usage(100, ON_THEIR_WAY, 20)
-    assert used_so_far(told, "häßlich", 500) == Usage(100, 9 + ON_THEIR_WAY, 20)
-    assert used_so_far(told, "x" * 1_000, 500) == Usage(100, 500, 20)
-    assert used_so_far(told._replace(output_tokens=400), "", 500).output_tokens == 400
+    assert interrupted_usage(told, "", 500) == Usage(100, ON_THEIR_WAY, 20)
+    assert interrupted_usage(told, "häßlich", 500) == Usage(100, 9 + ON_THEIR_WAY, 20)
+    assert interrupted_usage(told, "x" * 1_000, 500) == Usage(100, 500, 20)
+    assert interrupted_usage(told._replace(output_tokens=400), "", 500).output_tokens == 400

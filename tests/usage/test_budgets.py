@@ -15,7 +15,7 @@ from service.errors import BudgetExceeded
 from service.store.budgets import BudgetWindow
 from service.store.schema import caps
 from service.types import NANO, Usage
-from service.usage.caps import NO_LIMIT, Standing, dealt, level, nano_of, window_end, window_start
+from service.usage.caps import NO_LIMIT, Standing, distribute, level, nano_of, window_end, window_start
 from tests.usage.conftest import Make
 from tests.usage.house import CENT, a_run, at_once
 
@@ -51,7 +51,7 @@ def test_amounts() -> None:
 
 @given(st.integers(0, 10**12), st.lists(st.integers(0, 10**12), min_size=1, max_size=9))
 def test_shares_sum_to_the_cap_and_cover_commitments(cap: int, committed: list[int]) -> None:
-    shares = dealt(cap, committed)
+    shares = distribute(cap, committed)
     assert sum(shares) == cap
     if cap >= sum(committed):
         assert all(share >= mine for share, mine in zip(shares, committed, strict=True))

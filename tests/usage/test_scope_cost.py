@@ -37,7 +37,7 @@ def db(url: str) -> Iterator[Database]:
 
 def cost(db: Database, scope: str, since: int, until: int) -> int:
     def read(tx: object) -> int:
-        ledger.one_snapshot(tx)  # type: ignore[arg-type]
+        tx.use_one_snapshot()  # type: ignore[arg-type]
         return settled_cost(tx, scope, since, until)  # type: ignore[arg-type]
 
     return db.query(read)
@@ -82,7 +82,7 @@ def test_a_day_that_is_closed_meanwhile_counts_once(db: Database) -> None:
     book(db, calls)
     roll_up(db, batches=2)
     with db.read() as tx:
-        ledger.one_snapshot(tx)
+        tx.use_one_snapshot()
         ledger.count(tx, 0, 1)
         while roll_up(db):
             pass

@@ -90,10 +90,10 @@ def test_the_tightest_of_all_caps_decides(make: Make) -> None:
     run = a_run()
     assert house.reserve(run).max_tokens == 500  # 0.002 of 0.007 are the prompt's
     house.budgets.put("agent:support", "month", NANO)
-    assert house.reserve(run, most=house.spending.left_of(run)).max_tokens == 300
+    assert house.reserve(run, most=house.spending.remaining_budget(run)).max_tokens == 300
     run.cost_nano = CENT // 2 - 1
     with pytest.raises(BudgetExceeded) as refused:
-        house.reserve(run, most=house.spending.left_of(run))
+        house.reserve(run, most=house.spending.remaining_budget(run))
     assert refused.value.extra["budget"]["scope"] == "run"  # type: ignore[index]
 
 
@@ -166,9 +166,9 @@ def test_hold_of_a_dead_worker_is_settled_at_worst_on_resume(make: Make) -> None
     house = make(user_day=NANO)
     run = a_run()
     house.reserve(run)
-    assert house.spending.left_open(run) == []  # its own
+    assert house.spending.settle_lost(run) == []  # its own
     run.attempt = 2
-    found = house.spending.left_open(run)
+    found = house.spending.settle_lost(run)
     assert [settlement.cost for settlement in found] == [CENT]
     house.finish(found[0])
     assert sweep_holds(house.db, house.spending, older_than=0) == 0

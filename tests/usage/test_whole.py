@@ -133,4 +133,4 @@ def test_check_holds_one_sum_per_day(make: Make) -> None:
         ("day", now_ms() // DAY * DAY)
     }
     assert house.check().faults == []
-    assert len(taken.rests) == 5
+    assert len(taken.sums) == 5

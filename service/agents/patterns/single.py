@@ -13,7 +13,7 @@ from service.types import Answer
 
 
 class Options(PatternOptions):
-    """No fields of its own."""
+    """Options of this pattern: none."""
 
 
 def run(context: Context) -> Events[Answer]:

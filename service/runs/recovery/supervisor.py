@@ -161,7 +161,7 @@ class Supervisor:
 
     def _renew(self) -> None:
         """Renew the lease. Raises `DatabaseUnavailable`."""
-        asked = time.monotonic()
+        began = time.monotonic()
         try:
             self._renew_lease()
         except DatabaseUnavailable:
@@ -170,7 +170,7 @@ class Supervisor:
         now = time.monotonic()
         if now - self._renewed_at > self._lease:
             self._cut_off_at = now
-        self._renewed_at, self._next_renewal = asked, now + self._lease / 3
+        self._renewed_at, self._next_renewal = began, now + self._lease / 3
 
     def _renew_lease(self) -> None:
         lease_ms = int(self._lease * 1000)

@@ -9,12 +9,12 @@ from flask import Blueprint, Response
 from pydantic import Field, model_validator
 
 from service import errors
+from service.errors import fault
 from service.runs.result import shown
 from service.runs.start import Started
 from service.types import Effort, OnConflict, RunRequest
 from service.web.admission import admit, allowed_agent, guard
-from service.web.body import fault
-from service.web.current import services
+from service.web.current import current_trip, services
 from service.web.openapi import api
 from service.web.run_responses import ADMISSION_ERRORS, RUN_ERRORS, with_cache, with_cost, with_replayed
 from service.web.schemas import Body, ContextObject, Metadata, ModelText, Queued, RunResult, json_response
@@ -71,11 +71,11 @@ class RunBody(Body):
         """Parent message; "" for an explicit `null` (a first turn), None if omitted (the newest message)."""
         return (self.parent_message_id or "") if "parent_message_id" in self.model_fields_set else None
 
-    def request(self, agent: str) -> RunRequest:
+    def request(self, agent: str, door: str) -> RunRequest:
         """Convert to a run request for `agent`; fields other than the question have the same names there."""
         asked = self.model_dump(exclude={"input"})
         messages = asked["messages"] or [{"role": "user", "content": self.input}]
-        asked |= {"agent": agent, "messages": tuple(messages), "parent_message_id": self.parent}
+        asked |= {"agent": agent, "messages": tuple(messages), "parent_message_id": self.parent, "door": door}
         return RunRequest(**asked)
 
 
@@ -104,7 +104,7 @@ class TaskBody(RunBody):
 @guard(counts="run")
 def invoke(agent: str) -> Response:
     """Return the run result, or a failed run's problem."""
-    return _folded(services().runs.start.invoke(*admit("invoke", partial(_question, agent))))
+    return _folded(services().runs.start.invoke(*admit("invoke", partial(_question, agent, "invoke"))))
 
 
 @blueprint.post("/v1/agents/<agent>/stream")
@@ -118,10 +118,10 @@ def invoke(agent: str) -> Response:
 )
 @guard(counts="run")
 def stream(agent: str) -> Response:
-    started, batches = services().runs.start.stream(*admit("stream", partial(_question, agent)))
-    gone = partial(services().runs.cancellation.client_gone, started.run)
+    started, batches = services().runs.start.stream(*admit("stream", partial(_question, agent, "stream")))
+    on_disconnect = partial(services().runs.cancellation.client_gone, started.run)
     lens = SseLens(started.run.id)
-    response = stream_response(lens, batches, started.place, gone, started.listener)
+    response = stream_response(lens, batches, started.place, on_disconnect, started.listener)
     return with_cache(response, started, started.run.cache)
 
 
@@ -145,8 +145,8 @@ def queue_task(agent: str) -> Response:
     return with_replayed(response, started)
 
 
-def _question(agent: str) -> RunRequest:
-    return parse(RunBody).request(agent)
+def _question(agent: str, door: str) -> RunRequest:
+    return parse(RunBody).request(agent, door)
 
 
 def _task(agent: str) -> RunRequest:
@@ -154,8 +154,9 @@ def _task(agent: str) -> RunRequest:
     allowed_agent(agent)
     body = parse(TaskBody)
     if body.callback_url is not None:
+        current_trip().send()  # no look-up in the DNS for a call that is refused
         services().webhooks.check(body.callback_url)
-    return body.request(agent)
+    return body.request(agent, "task")
 
 
 def _folded(started: Started) -> Response:

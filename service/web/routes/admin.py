@@ -15,7 +15,7 @@ from service.web.current import current_caller, services
 from service.web.idempotency import once
 from service.web.openapi import api
 from service.web.paging import PAGE, page, page_arguments
-from service.web.schemas import Body, Shape, json_response
+from service.web.schemas import Body, Page, Shape, json_response
 from service.web.validation import parse
 
 blueprint = Blueprint("admin", __name__)
@@ -56,9 +56,7 @@ class UserView(Shape):
     created_at: str
 
 
-class UserPage(Shape):
-    data: list[UserView]
-    next_cursor: str | None
+class UserPage(Page[UserView]): ...
 
 
 @blueprint.get("/v1/admin/users")
@@ -87,8 +85,8 @@ def list_users() -> Response:
 )
 @guard("admin")
 def create_user() -> Response:
-    asked, users = parse(NewUser), services().auth.users
-    row = users.new_row(asked.username, asked.password, asked.role, asked.limit_runs)
+    body, users = parse(NewUser), services().auth.users
+    row = users.new_row(body.username, body.password, body.role, body.limit_runs)
 
     def work(tx: Transaction) -> dict[str, Any]:
         return users.insert(tx, row).public()
@@ -106,10 +104,10 @@ def create_user() -> Response:
 )
 @guard("admin")
 def change_user(user_id: str) -> Response:
-    asked = parse(UserChange)
-    if asked.disabled or asked.role not in (None, "admin"):
+    body = parse(UserChange)
+    if body.disabled or body.role not in (None, "admin"):
         _not_oneself(user_id)
-    return json_response(services().auth.users.change(user_id, **asked.model_dump()).public())
+    return json_response(services().auth.users.change(user_id, **body.model_dump()).public())
 
 
 @blueprint.delete("/v1/admin/users/<user_id>")

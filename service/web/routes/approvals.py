@@ -10,16 +10,16 @@ from flask import Blueprint, Response
 from pydantic import AfterValidator, Field, model_validator
 
 from service import approvals, errors
+from service.errors import fault
 from service.store.approvals import Decision
 from service.store.database import Row, Transaction
 from service.types import Caller, new_id
 from service.web.admission import guard
-from service.web.body import fault
 from service.web.current import current_caller, services
 from service.web.idempotency import once
 from service.web.openapi import api
-from service.web.paging import choice_argument, page, page_arguments
-from service.web.schemas import Body, Shape, json_response, no_nul
+from service.web.paging import PAGE, choice_argument, page, page_arguments
+from service.web.schemas import Body, Page, Shape, json_response, no_nul
 from service.web.validation import located, parse
 
 blueprint = Blueprint("approvals", __name__)
@@ -76,9 +76,7 @@ class ApprovalView(Shape):
     truncated: list[str] | None = None
 
 
-class ApprovalPage(Shape):
-    data: list[ApprovalView]
-    next_cursor: str | None
+class ApprovalPage(Page[ApprovalView]): ...
 
 
 @blueprint.get("/v1/approvals")
@@ -87,11 +85,7 @@ class ApprovalPage(Shape):
     returns={200: ApprovalPage},
     errors=[errors.Invalid],
     tag="Approvals",
-    query={
-        "status": {"type": "string", "enum": list(STATUSES)},
-        "limit": {"type": "integer"},
-        "cursor": {"type": "string"},
-    },
+    query={**PAGE, "status": {"type": "string", "enum": list(STATUSES)}},
 )
 @guard()
 def list_approvals() -> Response:
@@ -122,12 +116,12 @@ def list_approvals() -> Response:
 @guard()
 def decide(approval_id: str) -> Response:
     """Store a decision; the run resumes in this process if a slot is free, else by the next sweep."""
-    asked, caller = parse(DecisionBody), current_caller()
+    body, caller = parse(DecisionBody), current_caller()
     # Check access first: the response stored for an Idempotency-Key may belong to a key with wider scopes.
     row = approvals.find_decidable(services().infra.db, caller, approval_id)
-    if row["status"] == "pending" and asked.decision == "approve":
-        _check_call(row, row["arguments"] if asked.arguments is None else asked.arguments)
-    decision = Decision(asked.decision, asked.comment, asked.arguments, new_id("dec"))
+    if row["status"] == "pending" and body.decision == "approve":
+        _check_call(row, row["arguments"] if body.arguments is None else body.arguments)
+    decision = Decision(body.decision, body.comment, body.arguments, new_id("dec"))
     return once(partial(_decide, caller=caller, approval_id=approval_id, decision=decision), 200)
 
 

@@ -14,7 +14,6 @@ from pydantic import AfterValidator, AwareDatetime, Field
 from service import errors
 from service.auth.tokens import AUDIENCE, ISSUER, LEEWAY
 from service.auth.users import User
-from service.observe import logs
 from service.store.actor import Actor, act_as
 from service.web.admission import guard, public, signed_in
 from service.web.authentication import checked_claims
@@ -24,7 +23,7 @@ from service.web.idempotency import once
 from service.web.limits import limit_login, limit_refresh
 from service.web.openapi import api
 from service.web.paging import PAGE, page, page_arguments
-from service.web.schemas import Body, BudgetList, Shape, budget_list, json_response
+from service.web.schemas import Body, BudgetList, Page, Shape, budget_list, json_response
 from service.web.validation import parse
 
 log = logging.getLogger("slipway.auth")
@@ -109,9 +108,7 @@ class KeyShown(KeyView):
     key: str
 
 
-class KeyPage(Shape):
-    data: list[KeyView]
-    next_cursor: str | None
+class KeyPage(Page[KeyView]): ...
 
 
 class KeySet(Shape):
@@ -130,19 +127,19 @@ class KeySet(Shape):
 def login() -> Response:
     limit_login()
     user = _sign_in(parse(Login, most=PUBLIC_BODY), request.remote_addr or "")
-    logs.event(log, "login", user=user.id)
+    log.info("login", extra={"user": user.id})
     return json_response(services().auth.tokens.begin(user).public())
 
 
-def _sign_in(asked: Login, address: str) -> User:
+def _sign_in(body: Login, address: str) -> User:
     try:
-        return services().auth.users.sign_in(asked.username, asked.password, address)
+        return services().auth.users.sign_in(body.username, body.password, address)
     except errors.RateLimited:
         services().infra.metrics.rate_limited("login")
         raise
     except errors.InvalidCredentials:
         services().infra.metrics.login_failed()
-        logs.event(log, "login_refused", address=address)
+        log.info("login_refused", extra={"address": address})
         raise
 
 
@@ -200,10 +197,10 @@ def me() -> Response:
 )
 @guard()
 def create_key() -> Response:
-    asked, keys = parse(NewKey), services().auth.keys
-    ends = int(asked.expires_at.timestamp() * 1000) if asked.expires_at else None
-    fresh = keys.new(signed_in().user_id, asked.name, asked.scopes, ends)
-    return once(lambda tx: keys.insert(tx, fresh), 201, seal=keys.sealed, unseal=keys.unsealed)
+    body, keys = parse(NewKey), services().auth.keys
+    ends = int(body.expires_at.timestamp() * 1000) if body.expires_at else None
+    created = keys.new(signed_in().user_id, body.name, body.scopes, ends)
+    return once(lambda tx: keys.insert(tx, created), 201, seal=keys.sealed, unseal=keys.unsealed)
 
 
 @blueprint.get("/v1/auth/keys")

@@ -80,8 +80,7 @@ def _probes() -> dict[str, Probe]:
     extensions = current_app.extensions
     if "slipway_probes" not in extensions:
         extensions.setdefault("slipway_probes", _made(services()))
-    probes: dict[str, Probe] = extensions["slipway_probes"]
-    return probes
+    return extensions["slipway_probes"]  # type: ignore[no-any-return]
 
 
 def _made(parts: Services) -> dict[str, Probe]:

@@ -7,22 +7,23 @@ from typing import Any, Literal
 from flask import Blueprint, Response, request
 
 from service import errors
+from service.errors import fault
 from service.runs.result import shown
 from service.store.database import Row
 from service.store.run_lists import RunFilter
-from service.types import RunEvent, RunStatus, Usage, rfc3339, usd
+from service.types import RunEvent, RunStatus, Usage, public_fields, usd
 from service.web.admission import guard, reading_place
-from service.web.body import fault
 from service.web.current import current_caller, services
 from service.web.idempotency import once_again
 from service.web.openapi import api
 from service.web.paging import PAGE, choice_argument, page, page_arguments
 from service.web.schemas import (
     FeedbackShape,
+    Page,
     Queued,
+    RunItem,
     RunResult,
     Shape,
-    UsageShape,
     feedback_of,
     json_response,
 )
@@ -31,6 +32,11 @@ from service.web.streaming import stream_response
 
 blueprint = Blueprint("runs", __name__)
 MOST_EVENTS = 1_000  # events per page without a limit
+# Columns that a list shows as they are stored.
+_AS_STORED = (
+    "session_id agent agent_version user_id door status input stop_reason model tier steps cache created_at "
+    "finished_at"
+)
 
 
 class StepShape(Shape):
@@ -61,35 +67,7 @@ class RunView(RunResult):
     feedback: FeedbackShape | None
 
 
-class RunItem(Shape):
-    """Run in a list, without request and result; `input` is cut at 200 characters.
-
-    `input`, `steps`, `model` and `stop_reason` are null for runs of old versions of Slipway.
-    """
-
-    run_id: str
-    session_id: str | None
-    agent: str
-    agent_version: str
-    user_id: str
-    door: str
-    status: Literal["queued", "running", "waiting_approval", "succeeded", "failed", "cancelled"]
-    input: str | None
-    stop_reason: str | None
-    model: str | None
-    tier: str | None
-    steps: int | None
-    usage: UsageShape
-    cache: Literal["hit", "near", "stale", "coalesced", "miss", "bypass"]
-    latency_ms: int | None
-    created_at: str
-    finished_at: str | None
-    error: dict[str, Any] | None = None
-
-
-class RunPage(Shape):
-    data: list[RunItem]
-    next_cursor: str | None
+class RunPage(Page[RunItem]): ...
 
 
 class EventShape(Shape):
@@ -100,9 +78,7 @@ class EventShape(Shape):
     data: dict[str, Any]
 
 
-class EventList(Shape):
-    data: list[EventShape]
-    next_cursor: str | None
+class EventList(Page[EventShape]): ...
 
 
 @blueprint.get("/v1/runs")
@@ -122,8 +98,8 @@ class EventList(Shape):
 def list_runs() -> Response:
     limit, before = page_arguments()
     status = choice_argument("status", [str(status) for status in RunStatus])
-    wanted = RunFilter(status, request.args.get("agent"), request.args.get("session_id"))
-    found = services().runs.queries.page(current_caller(), wanted, limit=limit + 1, before=before)
+    filters = RunFilter(status, request.args.get("agent"), request.args.get("session_id"))
+    found = services().runs.queries.page(current_caller(), filters, limit=limit + 1, before=before)
     return json_response(page([_item(row) for row in found], limit, key="run_id"))
 
 
@@ -137,11 +113,11 @@ def list_runs() -> Response:
 @guard()
 def get_run(run_id: str) -> Response:
     run = services().runs.queries.get(run_id, current_caller())
-    steps, given = services().runs.queries.steps_and_feedback(run_id)
+    steps, rating = services().runs.queries.steps_and_feedback(run_id)
     more = {
         "step_list": [_step(step) for step in steps if step["kind"] != "note"],
         "webhook": services().webhooks.of_run(run),
-        "feedback": None if given is None else feedback_of(given),
+        "feedback": None if rating is None else feedback_of(rating),
     }
     return json_response({**shown(services().runs.queries.result(run)), **more})
 
@@ -186,17 +162,6 @@ def cancel_run(run_id: str) -> Response:
 
 def _item(row: Row) -> dict[str, Any]:
     """Build a `RunItem`."""
-    plain = (
-        "session_id",
-        "agent",
-        "agent_version",
-        "user_id",
-        "door",
-        "status",
-        "input",
-        "stop_reason",
-        "model",
-    )
     used = Usage(
         row["input_tokens"], row["output_tokens"], row["cache_read_tokens"], row["cache_creation_tokens"]
     )
@@ -205,26 +170,16 @@ def _item(row: Row) -> dict[str, Any]:
     ended = row["finished_at"]
     item = {
         "run_id": row["id"],
-        **{name: row[name] for name in (*plain, "tier", "steps")},
+        **public_fields(row, _AS_STORED),
         "usage": usage,
-        "cache": row["cache"],
         "latency_ms": None if ended is None else ended - row["created_at"],
-        "created_at": rfc3339(row["created_at"]),
-        "finished_at": rfc3339(ended),
     }
     return item if row["error"] is None else {**item, "error": row["error"]}
 
 
 def _step(step: Row) -> dict[str, Any]:
-    return {
-        "step": step["n"],
-        "kind": step["kind"],
-        "name": step["name"],
-        "attempt": step["attempt"],
-        "started_at": rfc3339(step["started_at"]),
-        "finished_at": rfc3339(step["finished_at"]),
-        "cost_usd": usd(step["cost_nano"]),
-    }
+    fields = public_fields(step, "kind name attempt started_at finished_at")
+    return {"step": step["n"], **fields, "cost_usd": usd(step["cost_nano"])}
 
 
 def _event(run_id: str, event: RunEvent) -> dict[str, Any]:

@@ -10,17 +10,17 @@ from flask import Blueprint, Response, request
 from pydantic import AfterValidator, Field, model_validator
 
 from service import errors, history, sessions
+from service.errors import fault
 from service.runs.result import shown
 from service.store.database import Transaction
 from service.store.visibility import allows
 from service.text.numerals import whole_number
 from service.web.admission import guard, no_agent, reading_place
-from service.web.body import fault
 from service.web.current import current_caller, services
 from service.web.idempotency import once
 from service.web.openapi import api
 from service.web.paging import PAGE, choice_argument, no_cursor, page, page_arguments
-from service.web.schemas import Body, Metadata, Shape, SourceShape, ToolShape, json_response, no_nul
+from service.web.schemas import Body, Metadata, Page, Shape, SourceShape, ToolShape, json_response, no_nul
 from service.web.transcript import as_json, as_markdown
 from service.web.validation import parse
 
@@ -101,9 +101,7 @@ class SessionExport(SessionView):
     messages: list[MessageView]
 
 
-class SessionPage(Shape):
-    data: list[SessionItem]
-    next_cursor: str | None
+class SessionPage(Page[SessionItem]): ...
 
 
 @blueprint.post("/v1/sessions")
@@ -119,8 +117,8 @@ class SessionPage(Shape):
 def create_session() -> Response:
     asked, caller = parse(NewSession), current_caller()
     if asked.agent not in services().agents.agents or not allows(caller.scopes, f"agents:{asked.agent}"):
-        fault = no_agent(asked.agent)
-        raise errors.Invalid(fault, errors=[{"pointer": "/agent", "detail": fault}])
+        detail = no_agent(asked.agent)
+        raise fault("/agent", detail, detail)
     row = services().sessions.new(caller, asked.agent, asked.title, asked.metadata)
 
     def work(tx: Transaction) -> dict[str, Any]:
@@ -146,12 +144,12 @@ def create_session() -> Response:
 def list_sessions() -> Response:
     limit, before = page_arguments()
     all_users = choice_argument("scope", ["own", "all"]) == "all"
-    wanted: dict[str, Any] = {"all_users": all_users, "limit": limit + 1, "before": before}
+    options: dict[str, Any] = {"all_users": all_users, "limit": limit + 1, "before": before}
     text, broke_off = _search_argument(), None
     if text is None:
-        found = services().sessions.page(current_caller(), **wanted)
+        found = services().sessions.page(current_caller(), **options)
     else:
-        found, broke_off = services().sessions.search(current_caller(), text, **wanted)
+        found, broke_off = services().sessions.search(current_caller(), text, **options)
     shown_page = page([sessions.item(row) for row in found], limit)
     return json_response({**shown_page, "next_cursor": shown_page["next_cursor"] or broke_off})
 
@@ -172,9 +170,9 @@ def get_session(session_id: str) -> Response:
         raise no_cursor()
     row = services().sessions.get(current_caller(), session_id)
     found = services().sessions.messages(session_id, limit=limit + 1, before=before)
-    said = page([history.public(message) for message in found], limit, key="seq")
-    more = said["next_cursor"]
-    messages = {"messages": said["data"][::-1], "next_cursor": None if more is None else str(more)}
+    listing = page([history.public(message) for message in found], limit, key="seq")
+    more = listing["next_cursor"]
+    messages = {"messages": listing["data"][::-1], "next_cursor": None if more is None else str(more)}
     return json_response({**shown(sessions.public(row)), **messages})
 
 
@@ -211,9 +209,9 @@ def export_session(session_id: str) -> Response:
 )
 @guard()
 def change_session(session_id: str) -> Response:
-    asked = parse(SessionChange)
+    body = parse(SessionChange)
     services().sessions.get(current_caller(), session_id, own=True)
-    services().sessions.change(session_id, asked.model_dump(include=asked.model_fields_set))
+    services().sessions.change(session_id, body.model_dump(include=body.model_fields_set))
     row = services().sessions.get(current_caller(), session_id, own=True)
     return json_response(shown(sessions.public(row)))
 

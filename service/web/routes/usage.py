@@ -11,13 +11,13 @@ from urllib.parse import urlencode
 from flask import Blueprint, Response, request
 
 from service import errors
+from service.errors import fault
 from service.store.usage import UsageQuery, Values
 from service.store.visibility import visible_to
 from service.types import rfc3339
 from service.usage import reports
 from service.usage.reports import Cursor
 from service.web.admission import guard, reading_place
-from service.web.body import fault
 from service.web.current import current_caller, services
 from service.web.openapi import api
 from service.web.paging import page_arguments
@@ -123,10 +123,10 @@ def _cursor(text: str, by: tuple[str, ...]) -> Cursor:
         raise fault("/cursor", "Not a cursor of a report with these groups.") from None
 
 
-def _sheet(asked: UsageQuery, after: Values | None) -> Response:
+def _sheet(query: UsageQuery, after: Values | None) -> Response:
     """Stream the whole report. It may take minutes, so it takes a place in the bulkhead."""
     place = reading_place()
-    lines = reports.sheet(services().infra.db, asked, seconds=SHEET_SECONDS, after=after)
+    lines = reports.sheet(services().infra.db, query, seconds=SHEET_SECONDS, after=after)
     try:
         first = next(lines)  # reads the first page: until then, an error can be a problem response
     except BaseException:

@@ -68,7 +68,7 @@ def opened(publisher: Publisher, client: Client | None = None) -> Outbox:
 
 
 def told_in(reader: EventStreamReader, run_id: str) -> list[int]:
-    return [event.seq for _, events in reader.told(run_id) for event in events]
+    return [event.seq for _, events in reader.read_all(run_id) for event in events]
 
 
 def taken(channel: Outbox) -> list[int]:
@@ -95,7 +95,7 @@ def test_many_channels_of_one_publisher_keep_apart(redis_store: RedisStore) -> N
     for channel in channels:
         channel.close()
     assert all(taken(channel) == list(range(1, 51)) for channel in channels)
-    assert not publisher._listened
+    assert not publisher._with_client
 
 
 def test_ordinary_events_wait_for_the_window(
@@ -351,7 +351,7 @@ def test_events_redis_refused_are_sent_with_the_next(
     own: RedisServer, monkeypatch: pytest.MonkeyPatch, most: int, told: list[int]
 ) -> None:
     """Whether a client listens here or not, so that those who follow from elsewhere miss nothing."""
-    monkeypatch.setattr(channel_module, "MAX_UNTAKEN", most, raising=False)
+    monkeypatch.setattr(channel_module, "MAX_UNSENT", most)
     redis_store = RedisStore(own.url, max_connections=4)
     bound = Bound(redis_store)
     unheard = publisher_of(redis_store, 15.0).open(new_id("run"), 2)
