@@ -6,48 +6,18 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, request
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.utils import find_modules, import_string
 
 from service import cli, wiring
 from service.jobs.broker import make_wakeup
 from service.observe import logs
 from service.web import current, gate, lifecycle, limits, openapi, problems, timing
 from service.web.body import MAX_BODY
-from service.web.doors import native
-from service.web.routes import (
-    admin,
-    agents,
-    approvals,
-    auth,
-    budgets,
-    feedback,
-    health,
-    page,
-    runs,
-    sessions,
-    usage,
-    webhooks,
-)
+from service.web.routes import auth
 from service.web.validation import refuse_impossible
 
 if TYPE_CHECKING:
     from config.base import Settings
-
-BLUEPRINTS = (
-    auth,
-    agents,
-    native,
-    webhooks,
-    runs,
-    feedback,
-    sessions,
-    approvals,
-    admin,
-    usage,
-    budgets,
-    health,
-    openapi,
-    page,
-)
 
 
 def create_app(settings: Settings, services: wiring.Services | None = None) -> Flask:
@@ -70,8 +40,10 @@ def create_app(settings: Settings, services: wiring.Services | None = None) -> F
     limits.install(app)
     if settings.reload:
         app.before_request(_reread_agents)
-    for module in BLUEPRINTS:
-        app.register_blueprint(module.blueprint)
+    app.register_blueprint(openapi.blueprint)
+    for package in ("service.web.routes", "service.web.doors"):  # each of their modules has a `blueprint`
+        for module in find_modules(package):
+            app.register_blueprint(import_string(module).blueprint)
     cli.install(app)
     return app
 

@@ -152,7 +152,6 @@ class IdempotencyMismatch(Invalid):
 
 
 def fault(pointer: str, detail: str, message: str = "The request does not fit; see `errors`.") -> Invalid:
-    """Build an `Invalid` with one fault."""
     return Invalid(message, errors=[{"pointer": pointer, "detail": detail}])
 
 

@@ -191,7 +191,6 @@ def branch(rows: Sequence[MessageRow], last: int, after: int) -> list[MessageRow
 
 
 def max_summary_tokens(budget: int) -> int:
-    """Return `max_tokens` for a summary."""
     return min(1_000, budget // 4)
 
 

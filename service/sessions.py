@@ -42,7 +42,6 @@ class Sessions:
     # --- for the doors ------------------------------------------------------------------------------
 
     def create(self, tx: Transaction, row: dict[str, Any]) -> None:
-        """Insert a row of `new`."""
         rows.insert(tx, row)
 
     def new(self, caller: Caller, agent: str, title: str, metadata: str | None) -> dict[str, Any]:
@@ -52,17 +51,19 @@ class Sessions:
         about = {"id": new_id("ses"), "user_id": caller.user_id, "agent": agent, "title": title}
         return {**about, "metadata": metadata, "summary_upto": 0, **times}
 
-    def page(self, caller: Caller, *, all_users: bool, limit: int, before: str | None) -> list[Row]:
-        """List sessions, newest first: the caller's own, or all users' for an operator. Raises `Forbidden`."""
-        visible = _list_visibility(caller, all_users)
-        return self._db.query(lambda tx: rows.recent(tx, limit=limit, before=before, visible=visible))
-
-    def search(
-        self, caller: Caller, text: str, *, all_users: bool, limit: int, before: str | None
+    def page(
+        self, caller: Caller, text: str | None, *, all_users: bool, limit: int, before: str | None
     ) -> tuple[list[Row], str | None]:
-        """List sessions with `text` in their title; also return the id to continue after, if cut off."""
-        visible = _list_visibility(caller, all_users)
-        return self._db.query(lambda tx: rows.by_title(tx, text, limit=limit, before=before, visible=visible))
+        """List the caller's sessions, or all users' for an operator, newest first. Raises `Forbidden`.
+
+        `text`: only those with it in their title; then also return the id to continue after, if cut off.
+        """
+        if all_users and caller.role == "user":
+            raise Forbidden("Only operators see everyone's sessions.")
+        wanted: Any = {"limit": limit, "before": before, "visible": visible_to(caller, own=not all_users)}
+        if text is None:
+            return self._db.query(partial(rows.recent, **wanted)), None
+        return self._db.query(partial(rows.by_title, text=text, **wanted))
 
     def get(self, caller: Caller, session_id: str, *, own: bool = False) -> Row:
         """Find an unexpired session; `own`: only the caller's, also for operators. Raises `NotFound`."""
@@ -190,13 +191,6 @@ def item(row: Row) -> dict[str, Any]:
 def public(row: Row) -> dict[str, Any]:
     """Return the API's session object; `metadata` is JSON text."""
     return item(row) | {"metadata": row["metadata"]}
-
-
-def _list_visibility(caller: Caller, all_users: bool) -> Visibility:
-    """Return a list's filter: the caller's own sessions, or all users' for an operator. Raises `Forbidden`."""
-    if all_users and caller.role == "user":
-        raise Forbidden("Only operators see everyone's sessions.")
-    return visible_to(caller, own=not all_users)
 
 
 def _parent(request: RunRequest) -> int | None:

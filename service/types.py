@@ -31,6 +31,9 @@ class _Sequence:
     """Monotonic random parts of ids: unpredictable, increasing within a millisecond of one process."""
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
         self._lock = threading.Lock()
         self._ms = self._random = 0
 
@@ -46,14 +49,7 @@ class _Sequence:
 
 
 _sequence = _Sequence()
-
-
-def _begin_sequence() -> None:
-    global _sequence
-    _sequence = _Sequence()
-
-
-os.register_at_fork(after_in_child=_begin_sequence)  # else parent and child would make the same ids
+os.register_at_fork(after_in_child=_sequence.begin)  # else parent and child would make the same ids
 
 
 def new_id(prefix: str) -> str:
@@ -224,7 +220,6 @@ class RunRequest:
 
     @property
     def question(self) -> str:
-        """Return the text of the last user turn."""
         return message_text(self.messages[-1]) if self.messages else ""
 
 

@@ -121,7 +121,6 @@ def build(
 def _chores(
     kind: str, infra: Infra, auth: AuthServices, domains: Domains, runs: RunServices
 ) -> list[Callable[[], object]]:
-    """List the chores that the supervisor runs at each sweep."""
     return [
         *([auth.first_admin] if kind == "web" else []),
         domains.agents.refresh_in_background,

@@ -212,10 +212,10 @@ def test_whose_sessions_can_be_seen(sessions: Sessions, db: Database) -> None:
     for caller, own in ((BOB, False), (OPERATOR, True)):
         with pytest.raises(NotFound):
             sessions.get(caller, session_id, own=own)
-    assert sessions.page(OPERATOR, all_users=False, limit=5, before=None) == []
-    assert len(sessions.page(OPERATOR, all_users=True, limit=5, before=None)) == 1
+    assert sessions.page(OPERATOR, None, all_users=False, limit=5, before=None) == ([], None)
+    assert len(sessions.page(OPERATOR, None, all_users=True, limit=5, before=None)[0]) == 1
     with pytest.raises(Forbidden):
-        sessions.page(ADA, all_users=True, limit=5, before=None)
+        sessions.page(ADA, None, all_users=True, limit=5, before=None)
 
 
 def test_delete_removes_messages_and_runs(sessions: Sessions, db: Database) -> None:
@@ -476,9 +476,7 @@ def search(
     sessions: Sessions, text: str, limit: int = 9, before: str | None = None, **more: Any
 ) -> list[str]:
     caller = more.pop("caller", ADA)
-    found, _ = sessions.search(
-        caller, text, all_users=more.pop("all_users", False), limit=limit, before=before
-    )
+    found, _ = sessions.page(caller, text, all_users=more.pop("all_users", False), limit=limit, before=before)
     return [row["title"] for row in found]
 
 
@@ -507,6 +505,6 @@ def test_a_search_stops_somewhere_and_goes_on_there(
         ids.append(row["id"])
     monkeypatch.setattr(rows, "SEARCH_PAGE", 2)
     monkeypatch.setattr(rows, "MOST", 4)
-    assert sessions.search(ADA, "wanted", all_users=False, limit=3, before=None) == ([], ids[1])
-    found, broke_off = sessions.search(ADA, "wanted", all_users=False, limit=3, before=ids[1])
+    assert sessions.page(ADA, "wanted", all_users=False, limit=3, before=None) == ([], ids[1])
+    found, broke_off = sessions.page(ADA, "wanted", all_users=False, limit=3, before=ids[1])
     assert ([row["id"] for row in found], broke_off) == (ids[:1], None)

@@ -92,7 +92,6 @@ class AgentCatalog:
         return next(earlier, current)
 
     def has(self, name: str) -> bool:
-        """Return whether an agent of this name is served."""
         return name in self.agents
 
     def refresh(self) -> None:

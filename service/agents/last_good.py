@@ -36,7 +36,6 @@ class LastGood:
                     shutil.rmtree(path, ignore_errors=True)
 
     def find(self, name: str) -> Path | None:
-        """Return the path of an agent's copy, or None."""
         try:
             copy = self._copy(name, (self._home / name / LATEST).read_text())
         except OSError:

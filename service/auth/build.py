@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AuthServices:
-    """Services that authenticate callers."""
-
     users: UserService
     tokens: TokenService
     keys: KeyService
@@ -29,7 +27,6 @@ class AuthServices:
 
 
 def build(settings: Settings, infra: Infra) -> AuthServices:
-    """Build the services of sign-in."""
     db, redis_store = infra.db, infra.redis_store
     secret, pem = settings.secret_key.get_secret_value(), settings.jwt_private_key.get_secret_value()
     access_seconds = settings.access_token_minutes * 60

@@ -26,7 +26,6 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import redis
 
@@ -200,8 +199,9 @@ class Revocations:
         now = now_ms()
         fields = {family: str(now + self._life_ms) for family in revoked.families}
         fields |= {digest: str(now + KEY_CACHE_SECONDS * 1000 + _SLACK_MS) for digest in revoked.digests}
-        for batch in _batches(list(fields.items())):
-            client.hset(KEY, mapping=dict(batch))
+        items = list(fields.items())
+        for start in range(0, len(items), _BATCH):
+            client.hset(KEY, mapping=dict(items[start : start + _BATCH]))
         return True
 
     def _catch_up(self) -> None:
@@ -218,7 +218,3 @@ class Revocations:
 def _delete_hash(client: redis.Redis) -> None:
     """Delete the hash, which also voids reloads in progress: they may have read the database before."""
     client.delete(KEY)
-
-
-def _batches(items: Sequence[Any]) -> Sequence[Sequence[Any]]:
-    return [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]

@@ -6,17 +6,17 @@ or that an answer was lost, and which of the two cannot be known: the whole fami
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from jwt.algorithms import OKPAlgorithm
 
 from service.auth.revocation import Revocations
 from service.auth.users import Role, User, user_of
@@ -40,12 +40,7 @@ class Pair:
     expires_in: int
 
     def public(self) -> dict[str, Any]:
-        return {
-            "access_token": self.access_token,
-            "refresh_token": self.refresh_token,
-            "token_type": "Bearer",
-            "expires_in": self.expires_in,
-        }
+        return {**asdict(self), "token_type": "Bearer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +68,8 @@ class SigningKey:
         """Return the public keys (RFC 7517); none when tokens are signed with the secret."""
         if isinstance(self.checking, str):
             return {"keys": []}
-        raw = self.checking.public_bytes(Encoding.Raw, PublicFormat.Raw)
-        x = base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-        key = {"kty": "OKP", "crv": "Ed25519", "x": x, "kid": self.key_id, "alg": "EdDSA", "use": "sig"}
-        return {"keys": [key]}
+        public = OKPAlgorithm.to_jwk(self.checking, as_dict=True)
+        return {"keys": [{**public, "kid": self.key_id, "alg": "EdDSA", "use": "sig"}]}
 
 
 class TokenService:

@@ -51,12 +51,10 @@ class User:
     created_at: int
 
     def public(self) -> dict[str, Any]:
-        """Return the admin API's representation of a user."""
         return public_fields(asdict(self), _FIELDS)
 
 
 def user_of(row: Row) -> User:
-    """Build a user from a `users` row."""
     return User(**{name: row[name] for name in _FIELDS.split()})
 
 

@@ -148,7 +148,6 @@ def _missing(leased: Services, run: Run, agent: AgentDefinition, case: EvalCase)
 
 
 def _category(leased: Services, run: Run, agent: AgentDefinition) -> str | None:
-    """Return the category chosen by the run's pattern, from its model steps."""
     for step in leased.infra.db.query(lambda tx: step_rows.of_run(tx, run.id)):
         if step["kind"] == "model":
             text = "".join(block.get("text", "") for block in step["reply"]["content"])

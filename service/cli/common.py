@@ -89,7 +89,6 @@ class Commands(AppGroup):
 
 
 def services() -> Services:
-    """Return the application's services."""
     return cast("Services", current_app.extensions["slipway"])
 
 
@@ -105,22 +104,16 @@ def print_json(value: Any) -> None:
     click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
 
 
-def print_rows(rows: Sequence[Mapping[str, Any]], columns: str, empty: str, *, as_json: bool) -> None:
-    """Print whole rows as JSON, or these columns of them, separated by spaces, as a table."""
+def print_rows(rows: Sequence[Mapping[str, Any]], columns: str, empty: str, *, as_json: bool = False) -> None:
+    """Print whole rows as JSON, or `columns` of them as a table, aligned; `empty` is printed instead of no rows."""
     if as_json:
-        print_json(rows)
-    else:
-        print_table(rows, columns.split(), empty)
-
-
-def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str) -> None:
-    """Print aligned columns under their names; `empty` is printed instead of no rows."""
+        return print_json(rows)
     if not rows:
-        click.echo(empty)
-        return
-    cells = [[column.upper() for column in columns]]
-    cells += [[_cell(row[column]) for column in columns] for row in rows]
-    widths = [max(len(line[at]) for line in cells) for at in range(len(columns))]
+        return click.echo(empty)
+    names = columns.split()
+    cells = [[name.upper() for name in names]]
+    cells += [[_cell(row[name]) for name in names] for row in rows]
+    widths = [max(len(line[at]) for line in cells) for at in range(len(names))]
     for line in cells:
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 

@@ -11,16 +11,7 @@ from typing import Any
 
 import click
 
-from service.cli.common import (
-    Commands,
-    Progress,
-    as_json,
-    paginate,
-    print_json,
-    print_rows,
-    print_table,
-    services,
-)
+from service.cli.common import Commands, Progress, as_json, paginate, print_json, print_rows, services
 from service.store.ledger_entries import estimate as ledger_rows
 from service.types import NO_USAGE, usd
 from service.usage import rollup
@@ -127,10 +118,10 @@ def reconcile(export: Path, as_json: bool) -> None:
         raise click.ClickException(str(error)) from None
     if as_json:
         return print_json([{**drift._asdict(), "differs": drift.differs} for drift in found])
-    print_table([line for drift in found for line in _drift_rows(drift)], _DRIFT, "The export is empty.")
+    print_rows([line for drift in found for line in _drift_rows(drift)], _DRIFT, "The export is empty.")
 
 
-_DRIFT = ("day", "model", "what", "ours", "theirs", "drift")
+_DRIFT = "day model what ours theirs drift"
 
 
 def _drift_rows(drift: Drift) -> Iterator[dict[str, Any]]:
@@ -141,7 +132,7 @@ def _drift_rows(drift: Drift) -> Iterator[dict[str, Any]]:
         show = usd if name == "cost" else str
         change = f"{(ours - theirs) * 100 / theirs:+.2f} %" if theirs else "new"
         figures = (show(ours), show(theirs), "0" if ours == theirs else change)
-        yield dict(zip(_DRIFT, (drift.day, drift.model, name, *figures), strict=True))
+        yield dict(zip(_DRIFT.split(), (drift.day, drift.model, name, *figures), strict=True))
 
 
 @budgets.command("list")
@@ -167,7 +158,7 @@ def set_budget(scope: str, amount_usd: str, period: Period) -> None:
         raise click.ClickException(f"{amount_usd} {error}.") from None
     if amount is not None:
         services().usage.budgets.look_up(scope)
-    print_rows([services().usage.budgets.put(scope, period, amount).public()], _BUDGET, "", as_json=False)
+    print_rows([services().usage.budgets.put(scope, period, amount).public()], _BUDGET, "")
 
 
 @budgets.command("webhook-secret")

@@ -10,16 +10,7 @@ from typing import Any
 import click
 import orjson
 
-from service.cli.common import (
-    Commands,
-    RealNumber,
-    as_json,
-    limit_option,
-    print_json,
-    print_rows,
-    print_table,
-    services,
-)
+from service.cli.common import Commands, RealNumber, as_json, limit_option, print_json, print_rows, services
 from service.errors import Conflict, NotFound
 from service.runs.events.event_stream import stream_key
 from service.runs.result import shown
@@ -81,9 +72,7 @@ def show(run_id: str, as_json: bool) -> None:
         if name not in ("step_list", "sources", "tools") and value not in (None, ""):
             text = value if isinstance(value, str | int) else orjson.dumps(value).decode()
             click.echo(f"{name:14} {text}")
-    print_table(
-        details["step_list"], ("step", "kind", "name", "attempt", "ms", "cost_usd"), "No step is done."
-    )
+    print_rows(details["step_list"], "step kind name attempt ms cost_usd", "No step is done.")
 
 
 @runs.command()

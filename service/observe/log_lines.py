@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from service.observe.observer import ModelAttempt, RunPhase, Settled, Subscriber
+from service.observe.observer import ModelAttempt, Observer, RunPhase, Settled
 from service.types import Run, Usage
 
 log = logging.getLogger("slipway")
@@ -14,7 +14,7 @@ runs_log = logging.getLogger("slipway.runs")
 money_log = logging.getLogger("slipway.money")
 
 
-class LogLines(Subscriber):
+class LogLines(Observer):
     """Writes a line for each event of the observer. `price` converts usage to dollars; None without a price."""
 
     def __init__(self, price: Callable[[str, Usage], str | None]) -> None:

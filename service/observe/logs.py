@@ -66,7 +66,6 @@ def clear(**fields: Any) -> None:
 
 @contextmanager
 def bound(**fields: Any) -> Iterator[None]:
-    """Bind fields for the length of a block."""
     before = _fields.get()
     _fields.set({**before, **fields})
     try:
@@ -98,7 +97,6 @@ def configure(log_format: Literal["auto", "json", "text"], level: str) -> None:
 
 
 def _drop_library_debug(record: logging.LogRecord) -> bool:
-    """Filter out library lines below INFO."""
     return record.levelno >= logging.INFO or record.name.partition(".")[0] in OWN
 
 

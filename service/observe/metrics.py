@@ -26,7 +26,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from service.observe.metric_files import of_tasks, take_slot
-from service.observe.observer import ModelAttempt, RunPhase, Settled, Subscriber
+from service.observe.observer import ModelAttempt, Observer, RunPhase, Settled
 from service.types import Run, Usage
 
 log = logging.getLogger("slipway.metrics")
@@ -102,7 +102,7 @@ def _value_class() -> Any:
     return _value_classes[key]
 
 
-class Metrics(Subscriber):
+class Metrics(Observer):
     """Counters, gauges and histograms: of the observer's events, of HTTP and of Redis.
 
     Labels are bounded: route templates, agent ids, never ids of users."""

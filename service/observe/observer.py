@@ -38,39 +38,24 @@ class Settled(NamedTuple):
     held: int
 
 
-class Subscriber:
-    """Base of subscribers, which override some methods. Called by the thread in which the event happens."""
+class Observer:
+    """Tells its subscribers, in their order, in the thread in which it happens.
 
-    def run(self, run: Run, phase: RunPhase, error: Exception | None = None) -> None:
-        """Handle a new phase of a run. `error`: its failure, or the reason for its release."""
+    A subscriber is an observer that overrides the methods it needs, and has none of its own.
+    """
 
-    def step(self, run: Run, kind: str, name: str) -> None:
-        """Handle a finished step, which the run's next transaction stores. `kind` is `model` or `tools`."""
+    _subscribers: tuple[Observer, ...] = ()
 
-    def attempt(self, attempt: ModelAttempt) -> None: ...
-
-    def tool(self, name: str, ok: bool) -> None: ...
-
-    def settlement(self, settled: Settled) -> None: ...
-
-    def budget_refused(self, scope: str) -> None:
-        """Handle a model call that did not fit a cap. `scope` is only the kind, such as `user`, without an id."""
-
-    def budget_warning(self, scope: str, percent: int, public: Mapping[str, Any]) -> None:
-        """Handle a cap that passed 50, 80 or 100 percent. `public` describes the cap, with its whole scope."""
-
-
-class Observer(Subscriber):
-    """Notifies every subscriber, in order."""
-
-    def __init__(self, *subscribers: Subscriber) -> None:
+    def __init__(self, *subscribers: Observer) -> None:
         self._subscribers = subscribers
 
     def run(self, run: Run, phase: RunPhase, error: Exception | None = None) -> None:
+        """`error`: what a run failed with, or why it was left."""
         for each in self._subscribers:
             each.run(run, phase, error)
 
     def step(self, run: Run, kind: str, name: str) -> None:
+        """Step that is done; `kind` is `model` or `tools`. It is written with the run's next transaction."""
         for each in self._subscribers:
             each.step(run, kind, name)
 
@@ -87,9 +72,11 @@ class Observer(Subscriber):
             each.settlement(settled)
 
     def budget_refused(self, scope: str) -> None:
+        """Model call that did not fit a cap; `scope` is the kind of it only: `user`, never whose."""
         for each in self._subscribers:
             each.budget_refused(scope)
 
     def budget_warning(self, scope: str, percent: int, public: Mapping[str, Any]) -> None:
+        """Cap that passed 50, 80 or 100 percent; `public` describes it, with its whole scope."""
         for each in self._subscribers:
             each.budget_warning(scope, percent, public)

@@ -49,7 +49,6 @@ def ask(tx: Transaction, questions: Sequence[dict[str, Any]]) -> None:
 
 
 def of_run(tx: Transaction, run_id: str) -> list[Row]:
-    """List the approvals of a run, oldest first."""
     return tx.rows(sa.select(approvals).where(approvals.c.run_id == run_id).order_by(approvals.c.id))
 
 

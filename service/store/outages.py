@@ -128,7 +128,6 @@ def is_lost(error: BaseException) -> bool:
 
 
 def _of_driver(error: BaseException) -> BaseException:
-    """Unwrap SQLAlchemy's error."""
     return getattr(error, "orig", None) or error
 
 

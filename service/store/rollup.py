@@ -61,7 +61,7 @@ def roll(tx: Transaction, day: int, size: int = BATCH) -> bool:
     if tx.execute(_ONCE, {"day": day, "rolled_until": first, "calls": 0, "checked_at": None}):
         _delete_sums(tx, day)
     state = _locked(tx, day)
-    if state["checked_at"] is not None or _has_open_hold(tx, first, end):
+    if state["checked_at"] is not None or _days_of(tx, holds, first, end):
         return False
     since = state["rolled_until"]
     until = _end_of_batch(tx, since, end, size)
@@ -109,7 +109,6 @@ def recount(tx: Transaction, day: int) -> bool:
 
 
 def closed_days(tx: Transaction) -> list[int]:
-    """List closed days, in order."""
     return [
         row["day"]
         for row in tx.rows(sa.select(usage_days.c.day).where(_IS_CLOSED).order_by(usage_days.c.day))
@@ -164,10 +163,6 @@ def _delete_sums(tx: Transaction, day: int) -> None:
     """Delete the sums of a day before its roll-up starts: an earlier one may have left some."""
     for table in _TABLES:
         tx.execute(sa.delete(table).where(table.c.day == day))
-
-
-def _has_open_hold(tx: Transaction, since: int, until: int) -> bool:
-    return bool(_days_of(tx, holds, since, until))
 
 
 def _days_of(tx: Transaction, table: sa.Table, since: int, until: int) -> set[int]:

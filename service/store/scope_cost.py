@@ -33,7 +33,6 @@ def settled_cost(tx: Transaction, scope: str, since: int, until: int) -> int:
 
 
 def _is_complete(tx: Transaction, since: int, until: int) -> bool:
-    """Return whether the roll-up of these days has as many calls as the ledger."""
     added = sa.select(sa.func.sum(usage_days.c.calls)).where(*_days(usage_days, since, until))
     row = tx.row(sa.select(added.scalar_subquery().label("added")))
     return row is not None and row["added"] == ledger.count(tx, since, until)

@@ -33,7 +33,6 @@ def insert(tx: Transaction, step: dict[str, Any]) -> None:
 
 
 def of_run(tx: Transaction, run_id: str) -> list[Row]:
-    """Read a run's steps, in order."""
     return tx.rows(_OF_RUN, {"run_id": run_id})
 
 

@@ -55,7 +55,8 @@ class Standing(NamedTuple):
             "amount_usd": usd(self.cap.amount) if limited else None,
             "spent_usd": usd(self.spent),
             "reserved_usd": usd(self.held),
-            "left_usd": _rounded_down(self.left) if limited else None,
+            # Rounded down, so that the amount shown is really available.
+            "left_usd": usd(self.left // 1_000 * 1_000) if limited else None,
             "renews_at": rfc3339(window_end(self.window)),
             "default": self.cap.default,
         }
@@ -83,11 +84,6 @@ def nano_of(text: str) -> int:
     if nano != nano.to_integral_value() or not 0 <= nano < NO_LIMIT:
         raise ValueError("is negative, too large, or finer than a nano-dollar")
     return int(nano)
-
-
-def _rounded_down(nano: int) -> str:
-    """Format as dollars with six decimals, rounded down so that the amount shown is really available."""
-    return usd(nano // 1_000 * 1_000)
 
 
 def window_start(period: str, at: int) -> int:
@@ -153,7 +149,6 @@ def room(row: Row) -> int:
 
 
 def cap_of(row: Row) -> Cap:
-    """Convert a row of `caps`."""
     return Cap(row["scope"], row["period"], NO_LIMIT if row["amount_nano"] is None else row["amount_nano"])
 
 

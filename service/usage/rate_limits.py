@@ -28,14 +28,7 @@ UNBOUNDED = 2**53
 T = TypeVar("T")
 # Previous count, seconds left of it; current count, seconds left.
 State: TypeAlias = tuple[int, float, int, float]
-_SCRIPTS = (
-    "moving_window",
-    "acquire_moving_window",
-    "clear_keys",
-    "incr_expire",
-    "sliding_window",
-    "acquire_sliding_window",
-)
+_SCRIPTS = ("sliding_window", "acquire_sliding_window")  # those of the one strategy in use
 _WINDOW = f"local function window(KEYS, ARGV)\n{RedisStorage.SCRIPT_SLIDING_WINDOW.decode()}\nend"
 # KEYS: the previous and the current window's counter. ARGV: limit, window in seconds. Returns whether the call passed,
 # and the window; a refused call stops its trip.

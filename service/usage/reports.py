@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import csv
 import io
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
-
-import orjson
 
 from service.store import usage
 from service.store.database import Database, Row
@@ -28,8 +24,6 @@ FIGURES = (
     "cost_usd",
     "cache_savings_usd",
 )
-LONGEST_CURSOR = 1024  # characters; the longest names make a cursor of some 600
-LONGEST_NAME = 128  # characters of a cursor's value
 PAGE = 1_000  # lines of a sheet per database query
 CHUNK = 100  # lines of a sheet per chunk sent
 PAUSE = 0.001  # seconds of sleep after each chunk, for the other threads of the process
@@ -39,10 +33,8 @@ class Cursor(NamedTuple):
     """Position in a report: its last line, and the end of the report, as a `to` of now would move on between pages."""
 
     until: int
+    by: Sequence[str]
     after: Values
-
-    def text(self, by: Sequence[str]) -> str:
-        return base64.urlsafe_b64encode(orjson.dumps([self.until, by, self.after])).decode().rstrip("=")
 
 
 class Page(NamedTuple):
@@ -53,22 +45,6 @@ class Page(NamedTuple):
 
 class SheetEnded(Exception):
     """Raised when a sheet exceeds its time limit: it is incomplete."""
-
-
-def cursor_of(text: str, by: Sequence[str]) -> Cursor:
-    """Parse a cursor made by `Cursor.text` for the same groups. Raises `ValueError`."""
-    try:
-        until, groups, after = orjson.loads(base64.b64decode(f"{text}{'=' * (-len(text) % 4)}", b"-_", True))
-    except (binascii.Error, TypeError) as error:  # not base64; not a list of three
-        raise ValueError("not a cursor") from error
-    if groups != [*by] or type(until) is not int or not 0 <= until < 2**53:
-        raise ValueError("not a cursor of this report")
-    if not by or not isinstance(after, list) or len(after) != len(by):
-        raise ValueError("not the values of a line")
-    for name, value in zip(order_of(by), after, strict=True):
-        if not (_is_time(value) if name in usage.TIMES else _is_name(value)):
-            raise ValueError("not a value of a line")
-    return Cursor(until, tuple(after))
 
 
 def page(db: Database, query: UsageQuery, *, limit: int, after: Values | None = None) -> Page:
@@ -83,7 +59,7 @@ def page(db: Database, query: UsageQuery, *, limit: int, after: Values | None = 
 
     found, total = db.query(read)
     more = len(found) > limit
-    following = Cursor(query.until, _values(found[limit - 1], query.by)) if more else None
+    following = Cursor(query.until, query.by, _values(found[limit - 1], query.by)) if more else None
     return Page([_line(row, query.by) for row in found[:limit]], _line(total, ()), following)
 
 
@@ -155,11 +131,3 @@ def _csv(rows: Any) -> str:
     out = io.StringIO()
     csv.writer(out).writerows(rows)
     return out.getvalue()
-
-
-def _is_time(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**31
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= LONGEST_NAME and "\x00" not in value

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 
 def services() -> Services:
-    """Return the services of the current application."""
     built: Services = current_app.extensions["slipway"]
     return built
 

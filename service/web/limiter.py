@@ -39,10 +39,13 @@ class Limits:
         options: Any = {"redis_store": built.infra.redis_store, "alone": self._report_fallback}
         self._metrics = built.infra.metrics
         self._alone = False
-        self._limiter = Limiter(
-            _key, app=app, storage_uri=f"{SCHEME}://", storage_options=options, strategy=STRATEGY
+        storage: Any = {"storage_uri": f"{SCHEME}://", "storage_options": options}
+        self._limiter = Limiter(lambda: g.counting.key, app=app, strategy=STRATEGY, **storage)
+        # The only limit, on a function that does nothing. It is also evaluated before each view, when none is counting.
+        dynamic = self._limiter.shared_limit(
+            lambda: g.counting.rate if "counting" in g else "", lambda endpoint: g.counting.scope
         )
-        self._hit = self._limiter.shared_limit(_rate, _scope)(_counted)
+        self._hit = dynamic(lambda: None)
         self._storage = cast(LimitStorage, self._limiter.storage)
 
     def count(self, limit: Limit) -> None:
@@ -81,20 +84,3 @@ class Limits:
             self._alone = alone
             self._metrics.limiter_fallback(alone)
             log.warning("limits_per_process" if alone else "limits_shared")
-
-
-# Flask-Limiter's only limit; it is also evaluated before each view, when nothing is being counted.
-def _rate() -> str:
-    return g.counting.rate if "counting" in g else ""
-
-
-def _scope(_endpoint: str) -> str:
-    return str(g.counting.scope)
-
-
-def _key() -> str:
-    return str(g.counting.key)
-
-
-def _counted() -> None:
-    """No-op target: Flask-Limiter attaches limits to a function."""

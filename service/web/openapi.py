@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from flask import Blueprint, Flask, Response, current_app
@@ -36,7 +36,8 @@ EVENTS = ", ".join(f"`{event}`" for event in Event)
 class api:
     """Describe a view for the OpenAPI document; the view itself is not changed.
 
-    `stream` is the media type of a streamed response, `also` are other media types.
+    `tag` is the blueprint's name where it is left out. `stream` is the media type of a streamed response, `also` are
+    other media types.
     """
 
     summary: str
@@ -44,7 +45,7 @@ class api:
     returns: Mapping[int, type[BaseModel] | None] = field(default_factory=lambda: {200: None})
     errors: Sequence[type[SlipwayError]] = ()
     query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    tag: str = "Slipway"
+    tag: str | None = None
     stream: str | None = None
     headers: Sequence[str] = ()
     also: Sequence[str] = ()
@@ -99,6 +100,7 @@ def _routes(app: Flask) -> Iterator[tuple[str, str, api, bool]]:
         operation = getattr(view, "__api__", None)
         if operation is None:
             raise KeyError(f"{rule.rule} has no @api(…)")
+        operation = replace(operation, tag=operation.tag or rule.endpoint.partition(".")[0].capitalize())
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
             yield _PARAMETER.sub(r"{\1}", rule.rule), method.lower(), operation, is_public(view)
 

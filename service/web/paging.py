@@ -37,7 +37,6 @@ def page_arguments(default: int = 20, longest_cursor: int = 128) -> tuple[int, s
 
 
 def no_cursor() -> Invalid:
-    """Build the error for an invalid cursor."""
     return fault("/cursor", "Not a cursor.", "`cursor` is not one of ours.")
 
 

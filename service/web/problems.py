@@ -70,7 +70,6 @@ def from_http(error: HTTPException) -> SlipwayError:
 
 
 def install(app: Flask) -> None:
-    """Register the error handlers."""
 
     @app.errorhandler(SlipwayError)
     def slipway_error(error: SlipwayError) -> Response:

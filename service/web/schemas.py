@@ -52,7 +52,6 @@ class Problem(Shape):
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Serialise `value` by orjson."""
     return Response(orjson.dumps(value), status, headers, mimetype="application/json")
 
 
@@ -94,7 +93,6 @@ def _within_limits(text: str) -> str:
 
 
 def _depth(value: Any) -> int:
-    """Count levels of objects and lists."""
     if not isinstance(value, dict | list):
         return 0
     return 1 + max(map(_depth, value.values() if isinstance(value, dict) else value), default=0)
@@ -182,7 +180,6 @@ class FeedbackShape(Shape):
 
 
 def feedback_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Build a `FeedbackShape`."""
     return public_fields(row, "score comment created_at updated_at")
 
 
@@ -222,5 +219,4 @@ class BudgetList(Page[BudgetView]): ...
 
 
 def budget_list(found: Iterable[Standing]) -> dict[str, Any]:
-    """Build a `BudgetList`."""
     return {"data": [state.public() for state in found], "next_cursor": None}

@@ -64,7 +64,6 @@ class UserPage(Page[UserView]): ...
     "List users, oldest first",
     returns={200: UserPage},
     errors=[errors.Forbidden, errors.Invalid],
-    tag="Admin",
     query=PAGE,
 )
 @guard("admin")
@@ -80,7 +79,6 @@ def list_users() -> Response:
     body=NewUser,
     returns={201: UserView},
     errors=[errors.Forbidden, errors.Conflict, errors.Invalid, errors.IdempotencyMismatch],
-    tag="Admin",
     headers=["Idempotency-Replayed"],
 )
 @guard("admin")
@@ -100,7 +98,6 @@ def create_user() -> Response:
     body=UserChange,
     returns={200: UserView},
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict, errors.Invalid],
-    tag="Admin",
 )
 @guard("admin")
 def change_user(user_id: str) -> Response:
@@ -115,7 +112,6 @@ def change_user(user_id: str) -> Response:
     "Delete a user; the ledger keeps the cost of their runs",
     returns={204: None},
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict],
-    tag="Admin",
 )
 @guard("admin")
 def delete_user(user_id: str) -> Response:

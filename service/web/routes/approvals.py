@@ -84,7 +84,6 @@ class ApprovalPage(Page[ApprovalView]): ...
     "List approvals, newest first: of own runs, for operators of all runs",
     returns={200: ApprovalPage},
     errors=[errors.Invalid],
-    tag="Approvals",
     query={**PAGE, "status": {"type": "string", "enum": list(STATUSES)}},
 )
 @guard()
@@ -110,7 +109,6 @@ def list_approvals() -> Response:
         errors.Invalid,
         errors.IdempotencyMismatch,
     ],
-    tag="Approvals",
     headers=["Idempotency-Replayed"],
 )
 @guard()

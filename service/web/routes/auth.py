@@ -116,13 +116,7 @@ class KeySet(Shape):
 
 
 @blueprint.post("/v1/auth/login")
-@api(
-    "Sign in",
-    body=Login,
-    returns={200: TokenPair},
-    errors=[errors.InvalidCredentials, errors.RateLimited],
-    tag="Auth",
-)
+@api("Sign in", body=Login, returns={200: TokenPair}, errors=[errors.InvalidCredentials, errors.RateLimited])
 @public
 def login() -> Response:
     limit_login()
@@ -148,7 +142,6 @@ def _sign_in(body: Login, address: str) -> User:
     "Exchange a refresh token for a new token pair",
     returns={200: TokenPair},
     errors=[errors.InvalidToken, errors.RateLimited],
-    tag="Auth",
 )
 @public
 def refresh() -> Response:
@@ -164,7 +157,6 @@ def refresh() -> Response:
     "Sign out: revoke this log-in on all workers at once",
     returns={204: None},
     errors=[errors.Forbidden],
-    tag="Auth",
 )
 @guard(counts=None)
 def logout() -> Response:
@@ -173,7 +165,7 @@ def logout() -> Response:
 
 
 @blueprint.get("/v1/auth/me")
-@api("Get the caller, with scopes and budget", returns={200: Me}, tag="Auth")
+@api("Get the caller, with scopes and budget", returns={200: Me})
 @guard()
 def me() -> Response:
     caller = current_caller()
@@ -192,7 +184,6 @@ def me() -> Response:
     body=NewKey,
     returns={201: KeyShown},
     errors=[errors.Forbidden, errors.Conflict, errors.TooMany, errors.IdempotencyMismatch],
-    tag="Auth",
     headers=["Idempotency-Replayed"],
 )
 @guard()
@@ -208,7 +199,6 @@ def create_key() -> Response:
     "List own API keys; a key with scopes lists only itself",
     returns={200: KeyPage},
     errors=[errors.Invalid],
-    tag="Auth",
     query=PAGE,
 )
 @guard()
@@ -221,7 +211,7 @@ def list_keys() -> Response:
 
 
 @blueprint.delete("/v1/auth/keys/<key_id>")
-@api("Revoke an API key at once", returns={204: None}, errors=[errors.NotFound, errors.Forbidden], tag="Auth")
+@api("Revoke an API key at once", returns={204: None}, errors=[errors.NotFound, errors.Forbidden])
 @guard(counts=None)
 def revoke_key(key_id: str) -> Response:
     services().auth.keys.revoke(key_id, signed_in().user_id)
@@ -229,7 +219,7 @@ def revoke_key(key_id: str) -> Response:
 
 
 @blueprint.get("/.well-known/jwks.json")
-@api("Get the public keys that verify access tokens (JWKS)", returns={200: KeySet}, tag="Auth")
+@api("Get the public keys that verify access tokens (JWKS)", returns={200: KeySet})
 @public
 def jwks() -> Response:
     return json_response(services().auth.tokens.key.jwks(), headers={"Cache-Control": "public, max-age=300"})

@@ -12,7 +12,6 @@ from service.web.current import services
 from service.web.lifecycle import draining
 from service.web.openapi import api
 from service.web.schemas import Shape, json_response
-from service.wiring import Services
 
 blueprint = Blueprint("health", __name__)
 MODEL_TTL = 5.0  # seconds a model probe is cached: /ready is polled often, the model is remote
@@ -77,16 +76,13 @@ def metrics() -> Response:
 
 def _probes() -> dict[str, Probe]:
     """Return this application's probes, created on first use: after the fork."""
-    extensions = current_app.extensions
+    extensions, parts = current_app.extensions, services()
     if "slipway_probes" not in extensions:
-        extensions.setdefault("slipway_probes", _made(services()))
+        probes = {
+            "database": Probe(parts.infra.db.ping, "down"),
+            "redis": Probe(parts.infra.redis_store.check, "degraded", REDIS_TTL),
+            "model": Probe(parts.model.ping, "degraded", MODEL_TTL),
+            "worker": Probe(lambda: parts.supervisor.workers_alive("task") > 0, "degraded"),
+        }
+        extensions.setdefault("slipway_probes", probes)
     return extensions["slipway_probes"]  # type: ignore[no-any-return]
-
-
-def _made(parts: Services) -> dict[str, Probe]:
-    return {
-        "database": Probe(parts.infra.db.ping, "down"),
-        "redis": Probe(parts.infra.redis_store.check, "degraded", REDIS_TTL),
-        "model": Probe(parts.model.ping, "degraded", MODEL_TTL),
-        "worker": Probe(lambda: parts.supervisor.workers_alive("task") > 0, "degraded"),
-    }

@@ -11,7 +11,8 @@ from service.errors import fault
 from service.runs.result import shown
 from service.store.database import Row
 from service.store.run_lists import RunFilter
-from service.types import RunEvent, RunStatus, Usage, public_fields, usd
+from service.store.run_values import usage_of
+from service.types import RunEvent, RunStatus, public_fields, usd
 from service.web.admission import guard, reading_place
 from service.web.current import current_caller, services
 from service.web.idempotency import once_again
@@ -86,7 +87,6 @@ class EventList(Page[EventShape]): ...
     "List runs, newest first",
     returns={200: RunPage},
     errors=[errors.Invalid],
-    tag="Runs",
     query={
         **PAGE,
         "status": {"type": "string"},
@@ -108,7 +108,6 @@ def list_runs() -> Response:
     "Get a run with its steps, webhook and feedback",
     returns={200: RunView},
     errors=[errors.NotFound],
-    tag="Runs",
 )
 @guard()
 def get_run(run_id: str) -> Response:
@@ -127,7 +126,6 @@ def get_run(run_id: str) -> Response:
     "Follow a run's events, from the start or after `Last-Event-ID`",
     returns={200: EventList},
     errors=[errors.NotFound, errors.RateLimited, errors.Overloaded],
-    tag="Runs",
     query=PAGE,
     stream="text/event-stream",
 )
@@ -146,7 +144,6 @@ def run_events(run_id: str) -> Response:
     "Cancel a run",
     returns={202: Queued},
     errors=[errors.NotFound, errors.RunFinished, errors.IdempotencyMismatch],
-    tag="Runs",
     headers=["Idempotency-Replayed"],
 )
 @guard(counts=None)
@@ -161,11 +158,7 @@ def cancel_run(run_id: str) -> Response:
 
 
 def _item(row: Row) -> dict[str, Any]:
-    """Build a `RunItem`."""
-    used = Usage(
-        row["input_tokens"], row["output_tokens"], row["cache_read_tokens"], row["cache_creation_tokens"]
-    )
-    usage = used.public(row["cost_nano"], "reported")
+    usage = usage_of(row).public(row["cost_nano"], "reported")
     del usage["usage_source"]  # stored with the result, which lists do not read
     ended = row["finished_at"]
     item = {

@@ -110,7 +110,6 @@ class SessionPage(Page[SessionItem]): ...
     body=NewSession,
     returns={201: SessionView},
     errors=[errors.Invalid, errors.IdempotencyMismatch, errors.TooMany],
-    tag="Sessions",
     headers=["Idempotency-Replayed"],
 )
 @guard()
@@ -133,7 +132,6 @@ def create_session() -> Response:
     "List own sessions, newest first; with `scope=all`, for operators, all users'. `q` searches titles",
     returns={200: SessionPage},
     errors=[errors.Invalid, errors.Forbidden],
-    tag="Sessions",
     query={
         **PAGE,
         "scope": {"type": "string", "enum": ["own", "all"]},
@@ -144,12 +142,9 @@ def create_session() -> Response:
 def list_sessions() -> Response:
     limit, before = page_arguments()
     all_users = choice_argument("scope", ["own", "all"]) == "all"
-    options: dict[str, Any] = {"all_users": all_users, "limit": limit + 1, "before": before}
-    text, broke_off = _search_argument(), None
-    if text is None:
-        found = services().sessions.page(current_caller(), **options)
-    else:
-        found, broke_off = services().sessions.search(current_caller(), text, **options)
+    found, broke_off = services().sessions.page(
+        current_caller(), _search_argument(), all_users=all_users, limit=limit + 1, before=before
+    )
     shown_page = page([sessions.item(row) for row in found], limit)
     return json_response({**shown_page, "next_cursor": shown_page["next_cursor"] or broke_off})
 
@@ -159,7 +154,6 @@ def list_sessions() -> Response:
     "Get a session with its last messages: 100 by default, fewer if they are long",
     returns={200: SessionWithMessages},
     errors=[errors.NotFound, errors.Invalid],
-    tag="Sessions",
     query=PAGE,
 )
 @guard()
@@ -181,7 +175,6 @@ def get_session(session_id: str) -> Response:
     "Export a whole session as JSON, or as Markdown with `Accept: text/markdown`",
     returns={200: SessionExport},
     errors=[errors.NotFound, errors.RateLimited, errors.Overloaded],
-    tag="Sessions",
     also=[MARKDOWN],
 )
 @guard()
@@ -205,7 +198,6 @@ def export_session(session_id: str) -> Response:
     body=SessionChange,
     returns={200: SessionView},
     errors=[errors.NotFound, errors.Invalid],
-    tag="Sessions",
 )
 @guard()
 def change_session(session_id: str) -> Response:
@@ -221,7 +213,6 @@ def change_session(session_id: str) -> Response:
     "Delete a session with its messages and runs; a turn in progress is cancelled",
     returns={204: None},
     errors=[errors.NotFound, errors.SessionBusy],
-    tag="Sessions",
 )
 @guard()
 def delete_session(session_id: str) -> Response:

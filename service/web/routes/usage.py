@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from urllib.parse import urlencode
 
 from flask import Blueprint, Response, request
+from itsdangerous import BadData, URLSafeSerializer
 
 from service import errors
 from service.errors import fault
@@ -30,6 +32,7 @@ LONGEST_BY_HOUR = timedelta(days=31)  # hours are not rolled up: they are summed
 USUAL = timedelta(days=30)
 SHEET_SECONDS = 900.0  # time limit of a sheet, after which it is aborted
 MOST_GROUPS = 1_000  # groups per response without a limit; at most some 600 bytes each
+LONGEST_CURSOR = 1024  # characters; the longest names make a cursor of some 450
 
 
 class UsageLine(Shape):
@@ -61,7 +64,6 @@ class UsageReport(Shape):
     "Report own tokens, calls and cost, for operators all users'; JSON, or CSV with `Accept: text/csv`",
     returns={200: UsageReport},
     errors=[errors.Invalid, errors.Overloaded],
-    tag="Usage",
     also=["text/csv"],
     query={
         "limit": {"type": "integer", "description": "Default: 1000 lines of JSON, all lines of CSV"},
@@ -90,7 +92,7 @@ def _report() -> Response:
     if as_csv and "limit" not in request.args:
         return _sheet(query, after)
     page = reports.page(services().infra.db, query, limit=limit, after=after)
-    following = None if page.next is None else page.next.text(query.by)
+    following = None if page.next is None else _cursors().dumps(page.next)
     if as_csv:
         return _csv(reports.as_csv(page.lines, query.by), following)
     report = {"from": rfc3339(query.since), "to": rfc3339(query.until), "group_by": query.by}
@@ -98,7 +100,7 @@ def _report() -> Response:
 
 
 @blueprint.get("/v1/budget")
-@api("List the caller's caps: spent, reserved and left", returns={200: BudgetList}, tag="Usage")
+@api("List the caller's caps: spent, reserved and left", returns={200: BudgetList})
 @guard()
 def budget() -> Response:
     return json_response(budget_list(services().usage.budgets.of_caller(current_caller())))
@@ -107,7 +109,7 @@ def budget() -> Response:
 def _query() -> tuple[UsageQuery, int, Values | None]:
     """Read the requested report, the lines per page, and the group after which the page begins."""
     by = _groups()
-    limit, text = page_arguments(default=MOST_GROUPS, longest_cursor=reports.LONGEST_CURSOR)
+    limit, text = page_arguments(default=MOST_GROUPS, longest_cursor=LONGEST_CURSOR)
     cursor = None if text is None else _cursor(text, by)
     since, until = _span(None if cursor is None else cursor.until)
     if "hour" in by and until - since > LONGEST_BY_HOUR.total_seconds() * 1000:
@@ -116,11 +118,17 @@ def _query() -> tuple[UsageQuery, int, Values | None]:
     return query, limit, None if cursor is None else cursor.after
 
 
+def _cursors() -> URLSafeSerializer:
+    """Signed cursors: their values, which go into a query, need no other check."""
+    return URLSafeSerializer(services().settings.secret_key.get_secret_value(), "usage cursor")
+
+
 def _cursor(text: str, by: tuple[str, ...]) -> Cursor:
-    try:
-        return reports.cursor_of(text, by)
-    except ValueError:
-        raise fault("/cursor", "Not a cursor of a report with these groups.") from None
+    with suppress(BadData):
+        until, groups, after = _cursors().loads(text)
+        if groups == [*by]:
+            return Cursor(until, by, tuple(after))
+    raise fault("/cursor", "Not a cursor of a report with these groups.")
 
 
 def _sheet(query: UsageQuery, after: Values | None) -> Response:
