@@ -24,8 +24,8 @@ from service.store.transaction import WriteInTransaction
 from service.types import Run, Usage, UsageSource, new_id, now_ms, usd
 from service.usage.budgets import Budgets
 from service.usage.caps import Standing
+from service.usage.estimate import CallEstimate, HoldAttempt, Placed, Reserved, Settlement
 from service.usage.prices import Price
-from service.usage.reservation import CallEstimate, HoldAttempt, Placed, Reserved, Settlement
 
 log = logging.getLogger("slipway.money")
 PATIENCE = 3.0  # seconds a call waits for calls under way to release money

@@ -17,9 +17,9 @@ from service.store.schema import metadata
 from service.store.transaction import WriteInTransaction
 from service.types import NANO, Run, RunRequest, Usage, new_id
 from service.usage.budgets import Budgets
+from service.usage.estimate import CallEstimate, Reserved, Settlement
 from service.usage.ledger import Checked, check
 from service.usage.prices import PriceTable
-from service.usage.reservation import CallEstimate, Reserved, Settlement
 from service.usage.spending import Spending
 
 TABLE = PriceTable.load()

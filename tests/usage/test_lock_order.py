@@ -18,7 +18,7 @@ from service.store.transaction import WriteInTransaction
 from service.types import NANO, Usage
 from service.usage import budgets
 from service.usage.caps import PERIODS
-from service.usage.reservation import Reserved
+from service.usage.estimate import Reserved
 from service.usage.spending import LATEST_HOLD, HoldRefused
 from tests.conftest import wait_until
 from tests.usage.conftest import Make

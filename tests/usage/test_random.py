@@ -17,7 +17,7 @@ from service.errors import BudgetExceeded
 from service.store import holds
 from service.types import Usage
 from service.usage import budgets
-from service.usage.reservation import Reserved
+from service.usage.estimate import Reserved
 from service.usage.spending import sweep_holds
 from tests.usage.house import ASKED, SONNET, House, a_run
 
