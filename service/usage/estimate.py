@@ -1,4 +1,4 @@
-"""Reservation of a model call: the estimate before it, the hold for it, the settlement after it."""
+"""Values of a model call's money: the estimate before it, the hold for it, the settlement after it."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from service.usage.budgets import Budgets
 from service.usage.estimate import CallEstimate, Reserved, Settlement
 from service.usage.ledger import Checked, check
 from service.usage.prices import PriceTable
-from service.usage.spending import Spending
+from service.usage.reservation import Spending
 
 TABLE = PriceTable.load()
 SONNET = TABLE.price("claude-sonnet-5-5", date(2026, 11, 21))

@@ -21,7 +21,7 @@ from service.store.transaction import WriteInTransaction
 from service.types import Run, Usage
 from service.usage.estimate import Settlement
 from service.usage.prices import PriceTable
-from service.usage.spending import Spending
+from service.usage.reservation import Spending
 
 
 class WaitsForBatch(Exception):

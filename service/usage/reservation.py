@@ -1,4 +1,4 @@
-"""Spending: hold the most a model call can cost against every cap, then settle it to the actual cost.
+"""Reservation: hold the most a model call can cost against every cap, then settle it to the actual cost.
 
 A hold is written in the transaction that starts the step, a settlement in the one that stores its result. The common
 case is one conditional update of the counters. Everything else (opening a window, rebalancing shards, counting a
