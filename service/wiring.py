@@ -30,7 +30,7 @@ from service.store.database import Database
 from service.usage.build import UsageServices
 from service.usage.build import build as build_usage
 from service.usage.prices import PriceTable
-from service.usage.spending import sweep_holds
+from service.usage.reservation import sweep_holds
 from service.webhooks import Webhooks
 
 if TYPE_CHECKING:

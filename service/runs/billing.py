@@ -16,9 +16,9 @@ from service.store.holds import Hold
 from service.store.transaction import WriteInTransaction
 from service.types import RunEvent, Usage
 from service.usage.bounds import estimated_usage, interrupted_usage, is_plausible, prompt_bound
+from service.usage.estimate import FEWEST_TOKENS, CallEstimate, Reserved, Settlement
 from service.usage.prices import Price
-from service.usage.reservation import FEWEST_TOKENS, CallEstimate, Reserved, Settlement
-from service.usage.spending import Spending
+from service.usage.reservation import Spending
 
 log = logging.getLogger("slipway.money")
 CountTokens = Callable[[ModelRequest, ModelCall], int]

@@ -26,7 +26,7 @@ from service.store.batches import SENT, WAITING
 from service.tools import ToolResult
 from service.types import Event, Tier, ToolUse, Usage, less_sure
 from service.usage.prices import Price, PriceTable, today
-from service.usage.spending import Spending
+from service.usage.reservation import Spending
 
 MOST_PARTS = 8  # calls over which one paused turn may be continued
 ROUTE = "route"  # the step in which the cheap model rates a question's difficulty

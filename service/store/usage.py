@@ -113,7 +113,7 @@ def _days(report: UsageQuery, after: Values | None) -> Iterator[_Slice]:
 
 
 def _users(tx: Transaction, report: UsageQuery, after: Values | None, limit: int) -> Iterator[_Slice]:
-    """Slice by users, from the cursor's user; the users table gives the bounds, also of users without calls."""
+    """Yield ranges of user ids from the cursor's user on, bounded by ids of the users table."""
     first = None if after is None else str(after[0])
     for size in (limit // GROWTH * GROWTH**number + 1 for number in count()):
         query = sa.select(users.c.id).order_by(users.c.id).offset(size).limit(1)

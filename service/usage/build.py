@@ -11,7 +11,7 @@ from service.usage.budgets import Budgets, Notify
 from service.usage.caps import nano_of
 from service.usage.prices import PriceTable
 from service.usage.rate_limits import RateLimits
-from service.usage.spending import Spending
+from service.usage.reservation import Spending
 
 if TYPE_CHECKING:
     from config.base import Settings

@@ -1,95 +1,233 @@
-"""Reservation of a model call: the estimate before it, the hold for it, the settlement after it."""
+"""Reservation: hold the most a model call can cost against every cap, then settle it to the actual cost.
+
+A hold is written in the transaction that starts the step, a settlement in the one that stores its result. The common
+case is one conditional update of the counters. Everything else (opening a window, rebalancing shards, counting a
+prompt, shortening an answer) is done outside that transaction, and then the hold is tried again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import NamedTuple
+import itertools
+import logging
+import time
+import zlib
+from collections.abc import Callable
+from functools import partial
 
-from service.errors import ModelError
+from service.errors import BudgetExceeded
+from service.observe.observer import Observer, Settled
+from service.store import bookings, holds, ledger, scope_locks
+from service.store import budgets as counters
+from service.store.database import Database, Row, Transaction
 from service.store.holds import Hold
 from service.store.transaction import WriteInTransaction
-from service.types import Run, Usage, UsageSource
-from service.usage.bounds import counted_bound
+from service.types import Run, Usage, UsageSource, new_id, now_ms, usd
+from service.usage.budgets import Budgets
+from service.usage.caps import Standing
+from service.usage.estimate import CallEstimate, HoldAttempt, Placed, Reserved, Settlement
 from service.usage.prices import Price
 
-FEWEST_TOKENS = 64  # a shorter answer is useless
+log = logging.getLogger("slipway.money")
+PATIENCE = 3.0  # seconds a call waits for calls under way to release money
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
+LATEST_HOLD = 60_000  # ms from creating a hold to writing it; an older one is created anew
 
 
-@dataclass(frozen=True, slots=True)
-class CallEstimate:
-    """Most that a model call can cost, estimated before it is made.
+class HoldRefused(Exception):
+    """Raised when a hold does not fit the counters as they are, or not now: the transaction is rolled back."""
 
-    `input_tokens` is a safe bound, None if it takes counting; `count` asks the provider for the prompt's tokens, which
-    is free, and is None afterwards. `max_tokens` may be reduced to `fewest`. `most` is the run's remaining budget, in
-    nano-dollars.
+
+class Spending:
+    """Holds and settlements. One per process; `run_most` is the most one run may spend, in nano-dollars.
+
+    `used` receives the usage of a user's call, once its settlement is committed.
     """
 
-    run: Run
-    step: int
-    price: Price
-    model: str
-    max_tokens: int
-    fewest: int
-    input_tokens: int | None
-    count: Callable[[], int] | None
-    most: int | None = None
+    def __init__(
+        self,
+        db: Database,
+        budgets: Budgets,
+        observer: Observer,
+        *,
+        run_most: int | None = None,
+        patience: float = PATIENCE,
+        used: Callable[[str, Usage], None] | None = None,
+    ) -> None:
+        self._db = db
+        self._budgets = budgets
+        self._observer = observer
+        self._run_most = run_most
+        self._patience = patience
+        self._used = used or (lambda user_id, usage: None)
 
-    def counted(self) -> CallEstimate:
-        """Return the estimate with the provider's count of the prompt, if that is the closer bound.
+    def remaining_budget(self, run: Run) -> int | None:
+        """Return a run's remaining budget in nano-dollars; None: limited by the caps only."""
+        return None if self._run_most is None else max(0, self._run_most - run.cost_nano)
 
-        Raises `ModelError` if counting fails and there is no other bound.
+    def reserve(
+        self,
+        estimate: CallEstimate,
+        write: Callable[[WriteInTransaction, WriteInTransaction], None],
+        before_retry: Callable[[], None],
+    ) -> Reserved:
+        """Hold the most a call can cost; `write` commits a transaction with a lock and the hold in it.
+
+        Settlements in that transaction come between the two: see "Locks" in docs/architecture.md. `before_retry` may
+        end the wait by raising, and should settle pending settlements. Raises `BudgetExceeded` when not even a short
+        answer fits.
         """
-        assert self.count is not None
-        try:
-            bound = counted_bound(self.count())
-        except ModelError:
-            if self.input_tokens is None:
-                raise
-            return replace(self, count=None)
-        return replace(self, input_tokens=min(bound, self.input_tokens or bound), count=None)
+        if estimate.input_tokens is None:
+            estimate = estimate.counted()
+        end = time.monotonic() + self._patience
+        pause = FIRST_PAUSE
+        attempt = HoldAttempt(estimate, estimate.max_tokens)
+        for number in itertools.count():
+            hold = self._hold(attempt)
+            placed = Placed(hold, attempt.counters)
+            if estimate.most is None or hold.amount_nano <= estimate.most:
+                try:
+                    write(partial(scope_locks.share, scopes=hold.scopes), partial(self._take, placed=placed))
+                    return Reserved(placed.hold, attempt.tokens)
+                except HoldRefused:
+                    pass
+            before_retry()
+            attempt, fits = self._make_room(attempt.estimate, hold, waits=time.monotonic() < end)
+            if not fits or number > 3:  # back off: other calls keep taking the room first
+                time.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+        raise AssertionError("one of the attempts returns, or raises")
 
-    def worst(self, tokens: int) -> int:
-        """Return the most the call can cost with an answer of so many tokens, in nano-dollars."""
-        return self.price.worst(self.input_tokens or 0, tokens)
+    def settle(self, hold: Hold, price: Price, usage: Usage, basis: str = "exact") -> Settlement:
+        """Settle to the usage, exact or estimated."""
+        cost = price.cost(usage)
+        prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
+        plain = Usage(prompt, usage.output_tokens, server_tool_requests=usage.server_tool_requests)
+        saved = 0 if plain == usage else price.cost(plain) - cost
+        source: UsageSource = "reported" if basis == "exact" else "estimated"
+        return Settlement(usage, cost, source, lambda tx: self._settle(tx, hold, usage, cost, saved, basis))
 
-    def affordable(self, room: int) -> int:
-        """Return the longest answer that fits into `room` nano-dollars, in tokens; -1: none does."""
-        low, high = 0, self.max_tokens
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.worst(middle) <= room else (low, middle - 1)
-        return low if self.worst(low) <= room else -1
+    def settle_unused(self, hold: Hold) -> Settlement:
+        """Settle to zero a call for which the provider did no work."""
+        return Settlement(Usage(), 0, "reported", lambda tx: self._settle(tx, hold, Usage(), 0, 0, "nothing"))
+
+    def settle_worst(self, hold: Hold) -> Settlement:
+        """Settle to the full hold a call whose charge by the provider cannot be known."""
+        cost = hold.amount_nano
+        return Settlement(
+            Usage(), cost, "worst", lambda tx: self._settle(tx, hold, Usage(), cost, 0, "worst")
+        )
+
+    def settle_lost(self, run: Run) -> list[Settlement]:
+        """Settle, at their worst, holds of earlier attempts at this run, whose workers died."""
+        found = self._db.query(lambda tx: holds.of_run(tx, run.id))
+        return [self.settle_worst(hold) for hold in found if hold.attempt < run.attempt]
+
+    def _hold(self, attempt: HoldAttempt) -> Hold:
+        estimate = attempt.estimate
+        run = estimate.run
+        return Hold(
+            id=new_id("hld"),
+            run_id=run.id,
+            attempt=run.attempt,
+            step=estimate.step,
+            user_id=run.user_id,
+            key_id=run.key_id,
+            agent=run.agent,
+            session_id=run.request.session_id,
+            model=estimate.model,
+            price_id=estimate.price.id,
+            amount_nano=estimate.worst(attempt.tokens),
+            called_at=now_ms(),
+        )
+
+    def _take(self, tx: Transaction, placed: Placed) -> None:
+        """Hold against every cap, all or none. Raises `HoldRefused`."""
+        windows = [cap.window(placed.hold.called_at) for cap in self._budgets.caps(tx, placed.hold.scopes)]
+        seed = _seed(placed.hold)
+        ids = sorted(placed.chosen.get(window.id) or self._budgets.stripe(window, seed) for window in windows)
+        hold = placed.hold = placed.hold._replace(counters=tuple(ids))
+        if not holds.insert(tx, hold):
+            return  # held already: the answer to an earlier commit was lost
+        # Out of order: the settlements of this transaction are then committed by themselves first.
+        if not counters.may_lock(tx, ids) or now_ms() - hold.called_at > LATEST_HOLD:
+            raise HoldRefused
+        if not bookings.hold(tx, hold):
+            raise HoldRefused
+
+    def _settle(self, tx: Transaction, held: Hold, usage: Usage, cost: int, saved: int, basis: str) -> None:
+        hold = holds.close(tx, held)
+        if hold is None:
+            return  # settled already: by this same write, another worker, or the sweep
+        call = ledger.SettledCall(usage, cost, saved, basis)
+        bookings.settle(tx, hold, call, self._budgets.watch)
+        settled = Settled(hold.id, hold.agent, hold.model, usage, cost, hold.amount_nano)
+        tx.after_commit(lambda: self._observer.settlement(settled))
+        tx.after_commit(lambda: self._used(hold.user_id, usage))
+
+    def _make_room(self, estimate: CallEstimate, hold: Hold, *, waits: bool) -> tuple[HoldAttempt, bool]:
+        """Return the next attempt, and whether it fits now; if not, the caller waits before trying it.
+
+        Raises `BudgetExceeded` when nothing fits and calls under way will not change that in time.
+        """
+        standing, opened = self._db.query(lambda tx: self._look(tx, hold))
+        if fresh := [state.cap for state in standing if state.window.id not in opened]:
+            self._budgets.open(fresh, hold.called_at)
+            return HoldAttempt(estimate, estimate.max_tokens), True
+        limits = [state.left for state in standing] + ([] if estimate.most is None else [estimate.most])
+        left = min(limits, default=hold.amount_nano)
+        tokens = estimate.affordable(left)
+        if (
+            tokens < estimate.max_tokens
+            and estimate.count is not None
+            and estimate.price.worst(0, estimate.fewest) <= left
+        ):
+            return HoldAttempt(estimate.counted(), estimate.max_tokens), True
+        if tokens >= estimate.fewest:
+            amount, seed = estimate.worst(tokens), _seed(hold)
+            chosen = {
+                state.window.id: self._budgets.with_room(state.window, opened[state.window.id], seed, amount)
+                for state in standing
+            }
+            return HoldAttempt(estimate, tokens, chosen), True
+        needed = estimate.worst(estimate.fewest)
+        if estimate.most is not None and needed > estimate.most:
+            raise self._over_run(estimate)
+        if waits and all(state.spent + needed <= state.cap.amount for state in standing):
+            return HoldAttempt(estimate, estimate.max_tokens), False
+        raise self._over(min(standing, key=lambda state: state.left), needed)
+
+    def _look(self, tx: Transaction, hold: Hold) -> tuple[list[Standing], dict[str, list[Row]]]:
+        standing = self._budgets.standing(tx, self._budgets.caps(tx, hold.scopes), hold.called_at)
+        return standing, counters.stripes(tx, [state.window for state in standing])
+
+    def _over(self, state: Standing, needed: int) -> BudgetExceeded:
+        scope = state.cap.scope
+        self._observer.budget_refused(scope.partition(":")[0])
+        self._budgets.warn(state.window.id, refused=True)
+        public = state.public()
+        detail = f"The {state.cap.period}'s cap of {scope} is reached: {public['left_usd']} dollars are left"
+        return BudgetExceeded(f"{detail}, and this call needs {usd(needed)}.", extra={"budget": public})
+
+    def _over_run(self, estimate: CallEstimate) -> BudgetExceeded:
+        self._observer.budget_refused("run")
+        left = usd((estimate.most or 0) // 1_000 * 1_000)
+        budget = {"scope": "run", "period": "total", "amount_usd": usd(self._run_most or 0), "left_usd": left}
+        return BudgetExceeded(
+            "This run has spent what one run may.", extra={"budget": {**budget, "renews_at": None}}
+        )
 
 
-class HoldAttempt(NamedTuple):
-    """One reservation attempt: answer length in tokens and, by window, chosen counter shards."""
-
-    estimate: CallEstimate
-    tokens: int
-    counters: Mapping[str, str] = MappingProxyType({})
-
-
-@dataclass(slots=True)
-class Placed:
-    """Hold to be written, with the counters it is written against; `chosen`: by window, instead of the usual ones."""
-
-    hold: Hold
-    chosen: Mapping[str, str]
+def sweep_holds(db: Database, spending: Spending, *, older_than: float, limit: int = 100) -> int:
+    """Settle, at their worst, holds older than `older_than` seconds that their run has abandoned; return how many."""
+    before = now_ms() - int(older_than * 1000)
+    found = db.query(lambda tx: holds.orphaned(tx, before, limit))
+    for hold in found:
+        db.transact(spending.settle_worst(hold).work)
+        log.warning(
+            "abandoned_hold_settled", extra={"hold": hold.id, "run_id": hold.run_id, "held": hold.amount_nano}
+        )
+    return len(found)
 
 
-class Reserved(NamedTuple):
-    """Hold that was written, and the longest answer it covers, in tokens."""
-
-    hold: Hold
-    max_tokens: int
-
-
-class Settlement(NamedTuple):
-    """Cost of a call, in nano-dollars, and the idempotent write that books it."""
-
-    usage: Usage
-    cost: int
-    source: UsageSource
-    work: WriteInTransaction
+def _seed(hold: Hold) -> int:
+    return zlib.crc32(hold.run_id.encode())

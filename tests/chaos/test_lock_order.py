@@ -23,8 +23,8 @@ from service.jobs.upkeep import delete_expired
 from service.store import holds
 from service.store.schema import sessions
 from service.usage.ledger import check
+from service.usage.reservation import sweep_holds
 from service.usage.rollup import roll_up
-from service.usage.spending import sweep_holds
 from tests.chaos.conftest import Postgres
 from tests.conftest import Model, RedisServer, Slipway, slipway_server, wait_until
 from tests.jobs.house import TaskWorker

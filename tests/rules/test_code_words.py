@@ -86,7 +86,7 @@ def faults(text: str, within: list[Path]) -> list[str]:
     for span in spans:
         if paths.get(span):
             left = span.partition("::")[2]
-        elif re.search(r"\w/|\.(py|conf|md|js|yml)$", span) and " " not in span:
+        elif re.search(rf"^({'|'.join(CODE)}|docs)/|/$|\.(py|conf|md|js|yml)$", span) and " " not in span:
             missing.append(span)
             continue
         else:

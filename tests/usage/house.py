@@ -17,10 +17,10 @@ from service.store.schema import metadata
 from service.store.transaction import WriteInTransaction
 from service.types import NANO, Run, RunRequest, Usage, new_id
 from service.usage.budgets import Budgets
+from service.usage.estimate import CallEstimate, Reserved, Settlement
 from service.usage.ledger import Checked, check
 from service.usage.prices import PriceTable
-from service.usage.reservation import CallEstimate, Reserved, Settlement
-from service.usage.spending import Spending
+from service.usage.reservation import Spending
 
 TABLE = PriceTable.load()
 SONNET = TABLE.price("claude-sonnet-5-5", date(2026, 11, 21))

@@ -18,8 +18,8 @@ from service.store.transaction import WriteInTransaction
 from service.types import NANO, Usage
 from service.usage import budgets
 from service.usage.caps import PERIODS
-from service.usage.reservation import Reserved
-from service.usage.spending import LATEST_HOLD, HoldRefused
+from service.usage.estimate import Reserved
+from service.usage.reservation import LATEST_HOLD, HoldRefused
 from tests.conftest import wait_until
 from tests.usage.conftest import Make
 from tests.usage.house import CENT, SONNET, House, a_run, at_once, wish
@@ -156,7 +156,7 @@ def test_settlement_during_set_cap_counts_once(
     """Between the sum that is read before the lock and the lock."""
     house = make()
     clock = [budgets.now_ms()]
-    monkeypatch.setattr("service.usage.spending.now_ms", lambda: clock[0])
+    monkeypatch.setattr("service.usage.reservation.now_ms", lambda: clock[0])
     monkeypatch.setattr("service.usage.budgets.now_ms", lambda: clock[0])
     run = a_run(key="key_1", session="ses_1")
     house.spend(Usage(0, 100), run)
@@ -199,7 +199,7 @@ def test_most_of_the_ledger_is_summed_before_the_lock(make: Make, monkeypatch: p
 def test_a_hold_that_waited_too_long_is_made_anew(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     house = make(user_day=NANO)
     clock = [budgets.now_ms()]
-    monkeypatch.setattr("service.usage.spending.now_ms", lambda: clock[0])
+    monkeypatch.setattr("service.usage.reservation.now_ms", lambda: clock[0])
     refused: list[int] = []
 
     def write(*works: WriteInTransaction) -> None:

@@ -17,8 +17,8 @@ from service.errors import BudgetExceeded
 from service.store import holds
 from service.types import Usage
 from service.usage import budgets
-from service.usage.reservation import Reserved
-from service.usage.spending import sweep_holds
+from service.usage.estimate import Reserved
+from service.usage.reservation import sweep_holds
 from tests.usage.house import ASKED, SONNET, House, a_run
 
 EXAMPLES = int(os.environ.get("MONEY_EXAMPLES", "100"))  # 10,000 for the whole proof

@@ -19,9 +19,9 @@ from service.store import batches, holds
 from service.store.database import Database, Row, Transaction
 from service.store.transaction import WriteInTransaction
 from service.types import Run, Usage
+from service.usage.estimate import Settlement
 from service.usage.prices import PriceTable
-from service.usage.reservation import Settlement
-from service.usage.spending import Spending
+from service.usage.reservation import Spending
 
 
 class WaitsForBatch(Exception):

@@ -19,7 +19,7 @@ from service.types import Event, Run, RunEvent
 
 
 def replay_of(run: Run, steps: Sequence[Row], stream: EventStream | None) -> Replay:
-    """Return events of earlier attempts, for the next one to replay. `stream` is None without Redis."""
+    """Build the replay of a resumed run from its stored steps and its live stream; None: Redis is unavailable."""
     stored_seq = last_stored_seq(steps)
     events = [event_of(item) for row in steps for item in row["events"] if item[0] > stored_seq]
     if run.mode != "wait" and stream is not None:
