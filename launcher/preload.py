@@ -17,7 +17,6 @@ MODULES = (
     "celery.worker.autoscale",
     "celery.worker.consumer",
     "celery.concurrency.prefork",
-    "celery.beat",
     "kombu.transport.redis",
     "offline_model.api",
     "offline_model.server",

@@ -63,8 +63,8 @@ def migrations() -> Program:
 
 
 def worker(settings: Settings, *, forked: bool) -> Program:
-    """Celery worker with embedded beat: tasks, sweeps and upkeep. One process, and more while tasks wait."""
-    app = (sys.executable, "-m", "celery", "--quiet", "-A", "worker", "worker", "-B")
+    """Celery worker: tasks, sweeps and upkeep. One process, and more while tasks wait."""
+    app = (sys.executable, "-m", "celery", "--quiet", "-A", "worker", "worker")
     quiet = ("--without-mingle", "--without-gossip", "--without-heartbeat")
     options = ("--loglevel", settings.log_level, "--autoscale", f"{settings.task_concurrency},1")
     seconds = settings.graceful_timeout + 5.0

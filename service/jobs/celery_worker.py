@@ -12,7 +12,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import redis
-from celery import Celery, signals
+from celery import Celery, bootsteps, signals
 from celery.exceptions import SecurityWarning
 from celery.worker.request import Request, logger
 from prometheus_client import start_http_server
@@ -50,9 +50,8 @@ def create_worker(settings: Settings) -> Celery:
         # Otherwise a reconnection lowers the prefetch to the processes there are, and `--autoscale` never sees more.
         worker_enable_prefetch_count_reduction=False,
         worker_proc_alive_timeout=30.0,  # seconds a child may take to build its services
-        beat_scheduler="celery.beat:Scheduler",  # keeps no state: upkeep is due a minute after the start
-        beat_schedule={UPKEEP_TASK: {"task": UPKEEP_TASK, "schedule": UPKEEP_SECONDS}},
     )
+    app.steps["consumer"].add(UpkeepClock)
     process = _PoolProcess(settings, app)
     process.connect_signals()
 
@@ -67,6 +66,19 @@ def create_worker(settings: Settings) -> Celery:
         roll_up(process.services.infra.db)
 
     return app
+
+
+class UpkeepClock(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Queue upkeep every minute, from the event loop of the parent: no beat process is needed.
+
+    Celery starts it with each connection to the broker, and clears its timer with the connection.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, consumer: Any) -> None:
+        options = {"retry": False, "expires": UPKEEP_SECONDS}  # what waits behind runs is not done twice
+        consumer.timer.call_repeatedly(UPKEEP_SECONDS, consumer.app.send_task, (UPKEEP_TASK,), options)
 
 
 class _StrictRequest(Request):  # type: ignore[misc]
@@ -122,7 +134,7 @@ class _PoolProcess:
             logging.getLogger(name).setLevel(logging.WARNING)
 
     def _reset_metrics(self, **_: Any) -> None:
-        """Clear metric files in the parent, before the fork; not at import, which beat does too."""
+        """Clear metric files in the parent, before the fork; not at import, which any `celery` command does."""
         if not self._settings.metrics_enabled:
             return
         metric_files.clear(self._metrics_folder)
