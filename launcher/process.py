@@ -124,8 +124,9 @@ def _run_module(argv: Sequence[str]) -> NoReturn:
         code = end.code
     except BaseException:
         traceback.print_exc()
-    if isinstance(code, str):
-        print(code, file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(Exception):
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(code if isinstance(code, int) else int(code is not None))
