@@ -1,19 +1,23 @@
-"""Trips to PostgreSQL and Redis that a process makes while nobody asks for anything, counted on the wire."""
+"""What an idle process costs: its trips to PostgreSQL and Redis, counted on the wire; a pool that grows on demand."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx2
 import pytest
 
+from config import load
+from launcher import programs
 from tests.chaos.conftest import Postgres
 from tests.conftest import Model, free_port, process, redis_in, slipway_server, wait_until
 from tests.grown.slow import SlowWay
-from tests.jobs.house import CELERY, ended
+from tests.jobs.house import CELERY, House, ended, until
 
 SECONDS = 12  # of idleness that are watched
 SCHEMA_CHECK = 8  # trips of `service.store.fitness`, every half a minute
@@ -69,3 +73,18 @@ def test_idle_processes_make_few_trips(postgres: Postgres, scratch: Path, model:
     print(made)
     assert sum(made[0]) <= TRIPS
     assert made[1][0] <= TRIPS and made[1][1] <= POLLS
+
+
+def test_pool_of_make_run_grows_while_tasks_wait(house: House, client: httpx2.Client) -> None:
+    command = programs.worker(load(house.server.env), forked=False).command
+    house.model.control(first_token_ms=4000)
+    with replace(house.worker("growing"), command=command).running() as worker:
+        until(lambda: client.get("/ready").json()["worker"]["status"] == "ok", "the first process")
+        assert len(worker.pool()) == 1
+        run_ids = [house.queue(client, f"Side by side, {number}.") for number in range(2)]
+        states = lambda: [client.get(f"/v1/runs/{run_id}").json()["status"] for run_id in run_ids]  # noqa: E731
+        until(lambda: states() == ["running", "running"], "both at once")
+        assert len(worker.pool()) == 2
+        house.model.control()
+        for run_id in run_ids:
+            assert ended(client, run_id)["status"] == "succeeded"
