@@ -41,11 +41,11 @@ docs: ## write the generated pages
 	$(PY) -m config --env > .env.example
 	$(PY) -m scripts.errors_page > docs/errors.md
 
-bench: bench-peers ## compare with every peer; ARGS="--only A,B --peers slipway,fastapi"
+bench: bench-peers ## compare with every peer; ARGS="--only P --peers slipway,fastapi"
 	@scripts/setup.sh requirements-dev.txt
 	@$(PY) -m benchmarks $(ARGS)
 
-bench-quick: bench-peers ## two minutes: ratios compared with stored ones; ARGS=--keep stores the new ones
+bench-quick: bench-peers ## a few minutes: ratios compared with stored ones; ARGS=--keep stores the new ones
 	@scripts/setup.sh requirements-dev.txt
 	@$(PY) -m benchmarks.quick $(ARGS)
 

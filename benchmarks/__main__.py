@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cases, lifecycle, report
+from benchmarks import cases, lifecycle, production_cases, report
 from benchmarks.fleet import STARTS, Fleet
 from benchmarks.growth import growth
 from benchmarks.machine import describe
@@ -25,9 +25,10 @@ from benchmarks.measure import BARE, many_files
 from benchmarks.runner import Run
 
 RESULTS = Path(__file__).parent / "results"
-NAMES = ("slipway", "nginx", "postgres", BARE, "fastapi", "litellm", "agno")
+NAMES = ("slipway", BARE, "fastapi", "litellm", "agno")
 CASES: dict[str, Callable[[Run], None]] = {
     "0": cases.capacity,
+    "P": production_cases.production,
     "A": cases.invoke,
     "B": cases.hit,
     "C": cases.calls,

@@ -27,7 +27,7 @@ def hit(run: Run, requests: int = 1_600, rounds: int = 4) -> None:
 
 def calls(run: Run, rounds: int = 2) -> None:
     run.begin("C", "calls of 2 seconds, many at once")
-    names = run.most()
+    names = run.names
     for level in CALLS:
         clients = run.count(level)
         ask = Ask("invoke", TWO_SECONDS, clients, EACH * clients, spread=2.0, limit=60)
@@ -38,7 +38,7 @@ def calls(run: Run, rounds: int = 2) -> None:
 
 def streams(run: Run, levels: tuple[int, ...] = STREAMS, rounds: int = 2) -> None:
     run.begin("D", "streams of 100 deltas, 20 ms apart, the first after 300 ms")
-    names = run.most()
+    names = run.names
     for level in levels:
         ask = stream_ask(run.count(level))
         case = f"D{level}"
@@ -53,7 +53,7 @@ def stream_ask(clients: int) -> Ask:
 def most_streams(run: Run) -> None:
     """The highest rung of a ladder that a server holds, found by halving."""
     run.begin("M", "most streams held: p99 within 1.5 of ideal and none fails, twice")
-    for name in (one for one in run.most() if one != BARE):
+    for name in (one for one in run.names if one != BARE):
         low, high = -1, len(LADDER)
         while high - low > 1:
             middle = (low + high) // 2

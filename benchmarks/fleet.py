@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks import others
-from benchmarks.edge import nginx, postgres
+from benchmarks import others, production
 from benchmarks.load import Shot
 from benchmarks.measure import Bench
 from benchmarks.processes import Failed, answers, await_true, free_port, process
+from benchmarks.production import Start
 from benchmarks.servers import Server, Setup, slipway
 from benchmarks.shots import post, prompt
 from benchmarks.upstream import Wish
 
-Start = Callable[[Path, int, Setup], AbstractContextManager[Server]]
 STARTS: dict[str, Start] = {
     "slipway": slipway,
-    "nginx": nginx,
-    "postgres": postgres,
     "fastapi": others.fastapi,
     "litellm": others.litellm,
     "agno": others.agno,
@@ -29,14 +25,12 @@ STARTS: dict[str, Start] = {
 TITLES = {
     "upstream": "upstream alone",
     "slipway": "Slipway",
-    "nginx": "Slipway behind nginx",
-    "postgres": "Slipway on PostgreSQL",
     "bare": "SDK, no service",
     "fastapi": "FastAPI + SDK",
+    "fastapi-rows": "FastAPI with rows",
     "litellm": "LiteLLM proxy",
     "agno": "Agno AgentOS",
 }
-OURS = ("slipway", "nginx", "postgres")
 
 
 class Fleet:
@@ -85,21 +79,21 @@ class Fleet:
         """Raises `Failed`; what failed to start is not tried again."""
         if name in self.faults:
             raise Failed(self.faults[name])
-        wanted = setup if name in OURS else Setup(setup.workers)
+        start = (production.STARTS if setup.replicas else STARTS)[name]
         if name in self._running:
             server, now, _ = self._running[name]
-            if now == wanted and server.child.poll() is None:
+            if now == setup and server.child.poll() is None:
                 return server
             self.stop(name)
         stack = ExitStack()
         try:
-            server = stack.enter_context(STARTS[name](self.folder / name, self.bench.port, wanted))
+            server = stack.enter_context(start(self.folder / name, self.bench.port, setup))
         except Exception as error:
             stack.close()
             self.faults[name] = str(error) if isinstance(error, Failed) else f"did not start: {error!r}"
             print(f"  {TITLES[name]}: {self.faults[name]}", flush=True)
             raise Failed(self.faults[name]) from error
-        self._running[name] = (server, wanted, stack)
+        self._running[name] = (server, setup, stack)
         return server
 
     def stop(self, *names: str) -> None:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-from benchmarks.fleet import OURS, TITLES
+from benchmarks.fleet import TITLES
 from benchmarks.load import Shot
 from benchmarks.measure import BARE, Ask
 from benchmarks.processes import Failed, cpu_seconds, pss_kib, tree
@@ -36,7 +36,7 @@ RUN_ID = re.compile(rb"\bid: (run_\w+):(\d+)")
 
 def _named(run: Run, case: str) -> Iterator[str]:
     """Who is measured, one after the other, while there is time."""
-    return (name for name in run.most() if name != BARE and not run.late(case, name))
+    return (name for name in run.names if name != BARE and not run.late(case, name))
 
 
 def start_and_memory(run: Run) -> None:
@@ -104,7 +104,7 @@ def client_gone(run: Run) -> None:
 
 def _cancelling(server: Server) -> Server:
     """Slipway goes on when a client leaves, unless it is asked to cancel; the others have no choice."""
-    if server.name in OURS:
+    if server.name == "slipway":
         server.shot = slipway_shots(server.port, server.headers, on_disconnect="cancel")
     return server
 
@@ -164,7 +164,7 @@ def _kill_one(run: Run, server: Server) -> dict[str, Any]:
         "cut": sum(tries > 1 for _, tries in ends),
         "lost": sum(not at for at, _ in ends),
         "seconds": round(max(cut), 2) if cut else None,
-        "resumed": server.name in OURS,
+        "resumed": server.name == "slipway",
     }
 
 
@@ -187,7 +187,7 @@ def _whole_answer(server: Server, shot: Shot, number: int) -> tuple[float, int]:
         if shot.must in got:
             return time.monotonic(), tries
         known = RUN_ID.findall(got)
-        if known and server.name in OURS:
+        if known and server.name == "slipway":
             request = _rest_of(server, number, *known[-1])
         time.sleep(0.2)
     return 0.0, tries

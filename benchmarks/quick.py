@@ -1,6 +1,7 @@
-"""`make bench-quick`: two minutes, and ratios beside those that were kept. `--keep` keeps the new ones.
+"""`make bench-quick`: a few minutes, and ratios beside those that were kept. `--keep` keeps the new ones.
 
-Invoke, cache hit and 100 streams, for Slipway, the plain FastAPI application and the call without any service.
+Invoke, cache hit and 100 streams of Slipway: in production's shape beside FastAPI with and without rows in PostgreSQL,
+then on loopback beside the plain FastAPI application and the call without any service.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cases
+from benchmarks import cases, production_cases
 from benchmarks.__main__ import RESULTS, orderly_end
 from benchmarks.fleet import Fleet
 from benchmarks.machine import describe
@@ -21,8 +22,16 @@ from benchmarks.runner import Run
 from benchmarks.summary import Ratio, Summary
 
 KEPT = Path(__file__).parent / "kept.json"
-CASES = {"A": "invoke", "B": "cache hit", "D100": "100 streams"}
-OTHERS = ("fastapi", BARE)
+CASES = {
+    "PB64@1": "hit, 1 ms",
+    "PA16@1": "invoke, 1 ms",
+    "PD100@1": "streams, 1 ms",
+    "A": "invoke",
+    "B": "cache hit",
+    "D100": "100 streams",
+}
+PEERS = ("fastapi", BARE)
+OTHERS = (*PEERS, "fastapi-rows")
 ROUNDS = 3
 WORSE = 1.15  # a ratio that grew by more than this, and out of its spread, is pointed at
 
@@ -45,7 +54,7 @@ def compare(now: dict[str, dict[str, float]], kept: dict[str, dict[str, float]])
     for name, ratio in now.items():
         case, _, pair = name.partition(" ")
         before = kept.get(name)
-        line = f"  {CASES[case]:12} {pair:16} {Ratio(**ratio)!s:22}"
+        line = f"  {CASES[case]:13} {pair:21} {Ratio(**ratio)!s:22}"
         if before:
             line += f"  kept {Ratio(**before)!s:22}"
             if ratio["median"] > WORSE * before["median"] and ratio["least"] > before["most"]:
@@ -67,7 +76,8 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="slb", ignore_cleanup_errors=True) as folder,
         Fleet(Path(folder)) as fleet,
     ):
-        run = Run(fleet, ("slipway", *OTHERS), out, asked.scale, describe())
+        run = Run(fleet, ("slipway", *PEERS), out, asked.scale, describe())
+        production_cases.quick(run, ROUNDS)
         cases.invoke(run, 500, ROUNDS)
         cases.hit(run, 1_000, ROUNDS)
         cases.streams(run, (100,), ROUNDS)

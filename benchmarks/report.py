@@ -8,52 +8,46 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plots
-from benchmarks.fleet import TITLES
+from benchmarks import goals, plots, production_page
+from benchmarks.goals import Goal
 from benchmarks.processes import ROOT
 from benchmarks.shots import STREAM, TWO_SECONDS, ideal_seconds
-from benchmarks.summary import Summary, goals
+from benchmarks.summary import Summary
+from benchmarks.tables import added, milliseconds, table, title
 from benchmarks.words import HOW, MISSED, REPEAT
 
 DOCS = ROOT / "docs"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
-
-
-def title(server: str) -> str:
-    return TITLES.get(server, server)
 
 
 def page(of: Summary) -> str:
     """Return the whole page in Markdown: tables, and a paragraph each on method, missed goals and missing rows."""
     parts = [
         "# Performance\n\nWritten by `make bench`.",
-        "## Goals\n\n" + _goals(of),
+        "## Goals in production's shape\n\n" + _goals(goals.production(of)),
+        "## Goals on loopback, with SQLite\n\n" + _goals(goals.loopback(of)),
         HOW,
         MISSED,
         _missing(of),
         "## Run\n\n" + _machine(of.kept),
-        "## Invoke and cache hit (A, B)\n\n" + _single(of),
+        "## Production's shape (P)\n\n" + production_page.section(of),
+        "## Invoke and cache hit on loopback (A, B)\n\n" + _single(of),
         "## Concurrent calls of 2 s (C)\n\n" + _levels(of, "C", ideal_seconds(TWO_SECONDS, False)),
         "## Streams of 100 deltas, 20 ms apart (D, M)\n\n"
         + _levels(of, "D", ideal_seconds(STREAM, True))
         + _held(of),
         "## Start and memory (E)\n\n" + _memory(of),
         "## Lost clients and workers (F, G)\n\n" + _gone(of),
-        "## Growth (H)\n\n" + _growth(of),
+        "## Growth, in production's shape (H)\n\n" + _growth(of),
         "## Load generator and upstream (0)\n\n" + _instrument(of),
         "## Repeat\n\n" + REPEAT,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _goals(of: Summary) -> str:
+def _goals(found: Iterable[Goal]) -> str:
     words = {True: "met", False: "**missed**", None: "not measured"}
     head = ("figure", "goal", "measured", "")
-    return table(head, ((g.what, g.goal, g.found, words[g.met]) for g in goals(of)))
+    return table(head, ((g.what, g.goal, g.found, words[g.met]) for g in found))
 
 
 def _machine(kept: dict[str, Any]) -> str:
@@ -76,13 +70,7 @@ def _machine(kept: dict[str, Any]) -> str:
     return table(("", ""), rows)
 
 
-def _ms(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-SINGLE = ("cpu_ms", "redis_ms", "database_ms", "p50", "p99")
+SINGLE = ("cpu_ms", "redis_ms", "p50", "p99")
 
 
 def _single(of: Summary) -> str:
@@ -93,8 +81,10 @@ def _single(of: Summary) -> str:
             median = [of.median(case, server, name) for name in SINGLE]
             compared = of.ratio(case, "cpu_ms", server, "fastapi")
             told = str(compared) if compared and server != "fastapi" else "–"
-            rows.append((title(server), *map(_ms, median), told, str(of.errors(case, server) or "none")))
-        head = ("", "CPU ms", "Redis ms", "PostgreSQL ms", "p50 ms", "p99 ms", "CPU ÷ FastAPI", "errors")
+            rows.append(
+                (title(server), *map(milliseconds, median), told, str(of.errors(case, server) or "none"))
+            )
+        head = ("", "CPU ms", "Redis ms", "p50 ms", "p99 ms", "CPU ÷ FastAPI", "errors")
         parts.append(f"**{what}**, 16 clients, per request:\n\n{table(head, rows)}")
     return "\n\n".join([*parts, "![CPU per request](performance/cpu.svg)"])
 
@@ -107,9 +97,18 @@ def _levels(of: Summary, letter: str, ideal: float) -> str:
                 of.median(case, server, name)
                 for name in ("p50", "p99", "first_p50", "first_p99", "cpu_ms", "redis_ms")
             )
-            own = [_added(first50), _added(first99)] if letter == "D" else []
+            own = [added(first50), added(first99)] if letter == "D" else []
             times = f"{p99 / 1000 / ideal:.2f}" if p99 else "–"
-            row = [f"{int(case[1:]):,}", title(server), _ms(p50), _ms(p99), times, *own, _ms(cpu), _ms(redis)]
+            row = [
+                f"{int(case[1:]):,}",
+                title(server),
+                milliseconds(p50),
+                milliseconds(p99),
+                times,
+                *own,
+                milliseconds(cpu),
+                milliseconds(redis),
+            ]
             rows.append([*row, str(of.errors(case, server) or "none")])
     own = ["first token added, p50", "p99"] if letter == "D" else []
     head = ["at once", "", "p50 ms", "p99 ms", "p99 ÷ ideal", *own, "CPU ms", "Redis ms", "errors"]
@@ -119,10 +118,6 @@ def _levels(of: Summary, letter: str, ideal: float) -> str:
 def _cases(of: Summary, letter: str) -> list[str]:
     found = {row["case"] for row in of.rows if row["case"][0] == letter and row["case"][1:].isdigit()}
     return sorted(found, key=lambda case: int(case[1:]))
-
-
-def _added(first: float | None) -> str:
-    return "–" if first is None else f"{first - STREAM.first:,.0f} ms"
 
 
 def _found_table(
@@ -150,7 +145,7 @@ def _memory(of: Summary) -> str:
         head,
         lambda what: (
             ", ".join(f"{value:.1f}" for value in what["start_s"]),
-            *(_ms(what.get(name)) for name in ("idle_mib", "loaded_mib", "open_stream_kib")),
+            *(milliseconds(what.get(name)) for name in ("idle_mib", "loaded_mib", "open_stream_kib")),
         ),
     )
 
@@ -190,12 +185,14 @@ def _growth(of: Summary) -> str:
         for server in of.servers(case):
             label, count = server.split()
             first = next(name for name in of.servers(case) if name.startswith(label))
-            compared = of.ratio(case, "cpu_ms", server, first)
+            compared = of.ratio(case, "all_ms", server, first)
             told = "–" if server == first else str(compared)
-            times = [of.median(case, server, name) for name in ("cpu_ms", "p50", "p99")]
+            times = [of.median(case, server, name) for name in ("cpu_ms", "database_ms", "p50", "p99")]
             errors = str(of.errors(case, server) or "none")
-            rows.append((what, f"{int(count):,} {label}", *map(_ms, times), told, errors))
-    return table(("", "with", "CPU ms", "p50 ms", "p99 ms", "CPU ÷ first row", "errors"), rows)
+            rows.append((what, f"{int(count):,} {label}", *map(milliseconds, times), told, errors))
+    return table(
+        ("", "with", "CPU ms", "PostgreSQL ms", "p50 ms", "p99 ms", "all CPU ÷ first row", "errors"), rows
+    )
 
 
 def _instrument(of: Summary) -> str:
@@ -206,7 +203,14 @@ def _instrument(of: Summary) -> str:
             rate = f"{row['good'] / row['seconds']:,.0f}"
             own = f"{row['upstream_share']:.2f}", f"{row['load_share']:.2f}"
             rows.append(
-                (case, f"{row['clients']:,}", rate, _ms(row["p99"]), *own, str(row["errors"] or "none"))
+                (
+                    case,
+                    f"{row['clients']:,}",
+                    rate,
+                    milliseconds(row["p99"]),
+                    *own,
+                    str(row["errors"] or "none"),
+                )
             )
     head = ("", "at once", "answers per s", "p99 ms", "upstream, cores", "load generator, cores", "errors")
     busiest = [row for row in of.rows if row["server"] not in ("upstream", "bare")]
@@ -232,7 +236,8 @@ def _missing(of: Summary) -> str:
 
 def draw(of: Summary, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    order = ("slipway", "nginx", "bare", "fastapi", "litellm", "agno")
+    order = ("slipway", "bare", "fastapi", "litellm", "agno")
+    (folder / "production.svg").write_text(production_page.picture(of))
     cpu = {title(name): of.median("A", name, "cpu_ms") or 0.0 for name in order}
     (folder / "cpu.svg").write_text(plots.bars("CPU per invoke, all processes", "ms", cpu))
     for letter, ideal, what in (("C", 2.0, "calls of 2 s"), ("D", ideal_seconds(STREAM, True), "streams")):

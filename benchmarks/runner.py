@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fleet import OURS, TITLES, Fleet
+from benchmarks.fleet import TITLES, Fleet
 from benchmarks.measure import BARE, Ask, Figures
 from benchmarks.processes import Failed
 from benchmarks.servers import Server, Setup
@@ -46,10 +46,6 @@ class Run:
         if late:
             self.note(case, name, "stopped", "the time of this part was up")
         return late
-
-    def most(self) -> list[str]:
-        """Servers for what is not only about one request: the database makes no difference that is new there."""
-        return [name for name in self.names if name != "postgres"]
 
     def count(self, number: int) -> int:
         """A count of requests, made smaller by `--scale`."""
@@ -128,6 +124,3 @@ class Run:
         scratch = self.out.with_suffix(".part")
         scratch.write_text(json.dumps(self.public(), indent=1))
         scratch.replace(self.out)
-
-
-__all__ = ["OURS", "Run"]

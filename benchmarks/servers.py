@@ -17,23 +17,30 @@ import jwt
 from benchmarks.fill import family_id, user_id
 from benchmarks.load import Shot
 from benchmarks.processes import ROOT, answers, await_true, free_port, process, redis_server
+from benchmarks.proxy import Proxy
 from benchmarks.shots import Headers, post, prompt
 from benchmarks.upstream import Wish
 
 SECRET = "a-secret-of-the-benchmark-and-of-nothing-else"
 NO_LIMIT = 100_000_000  # of the peers, per minute: counted, never reached
 PEOPLE = 20  # users who ask in turn, each within the default limits
-ADMIN = {"username": "demo", "password": "demo-password"}
+EIGHT = 8  # users in production's shape
+ADMIN = {"username": "owner", "password": "a-password-of-the-benchmark"}
 Shots = Callable[[str, Wish], Shot]
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How a server is started: worker processes, and where its rows are. All else is as it comes."""
+    """How a server is started. All else is as it comes.
+
+    `replicas`: so many, of `workers` each, behind nginx and over one Redis and PostgreSQL behind a proxy; 0: one on
+    loopback, with a Redis of its own.
+    """
 
     workers: int = 2
+    replicas: int = 0
     database: str = ""  # empty: SQLite in the server's own folder
-    users: int = 0  # so many callers that `fill` made, in turn; 0: `PEOPLE`, who log in
+    redis: int = 0  # its port; 0: a Redis of the server's own
 
 
 @dataclass
@@ -49,7 +56,10 @@ class Server:
     log: Path = Path()
     more_pids: list[int] = field(default_factory=list)  # such as nginx's
     database_pid: int = 0  # PostgreSQL's, where that is the database
+    database: str = ""  # its address, past the proxy
     headers: Headers = lambda _: {}  # of the caller, for further kinds of requests
+    alone: Shots | None = None  # requests of one user, where `shot` has those of several
+    proxy: Proxy | None = None  # between the service and its Redis and PostgreSQL
 
     @property
     def pids(self) -> list[int]:
@@ -71,13 +81,18 @@ def started(
 
 
 def slipway_env(folder: Path, port: int, redis_port: int, upstream: int, setup: Setup) -> dict[str, str]:
-    """Slipway's defaults, its limits included: only the caps are raised, and a token lasts the whole run."""
+    """Slipway's defaults, its limits included: only the caps are raised, and a token lasts the whole run.
+
+    As replicas it is in production, where 60 runs a minute of a user would be too few.
+    """
+    shape = {"APP_ENV": "production", "LIMIT_RUNS": f"{NO_LIMIT}/minute"}
     return {
-        "APP_ENV": "development",
+        **(shape if setup.replicas else {"APP_ENV": "development", "LOG_LEVEL": "INFO"}),
+        "BOOTSTRAP_USERNAME": ADMIN["username"],
+        "BOOTSTRAP_PASSWORD": ADMIN["password"],
         "FLASK_SKIP_DOTENV": "1",
         "MODEL_MEDIUM": "claude-sonnet-5-5",  # as in production: development asks the cheapest for everything
         "MODEL_COMPLEX": "claude-opus-5-5",
-        "LOG_LEVEL": "INFO",
         "SLIPWAY_HOME": str(folder),
         "DATABASE_URL": setup.database,
         "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
@@ -105,18 +120,21 @@ def migrate(env: Mapping[str, str]) -> None:
 def slipway(folder: Path, upstream: int, setup: Setup) -> Iterator[Server]:
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        redis_port, redis_pid = stack.enter_context(redis_server(folder))
+        redis_port, redis_pid = setup.redis, 0
+        if not redis_port:
+            redis_port, redis_pid = stack.enter_context(redis_server(folder))
         port, log = free_port(), folder / "log.jsonl"
         env = slipway_env(folder, port, redis_port, upstream, setup)
         migrate(env)
         command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
         child, seconds = stack.enter_context(started(command, env, log, port, "/health"))
-        headers = _callers(setup.users) if setup.users else _people(port)
+        headers = _people(port, EIGHT if setup.replicas else PEOPLE)
         shots = slipway_shots(port, headers)
-        yield Server("slipway", port, child, shots, redis_pid, seconds, log, headers=headers)
+        alone = slipway_shots(port, lambda _: headers(0))
+        yield Server("slipway", port, child, shots, redis_pid, seconds, log, headers=headers, alone=alone)
 
 
-def _callers(count: int) -> Headers:
+def callers(count: int) -> Headers:
     """Access tokens as a log-in makes them, for users who are in the database."""
     now = int(time.time())
     tokens = []
@@ -132,18 +150,18 @@ def _callers(count: int) -> Headers:
     return lambda number: {"Authorization": tokens[number % count]}
 
 
-def _people(port: int) -> Headers:
+def _people(port: int, count: int) -> Headers:
     """Users whom the admin makes and who log in, each from an address of its own, as the limit of log-ins wants it."""
     with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
         admin = {"Authorization": f"Bearer {_log_in(client, ADMIN, 0)}"}
         tokens = []
-        for number in range(1, PEOPLE + 1):
+        for number in range(1, count + 1):
             login = {"username": f"person-{number}", "password": "a-password-of-the-benchmark"}
             made = client.post("/v1/admin/users", json=login, headers=admin)
             if made.status_code != 409:  # they are there already, where a database is used again
                 made.raise_for_status()
             tokens.append({"Authorization": f"Bearer {_log_in(client, login, number)}"})
-    return lambda number: tokens[number % PEOPLE]
+    return lambda number: tokens[number % count]
 
 
 def _log_in(client: httpx2.Client, login: dict[str, str], number: int) -> str:

@@ -2,31 +2,37 @@
 
 HOW = """\
 **Method.** Everything that users run is on: JWT sign-in, a limit per user, the answer cache, holds and settlements,
-committed steps, metrics and a JSON log file. Every question is new, so it misses the cache and is stored there. Two
-workers each; SQLite unless a row says PostgreSQL; one Redis per service. Slipway runs with its defaults, except for
-raised spending caps; 20 users take turns, each within the default limits. FastAPI is a small service with the same JWT
-check, limit and cache, and no storage (`benchmarks/peers/fastapi_app`); LiteLLM's proxy runs without a database and is
-called at `/v1/messages`; AgentOS stores runs in SQLite and has no cache; "SDK, no service" is the official asynchronous
-SDK in one process. Upstream (canned bytes) and load generator run on the same machine, over loopback. Services take
-turns (A B A B), and a ratio compares neighbours of one round: median, then least and greatest in brackets. **CPU is the
-figure to compare**: the time of all processes of a service per correct answer, its Redis in a column of its own; times
-depend on the load of the machine more. An incomplete or wrong answer is an error. Clients of C and D start evenly over
-the length of one call and make two calls each, one after the other."""
+committed steps, metrics and a JSON log. Every question is new, so it misses the cache and is stored there.
+*Production's shape*: two replicas of two processes behind the project's nginx, Redis and PostgreSQL 15 (its own
+defaults, `fsync` on) behind a TCP proxy of the benchmark's own, through which each answer comes 1 ms later;
+`APP_ENV=production` with raised caps and `LIMIT_RUNS`, and a token that lasts the run. What differs from production:
+plain HTTP, no password of the database, a model on loopback, no task worker, and one machine for everything. FastAPI
+(`benchmarks/peers/fastapi_app`) has as many processes, the same nginx and delays, the same JWT check, limit and
+cache, and keeps nothing; “with rows” it reads its user from PostgreSQL and keeps each answer of the model there
+(asyncpg, without the pool's reset: two trips an invoke). LiteLLM's proxy runs without a database and is called at
+`/v1/messages`; AgentOS stores runs in PostgreSQL and has no cache. *Loopback*: two workers each, SQLite, one Redis
+per service, no proxy, no nginx; "SDK, no service" is the official asynchronous SDK in one process. Upstream (canned
+bytes), proxy and load generator run on the same machine, and their CPU counts for nobody. Services take turns (A B A
+B), and a ratio compares neighbours of one round: median, then least and greatest in brackets. **CPU is the figure to
+compare**: the time of all processes of a service, nginx included, per correct answer, its Redis and PostgreSQL in
+columns of their own; rates and times depend on the load of the machine more. An incomplete or wrong answer is an
+error. A trip is a burst from the service that an answer follows; until the answer, the least of a dozen requests; in
+all, the mean less what an idle process makes. Clients of streams and calls start evenly over the length of one call
+and make two each."""
 
 # Of the last complete run; write it anew after the next one.
 MISSED = """\
-**Missed goals.** *Times* (1,000 calls, 500 streams, streams held, first token): two cores carry service, upstream and
-load generator together, and on the day of this run the SDK alone had p99 at 6.6 × ideal with 1,000 calls (1.9 two days
-before) and 3.3 with 500 streams, Slipway 3.2 and 2.6. *CPU of a cache hit and of 200 streams*: Gunicorn's threads
-([decision 15](adr/0015-gunicorns-own-threads.md)) cost more on a loopback than the worker before them (1.21 of FastAPI
-instead of 0.98; 0.65 instead of 0.34), and give twice as many hits where Redis is a millisecond away, as in production.
-*2,000 calls* exceed the 1,920 places of two processes: the rest get 503 with `Retry-After`, which counts as an error.
-Profiles and what was tried: `benchmarks/notes.md`."""
+**Missed goals.** Production's shape is measured for the first time; why a goal of the tables above is missed is
+written here after the next complete run. On loopback, *CPU of a cache hit and of 200 streams*: Gunicorn's threads
+([decision 15](adr/0015-gunicorns-own-threads.md)) cost more than the worker before them (1.21 of FastAPI instead of
+0.98; 0.65 instead of 0.34), and give twice as many hits where Redis is a millisecond away. Profiles and what was
+tried: `benchmarks/notes.md`."""
 
 REPEAT = """\
-    make bench                                            # everything, about half an hour
-    make bench ARGS="--only A,B --peers slipway,fastapi"  # some of it
-    make bench-quick                                      # two minutes: ratios compared with stored ones
+    make bench                                          # everything, more than an hour
+    make bench ARGS="--only P --peers slipway,fastapi"  # some of it
+    make bench-quick                                    # a few minutes: ratios compared with stored ones
+    python -m benchmarks.trips --show invoke            # every burst of one request, with its statements
 
 `make bench-peers` installs the peers; after that nothing leaves the machine. `python -m benchmarks.report FILE` writes
 this page from a result in `benchmarks/results/`."""

@@ -1,4 +1,4 @@
-"""`python -m launcher`: start everything, print the banner, supervise until told to stop."""
+"""`python -m launcher`: start everything, print the banner, supervise until a signal stops it."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ class Supervisor:
         kill_session(child.process.pid)  # its children would keep its port, or repeat its work
         child.process = None
         self._update_reaper()
-        program, how = child.program, f"signal {-code}" if code < 0 else f"exit code {code}"
+        program, ending = child.program, f"signal {-code}" if code < 0 else f"exit code {code}"
         if program.once and code == 0:
             child.ready = True
             return
@@ -157,10 +157,10 @@ class Supervisor:
             child.failures = 0
         child.failures += 1
         if not child.ready and (program.once or child.failures >= MAX_START_FAILURES):
-            raise CannotStart(f"{program.name} does not start ({how}); {program.failure_hint}.")
+            raise CannotStart(f"{program.name} does not start ({ending}); {program.failure_hint}.")
         wait = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** (child.failures - 1))
         child.start_at = time.monotonic() + wait
-        log(f"{program.name} ended ({how}); starting it again in {wait:g} s")
+        log(f"{program.name} ended ({ending}); starting it again in {wait:g} s")
 
     def _on_signal(self, signum: int, frame: object) -> None:
         self._signals += 1

@@ -216,8 +216,8 @@ class Api:
             reset = rfc3339(now + 60)
             values: dict[str, str] = {}
             for name, limit in LIMITS.items():
-                said = {"limit": str(limit), "remaining": str(limit), "reset": reset}
-                values |= {f"anthropic-ratelimit-{name}-{what}": value for what, value in said.items()}
+                limits = {"limit": str(limit), "remaining": str(limit), "reset": reset}
+                values |= {f"anthropic-ratelimit-{name}-{field}": value for field, value in limits.items()}
             self._limits = (now, values)
         return self._limits[1]
 

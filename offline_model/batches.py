@@ -62,7 +62,7 @@ class Batches:
     def __init__(self, answering: Answering, delay: float) -> None:
         self._answering = answering
         self._delay = delay
-        self._kept: dict[str, Batch] = {}
+        self._batches: dict[str, Batch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def create(self, body: Json, key: str) -> Batch:
@@ -80,18 +80,18 @@ class Batches:
                 raise invalid(f"requests.{i}.custom_id: custom_id must be unique within a batch")
             seen.add(row["custom_id"])
         batch = Batch(next_id("msgbatch"), requests, key)
-        self._kept[batch.id] = batch
-        if len(self._kept) > MAX_BATCHES:
-            del self._kept[next(iter(self._kept))]
+        self._batches[batch.id] = batch
+        if len(self._batches) > MAX_BATCHES:
+            del self._batches[next(iter(self._batches))]
         task = asyncio.get_running_loop().create_task(self._work(batch))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return batch
 
     def get(self, batch_id: str) -> Batch:
-        if batch_id not in self._kept:
+        if batch_id not in self._batches:
             raise ApiError(404, f"Message batch {batch_id} not found")
-        return self._kept[batch_id]
+        return self._batches[batch_id]
 
     def cancel(self, batch_id: str) -> Batch:
         batch = self.get(batch_id)
@@ -103,11 +103,11 @@ class Batches:
     def delete(self, batch_id: str) -> Json:
         if not self.get(batch_id).ended:
             raise invalid(f"Batch {batch_id} is still being processed; cancel it first")
-        del self._kept[batch_id]
+        del self._batches[batch_id]
         return {"id": batch_id, "type": "message_batch_deleted"}
 
     def page(self, query: dict[str, list[str]], host: str) -> Json:
-        return paginate([b.public(host) for b in reversed(self._kept.values())], query)
+        return paginate([b.public(host) for b in reversed(self._batches.values())], query)
 
     def results(self, batch_id: str) -> bytes:
         """Return the results as JSON lines. Raises 404 until the batch has ended."""

@@ -99,9 +99,9 @@ def _place(name: str, question: str) -> int | None:
         found = re.search(rf"\b{re.escape(form)}{tail}", low)
         if found:
             return found.start()
-    telling = stems(" ".join(w for w in spaced.split() if w not in _GENERIC))
+    content = stems(" ".join(w for w in spaced.split() if w not in _GENERIC))
     searching = re.search(r"search|knowledge|calc", name, re.IGNORECASE)  # chosen by `_fitting`
-    return len(low) if len(telling) >= 2 and not searching and telling <= stems(question) else None
+    return len(low) if len(content) >= 2 and not searching and content <= stems(question) else None
 
 
 def _times(question: str, name: str) -> int:
@@ -133,10 +133,10 @@ def _wants_knowledge(parsed: Conversation, asked: str) -> bool:
         or _SELF_REFERENCE.search(parsed.question)
     ):
         return False
-    told_to = stems(
+    instructions = stems(
         "calculate compute work sum equal evaluate total percent dollar euro use tool answer result"
     )
-    return bool(stems(asked) - told_to) and extract.remembered(parsed) is None
+    return bool(stems(asked) - instructions) and extract.remembered(parsed) is None
 
 
 def clean(asked: str) -> str:

@@ -90,15 +90,15 @@ def finish(blocks: list[Json], body: Json, cached: Cached, seed: str, exact: int
     if exact is not None and all(part.block["type"] == "text" for part in parts):
         parts = [_stretched("".join(part.block["text"] for part in parts), exact)]
     parts, sequence = _cut_at_stop(parts, body.get("stop_sequences") or [])
-    kept, full = _cut_at_budget(parts, body["max_tokens"])
+    fitting, full = _cut_at_budget(parts, body["max_tokens"])
     if not full:
         reason, sequence = "max_tokens", None
     elif sequence is not None:
         reason = "stop_sequence"
     else:
-        reason = "tool_use" if any(part.block["type"] == "tool_use" for part in kept) else "end_turn"
+        reason = "tool_use" if any(part.block["type"] == "tool_use" for part in fitting) else "end_turn"
     return Answer(
-        next_id("msg", seed), body["model"], kept, reason, sequence, cached, body.get("_tier", "standard")
+        next_id("msg", seed), body["model"], fitting, reason, sequence, cached, body.get("_tier", "standard")
     )
 
 
@@ -144,15 +144,15 @@ def _cut_at_stop(parts: list[Part], stops: list[str]) -> tuple[list[Part], str |
 
 def _cut_at_budget(parts: list[Part], budget: int) -> tuple[list[Part], bool]:
     """Cut to max_tokens; also return whether nothing was cut. Tool calls are kept whole or dropped."""
-    kept: list[Part] = []
+    fitting: list[Part] = []
     for part in parts:
         if part.tokens > budget:
             if part.block["type"] == "text" and budget > 0:
-                kept.append(_text_part(part.block, part.pieces[:budget]))
-            return kept, False
-        kept.append(part)
+                fitting.append(_text_part(part.block, part.pieces[:budget]))
+            return fitting, False
+        fitting.append(part)
         budget -= part.tokens
-    return kept, True
+    return fitting, True
 
 
 def _emptied(block: Json) -> Json:

@@ -74,13 +74,13 @@ def summary(material: Iterable[str], most: int = 3) -> list[str]:
 
 def remembered(parsed: Conversation) -> str | None:
     """Answer `what is my name`, `what did I say`, `what is my …` from earlier user turns."""
-    said = [text for role, text in parsed.earlier if role == "user"]
+    turns = [text for role, text in parsed.earlier if role == "user"]
     asked = parsed.question.lower()
     if re.search(
         r"\b(what(?:'s| is| was)?|who|remember|recall|know|tell)\b.*\b(my name|who am i|who i am|i called)\b",
         asked,
     ):
-        for text in reversed(said):
+        for text in reversed(turns):
             name = re.search(
                 r"\b(?:[Mm]y name is|I am called|[Cc]all me|I am|I'm)\s+([A-Z][\w'-]*(?:\s[A-Z][\w'-]*)*)",
                 text,
@@ -89,12 +89,12 @@ def remembered(parsed: Conversation) -> str | None:
                 return f"Your name is {name[1]}: you said {wording.quote(text, 200)}."
         return "You have not told me your name in this conversation."
     if re.search(r"\bwhat (?:did|have) i\b.*\b(say|said|ask|asked|tell|told|write|wrote)\b", asked):
-        if not said:
+        if not turns:
             return "This is the first thing you have said in this conversation."
-        return f"You said {wording.quote(said[0] if 'first' in asked else said[-1])}."
-    if said and re.search(r"\b(my|i|me|mine|earlier|before|remember)\b", asked):
+        return f"You said {wording.quote(turns[0] if 'first' in asked else turns[-1])}."
+    if turns and re.search(r"\b(my|i|me|mine|earlier|before|remember)\b", asked):
         quotes = best(
-            parsed.question, [Source("said", "", text) for text in said if not text.rstrip().endswith("?")]
+            parsed.question, [Source("said", "", text) for text in turns if not text.rstrip().endswith("?")]
         )
         if quotes:
             return f"Earlier you said {wording.quote(quotes[0].sentence.plain)}."

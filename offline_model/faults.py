@@ -46,8 +46,8 @@ class Knobs:
 
     def merged_over(self, under: Knobs) -> Knobs:
         """Return these values, with those of `under` where None."""
-        said = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
-        return replace(under, **said) if said else under
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        return replace(under, **given) if given else under
 
     def applies_to(self, model: str) -> bool:
         return self.model is None or self.model == model
@@ -63,10 +63,10 @@ _KINDS: dict[str, type] = {
 }  # fmt: skip
 
 
-def read(said: Mapping[str, Any]) -> Knobs:
+def read(given: Mapping[str, Any]) -> Knobs:
     """Parse fault settings from text or JSON values. Raises 400 on an unknown name or an invalid value."""
     values: Json = {}
-    for name, value in said.items():
+    for name, value in given.items():
         kind = _KINDS.get(name)
         if kind is None:
             raise invalid(f"offline model: there is no knob '{name}', only {', '.join(_KINDS)}")
@@ -92,8 +92,8 @@ def check_name(fault: str) -> None:
 
 def from_headers(headers: Mapping[str, str]) -> Knobs:
     """Parse x-offline-first-token-ms and the other x-offline-* headers."""
-    said = {n[10:].replace("-", "_"): v for n, v in headers.items() if n.startswith("x-offline-")}
-    return read(said) if said else NOTHING
+    given = {n[10:].replace("-", "_"): v for n, v in headers.items() if n.startswith("x-offline-")}
+    return read(given) if given else NOTHING
 
 
 def from_text(text: str) -> Knobs:
@@ -115,9 +115,9 @@ class Control:
         self._set = NOTHING
         self._obeyed: dict[str, int] = {}
 
-    def set(self, said: Mapping[str, Any]) -> None:
+    def set(self, given: Mapping[str, Any]) -> None:
         """Replace the settings of an earlier POST /control; an empty object clears them."""
-        self._set = read(said)
+        self._set = read(given)
 
     def public(self) -> Json:
         """Return the current settings, merged over those of the start; `times` counts down."""

@@ -130,13 +130,13 @@ def number(schema: Json, name: str, asked: str, kind: str) -> float:
     low, high = limit(schema, "minimum", None), limit(schema, "maximum", None)
     if high is None and re.search(r"confiden|probab|likel", name, re.IGNORECASE):
         low, high = 0, 1
-    said = [float(n.replace(",", "")) for n in re.findall(r"\d[\d,]*(?:\.\d+)?", asked)]
+    numbers = [float(n.replace(",", "")) for n in re.findall(r"\d[\d,]*(?:\.\d+)?", asked)]
     if low is not None and high is not None:
         value = low + 0.8 * (high - low)
     elif re.search(r"score|rating|grade", name, re.IGNORECASE):
         value = 8.0
     else:
-        value = said[0] if said else 1.0
+        value = numbers[0] if numbers else 1.0
     value = max(value, low) if low is not None else value
     value = min(value, high) if high is not None else value
     return int(value) if kind == "integer" else round(value, 6)
@@ -156,5 +156,5 @@ def split_task(text: str) -> list[str]:
         p.strip(" ,;.")
         for p in re.split(r"(?<=[?!.;])\s+|\n+|,?\s+(?:and then|then|and|versus|vs\.?)\s+", text)
     ]
-    kept = [p for p in parts if len(stems(p)) > 0]
-    return list(dict.fromkeys(kept)) or [text]
+    titled = [p for p in parts if len(stems(p)) > 0]
+    return list(dict.fromkeys(titled)) or [text]

@@ -133,18 +133,18 @@ def _check_thinking(body: Json, model: Model) -> None:
 
 def _check_messages(body: Json) -> None:
     messages = typed(body, "messages", list, required=True)
-    spoken = [m for m in messages if not isinstance(m, dict) or m.get("role") != "system"]
-    if not spoken:
+    turns = [m for m in messages if not isinstance(m, dict) or m.get("role") != "system"]
+    if not turns:
         raise invalid("messages: at least one message is required")
     for i, message in enumerate(messages):
         _check_one_message(message, f"messages.{i}")
-    if spoken[0]["role"] != "user":
+    if turns[0]["role"] != "user":
         raise invalid('messages: first message must use the "user" role')
-    if spoken[-1]["role"] == "assistant":
+    if turns[-1]["role"] == "assistant":
         raise invalid(
             "messages: the final message must use the user role; assistant prefill is not supported"
         )
-    _check_tool_pairs(spoken)
+    _check_tool_pairs(turns)
 
 
 def _check_one_message(message: Any, path: str) -> None:

@@ -6,65 +6,33 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, request
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.utils import find_modules, import_string
 
 from service import cli, wiring
 from service.jobs.broker import make_wakeup
 from service.observe import logs
-from service.web import caching, current, gate, lifecycle, limits, openapi, problems, timing
+from service.web import current, gate, lifecycle, limits, openapi, problems, timing
 from service.web.body import MAX_BODY
-from service.web.doors import native
-from service.web.routes import (
-    admin,
-    agents,
-    approvals,
-    auth,
-    budgets,
-    feedback,
-    health,
-    page,
-    runs,
-    sessions,
-    usage,
-    webhooks,
-)
+from service.web.routes import auth
 from service.web.validation import refuse_impossible
 
 if TYPE_CHECKING:
     from config.base import Settings
 
-BLUEPRINTS = (
-    auth,
-    agents,
-    native,
-    webhooks,
-    runs,
-    feedback,
-    sessions,
-    approvals,
-    admin,
-    usage,
-    budgets,
-    health,
-    openapi,
-    page,
-)
-
 
 def create_app(settings: Settings, services: wiring.Services | None = None) -> Flask:
-    """Build an application for these settings; `services`, in tests, in place of what `wiring.build` makes."""
+    """Build an application for these settings; `services` replaces those of `wiring.build` in tests."""
     logs.configure(settings.log_format, settings.log_level)
     app = Flask(__name__, static_folder=None, template_folder="web/templates")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY + 1  # at the limit Werkzeug cuts a chunked body silently
-    app.url_map.merge_slashes = False  # `//` in a path is a mistake to tell, not to redirect
+    app.url_map.merge_slashes = False  # `//` in a path is an error, not a redirect
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     app.wsgi_app = gate.Gate(app.wsgi_app, settings.most_requests)  # type: ignore[method-assign]
     app.extensions["slipway"] = services or wiring.build(
         settings, wakeup=make_wakeup(settings), draining=lifecycle.draining
     )
-    timing.install(app)
-    # Of those that change answers the last but one: what replaces an answer gets the header too.
-    caching.install(app)
+    timing.install(app)  # first: Flask runs it after all others that change a response
     problems.install(app)
     app.before_request(gate.refuse_when_full)
     app.before_request(refuse_impossible)
@@ -72,13 +40,15 @@ def create_app(settings: Settings, services: wiring.Services | None = None) -> F
     limits.install(app)
     if settings.reload:
         app.before_request(_reread_agents)
-    for module in BLUEPRINTS:
-        app.register_blueprint(module.blueprint)
+    app.register_blueprint(openapi.blueprint)
+    for package in ("service.web.routes", "service.web.doors"):  # each of their modules has a `blueprint`
+        for module in find_modules(package):
+            app.register_blueprint(import_string(module).blueprint)
     cli.install(app)
     return app
 
 
 def _reread_agents() -> None:
-    """Look for edited agents, but not for a health check: a `tools.py` may take seconds to import."""
+    """Reload edited agents, except on health checks: a `tools.py` may take seconds to import."""
     if request.path not in gate.ALWAYS:
         current.services().agents.refresh()

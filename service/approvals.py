@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from service.errors import AlreadyDecided, Forbidden, NotFound
 from service.store import approvals as rows
 from service.store import runs
+from service.store.approvals import Decision
 from service.store.database import Database, Row, Transaction
 from service.store.visibility import visible_to
-from service.types import Caller, RunStatus, now_ms, rfc3339
+from service.types import Caller, RunStatus, now_ms, public_fields
 
-_STATUS = {"approve": "approved", "deny": "denied"}
 _SHOWN = (
     "id run_id user_id username agent session_id session_title input call_id name arguments reason status "
-    "comment decided_by"
+    "comment decided_by created_at decided_at"
 )
 
 
-class Decision(NamedTuple):
-    """Decision on a tool call. `arguments` replace the model's; `id` is random and makes a retry idempotent."""
-
-    decision: Literal["approve", "deny"]
-    comment: str | None
-    arguments: dict[str, Any] | None
-    id: str
-
-
-def page(db: Database, caller: Caller, **wanted: Any) -> list[Row]:
-    """List approvals visible to the caller, newest first; `wanted`: filters of `store.approvals.recent`."""
-    return db.query(partial(rows.recent, visible=visible_to(caller), **wanted))
+def page(db: Database, caller: Caller, **filters: Any) -> list[Row]:
+    """List approvals visible to the caller, newest first; `filters`: filters of `store.approvals.recent`."""
+    return db.query(partial(rows.recent, visible=visible_to(caller), **filters))
 
 
 def find(tx: Transaction, caller: Caller, approval_id: str) -> Row:
@@ -61,15 +52,7 @@ def decide(tx: Transaction, caller: Caller, approval_id: str, decision: Decision
     row = _decidable(tx, caller, approval_id)
     # Decisions about one run are serialised, so that the last one sees no other pending and resumes the run.
     rows.lock_run(tx, row["run_id"])
-    taken = rows.decide(
-        tx,
-        approval_id,
-        status=_STATUS[decision.decision],
-        by=caller.user_id,
-        decision_id=decision.id,
-        comment=decision.comment,
-        arguments=decision.arguments,
-    )
+    taken = rows.decide(tx, approval_id, decision, by=caller.user_id)
     row = find(tx, caller, approval_id)
     if not taken:
         raise AlreadyDecided(f"This approval is {row['status']} already.")
@@ -81,5 +64,4 @@ def decide(tx: Transaction, caller: Caller, approval_id: str, decision: Decision
 
 def public(row: Row) -> dict[str, Any]:
     """Return the API's approval object; `input` is the question, shortened as in lists of runs."""
-    times = {name: rfc3339(row[name]) for name in ("created_at", "decided_at")}
-    return {name: row[name] for name in _SHOWN.split()} | times
+    return public_fields(row, _SHOWN)

@@ -151,6 +151,10 @@ class IdempotencyMismatch(Invalid):
     code, title = "idempotency_mismatch", "This Idempotency-Key was used with another body"
 
 
+def fault(pointer: str, detail: str, message: str = "The request does not fit; see `errors`.") -> Invalid:
+    return Invalid(message, errors=[{"pointer": pointer, "detail": detail}])
+
+
 class RateLimited(SlipwayError):
     status, code, title = 429, "rate_limited", "Too many requests"
 

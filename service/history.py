@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from service.text.sanitise import storable
-from service.types import Block, Message, Run, message_text, rfc3339
+from service.types import Block, Message, Run, message_text, public_fields
 
 MessageRow = Mapping[str, Any]
 MAX_TITLE = 80  # characters of a title made from the first question
@@ -92,12 +92,10 @@ def public(row: MessageRow) -> dict[str, Any]:
     return {
         "id": message_id(row["session_id"], row["seq"]),
         "parent_message_id": message_id(row["session_id"], parent) if parent else None,
-        **{name: row[name] for name in ("seq", "run_id", "role", "content")},
+        **public_fields(row, "seq run_id role content error_code created_at"),
         "status": row["status"] or "succeeded",
-        "error_code": row["error_code"],
         "sources": row["sources"] or [],
         "tools": row["tools"] or [],
-        "created_at": rfc3339(row["created_at"]),
     }
 
 
@@ -143,10 +141,10 @@ class History(NamedTuple):
 
     def truncated(self) -> History:
         """Return a copy without the oldest of `older` that exceed `MAX_TRANSCRIPT`: their text need not be read."""
-        room, first = MAX_TRANSCRIPT, len(self.older)
-        while first and room > 0:
+        remaining, first = MAX_TRANSCRIPT, len(self.older)
+        while first and remaining > 0:
             first -= 1
-            room -= min(4 * self.older[first]["tokens"], MAX_MESSAGE)
+            remaining -= min(4 * self.older[first]["tokens"], MAX_MESSAGE)
         return self._replace(older=self.older[first:])
 
     def with_content(self, content: Mapping[int, Any]) -> History:
@@ -193,7 +191,6 @@ def branch(rows: Sequence[MessageRow], last: int, after: int) -> list[MessageRow
 
 
 def max_summary_tokens(budget: int) -> int:
-    """Return `max_tokens` for a summary."""
     return min(1_000, budget // 4)
 
 

@@ -76,9 +76,7 @@ class Knowledge:
             return []
         index = self._index
         if index is None or index.pid != os.getpid():
-            index = self._index = _Index(
-                self.passages
-            )  # race: two threads may each build one, which is harmless
+            index = self._index = _Index(self.passages)  # two threads may each build one: harmless
         return index.search(terms, category, limit)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from service.errors import Forbidden, Invalid, NotFound
+from service.errors import Forbidden, NotFound, fault
 from service.history import (
     EXCLUDED_ERRORS,
     History,
@@ -22,12 +22,13 @@ from service.store import messages, session_expiry
 from service.store import sessions as rows
 from service.store.database import Database, Row, Transaction
 from service.store.visibility import Visibility, visible_to
-from service.types import Caller, Run, RunRequest, new_id, now_ms, rfc3339
+from service.types import Caller, Run, RunRequest, new_id, now_ms, public_fields
 
 DAY_MS = 86_400_000
 READ_BATCH = 100  # messages of a transcript per query
 DELETE_BATCH = 100  # rows of a session deleted per transaction
 DELETE_TIMEOUT = 20.0  # seconds a delete request takes at most
+NO_MESSAGE = "There is no such message in this session."
 
 
 class Sessions:
@@ -41,7 +42,6 @@ class Sessions:
     # --- for the doors ------------------------------------------------------------------------------
 
     def create(self, tx: Transaction, row: dict[str, Any]) -> None:
-        """Insert a row of `new`."""
         rows.insert(tx, row)
 
     def new(self, caller: Caller, agent: str, title: str, metadata: str | None) -> dict[str, Any]:
@@ -51,17 +51,19 @@ class Sessions:
         about = {"id": new_id("ses"), "user_id": caller.user_id, "agent": agent, "title": title}
         return {**about, "metadata": metadata, "summary_upto": 0, **times}
 
-    def page(self, caller: Caller, *, all_users: bool, limit: int, before: str | None) -> list[Row]:
-        """List sessions, newest first: the caller's own, or all users' for an operator. Raises `Forbidden`."""
-        visible = _list_visibility(caller, all_users)
-        return self._db.query(lambda tx: rows.recent(tx, limit=limit, before=before, visible=visible))
-
-    def search(
-        self, caller: Caller, text: str, *, all_users: bool, limit: int, before: str | None
+    def page(
+        self, caller: Caller, text: str | None, *, all_users: bool, limit: int, before: str | None
     ) -> tuple[list[Row], str | None]:
-        """List sessions with `text` in their title; also return the id to continue after, if cut off."""
-        visible = _list_visibility(caller, all_users)
-        return self._db.query(lambda tx: rows.by_title(tx, text, limit=limit, before=before, visible=visible))
+        """List the caller's sessions, or all users' for an operator, newest first. Raises `Forbidden`.
+
+        `text`: only those with it in their title; then also return the id to continue after, if cut off.
+        """
+        if all_users and caller.role == "user":
+            raise Forbidden("Only operators see everyone's sessions.")
+        wanted: Any = {"limit": limit, "before": before, "visible": visible_to(caller, own=not all_users)}
+        if text is None:
+            return self._db.query(partial(rows.recent, **wanted)), None
+        return self._db.query(partial(rows.by_title, text=text, **wanted))
 
     def get(self, caller: Caller, session_id: str, *, own: bool = False) -> Row:
         """Find an unexpired session; `own`: only the caller's, also for operators. Raises `NotFound`."""
@@ -118,10 +120,11 @@ class Sessions:
         if row is None:
             raise NotFound(f"There is no session {session_id}.")
         if row["agent"] != run.agent:
-            raise _invalid("/session_id", f"This session belongs to the agent {row['agent']}.")
+            detail = f"This session belongs to the agent {row['agent']}."
+            raise fault("/session_id", detail, detail)
         parent = _parent(run.request)
         if parent and not messages.exists(tx, session_id, parent):
-            raise _invalid("/parent_message_id", "There is no such message in this session.")
+            raise fault("/parent_message_id", NO_MESSAGE, NO_MESSAGE)
         ahead = run.mode != "queue" and run.request.on_conflict == "interrupt"
         return rows.take(tx, session_id, run.id, parent, ahead=ahead, begins=True)
 
@@ -182,20 +185,12 @@ class Sessions:
 
 def item(row: Row) -> dict[str, Any]:
     """Return the list form of a session."""
-    times = {name: rfc3339(row[name]) for name in ("created_at", "updated_at", "expires_at")}
-    return {name: row[name] for name in ("id", "user_id", "agent", "title")} | times
+    return public_fields(row, "id user_id agent title created_at updated_at expires_at")
 
 
 def public(row: Row) -> dict[str, Any]:
     """Return the API's session object; `metadata` is JSON text."""
     return item(row) | {"metadata": row["metadata"]}
-
-
-def _list_visibility(caller: Caller, all_users: bool) -> Visibility:
-    """Return a list's filter: the caller's own sessions, or all users' for an operator. Raises `Forbidden`."""
-    if all_users and caller.role == "user":
-        raise Forbidden("Only operators see everyone's sessions.")
-    return visible_to(caller, own=not all_users)
 
 
 def _parent(request: RunRequest) -> int | None:
@@ -208,9 +203,5 @@ def _parent(request: RunRequest) -> int | None:
         return None if parent_id is None else 0
     seq = message_seq(request.session_id, parent_id)
     if not seq:
-        raise _invalid("/parent_message_id", "There is no such message in this session.")
+        raise fault("/parent_message_id", NO_MESSAGE, NO_MESSAGE)
     return seq
-
-
-def _invalid(pointer: str, fault: str) -> Invalid:
-    return Invalid(fault, errors=[{"pointer": pointer, "detail": fault}])

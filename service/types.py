@@ -7,11 +7,11 @@ import threading
 import time
 from base64 import b32encode
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from operator import add
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 _CROCKFORD = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789abcdefghjkmnpqrstvwxyz")
 NANO = 1_000_000_000  # nano-dollars in a dollar
@@ -20,8 +20,8 @@ Effort = Literal["low", "medium", "high", "xhigh", "max"]
 Tier = Literal["simple", "medium", "complex"]
 OnConflict = Literal["reject", "queue", "interrupt"]  # behaviour of a second turn in a busy session
 Mode = Literal["wait", "stream", "queue"]  # how a run's caller gets its answer
-# Mode by door, the label under which a run is stored and shown. A door with two modes has two labels.
-MODE_OF_DOOR: Mapping[str, Mode] = {"invoke": "wait", "stream": "stream", "task": "queue"}
+_MODES: Mapping[str, Mode] = {"invoke": "wait", "stream": "stream", "task": "queue"}  # see `mode_of`
+DOOR_OF_MODE = {mode: door for door, mode in _MODES.items()}  # of a run that came by no door, as a command's
 UsageSource = Literal["reported", "estimated", "worst"]  # origin of usage figures, most reliable first
 Block = dict[str, Any]  # one content block of the Messages API, as JSON
 Message = dict[str, Any]  # {"role": "user" | "assistant", "content": str | list[Block]}
@@ -31,11 +31,14 @@ class _Sequence:
     """Monotonic random parts of ids: unpredictable, increasing within a millisecond of one process."""
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
         self._lock = threading.Lock()
         self._ms = self._random = 0
 
     def next(self) -> tuple[int, bytes]:
-        """Return the millisecond, and 80 bits."""
+        """Return the present time (ms) and 80 random bits, larger than those before in the same millisecond."""
         with self._lock:
             now = now_ms()
             fresh = now != self._ms
@@ -46,14 +49,7 @@ class _Sequence:
 
 
 _sequence = _Sequence()
-
-
-def _begin_sequence() -> None:
-    global _sequence
-    _sequence = _Sequence()
-
-
-os.register_at_fork(after_in_child=_begin_sequence)  # else parent and child would make the same ids
+os.register_at_fork(after_in_child=_sequence.begin)  # else parent and child would make the same ids
 
 
 def new_id(prefix: str) -> str:
@@ -84,6 +80,11 @@ def rfc3339(ms: int | None) -> str | None:
     if ms is None:
         return None
     return f"{rfc3339_second(ms // 1000)}.{ms % 1000:03d}Z"
+
+
+def public_fields(row: Mapping[str, Any], names: str) -> dict[str, Any]:
+    """Pick the fields of a row named in `names`, for an answer; those ending in `_at`, in ms, as RFC 3339."""
+    return {name: rfc3339(row[name]) if name.endswith("_at") else row[name] for name in names.split()}
 
 
 @lru_cache(maxsize=64)
@@ -126,8 +127,7 @@ class Usage(NamedTuple):
 
 def less_sure(one: UsageSource, other: UsageSource) -> UsageSource:
     """Return the less reliable source, which a sum of both has."""
-    order: tuple[UsageSource, ...] = ("reported", "estimated", "worst")
-    return max(one, other, key=order.index)
+    return max(one, other, key=get_args(UsageSource).index)
 
 
 NO_USAGE = Usage()
@@ -216,10 +216,10 @@ class RunRequest:
     priority: Literal["normal", "batch"] = "normal"
     on_conflict: OnConflict | None = None  # when its session is busy; None: the setting; not stored
     parent_message_id: str | None = None  # message this turn continues; "": none; None: the newest
+    door: str | None = None  # label of the API surface; stored with the run, not in the request
 
     @property
     def question(self) -> str:
-        """Return the text of the last user turn."""
         return message_text(self.messages[-1]) if self.messages else ""
 
 
@@ -250,9 +250,6 @@ class Answer:
     tier: str | None = None
     sources: tuple[dict[str, str], ...] = ()
 
-    def with_sources(self, sources: tuple[dict[str, str], ...]) -> Answer:
-        return replace(self, sources=sources)
-
 
 @dataclass(slots=True)
 class Run:
@@ -275,9 +272,7 @@ class Run:
     cancel_requested: bool = False
     usage: Usage = NO_USAGE
     cost_nano: int = 0
-    usage_source: UsageSource = (
-        "reported"  # of the least reliable part; stored in the result and with each step
-    )
+    usage_source: UsageSource = "reported"  # of the least reliable part; stored in the result and each step
     cache: str = "bypass"
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
@@ -296,5 +291,5 @@ class Run:
 
 
 def mode_of(door: str) -> Mode:
-    """Return a run's mode by its door; `stream`, with live events, for a door of a later version."""
-    return MODE_OF_DOOR.get(door, "stream")
+    """Return a run's mode by the last word of its door, such as `messages/stream`; by default `stream`."""
+    return _MODES.get(door.rpartition("/")[2], "stream")

@@ -18,12 +18,13 @@ from typing import Any
 
 import orjson
 
-from service.errors import DatabaseUnavailable, Invalid
-from service.infra.http import AddressRefused, NoAnswer, SafeClient, fault
+from service.errors import DatabaseUnavailable, fault
+from service.infra.http import AddressRefused, NoAnswer, SafeClient
+from service.infra.http import fault as address_fault
 from service.store import webhooks as rows
 from service.store.database import Database, Transaction
 from service.store.webhooks import Due
-from service.types import Run, now_ms, rfc3339
+from service.types import Run, now_ms, public_fields
 
 log = logging.getLogger("slipway.webhooks")
 FIRST_DELAY, MAX_DELAY = 5.0, 3600.0  # seconds between attempts: 5, 15, 45, … 3600, 3600, …
@@ -47,11 +48,8 @@ class Webhooks:
 
     def check(self, url: str) -> None:
         """Validate a callback URL. Raises `Invalid` for an address that is refused already by its text."""
-        if wrong := fault(url, allow_private=self._allow_private):
-            raise Invalid(
-                "The request does not fit; see `errors`.",
-                errors=[{"pointer": "/callback_url", "detail": wrong}],
-            )
+        if wrong := address_fault(url, allow_private=self._allow_private):
+            raise fault("/callback_url", wrong)
 
     def secret_of(self, signer: str) -> str:
         """Derive the signing secret of a signer: one per user, so no user can forge another's deliveries."""
@@ -69,7 +67,7 @@ class Webhooks:
         tx.after_commit(self.send_due)
 
     def budget_warning(self, tx: Transaction, warning_id: str, public: Mapping[str, Any]) -> None:
-        """Part of the transaction that notes a budget's warning: post it to `budget_url`, where there is one."""
+        """Insert the notice of a budget warning in the transaction that records it, if there is a `budget_url`."""
         if self._budget_url:
             body = {"event": "budget_warning", **public}
             self.notice(tx, warning_id, self._budget_url, BUDGET_SIGNER, body)
@@ -80,15 +78,9 @@ class Webhooks:
             return None
         row = self._db.query(lambda tx: rows.of_run(tx, run.id))
         if row is None or not run.status.ended:
-            row = {"url": run.request.callback_url, "status": "waiting", "attempts": 0}
-        return {
-            "url": row["url"],
-            "status": row["status"],
-            "attempts": row["attempts"],
-            "next_at": rfc3339(row.get("next_at")),
-            "last_error": row.get("last_error"),
-            "delivered_at": rfc3339(row.get("delivered_at")),
-        }
+            pending = {"next_at": None, "last_error": None, "delivered_at": None}
+            row = {"url": run.request.callback_url, "status": "waiting", "attempts": 0, **pending}
+        return public_fields(row, "url status attempts next_at last_error delivered_at")
 
     def send_due(self) -> None:
         """Start a sender thread, unless `MAX_SENDERS` are busy: those look for more by themselves."""

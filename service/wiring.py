@@ -1,4 +1,4 @@
-"""Composition root: settings in, everything the service is made of out. Each domain builds itself."""
+"""Composition root: builds all services from the settings. Each domain builds itself."""
 
 from __future__ import annotations
 
@@ -39,12 +39,14 @@ if TYPE_CHECKING:
     from config.base import Settings
 
 log = logging.getLogger("slipway")
-MOST_REDIS_CONNECTIONS = 64  # of a process: each is held for one round trip; those that block are apart
+MOST_REDIS_CONNECTIONS = (
+    64  # per process, each used for one round trip; blocking reads have connections of their own
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything a view, a task or a command may use. One per process, made after the fork."""
+    """Services of a view, a task or a command. One per process, created after the fork."""
 
     settings: Settings
     infra: Infra
@@ -58,11 +60,11 @@ class Services:
     supervisor: Supervisor
 
     def start(self) -> None:
-        """Begin what only a process that serves does: the first admin, the lease, recovery.
+        """Start the parts that only a serving process has: first admin, lease, recovery.
 
-        Without a database it serves what it can: the supervisor goes on trying, and makes the first admin.
+        Without a database the process serves all the same; the supervisor retries, and creates the first admin.
         """
-        self.agents.tell()
+        self.agents.log_faults()
         self.agents.write_summary(self.settings.agents_summary)
         try:
             self.auth.first_admin()
@@ -86,9 +88,9 @@ def build(
     wakeup: Wakeup | None = None,
     draining: Callable[[], bool] = lambda: False,
 ) -> Services:
-    """Build everything for these settings. Nothing is connected yet. `model` stands in for the real client in tests.
+    """Build all services for these settings. Nothing is connected yet. `model` replaces the real client in tests.
 
-    `wakeup` wakes the task workers; `draining` tells that this process is to stop.
+    `wakeup` wakes the task workers; `draining` returns whether this process is stopping.
     """
     prices = PriceTable.load()
     infra = _infra(settings, prices)

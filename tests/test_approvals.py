@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from service import approvals
-from service.approvals import Decision
 from service.errors import AlreadyDecided, Forbidden, NotFound
 from service.store import approvals as rows
 from service.store import runs, users
+from service.store.approvals import Decision
 from service.store.database import Database
 from service.store.schema import metadata
 from service.types import Caller, Run, RunRequest, RunStatus, now_ms

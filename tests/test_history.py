@@ -27,7 +27,7 @@ def test_an_id_names_a_message_of_one_session() -> None:
 
 
 @pytest.mark.parametrize("id_", ["", "msg_", "msg_" + "0" * 26, "msg_" + "ä" * 26, "run_" + "0" * 26])
-def test_what_is_no_id_names_nothing(id_: str) -> None:
+def test_malformed_message_id_names_no_message(id_: str) -> None:
     assert message_seq(new_id("ses"), id_) is None
 
 
@@ -112,7 +112,7 @@ def said(*sizes: int) -> list[dict[str, Any]]:
     ]
 
 
-def test_what_fits_is_told_whole() -> None:
+def test_history_within_the_limit_is_complete() -> None:
     past = plan("", said(100, 100, 100), 300)
     assert (past.older, len(past.recent)) == ((), 6)
 
@@ -153,7 +153,7 @@ def test_history_begins_with_the_user_and_alternates() -> None:
     assert [block["text"] for block in told[0]["content"]] == ["b", "c"]
 
 
-def test_a_question_that_is_asked_again_is_told_once() -> None:
+def test_repeated_question_is_sent_once() -> None:
     turns = [("user", "a"), ("user", "b"), ("user", "b"), ("assistant", "c"), ("user", "b"), ("user", "b")]
     told = alternating({"role": role, "content": text} for role, text in turns)
     assert [message["role"] for message in told] == ["user", "assistant", "user"]
@@ -168,7 +168,7 @@ def test_whatever_was_said_alternates(turns: list[tuple[str, str]]) -> None:
     assert roles == (["user", "assistant"] * len(roles))[: len(roles)]
 
 
-def test_of_what_is_summarised_only_what_is_read_is_fetched() -> None:
+def test_summary_reads_only_its_share_of_the_messages() -> None:
     rows = [link(seq, tokens=history.MAX_MESSAGE // 4) for seq in range(1, 101)]
     past = plan("", rows, 1_000).truncated()
     assert [row["seq"] for row in past.older][-1] == 100

@@ -65,7 +65,7 @@ def test_documents_are_cut_at_their_headings(knowledge: Knowledge) -> None:
     assert knowledge.categories == {"billing", "technical"}
 
 
-def test_the_best_passage_comes_first_with_a_quote_from_it(knowledge: Knowledge) -> None:
+def test_best_passage_is_first_with_its_quote(knowledge: Knowledge) -> None:
     found = knowledge.search("Can I be paid back after 30 days?")
     assert found[0].uri == "knowledge/billing/refunds.md#within-30-days"
     assert "within 30 days" in found[0].quote
@@ -177,7 +177,7 @@ def test_a_passage_that_only_shares_a_common_word_is_left_out(tmp_path: Path) ->
     assert [one.title for one in found] == ["A — Proxy"]
 
 
-def test_it_works_after_a_fork_in_the_middle_of_a_search(knowledge: Knowledge) -> None:
+def test_search_works_after_a_fork_during_a_search(knowledge: Knowledge) -> None:
     expected = knowledge.search("refunds")
     assert knowledge._index is not None
     with knowledge._index._lock:  # as when another thread of the parent is searching

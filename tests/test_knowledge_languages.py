@@ -179,13 +179,13 @@ def knowledge(tmp_path_factory: pytest.TempPathFactory) -> Knowledge:
 
 
 @pytest.mark.parametrize(("query", "expected"), FOUND)
-def test_what_is_asked_is_found_first(knowledge: Knowledge, query: str, expected: str) -> None:
+def test_matching_passage_is_first(knowledge: Knowledge, query: str, expected: str) -> None:
     found = [one.uri.partition(".md")[0].removeprefix("knowledge/") for one in knowledge.search(query)]
     assert found[:1] == [expected], found
 
 
 @pytest.mark.parametrize("query", NOT_FOUND)
-def test_what_is_not_there_is_not_found(knowledge: Knowledge, query: str) -> None:
+def test_unrelated_query_finds_nothing(knowledge: Knowledge, query: str) -> None:
     assert [(one.uri, one.score) for one in knowledge.search(query)] == []
 
 
@@ -202,7 +202,7 @@ def test_quotes_are_of_the_document_letter_for_letter(
         assert one.quote and one.quote in document and one.text in document
 
 
-def test_the_quote_of_a_long_passage_is_about_what_was_asked(tmp_path: Path) -> None:
+def test_quote_of_a_long_passage_matches_the_query(tmp_path: Path) -> None:
     filler = "Nothing of note happens in this sentence, which goes on for a while. " * 6
     body = f"{filler}\n\nThe “Straße” is\u00a0long;  two   spaces stay. It ends at the harbour.\n\n{filler}"
     (tmp_path / "long.md").write_text(f"# Long\n{body}", "utf-8")
@@ -242,9 +242,7 @@ SCRIPTS = st.text(
 
 @settings(max_examples=150, deadline=None)
 @given(SCRIPTS, st.integers(1, 40), SCRIPTS)
-def test_any_document_is_found_by_its_words_and_quoted_as_it_stands(
-    text: str, times: int, query: str
-) -> None:
+def test_any_document_is_found_by_its_words_and_quoted_verbatim(text: str, times: int, query: str) -> None:
     document = " ".join([text] * times)
     knowledge = Knowledge([Passage("A title", "a", document, "")])
     for asked in (*text.split(), text, query):

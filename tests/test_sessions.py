@@ -150,7 +150,7 @@ def test_the_end_of_a_turn_may_be_written_twice(sessions: Sessions, db: Database
     assert len(texts(sessions, session_id)) == 2
 
 
-def test_a_failed_turn_stays_with_what_was_told(sessions: Sessions, db: Database) -> None:
+def test_failed_turn_is_stored_with_its_partial_answer(sessions: Sessions, db: Database) -> None:
     session_id = begin(sessions, db)
     for told in ("Half of", " \n"):
         run = a_run(session_id)
@@ -180,7 +180,7 @@ def test_a_holder_that_is_gone_holds_nothing(sessions: Sessions, db: Database, h
     assert start(sessions, db, a_run(session_id))
 
 
-def test_who_was_queued_first_has_the_next_turn(sessions: Sessions, db: Database) -> None:
+def test_queued_turns_start_in_order(sessions: Sessions, db: Database) -> None:
     session_id = begin(sessions, db)
     first = a_run(session_id)
     queued = [a_run(session_id, door="task", status=RunStatus.QUEUED, attempt=0) for _ in range(2)]
@@ -212,13 +212,13 @@ def test_whose_sessions_can_be_seen(sessions: Sessions, db: Database) -> None:
     for caller, own in ((BOB, False), (OPERATOR, True)):
         with pytest.raises(NotFound):
             sessions.get(caller, session_id, own=own)
-    assert sessions.page(OPERATOR, all_users=False, limit=5, before=None) == []
-    assert len(sessions.page(OPERATOR, all_users=True, limit=5, before=None)) == 1
+    assert sessions.page(OPERATOR, None, all_users=False, limit=5, before=None) == ([], None)
+    assert len(sessions.page(OPERATOR, None, all_users=True, limit=5, before=None)[0]) == 1
     with pytest.raises(Forbidden):
-        sessions.page(ADA, all_users=True, limit=5, before=None)
+        sessions.page(ADA, None, all_users=True, limit=5, before=None)
 
 
-def test_deleted_with_all_it_holds(sessions: Sessions, db: Database) -> None:
+def test_delete_removes_messages_and_runs(sessions: Sessions, db: Database) -> None:
     session_id = begin(sessions, db)
     run = a_run(session_id)
     start(sessions, db, run)
@@ -281,7 +281,7 @@ def queued_run(session_id: str, question: str, **more: Any) -> Run:
     return a_run(session_id, question, door="task", status=RunStatus.QUEUED, attempt=0, **more)
 
 
-def test_a_turn_cancelled_while_it_is_queued_stays_too(sessions: Sessions, db: Database) -> None:
+def test_turn_cancelled_in_the_queue_is_stored(sessions: Sessions, db: Database) -> None:
     session_id = begin(sessions, db)
     first, queued = a_run(session_id), queued_run(session_id, "Next?")
     assert start(sessions, db, first) and not start(sessions, db, queued)
@@ -327,7 +327,7 @@ def told_to(sessions: Sessions, db: Database, session_id: str, **more: Any) -> l
     return told
 
 
-def test_a_turn_branches_from_the_message_it_names(sessions: Sessions, db: Database) -> None:
+def test_turn_branches_from_its_parent_message(sessions: Sessions, db: Database) -> None:
     session_id = begin(sessions, db)
     talk(sessions, db, session_id, "Q1", "A1")
     talk(sessions, db, session_id, "Q2", "A2")
@@ -357,7 +357,7 @@ def test_a_parent_that_is_no_message_of_the_session_is_refused(
         assert refused.value.errors[0]["pointer"] == "/parent_message_id"
 
 
-def test_a_queued_turn_goes_on_from_what_is_newest_when_it_begins(sessions: Sessions, db: Database) -> None:
+def test_queued_turn_continues_the_newest_branch_at_its_start(sessions: Sessions, db: Database) -> None:
     session_id = begin(sessions, db)
     talk(sessions, db, session_id, "Q1", "A1")
     first = a_run(session_id, "Q2")
@@ -403,7 +403,7 @@ def test_the_summary_serves_only_its_own_branch(sessions: Sessions, db: Database
         end(sessions, db, run, None)
 
 
-def test_a_turn_the_model_refused_is_not_told_again(sessions: Sessions, db: Database) -> None:
+def test_refused_turn_is_left_out_of_the_prompt(sessions: Sessions, db: Database) -> None:
     session_id = begin(sessions, db)
     talk(sessions, db, session_id, "Q1", "A1")
     run = a_run(session_id, "Something bad")
@@ -453,7 +453,7 @@ def test_rows_of_an_older_version_are_one_conversation(sessions: Sessions, db: D
     assert told_to(sessions, db, session_id)[-2:] == ["Q3", "A3"]
 
 
-def test_a_request_of_a_later_version_is_read_without_what_is_new(sessions: Sessions, db: Database) -> None:
+def test_request_of_a_newer_version_is_read_without_unknown_fields(sessions: Sessions, db: Database) -> None:
     run = a_run(None)
     start(sessions, db, run)
     later = {"agent": "assistant", "messages": [{"role": "user", "content": "Q"}], "unheard_of": 1}
@@ -462,7 +462,7 @@ def test_a_request_of_a_later_version_is_read_without_what_is_new(sessions: Sess
     assert found is not None and found.request.question == "Q"
 
 
-def test_a_request_is_kept_without_what_older_code_does_not_know(sessions: Sessions, db: Database) -> None:
+def test_request_is_stored_without_fields_of_the_turn(sessions: Sessions, db: Database) -> None:
     run = a_run(begin(sessions, db), on_conflict="queue")
     start(sessions, db, run)
     kept = db.query(lambda tx: tx.row(sa.select(run_rows.runs.c.request)))
@@ -476,9 +476,7 @@ def search(
     sessions: Sessions, text: str, limit: int = 9, before: str | None = None, **more: Any
 ) -> list[str]:
     caller = more.pop("caller", ADA)
-    found, _ = sessions.search(
-        caller, text, all_users=more.pop("all_users", False), limit=limit, before=before
-    )
+    found, _ = sessions.page(caller, text, all_users=more.pop("all_users", False), limit=limit, before=before)
     return [row["title"] for row in found]
 
 
@@ -507,6 +505,6 @@ def test_a_search_stops_somewhere_and_goes_on_there(
         ids.append(row["id"])
     monkeypatch.setattr(rows, "SEARCH_PAGE", 2)
     monkeypatch.setattr(rows, "MOST", 4)
-    assert sessions.search(ADA, "wanted", all_users=False, limit=3, before=None) == ([], ids[1])
-    found, broke_off = sessions.search(ADA, "wanted", all_users=False, limit=3, before=ids[1])
+    assert sessions.page(ADA, "wanted", all_users=False, limit=3, before=None) == ([], ids[1])
+    found, broke_off = sessions.page(ADA, "wanted", all_users=False, limit=3, before=ids[1])
     assert ([row["id"] for row in found], broke_off) == (ids[:1], None)

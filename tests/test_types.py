@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from service.types import MODE_OF_DOOR, Run, RunRequest, first_id, new_id, now_ms, rfc3339
+from service.types import Run, RunRequest, first_id, new_id, now_ms, rfc3339
 
 
 def test_ids_have_one_shape_and_none_twice() -> None:
@@ -24,14 +24,14 @@ def test_ids_sort_by_the_millisecond_they_were_made_in(monkeypatch: pytest.Monke
     assert made == sorted(made)
 
 
-def test_times_are_told_to_the_millisecond() -> None:
+def test_timestamps_have_milliseconds() -> None:
     assert rfc3339(1_764_000_000_123) == "2025-11-24T16:00:00.123Z"
     assert rfc3339(1_764_000_000_007) == "2025-11-24T16:00:00.007Z"
     assert rfc3339(1_764_000_001_000) == "2025-11-24T16:00:01.000Z"
     assert rfc3339(0) == "1970-01-01T00:00:00.000Z" and rfc3339(None) is None
 
 
-def test_the_first_id_of_a_moment_parts_what_was_made_before_it_from_what_is_made_from_it_on() -> None:
+def test_first_id_separates_ids_before_and_after_a_moment() -> None:
     began = now_ms()
     made = new_id("run")
     assert first_id("run", began) <= made < first_id("run", now_ms() + 1)
@@ -45,8 +45,17 @@ def test_ids_of_one_millisecond_sort_in_the_order_they_were_made() -> None:
     assert ids == sorted(ids) and len(set(ids)) == len(ids)
 
 
-def test_a_run_has_the_mode_of_its_door() -> None:
-    """Its events are kept live where only a later version knows the door."""
-    doors = {**MODE_OF_DOOR, "of a later version": "stream"}
+def test_run_has_the_mode_that_its_door_ends_with() -> None:
+    """Events are kept live where a label does not tell."""
+    doors = {
+        "invoke": "wait",
+        "stream": "stream",
+        "task": "queue",
+        "messages/invoke": "wait",
+        "messages/stream": "stream",
+        "a2a/task": "queue",
+        "task/other": "stream",
+        "other": "stream",
+    }
     asked = RunRequest("assistant", ())
     assert {door: Run("run_1", "usr_1", "assistant", "1", door, asked).mode for door in doors} == doors

@@ -50,9 +50,7 @@ def verifier() -> Callable[[str, dict[str, str], bytes], bool]:
     return names["is_from_slipway"]  # type: ignore[no-any-return]
 
 
-def test_the_receiver_is_told_and_can_check_by_whom(
-    house: House, worker: TaskWorker, client: httpx2.Client
-) -> None:
+def test_delivery_is_signed(house: House, worker: TaskWorker, client: httpx2.Client) -> None:
     run_id = house.queue(client, "Tell my friend.", callback_url=house.receiver.url)
     ended(client, run_id)
     until(lambda: webhook(client, run_id)["status"] == "delivered", "the delivery")
@@ -74,7 +72,7 @@ def test_the_receiver_is_told_and_can_check_by_whom(
     assert not is_from_slipway(secret, late, delivery.body)
 
 
-def test_a_receiver_that_fails_is_told_again(house: House, worker: TaskWorker, client: httpx2.Client) -> None:
+def test_failed_delivery_is_retried(house: House, worker: TaskWorker, client: httpx2.Client) -> None:
     house.receiver.statuses = [500, 302]
     run_id = house.queue(client, "Tell my busy friend.", callback_url=house.receiver.url)
     for attempts, error in ((1, "Answered 500."), (2, "Answered 302.")):
@@ -89,7 +87,7 @@ def test_a_receiver_that_fails_is_told_again(house: House, worker: TaskWorker, c
     assert len({delivery.headers["X-Slipway-Delivery"] for delivery in told}) == 1
 
 
-def test_a_cancelled_task_is_told_too(house: House, client: httpx2.Client, worker: TaskWorker) -> None:
+def test_cancelled_task_is_delivered(house: House, client: httpx2.Client, worker: TaskWorker) -> None:
     house.model.control(first_token_ms=3000)
     busy = [house.queue(client, f"Take your time, {number}.") for number in range(2)]
     run_id = house.queue(client, "Never mind.", callback_url=house.receiver.url)
@@ -117,7 +115,7 @@ def test_the_secret_is_each_users_own_and_not_for_keys(slipway: Slipway, db: Dat
     assert hooks.secret_of("usr_1") != hooks.secret_of("usr_2")
 
 
-def test_it_is_tried_for_a_day() -> None:
+def test_retries_last_about_a_day() -> None:
     pauses = [retry_delay(attempts) for attempts in range(MAX_ATTEMPTS - 1)]
     assert 4 <= pauses[0] <= 6 and pauses[-1] <= MAX_DELAY * 1.2
     assert 0.8 * 86_400 <= sum(pauses) <= 1.2 * 86_400 + 3600
@@ -170,7 +168,7 @@ def test_one_process_sends_each(db: Database, receiver: Receiver) -> None:
     assert [len(receiver.of(run.id + '"')) for run in made] == [1] * len(made)
 
 
-def test_a_process_that_died_over_a_delivery_leaves_it_due(db: Database, receiver: Receiver) -> None:
+def test_delivery_of_a_dead_process_is_due_again(db: Database, receiver: Receiver) -> None:
     from service.store import webhooks as rows
 
     run, hooks = run_of(db, "run_crashed", receiver.url), Webhooks(db, "secret", allow_private=True)
@@ -187,7 +185,7 @@ def test_a_process_that_died_over_a_delivery_leaves_it_due(db: Database, receive
     assert _status(hooks, run) == "pending"
 
 
-def test_what_an_earlier_attempt_came_to_is_not_taken_for_the_next_ones(db: Database) -> None:
+def test_outcome_of_an_earlier_claim_does_not_count_for_the_next(db: Database) -> None:
     """The run was resumed and ended again while its first delivery was under way: the count begins anew."""
     from service.store import webhooks as rows
 
@@ -231,7 +229,7 @@ def test_the_last_attempt_is_the_last(db: Database) -> None:
     until(lambda: _status(hooks, run) == "failed", "the end")
 
 
-def test_a_notice_is_told_once_for_each_name(db: Database, receiver: Receiver) -> None:
+def test_notice_is_delivered_once_per_name(db: Database, receiver: Receiver) -> None:
     hooks = [Webhooks(db, "secret", allow_private=True) for _ in range(2)]
     for hook in hooks:
         for name in ("notice-1", "notice-2"):
@@ -252,7 +250,7 @@ def test_a_notice_to_a_private_address_fails_for_good(db: Database) -> None:
     until(lambda: _states(db) == {"failed"}, "the refusal")
 
 
-def test_what_is_not_committed_is_not_told(db: Database, receiver: Receiver) -> None:
+def test_rolled_back_notice_is_not_delivered(db: Database, receiver: Receiver) -> None:
     hooks = Webhooks(db, "secret", allow_private=True)
     with suppress(KeyError), db.begin() as tx:
         hooks.notice(tx, "notice-4", receiver.url, "somebody", {"notice": "notice-4"})

@@ -34,11 +34,11 @@ def build(settings: Settings, infra: Infra, prices: PriceTable) -> AgentCatalog:
     with suppress(OSError):  # reported by the first write into it that fails
         settings.slipway_home.mkdir(mode=0o700, parents=True, exist_ok=True)
     last_good = LastGood(settings.slipway_home / "agents-last-good")
-    first = partial(_first_to_say, infra.redis_store)
+    first = partial(_first_to_log, infra.redis_store)
     return AgentCatalog(settings.agents_dir, available, last_good=last_good, first=first)
 
 
-def _first_to_say(redis_store: RedisStore, text: str, seconds: int) -> bool:
-    """Tell whether no process has logged this text within `seconds`; without Redis always True."""
+def _first_to_log(redis_store: RedisStore, text: str, seconds: int) -> bool:
+    """Return whether no process has logged this text within `seconds`; without Redis always True."""
     key = f"slipway:said:{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:32]}"
     return redis_store.call(lambda client: bool(client.set(key, "", nx=True, ex=seconds)), default=True)

@@ -92,7 +92,6 @@ class AgentCatalog:
         return next(earlier, current)
 
     def has(self, name: str) -> bool:
-        """Tell whether an agent of this name is served."""
         return name in self.agents
 
     def refresh(self) -> None:
@@ -102,7 +101,7 @@ class AgentCatalog:
         try:
             before, self._now = self._now, self._read(self._now)
             if before is not self._now:
-                self._tell_changes(before.entries)
+                self._log_changes(before.entries)
         except Exception:
             log.exception("agents_reload_failed")
         finally:
@@ -113,11 +112,11 @@ class AgentCatalog:
         if self._last_good is not None and not self._lock.locked():
             threading.Thread(target=self.refresh, name="agents", daemon=True).start()
 
-    def tell(self) -> None:
+    def log_faults(self) -> None:
         """Log faults and warnings at the start."""
         for fault in (*self.faults, *self.warnings):
             if self._first(f"start {os.getppid()} {fault}", START_SECONDS):
-                _tell_fault(fault, self.agents.get(fault.agent))
+                _log_fault(fault, self.agents.get(fault.agent))
 
     def write_summary(self, path: Path) -> None:
         """Write the summary that `make run` shows in its banner, as JSON; skip it if the disk is full."""
@@ -135,10 +134,10 @@ class AgentCatalog:
         if entries.keys() == old.keys() and all(entries[name] is old[name] for name in entries):
             return before
         agents = {name: entry.agent for name, entry in entries.items() if entry.agent is not None}
-        left = [agent for name, agent in before.agents.items() if agents.get(name) is not agent]
+        replaced = [agent for name, agent in before.agents.items() if agents.get(name) is not agent]
         if self._last_good is not None:
             self._last_good.forget_but(set(entries))
-        return Snapshot(entries, MappingProxyType(agents), (*before.past, *left)[-KEPT_VERSIONS:])
+        return Snapshot(entries, MappingProxyType(agents), (*before.past, *replaced)[-KEPT_VERSIONS:])
 
     def _entry(self, folder: Path, old: _Entry | None) -> _Entry:
         stamp = stamp_of(folder)
@@ -147,28 +146,28 @@ class AgentCatalog:
         if old is not None and version_of(folder) == old.loaded.version:
             # Content may be back to this version after an edit that only another process saw.
             if stamp.files != old.stamp.files:
-                self._keep(old.loaded)
+                self._store_last_good(old.loaded)
             return old._replace(stamp=stamp)
         loaded = load_folder(folder, self._available)
         if old is not None and not loaded.whole:
             return old  # retried at the next request
-        self._keep(loaded)
+        self._store_last_good(loaded)
         return _Entry(stamp, loaded, loaded.agent or self._served_before(folder.name, old))
 
-    def _keep(self, loaded: Loaded) -> None:
+    def _store_last_good(self, loaded: Loaded) -> None:
         """Record a valid agent as the last good version, for all processes."""
         if loaded.agent is not None and self._last_good is not None:
             self._last_good.keep(loaded.agent)
 
     def _served_before(self, name: str, old: _Entry | None) -> AgentDefinition | None:
         """Return the last good version, even if only another process saw it; none for a folder broken at the start."""
-        mine = old.agent if old is not None else None
+        current = old.agent if old is not None else None
         copy = self._last_good.find(name) if self._last_good is not None and self._now.entries else None
-        if copy is None or (mine is not None and version_of(copy) == mine.version):
-            return mine
-        return load_folder(copy, self._available).agent or mine
+        if copy is None or (current is not None and version_of(copy) == current.version):
+            return current
+        return load_folder(copy, self._available).agent or current
 
-    def _tell_changes(self, before: Mapping[str, _Entry]) -> None:
+    def _log_changes(self, before: Mapping[str, _Entry]) -> None:
         """Log the result of an edit once, from the process that reads it first."""
         now = self._now.entries
         for name, entry in now.items():
@@ -176,15 +175,15 @@ class AgentCatalog:
             if old is not None and old.loaded is entry.loaded:
                 continue
             if self._first(f"edit {name} {_digest(entry.stamp)}", EDIT_SECONDS):
-                _tell_edit(name, entry, mended=old is not None and bool(old.loaded.faults))
+                _log_edit(name, entry, mended=old is not None and bool(old.loaded.faults))
         for name in before.keys() - now.keys():
             if self._first(f"removed {name} {_digest(before[name].stamp)}", EDIT_SECONDS):
                 log.warning("agent_removed", extra={"agent": name})
 
 
-def _tell_edit(name: str, entry: _Entry, mended: bool) -> None:
+def _log_edit(name: str, entry: _Entry, mended: bool) -> None:
     for fault in (*entry.loaded.faults, *entry.loaded.warnings):
-        _tell_fault(fault, entry.agent)
+        _log_fault(fault, entry.agent)
     if entry.loaded.agent is not None:
         log.info(
             "agent_fixed" if mended else "agent_loaded",
@@ -192,7 +191,7 @@ def _tell_edit(name: str, entry: _Entry, mended: bool) -> None:
         )
 
 
-def _tell_fault(fault: FolderFault, served: AgentDefinition | None) -> None:
+def _log_fault(fault: FolderFault, served: AgentDefinition | None) -> None:
     if fault.severity == "warning":
         log.warning("agent_warning", extra={"agent": fault.agent, "fault": str(fault)})
     else:

@@ -89,11 +89,11 @@ def _models_unpriced(agent: AgentDefinition, spec: AgentSpec, prices: PriceTable
             prices.price(model, today())
         except PriceUnknown:
             field: FieldPath = ("models", own[model]) if model in own else ()
-            which = (
+            subject = (
                 repr(model) if model in own else f"{model!r}, of the setting {_setting(agent, spec, model)},"
             )
             hint = did_you_mean(model, prices.models) or f"; priced are: {', '.join(prices.models)}"
-            yield Finding(field, f"{which} has no price, so its calls are refused{hint}", "warning")
+            yield Finding(field, f"{subject} has no price, so its calls are refused{hint}", "warning")
 
 
 def _setting(agent: AgentDefinition, spec: AgentSpec, model: str) -> str:

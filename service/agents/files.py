@@ -100,5 +100,4 @@ def _counts(name: str) -> bool:
 
 
 def is_leftover(name: str) -> bool:
-    """Tell whether a file or folder is left behind by an editor, `patch` or Python."""
     return LEFTOVER.fullmatch(name) is not None

@@ -36,7 +36,6 @@ class LastGood:
                     shutil.rmtree(path, ignore_errors=True)
 
     def find(self, name: str) -> Path | None:
-        """Return the path of an agent's copy, or None."""
         try:
             copy = self._copy(name, (self._home / name / LATEST).read_text())
         except OSError:
@@ -54,7 +53,7 @@ class LastGood:
         return self._home / name / version / name  # the loader takes the agent's id from the folder name
 
     def _copied(self, agent: AgentDefinition, home: Path) -> bool:
-        """Copy the folder; tell whether a copy exists now. A folder edited meanwhile is not stored."""
+        """Copy the folder; return whether a copy exists now. A folder edited meanwhile is not stored."""
         own = home / f".{os.getpid()}-{agent.version}"
         for path in counted(agent.folder):
             target = own / agent.id / path.relative_to(agent.folder)

@@ -64,17 +64,13 @@ def load_folder(folder: Path, available: Available) -> Loaded:
     """Load one agent, in up to `TRIES` tries. Never raises for the folder's content."""
     for _ in range(TRIES):
         version = version_of(folder)
-        loaded = _loaded(folder, version, available)
+        try:
+            loaded = _Folder(folder, available).load(version)
+        except _Broken as broken:
+            loaded = Loaded(version, None, tuple(broken.faults))
         if version_of(folder) == version:
             return loaded
     return loaded._replace(whole=False)
-
-
-def _loaded(folder: Path, version: str, available: Available) -> Loaded:
-    try:
-        return _Folder(folder, available).load(version)
-    except _Broken as broken:
-        return Loaded(version, None, tuple(broken.faults))
 
 
 class _Broken(Exception):
@@ -131,7 +127,7 @@ class _Folder:
         try:
             return (self._folder / file).read_text("utf-8-sig")
         except FileNotFoundError:
-            hint = ": write there what the agent is told" if file == "prompt.md" else ""
+            hint = ": write the agent's instructions there" if file == "prompt.md" else ""
             raise self._broken(file, f"is missing{hint}") from None
         except UnicodeDecodeError:
             raise self._broken(file, "is not UTF-8: save it in that encoding") from None
@@ -154,7 +150,6 @@ class _Folder:
             raise self._broken(fault.path.relative_to(self._folder).as_posix(), str(fault)) from None
 
     def _tools(self) -> dict[str, Tool]:
-        """Return every tool the agent may list."""
         try:
             return tools_of(self._available.sources, self._folder)
         except SourceFault as fault:
@@ -180,9 +175,8 @@ class _Folder:
         return FolderFault(self._folder.name, file, *fault, severity=found.severity)
 
     def _broken(self, file: str, detail: str, line: int = 0) -> _Broken:
-        where = storable(str(self._folder / file))
-        return _Broken([FolderFault(storable(self._folder.name), where, line, "", detail)])
+        return self._yaml_broken(file, [YamlFault(line, "", detail)])
 
     def _yaml_broken(self, file: str, faults: Sequence[YamlFault]) -> _Broken:
         where = storable(str(self._folder / file))
-        return _Broken([FolderFault(self._folder.name, where, *fault) for fault in faults])
+        return _Broken([FolderFault(storable(self._folder.name), where, *fault) for fault in faults])

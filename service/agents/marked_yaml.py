@@ -12,12 +12,8 @@ from service.text.suggest import unknown
 
 _LIST = "must be a list: one in each line after a dash, or [one, other]"
 _FIELDS = "must hold fields: `name: value`, each in a line of its own"
-_IN_YAML = {
-    "tuple_type": _LIST,
-    "list_type": _LIST,
-    "model_type": _FIELDS,
-    "dict_type": _FIELDS,
-}  # replaces pydantic's messages
+# In place of pydantic's messages.
+_IN_YAML = {"tuple_type": _LIST, "list_type": _LIST, "model_type": _FIELDS, "dict_type": _FIELDS}
 T = TypeVar("T")
 FieldPath = Sequence[str | int]  # keys and positions from the top, such as ("limits", "steps")
 
@@ -31,7 +27,7 @@ class YamlFault(NamedTuple):
 
 
 class YamlFaults(Exception):
-    """All faults found in one file."""
+    """Raised with all faults found in one file."""
 
     def __init__(self, faults: Sequence[YamlFault]) -> None:
         super().__init__(f"{len(faults)} faults")
@@ -60,18 +56,16 @@ class MarkedYaml:
             return shape.validate_python(self._value)
         except ValidationError as error:
             faults = error.errors(include_url=False, include_input=False, include_context=False)
-        raise YamlFaults([self._told(shape, one["loc"], one["type"], one["msg"]) for one in faults])
+        raise YamlFaults([self._fault_at(shape, one["loc"], one["type"], one["msg"]) for one in faults])
 
-    def _told(self, shape: TypeAdapter[T], loc: FieldPath, kind: str, message: str) -> YamlFault:
+    def _fault_at(self, shape: TypeAdapter[T], loc: FieldPath, kind: str, message: str) -> YamlFault:
         path = [part for part in loc if part != "[key]"]
         if kind == "extra_forbidden":
             known = _fields_at(shape.json_schema(), path[:-1])
             return self.fault(path, f"there is no such field{unknown(str(path[-1]), known)}")
         if kind in _IN_YAML:
             return self.fault(path, _IN_YAML[kind])
-        return self.fault(
-            path, message.removeprefix("Value error, ")
-        )  # pydantic's prefix for errors of custom validators
+        return self.fault(path, message.removeprefix("Value error, "))  # pydantic's, of custom validators
 
     def fault(self, path: FieldPath, detail: str) -> YamlFault:
         """Make a fault for the field at `path`; a missing field gets the line of its parent."""
@@ -110,11 +104,11 @@ def _repeated_keys(node: yaml.Node | None, path: list[str | int], seen: set[int]
     if isinstance(node, yaml.MappingNode):
         keys: set[str] = set()
         for key, value in node.value:
-            here = [*path, str(key.value)]
+            key_path = [*path, str(key.value)]
             if str(key.value) in keys:
-                yield YamlFault(key.start_mark.line + 1, ".".join(map(str, here)), "is there twice")
+                yield YamlFault(key.start_mark.line + 1, ".".join(map(str, key_path)), "is there twice")
             keys.add(str(key.value))
-            yield from _repeated_keys(value, here, seen)
+            yield from _repeated_keys(value, key_path, seen)
     elif isinstance(node, yaml.SequenceNode):
         for number, item in enumerate(node.value):
             yield from _repeated_keys(item, [*path, number], seen)

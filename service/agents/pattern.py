@@ -21,6 +21,23 @@ Own = TypeVar("Own", bound=PatternOptions)
 Events = Generator[RunEvent, None, T]  # yields the run's events, returns a T
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Input of one model step. `system` is the system prompt, `tools` offers the agent's tools.
+
+    Without a `tier` the run's own applies, without `max_tokens` the caller's limit or the agent's.
+    """
+
+    system: str | Sequence[Block]
+    messages: Sequence[Message]
+    tools: bool = False
+    may_call_tools: bool = True  # False: tools stay listed, as the history requires
+    tier: Tier | None = None
+    max_tokens: int | None = None
+    json_schema: Mapping[str, Any] | None = None
+    publish: bool = True  # False hides the reply's text from the client: a classification, a plan
+
+
 class Steps(Protocol):
     """Journalled steps of a run.
 
@@ -28,23 +45,8 @@ class Steps(Protocol):
     lead to the same steps.
     """
 
-    def model(
-        self,
-        name: str,
-        *,
-        system: str | Sequence[Block],
-        messages: Sequence[Message],
-        tools: bool = False,
-        may_call_tools: bool = True,
-        tier: Tier | None = None,
-        max_tokens: int | None = None,
-        json_schema: Mapping[str, Any] | None = None,
-        tell: bool = True,
-    ) -> Events[ModelReply]:
-        """Make one model call. `tell=False` hides its text from the client (a classification, a plan).
-
-        Raises `RunLimit` beyond the run's last allowed call (`Context.max_steps`).
-        """
+    def model(self, name: str, prompt: Prompt) -> Events[ModelReply]:
+        """Make one model call. Raises `RunLimit` beyond the run's last allowed call (`Context.max_steps`)."""
 
     def tools(self, name: str, reply: ModelReply) -> Events[list[ToolResult]]:
         """Run the tool calls of a reply, in order; return one result for each."""

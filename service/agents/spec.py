@@ -1,4 +1,4 @@
-"""What an author may write in `agent.yaml` and `evals.yaml`; `docs/agent-author.md` has it as a table."""
+"""Schemas of `agent.yaml` and `evals.yaml`; `docs/agent-author.md` has their fields as tables."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Spec(BaseModel):
 
 
 class TierSpec(Spec):
-    """Where `tier: auto` starts, and how cheap and how dear the agent may get."""
+    """Tiers of an agent: start of `tier: auto`, cheapest and dearest."""
 
-    default: Tier = Field(default="medium", description="Where `tier: auto` starts from")
+    default: Tier = Field(default="medium", description="Tier from which `tier: auto` starts")
     floor: Tier = Field(default="simple", description="Cheapest tier this agent may use")
     ceiling: Tier = Field(default="complex", description="Dearest tier this agent may use")
     ask: bool = Field(
         default=True,
-        description="Where length, code and figures contradict each other, `auto` asks the cheap model first",
+        description="If length, code and figures disagree, `auto` asks the cheap model to rate the question",
     )
 
     @model_validator(mode="after")
@@ -61,27 +61,28 @@ class LimitSpec(Spec):
         default=None,
         ge=1,
         le=600,
-        description="Longest silence of the model in one of its calls, in seconds, where shorter than `MODEL_TIMEOUT`; "
-        "none: that",
+        description="Longest silence of the model in one call, in seconds; by default and at most `MODEL_TIMEOUT`",
     )
 
 
 class CacheSpec(Spec):
     ttl_seconds: int = Field(
-        default=0, ge=0, le=2_592_000, description="How long an answer is kept; 0: not at all"
+        default=0, ge=0, le=2_592_000, description="Seconds an answer is cached; 0: not at all"
     )
     shared: bool = Field(default=False, description="One user's answer may be given to another")
-    stale: bool = Field(default=False, description="A run-out answer may be given while the model is down")
+    stale: bool = Field(default=False, description="An expired answer may be given while the model is down")
     near: bool = Field(
         default=True,
-        description="Questions that differ in nothing that can carry meaning share an answer",
+        description="Questions that differ only in case, spacing, marks or courtesies share an answer",
     )
 
 
 class AgentSpec(Spec):
     """Fields of `agent.yaml` that an agent of any pattern has."""
 
-    description: str = Field(min_length=1, max_length=500, description="What the agent is for, in a sentence")
+    description: str = Field(
+        min_length=1, max_length=500, description="Purpose of the agent, in one sentence"
+    )
     pattern: str = Field(description="`single`, `router` or `react`")
     tier: TierSpec = TierSpec()
     models: dict[Tier, str] = Field({}, description="Models of its own for some tiers: `simple: model-id`")
@@ -90,14 +91,14 @@ class AgentSpec(Spec):
     history_tokens: int | None = Field(
         default=None, ge=500, description="Token budget of a session's history; none: the service's setting"
     )
-    tools: tuple[str, ...] = Field((), description="Tools it may call: built-in ones, and its `tools.py`")
-    approvals: tuple[str, ...] = Field((), description="Those of its tools that need a person's yes")
+    tools: tuple[str, ...] = Field((), description="Tools the agent may call, built in or of its `tools.py`")
+    approvals: tuple[str, ...] = Field((), description="Tools whose calls need a person's approval")
     limits: LimitSpec = LimitSpec()
     cache: CacheSpec = CacheSpec()
 
 
 class PatternOptions(Spec):
-    """Fields of `agent.yaml` that only one pattern has. Each has a default: agents of other patterns leave it out."""
+    """Fields of `agent.yaml` that only one pattern has. Each has a default, for agents of other patterns."""
 
     @classmethod
     def of(cls, spec: AgentSpec) -> Self:
@@ -109,7 +110,7 @@ class PatternOptions(Spec):
         """Categories that a question can be put in, for evals."""
         return ()
 
-    def label_said(self, step: str, text: str) -> str | None:
+    def parse_label(self, step: str, text: str) -> str | None:
         """Return the category that a step's answer names; None for a step that names none."""
         return None
 
@@ -121,19 +122,17 @@ def agent_schema(options: Iterable[type[PatternOptions]]) -> type[AgentSpec]:
 
 
 class Expectation(Spec):
-    """What must be true of an answer. Left out: anything will do."""
+    """Expectations on an answer; an omitted one accepts anything."""
 
-    contains: tuple[str, ...] = Field((), description="Texts in the answer, whatever their case")
-    category: str | None = Field(default=None, description="Category the question is put in")
+    contains: tuple[str, ...] = Field((), description="Texts in the answer, in upper or lower case")
+    category: str | None = Field(default=None, description="Category chosen for the question")
     tools: tuple[str, ...] = Field((), description="Tools that were used")
-    sources: tuple[str, ...] = Field((), description="Beginnings of the addresses of sources")
+    sources: tuple[str, ...] = Field((), description="Prefixes of the URIs of sources")
 
 
 class EvalCase(Spec):
-    """One entry of `evals.yaml`."""
+    """Entry of `evals.yaml`."""
 
     input: str = Field(min_length=1, description="The user's turn")
-    expect: Expectation = Field(description="What must be true of the answer")
-    real_model: bool = Field(
-        default=False, description="Only a real model can answer it: not asked with the offline one"
-    )
+    expect: Expectation = Field(description="Expectations on the answer")
+    real_model: bool = Field(default=False, description="Needs a real model: skipped with the offline one")

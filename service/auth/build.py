@@ -1,11 +1,12 @@
-"""Build of sign-in: users, tokens, API keys, revocation, the first admin."""
+"""Construction of the sign-in services: users, tokens, API keys, revocation, the first admin."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from service.auth.first_admin import FirstAdmin
 from service.auth.keys import KeyService
 from service.auth.revocation import Revocations
 from service.auth.tokens import SigningKey, TokenService
@@ -18,23 +19,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AuthServices:
-    """Services that say who calls."""
-
     users: UserService
     tokens: TokenService
     keys: KeyService
     revocations: Revocations
-    first_admin: FirstAdmin
+    first_admin: Callable[[], object]  # raises `DatabaseUnavailable`: call again later
 
 
 def build(settings: Settings, infra: Infra) -> AuthServices:
-    """Build the services of sign-in."""
     db, redis_store = infra.db, infra.redis_store
     secret, pem = settings.secret_key.get_secret_value(), settings.jwt_private_key.get_secret_value()
     access_seconds = settings.access_token_minutes * 60
     revocations = Revocations(redis_store, db, access_seconds=access_seconds)
     users = UserService(db, redis_store, revocations, secret)
-    password = settings.bootstrap_password.get_secret_value()
+    bootstrap = partial(
+        users.bootstrap, settings.bootstrap_username, settings.bootstrap_password.get_secret_value()
+    )
     return AuthServices(
         users=users,
         tokens=TokenService(
@@ -46,5 +46,5 @@ def build(settings: Settings, infra: Infra) -> AuthServices:
         ),
         keys=KeyService(db, redis_store, revocations, secret),
         revocations=revocations,
-        first_admin=FirstAdmin(users, settings.bootstrap_username, password),
+        first_admin=cache(bootstrap),  # once a process: users deleted later bring back no admin
     )

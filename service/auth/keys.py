@@ -24,8 +24,7 @@ from service.infra.redis_client import answered
 from service.store import keys as rows
 from service.store.database import Database, Row, Transaction
 from service.store.token_families import Revoked
-from service.store.visibility import allows
-from service.types import Caller, new_id, now_ms, rfc3339
+from service.types import Caller, new_id, now_ms, public_fields
 
 if TYPE_CHECKING:
     from cryptography.fernet import Fernet
@@ -160,11 +159,6 @@ class KeyService:
         return hmac.digest(self._pepper, b"check " + body.encode(), hashlib.sha256).hex()[:_CHECK_LENGTH]
 
 
-def may_use(caller: Caller, scope: str) -> bool:
-    """Check that a caller's key allows `scope`, such as `agents:support`."""
-    return allows(caller.scopes, scope)
-
-
 def _look_up(client: Any, digest: str) -> tuple[bytes | None, bytes | None, bytes | None]:
     commands = (("GET", _cache_key(digest)), ("HMGET", DISTRUSTED, digest, COMPLETE), PROVES_WRITES)
     cached, (distrusted, complete), _ = answered(client, *commands)
@@ -194,11 +188,4 @@ def _decoded(value: bytes) -> tuple[Caller, int | None] | None:
 
 
 def _public(row: Row) -> dict[str, Any]:
-    return {
-        "id": row["id"],
-        "name": row["name"],
-        "prefix": row["prefix"],
-        "scopes": row["scopes"],
-        "created_at": rfc3339(row["created_at"]),
-        "expires_at": rfc3339(row["expires_at"]),
-    }
+    return public_fields(row, "id name prefix scopes created_at expires_at")

@@ -34,9 +34,7 @@ V = TypeVar("V")
 # also the ms at which the account's budget is full again. Both share a cluster slot.
 _NOW = "local clock = redis.call('TIME') local now = clock[1] * 1000 + math.floor(clock[2] / 1000)\n"
 # ARGV: BUDGET, REFILL. Returns the ms to wait; 0: proceed.
-_BEGIN = Script(
-    _NOW
-    + """
+_BEGIN = Script(f"""{_NOW}
 local budget, refill = tonumber(ARGV[1]), tonumber(ARGV[2]) * 1000
 local t = tonumber(redis.call('HGET', KEYS[1], 't') or 0)
 if now < t then return t - now end
@@ -46,20 +44,16 @@ if KEYS[2] then
   redis.call('SET', KEYS[2], whole, 'PX', whole - now)
 end
 return 0
-"""
-)
+""")
 # ARGV: FREE_FAILURES, LONGEST_WAIT, MEMORY_SECONDS.
-_FAILED = Script(
-    _NOW
-    + """
+_FAILED = Script(f"""{_NOW}
 local over = redis.call('HINCRBY', KEYS[1], 'n', 1) - ARGV[1] - 1
 if over >= 0 then
   redis.call('HSET', KEYS[1], 't', now + math.min(tonumber(ARGV[2]), 2 ^ math.min(over, 30)) * 1000)
 end
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 return 0
-"""
-)
+""")
 # ARGV: REFILL.
 _SUCCEEDED = Script("""
 redis.call('DEL', KEYS[1])
@@ -100,7 +94,6 @@ class LoginThrottle:
             raise RateLimited("Too many attempts to sign in.", retry_after=wait / 1000)
 
     def failed(self, attempt: LoginAttempt) -> None:
-        """Record a wrong password."""
         if self._run(_FAILED, attempt, FREE_FAILURES, LONGEST_WAIT, MEMORY_SECONDS) is None:
             self._local.failed(attempt, now_ms())
 

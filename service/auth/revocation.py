@@ -26,14 +26,13 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
 
 import redis
 
-from service.errors import DatabaseUnavailable
+from service.errors import DatabaseUnavailable, InvalidToken
 from service.infra.redis import RedisStore
-from service.infra.redis_client import answered
+from service.infra.redis_client import Script
+from service.infra.redis_trip import Step
 from service.store import token_families as rows
 from service.store.database import Database
 from service.store.token_families import Revoked
@@ -49,6 +48,15 @@ LOAD_TIMEOUT = 1.0  # seconds until a database that has not answered counts as d
 KEY_CACHE_SECONDS = 30  # lifetime of a cached API key
 _SLACK_MS = 60_000  # clock skew between replicas
 _BATCH = 500
+
+# Deletes nothing. A Redis that refuses this write may have refused a revocation from another worker too.
+PROVES_WRITES = ("HDEL", KEY, "")
+# KEYS: the hash. ARGV: a field, and `complete`. Returns their values; a field that exists stops the trip.
+_LOOK_UP = Script("""
+redis.call('HDEL', KEYS[1], '') -- as PROVES_WRITES
+local found = redis.call('HMGET', KEYS[1], ARGV[1], ARGV[2])
+return found, found[1]
+""")
 
 # KEYS: the hash. ARGV: nonce, now in ms, the value of `complete`. Also drops expired fields.
 _FINISH = """
@@ -83,12 +91,21 @@ class Revocations:
         """Stop retrying; another process, or the next start, writes what Redis still lacks."""
         self._closed.set()
 
-    def is_revoked(self, family: str, seen: Sequence[bytes | None] | None = None) -> bool:
+    def step(self, family: str) -> Step:
+        """Build a trip's step that checks a log-in: the trip raises `InvalidToken` when it has ended."""
+
+        def read(seen: Sequence[bytes | None] | None) -> None:
+            if self.is_revoked(family, seen or (None, None)):
+                raise InvalidToken("This log-in has ended.")
+
+        return Step(_LOOK_UP, (KEY,), (family, COMPLETE), read)
+
+    def is_revoked(self, family: str, seen: Sequence[bytes | None]) -> bool:
         """Check whether a log-in has been revoked. Raises `DatabaseUnavailable` when neither store can say.
 
-        `seen`: the hash fields `family` and `complete`, when another round trip has just read them.
+        `seen`: the hash fields `family` and `complete`, None where Redis is away.
         """
-        found, complete = seen or self._redis_store.call(partial(_look_up, family=family), (None, None))
+        found, complete = seen
         if found is not None:
             return True
         if self.trusted(complete):
@@ -182,8 +199,9 @@ class Revocations:
         now = now_ms()
         fields = {family: str(now + self._life_ms) for family in revoked.families}
         fields |= {digest: str(now + KEY_CACHE_SECONDS * 1000 + _SLACK_MS) for digest in revoked.digests}
-        for batch in _batches(list(fields.items())):
-            client.hset(KEY, mapping=dict(batch))
+        items = list(fields.items())
+        for start in range(0, len(items), _BATCH):
+            client.hset(KEY, mapping=dict(items[start : start + _BATCH]))
         return True
 
     def _catch_up(self) -> None:
@@ -197,19 +215,6 @@ class Revocations:
         return now < self._next_load or (since is not None and now - since >= LOAD_TIMEOUT)
 
 
-# Deletes nothing. A Redis that refuses this write may have refused a revocation from another worker too.
-PROVES_WRITES = ("HDEL", KEY, "")
-
-
-def _look_up(client: redis.Redis, family: str) -> list[bytes | None]:
-    found, _ = answered(client, ("HMGET", KEY, family, COMPLETE), PROVES_WRITES)
-    return found  # type: ignore[no-any-return]
-
-
 def _delete_hash(client: redis.Redis) -> None:
     """Delete the hash, which also voids reloads in progress: they may have read the database before."""
     client.delete(KEY)
-
-
-def _batches(items: Sequence[Any]) -> Sequence[Sequence[Any]]:
-    return [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]

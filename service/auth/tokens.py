@@ -6,17 +6,17 @@ or that an answer was lost, and which of the two cannot be known: the whole fami
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from jwt.algorithms import OKPAlgorithm
 
 from service.auth.revocation import Revocations
 from service.auth.users import Role, User, user_of
@@ -33,24 +33,19 @@ Kind = Literal["access", "refresh"]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What a log-in or a refresh answers."""
+    """Token pair, the response of a log-in or a refresh."""
 
     access_token: str
     refresh_token: str
     expires_in: int
 
     def public(self) -> dict[str, Any]:
-        return {
-            "access_token": self.access_token,
-            "refresh_token": self.refresh_token,
-            "token_type": "Bearer",
-            "expires_in": self.expires_in,
-        }
+        return {**asdict(self), "token_type": "Bearer"}
 
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """How tokens are signed and checked: HS256 with the secret, or EdDSA with a private key of one's own."""
+    """Key that signs and verifies tokens: HS256 with the secret, or EdDSA with a private key."""
 
     algorithm: str
     signing: str | Ed25519PrivateKey
@@ -59,7 +54,7 @@ class SigningKey:
 
     @classmethod
     def of(cls, secret: str, private_pem: str = "") -> SigningKey:
-        """Raises `ValueError` when the PEM is not an Ed25519 private key."""
+        """Create the key of these settings. Raises `ValueError` when the PEM is not an Ed25519 private key."""
         if not private_pem:
             return cls("HS256", secret, secret, None)
         private = load_pem_private_key(private_pem.encode(), password=None)
@@ -70,17 +65,15 @@ class SigningKey:
         return cls("EdDSA", private, public, hashlib.sha256(raw).hexdigest()[:16])
 
     def jwks(self) -> dict[str, Any]:
-        """The public keys (RFC 7517); none when tokens are signed with the secret."""
+        """Return the public keys (RFC 7517); none when tokens are signed with the secret."""
         if isinstance(self.checking, str):
             return {"keys": []}
-        raw = self.checking.public_bytes(Encoding.Raw, PublicFormat.Raw)
-        x = base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-        key = {"kty": "OKP", "crv": "Ed25519", "x": x, "kid": self.key_id, "alg": "EdDSA", "use": "sig"}
-        return {"keys": [key]}
+        public = OKPAlgorithm.to_jwk(self.checking, as_dict=True)
+        return {"keys": [{**public, "kid": self.key_id, "alg": "EdDSA", "use": "sig"}]}
 
 
 class TokenService:
-    """Begins, renews and ends log-ins. Checking a token's signature is the web's, by Flask-JWT-Extended."""
+    """Begins, renews and ends log-ins. Signatures are verified in the web layer, by Flask-JWT-Extended."""
 
     def __init__(
         self,
@@ -98,14 +91,14 @@ class TokenService:
         self._refresh_seconds = refresh_seconds
 
     def begin(self, user: User) -> Pair:
-        """A new family for a user who has just signed in."""
+        """Begin a token family for a user who has just signed in."""
         family, jti, now = new_id("fam"), _jti(), now_ms()
         ends = now + self._refresh_seconds * 1000
         self._db.transact(lambda tx: rows.insert(tx, family, user.id, jti, now=now, expires_at=ends))
         return self._pair(user, family, jti)
 
     def renew(self, claims: Mapping[str, Any]) -> Pair:
-        """Spend the refresh token with these checked claims for a new pair. Raises `InvalidToken`.
+        """Exchange the refresh token with these verified claims for a new pair. Raises `InvalidToken`.
 
         The new refresh token lives as long as the family: a log-in is not prolonged by using it.
         """
@@ -124,9 +117,9 @@ class TokenService:
         return self._pair(user, family, fresh, refresh_until=int(claims["exp"]))
 
     def accepts(self, claims: Mapping[str, Any]) -> bool:
-        """Tell whether verified claims are such as `_pair` signs, with a life that one made now may have.
+        """Return whether verified claims have the form and at most the lifetime of tokens signed by `_pair` today.
 
-        An access token that lived longer would outlive what `Revocations` remembers.
+        An access token that lives longer would outlive its entry in `Revocations`.
         """
         longest = {"access": self._access_seconds, "refresh": self._refresh_seconds}.get(claims["type"], 0)
         if not all(isinstance(claims[name], str) for name in ("sub", "jti", "fam")):
@@ -151,7 +144,7 @@ class TokenService:
 
 
 def caller_of(claims: Mapping[str, Any]) -> Caller:
-    """Make the caller of an access token with these checked claims. Raises `InvalidToken` on a foreign one."""
+    """Build the caller from an access token's verified claims. Raises `InvalidToken` for claims of another issuer."""
     role: Any = claims.get("role")
     name, limit = claims.get("name"), claims.get("lim")
     if not isinstance(name, str) or role not in ROLES or not isinstance(limit, str | None):

@@ -9,7 +9,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -18,13 +18,14 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from service.auth.login_throttle import LoginAttempt, LoginThrottle
 from service.auth.revocation import Revocations
-from service.errors import Invalid, InvalidCredentials, NotFound, Overloaded
+from service.errors import InvalidCredentials, NotFound, Overloaded, fault
 from service.infra.redis import RedisStore
 from service.store import sign_in_addresses
 from service.store import token_families as token_rows
 from service.store import users as rows
+from service.store.actor import Actor, act_as
 from service.store.database import Database, Row, Transaction
-from service.types import new_id, now_ms, rfc3339
+from service.types import new_id, now_ms, public_fields
 
 log = logging.getLogger("slipway.auth")
 
@@ -37,6 +38,9 @@ _ADDRESS_REFRESH_MS = 86_400_000  # an address in daily use is written once a da
 _RATE = re.compile(r"[1-9][0-9]{0,8}/(?:[1-9][0-9]{0,4} ?)?(?:second|minute|hour|day)s?")
 
 
+_FIELDS = "id username role disabled limit_runs created_at"
+
+
 @dataclass(frozen=True, slots=True)
 class User:
     id: str
@@ -47,21 +51,11 @@ class User:
     created_at: int
 
     def public(self) -> dict[str, Any]:
-        """Return the admin API's representation of a user."""
-        return {
-            "id": self.id,
-            "username": self.username,
-            "role": self.role,
-            "disabled": self.disabled,
-            "limit_runs": self.limit_runs,
-            "created_at": rfc3339(self.created_at),
-        }
+        return public_fields(asdict(self), _FIELDS)
 
 
 def user_of(row: Row) -> User:
-    """Build a user from a `users` row."""
-    fields = ("id", "username", "role", "disabled", "limit_runs", "created_at")
-    return User(**{field: row[field] for field in fields})
+    return User(**{name: row[name] for name in _FIELDS.split()})
 
 
 class UserService:
@@ -77,7 +71,7 @@ class UserService:
         self._dummy_hash = self._hasher.hash("nobody has this password")
 
     def sign_in(self, username: str, password: str, address: str) -> User:
-        """Verify a password and return the user.
+        """Verify a password and return the user, from now on the actor.
 
         Raises `InvalidCredentials` (constant work: unknown users cost the same hash) and `RateLimited`, see
         `service.auth.login_throttle`.
@@ -92,6 +86,7 @@ class UserService:
             self._throttle.failed(attempt)
             raise InvalidCredentials()
         self._throttle.succeeded(attempt)
+        act_as(Actor("user", row["id"]))
         now = now_ms()
         if seen_at is None or seen_at < now - _ADDRESS_REFRESH_MS:
             self._db.transact(partial(sign_in_addresses.remember, user_id=row["id"], digest=digest, now=now))
@@ -169,7 +164,7 @@ class UserService:
     def new_row(self, username: str, password: str, role: Role, limit_runs: str | None) -> dict[str, Any]:
         """Build a validated `users` row without inserting. Raises `Invalid`."""
         if not USERNAME.fullmatch(username):
-            raise _invalid("/username", "Use 1 to 128 of A-Z a-z 0-9 . _ @ + -, a letter or digit first.")
+            raise fault("/username", "Use 1 to 128 of A-Z a-z 0-9 . _ @ + -, a letter or digit first.")
         return {
             "id": new_id("usr"),
             "username": username,
@@ -182,7 +177,7 @@ class UserService:
 
     def _hash(self, password: str) -> str:
         if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
-            raise _invalid("/password", f"Use {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters.")
+            raise fault("/password", f"Use {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters.")
         with self._hash_slot():
             return self._hasher.hash(password)
 
@@ -224,9 +219,5 @@ def _look_up(tx: Transaction, username: str, digest: str) -> tuple[Row | None, i
 
 def _checked_rate(rate: str) -> str:
     if rate and not _RATE.fullmatch(rate):
-        raise _invalid("/limit_runs", "Use a rate such as 60/minute.")
+        raise fault("/limit_runs", "Use a rate such as 60/minute.")
     return rate
-
-
-def _invalid(pointer: str, detail: str) -> Invalid:
-    return Invalid("The request does not fit; see `errors`.", errors=[{"pointer": pointer, "detail": detail}])

@@ -8,8 +8,7 @@ owner. All keys of a question share a hash tag, so each script also runs on a cl
 from __future__ import annotations
 
 import hashlib
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 
@@ -27,8 +26,10 @@ from service.cache.entries import (
     write_outcome,
 )
 from service.cache.normalise import VERSION, Normaliser
+from service.cache.semantic import Semantic
 from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
+from service.infra.redis_trip import Step
 from service.types import Caller, Run, RunRequest, message_text, now_ms
 
 STALE_SECONDS = 86_400  # minimum life of an answer that may be served stale
@@ -37,27 +38,28 @@ OUTCOME_SECONDS = 30  # time for waiters to fetch an outcome
 
 # KEYS: answer, flight. ARGV: now in ms, owner to set ('' for none), life of a flight in ms, and the run whose failure
 # the caller has already seen ('' for none). Returns the stored answer; the owner, unless that answer is fresh; and the
-# failure of another owner since, so that returning waiters do not all retry one after the other.
+# failure of another owner since, so that returning waiters do not all retry one after the other. Stops the trip unless
+# the run is to ask the model itself.
 _FIND = Script("""
 local kept = redis.call('GET', KEYS[1])
 if ARGV[2] == '' then return {kept, false} end
-if kept and tonumber(string.match(kept, '^%d+')) > tonumber(ARGV[1]) then return {kept, false} end
+if kept and tonumber(string.match(kept, '^%d+')) > tonumber(ARGV[1]) then return {kept, false}, true end
 local failed = ARGV[4] ~= '' and redis.call('HGET', KEYS[2], 'failed')
-if failed and string.match(failed, '^%S+') ~= ARGV[4] then return {kept, false, failed} end
+if failed and string.match(failed, '^%S+') ~= ARGV[4] then return {kept, false, failed}, true end
 if redis.call('HSETNX', KEYS[2], 'leader', ARGV[2]) == 1 then
   redis.call('PEXPIRE', KEYS[2], ARGV[3])
   return {kept, ARGV[2]}
 end
 redis.call('HINCRBY', KEYS[2], 'waiting', 1)
-return {kept, redis.call('HGET', KEYS[2], 'leader')}
+return {kept, redis.call('HGET', KEYS[2], 'leader')}, true
 """)
 
 # KEYS: answer, flight, outcome. ARGV: owner ('' for none), answer ('' for none) and its life in seconds, outcome for
 # the waiters and its life in seconds, and ms for which this owner's failure is remembered (0: it has not failed).
-# Returns the number of waiters.
+# Returns the number of waiters; without any, the trip stops before the announcement.
 _FINISH = Script("""
 if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end
-if redis.call('HGET', KEYS[2], 'leader') ~= ARGV[1] then return 0 end
+if redis.call('HGET', KEYS[2], 'leader') ~= ARGV[1] then return 0, true end
 local waiting = tonumber(redis.call('HGET', KEYS[2], 'waiting') or 0)
 redis.call('DEL', KEYS[2])
 if tonumber(ARGV[6]) > 0 then
@@ -65,21 +67,12 @@ if tonumber(ARGV[6]) > 0 then
   redis.call('PEXPIRE', KEYS[2], ARGV[6])
 end
 if waiting > 0 then redis.call('SET', KEYS[3], ARGV[4], 'EX', ARGV[5]) end
-return waiting
+return waiting, waiting == 0
 """)
 
 
-class Nearest(Protocol):
-    """Finder of questions with the same meaning. Never raises."""
-
-    def find(self, question: CacheKey) -> tuple[Vector | None, str | None]:
-        """Return the question's vector and the key of the nearest question's answer; None for what is missing."""
-
-    def keep(self, question: CacheKey, vector: Vector, seconds: int) -> None: ...
-
-
 def cacheable(agent: AgentDefinition, request: RunRequest) -> bool:
-    """Tell whether an answer may be cached: not in a session, nor with an approval or a side effect involved."""
+    """Return whether an answer may be cached: not in a session, nor with an approval or a side effect involved."""
     return (
         agent.cache.ttl_seconds > 0
         and request.cache != "bypass"
@@ -97,7 +90,7 @@ class AnswerCache:
         self,
         redis_store: RedisStore,
         plain: Normaliser,
-        nearest: Nearest | None = None,
+        nearest: Semantic | None = None,
         *,
         longest: int = STALE_SECONDS,
     ) -> None:
@@ -108,7 +101,7 @@ class AnswerCache:
         self._nearest = nearest
 
     def takes(self, agent: AgentDefinition, request: RunRequest) -> bool:
-        """Tell whether the cache is on and this request's answer may be cached."""
+        """Return whether the cache is on and this request's answer may be cached."""
         return self._longest > 0 and cacheable(agent, request)
 
     def question(self, agent: AgentDefinition, request: RunRequest, caller: Caller, model: str) -> CacheKey:
@@ -125,28 +118,33 @@ class AnswerCache:
         slot = exact if plain is None else _extended(digest, b"~" + VERSION + b" " + plain.encode())
         return CacheKey(digest.hexdigest()[:32], exact, slot, plain)
 
-    def find(self, question: CacheKey, me: Owner | None, after: str = "") -> CacheEntry:
-        """Find `hit`, `near` or `miss`; `bypass` if Redis fails. On a miss `me` becomes the owner, unless there is one.
+    def look_up(self, question: CacheKey, me: Owner | None, after: str = "") -> Step:
+        """Build a trip's step that looks a question up. On a miss `me` becomes the owner, unless there is one.
 
-        `after`: the run that `me` has seen fail; if another has failed since, return that owner with its outcome.
+        `after`: the run that `me` has seen fail; if another has failed since, that owner is found with its outcome.
         """
-        keys = (question.answer, question.flight)
-        arguments = (now_ms(), str(me) if me is not None else "", FLIGHT_MS, after)
-        found = self._redis_store.call(lambda client: _FIND(client, keys, *arguments), default=None)
-        if found is None:
+        owner = str(me) if me is not None else ""
+        return Step(_FIND, (question.answer, question.flight), (now_ms(), owner, FLIGHT_MS, after))
+
+    def found(self, question: CacheKey, me: Owner | None, answer: Any) -> CacheEntry:
+        """Parse the answer of `look_up`: `hit`, `near` or `miss`; `bypass` if Redis failed."""
+        if answer is None:
             return CacheEntry("bypass")
-        kept, owner, *failed = found
-        cache, answer, stale = read_answer(kept, question)
+        kept, owner, *failed = answer
+        cache, fresh, stale = read_answer(kept, question)
         if failed:
             run_id, _, outcome = failed[0].partition(b" ")
             return CacheEntry(cache, None, stale, Owner(run_id.decode(), "", False), outcome_of(outcome))
-        entry = CacheEntry(cache, answer, stale, Owner.parse(owner) if owner else None)
+        entry = CacheEntry(cache, fresh, stale, Owner.parse(owner) if owner else None)
         return self._nearest_to(question, entry) if entry.owner is not None and entry.owner == me else entry
 
     def finish(
         self, question: CacheKey, me: Owner | None, run: Run, spec: CacheSpec, vector: Vector | None = None
-    ) -> int:
-        """Store the answer of an ended run and its outcome for the waiters of `me`; return the number of waiters."""
+    ) -> Step | None:
+        """Build a trip's step that stores the answer of an ended run, and its outcome for the waiters of `me`.
+
+        None: there is nothing to store, and no flight to end.
+        """
         ttl = min(spec.ttl_seconds, self._longest)
         answer, life = b"", max(ttl, STALE_SECONDS if spec.stale else 0)
         if is_worth_keeping(run):
@@ -155,11 +153,11 @@ class AnswerCache:
                 self._nearest.keep(question, vector, ttl)
         owner = str(me) if me is not None else ""
         if not answer and not owner:
-            return 0
+            return None
         keys = (question.answer, question.flight, question.outcome(me.run_id if me else ""))
         outcome, is_answer = write_outcome(run)
         arguments = (owner, answer, life, outcome, OUTCOME_SECONDS, 0 if is_answer else FLIGHT_MS)
-        return int(self._redis_store.call(lambda client: _FINISH(client, keys, *arguments), default=0))
+        return Step(_FINISH, keys, arguments)
 
     def _nearest_to(self, question: CacheKey, entry: CacheEntry) -> CacheEntry:
         """Search for a question with the same meaning; called by the owner only."""
@@ -167,7 +165,7 @@ class AnswerCache:
             return entry
         vector, key = self._nearest.find(question)
         if key is not None:
-            raw: Any = self._redis_store.call(partial(_get, key=key), default=None)
+            raw: Any = self._redis_store.call(lambda client: client.get(key), default=None)
             cache, answer, _ = read_answer(raw, question)
             if answer is not None:
                 return entry._replace(cache=cache, answer=answer)
@@ -185,7 +183,3 @@ def _extended(digest: Any, more: bytes) -> str:
     extended = digest.copy()
     extended.update(more)
     return str(extended.hexdigest()[:32])
-
-
-def _get(client: Any, key: str) -> bytes | None:
-    return client.get(key)  # type: ignore[no-any-return]

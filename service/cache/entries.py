@@ -23,7 +23,7 @@ from service.types import Run, RunStatus, now_ms
 
 Cache = Literal["hit", "near", "stale", "coalesced", "miss", "bypass"]
 Vector: TypeAlias = "array[float]"
-KEPT = ("output", "stop_reason", "model", "tier", "steps", "tools", "sources")
+STORED_FIELDS = ("output", "stop_reason", "model", "tier", "steps", "tools", "sources")
 MODEL_AWAY = (ModelUnavailable, ModelTimeout)  # errors for which a stale answer is better than none
 # Errors that every run with the same question meets, however often it is retried. These and `ModelError`, which may
 # be transient, are shared with all waiters; any other error, such as a spent budget, is the owner's alone.
@@ -114,7 +114,7 @@ def read_answer(
 
 
 def write_outcome(run: Run) -> tuple[bytes, bool]:
-    """Serialise an outcome for `outcome_of`; the bool tells whether it is an answer.
+    """Serialise an outcome for `outcome_of`; True: it is an answer.
 
     An empty object for a cancelled run, and for one whose answer was cut short by its own budget.
     """
@@ -130,11 +130,11 @@ def write_outcome(run: Run) -> tuple[bytes, bool]:
 
 
 def is_worth_keeping(run: Run) -> bool:
-    """Tell whether the run got a complete answer from the model itself; truncated and refused ones are not kept."""
+    """Return whether the run got a complete answer from the model itself; truncated and refused ones are not kept."""
     made = run.status is RunStatus.SUCCEEDED and run.cache in ("miss", "bypass")
     return made and run.result is not None and run.result["stop_reason"] == "end_turn"
 
 
 def write_answer(run: Run) -> bytes:
     assert run.result is not None
-    return orjson.dumps({name: run.result[name] for name in KEPT})
+    return orjson.dumps({name: run.result[name] for name in STORED_FIELDS})

@@ -12,13 +12,14 @@ from service.cache.answers import AnswerCache
 from service.cache.entries import LASTING, MODEL_AWAY, CacheEntry, CacheKey, Owner
 from service.cache.single_flight import SingleFlight
 from service.errors import SlipwayError
+from service.infra.redis_trip import Step, Trip
 from service.types import Caller, Run, RunStatus
 
 MOST_FAILURES = 2  # failed owners after which waiters get the error
 
 
 class Lookup:
-    """Look-up of one run: answered, waiting for the owner of the question, or the owner itself."""
+    """Look-up of one run, from `ask` to `end`: answered, waiting for the owner of the question, or the owner itself."""
 
     def __init__(
         self, single_flight: SingleFlight, run: Run, question: CacheKey | None, spec: CacheSpec
@@ -28,20 +29,25 @@ class Lookup:
         self._single_flight = single_flight
         self._question = question
         self._spec = spec
-        self._me = me = Owner(
+        self._me = Owner(
             run.id, run.user_id, run.mode == "stream" and run.request.on_disconnect == "continue"
         )
         self._ended = False
+        self._step: Step | None = None
         self.entry = CacheEntry("bypass" if question is None else "miss")
-        if question is not None and run.request.cache == "default":
-            self.entry = single_flight.find(question, me)
+
+    def ask(self, trip: Trip) -> None:
+        """Look the question up with this trip; `read` is due once it has been sent."""
+        if self._question is not None and self.run.request.cache == "default":
+            self._step = self._single_flight.answers.look_up(self._question, self._me)
+            trip.add(self._step)
+
+    def read(self) -> None:
+        """Read what the trip has found."""
+        step, self._step = self._step, None
+        if self._question is not None and step is not None and step.reached:
+            self.entry = self._single_flight.found(self._question, self._me, step.answer)
         self._label()
-
-    def __enter__(self) -> Lookup:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
 
     @property
     def answer(self) -> dict[str, Any] | None:
@@ -85,7 +91,7 @@ class Lookup:
             )
         self._label()
 
-    def end(self) -> None:
+    def end(self, trip: Trip) -> None:
         """End the look-up when the run has ended or been given up: waiters get its answer, or one becomes the owner."""
         if self._question is None or self._ended:
             return
@@ -93,7 +99,7 @@ class Lookup:
         run = self.run
         if run.agent_version != self._version:  # edited agent since: the answer does not belong to this key
             run = replace(run, status=RunStatus.RUNNING)
-        self._single_flight.finish(self._question, self.entry, run, self._spec)
+        trip.add(*self._single_flight.finish(self._question, self.entry, run, self._spec))
 
     def _stale_instead(self, error: SlipwayError) -> CacheEntry:
         """Return the stale answer if there is one and the model is away. Raises the error otherwise."""
@@ -113,7 +119,7 @@ class Lookups:
     single_flight: SingleFlight
 
     def begin(self, caller: Caller, run: Run, agent: AgentDefinition) -> Lookup:
-        """Look the run's question up, if the agent's answers are cached."""
+        """Make the look-up of the run's question, which has one if the agent's answers are cached."""
         request, question = run.request, None
         if self.answers.takes(agent, request):
             route = agent.router.route(request.tier, request.question, len(agent.tools), agent.bounds)

@@ -38,9 +38,8 @@ _MATERIAL = re.compile(
 )
 _APART = re.compile(r"[^\S\n]+([?!,;]+|[.…]+$)(?=\s|$)")  # punctuation separated from its word
 _MARKS = ".,;?!…\n"
-_APART_AT_THE_END = re.compile(
-    r"\s(?!\?$)[?!,;.…]+$"
-)  # "which key is ;" asks about that mark; French sets off its "?"
+# "which key is ;" asks about that mark; French sets off its "?".
+_APART_AT_THE_END = re.compile(r"\s(?!\?$)[?!,;.…]+$")
 _GREEK = re.compile("[\u0370-\u03ff\u1f00-\u1fff]")
 _END = re.compile(r"[.,;?!\n]+$")
 _ELLIPSIS = re.compile(r"\.\.[.?!]*$")
@@ -72,10 +71,12 @@ class Normaliser:
     def _without_courtesies(self, words: list[str]) -> list[str]:
         if self._edges.isdisjoint((_bare(words[0]), _bare(words[-1]))):
             return words
-        asked = self._after_opening(words)
-        if len(asked) < len(words) and not normalise_words.POINTING.isdisjoint(map(_bare, asked)):
+        question_words = self._after_opening(words)
+        if len(question_words) < len(words) and not normalise_words.POINTING.isdisjoint(
+            map(_bare, question_words)
+        ):
             return words
-        question = self._before_closing(asked)
+        question = self._before_closing(question_words)
         return question if normalise_words.ABOUT_WORDS.isdisjoint(map(_bare, question)) else words
 
     def _after_opening(self, words: list[str]) -> list[str]:
@@ -84,11 +85,11 @@ class Normaliser:
         while size := self._phrase_at(words, at):
             at += size
             lead_in = size > 1 or _bare(words[at - 1]) == normalise_words.PLEASE
-            apart = words[at - 1][-1] in _MARKS and _asks(words[at:])
+            apart = words[at - 1][-1] in _MARKS and _is_question(words[at:])
             named = at == size and words[at - 1][-1] in _MARKS
             if named and not normalise_words.PRONOUNS.isdisjoint(map(_bare, words[at:])):
                 return words  # "Hello! What is it in Danish?"
-            if apart or (lead_in and _asks_directly(words[at:])):
+            if apart or (lead_in and _is_direct_question(words[at:])):
                 start = at
         return words[start:] if at < len(words) else []
 
@@ -104,7 +105,10 @@ class Normaliser:
         return next((len(one) for one in self._phrases if _is_phrase(words[at : at + len(one)], one)), 0)
 
     def _phrase_before(self, words: list[str], end: int) -> int:
-        """Count the words of the longest courtesy ending before `end`; 0: none. Greetings do not count."""
+        """Return the length in words of the longest courtesy phrase before `end`, 0 if none.
+
+        Greetings are not looked for.
+        """
         return next(
             (
                 len(one)
@@ -141,27 +145,27 @@ def _is_phrase(words: list[str], phrase: tuple[str, ...]) -> bool:
 
 
 def _is_apart(question: list[str], closing: list[str]) -> bool:
-    """Tell whether trailing courtesies are set apart from a complete question."""
+    """Return whether trailing courtesies are set apart from a complete question."""
     last = question[-1]
     if not closing or last[-1] not in _MARKS:
         please = [word.rstrip(".!\n").lower() for word in closing] == [normalise_words.PLEASE]
         whole = len(question) > 2 and last.lower() not in normalise_words.INCOMPLETE
-        return please and whole and _asks(question)
+        return please and whole and _is_question(question)
     listed = last[-1] == "," and "?" in closing[-1] and any("," in word for word in question[:-1])
-    return not listed and (_asks(question) or ("?" in last and len(question) > 2))
+    return not listed and (_is_question(question) or ("?" in last and len(question) > 2))
 
 
 def _is_question_word(word: str) -> bool:
     return _bare(word).partition("'")[0] in normalise_words.QUESTION_WORDS
 
 
-def _asks(words: list[str]) -> bool:
-    """Tell whether the words begin as a complete question does."""
+def _is_question(words: list[str]) -> bool:
+    """Return whether the words begin as a complete question does."""
     return len(words) > 1 and _is_question_word(words[0])
 
 
-def _asks_directly(words: list[str]) -> bool:
-    """Tell whether the words begin with "what is", "how do" and the like: "tell me when it rains" is no question."""
+def _is_direct_question(words: list[str]) -> bool:
+    """Return whether the words begin with "what is", "how do" and the like: "tell me when it rains" is no question."""
     if len(words) < 3:
         return False
     first, second = _bare(words[0]), _bare(words[1])
@@ -173,13 +177,13 @@ def _without_end_marks(words: list[str]) -> list[str]:
     last = words[-1]
     if _ELLIPSIS.search(last):
         return words
-    kept = last.rstrip(".,;?\n") if "!" in last and _FACTORIAL.search(last) else _END.sub("", last)
-    marks = last[len(kept) :]
+    shortened = last.rstrip(".,;?\n") if "!" in last and _FACTORIAL.search(last) else _END.sub("", last)
+    marks = last[len(shortened) :]
     if ";" in marks and any(map(_GREEK.search, words)):  # `;` is the question mark on Greek keyboards
         marks = "?"
     if "?" in marks and not _is_question_word(words[0]):
-        kept += "?"
-    return [*words[:-1], kept] if kept else words[:-1]
+        shortened += "?"
+    return [*words[:-1], shortened] if shortened else words[:-1]
 
 
 def _in_one_case(words: list[str]) -> str:
@@ -207,7 +211,7 @@ def _tells_nothing_by_case(text: str, words: list[str]) -> bool:
 
 
 def _is_its_own_form(sign: str) -> bool:
-    """Tell whether NFKC keeps a character's meaning; False for compatibility forms: 5² would become 52."""
+    """Return whether NFKC keeps a character's meaning; False for compatibility forms: 5² would become 52."""
     form = decomposition(sign)
     if not form or sign.isspace() or sign == "…":
         return True

@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import re
 from array import array
-from collections.abc import Mapping
-from functools import partial
 from operator import mul
 from typing import Any
 
@@ -38,7 +36,7 @@ return 1
 
 
 class Semantic:
-    """`Nearest` over vectors in Redis. `threshold`: minimum cosine of two questions with the same meaning."""
+    """Vectors of questions in Redis. `threshold`: minimum cosine of two with the same meaning. Never raises."""
 
     def __init__(self, redis_store: RedisStore, embedder: Embedder, threshold: float) -> None:
         self._redis_store = redis_store
@@ -46,13 +44,14 @@ class Semantic:
         self._threshold = threshold
 
     def find(self, question: CacheKey) -> tuple[Vector | None, str | None]:
+        """Return the question's vector and the key of the nearest question's answer; None for what is missing."""
         if question.plain is None:
             return None, None
         vector = self._embedder.embed(question.plain)
         if vector is None:
             return None, None
         key = self._key(question)
-        kept: Mapping[bytes, bytes] = self._redis_store.call(partial(_all, key=key), default={})
+        kept: Any = self._redis_store.call(lambda client: client.hgetall(key), default={})
         best = max(((_cosine(vector, raw), slot.decode()) for slot, raw in kept.items()), default=(0.0, ""))
         if best[0] < self._threshold:
             return vector, None
@@ -66,10 +65,6 @@ class Semantic:
     def _key(self, question: CacheKey) -> str:
         facts = "|".join([self._embedder.name, *sorted(_FACTS.findall((question.plain or "").lower()))])
         return f"slipway:vectors:{question.scope}:{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
-
-
-def _all(client: Any, key: str) -> Mapping[bytes, bytes]:
-    return client.hgetall(key)  # type: ignore[no-any-return]
 
 
 def _cosine(vector: Vector, raw: bytes) -> float:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import redis
 
@@ -23,7 +24,8 @@ from service.cache.answers import FLIGHT_MS, AnswerCache
 from service.cache.entries import CacheEntry, CacheKey, Outcome, Owner, outcome_of
 from service.errors import RunTimeout
 from service.infra.redis import RedisStore
-from service.infra.redis_client import answered, read_stream
+from service.infra.redis_client import Script, answered, read_stream
+from service.infra.redis_trip import Step, Trip
 from service.types import Run
 
 log = logging.getLogger("slipway.single_flight")
@@ -34,6 +36,9 @@ RENEWAL = 1.0  # seconds between renewals of owned flights
 FIND_AGAIN = 0.2  # seconds between retries while Redis is away
 CHECK = 0.5  # seconds between checks of all awaited flights
 SILENCE = 5.0  # seconds of Redis outage after which waiters ask the model themselves
+
+# KEYS: `OUTCOMES`. ARGV: a run.
+_ANNOUNCE = Script(f"return redis.call('XADD', KEYS[1], 'MAXLEN', '~', {MAX_OUTCOMES}, '*', 'run', ARGV[1])")
 
 
 class _Awaited:
@@ -59,7 +64,7 @@ class SingleFlight:
     ) -> None:
         self._redis_store = redis_store
         self._blocking = blocking
-        self._answers = answers
+        self.answers = answers
         self._seconds = seconds  # longest ownership of a flight: a leaked one must end too
         self._wake = threading.Condition()
         self._owned: dict[str, tuple[CacheKey, float]] = {}
@@ -70,8 +75,15 @@ class SingleFlight:
         self._thread: threading.Thread | None = None
 
     def find(self, question: CacheKey, me: Owner | None, after: str = "") -> CacheEntry:
-        """Look up as `AnswerCache.find` does; if `me` is the owner, renew the flight from then on."""
-        found = self._answers.find(question, me, after)
+        """Look a question up in a round trip of its own."""
+        trip, step = Trip(self._redis_store), self.answers.look_up(question, me, after)
+        trip.add(step)
+        trip.send()
+        return self.found(question, me, step.answer)
+
+    def found(self, question: CacheKey, me: Owner | None, answer: Any) -> CacheEntry:
+        """Parse the answer of `AnswerCache.look_up`; if `me` is the owner, renew the flight from then on."""
+        found = self.answers.found(question, me, answer)
         self._note_answered(found.cache != "bypass")
         if me is not None and found.owner == me:
             with self._wake:
@@ -98,16 +110,16 @@ class SingleFlight:
             self._silent_since = time.monotonic()
 
     def _is_silent(self) -> bool:
-        """Tell whether Redis has been away for `SILENCE` seconds, so that waiting for it must end."""
+        """Return whether Redis has been away for `SILENCE` seconds, so that waiting for it must end."""
         since = self._silent_since
         return since is not None and time.monotonic() - since >= SILENCE
 
-    def finish(self, question: CacheKey, found: CacheEntry, run: Run, spec: CacheSpec) -> None:
-        """Store the answer of an ended run, and announce its outcome to its waiters."""
+    def finish(self, question: CacheKey, found: CacheEntry, run: Run, spec: CacheSpec) -> list[Step]:
+        """Build the steps that store the answer of an ended run, and announce its outcome to its waiters."""
         with self._wake:  # shared with the thread
             me = found.owner if self._owned.pop(run.id, None) is not None else None
-        if self._answers.finish(question, me, run, spec, found.vector):
-            self._redis_store.call(lambda client: _announce(client, run.id), default=None)
+        step = self.answers.finish(question, me, run, spec, found.vector)
+        return [] if step is None else [step, Step(_ANNOUNCE, (OUTCOMES,), (run.id,))]
 
     def wait(
         self, question: CacheKey, owner: Owner, beat: float, until: float
@@ -201,10 +213,6 @@ class SingleFlight:
                 awaited.finish(outcome_of(outcome))
             elif owner != str(awaited.owner).encode():
                 awaited.finish(Outcome())
-
-
-def _announce(client: redis.Redis, run_id: str) -> None:
-    client.xadd(OUTCOMES, {"run": run_id}, maxlen=MAX_OUTCOMES, approximate=True)
 
 
 def _prolong(client: redis.Redis, flights: Collection[str]) -> None:

@@ -11,7 +11,7 @@ from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
 from service.agents.spec import EvalCase
 from service.auth.users import User
-from service.cli.common import Commands, as_json, print_json, print_table, services, user_named, worker_lease
+from service.cli.common import Commands, as_json, print_json, print_rows, services, user_named, worker_lease
 from service.errors import SlipwayError
 from service.store import steps as step_rows
 from service.text.suggest import unknown
@@ -26,9 +26,7 @@ agents = Commands("agents", help="The agents that can be run, and whether they a
 def list_agents(as_json: bool) -> None:
     """List the agents that can be run."""
     shown = [agent.public() for agent in services().agents.agents.values()]
-    if as_json:
-        return print_json(shown)
-    print_table(shown, ("id", "pattern", "version", "tools", "description"), "There are no agents.")
+    print_rows(shown, "id pattern version tools description", "There are no agents.", as_json=as_json)
 
 
 @agents.command()
@@ -62,7 +60,7 @@ def _counted(catalog: AgentCatalog) -> str:
 def evaluate(names: tuple[str, ...], username: str | None, as_json: bool) -> None:
     """Ask agents, or all of them, the questions of their evals.yaml; exit code 1 when an answer is not as expected.
 
-    The runs are real ones, made here and now: they cost what they cost, and `flask runs list` shows them. With the
+    The runs are real: their calls are billed, and `flask runs list` shows them. With the
     offline model, questions that only a real one can answer are named and not asked.
     """
     with worker_lease() as leased:
@@ -150,10 +148,9 @@ def _missing(leased: Services, run: Run, agent: AgentDefinition, case: EvalCase)
 
 
 def _category(leased: Services, run: Run, agent: AgentDefinition) -> str | None:
-    """Return the category chosen by the run's pattern, from its model steps."""
     for step in leased.infra.db.query(lambda tx: step_rows.of_run(tx, run.id)):
         if step["kind"] == "model":
             text = "".join(block.get("text", "") for block in step["reply"]["content"])
-            if (category := agent.options.label_said(step["name"], text)) is not None:
+            if (category := agent.options.parse_label(step["name"], text)) is not None:
                 return category
     return None

@@ -15,6 +15,7 @@ from flask.cli import AppGroup
 
 from service.auth.users import User
 from service.errors import DatabaseUnavailable, SlipwayError
+from service.store.actor import Actor, acting_as
 from service.store.outages import cause_of
 from service.text.numerals import amount, whole_number
 
@@ -77,7 +78,7 @@ class Commands(AppGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with stoppable():
+            with stoppable(), acting_as(Actor("cli")):
                 return super().invoke(ctx)
         except SlipwayError as error:
             faults = [f"{fault['pointer']}: {fault['detail']}" for fault in error.errors]
@@ -88,7 +89,6 @@ class Commands(AppGroup):
 
 
 def services() -> Services:
-    """Return the application's services."""
     return cast("Services", current_app.extensions["slipway"])
 
 
@@ -104,22 +104,24 @@ def print_json(value: Any) -> None:
     click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str) -> None:
-    """Print aligned columns under their names; `empty` is printed instead of no rows."""
+def print_rows(rows: Sequence[Mapping[str, Any]], columns: str, empty: str, *, as_json: bool = False) -> None:
+    """Print whole rows as JSON, or `columns` of them as a table, aligned; `empty` is printed instead of no rows."""
+    if as_json:
+        return print_json(rows)
     if not rows:
-        click.echo(empty)
-        return
-    cells = [[column.upper() for column in columns]]
-    cells += [[_cell(row[column]) for column in columns] for row in rows]
-    widths = [max(len(line[at]) for line in cells) for at in range(len(columns))]
+        return click.echo(empty)
+    names = columns.split()
+    cells = [[name.upper() for name in names]]
+    cells += [[_cell(row[name]) for name in names] for row in rows]
+    widths = [max(len(line[at]) for line in cells) for at in range(len(names))]
     for line in cells:
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
-def paginate(fetch: Callable[[int, str | None], list[Any]], id_of: Callable[[Any], str]) -> Iterator[Any]:
-    """Iterate over all items, fetching pages of 100; `fetch(limit, after_id)`."""
+def paginate(fetch: Callable[..., list[Any]], id_of: Callable[[Any], str]) -> Iterator[Any]:
+    """Iterate over all items, fetching pages of 100 with the arguments `limit` and `after`, an id."""
     last: str | None = None
-    while batch := fetch(100, last):
+    while batch := fetch(limit=100, after=last):
         yield from batch
         last = id_of(batch[-1])
 

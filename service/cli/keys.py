@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from functools import partial
+from operator import itemgetter
 
 import click
 
@@ -12,7 +14,7 @@ from service.cli.common import (
     as_json,
     paginate,
     print_json,
-    print_table,
+    print_rows,
     services,
     user_named,
 )
@@ -51,16 +53,9 @@ def add(username: str, name: str, scopes: tuple[str, ...], days: int | None, as_
 def list_keys(username: str, as_json: bool) -> None:
     """List a user's keys that are not revoked."""
     user_id, known = user_named(username).id, services().auth.keys
-    rows = list(
-        paginate(
-            lambda limit, after: known.page(user_id, limit=limit, after=after), lambda key: str(key["id"])
-        )
-    )
-    if as_json:
-        return print_json(rows)
-    print_table(
-        rows, ("id", "name", "prefix", "scopes", "created_at", "expires_at"), f"{username} has no keys."
-    )
+    rows = list(paginate(partial(known.page, user_id), itemgetter("id")))
+    columns = "id name prefix scopes created_at expires_at"
+    print_rows(rows, columns, f"{username} has no keys.", as_json=as_json)
 
 
 @keys.command()

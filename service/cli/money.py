@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import click
 
-from service.cli.common import Commands, Progress, as_json, paginate, print_json, print_table, services
-from service.errors import PriceUnknown
+from service.cli.common import Commands, Progress, as_json, paginate, print_json, print_rows, services
 from service.store.ledger_entries import estimate as ledger_rows
-from service.types import usd
+from service.types import NO_USAGE, usd
 from service.usage import rollup
 from service.usage.caps import PERIODS, Period, nano_of
 from service.usage.ledger import check as check_books
@@ -24,7 +25,7 @@ prices = Commands("prices", help="The price table.")
 ledger = Commands("ledger", help="The books: proof that they are right, and the provider's beside them.")
 budgets = Commands("budgets", help="Spending caps: how they stand, and setting them.")
 SOON = timedelta(days=60)
-_BUDGET = ("scope", "period", "amount_usd", "spent_usd", "reserved_usd", "left_usd", "renews_at", "default")
+_BUDGET = "scope period amount_usd spent_usd reserved_usd left_usd renews_at default"
 
 
 @prices.command("check")
@@ -44,11 +45,10 @@ def check_prices() -> None:
         for bad, line in _model_findings(model, listed):
             wrong = wrong or bad
             click.echo(line)
-    unpriced = [model for model in sorted(listed) if model not in used and not _priced(model)]
-    for model in unpriced:
-        click.echo(f"note  {model} is to be had, and has no price")
-    if wrong:
-        raise SystemExit(1)
+    for model in sorted(listed):
+        if model not in used and not _priced(model):
+            click.echo(f"note  {model} is to be had, and has no price")
+    sys.exit(1 if wrong else 0)
 
 
 def _model_findings(model: str, listed: dict[str, dict[str, Any]]) -> Iterator[tuple[bool, str]]:
@@ -70,12 +70,8 @@ def _model_findings(model: str, listed: dict[str, dict[str, Any]]) -> Iterator[t
         yield False, f"ok    {model} at {services().usage.prices.price(model, today()).id}"
 
 
-def _priced(model: str, on: date | None = None) -> bool:
-    try:
-        services().usage.prices.price(model, on or today())
-    except PriceUnknown:
-        return False
-    return True
+def _priced(model: str) -> bool:
+    return services().usage.prices.usd_today(model, NO_USAGE) is not None
 
 
 @ledger.command("check")
@@ -108,8 +104,7 @@ def check_ledger(as_json: bool) -> None:
             f"{found.entries} entries, {found.counters} counters, {summary['spent_usd']} dollars spent, "
             f"{summary['held_usd']} held: {f'{faults} faults' if faults else 'all right'}."
         )
-    if faults:
-        raise SystemExit(1)
+    sys.exit(1 if faults else 0)
 
 
 @ledger.command()
@@ -123,10 +118,10 @@ def reconcile(export: Path, as_json: bool) -> None:
         raise click.ClickException(str(error)) from None
     if as_json:
         return print_json([{**drift._asdict(), "differs": drift.differs} for drift in found])
-    print_table([line for drift in found for line in _drift_rows(drift)], _DRIFT, "The export is empty.")
+    print_rows([line for drift in found for line in _drift_rows(drift)], _DRIFT, "The export is empty.")
 
 
-_DRIFT = ("day", "model", "what", "ours", "theirs", "drift")
+_DRIFT = "day model what ours theirs drift"
 
 
 def _drift_rows(drift: Drift) -> Iterator[dict[str, Any]]:
@@ -134,29 +129,18 @@ def _drift_rows(drift: Drift) -> Iterator[dict[str, Any]]:
         ours, theirs = drift.ours.get(name, 0), drift.theirs.get(name)
         if theirs is None or not (ours or theirs):
             continue
-        shown = (
-            {"ours": usd(ours), "theirs": usd(theirs)} if name == "cost" else {"ours": ours, "theirs": theirs}
-        )
+        show = usd if name == "cost" else str
         change = f"{(ours - theirs) * 100 / theirs:+.2f} %" if theirs else "new"
-        yield {
-            "day": drift.day,
-            "model": drift.model,
-            "what": name,
-            **shown,
-            "drift": "0" if ours == theirs else change,
-        }
+        figures = (show(ours), show(theirs), "0" if ours == theirs else change)
+        yield dict(zip(_DRIFT.split(), (drift.day, drift.model, name, *figures), strict=True))
 
 
 @budgets.command("list")
 @as_json
 def list_budgets(as_json: bool) -> None:
     """List the caps that were set, and the service's, with their state."""
-    found = paginate(
-        lambda limit, after: services().usage.budgets.page(limit=limit, after=after),
-        lambda state: state.cap.id,
-    )
-    shown = [state.public() for state in found]
-    return print_json(shown) if as_json else print_table(shown, _BUDGET, "There are no caps.")
+    shown = [state.public() for state in paginate(services().usage.budgets.page, attrgetter("cap.id"))]
+    print_rows(shown, _BUDGET, "There are no caps.", as_json=as_json)
 
 
 @budgets.command("set")
@@ -174,7 +158,7 @@ def set_budget(scope: str, amount_usd: str, period: Period) -> None:
         raise click.ClickException(f"{amount_usd} {error}.") from None
     if amount is not None:
         services().usage.budgets.look_up(scope)
-    print_table([services().usage.budgets.put(scope, period, amount).public()], _BUDGET, "")
+    print_rows([services().usage.budgets.put(scope, period, amount).public()], _BUDGET, "")
 
 
 @budgets.command("webhook-secret")

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import orjson
 
-from service.cli.common import Commands, RealNumber, as_json, limit_option, print_json, print_table, services
+from service.cli.common import Commands, RealNumber, as_json, limit_option, print_json, print_rows, services
 from service.errors import Conflict, NotFound
 from service.runs.events.event_stream import stream_key
 from service.runs.result import shown
@@ -20,11 +20,12 @@ from service.store import run_lists
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.database import Row, Transaction
+from service.store.run_lists import RunFilter
 from service.store.visibility import UNRESTRICTED
-from service.types import Event, RunEvent, RunStatus, now_ms, rfc3339, usd
+from service.types import Event, RunEvent, RunStatus, now_ms, public_fields, usd
 
 runs = Commands("runs", help="Runs: look at them, stop them, send them off again.")
-_COLUMNS = ("run_id", "status", "agent", "door", "attempt", "cost_usd", "created_at")
+_COLUMNS = "run_id status agent door attempt cost_usd created_at"
 _MAX_PAUSE = 5.0  # seconds a replay waits at most between two events
 
 
@@ -36,9 +37,9 @@ _MAX_PAUSE = 5.0  # seconds a replay waits at most between two events
 @as_json
 def list_runs(status: str | None, agent: str | None, session: str | None, limit: int, as_json: bool) -> None:
     """List runs, newest first."""
-    wanted = {"status": status, "agent": agent, "session_id": session}
+    filters = RunFilter(status, agent, session)
     found = services().infra.db.query(
-        lambda tx: run_lists.recent(tx, limit=limit, before=None, visible=UNRESTRICTED, **wanted)
+        lambda tx: run_lists.recent(tx, filters, limit=limit, before=None, visible=UNRESTRICTED)
     )
     _print_runs(found, as_json)
 
@@ -71,9 +72,7 @@ def show(run_id: str, as_json: bool) -> None:
         if name not in ("step_list", "sources", "tools") and value not in (None, ""):
             text = value if isinstance(value, str | int) else orjson.dumps(value).decode()
             click.echo(f"{name:14} {text}")
-    print_table(
-        details["step_list"], ("step", "kind", "name", "attempt", "ms", "cost_usd"), "No step is done."
-    )
+    print_rows(details["step_list"], "step kind name attempt ms cost_usd", "No step is done.")
 
 
 @runs.command()
@@ -86,14 +85,10 @@ def feedback(agent: str | None, score: int | None, limit: int, as_json: bool) ->
     found = services().infra.db.query(
         lambda tx: feedback_rows.recent(tx, limit=limit, agent=agent, score=score)
     )
-    plain = ("run_id", "agent", "score", "comment")
-    lines = [
-        {name: row[name] for name in plain} | {"updated_at": rfc3339(row["updated_at"])} for row in found
-    ]
-    if as_json:
-        return print_json(lines)
-    lines = [{**line, "comment": _printable(line["comment"] or "")} for line in lines]
-    print_table(lines, ("run_id", "agent", "score", "updated_at", "comment"), "There is none.")
+    lines = [public_fields(row, "run_id agent score updated_at comment") for row in found]
+    if not as_json:
+        lines = [{**line, "comment": _printable(line["comment"] or "")} for line in lines]
+    print_rows(lines, "run_id agent score updated_at comment", "There is none.", as_json=as_json)
 
 
 @runs.command()
@@ -182,29 +177,18 @@ def _print_event(event: RunEvent) -> None:
 
 
 def _print_runs(found: list[Row], as_json: bool) -> None:
-    lines = [_line(row) for row in found]
-    if as_json:
-        return print_json(lines)
-    print_table(lines, _COLUMNS, "There are none.")
+    print_rows([_line(row) for row in found], _COLUMNS, "There are none.", as_json=as_json)
 
 
 def _line(row: Row) -> dict[str, Any]:
     return {
         "run_id": row["id"],
-        **{name: row[name] for name in ("status", "agent", "door", "attempt", "user_id")},
+        **public_fields(row, "status agent door attempt user_id created_at finished_at"),
         "cost_usd": usd(row["cost_nano"]),
-        "created_at": rfc3339(row["created_at"]),
-        "finished_at": rfc3339(row["finished_at"]),
         "error": row["error"]["code"] if row["error"] else None,
     }
 
 
 def _step(step: Any) -> dict[str, Any]:
-    return {
-        "step": step["n"],
-        "kind": step["kind"],
-        "name": step["name"],
-        "attempt": step["attempt"],
-        "ms": step["finished_at"] - step["started_at"],
-        "cost_usd": usd(step["cost_nano"]),
-    }
+    took = {"ms": step["finished_at"] - step["started_at"], "cost_usd": usd(step["cost_nano"])}
+    return {"step": step["n"], **public_fields(step, "kind name attempt"), **took}

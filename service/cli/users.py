@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from operator import attrgetter
 
 import click
 
 from service.auth.users import Role
-from service.cli.common import Commands, as_json, paginate, print_json, print_table, services, user_named
+from service.cli.common import Commands, as_json, paginate, print_rows, services, user_named
 
 users = Commands("users", help="Who may sign in.")
 _stdin = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
@@ -28,14 +29,9 @@ def add(username: str, role: Role, limit_runs: str | None, password_stdin: bool)
 @as_json
 def list_users(as_json: bool) -> None:
     """List users, oldest first."""
-    known = services().auth.users
-    found = list(paginate(lambda limit, after: known.page(limit=limit, after=after), lambda user: user.id))
-    rows = [user.public() for user in found]
-    if as_json:
-        return print_json(rows)
-    print_table(
-        rows, ("id", "username", "role", "disabled", "limit_runs", "created_at"), "There are no users."
-    )
+    rows = [user.public() for user in paginate(services().auth.users.page, attrgetter("id"))]
+    columns = "id username role disabled limit_runs created_at"
+    print_rows(rows, columns, "There are no users.", as_json=as_json)
 
 
 @users.command()

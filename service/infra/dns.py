@@ -89,7 +89,7 @@ class _LookUp:
 
     @property
     def is_valid(self) -> bool:
-        """Tell whether it is running, or its result is fresh. Failures are not cached."""
+        """Return whether the look-up is running, or its result is fresh. Failures are not cached."""
         return not self.done.is_set() or time.monotonic() < self._valid_until
 
     def run(self) -> None:

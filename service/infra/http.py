@@ -29,7 +29,7 @@ class AddressRefused(Exception):
 
 
 class NoAnswer(Exception):
-    """No answer, or not in time. The message is for the user who gave the URL."""
+    """Raised for an answer that is missing or late. The message is for the user who gave the URL."""
 
 
 def fault(url: str, *, allow_private: bool) -> str | None:

@@ -53,7 +53,7 @@ SPECIAL_V6 = tuple(
 
 
 def is_public(address: str) -> bool:
-    """Tell whether an IP address is public. Raises `ValueError` for an invalid one."""
+    """Return whether an IP address is public. Raises `ValueError` for an invalid one."""
     ip = ip_address(address)
     if isinstance(ip, IPv4Address):
         return not any(ip in block for block in SPECIAL_V4)

@@ -70,7 +70,7 @@ class RedisStore:
         return self._client
 
     def available(self) -> bool:
-        """Tell whether the circuit is closed, without a call."""
+        """Return whether the circuit is closed, without a call."""
         return self._retry_at == 0.0
 
     def call(self, work: Callable[[redis.Redis], T], default: D) -> T | D:
@@ -79,7 +79,7 @@ class RedisStore:
             return self.attempt(work)
         except RedisError as error:
             if not isinstance(error, _AWAY):
-                self._refused(error)
+                self.note_refusal(error)
             return default
 
     def attempt(self, work: Callable[[redis.Redis], T]) -> T:
@@ -142,7 +142,7 @@ class RedisStore:
         log.info("redis_back")
         self._on_change(True)
 
-    def _refused(self, error: Exception) -> None:
+    def note_refusal(self, error: Exception) -> None:
         """Log a refusal, once a minute at most: with a right missing, each request is refused a command."""
         reason, now = reason_of(error), time.monotonic()
         if now >= self._refusals.get(reason, now - _LOG_AGAIN) + _LOG_AGAIN:

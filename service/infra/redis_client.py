@@ -159,7 +159,7 @@ class _Pool(redis.BlockingConnectionPool):
 
 
 def _is_quiet(connection: Any) -> bool:
-    """Tell whether a connection is open and holds no unread answer."""
+    """Return whether a connection is open and holds no unread answer."""
     try:
         return not connection.can_read()
     except (ConnectionError, TimeoutError, OSError):
@@ -170,7 +170,7 @@ class Script:
     """Lua script by EVALSHA; EVAL only where the server has not cached it."""
 
     def __init__(self, source: str) -> None:
-        self._source = source
+        self.source = source
         self._sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, client: redis.Redis, keys: Sequence[str], *arguments: Any) -> Any:
@@ -178,7 +178,7 @@ class Script:
         try:
             return _execute(client, "EVALSHA", self._sha, len(keys), *keys, *arguments)
         except NoScriptError:
-            return client.eval(self._source, len(keys), *keys, *arguments)
+            return client.eval(self.source, len(keys), *keys, *arguments)
 
 
 def _execute(client: redis.Redis, *command: Any) -> Any:

@@ -93,7 +93,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def is_not_allowed(error: ResponseError) -> bool:
-    """Tell whether a missing right is the cause."""
+    """Return whether a missing right is the cause."""
     return isinstance(error, NoPermissionError) or any(words in str(error) for words in _NOT_ALLOWED)
 
 
@@ -170,7 +170,7 @@ def _scripts() -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 
 def _queue() -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Commands of kombu's transport: send a message, receive it, restore it."""
+    """List the commands of kombu's transport: send a message, receive it, restore it."""
     yield "may not write", ("LPUSH", _QUEUE, "x")
     yield "may not read", ("LLEN", _QUEUE)
     yield "may not read", ("BRPOP", _QUEUE, 0.01)

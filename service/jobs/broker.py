@@ -116,7 +116,6 @@ def _queue(name: str) -> Any:
 
 
 def make_wakeup(settings: Settings) -> supervisor.Wakeup:
-    """Create the `Wakeup` for the task workers of these settings."""
     if broker_of(settings.redis_url, settings.broker_url) is None:
         return supervisor.NoWakeup()
     return CeleryWakeup(make_app(settings))

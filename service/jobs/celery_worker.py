@@ -1,7 +1,7 @@
 """Task worker: Celery's prefork pool, where each process executes one run at a time.
 
 The parent only talks to the broker. Each child builds its own services after the fork, holds a lease like every
-other worker, and hands over unfinished runs when the parent is told to stop.
+other worker, and hands over unfinished runs when the parent stops.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class _PoolProcess:
         self._services = wiring.build(
             self._settings, kind="task", wakeup=self._wakeup, draining=lambda: self._stopping[0] == 1
         )
-        self._services.agents.tell()
+        self._services.agents.log_faults()
         self._services.supervisor.start()
 
     def _drain(self, **_: Any) -> None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from service.observe.logs import event
 from service.store import (
     closed_windows,
     idempotency,
@@ -47,7 +46,7 @@ def delete_expired(db: Database, retention_days: int, *, seconds: float = PASS_S
                 time.sleep((time.monotonic() - began) * PAUSE_FACTOR)
         if time.monotonic() >= end:
             break
-    event(log, "upkeep", **deleted, unfinished=sorted(pending))
+    log.info("upkeep", extra={**deleted, "unfinished": sorted(pending)})
     return deleted
 
 

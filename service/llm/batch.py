@@ -41,8 +41,8 @@ def as_json(request: ModelRequest) -> dict[str, Any]:
     return {name: _plain(getattr(request, name)) for name in SENT_FIELDS}
 
 
-def of_json(kept: Mapping[str, Any]) -> ModelRequest:
-    return ModelRequest(**kept)
+def of_json(encoded: Mapping[str, Any]) -> ModelRequest:
+    return ModelRequest(**encoded)
 
 
 def _plain(value: Any) -> Any:

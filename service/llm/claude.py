@@ -168,12 +168,12 @@ class ClaudeClient:
         Beyond `FEW_STREAMS` open streams, given an `on_text`, the stream-reader thread takes over after the first text.
         """
         self._streams.add(call)
-        data, spoke = SseData(), False
+        data, has_text = SseData(), False
         try:
             for chunk in response.iter_raw():
                 for event in data.feed(chunk):
                     if text := answer.feed(event):
-                        spoke = True
+                        has_text = True
                         yield TextDelta(text)
                 body = response.stream
                 if not isinstance(body, ModelBody):
@@ -181,7 +181,7 @@ class ClaudeClient:
                 if answer.ended:
                     body.wire.drain(LAST_BYTES_SECONDS)
                     return
-                if spoke and call.on_text and len(self._streams) > FEW_STREAMS:
+                if has_text and call.on_text and len(self._streams) > FEW_STREAMS:
                     take = partial(_take, data, answer, call.on_text)
                     self._stream_reader.read(StreamSink(body.wire, call, self._silence(call), take))
                     body.wire.drain(LAST_BYTES_SECONDS)
@@ -196,12 +196,12 @@ class ClaudeClient:
         return self._timeout if call.silence is None else min(self._timeout, call.silence)
 
     def _waits(self, call: ModelCall) -> httpx2.Timeout:
-        left = call.remaining()
-        if left <= 0:
+        remaining = call.remaining()
+        if remaining <= 0:
             raise ModelTimeout("There was no time left to ask the model")
-        silence = min(self._silence(call), left)
-        connect = min(self._connect_timeout, left)
-        return httpx2.Timeout(silence, connect=connect, pool=min(POOL_SECONDS, left))
+        silence = min(self._silence(call), remaining)
+        connect = min(self._connect_timeout, remaining)
+        return httpx2.Timeout(silence, connect=connect, pool=min(POOL_SECONDS, remaining))
 
 
 def _params(request: ModelRequest) -> dict[str, Any]:

@@ -137,10 +137,10 @@ def _tunnel(sock: socket.socket, proxy: Proxy, origin: Origin, deadline: float) 
 
 def _left(deadline: float) -> float:
     """Return the seconds left, above 0, since a socket takes 0 for non-blocking. Raises `TimeoutError`."""
-    left = deadline - time.monotonic()
-    if left <= 0:
+    remaining = deadline - time.monotonic()
+    if remaining <= 0:
         raise TimeoutError("The connection took too long")
-    return left
+    return remaining
 
 
 def _tune(sock: socket.socket) -> None:

@@ -50,16 +50,16 @@ class MessageBuilder:
         self._room = most_text  # characters left of `most_text`
         self._half: tuple[int, str] | None = None  # block index and its pending high surrogate
         self._usage = ReportedUsage()
-        self._output_told = False  # by an event that counts all of the output
+        self._output_reported = False  # by an event that counts all of the output
 
     @property
     def usage(self) -> Usage | None:
         """Usage reported so far; None when that is not enough for an estimate."""
-        return self._usage.told if self._usage.known else None
+        return self._usage.total if self._usage.known else None
 
     @property
     def written(self) -> str:
-        """Everything the model has written so far, of any kind: the basis for estimating output tokens."""
+        """Return all that the model has written so far, of any kind: the basis for estimating output tokens."""
         return "".join(self._written)
 
     def feed(self, data: bytes) -> str:
@@ -72,7 +72,7 @@ class MessageBuilder:
             raise ModelError("The model sent an event that cannot be read") from error
 
     def take(self, body: bytes) -> None:
-        """Parse and process a complete message. Raises `ModelError` when it is not one."""
+        """Parse an unstreamed answer and add its content. Raises `ModelError` if it cannot be parsed."""
         try:
             message = parse(body)
         except ValueError as error:
@@ -85,7 +85,7 @@ class MessageBuilder:
             if message["type"] == "error":
                 raise refused(200, message["error"].get("type"))
             self._begin(message)
-            self._output_told = self._usage.tells(message.get("usage"), "output_tokens")
+            self._output_reported = self._usage.reports(message.get("usage"), "output_tokens")
             if message["stop_reason"] is not None:
                 self.stop_reason = _word(message["stop_reason"])
             for index, block in enumerate(message["content"]):
@@ -110,7 +110,7 @@ class MessageBuilder:
             self._model,
             content,
             self.stop_reason,
-            self._usage.told,
+            self._usage.total,
             usage_source=self._source(),
             unreadable=frozenset(unreadable),
             request_id=request_id,
@@ -118,29 +118,29 @@ class MessageBuilder:
         )
 
     def _source(self) -> UsageSource:
-        told_all = self._usage.known and self._usage.sound and self._output_told
-        silent = self._usage.told.output_tokens == 0 and any(self._written)
-        return "reported" if told_all and not silent else "estimated"
+        complete = self._usage.known and self._usage.valid and self._output_reported
+        silent = self._usage.total.output_tokens == 0 and any(self._written)
+        return "reported" if complete and not silent else "estimated"
 
     def _event(self, event: dict[str, Any], suspect: bool) -> str:
         kind = event["type"]
         if kind == "content_block_delta":
             return self._delta(event["index"], event["delta"])
-        told, self._half = ("" if self._half is None else "\ufffd"), None
+        text, self._half = ("" if self._half is None else "\ufffd"), None
         if kind == "content_block_start":
-            told += self._add_block(event["index"], event["content_block"], suspect)
+            text += self._add_block(event["index"], event["content_block"], suspect)
         elif kind == "message_start":
             self._begin(event["message"])
         elif kind == "message_delta":
             if (reason := event["delta"].get("stop_reason")) is not None:
                 self.stop_reason = _word(reason)
             self._usage.add(event.get("usage"))
-            self._output_told |= self._usage.tells(event.get("usage"), "output_tokens")
+            self._output_reported |= self._usage.reports(event.get("usage"), "output_tokens")
         elif kind == "message_stop":
             self.ended = True
         elif kind == "error":
             raise refused(200, event["error"].get("type"))
-        return told  # also for ping, content_block_stop and unknown event types
+        return text  # also for ping, content_block_stop and unknown event types
 
     def _delta(self, index: Any, delta: dict[str, Any]) -> str:
         block, kind = self._blocks[_index(index)], delta["type"]
@@ -148,16 +148,16 @@ class MessageBuilder:
             block["citations"] += _citations([delta["citation"]])
         if kind not in PIECES:
             return ""
-        name, wanted = PIECES[kind]
+        name, expected = PIECES[kind]
         piece = _text(delta[name])
         self._write(piece)
-        if wanted is not None and block["type"] != wanted:
+        if expected is not None and block["type"] != expected:
             return ""  # block type of a later API version
         if kind == "signature_delta":
             block["signature"] = well_formed(piece)
             return ""
         self._pieces[index].append(piece)
-        return self._told(index, piece) if kind == "text_delta" else ""
+        return self._printable(index, piece) if kind == "text_delta" else ""
 
     def _write(self, piece: str) -> None:
         self._written.append(piece)
@@ -165,7 +165,7 @@ class MessageBuilder:
         if self._room < 0:
             raise ModelError("The model's answer is longer than it was asked for")
 
-    def _told(self, index: int, piece: str) -> str:
+    def _printable(self, index: int, piece: str) -> str:
         """Return the printable part of a piece; hold a trailing high surrogate back until its low half arrives."""
         before, self._half = self._half, None
         if before is not None:
@@ -190,7 +190,7 @@ class MessageBuilder:
         return block["text"] if block["type"] == "text" else ""
 
     def _finished(self, index: int) -> tuple[Block, bool]:
-        """Merge a block's pieces; tell whether it is usable, which a tool call without readable arguments is not."""
+        """Merge a block's pieces; False: unusable, a tool call without readable arguments."""
         block, written = self._blocks[index], well_formed("".join(self._pieces[index]))
         kind = block["type"]
         if kind in ("text", "thinking"):

@@ -32,7 +32,7 @@ def parse(data: bytes) -> Any:
 
 
 def is_suspect(data: bytes) -> bool:
-    """Tell whether a string in this JSON may need repair."""
+    """Return whether a string in this JSON may need repair."""
     return _SUSPECT.search(data) is not None
 
 
@@ -48,12 +48,12 @@ def well_formed(text: str) -> str:
 
 
 def ends_in_half(text: str) -> bool:
-    """Tell whether the text ends in a high surrogate, whose low half the next piece may bring."""
+    """Return whether the text ends in a high surrogate, whose low half the next piece may bring."""
     return bool(text) and _HIGH_SURROGATES[0] <= text[-1] <= _HIGH_SURROGATES[1]
 
 
 def can_be_written(value: Any) -> bool:
-    """Tell whether orjson can write the value: not too deep, no NaN or infinity, no integer beyond 64 bits."""
+    """Return whether orjson can write the value: not too deep, no NaN or infinity, no integer beyond 64 bits."""
     level = [value]
     for _ in range(MAX_DEPTH):
         following: list[Any] = []

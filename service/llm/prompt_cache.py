@@ -60,14 +60,14 @@ def _ends(messages: Sequence[Message]) -> list[int]:
     """Find the indexes of the messages that end a recurring prefix."""
     last = len(messages) - 1
     turn = last
-    while turn > 0 and not _asks(messages[turn]):
+    while turn > 0 and not _is_question(messages[turn]):
         turn -= 1
     ends = [turn - 1] if turn > 0 else []
     return [*ends, last] if last > turn else ends
 
 
-def _asks(message: Message) -> bool:
-    """Tell whether a message is the user's own and not tool results."""
+def _is_question(message: Message) -> bool:
+    """Return whether a message is the user's own and not tool results."""
     content = message["content"]
     return message["role"] == "user" and (
         isinstance(content, str) or not any(block.get("type") == "tool_result" for block in content)
@@ -99,8 +99,8 @@ def _mark(block: Block) -> Block:
 
 def _every_block(request: ModelRequest, system: list[Block]) -> list[Mapping[str, Any]]:
     """Collect everything that can carry a mark."""
-    said = [message["content"] for message in request.messages if not isinstance(message["content"], str)]
-    return [*request.tools, *system, *(block for content in said for block in content)]
+    contents = [message["content"] for message in request.messages if not isinstance(message["content"], str)]
+    return [*request.tools, *system, *(block for content in contents for block in content)]
 
 
 def _bytes(sent: object) -> int:

@@ -22,37 +22,37 @@ class ReportedUsage:
 
     def __init__(self) -> None:
         self._figures: dict[str, int] = {}
-        self.sound = True  # False once a figure was not a number or decreased
+        self.valid = True  # False once a figure was not a number or decreased
 
     def add(self, usage: Any) -> None:
         """Add the `usage` object of a message or event; null is ignored."""
         if usage is None:
             return
         if not isinstance(usage, dict):
-            self.sound = False
+            self.valid = False
             return
         for name, path in _WHERE.items():
             holder: Any = usage
             for part in path:
                 holder = holder.get(part) or {}
             if not isinstance(holder, dict):
-                self.sound = False
+                self.valid = False
             elif (figure := holder.get(name)) is not None:
                 self._take(name, figure)
 
-    def tells(self, usage: Any, name: str) -> bool:
-        """Tell whether the object has a valid figure of that name."""
+    def reports(self, usage: Any, name: str) -> bool:
+        """Return whether the object has a valid figure of that name."""
         return isinstance(usage, dict) and _is_figure(usage.get(name))
 
     @property
     def known(self) -> bool:
-        """Tell whether the prompt's size was reported, without which no estimate is possible."""
-        told = self.told
-        prompt = told.input_tokens + told.cache_read_input_tokens + told.cache_creation_input_tokens
+        """Return whether the prompt's size was reported, without which no estimate is possible."""
+        total = self.total
+        prompt = total.input_tokens + total.cache_read_input_tokens + total.cache_creation_input_tokens
         return "input_tokens" in self._figures and prompt > 0
 
     @property
-    def told(self) -> Usage:
+    def total(self) -> Usage:
         """Return the figures so far, 0 for unreported ones."""
         usage = Usage(*(self._figures.get(name, 0) for name in _WHERE))
         hour = min(usage.cache_creation_1h_input_tokens, usage.cache_creation_input_tokens)
@@ -61,7 +61,7 @@ class ReportedUsage:
     def _take(self, name: str, figure: Any) -> None:
         before = self._figures.get(name, 0)
         if not _is_figure(figure) or figure < before:
-            self.sound = False
+            self.valid = False
         else:
             self._figures[name] = figure
 

@@ -143,7 +143,7 @@ def _at(attempt: int, reply: ModelReply) -> ModelReply:
 
 
 def _may_retry(error: ModelError, request: ModelRequest, call: ModelCall) -> bool:
-    """Tell whether to retry; False if the failed attempt is already billed, since a retry would cost twice."""
+    """Return whether to retry; False if the failed attempt is already billed, since a retry would cost twice."""
     if isinstance(error, ModelKeyRefused) or not isinstance(error, RETRIED) or call.aborted:
         return False
     if isinstance(error, ModelTimeout):
@@ -152,7 +152,7 @@ def _may_retry(error: ModelError, request: ModelRequest, call: ModelCall) -> boo
 
 
 def _is_models_fault(error: SlipwayError, call: ModelCall) -> bool:
-    """Tell whether an error counts against the model.
+    """Return whether an error counts against the model.
 
     Not counted: its 4xx, a deadline of ours that was too near, the time-out of an agent that waits less than others.
     """

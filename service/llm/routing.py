@@ -1,7 +1,7 @@
 """Model routing: the requested tier, or with `auto` a tier guessed from cheap signals.
 
 If the signals disagree (`Router.unsure`), the cheapest model may be asked to classify the question: `CLASSIFY`,
-`CLASSIFY_TOKENS` and `TIER_SCHEMA` make the request, `excerpt` its text, and `tier_said` parses the answer.
+`CLASSIFY_TOKENS` and `TIER_SCHEMA` make the request, `excerpt` its text, and `parse_tier` parses the answer.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class Router:
     ) -> Route:
         """Choose the models for question `text` of an agent with `tools` tools; clamp the tier to `bounds`."""
         low, high = TIERS.index(bounds.floor), TIERS.index(bounds.ceiling)
-        wanted = TIERS.index(bounds.default) + _lean(text, tools) if tier == "auto" else TIERS.index(tier)
-        chosen = min(max(wanted, low), high)
+        index = TIERS.index(bounds.default) + _lean(text, tools) if tier == "auto" else TIERS.index(tier)
+        chosen = min(max(index, low), high)
         if (route := self._routes.get((chosen, low, high))) is None:
             order = [chosen, *range(chosen - 1, low - 1, -1), *range(chosen + 1, high + 1)]
             models = tuple(dict.fromkeys(self._models[TIERS[index]] for index in order))
@@ -80,7 +80,7 @@ class Router:
 
     @staticmethod
     def unsure(tier: Literal["auto"] | Tier, text: str = "", tools: int = 0, bounds: Bounds = ANY) -> bool:
-        """Tell whether the signals disagree and asking the cheap model could change the tier.
+        """Return whether the signals disagree and asking the cheap model could change the tier.
 
         True for exactly one sign of a hard question; two signs already mean hard.
         """
@@ -97,13 +97,13 @@ def excerpt(text: str) -> str:
     return text if len(text) <= LONG_TEXT else f"{text[: LONG_TEXT // 2]}\n[…]\n{text[-LONG_TEXT // 2 :]}"
 
 
-def tier_said(text: str) -> Tier | None:
+def parse_tier(text: str) -> Tier | None:
     """Parse the tier in the classifier's answer; None when there is none."""
     try:
-        said = orjson.loads(text)["tier"]
+        tier = orjson.loads(text)["tier"]
     except (ValueError, KeyError, TypeError):
         return None
-    return said if said in TIERS else None
+    return tier if tier in TIERS else None
 
 
 def _lean(text: str, tools: int) -> int:

@@ -28,14 +28,14 @@ LONGEST_PAUSE = 0.2  # … at most this many seconds
 
 
 class Readable(Protocol):
-    """Answer being received."""
+    """Source of a streamed answer that is read without blocking."""
 
     def arrived(self) -> bytes:
         """Read available data without blocking; may be empty."""
 
     @property
     def complete(self) -> bool:
-        """Tell whether the answer has arrived completely."""
+        """Return whether the answer has arrived completely."""
 
 
 class StreamSink:

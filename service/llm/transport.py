@@ -108,7 +108,7 @@ class ModelTransport(httpx2.BaseTransport):
                 wire.ask(message, call, waits.read, waits.write)
                 return wire
             except (httpx2.NetworkError, httpx2.RemoteProtocolError):
-                if wire.heard or call.aborted or call.progress.billable:
+                if wire.answer_started or call.aborted or call.progress.billable:
                     raise
         wire = Wire(self._connector.connect(origin, call, waits.connect))
         wire.ask(message, call, waits.read, waits.write)
@@ -214,7 +214,7 @@ def _unknown_call() -> ModelCall:
 
 
 def _encoded(wire: Wire) -> bool:
-    """Tell whether the body is compressed, unrequested. Raises `AnswerRefused` for an unread successful answer."""
+    """Return whether the body is compressed, unrequested. Raises `AnswerRefused` for an unread successful answer."""
     encoded = any(name == ENCODING and value.lower() != b"identity" for name, value in wire.headers)
     if encoded and wire.status < 300:
         wire.close()

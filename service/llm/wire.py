@@ -48,7 +48,7 @@ class Wire:
         self.idle_since = 0.0
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []  # only those in `READ`
-        self.heard = False  # whether any byte of the answer has arrived
+        self.answer_started = False  # whether any byte of the answer has arrived
         self._call: ModelCall | None = None
         self._read_wait = 0.0
         self._plain = not isinstance(sock, ssl.SSLSocket)  # TLS may buffer decrypted data
@@ -61,7 +61,7 @@ class Wire:
 
     @property
     def complete(self) -> bool:
-        """Tell whether the whole answer has arrived."""
+        """Return whether the whole answer has arrived."""
         return self._complete
 
     @property
@@ -70,7 +70,7 @@ class Wire:
 
     @property
     def quiet(self) -> bool:
-        """Tell whether an idle connection is reusable: readable data, or EOF, rules it out."""
+        """Return whether an idle connection is reusable: readable data, or EOF, rules it out."""
         poll = select.poll()
         poll.register(self.sock, select.POLLIN)
         return not poll.poll(0)
@@ -78,7 +78,8 @@ class Wire:
     def ask(self, message: bytes, call: ModelCall, read_wait: float, write_wait: float) -> None:
         """Send a request and wait for the head of its answer. On failure, close and raise an httpx2 error."""
         self.status, self.headers, self._body = 0, [], []
-        self.heard = self._has_head = self._complete = self._keep_alive = self._ends_with_close = False
+        self.answer_started = self._has_head = self._complete = False
+        self._keep_alive = self._ends_with_close = False
         self._framed = False
         self._received = 0
         self._call, self._read_wait, self._fault = call, read_wait, None
@@ -124,24 +125,24 @@ class Wire:
 
     def rest(self) -> None:
         """End the exchange before the connection returns to the pool: a later abort must not touch it."""
-        self._let_go()
+        self._release()
         self.idle_since = time.monotonic()
 
     def close(self) -> None:
-        self._let_go()  # before the close: the file descriptor may be reused at once
+        self._release()  # before the close: the file descriptor may be reused at once
         self.sock.close()
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if self._call is not None:
             self._call.detach()
             self._call = None
 
     def _within(self, wait: float) -> float:
         """Cut a wait to the time left of the call, which many short waits may not exceed. Raises `ReadTimeout` at 0."""
-        left = self._call.remaining() if self._call is not None else 0.0
-        if left <= 0:
+        remaining = self._call.remaining() if self._call is not None else 0.0
+        if remaining <= 0:
             raise httpx2.ReadTimeout("The call has no time left")
-        return min(wait, left)
+        return min(wait, remaining)
 
     def _send(self, message: bytes, wait: float) -> None:
         self.sock.settimeout(self._within(wait))
@@ -166,7 +167,7 @@ class Wire:
         except OSError as error:
             raise httpx2.ReadError("The connection broke") from error
         if data:
-            self.heard = True
+            self.answer_started = True
             self._received += len(data)
             if self._call is not None and self._received > MAX_HEAD_BYTES + self._call.answer_bytes:
                 raise AnswerRefused("The model's answer is too large")

@@ -6,8 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from service.observe.logs import event
-from service.observe.observer import ModelAttempt, RunPhase, Settled, Subscriber
+from service.observe.observer import ModelAttempt, Observer, RunPhase, Settled
 from service.types import Run, Usage
 
 log = logging.getLogger("slipway")
@@ -15,8 +14,8 @@ runs_log = logging.getLogger("slipway.runs")
 money_log = logging.getLogger("slipway.money")
 
 
-class LogLines(Subscriber):
-    """Writes one line for each. `price`: usage of a model in dollars; None where the model has no price."""
+class LogLines(Observer):
+    """Writes a line for each event of the observer. `price` converts usage to dollars; None without a price."""
 
     def __init__(self, price: Callable[[str, Usage], str | None]) -> None:
         self._price = price
@@ -34,19 +33,18 @@ class LogLines(Subscriber):
 
     def attempt(self, attempt: ModelAttempt) -> None:
         usage = attempt.usage
-        event(
-            log,
-            "llm_call",
-            model=attempt.model,
-            attempt=attempt.attempt,
-            ok=attempt.ok,
-            latency_ms=round(attempt.ms, 1),
-            error_code=attempt.error_code,
-            input_tokens=usage.input_tokens if usage else None,
-            output_tokens=usage.output_tokens if usage else None,
-            cost_usd=self._price(attempt.model, usage) if usage else None,
-            stream=attempt.stream,
-        )
+        fields = {
+            "model": attempt.model,
+            "attempt": attempt.attempt,
+            "ok": attempt.ok,
+            "latency_ms": round(attempt.ms, 1),
+            "error_code": attempt.error_code,
+            "input_tokens": usage.input_tokens if usage else None,
+            "output_tokens": usage.output_tokens if usage else None,
+            "cost_usd": self._price(attempt.model, usage) if usage else None,
+            "stream": attempt.stream,
+        }
+        log.info("llm_call", extra=fields)
 
     def settlement(self, settled: Settled) -> None:
         if settled.cost > settled.held:  # never seen yet: a bound of ours would not hold

@@ -1,7 +1,8 @@
 """Structured logs: one JSON object per line (text in a terminal), with context fields and redacted secrets.
 
-A line's `event` is its message. `bind` adds fields to every later line of the same thread. Fields with the name of a
-secret, and values that look like a key or a token, are redacted as a line is written.
+A line's `event` is its message, its fields are `extra`: never prompts or answers. `bind` adds fields to every later
+line of the same thread. Fields with the name of a secret, and values that look like a key or a token, are redacted as a
+line is written.
 
 DEBUG lines are Slipway's own only, which hold no content. Libraries log prompts, answers and keys at that level: their
 lines are dropped, whatever level a library sets for its loggers.
@@ -65,19 +66,12 @@ def clear(**fields: Any) -> None:
 
 @contextmanager
 def bound(**fields: Any) -> Iterator[None]:
-    """Bind fields for the length of a block."""
     before = _fields.get()
     _fields.set({**before, **fields})
     try:
         yield
     finally:
         _fields.set(before)
-
-
-def event(logger: logging.Logger, name: str, **fields: Any) -> None:
-    """Log an event with its fields at INFO. Never prompts or answers."""
-    if logger.isEnabledFor(logging.INFO):
-        logger.info(name, extra=fields)
 
 
 def configure(log_format: Literal["auto", "json", "text"], level: str) -> None:
@@ -103,7 +97,6 @@ def configure(log_format: Literal["auto", "json", "text"], level: str) -> None:
 
 
 def _drop_library_debug(record: logging.LogRecord) -> bool:
-    """Filter out library lines below INFO."""
     return record.levelno >= logging.INFO or record.name.partition(".")[0] in OWN
 
 
@@ -119,7 +112,7 @@ class _Stderr(logging.StreamHandler[TextIO]):
 
 
 class JsonFormatter(OrjsonFormatter):
-    """JSON line of `time`, `level`, `event`, `logger`, the bound fields, then the line's own."""
+    """Formats a record as one line of JSON: `time`, `level`, `event`, `logger`, the bound fields, then its own."""
 
     def add_fields(
         self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]

@@ -98,7 +98,10 @@ def _locked(file: Path) -> Iterator[bool]:
 
 
 def _preallocate(file: Path, size: int) -> None:
-    """Write zeros: a file only truncated or reserved to its size may still meet a full disk on a later write."""
+    """Fill the file with zeros up to `size`.
+
+    After truncate or fallocate alone, a later write may still find the disk full.
+    """
     with file.open("r+b" if file.exists() else "w+b", buffering=0) as raw:
         if os.fstat(raw.fileno()).st_size >= size:
             return

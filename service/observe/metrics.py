@@ -26,7 +26,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from service.observe.metric_files import of_tasks, take_slot
-from service.observe.observer import ModelAttempt, RunPhase, Settled, Subscriber
+from service.observe.observer import ModelAttempt, Observer, RunPhase, Settled
 from service.types import Run, Usage
 
 log = logging.getLogger("slipway.metrics")
@@ -87,7 +87,7 @@ _value_classes: dict[tuple[int, str], Any] = {}  # by pid and folder: one slot f
 
 
 def _value_class() -> Any:
-    """Storage class of metric values: files in the joined folder, or memory."""
+    """Return the class that stores metric values: in files shared by the processes of a machine, or in memory."""
     own = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if not own:
         return values.MutexValue
@@ -102,8 +102,8 @@ def _value_class() -> Any:
     return _value_classes[key]
 
 
-class Metrics(Subscriber):
-    """Counters, gauges and histograms: of what the observer tells, of HTTP and of Redis.
+class Metrics(Observer):
+    """Counters, gauges and histograms: of the observer's events, of HTTP and of Redis.
 
     Labels are bounded: route templates, agent ids, never ids of users."""
 
@@ -206,7 +206,7 @@ class Metrics(Subscriber):
         self._fallback.set(int(active))
 
     def transaction_retried(self, reason: str) -> None:
-        """Count a retry; `reason` is `deadlock` or `serialization_failure`."""
+        """Count a retry; `reason`: `deadlock`, `serialization_failure` or `unexpected_result`."""
         self._retried(reason).inc()
 
     def login_failed(self) -> None:
@@ -225,15 +225,15 @@ class Metrics(Subscriber):
 
     def _counter(self, name: str, about: str, *labels: str) -> Any:
         most = MOST_REQUEST_LABEL_SETS if name == "http_requests" else MOST_LABEL_SETS
-        return self._kept(Counter(f"slipway_{name}", about, labels, registry=self._registry), labels, most)
+        return self._bounded(Counter(f"slipway_{name}", about, labels, registry=self._registry), labels, most)
 
     def _gauge(self, name: str, about: str, mode: Any, *labels: str) -> Any:
         gauge = Gauge(f"slipway_{name}", about, labels, registry=self._registry, multiprocess_mode=mode)
-        return self._kept(gauge, labels, MOST_LABEL_SETS)
+        return self._bounded(gauge, labels, MOST_LABEL_SETS)
 
     def _histogram(self, name: str, about: str, buckets: tuple[float, ...], *labels: str) -> Any:
         metric = Histogram(f"slipway_{name}", about, labels, registry=self._registry, buckets=buckets)
-        return self._kept(metric, labels, MOST_HISTOGRAM_LABEL_SETS)
+        return self._bounded(metric, labels, MOST_HISTOGRAM_LABEL_SETS)
 
-    def _kept(self, metric: MetricWrapperBase, labels: tuple[str, ...], most: int) -> Any:
+    def _bounded(self, metric: MetricWrapperBase, labels: tuple[str, ...], most: int) -> Any:
         return _Family(metric, most) if labels else metric

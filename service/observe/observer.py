@@ -1,4 +1,4 @@
-"""Observer: told once of each run, step, model attempt, tool call and settlement; metrics and logs subscribe to it."""
+"""Observer of runs, steps, model attempts, tool calls and settlements, to which metrics and logs subscribe."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 from service.types import Run, Usage
 
-# `started` and `over`: an execution begins and is over here, however. In between: `ended` (its status says how),
-# `failed` by a fault of ours, waits for a person or a batch, or `released` to another worker.
+# `started` and `over` delimit an execution in this process, whatever its outcome. In between: `ended` (see its status),
+# `failed` by an internal error, waiting for an approval or a batch, or `released` to another worker.
 RunPhase = Literal["started", "ended", "failed", "waits_for_approval", "waits_for_batch", "released", "over"]
 
 
@@ -38,39 +38,24 @@ class Settled(NamedTuple):
     held: int
 
 
-class Subscriber:
-    """Base of what subscribes: overrides the methods it needs. They are called by the thread in which it happens."""
+class Observer:
+    """Tells its subscribers, in their order, in the thread in which it happens.
 
-    def run(self, run: Run, phase: RunPhase, error: Exception | None = None) -> None:
-        """`error`: what a run failed with, or why it was left."""
+    A subscriber is an observer that overrides the methods it needs, and has none of its own.
+    """
 
-    def step(self, run: Run, kind: str, name: str) -> None:
-        """Step that is done; `kind` is `model` or `tools`. It is written with the run's next transaction."""
+    _subscribers: tuple[Observer, ...] = ()
 
-    def attempt(self, attempt: ModelAttempt) -> None: ...
-
-    def tool(self, name: str, ok: bool) -> None: ...
-
-    def settlement(self, settled: Settled) -> None: ...
-
-    def budget_refused(self, scope: str) -> None:
-        """Model call that did not fit a cap; `scope` is the kind of it only: `user`, never whose."""
-
-    def budget_warning(self, scope: str, percent: int, public: Mapping[str, Any]) -> None:
-        """Cap that passed 50, 80 or 100 percent; `public` describes it, with its whole scope."""
-
-
-class Observer(Subscriber):
-    """Tells every subscriber, in their order."""
-
-    def __init__(self, *subscribers: Subscriber) -> None:
+    def __init__(self, *subscribers: Observer) -> None:
         self._subscribers = subscribers
 
     def run(self, run: Run, phase: RunPhase, error: Exception | None = None) -> None:
+        """`error`: what a run failed with, or why it was left."""
         for each in self._subscribers:
             each.run(run, phase, error)
 
     def step(self, run: Run, kind: str, name: str) -> None:
+        """Step that is done; `kind` is `model` or `tools`. It is written with the run's next transaction."""
         for each in self._subscribers:
             each.step(run, kind, name)
 
@@ -87,9 +72,11 @@ class Observer(Subscriber):
             each.settlement(settled)
 
     def budget_refused(self, scope: str) -> None:
+        """Model call that did not fit a cap; `scope` is the kind of it only: `user`, never whose."""
         for each in self._subscribers:
             each.budget_refused(scope)
 
     def budget_warning(self, scope: str, percent: int, public: Mapping[str, Any]) -> None:
+        """Cap that passed 50, 80 or 100 percent; `public` describes it, with its whole scope."""
         for each in self._subscribers:
             each.budget_warning(scope, percent, public)

@@ -15,7 +15,7 @@ StaleAnswer = dict[str, Any] | None  # from the cache, for use when the model is
 
 @dataclass(slots=True)
 class Attempt:
-    """One execution of `run` by one worker. A resumed run gets another, with the stored steps in its journal."""
+    """Execution of `run` by one worker. A resumed run gets another, with the stored steps in its journal."""
 
     run: Run
     journal: Journal

@@ -13,10 +13,11 @@ from service.llm.client import CallProgress, ModelCall, ModelReply, ModelRequest
 from service.runs.attempt import Attempt
 from service.runs.journal import Journal
 from service.store.holds import Hold
+from service.store.transaction import WriteInTransaction
 from service.types import RunEvent, Usage
-from service.usage.bounds import can_be, prompt_bound, used_by, used_so_far
+from service.usage.bounds import estimated_usage, interrupted_usage, is_plausible, prompt_bound
 from service.usage.prices import Price
-from service.usage.reservation import FEWEST_TOKENS, CallEstimate, Reserved, Settlement, WriteInTransaction
+from service.usage.reservation import FEWEST_TOKENS, CallEstimate, Reserved, Settlement
 from service.usage.spending import Spending
 
 log = logging.getLogger("slipway.money")
@@ -93,7 +94,7 @@ class CallBilling:
             fewest=fewest,
             input_tokens=_prompt_bound(request),
             count=lambda: self._counted(request),
-            most=self._spending.left_of(self._run),
+            most=self._spending.remaining_budget(self._run),
         )
 
         def before_retry() -> None:
@@ -121,7 +122,7 @@ def settle_reply(
         return spending.settle_worst(hold)
     if reply.usage_source == "reported":
         return spending.settle(hold, price, reply.usage)
-    used = used_by(reply.usage, len(orjson.dumps(reply.content)), prompt, request.max_tokens)
+    used = estimated_usage(reply.usage, len(orjson.dumps(reply.content)), prompt, request.max_tokens)
     if used is None or price.cost(used) > hold.amount_nano:
         return spending.settle_worst(hold)
     return spending.settle(hold, price, used, "estimate")
@@ -134,7 +135,7 @@ def _settle_part(
     assert progress.usage is not None
     if not _plausible(hold, request, _prompt_bound(request), progress.usage):
         return spending.settle_worst(hold)
-    used = used_so_far(progress.usage, progress.text, request.max_tokens)
+    used = interrupted_usage(progress.usage, progress.text, request.max_tokens)
     if price.cost(used) > hold.amount_nano:
         return spending.settle_worst(hold)
     return spending.settle(hold, price, used, "estimate")
@@ -142,11 +143,11 @@ def _settle_part(
 
 def _plausible(hold: Hold, request: ModelRequest, prompt: int | None, usage: Usage) -> bool:
     """Return whether the call can have used what it reported; log it otherwise."""
-    if can_be(usage, prompt, request.max_tokens):
+    if is_plausible(usage, prompt, request.max_tokens):
         return True
     log.warning(
         "usage_implausible",
-        extra={"hold": hold.id, "run_id": hold.run_id, "model": hold.model, "told": usage._asdict()},
+        extra={"hold": hold.id, "run_id": hold.run_id, "model": hold.model, "reported": usage._asdict()},
     )
     return False
 

@@ -93,6 +93,7 @@ def build(
         conflicts=conflicts,
         bulkhead=bulkhead,
         concurrent=concurrent,
+        redis_store=infra.redis_store,
     )
     size, wait = settings.batch_max_size, settings.batch_max_wait_seconds
     batches = BatchSubmitter(infra.db, domains.upstream, batch_steps, max_size=size, max_wait=wait)
@@ -135,4 +136,4 @@ def _under_way(db: Database, run_ids: Sequence[str]) -> set[str]:
 
 def _note_live_gaps(db: Database, attempts: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:
     """Record gaps ahead of other writes: text of every stream in this process waits for it."""
-    return db.transact(lambda tx: ownership.note_live_gaps(tx, attempts), patience=0, ahead=True)
+    return db.transact(lambda tx: ownership.note_live_gaps(tx, attempts), patience=0, priority=True)

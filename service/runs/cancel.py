@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service.errors import NotFound, RunFinished
-from service.runs.result import result_of_kept
+from service.runs.result import result_of_steps
 from service.runs.slots import Slots
 from service.sessions import Sessions
 from service.store import approvals
@@ -56,7 +56,7 @@ class Cancellation:
             return False
         run.status, run.finished_at = RunStatus.CANCELLED, now_ms()
         run.last_seq += 1
-        run.result = result_of_kept(run, step_rows.of_run(tx, run.id))
+        run.result = result_of_steps(run, step_rows.of_run(tx, run.id))
         if not rows.close(tx, run, WAITING):
             return False
         approvals.close(tx, run.id)

@@ -39,13 +39,13 @@ class Conflicts:
     default: OnConflict
     seconds: float
 
-    def settled(self, request: RunRequest) -> OnConflict:
+    def policy_of(self, request: RunRequest) -> OnConflict:
         """Return the request's policy for a busy session."""
         return request.on_conflict or self.default
 
     def interrupted_by(self, request: RunRequest) -> list[str]:
         """Return the run a request interrupts, if any, to be cancelled once the request is accepted."""
-        if self.settled(request) != "interrupt" or request.session_id is None:
+        if self.policy_of(request) != "interrupt" or request.session_id is None:
             return []
         return [turn["id"] for turn in self.sessions.under_way(request.session_id) if turn["holds"]]
 
@@ -58,13 +58,13 @@ class Conflicts:
     def in_turn(self, caller: Caller, request: RunRequest, start: Callable[[], T]) -> T:
         """Call `start`, repeatedly while its session is busy if the request waits. Raises `SessionBusy`."""
         end, pause = time.monotonic() + self.seconds, FIRST_PAUSE
-        how = self.settled(request)
-        interruption = Interruption(self, self.sessions, request) if how == "interrupt" else None
+        policy = self.policy_of(request)
+        interruption = Interruption(self, self.sessions, request) if policy == "interrupt" else None
         while True:
             try:
                 return start()
             except SessionBusy:
-                if how == "reject" or time.monotonic() + pause > end:
+                if policy == "reject" or time.monotonic() + pause > end:
                     raise
             with self.bulkhead.take(caller.user_id):
                 if interruption is not None:

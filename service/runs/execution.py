@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,6 +23,7 @@ from service.runs.slots import HandedOver, Handle, LeaseLost, Slots
 from service.sessions import Sessions
 from service.store import runs as rows
 from service.store import steps as step_rows
+from service.store.actor import Actor, acting_as
 from service.store.database import Database, Transaction
 from service.types import Run, RunEvent
 from service.usage.concurrency import ConcurrentRuns
@@ -50,14 +51,14 @@ class Execution:
     seconds: float
     lease_seconds: float
 
-    def here(self, run: Run, opening: Opening, stale_answer: StaleAnswer = None) -> Attempt:
+    def execute(self, run: Run, opening: Opening, stale_answer: StaleAnswer = None) -> Attempt:
         """Execute a new run in this thread, without a client that follows its events.
 
         Raises the reason it cannot begin, `LeaseLost`, or `HandedOver` when another worker is to continue it.
         """
         journal = Journal(self.db, run, _publish_nothing, opening=opening)
         attempt = Attempt(run, journal, self._handle(run), stale_answer=stale_answer)
-        with self.slots.executing(attempt.handle):
+        with self._executing(run, attempt.handle):
             try:
                 for _ in self.runner.execute(attempt):
                     pass
@@ -66,7 +67,7 @@ class Execution:
                 raise
         return attempt
 
-    def listened(
+    def stream(
         self,
         run: Run,
         opening: Opening,
@@ -87,7 +88,7 @@ class Execution:
 
         def read() -> Generator[list[RunEvent]]:
             try:
-                with until_end, self.slots.executing(handle):
+                with until_end, self._executing(run, handle):
                     yield from self._unwritten(attempt, outbox)
             finally:
                 outbox.close()
@@ -183,7 +184,7 @@ class Execution:
         try:
             with (
                 self.concurrent.counted(run.user_id, run.id, refuse=False),
-                self.slots.executing(handle),
+                self._executing(run, handle),
             ):
                 if run.cancel_requested:
                     handle.stop("cancelled")
@@ -212,6 +213,12 @@ class Execution:
         threading.Thread(target=work, name=f"take-up-{run_id}", daemon=True).start()
         return True
 
+    @contextmanager
+    def _executing(self, run: Run, handle: Handle) -> Iterator[None]:
+        """Register a run while it executes here; its user is the actor, in whichever thread that is."""
+        with acting_as(Actor.of(run)), self.slots.executing(handle):
+            yield
+
     def _handle(self, run: Run) -> Handle:
         return Handle(run.id, self.seconds, run.attempt)
 
@@ -219,9 +226,9 @@ class Execution:
         """Reopen the journal of a resumed run. Raises `LeaseLost` when another worker has claimed it since."""
         # Order matters: the database already refuses earlier attempts' steps, from here on Redis their events.
         stream = self.event_streams.take_up(run.id, run.attempt)
-        kept = self.db.query(lambda tx: step_rows.of_run(tx, run.id), patience=PATIENCE)
-        replay = replay_of(run, kept, stream)
-        return Journal(self.db, run, outbox.put, kept=kept, replay=replay)
+        steps = self.db.query(lambda tx: step_rows.of_run(tx, run.id), patience=PATIENCE)
+        replay = replay_of(run, steps, stream)
+        return Journal(self.db, run, outbox.put, stored=steps, replay=replay)
 
 
 def _log_given_up(run: Run, error: Exception) -> None:

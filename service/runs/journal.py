@@ -15,10 +15,10 @@ from service.store import ownership
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.database import Database, Row, Transaction
+from service.store.transaction import WriteInTransaction
 from service.text.sanitise import storable_json
 from service.types import NO_USAGE, Event, Run, RunEvent, RunStatus, Usage, UsageSource, less_sure, now_ms
 
-WriteInTransaction = Callable[[Transaction], None]
 Opening = Callable[[Transaction], bool]  # writes the run's row; False: it exists already
 Publish = Callable[[Sequence[RunEvent]], None]
 FinalEvent = Callable[[], tuple[Event, dict[str, Any]]]
@@ -35,7 +35,7 @@ def _nothing(tx: Transaction) -> None:
 class Journal:
     """Journal of one attempt at a run. Every write is fenced by the attempt: raises `LeaseLost` when it is stale.
 
-    `opening` writes the run's row, in the first transaction; `kept` are the steps of earlier attempts, `replay` the
+    `opening` writes the run's row, in the first transaction; `stored` are the steps of earlier attempts, `replay` the
     events they published after the last of them.
     """
 
@@ -46,21 +46,23 @@ class Journal:
         publish: Publish,
         *,
         opening: Opening | None = None,
-        kept: Sequence[Row] = (),
+        stored: Sequence[Row] = (),
         replay: Replay | None = None,
     ) -> None:
         self._db = db
         self._run = run
         self._publish = publish
         self._opening = opening
-        self._kept = [row for row in kept if row["kind"] != NOTE]
-        self._rows = len(kept)
+        self._stored = [row for row in stored if row["kind"] != NOTE]
+        self._rows = len(stored)
         self._replay = replay or Replay((), run.last_seq)
-        kept_seq = kept[-1]["last_seq"] if kept else 0
-        self._buffer = [event for event in self._replay.events if event.seq > kept_seq]
-        events = [RunEvent(Event(name), data, seq) for row in kept for seq, name, data in row["events"]]
+        stored_seq = stored[-1]["last_seq"] if stored else 0
+        self._buffer = [event for event in self._replay.events if event.seq > stored_seq]
+        events = [RunEvent(Event(name), data, seq) for row in stored for seq, name, data in row["events"]]
         # Source of the result of a run without an answer, earlier attempts included.
-        self.result_events = [event for event in events if event.seq <= kept_seq and event.name in IN_RESULT]
+        self.result_events = [
+            event for event in events if event.seq <= stored_seq and event.name in IN_RESULT
+        ]
         self.result_events += [event for event in self._buffer if event.name in IN_RESULT]
         self._step: dict[str, Any] | None = None
         self._after: list[tuple[Event, Mapping[str, Any]]] = []
@@ -73,18 +75,18 @@ class Journal:
 
     @property
     def opened(self) -> bool:
-        """Whether the run is in the database: before that, a failure leaves no trace."""
+        """Tell whether the run is in the database: before that, a failure leaves no trace."""
         return self._opening is None
 
     @property
     def has_writes(self) -> bool:
-        """Whether writes wait for the next transaction."""
+        """Tell whether writes wait for the next transaction."""
         return bool(self._writes)
 
     @property
     def known_steps(self) -> int:
         """Number of steps done, including those this attempt has not replayed yet."""
-        return max(self.steps, len(self._kept))
+        return max(self.steps, len(self._stored))
 
     def make_storable(self) -> None:
         """Replace text that cannot be encoded by U+FFFD in all pending writes: the last resort to end a run."""
@@ -96,23 +98,23 @@ class Journal:
 
     def replay(self, kind: str, name: str) -> dict[str, Any] | None:
         """Return the stored reply of the next step; None when the step has yet to be made."""
-        if self.steps >= len(self._kept):
+        if self.steps >= len(self._stored):
             return None
-        step = self._kept[self.steps]
+        step = self._stored[self.steps]
         if (step["kind"], step["name"]) != (kind, name):  # the agent was changed while the run waited
-            self._kept = self._kept[: self.steps]
+            self._stored = self._stored[: self.steps]
             return None
         self.steps += 1
         return dict(step["reply"])
 
-    def tell(self, name: Event, data: Mapping[str, Any]) -> list[RunEvent]:
+    def publish(self, name: Event, data: Mapping[str, Any]) -> list[RunEvent]:
         """Number and publish an event. Empty: clients got it before a crash."""
         events = self._number(name, data)
         if events:
             self._publish(events)
         return events
 
-    def later(self, name: Event, data: Mapping[str, Any]) -> None:
+    def publish_after_commit(self, name: Event, data: Mapping[str, Any]) -> None:
         """Publish an event once the next transaction has succeeded."""
         self._after.append((name, data))
 
@@ -120,7 +122,7 @@ class Journal:
         """Add a write to the next transaction."""
         self._writes.append(write)
 
-    def keep(
+    def add_step(
         self,
         kind: str,
         name: str,
@@ -153,16 +155,16 @@ class Journal:
         after.
         """
         after = self._number_after()
-        step = self._seal()
+        step = self._finished_step()
 
         def work(tx: Transaction) -> None:
             if not self._write(tx, step) and not rows.progress(tx, self._run, self._run.attempt):
                 raise LeaseLost
-            for more in (*works, first, *self._writes, last):
-                more(tx)
+            for write in (*works, first, *self._writes, last):
+                write(tx)
 
         self._db.transact(work, patience=PATIENCE if self.opened else None)
-        self._settled(after)
+        self._committed(after)
         return after
 
     def finish(self, status: RunStatus, last: FinalEvent, *works: WriteInTransaction) -> list[RunEvent]:
@@ -171,7 +173,7 @@ class Journal:
         run = self._run
         run.status = status
         run.finished_at = now_ms()
-        step = self._seal(note=status)
+        step = self._finished_step(note=status)
         run.last_seq += 1
         final = RunEvent(*last(), run.last_seq)
 
@@ -179,11 +181,11 @@ class Journal:
             self._write(tx, step)
             if not rows.finish(tx, run, run.attempt):
                 raise LeaseLost
-            for more in (*works, *self._writes):
-                more(tx)
+            for write in (*works, *self._writes):
+                write(tx)
 
         self._db.transact(work, patience=PATIENCE)
-        self._settled([*after, final])
+        self._committed([*after, final])
         return [*after, final]
 
     def suspend(self, *works: WriteInTransaction) -> list[RunEvent]:
@@ -208,20 +210,20 @@ class Journal:
     ) -> list[RunEvent]:
         """Store the run's progress and release it. A final note records that all published events are stored."""
         after = self._number_after()
-        step = self._seal()
-        note = self._sealed(self._row(NOTE, status, {}, 0), [] if step else self._buffer)
+        step = self._finished_step()
+        note = self._with_events(self._row(NOTE, status, {}, 0), [] if step else self._buffer)
 
         def work(tx: Transaction) -> None:
             self._write(tx, step)
             step_rows.insert(tx, note)
             if not release(tx, self._run, self._run.attempt):
                 raise LeaseLost
-            for more in (*works, *self._writes):
-                more(tx)
+            for write in (*works, *self._writes):
+                write(tx)
 
         self._db.transact(work, patience=patience)
         self._run.status = status
-        self._settled(after)
+        self._committed(after)
         return after
 
     def check_owner(self) -> None:
@@ -237,14 +239,14 @@ class Journal:
             step_rows.insert(tx, step)
         return new
 
-    def _seal(self, note: str = "") -> dict[str, Any] | None:
+    def _finished_step(self, note: str = "") -> dict[str, Any] | None:
         """Return the finished step with the events published in it; without one, a note that stores only the events."""
         step = self._step
         if step is None and note and self._buffer:
             step = self._row(NOTE, note, {}, 0)
-        return None if step is None else self._sealed(step, self._buffer)
+        return None if step is None else self._with_events(step, self._buffer)
 
-    def _sealed(self, step: dict[str, Any], events: Sequence[RunEvent]) -> dict[str, Any]:
+    def _with_events(self, step: dict[str, Any], events: Sequence[RunEvent]) -> dict[str, Any]:
         listed = [[event.seq, event.name, event.data] for event in events]
         first = events[0].seq if events else self._run.last_seq
         return {**step, "events": listed, "first_seq": first, "last_seq": self._run.last_seq}
@@ -263,7 +265,7 @@ class Journal:
             "finished_at": now_ms(),
         }
 
-    def _settled(self, after: list[RunEvent]) -> None:
+    def _committed(self, after: list[RunEvent]) -> None:
         if self._step is not None:
             self._buffer = []
             self._began = now_ms()

@@ -13,7 +13,7 @@ from service.types import Usage
 _REPLY = tuple(field.name for field in fields(ModelReply))
 
 
-def kept_reply(reply: ModelReply) -> dict[str, Any]:
+def encode_reply(reply: ModelReply) -> dict[str, Any]:
     return {
         "model": reply.model,
         "content": reply.content,
@@ -27,14 +27,14 @@ def kept_reply(reply: ModelReply) -> dict[str, Any]:
     }
 
 
-def reply_of(kept: Mapping[str, Any]) -> ModelReply:
+def decode_reply(stored: Mapping[str, Any]) -> ModelReply:
     """Decode a reply, ignoring unknown fields: a rollback may leave this release runs of a later one."""
-    known = {name: kept[name] for name in _REPLY if name in kept}
-    unreadable = frozenset(kept.get("unreadable", ()))
-    return ModelReply(**{**known, "usage": Usage(*kept["usage"]), "unreadable": unreadable})
+    known = {name: stored[name] for name in _REPLY if name in stored}
+    unreadable = frozenset(stored.get("unreadable", ()))
+    return ModelReply(**{**known, "usage": Usage(*stored["usage"]), "unreadable": unreadable})
 
 
-def kept_result(result: ToolResult) -> dict[str, Any]:
+def encode_result(result: ToolResult) -> dict[str, Any]:
     return {
         "ok": result.ok,
         "content": result.content,
@@ -44,5 +44,5 @@ def kept_result(result: ToolResult) -> dict[str, Any]:
     }
 
 
-def result_of(kept: Mapping[str, Any]) -> ToolResult:
-    return ToolResult(**{**kept, "sources": tuple(kept["sources"])})
+def decode_result(stored: Mapping[str, Any]) -> ToolResult:
+    return ToolResult(**{**stored, "sources": tuple(stored["sources"])})

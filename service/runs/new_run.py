@@ -10,11 +10,12 @@ from service.agents.definitions import AgentDefinition
 from service.errors import Invalid, NotFound, SessionBusy
 from service.runs.conflicts import Conflicts
 from service.runs.idempotency import Key
-from service.runs.journal import Opening, WriteInTransaction
+from service.runs.journal import Opening
 from service.sessions import Sessions
 from service.store import runs as rows
 from service.store.database import Database, Transaction
-from service.types import Caller, Run, RunRequest, new_id, now_ms
+from service.store.transaction import WriteInTransaction
+from service.types import DOOR_OF_MODE, Caller, Mode, Run, RunRequest, mode_of, new_id, now_ms
 
 KEY_SECONDS = 1.0  # seconds a rate-limited request looks for the run its key may belong to
 
@@ -40,8 +41,11 @@ class NewRuns:
         """Find a run's agent in the version that the run began with. Raises `NotFound`."""
         return self.catalog.find(run.agent, run.agent_version) or self.agent(run.agent)
 
-    def make(self, caller: Caller, request: RunRequest, door: str, request_id: str) -> Run:
+    def make(self, caller: Caller, request: RunRequest, mode: Mode, request_id: str) -> Run:
         """Build a run from a request. Raises `NotFound`, and `Invalid` for more steps than the agent allows."""
+        door = request.door or DOOR_OF_MODE[mode]
+        if mode_of(door) != mode:  # a worker that recovers the run knows its door only
+            raise ValueError(f"The door {door} is not one of mode {mode}.")
         agent = self.agent(request.agent)
         if caller.scopes and request.session_id is not None:  # 404 for another agent's, without its name
             self.sessions.get(caller, request.session_id, own=True)
@@ -70,7 +74,9 @@ class NewRuns:
             if key is not None:
                 key.start(tx, run.id)
             new = rows.insert(tx, run, worker_id=worker, wake_at=wake_at)
-            waits = queued and self.conflicts.settled(run.request) != "reject"  # the task queue is its queue
+            waits = (
+                queued and self.conflicts.policy_of(run.request) != "reject"
+            )  # the task queue is its queue
             if not self.sessions.begin(tx, run) and not waits:
                 raise SessionBusy(retry_after=1)
             return new
@@ -83,8 +89,8 @@ class NewRuns:
 
         def write(tx: Transaction) -> None:
             opening(tx)
-            for each in writes:
-                each(tx)
+            for write in writes:
+                write(tx)
 
         self.db.transact(write)
 

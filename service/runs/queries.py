@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -16,11 +15,12 @@ from service.errors import DatabaseUnavailable, NotFound, RunTimeout, Unavailabl
 from service.runs.events.event_stream import EventStreamReader
 from service.runs.events.follower import Follower
 from service.runs.events.outbox import Outbox
-from service.runs.result import result_of_kept
+from service.runs.result import result_of_steps
 from service.store import approvals, feedback, run_lists
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.database import Database, Row, Transaction
+from service.store.run_lists import RunFilter
 from service.store.visibility import UNRESTRICTED, visible_to
 from service.types import Caller, Event, Run, RunEvent, RunStatus
 
@@ -49,9 +49,12 @@ class RunQueries:
             raise NotFound(f"There is no run {run_id}.")
         return run
 
-    def page(self, caller: Caller, **wanted: Any) -> list[Row]:
-        """List runs that the caller may see, newest first; `wanted`: filters of `run_lists.recent`."""
-        return self.db.query(partial(run_lists.recent, visible=visible_to(caller), **wanted))
+    def page(self, caller: Caller, filters: RunFilter, *, limit: int, before: str | None) -> list[Row]:
+        """List runs that the caller may see, newest first."""
+        visible = visible_to(caller)
+        return self.db.query(
+            lambda tx: run_lists.recent(tx, filters, limit=limit, before=before, visible=visible)
+        )
 
     def steps_and_feedback(self, run_id: str) -> tuple[list[Row], Row | None]:
         """Read the steps of a run, and its user's feedback, if any."""
@@ -63,7 +66,7 @@ class RunQueries:
             return run.result
 
         def read(tx: Transaction) -> dict[str, Any]:
-            return result_of_kept(run, step_rows.of_run(tx, run.id), approvals.pending(tx, run.id))
+            return result_of_steps(run, step_rows.of_run(tx, run.id), approvals.pending(tx, run.id))
 
         return self.db.query(read)
 
@@ -87,7 +90,7 @@ class RunQueries:
         if follower.waits:
             yield [_reconnect(after)]
 
-    def began(self, run_id: str, seconds: float) -> bool:
+    def has_begun(self, run_id: str, seconds: float) -> bool:
         """Return whether a run has its first event within `seconds`, so that it can be followed live."""
         try:
             return bool(self.event_streams.read(run_id, b"0", seconds))

@@ -19,22 +19,22 @@ BEFORE_TEXT = (Event.RUN_STARTED, Event.RUN_RESUMED, Event.APPROVAL_DECIDED, Eve
 
 
 class Replay:
-    """Events published after the last stored step; `kept_seq` is the last number stored.
+    """Events published after the last stored step; `stored_seq` is the last number stored.
 
     `lost`: an unknown number of further events may exist. Numbers then jump beyond all that `attempts` earlier attempts
     may have published, and all events after the last stored step are void.
     """
 
     def __init__(
-        self, events: Sequence[RunEvent], kept_seq: int, *, lost: bool = False, attempts: int = 1
+        self, events: Sequence[RunEvent], stored_seq: int, *, lost: bool = False, attempts: int = 1
     ) -> None:
         self.events = tuple(events)
-        known = max((event.seq for event in events), default=kept_seq)
+        known = max((event.seq for event in events), default=stored_seq)
         self.last_seq = known + JUMP * attempts * lost
-        self.resumes_after = kept_seq if lost else self.last_seq
-        self._kept_seq = kept_seq
+        self.resumes_after = stored_seq if lost else self.last_seq
+        self._stored_seq = stored_seq
         self._marks = {_mark(event.name, event.data) for event in events}
-        self._text = "" if lost else standing_text(events)
+        self._text = "" if lost else valid_text(events)
         self._at = 0  # characters of the text that have been repeated
 
     def sift(self, name: Event, data: Mapping[str, Any]) -> list[RunEvent]:
@@ -63,7 +63,7 @@ class Replay:
         if self._at >= len(self._text):
             return [_delta(piece)] if piece else []
         whole, self._text = self._text[: self._at] + piece, ""
-        resumed = RunEvent(Event.RUN_RESUMED, {"from_seq": self._kept_seq})
+        resumed = RunEvent(Event.RUN_RESUMED, {"from_seq": self._stored_seq})
         return [resumed, _delta(whole)] if whole else [resumed]
 
 
@@ -76,7 +76,7 @@ def _mark(name: Event, data: Mapping[str, Any]) -> tuple[str, object]:
     return name, data.get("call_id") or data.get("approval_id") or data.get("step")
 
 
-def standing_text(events: Sequence[RunEvent]) -> str:
+def valid_text(events: Sequence[RunEvent]) -> str:
     """Join the published text, without text voided by `run.resumed`."""
     standing: list[RunEvent] = []
     for event in events:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from service.runs.replay import standing_text
+from service.runs.replay import valid_text
 from service.store.database import Row
 from service.text import exact_json
 from service.types import Answer, Event, Run, RunEvent, RunStatus, ToolUse, rfc3339
@@ -25,7 +25,7 @@ class Progress(NamedTuple):
 
     @classmethod
     def of_events(cls, events: Sequence[RunEvent], steps: int, clamped: int | None = None) -> Progress:
-        return cls(steps, tools_used(events), standing_text(events), clamped)
+        return cls(steps, tools_used(events), valid_text(events), clamped)
 
 
 def result_of(
@@ -79,11 +79,11 @@ def started_of(run: Run) -> dict[str, Any]:
     }
 
 
-def result_of_kept(run: Run, kept: Sequence[Row], approvals: Sequence[str] = ()) -> dict[str, Any]:
+def result_of_steps(run: Run, steps: Sequence[Row], approvals: Sequence[str] = ()) -> dict[str, Any]:
     """Build the result of a run without an answer that executes nowhere, from its step rows."""
-    events = [RunEvent(Event(name), data, seq) for row in kept for seq, name, data in row["events"]]
-    steps = sum(row["kind"] in ("model", "tools") for row in kept)
-    return result_of(run, None, Progress.of_events(events, steps), approvals)
+    events = [RunEvent(Event(name), data, seq) for row in steps for seq, name, data in row["events"]]
+    done = sum(row["kind"] in ("model", "tools") for row in steps)
+    return result_of(run, None, Progress.of_events(events, done), approvals)
 
 
 def tools_used(events: Sequence[RunEvent]) -> list[ToolUse]:

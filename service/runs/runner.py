@@ -8,7 +8,7 @@ from typing import Any
 
 from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
-from service.agents.pattern import Context, Events, PatternModule
+from service.agents.pattern import Context, Events, PatternModule, Prompt
 from service.cache.entries import MODEL_AWAY
 from service.errors import AgentFault, DatabaseUnavailable, NotFound, RunCancelled, SlipwayError, WorkerLost
 from service.history import SUMMARISE
@@ -66,7 +66,7 @@ class Runner:
         try:
             yield from self._begin(attempt)
             if run.losses >= MOST_LOSSES:
-                raise WorkerLost(f"{run.losses} workers ended while they drove this run.")
+                raise WorkerLost(f"{run.losses} workers ended while they executed this run.")
             attempt.handle.check()
             steps = RunSteps(self.steps, agent, attempt)
             messages = yield from self._conversation(agent, attempt, steps)
@@ -115,11 +115,11 @@ class Runner:
         started = started_of(run)
         if run.resumed:
             if journal.resumes_after == 0:  # no published event is valid: clients may not know that it began
-                yield from journal.tell(Event.RUN_STARTED, started)
+                yield from journal.publish(Event.RUN_STARTED, started)
             resumed = {"from_seq": journal.resumes_after, "agent_version": run.agent_version}
-            yield from journal.tell(Event.RUN_RESUMED, resumed)
+            yield from journal.publish(Event.RUN_RESUMED, resumed)
         else:
-            journal.later(Event.RUN_STARTED, started)
+            journal.publish_after_commit(Event.RUN_STARTED, started)
             # Otherwise it is stored with the hold for its first step, or does not begin if nothing can be held.
             if run.request.session_id is not None:  # a turn claims its session before reading it
                 yield from journal.commit()
@@ -134,15 +134,14 @@ class Runner:
             return turn
         past = self.sessions.history(run, agent.history_tokens)
         if past.older:
-            reply = yield from steps.model(
-                "summarise",
+            prompt = Prompt(
                 system=SUMMARISE,
                 messages=past.summary_request(),
                 tier="simple",
                 max_tokens=self.sessions.summary_limit(agent.history_tokens),
-                tell=False,
-                counts=False,
+                publish=False,
             )
+            reply = yield from steps.model("summarise", prompt, counts=False)
             summary = reply.text if reply.stop_reason != "refusal" else ""
             if summary:
                 attempt.summary = (past.older[-1]["seq"], summary)

@@ -12,20 +12,22 @@ from typing import Any, NamedTuple
 from service.agents.definitions import AgentDefinition
 from service.cache.lookup import Lookup, Lookups
 from service.errors import RateLimited, SlipwayError
+from service.infra.redis import RedisStore
+from service.infra.redis_trip import Trip
 from service.runs import cached
 from service.runs.bulkhead import Bulkhead, Permit
+from service.runs.claim import Claim
 from service.runs.conflicts import Conflicts
 from service.runs.events.outbox import Listener
 from service.runs.execution import Execution
 from service.runs.idempotency import AlreadyStarted, Key
-from service.runs.journal import WriteInTransaction
 from service.runs.new_run import NewRuns
 from service.runs.queries import RunQueries
 from service.runs.result import Progress, result_of
 from service.runs.runner import problem_of
 from service.runs.slots import HandedOver, LeaseLost
 from service.types import Caller, Event, Run, RunEvent, RunRequest, RunStatus, now_ms
-from service.usage.concurrency import ConcurrentRuns
+from service.usage.concurrency import ConcurrentRuns, CountedRun
 
 FOLLOW_SECONDS = 2.0  # seconds to wait for an identical run's first event before joining its answer
 
@@ -45,7 +47,7 @@ Stream = tuple[Started, Generator[list[RunEvent]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarter:
-    """Starts runs. One per process.
+    """Starts runs. One per process. A `trip` that waits to be sent is sent before anything is started.
 
     Raises `Overloaded` (503) without a free place in `bulkhead`, `RateLimited` (429) at the user's limit of concurrent
     runs.
@@ -58,101 +60,113 @@ class RunStarter:
     conflicts: Conflicts
     bulkhead: Bulkhead
     concurrent: ConcurrentRuns
+    redis_store: RedisStore
 
     def agent(self, name: str) -> AgentDefinition:
         """Find an agent. Raises `NotFound`."""
         return self.new_runs.agent(name)
 
-    def invoke(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str) -> Started:
+    def invoke(
+        self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, trip: Trip | None = None
+    ) -> Started:
         """Start a run, or join the one with the same key, and wait until it ends or waits for an approval."""
-        return self.conflicts.in_turn(caller, request, lambda: self._invoke(caller, request, key, request_id))
+        trip = trip or Trip(self.redis_store)
+        start = partial(self._invoke, caller, request, key, request_id, trip)
+        return self.conflicts.in_turn(caller, request, start)
 
-    def _invoke(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str) -> Started:
-        run = self.new_runs.make(caller, request, "invoke", request_id)
-        with self._lookup(caller, run) as lookup:
-            if lookup.answer is not None:
-                return self._answer(run, lookup.answer, key)
+    def _invoke(
+        self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, trip: Trip
+    ) -> Started:
+        run = self.new_runs.make(caller, request, "wait", request_id)
+        with self._claim(caller, run, trip) as claim:
+            if claim.lookup.answer is not None:
+                return self._answer(run, claim.lookup.answer, key)
             with self.bulkhead.take(run.user_id):
-                for _ in self._join(lookup):
+                for _ in self._join(claim.lookup):
                     pass
-                if lookup.answer is not None:
-                    return self._answer(run, lookup.answer, key)
-                return self._execute(run, key, lookup)
+                if claim.lookup.answer is not None:
+                    return self._answer(run, claim.lookup.answer, key)
+                return self._execute(run, key, claim)
 
-    def _execute(self, run: Run, key: Key | None, lookup: Lookup) -> Started:
+    def _execute(self, run: Run, key: Key | None, claim: Claim) -> Started:
         """Execute a run in this thread, or wait for the run with the same key."""
         try:
-            with self.concurrent.counted(run.user_id, run.id):
-                attempt = self.execution.here(run, self.new_runs.opening(run, key), lookup.stale)
+            claim.enter()
+            attempt = self.execution.execute(run, self.new_runs.opening(run, key), claim.lookup.stale)
         except AlreadyStarted as first:
-            lookup.end()
+            claim.end()
             return Started(self.queries.wait(first.run_id), replayed=True)
         except RateLimited:
-            lookup.end()
+            claim.end()
             if (run_id := self.new_runs.started_with(key)) is None:
                 raise
             return Started(self.queries.wait(run_id), replayed=True)
         except (LeaseLost, HandedOver):
-            lookup.run = self.queries.wait(run.id)
-            return Started(lookup.run)
+            claim.leave()
+            claim.lookup.run = self.queries.wait(run.id)
+            return Started(claim.lookup.run)
         return Started(run, model_seconds=attempt.model_seconds)
 
-    def stream(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str) -> Stream:
+    def stream(
+        self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, trip: Trip | None = None
+    ) -> Stream:
         """Start a run and listen. Raises the reason it cannot begin before the first event.
 
         The caller must release the place of `Started`, if any, once the stream is no longer read.
         """
-        return self.conflicts.in_turn(caller, request, lambda: self._stream(caller, request, key, request_id))
+        trip = trip or Trip(self.redis_store)
+        start = partial(self._stream, caller, request, key, request_id, trip)
+        return self.conflicts.in_turn(caller, request, start)
 
-    def _stream(self, caller: Caller, request: RunRequest, key: Key | None, request_id: str) -> Stream:
+    def _stream(
+        self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, trip: Trip
+    ) -> Stream:
         run = self.new_runs.make(caller, request, "stream", request_id)
-        lookup = self._lookup(caller, run)
-        if lookup.answer is not None:
-            return self._stream_own(run, key, lookup, Listener())
+        claim = self._claim(caller, run, trip)
+        if claim.lookup.answer is not None:
+            return self._stream_own(run, key, claim, Listener())
         with ExitStack() as undo:
-            undo.callback(lookup.end)
+            undo.enter_context(claim)
             place = undo.enter_context(self.bulkhead.take(run.user_id))
-            started, events = self._stream_own_or_joined(run, key, lookup)
+            started, events = self._stream_own_or_joined(run, key, claim)
             undo.pop_all()
         return started._replace(place=place), events
 
-    def _stream_own_or_joined(self, run: Run, key: Key | None, lookup: Lookup) -> Stream:
+    def _stream_own_or_joined(self, run: Run, key: Key | None, claim: Claim) -> Stream:
         """Execute the run and stream it; or stream the answer of an identical run."""
-        owner, listener = lookup.owner, Listener()
+        owner, listener = claim.lookup.owner, Listener()
         if owner is None:
-            return self._stream_own(run, key, lookup, listener)
+            return self._stream_own(run, key, claim, listener)
         if (
             owner.live
             and owner.user_id == run.user_id
             and (key is None or key.automatic)
-            and self.queries.began(owner.run_id, FOLLOW_SECONDS)
+            and self.queries.has_begun(owner.run_id, FOLLOW_SECONDS)
         ):
             # The identical run by its own id: it can be resumed from any event, and a disconnect does not end it.
             same = replace(run, id=owner.run_id, request=replace(run.request, on_disconnect="continue"))
             return Started(same), self.queries.follow(owner.run_id)
-        return Started(run, listener=listener), self._stream_joined(run, key, lookup, listener)
+        return Started(run, listener=listener), self._stream_joined(run, key, claim, listener)
 
     def queue(
-        self,
-        caller: Caller,
-        request: RunRequest,
-        key: Key | None,
-        request_id: str,
-        *writes: WriteInTransaction,
+        self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, trip: Trip | None = None
     ) -> Started:
-        """Queue a run; `writes` join its transaction (a webhook, an announcement after commit)."""
+        """Queue a run."""
+        if trip is not None:
+            trip.send()
         interrupted = self.conflicts.interrupted_by(request)
-        run = self.new_runs.make(caller, request, "task", request_id)
+        run = self.new_runs.make(caller, request, "queue", request_id)
         run.status, run.attempt, run.started_at = RunStatus.QUEUED, 0, None
         try:
-            self.new_runs.open(run, key, *writes)
+            self.new_runs.open(run, key)
         except AlreadyStarted as first:
             return Started(self.queries.get(first.run_id), replayed=True)
         self.conflicts.cancel(interrupted)
         return Started(run)
 
-    def _lookup(self, caller: Caller, run: Run) -> Lookup:
-        return self.lookups.begin(caller, run, self.new_runs.agent_of(run))
+    def _claim(self, caller: Caller, run: Run, trip: Trip) -> Claim:
+        lookup = self.lookups.begin(caller, run, self.new_runs.agent_of(run))
+        return Claim(trip, lookup, CountedRun(self.concurrent, run.user_id, run.id))
 
     def _join(self, lookup: Lookup) -> Generator[None]:
         """Wait for an identical run's answer, at most as long as this run itself may take."""
@@ -171,25 +185,25 @@ class RunStarter:
                     return Started(self.queries.wait(first.run_id), replayed=True)
         return Started(run)
 
-    def _stream_own(self, run: Run, key: Key | None, lookup: Lookup, listener: Listener) -> Stream:
+    def _stream_own(self, run: Run, key: Key | None, claim: Claim, listener: Listener) -> Stream:
         """Stream the cached answer, or execute the run and stream it."""
-        if lookup.answer is not None:
-            with lookup:
-                started = self._answer(run, lookup.answer, key)
+        if claim.lookup.answer is not None:
+            with claim:
+                started = self._answer(run, claim.lookup.answer, key)
             if started.replayed:
                 return started, self.queries.follow(started.run.id)
             return started, _at_once(cached.events_of(run))
         with ExitStack() as until_end:
-            until_end.enter_context(lookup)
+            until_end.enter_context(claim)
             try:
-                until_end.enter_context(self.concurrent.counted(run.user_id, run.id))
+                claim.enter()
             except RateLimited:
                 if (run_id := self.new_runs.started_with(key)) is None:
                     raise
                 return Started(self.queries.get(run_id), replayed=True), self.queries.follow(run_id)
             opening = self.new_runs.opening(run, key)
-            outbox, execution = self.execution.listened(
-                run, opening, until_end.pop_all(), listener, lookup.stale
+            outbox, execution = self.execution.stream(
+                run, opening, until_end.pop_all(), listener, claim.lookup.stale
             )
         try:
             first = next(execution)
@@ -198,13 +212,13 @@ class RunStarter:
         return Started(run, listener=listener), self.queries.listen(run, outbox, first, execution)
 
     def _stream_joined(
-        self, run: Run, key: Key | None, lookup: Lookup, listener: Listener
+        self, run: Run, key: Key | None, claim: Claim, listener: Listener
     ) -> Generator[list[RunEvent]]:
         """Wait for an identical run's answer, which comes whole; without one, execute this run."""
         try:
-            for _ in self._join(lookup):
+            for _ in self._join(claim.lookup):
                 yield []
-            _, events = self._stream_own(run, key, lookup, listener)
+            _, events = self._stream_own(run, key, claim, listener)
         except SlipwayError as error:  # the stream has begun: report the error as its last event
             run.status, run.finished_at = RunStatus.FAILED, now_ms()
             run.error = problem_of(error, run)

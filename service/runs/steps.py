@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from service.agents.definitions import AgentDefinition
-from service.agents.pattern import Events, most_steps
+from service.agents.pattern import Events, Prompt, most_steps
 from service.errors import ModelError, ModelUnavailable, RunLimit
 from service.llm.client import ModelClient, ModelReply, ModelRequest
 from service.llm.prompt_cache import marked
-from service.llm.routing import CLASSIFY, CLASSIFY_TOKENS, TIER_SCHEMA, Route, Router, excerpt, tier_said
-from service.llm.thinking import for_model, thinkers
+from service.llm.routing import CLASSIFY, CLASSIFY_TOKENS, TIER_SCHEMA, Route, Router, excerpt, parse_tier
+from service.llm.thinking import for_model, signatures
 from service.observe.observer import Observer
 from service.runs.attempt import Attempt
 from service.runs.batch.steps import BatchSteps, WaitsForBatch, can_wait
 from service.runs.billing import CallBilling, book_later
-from service.runs.journal_codec import kept_reply, kept_result, reply_of, result_of
+from service.runs.journal_codec import decode_reply, decode_result, encode_reply, encode_result
 from service.runs.replies import call_ids, going_on, joined, well_formed
 from service.runs.tool_execution import ToolExecution
 from service.store.batches import SENT, WAITING
 from service.tools import ToolResult
-from service.types import Block, Event, Message, Tier, ToolUse, Usage, less_sure
+from service.types import Event, Tier, ToolUse, Usage, less_sure
 from service.usage.prices import Price, PriceTable, today
 from service.usage.spending import Spending
 
@@ -57,53 +57,46 @@ class RunSteps:
         self._calls = 0  # model calls that count as steps
         self._route: Route | None = None
         self._call_ids: set[str] = set()  # of every tool call requested by the model
-        self._thinkers: dict[str, str] = {}  # by a thinking block's signature: the model that wrote it
+        self._signatures: dict[str, str] = {}  # by a thinking block's signature: the model that wrote it
 
-    def model(
-        self,
-        name: str,
-        *,
-        system: str | Sequence[Block],
-        messages: Sequence[Message],
-        tools: bool = False,
-        may_call_tools: bool = True,
-        tier: Tier | None = None,
-        max_tokens: int | None = None,
-        json_schema: Mapping[str, Any] | None = None,
-        tell: bool = True,
-        counts: bool = True,
-    ) -> Events[ModelReply]:
+    def model(self, name: str, prompt: Prompt, *, counts: bool = True) -> Events[ModelReply]:
         """Call the model, store its reply. Raises `ModelError`, `BudgetExceeded`, `PriceUnknown` or the stop reason.
 
-        `tell`: publish its text. `counts`: count towards the run's step limit; beyond it, `RunLimit` is raised.
+        `counts`: count towards the run's step limit; beyond it, `RunLimit` is raised.
         """
         if counts:
             self._count()
-        models = (yield from self._routed_models(tools)) if tier is None else self._router.route(tier).models
-        request = ModelRequest(
-            model=models[0],
-            system=system,
-            messages=messages,
-            max_tokens=max_tokens or self._run.request.max_tokens or self._agent.max_tokens,
-            tools=[tool.for_model() for tool in self._agent.tools.values()] if tools else (),
-            may_call_tools=may_call_tools,
-            effort=None if json_schema else self._run.request.effort or self._agent.effort,
-            json_schema=json_schema,
-            stream=tell and self._run.mode != "wait",
+        if prompt.tier is None:
+            models = yield from self._routed_models(prompt.tools)
+        else:
+            models = self._router.route(prompt.tier).models
+        return (yield from self._whole_reply(name, self._request(models[0], prompt), models, prompt.publish))
+
+    def _request(self, model: str, prompt: Prompt) -> ModelRequest:
+        options, agent = self._run.request, self._agent
+        return ModelRequest(
+            model=model,
+            system=prompt.system,
+            messages=prompt.messages,
+            max_tokens=prompt.max_tokens or options.max_tokens or agent.max_tokens,
+            tools=[tool.for_model() for tool in agent.tools.values()] if prompt.tools else (),
+            may_call_tools=prompt.may_call_tools,
+            effort=None if prompt.json_schema else options.effort or agent.effort,
+            json_schema=prompt.json_schema,
+            stream=prompt.publish and self._run.mode != "wait",
             user_id=self._run.user_id,
         )
-        return (yield from self._whole_reply(name, request, models, tell))
 
     def _whole_reply(
-        self, name: str, request: ModelRequest, models: Sequence[str], tell: bool
+        self, name: str, request: ModelRequest, models: Sequence[str], publish: bool
     ) -> Events[ModelReply]:
         """Call again while the model pauses its turn, and join the parts. Raises `RunLimit` after `MOST_PARTS`."""
-        reply = yield from self._replayed_or_called(name, request, models, tell)
+        reply = yield from self._replayed_or_called(name, request, models, publish)
         for part in range(2, MOST_PARTS + 1):
             if reply.stop_reason != "pause_turn":
                 return reply
             more = replace(request, messages=going_on(request.messages, reply))
-            rest = yield from self._replayed_or_called(f"{name}, part {part}", more, models, tell)
+            rest = yield from self._replayed_or_called(f"{name}, part {part}", more, models, publish)
             reply = joined(reply, rest)
         if reply.stop_reason == "pause_turn":
             raise RunLimit(f"The model paused its answer {MOST_PARTS} times.")
@@ -111,16 +104,16 @@ class RunSteps:
 
     def tools(self, name: str, reply: ModelReply) -> Events[list[ToolResult]]:
         """Make the tool calls of one reply, store their results. Raises `WaitsForApproval` if one needs approval."""
-        kept = self._journal.replay("tools", name)
-        if kept is not None:
-            results = [result_of(item) for item in kept["results"]]
+        stored = self._journal.replay("tools", name)
+        if stored is not None:
+            results = [decode_result(item) for item in stored["results"]]
         else:
             self._attempt.handle.check()
             started = {"step": self._journal.steps + 1, "name": name, "kind": "tools"}
             results = yield from self._deps.tool_execution.use(
                 self._agent, self._run, self._journal, self._attempt.handle, started, reply
             )
-            self._journal.keep("tools", name, {"results": [kept_result(result) for result in results]})
+            self._journal.add_step("tools", name, {"results": [encode_result(result) for result in results]})
             self._deps.observer.step(self._run, "tools", name)
         for use, result in zip(reply.tool_uses, results, strict=True):
             self._attempt.tools_used.append(ToolUse(use["name"], result.ok, round(result.ms)))
@@ -142,66 +135,67 @@ class RunSteps:
         The question decides, or the cheap model if in doubt. Every attempt chooses the same.
         """
         if self._route is None:
-            asked, bounds = self._run.request, self._agent.bounds
+            request, bounds = self._run.request, self._agent.bounds
             count = len(self._agent.tools) if tools else 0
-            tier = asked.tier
-            if self._router.unsure(tier, asked.question, count, bounds):
-                tier = (yield from self._tier_by_model(asked.question)) or tier
-            self._route = self._router.route(tier, asked.question, count, bounds)
+            tier = request.tier
+            if self._router.unsure(tier, request.question, count, bounds):
+                tier = (yield from self._tier_by_model(request.question)) or tier
+            self._route = self._router.route(tier, request.question, count, bounds)
             self._run.tier = self._route.tier
         return self._route.models
 
     def _tier_by_model(self, question: str) -> Events[Tier | None]:
         """Ask the cheap model for the tier. None on failure, which is stored too: all attempts must agree."""
+        prompt = Prompt(
+            system=CLASSIFY,
+            messages=[{"role": "user", "content": excerpt(question)}],
+            tier="simple",
+            max_tokens=CLASSIFY_TOKENS,
+            json_schema=TIER_SCHEMA,
+            publish=False,
+        )
         try:
-            reply = yield from self.model(
-                ROUTE,
-                system=CLASSIFY,
-                messages=[{"role": "user", "content": excerpt(question)}],
-                tier="simple",
-                max_tokens=CLASSIFY_TOKENS,
-                json_schema=TIER_SCHEMA,
-                tell=False,
-                counts=False,
-            )
+            reply = yield from self.model(ROUTE, prompt, counts=False)
         except ModelError:
-            self._journal.keep("model", ROUTE, kept_reply(ModelReply("", [], "error", Usage())))
+            self._journal.add_step("model", ROUTE, encode_reply(ModelReply("", [], "error", Usage())))
             return None
-        return tier_said(reply.text)
+        return parse_tier(reply.text)
 
     def _replayed_or_called(
-        self, name: str, request: ModelRequest, models: Sequence[str], tell: bool
+        self, name: str, request: ModelRequest, models: Sequence[str], publish: bool
     ) -> Events[ModelReply]:
-        kept = self._journal.replay("model", name)
-        if kept is not None:
-            if "clamped" in kept:
-                self._note_clamped(kept.pop("clamped"))
-            requested = kept.pop("asked", kept["model"])
-            return self._noted(reply_of(kept), requested)
-        return (yield from self._call_with_fallback(name, marked(request), models, tell))
+        stored = self._journal.replay("model", name)
+        if stored is not None:
+            if "clamped" in stored:
+                self._note_clamped(stored.pop("clamped"))
+            requested = stored.pop("asked", stored["model"])
+            return self._noted(decode_reply(stored), requested)
+        return (yield from self._call_with_fallback(name, marked(request), models, publish))
 
     def _noted(self, reply: ModelReply, requested: str) -> ModelReply:
         """Record the parts of a reply that later steps need; `requested` is the model's name in the request."""
-        self._thinkers |= thinkers(reply, requested)
+        self._signatures |= signatures(reply, requested)
         self._call_ids |= call_ids(reply)
         self._run.usage_source = less_sure(self._run.usage_source, reply.usage_source)
         return reply
 
     def _call_with_fallback(
-        self, name: str, request: ModelRequest, models: Sequence[str], tell: bool
+        self, name: str, request: ModelRequest, models: Sequence[str], publish: bool
     ) -> Events[ModelReply]:
         """Call the first available model; no fallback once clients were sent text of the one before."""
         deltas = self._attempt.text.deltas
         for model in models:
             try:
-                messages = for_model(request.messages, model, self._thinkers)
-                return (yield from self._call(name, replace(request, model=model, messages=messages), tell))
+                messages = for_model(request.messages, model, self._signatures)
+                return (
+                    yield from self._call(name, replace(request, model=model, messages=messages), publish)
+                )
             except ModelUnavailable:
                 if model == models[-1] or self._attempt.text.deltas > deltas:
                     raise
         raise AssertionError("a tier has at least one model")
 
-    def _call(self, name: str, request: ModelRequest, tell: bool) -> Events[ModelReply]:
+    def _call(self, name: str, request: ModelRequest, publish: bool) -> Events[ModelReply]:
         """Call a model: its hold is written with the start of the step, its settlement with the reply."""
         if can_wait(self._run, request):
             reply = yield from self._batched(name, request)
@@ -215,17 +209,17 @@ class RunSteps:
         reply = yield from self._receive(granted, billing)
         reply, cost = billing.settle(granted, reply)
         reply = well_formed(reply, self._call_ids)
-        kept = {**kept_reply(reply), "asked": request.model}
+        stored = {**encode_reply(reply), "asked": request.model}
         if granted.max_tokens < request.max_tokens:
-            kept["clamped"] = self._note_clamped(granted.max_tokens)
-        if tell and not request.stream and reply.text:
+            stored["clamped"] = self._note_clamped(granted.max_tokens)
+        if publish and not request.stream and reply.text:
             self._attempt.text.write_after_commit(reply.text)
-        self._keep(name, reply, kept, cost)
+        self._store(name, reply, stored, cost)
         return self._noted(reply, request.model)
 
     def _start(self, step: int, name: str, request: ModelRequest) -> Events[None]:
         started = {"step": step, "name": name, "kind": "model", "model": request.model}
-        yield from self._journal.tell(Event.STEP_STARTED, started)
+        yield from self._journal.publish(Event.STEP_STARTED, started)
 
     def _billing(self, price: Price) -> Events[CallBilling]:
         self._attempt.handle.check()
@@ -251,15 +245,17 @@ class RunSteps:
         reply = well_formed(reply, self._call_ids)
         yield from self._start(step, name, request)
         yield from self._attempt.text.write(reply.text)
-        self._keep(name, reply, {**kept_reply(reply), "asked": request.model}, cost)
+        self._store(name, reply, {**encode_reply(reply), "asked": request.model}, cost)
         return self._noted(reply, request.model)
 
-    def _keep(self, name: str, reply: ModelReply, kept: dict[str, Any], cost: int) -> None:
+    def _store(self, name: str, reply: ModelReply, stored: dict[str, Any], cost: int) -> None:
         source = reply.usage_source
-        self._journal.keep("model", name, kept, usage=reply.usage, cost_nano=cost, source=source)
+        self._journal.add_step("model", name, stored, usage=reply.usage, cost_nano=cost, source=source)
         self._deps.observer.step(self._run, "model", name)
         used = reply.usage.public(cost, source)
-        self._journal.later(Event.USAGE, {"step": self._journal.steps, "model": reply.model, **used})
+        self._journal.publish_after_commit(
+            Event.USAGE, {"step": self._journal.steps, "model": reply.model, **used}
+        )
 
     def _receive(self, request: ModelRequest, billing: CallBilling) -> Events[ModelReply]:
         """Receive the reply; its text goes to clients as it arrives. An interrupted call is settled too."""
@@ -290,7 +286,7 @@ class RunSteps:
         Each in a transaction of its own, which locks the counters of one hold.
         """
         if self._run.attempt > 1 and not self._lost_calls_settled:
-            for settlement in self._deps.spending.left_open(self._run):
+            for settlement in self._deps.spending.settle_lost(self._run):
                 book_later(self._journal, settlement)
                 yield from self._journal.commit()
         self._lost_calls_settled = True

@@ -24,11 +24,11 @@ class TextOutput:
     def write(self, text: str) -> list[RunEvent]:
         """Publish a delta now; return the resulting events."""
         self.deltas += 1
-        return self._journal.tell(Event.TEXT_DELTA, _delta(text))
+        return self._journal.publish(Event.TEXT_DELTA, _delta(text))
 
     def write_after_commit(self, text: str) -> None:
         """Publish a complete text with the next transaction, which stores its step."""
-        self._journal.later(Event.TEXT_DELTA, _delta(text))
+        self._journal.publish_after_commit(Event.TEXT_DELTA, _delta(text))
 
 
 def _delta(text: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Events
 from service.llm.client import ModelReply
 from service.runs.journal import Journal
-from service.runs.journal_codec import kept_result, result_of
+from service.runs.journal_codec import decode_result, encode_result
 from service.runs.slots import Handle
 from service.store import approvals, tool_calls
 from service.store.database import Database, Row, Transaction
@@ -55,22 +55,22 @@ class ToolExecution:
         ids = {call.id for call in calls}
         for row in questions:
             if row["call_id"] in ids and _is_decided(row):
-                journal.later(Event.APPROVAL_DECIDED, _decided(row))
+                journal.publish_after_commit(Event.APPROVAL_DECIDED, _decided(row))
         pending = [row["id"] for row in questions if row["status"] == "pending"]
         yield from _ask_first(run, journal, started, calls, pending)
         yield from journal.commit(lambda tx: _claim(tx, run, started["step"], calls))
-        yield from journal.tell(Event.STEP_STARTED, started)
+        yield from journal.publish(Event.STEP_STARTED, started)
         results = []
         for call in calls:
             handle.check()
-            told = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
-            yield from journal.tell(Event.TOOL_CALLED, told)
+            called = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
+            yield from journal.publish(Event.TOOL_CALLED, called)
             result = self._result(agent, run, journal, handle, call)
             if result.timed_out and not agent.tools[call.name].idempotent:
                 handle.check()  # a run past its own deadline ends here
                 yield from _suspend(journal, [_question(run, call, "unknown")], pending)
             results.append(result)
-            journal.later(
+            journal.publish_after_commit(
                 Event.TOOL_FINISHED,
                 {"call_id": call.id, "ok": result.ok, "ms": round(result.ms), "preview": result.preview},
             )
@@ -120,13 +120,13 @@ class ToolExecution:
             if result.timed_out:
                 tool_calls.report_unknown(tx, run.id, call.id)
             else:
-                tool_calls.report(tx, run.id, call.id, status, kept_result(result))
+                tool_calls.report(tx, run.id, call.id, status, encode_result(result))
 
         self._db.transact(report, patience=30)
 
 
 class _Call:
-    """One call of a reply, with an earlier attempt's claim and the latest approval about it.
+    """Tool call of a reply, with an earlier attempt's claim and the latest approval about it.
 
     `arguments` are those of the approval, where they may have been changed. `result`: of an earlier attempt.
     """
@@ -141,7 +141,7 @@ class _Call:
         self.allowed_by: str | None = decision["id"] if decision is not None else None
         self.arguments: dict[str, Any] = dict(decision["arguments"] if decision is not None else use["input"])
         finished = claim is not None and claim["status"] in ("done", "failed")
-        self.result = result_of(claim["result"]) if claim is not None and finished else None
+        self.result = decode_result(claim["result"]) if claim is not None and finished else None
         tool = agent.tools.get(self.name)
         self.verdict = policy(
             ProposedCall(
@@ -194,18 +194,18 @@ def _ask_first(
     """Suspend the run before its calls are made, if one needs a decision. Raises `WaitsForApproval`."""
     to_ask = [call for call in calls if call.verdict.action == "ask"]
     if to_ask:
-        yield from journal.tell(Event.STEP_STARTED, started)
-        asked = [_question(run, call, call.verdict.reason) for call in to_ask if not call.is_asked]
-        yield from _suspend(journal, asked, pending)
+        yield from journal.publish(Event.STEP_STARTED, started)
+        questions = [_question(run, call, call.verdict.reason) for call in to_ask if not call.is_asked]
+        yield from _suspend(journal, questions, pending)
 
 
-def _suspend(journal: Journal, asked: Sequence[dict[str, Any]], pending: Sequence[str]) -> Events[None]:
+def _suspend(journal: Journal, questions: Sequence[dict[str, Any]], pending: Sequence[str]) -> Events[None]:
     """Request approvals, and suspend the run until all are decided. Raises `WaitsForApproval`."""
-    for row in asked:
-        told = {name: row[name] for name in ("name", "arguments", "reason")}
-        journal.later(Event.APPROVAL_REQUIRED, {"approval_id": row["id"], **told})
-    yield from journal.suspend(lambda tx: approvals.ask(tx, asked))
-    raise WaitsForApproval([*pending, *(row["id"] for row in asked)])
+    for row in questions:
+        call = {name: row[name] for name in ("name", "arguments", "reason")}
+        journal.publish_after_commit(Event.APPROVAL_REQUIRED, {"approval_id": row["id"], **call})
+    yield from journal.suspend(lambda tx: approvals.ask(tx, questions))
+    raise WaitsForApproval([*pending, *(row["id"] for row in questions)])
 
 
 def _is_decided(question: Row) -> bool:
@@ -214,6 +214,10 @@ def _is_decided(question: Row) -> bool:
 
 def _decided(row: Row) -> dict[str, Any]:
     """Build the data of the `approval.decided` event."""
-    said = "approve" if row["status"] == "approved" else "deny"
-    told = {"approval_id": row["id"], "name": row["name"], "decision": said, "comment": row["comment"]}
-    return {**told, "arguments": row["arguments"]}
+    return {
+        "approval_id": row["id"],
+        "name": row["name"],
+        "decision": "approve" if row["status"] == "approved" else "deny",
+        "comment": row["comment"],
+        "arguments": row["arguments"],
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 
@@ -15,6 +15,7 @@ from service.store.transaction import PLANNED_ANEW
 from service.store.visibility import UNRESTRICTED, Visibility
 from service.types import now_ms
 
+_STATUS = {"approve": "approved", "deny": "denied"}
 # With the user, input and session of the run, in one query.
 _WITH_RUN = (
     sa.select(
@@ -30,13 +31,24 @@ _WITH_RUN = (
 )
 
 
+class Decision(NamedTuple):
+    """Decision on a tool call. `arguments` replace the model's.
+
+    `id` is random and unique: a transaction that is run again finds its own decision.
+    """
+
+    decision: Literal["approve", "deny"]
+    comment: str | None
+    arguments: dict[str, Any] | None
+    id: str
+
+
 def ask(tx: Transaction, questions: Sequence[dict[str, Any]]) -> None:
     for question in questions:
         tx.execute(InsertOnce(approvals), {**question, "status": "pending", "created_at": now_ms()})
 
 
 def of_run(tx: Transaction, run_id: str) -> list[Row]:
-    """List the approvals of a run, oldest first."""
     return tx.rows(sa.select(approvals).where(approvals.c.run_id == run_id).order_by(approvals.c.id))
 
 
@@ -79,34 +91,22 @@ def lock_run(tx: Transaction, run_id: str) -> None:
     tx.row(sa.select(runs.c.id).where(runs.c.id == run_id).with_for_update())
 
 
-def decide(
-    tx: Transaction,
-    approval_id: str,
-    *,
-    status: str,
-    by: str,
-    decision_id: str,
-    comment: str | None,
-    arguments: dict[str, Any] | None,
-) -> bool:
-    """Record a decision. False: another was recorded first.
-
-    `decision_id` is unique: a transaction that is run again finds its own decision.
-    """
+def decide(tx: Transaction, approval_id: str, decision: Decision, *, by: str) -> bool:
+    """Record a decision. False: another was recorded first."""
     values: dict[str, Any] = {
-        "status": status,
+        "status": _STATUS[decision.decision],
         "decided_by": by,
-        "decision_id": decision_id,
-        "comment": comment,
+        "decision_id": decision.id,
+        "comment": decision.comment,
         "decided_at": now_ms(),
     }
-    if arguments is not None:
-        values["arguments"] = arguments
+    if decision.arguments is not None:
+        values["arguments"] = decision.arguments
     statement = sa.update(approvals).where(approvals.c.id == approval_id, approvals.c.status == "pending")
     if tx.execute(statement.values(**values)) == 1:
         return True
     row = get(tx, approval_id)
-    return row is not None and row["decision_id"] == decision_id
+    return row is not None and row["decision_id"] == decision.id
 
 
 def close(tx: Transaction, run_id: str) -> None:

@@ -1,6 +1,6 @@
 """Budget caps and their counters.
 
-Lock order: a transaction locks counters by id, in one statement; a later statement may lock no others, see `in_order`.
+Lock order: a transaction locks counters by id, in one statement; a later statement may lock no others, see `may_lock`.
 
 A window is one cap in one day, one month, or in all. It has one counter, or several stripes that share the cap.
 """
@@ -70,12 +70,14 @@ _COUNTERS = Statement(
     .limit(sa.bindparam("most", type_=sa.Integer()))
 )
 _COMMITTED = counters.c.spent_nano + counters.c.held_nano
-_CHANGED = (counters.c.id, counters.c.seq, counters.c.spent_nano, counters.c.held_nano, counters.c.cap_nano)
+STATE = ("id", "seq", "spent_nano", "held_nano", "cap_nano")  # columns, in the order of `CounterEntry`
+_STATE = [counters.c[name] for name in STATE]
 
 
 @cache
 def _caps(count: int) -> Statement:
-    return Statement(sa.select(caps).where(caps.c.scope.in_(binds("scope", count))))
+    wanted = sa.select(caps).where(caps.c.scope.in_(binds("scope", count)))
+    return Statement(wanted.order_by(caps.c.scope, caps.c.period))
 
 
 def _locked_ids(count: int) -> sa.Select[Any]:
@@ -83,32 +85,27 @@ def _locked_ids(count: int) -> sa.Select[Any]:
     return ids.order_by(counters.c.id).with_for_update()
 
 
-@cache
-def _take(count: int) -> Statement:
-    return Statement(
-        sa.update(counters)
-        .where(
-            counters.c.id.in_(_locked_ids(count)), _COMMITTED + sa.bindparam("amount") <= counters.c.cap_nano
-        )
-        .values(held_nano=counters.c.held_nano + sa.bindparam("amount"), seq=counters.c.seq + 1)
-        .returning(*_CHANGED)
-    )
+def taking(count: int) -> sa.Update:
+    """Update that holds `amount` against `id0` to `id{count-1}`, each where it fits; returns their `STATE`."""
+    fits = _COMMITTED + sa.bindparam("amount", type_=sa.BigInteger()) <= counters.c.cap_nano
+    statement = sa.update(counters).where(counters.c.id.in_(_locked_ids(count)), fits)
+    held = counters.c.held_nano + sa.bindparam("amount", type_=sa.BigInteger())
+    return statement.values(held_nano=held, seq=counters.c.seq + 1).returning(*_STATE)
 
 
-@cache
-def _settle(count: int) -> Statement:
-    return Statement(
-        sa.update(counters)
-        .where(counters.c.id.in_(_locked_ids(count)))
-        .values(
-            held_nano=counters.c.held_nano - sa.bindparam("amount"),
-            spent_nano=counters.c.spent_nano + sa.bindparam("cost"),
-            seq=counters.c.seq + 1,
-        )
-        .returning(*_CHANGED, counters.c.warned, counters.c.window_id)
-    )
+def settling(count: int) -> sa.Update:
+    """Update that replaces a held `amount` by its `cost`; returns `STATE`, `warned` and `window_id`."""
+    statement = sa.update(counters).where(counters.c.id.in_(_locked_ids(count)))
+    values = {
+        "held_nano": counters.c.held_nano - sa.bindparam("amount", type_=sa.BigInteger()),
+        "spent_nano": counters.c.spent_nano + sa.bindparam("cost", type_=sa.BigInteger()),
+        "seq": counters.c.seq + 1,
+    }
+    return statement.values(values).returning(*_STATE, counters.c.warned, counters.c.window_id)
 
 
+_take = cache(lambda count: Statement(taking(count)))
+_settle = cache(lambda count: Statement(settling(count)))
 _STRIPES = (
     sa.select(counters)
     .where(counters.c.window_id.in_(sa.bindparam("windows", expanding=True)))
@@ -124,7 +121,7 @@ _SHARE = (
 
 
 def has_subject(tx: Transaction, kind: str, name: str) -> bool:
-    """Tell whether there is a user, key or session of this id."""
+    """Return whether there is a user, key or session of this id."""
     query = {
         "user": sa.select(users.c.id).where(users.c.role != DELETED),
         "key": sa.select(api_keys.c.id).where(api_keys.c.revoked_at.is_(None)),
@@ -133,9 +130,9 @@ def has_subject(tx: Transaction, kind: str, name: str) -> bool:
     return tx.row(query.where(query.selected_columns.id == name)) is not None
 
 
-def read(tx: Transaction, scopes: Sequence[str]) -> list[Row]:
-    """Read the caps of these scopes."""
-    return tx.rows(_caps(len(scopes)), listed("scope", scopes))
+def read(tx: Transaction, scopes: Sequence[str], expect: Sequence[Row] | None = None) -> list[Row]:
+    """Read the caps of these scopes, in order of scopes and periods. `expect`: these caps, see `Transaction`."""
+    return tx.rows(_caps(len(scopes)), listed("scope", scopes), expect=expect)
 
 
 def after(tx: Transaction, scope: str, period: str, limit: int) -> list[Row]:
@@ -155,7 +152,7 @@ def put(tx: Transaction, scope: str, period: str, amount: int | None) -> None:
         tx.execute(InsertOnce(caps), {"scope": scope, "period": period, **values})
 
 
-def in_order(tx: Transaction, ids: Sequence[str]) -> bool:
+def may_lock(tx: Transaction, ids: Sequence[str]) -> bool:
     """Tell whether a transaction may lock these counters: it has locked none yet, or all of them.
 
     Otherwise it would wait for some while holding others, out of lock order.
@@ -165,21 +162,14 @@ def in_order(tx: Transaction, ids: Sequence[str]) -> bool:
 
 def take(tx: Transaction, ids: Sequence[str], amount: int) -> list[CounterEntry]:
     """Hold `amount` against each counter where it fits; return the counters that took it."""
-    if not ids:
-        return []
-    tx.locked_counters.update(ids)
-    return [entry_of(row) for row in tx.rows(_take(len(ids)), {**listed("id", ids), "amount": amount})]
+    given = {**listed("id", ids), "amount": amount}
+    return [entry_of(row) for row in tx.rows(_take(len(ids)), given)] if ids else []
 
 
-def settle(
-    tx: Transaction, ids: Sequence[str], amount: int, cost: int
-) -> tuple[list[CounterEntry], list[Row]]:
-    """Replace a held `amount` by its `cost`; return the counters as entries, and as rows with `warned`."""
-    if not ids:
-        return [], []
-    tx.locked_counters.update(ids)
-    rows = tx.rows(_settle(len(ids)), {**listed("id", ids), "amount": amount, "cost": cost})
-    return [entry_of(row) for row in rows], rows
+def settle(tx: Transaction, ids: Sequence[str], amount: int, cost: int) -> list[Row]:
+    """Replace a held `amount` by its `cost`; return the counters' rows, with `warned`."""
+    given = {**listed("id", ids), "amount": amount, "cost": cost}
+    return tx.rows(_settle(len(ids)), given) if ids else []
 
 
 def stripes(tx: Transaction, windows: Iterable[BudgetWindow], *, lock: bool = False) -> dict[str, list[Row]]:

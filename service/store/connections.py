@@ -30,7 +30,7 @@ class Connections:
         self, most: int, seconds: float, connect: Callable[[], object], idle: Callable[[], int]
     ) -> None:
         self._free = most
-        self._ahead = 0  # waiting threads with priority
+        self._priority_waiters = 0  # threads
         self._seconds = seconds
         self._connect = connect
         self._idle = idle
@@ -39,17 +39,17 @@ class Connections:
         self._closed = threading.Event()
 
     @contextmanager
-    def slot(self, *, ahead: bool) -> Iterator[None]:
-        """Hold a slot for one transaction; `ahead` of all others.
+    def slot(self, *, priority: bool) -> Iterator[None]:
+        """Hold a slot for one transaction; with `priority` before all others that wait.
 
         Raises `DatabaseUnavailable` at once while the database is away, and `Unfit` on time-out.
         """
         with self._change:
-            self._ahead += ahead
+            self._priority_waiters += priority
             try:
-                found = self._change.wait_for(lambda: self._may_proceed(ahead), self._seconds)
+                found = self._change.wait_for(lambda: self._may_proceed(priority), self._seconds)
             finally:
-                self._ahead -= ahead
+                self._priority_waiters -= priority
             if not found:
                 raise Unfit("all connections of this process are in use")
             if not self._reachable():
@@ -60,7 +60,7 @@ class Connections:
         finally:
             with self._change:
                 self._free += 1
-                self._change.notify_all() if self._ahead else self._change.notify()
+                self._change.notify_all() if self._priority_waiters else self._change.notify()
 
     def wait_until_back(self, deadline: float) -> bool:
         """Wait until the database is reachable. False: not by `deadline` (time.monotonic())."""
@@ -79,8 +79,8 @@ class Connections:
     def close(self) -> None:
         self._closed.set()
 
-    def _may_proceed(self, ahead: bool) -> bool:
-        return self._free > (0 if ahead else self._ahead) or not self._reachable()
+    def _may_proceed(self, priority: bool) -> bool:
+        return self._free > (0 if priority else self._priority_waiters) or not self._reachable()
 
     def _reachable(self) -> bool:
         return not self._away or self._idle() > 0

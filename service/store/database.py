@@ -19,6 +19,7 @@ from service.errors import DatabaseUnavailable
 from service.store import engine, postgres
 from service.store.connections import AWAY, Connections
 from service.store.outages import Outages, ReadOnly, Unfit, is_lost, is_outage
+from service.store.pipeline import Unexpected
 from service.store.sqlite_writers import Writers
 from service.store.statement import Row as Row
 from service.store.transaction import InsertOnce as InsertOnce
@@ -48,7 +49,7 @@ class Database:
 
     `patience`: seconds to retry while the database is away, as during a restart. `check(connection)` runs before the
     first transaction and every `CHECK_SECONDS`, as migrations may run meanwhile; raises `Unfit`. `retried(cause)` is
-    called before a transaction is retried: `deadlock` or `serialization_failure`.
+    called before a transaction is run again: `deadlock`, `serialization_failure` or `unexpected_result`.
     """
 
     def __init__(
@@ -77,36 +78,41 @@ class Database:
             self._writers = Writers(Path(self.engine.url.database or ""), patience * QUEUE_PATIENCE)
 
     @contextmanager
-    def begin(self, *, ahead: bool = False) -> Iterator[Transaction]:
-        """Open a write transaction: commits at the end, rolls back on any exception. `ahead`: see `transact`.
+    def begin(self, *, priority: bool = False, pipelined: bool = False) -> Iterator[Transaction]:
+        """Open a write transaction: commits at the end, rolls back on any exception. `priority`: see `transact`.
 
-        Raises `DatabaseUnavailable` when the database cannot be reached or stays locked.
+        `pipelined`: see `Transaction`. Raises `DatabaseUnavailable` when the database cannot be reached or stays
+        locked; `Unexpected` where it is pipelined.
         """
-        with self._write_lock(), self._transaction(writes=True, ahead=ahead) as transaction:
+        with (
+            self._write_lock(),
+            self._transaction(writes=True, priority=priority, pipelined=pipelined) as transaction,
+        ):
             yield transaction
         transaction.committed()
 
     @contextmanager
-    def read(self, *, ahead: bool = False) -> Iterator[Transaction]:
-        """Open a read-only transaction."""
-        with self._transaction(ahead=ahead) as transaction:
+    def read(self, *, priority: bool = False) -> Iterator[Transaction]:
+        """Open a transaction that reads. On PostgreSQL each statement sees what is committed when it begins, and costs
+        one round trip; for one snapshot see `Transaction.use_one_snapshot`."""
+        with self._transaction(priority=priority) as transaction:
             yield transaction
 
     def transact(
-        self, work: Callable[[Transaction], T], *, patience: float | None = None, ahead: bool = False
+        self, work: Callable[[Transaction], T], *, patience: float | None = None, priority: bool = False
     ) -> T:
         """Run `work` in a write transaction; retry on collision, and for `patience` seconds while the database is away.
 
         `work` must be idempotent: a commit whose answer was lost may have happened. With SQLite another thread may run
-        it (group commit), in a copy of this thread's context variables. `ahead`: before all others of this process.
+        it (group commit), in a copy of this thread's context variables. `priority`: before all others of this process.
         """
-        return self._retry(partial(self._write, work, ahead), patience)
+        return self._retry(partial(self._write, work, priority), patience)
 
     def query(
-        self, work: Callable[[Transaction], T], *, patience: float | None = None, ahead: bool = False
+        self, work: Callable[[Transaction], T], *, patience: float | None = None, priority: bool = False
     ) -> T:
         """Run `work` in a read transaction, retried as in `transact`."""
-        return self._retry(partial(self._read, work, ahead), patience)
+        return self._retry(partial(self._read, work, priority), patience)
 
     def _retry(self, attempt: Callable[[], T], patience: float | None) -> T:
         deadline = time.monotonic() + (self.patience if patience is None else patience)
@@ -120,21 +126,34 @@ class Database:
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, 0.5)
 
-    def _read(self, work: Callable[[Transaction], T], ahead: bool) -> T:
-        with self.read(ahead=ahead) as transaction:
+    def _read(self, work: Callable[[Transaction], T], priority: bool) -> T:
+        with self.read(priority=priority) as transaction:
             return work(transaction)
 
-    def _write(self, work: Callable[[Transaction], T], ahead: bool) -> T:
+    def _write(self, work: Callable[[Transaction], T], priority: bool) -> T:
         if self._writers is None:
-            with self.begin(ahead=ahead) as transaction:
-                return work(transaction)
+            try:
+                return self._write_alone(work, priority, pipelined=True)
+            except Unexpected:
+                self._retried("unexpected_result")
+                return self._write_alone(work, priority, pipelined=False)
         write = Write(work)
-        if self._writers.acquire(write, ahead=ahead):
+        if self._writers.acquire(write, priority=priority):
             try:
                 self._group_commit(self._writers, write)
             finally:
                 self._writers.release()
         return write.result()
+
+    def _write_alone(self, work: Callable[[Transaction], T], priority: bool, *, pipelined: bool) -> T:
+        """Run `work` in a transaction of its own. Raises `Unexpected` where it is pipelined."""
+        with self.begin(priority=priority, pipelined=pipelined) as transaction:
+            try:
+                return work(transaction)
+            except Exception as error:
+                if transaction.assumes:  # the error may come from an assumption that does not hold
+                    raise Unexpected from error
+                raise
 
     def _group_commit(self, writers: Writers, first: Write[Any]) -> None:
         """Group commit: run `first`, then queued writes in savepoints; wake their threads only after COMMIT."""
@@ -184,18 +203,23 @@ class Database:
         return nullcontext() if self._writers is None else self._writers.turn()
 
     @contextmanager
-    def _transaction(self, *, writes: bool = False, ahead: bool = False) -> Iterator[Transaction]:
+    def _transaction(
+        self, *, writes: bool = False, priority: bool = False, pipelined: bool = False
+    ) -> Iterator[Transaction]:
         """BEGIN and COMMIT by the driver: SQLAlchemy's own connection takes ten times as long for them."""
-        with self._outage_as_unavailable(), self._connections.slot(ahead=ahead):
+        with self._outage_as_unavailable(), self._connections.slot(priority=priority):
             pooled = self._checkout()
             created_at = pooled.info[engine.CREATED_AT]
             try:
                 self._check_fitness(pooled)
-                cursor = pooled.cursor()
-                if begin := self._begin(pooled, writes):
-                    cursor.execute(begin)
-                yield Transaction(self.engine, pooled, cursor)
-                pooled.commit()
+                if self.sqlite:  # locks at once: upgrading a read lock later can only fail
+                    pooled.cursor().execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+                    transaction = Transaction(self.engine, pooled)
+                else:
+                    begin = postgres.begin(pooled.info, writes=writes)
+                    transaction = Transaction(self.engine, pooled, begin, pipelined=pipelined)
+                yield transaction
+                transaction.commit()
             except (self._driver.Error, sa.exc.DBAPIError, ReadOnly) as error:
                 if not self._is_lost(error, pooled):
                     raise
@@ -231,15 +255,8 @@ class Database:
     def _idle_connections(self) -> int:
         return int(self.engine.pool.checkedin())  # type: ignore[attr-defined]
 
-    def _begin(self, pooled: Any, writes: bool) -> str | None:
-        """Return the statement that begins a transaction; None: psycopg sends its own."""
-        if self.sqlite:  # locks at once: upgrading a read lock later can only fail
-            return "BEGIN IMMEDIATE" if writes else "BEGIN"
-        begin: str | None = pooled.info.get(postgres.BEGIN)
-        return begin
-
     def _check_fitness(self, pooled: Any) -> None:
-        """Raise `Unfit` for a database not to be used; in a transaction of its own, see `ledger.one_snapshot`."""
+        """Raise `Unfit` for a database not to be used; in a transaction of its own, before `use_one_snapshot`."""
         if self._check is not None and time.monotonic() >= self._check_at:
             self._check(sa.Connection(self.engine, connection=pooled))
             self._check_at = time.monotonic() + CHECK_SECONDS
@@ -252,7 +269,7 @@ class Database:
         return self.engine.dialect.is_disconnect(driver_error, pooled.driver_connection, None)
 
     def _discard_pool(self, created_at: float) -> None:
-        """Close all connections, those in use when they come back: after a failover the server may be another.
+        """Close all connections, those in use once they are returned: after a failover the server may be another.
 
         Once per outage: `created_at` of the failed connection tells whether its pool was discarded already.
         """

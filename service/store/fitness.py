@@ -68,7 +68,7 @@ def revision(connection: sa.Connection) -> str | None:
 
 
 def serves_older_code(connection: sa.Connection, known: list[str]) -> bool:
-    """Tell whether code of the revisions `known` runs on this database, migrated by newer code."""
+    """Return whether code of the revisions `known` runs on this database, migrated by newer code."""
     if not sa.inspect(connection).has_table(compatibility.name):
         return False
     return connection.execute(sa.select(compatibility.c.oldest_code)).scalar() in known

@@ -55,12 +55,16 @@ _IN_BATCH = sa.exists().where(batch_items.c.run_id == holds.c.run_id, batch_item
 
 def insert(tx: Transaction, hold: Hold) -> bool:
     """Insert a hold. False: it exists already, from a commit whose answer was lost."""
-    return tx.execute(_INSERT, hold._asdict()) == 1
+    return tx.execute(_INSERT, hold._asdict(), expect=1) == 1
 
 
-def close(tx: Transaction, run_id: str, hold_id: str) -> Hold | None:
-    """Delete and return a hold, exactly once. None: it was closed before."""
-    row = tx.row(_CLOSE, {"run_id": run_id, "id": hold_id})
+def close(tx: Transaction, hold: Hold) -> Hold | None:
+    """Delete and return a hold as it is stored, exactly once. None: it was closed before.
+
+    A cap that was set meanwhile has added its counter to the stored hold.
+    """
+    usual = {**hold._asdict(), "counters": list(hold.counters)}
+    row = tx.row(_CLOSE, {"run_id": hold.run_id, "id": hold.id}, expect=usual)
     return None if row is None else _hold(row)
 
 

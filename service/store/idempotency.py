@@ -26,7 +26,7 @@ def claim(
     now = now_ms()
     times = {"created_at": now, "expires_at": expires_at}
     row = {"user_id": user_id, "key": key, "fingerprint": fingerprint, "run_id": run_id, **times}
-    while tx.execute(_INSERT, row) != 1:
+    while tx.execute(_INSERT, row, expect=1) != 1:
         # One conditional update: of several that find an expired key, one claims it.
         expired = sa.update(idempotency).where(
             idempotency.c.user_id == user_id, idempotency.c.key == key, idempotency.c.expires_at <= now

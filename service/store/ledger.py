@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.ext.compiler import compiles
 
 from service.store.budgets import BudgetWindow, CounterEntry
 from service.store.database import Transaction
@@ -33,7 +32,7 @@ TOKENS = (  # in the order of `Usage`
     "server_tool_requests",
 )
 _EMPTY: dict[str, Any] = dict.fromkeys(column.name for column in ledger.columns)
-_INSERT = Statement(sa.insert(ledger))
+INSERT = Statement(sa.insert(ledger))
 # A literal, not a bound value: only then does the planner use the partial indexes on these rows.
 IS_CALL = ledger.c.account == sa.literal_column(f"'{UPSTREAM}'")
 
@@ -47,32 +46,25 @@ class SettledCall(NamedTuple):
     basis: str
 
 
-def held(tx: Transaction, hold: Hold, counters: Sequence[CounterEntry]) -> None:
-    """Append the entry of a hold."""
+def rows_of_hold(hold: Hold) -> list[dict[str, Any]]:
+    """Return the rows of a hold's entry; the last one is to record the counters."""
     entry = {**_EMPTY, **_key(hold, "hold")}
-    most = {**entry, **_about(hold), "account": HELD, "amount_nano": hold.amount_nano}
-    tx.execute(
-        _INSERT,
-        [
-            {**entry, "account": f"user:{hold.user_id}", "amount_nano": -hold.amount_nano},
-            {**most, "counters": _plain(counters)},
-        ],
-    )
+    return [
+        {**entry, "account": f"user:{hold.user_id}", "amount_nano": -hold.amount_nano},
+        {**entry, **_about(hold), "account": HELD, "amount_nano": hold.amount_nano},
+    ]
 
 
-def settled(tx: Transaction, hold: Hold, counters: Sequence[CounterEntry], call: SettledCall) -> None:
-    """Append the entry of a settlement."""
+def rows_of_settlement(hold: Hold, call: SettledCall) -> list[dict[str, Any]]:
+    """Return the rows of a settlement's entry; the last one is to record the counters."""
     cost = call.cost
     entry = {**_EMPTY, **_key(hold, "settle"), "basis": call.basis}
     tokens = {**dict(zip(TOKENS, call.usage, strict=True)), "saved_nano": call.saved}
-    tx.execute(
-        _INSERT,
-        [
-            {**entry, "account": HELD, "amount_nano": -hold.amount_nano, "counters": _plain(counters)},
-            {**entry, **_about(hold), **tokens, "account": UPSTREAM, "amount_nano": cost},
-            {**entry, "account": f"user:{hold.user_id}", "amount_nano": hold.amount_nano - cost},
-        ],
-    )
+    return [
+        {**entry, **_about(hold), **tokens, "account": UPSTREAM, "amount_nano": cost},
+        {**entry, "account": f"user:{hold.user_id}", "amount_nano": hold.amount_nano - cost},
+        {**entry, "account": HELD, "amount_nano": -hold.amount_nano},
+    ]
 
 
 def shared(
@@ -81,9 +73,7 @@ def shared(
     """Append the entry of a window that was opened (`open`), changed (`cap`) or rebalanced (`share`)."""
     now = now_ms()
     about = {"entry_id": new_id("cap"), "kind": kind, "account": window.id, "amount_nano": 0, "at": now}
-    tx.execute(
-        _INSERT, [{**_EMPTY, **about, "called_at": now, "cap_nano": cap, "counters": _plain(counters)}]
-    )
+    tx.send(INSERT, {**_EMPTY, **about, "called_at": now, "cap_nano": cap, "counters": states(counters)})
 
 
 def spent(tx: Transaction, scope: str, since: int, until: int | None = None) -> int:
@@ -101,28 +91,8 @@ def count(tx: Transaction, since: int, until: int) -> int:
     return int(row["calls"]) if row else 0
 
 
-class _OneSnapshot(sa.Executable, sa.ClauseElement):
-    """Isolation of one snapshot for all statements of the transaction; SQLite's default."""
-
-    inherit_cache = True
-
-
-@compiles(_OneSnapshot, "sqlite")
-def _sqlite_snapshot(element: Any, compiler: Any, **kw: Any) -> str:
-    return "SELECT 1"
-
-
-@compiles(_OneSnapshot, "postgresql")
-def _postgres_snapshot(element: Any, compiler: Any, **kw: Any) -> str:
-    return "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
-
-
-def one_snapshot(tx: Transaction) -> None:
-    """Use one snapshot for the whole transaction; must be its first statement."""
-    tx.execute(_OneSnapshot())
-
-
-def _plain(counters: Sequence[CounterEntry]) -> list[list[Any]]:
+def states(counters: Sequence[CounterEntry]) -> list[list[Any]]:
+    """Return states of counters as an entry records them."""
     return [list(entry) for entry in counters]
 
 

@@ -31,7 +31,6 @@ def exists(tx: Transaction, session_id: str, seq: int) -> bool:
 
 
 def has_turn(tx: Transaction, session_id: str, run_id: str) -> bool:
-    """Tell whether a run has messages in the session."""
     query = sa.select(messages.c.seq).where(messages.c.session_id == session_id, messages.c.run_id == run_id)
     return tx.row(query.limit(1)) is not None
 
@@ -69,7 +68,6 @@ def links(tx: Transaction, session_id: str, after: int, last: int) -> list[Row]:
 
 
 def content(tx: Transaction, session_id: str, seqs: Sequence[int]) -> dict[int, Any]:
-    """Read the content of messages, by number."""
     query = sa.select(messages.c.seq, messages.c.content).where(messages.c.session_id == session_id)
     return {
         row["seq"]: row["content"]

@@ -114,13 +114,13 @@ def cause_of(error: BaseException) -> str:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Tell whether an error means an outage, by its SQLSTATE or SQLite's result code."""
+    """Return whether an error means an outage, by its SQLSTATE or SQLite's result code."""
     error = _of_driver(error)
     return _of_state(_state(error)) is not None or _code(error) in _UNUSABLE_CODES
 
 
 def is_lost(error: BaseException) -> bool:
-    """Tell whether all connections made until now are lost, not only the one with this error."""
+    """Return whether all connections made until now are lost, not only the one with this error."""
     error = _of_driver(error)
     return (
         isinstance(error, ReadOnly) or _state(error).startswith(_LOST_STATES) or _code(error) in _LOST_CODES
@@ -128,7 +128,6 @@ def is_lost(error: BaseException) -> bool:
 
 
 def _of_driver(error: BaseException) -> BaseException:
-    """Unwrap SQLAlchemy's error."""
     return getattr(error, "orig", None) or error
 
 
@@ -150,7 +149,10 @@ def _of_state(state: str) -> str | None:
 
 
 class Outages:
-    """Log of outages: `database_away` once per cause and minute for all threads, `database_back` at the end."""
+    """Logs database outages.
+
+    `database_away` once per cause and minute in this process, `database_back` when one ends.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -160,7 +162,7 @@ class Outages:
 
     @property
     def refuses_writes(self) -> bool:
-        """Tell whether the database answers reads and refused the last write."""
+        """Return whether the database answers reads and refused the last write."""
         return self.cause in REFUSES_WRITES
 
     def report(self, error: BaseException) -> None:

@@ -46,7 +46,7 @@ _RUNNING = Statement(
 
 
 def is_owned_by(tx: Transaction, run_id: str, attempt: int) -> bool:
-    """Tell whether this attempt still owns the run. False: another worker has taken over, or it is gone."""
+    """Return whether this attempt still owns the run. False: another worker has taken over, or it is gone."""
     return tx.row(_RUNNING, {"run": run_id, "fence": attempt}) is not None
 
 

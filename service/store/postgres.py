@@ -7,6 +7,7 @@ process id: the one a pooler reports differs from `pg_backend_pid()`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
@@ -17,9 +18,7 @@ CONNECT_SECONDS = 3  # for each host and each of its addresses
 STATEMENT_MS = 15_000
 ANSWER_SECONDS = STATEMENT_MS / 1000 + 5  # for a server that hangs and does not enforce STATEMENT_MS
 PREPARE_AFTER = 5  # executions of a statement, psycopg's default
-BEGIN = (
-    "begin"  # key in the `info` of a pooled connection: its BEGIN statement; missing: psycopg sends its own
-)
+POOLER = "pooler"  # key in the `info` of a pooled connection: it leads to a pooler
 # A peer that vanished silently is detected after 25 s, not after two hours.
 ALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
 # One round trip; sets nothing in a pooler's session.
@@ -27,8 +26,8 @@ _BOUND_WHERE_DIRECT = (
     "SELECT CASE WHEN pg_backend_pid() = %s"
     f" THEN set_config('statement_timeout', '{STATEMENT_MS}', false) END IS NOT NULL"
 )
-# One round trip, as BEGIN alone. `SET` takes no snapshot: `SET TRANSACTION` may still follow.
-_BEGIN_BOUND = f"BEGIN; SET LOCAL statement_timeout = {STATEMENT_MS}"
+# `SET` takes no snapshot: `SET TRANSACTION` may still follow.
+_BOUND_WHERE_POOLED = f"SET LOCAL statement_timeout = {STATEMENT_MS}"
 
 
 def connect_args(url: str) -> dict[str, Any]:
@@ -79,14 +78,23 @@ def reach(engine: sa.Engine) -> None:
 def prepare(connection: Any, record: Any) -> None:
     """Set `statement_timeout` of a new connection: once if it is direct, else with each transaction."""
     try:
-        connection.autocommit = True  # a setting must outlive the transaction it is made in
+        connection.autocommit = True  # `begin` says when a transaction begins
         pid = connection.info.backend_pid
         (direct,) = connection.execute(_BOUND_WHERE_DIRECT, (pid,)).fetchone()
         if direct:
-            connection.autocommit = False
             connection.prepare_threshold = PREPARE_AFTER
         else:
-            record.info[BEGIN] = _BEGIN_BOUND
+            record.info[POOLER] = True
     except BaseException:
         connection.close()
         raise
+
+
+def begin(info: Mapping[str, Any], *, writes: bool) -> list[str]:
+    """Return the statements that begin a transaction on a connection of this `info`.
+
+    None for one that only reads, directly: each of its statements is one round trip.
+    """
+    if info.get(POOLER):
+        return ["BEGIN", _BOUND_WHERE_POOLED]
+    return ["BEGIN"] if writes else []

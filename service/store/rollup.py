@@ -14,9 +14,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
 from service.store.database import InsertOnce, Row, Transaction, clock_ms
-from service.store.ledger import IS_CALL, one_snapshot
-from service.store.schema import holds, ledger, usage_daily, usage_daily_by_user, usage_days
-from service.store.usage import DAY_MS, SUMS
+from service.store.ledger import IS_CALL
+from service.store.schema import SUMS, holds, ledger, usage_daily, usage_daily_by_user, usage_days
+from service.store.usage import DAY_MS
 
 LATE_MS = 3_600_000  # how far a worker's clock may lag the database's: until then a past day may get a hold
 BATCH = 1_000  # calls of a transaction
@@ -61,7 +61,7 @@ def roll(tx: Transaction, day: int, size: int = BATCH) -> bool:
     if tx.execute(_ONCE, {"day": day, "rolled_until": first, "calls": 0, "checked_at": None}):
         _delete_sums(tx, day)
     state = _locked(tx, day)
-    if state["checked_at"] is not None or _has_open_hold(tx, first, end):
+    if state["checked_at"] is not None or _days_of(tx, holds, first, end):
         return False
     since = state["rolled_until"]
     until = _end_of_batch(tx, since, end, size)
@@ -109,7 +109,6 @@ def recount(tx: Transaction, day: int) -> bool:
 
 
 def closed_days(tx: Transaction) -> list[int]:
-    """List closed days, in order."""
     return [
         row["day"]
         for row in tx.rows(sa.select(usage_days.c.day).where(_IS_CLOSED).order_by(usage_days.c.day))
@@ -121,7 +120,7 @@ def differences(tx: Transaction, day: int) -> Iterator[tuple[str, Row]]:
 
     Must be the first read of its transaction.
     """
-    one_snapshot(tx)
+    tx.use_one_snapshot()
     if tx.row(sa.select(usage_days.c.day).where(usage_days.c.day == day, _IS_CLOSED)) is None:
         return
     for table in _TABLES:
@@ -164,10 +163,6 @@ def _delete_sums(tx: Transaction, day: int) -> None:
     """Delete the sums of a day before its roll-up starts: an earlier one may have left some."""
     for table in _TABLES:
         tx.execute(sa.delete(table).where(table.c.day == day))
-
-
-def _has_open_hold(tx: Transaction, since: int, until: int) -> bool:
-    return bool(_days_of(tx, holds, since, until))
 
 
 def _days_of(tx: Transaction, table: sa.Table, since: int, until: int) -> set[int]:

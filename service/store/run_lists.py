@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,31 +27,33 @@ _INDEXED_AS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Filter of a list of runs; None matches all."""
+
+    status: str | None = None
+    agent: str | None = None
+    session_id: str | None = None
+
+
 def recent(
-    tx: Transaction,
-    *,
-    limit: int,
-    before: str | None,
-    visible: Visibility,
-    status: str | None = None,
-    agent: str | None = None,
-    session_id: str | None = None,
+    tx: Transaction, filters: RunFilter, *, limit: int, before: str | None, visible: Visibility
 ) -> list[Row]:
     """List visible runs, newest first; ids sort by time, so the last id of a page is the cursor of the next."""
-    filters = {"user_id": visible.user_id, "agent": agent, "status": status, "session_id": session_id}
+    values = {"user_id": visible.user_id, **asdict(filters)}
     conditions: dict[str, list[Any]] = {
-        name: [runs.c[name] == value] for name, value in filters.items() if value is not None
+        name: [runs.c[name] == value] for name, value in values.items() if value is not None
     }
-    if status in _INDEXED_AS:
-        conditions["status"].append(sa.text(_INDEXED_AS[RunStatus(status)]))
-    indexed = _indexed(conditions, status)
+    if filters.status in _INDEXED_AS:
+        conditions["status"].append(sa.text(_INDEXED_AS[RunStatus(filters.status)]))
+    indexed = _indexed(conditions, filters.status)
     query = sa.select(*_LISTED)
     for name, of_name in conditions.items():
         query = query.where(*(of_name if name in indexed else map(filter_only, of_name)))
     if before is not None:
         query = query.where(runs.c.id < before)
     if visible.scopes and indexed is conditions:
-        return scoped.newest(tx, runs, query, limit=limit, visible=visible, agent=agent)
+        return scoped.newest(tx, runs, query, limit=limit, visible=visible, agent=filters.agent)
     query = query.where(*map(filter_only, Visibility(None, visible.scopes).where(runs)))
     return tx.rows(query.order_by(runs.c.id.desc()).limit(limit).execution_options(**PLANNED_ANEW))
 

@@ -10,8 +10,14 @@ from service.text import exact_json
 from service.types import Run, RunRequest, RunStatus, Usage
 
 AS_TEXT = ("context", "metadata")  # fields of a request that are JSON text
-NOT_STORED = ("on_conflict",)  # matters only until the run has begun
+NOT_STORED = ("on_conflict", "door")  # matters only until the run has begun; a column of its own
 _FIELDS = frozenset(RunRequest.__dataclass_fields__)
+# Fields of a run that are columns of the same name: those known when it begins, and the others.
+_INSERTED = (
+    "id user_id key_id agent agent_version door request_id status tier cache attempt last_seq created_at "
+    "started_at"
+)
+_LATER = "losses live_gap_attempt cancel_requested cost_nano error finished_at"
 
 
 def request_json(request: RunRequest) -> dict[str, Any]:
@@ -23,14 +29,21 @@ def request_json(request: RunRequest) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+def inserted_values(run: Run) -> dict[str, Any]:
+    """Columns of a run that begins."""
+    plain = {name: getattr(run, name) for name in _INSERTED.split()}
+    request = {"session_id": run.request.session_id, "request": request_json(run.request)}
+    return {**plain, **request, **run_lists.begun(run)}
+
+
 def result_values(run: Run) -> dict[str, Any]:
-    """Columns of the result and its list fields. Its input, which may be large, is None: the request has it."""
+    """Return the columns that store a run's result; `input` in it is None: the run's request has it."""
     result = None if run.result is None else {**run.result, "input": None}
     return {"result": result, **run_lists.ended(run.result)}
 
 
 def progress_values(run: Run) -> dict[str, int]:
-    """Columns of the run's progress: its last event, usage and cost."""
+    """Return the columns that store a run's progress: the number of its last event, usage and cost."""
     return {
         "last_seq": run.last_seq,
         "input_tokens": run.usage.input_tokens,
@@ -48,32 +61,15 @@ def run_of(row: Row) -> Run:
     for name in AS_TEXT:
         fields[name] = exact_json.to_text(fields.get(name))
     request = RunRequest(**fields)
-    return Run(
-        id=row["id"],
-        user_id=row["user_id"],
-        agent=row["agent"],
-        agent_version=row["agent_version"],
-        door=row["door"],
-        request=request,
-        status=RunStatus(row["status"]),
-        key_id=row["key_id"],
-        request_id=row["request_id"],
-        tier=row["tier"],
-        attempt=row["attempt"],
-        losses=row["losses"],
-        live_gap_attempt=row["live_gap_attempt"],
-        last_seq=row["last_seq"],
-        cancel_requested=row["cancel_requested"],
-        usage=Usage(
-            row["input_tokens"], row["output_tokens"], row["cache_read_tokens"], row["cache_creation_tokens"]
-        ),
-        cost_nano=row["cost_nano"],
-        cache=row["cache"],
-        result=_result_of(row, request),
-        error=row["error"],
-        created_at=row["created_at"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
+    plain = {name: row[name] for name in f"{_INSERTED} {_LATER}".split()} | {
+        "status": RunStatus(row["status"])
+    }
+    return Run(**plain, request=request, usage=usage_of(row), result=_result_of(row, request))
+
+
+def usage_of(row: Row) -> Usage:
+    return Usage(
+        row["input_tokens"], row["output_tokens"], row["cache_read_tokens"], row["cache_creation_tokens"]
     )
 
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from service.store import run_lists
 from service.store.database import InsertOnce, Row, Transaction, clock_ms
-from service.store.run_values import progress_values, request_json, result_values, run_of
+from service.store.run_values import inserted_values, progress_values, result_values, run_of
 from service.store.schema import runs, workers
 from service.store.statement import Statement
 from service.store.visibility import UNRESTRICTED, Visibility
@@ -48,31 +48,8 @@ def insert(tx: Transaction, run: Run, *, worker_id: str | None, wake_at: int | N
 
     False: it exists already, from a commit whose answer was lost.
     """
-    inserted = tx.execute(
-        _INSERT,
-        {
-            "id": run.id,
-            "user_id": run.user_id,
-            "key_id": run.key_id,
-            "session_id": run.request.session_id,
-            "agent": run.agent,
-            "agent_version": run.agent_version,
-            "door": run.door,
-            "request_id": run.request_id,
-            "request": request_json(run.request),
-            **run_lists.begun(run),
-            "status": run.status,
-            "tier": run.tier,
-            "cache": run.cache,
-            "attempt": run.attempt,
-            "worker_id": worker_id,
-            "wake_at": wake_at,
-            "last_seq": run.last_seq,
-            "created_at": run.created_at,
-            "started_at": run.started_at,
-        },
-    )
-    return inserted == 1
+    values = {**inserted_values(run), "worker_id": worker_id, "wake_at": wake_at}
+    return tx.execute(_INSERT, values, expect=1) == 1
 
 
 def get(tx: Transaction, run_id: str, visible: Visibility = UNRESTRICTED) -> Run | None:
@@ -84,12 +61,10 @@ def get(tx: Transaction, run_id: str, visible: Visibility = UNRESTRICTED) -> Run
 
 
 def progress(tx: Transaction, run: Run, attempt: int) -> bool:
-    """Store a run's progress: last event, usage, cost."""
     return _update_owned(tx, run.id, attempt, progress_values(run))
 
 
 def note_version(tx: Transaction, run: Run) -> bool:
-    """Store the agent version that this attempt uses."""
     return _update_owned(tx, run.id, run.attempt, {"agent_version": run.agent_version})
 
 
@@ -227,7 +202,7 @@ def expire(tx: Transaction, before: int, limit: int) -> int:
 
 def _update_owned(tx: Transaction, run_id: str, attempt: int, values: dict[str, Any]) -> bool:
     given = {"run": run_id, "fence": attempt, **{f"v_{name}": value for name, value in values.items()}}
-    return tx.execute(_fenced_update(*values), given) == 1
+    return tx.execute(_fenced_update(*values), given, expect=1) == 1
 
 
 def _as_stored(values: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ WITHOUT_INDEX = ("service", "agent")  # kinds of scope without an index on the l
 def settled_cost(tx: Transaction, scope: str, since: int, until: int) -> int:
     """Sum nano-dollars settled for calls of a scope made at `since` <= t < `until` (ms).
 
-    The transaction must use `ledger.one_snapshot`.
+    The transaction must use `Transaction.use_one_snapshot`.
     """
     if scope.partition(":")[0] not in WITHOUT_INDEX:
         return ledger.spent(tx, scope, since, until)
@@ -33,7 +33,6 @@ def settled_cost(tx: Transaction, scope: str, since: int, until: int) -> int:
 
 
 def _is_complete(tx: Transaction, since: int, until: int) -> bool:
-    """Tell whether the roll-up of these days has as many calls as the ledger."""
     added = sa.select(sa.func.sum(usage_days.c.calls)).where(*_days(usage_days, since, until))
     row = tx.row(sa.select(added.scalar_subquery().label("added")))
     return row is not None and row["added"] == ledger.count(tx, since, until)

@@ -35,7 +35,7 @@ def _lock(tx: Transaction, function: str, scopes: Collection[str]) -> None:
     if tx.one_writer:
         return
     keys = sorted({_key(scope) for scope in scopes})
-    tx.execute(_statement(function, len(keys)), {f"key{n}": key for n, key in enumerate(keys)})
+    tx.send(_statement(function, len(keys)), {f"key{n}": key for n, key in enumerate(keys)})
 
 
 @cache

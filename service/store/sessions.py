@@ -66,20 +66,15 @@ def by_title(
     Reads at most `MOST` sessions, all that a user may have; the cursor is None unless more remain unread. Compared here
     and not by the database: SQLite folds ASCII only, PostgreSQL by its locale.
     """
-    wanted = _folded(text)
+    needle = normalise(text).strip()
     found: list[Row] = []
     for _ in range(MOST // SEARCH_PAGE):
         page = recent(tx, limit=SEARCH_PAGE, before=before, visible=visible)
-        found += [row for row in page if wanted in _folded(row["title"])]
+        found += [row for row in page if needle in normalise(row["title"]).strip()]
         if len(found) >= limit or len(page) < SEARCH_PAGE:
             return found[:limit], None
         before = page[-1]["id"]
     return found, before
-
-
-def _folded(text: str) -> str:
-    """Fold case, accents and Unicode forms."""
-    return normalise(text).strip()
 
 
 def update(tx: Transaction, session_id: str, changes: dict[str, Any]) -> None:
@@ -148,13 +143,12 @@ def release(tx: Transaction, session_id: str, run_id: str, changes: dict[str, An
 
 
 def lacks_turn(tx: Transaction, session_id: str, run_id: str) -> bool:
-    """Tell whether the session exists and has no messages of this run; locks it, so that they can be added."""
+    """Return whether the session exists and has no messages of this run; locks it, so that they can be added."""
     locked = sa.select(sessions.c.id).where(sessions.c.id == session_id).with_for_update()
     return tx.row(locked) is not None and not messages.has_turn(tx, session_id, run_id)
 
 
 def unfinished(tx: Transaction, session_id: str) -> list[str]:
-    """List ids of the session's runs that have not ended."""
     query = sa.select(runs.c.id).where(runs.c.session_id == session_id, runs.c.finished_at.is_(None))
     return [row["id"] for row in tx.rows(query)]
 

@@ -33,7 +33,6 @@ def remember(tx: Transaction, user_id: str, digest: str, now: int) -> None:
 
 
 def forget(tx: Transaction, user_id: str) -> None:
-    """Delete a user's addresses."""
     tx.execute(sa.delete(table).where(table.c.user_id == user_id))
 
 

@@ -64,13 +64,13 @@ class Writers:
         finally:
             self.release()
 
-    def acquire(self, waiter: Waiter, *, ahead: bool = False) -> bool:
+    def acquire(self, waiter: Waiter, *, priority: bool = False) -> bool:
         """Wait for the lock. True: acquired, `release` it. False: another thread has run the waiter's write.
 
-        `ahead`: before all others of this process. Raises `DatabaseUnavailable` on time-out.
+        `priority`: before all others of this process. Raises `DatabaseUnavailable` on time-out.
         """
         deadline = time.monotonic() + self._patience
-        if not self._acquire_in_process(waiter, ahead):
+        if not self._acquire_in_process(waiter, priority):
             return False
         try:
             self._lock_files(deadline)
@@ -79,12 +79,12 @@ class Writers:
             raise
         return True
 
-    def _acquire_in_process(self, waiter: Waiter, ahead: bool) -> bool:
+    def _acquire_in_process(self, waiter: Waiter, priority: bool) -> bool:
         with self._change:
             if not self._busy:
                 self._busy = True
                 return True
-            (self._queue.appendleft if ahead else self._queue.append)(waiter)
+            (self._queue.appendleft if priority else self._queue.append)(waiter)
         if waiter.wait(self._patience):
             return not waiter.done
         with self._change:

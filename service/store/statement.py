@@ -88,7 +88,7 @@ def _reader(kind: Any, dialect: sa.Dialect) -> Processor | None:
 
 
 def binds(name: str, count: int) -> list[sa.BindParameter[Any]]:
-    """Bind parameters for `IN`: `name0` to `name{count-1}`; a list of unknown length would be compiled each time."""
+    """Build bind parameters for `IN`: `name0` to `name{count-1}`; a list of any length would be compiled each time."""
     return [sa.bindparam(f"{name}{number}", type_=sa.String()) for number in range(count)]
 
 

@@ -29,11 +29,10 @@ _LISTED = Statement(
 
 def insert(tx: Transaction, step: dict[str, Any]) -> None:
     """Insert a step once: a commit whose answer was lost may have done it."""
-    tx.execute(_INSERT, step)
+    tx.send(_INSERT, step)
 
 
 def of_run(tx: Transaction, run_id: str) -> list[Row]:
-    """Read a run's steps, in order."""
     return tx.rows(_OF_RUN, {"run_id": run_id})
 
 
@@ -43,7 +42,7 @@ def listed(tx: Transaction, run_id: str) -> list[Row]:
 
 
 def first_events(tx: Transaction, run_id: str, after: int) -> list[list[Any]] | None:
-    """Read the first events after number `after` where all are too large to be read at once (`fitting`); else None."""
+    """Read the first events after number `after`; None if all of them can be read at once (`fitting`)."""
     size = sa.func.length(sa.cast(steps.c.events, sa.Text)).label("size")
     later = (steps.c.run_id == run_id, steps.c.last_seq > after)
     found = tx.rows(sa.select(steps.c.n, size).where(*later).order_by(steps.c.n))

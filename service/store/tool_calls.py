@@ -46,7 +46,6 @@ def report_unknown(tx: Transaction, run_id: str, call_id: str) -> None:
 
 
 def of_run(tx: Transaction, run_id: str) -> dict[str, Row]:
-    """Read a run's calls, by call id."""
     query = sa.select(tool_calls).where(tool_calls.c.run_id == run_id)
     return {row["call_id"]: row for row in tx.rows(query)}
 

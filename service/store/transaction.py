@@ -11,6 +11,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import Executable
 from sqlalchemy.sql.functions import GenericFunction
 
+from service.store.actor import Actor, current_actor
+from service.store.pipeline import Queued, expecting_count, expecting_rows, send
 from service.store.sqlite_writers import Waiter
 from service.store.statement import Plan, Row, Statement
 
@@ -80,48 +82,145 @@ class Transaction:
     """Open transaction. Hooks given to `after_commit` run only once the commit has succeeded.
 
     A `Statement` goes straight to the driver; any other clause through SQLAlchemy, over the same connection.
+
+    Where it is `pipelined` (PostgreSQL), a `Statement` whose result is expected, or not needed, waits for one whose
+    result is needed, or for the commit: all go in one round trip. So the usual transaction is a single trip, and its
+    locks wait for no client. Code reads the same in either case: where a result differs, `Unexpected` is raised, and
+    `Database` runs the transaction again, statement by statement.
     """
 
-    __slots__ = ("_cursor", "_engine", "_hooks", "_pooled", "_sqlalchemy", "locked_counters")
+    __slots__ = (
+        "_begin",
+        "_cursor",
+        "_engine",
+        "_hooks",
+        "_pooled",
+        "_queue",
+        "_sqlalchemy",
+        "assumes",
+        "locked_counters",
+        "pipelined",
+    )
 
-    def __init__(self, engine: sa.Engine, pooled: Any, cursor: Any) -> None:
+    def __init__(
+        self, engine: sa.Engine, pooled: Any, begin: Sequence[str] = (), *, pipelined: bool = False
+    ) -> None:
+        self.pipelined = pipelined
+        self.assumes = False  # whether an expected result has yet to be compared
+        self.locked_counters: set[str] = set()  # ids: see `service.store.budgets.may_lock`
         self._engine = engine
         self._pooled = pooled
-        self._cursor = cursor  # one for all statements: each is read to its end before the next
+        self._cursor = pooled.cursor()
+        self._begin = tuple(begin)
+        self._queue = [Queued(sql) for sql in begin]
         self._sqlalchemy: sa.Connection | None = None
         self._hooks: list[Callable[[], object]] = []
-        self.locked_counters: set[str] = set()  # ids: see `service.store.budgets.in_order`
 
     @property
     def one_writer(self) -> bool:
         """True for SQLite: no other writer can run meanwhile, so no row has to be locked."""
         return self._engine.dialect.name == "sqlite"
 
+    @property
+    def actor(self) -> Actor:
+        """Actor of the thread whose write this is, also where another thread runs it (group commit)."""
+        return current_actor()
+
     def execute(
-        self, statement: Executable | Statement, values: Mapping[str, Any] | Sequence[Any] | None = None
+        self,
+        statement: Executable | Statement,
+        values: Mapping[str, Any] | Sequence[Any] | None = None,
+        *,
+        expect: int | None = None,
     ) -> int:
-        """Run a statement; return its row count."""
-        if isinstance(statement, Statement):
-            return int(self._run(statement, values or {})[1].rowcount)
-        return self._connection.execute(statement, values).rowcount
+        """Run a statement; return its row count. `expect`: the usual count, see `Transaction`.
 
-    def rows(self, statement: Executable | Statement, values: Mapping[str, Any] | None = None) -> list[Row]:
-        if isinstance(statement, Statement):
-            plan, cursor = self._run(statement, values or {})
-            return list(map(plan.row, cursor.fetchall()))
-        return list(map(dict, self._connection.execute(statement, values).mappings()))
+        `values`: of one row; of several for a clause that is no `Statement`.
+        """
+        if not isinstance(statement, Statement):
+            self._flush()
+            return self._connection.execute(statement, values).rowcount
+        plan, given = self._planned(statement, values)
+        if expect is None or not self.pipelined:
+            return int(self._run(Queued(plan.sql, given)).rowcount)
+        self._assume(expecting_count(plan.sql, expect), given)
+        return expect
 
-    def row(self, statement: Executable | Statement, values: Mapping[str, Any] | None = None) -> Row | None:
-        found = self.rows(statement, values)
+    def send(self, statement: Statement, *values: Mapping[str, Any]) -> None:
+        """Run a statement whose result is not needed, once for each of `values`."""
+        for each in values:
+            plan, given = self._planned(statement, each)
+            if self.pipelined:
+                self._queue.append(Queued(plan.sql, given))
+            else:
+                self._run(Queued(plan.sql, given))
+
+    def rows(
+        self,
+        statement: Executable | Statement,
+        values: Mapping[str, Any] | None = None,
+        *,
+        expect: Sequence[Row] | None = None,
+    ) -> list[Row]:
+        """Run a query; return its rows. `expect`: the usual rows, see `Transaction`."""
+        if not isinstance(statement, Statement):
+            self._flush()
+            return list(map(dict, self._connection.execute(statement, values).mappings()))
+        plan, given = self._planned(statement, values)
+        if expect is None or not self.pipelined:
+            return list(map(plan.row, self._run(Queued(plan.sql, given)).fetchall()))
+        self._assume(*expecting_rows(plan.sql, given, expect))
+        return list(expect)
+
+    def row(
+        self,
+        statement: Executable | Statement,
+        values: Mapping[str, Any] | None = None,
+        *,
+        expect: Row | None = None,
+    ) -> Row | None:
+        """Run a query; return its first row. `expect`: the usual row, the only one."""
+        found = self.rows(statement, values, expect=None if expect is None else [expect])
         return found[0] if found else None
+
+    def rows_after_commit(
+        self, statement: Statement, values: Mapping[str, Any], hook: Callable[[list[Row]], object]
+    ) -> None:
+        """Run a query; `hook` receives its rows once the commit has succeeded. Of a pipelined transaction only."""
+        plan, given = self._planned(statement, values)
+
+        def read(cursor: Any) -> None:
+            rows: list[Row] = list(map(plan.row, cursor.fetchall()))
+            self.after_commit(lambda: hook(rows))
+
+        self._queue.append(Queued(plan.sql, given, read))
 
     def command(self, sql: str) -> None:
         """Run a transaction command such as SAVEPOINT."""
         self._cursor.execute(sql)
 
+    def use_one_snapshot(self) -> None:
+        """Use one snapshot for the whole transaction, as SQLite always does; must come before the first statement."""
+        if self.one_writer:
+            return
+        if self._begin:
+            self._queue.append(Queued("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        else:
+            self._begin = ("BEGIN ISOLATION LEVEL REPEATABLE READ",)
+            self._queue.append(Queued(*self._begin))
+
+    def commit(self) -> None:
+        """Commit. Raises `Unexpected` instead where an expected result differs."""
+        if self.one_writer:
+            self._pooled.commit()
+            return
+        if self._begin:
+            self._queue.append(Queued("COMMIT"))
+        self._flush()
+
     def with_own_hooks(self) -> Transaction:
         """Share the connection with another thread's write (group commit); after-commit hooks stay apart."""
-        return Transaction(self._engine, self._pooled, self._cursor)
+        return Transaction(self._engine, self._pooled)
 
     def after_commit(self, hook: Callable[[], object]) -> None:
         self._hooks.append(hook)
@@ -137,15 +236,31 @@ class Transaction:
             self._sqlalchemy = sa.Connection(self._engine, connection=self._pooled)
         return self._sqlalchemy
 
-    def _run(self, statement: Statement, values: Any) -> tuple[Plan, Any]:
-        cursor = self._cursor
-        if isinstance(values, list):
-            plan = statement.plan(self._engine.dialect, values[0])
-            cursor.executemany(plan.sql, list(map(plan.values, values)))
-        else:
-            plan = statement.plan(self._engine.dialect, values)
-            cursor.execute(plan.sql, plan.values(values))
-        return plan, cursor
+    def _planned(self, statement: Statement, values: Any) -> tuple[Plan, Any]:
+        plan = statement.plan(self._engine.dialect, values or {})
+        return plan, plan.values(values or {})
+
+    def _assume(self, sql: str, values: Any) -> None:
+        self.assumes = True
+        self._queue.append(Queued(sql, values))
+
+    def _run(self, statement: Queued) -> Any:
+        """Run a statement, after all that wait, in the same round trip; return its cursor. Raises `Unexpected`."""
+        if self._queue:
+            self._queue.append(statement)
+            return self._flush()
+        self._cursor.execute(statement.sql, statement.values or ())
+        return self._cursor
+
+    def _flush(self) -> Any:
+        """Send what waits, in one round trip; return the last statement's cursor. Raises `Unexpected`."""
+        if not self._queue:
+            return None
+        queue, self._queue, self.assumes = self._queue, [], False
+        return send(self._pooled.driver_connection, self._cursor, queue)
+
+
+WriteInTransaction = Callable[[Transaction], None]  # a part of a transaction, which joins others
 
 
 class Write(Waiter, Generic[T]):
@@ -157,7 +272,7 @@ class Write(Waiter, Generic[T]):
     def __init__(self, work: Callable[[Transaction], T]) -> None:
         super().__init__()
         self._work = work
-        self._context = copy_context()  # of the queuing thread
+        self._context = copy_context()  # of the queuing thread: its actor, its log fields
         self._error: BaseException | None = None
 
     def run(self, tx: Transaction) -> None:

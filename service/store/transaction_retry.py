@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from service.errors import DatabaseUnavailable
+from service.store.actor import current_actor
 
 T = TypeVar("T")
 log = logging.getLogger("slipway.database")
@@ -39,7 +40,7 @@ def retry_collisions(attempt: Callable[[], T], retried: Callable[[str], object])
             cause = collision_of(error.__cause__)
             if cause is None:
                 raise
-        log.warning("transaction_retried", extra={"cause": cause})
+        log.warning("transaction_retried", extra={"cause": cause, "actor": str(current_actor())})
         retried(cause)
         time.sleep(pause * random.uniform(0.2, 1.0))  # jitter: two that collided must not do so again
         pause = min(pause * 2, LONGEST_PAUSE)

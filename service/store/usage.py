@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from service.store.database import Row, Transaction
-from service.store.ledger import IS_CALL, one_snapshot
-from service.store.schema import ledger, usage_daily, usage_daily_by_user, usage_days, users
+from service.store.ledger import IS_CALL
+from service.store.schema import SUMS, ledger, usage_daily, usage_daily_by_user, usage_days, users
 from service.store.transaction import filter_only
 from service.store.visibility import UNRESTRICTED, Visibility
 
@@ -25,15 +25,6 @@ HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 TIMES = ("day", "hour")  # counted from 1970
 GROUPS = ("hour", "day", "agent", "model", "user", "key")
 COLUMN_OF = {"agent": "agent", "model": "model", "user": "user_id", "key": "key_id"}
-SUMS = (
-    "calls",
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-    "cache_creation_tokens",
-    "amount_nano",
-    "saved_nano",
-)
 MOST_SPANS = 100  # of closed days in one query; with more, only the ledger is read
 GROWTH = 4  # factor of days or users from one slice to the next
 
@@ -77,67 +68,67 @@ def order_of(by: Sequence[str]) -> tuple[str, ...]:
 
 
 def lines(
-    tx: Transaction, asked: UsageQuery, *, limit: int | None = None, after: Values | None = None
+    tx: Transaction, report: UsageQuery, *, limit: int | None = None, after: Values | None = None
 ) -> list[Row]:
     """Read the sums of the groups in `order_of`: `limit` at most, after the cursor's values.
 
-    Must be the first read of its transaction: see `one_snapshot`. A group without a value is an empty string.
+    Must be the first read of its transaction, for one snapshot. A group without a value is an empty string.
     """
-    one_snapshot(tx)
-    closed = closed_spans(tx, asked)
-    if limit is None or not _sliced(asked):
-        return tx.rows(_sums(asked, _Slice(asked.since, asked.until), closed, after).limit(limit))
+    tx.use_one_snapshot()
+    closed = closed_spans(tx, report)
+    if limit is None or not _sliced(report):
+        return tx.rows(_sums(report, _Slice(report.since, report.until), closed, after).limit(limit))
     found: list[Row] = []
-    slices = _days(asked, after) if order_of(asked.by)[0] in TIMES else _users(tx, asked, after, limit)
+    slices = _days(report, after) if order_of(report.by)[0] in TIMES else _users(tx, report, after, limit)
     for part in slices:
-        found += tx.rows(_sums(asked, part, closed, after).limit(limit - len(found)))
+        found += tx.rows(_sums(report, part, closed, after).limit(limit - len(found)))
         if len(found) == limit:
             break
     return found
 
 
-def total(tx: Transaction, asked: UsageQuery) -> Row:
+def total(tx: Transaction, report: UsageQuery) -> Row:
     """Sum the whole report, in the snapshot of `lines`."""
-    asked = asked._replace(by=())
-    [row] = tx.rows(_sums(asked, _Slice(asked.since, asked.until), closed_spans(tx, asked), None))
+    report = report._replace(by=())
+    [row] = tx.rows(_sums(report, _Slice(report.since, report.until), closed_spans(tx, report), None))
     return row
 
 
-def _sliced(asked: UsageQuery) -> bool:
-    """Tell whether there may be many groups, in an order that can be sliced."""
-    fine = bool({"hour", "user", "key"} & {*asked.by})
-    return fine and asked.visible.user_id is None and bool({"hour", "day", "user"} & {*asked.by})
+def _sliced(report: UsageQuery) -> bool:
+    """Return whether there may be many groups, in an order that can be sliced."""
+    fine = bool({"hour", "user", "key"} & {*report.by})
+    return fine and report.visible.user_id is None and bool({"hour", "day", "user"} & {*report.by})
 
 
-def _days(asked: UsageQuery, after: Values | None) -> Iterator[_Slice]:
+def _days(report: UsageQuery, after: Values | None) -> Iterator[_Slice]:
     """Slice by days, from the cursor's day; each slice has `GROWTH` times the days of the one before."""
-    since, length = asked.since, DAY_MS
+    since, length = report.since, DAY_MS
     if after is not None:
-        unit = DAY_MS if order_of(asked.by)[0] == "day" else HOUR_MS
+        unit = DAY_MS if order_of(report.by)[0] == "day" else HOUR_MS
         since = max(since, int(after[0]) * unit)
-    while since < asked.until:
-        until = min(since // DAY_MS * DAY_MS + length, asked.until)
+    while since < report.until:
+        until = min(since // DAY_MS * DAY_MS + length, report.until)
         yield _Slice(since, until)
         since, length = until, length * GROWTH
 
 
-def _users(tx: Transaction, asked: UsageQuery, after: Values | None, limit: int) -> Iterator[_Slice]:
+def _users(tx: Transaction, report: UsageQuery, after: Values | None, limit: int) -> Iterator[_Slice]:
     """Slice by users, from the cursor's user; the users table gives the bounds, also of users without calls."""
     first = None if after is None else str(after[0])
     for size in (limit // GROWTH * GROWTH**number + 1 for number in count()):
         query = sa.select(users.c.id).order_by(users.c.id).offset(size).limit(1)
         row = tx.row(query.where(users.c.id > first) if first else query)
-        yield _Slice(asked.since, asked.until, first, row["id"] if row else None)
+        yield _Slice(report.since, report.until, first, row["id"] if row else None)
         if row is None:
             return
         first = row["id"]
 
 
-def closed_spans(tx: Transaction, asked: UsageQuery) -> list[tuple[int, int]]:
+def closed_spans(tx: Transaction, report: UsageQuery) -> list[tuple[int, int]]:
     """Spans (ms) of whole closed days in the report, adjacent days merged; empty where hours are a group."""
-    if "hour" in asked.by:
+    if "hour" in report.by:
         return []
-    first, end = -(-asked.since // DAY_MS), asked.until // DAY_MS
+    first, end = -(-report.since // DAY_MS), report.until // DAY_MS
     day = usage_days.c.day
     query = sa.select(day).where(day >= first, day < end, usage_days.c.checked_at.is_not(None))
     spans: list[tuple[int, int]] = []
@@ -150,12 +141,12 @@ def closed_spans(tx: Transaction, asked: UsageQuery) -> list[tuple[int, int]]:
 
 
 def _sums(
-    asked: UsageQuery, part: _Slice, closed: Sequence[tuple[int, int]], after: Values | None
+    report: UsageQuery, part: _Slice, closed: Sequence[tuple[int, int]], after: Values | None
 ) -> sa.Select[Any]:
     """Query the sums of a slice: closed days from the roll-up, the others from the ledger."""
-    sources = list(_sources(asked, part, closed))
+    sources = list(_sources(report, part, closed))
     rows = (sources[0] if len(sources) == 1 else sa.union_all(*sources)).subquery()
-    groups = [rows.c[name] for name in order_of(asked.by)]
+    groups = [rows.c[name] for name in order_of(report.by)]
     sums = (sa.func.coalesce(sa.func.sum(rows.c[name]), 0) for name in SUMS)
     query = sa.select(
         *groups, *(sa.cast(each, sa.BigInteger).label(name) for name, each in zip(SUMS, sums, strict=True))
@@ -166,21 +157,21 @@ def _sums(
     return query.group_by(*groups).order_by(*groups) if groups else query
 
 
-def _sources(asked: UsageQuery, part: _Slice, closed: Sequence[tuple[int, int]]) -> Iterator[sa.Select[Any]]:
+def _sources(report: UsageQuery, part: _Slice, closed: Sequence[tuple[int, int]]) -> Iterator[sa.Select[Any]]:
     """Yield a query for each span: for spans joined by OR, SQLite would read the whole index."""
     inside, outside = split(part.since, part.until, closed)
-    by_user = asked.visible.user_id is not None or {"user", "key"} & {*asked.by}
+    by_user = report.visible.user_id is not None or {"user", "key"} & {*report.by}
     table = usage_daily_by_user if by_user else usage_daily
-    where, of_users = asked.visible.where(table), part.of_users(table)
+    where, of_users = report.visible.where(table), part.of_users(table)
     for since, until in inside:
-        query = sa.select(*_groups(table, asked.by), *(table.c[name] for name in SUMS)).where(*where)
+        query = sa.select(*_groups(table, report.by), *(table.c[name] for name in SUMS)).where(*where)
         days = (table.c.day >= since // DAY_MS, table.c.day < until // DAY_MS)
         # The index by user is the most selective: for the first and last users SQLite would choose the one by day.
         yield query.where(*of_users, *(map(filter_only, days) if of_users else days))
-    where = [IS_CALL, *asked.visible.where(ledger), *part.of_users(ledger)]
+    where = [IS_CALL, *report.visible.where(ledger), *part.of_users(ledger)]
     one = sa.literal_column("1", sa.BigInteger).label("calls")
     for since, until in outside:
-        query = sa.select(*_groups(ledger, asked.by), one, *(ledger.c[name] for name in SUMS[1:])).where(
+        query = sa.select(*_groups(ledger, report.by), one, *(ledger.c[name] for name in SUMS[1:])).where(
             *where
         )
         yield query.where(ledger.c.called_at >= since, ledger.c.called_at < until)

@@ -18,7 +18,7 @@ _SEES_ALL = frozenset({"operator", "admin"})
 
 
 def allows(scopes: Sequence[str], scope: str) -> bool:
-    """Tell whether scopes allow `scope`, such as `agents:support`. Empty scopes allow everything."""
+    """Return whether scopes allow `scope`, such as `agents:support`. Empty scopes allow everything."""
     return not scopes or any(_matches(pattern, scope) for pattern in scopes)
 
 
@@ -29,7 +29,7 @@ class Visibility(NamedTuple):
     scopes: tuple[str, ...] = ()
 
     def covers(self, user_id: str, agent: str) -> bool:
-        """Tell whether a row with these values is visible."""
+        """Return whether a row with these values is visible."""
         return self.user_id in (None, user_id) and allows(self.scopes, AGENTS + agent)
 
     def where(self, table: sa.Table) -> list[sa.ColumnElement[bool]]:

@@ -38,7 +38,6 @@ def dumps(value: Any, *, option: int | None = None) -> bytes:
 
 
 def indented(text: str) -> str:
-    """Indent JSON text by two spaces."""
     return dumps(loads(text.encode()), option=orjson.OPT_INDENT_2).decode()
 
 

@@ -9,12 +9,12 @@ MOST_CHARACTERS = 64  # of a name that is compared: the time it takes grows with
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'limits'?`, or nothing where no known name is close."""
+    """Return `; did you mean 'limits'?`; an empty string if no known name is close."""
     close = get_close_matches(word[:MOST_CHARACTERS], list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def unknown(word: str, known: Iterable[str]) -> str:
-    """The closest name, or all names where none is close."""
+    """Return the closest name, or all names if none is close."""
     names = sorted(known)
     return did_you_mean(word, names) or f"; there are: {', '.join(names) or 'none'}"

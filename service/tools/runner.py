@@ -131,15 +131,9 @@ def _outcome(tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> 
         return ToolResult.failed(str(failure))
     except BaseException as error:  # even sys.exit() in a tool must not leave its caller waiting
         # log neither message nor stack: both may carry arguments
-        log.warning(
-            "tool_failed",
-            extra={
-                "tool": tool.name,
-                "error": type(error).__name__,
-                "line": _line(error),
-            },
-        )
-        return ToolResult.failed(f"{tool.name} failed: {type(error).__name__}")
+        name = type(error).__name__
+        log.warning("tool_failed", extra={"tool": tool.name, "error": name, "line": _line(error)})
+        return ToolResult.failed(f"{tool.name} failed: {name}")
     output = returned if isinstance(returned, ToolOutput) else ToolOutput(returned)
     try:
         return ToolResult.of(True, _text(output.content), sources=tuple(output.sources))

@@ -39,33 +39,33 @@ def counted_bound(counted: int) -> int:
     return counted + counted // 20 + FRAME
 
 
-def used_so_far(told: Usage, written: str, max_tokens: int) -> Usage:
+def interrupted_usage(reported: Usage, written: str, max_tokens: int) -> Usage:
     """Estimate usage of an interrupted stream: the usage reported at its start, plus one token per byte written."""
     written_tokens = len(written.encode("utf-8", "replace")) + ON_THEIR_WAY
-    return told._replace(output_tokens=max(told.output_tokens, min(written_tokens, max_tokens)))
+    return reported._replace(output_tokens=max(reported.output_tokens, min(written_tokens, max_tokens)))
 
 
-def used_by(told: Usage, written: int, prompt: int | None, max_tokens: int) -> Usage | None:
-    """Estimate usage of a complete answer that reports none; never less than `told`, the usage it did report.
+def estimated_usage(reported: Usage, written: int, prompt: int | None, max_tokens: int) -> Usage | None:
+    """Estimate usage of a complete answer that reports none; never less than `reported`, the usage it did report.
 
     `written` is the answer's bytes, `prompt` the prompt's bound. None without any basis for an estimate.
     """
-    output = max(told.output_tokens, min(written, max_tokens))
-    if told.input_tokens:
-        return told._replace(output_tokens=output)
-    return None if prompt is None else told._replace(input_tokens=prompt, output_tokens=output)
+    output = max(reported.output_tokens, min(written, max_tokens))
+    if reported.input_tokens:
+        return reported._replace(output_tokens=output)
+    return None if prompt is None else reported._replace(input_tokens=prompt, output_tokens=output)
 
 
-def can_be(told: Usage, prompt: int | None, max_tokens: int) -> bool:
+def is_plausible(reported: Usage, prompt: int | None, max_tokens: int) -> bool:
     """Return whether a call can have used this much; `prompt` is the prompt's bound, None if it has none.
 
     Server tools that search are never offered, so reported searches are implausible.
     """
-    sent = told.input_tokens + told.cache_read_input_tokens + told.cache_creation_input_tokens
+    sent = reported.input_tokens + reported.cache_read_input_tokens + reported.cache_creation_input_tokens
     return (
-        told.output_tokens <= max_tokens + OUTPUT_SLACK
+        reported.output_tokens <= max_tokens + OUTPUT_SLACK
         and (prompt is None or sent <= prompt)
-        and not told.server_tool_requests
+        and not reported.server_tool_requests
     )
 
 

@@ -23,11 +23,11 @@ from service.usage.caps import (
     Period,
     Standing,
     cap_of,
-    dealt,
-    gathered,
+    distribute,
+    distribute_over,
+    distribute_with_room,
     level,
     room,
-    shared_out,
     standing_of,
 )
 
@@ -37,6 +37,7 @@ SHARED_BY_MANY = ("service", "agent")
 # ms after which the cost of earlier calls is final, unless a hold is open: holds are written within a minute
 # (`LATEST_HOLD`), and workers' clocks differ.
 FINAL_AFTER = 600_000
+MOST_REMEMBERED = 10_000  # scopes whose caps a process remembers
 Notify = Callable[[Transaction, str, Mapping[str, Any]], None]
 
 
@@ -71,16 +72,30 @@ class Budgets:
         self._defaults = {"user": user_day, "service": service_day}
         self._notify = notify
         self._stripes = 1 if db.sqlite else STRIPES
+        self._set_caps: dict[str, list[Row]] = {}  # by scope, as last read
 
     def caps(self, tx: Transaction, scopes: Sequence[str]) -> list[Cap]:
         """List every cap on these scopes: caps that were set, and default caps for scopes without one."""
-        found = [cap_of(row) for row in rows.read(tx, scopes)]
+        usual = [row for scope in sorted(scopes) for row in self._set_caps.get(scope, ())]
+        read = rows.read(tx, scopes, expect=usual)
+        if read != usual:
+            self._remember(scopes, read)
+        found = [cap_of(row) for row in read]
         set_for_day = {cap.scope for cap in found if cap.period == "day"}
         for scope in scopes:
             amount = self._defaults.get(scope.partition(":")[0])
             if amount is not None and scope not in set_for_day:
                 found.append(Cap(scope, "day", amount, default=True))
         return found
+
+    def _remember(self, scopes: Sequence[str], read: Sequence[Row]) -> None:
+        """Remember which caps were set on these scopes, as what the next transaction expects to read."""
+        if len(self._set_caps) > MOST_REMEMBERED:
+            self._set_caps.clear()
+        for scope in scopes:
+            self._set_caps.pop(scope, None)
+            if of_scope := [row for row in read if row["scope"] == scope]:
+                self._set_caps[scope] = of_scope
 
     def standing(self, tx: Transaction, caps: Iterable[Cap], at: int | None = None) -> list[Standing]:
         """Read the current state of these caps, or their state in the windows at `at` (ms)."""
@@ -146,7 +161,7 @@ class Budgets:
         if counters is None:  # no counter yet: count the holds that are open
             held = holds.adopt(tx, cap.scope, window.start, window.counter(0))
             return self._open(tx, cap, window, held, settled)
-        shares = shared_out(counters, cap.amount)
+        shares = distribute_over(counters, cap.amount)
         ledger.shared(tx, "cap", window, cap.amount, rows.share(tx, counters, shares))
         return standing_of(cap, window, counters)._replace(cap=cap)
 
@@ -170,7 +185,7 @@ class Budgets:
         A call is settled while its hold is open, and a hold is written soon after it was made. So costs of calls older
         than both the oldest open hold and `FINAL_AFTER` are final; the order of the queries relies on this.
         """
-        ledger.one_snapshot(tx)
+        tx.use_one_snapshot()
         if rows.stripes(tx, [window]):
             return FinalCost(window, window.start, 0)
         oldest = holds.oldest(tx, window.scope)
@@ -185,7 +200,7 @@ class Budgets:
             settled = FinalCost(window, window.start, 0)
         spent = settled.nano + ledger.spent(tx, cap.scope, settled.until)
         wide = cap.scope.partition(":")[0] in SHARED_BY_MANY
-        shares = dealt(cap.amount, [spent + held] + [0] * ((self._stripes if wide else 1) - 1))
+        shares = distribute(cap.amount, [spent + held] + [0] * ((self._stripes if wide else 1) - 1))
         opened = rows.insert(tx, window, shares, spent, held)
         if opened:
             ledger.shared(tx, "open", window, cap.amount, opened)
@@ -193,8 +208,8 @@ class Budgets:
 
     def with_room(self, window: BudgetWindow, counters: Sequence[Row], seed: int, amount: int) -> str:
         """Choose a window's counter to take `amount` from: the run's own, else another; rebalance if needed."""
-        mine = self.stripe(window, seed)
-        best = max(counters, key=lambda row: (room(row) >= amount and row["id"] == mine, room(row)))
+        own = self.stripe(window, seed)
+        best = max(counters, key=lambda row: (room(row) >= amount and row["id"] == own, room(row)))
         if room(best) >= amount:
             return str(best["id"])
         return self._db.transact(lambda tx: self._rebalance(tx, window, seed, amount))
@@ -205,23 +220,23 @@ class Budgets:
         if room(best) >= amount:  # another transaction has rebalanced already
             return str(best["id"])
         stripe = seed % len(counters)
-        shares = gathered(counters, stripe, amount)
+        shares = distribute_with_room(counters, stripe, amount)
         ledger.shared(tx, "share", window, sum(shares), rows.share(tx, counters, shares))
         return str(counters[stripe]["id"])
 
     def stripe(self, window: BudgetWindow, seed: int) -> str:
-        """Return the counter id a run takes from first: constant, so that its calls contend with no other's."""
+        """Return the id of the shard that a run takes from first: the same for all its calls, to contend with few."""
         wide = window.scope.partition(":")[0] in SHARED_BY_MANY
         return window.counter(seed % self._stripes if wide else 0)
 
-    def watch(self, tx: Transaction, counters: Iterable[Row]) -> None:
-        """Warn of windows that passed a level, after the commit that changes these counters.
+    def watch(self, counters: Iterable[Row]) -> None:
+        """Warn of windows that passed a level, after the commit that changed these counters.
 
         A window passes a level only after one of its shards has, so only that shard's calls read the whole window.
         """
         for row in counters:
             if level(row["spent_nano"], row["cap_nano"]) > row["warned"]:
-                tx.after_commit(partial(self.warn, row["window_id"]))
+                self.warn(row["window_id"])
 
     def warn(self, window_id: str, *, refused: bool = False) -> None:
         """Warn of every level a window has passed, each once, however many workers notice.

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class UsageServices:
-    """Prices, caps, spending and rate limits of one process."""
-
     prices: PriceTable
     budgets: Budgets
     spending: Spending

@@ -55,7 +55,8 @@ class Standing(NamedTuple):
             "amount_usd": usd(self.cap.amount) if limited else None,
             "spent_usd": usd(self.spent),
             "reserved_usd": usd(self.held),
-            "left_usd": _rounded_down(self.left) if limited else None,
+            # Rounded down, so that the amount shown is really available.
+            "left_usd": usd(self.left // 1_000 * 1_000) if limited else None,
             "renews_at": rfc3339(window_end(self.window)),
             "default": self.cap.default,
         }
@@ -83,11 +84,6 @@ def nano_of(text: str) -> int:
     if nano != nano.to_integral_value() or not 0 <= nano < NO_LIMIT:
         raise ValueError("is negative, too large, or finer than a nano-dollar")
     return int(nano)
-
-
-def _rounded_down(nano: int) -> str:
-    """Format as dollars with six decimals, rounded down so that the amount shown is really available."""
-    return usd(nano // 1_000 * 1_000)
 
 
 def window_start(period: str, at: int) -> int:
@@ -119,27 +115,27 @@ def level(spent: int, cap: int) -> int:
     return max((percent for percent in LEVELS if spent > 0 and spent * 100 >= cap * percent), default=0)
 
 
-def dealt(cap: int, taken: Sequence[int]) -> list[int]:
+def distribute(cap: int, taken: Sequence[int]) -> list[int]:
     """Distribute a cap: each shard gets its taken amount and an equal part of the remainder, which may be negative."""
     part, rest = divmod(cap - sum(taken), len(taken))
-    return [mine + part + (rest if index == 0 else 0) for index, mine in enumerate(taken)]
+    return [amount_taken + part + (rest if index == 0 else 0) for index, amount_taken in enumerate(taken)]
 
 
-def shared_out(counters: Sequence[Row], cap: int) -> list[int]:
+def distribute_over(counters: Sequence[Row], cap: int) -> list[int]:
     """Distribute a cap over open counters."""
-    return dealt(cap, [committed(row) for row in counters])
+    return distribute(cap, [committed(row) for row in counters])
 
 
-def gathered(counters: Sequence[Row], stripe: int, amount: int) -> list[int]:
+def distribute_with_room(counters: Sequence[Row], stripe: int, amount: int) -> list[int]:
     """Distribute a cap so that shard `stripe` has room for `amount`, if all shards together have it.
 
     The remainder is spread evenly while that leaves room for `amount` in each; near the cap one shard gets all of it.
     """
     cap = sum(row["cap_nano"] for row in counters)
     left = cap - sum(committed(row) for row in counters)
-    aside = left if left < amount * len(counters) else amount
-    shares = shared_out(counters, cap - aside)
-    shares[stripe] += aside
+    reserved = left if left < amount * len(counters) else amount
+    shares = distribute_over(counters, cap - reserved)
+    shares[stripe] += reserved
     return shares
 
 
@@ -153,7 +149,6 @@ def room(row: Row) -> int:
 
 
 def cap_of(row: Row) -> Cap:
-    """Convert a row of `caps`."""
     return Cap(row["scope"], row["period"], NO_LIMIT if row["amount_nano"] is None else row["amount_nano"])
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from service.errors import RateLimited
 from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
+from service.infra.redis_trip import Step, Trip
 
 UNBOUNDED = 2**53
 COMPARE_SECONDS = 2.0  # between two database comparisons for one user
@@ -32,6 +33,8 @@ redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1
 """)
+# KEYS: a user's runs. ARGV: the run.
+_LEAVE = Script("return redis.call('ZREM', KEYS[1], ARGV[1])")
 
 
 class ConcurrentRuns:
@@ -61,23 +64,21 @@ class ConcurrentRuns:
 
         Raises `RateLimited` at the user's limit, unless `refuse` is False: for runs that had started before.
         """
-        with self._counted_here(user_id, refuse):
-            if not self._enter(user_id, run_id, refuse) and not (
-                self._forget_ended(user_id) and self._enter(user_id, run_id, refuse)
-            ):
-                raise self._refused()
-            try:
-                yield
-            finally:
-                self._redis_store.call(lambda client: client.zrem(_key(user_id), run_id), default=0)
+        counted = CountedRun(self, user_id, run_id, refuse=refuse)
+        trip = Trip(self._redis_store)
+        try:
+            counted.enter(trip)
+            yield
+        finally:
+            counted.leave(trip)
+            trip.send()
 
-    def _enter(self, user_id: str, run_id: str, refuse: bool) -> bool:
-        asked = (run_id, self._most if refuse else UNBOUNDED, self._life_ms)
-        return bool(
-            self._redis_store.call(lambda client: _ENTER(client, (_key(user_id),), *asked), default=1)
-        )
+    def step(self, user_id: str, run_id: str, *, refuse: bool) -> Step:
+        """Build a trip's step that counts a run in Redis; its answer is 0 at the user's limit."""
+        most = self._most if refuse else UNBOUNDED
+        return Step(_ENTER, (_key(user_id),), (run_id, most, self._life_ms))
 
-    def _forget_ended(self, user_id: str) -> bool:
+    def forget_ended(self, user_id: str) -> bool:
         """Remove members whose runs have ended. False: there were none, or the last comparison was a moment ago."""
         now = time.monotonic()
         with self._lock:
@@ -92,22 +93,66 @@ class ConcurrentRuns:
             self._redis_store.call(lambda client: client.zrem(_key(user_id), *ended), default=0)
         )
 
-    @contextmanager
-    def _counted_here(self, user_id: str, refuse: bool) -> Iterator[None]:
+    def enter_here(self, user_id: str, *, refuse: bool) -> None:
+        """Count a run in this process. Raises `RateLimited`."""
         with self._lock:
             if refuse and self._here[user_id] >= self._most:
-                raise self._refused()
+                raise self.refused()
             self._here[user_id] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._here[user_id] -= 1
-                if not self._here[user_id]:
-                    del self._here[user_id]
 
-    def _refused(self) -> RateLimited:
+    def leave_here(self, user_id: str) -> None:
+        with self._lock:
+            self._here[user_id] -= 1
+            if not self._here[user_id]:
+                del self._here[user_id]
+
+    def refused(self) -> RateLimited:
         return RateLimited(f"More than {self._most} runs of yours are under way.", retry_after=1)
+
+
+class CountedRun:
+    """Run in its user's count, from `enter` to `leave`. `ask` counts it in Redis beforehand, in a trip with others."""
+
+    def __init__(self, limit: ConcurrentRuns, user_id: str, run_id: str, *, refuse: bool = True) -> None:
+        self._limit = limit
+        self._user_id = user_id
+        self._run_id = run_id
+        self._refuse = refuse
+        self._step: Step | None = None
+        self._is_here = False
+
+    def ask(self, trip: Trip) -> None:
+        """Count the run in Redis with this trip."""
+        self._step = self._limit.step(self._user_id, self._run_id, refuse=self._refuse)
+        trip.add(self._step)
+
+    def enter(self, trip: Trip) -> None:
+        """Count the run, in this process and, unless a trip has done so, in Redis. Raises `RateLimited`."""
+        self._limit.enter_here(self._user_id, refuse=self._refuse)
+        self._is_here = True
+        if self._step is None or not self._step.reached:
+            self._ask_now(trip)
+        if not self._is_counted() and self._limit.forget_ended(self._user_id):
+            self._ask_now(trip)
+        if not self._is_counted():
+            raise self._limit.refused()
+
+    def leave(self, trip: Trip) -> None:
+        """End the run's count, in Redis with this trip. Idempotent."""
+        if self._is_here:
+            self._is_here = False
+            self._limit.leave_here(self._user_id)
+        if self._is_counted():
+            trip.add(Step(_LEAVE, (_key(self._user_id),), (self._run_id,)))
+        self._step = None
+
+    def _ask_now(self, trip: Trip) -> None:
+        self.ask(trip)
+        trip.send()
+
+    def _is_counted(self) -> bool:
+        """Tell whether Redis counts the run, as far as known: while Redis is away, the answer is None."""
+        return self._step is not None and self._step.reached and self._step.answer != 0
 
 
 def _key(user_id: str) -> str:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
 
-from service.store import budgets, closed_windows, ledger
+from service.store import budgets, closed_windows
 from service.store.budgets import MASK, BudgetWindow, CounterEntry, entry_of
 from service.store.closed_windows import Closed, weight
 from service.store.database import Database, Transaction
@@ -48,23 +48,25 @@ def ended(span: Span, at: int) -> bool:
 class CounterSnapshot:
     """Counters at one moment, read in one short transaction.
 
-    `last` has the counters that may still change, and all of the spans `wanted`; `rests` is, by span, the sum of all
-    counters' fingerprints, rolled-up ones included. `uncut` are counters whose rows miss entries of the ledger, so that
-    none of their entries is left out as later than the snapshot.
+    `last` has the counters that may still change, and all of `spans`; `sums` is, by span, the sum of all counters'
+    fingerprints, rolled-up ones included. `incomplete` are counters whose rows miss entries of the ledger: none of
+    their entries counts as later than the snapshot.
     """
 
-    def __init__(self, wanted: Iterable[Span] = (), uncut: Iterable[str] = ()) -> None:
+    def __init__(self, spans: Iterable[Span] = (), incomplete: Iterable[str] = ()) -> None:
         self.counters = 0
         self.last: dict[str, CounterEntry] = {}
-        self.rests: dict[Span, int] = defaultdict(int)
+        self.sums: dict[Span, int] = defaultdict(int)
         self.closed: dict[Span, Closed] = {}
-        self._wanted = frozenset(wanted)
-        self._uncut = frozenset(uncut)
+        self._spans = frozenset(spans)
+        self._incomplete = frozenset(incomplete)
         self._over_at = now_ms() - LATE_MS
 
     @classmethod
-    def take(cls, db: Database, wanted: Iterable[Span] = (), uncut: Iterable[str] = ()) -> CounterSnapshot:
-        return db.query(lambda tx: cls(wanted, uncut)._read(tx))
+    def take(
+        cls, db: Database, spans: Iterable[Span] = (), incomplete: Iterable[str] = ()
+    ) -> CounterSnapshot:
+        return db.query(lambda tx: cls(spans, incomplete)._read(tx))
 
     def counts(self, state: CounterEntry) -> bool:
         """Return whether an entry that left this state came before the snapshot."""
@@ -72,34 +74,34 @@ class CounterSnapshot:
         if row is not None and state.seq <= row.seq:
             return True
         over = ended(span_of(state.counter), self._over_at) and (row is None or row.held == 0)
-        return over or state.counter in self._uncut
+        return over or state.counter in self._incomplete
 
     def rolled(self, counter: str) -> bool:
-        """Return whether a counter, which must belong to the spans `wanted`, was rolled up."""
+        """Return whether a counter, which must belong to `spans`, was rolled up."""
         return counter not in self.last and span_of(counter) in self.closed
 
     def _read(self, tx: Transaction) -> CounterSnapshot:
-        ledger.one_snapshot(tx)
+        tx.use_one_snapshot()
         self.closed = closed_windows.every(tx)
         for row in budgets.every_counter(tx):
             state = entry_of(row)
             span = span_of(state.counter)
             self.counters += 1
-            self.rests[span] = (self.rests[span] + weight(1, state.spent, state.fingerprint)) & MASK
-            if span in self._wanted or state.held != 0 or not ended(span, self._over_at):
+            self.sums[span] = (self.sums[span] + weight(1, state.spent, state.fingerprint)) & MASK
+            if span in self._spans or state.held != 0 or not ended(span, self._over_at):
                 self.last[state.counter] = state
         for span, sums in self.closed.items():
-            self.rests[span] = (self.rests[span] + weight(*sums)) & MASK
+            self.sums[span] = (self.sums[span] + weight(*sums)) & MASK
         return self
 
 
 def moved_back(db: Database, later: dict[str, int], page: int = 500) -> set[str]:
     """Return counters whose row is older than the ledger; `later` maps counter ids to their last entry's number."""
     names = sorted(later)
-    wrong: set[str] = set()
+    behind: set[str] = set()
     for start in range(0, len(names), page):
         some = names[start : start + page]
         rows = db.query(lambda tx, some=some: budgets.counters_of(tx, some))  # type: ignore[misc]
         known = {row["id"]: row["seq"] for row in rows}
-        wrong |= {name for name in some if known.get(name, 0) < later[name]}
-    return wrong
+        behind |= {name for name in some if known.get(name, 0) < later[name]}
+    return behind

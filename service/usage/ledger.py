@@ -20,7 +20,7 @@ from service.store.closed_windows import Closed
 from service.store.database import Database, Row, Transaction
 from service.store.ledger import HELD, UPSTREAM
 from service.types import Usage
-from service.usage.chains import BLOCK, DEALS, ChainReader, ChainWalk, Deals, EntryBlock, Link, Sums
+from service.usage.chains import BLOCK, CAP_KINDS, CapHistory, ChainReader, ChainWalk, EntryBlock, Link, Sums
 from service.usage.counter_snapshot import CounterSnapshot, Span, moved_back, span_of
 from service.usage.prices import PriceTable
 
@@ -35,10 +35,10 @@ class Fault(NamedTuple):
     """Fault in the ledger, and the row that shows it."""
 
     row: str
-    what: str
+    detail: str
 
     def __str__(self) -> str:
-        return f"{self.row}: {self.what}"
+        return f"{self.row}: {self.detail}"
 
 
 class Checked(NamedTuple):
@@ -50,59 +50,59 @@ class Checked(NamedTuple):
     more: int = 0  # faults beyond `MOST_FAULTS` or `MOST_PLACES`
 
 
-def check(db: Database, prices: PriceTable, told: ReportProgress = int) -> Checked:
+def check(db: Database, prices: PriceTable, progress: ReportProgress = int) -> Checked:
     """Verify the whole ledger, while others write to it.
 
-    `told` receives the number of rows read, as progress.
+    `progress` receives the number of rows read.
     """
-    cut = CounterSnapshot.take(db)
-    sums = Sums(cut, lambda state: span_of(state.counter))
+    snapshot = CounterSnapshot.take(db)
+    sums = Sums(snapshot, lambda state: span_of(state.counter))
     books = _Books(prices, sums)
-    books.read(ledger_entries.every(db, read=told))
+    books.read(ledger_entries.every(db, read=progress))
     books.compare_holds(db)
-    for span, rest in cut.rests.items():
+    for span, rest in snapshot.sums.items():
         sums.sums[span] = (sums.sums[span] - rest) & MASK
-    uncut = moved_back(db, sums.later)
-    spans = sums.wrong() | {span_of(name) for name in (*uncut, *sums.windows)}
+    incomplete = moved_back(db, sums.later)
+    spans = sums.faulty() | {span_of(name) for name in (*incomplete, *sums.windows)}
     if spans:
-        _name_faults(db, books, spans, uncut, told)
+        _name_faults(db, books, spans, incomplete, progress)
     spent, held = books.totals[UPSTREAM], books.totals[HELD]
-    return Checked(books.entries, cut.counters, spent, held, books.faults, books.more)
+    return Checked(books.entries, snapshot.counters, spent, held, books.faults, books.more)
 
 
 def _name_faults(
-    db: Database, books: _Books, spans: set[Span], uncut: set[str], told: ReportProgress
+    db: Database, books: _Books, spans: set[Span], incomplete: set[str], progress: ReportProgress
 ) -> None:
     """Read the ledger twice more: to find the faulty blocks of chains, and to name the faulty rows in them."""
 
     def block(state: CounterEntry) -> EntryBlock | None:
         return (state.counter, state.seq >> BLOCK) if span_of(state.counter) in spans else None
 
-    cut = CounterSnapshot.take(db, wanted=spans, uncut=uncut)
-    sums = Sums(cut, block, tips=True)
-    _Books(books.prices, sums).read(ledger_entries.every(db, read=told))
-    for state in cut.last.values():
+    snapshot = CounterSnapshot.take(db, spans=spans, incomplete=incomplete)
+    sums = Sums(snapshot, block, last_states=True)
+    _Books(books.prices, sums).read(ledger_entries.every(db, read=progress))
+    for state in snapshot.last.values():
         sums.add(state, -1)
     rolled: dict[Span, Closed] = {}
-    for state in sums.tips.values():
-        if cut.rolled(state.counter):
+    for state in sums.last_states.values():
+        if snapshot.rolled(state.counter):
             sums.add(state, -1)
             span = span_of(state.counter)
             rolled[span] = rolled.get(span, Closed()).plus(Closed(1, state.spent, state.fingerprint))
-    places = sorted(sums.wrong(), key=str)
-    walk = ChainWalk(cut, set(places[:MOST_PLACES]), set(sorted(sums.windows)[:MOST_PLACES]))
-    _Books(books.prices, walk).read(ledger_entries.every(db, read=told))
-    for row, what in walk.faults():
-        books.fault(row, what)
-    for (period, start), says in cut.closed.items():
+    places = sorted(sums.faulty(), key=str)
+    walk = ChainWalk(snapshot, set(places[:MOST_PLACES]), set(sorted(sums.windows)[:MOST_PLACES]))
+    _Books(books.prices, walk).read(ledger_entries.every(db, read=progress))
+    for row, detail in walk.faults():
+        books.fault(row, detail)
+    for (period, start), stored in snapshot.closed.items():
         found = rolled.get((period, start), Closed())
-        if (period, start) in spans and found != says:
-            books.fault(f"closed_windows {period}/{start}", f"it says {says}, the ledger {found}")
+        if (period, start) in spans and found != stored:
+            books.fault(f"closed_windows {period}/{start}", f"it says {stored}, the ledger {found}")
     books.more += len(places[MOST_PLACES:]) + max(0, len(sums.windows) - MOST_PLACES)
 
 
 class _Books:
-    """One pass over the ledger: records faults of single entries, and passes the links between entries to `reader`."""
+    """Pass over the ledger: records faults of single entries, and passes the links between entries to `reader`."""
 
     def __init__(self, prices: PriceTable, reader: ChainReader | None = None) -> None:
         self.prices = prices
@@ -112,7 +112,7 @@ class _Books:
         self.totals = {HELD: 0, UPSTREAM: 0}
         self.open: dict[str, Row] = {}  # by hold id: the held row of each hold that is not settled
         self._reader = reader
-        self._deals = Deals()
+        self._caps = CapHistory()
 
     def read(self, found: Iterable[Sequence[Row]]) -> None:
         for rows in found:
@@ -124,10 +124,12 @@ class _Books:
         if not all(_are_states(row["counters"]) for row in rows if row["counters"]):
             self.fault(name, "its counters cannot be read")
             return
-        if kind in DEALS:
-            self._deal(rows[0])
+        if kind in CAP_KINDS:
+            self._cap_entry(rows[0])
         by_account = {row["account"].partition(":")[0]: row for row in rows}
-        if kind not in DEALS and (len(rows) != len(by_account) or by_account.keys() != ACCOUNTS.get(kind)):
+        if kind not in CAP_KINDS and (
+            len(rows) != len(by_account) or by_account.keys() != ACCOUNTS.get(kind)
+        ):
             self.fault(name, "a row of this entry is missing, or one too many")
             return
         if sum(row["amount_nano"] for row in rows) != 0:
@@ -143,16 +145,16 @@ class _Books:
             self._one_call([*rows, hold] if hold else rows, by_account["user"], by_account[UPSTREAM])
             self._settlement(by_account[HELD], by_account[UPSTREAM], hold)
 
-    def _one_call(self, rows: Sequence[Row], user: Row, told: Row) -> None:
-        """Check that the rows of one call agree with `told` and that its counters belong to its scopes."""
-        call = _call(told)
-        silent = (*(None,) * (len(call) - 1), told["called_at"])  # one row of each entry has all fields
+    def _one_call(self, rows: Sequence[Row], user: Row, reference: Row) -> None:
+        """Check that the rows of one call agree with `reference` and that its counters belong to its scopes."""
+        call = _call(reference)
+        silent = (*(None,) * (len(call) - 1), reference["called_at"])  # one row of each entry has all fields
         if (
             any(_call(row) not in (call, silent) for row in rows)
-            or user["account"] != f"user:{told['user_id']}"
+            or user["account"] != f"user:{reference['user_id']}"
         ):
             self.fault(_name(user), "its rows are of different calls")
-        scopes = {"service", *(f"{kind}:{told[column]}" for kind, column in holds.COLUMN_OF.items())}
+        scopes = {"service", *(f"{kind}:{reference[column]}" for kind, column in holds.COLUMN_OF.items())}
         for counter in _counters(*rows):
             if counter[: counter.find("/")] not in scopes:
                 self.fault(_name(user), f"it counts in {counter}, which is not its own")
@@ -162,14 +164,14 @@ class _Books:
         self._link(held, held=held["amount_nano"], spent=cost)
         if hold is None:
             self.fault(name, "it settles a hold that is not in the ledger")
-        elif left := _counters(hold) - _counters(held):
-            self.fault(name, f"it leaves money held in {', '.join(sorted(left))}")
+        elif missing := _counters(hold) - _counters(held):
+            self.fault(name, f"it leaves money held in {', '.join(sorted(missing))}")
         elif hold["amount_nano"] != -held["amount_nano"]:
             self.fault(name, f"it settles {-held['amount_nano']}, but {hold['amount_nano']} was held")
-        if (due := self._due(upstream, -held["amount_nano"])) != cost:
-            self.fault(name, f"it books {cost} for what costs {due}")
+        if (expected := self._expected_cost(upstream, -held["amount_nano"])) != cost:
+            self.fault(name, f"it books {cost} for what costs {expected}")
 
-    def _due(self, row: Row, held: int) -> int | None:
+    def _expected_cost(self, row: Row, held: int) -> int | None:
         """Compute a call's due cost in nano-dollars: by its tokens and the price row it names, or by its basis.
 
         Basis `worst` is the hold, `nothing` is 0. None without such a price row.
@@ -182,12 +184,12 @@ class _Books:
         except (PriceUnknown, ValueError):
             return None
 
-    def _deal(self, row: Row) -> None:
+    def _cap_entry(self, row: Row) -> None:
         if self._reader is None:
             return
         states = _states(row)
-        before, wrong = self._deals.follow(row, states)
-        self._reader.deal(row, wrong)
+        before, faulty = self._caps.follow(row, states)
+        self._reader.cap_entry(row, faulty)
         for stripe, state in enumerate(states):
             cap = before[stripe] if stripe < len(before) else None
             self._reader.link(Link(state, row["kind"], _name(row)), cap)
@@ -201,7 +203,7 @@ class _Books:
         """Compare the open holds with the ledger's open entries of the same moment."""
 
         def read(tx: Transaction) -> tuple[list[holds.Hold], dict[str, Row]]:
-            ledger.one_snapshot(tx)
+            tx.use_one_snapshot()
             found = holds.every(tx)
             now = _Books(self.prices)
             now.read(ledger_entries.of(tx, self.open.keys() | {hold.id for hold in found}))
@@ -220,9 +222,9 @@ class _Books:
         for entry in still_open.values():
             self.fault(_name(entry), "it is neither settled nor open")
 
-    def fault(self, row: str, what: str) -> None:
+    def fault(self, row: str, detail: str) -> None:
         if len(self.faults) < MOST_FAULTS:
-            self.faults.append(Fault(row, what))
+            self.faults.append(Fault(row, detail))
         else:
             self.more += 1
 

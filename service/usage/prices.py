@@ -6,9 +6,10 @@ import re
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import yaml
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, TypeAdapter, ValidationError
 
 from service.errors import PriceUnknown
 from service.text import numerals
@@ -29,15 +30,39 @@ def today() -> date:
     return datetime.now(UTC).date()
 
 
+def _pico(text: object) -> int:
+    """Convert `"0.125"` dollars per million tokens to pico-dollars per token.
+
+    Raises `ValueError` for floats, fractions of a pico-dollar and negative rates.
+    """
+    if not isinstance(text, str):
+        raise ValueError("must be a decimal string in quotes: money is never a float")
+    pico = numerals.amount(text) * 1_000_000
+    if pico != pico.to_integral_value() or pico < 0:
+        raise ValueError("is negative or finer than a millionth")
+    return int(pico)
+
+
+def _in_order(tariffs: tuple[Tariff, ...]) -> tuple[Tariff, ...]:
+    ordered = tuple(sorted(tariffs))
+    if not ordered or ordered[0].above_tokens != 0:
+        raise ValueError("one must be for prompts above_tokens 0")
+    return ordered
+
+
+Count = Annotated[int, Strict()]
+Pico = Annotated[int, BeforeValidator(_pico)]
+
+
 class Tariff(NamedTuple):
     """Pico-dollars per token, for prompts of more than `above_tokens` tokens of every kind."""
 
-    above_tokens: int
-    input: int
-    output: int
-    cache_write_5m: int
-    cache_write_1h: int
-    cache_read: int
+    above_tokens: Count
+    input: Pico
+    output: Pico
+    cache_write_5m: Pico
+    cache_write_1h: Pico
+    cache_read: Pico
 
     def tokens(self, usage: Usage) -> int:
         """Return the cost of all tokens, in pico-dollars."""
@@ -59,11 +84,14 @@ class Price(NamedTuple):
     """Price of a model from a day on: one row of the table."""
 
     model: str
-    since: date
-    tariffs: tuple[Tariff, ...]  # sorted by above_tokens, which is 0 in the first
-    batch_discount: int  # percent off every token in a batch
-    server_tool_use: int  # pico-dollars each; no discount in a batch
-    source: str
+    since: Annotated[date, Strict(), Field(alias="from")]
+    tariffs: Annotated[
+        tuple[Tariff, ...], AfterValidator(_in_order)
+    ]  # by above_tokens, which is 0 in the first
+    batch_discount: Annotated[Count, Field(ge=0, le=100)]  # percent off every token in a batch
+    # Pico-dollars each, given in dollars each and not in dollars per million; no discount in a batch.
+    server_tool_use: Annotated[Pico, AfterValidator(lambda pico: pico * 1_000_000)]
+    source: Annotated[str, Field(min_length=1)]
     batched: bool = False  # at the Batches API's discount
 
     @property
@@ -72,40 +100,34 @@ class Price(NamedTuple):
         return f"{self.model}@{self.since.isoformat()}{BATCH if self.batched else ''}"
 
     def in_batch(self) -> Price:
-        """Return this price with the Batches API's discount."""
         return self._replace(batched=True)
 
-    def cost(self, usage: Usage, batch: bool = False) -> int:
+    def cost(self, usage: Usage) -> int:
         """Return the cost of the usage in nano-dollars.
 
         The size of the whole prompt, cached or not, selects the tariff.
         """
         prompt = usage.input_tokens + usage.cache_creation_input_tokens + usage.cache_read_input_tokens
-        tariff = [
-            tariff for tariff in self.tariffs if not tariff.above_tokens or prompt > tariff.above_tokens
-        ][-1]
-        return self._nano(tariff.tokens(usage), usage.server_tool_requests, batch)
+        return self._nano(self._within(prompt)[-1].tokens(usage), usage.server_tool_requests)
 
-    def worst(
-        self, input_tokens: int, max_tokens: int, batch: bool = False, server_tool_requests: int = 0
-    ) -> int:
+    def worst(self, input_tokens: int, max_tokens: int) -> int:
         """Return the most a call with so many tokens can cost, in nano-dollars, however its prompt is cached."""
-        within = [
-            tariff for tariff in self.tariffs if not tariff.above_tokens or input_tokens > tariff.above_tokens
-        ]
+        within = self._within(input_tokens)
         pico = input_tokens * max(tariff.dearest_input for tariff in within)
         pico += max_tokens * max(tariff.output for tariff in within)
-        return self._nano(pico, server_tool_requests, batch)
+        return self._nano(pico, 0)
 
-    def _nano(self, pico: int, tool_requests: int, batch: bool) -> int:
-        percent = 100 - self.batch_discount if batch or self.batched else 100
+    def _within(self, prompt: int) -> list[Tariff]:
+        """Tariffs of a prompt of up to so many tokens, the one of exactly so many last."""
+        return [one for one in self.tariffs if not one.above_tokens or prompt > one.above_tokens]
+
+    def _nano(self, pico: int, tool_requests: int) -> int:
+        percent = 100 - self.batch_discount if self.batched else 100
         hundredths = pico * percent + tool_requests * self.server_tool_use * 100
         return -(-hundredths // (100 * PICO_IN_NANO))
 
 
 class PriceTable:
-    """Prices by model and day."""
-
     def __init__(self, prices: list[Price]) -> None:
         self._rows: dict[str, list[Price]] = {}
         for price in sorted(prices, key=lambda price: price.since, reverse=True):
@@ -142,42 +164,13 @@ class PriceTable:
         return price.in_batch() if price_id.endswith(BATCH) else price
 
 
+_ROW = TypeAdapter(Price)
+
+
 def _price(row: dict[str, Any]) -> Price:
     try:
-        tariffs = sorted(_tariff(tariff) for tariff in row["tariffs"])
-        if tariffs[0].above_tokens != 0 or not 0 <= _count(row["batch_discount"]) <= 100:
-            raise ValueError("needs a tariff above_tokens 0 and a batch_discount of 0 to 100 percent")
-        if not isinstance(row["from"], date) or not row["source"]:
-            raise ValueError("needs a date in `from` and a source")
-        tool = _pico(row["server_tool_use"]) * 1_000_000  # given in dollars each, not in dollars per million
-        return Price(
-            row["model"], row["from"], tuple(tariffs), _count(row["batch_discount"]), tool, row["source"]
-        )
-    except (KeyError, TypeError, IndexError, ValueError) as error:
+        return _ROW.validate_python(row)
+    except ValidationError as error:
         raise ValueError(
-            f"prices: the row of {row.get('model', 'no model')} does not fit: {error!r}"
+            f"prices: the row of {row.get('model', 'no model')} does not fit: {error}"
         ) from error
-
-
-def _tariff(raw: dict[str, Any]) -> Tariff:
-    rates = {name: _pico(raw[name]) for name in Tariff._fields if name != "above_tokens"}
-    return Tariff(above_tokens=_count(raw["above_tokens"]), **rates)
-
-
-def _count(value: object) -> int:
-    if type(value) is not int:
-        raise TypeError(f"{value!r} must be a whole number")
-    return value
-
-
-def _pico(text: object) -> int:
-    """Convert `"0.125"` dollars per million tokens to pico-dollars per token.
-
-    Raises `TypeError` for floats, `ValueError` for fractions of a pico-dollar and negative rates.
-    """
-    if not isinstance(text, str):
-        raise TypeError(f"{text!r} must be a decimal string in quotes: money is never a float")
-    pico = numerals.amount(text) * 1_000_000
-    if pico != pico.to_integral_value() or pico < 0:
-        raise ValueError(f"{text!r} is negative or finer than a millionth")
-    return int(pico)

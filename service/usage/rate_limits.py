@@ -18,6 +18,7 @@ from limits.typing import RedisClient
 
 from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
+from service.infra.redis_trip import Step
 from service.types import Usage
 
 SCHEME = "slipway"
@@ -27,14 +28,26 @@ UNBOUNDED = 2**53
 T = TypeVar("T")
 # Previous count, seconds left of it; current count, seconds left.
 State: TypeAlias = tuple[int, float, int, float]
-_SCRIPTS = (
-    "moving_window",
-    "acquire_moving_window",
-    "clear_keys",
-    "incr_expire",
-    "sliding_window",
-    "acquire_sliding_window",
-)
+_SCRIPTS = ("sliding_window", "acquire_sliding_window")  # those of the one strategy in use
+_WINDOW = f"local function window(KEYS, ARGV)\n{RedisStorage.SCRIPT_SLIDING_WINDOW.decode()}\nend"
+# KEYS: the previous and the current window's counter. ARGV: limit, window in seconds. Returns whether the call passed,
+# and the window; a refused call stops its trip.
+_COUNT = Script(f"""
+{_WINDOW}
+local function acquire(KEYS, ARGV)
+{RedisStorage.SCRIPT_ACQUIRE_SLIDING_WINDOW.decode()}
+end
+local passed = acquire(KEYS, {{ARGV[1], ARGV[2], 1}})
+return {{passed and 1 or 0, window(KEYS, {{ARGV[2]}})}}, not passed
+""")
+# The same without counting.
+_LOOK = Script(f"""
+{_WINDOW}
+local found = window(KEYS, {{ARGV[2]}})
+local before = (found[1] or 0) * math.max(0, found[2]) / (ARGV[2] * 1000)
+local passed = math.floor(before + (found[3] or 0)) < tonumber(ARGV[1])
+return {{passed and 1 or 0, found}}, not passed
+""")
 
 
 class LimitWindow(NamedTuple):
@@ -108,6 +121,36 @@ class LimitStorage(RedisStorage):
     def get_sliding_window(self, key: str, expiry: int) -> State:
         return self._or_in_memory(super().get_sliding_window, self._memory.get_sliding_window, (key, expiry))
 
+    def step(
+        self, item: RateLimitItem, key: str, read: Callable[[LimitWindow], None], *, counts: bool = True
+    ) -> Step:
+        """Build a trip's step that counts a call, or only looks, with the counters of `count`.
+
+        `read` gets the window, with `remaining` -1 when it is full; from this process's memory where Redis is away.
+        """
+
+        def received(answer: Any) -> None:
+            if answer is None:
+                read(self.count(item, key) if counts else self.look(item, key))
+                return
+            self._alone(False)
+            passed, state = answer
+            before, before_left, count, left = (max(0, int(part or 0)) for part in state)
+            window = window_of(item, (before, before_left / 1000, count, left / 1000))
+            read(window.after(passed=passed == 1))
+
+        counters = [f"{PREFIX}:{{{key}}}/-1", f"{PREFIX}:{{{key}}}"]
+        return Step(_COUNT if counts else _LOOK, counters, (item.amount, item.get_expiry()), received)
+
+    def count(self, item: RateLimitItem, key: str) -> LimitWindow:
+        """Count a call and return its window; `remaining` is -1 when the call is refused."""
+        passed = self.acquire_sliding_window_entry(key, item.amount, item.get_expiry())
+        return self.look(item, key).after(passed=passed)
+
+    def look(self, item: RateLimitItem, key: str) -> LimitWindow:
+        """Return a window without counting."""
+        return window_of(item, self.get_sliding_window(key, item.get_expiry()))
+
     def _or_in_memory(self, shared: Callable[..., T], here: Callable[..., T], arguments: Sequence[Any]) -> T:
         try:
             found = shared(*arguments)
@@ -136,20 +179,15 @@ class SharedRateLimit:
         """Count one call and return the tightest window; `remaining` is -1 when the call is refused. None: no limit."""
         windows = []
         for item in self._items:
-            key, seconds = self._key(item, user_id), item.get_expiry()
-            passed = self._storage.acquire_sliding_window_entry(key, item.amount, seconds)
-            window = window_of(item, self._storage.get_sliding_window(key, seconds))
-            windows.append(window.after(passed=passed))
-            if not passed:
+            windows.append(self._storage.count(item, self._key(item, user_id)))
+            if windows[-1].remaining < 0:
                 break
         return tightest(windows)
 
-    def look(self, user_id: str) -> LimitWindow | None:
-        """Return the tightest window without counting; `remaining` is -1 when nothing is left."""
-        return tightest(
-            window_of(item, self._storage.get_sliding_window(self._key(item, user_id), item.get_expiry()))
-            for item in self._items
-        )
+    def looks(self, user_id: str, read: Callable[[LimitWindow], None]) -> list[Step]:
+        """Build the steps that read each window without counting; `remaining` is -1 when nothing is left."""
+        keys = ((item, self._key(item, user_id)) for item in self._items)
+        return [self._storage.step(item, key, read, counts=False) for item, key in keys]
 
     def add(self, user_id: str, amount: int) -> None:
         """Count usage whether it fits or not."""
@@ -174,7 +212,6 @@ class RateLimits:
 
     @classmethod
     def of(cls, redis_store: RedisStore, *, tokens: str = "", tool: str = "") -> RateLimits:
-        """Build limits of these rates; an empty rate is no limit."""
         return cls(SharedRateLimit(redis_store, "tokens", tokens), SharedRateLimit(redis_store, "tool", tool))
 
     def used(self, user_id: str, usage: Usage) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import csv
 import io
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
-
-import orjson
 
 from service.store import usage
 from service.store.database import Database, Row
@@ -28,8 +24,6 @@ FIGURES = (
     "cost_usd",
     "cache_savings_usd",
 )
-LONGEST_CURSOR = 1024  # characters; the longest names make a cursor of some 600
-LONGEST_NAME = 128  # characters of a cursor's value
 PAGE = 1_000  # lines of a sheet per database query
 CHUNK = 100  # lines of a sheet per chunk sent
 PAUSE = 0.001  # seconds of sleep after each chunk, for the other threads of the process
@@ -39,10 +33,8 @@ class Cursor(NamedTuple):
     """Position in a report: its last line, and the end of the report, as a `to` of now would move on between pages."""
 
     until: int
+    by: Sequence[str]
     after: Values
-
-    def text(self, by: Sequence[str]) -> str:
-        return base64.urlsafe_b64encode(orjson.dumps([self.until, by, self.after])).decode().rstrip("=")
 
 
 class Page(NamedTuple):
@@ -55,58 +47,42 @@ class SheetEnded(Exception):
     """Raised when a sheet exceeds its time limit: it is incomplete."""
 
 
-def cursor_of(text: str, by: Sequence[str]) -> Cursor:
-    """Parse a cursor made by `Cursor.text` for the same groups. Raises `ValueError`."""
-    try:
-        until, groups, after = orjson.loads(base64.b64decode(f"{text}{'=' * (-len(text) % 4)}", b"-_", True))
-    except (binascii.Error, TypeError) as error:  # not base64; not a list of three
-        raise ValueError("not a cursor") from error
-    if groups != [*by] or type(until) is not int or not 0 <= until < 2**53:
-        raise ValueError("not a cursor of this report")
-    if not by or not isinstance(after, list) or len(after) != len(by):
-        raise ValueError("not the values of a line")
-    for name, value in zip(order_of(by), after, strict=True):
-        if not (_is_time(value) if name in usage.TIMES else _is_name(value)):
-            raise ValueError("not a value of a line")
-    return Cursor(until, tuple(after))
-
-
-def page(db: Database, asked: UsageQuery, *, limit: int, after: Values | None = None) -> Page:
+def page(db: Database, query: UsageQuery, *, limit: int, after: Values | None = None) -> Page:
     """Read at most `limit` lines after the values of a line, and the total of the whole report.
 
     Calls that are not settled yet are in neither.
     """
 
     def read(tx: Any) -> tuple[list[Row], Row]:
-        found = usage.lines(tx, asked, limit=limit + 1, after=after)
-        return found, usage.total(tx, asked) if asked.by else found[0]
+        found = usage.lines(tx, query, limit=limit + 1, after=after)
+        return found, usage.total(tx, query) if query.by else found[0]
 
     found, total = db.query(read)
     more = len(found) > limit
-    following = Cursor(asked.until, _values(found[limit - 1], asked.by)) if more else None
-    return Page([_line(row, asked.by) for row in found[:limit]], _line(total, ()), following)
+    following = Cursor(query.until, query.by, _values(found[limit - 1], query.by)) if more else None
+    return Page([_line(row, query.by) for row in found[:limit]], _line(total, ()), following)
 
 
-def sheet(db: Database, asked: UsageQuery, *, seconds: float, after: Values | None = None) -> Iterator[str]:
+def sheet(db: Database, query: UsageQuery, *, seconds: float, after: Values | None = None) -> Iterator[str]:
     """Yield the report as CSV, header line first, reading on as it is consumed.
 
     Each page is read in a transaction of its own, so a slow reader holds neither a connection nor a snapshot. Raises
     `SheetEnded` after `seconds`.
     """
     end = time.monotonic() + seconds
-    found = _rows(db, asked, after)
-    yield _csv([(*asked.by, *FIGURES)])
+    found = _rows(db, query, after)
+    yield _csv([(*query.by, *FIGURES)])
     sent = 0
     while True:
         for start in range(0, len(found), CHUNK):
-            yield _csv(_cells(row, asked.by) for row in found[start : start + CHUNK])
+            yield _csv(_cells(row, query.by) for row in found[start : start + CHUNK])
             time.sleep(PAUSE)
         if len(found) < PAGE:
             return
         sent += len(found)
         if time.monotonic() > end:
             raise SheetEnded(f"{sent} lines in {seconds:.0f} seconds")
-        found = _rows(db, asked, _values(found[-1], asked.by))
+        found = _rows(db, query, _values(found[-1], query.by))
 
 
 def as_csv(lines: Sequence[dict[str, Any]], by: Sequence[str]) -> str:
@@ -119,8 +95,8 @@ def day_of(number: int) -> str:
     return datetime.fromtimestamp(number * 86_400, UTC).date().isoformat()
 
 
-def _rows(db: Database, asked: UsageQuery, after: Values | None) -> list[Row]:
-    return db.query(lambda tx: usage.lines(tx, asked, limit=PAGE, after=after))
+def _rows(db: Database, query: UsageQuery, after: Values | None) -> list[Row]:
+    return db.query(lambda tx: usage.lines(tx, query, limit=PAGE, after=after))
 
 
 def _values(row: Row, by: Sequence[str]) -> Values:
@@ -155,11 +131,3 @@ def _csv(rows: Any) -> str:
     out = io.StringIO()
     csv.writer(out).writerows(rows)
     return out.getvalue()
-
-
-def _is_time(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**31
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= LONGEST_NAME and "\x00" not in value

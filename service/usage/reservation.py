@@ -8,13 +8,12 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from service.errors import ModelError
-from service.store.database import Transaction
 from service.store.holds import Hold
+from service.store.transaction import WriteInTransaction
 from service.types import Run, Usage, UsageSource
 from service.usage.bounds import counted_bound
 from service.usage.prices import Price
 
-WriteInTransaction = Callable[[Transaction], None]
 FEWEST_TOKENS = 64  # a shorter answer is useless
 
 
@@ -70,6 +69,14 @@ class HoldAttempt(NamedTuple):
     estimate: CallEstimate
     tokens: int
     counters: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(slots=True)
+class Placed:
+    """Hold to be written, with the counters it is written against; `chosen`: by window, instead of the usual ones."""
+
+    hold: Hold
+    chosen: Mapping[str, str]
 
 
 class Reserved(NamedTuple):

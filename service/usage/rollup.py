@@ -8,7 +8,7 @@ from functools import partial
 
 from service.store import rollup
 from service.store.database import Database
-from service.store.usage import SUMS
+from service.store.schema import SUMS
 from service.usage.ledger import Fault
 
 log = logging.getLogger("slipway.upkeep")

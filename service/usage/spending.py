@@ -11,20 +11,21 @@ import itertools
 import logging
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 from service.errors import BudgetExceeded
 from service.observe.observer import Observer, Settled
+from service.store import bookings, holds, ledger, scope_locks
 from service.store import budgets as counters
-from service.store import holds, ledger, scope_locks
 from service.store.database import Database, Row, Transaction
 from service.store.holds import Hold
+from service.store.transaction import WriteInTransaction
 from service.types import Run, Usage, UsageSource, new_id, now_ms, usd
 from service.usage.budgets import Budgets
 from service.usage.caps import Standing
 from service.usage.prices import Price
-from service.usage.reservation import CallEstimate, HoldAttempt, Reserved, Settlement, WriteInTransaction
+from service.usage.reservation import CallEstimate, HoldAttempt, Placed, Reserved, Settlement
 
 log = logging.getLogger("slipway.money")
 PATIENCE = 3.0  # seconds a call waits for calls under way to release money
@@ -59,7 +60,7 @@ class Spending:
         self._patience = patience
         self._used = used or (lambda user_id, usage: None)
 
-    def left_of(self, run: Run) -> int | None:
+    def remaining_budget(self, run: Run) -> int | None:
         """Return a run's remaining budget in nano-dollars; None: limited by the caps only."""
         return None if self._run_most is None else max(0, self._run_most - run.cost_nano)
 
@@ -82,11 +83,11 @@ class Spending:
         attempt = HoldAttempt(estimate, estimate.max_tokens)
         for number in itertools.count():
             hold = self._hold(attempt)
+            placed = Placed(hold, attempt.counters)
             if estimate.most is None or hold.amount_nano <= estimate.most:
                 try:
-                    locks = partial(scope_locks.share, scopes=hold.scopes)
-                    write(locks, partial(self._take, hold=hold, chosen=attempt.counters))
-                    return Reserved(hold, attempt.tokens)
+                    write(partial(scope_locks.share, scopes=hold.scopes), partial(self._take, placed=placed))
+                    return Reserved(placed.hold, attempt.tokens)
                 except HoldRefused:
                     pass
             before_retry()
@@ -116,7 +117,7 @@ class Spending:
             Usage(), cost, "worst", lambda tx: self._settle(tx, hold, Usage(), cost, 0, "worst")
         )
 
-    def left_open(self, run: Run) -> list[Settlement]:
+    def settle_lost(self, run: Run) -> list[Settlement]:
         """Settle, at their worst, holds of earlier attempts at this run, whose workers died."""
         found = self._db.query(lambda tx: holds.of_run(tx, run.id))
         return [self.settle_worst(hold) for hold in found if hold.attempt < run.attempt]
@@ -139,27 +140,26 @@ class Spending:
             called_at=now_ms(),
         )
 
-    def _take(self, tx: Transaction, hold: Hold, chosen: Mapping[str, str]) -> None:
+    def _take(self, tx: Transaction, placed: Placed) -> None:
         """Hold against every cap, all or none. Raises `HoldRefused`."""
-        windows = [cap.window(hold.called_at) for cap in self._budgets.caps(tx, hold.scopes)]
-        ids = sorted(chosen.get(window.id) or self._budgets.stripe(window, _seed(hold)) for window in windows)
-        if not holds.insert(tx, hold._replace(counters=tuple(ids))):
+        windows = [cap.window(placed.hold.called_at) for cap in self._budgets.caps(tx, placed.hold.scopes)]
+        seed = _seed(placed.hold)
+        ids = sorted(placed.chosen.get(window.id) or self._budgets.stripe(window, seed) for window in windows)
+        hold = placed.hold = placed.hold._replace(counters=tuple(ids))
+        if not holds.insert(tx, hold):
             return  # held already: the answer to an earlier commit was lost
         # Out of order: the settlements of this transaction are then committed by themselves first.
-        if not counters.in_order(tx, ids) or now_ms() - hold.called_at > LATEST_HOLD:
+        if not counters.may_lock(tx, ids) or now_ms() - hold.called_at > LATEST_HOLD:
             raise HoldRefused
-        taken = counters.take(tx, ids, hold.amount_nano)
-        if len(taken) < len(ids):
+        if not bookings.hold(tx, hold):
             raise HoldRefused
-        ledger.held(tx, hold, taken)
 
     def _settle(self, tx: Transaction, held: Hold, usage: Usage, cost: int, saved: int, basis: str) -> None:
-        hold = holds.close(tx, held.run_id, held.id)
+        hold = holds.close(tx, held)
         if hold is None:
             return  # settled already: by this same write, another worker, or the sweep
-        changed, rows = counters.settle(tx, sorted(hold.counters), hold.amount_nano, cost)
-        ledger.settled(tx, hold, changed, ledger.SettledCall(usage, cost, saved, basis))
-        self._budgets.watch(tx, rows)
+        call = ledger.SettledCall(usage, cost, saved, basis)
+        bookings.settle(tx, hold, call, self._budgets.watch)
         settled = Settled(hold.id, hold.agent, hold.model, usage, cost, hold.amount_nano)
         tx.after_commit(lambda: self._observer.settlement(settled))
         tx.after_commit(lambda: self._used(hold.user_id, usage))

@@ -1,9 +1,13 @@
 """Admission: authentication, rate limits, role and scope, agent, idempotency key; in one order for all routes.
 
-1. `guard`, around every view that is not `public`: authenticate, count the call and check for a revoked log-in, then
+1. `guard`, around every view that is not `public`: authenticate, check for a revoked log-in and count the call, then
 role and scope. 2. `admit`, in every view that starts a run: limits of this kind of call and of tokens, the body, the
-agent, the limit of its session, the idempotency key. 3. A place: a run takes one in the bulkhead itself, if no cached
-answer was found (`service.runs.start`); a view that reads for long takes one with `reading_place`.
+agent, its own limit if the path did not name it, the limit of its session, the idempotency key. 3. A place: a run takes
+one in the bulkhead itself, if no cached answer was found (`service.runs.start`); a view that reads for long takes one
+with `reading_place`.
+
+What counts and checks in Redis waits in the request's trip: that of a run goes with its look-up in the answer cache. It
+is sent before any other error is raised, so the order of errors is that of the checks.
 """
 
 from __future__ import annotations
@@ -12,24 +16,26 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
-from flask import g
+from flask import g, request
 
-from service.auth.keys import may_use
 from service.errors import Forbidden, NotFound
+from service.infra.redis_trip import Trip
 from service.observe import logs
 from service.runs.bulkhead import Permit
 from service.runs.idempotency import Key
+from service.store.visibility import allows
 from service.text.suggest import did_you_mean
 from service.types import Caller, RunRequest
 from service.web import limits
-from service.web.current import current_caller, services
-from service.web.guards import confirm_login, identify
+from service.web.authentication import identify
+from service.web.current import current_caller, current_trip, services
 from service.web.idempotency import idempotency_key
 
 if TYPE_CHECKING:
     from service.agents.definitions import AgentDefinition
 
 V = TypeVar("V", bound=Callable[..., Any])
+_SMALL_BODY = 65_536  # bytes; a larger one is not read before its call is known to pass
 _RANK = {"user": 0, "operator": 1, "admin": 2}
 
 
@@ -40,18 +46,23 @@ class Admitted(NamedTuple):
     request: RunRequest
     key: Key | None
     request_id: str
+    trip: Trip
 
 
 def admit(action: limits.Action, read: Callable[[], RunRequest]) -> Admitted:
-    """Admit a run. `read` parses the API's body, once the limits before it have let the call pass.
+    """Admit a run, as far as its trip lets it pass. `read` parses the API's body.
 
-    Raises `RateLimited`, `NotFound` for an agent that the caller may not use, `Invalid`, and the errors of `read`.
+    Raises `NotFound` for an agent that the caller may not use, `Invalid`, and the errors of `read`.
     """
     limits.limit_action(action)
-    request = read()
-    allowed_agent(request.agent)
-    limits.limit_session(request.session_id)
-    return Admitted(current_caller(), request, idempotency_key(), g.request_id)
+    if request.content_length is None or request.content_length > _SMALL_BODY:
+        current_trip().send()
+    asked = read()
+    allowed_agent(asked.agent)
+    if (request.view_args or {}).get("agent") != asked.agent:  # else `guard` has counted it
+        limits.limit_agent(asked.agent)
+    limits.limit_session(asked.session_id)
+    return Admitted(current_caller(), asked, idempotency_key(), g.request_id, current_trip())
 
 
 def guard(
@@ -74,17 +85,20 @@ def guard(
         def guarded(*args: Any, **kwargs: Any) -> Any:
             caller = identify()
             logs.bind(user=caller.user_id)
-            if counts == "call":
-                limits.limit_call()
-            elif counts == "run":
+            if counts == "run":
                 limits.limit_run(kwargs.get("agent"))
-            else:
-                confirm_login()
-            if role is not None and _RANK.get(caller.role, 0) < _RANK[role]:
-                raise Forbidden(f"This needs the role {role}.")
-            if scope is not None and not may_use(caller, scope.format(**kwargs)):
-                raise Forbidden("The scopes of this API key do not allow that.")
-            return view(*args, **kwargs)
+            elif counts == "call":
+                limits.limit_call()
+            if counts != "run":
+                current_trip().send()
+            try:
+                if role is not None and _RANK.get(caller.role, 0) < _RANK[role]:
+                    raise Forbidden(f"This needs the role {role}.")
+                if scope is not None and not allows(caller.scopes, scope.format(**kwargs)):
+                    raise Forbidden("The scopes of this API key do not allow that.")
+                return view(*args, **kwargs)
+            finally:
+                current_trip().send()
 
         guarded.__guard__ = role or "user"  # type: ignore[attr-defined]
         return cast(V, guarded)
@@ -109,7 +123,7 @@ def is_guarded(view: Callable[..., Any]) -> bool:
 def allowed_agent(name: str) -> AgentDefinition:
     """Return the current version of an agent. Raises `NotFound`, also if the caller may not use it."""
     agent = services().agents.agents.get(name)
-    if agent is None or not may_use(current_caller(), f"agents:{name}"):
+    if agent is None or not allows(current_caller().scopes, f"agents:{name}"):
         raise NotFound(no_agent(name))
     return agent
 
@@ -117,7 +131,7 @@ def allowed_agent(name: str) -> AgentDefinition:
 def allowed_agents() -> list[AgentDefinition]:
     """List the agents that the caller may use, sorted by name."""
     caller, agents = current_caller(), services().agents.agents
-    return [agents[name] for name in sorted(agents) if may_use(caller, f"agents:{name}")]
+    return [agents[name] for name in sorted(agents) if allows(caller.scopes, f"agents:{name}")]
 
 
 def no_agent(name: str) -> str:

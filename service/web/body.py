@@ -7,14 +7,13 @@ parsed, and many times that if each causes an error with a pointer.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Any
 
 import orjson
 from flask import request
 from werkzeug.exceptions import HTTPException
 
-from service.errors import BadRequest, Invalid, InvalidJson, TooLarge, UnsupportedMediaType
+from service.errors import BadRequest, InvalidJson, TooLarge, UnsupportedMediaType, fault
 from service.text import exact_json
 from service.text.exact_json import Number
 
@@ -45,11 +44,6 @@ def raw_json(most: int = MAX_BODY) -> Any:
     if _has_too_many_values(data):
         raise fault("", f"must not have more than {MOST_VALUES} values")
     return _parse(data)
-
-
-def fault(pointer: str, detail: str) -> Invalid:
-    """Build an `Invalid` with one fault."""
-    return Invalid("The request does not fit; see `errors`.", errors=[{"pointer": pointer, "detail": detail}])
 
 
 def escape(part: str) -> str:
@@ -124,18 +118,12 @@ def _refuse_unkeepable(value: Any, path: list[str | int]) -> None:
     if isinstance(value, dict):
         if len(value) > MOST_MEMBERS:
             raise fault(pointer(path), f"must not have more than {MOST_MEMBERS} members")
-        for name in value:
+        for name, inner in value.items():
             _refuse_unkeepable(name, path)
-        _refuse_within(value.items(), path)
+            _refuse_unkeepable(inner, [*path, name])
     elif isinstance(value, list):
-        _refuse_within(enumerate(value), path)
-
-
-def _refuse_within(items: Iterable[tuple[str | int, Any]], path: list[str | int]) -> None:
-    for part, inner in items:
-        path.append(part)
-        _refuse_unkeepable(inner, path)
-        path.pop()
+        for number, inner in enumerate(value):
+            _refuse_unkeepable(inner, [*path, number])
 
 
 def pointer(path: list[str | int]) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from flask import current_app, g
 
+from service.infra.redis_trip import Trip
 from service.types import Caller
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
 
 def services() -> Services:
-    """Return the services of the current application."""
     built: Services = current_app.extensions["slipway"]
     return built
 
@@ -22,3 +22,9 @@ def current_caller() -> Caller:
     """Return the authenticated caller of this request, set by a guard."""
     caller: Caller = g.caller
     return caller
+
+
+def current_trip() -> Trip:
+    """Return the trip of this request, begun by a guard: its first steps check the log-in and count the call."""
+    trip: Trip = g.trip
+    return trip

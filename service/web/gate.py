@@ -47,11 +47,11 @@ class Gate:
         """Count a request that may be served, and mark one that may not."""
         with self._change:
             wait = 0.0 if self._stuck else MOMENT
-            room = self._change.wait_for(lambda: self._served < self._most, wait)
-            self._served += room
-            self._stuck = not room
-            environ[FULL] = not room
-            return room
+            admitted = self._change.wait_for(lambda: self._served < self._most, wait)
+            self._served += admitted
+            self._stuck = not admitted
+            environ[FULL] = not admitted
+            return admitted
 
     def _leave(self) -> None:
         with self._change:

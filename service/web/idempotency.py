@@ -96,7 +96,6 @@ def _taken(tx: Transaction, key: Key) -> tuple[int, Any] | None:
 
 
 def _known(tx: Transaction, key: Key) -> tuple[int, Any] | None:
-    """Find the response stored for a key."""
     first = rows.find(tx, key.user_id, key.key)
     if first is None or first["expires_at"] <= now_ms():
         return None

@@ -1,11 +1,12 @@
 """Rate limits, by Flask-Limiter over Redis: per user on calls and runs, per address on log-ins.
 
-Called by `service.web.admission`. Without Redis each process counts for itself, and a metric says so. The check for a
-revoked log-in shares the round trip of the count, and comes before it.
+Called by `service.web.admission`. Without Redis each process counts for itself, and a metric says so. The limits of an
+authenticated request are counted in its trip, after the check for a revoked log-in.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from flask import Flask, Response, current_app, g, request
@@ -13,8 +14,8 @@ from flask import Flask, Response, current_app, g, request
 from service.auth.users import network_of
 from service.errors import RateLimited
 from service.usage.rate_limits import LimitWindow
-from service.web.current import current_caller, services
-from service.web.guards import made_up
+from service.web.authentication import made_up
+from service.web.current import current_caller, current_trip, services
 from service.web.limiter import Limit, Limits
 from service.web.problems import problem_response
 
@@ -27,49 +28,51 @@ def install(app: Flask) -> None:
     app.after_request(_refused)
 
 
+# Those from here to `limit_session` add to the request's trip, which raises `RateLimited` when it is sent.
 def limit_call() -> None:
-    """Count this request as a read or a write. Raises `InvalidToken` for an ended log-in, and `RateLimited`."""
+    """Count this request as a read or a write."""
     settings = services().settings
     reads = request.method in ("GET", "HEAD", "OPTIONS")
     what, rate = ("read", settings.limit_reads) if reads else ("write", settings.limit_writes)
-    _limits().count_call(Limit(f"{what} calls", rate, f"{what}s", current_caller().user_id))
+    _add(Limit(f"{what} calls", rate, f"{what}s", current_caller().user_id))
 
 
 def limit_run(agent: str | None = None) -> None:
-    """Count a run against its user's limit and its agent's own. Raises `InvalidToken` and `RateLimited`.
+    """Count a run against its user's limit and its agent's own.
 
-    `agent` is None if it is named in the body: the view then calls `limit_agent`.
+    `agent` is None if it is named in the body: `admit` then counts it, once the body is read.
     """
     caller = current_caller()
     rate = caller.limit_runs or services().settings.limit_runs
-    _limits().count_call(Limit("runs calls", rate, "runs", caller.user_id))
+    _add(Limit("runs calls", rate, "runs", caller.user_id))
     if agent is not None:
         limit_agent(agent)
 
 
 def limit_agent(agent: str) -> None:
-    """Count a run against the agent's own limit per user. Raises `RateLimited`."""
+    """Count a run against the agent's own limit per user."""
     definition = services().agents.agents.get(agent)
     if definition is not None:
         rate = definition.limits.rate or ""
-        _limits().count(Limit("agent calls", rate, f"agent:{agent}", current_caller().user_id))
+        _add(Limit("agent calls", rate, f"agent:{agent}", current_caller().user_id))
 
 
 def limit_action(action: Action) -> None:
-    """Count a run by the kind of call, and check that its user has tokens left. Raises `RateLimited`."""
+    """Count a run by the kind of call, and check that its user has tokens left."""
     user_id, rate = current_caller().user_id, getattr(services().settings, f"limit_{action}")
-    _limits().count(Limit(f"{action} calls", rate, action, user_id))
-    _limits().within(services().usage.rate_limits.tokens.look(user_id), "tokens")
+    _add(Limit(f"{action} calls", rate, action, user_id))
+    read = partial(_limits().within, label="tokens")
+    current_trip().add(*services().usage.rate_limits.tokens.looks(user_id, read))
 
 
 def limit_session(session_id: str | None) -> None:
-    """Count this turn against its session's limit. Raises `RateLimited`.
+    """Count this turn against its session's limit.
 
     Per user as well: only the owner can start turns, and attempts of others must not use up the limit.
     """
     if session_id is not None:
         whose = f"{current_caller().user_id}:{session_id}"
-        _limits().count(Limit("turns of this session", services().settings.limit_session, "session", whose))
+        _add(Limit("turns of this session", services().settings.limit_session, "session", whose))
 
 
 def limit_refresh(user_id: str) -> None:
@@ -80,6 +83,10 @@ def limit_refresh(user_id: str) -> None:
 def limit_login() -> None:
     """Count a log-in against its address's limit. Raises `RateLimited`."""
     _limits().count(Limit("login calls", services().settings.limit_login, "login", _address()))
+
+
+def _add(limit: Limit) -> None:
+    _limits().add(current_trip(), limit)
 
 
 def _limits() -> Limits:

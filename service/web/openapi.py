@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from flask import Blueprint, Flask, Response, current_app
@@ -36,7 +36,8 @@ EVENTS = ", ".join(f"`{event}`" for event in Event)
 class api:
     """Describe a view for the OpenAPI document; the view itself is not changed.
 
-    `stream` is the media type of a streamed response, `also` are other media types.
+    `tag` is the blueprint's name where it is left out. `stream` is the media type of a streamed response, `also` are
+    other media types.
     """
 
     summary: str
@@ -44,7 +45,7 @@ class api:
     returns: Mapping[int, type[BaseModel] | None] = field(default_factory=lambda: {200: None})
     errors: Sequence[type[SlipwayError]] = ()
     query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    tag: str = "Slipway"
+    tag: str | None = None
     stream: str | None = None
     headers: Sequence[str] = ()
     also: Sequence[str] = ()
@@ -55,7 +56,7 @@ class api:
 
 
 @blueprint.get("/openapi.json")
-@api("This description", tag="Documentation")
+@api("OpenAPI document", tag="Documentation")
 @public
 def openapi() -> Response:
     known = current_app.extensions
@@ -99,6 +100,7 @@ def _routes(app: Flask) -> Iterator[tuple[str, str, api, bool]]:
         operation = getattr(view, "__api__", None)
         if operation is None:
             raise KeyError(f"{rule.rule} has no @api(…)")
+        operation = replace(operation, tag=operation.tag or rule.endpoint.partition(".")[0].capitalize())
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
             yield _PARAMETER.sub(r"{\1}", rule.rule), method.lower(), operation, is_public(view)
 
@@ -112,7 +114,7 @@ def _models(operation: api) -> Iterator[type[BaseModel]]:
 def _operation(
     path: str, method: str, operation: api, open_to_all: bool, names: dict[type[BaseModel], str]
 ) -> dict[str, Any]:
-    said: dict[str, Any] = {
+    described: dict[str, Any] = {
         "summary": operation.summary,
         "tags": [operation.tag],
         "operationId": "_".join([method, *re.findall(r"\w+", path)]),
@@ -133,13 +135,13 @@ def _operation(
             {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}}
         )
     if parameters:
-        said["parameters"] = parameters
+        described["parameters"] = parameters
     if operation.body is not None:
         schema = {"$ref": names[operation.body]}
-        said["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     if not open_to_all:
-        said["security"] = [{"bearer": []}, {"apiKey": []}]
-    return said
+        described["security"] = [{"bearer": []}, {"apiKey": []}]
+    return described
 
 
 def _path_parameter(name: str) -> dict[str, Any]:
@@ -149,19 +151,19 @@ def _path_parameter(name: str) -> dict[str, Any]:
 def _answer(
     operation: api, status: int, model: type[BaseModel] | None, names: dict[type[BaseModel], str]
 ) -> dict[str, Any]:
-    said: dict[str, Any] = {"description": "OK" if status < 400 else "Not now"}
+    described: dict[str, Any] = {"description": "OK" if status < 400 else "Not ready"}
     if model is not None:
-        said["content"] = {"application/json": {"schema": {"$ref": names[model]}}}
+        described["content"] = {"application/json": {"schema": {"$ref": names[model]}}}
     if operation.stream is not None:
         text = {"type": "string"}
         if operation.stream == "text/event-stream":
             text["description"] = f"Server-sent events: {EVENTS}."
-        said.setdefault("content", {})[operation.stream] = {"schema": text}
+        described.setdefault("content", {})[operation.stream] = {"schema": text}
     for media in operation.also:
-        said.setdefault("content", {})[media] = {"schema": {"type": "string"}}
+        described.setdefault("content", {})[media] = {"schema": {"type": "string"}}
     if operation.headers:
-        said["headers"] = {name: {"schema": {"type": "string"}} for name in operation.headers}
-    return said
+        described["headers"] = {name: {"schema": {"type": "string"}} for name in operation.headers}
+    return described
 
 
 def _problems(operation: api, open_to_all: bool, names: dict[type[BaseModel], str]) -> dict[str, Any]:
@@ -175,7 +177,7 @@ def _problems(operation: api, open_to_all: bool, names: dict[type[BaseModel], st
     for error in dict.fromkeys(errors):
         by_status.setdefault(str(error.status), []).append(f"`{error.code}`")
     content = {"application/problem+json": {"schema": {"$ref": names[Problem]}}}
-    said = {
+    described = {
         status: {"description": ", ".join(codes), "content": content} for status, codes in by_status.items()
     }
-    return {**said, "default": {"description": "Any other problem", "content": content}}
+    return {**described, "default": {"description": "Other problems", "content": content}}

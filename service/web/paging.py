@@ -8,16 +8,13 @@ from typing import Any
 import orjson
 from flask import current_app, request
 
-from service.errors import FieldFault, Invalid
+from service.errors import FieldFault, Invalid, fault
 from service.text.numerals import whole_number
 from service.text.suggest import did_you_mean
 from service.web.body import pointer
 from service.web.validation import MOST_FAULTS
 
-PAGE = {
-    "limit": {"type": "integer"},
-    "cursor": {"type": "string"},
-}  # query arguments of every list, for `api`
+PAGE = {"limit": {"type": "integer"}, "cursor": {"type": "string"}}  # of every list, for `api`
 MOST_LIST = 1000 * 1024  # bytes of a list's items; the whole response is at most 1 MiB
 LONGEST_FIELD = 96 * 1024  # bytes per field of an oversized item; of a text, six per character
 
@@ -32,8 +29,7 @@ def page_arguments(default: int = 20, longest_cursor: int = 128) -> tuple[int, s
     text = request.args.get("limit")
     limit = default if text is None else whole_number(text)
     if limit is None or (text is not None and not 1 <= limit <= 100):
-        fault: FieldFault = {"pointer": "/limit", "detail": "Send a number from 1 to 100."}
-        raise Invalid("`limit` is 1 to 100.", errors=[fault])
+        raise fault("/limit", "Send a number from 1 to 100.", "`limit` is 1 to 100.")
     cursor = request.args.get("cursor") or None
     if cursor is not None and len(cursor) > longest_cursor:
         raise no_cursor()
@@ -41,8 +37,7 @@ def page_arguments(default: int = 20, longest_cursor: int = 128) -> tuple[int, s
 
 
 def no_cursor() -> Invalid:
-    """Build the error for an invalid cursor."""
-    return Invalid("`cursor` is not one of ours.", errors=[{"pointer": "/cursor", "detail": "Not a cursor."}])
+    return fault("/cursor", "Not a cursor.", "`cursor` is not one of ours.")
 
 
 def _refuse_other_parameters() -> None:
@@ -69,27 +64,25 @@ def choice_argument(name: str, allowed: Sequence[str]) -> str | None:
     """Read an optional query argument that is one of `allowed`. Raises `Invalid`."""
     value = request.args.get(name)
     if value is not None and value not in allowed:
-        raise Invalid(
-            f"`{name}` is one of {', '.join(allowed)}.",
-            errors=[{"pointer": f"/{name}", "detail": f"Send one of {', '.join(allowed)}."}],
-        )
+        names = ", ".join(allowed)
+        raise fault(f"/{name}", f"Send one of {names}.", f"`{name}` is one of {names}.")
     return value
 
 
 def page(
-    rows: Sequence[dict[str, Any]], limit: int, key: str = "id", room: int = MOST_LIST
+    rows: Sequence[dict[str, Any]], limit: int, key: str = "id", space: int = MOST_LIST
 ) -> dict[str, Any]:
-    """Build a page from `limit + 1` rows: as many of them as fit `room` bytes.
+    """Build a page from `limit + 1` rows: as many of them as fit `space` bytes.
 
     A page may therefore be shorter than `limit`; `next_cursor` leads on. A row that is too large by itself is cut.
     """
     shown: list[dict[str, Any]] = []
     for row in rows[:limit]:
         size = len(orjson.dumps(row)) + 1
-        if size > room and shown:
+        if size > space and shown:
             break
-        shown.append(row if size <= room else _cut(row))
-        room -= size
+        shown.append(row if size <= space else _cut(row))
+        space -= size
     more = len(rows) > len(shown)
     return {"data": shown, "next_cursor": shown[-1][key] if more else None}
 

@@ -70,14 +70,13 @@ def from_http(error: HTTPException) -> SlipwayError:
 
 
 def install(app: Flask) -> None:
-    """Register the error handlers."""
 
     @app.errorhandler(SlipwayError)
-    def ours(error: SlipwayError) -> Response:
+    def slipway_error(error: SlipwayError) -> Response:
         return problem_response(error)
 
     @app.errorhandler(HTTPException)
-    def theirs(error: HTTPException) -> Response:
+    def http_error(error: HTTPException) -> Response:
         response = problem_response(from_http(error))
         if error.code == 405 and getattr(error, "valid_methods", None):
             response.headers["Allow"] = ", ".join(sorted(error.valid_methods))  # type: ignore[attr-defined]

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import orjson
 from flask import Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from service.text import exact_json
-from service.types import rfc3339
+from service.types import public_fields
 from service.usage.caps import Standing
 
+T = TypeVar("T")
+Status = Literal["queued", "running", "waiting_approval", "succeeded", "failed", "cancelled"]
 METADATA_BYTES = 16 * 1024  # as compact JSON
 METADATA_MEMBERS = 64
 METADATA_DEPTH = 8  # levels of objects and lists, itself the first
 
 
 class Body(BaseModel):
-    """A request body: unknown fields and other types are refused, so that a typing error is told and not ignored."""
+    """Base of request bodies: unknown fields and wrong types are errors, so that no typing error is ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Shape(BaseModel):
-    """An answer's shape, as the OpenAPI page shows it. Answers are built as dictionaries, for speed."""
+    """Base of response schemas, for OpenAPI only: responses are built as dictionaries, for speed."""
 
     model_config = ConfigDict(extra="allow")
+
+
+class Page(Shape, Generic[T]):
+    data: list[T]
+    next_cursor: str | None
 
 
 class Problem(Shape):
@@ -44,7 +52,6 @@ class Problem(Shape):
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Serialise `value` by orjson."""
     return Response(orjson.dumps(value), status, headers, mimetype="application/json")
 
 
@@ -55,14 +62,26 @@ def no_nul(text: str) -> str:
     return text
 
 
+def _not_blank(text: str) -> str:
+    """Validate a text for the model, which refuses white space alone."""
+    if all(unicodedata.category(letter)[0] in "ZC" for letter in text):
+        raise ValueError("must contain more than white space")
+    return text
+
+
+ModelText = Annotated[
+    str, Field(min_length=1, max_length=400_000), AfterValidator(no_nul), AfterValidator(_not_blank)
+]
+
+
 def _is_object(text: str) -> str:
     if not text.startswith("{"):
         raise ValueError("must be an object")
     return text
 
 
-def _is_small(text: str) -> str:
-    """Validate the contract's bounds of `metadata`."""
+def _within_limits(text: str) -> str:
+    """Check `metadata` against its limits: bytes, members, depth. Raises `ValueError`."""
     if len(text.encode()) > METADATA_BYTES:
         raise ValueError(f"must not have more than {METADATA_BYTES} bytes as JSON")
     value = exact_json.loads(text.encode())
@@ -74,7 +93,6 @@ def _is_small(text: str) -> str:
 
 
 def _depth(value: Any) -> int:
-    """Count levels of objects and lists."""
     if not isinstance(value, dict | list):
         return 0
     return 1 + max(map(_depth, value.values() if isinstance(value, dict) else value), default=0)
@@ -87,7 +105,7 @@ ContextObject = Annotated[str, AfterValidator(_is_object), WithJsonSchema({"type
 Metadata = Annotated[
     str,
     AfterValidator(_is_object),
-    AfterValidator(_is_small),
+    AfterValidator(_within_limits),
     WithJsonSchema({"type": "object", "maxProperties": METADATA_MEMBERS}),
 ]
 
@@ -113,8 +131,11 @@ class SourceShape(Shape):
     quote: str
 
 
-class RunResult(Shape):
-    """A run that has ended, or waits for a person to decide about `approvals`."""
+class RunItem(Shape):
+    """Run in a list, without request and result; `input` is cut at 200 characters.
+
+    `input`, `steps`, `model` and `stop_reason` are null for runs of old versions of Slipway.
+    """
 
     run_id: str
     session_id: str | None
@@ -122,23 +143,30 @@ class RunResult(Shape):
     agent_version: str
     user_id: str
     door: str
-    status: Literal["queued", "running", "waiting_approval", "succeeded", "failed", "cancelled"]
-    input: str
-    output: str
-    structured: Any
+    status: Status
+    input: str | None
     stop_reason: str | None
     model: str | None
     tier: str | None
-    steps: int
-    tools: list[ToolShape]
-    sources: list[SourceShape]
+    steps: int | None
     usage: UsageShape
     cache: Literal["hit", "near", "stale", "coalesced", "miss", "bypass"]
     latency_ms: int | None
     created_at: str
     finished_at: str | None
-    approvals: list[str] | None = None
     error: dict[str, Any] | None = None
+
+
+class RunResult(RunItem):
+    """Result of a run that has ended, or waits for decisions on `approvals`."""
+
+    input: str
+    output: str
+    structured: Any
+    steps: int
+    tools: list[ToolShape]
+    sources: list[SourceShape]
+    approvals: list[str] | None = None
     metadata: dict[str, Any] | None = None
 
 
@@ -152,14 +180,12 @@ class FeedbackShape(Shape):
 
 
 def feedback_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Build a `FeedbackShape`."""
-    times = {name: rfc3339(row[name]) for name in ("created_at", "updated_at")}
-    return {"score": row["score"], "comment": row["comment"], **times}
+    return public_fields(row, "score comment created_at updated_at")
 
 
 class Queued(Shape):
     run_id: str
-    status: Literal["queued", "running", "waiting_approval", "succeeded", "failed", "cancelled"]
+    status: Status
 
 
 class AgentView(Shape):
@@ -173,13 +199,11 @@ class AgentView(Shape):
     limits: dict[str, Any]
 
 
-class AgentList(Shape):
-    data: list[AgentView]
-    next_cursor: str | None
+class AgentList(Page[AgentView]): ...
 
 
 class BudgetView(Shape):
-    """One cap in its present window. A lifted cap has no amount."""
+    """Cap in its current window; the amount of a lifted cap is null."""
 
     scope: str
     period: str
@@ -191,11 +215,8 @@ class BudgetView(Shape):
     default: bool
 
 
-class BudgetList(Shape):
-    data: list[BudgetView]
-    next_cursor: str | None
+class BudgetList(Page[BudgetView]): ...
 
 
 def budget_list(found: Iterable[Standing]) -> dict[str, Any]:
-    """Build a `BudgetList`."""
     return {"data": [state.public() for state in found], "next_cursor": None}

@@ -59,10 +59,10 @@ def stream_response(
     lens: Lens,
     batches: Generator[list[RunEvent]],
     place: Permit | None,
-    gone: Callable[[], None] = lambda: None,
+    on_disconnect: Callable[[], None] = lambda: None,
     listener: Listener | None = None,
 ) -> Response:
-    """Stream batches of events; `gone` is called when the client left before the last one.
+    """Stream batches of events; `on_disconnect` is called when the client left before the last one.
 
     `place` is released once the response is closed, whether it was read or not. Events after the first batch may be
     written past this generator, through `listener`.
@@ -78,14 +78,14 @@ def stream_response(
                 yield _encoded(lens, events)
                 ended = bool(events) and events[-1].name.is_last
                 if listener is not None:
-                    listener.gone, listener.writer = gone, writer
+                    listener.on_disconnect, listener.writer = on_disconnect, writer
             if writer is not None:
                 writer.finish()
             ended = True
         finally:
             try:
                 if not ended:
-                    gone()
+                    on_disconnect()
                 batches.close()  # executes the rest of a run that this generator drives
             finally:
                 if place is not None:

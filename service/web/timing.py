@@ -1,4 +1,4 @@
-"""Request id, timing headers, log line and metrics of every request."""
+"""Request id, headers of every response (`no-store`, unless its view sets another), log line and metrics."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import logging
 import re
 import secrets
 import time
-from typing import TYPE_CHECKING
 
 from flask import Flask, Response, g, request
 
 from service.observe import logs
-
-if TYPE_CHECKING:
-    from service.observe.metrics import Metrics
+from service.store.actor import ANONYMOUS, act_as
+from service.web.current import services
 
 log = logging.getLogger("slipway.request")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -23,9 +21,7 @@ QUIET = frozenset({"/health", "/ready", "/metrics"})  # polled constantly: no li
 def install(app: Flask) -> None:
     app.before_request(_begin)
 
-    @app.after_request
-    def finish(response: Response) -> Response:
-        return _finish(response, app.extensions["slipway"].infra.metrics)
+    app.after_request(_finish)
 
 
 def request_id(sent: str) -> str:
@@ -37,25 +33,22 @@ def _begin() -> None:
     g.began = time.perf_counter()
     g.request_id = request_id(request.headers.get("X-Request-ID", ""))
     logs.clear(request_id=g.request_id)
+    act_as(ANONYMOUS)  # a thread serves one request after another
 
 
-def _finish(response: Response, metrics: Metrics) -> Response:
+def _finish(response: Response) -> Response:
     seconds = time.perf_counter() - g.get("began", time.perf_counter())
     model_ms = g.get("model_seconds", 0.0) * 1000
     response.headers["X-Request-ID"] = g.get("request_id", "")
     response.headers["Server-Timing"] = f"total;dur={seconds * 1000:.1f}, llm;dur={model_ms:.1f}"
     response.headers["X-Process-Time"] = f"{seconds:.6f}"
     response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.setdefault(
+        "Cache-Control", "no-store"
+    )  # else a shared cache might serve it to another user
     route = request.url_rule.rule if request.url_rule is not None else "(none)"
-    metrics.request(route, request.method, response.status_code, seconds)
+    services().infra.metrics.request(route, request.method, response.status_code, seconds)
     if route not in QUIET:
-        logs.event(
-            log,
-            "request",
-            method=request.method,
-            route=route,
-            status=response.status_code,
-            ms=round(seconds * 1000, 2),
-            llm_ms=round(model_ms, 2),
-        )
+        about = {"method": request.method, "route": route, "status": response.status_code}
+        log.info("request", extra={**about, "ms": round(seconds * 1000, 2), "llm_ms": round(model_ms, 2)})
     return response

@@ -9,9 +9,9 @@ from flask import request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from service.errors import FieldFault, Invalid, NotFound
+from service.errors import FieldFault, Invalid, NotFound, fault
 from service.text import exact_json
-from service.web.body import AS_TEXT, MAX_BODY, fault, pointer, raw_json
+from service.web.body import AS_TEXT, MAX_BODY, pointer, raw_json
 
 M = TypeVar("M", bound=BaseModel)
 LONGEST_NAME = 128  # characters of an id, a name or a scope in a path
@@ -48,7 +48,8 @@ def validate(model: type[M], value: Any) -> M:
     try:
         return model.model_validate_json(exact_json.dumps(_with_texts(value)))
     except ValidationError as error:
-        raise Invalid("The request does not fit; see `errors`.", errors=faults_of(error, value)) from None
+        details = error.errors(include_url=False, include_input=False, include_context=False)
+        raise Invalid("The request does not fit; see `errors`.", errors=located(details, value)) from None
 
 
 def _with_texts(value: Any) -> Any:
@@ -59,13 +60,11 @@ def _with_texts(value: Any) -> Any:
     return {**value, **texts} if texts else value
 
 
-def faults_of(error: ValidationError, value: Any) -> list[FieldFault]:
-    """Convert a pydantic error to JSON pointers into `value`, which is never quoted: it may be a secret."""
-    return located(error.errors(include_url=False, include_input=False, include_context=False), value)
-
-
 def located(details: Sequence[ErrorDetails], value: Any, within: str = "") -> list[FieldFault]:
-    """Convert pydantic's details to JSON pointers; `within` is the pointer to `value` itself."""
+    """Convert pydantic's details to JSON pointers into `value`, which is never quoted: it may be a secret.
+
+    `within` is the pointer to `value` itself.
+    """
     return [
         {
             "pointer": within + _pointer(fault["loc"], value, fault["type"] == "missing"),

@@ -127,21 +127,21 @@ def test_a_mended_folder_says_so(live: AgentCatalog, tmp_path: Path, told: pytes
     assert said(told) == ["agent_fixed"]
 
 
-def test_a_new_folder_that_is_broken_is_served_once_it_is_mended(
+def test_broken_new_folder_is_served_after_it_is_fixed(
     live: AgentCatalog, tmp_path: Path, told: pytest.LogCaptureFixture
 ) -> None:
     write(tmp_path, "second", agent_yaml=GOOD)
     live.refresh()
     assert list(live.agents) == ["probe"]
     assert said(told) == [
-        f"agent_fault {tmp_path}/second/prompt.md: is missing: write there what the agent is told"
+        f"agent_fault {tmp_path}/second/prompt.md: is missing: write the agent's instructions there"
     ]
     write(tmp_path, "second", prompt_md="Be second.")
     live.refresh()
     assert list(live.agents) == ["probe", "second"] and said(told) == ["agent_fixed"]
 
 
-def test_an_edit_is_told_by_one_process(tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
+def test_edit_is_logged_by_one_process(tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
     keys: set[str] = set()
 
     def first(text: str, seconds: int) -> bool:
@@ -154,13 +154,13 @@ def test_an_edit_is_told_by_one_process(tmp_path: Path, told: pytest.LogCaptureF
     write(tmp_path, prompt_md="")
     for one in pair:
         one.refresh()
-        one.tell()
+        one.log_faults()
     assert (
         sum(line.startswith("agent_fault") for line in said(told)) == 2
     )  # the edit, and the fault at the start
 
 
-def test_what_another_process_saw_in_order_is_served_by_all(tmp_path: Path) -> None:
+def test_version_that_another_process_loaded_is_served_by_all(tmp_path: Path) -> None:
     """However soon an edit, or a new folder, is broken by the next one."""
     write(tmp_path, agent_yaml=GOOD, prompt_md="Be first.")
     quick, slow = (load(tmp_path, reloads=True) for _ in range(2))
@@ -194,7 +194,7 @@ def test_an_edit_that_was_taken_back_does_not_come_back(tmp_path: Path) -> None:
         assert process.agents["probe"].prompt == "Be first."
 
 
-def test_what_is_gone_does_not_come_back(live: AgentCatalog, tmp_path: Path) -> None:
+def test_removed_agent_stays_removed(live: AgentCatalog, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "probe")
     live.refresh()
     write(tmp_path, agent_yaml="pattern: 1\n", prompt_md="x")
@@ -202,7 +202,7 @@ def test_what_is_gone_does_not_come_back(live: AgentCatalog, tmp_path: Path) -> 
     assert dict(live.agents) == {}
 
 
-def test_without_room_for_copies_each_process_serves_what_it_saw(tmp_path: Path) -> None:
+def test_without_copies_each_process_serves_its_own_last_good_version(tmp_path: Path) -> None:
     write(tmp_path, agent_yaml=GOOD, prompt_md="Be first.")
     (tmp_path / ".last-good").write_text("in the way")
     alone = load(tmp_path, reloads=True)
@@ -211,7 +211,7 @@ def test_without_room_for_copies_each_process_serves_what_it_saw(tmp_path: Path)
     assert alone.agents["probe"].prompt == "Be first."
 
 
-def test_what_is_written_as_it_was_is_not_read_again(live: AgentCatalog, tmp_path: Path) -> None:
+def test_unchanged_contents_are_not_reloaded(live: AgentCatalog, tmp_path: Path) -> None:
     before = live.agents["probe"]
     write(tmp_path, prompt_md="Be good.", tools_py=TOOLS)
     live.refresh()
@@ -226,7 +226,7 @@ def test_without_reloading_nothing_is_read_again(tmp_path: Path) -> None:
     assert fixed.agents["probe"].prompt == "Be good."
 
 
-def test_a_run_finds_the_version_that_it_began_with(live: AgentCatalog, tmp_path: Path) -> None:
+def test_run_keeps_the_version_of_its_start(live: AgentCatalog, tmp_path: Path) -> None:
     first = live.agents["probe"]
     for number in range(catalog.KEPT_VERSIONS):
         write(tmp_path, prompt_md=f"Be {number}.")
@@ -246,7 +246,7 @@ def test_modules_of_old_versions_are_forgotten(live: AgentCatalog, tmp_path: Pat
     assert len(names) == author.KEPT_MODULES
 
 
-def test_nobody_sees_a_prompt_under_another_version(tmp_path: Path, restless: None) -> None:
+def test_prompt_and_version_always_belong_together(tmp_path: Path, restless: None) -> None:
     """However often it is saved while others read, as editors save: another file takes its name."""
     write(tmp_path, agent_yaml=GOOD, prompt_md="Be 0.")
     live, seen, over = load(tmp_path, reloads=True), set[tuple[str, str]](), threading.Event()
@@ -271,7 +271,7 @@ def test_nobody_sees_a_prompt_under_another_version(tmp_path: Path, restless: No
     assert live.agents["probe"].prompt == "Be 59."
 
 
-def test_what_changes_while_it_is_read_is_read_again(tmp_path: Path) -> None:
+def test_folder_changed_while_loading_is_loaded_again(tmp_path: Path) -> None:
     """Else it would be served under the version of what it replaced."""
     edits = "from pathlib import Path\nPath(__file__).with_name('evals.yaml').write_text('- {input: b, expect: {}}')\n"
     old = "- {input: a, expect: {}}"
@@ -282,7 +282,7 @@ def test_what_changes_while_it_is_read_is_read_again(tmp_path: Path) -> None:
     assert agent.version == version_of(tmp_path / "probe")
 
 
-def test_two_edits_within_a_tick_of_the_file_system_s_clock_are_told_apart(
+def test_two_edits_within_one_file_system_tick_are_both_loaded(
     live: AgentCatalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalog, "stamp_of", lambda folder: Stamp((), settled=False))
@@ -308,7 +308,7 @@ def test_a_folder_that_takes_long_to_read_holds_up_no_other_request(
     assert live.agents["probe"] is not good
 
 
-def test_what_cannot_be_read_at_all_ends_nothing(
+def test_unreadable_folder_keeps_the_loaded_agents(
     live: AgentCatalog, told: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(folder: Path) -> str:

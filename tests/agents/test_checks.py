@@ -67,7 +67,7 @@ def test_an_agent_in_order_has_none(tmp_path: Path, spec: str) -> None:
         ),
     ],
 )
-def test_what_has_no_effect_is_named_with_its_line(tmp_path: Path, spec: str, said: str) -> None:
+def test_field_without_effect_is_a_warning_with_its_line(tmp_path: Path, spec: str, said: str) -> None:
     documents = DOCUMENTS if spec.startswith(ROUTER) else {}
     assert warnings(write(tmp_path, agent_yaml=spec, prompt_md="x", **documents)) == [said]
 

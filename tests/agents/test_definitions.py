@@ -180,7 +180,7 @@ def test_an_alias_that_leads_back_to_itself_is_a_fault(write: Write) -> None:
     assert "agent.yaml" in only_fault(write(agent_yaml=GOOD + "tools: &a [*a]\n")).file
 
 
-def test_every_fault_of_a_file_is_told_at_once(write: Write) -> None:
+def test_all_faults_of_a_file_are_reported_together(write: Write) -> None:
     faults = load(write(agent_yaml="pattern: 3\nmax_tokens: many\ncolour: blue\n")).faults
     assert {fault.field for fault in faults} == {"description", "pattern", "max_tokens", "colour"}
 

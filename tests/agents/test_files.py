@@ -47,7 +47,7 @@ def test_a_copy_made_in_another_order_has_the_same_version(folder: Path, tmp_pat
         "tools.pyc",
     ],
 )
-def test_what_editors_and_python_leave_behind_does_not_count(folder: Path, name: str) -> None:
+def test_editor_and_bytecode_files_do_not_change_the_version(folder: Path, name: str) -> None:
     version, stamp = version_of(folder), stamp_of(folder).files
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("junk")
@@ -77,7 +77,7 @@ def test_an_edit_shows_that_keeps_size_and_time(folder: Path) -> None:
     assert stamp_of(folder).files != before
 
 
-def test_what_was_written_a_moment_ago_is_not_settled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recently_written_folder_is_not_settled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert files.SETTLED_SECONDS > 0.02  # two writes within a tick of the file system's clock
     monkeypatch.setattr(files, "SETTLED_SECONDS", 3600.0)
     assert not stamp_of(folder).settled
@@ -85,7 +85,7 @@ def test_what_was_written_a_moment_ago_is_not_settled(folder: Path, monkeypatch:
     assert stamp_of(folder).settled
 
 
-def test_what_cannot_be_read_is_no_end(folder: Path) -> None:
+def test_unreadable_entries_are_part_of_the_version(folder: Path) -> None:
     os.mkfifo(folder / "pipe")
     (folder / "nowhere").symlink_to("gone")
     (folder / "loop").symlink_to("loop")

@@ -13,16 +13,18 @@ from service.auth.keys import KeyService
 from service.auth.revocation import Revocations
 from service.auth.tokens import Kind, SigningKey, TokenService
 from service.auth.users import UserService
+from service.errors import InvalidToken
 from service.infra.redis import RedisStore
+from service.infra.redis_trip import Trip
 from service.observe.metrics import Metrics
 from service.observe.observer import Observer
 from service.store.database import Database
 from service.store.schema import metadata
 from service.types import NANO
 from service.usage.budgets import Budgets
-from service.web import caching, limits, problems
+from service.web import limits, problems
 from service.web.admission import guard
-from service.web.guards import checked_claims
+from service.web.authentication import checked_claims
 from service.web.routes import auth
 from service.web.schemas import json_response
 
@@ -83,6 +85,16 @@ class Replica:
         """Return the status of a guarded route for this token."""
         return self.client(token).get("/v1/auth/me").status_code
 
+    def is_revoked(self, family: str) -> bool:
+        """Check a log-in, in a round trip of its own."""
+        trip = Trip(self.redis_store)
+        trip.add(self.revocations.step(family))
+        try:
+            trip.send()
+        except InvalidToken:
+            return True
+        return False
+
     def metric(self, name: str) -> float:
         value = self.metrics._registry.get_sample_value(name)
         assert value is not None, name
@@ -110,7 +122,6 @@ def _application(replica: Replica) -> Flask:
     def name() -> None:
         g.request_id = "test"
 
-    caching.install(app)
     problems.install(app)
     auth.install(app)
     limits.install(app)

@@ -26,18 +26,18 @@ def families(replica: Replica, user: User, count: int) -> list[str]:
 
 def test_revocation_applies_to_every_replica_at_once(here: Replica, there: Replica, ada: User) -> None:
     ended, kept = families(here, ada, 2)
-    assert not there.revocations.is_revoked(ended)
+    assert not there.is_revoked(ended)
     here.revocations.end(ended)
-    assert there.revocations.is_revoked(ended) and here.revocations.is_revoked(ended)
-    assert not there.revocations.is_revoked(kept)
+    assert there.is_revoked(ended) and here.is_revoked(ended)
+    assert not there.is_revoked(kept)
 
 
 def test_revocation_survives_a_wiped_redis(here: Replica, there: Replica, ada: User) -> None:
     ended, kept = families(here, ada, 2)
     here.revocations.end(ended)
     there.redis_store.client.flushall()
-    assert there.revocations.is_revoked(ended)
-    assert not there.revocations.is_revoked(kept)
+    assert there.is_revoked(ended)
+    assert not there.is_revoked(kept)
     assert here.redis_store.client.hexists(revocation.KEY, ended)  # loaded again
 
 
@@ -49,8 +49,8 @@ def test_revocation_applies_while_redis_is_down(
     own_redis.stop()
     here.revocations.end(during)
     for replica in (here, there):
-        assert replica.revocations.is_revoked(before) and replica.revocations.is_revoked(during)
-        assert not replica.revocations.is_revoked(kept)
+        assert replica.is_revoked(before) and replica.is_revoked(during)
+        assert not replica.is_revoked(kept)
 
 
 # What Redis says no to, while it still answers what it holds.
@@ -102,9 +102,9 @@ def test_reload_that_read_before_a_revocation_is_void(
 
     here.revocations.close()  # it has no time to try again
     monkeypatch.setattr(there.revocations, "_write", write)
-    there.revocations.is_revoked("fam_other")
+    there.is_revoked("fam_other")
     monkeypatch.undo()
-    assert there.revocations.is_revoked(ended)
+    assert there.is_revoked(ended)
 
 
 def test_read_only_redis_is_not_reloaded_by_each_request(
@@ -114,7 +114,7 @@ def test_read_only_redis_is_not_reloaded_by_each_request(
     direct = redis.Redis.from_url(own_redis.url)
     direct.execute_command("CONFIG", "SET", "maxmemory", "1")
     before = direct.info("commandstats").get("cmdstat_hset", {}).get("rejected_calls", 0)
-    assert not any(here.revocations.is_revoked(kept) for _ in range(50))
+    assert not any(here.is_revoked(kept) for _ in range(50))
     assert direct.info("commandstats")["cmdstat_hset"]["rejected_calls"] - before <= 3
     said = [record for record in caplog.records if record.message == "redis_refused"]
     assert [record.reason for record in said] == ["full"]  # type: ignore[attr-defined]
@@ -125,7 +125,7 @@ def test_redis_back_with_old_data_is_not_trusted(
     here: Replica, there: Replica, ada: User, own_redis: RedisServer
 ) -> None:
     ended, kept = families(here, ada, 2)
-    assert not there.revocations.is_revoked(ended)
+    assert not there.is_revoked(ended)
     old: Any = there.redis_store.client.hgetall(revocation.KEY)
     own_redis.stop()
     with here.db.begin() as tx:  # by a worker that died before it could tell Redis
@@ -133,8 +133,8 @@ def test_redis_back_with_old_data_is_not_trusted(
     own_redis.start()
     direct = redis.Redis.from_url(own_redis.url)
     direct.hset(revocation.KEY, mapping=old)  # as from its snapshot: complete, a moment ago
-    assert there.revocations.is_revoked(ended)
-    assert not there.revocations.is_revoked(kept)
+    assert there.is_revoked(ended)
+    assert not there.is_revoked(kept)
     direct.close()
 
 
@@ -165,13 +165,13 @@ def test_revocation_by_a_cut_off_worker_applies_when_the_hash_is_stale(
     here: Replica, there: Replica, ada: User
 ) -> None:
     (ended,) = families(here, ada, 1)
-    assert not there.revocations.is_revoked(ended)
+    assert not there.is_revoked(ended)
     with here.db.begin() as tx:
         token_families.revoke(tx, ended)
-    assert not there.revocations.is_revoked(ended)  # the window that the docstring owns up to
+    assert not there.is_revoked(ended)  # the window that the docstring owns up to
     long_ago = now_ms() - int(revocation.FRESH_SECONDS * 1000) - 1
     there.redis_store.client.hset(revocation.KEY, "complete", f"{there.redis_store.server}:{long_ago}")
-    assert there.revocations.is_revoked(ended)
+    assert there.is_revoked(ended)
 
 
 def test_wipe_during_a_reload_is_detected(
@@ -186,10 +186,10 @@ def test_wipe_during_a_reload_is_detected(
         return real(client, what)  # type: ignore[arg-type]
 
     monkeypatch.setattr(there.revocations, "_write", write)
-    there.revocations.is_revoked("fam_other")
+    there.is_revoked("fam_other")
     assert not there.redis_store.client.hexists(revocation.KEY, "complete")
     monkeypatch.undo()
-    assert there.revocations.is_revoked(ended)
+    assert there.is_revoked(ended)
 
 
 def test_hash_is_trusted_while_the_database_is_down(
@@ -197,7 +197,7 @@ def test_hash_is_trusted_while_the_database_is_down(
 ) -> None:
     ended, kept = families(here, ada, 2)
     here.revocations.end(ended)
-    there.revocations.is_revoked(kept)
+    there.is_revoked(kept)
 
     def away(*_: object, **__: object) -> None:
         raise DatabaseUnavailable()
@@ -206,23 +206,23 @@ def test_hash_is_trusted_while_the_database_is_down(
     monkeypatch.setattr(there.db, "query", away)
     long_ago = now_ms() - int(revocation.FRESH_SECONDS * 1000) - 1
     there.redis_store.client.hset(revocation.KEY, "complete", f"{there.redis_store.server}:{long_ago}")
-    assert there.revocations.is_revoked(ended)
-    assert not there.revocations.is_revoked(kept)
+    assert there.is_revoked(ended)
+    assert not there.is_revoked(kept)
     there.redis_store.client.flushall()
     with pytest.raises(DatabaseUnavailable):  # neither can say: nobody is let in
-        there.revocations.is_revoked(kept)
+        there.is_revoked(kept)
 
 
 def test_expired_revocations_are_dropped(here: Replica, ada: User) -> None:
     here.redis_store.client.hset(revocation.KEY, "fam_of_long_ago", str(now_ms() - 1))
-    here.revocations.is_revoked("fam_any")
+    here.is_revoked("fam_any")
     assert not here.redis_store.client.hexists(revocation.KEY, "fam_of_long_ago")
 
 
 @pytest.mark.parametrize("change", ["password", "role", "disabled", "delete"])
 def test_change_of_rights_revokes_every_log_in(here: Replica, there: Replica, ada: User, change: str) -> None:
     ended = families(here, ada, 3)
-    assert not any(there.revocations.is_revoked(family) for family in ended)
+    assert not any(there.is_revoked(family) for family in ended)
     changes: dict[str, Callable[[], object]] = {
         "password": lambda: here.users.change(ada.id, password=PASSWORD + "!"),
         "role": lambda: here.users.change(ada.id, role="operator"),
@@ -230,9 +230,9 @@ def test_change_of_rights_revokes_every_log_in(here: Replica, there: Replica, ad
         "delete": lambda: here.users.delete(ada.id),
     }
     changes[change]()
-    assert all(there.revocations.is_revoked(family) for family in ended)
+    assert all(there.is_revoked(family) for family in ended)
     there.redis_store.client.flushall()
-    assert all(there.revocations.is_revoked(family) for family in ended)
+    assert all(there.is_revoked(family) for family in ended)
 
 
 def test_many_threads_reload_a_wiped_redis(here: Replica, there: Replica, ada: User) -> None:
@@ -242,7 +242,7 @@ def test_many_threads_reload_a_wiped_redis(here: Replica, there: Replica, ada: U
     answers: list[tuple[bool, bool]] = []
 
     def ask() -> None:
-        answers.append((there.revocations.is_revoked(ended), there.revocations.is_revoked(kept)))
+        answers.append((there.is_revoked(ended), there.is_revoked(kept)))
 
     threads = [threading.Thread(target=ask) for _ in range(16)]
     for thread in threads:
@@ -256,14 +256,14 @@ def test_hanging_database_delays_requests_briefly(here: Replica, ada: User) -> N
     """Trust the known hash meanwhile: no log-in can be revoked in a hanging database."""
     ended, kept = families(here, ada, 2)
     here.revocations.end(ended)
-    assert not here.revocations.is_revoked(kept)
+    assert not here.is_revoked(kept)
     go_on, revocations = threading.Event(), here.revocations
     revocations._db = Hanging(go_on)  # type: ignore[assignment]
     old = f"{here.redis_store.server}:{now_ms() - 60_000}".encode()
     try:
         for _ in range(3):
             assert not revocations.is_revoked(kept, (None, old))
-        assert revocations.is_revoked(ended)
+        assert here.is_revoked(ended)
     finally:
         go_on.set()
 

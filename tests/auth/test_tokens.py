@@ -11,7 +11,7 @@ from service.auth.tokens import Pair, SigningKey
 from service.auth.users import User
 from service.errors import InvalidToken
 from service.store import users
-from service.web.guards import checked_claims
+from service.web.authentication import checked_claims
 from tests.auth.house import Replica
 
 
@@ -88,7 +88,7 @@ def test_the_scheme_is_case_insensitive(here: Replica, ada: User, kind: str) -> 
 
 
 @pytest.mark.parametrize("sent", ["a, ,", "a b", ",", "a, Bearer b", "a.b.c", "é"])
-def test_what_is_no_token_is_invalid(here: Replica, sent: str) -> None:
+def test_malformed_token_is_invalid(here: Replica, sent: str) -> None:
     headers = {"Authorization": f"Bearer {sent}"}
     for call in (
         here.client().get("/v1/auth/me", headers=headers),

@@ -9,7 +9,7 @@ from benchmarks.upstream import Wish
 from tests.benchmarks.conftest import Upstream
 
 
-def test_it_asks_as_often_as_told(upstream: Upstream) -> None:
+def test_load_sends_the_requested_number_of_requests(upstream: Upstream) -> None:
     found = load.run(upstream.shot(Wish()), clients=7, requests=100)
     assert len(found.totals) == 100
     assert not found.errors
@@ -54,13 +54,13 @@ def test_an_answer_that_is_not_good_is_an_error(
     assert found.errors == {fault: 4}
 
 
-def test_what_does_not_come_in_time_is_an_error(upstream: Upstream) -> None:
+def test_late_answer_is_an_error(upstream: Upstream) -> None:
     found = load.run(upstream.shot(Wish(wait=10_000)), clients=2, requests=6, limit=0.3)
     assert found.totals == []
     assert found.errors == {"no answer in time": 2, "not sent in time": 4}
 
 
-def test_nobody_there() -> None:
+def test_refused_connection_is_an_error() -> None:
     shot = load.Shot(1, lambda _: b"GET / HTTP/1.1\r\n\r\n")
     assert load.run(shot, clients=1, requests=2).errors == {"ConnectionRefusedError": 2}
 

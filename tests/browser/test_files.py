@@ -24,7 +24,7 @@ FROM_TEXT = re.compile(
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/docs/errors"])
-def test_a_page_may_load_only_what_is_ours(client: httpx2.Client, path: str) -> None:
+def test_page_loads_own_resources_only(client: httpx2.Client, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
@@ -78,7 +78,7 @@ def test_no_other_file(client: httpx2.Client, name: str) -> None:
     assert answer.json()["code"] == "not_found"
 
 
-def test_every_error_code_is_told(client: httpx2.Client) -> None:
+def test_every_error_code_is_on_the_errors_page(client: httpx2.Client) -> None:
     page = client.get("/docs/errors").text
     assert [error.code for error in all_errors() if f'id="{error.code}"' not in page] == []
 

@@ -68,7 +68,7 @@ def test_the_composer_stays_and_the_view_follows(visit: Visit, model: Model, siz
 
 
 @sizes
-def test_a_reader_who_scrolled_up_is_left_there(visit: Visit, model: Model, size: tuple[int, int]) -> None:
+def test_reader_scrolled_up_is_not_moved(visit: Visit, model: Model, size: tuple[int, int]) -> None:
     page = visit.page
     page.set_viewport_size({"width": size[0], "height": size[1]})
     model.control(token_ms=8)
@@ -156,7 +156,7 @@ def test_the_first_answer_of_the_offline_model_moves_no_question(visit: Visit) -
     assert question.bounding_box() == before
 
 
-def test_another_agent_is_asked_what_was_written_already(visit: Visit) -> None:
+def test_choosing_another_agent_keeps_the_typed_question(visit: Visit) -> None:
     visit.sign_in()
     question = visit.page.get_by_label("Your question")
     question.fill("What is 17% of 2340?")

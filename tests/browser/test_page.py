@@ -30,7 +30,7 @@ def test_ask_the_support_agent(visit: Visit) -> None:
     assert "a stand-in that can only quote" in visit.page.locator("#offline").inner_text()
 
 
-def test_no_word_of_the_offline_model_before_it_answered(visit: Visit) -> None:
+def test_offline_notice_is_hidden_before_the_first_answer(visit: Visit) -> None:
     visit.sign_in()
     visit.page.get_by_label("Your question").wait_for()
     assert visit.page.locator("#offline").is_hidden()
@@ -45,7 +45,7 @@ def test_wrong_password(visit: Visit) -> None:
     assert visit.page.evaluate("sessionStorage.length") == 0
 
 
-def test_a_reload_keeps_the_sign_in_and_signing_out_ends_it(visit: Visit) -> None:
+def test_sign_in_survives_a_reload_until_sign_out(visit: Visit) -> None:
     visit.sign_in()
     visit.page.get_by_label("Your question").wait_for()
     visit.page.reload()
@@ -103,7 +103,7 @@ def test_a_broken_stream_goes_on_after_the_last_event(visit: Visit) -> None:
     assert visit.page.locator(".answer .text").inner_text()[:40] in told["text"]
 
 
-def test_a_refusal_is_told_and_the_question_comes_back(visit: Visit) -> None:
+def test_refused_question_shows_the_problem_and_is_restored(visit: Visit) -> None:
     problem = '{"title": "A spending cap is reached", "detail": "The cap of the day.", "status": 402, "code": "budget_exceeded", "request_id": "req-1"}'  # noqa: E501
     visit.page.route(
         "**/stream",
@@ -121,7 +121,7 @@ def test_a_refusal_is_told_and_the_question_comes_back(visit: Visit) -> None:
     assert visit.page.get_by_label("Your question").input_value() == QUESTION
 
 
-def test_what_people_and_models_write_stays_text(visit: Visit) -> None:
+def test_questions_and_answers_are_shown_as_text(visit: Visit) -> None:
     evil = "<img src=x onerror=document.title='owned'><b>bold</b> **strong**"
     visit.sign_in()
     visit.ask(evil, agent="assistant")

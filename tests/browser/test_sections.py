@@ -106,7 +106,9 @@ def test_an_operator_decides(visit: Visit, office: Slipway, button: str, outcome
     page.get_by_text("Nothing waits for a decision.").wait_for()
 
 
-def test_a_user_sees_what_waits_and_an_operator_finds_it_in_the_list(visit: Visit, office: Slipway) -> None:
+def test_pending_approval_is_shown_to_its_user_and_listed_for_operators(
+    visit: Visit, office: Slipway
+) -> None:
     visit.url = office.url
     page = visit.page
     with closing(office.client()) as admin, closing(join(office, admin)) as user:
@@ -126,7 +128,7 @@ def test_a_user_sees_what_waits_and_an_operator_finds_it_in_the_list(visit: Visi
     page.locator("#approvals").get_by_text("Denied.").wait_for()
 
 
-def test_an_approval_says_who_asked_what_and_where(visit: Visit, office: Slipway) -> None:
+def test_approval_shows_user_question_and_session(visit: Visit, office: Slipway) -> None:
     visit.url = office.url
     page = visit.page
     question = 'Call the write_line tool with "to\u202ehow <b>Bob</b>".'
@@ -165,7 +167,7 @@ def test_an_approval_says_who_asked_what_and_where(visit: Visit, office: Slipway
     page.locator("#approvals").get_by_text("Denied.").wait_for()
 
 
-def test_what_somebody_else_decided_asks_no_more(visit: Visit, office: Slipway) -> None:
+def test_approval_decided_elsewhere_offers_no_buttons(visit: Visit, office: Slipway) -> None:
     visit.url = office.url
     page = visit.page
     words = ("first", "second", "third")
@@ -189,7 +191,7 @@ def test_what_somebody_else_decided_asks_no_more(visit: Visit, office: Slipway) 
     third.get_by_text("Denied.").wait_for()
 
 
-def test_who_asked_is_told_what_was_changed_and_why(visit: Visit, office: Slipway) -> None:
+def test_user_sees_changed_arguments_and_the_comment(visit: Visit, office: Slipway) -> None:
     visit.url = office.url
     page = visit.page
     visit.sign_in()

@@ -30,7 +30,7 @@ def assert_asked(visit: Visit, question: str) -> None:
     ]
 
 
-def test_stop_keeps_what_was_told_and_is_no_error(visit: Visit, model: Model) -> None:
+def test_stop_keeps_the_partial_answer_without_an_error(visit: Visit, model: Model) -> None:
     model.control(token_ms=30)
     visit.sign_in()
     visit.ask(SEA, agent="assistant")
@@ -48,7 +48,7 @@ def test_stop_keeps_what_was_told_and_is_no_error(visit: Visit, model: Model) ->
         chip(visit, "stopped")
 
 
-def test_stop_before_the_run_has_a_name_stops_it(visit: Visit, model: Model) -> None:
+def test_stop_before_the_first_event_cancels_the_run(visit: Visit, model: Model) -> None:
     model.control(first_token_ms=30_000)
     visit.sign_in()
     visit.page.get_by_label("Your question").fill(SEA)

@@ -15,10 +15,11 @@ import pytest
 from service.agents.definitions import AgentDefinition
 from service.agents.spec import CacheSpec
 from service.cache.answers import AnswerCache, cacheable
-from service.cache.entries import CacheEntry, CacheKey, Outcome, Owner, outcome_of, write_outcome
+from service.cache.entries import CacheEntry, CacheKey, Outcome, Owner, Vector, outcome_of, write_outcome
 from service.cache.semantic import MOST, Semantic
 from service.errors import ModelRejected, ModelTimeout, ModelUnavailable
 from service.infra.redis import RedisStore
+from service.infra.redis_trip import Step, Trip
 from service.llm.embeddings import HttpEmbedder, unit
 from service.types import Caller, Run, RunStatus, new_id
 from tests.conftest import RedisServer
@@ -54,8 +55,32 @@ def an_owner(user: str = "usr_ada") -> Owner:
     return Owner(new_id("run"), user, True)
 
 
+def find(cache: AnswerCache, about: CacheKey, me: Owner | None, after: str = "") -> CacheEntry:
+    return cache.found(about, me, answer_to(cache, cache.look_up(about, me, after)))
+
+
+def finish(
+    cache: AnswerCache,
+    about: CacheKey,
+    me: Owner | None,
+    run: Run,
+    spec: CacheSpec,
+    vector: Vector | None = None,
+) -> int:
+    """End a run; return how many wait for it."""
+    step = cache.finish(about, me, run, spec, vector)
+    return 0 if step is None else int(answer_to(cache, step) or 0)
+
+
+def answer_to(cache: AnswerCache, step: Step) -> Any:
+    trip = Trip(cache._redis_store)
+    trip.add(step)
+    trip.send()
+    return step.answer
+
+
 def keep(cache: AnswerCache, about: CacheKey, output: str = "An answer.", spec: CacheSpec = SPEC) -> None:
-    cache.finish(about, None, answered(run_of(asked("")), output), spec)
+    finish(cache, about, None, answered(run_of(asked("")), output), spec)
 
 
 def unique(text: str) -> str:
@@ -66,22 +91,22 @@ def unique(text: str) -> str:
 def test_hit_near_and_miss(cache: AnswerCache) -> None:
     text = unique("What is new,")
     about = question(cache, text)
-    assert cache.find(about, None) == CacheEntry("miss")
+    assert find(cache, about, None) == CacheEntry("miss")
     keep(cache, about)
-    hit = cache.find(about, an_owner())
+    hit = find(cache, about, an_owner())
     assert (hit.cache, hit.owner) == ("hit", None)
     assert hit.answer is not None and hit.answer["output"] == "An answer."
-    near = cache.find(question(cache, f"Hi,  {text.title()}, please!"), an_owner())
+    near = find(cache, question(cache, f"Hi,  {text.title()}, please!"), an_owner())
     assert (near.cache, near.owner, near.answer) == ("near", None, hit.answer)
-    assert cache.find(question(cache, f"{text} not"), None).cache == "miss"
+    assert find(cache, question(cache, f"{text} not"), None).cache == "miss"
 
 
 def test_an_agent_may_keep_to_the_very_same_text(cache: AnswerCache) -> None:
     text = unique("What is it")
     exact = replace(ASSISTANT, cache=CacheSpec(ttl_seconds=60, near=False))
     keep(cache, question(cache, text, exact))
-    assert cache.find(question(cache, text, exact), None).cache == "hit"
-    assert cache.find(question(cache, f"{text}?", exact), None).cache == "miss"
+    assert find(cache, question(cache, text, exact), None).cache == "hit"
+    assert find(cache, question(cache, f"{text}?", exact), None).cache == "miss"
 
 
 def test_blocks_are_text_only_when_they_are_nothing_else(cache: AnswerCache) -> None:
@@ -113,17 +138,17 @@ def test_whatever_an_answer_depends_on_is_in_its_key(cache: AnswerCache, other: 
     keep(cache, question(cache, text))
     for form in (text, text.upper()):
         about = question(cache, form, **other)
-        assert cache.find(about, None).cache == "miss"
+        assert find(cache, about, None).cache == "miss"
         assert about.scope != question(cache, form).scope
 
 
 def test_an_agent_that_shares_answers_shares_them(cache: AnswerCache) -> None:
     text = unique("What is it?")
     keep(cache, question(cache, text, SUPPORT, ADA))
-    assert cache.find(question(cache, text, SUPPORT, BOB), None).cache == "hit"
+    assert find(cache, question(cache, text, SUPPORT, BOB), None).cache == "hit"
 
 
-def test_what_is_not_worth_having_twice_is_not_kept(cache: AnswerCache) -> None:
+def test_incomplete_answers_are_not_stored(cache: AnswerCache) -> None:
     about = question(cache, unique("What is it?"))
     request = asked("")
     for run in (
@@ -134,8 +159,8 @@ def test_what_is_not_worth_having_twice_is_not_kept(cache: AnswerCache) -> None:
         failed(run_of(request), "model_error"),
         run_of(request),
     ):
-        cache.finish(about, None, run, SPEC)
-        assert cache.find(about, None) == CacheEntry("miss")
+        finish(cache, about, None, run, SPEC)
+        assert find(cache, about, None) == CacheEntry("miss")
 
 
 def test_a_stale_answer_outlives_its_time(cache: AnswerCache, redis_store: RedisStore) -> None:
@@ -146,39 +171,39 @@ def test_a_stale_answer_outlives_its_time(cache: AnswerCache, redis_store: Redis
     until, rest = raw.split(b" ", 1)
     redis_store.client.set(about.answer, b"%d %b" % (int(until) - 60_001, rest))
     me = an_owner()
-    found = cache.find(about, me)
+    found = find(cache, about, me)
     assert (found.cache, found.answer, found.owner) == ("miss", None, me)
     assert found.stale is not None and found.stale["output"] == "An answer."
     keep(cache, about, "A newer one.", SPEC)
-    assert cache.find(about, None).answer == {**found.stale, "output": "A newer one."}
+    assert find(cache, about, None).answer == {**found.stale, "output": "A newer one."}
     assert int(redis_store.client.ttl(about.answer)) <= 60
 
 
-def test_one_leads_and_the_others_hear_of_it(cache: AnswerCache, redis_store: RedisStore) -> None:
+def test_waiters_get_the_outcome_of_the_owner(cache: AnswerCache, redis_store: RedisStore) -> None:
     about = question(cache, unique("What is it?"))
     first, second = an_owner(), an_owner("usr_bob")
-    assert cache.find(about, first).owner == first
-    assert cache.find(about, second).owner == first
-    assert cache.find(about, None).owner is None  # looks only
+    assert find(cache, about, first).owner == first
+    assert find(cache, about, second).owner == first
+    assert find(cache, about, None).owner is None  # looks only
     assert 0 < int(redis_store.client.pttl(about.flight)) <= 5_000
     run = answered(run_of(asked("")), "From the leader.")
-    assert cache.finish(about, second, run, SPEC) == 0  # not its flight to end
-    assert cache.finish(about, first, run, SPEC) == 1
+    assert finish(cache, about, second, run, SPEC) == 0  # not its flight to end
+    assert finish(cache, about, first, run, SPEC) == 1
     raw: Any = redis_store.client.get(about.outcome(first.run_id))
     outcome = outcome_of(raw)
     assert outcome.answer is not None and outcome.answer["output"] == "From the leader."
     assert (outcome.stale, outcome.error) == (False, None)
-    assert cache.find(about, second).cache == "hit"
+    assert find(cache, about, second).cache == "hit"
 
 
 def test_near_questions_are_flights_of_their_own(cache: AnswerCache) -> None:
     text = unique("What is it?")
     first, second = an_owner(), an_owner()
-    assert cache.find(question(cache, text), first).owner == first
-    assert cache.find(question(cache, text.lower()), second).owner == second
+    assert find(cache, question(cache, text), first).owner == first
+    assert find(cache, question(cache, text.lower()), second).owner == second
 
 
-def test_what_those_who_wait_are_told() -> None:
+def test_outcome_for_waiters_by_the_end_of_the_run() -> None:
 
     def told(run: Run) -> Outcome:
         return outcome_of(write_outcome(run)[0])
@@ -197,20 +222,20 @@ def test_what_those_who_wait_are_told() -> None:
         assert told(own) == (None, False, None)
 
 
-def test_who_comes_back_late_finds_what_has_failed_meanwhile(cache: AnswerCache) -> None:
+def test_returning_waiter_gets_a_later_failure(cache: AnswerCache) -> None:
     about = question(cache, unique("What is it?"))
     first, second, third = an_owner(), an_owner(), an_owner()
-    cache.find(about, first)
-    cache.finish(about, first, failed(run_of(asked("")), "model_unavailable"), SPEC)
-    assert cache.find(about, second, first.run_id).owner == second  # none but its own
-    cache.finish(about, second, failed(run_of(asked("")), "model_timeout"), SPEC)
-    late = cache.find(about, third, first.run_id)
+    find(cache, about, first)
+    finish(cache, about, first, failed(run_of(asked("")), "model_unavailable"), SPEC)
+    assert find(cache, about, second, first.run_id).owner == second  # none but its own
+    finish(cache, about, second, failed(run_of(asked("")), "model_timeout"), SPEC)
+    late = find(cache, about, third, first.run_id)
     assert late.owner is not None and late.owner.run_id == second.run_id
     assert late.outcome is not None and isinstance(late.outcome.error, ModelTimeout)
-    assert cache.find(about, third).owner == third  # who has waited for nobody is not concerned
+    assert find(cache, about, third).owner == third  # who has waited for nobody is not concerned
 
 
-def test_what_is_cacheable() -> None:
+def test_cacheable_requests() -> None:
     assert all(cacheable(agent, asked("x", agent)) for agent in (ASSISTANT, SUPPORT, ANALYST))
     changes = {name: replace(tool, side_effects=True) for name, tool in ANALYST.tools.items()}
     assert not cacheable(replace(ANALYST, tools=changes), asked("x", ANALYST))
@@ -220,12 +245,12 @@ def test_what_is_cacheable() -> None:
     assert not cacheable(replace(ASSISTANT, approvals=("calculator",)), asked("x"))
 
 
-def test_without_redis_nothing_is_found_and_nobody_waits(scratch: Any) -> None:
+def test_without_redis_the_cache_is_bypassed(scratch: Any) -> None:
     with closing(RedisStore(f"unix://{scratch}/nobody.sock", max_connections=2)) as nowhere:
         cache = AnswerCache(nowhere, PLAIN)
         about = question(cache, "What is it?")
-        assert cache.find(about, an_owner()) == CacheEntry("bypass")
-        assert cache.finish(about, an_owner(), answered(run_of(asked(""))), SPEC) == 0
+        assert find(cache, about, an_owner()) == CacheEntry("bypass")
+        assert finish(cache, about, an_owner(), answered(run_of(asked(""))), SPEC) == 0
 
 
 # --- questions that mean the same -------------------------------------------------------------------
@@ -288,10 +313,10 @@ def meaning(redis_store: RedisStore, endpoint: Endpoint) -> AnswerCache:
 def make(cache: AnswerCache, text: str, output: str, caller: Caller = ADA) -> CacheEntry:
     """Ask, and answer unless it is answered already."""
     about, me = question(cache, text, caller=caller), an_owner()
-    found = cache.find(about, me)
+    found = find(cache, about, me)
     assert found.owner == me
     run = answered(run_of(asked(""), cache=found.cache), output)
-    cache.finish(about, me, run, SPEC, found.vector)
+    finish(cache, about, me, run, SPEC, found.vector)
     return found
 
 
@@ -300,7 +325,7 @@ def test_a_question_that_means_the_same(meaning: AnswerCache, endpoint: Endpoint
     near = make(meaning, "How do I get my money back?", "Not kept.")
     assert near.cache == "near" and near.answer is not None and near.answer["output"] == "So."
     assert make(meaning, "Where is my invoice?", "There.").cache == "miss"
-    again = meaning.find(question(meaning, "How do I get my money back?"), an_owner())
+    again = find(meaning, question(meaning, "How do I get my money back?"), an_owner())
     assert again.answer == near.answer  # of the question that was answered, not a copy of a copy
     sent, authorization = endpoint.asked[0]
     assert sent["input"] == "how do i get a refund" and authorization == "Bearer secret"
@@ -334,13 +359,13 @@ def test_meaning_does_not_cross_negations_however_written(meaning: AnswerCache, 
     assert make(meaning, unique(other), "No.").cache == "miss"
 
 
-def test_only_who_leads_asks_the_endpoint(meaning: AnswerCache, endpoint: Endpoint) -> None:
+def test_only_the_owner_calls_the_embedding_endpoint(meaning: AnswerCache, endpoint: Endpoint) -> None:
     about = question(meaning, unique("How do I get a refund?"))
-    meaning.find(about, an_owner())
+    find(meaning, about, an_owner())
     for _ in range(5):
-        meaning.find(about, an_owner())
-        meaning.find(about, None)
-    meaning.find(question(meaning, "print(`refund`)"), an_owner())
+        find(meaning, about, an_owner())
+        find(meaning, about, None)
+    find(meaning, question(meaning, "print(`refund`)"), an_owner())
     assert len(endpoint.asked) == 1
 
 

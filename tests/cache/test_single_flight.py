@@ -23,6 +23,7 @@ from service.cache.single_flight import SingleFlight
 from service.errors import ModelRejected, ModelUnavailable, RunTimeout
 from service.infra.redis import RedisStore
 from service.infra.redis_client import connect
+from service.infra.redis_trip import Trip
 from service.types import Run, RunStatus, new_id
 from tests.conftest import RedisServer, redis_in, wait_until
 from tests.runs.house import ADA, ASSISTANT, PLAIN, answered, asked, failed, run_of
@@ -44,7 +45,14 @@ class Process:
         return self.cache.question(ASSISTANT, asked(text), ADA, "m")
 
     def turn(self, text: str, **run: Any) -> Lookup:
-        return Lookup(self.flights, run_of(asked(text), **run), self.question(text), SPEC)
+        return self.look_up(run_of(asked(text), **run), self.question(text))
+
+    def look_up(self, run: Run, question: CacheKey | None) -> Lookup:
+        trip, turn = Trip(self.redis_store), Lookup(self.flights, run, question, SPEC)
+        turn.ask(trip)
+        trip.send()
+        turn.read()
+        return turn
 
     def die(self) -> None:
         """As after `kill -9`, as far as others can see: nothing is renewed any more."""
@@ -85,6 +93,12 @@ def join(turn: Lookup, seconds: float = 30.0) -> Lookup:
     return turn
 
 
+def finish(turn: Lookup) -> None:
+    trip = Trip(turn._single_flight._redis_store)
+    turn.end(trip)
+    trip.send()
+
+
 def waiting(process: Process) -> int:
     return sum(awaited.waiting for awaited in process.flights._awaited.values())
 
@@ -99,14 +113,14 @@ def crowd(
     return joined
 
 
-def test_all_get_what_one_was_told(
+def test_all_waiters_get_the_owners_answer(
     pool: ThreadPoolExecutor, pair: tuple[Process, Process], text: str
 ) -> None:
     first = pair[0].turn(text)
     assert first.owner is None and first.answer is None and first.run.cache == "miss"
     joined = crowd(pool, pair, text)
     answered(first.run, "Told once.")
-    first.end()
+    finish(first)
     for turn in (future.result(10) for future in joined):
         assert turn.answer is not None and turn.answer["output"] == "Told once."
         assert turn.run.cache == "coalesced"
@@ -132,7 +146,7 @@ def test_waiting_takes_one_connection_however_many_wait(
         assert commands(process) - before < 150  # two looks a second at eight flights, not at forty waiters
         for lead in leads:
             answered(lead.run)
-            lead.end()
+            finish(lead)
         assert all(future.result(10).answer for future in joined)
 
 
@@ -148,7 +162,7 @@ def test_a_flight_outlasts_its_first_lease(
     time.sleep(7)  # renewed meanwhile
     assert not any(future.done() for future in joined)
     answered(first.run)
-    first.end()
+    finish(first)
     assert all(future.result(10).run.cache == "coalesced" for future in joined)
 
 
@@ -166,7 +180,7 @@ def test_a_leader_that_dies_hands_over(
             asked_the_model.append(turn.run)
             time.sleep(0.3)
             answered(turn.run, "From the heir.")
-        turn.end()
+        finish(turn)
         finished.append(turn)
 
     turns = [pair[number % 2].turn(text) for number in range(10)]
@@ -194,7 +208,7 @@ def end_each(
             return
         if turn.answer is None:
             end(turn.run)
-            turn.end()
+            finish(turn)
         with lock:
             outcomes.append(turn)
 
@@ -212,7 +226,7 @@ def test_a_second_leader_is_tried_and_no_third(
     first = pair[0].turn(text)
     joined = crowd(pool, pair, text, 12)
     failed(first.run, "model_unavailable", "No.")
-    first.end()
+    finish(first)
     outcomes = end_each(pool, joined, lambda run: failed(run, "model_unavailable", "No again."))
     errors = [outcome for outcome in outcomes if isinstance(outcome, ModelUnavailable)]
     led = [outcome for outcome in outcomes if isinstance(outcome, Lookup)]
@@ -221,23 +235,23 @@ def test_a_second_leader_is_tried_and_no_third(
     assert pair[0].turn(text).owner is None  # who comes after that tries anew
 
 
-def test_where_trying_again_is_no_use_nobody_does(
+def test_permanent_failure_is_shared_without_a_retry(
     pool: ThreadPoolExecutor, pair: tuple[Process, Process], text: str
 ) -> None:
     first = pair[0].turn(text)
     joined = crowd(pool, pair, text, 6)
     failed(first.run, "model_rejected", "No.")
-    first.end()
+    finish(first)
     assert all(isinstance(future.exception(10), ModelRejected) for future in joined)
 
 
-def test_what_is_the_leaders_own_matter_is_nobody_elses(
+def test_cancel_or_budget_of_the_owner_does_not_end_the_waiters(
     pool: ThreadPoolExecutor, pair: tuple[Process, Process], text: str
 ) -> None:
     first = pair[0].turn(text)
     joined = crowd(pool, pair, text, 6)
     first.run.status = RunStatus.CANCELLED
-    first.end()
+    finish(first)
     outcomes = end_each(pool, joined, lambda run: failed(run, "budget_exceeded"))
     assert all(isinstance(outcome, Lookup) and outcome.answer is None for outcome in outcomes)
 
@@ -248,17 +262,17 @@ def test_an_answer_after_a_first_failure(
     first = pair[0].turn(text)
     joined = crowd(pool, pair, text, 12)
     failed(first.run, "model_error")
-    first.end()
+    finish(first)
     outcomes = end_each(pool, joined, lambda run: answered(run, "After all."))
     assert [turn.answer["output"] for turn in outcomes if turn.answer] == ["After all."] * 11
 
 
-def test_a_stale_answer_for_those_who_wait_for_a_model_that_is_away(
+def test_waiters_get_the_stale_answer_when_the_model_is_unavailable(
     pool: ThreadPoolExecutor, pair: tuple[Process, Process], text: str
 ) -> None:
     kept = pair[0].turn(text)
     answered(kept.run, "Old.")
-    kept.end()
+    finish(kept)
     about = pair[0].question(text)
     raw: Any = pair[0].redis_store.client.get(about.answer)
     _, rest = raw.split(b" ", 1)
@@ -267,7 +281,7 @@ def test_a_stale_answer_for_those_who_wait_for_a_model_that_is_away(
     assert first.run.cache == "miss" and first.stale is not None
     joined = crowd(pool, pair, text, 6)
     failed(first.run, "model_unavailable")
-    first.end()
+    finish(first)
     outcomes = end_each(pool, joined, lambda run: failed(run, "model_unavailable"))
     assert [turn.run.cache for turn in outcomes if turn.answer] == ["stale"] * 5
     assert not any(isinstance(outcome, ModelUnavailable) for outcome in outcomes)
@@ -285,7 +299,7 @@ def test_ones_deadline_does_not_end_the_others(
     waits.close()  # type: ignore[attr-defined]  # its client has gone
     assert sum(map(waiting, pair)) == 4
     answered(first.run)
-    first.end()
+    finish(first)
     assert all(future.result(10).answer for future in joined)
 
 
@@ -298,7 +312,7 @@ def test_redis_gone_ends_the_waiting(pool: ThreadPoolExecutor, scratch: Path, te
         for turn in (future.result(20) for future in joined):
             assert (turn.answer, turn.owner, turn.run.cache) == (None, None, "bypass")
         answered(first.run)
-        first.end()
+        finish(first)
         assert pair[0].turn(text).run.cache == "bypass"
 
 
@@ -310,23 +324,21 @@ def test_a_wiped_redis_elects_anew(
     pair[0].redis_store.client.delete(pair[0].question(text).flight)
     outcomes = end_each(pool, joined, lambda run: answered(run, "Again."))
     assert [turn.answer["output"] for turn in outcomes if turn.answer] == ["Again."] * 5
-    first.end()
+    finish(first)
 
 
-def test_who_asks_afresh_or_past_the_cache_neither_leads_nor_waits(
-    pair: tuple[Process, Process], text: str
-) -> None:
+def test_refresh_and_bypass_neither_own_nor_wait(pair: tuple[Process, Process], text: str) -> None:
     process = pair[0]
     first = process.turn(text)
     request = asked(text, cache="refresh")
-    fresh = Lookup(process.flights, run_of(request), process.question(text), SPEC)
+    fresh = process.look_up(run_of(request), process.question(text))
     assert (fresh.owner, fresh.run.cache) == (None, "miss")
     answered(fresh.run, "Fresh.")
-    fresh.end()
+    finish(fresh)
     assert pair[1].turn(text).answer == process.turn(text).answer is not None
-    nothing = Lookup(process.flights, run_of(asked(text)), None, SPEC)
+    nothing = process.look_up(run_of(asked(text)), None)
     assert (nothing.owner, nothing.answer, nothing.run.cache) == (None, None, "bypass")
-    first.end()
+    finish(first)
 
 
 def test_a_forgotten_flight_ends(pair: tuple[Process, Process], text: str, soon: None) -> None:
@@ -344,7 +356,7 @@ def test_flights_land_while_others_are_renewed(
     one, _ = pair
     turns = [one.turn(f"{text} {number}") for number in range(400)]
     with ThreadPoolExecutor(1) as pool:
-        landing = pool.submit(lambda: [turn.end() for turn in turns])
+        landing = pool.submit(lambda: [finish(turn) for turn in turns])
         while not landing.done():
             one.flights._renewed = 0.0
             one.flights._renew()
@@ -370,7 +382,7 @@ def test_leaders_that_die_one_after_the_other_have_one_heir_each(
                 return
             time.sleep(0.3)
             answered(turn.run, "From the fourth.")
-        turn.end()
+        finish(turn)
         finished.append(turn)
 
     turns = [pair[number % 2].turn(text) for number in range(20)]
@@ -399,7 +411,7 @@ def test_a_redis_that_is_slow_for_a_moment_ends_no_waiting(
             lambda: pair[0].redis_store.call(lambda client: client.ping(), default=False), "Redis again", 10
         )
         answered(first.run, "One.")
-        first.end()
+        finish(first)
         assert [turn.answer and turn.answer["output"] for turn in (f.result(20) for f in joined)] == [
             "One."
         ] * 20

@@ -34,7 +34,7 @@ def told(server: Slipway, event: str) -> list[str]:
     return [line.get("cause", "") for line in lines]
 
 
-def test_processes_started_without_the_database_wait_for_it(
+def test_processes_started_without_the_database_wait(
     scratch: Path, own_postgres: Postgres, redis_server: RedisServer, model: Model
 ) -> None:
     own_postgres.start()

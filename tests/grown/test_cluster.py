@@ -27,7 +27,7 @@ def house(scratch: Path, model: Model) -> Iterator[tuple[Slipway, Cluster]]:
         yield server, parts
 
 
-def test_service_boots_without_the_cluster_and_finds_it_later(house: tuple[Slipway, Cluster]) -> None:
+def test_service_started_without_the_cluster_uses_the_cluster_later(house: tuple[Slipway, Cluster]) -> None:
     server, parts = house
     workers = server.workers()
     told = ready(server)["redis"]

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from service.store import ledger
 from service.store.database import Database, Transaction
 from service.store.outages import cause_of
 from service.store.statement import Statement
@@ -65,7 +64,7 @@ def test_transactions_are_atomic_and_leave_no_session_state(db: Database, server
         raise RuntimeError
     db.transact(lambda tx: tx.execute(INSERT, [{"id": 1}, {"id": 2}, {"id": 3}]))
     assert db.query(lambda tx: tx.row(COUNT)) == {"n": 3}
-    db.query(ledger.one_snapshot)
+    db.query(Transaction.use_one_snapshot)
     with db.engine.connect() as session:  # without a transaction of ours
         assert session.execute(BOUND).scalar() == "0"
     assert db.query(lambda tx: tx.row(COUNT)) == {"n": 3}

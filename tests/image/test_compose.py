@@ -54,7 +54,7 @@ def test_the_replicas_are_equal_and_stop_in_peace() -> None:
     assert grace > 30 + 5, "GRACEFUL_TIMEOUT and what Gunicorn adds"
 
 
-def test_nothing_but_what_it_does_differs_between_replica_and_worker() -> None:
+def test_worker_differs_from_a_replica_in_its_command_only() -> None:
     worker = {
         name: value for name, value in SERVICES["worker"].items() if name not in ("command", "healthcheck")
     }
@@ -133,7 +133,7 @@ def test_the_demo_lives_on_with_one_replica(demo: Compose) -> None:
         demo("start", "slipway-1")
 
 
-def test_what_the_replicas_log_is_json(demo: Compose) -> None:
+def test_replica_logs_are_json(demo: Compose) -> None:
     lines = demo("logs", "--no-log-prefix", "slipway-2").splitlines()
     assert lines and all(isinstance(json.loads(line), dict) for line in lines)
 
@@ -141,7 +141,7 @@ def test_what_the_replicas_log_is_json(demo: Compose) -> None:
 @pytest.mark.parametrize(
     "files", [("docker-compose.yml",), ("docker-compose.yml", "docker-compose.demo.yml")]
 )
-def test_what_env_says_reaches_every_replica(image: str, tmp_path: Path, files: tuple[str, ...]) -> None:
+def test_every_line_of_env_reaches_every_replica(image: str, tmp_path: Path, files: tuple[str, ...]) -> None:
     """`.env.example` with each of its lines switched on, as Compose itself reads it."""
     lines = re.sub(r"(?m)^#([A-Z_]+)=(.*)$", r"\1=\2", (ROOT / ".env.example").read_text())
     wanted = dict(re.findall(r"(?m)^([A-Z_]+)=(.*)$", lines))

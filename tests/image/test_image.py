@@ -52,7 +52,7 @@ def health_check(container: str) -> list[str]:
     return [str(word) for word in command]
 
 
-def test_the_dockerfile_keeps_to_what_every_builder_knows() -> None:
+def test_dockerfile_uses_classic_builder_syntax() -> None:
     assert len(re.findall(r"(?m)^FROM python:3\.12-slim( AS builder)?$", DOCKERFILE)) == 2
     assert "<<" not in DOCKERFILE and "--link" not in DOCKERFILE
     assert re.search(r"(?m)^USER 10001:10001$", DOCKERFILE)
@@ -67,7 +67,7 @@ def test_the_image_is_let_in_by_name_only() -> None:
     assert all((ROOT / name).exists() for name in let_in)
 
 
-def test_who_it_runs_as_and_what_it_holds(image: str) -> None:
+def test_image_user_and_contents(image: str) -> None:
     assert inside(image, "id -u; id -g").split() == ["10001", "10001"]
     there = set(inside(image, "ls -A /app").split()) - {"__pycache__"}
     assert there == {
@@ -83,14 +83,14 @@ def test_who_it_runs_as_and_what_it_holds(image: str) -> None:
     assert inside(image, "find /app -name '.env*' -o -name '*.db' -o -name '*.pem' -o -name '*.sock'") == ""
 
 
-def test_its_labels_tell_version_and_licence(image: str) -> None:
+def test_image_labels_are_version_and_licence(image: str) -> None:
     (found,) = json.loads(docker("image", "inspect", image).stdout)
     labels = found["Config"]["Labels"]
     assert labels["org.opencontainers.image.version"] == __version__
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
 
 
-def test_it_is_compiled_so_a_read_only_start_is_quick(image: str) -> None:
+def test_image_holds_bytecode_of_every_module(image: str) -> None:
     count = "find /app/service -name '*.py' | wc -l; find /app/service -name '*.pyc' | wc -l"
     sources, compiled = inside(image, count).split()
     assert sources == compiled

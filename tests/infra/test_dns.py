@@ -46,7 +46,7 @@ def test_an_address_needs_no_look_up(names: Names) -> None:
     assert names.asked == []
 
 
-def test_a_silent_resolver_holds_nobody_and_few_threads(names: Names) -> None:
+def test_silent_resolver_blocks_no_caller_and_few_threads(names: Names) -> None:
     resolver = Resolver(threads=2)
     for _ in range(5):
         for host in ("one.example", "two.example", "three.example"):
@@ -57,7 +57,7 @@ def test_a_silent_resolver_holds_nobody_and_few_threads(names: Names) -> None:
     assert resolver.addresses("three.example", 443, 5) == [(socket.AF_INET, ("192.0.2.7", 443))]
 
 
-def test_a_caller_who_stops_waits_no_longer(names: Names) -> None:
+def test_stopped_caller_stops_waiting(names: Names) -> None:
     with pytest.raises(TimeoutError):
         Resolver().addresses("one.example", 443, 3600, stopped=lambda: True)
 
@@ -75,7 +75,7 @@ def test_a_result_is_used_again_for_a_while(names: Names, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("error", [socket.gaierror(-2, "no such name"), OSError("no files left")])
-def test_a_failure_is_told_and_not_kept(names: Names, error: OSError) -> None:
+def test_failed_look_up_is_raised_and_not_cached(names: Names, error: OSError) -> None:
     names.speak.set()
     names.error = error
     resolver = Resolver()
@@ -95,6 +95,6 @@ def test_names_that_are_kept_are_bounded(names: Names, monkeypatch: pytest.Monke
     assert len(names.asked) == 10
 
 
-def test_what_is_no_host_name_is_an_error_of_the_look_up() -> None:
+def test_invalid_host_name_is_a_look_up_error() -> None:
     with pytest.raises(socket.gaierror):
         Resolver().addresses("a" * 70 + ".example", 443, 5)

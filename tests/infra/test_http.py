@@ -67,7 +67,7 @@ def test_addresses_of_our_own_are_refused_before_anything_is_sent(url: str) -> N
 
 
 @pytest.mark.parametrize("url", MALFORMED)
-def test_what_is_no_web_address_is_refused_everywhere(url: str) -> None:
+def test_non_web_address_is_refused(url: str) -> None:
     assert fault(url, allow_private=True) is not None
     with pytest.raises(AddressRefused):
         SafeClient(allow_private=True).post(url, b"{}", {})
@@ -183,7 +183,7 @@ def test_a_peer_that_misbehaves_is_given_up(
         SafeClient(allow_private=True, seconds=0.5).post(peers[0].url, b"", {})
 
 
-def test_nobody_there() -> None:
+def test_refused_connection_is_no_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
     with pytest.raises(NoAnswer):

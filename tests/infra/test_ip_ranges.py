@@ -103,6 +103,6 @@ def test_their_neighbours_are_public(address: str) -> None:
     assert is_public(address)
 
 
-def test_both_ends_of_every_range_are_in_it() -> None:
+def test_ranges_include_both_ends() -> None:
     for block in (*SPECIAL_V4, *SPECIAL_V6):
         assert not is_public(str(block[0])) and not is_public(str(block[-1])), block

@@ -27,7 +27,7 @@ def store(server: RedisServer) -> Iterator[RedisStore]:
     made.close()
 
 
-def test_a_call_gives_what_redis_says(store: RedisStore) -> None:
+def test_call_returns_the_redis_reply(store: RedisStore) -> None:
     assert store.call(lambda client: client.incr("n"), 0) == 1
     assert store.available() and store.server
 

@@ -99,7 +99,7 @@ def _is_published(store: RedisStore) -> None:
         publisher.submit(channel, [RunEvent(Event.RUN_STARTED, {}, 1)], urgent=True)
         publisher.submit(channel, [RunEvent(Event.RUN_COMPLETED, {}, 2)], urgent=True, last=True)
         reader = EventStreamReader(store, store.client)
-        wait_until(lambda: len(reader.told(f"run_{number}")) == 2, "both events", 5)  # noqa: B023
+        wait_until(lambda: len(reader.read_all(f"run_{number}")) == 2, "both events", 5)  # noqa: B023
 
 
 def _is_refused(ports: list[int]) -> None:
@@ -301,7 +301,7 @@ def test_a_connection_that_was_closed_meanwhile_is_not_noticed(redis_server: Red
     other.close()
 
 
-def test_an_answer_that_nobody_waited_for_is_not_taken_for_another(
+def test_abandoned_reply_is_not_taken_for_the_next(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, script = connect(redis_server.url, max_connections=1), Script("return ARGV[1]")
@@ -338,7 +338,7 @@ def test_a_read_that_blocks_ends_soon_after_its_time_where_the_server_hangs(
     wait_until(redis_server.ping, "the server", 10)
 
 
-def test_who_finds_no_connection_free_waits_for_one(redis_server: RedisServer) -> None:
+def test_exhausted_pool_waits_for_a_connection(redis_server: RedisServer) -> None:
     client, script = connect(redis_server.url, max_connections=1), Script("return 'mine'")
     pool = client.connection_pool
     taken, said = pool.get_connection(), []

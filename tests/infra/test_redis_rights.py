@@ -110,7 +110,7 @@ def test_a_wrong_password_is_no_outage_to_look_for(server: RedisServer, admin: r
 @pytest.mark.parametrize(
     ("scheme", "reason"), [("redis+sentinel", "no sentinel"), ("redis+cluster", "no cluster")]
 )
-def test_a_scheme_that_does_not_fit_the_server_is_told(scratch: Path, scheme: str, reason: str) -> None:
+def test_wrong_scheme_is_the_reported_reason(scratch: Path, scheme: str, reason: str) -> None:
     with one(scratch / f"plain-{reason.split()[1]}") as node:
         address = f"127.0.0.1:{node.port}/main?sentinel_password={quote(PASSWORD)}"
         store = RedisStore(f"{scheme}://:{quote(PASSWORD)}@{address}", max_connections=2)
@@ -134,7 +134,7 @@ def test_another_database_needs_a_right(server: RedisServer, admin: redis.Redis)
         ("127.1", "ssl_ca_certs={ca}", "certificate of another name"),
     ],
 )
-def test_a_fault_of_tls_is_told(scratch: Path, host: str, given: str, reason: str) -> None:
+def test_tls_fault_is_the_reported_reason(scratch: Path, host: str, given: str, reason: str) -> None:
     folder = scratch / f"tls-{abs(hash((host, given)))}"
     tls = certificates(folder / "tls")
     with one(folder / "redis", tls) as node:
@@ -156,7 +156,7 @@ def test_a_redis_that_takes_no_more_clients_says_so(server: RedisServer, admin: 
     assert "too many clients" in said and said <= {"too many clients", "away"}
 
 
-def test_what_was_written_for_a_look_goes_by_itself(server: RedisServer, admin: redis.Redis) -> None:
+def test_keys_written_by_a_check_expire(server: RedisServer, admin: redis.Redis) -> None:
     admin.flushall()
     store = RedisStore(server.url, max_connections=2)
     assert store.check() == ""

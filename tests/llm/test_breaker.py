@@ -45,7 +45,7 @@ def refused(breaker: Breaker) -> bool:
     return False
 
 
-def test_failures_in_a_row_open_it(breaker: Breaker) -> None:
+def test_consecutive_failures_open_the_breaker(breaker: Breaker) -> None:
     trip(breaker, 2)
     breaker.record_success(breaker.allow())
     trip(breaker, 2)
@@ -82,7 +82,7 @@ def test_one_probe_goes_through_when_half_open(breaker: Breaker, clock: Clock) -
     assert breaker.retry_after == 1
 
 
-def test_a_probe_that_succeeds_closes_it(breaker: Breaker, clock: Clock) -> None:
+def test_successful_probe_closes_the_breaker(breaker: Breaker, clock: Clock) -> None:
     trip(breaker)
     clock.now += 10
     breaker.record_success(breaker.allow())
@@ -91,7 +91,7 @@ def test_a_probe_that_succeeds_closes_it(breaker: Breaker, clock: Clock) -> None
     assert breaker.state == "closed", "the count began anew"
 
 
-def test_a_probe_that_fails_opens_it_for_the_whole_time_again(breaker: Breaker, clock: Clock) -> None:
+def test_failed_probe_reopens_the_breaker_for_the_full_time(breaker: Breaker, clock: Clock) -> None:
     trip(breaker)
     clock.now += 10
     breaker.record_failure(breaker.allow())

@@ -122,7 +122,7 @@ def test_64_threads_share_one_client(offline: Offline, make_claude: MakeClaude) 
 # --- what is sent -------------------------------------------------------------------------------
 
 
-def test_what_is_sent(claude: ClaudeClient, server: WireServer) -> None:
+def test_request_body(claude: ClaudeClient, server: WireServer) -> None:
     schema = {"type": "object"}
     request = ask(system="Be kind.", tools=[CALCULATOR], effort="low", json_schema=schema, user_id="usr_1")
     run(claude.create(request, a_call()))
@@ -144,7 +144,7 @@ def test_nothing_unsaid_is_sent(claude: ClaudeClient, server: WireServer) -> Non
     assert set(server.requests[0].json) == {"model", "messages", "max_tokens", "stream"}
 
 
-def test_what_cannot_be_sent_is_rejected(claude: ClaudeClient, server: WireServer) -> None:
+def test_unencodable_request_is_rejected_unsent(claude: ClaudeClient, server: WireServer) -> None:
     with pytest.raises(errors.ModelRejected):
         run(claude.create(ask("half a surrogate: \ud800"), a_call()))
     assert server.requests == []
@@ -347,7 +347,7 @@ def test_a_stream_that_falls_silent(server: WireServer, make_claude: MakeClaude)
         run(make_claude(server.url, timeout=0.1).create(ask(stream=True), a_call()))
 
 
-def test_what_breaks_after_the_stop_reason_does_not_matter(claude: ClaudeClient, server: WireServer) -> None:
+def test_connection_lost_after_the_stop_reason_is_ignored(claude: ClaudeClient, server: WireServer) -> None:
     server.script = [stream([start(), *text_events("all"), *end()], then=close)]
     assert run(claude.create(ask(stream=True), a_call()))[1].text == "all"
 
@@ -458,7 +458,7 @@ def test_an_event_that_is_too_large_is_the_models_fault(
     assert call.progress.usage == Usage(20, 1)
 
 
-def test_what_is_asked_beside_answers_is_bounded_too(
+def test_counts_models_and_batches_are_bounded_in_size(
     claude: ClaudeClient, server: WireServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.llm.client.MAX_ANSWER_BYTES", 1_000_000)

@@ -257,7 +257,7 @@ FAULTS: list[list[Any]] = [
 
 
 @pytest.mark.parametrize("events", FAULTS)
-def test_what_no_answer_can_be_made_of_is_the_models_fault_and_paid(events: list[Any]) -> None:
+def test_unusable_events_are_a_model_error_with_their_usage(events: list[Any]) -> None:
     answer = MessageBuilder()
     answer.feed(orjson.dumps(start()))
     with pytest.raises(ModelError):
@@ -285,7 +285,7 @@ def test_a_second_start_or_end_changes_nothing() -> None:
     assert (told, reply.text, reply.usage, reply.usage_source) == ("a", "a", Usage(20, 4), "estimated")
 
 
-def test_a_stream_without_a_start_is_named_as_it_was_asked() -> None:
+def test_stream_without_a_start_has_the_requested_model() -> None:
     answer = MessageBuilder("claude-haiku-5-5")
     for event in [*text_events("a"), *end()]:
         answer.feed(orjson.dumps(event))
@@ -293,7 +293,7 @@ def test_a_stream_without_a_start_is_named_as_it_was_asked() -> None:
     assert (reply.model, reply.text, reply.usage_source) == ("claude-haiku-5-5", "a", "estimated")
 
 
-def test_citations_that_nobody_could_show_are_left_out() -> None:
+def test_malformed_citations_are_left_out() -> None:
     good = {"type": "char_location", "cited_text": "x"}
     cited = [good, None, {"cited_text": 7}, "x"]
     deltas = [{"type": "citations_delta", "citation": one} for one in cited]
@@ -305,7 +305,7 @@ def test_citations_that_nobody_could_show_are_left_out() -> None:
 # --- usage ----------------------------------------------------------------------------------------
 
 
-def test_what_later_versions_add_is_passed_over() -> None:
+def test_unknown_events_and_deltas_are_ignored() -> None:
     news: list[dict[str, Any]] = [{"type": "ping"}, {"type": "weather_report", "sunny": True}]
     events = block(
         0,
@@ -367,9 +367,7 @@ def delta(usage: Any) -> dict[str, Any]:
         (None, {"output_tokens": 7}, "estimated", None),
     ],
 )
-def test_what_is_not_told_of_usage_is_no_zero(
-    first: Any, last: Any, source: str, usage: Usage | None
-) -> None:
+def test_missing_usage_is_estimated(first: Any, last: Any, source: str, usage: Usage | None) -> None:
     begin = start()
     begin["message"]["usage"] = first
     answer = answer_of(begin, *text_events("text"), delta(last))

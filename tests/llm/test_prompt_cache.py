@@ -45,12 +45,12 @@ def a_round(number: int, size: int = 10) -> list[Message]:
     return [{"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
 
 
-def test_a_short_prompt_is_left_as_it_is() -> None:
+def test_short_prompt_is_not_marked() -> None:
     request = a_request(system="You are brief.", tools=[{"name": "search"}])
     assert marked(request) == request
 
 
-def test_the_agent_s_prompt_is_marked_and_what_varies_comes_after_the_mark() -> None:
+def test_mark_follows_the_agent_prompt_and_precedes_varying_blocks() -> None:
     varies = {"type": "text", "text": "This question is about: billing."}
     request = marked(a_request(system=[{"type": "text", "text": PROMPT}, varies]))
     first, rest = list(request.system)
@@ -112,7 +112,7 @@ def test_half_a_surrogate_pair_does_not_get_in_the_way() -> None:
     marked(a_request(system="\ud800" * LEAST_BYTES))
 
 
-def test_the_second_turn_reads_what_the_first_has_written(offline: Offline, make_claude: MakeClaude) -> None:
+def test_second_turn_reads_the_cache_of_the_first(offline: Offline, make_claude: MakeClaude) -> None:
     """By hand, at 2 dollars a million in, 10 out, 2.50 written and 0.10 read (from 2026-10-07)."""
     claude = make_claude(offline.url)
     price = PriceTable.load().price("claude-sonnet-5-5", date(2026, 11, 21))

@@ -89,7 +89,7 @@ def test_the_same_with_the_offline_model(
     assert reply.attempts == 3 and reply.text
 
 
-def test_it_gives_up_with_the_last_error(make: MakeResilient, server: WireServer) -> None:
+def test_last_attempt_raises_its_error(make: MakeResilient, server: WireServer) -> None:
     server.otherwise = OVERLOADED
     with pytest.raises(errors.ModelUnavailable):
         run(make(retries=2).create(ask(), a_call()))
@@ -107,7 +107,9 @@ def test_it_gives_up_with_the_last_error(make: MakeResilient, server: WireServer
         (stream([start(), *text_events()], say_overloaded), True),
     ],
 )
-def test_what_is_tried_again(make: MakeResilient, server: WireServer, fault: Any, streaming: bool) -> None:
+def test_retryable_failures_are_retried(
+    make: MakeResilient, server: WireServer, fault: Any, streaming: bool
+) -> None:
     server.script = [fault, stream([start(), *text_events("ok"), *end()]) if streaming else server.otherwise]
     assert run(make().create(ask(stream=streaming), a_call()))[1].attempts == 2
 
@@ -124,7 +126,7 @@ def test_what_is_tried_again(make: MakeResilient, server: WireServer, fault: Any
         (stream([start(), *text_events()], close), errors.ModelInterrupted),
     ],
 )
-def test_what_is_not_tried_again(
+def test_permanent_failures_are_not_retried(
     make: MakeResilient, server: WireServer, fault: Any, expected: type[Exception]
 ) -> None:
     server.script = [fault]
@@ -227,7 +229,7 @@ def test_a_failing_model_is_left_alone(
     assert client.breaker("claude-haiku-5-5").state == "open"
 
 
-def test_it_opens_in_the_middle_of_the_attempts(make: MakeResilient, server: WireServer) -> None:
+def test_breaker_opened_between_attempts_ends_the_retries(make: MakeResilient, server: WireServer) -> None:
     server.otherwise = OVERLOADED
     fail(make(retries=9, failures=2))
     assert len(server.requests) == 2

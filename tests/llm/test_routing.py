@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.llm.routing import LONG_TEXT, Bounds, Router, excerpt, tier_said
+from service.llm.routing import LONG_TEXT, Bounds, Router, excerpt, parse_tier
 from service.types import Tier
 
 MODELS: dict[Tier, str] = {"simple": "small", "medium": "middle", "complex": "large"}
@@ -93,8 +93,8 @@ def test_the_cheap_model_is_shown_how_a_question_begins_and_ends() -> None:
     "said", ["", "simple", "[]", "null", '{"tier": "huge"}', '{"tier": ["simple"]}', "{}"]
 )
 def test_an_answer_without_a_tier_says_nothing(said: str) -> None:
-    assert tier_said(said) is None
+    assert parse_tier(said) is None
 
 
 def test_the_tier_in_an_answer() -> None:
-    assert tier_said('{"tier": "complex"}') == "complex"
+    assert parse_tier('{"tier": "complex"}') == "complex"

@@ -56,7 +56,7 @@ MORE = together(*text_events("one ", "two ", "three")[2:])
 LAST = together(*end()) + b"0\r\n\r\n"
 
 
-def test_what_comes_together_is_one_piece(claude: ClaudeClient, server: WireServer) -> None:
+def test_deltas_received_together_are_one_piece(claude: ClaudeClient, server: WireServer) -> None:
     listener = Listener(claude)
     server.script = [lambda exchange: listener(exchange, lambda x: x.send(MORE), lambda x: x.send(LAST))]
     pieces, reply = listener.run()
@@ -82,7 +82,7 @@ def test_the_connection_is_used_again(claude: ClaudeClient, server: WireServer) 
         (lambda x: x.send(MORE + b"0\r\n\r\n"), errors.ModelInterrupted),
     ],
 )
-def test_what_came_before_a_fault_is_told(
+def test_text_before_a_fault_is_delivered(
     claude: ClaudeClient, server: WireServer, bad: Callable[[Exchange], None], error: type[Exception]
 ) -> None:
     listener = Listener(claude)
@@ -92,7 +92,7 @@ def test_what_came_before_a_fault_is_told(
     assert ("".join(listener.heard), listener.call.progress.text) == ("two three", "one two three")
 
 
-def test_an_abort_ends_it_and_closes_the_connection(claude: ClaudeClient, server: WireServer) -> None:
+def test_abort_ends_the_stream_and_closes_the_connection(claude: ClaudeClient, server: WireServer) -> None:
     listener = Listener(claude)
     server.script = [lambda exchange: listener(exchange, silent)]
     with ThreadPoolExecutor(1) as pool:
@@ -151,7 +151,7 @@ def test_under_tls_too(
     assert "".join([*pieces, *listener.heard]) == reply.text == "one " + "".join(words)
 
 
-def test_whoever_cannot_hear_ends_only_his_own(claude: ClaudeClient, server: WireServer) -> None:
+def test_failing_sink_ends_its_own_stream_only(claude: ClaudeClient, server: WireServer) -> None:
     failing, other = Listener(claude), Listener(claude)
 
     def refuse(_: str) -> None:
@@ -211,7 +211,7 @@ def test_a_model_that_never_falls_silent_is_cut_off_at_the_calls_end() -> None:
     assert heard == [b"more"]
 
 
-def test_nobody_waits_for_a_reader_that_is_stuck() -> None:
+def test_stuck_reader_is_a_read_timeout() -> None:
     class Stuck(StreamReader):
         def _loop(self) -> None:
             pass

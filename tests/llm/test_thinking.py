@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.llm.client import ModelReply
-from service.llm.thinking import for_model, thinkers
+from service.llm.thinking import for_model, signatures
 from service.types import Block, Message, Usage
 
 USE: Block = {"type": "tool_use", "id": "toolu_1", "name": "search", "input": {}}
@@ -27,21 +27,21 @@ def history(*blocks: Block) -> list[Message]:
 
 
 def test_a_model_gets_its_own_thinking_back() -> None:
-    wrote = thinkers(a_reply(thought("a"), USE), "claude-sonnet-5-5")
+    wrote = signatures(a_reply(thought("a"), USE), "claude-sonnet-5-5")
     messages = history(thought("a"), USE)
     assert list(for_model(messages, "claude-sonnet-5-5", wrote)) == messages
 
 
 def test_another_model_gets_everything_else() -> None:
     sealed: dict[str, Any] = {"type": "redacted_thinking", "data": "b"}
-    wrote = thinkers(a_reply(thought("a"), sealed, USE), "claude-sonnet-5-5")
+    wrote = signatures(a_reply(thought("a"), sealed, USE), "claude-sonnet-5-5")
     assert wrote == {"a": "claude-sonnet-5-5", "b": "claude-sonnet-5-5"}
     messages = history(thought("a"), sealed, USE)
     assert list(for_model(messages, "claude-haiku-5-5", wrote)) == history(USE)
     assert messages == history(thought("a"), sealed, USE)  # nothing is changed in place
 
 
-def test_thinking_of_nobody_knows_whom_is_not_sent() -> None:
+def test_thinking_of_an_unknown_model_is_not_sent() -> None:
     assert list(for_model(history(thought("a"), USE), "claude-sonnet-5-5", {})) == history(USE)
 
 

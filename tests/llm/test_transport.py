@@ -109,7 +109,7 @@ def test_connection_close_is_obeyed(client: httpx2.Client, server: WireServer) -
     assert server.connections == 2
 
 
-def test_an_answer_nobody_asked_for_spoils_the_connection(client: httpx2.Client, server: WireServer) -> None:
+def test_surplus_answer_closes_the_connection(client: httpx2.Client, server: WireServer) -> None:
     def two_answers(exchange: Exchange) -> None:
         exchange.send(head(200, 2) + b"ok" + head(200, 4) + b"evil")
 
@@ -134,7 +134,7 @@ def test_a_connection_closed_while_idle_is_not_used(client: httpx2.Client, serve
     assert (server.connections, len(server.requests)) == (2, 2)
 
 
-def test_what_a_server_says_unasked_is_no_answer(client: httpx2.Client, server: WireServer) -> None:
+def test_bytes_on_an_idle_connection_are_not_an_answer(client: httpx2.Client, server: WireServer) -> None:
     idle, said = threading.Event(), threading.Event()
 
     def bored(exchange: Exchange) -> None:
@@ -151,7 +151,7 @@ def test_what_a_server_says_unasked_is_no_answer(client: httpx2.Client, server: 
     assert post(client, server).status_code == 200
 
 
-def test_a_kept_connection_that_fails_is_replaced_once_for_what_is_free(
+def test_failed_idle_connection_is_replaced_once_for_a_free_call(
     client: httpx2.Client, server: WireServer
 ) -> None:
     post(client, server)
@@ -165,7 +165,7 @@ def test_a_kept_connection_that_fails_is_replaced_once_for_what_is_free(
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_what_may_be_charged_for_is_never_sent_again(
+def test_possibly_charged_request_is_not_sent_again(
     client: httpx2.Client, server: WireServer, known: bool
 ) -> None:
     call = a_call()
@@ -283,9 +283,7 @@ def test_silence_is_a_read_timeout(client: httpx2.Client, server: WireServer) ->
     assert server.hung_up.wait(5)
 
 
-def test_an_answer_that_comes_later_than_it_may_is_not_waited_for(
-    client: httpx2.Client, server: WireServer
-) -> None:
+def test_late_answer_is_a_read_timeout(client: httpx2.Client, server: WireServer) -> None:
     """However long sending might have taken."""
 
     def late(exchange: Exchange) -> None:
@@ -297,9 +295,7 @@ def test_an_answer_that_comes_later_than_it_may_is_not_waited_for(
         client.post(server.url, timeout=httpx2.Timeout(5, read=0.1))
 
 
-def test_after_a_piece_there_is_only_what_is_left_of_the_call(
-    client: httpx2.Client, server: WireServer
-) -> None:
+def test_deadline_of_the_call_bounds_each_piece(client: httpx2.Client, server: WireServer) -> None:
     def slow(exchange: Exchange) -> None:
         time.sleep(0.7)
         exchange.send(head(200, 2) + b"1")
@@ -326,7 +322,7 @@ def test_many_short_waits_do_not_outlast_the_call(client: httpx2.Client, server:
         client.post(server.url, timeout=None)
 
 
-def test_nobody_listens(client: httpx2.Client, server: WireServer) -> None:
+def test_refused_connection_is_a_connect_error(client: httpx2.Client, server: WireServer) -> None:
     server.stop()
     with pytest.raises(httpx2.ConnectError):
         post(client, server)
@@ -357,9 +353,7 @@ def test_the_lean_client_frames_its_requests(server: WireServer) -> None:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "zstd", "GZIP"])
-def test_a_compressed_answer_is_refused_before_it_is_read(
-    client: httpx2.Client, server: WireServer, coding: str
-) -> None:
+def test_compressed_answer_is_refused_unread(client: httpx2.Client, server: WireServer, coding: str) -> None:
     packed = head(200, None, f"content-encoding: {coding}\r\n") + chunk(gzip.compress(b"text")) + b"0\r\n\r\n"
     for _ in range(3):  # one more than there are places
         server.script = [lambda exchange: exchange.send(packed)]
@@ -372,7 +366,7 @@ def test_a_compressed_answer_is_refused_before_it_is_read(
     assert post(client, server).status_code == 200
 
 
-def test_a_body_is_read_once_and_not_after_it_was_closed(server: WireServer) -> None:
+def test_body_is_read_once_and_never_after_close(server: WireServer) -> None:
     server.script = [whole(b"plain", headers="content-encoding: identity\r\n"), whole(b"plain")]
     with ModelHttp(ModelTransport(1)) as client:
         for text in ("plain", "plain"):
@@ -426,7 +420,7 @@ def test_abort_wakes_a_reader_that_waits_for_the_head(client: httpx2.Client, ser
     assert (len(server.requests), server.connections) == (asked_before + 1, 1)
 
 
-def test_abort_before_the_call_stops_it(client: httpx2.Client, server: WireServer) -> None:
+def test_abort_before_the_call_sends_nothing(client: httpx2.Client, server: WireServer) -> None:
     call = a_call()
     call.abort()
     with carrying(call), pytest.raises(httpx2.HTTPError):

@@ -65,7 +65,7 @@ def ended(client: httpx2.Client, run_id: str) -> dict[str, Any]:
     return dict(wait_until(run, "the end of the run", 60))
 
 
-def test_no_log_tells_what_was_said_or_what_opens_doors(launched: Launcher) -> None:
+def test_debug_logs_hold_no_content_and_no_secret(launched: Launcher) -> None:
     mark = {
         name: f"{name}-{secrets.token_hex(8)}"
         for name in ("prompt", "argument", "title", "comment", "metadata", "context", "password", "wrong")

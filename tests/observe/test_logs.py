@@ -33,7 +33,7 @@ def line(capsys: pytest.CaptureFixture[str]) -> Any:
 
 def test_a_line_has_the_fields_of_every_line(line: Any) -> None:
     logs.bind(request_id="r1", user="usr_1")
-    logs.event(log, "request", status=200, ms=1.5)
+    log.info("request", extra={"status": 200, "ms": 1.5})
     said = line()
     assert said.pop("time")[10] == "T"
     assert said == {
@@ -56,9 +56,9 @@ def test_the_time_is_rfc3339_in_milliseconds(line: Any) -> None:
 def test_bound_fields_end_with_their_block(line: Any) -> None:
     logs.bind(user="usr_1")
     with logs.bound(run="run_1", user="usr_2"):
-        logs.event(log, "a")
+        log.info("a")
         assert {"run": "run_1", "user": "usr_2"}.items() <= line().items()
-    logs.event(log, "b")
+    log.info("b")
     said = line()
     assert said["user"] == "usr_1" and "run" not in said
 
@@ -114,7 +114,7 @@ def test_gunicorn_speaks_the_same_language() -> None:
 @pytest.mark.parametrize(
     "name", ["anthropic._base_client", "httpcore2.http11", "sqlalchemy.engine", "made_up"]
 )
-def test_libraries_tell_no_details(line: Any, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_libraries_log_no_debug_lines(line: Any, capsys: pytest.CaptureFixture[str], name: str) -> None:
     """Whatever level they give their loggers."""
     logs.configure("json", "DEBUG")
     theirs = logging.getLogger(name)
@@ -128,7 +128,7 @@ def test_libraries_tell_no_details(line: Any, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("name", ["slipway.test", "agent_tools.clerk"])
-def test_our_own_details_are_told_at_debug(line: Any, name: str) -> None:
+def test_own_loggers_log_at_debug(line: Any, name: str) -> None:
     logs.configure("json", "DEBUG")
     logging.getLogger(name).debug("step")
     assert {"level": "DEBUG", "event": "step"}.items() <= line().items()
@@ -145,15 +145,15 @@ def test_text_is_for_people() -> None:
 def test_the_line_of_a_request_is_written_whatever_the_level(level: str) -> None:
     script = (
         f"import logging; from service.observe import logs; logs.configure('json', '{level}');"
-        "logs.event(logging.getLogger('slipway.request'), 'request', status=200);"
-        "logs.event(logging.getLogger('slipway.jobs'), 'upkeep')"
+        "logging.getLogger('slipway.request').info('request', extra={'status': 200});"
+        "logging.getLogger('slipway.jobs').info('upkeep')"
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30).stderr
     events = [json.loads(text)["event"] for text in said.splitlines()]
     assert events == (["request", "upkeep"] if level in ("DEBUG", "INFO") else ["request"])
 
 
-def test_no_library_says_at_debug_what_it_sends() -> None:
+def test_debug_level_excludes_libraries() -> None:
     script = (
         "import logging; from service.observe import logs; logs.configure('json', 'DEBUG')\n"
         "for name in ('anthropic', 'httpx2', 'celery'): logging.getLogger(name).debug('a prompt')\n"

@@ -110,7 +110,7 @@ def test_figures_are_of_all_workers(tmp_path: Path) -> None:
         assert f"{INVOKED} 3.0" in said
 
 
-def test_who_was_killed_has_no_runs_under_way(tmp_path: Path) -> None:
+def test_gauges_of_a_killed_process_are_dropped(tmp_path: Path) -> None:
     own = metric_files.of_tasks(tmp_path / "metrics-8000")
     with counted(own, "alone"):
         metric_files.forget_the_dead(own)

@@ -9,7 +9,7 @@ import pytest
 
 from service.errors import ModelRejected
 from service.observe.log_lines import LogLines
-from service.observe.observer import ModelAttempt, Observer, RunPhase, Settled, Subscriber
+from service.observe.observer import ModelAttempt, Observer, RunPhase, Settled
 from service.types import Run, Usage
 from tests.runs.house import asked, run_of
 
@@ -18,7 +18,7 @@ SETTLED = Settled("hld_1", "support", "claude", USAGE, 1_500, 2_000)
 ATTEMPT = ModelAttempt("claude", 1, True, 12.34, USAGE, None, stream=True)
 
 
-class Recorder(Subscriber):
+class Recorder(Observer):
     def __init__(self) -> None:
         self.told: list[Any] = []
 
@@ -33,7 +33,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return [(record.levelname, record.message) for record in caplog.records]
 
 
-def test_every_subscriber_is_told_what_it_asks_for() -> None:
+def test_every_subscriber_gets_its_events() -> None:
     first, second = Recorder(), Recorder()
     observer = Observer(first, second)
     run = run_of(asked("Hello"))

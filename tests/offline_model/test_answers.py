@@ -125,7 +125,7 @@ def test_says_so_when_the_material_has_no_answer(offline: Any) -> None:
     assert "found nothing" in text and "offline model" in text
 
 
-def test_what_stands_under_a_fitting_heading_is_found(offline: Any) -> None:
+def test_passage_under_a_matching_heading_is_found(offline: Any) -> None:
     text = "# Parking\n\nUse the yard behind the mill.\n\n# Lunch\n\nBring your own."
     source = {"type": "text", "media_type": "text/plain", "data": text}
     assert "the yard behind" in offline.text(with_material(document(**source), "Is there parking?"))
@@ -163,7 +163,7 @@ def test_ten_steps(offline: Any) -> None:
     assert "10 times" in text and "done" in text
 
 
-def test_a_failed_tool_is_told(offline: Any) -> None:
+def test_answer_names_a_failed_tool(offline: Any) -> None:
     text, _ = run(offline, "What is 2 + 2?", [CALCULATOR], lambda _: {"content": "boom", "is_error": True})
     assert "error" in text and "boom" in text
 
@@ -230,7 +230,7 @@ def test_memory(offline: Any) -> None:
     assert "teal" in offline.text([*talk, {"role": "user", "content": "What is my favourite colour?"}])
 
 
-def test_summary_is_made_of_what_was_said(offline: Any) -> None:
+def test_summary_quotes_the_conversation(offline: Any) -> None:
     text = offline.text("Summarise this: The cat sat. The cat ate a mouse. Dogs bark. The cat met the mouse.")
     assert text.startswith("Summary: ") and "The cat ate a mouse." in text
 
@@ -257,7 +257,7 @@ def test_the_same_request_gets_the_same_answer(offline: Any) -> None:
     ],
     ids=["digits", "open", "unclosed", "long", "blank"],
 )
-def test_awkward_texts_do_not_stall_it(offline: Any, text: str) -> None:
+def test_pathological_texts_are_answered_in_time(offline: Any, text: str) -> None:
     """Each of these once took minutes in a regular expression; the client gives up after ten seconds."""
     assert offline.ask(
         text, tools=[CALCULATOR, SEARCH], system="Answer with one of: a or b." + text

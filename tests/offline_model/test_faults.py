@@ -140,7 +140,7 @@ def test_fault_at_start(start: Any) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_closed_early_is_noticed_while_it_sleeps(offline: Any, stream: bool) -> None:
+def test_closed_connection_is_noticed_during_a_pause(offline: Any, stream: bool) -> None:
     """The next token is a minute away, so only the closing itself can be what is noticed."""
     if stream:
         events = offline.ask("hi", stream=True, extra_headers={"x-offline-token-ms": "60000"})

@@ -51,7 +51,7 @@ def test_the_example_has_every_kind_of_file(agents: Path) -> None:
     assert files == {"agent.yaml", "prompt.md", "tools.py", "evals.yaml", "knowledge/rules.md"}
 
 
-def test_the_commands_print_what_the_page_shows(app: Flask) -> None:
+def test_commands_print_the_output_on_the_page(app: Flask) -> None:
     [shown] = re.findall(r"^   ```\n(   \$ \.venv/bin/flask agents check\n.*?)^   ```$", PAGE, re.M | re.S)
     printed = ""
     for command in re.findall(r"^\$ \.venv/bin/flask (.*)$", textwrap.dedent(shown), re.M):

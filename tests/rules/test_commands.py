@@ -107,7 +107,7 @@ def help_of(*words: str) -> str:
     return done.stdout
 
 
-def test_in_a_block_each_is_found_where_it_is_typed() -> None:
+def test_commands_in_blocks_have_a_path() -> None:
     """Nobody has our programs in their PATH: a clone has them in `.venv/bin`, a container knows them by name."""
     wrong = [
         str(shown)
@@ -118,7 +118,7 @@ def test_in_a_block_each_is_found_where_it_is_typed() -> None:
     assert wrong == []
 
 
-def test_what_needs_no_more_than_a_service_is_typed(launched: Launcher, tmp_path: Path) -> None:
+def test_commands_that_need_only_a_service_succeed(launched: Launcher, tmp_path: Path) -> None:
     (tmp_path / "export.csv").write_text("date,model,input_tokens,output_tokens,cost\n")
     typed = [
         list(shown.words[1:])

@@ -82,7 +82,7 @@ def asked_for(who: str, path: str, names: list[str]) -> Iterator[dict[str, str]]
             yield dict(zip(some, map(str, chosen), strict=True))
 
 
-def test_every_list_costs_what_it_shows(pair: Pair) -> None:
+def test_list_costs_grow_with_the_page_only(pair: Pair) -> None:
     with pair[0].app.test_client().get("/openapi.json", buffered=True) as answer:
         paths = answer.get_json()["paths"]
     wrong: list[str | None] = []
@@ -105,7 +105,7 @@ def test_every_list_costs_what_it_shows(pair: Pair) -> None:
     assert not found, "\n".join(found)
 
 
-def test_a_year_of_usage_costs_what_a_small_one_does(pair: Pair) -> None:
+def test_usage_of_a_year_costs_no_more_on_a_large_database(pair: Pair) -> None:
     """By what does not grow with the users, once upkeep has summed the days up."""
     for place in pair:
         rest(place)
@@ -121,7 +121,7 @@ def test_a_year_of_usage_costs_what_a_small_one_does(pair: Pair) -> None:
     assert not found, "\n".join(found)
 
 
-def test_a_search_reads_no_more_than_what_one_user_may_have(pair: Pair) -> None:
+def test_search_reads_a_bounded_number_of_rows(pair: Pair) -> None:
     """Of titles: the small place has few, so the bound is the same for both."""
     for path, name in SEARCHES.items():
         for query in ({name: "needle"}, {name: "needle", "scope": "all"}, {name: "nowhere", "scope": "all"}):

@@ -39,7 +39,7 @@ def same_as_far_as_shown(shown: object, real: object) -> bool:
     return type(shown) is type(real) and (isinstance(shown, int | float) or shown == real)
 
 
-def test_a_session_as_it_is_written(launched: Launcher) -> None:
+def test_curl_session_prints_the_answers_shown(launched: Launcher) -> None:
     sign_in, ask, listen = [block for block in blocks("sh") if "curl" in block]
     (answer,) = blocks("json")
     result = json.loads(typed(sign_in + ask, launched))
@@ -54,12 +54,12 @@ def test_a_session_as_it_is_written(launched: Launcher) -> None:
         )
 
 
-def test_every_target_it_names_is_there() -> None:
+def test_every_named_make_target_exists() -> None:
     named = set(re.findall(r"make ([a-z-]+)", README))
     assert {"run", "test", "check", "help"} <= named <= set(re.findall(r"^([a-z-]+):", MAKEFILE, re.M))
 
 
-def test_every_file_it_names_is_there() -> None:
+def test_every_named_file_exists() -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", README)
     assert len(links) >= 8
     table = re.findall(r"^\| `([^`]+)`", README, re.M)

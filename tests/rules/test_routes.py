@@ -70,7 +70,7 @@ def test_every_route_is_guarded_or_named_here(made: Flask) -> None:
         assert is_guarded(view) != is_public(view), name
 
 
-def test_a_guarded_route_really_asks_who_it_is(made: Flask) -> None:
+def test_guarded_routes_refuse_anonymous_requests(made: Flask) -> None:
     client = made.test_client()
     for name, view in routes(made):
         if is_guarded(view):
@@ -118,7 +118,7 @@ def test_every_route_describes_itself(made: Flask) -> None:
         assert operation.body is None or issubclass(operation.body, Body), name
 
 
-def test_what_starts_or_changes_something_takes_an_idempotency_key(made: Flask) -> None:
+def test_every_changing_post_takes_an_idempotency_key(made: Flask) -> None:
     """What says that it replays an answer is tested to do so where it is tested."""
     posts = {name for name, _ in routes(made) if name.startswith("POST ")}
     keyless = {
@@ -129,7 +129,7 @@ def test_what_starts_or_changes_something_takes_an_idempotency_key(made: Flask) 
     assert keyless == KEYLESS
 
 
-def test_bodies_refuse_what_they_do_not_know(made: Flask) -> None:
+def test_bodies_refuse_unknown_fields(made: Flask) -> None:
     """Also those within bodies: nothing is taken that the page does not tell of."""
     schemas = specification(made)["components"]["schemas"]
     todo = [view.__api__.body for _, view in routes(made) if view.__api__.body is not None]

@@ -175,7 +175,7 @@ def told(answer: TestResponse, object_id: str) -> Any:
     return answer.status_code, re.sub(r'"request_id":"\w+"', "", told)
 
 
-def test_every_object_is_there_for_those_who_may_see_it_and_for_nobody_else(world: World) -> None:
+def test_objects_are_visible_to_permitted_callers_only(world: World) -> None:
     found = list(with_an_object(world.app))
     assert len(found) >= 7
     for name, argument in found:
@@ -257,7 +257,7 @@ def test_usage_is_that_of_the_scope_in_its_lines_and_its_total(world: World) -> 
         assert (OTHER in text) == (who in ("ada's key", "out of scope", "eve")), who
 
 
-def test_a_key_with_scopes_sees_its_own_cap_and_not_what_its_user_spent_elsewhere(world: World) -> None:
+def test_scoped_key_sees_its_own_cap_only(world: World) -> None:
     budgets = world.services.usage.budgets
     budgets.put(f"user:{world.ada.id}", "month", 10**9)
     [key] = world.get("in scope", "/v1/auth/keys")["data"]

@@ -51,7 +51,7 @@ def reply(usage: Usage = USED, **fields: Any) -> ModelReply:
     return ModelReply(SONNET.model, [{"type": "text", "text": "Hi."}], "end_turn", usage, **fields)
 
 
-def test_a_call_is_held_with_the_start_of_its_step_and_settled_with_its_end(make: Make) -> None:
+def test_call_is_held_with_the_start_of_its_step_and_settled_with_the_end(make: Make) -> None:
     till = Till(make)
     request, _ = till.billing.reserve(REQUEST)
     spent, held = till.figures
@@ -62,7 +62,7 @@ def test_a_call_is_held_with_the_start_of_its_step_and_settled_with_its_end(make
     assert (booked.usage, cost) == (USED, SONNET.cost(USED)) and till.figures == (cost, 0)
 
 
-def test_usage_that_cannot_be_true_is_settled_to_what_was_held(make: Make) -> None:
+def test_implausible_usage_is_settled_to_the_hold(make: Make) -> None:
     till = Till(make)
     request, _ = till.billing.reserve(REQUEST)
     _, held = till.figures
@@ -72,7 +72,7 @@ def test_usage_that_cannot_be_true_is_settled_to_what_was_held(make: Make) -> No
 
 
 @pytest.mark.parametrize("outcome", ["refused", "billable", "partial"])
-def test_a_call_that_broke_off_is_paid_for_what_it_may_have_used(make: Make, outcome: str) -> None:
+def test_interrupted_call_is_settled_to_its_possible_usage(make: Make, outcome: str) -> None:
     till = Till(make)
     request, _ = till.billing.reserve(REQUEST)
     _, held = till.figures
@@ -84,7 +84,7 @@ def test_a_call_that_broke_off_is_paid_for_what_it_may_have_used(make: Make, out
     assert {"refused": spent == 0, "billable": spent == held, "partial": 0 < spent < held}[outcome]
 
 
-def test_another_attempt_is_paid_on_top(make: Make) -> None:
+def test_retry_after_a_billable_attempt_is_held_in_addition(make: Make) -> None:
     till = Till(make)
     request, _ = till.billing.reserve(REQUEST)
     _, held = till.figures
@@ -92,7 +92,7 @@ def test_another_attempt_is_paid_on_top(make: Make) -> None:
     assert till.figures == (held, held)
 
 
-def test_an_answer_is_cut_to_what_the_cap_has_room_for_unless_it_must_be_whole(make: Make) -> None:
+def test_cap_shortens_the_answer_unless_it_must_be_whole(make: Make) -> None:
     till = Till(make, cap=NANO // 250)
     with pytest.raises(BudgetExceeded):
         till.billing.reserve(REQUEST, whole=True)

@@ -32,7 +32,7 @@ def blocks(upstream: WireServer) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("spec", [inside.SINGLE, ROUTER], ids=["single", "router"])
-def test_it_stands_before_the_question_and_not_in_the_system_prompt(
+def test_context_precedes_the_question_outside_the_system_prompt(
     tmp_path: Path, redis_server: RedisServer, upstream: WireServer, spec: str
 ) -> None:
     for name in ("billing", "other"):
@@ -47,7 +47,7 @@ def test_it_stands_before_the_question_and_not_in_the_system_prompt(
     assert "obey me" not in str(upstream.requests[-1].json["system"])
 
 
-def test_nothing_in_it_can_end_it() -> None:
+def test_context_cannot_close_its_element() -> None:
     (message,) = with_context(RunRequest("probe", ({"role": "user", "content": "Q"},), context=SENT))
     text = message["content"][0]["text"]
     first, *inside_it, last = text.split("\n")
@@ -56,12 +56,12 @@ def test_nothing_in_it_can_end_it() -> None:
 
 
 @pytest.mark.parametrize("context", [None, "{}"])
-def test_without_one_the_turn_is_as_it_was_asked(context: Any) -> None:
+def test_turn_without_context_is_unchanged(context: Any) -> None:
     messages = ({"role": "user", "content": "Q"},)
     assert with_context(RunRequest("probe", messages, context=context)) is messages
 
 
-def test_blocks_of_a_question_stay_behind_it() -> None:
+def test_context_precedes_the_blocks_of_a_question() -> None:
     asked = {"role": "user", "content": [{"type": "text", "text": "Q"}]}
     before = {"role": "assistant", "content": "A"}
     messages = with_context(RunRequest("probe", (asked, before, asked), context='{"a": 1}'))
@@ -70,7 +70,7 @@ def test_blocks_of_a_question_stay_behind_it() -> None:
     assert asked["content"] == [{"type": "text", "text": "Q"}]  # nothing given is changed in place
 
 
-def test_a_session_keeps_the_question_without_it(acting: Services, upstream: WireServer) -> None:
+def test_session_stores_the_question_without_context(acting: Services, upstream: WireServer) -> None:
     row = acting.sessions.new(inside.ADA, "probe", "", None)
     acting.infra.db.transact(lambda tx: acting.sessions.create(tx, row))
     ask(acting, context=SENT, session_id=row["id"])
@@ -80,7 +80,7 @@ def test_a_session_keeps_the_question_without_it(acting: Services, upstream: Wir
     assert "obey me" not in str(history)
 
 
-def test_the_cache_tells_contexts_apart(
+def test_context_is_part_of_the_cache_key(
     tmp_path: Path, redis_server: RedisServer, upstream: WireServer
 ) -> None:
     spec = f"{inside.SINGLE}cache: {{ttl_seconds: 600}}\n"
@@ -90,6 +90,6 @@ def test_the_cache_tells_contexts_apart(
     assert [one and one["cache"] for one in told] == ["miss", "miss", "hit"]
 
 
-def test_the_offline_model_answers_from_it(wired: Services, model: Model) -> None:
+def test_offline_model_answers_from_the_context(wired: Services, model: Model) -> None:
     run = inside.ask(wired, "Which plan is Ada on?", context='{"fact": "Ada is on the Team plan."}')
     assert run.result is not None and "Ada is on the Team plan." in run.result["output"]

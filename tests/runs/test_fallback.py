@@ -30,7 +30,7 @@ def test_the_next_model_answers(wired: Services, gone: tuple[str, ...], answers:
     assert run.result["model"].endswith(answers)
 
 
-def test_a_stream_tells_of_each_model_that_is_asked(wired: Services) -> None:
+def test_stream_has_a_step_event_for_each_model(wired: Services) -> None:
     away(wired, FIRST)
     started, told = wired.runs.start.stream(inside.ADA, inside.request("Who?", cache="bypass"), None, "req")
     events = [event for batch in told for event in batch]
@@ -46,7 +46,7 @@ def test_none_is_left(wired: Services) -> None:
     assert run.error["code"] == ModelUnavailable.code
 
 
-def test_what_was_begun_is_not_begun_anew(wired: Services) -> None:
+def test_answer_with_published_text_has_no_fallback(wired: Services) -> None:
     """A client would read two answers, one after the other."""
     text = "[offline fault=error_event tokens=40] Well?"
     _, told = wired.runs.start.stream(inside.ADA, inside.request(text, cache="bypass"), None, "req")

@@ -74,7 +74,7 @@ def given_back(wired: Services, run_id: str) -> bool:
     return wired.runs.queries.get(run_id).status is RunStatus.QUEUED
 
 
-def test_all_that_was_told_is_kept_with_a_run_that_is_handed_over(wired: Services, heard: Heard) -> None:
+def test_handed_over_run_has_all_published_events_stored(wired: Services, heard: Heard) -> None:
     """So that who goes on needs no Redis to know it."""
     stop(wired, heard.run_id)
     wait_until(lambda: given_back(wired, heard.run_id), "the run in the queue", 10)
@@ -97,9 +97,7 @@ def test_a_run_that_cannot_be_handed_over_ends_all_the_same(wired: Services, hea
     assert_whole(wired, heard)
 
 
-def test_a_run_whose_worker_stops_before_it_begins_is_refused(
-    wired: Services, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_on_a_stopping_worker_is_refused(wired: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     driving = wired.supervisor._slots.executing
 
     def stopping(handle: object) -> object:
@@ -112,7 +110,7 @@ def test_a_run_whose_worker_stops_before_it_begins_is_refused(
             begin()
 
 
-def test_whoever_asks_for_more_than_there_was_hears_the_end(wired: Services) -> None:
+def test_follower_beyond_the_last_event_gets_the_end(wired: Services) -> None:
     run = inside.ask(wired)
     ((last,),) = list(wired.runs.queries.follow(run.id, after=run.last_seq + 7))
     assert (last.name, last.seq) == (Event.RUN_COMPLETED, run.last_seq + 8)

@@ -78,7 +78,9 @@ def test_a_failure_that_passes_gives_the_key_back(db: Database, error: Any, seco
         (RunStatus.SUCCEEDED, None, 60),
     ],
 )
-def test_any_other_end_keeps_it(db: Database, status: RunStatus, error: Any, seconds_ago: int) -> None:
+def test_key_stays_with_a_run_of_any_other_end(
+    db: Database, status: RunStatus, error: Any, seconds_ago: int
+) -> None:
     first = start(db)
     end(db, first, status, error, seconds_ago)
     assert db.query(KEY.started) == first
@@ -86,14 +88,14 @@ def test_any_other_end_keeps_it(db: Database, status: RunStatus, error: Any, sec
         start(db)
 
 
-def test_a_run_under_way_keeps_it(db: Database) -> None:
+def test_key_stays_with_a_running_run(db: Database) -> None:
     first = start(db)
     with pytest.raises(AlreadyStarted) as other:
         start(db)
     assert other.value.run_id == first
 
 
-def test_a_run_that_may_have_changed_something_keeps_it(db: Database) -> None:
+def test_key_stays_with_a_failed_run_that_called_a_tool(db: Database) -> None:
     first = start(db)
     db.transact(
         lambda tx: tool_calls.claim(tx, first, 2, tool_calls.ToolCall("call_1", "send_mail", {}), None)
@@ -109,7 +111,7 @@ def test_another_body_stays_another_body(db: Database) -> None:
         start(db, KEY._replace(fingerprint="as asked later"))
 
 
-def test_of_many_who_try_again_one_starts_a_run(db: Database) -> None:
+def test_concurrent_retries_start_one_run(db: Database) -> None:
     end(db, start(db), RunStatus.FAILED, AWAY, 60)
 
     def ask(_: int) -> tuple[bool, str]:

@@ -10,7 +10,7 @@ from tests.usage.conftest import Make, make
 __all__ = ["make"]
 
 
-def test_money_comes_last_and_its_lock_before_it(make: Make) -> None:
+def test_money_is_written_last_after_its_lock(make: Make) -> None:
     written: list[str] = []
 
     def note(what: str, tx: Transaction) -> None:

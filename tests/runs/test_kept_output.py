@@ -45,7 +45,7 @@ def says_and_calls(text: str, *uses: dict[str, Any]) -> Handler:
     return stream([start(), *text_events(text), *blocks, *end("tool_use")])
 
 
-def test_a_cancelled_run_keeps_what_was_told(acting: Services, upstream: WireServer) -> None:
+def test_cancelled_run_keeps_its_published_text(acting: Services, upstream: WireServer) -> None:
     upstream.script.append(and_then_silence("Half an ", "answer"))
     request = inside.request("Do it.", cache="bypass")
     started, told = acting.runs.start.stream(inside.ADA, request, None, "req")
@@ -74,7 +74,7 @@ def careful(tmp_path: Path, redis_server: RedisServer, upstream: WireServer, url
         yield wired
 
 
-def test_a_run_cancelled_while_it_waits_keeps_what_was_told_and_done(
+def test_run_cancelled_during_an_approval_keeps_text_and_tools(
     careful: Services, upstream: WireServer
 ) -> None:
     upstream.script += [
@@ -94,7 +94,7 @@ def test_a_run_cancelled_while_it_waits_keeps_what_was_told_and_done(
     assert [(use["name"], use["ok"]) for use in found.result["tools"]] == [("echo", True)]
 
 
-def test_a_run_that_fails_in_its_second_attempt_keeps_what_both_have_told(
+def test_run_failed_in_its_second_attempt_keeps_the_valid_text_of_both(
     acting: Services, upstream: WireServer
 ) -> None:
     upstream.script += [says_and_calls("I look. ", call("echo", {"text": "a"})), stream_of("First.")]

@@ -30,13 +30,13 @@ def assert_ended_well(wired: Services, started: Started) -> None:
     assert seqs == list(range(1, run.last_seq + 1))
 
 
-def test_a_run_has_begun_before_it_is_read(wired: Services) -> None:
+def test_streamed_run_starts_before_its_first_read(wired: Services) -> None:
     started, told = begin(wired)
     assert wired.runs.queries.get(started.run.id).status == "running"
     told.close()
 
 
-def test_all_is_read_where_nobody_else_writes(wired: Services) -> None:
+def test_reader_gets_every_event_in_order(wired: Services) -> None:
     started, told = begin(wired)
     seqs = [event.seq for batch in told for event in batch]
     assert seqs == list(range(1, started.run.last_seq + 1))
@@ -51,7 +51,7 @@ def test_a_run_goes_on_when_its_reading_ends_early(wired: Services) -> None:
     assert_ended_well(wired, started)
 
 
-def test_a_run_goes_on_when_nobody_ever_reads_it(wired: Services) -> None:
+def test_unread_run_is_executed(wired: Services) -> None:
     """As where the answer could not be begun, for a fault of ours."""
     started, told = begin(wired)
     del told

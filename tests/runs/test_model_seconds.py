@@ -87,7 +87,7 @@ def test_a_silent_model_is_left_when_the_agent_says(
     assert asked(hurried, "patient", "invoke").status == RunStatus.SUCCEEDED
 
 
-def test_the_service_s_own_time_out_counts_where_it_is_shorter(
+def test_shorter_timeout_of_the_service_applies(
     tmp_path: Path, redis_server: RedisServer, upstream: WireServer
 ) -> None:
     settings = {"model_timeout": 1.0, "model_retries": 0}

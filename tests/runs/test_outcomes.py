@@ -74,7 +74,7 @@ def test_a_model_that_calls_tools_to_the_end_has_met_the_limit(
 # --- why the model stopped ----------------------------------------------------------------------------
 
 
-def test_a_refusal_is_a_failed_run_that_keeps_what_was_told(acting: Services, upstream: WireServer) -> None:
+def test_refusal_fails_the_run_and_keeps_its_text(acting: Services, upstream: WireServer) -> None:
     upstream.script.append(stream_of("I would ", "rather not.", stop="refusal"))
     last = tell(acting)[-1]
     assert (last.name, last.data["error"]["code"]) == (Event.RUN_FAILED, "model_refused")
@@ -90,7 +90,7 @@ def test_an_answer_that_was_cut_says_so(acting: Services, upstream: WireServer, 
     assert (run.result["output"], run.result["stop_reason"]) == ("It begins", stop)
 
 
-def test_a_cut_answer_is_not_kept_as_if_it_were_whole(
+def test_truncated_answer_is_not_cached(
     tmp_path: Path, redis_server: RedisServer, upstream: WireServer
 ) -> None:
     upstream.script.append(message(says("It begins"), stop="max_tokens"))
@@ -120,7 +120,7 @@ def test_a_call_of_an_answer_that_stopped_for_another_reason_is_never_made(
 
 
 @pytest.mark.parametrize("spec", [None, SINGLE], ids=["react", "single"])
-def test_a_paused_turn_is_continued_with_the_reply_as_it_was(
+def test_paused_turn_continues_with_the_unchanged_reply(
     tmp_path: Path, redis_server: RedisServer, upstream: WireServer, spec: str | None
 ) -> None:
     paused = [THOUGHT, says("Looking. "), SEARCH, FOUND]
@@ -154,7 +154,7 @@ def test_a_turn_that_pauses_without_end_meets_a_limit(acting: Services, upstream
     assert (len(upstream.requests), holds(acting)) == (8, 0)
 
 
-def test_a_run_that_breaks_off_keeps_what_was_told(acting: Services, upstream: WireServer) -> None:
+def test_interrupted_run_keeps_its_text(acting: Services, upstream: WireServer) -> None:
     def breaks_off(exchange: Any) -> None:
         exchange.send(head(200, None, "content-type: text/event-stream\r\n"))
         for event in [start(), *text_events("Half an ", "answer")]:
@@ -208,7 +208,7 @@ def test_a_call_with_unreadable_arguments_is_neither_claimed_nor_made(
     assert claimed == []
 
 
-def test_a_tool_nobody_has_is_an_error_result(acting: Services, upstream: WireServer) -> None:
+def test_unknown_tool_is_an_error_result(acting: Services, upstream: WireServer) -> None:
     upstream.script.append(calls(call("no such tool!", {})))
     assert ask(acting).status == "succeeded"
     said, results = bodies(upstream)[1]["messages"][-2:]
@@ -252,7 +252,7 @@ def test_every_call_of_a_reply_is_answered_and_nothing_empty_goes_back(
     ]
 
 
-def test_thinking_goes_back_to_the_model_that_was_asked_whatever_it_calls_itself(
+def test_thinking_is_sent_to_the_requested_model_under_any_reported_name(
     acting: Services, upstream: WireServer
 ) -> None:
     answer = {**MESSAGE, "model": "a-gateway/haiku@1", "stop_reason": "tool_use"}
@@ -297,7 +297,7 @@ def test_two_calls_never_share_an_id(acting: Services, upstream: WireServer) -> 
     assert [block["content"] for block in results] == ["refunded 1", "refunded 2", "refunded 3", "x"]
 
 
-def test_a_run_taken_up_again_tells_the_model_the_same(acting: Services, upstream: WireServer) -> None:
+def test_resumed_run_sends_the_same_messages(acting: Services, upstream: WireServer) -> None:
     upstream.script += [
         message(THOUGHT, says("Looking. "), SEARCH, stop="pause_turn"),
         calls(
@@ -326,7 +326,7 @@ def test_a_run_taken_up_again_tells_the_model_the_same(acting: Services, upstrea
     assert [use["ok"] for use in again.result["tools"]] == [True, False, True]
 
 
-def test_a_stream_tells_what_a_reply_says(acting: Services, upstream: WireServer) -> None:
+def test_streamed_text_is_sanitised_like_the_output(acting: Services, upstream: WireServer) -> None:
     upstream.script.append(stream_of("nul \0 and ", "more"))
     events = tell(acting)
     assert text_of(events) == "nul \ufffd and more" == events[-1].data["output"]

@@ -18,7 +18,7 @@ CUT = (RunEvent(Event.STEP_STARTED, {"step": 2}, 5), delta("The answer", 6), del
 
 
 def test_the_same_text_just_goes_on() -> None:
-    told = Replay(CUT, kept_seq=4)
+    told = Replay(CUT, stored_seq=4)
     assert told.last_seq == 7
     assert told.sift(Event.STEP_STARTED, {"step": 2}) == []
     assert again(told, "The ans", "wer is", " 42") == [delta(" 42")]
@@ -28,7 +28,7 @@ def test_pieces_may_be_cut_elsewhere() -> None:
     assert again(Replay(CUT, 4), "The answer is 4", "2") == [delta(" 4"), delta("2")]
 
 
-def test_another_text_voids_what_was_told() -> None:
+def test_different_text_voids_published_events() -> None:
     void = RunEvent(Event.RUN_RESUMED, {"from_seq": 4})
     assert again(Replay(CUT, 4), "The ans", "wers are", " 42") == [
         void,
@@ -37,7 +37,7 @@ def test_another_text_voids_what_was_told() -> None:
     ]
 
 
-def test_a_shorter_text_voids_what_was_told() -> None:
+def test_shorter_text_voids_published_events() -> None:
     told = Replay(CUT, 4)
     assert again(told, "The") == []
     usage = {"step": 2}
@@ -57,7 +57,7 @@ def test_text_that_was_void_already_is_not_compared() -> None:
     assert again(Replay(voided, 4), "Another one") == [delta(" one")]
 
 
-def test_a_tool_call_told_before_is_not_told_again() -> None:
+def test_published_tool_call_is_not_published_again() -> None:
     call = {"call_id": "toolu_1", "name": "calculator", "arguments": {}}
     told = Replay((RunEvent(Event.TOOL_CALLED, call, 5),), 4)
     assert told.sift(Event.TOOL_CALLED, call) == []
@@ -65,14 +65,14 @@ def test_a_tool_call_told_before_is_not_told_again() -> None:
 
 
 def test_when_redis_lost_the_stream_all_that_is_not_kept_is_void() -> None:
-    told = Replay(CUT, kept_seq=4, lost=True)
+    told = Replay(CUT, stored_seq=4, lost=True)
     assert told.resumes_after == 4
     assert told.last_seq > 7
     assert again(told, "The answer", " is 42") == [delta("The answer"), delta(" is 42")]
 
 
-def test_each_attempt_says_itself_what_is_void() -> None:
+def test_each_attempt_publishes_its_own_void() -> None:
     before = (*CUT, RunEvent(Event.RUN_RESUMED, {"from_seq": 4}, 8))
     again_void = RunEvent(Event.RUN_RESUMED, {"from_seq": 4})
-    told = Replay(before, kept_seq=4, lost=True, attempts=2)
+    told = Replay(before, stored_seq=4, lost=True, attempts=2)
     assert told.sift(Event.RUN_RESUMED, again_void.data) == [again_void]

@@ -51,7 +51,7 @@ def careful(tmp_path: Path, redis_server: RedisServer, upstream: WireServer, url
 # --- what was asked, and by whom ------------------------------------------------------------------------
 
 
-def test_every_door_tells_what_was_asked_and_by_whom(kept_in_each: Services) -> None:
+def test_result_names_question_and_user_at_every_door(kept_in_each: Services) -> None:
     wired = kept_in_each
     version = wired.agents.agents["probe"].version
 
@@ -75,13 +75,13 @@ def test_every_door_tells_what_was_asked_and_by_whom(kept_in_each: Services) -> 
     assert told(wired.runs.queries.get(queued.id).result) == expected("task")
 
 
-def test_a_failed_run_tells_it_too(acting: Services, upstream: WireServer) -> None:
+def test_result_of_a_failed_run_names_the_question(acting: Services, upstream: WireServer) -> None:
     upstream.script.append(stream_of("No.", stop="refusal"))
     last = tell(acting)[-1]
     assert (last.name, last.data["input"], last.data["door"]) == (Event.RUN_FAILED, "Do it.", "stream")
 
 
-def test_an_answer_from_the_cache_tells_the_question_of_whoever_asks_now(
+def test_cached_answer_names_the_current_question(
     tmp_path: Path, redis_server: RedisServer, upstream: WireServer
 ) -> None:
     spec = f"{SINGLE}cache: {{ttl_seconds: 600}}\n"
@@ -119,7 +119,7 @@ def test_a_request_of_a_newer_version_can_be_read(kept_in_each: Services) -> Non
 # --- while it waits -------------------------------------------------------------------------------------
 
 
-def test_a_run_that_waits_names_what_is_to_be_decided(careful: Services, upstream: WireServer) -> None:
+def test_waiting_run_names_its_approvals(careful: Services, upstream: WireServer) -> None:
     upstream.script.append(
         calls(says("May I?"), call("echo", {"text": "a"}, "toolu_a"), call("refund", {}, "toolu_b"))
     )
@@ -143,9 +143,7 @@ def test_a_run_that_waits_names_what_is_to_be_decided(careful: Services, upstrea
 # --- a run without an answer keeps what was told --------------------------------------------------------
 
 
-def test_an_invoked_run_without_an_answer_keeps_what_the_model_said(
-    acting: Services, upstream: WireServer
-) -> None:
+def test_failed_invoked_run_keeps_the_model_text(acting: Services, upstream: WireServer) -> None:
     upstream.script += [
         calls(says("I look. "), call("echo", {"text": "a"})),
         message(says("I would rather not."), stop="refusal"),
@@ -159,7 +157,7 @@ def test_an_invoked_run_without_an_answer_keeps_what_the_model_said(
     assert "".join(spoken) == run.result["output"]
 
 
-def test_a_reply_that_came_whole_is_told_once_and_before_its_usage(acting: Services) -> None:
+def test_whole_reply_is_published_once_before_its_usage(acting: Services) -> None:
     run = ask(acting)
     names = [event.name for event in acting.runs.queries.so_far(run.id)]
     assert names.count(Event.TEXT_DELTA) == 1
@@ -178,9 +176,7 @@ def lost_in_its_last_step(wired: Services, run: Run, **values: Any) -> None:
 
 
 @pytest.mark.parametrize("agent", ["probe", "retired"])
-def test_a_run_that_is_given_up_keeps_what_was_told_and_done(
-    acting: Services, upstream: WireServer, agent: str
-) -> None:
+def test_lost_run_keeps_text_and_tools(acting: Services, upstream: WireServer, agent: str) -> None:
     upstream.script += [says_and_calls("I look. ", call("echo", {"text": "a"})), stream_of("It is so.")]
     request = inside.request("Do it.", cache="bypass")
     started, events = acting.runs.start.stream(ADA, request, None, "req")

@@ -24,7 +24,9 @@ def steps(wired: Services, run_id: str) -> list[Row]:
     return wired.infra.db.query(lambda tx: step_rows.of_run(tx, run_id))
 
 
-def test_a_plain_question_asks_nobody(tmp_path: Path, redis_server: RedisServer, model: Model) -> None:
+def test_plain_question_needs_no_routing_call(
+    tmp_path: Path, redis_server: RedisServer, model: Model
+) -> None:
     with services(tmp_path, redis_server.url, model.url) as wired:
         run = ask(wired)
         assert (run.status, run.tier) == ("succeeded", "simple"), run.error
@@ -66,15 +68,13 @@ def test_where_the_cheap_model_is_down_the_run_goes_on(
     assert kept[0]["reply"]["content"] == []
 
 
-def test_a_worker_that_takes_the_run_up_asks_nobody_again(
-    tmp_path: Path, redis_server: RedisServer, model: Model
-) -> None:
+def test_resumed_run_repeats_no_routing_call(tmp_path: Path, redis_server: RedisServer, model: Model) -> None:
     with services(tmp_path, redis_server.url, model.url) as wired:
         first = ask(wired, CODE)
         model.reset()
         run = wired.runs.queries.get(first.id)
         run.tier = None  # as in a run that was lost on its way: it is written at the end
-        journal = Journal(wired.infra.db, run, lambda events: None, kept=steps(wired, run.id))
+        journal = Journal(wired.infra.db, run, lambda events: None, stored=steps(wired, run.id))
         steps_of, agent = wired.runs.execution.runner.steps, wired.runs.start.agent("probe")
         again = RunSteps(steps_of, agent, Attempt(run, journal, Handle(run.id, 10)))
         assert list(again.model("answer", system="", messages=run.request.messages)) == []

@@ -37,7 +37,7 @@ def execute(wired: Services, run: Run) -> list[RunEvent]:
     return list(wired.runs.execution.runner.execute(attempt))
 
 
-def test_a_run_begins_and_ends_with_an_event(wired: Services) -> None:
+def test_run_starts_and_ends_with_an_event(wired: Services) -> None:
     run = taken(wired)
     told = execute(wired, run)
     assert (told[0].name, told[-1].name) == (Event.RUN_STARTED, Event.RUN_COMPLETED)
@@ -46,19 +46,19 @@ def test_a_run_begins_and_ends_with_an_event(wired: Services) -> None:
     assert (found.status, found.result) == ("succeeded", told[-1].data)
 
 
-def test_a_run_that_is_taken_up_says_so(wired: Services) -> None:
+def test_resumed_run_publishes_run_resumed(wired: Services) -> None:
     told = execute(wired, taken(wired, attempts=2))
     assert [event.name for event in told[:2]] == [Event.RUN_STARTED, Event.RUN_RESUMED]
 
 
-def test_a_run_that_has_lost_too_many_workers_is_given_up_before_it_costs_more(wired: Services) -> None:
+def test_run_at_the_limit_of_lost_workers_fails_without_cost(wired: Services) -> None:
     run = taken(wired, losses=MOST_LOSSES)
     last = execute(wired, run)[-1]
     assert (last.name, run.error and run.error["code"]) == (Event.RUN_FAILED, "worker_lost")
     assert wired.runs.queries.get(run.id).cost_nano == 0
 
 
-def test_a_run_whose_agent_is_gone_is_left_to_another_worker_first(wired: Services) -> None:
+def test_run_without_its_agent_is_left_to_other_workers_until_the_limit(wired: Services) -> None:
     with pytest.raises(NotFound):
         execute(wired, taken(wired, agent="gone"))
     lost = execute(wired, taken(wired, agent="gone", losses=MOST_LOSSES))
@@ -67,7 +67,7 @@ def test_a_run_whose_agent_is_gone_is_left_to_another_worker_first(wired: Servic
     assert [event.name for event in cancelled] == [Event.RUN_CANCELLED]
 
 
-def test_an_error_says_where_it_happened_and_when_to_come_back(wired: Services) -> None:
+def test_problem_names_run_request_and_retry_after(wired: Services) -> None:
     run = taken(wired)
     problem = problem_of(Overloaded("Come back.", retry_after=3), run)
     assert problem["instance"] == f"/v1/runs/{run.id}" and problem["request_id"] == "req"

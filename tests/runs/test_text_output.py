@@ -26,7 +26,7 @@ def output_of(published: list[RunEvent], replay: Replay | None = None) -> tuple[
     return TextOutput(journal), journal
 
 
-def test_a_delta_is_published_at_once_and_can_be_stored() -> None:
+def test_delta_is_sanitised_and_published_at_once() -> None:
     published: list[RunEvent] = []
     text, _ = output_of(published)
     assert text.write("half \ud83d") == published == [RunEvent(Event.TEXT_DELTA, {"text": "half \ufffd"}, 1)]
@@ -42,7 +42,7 @@ def test_a_whole_text_is_published_after_the_commit_that_keeps_its_step() -> Non
     assert [event.data for event in published] == [{"text": "Good day."}]
 
 
-def test_what_clients_have_from_an_earlier_attempt_counts_and_is_not_sent_again() -> None:
+def test_replayed_delta_counts_and_is_not_published_again() -> None:
     published: list[RunEvent] = []
     text, _ = output_of(published, Replay([RunEvent(Event.TEXT_DELTA, {"text": "Good "}, 1)], 0))
     assert text.write("Good ") == []

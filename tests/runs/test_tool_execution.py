@@ -18,6 +18,7 @@ from service.runs.tool_execution import ToolExecution, WaitsForApproval
 from service.store import runs as rows
 from service.store import schema, tool_calls
 from service.store import steps as step_rows
+from service.store.approvals import Decision
 from service.tools import Tool, ToolResult, ToolRunner, tool
 from service.types import Block, Caller, Run, RunStatus, Usage
 from service.usage.rate_limits import SharedRateLimit
@@ -65,7 +66,7 @@ class Desk:
         assert self.wired.infra.db.transact(lambda tx: rows.claim(tx, self.run_id, worker_id))
         self.run: Run = self.wired.runs.queries.get(self.run_id)
         kept = self.wired.infra.db.query(lambda tx: step_rows.of_run(tx, self.run_id))
-        self.journal = Journal(self.wired.infra.db, self.run, lambda events: None, kept=kept)
+        self.journal = Journal(self.wired.infra.db, self.run, lambda events: None, stored=kept)
 
     def take_up(self) -> None:
         """Begin the next attempt as after a crash of the worker."""
@@ -92,7 +93,7 @@ class Desk:
         return {call_id: row["status"] for call_id, row in claims.items()}
 
     def decide(self, approval_id: str, said: Any, arguments: dict[str, Any] | None = None) -> None:
-        decision = approvals.Decision(said, None, arguments, "dec_1")
+        decision = Decision(said, None, arguments, "dec_1")
         self.wired.infra.db.transact(lambda tx: approvals.decide(tx, OPERATOR, approval_id, decision))
         self._take()
 
@@ -101,14 +102,14 @@ PAY = call("pay", {"text": "1"}, "toolu_pay")
 LOOK = call("look", {"text": "2"}, "toolu_look")
 
 
-def test_a_call_is_claimed_before_it_is_made_and_reported_after(wired: Services) -> None:
+def test_call_is_claimed_before_and_reported_after(wired: Services) -> None:
     desk, seen = Desk(wired), list[dict[str, str]]()
     desk.while_called = lambda: seen.append(desk.statuses())
     assert [result.content for result in desk.use(PAY, LOOK)] == ["made 1", "made 2"]
     assert seen[0] == {"toolu_pay": "claimed"} and desk.statuses() == {"toolu_pay": "done"}
 
 
-def test_a_reported_call_is_not_made_again(wired: Services) -> None:
+def test_reported_call_is_not_repeated(wired: Services) -> None:
     desk = Desk(wired)
     first = desk.use(PAY, LOOK)
     desk.take_up()
@@ -116,7 +117,7 @@ def test_a_reported_call_is_not_made_again(wired: Services) -> None:
     assert desk.made == ["1", "2", "2"]
 
 
-def test_a_call_that_was_claimed_and_not_reported_goes_to_a_person(wired: Services) -> None:
+def test_unreported_call_needs_an_approval(wired: Services) -> None:
     desk = Desk(wired)
 
     def die() -> None:
@@ -134,7 +135,7 @@ def test_a_call_that_was_claimed_and_not_reported_goes_to_a_person(wired: Servic
     assert desk.made == ["1", "1"] and desk.statuses() == {"toolu_pay": "done"}
 
 
-def test_no_call_of_a_step_is_made_while_a_person_has_to_decide_about_one(wired: Services) -> None:
+def test_pending_approval_blocks_every_call_of_the_step(wired: Services) -> None:
     desk = Desk(wired, approvals=("pay",))
     with pytest.raises(WaitsForApproval) as waits:
         desk.use(LOOK, PAY)
@@ -144,7 +145,7 @@ def test_no_call_of_a_step_is_made_while_a_person_has_to_decide_about_one(wired:
     assert [result.content for result in desk.use(LOOK, PAY)] == ["made 2", "made 3"]
 
 
-def test_a_denied_call_fails_and_the_others_are_made(wired: Services) -> None:
+def test_denied_call_fails_without_blocking_the_others(wired: Services) -> None:
     desk = Desk(wired, approvals=("pay",))
     with pytest.raises(WaitsForApproval) as waits:
         desk.use(LOOK, PAY)
@@ -154,7 +155,7 @@ def test_a_denied_call_fails_and_the_others_are_made(wired: Services) -> None:
     assert desk.made == ["2"] and desk.statuses() == {}
 
 
-def test_a_call_that_cannot_be_made_says_why(wired: Services) -> None:
+def test_impossible_call_fails_with_its_reason(wired: Services) -> None:
     desk = Desk(wired)
     gone = call("gone", {}, "toolu_gone")
     results = desk.use(gone, PAY, LOOK, unreadable=frozenset({"toolu_pay"}))
@@ -164,7 +165,7 @@ def test_a_call_that_cannot_be_made_says_why(wired: Services) -> None:
     assert desk.made == ["2"] and desk.statuses() == {}
 
 
-def test_a_call_over_the_limit_is_not_made(wired: Services) -> None:
+def test_call_over_the_rate_limit_fails(wired: Services) -> None:
     desk = Desk(wired)
     desk.rate = "1/hour"
     looked, paid = desk.use(LOOK, PAY)

@@ -82,7 +82,7 @@ class Listener(threading.Thread):
         return self.events[-1].name
 
 
-def test_a_turn_the_model_rejected_stays_and_is_not_told_again(
+def test_rejected_turn_is_stored_and_left_out_of_the_prompt(
     kept_in_each: Services, upstream: WireServer
 ) -> None:
     session_id = begin(kept_in_each)
@@ -103,7 +103,7 @@ def looks(n: int) -> Handler:
     return calls(says(f"Looking {n}. "), call("echo", {"text": "a"}, f"toolu_{n}_{random.random()}"))
 
 
-def test_the_next_turn_is_told_of_a_failed_one(kept_in_each: Services, upstream: WireServer) -> None:
+def test_prompt_includes_a_failed_turn(kept_in_each: Services, upstream: WireServer) -> None:
     session_id = begin(kept_in_each)
     upstream.script += [
         says_and_calls("Looking. ", call("echo", {"text": "a"}, f"toolu_{n}")) for n in range(3)
@@ -117,7 +117,9 @@ def test_the_next_turn_is_told_of_a_failed_one(kept_in_each: Services, upstream:
     assert told == [("user", "Find it."), ("assistant", answer["content"]), ("user", "Where is it?")]
 
 
-def test_a_cancelled_turn_stays_with_what_was_told(kept_in_each: Services, upstream: WireServer) -> None:
+def test_cancelled_turn_is_stored_with_its_partial_answer(
+    kept_in_each: Services, upstream: WireServer
+) -> None:
     session_id = begin(kept_in_each)
     upstream.script += [and_then_silence("Half an ", "answer"), message(says("Whole."))]
     heard = Listener(kept_in_each, session_id, "Tell me.")
@@ -204,7 +206,7 @@ def test_a_task_that_interrupts_is_queued(kept_in_each: Services, upstream: Wire
     assert said(kept_in_each, session_id)[-1] == ("assistant", "Short.", "succeeded")
 
 
-def test_an_interruption_leaves_what_is_queued(kept_in_each: Services, upstream: WireServer) -> None:
+def test_interrupt_leaves_queued_turns(kept_in_each: Services, upstream: WireServer) -> None:
     session_id = begin(kept_in_each)
     upstream.script += [and_then_silence("Once upon")]
     heard = Listener(kept_in_each, session_id, "A long story.")
@@ -218,7 +220,7 @@ def test_an_interruption_leaves_what_is_queued(kept_in_each: Services, upstream:
     assert asked == ["A long story.", "Now!", "Later."]
 
 
-def test_somebody_elses_turn_is_not_interrupted(kept_in_each: Services, upstream: WireServer) -> None:
+def test_turn_of_another_user_is_not_interrupted(kept_in_each: Services, upstream: WireServer) -> None:
     session_id = begin(kept_in_each)
     upstream.script += [and_then_silence("Once upon")]
     heard = Listener(kept_in_each, session_id, "A long story.")
@@ -264,9 +266,7 @@ def test_many_interruptions_at_once_end_and_the_newest_wins(
     assert len(kept) == 1 + sum(end != "busy" for end in ends)
 
 
-def test_each_request_says_what_it_does_when_its_session_is_busy(
-    kept_in_each: Services, upstream: WireServer
-) -> None:
+def test_on_conflict_applies_per_request(kept_in_each: Services, upstream: WireServer) -> None:
     session_id = begin(kept_in_each)
     upstream.script += [and_then_silence("Once upon")]
     heard = Listener(kept_in_each, session_id, "A long story.")

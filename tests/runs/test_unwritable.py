@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.agents.pattern import Context, Events, answer_of
+from service.agents.pattern import Context, Events, Prompt, answer_of
 from service.errors import RunLimit
 from service.types import Answer, Event, RunEvent
 from service.wiring import Services
@@ -68,9 +68,7 @@ def test_arguments_too_deep_are_a_failed_result(
     assert (len(upstream.requests), holds(kept_in_each)) == (2, 0)
 
 
-def test_what_the_model_writes_is_kept_by_either_database(
-    kept_in_each: Services, upstream: WireServer
-) -> None:
+def test_nul_and_emoji_are_stored_by_either_database(kept_in_each: Services, upstream: WireServer) -> None:
     said = says("A nul: \0, an emoji: \U0001f600.")
     upstream.script += [calls(said, call("refund", {"order": "\0"})), message(said)]
     run = ask(kept_in_each)
@@ -87,11 +85,11 @@ def _pattern(value: Any, *, early: bool) -> Any:
     """A pattern that tells, or answers, what cannot be written."""
 
     def run(context: Context) -> Events[Answer]:
-        reply = yield from context.steps.model("answer", system="", messages=context.messages)
+        reply = yield from context.steps.model("answer", Prompt("", context.messages))
         if early:
             journal: Any = context.steps._journal  # type: ignore[attr-defined]
-            journal.later(Event.TOOL_FINISHED, {"call_id": "x", "preview": value})
-            yield from context.steps.model("again", system="", messages=context.messages)
+            journal.publish_after_commit(Event.TOOL_FINISHED, {"call_id": "x", "preview": value})
+            yield from context.steps.model("again", Prompt("", context.messages))
         return answer_of(reply, sources=[{"title": value}])
 
     return run
@@ -120,13 +118,13 @@ def test_a_run_that_cannot_be_written_ends_as_the_agents_fault(
     assert found.cost_nano > 0 and holds(kept_in_each) == 0
 
 
-def test_a_failure_of_its_own_is_still_told_where_a_step_cannot_be_written(
+def test_run_error_is_kept_when_its_step_cannot_be_stored(
     kept_in_each: Services, upstream: WireServer
 ) -> None:
     def run(context: Context) -> Events[Answer]:
-        yield from context.steps.model("answer", system="", messages=context.messages)
+        yield from context.steps.model("answer", Prompt("", context.messages))
         journal: Any = context.steps._journal  # type: ignore[attr-defined]
-        journal.later(Event.TOOL_FINISHED, {"call_id": "x", "preview": _Unforeseen()})
+        journal.publish_after_commit(Event.TOOL_FINISHED, {"call_id": "x", "preview": _Unforeseen()})
         raise RunLimit()
 
     patterns: Any = kept_in_each.runs.execution.runner.patterns

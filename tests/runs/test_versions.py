@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from service.approvals import Decision, decide
+from service.approvals import decide
 from service.cache.lookup import Lookup
+from service.infra.redis_trip import Trip
 from service.store import approvals as approval_rows
 from service.store import runs as rows
+from service.store.approvals import Decision
 from service.types import Caller, Event, RunStatus, new_id
 from service.wiring import Services
 from tests.conftest import RedisServer
@@ -120,8 +122,11 @@ def test_an_answer_of_another_version_is_not_kept(live: Services, upstream: Wire
     run = inside.ask(live, request.question, cache="bypass")
     agent = live.agents.agents["probe"]
     question = live.runs.start.lookups.answers.question(agent, request, inside.ADA, agent.models[0])
-    with Lookup(live.runs.start.lookups.single_flight, run, question, agent.cache) as turn:
-        turn.run.agent_version = "another"
+    trip = Trip(live.infra.redis_store)
+    turn = Lookup(live.runs.start.lookups.single_flight, run, question, agent.cache)
+    turn.run.agent_version = "another"
+    turn.end(trip)
+    trip.send()
     assert live.runs.start.lookups.single_flight.find(question, None).cache == "miss"
 
 

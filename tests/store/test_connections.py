@@ -50,7 +50,7 @@ def asked(db: Database, pool: ThreadPoolExecutor, times: int, patience: float) -
     return [pool.submit(db.query, lambda tx: tx.row(ONE), patience=patience) for _ in range(times)]
 
 
-def test_those_who_wait_are_told_when_a_connection_cannot_be_made() -> None:
+def test_waiters_fail_when_the_connection_fails() -> None:
     """SQLAlchemy's own pool lets them wait for as long as they may."""
     with (
         front_door(lambda connection: None) as (url, _),
@@ -73,7 +73,7 @@ def test_one_of_all_threads_tries_to_connect() -> None:
         assert len(made) < 40
 
 
-def test_all_go_on_when_it_is_back(postgres: Postgres) -> None:
+def test_waiters_continue_when_the_database_is_back(postgres: Postgres) -> None:
     url = postgres.url.replace("postgresql:", "postgresql+psycopg:")
     with closing(Database(url, pool_size=2, patience=30)) as db, ThreadPoolExecutor(40) as pool:
         db.ping()
@@ -84,7 +84,7 @@ def test_all_go_on_when_it_is_back(postgres: Postgres) -> None:
         assert [answer.result() for answer in answers] == [{"one": 1}] * 40
 
 
-def test_what_the_pool_has_is_used_while_no_new_connection_can_be_made(postgres: Postgres) -> None:
+def test_pooled_connections_serve_when_no_new_one_opens(postgres: Postgres) -> None:
     """As where the server takes no more of them."""
     postgres.sql("CREATE ROLE narrow LOGIN CONNECTION LIMIT 2")
     url = postgres.url.replace("postgresql://slipway", "postgresql+psycopg://narrow")
@@ -93,14 +93,14 @@ def test_what_the_pool_has_is_used_while_no_new_connection_can_be_made(postgres:
         assert [answer.result() for answer in answers] == [{"one": 1}] * 200
 
 
-def test_a_lease_is_renewed_before_others_who_wait(postgres: Postgres) -> None:
+def test_lease_renewal_precedes_other_waiters(postgres: Postgres) -> None:
     order: list[str] = []
     url = postgres.url.replace("postgresql:", "postgresql+psycopg:")
     with closing(Database(url, pool_size=1)) as db, ThreadPoolExecutor(9) as pool:
         with db.read():
             others = [pool.submit(db.query, lambda tx: order.append("other")) for _ in range(8)]
             time.sleep(0.2)
-            lease = pool.submit(db.query, lambda tx: order.append("lease"), ahead=True)
+            lease = pool.submit(db.query, lambda tx: order.append("lease"), priority=True)
             time.sleep(0.2)
         for answer in (*others, lease):
             answer.result()

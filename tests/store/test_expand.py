@@ -92,7 +92,7 @@ def test_the_rule_sees_them(statement: str, fault: str | None) -> None:
     assert missed(before, tables(engine)) == ([] if fault is None else [fault])
 
 
-def test_the_rule_sees_what_must_be_filled() -> None:
+def test_rule_finds_columns_without_a_default() -> None:
     column = {"nullable": True, "default": None}
     filled = {**column, "nullable": False}
     assert missed({"t": {"a": column}}, {"t": {"a": filled}}) == ["t.a must be filled"]

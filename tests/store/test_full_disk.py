@@ -14,7 +14,7 @@ from service.store.schema import metadata
 from service.store.schema import users as table
 
 
-def test_a_full_disk_is_told_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+def test_full_disk_is_an_error_without_partial_writes(tmp_path: Path) -> None:
     db = Database(f"sqlite:///{tmp_path}/test.db", patience=0.1)
     metadata.create_all(db.engine)
 

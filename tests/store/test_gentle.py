@@ -90,7 +90,7 @@ def refused(alembic: Config) -> str:
     return str(ended.value)
 
 
-def test_what_is_done_before_a_failure_stays(write: Migrate, engine: sa.Engine) -> None:
+def test_steps_before_a_failure_stay_applied(write: Migrate, engine: sa.Engine) -> None:
     first, broken = 'op.add_column("users", sa.Column("a", sa.Integer()))', "raise ZeroDivisionError"
     with pytest.raises(ZeroDivisionError):
         command.upgrade(
@@ -196,7 +196,7 @@ def test_another_migrator_is_waited_for_and_then_named(write: Migrate, engine: s
 
 
 @only_postgresql
-def test_a_lost_lock_stops_it_before_the_step_is_done(write: Migrate, engine: sa.Engine) -> None:
+def test_lost_lock_stops_the_migration_before_its_step(write: Migrate, engine: sa.Engine) -> None:
     kill = (
         'op.execute("SELECT pg_terminate_backend(pid) FROM pg_locks '
         f"WHERE locktype = 'advisory' AND objid = {turn.KEY}\")\n"

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.errors import DatabaseUnavailable, NotFound
+from service.store.actor import Actor, act_as
 from service.store.database import Database, Transaction
 from service.store.sqlite_writers import Writers
 from tests.conftest import wait_until
@@ -66,20 +67,21 @@ class Group:
         assert self._writes.wait(WAIT)
         return future
 
-    def add(self, name: str, work: Callable[[Transaction], Any], *, ahead: bool = False) -> Future[Any]:
+    def add(self, name: str, work: Callable[[Transaction], Any], *, priority: bool = False) -> Future[Any]:
         before = len(writers(self._db)._queue)
-        future = self.start(name, work, ahead)
+        future = self.start(name, work, priority)
         wait_until(lambda: len(writers(self._db)._queue) == before + 1, "a thread that waits", timeout=WAIT)
         return future
 
     def go(self) -> None:
         self._go.set()
 
-    def start(self, name: str, work: Callable[[Transaction], Any], ahead: bool = False) -> Future[Any]:
+    def start(self, name: str, work: Callable[[Transaction], Any], priority: bool = False) -> Future[Any]:
         def run() -> Any:
             self.threads[name] = threading.get_ident()
             who.set(name)
-            return self._db.transact(work, ahead=ahead)
+            act_as(Actor("user", name))
+            return self._db.transact(work, priority=priority)
 
         return self._pool.submit(run)
 
@@ -94,14 +96,14 @@ def group(db: Database) -> Iterator[Group]:
             found.go()
 
 
-def test_what_waits_is_written_along_and_each_is_told_its_own(db: Database, group: Group) -> None:
+def test_waiting_writes_join_the_group_and_return_their_own_results(db: Database, group: Group) -> None:
     futures = [group.first(insert("first")), *(group.add(name, insert(name)) for name in "abc")]
     group.go()
     assert {future.result(WAIT) for future in futures} == {group.threads["first"]}
     assert written(db) == ["a", "b", "c", "first"]
 
 
-def test_what_fails_is_undone_by_itself(db: Database, group: Group) -> None:
+def test_failed_write_is_rolled_back_alone(db: Database, group: Group) -> None:
     def fail(tx: Transaction) -> None:
         insert("bad")(tx)
         tx.after_commit(lambda: hooks.append("bad"))
@@ -119,7 +121,7 @@ def test_what_fails_is_undone_by_itself(db: Database, group: Group) -> None:
     assert written(db) == ["first", "good"] and hooks == []
 
 
-def test_the_first_that_fails_takes_nobody_along(db: Database, group: Group) -> None:
+def test_failed_first_write_leaves_the_others(db: Database, group: Group) -> None:
     def fail(tx: Transaction) -> None:
         insert("bad")(tx)
         raise NotFound("It is not there.")
@@ -133,7 +135,7 @@ def test_the_first_that_fails_takes_nobody_along(db: Database, group: Group) -> 
     assert written(db) == ["a", "b"]
 
 
-def test_what_waits_for_the_commit_happens_in_its_own_thread_and_context(db: Database, group: Group) -> None:
+def test_after_commit_hooks_run_in_their_own_thread_and_context(db: Database, group: Group) -> None:
     def work(tx: Transaction) -> str:
         insert(who.get())(tx)
         tx.after_commit(lambda: after.append((who.get(), threading.get_ident(), who.get() in written(db))))
@@ -144,6 +146,17 @@ def test_what_waits_for_the_commit_happens_in_its_own_thread_and_context(db: Dat
     group.go()
     assert [future.result(WAIT) for future in futures] == ["first", "a", "b"]
     assert sorted(after) == sorted((name, ident, True) for name, ident in group.threads.items())
+
+
+def test_each_write_of_a_group_has_the_actor_of_its_own_thread(db: Database, group: Group) -> None:
+    def work(tx: Transaction) -> tuple[str | None, int]:
+        return tx.actor.user_id, threading.get_ident()
+
+    futures = [group.first(work), group.add("a", work), group.add("b", work)]
+    group.go()
+    assert [future.result(WAIT) for future in futures] == [
+        (name, group.threads["first"]) for name in ("first", "a", "b")
+    ]
 
 
 def test_where_all_is_undone_all_try_again(db: Database, group: Group) -> None:
@@ -179,7 +192,7 @@ def test_one_that_may_not_wait_is_written_before_the_others(db: Database, group:
     futures = [
         group.first(note("first")),
         group.add("a", note("a")),
-        group.add("lease", note("lease"), ahead=True),
+        group.add("lease", note("lease"), priority=True),
     ]
     group.go()
     for future in futures:
@@ -187,7 +200,7 @@ def test_one_that_may_not_wait_is_written_before_the_others(db: Database, group:
     assert order == ["first", "lease", "a"]
 
 
-def test_a_turn_that_is_over_takes_nobody_along(db: Database, group: Group) -> None:
+def test_expired_turn_writes_alone(db: Database, group: Group) -> None:
     first, other = group.first(insert("first")), group.add("other", insert("other"))
     writers(db)._turn_ends = -2.0 * WAIT
     group.go()
@@ -195,7 +208,7 @@ def test_a_turn_that_is_over_takes_nobody_along(db: Database, group: Group) -> N
     assert other.result(WAIT) == group.threads["other"]
 
 
-def test_one_that_gave_up_while_it_was_written_along_is_told_so(db: Database, group: Group) -> None:
+def test_write_that_timed_out_in_a_group_fails_as_unknown(db: Database, group: Group) -> None:
     """It may have been written, as where a commit's answer is lost."""
 
     def slow(tx: Transaction) -> None:

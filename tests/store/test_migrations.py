@@ -118,7 +118,7 @@ def test_data_of_every_revision_reaches_the_newest(url: str) -> None:
         assert connection.execute(sa.select(schema.steps.c.events)).scalar_one() == STEP["events"]
 
 
-def test_the_newest_revision_is_what_the_code_expects(url: str) -> None:
+def test_newest_revision_matches_the_schema(url: str) -> None:
     command.upgrade(config(url), "head")
     with sa.create_engine(url, poolclass=sa.pool.NullPool).connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})

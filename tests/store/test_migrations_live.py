@@ -122,7 +122,7 @@ def is_whole(address: str) -> bool:
 
 
 @pytest.mark.parametrize("start", ["0004", "0007"])
-def test_a_service_at_work_is_not_held_up(address: str, start: str) -> None:
+def test_migration_does_not_block_a_running_service(address: str, start: str) -> None:
     upgrade(address, start)
     fill(address, 2_000)
     traffic = Traffic(address)
@@ -141,7 +141,7 @@ def test_a_service_at_work_is_not_held_up(address: str, start: str) -> None:
     assert is_whole(address)
 
 
-def test_killed_again_and_again_it_goes_on(address: str) -> None:
+def test_migration_killed_repeatedly_completes(address: str) -> None:
     upgrade(address, "0004")
     fill(address, 200)
     for line in range(1, 40):
@@ -157,7 +157,7 @@ def test_killed_again_and_again_it_goes_on(address: str) -> None:
     assert is_whole(address)
 
 
-def test_killed_while_it_builds_an_index_the_next_one_builds_it(address: str) -> None:
+def test_index_of_a_killed_migration_is_built_by_the_next(address: str) -> None:
     upgrade(address, "0004")
     fill(address, 200)
     builds = "SELECT count(*) FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%'"
@@ -173,7 +173,7 @@ def test_killed_while_it_builds_an_index_the_next_one_builds_it(address: str) ->
     assert is_whole(address)
 
 
-def test_of_two_at_once_one_works(address: str) -> None:
+def test_concurrent_migrations_run_each_step_once(address: str) -> None:
     with migrating(address) as one, migrating(address) as other:
         told = [line for child in (one, other) for line in ended(child).splitlines() if " up to " in line]
     assert [line.split(",")[0] for line in sorted(told)] == [f"alembic: up to {r}" for r in sorted(REVISIONS)]
@@ -217,7 +217,7 @@ def test_requests_go_on_while_newer_code_migrates(
     assert set(statuses) == {200}
 
 
-def test_the_lock_is_let_go_with_the_process(address: str) -> None:
+def test_lock_is_released_with_the_process(address: str) -> None:
     """Killed while it waits for an index: its own backend may go on, and holds no lock that a next one needs."""
     upgrade(address, "0004")
     with long_reader(address, "ledger"):

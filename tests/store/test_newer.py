@@ -74,7 +74,7 @@ def migrate_with_newer(url: str, folder: Path, oldest: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_every_migration_says_which_code_runs_on_it() -> None:
+def test_every_migration_has_its_oldest_code() -> None:
     scripts = list(ScriptDirectory.from_config(config("sqlite://")).walk_revisions())
     for script in scripts:
         assert getattr(script.module, "OLDEST_CODE", None) in REVISIONS[REVISIONS.index(script.revision) :]
@@ -105,7 +105,7 @@ def test_newer_and_not_marked_is_refused_in_a_sentence(url: str, tmp_path: Path,
     ]
 
 
-def test_taken_back_it_is_used_again(url: str, tmp_path: Path) -> None:
+def test_downgraded_database_is_used_again(url: str, tmp_path: Path) -> None:
     root = newer_code(tmp_path, 'OLDEST_CODE = "9001"')
     for command in (("upgrade", "head"), ("downgrade", HEAD)):
         assert alembic(url, *command, root=root).returncode == 0

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from config import load
 from service.errors import DatabaseUnavailable
-from service.store import fitness, ledger
+from service.store import fitness
 from service.store.database import Database, Transaction
 from service.store.outages import NO_OPTION, NO_RIGHT
 from service.store.postgres import PREPARE_AFTER
@@ -75,7 +75,7 @@ def test_killed_between_two_statements_a_transaction_is_done_again(postgres: Pos
         ({"user": "locked:s3cr3t-word"}, "the password or the user is wrong"),
     ],
 )
-def test_the_cause_is_told_once_and_quotes_nothing(
+def test_cause_is_logged_once_without_secrets(
     postgres: Postgres,
     causes: Log,
     caplog: pytest.LogCaptureFixture,
@@ -95,7 +95,7 @@ def test_the_cause_is_told_once_and_quotes_nothing(
     assert "s3cr3t-word" not in caplog.text and "127.0.0.1" not in caplog.text
 
 
-def test_nobody_listens_there(causes: Log) -> None:
+def test_refused_connection_is_logged_as_the_cause(causes: Log) -> None:
     url = f"postgresql+psycopg://slipway@127.0.0.1:{free_port()}/x"
     with closing(Database(url)) as db, pytest.raises(DatabaseUnavailable):
         db.query(lambda tx: tx.row(sa.text("SELECT 1")), patience=0)
@@ -153,7 +153,7 @@ def _migrate(url: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_one_that_is_not_migrated_yet_is_used_once_it_is(tmp_path: Path, causes: Log) -> None:
+def test_unmigrated_database_is_used_after_the_migration(tmp_path: Path, causes: Log) -> None:
     url = f"sqlite:///{tmp_path}/x.db"
     with closing(Database(url, check=fitness.check)) as db:
         with pytest.raises(DatabaseUnavailable):
@@ -180,13 +180,13 @@ def test_the_first_transaction_may_begin_with_a_statement_that_must_be_first(pos
         looked.append(connection)
 
     with closing(Database(postgres.url.replace("postgresql:", "postgresql+psycopg:"), check=look)) as db:
-        db.query(ledger.one_snapshot)
-        db.query(ledger.one_snapshot)
+        db.query(Transaction.use_one_snapshot)
+        db.query(Transaction.use_one_snapshot)
     assert len(looked) == 1
 
 
 @pytest.mark.parametrize("path", ["driver", "sqlalchemy"])
-def test_what_the_server_cannot_do_now_is_tried_again(postgres: Postgres, path: str) -> None:
+def test_transient_server_errors_are_retried(postgres: Postgres, path: str) -> None:
     def work(state: str, tx: Transaction) -> None:
         attempts.append(state)
         if attempts.count(state) == 1:
@@ -203,7 +203,7 @@ def test_what_the_server_cannot_do_now_is_tried_again(postgres: Postgres, path: 
 
 
 @pytest.mark.parametrize("state", ["23505", "22012", "42P01", "XX000"])
-def test_what_would_fail_again_is_raised_at_once(postgres: Postgres, state: str) -> None:
+def test_permanent_server_errors_are_raised_at_once(postgres: Postgres, state: str) -> None:
     def work(tx: Transaction) -> None:
         attempts.append(state)
         tx.command(RAISE.format(state))

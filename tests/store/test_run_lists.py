@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from service.store import run_lists, users
 from service.store.database import Database
+from service.store.run_lists import RunFilter
 from service.store.schema import metadata
 from service.store.visibility import Visibility
 from tests.store.filled import fill
@@ -37,13 +38,13 @@ def watched(url: str) -> Iterator[tuple[Database, Spy]]:
 
 
 SCOPES = ("agents:rar*",)
-ASKED: list[tuple[dict[str, Any], int]] = [
-    ({"status": "cancelled", "agent": "rare", "visible": Visibility(HEAVY)}, 3),
-    ({"status": "failed", "agent": "rare", "visible": Visibility(HEAVY)}, 0),
-    ({"status": "cancelled", "agent": "rare", "visible": Visibility(HEAVY, SCOPES)}, 3),
-    ({"status": "failed", "visible": Visibility(HEAVY, SCOPES)}, 0),
-    ({"status": "failed", "visible": Visibility(None, SCOPES)}, 0),
-    ({"status": "failed", "agent": "support", "visible": Visibility("usr_none")}, 0),
+ASKED: list[tuple[RunFilter, Visibility, int]] = [
+    (RunFilter("cancelled", "rare"), Visibility(HEAVY), 3),
+    (RunFilter("failed", "rare"), Visibility(HEAVY), 0),
+    (RunFilter("cancelled", "rare"), Visibility(HEAVY, SCOPES), 3),
+    (RunFilter("failed"), Visibility(HEAVY, SCOPES), 0),
+    (RunFilter("failed"), Visibility(None, SCOPES), 0),
+    (RunFilter("failed", "support"), Visibility("usr_none"), 0),
 ]
 
 
@@ -51,11 +52,11 @@ def test_failures_of_a_user_and_an_agent_are_found_without_their_others(
     watched: tuple[Database, Spy],
 ) -> None:
     db, spy = watched
-    for asked, expected in ASKED:
+    for wanted, visible, expected in ASKED:
         found: list[Any] = []
 
-        def read(asked: dict[str, Any] = asked, found: list[Any] = found) -> None:
-            found += db.query(lambda tx: run_lists.recent(tx, limit=20, before=None, **asked))
+        def read(wanted: RunFilter = wanted, visible: Visibility = visible, found: list[Any] = found) -> None:
+            found += db.query(lambda tx: run_lists.recent(tx, wanted, limit=20, before=None, visible=visible))
 
-        assert spy.cost(read) < MOST, (asked, spy.told())
-        assert len(found) == expected, asked
+        assert spy.cost(read) < MOST, (wanted, visible, spy.told())
+        assert len(found) == expected, (wanted, visible)

@@ -72,7 +72,7 @@ def test_one_that_writes_all_the_time_leaves_the_others_their_turns(
             pass
 
 
-def test_who_is_killed_holds_nobody_up(started: ExitStack, database: Path) -> None:
+def test_killed_writer_blocks_no_other(started: ExitStack, database: Path) -> None:
     holder = begin(started, HOLDER, database)
     writers = Writers(database, 0.1)
     with pytest.raises(DatabaseUnavailable), writers.turn():
@@ -94,16 +94,16 @@ def test_a_turn_that_failed_is_given_back(database: Path) -> None:
 def test_threads_write_in_the_order_they_came_but_for_one_that_may_not_wait(database: Path) -> None:
     writers, wrote = Writers(database, 10.0), list[str]()
 
-    def write(name: str, ahead: bool = False) -> None:
-        writers.acquire(Waiter(), ahead=ahead)
+    def write(name: str, priority: bool = False) -> None:
+        writers.acquire(Waiter(), priority=priority)
         wrote.append(name)
         writers.release()
 
     with ThreadPoolExecutor(5) as pool, writers.turn():
-        for number, (name, ahead) in enumerate(
+        for number, (name, priority) in enumerate(
             [("1", False), ("2", False), ("3", False), ("lease", True)], 1
         ):
-            pool.submit(write, name, ahead)
+            pool.submit(write, name, priority)
             wait_until(lambda: len(writers._queue) == number, "a thread that waits", timeout=5)  # noqa: B023
     assert wrote == ["lease", "1", "2", "3"]
 

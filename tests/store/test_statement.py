@@ -34,7 +34,7 @@ def db(url: str) -> Database:
     return found
 
 
-def test_what_goes_in_comes_out(db: Database) -> None:
+def test_inserted_values_are_read_back(db: Database) -> None:
     """Types, columns that have a default, and those that are not given."""
     everything = sa.select(users.c.disabled, runs).join(runs, runs.c.user_id == users.c.id)
     with db.begin() as tx:
@@ -48,7 +48,7 @@ def test_what_goes_in_comes_out(db: Database) -> None:
     db.close()
 
 
-def test_many_at_once_once_each_and_what_was_touched(db: Database) -> None:
+def test_bulk_insert_once_and_returning(db: Database) -> None:
     insert, named = Statement(InsertOnce(users)), sa.select(users.c.id)
     people = [{**ADA, "id": f"usr_{name}", "username": name} for name in "abc"]
     with db.begin() as tx:
@@ -67,7 +67,7 @@ def test_many_at_once_once_each_and_what_was_touched(db: Database) -> None:
     db.close()
 
 
-def test_what_failed_leaves_nothing(db: Database) -> None:
+def test_failed_statement_leaves_no_row(db: Database) -> None:
     insert = Statement(sa.insert(users))
     with pytest.raises(db.engine.dialect.loaded_dbapi.IntegrityError), db.begin() as tx:  # type: ignore[attr-defined]
         tx.execute(insert, ADA)

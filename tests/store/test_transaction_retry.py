@@ -10,7 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from service.errors import DatabaseUnavailable
-from service.store import ledger, transaction_retry
+from service.store import transaction_retry
+from service.store.actor import Actor, acting_as
 from service.store.database import Database, Transaction
 
 pytestmark = pytest.mark.parametrize("url", ["postgresql"], indirect=True)
@@ -76,15 +77,17 @@ def test_a_serialization_failure(db: Database, caplog: pytest.LogCaptureFixture)
     turns: list[int] = []
 
     def work(tx: Transaction) -> None:
-        ledger.one_snapshot(tx)
+        tx.use_one_snapshot()
         turns.append(len(tx.rows(sa.select(pots))))
         if len(turns) == 1:
             db.transact(lambda other: put_in(other, 1))
         put_in(tx, 1)
 
-    db.transact(work, patience=0)
+    with acting_as(Actor("user", "usr_ada", "key_1")):
+        db.transact(work, patience=0)
     assert len(turns) == 2 and contents(db) == [2, 0]
     assert logged(caplog) == [("transaction_retried", "serialization_failure")]
+    assert caplog.records[0].__dict__["actor"] == "usr_ada/key_1"
 
 
 def test_one_that_always_collides_is_given_up(

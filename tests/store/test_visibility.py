@@ -69,7 +69,21 @@ def test_operators_see_everybodys(role: str, own: bool, user_id: str | None) -> 
     assert visible_to(caller, own=own) == Visibility(user_id, ("agents:a",))
 
 
-def test_no_scopes_allow_everything_and_others_what_they_name() -> None:
+def test_scopes_allow_the_agents_they_name() -> None:
     assert allows((), "agents:support") and UNRESTRICTED.covers("usr_x", "support")
     assert allows(("agents:sup*",), "agents:support") and not allows(("agents:sup",), "agents:support")
     assert not allows(("models:*",), "agents:support")
+
+
+@pytest.mark.parametrize(
+    ("scopes", "allowed"),
+    [
+        ((), True),
+        (("agents:*",), True),
+        (("agents:support",), True),
+        (("agents:sup*",), True),
+        (("agents:other",), False),
+    ],
+)
+def test_scopes_are_patterns(scopes: tuple[str, ...], allowed: bool) -> None:
+    assert allows(scopes, "agents:support") is allowed

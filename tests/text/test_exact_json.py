@@ -22,7 +22,7 @@ def test_laid_out_with_the_same_numbers() -> None:
 @pytest.mark.parametrize(
     "data", [b"NaN", b"[Infinity]", b"-Infinity", b'"\\ud800"', b'{"\\udfff":1}', b"\xff", b"{", b"1.", b"01"]
 )
-def test_what_is_no_json(data: bytes) -> None:
+def test_invalid_json_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):
         exact_json.loads(data)
 
@@ -40,7 +40,7 @@ def test_any_other_is_kept_as_an_object() -> None:
     assert exact_json.to_text(exact_json.to_stored('{"b":1.5,"a":[1,"é"]}')) == '{"b":1.5,"a":[1,"é"]}'
 
 
-def test_what_was_kept_as_a_part_of_an_answer() -> None:
+def test_stored_json_is_embedded_verbatim() -> None:
     assert exact_json.to_text({"a": 1}) == '{"a":1}' and exact_json.to_text(None) is None
     assert orjson.dumps({"metadata": exact_json.embedded({"a": 1})}) == b'{"metadata":{"a":1}}'
     assert orjson.dumps({"metadata": exact_json.embedded('{"a":1.10}')}) == b'{"metadata":{"a":1.10}}'

@@ -24,7 +24,7 @@ from service.text.sanitise import MAX_DEPTH, storable, storable_json
         ("\ufffe\uffff\x01", "\ufffe\uffff\x01"),
     ],
 )
-def test_only_what_nothing_can_keep_is_replaced(text: str, kept: str) -> None:
+def test_only_unstorable_characters_are_replaced(text: str, kept: str) -> None:
     assert storable(text) == kept
     storable(text).encode()  # which raises for half a pair
 
@@ -32,7 +32,7 @@ def test_only_what_nothing_can_keep_is_replaced(text: str, kept: str) -> None:
 @pytest.mark.parametrize(
     "value", [None, True, 0, -(2**63), 2**63 - 1, 1.5, "x", [1, ["a"]], {"a": {"b": []}}]
 )
-def test_json_stays_as_it_is(value: Any) -> None:
+def test_valid_json_is_unchanged(value: Any) -> None:
     assert storable_json(value) == value
 
 

@@ -66,7 +66,7 @@ def test_a_tool_without_parameters_has_an_object_schema() -> None:
     assert ping.input_schema == {"type": "object", "properties": {}, "additionalProperties": False}
 
 
-def test_what_is_not_said_is_taken_to_be_dangerous() -> None:
+def test_defaults_assume_side_effects_and_no_idempotency() -> None:
     @tool()
     def send() -> str:
         """Send."""
@@ -92,7 +92,7 @@ def test_arguments_come_as_their_types(context: MakeContext) -> None:
         ({"where": "hush"}, "where: Input should be a valid dictionary"),
     ],
 )
-def test_arguments_that_do_not_fit_are_told_to_the_model(
+def test_invalid_arguments_fail_with_their_field(
     context: MakeContext, arguments: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(ToolFailed) as failure:
@@ -116,9 +116,7 @@ def careless(share: Annotated[int, AfterValidator(lambda share: 100 // share)]) 
         ({"where": {"title": "x"}, "context": {}}, [("context",)]),
     ],
 )
-def test_what_does_not_fit_is_told_without_a_call(
-    arguments: dict[str, Any], places: list[tuple[str, ...]]
-) -> None:
+def test_faults_validate_without_a_call(arguments: dict[str, Any], places: list[tuple[str, ...]]) -> None:
     faults = weather.faults(arguments)
     assert [fault["loc"] for fault in faults] == places
     assert "hush" not in str(faults)
@@ -149,7 +147,7 @@ async def _later(x: int) -> None:
 
 
 @pytest.mark.parametrize("function", [_untyped, _without_words, _many, _first_only, _later])
-def test_what_cannot_be_a_tool_is_refused(function: Callable[..., Any]) -> None:
+def test_unsuitable_function_is_a_bad_tool(function: Callable[..., Any]) -> None:
     with pytest.raises(BadTool):
         tool()(function)
 

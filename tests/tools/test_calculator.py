@@ -84,7 +84,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(("expression", "told"), FAULTS.items(), ids=[key[:30] for key in FAULTS])
-def test_faults_are_told_clearly(expression: str, told: str) -> None:
+def test_faults_have_clear_messages(expression: str, told: str) -> None:
     with pytest.raises(CalculationError, match=told):
         calculate(expression)
 

@@ -24,11 +24,11 @@ YES = Approval(approved=True, reason="policy")
 NO = Approval(approved=False, reason="policy", comment="Too much.")
 
 
-def test_a_call_that_nobody_asks_about_is_allowed() -> None:
+def test_call_without_approval_rule_is_allowed() -> None:
     assert policy(CALL) == ALLOW
 
 
-def test_a_tool_that_needs_approval_is_put_to_a_person_once() -> None:
+def test_tool_under_approval_is_asked_about_once() -> None:
     assert policy(ASKED) == ("ask", "policy")
     assert policy(replace(ASKED, approval=YES)) == ALLOW
     assert policy(replace(ASKED, approval=NO)) == ("deny", "A person denied this call: Too much.")
@@ -38,29 +38,29 @@ def test_a_tool_that_needs_approval_is_put_to_a_person_once() -> None:
     )
 
 
-def test_a_call_whose_end_nobody_knows_is_put_to_a_person() -> None:
+def test_call_of_unknown_outcome_is_asked_about() -> None:
     assert policy(LOST) == ("ask", "unknown")
     assert policy(replace(LOST, approval=YES)) == ALLOW
     refused = policy(replace(LOST, approval=Approval(False, "unknown")))
     assert (refused.action, "not known whether" in refused.reason) == ("deny", True)
 
 
-def test_a_decision_allows_one_attempt() -> None:
+def test_spent_decision_is_asked_again() -> None:
     assert policy(replace(LOST, approval=replace(YES, spent=True))) == ("ask", "unknown")
 
 
 @pytest.mark.parametrize("approval", [None, YES, NO])
-def test_a_call_that_was_made_keeps_its_result(approval: Approval | None) -> None:
+def test_completed_call_is_allowed_whatever_the_approval(approval: Approval | None) -> None:
     assert policy(replace(ASKED, made="yes", approval=approval)) == ALLOW
 
 
 @pytest.mark.parametrize("call", [CALL, ASKED, LOST])
-def test_arguments_that_cannot_be_read_are_refused_and_asked_of_nobody(call: ProposedCall) -> None:
+def test_unreadable_arguments_are_denied_without_asking(call: ProposedCall) -> None:
     verdict = policy(replace(call, readable=False))
     assert (verdict.action, verdict.reason[:13]) == ("deny", "The arguments")
 
 
-def test_a_tool_that_is_not_there_is_refused_unless_it_may_have_been_called() -> None:
+def test_unknown_tool_is_denied_unless_possibly_called() -> None:
     gone = replace(CALL, tool=None)
     assert policy(gone) == ("deny", "There is no tool named refund.")
     assert policy(replace(gone, readable=False)) == ("deny", "There is no tool named refund.")

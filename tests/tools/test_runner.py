@@ -46,7 +46,7 @@ def failing(error: BaseException) -> Callable[[], Any]:
         (ToolOutput({"a": 1}, [SOURCE]), '{"a":1}'),
     ],
 )
-def test_what_a_tool_returns_is_text_for_the_model(
+def test_returned_value_is_encoded_as_text(
     runner: ToolRunner, context: MakeContext, returned: Any, content: str
 ) -> None:
     result = runner.call(made(lambda: returned), {}, context())
@@ -55,7 +55,7 @@ def test_what_a_tool_returns_is_text_for_the_model(
     assert result.ms > 0
 
 
-def test_a_large_result_is_cut_and_says_so(runner: ToolRunner, context: MakeContext) -> None:
+def test_large_result_is_truncated_with_a_note(runner: ToolRunner, context: MakeContext) -> None:
     result = runner.call(made(lambda: "ab\n" * 20_000), {}, context())
     assert len(result.content) < MAX_CONTENT + 100
     assert result.content.endswith("[cut: 20,000 of 60,000 characters shown]")
@@ -63,7 +63,7 @@ def test_a_large_result_is_cut_and_says_so(runner: ToolRunner, context: MakeCont
     assert "\n" not in result.preview
 
 
-def test_a_tool_that_says_what_failed_is_quoted(runner: ToolRunner, context: MakeContext) -> None:
+def test_message_of_tool_failed_is_the_result(runner: ToolRunner, context: MakeContext) -> None:
     result = runner.call(made(failing(ToolFailed("No such order."))), {}, context())
     assert (result.ok, result.content) == (False, "No such order.")
 
@@ -71,7 +71,7 @@ def test_a_tool_that_says_what_failed_is_quoted(runner: ToolRunner, context: Mak
 @pytest.mark.parametrize(
     "error", [ValueError("hush"), TimeoutError("hush"), SystemExit("hush"), KeyboardInterrupt("hush")]
 )
-def test_of_any_other_failure_only_the_type_is_told(
+def test_any_other_failure_reveals_its_type_only(
     runner: ToolRunner, context: MakeContext, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG, "slipway"):
@@ -83,7 +83,7 @@ def test_of_any_other_failure_only_the_type_is_told(
     assert not any("hush" in repr(vars(record)) for record in caplog.records)
 
 
-def test_what_cannot_be_json_is_a_failure(runner: ToolRunner, context: MakeContext) -> None:
+def test_unencodable_result_is_a_failure(runner: ToolRunner, context: MakeContext) -> None:
     assert runner.call(made(object), {}, context()).ok is False
 
 
@@ -98,7 +98,7 @@ def test_every_call_is_one_log_event(
 
 
 @pytest.mark.parametrize("idempotent", [True, False])
-def test_a_tool_over_its_time_is_left_behind(
+def test_tool_over_its_timeout_is_abandoned(
     runner: ToolRunner, context: MakeContext, idempotent: bool
 ) -> None:
     release = threading.Event()
@@ -110,14 +110,14 @@ def test_a_tool_over_its_time_is_left_behind(
     assert ("may still take effect" in result.content) is not idempotent
 
 
-def test_the_deadline_of_the_run_is_the_tools_too(runner: ToolRunner, context: MakeContext) -> None:
+def test_deadline_of_the_run_applies_to_its_tools(runner: ToolRunner, context: MakeContext) -> None:
     release = threading.Event()
     result = runner.call(made(lambda: release.wait(30)), {}, context(seconds=0.05))
     release.set()
     assert result.content == "probe timed out"
 
 
-def test_without_time_nothing_is_called(runner: ToolRunner, context: MakeContext) -> None:
+def test_tool_is_not_called_after_the_deadline(runner: ToolRunner, context: MakeContext) -> None:
     called = []
     result = runner.call(made(lambda: called.append(1)), {}, context(seconds=-1))
     assert (result.ok, called) == (False, [])
@@ -152,7 +152,7 @@ def test_context_variables_reach_the_tool(runner: ToolRunner, context: MakeConte
     assert runner.call(made(request_id.get), {}, context()).content == "abc"
 
 
-def test_calls_at_once_keep_apart(runner: ToolRunner, context: MakeContext) -> None:
+def test_concurrent_calls_get_their_own_results(runner: ToolRunner, context: MakeContext) -> None:
     echo = Tool("echo", "Echo.", {}, lambda arguments, _: arguments["n"], True, False)
     got: dict[int, str] = {}
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from service.store.database import Database
-from service.store.schema import ledger
-from service.store.usage import DAY_MS, HOUR_MS, SUMS, UsageQuery, order_of
+from service.store.schema import SUMS, ledger
+from service.store.usage import DAY_MS, HOUR_MS, UsageQuery, order_of
 from service.types import new_id, now_ms
 
 TODAY = now_ms() // DAY_MS

@@ -10,16 +10,16 @@ from typing import Any
 from service.observe.log_lines import LogLines
 from service.observe.metrics import Metrics
 from service.observe.observer import Observer
-from service.store import budgets as counters
-from service.store import holds, ledger
+from service.store import bookings, holds
 from service.store.database import Database, Transaction
 from service.store.holds import Hold
 from service.store.schema import metadata
+from service.store.transaction import WriteInTransaction
 from service.types import NANO, Run, RunRequest, Usage, new_id
 from service.usage.budgets import Budgets
 from service.usage.ledger import Checked, check
 from service.usage.prices import PriceTable
-from service.usage.reservation import CallEstimate, Reserved, Settlement, WriteInTransaction
+from service.usage.reservation import CallEstimate, Reserved, Settlement
 from service.usage.spending import Spending
 
 TABLE = PriceTable.load()
@@ -141,8 +141,9 @@ def hold_at(house: House, at: int, user: str = "usr_ada") -> Hold:
 
     def take(tx: Transaction) -> None:
         ids = sorted(house.budgets.stripe(cap.window(at), 0) for cap in caps)
-        holds.insert(tx, hold._replace(counters=tuple(ids)))
-        ledger.held(tx, hold, counters.take(tx, ids, hold.amount_nano))
+        placed = hold._replace(counters=tuple(ids))
+        holds.insert(tx, placed)
+        bookings.hold(tx, placed)
 
     house.write(take)
     return hold

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from offline_model.token_estimate import of_request
 from service.types import Usage
-from service.usage.bounds import FRAME, ON_THEIR_WAY, counted_bound, prompt_bound, used_so_far
+from service.usage.bounds import FRAME, ON_THEIR_WAY, counted_bound, interrupted_usage, prompt_bound
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 TOOL = {"name": "look", "description": "Looks.", "input_schema": {"type": "object", "properties": {}}}
@@ -21,7 +21,7 @@ def ask(content: Any) -> list[dict[str, Any]]:
 
 
 @given(st.lists(TEXT, min_size=1, max_size=5), TEXT, st.booleans())
-def test_it_is_above_what_a_model_counts(texts: list[str], system: str, tools: bool) -> None:
+def test_prompt_bound_is_above_the_token_count(texts: list[str], system: str, tools: bool) -> None:
     messages = [{"role": "user", "content": text} for text in texts]
     bound = prompt_bound(system, messages, [TOOL] if tools else [])
     assert bound is not None
@@ -48,7 +48,7 @@ def test_a_character_that_grows_in_its_normal_form_counts_as_grown() -> None:
         {"type": "container_upload", "file_id": "file_1"},
     ],
 )
-def test_what_is_not_text_has_no_bound(block: dict[str, Any]) -> None:
+def test_blocks_without_text_have_no_bound(block: dict[str, Any]) -> None:
     assert prompt_bound("", ask([{"type": "text", "text": "See:"}, block])) is None
 
 
@@ -62,7 +62,7 @@ def test_what_is_not_text_has_no_bound(block: dict[str, Any]) -> None:
         {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "A page."}},
     ],
 )
-def test_what_is_text_has_one(block: dict[str, Any]) -> None:
+def test_text_blocks_have_a_bound(block: dict[str, Any]) -> None:
     assert (prompt_bound("", ask([block])) or 0) > FRAME
 
 
@@ -74,9 +74,9 @@ def test_a_count_gets_a_margin() -> None:
     assert counted_bound(0) == FRAME and counted_bound(2_000) == 2_100 + FRAME
 
 
-def test_what_a_cut_stream_has_used() -> None:
+def test_usage_of_an_interrupted_stream() -> None:
     told = Usage(100, 1, 20)
-    assert used_so_far(told, "", 500) == Usage(100, ON_THEIR_WAY, 20)
-    assert used_so_far(told, "häßlich", 500) == Usage(100, 9 + ON_THEIR_WAY, 20)
-    assert used_so_far(told, "x" * 1_000, 500) == Usage(100, 500, 20)
-    assert used_so_far(told._replace(output_tokens=400), "", 500).output_tokens == 400
+    assert interrupted_usage(told, "", 500) == Usage(100, ON_THEIR_WAY, 20)
+    assert interrupted_usage(told, "häßlich", 500) == Usage(100, 9 + ON_THEIR_WAY, 20)
+    assert interrupted_usage(told, "x" * 1_000, 500) == Usage(100, 500, 20)
+    assert interrupted_usage(told._replace(output_tokens=400), "", 500).output_tokens == 400

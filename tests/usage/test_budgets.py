@@ -15,7 +15,7 @@ from service.errors import BudgetExceeded
 from service.store.budgets import BudgetWindow
 from service.store.schema import caps
 from service.types import NANO, Usage
-from service.usage.caps import NO_LIMIT, Standing, dealt, level, nano_of, window_end, window_start
+from service.usage.caps import NO_LIMIT, Standing, distribute, level, nano_of, window_end, window_start
 from tests.usage.conftest import Make
 from tests.usage.house import CENT, a_run, at_once
 
@@ -50,8 +50,8 @@ def test_amounts() -> None:
 
 
 @given(st.integers(0, 10**12), st.lists(st.integers(0, 10**12), min_size=1, max_size=9))
-def test_shares_are_the_cap_and_cover_what_is_committed(cap: int, committed: list[int]) -> None:
-    shares = dealt(cap, committed)
+def test_shares_sum_to_the_cap_and_cover_commitments(cap: int, committed: list[int]) -> None:
+    shares = distribute(cap, committed)
     assert sum(shares) == cap
     if cap >= sum(committed):
         assert all(share >= mine for share, mine in zip(shares, committed, strict=True))
@@ -71,7 +71,7 @@ def test_levels() -> None:
     assert level(0, 0) == 0
 
 
-def test_a_cap_set_in_the_middle_counts_what_was_spent_and_what_is_held(make: Make) -> None:
+def test_cap_set_mid_window_counts_earlier_spend_and_holds(make: Make) -> None:
     house = make(patience=0)
     run = a_run(key="key_1", session="ses_1")
     house.spend(Usage(0, 300), run)
@@ -89,7 +89,7 @@ def test_a_cap_set_in_the_middle_counts_what_was_spent_and_what_is_held(make: Ma
     assert house.check().faults == []
 
 
-def test_a_cap_may_be_set_below_what_is_spent(make: Make) -> None:
+def test_cap_below_the_spent_amount_refuses_further_calls(make: Make) -> None:
     house = make(user_day=NANO, service_day=NANO, patience=0)
     house.spend(Usage(0, 800))
     held = house.reserve()

@@ -147,14 +147,14 @@ def with_a_tool(wired: Services, model: Model) -> None:
         ),
     ],
 )
-def test_it_costs_what_was_worked_out(
+def test_calls_cost_the_amounts_of_the_table(
     wired: Services, model: Model, call: Callable[[Services, Model], None], table: list[Line]
 ) -> None:
     call(wired, model)
     assert booked(wired) == table
 
 
-def test_a_prompt_that_is_kept_costs_a_quarter_more_once_and_then_a_twentieth(
+def test_cached_prompt_costs_a_quarter_more_once_and_then_a_twentieth(
     tmp_path: Path, redis_server: RedisServer
 ) -> None:
     with (

@@ -38,7 +38,7 @@ def house(make: Make) -> House:
     return house
 
 
-def test_what_is_over_becomes_one_row_a_day(house: House) -> None:
+def test_closed_windows_become_one_row_a_day(house: House) -> None:
     before = rows(house, counters)
     assert len(before) == 4 * 5 + 1, "two stripes of the service and two users a day, and a total"
     gone = roll_up(house)
@@ -104,7 +104,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("what", DAMAGES)
-def test_damage_shows_after_it_too(house: House, what: str) -> None:
+def test_damage_is_found_after_the_roll_up(house: House, what: str) -> None:
     at = now_ms() - 5 * DAY
     entry = spend_at(house, at, "usr_bob").id
     assert roll_up(house) == 10 and house.check().faults == []

@@ -70,7 +70,7 @@ def test_a_run_whose_process_died_is_forgotten(server: RedisServer) -> None:
         pass
 
 
-def test_what_a_killed_process_left_is_compared_with_the_database(server: RedisServer) -> None:
+def test_counts_of_a_killed_process_are_reconciled_with_the_database(server: RedisServer) -> None:
     killed, lives = limit(server, most=2), limit(server, most=2, ended=["run_1"])
     left = [killed.counted(ADA, run_id) for run_id in ("run_1", "run_2")]
     for one in left:

@@ -124,10 +124,12 @@ def test_money_that_a_settlement_left_held_shows(books: House) -> None:
     books.db.transact(lambda tx: tx.execute(change(holds, mine, counters=[])))
     books.settle(reserved, Usage(100, 200))
     [fault] = books.check().faults
-    assert fault.row == f"ledger {reserved.hold.id} settle" and fault.what.startswith("it leaves money held")
+    assert fault.row == f"ledger {reserved.hold.id} settle" and fault.detail.startswith(
+        "it leaves money held"
+    )
 
 
-def test_an_entry_says_once_whose_it_is(books: House) -> None:
+def test_entry_names_its_call_in_one_row(books: House) -> None:
     """And not in each of its rows: they are a third of what a run leaves, and never deleted."""
     about = ("user_id", "agent", "run_id", "step", "model", "price_id")
     query = sa.select(ledger).where(ledger.c.kind.in_(("hold", "settle")))
@@ -154,7 +156,7 @@ def test_a_row_slipped_in_shows(books: House) -> None:
             tx.execute(sa.insert(ledger), {**row, **dict.fromkeys(rows.TOKENS, 0)})
 
     books.db.transact(slip)
-    whats = [fault.what for fault in books.check().faults]
+    whats = [fault.detail for fault in books.check().faults]
     assert "it settles a hold that is not in the ledger" in whats and "it books 3 for what costs 5" in whats
 
 
@@ -173,10 +175,10 @@ def test_a_passed_cap_shows(books: House) -> None:
         tx.execute(sa.update(counters).values(cap_nano=1))
 
     books.db.transact(lower)
-    assert any("pass the cap of 1" in fault.what for fault in books.check().faults)
+    assert any("pass the cap of 1" in fault.detail for fault in books.check().faults)
 
 
-def test_it_reads_page_by_page(books: House) -> None:
+def test_ledger_is_read_in_pages(books: House) -> None:
     whole = list(ledger_entries.every(books.db))
     for page in (1, 4, 5, 7):
         assert list(ledger_entries.every(books.db, page=page)) == whole

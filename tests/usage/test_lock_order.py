@@ -14,10 +14,11 @@ import sqlalchemy as sa
 from service.errors import BudgetExceeded
 from service.store import holds, scope_locks
 from service.store.database import Transaction
+from service.store.transaction import WriteInTransaction
 from service.types import NANO, Usage
 from service.usage import budgets
 from service.usage.caps import PERIODS
-from service.usage.reservation import Reserved, WriteInTransaction
+from service.usage.reservation import Reserved
 from service.usage.spending import LATEST_HOLD, HoldRefused
 from tests.conftest import wait_until
 from tests.usage.conftest import Make
@@ -74,7 +75,7 @@ def test_a_step_under_way_when_a_cap_is_set(make: Make, collisions: Log, scope: 
 
 
 @on_postgres
-def test_a_step_waits_for_a_cap_that_is_being_set_and_counts_against_it(make: Make, collisions: Log) -> None:
+def test_step_waits_for_a_cap_being_set_and_counts_against_that_cap(make: Make, collisions: Log) -> None:
     house = make(patience=0)
     before = house.reserve()
     cap = budgets.Cap("agent:support", "day", NANO)
@@ -149,7 +150,7 @@ def test_everybody_at_once(make: Make, collisions: Log) -> None:
 
 
 @pytest.mark.parametrize("scope", ["service", "user:usr_ada", "key:key_1", "session:ses_1"])
-def test_what_is_settled_while_a_cap_is_set_is_counted_once(
+def test_settlement_during_set_cap_counts_once(
     make: Make, monkeypatch: pytest.MonkeyPatch, scope: str
 ) -> None:
     """Between the sum that is read before the lock and the lock."""

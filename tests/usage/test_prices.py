@@ -56,25 +56,24 @@ prices:
     ],
 )
 def test_costs_worked_out_by_hand(price: Price, usage: Usage, batch: bool, nano: int) -> None:
-    assert price.cost(usage, batch) == nano
+    assert (price.in_batch() if batch else price).cost(usage) == nano
 
 
 @pytest.mark.parametrize(
-    ("args", "nano"),
+    ("price", "tokens", "nano"),
     [
         # all of it written for an hour: 1,000 x 200 + 200 x 500
-        ((1_000, 200), 300_000),
-        ((1_000, 200, True), 150_000),
+        (HAIKU, (1_000, 200), 300_000),
+        (HAIKU.in_batch(), (1_000, 200), 150_000),
         # 100,001 x 1,000 + 200 x 2,500
-        ((100_001, 200), 100_501_000),
-        ((0, 0, False, 3), 30_000_000),
+        (HAIKU, (100_001, 200), 100_501_000),
     ],
 )
-def test_worst_cases_worked_out_by_hand(args: tuple[int, int], nano: int) -> None:
-    assert HAIKU.worst(*args) == nano
+def test_worst_cases_worked_out_by_hand(price: Price, tokens: tuple[int, int], nano: int) -> None:
+    assert price.worst(*tokens) == nano
 
 
-def test_the_price_of_an_invoke_as_the_api_shows_it() -> None:
+def test_cost_of_an_invoke_in_dollars() -> None:
     assert usd(HAIKU.cost(Usage(412, 96))) == "0.000090"  # 41,200 + 48,000 = 89,200 nano, rounded up
 
 
@@ -82,18 +81,17 @@ def test_the_price_of_an_invoke_as_the_api_shows_it() -> None:
     model=st.sampled_from(TABLE.models),
     prompt=st.tuples(*[st.integers(0, 150_000)] * 4),
     output=st.integers(0, 128_000),
-    searches=st.integers(0, 5),
     spare=st.integers(0, 1_000),
     batch=st.booleans(),
 )
 def test_nothing_costs_more_than_the_worst(
-    model: str, prompt: tuple[int, int, int, int], output: int, searches: int, spare: int, batch: bool
+    model: str, prompt: tuple[int, int, int, int], output: int, spare: int, batch: bool
 ) -> None:
     plain, read, written, hour = prompt
-    usage = Usage(plain, output, read, written + hour, hour, searches)
+    usage = Usage(plain, output, read, written + hour, hour)
     price = TABLE.price(model, TODAY)
-    worst = price.worst(sum(prompt) + spare, output + spare, batch, server_tool_requests=searches)
-    assert 0 <= price.cost(usage, batch) <= worst
+    price = price.in_batch() if batch else price
+    assert 0 <= price.cost(usage) <= price.worst(sum(prompt) + spare, output + spare)
 
 
 @pytest.mark.parametrize(

@@ -24,14 +24,14 @@ def house(tmp_path: Path) -> House:
     return house
 
 
-def test_what_agrees(house: House) -> None:
+def test_matching_export_has_no_drift(house: House) -> None:
     # 101 x 2,000 + 52 x 10,000 + 13 x 100 + 9 x 2,500 nano-dollars
     [drift] = drifts(house.db, f"{CSV}{DAY},claude-sonnet-5-5-20260928,101,52,13,9,0.0007458\n")
     assert not drift.differs
     assert drift.ours == drift.theirs and drift.ours["cost"] == 745_800
 
 
-def test_what_does_not(house: House) -> None:
+def test_differing_export_has_drifts(house: House) -> None:
     found = drifts(house.db, f"{CSV}{DAY},claude-sonnet-5-5,100,52,13,9,\n{DAY},claude-opus-5-5,1,1,0,0,1\n")
     assert [(drift.model, drift.differs) for drift in found] == [
         ("claude-opus-5-5", True),
@@ -79,7 +79,7 @@ def test_the_console_export_and_the_usage_api(house: House) -> None:
         '[{"model": "x"}]',
     ],
 )
-def test_what_cannot_be_read_is_named(house: House, export: str) -> None:
+def test_unreadable_record_is_named(house: House, export: str) -> None:
     with pytest.raises(ValueError, match="record 1"):
         drifts(house.db, export)
 

@@ -97,7 +97,7 @@ UNTOLD: list[tuple[str, Handler]] = [
 
 
 @pytest.mark.parametrize(("door", "handler"), UNTOLD)
-def test_usage_that_is_not_told_is_an_estimate_and_marked(
+def test_unreported_usage_is_a_marked_estimate(
     wired: Services, server: WireServer, door: str, handler: Handler
 ) -> None:
     server.script = [handler]
@@ -114,7 +114,7 @@ def test_usage_that_is_not_told_is_an_estimate_and_marked(
 
 
 @pytest.mark.parametrize("door", ["invoke", "stream"])
-def test_usage_that_is_told_is_taken_as_it_is(wired: Services, server: WireServer, door: str) -> None:
+def test_reported_usage_is_booked_exactly(wired: Services, server: WireServer, door: str) -> None:
     server.script = [answered(FEWEST) if door == "invoke" else streamed(FEWEST, {"output_tokens": 4})]
     result, told, row = asked(wired, door)
     assert (row["basis"], row["input_tokens"], row["output_tokens"]) == ("exact", 20, 4)
@@ -155,7 +155,7 @@ def test_usage_that_cannot_be_true_is_settled_at_worst(
     assert {"usage_implausible", "hold_overrun"} & {record.message for record in caplog.records}
 
 
-def test_a_few_tokens_more_than_were_asked_for_are_taken_as_told(wired: Services, server: WireServer) -> None:
+def test_slight_excess_over_max_tokens_is_booked_exactly(wired: Services, server: WireServer) -> None:
     server.script = [answered({"input_tokens": 20, "output_tokens": 503})]
     result, _, row = asked(wired, "invoke")
     assert (row["basis"], row["output_tokens"]) == ("exact", 503)
@@ -175,7 +175,7 @@ THOUGHT = {"type": "thinking", "thinking": "x" * LONG, "signature": "s"}
 
 
 @pytest.mark.parametrize("block", [{"type": "text", "text": "x" * LONG}, THOUGHT, USE])
-def test_a_whole_answer_longer_than_it_can_be_is_not_taken(
+def test_impossibly_long_answer_is_a_model_error(
     wired: Services, server: WireServer, block: dict[str, Any]
 ) -> None:
     server.script = [whole({**MESSAGE, "content": [block], "usage": FEWEST})]
@@ -184,7 +184,7 @@ def test_a_whole_answer_longer_than_it_can_be_is_not_taken(
     assert (row["basis"], row["output_tokens"], len(server.requests)) == ("estimate", 500, 1)
 
 
-def test_a_stream_longer_than_it_can_be_is_dropped(wired: Services, server: WireServer) -> None:
+def test_impossibly_long_stream_is_cut(wired: Services, server: WireServer) -> None:
     sent = []
 
     def endless(exchange: Exchange) -> None:
@@ -201,7 +201,7 @@ def test_a_stream_longer_than_it_can_be_is_dropped(wired: Services, server: Wire
     assert (row["basis"], row["output_tokens"], len(server.requests)) == ("estimate", 500, 1)
 
 
-def test_a_stream_that_breaks_after_it_told_absurd_usage_is_settled_at_worst(
+def test_interrupted_stream_with_absurd_usage_is_settled_at_worst(
     wired: Services, server: WireServer
 ) -> None:
     begin = start()

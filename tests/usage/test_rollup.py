@@ -70,7 +70,7 @@ def all_right(db: Database, calls: list[Call], asked: Iterator[UsageQuery]) -> N
     assert list(check(db)) == []
 
 
-def test_what_is_rolled_up_and_what_is_not_are_the_ledger(house: House) -> None:
+def test_rolled_up_and_open_days_sum_to_the_ledger(house: House) -> None:
     calls = some(300, FIRST, TODAY + 1)
     book(house.db, calls)
     all_right(house.db, calls, questions(0))
@@ -214,7 +214,7 @@ def test_many_at_once_add_each_call_once(house: House) -> None:
     all_right(house.db, calls, iter([UsageQuery(0, TODAY * DAY_MS, ("day", "user", "key"))]))
 
 
-def test_whoever_comes_to_a_batch_second_adds_the_next(house: House) -> None:
+def test_second_roll_up_of_a_batch_takes_the_next(house: House) -> None:
     book(house.db, [Call(FIRST * DAY_MS + number) for number in range(40)])
     roll_up(house.db, batches=1, size=10)
     second = partial(rollup.roll, day=FIRST, size=10)
@@ -255,7 +255,7 @@ def test_killed_upkeep_and_writers_leave_reports_exact(house: House, url: str) -
     all_right(house.db, calls, iter(asked))
 
 
-def test_nothing_of_an_unfinished_day_is_told_twice(house: House) -> None:
+def test_unfinished_day_is_counted_once(house: House) -> None:
     book(house.db, [Call(FIRST * DAY_MS + number) for number in range(40)])
     roll_up(house.db, batches=1, size=10)
     [row] = house.db.query(lambda tx: tx.rows(sa.select(usage_days)))

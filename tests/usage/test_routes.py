@@ -93,7 +93,7 @@ def upstream_cost(model: Model) -> int:
 
 @pytest.mark.parametrize("door", ["invoke", "stream"])
 @pytest.mark.parametrize("agent", ["assistant", "support", "analyst"])
-def test_every_call_is_booked_as_the_provider_counts_it(
+def test_calls_are_booked_with_the_usage_of_the_provider(
     db: Database, own_model: Model, user: tuple[str, httpx2.Client], agent: str, door: str
 ) -> None:
     user_id, client = user
@@ -120,7 +120,7 @@ def test_every_call_is_booked_as_the_provider_counts_it(
         ({"fault": "garbage", "times": 1}, ["worst"]),
     ],
 )
-def test_what_failed_calls_cost(
+def test_failed_calls_are_settled_by_their_outcome(
     db: Database,
     own_model: Model,
     user: tuple[str, httpx2.Client],
@@ -136,7 +136,7 @@ def test_what_failed_calls_cost(
 
 
 @pytest.mark.parametrize("fault", ["drop", "no_stop", "error_event"])
-def test_a_stream_cut_short_costs_its_start_and_what_came_out(
+def test_interrupted_stream_costs_its_prompt_and_output(
     db: Database, own_model: Model, user: tuple[str, httpx2.Client], fault: str
 ) -> None:
     user_id, client = user
@@ -185,7 +185,7 @@ def test_a_shorter_answer_is_said_to_be_one(
     assert mine["spent_usd"] == answer.json()["usage"]["cost_usd"] and mine["reserved_usd"] == "0.000000"
 
 
-def test_the_callers_budget_is_told_with_who_they_are(
+def test_me_includes_the_budget_of_the_caller(
     db: Database, user: tuple[str, httpx2.Client], admin: httpx2.Client
 ) -> None:
     user_id, client = user
@@ -205,7 +205,7 @@ def test_the_callers_budget_is_told_with_who_they_are(
     assert f"key:{key['id']}" in [cap["scope"] for cap in by_key["data"]]
 
 
-def test_a_run_that_is_cut_off_in_the_middle_keeps_what_it_did(
+def test_run_stopped_by_a_cap_keeps_its_finished_steps(
     db: Database, user: tuple[str, httpx2.Client], admin: httpx2.Client
 ) -> None:
     """The first step fits, the second does not: a failed run, with the first step kept and paid."""
@@ -260,7 +260,7 @@ def test_usage_by_groups_as_json_and_csv(
         "cursor=1000",
     ],
 )
-def test_usage_refuses_what_it_does_not_know(db: Database, admin: httpx2.Client, query: str) -> None:
+def test_usage_refuses_unknown_parameters(db: Database, admin: httpx2.Client, query: str) -> None:
     assert admin.get(f"/v1/usage?{query}").status_code == 422
 
 

@@ -37,7 +37,7 @@ def db(url: str) -> Iterator[Database]:
 
 def cost(db: Database, scope: str, since: int, until: int) -> int:
     def read(tx: object) -> int:
-        ledger.one_snapshot(tx)  # type: ignore[arg-type]
+        tx.use_one_snapshot()  # type: ignore[arg-type]
         return settled_cost(tx, scope, since, until)  # type: ignore[arg-type]
 
     return db.query(read)
@@ -56,7 +56,7 @@ def exact(db: Database, calls: list[Call]) -> None:
             assert cost(db, scope, *span) == expected(calls, scope, *span), (scope, span)
 
 
-def test_it_is_the_ledgers_sum_whatever_has_been_rolled_up(db: Database) -> None:
+def test_scope_cost_equals_the_ledger_at_every_stage_of_the_roll_up(db: Database) -> None:
     calls = some(1_500, FIRST, TODAY + 1)
     random.Random(4).shuffle(calls)
     book(db, calls)
@@ -82,7 +82,7 @@ def test_a_day_that_is_closed_meanwhile_counts_once(db: Database) -> None:
     book(db, calls)
     roll_up(db, batches=2)
     with db.read() as tx:
-        ledger.one_snapshot(tx)
+        tx.use_one_snapshot()
         ledger.count(tx, 0, 1)
         while roll_up(db):
             pass

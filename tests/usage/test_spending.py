@@ -6,9 +6,9 @@ import pytest
 
 from service.errors import BudgetExceeded, ModelUnavailable
 from service.store import holds
+from service.store.transaction import WriteInTransaction
 from service.types import NANO, Usage
 from service.usage.bounds import counted_bound
-from service.usage.reservation import WriteInTransaction
 from service.usage.spending import HoldRefused, sweep_holds
 from tests.usage.conftest import Make
 from tests.usage.house import ASKED, CENT, SONNET, a_run, wish
@@ -24,7 +24,7 @@ def test_the_worst_is_held_and_the_rest_given_back(make: Make) -> None:
     assert house.figures("user:usr_ada") == house.figures("service") == (1_600_000, 0)
 
 
-def test_without_any_cap_it_is_written_down_all_the_same(make: Make) -> None:
+def test_call_without_a_cap_is_in_the_ledger(make: Make) -> None:
     house = make()
     assert house.spend(Usage(300, 100)) == 1_600_000
     assert house.check()._replace(faults=[]) == (2, 0, 1_600_000, 0, [], 0) and house.check().faults == []
@@ -72,7 +72,7 @@ def test_a_hold_that_does_not_fit_leaves_nothing_of_its_transaction(make: Make) 
     assert len(house.db.query(holds.every)) == 1
 
 
-def test_the_answer_is_cut_shorter_before_it_is_refused(make: Make) -> None:
+def test_answer_is_shortened_before_the_call_is_refused(make: Make) -> None:
     house = make(user_day=CENT * 6 // 10, patience=0)
     reserved = house.reserve()  # 0.002 for the prompt leave 0.004 for 400 tokens
     assert (reserved.max_tokens, reserved.hold.amount_nano) == (400, CENT * 6 // 10)
@@ -90,10 +90,10 @@ def test_the_tightest_of_all_caps_decides(make: Make) -> None:
     run = a_run()
     assert house.reserve(run).max_tokens == 500  # 0.002 of 0.007 are the prompt's
     house.budgets.put("agent:support", "month", NANO)
-    assert house.reserve(run, most=house.spending.left_of(run)).max_tokens == 300
+    assert house.reserve(run, most=house.spending.remaining_budget(run)).max_tokens == 300
     run.cost_nano = CENT // 2 - 1
     with pytest.raises(BudgetExceeded) as refused:
-        house.reserve(run, most=house.spending.left_of(run))
+        house.reserve(run, most=house.spending.remaining_budget(run))
     assert refused.value.extra["budget"]["scope"] == "run"  # type: ignore[index]
 
 
@@ -128,7 +128,7 @@ def test_a_prompt_without_a_bound_is_always_counted(make: Make) -> None:
     assert house.reserve(input_tokens=700, count=fails).hold.amount_nano == 700 * 4_000 + ASKED * 10_000
 
 
-def test_it_waits_for_money_that_may_come_back(make: Make) -> None:
+def test_reserve_waits_for_a_hold_to_be_released(make: Make) -> None:
     house = make(user_day=CENT, patience=30)
     first = house.reserve()
     checks: list[int] = []
@@ -142,7 +142,7 @@ def test_it_waits_for_money_that_may_come_back(make: Make) -> None:
     assert len(checks) >= 3 and reserved.max_tokens == ASKED - 10
 
 
-def test_it_does_not_wait_for_what_cannot_come(make: Make) -> None:
+def test_reserve_does_not_wait_for_spent_money(make: Make) -> None:
     house = make(user_day=CENT, patience=30)
     house.spend(Usage(0, 750))
     tries: list[int] = []
@@ -151,7 +151,7 @@ def test_it_does_not_wait_for_what_cannot_come(make: Make) -> None:
     assert len(tries) == 1
 
 
-def test_what_ends_a_wait_is_passed_on(make: Make) -> None:
+def test_error_during_the_wait_is_raised(make: Make) -> None:
     house = make(user_day=CENT, patience=30)
     house.reserve()
 
@@ -162,20 +162,20 @@ def test_what_ends_a_wait_is_passed_on(make: Make) -> None:
         house.spending.reserve(wish(a_run()), house.write, check)
 
 
-def test_a_dead_workers_hold_is_paid_at_its_worst_by_whoever_takes_the_run_up(make: Make) -> None:
+def test_hold_of_a_dead_worker_is_settled_at_worst_on_resume(make: Make) -> None:
     house = make(user_day=NANO)
     run = a_run()
     house.reserve(run)
-    assert house.spending.left_open(run) == []  # its own
+    assert house.spending.settle_lost(run) == []  # its own
     run.attempt = 2
-    found = house.spending.left_open(run)
+    found = house.spending.settle_lost(run)
     assert [settlement.cost for settlement in found] == [CENT]
     house.finish(found[0])
     assert sweep_holds(house.db, house.spending, older_than=0) == 0
     assert house.figures("user:usr_ada") == (CENT, 0)
 
 
-def test_the_sweep_takes_what_nobody_drives(make: Make) -> None:
+def test_sweep_settles_abandoned_holds(make: Make) -> None:
     house = make(user_day=NANO)
     house.reserve()
     assert sweep_holds(house.db, house.spending, older_than=3600) == 0
@@ -184,7 +184,7 @@ def test_the_sweep_takes_what_nobody_drives(make: Make) -> None:
     assert house.check().faults == []
 
 
-def test_what_costs_more_than_was_held_is_booked_as_it_is(make: Make) -> None:
+def test_cost_above_the_hold_is_booked_in_full(make: Make) -> None:
     house = make(user_day=NANO)
     reserved = house.reserve()
     assert house.settle(reserved, Usage(0, 2 * ASKED)) == 2 * CENT * 8 // 10
@@ -192,7 +192,7 @@ def test_what_costs_more_than_was_held_is_booked_as_it_is(make: Make) -> None:
     assert b"slipway_hold_overruns_total 1.0" in house.metrics.render()[0]
 
 
-def test_a_call_held_before_midnight_is_settled_in_the_day_it_was_held_in(
+def test_call_held_before_midnight_is_settled_in_its_own_day(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house = make(user_day=2 * CENT, patience=0)

@@ -63,7 +63,7 @@ def make_due(bank: Slipway) -> None:
         connection.execute("UPDATE notices SET next_at = 0 WHERE status = 'pending'")
 
 
-def test_each_level_is_told_once_and_signed(bank: Slipway, receiver: Receiver) -> None:
+def test_each_warning_level_is_delivered_once_and_signed(bank: Slipway, receiver: Receiver) -> None:
     receiver.statuses = [500]  # whoever is told first is busy, and told again
     with bank.client() as client, ThreadPoolExecutor(4) as pool:
 

@@ -96,7 +96,7 @@ def test_random_books_with_random_faults(seed: int, faults: int, stripes: int) -
     assert found[:4] == wanted[:4] and found.more == 0
 
 
-def test_it_is_right_while_others_spend(make: Make) -> None:
+def test_check_finds_no_fault_during_concurrent_spending(make: Make) -> None:
     """Its readings are of different moments, and calls begin and end between them."""
     house = make(user_day=NANO * 100, service_day=NANO * 100)
     over = threading.Event()
@@ -121,7 +121,7 @@ def test_it_is_right_while_others_spend(make: Make) -> None:
     assert house.check().faults == []
 
 
-def test_it_keeps_a_sum_for_each_day_and_no_more(make: Make) -> None:
+def test_check_holds_one_sum_per_day(make: Make) -> None:
     """Twice the calls take no more memory; of windows that are over no counter is kept."""
     house = make(user_day=NANO, service_day=NANO)
     for days in range(2, 6):
@@ -133,4 +133,4 @@ def test_it_keeps_a_sum_for_each_day_and_no_more(make: Make) -> None:
         ("day", now_ms() // DAY * DAY)
     }
     assert house.check().faults == []
-    assert len(taken.rests) == 5
+    assert len(taken.sums) == 5

@@ -38,7 +38,7 @@ class _Link(NamedTuple):
 def check(db: Database, prices: PriceTable) -> Checked:
     """Go over all the books, in one snapshot of them."""
     with db.read() as tx:
-        ledger.one_snapshot(tx)
+        tx.use_one_snapshot()
         return _Check(prices).run(tx)
 
 

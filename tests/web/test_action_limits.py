@@ -72,7 +72,7 @@ def test_tokens_count_after_the_call_and_keep_the_next_one_out(user: httpx2.Clie
     assert int(second.headers["Retry-After"]) > 0
 
 
-def test_a_tool_call_over_the_limit_is_told_to_the_model(user: httpx2.Client) -> None:
+def test_tool_call_over_the_limit_is_a_failed_result(user: httpx2.Client) -> None:
     outcomes = []
     for question in ("What is 17% of 2,340?", "What is 18% of 2,340?"):
         answer = ask(user, "stream", "analyst", question)

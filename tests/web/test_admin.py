@@ -38,7 +38,7 @@ def test_pages_of_users(client: httpx2.Client, slipway: Slipway) -> None:
     assert client.get(f"/v1/admin/users?limit=1&cursor={first['next_cursor']}").json()["data"]
 
 
-def test_what_does_not_fit_is_refused(client: httpx2.Client) -> None:
+def test_invalid_user_fields_are_refused(client: httpx2.Client) -> None:
     right = {"username": "heidi", "password": PASSWORD, "role": "user"}
     for wrong in (
         {"password": "short"},

@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from flask import Flask
+from flask import Flask, Response
+from flask import request as http
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from service.types import RunRequest
+from service.web.admission import admit, guard
+from service.web.openapi import api
 from tests.made import app_in, close
 
 DOORS = ("invoke", "stream", "tasks")
@@ -67,3 +71,27 @@ def test_limits_come_before_the_body(tmp_path: Path, limit: str) -> None:
     client = signed_in(app)
     assert [ask(client, "invoke", "nobody", BAD).status_code for _ in range(2)] == [422, 429]
     close(app)
+
+
+@pytest.mark.parametrize("path", ["/v1/other/dialect", "/v1/other/<agent>/dialect"])
+def test_agents_own_limit_holds_at_a_door_whose_body_names_the_agent(tmp_path: Path, path: str) -> None:
+    app = app_in(tmp_path)
+
+    @app.post(path)
+    @api("Ask in another dialect")
+    @guard(counts="run")
+    def ask_otherwise(agent: str | None = None) -> Response:
+        admit("invoke", lambda: RunRequest(http.headers["X-Model"], ({"role": "user", "content": "Hello"},)))
+        return Response(status=204)
+
+    agents = app.extensions["slipway"].agents.agents
+    object.__setattr__(agents["analyst"].limits, "rate", "1/hour")
+    client = signed_in(app)
+    statuses = [
+        client.post(
+            path.replace("<agent>", "assistant"), headers={"X-Model": model}, buffered=True
+        ).status_code
+        for model in ("analyst", "analyst", "assistant", "nobody")
+    ]
+    close(app)
+    assert statuses == [204, 429, 204, 404]

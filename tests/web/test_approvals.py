@@ -153,7 +153,7 @@ def in_order(events: list[tuple[str, str, dict[str, Any]]]) -> bool:
     return numbers == list(range(1, len(numbers) + 1))
 
 
-def test_what_is_approved_is_done_once(office: Office, text: str) -> None:
+def test_approved_call_is_made_once(office: Office, text: str) -> None:
     result = office.ask("clerk", text)
     assert (result["status"], office.written().count(text)) == ("waiting_approval", 0)
     asked = office.question(result["run_id"])
@@ -174,7 +174,7 @@ def test_what_is_approved_is_done_once(office: Office, text: str) -> None:
     assert (again.status_code, again.json()["code"]) == (409, "already_decided")
 
 
-def test_what_is_denied_is_not_done(office: Office, text: str) -> None:
+def test_denied_call_is_not_made(office: Office, text: str) -> None:
     result = office.ask("clerk", text)
     office.decide(office.question(result["run_id"])["id"], "deny", comment="Too late for that.")
     ended = office.end(result["run_id"])
@@ -273,7 +273,7 @@ def test_a_call_that_the_tool_no_longer_takes_is_not_approved(office: Office, te
     office.decide(asked, "deny")
 
 
-def test_an_invoked_run_that_waits_says_for_what(office: Office, text: str) -> None:
+def test_waiting_invoked_run_names_its_approvals(office: Office, text: str) -> None:
     question = {"input": f'Call the write_line tool with "{text}".'}
     key = {"Idempotency-Key": text}
     answer = office.admin.post("/v1/agents/clerk/invoke", json=question, headers=key)
@@ -288,7 +288,7 @@ def test_an_invoked_run_that_waits_says_for_what(office: Office, text: str) -> N
     assert "approvals" not in office.end(run_id)
 
 
-def test_who_follows_hears_of_it_all(office: Office, text: str) -> None:
+def test_follower_gets_every_event_across_an_approval(office: Office, text: str) -> None:
     question = {"input": f'Call the write_line tool with "{text}".'}
     with office.admin.stream("POST", "/v1/agents/clerk/stream", json=question) as stream:
         events = events_of("".join(stream.iter_text()))
@@ -347,7 +347,7 @@ def test_deciding_twice_under_one_key_is_deciding_once(office: Office, text: str
     assert office.written().count(text) == 1
 
 
-def test_users_see_what_waits_and_operators_decide(office: Office, text: str) -> None:
+def test_users_list_approvals_and_operators_decide(office: Office, text: str) -> None:
     slipway, admin = office.slipway, office.admin
     with (
         closing(join(slipway, admin)) as ada,
@@ -393,7 +393,7 @@ def test_a_turn_that_waits_holds_its_session(office: Office, text: str) -> None:
 
 
 @pytest.mark.parametrize("decision,lines", [("deny", 1), ("approve", 2)])
-def test_a_call_whose_end_nobody_saw_goes_to_a_person(
+def test_call_lost_with_its_worker_needs_an_approval(
     office: Office, text: str, decision: str, lines: int
 ) -> None:
     """`kill -9` after the call was made and before its result was kept; again after it was made again."""
@@ -440,7 +440,7 @@ def kill_workers(slipway: Slipway) -> None:
     wait_until(lambda: httpx2.get(f"{slipway.url}/health", trust_env=False).status_code == 200, "health")
 
 
-def test_an_approval_says_who_asked_what_and_where(office: Office, text: str) -> None:
+def test_approval_names_user_question_and_session(office: Office, text: str) -> None:
     """For the user too, and in the answer to a decision."""
     question = f'Call the write_line tool with "{text}".'
     with closing(join(office.slipway, office.admin)) as user:

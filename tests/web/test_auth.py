@@ -43,7 +43,7 @@ def test_signing_in(here: Replica, ada: User) -> None:
     }
 
 
-def test_an_unknown_user_is_told_what_a_wrong_password_is_told(here: Replica, ada: User) -> None:
+def test_unknown_user_and_wrong_password_have_the_same_answer(here: Replica, ada: User) -> None:
     answers = [
         post(here, "/v1/auth/login", json={"username": name, "password": word})
         for name, word in (("ada", "wrong"), ("nobody", PASSWORD))
@@ -68,7 +68,7 @@ def test_an_unknown_user_is_told_what_a_wrong_password_is_told(here: Replica, ad
         (b"\xff", 400),
     ],
 )
-def test_bad_bodies_are_told_so(here: Replica, body: bytes, status: int) -> None:
+def test_invalid_log_in_bodies_are_problems(here: Replica, body: bytes, status: int) -> None:
     answer = post(here, "/v1/auth/login", data=body, content_type="application/json")
     assert answer.status_code == status, answer.text
     assert answer.mimetype == "application/problem+json"
@@ -257,7 +257,7 @@ def test_a_remembered_token_expires(here: Replica, ada: User, monkeypatch: pytes
     token = here.login()["access_token"]
     assert here.status(token) == 200
     real = time.time
-    monkeypatch.setattr("service.web.guards.time.time", lambda: real() + 906)
+    monkeypatch.setattr("service.web.authentication.time.time", lambda: real() + 906)
     monkeypatch.setattr("jwt.api_jwt.datetime", _Later)
     assert here.status(token) == 401
 

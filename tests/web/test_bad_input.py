@@ -60,7 +60,7 @@ def caller(house: Slipway) -> Iterator[httpx2.Client]:
         yield signed_in
 
 
-def test_bodies_that_are_not_what_was_asked_for(house: Slipway, caller: httpx2.Client) -> None:
+def test_bodies_of_a_wrong_type_are_refused(house: Slipway, caller: httpx2.Client) -> None:
     for method, path, _ in with_body(house.description):
         for name, body in BODIES.items():
             problem = refused(
@@ -82,7 +82,7 @@ def test_fields_of_every_wrong_type(house: Slipway, caller: httpx2.Client) -> No
                     refused(answer, 422)
 
 
-def test_fields_that_nobody_asked_for(house: Slipway, caller: httpx2.Client) -> None:
+def test_unknown_fields_are_refused(house: Slipway, caller: httpx2.Client) -> None:
     for method, path, _ in with_body(house.description):
         for name in ("nonsense", "", "a/b~c", "__class__", "x" * 5000):
             problem = refused(caller.request(method, url_of(path), json={name: 1}), 422)

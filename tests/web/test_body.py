@@ -26,13 +26,13 @@ def test_json_by_any_of_its_names(kind: str) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"NaN", b'"\\ud800"', b"\xff", b"{} {}"])
-def test_what_is_not_json(data: bytes) -> None:
+def test_malformed_body_is_invalid_json(data: bytes) -> None:
     with pytest.raises(InvalidJson):
         read(data)
 
 
 @pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded"])
-def test_what_does_not_say_that_it_is_json(kind: str) -> None:
+def test_other_content_types_are_unsupported(kind: str) -> None:
     with pytest.raises(UnsupportedMediaType):
         read(b"{}", kind)
 
@@ -54,11 +54,11 @@ def test_the_depth_of_a_body() -> None:
     ("data", "pointer"),
     [(b'{"a": ["x", "b\\u0000"]}', "/a/1"), (b'{"a": {"\\u0000": 1}}', "/a"), (b'"\\u0000"', "")],
 )
-def test_a_nul_is_found_wherever_it_is(data: bytes, pointer: str) -> None:
+def test_nul_is_refused_at_any_place(data: bytes, pointer: str) -> None:
     with pytest.raises(Invalid) as refused:
         read(data)
     assert [fault["pointer"] for fault in refused.value.errors] == [pointer]
 
 
-def test_what_only_looks_like_a_nul() -> None:
+def test_escaped_backslash_before_u0000_is_no_nul() -> None:
     assert read(b'"\\\\u0000"') == "\\u0000"

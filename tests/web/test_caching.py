@@ -39,7 +39,7 @@ def signed_in(made: Flask) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def test_every_route_forbids_it_whatever_it_answers(made: Flask, signed_in: dict[str, str]) -> None:
+def test_every_route_answers_no_store_with_any_status(made: Flask, signed_in: dict[str, str]) -> None:
     """To the admin, to a made-up token and to nobody; also where the body does not fit."""
     statuses = set()
     for name, _ in sorted(routes(made), key=lambda route: "logout" in route[0]):

@@ -56,7 +56,7 @@ def hear(texts: Iterator[str]) -> None:
         told += next(texts)
 
 
-def test_a_turn_is_interrupted_wherever_it_is_driven(user: httpx2.Client) -> None:
+def test_turn_is_interrupted_on_any_worker(user: httpx2.Client) -> None:
     for door in ("invoke", "stream", "invoke", "stream"):
         session_id = begin(user)
         with asking(user, session_id, SLOW) as slow:
@@ -85,7 +85,7 @@ def test_a_turn_waits_for_the_one_before(user: httpx2.Client) -> None:
     assert [status for _, status in asked(user, session_id)] == ["succeeded", "succeeded"]
 
 
-def test_a_task_waits_in_the_queue_and_stays_when_it_is_cancelled(user: httpx2.Client) -> None:
+def test_queued_task_waits_and_is_stored_when_cancelled(user: httpx2.Client) -> None:
     session_id = begin(user)
     with asking(user, session_id, SLOW) as slow:
         texts = slow.iter_text()
@@ -141,7 +141,7 @@ def test_an_interruption_asked_twice_is_one(user: httpx2.Client) -> None:
     ({"parent_message_id": "msg_1"}, "/parent_message_id"),
     ({"parent_message_id": 7}, "/parent_message_id"),
 ])  # fmt: skip
-def test_what_does_not_fit_is_refused(user: httpx2.Client, body: dict[str, Any], pointer: str) -> None:
+def test_invalid_on_conflict_is_refused(user: httpx2.Client, body: dict[str, Any], pointer: str) -> None:
     for door in ("invoke", "stream", "tasks"):
         answer = ask(user, begin(user), door, **body)
         assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, pointer)

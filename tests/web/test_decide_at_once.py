@@ -92,7 +92,7 @@ def test_of_many_decisions_at_once_one_counts(house: Slipway, admin: httpx2.Clie
         assert kept == won[0][1].json()
 
 
-def test_under_one_key_all_are_told_the_first_answer(
+def test_one_idempotency_key_replays_the_first_answer(
     house: Slipway, admin: httpx2.Client, asked: list[str]
 ) -> None:
     answers = decide(house, admin, asked[0], {"Idempotency-Key": "one"})

@@ -35,7 +35,7 @@ def test_an_agent_answers_with_its_sources(client: httpx2.Client) -> None:
     assert answer.headers["X-Cost-USD"] == result["usage"]["cost_usd"] != "0.000000"
 
 
-def test_a_stream_tells_the_same_answer(client: httpx2.Client) -> None:
+def test_stream_and_invoke_have_the_same_answer(client: httpx2.Client) -> None:
     question = {"input": "Within how many days can I get a refund?"}
     answer = client.post("/v1/agents/support/stream", json=question)
     assert answer.headers["Content-Type"].startswith("text/event-stream")
@@ -68,7 +68,7 @@ def test_the_analyst_uses_its_tools(client: httpx2.Client) -> None:
     assert "397.8" in result["output"]
 
 
-def test_a_run_tells_what_was_asked_and_by_whom(client: httpx2.Client) -> None:
+def test_run_names_question_and_user(client: httpx2.Client) -> None:
     me, question = client.get("/v1/auth/me").json()["id"], {"input": "Who asks this, and how?"}
     for door in ("invoke", "stream"):
         answer = client.post(f"/v1/agents/analyst/{door}", json={**question, "cache": "bypass"})
@@ -146,7 +146,7 @@ def test_the_same_key_is_the_same_run(client: httpx2.Client, model: Model) -> No
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
 
 
-def test_a_cancel_under_the_same_key_is_told_the_first_answer(client: httpx2.Client, model: Model) -> None:
+def test_cancel_under_the_same_key_replays_the_first_answer(client: httpx2.Client, model: Model) -> None:
     model.control(first_token_ms=3000)
     asked = {"input": "Never mind.", "cache": "bypass", "metadata": {"test": "cancel twice"}}
     with client.stream("POST", "/v1/agents/assistant/stream", json=asked) as stream:
@@ -191,7 +191,7 @@ def test_every_answer_has_its_headers(client: httpx2.Client) -> None:
     ) or ("ratelimit-limit" in answer.headers)
 
 
-def test_what_happened_is_counted(client: httpx2.Client, model: Model) -> None:
+def test_runs_and_tool_calls_are_in_the_metrics(client: httpx2.Client, model: Model) -> None:
     client.post("/v1/agents/analyst/invoke", json={"input": "What is 12 * 12?"})
     told = client.get("/metrics").text
     for metric in (

@@ -57,7 +57,7 @@ def test_feedback_is_kept_and_shown_and_replaced(house: House, run_id: str) -> N
     assert shown(house, run_id)["score"] == -1
 
 
-def test_only_the_runs_own_user_gives_it(house: House, run_id: str) -> None:
+def test_only_the_user_of_the_run_gives_feedback(house: House, run_id: str) -> None:
     for role in ("user", "operator", "admin"):
         headers = signed_in(house, role)
         answer = give(house, run_id, {"score": 1}, **headers)
@@ -71,7 +71,7 @@ def test_only_the_runs_own_user_gives_it(house: House, run_id: str) -> None:
 @pytest.mark.parametrize(
     ("scope", "status"), [("agents:support", 404), ("agents:assistant", 200), ("agents:*", 200)]
 )
-def test_a_key_gives_it_on_runs_of_its_agents(house: House, run_id: str, scope: str, status: int) -> None:
+def test_key_gives_feedback_on_runs_of_its_agents(house: House, run_id: str, scope: str, status: int) -> None:
     key = services(house).auth.keys.create(house.user_id, "a key", (scope,))["key"]
     path = f"/v1/runs/{run_id}/feedback"
     assert house.client.post(path, json={"score": 1}, headers={"x-api-key": key}).status_code == status
@@ -94,16 +94,14 @@ def test_a_key_gives_it_on_runs_of_its_agents(house: House, run_id: str, scope: 
         ([], ""),
     ],
 )
-def test_what_does_not_fit_is_told_and_changes_nothing(
-    house: House, run_id: str, body: Any, pointer: str
-) -> None:
+def test_invalid_feedback_is_refused_unchanged(house: House, run_id: str, body: Any, pointer: str) -> None:
     give(house, run_id, {"score": 1, "comment": "x" * 2_000})
     answer = give(house, run_id, body)
     assert (answer.status_code, [fault["pointer"] for fault in answer.json["errors"]]) == (422, [pointer])
     assert (shown(house, run_id)["score"], len(shown(house, run_id)["comment"])) == (1, 2_000)
 
 
-def test_asked_twice_under_one_key_it_is_given_once(house: House, run_id: str) -> None:
+def test_feedback_under_one_idempotency_key_is_given_once(house: House, run_id: str) -> None:
     first = give(house, run_id, {"score": 1}, **{"Idempotency-Key": "one"})
     give(house, run_id, {"score": -1})
     again = give(house, run_id, {"score": 1}, **{"Idempotency-Key": "one"})
@@ -113,7 +111,7 @@ def test_asked_twice_under_one_key_it_is_given_once(house: House, run_id: str) -
     assert (other.status_code, other.json["code"]) == (422, "idempotency_mismatch")
 
 
-def test_it_is_counted_by_agent_and_score(house: House, run_id: str) -> None:
+def test_feedback_is_counted_by_agent_and_score(house: House, run_id: str) -> None:
     for score in (1, 1, -1):
         give(house, run_id, {"score": score})
     told = services(house).infra.metrics.render()[0].decode()
@@ -121,7 +119,7 @@ def test_it_is_counted_by_agent_and_score(house: House, run_id: str) -> None:
     assert 'slipway_feedback_total{agent="assistant",score="-1"} 1.0' in told
 
 
-def test_it_goes_with_its_run(house: House, run_id: str) -> None:
+def test_feedback_is_deleted_with_its_run(house: House, run_id: str) -> None:
     give(house, run_id, {"score": 1})
     db = services(house).infra.db
     assert db.transact(lambda tx: runs.expire(tx, now_ms() + 60_000, 10)) == 1
@@ -130,7 +128,7 @@ def test_it_goes_with_its_run(house: House, run_id: str) -> None:
     assert give(house, run_id, {"score": 1}).status_code == 404
 
 
-def test_operators_list_it(house: House, run_id: str) -> None:
+def test_operators_list_feedback(house: House, run_id: str) -> None:
     other = new_id("run")
     house.add("runs", run_row(house, other, result=None, agent="support"))
     give(house, run_id, {"score": 1})

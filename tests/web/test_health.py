@@ -50,7 +50,7 @@ def ready(made: Flask) -> tuple[int, dict[str, Any]]:
     return answer.status_code, answer.get_json()
 
 
-def test_without_redis_model_and_worker_it_is_degraded_and_ready(make: Callable[..., Flask]) -> None:
+def test_ready_is_degraded_without_redis_model_and_worker(make: Callable[..., Flask]) -> None:
     status, parts = ready(make())
     assert (status, parts["status"]) == (200, "degraded")
     assert {name: parts[name]["status"] for name in ("database", "redis", "worker")} == {
@@ -82,7 +82,7 @@ def test_why_redis_is_degraded(make: Callable[..., Flask], scratch: Path) -> Non
         assert (status, parts["status"], parts["redis"]["reason"]) == (200, "degraded", "full")
 
 
-def test_without_its_database_it_is_not_ready(make: Callable[..., Flask], tmp_path: Path) -> None:
+def test_ready_is_503_without_the_database(make: Callable[..., Flask], tmp_path: Path) -> None:
     made = make()
     made.extensions["slipway"].infra.db.close()
     (tmp_path / "slipway.db").rename(tmp_path / "away")
@@ -93,7 +93,7 @@ def test_without_its_database_it_is_not_ready(make: Callable[..., Flask], tmp_pa
     assert made.test_client().get("/health").status_code == 200
 
 
-def test_while_it_stops_it_is_not_ready_and_alive(make: Callable[..., Flask], stopping: None) -> None:
+def test_draining_process_is_alive_and_not_ready(make: Callable[..., Flask], stopping: None) -> None:
     made = make()
     status, parts = ready(made)
     assert (status, parts["status"], parts["database"]["status"]) == (503, "draining", "ok")
@@ -181,7 +181,7 @@ def readiness(made: Flask, callers: int) -> list[tuple[int, dict[str, Any]]]:
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("callers", [1, 50])
-def test_hanging_redis_and_model_hold_up_nobody(
+def test_hanging_redis_and_model_do_not_delay_ready(
     make: Callable[..., Flask], hanging: Callable[..., Hanging], callers: int
 ) -> None:
     redis, model = hanging(), hanging()
@@ -198,7 +198,7 @@ def test_hanging_redis_and_model_hold_up_nobody(
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("callers", [1, 50])
-def test_a_silent_resolver_holds_up_nobody(
+def test_silent_resolver_does_not_delay_ready(
     make: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch, callers: int
 ) -> None:
     over, ended = threading.Event(), list[bool]()
@@ -218,7 +218,7 @@ def test_a_silent_resolver_holds_up_nobody(
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("callers", [1, 50])
-def test_a_hanging_database_is_told_in_time_and_comes_back(
+def test_hanging_database_is_down_and_recovers(
     make: Callable[..., Flask], hanging: Callable[..., Hanging], postgres_url: str, callers: int
 ) -> None:
     folder = parse_qs(urlsplit(postgres_url).query)["host"][0]

@@ -112,7 +112,7 @@ def test_the_workers_stay_small(slipway: Slipway, client: httpx2.Client) -> None
     assert all(after[pid] - before[pid] < 100 * MIB for pid in after)
 
 
-def test_who_is_not_signed_in_has_no_body_read(slipway: Slipway) -> None:
+def test_body_of_an_anonymous_request_is_not_read(slipway: Slipway) -> None:
     with closing(slipway.visitor()) as visitor:
         for body in (*BODIES.values(), b"not JSON"):
             answer = visitor.post("/v1/agents/assistant/invoke", content=body, headers=JSON)

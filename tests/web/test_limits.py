@@ -43,7 +43,7 @@ def test_a_limit_of_n_is_n_over_both(pair: tuple[Replica, Replica, str]) -> None
     assert statuses.count(200) == 10 and statuses.count(429) == 30
 
 
-def test_headers_say_what_is_left(pair: tuple[Replica, Replica, str]) -> None:
+def test_headers_have_limit_remaining_and_reset(pair: tuple[Replica, Replica, str]) -> None:
     first, second, token = pair
     left = [int(invoke(replica, token).headers["RateLimit-Remaining"]) for replica in (first, second, first)]
     assert left == [9, 8, 7]
@@ -175,7 +175,7 @@ def test_limits_are_shared_with_the_first_call_after_redis_is_back(
     assert first.metric("slipway_limiter_fallback") == 0
 
 
-def test_a_counter_has_the_name_that_flask_limiter_knows_it_by(pair: tuple[Replica, Replica, str]) -> None:
+def test_counter_keys_match_flask_limiter(pair: tuple[Replica, Replica, str]) -> None:
     """It counts where one round trip does not do, and goes on with the same counter."""
     first, _, token = pair
     invoke(first, token)
@@ -228,7 +228,7 @@ def test_the_window_slides(pair: tuple[Replica, Replica, str]) -> None:
     assert statuses.count(200) in (5, 6) and statuses[-1] == 429
 
 
-def test_an_ended_log_in_is_told_so_over_the_limit_too_and_not_counted(
+def test_revoked_log_in_is_401_over_the_limit_and_not_counted(
     pair: tuple[Replica, Replica, str],
 ) -> None:
     first, second, kept = pair

@@ -58,7 +58,7 @@ def ask(caller: httpx2.Client, door: str, **headers: str) -> httpx2.Response:
 
 
 @pytest.mark.parametrize("door", ["invoke", "stream"])
-def test_a_run_echoes_it(caller: httpx2.Client, door: str) -> None:
+def test_run_echoes_metadata(caller: httpx2.Client, door: str) -> None:
     key = {"Idempotency-Key": f"metadata-{door}"}
     answer = ask(caller, door, **key)
     again = ask(caller, door, **key)
@@ -71,7 +71,7 @@ def test_a_run_echoes_it(caller: httpx2.Client, door: str) -> None:
     assert told(listed) == EXACT
 
 
-def test_a_task_echoes_it(caller: httpx2.Client) -> None:
+def test_task_echoes_metadata(caller: httpx2.Client) -> None:
     run_id = ask(caller, "tasks").json()["run_id"]
     assert told(caller.get(f"/v1/runs/{run_id}")) == EXACT
 
@@ -86,7 +86,7 @@ def test_other_digits_under_the_same_key_are_another_body(caller: httpx2.Client)
     assert post("100000000000000000000000000002").json()["code"] == "idempotency_mismatch"
 
 
-def test_a_session_echoes_it(caller: httpx2.Client) -> None:
+def test_session_echoes_metadata(caller: httpx2.Client) -> None:
     body = f'{{"agent":"assistant","metadata":{EXACT}}}'
     headers = {**JSON, "Idempotency-Key": "metadata-session"}
     made = caller.post("/v1/sessions", content=body, headers=headers)
@@ -109,7 +109,7 @@ def test_a_session_echoes_it(caller: httpx2.Client) -> None:
         '{"a":' * 9 + "1" + "}" * 9,
     ],
 )
-def test_what_is_no_small_object_is_refused(caller: httpx2.Client, metadata: str) -> None:
+def test_metadata_other_than_a_small_object_is_refused(caller: httpx2.Client, metadata: str) -> None:
     for path, field in (("/v1/agents/assistant/invoke", "input"), ("/v1/sessions", "agent")):
         body = f'{{"{field}":"assistant","metadata":{metadata}}}'
         answer = caller.post(path, content=body, headers=JSON)
@@ -128,7 +128,7 @@ def test_as_much_as_there_may_be(caller: httpx2.Client) -> None:
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "01", "1.", "+1"])
-def test_what_is_no_number(caller: httpx2.Client, number: str) -> None:
+def test_nonfinite_number_is_invalid_json(caller: httpx2.Client, number: str) -> None:
     for field in ("metadata", "context"):
         body = f'{{"input":"Hello","{field}":{{"a":{number}}}}}'
         answer = caller.post("/v1/agents/assistant/invoke", content=body, headers=JSON)

@@ -47,7 +47,7 @@ FAULTS = ("400", "401", "429", "500", "503", "529", "drop", "drop_first", "garba
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_the_model_said_stays_inside(caller: httpx2.Client, model: Model, fault: str) -> None:
+def test_upstream_error_text_is_not_in_the_answer(caller: httpx2.Client, model: Model, fault: str) -> None:
     model.control(fault=fault)
     body = {"input": PROMPT, "cache": "bypass"}
     answer = caller.post("/v1/agents/assistant/invoke", json=body)
@@ -98,7 +98,7 @@ def test_secrets_and_prompts_are_not_logged(caller: httpx2.Client, house: Slipwa
     assert pair.json()["access_token"] not in log and pair.json()["refresh_token"] not in log
 
 
-def test_what_is_refused_is_not_repeated(caller: httpx2.Client) -> None:
+def test_refused_input_is_not_repeated(caller: httpx2.Client) -> None:
     for body in (
         {"username": "demo", "password": ["hunter2"]},
         {"username": "demo", "password": "hunter2" * 200},
@@ -109,7 +109,7 @@ def test_what_is_refused_is_not_repeated(caller: httpx2.Client) -> None:
     assert "hunter2" not in caller.post("/v1/agents/assistant/invoke", content=body, headers=headers).text
 
 
-def test_nothing_says_what_it_is_built_with(caller: httpx2.Client) -> None:
+def test_headers_name_no_framework(caller: httpx2.Client) -> None:
     for path in ("/health", "/nothing", "/v1/auth/me", "/", "/openapi.json"):
         answer = caller.get(path)
         assert "Werkzeug" not in str(answer.headers) and "Python" not in str(answer.headers)

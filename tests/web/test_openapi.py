@@ -47,7 +47,7 @@ def test_every_schema_is_one(document: dict[str, Any]) -> None:
         jsonschema_rs.validator_for(whole)
 
 
-def test_every_operation_says_what_it_may_refuse(document: dict[str, Any]) -> None:
+def test_every_operation_documents_its_errors(document: dict[str, Any]) -> None:
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             where, responses = f"{method} {path}", operation["responses"]
@@ -82,7 +82,7 @@ def test_a_route_that_says_nothing_of_itself_is_noticed(tmp_path: Path) -> None:
     close(made)
 
 
-def test_it_is_the_same_from_the_server(
+def test_served_document_equals_the_built_one(
     slipway: Slipway, client: httpx2.Client, document: dict[str, Any]
 ) -> None:
     assert client.get("/openapi.json").json() == document
@@ -120,7 +120,7 @@ def test_the_tests_client_notices_an_answer_that_was_not_promised(
         description.check("GET", "/health", **wrong)
 
 
-def test_codes_are_told_with_their_status(document: dict[str, Any]) -> None:
+def test_error_codes_are_in_the_description_of_their_status(document: dict[str, Any]) -> None:
     assert (
         f"`{Conflict.code}`"
         in document["paths"]["/v1/admin/users"]["post"]["responses"]["409"]["description"]

@@ -51,13 +51,13 @@ def test_every_error_has_its_shape(small: Flask, error: type[SlipwayError]) -> N
 
 
 @pytest.mark.parametrize("error", [errors.RateLimited, errors.Overloaded, errors.ModelUnavailable])
-def test_whoever_must_wait_is_told_how_long(small: Flask, error: type[SlipwayError]) -> None:
+def test_retryable_problems_have_retry_after(small: Flask, error: type[SlipwayError]) -> None:
     with small.test_request_context("/x"):
         assert int(problems.problem_response(error()).headers["Retry-After"]) >= 1
 
 
 @pytest.mark.parametrize("status", sorted(default_exceptions))
-def test_what_the_framework_refuses_is_in_our_words(small: Flask, status: int) -> None:
+def test_framework_errors_are_problems(small: Flask, status: int) -> None:
     answer = small.test_client().get(f"/status/{status}")
     problem = answer.get_json()
     assert answer.status_code == problem["status"] and answer.mimetype == "application/problem+json"

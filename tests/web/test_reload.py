@@ -146,7 +146,7 @@ def test_a_new_folder_is_there_and_a_removed_one_is_gone(desk: Desk) -> None:
     assert desk.said("passing") == ["agent_loaded", "agent_removed"]
 
 
-def test_a_broken_edit_keeps_the_last_good_version_and_is_told_once(desk: Desk) -> None:
+def test_broken_edit_keeps_the_last_good_version_and_is_logged_once(desk: Desk) -> None:
     write(desk.agents, "fragile", agent_yaml=GOOD, prompt_md="x")
     good = desk.version("fragile")
     write(desk.agents, "fragile", agent_yaml="description: x\npattern: sinlge\n")
@@ -174,7 +174,7 @@ def test_health_checks_read_no_agents(desk: Desk, tmp_path: Path) -> None:
     shutil.rmtree(desk.agents / "slowly")
 
 
-def test_every_answer_says_which_version_it_is_of(desk: Desk) -> None:
+def test_answers_name_the_version_of_their_agent(desk: Desk) -> None:
     cached = GOOD + "cache: {ttl_seconds: 600}\n"
     write(desk.agents, "kept", agent_yaml=cached, prompt_md="Be first.")
     first, again = (desk.ask("kept", cache="default") for _ in range(2))
@@ -197,7 +197,7 @@ def test_every_answer_says_which_version_it_is_of(desk: Desk) -> None:
     assert told[0] == told[-1] == version
 
 
-def test_a_name_that_is_nearly_right_is_told_the_right_one(desk: Desk) -> None:
+def test_misspelt_agent_gets_a_suggestion(desk: Desk) -> None:
     answer = desk.client.post("/v1/agents/staedy/invoke", json={"input": "x"})
     assert answer.json()["detail"] == "There is no agent named staedy; did you mean 'steady'?"
     answer = desk.client.post("/v1/agents/staedy/tasks", json={"input": "x"})

@@ -42,7 +42,7 @@ def quick(scratch: Path, redis_server: RedisServer, model: Model) -> Iterator[ht
         yield client
 
 
-def test_what_was_said_before_is_remembered(client: httpx2.Client) -> None:
+def test_session_remembers_earlier_turns(client: httpx2.Client) -> None:
     session_id = begin(client)
     first = ask(client, session_id, "My name is Ada.")
     assert first.json()["session_id"] == session_id
@@ -89,7 +89,7 @@ def test_pages_of_sessions_and_of_messages(client: httpx2.Client) -> None:
     assert client.get(f"/v1/sessions/{ids[0]}?cursor=x").status_code == 422
 
 
-def test_what_does_not_fit_is_refused(client: httpx2.Client) -> None:
+def test_invalid_session_fields_are_refused(client: httpx2.Client) -> None:
     for body in (
         {},
         {"agent": "nobody"},
@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_refused(client: httpx2.Client) -> None:
     assert ask(client, "ses_" + "0" * 26, "Hello?").status_code == 404
 
 
-def test_somebody_elses_is_not_there(client: httpx2.Client, slipway: Slipway) -> None:
+def test_session_of_another_user_is_not_found(client: httpx2.Client, slipway: Slipway) -> None:
     with closing(join(slipway, client)) as ada, closing(join(slipway, client)) as bob:
         session_id = begin(ada)
         path = f"/v1/sessions/{session_id}"
@@ -204,7 +204,7 @@ def test_turns_that_queue_are_all_answered(quick: httpx2.Client, model: Model) -
     assert [message["role"] for message in messages] == ["user", "assistant"] * 2
 
 
-def test_what_no_longer_fits_is_summarised_once(quick: httpx2.Client, model: Model) -> None:
+def test_history_over_the_limit_is_summarised_once(quick: httpx2.Client, model: Model) -> None:
     session_id = begin(quick)
     ask(quick, session_id, "My name is Ada and I sell boats in Oslo. " + "The boats are blue. " * 30)
     for n in range(2):

@@ -52,7 +52,7 @@ def all_of(sock: socket.socket) -> bytes:
     return b"".join(iter(lambda: sock.recv(65_536), b""))
 
 
-def test_what_a_client_takes_at_once_is_whole(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_events_taken_at_once_are_written_whole(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
     writer = ChunkWriter(ours, LENS)
     events = [delta(number) for number in range(1, 30)]
@@ -91,7 +91,7 @@ def test_a_closed_connection_says_so(pair: tuple[socket.socket, socket.socket]) 
         writer.write([delta(1)])
 
 
-def test_a_client_that_waits_for_the_first_word_is_given_signs_of_life(client: httpx2.Client) -> None:
+def test_stream_waiting_for_the_model_sends_heartbeats(client: httpx2.Client) -> None:
     """By whoever looks at every client: the run's own thread waits for the model."""
     body = {"input": "[offline first_token_ms=2000] Well?", "cache": "bypass"}
     told = client.post("/v1/agents/assistant/stream", json=body).text

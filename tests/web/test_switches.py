@@ -40,7 +40,7 @@ def ask(client: httpx2.Client, text: str, agent: str = "assistant") -> httpx2.Re
     return answer
 
 
-def test_without_metrics_nothing_is_told_and_nothing_written(off: Slipway) -> None:
+def test_metrics_off_has_no_route_and_no_files(off: Slipway) -> None:
     answer = off.visitor().get("/metrics")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
     assert list(Path(off.env["SLIPWAY_HOME"]).glob("metrics-*")) == []
@@ -59,7 +59,7 @@ def test_without_a_cache_the_same_question_is_asked_again(off: Slipway) -> None:
         ]
 
 
-def test_without_limits_nobody_is_told_of_any(off: Slipway) -> None:
+def test_limits_off_has_no_headers_and_no_caps(off: Slipway) -> None:
     with off.client() as client:
         me = client.get("/v1/auth/me")
         assert me.json()["limits"] == {} and me.json()["budget"]["data"] == []

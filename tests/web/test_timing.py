@@ -17,7 +17,7 @@ def test_an_id_that_was_sent_is_kept(sent: str) -> None:
 
 
 @pytest.mark.parametrize("sent", ["", " ", "a b", "x" * 129, "é", "a\n", "a/b", "<x>"])
-def test_what_is_no_id_is_replaced(sent: str) -> None:
+def test_invalid_request_id_is_replaced(sent: str) -> None:
     made = {request_id(sent) for _ in range(10)}
     assert len(made) == 10 and sent not in made and all(request_id(one) == one for one in made)
 

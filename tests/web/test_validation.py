@@ -33,7 +33,7 @@ def pointers(value: Any, model: type[Body] = Whole) -> set[str]:
     return {fault["pointer"] for fault in refused.value.errors}
 
 
-def test_what_fits_is_taken() -> None:
+def test_valid_body_is_accepted() -> None:
     whole = validate(Whole, {"name": "x", "size": 5, "when": "2030-01-01T00:00:00Z", "parts": [{"size": 1}]})
     assert whole.size == 5 and whole.when is not None and whole.parts == (Part(size=1),)
 

@@ -96,7 +96,7 @@ def problem_of(answer: bytes) -> dict[str, object]:
     ],
     ids=lambda value: repr(value[-60:])[2:60] if isinstance(value, bytes) else None,
 )
-def test_what_is_not_http_is_a_problem(house: Slipway, data: bytes, status: int) -> None:
+def test_malformed_http_is_a_problem(house: Slipway, data: bytes, status: int) -> None:
     problem = problem_of(answer_to(connect(house, data)))
     assert problem["status"] == status
     assert house.log.read_text().count(f'"{problem["request_id"]}"') == 1  # its line in the log
@@ -141,7 +141,7 @@ def test_a_request_that_breaks_off_in_its_head_leaves_nothing(house: Slipway) ->
         assert answer_to(sock) == b""
 
 
-def test_a_client_that_expects_100_gets_it(house: Slipway) -> None:
+def test_expect_100_continue_is_answered(house: Slipway) -> None:
     body = b'{"username": "demo", "password": "demo-password"}'
     head = LOGIN + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
     with connect(house, head) as sock:

@@ -80,7 +80,7 @@ def test_kept_connections_hold_no_thread(house: Slipway) -> None:
         assert httpx2.get(f"{house.url}/health", timeout=5).status_code == 200
 
 
-def test_a_request_that_waits_unannounced_holds_nobody_up(house: Slipway) -> None:
+def test_blocked_request_does_not_delay_other_connections(house: Slipway) -> None:
     """It waits for the database, which another one has locked; the health check needs none."""
     client = house.client()
     locked = sqlite3.connect(house.env["SLIPWAY_HOME"] + "/slipway.db", isolation_level=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from service.agents.definitions import Finding
-from service.agents.pattern import Context, Events, answer_of, assistant_turn, tool_turn
+from service.agents.pattern import Context, Events, Prompt, answer_of, assistant_turn, tool_turn
 from service.agents.spec import AgentSpec, PatternOptions
 from service.errors import RunLimit
 from service.knowledge import Knowledge
@@ -14,7 +14,7 @@ from service.types import Answer
 
 
 class Options(PatternOptions):
-    """No fields of its own."""
+    """Options of this pattern: none."""
 
 
 def run(context: Context) -> Events[Answer]:
@@ -26,13 +26,8 @@ def run(context: Context) -> Events[Answer]:
     sources: list[dict[str, str]] = []
     steps = context.max_steps
     for turn in range(1, steps + 1):
-        reply = yield from context.steps.model(
-            f"think {turn}",
-            system=context.system,
-            messages=messages,
-            tools=True,
-            may_call_tools=turn < steps,
-        )
+        prompt = Prompt(context.system, messages, tools=True, may_call_tools=turn < steps)
+        reply = yield from context.steps.model(f"think {turn}", prompt)
         if not reply.tool_uses:
             return answer_of(reply, sources=sources)
         if turn == steps:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any
 
 import orjson
 from pydantic import Field
 
 from service.agents.definitions import Finding
-from service.agents.pattern import Context, Events, answer_of, tools_unused
+from service.agents.pattern import Context, Events, Prompt, answer_of, tools_unused
 from service.agents.spec import AgentSpec, Name, PatternOptions, Spec
 from service.knowledge import Knowledge, Passage
 from service.types import Answer, Block, Message
@@ -19,23 +20,25 @@ PASSAGES = 4  # passages given to the answering step
 
 
 class CategorySpec(Spec):
-    """One category of questions."""
+    """Category of questions."""
 
-    description: str = Field(min_length=1, description="What belongs here, for the model that classifies")
+    description: str = Field(
+        min_length=1, description="Questions of this category, for the model that classifies"
+    )
 
 
 class Options(PatternOptions):
-    """Categories in the order in which the model is told of them."""
+    """Categories, in the order in which the model sees them."""
 
     categories: dict[Name, CategorySpec] = Field(
-        {}, description="Pattern `router` only: what a question can be about; the last is for all the rest"
+        {}, description="Pattern `router` only: categories of questions; the last is for all the rest"
     )
 
     @property
     def labels(self) -> Collection[str]:
         return self.categories
 
-    def label_said(self, step: str, text: str) -> str | None:
+    def parse_label(self, step: str, text: str) -> str | None:
         return _category_in(text, list(self.categories)) if step == CLASSIFY_STEP else None
 
 
@@ -48,24 +51,24 @@ def run(context: Context) -> Events[Answer]:
     # A separate block: the agent's prompt before it is identical for all categories and stays cacheable.
     about = f"This question is about: {category}."
     system: list[Block] = [{"type": "text", "text": context.system}, {"type": "text", "text": about}]
-    reply = yield from context.steps.model("answer", system=system, messages=messages)
+    reply = yield from context.steps.model("answer", Prompt(system, messages))
     answer = answer_of(reply, sources=[passage.source for passage in passages[:2]])
-    return answer.with_sources(tuple(_located(source, passages) for source in answer.sources))
+    return replace(answer, sources=tuple(_located(source, passages) for source in answer.sources))
 
 
 def _classify(context: Context) -> Events[str]:
     """Return the category's name; the last one listed when the model names none of them."""
     categories = context.options(Options).categories
     lines = "\n".join(f"- {name}: {category.description}" for name, category in categories.items())
-    reply = yield from context.steps.model(
-        CLASSIFY_STEP,
+    prompt = Prompt(
         system=f"Classify the user's last message into exactly one of these categories:\n{lines}",
         messages=[{"role": "user", "content": context.request.question}],
         tier="simple",
         max_tokens=50,
         json_schema=_schema(list(categories)),
-        tell=False,
+        publish=False,
     )
+    reply = yield from context.steps.model(CLASSIFY_STEP, prompt)
     return _category_in(reply.text, list(categories))
 
 
@@ -81,10 +84,10 @@ def _schema(names: list[str]) -> dict[str, Any]:
 def _category_in(text: str, names: list[str]) -> str:
     """Parse the category in the classifier's answer; the last one listed if there is none."""
     try:
-        said = str(orjson.loads(text).get("category", ""))
+        category = str(orjson.loads(text).get("category", ""))
     except (orjson.JSONDecodeError, AttributeError):
-        said = text.strip().lower()
-    return said if said in names else names[-1]
+        category = text.strip().lower()
+    return category if category in names else names[-1]
 
 
 def _with_documents(message: Message, passages: list[Passage]) -> Message:
@@ -121,7 +124,7 @@ def check(spec: AgentSpec, options: Options, knowledge: Knowledge | None) -> Ite
     yield from tools_unused(spec)
     passages = knowledge.passages if knowledge is not None else ()
     outside = [passage for passage in passages if passage.category not in options.categories]
-    rooms = " or ".join(f"knowledge/{name}/" for name in options.categories)
+    folders = " or ".join(f"knowledge/{name}/" for name in options.categories)
     for file in dict.fromkeys(passage.uri.partition("#")[0] for passage in outside):
-        detail = f"is in no category, so no question finds it: move it to {rooms}"
+        detail = f"is in no category, so no question finds it: move it to {folders}"
         yield Finding((), detail, "warning", file)

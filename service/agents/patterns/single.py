@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from service.agents.definitions import Finding
-from service.agents.pattern import Context, Events, answer_of, tools_unused
+from service.agents.pattern import Context, Events, Prompt, answer_of, tools_unused
 from service.agents.spec import AgentSpec, PatternOptions
 from service.knowledge import Knowledge
 from service.tools.sources.builtin import search_knowledge
@@ -13,11 +13,11 @@ from service.types import Answer
 
 
 class Options(PatternOptions):
-    """No fields of its own."""
+    """Options of this pattern: none."""
 
 
 def run(context: Context) -> Events[Answer]:
-    reply = yield from context.steps.model("answer", system=context.system, messages=context.messages)
+    reply = yield from context.steps.model("answer", Prompt(context.system, context.messages))
     return answer_of(reply)
 
 

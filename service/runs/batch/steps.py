@@ -14,12 +14,13 @@ from service.llm.batch import as_json, of_json
 from service.llm.client import ModelReply, ModelRequest
 from service.runs.billing import book_later, booked, settle_reply
 from service.runs.journal import Journal
-from service.runs.journal_codec import reply_of
+from service.runs.journal_codec import decode_reply
 from service.store import batches, holds
 from service.store.database import Database, Row, Transaction
+from service.store.transaction import WriteInTransaction
 from service.types import Run, Usage
 from service.usage.prices import PriceTable
-from service.usage.reservation import Settlement, WriteInTransaction
+from service.usage.reservation import Settlement
 from service.usage.spending import Spending
 
 
@@ -45,12 +46,12 @@ class BatchSteps:
 
     def add(self, run: Run, step: int, request: ModelRequest) -> WriteInTransaction:
         """Return the write that adds a step, for its hold's transaction: it must not be sent without a hold."""
-        kept = as_json(request)
-        return lambda tx: batches.add(tx, run.id, step, kept)
+        encoded = as_json(request)
+        return lambda tx: batches.add(tx, run.id, step, encoded)
 
     def take(self, row: Row, journal: Journal) -> tuple[ModelReply, int]:
         """Settle a reply with its step. Return it with the booked usage, and its cost in nano-dollars."""
-        reply = reply_of(row["reply"])
+        reply = decode_reply(row["reply"])
         settlement = self.settlement(row, reply)
         journal.write_with_next(_both(settlement, row))
         return booked(reply, settlement), settlement.cost
@@ -75,7 +76,7 @@ class BatchSteps:
 
     def forget(self, row: Row) -> None:
         """Settle the step of a run that has ended meanwhile, and remove its row."""
-        reply = reply_of(row["reply"]) if row["reply"] else None
+        reply = decode_reply(row["reply"]) if row["reply"] else None
         self.db.transact(_both(self.settlement(row, reply), row))
 
 

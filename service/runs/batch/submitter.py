@@ -17,9 +17,8 @@ from typing import Any
 from service.errors import ModelKeyRefused, ModelRejected, SlipwayError
 from service.llm.batch import BatchClient, of_json
 from service.llm.client import ModelCall
-from service.observe.logs import event
 from service.runs.batch.steps import BatchSteps
-from service.runs.journal_codec import kept_reply
+from service.runs.journal_codec import encode_reply
 from service.store import batches
 from service.store.database import Database, Row
 from service.types import new_id, now_ms
@@ -101,7 +100,8 @@ class BatchSubmitter:
         else:
             soon = now_ms() + int(SHORTEST_LOOK * 1000)
             self._db.transact(lambda tx: batches.sent(tx, name, upstream, soon))
-            event(log, "batch_sent", batch=name, upstream=upstream, size=len(requests))
+            about = {"batch": name, "upstream": upstream, "size": len(requests)}
+            log.info("batch_sent", extra=about)
 
     def _look(self, batch: Row) -> None:
         if now_ms() - batch["created_at"] > GIVEN_UP_AFTER:
@@ -114,15 +114,16 @@ class BatchSubmitter:
         answers = self._client.results(upstream, _call())
         chunk: list[tuple[str, dict[str, Any] | None]] = []
         for name, reply in answers:
-            chunk.append((name, None if reply is None else kept_reply(reply)))
+            chunk.append((name, None if reply is None else encode_reply(reply)))
             if len(chunk) == CHUNK:
-                self._keep(chunk)
+                self._store(chunk)
                 chunk = []
-        self._keep(chunk)
+        self._store(chunk)
         self._db.transact(lambda tx: batches.close(tx, batch["id"]))
-        event(log, "batch_ended", batch=batch["id"], upstream=upstream, size=batch["size"])
+        about = {"batch": batch["id"], "upstream": upstream, "size": batch["size"]}
+        log.info("batch_ended", extra=about)
 
-    def _keep(self, chunk: list[tuple[str, dict[str, Any] | None]]) -> None:
+    def _store(self, chunk: list[tuple[str, dict[str, Any] | None]]) -> None:
         def work(tx: Any) -> None:
             for name, reply in sorted(chunk, key=itemgetter(0)):  # lock order of all writers
                 batches.store_reply(tx, name, reply)

@@ -88,18 +88,18 @@ class EventStreamReader:
         Raises `LeaseLost` when a later attempt has resumed the run already.
         """
         key = stream_key(run_id)
-        said: Any = self._redis_store.call(
+        found: Any = self._redis_store.call(
             lambda client: _TAKE_UP(client, [key], attempt, LIFE), default=None
         )
-        if said is None:
+        if found is None:
             return None
-        server, found = said
-        entries = [_entry(entry_id, fields) for entry_id, fields in found]
+        server, listed = found
+        entries = [_entry(entry_id, fields) for entry_id, fields in listed]
         if any(entry.attempt > attempt for entry in entries):
             raise LeaseLost
         return EventStream([entry for entry in entries if entry.attempt < attempt], server.decode())
 
-    def told(self, run_id: str) -> list[tuple[bytes, list[RunEvent]]]:
+    def read_all(self, run_id: str) -> list[tuple[bytes, list[RunEvent]]]:
         """Read every entry of the stream, with its id."""
         entries: Any = self._redis_store.call(lambda client: client.xrange(stream_key(run_id)), default=())
         return [(entry, decode(fields)) for entry, fields in entries]

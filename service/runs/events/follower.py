@@ -13,7 +13,7 @@ from itertools import chain
 import redis
 
 from service.runs.events.event_stream import EventStreamReader, attempt_of, event_of
-from service.runs.events.recovered import last_kept
+from service.runs.events.recovered import last_stored_seq
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.database import Database, Transaction
@@ -43,18 +43,18 @@ class Follower:
 
         Raises `DatabaseUnavailable` when the database stays unavailable.
         """
-        looks = 0
+        polls = 0
         while not self.done:
-            run = yield from self._kept()
+            run = yield from self._stored()
             if run is None or self.done:
                 return
             if run.status is RunStatus.WAITING_APPROVAL:
                 self.waits = True
                 return
             if run.mode == "wait" or not self._streams.available():
-                time.sleep(POLL[min(looks, len(POLL) - 1)])
-                looks += 1
-                if looks % 10 == 0:
+                time.sleep(POLL[min(polls, len(POLL) - 1)])
+                polls += 1
+                if polls % 10 == 0:
                     yield []
                 continue
             yield from self._new(heartbeat)
@@ -66,12 +66,12 @@ class Follower:
 
     def so_far(self) -> list[RunEvent]:
         """Return all events so far, without waiting."""
-        events = [event for batch in self._kept() for event in batch]
+        events = [event for batch in self._stored() for event in batch]
         if not self.done:
-            events += chain.from_iterable(map(self._of_entry, self._streams.told(self._run_id)))
+            events += chain.from_iterable(map(self._of_entry, self._streams.read_all(self._run_id)))
         return events
 
-    def _kept(self) -> Generator[list[RunEvent], None, Run | None]:
+    def _stored(self) -> Generator[list[RunEvent], None, Run | None]:
         def read(tx: Transaction) -> tuple[Run | None, list[RunEvent]]:
             run = rows.get(tx, self._run_id)
             return run, [event_of(item) for item in step_rows.events(tx, self._run_id, self._after)]
@@ -115,10 +115,12 @@ class Follower:
         fresh: list[RunEvent] = []
         if self._misses(events):
             # Read before the stored events, which may grow meanwhile.
-            kept_seq = self._kept_seq() if later else 0
-            fresh += chain.from_iterable(self._kept())  # the missing events may be stored by now
+            stored_seq = self._stored_seq() if later else 0
+            fresh += chain.from_iterable(self._stored())  # the missing events may be stored by now
             if later and (first := self._misses(events)) and first.name not in BEGINS:
-                fresh += self._in_order([RunEvent(Event.RUN_RESUMED, {"from_seq": kept_seq}, first.seq - 1)])
+                fresh += self._in_order(
+                    [RunEvent(Event.RUN_RESUMED, {"from_seq": stored_seq}, first.seq - 1)]
+                )
         return fresh + self._in_order(events)
 
     def _misses(self, events: Sequence[RunEvent]) -> RunEvent | None:
@@ -126,8 +128,8 @@ class Follower:
         first = next((event for event in events if event.seq > self._after), None)
         return first if first is not None and first.seq > self._after + 1 else None
 
-    def _kept_seq(self) -> int:
-        return last_kept(self._db.query(lambda tx: step_rows.listed(tx, self._run_id), patience=20))
+    def _stored_seq(self) -> int:
+        return last_stored_seq(self._db.query(lambda tx: step_rows.listed(tx, self._run_id), patience=20))
 
     def _in_order(self, events: Sequence[RunEvent]) -> list[RunEvent]:
         """Return the new events, with a `gap` wherever numbers are missing."""

@@ -14,7 +14,7 @@ from service.types import Event, RunEvent
 log = logging.getLogger("slipway.live")
 
 MAX_UNREAD = 20_000  # events held for a slow client; beyond it, the client reads them from elsewhere
-MAX_UNTAKEN = 20_000  # events held while Redis is unavailable
+MAX_UNSENT = 20_000  # events held while Redis is unavailable
 DELIVER_SECONDS = 60.0  # limit on a run's end waiting for delivery of its events
 
 
@@ -33,7 +33,7 @@ class Listener:
     """Client of a run: its connection, once its response is under way, and the callback for its disconnection."""
 
     writer: ClientConnection | None = None
-    gone: Callable[[], None] = lambda: None
+    on_disconnect: Callable[[], None] = lambda: None
 
 
 class Submit(Protocol):
@@ -63,7 +63,7 @@ class Outbox:
         self.run_id = run_id
         self.attempt = attempt
         self.pending: list[RunEvent] = []
-        self.untaken: list[RunEvent] = []  # not taken while Redis was unavailable: sent with the next events
+        self.unsent: list[RunEvent] = []  # not taken while Redis was unavailable: sent with the next events
         self.urgent = self.ending = False
         self.busy = False  # a thread is delivering earlier events
         self.renewed = float("-inf")  # time.monotonic() of the stream's last renewal
@@ -75,10 +75,10 @@ class Outbox:
         self.over = False  # the run's last event was given, or the client has gone
         self._submit = submit
         self._lost_run = lost
-        self._began = self._spoke = False
+        self._began = self._text_sent = False
         self._delivered = threading.Lock()  # released once all is delivered; cheaper than an Event
         self._delivered.acquire()
-        self._giving = threading.Lock()  # held by the thread that writes to the client; guards all below
+        self._client_lock = threading.Lock()  # held by the thread that writes to the client; guards all below
         self._listener = listener
         self._unread: list[RunEvent] = []
         self._wrote = time.monotonic()
@@ -88,33 +88,33 @@ class Outbox:
         urgent = not self._began
         self._began = True
         for event in events:
-            if event.name is Event.TEXT_DELTA and not self._spoke:
-                self._spoke = urgent = True
+            if event.name is Event.TEXT_DELTA and not self._text_sent:
+                self._text_sent = urgent = True
             elif event.name.is_last or event.name is Event.APPROVAL_REQUIRED:
                 urgent = True
         self._submit(self, events, urgent)
 
     @property
     def written(self) -> bool:
-        """Whether the publishing thread writes to the client, so that no other thread may."""
+        """Tell whether the publishing thread writes to the client, so that no other thread may."""
         listener = self._listener
         return listener is not None and listener.writer is not None
 
     @property
-    def listened(self) -> bool:
+    def has_client(self) -> bool:
         """Whether a client of this process is attached."""
         return self._listener is not None
 
     def take(self) -> list[RunEvent]:
         """Take the events that the client has not got yet, to be written by the run's thread."""
-        with self._giving:
+        with self._client_lock:
             events, self._unread = self._unread, []
-            self._given(events)
+            self._mark_delivered(events)
         return events
 
     def deliver(self, events: list[RunEvent]) -> None:
         """Write events to the client: the live stream has them now, or the database records that it lacks them."""
-        with self._giving:
+        with self._client_lock:
             if self._listener is None or self.fenced:
                 return
             self._unread += events
@@ -125,13 +125,13 @@ class Outbox:
 
     def look(self, silence: float) -> None:
         """Write the client's backlog, or a heartbeat after `silence` seconds without events."""
-        with self._giving:
+        with self._client_lock:
             self._write(beat=time.monotonic() > self._wrote + silence)
 
     def hold(self, events: Sequence[RunEvent]) -> None:
-        """Hold events that Redis has not taken; beyond `MAX_UNTAKEN`, the oldest are dropped."""
-        self.untaken += events
-        del self.untaken[:-MAX_UNTAKEN]
+        """Hold events that Redis has not taken; beyond `MAX_UNSENT`, the oldest are dropped."""
+        self.unsent += events
+        del self.unsent[:-MAX_UNSENT]
 
     def fence(self) -> None:
         """Stop publishing, as a later attempt owns the run. Stops the run's thread."""
@@ -140,7 +140,7 @@ class Outbox:
 
     def forget(self) -> None:
         """Drop a client that has disconnected."""
-        with self._giving:
+        with self._client_lock:
             self._lost()
 
     def close(self) -> None:
@@ -148,7 +148,7 @@ class Outbox:
         self._submit(self, (), True, last=True)
         if not self._delivered.acquire(timeout=DELIVER_SECONDS):
             log.error("live_publish_late", extra={"run_id": self.run_id})
-        with self._giving:
+        with self._client_lock:
             self._listener = None
 
     def closed(self) -> None:
@@ -163,17 +163,17 @@ class Outbox:
             if not writer.rest() and (self._unread or beat):
                 writer.write(self._unread)
                 self._wrote = time.monotonic()
-                self._given(self._unread)
+                self._mark_delivered(self._unread)
                 self._unread = []
         except OSError:
-            gone = self._listener.gone
+            on_disconnect = self._listener.on_disconnect
             self._lost()
-            gone()
+            on_disconnect()
 
     def _lost(self) -> None:
         self._listener, self._unread, self.over = None, [], True
 
-    def _given(self, events: list[RunEvent]) -> None:
+    def _mark_delivered(self, events: list[RunEvent]) -> None:
         if events:
             self.seen = events[-1].seq
             self.over = self.over or events[-1].name.is_last

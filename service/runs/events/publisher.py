@@ -51,7 +51,7 @@ class Publisher:
         self._ask_at = 0.0  # time.monotonic(); no query before it while the database is unavailable
         self._lock = threading.Lock()
         self._dirty: dict[Outbox, None] = {}
-        self._listened: set[Outbox] = set()
+        self._with_client: set[Outbox] = set()
         self._work = threading.Event()  # some outbox has events
         self._urgent = threading.Event()  # and some are not to wait for the end of the window
         self._thread: threading.Thread | None = None
@@ -67,7 +67,7 @@ class Publisher:
         outbox = Outbox(run_id, attempt, self.submit, listener, lost)
         with self._lock:
             if listener is not None:
-                self._listened.add(outbox)
+                self._with_client.add(outbox)
             if self._thread is None:  # lazily: a thread does not survive a fork
                 self._thread = threading.Thread(target=self._loop, name="live-publisher", daemon=True)
                 self._thread.start()
@@ -92,12 +92,12 @@ class Publisher:
         window_ends = look_at = 0.0
         pause = min(LOOK, self._heartbeat / 4)
         while True:
-            some = self._work.wait(pause)
+            woken = self._work.wait(pause)
             now = time.monotonic()
             if now >= look_at:
                 look_at = now + pause
                 self._look()
-            if not some:
+            if not woken:
                 continue
             if now >= window_ends:
                 window_ends = now + WINDOW
@@ -106,8 +106,8 @@ class Publisher:
 
     def _look(self) -> None:
         with self._lock:
-            listened = list(self._listened)
-        for outbox in listened:
+            outboxes = list(self._with_client)
+        for outbox in outboxes:
             outbox.look(self._heartbeat)
 
     def _take(self, *, everything: bool) -> list[Batch]:
@@ -152,7 +152,7 @@ class Publisher:
                 if outbox.urgent:  # more arrived in the meantime
                     self._urgent.set()
                 if ends:
-                    self._listened.discard(outbox)
+                    self._with_client.discard(outbox)
             if ends:
                 outbox.closed()
 
@@ -181,7 +181,7 @@ class Publisher:
             server = self._redis_store.server_of(connection)
             return [
                 ("XADD", stream_key(outbox.run_id), "MAXLEN", "~", MAX_ENTRIES, entry_id, "e")
-                + (encode([*outbox.untaken, *events]) if outbox.untaken else entry,)
+                + (encode([*outbox.unsent, *events]) if outbox.unsent else entry,)
                 + (() if outbox.server == server else ("s", server))
                 for outbox, entry_id, events, entry in encoded
             ] + [("EXPIRE", stream_key(outbox.run_id), LIFE) for outbox in old]
@@ -199,7 +199,7 @@ class Publisher:
         for (outbox, _), answer in zip(filled, answers, strict=False):
             if isinstance(answer, ResponseError):
                 outbox.fence()
-            outbox.server, outbox.untaken = server, []
+            outbox.server, outbox.unsent = server, []
         for outbox in old:
             outbox.renewed = now
         return set()
@@ -210,7 +210,7 @@ class Publisher:
         No record is needed for a run without a client here.
         """
         now = time.monotonic()
-        pending = [one for one in outboxes if one.listened and now - one.owned_at > OWNED]
+        pending = [one for one in outboxes if one.has_client and now - one.owned_at > OWNED]
         if not pending or now < self._ask_at:
             return pending
         try:

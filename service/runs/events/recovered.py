@@ -18,29 +18,29 @@ from service.store.database import Row
 from service.types import Event, Run, RunEvent
 
 
-def replay_of(run: Run, kept: Sequence[Row], stream: EventStream | None) -> Replay:
+def replay_of(run: Run, steps: Sequence[Row], stream: EventStream | None) -> Replay:
     """Return events of earlier attempts, for the next one to replay. `stream` is None without Redis."""
-    kept_seq = last_kept(kept)
-    events = [event_of(item) for row in kept for item in row["events"] if item[0] > kept_seq]
+    stored_seq = last_stored_seq(steps)
+    events = [event_of(item) for row in steps for item in row["events"] if item[0] > stored_seq]
     if run.mode != "wait" and stream is not None:
-        events += [event for entry in stream.entries for event in entry.events if event.seq > kept_seq]
+        events += [event for entry in stream.entries for event in entry.events if event.seq > stored_seq]
     lost = (
         run.resumed
         and run.mode != "wait"
-        and not _kept_all(run, kept)
-        and not is_whole(run, kept_seq, stream)
+        and not _stored_all(run, steps)
+        and not is_whole(run, stored_seq, stream)
     )
     by_seq = {event.seq: event for event in events}
-    return Replay([by_seq[seq] for seq in sorted(by_seq)], kept_seq, lost=lost, attempts=run.attempt - 1)
+    return Replay([by_seq[seq] for seq in sorted(by_seq)], stored_seq, lost=lost, attempts=run.attempt - 1)
 
 
-def last_kept(rows: Sequence[Row]) -> int:
+def last_stored_seq(rows: Sequence[Row]) -> int:
     """Return the last event number of a stored step."""
     return max((row["last_seq"] for row in rows if row["kind"] != NOTE), default=0)
 
 
-def is_whole(run: Run, kept_seq: int, stream: EventStream | None) -> bool:
-    """Return whether the live stream has all events clients got after number `kept_seq`."""
+def is_whole(run: Run, stored_seq: int, stream: EventStream | None) -> bool:
+    """Return whether the live stream has all events clients got after number `stored_seq`."""
     last = run.attempt - 1
     if (
         stream is None
@@ -52,22 +52,22 @@ def is_whole(run: Run, kept_seq: int, stream: EventStream | None) -> bool:
     servers = [entry.server for entry in stream.entries if entry.server is not None]
     if not stream.server or not servers or servers[-1] != stream.server:
         return False
-    return _without_hole([event for entry in stream.entries for event in entry.events], kept_seq)
+    return _without_hole([event for entry in stream.entries for event in entry.events], stored_seq)
 
 
-def _without_hole(events: Sequence[RunEvent], kept_seq: int) -> bool:
+def _without_hole(events: Sequence[RunEvent], stored_seq: int) -> bool:
     """Return whether no number is missing: jumps are allowed only where an event voids all before it."""
-    at = kept_seq
+    at = stored_seq
     for event in events:
         if event.seq <= at:
             continue
-        voids = event.name is Event.RUN_RESUMED and event.data["from_seq"] <= kept_seq
+        voids = event.name is Event.RUN_RESUMED and event.data["from_seq"] <= stored_seq
         if event.seq != at + 1 and not voids:
             return False
         at = event.seq
     return True
 
 
-def _kept_all(run: Run, kept: Sequence[Row]) -> bool:
+def _stored_all(run: Run, steps: Sequence[Row]) -> bool:
     """Return whether the last attempt stopped by itself, so that all its events are stored."""
-    return bool(kept) and (kept[-1]["kind"], kept[-1]["attempt"]) == (NOTE, run.attempt - 1)
+    return bool(steps) and (steps[-1]["kind"], steps[-1]["attempt"]) == (NOTE, run.attempt - 1)

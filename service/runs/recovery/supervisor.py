@@ -144,7 +144,7 @@ class Supervisor:
     def _do_due_work(self, now: float) -> None:
         """Ask once for the kinds of work that are due, and do those: an idle worker has none."""
         asked = time.monotonic()
-        due = self._db.query(lambda tx: sweep.due(tx, self._worker_id), patience=0, ahead=True)
+        due = self._db.query(lambda tx: sweep.due(tx, self._worker_id), patience=0, priority=True)
         self._note_hang(asked)
         if Work.ABANDONED_RUNS in due:
             self._recover(now)
@@ -153,7 +153,7 @@ class Supervisor:
         if Work.HELD_RUNS in due:
             self._disown(now)
         if Work.DEAD_WORKERS in due:
-            self._db.transact(workers.sweep, patience=1, ahead=True)
+            self._db.transact(workers.sweep, patience=1, priority=True)
         for chore in self._chores:
             if chore.work is None or chore.work in due:
                 chore.run()
@@ -162,7 +162,9 @@ class Supervisor:
         """Stop runs that were cancelled, or taken over by another worker."""
         held = {
             row["id"]: row
-            for row in self._db.query(lambda tx: ownership.held(tx, self._worker_id), patience=0, ahead=True)
+            for row in self._db.query(
+                lambda tx: ownership.held(tx, self._worker_id), patience=0, priority=True
+            )
         }
         elsewhere = []
         for handle in executing:
@@ -173,7 +175,7 @@ class Supervisor:
                 handle.stop("cancelled")
         if elsewhere:  # lost, not yet begun, or just ended
             ids = [handle.run_id for handle in elsewhere]
-            latest = self._db.query(lambda tx: ownership.attempts(tx, ids), patience=0, ahead=True)
+            latest = self._db.query(lambda tx: ownership.attempts(tx, ids), patience=0, priority=True)
             for handle in elsewhere:
                 if latest.get(handle.run_id, 0) > handle.attempt:
                     log.warning("lease_lost", extra={"run_id": handle.run_id, "attempt": handle.attempt})
@@ -181,7 +183,7 @@ class Supervisor:
 
     def _renew(self) -> None:
         """Renew the lease. Raises `DatabaseUnavailable`."""
-        asked = time.monotonic()
+        began = time.monotonic()
         try:
             self._renew_lease()
         except DatabaseUnavailable:
@@ -190,17 +192,17 @@ class Supervisor:
         now = time.monotonic()
         if now - self._renewed_at > self._lease:
             self._cut_off_at = now
-        self._renewed_at, self._next_renewal = asked, now + self._lease / 3
+        self._renewed_at, self._next_renewal = began, now + self._lease / 3
 
     def _renew_lease(self) -> None:
         lease_ms = int(self._lease * 1000)
         renewed = partial(workers.renew, worker_id=self._worker_id, lease_ms=lease_ms)
-        if not self._db.transact(renewed, patience=1, ahead=True):
+        if not self._db.transact(renewed, patience=1, priority=True):
             host, pid = socket.gethostname(), os.getpid()
             self._db.transact(
                 lambda tx: workers.register(tx, self._worker_id, self._kind, host, pid, lease_ms),
                 patience=1,
-                ahead=True,
+                priority=True,
             )
 
     def _hand_over(self, now: float) -> None:
@@ -217,7 +219,7 @@ class Supervisor:
         A worker that was itself cut off from the database first gives the others one lease time to renew theirs.
         """
         asked = time.monotonic()
-        abandoned = self._db.query(lambda tx: rows.abandoned(tx, 20), patience=0, ahead=True)
+        abandoned = self._db.query(lambda tx: rows.abandoned(tx, 20), patience=0, priority=True)
         self._note_hang(asked)
         if now - self._cut_off_at >= self._lease:
             for row in abandoned:
@@ -225,7 +227,7 @@ class Supervisor:
 
     def _announce(self) -> None:
         """Execute queued runs that are due; wake task workers for tasks not taken yet."""
-        waiting = self._db.query(lambda tx: rows.waiting(tx, SWEEP_TASKS), patience=0, ahead=True)
+        waiting = self._db.query(lambda tx: rows.waiting(tx, SWEEP_TASKS), patience=0, priority=True)
         for row in waiting:
             if mode_of(row["door"]) != "queue":
                 self._execution.take_up_in_background(row["id"])
@@ -252,12 +254,12 @@ class Supervisor:
     def _disown(self, now: float) -> None:
         """Abandon runs that are assigned to this worker but executed by no thread here; each counts as a loss."""
         executing = {handle.run_id for handle in self._slots.all()}
-        held = self._db.query(lambda tx: ownership.held(tx, self._worker_id), patience=0, ahead=True)
+        held = self._db.query(lambda tx: ownership.held(tx, self._worker_id), patience=0, priority=True)
         orphans = [(row["id"], row["attempt"]) for row in held if row["id"] not in executing]
         self._orphans = {orphan: self._orphans.get(orphan, now) for orphan in orphans}
         for (run_id, attempt), since in self._orphans.items():
             if now - since > UNDRIVEN:
                 log.error("run_orphaned", extra={"run_id": run_id, "attempt": attempt})
                 self._db.transact(
-                    partial(rows.abandon, run_id=run_id, attempt=attempt), patience=1, ahead=True
+                    partial(rows.abandon, run_id=run_id, attempt=attempt), patience=1, priority=True
                 )

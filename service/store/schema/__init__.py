@@ -26,6 +26,7 @@ from service.store.schema.activity import (
 )
 from service.store.schema.base import compatibility, metadata
 from service.store.schema.money import (
+    SUMS,
     caps,
     closed_windows,
     counters,
@@ -35,36 +36,3 @@ from service.store.schema.money import (
     usage_daily_by_user,
     usage_days,
 )
-
-__all__ = [
-    "DIED",
-    "ENDED_BADLY",
-    "UNFINISHED",
-    "api_keys",
-    "approvals",
-    "batch_items",
-    "batches",
-    "caps",
-    "closed_windows",
-    "compatibility",
-    "counters",
-    "feedback",
-    "holds",
-    "idempotency",
-    "ledger",
-    "messages",
-    "metadata",
-    "notices",
-    "runs",
-    "sessions",
-    "sign_in_addresses",
-    "steps",
-    "token_families",
-    "tool_calls",
-    "usage_daily",
-    "usage_daily_by_user",
-    "usage_days",
-    "users",
-    "webhooks",
-    "workers",
-]

@@ -44,7 +44,7 @@ api_keys = sa.Table(
     Column("revoked_at", BigInteger, index=True),
 )
 
-# Where a user has signed in before, as digests: attempts from there do not share the account's attempts.
+# Addresses of earlier sign-ins, as digests: attempts from them do not count against the account's budget.
 sign_in_addresses = sa.Table(
     "sign_in_addresses",
     metadata,

@@ -7,8 +7,8 @@ from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, 
 
 from service.store.schema.base import Json, metadata, rows_where
 
-# Rows of partial indexes of runs. Such an index serves only a query that says the same, in these words: values that
-# are told later promise nothing.
+# Conditions of partial indexes of runs. Such an index serves only queries with the same literal condition: bound
+# parameters do not match it.
 UNFINISHED = "finished_at IS NULL"
 ENDED_BADLY = "status IN ('failed', 'cancelled')"
 DIED = "status = 'failed' AND losses > 0"
@@ -21,9 +21,9 @@ sessions = sa.Table(
     Column("agent", String(64), nullable=False),
     Column("title", String(256), nullable=False, default=""),
     Column("metadata", Json),
-    Column("summary", Text),  # what the turns up to `summary_upto` said, once they no longer fit a prompt
+    Column("summary", Text),  # summary of the turns up to `summary_upto`, which no longer fit a prompt
     Column("summary_upto", Integer, nullable=False, default=0),
-    Column("busy_run_id", String(32)),  # the turn under way; only it may add messages
+    Column("busy_run_id", String(32)),  # run of the current turn; only this run may add messages
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False, index=True),
@@ -37,12 +37,12 @@ messages = sa.Table(
     metadata,
     Column("session_id", String(32), ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
     Column("seq", Integer, primary_key=True),
-    Column("parent_seq", Integer),  # the message it goes on from; 0: none; NULL: the one numbered before it
+    Column("parent_seq", Integer),  # preceding message of the branch; 0: none; NULL: the one numbered before
     Column("run_id", String(32), nullable=False),
     Column("role", String(16), nullable=False),
     Column("content", Json, nullable=False),
     Column("tokens", Integer, nullable=False),
-    # Of its turn, which may have failed: `sources` and `tools` stand with the last message. NULL in older rows.
+    # Outcome, sources and tools of the turn; the latter two only in its last message. NULL in older rows.
     Column("status", String(16)),  # succeeded | failed | cancelled
     Column("error_code", String(64)),
     Column("sources", Json),
@@ -58,7 +58,7 @@ workers = sa.Table(
     Column("host", String(128), nullable=False),
     Column("pid", Integer, nullable=False),
     Column("started_at", BigInteger, nullable=False),
-    # By the database's clock. Renewed all the time, so it is in no index: PostgreSQL then changes the row's page only.
+    # By the database's clock. Renewed often, so not indexed: PostgreSQL then updates only the row's page.
     Column("alive_until", BigInteger, nullable=False),
 )
 
@@ -77,13 +77,15 @@ runs = sa.Table(
     Column("status", String(24), nullable=False),
     Column("tier", String(16)),
     Column("cache", String(16), nullable=False),
-    Column("attempt", Integer, nullable=False, default=0),  # grows with every taking up; fences writes
-    Column("losses", Integer, nullable=False, default=0),  # how many workers died under it
-    # The last attempt that told its client something while Redis was away: its live stream is not whole.
+    Column("attempt", Integer, nullable=False, default=0),  # incremented by each claim; fences writes
+    Column("losses", Integer, nullable=False, default=0),  # number of workers that died executing the run
+    # Last attempt whose client got events while Redis was unavailable: its live stream is incomplete.
     Column("live_gap_attempt", Integer),
-    Column("parent_seq", Integer),  # the message of its session that its turn goes on from; 0: none
-    Column("worker_id", String(64)),  # who drives it; the run is free once that worker's lease is over
-    Column("wake_at", BigInteger),  # a queued run that nobody took up by then is announced again
+    Column("parent_seq", Integer),  # message of the session before this turn; 0: none
+    Column(
+        "worker_id", String(64)
+    ),  # worker that executes the run; others may claim it once this worker's lease has expired
+    Column("wake_at", BigInteger),  # time at which an unclaimed queued run is announced again
     Column("cancel_requested", Boolean, nullable=False, default=False),
     Column("last_seq", Integer, nullable=False, default=0),
     Column("input_tokens", BigInteger, nullable=False, default=0),
@@ -96,7 +98,7 @@ runs = sa.Table(
     Column("created_at", BigInteger, nullable=False),
     Column("started_at", BigInteger),
     Column("finished_at", BigInteger),
-    # For lists, which do not read `request` and `result`. None in rows of versions before these were kept apart.
+    # For lists, which do not read `request` and `result`. NULL in rows of older versions.
     Column("input", String(200)),
     Column("steps", Integer),
     Column("model", String(128)),
@@ -107,7 +109,7 @@ runs = sa.Table(
     # Only unfinished runs are swept, so only they are indexed: the index stays small at a million runs.
     Index("ix_runs_unfinished", "status", "worker_id", **rows_where(UNFINISHED)),
     Index("ix_runs_session_id_id", "session_id", "id", **rows_where("session_id IS NOT NULL")),
-    # Lists of what went wrong: few of a million, so none of them may read on until it has found a page.
+    # Lists of failed runs: few of a million, so a list must not scan until it has filled a page.
     Index("ix_runs_status_id", "status", "id", **rows_where(ENDED_BADLY)),
     Index("ix_runs_user_id_status_id", "user_id", "status", "id", **rows_where(ENDED_BADLY)),
     Index("ix_runs_user_id_agent_status_id", "user_id", "agent", "status", "id", **rows_where(ENDED_BADLY)),
@@ -135,8 +137,10 @@ steps = sa.Table(
     Column("kind", String(16), nullable=False),  # model | tools
     Column("name", String(128), nullable=False),  # the step's name in its pattern
     Column("attempt", Integer, nullable=False),
-    Column("reply", Json, nullable=False),  # what the pattern gets back when the run is taken up
-    Column("events", Json, nullable=False),  # [[seq, name, data], ...]: what clients were told in this step
+    Column(
+        "reply", Json, nullable=False
+    ),  # result of the step, replayed to the pattern when the run is resumed
+    Column("events", Json, nullable=False),  # [[seq, name, data], ...]: events published in this step
     Column("first_seq", Integer, nullable=False),
     Column("last_seq", Integer, nullable=False),
     Column("cost_nano", BigInteger, nullable=False, default=0),
@@ -195,7 +199,7 @@ idempotency = sa.Table(
     Column("expires_at", BigInteger, nullable=False, index=True),
 )
 
-# Model steps of runs that can wait, until they are answered in a batch. Its run and step are the hold's too.
+# Model steps that wait for a batch or are in one. The step's hold has the same run and step number.
 batch_items = sa.Table(
     "batch_items",
     metadata,
@@ -215,11 +219,9 @@ batches = sa.Table(
     "batches",
     metadata,
     Column("id", String(32), primary_key=True),
-    Column("upstream_id", String(128)),  # none: it is on its way there, or was when its worker died
+    Column("upstream_id", String(128)),  # NULL: being sent, or its sender died
     Column("size", Integer, nullable=False),
-    Column(
-        "next_at", BigInteger, nullable=False, index=True
-    ),  # when it is looked at next, by whoever moves this on
+    Column("next_at", BigInteger, nullable=False, index=True),  # of the next poll, by any worker
     Column("created_at", BigInteger, nullable=False),
 )
 
@@ -230,28 +232,24 @@ webhooks = sa.Table(
     Column("url", Text, nullable=False),
     Column("status", String(16), nullable=False),  # waiting | pending | delivered | failed
     Column("attempts", Integer, nullable=False, default=0),
-    Column(
-        "claim_id", String(32)
-    ),  # random, of the attempt under way: what it came to is noted by that one only
+    Column("claim_id", String(32)),  # random, of the attempt under way: only that one stores its outcome
     Column("next_at", BigInteger, index=True),
     Column("last_error", String(256)),
     Column("created_at", BigInteger, nullable=False),
     Column("delivered_at", BigInteger),
 )
 
-# What is told by webhook and is no run's end: a cap that was used to half, to 80 percent, or up.
+# Webhook notices that are not about a run: a cap was used to 50, 80 or 100 percent.
 notices = sa.Table(
     "notices",
     metadata,
-    Column("id", String(160), primary_key=True),  # what it is about, so that it is told once
+    Column("id", String(160), primary_key=True),  # subject of the notice, unique so that it is sent once
     Column("url", Text, nullable=False),
-    Column("signer", String(32), nullable=False),  # whose secret signs it
+    Column("signer", String(32), nullable=False),  # owner of the secret that signs the notice
     Column("body", Json, nullable=False),
     Column("status", String(16), nullable=False),  # pending | delivered | failed
     Column("attempts", Integer, nullable=False, default=0),
-    Column(
-        "claim_id", String(32)
-    ),  # random, of the attempt under way: what it came to is noted by that one only
+    Column("claim_id", String(32)),  # random, of the attempt under way: only that one stores its outcome
     Column("next_at", BigInteger, index=True),
     Column("last_error", String(256)),
     Column("created_at", BigInteger, nullable=False, index=True),

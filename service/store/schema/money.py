@@ -13,15 +13,13 @@ SESSION_CALLS_ONLY = rows_where("account = 'upstream' AND session_id IS NOT NULL
 caps = sa.Table(
     "caps",
     metadata,
-    Column(
-        "scope", String(96), primary_key=True
-    ),  # service | user:usr_… | key:key_… | agent:… | session:ses_…
+    Column("scope", String(96), primary_key=True),  # service | user:… | key:… | agent:… | session:…
     Column("period", String(8), primary_key=True),  # day | month | total
     Column("amount_nano", BigInteger),  # none: no limit, the settings' default included
     Column("updated_at", BigInteger, nullable=False),
 )
 
-# What one cap has spent and holds in one window. A cap that everyone shares has several, each with a part of it.
+# Spent and held amounts of a cap in a window. A cap shared by all users has several counters, each with a share.
 counters = sa.Table(
     "counters",
     metadata,
@@ -34,12 +32,12 @@ counters = sa.Table(
     Column("spent_nano", BigInteger, nullable=False),
     Column("held_nano", BigInteger, nullable=False),
     Column("seq", BigInteger, nullable=False),  # grows by one with each entry of the ledger that touches it
-    Column("warned", Integer, nullable=False, default=0),  # the highest percentage that was warned of
-    # Of windows that end: upkeep looks for those that are over.
+    Column("warned", Integer, nullable=False, default=0),  # highest percentage for which a warning was sent
+    # For upkeep, which searches for windows that are over.
     Index("ix_counters_starts_at", "starts_at", **rows_where("period <> 'total'")),
 )
 
-# Counters whose window is over, added up: see `service.store.closed_windows`.
+# Sums of counters whose window is over: see `service.store.closed_windows`.
 closed_windows = sa.Table(
     "closed_windows",
     metadata,
@@ -50,7 +48,7 @@ closed_windows = sa.Table(
     Column("digest", BigInteger, nullable=False),  # the sum of their last states' fingerprints, in 63 bits
 )
 
-# Money reserved for a model call under way. The row goes when the call is settled: that is what makes it once.
+# Money reserved for a model call in flight. Settling deletes the row, so a call is settled exactly once.
 holds = sa.Table(
     "holds",
     metadata,
@@ -67,25 +65,19 @@ holds = sa.Table(
     Column("amount_nano", BigInteger, nullable=False),
     Column("counters", Json, nullable=False),  # ids of the counters it is held against
     Column("called_at", BigInteger, nullable=False),
-    sqlite_with_rowid=False,  # kept by its key: a page less to change with each of its rows
+    sqlite_with_rowid=False,  # clustered by key: one page less to write per row
 )
 
 # Append-only. The rows of one entry (a hold, its settlement) sum to zero; no row is ever changed.
 ledger = sa.Table(
     "ledger",
     metadata,
-    Column(
-        "entry_id", String(32), primary_key=True
-    ),  # the hold's id; of `open`, `cap` and `share` an id of their own
+    Column("entry_id", String(32), primary_key=True),  # the hold's; `open`, `cap` and `share` have their own
     Column("kind", String(8), primary_key=True),  # hold | settle | open | cap | share
-    Column(
-        "account", String(144), primary_key=True
-    ),  # user:… | held | upstream; of a cap's entries the window
+    Column("account", String(144), primary_key=True),  # user:… | held | upstream; a cap has its window
     Column("amount_nano", BigInteger, nullable=False),
     Column("at", BigInteger, nullable=False),
-    Column(
-        "called_at", BigInteger, nullable=False
-    ),  # when the call was held: a settlement belongs to that moment
+    Column("called_at", BigInteger, nullable=False),  # of the hold: a settlement belongs to that moment
     Column("user_id", String(32)),
     Column("key_id", String(32)),
     Column("agent", String(64)),
@@ -101,16 +93,16 @@ ledger = sa.Table(
     Column("cache_creation_tokens", BigInteger),
     Column("cache_creation_1h_tokens", BigInteger),
     Column("server_tool_requests", BigInteger),
-    Column("saved_nano", BigInteger),  # what the provider's prompt cache saved, less what filling it cost
+    Column("saved_nano", BigInteger),  # savings by the provider's prompt cache, less the cost of writing it
     Column("cap_nano", BigInteger),  # the whole cap, in entries of kind open, cap and share
     Column("counters", Json),  # [[counter id, seq, spent, held, cap], …] as this entry left them
-    # Of the five rows of a call only one is ever looked for, so only that is indexed.
+    # Only one of the five rows of a call is searched for, so only that one is indexed.
     Index("ix_ledger_called_at", "called_at", **CALLS_ONLY),
     Index("ix_ledger_user_id_called_at", "user_id", "called_at", **CALLS_ONLY),
     Index("ix_ledger_session_id_called_at", "session_id", "called_at", **SESSION_CALLS_ONLY),
 )
 
-_SUMS = (
+SUMS = (
     "calls",
     "input_tokens",
     "output_tokens",
@@ -126,21 +118,21 @@ usage_days = sa.Table(
     metadata,
     Column("day", BigInteger, primary_key=True, autoincrement=False),
     Column("rolled_until", BigInteger, nullable=False),  # calls made before this (ms) have been added
-    Column("calls", BigInteger, nullable=False),  # how many those are
-    Column("checked_at", BigInteger),  # when the day was closed, or last counted again since
+    Column("calls", BigInteger, nullable=False),  # number of calls added
+    Column("checked_at", BigInteger),  # time at which the day was closed or last recounted
 )
 
-# Everybody's calls of a day: small, however many users there are.
+# Calls of a day over all users: small, however many users there are.
 usage_daily = sa.Table(
     "usage_daily",
     metadata,
     Column("day", BigInteger, primary_key=True, autoincrement=False),
     Column("agent", String(64), primary_key=True),
     Column("model", String(128), primary_key=True),
-    *(Column(name, BigInteger, nullable=False) for name in _SUMS),
+    *(Column(name, BigInteger, nullable=False) for name in SUMS),
 )
 
-# The same by user and API key; the key is empty for calls that were made with a token.
+# Calls of a day by user and API key; the key is empty for calls authenticated by a token.
 usage_daily_by_user = sa.Table(
     "usage_daily_by_user",
     metadata,
@@ -149,6 +141,6 @@ usage_daily_by_user = sa.Table(
     Column("key_id", String(32), primary_key=True),
     Column("agent", String(64), primary_key=True),
     Column("model", String(128), primary_key=True),
-    *(Column(name, BigInteger, nullable=False) for name in _SUMS),
+    *(Column(name, BigInteger, nullable=False) for name in SUMS),
     Index("ix_usage_daily_by_user_user_id_day", "user_id", "day"),
 )

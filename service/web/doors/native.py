@@ -2,78 +2,51 @@
 
 from __future__ import annotations
 
-import unicodedata
 from functools import partial
 from typing import Annotated, Literal
 
-from flask import Blueprint, Response, g
-from pydantic import AfterValidator, Field, model_validator
+from flask import Blueprint, Response
+from pydantic import Field, model_validator
 
 from service import errors
+from service.errors import fault
 from service.runs.result import shown
 from service.runs.start import Started
-from service.types import Effort, OnConflict, RunRequest, usd
+from service.types import Effort, OnConflict, RunRequest
 from service.web.admission import admit, allowed_agent, guard
-from service.web.body import fault
-from service.web.current import services
+from service.web.current import current_trip, services
 from service.web.openapi import api
-from service.web.schemas import Body, ContextObject, Metadata, Queued, RunResult, json_response, no_nul
+from service.web.run_responses import ADMISSION_ERRORS, RUN_ERRORS, with_cache, with_cost, with_replayed
+from service.web.schemas import Body, ContextObject, Metadata, ModelText, Queued, RunResult, json_response
 from service.web.sse import SseLens
 from service.web.streaming import stream_response
 from service.web.validation import parse
 
 blueprint = Blueprint("native", __name__)
-ADMISSION_ERRORS = (
-    errors.NotFound,
-    errors.SessionBusy,
-    errors.Invalid,
-    errors.IdempotencyMismatch,
-    errors.RateLimited,
-)
-RUN_ERRORS = (
-    *ADMISSION_ERRORS,
-    errors.ModelError,
-    errors.ModelUnavailable,
-    errors.ModelTimeout,
-    errors.PriceUnknown,
-    errors.BudgetExceeded,
-    errors.Overloaded,
-    errors.DatabaseUnavailable,
-)
-FREE = ("hit", "near", "coalesced")
-
-
-def _not_blank(text: str) -> str:
-    """Validate a text for the model, which refuses white space alone."""
-    if all(unicodedata.category(letter)[0] in "ZC" for letter in text):
-        raise ValueError("must contain more than white space")
-    return text
-
-
-Text = Annotated[
-    str, Field(min_length=1, max_length=400_000), AfterValidator(no_nul), AfterValidator(_not_blank)
-]
 
 
 class TextBlock(Body):
     type: Literal["text"]
-    text: Text
+    text: ModelText
 
 
 class Turn(Body):
     role: Literal["user", "assistant"]
-    content: Text | Annotated[list[TextBlock], Field(fail_fast=True, min_length=1, max_length=100)]
+    content: ModelText | Annotated[list[TextBlock], Field(fail_fast=True, min_length=1, max_length=100)]
 
 
 class RunBody(Body):
-    """A question to an agent: `input`, or `messages` that begin and end with the user's turn."""
+    """Question to an agent: `input`, or `messages` that begin and end with the user's turn."""
 
-    input: Text | None = None
+    input: ModelText | None = None
     messages: Annotated[list[Turn], Field(fail_fast=True, min_length=1, max_length=500)] | None = None
     session_id: Annotated[str, Field(pattern=r"^ses_[0-9a-z]{26}$")] | None = None
     context: ContextObject | None = None
     max_tokens: Annotated[int, Field(ge=1, le=128_000)] | None = None
-    max_steps: Annotated[int, Field(ge=1, description="At most `limits.steps` of the agent")] | None = None
+    max_steps: (
+        Annotated[int, Field(ge=1, description="Step limit of the run, at most the agent's `limits.steps`")]
+        | None
+    ) = None
     effort: Effort | None = None
     tier: Literal["auto", "simple", "medium", "complex"] = "auto"
     cache: Literal["default", "bypass", "refresh"] = "default"
@@ -98,11 +71,11 @@ class RunBody(Body):
         """Parent message; "" for an explicit `null` (a first turn), None if omitted (the newest message)."""
         return (self.parent_message_id or "") if "parent_message_id" in self.model_fields_set else None
 
-    def request(self, agent: str) -> RunRequest:
+    def request(self, agent: str, door: str) -> RunRequest:
         """Convert to a run request for `agent`; fields other than the question have the same names there."""
         asked = self.model_dump(exclude={"input"})
         messages = asked["messages"] or [{"role": "user", "content": self.input}]
-        asked |= {"agent": agent, "messages": tuple(messages), "parent_message_id": self.parent}
+        asked |= {"agent": agent, "messages": tuple(messages), "parent_message_id": self.parent, "door": door}
         return RunRequest(**asked)
 
 
@@ -113,7 +86,7 @@ def _of_the_user(messages: list[Turn], number: int) -> None:
 
 
 class TaskBody(RunBody):
-    """A queued run may be told of by webhook, and may wait for the cheaper batch."""
+    """Question for a queued run; `callback_url` gets a webhook at its end, priority `batch` is cheaper and slower."""
 
     callback_url: Annotated[str, Field(max_length=2_000, pattern=r"^https?://")] | None = None
     priority: Literal["normal", "batch"] = "normal"
@@ -121,7 +94,7 @@ class TaskBody(RunBody):
 
 @blueprint.post("/v1/agents/<agent>/invoke")
 @api(
-    "Ask an agent and wait",
+    "Run an agent and wait for the answer",
     body=RunBody,
     returns={200: RunResult},
     errors=RUN_ERRORS,
@@ -131,12 +104,12 @@ class TaskBody(RunBody):
 @guard(counts="run")
 def invoke(agent: str) -> Response:
     """Return the run result, or a failed run's problem."""
-    return _folded(services().runs.start.invoke(*admit("invoke", partial(_question, agent))))
+    return _folded(services().runs.start.invoke(*admit("invoke", partial(_question, agent, "invoke"))))
 
 
 @blueprint.post("/v1/agents/<agent>/stream")
 @api(
-    "Ask an agent and listen",
+    "Run an agent and stream its events",
     body=RunBody,
     errors=RUN_ERRORS,
     tag="Agents",
@@ -145,16 +118,16 @@ def invoke(agent: str) -> Response:
 )
 @guard(counts="run")
 def stream(agent: str) -> Response:
-    started, batches = services().runs.start.stream(*admit("stream", partial(_question, agent)))
-    gone = partial(services().runs.cancellation.client_gone, started.run)
+    started, batches = services().runs.start.stream(*admit("stream", partial(_question, agent, "stream")))
+    on_disconnect = partial(services().runs.cancellation.client_gone, started.run)
     lens = SseLens(started.run.id)
-    response = stream_response(lens, batches, started.place, gone, started.listener)
-    return _labelled(response, started, started.run.cache)
+    response = stream_response(lens, batches, started.place, on_disconnect, started.listener)
+    return with_cache(response, started, started.run.cache)
 
 
 @blueprint.post("/v1/agents/<agent>/tasks")
 @api(
-    "Ask an agent and do not wait",
+    "Queue a run",
     body=TaskBody,
     returns={202: Queued},
     errors=(*ADMISSION_ERRORS, errors.DatabaseUnavailable),
@@ -169,11 +142,11 @@ def queue_task(agent: str) -> Response:
         services().runs.wakeup.ring([started.run.id])
     body = {"run_id": started.run.id, "status": started.run.status}
     response = json_response(body, 202, {"Location": f"/v1/runs/{started.run.id}"})
-    return _replayed(response, started)
+    return with_replayed(response, started)
 
 
-def _question(agent: str) -> RunRequest:
-    return parse(RunBody).request(agent)
+def _question(agent: str, door: str) -> RunRequest:
+    return parse(RunBody).request(agent, door)
 
 
 def _task(agent: str) -> RunRequest:
@@ -181,8 +154,9 @@ def _task(agent: str) -> RunRequest:
     allowed_agent(agent)
     body = parse(TaskBody)
     if body.callback_url is not None:
+        current_trip().send()  # no look-up in the DNS for a call that is refused
         services().webhooks.check(body.callback_url)
-    return body.request(agent)
+    return body.request(agent, "task")
 
 
 def _folded(started: Started) -> Response:
@@ -196,19 +170,4 @@ def _folded(started: Started) -> Response:
             response.headers["Retry-After"] = str(run.error.get("retry_after", 1))
     else:
         response = json_response(shown(result))
-    cache = result.get("cache", run.cache)
-    response.headers["X-Cost-USD"] = "0.000000" if cache in FREE else usd(run.cost_nano)
-    g.model_seconds = started.model_seconds
-    return _labelled(response, started, cache)
-
-
-def _labelled(response: Response, started: Started, cache: str) -> Response:
-    response.headers["X-Cache"] = cache
-    services().infra.metrics.cache(started.run.agent, cache)
-    return _replayed(response, started)
-
-
-def _replayed(response: Response, started: Started) -> Response:
-    if started.replayed:
-        response.headers["Idempotency-Replayed"] = "true"
-    return response
+    return with_cost(response, started)

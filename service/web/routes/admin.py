@@ -15,7 +15,7 @@ from service.web.current import current_caller, services
 from service.web.idempotency import once
 from service.web.openapi import api
 from service.web.paging import PAGE, page, page_arguments
-from service.web.schemas import Body, Shape, json_response
+from service.web.schemas import Body, Page, Shape, json_response
 from service.web.validation import parse
 
 blueprint = Blueprint("admin", __name__)
@@ -24,7 +24,7 @@ RateText = Annotated[str, Field(max_length=64)]
 
 
 class NewUser(Body):
-    """`limit_runs` such as `60/minute`; none: the setting's."""
+    """New user. `limit_runs` such as `60/minute`; by default the setting's limit."""
 
     username: Annotated[str, Field(min_length=1, max_length=128)]
     password: Password
@@ -33,7 +33,7 @@ class NewUser(Body):
 
 
 class UserChange(Body):
-    """What is left out stays as it is; `limit_runs` of `""` gives the setting's limit back."""
+    """Changes of a user; omitted fields keep their values, an empty `limit_runs` restores the setting's limit."""
 
     password: Password | None = None
     role: Role | None = None
@@ -56,17 +56,14 @@ class UserView(Shape):
     created_at: str
 
 
-class UserPage(Shape):
-    data: list[UserView]
-    next_cursor: str | None
+class UserPage(Page[UserView]): ...
 
 
 @blueprint.get("/v1/admin/users")
 @api(
-    "Users, oldest first",
+    "List users, oldest first",
     returns={200: UserPage},
     errors=[errors.Forbidden, errors.Invalid],
-    tag="Admin",
     query=PAGE,
 )
 @guard("admin")
@@ -78,17 +75,16 @@ def list_users() -> Response:
 
 @blueprint.post("/v1/admin/users")
 @api(
-    "Make a user",
+    "Create a user",
     body=NewUser,
     returns={201: UserView},
     errors=[errors.Forbidden, errors.Conflict, errors.Invalid, errors.IdempotencyMismatch],
-    tag="Admin",
     headers=["Idempotency-Replayed"],
 )
 @guard("admin")
 def create_user() -> Response:
-    asked, users = parse(NewUser), services().auth.users
-    row = users.new_row(asked.username, asked.password, asked.role, asked.limit_runs)
+    body, users = parse(NewUser), services().auth.users
+    row = users.new_row(body.username, body.password, body.role, body.limit_runs)
 
     def work(tx: Transaction) -> dict[str, Any]:
         return users.insert(tx, row).public()
@@ -98,26 +94,24 @@ def create_user() -> Response:
 
 @blueprint.patch("/v1/admin/users/<user_id>")
 @api(
-    "Change a user; their log-ins end",
+    "Change a user; log-ins of this user end",
     body=UserChange,
     returns={200: UserView},
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict, errors.Invalid],
-    tag="Admin",
 )
 @guard("admin")
 def change_user(user_id: str) -> Response:
-    asked = parse(UserChange)
-    if asked.disabled or asked.role not in (None, "admin"):
+    body = parse(UserChange)
+    if body.disabled or body.role not in (None, "admin"):
         _not_oneself(user_id)
-    return json_response(services().auth.users.change(user_id, **asked.model_dump()).public())
+    return json_response(services().auth.users.change(user_id, **body.model_dump()).public())
 
 
 @blueprint.delete("/v1/admin/users/<user_id>")
 @api(
-    "Delete a user; what they spent stays on the books",
+    "Delete a user; the ledger keeps the cost of their runs",
     returns={204: None},
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict],
-    tag="Admin",
 )
 @guard("admin")
 def delete_user(user_id: str) -> Response:

@@ -15,10 +15,9 @@ blueprint = Blueprint("agents", __name__)
 
 @blueprint.get("/v1/agents")
 @api(
-    "Agents the caller may use, by name",
+    "List agents that the caller may use, by name",
     returns={200: AgentList},
     errors=[errors.Invalid],
-    tag="Agents",
     query=PAGE,
 )
 @guard()
@@ -29,7 +28,7 @@ def list_agents() -> Response:
 
 
 @blueprint.get("/v1/agents/<agent>")
-@api("One agent", returns={200: AgentView}, errors=[errors.NotFound], tag="Agents")
+@api("Get an agent", returns={200: AgentView}, errors=[errors.NotFound])
 @guard()
 def get_agent(agent: str) -> Response:
     return json_response(allowed_agent(agent).public())

@@ -10,15 +10,16 @@ from flask import Blueprint, Response
 from pydantic import AfterValidator, Field, model_validator
 
 from service import approvals, errors
+from service.errors import fault
+from service.store.approvals import Decision
 from service.store.database import Row, Transaction
 from service.types import Caller, new_id
 from service.web.admission import guard
-from service.web.body import fault
 from service.web.current import current_caller, services
 from service.web.idempotency import once
 from service.web.openapi import api
-from service.web.paging import choice_argument, page, page_arguments
-from service.web.schemas import Body, Shape, json_response, no_nul
+from service.web.paging import PAGE, choice_argument, page, page_arguments
+from service.web.schemas import Body, Page, Shape, json_response, no_nul
 from service.web.validation import located, parse
 
 blueprint = Blueprint("approvals", __name__)
@@ -36,7 +37,7 @@ def _representable(value: Any) -> Any:
 
 
 class DecisionBody(Body):
-    """`arguments` take the place of those the model chose."""
+    """Decision on a tool call; `arguments` replace the model's."""
 
     decision: Literal["approve", "deny"]
     comment: Annotated[str, Field(max_length=1_000), AfterValidator(no_nul)] | None = None
@@ -50,9 +51,9 @@ class DecisionBody(Body):
 
 
 class ApprovalView(Shape):
-    """`reason`: `policy`, the agent asks before this tool; `unknown`, nobody knows whether it was called.
+    """Approval of a tool call. `input` is the question of the run, cut at 200 characters.
 
-    `input` is what the person asked, cut at 200 characters.
+    `reason`: `policy` if the agent requires approval of this tool, `unknown` if the call may have been made already.
     """
 
     id: str
@@ -75,22 +76,15 @@ class ApprovalView(Shape):
     truncated: list[str] | None = None
 
 
-class ApprovalPage(Shape):
-    data: list[ApprovalView]
-    next_cursor: str | None
+class ApprovalPage(Page[ApprovalView]): ...
 
 
 @blueprint.get("/v1/approvals")
 @api(
-    "Tool calls that people were asked about, newest first: of my runs, or of all for operators",
+    "List approvals, newest first: of own runs, for operators of all runs",
     returns={200: ApprovalPage},
     errors=[errors.Invalid],
-    tag="Approvals",
-    query={
-        "status": {"type": "string", "enum": list(STATUSES)},
-        "limit": {"type": "integer"},
-        "cursor": {"type": "string"},
-    },
+    query={**PAGE, "status": {"type": "string", "enum": list(STATUSES)}},
 )
 @guard()
 def list_approvals() -> Response:
@@ -104,7 +98,7 @@ def list_approvals() -> Response:
 
 @blueprint.post("/v1/approvals/<approval_id>")
 @api(
-    "Decide; the run goes on once nothing of it waits any more",
+    "Approve or deny a tool call; the last pending decision resumes the run",
     body=DecisionBody,
     returns={200: ApprovalView},
     errors=[
@@ -115,24 +109,21 @@ def list_approvals() -> Response:
         errors.Invalid,
         errors.IdempotencyMismatch,
     ],
-    tag="Approvals",
     headers=["Idempotency-Replayed"],
 )
 @guard()
 def decide(approval_id: str) -> Response:
     """Store a decision; the run resumes in this process if a slot is free, else by the next sweep."""
-    asked, caller = parse(DecisionBody), current_caller()
+    body, caller = parse(DecisionBody), current_caller()
     # Check access first: the response stored for an Idempotency-Key may belong to a key with wider scopes.
     row = approvals.find_decidable(services().infra.db, caller, approval_id)
-    if row["status"] == "pending" and asked.decision == "approve":
-        _check_call(row, row["arguments"] if asked.arguments is None else asked.arguments)
-    decision = approvals.Decision(asked.decision, asked.comment, asked.arguments, new_id("dec"))
+    if row["status"] == "pending" and body.decision == "approve":
+        _check_call(row, row["arguments"] if body.arguments is None else body.arguments)
+    decision = Decision(body.decision, body.comment, body.arguments, new_id("dec"))
     return once(partial(_decide, caller=caller, approval_id=approval_id, decision=decision), 200)
 
 
-def _decide(
-    tx: Transaction, caller: Caller, approval_id: str, decision: approvals.Decision
-) -> dict[str, Any]:
+def _decide(tx: Transaction, caller: Caller, approval_id: str, decision: Decision) -> dict[str, Any]:
     row, resumes = approvals.decide(tx, caller, approval_id, decision)
     if resumes:
         tx.after_commit(partial(services().runs.execution.take_up_in_background, row["run_id"]))

@@ -14,16 +14,16 @@ from pydantic import AfterValidator, AwareDatetime, Field
 from service import errors
 from service.auth.tokens import AUDIENCE, ISSUER, LEEWAY
 from service.auth.users import User
-from service.observe import logs
+from service.store.actor import Actor, act_as
 from service.web.admission import guard, public, signed_in
+from service.web.authentication import checked_claims
 from service.web.body import PUBLIC_BODY
 from service.web.current import current_caller, services
-from service.web.guards import checked_claims
 from service.web.idempotency import once
 from service.web.limits import limit_login, limit_refresh
 from service.web.openapi import api
 from service.web.paging import PAGE, page, page_arguments
-from service.web.schemas import Body, BudgetList, Shape, budget_list, json_response
+from service.web.schemas import Body, BudgetList, Page, Shape, budget_list, json_response
 from service.web.validation import parse
 
 log = logging.getLogger("slipway.auth")
@@ -85,7 +85,7 @@ class Me(Shape):
 
 
 class NewKey(Body):
-    """`scopes` such as `agents:support` or `agents:*`; none: all that the user may."""
+    """New API key. `scopes` such as `agents:support` or `agents:*`; without any, the user's own permissions."""
 
     name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
     scopes: Annotated[
@@ -108,9 +108,7 @@ class KeyShown(KeyView):
     key: str
 
 
-class KeyPage(Shape):
-    data: list[KeyView]
-    next_cursor: str | None
+class KeyPage(Page[KeyView]): ...
 
 
 class KeySet(Shape):
@@ -118,50 +116,48 @@ class KeySet(Shape):
 
 
 @blueprint.post("/v1/auth/login")
-@api(
-    "Sign in",
-    body=Login,
-    returns={200: TokenPair},
-    errors=[errors.InvalidCredentials, errors.RateLimited],
-    tag="Auth",
-)
+@api("Sign in", body=Login, returns={200: TokenPair}, errors=[errors.InvalidCredentials, errors.RateLimited])
 @public
 def login() -> Response:
     limit_login()
     user = _sign_in(parse(Login, most=PUBLIC_BODY), request.remote_addr or "")
-    logs.event(log, "login", user=user.id)
+    log.info("login", extra={"user": user.id})
     return json_response(services().auth.tokens.begin(user).public())
 
 
-def _sign_in(asked: Login, address: str) -> User:
+def _sign_in(body: Login, address: str) -> User:
     try:
-        return services().auth.users.sign_in(asked.username, asked.password, address)
+        return services().auth.users.sign_in(body.username, body.password, address)
     except errors.RateLimited:
         services().infra.metrics.rate_limited("login")
         raise
     except errors.InvalidCredentials:
         services().infra.metrics.login_failed()
-        logs.event(log, "login_refused", address=address)
+        log.info("login_refused", extra={"address": address})
         raise
 
 
 @blueprint.post("/v1/auth/refresh")
 @api(
-    "Spend a refresh token for a new pair",
+    "Exchange a refresh token for a new token pair",
     returns={200: TokenPair},
     errors=[errors.InvalidToken, errors.RateLimited],
-    tag="Auth",
 )
 @public
 def refresh() -> Response:
     """Renew a token pair, authenticated by the refresh token itself, which is the bearer."""
     claims = checked_claims("refresh")
+    act_as(Actor("user", str(claims["sub"])))
     limit_refresh(str(claims["sub"]))
     return json_response(services().auth.tokens.renew(claims).public())
 
 
 @blueprint.post("/v1/auth/logout")
-@api("End this log-in, on every worker at once", returns={204: None}, errors=[errors.Forbidden], tag="Auth")
+@api(
+    "Sign out: revoke this log-in on all workers at once",
+    returns={204: None},
+    errors=[errors.Forbidden],
+)
 @guard(counts=None)
 def logout() -> Response:
     services().auth.revocations.end(signed_in().family or "")
@@ -169,7 +165,7 @@ def logout() -> Response:
 
 
 @blueprint.get("/v1/auth/me")
-@api("Who I am, and how my budget stands", returns={200: Me}, tag="Auth")
+@api("Get the caller, with scopes and budget", returns={200: Me})
 @guard()
 def me() -> Response:
     caller = current_caller()
@@ -184,27 +180,25 @@ def me() -> Response:
 
 @blueprint.post("/v1/auth/keys")
 @api(
-    "Make an API key; it is shown once",
+    "Create an API key; the key is shown only once",
     body=NewKey,
     returns={201: KeyShown},
     errors=[errors.Forbidden, errors.Conflict, errors.TooMany, errors.IdempotencyMismatch],
-    tag="Auth",
     headers=["Idempotency-Replayed"],
 )
 @guard()
 def create_key() -> Response:
-    asked, keys = parse(NewKey), services().auth.keys
-    ends = int(asked.expires_at.timestamp() * 1000) if asked.expires_at else None
-    fresh = keys.new(signed_in().user_id, asked.name, asked.scopes, ends)
-    return once(lambda tx: keys.insert(tx, fresh), 201, seal=keys.sealed, unseal=keys.unsealed)
+    body, keys = parse(NewKey), services().auth.keys
+    ends = int(body.expires_at.timestamp() * 1000) if body.expires_at else None
+    created = keys.new(signed_in().user_id, body.name, body.scopes, ends)
+    return once(lambda tx: keys.insert(tx, created), 201, seal=keys.sealed, unseal=keys.unsealed)
 
 
 @blueprint.get("/v1/auth/keys")
 @api(
-    "My API keys; with a key that has scopes, that key",
+    "List own API keys; a key with scopes lists only itself",
     returns={200: KeyPage},
     errors=[errors.Invalid],
-    tag="Auth",
     query=PAGE,
 )
 @guard()
@@ -217,7 +211,7 @@ def list_keys() -> Response:
 
 
 @blueprint.delete("/v1/auth/keys/<key_id>")
-@api("End an API key at once", returns={204: None}, errors=[errors.NotFound, errors.Forbidden], tag="Auth")
+@api("Revoke an API key at once", returns={204: None}, errors=[errors.NotFound, errors.Forbidden])
 @guard(counts=None)
 def revoke_key(key_id: str) -> Response:
     services().auth.keys.revoke(key_id, signed_in().user_id)
@@ -225,7 +219,7 @@ def revoke_key(key_id: str) -> Response:
 
 
 @blueprint.get("/.well-known/jwks.json")
-@api("Public keys that tokens are signed with", returns={200: KeySet}, tag="Auth")
+@api("Get the public keys that verify access tokens (JWKS)", returns={200: KeySet})
 @public
 def jwks() -> Response:
     return json_response(services().auth.tokens.key.jwks(), headers={"Cache-Control": "public, max-age=300"})

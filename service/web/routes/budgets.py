@@ -15,7 +15,7 @@ from service.web.admission import guard
 from service.web.current import services
 from service.web.openapi import api
 from service.web.paging import PAGE, page, page_arguments
-from service.web.schemas import Body, Shape, json_response
+from service.web.schemas import Body, BudgetView, Page, json_response
 from service.web.validation import parse
 
 blueprint = Blueprint("budgets", __name__)
@@ -31,32 +31,22 @@ def _amount(text: str) -> str:
 
 
 class NewCap(Body):
-    """An amount in dollars, or null: no limit, and no default either."""
+    """Cap in dollars; null lifts the cap, the default included."""
 
     amount_usd: Annotated[str, Field(max_length=24), AfterValidator(_amount)] | None
     period: Literal["day", "month", "total"]
 
 
-class CapView(Shape):
+class CapView(BudgetView):
     id: str
-    scope: str
-    period: str
-    amount_usd: str | None
-    spent_usd: str
-    reserved_usd: str
-    left_usd: str | None
-    renews_at: str | None
-    default: bool
 
 
-class CapPage(Shape):
-    data: list[CapView]
-    next_cursor: str | None
+class CapPage(Page[CapView]): ...
 
 
 @blueprint.get("/v1/admin/budgets")
 @api(
-    "Every cap that was set, and the service's",
+    "List all caps that were set, and the service's",
     returns={200: CapPage},
     errors=[errors.Forbidden, errors.Invalid],
     tag="Admin",
@@ -71,7 +61,7 @@ def list_budgets() -> Response:
 
 @blueprint.put("/v1/admin/budgets/<scope>")
 @api(
-    "Set a cap, from now on and for the window that is open",
+    "Set a cap, effective at once, in the current window too",
     body=NewCap,
     returns={200: CapView},
     errors=[errors.Forbidden, errors.NotFound, errors.Invalid],
@@ -82,9 +72,9 @@ def put_budget(scope: str) -> Response:
     """Set or lift a cap. Its subject must exist: a cap on an unknown id would seem to be in force."""
     if SCOPE.fullmatch(scope) is None:
         raise NotFound(f"There is no scope {scope}: service, user:…, key:…, agent:… or session:…")
-    asked = parse(NewCap)
-    if asked.amount_usd is not None:
+    body = parse(NewCap)
+    if body.amount_usd is not None:
         services().usage.budgets.look_up(scope)
-    amount = None if asked.amount_usd is None else nano_of(asked.amount_usd)
-    state = services().usage.budgets.put(scope, asked.period, amount)
+    amount = None if body.amount_usd is None else nano_of(body.amount_usd)
+    state = services().usage.budgets.put(scope, body.period, amount)
     return json_response({"id": state.cap.id, **state.public()})

@@ -32,7 +32,7 @@ class FeedbackView(FeedbackShape):
 
 @blueprint.post("/v1/runs/<run_id>/feedback")
 @api(
-    "Say what you think of your run; again replaces it",
+    "Send feedback on an own run; later feedback replaces it",
     body=FeedbackBody,
     returns={200: FeedbackView},
     errors=[errors.NotFound, errors.IdempotencyMismatch],
@@ -42,15 +42,15 @@ class FeedbackView(FeedbackShape):
 @guard()
 def give_feedback(run_id: str) -> Response:
     """Store feedback of the run's own user; 404 for every other caller, including operators."""
-    asked, metrics = parse(FeedbackBody), services().infra.metrics
+    body, metrics = parse(FeedbackBody), services().infra.metrics
     # Check access first: the response stored for an Idempotency-Key may belong to a key with wider scopes.
     run = services().runs.queries.get(run_id, current_caller(), own=True)
 
     def work(tx: Transaction) -> dict[str, Any]:
-        row = rows.give(tx, run_id, asked.score, asked.comment, now_ms())
+        row = rows.give(tx, run_id, body.score, body.comment, now_ms())
         if row is None:
             raise errors.NotFound(f"There is no run {run_id}.")
-        tx.after_commit(lambda: metrics.feedback(run.agent, asked.score))
+        tx.after_commit(lambda: metrics.feedback(run.agent, body.score))
         return {"run_id": run_id, **feedback_of(row)}
 
     return once(work, 200)

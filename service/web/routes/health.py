@@ -12,7 +12,6 @@ from service.web.current import services
 from service.web.lifecycle import draining
 from service.web.openapi import api
 from service.web.schemas import Shape, json_response
-from service.wiring import Services
 
 blueprint = Blueprint("health", __name__)
 MODEL_TTL = 5.0  # seconds a model probe is cached: /ready is polled often, the model is remote
@@ -39,14 +38,16 @@ class Ready(Shape):
 
 
 @blueprint.get("/health")
-@api("The process lives", returns={200: Health}, tag="Operations")
+@api("Liveness of the process", returns={200: Health}, tag="Operations")
 @public
 def health() -> Response:
     return json_response({"status": "ok", "version": __version__})
 
 
 @blueprint.get("/ready")
-@api("Ready for requests: each part's state", returns={200: Ready, 503: Ready}, tag="Operations")
+@api(
+    "Readiness for requests, with the state of each part", returns={200: Ready, 503: Ready}, tag="Operations"
+)
 @public
 def ready() -> Response:
     parts = run_all(_probes())
@@ -59,7 +60,12 @@ def ready() -> Response:
 
 
 @blueprint.get("/metrics")
-@api("Prometheus text over all workers", tag="Operations", stream="text/plain", errors=[NotFound])
+@api(
+    "Metrics of all workers in Prometheus' text format",
+    tag="Operations",
+    stream="text/plain",
+    errors=[NotFound],
+)
 @public
 def metrics() -> Response:
     if not services().settings.metrics_enabled:
@@ -70,17 +76,13 @@ def metrics() -> Response:
 
 def _probes() -> dict[str, Probe]:
     """Return this application's probes, created on first use: after the fork."""
-    extensions = current_app.extensions
+    extensions, parts = current_app.extensions, services()
     if "slipway_probes" not in extensions:
-        extensions.setdefault("slipway_probes", _made(services()))
-    probes: dict[str, Probe] = extensions["slipway_probes"]
-    return probes
-
-
-def _made(parts: Services) -> dict[str, Probe]:
-    return {
-        "database": Probe(parts.infra.db.ping, "down"),
-        "redis": Probe(parts.infra.redis_store.check, "degraded", REDIS_TTL),
-        "model": Probe(parts.model.ping, "degraded", MODEL_TTL),
-        "worker": Probe(lambda: parts.supervisor.workers_alive("task") > 0, "degraded"),
-    }
+        probes = {
+            "database": Probe(parts.infra.db.ping, "down"),
+            "redis": Probe(parts.infra.redis_store.check, "degraded", REDIS_TTL),
+            "model": Probe(parts.model.ping, "degraded", MODEL_TTL),
+            "worker": Probe(lambda: parts.supervisor.workers_alive("task") > 0, "degraded"),
+        }
+        extensions.setdefault("slipway_probes", probes)
+    return extensions["slipway_probes"]  # type: ignore[no-any-return]

@@ -35,28 +35,28 @@ PAGE_HEADERS = {
 
 
 @blueprint.get("/")
-@api("The web page: sign in, chat, approvals, sessions, usage", tag="Documentation")
+@api("Web page: sign-in, chat, approvals, sessions, usage", tag="Documentation")
 @public
 def home() -> Response:
     return _page("home.html")
 
 
 @blueprint.get("/docs")
-@api("This description, to read", tag="Documentation")
+@api("API reference as a page", tag="Documentation")
 @public
 def docs() -> Response:
     return _page("docs.html")
 
 
 @blueprint.get("/docs/errors")
-@api("Every error code, to read: where a problem's `type` points to", tag="Documentation")
+@api("Error codes as a page; the `type` of a problem points here", tag="Documentation")
 @public
 def docs_errors() -> Response:
     return _page("errors.html", errors=all_errors())
 
 
 @blueprint.get("/assets/<path:name>")
-@api("A file of the web page", tag="Documentation", errors=[NotFound])
+@api("Static file of the web page", tag="Documentation", errors=[NotFound])
 @public
 def asset(name: str) -> Response:
     """Serve a file: cacheable for a year under the current version, else revalidated each time."""

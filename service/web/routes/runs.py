@@ -7,21 +7,24 @@ from typing import Any, Literal
 from flask import Blueprint, Response, request
 
 from service import errors
+from service.errors import fault
 from service.runs.result import shown
 from service.store.database import Row
-from service.types import RunEvent, RunStatus, Usage, rfc3339, usd
+from service.store.run_lists import RunFilter
+from service.store.run_values import usage_of
+from service.types import RunEvent, RunStatus, public_fields, usd
 from service.web.admission import guard, reading_place
-from service.web.body import fault
 from service.web.current import current_caller, services
 from service.web.idempotency import once_again
 from service.web.openapi import api
 from service.web.paging import PAGE, choice_argument, page, page_arguments
 from service.web.schemas import (
     FeedbackShape,
+    Page,
     Queued,
+    RunItem,
     RunResult,
     Shape,
-    UsageShape,
     feedback_of,
     json_response,
 )
@@ -30,6 +33,11 @@ from service.web.streaming import stream_response
 
 blueprint = Blueprint("runs", __name__)
 MOST_EVENTS = 1_000  # events per page without a limit
+# Columns that a list shows as they are stored.
+_AS_STORED = (
+    "session_id agent agent_version user_id door status input stop_reason model tier steps cache created_at "
+    "finished_at"
+)
 
 
 class StepShape(Shape):
@@ -42,7 +50,7 @@ class StepShape(Shape):
 
 
 class WebhookShape(Shape):
-    """How telling the `callback_url` stands."""
+    """Delivery state of the webhook to `callback_url`."""
 
     url: str
     status: Literal["waiting", "pending", "delivered", "failed"]
@@ -53,63 +61,32 @@ class WebhookShape(Shape):
 
 
 class RunView(RunResult):
-    """One run with its steps, its webhook where it has one, and what its user thinks of it."""
+    """Run with its steps, its webhook if any, and its user's feedback."""
 
     step_list: list[StepShape] | None = None
     webhook: WebhookShape | None = None
     feedback: FeedbackShape | None
 
 
-class RunItem(Shape):
-    """One run of a list, without what may be large; `input` is cut at 200 characters.
-
-    Runs of versions that did not keep them apart have no `input`, `steps`, `model` and `stop_reason` here.
-    """
-
-    run_id: str
-    session_id: str | None
-    agent: str
-    agent_version: str
-    user_id: str
-    door: str
-    status: Literal["queued", "running", "waiting_approval", "succeeded", "failed", "cancelled"]
-    input: str | None
-    stop_reason: str | None
-    model: str | None
-    tier: str | None
-    steps: int | None
-    usage: UsageShape
-    cache: Literal["hit", "near", "stale", "coalesced", "miss", "bypass"]
-    latency_ms: int | None
-    created_at: str
-    finished_at: str | None
-    error: dict[str, Any] | None = None
-
-
-class RunPage(Shape):
-    data: list[RunItem]
-    next_cursor: str | None
+class RunPage(Page[RunItem]): ...
 
 
 class EventShape(Shape):
-    """One event of the JSON list."""
+    """Event in the JSON list."""
 
     id: str
     event: str
     data: dict[str, Any]
 
 
-class EventList(Shape):
-    data: list[EventShape]
-    next_cursor: str | None
+class EventList(Page[EventShape]): ...
 
 
 @blueprint.get("/v1/runs")
 @api(
-    "Runs, newest first",
+    "List runs, newest first",
     returns={200: RunPage},
     errors=[errors.Invalid],
-    tag="Runs",
     query={
         **PAGE,
         "status": {"type": "string"},
@@ -121,42 +98,34 @@ class EventList(Shape):
 def list_runs() -> Response:
     limit, before = page_arguments()
     status = choice_argument("status", [str(status) for status in RunStatus])
-    found = services().runs.queries.page(
-        current_caller(),
-        limit=limit + 1,
-        before=before,
-        status=status,
-        agent=request.args.get("agent"),
-        session_id=request.args.get("session_id"),
-    )
+    filters = RunFilter(status, request.args.get("agent"), request.args.get("session_id"))
+    found = services().runs.queries.page(current_caller(), filters, limit=limit + 1, before=before)
     return json_response(page([_item(row) for row in found], limit, key="run_id"))
 
 
 @blueprint.get("/v1/runs/<run_id>")
 @api(
-    "One run with its steps, its webhook and its feedback",
+    "Get a run with its steps, webhook and feedback",
     returns={200: RunView},
     errors=[errors.NotFound],
-    tag="Runs",
 )
 @guard()
 def get_run(run_id: str) -> Response:
     run = services().runs.queries.get(run_id, current_caller())
-    steps, given = services().runs.queries.steps_and_feedback(run_id)
+    steps, rating = services().runs.queries.steps_and_feedback(run_id)
     more = {
         "step_list": [_step(step) for step in steps if step["kind"] != "note"],
         "webhook": services().webhooks.of_run(run),
-        "feedback": None if given is None else feedback_of(given),
+        "feedback": None if rating is None else feedback_of(rating),
     }
     return json_response({**shown(services().runs.queries.result(run)), **more})
 
 
 @blueprint.get("/v1/runs/<run_id>/events")
 @api(
-    "A run's events, from the start or after Last-Event-ID",
+    "Follow a run's events, from the start or after `Last-Event-ID`",
     returns={200: EventList},
     errors=[errors.NotFound, errors.RateLimited, errors.Overloaded],
-    tag="Runs",
     query=PAGE,
     stream="text/event-stream",
 )
@@ -175,7 +144,6 @@ def run_events(run_id: str) -> Response:
     "Cancel a run",
     returns={202: Queued},
     errors=[errors.NotFound, errors.RunFinished, errors.IdempotencyMismatch],
-    tag="Runs",
     headers=["Idempotency-Replayed"],
 )
 @guard(counts=None)
@@ -190,46 +158,21 @@ def cancel_run(run_id: str) -> Response:
 
 
 def _item(row: Row) -> dict[str, Any]:
-    """Build a `RunItem`."""
-    plain = (
-        "session_id",
-        "agent",
-        "agent_version",
-        "user_id",
-        "door",
-        "status",
-        "input",
-        "stop_reason",
-        "model",
-    )
-    used = Usage(
-        row["input_tokens"], row["output_tokens"], row["cache_read_tokens"], row["cache_creation_tokens"]
-    )
-    usage = used.public(row["cost_nano"], "reported")
+    usage = usage_of(row).public(row["cost_nano"], "reported")
     del usage["usage_source"]  # stored with the result, which lists do not read
     ended = row["finished_at"]
     item = {
         "run_id": row["id"],
-        **{name: row[name] for name in (*plain, "tier", "steps")},
+        **public_fields(row, _AS_STORED),
         "usage": usage,
-        "cache": row["cache"],
         "latency_ms": None if ended is None else ended - row["created_at"],
-        "created_at": rfc3339(row["created_at"]),
-        "finished_at": rfc3339(ended),
     }
     return item if row["error"] is None else {**item, "error": row["error"]}
 
 
 def _step(step: Row) -> dict[str, Any]:
-    return {
-        "step": step["n"],
-        "kind": step["kind"],
-        "name": step["name"],
-        "attempt": step["attempt"],
-        "started_at": rfc3339(step["started_at"]),
-        "finished_at": rfc3339(step["finished_at"]),
-        "cost_usd": usd(step["cost_nano"]),
-    }
+    fields = public_fields(step, "kind name attempt started_at finished_at")
+    return {"step": step["n"], **fields, "cost_usd": usd(step["cost_nano"])}
 
 
 def _event(run_id: str, event: RunEvent) -> dict[str, Any]:

@@ -10,17 +10,17 @@ from flask import Blueprint, Response, request
 from pydantic import AfterValidator, Field, model_validator
 
 from service import errors, history, sessions
-from service.auth.keys import may_use
+from service.errors import fault
 from service.runs.result import shown
 from service.store.database import Transaction
+from service.store.visibility import allows
 from service.text.numerals import whole_number
 from service.web.admission import guard, no_agent, reading_place
-from service.web.body import fault
 from service.web.current import current_caller, services
 from service.web.idempotency import once
 from service.web.openapi import api
 from service.web.paging import PAGE, choice_argument, no_cursor, page, page_arguments
-from service.web.schemas import Body, Metadata, Shape, SourceShape, ToolShape, json_response, no_nul
+from service.web.schemas import Body, Metadata, Page, Shape, SourceShape, ToolShape, json_response, no_nul
 from service.web.transcript import as_json, as_markdown
 from service.web.validation import parse
 
@@ -38,7 +38,7 @@ class NewSession(Body):
 
 
 class SessionChange(Body):
-    """What is left out stays as it is."""
+    """Changes of a session; omitted fields keep their values."""
 
     title: Title | None = None
     metadata: Metadata | None = None
@@ -53,7 +53,7 @@ class SessionChange(Body):
 
 
 class SessionItem(Shape):
-    """One session of a list, without what may be large."""
+    """Session in a list, without its metadata and messages."""
 
     id: str
     user_id: str
@@ -69,9 +69,9 @@ class SessionView(SessionItem):
 
 
 class MessageView(Shape):
-    """A message of a turn that has ended, as `status` says. It goes on from the one with `parent_message_id`.
+    """Message of an ended turn, whose outcome is `status`; its predecessor in the branch is `parent_message_id`.
 
-    `sources` and `tools` of a turn stand with its last message: the answer or, where nothing was told, the question.
+    `sources` and `tools` of a turn belong to its last message: the answer or, if there is none, the question.
     """
 
     id: str
@@ -89,38 +89,35 @@ class MessageView(Shape):
 
 
 class SessionWithMessages(SessionView):
-    """The last messages of all branches, oldest first; `next_cursor` leads to those before them."""
+    """Session with the last messages of all branches, oldest first; `next_cursor` leads to earlier ones."""
 
     messages: list[MessageView]
     next_cursor: str | None
 
 
 class SessionExport(SessionView):
-    """A whole conversation, its oldest message first; of all branches."""
+    """Session with all messages of all branches, oldest first."""
 
     messages: list[MessageView]
 
 
-class SessionPage(Shape):
-    data: list[SessionItem]
-    next_cursor: str | None
+class SessionPage(Page[SessionItem]): ...
 
 
 @blueprint.post("/v1/sessions")
 @api(
-    "Begin a conversation with an agent",
+    "Create a session with an agent",
     body=NewSession,
     returns={201: SessionView},
     errors=[errors.Invalid, errors.IdempotencyMismatch, errors.TooMany],
-    tag="Sessions",
     headers=["Idempotency-Replayed"],
 )
 @guard()
 def create_session() -> Response:
     asked, caller = parse(NewSession), current_caller()
-    if asked.agent not in services().agents.agents or not may_use(caller, f"agents:{asked.agent}"):
-        fault = no_agent(asked.agent)
-        raise errors.Invalid(fault, errors=[{"pointer": "/agent", "detail": fault}])
+    if asked.agent not in services().agents.agents or not allows(caller.scopes, f"agents:{asked.agent}"):
+        detail = no_agent(asked.agent)
+        raise fault("/agent", detail, detail)
     row = services().sessions.new(caller, asked.agent, asked.title, asked.metadata)
 
     def work(tx: Transaction) -> dict[str, Any]:
@@ -132,10 +129,9 @@ def create_session() -> Response:
 
 @blueprint.get("/v1/sessions")
 @api(
-    "My conversations, newest first; everyone's with `scope=all`, for operators; `q` is looked for in titles",
+    "List own sessions, newest first; with `scope=all`, for operators, all users'. `q` searches titles",
     returns={200: SessionPage},
     errors=[errors.Invalid, errors.Forbidden],
-    tag="Sessions",
     query={
         **PAGE,
         "scope": {"type": "string", "enum": ["own", "all"]},
@@ -146,22 +142,18 @@ def create_session() -> Response:
 def list_sessions() -> Response:
     limit, before = page_arguments()
     all_users = choice_argument("scope", ["own", "all"]) == "all"
-    wanted: dict[str, Any] = {"all_users": all_users, "limit": limit + 1, "before": before}
-    text, broke_off = _search_argument(), None
-    if text is None:
-        found = services().sessions.page(current_caller(), **wanted)
-    else:
-        found, broke_off = services().sessions.search(current_caller(), text, **wanted)
+    found, broke_off = services().sessions.page(
+        current_caller(), _search_argument(), all_users=all_users, limit=limit + 1, before=before
+    )
     shown_page = page([sessions.item(row) for row in found], limit)
     return json_response({**shown_page, "next_cursor": shown_page["next_cursor"] or broke_off})
 
 
 @blueprint.get("/v1/sessions/<session_id>")
 @api(
-    "A conversation with its last messages: 100 where no limit is given, fewer where they are long",
+    "Get a session with its last messages: 100 by default, fewer if they are long",
     returns={200: SessionWithMessages},
     errors=[errors.NotFound, errors.Invalid],
-    tag="Sessions",
     query=PAGE,
 )
 @guard()
@@ -172,18 +164,17 @@ def get_session(session_id: str) -> Response:
         raise no_cursor()
     row = services().sessions.get(current_caller(), session_id)
     found = services().sessions.messages(session_id, limit=limit + 1, before=before)
-    said = page([history.public(message) for message in found], limit, key="seq")
-    more = said["next_cursor"]
-    messages = {"messages": said["data"][::-1], "next_cursor": None if more is None else str(more)}
+    listing = page([history.public(message) for message in found], limit, key="seq")
+    more = listing["next_cursor"]
+    messages = {"messages": listing["data"][::-1], "next_cursor": None if more is None else str(more)}
     return json_response({**shown(sessions.public(row)), **messages})
 
 
 @blueprint.get("/v1/sessions/<session_id>/export")
 @api(
-    "A whole conversation as a file: JSON, or Markdown by `Accept: text/markdown`",
+    "Export a whole session as JSON, or as Markdown with `Accept: text/markdown`",
     returns={200: SessionExport},
     errors=[errors.NotFound, errors.RateLimited, errors.Overloaded],
-    tag="Sessions",
     also=[MARKDOWN],
 )
 @guard()
@@ -203,27 +194,25 @@ def export_session(session_id: str) -> Response:
 
 @blueprint.patch("/v1/sessions/<session_id>")
 @api(
-    "Rename a conversation, or change what is noted on it",
+    "Change the title or metadata of a session",
     body=SessionChange,
     returns={200: SessionView},
     errors=[errors.NotFound, errors.Invalid],
-    tag="Sessions",
 )
 @guard()
 def change_session(session_id: str) -> Response:
-    asked = parse(SessionChange)
+    body = parse(SessionChange)
     services().sessions.get(current_caller(), session_id, own=True)
-    services().sessions.change(session_id, asked.model_dump(include=asked.model_fields_set))
+    services().sessions.change(session_id, body.model_dump(include=body.model_fields_set))
     row = services().sessions.get(current_caller(), session_id, own=True)
     return json_response(shown(sessions.public(row)))
 
 
 @blueprint.delete("/v1/sessions/<session_id>")
 @api(
-    "Delete a conversation with its messages and runs; a turn under way is cancelled",
+    "Delete a session with its messages and runs; a turn in progress is cancelled",
     returns={204: None},
     errors=[errors.NotFound, errors.SessionBusy],
-    tag="Sessions",
 )
 @guard()
 def delete_session(session_id: str) -> Response:

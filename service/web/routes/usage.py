@@ -5,19 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from urllib.parse import urlencode
 
 from flask import Blueprint, Response, request
+from itsdangerous import BadData, URLSafeSerializer
 
 from service import errors
+from service.errors import fault
 from service.store.usage import UsageQuery, Values
 from service.store.visibility import visible_to
 from service.types import rfc3339
 from service.usage import reports
 from service.usage.reports import Cursor
 from service.web.admission import guard, reading_place
-from service.web.body import fault
 from service.web.current import current_caller, services
 from service.web.openapi import api
 from service.web.paging import page_arguments
@@ -30,10 +32,11 @@ LONGEST_BY_HOUR = timedelta(days=31)  # hours are not rolled up: they are summed
 USUAL = timedelta(days=30)
 SHEET_SECONDS = 900.0  # time limit of a sheet, after which it is aborted
 MOST_GROUPS = 1_000  # groups per response without a limit; at most some 600 bytes each
+LONGEST_CURSOR = 1024  # characters; the longest names make a cursor of some 450
 
 
 class UsageLine(Shape):
-    """The groups that were asked for, and their sums."""
+    """Sums of one group; only the fields named in `group_by` are set."""
 
     hour: str | None = None
     day: str | None = None
@@ -58,22 +61,21 @@ class UsageReport(Shape):
 
 @blueprint.get("/v1/usage")
 @api(
-    "Tokens, calls and cost: one's own, for operators everybody's; JSON, or CSV with `Accept: text/csv`",
+    "Report own tokens, calls and cost, for operators all users'; JSON, or CSV with `Accept: text/csv`",
     returns={200: UsageReport},
     errors=[errors.Invalid, errors.Overloaded],
-    tag="Usage",
     also=["text/csv"],
     query={
-        "limit": {"type": "integer", "description": "1000 where it is not given; of CSV then all there are"},
+        "limit": {"type": "integer", "description": "Default: 1000 lines of JSON, all lines of CSV"},
         "cursor": {"type": "string"},
-        "from": {"type": "string", "description": "A date or a time; 30 days ago when not given"},
+        "from": {"type": "string", "description": "Date or time, inclusive; default: 30 days ago"},
         "to": {
             "type": "string",
-            "description": "A date, which is included, or a time, which is not; else now",
+            "description": "Date, inclusive, or time, exclusive; default: now",
         },
         "group_by": {
             "type": "string",
-            "description": "Any of hour, day, agent, model, user, key, with commas between; `hour` for 31 days at most",
+            "description": "Comma-separated list of hour, day, agent, model, user, key; `hour` for 31 days at most",
         },
     },
 )
@@ -90,7 +92,7 @@ def _report() -> Response:
     if as_csv and "limit" not in request.args:
         return _sheet(query, after)
     page = reports.page(services().infra.db, query, limit=limit, after=after)
-    following = None if page.next is None else page.next.text(query.by)
+    following = None if page.next is None else _cursors().dumps(page.next)
     if as_csv:
         return _csv(reports.as_csv(page.lines, query.by), following)
     report = {"from": rfc3339(query.since), "to": rfc3339(query.until), "group_by": query.by}
@@ -98,7 +100,7 @@ def _report() -> Response:
 
 
 @blueprint.get("/v1/budget")
-@api("What the caller has spent, reserved and left", returns={200: BudgetList}, tag="Usage")
+@api("List the caller's caps: spent, reserved and left", returns={200: BudgetList})
 @guard()
 def budget() -> Response:
     return json_response(budget_list(services().usage.budgets.of_caller(current_caller())))
@@ -107,7 +109,7 @@ def budget() -> Response:
 def _query() -> tuple[UsageQuery, int, Values | None]:
     """Read the requested report, the lines per page, and the group after which the page begins."""
     by = _groups()
-    limit, text = page_arguments(default=MOST_GROUPS, longest_cursor=reports.LONGEST_CURSOR)
+    limit, text = page_arguments(default=MOST_GROUPS, longest_cursor=LONGEST_CURSOR)
     cursor = None if text is None else _cursor(text, by)
     since, until = _span(None if cursor is None else cursor.until)
     if "hour" in by and until - since > LONGEST_BY_HOUR.total_seconds() * 1000:
@@ -116,17 +118,23 @@ def _query() -> tuple[UsageQuery, int, Values | None]:
     return query, limit, None if cursor is None else cursor.after
 
 
+def _cursors() -> URLSafeSerializer:
+    """Signed cursors: their values, which go into a query, need no other check."""
+    return URLSafeSerializer(services().settings.secret_key.get_secret_value(), "usage cursor")
+
+
 def _cursor(text: str, by: tuple[str, ...]) -> Cursor:
-    try:
-        return reports.cursor_of(text, by)
-    except ValueError:
-        raise fault("/cursor", "Not a cursor of a report with these groups.") from None
+    with suppress(BadData):
+        until, groups, after = _cursors().loads(text)
+        if groups == [*by]:
+            return Cursor(until, by, tuple(after))
+    raise fault("/cursor", "Not a cursor of a report with these groups.")
 
 
-def _sheet(asked: UsageQuery, after: Values | None) -> Response:
+def _sheet(query: UsageQuery, after: Values | None) -> Response:
     """Stream the whole report. It may take minutes, so it takes a place in the bulkhead."""
     place = reading_place()
-    lines = reports.sheet(services().infra.db, asked, seconds=SHEET_SECONDS, after=after)
+    lines = reports.sheet(services().infra.db, query, seconds=SHEET_SECONDS, after=after)
     try:
         first = next(lines)  # reads the first page: until then, an error can be a problem response
     except BaseException:

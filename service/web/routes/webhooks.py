@@ -19,7 +19,7 @@ class WebhookSecret(Shape):
 
 @blueprint.get("/v1/webhooks/secret")
 @api(
-    "What signs the webhooks of my runs",
+    "Get the secret that signs the caller's webhooks",
     returns={200: WebhookSecret},
     errors=[errors.Forbidden],
     tag="Agents",

@@ -134,7 +134,7 @@ def test_a_few_wait_for_others_until_their_time_is_over(
         assert (item(wired, first) or {})["state"] == "sent"
 
 
-def test_what_a_batch_could_not_answer_is_asked_by_itself(wired: Services, model: Model) -> None:
+def test_item_failed_in_a_batch_is_called_singly(wired: Services, model: Model) -> None:
     run = queue(wired, "Hello [offline fault=500 times=1]")
     assert until_answered(wired, run) == "failed"
     ended = finish(wired, run)
@@ -166,22 +166,20 @@ def test_a_batch_whose_sender_died_before_sending_is_sent(wired: Services, model
     assert model.stats()["batch_calls"] == 1
 
 
-def test_a_worker_that_takes_a_waiting_run_up_too_early_parks_it_again(wired: Services) -> None:
+def test_run_claimed_before_its_batch_is_answered_is_parked_again(wired: Services) -> None:
     run = queue(wired)
     assert finish(wired, run).status == "queued"
     assert wired.infra.db.query(holds.every)[0].price_id.endswith("/batch")
     assert len(wired.infra.db.query(holds.every)) == 1  # held once
 
 
-def test_the_hold_of_a_step_that_waits_is_nobody_s_to_sweep(wired: Services) -> None:
+def test_hold_of_a_step_in_a_batch_is_not_swept(wired: Services) -> None:
     run = queue(wired)
     assert wired.infra.db.query(lambda tx: holds.orphaned(tx, 2**60, 10)) == []
     assert wired.infra.db.query(lambda tx: holds.of_run(tx, run.id)) == []
 
 
-def test_a_run_cancelled_before_sending_costs_nothing_and_after_it_what_was_answered(
-    wired: Services, model: Model
-) -> None:
+def test_cancelled_batch_run_costs_nothing_unless_sent(wired: Services, model: Model) -> None:
     early = queue(wired)
     wired.runs.cancellation.cancel(early)
     wired.runs.batches.tick()

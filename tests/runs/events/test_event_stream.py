@@ -68,7 +68,7 @@ def opened(publisher: Publisher, client: Client | None = None) -> Outbox:
 
 
 def told_in(reader: EventStreamReader, run_id: str) -> list[int]:
-    return [event.seq for _, events in reader.told(run_id) for event in events]
+    return [event.seq for _, events in reader.read_all(run_id) for event in events]
 
 
 def taken(channel: Outbox) -> list[int]:
@@ -95,10 +95,10 @@ def test_many_channels_of_one_publisher_keep_apart(redis_store: RedisStore) -> N
     for channel in channels:
         channel.close()
     assert all(taken(channel) == list(range(1, 51)) for channel in channels)
-    assert not publisher._listened
+    assert not publisher._with_client
 
 
-def test_what_is_not_urgent_waits_for_its_window(
+def test_ordinary_events_wait_for_the_window(
     redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first event, the first word and the last do not wait, and take nobody else's along."""
@@ -114,7 +114,7 @@ def test_what_is_not_urgent_waits_for_its_window(
     assert taken(slow) == [2, 3]
 
 
-def test_what_is_urgent_wakes_no_other_thread(
+def test_urgent_events_are_published_by_the_calling_thread(
     redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Publisher, "_loop", lambda self: None)
@@ -191,7 +191,7 @@ def test_a_stream_has_its_life_from_the_first_entry_on(redis_store: RedisStore) 
     )
 
 
-def test_whoever_brings_the_events_writes_them_to_the_client(redis_store: RedisStore) -> None:
+def test_publishing_thread_writes_to_the_client(redis_store: RedisStore) -> None:
     client = Client()
     channel = opened(publisher_of(redis_store, 15.0), client)
     channel.put([delta(1)])
@@ -216,9 +216,7 @@ def test_a_client_is_written_to_from_when_its_response_is_under_way(redis_store:
     assert client.taken == [2]
 
 
-def test_what_a_client_does_not_take_is_tried_again(
-    redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_events_not_taken_are_offered_again(redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the next look, or with what follows; what is left at the end is the run's thread's."""
     monkeypatch.setattr(publisher_module, "LOOK", 0.02)
     client = Client(room=0)
@@ -235,7 +233,7 @@ def test_what_a_client_does_not_take_is_tried_again(
     assert (client.taken, taken(channel), channel.over) == ([1, 2], [4, 5], True)
 
 
-def test_a_client_that_has_left_is_told_of_once_and_written_to_no_more(redis_store: RedisStore) -> None:
+def test_disconnected_client_is_reported_once_and_not_written_to(redis_store: RedisStore) -> None:
     gone: list[bool] = []
     client = Client()
     channel = publisher_of(redis_store, 15.0).open(
@@ -251,7 +249,7 @@ def test_a_client_that_has_left_is_told_of_once_and_written_to_no_more(redis_sto
     assert told == [1, 2, 3]
 
 
-def test_a_client_that_hears_nothing_is_given_a_sign_of_life(redis_store: RedisStore) -> None:
+def test_idle_client_gets_heartbeats(redis_store: RedisStore) -> None:
     client = Client()
     channel = opened(publisher_of(redis_store, heartbeat=0.1), client)
     channel.put([delta(1)])
@@ -262,7 +260,7 @@ def test_a_client_that_hears_nothing_is_given_a_sign_of_life(redis_store: RedisS
     assert (client.beats, client.taken, channel.seen) == (before, [1], 1)
 
 
-def test_a_run_that_nobody_listens_to_keeps_nothing_for_a_client(redis_store: RedisStore) -> None:
+def test_run_without_a_client_buffers_no_events(redis_store: RedisStore) -> None:
     channel = publisher_of(redis_store, 15.0).open(new_id("run"), 1)
     channel.put([delta(1)])
     channel.close()
@@ -319,7 +317,7 @@ def test_a_later_attempt_silences_the_one_before(redis_store: RedisStore) -> Non
         bound.reader.take_up(run_id, 1)
 
 
-def test_while_redis_is_away_the_database_is_told_before_the_client(own: RedisServer) -> None:
+def test_without_redis_the_gap_is_stored_before_the_client_is_written_to(own: RedisServer) -> None:
     bound = Bound(RedisStore(own.url, max_connections=4))
     own.kill()
     bound.notes.away = True
@@ -338,7 +336,7 @@ def test_while_redis_is_away_the_database_is_told_before_the_client(own: RedisSe
     bound.channel.close()
 
 
-def test_where_nobody_listens_nothing_is_noted(own: RedisServer) -> None:
+def test_run_without_a_client_stores_no_gap(own: RedisServer) -> None:
     notes = Notes()
     own.kill()
     publisher = Publisher(RedisStore(own.url, max_connections=4), 15.0, notes)
@@ -349,11 +347,11 @@ def test_where_nobody_listens_nothing_is_noted(own: RedisServer) -> None:
 
 
 @pytest.mark.parametrize(("most", "told"), [(20_000, [1, 2, 3, 4]), (1, [3, 4])])
-def test_what_redis_did_not_take_goes_with_what_follows(
+def test_events_redis_refused_are_sent_with_the_next(
     own: RedisServer, monkeypatch: pytest.MonkeyPatch, most: int, told: list[int]
 ) -> None:
     """Whether a client listens here or not, so that those who follow from elsewhere miss nothing."""
-    monkeypatch.setattr(channel_module, "MAX_UNTAKEN", most, raising=False)
+    monkeypatch.setattr(channel_module, "MAX_UNSENT", most)
     redis_store = RedisStore(own.url, max_connections=4)
     bound = Bound(redis_store)
     unheard = publisher_of(redis_store, 15.0).open(new_id("run"), 2)
@@ -370,7 +368,7 @@ def test_what_redis_did_not_take_goes_with_what_follows(
     assert bound.client.taken == [1, 2, 3, 4]
 
 
-def test_what_cannot_be_written_is_not_tried_again(redis_store: RedisStore) -> None:
+def test_unencodable_event_is_dropped(redis_store: RedisStore) -> None:
     """It would keep every run of the process from its live stream."""
     channel = opened(publisher_of(redis_store, 15.0))
     channel.put([RunEvent(Event.APPROVAL_REQUIRED, {"reason": "\ud800"}, 1)])

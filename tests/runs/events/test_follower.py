@@ -112,7 +112,7 @@ def followed(tmp_path: Path, redis_server: RedisServer) -> Iterator[Followed]:
     house.db.close()
 
 
-def test_a_hole_is_said_where_it_is(followed: Followed) -> None:
+def test_gap_event_stands_in_for_lost_events(followed: Followed) -> None:
     followed.keep(1, 2)
     followed.keep(7, 8)  # Redis was lost with what was told between, and so was the worker
     followed.end(9)
@@ -122,7 +122,7 @@ def test_a_hole_is_said_where_it_is(followed: Followed) -> None:
     assert followed.heard(after=7) == [*texts(8), (9, Event.RUN_COMPLETED)]
 
 
-def test_what_the_live_stream_has_lost_is_kept_by_then(followed: Followed) -> None:
+def test_events_missing_in_redis_are_read_from_the_database(followed: Followed) -> None:
     followed.tell(5, 6)  # its beginning was trimmed, or Redis was wiped in between
     events = Follower(followed.db, followed.live, followed.run.id).events(0.1)
     followed.keep(1, 2, 3, 4)
@@ -146,7 +146,7 @@ def test_a_hole_in_the_live_stream_is_said_too(followed: Followed) -> None:
     assert heard == [*texts(1, 2), (4, Event.GAP), *texts(5)]
 
 
-def test_a_later_attempt_whose_beginning_is_missing_voids_what_is_not_kept(followed: Followed) -> None:
+def test_later_attempt_without_its_beginning_voids_unstored_events(followed: Followed) -> None:
     followed.keep(1, 2)
     followed.tell(3, 4)
     followed.tell(9, 10, attempt=2)
@@ -159,7 +159,7 @@ def test_a_later_attempt_whose_beginning_is_missing_voids_what_is_not_kept(follo
     assert short == void
 
 
-def test_a_later_attempt_that_says_itself_what_is_void_is_not_spoken_for(followed: Followed) -> None:
+def test_later_attempt_with_its_own_void_gets_no_second(followed: Followed) -> None:
     followed.tell(1, 2)
     followed.told_by(2, RunEvent(Event.RUN_STARTED, {}, 101))
     followed.told_by(2, resumed(102, 0), delta(103))

@@ -75,12 +75,12 @@ def test_numbers_jump_further_than_the_attempt_before_may_have_come() -> None:
     assert replay_of(lost_run(3), [], None).last_seq >= first + JUMP
 
 
-def test_what_was_written_twice_is_no_hole() -> None:
+def test_duplicate_entry_is_no_gap() -> None:
     """Redis took an entry whose answer was lost, so its events came again with those that followed."""
     assert is_whole(lost_run(), 0, EventStream([entry(1, 1, 2, server="a"), entry(1, 1, 2, 3)], "a"))
 
 
-def test_what_is_void_may_be_missing() -> None:
+def test_void_events_may_be_missing() -> None:
     """The attempt before had no proof either, and has told so: only what it told has to be whole."""
     jumped = StreamEntry(2, [resumed(JUMP + 3, 2), delta(JUMP + 4)], "b")
     stream = EventStream([entry(1, 1, 2, 3, server="a"), StreamEntry(2, [], "b"), jumped], "b")
@@ -100,6 +100,6 @@ def test_a_run_that_stopped_by_itself_has_kept_all(stream: EventStream | None) -
     assert told.last_seq < JUMP
 
 
-def test_nobody_was_told_of_an_invoked_run() -> None:
+def test_invoked_run_has_no_published_events() -> None:
     told = replay_of(lost_run(door="invoke"), [kept("model", 1, 1, 2)], None)
     assert (told.last_seq, told.resumes_after) == (2, 2)

@@ -23,7 +23,7 @@ def knowledge(tmp_path: Path) -> Knowledge:
     return Knowledge.load(tmp_path)
 
 
-def test_builtins_change_nothing() -> None:
+def test_builtin_tools_are_idempotent_without_side_effects() -> None:
     assert set(BUILTINS) == {"calculator", "search_knowledge"}
     assert all(one.idempotent and not one.side_effects for one in BUILTINS.values())
 
@@ -33,7 +33,7 @@ def test_calculator(context: MakeContext) -> None:
     assert (result.ok, result.content) == (True, "397.8")
 
 
-def test_calculator_tells_what_is_wrong(context: MakeContext) -> None:
+def test_calculator_fault_is_the_result(context: MakeContext) -> None:
     result = ToolRunner().call(calculator, {"expression": "1/0"}, context())
     assert (result.ok, result.content) == (False, "Cannot calculate that: division by zero")
 
@@ -52,7 +52,7 @@ def test_search_within_a_category(context: MakeContext, knowledge: Knowledge) ->
     assert [source["uri"] for source in result.sources] == ["knowledge/billing/facts.md#refunds"]
 
 
-def test_an_unknown_category_is_told_with_those_there_are(context: MakeContext, knowledge: Knowledge) -> None:
+def test_unknown_category_lists_the_categories(context: MakeContext, knowledge: Knowledge) -> None:
     arguments = {"query": "refunds", "category": "sales"}
     result = ToolRunner().call(search_knowledge, arguments, context(knowledge=knowledge))
     assert (result.ok, result.content) == (False, "No such category; there are: billing, technical")
@@ -63,5 +63,5 @@ def test_nothing_found_is_an_answer(context: MakeContext, knowledge: Knowledge) 
     assert (result.ok, result.content, result.sources) == (True, '{"results":[]}', ())
 
 
-def test_an_agent_without_knowledge(context: MakeContext) -> None:
+def test_search_without_knowledge_fails(context: MakeContext) -> None:
     assert not ToolRunner().call(search_knowledge, {"query": "refunds"}, context()).ok

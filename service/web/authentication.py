@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from flask import current_app, g, request
@@ -14,6 +13,8 @@ from jwt import ExpiredSignatureError, PyJWTError
 from service.auth.keys import PREFIX as KEY_PREFIX
 from service.auth.tokens import LEEWAY, Kind, caller_of
 from service.errors import InvalidToken, Unauthenticated
+from service.infra.redis_trip import Trip
+from service.store.actor import Actor, act_as
 from service.types import Caller
 from service.web.current import services
 
@@ -33,22 +34,6 @@ _WRONG = (
 )
 
 
-def login_to_confirm() -> str | None:
-    """Token family whose revocation is not checked yet; None once checked, and for API keys."""
-    family: str | None = g.get("unconfirmed")
-    return family
-
-
-def confirm_login(seen: Sequence[bytes | None] | None = None) -> None:
-    """Check the caller's token family for revocation. Raises `InvalidToken` when its log-in has ended.
-
-    Called with the rate limit, whose round trip to Redis returns `seen`: see `Revocations.is_revoked`.
-    """
-    family = g.pop("unconfirmed", None)
-    if family is not None and services().auth.revocations.is_revoked(family, seen):
-        raise InvalidToken("This log-in has ended.")
-
-
 def bearer() -> str:
     """Return the request's bearer token. Raises `Unauthenticated` without one."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -60,7 +45,7 @@ def bearer() -> str:
 def checked_claims(kind: Kind) -> dict[str, Any]:
     """Verify the request's bearer token: signature, dates, issuer, audience, kind, and the checks of `routes.auth`.
 
-    Raises `Unauthenticated` and `InvalidToken`. Revocation is checked by `confirm_login`, in the limit's round trip.
+    Raises `Unauthenticated` and `InvalidToken`. Revocation is checked in the request's trip.
     """
     # A scheme is case-insensitive (RFC 9110, 11.1); Flask-JWT-Extended only accepts `Bearer`.
     request.environ["HTTP_AUTHORIZATION"] = f"Bearer {bearer()}"
@@ -77,10 +62,11 @@ def checked_claims(kind: Kind) -> dict[str, Any]:
 
 
 def identify() -> Caller:
-    """Authenticate the request, and set its `current_caller`.
+    """Authenticate the request, set its `current_caller` and actor, and begin its trip with the check of its log-in.
 
-    Raises `Unauthenticated` and `InvalidToken`; revocation is left to `confirm_login`.
+    Raises `Unauthenticated` and `InvalidToken`; sending the trip raises `InvalidToken` for a log-in that has ended.
     """
+    g.trip = Trip(services().infra.redis_store)
     key = request.headers.get("X-API-Key")
     if key is not None and request.headers.get("Authorization", "")[:7].lower() != "bearer ":
         caller = _of_key(key.strip())
@@ -88,8 +74,10 @@ def identify() -> Caller:
         caller = _of_key(token)
     else:
         caller = _signed(token)
-        g.unconfirmed = caller.family
+        if caller.family is not None:
+            g.trip.add(services().auth.revocations.step(caller.family))
     g.caller = caller
+    act_as(Actor.of(caller))
     return caller
 
 

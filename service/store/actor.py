@@ -1,0 +1,57 @@
+"""Actor of a transaction: on whose behalf it reads or writes, for the audit.
+
+A context variable, set where a request is authenticated, a run's attempt begins or a command is called. Any other
+thread of the service is `SERVICE`: supervisor, upkeep, webhooks, batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Literal, NamedTuple
+
+from service.types import Caller, Run
+
+
+class Actor(NamedTuple):
+    """A user, by themselves or by API key `key_id`; or another `kind`, without ids."""
+
+    kind: Literal["user", "anonymous", "cli", "service"]
+    user_id: str | None = None
+    key_id: str | None = None
+
+    @classmethod
+    def of(cls, source: Caller | Run) -> Actor:
+        """Return the user behind a request or a run."""
+        return cls("user", source.user_id, source.key_id)
+
+    def __str__(self) -> str:
+        """Format for a log line: `cli`, `usr_…`, or `usr_…/key_…`."""
+        return "/".join(filter(None, (self.user_id or self.kind, self.key_id)))
+
+
+SERVICE = Actor("service")
+ANONYMOUS = Actor("anonymous")  # request whose caller is not known, or not yet
+_actor: ContextVar[Actor] = ContextVar("actor", default=SERVICE)
+
+
+def current_actor() -> Actor:
+    """Return the actor of this thread; in a group commit, of the thread whose write is run."""
+    return _actor.get()
+
+
+def act_as(actor: Actor) -> None:
+    """Set the actor of this thread's transactions from now on; each request of the thread begins `ANONYMOUS`."""
+    _actor.set(actor)
+
+
+@contextmanager
+def acting_as(actor: Actor) -> Iterator[None]:
+    """Set the actor for the length of a block."""
+    before = _actor.get()
+    _actor.set(actor)
+    try:
+        yield
+    finally:
+        _actor.set(before)

@@ -1,0 +1,174 @@
+"""Actors of all transactions that write: of every route, of a run on any thread, of a command, of the service."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from flask import Flask
+
+from service.auth.users import User
+from service.cli.common import Commands
+from service.jobs.upkeep import delete_expired
+from service.store.actor import SERVICE, Actor
+from service.store.database import Database, Transaction
+from service.types import Caller, RunRequest, new_id
+from tests.conftest import Model
+from tests.made import app_in, close
+from tests.rules.test_routes import routes
+from tests.rules.test_visibility import AGENT, OBJECTS, PASSWORD, World
+from tests.usage.conftest import postgres_url, url
+
+__all__ = ["postgres_url", "url"]
+QUESTION = {"input": "How do I get a refund?", "cache": "bypass"}
+# A body for every route that writes.
+REQUESTS: dict[str, dict[str, Any] | None] = {
+    "PUT /v1/admin/budgets/<scope>": {"amount_usd": "5", "period": "day"},
+    "POST /v1/admin/users": {"username": "carol", "password": PASSWORD},
+    "PATCH /v1/admin/users/<user_id>": {"role": "operator"},
+    "DELETE /v1/admin/users/<user_id>": None,
+    "POST /v1/agents/<agent>/invoke": QUESTION,
+    "POST /v1/agents/<agent>/stream": QUESTION,
+    "POST /v1/agents/<agent>/tasks": QUESTION,
+    "POST /v1/approvals/<approval_id>": {"decision": "deny"},
+    "POST /v1/auth/keys": {"name": "k"},
+    "DELETE /v1/auth/keys/<key_id>": None,
+    "POST /v1/auth/login": {"username": "root", "password": PASSWORD},
+    "POST /v1/auth/logout": None,
+    "POST /v1/auth/refresh": None,
+    "POST /v1/runs/<run_id>/cancel": None,
+    "POST /v1/runs/<run_id>/feedback": {"score": 1},
+    "POST /v1/sessions": {"agent": AGENT},
+    "PATCH /v1/sessions/<session_id>": {"title": "New"},
+    "DELETE /v1/sessions/<session_id>": None,
+}
+SIGNED_IN = "/v1/auth/"  # routes that take no API key
+
+
+class Write(NamedTuple):
+    """Transaction that writes: the name of its thread, and its actor."""
+
+    thread: str
+    actor: Actor
+
+
+def watched(db: Database, monkeypatch: pytest.MonkeyPatch) -> list[Write]:
+    """List the transactions that write from now on; a group commit may run one on another thread."""
+    found: list[Write] = []
+    transact = db.transact
+
+    def watching(work: Callable[[Transaction], Any], **options: Any) -> Any:
+        thread = threading.current_thread().name
+
+        def noting(tx: Transaction) -> Any:
+            found.append(Write(thread, tx.actor))
+            return work(tx)
+
+        return transact(noting, **options)
+
+    monkeypatch.setattr(db, "transact", watching)
+    return found
+
+
+@pytest.fixture
+def app(tmp_path: Path, url: str, model: Model) -> Iterator[Flask]:
+    model.reset()
+    made = app_in(tmp_path, DATABASE_URL=url, ANTHROPIC_BASE_URL=model.url)
+    yield made
+    close(made)
+
+
+@pytest.fixture
+def root(app: Flask) -> User:
+    found: User = app.extensions["slipway"].auth.users.create("root", PASSWORD, "admin")
+    return found
+
+
+def path_of(world: World, rule: str) -> str:
+    """Path of a new object that the route of `rule` may change."""
+    services = world.services
+    argument = next(iter(re.findall(r"<(\w+)>", rule)), "")
+    if argument in OBJECTS:
+        return rule.replace(f"<{argument}>", world.make(OBJECTS[argument]))
+    if argument == "user_id":
+        return rule.replace("<user_id>", services.auth.users.create(new_id("bob"), PASSWORD).id)
+    if argument == "key_id":
+        return rule.replace("<key_id>", services.auth.keys.create(world.ada.id, "old")["id"])
+    return rule.replace("<agent>", AGENT).replace("<scope>", "service")
+
+
+def test_every_route_that_writes_acts_as_its_caller(
+    app: Flask, root: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = app.extensions["slipway"]
+    key = services.auth.keys.create(root.id, "k")
+    tokens = services.auth.tokens.begin(root).public()
+    world = World(app, root, {})
+    names = sorted(name for name, _ in routes(app) if not name.startswith("GET "))
+    assert names == sorted(REQUESTS), "add a request for a route that writes"
+    for name in sorted(names, key=lambda name: "logout" in name):
+        method, rule = name.split(" ")
+        path = path_of(world, rule)
+        by_token = rule.startswith(SIGNED_IN)
+        bearer = tokens["refresh_token" if "refresh" in rule else "access_token"] if by_token else key["key"]
+        with monkeypatch.context() as patch:
+            writes = watched(services.infra.db, patch)
+            headers = {"Authorization": f"Bearer {bearer}"}
+            with app.test_client().open(
+                path, method=method, json=REQUESTS[name], headers=headers, buffered=True
+            ) as answer:
+                assert answer.status_code // 100 == 2, (name, answer.text)
+        if "refresh" in rule:
+            tokens = answer.get_json()
+        actor = Actor("user", root.id, None if by_token else key["id"])
+        assert {write.actor for write in writes if write.thread == "MainThread"} == {actor}, name
+
+
+def test_request_without_a_caller_is_not_that_of_the_last_one(app: Flask, root: User) -> None:
+    """A thread serves one request after another."""
+    seen: list[Actor] = []
+    services = app.extensions["slipway"]
+    app.add_url_rule(
+        "/seen", view_func=lambda: seen.append(services.infra.db.query(lambda tx: tx.actor)) or ""
+    )
+    key = services.auth.keys.create(root.id, "k")["key"]
+    client = app.test_client()
+    assert client.get("/v1/runs", headers={"X-Api-Key": key}).status_code == 200
+    client.get("/seen")
+    assert seen == [Actor("anonymous")]
+
+
+def test_run_acts_as_its_user_on_any_thread_and_the_service_before_and_after(
+    app: Flask, root: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = app.extensions["slipway"]
+    asked = RunRequest(AGENT, ({"role": "user", "content": QUESTION["input"]},), cache="bypass")
+    caller = Caller(root.id, "root", "admin", key_id="key_1")
+    run = services.runs.start.queue(caller, asked, None, "req").run
+    writes = watched(services.infra.db, monkeypatch)
+
+    def work() -> None:
+        services.runs.execution.take_up(run.id)
+        delete_expired(services.infra.db, 400)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join(60)
+    assert services.runs.queries.get(run.id).status == "succeeded"
+    actors = [write.actor for write in writes if write.thread == worker.name]
+    of_run = [number for number, actor in enumerate(actors) if actor == Actor("user", root.id, "key_1")]
+    assert len(of_run) >= 2 and of_run == list(range(1, 1 + len(of_run)))  # after the claim
+    assert {actors[0], *actors[of_run[-1] + 1 :]} == {SERVICE}
+
+
+def test_command_acts_as_the_command_line(app: Flask, root: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    db = app.extensions["slipway"].infra.db
+    assert all(isinstance(group, Commands) for group in app.cli.commands.values())
+    writes = watched(db, monkeypatch)
+    done = app.test_cli_runner().invoke(args=["budgets", "set", "service", "5"])
+    assert done.exit_code == 0, done.output
+    assert {write.actor for write in writes} == {Actor("cli")}
