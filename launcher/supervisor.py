@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from launcher.process import Child as Process
@@ -53,7 +54,8 @@ class _Child:
 
 def log(line: str) -> None:
     """Print a launcher line to stderr, among the children's output."""
-    print(f"slipway: {line}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # stderr may be a file on a full disk, and the children still need supervision
+        print(f"slipway: {line}", file=sys.stderr, flush=True)
 
 
 class Supervisor:

@@ -12,7 +12,7 @@ from tests.conftest import wait_until
 from tests.launcher.house import Launcher
 from tests.small_disk import fill, small_disk
 
-PARTS = ("gunicorn", "valkey-server", "offline_model", "python")  # not Celery's, whose pool grows
+PARTS = ("gunicorn", "valkey-server", "offline_model", "python")  # not Celery, which ends when Redis refuses
 
 
 @pytest.fixture
