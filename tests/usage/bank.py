@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -25,9 +24,12 @@ def own_model() -> Iterator[Model]:
 
 
 @pytest.fixture(scope="module")
-def bank(scratch: Path, redis_server: RedisServer, own_model: Model) -> Iterator[Slipway]:
+def bank(
+    tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer, own_model: Model
+) -> Iterator[Slipway]:
     """Start a Slipway with a ledger for this module alone."""
-    with slipway_server(scratch / "bank", redis_server.url, own_model.url, MODEL_TIMEOUT="1") as server:
+    home = tmp_path_factory.mktemp("bank")
+    with slipway_server(home, redis_server.url, own_model.url, MODEL_TIMEOUT="1") as server:
         yield server
 
 

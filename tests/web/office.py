@@ -108,9 +108,11 @@ class Office:
 
 
 @pytest.fixture(scope="module")
-def slipway(scratch: Path, redis_server: RedisServer, model: Model) -> Iterator[Slipway]:
+def slipway(
+    tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer, model: Model
+) -> Iterator[Slipway]:
     """Start a Slipway whose agents write lines."""
-    home = scratch / "office"
+    home = tmp_path_factory.mktemp("office")
     lines = home / "lines"
     for name, (tool, asks) in AGENTS.items():
         folder = home / "agents" / name
@@ -118,16 +120,15 @@ def slipway(scratch: Path, redis_server: RedisServer, model: Model) -> Iterator[
         (folder / "agent.yaml").write_text(AGENT.format(tool=tool, asks=asks))
         (folder / "prompt.md").write_text("You write lines with your tool.")
         (folder / "tools.py").write_text(TOOLS.format(lines=str(lines)))
-    model.reset()
     settings = {"AGENTS_DIR": str(home / "agents"), "WEB_CONCURRENCY": "2", "THREADS": "12"}
     with slipway_server(home, redis_server.url, model.url, **settings) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def office(scratch: Path, slipway: Slipway) -> Iterator[Office]:
+def office(slipway: Slipway) -> Iterator[Office]:
     with closing(slipway.client()) as admin:
-        yield Office(slipway, admin, scratch / "office" / "lines")
+        yield Office(slipway, admin, Path(slipway.env["SLIPWAY_HOME"]) / "lines")
 
 
 @pytest.fixture
