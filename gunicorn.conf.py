@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import os
 import resource
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from gunicorn.glogging import Logger
 
 from config import ConfigError, Settings, load
+from service.infra import forking
 from service.observe import metric_files
-
-# Net new containers before a garbage collection of the young generation. A request makes thousands and leaves no
-# cycles, so the default of 700 collects in vain several times per request.
-GC_THRESHOLD = 25_000
-# Bytes; larger blocks return to the system when freed. glibc would raise the threshold dynamically with the first
-# password hash (19 MiB), and each worker would keep that memory from then on.
-MMAP_THRESHOLD = 1 << 20
-M_MMAP_THRESHOLD = -3  # malloc.h
 
 
 def _settings() -> Settings:
@@ -83,22 +73,11 @@ logger_class = ServiceLogger
 
 
 def on_starting(server: Any) -> None:
-    """Import the app once, before the fork: a fast start, and shared memory.
-
-    `gc.freeze` excludes the imported objects from collection: no pauses, no copied pages, and no long final
-    collection at exit.
-    """
+    """Import the app once, before the fork: a fast start, and shared memory."""
     _raise_file_limit()
     if settings.metrics_enabled:
         _reset_metrics(settings.slipway_home / f"metrics-{settings.port}")
-    with suppress(AttributeError):  # only in glibc
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD)
-    gc.disable()
-    import service.app  # noqa: F401
-
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD)
-    gc.enable()
+    forking.share("service.app")
 
 
 def post_worker_init(worker: Any) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.processes import ROOT, Failed, answers, await_true, free_port, process, program
+from benchmarks.processes import ROOT, Failed, await_true, free_port, listens, process, program
 
 GROUP = re.compile(r"upstream slipway \{.*?\n\}\n", re.DOTALL)
 REPLICA = re.compile(r"^ *server 127\.0\.0\.1:\d+(.*;)\n", re.MULTILINE)
@@ -30,7 +30,7 @@ def nginx(folder: Path, replicas: Sequence[int]) -> Iterator[tuple[int, subproce
     options = ["-g", f"{owner}pid {folder}/nginx.pid; daemon off;"]
     log = folder / "error.log"
     with process([binary, *where, *options], log) as child:
-        await_true(lambda: answers(port, "/health"), child, "nginx", log)
+        await_true(lambda: listens(port), child, "nginx", log)
         yield port, child
 
 

@@ -76,6 +76,13 @@ def answers(port: int, path: str) -> bool:
         return False
 
 
+def listens(port: int) -> bool:
+    """Check that connections are accepted there."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
 def await_true(
     ready: Callable[[], bool], child: subprocess.Popen[bytes], what: str, log: Path, limit: float = 90
 ) -> None:

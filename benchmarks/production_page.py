@@ -45,8 +45,8 @@ def _rates(of: Summary) -> str:
             told += [_of_slipway(of, f"{case}@1", server, "rate")]
             row = [what, title(server), *told, *map(milliseconds, [*times, *cpu])]
             rows.append([*row, _of_slipway(of, f"{case}@1", server, "cpu_ms"), str(errors or "none")])
-    head = ["", "", "a second", "at 0 ms", "Slipway’s, of it", "p50 ms", "at 0 ms", "CPU ms", "Redis ms"]
-    return table([*head, "PostgreSQL ms", "Slipway’s CPU, of it", "errors"], rows)
+    head = ["", "", "a second", "at 0 ms", "Slipway ÷ it", "p50 ms", "at 0 ms", "CPU ms", "Redis ms"]
+    return table([*head, "PostgreSQL ms", "CPU of Slipway ÷ it", "errors"], rows)
 
 
 def _of_slipway(of: Summary, case: str, server: str, name: str) -> str:
@@ -75,7 +75,7 @@ def _long(of: Summary) -> str:
         "first token added, p50",
         "p99",
         "CPU ms",
-        "Slipway’s CPU, of it",
+        "CPU of Slipway ÷ it",
     ]
     return table([*head, "errors"], rows)
 

@@ -22,7 +22,7 @@ DOCS = ROOT / "docs"
 def page(of: Summary) -> str:
     """Return the whole page in Markdown: tables, and a paragraph each on method, missed goals and missing rows."""
     parts = [
-        "# Performance\n\nWritten by `make bench`.",
+        "# Performance\n\nWritten by `make bench`." + _scale(of.kept),
         "## Goals in production's shape\n\n" + _goals(goals.production(of)),
         "## Goals on loopback, with SQLite\n\n" + _goals(goals.loopback(of)),
         HOW,
@@ -42,6 +42,12 @@ def page(of: Summary) -> str:
         "## Repeat\n\n" + REPEAT,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _scale(kept: dict[str, Any]) -> str:
+    if (scale := kept.get("scale", 1)) == 1:
+        return ""
+    return f" **At scale {scale:g}: so much of the requests, streams and calls that are named.**"
 
 
 def _goals(found: Iterable[Goal]) -> str:

@@ -114,6 +114,7 @@ class Run:
     def public(self) -> dict[str, Any]:
         return {
             "machine": self.machine,
+            "scale": self.scale,
             "loads": self.loads,
             "minutes": round((time.monotonic() - self._began) / 60, 1),
             "figures": [one.public() for one in self.figures],

@@ -290,10 +290,10 @@ class Settings(Rules):
 
     @property
     def offline(self) -> bool:
-        """Tell whether the offline model answers, because there is no key."""
+        """Return whether the offline model answers, because there is no key."""
         return derived.is_offline(self.anthropic_api_key.get_secret_value())
 
     @property
     def embedded_redis(self) -> bool:
-        """Tell whether Redis is the private server that `make run` starts."""
+        """Return whether Redis is the private server that `make run` starts."""
         return self.redis_url == derived.embedded_redis_url(self.slipway_home)

@@ -1,4 +1,4 @@
 """Launcher of `make run`: starts and supervises Redis, the offline model, the web server and a worker.
 
-Never imports the service, for a fast start and little memory.
+Imports the service only for its programs to be forked with it: together they take the memory of one.
 """

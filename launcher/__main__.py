@@ -8,7 +8,7 @@ import signal
 import sys
 
 from config import ConfigError, Settings, load
-from launcher import banner, programs, state
+from launcher import banner, preload, programs, state
 from launcher.code_watcher import CodeWatcher
 from launcher.process import die_with_parent
 from launcher.supervisor import Stopped, Supervisor, log
@@ -66,19 +66,20 @@ def _supervise(supervisor: Supervisor, settings: Settings) -> None:
 
 
 def _start(supervisor: Supervisor, settings: Settings, port: int, model_port: int | None) -> list[str]:
-    """Start Redis, the model and the migrations in parallel, then worker and web; return their descriptions."""
+    """Start Redis and the migrations, import what the programs share, then start those; return their descriptions."""
     started = []
     if not programs.migrated(settings):
         supervisor.add(programs.migrations())
-    if model_port is not None:
-        supervisor.add(programs.offline_model(model_port))
-        started.append(f"offline model (port {model_port})")
     if settings.embedded_redis:
         supervisor.add(programs.redis(settings))
         started.append("Redis (embedded)")
+    forked = preload.load()
+    if model_port is not None:
+        supervisor.add(programs.offline_model(model_port, forked=forked))
+        started.append(f"offline model (port {model_port})")
     if not supervisor.run_until(supervisor.ready, START_SECONDS):
         raise state.CannotStart(f"Redis, the model or the migrations took longer than {START_SECONDS:g} s.")
-    supervisor.add(programs.worker(settings), programs.web(settings, port))
+    supervisor.add(programs.worker(settings, forked=forked), programs.web(settings, port, forked=forked))
     started.append("worker")
     if not supervisor.run_until(lambda: supervisor.ready("web"), START_SECONDS):
         raise state.CannotStart(f"The web server did not answer within {START_SECONDS:g} s.")

@@ -38,10 +38,10 @@ def redis(settings: Settings) -> Program:
     )
 
 
-def offline_model(port: int) -> Program:
+def offline_model(port: int, *, forked: bool) -> Program:
     """Offline model, which answers without an API key."""
     command = (sys.executable, "-m", "offline_model", "--host", "127.0.0.1", "--port", str(port))
-    return Program("offline model", command, partial(_is_listening, "127.0.0.1", port))
+    return Program("offline model", command, partial(_is_listening, "127.0.0.1", port), forked=forked)
 
 
 def migrated(settings: Settings) -> bool:
@@ -62,20 +62,23 @@ def migrations() -> Program:
     return Program("migrations", (sys.executable, "-m", "alembic", "upgrade", "head"), once=True)
 
 
-def worker(settings: Settings) -> Program:
-    """Celery worker with embedded beat: tasks, sweeps and upkeep."""
-    app = (sys.executable, "-m", "celery", "--quiet", "-A", "worker", "worker", "-B")
-    options = ("--loglevel", settings.log_level, "--without-mingle", "--without-gossip")
-    return Program("worker", (*app, *options), stop_seconds=settings.graceful_timeout + 5.0)
+def worker(settings: Settings, *, forked: bool) -> Program:
+    """Celery worker: tasks, sweeps and upkeep. One process, and more while tasks wait."""
+    app = (sys.executable, "-m", "celery", "--quiet", "-A", "worker", "worker")
+    quiet = ("--without-mingle", "--without-gossip", "--without-heartbeat")
+    options = ("--loglevel", settings.log_level, "--autoscale", f"{settings.task_concurrency},1")
+    seconds = settings.graceful_timeout + 5.0
+    return Program("worker", (*app, *quiet, *options), stop_seconds=seconds, forked=forked)
 
 
-def web(settings: Settings, port: int) -> Program:
+def web(settings: Settings, port: int, *, forked: bool) -> Program:
     """Gunicorn web server."""
     return Program(
         "web",
         (sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"),
         lambda: get(settings.host, port, "/health")[0] == 200,
         stop_seconds=settings.graceful_timeout + 5.0,
+        forked=forked,
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
-from launcher.process import spawn
+from launcher.process import Child as Process
+from launcher.process import fork, spawn
 from launcher.reaper import Reaper, kill_session
 from launcher.state import CannotStart
 
@@ -27,7 +28,10 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Program:
-    """Program to run. `ready` must return quickly; a `once` program is ready after exit code 0."""
+    """Program to run. `ready` must return quickly; a `once` program is ready after exit code 0.
+
+    A `forked` one is a Python module, run in a copy of the launcher.
+    """
 
     name: str
     command: tuple[str, ...]
@@ -35,12 +39,13 @@ class Program:
     once: bool = False
     failure_hint: str = "its own lines above say why"
     stop_seconds: float = 5.0
+    forked: bool = False
 
 
 @dataclass
 class _Child:
     program: Program
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     ready: bool = False
     failures: int = 0
     started_at: float = 0.0
@@ -49,7 +54,8 @@ class _Child:
 
 def log(line: str) -> None:
     """Print a launcher line to stderr, among the children's output."""
-    print(f"slipway: {line}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # stderr may be a file on a full disk, and the children still need supervision
+        print(f"slipway: {line}", file=sys.stderr, flush=True)
 
 
 class Supervisor:
@@ -93,13 +99,14 @@ class Supervisor:
             self._check(child)
 
     def restart(self, *names: str) -> None:
-        """Restart programs and reset their failure counts."""
+        """Restart programs with new code, so not in a copy of the launcher, and reset their failure counts."""
         for child in self._children:
             if child.program.name in names:
                 if child.process is not None:
                     self._end(child.process, RESTART_SECONDS, 1)
                     child.process = None
                 child.failures = 0
+                child.program = replace(child.program, forked=False)
                 self._start(child)
 
     def stop(self) -> None:
@@ -110,7 +117,7 @@ class Supervisor:
                 self._end(child.process, child.program.stop_seconds, patience)
         self._reaper.close()
 
-    def _end(self, process: subprocess.Popen[bytes], seconds: float, patience: int) -> None:
+    def _end(self, process: Process, seconds: float, patience: int) -> None:
         deadline = time.monotonic() + seconds
         if process.poll() is None:
             process.terminate()
@@ -133,7 +140,8 @@ class Supervisor:
     def _start(self, child: _Child) -> None:
         child.started_at = time.monotonic()
         self._update_reaper()
-        child.process = spawn(child.program.command, self._env, (self._lock,), self._reaper.register)
+        start = fork if child.program.forked else spawn
+        child.process = start(child.program.command, self._env, (self._lock,), self._reaper.register)
 
     def _update_reaper(self) -> None:
         self._reaper.watch(child.process.pid for child in self._children if child.process is not None)

@@ -23,10 +23,12 @@ from service.observe.metrics import Metrics
 from service.observe.observer import Observer
 from service.runs.build import Domains, RunServices
 from service.runs.build import build as build_runs
-from service.runs.recovery.supervisor import NoWakeup, Supervisor, Wakeup, WorkerProcess
+from service.runs.recovery.supervisor import Chore, NoWakeup, Supervisor, Wakeup, WorkerProcess
 from service.sessions import Sessions
 from service.store import fitness
 from service.store.database import Database
+from service.store.holds import ORPHANED_AFTER_MS
+from service.store.sweep import Work
 from service.usage.build import UsageServices
 from service.usage.build import build as build_usage
 from service.usage.prices import PriceTable
@@ -40,8 +42,6 @@ log = logging.getLogger("slipway")
 MOST_REDIS_CONNECTIONS = (
     64  # per process, each used for one round trip; blocking reads have connections of their own
 )
-# Seconds: the worker that resumes a run should settle its holds itself, and so knows the run's cost.
-SWEEP_HOLDS_AFTER = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +118,15 @@ def build(
     return Services(settings, infra, auth, agents, model, usage, sessions, webhooks, runs, supervisor)
 
 
-def _chores(
-    kind: str, infra: Infra, auth: AuthServices, domains: Domains, runs: RunServices
-) -> list[Callable[[], object]]:
+def _chores(kind: str, infra: Infra, auth: AuthServices, domains: Domains, runs: RunServices) -> list[Chore]:
+    """List what the supervisor's sweep does beside the runs."""
+    settle = partial(sweep_holds, infra.db, domains.usage.spending, older_than=ORPHANED_AFTER_MS / 1000)
     return [
-        *([auth.first_admin] if kind == "web" else []),
-        domains.agents.refresh_in_background,
-        runs.batches.tick_in_background,
-        domains.webhooks.send_due,
-        partial(sweep_holds, infra.db, domains.usage.spending, older_than=SWEEP_HOLDS_AFTER),
+        *([Chore(auth.first_admin)] if kind == "web" else []),
+        Chore(domains.agents.refresh_in_background),
+        Chore(runs.batches.tick_in_background, Work.BATCHES),
+        Chore(domains.webhooks.send_due, Work.DELIVERIES),
+        Chore(settle, Work.ORPHANED_HOLDS),
     ]
 
 

@@ -130,8 +130,8 @@ class AnswerCache:
         """Parse the answer of `look_up`: `hit`, `near` or `miss`; `bypass` if Redis failed."""
         if answer is None:
             return CacheEntry("bypass")
-        kept, owner, *failed = answer
-        cache, fresh, stale = read_answer(kept, question)
+        stored, owner, *failed = answer
+        cache, fresh, stale = read_answer(stored, question)
         if failed:
             run_id, _, outcome = failed[0].partition(b" ")
             return CacheEntry(cache, None, stale, Owner(run_id.decode(), "", False), outcome_of(outcome))

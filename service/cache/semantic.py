@@ -51,8 +51,8 @@ class Semantic:
         if vector is None:
             return None, None
         key = self._key(question)
-        kept: Any = self._redis_store.call(lambda client: client.hgetall(key), default={})
-        best = max(((_cosine(vector, raw), slot.decode()) for slot, raw in kept.items()), default=(0.0, ""))
+        stored: Any = self._redis_store.call(lambda client: client.hgetall(key), default={})
+        best = max(((_cosine(vector, raw), slot.decode()) for slot, raw in stored.items()), default=(0.0, ""))
         if best[0] < self._threshold:
             return vector, None
         return vector, question._replace(slot=best[1]).answer

@@ -12,12 +12,13 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import redis
-from celery import Celery, signals
+from celery import Celery, bootsteps, signals
 from celery.exceptions import SecurityWarning
 from celery.worker.request import Request, logger
 from prometheus_client import start_http_server
 
 from service import wiring
+from service.infra import forking
 from service.infra.redis_address import parse
 from service.infra.redis_client import connect
 from service.infra.redis_rights import missing_for_queue, reason_of
@@ -46,10 +47,11 @@ def create_worker(settings: Settings) -> Celery:
         worker_prefetch_multiplier=1,
         worker_concurrency=settings.task_concurrency,
         worker_enable_remote_control=False,
+        # Otherwise a reconnection lowers the prefetch to the processes there are, and `--autoscale` never sees more.
+        worker_enable_prefetch_count_reduction=False,
         worker_proc_alive_timeout=30.0,  # seconds a child may take to build its services
-        beat_scheduler="celery.beat:Scheduler",  # keeps no state: upkeep is due a minute after the start
-        beat_schedule={UPKEEP_TASK: {"task": UPKEEP_TASK, "schedule": UPKEEP_SECONDS}},
     )
+    app.steps["consumer"].add(UpkeepClock)
     process = _PoolProcess(settings, app)
     process.connect_signals()
 
@@ -64,6 +66,19 @@ def create_worker(settings: Settings) -> Celery:
         roll_up(process.services.infra.db)
 
     return app
+
+
+class UpkeepClock(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Queue upkeep every minute, from the event loop of the parent: no beat process is needed.
+
+    Celery starts it with each connection to the broker, and clears its timer with the connection.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, consumer: Any) -> None:
+        options = {"retry": False, "expires": UPKEEP_SECONDS}  # what waits behind runs is not done twice
+        consumer.timer.call_repeatedly(UPKEEP_SECONDS, consumer.app.send_task, (UPKEEP_TASK,), options)
 
 
 class _StrictRequest(Request):  # type: ignore[misc]
@@ -106,6 +121,7 @@ class _PoolProcess:
         """Connect the handlers; `weak=False`, or Celery would drop the bound methods at once."""
         signals.setup_logging.connect(self._set_up_logs, weak=False)
         signals.worker_init.connect(self._reset_metrics, weak=False)
+        signals.worker_init.connect(self._share_memory, weak=False)
         signals.celeryd_after_setup.connect(self._check_rights, weak=False)  # logs are set up by then
         signals.worker_ready.connect(self._serve_metrics, weak=False)
         signals.worker_process_init.connect(self._start_services, weak=False)
@@ -118,11 +134,15 @@ class _PoolProcess:
             logging.getLogger(name).setLevel(logging.WARNING)
 
     def _reset_metrics(self, **_: Any) -> None:
-        """Clear metric files in the parent, before the fork; not at import, which beat does too."""
+        """Clear metric files in the parent, before the fork; not at import, which any `celery` command does."""
         if not self._settings.metrics_enabled:
             return
         metric_files.clear(self._metrics_folder)
         metric_files.join(self._metrics_folder)
+
+    def _share_memory(self, **_: Any) -> None:
+        """Import the pool in the parent too, whose module Celery loads later."""
+        forking.share("celery.concurrency.prefork")
 
     def _check_rights(self, **_: Any) -> None:
         """Log missing Redis rights once, in the parent: Celery's own errors come late and do not name the right."""

@@ -39,7 +39,7 @@ class Settled(NamedTuple):
 
 
 class Observer:
-    """Tells its subscribers, in their order, in the thread in which it happens.
+    """Notifies its subscribers, in order, in the thread in which the event happens.
 
     A subscriber is an observer that overrides the methods it needs, and has none of its own.
     """
@@ -50,12 +50,12 @@ class Observer:
         self._subscribers = subscribers
 
     def run(self, run: Run, phase: RunPhase, error: Exception | None = None) -> None:
-        """`error`: what a run failed with, or why it was left."""
+        """Handle a new phase of a run. `error`: its failure, or the reason for its release."""
         for each in self._subscribers:
             each.run(run, phase, error)
 
     def step(self, run: Run, kind: str, name: str) -> None:
-        """Step that is done; `kind` is `model` or `tools`. It is written with the run's next transaction."""
+        """Handle a finished step, which the run's next transaction stores. `kind` is `model` or `tools`."""
         for each in self._subscribers:
             each.step(run, kind, name)
 
@@ -72,11 +72,11 @@ class Observer:
             each.settlement(settled)
 
     def budget_refused(self, scope: str) -> None:
-        """Model call that did not fit a cap; `scope` is the kind of it only: `user`, never whose."""
+        """Handle a model call that did not fit a cap. `scope` is only the kind, such as `user`, without an id."""
         for each in self._subscribers:
             each.budget_refused(scope)
 
     def budget_warning(self, scope: str, percent: int, public: Mapping[str, Any]) -> None:
-        """Cap that passed 50, 80 or 100 percent; `public` describes it, with its whole scope."""
+        """Handle a cap that passed 50, 80 or 100 percent. `public` describes the cap, with its whole scope."""
         for each in self._subscribers:
             each.budget_warning(scope, percent, public)

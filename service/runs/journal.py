@@ -75,12 +75,12 @@ class Journal:
 
     @property
     def opened(self) -> bool:
-        """Tell whether the run is in the database: before that, a failure leaves no trace."""
+        """Return whether the run is in the database: before that, a failure leaves no trace."""
         return self._opening is None
 
     @property
     def has_writes(self) -> bool:
-        """Tell whether writes wait for the next transaction."""
+        """Return whether writes wait for the next transaction."""
         return bool(self._writes)
 
     @property

@@ -13,6 +13,7 @@ from service.types import RunStatus, now_ms
 
 WAITING, SENT, DONE, FAILED = "waiting", "sent", "done", "failed"
 _INSERT = InsertOnce(batch_items)
+ANY = sa.or_(sa.exists().select_from(batch_items), sa.exists().select_from(batches))
 
 
 def item_id(run_id: str, step: int) -> str:

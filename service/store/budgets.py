@@ -153,7 +153,7 @@ def put(tx: Transaction, scope: str, period: str, amount: int | None) -> None:
 
 
 def may_lock(tx: Transaction, ids: Sequence[str]) -> bool:
-    """Tell whether a transaction may lock these counters: it has locked none yet, or all of them.
+    """Return whether a transaction may lock these counters: it has locked none yet, or all of them.
 
     Otherwise it would wait for some while holding others, out of lock order.
     """

@@ -49,6 +49,7 @@ _ADOPT = (
     .values(counters=sa.bindparam("listed"))
 )
 
+ORPHANED_AFTER_MS = 60_000  # whoever takes the run up had better settle them, and know what the run has cost
 _IN_BATCH = sa.exists().where(batch_items.c.run_id == holds.c.run_id, batch_items.c.step == holds.c.step)
 
 
@@ -79,17 +80,20 @@ def of_batch_item(tx: Transaction, run_id: str, step: int) -> Hold | None:
     return None if row is None else _hold(row)
 
 
-def orphaned(tx: Transaction, before: int, limit: int) -> list[Hold]:
-    """List orphaned holds from before `before` (ms): the attempt that made them does not execute the run any more."""
+def orphaned_before(before: Any) -> sa.ColumnElement[bool]:
+    """Condition for holds from before a time in ms whose attempt does not execute the run any more."""
     running = sa.exists().where(
         runs.c.id == holds.c.run_id,
         runs.c.attempt == holds.c.attempt,
         runs.c.status == RunStatus.RUNNING,
         runs.c.finished_at.is_(None),
     )
-    query = (
-        sa.select(holds).where(holds.c.called_at < before, ~running, ~_IN_BATCH).order_by(holds.c.called_at)
-    )
+    return sa.and_(holds.c.called_at < before, ~running, ~_IN_BATCH)
+
+
+def orphaned(tx: Transaction, before: int, limit: int) -> list[Hold]:
+    """List orphaned holds from before `before` (ms), oldest first."""
+    query = sa.select(holds).where(orphaned_before(before)).order_by(holds.c.called_at)
     return [_hold(row) for row in tx.rows(query.limit(limit))]
 
 

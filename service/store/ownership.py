@@ -11,13 +11,12 @@ from service.store.schema import runs
 from service.store.statement import Statement
 from service.types import RunStatus
 
-_HELD = Statement(
-    sa.select(runs.c.id, runs.c.attempt, runs.c.cancel_requested).where(
-        runs.c.finished_at.is_(None),
-        runs.c.status == RunStatus.RUNNING,
-        runs.c.worker_id == sa.bindparam("worker"),
-    )
+HELD = sa.select(runs.c.id, runs.c.attempt, runs.c.cancel_requested).where(
+    runs.c.finished_at.is_(None),
+    runs.c.status == RunStatus.RUNNING,
+    runs.c.worker_id == sa.bindparam("worker"),
 )
+_HELD = Statement(HELD)
 
 
 def held(tx: Transaction, worker_id: str) -> list[Row]:

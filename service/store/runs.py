@@ -23,6 +23,14 @@ _HAS_LEASE = sa.exists(
     sa.select(workers.c.id).where(workers.c.id == runs.c.worker_id, workers.c.alive_until > clock_ms())
 )
 
+ABANDONED = sa.and_(runs.c.finished_at.is_(None), runs.c.status == RunStatus.RUNNING, ~_HAS_LEASE)
+
+
+def waits_at(now: Any) -> sa.ColumnElement[bool]:
+    """Condition for queued runs to be announced (again) at a time in ms."""
+    queued = sa.and_(runs.c.finished_at.is_(None), runs.c.status == RunStatus.QUEUED)
+    return sa.and_(queued, runs.c.wake_at <= now)
+
 
 @cache
 def _fenced_update(*names: str) -> Statement:
@@ -167,23 +175,13 @@ def ask_cancel(tx: Transaction, run_id: str) -> None:
 
 def abandoned(tx: Transaction, limit: int) -> list[Row]:
     """List running runs whose worker's lease has expired."""
-    query = (
-        sa.select(runs.c.id, runs.c.door)
-        .where(runs.c.finished_at.is_(None), runs.c.status == RunStatus.RUNNING, ~_HAS_LEASE)
-        .limit(limit)
-    )
-    return tx.rows(query)
+    return tx.rows(sa.select(runs.c.id, runs.c.door).where(ABANDONED).limit(limit))
 
 
 def waiting(tx: Transaction, limit: int) -> list[Row]:
     """List queued runs that are due to be announced (again), oldest first."""
-    query = (
-        sa.select(runs.c.id, runs.c.door)
-        .where(runs.c.finished_at.is_(None), runs.c.status == RunStatus.QUEUED, runs.c.wake_at <= now_ms())
-        .order_by(runs.c.id)
-        .limit(limit)
-    )
-    return tx.rows(query)
+    query = sa.select(runs.c.id, runs.c.door).where(waits_at(now_ms()))
+    return tx.rows(query.order_by(runs.c.id).limit(limit))
 
 
 def announced(tx: Transaction, run_ids: Sequence[str], wake_at: int) -> None:

@@ -33,6 +33,10 @@ _NOTICES_DUE = (
     .limit(sa.bindparam("limit"))
 )
 
+ANY_DUE = sa.or_(
+    *(sa.exists().where(table.c.next_at <= sa.bindparam("now")) for table in (webhooks, notices))
+)
+
 
 class Due(NamedTuple):
     """Due delivery. `kind` is `run` or `notice`, `name` the delivery id sent to the receiver.

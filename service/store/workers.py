@@ -8,6 +8,9 @@ from service.store.database import Transaction, clock_ms
 from service.store.schema import workers
 from service.types import now_ms
 
+FORGET_AFTER_MS = 3_600_000  # from the end of its lease until a dead worker's row is deleted
+DEAD = sa.select(workers.c.id).where(workers.c.alive_until < clock_ms() - FORGET_AFTER_MS)
+
 
 def register(tx: Transaction, worker_id: str, kind: str, host: str, pid: int, lease_ms: int) -> None:
     """Insert a worker with a lease of `lease_ms` from now."""
@@ -33,7 +36,6 @@ def alive(tx: Transaction, kind: str) -> int:
     return int(row["count_1"]) if row else 0
 
 
-def sweep(tx: Transaction, grace_ms: int) -> None:
-    """Delete workers whose lease expired more than `grace_ms` ago; their runs could be claimed since."""
-    dead = sa.select(workers.c.id).where(workers.c.alive_until < clock_ms() - grace_ms)
-    tx.execute(sa.delete(workers).where(workers.c.id.in_(dead.with_for_update(skip_locked=True))))
+def sweep(tx: Transaction) -> None:
+    """Delete workers that have been dead for long: their runs could be claimed since."""
+    tx.execute(sa.delete(workers).where(workers.c.id.in_(DEAD.with_for_update(skip_locked=True))))

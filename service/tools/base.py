@@ -171,8 +171,8 @@ def _validated(model: type[BaseModel], arguments: Mapping[str, Any]) -> dict[str
     try:
         checked = model.model_validate(dict(arguments))
     except ValidationError as error:
-        told = [f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}" for one in _details(error)]
-        raise ToolFailed("Invalid arguments. " + "; ".join(told)) from None
+        faults = [f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}" for one in _details(error)]
+        raise ToolFailed("Invalid arguments. " + "; ".join(faults)) from None
     return {field: getattr(checked, field) for field in type(checked).model_fields}
 
 

@@ -151,7 +151,7 @@ class CountedRun:
         trip.send()
 
     def _is_counted(self) -> bool:
-        """Tell whether Redis counts the run, as far as known: while Redis is away, the answer is None."""
+        """Return whether Redis counts the run, as far as known: while Redis is away, the answer is None."""
         return self._step is not None and self._step.reached and self._step.answer != 0
 
 

@@ -6,7 +6,7 @@ of it that is less than one window old. N calls pass from a standing start, abou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
@@ -18,7 +18,7 @@ from limits.typing import RedisClient
 
 from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
-from service.infra.redis_trip import Step
+from service.infra.redis_trip import Step, Trip
 from service.types import Usage
 
 SCHEME = "slipway"
@@ -171,23 +171,25 @@ class SharedRateLimit:
     """
 
     def __init__(self, redis_store: RedisStore, name: str, rate: str) -> None:
+        self._redis_store = redis_store
         self._storage = LimitStorage(redis_store=redis_store)
         self._name = name
         self._items = parse_many(rate) if rate else []
 
     def take(self, user_id: str) -> LimitWindow | None:
         """Count one call and return the tightest window; `remaining` is -1 when the call is refused. None: no limit."""
-        windows = []
-        for item in self._items:
-            windows.append(self._storage.count(item, self._key(item, user_id)))
-            if windows[-1].remaining < 0:
-                break
+        windows: list[LimitWindow] = []
+        trip = Trip(self._redis_store)
+        trip.add(*self.steps(user_id, windows.append, counts=True))
+        trip.send()
         return tightest(windows)
 
-    def looks(self, user_id: str, read: Callable[[LimitWindow], None]) -> list[Step]:
-        """Build the steps that read each window without counting; `remaining` is -1 when nothing is left."""
-        keys = ((item, self._key(item, user_id)) for item in self._items)
-        return [self._storage.step(item, key, read, counts=False) for item, key in keys]
+    def steps(
+        self, user_id: str, read: Callable[[LimitWindow], None], *, counts: bool = False
+    ) -> Iterator[Step]:
+        """Build a trip's steps, one for each window; `remaining` is -1 when nothing is left."""
+        for item in self._items:
+            yield self._storage.step(item, self._key(item, user_id), read, counts=counts)
 
     def add(self, user_id: str, amount: int) -> None:
         """Count usage whether it fits or not."""

@@ -33,8 +33,8 @@ def limit_call() -> None:
     """Count this request as a read or a write."""
     settings = services().settings
     reads = request.method in ("GET", "HEAD", "OPTIONS")
-    what, rate = ("read", settings.limit_reads) if reads else ("write", settings.limit_writes)
-    _add(Limit(f"{what} calls", rate, f"{what}s", current_caller().user_id))
+    kind, rate = ("read", settings.limit_reads) if reads else ("write", settings.limit_writes)
+    _add(Limit(f"{kind} calls", rate, f"{kind}s", current_caller().user_id))
 
 
 def limit_run(agent: str | None = None) -> None:
@@ -62,7 +62,7 @@ def limit_action(action: Action) -> None:
     user_id, rate = current_caller().user_id, getattr(services().settings, f"limit_{action}")
     _add(Limit(f"{action} calls", rate, action, user_id))
     read = partial(_limits().within, label="tokens")
-    current_trip().add(*services().usage.rate_limits.tokens.looks(user_id, read))
+    current_trip().add(*services().usage.rate_limits.tokens.steps(user_id, read))
 
 
 def limit_session(session_id: str | None) -> None:
@@ -71,8 +71,8 @@ def limit_session(session_id: str | None) -> None:
     Per user as well: only the owner can start turns, and attempts of others must not use up the limit.
     """
     if session_id is not None:
-        whose = f"{current_caller().user_id}:{session_id}"
-        _add(Limit("turns of this session", services().settings.limit_session, "session", whose))
+        key = f"{current_caller().user_id}:{session_id}"
+        _add(Limit("turns of this session", services().settings.limit_session, "session", key))
 
 
 def limit_refresh(user_id: str) -> None:

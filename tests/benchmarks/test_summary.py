@@ -156,6 +156,11 @@ def test_the_page_is_written_whole_or_in_part(tmp_path: Path) -> None:
     report.write(kept().kept, tmp_path)  # nothing was measured
 
 
+def test_the_page_says_when_a_run_was_a_small_one() -> None:
+    assert "At scale" not in report.page(kept())
+    assert "At scale 0.1" in report.page(Summary({**kept().kept, "scale": 0.1}))
+
+
 def test_plots_escape_and_cut() -> None:
     assert "a &lt; b" in plots.bars("a < b", "ms", {"x": 1.0})
     assert "polyline" in plots.lines("t", "×", {"x": [(1, 100.0), (2, 1.0)]}, most=4.0)

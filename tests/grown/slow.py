@@ -1,4 +1,4 @@
-"""Proxy to a loopback server that delays answers."""
+"""Proxy to a loopback server that delays answers, and counts trips."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from contextlib import contextmanager, suppress
 
 
 class SlowWay:
-    """Delaying proxy. `delay`: seconds per answer, in sequence per connection."""
+    """Delaying proxy. `delay`: seconds per answer, in sequence per connection.
+
+    `trips`: bursts of a client that were followed by an answer; several messages in one burst are one trip.
+    """
 
     def __init__(self, target: int) -> None:
         self.delay = 0.0
+        self.trips = 0
+        self._asked: set[socket.socket] = set()  # sockets to clients that wait for an answer
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -48,6 +53,11 @@ class SlowWay:
     def _pass(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
         with suppress(OSError):
             while data := source.recv(65_536):
+                if not answers:
+                    self._asked.add(source)
+                elif sink in self._asked:
+                    self._asked.discard(sink)
+                    self.trips += 1
                 if answers and self.delay:
                     time.sleep(self.delay)
                 sink.sendall(data)

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,6 +28,7 @@ class TaskWorker:
 
     env: Mapping[str, str]
     log: Path
+    command: Sequence[str] = tuple(CELERY)
     starts: int = 0
     child: subprocess.Popen[bytes] | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -36,7 +37,7 @@ class TaskWorker:
     def running(self) -> Iterator[TaskWorker]:
         with (
             self.log.open("ab") as out,
-            process(CELERY, dict(self.env), stdout=out, stderr=out) as self.child,
+            process([*self.command], dict(self.env), stdout=out, stderr=out) as self.child,
         ):
             self.starts += 1
             yield self

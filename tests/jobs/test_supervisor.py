@@ -92,16 +92,16 @@ def test_worker_back_from_an_outage_waits_a_lease_before_recovery(services: wiri
     supervisor._renew()
     run_id = _claimed(services, "wrk_another")  # it holds no lease
     began = supervisor._cut_off_at
-    supervisor._sweep_runs(began + supervisor._lease * 0.9)
+    supervisor._recover(began + supervisor._lease * 0.9)
     assert _abandoned(services) == [run_id]
     supervisor._renewed_at -= (
         supervisor._lease * 1.5
     )  # as where a process is stopped, or its database does not answer
     supervisor._renew()
     assert supervisor._cut_off_at > began
-    supervisor._sweep_runs(began + supervisor._lease)
+    supervisor._recover(began + supervisor._lease)
     assert _abandoned(services) == [run_id]
-    supervisor._sweep_runs(supervisor._cut_off_at + supervisor._lease)
+    supervisor._recover(supervisor._cut_off_at + supervisor._lease)
     wait_until(lambda: services.runs.queries.get(run_id).status == "succeeded", "its end", 20)
 
 

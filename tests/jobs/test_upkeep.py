@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kombu.asynchronous.timer import Timer
 
 from config import load
-from service.jobs.broker import UPKEEP_TASK, make_app
 from service.jobs.celery_worker import create_worker
 from service.jobs.upkeep import BATCH, DAY_MS, delete_expired
 from service.store import session_expiry
@@ -147,12 +148,10 @@ def test_task_worker_runs_upkeep_on_schedule(house: House, worker: TaskWorker) -
     house.sql(
         "INSERT INTO idempotency (user_id, key, fingerprint, created_at, expires_at) VALUES ('x', 'old', 'f', 0, 1)"
     )
-    clock = make_app(load(house.server.env))
-    clock.send_task(UPKEEP_TASK)  # what beat does
+    consumer = SimpleNamespace(app=create_worker(load(house.server.env)), timer=Timer())
+    [clock] = consumer.app.steps["consumer"]
+    clock(consumer).start(consumer)
+    [scheduled] = consumer.timer.queue
+    scheduled.entry()  # as a minute later
     until(lambda: not house.sql("SELECT 1 FROM idempotency WHERE key = 'old'"), "its end")
-
-
-def test_beat_schedule_names_the_upkeep_task(house: House) -> None:
-    app = create_worker(load(house.server.env))
-    [entry] = app.conf.beat_schedule.values()
-    assert entry["task"] in app.tasks
+    assert consumer.timer.queue, "the next one"

@@ -14,7 +14,6 @@ PROGRAMS = {
     "launcher": ("launcher",),
     "gunicorn": ("gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"),
     "worker": ("celery", "--quiet", "-A", "worker", "worker"),
-    "beat": ("celery", "--quiet", "-A", "worker", "beat"),
     "flask": ("flask", "users", "list"),
     "flask help": ("flask", "--help"),
     "flask run": ("flask", "run", "--port", "0"),

@@ -71,11 +71,14 @@ class Launcher:
         return httpx2.get(f"{self.url}/health", timeout=5).status_code == 200
 
     def family(self) -> dict[int, str]:
-        """List living processes with this state folder, launcher included, with their command lines."""
+        """List living processes with this state folder, launcher included, with their names and command lines."""
         found = {}
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                command = (folder / "comm").read_text().replace(
+                    "\n", " "
+                ) + command  # that of a fork is the launcher's
                 environ = (folder / "environ").read_bytes().split(b"\0")
             except OSError:  # it has just ended, or is not ours
                 continue

@@ -18,6 +18,8 @@ import pytest
 from tests.conftest import wait_until
 from tests.launcher.house import Launcher
 
+MOST_MIB = 280  # of 240 measured
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
@@ -66,6 +68,13 @@ def test_state_folder_is_private(running: Launcher) -> None:
         running.home / "run" / "redis.sock",
     ):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700, path
+
+
+def test_idle_programs_share_their_memory(running: Launcher) -> None:
+    """With one web process. Each by itself they took 240 MiB more."""
+    rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in running.family()]
+    shares = [int(re.findall(r"^Pss: +(\d+) kB$", rollup, re.M)[0]) for rollup in rollups]
+    assert sum(shares) / 1024 < MOST_MIB, shares
 
 
 def test_second_launcher_with_the_same_state_folder_is_refused(running: Launcher) -> None:

@@ -14,7 +14,7 @@ from itertools import combinations, product
 import pytest
 
 from service.jobs.upkeep import delete_expired
-from service.store import holds, ledger, ownership, runs, token_families, webhooks
+from service.store import holds, ledger, ownership, runs, sweep, token_families, webhooks
 from service.types import RunStatus, now_ms, rfc3339
 from tests.conftest import Model
 from tests.rules.places import SCOPED, Opened, Pair, Place, compare, database, rest, tell
@@ -191,6 +191,7 @@ def chores(place: Place) -> dict[str, Callable[[], object]]:
     day_ago = now_ms() - 86_400_000
     return {
         "upkeep": lambda: delete_expired(db, 400),
+        "what a sweep asks": lambda: db.query(lambda tx: sweep.due(tx, "wrk_1")),
         "abandoned runs": lambda: db.query(lambda tx: runs.abandoned(tx, 20)),
         "waiting runs": lambda: db.query(lambda tx: runs.waiting(tx, 200)),
         "runs of a worker": lambda: db.query(lambda tx: ownership.held(tx, "wrk_1")),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from service.agents.pattern import Prompt
 from service.runs.attempt import Attempt
 from service.runs.journal import Journal
 from service.runs.slots import Handle
@@ -77,5 +78,5 @@ def test_resumed_run_repeats_no_routing_call(tmp_path: Path, redis_server: Redis
         journal = Journal(wired.infra.db, run, lambda events: None, stored=steps(wired, run.id))
         steps_of, agent = wired.runs.execution.runner.steps, wired.runs.start.agent("probe")
         again = RunSteps(steps_of, agent, Attempt(run, journal, Handle(run.id, 10)))
-        assert list(again.model("answer", system="", messages=run.request.messages)) == []
+        assert list(again.model("answer", Prompt("", run.request.messages))) == []
         assert (run.tier, journal.steps, model.stats()["calls"]) == (first.tier, 2, 0)

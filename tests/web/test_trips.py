@@ -196,6 +196,10 @@ def test_an_invoke_is_two_trips(house: House, text: str, agent: str, fields: dic
     assert held(house) == (0, [])
 
 
+def test_a_large_body_is_not_read_before_its_call_is_counted(house: House, text: str) -> None:
+    assert house.fewest(lambda: house.ask("word " * 14_000 + question())) == [SCRIPT] * 3
+
+
 def test_a_turn_of_a_session_is_two_trips(house: House, text: str) -> None:
     client, headers = house.app.test_client(), {"Authorization": f"Bearer {house.token}"}
     session = client.post("/v1/sessions", json={"agent": "probe"}, headers=headers).get_json()["id"]

@@ -96,7 +96,7 @@ class Outbox:
 
     @property
     def written(self) -> bool:
-        """Tell whether the publishing thread writes to the client, so that no other thread may."""
+        """Return whether the publishing thread writes to the client, so that no other thread may."""
         listener = self._listener
         return listener is not None and listener.writer is not None
 

@@ -16,9 +16,10 @@ from typing import NamedTuple, Protocol
 from service.errors import DatabaseUnavailable
 from service.runs.execution import Execution
 from service.runs.slots import Handle
-from service.store import ownership, workers
+from service.store import ownership, sweep, workers
 from service.store import runs as rows
 from service.store.database import Database
+from service.store.sweep import Work
 from service.types import mode_of, now_ms
 
 log = logging.getLogger("slipway.supervisor")
@@ -58,8 +59,15 @@ class WorkerProcess(NamedTuple):
     draining: Callable[[], bool]
 
 
+class Chore(NamedTuple):
+    """Work for the sweep: `run` is called when the database has some of that kind; None: at each sweep."""
+
+    run: Callable[[], object]
+    work: Work | None = None
+
+
 class Supervisor:
-    """Supervises this process. `wakeup` wakes task workers; `chores` run at each sweep."""
+    """Supervises this process. `wakeup` wakes task workers; `chores` are done by the sweep."""
 
     def __init__(
         self,
@@ -67,7 +75,7 @@ class Supervisor:
         execution: Execution,
         process: WorkerProcess,
         wakeup: Wakeup,
-        chores: Sequence[Callable[[], object]],
+        chores: Sequence[Chore],
     ) -> None:
         self._db = db
         self._execution = execution
@@ -131,10 +139,24 @@ class Supervisor:
             self._hand_over(now)
         elif now >= self._next_sweep and self._kind != "cli":
             self._next_sweep = now + self._sweep * random.uniform(0.8, 1.2)
-            self._sweep_runs(now)
+            self._do_due_work(now)
+
+    def _do_due_work(self, now: float) -> None:
+        """Ask once for the kinds of work that are due, and do those: an idle worker has none."""
+        asked = time.monotonic()
+        due = self._db.query(lambda tx: sweep.due(tx, self._worker_id), patience=0, priority=True)
+        self._note_hang(asked)
+        if Work.ABANDONED_RUNS in due:
+            self._recover(now)
+        if Work.QUEUED_RUNS in due:
+            self._announce()
+        if Work.HELD_RUNS in due:
             self._disown(now)
-            for chore in self._chores:
-                chore()
+        if Work.DEAD_WORKERS in due:
+            self._db.transact(workers.sweep, patience=1, priority=True)
+        for chore in self._chores:
+            if chore.work is None or chore.work in due:
+                chore.run()
 
     def _stop_unwanted(self, executing: Sequence[Handle]) -> None:
         """Stop runs that were cancelled, or taken over by another worker."""
@@ -191,24 +213,26 @@ class Supervisor:
             for handle in self._slots.all():
                 handle.stop("drain")
 
-    def _sweep_runs(self, now: float) -> None:
-        """Claim runs whose worker is gone; wake task workers for queued tasks not taken yet.
+    def _recover(self, now: float) -> None:
+        """Claim runs whose worker is gone.
 
         A worker that was itself cut off from the database first gives the others one lease time to renew theirs.
         """
-        asked = time.monotonic()
+        began = time.monotonic()
         abandoned = self._db.query(lambda tx: rows.abandoned(tx, 20), patience=0, priority=True)
-        self._note_hang(asked)
+        self._note_hang(began)
         if now - self._cut_off_at >= self._lease:
             for row in abandoned:
                 self._execution.take_up_in_background(row["id"])
+
+    def _announce(self) -> None:
+        """Execute queued runs that are due; wake task workers for tasks not taken yet."""
         waiting = self._db.query(lambda tx: rows.waiting(tx, SWEEP_TASKS), patience=0, priority=True)
         for row in waiting:
             if mode_of(row["door"]) != "queue":
                 self._execution.take_up_in_background(row["id"])
         if tasks := [row["id"] for row in waiting if mode_of(row["door"]) == "queue"]:
             self._wake(tasks)
-        self._db.transact(lambda tx: workers.sweep(tx, 3_600_000), patience=1, priority=True)
 
     def _wake(self, tasks: list[str]) -> None:
         """Resend lost messages, but not for tasks that merely wait their turn."""

@@ -61,10 +61,7 @@ class UserPage(Page[UserView]): ...
 
 @blueprint.get("/v1/admin/users")
 @api(
-    "List users, oldest first",
-    returns={200: UserPage},
-    errors=[errors.Forbidden, errors.Invalid],
-    query=PAGE,
+    "List users, oldest first", returns={200: UserPage}, errors=[errors.Forbidden, errors.Invalid], query=PAGE
 )
 @guard("admin")
 def list_users() -> Response:

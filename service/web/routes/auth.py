@@ -153,11 +153,7 @@ def refresh() -> Response:
 
 
 @blueprint.post("/v1/auth/logout")
-@api(
-    "Sign out: revoke this log-in on all workers at once",
-    returns={204: None},
-    errors=[errors.Forbidden],
-)
+@api("Sign out: revoke this log-in on all workers at once", returns={204: None}, errors=[errors.Forbidden])
 @guard(counts=None)
 def logout() -> Response:
     services().auth.revocations.end(signed_in().family or "")

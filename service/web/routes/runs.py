@@ -104,11 +104,7 @@ def list_runs() -> Response:
 
 
 @blueprint.get("/v1/runs/<run_id>")
-@api(
-    "Get a run with its steps, webhook and feedback",
-    returns={200: RunView},
-    errors=[errors.NotFound],
-)
+@api("Get a run with its steps, webhook and feedback", returns={200: RunView}, errors=[errors.NotFound])
 @guard()
 def get_run(run_id: str) -> Response:
     run = services().runs.queries.get(run_id, current_caller())

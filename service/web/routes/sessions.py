@@ -114,11 +114,11 @@ class SessionPage(Page[SessionItem]): ...
 )
 @guard()
 def create_session() -> Response:
-    asked, caller = parse(NewSession), current_caller()
-    if asked.agent not in services().agents.agents or not allows(caller.scopes, f"agents:{asked.agent}"):
-        detail = no_agent(asked.agent)
+    body, caller = parse(NewSession), current_caller()
+    if body.agent not in services().agents.agents or not allows(caller.scopes, f"agents:{body.agent}"):
+        detail = no_agent(body.agent)
         raise fault("/agent", detail, detail)
-    row = services().sessions.new(caller, asked.agent, asked.title, asked.metadata)
+    row = services().sessions.new(caller, body.agent, body.title, body.metadata)
 
     def work(tx: Transaction) -> dict[str, Any]:
         services().sessions.create(tx, row)

@@ -1,0 +1,44 @@
+"""Kinds of background work that are due: asked by one statement, so an idle worker makes one trip per sweep."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import sqlalchemy as sa
+
+from service.store import batches, holds, ownership, runs, webhooks, workers
+from service.store.database import Transaction
+from service.store.statement import Statement
+from service.types import now_ms
+
+
+class Work(StrEnum):
+    """Kind of work that a sweep may find."""
+
+    ABANDONED_RUNS = "abandoned_runs"
+    QUEUED_RUNS = "queued_runs"
+    HELD_RUNS = "held_runs"  # by the worker that asks
+    DEAD_WORKERS = "dead_workers"
+    BATCHES = "batches"
+    DELIVERIES = "deliveries"
+    ORPHANED_HOLDS = "orphaned_holds"
+
+
+_CONDITIONS: dict[Work, sa.ColumnElement[bool]] = {
+    Work.ABANDONED_RUNS: sa.exists().where(runs.ABANDONED),
+    Work.QUEUED_RUNS: sa.exists().where(runs.waits_at(sa.bindparam("now"))),
+    Work.HELD_RUNS: ownership.HELD.exists(),
+    Work.DEAD_WORKERS: workers.DEAD.exists(),
+    Work.BATCHES: batches.ANY,
+    Work.DELIVERIES: webhooks.ANY_DUE,
+    Work.ORPHANED_HOLDS: sa.exists().where(holds.orphaned_before(sa.bindparam("holds_before"))),
+}
+_DUE = Statement(sa.select(*(condition.label(work) for work, condition in _CONDITIONS.items())))
+
+
+def due(tx: Transaction, worker_id: str) -> set[Work]:
+    """Return the kinds of which there is work, for any worker or for this one."""
+    now = now_ms()
+    values = {"now": now, "worker": worker_id, "holds_before": now - holds.ORPHANED_AFTER_MS}
+    row = tx.row(_DUE, values) or {}
+    return {work for work in Work if row.get(work)}

@@ -1,0 +1,99 @@
+"""What a sweep asks: each kind of work is found, and no other kind with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import sqlalchemy as sa
+
+from service.store import batches, holds, runs, sweep, webhooks, workers
+from service.store.database import Database, Transaction
+from service.store.holds import Hold
+from service.store.schema import metadata, users
+from service.store.sweep import Work
+from service.types import Run, RunStatus, now_ms
+from tests.usage.house import a_run
+
+HOUR = 3_600_000
+ME = "wrk_me"
+
+
+@pytest.fixture
+def db(url: str) -> Iterator[Database]:
+    database = Database(url)
+    metadata.create_all(database.engine)
+    ada = {"id": "usr_ada", "username": "ada", "password_hash": "", "role": "user", "created_at": 0}
+    with database.begin() as tx:
+        tx.execute(sa.insert(users).values(**ada))
+        for worker in (ME, "wrk_other"):
+            workers.register(tx, worker, "web", "here", 1, HOUR)
+    yield database
+    database.close()
+
+
+def running(tx: Transaction, worker_id: str) -> Run:
+    run = a_run()
+    assert runs.insert(tx, run, worker_id=worker_id)
+    return run
+
+
+def queued(tx: Transaction, wake_at: int | None) -> Run:
+    run = a_run(status=RunStatus.QUEUED)
+    assert runs.insert(tx, run, worker_id=None, wake_at=wake_at)
+    return run
+
+
+def held(tx: Transaction, run: Run, called_at: int) -> None:
+    names = "hld_1", run.id, run.attempt, 1, run.user_id, None, run.agent, None
+    holds.insert(tx, Hold(*names, "claude-sonnet-5-5", "price", 1, called_at))
+
+
+def notice(tx: Transaction, at: int) -> None:
+    webhooks.notice(tx, "warning", "https://example.com", "budgets", {}, at)
+
+
+def batched(tx: Transaction) -> None:
+    batches.add(tx, queued(tx, None).id, 1, {})
+
+
+LONG_AGO = now_ms() - HOUR
+FOUND: list[tuple[Work, Callable[[Transaction], object]]] = [
+    (Work.ABANDONED_RUNS, lambda tx: running(tx, "wrk_gone")),
+    (Work.QUEUED_RUNS, lambda tx: queued(tx, LONG_AGO)),
+    (Work.HELD_RUNS, lambda tx: running(tx, ME)),
+    (Work.DEAD_WORKERS, lambda tx: workers.register(tx, "wrk_dead", "web", "here", 2, -2 * HOUR)),
+    (Work.BATCHES, batched),
+    (Work.DELIVERIES, lambda tx: notice(tx, LONG_AGO)),
+    (Work.ORPHANED_HOLDS, lambda tx: held(tx, a_run(), LONG_AGO)),
+]
+LATER: list[Callable[[Transaction], object]] = [
+    lambda tx: running(tx, "wrk_other"),
+    lambda tx: queued(tx, now_ms() + HOUR),
+    lambda tx: queued(tx, None),
+    lambda tx: workers.register(tx, "wrk_lost", "web", "here", 2, -HOUR // 2),
+    lambda tx: notice(tx, now_ms() + HOUR),
+    lambda tx: held(tx, a_run(), now_ms()),
+    lambda tx: held(tx, running(tx, "wrk_other"), LONG_AGO),
+]
+
+
+def test_every_kind_is_looked_at() -> None:
+    assert {work for work, _ in FOUND} == set(Work)
+
+
+@pytest.mark.parametrize("work,arrange", FOUND, ids=[work for work, _ in FOUND])
+def test_each_kind_is_found_and_no_other(
+    db: Database, work: Work, arrange: Callable[[Transaction], object]
+) -> None:
+    assert db.query(lambda tx: sweep.due(tx, ME)) == set()
+    with db.begin() as tx:
+        arrange(tx)
+    assert db.query(lambda tx: sweep.due(tx, ME)) == {work}
+
+
+def test_what_is_not_due_yet_is_no_work(db: Database) -> None:
+    for arrange in LATER:
+        with db.begin() as tx:
+            arrange(tx)
+        assert db.query(lambda tx: sweep.due(tx, ME)) == set()
