@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import shutil
@@ -22,10 +21,11 @@ from typing import Any
 import httpx2
 import pytest
 
-from service.observe import logs
 from tests.described import Description
 from tests.guardian import Guardian
+from tests.isolation import process_state, restless
 
+__all__ = ["process_state", "restless"]  # fixtures for every test
 ROOT = Path(__file__).parent.parent
 os.environ["FLASK_SKIP_DOTENV"] = "1"  # no developer's .env changes what a test, or a program it starts, does
 PYTHON = sys.executable
@@ -104,18 +104,9 @@ class RedisServer:
 
         socket_path = self.folder / "redis.sock"
         socket_path.unlink(missing_ok=True)
-        command = [
-            str(get_binary_path()),
-            "--port",
-            "0",
-            "--unixsocket",
-            str(socket_path),
-            "--set-proc-title",
-            "no",
-            "--dir",
-            str(self.folder),
-            *self.options,
-        ]
+        options = {"port": 0, "unixsocket": socket_path, "set-proc-title": "no", "dir": self.folder}
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        command = [str(get_binary_path()), *words, *self.options]
         self.child = self.stack.enter_context(process(command, stdout=subprocess.DEVNULL))
         wait_until(self.ping, "Redis")
 
@@ -197,10 +188,7 @@ class Slipway:
         return Description.of(self.url)
 
     def visitor(self) -> httpx2.Client:
-        """Not signed in. Every answer is held against `/openapi.json`, as it is for `client`.
-
-        No connection is kept, so that requests come to any worker.
-        """
+        """Return a client without sign-in or kept connections; answers are checked against `/openapi.json`."""
         hooks = {"response": [self.description.hook]}
         limits = httpx2.Limits(max_keepalive_connections=0)
         return httpx2.Client(base_url=self.url, timeout=60, trust_env=False, event_hooks=hooks, limits=limits)
@@ -221,13 +209,8 @@ class Slipway:
 
 
 def migrate(env: dict[str, str]) -> None:
-    subprocess.run(
-        [PYTHON, "-m", "alembic", "upgrade", "head"],
-        cwd=ROOT,
-        env={**os.environ, **env},
-        check=True,
-        timeout=60,
-    )
+    command = [PYTHON, "-m", "alembic", "upgrade", "head"]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, check=True, timeout=60)
 
 
 @contextmanager
@@ -269,23 +252,6 @@ def slipway_server(
         yield server
 
 
-@pytest.fixture(autouse=True)
-def log_levels() -> None:
-    """Reset the levels an application made in this process has set: a test reads log lines in any order of tests."""
-    logging.getLogger().setLevel(logging.WARNING)
-    for name in (*logs.OWN, "slipway.request"):
-        logging.getLogger(name).setLevel(logging.NOTSET)
-
-
-@pytest.fixture
-def restless() -> Iterator[None]:
-    """Threads take turns as often as they can."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
-
-
 @pytest.fixture(scope="session")
 def redis_server(scratch: Path) -> Iterator[RedisServer]:
     with redis_in(scratch / "redis") as server:
@@ -296,6 +262,14 @@ def redis_server(scratch: Path) -> Iterator[RedisServer]:
 def model(scratch: Path) -> Iterator[Model]:
     with model_server() as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def calm_model(request: pytest.FixtureRequest) -> None:
+    """Reset the shared model before each test that uses it: an earlier one may have left faults or latency."""
+    shared = request.getfixturevalue("model") if "model" in request.fixturenames else None
+    if isinstance(shared, Model):  # and not a parameter of that name
+        shared.reset()
 
 
 @pytest.fixture(scope="session")
@@ -319,7 +293,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 
 
 @pytest.fixture
-def client(slipway: Slipway, model: Model) -> Iterator[httpx2.Client]:
-    model.reset()
+def client(slipway: Slipway) -> Iterator[httpx2.Client]:
     with closing(slipway.client()) as signed_in:
         yield signed_in

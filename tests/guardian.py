@@ -38,7 +38,7 @@ class Guardian:
         self._tell(f"+{pid}")
 
     def unlist(self, pid: int) -> None:
-        """It has ended: its number may be somebody else's soon."""
+        """Forget an ended process: its number may be reused."""
         self._tell(f"-{pid}")
 
     def close(self) -> None:

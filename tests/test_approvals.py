@@ -1,4 +1,4 @@
-"""Who may decide about a tool call, and what a decision sets going."""
+"""Approvals: permission to decide about a tool call, and the effect of a decision."""
 
 from __future__ import annotations
 

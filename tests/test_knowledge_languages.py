@@ -1,4 +1,4 @@
-"""What is asked in one spelling is found in another, in fourteen languages, in code, and nothing else is."""
+"""Search across spellings in fourteen languages and in code, without false matches."""
 
 from __future__ import annotations
 

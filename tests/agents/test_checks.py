@@ -1,4 +1,4 @@
-"""What an author is told of a folder that can be read, and does not do what was meant."""
+"""Warnings for authors: folders that load, with settings that have no effect or an unintended one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of an agent's folder: what its version is made of, and what tells that something was written."""
+"""Files of an agent's folder: its version, and the detection of edits."""
 
 from __future__ import annotations
 

@@ -138,3 +138,8 @@ def _application(replica: Replica) -> Flask:
         return json_response({})
 
     return app
+
+
+def post(replica: Replica, path: str, token: str = "", **options: Any) -> Any:
+    """POST to a replica; signed in by `token`, if given."""
+    return replica.client(token or None).post(path, **options)

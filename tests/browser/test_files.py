@@ -1,4 +1,4 @@
-"""What the browser is sent: headers, addresses, and rules every file keeps. Needs no browser."""
+"""Files of the web page: headers, addresses, and rules for every file. Needs no browser."""
 
 from __future__ import annotations
 
@@ -108,6 +108,6 @@ def test_every_vendored_file_is_the_one_that_was_published() -> None:
 
 
 def test_the_page_stays_light() -> None:
-    """What a browser loads to show the page, as it goes over the wire without compression."""
+    """List the files a browser loads to show the page, uncompressed."""
     loaded = [name for name in page.ASSETS if not name.startswith("doc")]
     assert sum(len(page.ASSETS[name]) for name in loaded) < 250_000

@@ -1,4 +1,4 @@
-"""Which questions are the same but for how they are written, and which only look so."""
+"""Plain forms of questions: equal for spellings of one question, different for any other."""
 
 from __future__ import annotations
 

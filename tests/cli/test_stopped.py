@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from service.store.sqlite_writers import Writers
-from tests.cli.test_cli import a_run, env, services, whole
+from tests.cli.house import a_run, env, services, whole
 from tests.conftest import PYTHON, migrate, process, wait_until
 from tests.rules.places import database
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from config import ENVIRONMENTS, Settings, load
-from tests.config.test_load import faults, serving
+from tests.config.serving import faults, serving
 
 NONE = {"limit_concurrent_runs": None}  # the others are texts
 CAPS = [name for name in Settings.model_fields if name.startswith(("limit_", "budget_"))]

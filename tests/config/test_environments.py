@@ -9,7 +9,7 @@ import pytest
 from config import ENVIRONMENTS, Settings, load
 from service.types import Usage
 from service.usage.prices import PriceTable, today
-from tests.config.test_load import faults, serving
+from tests.config.serving import faults, serving
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "settings.md").read_text()

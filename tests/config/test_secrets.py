@@ -10,7 +10,7 @@ import pytest
 
 from config import checks, load, secrets
 from service.auth import users
-from tests.config.test_load import SERVING, faults, serving
+from tests.config.serving import SERVING, faults, serving
 from tests.conftest import ROOT
 
 GUESSED = [

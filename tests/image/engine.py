@@ -39,7 +39,7 @@ def reachable() -> bool:
 
 
 def check_health(ended: threading.Event) -> None:
-    """What a Docker daemon does and Podman without systemd does not: ask every container how it is.
+    """Health checks of every container: a Docker daemon runs them, Podman without systemd does not.
 
     The rig asks too, one after the other, and is stuck for minutes on one that was stopped meanwhile.
     """

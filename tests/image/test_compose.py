@@ -1,4 +1,4 @@
-"""docker-compose.yml: its rules, and the whole of it running, as a demo and as production."""
+"""Compose file: its rules, and all services running, as a demo and as production."""
 
 from __future__ import annotations
 

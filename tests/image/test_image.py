@@ -1,4 +1,4 @@
-"""What is in the image, and how it starts and stops."""
+"""Container image: contents, start and stop."""
 
 from __future__ import annotations
 

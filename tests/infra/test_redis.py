@@ -1,4 +1,4 @@
-"""Redis as it is found: there, frozen, gone."""
+"""Redis store with Redis up, frozen and gone."""
 
 from __future__ import annotations
 

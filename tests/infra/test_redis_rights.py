@@ -1,9 +1,10 @@
-"""What `/ready` says of a Redis that says no: each right of the documented user is missed by its name."""
+"""Reasons in `/ready` for a Redis that refuses: each missing right of the documented user by name."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from urllib.parse import quote
 
@@ -145,12 +146,16 @@ def test_tls_fault_is_the_reported_reason(scratch: Path, host: str, given: str, 
 
 
 def test_a_redis_that_takes_no_more_clients_says_so(server: RedisServer, admin: redis.Redis) -> None:
-    """It says so and hangs up: a client that is still sending may not get to read it."""
+    """Hang up after the refusal: a client that is still sending may not read the reason."""
     admin.ping()
     before = admin.config_get("maxclients")["maxclients"]
     admin.config_set("maxclients", 1)
     try:
-        said = {RedisStore(server.url, max_connections=2).check() for _ in range(20)}
+        with ExitStack() as stack:
+            stores = [
+                stack.enter_context(closing(RedisStore(server.url, max_connections=2))) for _ in range(20)
+            ]
+            said = {store.check() for store in stores}
     finally:
         admin.config_set("maxclients", before)
     assert "too many clients" in said and said <= {"too many clients", "away"}

@@ -1,4 +1,4 @@
-"""Which programs are started."""
+"""Programs started by the launcher."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ class Never:
 
 
 class Always(Never):
-    """It never falls silent."""
+    """Send without a pause."""
 
     def arrived(self) -> bytes:
         return b"more"

@@ -1,4 +1,4 @@
-"""What an upstream's headers say, whatever they hold."""
+"""Headers of an upstream: valid, missing and absurd values."""
 
 from __future__ import annotations
 

@@ -201,3 +201,8 @@ def stream(events: Iterable[dict[str, Any]], then: Callable[[Exchange], None] | 
 def silent(exchange: Exchange) -> None:
     """A handler, or the end of one: nothing more, until the client leaves."""
     exchange.wait_for_end()
+
+
+def close(exchange: Exchange) -> None:
+    """Close the connection without an answer."""
+    exchange.close()

@@ -1,4 +1,4 @@
-"""LOG_LEVEL=DEBUG with everything that `make run` starts: what is said, and what opens doors, is in no log."""
+"""LOG_LEVEL=DEBUG with everything that `make run` starts: no content and no secret in any log."""
 
 from __future__ import annotations
 

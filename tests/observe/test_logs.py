@@ -115,7 +115,7 @@ def test_gunicorn_speaks_the_same_language() -> None:
     "name", ["anthropic._base_client", "httpcore2.http11", "sqlalchemy.engine", "made_up"]
 )
 def test_libraries_log_no_debug_lines(line: Any, capsys: pytest.CaptureFixture[str], name: str) -> None:
-    """Whatever level they give their loggers."""
+    """Drop their debug lines at any level of their loggers."""
     logs.configure("json", "DEBUG")
     theirs = logging.getLogger(name)
     assert not theirs.isEnabledFor(logging.DEBUG)

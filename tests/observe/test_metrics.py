@@ -87,7 +87,7 @@ def counting(own: Path, script: str, *arguments: str) -> Iterator[subprocess.Pop
 
 @contextmanager
 def counted(own: Path, mood: str) -> Iterator[str]:
-    """What a process of that folder tells after it has counted a request. It lives as long as the block."""
+    """Start a process that counts a request in the folder, for the length of the block."""
     with counting(own, WORKER, mood) as child:
         assert child.stdout is not None
         yield "".join(iter(child.stdout.readline, "done\n"))
@@ -146,7 +146,7 @@ sys.stdout.write(metrics.render()[0].decode())
 
 
 def everything_counted(own: Path, before: Callable[[], object] = lambda: None) -> str:
-    """What a process tells that has counted more labels than it has room for; `before` it begins to."""
+    """Render the metrics of a process with too many label sets; `before` runs first."""
     with counting(own, EVERY_LABEL) as child:
         assert child.stdin is not None and child.stdout is not None
         assert child.stdout.readline() == "ready\n"

@@ -1,4 +1,4 @@
-"""What it says: from the material, with exact citations, with tools, as JSON; the same every time."""
+"""Answers of the offline model: from documents, with exact citations, tools or JSON; deterministic."""
 
 from __future__ import annotations
 

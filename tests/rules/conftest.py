@@ -1,4 +1,4 @@
-"""What `make run` starts, for the pages that speak of it."""
+"""Programs of `make run`, for tests of the documentation."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Place:
         return found
 
     def get(self, who: str, path: str, query: dict[str, str]) -> int:
-        """What an answer costs."""
+        """Measure the cost of an answer."""
         path = path.format(**{name: getattr(self.known, known, known) for name, known in PATHS.items()})
         filled = {"<session>": self.known.session, "<cursor>": self._cursor(path)}
         query = {name: filled.get(value, value) for name, value in query.items()}
@@ -66,7 +66,7 @@ class Place:
         return f"{prefix}{self.known.run[3:]}"
 
     def command(self, *words: str) -> int:
-        """What a command costs."""
+        """Measure the cost of a command."""
 
         def run() -> None:
             done: Result = self.app.test_cli_runner().invoke(args=list(words))
@@ -104,7 +104,7 @@ class Opened:
 
 
 class Costs(NamedTuple):
-    """What one thing costs a small and a large place."""
+    """Costs of one action on a small and on a large database."""
 
     what: str
     small: int
@@ -112,7 +112,7 @@ class Costs(NamedTuple):
     plan: str  # the dearest statement of the large one
 
     def fault(self, times: int = MORE, slack: int = SLACK) -> str | None:
-        """What is wrong, if the large place does more work than it may."""
+        """Describe the fault if the large database does more work than it may."""
         if self.large <= times * self.small + slack:
             return None
         return f"{self.what}: {self.small} -> {self.large}; {self.plan}"

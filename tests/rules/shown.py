@@ -59,7 +59,7 @@ def _of_page(page: Path) -> Iterator[Command]:
 
 
 def _lines(block: str) -> Iterator[tuple[int, str]]:
-    """What is typed: all lines, or those after a prompt; a line that ends with a backslash goes on in the next."""
+    """Return the commands: all lines, or those after a prompt; a backslash continues a line."""
     prompted = re.search(r"^\s*\$ ", block, re.M) is not None
     whole, first = "", 0
     for at, line in enumerate(map(str.strip, block.splitlines())):

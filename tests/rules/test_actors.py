@@ -20,7 +20,8 @@ from service.types import Caller, RunRequest, new_id
 from tests.conftest import Model
 from tests.made import app_in, close
 from tests.rules.test_routes import routes
-from tests.rules.test_visibility import AGENT, OBJECTS, PASSWORD, World
+from tests.rules.test_visibility import OBJECTS
+from tests.rules.world import AGENT, PASSWORD, World
 from tests.usage.conftest import postgres_url, url
 
 __all__ = ["postgres_url", "url"]

@@ -108,7 +108,7 @@ def help_of(*words: str) -> str:
 
 
 def test_commands_in_blocks_have_a_path() -> None:
-    """Nobody has our programs in their PATH: a clone has them in `.venv/bin`, a container knows them by name."""
+    """Programs are not in the PATH: a clone has them in `.venv/bin`, a container knows them by name."""
     wrong = [
         str(shown)
         for shown in commands()

@@ -1,4 +1,4 @@
-"""No number is read with what also takes the digits of other scripts: `isdigit`, `isdecimal`, `isnumeric`, `\\d`."""
+"""Rule: numbers are read as ASCII digits, without `isdigit`, `isdecimal`, `isnumeric` or `\\d`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pages list is what there is: error codes, events, metrics, log lines, and the pages themselves."""
+"""Documentation lists every error code, event, metric, log event and page, and no others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rows(page: str) -> list[list[str]]:
 
 
 def first_names(page: str) -> set[str]:
-    """What stands in code marks in the first cells."""
+    """Return the names in code marks in the first cells."""
     return {name for cells in rows(page) for name in re.findall(r"`([\w.]+)`", cells[0])}
 
 

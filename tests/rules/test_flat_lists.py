@@ -1,4 +1,4 @@
-"""No route, command or chore costs more because there is much: a year of runs beside a month of a beginner's.
+"""Cost of routes, commands and chores beside a year of runs and beside a beginner's month: the same.
 
 What is compared is work, not time: see `tests/store/spied.py`. The routes are those of `/openapi.json`, each with every
 filter and every pair of them, so one that is added tomorrow is looked at too.
@@ -185,7 +185,7 @@ def test_every_command_is_looked_at_or_says_why_not(pair: Pair) -> None:
 
 
 def chores(place: Place) -> dict[str, Callable[[], object]]:
-    """What is done again and again, by its name."""
+    """List repeated chores, by name."""
     services = place.services
     db = services.infra.db
     day_ago = now_ms() - 86_400_000

@@ -1,4 +1,4 @@
-"""No test asserts how long something took: a busy machine would fail it. Counts and orders of events say the same."""
+"""Rule: tests assert counts and orders of events, never durations, which a busy machine would fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the README says to type is typed, word for word but for the port, and answers what the README says."""
+"""Commands of the README, run word for word but for the port, print the answers shown."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 
 
 def blocks(kind: str) -> list[str]:
-    """What stands between fences of that kind."""
+    """Return the code blocks of a language."""
     found = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
     return [text for name, text in found if name == kind]
 
 
 def typed(lines: str, launched: Launcher) -> str:
-    """What a shell prints that is given these lines."""
+    """Run lines in a shell; return their output."""
     lines = lines.replace("http://127.0.0.1:8000", launched.url)
     done = subprocess.run(["bash", "-euc", lines], capture_output=True, text=True, timeout=60, cwd="/")
     assert done.returncode == 0, done.stderr

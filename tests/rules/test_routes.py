@@ -119,7 +119,7 @@ def test_every_route_describes_itself(made: Flask) -> None:
 
 
 def test_every_changing_post_takes_an_idempotency_key(made: Flask) -> None:
-    """What says that it replays an answer is tested to do so where it is tested."""
+    """Replay itself is tested with each route that documents it."""
     posts = {name for name, _ in routes(made) if name.startswith("POST ")}
     keyless = {
         name

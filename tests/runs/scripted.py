@@ -25,6 +25,14 @@ tier: {default: simple, ask: false}
 tools: [echo, refund, odd]
 limits: {steps: 3, seconds: 20}
 """
+THOUGHT: dict[str, Any] = {"type": "thinking", "thinking": "Hm.", "signature": "c2VhbA=="}
+SEARCH: dict[str, Any] = {
+    "type": "server_tool_use",
+    "id": "srvtoolu_1",
+    "name": "web_search",
+    "input": {"query": "x"},
+}
+FOUND: dict[str, Any] = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []}
 TOOLS = '''
 from service.tools import ToolContext, ToolOutput, tool
 
@@ -145,3 +153,8 @@ def holds(wired: Services) -> int:
 
 def kept(wired: Services, run: Run) -> list[Row]:
     return wired.infra.db.query(lambda tx: step_rows.of_run(tx, run.id))
+
+
+def bodies(upstream: WireServer) -> list[dict[str, Any]]:
+    """Return the bodies of all requests so far."""
+    return [exchange.json for exchange in upstream.requests]

@@ -1,4 +1,4 @@
-"""A model that is away: the next one of the route answers, while no word was told of the first one's answer."""
+"""Fallback: the next model of the route answers while no text of the first is published."""
 
 from __future__ import annotations
 

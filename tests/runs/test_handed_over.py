@@ -1,4 +1,4 @@
-"""Runs that are handed over, or lost, under a client that listens: one whole answer, and one last event."""
+"""Runs handed over or lost under a connected client: one whole answer, and one last event."""
 
 from __future__ import annotations
 

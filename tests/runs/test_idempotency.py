@@ -1,4 +1,4 @@
-"""Which failed runs give their key back, over a real SQLite."""
+"""Failed runs that release their idempotency key, over a real SQLite."""
 
 from __future__ import annotations
 

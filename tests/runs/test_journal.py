@@ -1,4 +1,4 @@
-"""What a step's transaction writes, in the order of its locks: see "Locks" in docs/architecture.md."""
+"""Writes of a step's transaction, in the order of its locks: see "Locks" in docs/architecture.md."""
 
 from __future__ import annotations
 

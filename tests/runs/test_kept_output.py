@@ -1,4 +1,4 @@
-"""A run without an answer keeps what was told: cancelled, failed, or given up, at whichever moment."""
+"""Runs without an answer keep their published text: cancelled, failed or lost, at any moment."""
 
 from __future__ import annotations
 

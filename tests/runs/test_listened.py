@@ -1,4 +1,4 @@
-"""A run that is driven by whoever reads it for a client: what becomes of it, however that client reads or leaves."""
+"""Streamed runs, executed by their reader: complete however the client reads or disconnects."""
 
 from __future__ import annotations
 

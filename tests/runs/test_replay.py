@@ -1,4 +1,4 @@
-"""How the second making of a cut step is joined to what clients were told of the first."""
+"""Replay of an interrupted step: published events are kept if they match, else voided."""
 
 from __future__ import annotations
 

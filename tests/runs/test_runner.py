@@ -1,4 +1,4 @@
-"""The loop over a pattern: however a run ends, its last event says so."""
+"""Runner: every run ends with a last event that names its outcome."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.runs import inside
 
 
 def taken(wired: Services, attempts: int = 1, **fields: object) -> Run:
-    """A queued run that this process has taken, so many times, changed as told."""
+    """Claim a queued run so many times, and set fields of it."""
     run_id = wired.runs.start.queue(inside.ADA, inside.request("What time is it?"), None, "req").run.id
     free = sa.update(schema.runs).values(status=RunStatus.QUEUED, worker_id=None)
     for _ in range(attempts):

@@ -1,4 +1,4 @@
-"""Tool calls of one step over a real database: claimed before, reported after, and asked about where they must be."""
+"""Tool calls of one step over a real database: claimed before, reported after, approved where needed."""
 
 from __future__ import annotations
 

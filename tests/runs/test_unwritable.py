@@ -1,4 +1,4 @@
-"""What no database or wire can carry does not undo a run: it is replaced, or is a failed tool result."""
+"""Text that no database or wire can carry: replaced, or a failed tool result; the run goes on."""
 
 from __future__ import annotations
 

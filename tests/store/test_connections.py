@@ -1,4 +1,4 @@
-"""Many threads of a process while its database is away: one of them reconnects, the others wait for that."""
+"""Connection pool while the database is away: one thread reconnects, the others wait for that thread."""
 
 from __future__ import annotations
 

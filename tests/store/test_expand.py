@@ -26,7 +26,7 @@ def tables(engine: sa.Engine) -> Tables:
 
 
 def missed(before: Tables, after: Tables) -> list[str]:
-    """What fails for code that was written for `before`: columns that are gone, and columns it must fill now."""
+    """List changes that break code written for `before`: dropped columns, and new ones without a default."""
     faults: list[str] = []
     for table, columns in before.items():
         if table not in after:

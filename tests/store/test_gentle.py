@@ -1,4 +1,4 @@
-"""A migration that fails, waits, is locked out or meets what a broken one left: what stays, and what is said."""
+"""Migrations that fail, wait, are locked out or follow a broken one: applied steps and messages."""
 
 from __future__ import annotations
 

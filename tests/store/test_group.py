@@ -209,7 +209,7 @@ def test_expired_turn_writes_alone(db: Database, group: Group) -> None:
 
 
 def test_write_that_timed_out_in_a_group_fails_as_unknown(db: Database, group: Group) -> None:
-    """It may have been written, as where a commit's answer is lost."""
+    """The write may have happened, as after a lost answer to a commit."""
 
     def slow(tx: Transaction) -> None:
         assert seen.wait(WAIT)

@@ -1,4 +1,4 @@
-"""Who takes an idempotency key, when several want it at once."""
+"""Idempotency keys claimed by several requests at once."""
 
 from __future__ import annotations
 

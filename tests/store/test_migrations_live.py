@@ -87,7 +87,7 @@ def upgrade(address: str, revision: str) -> None:
 
 
 def ended(child: subprocess.Popen[str]) -> str:
-    """What it told, once it has ended well."""
+    """Wait for the successful end; return its stderr."""
     told = child.communicate(timeout=90)[1]
     assert child.returncode == 0, told
     return told

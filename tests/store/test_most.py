@@ -1,4 +1,4 @@
-"""How many keys and sessions one user may have."""
+"""Limits on the keys and sessions of one user."""
 
 from __future__ import annotations
 

@@ -1,12 +1,10 @@
-"""A real PostgreSQL that is killed, refuses, or is not fit: what is raised, and what the log says of it."""
+"""PostgreSQL that is killed, refuses, or is unfit: the errors raised and the causes logged."""
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import subprocess
-from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -24,18 +22,11 @@ from service.store.outages import NO_OPTION, NO_RIGHT
 from service.store.postgres import PREPARE_AFTER
 from tests.chaos.conftest import Postgres
 from tests.conftest import PYTHON, ROOT, free_port, wait_until
+from tests.store.conftest import Log
 
-Log = Callable[[str], list[str]]
 notes = sa.Table("notes", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
 PID = sa.text("SELECT pg_backend_pid() AS pid")
 RAISE = "DO $$ BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = '{}'; END $$"
-
-
-@pytest.fixture
-def causes(caplog: pytest.LogCaptureFixture) -> Log:
-    """The causes told with an event."""
-    caplog.set_level(logging.INFO, logger="slipway.database")
-    return lambda event: [getattr(r, "cause", "") for r in caplog.records if r.getMessage() == event]
 
 
 def url_of(server: Postgres, **changes: str) -> str:
@@ -275,34 +266,3 @@ def test_a_direct_connection_has_its_time_out_and_prepares(postgres: Postgres) -
         assert connection.driver_connection is not None
         assert connection.driver_connection.prepare_threshold == PREPARE_AFTER
         connection.close()
-
-
-def test_a_file_that_cannot_be_written_to_is_opened_anew(tmp_path: Path, causes: Log) -> None:
-    """SQLite opens for reading alone what it may not write to, and never looks again."""
-    with closing(Database(f"sqlite:///{tmp_path}/x.db")) as db:
-        db.transact(lambda tx: tx.execute(sa.text("CREATE TABLE notes (id INTEGER)")))
-        with db.read() as tx:
-            tx.command("PRAGMA query_only = ON")
-        db.transact(lambda tx: tx.execute(sa.text("INSERT INTO notes VALUES (1)")))
-    assert causes("database_away") == ["the file of the database is read-only"]
-    assert len(causes("database_back")) == 1
-
-
-def test_reading_does_not_end_an_outage_of_writing(tmp_path: Path, causes: Log) -> None:
-    with closing(Database(f"sqlite:///{tmp_path}/x.db", patience=0.1)) as db:
-        db.transact(lambda tx: tx.execute(sa.text("CREATE TABLE notes (text TEXT)")))
-        sa.event.listen(db.engine, "begin", lambda c: c.exec_driver_sql("PRAGMA max_page_count = 1"))
-        with pytest.raises(DatabaseUnavailable):
-            db.transact(lambda tx: tx.execute(sa.text("INSERT INTO notes VALUES (zeroblob(100000))")))
-        db.query(lambda tx: tx.row(sa.text("SELECT 1")))
-        with pytest.raises(DatabaseUnavailable):
-            db.ping()
-        db.transact(lambda tx: tx.execute(sa.text("INSERT INTO notes VALUES ('small')")))
-        db.ping()
-    assert causes("database_away") == ["the disk is full"] and len(causes("database_back")) == 1
-
-
-def test_a_file_that_is_no_database_is_an_outage(tmp_path: Path) -> None:
-    (tmp_path / "x.db").write_bytes(b"no database" * 1000)
-    with closing(Database(f"sqlite:///{tmp_path}/x.db")) as db, pytest.raises(DatabaseUnavailable):
-        db.query(lambda tx: tx.row(sa.text("SELECT count(*) FROM sqlite_master")), patience=0)

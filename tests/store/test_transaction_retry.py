@@ -1,4 +1,4 @@
-"""Transactions that collide on a real PostgreSQL are run again, and nobody is told."""
+"""Transactions that collide on a real PostgreSQL are retried without an error to the client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a service of any version does to PostgreSQL, in statements that every revision from 0004 on takes."""
+"""Traffic of a service of any version on PostgreSQL, in statements valid from revision 0004 on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text and values as any database and wire can carry them."""
+"""Sanitised text and values, which any database and wire can carry."""
 
 from __future__ import annotations
 

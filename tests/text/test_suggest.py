@@ -1,4 +1,4 @@
-"""A misspelt name is answered with the one that is closest, or with all there are."""
+"""Suggestions for a misspelt name: the closest one, or all names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`@tool`: what a model sees of a function, and what is refused."""
+"""`@tool`: the schema shown to the model, validation of arguments, and refused functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Policy of tool calls: which are made, which are put to a person, and which are refused in which words."""
+"""Policy of tool calls: allowed, put to a person, or denied with a reason."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class House:
         return settlement.cost
 
     def figures(self, scope: str, period: str = "day") -> tuple[int, int]:
-        """What is spent and what is held."""
+        """Return the amounts spent and held."""
         state = next(state for state in self.budgets.of([scope]) if state.cap.period == period)
         return state.spent, state.held
 

@@ -1,4 +1,4 @@
-"""What a call can use at most, and what one that broke off has used."""
+"""Upper bounds on a call's tokens, and estimates for interrupted calls."""
 
 from __future__ import annotations
 

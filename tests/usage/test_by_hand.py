@@ -1,4 +1,4 @@
-"""What calls of every kind cost, from the door to the ledger, beside a table that was worked out by hand.
+"""Cost of calls of every kind, from the door to the ledger, beside a table worked out by hand.
 
 The tokens are those that the model reported (its own count stands beside ours in `test_routes.py`), the dollars are
 the published tariffs, written out here and not read from the price table: USD 1 per million is 1,000 nano a token.

@@ -1,4 +1,4 @@
-"""What a call costs whose prompt came from the provider's cache, and how the share of that is told."""
+"""Cost of calls with a prompt from the provider's cache, and the reported savings."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ ADA = "usr_ada"
 
 @pytest.fixture
 def server(scratch: Path) -> Iterator[RedisServer]:
-    """One that a test may stop."""
+    """Start a Redis that a test may stop."""
     with redis_in(scratch / "concurrent") as started:
         yield started
 

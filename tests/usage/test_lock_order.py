@@ -1,4 +1,4 @@
-"""Setting a cap while calls run, on a real PostgreSQL: nobody waits for who waits for them, and nothing is missed."""
+"""Setting a cap while calls run, on a real PostgreSQL: no deadlock, and every call counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order: no cap is passed, and the books say so."""
+"""Random operations in random order: no cap is exceeded, and the ledger proves it."""
 
 from __future__ import annotations
 

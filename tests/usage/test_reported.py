@@ -123,7 +123,7 @@ def test_reported_usage_is_booked_exactly(wired: Services, server: WireServer, d
 
 
 def test_an_estimate_never_passes_its_hold(wired: Services, server: WireServer) -> None:
-    """What was told is more than what was asked for, and not all of it can be relied on."""
+    """Reported usage above the request's limits: booked, or settled at worst."""
     server.script = [answered({"input_tokens": 900_000, "output_tokens": None})]
     result, _, row = asked(wired, "invoke")
     assert row["basis"] == "worst" and result["usage"]["usage_source"] == "worst"
@@ -163,7 +163,7 @@ def test_slight_excess_over_max_tokens_is_booked_exactly(wired: Services, server
 
 
 def held(wired: Services) -> int:
-    """What the only call held."""
+    """Return the amount of the only hold."""
     only = (ledger.c.account == "held", ledger.c.kind == "hold")
     [row] = wired.infra.db.query(lambda tx: tx.rows(sa.select(ledger).where(*only)))
     return int(row["amount_nano"])

@@ -190,7 +190,7 @@ def test_damage_shows(house: House, what: str) -> None:
 
 
 def test_a_day_whose_row_is_gone_is_summed_anew(house: House) -> None:
-    """It is how wrong sums are mended by hand, too."""
+    """Repair of wrong sums by hand works in the same way."""
     calls = some(50, FIRST, FIRST + 1)
     book(house.db, calls)
     while roll_up(house.db):
@@ -203,7 +203,7 @@ def test_a_day_whose_row_is_gone_is_summed_anew(house: House) -> None:
     all_right(house.db, calls, iter([UsageQuery(0, TODAY * DAY_MS, ("day", "user"))]))
 
 
-def test_many_at_once_add_each_call_once(house: House) -> None:
+def test_concurrent_roll_ups_add_each_call_once(house: House, caplog: pytest.LogCaptureFixture) -> None:
     calls = some(300, FIRST, TODAY - 1)
     book(house.db, calls)
     done = at_once(4, lambda number: roll_up(house.db, batches=60, size=5))
@@ -211,6 +211,7 @@ def test_many_at_once_add_each_call_once(house: House) -> None:
     while roll_up(house.db):
         pass
     assert closed(house.db) == [*range(FIRST, TODAY - 1)]
+    assert "usage_day_reopened" not in caplog.text, "a recount hides calls added twice"
     all_right(house.db, calls, iter([UsageQuery(0, TODAY * DAY_MS, ("day", "user", "key"))]))
 
 

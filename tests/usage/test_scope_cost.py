@@ -1,4 +1,4 @@
-"""What a scope has spent so far, when a cap on it begins to count: exact, and without every call of a closed day."""
+"""Cost of a scope so far, when a cap on it begins to count: exact, without reading every call of a closed day."""
 
 from __future__ import annotations
 

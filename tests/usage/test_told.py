@@ -1,4 +1,4 @@
-"""Warnings of caps by webhook: from two workers that spend to the receiver who checks the signature."""
+"""Warnings of caps by webhook: from two spending workers to a receiver that checks the signature."""
 
 from __future__ import annotations
 

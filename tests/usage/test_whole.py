@@ -1,4 +1,4 @@
-"""The check that keeps sums finds what the one finds that holds all the books in memory, and says it the same way."""
+"""Ledger check with running sums: the same faults as the check that holds all entries in memory."""
 
 from __future__ import annotations
 

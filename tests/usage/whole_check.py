@@ -26,7 +26,7 @@ DEALS = ("open", "cap", "share")
 
 
 class _Link(NamedTuple):
-    """What one entry did to one counter."""
+    """Effect of one entry on one counter."""
 
     after: CounterEntry
     kind: str
@@ -94,7 +94,7 @@ class _Check:
             self._fault(name, f"it books {cost} for what costs {due}")
 
     def _due(self, row: Row, held: int) -> int | None:
-        """What a call must have cost, by its tokens and the price row it names."""
+        """Compute a call's cost from its tokens and its price row."""
         if row["basis"] in ("worst", "nothing"):
             return held if row["basis"] == "worst" else 0
         usage = Usage(*(row[column] for column in ledger.TOKENS))

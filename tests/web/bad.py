@@ -157,7 +157,7 @@ def refused(answer: httpx2.Response, *statuses: int) -> dict[str, Any]:
 
 
 def survived(answer: httpx2.Response) -> None:
-    """Whatever was made of it: it was not our fault, and if it was refused, then properly."""
+    """Check that the answer is no 5xx, and any refusal a valid problem."""
     if answer.status_code >= 400:
         refused(answer)
 

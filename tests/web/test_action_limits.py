@@ -32,7 +32,7 @@ def limited(scratch: Path, redis_server: RedisServer, model: Model) -> Iterator[
 
 @pytest.fixture
 def user(limited: Slipway, model: Model) -> Iterator[httpx2.Client]:
-    """Somebody who has not used anything yet."""
+    """Sign in as a new user without usage."""
     model.reset()
     with limited.client() as admin, join(limited, admin) as client:
         yield client

@@ -1,4 +1,4 @@
-"""The body of a request: what is read, what is JSON, and what is refused before it costs anything."""
+"""Request bodies: JSON that is read, and bodies refused before parsing."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ import pytest
 
 from tests.conftest import Model, RedisServer, Slipway, slipway_server
 from tests.nginx.pair import database
+from tests.web.conversations import asking, begin
 from tests.web.test_doors import events_of
-from tests.web.test_sessions import asking, begin
 
 SLOW = "[offline tokens=200 token_ms=50] A long answer, please."
 

@@ -1,4 +1,4 @@
-"""However many follow, wait or ask at once: health checks, log-ins and the cache hits of others are answered."""
+"""Health checks, log-ins and cache hits are answered beside any number of followers, waiters and runs."""
 
 from __future__ import annotations
 

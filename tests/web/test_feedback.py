@@ -30,7 +30,7 @@ def run_id(house: House) -> str:
 
 
 def signed_in(house: House, role: Any) -> dict[str, str]:
-    """Somebody else."""
+    """Sign in as another user."""
     user = services(house).auth.users.create(f"{role}-{new_id('x')}", "a-password-of-some-length", role)
     token = services(house).auth.tokens.begin(user).public()["access_token"]
     return {"Authorization": f"Bearer {token}"}

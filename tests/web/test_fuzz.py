@@ -1,4 +1,4 @@
-"""Whatever a generator makes of the description, in bounds and out of them: answered as described, and never a 500."""
+"""Fuzzing from the OpenAPI document, within its bounds and beyond: answers as documented, never a 500."""
 
 from __future__ import annotations
 

@@ -168,13 +168,13 @@ def hanging() -> Iterator[Callable[..., Hanging]]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What hangs in these tests does so until everybody has been answered: no answer waited for it."""
+    """Hang until every caller has an answer: no answer waited for the hanging part."""
     assert probes.SECONDS <= 1.5, "two seconds are promised"
     monkeypatch.setattr(probes, "SECONDS", 1.0)
 
 
 def readiness(made: Flask, callers: int) -> list[tuple[int, dict[str, Any]]]:
-    """What so many callers at once are told."""
+    """Ask from so many callers at once; return the answers."""
     with ThreadPoolExecutor(callers) as pool:
         return list(pool.map(lambda _: ready(made), range(callers)))
 

@@ -1,4 +1,4 @@
-"""Bodies that are made to cost much more than their size: what checking them takes is counted in bytes of memory."""
+"""Bodies made to cost more than their size: validation is bounded in bytes of memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No secret, no stack and no upstream's words in an answer or, but for stacks, in the log: provoked, and looked for."""
+"""Secrets, stack traces and upstream text stay out of answers; secrets and upstream text also out of the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The description: whole, valid, and what the service really does."""
+"""OpenAPI document: complete, valid, and true of the service."""
 
 from __future__ import annotations
 

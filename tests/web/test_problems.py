@@ -1,4 +1,4 @@
-"""Errors of every kind as problems, and what must never be in one."""
+"""Errors of every kind as problem details, without internals."""
 
 from __future__ import annotations
 

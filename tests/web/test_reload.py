@@ -31,7 +31,7 @@ WORKERS = 2
 
 @dataclass
 class Desk:
-    """What an author has: a running Slipway, the folder of agents, and its log."""
+    """Running Slipway, its folder of agents, and its log."""
 
     server: Slipway
     client: httpx2.Client

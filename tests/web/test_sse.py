@@ -1,4 +1,4 @@
-"""Events written to a client beside the server: in whole chunks, however little the client takes."""
+"""Server-sent events written to a client's socket: in whole chunks, however slow the client."""
 
 from __future__ import annotations
 

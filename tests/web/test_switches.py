@@ -1,4 +1,4 @@
-"""What an operator switches off by a setting: figures, kept answers, and each limit."""
+"""Settings that switch off metrics, the answer cache and each limit."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def test_csv_report_holds_its_slot_until_closed(house: House) -> None:
 
 
 def test_a_sheet_that_cannot_go_on_is_broken_off(tmp_path: Path) -> None:
-    """Whoever reads must not take the part for the whole; before the first line a problem can still be told."""
+    """Cut the connection, so that no reader takes the part for the whole; before the first line, answer a problem."""
     house = House(tmp_path)
     house.db.patience = 0
     book(house.db, some(3_000, TODAY - DAYS, TODAY, users=USERS))

@@ -1,4 +1,4 @@
-"""Bodies: what is taken, and where a pointer points when it is not."""
+"""Validation of bodies: accepted values, and pointers to the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is not HTTP, not all of it, or too much of it, sent byte by byte to a real Gunicorn."""
+"""Malformed, incomplete and oversized HTTP, sent byte by byte to a real Gunicorn."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def house(scratch: Path, redis_server: RedisServer, model: Model) -> Iterator[Sl
 
 @pytest.fixture
 def ending(scratch: Path, redis_server: RedisServer, model: Model) -> Iterator[Slipway]:
-    """One that the test ends."""
+    """Start a Slipway that the test ends."""
     with started(scratch / "ending", redis_server, model) as server:
         yield server
 
@@ -81,7 +81,7 @@ def test_kept_connections_hold_no_thread(house: Slipway) -> None:
 
 
 def test_blocked_request_does_not_delay_other_connections(house: Slipway) -> None:
-    """It waits for the database, which another one has locked; the health check needs none."""
+    """Block on a locked database, which the health check does not need."""
     client = house.client()
     locked = sqlite3.connect(house.env["SLIPWAY_HOME"] + "/slipway.db", isolation_level=None)
     answers: list[int] = []

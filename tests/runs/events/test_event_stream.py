@@ -1,4 +1,4 @@
-"""The way of a run's events to the one who listens here, over a real Redis."""
+"""Event stream of a run: order, urgency, gaps and fencing, over a real Redis."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,57 +23,9 @@ from service.runs.events.publisher import Publisher
 from service.runs.slots import LeaseLost
 from service.types import Event, RunEvent, new_id
 from tests.conftest import RedisServer, redis_in, wait_until
+from tests.runs.events.channels import Client, delta, opened, publisher_of, redis_store, taken, told_in
 
-
-@pytest.fixture
-def redis_store(redis_server: RedisServer) -> RedisStore:
-    return RedisStore(redis_server.url, max_connections=4)
-
-
-class Client:
-    """A `Writer` that takes so many pieces of what it is written, then holds one back until it has room again."""
-
-    def __init__(self, room: int = 1_000_000) -> None:
-        self.room = room
-        self.taken: list[int] = []
-        self.beats = 0
-        self.broken = False
-        self._rest: list[int] = []
-
-    def write(self, events: Sequence[RunEvent]) -> None:
-        assert not self._rest, "written to in the middle of something else"
-        self.beats += not events
-        self._rest = [event.seq for event in events]
-        self.rest()
-
-    def rest(self) -> bool:
-        if self.broken:
-            raise BrokenPipeError
-        while self._rest and self.room > 0:
-            self.room -= 1
-            self.taken.append(self._rest.pop(0))
-        return bool(self._rest)
-
-
-def delta(number: int) -> RunEvent:
-    return RunEvent(Event.TEXT_DELTA, {"text": str(number)}, number)
-
-
-def publisher_of(redis_store: RedisStore, heartbeat: float) -> Publisher:
-    """Over a database in which no other attempt is known."""
-    return Publisher(redis_store, heartbeat, set)
-
-
-def opened(publisher: Publisher, client: Client | None = None) -> Outbox:
-    return publisher.open(new_id("run"), 1, Listener(client))
-
-
-def told_in(reader: EventStreamReader, run_id: str) -> list[int]:
-    return [event.seq for _, events in reader.read_all(run_id) for event in events]
-
-
-def taken(channel: Outbox) -> list[int]:
-    return [event.seq for event in channel.take()]
+__all__ = ["redis_store"]
 
 
 def test_all_arrive_in_order_and_all_is_there_at_the_end(redis_store: RedisStore) -> None:
@@ -164,21 +117,6 @@ def test_urgent_or_not_all_keep_their_order(redis_store: RedisStore, monkeypatch
         assert client.taken == list(range(1, 101))
 
 
-def test_a_client_that_is_too_slow_gets_the_rest_from_elsewhere(
-    redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(channel_module, "MAX_UNREAD", 10)
-    client = Client(room=1)
-    channel = opened(publisher_of(redis_store, 15.0), client)
-    channel.put([delta(1)])
-    channel.put([delta(2)])
-    wait_until(lambda: channel.seen == 2, "the window")
-    for number in range(3, 30):
-        channel.put([delta(number)])
-    channel.close()
-    assert (client.taken, channel.seen, channel.over, taken(channel)) == ([1], 2, False, [])
-
-
 def test_a_stream_has_its_life_from_the_first_entry_on(redis_store: RedisStore) -> None:
     channel = opened(publisher_of(redis_store, 15.0))
     for number in range(1, 4):
@@ -189,82 +127,6 @@ def test_a_stream_has_its_life_from_the_first_entry_on(redis_store: RedisStore) 
         < redis_store.client.ttl(event_stream.stream_key(channel.run_id))
         <= event_stream.LIFE
     )
-
-
-def test_publishing_thread_writes_to_the_client(redis_store: RedisStore) -> None:
-    client = Client()
-    channel = opened(publisher_of(redis_store, 15.0), client)
-    channel.put([delta(1)])
-    assert client.taken == [1]  # urgent: by this thread
-    channel.put([delta(2)])
-    wait_until(lambda: client.taken == [1, 2], "the publisher")
-    channel.put([RunEvent(Event.RUN_COMPLETED, {}, 3)])
-    assert (client.taken, channel.seen, channel.over) == ([1, 2, 3], 3, True)
-    channel.close()
-    assert taken(channel) == []
-
-
-def test_a_client_is_written_to_from_when_its_response_is_under_way(redis_store: RedisStore) -> None:
-    listener, client = Listener(), Client()
-    channel = publisher_of(redis_store, 15.0).open(new_id("run"), 1, listener)
-    channel.put([RunEvent(Event.RUN_STARTED, {}, 1)])
-    assert not channel.written
-    assert taken(channel) == [1]
-    listener.writer = client
-    assert channel.written
-    channel.put([delta(2)])
-    assert client.taken == [2]
-
-
-def test_events_not_taken_are_offered_again(redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the next look, or with what follows; what is left at the end is the run's thread's."""
-    monkeypatch.setattr(publisher_module, "LOOK", 0.02)
-    client = Client(room=0)
-    channel = opened(publisher_of(redis_store, 15.0), client)
-    channel.put([delta(1)])
-    channel.put([delta(2)])
-    assert client.taken == []
-    client.room = 2
-    wait_until(lambda: client.taken == [1, 2], "a look")
-    channel.put([delta(3)])
-    wait_until(lambda: channel.seen == 3, "the window")
-    channel.put([RunEvent(Event.APPROVAL_REQUIRED, {}, 4), RunEvent(Event.RUN_COMPLETED, {}, 5)])
-    channel.close()
-    assert (client.taken, taken(channel), channel.over) == ([1, 2], [4, 5], True)
-
-
-def test_disconnected_client_is_reported_once_and_not_written_to(redis_store: RedisStore) -> None:
-    gone: list[bool] = []
-    client = Client()
-    channel = publisher_of(redis_store, 15.0).open(
-        new_id("run"), 1, Listener(client, lambda: gone.append(True))
-    )
-    channel.put([delta(1)])
-    client.broken = True
-    channel.put([RunEvent(Event.APPROVAL_REQUIRED, {}, 2)])
-    channel.put([RunEvent(Event.RUN_COMPLETED, {}, 3)])
-    channel.close()
-    assert (client.taken, gone, channel.over, taken(channel)) == ([1], [True], True, [])
-    told = told_in(EventStreamReader(redis_store, redis_store.client), channel.run_id)
-    assert told == [1, 2, 3]
-
-
-def test_idle_client_gets_heartbeats(redis_store: RedisStore) -> None:
-    client = Client()
-    channel = opened(publisher_of(redis_store, heartbeat=0.1), client)
-    channel.put([delta(1)])
-    wait_until(lambda: client.beats >= 2, "two signs")
-    channel.close()
-    before = client.beats
-    time.sleep(0.3)
-    assert (client.beats, client.taken, channel.seen) == (before, [1], 1)
-
-
-def test_run_without_a_client_buffers_no_events(redis_store: RedisStore) -> None:
-    channel = publisher_of(redis_store, 15.0).open(new_id("run"), 1)
-    channel.put([delta(1)])
-    channel.close()
-    assert taken(channel) == []
 
 
 class Notes:
@@ -301,6 +163,12 @@ def own(scratch: Path) -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.fixture
+def own_store(own: RedisServer) -> Iterator[RedisStore]:
+    with closing(RedisStore(own.url, max_connections=4)) as store:
+        yield store
+
+
 def test_a_later_attempt_silences_the_one_before(redis_store: RedisStore) -> None:
     bound = Bound(redis_store)
     channel, run_id = bound.channel, bound.channel.run_id
@@ -317,8 +185,10 @@ def test_a_later_attempt_silences_the_one_before(redis_store: RedisStore) -> Non
         bound.reader.take_up(run_id, 1)
 
 
-def test_without_redis_the_gap_is_stored_before_the_client_is_written_to(own: RedisServer) -> None:
-    bound = Bound(RedisStore(own.url, max_connections=4))
+def test_without_redis_the_gap_is_stored_before_the_client_is_written_to(
+    own: RedisServer, own_store: RedisStore
+) -> None:
+    bound = Bound(own_store)
     own.kill()
     bound.notes.away = True
     bound.channel.put([delta(1)])
@@ -336,10 +206,10 @@ def test_without_redis_the_gap_is_stored_before_the_client_is_written_to(own: Re
     bound.channel.close()
 
 
-def test_run_without_a_client_stores_no_gap(own: RedisServer) -> None:
+def test_run_without_a_client_stores_no_gap(own: RedisServer, own_store: RedisStore) -> None:
     notes = Notes()
     own.kill()
-    publisher = Publisher(RedisStore(own.url, max_connections=4), 15.0, notes)
+    publisher = Publisher(own_store, 15.0, notes)
     channel = publisher.open(new_id("run"), 2)
     channel.put([delta(1)])
     channel.close()
@@ -348,19 +218,18 @@ def test_run_without_a_client_stores_no_gap(own: RedisServer) -> None:
 
 @pytest.mark.parametrize(("most", "told"), [(20_000, [1, 2, 3, 4]), (1, [3, 4])])
 def test_events_redis_refused_are_sent_with_the_next(
-    own: RedisServer, monkeypatch: pytest.MonkeyPatch, most: int, told: list[int]
+    own: RedisServer, own_store: RedisStore, monkeypatch: pytest.MonkeyPatch, most: int, told: list[int]
 ) -> None:
     """Whether a client listens here or not, so that those who follow from elsewhere miss nothing."""
-    monkeypatch.setattr(channel_module, "MAX_UNSENT", most)
-    redis_store = RedisStore(own.url, max_connections=4)
-    bound = Bound(redis_store)
-    unheard = publisher_of(redis_store, 15.0).open(new_id("run"), 2)
+    monkeypatch.setattr(channel_module, "MAX_UNSENT", most, raising=False)
+    bound = Bound(own_store)
+    unheard = publisher_of(own_store, 15.0).open(new_id("run"), 2)
     own.kill()
     for channel in (bound.channel, unheard):
         for number in (1, 2, 3):
             channel.put([RunEvent(Event.APPROVAL_REQUIRED, {}, number)])
     own.start()
-    wait_until(lambda: redis_store.call(lambda client: client.ping(), default=False), "Redis")
+    wait_until(lambda: own_store.call(lambda client: client.ping(), default=False), "Redis")
     for channel in (bound.channel, unheard):
         channel.put([RunEvent(Event.APPROVAL_REQUIRED, {}, 4)])
         channel.close()
@@ -369,7 +238,7 @@ def test_events_redis_refused_are_sent_with_the_next(
 
 
 def test_unencodable_event_is_dropped(redis_store: RedisStore) -> None:
-    """It would keep every run of the process from its live stream."""
+    """Drop the event: retries would block the live streams of every run in the process."""
     channel = opened(publisher_of(redis_store, 15.0))
     channel.put([RunEvent(Event.APPROVAL_REQUIRED, {"reason": "\ud800"}, 1)])
     channel.put([RunEvent(Event.APPROVAL_REQUIRED, {}, 2)])

@@ -1,4 +1,4 @@
-"""What one who follows a run is told when something of it is missing, over a real database and a real Redis."""
+"""Followers of a run with missing events, over a real database and a real Redis."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Followed:
         self.db = Database(f"sqlite:///{folder}/test.db")
         metadata.create_all(self.db.engine)
         self.redis_store = RedisStore(redis_url, max_connections=4)
-        self.live = EventStreamReader(self.redis_store, connect(redis_url, max_connections=2))
+        self.blocking = connect(redis_url, max_connections=2)
+        self.live = EventStreamReader(self.redis_store, self.blocking)
         self.run = run_of(asked("Hello", ASSISTANT), door="stream")
         self.run.attempt = 1
         user = {"id": ADA.user_id, "username": "ada", "password_hash": "", "role": "user", "disabled": False}
@@ -108,6 +109,7 @@ def texts(*numbers: int) -> list[tuple[Any, ...]]:
 def followed(tmp_path: Path, redis_server: RedisServer) -> Iterator[Followed]:
     house = Followed(tmp_path, redis_server.url)
     yield house
+    house.blocking.close()
     house.redis_store.close()
     house.db.close()
 

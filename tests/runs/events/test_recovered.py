@@ -1,4 +1,4 @@
-"""What the next worker takes for known of a run that its last one lost, and when numbers have to jump."""
+"""Recovery of a lost run's published events, and when sequence numbers jump."""
 
 from __future__ import annotations
 

@@ -1,0 +1,95 @@
+"""`flask agents`: the check and the evals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from flask import Flask
+
+from config import load
+from service.app import create_app
+from tests.cli.house import Flask_, env, flask, services, table, whole
+
+__all__ = ["env", "flask", "services", "whole"]
+
+
+def test_bundled_agents_are_listed_without_faults(flask: Flask_) -> None:
+    assert {line[0] for line in table(flask("agents", "list"))[1:]} >= {"assistant", "support", "analyst"}
+    assert flask("agents", "check").stdout.endswith(" can be run, 0 cannot.\n")
+
+
+def test_broken_agent_is_reported_with_file_line_and_field(env: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "agents" / "wrong"
+    folder.mkdir(parents=True)
+    (folder / "agent.yaml").write_text("description: x\npattern: single\nmax_tokens: 0\n")
+    (folder / "prompt.md").write_text("x")
+    app = create_app(load({**env, "AGENTS_DIR": str(folder.parent)}))
+    result = app.test_cli_runner().invoke(args=["agents", "check"])
+    assert result.exit_code == 1
+    assert result.stdout.startswith(f"{folder}/agent.yaml:3: max_tokens: ")
+    [fault] = json.loads(app.test_cli_runner().invoke(args=["agents", "check", "--json"]).stdout)
+    assert (fault["agent"], fault["line"], fault["field"]) == ("wrong", 3, "max_tokens")
+
+
+def test_warning_fails_the_check_but_serves_the_agent(env: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "agents" / "odd"
+    folder.mkdir(parents=True)
+    (folder / "agent.yaml").write_text("description: x\npattern: react\nmodels: {complex: gpt-4}\n")
+    (folder / "prompt.md").write_text("x")
+    app = create_app(load({**env, "AGENTS_DIR": str(folder.parent)}))
+    result = app.test_cli_runner().invoke(args=["agents", "check"])
+    tools, price, summary = result.stdout.splitlines()
+    assert tools.startswith(f"{folder}/agent.yaml:2: warning: pattern: react without tools")
+    assert price.startswith(f"{folder}/agent.yaml:3: warning: models.complex: 'gpt-4' has no price")
+    assert (summary, result.exit_code) == ("1 can be run, 0 cannot; 2 warnings.", 1)
+    told = json.loads(app.test_cli_runner().invoke(args=["agents", "check", "--json"]).stdout)
+    assert [fault["severity"] for fault in told] == ["warning", "warning"]
+    listed = app.test_cli_runner().invoke(args=["agents", "eval", "od"])
+    assert listed.stderr == "Error: There is no agent od; did you mean 'odd'?\n"
+
+
+def test_evals_pass_and_fail(env: dict[str, str], whole: Flask, tmp_path: Path) -> None:
+    good = {"input": "What is 17 * 23?", "expect": {"contains": ["391"], "tools": ["calculator"]}}
+    bad = {"input": "Hello", "expect": {"contains": ["xyzzy"], "tools": ["calculator"], "sources": ["a.md"]}}
+    for name, cases in (("sound", [good]), ("picky", [good, bad])):
+        folder = tmp_path / "agents" / name
+        folder.mkdir(parents=True)
+        (folder / "agent.yaml").write_text("description: x\npattern: react\ntools: [calculator]\n")
+        (folder / "prompt.md").write_text("x")
+        (folder / "evals.yaml").write_text(json.dumps(cases))
+    here = create_app(load({**env, "AGENTS_DIR": str(tmp_path / "agents")}))
+    passed = here.test_cli_runner().invoke(args=["agents", "eval", "sound"])
+    assert (passed.exit_code, passed.stdout) == (0, "pass  sound: What is 17 * 23?\n1 of 1 passed.\n")
+    failed = here.test_cli_runner().invoke(args=["agents", "eval", "picky", "--user", "ada"])
+    assert failed.exit_code == 1
+    assert failed.stdout.splitlines()[1:] == [
+        "FAIL  picky: Hello",
+        "      the answer has no 'xyzzy'",
+        "      the tool calculator was not used",
+        "      no source is a.md",
+        "1 of 2 passed.",
+    ]
+    told = here.test_cli_runner().invoke(args=["agents", "eval", "picky", "--json"]).stdout
+    first, second = json.loads(told)
+    assert (first["missing"], len(second["missing"])) == ([], 3) and first["run_id"].startswith("run_")
+
+
+def test_real_model_evals_are_skipped_offline(whole: Flask) -> None:
+    done = whole.test_cli_runner().invoke(args=["agents", "eval", "assistant"])
+    assert "skip  assistant: What is the capital of France?" in done.stdout
+    assert done.stdout.endswith(
+        "1 of 1 passed; 2 not asked: they need a real model (ANTHROPIC_API_KEY).\n"
+    ), done.stdout
+
+
+def test_bundled_evals_pass_with_the_offline_model(whole: Flask) -> None:
+    done = whole.test_cli_runner().invoke(args=["agents", "eval"])
+    assert done.exit_code == 0, done.stdout
+    assert all(f"pass  {name}: " in done.stdout for name in ("analyst", "assistant", "support"))
+
+
+def test_evals_check_the_category(whole: Flask) -> None:
+    told = json.loads(whole.test_cli_runner().invoke(args=["agents", "eval", "support", "--json"]).stdout)
+    assert len(told) == 5
+    assert not [line for case in told for line in case["missing"] if "category" in line]

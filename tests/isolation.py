@@ -1,0 +1,71 @@
+"""Process state that a test may change, the same before every test: tests pass in any order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from service.observe import logs
+
+# Switches of `logging` that `logs.configure` sets: https://docs.python.org/3/howto/logging.html#optimization
+SWITCHES = ("_srcfile", "logThreads", "logProcesses", "logMultiprocessing")
+DEFAULTS = {name: getattr(logging, name) for name in SWITCHES}
+SIGNALS = sorted(
+    signal.valid_signals() - {signal.SIGALRM, signal.SIGKILL, signal.SIGSTOP}
+)  # pytest-timeout's
+
+
+def reset_logging() -> None:
+    """Undo `logs.configure` and bound fields: an application of an earlier test or module may be configured."""
+    logs.clear()
+    logging.disable(logging.NOTSET)
+    for name, value in DEFAULTS.items():
+        setattr(logging, name, value)
+    root = logging.getLogger()
+    root.setLevel(logging.WARNING)
+    for logger in (root, *map(logging.getLogger, list(root.manager.loggerDict))):
+        logger.handlers = [one for one in logger.handlers if not type(one).__module__.startswith("service.")]
+        logger.disabled = False
+        if logger is not root:
+            logger.setLevel(logging.NOTSET)
+            logger.propagate = True
+
+
+def signal_handlers() -> dict[int, Any]:
+    """Return the handlers set from Python, by signal number."""
+    found = {int(number): signal.getsignal(number) for number in SIGNALS}
+    return {number: handler for number, handler in found.items() if handler is not None}
+
+
+@pytest.fixture(autouse=True)
+def process_state() -> Iterator[None]:
+    """Reset logging; restore environment variables, working directory, umask and signal handlers after the test."""
+    reset_logging()
+    environ, folder, handlers = dict(os.environ), os.getcwd(), signal_handlers()
+    umask = os.umask(0o022)
+    os.umask(umask)
+    yield
+    os.umask(umask)
+    os.chdir(folder)
+    for number, handler in signal_handlers().items():
+        if handler is not handlers[number]:
+            signal.signal(number, handlers[number])
+    for name in os.environ.keys() - environ.keys() - {"PYTEST_CURRENT_TEST"}:
+        del os.environ[name]
+    os.environ.update(environ)
+    reset_logging()
+
+
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)

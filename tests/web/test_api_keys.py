@@ -1,0 +1,111 @@
+"""API keys over HTTP: made, listed, sealed and revoked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from service.auth.users import User
+from service.store.schema import metadata
+from tests.auth.house import Replica, post
+from tests.usage.house import at_once
+
+
+def test_api_keys_over_http(here: Replica, there: Replica, ada: User) -> None:
+    token = here.login()["access_token"]
+    body = {"name": "laptop", "scopes": ["agents:plain"], "expires_at": "2030-01-01T00:00:00Z"}
+    answer = post(here, "/v1/auth/keys", token, json=body)
+    made = answer.get_json()
+    assert answer.status_code == 201 and made["expires_at"] == "2030-01-01T00:00:00.000Z"
+    key = made["key"]
+    for headers in (
+        {"X-Api-Key": key},
+        {"Authorization": f"Bearer {key}"},
+        {"X-Api-Key": key, "Authorization": f"Bearer {key}"},
+    ):
+        assert there.client().get("/v1/auth/me", headers=headers).get_json()["scopes"] == ["agents:plain"]
+    assert post(there, "/v1/agents/plain/invoke", key).status_code == 200
+    assert post(there, "/v1/agents/rated/invoke", key).status_code == 403
+    (listed,) = here.client(token).get("/v1/auth/keys").get_json()["data"]
+    assert listed == {name: made[name] for name in made if name != "key"}
+    assert here.client(token).delete(f"/v1/auth/keys/{made['id']}").status_code == 204
+    assert there.status(key) == 401
+
+
+def test_a_key_cannot_make_or_end_anything(here: Replica, ada: User) -> None:
+    made = here.keys.create(ada.id, "laptop")
+    client = here.client(made["key"])
+    assert client.post("/v1/auth/keys", json={"name": "more"}).status_code == 403
+    assert client.delete(f"/v1/auth/keys/{made['id']}").status_code == 403
+    assert client.post("/v1/auth/logout").status_code == 403
+    assert client.get("/v1/auth/keys").status_code == 200
+
+
+def test_a_key_asked_for_twice_is_made_once(here: Replica, there: Replica, ada: User) -> None:
+    token = here.login()["access_token"]
+    again = {"json": {"name": "laptop"}, "headers": {"Idempotency-Key": "my-laptop"}}
+    first, second = (post(replica, "/v1/auth/keys", token, **again) for replica in (here, there))
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert second.get_json() == first.get_json()  # the key too: the first answer may never have come
+    assert "Idempotency-Replayed" not in first.headers and second.headers["Idempotency-Replayed"] == "true"
+    assert second.headers["Cache-Control"] == "no-store"
+    assert len(here.client(token).get("/v1/auth/keys").get_json()["data"]) == 1
+    assert there.status(second.get_json()["key"]) == 200
+    other = post(here, "/v1/auth/keys", token, **{**again, "json": {"name": "server"}})
+    assert (other.status_code, other.get_json()["code"]) == (422, "idempotency_mismatch")
+
+
+def test_many_askings_for_one_key_at_once(here: Replica, there: Replica, ada: User) -> None:
+    token = here.login()["access_token"]
+    again = {"json": {"name": "laptop"}, "headers": {"Idempotency-Key": "all-at-once"}}
+    answers = at_once(8, lambda number: post(here if number % 2 else there, "/v1/auth/keys", token, **again))
+    assert len({answer.get_json()["key"] for answer in answers}) == 1
+    assert sum("Idempotency-Replayed" in answer.headers for answer in answers) == 7
+
+
+def test_a_key_is_kept_nowhere_in_clear(here: Replica, ada: User) -> None:
+    token = here.login()["access_token"]
+    again = {"json": {"name": "laptop"}, "headers": {"Idempotency-Key": "for-my-eyes"}}
+    key = post(here, "/v1/auth/keys", token, **again).get_json()["key"]
+    secret = key[len("slp_") + 8 :]  # its beginning is what the list shows
+    with here.db.read() as tx:
+        kept = repr([tx.rows(table.select()) for table in metadata.sorted_tables])
+    assert "for-my-eyes" in kept and secret not in kept
+
+
+def test_a_key_sealed_with_another_secret_is_not_shown_again(
+    replicas: Callable[..., Replica], ada: User
+) -> None:
+    here, changed = replicas(), replicas(secret="another-secret-of-the-tests-that-is-long-enough")
+    again = {"json": {"name": "laptop"}, "headers": {"Idempotency-Key": "before-the-change"}}
+    assert post(here, "/v1/auth/keys", here.login()["access_token"], **again).status_code == 201
+    answer = post(changed, "/v1/auth/keys", changed.login()["access_token"], **again)
+    assert (answer.status_code, answer.get_json()["code"]) == (409, "conflict")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"name": ""},
+        {"name": "a\x00b"},
+        {"name": "x", "scopes": ["agents"]},
+        {"name": "x", "scopes": ["agents:[a-z]"]},
+        {"name": "x", "expires_at": "2020-01-01T00:00:00Z"},
+        {"name": "x", "expires_at": "9999-12-31T23:59:59-12:00"},
+        {"name": "x", "expires_at": "2030-01-01T00:00:00"},
+    ],
+)
+def test_a_key_that_does_not_fit_is_422(here: Replica, ada: User, body: dict[str, Any]) -> None:
+    answer = post(here, "/v1/auth/keys", here.login()["access_token"], json=body)
+    assert answer.status_code == 422, answer.text
+
+
+def test_keys_come_in_pages(here: Replica, ada: User) -> None:
+    made = sorted(here.keys.create(ada.id, f"key {number}")["id"] for number in range(3))
+    client = here.client(here.login()["access_token"])
+    first = client.get("/v1/auth/keys?limit=2").get_json()
+    rest = client.get(f"/v1/auth/keys?limit=2&cursor={first['next_cursor']}").get_json()
+    assert [key["id"] for key in first["data"] + rest["data"]] == made
+    assert rest["next_cursor"] is None
