@@ -23,7 +23,7 @@ LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 STREAMED = re.compile(rb'"stream": ?true')
 MODEL = re.compile(rb'"model": ?"([\w.:/-]{1,100})"')
 TICK = 0.002  # seconds: deltas that are due within one go out together
-MOST_DELTAS, LONGEST_MS = 1_000, 600_000
+MAX_DELTAS, MAX_MS = 1_000, 600_000
 USAGE = {
     "input_tokens": 24,
     "output_tokens": 100,
@@ -48,8 +48,8 @@ def wish_of(body: bytes) -> Wish:
     if not found:
         return Wish()
     pairs = (pair.split("=") for pair in found[-1].decode().split())
-    wish = Wish(**{name: min(int(value), LONGEST_MS) for name, value in pairs})
-    return wish._replace(deltas=max(1, min(wish.deltas, MOST_DELTAS)))
+    wish = Wish(**{name: min(int(value), MAX_MS) for name, value in pairs})
+    return wish._replace(deltas=max(1, min(wish.deltas, MAX_DELTAS)))
 
 
 # --- canned bytes -----------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ STREAM_HEAD = (
 BEGIN = _event("message_start", message=_message([], None, {**USAGE, "output_tokens": 1})) + _event(
     "content_block_start", index=0, content_block={"type": "text", "text": ""}
 )
-DELTAS = [_delta(number) for number in range(MOST_DELTAS)]
+DELTAS = [_delta(number) for number in range(MAX_DELTAS)]
 END = (
     _chunk(
         _event("content_block_stop", index=0)

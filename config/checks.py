@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 # Equal to those of `service/auth/users.py`, which tests/config/test_secrets.py verifies.
 USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
-SHORTEST_PASSWORD, LONGEST_PASSWORD = 8, 256  # characters
+MIN_PASSWORD, MAX_PASSWORD = 8, 256  # characters
 _SENTINEL_OPTIONS = ("service_name", "sentinel_username", "sentinel_password")
 _TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 # ASCII digits only: `int`, `Decimal` and client libraries also accept other scripts' digits.
@@ -169,8 +169,8 @@ def username(name: str) -> str:
 def password(secret: SecretStr) -> SecretStr:
     """Check a password's length; empty passes."""
     length = len(secret.get_secret_value())
-    if length and not SHORTEST_PASSWORD <= length <= LONGEST_PASSWORD:
-        raise ValueError(f"must have {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters")
+    if length and not MIN_PASSWORD <= length <= MAX_PASSWORD:
+        raise ValueError(f"must have {MIN_PASSWORD} to {MAX_PASSWORD} characters")
     return secret
 
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 ADVICE = "openssl rand -base64 48"
-SHORTEST_KEY, SHORTEST_PASSWORD = 32, 12  # characters
+MIN_KEY, MIN_PASSWORD = 32, 12  # characters
 MIN_DISTINCT_IN_KEY = 10  # characters of a key; 48 hexadecimal digits have 15 of 16
 MIN_DISTINCT_IN_PASSWORD = 5
 # Too long to occur by chance in random base64: the shortest has five letters.
@@ -34,13 +34,13 @@ _COMMON_WORDS = frozenset(_COMMON_WORD_LIST.split())
 
 def key(secret: str) -> str:
     """Check a signing key. Raises ValueError."""
-    _refuse(_guessable(secret) or _weak(secret, SHORTEST_KEY, MIN_DISTINCT_IN_KEY), ADVICE)
+    _refuse(_guessable(secret) or _weak(secret, MIN_KEY, MIN_DISTINCT_IN_KEY), ADVICE)
     return secret
 
 
 def password(secret: str, username: str = "") -> str:
     """Check a bootstrap password. Raises ValueError."""
-    weak = _weak(secret, SHORTEST_PASSWORD, MIN_DISTINCT_IN_PASSWORD)
+    weak = _weak(secret, MIN_PASSWORD, MIN_DISTINCT_IN_PASSWORD)
     _refuse(_guessable(secret, username) or weak, "openssl rand -base64 18")
     return secret
 

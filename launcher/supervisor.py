@@ -15,7 +15,7 @@ from launcher.reaper import Reaper, kill_session
 from launcher.state import CannotStart
 
 TICK_SECONDS = 0.05
-FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 10.0
+FIRST_BACKOFF, MAX_BACKOFF = 0.5, 10.0
 MAX_START_FAILURES = 3  # of a program that was never ready; then the launcher gives up
 ASSUMED_READY_SECONDS = 5.0  # for a program without a readiness check
 STABLE_SECONDS = 30.0  # uptime that resets the backoff
@@ -160,7 +160,7 @@ class Supervisor:
         child.failures += 1
         if not child.ready and (program.once or child.failures >= MAX_START_FAILURES):
             raise CannotStart(f"{program.name} does not start ({ending}); {program.failure_hint}.")
-        wait = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** (child.failures - 1))
+        wait = min(MAX_BACKOFF, FIRST_BACKOFF * 2 ** (child.failures - 1))
         child.start_at = time.monotonic() + wait
         log(f"{program.name} ended ({ending}); starting it again in {wait:g} s")
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from config.base import Settings
 
 log = logging.getLogger("slipway")
-MOST_REDIS_CONNECTIONS = (
+MAX_REDIS_CONNECTIONS = (
     64  # per process, each used for one round trip; blocking reads have connections of their own
 )
 
@@ -140,7 +140,7 @@ def _infra(settings: Settings, prices: PriceTable) -> Infra:
     )
     redis_store = RedisStore(
         settings.redis_url,
-        max_connections=min(settings.threads + 8, MOST_REDIS_CONNECTIONS),
+        max_connections=min(settings.threads + 8, MAX_REDIS_CONNECTIONS),
         on_change=metrics.redis_up,
     )
     return Infra(db, redis_store, metrics, Observer(metrics, LogLines(prices.usd_today)))

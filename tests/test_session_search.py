@@ -48,7 +48,7 @@ def test_a_search_stops_somewhere_and_goes_on_there(
         db.transact(lambda tx, row=row: sessions.create(tx, row))  # type: ignore[misc]
         ids.append(row["id"])
     monkeypatch.setattr(rows, "SEARCH_PAGE", 2)
-    monkeypatch.setattr(rows, "MOST", 4)
+    monkeypatch.setattr(rows, "MAX_SESSIONS", 4)
     assert sessions.page(ADA, "wanted", all_users=False, limit=3, before=None) == ([], ids[1])
     found, broke_off = sessions.page(ADA, "wanted", all_users=False, limit=3, before=ids[1])
     assert ([row["id"] for row in found], broke_off) == (ids[:1], None)

@@ -1,7 +1,7 @@
 """Brute-force protection of sign-in: limits per account and address, and per account over unknown addresses.
 
 - Per account and address, exponential backoff: after `FREE_FAILURES` wrong passwords the next attempt must wait 1 s,
-  then 2 s, 4 s, … up to `LONGEST_WAIT`. A right password resets the pair.
+  then 2 s, 4 s, … up to `MAX_WAIT`. A right password resets the pair.
 - Per account, a budget of `BUDGET` attempts from addresses that have never signed in, refilled by one every `REFILL`
   seconds: many addresses guess no faster than one. Known addresses do not count, so an attacker cannot lock out an
   account's owner. An attempt takes from the budget before the password is checked and is refunded when right;
@@ -23,7 +23,7 @@ from service.infra.redis_client import Script
 from service.types import now_ms
 
 FREE_FAILURES = 5  # wrong passwords per account and address without a wait
-LONGEST_WAIT = 64  # seconds: 14 attempts in 15 minutes, fewer than the account's own 20
+MAX_WAIT = 64  # seconds: 14 attempts in 15 minutes, fewer than the account's own 20
 MEMORY_SECONDS = 3600  # wrong passwords are forgotten this long after the last one
 BUDGET, REFILL = 20, 45  # attempts, and seconds until there is one more: 20 in 15 minutes
 _MAX_IN_MEMORY = 10_000  # accounts, and pairs, held by a process without Redis
@@ -45,7 +45,7 @@ if KEYS[2] then
 end
 return 0
 """)
-# ARGV: FREE_FAILURES, LONGEST_WAIT, MEMORY_SECONDS.
+# ARGV: FREE_FAILURES, MAX_WAIT, MEMORY_SECONDS.
 _FAILED = Script(f"""{_NOW}
 local over = redis.call('HINCRBY', KEYS[1], 'n', 1) - ARGV[1] - 1
 if over >= 0 then
@@ -94,7 +94,7 @@ class LoginThrottle:
             raise RateLimited("Too many attempts to sign in.", retry_after=wait / 1000)
 
     def failed(self, attempt: LoginAttempt) -> None:
-        if self._run(_FAILED, attempt, FREE_FAILURES, LONGEST_WAIT, MEMORY_SECONDS) is None:
+        if self._run(_FAILED, attempt, FREE_FAILURES, MAX_WAIT, MEMORY_SECONDS) is None:
             self._local.failed(attempt, now_ms())
 
     def succeeded(self, attempt: LoginAttempt) -> None:
@@ -144,7 +144,7 @@ class _InMemory:
             name = attempt.keys[0]
             pair = self._pairs.get(name, _Pair())
             wrong = 1 + (pair.wrong if now < pair.seen_at + MEMORY_SECONDS * 1000 else 0)
-            wait = min(LONGEST_WAIT, 2 ** min(wrong - FREE_FAILURES - 1, 30)) if wrong > FREE_FAILURES else 0
+            wait = min(MAX_WAIT, 2 ** min(wrong - FREE_FAILURES - 1, 30)) if wrong > FREE_FAILURES else 0
             _put(self._pairs, name, _Pair(wrong, now + wait * 1000, now))
 
     def succeeded(self, attempt: LoginAttempt) -> None:

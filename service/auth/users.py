@@ -31,7 +31,7 @@ log = logging.getLogger("slipway.auth")
 
 Role = Literal["user", "operator", "admin"]
 USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
-SHORTEST_PASSWORD, LONGEST_PASSWORD = 8, 256  # characters
+MIN_PASSWORD, MAX_PASSWORD = 8, 256  # characters
 _HASH_CONCURRENCY = 2  # per process: 19 MiB each, and 30 ms of one core
 _HASH_TIMEOUT = 3.0  # seconds a log-in waits for a hashing slot
 _ADDRESS_REFRESH_MS = 86_400_000  # an address in daily use is written once a day
@@ -176,8 +176,8 @@ class UserService:
         }
 
     def _hash(self, password: str) -> str:
-        if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
-            raise fault("/password", f"Use {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters.")
+        if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
+            raise fault("/password", f"Use {MIN_PASSWORD} to {MAX_PASSWORD} characters.")
         with self._hash_slot():
             return self._hasher.hash(password)
 

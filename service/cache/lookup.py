@@ -15,7 +15,7 @@ from service.errors import SlipwayError
 from service.infra.redis_trip import Step, Trip
 from service.types import Caller, Run, RunStatus
 
-MOST_FAILURES = 2  # failed owners after which waiters get the error
+MAX_FAILURES = 2  # failed owners after which waiters get the error
 
 
 class Lookup:
@@ -81,9 +81,7 @@ class Lookup:
                 self.entry = CacheEntry("stale" if outcome.stale else "coalesced", outcome.answer)
                 break
             failures += outcome.error is not None
-            if outcome.error is not None and (
-                failures >= MOST_FAILURES or isinstance(outcome.error, LASTING)
-            ):
+            if outcome.error is not None and (failures >= MAX_FAILURES or isinstance(outcome.error, LASTING)):
                 self.entry = self._stale_instead(outcome.error)
                 break
             self.entry = yield from self._single_flight.find_again(

@@ -29,7 +29,7 @@ from unicodedata import decomposition, normalize
 
 from service.cache import normalise_words
 
-LONGEST = 400  # maximum characters of a question with a plain form
+MAX_CHARACTERS = 400  # maximum characters of a question with a plain form
 VERSION = b"3"  # of the rules; part of the key, so answers stored under older rules are not found
 
 # Signs of material: code, markup, addresses, formulas and quotations.
@@ -58,7 +58,7 @@ class Normaliser:
     def of(self, text: str) -> str | None:
         """Return the plain form of a question; None: only identical text is the same question."""
         text = text.strip()
-        if len(text) > LONGEST or not (text.isascii() or all(map(_is_its_own_form, text))):
+        if len(text) > MAX_CHARACTERS or not (text.isascii() or all(map(_is_its_own_form, text))):
             return None
         if _APART_AT_THE_END.search(text):
             return None

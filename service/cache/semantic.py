@@ -18,7 +18,7 @@ from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
 from service.llm.embeddings import Embedder
 
-MOST = 200  # vectors per key: as many as can be compared in a few milliseconds
+MAX_VECTORS = 200  # vectors per key: as many as can be compared in a few milliseconds
 _FACTS = re.compile(
     r"[\w.,$€£+-]*\d[\w.,%€+-]*|n't\b"
     r"|\b(?:no|not|never|none|without|cannot|nicht|kein\w*|nie|ohne|ne|pas|jamais|sans|sin|nunca)\b"
@@ -59,7 +59,7 @@ class Semantic:
 
     def keep(self, question: CacheKey, vector: Vector, seconds: int) -> None:
         key = self._key(question)
-        values = (question.slot, vector.tobytes(), MOST, seconds)
+        values = (question.slot, vector.tobytes(), MAX_VECTORS, seconds)
         self._redis_store.call(lambda client: _KEEP(client, [key], *values), default=None)
 
     def _key(self, question: CacheKey) -> str:

@@ -14,7 +14,7 @@ from service.cli.common import Commands, RealNumber, as_json, limit_option, prin
 from service.errors import Conflict, NotFound
 from service.runs.events.event_stream import stream_key
 from service.runs.result import shown
-from service.runs.runner import MOST_LOSSES
+from service.runs.runner import MAX_LOSSES
 from service.store import feedback as feedback_rows
 from service.store import run_lists
 from service.store import runs as rows
@@ -49,7 +49,7 @@ def list_runs(status: str | None, agent: str | None, session: str | None, limit:
 @as_json
 def dead(limit: int, as_json: bool) -> None:
     """List dead letters: runs given up because their workers kept ending."""
-    _print_runs(services().infra.db.query(lambda tx: run_lists.dead(tx, MOST_LOSSES, limit)), as_json)
+    _print_runs(services().infra.db.query(lambda tx: run_lists.dead(tx, MAX_LOSSES, limit)), as_json)
 
 
 @runs.command()
@@ -110,7 +110,7 @@ def resume(run_ids: tuple[str, ...], all_dead: bool) -> None:
     """Queue failed runs again: they resume after their last journaled step."""
     if bool(run_ids) == all_dead:
         raise click.UsageError("Name runs, or say --all-dead.")
-    found = services().infra.db.query(lambda tx: run_lists.dead(tx, MOST_LOSSES, 100_000)) if all_dead else []
+    found = services().infra.db.query(lambda tx: run_lists.dead(tx, MAX_LOSSES, 100_000)) if all_dead else []
     for run_id in run_ids or [row["id"] for row in found]:
         _requeue(run_id)
         click.echo(f"{run_id} is queued.")

@@ -29,7 +29,7 @@ log = logging.getLogger("slipway.redis")
 
 T = TypeVar("T")
 D = TypeVar("D")
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 5.0  # seconds between probes while the circuit is open
+_MIN_PAUSE, _MAX_PAUSE = 1.0, 5.0  # seconds between probes while the circuit is open
 _LOG_AGAIN = 60.0  # seconds after which the same refusal is logged again
 _AWAY = (
     ConnectionError,
@@ -59,7 +59,7 @@ class RedisStore:
         self._on_change = on_change or (lambda up: None)
         self._lock = threading.Lock()
         self._retry_at = 0.0  # time.monotonic(); 0: the circuit is closed
-        self._pause = _SHORTEST_PAUSE
+        self._pause = _MIN_PAUSE
         self._reason = ""  # of the last failure, in fixed words
         self._refusals: dict[str, float] = {}  # by reason: time.monotonic() when it was logged
 
@@ -121,7 +121,7 @@ class RedisStore:
             now = time.monotonic()
             if now < self._retry_at:
                 return False
-            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+            self._pause = min(self._pause * 2, _MAX_PAUSE)
             self._retry_at = now + self._pause
             return True
 
@@ -138,7 +138,7 @@ class RedisStore:
         with self._lock:
             if not self._retry_at:
                 return
-            self._retry_at, self._pause, self._reason = 0.0, _SHORTEST_PAUSE, ""
+            self._retry_at, self._pause, self._reason = 0.0, _MIN_PAUSE, ""
         log.info("redis_back")
         self._on_change(True)
 

@@ -25,7 +25,7 @@ from service.llm.client import ModelCall, ModelClient, ModelReply, ModelRequest,
 from service.observe.observer import ModelAttempt
 
 FIRST_PAUSE = 0.25  # seconds; doubled with each attempt
-LONGEST_PAUSE = 8.0
+MAX_PAUSE = 8.0
 RETRIED = (ModelUnavailable, ModelTimeout, ModelInterrupted)
 HEALTHY = (ModelRejected, ModelRateLimited, ModelKeyRefused)
 CALLER_LEFT = "caller_left"
@@ -127,7 +127,7 @@ class RetryingClient:
 
     def _pause(self, error: ModelError, request: ModelRequest, call: ModelCall, number: int) -> float:
         """Return the seconds until the next attempt. Raises the error when there is to be none."""
-        pause: float = min(FIRST_PAUSE * 2 ** (number - 1), LONGEST_PAUSE) * random.uniform(0.5, 1.0)
+        pause: float = min(FIRST_PAUSE * 2 ** (number - 1), MAX_PAUSE) * random.uniform(0.5, 1.0)
         if error.retry_after is not None:
             pause = error.retry_after + random.uniform(
                 0, FIRST_PAUSE

@@ -20,11 +20,11 @@ from service.llm.client import ModelCall
 
 FEW_STREAMS = 8  # up to this many open streams, each run's thread reads its own
 PAUSE_OF_EACH = 0.001  # seconds between two rounds, per open stream beyond `FEW_STREAMS` …
-SHORTEST_PAUSE, LONG_PAUSE = 0.02, 0.1  # … clamped to these, in seconds
+MIN_PAUSE, LONG_PAUSE = 0.02, 0.1  # … clamped to these, in seconds
 # In a busy process a round takes long; the pause is then at least this many times its duration …
 PAUSE_OF_WORK = 8
 STEADY = 3  # … the minimum of this many rounds: a single one may include a 20 ms wait for a core
-LONGEST_PAUSE = 0.2  # … at most this many seconds
+MAX_PAUSE = 0.2  # … at most this many seconds
 
 
 class Readable(Protocol):
@@ -94,7 +94,7 @@ class StreamReader:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, name="stream-reader", daemon=True)
                 self._thread.start()
-        if not stream.wait(stream.call.remaining() + 2 * LONGEST_PAUSE + 1):
+        if not stream.wait(stream.call.remaining() + 2 * MAX_PAUSE + 1):
             with self._change:
                 self._all.discard(stream)
             raise httpx2.ReadTimeout("Nobody reads what the model sends")
@@ -121,5 +121,5 @@ class StreamReader:
 
 def pause_of(streams: int, took: Collection[float]) -> float:
     """Compute the seconds until the next read from the number of open streams and the durations of recent reads."""
-    pause = min(max((streams - FEW_STREAMS) * PAUSE_OF_EACH, SHORTEST_PAUSE), LONG_PAUSE)
-    return min(max(pause, min(took) * PAUSE_OF_WORK), LONGEST_PAUSE)
+    pause = min(max((streams - FEW_STREAMS) * PAUSE_OF_EACH, MIN_PAUSE), LONG_PAUSE)
+    return min(max(pause, min(took) * PAUSE_OF_WORK), MAX_PAUSE)

@@ -22,7 +22,7 @@ from service.llm.connect import Connector, Origin, Proxy
 from service.llm.wire import AnswerRefused, Wire
 
 IDLE_SECONDS = 55.0  # below the 60 s after which most servers and load balancers close
-LONGEST_SECONDS = 600.0  # for a request without a call, and for any unset timeout
+MAX_SECONDS = 600.0  # for a request without a call, and for any unset timeout
 
 ENCODING = b"content-encoding"
 
@@ -54,7 +54,7 @@ class Waits(NamedTuple):
     def of(cls, request: httpx2.Request) -> Waits:
         given = request.extensions.get("timeout") or {}
         waits = [given.get(name) for name in cls._fields]
-        return cls(*[LONGEST_SECONDS if wait is None else wait for wait in waits])
+        return cls(*[MAX_SECONDS if wait is None else wait for wait in waits])
 
 
 class ModelTransport(httpx2.BaseTransport):
@@ -208,7 +208,7 @@ class ModelBody(httpx2.SyncByteStream):
 
 def _unknown_call() -> ModelCall:
     """Make a call for a request outside `carrying`: bounded, and never sent twice."""
-    call = ModelCall(time.monotonic() + LONGEST_SECONDS)
+    call = ModelCall(time.monotonic() + MAX_SECONDS)
     call.progress.billable = True
     return call
 

@@ -1,7 +1,7 @@
 """Preallocated metric files shared by the processes of a machine: web workers in one folder, task workers beside it.
 
 prometheus_client maps one file per kind of metric and process. On a full disk, access to a hole in a mapped file kills
-the process by SIGBUS. So each file is written in full before it is mapped, and never grows (`metrics.MOST_LABEL_SETS`).
+the process by SIGBUS. So each file is written in full before it is mapped, and never grows (`metrics.MAX_LABEL_SETS`).
 Files are named by slot, not by pid: a process takes the lowest free slot and continues its counters, so there are never
 more files than concurrent processes, and the successor of a dead process needs no new disk space.
 """

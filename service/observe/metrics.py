@@ -31,10 +31,10 @@ from service.types import Run, Usage
 
 log = logging.getLogger("slipway.metrics")
 # Bound per metric, so that its file never grows; further label sets count as OTHER.
-MOST_LABEL_SETS = 500
-MOST_REQUEST_LABEL_SETS = 1000  # route, method and status
-MOST_HISTOGRAM_LABEL_SETS = 200  # each with an entry per bucket
-LONGEST_LABEL = 100  # characters
+MAX_LABEL_SETS = 500
+MAX_REQUEST_LABEL_SETS = 1000  # route, method and status
+MAX_HISTOGRAM_LABEL_SETS = 200  # each with an entry per bucket
+MAX_LABEL = 100  # characters
 OTHER = "(other)"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "(none)"})
 _REQUEST_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -57,7 +57,7 @@ class _Family:
     def _child(self, labels: tuple[str, ...]) -> Any:
         if len(self._children) >= self._most:
             return self._metric.labels(*(OTHER for _ in labels))
-        child = self._metric.labels(*(label[:LONGEST_LABEL] for label in labels))
+        child = self._metric.labels(*(label[:MAX_LABEL] for label in labels))
         return self._children.setdefault(labels, child)
 
 
@@ -224,16 +224,16 @@ class Metrics(Observer):
         return generate_latest(registry), CONTENT_TYPE_LATEST
 
     def _counter(self, name: str, about: str, *labels: str) -> Any:
-        most = MOST_REQUEST_LABEL_SETS if name == "http_requests" else MOST_LABEL_SETS
+        most = MAX_REQUEST_LABEL_SETS if name == "http_requests" else MAX_LABEL_SETS
         return self._bounded(Counter(f"slipway_{name}", about, labels, registry=self._registry), labels, most)
 
     def _gauge(self, name: str, about: str, mode: Any, *labels: str) -> Any:
         gauge = Gauge(f"slipway_{name}", about, labels, registry=self._registry, multiprocess_mode=mode)
-        return self._bounded(gauge, labels, MOST_LABEL_SETS)
+        return self._bounded(gauge, labels, MAX_LABEL_SETS)
 
     def _histogram(self, name: str, about: str, buckets: tuple[float, ...], *labels: str) -> Any:
         metric = Histogram(f"slipway_{name}", about, labels, registry=self._registry, buckets=buckets)
-        return self._bounded(metric, labels, MOST_HISTOGRAM_LABEL_SETS)
+        return self._bounded(metric, labels, MAX_HISTOGRAM_LABEL_SETS)
 
     def _bounded(self, metric: MetricWrapperBase, labels: tuple[str, ...], most: int) -> Any:
         return _Family(metric, most) if labels else metric

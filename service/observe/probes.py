@@ -14,7 +14,7 @@ log = logging.getLogger("slipway.probes")
 
 SECONDS = 1.5  # time-out of waiting for a check, from its start
 LOST_SECONDS = 30.0  # a check that hangs for longer, as on a dead connection, is abandoned and started anew
-MOST_THREADS = 4  # per probe, with hanging ones
+MAX_THREADS = 4  # per probe, with hanging ones
 
 
 class Probe:
@@ -37,7 +37,7 @@ class Probe:
             check = self._latest
             if check is not None and check.is_current(self._keep):
                 return check
-            if self._threads >= MOST_THREADS:
+            if self._threads >= MAX_THREADS:
                 return None
             self._threads += 1
             check = self._latest = _Check()

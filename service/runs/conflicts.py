@@ -22,7 +22,7 @@ from service.types import Caller, OnConflict, RunRequest, new_id
 
 T = TypeVar("T")
 FIRST_PAUSE = 0.05  # seconds between attempts to begin, times 1.5 each, up to the longest
-LONGEST_PAUSE = 1.0
+MAX_PAUSE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Conflicts:
                 if interruption is not None:
                     interruption.stop()
                 time.sleep(pause * random.uniform(0.7, 1.0))
-            pause = min(pause * 1.5, LONGEST_PAUSE)
+            pause = min(pause * 1.5, MAX_PAUSE)
 
 
 class Interruption:

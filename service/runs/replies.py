@@ -17,7 +17,7 @@ from service.types import Block, Message, less_sure
 _CALL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 MARGIN = 54  # nesting levels around arguments in a request or a row; orjson writes 254, so arguments have 200
-LONGEST_NAME = 64  # characters of a tool's name, the limit of the Messages API
+MAX_NAME = 64  # characters of a tool's name, the limit of the Messages API
 
 
 def well_formed(reply: ModelReply, taken: Set[str]) -> ModelReply:
@@ -67,7 +67,7 @@ def _call(block: Block, taken: Set[str]) -> Block:
     call_id, name = str(block.get("id")), str(block.get("name"))
     if call_id in taken or not _CALL_ID.fullmatch(call_id):
         call_id = f"toolu_{secrets.token_hex(12)}"
-    name = _NOT_IN_A_NAME.sub("_", name)[:LONGEST_NAME] or "_"
+    name = _NOT_IN_A_NAME.sub("_", name)[:MAX_NAME] or "_"
     return {**block, "id": call_id, "name": name}
 
 

@@ -28,7 +28,7 @@ from service.types import Event, Tier, ToolUse, Usage, less_sure
 from service.usage.prices import Price, PriceTable, today
 from service.usage.reservation import Spending
 
-MOST_PARTS = 8  # calls over which one paused turn may be continued
+MAX_PARTS = 8  # calls over which one paused turn may be continued
 ROUTE = "route"  # the step in which the cheap model rates a question's difficulty
 
 
@@ -90,16 +90,16 @@ class RunSteps:
     def _whole_reply(
         self, name: str, request: ModelRequest, models: Sequence[str], publish: bool
     ) -> Events[ModelReply]:
-        """Call again while the model pauses its turn, and join the parts. Raises `RunLimit` after `MOST_PARTS`."""
+        """Call again while the model pauses its turn, and join the parts. Raises `RunLimit` after `MAX_PARTS`."""
         reply = yield from self._replayed_or_called(name, request, models, publish)
-        for part in range(2, MOST_PARTS + 1):
+        for part in range(2, MAX_PARTS + 1):
             if reply.stop_reason != "pause_turn":
                 return reply
             more = replace(request, messages=going_on(request.messages, reply))
             rest = yield from self._replayed_or_called(f"{name}, part {part}", more, models, publish)
             reply = joined(reply, rest)
         if reply.stop_reason == "pause_turn":
-            raise RunLimit(f"The model paused its answer {MOST_PARTS} times.")
+            raise RunLimit(f"The model paused its answer {MAX_PARTS} times.")
         return reply
 
     def tools(self, name: str, reply: ModelReply) -> Events[list[ToolResult]]:

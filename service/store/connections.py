@@ -16,7 +16,7 @@ from service.errors import DatabaseUnavailable
 from service.store.outages import Unfit
 
 AWAY = "The database cannot be reached at the moment."
-FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5  # seconds of back-off between attempts to connect
+FIRST_PAUSE, MAX_PAUSE = 0.02, 0.5  # seconds of back-off between attempts to connect
 
 
 class Connections:
@@ -88,7 +88,7 @@ class Connections:
     def _reconnect(self) -> None:
         pause = FIRST_PAUSE
         while not self._closed.wait(pause):
-            pause = min(pause * 2, LONGEST_PAUSE)
+            pause = min(pause * 2, MAX_PAUSE)
             try:
                 self._connect()
             except Exception:  # logged by `connect`; the next attempt may succeed

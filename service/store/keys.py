@@ -11,7 +11,7 @@ from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import api_keys, users
 from service.types import now_ms
 
-MOST = 100  # valid keys of one user
+MAX_KEYS = 100  # valid keys of one user
 _INSERT = InsertOnce(api_keys)
 _VALID = (
     sa.select(sa.func.count().label("n"))
@@ -41,12 +41,12 @@ _BY_DIGEST = (
 
 
 def insert(tx: Transaction, row: dict[str, Any]) -> None:
-    """Insert a key. Raises `TooMany` where its user has `MOST` valid ones."""
+    """Insert a key. Raises `TooMany` where its user has `MAX_KEYS` valid ones."""
     # The lock serialises concurrent inserts, so that the second counts the first.
     tx.row(sa.select(users.c.id).where(users.c.id == row["user_id"]).with_for_update(key_share=True))
     others = tx.row(_VALID, {"user_id": row["user_id"], "id": row["id"], "now": now_ms()})
-    if others is not None and others["n"] >= MOST:
-        raise TooMany(f"You have {MOST} API keys: revoke one first.")
+    if others is not None and others["n"] >= MAX_KEYS:
+        raise TooMany(f"You have {MAX_KEYS} API keys: revoke one first.")
     tx.execute(_INSERT, row)
 
 

@@ -21,7 +21,7 @@ from service.store.usage import DAY_MS
 LATE_MS = 3_600_000  # how far a worker's clock may lag the database's: until then a past day may get a hold
 BATCH = 1_000  # calls of a transaction
 EMPTY_DAYS = 400  # days without calls closed together with the day after them, so that a report has no gaps
-MOST_DIFFERENCES = 10  # reported of a day and table
+MAX_DIFFERENCES = 10  # reported of a day and table
 _TABLES = (usage_daily, usage_daily_by_user)
 _IS_CLOSED = usage_days.c.checked_at.is_not(None)
 _ONCE = InsertOnce(usage_days)
@@ -135,7 +135,7 @@ def differences(tx: Transaction, day: int) -> Iterator[tuple[str, Row]]:
         sums = [sa.cast(sa.func.sum(both.c[name]), sa.BigInteger) for name in SUMS]
         query = sa.select(*groups, *(each.label(name) for each, name in zip(sums, SUMS, strict=True)))
         query = query.group_by(*groups).having(sa.or_(*(each != 0 for each in sums)))
-        for row in tx.rows(query.order_by(*groups).limit(MOST_DIFFERENCES)):
+        for row in tx.rows(query.order_by(*groups).limit(MAX_DIFFERENCES)):
             yield table.name, row
 
 

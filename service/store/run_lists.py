@@ -16,7 +16,7 @@ from service.store.visibility import Visibility
 from service.text.sanitise import storable
 from service.types import Run, RunStatus
 
-LONGEST_INPUT = 200  # characters of the input in a list
+MAX_INPUT = 200  # characters of the input in a list
 _LENGTHS = {"model": 128, "stop_reason": 32}  # widths of columns
 _LISTED = [column for column in runs.c if column.key not in ("request", "result")]
 _UNFINISHED = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING_APPROVAL)
@@ -75,7 +75,7 @@ def dead(tx: Transaction, losses: int, limit: int) -> list[Row]:
 
 def begun(run: Run) -> dict[str, Any]:
     """List columns known when a run begins."""
-    return {"input": storable(run.request.question[:LONGEST_INPUT])}
+    return {"input": storable(run.request.question[:MAX_INPUT])}
 
 
 def ended(result: dict[str, Any] | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from service.store.database import Row, Transaction
 from service.store.transaction import PLANNED_ANEW
 from service.store.visibility import AGENTS, Visibility, allows
 
-MOST = 50  # agents queried one by one; scopes with more of them filter out little
+MAX_AGENTS = 50  # agents queried one by one; scopes with more of them filter out little
 
 
 def newest(
@@ -35,7 +35,7 @@ def newest(
     if not agents:
         return []
     page: Any = query.where(*Visibility(None, visible.scopes).where(table))
-    if len(agents) <= MOST:
+    if len(agents) <= MAX_AGENTS:
         pages = [_page(query.where(table.c.agent == name), table.c.id, limit) for name in agents]
         page = sa.union_all(*(sa.select(each.subquery()) for each in pages))
     return tx.rows(_page(page, sa.column("id"), limit).execution_options(**PLANNED_ANEW))

@@ -16,7 +16,7 @@ from service.text import exact_json
 from service.text.search_words import normalise
 from service.types import RunStatus, now_ms
 
-MOST = 10_000  # sessions of one user; expired ones count until they are deleted, minutes later
+MAX_SESSIONS = 10_000  # sessions of one user; expired ones count until they are deleted, minutes later
 SEARCH_PAGE = 1_000  # sessions read at once to search their titles
 _ALIVE = sessions.c.expires_at > sa.bindparam("now")
 _BY_ID = sa.select(sessions).where(sessions.c.id == sa.bindparam("id"), _ALIVE)
@@ -25,10 +25,12 @@ _LISTED = [column for column in sessions.c if column.key not in ("metadata", "su
 
 
 def insert(tx: Transaction, row: dict[str, Any]) -> None:
-    """Insert a session. Raises `TooMany` where its user has `MOST`; concurrent inserts may pass by a few."""
+    """Insert a session. Raises `TooMany` where its user has `MAX_SESSIONS`; concurrent inserts may pass by a few."""
     others = sessions.c.user_id == row["user_id"], sessions.c.id != row["id"]
-    if tx.row(sa.select(sessions.c.id).where(*others).order_by(sessions.c.id).offset(MOST - 1).limit(1)):
-        raise TooMany(f"You have {MOST} sessions: delete one first.")
+    if tx.row(
+        sa.select(sessions.c.id).where(*others).order_by(sessions.c.id).offset(MAX_SESSIONS - 1).limit(1)
+    ):
+        raise TooMany(f"You have {MAX_SESSIONS} sessions: delete one first.")
     tx.execute(InsertOnce(sessions), {**row, "metadata": exact_json.to_stored(row["metadata"])})
 
 
@@ -63,12 +65,12 @@ def by_title(
 ) -> tuple[list[Row], str | None]:
     """Search sessions by title, ignoring case and accents, newest first; return them and the cursor to go on from.
 
-    Reads at most `MOST` sessions, all that a user may have; the cursor is None unless more remain unread. Compared here
-    and not by the database: SQLite folds ASCII only, PostgreSQL by its locale.
+    Reads at most `MAX_SESSIONS` sessions, all that a user may have; the cursor is None unless more remain unread.
+    Compared here and not by the database: SQLite folds ASCII only, PostgreSQL by its locale.
     """
     needle = normalise(text).strip()
     found: list[Row] = []
-    for _ in range(MOST // SEARCH_PAGE):
+    for _ in range(MAX_SESSIONS // SEARCH_PAGE):
         page = recent(tx, limit=SEARCH_PAGE, before=before, visible=visible)
         found += [row for row in page if needle in normalise(row["title"]).strip()]
         if len(found) >= limit or len(page) < SEARCH_PAGE:

@@ -8,7 +8,7 @@ from service.store.database import InsertOnce, Transaction
 from service.store.schema import sign_in_addresses as table
 from service.store.schema import users
 
-MOST = 20  # per user; the newest stay
+MAX_ADDRESSES = 20  # per user; the newest stay
 LIFE_MS = 90 * 86_400_000
 _SEEN = sa.select(table.c.seen_at).where(
     table.c.user_id == sa.bindparam("user_id"), table.c.digest == sa.bindparam("digest")
@@ -22,13 +22,13 @@ def seen_at(tx: Transaction, user_id: str, digest: str) -> int | None:
 
 
 def remember(tx: Transaction, user_id: str, digest: str, now: int) -> None:
-    """Record a sign-in; keep the user's `MOST` newest addresses."""
+    """Record a sign-in; keep the user's `MAX_ADDRESSES` newest addresses."""
     # The lock serialises concurrent sign-ins, and a sign-in with the deletion of its user.
     tx.row(sa.select(users.c.id).where(users.c.id == user_id).with_for_update(key_share=True))
     of_user = table.c.user_id == user_id
     tx.execute(InsertOnce(table), {"user_id": user_id, "digest": digest, "seen_at": now})
     tx.execute(sa.update(table).where(of_user, table.c.digest == digest).values(seen_at=now))
-    newest = sa.select(table.c.digest).where(of_user).order_by(table.c.seen_at.desc()).limit(MOST)
+    newest = sa.select(table.c.digest).where(of_user).order_by(table.c.seen_at.desc()).limit(MAX_ADDRESSES)
     tx.execute(sa.delete(table).where(of_user, table.c.digest.not_in(newest)))
 
 

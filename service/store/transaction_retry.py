@@ -16,8 +16,8 @@ from service.store.actor import current_actor
 
 T = TypeVar("T")
 log = logging.getLogger("slipway.database")
-MOST = 8  # retries
-FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.25  # seconds
+MAX_RETRIES = 8
+FIRST_PAUSE, MAX_PAUSE = 0.01, 0.25  # seconds
 _CAUSES = {"40P01": "deadlock", "40001": "serialization_failure"}  # SQLSTATEs
 
 
@@ -28,12 +28,12 @@ def collision_of(error: BaseException | None) -> str | None:
 
 
 def retry_collisions(attempt: Callable[[], T], retried: Callable[[str], object]) -> T:
-    """Run a transaction; on collision call `retried(cause)` and retry with back-off, `MOST` times at most.
+    """Run a transaction; on collision call `retried(cause)` and retry with back-off, `MAX_RETRIES` times at most.
 
     Raises the last collision's `DatabaseUnavailable`.
     """
     pause = FIRST_PAUSE
-    for _ in range(MOST):
+    for _ in range(MAX_RETRIES):
         try:
             return attempt()
         except DatabaseUnavailable as error:
@@ -43,5 +43,5 @@ def retry_collisions(attempt: Callable[[], T], retried: Callable[[str], object])
         log.warning("transaction_retried", extra={"cause": cause, "actor": str(current_actor())})
         retried(cause)
         time.sleep(pause * random.uniform(0.2, 1.0))  # jitter: two that collided must not do so again
-        pause = min(pause * 2, LONGEST_PAUSE)
+        pause = min(pause * 2, MAX_PAUSE)
     return attempt()

@@ -25,7 +25,7 @@ HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 TIMES = ("day", "hour")  # counted from 1970
 GROUPS = ("hour", "day", "agent", "model", "user", "key")
 COLUMN_OF = {"agent": "agent", "model": "model", "user": "user_id", "key": "key_id"}
-MOST_SPANS = 100  # of closed days in one query; with more, only the ledger is read
+MAX_SPANS = 100  # of closed days in one query; with more, only the ledger is read
 GROWTH = 4  # factor of days or users from one slice to the next
 
 Values = tuple[int | str, ...]  # of a line's groups, in the order of `order_of`
@@ -137,7 +137,7 @@ def closed_spans(tx: Transaction, report: UsageQuery) -> list[tuple[int, int]]:
         if spans and spans[-1][1] == since:
             since = spans.pop()[0]
         spans.append((since, (row["day"] + 1) * DAY_MS))
-    return spans if len(spans) <= MOST_SPANS else []
+    return spans if len(spans) <= MAX_SPANS else []
 
 
 def _sums(

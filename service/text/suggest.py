@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-MOST_CHARACTERS = 64  # of a name that is compared: the time it takes grows with the square
+MAX_CHARACTERS = 64  # of a name that is compared: the time it takes grows with the square
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'limits'?`; an empty string if no known name is close."""
-    close = get_close_matches(word[:MOST_CHARACTERS], list(known), n=1)
+    close = get_close_matches(word[:MAX_CHARACTERS], list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

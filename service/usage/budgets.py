@@ -37,7 +37,7 @@ SHARED_BY_MANY = ("service", "agent")
 # ms after which the cost of earlier calls is final, unless a hold is open: holds are written within a minute
 # (`LATEST_HOLD`), and workers' clocks differ.
 FINAL_AFTER = 600_000
-MOST_REMEMBERED = 10_000  # scopes whose caps a process remembers
+MAX_REMEMBERED = 10_000  # scopes whose caps a process remembers
 Notify = Callable[[Transaction, str, Mapping[str, Any]], None]
 
 
@@ -90,7 +90,7 @@ class Budgets:
 
     def _remember(self, scopes: Sequence[str], read: Sequence[Row]) -> None:
         """Remember which caps were set on these scopes, as what the next transaction expects to read."""
-        if len(self._set_caps) > MOST_REMEMBERED:
+        if len(self._set_caps) > MAX_REMEMBERED:
             self._set_caps.clear()
         for scope in scopes:
             self._set_caps.pop(scope, None)

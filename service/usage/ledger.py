@@ -25,8 +25,8 @@ from service.usage.counter_snapshot import CounterSnapshot, Span, moved_back, sp
 from service.usage.prices import PriceTable
 
 ACCOUNTS = {"hold": {"user", HELD}, "settle": {"user", HELD, UPSTREAM}}
-MOST_FAULTS = 1_000  # faults listed; the rest is only counted
-MOST_PLACES = 200  # blocks and windows that are verified link by link
+MAX_FAULTS = 1_000  # faults listed; the rest is only counted
+MAX_PLACES = 200  # blocks and windows that are verified link by link
 _call = itemgetter(*ledger_entries.CALL)  # `called_at` last
 ReportProgress = Callable[[int], object]  # receives the number of rows read
 
@@ -47,7 +47,7 @@ class Checked(NamedTuple):
     spent: int  # nano-dollars over all calls
     held: int
     faults: list[Fault]
-    more: int = 0  # faults beyond `MOST_FAULTS` or `MOST_PLACES`
+    more: int = 0  # faults beyond `MAX_FAULTS` or `MAX_PLACES`
 
 
 def check(db: Database, prices: PriceTable, progress: ReportProgress = int) -> Checked:
@@ -90,7 +90,7 @@ def _name_faults(
             span = span_of(state.counter)
             rolled[span] = rolled.get(span, Closed()).plus(Closed(1, state.spent, state.fingerprint))
     places = sorted(sums.faulty(), key=str)
-    walk = ChainWalk(snapshot, set(places[:MOST_PLACES]), set(sorted(sums.windows)[:MOST_PLACES]))
+    walk = ChainWalk(snapshot, set(places[:MAX_PLACES]), set(sorted(sums.windows)[:MAX_PLACES]))
     _Books(books.prices, walk).read(ledger_entries.every(db, read=progress))
     for row, detail in walk.faults():
         books.fault(row, detail)
@@ -98,7 +98,7 @@ def _name_faults(
         found = rolled.get((period, start), Closed())
         if (period, start) in spans and found != stored:
             books.fault(f"closed_windows {period}/{start}", f"it says {stored}, the ledger {found}")
-    books.more += len(places[MOST_PLACES:]) + max(0, len(sums.windows) - MOST_PLACES)
+    books.more += len(places[MAX_PLACES:]) + max(0, len(sums.windows) - MAX_PLACES)
 
 
 class _Books:
@@ -223,7 +223,7 @@ class _Books:
             self.fault(_name(entry), "it is neither settled nor open")
 
     def fault(self, row: str, detail: str) -> None:
-        if len(self.faults) < MOST_FAULTS:
+        if len(self.faults) < MAX_FAULTS:
             self.faults.append(Fault(row, detail))
         else:
             self.more += 1

@@ -29,7 +29,7 @@ from service.usage.prices import Price
 
 log = logging.getLogger("slipway.money")
 PATIENCE = 3.0  # seconds a call waits for calls under way to release money
-FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
+FIRST_PAUSE, MAX_PAUSE = 0.02, 0.25
 LATEST_HOLD = 60_000  # ms from creating a hold to writing it; an older one is created anew
 
 
@@ -94,7 +94,7 @@ class Spending:
             attempt, fits = self._make_room(attempt.estimate, hold, waits=time.monotonic() < end)
             if not fits or number > 3:  # back off: other calls keep taking the room first
                 time.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
+                pause = min(pause * 2, MAX_PAUSE)
         raise AssertionError("one of the attempts returns, or raises")
 
     def settle(self, hold: Hold, price: Price, usage: Usage, basis: str = "exact") -> Settlement:

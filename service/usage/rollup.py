@@ -12,10 +12,10 @@ from service.store.schema import SUMS
 from service.usage.ledger import Fault
 
 log = logging.getLogger("slipway.upkeep")
-MOST_BATCHES = 50  # per call, each a transaction of its own
+MAX_BATCHES = 50  # per call, each a transaction of its own
 
 
-def roll_up(db: Database, batches: int = MOST_BATCHES, size: int = rollup.BATCH) -> int:
+def roll_up(db: Database, batches: int = MAX_BATCHES, size: int = rollup.BATCH) -> int:
     """Recount closed days, then add calls of days that have ended; return the number of days closed."""
     for day in db.query(rollup.days_to_check):
         if not db.transact(partial(rollup.recount, day=day)):

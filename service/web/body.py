@@ -20,10 +20,10 @@ from service.text.exact_json import Number
 MAX_BODY = 1024 * 1024  # bytes; the API's documented limit
 PUBLIC_BODY = 16 * 1024  # bytes, without authentication: a name and a password, each character escaped
 DEEPEST = 64  # nesting levels; a body is stored inside other objects, and orjson writes 254
-MOST_VALUES = 20_000  # values in a body
-MOST_MEMBERS = 1_000  # members of one object
-LONGEST_NUMBER = 1_000  # characters; a double in full has 309 or more
-LONGEST_PART = 128  # characters of a member's name in a pointer
+MAX_VALUES = 20_000  # values in a body
+MAX_MEMBERS = 1_000  # members of one object
+MAX_NUMBER = 1_000  # characters; a double in full has 309 or more
+MAX_PART = 128  # characters of a member's name in a pointer
 AS_TEXT = ("metadata", "context")  # fields stored as JSON text, with numbers as written
 EXACT = (*AS_TEXT, "arguments")  # fields whose numbers are not rounded while parsing
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
@@ -42,7 +42,7 @@ def raw_json(most: int = MAX_BODY) -> Any:
         if kind != "application/json" and not kind.endswith("+json"):
             raise UnsupportedMediaType("Send the body as application/json.")
     if _has_too_many_values(data):
-        raise fault("", f"must not have more than {MOST_VALUES} values")
+        raise fault("", f"must not have more than {MAX_VALUES} values")
     return _parse(data)
 
 
@@ -72,15 +72,15 @@ def _separators(data: bytes, start: int, end: int) -> int:
 
 def _has_too_many_values(data: bytes) -> bool:
     """Count values without parsing. Strings, which may contain brackets, are excluded only if it makes a difference."""
-    if _separators(data, 0, len(data)) <= MOST_VALUES:
+    if _separators(data, 0, len(data)) <= MAX_VALUES:
         return False
     count = start = 0
     for strings, string in enumerate(_STRING.finditer(data)):
         count += _separators(data, start, string.start())
         start = string.end()
-        if count > MOST_VALUES or strings > 2 * MOST_VALUES:  # per value, at most one string and its name
+        if count > MAX_VALUES or strings > 2 * MAX_VALUES:  # per value, at most one string and its name
             return True
-    return count + _separators(data, start, len(data)) > MOST_VALUES
+    return count + _separators(data, start, len(data)) > MAX_VALUES
 
 
 def _parse(data: bytes) -> Any:
@@ -92,7 +92,7 @@ def _parse(data: bytes) -> Any:
     if exact:
         value = _parse_exactly(data)
     opens = data.count(b"[") + data.count(b"{")
-    if exact or opens > DEEPEST or b"\\u0000" in data or data.count(b",") >= MOST_MEMBERS:
+    if exact or opens > DEEPEST or b"\\u0000" in data or data.count(b",") >= MAX_MEMBERS:
         _refuse_unkeepable(value, [])
     return value
 
@@ -111,13 +111,13 @@ def _refuse_unkeepable(value: Any, path: list[str | int]) -> None:
     """Check bounds, and that a database can store every value (no NUL). Raises `Invalid`."""
     if isinstance(value, str) and "\x00" in value:
         raise fault(pointer(path), "must not contain a NUL character")
-    if isinstance(value, Number) and len(value.text) > LONGEST_NUMBER:
-        raise fault(pointer(path), f"must not have more than {LONGEST_NUMBER} digits")
+    if isinstance(value, Number) and len(value.text) > MAX_NUMBER:
+        raise fault(pointer(path), f"must not have more than {MAX_NUMBER} digits")
     if isinstance(value, dict | list) and len(path) >= DEEPEST:
         raise fault("", f"must not be nested deeper than {DEEPEST} levels")
     if isinstance(value, dict):
-        if len(value) > MOST_MEMBERS:
-            raise fault(pointer(path), f"must not have more than {MOST_MEMBERS} members")
+        if len(value) > MAX_MEMBERS:
+            raise fault(pointer(path), f"must not have more than {MAX_MEMBERS} members")
         for name, inner in value.items():
             _refuse_unkeepable(name, path)
             _refuse_unkeepable(inner, [*path, name])
@@ -130,7 +130,7 @@ def pointer(path: list[str | int]) -> str:
     """Build a JSON pointer (RFC 6901), cut before a name that is too long to repeat."""
     parts = []
     for part in map(str, path):
-        if len(part) > LONGEST_PART:
+        if len(part) > MAX_PART:
             break
         parts.append(f"/{escape(part)}")
     return "".join(parts)

@@ -12,11 +12,11 @@ from service.errors import FieldFault, Invalid, fault
 from service.text.numerals import whole_number
 from service.text.suggest import did_you_mean
 from service.web.body import pointer
-from service.web.validation import MOST_FAULTS
+from service.web.validation import MAX_FAULTS
 
 PAGE = {"limit": {"type": "integer"}, "cursor": {"type": "string"}}  # of every list, for `api`
-MOST_LIST = 1000 * 1024  # bytes of a list's items; the whole response is at most 1 MiB
-LONGEST_FIELD = 96 * 1024  # bytes per field of an oversized item; of a text, six per character
+MAX_LIST = 1000 * 1024  # bytes of a list's items; the whole response is at most 1 MiB
+MAX_FIELD = 96 * 1024  # bytes per field of an oversized item; of a text, six per character
 
 
 def page_arguments(default: int = 20, longest_cursor: int = 128) -> tuple[int, str | None]:
@@ -46,7 +46,7 @@ def _refuse_other_parameters() -> None:
     if described is None:
         return
     known = described.query
-    unknown = [name for name in request.args if name not in known][:MOST_FAULTS]
+    unknown = [name for name in request.args if name not in known][:MAX_FAULTS]
     errors: list[FieldFault] = [
         {"pointer": pointer([name]), "detail": f"There is no such parameter{did_you_mean(name, known)}"}
         for name in unknown
@@ -70,7 +70,7 @@ def choice_argument(name: str, allowed: Sequence[str]) -> str | None:
 
 
 def page(
-    rows: Sequence[dict[str, Any]], limit: int, key: str = "id", space: int = MOST_LIST
+    rows: Sequence[dict[str, Any]], limit: int, key: str = "id", space: int = MAX_LIST
 ) -> dict[str, Any]:
     """Build a page from `limit + 1` rows: as many of them as fit `space` bytes.
 
@@ -89,10 +89,10 @@ def page(
 
 def _cut(row: dict[str, Any]) -> dict[str, Any]:
     """Cut the large fields of a row; `truncated` names them."""
-    large = [name for name, value in row.items() if len(orjson.dumps(value)) > LONGEST_FIELD]
+    large = [name for name, value in row.items() if len(orjson.dumps(value)) > MAX_FIELD]
     small = {name: _cut_value(row[name]) for name in large}
     return {**row, **small, "truncated": large}
 
 
 def _cut_value(value: Any) -> Any:
-    return value[: LONGEST_FIELD // 6] if isinstance(value, str) else type(value)()
+    return value[: MAX_FIELD // 6] if isinstance(value, str) else type(value)()

@@ -14,9 +14,9 @@ from service.text import exact_json
 from service.web.body import AS_TEXT, MAX_BODY, pointer, raw_json
 
 M = TypeVar("M", bound=BaseModel)
-LONGEST_NAME = 128  # characters of an id, a name or a scope in a path
-MOST_FIELDS = 64  # fields of a body; unknown ones become errors
-MOST_FAULTS = 50  # faults reported in one response
+MAX_NAME = 128  # characters of an id, a name or a scope in a path
+MAX_FIELDS = 64  # fields of a body; unknown ones become errors
+MAX_FAULTS = 50  # faults reported in one response
 
 
 def refuse_impossible() -> None:
@@ -27,7 +27,7 @@ def refuse_impossible() -> None:
     if "\x00" in request.path:
         raise NotFound()
     for name in (request.view_args or {}).values():
-        if len(str(name)) > LONGEST_NAME:
+        if len(str(name)) > MAX_NAME:
             raise NotFound()
     if b"%00" in request.query_string or b"\x00" in request.query_string:
         raise Invalid("The query must not contain a NUL character.")
@@ -43,8 +43,8 @@ def validate(model: type[M], value: Any) -> M:
 
     Validates its JSON text: pydantic is then strict about JSON's types, and still reads a date from a string.
     """
-    if isinstance(value, dict) and len(value) > MOST_FIELDS:
-        raise fault("", f"must not have more than {MOST_FIELDS} fields")
+    if isinstance(value, dict) and len(value) > MAX_FIELDS:
+        raise fault("", f"must not have more than {MAX_FIELDS} fields")
     try:
         return model.model_validate_json(exact_json.dumps(_with_texts(value)))
     except ValidationError as error:
@@ -70,7 +70,7 @@ def located(details: Sequence[ErrorDetails], value: Any, within: str = "") -> li
             "pointer": within + _pointer(fault["loc"], value, fault["type"] == "missing"),
             "detail": fault["msg"].removeprefix("Value error, "),
         }
-        for fault in details[:MOST_FAULTS]
+        for fault in details[:MAX_FAULTS]
     ]
 
 

@@ -11,7 +11,7 @@ import pytest
 from service.auth.login_throttle import (
     BUDGET,
     FREE_FAILURES,
-    LONGEST_WAIT,
+    MAX_WAIT,
     REFILL,
     LoginAttempt,
     LoginThrottle,
@@ -68,7 +68,7 @@ def test_backoff_grows_to_a_minute() -> None:
         assert memory.begin(guess, now) == 0
         memory.failed(guess, now)
     assert seen == [0] * (FREE_FAILURES + 1) + [1, 2, 4, 8, 16, 32, 64, 64, 64, 64, 64]
-    assert 900 / LONGEST_WAIT < BUDGET
+    assert 900 / MAX_WAIT < BUDGET
 
 
 def test_many_addresses_guess_no_faster_than_one(attempts: LoginThrottle) -> None:
@@ -178,12 +178,12 @@ class _Counted:
 
 
 def test_addresses_are_limited_and_hashed(here: Replica, ada: User) -> None:
-    for number in range(sign_in_addresses.MOST + 5):
+    for number in range(sign_in_addresses.MAX_ADDRESSES + 5):
         here.db.transact(lambda tx, n=number: sign_in_addresses.remember(tx, ada.id, f"digest-{n}", n))  # type: ignore[misc]
     login(here, HOME)
     with here.db.read() as tx:
         kept = tx.rows(sign_in_addresses.table.select())
-    assert len(kept) == sign_in_addresses.MOST
+    assert len(kept) == sign_in_addresses.MAX_ADDRESSES
     assert all(HOME not in row["digest"] for row in kept)
     assert {f"digest-{n}" for n in range(6)}.isdisjoint(row["digest"] for row in kept)
     assert here.db.transact(lambda tx: sign_in_addresses.expire(tx, before=20, limit=100)) == 14

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config import Settings
-from service.cache.normalise import LONGEST, Normaliser
+from service.cache.normalise import MAX_CHARACTERS, Normaliser
 
 PLAIN = Normaliser(Settings.model_fields["near_stop_phrases"].default.split(","))
 
@@ -214,7 +214,7 @@ def test_a_courtesy_that_is_asked_about_stays(question: str) -> None:
         "First line\nsecond line",
         "Hi,\nfirst line\nsecond line",
         "Is <b> bold?",
-        "word " * LONGEST,
+        "word " * MAX_CHARACTERS,
     ],
 )
 def test_only_the_same_text_will_do(text: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from service.cache.answers import AnswerCache
 from service.cache.entries import CacheEntry
-from service.cache.semantic import MOST, Semantic
+from service.cache.semantic import MAX_VECTORS, Semantic
 from service.infra.redis import RedisStore
 from service.llm.embeddings import HttpEmbedder, unit
 from service.types import Caller, new_id
@@ -160,7 +160,7 @@ def test_a_scope_holds_so_many_vectors_and_no_more(redis_store: RedisStore) -> N
     cache = AnswerCache(
         redis_store, PLAIN, Semantic(redis_store, Spread(), threshold=2.0)
     )  # nothing is so near
-    for number in range(MOST + 20):
+    for number in range(MAX_VECTORS + 20):
         make(cache, f"How about {'x' * number}a", "So.")
     keys = list(redis_store.client.scan_iter(f"slipway:vectors:{question(cache, 'x').scope}:*"))
-    assert max(int(redis_store.client.hlen(key)) for key in keys) == MOST
+    assert max(int(redis_store.client.hlen(key)) for key in keys) == MAX_VECTORS

@@ -153,9 +153,9 @@ def test_secrets_from_the_docs_are_refused() -> None:
 
 def test_user_name_and_password_rules_match_the_service() -> None:
     assert checks.USERNAME.pattern == users.USERNAME.pattern
-    assert (checks.SHORTEST_PASSWORD, checks.LONGEST_PASSWORD) == (
-        users.SHORTEST_PASSWORD,
-        users.LONGEST_PASSWORD,
+    assert (checks.MIN_PASSWORD, checks.MAX_PASSWORD) == (
+        users.MIN_PASSWORD,
+        users.MAX_PASSWORD,
     )
     for pair in ({"BOOTSTRAP_USERNAME": "a b", "BOOTSTRAP_PASSWORD": "long-enough"},):
         assert set(faults({"APP_ENV": "testing", **pair})) == {"BOOTSTRAP_USERNAME"}

@@ -39,7 +39,7 @@ OF_APPROVALS = {"status": ("pending", "approved", "denied", "cancelled")}
 REPORTS = {
     "/v1/usage": "sums over the time that is asked for",
 }
-# Each search reads at most so many titles, however many sessions there are: see `service.store.sessions.MOST`.
+# Each search reads at most so many titles, however many sessions there are: see `service.store.sessions.MAX_SESSIONS`.
 SEARCHES = {"/v1/sessions": "q"}
 SEARCHED = 15_000
 MORE_OF_USAGE = 5

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from service.errors import NotFound, Overloaded
 from service.runs.attempt import Attempt
 from service.runs.journal import Journal
-from service.runs.runner import MOST_LOSSES, problem_of
+from service.runs.runner import MAX_LOSSES, problem_of
 from service.runs.slots import Handle
 from service.store import runs as rows
 from service.store import schema
@@ -52,7 +52,7 @@ def test_resumed_run_publishes_run_resumed(wired: Services) -> None:
 
 
 def test_run_at_the_limit_of_lost_workers_fails_without_cost(wired: Services) -> None:
-    run = taken(wired, losses=MOST_LOSSES)
+    run = taken(wired, losses=MAX_LOSSES)
     last = execute(wired, run)[-1]
     assert (last.name, run.error and run.error["code"]) == (Event.RUN_FAILED, "worker_lost")
     assert wired.runs.queries.get(run.id).cost_nano == 0
@@ -61,7 +61,7 @@ def test_run_at_the_limit_of_lost_workers_fails_without_cost(wired: Services) ->
 def test_run_without_its_agent_is_left_to_other_workers_until_the_limit(wired: Services) -> None:
     with pytest.raises(NotFound):
         execute(wired, taken(wired, agent="gone"))
-    lost = execute(wired, taken(wired, agent="gone", losses=MOST_LOSSES))
+    lost = execute(wired, taken(wired, agent="gone", losses=MAX_LOSSES))
     assert [event.name for event in lost] == [Event.RUN_FAILED]
     cancelled = execute(wired, taken(wired, agent="gone", cancel_requested=True))
     assert [event.name for event in cancelled] == [Event.RUN_CANCELLED]

@@ -17,7 +17,7 @@ from service.store.schema import metadata
 from service.types import first_id
 
 YEAR_MS = 365 * 86_400_000
-MOST_SESSIONS = 900  # of `heavy`, who may have 10,000: a new one counts those that are there
+MAX_SESSIONS = 900  # of `heavy`, who may have 10,000: a new one counts those that are there
 TEXT = "What is said in a turn, as long as people write. " * 8
 _JSON: dict[str, Any] = {
     "request": {"agent": "assistant", "messages": [{"role": "user", "content": TEXT[:200]}]},
@@ -127,7 +127,7 @@ def fill(engine: sa.Engine, runs: int, *, heavy: str) -> Known:
         (i, first_id("x", now - (runs - i) * step)[2:], now - (runs - i) * step) for i in range(1, runs + 1)
     ]
     numbers = {"n": runs, "users": max(20, runs // 100), "sessions": runs // 10 * 2, "until": now + YEAR_MS}
-    numbers["heavys"] = min(numbers["sessions"] // 2, MOST_SESSIONS)
+    numbers["heavys"] = min(numbers["sessions"] // 2, MAX_SESSIONS)
     given = {**numbers, "heavy": heavy, "said": TEXT[:150]}
     postgresql = engine.dialect.name == "postgresql"
     indexes = [index for table in metadata.sorted_tables for index in table.indexes]

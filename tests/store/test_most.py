@@ -56,7 +56,7 @@ def made(db: Database, row: dict[str, Any]) -> bool:
 
 
 def test_keys_are_counted_at_once_too(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "MOST", 5)
+    monkeypatch.setattr(keys, "MAX_KEYS", 5)
     expired = [key(expires_at=now_ms() - 1) for _ in range(3)]
     assert all(made(db, row) for row in expired), "they are over"
     with ThreadPoolExecutor(12) as pool:
@@ -71,7 +71,7 @@ def test_keys_are_counted_at_once_too(db: Database, monkeypatch: pytest.MonkeyPa
 
 
 def test_sessions_have_a_most(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "MOST", 3)
+    monkeypatch.setattr(sessions, "MAX_SESSIONS", 3)
     rows = [session() for _ in range(3)]
     for row in (*rows, rows[-1], session("bob")):
         db.transact(lambda tx: sessions.insert(tx, row))  # noqa: B023

@@ -18,7 +18,7 @@ from tests.store.filled import fill
 from tests.store.spied import Spy, watch
 
 HEAVY = "usr_heavy"  # whose 2,500 runs failed but for those of the agent `rare`
-MOST = 60  # pages, or hundreds of SQLite's steps, for a page of three runs
+MAX_COST = 60  # pages, or hundreds of SQLite's steps, for a page of three runs
 
 
 @pytest.fixture
@@ -58,5 +58,5 @@ def test_failures_of_a_user_and_an_agent_are_found_without_their_others(
         def read(wanted: RunFilter = wanted, visible: Visibility = visible, found: list[Any] = found) -> None:
             found += db.query(lambda tx: run_lists.recent(tx, wanted, limit=20, before=None, visible=visible))
 
-        assert spy.cost(read) < MOST, (wanted, visible, spy.told())
+        assert spy.cost(read) < MAX_COST, (wanted, visible, spy.told())
         assert len(found) == expected, (wanted, visible)

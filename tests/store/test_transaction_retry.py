@@ -93,7 +93,7 @@ def test_a_serialization_failure(db: Database, caplog: pytest.LogCaptureFixture)
 def test_one_that_always_collides_is_given_up(
     db: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transaction_retry, "LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr(transaction_retry, "MAX_PAUSE", 0.0)
     turns: list[int] = []
 
     def work(tx: Transaction) -> None:
@@ -102,4 +102,4 @@ def test_one_that_always_collides_is_given_up(
 
     with pytest.raises(DatabaseUnavailable):
         db.transact(work, patience=0)
-    assert len(turns) == transaction_retry.MOST + 1 == len(caplog.records) + 1
+    assert len(turns) == transaction_retry.MAX_RETRIES + 1 == len(caplog.records) + 1

@@ -183,7 +183,7 @@ def test_settlement_during_set_cap_counts_once(
 def test_most_of_the_ledger_is_summed_before_the_lock(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     house = make()
     clock = [budgets.now_ms()]
-    for module in ("spending", "budgets"):
+    for module in ("reservation", "budgets"):
         monkeypatch.setattr(f"service.usage.{module}.now_ms", lambda: clock[0])
     house.spend(Usage(0, 100))
     clock[0] += 2 * budgets.FINAL_AFTER

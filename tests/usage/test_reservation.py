@@ -199,7 +199,7 @@ def test_call_held_before_midnight_is_settled_in_its_own_day(
     day = 86_400_000
     midnight = 20_500 * day
     clock = [midnight - 1]
-    for module in ("spending", "budgets"):
+    for module in ("reservation", "budgets"):
         monkeypatch.setattr(f"service.usage.{module}.now_ms", lambda: clock[0])
     late = house.reserve()
     clock[0] = midnight

@@ -246,7 +246,7 @@ def test_a_probe_that_hangs_for_good_is_made_anew_a_few_times(monkeypatch: pytes
     probe = probes.Probe(check, "down")
     for _ in range(20):
         assert probe.state(probe.begin())["status"] == "down"
-    assert len(asked) == probes.MOST_THREADS
+    assert len(asked) == probes.MAX_THREADS
     over.set()
     wait_until(lambda: probe.state(probe.begin())["status"] == "ok", "the check", 5)
 

@@ -20,8 +20,8 @@ from tests.conftest import Slipway
 
 MIB = 1024 * 1024
 JSON = {"Content-Type": "application/json"}
-MOST_MEMORY = 24 * MIB  # the parser's own buffer takes 12 bytes for each byte of a body
-MOST_ANSWER = 32 * 1024
+MAX_MEMORY = 24 * MIB  # the parser's own buffer takes 12 bytes for each byte of a body
+MAX_ANSWER = 32 * 1024
 small = Flask("small")
 
 
@@ -91,9 +91,9 @@ def test_a_body_costs_a_few_times_its_size(name: str) -> None:
     body = BODIES[name]
     assert len(body) <= MAX_BODY
     answer, peak = problem_of(body)
-    assert peak < MOST_MEMORY
+    assert peak < MAX_MEMORY
     assert (answer is None) == (name == "decimals of the allowed number")
-    assert answer is None or len(answer) < MOST_ANSWER
+    assert answer is None or len(answer) < MAX_ANSWER
 
 
 def resident(pid: int) -> int:

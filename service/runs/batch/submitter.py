@@ -27,7 +27,7 @@ log = logging.getLogger("slipway.batch")
 CALL_SECONDS = 60.0  # limit for one call of the Batches API
 LOST_AFTER = 2 * CALL_SECONDS  # the sender is dead by then, or has given up
 CLOCKS_APART = 60_000  # ms by which the provider's clock may differ from ours
-SHORTEST_LOOK, LONGEST_LOOK = 1.0, 60.0  # seconds between polls of a batch: a tenth of its age, within these
+MIN_LOOK, MAX_LOOK = 1.0, 60.0  # seconds between polls of a batch: a tenth of its age, within these
 GIVEN_UP_AFTER = 25 * 3_600_000  # ms; the provider ends every batch within 24 hours
 CHUNK = 100  # answers per transaction
 
@@ -98,7 +98,7 @@ class BatchSubmitter:
                 self._db.transact(lambda tx: batches.release(tx, name))
             raise
         else:
-            soon = now_ms() + int(SHORTEST_LOOK * 1000)
+            soon = now_ms() + int(MIN_LOOK * 1000)
             self._db.transact(lambda tx: batches.sent(tx, name, upstream, soon))
             about = {"batch": name, "upstream": upstream, "size": len(requests)}
             log.info("batch_sent", extra=about)
@@ -158,7 +158,7 @@ class BatchSubmitter:
 def _next_look(batch: Row) -> int:
     """Return when to poll next, in ms; late enough for a batch still being sent that polls do not overlap."""
     now = now_ms()
-    seconds = min(max((now - batch["created_at"]) / 10_000, SHORTEST_LOOK), LONGEST_LOOK)
+    seconds = min(max((now - batch["created_at"]) / 10_000, MIN_LOOK), MAX_LOOK)
     return now + int(seconds * 1000)
 
 

@@ -1,7 +1,7 @@
 // The service as this page speaks to it: tokens, requests, and its problems (RFC 9457).
 
 const KEPT = "slipway.refresh"; // in sessionStorage: it survives a reload, and ends with the tab
-const MOST_EVENTS = 20000; // of a run that are read at once
+const MAX_EVENTS = 20000; // of a run that are read at once
 let access = null;
 let refreshing = null;
 let onSignedOut = () => {};
@@ -88,7 +88,7 @@ export async function keptEvents(runId) {
     const page = await call("GET", `/v1/runs/${encodeURIComponent(runId)}/events${after}`);
     found.push(...page.data);
     cursor = page.next_cursor;
-  } while (cursor && found.length < MOST_EVENTS);
+  } while (cursor && found.length < MAX_EVENTS);
   return found;
 }
 

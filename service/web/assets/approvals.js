@@ -6,7 +6,7 @@ import { wake } from "./sse.js";
 import { legible, visible } from "./values.js";
 
 const EVERY = 15000; // ms between looks while the page is in sight
-const LONGEST_INPUT = 200; // characters of a question that the service lists
+const MAX_INPUT = 200; // characters of a question that the service lists
 const OUTCOMES = { approve: "Approved.", approved: "Approved.", deny: "Denied.", denied: "Denied.", cancelled: "Stopped." };
 const WHY = { unknown: "It is not known whether this call was made. May it be made (again)?" };
 let role = "user"; // operators and admins decide; a user sees what waits
@@ -66,7 +66,7 @@ export function approvalCard(approval, onDecided = () => {}) {
 
 /** The person who asked, the agent they asked, when, and the question. */
 function asker({ username, agent, created_at: at, input }) {
-  const cut = input?.length === LONGEST_INPUT ? "…" : "";
+  const cut = input?.length === MAX_INPUT ? "…" : "";
   const who = [h("strong", {}, username), " asked ", h("strong", {}, agent), " · ", when(at)];
   return h("div", { class: "asker" }, h("p", {}, ...who), input ? h("blockquote", {}, ...visible(input), cut) : null);
 }

@@ -2,7 +2,7 @@
 import { call } from "./api.js";
 import { isUnfinished } from "./dom.js";
 
-const MOST_READ = 20; // runs that are read one by one, because the session has no message of theirs
+const MAX_READ = 20; // runs that are read one by one, because the session has no message of theirs
 
 /**
  * A session's turns, oldest first: [{question, result, run_id}]. `result` is a run result as far as it is known, with
@@ -20,7 +20,7 @@ async function runsOf(session) {
   const first = session.next_cursor ? session.messages[0].run_id : "";
   const runs = new Map(data.filter((run) => run.run_id >= first).map((run) => [run.run_id, run]));
   const told = new Set(session.messages.filter(isAnswer).map((message) => message.run_id));
-  const untold = [...runs.keys()].filter((id) => !told.has(id)).slice(0, MOST_READ);
+  const untold = [...runs.keys()].filter((id) => !told.has(id)).slice(0, MAX_READ);
   // The list cuts the question, and leaves out what was told until the end.
   const whole = await Promise.all(untold.map((id) => call("GET", `/v1/runs/${encodeURIComponent(id)}`)));
   for (const run of whole) runs.set(run.run_id, run);

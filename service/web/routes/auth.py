@@ -28,7 +28,7 @@ from service.web.validation import parse
 
 log = logging.getLogger("slipway.auth")
 blueprint = Blueprint("auth", __name__)
-_LONGEST_LIFE = timedelta(days=3660)
+_MAX_LIFE = timedelta(days=3660)
 
 
 def install(app: Flask) -> None:
@@ -58,7 +58,7 @@ def install(app: Flask) -> None:
 
 
 def _expiry(moment: datetime) -> datetime:
-    if not datetime.now(UTC) < moment < datetime.now(UTC) + _LONGEST_LIFE:
+    if not datetime.now(UTC) < moment < datetime.now(UTC) + _MAX_LIFE:
         raise ValueError("must be in the future, ten years at most")
     return moment
 

@@ -32,7 +32,7 @@ from service.web.sse import SseLens, last_seen
 from service.web.streaming import stream_response
 
 blueprint = Blueprint("runs", __name__)
-MOST_EVENTS = 1_000  # events per page without a limit
+MAX_EVENTS = 1_000  # events per page without a limit
 # Columns that a list shows as they are stored.
 _AS_STORED = (
     "session_id agent agent_version user_id door status input stop_reason model tier steps cache created_at "
@@ -177,7 +177,7 @@ def _event(run_id: str, event: RunEvent) -> dict[str, Any]:
 
 def _event_page(run_id: str, after: int) -> dict[str, Any]:
     """Build a page of events; a cursor is the id of the previous page's last event."""
-    limit, cursor = page_arguments(default=MOST_EVENTS)
+    limit, cursor = page_arguments(default=MAX_EVENTS)
     if cursor is not None and not (after := last_seen(cursor, run_id)):
         raise fault("/cursor", "Not a cursor.")
     events = services().runs.queries.first(run_id, after)

@@ -26,7 +26,7 @@ from service.web.validation import parse
 
 blueprint = Blueprint("sessions", __name__)
 CANCEL_WAIT = 5.0  # seconds a deletion waits for the cancellation of a running turn
-LONGEST_SEARCH = 100  # characters
+MAX_SEARCH = 100  # characters
 MARKDOWN = "text/markdown"
 Title = Annotated[str, Field(max_length=256), AfterValidator(no_nul)]
 
@@ -135,7 +135,7 @@ def create_session() -> Response:
     query={
         **PAGE,
         "scope": {"type": "string", "enum": ["own", "all"]},
-        "q": {"type": "string", "minLength": 1, "maxLength": LONGEST_SEARCH},
+        "q": {"type": "string", "minLength": 1, "maxLength": MAX_SEARCH},
     },
 )
 @guard()
@@ -227,8 +227,8 @@ def delete_session(session_id: str) -> Response:
 def _search_argument() -> str | None:
     """Read `?q=`. Raises `Invalid`."""
     text = request.args.get("q")
-    if text is not None and not 1 <= len(text) <= LONGEST_SEARCH:
-        raise fault("/q", f"Send 1 to {LONGEST_SEARCH} characters.")
+    if text is not None and not 1 <= len(text) <= MAX_SEARCH:
+        raise fault("/q", f"Send 1 to {MAX_SEARCH} characters.")
     return text
 
 

@@ -27,12 +27,12 @@ from service.web.schemas import BudgetList, Shape, budget_list, json_response
 
 log = logging.getLogger("slipway.request")
 blueprint = Blueprint("usage", __name__)
-LONGEST = timedelta(days=400)
-LONGEST_BY_HOUR = timedelta(days=31)  # hours are not rolled up: they are summed over single calls
+MAX_SPAN = timedelta(days=400)
+MAX_BY_HOUR = timedelta(days=31)  # hours are not rolled up: they are summed over single calls
 USUAL = timedelta(days=30)
 SHEET_SECONDS = 900.0  # time limit of a sheet, after which it is aborted
-MOST_GROUPS = 1_000  # groups per response without a limit; at most some 600 bytes each
-LONGEST_CURSOR = 1024  # characters; the longest names make a cursor of some 450
+MAX_GROUPS = 1_000  # groups per response without a limit; at most some 600 bytes each
+MAX_CURSOR = 1024  # characters; the longest names make a cursor of some 450
 
 
 class UsageLine(Shape):
@@ -109,11 +109,11 @@ def budget() -> Response:
 def _query() -> tuple[UsageQuery, int, Values | None]:
     """Read the requested report, the lines per page, and the group after which the page begins."""
     by = _groups()
-    limit, text = page_arguments(default=MOST_GROUPS, longest_cursor=LONGEST_CURSOR)
+    limit, text = page_arguments(default=MAX_GROUPS, longest_cursor=MAX_CURSOR)
     cursor = None if text is None else _cursor(text, by)
     since, until = _span(None if cursor is None else cursor.until)
-    if "hour" in by and until - since > LONGEST_BY_HOUR.total_seconds() * 1000:
-        raise fault("/from", f"By the hour it must be before `to` by {LONGEST_BY_HOUR.days} days at most.")
+    if "hour" in by and until - since > MAX_BY_HOUR.total_seconds() * 1000:
+        raise fault("/from", f"By the hour it must be before `to` by {MAX_BY_HOUR.days} days at most.")
     query = UsageQuery(since, until, by, visible_to(current_caller()))
     return query, limit, None if cursor is None else cursor.after
 
@@ -185,8 +185,8 @@ def _span(page_until: int | None) -> tuple[int, int]:
     since = until - int(USUAL.total_seconds() * 1000) if text is None else _moment("from", text, end=False)
     if since < 0:
         raise fault("/from", "Not before 1970.")
-    if since >= until or until - since > LONGEST.total_seconds() * 1000:
-        raise fault("/from", f"It must be before `to`, by {LONGEST.days} days at most.")
+    if since >= until or until - since > MAX_SPAN.total_seconds() * 1000:
+        raise fault("/from", f"It must be before `to`, by {MAX_SPAN.days} days at most.")
     return since, until
 
 
