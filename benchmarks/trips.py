@@ -27,13 +27,13 @@ from benchmarks.servers import Server, Setup
 from benchmarks.shots import AT_ONCE
 from benchmarks.upstream import Wish
 
-ONE = Setup(workers=1, replicas=1)
+ONE = Setup(workers=1, replicas=1, people=1)
 KINDS = {"hit": AT_ONCE, "invoke": AT_ONCE, "stream": Wish(deltas=5, every=20, first=60)}
 PARTS = ("redis", "postgres")
-EACH = 12  # requests of a kind
+EACH = 10  # requests of a kind
 WARM = 10  # before them: statements are prepared, connections open
-PAUSE = 0.25  # seconds after each, for what is done after the answer
-IDLE = 6.0  # seconds
+PAUSE = 0.2  # seconds after each, for what is done after the answer
+IDLE = 9.0  # seconds: three sweeps of the supervisor
 
 Trips = dict[str, float]
 
