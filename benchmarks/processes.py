@@ -166,12 +166,22 @@ def postgres_server(folder: Path) -> Iterator[tuple[int, int]]:
         )
         if user:
             shutil.chown(data, user)
-        made = [programs / "initdb", "-D", data, "-U", "bench", "--auth=trust", "-E", "UTF8", "--no-sync"]
+        made = [
+            str(programs / "initdb"),
+            "-D",
+            str(data),
+            "-U",
+            "bench",
+            "--auth=trust",
+            "-E",
+            "UTF8",
+            "--no-sync",
+        ]
         subprocess.run(made, user=user, cwd="/", check=True, capture_output=True, timeout=60)
         options = ["-p", str(port), "-h", "127.0.0.1", "-k", ""]
         command = [str(programs / "postgres"), "-D", str(data), *options]
         child = stack.enter_context(process(command, log, cwd=Path("/"), user=user))
-        asked = [programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port)]
+        asked = [str(programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
         await_true(
             lambda: subprocess.run(asked, check=False, capture_output=True).returncode == 0,
             child,
