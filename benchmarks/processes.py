@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,12 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 class Failed(Exception):
     """A part did not start, or did not answer in time. The message is for the report."""
+
+
+def orderly_end() -> None:
+    """End what was started on a signal, too."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit("ended by a signal"))
 
 
 def free_port() -> int:

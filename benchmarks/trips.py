@@ -21,7 +21,7 @@ from benchmarks.fleet import Fleet
 from benchmarks.load import Shot
 from benchmarks.machine import commit
 from benchmarks.measure import Ask
-from benchmarks.processes import Failed
+from benchmarks.processes import Failed, orderly_end
 from benchmarks.production import AWAY
 from benchmarks.servers import Server, Setup
 from benchmarks.shots import AT_ONCE
@@ -143,6 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.trips", description=__doc__)
     parser.add_argument("--show", choices=KINDS, help="print each burst of one such request")
     asked = parser.parse_args()
+    orderly_end()
     with (
         tempfile.TemporaryDirectory(prefix="slb", ignore_cleanup_errors=True) as folder,
         Fleet(Path(folder)) as fleet,
