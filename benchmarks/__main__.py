@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from benchmarks.fleet import STARTS, Fleet
 from benchmarks.growth import growth
 from benchmarks.machine import describe
 from benchmarks.measure import BARE, many_files
+from benchmarks.processes import orderly_end
 from benchmarks.runner import Run
 
 RESULTS = Path(__file__).parent / "results"
@@ -60,12 +60,6 @@ def arguments() -> argparse.Namespace:
     if unknown := {*found.only} - {*CASES} | {*found.peers} - {*STARTS, BARE}:
         parser.error(f"there is no {', '.join(sorted(unknown))}")
     return found
-
-
-def orderly_end() -> None:
-    """A signal ends what was started, too."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit("ended by a signal"))
 
 
 def main() -> None:

@@ -54,8 +54,9 @@ def _line(path: str, name: str) -> str:
 
 def _postgres() -> str:
     with suppress(Failed):
-        command = [postgres_programs() / "postgres", "--version"]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()[2]
+        command = [str(postgres_programs() / "postgres"), "--version"]
+        told = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        return told.stdout.split()[2]
     return ""
 
 

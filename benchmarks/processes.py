@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,12 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 class Failed(Exception):
     """A part did not start, or did not answer in time. The message is for the report."""
+
+
+def orderly_end() -> None:
+    """End what was started on a signal, too."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit("ended by a signal"))
 
 
 def free_port() -> int:
@@ -166,12 +173,22 @@ def postgres_server(folder: Path) -> Iterator[tuple[int, int]]:
         )
         if user:
             shutil.chown(data, user)
-        made = [programs / "initdb", "-D", data, "-U", "bench", "--auth=trust", "-E", "UTF8", "--no-sync"]
+        made = [
+            str(programs / "initdb"),
+            "-D",
+            str(data),
+            "-U",
+            "bench",
+            "--auth=trust",
+            "-E",
+            "UTF8",
+            "--no-sync",
+        ]
         subprocess.run(made, user=user, cwd="/", check=True, capture_output=True, timeout=60)
         options = ["-p", str(port), "-h", "127.0.0.1", "-k", ""]
         command = [str(programs / "postgres"), "-D", str(data), *options]
         child = stack.enter_context(process(command, log, cwd=Path("/"), user=user))
-        asked = [programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port)]
+        asked = [str(programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
         await_true(
             lambda: subprocess.run(asked, check=False, capture_output=True).returncode == 0,
             child,

@@ -30,7 +30,7 @@ from benchmarks.runner import Run
 from benchmarks.servers import Setup
 from benchmarks.shots import AT_ONCE, TWO_SECONDS
 
-SHAPE = Setup(replicas=2)
+SHAPE = Setup(replicas=2, people=8)
 INVOKES = {1: 60, 16: 400, 64: 800}  # clients, and how many requests
 OURS = ("slipway",)
 PLAIN = ("slipway", "fastapi", "fastapi-rows")

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import cases, production_cases
-from benchmarks.__main__ import RESULTS, orderly_end
+from benchmarks.__main__ import RESULTS
 from benchmarks.fleet import Fleet
 from benchmarks.machine import describe
 from benchmarks.measure import BARE, many_files
+from benchmarks.processes import orderly_end
 from benchmarks.runner import Run
 from benchmarks.summary import Ratio, Summary
 

@@ -23,8 +23,6 @@ from benchmarks.upstream import Wish
 
 SECRET = "a-secret-of-the-benchmark-and-of-nothing-else"
 NO_LIMIT = 100_000_000  # of the peers, per minute: counted, never reached
-PEOPLE = 20  # users who ask in turn, each within the default limits
-EIGHT = 8  # users in production's shape
 ADMIN = {"username": "owner", "password": "a-password-of-the-benchmark"}
 Shots = Callable[[str, Wish], Shot]
 
@@ -39,6 +37,7 @@ class Setup:
 
     workers: int = 2
     replicas: int = 0
+    people: int = 20  # who log in and ask in turn, each within the default limits
     database: str = ""  # empty: SQLite in the server's own folder
     redis: int = 0  # its port; 0: a Redis of the server's own
 
@@ -128,7 +127,7 @@ def slipway(folder: Path, upstream: int, setup: Setup) -> Iterator[Server]:
         migrate(env)
         command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
         child, seconds = stack.enter_context(started(command, env, log, port, "/health"))
-        headers = _people(port, EIGHT if setup.replicas else PEOPLE)
+        headers = _people(port, setup.people)
         shots = slipway_shots(port, headers)
         alone = slipway_shots(port, lambda _: headers(0))
         yield Server("slipway", port, child, shots, redis_pid, seconds, log, headers=headers, alone=alone)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 Row = dict[str, Any]  # one of `Figures`, as it is kept
@@ -48,8 +49,8 @@ class Summary:
 
     def values(self, case: str, server: str, name: str) -> list[float]:
         """A figure by round, or one of `MADE`; of rounds with no good answer nought."""
-        made = MADE.get(name, lambda row: float(row[name]))
-        return [made(row) if row["good"] else 0.0 for row in self.of(case, server)]
+        made: Callable[[Row], float] = MADE.get(name) or itemgetter(name)
+        return [float(made(row)) if row["good"] else 0.0 for row in self.of(case, server)]
 
     def median(self, case: str, server: str, name: str) -> float | None:
         values = [value for value in self.values(case, server, name) if value > 0]

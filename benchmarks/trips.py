@@ -21,19 +21,19 @@ from benchmarks.fleet import Fleet
 from benchmarks.load import Shot
 from benchmarks.machine import commit
 from benchmarks.measure import Ask
-from benchmarks.processes import Failed
+from benchmarks.processes import Failed, orderly_end
 from benchmarks.production import AWAY
 from benchmarks.servers import Server, Setup
 from benchmarks.shots import AT_ONCE
 from benchmarks.upstream import Wish
 
-ONE = Setup(workers=1, replicas=1)
+ONE = Setup(workers=1, replicas=1, people=1)
 KINDS = {"hit": AT_ONCE, "invoke": AT_ONCE, "stream": Wish(deltas=5, every=20, first=60)}
 PARTS = ("redis", "postgres")
-EACH = 12  # requests of a kind
+EACH = 10  # requests of a kind
 WARM = 10  # before them: statements are prepared, connections open
-PAUSE = 0.25  # seconds after each, for what is done after the answer
-IDLE = 6.0  # seconds
+PAUSE = 0.2  # seconds after each, for what is done after the answer
+IDLE = 9.0  # seconds: three sweeps of the supervisor
 
 Trips = dict[str, float]
 
@@ -143,6 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.trips", description=__doc__)
     parser.add_argument("--show", choices=KINDS, help="print each burst of one such request")
     asked = parser.parse_args()
+    orderly_end()
     with (
         tempfile.TemporaryDirectory(prefix="slb", ignore_cleanup_errors=True) as folder,
         Fleet(Path(folder)) as fleet,
