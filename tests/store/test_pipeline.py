@@ -128,6 +128,7 @@ def test_rows_after_commit_come_after_the_commit(db: Database) -> None:
 
     def work(tx: Transaction) -> None:
         tx.rows_after_commit(EMPTY, {"pot": 1}, lambda rows: seen.append((rows, contents(db))))
+        assert tx.rows(READ) == []  # this trip has taken the statement along
 
     db.transact(work)
     assert seen == [([{"id": 1, "n": 0}], [])]
