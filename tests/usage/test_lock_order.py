@@ -40,12 +40,17 @@ def waiting(house: House) -> bool:
     return bool(house.db.query(lambda tx: tx.rows(_WAITING)))
 
 
+def sent(tx: Transaction) -> None:
+    """Make a trip: the locks of a pipelined transaction are taken once its statements are sent."""
+    tx.rows(sa.text("SELECT 1"))
+
+
 def goes_on(house: House, before: Reserved, between: Callable[[], object] = lambda: None) -> Reserved:
     """The next step of a run, as `Journal` writes it: the last call is settled where the next is held for."""
     owed = [house.spending.settle(before.hold, SONNET, Usage(0, 100)).work]
 
     def write(first: WriteInTransaction, hold: WriteInTransaction) -> None:
-        house.write(first, *owed, lambda tx: between() and None, hold)
+        house.write(first, *owed, sent, lambda tx: between() and None, hold)
         owed.clear()
 
     def again() -> None:
@@ -84,6 +89,7 @@ def test_step_waits_for_a_cap_being_set_and_counts_against_that_cap(make: Make, 
 
         def slowly(tx: Transaction) -> Reserved:
             scope_locks.own(tx, "agent:support")
+            sent(tx)
             step = pool.submit(goes_on, house, before)
             wait_until(lambda: waiting(house), "the step", 10)
             house.budgets._put(tx, cap, NANO, settled)
