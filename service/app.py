@@ -11,9 +11,8 @@ from werkzeug.utils import find_modules, import_string
 from service import cli, wiring
 from service.jobs.broker import make_wakeup
 from service.observe import logs
-from service.web import current, gate, lifecycle, limits, openapi, problems, timing
+from service.web import authentication, current, gate, lifecycle, limits, openapi, problems, timing
 from service.web.body import MAX_BODY
-from service.web.routes import auth
 from service.web.validation import refuse_impossible
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def create_app(settings: Settings, services: wiring.Services | None = None) -> F
     problems.install(app)
     app.before_request(gate.refuse_when_full)
     app.before_request(refuse_impossible)
-    auth.install(app)
+    authentication.install(app)
     limits.install(app)
     if settings.reload:
         app.before_request(_reread_agents)

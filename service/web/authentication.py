@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from flask import current_app, g, request
-from flask_jwt_extended import get_jwt, verify_jwt_in_request
+from flask import Flask, current_app, g, request
+from flask_jwt_extended import JWTManager, get_jwt, verify_jwt_in_request
 from flask_jwt_extended.exceptions import JWTExtendedException
-from jwt import ExpiredSignatureError, PyJWTError
+from jwt import ExpiredSignatureError, InvalidTokenError, PyJWTError
 
 from service.auth.keys import PREFIX as KEY_PREFIX
-from service.auth.tokens import LEEWAY, Kind, caller_of
+from service.auth.tokens import AUDIENCE, ISSUER, LEEWAY, Kind, caller_of
 from service.errors import InvalidToken, Unauthenticated
 from service.infra.redis_trip import Trip
 from service.store.actor import Actor, act_as
@@ -34,6 +34,32 @@ _WRONG = (
 )
 
 
+def install(app: Flask) -> None:
+    """Configure Flask-JWT-Extended: one algorithm, one key, Slipway's issuer and audience."""
+    key = app.extensions["slipway"].auth.tokens.key
+    app.config.update(
+        JWT_ALGORITHM=key.algorithm,
+        JWT_DECODE_ALGORITHMS=[key.algorithm],
+        JWT_DECODE_ISSUER=ISSUER,
+        JWT_DECODE_AUDIENCE=AUDIENCE,
+        JWT_DECODE_LEEWAY=LEEWAY,
+    )
+    app.extensions["slipway_tokens"] = {}
+    jwt = JWTManager(app)
+
+    @jwt.token_verification_loader
+    def accepted(header: dict[str, Any], claims: dict[str, Any]) -> bool:
+        return bool(app.extensions["slipway"].auth.tokens.accepts(claims))
+
+    @jwt.decode_key_loader
+    def checking_key(header: dict[str, Any], claims: dict[str, Any]) -> Any:
+        if header.get("kid") != key.key_id or header.get("typ") != "JWT":
+            raise InvalidTokenError("signed with another key, or for another purpose")
+        if "type" not in claims:  # Flask-JWT-Extended would accept it as an access token
+            raise InvalidTokenError("no type")
+        return key.checking
+
+
 def bearer() -> str:
     """Return the request's bearer token. Raises `Unauthenticated` without one."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -43,7 +69,7 @@ def bearer() -> str:
 
 
 def checked_claims(kind: Kind) -> dict[str, Any]:
-    """Verify the request's bearer token: signature, dates, issuer, audience, kind, and the checks of `routes.auth`.
+    """Verify the request's bearer token: signature, dates, issuer, audience, kind, and the checks of `install`.
 
     Raises `Unauthenticated` and `InvalidToken`. Revocation is checked in the request's trip.
     """

@@ -22,7 +22,7 @@ from service.store.database import Database
 from service.store.schema import metadata
 from service.types import NANO
 from service.usage.budgets import Budgets
-from service.web import limits, problems
+from service.web import authentication, limits, problems
 from service.web.admission import guard
 from service.web.authentication import checked_claims
 from service.web.routes import auth
@@ -123,7 +123,7 @@ def _application(replica: Replica) -> Flask:
         g.request_id = "test"
 
     problems.install(app)
-    auth.install(app)
+    authentication.install(app)
     limits.install(app)
     app.register_blueprint(auth.blueprint)
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
-from flask import Blueprint, Flask, Response, request
-from flask_jwt_extended import JWTManager
-from jwt import InvalidTokenError
+from flask import Blueprint, Response, request
 from pydantic import AfterValidator, AwareDatetime, Field
 
 from service import errors
-from service.auth.tokens import AUDIENCE, ISSUER, LEEWAY
 from service.auth.users import User
 from service.store.actor import Actor, act_as
 from service.web.admission import guard, public, signed_in
@@ -29,32 +26,6 @@ from service.web.validation import parse
 log = logging.getLogger("slipway.auth")
 blueprint = Blueprint("auth", __name__)
 _MAX_LIFE = timedelta(days=3660)
-
-
-def install(app: Flask) -> None:
-    """Configure Flask-JWT-Extended: one algorithm, one key, Slipway's issuer and audience."""
-    key = app.extensions["slipway"].auth.tokens.key
-    app.config.update(
-        JWT_ALGORITHM=key.algorithm,
-        JWT_DECODE_ALGORITHMS=[key.algorithm],
-        JWT_DECODE_ISSUER=ISSUER,
-        JWT_DECODE_AUDIENCE=AUDIENCE,
-        JWT_DECODE_LEEWAY=LEEWAY,
-    )
-    app.extensions["slipway_tokens"] = {}
-    jwt = JWTManager(app)
-
-    @jwt.token_verification_loader
-    def accepted(header: dict[str, Any], claims: dict[str, Any]) -> bool:
-        return bool(app.extensions["slipway"].auth.tokens.accepts(claims))
-
-    @jwt.decode_key_loader
-    def checking_key(header: dict[str, Any], claims: dict[str, Any]) -> Any:
-        if header.get("kid") != key.key_id or header.get("typ") != "JWT":
-            raise InvalidTokenError("signed with another key, or for another purpose")
-        if "type" not in claims:  # Flask-JWT-Extended would accept it as an access token
-            raise InvalidTokenError("no type")
-        return key.checking
 
 
 def _expiry(moment: datetime) -> datetime:
