@@ -112,7 +112,16 @@ def _detach(keep_open: Sequence[int]) -> None:
 
 
 def _run_module(argv: Sequence[str]) -> NoReturn:
-    """Run a module as `python -m` would, named after it for `ps`; never return to the launcher's frames."""
+    """Run a module as `python -m` would; whatever happens, never return to the launcher's frames."""
+    code = 1
+    try:
+        code = _exit_code_of(argv)
+    finally:
+        os._exit(code)
+
+
+def _exit_code_of(argv: Sequence[str]) -> int:
+    """Run a module, named after it for `ps`; return the code its process is to end with."""
     code: object = 1
     try:
         if _libc is not None:
@@ -129,4 +138,4 @@ def _run_module(argv: Sequence[str]) -> NoReturn:
             print(code, file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else int(code is not None))
+    return code if isinstance(code, int) else int(code is not None)

@@ -76,7 +76,7 @@ def _settled(count: int) -> Statement:
 
 def _entry_of(changed: sa.CTE, count: int) -> sa.Insert:
     state = sa.func.json_build_array(*(changed.c[name] for name in budgets.STATE))
-    all_of_them = sa.literal_column(ONE_OR_FAILS.format(f"count(*) = {count}")) == 1
+    all_of_them = sa.literal_column(f"{ONE_OR_FAILS.format(f'count(*) = {count}')} = 1", sa.Boolean())
     states = sa.case((all_of_them, sa.func.json_agg(state)))
     columns = [column for column in entries.c if column.key != "counters"]
     values = [sa.bindparam(f"entry_{column.key}", type_=column.type) for column in columns]

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from flask import Flask, Response, g
+from flask import Flask, Response
 from flask.testing import FlaskClient
 
 from service.auth.keys import KeyService
@@ -22,7 +22,7 @@ from service.store.database import Database
 from service.store.schema import metadata
 from service.types import NANO
 from service.usage.budgets import Budgets
-from service.web import authentication, limits, problems
+from service.web import authentication, limits, problems, timing
 from service.web.admission import guard
 from service.web.authentication import checked_claims
 from service.web.routes import auth
@@ -118,10 +118,7 @@ def _application(replica: Replica) -> Flask:
         agents=replica.catalog,
     )
 
-    @app.before_request
-    def name() -> None:
-        g.request_id = "test"
-
+    timing.install(app)
     problems.install(app)
     authentication.install(app)
     limits.install(app)

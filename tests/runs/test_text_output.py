@@ -53,7 +53,10 @@ def test_no_other_module_publishes_text() -> None:
     publishing = []
     for path in (ROOT / "service").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            called = isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("tell", "later")
+            called = isinstance(node, ast.Call) and getattr(node.func, "attr", "") in (
+                "publish",
+                "publish_after_commit",
+            )
             if called and any(ast.unparse(each) == "Event.TEXT_DELTA" for each in node.args):  # type: ignore[attr-defined]
                 publishing.append(path.name)
     assert set(publishing) == {"text_output.py"}

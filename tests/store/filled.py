@@ -131,6 +131,8 @@ def fill(engine: sa.Engine, runs: int, *, heavy: str) -> Known:
     given = {**numbers, "heavy": heavy, "said": TEXT[:150]}
     postgresql = engine.dialect.name == "postgresql"
     indexes = [index for table in metadata.sorted_tables for index in table.indexes]
+    if postgresql:  # the application's connections are in a transaction only where it begins one itself
+        engine = sa.create_engine(engine.url, poolclass=sa.pool.NullPool)
     with engine.begin() as connection:
         for setting in _FAST[postgresql]:
             connection.exec_driver_sql(setting)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 import sqlalchemy as sa
+from psycopg.pq import TransactionStatus
 
 EXPLAINED = ("SELECT", "UPDATE", "DELETE", "WITH")
 PLANS = ("force_custom_plan", "force_generic_plan")
@@ -93,15 +95,17 @@ def _explain(spy: Spy) -> Callable[[Any, Any], None]:
                 f"({', '.join(['%s'] * len(values))})" if values else "", values or None
             )
             found = []
+            idle = self.connection.info.transaction_status == TransactionStatus.IDLE
             for kind in kinds:
-                self._say("SAVEPOINT spied")
+                self._say("BEGIN" if idle else "SAVEPOINT spied")
                 self._say(f"SET LOCAL plan_cache_mode = {kind}")
                 self._say(f"PREPARE spied AS {sql}")
                 self._say(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) EXECUTE spied {literals}")
                 plan = self.fetchall()[0][0][0]["Plan"]
                 found.append((plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], query, plan))
                 self._say("DEALLOCATE spied")
-                self._say("ROLLBACK TO spied")  # psycopg then drops what is prepared: nothing of ours is
+                # psycopg then drops what is prepared: nothing of ours is.
+                self._say("ROLLBACK" if idle else "ROLLBACK TO spied")
             return found
 
         def _say(self, sql: str) -> None:
@@ -109,6 +113,7 @@ def _explain(spy: Spy) -> Callable[[Any, Any], None]:
 
     def change(connection: Any, _: Any) -> None:
         connection.cursor_factory = Explained
+        connection.pipeline = nullcontext  # the statements come one by one, to be explained between them
 
     return change
 

@@ -98,7 +98,7 @@ def test_a_long_session_is_gone_at_once_and_then_bit_by_bit(service: Sessions, d
     assert held(db) == {"sessions": 1, "runs": 20, "messages": DELETE_BATCH + 20}
     with pytest.raises(NotFound):
         service.get(ADA, "ses_long")
-    assert service.page(ADA, all_users=False, limit=5, before=None) == []
+    assert service.page(ADA, None, all_users=False, limit=5, before=None) == ([], None)
     delete_expired(db, 90)  # whoever deleted it has died meanwhile
     assert held(db) == {"sessions": 0, "runs": 0, "messages": 0}
 

@@ -52,7 +52,7 @@ def test_bulk_insert_once_and_returning(db: Database) -> None:
     insert, named = Statement(InsertOnce(users)), sa.select(users.c.id)
     people = [{**ADA, "id": f"usr_{name}", "username": name} for name in "abc"]
     with db.begin() as tx:
-        tx.execute(insert, people)
+        tx.send(insert, *people)
         assert tx.execute(insert, people[0]) == 0  # it is there
         found = tx.rows(
             Statement(named.where(users.c.id.in_(binds("id", 2))).order_by(users.c.id)),
