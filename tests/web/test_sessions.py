@@ -148,6 +148,7 @@ def test_deleting_a_session_cancels_its_turn(client: httpx2.Client, model: Model
     with asking(client, session_id, "Slow?") as slow:
         texts = slow.iter_text()
         next(texts)
+        wait_until(lambda: model.stats()["calls"], "the upstream call", 5)
         assert client.delete(f"/v1/sessions/{session_id}").status_code == 204
         "".join(texts)  # it ends
     wait_until(lambda: model.stats()["closed_early"] == 1, "the end of the upstream call", 5)
