@@ -62,7 +62,7 @@ def test_transactions_are_atomic_and_leave_no_session_state(db: Database, server
     with pytest.raises(RuntimeError), db.begin() as tx:
         tx.execute(INSERT, {"id": 1})
         raise RuntimeError
-    db.transact(lambda tx: tx.execute(INSERT, [{"id": 1}, {"id": 2}, {"id": 3}]))
+    db.transact(lambda tx: tx.send(INSERT, {"id": 1}, {"id": 2}, {"id": 3}))
     assert db.query(lambda tx: tx.row(COUNT)) == {"n": 3}
     db.query(Transaction.use_one_snapshot)
     with db.engine.connect() as session:  # without a transaction of ours
