@@ -80,7 +80,7 @@ def test_pool_of_make_run_grows_while_tasks_wait(house: House, client: httpx2.Cl
     house.model.control(first_token_ms=4000)
     with replace(house.worker("growing"), command=command).running() as worker:
         until(lambda: client.get("/ready").json()["worker"]["status"] == "ok", "the first process")
-        assert len(worker.pool()) == 1
+        until(lambda: len(worker.pool()) == 1, "a pool of one")
         run_ids = [house.queue(client, f"Side by side, {number}.") for number in range(2)]
         states = lambda: [client.get(f"/v1/runs/{run_id}").json()["status"] for run_id in run_ids]  # noqa: E731
         until(lambda: states() == ["running", "running"], "both at once")
