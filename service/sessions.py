@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.errors import Forbidden, NotFound, fault
 from service.history import (
@@ -18,17 +18,27 @@ from service.history import (
     title_of,
     turn_rows,
 )
+from service.infra.backends import Infra
 from service.store import messages, session_expiry
 from service.store import sessions as rows
 from service.store.database import Database, Row, Transaction
 from service.store.visibility import Visibility, visible_to
 from service.types import Caller, Run, RunRequest, new_id, now_ms, public_fields
 
+if TYPE_CHECKING:
+    from config.base import Settings
+
 DAY_MS = 86_400_000
 READ_BATCH = 100  # messages of a transcript per query
 DELETE_BATCH = 100  # rows of a session deleted per transaction
 DELETE_TIMEOUT = 20.0  # seconds a delete request takes at most
 NO_MESSAGE = "There is no such message in this session."
+
+
+def build(settings: Settings, infra: Infra) -> Sessions:
+    """Build the sessions service."""
+    days, tokens = settings.session_ttl_days, settings.session_history_tokens
+    return Sessions(infra.db, ttl_days=days, history_tokens=tokens)
 
 
 class Sessions:

@@ -67,7 +67,7 @@ def table(result: Result) -> list[list[str]]:
 
 def a_run(services: Services, text: str = "What is 17 * 23?", agent: str = "analyst") -> Run:
     """Run a real request of user ada to its end."""
-    services.supervisor.start()
+    services.runs.supervisor.start()
     user = services.auth.users.by_name("ada")
     assert user is not None
     asked = RunRequest(agent, ({"role": "user", "content": text},), cache="bypass")
