@@ -163,7 +163,7 @@ class RateLimited(SlipwayError):
 
 
 class ModelError(SlipwayError):
-    """Failed model call; 502 unless a subclass says otherwise."""
+    """Failed model call; 502 unless a subclass has another status."""
 
     status, code, title = 502, "model_error", "The model gave no usable answer"
 

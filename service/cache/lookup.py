@@ -61,7 +61,7 @@ class Lookup:
 
     @property
     def owner(self) -> Owner | None:
-        """Other run that is asking the model the same question."""
+        """Return the other run that is asking the model the same question; None: no other."""
         owner = self.entry.owner
         return owner if owner != self._me else None
 

@@ -1,10 +1,10 @@
 """Single flight: of all runs asking the same question at once, across workers and replicas, one asks the model.
 
-The first run to miss the cache is the owner; its key in Redis says so and expires unless renewed. The others wait. One
+The first run to miss the cache is the owner: a key in Redis names it, and expires unless renewed. The others wait. One
 thread per process renews the flights owned here and listens for all waiters here, on one stream for all flights, so an
-outcome arrives at once over one connection, however many runs wait. It also checks every flight twice a second and
-notices an owner's death when its key has expired; its waiters then look into the cache again, and one becomes the
-owner, however many owners die. A short Redis outage ends no wait; one longer than `SILENCE` does: then every waiter
+outcome arrives at once over one connection, however many runs wait. The same thread checks every flight twice a second:
+once the key of a dead owner has expired, its waiters look into the cache again, and one becomes the owner, however many
+owners die. A short Redis outage ends no wait; one longer than `SILENCE` does: then every waiter
 asks the model itself.
 """
 

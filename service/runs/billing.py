@@ -54,7 +54,7 @@ class CallBilling:
         return (request if granted == request.max_tokens else replace(request, max_tokens=granted)), events
 
     def reserve_again(self, request: ModelRequest, failed: CallProgress) -> None:
-        """Settle the failed attempt, and hold the same for the next, no less. Raises as `reserve` does."""
+        """Settle the failed attempt, and hold for the next with the same `max_tokens`. Raises as `reserve` does."""
         self.settle_failed(request, failed)
         self._hold(request, fewest=request.max_tokens)
 

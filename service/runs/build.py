@@ -24,7 +24,7 @@ from service.runs.events.publisher import Publisher
 from service.runs.execution import Execution
 from service.runs.new_run import NewRuns
 from service.runs.queries import RunQueries
-from service.runs.recovery.supervisor import Chore, Role, Supervisor, Times, Wakeup
+from service.runs.recovery.supervisor import Chore, ProcessRole, Supervisor, Times, Wakeup
 from service.runs.runner import Runner
 from service.runs.slots import Slots
 from service.runs.start import RunStarter
@@ -76,7 +76,7 @@ class RunServices:
 
 
 def build(
-    settings: Settings, infra: Infra, domains: Domains, role: Role, chores: Sequence[Chore]
+    settings: Settings, infra: Infra, domains: Domains, role: ProcessRole, chores: Sequence[Chore]
 ) -> RunServices:
     """Build the run services. `chores` are work of other domains for the supervisor's sweep."""
     batch_steps = BatchSteps(infra.db, domains.usage.spending, domains.usage.prices)

@@ -69,7 +69,7 @@ def connect(_dialect: Any, _record: Any, args: Any, options: Any) -> Connection:
 
 
 def reach(engine: sa.Engine) -> None:
-    """Connect as the engine does and close, to test the way. Raises the driver's error."""
+    """Connect as the engine does and close, to test the connection. Raises the driver's error."""
     args, options = engine.dialect.create_connect_args(engine.url)
     defaults = connect_args(engine.url.render_as_string(hide_password=False))
     connect(None, None, args, {**options, **defaults}).close()
