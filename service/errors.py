@@ -238,7 +238,7 @@ class Unavailable(SlipwayError):
 
 
 class Overloaded(Unavailable):
-    code, title = "overloaded", "Every slot is taken"
+    code, title = "overloaded", "Every place is taken"
 
 
 class DatabaseUnavailable(Unavailable):

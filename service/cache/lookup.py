@@ -120,6 +120,6 @@ class Lookups:
         """Make the look-up of the run's question, which has one if the agent's answers are cached."""
         request, question = run.request, None
         if self.answers.takes(agent, request):
-            route = agent.router.route(request.tier, request.question, len(agent.tools), agent.bounds)
+            route = agent.model_router.route(request.tier, request.question, len(agent.tools), agent.bounds)
             question = self.answers.question(agent, request, caller, route.models[0])
         return Lookup(self.single_flight, run, question, agent.cache)

@@ -13,7 +13,15 @@ from service.agents.pattern import Events, Prompt, most_steps
 from service.errors import ModelError, ModelUnavailable, RunLimit
 from service.llm.client import ModelClient, ModelReply, ModelRequest
 from service.llm.prompt_cache import marked
-from service.llm.routing import CLASSIFY, CLASSIFY_TOKENS, TIER_SCHEMA, Route, Router, excerpt, parse_tier
+from service.llm.routing import (
+    CLASSIFY,
+    CLASSIFY_TOKENS,
+    TIER_SCHEMA,
+    ModelRouter,
+    Route,
+    excerpt,
+    parse_tier,
+)
 from service.llm.thinking import for_model, signatures
 from service.observe.observer import Observer
 from service.runs.attempt import Attempt
@@ -126,8 +134,8 @@ class RunSteps:
             raise RunLimit(f"There is no answer after {most} model calls, and the run may make no more.")
 
     @property
-    def _router(self) -> Router:
-        return self._agent.router
+    def _router(self) -> ModelRouter:
+        return self._agent.model_router
 
     def _routed_models(self, tools: bool) -> Events[tuple[str, ...]]:
         """Return the models of the run's tier, chosen once, before the first step that needs it.
