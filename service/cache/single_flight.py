@@ -85,7 +85,7 @@ class SingleFlight:
         """Parse the answer of `AnswerCache.look_up`; if `me` is the owner, renew the flight from then on."""
         found = self.answers.found(question, me, answer)
         self._note_answered(found.cache != "bypass")
-        if me is not None and found.owner == me:
+        if me is not None and found.owner == me and found.cache != "bypass":
             with self._wake:
                 self._owned[me.run_id] = question, time.monotonic() + self._seconds
                 self._start()
@@ -117,7 +117,8 @@ class SingleFlight:
     def finish(self, question: CacheKey, found: CacheEntry, run: Run, spec: CacheSpec) -> list[Step]:
         """Build the steps that store the answer of an ended run, and announce its outcome to its waiters."""
         with self._wake:  # shared with the thread
-            me = found.owner if self._owned.pop(run.id, None) is not None else None
+            self._owned.pop(run.id, None)
+        me = found.owner if found.owner is not None and found.owner.run_id == run.id else None
         step = self.answers.finish(question, me, run, spec, found.vector)
         return [] if step is None else [step, Step(_ANNOUNCE, (OUTCOMES,), (run.id,))]
 

@@ -83,8 +83,8 @@ def build(
     blocking = connect(settings.redis_url, max_connections=settings.threads + 4)
     event_streams = EventStreamReader(infra.redis_store, blocking)
     at_once = settings.limit_concurrent_runs or UNBOUNDED
-    under_way = partial(_under_way, infra.db)
-    concurrent = ConcurrentRuns(infra.redis_store, at_once, settings.run_timeout, under_way)
+    running = partial(_running, infra.db)
+    concurrent = ConcurrentRuns(infra.redis_store, at_once, settings.run_timeout, running)
     runner = _runner(infra, domains, batch_steps)
     execution = _execution(settings, infra, runner, event_streams, concurrent)
     seconds, sessions = settings.run_timeout, domains.sessions
@@ -142,8 +142,8 @@ def _execution(
     )
 
 
-def _under_way(db: Database, run_ids: Sequence[str]) -> set[str]:
-    return db.query(lambda tx: ownership.under_way(tx, run_ids), patience=0)
+def _running(db: Database, run_ids: Sequence[str]) -> dict[str, bool]:
+    return db.query(lambda tx: ownership.running(tx, run_ids), patience=0)
 
 
 def _note_live_gaps(db: Database, attempts: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:
