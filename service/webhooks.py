@@ -20,8 +20,7 @@ import orjson
 
 from service.errors import DatabaseUnavailable, fault
 from service.infra.backends import Infra
-from service.infra.http import AddressRefused, NoAnswer, SafeClient
-from service.infra.http import fault as address_fault
+from service.infra.http import AddressRefused, NoAnswer, SafeClient, address_fault
 from service.store import webhooks as rows
 from service.store.database import Database, Transaction
 from service.store.webhooks import Due

@@ -20,7 +20,7 @@ from service.observe.log_lines import LogLines
 from service.observe.metrics import Metrics
 from service.observe.observer import Observer
 from service.runs import build as runs
-from service.runs.recovery.supervisor import WEB, Chore, Role
+from service.runs.recovery.supervisor import WEB, Chore, ProcessRole
 from service.store import fitness
 from service.store.database import Database
 from service.store.holds import ORPHANED_AFTER_MS
@@ -69,7 +69,7 @@ class Services:
         self.infra.close()
 
 
-def build(settings: Settings, role: Role = WEB, model: ModelClient | None = None) -> Services:
+def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None = None) -> Services:
     """Build all services for these settings. Nothing is connected yet. `model` replaces the real client in tests."""
     prices = PriceTable.load()
     infra = _infra(settings, prices)

@@ -24,7 +24,7 @@ from service.runs.events.publisher import Publisher
 from service.runs.execution import Execution
 from service.runs.new_run import NewRuns
 from service.runs.queries import RunQueries
-from service.runs.recovery.supervisor import Chore, Role, Supervisor, Times, Wakeup
+from service.runs.recovery.supervisor import Chore, ProcessRole, Supervisor, Times, Wakeup
 from service.runs.runner import Runner
 from service.runs.slots import Slots
 from service.runs.start import RunStarter
@@ -76,15 +76,15 @@ class RunServices:
 
 
 def build(
-    settings: Settings, infra: Infra, domains: Domains, role: Role, chores: Sequence[Chore]
+    settings: Settings, infra: Infra, domains: Domains, role: ProcessRole, chores: Sequence[Chore]
 ) -> RunServices:
     """Build the run services. `chores` are work of other domains for the supervisor's sweep."""
     batch_steps = BatchSteps(infra.db, domains.usage.spending, domains.usage.prices)
     blocking = connect(settings.redis_url, max_connections=settings.threads + 4)
     event_streams = EventStreamReader(infra.redis_store, blocking)
     at_once = settings.limit_concurrent_runs or UNBOUNDED
-    under_way = partial(_under_way, infra.db)
-    concurrent = ConcurrentRuns(infra.redis_store, at_once, settings.run_timeout, under_way)
+    running = partial(_running, infra.db)
+    concurrent = ConcurrentRuns(infra.redis_store, at_once, settings.run_timeout, running)
     runner = _runner(infra, domains, batch_steps)
     execution = _execution(settings, infra, runner, event_streams, concurrent)
     seconds, sessions = settings.run_timeout, domains.sessions
@@ -142,8 +142,8 @@ def _execution(
     )
 
 
-def _under_way(db: Database, run_ids: Sequence[str]) -> set[str]:
-    return db.query(lambda tx: ownership.under_way(tx, run_ids), patience=0)
+def _running(db: Database, run_ids: Sequence[str]) -> dict[str, bool]:
+    return db.query(lambda tx: ownership.running(tx, run_ids), patience=0)
 
 
 def _note_live_gaps(db: Database, attempts: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:

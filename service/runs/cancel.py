@@ -36,7 +36,7 @@ class Cancellation:
             self._stop(run.id)
 
     def client_gone(self, run: Run) -> None:
-        """Stop a run whose client has disconnected, if its request says so; otherwise it goes on."""
+        """Stop a run whose client has disconnected, if its request asks for that (`on_disconnect`)."""
         if run.request.on_disconnect == "cancel":
             self._stop(run.id)
 

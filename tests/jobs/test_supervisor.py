@@ -12,7 +12,7 @@ import pytest
 from config import load
 from service import wiring
 from service.errors import DatabaseUnavailable
-from service.runs.recovery.supervisor import UNDRIVEN, Role
+from service.runs.recovery.supervisor import UNDRIVEN, ProcessRole
 from service.runs.slots import Handle
 from service.store import runs as rows
 from service.store import workers
@@ -29,7 +29,7 @@ def services(tmp_path: Path, redis_server: RedisServer, model: Model) -> Iterato
         "REDIS_URL": redis_server.url,
         "ANTHROPIC_BASE_URL": model.url,
     }
-    services = wiring.build(load(environ), Role("cli"))
+    services = wiring.build(load(environ), ProcessRole("cli"))
     metadata.create_all(services.infra.db.engine)
     services.auth.users.create("ada", "ada-password")
     yield services

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 import sqlalchemy as sa
@@ -158,6 +159,23 @@ def test_one_snapshot_sees_no_later_commit(db: Database) -> None:
 
     assert db.query(work) == [1, 1]
     assert len(contents(db)) == 2
+
+
+def test_write_transaction_sees_later_commits_whatever_the_default_of_the_database(
+    db: Database, url: str
+) -> None:
+    """As a hold must see the cap for whose setter it has waited."""
+    name = sa.make_url(url).database
+    default = f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'"
+    db.transact(lambda tx: tx.execute(sa.text(default)))
+
+    def work(tx: Transaction) -> list[int]:
+        first = len(tx.rows(READ))
+        db.transact(lambda other: other.send(ADD, {"id": 2, "n": 5}))
+        return [first, len(tx.rows(READ))]
+
+    with closing(Database(url)) as changed:
+        assert changed.transact(work) == [1, 2]
 
 
 def test_lost_connection_in_a_pipeline_is_an_outage(db: Database) -> None:

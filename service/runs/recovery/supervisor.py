@@ -49,15 +49,15 @@ class NoWakeup:
         return None
 
 
-class Role(NamedTuple):
-    """Role of a process. Kind `cli` claims no runs. `draining` returns whether the process is stopping."""
+class ProcessRole(NamedTuple):
+    """ProcessRole of a process. Kind `cli` claims no runs. `draining` returns whether the process is stopping."""
 
     kind: Literal["web", "task", "cli"] = "web"
     wakeup: Wakeup = NoWakeup()
     draining: Callable[[], bool] = lambda: False
 
 
-WEB = Role("web")  # without a broker
+WEB = ProcessRole("web")  # without a broker
 
 
 class Times(NamedTuple):
@@ -82,7 +82,7 @@ class Supervisor:
         self,
         db: Database,
         execution: Execution,
-        role: Role,
+        role: ProcessRole,
         times: Times,
         chores: Sequence[Chore],
     ) -> None:
