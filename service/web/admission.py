@@ -116,10 +116,6 @@ def is_public(view: Callable[..., Any]) -> bool:
     return bool(getattr(view, "__public__", False))
 
 
-def is_guarded(view: Callable[..., Any]) -> bool:
-    return hasattr(view, "__guard__")
-
-
 def allowed_agent(name: str) -> AgentDefinition:
     """Return the current version of an agent. Raises `NotFound`, also if the caller may not use it."""
     agent = services().agents.agents.get(name)

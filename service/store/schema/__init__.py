@@ -1,6 +1,6 @@
 """Every table. Times are milliseconds since 1970 (UTC), money is integer nano-dollars, ids are text.
 
-Changing a table is a migration first: see `docs/operator.md`, "Add a table".
+A change here needs a migration, made after it: see `docs/contributing.md`, "Table".
 """
 
 from __future__ import annotations
