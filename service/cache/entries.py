@@ -103,14 +103,20 @@ def outcome_of(raw: bytes) -> Outcome:
 def read_answer(
     raw: bytes | None, question: CacheKey
 ) -> tuple[Cache, dict[str, Any] | None, dict[str, Any] | None]:
-    """Parse a stored answer: return its match (`hit`, `near`, `miss`), the answer if fresh, the answer if stale."""
-    if not raw:
+    """Parse a stored answer: return its match (`hit`, `near`, `miss`), the answer if fresh, the answer if stale.
+
+    An entry that is not as this version writes it counts as none.
+    """
+    try:
+        until, exact, body = (raw or b"").split(b" ", 2)
+        expired, answer = int(until) <= now_ms(), orjson.loads(body)
+    except ValueError:
         return "miss", None, None
-    until, exact, body = raw.split(b" ", 2)
-    answer = orjson.loads(body)
-    if int(until) <= now_ms():
+    if not isinstance(answer, dict) or not answer.keys() >= set(STORED_FIELDS):
+        return "miss", None, None
+    if expired:
         return "miss", None, answer
-    return ("hit" if exact.decode() == question.exact else "near"), answer, None
+    return ("hit" if exact == question.exact.encode() else "near"), answer, None
 
 
 def write_outcome(run: Run) -> tuple[bytes, bool]:

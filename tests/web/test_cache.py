@@ -207,3 +207,20 @@ def test_waiters_leave_threads_for_other_requests(house: House, text: str) -> No
     assert any(detail.startswith("Every place") for detail in refused), "the bulkhead refuses before the gate"
     assert [answer.status_code for answer in answers].count(200) == slots + 8 - len(refused)
     assert house.model.stats()["calls"] == 1
+
+
+@pytest.mark.parametrize("door", ["invoke", "stream"])
+@pytest.mark.parametrize("body", [b"x", b"9999999999999 x {", b"9999999999999 x []", b"0 x {}", b"9999999999999 \xff {}"])
+def test_an_entry_that_cannot_be_read_is_asked_anew(
+    house: House, text: str, door: str, body: bytes
+) -> None:
+    house.ask(text)
+    changed = house.wired.infra.redis_store.call(
+        lambda client: [client.set(key, body) for key in client.scan_iter("slipway:answer:*")], default=[]
+    )
+    assert changed
+    asked = house.ask(text, door)
+    assert asked.status_code == 200 and house.model.stats()["calls"] == 2
+    if door == "stream":
+        assert events_of(asked.text)[-1][1] == "run.completed"
+    assert house.ask(text).headers["X-Cache"] == "hit"
