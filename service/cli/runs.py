@@ -141,12 +141,13 @@ def replay(run_id: str, speed: float | None, as_json: bool) -> None:
 def _requeue(run_id: str) -> None:
     """Queue a failed run, and delete its live stream: a follower would stop at the old end."""
     known = services()
+    now = now_ms()
 
     def work(tx: Transaction) -> None:
         run = rows.get(tx, run_id)
         if run is None:
             raise NotFound(f"There is no run {run_id}.")
-        if not rows.requeue(tx, run_id, [RunStatus.FAILED], now_ms()):
+        if not rows.requeue(tx, run_id, [RunStatus.FAILED], now):
             raise Conflict(f"{run_id} is {run.status}: only a failed run is sent off again.")
 
     known.infra.db.transact(work)

@@ -21,6 +21,7 @@ from service.runs.journal import PATIENCE, Journal, Opening
 from service.runs.runner import Runner
 from service.runs.slots import HandedOver, Handle, LeaseLost, Slots
 from service.sessions import Sessions
+from service.store import ownership
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.actor import Actor, acting_as
@@ -147,11 +148,28 @@ class Execution:
     def take_up(self, run_id: str) -> bool:
         """Claim a queued or abandoned run and execute it to its end, in this thread. False: it could not be claimed."""
         self.catalog.refresh()
+        try:
+            with self.slots.claiming(run_id) as alone:
+                run = self._claim(run_id) if alone else None
+        except (SessionBusy, _LateClaim):  # the next sweep tries again
+            return False
+        if run is None:
+            return False
+        self._resume(run)
+        return True
+
+    def _claim(self, run_id: str) -> Run | None:
+        """Claim a run in the only thread of this process that claims it. Raises `SessionBusy` and `_LateClaim`."""
+        claimed = 0  # attempt
 
         def claim(tx: Transaction) -> Run | None:
+            nonlocal claimed
             began = time.monotonic()
             if not rows.claim(tx, run_id, self.worker_id):
-                return None
+                # Held by the attempt that this same thread claimed: the answer to an earlier commit was lost.
+                held = ownership.held(tx, self.worker_id) if claimed else []
+                ours = (run_id, claimed) in [(row["id"], row["attempt"]) for row in held]
+                return rows.get(tx, run_id) if ours else None
             # Leases are renewed at this interval: after a longer hang, those of other workers may have expired.
             if time.monotonic() - began > self.lease_seconds / 3:
                 raise _LateClaim
@@ -160,16 +178,10 @@ class Execution:
                 raise SessionBusy  # it stays in the queue for the next sweep
             if run is not None:
                 self._with_present_version(tx, run)
+                claimed = run.attempt
             return run
 
-        try:
-            run = self.db.transact(claim)
-        except (SessionBusy, _LateClaim):  # the next sweep tries again
-            return False
-        if run is None:
-            return False
-        self._resume(run)
-        return True
+        return self.db.transact(claim)
 
     def _with_present_version(self, tx: Transaction, run: Run) -> None:
         """Record the agent's version: an attempt uses the current agent, which may have been edited since."""

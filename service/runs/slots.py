@@ -86,6 +86,7 @@ class Slots:
         self.slots = slots
         self._lock = threading.Lock()
         self._handles: dict[str, Handle] = {}
+        self._claims: set[str] = set()
         self._taken = 0
 
     def take(self) -> bool:
@@ -104,6 +105,19 @@ class Slots:
     @property
     def taken(self) -> int:
         return self._taken
+
+    @contextmanager
+    def claiming(self, run_id: str) -> Iterator[bool]:
+        """Let one thread of this process claim a run at a time. False: another one claims it."""
+        with self._lock:
+            alone = run_id not in self._claims
+            self._claims.add(run_id)
+        try:
+            yield alone
+        finally:
+            if alone:
+                with self._lock:
+                    self._claims.discard(run_id)
 
     @contextmanager
     def executing(self, handle: Handle) -> Iterator[Handle]:

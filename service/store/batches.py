@@ -85,7 +85,12 @@ def due(tx: Transaction, limit: int = 20) -> list[Row]:
 def claim(tx: Transaction, batch: Row, next_at: int) -> bool:
     """Claim a batch for one poll. False: another worker has it."""
     unclaimed = sa.update(batches).where(batches.c.id == batch["id"], batches.c.next_at == batch["next_at"])
-    return tx.execute(unclaimed.values(next_at=next_at)) == 1
+    if tx.execute(unclaimed.values(next_at=next_at)) == 1:
+        return True
+    # A retry after a commit whose answer was lost finds its own time. Another worker that claims in the same
+    # millisecond polls too: a repeated report changes nothing.
+    row = tx.row(sa.select(batches.c.next_at).where(batches.c.id == batch["id"]))
+    return row is not None and row["next_at"] == next_at
 
 
 def upstream_ids(tx: Transaction) -> set[str]:

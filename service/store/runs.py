@@ -79,12 +79,7 @@ def finish(tx: Transaction, run: Run, attempt: int) -> bool:
         "finished_at": run.finished_at,
         "worker_id": None,
     }
-    if _update_owned(tx, run.id, attempt, values):
-        return True
-    # True also for a retry after a commit whose answer was lost: the row has this attempt and these values. The values
-    # are compared because another may have ended the run in the same millisecond.
-    row = tx.row(_BY_ID, {"id": run.id})
-    return row is not None and row["attempt"] == attempt and _as_stored(values).items() <= row.items()
+    return _leave(tx, run, attempt, values)
 
 
 def record_end(tx: Transaction, run: Run) -> None:
@@ -101,13 +96,12 @@ def record_end(tx: Transaction, run: Run) -> None:
 def suspend(tx: Transaction, run: Run, attempt: int) -> bool:
     """Release the run to wait for an approval."""
     values = {"status": RunStatus.WAITING_APPROVAL, "worker_id": None, **progress_values(run)}
-    return _update_owned(tx, run.id, attempt, values)
+    return _leave(tx, run, attempt, values)
 
 
 def park(tx: Transaction, run: Run, attempt: int) -> bool:
     """Queue the run without a wake-up time: a batch's answer wakes it."""
-    queued = {"status": RunStatus.QUEUED, "worker_id": None, "wake_at": None}
-    return _update_owned(tx, run.id, attempt, {**queued, **progress_values(run)})
+    return _leave(tx, run, attempt, _queued_values(run), wake_at=None)
 
 
 def close(tx: Transaction, run: Run, was: Sequence[RunStatus]) -> bool:
@@ -148,8 +142,7 @@ def claim(tx: Transaction, run_id: str, worker_id: str) -> bool:
 
 def release(tx: Transaction, run: Run, attempt: int) -> bool:
     """Queue the run for another worker at once; not counted as a loss."""
-    queued = {"status": RunStatus.QUEUED, "worker_id": None, "wake_at": now_ms()}
-    return _update_owned(tx, run.id, attempt, {**queued, **progress_values(run)})
+    return _leave(tx, run, attempt, _queued_values(run), wake_at=now_ms())
 
 
 def abandon(tx: Transaction, run_id: str, attempt: int) -> bool:
@@ -166,7 +159,11 @@ def requeue(tx: Transaction, run_id: str, was: Sequence[RunStatus], wake_at: int
         .where(runs.c.id == run_id, runs.c.status.in_(was))
         .values(status=RunStatus.QUEUED, wake_at=wake_at, **reset)
     )
-    return tx.execute(statement) == 1
+    if tx.execute(statement) == 1:
+        return True
+    # A retry after a commit whose answer was lost finds its own time.
+    row = tx.row(_BY_ID, {"id": run_id})
+    return row is not None and row["status"] == RunStatus.QUEUED and row["wake_at"] == wake_at
 
 
 def ask_cancel(tx: Transaction, run_id: str) -> None:
@@ -203,6 +200,22 @@ def expire(tx: Transaction, before: int, limit: int) -> int:
 def _update_owned(tx: Transaction, run_id: str, attempt: int, values: dict[str, Any]) -> bool:
     given = {"run": run_id, "fence": attempt, **{f"v_{name}": value for name, value in values.items()}}
     return tx.execute(_fenced_update(*values), given, expect=1) == 1
+
+
+def _leave(tx: Transaction, run: Run, attempt: int, values: dict[str, Any], **may_differ: int | None) -> bool:
+    """Store an attempt's last write to its run.
+
+    True also for a retry after a commit whose answer was lost: the row has this attempt and these values. The values
+    are compared because another may have ended the run in the same millisecond.
+    """
+    if _update_owned(tx, run.id, attempt, {**values, **may_differ}):
+        return True
+    row = tx.row(_BY_ID, {"id": run.id})
+    return row is not None and row["attempt"] == attempt and _as_stored(values).items() <= row.items()
+
+
+def _queued_values(run: Run) -> dict[str, Any]:
+    return {"status": RunStatus.QUEUED, "worker_id": None, **progress_values(run)}
 
 
 def _as_stored(values: dict[str, Any]) -> dict[str, Any]:

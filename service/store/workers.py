@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from service.store.database import Transaction, clock_ms
+from service.store.database import InsertOnce, Transaction, clock_ms
 from service.store.schema import workers
 from service.types import now_ms
 
@@ -15,7 +15,7 @@ DEAD = sa.select(workers.c.id).where(workers.c.alive_until < clock_ms() - FORGET
 def register(tx: Transaction, worker_id: str, kind: str, host: str, pid: int, lease_ms: int) -> None:
     """Insert a worker with a lease of `lease_ms` from now."""
     values = {"id": worker_id, "kind": kind, "host": host, "pid": pid, "started_at": now_ms()}
-    tx.execute(sa.insert(workers).values(**values, alive_until=clock_ms() + lease_ms))
+    tx.execute(InsertOnce(workers).values(**values, alive_until=clock_ms() + lease_ms))
 
 
 def renew(tx: Transaction, worker_id: str, lease_ms: int) -> bool:

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -59,7 +60,8 @@ class BatchSubmitter:
                 self._steps.forget(row)
             self._send()
             for batch in self._db.query(batches.due):
-                if self._db.transact(lambda tx: batches.claim(tx, batch, _next_look(batch))):  # noqa: B023
+                claim = partial(batches.claim, batch=batch, next_at=_next_look(batch))
+                if self._db.transact(claim):
                     self._look(batch)
             self._db.transact(batches.wake)
         finally:
