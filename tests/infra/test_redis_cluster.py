@@ -98,7 +98,7 @@ def _is_published(store: RedisStore) -> None:
         publisher.submit(channel, [RunEvent(Event.RUN_STARTED, {}, 1)], urgent=True)
         publisher.submit(channel, [RunEvent(Event.RUN_COMPLETED, {}, 2)], urgent=True, last=True)
         reader = EventStreamReader(store, store.client)
-        wait_until(lambda: len(reader.read_all(f"run_{number}")) == 2, "both events", 5)  # noqa: B023
+        wait_until(lambda: len(reader.read_all(f"run_{number}")) == 2, "both events")  # noqa: B023
 
 
 def _is_refused(ports: list[int]) -> None:

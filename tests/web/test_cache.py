@@ -91,9 +91,7 @@ def test_a_stale_answer_while_the_model_is_away(house: House, text: str, door: s
     assert (kept["status"], kept["cache"]) == ("succeeded", "stale")
     assert house.ask(f"{text} else", agent="brief").status_code == 503
     house.model.control()
-    wait_until(
-        lambda: house.ask(text, door, agent="brief").headers["X-Cache"] == "miss", "the model again", 10
-    )
+    wait_until(lambda: house.ask(text, door, agent="brief").headers["X-Cache"] == "miss", "the model again")
 
 
 def test_a_stale_answer_is_no_answer_to_a_question_the_model_refuses(house: House, text: str) -> None:

@@ -248,7 +248,7 @@ def test_a_probe_that_hangs_for_good_is_made_anew_a_few_times(monkeypatch: pytes
         assert probe.state(probe.begin())["status"] == "down"
     assert len(asked) == probes.MAX_THREADS
     over.set()
-    wait_until(lambda: probe.state(probe.begin())["status"] == "ok", "the check", 5)
+    wait_until(lambda: probe.state(probe.begin())["status"] == "ok", "the check")
 
 
 def test_metrics_of_all_workers(slipway: Slipway, client: httpx2.Client) -> None:
