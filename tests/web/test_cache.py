@@ -158,7 +158,7 @@ def test_stream_of_another_user_shares_its_answer_only(house: House, text: str) 
     tell = partial(told_to, house, text=text, agent="shared")
     with ThreadPoolExecutor(2) as pool:
         leading = pool.submit(tell, inside.ADA, metadata={"of": "ada"})
-        wait_until(lambda: house.model.stats()["in_flight"], "the leader at the model", 10)
+        wait_until(lambda: house.model.stats()["in_flight"], "the leader at the model")
         theirs = pool.submit(tell, BOB, metadata={"of": "bob"}).result(30)
         mine = leading.result(30)
     assert house.model.stats()["calls"] == 1
