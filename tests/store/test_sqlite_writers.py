@@ -104,7 +104,7 @@ def test_threads_write_in_the_order_they_came_but_for_one_that_may_not_wait(data
             [("1", False), ("2", False), ("3", False), ("lease", True)], 1
         ):
             pool.submit(write, name, priority)
-            wait_until(lambda: len(writers._queue) == number, "a thread that waits", timeout=5)  # noqa: B023
+            wait_until(lambda: len(writers._queue) == number, "a thread that waits")  # noqa: B023
     assert wrote == ["lease", "1", "2", "3"]
 
 

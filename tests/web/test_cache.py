@@ -91,9 +91,7 @@ def test_a_stale_answer_while_the_model_is_away(house: House, text: str, door: s
     assert (kept["status"], kept["cache"]) == ("succeeded", "stale")
     assert house.ask(f"{text} else", agent="brief").status_code == 503
     house.model.control()
-    wait_until(
-        lambda: house.ask(text, door, agent="brief").headers["X-Cache"] == "miss", "the model again", 10
-    )
+    wait_until(lambda: house.ask(text, door, agent="brief").headers["X-Cache"] == "miss", "the model again")
 
 
 def test_a_stale_answer_is_no_answer_to_a_question_the_model_refuses(house: House, text: str) -> None:
@@ -160,7 +158,7 @@ def test_stream_of_another_user_shares_its_answer_only(house: House, text: str) 
     tell = partial(told_to, house, text=text, agent="shared")
     with ThreadPoolExecutor(2) as pool:
         leading = pool.submit(tell, inside.ADA, metadata={"of": "ada"})
-        wait_until(lambda: house.model.stats()["in_flight"], "the leader at the model", 10)
+        wait_until(lambda: house.model.stats()["in_flight"], "the leader at the model")
         theirs = pool.submit(tell, BOB, metadata={"of": "bob"}).result(30)
         mine = leading.result(30)
     assert house.model.stats()["calls"] == 1
