@@ -208,10 +208,10 @@ def test_waiters_leave_threads_for_other_requests(house: House, text: str) -> No
 
 
 @pytest.mark.parametrize("door", ["invoke", "stream"])
-@pytest.mark.parametrize("body", [b"x", b"9999999999999 x {", b"9999999999999 x []", b"0 x {}", b"9999999999999 \xff {}"])
-def test_an_entry_that_cannot_be_read_is_asked_anew(
-    house: House, text: str, door: str, body: bytes
-) -> None:
+@pytest.mark.parametrize(
+    "body", [b"x", b"9999999999999 x {", b"9999999999999 x []", b"0 x {}", b"9999999999999 \xff {}"]
+)
+def test_an_entry_that_cannot_be_read_is_asked_anew(house: House, text: str, door: str, body: bytes) -> None:
     house.ask(text)
     changed = house.wired.infra.redis_store.call(
         lambda client: [client.set(key, body) for key in client.scan_iter("slipway:answer:*")], default=[]
