@@ -73,9 +73,10 @@ def arguments() -> argparse.Namespace:
     )
     found = parser.parse_args()
     found.only, found.peers = found.only.split(","), found.peers.split(",")
-    unknown = {*found.peers} - {*STARTS, BARE} | {one for one in found.only if not _selected([one])}
-    if unknown := {one for one in unknown if not _is_checkout(one)}:
-        parser.error(f"there is no {', '.join(sorted(unknown))}")
+    unknown = [one for one in found.only if not selected([one])]
+    unknown += [one for one in found.peers if one not in (*STARTS, BARE) and not _is_checkout(one)]
+    if unknown:
+        parser.error(f"there is no {', '.join(unknown)}")
     return found
 
 
@@ -84,7 +85,7 @@ def _is_checkout(name: str) -> bool:
     return kind == "slipway" and (Path(folder) / "gunicorn.conf.py").is_file()
 
 
-def _selected(asked: list[str]) -> list[str]:
+def selected(asked: list[str]) -> list[str]:
     """Cases that begin with one of `asked`: P is every part of production's shape, PB its cache hit."""
     return [case for case in CASES if case.startswith(tuple(asked))]
 
@@ -101,14 +102,14 @@ def main() -> None:
     ):
         run = Run(fleet, asked.peers, out, asked.scale, describe())
         try:
-            for case in _selected(asked.only):
+            for case in selected(asked.only):
                 measured(run, case)
         finally:
             run.save()
             print(f"kept in {out}")
         for line in summary.beside(summary.Summary(run.public()), "slipway"):
             print(line)
-    whole = _selected(asked.only) == list(CASES) and asked.scale == 1
+    whole = selected(asked.only) == list(CASES) and asked.scale == 1
     if asked.renew:
         report.write(renewed(json.loads(asked.renew.read_text()), run.public(), asked.only))
     elif whole or asked.write:

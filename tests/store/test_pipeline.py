@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.errors import DatabaseUnavailable
-from service.store import transaction
+from service.store import postgres, transaction
 from service.store.database import Database, InsertOnce, Row, Transaction
 from service.store.statement import Statement
 
@@ -148,6 +148,18 @@ def test_failed_statement_undoes_all(db: Database) -> None:
 def test_read_is_one_trip_for_each_statement(db: Database, trips: list[list[str]]) -> None:
     assert len(db.query(lambda tx: tx.rows(READ) + tx.rows(READ))) == 2
     assert trips == []  # single statements, outside of any pipeline
+
+
+@pytest.mark.parametrize("change", ["ALTER TABLE pots ALTER n TYPE numeric", "DEALLOCATE ALL"])
+def test_read_goes_on_where_what_was_prepared_does_not_fit(db: Database, change: str) -> None:
+    """A statement outside of a transaction: no rollback makes its connection forget.
+
+    The change is hidden from the driver, which would see it on its own connection.
+    """
+    for _ in range(postgres.PREPARE_AFTER + 1):
+        contents(db)
+    db.transact(lambda tx: tx.execute(sa.text(f"DO $$ BEGIN EXECUTE '{change}'; END $$")))
+    assert contents(db) == contents(db) == [(1, 0)]
 
 
 def test_one_snapshot_sees_no_later_commit(db: Database) -> None:

@@ -9,6 +9,7 @@ from service.store.schema.accounts import api_keys, sign_in_addresses, token_fam
 from service.store.schema.activity import (
     DIED,
     ENDED_BADLY,
+    OF_ALL,
     UNFINISHED,
     approvals,
     batch_items,
