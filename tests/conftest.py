@@ -80,7 +80,7 @@ def process(
             child.wait(15)
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
-            child.wait(5)
+            child.wait(30)
         guardian.unlist(child.pid)
 
 
@@ -126,7 +126,7 @@ class RedisServer:
         """As a crash would: no farewell, nothing saved."""
         assert self.child is not None
         self.child.kill()
-        self.child.wait(5)
+        self.child.wait(30)
 
     def stop(self) -> None:
         self.stack.close()
@@ -151,15 +151,15 @@ class Model:
     def control(self, **wish: Any) -> None:
         """Faults and latency from now on; nothing means none."""
         calm = {"fault": None, "times": None, "first_token_ms": 0, "token_ms": 0, "retry_after": None}
-        httpx2.post(f"{self.url}/control", json={**calm, **wish}, timeout=5).raise_for_status()
+        httpx2.post(f"{self.url}/control", json={**calm, **wish}, timeout=30).raise_for_status()
 
     def stats(self) -> dict[str, Any]:
-        stats: dict[str, Any] = httpx2.get(f"{self.url}/stats", timeout=5).json()
+        stats: dict[str, Any] = httpx2.get(f"{self.url}/stats", timeout=30).json()
         return stats
 
     def reset(self) -> None:
         self.control()
-        httpx2.post(f"{self.url}/stats/reset", timeout=5).raise_for_status()
+        httpx2.post(f"{self.url}/stats/reset", timeout=30).raise_for_status()
 
 
 @contextmanager

@@ -109,7 +109,9 @@ def test_the_secret_is_each_users_own_and_not_for_keys(slipway: Slipway, db: Dat
     with slipway.client() as client:
         key = client.post("/v1/auth/keys", json={"name": "webhooks"}).json()["key"]
         assert client.get("/v1/webhooks/secret").json()["secret"].startswith("whsec_")
-        answer = httpx2.get(f"{slipway.url}/v1/webhooks/secret", headers={"x-api-key": key}, trust_env=False)
+        answer = httpx2.get(
+            f"{slipway.url}/v1/webhooks/secret", headers={"x-api-key": key}, timeout=30, trust_env=False
+        )
         assert answer.status_code == 403
     hooks = Webhooks(db, "secret", allow_private=False)
     assert hooks.secret_of("usr_1") != hooks.secret_of("usr_2")

@@ -32,7 +32,7 @@ import redis
 from service.errors import DatabaseUnavailable, InvalidToken
 from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
-from service.infra.redis_trip import Step
+from service.infra.redis_trip import ScriptCall
 from service.store import token_families as rows
 from service.store.database import Database
 from service.store.token_families import Revoked
@@ -91,14 +91,14 @@ class Revocations:
         """Stop retrying; another process, or the next start, writes what Redis still lacks."""
         self._closed.set()
 
-    def step(self, family: str) -> Step:
-        """Build a trip's step that checks a log-in: the trip raises `InvalidToken` when it has ended."""
+    def call(self, family: str) -> ScriptCall:
+        """Build a trip's call that checks a log-in: the trip raises `InvalidToken` when it has ended."""
 
         def read(seen: Sequence[bytes | None] | None) -> None:
             if self.is_revoked(family, seen or (None, None)):
                 raise InvalidToken("This log-in has ended.")
 
-        return Step(_LOOK_UP, (KEY,), (family, COMPLETE), read)
+        return ScriptCall(_LOOK_UP, (KEY,), (family, COMPLETE), read)
 
     def is_revoked(self, family: str, seen: Sequence[bytes | None]) -> bool:
         """Check whether a log-in has been revoked. Raises `DatabaseUnavailable` when neither store can say.

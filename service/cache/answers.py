@@ -29,7 +29,7 @@ from service.cache.normalise import VERSION, Normaliser
 from service.cache.semantic import Semantic
 from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
-from service.infra.redis_trip import Step
+from service.infra.redis_trip import ScriptCall
 from service.types import Caller, Run, RunRequest, message_text, now_ms
 
 STALE_SECONDS = 86_400  # minimum life of an answer that may be served stale
@@ -118,13 +118,13 @@ class AnswerCache:
         slot = exact if plain is None else _extended(digest, b"~" + VERSION + b" " + plain.encode())
         return CacheKey(digest.hexdigest()[:32], exact, slot, plain)
 
-    def look_up(self, question: CacheKey, me: Owner | None, after: str = "") -> Step:
-        """Build a trip's step that looks a question up. On a miss `me` becomes the owner, unless there is one.
+    def look_up(self, question: CacheKey, me: Owner | None, after: str = "") -> ScriptCall:
+        """Build a trip's call that looks a question up. On a miss `me` becomes the owner, unless there is one.
 
         `after`: the run that `me` has seen fail; if another has failed since, that owner is found with its outcome.
         """
         owner = str(me) if me is not None else ""
-        return Step(_FIND, (question.answer, question.flight), (now_ms(), owner, FLIGHT_MS, after))
+        return ScriptCall(_FIND, (question.answer, question.flight), (now_ms(), owner, FLIGHT_MS, after))
 
     def found(self, question: CacheKey, me: Owner | None, answer: Any) -> CacheEntry:
         """Parse the answer of `look_up`: `hit`, `near` or `miss`; `bypass` if Redis failed.
@@ -143,8 +143,8 @@ class AnswerCache:
 
     def finish(
         self, question: CacheKey, me: Owner | None, run: Run, spec: CacheSpec, vector: Vector | None = None
-    ) -> Step | None:
-        """Build a trip's step that stores the answer of an ended run, and its outcome for the waiters of `me`.
+    ) -> ScriptCall | None:
+        """Build a trip's call that stores the answer of an ended run, and its outcome for the waiters of `me`.
 
         None: there is nothing to store, and no flight to end.
         """
@@ -160,7 +160,7 @@ class AnswerCache:
         keys = (question.answer, question.flight, question.outcome(me.run_id if me else ""))
         outcome, is_answer = write_outcome(run)
         arguments = (owner, answer, life, outcome, OUTCOME_SECONDS, 0 if is_answer else FLIGHT_MS)
-        return Step(_FINISH, keys, arguments)
+        return ScriptCall(_FINISH, keys, arguments)
 
     def _nearest_to(self, question: CacheKey, entry: CacheEntry) -> CacheEntry:
         """Search for a question with the same meaning; called by the owner only."""

@@ -12,7 +12,7 @@ from service.cache.answers import AnswerCache
 from service.cache.entries import LASTING, MODEL_AWAY, CacheEntry, CacheKey, Owner
 from service.cache.single_flight import SingleFlight
 from service.errors import SlipwayError
-from service.infra.redis_trip import Step, Trip
+from service.infra.redis_trip import ScriptCall, Trip
 from service.types import Caller, Run, RunStatus
 
 MAX_FAILURES = 2  # failed owners after which waiters get the error
@@ -33,7 +33,7 @@ class Lookup:
             run.id, run.user_id, run.mode == "stream" and run.request.on_disconnect == "continue"
         )
         self._ended = False
-        self._step: Step | None = None
+        self._step: ScriptCall | None = None
         self.entry = CacheEntry("bypass" if question is None else "miss")
 
     def ask(self, trip: Trip) -> None:

@@ -25,7 +25,7 @@ from service.cache.entries import CacheEntry, CacheKey, Outcome, Owner, outcome_
 from service.errors import RunTimeout
 from service.infra.redis import RedisStore
 from service.infra.redis_client import Script, answered, read_stream
-from service.infra.redis_trip import Step, Trip
+from service.infra.redis_trip import ScriptCall, Trip
 from service.types import Run
 
 log = logging.getLogger("slipway.single_flight")
@@ -114,13 +114,13 @@ class SingleFlight:
         since = self._silent_since
         return since is not None and time.monotonic() - since >= SILENCE
 
-    def finish(self, question: CacheKey, found: CacheEntry, run: Run, spec: CacheSpec) -> list[Step]:
+    def finish(self, question: CacheKey, found: CacheEntry, run: Run, spec: CacheSpec) -> list[ScriptCall]:
         """Build the steps that store the answer of an ended run, and announce its outcome to its waiters."""
         with self._wake:  # shared with the thread
             self._owned.pop(run.id, None)
         me = found.owner if found.owner is not None and found.owner.run_id == run.id else None
         step = self.answers.finish(question, me, run, spec, found.vector)
-        return [] if step is None else [step, Step(_ANNOUNCE, (OUTCOMES,), (run.id,))]
+        return [] if step is None else [step, ScriptCall(_ANNOUNCE, (OUTCOMES,), (run.id,))]
 
     def wait(
         self, question: CacheKey, owner: Owner, beat: float, until: float

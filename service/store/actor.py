@@ -37,7 +37,7 @@ _actor: ContextVar[Actor] = ContextVar("actor", default=SERVICE)
 
 
 def current_actor() -> Actor:
-    """Return the actor of this thread; in a group commit, of the thread whose write is run."""
+    """Return the actor of this thread."""
     return _actor.get()
 
 

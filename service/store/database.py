@@ -1,4 +1,4 @@
-"""Database access: read and write transactions, retried while it is away or they collide; group commit on SQLite.
+"""Database access: read and write transactions, retried while it is away or they collide.
 
 Every outage, whatever driver or layer reports it, is raised as `DatabaseUnavailable`.
 """
@@ -24,7 +24,6 @@ from service.store.sqlite_writers import Writers
 from service.store.statement import Row as Row
 from service.store.transaction import InsertOnce as InsertOnce
 from service.store.transaction import Transaction as Transaction
-from service.store.transaction import Write
 from service.store.transaction import clock_ms as clock_ms
 from service.store.transaction_retry import collision_of, retry_collisions
 
@@ -85,7 +84,7 @@ class Database:
         locked; `Unexpected` where it is pipelined.
         """
         with (
-            self._write_lock(),
+            self._write_lock(priority),
             self._transaction(writes=True, priority=priority, pipelined=pipelined) as transaction,
         ):
             yield transaction
@@ -103,8 +102,8 @@ class Database:
     ) -> T:
         """Run `work` in a write transaction; retry on collision, and for `patience` seconds while the database is away.
 
-        `work` must be idempotent: a commit whose answer was lost may have happened. With SQLite another thread may run
-        it (group commit), in a copy of this thread's context variables. `priority`: before all others of this process.
+        `work` must be idempotent: a commit whose answer was lost may have happened. `priority`: before all others of
+        this process.
         """
         return self._retry(partial(self._write, work, priority), patience)
 
@@ -131,22 +130,14 @@ class Database:
             return work(transaction)
 
     def _write(self, work: Callable[[Transaction], T], priority: bool) -> T:
-        if self._writers is None:
-            try:
-                return self._write_alone(work, priority, pipelined=True)
-            except Unexpected:
-                self._retried("unexpected_result")
-                return self._write_alone(work, priority, pipelined=False)
-        write = Write(work)
-        if self._writers.acquire(write, priority=priority):
-            try:
-                self._group_commit(self._writers, write)
-            finally:
-                self._writers.release()
-        return write.result()
+        try:
+            return self._write_once(work, priority, pipelined=True)
+        except Unexpected:
+            self._retried("unexpected_result")
+            return self._write_once(work, priority, pipelined=False)
 
-    def _write_alone(self, work: Callable[[Transaction], T], priority: bool, *, pipelined: bool) -> T:
-        """Run `work` in a transaction of its own. Raises `Unexpected` where it is pipelined."""
+    def _write_once(self, work: Callable[[Transaction], T], priority: bool, *, pipelined: bool) -> T:
+        """Run `work` in a transaction. Raises `Unexpected` where it is pipelined."""
         with self.begin(priority=priority, pipelined=pipelined) as transaction:
             try:
                 return work(transaction)
@@ -154,35 +145,6 @@ class Database:
                 if transaction.assumes:  # the error may come from an assumption that does not hold
                     raise Unexpected from error
                 raise
-
-    def _group_commit(self, writers: Writers, first: Write[Any]) -> None:
-        """Group commit: run `first`, then queued writes in savepoints; wake their threads only after COMMIT."""
-        group: list[Write[Any]] = []
-        try:
-            with self._transaction(writes=True) as transaction:
-                first.run(transaction)
-                for write in writers.groupable():
-                    assert isinstance(write, Write)
-                    group.append(write)
-                    self._run_in_savepoint(transaction, write)
-        except BaseException:
-            for write in group:
-                write.fail(DatabaseUnavailable(AWAY))
-            raise
-        finally:
-            for write in group:
-                write.done = True
-                write.wake()
-
-    def _run_in_savepoint(self, transaction: Transaction, write: Write[Any]) -> None:
-        transaction.command("SAVEPOINT part")
-        try:
-            with self._outage_as_unavailable():
-                write.run(transaction.with_own_hooks())
-        except Exception as error:
-            write.fail(error)
-            transaction.command("ROLLBACK TO part")  # fails where SQLite has undone the whole transaction
-        transaction.command("RELEASE part")
 
     def ping(self) -> None:
         """Run a trivial statement. Raises `DatabaseUnavailable` when it fails, or where writes are refused."""
@@ -199,8 +161,8 @@ class Database:
         if self._writers is not None:
             self._writers.close()
 
-    def _write_lock(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._writers is None else self._writers.turn()
+    def _write_lock(self, priority: bool) -> AbstractContextManager[None]:
+        return nullcontext() if self._writers is None else self._writers.turn(priority=priority)
 
     @contextmanager
     def _transaction(

@@ -3,8 +3,7 @@
 SQLite's busy handler sleeps for up to 100 ms between attempts. Where another process writes all the time, it never
 meets the gap between two transactions, and fails after its time-out. So writers queue before they begin: threads of a
 process first in, first out, and one thread of each process at two locked files. The holder of `-next` is next in line,
-the holder of `-writer` writes. A process keeps the lock while its threads queue, for `TURN` seconds at most; the thread
-that has it may run the queued writes of the others (group commit).
+the holder of `-writer` writes. A process keeps the lock while its threads queue, for `TURN` seconds at most.
 """
 
 from __future__ import annotations
@@ -24,25 +23,6 @@ TURN = 0.02  # seconds
 POLL_SECONDS = 0.001  # between two attempts to lock a file; one thread of a process polls at a time
 
 
-class Waiter:
-    """Queued thread. `groupable`: another thread may run its write."""
-
-    __slots__ = ("_woken", "done")
-    groupable = False
-
-    def __init__(self) -> None:
-        self.done = False  # run by another thread: the lock is not needed any more
-        self._woken = threading.Lock()
-        self._woken.acquire()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait for `wake`. False: timed out."""
-        return self._woken.acquire(timeout=seconds)
-
-    def wake(self) -> None:
-        self._woken.release()
-
-
 class Writers:
     """Write lock of one process, made after fork. `patience`: seconds that a thread waits for it."""
 
@@ -52,69 +32,49 @@ class Writers:
         self._files: list[int] = []  # descriptors of `_paths`, opened with the first turn
         self._change = threading.Lock()
         self._busy = False
-        self._queue: deque[Waiter] = deque()
+        self._queue: deque[threading.Lock] = deque()  # of each waiting thread, released when its turn comes
         self._turn_ends = 0.0  # time.monotonic(); 0: this process does not have the lock
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Hold the lock for a block. Raises `DatabaseUnavailable` on time-out."""
-        self.acquire(Waiter())
-        try:
-            yield
-        finally:
-            self.release()
+    def turn(self, *, priority: bool = False) -> Iterator[None]:
+        """Hold the lock for a block. `priority`: before all others of this process.
 
-    def acquire(self, waiter: Waiter, *, priority: bool = False) -> bool:
-        """Wait for the lock. True: acquired, `release` it. False: another thread has run the waiter's write.
-
-        `priority`: before all others of this process. Raises `DatabaseUnavailable` on time-out.
+        Raises `DatabaseUnavailable` on time-out.
         """
         deadline = time.monotonic() + self._patience
-        if not self._acquire_in_process(waiter, priority):
-            return False
+        self._wait_in_process(priority)
         try:
             self._lock_files(deadline)
-        except BaseException:
-            self.release()
-            raise
-        return True
+            yield
+        finally:
+            self._release()
 
-    def _acquire_in_process(self, waiter: Waiter, priority: bool) -> bool:
+    def _wait_in_process(self, priority: bool) -> None:
         with self._change:
             if not self._busy:
                 self._busy = True
-                return True
-            (self._queue.appendleft if priority else self._queue.append)(waiter)
-        if waiter.wait(self._patience):
-            return not waiter.done
+                return
+            woken = threading.Lock()
+            woken.acquire()
+            (self._queue.appendleft if priority else self._queue.append)(woken)
+        if woken.acquire(timeout=self._patience):
+            return
         with self._change:
-            if timed_out := waiter in self._queue:
-                self._queue.remove(waiter)
-        # Not in the queue any more: it was given the lock at the last moment, or its write is being run.
-        if timed_out or not waiter.wait(self._patience):
-            raise DatabaseUnavailable("The database is busy.")
-        return not waiter.done
+            if woken in self._queue:  # if not, the lock was handed over at the last moment
+                self._queue.remove(woken)
+                raise DatabaseUnavailable("The database is busy.")
 
-    def groupable(self) -> Iterator[Waiter]:
-        """Dequeue writes that the holder may run, while its turn lasts; the caller wakes each of them."""
-        while time.monotonic() < self._turn_ends:
-            with self._change:
-                if not (self._queue and self._queue[0].groupable):
-                    return
-                waiter = self._queue.popleft()
-            yield waiter
-
-    def release(self) -> None:
+    def _release(self) -> None:
         """Hand the lock to the first in the queue; unlock the files when the queue is empty or the turn is over."""
         with self._change:
-            waiter = self._queue.popleft() if self._queue else None
-            if self._turn_ends and (waiter is None or time.monotonic() > self._turn_ends):
+            woken = self._queue.popleft() if self._queue else None
+            if self._turn_ends and (woken is None or time.monotonic() > self._turn_ends):
                 self._turn_ends = 0.0
                 for file in self._files[1:]:  # none: closed meanwhile, which unlocked them
                     fcntl.flock(file, fcntl.LOCK_UN)
-            self._busy = waiter is not None
-        if waiter is not None:
-            waiter.wake()
+            self._busy = woken is not None
+        if woken is not None:
+            woken.release()
 
     def close(self) -> None:
         files, self._files = self._files, []  # atomic: another thread may be about to lock them

@@ -1,10 +1,9 @@
-"""Transactions over one driver connection, queued writes for group commit, and SQL expressions for both databases."""
+"""Transactions over one driver connection, and SQL expressions for both databases."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import copy_context
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
@@ -13,10 +12,8 @@ from sqlalchemy.sql.functions import GenericFunction
 
 from service.store.actor import Actor, current_actor
 from service.store.pipeline import Queued, expecting_count, expecting_rows, send
-from service.store.sqlite_writers import Waiter
 from service.store.statement import Plan, Row, Statement
 
-T = TypeVar("T")
 # Execution options of a query whose best plan depends on its values, such as a list: it is not prepared. PostgreSQL's
 # generic plan of a prepared statement suits common values, and would read a million rows for a rare one.
 PLANNED_ANEW = {"planned_anew": True}
@@ -123,7 +120,7 @@ class Transaction:
 
     @property
     def actor(self) -> Actor:
-        """Actor of the thread whose write this is, also where another thread runs it (group commit)."""
+        """Actor of this thread."""
         return current_actor()
 
     def execute(
@@ -195,10 +192,6 @@ class Transaction:
 
         self._queue.append(Queued(plan.sql, given, read))
 
-    def command(self, sql: str) -> None:
-        """Run a transaction command such as SAVEPOINT."""
-        self._cursor.execute(sql)
-
     def use_one_snapshot(self) -> None:
         """Use one snapshot for the whole transaction, as SQLite always does; must come before the first statement."""
         if self.one_writer:
@@ -217,10 +210,6 @@ class Transaction:
         if self._begin:
             self._queue.append(Queued("COMMIT"))
         self._flush()
-
-    def with_own_hooks(self) -> Transaction:
-        """Share the connection with another thread's write (group commit); after-commit hooks stay apart."""
-        return Transaction(self._engine, self._pooled)
 
     def after_commit(self, hook: Callable[[], object]) -> None:
         self._hooks.append(hook)
@@ -261,30 +250,3 @@ class Transaction:
 
 
 WriteInTransaction = Callable[[Transaction], None]  # a part of a transaction, which joins others
-
-
-class Write(Waiter, Generic[T]):
-    """Queued write of one thread, run by itself or by another thread's group commit."""
-
-    __slots__ = ("_context", "_error", "_result", "_tx", "_work")
-    groupable = True
-
-    def __init__(self, work: Callable[[Transaction], T]) -> None:
-        super().__init__()
-        self._work = work
-        self._context = copy_context()  # of the queuing thread: its actor, its log fields
-        self._error: BaseException | None = None
-
-    def run(self, tx: Transaction) -> None:
-        self._tx = tx
-        self._result = self._context.run(self._work, tx)
-
-    def fail(self, error: BaseException) -> None:
-        self._error = error
-
-    def result(self) -> T:
-        """Run after-commit hooks, then return or raise the result; called by the queuing thread."""
-        if self._error is not None:
-            raise self._error
-        self._tx.committed()
-        return self._result

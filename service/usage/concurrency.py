@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from service.errors import RateLimited
 from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
-from service.infra.redis_trip import Step, Trip
+from service.infra.redis_trip import ScriptCall, Trip
 
 UNBOUNDED = 2**53
 COMPARE_SECONDS = 2.0  # between two database comparisons for one user
@@ -82,10 +82,10 @@ class ConcurrentRuns:
             counted.leave(trip)
             trip.send()
 
-    def step(self, user_id: str, run_id: str, *, refuse: bool) -> Step:
-        """Build a trip's step that counts a run in Redis; its answer is 0 at the user's limit."""
+    def call(self, user_id: str, run_id: str, *, refuse: bool) -> ScriptCall:
+        """Build a trip's call that counts a run in Redis; its answer is 0 at the user's limit."""
         most = self._most if refuse else UNBOUNDED
-        return Step(_ENTER, (_key(user_id),), (run_id, most, self._life_ms))
+        return ScriptCall(_ENTER, (_key(user_id),), (run_id, most, self._life_ms))
 
     def forget_ended(self, user_id: str) -> bool:
         """Remove members whose runs have ended. False: there were none, or the last comparison was a moment ago."""
@@ -131,19 +131,19 @@ class CountedRun:
         self._user_id = user_id
         self._run_id = run_id
         self._refuse = refuse
-        self._step: Step | None = None
+        self._call: ScriptCall | None = None
         self._is_here = False
 
     def ask(self, trip: Trip) -> None:
         """Count the run in Redis with this trip."""
-        self._step = self._limit.step(self._user_id, self._run_id, refuse=self._refuse)
-        trip.add(self._step)
+        self._call = self._limit.call(self._user_id, self._run_id, refuse=self._refuse)
+        trip.add(self._call)
 
     def enter(self, trip: Trip) -> None:
         """Count the run, in this process and, unless a trip has done so, in Redis. Raises `RateLimited`."""
         self._limit.enter_here(self._user_id, refuse=self._refuse)
         self._is_here = True
-        if self._step is None or not self._step.reached:
+        if self._call is None or not self._call.reached:
             self._ask_now(trip)
         if not self._is_counted() and self._limit.forget_ended(self._user_id):
             self._ask_now(trip)
@@ -156,8 +156,8 @@ class CountedRun:
             self._is_here = False
             self._limit.leave_here(self._user_id)
         if self._is_counted():
-            trip.add(Step(_LEAVE, (_key(self._user_id),), (self._run_id,)))
-        self._step = None
+            trip.add(ScriptCall(_LEAVE, (_key(self._user_id),), (self._run_id,)))
+        self._call = None
 
     def _ask_now(self, trip: Trip) -> None:
         self.ask(trip)
@@ -165,7 +165,7 @@ class CountedRun:
 
     def _is_counted(self) -> bool:
         """Return whether Redis counts the run, as far as known: while Redis is away, the answer is None."""
-        return self._step is not None and self._step.reached and self._step.answer != 0
+        return self._call is not None and self._call.reached and self._call.answer != 0
 
 
 def _key(user_id: str) -> str:

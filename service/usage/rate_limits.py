@@ -18,7 +18,7 @@ from limits.typing import RedisClient
 
 from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
-from service.infra.redis_trip import Step, Trip
+from service.infra.redis_trip import ScriptCall, Trip
 from service.types import Usage
 
 SCHEME = "slipway"
@@ -121,10 +121,10 @@ class LimitStorage(RedisStorage):
     def get_sliding_window(self, key: str, expiry: int) -> State:
         return self._or_in_memory(super().get_sliding_window, self._memory.get_sliding_window, (key, expiry))
 
-    def step(
+    def call(
         self, item: RateLimitItem, key: str, read: Callable[[LimitWindow], None], *, counts: bool = True
-    ) -> Step:
-        """Build a trip's step that counts a call, or only looks, with the counters of `count`.
+    ) -> ScriptCall:
+        """Build a trip's call that counts a call, or only looks, with the counters of `count`.
 
         `read` gets the window, with `remaining` -1 when it is full; from this process's memory where Redis is away.
         """
@@ -140,7 +140,7 @@ class LimitStorage(RedisStorage):
             read(window.after(passed=passed == 1))
 
         counters = [f"{PREFIX}:{{{key}}}/-1", f"{PREFIX}:{{{key}}}"]
-        return Step(_COUNT if counts else _LOOK, counters, (item.amount, item.get_expiry()), received)
+        return ScriptCall(_COUNT if counts else _LOOK, counters, (item.amount, item.get_expiry()), received)
 
     def count(self, item: RateLimitItem, key: str) -> LimitWindow:
         """Count a call and return its window; `remaining` is -1 when the call is refused."""
@@ -180,16 +180,16 @@ class SharedRateLimit:
         """Count one call and return the tightest window; `remaining` is -1 when the call is refused. None: no limit."""
         windows: list[LimitWindow] = []
         trip = Trip(self._redis_store)
-        trip.add(*self.steps(user_id, windows.append, counts=True))
+        trip.add(*self.calls(user_id, windows.append, counts=True))
         trip.send()
         return tightest(windows)
 
-    def steps(
+    def calls(
         self, user_id: str, read: Callable[[LimitWindow], None], *, counts: bool = False
-    ) -> Iterator[Step]:
-        """Build a trip's steps, one for each window; `remaining` is -1 when nothing is left."""
+    ) -> Iterator[ScriptCall]:
+        """Build a trip's calls, one for each window; `remaining` is -1 when nothing is left."""
         for item in self._items:
-            yield self._storage.step(item, self._key(item, user_id), read, counts=counts)
+            yield self._storage.call(item, self._key(item, user_id), read, counts=counts)
 
     def add(self, user_id: str, amount: int) -> None:
         """Count usage whether it fits or not."""

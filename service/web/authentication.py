@@ -101,7 +101,7 @@ def identify() -> Caller:
     else:
         caller = _signed(token)
         if caller.family is not None:
-            g.trip.add(services().auth.revocations.step(caller.family))
+            g.trip.add(services().auth.revocations.call(caller.family))
     g.caller = caller
     act_as(Actor.of(caller))
     return caller

@@ -56,7 +56,7 @@ class Limits:
         """Count a request in a trip, which raises `RateLimited`; with the counters of `count`."""
         read = partial(self.within, label=limit.label)
         for item in _items(limit.rate) if limit.rate else ():
-            trip.add(self._storage.step(item, item.key_for(limit.key, limit.scope), read))
+            trip.add(self._storage.call(item, item.key_for(limit.key, limit.scope), read))
 
     def take(self, limit: Limit) -> LimitWindow | None:
         """Count a request; return the tightest window, with `remaining` -1 when it is refused. None: no limit."""

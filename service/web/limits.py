@@ -62,7 +62,7 @@ def limit_action(action: Action) -> None:
     user_id, rate = current_caller().user_id, getattr(services().settings, f"limit_{action}")
     _add(Limit(f"{action} calls", rate, action, user_id))
     read = partial(_limits().within, label="tokens")
-    current_trip().add(*services().usage.rate_limits.tokens.steps(user_id, read))
+    current_trip().add(*services().usage.rate_limits.tokens.calls(user_id, read))
 
 
 def limit_session(session_id: str | None) -> None:

@@ -88,7 +88,7 @@ class Replica:
     def is_revoked(self, family: str) -> bool:
         """Check a log-in, in a round trip of its own."""
         trip = Trip(self.redis_store)
-        trip.add(self.revocations.step(family))
+        trip.add(self.revocations.call(family))
         try:
             trip.send()
         except InvalidToken:

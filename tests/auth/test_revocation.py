@@ -161,7 +161,7 @@ def test_missed_revocations_are_written_once_redis_is_back(
     here.revocations.end(ended)
     own_redis.start()
     direct = redis.Redis.from_url(own_redis.url)
-    wait_until(lambda: direct.hexists(revocation.KEY, ended), "the late word", 15)
+    wait_until(lambda: direct.hexists(revocation.KEY, ended), "the late word")
     direct.close()
 
 

@@ -25,7 +25,7 @@ class Upstream:
         return f"http://127.0.0.1:{self.port}"
 
     def stats(self) -> dict[str, Any]:
-        found: dict[str, Any] = httpx2.get(f"{self.url}/stats", timeout=5, trust_env=False).json()
+        found: dict[str, Any] = httpx2.get(f"{self.url}/stats", timeout=30, trust_env=False).json()
         return found
 
     def shot(self, wish: Wish, *, stream: bool = False, **changes: Any) -> Shot:
@@ -53,5 +53,5 @@ def upstream_process() -> Iterator[Upstream]:
 @pytest.fixture
 def upstream(upstream_process: Upstream) -> Upstream:
     """With counters at nought."""
-    httpx2.post(f"{upstream_process.url}/stats", timeout=5, trust_env=False).raise_for_status()
+    httpx2.post(f"{upstream_process.url}/stats", timeout=30, trust_env=False).raise_for_status()
     return upstream_process

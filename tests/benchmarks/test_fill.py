@@ -49,7 +49,7 @@ def test_a_filled_database_serves(
             answer = client.get(f"/v1/runs/run_0bench{7:016d}")
         assert answer.status_code == 200, answer.text
         assert answer.json()["status"] == "succeeded"
-        assert httpx2.get(f"{server.url}/ready", trust_env=False).status_code == 200
+        assert httpx2.get(f"{server.url}/ready", timeout=30, trust_env=False).status_code == 200
 
 
 def test_there_must_be_a_run_to_copy(database: str) -> None:

@@ -64,14 +64,14 @@ def test_a_client_that_leaves_is_noticed(upstream: Upstream) -> None:
         client.sendall(request)
         assert client.recv(4096).startswith(b"HTTP/1.1 200")
         assert upstream.stats()["left"] == []
-    wait_until(lambda: len(upstream.stats()["left"]) == 1, "the note of the client that left", 5)
+    wait_until(lambda: len(upstream.stats()["left"]) == 1, "the note of the client that left")
     assert upstream.stats()["finished"] == 0
 
 
 def test_other_paths_are_answered_too(upstream: Upstream) -> None:
-    counted = httpx2.post(f"{upstream.url}/v1/messages/count_tokens", json={}, trust_env=False)
+    counted = httpx2.post(f"{upstream.url}/v1/messages/count_tokens", json={}, timeout=30, trust_env=False)
     assert counted.json() == {"input_tokens": 24}
-    assert httpx2.get(f"{upstream.url}/v1/models?limit=1", trust_env=False).json()["data"] == []
+    assert httpx2.get(f"{upstream.url}/v1/models?limit=1", timeout=30, trust_env=False).json()["data"] == []
     assert upstream.stats()["calls"] == 0
 
 

@@ -103,5 +103,5 @@ def crowd(
     """Many who wait, in both processes."""
     turns = [pair[number % 2].turn(text) for number in range(count)]
     joined = [pool.submit(join, turn) for turn in turns]
-    wait_until(lambda: sum(map(waiting, pair)) == count, "all of them waiting", 10)
+    wait_until(lambda: sum(map(waiting, pair)) == count, "all of them waiting")
     return joined

@@ -13,7 +13,7 @@ from service.agents.spec import CacheSpec
 from service.cache.answers import AnswerCache
 from service.cache.entries import CacheEntry, CacheKey, Owner, Vector
 from service.infra.redis import RedisStore
-from service.infra.redis_trip import Step, Trip
+from service.infra.redis_trip import ScriptCall, Trip
 from service.types import Caller, Run, new_id
 from tests.conftest import RedisServer
 from tests.runs.house import ADA, ASSISTANT, PLAIN, asked
@@ -70,7 +70,7 @@ def finish(
     return 0 if step is None else int(answer_to(cache, step) or 0)
 
 
-def answer_to(cache: AnswerCache, step: Step) -> Any:
+def answer_to(cache: AnswerCache, step: ScriptCall) -> Any:
     trip = Trip(cache._redis_store)
     trip.add(step)
     trip.send()

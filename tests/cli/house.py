@@ -11,6 +11,7 @@ from flask import Flask
 from config import load
 from service import wiring
 from service.app import create_app
+from service.runs.recovery.supervisor import ProcessRole
 from service.store.schema import metadata
 from service.types import Caller, Run, RunRequest
 from service.wiring import Services
@@ -35,7 +36,7 @@ def env(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer, mod
 def whole(env: dict[str, str]) -> Iterator[Flask]:
     """Not named `app`: pytest-flask would push that one's context around every command."""
     settings = load(env)
-    services = wiring.build(settings, kind="cli")  # `web` would take up the runs that a test abandons
+    services = wiring.build(settings, ProcessRole("cli"))  # `web` would take up the runs that a test abandons
     app = create_app(settings, services)
     metadata.create_all(services.infra.db.engine)
     services.auth.users.create("root", "root-password", "admin")

@@ -48,7 +48,7 @@ def test_a_store_that_went_away_is_asked_again_but_not_by_everybody(
     assert [store.call(ask, "default") for _ in range(50)] == ["default"] * 50
     assert len(asked) == 1 and not store.available()
     server.start()
-    wait_until(lambda: store.call(ask, False), "Redis", 10)
+    wait_until(lambda: store.call(ask, False), "Redis")
     assert store.available() and heard == [False, True]
 
 
@@ -74,7 +74,7 @@ def test_the_server_is_known_by_its_run_id(store: RedisStore, server: RedisServe
     before = store.server
     server.stop()
     server.start()
-    wait_until(lambda: store.call(lambda client: client.ping(), False), "Redis", 10)
+    wait_until(lambda: store.call(lambda client: client.ping(), False), "Redis")
     assert len(before) == len(store.server) == 40 and before != store.server
 
 

@@ -102,7 +102,7 @@ def test_a_read_that_blocks_ends_soon_after_its_time_where_the_server_hangs(
     with pytest.raises(redis.TimeoutError):
         read_stream(client, "entries", b"1-1", 10, 0.1)
     client.close()
-    wait_until(redis_server.ping, "the server", 10)
+    wait_until(redis_server.ping, "the server")
 
 
 def test_exhausted_pool_waits_for_a_connection(redis_server: RedisServer) -> None:

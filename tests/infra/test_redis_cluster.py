@@ -41,7 +41,7 @@ def _redis(folder: Path, *options: str) -> Iterator[int]:
     ]
     with process([*command, *options], stdout=subprocess.DEVNULL):
         with redis.Redis(port=port) as client:
-            wait_until(lambda: _answers(client), "Redis", 10)
+            wait_until(lambda: _answers(client), "Redis")
         yield port
 
 
@@ -98,7 +98,7 @@ def _is_published(store: RedisStore) -> None:
         publisher.submit(channel, [RunEvent(Event.RUN_STARTED, {}, 1)], urgent=True)
         publisher.submit(channel, [RunEvent(Event.RUN_COMPLETED, {}, 2)], urgent=True, last=True)
         reader = EventStreamReader(store, store.client)
-        wait_until(lambda: len(reader.read_all(f"run_{number}")) == 2, "both events", 5)  # noqa: B023
+        wait_until(lambda: len(reader.read_all(f"run_{number}")) == 2, "both events")  # noqa: B023
 
 
 def _is_refused(ports: list[int]) -> None:
@@ -126,7 +126,7 @@ def test_a_cluster_with_a_node_that_hangs_is_left_alone_until_that_answers(tmp_p
         while time.monotonic() < end:
             list(map(write, range(30)))
         assert changes == [False]
-        wait_until(lambda: all(map(write, range(30))), "the node", 20)
+        wait_until(lambda: all(map(write, range(30))), "the node")
         assert changes == [False, True]
         store.close()
 
@@ -142,7 +142,7 @@ def _is_exchanged(client: redis.Redis, ports: list[int]) -> None:
     slow.execute_command("CLIENT", "PAUSE", "800", "ALL")  # longer than an answer is waited for
     with pytest.raises(redis.RedisError):
         exchange(client, lambda _: [("XADD", name, "2-1", "f", name) for name in names])
-    wait_until(lambda: slow.ping(), "the node", 10)
+    wait_until(lambda: slow.ping(), "the node")
     rejected = [
         redis.Redis(port=port).info("commandstats").get("cmdstat_xadd", {}).get("failed_calls", 0)
         for port in ports
@@ -164,7 +164,7 @@ def _form_cluster(ports: list[int]) -> None:
         states = [client.execute_command("CLUSTER", "INFO") for client in clients]
         return all(b"cluster_state:ok" in state and b"cluster_known_nodes:3" in state for state in states)
 
-    wait_until(formed, "the cluster", 20)
+    wait_until(formed, "the cluster")
     for client in clients:
         client.close()
 
@@ -227,11 +227,11 @@ def test_a_failover_behind_sentinel_reaches_the_new_master(tmp_path: Path) -> No
         stack.enter_context(process(command, stdout=subprocess.DEVNULL))
         sentinel: Any = redis.Redis(port=watcher)
         with sentinel, redis.Redis(port=new) as replica:
-            wait_until(lambda: _answers(sentinel), "Sentinel", 10)
+            wait_until(lambda: _answers(sentinel), "Sentinel")
             store = RedisStore(f"redis+sentinel://127.0.0.1:{watcher}/main", max_connections=4)
             assert _takes(store) == 3
             before = store.server
-            wait_until(lambda: replica.info("replication")["master_link_status"] == "up", "the replica", 20)
+            wait_until(lambda: replica.info("replication")["master_link_status"] == "up", "the replica")
             wait_until(
                 lambda: sentinel.execute_command("SENTINEL", "REPLICAS", "main"), "Sentinel to see it", 20
             )

@@ -12,7 +12,7 @@ import pytest
 from service.errors import InvalidToken, RateLimited
 from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
-from service.infra.redis_trip import Step, Trip
+from service.infra.redis_trip import ScriptCall, Trip
 from tests.conftest import RedisServer, redis_in
 
 ADD = Script("return redis.call('RPUSH', KEYS[1], ARGV[1])")
@@ -28,15 +28,15 @@ def store(scratch: Path, redis_server: RedisServer) -> Iterator[RedisStore]:
         yield redis_store
 
 
-def sent(store: RedisStore, *steps: Step) -> tuple[Step, ...]:
+def sent(store: RedisStore, *steps: ScriptCall) -> tuple[ScriptCall, ...]:
     trip = Trip(store)
     trip.add(*steps)
     trip.send()
     return steps
 
 
-def add(value: str) -> Step:
-    return Step(ADD, ("trip",), (value,))
+def add(value: str) -> ScriptCall:
+    return ScriptCall(ADD, ("trip",), (value,))
 
 
 def kept(store: RedisStore) -> list[bytes]:
@@ -46,7 +46,12 @@ def kept(store: RedisStore) -> list[bytes]:
 
 def test_steps_run_in_order_until_one_stops_the_rest(store: RedisStore) -> None:
     steps = sent(
-        store, add("a"), Step(NONE, ("nothing",), ()), add("b"), Step(STOP, ("k",), ("v",)), add("c")
+        store,
+        add("a"),
+        ScriptCall(NONE, ("nothing",), ()),
+        add("b"),
+        ScriptCall(STOP, ("k",), ("v",)),
+        add("c"),
     )
     assert [step.answer for step in steps] == [1, None, 2, [b"stopped", b"k", b"v"], None]
     assert [step.reached for step in steps] == [True] * 4 + [False]
@@ -66,7 +71,7 @@ def test_a_trip_that_was_sent_is_empty_and_takes_others(store: RedisStore) -> No
 def test_a_step_that_fails_stops_nothing_and_is_logged(
     store: RedisStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first, failed, last = sent(store, add("a"), Step(FAIL, ("trip",), ()), add("b"))
+    first, failed, last = sent(store, add("a"), ScriptCall(FAIL, ("trip",), ()), add("b"))
     assert (first.answer, failed.answer, failed.reached, last.answer) == (1, None, True, 2)
     assert [record.getMessage() for record in caplog.records] == ["redis_refused"]
 
@@ -84,10 +89,10 @@ def test_the_first_refusal_is_raised_and_what_was_run_is_read(store: RedisStore)
     with pytest.raises(InvalidToken):
         sent(
             store,
-            Step(ADD, ("trip",), ("a",), refuse),
-            Step(ADD, ("trip",), ("b",), limit),
-            Step(STOP, ("k",), ("v",), read.append),
-            Step(ADD, ("trip",), ("c",), read.append),
+            ScriptCall(ADD, ("trip",), ("a",), refuse),
+            ScriptCall(ADD, ("trip",), ("b",), limit),
+            ScriptCall(STOP, ("k",), ("v",), read.append),
+            ScriptCall(ADD, ("trip",), ("c",), read.append),
         )
     assert read == [2, [b"stopped", b"k", b"v"]]
 
@@ -97,7 +102,7 @@ def test_without_redis_each_step_has_no_answer_up_to_a_refusal(scratch: Path) ->
         raise RateLimited
 
     with closing(RedisStore(f"unix://{scratch}/nobody.sock", max_connections=2)) as nowhere:
-        steps = add("a"), Step(ADD, ("trip",), ("b",), refuse), add("c")
+        steps = add("a"), ScriptCall(ADD, ("trip",), ("b",), refuse), add("c")
         with pytest.raises(RateLimited):
             sent(nowhere, *steps)
     assert [(step.reached, step.answer) for step in steps] == [(True, None), (True, None), (False, None)]
@@ -108,6 +113,6 @@ def test_a_replica_ends_the_trip_and_opens_the_circuit(scratch: Path) -> None:
         redis_in(scratch / "replica", "--save", "", "--replicaof", "127.0.0.1", "1") as server,
         closing(RedisStore(server.url, max_connections=2)) as store,
     ):
-        steps = sent(store, Step(NONE, ("nothing",), ()), add("a"))
+        steps = sent(store, ScriptCall(NONE, ("nothing",), ()), add("a"))
         assert [step.answer for step in steps] == [None, None]
         assert not store.available() and store.check() == "read-only"

@@ -102,7 +102,7 @@ def test_worker_back_from_an_outage_waits_a_lease_before_recovery(services: wiri
     supervisor._recover(began + supervisor._lease)
     assert _abandoned(services) == [run_id]
     supervisor._recover(supervisor._cut_off_at + supervisor._lease)
-    wait_until(lambda: services.runs.queries.get(run_id).status == "succeeded", "its end", 20)
+    wait_until(lambda: services.runs.queries.get(run_id).status == "succeeded", "its end")
 
 
 def test_failed_renewal_counts_as_cut_off(services: wiring.Services) -> None:

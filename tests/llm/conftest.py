@@ -32,10 +32,10 @@ class Offline:
 
     def control(self, **knobs: Any) -> None:
         body = json.dumps(knobs).encode()
-        urllib.request.urlopen(urllib.request.Request(f"{self.url}/control", body), timeout=5).close()
+        urllib.request.urlopen(urllib.request.Request(f"{self.url}/control", body), timeout=30).close()
 
     def stats(self) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{self.url}/stats", timeout=5) as answer:
+        with urllib.request.urlopen(f"{self.url}/stats", timeout=30) as answer:
             told: dict[str, Any] = json.load(answer)
             return told
 

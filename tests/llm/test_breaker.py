@@ -71,7 +71,7 @@ def test_one_probe_goes_through_when_half_open(breaker: Breaker, clock: Clock) -
     start = threading.Barrier(32)
 
     def try_it(_: int) -> bool:
-        start.wait(5)
+        start.wait(30)
         try:
             return breaker.allow().probe
         except ModelUnavailable:

@@ -161,11 +161,11 @@ def test_abort_wakes_a_wait_for_the_first_byte(
     call = a_call()
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(run_and_catch, claude, call, streaming, threading.Event())
-        assert server.asked.acquire(timeout=5)
+        assert server.asked.acquire(timeout=30)
         call.abort()
-        (seen,) = running.result(5)
+        (seen,) = running.result(30)
     assert type(seen) is errors.RunCancelled
-    assert server.hung_up.wait(5)
+    assert server.hung_up.wait(30)
 
 
 def test_abort_wakes_a_reader_in_mid_stream(claude: ClaudeClient, server: WireServer) -> None:
@@ -173,11 +173,11 @@ def test_abort_wakes_a_reader_in_mid_stream(claude: ClaudeClient, server: WireSe
     call, first = a_call(), threading.Event()
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(run_and_catch, claude, call, True, first)
-        assert first.wait(5)
+        assert first.wait(30)
         call.abort()
-        delta, failure = running.result(5)
+        delta, failure = running.result(30)
     assert delta == TextDelta("one") and type(failure) is errors.RunCancelled
-    assert server.hung_up.wait(5)
+    assert server.hung_up.wait(30)
     assert (call.progress.text, call.progress.usage) == ("one", Usage(20, 1))
 
 

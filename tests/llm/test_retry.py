@@ -175,5 +175,5 @@ def test_a_reader_that_leaves_is_observed(
     answering = make().create(ask(stream=True), a_call())
     next(answering)
     answering.close()
-    assert server.hung_up.wait(5)
+    assert server.hung_up.wait(30)
     assert codes(attempts) == ["caller_left"] and attempts[0].usage == Usage(20, 1)

@@ -113,7 +113,7 @@ def test_a_probe_that_speaks_lets_the_others_in(make: MakeResilient, server: Wir
     go_on = threading.Event()
 
     def then(exchange: Exchange) -> None:
-        assert go_on.wait(5)
+        assert go_on.wait(30)
         exchange.send(b"".join(chunk(sse(event)) for event in end()) + b"0\r\n\r\n")
 
     server.script = [OVERLOADED, stream([start(), *text_events("one")], then)]

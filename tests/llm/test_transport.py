@@ -48,7 +48,7 @@ def test_pieces_are_handed_on_as_they_arrive(client: httpx2.Client, server: Wire
 
     def two_pieces(exchange: Exchange) -> None:
         exchange.send(head(200, None) + chunk(b"first"))
-        assert seen.wait(5)
+        assert seen.wait(30)
         exchange.send(chunk(b"second") + b"0\r\n\r\n")
 
     server.script = [two_pieces]
@@ -113,7 +113,7 @@ def test_a_connection_closed_while_idle_is_not_used(client: httpx2.Client, serve
 
     server.script = [answer_and_leave]
     post(client, server)
-    assert left.wait(5)
+    assert left.wait(30)
     assert post(client, server).json()["type"] == "message"
     assert (server.connections, len(server.requests)) == (2, 2)
 
@@ -123,7 +123,7 @@ def test_bytes_on_an_idle_connection_are_not_an_answer(client: httpx2.Client, se
 
     def bored(exchange: Exchange) -> None:
         whole({})(exchange)
-        assert idle.wait(5)
+        assert idle.wait(30)
         exchange.send(head(408, 0))
         exchange.close()
         said.set()
@@ -131,7 +131,7 @@ def test_bytes_on_an_idle_connection_are_not_an_answer(client: httpx2.Client, se
     server.script = [bored]
     post(client, server)
     idle.set()
-    assert said.wait(5)
+    assert said.wait(30)
     assert post(client, server).status_code == 200
 
 

@@ -31,10 +31,10 @@ def test_abort_wakes_a_reader_that_waits_for_the_head(client: httpx2.Client, ser
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    server.asked.acquire(timeout=5), server.asked.acquire(timeout=5)
+    server.asked.acquire(timeout=30), server.asked.acquire(timeout=30)
     call.abort()
-    waiting.join(5)
-    assert not waiting.is_alive() and failures and server.hung_up.wait(5)
+    waiting.join(30)
+    assert not waiting.is_alive() and failures and server.hung_up.wait(30)
     assert (len(server.requests), server.connections) == (asked_before + 1, 1)
 
 
@@ -76,12 +76,12 @@ def test_abort_wakes_a_reader_under_tls(
     call = a_call()
 
     def abort() -> None:
-        tls_server.asked.acquire(timeout=5)
+        tls_server.asked.acquire(timeout=30)
         call.abort()
 
     timer = threading.Thread(target=abort)
     timer.start()
     with carrying(call), pytest.raises(httpx2.HTTPError):
         client.post(tls_server.url, timeout=30)
-    timer.join(5)
-    assert tls_server.hung_up.wait(5)
+    timer.join(30)
+    assert tls_server.hung_up.wait(30)

@@ -78,7 +78,7 @@ def test_incomplete_request_reaches_no_replica(edge: Edge, slipway: Slipway, tok
 
 
 def test_clients_that_do_not_read_a_long_answer(edge: Edge, slipway: Slipway, token: str) -> None:
-    assert len(httpx2.get(f"{slipway.url}/openapi.json").content) > 30_000
+    assert len(httpx2.get(f"{slipway.url}/openapi.json", timeout=30).content) > 30_000
     with ExitStack() as stack:
         for _ in range(MANY):
             connect(edge, stack, b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n", receives=1024)

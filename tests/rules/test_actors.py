@@ -58,15 +58,13 @@ class Write(NamedTuple):
 
 
 def watched(db: Database, monkeypatch: pytest.MonkeyPatch) -> list[Write]:
-    """List the transactions that write from now on; a group commit may run one on another thread."""
+    """List the transactions that write from now on."""
     found: list[Write] = []
     transact = db.transact
 
     def watching(work: Callable[[Transaction], Any], **options: Any) -> Any:
-        thread = threading.current_thread().name
-
         def noting(tx: Transaction) -> Any:
-            found.append(Write(thread, tx.actor))
+            found.append(Write(threading.current_thread().name, tx.actor))
             return work(tx)
 
         return transact(noting, **options)

@@ -48,7 +48,7 @@ class Heard(threading.Thread):
 def heard(wired: Services) -> Iterator[Heard]:
     client = Heard(wired)
     client.start()
-    wait_until(lambda: client.words() > 2, "some words", 10)
+    wait_until(lambda: client.words() > 2, "some words")
     yield client
     client.join(20)
 
@@ -77,7 +77,7 @@ def given_back(wired: Services, run_id: str) -> bool:
 def test_handed_over_run_has_all_published_events_stored(wired: Services, heard: Heard) -> None:
     """So that who goes on needs no Redis to know it."""
     stop(wired, heard.run_id)
-    wait_until(lambda: given_back(wired, heard.run_id), "the run in the queue", 10)
+    wait_until(lambda: given_back(wired, heard.run_id), "the run in the queue")
     wired.infra.redis_store.client.delete(stream_key(heard.run_id))
     assert wired.runs.execution.take_up(heard.run_id)
     assert_whole(wired, heard)

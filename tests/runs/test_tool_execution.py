@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -32,17 +32,17 @@ OPERATOR = Caller("usr_ada", "ada", "operator")
 class Desk:
     """One run of an agent with two tools, executed by hand. `made` are the calls of both."""
 
-    def __init__(self, wired: Services, **agent: Any) -> None:
+    def __init__(self, wired: Services, *, seconds: float = 60.0, **agent: Any) -> None:
         self.wired = wired
         self.made: list[str] = []
         self.while_called: Callable[[], object] = lambda: None
         self.rate = ""
-        tools = {one.name: one for one in self._tools()}
+        tools = {one.name: one for one in self._tools(seconds)}
         self.agent = replace(wired.runs.start.agent("probe"), tools=tools, **agent)
         self.run_id = wired.runs.start.queue(inside.ADA, inside.request("Do it."), None, "req").run.id
         self._take()
 
-    def _tools(self) -> list[Tool]:
+    def _tools(self, seconds: float) -> list[Tool]:
         def make(text: str) -> str:
             self.made.append(text)
             self.while_called()
@@ -53,7 +53,7 @@ class Desk:
             """Look."""
             return make(text)
 
-        @tool(timeout=0.3)
+        @tool(timeout=seconds)
         def pay(text: str) -> str:
             """Pay."""
             return make(text)
@@ -118,11 +118,11 @@ def test_reported_call_is_not_repeated(wired: Services) -> None:
 
 
 def test_unreported_call_needs_an_approval(wired: Services) -> None:
-    desk = Desk(wired)
+    desk, over = Desk(wired, seconds=2.0), threading.Event()
 
     def die() -> None:
         desk.while_called = lambda: None
-        time.sleep(0.5)  # longer than the tool may take: nobody hears of its end
+        over.wait(60)  # longer than the tool may take: nobody hears of its end
 
     desk.while_called = die
     with pytest.raises(WaitsForApproval):
@@ -133,6 +133,7 @@ def test_unreported_call_needs_an_approval(wired: Services) -> None:
     desk.decide(asked["id"], "approve")
     assert [result.ok for result in desk.use(PAY)] == [True]
     assert desk.made == ["1", "1"] and desk.statuses() == {"toolu_pay": "done"}
+    over.set()
 
 
 def test_pending_approval_blocks_every_call_of_the_step(wired: Services) -> None:

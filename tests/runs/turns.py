@@ -64,7 +64,7 @@ class Listener(threading.Thread):
             events = self._wired.runs.queries.so_far(self.run_id)
             return text in "".join(e.data["text"] for e in events if e.name is Event.TEXT_DELTA)
 
-        wait_until(told, "the text", 10)
+        wait_until(told, "the text")
 
     def last(self) -> Event:
         self.join(20)

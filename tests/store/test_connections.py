@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -99,9 +98,8 @@ def test_lease_renewal_precedes_other_waiters(postgres: Postgres) -> None:
     with closing(Database(url, pool_size=1)) as db, ThreadPoolExecutor(9) as pool:
         with db.read():
             others = [pool.submit(db.query, lambda tx: order.append("other")) for _ in range(8)]
-            time.sleep(0.2)
             lease = pool.submit(db.query, lambda tx: order.append("lease"), priority=True)
-            time.sleep(0.2)
+            wait_until(lambda: db._connections._priority_waiters == 1, "the lease that waits")
         for answer in (*others, lease):
             answer.result()
     assert order == ["lease"] + ["other"] * 8

@@ -20,6 +20,7 @@ from service.store import fitness
 from service.store.database import Database, Transaction
 from service.store.outages import NO_OPTION, NO_RIGHT
 from service.store.postgres import PREPARE_AFTER
+from service.store.statement import Statement
 from tests.chaos.conftest import Postgres
 from tests.conftest import PYTHON, ROOT, free_port, wait_until
 from tests.store.conftest import Log
@@ -182,7 +183,7 @@ def test_transient_server_errors_are_retried(postgres: Postgres, path: str) -> N
         attempts.append(state)
         if attempts.count(state) == 1:
             raises = RAISE.format(state)
-            tx.command(raises) if path == "driver" else tx.execute(sa.text(raises))
+            tx.execute(Statement(sa.text(raises)) if path == "driver" else sa.text(raises))
 
     states = ["08006", "08P01", "25006", "25P03", "53100", "53200", "53300", "53400", "55P03", "57014"]
     states += ["57P01", "57P02", "57P03", "58030"]
@@ -193,11 +194,11 @@ def test_transient_server_errors_are_retried(postgres: Postgres, path: str) -> N
     assert attempts == [state for state in states for _ in range(2)]
 
 
-@pytest.mark.parametrize("state", ["23505", "22012", "42P01", "XX000"])
+@pytest.mark.parametrize("state", ["23505", "22003", "42P01", "XX000"])
 def test_permanent_server_errors_are_raised_at_once(postgres: Postgres, state: str) -> None:
     def work(tx: Transaction) -> None:
         attempts.append(state)
-        tx.command(RAISE.format(state))
+        tx.execute(Statement(sa.text(RAISE.format(state))))
 
     attempts: list[str] = []
     with closing(Database(url_of(postgres))) as db, pytest.raises(psycopg.Error) as raised:
@@ -237,7 +238,7 @@ def test_a_write_that_is_refused_lets_the_pool_go_too(postgres: Postgres) -> Non
     def refused(tx: Transaction) -> None:
         found.append(tx.row(PID))
         if len(found) == 1:
-            tx.command(RAISE.format("25006"))
+            tx.execute(Statement(sa.text(RAISE.format("25006"))))
 
     found: list[Any] = []
     with closing(Database(url_of(postgres))) as db:

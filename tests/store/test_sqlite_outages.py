@@ -18,7 +18,7 @@ def test_a_file_that_cannot_be_written_to_is_opened_anew(tmp_path: Path, causes:
     with closing(Database(f"sqlite:///{tmp_path}/x.db")) as db:
         db.transact(lambda tx: tx.execute(sa.text("CREATE TABLE notes (id INTEGER)")))
         with db.read() as tx:
-            tx.command("PRAGMA query_only = ON")
+            tx.execute(sa.text("PRAGMA query_only = ON"))
         db.transact(lambda tx: tx.execute(sa.text("INSERT INTO notes VALUES (1)")))
     assert causes("database_away") == ["the file of the database is read-only"]
     assert len(causes("database_back")) == 1

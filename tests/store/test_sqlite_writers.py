@@ -8,15 +8,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from service.errors import DatabaseUnavailable
-from service.store.sqlite_writers import Waiter, Writers
+from service.store.database import Database
+from service.store.sqlite_writers import Writers
 from tests.conftest import process, wait_until
 
+MANY = 200  # threads
+ONE_MORE = sa.text("INSERT INTO counts VALUES (1)")
 # Writes all the time, from four threads, until it is ended.
 GREEDY = """
 import sys, threading, time
@@ -92,20 +96,32 @@ def test_a_turn_that_failed_is_given_back(database: Path) -> None:
 
 
 def test_threads_write_in_the_order_they_came_but_for_one_that_may_not_wait(database: Path) -> None:
-    writers, wrote = Writers(database, 10.0), list[str]()
+    wrote = list[str]()
 
-    def write(name: str, priority: bool = False) -> None:
-        writers.acquire(Waiter(), priority=priority)
-        wrote.append(name)
-        writers.release()
+    def waiting() -> int:
+        assert db._writers is not None
+        return len(db._writers._queue)
 
-    with ThreadPoolExecutor(5) as pool, writers.turn():
-        for number, (name, priority) in enumerate(
-            [("1", False), ("2", False), ("3", False), ("lease", True)], 1
-        ):
-            pool.submit(write, name, priority)
-            wait_until(lambda: len(writers._queue) == number, "a thread that waits", timeout=5)  # noqa: B023
+    with closing(Database(f"sqlite:///{database}")) as db, ThreadPoolExecutor(5) as pool, db.begin():
+        for number, name in enumerate(["1", "2", "3", "lease"], 1):
+            pool.submit(db.transact, lambda tx, name=name: wrote.append(name), priority=name == "lease")
+            wait_until(lambda: waiting() == number, "a thread that waits")  # noqa: B023
     assert wrote == ["lease", "1", "2", "3"]
+
+
+def write(db: Database) -> int:
+    """Write once, without another try."""
+    with db.begin() as tx:
+        return tx.execute(ONE_MORE)
+
+
+def test_many_threads_write_and_none_fails(database: Path) -> None:
+    """Hundreds of calls at once each write a few times: they wait for their turns."""
+    with closing(Database(f"sqlite:///{database}")) as db, ThreadPoolExecutor(MANY) as pool:
+        db.transact(lambda tx: tx.execute(sa.text("CREATE TABLE counts (n INTEGER)")))
+        writes = [pool.submit(write, db) for _ in range(3 * MANY)]
+        assert [each.result() for each in writes] == [1] * 3 * MANY
+        assert db.query(lambda tx: tx.row(sa.text("SELECT count(*) AS n FROM counts"))) == {"n": 3 * MANY}
 
 
 def test_one_that_gave_up_waiting_is_not_given_the_turn(database: Path) -> None:

@@ -107,7 +107,7 @@ def batched(wired: Services, model: Model) -> None:
         row = wired.infra.db.query(lambda tx: batches.get(tx, run.id, 1))
         return row is not None and row["state"] == "done"
 
-    wait_until(answered, "the answer", 20)
+    wait_until(answered, "the answer")
     assert wired.runs.execution.take_up(run.id) and wired.runs.queries.get(run.id).status == "succeeded"
 
 

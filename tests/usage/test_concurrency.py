@@ -14,7 +14,7 @@ from service.infra.redis import RedisStore
 from service.types import new_id
 from service.usage import concurrency
 from service.usage.concurrency import ConcurrentRuns
-from tests.conftest import RedisServer, redis_in
+from tests.conftest import RedisServer, redis_in, wait_until
 from tests.cutter import Cutter
 
 ADA = "usr_ada"
@@ -61,13 +61,12 @@ def test_a_refused_run_does_not_count(server: RedisServer) -> None:
 
 
 def test_a_run_whose_process_died_is_forgotten(server: RedisServer) -> None:
-    dead = limit(server, most=1, seconds=0.2)
+    dead = limit(server, most=1, seconds=2)
     lost = dead.counted(ADA, new_id("run"))  # never left
     lost.__enter__()
     client = redis.Redis.from_url(server.url)
     assert client.zcard(f"slipway:running:{ADA}") == 1
-    while client.exists(f"slipway:running:{ADA}"):
-        pass
+    wait_until(lambda: not client.exists(f"slipway:running:{ADA}"), "the end of its time")
     with limit(server, most=1).counted(ADA, new_id("run")):
         pass
 

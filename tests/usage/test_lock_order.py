@@ -70,7 +70,7 @@ def test_a_step_under_way_when_a_cap_is_set(make: Make, collisions: Log, scope: 
         def set_cap() -> None:
             if not asked:
                 asked.append(pool.submit(setter.budgets.put, scope, "month", NANO))
-                wait_until(lambda: waiting(house), "the setter", 10)
+                wait_until(lambda: waiting(house), "the setter")
 
         asked: list[object] = []
         goes_on(house, before, set_cap)
@@ -91,7 +91,7 @@ def test_step_waits_for_a_cap_being_set_and_counts_against_that_cap(make: Make, 
             scope_locks.own(tx, "agent:support")
             sent(tx)
             step = pool.submit(goes_on, house, before)
-            wait_until(lambda: waiting(house), "the step", 10)
+            wait_until(lambda: waiting(house), "the step")
             house.budgets._put(tx, cap, NANO, settled)
             return step  # type: ignore[return-value]
 

@@ -23,7 +23,7 @@ def ada() -> str:
 def look(rate: SharedRateLimit, user_id: str) -> LimitWindow | None:
     windows: list[LimitWindow] = []
     trip = Trip(rate._storage._redis_store)
-    trip.add(*rate.steps(user_id, windows.append))
+    trip.add(*rate.calls(user_id, windows.append))
     trip.send()
     return tightest(windows)
 

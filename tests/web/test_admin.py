@@ -68,7 +68,9 @@ def test_only_admins(client: httpx2.Client, slipway: Slipway) -> None:
             assert other.patch("/v1/admin/users/usr_1", json={}).status_code == 403
             assert other.delete("/v1/admin/users/usr_1").status_code == 403
     key = client.post("/v1/auth/keys", json={"name": "narrow", "scopes": ["agents:support"]}).json()["key"]
-    narrow = httpx2.get(f"{slipway.url}/v1/admin/users", headers={"x-api-key": key}, trust_env=False)
+    narrow = httpx2.get(
+        f"{slipway.url}/v1/admin/users", headers={"x-api-key": key}, timeout=30, trust_env=False
+    )
     assert narrow.status_code == 403
 
 

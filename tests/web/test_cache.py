@@ -91,9 +91,7 @@ def test_a_stale_answer_while_the_model_is_away(house: House, text: str, door: s
     assert (kept["status"], kept["cache"]) == ("succeeded", "stale")
     assert house.ask(f"{text} else", agent="brief").status_code == 503
     house.model.control()
-    wait_until(
-        lambda: house.ask(text, door, agent="brief").headers["X-Cache"] == "miss", "the model again", 10
-    )
+    wait_until(lambda: house.ask(text, door, agent="brief").headers["X-Cache"] == "miss", "the model again")
 
 
 def test_a_stale_answer_is_no_answer_to_a_question_the_model_refuses(house: House, text: str) -> None:
@@ -160,7 +158,7 @@ def test_stream_of_another_user_shares_its_answer_only(house: House, text: str) 
     tell = partial(told_to, house, text=text, agent="shared")
     with ThreadPoolExecutor(2) as pool:
         leading = pool.submit(tell, inside.ADA, metadata={"of": "ada"})
-        wait_until(lambda: house.model.stats()["in_flight"], "the leader at the model", 10)
+        wait_until(lambda: house.model.stats()["in_flight"], "the leader at the model")
         theirs = pool.submit(tell, BOB, metadata={"of": "bob"}).result(30)
         mine = leading.result(30)
     assert house.model.stats()["calls"] == 1
@@ -210,10 +208,10 @@ def test_waiters_leave_threads_for_other_requests(house: House, text: str) -> No
 
 
 @pytest.mark.parametrize("door", ["invoke", "stream"])
-@pytest.mark.parametrize("body", [b"x", b"9999999999999 x {", b"9999999999999 x []", b"0 x {}", b"9999999999999 \xff {}"])
-def test_an_entry_that_cannot_be_read_is_asked_anew(
-    house: House, text: str, door: str, body: bytes
-) -> None:
+@pytest.mark.parametrize(
+    "body", [b"x", b"9999999999999 x {", b"9999999999999 x []", b"0 x {}", b"9999999999999 \xff {}"]
+)
+def test_an_entry_that_cannot_be_read_is_asked_anew(house: House, text: str, door: str, body: bytes) -> None:
     house.ask(text)
     changed = house.wired.infra.redis_store.call(
         lambda client: [client.set(key, body) for key in client.scan_iter("slipway:answer:*")], default=[]

@@ -44,7 +44,7 @@ def commands_of(server: RedisServer) -> Iterator[Callable[[], list[str]]]:
         def so_far() -> list[str]:
             with closing(redis.Redis.from_url(server.url)) as other:
                 other.execute_command("PING", "end")  # type: ignore[no-untyped-call]
-            assert ended.wait(5)
+            assert ended.wait(30)
             thread.join()
             return [line for line in seen if not line.startswith(("CLIENT", "PING", "HELLO", "INFO"))]
 

@@ -230,7 +230,7 @@ def test_hanging_database_is_down_and_recovers(
         told = readiness(made, callers)
         assert {(status, parts["database"]["status"]) for status, parts in told} == {(503, "down")}
     way.thaw()
-    wait_until(lambda: ready(made)[1]["database"]["status"] == "ok", "the database", 10)
+    wait_until(lambda: ready(made)[1]["database"]["status"] == "ok", "the database")
     assert made.test_client().get("/health").status_code == 200
 
 
@@ -248,7 +248,7 @@ def test_a_probe_that_hangs_for_good_is_made_anew_a_few_times(monkeypatch: pytes
         assert probe.state(probe.begin())["status"] == "down"
     assert len(asked) == probes.MAX_THREADS
     over.set()
-    wait_until(lambda: probe.state(probe.begin())["status"] == "ok", "the check", 5)
+    wait_until(lambda: probe.state(probe.begin())["status"] == "ok", "the check")
 
 
 def test_metrics_of_all_workers(slipway: Slipway, client: httpx2.Client) -> None:

@@ -144,14 +144,14 @@ def test_a_cancelled_turn_stays_and_frees_the_session(client: httpx2.Client, mod
 
 def test_deleting_a_session_cancels_its_turn(client: httpx2.Client, model: Model) -> None:
     session_id = begin(client)
-    model.control(first_token_ms=8_000)
+    model.control(first_token_ms=60_000)
     with asking(client, session_id, "Slow?") as slow:
         texts = slow.iter_text()
         next(texts)
-        wait_until(lambda: model.stats()["calls"], "the upstream call", 5)
+        wait_until(lambda: model.stats()["calls"], "the upstream call")
         assert client.delete(f"/v1/sessions/{session_id}").status_code == 204
         "".join(texts)  # it ends
-    wait_until(lambda: model.stats()["closed_early"] == 1, "the end of the upstream call", 5)
+    wait_until(lambda: model.stats()["closed_early"] == 1, "the end of the upstream call")
     assert client.get(f"/v1/runs?session_id={session_id}").json()["data"] == []
 
 

@@ -134,7 +134,7 @@ def sentinel(folder: Path, port: int) -> Iterator[str]:
                 return bool(client.execute_command("SENTINEL", "CKQUORUM", "main"))
             return False
 
-        wait_until(knows, "Sentinel", 20)
+        wait_until(knows, "Sentinel")
         yield f"redis+sentinel://127.0.0.1:{watcher}/main"
 
 

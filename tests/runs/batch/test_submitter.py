@@ -50,7 +50,7 @@ def until_answered(wired: Services, run: Run, step: int = 1) -> str:
         row = item(wired, run, step)
         return row["state"] if row is not None and row["state"] in ("done", "failed") else None
 
-    state: str = wait_until(answered, "the answer", 20)
+    state: str = wait_until(answered, "the answer")
     return state
 
 
@@ -188,7 +188,7 @@ def test_cancelled_batch_run_costs_nothing_unless_sent(wired: Services, model: M
     late = queue(wired)
     wired.runs.batches.tick()
     wired.runs.cancellation.cancel(late)
-    wait_until(lambda: _gone(wired, late), "the end of it", 20)
+    wait_until(lambda: _gone(wired, late), "the end of it")
     books = check(wired.infra.db, wired.usage.prices)
     assert books.faults == [] and books.spent > 0 and books.held == 0
 

@@ -186,8 +186,9 @@ def test_a_later_attempt_silences_the_one_before(redis_store: RedisStore) -> Non
 
 
 def test_without_redis_the_gap_is_stored_before_the_client_is_written_to(
-    own: RedisServer, own_store: RedisStore
+    own: RedisServer, own_store: RedisStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(publisher_module, "OWNED", 600.0)
     bound = Bound(own_store)
     own.kill()
     bound.notes.away = True
@@ -195,11 +196,11 @@ def test_without_redis_the_gap_is_stored_before_the_client_is_written_to(
     time.sleep(0.2)
     assert bound.client.taken == []  # neither of them knows of it yet
     bound.notes.away = False
-    wait_until(lambda: bound.client.taken == [1], "the note", 5)
+    wait_until(lambda: bound.client.taken == [1], "the note")
     assert bound.notes.noted == [(bound.channel.run_id, 1)]
     bound.channel.put([RunEvent(Event.APPROVAL_REQUIRED, {}, 2)])
-    assert (bound.client.taken, len(bound.notes.noted)) == ([1, 2], 1)  # that holds for a second
-    time.sleep(publisher_module.OWNED)
+    assert (bound.client.taken, len(bound.notes.noted)) == ([1, 2], 1)  # that holds for a while
+    monkeypatch.setattr(publisher_module, "OWNED", 0.0)
     bound.notes.later = True
     bound.channel.put([RunEvent(Event.RUN_COMPLETED, {}, 3)])
     assert (bound.client.taken, bound.lost, bound.channel.over) == ([1, 2], 1, False)
