@@ -250,7 +250,7 @@ class Budgets:
             percent = 100 if refused and percent >= 80 else percent
             for passed in LEVELS:
                 warning = BudgetWarning(passed, standing)
-                if warned < passed <= percent and self._db.transact(partial(self._note, warning=warning)):
+                if warned < passed <= percent and self._note(warning):
                     scope = standing.cap.scope.partition(":")[0]
                     self._observer.budget_warning(scope, passed, warning.public())
         except DatabaseUnavailable:
@@ -263,8 +263,15 @@ class Budgets:
         warned = min((row["warned"] for row in counters), default=100)  # no counters: nothing to warn of
         return standing_of(Cap(scope, period, 0), window, counters), warned
 
-    def _note(self, tx: Transaction, warning: BudgetWarning) -> bool:
-        noted = rows.warn(tx, warning.standing.window.id, warning.percent)
-        if noted:
-            self._notify(tx, warning.id, warning.public())
-        return noted
+    def _note(self, warning: BudgetWarning) -> bool:
+        """Record a warning. False: it is recorded already; True where that was this same write, its answer lost."""
+        noted = False
+
+        def work(tx: Transaction) -> bool:
+            nonlocal noted
+            noted = rows.warn(tx, warning.standing.window.id, warning.percent) or noted
+            if noted:
+                self._notify(tx, warning.id, warning.public())
+            return noted
+
+        return self._db.transact(work)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from datetime import UTC, datetime
+from typing import get_args
 
 import pytest
 import sqlalchemy as sa
@@ -16,6 +17,7 @@ from service.store.budgets import BudgetWindow
 from service.store.schema import caps
 from service.types import NANO, Usage
 from service.usage.caps import NO_LIMIT, Standing, distribute, level, nano_of, window_end, window_start
+from tests.twice import Way, write_twice
 from tests.usage.conftest import Make
 from tests.usage.house import CENT, a_run, at_once
 
@@ -148,6 +150,20 @@ def test_every_level_is_warned_of_once(make: Make, caplog: pytest.LogCaptureFixt
     assert {record.scope for record in logged} == {"user:usr_ada"}  # type: ignore[attr-defined]
     rendered = (house.metrics.render()[0] + other.metrics.render()[0]).decode()
     assert len(re.findall(r'budget_warnings_total\{percent="\d+",scope="user"\} 1.0', rendered)) == 3
+
+
+@pytest.mark.parametrize("way", get_args(Way))
+def test_every_level_is_warned_of_where_writes_run_twice(
+    make: Make, way: Way, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    house = make(user_day=10 * CENT, patience=0)
+    caplog.set_level("INFO", "slipway.money")
+    write_twice(way, monkeypatch)
+    with pytest.raises(BudgetExceeded):
+        for _ in range(40):
+            house.spend(Usage(0, 800), fewest=800)
+    assert [warning["percent"] for warning in house.warnings] == [50, 80, 100]
+    assert caplog.messages.count("budget_warning") == 3
 
 
 def test_a_wide_cap_warns_of_its_whole(make: Make) -> None:
