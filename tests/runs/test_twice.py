@@ -140,3 +140,14 @@ def test_failed_run_is_queued_again(careful: Services, upstream: WireServer) -> 
 
     assert queued(RunStatus.FAILED, now)
     assert not queued(RunStatus.FAILED, now + 1)
+
+
+def test_one_thread_of_a_process_claims_a_run_at_a_time(acting: Services) -> None:
+    """Or a claim that is run again could take another thread's attempt for its own."""
+    execution = acting.runs.execution
+    run = acting.runs.start.queue(inside.ADA, inside.request("Do it."), None, "req").run
+    with execution.slots.claiming(run.id) as alone:
+        assert alone and not execution.take_up(run.id)
+        assert not execution.take_up(run.id), "the second refusal has not freed it"
+    assert acting.runs.queries.get(run.id).status is RunStatus.QUEUED
+    assert execution.take_up(run.id)
