@@ -13,15 +13,7 @@ from service.agents.pattern import Events, Prompt, most_steps
 from service.errors import ModelError, ModelUnavailable, RunLimit
 from service.llm.client import ModelClient, ModelReply, ModelRequest
 from service.llm.prompt_cache import marked
-from service.llm.routing import (
-    CLASSIFY,
-    CLASSIFY_TOKENS,
-    TIER_SCHEMA,
-    ModelRouter,
-    Route,
-    excerpt,
-    parse_tier,
-)
+from service.llm.routing import CLASSIFY, CLASSIFY_TOKENS, TIER_SCHEMA, Route, excerpt, parse_tier
 from service.llm.thinking import for_model, signatures
 from service.observe.observer import Observer
 from service.runs.attempt import Attempt
@@ -78,7 +70,7 @@ class RunSteps:
         if prompt.tier is None:
             models = yield from self._routed_models(prompt.tools)
         else:
-            models = self._router.route(prompt.tier).models
+            models = self._agent.model_router.route(prompt.tier).models
         return (yield from self._whole_reply(name, self._request(models[0], prompt), models, prompt.publish))
 
     def _request(self, model: str, prompt: Prompt) -> ModelRequest:
@@ -134,22 +126,18 @@ class RunSteps:
         if self._calls > most:
             raise RunLimit(f"There is no answer after {most} model calls, and the run may make no more.")
 
-    @property
-    def _router(self) -> ModelRouter:
-        return self._agent.model_router
-
     def _routed_models(self, tools: bool) -> Events[tuple[str, ...]]:
         """Return the models of the run's tier, chosen once, before the first step that needs it.
 
         The question decides, or the cheap model if in doubt. Every attempt chooses the same.
         """
         if self._route is None:
-            request, bounds = self._run.request, self._agent.bounds
+            request, bounds, router = self._run.request, self._agent.bounds, self._agent.model_router
             count = len(self._agent.tools) if tools else 0
             tier = request.tier
-            if self._router.unsure(tier, request.question, count, bounds):
+            if router.unsure(tier, request.question, count, bounds):
                 tier = (yield from self._tier_by_model(request.question)) or tier
-            self._route = self._router.route(tier, request.question, count, bounds)
+            self._route = router.route(tier, request.question, count, bounds)
             self._run.tier = self._route.tier
         return self._route.models
 
