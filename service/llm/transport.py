@@ -142,7 +142,8 @@ class ModelTransport(httpx2.BaseTransport):
 
 class ModelHttp(httpx2.Client):
     """httpx2 client without the features the SDK does not use: merged defaults, authentication, cookies, redirects.
-    They would cost as much as the exchange itself.
+
+    These cost as much as the exchange itself.
     """
 
     def __init__(self, transport: ModelTransport) -> None:
