@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from queue import Empty, Full, SimpleQueue
 from typing import Any, cast
 
 import redis
 from hiredis import pack_command
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
-from redis.exceptions import ConnectionError, NoScriptError, ResponseError, TimeoutError
+from redis.exceptions import NoScriptError, ResponseError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -45,7 +43,7 @@ def connect(
     if address.scheme == "redis+sentinel":
         return _sentinel(address, options, max_connections)
     plain = url.removeprefix("redis+") if url.startswith("redis+") else url
-    pool = _Pool.from_url(plain, max_connections=max_connections, timeout=1, **options)
+    pool = redis.BlockingConnectionPool.from_url(plain, max_connections=max_connections, timeout=1, **options)
     return redis.Redis(connection_pool=pool)
 
 
@@ -85,87 +83,6 @@ def _tls(address: RedisAddress) -> dict[str, Any]:
     return {} if address.tls is None else {"ssl": True, **address.tls}
 
 
-class _Stack:
-    """LIFO of idle connections for redis-py's pool, without the condition variables of `queue.LifoQueue`.
-
-    The list holds the connections; the C queue counts them and blocks waiting threads.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.queue: list[Any] = []
-        self._size = size
-        self._waits: SimpleQueue[None] = SimpleQueue()
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Pop an item. Raises `queue.Empty`."""
-        self._waits.get(block, timeout)
-        return self.queue.pop()
-
-    def put_nowait(self, item: Any) -> None:
-        """Push an item. Raises `queue.Full`."""
-        if len(self.queue) >= self._size:
-            raise Full
-        self.queue.append(item)
-        self._waits.put(None)
-
-
-class _Pool(redis.BlockingConnectionPool):
-    """Connection pool without redis-py's metrics of each checkout, which cost as much as a command."""
-
-    def __init__(self, **options: Any) -> None:
-        init: Any = super().__init__  # untyped
-        init(queue_class=_Stack, **options)
-
-    def get_connection(self, *_: Any, **__: Any) -> Any:
-        """Check out a live connection. Raises `redis.RedisError` when none is free within a second or can be made."""
-        connection = self.take()
-        try:
-            if not _is_quiet(connection):
-                connection.disconnect()
-                connection.connect()
-        except BaseException:
-            self.release(connection)
-            raise
-        return connection
-
-    def take(self) -> Any:
-        """Check out a connection that the server may have closed: for callers that can resend."""
-        if self.pid != os.getpid():
-            self._checkpid()
-        try:
-            connection = self.pool.get(timeout=self.timeout)
-        except Empty:
-            raise ConnectionError("No connection available.") from None
-        if connection is None:
-            connection = cast(Any, self).make_connection()
-        if not connection.is_connected:
-            try:
-                connection.connect()
-            except BaseException:
-                self.release(connection)
-                raise
-        return connection
-
-    def release(self, connection: Any) -> None:
-        if connection.pid != os.getpid():  # made before a fork
-            connection.disconnect()
-            connection = None
-        elif connection.should_reconnect():
-            connection.disconnect()
-        try:  # noqa: SIM105 - `suppress` costs as much as the whole function
-            self.pool.put_nowait(connection)
-        except Full:  # the pool was reset meanwhile
-            pass
-
-
-def _is_quiet(connection: Any) -> bool:
-    """Return whether a connection is open and holds no unread answer."""
-    try:
-        return not connection.can_read()
-    except (ConnectionError, TimeoutError, OSError):
-        return False
-
-
 class Script:
     """Lua script by EVALSHA; EVAL only where the server has not cached it."""
 
@@ -176,33 +93,9 @@ class Script:
     def __call__(self, client: redis.Redis, keys: Sequence[str], *arguments: Any) -> Any:
         """Run the script; on a cluster all keys must be in one slot."""
         try:
-            return _execute(client, "EVALSHA", self._sha, len(keys), *keys, *arguments)
+            return answered(client, ("EVALSHA", self._sha, len(keys), *keys, *arguments))[0]
         except NoScriptError:
             return client.eval(self.source, len(keys), *keys, *arguments)
-
-
-def _execute(client: redis.Redis, *command: Any) -> Any:
-    """Execute a command without redis-py's options, retries and metrics, which cost more than the round trip.
-
-    Where the connection was closed, redis-py itself resends it on another one.
-    """
-    if not isinstance(client, redis.Redis):
-        return answered(client, command)[0]
-    pool = client.connection_pool
-    connection: Any = pool.take() if isinstance(pool, _Pool) else pool.get_connection()
-    try:
-        connection.send_packed_command((pack_command(command),))
-        return connection.read_response()
-    except ResponseError:  # the answer was read to its end
-        raise
-    except ConnectionError:
-        pass
-    except BaseException:
-        connection.disconnect()  # an unread answer must not be taken for the next one
-        raise
-    finally:
-        pool.release(connection)
-    return cast(Any, client).execute_command(*command)
 
 
 Command = Sequence[Any]
@@ -223,7 +116,8 @@ def exchange(
     """Send commands in one round trip; return the answer of each, or its `ResponseError`.
 
     `commands(connection)` builds them: they may depend on the server of the connection; None for a cluster, one round
-    trip per node. Sent as in `_execute`. `block`: seconds for which the server may delay an answer.
+    trip per node. Without redis-py's options, retries and metrics, which cost more than the trip. `block`: seconds for
+    which the server may delay an answer.
     """
     if not isinstance(client, redis.Redis):
         return exchange_in_cluster(client, commands(None), partial(exchange, block=block))

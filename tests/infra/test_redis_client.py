@@ -55,7 +55,6 @@ def test_commands_sent_together_leave_no_answer_behind(redis_server: RedisServer
 
 
 def test_a_connection_that_was_closed_meanwhile_is_not_noticed(redis_server: RedisServer) -> None:
-    """By a script too, which does not look at its connection before it sends."""
     client, script = connect(redis_server.url, max_connections=1), Script("return ARGV[1]")
     assert script(client, [], "first") == b"first"
     other = connect(redis_server.url, max_connections=1)
