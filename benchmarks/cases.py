@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.fleet import TITLES
+from benchmarks.fleet import title
 from benchmarks.measure import BARE, Ask, Figures
 from benchmarks.runner import Run
 from benchmarks.shots import AT_ONCE, STREAM, TWO_SECONDS, ideal_seconds
@@ -64,7 +64,7 @@ def most_streams(run: Run) -> None:
         else:
             run.note("M", name, "held", LADDER[low] if low >= 0 else 0)
             print(
-                f"  {TITLES[name]} holds {LADDER[low] if low >= 0 else f'fewer than {LADDER[0]}'}", flush=True
+                f"  {title(name)} holds {LADDER[low] if low >= 0 else f'fewer than {LADDER[0]}'}", flush=True
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,12 @@ TITLES = {
     "litellm": "LiteLLM proxy",
     "agno": "Agno AgentOS",
 }
+
+
+def title(name: str) -> str:
+    """Name for readers; of another checkout, the name of its folder: `Slipway @ before`."""
+    kind, _, checkout = name.partition("@")
+    return f"{TITLES.get(kind, kind)} @ {Path(checkout).name}" if checkout else TITLES.get(kind, kind)
 
 
 class Fleet:
@@ -76,10 +83,16 @@ class Fleet:
         return Server("upstream", self.bench.port, self._child, shot)
 
     def get(self, name: str, setup: Setup) -> Server:
-        """Raises `Failed`; what failed to start is not tried again."""
+        """Start a server, or find it running. `slipway@FOLDER`: of the checkout in that folder.
+
+        Raises `Failed`; what failed to start is not tried again.
+        """
         if name in self.faults:
             raise Failed(self.faults[name])
-        start = (production.STARTS if setup.replicas else STARTS)[name]
+        kind, _, checkout = name.partition("@")
+        if checkout:
+            setup = replace(setup, checkout=Path(checkout).resolve())
+        start = (production.STARTS if setup.replicas else STARTS)[kind]
         if name in self._running:
             server, now, _ = self._running[name]
             if now == setup and server.child.poll() is None:
@@ -87,11 +100,12 @@ class Fleet:
             self.stop(name)
         stack = ExitStack()
         try:
-            server = stack.enter_context(start(self.folder / name, self.bench.port, setup))
+            folder = self.folder / name.replace("/", "-")
+            server = replace(stack.enter_context(start(folder, self.bench.port, setup)), name=name)
         except Exception as error:
             stack.close()
             self.faults[name] = str(error) if isinstance(error, Failed) else f"did not start: {error!r}"
-            print(f"  {TITLES[name]}: {self.faults[name]}", flush=True)
+            print(f"  {title(name)}: {self.faults[name]}", flush=True)
             raise Failed(self.faults[name]) from error
         self._running[name] = (server, setup, stack)
         return server

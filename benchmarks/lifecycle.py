@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-from benchmarks.fleet import TITLES
+from benchmarks.fleet import title
 from benchmarks.load import Shot
 from benchmarks.measure import BARE, Ask
 from benchmarks.processes import Failed, cpu_seconds, pss_kib, tree
@@ -72,7 +72,7 @@ def _one_memory(run: Run, name: str) -> None:
     run.note("E", name, "open_stream_errors", dict(result.errors))
     found = run.found["E"][name]
     print(
-        f"  {TITLES[name]:21} start {statistics.median(starts):5.1f} s  idle {found['idle_mib']:5.0f} MiB"
+        f"  {title(name):21} start {statistics.median(starts):5.1f} s  idle {found['idle_mib']:5.0f} MiB"
         f"  loaded {loaded:5.0f} MiB  per open stream {found['open_stream_kib']:5.0f} KiB",
         flush=True,
     )
@@ -97,14 +97,14 @@ def client_gone(run: Run) -> None:
             continue
         run.note("F", name, "seconds", waits)
         print(
-            f"  {TITLES[name]:21} median {statistics.median(waits):.2f} s, longest {max(waits):.2f} s",
+            f"  {title(name):21} median {statistics.median(waits):.2f} s, longest {max(waits):.2f} s",
             flush=True,
         )
 
 
 def _cancelling(server: Server) -> Server:
     """Slipway goes on when a client leaves, unless it is asked to cancel; the others have no choice."""
-    if server.name == "slipway":
+    if server.is_slipway:
         server.shot = slipway_shots(server.port, server.headers, on_disconnect="cancel")
     return server
 
@@ -146,7 +146,7 @@ def worker_killed(run: Run) -> None:
             continue
         for what, value in found.items():
             run.note("G", name, what, value)
-        print(f"  {TITLES[name]:21} {found}", flush=True)
+        print(f"  {title(name):21} {found}", flush=True)
         run.fleet.stop(name)
 
 
@@ -164,7 +164,7 @@ def _kill_one(run: Run, server: Server) -> dict[str, Any]:
         "cut": sum(tries > 1 for _, tries in ends),
         "lost": sum(not at for at, _ in ends),
         "seconds": round(max(cut), 2) if cut else None,
-        "resumed": server.name == "slipway",
+        "resumed": server.is_slipway,
     }
 
 
@@ -187,7 +187,7 @@ def _whole_answer(server: Server, shot: Shot, number: int) -> tuple[float, int]:
         if shot.must in got:
             return time.monotonic(), tries
         known = RUN_ID.findall(got)
-        if known and server.name == "slipway":
+        if known and server.is_slipway:
             request = _rest_of(server, number, *known[-1])
         time.sleep(0.2)
     return 0.0, tries

@@ -38,21 +38,6 @@ SETTLED = 20.0  # seconds until `make run` is idle
 LINKS, SECONDS = 256, 3.0  # of the measurement of the proxy alone
 
 
-def production(run: Run) -> None:
-    run.fleet.stop()
-    run.begin("PP", "the proxy alone")
-    proxy_alone(run)
-    if "slipway" in run.names:
-        count_trips(run)
-    hit(run)
-    invoke(run)
-    streams(run)
-    calls(run)
-    run.fleet.stop()
-    if "slipway" in run.names:
-        make_run(run)
-
-
 def quick(run: Run, rounds: int) -> None:
     """Three cases at 1 ms beside FastAPI, for `make bench-quick`."""
     run.begin("P", "production's shape: cache hit, invoke of one user, 100 streams")
@@ -62,18 +47,22 @@ def quick(run: Run, rounds: int) -> None:
 
 
 def _names(run: Run, wanted: Iterable[str]) -> list[str]:
-    """Those of `wanted` that are asked for; FastAPI is there in both of its kinds."""
-    return [name for name in wanted if name.removesuffix("-rows") in run.names]
+    """Those of `wanted` that are asked for, and other checkouts; FastAPI is there in both of its kinds."""
+    found = [name for name in wanted if name.removesuffix("-rows") in run.names]
+    return found + [name for name in run.names if "@" in name]
 
 
 def _in_turn(
     run: Run, asks: dict[str, Ask], rounds: int, names: list[str], delays: tuple[float, ...]
 ) -> None:
-    """Each round has every case on every server, at every delay: `PA16@1` is case PA16 at 1 ms."""
+    """Each round has every case on every server, at every delay: `PA16@1` is case PA16 at 1 ms.
+
+    Other checkouts are not measured at 0 ms.
+    """
     for number in range(rounds):
         for case, ask in asks.items():
             for delay in delays:
-                for name in names:
+                for name in (one for one in names if delay or "@" not in one):
                     run.one(f"{case}@{delay:g}", name, number, replace(ask, delay=delay), SHAPE)
 
 
@@ -87,12 +76,19 @@ def _hit(run: Run, requests: int) -> Ask:
 
 
 def invoke(run: Run, rounds: int = 3) -> None:
-    run.begin("PA", "production's shape: invoke by 1, 16 and 64 clients of one user and of eight")
+    run.begin("PA", "production's shape: invoke by 1, 16 and 64 clients of one user")
     asks = {f"PA{clients}": _invoke(run, clients) for clients in INVOKES}
     _in_turn(run, asks, rounds, _names(run, PLAIN), (AWAY, 0.0))
-    eight = {f"PE{clients}": _invoke(run, clients, one_user=False) for clients in INVOKES}
-    eight["PF64"] = asks["PA64"]  # one user again, as the neighbour of eight
-    _in_turn(run, eight, rounds, _names(run, OURS), (AWAY,))
+
+
+def invoke_of_eight(run: Run, rounds: int = 3) -> None:
+    run.begin("PE", "production's shape: invoke by 1, 16 and 64 clients of eight users")
+    asks = {f"PE{clients}": _invoke(run, clients, one_user=False) for clients in INVOKES}
+    asks["PF64"] = _invoke(run, 64)  # one user again, as the neighbour of eight
+    _in_turn(run, asks, rounds, _names(run, OURS), (AWAY,))
+
+
+def invoke_of_peers(run: Run, rounds: int = 3) -> None:
     run.begin("PG", "production's shape: invoke, 16 clients, beside LiteLLM and Agno")
     _in_turn(run, {"PG16": _invoke(run, 16)}, rounds, _names(run, ("slipway", "litellm", "agno")), (AWAY,))
 
@@ -115,6 +111,8 @@ def calls(run: Run, rounds: int = 2) -> None:
 
 
 def count_trips(run: Run) -> None:
+    if "slipway" not in run.names:
+        return
     run.begin("PT", "production's shape: trips to Redis and PostgreSQL, one process, one request at a time")
     found = trips.count(run.fleet)
     for what, value in found.items():
@@ -124,6 +122,9 @@ def count_trips(run: Run) -> None:
 
 def make_run(run: Run) -> None:
     """Memory of everything that `make run` starts, idle: by program, and in all."""
+    if "slipway" not in run.names:
+        return
+    run.fleet.stop()
     run.begin("PM", "idle memory of the whole of make run")
     home, port = run.fleet.folder / "make-run", free_port()
     home.mkdir(mode=0o700)
@@ -149,6 +150,8 @@ def _label(pid: int) -> str:
 
 def proxy_alone(run: Run) -> None:
     """Trips a second that the proxy carries before a Redis that is asked over many connections at once."""
+    run.fleet.stop()
+    run.begin("PP", "the proxy alone")
     with ExitStack() as stack:
         port, _ = stack.enter_context(redis_server(run.fleet.folder / "proxy-alone"))
         proxy = stack.enter_context(proxied(run.fleet.folder, {"redis": port}, AWAY))

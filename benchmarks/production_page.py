@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from benchmarks import plots
+from benchmarks.fleet import title
 from benchmarks.production_cases import INVOKES
 from benchmarks.shots import STREAM, TWO_SECONDS, ideal_seconds
 from benchmarks.summary import Summary
-from benchmarks.tables import added, milliseconds, table, title
+from benchmarks.tables import added, milliseconds, table
 
 LEVELS = (
     ("PB64", "hit, 64 clients"),

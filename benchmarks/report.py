@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import goals, plots, production_page
+from benchmarks.fleet import title
 from benchmarks.goals import Goal
 from benchmarks.processes import ROOT
 from benchmarks.shots import STREAM, TWO_SECONDS, ideal_seconds
 from benchmarks.summary import Summary
-from benchmarks.tables import added, milliseconds, table, title
+from benchmarks.tables import added, milliseconds, table
 from benchmarks.words import HOW, MISSED, REPEAT
 
 DOCS = ROOT / "docs"

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fleet import TITLES, Fleet
+from benchmarks.fleet import Fleet, title
 from benchmarks.measure import BARE, Ask, Figures
 from benchmarks.processes import Failed
 from benchmarks.servers import Server, Setup
@@ -72,7 +72,7 @@ class Run:
             self.note(case, name, "fault", str(error))
         except Exception as error:  # one server's trouble does not end the run
             self.note(case, name, "fault", repr(error))
-            print(f"  {case:10} {TITLES.get(name, name)}: {error!r}", flush=True)
+            print(f"  {case:10} {title(name)}: {error!r}", flush=True)
         return None
 
     def measure(self, case: str, server: Server | None, number: int, ask: Ask) -> Figures:
@@ -106,7 +106,7 @@ class Run:
         first = f" first {found.first_p50:6.0f}/{found.first_p99:6.0f}" if found.first_p50 else ""
         errors = f"  errors {found.errors}" if found.errors else ""
         print(
-            f"  {found.case:10} {TITLES.get(found.server, found.server):21} {found.good:5} in {found.seconds:5.1f} s"
+            f"  {found.case:10} {title(found.server):21} {found.good:5} in {found.seconds:5.1f} s"
             f"  p50/p99 {found.p50:6.0f}/{found.p99:6.0f} ms{first}  cpu {found.cpu_ms:6.2f} ms{errors}",
             flush=True,
         )

@@ -37,6 +37,7 @@ class Setup:
 
     workers: int = 2
     replicas: int = 0
+    checkout: Path = ROOT  # whose code Slipway runs
     people: int = 20  # who log in and ask in turn, each within the default limits
     database: str = ""  # empty: SQLite in the server's own folder
     redis: int = 0  # its port; 0: a Redis of the server's own
@@ -59,6 +60,10 @@ class Server:
     headers: Headers = lambda _: {}  # of the caller, for further kinds of requests
     alone: Shots | None = None  # requests of one user, where `shot` has those of several
     proxy: Proxy | None = None  # between the service and its Redis and PostgreSQL
+
+    @property
+    def is_slipway(self) -> bool:
+        return self.name.partition("@")[0] == "slipway"
 
     @property
     def pids(self) -> list[int]:
@@ -108,10 +113,11 @@ def slipway_env(folder: Path, port: int, redis_port: int, upstream: int, setup: 
     }
 
 
-def migrate(env: Mapping[str, str]) -> None:
+def migrate(env: Mapping[str, str], checkout: Path = ROOT) -> None:
     command = [sys.executable, "-m", "alembic", "upgrade", "head"]
+    whole = {**os.environ, **env}
     subprocess.run(
-        command, env={**os.environ, **env}, check=True, timeout=120, stdout=subprocess.DEVNULL, stderr=2
+        command, env=whole, cwd=checkout, check=True, timeout=120, stdout=subprocess.DEVNULL, stderr=2
     )
 
 
@@ -124,9 +130,9 @@ def slipway(folder: Path, upstream: int, setup: Setup) -> Iterator[Server]:
             redis_port, redis_pid = stack.enter_context(redis_server(folder))
         port, log = free_port(), folder / "log.jsonl"
         env = slipway_env(folder, port, redis_port, upstream, setup)
-        migrate(env)
+        migrate(env, setup.checkout)
         command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
-        child, seconds = stack.enter_context(started(command, env, log, port, "/health"))
+        child, seconds = stack.enter_context(started(command, env, log, port, "/health", setup.checkout))
         headers = _people(port, setup.people)
         shots = slipway_shots(port, headers)
         alone = slipway_shots(port, lambda _: headers(0))

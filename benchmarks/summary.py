@@ -35,6 +35,9 @@ MADE: dict[str, Callable[[Row], float]] = {
 }
 
 
+COMPARED = ("rate", "p50", "p99", "first_p99", "cpu_ms", "all_ms")
+
+
 class Summary:
     """Reads what a run has kept."""
 
@@ -69,3 +72,13 @@ class Summary:
     def single(self, case: str, server: str, what: str) -> Any:
         """What was found once, such as a start; None when it was not."""
         return self.found.get(case, {}).get(server, {}).get(what)
+
+
+def beside(of: Summary, name: str) -> list[str]:
+    """Tell how other checkouts compare with the server `name`, a line each: above 1 is more than there."""
+    found = []
+    for case, other in dict.fromkeys((row["case"], row["server"]) for row in of.rows if "@" in row["server"]):
+        ratios = {figure: of.ratio(case, figure, other, name) for figure in COMPARED}
+        told = "  ".join(f"{figure} {one}" for figure, one in ratios.items() if one)
+        found.append(f"{case:10} {other} / {name}: {told}  errors {of.errors(case, other)}")
+    return found

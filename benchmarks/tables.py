@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from benchmarks.fleet import TITLES
 from benchmarks.shots import STREAM
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
-
-
-def title(server: str) -> str:
-    return TITLES.get(server, server)
 
 
 def milliseconds(value: float | None) -> str:

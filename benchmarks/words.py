@@ -31,6 +31,7 @@ tried: `benchmarks/notes.md`."""
 REPEAT = """\
     make bench                                          # everything, more than an hour
     make bench ARGS="--only P --peers slipway,fastapi"  # some of it
+    make bench ARGS="--only P --peers slipway,slipway@../before"  # beside another checkout
     make bench-quick                                    # a few minutes: ratios compared with stored ones
     python -m benchmarks.trips --show invoke            # every burst of one request, with its statements
 

@@ -11,6 +11,7 @@ from werkzeug.utils import find_modules, import_string
 from service import cli, wiring
 from service.jobs.broker import make_wakeup
 from service.observe import logs
+from service.runs.recovery.supervisor import ProcessRole
 from service.web import authentication, current, gate, lifecycle, limits, openapi, problems, timing
 from service.web.body import MAX_BODY
 from service.web.validation import refuse_impossible
@@ -29,7 +30,7 @@ def create_app(settings: Settings, services: wiring.Services | None = None) -> F
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     app.wsgi_app = gate.Gate(app.wsgi_app, settings.most_requests)  # type: ignore[method-assign]
     app.extensions["slipway"] = services or wiring.build(
-        settings, wakeup=make_wakeup(settings), draining=lifecycle.draining
+        settings, ProcessRole("web", make_wakeup(settings), lifecycle.draining)
     )
     timing.install(app)  # first: Flask runs it after all others that change a response
     problems.install(app)

@@ -163,7 +163,7 @@ class RateLimited(SlipwayError):
 
 
 class ModelError(SlipwayError):
-    """Failed model call; 502 unless a subclass says otherwise."""
+    """Failed model call; 502 unless a subclass has another status."""
 
     status, code, title = 502, "model_error", "The model gave no usable answer"
 
@@ -238,7 +238,7 @@ class Unavailable(SlipwayError):
 
 
 class Overloaded(Unavailable):
-    code, title = "overloaded", "Every slot is taken"
+    code, title = "overloaded", "Every place is taken"
 
 
 class DatabaseUnavailable(Unavailable):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.errors import Forbidden, NotFound, fault
 from service.history import (
@@ -18,17 +18,27 @@ from service.history import (
     title_of,
     turn_rows,
 )
+from service.infra.backends import Infra
 from service.store import messages, session_expiry
 from service.store import sessions as rows
 from service.store.database import Database, Row, Transaction
-from service.store.visibility import Visibility, visible_to
+from service.store.visibility import visible_to
 from service.types import Caller, Run, RunRequest, new_id, now_ms, public_fields
+
+if TYPE_CHECKING:
+    from config.base import Settings
 
 DAY_MS = 86_400_000
 READ_BATCH = 100  # messages of a transcript per query
 DELETE_BATCH = 100  # rows of a session deleted per transaction
 DELETE_TIMEOUT = 20.0  # seconds a delete request takes at most
 NO_MESSAGE = "There is no such message in this session."
+
+
+def build(settings: Settings, infra: Infra) -> Sessions:
+    """Build the sessions service."""
+    days, tokens = settings.session_ttl_days, settings.session_history_tokens
+    return Sessions(infra.db, ttl_days=days, history_tokens=tokens)
 
 
 class Sessions:
@@ -116,8 +126,10 @@ class Sessions:
         session_id = run.request.session_id
         if session_id is None:
             return True
-        row = rows.get(tx, session_id, Visibility(run.user_id))
-        if row is None:
+        free = {"user_id": run.user_id, "agent": run.agent, "busy_run_id": None, "alive": True}
+        row = rows.lock(tx, session_id, free)
+        # The deletion of a session did not see this run, which would outlive the conversation.
+        if row is None or row["user_id"] != run.user_id or not row["alive"]:
             raise NotFound(f"There is no session {session_id}.")
         if row["agent"] != run.agent:
             detail = f"This session belongs to the agent {row['agent']}."
@@ -125,13 +137,18 @@ class Sessions:
         parent = _parent(run.request)
         if parent and not messages.exists(tx, session_id, parent):
             raise fault("/parent_message_id", NO_MESSAGE, NO_MESSAGE)
+        if row["busy_run_id"] == run.id:
+            return True  # taken by an earlier commit, whose answer was lost
         ahead = run.mode != "queue" and run.request.on_conflict == "interrupt"
-        return rows.take(tx, session_id, run.id, parent, ahead=ahead, begins=True)
+        return rows.take(tx, session_id, run.id, parent, ahead=ahead)
 
     def resume(self, tx: Transaction, run: Run) -> bool:
         """Lock the session for a queued run, if its turn has come."""
         session_id = run.request.session_id
-        return session_id is None or rows.take(tx, session_id, run.id, _parent(run.request))
+        row = None if session_id is None else rows.lock(tx, session_id)
+        if session_id is None or row is None or row["busy_run_id"] == run.id:
+            return True
+        return rows.take(tx, session_id, run.id, _parent(run.request))
 
     def under_way(self, session_id: str) -> list[Row]:
         """List unfinished runs, oldest first: `id`, and `holds`, whether the run has the session's lock."""
@@ -142,23 +159,23 @@ class Sessions:
 
         Turns with `EXCLUDED_ERRORS` are left out. `budget` is in tokens; None: the setting's.
         """
-        session_id = run.request.session_id
+        session_id, tokens = run.request.session_id, budget or self._history_tokens
         assert session_id is not None
 
         def read(tx: Transaction) -> History:
-            row = rows.summary_of(tx, session_id, run.id)
-            if row is None:
+            past = messages.past(tx, session_id, run.id, tokens)
+            if past is None:
                 return History()
-            last, upto, summary = row["parent_seq"], row["summary_upto"], row["summary"] or ""
-            if last is None:  # locked by a worker of a version without branches
-                last = messages.newest(tx, session_id)
-            links = branch(messages.links(tx, session_id, upto, last), last, upto)
+            summary, links = past.summary, branch(past.links, past.last, past.upto)
             if links is None:  # the summary is of another branch, or of later messages
-                summary, links = "", branch(messages.links(tx, session_id, 0, last), last, 0) or []
+                summary, links = "", branch(messages.links(tx, session_id, past.last), past.last, 0) or []
             included = [link for link in links if link["error_code"] not in EXCLUDED_ERRORS]
-            history = plan(summary, included, budget or self._history_tokens).truncated()
-            seqs = [link["seq"] for link in (*history.older, *history.recent)]
-            return history.with_content(messages.content(tx, session_id, seqs))
+            history = plan(summary, included, tokens).truncated()
+            content = {link["seq"]: link["content"] for link in past.links if link["content"] is not None}
+            seqs = {link["seq"] for link in (*history.older, *history.recent)}
+            return history.with_content(
+                content | messages.content(tx, session_id, sorted(seqs - content.keys()))
+            )
 
         return self._db.query(read, patience=30)
 

@@ -282,7 +282,7 @@ class Run:
 
     @property
     def resumed(self) -> bool:
-        """Continued from the database, after a crash, a hand-over or a decision."""
+        """Return whether the run is continued from the database, after a crash, a hand-over or a decision."""
         return self.attempt > 1
 
     @property

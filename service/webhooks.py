@@ -14,23 +14,32 @@ import threading
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from service.errors import DatabaseUnavailable, fault
-from service.infra.http import AddressRefused, NoAnswer, SafeClient
-from service.infra.http import fault as address_fault
+from service.infra.backends import Infra
+from service.infra.http import AddressRefused, NoAnswer, SafeClient, address_fault
 from service.store import webhooks as rows
 from service.store.database import Database, Transaction
 from service.store.webhooks import Due
 from service.types import Run, now_ms, public_fields
+
+if TYPE_CHECKING:
+    from config.base import Settings
 
 log = logging.getLogger("slipway.webhooks")
 FIRST_DELAY, MAX_DELAY = 5.0, 3600.0  # seconds between attempts: 5, 15, 45, … 3600, 3600, …
 MAX_ATTEMPTS = 31  # a day, with these delays
 BUDGET_SIGNER = "budgets"  # signs budget notices; a user's id signs the webhooks of their runs
 MAX_SENDERS = 8  # concurrent deliveries per process
+
+
+def build(settings: Settings, infra: Infra) -> Webhooks:
+    """Build the webhook sender of this process."""
+    secret, url = settings.secret_key.get_secret_value(), settings.budget_webhook_url
+    return Webhooks(infra.db, secret, allow_private=settings.webhook_allow_private, budget_url=url)
 
 
 class Webhooks:

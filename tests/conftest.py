@@ -57,6 +57,12 @@ def wait_until(ready: Callable[[], Any], what: str, timeout: float = START_TIMEO
     pytest.fail(f"{what} did not come within {timeout:.0f} s")
 
 
+def children_of(pid: int) -> list[int]:
+    """Pids of a process's children, whichever of its threads has forked them: each thread has a list of its own."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return sorted(int(child) for each in lists for child in each.read_text().split())
+
+
 @contextmanager
 def process(
     command: list[str], env: dict[str, str] | None = None, **options: Any
@@ -204,8 +210,7 @@ class Slipway:
 
     def workers(self) -> list[int]:
         """Pids of the worker processes."""
-        children = Path(f"/proc/{self.child.pid}/task/{self.child.pid}/children").read_text().split()
-        return [int(pid) for pid in children]
+        return children_of(self.child.pid)
 
 
 def migrate(env: dict[str, str]) -> None:

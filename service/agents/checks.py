@@ -83,7 +83,7 @@ def folder_warnings(agent: AgentDefinition, spec: AgentSpec, prices: PriceTable)
 def _models_unpriced(agent: AgentDefinition, spec: AgentSpec, prices: PriceTable) -> Iterator[Finding]:
     """Warn of models without a price: those of its tiers, and the cheap one, which classifies and summarises."""
     own = {model: tier for tier, model in spec.models.items()}
-    cheap = agent.router.route("simple").models[0]
+    cheap = agent.model_router.route("simple").models[0]
     for model in dict.fromkeys([cheap, *agent.models]):
         try:
             prices.price(model, today())
@@ -99,4 +99,6 @@ def _models_unpriced(agent: AgentDefinition, spec: AgentSpec, prices: PriceTable
 def _setting(agent: AgentDefinition, spec: AgentSpec, model: str) -> str:
     """Return the name of the setting behind a model that `agent.yaml` does not name."""
     tiers = (tier for tier in TIERS if tier not in spec.models)
-    return next(f"MODEL_{tier.upper()}" for tier in tiers if agent.router.route(tier).models[0] == model)
+    return next(
+        f"MODEL_{tier.upper()}" for tier in tiers if agent.model_router.route(tier).models[0] == model
+    )

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from service.agents.marked_yaml import FieldPath
 from service.agents.spec import CacheSpec, EvalCase, LimitSpec, PatternOptions, TierSpec
 from service.knowledge import Knowledge
-from service.llm.routing import Bounds, Router
+from service.llm.routing import Bounds, ModelRouter
 from service.tools import Tool
 from service.types import Effort
 
@@ -27,7 +27,7 @@ class AgentDefinition:
     description: str
     pattern: str
     tier: TierSpec
-    router: Router  # over the service's models, overridden by the agent's own
+    model_router: ModelRouter  # over the service's models, overridden by the agent's own
     max_tokens: int
     effort: Effort | None
     history_tokens: int | None
@@ -46,7 +46,7 @@ class AgentDefinition:
     @property
     def models(self) -> list[str]:
         """Models that the agent's tiers allow, cheapest first."""
-        return self.router.within(self.bounds)
+        return self.model_router.within(self.bounds)
 
     def public(self) -> dict[str, Any]:
         """Return the agent as `GET /v1/agents` shows it."""

@@ -19,7 +19,7 @@ from service.agents.marked_yaml import MarkedYaml, YamlFault, YamlFaults
 from service.agents.pattern import PatternModule
 from service.agents.spec import AgentSpec, EvalCase, PatternOptions, agent_schema
 from service.knowledge import Knowledge, KnowledgeFault
-from service.llm.routing import Router
+from service.llm.routing import ModelRouter
 from service.text.sanitise import storable
 from service.tools import Tool
 from service.tools.sources.base import SourceFault, ToolSource, tools_of
@@ -107,7 +107,7 @@ class _Folder:
             version=version,
             prompt=prompt,
             tools=MappingProxyType({name: tools[name] for name in spec.tools}),
-            router=Router({**self._available.models, **spec.models}),
+            model_router=ModelRouter({**self._available.models, **spec.models}),
             options=options,
             knowledge=knowledge,
             evals=self._evals(spec, options),

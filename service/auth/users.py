@@ -154,10 +154,13 @@ class UserService:
         self._end_logins(user_id, partial(rows.forget, user_id=user_id))
 
     def _end_logins(self, user_id: str, change: Any) -> None:
+        marker, now = new_id("fam"), now_ms()
+
         def work(tx: Transaction) -> token_rows.Revoked:
-            if not change(tx):
+            # With the marker, it was this change that deleted the user: the answer to an earlier commit was lost.
+            if not change(tx) and token_rows.owner(tx, marker) is None:
                 raise NotFound("There is no such user.")
-            return token_rows.revoke_all(tx, user_id)
+            return token_rows.revoke_all(tx, user_id, marker, now)
 
         self._revocations.publish(self._db.transact(work))
 

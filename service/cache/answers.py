@@ -127,9 +127,12 @@ class AnswerCache:
         return Step(_FIND, (question.answer, question.flight), (now_ms(), owner, FLIGHT_MS, after))
 
     def found(self, question: CacheKey, me: Owner | None, answer: Any) -> CacheEntry:
-        """Parse the answer of `look_up`: `hit`, `near` or `miss`; `bypass` if Redis failed."""
+        """Parse the answer of `look_up`: `hit`, `near` or `miss`; `bypass` if Redis failed.
+
+        Then `me` may be the owner all the same, as where the answer came too late.
+        """
         if answer is None:
-            return CacheEntry("bypass")
+            return CacheEntry("bypass", owner=me)
         stored, owner, *failed = answer
         cache, fresh, stale = read_answer(stored, question)
         if failed:

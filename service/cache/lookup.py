@@ -61,7 +61,7 @@ class Lookup:
 
     @property
     def owner(self) -> Owner | None:
-        """Other run that is asking the model the same question."""
+        """Return the other run that is asking the model the same question; None: no other."""
         owner = self.entry.owner
         return owner if owner != self._me else None
 
@@ -120,6 +120,6 @@ class Lookups:
         """Make the look-up of the run's question, which has one if the agent's answers are cached."""
         request, question = run.request, None
         if self.answers.takes(agent, request):
-            route = agent.router.route(request.tier, request.question, len(agent.tools), agent.bounds)
+            route = agent.model_router.route(request.tier, request.question, len(agent.tools), agent.bounds)
             question = self.answers.question(agent, request, caller, route.models[0])
         return Lookup(self.single_flight, run, question, agent.cache)

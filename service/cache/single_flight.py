@@ -1,10 +1,10 @@
 """Single flight: of all runs asking the same question at once, across workers and replicas, one asks the model.
 
-The first run to miss the cache is the owner; its key in Redis says so and expires unless renewed. The others wait. One
+The first run to miss the cache is the owner: a key in Redis names it, and expires unless renewed. The others wait. One
 thread per process renews the flights owned here and listens for all waiters here, on one stream for all flights, so an
-outcome arrives at once over one connection, however many runs wait. It also checks every flight twice a second and
-notices an owner's death when its key has expired; its waiters then look into the cache again, and one becomes the
-owner, however many owners die. A short Redis outage ends no wait; one longer than `SILENCE` does: then every waiter
+outcome arrives at once over one connection, however many runs wait. The same thread checks every flight twice a second:
+once the key of a dead owner has expired, its waiters look into the cache again, and one becomes the owner, however many
+owners die. A short Redis outage ends no wait; one longer than `SILENCE` does: then every waiter
 asks the model itself.
 """
 
@@ -85,7 +85,7 @@ class SingleFlight:
         """Parse the answer of `AnswerCache.look_up`; if `me` is the owner, renew the flight from then on."""
         found = self.answers.found(question, me, answer)
         self._note_answered(found.cache != "bypass")
-        if me is not None and found.owner == me:
+        if me is not None and found.owner == me and found.cache != "bypass":
             with self._wake:
                 self._owned[me.run_id] = question, time.monotonic() + self._seconds
                 self._start()
@@ -117,7 +117,8 @@ class SingleFlight:
     def finish(self, question: CacheKey, found: CacheEntry, run: Run, spec: CacheSpec) -> list[Step]:
         """Build the steps that store the answer of an ended run, and announce its outcome to its waiters."""
         with self._wake:  # shared with the thread
-            me = found.owner if self._owned.pop(run.id, None) is not None else None
+            self._owned.pop(run.id, None)
+        me = found.owner if found.owner is not None and found.owner.run_id == run.id else None
         step = self.answers.finish(question, me, run, spec, found.vector)
         return [] if step is None else [step, Step(_ANNOUNCE, (OUTCOMES,), (run.id,))]
 

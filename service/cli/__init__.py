@@ -8,7 +8,7 @@ from service.cli import agents, keys, money, runs, users
 
 
 def install(app: Flask) -> None:
-    """Register the command groups with `flask`. They need no web server, only its settings."""
+    """Register the command groups with `flask`. Commands need no web server, only its settings."""
     money_groups = (money.prices, money.ledger, money.budgets)
     for group in (runs.runs, users.users, keys.keys, agents.agents, *money_groups):
         app.cli.add_command(group)

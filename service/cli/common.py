@@ -130,9 +130,10 @@ def paginate(fetch: Callable[..., list[Any]], id_of: Callable[[Any], str]) -> It
 def worker_lease() -> Iterator[Services]:
     """Services that may execute runs in this process: holds a worker lease, but recovers no other worker's runs."""
     from service import wiring
+    from service.runs.recovery.supervisor import ProcessRole
 
-    leased = wiring.build(services().settings, kind="cli")
-    leased.supervisor.start()
+    leased = wiring.build(services().settings, ProcessRole("cli"))
+    leased.runs.supervisor.start()
     try:
         yield leased
     finally:

@@ -32,7 +32,7 @@ class NoAnswer(Exception):
     """Raised for an answer that is missing or late. The message is for the user who gave the URL."""
 
 
-def fault(url: str, *, allow_private: bool) -> str | None:
+def address_fault(url: str, *, allow_private: bool) -> str | None:
     """Validate an `http` or `https` URL without a look-up; return its fault, or None."""
     if not url.isascii() or any(letter <= " " or letter == "\x7f" for letter in url):
         return "must be ASCII without blanks"
@@ -64,7 +64,7 @@ class SafeClient:
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
         """Send a POST and return the status; the body is not read. Raises `AddressRefused` or `NoAnswer`."""
-        if wrong := fault(url, allow_private=self._allow_private):
+        if wrong := address_fault(url, allow_private=self._allow_private):
             raise AddressRefused(f"The address {wrong}.")
         extensions = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), self._seconds)}
         if self._context is None:  # takes 40 ms, so it is shared

@@ -26,6 +26,7 @@ from service.jobs.broker import RUN_TASK, UPKEEP_TASK, CeleryWakeup, make_app
 from service.jobs.upkeep import delete_expired
 from service.observe import logs, metric_files
 from service.observe.metrics import of_folder
+from service.runs.recovery.supervisor import ProcessRole
 from service.usage.rollup import roll_up
 
 if TYPE_CHECKING:
@@ -168,10 +169,10 @@ class _PoolProcess:
     def _start_services(self, **_: Any) -> None:
         metric_files.forget_the_dead(self._metrics_folder)  # this process may replace a killed one
         self._services = wiring.build(
-            self._settings, kind="task", wakeup=self._wakeup, draining=lambda: self._stopping[0] == 1
+            self._settings, ProcessRole("task", self._wakeup, lambda: self._stopping[0] == 1)
         )
         self._services.agents.log_faults()
-        self._services.supervisor.start()
+        self._services.runs.supervisor.start()
 
     def _drain(self, **_: Any) -> None:
         self._stopping[0] = 1

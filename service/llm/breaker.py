@@ -80,7 +80,7 @@ class Breaker:
                 self._era += not self._circuit.closed
 
     def release(self, permit: BreakerPermit) -> None:
-        """End a call that says nothing about the model's health: its client left, or the request was at fault."""
+        """End a call whose outcome is no evidence of the model's health: client gone, request at fault."""
         with self._lock:
             if permit.probe and permit.era == self._era:
                 self._probing = False

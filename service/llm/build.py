@@ -1,10 +1,11 @@
-"""Construction of the model client: the Messages API, wrapped in retries with circuit breakers."""
+"""Construction of the model clients: the Messages API, and the same with retries and circuit breakers."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from service.infra.backends import Infra
+from service.llm.batch import BatchClient
 from service.llm.claude import ClaudeClient
 from service.llm.client import ModelClient
 from service.llm.retry import RetryingClient
@@ -24,12 +25,16 @@ def claude(settings: Settings) -> ClaudeClient:
     )
 
 
-def build(settings: Settings, infra: Infra, upstream: ClaudeClient) -> ModelClient:
-    """Build the model client that runs use, around `upstream`."""
-    return RetryingClient(
-        upstream,
-        settings.model_retries,
-        settings.breaker_failures,
-        settings.breaker_recovery,
-        infra.observer.attempt,
-    )
+class ModelClients(NamedTuple):
+    """Clients of one process: `calls` for the model calls of runs, `batches` for the provider's batches."""
+
+    calls: ModelClient
+    batches: BatchClient
+
+
+def build(settings: Settings, infra: Infra) -> ModelClients:
+    """Build the model clients of this process."""
+    upstream = claude(settings)
+    failures, recovery = settings.breaker_failures, settings.breaker_recovery
+    calls = RetryingClient(upstream, settings.model_retries, failures, recovery, infra.observer.attempt)
+    return ModelClients(calls, upstream)

@@ -165,11 +165,11 @@ class ModelReply:
 class ModelClient(Protocol):
     """Client of a model.
 
-    `create` is a generator: it yields `TextDelta` while text arrives (none when `request.stream` is false) and returns
-    the `ModelReply`. It raises only `service.errors.ModelError` and subclasses, `RunCancelled` when `call` was aborted,
-    and `Overloaded` when every connection is taken. Closing the generator stops the upstream call. It sets
+    `create` is a generator that yields `TextDelta` while text arrives (none when `request.stream` is false) and returns
+    the `ModelReply`. Raises only `service.errors.ModelError` and subclasses, `RunCancelled` when `call` was aborted,
+    and `Overloaded` when every connection is taken. Closing the generator stops the upstream call. A client sets
     `call.progress.billable` when a request is sent and clears it when the model refuses; before each retry of its own
-    it calls `call.begin_retry()`.
+    a client calls `call.begin_retry()`.
     """
 
     def create(self, request: ModelRequest, call: ModelCall) -> Generator[TextDelta, None, ModelReply]: ...

@@ -1,6 +1,6 @@
 """Model routing: the requested tier, or with `auto` a tier guessed from cheap signals.
 
-If the signals disagree (`Router.unsure`), the cheapest model may be asked to classify the question: `CLASSIFY`,
+If the signals disagree (`ModelRouter.unsure`), the cheapest model may be asked to classify the question: `CLASSIFY`,
 `CLASSIFY_TOKENS` and `TIER_SCHEMA` make the request, `excerpt` its text, and `parse_tier` parses the answer.
 """
 
@@ -55,7 +55,7 @@ class Route(NamedTuple):
     models: tuple[str, ...]
 
 
-class Router:
+class ModelRouter:
     """Map tiers to models; thread-safe, since it caches only deterministic results."""
 
     def __init__(self, models: Mapping[Tier, str]) -> None:

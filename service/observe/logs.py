@@ -48,6 +48,7 @@ _QUIETER = {
     "gunicorn.access": "CRITICAL",  # replaced by the `request` line
     "flask-limiter": "WARNING",  # its line holds the key that was limited
     "alembic": "WARNING",
+    "psycopg": "ERROR",  # its warnings name the server and its user, and echo an error that is raised anyway
     "httpx2": "WARNING",  # a line for every request; replaced by `llm_call`
 }
 _PLAIN = (str, int, float, bool, type(None))  # types of nearly all fields: checked before the slower Mapping

@@ -11,8 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -26,6 +25,7 @@ SIZES = {
     "gauge_livemin": MIB // 64,
     "gauge_livesum": MIB // 64,
 }
+GAUGES = tuple(kind for kind in SIZES if kind.startswith("gauge_live"))
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _held: list[int] = []  # descriptors of this process's slots: released when it ends
 
@@ -46,8 +46,8 @@ def join(path: Path) -> None:
 
 
 def clear(path: Path) -> None:
-    """Delete all files; no process that counts here may be alive."""
-    shutil.rmtree(path, ignore_errors=True)
+    """Reset all counts of processes that have ended, in place: deleted files would need new disk space."""
+    _blank_unused(path, SIZES)
 
 
 def take_slot(path: Path) -> int:
@@ -62,18 +62,22 @@ def take_slot(path: Path) -> int:
         except OSError:
             os.close(lock)
             raise
-        _blank_gauges(path, slot)
+        _blank(path, slot, GAUGES)
         _held.append(lock)
         return slot
     raise AssertionError("unreachable")
 
 
 def forget_the_dead(path: Path) -> None:
-    """Blank the gauges of processes that have ended; their counters stay."""
+    """Reset the gauges of processes that have ended; their counters stay."""
+    _blank_unused(path, GAUGES)
+
+
+def _blank_unused(path: Path, kinds: Iterable[str]) -> None:
     for file in path.glob("*.lock"):
         with suppress(OSError), _locked(file) as free:  # housekeeping must not stop its caller
             if free:
-                _blank_gauges(path, int(file.stem))
+                _blank(path, int(file.stem), kinds)
 
 
 def _try_lock(file: Path) -> int | None:
@@ -114,10 +118,10 @@ def _preallocate(file: Path, size: int) -> None:
             raise
 
 
-def _blank_gauges(path: Path, slot: int) -> None:
-    """Mark gauges as unused, in place: a deleted file would need new disk space."""
-    for kind in SIZES:
+def _blank(path: Path, slot: int, kinds: Iterable[str]) -> None:
+    """Mark files as unused, in place."""
+    for kind in kinds:
         file = path / f"{kind}_{slot}.db"
-        if kind.startswith("gauge_live") and file.exists():
+        if file.exists():
             with file.open("r+b", buffering=0) as raw:
                 raw.write(bytes(8))  # the header: bytes in use

@@ -137,7 +137,7 @@ class Metrics(Observer):
         self._breaker = gauge("breaker_open", "1 while a model's circuit breaker is open", "livemax", "model")
         self._retried = counter(
             "transaction_retries",
-            "Transactions that collided and were run again: there should be none",
+            "Transactions that were run again: they collided, or had an unexpected result",
             "reason",
         )
         self._login_failures = counter("login_failures", "Log-ins that were refused")

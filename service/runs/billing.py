@@ -11,7 +11,7 @@ import orjson
 
 from service.llm.client import CallProgress, ModelCall, ModelReply, ModelRequest
 from service.runs.attempt import Attempt
-from service.runs.journal import Journal
+from service.runs.journal import Journal, NewEvent
 from service.store.holds import Hold
 from service.store.transaction import WriteInTransaction
 from service.types import RunEvent, Usage
@@ -38,23 +38,28 @@ class CallBilling:
         self._reserved: Reserved | None = None
 
     def reserve(
-        self, request: ModelRequest, *, whole: bool = False, along: Sequence[WriteInTransaction] = ()
+        self,
+        request: ModelRequest,
+        *,
+        whole: bool = False,
+        along: Sequence[WriteInTransaction] = (),
+        then: Sequence[NewEvent] = (),
     ) -> tuple[ModelRequest, list[RunEvent]]:
         """Hold the most the call can cost. Return the request as it may be sent, and events published meanwhile.
 
-        `whole`: without shortening the answer; `along` is written with the hold. Raises `BudgetExceeded`, or the run's
-        stop reason.
+        `whole`: without shortening the answer; `along` is written with the hold, `then` published after it. Raises
+        `BudgetExceeded`, or the run's stop reason.
         """
         fewest = (
             request.max_tokens if whole or request.json_schema else min(FEWEST_TOKENS, request.max_tokens)
         )
-        events = self._hold(request, fewest, along)
+        events = self._hold(request, fewest, along, then)
         assert self._reserved is not None
         granted = self._reserved.max_tokens
         return (request if granted == request.max_tokens else replace(request, max_tokens=granted)), events
 
     def reserve_again(self, request: ModelRequest, failed: CallProgress) -> None:
-        """Settle the failed attempt, and hold the same for the next, no less. Raises as `reserve` does."""
+        """Settle the failed attempt, and hold for the next with the same `max_tokens`. Raises as `reserve` does."""
         self.settle_failed(request, failed)
         self._hold(request, fewest=request.max_tokens)
 
@@ -82,7 +87,11 @@ class CallBilling:
         book_later(self._journal, settlement)
 
     def _hold(
-        self, request: ModelRequest, fewest: int, along: Sequence[WriteInTransaction] = ()
+        self,
+        request: ModelRequest,
+        fewest: int,
+        along: Sequence[WriteInTransaction] = (),
+        then: Sequence[NewEvent] = (),
     ) -> list[RunEvent]:
         events: list[RunEvent] = []
         estimate = CallEstimate(
@@ -103,7 +112,7 @@ class CallBilling:
                 events.extend(self._journal.commit())
 
         def write(first: WriteInTransaction, hold: WriteInTransaction) -> None:
-            events.extend(self._journal.commit(*along, first=first, last=hold))
+            events.extend(self._journal.commit(*along, first=first, last=hold, then=then))
 
         self._reserved = self._spending.reserve(estimate, write, before_retry)
         return events

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,7 +12,7 @@ from service.agents.patterns import PATTERNS
 from service.cache.build import build as build_cache
 from service.infra.backends import Infra
 from service.infra.redis_client import connect
-from service.llm.batch import BatchClient
+from service.llm.build import ModelClients
 from service.llm.client import ModelClient
 from service.runs.batch.steps import BatchSteps
 from service.runs.batch.submitter import BatchSubmitter
@@ -24,7 +24,7 @@ from service.runs.events.publisher import Publisher
 from service.runs.execution import Execution
 from service.runs.new_run import NewRuns
 from service.runs.queries import RunQueries
-from service.runs.recovery.supervisor import Wakeup
+from service.runs.recovery.supervisor import Chore, ProcessRole, Supervisor, Times, Wakeup
 from service.runs.runner import Runner
 from service.runs.slots import Slots
 from service.runs.start import RunStarter
@@ -33,6 +33,7 @@ from service.runs.tool_execution import ToolExecution
 from service.sessions import Sessions
 from service.store import ownership
 from service.store.database import Database
+from service.store.sweep import Work
 from service.tools import ToolRunner
 from service.types import new_id
 from service.usage.build import UsageServices
@@ -44,11 +45,10 @@ if TYPE_CHECKING:
 
 
 class Domains(NamedTuple):
-    """Other domains that runs depend on. `upstream` takes batches."""
+    """Other domains that runs depend on."""
 
     agents: AgentCatalog
-    model: ModelClient
-    upstream: BatchClient
+    model: ModelClients
     usage: UsageServices
     sessions: Sessions
     webhooks: Webhooks
@@ -56,7 +56,7 @@ class Domains(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RunServices:
-    """Services that start, execute, find and stop runs."""
+    """Services that start, execute, find, stop and recover runs."""
 
     start: RunStarter
     execution: Execution
@@ -64,23 +64,31 @@ class RunServices:
     cancellation: Cancellation
     bulkhead: Bulkhead
     batches: BatchSubmitter
+    model: ModelClient
     wakeup: Wakeup
+    supervisor: Supervisor
+
+    def close(self) -> None:
+        """Stop: runs still executing are handed over."""
+        self.supervisor.stop()
+        self.batches.close()
+        self.model.close()
 
 
 def build(
-    settings: Settings, infra: Infra, domains: Domains, wakeup: Wakeup, draining: Callable[[], bool]
+    settings: Settings, infra: Infra, domains: Domains, role: ProcessRole, chores: Sequence[Chore]
 ) -> RunServices:
-    """Build the run services. `wakeup` wakes task workers; `draining` returns whether this process is stopping."""
+    """Build the run services. `chores` are work of other domains for the supervisor's sweep."""
     batch_steps = BatchSteps(infra.db, domains.usage.spending, domains.usage.prices)
     blocking = connect(settings.redis_url, max_connections=settings.threads + 4)
     event_streams = EventStreamReader(infra.redis_store, blocking)
     at_once = settings.limit_concurrent_runs or UNBOUNDED
-    under_way = partial(_under_way, infra.db)
-    concurrent = ConcurrentRuns(infra.redis_store, at_once, settings.run_timeout, under_way)
+    running = partial(_running, infra.db)
+    concurrent = ConcurrentRuns(infra.redis_store, at_once, settings.run_timeout, running)
     runner = _runner(infra, domains, batch_steps)
     execution = _execution(settings, infra, runner, event_streams, concurrent)
     seconds, sessions = settings.run_timeout, domains.sessions
-    queries = RunQueries(infra.db, event_streams, settings.heartbeat_seconds, seconds, draining)
+    queries = RunQueries(infra.db, event_streams, settings.heartbeat_seconds, seconds, role.draining)
     cancellation = Cancellation(infra.db, execution.slots, sessions, domains.webhooks)
     total = settings.request_places
     bulkhead = Bulkhead(total, max(total // 2, settings.limit_concurrent_runs or total))
@@ -96,14 +104,18 @@ def build(
         redis_store=infra.redis_store,
     )
     size, wait = settings.batch_max_size, settings.batch_max_wait_seconds
-    batches = BatchSubmitter(infra.db, domains.upstream, batch_steps, max_size=size, max_wait=wait)
-    return RunServices(start, execution, queries, cancellation, bulkhead, batches, wakeup)
+    batches = BatchSubmitter(infra.db, domains.model.batches, batch_steps, max_size=size, max_wait=wait)
+    chores = [*chores, Chore(batches.tick_in_background, Work.BATCHES)]
+    times = Times(settings.lease_seconds, settings.sweep_seconds, settings.graceful_timeout)
+    supervisor = Supervisor(infra.db, execution, role, times, chores)
+    model, wakeup = domains.model.calls, role.wakeup
+    return RunServices(start, execution, queries, cancellation, bulkhead, batches, model, wakeup, supervisor)
 
 
 def _runner(infra: Infra, domains: Domains, batch_steps: BatchSteps) -> Runner:
     usage, observer = domains.usage, infra.observer
     tools = ToolExecution(infra.db, ToolRunner(called=observer.tool), usage.rate_limits.tool)
-    steps = StepDependencies(domains.model, usage.prices, tools, usage.spending, batch_steps, observer)
+    steps = StepDependencies(domains.model.calls, usage.prices, tools, usage.spending, batch_steps, observer)
     return Runner(domains.agents, PATTERNS, steps, observer, domains.sessions, domains.webhooks)
 
 
@@ -130,8 +142,8 @@ def _execution(
     )
 
 
-def _under_way(db: Database, run_ids: Sequence[str]) -> set[str]:
-    return db.query(lambda tx: ownership.under_way(tx, run_ids), patience=0)
+def _running(db: Database, run_ids: Sequence[str]) -> dict[str, bool]:
+    return db.query(lambda tx: ownership.running(tx, run_ids), patience=0)
 
 
 def _note_live_gaps(db: Database, attempts: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:

@@ -32,11 +32,12 @@ class Cancellation:
 
         Raises `RunFinished` if the run has ended, and `NotFound`.
         """
-        if not self.db.transact(lambda tx: self._end_waiting(tx, run.id)):
+        at = now_ms()
+        if not self.db.transact(lambda tx: self._end_waiting(tx, run.id, at)):
             self._stop(run.id)
 
     def client_gone(self, run: Run) -> None:
-        """Stop a run whose client has disconnected, if its request says so; otherwise it goes on."""
+        """Stop a run whose client has disconnected, if its request asks for that (`on_disconnect`)."""
         if run.request.on_disconnect == "cancel":
             self._stop(run.id)
 
@@ -44,17 +45,19 @@ class Cancellation:
         if (handle := self.slots.get(run_id)) is not None:
             handle.stop("cancelled")
 
-    def _end_waiting(self, tx: Transaction, run_id: str) -> bool:
+    def _end_waiting(self, tx: Transaction, run_id: str, at: int) -> bool:
         """Record the cancellation; end the run if no worker holds it. False: a worker does."""
         rows.ask_cancel(tx, run_id)
         run = rows.get(tx, run_id)
         if run is None:  # deleted meanwhile
             raise NotFound(f"There is no run {run_id}.")
+        if run.status is RunStatus.CANCELLED and run.finished_at == at:
+            return True  # by this same write: the answer to an earlier commit was lost
         if run.status.ended:
             raise RunFinished(f"This run is {run.status} already.")
         if run.status not in WAITING:
             return False
-        run.status, run.finished_at = RunStatus.CANCELLED, now_ms()
+        run.status, run.finished_at = RunStatus.CANCELLED, at
         run.last_seq += 1
         run.result = result_of_steps(run, step_rows.of_run(tx, run.id))
         if not rows.close(tx, run, WAITING):

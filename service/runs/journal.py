@@ -21,6 +21,7 @@ from service.types import NO_USAGE, Event, Run, RunEvent, RunStatus, Usage, Usag
 
 Opening = Callable[[Transaction], bool]  # writes the run's row; False: it exists already
 Publish = Callable[[Sequence[RunEvent]], None]
+NewEvent = tuple[Event, Mapping[str, Any]]  # not numbered yet
 FinalEvent = Callable[[], tuple[Event, dict[str, Any]]]
 NOTE = "note"  # kind of a step row that only stores events
 ReleaseCheck = Callable[[Transaction, Run, int], bool]  # releases the run; False: another worker owns it
@@ -65,7 +66,7 @@ class Journal:
         ]
         self.result_events += [event for event in self._buffer if event.name in IN_RESULT]
         self._step: dict[str, Any] | None = None
-        self._after: list[tuple[Event, Mapping[str, Any]]] = []
+        self._after: list[NewEvent] = []
         self._numbered: list[RunEvent] = []  # from `_after`: numbered, and not committed yet
         self._writes: list[WriteInTransaction] = []
         self._began = now_ms()
@@ -148,11 +149,13 @@ class Journal:
         *works: WriteInTransaction,
         first: WriteInTransaction = _nothing,
         last: WriteInTransaction = _nothing,
+        then: Sequence[NewEvent] = (),
     ) -> list[RunEvent]:
         """Commit the run's row, the finished step and `works`, then publish the events that waited for the commit.
 
         Pending writes come after `works`, as they lock counters that others wait for; `first` is before them, `last`
-        after.
+        after. `then`: events of what the commit begins, published together with those, but numbered only now: a
+        transaction that is given up has told nothing of it.
         """
         after = self._number_after()
         step = self._finished_step()
@@ -164,8 +167,7 @@ class Journal:
                 write(tx)
 
         self._db.transact(work, patience=PATIENCE if self.opened else None)
-        self._committed(after)
-        return after
+        return self._committed(after, then)
 
     def finish(self, status: RunStatus, last: FinalEvent, *works: WriteInTransaction) -> list[RunEvent]:
         """Write the run's last transaction, then publish its last event; `last` builds it once the usage is final."""
@@ -185,8 +187,7 @@ class Journal:
                 write(tx)
 
         self._db.transact(work, patience=PATIENCE)
-        self._committed([*after, final])
-        return [*after, final]
+        return self._committed([*after, final])
 
     def suspend(self, *works: WriteInTransaction) -> list[RunEvent]:
         """Leave the run waiting for an approval, held by no worker."""
@@ -223,8 +224,7 @@ class Journal:
 
         self._db.transact(work, patience=patience)
         self._run.status = status
-        self._committed(after)
-        return after
+        return self._committed(after)
 
     def check_owner(self) -> None:
         """Check ownership. Raises `LeaseLost` when another worker has claimed the run since this one's last write."""
@@ -265,13 +265,15 @@ class Journal:
             "finished_at": now_ms(),
         }
 
-    def _committed(self, after: list[RunEvent]) -> None:
+    def _committed(self, after: list[RunEvent], then: Sequence[NewEvent] = ()) -> list[RunEvent]:
         if self._step is not None:
             self._buffer = []
             self._began = now_ms()
         self._step, self._numbered, self._writes, self._opening = None, [], [], None
-        if after:
-            self._publish(after)
+        events = [*after, *(event for name, data in then for event in self._number(name, data))]
+        if events:
+            self._publish(events)
+        return events
 
     def _number(self, name: Event, data: Mapping[str, Any]) -> list[RunEvent]:
         numbered = []

@@ -50,7 +50,10 @@ class RunQueries:
         return run
 
     def page(self, caller: Caller, filters: RunFilter, *, limit: int, before: str | None) -> list[Row]:
-        """List runs that the caller may see, newest first."""
+        """List at most `limit` runs that the caller may see, newest first, older than the run `before`.
+
+        Rows have the columns of `store.run_lists`.
+        """
         visible = visible_to(caller)
         return self.db.query(
             lambda tx: run_lists.recent(tx, filters, limit=limit, before=before, visible=visible)

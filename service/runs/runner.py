@@ -119,10 +119,10 @@ class Runner:
             resumed = {"from_seq": journal.resumes_after, "agent_version": run.agent_version}
             yield from journal.publish(Event.RUN_RESUMED, resumed)
         else:
-            journal.publish_after_commit(Event.RUN_STARTED, started)
             # Otherwise it is stored with the hold for its first step, or does not begin if nothing can be held.
-            if run.request.session_id is not None:  # a turn claims its session before reading it
-                yield from journal.commit()
+            if run.request.session_id is not None and not journal.opened:
+                yield from journal.commit()  # a turn claims its session before reading it
+            journal.publish_after_commit(Event.RUN_STARTED, started)
 
     def _conversation(
         self, agent: AgentDefinition, attempt: Attempt, steps: RunSteps

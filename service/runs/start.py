@@ -174,7 +174,7 @@ class RunStarter:
         yield from lookup.join(self.queries.heartbeat, time.monotonic() + seconds)
 
     def _answer(self, run: Run, answer: dict[str, Any], key: Key | None) -> Started:
-        """Answer a run from the cache. It is stored only if a client's own key must find it again."""
+        """Answer a run from the cache. The run is stored only if a client's own key must find it again."""
         cached.complete(run, answer)
         if key is not None and not key.automatic:
             run.last_seq = cached.events_of(run)[-1].seq

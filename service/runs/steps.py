@@ -13,12 +13,21 @@ from service.agents.pattern import Events, Prompt, most_steps
 from service.errors import ModelError, ModelUnavailable, RunLimit
 from service.llm.client import ModelClient, ModelReply, ModelRequest
 from service.llm.prompt_cache import marked
-from service.llm.routing import CLASSIFY, CLASSIFY_TOKENS, TIER_SCHEMA, Route, Router, excerpt, parse_tier
+from service.llm.routing import (
+    CLASSIFY,
+    CLASSIFY_TOKENS,
+    TIER_SCHEMA,
+    ModelRouter,
+    Route,
+    excerpt,
+    parse_tier,
+)
 from service.llm.thinking import for_model, signatures
 from service.observe.observer import Observer
 from service.runs.attempt import Attempt
 from service.runs.batch.steps import BatchSteps, WaitsForBatch, can_wait
 from service.runs.billing import CallBilling, book_later
+from service.runs.journal import NewEvent
 from service.runs.journal_codec import decode_reply, decode_result, encode_reply, encode_result
 from service.runs.replies import call_ids, going_on, joined, well_formed
 from service.runs.tool_execution import ToolExecution
@@ -126,8 +135,8 @@ class RunSteps:
             raise RunLimit(f"There is no answer after {most} model calls, and the run may make no more.")
 
     @property
-    def _router(self) -> Router:
-        return self._agent.router
+    def _router(self) -> ModelRouter:
+        return self._agent.model_router
 
     def _routed_models(self, tools: bool) -> Events[tuple[str, ...]]:
         """Return the models of the run's tier, chosen once, before the first step that needs it.
@@ -202,10 +211,8 @@ class RunSteps:
             if reply is not None:
                 return reply
         billing = yield from self._billing(self._deps.prices.price(request.model, today()))
-        granted, events = billing.reserve(request)
+        granted, events = billing.reserve(request, then=[self._started(name, request)])
         yield from events
-        step = self._journal.steps + 1
-        yield from self._start(step, name, request)
         reply = yield from self._receive(granted, billing)
         reply, cost = billing.settle(granted, reply)
         reply = well_formed(reply, self._call_ids)
@@ -217,9 +224,9 @@ class RunSteps:
         self._store(name, reply, stored, cost)
         return self._noted(reply, request.model)
 
-    def _start(self, step: int, name: str, request: ModelRequest) -> Events[None]:
-        started = {"step": step, "name": name, "kind": "model", "model": request.model}
-        yield from self._journal.publish(Event.STEP_STARTED, started)
+    def _started(self, name: str, request: ModelRequest) -> NewEvent:
+        step = self._journal.steps + 1
+        return Event.STEP_STARTED, {"step": step, "name": name, "kind": "model", "model": request.model}
 
     def _billing(self, price: Price) -> Events[CallBilling]:
         self._attempt.handle.check()
@@ -243,7 +250,7 @@ class RunSteps:
             return None
         reply, cost = batch_steps.take(row, self._journal)
         reply = well_formed(reply, self._call_ids)
-        yield from self._start(step, name, request)
+        yield from self._journal.publish(*self._started(name, request))
         yield from self._attempt.text.write(reply.text)
         self._store(name, reply, {**encode_reply(reply), "asked": request.model}, cost)
         return self._noted(reply, request.model)

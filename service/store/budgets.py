@@ -2,7 +2,7 @@
 
 Lock order: a transaction locks counters by id, in one statement; a later statement may lock no others, see `may_lock`.
 
-A window is one cap in one day, one month, or in all. It has one counter, or several stripes that share the cap.
+A window is one cap in one day, one month, or in all, with one counter, or several stripes that share the cap.
 """
 
 from __future__ import annotations

@@ -271,7 +271,7 @@ class Database:
     def _discard_pool(self, created_at: float) -> None:
         """Close all connections, those in use once they are returned: after a failover the server may be another.
 
-        Once per outage: `created_at` of the failed connection tells whether its pool was discarded already.
+        Once per outage: a failed connection with an earlier `created_at` belongs to a pool that was discarded already.
         """
         if created_at > self._discard_before:
             self._discard_before = time.monotonic()

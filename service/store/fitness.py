@@ -1,8 +1,8 @@
 """Compatibility check of code and database: its encoding, and the revision of its schema.
 
-Older code may use a database that a newer version has migrated if those migrations allow it. It has no file of theirs,
-so the database itself stores the oldest revision whose code runs on it: see `OLDEST_CODE` in `migrations/versions/` and
-"Expand, then contract" in docs/operator.md.
+Older code may use a database that a newer version has migrated if those migrations allow it. That code has no file of
+theirs, so the database itself stores the oldest revision whose code runs on it: see `OLDEST_CODE` in
+`migrations/versions/` and "Expand, then contract" in docs/operator.md.
 """
 
 from __future__ import annotations

@@ -43,7 +43,10 @@ def find(tx: Transaction, user_id: str, key: str) -> Row | None:
 
 
 def move(tx: Transaction, user_id: str, key: str, run_id: str, new_run_id: str, expires_at: int) -> str:
-    """Move the key from `run_id` to a new run; return the key's run now: another caller may have been first."""
+    """Move the key from `run_id` to a new run, until `expires_at` (ms); return the id of the run that the key has then.
+
+    Another caller may have moved the key first.
+    """
     of_key = (idempotency.c.user_id == user_id, idempotency.c.key == key)
     values = {"run_id": new_run_id, "created_at": now_ms(), "expires_at": expires_at}
     if (

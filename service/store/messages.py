@@ -6,28 +6,44 @@ A turn is appended by the run that holds the session, at its end; or for a run t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from service.store.database import Row, Transaction
 from service.store.lists import fitting
-from service.store.schema import messages, runs
+from service.store.schema import messages, runs, sessions
+from service.store.statement import Statement
 
 BATCH = 1_000  # messages read by one statement: databases bound the number of values
 # Columns of the tree, without the content, which may be large.
 _LINKS = [messages.c[name] for name in ("seq", "parent_seq", "run_id", "role", "tokens", "error_code")]
-
-
-def newest(tx: Transaction, session_id: str) -> int:
-    """Number of the session's last message; 0: none."""
-    row = tx.row(sa.select(_newest(session_id).label("seq")))
-    return int(row["seq"]) if row else 0
+_SESSION: sa.BindParameter[str] = sa.bindparam("session")
+_RUN: sa.BindParameter[str] = sa.bindparam("run")
+_PARENT = sa.bindparam("parent", type_=sa.Integer())
+# Number of the session's last message; 0: none.
+_LAST = (
+    sa.select(sa.func.coalesce(sa.func.max(messages.c.seq), 0))
+    .where(messages.c.session_id == _SESSION)
+    .correlate(None)
+    .scalar_subquery()
+)
+_EXISTS = Statement(
+    sa.select(messages.c.seq).where(messages.c.session_id == _SESSION, messages.c.seq == sa.bindparam("seq"))
+)
+_SET_PARENT = Statement(
+    sa.update(runs).where(runs.c.id == _RUN).values(parent_seq=sa.func.coalesce(_PARENT, _LAST))
+)
+_NEXT = sa.insert(messages).values(seq=_LAST + 1).inline()  # without RETURNING, which nobody would read
+_STORED_PARENT = sa.select(runs.c.parent_seq).where(runs.c.id == _RUN).scalar_subquery()
+_APPEND = Statement(_NEXT)
+_APPEND_FIRST = Statement(
+    _NEXT.values(parent_seq=sa.func.nullif(sa.func.coalesce(_STORED_PARENT, _PARENT, _LAST), _LAST))
+)
 
 
 def exists(tx: Transaction, session_id: str, seq: int) -> bool:
-    query = sa.select(messages.c.seq).where(messages.c.session_id == session_id, messages.c.seq == seq)
-    return tx.row(query) is not None
+    return tx.row(_EXISTS, {"session": session_id, "seq": seq}, expect={"seq": seq}) is not None
 
 
 def has_turn(tx: Transaction, session_id: str, run_id: str) -> bool:
@@ -37,8 +53,7 @@ def has_turn(tx: Transaction, session_id: str, run_id: str) -> bool:
 
 def set_parent(tx: Transaction, session_id: str, run_id: str, parent: int | None) -> None:
     """Store the parent message of a run's turn; None: the session's last one now."""
-    parent_seq = _newest(session_id) if parent is None else parent
-    tx.execute(sa.update(runs).where(runs.c.id == run_id).values(parent_seq=parent_seq))
+    tx.send(_SET_PARENT, {"session": session_id, "run": run_id, "parent": parent})
 
 
 def append(
@@ -48,23 +63,63 @@ def append(
 
     The caller holds a lock on the session's row.
     """
-    stored = sa.select(runs.c.parent_seq).where(runs.c.id == run_id).scalar_subquery()
-    row = tx.row(sa.select(_newest(session_id).label("last"), stored.label("parent")))
-    assert row is not None
-    last = row["last"]
-    parent_seq = next((seq for seq in (row["parent"], parent) if seq is not None), last)
-    rows = [
-        {**message, "session_id": session_id, "run_id": run_id, "seq": last + n, "parent_seq": None}
-        for n, message in enumerate(turn, 1)
-    ]
-    rows[0]["parent_seq"] = None if parent_seq == last else parent_seq
-    tx.execute(sa.insert(messages), rows)
+    of_run = {"session": session_id, "session_id": session_id, "run_id": run_id}
+    first, *others = ({**message, **of_run} for message in turn)
+    tx.send(_APPEND_FIRST, {**first, "run": run_id, "parent": parent})
+    tx.send(_APPEND, *others)
 
 
-def links(tx: Transaction, session_id: str, after: int, last: int) -> list[Row]:
-    """Read messages with `after` < seq <= `last`, in order, without their content."""
-    query = sa.select(*_LINKS).where(messages.c.session_id == session_id)
-    return tx.rows(query.where(messages.c.seq > after, messages.c.seq <= last).order_by(messages.c.seq))
+class Past(NamedTuple):
+    """Messages before a run's turn, of all branches: `links` are those after the first `upto`, up to the `last`.
+
+    `summary` replaces the others. The newest links have their content; that of the rest is None.
+    """
+
+    summary: str
+    upto: int
+    last: int
+    links: list[Row]
+
+
+_UNTIL = sa.func.coalesce(runs.c.parent_seq, _LAST)  # NULL: begun by a worker of a version without branches
+_IS_FIRST = sa.func.row_number().over(order_by=messages.c.seq) == 1  # of all rows, the one with the summary
+_TOKENS = sa.func.sum(messages.c.tokens).over(order_by=messages.c.seq.desc())
+_PAST = Statement(
+    sa.select(
+        sa.case((_IS_FIRST, sessions.c.summary)).label("summary"),
+        sessions.c.summary_upto.label("upto"),
+        _UNTIL.label("last"),
+        *_LINKS,
+        sa.case((sa.bindparam("tokens", type_=sa.Integer()) >= _TOKENS, messages.c.content)).label("content"),
+    )
+    .select_from(
+        sessions.outerjoin(runs, runs.c.id == _RUN).outerjoin(
+            messages,
+            sa.and_(
+                messages.c.session_id == sessions.c.id,
+                messages.c.seq > sessions.c.summary_upto,
+                messages.c.seq <= _UNTIL,
+            ),
+        )
+    )
+    .where(sessions.c.id == _SESSION)
+    .order_by(messages.c.seq)
+)
+
+
+def past(tx: Transaction, session_id: str, run_id: str, tokens: int) -> Past | None:
+    """Read what a run's turn may continue, also of an expired session; with the content of the last `tokens`."""
+    rows = tx.rows(_PAST, {"session": session_id, "run": run_id, "tokens": tokens})
+    if not rows:
+        return None
+    first, links = rows[0], [row for row in rows if row["seq"] is not None]
+    return Past(first["summary"] or "", first["upto"], first["last"], links)
+
+
+def links(tx: Transaction, session_id: str, last: int) -> list[Row]:
+    """Read messages up to number `last`, in order, without their content."""
+    query = sa.select(*_LINKS).where(messages.c.session_id == session_id, messages.c.seq <= last)
+    return tx.rows(query.order_by(messages.c.seq))
 
 
 def content(tx: Transaction, session_id: str, seqs: Sequence[int]) -> dict[int, Any]:
@@ -92,11 +147,6 @@ def following(tx: Transaction, session_id: str, *, after: int, limit: int) -> li
     """Read the first messages after number `after`, oldest first; fewer than `limit` where they are long."""
     sizes = _sizes(session_id).where(messages.c.seq > after)
     return _whole(tx, session_id, sizes.order_by(messages.c.seq).limit(limit))
-
-
-def _newest(session_id: str) -> sa.ScalarSelect[int]:
-    last = sa.select(sa.func.coalesce(sa.func.max(messages.c.seq), 0))
-    return last.where(messages.c.session_id == session_id).scalar_subquery()
 
 
 def _sizes(session_id: str) -> sa.Select[Any]:

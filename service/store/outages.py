@@ -14,6 +14,7 @@ LOG_AGAIN = 60.0  # seconds until the same cause is logged again
 READ_ONLY = "the server is read-only: a standby, or default_transaction_read_only is on"
 FULL = "the disk is full"
 FAILS = "the disk fails"
+STALE = "what a connection has prepared does not fit the schema any more"
 READ_ONLY_FILE = "the file of the database is read-only"
 ENDED = "the server ended the connection"
 NO_RIGHT = "the user may not do this: let it own the database and its schema"
@@ -24,9 +25,11 @@ REFUSES_WRITES = frozenset({READ_ONLY, FULL, FAILS, READ_ONLY_FILE})
 # https://www.postgresql.org/docs/current/errcodes-appendix.html; poolers answer 08P01.
 _STATES = (
     ("08", "the connection to the server was lost"),
+    ("0A000", STALE),
     ("25006", READ_ONLY),
     ("25P03", ENDED),  # idle_in_transaction_session_timeout
     ("25P04", ENDED),  # transaction_timeout
+    ("26000", STALE),  # or it was deallocated
     ("53100", FULL),
     ("53200", "the server is out of memory"),
     ("53300", "the server takes no more connections"),
@@ -39,7 +42,8 @@ _STATES = (
 )
 _OF_POOLERS = "08P01"  # for every error: the message says more
 # Of those, states that affect the whole pool: after a failover another server takes over.
-_LOST_STATES = ("08", "25006", "57P")
+# A connection with a stale plan would refuse its statement for ever: outside of a transaction nothing clears it.
+_LOST_STATES = ("08", "0A000", "25006", "26000", "57P")
 # Result codes of SQLite, https://www.sqlite.org/rescode.html
 _LOST_CODES = frozenset({8, 10, 14})  # READONLY, IOERR, CANTOPEN: open connections keep the fault
 _UNUSABLE_CODES = frozenset({11, 26})  # CORRUPT, NOTADB: outages that are no OperationalError

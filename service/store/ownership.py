@@ -30,10 +30,10 @@ def attempts(tx: Transaction, run_ids: Sequence[str]) -> dict[str, int]:
     return {row["id"]: row["attempt"] for row in tx.rows(query)}
 
 
-def under_way(tx: Transaction, run_ids: Sequence[str]) -> set[str]:
-    """Filter runs: those that are running, or not in the database yet."""
-    query = sa.select(runs.c.id).where(runs.c.id.in_(run_ids), runs.c.status != RunStatus.RUNNING)
-    return set(run_ids) - {row["id"] for row in tx.rows(query)}
+def running(tx: Transaction, run_ids: Sequence[str]) -> dict[str, bool]:
+    """Whether each of these runs is running, by run id; without those that are not in the database."""
+    query = sa.select(runs.c.id, runs.c.status).where(runs.c.id.in_(run_ids))
+    return {row["id"]: row["status"] == RunStatus.RUNNING for row in tx.rows(query)}
 
 
 _RUNNING = Statement(

@@ -26,6 +26,8 @@ _BOUND_WHERE_DIRECT = (
     "SELECT CASE WHEN pg_backend_pid() = %s"
     f" THEN set_config('statement_timeout', '{STATEMENT_MS}', false) END IS NOT NULL"
 )
+# Whatever the database's default: what is read after a lock must be what its last holder has committed.
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 # `SET` takes no snapshot: `SET TRANSACTION` may still follow.
 _BOUND_WHERE_POOLED = f"SET LOCAL statement_timeout = {STATEMENT_MS}"
 
@@ -69,7 +71,7 @@ def connect(_dialect: Any, _record: Any, args: Any, options: Any) -> Connection:
 
 
 def reach(engine: sa.Engine) -> None:
-    """Connect as the engine does and close, to test the way. Raises the driver's error."""
+    """Connect as the engine does and close, to test the connection. Raises the driver's error."""
     args, options = engine.dialect.create_connect_args(engine.url)
     defaults = connect_args(engine.url.render_as_string(hide_password=False))
     connect(None, None, args, {**options, **defaults}).close()
@@ -96,5 +98,5 @@ def begin(info: Mapping[str, Any], *, writes: bool) -> list[str]:
     None for one that only reads, directly: each of its statements is one round trip.
     """
     if info.get(POOLER):
-        return ["BEGIN", _BOUND_WHERE_POOLED]
-    return ["BEGIN"] if writes else []
+        return [_BEGIN, _BOUND_WHERE_POOLED]
+    return [_BEGIN] if writes else []

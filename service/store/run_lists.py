@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
 from service.store import scoped
 from service.store.database import Row, Transaction
-from service.store.schema import DIED, ENDED_BADLY, UNFINISHED, runs
+from service.store.schema import DIED, ENDED_BADLY, OF_ALL, UNFINISHED, runs
 from service.store.transaction import PLANNED_ANEW, filter_only
-from service.store.visibility import Visibility
+from service.store.visibility import UNRESTRICTED, Visibility
 from service.text.sanitise import storable
 from service.types import Run, RunStatus
 
@@ -40,31 +39,42 @@ def recent(
     tx: Transaction, filters: RunFilter, *, limit: int, before: str | None, visible: Visibility
 ) -> list[Row]:
     """List visible runs, newest first; ids sort by time, so the last id of a page is the cursor of the next."""
-    values = {"user_id": visible.user_id, **asdict(filters)}
-    conditions: dict[str, list[Any]] = {
-        name: [runs.c[name] == value] for name, value in values.items() if value is not None
-    }
-    if filters.status in _INDEXED_AS:
-        conditions["status"].append(sa.text(_INDEXED_AS[RunStatus(filters.status)]))
-    indexed = _indexed(conditions, filters.status)
     query = sa.select(*_LISTED)
-    for name, of_name in conditions.items():
-        query = query.where(*(of_name if name in indexed else map(filter_only, of_name)))
     if before is not None:
         query = query.where(runs.c.id < before)
-    if visible.scopes and indexed is conditions:
+    if filters.status is not None:
+        query = query.where(runs.c.status == filters.status)
+    if filters.status in _INDEXED_AS:
+        query = query.where(sa.text(_INDEXED_AS[RunStatus(filters.status)]))
+    if filters.session_id is not None:
+        return _of_session(tx, query, filters, limit=limit, visible=visible)
+    unfinished = filters.status in _UNFINISHED  # few: found by their status alone
+    for name, value in (("user_id", visible.user_id), ("agent", filters.agent)):
+        if value is not None:
+            matches = runs.c[name] == value
+            query = query.where(filter_only(matches) if unfinished else matches)
+    if visible == UNRESTRICTED and filters.agent is None:
+        query = query.where(sa.text(OF_ALL))
+    if visible.scopes and not unfinished:
         return scoped.newest(tx, runs, query, limit=limit, visible=visible, agent=filters.agent)
     query = query.where(*map(filter_only, Visibility(None, visible.scopes).where(runs)))
     return tx.rows(query.order_by(runs.c.id.desc()).limit(limit).execution_options(**PLANNED_ANEW))
 
 
-def _indexed(filters: Collection[str], status: str | None) -> Collection[str]:
-    """Choose the filters with the most selective index."""
-    if "session_id" in filters:
-        return ("session_id",)
-    if status in _UNFINISHED:
-        return ("status",)
-    return filters
+def _of_session(
+    tx: Transaction, query: sa.Select[Any], filters: RunFilter, *, limit: int, visible: Visibility
+) -> list[Row]:
+    """List runs of `query` in a session; the user and the agents are compared with its page only.
+
+    A session has one user and one agent, so all of its runs match or none. PostgreSQL takes the conditions for
+    independent: it would expect few rows, and read and sort the whole session for a page.
+    """
+    query = query.where(runs.c.session_id == filters.session_id)
+    page = query.order_by(runs.c.id.desc()).limit(limit).subquery()
+    found = sa.select(page).where(*visible.where(page))
+    if filters.agent is not None:
+        found = found.where(page.c.agent == filters.agent)
+    return tx.rows(found.order_by(page.c.id.desc()).execution_options(**PLANNED_ANEW))
 
 
 def dead(tx: Transaction, losses: int, limit: int) -> list[Row]:

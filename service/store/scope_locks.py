@@ -46,5 +46,5 @@ def _statement(function: str, count: int) -> Statement:
 
 
 def _key(scope: str) -> int:
-    """Second half of a key. A collision of two scopes only makes them wait for each other."""
+    """Return the second half of a key. Two scopes with the same one only wait for each other."""
     return zlib.crc32(scope.encode()) - 2**31

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 
-from service.errors import NotFound, TooMany
+from service.errors import TooMany
 from service.store import messages, scoped
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import runs, sessions
+from service.store.statement import Statement
 from service.store.transaction import PLANNED_ANEW
 from service.store.visibility import Visibility
 from service.text import exact_json
@@ -38,13 +40,6 @@ def get(tx: Transaction, session_id: str, visible: Visibility) -> Row | None:
     """Find one session that is visible and has not expired."""
     row = tx.row(_BY_ID, {"id": session_id, "now": now_ms()})
     return row if row is not None and visible.covers(row["user_id"], row["agent"]) else None
-
-
-def summary_of(tx: Transaction, session_id: str, run_id: str) -> Row | None:
-    """Read `summary`, `summary_upto` and the run's `parent_seq`, also of an expired session."""
-    parent_seq = sa.select(runs.c.parent_seq).where(runs.c.id == run_id).scalar_subquery()
-    query = sa.select(sessions.c.summary, sessions.c.summary_upto, parent_seq.label("parent_seq"))
-    return tx.row(query.where(sessions.c.id == session_id))
 
 
 def recent(tx: Transaction, *, limit: int, before: str | None, visible: Visibility) -> list[Row]:
@@ -87,37 +82,46 @@ def update(tx: Transaction, session_id: str, changes: dict[str, Any]) -> None:
 
 # --- turns ------------------------------------------------------------------------------------------
 
+_SESSION: sa.BindParameter[str] = sa.bindparam("session")
+_RUN: sa.BindParameter[str] = sa.bindparam("run")
+_LOCK = Statement(
+    sa.select(sessions.c.user_id, sessions.c.agent, sessions.c.busy_run_id, _ALIVE.label("alive"))
+    .where(sessions.c.id == _SESSION)
+    .with_for_update()
+)
+_QUEUED = sa.select(runs.c.id).where(
+    runs.c.session_id == _SESSION, runs.c.finished_at.is_(None), runs.c.status == RunStatus.QUEUED
+)
+_HOLDER = sa.select(runs.c.id).where(runs.c.id == sessions.c.busy_run_id, runs.c.finished_at.is_(None))
+_FREE = sa.or_(sessions.c.busy_run_id.is_(None), ~sa.exists(_HOLDER))
+_TAKE_AHEAD = sa.update(sessions).where(sessions.c.id == _SESSION, _FREE).values(busy_run_id=_RUN)
+_TAKE = _TAKE_AHEAD.where(~sa.exists(_QUEUED.where(runs.c.id < _RUN)))
+_TAKES = {False: Statement(_TAKE), True: Statement(_TAKE_AHEAD)}  # by `ahead`
+_HELD = sa.and_(sessions.c.id == _SESSION, sessions.c.busy_run_id == _RUN)
+_WAKE = Statement(
+    sa.update(runs)
+    .where(runs.c.id.in_(_QUEUED.where(sa.exists().where(_HELD)).order_by(runs.c.id).with_for_update()))
+    .values(wake_at=sa.bindparam("now"))
+)
+
+
+def lock(tx: Transaction, session_id: str, usual: Row | None = None) -> Row | None:
+    """Lock a session, to take or end a turn; return its `user_id`, `agent`, `busy_run_id`, and whether it is `alive`.
+
+    A statement of its own: after any wait for the lock, PostgreSQL reads in the next ones what is there by then.
+    """
+    return tx.row(_LOCK, {"session": session_id, "now": now_ms()}, expect=usual)
+
 
 def take(
-    tx: Transaction,
-    session_id: str,
-    run_id: str,
-    parent: int | None = None,
-    *,
-    ahead: bool = False,
-    begins: bool = False,
+    tx: Transaction, session_id: str, run_id: str, parent: int | None = None, *, ahead: bool = False
 ) -> bool:
     """Acquire the session for this run. False: another unfinished run has it, or was queued for it earlier.
 
     The turn continues from message `parent`; None: the last one. `ahead`: also before runs queued earlier. A holder
-    that has ended or vanished does not count, and a deleted session is not busy. Where the turn `begins`, a deleted or
-    expired session raises `NotFound`: its deletion did not see this run, which would outlive the conversation.
+    that has ended or vanished does not count. The caller holds a lock on the session's row.
     """
-    # Locked by a statement of its own: PostgreSQL then reads the holder as it is after any wait.
-    query = sa.select(sessions.c.busy_run_id, sessions.c.expires_at).where(sessions.c.id == session_id)
-    row = tx.row(query.with_for_update())
-    if begins and (row is None or row["expires_at"] <= now_ms()):
-        raise NotFound(f"There is no session {session_id}.")
-    if row is None or row["busy_run_id"] == run_id:
-        return True
-    unfinished = sa.select(runs.c.id).where(runs.c.finished_at.is_(None))
-    held = sa.exists(unfinished.where(runs.c.id == sessions.c.busy_run_id))
-    free = sa.or_(sessions.c.busy_run_id.is_(None), ~held)
-    if not ahead:
-        queued = (runs.c.session_id == session_id, runs.c.status == RunStatus.QUEUED, runs.c.id < run_id)
-        free = sa.and_(free, ~sa.exists(unfinished.where(*queued)))
-    statement = sa.update(sessions).where(sessions.c.id == session_id, free).values(busy_run_id=run_id)
-    if tx.execute(statement) != 1:
+    if tx.execute(_TAKES[ahead], {"session": session_id, "run": run_id}, expect=1) != 1:
         return False
     messages.set_parent(tx, session_id, run_id, parent)
     return True
@@ -130,18 +134,23 @@ def release(tx: Transaction, session_id: str, run_id: str, changes: dict[str, An
     """
     # Locks runs before the session, in the order of ids: see "Locks" in docs/architecture.md. Two that cancel runs of
     # one queue would wait for each other, so only the holder's end wakes the others.
-    holds = sa.exists().where(sessions.c.id == session_id, sessions.c.busy_run_id == run_id)
-    queued = sa.select(runs.c.id).where(
-        runs.c.session_id == session_id,
-        runs.c.finished_at.is_(None),
-        runs.c.status == RunStatus.QUEUED,
-        holds,
+    given = {"session": session_id, "run": run_id}
+    tx.send(_WAKE, {**given, "now": now_ms()})
+    changed = {f"v_{name}": value for name, value in changes.items()}
+    return tx.execute(_release(*changes), {**given, **changed, "named": title}, expect=1) == 1
+
+
+@cache
+def _release(*names: str) -> Statement:
+    """Update of these columns, and of the title, while the run holds the session."""
+    table = sessions.c
+    values: dict[Any, Any] = {
+        table[name]: sa.bindparam(f"v_{name}", type_=table[name].type) for name in names
+    }
+    title = sa.case((table.title == "", sa.bindparam("named", type_=table.title.type)), else_=table.title)
+    return Statement(
+        sa.update(sessions).where(_HELD).values({**values, table.title: title, table.busy_run_id: None})
     )
-    locked = queued.order_by(runs.c.id).with_for_update()
-    tx.execute(sa.update(runs).where(runs.c.id.in_(locked)).values(wake_at=now_ms()))
-    named = sa.case((sessions.c.title == "", title), else_=sessions.c.title)
-    statement = sa.update(sessions).where(sessions.c.id == session_id, sessions.c.busy_run_id == run_id)
-    return tx.execute(statement.values({**changes, "title": named, "busy_run_id": None})) == 1
 
 
 def lacks_turn(tx: Transaction, session_id: str, run_id: str) -> bool:

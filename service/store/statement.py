@@ -55,7 +55,7 @@ class Plan:
         self._readers = [(key, reader) for key, reader in readers if reader is not None]
 
     def values(self, given: Row) -> Sequence[Any] | Mapping[str, Any]:
-        """Convert values to the driver's arguments."""
+        """Convert values to the driver's arguments: a list in their order, or a dict where the driver names them."""
         values = [
             constant if key is None else given[key] if process is None else process(given[key])
             for _, key, process, constant in self._slots

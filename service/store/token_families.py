@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import api_keys, token_families, users
-from service.types import new_id, now_ms
+from service.types import now_ms
 
 _INSERT = InsertOnce(token_families)
 _LIVE = sa.select(token_families.c.id).where(
@@ -67,19 +67,19 @@ def revoke(tx: Transaction, family: str) -> bool:
     return tx.execute(_REVOKE.where(token_families.c.id == family).values(revoked_at=now_ms())) == 1
 
 
-def revoke_all(tx: Transaction, user_id: str) -> Revoked:
+def revoke_all(tx: Transaction, user_id: str, marker: str, now: int) -> Revoked:
     """End every family of a user; return the cached credentials to invalidate.
 
-    Inserts a revoked marker family, by which `distrusted` finds a user who has only keys.
+    Inserts the revoked family `marker`, by which `distrusted` finds a user who has only keys. The same again where the
+    transaction is run twice.
     """
-    now = now_ms()
     of_user = token_families.c.user_id == user_id
-    live = tx.rows(sa.select(token_families.c.id).where(of_user, token_families.c.revoked_at.is_(None)))
     tx.execute(_REVOKE.where(of_user).values(revoked_at=now))
-    marker = {"id": new_id("fam"), "user_id": user_id, "current_jti": "", "created_at": now}
-    tx.execute(sa.insert(token_families), {**marker, "expires_at": now, "revoked_at": now})
+    ended = tx.rows(sa.select(token_families.c.id).where(of_user, token_families.c.revoked_at == now))
+    row = {"id": marker, "user_id": user_id, "current_jti": "", "created_at": now}
+    tx.execute(_INSERT, {**row, "expires_at": now, "revoked_at": now})
     digests = tx.rows(sa.select(api_keys.c.digest).where(api_keys.c.user_id == user_id))
-    return Revoked([row["id"] for row in live], [row["digest"] for row in digests])
+    return Revoked([row["id"] for row in ended], [row["digest"] for row in digests])
 
 
 def distrusted(tx: Transaction, *, families_since: int, keys_since: int) -> Revoked:

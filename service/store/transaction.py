@@ -118,7 +118,7 @@ class Transaction:
 
     @property
     def one_writer(self) -> bool:
-        """True for SQLite: no other writer can run meanwhile, so no row has to be locked."""
+        """Return whether the database has one writer (SQLite), so that no row has to be locked."""
         return self._engine.dialect.name == "sqlite"
 
     @property

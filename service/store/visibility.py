@@ -32,7 +32,7 @@ class Visibility(NamedTuple):
         """Return whether a row with these values is visible."""
         return self.user_id in (None, user_id) and allows(self.scopes, AGENTS + agent)
 
-    def where(self, table: sa.Table) -> list[sa.ColumnElement[bool]]:
+    def where(self, table: sa.FromClause) -> list[sa.ColumnElement[bool]]:
         """Compile the filter to SQL, so that a page of a list is full although invisible rows lie between its own."""
         conditions: list[sa.ColumnElement[bool]] = []
         if self.user_id is not None:
@@ -55,7 +55,7 @@ def _matches(pattern: str, scope: str) -> bool:
     return scope.startswith(pattern[:-1]) if pattern.endswith("*") else scope == pattern
 
 
-def _of_agents(column: sa.Column[Any], scopes: Sequence[str]) -> sa.ColumnElement[bool]:
+def _of_agents(column: sa.ColumnElement[Any], scopes: Sequence[str]) -> sa.ColumnElement[bool]:
     """Compile agent scopes to SQL. Not LIKE: its `_` is a wildcard, and SQLite's ignores case."""
     names = [scope.removeprefix(AGENTS) for scope in scopes if scope.startswith(AGENTS)]
     exact = [name for name in names if not name.endswith("*")]

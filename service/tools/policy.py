@@ -10,7 +10,7 @@ from service.tools.base import Tool
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """Person's decision about a call. `reason`: why it was requested, `policy` or `unknown`.
+    """Decision of a person about a call. `reason`: why it was requested, `policy` or `unknown`.
 
     A decision allows one attempt. `spent`: that attempt was made and its outcome is unknown.
     """

@@ -1,4 +1,4 @@
-"""Budget caps: read, set, rebalance sharded counters, warn."""
+"""Budget caps: read, set, rebalance striped counters, warn."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from service.usage.caps import (
 )
 
 log = logging.getLogger("slipway.money")
-STRIPES = 8  # counter shards of a window shared by all users, where the database has several writers
+STRIPES = 8  # counter stripes of a window shared by all users, where the database has several writers
 SHARED_BY_MANY = ("service", "agent")
 # ms after which the cost of earlier calls is final, unless a hold is open: holds are written within a minute
 # (`LATEST_HOLD`), and workers' clocks differ.
@@ -225,14 +225,14 @@ class Budgets:
         return str(counters[stripe]["id"])
 
     def stripe(self, window: BudgetWindow, seed: int) -> str:
-        """Return the id of the shard that a run takes from first: the same for all its calls, to contend with few."""
+        """Return the id of the stripe that a run takes from first: the same for all its calls, to contend with few."""
         wide = window.scope.partition(":")[0] in SHARED_BY_MANY
         return window.counter(seed % self._stripes if wide else 0)
 
     def watch(self, counters: Iterable[Row]) -> None:
         """Warn of windows that passed a level, after the commit that changed these counters.
 
-        A window passes a level only after one of its shards has, so only that shard's calls read the whole window.
+        A window passes a level only after one of its stripes has, so only that stripe's calls read the whole window.
         """
         for row in counters:
             if level(row["spent_nano"], row["cap_nano"]) > row["warned"]:

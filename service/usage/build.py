@@ -35,8 +35,8 @@ def build(
 ) -> UsageServices:
     """Build the usage services.
 
-    `notify` receives budget warnings; `has_agent` says whether an agent of that name exists, so that a cap can be set
-    on it.
+    `notify` receives budget warnings; `has_agent` returns whether an agent of that name exists: only then a
+    cap can be set on it.
     """
     budgets = Budgets(
         infra.db,

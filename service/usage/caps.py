@@ -1,4 +1,4 @@
-"""Budget caps as values: scope, period, amount, and a cap's distribution over its counter shards."""
+"""Budget caps as values: scope, period, amount, and a cap's distribution over its counter stripes."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def level(spent: int, cap: int) -> int:
 
 
 def distribute(cap: int, taken: Sequence[int]) -> list[int]:
-    """Distribute a cap: each shard gets its taken amount and an equal part of the remainder, which may be negative."""
+    """Distribute a cap: each stripe gets its taken amount and an equal part of the remainder, which may be negative."""
     part, rest = divmod(cap - sum(taken), len(taken))
     return [amount_taken + part + (rest if index == 0 else 0) for index, amount_taken in enumerate(taken)]
 
@@ -127,9 +127,9 @@ def distribute_over(counters: Sequence[Row], cap: int) -> list[int]:
 
 
 def distribute_with_room(counters: Sequence[Row], stripe: int, amount: int) -> list[int]:
-    """Distribute a cap so that shard `stripe` has room for `amount`, if all shards together have it.
+    """Distribute a cap so that stripe number `stripe` has room for `amount`, if all stripes together have it.
 
-    The remainder is spread evenly while that leaves room for `amount` in each; near the cap one shard gets all of it.
+    The remainder is spread evenly while that leaves room for `amount` in each; near the cap one stripe gets all of it.
     """
     cap = sum(row["cap_nano"] for row in counters)
     left = cap - sum(committed(row) for row in counters)

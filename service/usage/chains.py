@@ -39,7 +39,7 @@ class Link(NamedTuple):
 
 
 class ChainReader(Protocol):
-    """Consumer of every link (with the cap before it, if known) and of every distribution of a cap over shards."""
+    """Consumer of every link (with the cap before it, if known) and of every distribution of a cap over stripes."""
 
     def link(self, link: Link, cap_before: int | None) -> None: ...
     def cap_entry(self, row: Row, faulty: bool) -> None: ...
@@ -96,7 +96,7 @@ class CapHistory:
     """Latest distribution of each cap: `cap` and `share` entries do not contain the previous one."""
 
     def __init__(self) -> None:
-        self._last: dict[str, tuple[int, tuple[int, ...]]] = {}  # by window: its cap, and its shards' shares
+        self._last: dict[str, tuple[int, tuple[int, ...]]] = {}  # by window: its cap, and its stripes' shares
         self._forget_at = 0
 
     def follow(self, row: Row, states: Sequence[CounterEntry]) -> tuple[tuple[int, ...], bool]:

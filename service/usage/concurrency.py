@@ -2,8 +2,8 @@
 
 Each run is a member of its user's sorted set in Redis, scored by its expiry time; the end of a run removes it. A
 process that died, or that could not reach Redis then, leaves members behind: when a user has reached the limit, members
-are compared with the database, at most every `COMPARE_SECONDS`. Without Redis, each process enforces the limit by
-itself.
+are compared with the database, at most every `COMPARE_SECONDS`. A run is counted before it is in the database, so one
+that the database does not have is kept for `OPENING_SECONDS`. Without Redis, each process enforces the limit by itself.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from service.errors import RateLimited
 from service.infra.redis import RedisStore
@@ -22,12 +21,15 @@ from service.infra.redis_trip import Step, Trip
 
 UNBOUNDED = 2**53
 COMPARE_SECONDS = 2.0  # between two database comparisons for one user
+OPENING_SECONDS = 60.0  # from counting a run to its row: more than a hold and the database are waited for
 
-# KEYS: a user's runs. ARGV: the run, the limit, and its time to live in ms. Returns 1 when the run is counted.
+# KEYS: a user's runs. ARGV: the run, the limit, and its time to live in ms. Returns 1 when the run is counted, even if
+# it was counted before: the client sends a script again whose answer was lost.
 _ENTER = Script("""
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+redis.call('ZREM', KEYS[1], ARGV[1])
 if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
 redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
@@ -35,12 +37,19 @@ return 1
 """)
 # KEYS: a user's runs. ARGV: the run.
 _LEAVE = Script("return redis.call('ZREM', KEYS[1], ARGV[1])")
+# KEYS: a user's runs. ARGV: their time to live and `OPENING_SECONDS`, in ms. Returns the score up to which a run was
+# counted longer ago than that, and the runs with their scores.
+_LIST = Script("""
+local clock = redis.call('TIME')
+local opened = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[1] - ARGV[2]
+return {opened, redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')}
+""")
 
 
 class ConcurrentRuns:
     """At most `most` concurrent runs per user; `seconds` is the longest time an attempt at a run may take.
 
-    `under_way` filters run ids down to those still under way, by the database.
+    `running` tells of each run in the database whether it is running, by run id.
     """
 
     def __init__(
@@ -48,12 +57,12 @@ class ConcurrentRuns:
         redis_store: RedisStore,
         most: int,
         seconds: float,
-        under_way: Callable[[Sequence[str]], Collection[str]],
+        running: Callable[[Sequence[str]], Mapping[str, bool]],
     ) -> None:
         self._redis_store = redis_store
         self._most = most
         self._life_ms = int(seconds * 1000)
-        self._under_way = under_way
+        self._running = running
         self._lock = threading.Lock()
         self._here: defaultdict[str, int] = defaultdict(int)
         self._compared: dict[str, float] = {}  # by user: time.monotonic()
@@ -86,9 +95,13 @@ class ConcurrentRuns:
                 return False
             self._compared = {user: at for user, at in self._compared.items() if now - at < COMPARE_SECONDS}
             self._compared[user_id] = now
-        members: Any = self._redis_store.call(lambda client: client.zrange(_key(user_id), 0, -1), default=())
-        run_ids = [member.decode() for member in members]
-        ended = set(run_ids) - set(self._under_way(run_ids))
+        ages = (self._life_ms, int(OPENING_SECONDS * 1000))
+        opened, listed = self._redis_store.call(lambda client: _LIST(client, [_key(user_id)], *ages), (0, ()))
+        is_new = {
+            run.decode(): float(score) > opened for run, score in zip(listed[::2], listed[1::2], strict=True)
+        }
+        running = self._running(list(is_new))
+        ended = [run_id for run_id, new in is_new.items() if not running.get(run_id, new)]
         return bool(ended) and bool(
             self._redis_store.call(lambda client: client.zrem(_key(user_id), *ended), default=0)
         )

@@ -64,7 +64,7 @@ class CallEstimate:
 
 
 class HoldAttempt(NamedTuple):
-    """One reservation attempt: answer length in tokens and, by window, chosen counter shards."""
+    """One reservation attempt: answer length in tokens and, by window, chosen counter stripes."""
 
     estimate: CallEstimate
     tokens: int

@@ -1,7 +1,7 @@
 """Reservation: hold the most a model call can cost against every cap, then settle it to the actual cost.
 
 A hold is written in the transaction that starts the step, a settlement in the one that stores its result. The common
-case is one conditional update of the counters. Everything else (opening a window, rebalancing shards, counting a
+case is one conditional update of the counters. Everything else (opening a window, rebalancing stripes, counting a
 prompt, shortening an answer) is done outside that transaction, and then the hold is tried again.
 """
 

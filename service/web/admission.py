@@ -6,7 +6,7 @@ agent, its own limit if the path did not name it, the limit of its session, the 
 one in the bulkhead itself, if no cached answer was found (`service.runs.start`); a view that reads for long takes one
 with `reading_place`.
 
-What counts and checks in Redis waits in the request's trip: that of a run goes with its look-up in the answer cache. It
+Counts and checks in Redis wait in the request's trip: that of a run goes with its look-up in the answer cache. The trip
 is sent before any other error is raised, so the order of errors is that of the checks.
 """
 
@@ -114,10 +114,6 @@ def public(view: V) -> V:
 
 def is_public(view: Callable[..., Any]) -> bool:
     return bool(getattr(view, "__public__", False))
-
-
-def is_guarded(view: Callable[..., Any]) -> bool:
-    return hasattr(view, "__guard__")
 
 
 def allowed_agent(name: str) -> AgentDefinition:

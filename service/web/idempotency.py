@@ -66,7 +66,7 @@ def once(
 
 
 def once_again(work: Callable[[], Any], status: int) -> Response:
-    """Like `once`, for a route without a body and for idempotent `work` that commits by itself.
+    """Answer as `once` does, for a route without a body and for idempotent `work` that commits by itself.
 
     Two simultaneous requests with one key both execute it; a later one gets the first response. Raises
     `IdempotencyMismatch`.

@@ -13,7 +13,7 @@ _alive: Callable[[], bool] = _always
 
 
 def watch(alive: Callable[[], bool]) -> None:
-    """Set the check whether the process goes on. Called once per worker, after the fork."""
+    """Set the function that returns whether the process is to keep running. Called once per worker, after the fork."""
     global _alive
     _alive = alive
 

@@ -1,6 +1,6 @@
 """Rate limits, by Flask-Limiter over Redis: per user on calls and runs, per address on log-ins.
 
-Called by `service.web.admission`. Without Redis each process counts for itself, and a metric says so. The limits of an
+Called by `service.web.admission`. Without Redis each process counts for itself, as a metric shows. The limits of an
 authenticated request are counted in its trip, after the check for a revoked log-in.
 """
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Response, g
 
 from service import errors
 from service.runs.start import Started
 from service.types import usd
 from service.web.current import services
+from service.web.schemas import json_response
 
 ADMISSION_ERRORS = (
     errors.NotFound,
@@ -29,9 +32,18 @@ RUN_ERRORS = (
 FREE = ("hit", "near", "coalesced")
 
 
-def with_cost(response: Response, started: Started) -> Response:
-    """Add the headers of a finished run to an answer that waited for it, and its time to `Server-Timing`."""
+def folded(started: Started, body: Any, *, error_type: str = "application/problem+json") -> Response:
+    """Answer with a finished run: `body` is its result, or its problem, in the door's dialect.
+
+    A failed run has the status of its problem and the media type `error_type`. Adds `X-Cost-USD`, the headers of
+    `with_cache`, and the run's time to `Server-Timing`.
+    """
     run = started.run
+    response = json_response(body)
+    if run.error is not None:
+        response.status_code, response.mimetype = run.error["status"], error_type
+        if response.status_code in (429, 503):
+            response.headers["Retry-After"] = str(run.error.get("retry_after", 1))
     cache = (run.result or {}).get("cache", run.cache)
     response.headers["X-Cost-USD"] = "0.000000" if cache in FREE else usd(run.cost_nano)
     g.model_seconds = started.model_seconds

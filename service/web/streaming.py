@@ -17,7 +17,7 @@ HEADERS = {"X-Accel-Buffering": "no"}
 
 
 class Lens(Protocol):
-    """Encoder of one run's events for one client, in the format of its API. It may keep state between calls."""
+    """Encoder of one run's events for one client, in the format of its API. May keep state between calls."""
 
     mimetype: str
     heartbeat: bytes  # sent after a period without events

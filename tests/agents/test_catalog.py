@@ -35,7 +35,7 @@ def test_an_edited_agent_yaml_counts(live: AgentCatalog, tmp_path: Path) -> None
     live.refresh()
     agent = live.agents["probe"]
     assert agent.limits.steps == 3
-    assert agent.router.route("simple").models[0] == "claude-opus-5-5"
+    assert agent.model_router.route("simple").models[0] == "claude-opus-5-5"
 
 
 def test_an_edited_tool_counts_and_the_old_one_still_works(live: AgentCatalog, tmp_path: Path) -> None:

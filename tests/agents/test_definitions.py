@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from service.agents.patterns import PATTERNS
-from service.agents.patterns.router import CategorySpec
 from service.agents.spec import EvalCase, agent_schema
 from tests.agents import house
 from tests.agents.folders import Write, only_fault, write
@@ -120,9 +120,9 @@ def rows(model: type[BaseModel], prefix: str = "") -> list[str]:
             plain = info.default if not isinstance(info.default, dict) else ()
             default = f"`{plain}`" if type(plain) is int else shown.get(plain, f"`{plain}`")
         found.append(f"| `{prefix}{name}` | {default} | {info.description} |")
-        if name == "categories":
-            about = CategorySpec.model_fields["description"].description
-            found.append(f"| `categories.<name>.description` | required | {about} |")
+        for inner in get_args(info.annotation):  # of a mapping, by names that the author chooses
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                found += rows(inner, f"{prefix}{name}.<name>.")
     return found
 
 

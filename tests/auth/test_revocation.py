@@ -11,7 +11,7 @@ import redis
 
 from service.auth import revocation
 from service.auth.users import User
-from service.errors import DatabaseUnavailable
+from service.errors import DatabaseUnavailable, NotFound
 from service.store import token_families
 from service.types import now_ms
 from tests.auth.house import PASSWORD, Replica
@@ -30,6 +30,21 @@ def test_revocation_applies_to_every_replica_at_once(here: Replica, there: Repli
     here.revocations.end(ended)
     assert there.is_revoked(ended) and here.is_revoked(ended)
     assert not there.is_revoked(kept)
+
+
+def test_logins_end_at_once_where_the_answer_to_a_commit_was_lost(
+    here: Replica, there: Replica, ada: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transaction is then run again, and finds them ended."""
+    transact = here.db.transact
+    monkeypatch.setattr(here.db, "transact", lambda work: (transact(work), transact(work))[1])
+    for end in (lambda: here.users.change(ada.id, password=PASSWORD), lambda: here.users.delete(ada.id)):
+        ended = families(here, ada, 2)
+        assert not any(map(there.is_revoked, ended))
+        end()
+        assert all(map(there.is_revoked, ended))
+    with pytest.raises(NotFound):
+        here.users.delete(ada.id)
 
 
 def test_revocation_survives_a_wiped_redis(here: Replica, there: Replica, ada: User) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from benchmarks import goals, plots, quick, report
+from benchmarks.__main__ import renewed
 from benchmarks.goals import Goal
 from benchmarks.measure import Figures, quantile
-from benchmarks.summary import Ratio, Summary, ratio
+from benchmarks.summary import Ratio, Summary, beside, ratio
 
 MACHINE = {
     "date": "2026-11-25", "commit": "abc", "processor": "x", "cores": 2, "memory_gib": 4.0,
@@ -28,7 +29,9 @@ def figures(server: str, case: str, round_number: int, **changes: Any) -> dict[s
 
 
 def kept(*rows: dict[str, Any], **found: Any) -> Summary:
-    return Summary({"machine": MACHINE, "loads": {"A": [0.5]}, "minutes": 1, "figures": rows, "found": found})
+    return Summary(
+        {"machine": MACHINE, "loads": {"A": [0.5]}, "minutes": 1, "figures": [*rows], "found": found}
+    )
 
 
 def goal(of: Summary, what: str) -> Goal:
@@ -41,6 +44,25 @@ def test_a_ratio_is_the_median_of_those_of_neighbours() -> None:
         0.5, 0.5, 0.5
     )  # a round with no good answer has no part in it
     assert ratio([], [1]) is None
+
+
+def test_another_checkout_is_told_as_ratios() -> None:
+    rows = [figures(name, "PB64@1", 0, cpu_ms=cpu) for name, cpu in (("slipway", 1.0), ("slipway@../x", 1.5))]
+    [line] = beside(kept(*rows), "slipway")
+    assert line.startswith("PB64@1 ") and "cpu_ms 1.50 (1.50 – 1.50)" in line and "errors 0" in line
+
+
+def test_a_renewed_run_has_no_figure_of_a_case_twice() -> None:
+    old = kept(*(figures("slipway", case, 0) for case in ("PB64@1", "PE64@1", "PF64@1", "A"))).kept
+    new = kept(*(figures("slipway", case, 0, good=7) for case in ("PE64@1", "PF64@1"))).kept
+    figured = renewed(old, new, ["PE"])["figures"]
+    assert {one["case"]: one["good"] for one in figured} == {
+        "PB64@1": 100,
+        "PE64@1": 7,
+        "PF64@1": 7,
+        "A": 100,
+    }
+    assert len(figured) == 4
 
 
 def test_rounds_are_paired_by_their_number() -> None:

@@ -185,7 +185,8 @@ def test_without_redis_the_cache_is_bypassed(scratch: Any) -> None:
     with closing(RedisStore(f"unix://{scratch}/nobody.sock", max_connections=2)) as nowhere:
         cache = AnswerCache(nowhere, PLAIN)
         about = question(cache, "What is it?")
-        assert find(cache, about, an_owner()) == CacheEntry("bypass")
+        me = an_owner()
+        assert find(cache, about, me) == CacheEntry("bypass", owner=me)
         assert finish(cache, about, an_owner(), answered(run_of(asked(""))), SPEC) == 0
 
 

@@ -14,10 +14,11 @@ from typing import Any
 
 from service.cache.lookup import Lookup
 from service.errors import ModelRejected, ModelUnavailable
+from service.infra.redis_trip import Trip
 from service.types import Run, RunStatus
-from tests.cache.processes import Process, crowd, finish, join, pair, pool, soon, text, url
+from tests.cache.processes import SPEC, Process, crowd, finish, join, pair, pool, soon, text, url
 from tests.conftest import redis_in, wait_until
-from tests.runs.house import answered, failed
+from tests.runs.house import answered, asked, failed, run_of
 
 __all__ = ["pair", "pool", "soon", "text", "url"]
 
@@ -154,6 +155,25 @@ def test_redis_gone_ends_the_waiting(pool: ThreadPoolExecutor, scratch: Path, te
         answered(first.run)
         finish(first)
         assert pair[0].turn(text).run.cache == "bypass"
+
+
+def test_a_leader_that_does_not_know_of_its_flight_lands_it(
+    pool: ThreadPoolExecutor, pair: tuple[Process, Process], text: str
+) -> None:
+    """Redis ran its look-up, but the answer came too late."""
+    process, trip = pair[0], Trip(pair[0].redis_store)
+    first = Lookup(process.flights, run_of(asked(text)), process.question(text), SPEC)
+    first.ask(trip)
+    trip.send()
+    assert first._step is not None
+    first._step.answer = None
+    first.read()
+    assert (first.owner, first.run.cache) == (None, "bypass")
+    joined = crowd(pool, pair, text, 6)
+    answered(first.run, "From the first.")
+    finish(first)
+    assert not process.redis_store.client.exists(process.question(text).flight)
+    assert all(future.result(10).run.cache == "coalesced" for future in joined)
 
 
 def test_a_wiped_redis_elects_anew(

@@ -17,7 +17,16 @@ import psycopg
 import pytest
 
 from tests.chaos.houses import House
-from tests.conftest import ROOT, Model, RedisServer, free_port, redis_in, slipway_server, wait_until
+from tests.conftest import (
+    ROOT,
+    Model,
+    RedisServer,
+    children_of,
+    free_port,
+    redis_in,
+    slipway_server,
+    wait_until,
+)
 
 HERE = Path(__file__).parent
 AGENT = """\
@@ -157,13 +166,13 @@ class Postgres:
     def hanging(self) -> Iterator[None]:
         """Freeze all processes during the block: clients wait, and are not refused."""
         pid = int((self._data / "postmaster.pid").read_text().split()[0])
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for process in (pid, *map(int, children)):
+        children = children_of(pid)
+        for process in (pid, *children):
             os.kill(process, signal.SIGSTOP)
         try:
             yield
         finally:
-            for process in (*map(int, children), pid):
+            for process in (*children, pid):
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGCONT)
 

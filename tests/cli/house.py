@@ -9,6 +9,7 @@ from click.testing import Result
 from flask import Flask
 
 from config import load
+from service import wiring
 from service.app import create_app
 from service.store.schema import metadata
 from service.types import Caller, Run, RunRequest
@@ -33,11 +34,13 @@ def env(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer, mod
 @pytest.fixture(scope="module")
 def whole(env: dict[str, str]) -> Iterator[Flask]:
     """Not named `app`: pytest-flask would push that one's context around every command."""
-    app = create_app(load(env))
-    services: Services = app.extensions["slipway"]
+    settings = load(env)
+    services = wiring.build(settings, kind="cli")  # `web` would take up the runs that a test abandons
+    app = create_app(settings, services)
     metadata.create_all(services.infra.db.engine)
     services.auth.users.create("root", "root-password", "admin")
     services.auth.users.create("ada", "ada-password")
+    services.runs.supervisor.start()  # a lease, without which no run is executed
     yield app
     services.close()
 
@@ -67,7 +70,6 @@ def table(result: Result) -> list[list[str]]:
 
 def a_run(services: Services, text: str = "What is 17 * 23?", agent: str = "analyst") -> Run:
     """Run a real request of user ada to its end."""
-    services.supervisor.start()
     user = services.auth.users.by_name("ada")
     assert user is not None
     asked = RunRequest(agent, ({"role": "user", "content": text},), cache="bypass")

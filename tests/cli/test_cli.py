@@ -69,13 +69,6 @@ def test_every_command_has_help(whole: Flask) -> None:
             assert command.help, f"flask {name} {command.name}"
 
 
-def test_the_docs_name_every_command(whole: Flask) -> None:
-    page = (ROOT / "docs/operator.md").read_text()
-    for name in ("runs", "users", "keys", "agents"):
-        for command in getattr(whole.cli.commands[name], "commands", {}):
-            assert f"`flask {name} {command}" in page
-
-
 def test_flask_program_needs_no_server(env: dict[str, str], whole: Flask) -> None:
     done = subprocess.run(
         [PYTHON, "-m", "flask", "users", "list"],

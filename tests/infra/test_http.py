@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from service.infra.http import AddressRefused, NoAnswer, SafeClient, fault
+from service.infra.http import AddressRefused, NoAnswer, SafeClient, address_fault
 from service.infra.ip_ranges import is_public
 
 TRICKS = [
@@ -61,21 +61,21 @@ MALFORMED = [
 
 @pytest.mark.parametrize("url", TRICKS)
 def test_addresses_of_our_own_are_refused_before_anything_is_sent(url: str) -> None:
-    assert fault(url, allow_private=False) == "must be a public address"
+    assert address_fault(url, allow_private=False) == "must be a public address"
     with pytest.raises(AddressRefused):
         SafeClient(allow_private=False).post(url, b"{}", {})
 
 
 @pytest.mark.parametrize("url", MALFORMED)
 def test_non_web_address_is_refused(url: str) -> None:
-    assert fault(url, allow_private=True) is not None
+    assert address_fault(url, allow_private=True) is not None
     with pytest.raises(AddressRefused):
         SafeClient(allow_private=True).post(url, b"{}", {})
 
 
 def test_public_addresses_are_fine() -> None:
     for url in ("https://example.com/hook?a=b", "http://93.184.216.34:8080/", "https://[2606:4700::1111]/"):
-        assert fault(url, allow_private=False) is None
+        assert address_fault(url, allow_private=False) is None
     assert is_public("93.184.216.34") and is_public("2606:4700::1111")
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import httpx2
 
-from tests.conftest import PYTHON, Model, RedisServer, Slipway, process, wait_until
+from tests.conftest import PYTHON, Model, RedisServer, Slipway, children_of, process, wait_until
 
 CELERY = [PYTHON, "-m", "celery", "--quiet", "-A", "worker", "worker", "--without-mingle", "--without-gossip"]
 
@@ -63,10 +63,7 @@ class TaskWorker:
     def pool(self) -> list[int]:
         """Return the pids of the pool processes."""
         assert self.child is not None
-        return [
-            int(pid)
-            for pid in Path(f"/proc/{self.child.pid}/task/{self.child.pid}/children").read_text().split()
-        ]
+        return children_of(self.child.pid)
 
     def kill(self) -> None:
         """Kill the worker with its pool, as in a power failure."""

@@ -12,7 +12,7 @@ import pytest
 from config import load
 from service import wiring
 from service.errors import DatabaseUnavailable
-from service.runs.recovery.supervisor import UNDRIVEN
+from service.runs.recovery.supervisor import UNDRIVEN, ProcessRole
 from service.runs.slots import Handle
 from service.store import runs as rows
 from service.store import workers
@@ -29,7 +29,7 @@ def services(tmp_path: Path, redis_server: RedisServer, model: Model) -> Iterato
         "REDIS_URL": redis_server.url,
         "ANTHROPIC_BASE_URL": model.url,
     }
-    services = wiring.build(load(environ), kind="cli")
+    services = wiring.build(load(environ), ProcessRole("cli"))
     metadata.create_all(services.infra.db.engine)
     services.auth.users.create("ada", "ada-password")
     yield services
@@ -37,7 +37,7 @@ def services(tmp_path: Path, redis_server: RedisServer, model: Model) -> Iterato
 
 
 def test_run_without_a_local_thread_is_released(services: wiring.Services) -> None:
-    supervisor, user = services.supervisor, services.auth.users.by_name("ada")
+    supervisor, user = services.runs.supervisor, services.auth.users.by_name("ada")
     assert user is not None
     asked = RunRequest("assistant", ({"role": "user", "content": "x"},))
     run = services.runs.start.queue(Caller(user.id, "ada", "user"), asked, None, "req-1").run
@@ -71,7 +71,7 @@ def _claimed(services: wiring.Services, worker_id: str) -> str:
 
 
 def test_thread_stops_when_another_worker_owns_its_run(services: wiring.Services) -> None:
-    supervisor = services.supervisor
+    supervisor = services.runs.supervisor
     supervisor._renew()
     run_id = _claimed(services, supervisor._worker_id)
     with supervisor._slots.executing(Handle(run_id, 60, 1)) as handle, ExitStack() as held:
@@ -88,7 +88,7 @@ def test_thread_stops_when_another_worker_owns_its_run(services: wiring.Services
 
 
 def test_worker_back_from_an_outage_waits_a_lease_before_recovery(services: wiring.Services) -> None:
-    supervisor = services.supervisor
+    supervisor = services.runs.supervisor
     supervisor._renew()
     run_id = _claimed(services, "wrk_another")  # it holds no lease
     began = supervisor._cut_off_at
@@ -106,7 +106,7 @@ def test_worker_back_from_an_outage_waits_a_lease_before_recovery(services: wiri
 
 
 def test_failed_renewal_counts_as_cut_off(services: wiring.Services) -> None:
-    supervisor = services.supervisor
+    supervisor = services.runs.supervisor
     supervisor._renew()
     before = supervisor._cut_off_at
     with closing(

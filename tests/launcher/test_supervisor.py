@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from launcher.supervisor import MAX_START_FAILURES
-from tests.conftest import ROOT, process, wait_until
+from tests.conftest import ROOT, children_of, process, wait_until
 
 DRIVER = """
 import os, sys
@@ -57,13 +57,13 @@ def test_programs_stop_in_reverse_order(tmp_path: Path) -> None:
         ) as child,
     ):
         wait_until(lambda: "up" in log.read_text(), "the start")
-        wait_until(lambda: len(_children(child.pid)) == 4, "the programs")  # and the reaper
+        wait_until(lambda: len(children_of(child.pid)) == 4, "the programs")  # and the reaper
         child.send_signal(signal.SIGINT)
         assert child.wait(30) == 0
     assert log.read_text().split("\n")[1:5] == ["stopped", "web ends", "model ends", "redis ends"]
 
 
-def test_program_that_does_not_stop_is_killed_with_its_children(tmp_path: Path) -> None:
+def test_program_that_does_not_stop_is_killed_with_itschildren_of(tmp_path: Path) -> None:
     mark = tmp_path / "pid"
     stubborn = f"trap '' TERM; sleep 1001 & echo $! > {mark}; wait; wait"
     done = run(
@@ -122,7 +122,7 @@ def test_killed_supervisor_leaves_no_descendants(tmp_path: Path, hangs: bool) ->
     with process(driver(add("worker", script), "while True: supervisor.tick()")) as child:
         wait_until(lambda: mark.exists() and len(mark.read_text().split()) == 2, "the worker")
         reaper = [
-            pid for pid in _children(child.pid) if b"reaper.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            pid for pid in children_of(child.pid) if b"reaper.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
         ]
         pids = [int(word) for word in mark.read_text().split()]
         assert all(map(_lives, pids))
@@ -137,7 +137,7 @@ def test_killed_reaper_is_replaced(tmp_path: Path) -> None:
     with process(driver(add("worker", script), "while True: supervisor.tick()")) as child:
         wait_until(mark.exists, "the worker")
         [reaper] = [
-            pid for pid in _children(child.pid) if b"reaper.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            pid for pid in children_of(child.pid) if b"reaper.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
         ]
         os.kill(reaper, signal.SIGKILL)
         os.kill(int(mark.read_text()), signal.SIGKILL)
@@ -145,10 +145,6 @@ def test_killed_reaper_is_replaced(tmp_path: Path) -> None:
         child.kill()
         child.wait()
         wait_until(lambda: not _lives(int(mark.read_text().split()[1])), "the end of the worker")
-
-
-def _children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _lives(pid: int) -> bool:

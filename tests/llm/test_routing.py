@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from service.llm.routing import LONG_TEXT, Bounds, Router, excerpt, parse_tier
+from service.llm.routing import LONG_TEXT, Bounds, ModelRouter, excerpt, parse_tier
 from service.types import Tier
 
 MODELS: dict[Tier, str] = {"simple": "small", "medium": "middle", "complex": "large"}
-ROUTER = Router(MODELS)
+ROUTER = ModelRouter(MODELS)
 USUAL = "Could you compare the two plans for a team of ten, and say which suits us better? " * 4
 
 
@@ -52,12 +52,14 @@ def test_auto_starts_from_the_agent_s_default() -> None:
 
 
 def test_one_model_for_every_tier_is_tried_once() -> None:
-    assert Router({"simple": "one", "medium": "one", "complex": "one"}).route("medium").models == ("one",)
+    assert ModelRouter({"simple": "one", "medium": "one", "complex": "one"}).route("medium").models == (
+        "one",
+    )
 
 
 def test_every_tier_needs_a_model() -> None:
     with pytest.raises(ValueError, match="complex"):
-        Router({"simple": "small", "medium": "middle"})
+        ModelRouter({"simple": "small", "medium": "middle"})
 
 
 @pytest.mark.parametrize(

@@ -211,15 +211,12 @@ def hang_up(handler: BaseHTTPRequestHandler) -> None:
 class Gate:
     """Stream two events; the last is sent once `opened` is set."""
 
-    def __init__(self, says_so: bool) -> None:
-        """`says_so`: ask for no buffering by header, as the service does on every stream."""
-        self.opened, self.says_so = threading.Event(), says_so
+    def __init__(self) -> None:
+        self.opened = threading.Event()
 
     def __call__(self, handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
         handler.send_header("Content-Type", "text/event-stream")
-        if self.says_so:
-            handler.send_header("X-Accel-Buffering", "no")
         handler.end_headers()
         handler.wfile.write(b"data: first\n\n")
         self.opened.wait(20)

@@ -199,25 +199,6 @@ def test_json_is_compressed_and_event_streams_are_not(edge: Edge, replicas: tupl
     assert "Content-Encoding" not in edge.http.get("/v1/runs/x/events").headers
 
 
-def test_websocket_is_upgraded(edge: Edge, replicas: tuple[Replica, Replica]) -> None:
-    def upgrade(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(101)
-        handler.send_header("Upgrade", "websocket")
-        handler.send_header("Connection", "upgrade")
-        handler.end_headers()
-        handler.wfile.write(handler.rfile.read(4)[::-1])
-
-    for replica in replicas:
-        replica.script = upgrade
-    ask = (
-        b"GET /v1/agents/a/chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nping"
-    )
-    answer = raw(edge, ask)
-    assert answer.startswith(b"HTTP/1.1 101 ") and answer.endswith(b"gnip")
-    seen = next(headers for replica in replicas for _, _, headers in replica.seen)
-    assert (seen["upgrade"], seen["connection"]) == ("websocket", "upgrade")
-
-
 def test_log_is_json_without_secrets(edge: Edge) -> None:
     edge.http.get(
         "/v1/runs?token=sesame", headers={"X-Request-ID": "logged-1", "Authorization": "Bearer sesame"}

@@ -55,9 +55,7 @@ def test_client_idempotency_key_is_kept(edge: Edge, replicas: Pair) -> None:
     assert keys(replicas) == ["mine"]
 
 
-@pytest.mark.parametrize(
-    "path", ["/v1/auth/login", "/v1/auth/refresh", "/v1/messages", "/v1/admin/users", "/"]
-)
+@pytest.mark.parametrize("path", ["/v1/auth/login", "/v1/auth/refresh", "/v1/admin/users", "/"])
 def test_other_posts_are_sent_once(edge: Edge, replicas: Pair, path: str) -> None:
     first_then(hang_up, echo, replicas)
     answer = edge.http.post(path, json={})
@@ -104,7 +102,7 @@ def test_model_outage_bans_no_replica(edge: Edge, replicas: Pair) -> None:
 
 def test_missing_replica_fails_no_request(replicas: Pair, tmp_path: Path) -> None:
     with Edge(tmp_path / "n", [1, replicas[1].port]) as edge:
-        for path in ("/v1/agents/a/invoke", "/v1/auth/login", "/v1/messages"):  # never sent, so even these
+        for path in ("/v1/agents/a/invoke", "/v1/auth/login"):  # never sent, so even this one
             for _ in range(10):
                 assert edge.http.post(path, json={}).status_code == 200
 
@@ -113,13 +111,13 @@ def test_missing_replica_fails_no_request(replicas: Pair, tmp_path: Path) -> Non
 def test_one_replica_of_many_is_enough(replicas: Pair, tmp_path: Path, dead: int) -> None:
     """Use an upstream group as in `tls.conf`, with nothing listening at the others."""
     with Edge(tmp_path / "n", [*range(1, dead + 1), replicas[0].port]) as edge:
-        for path in ("/v1/agents/a/invoke", "/v1/auth/login", "/v1/messages"):
+        for path in ("/v1/agents/a/invoke", "/v1/auth/login"):
             for _ in range(5):
                 assert edge.http.post(path, json={}).status_code == 200
                 assert edge.http.get("/v1/runs").status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/v1/agents/a/stream", "/v1/runs/run_1/events", "/v1/chat/completions"])
+@pytest.mark.parametrize("path", ["/v1/agents/a/stream", "/v1/runs/run_1/events"])
 def test_first_event_arrives_before_the_last_is_made(replicas: Pair, tmp_path: Path, path: str) -> None:
     """Towards the replica in HTTP/1.0 too, where a buffering nginx really would hold it back."""
 
@@ -127,9 +125,7 @@ def test_first_event_arrives_before_the_last_is_made(replicas: Pair, tmp_path: P
         conf = folder / "slipway" / "proxy.conf"
         conf.write_text(conf.read_text().replace("proxy_http_version 1.1", "proxy_http_version 1.0"))
 
-    gate = Gate(
-        says_so=path == "/v1/chat/completions"
-    )  # this door sends JSON too, so there the header decides
+    gate = Gate()
     with Edge(tmp_path / "n", [r.port for r in replicas], old) as edge:
         for replica in replicas:
             replica.script = gate

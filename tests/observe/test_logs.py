@@ -161,3 +161,14 @@ def test_debug_level_excludes_libraries() -> None:
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30).stderr
     assert [json.loads(text)["event"] for text in said.splitlines()] == ["ours"]
+
+
+def test_warnings_of_the_database_driver_which_name_the_server_are_not_written() -> None:
+    script = (
+        "import logging; from service.observe import logs; logs.configure('json', 'INFO')\n"
+        "driver = logging.getLogger('psycopg')\n"
+        "driver.warning('error ignored terminating %s', '<Pipeline [BAD] host=db.internal user=app>')\n"
+        "driver.error('ours to see')"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30).stderr
+    assert [json.loads(text)["event"] for text in said.splitlines()] == ["ours to see"]

@@ -106,6 +106,7 @@ def test_figures_are_of_all_workers(tmp_path: Path) -> None:
         alone = generate_latest(of_folder(tasks)).decode()
         assert f"{INVOKED} 1.0" in alone and "slipway_limiter_fallback 0.0" in alone
     metric_files.clear(tasks)
+    assert len(list(tasks.glob("*.db"))) == len(metric_files.SIZES)  # a successor needs no new room
     with counted(web, "shared") as said:
         assert f"{INVOKED} 3.0" in said
 
@@ -113,6 +114,7 @@ def test_figures_are_of_all_workers(tmp_path: Path) -> None:
 def test_gauges_of_a_killed_process_are_dropped(tmp_path: Path) -> None:
     own = metric_files.of_tasks(tmp_path / "metrics-8000")
     with counted(own, "alone"):
+        metric_files.clear(own)
         metric_files.forget_the_dead(own)
         assert "slipway_runs_active 1.0" in generate_latest(of_folder(own)).decode()
     metric_files.forget_the_dead(own)

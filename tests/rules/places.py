@@ -27,7 +27,8 @@ MORE = 3  # times: the most that anything may cost more
 # Pages, or hundreds of SQLite's steps, that are no growth: a level more of each index.
 SLACK = 80
 SCOPED = {"root": "a key of root", "ada": "a key of ada"}  # keys that name few agents
-PATHS = {"run_id": "run", "session_id": "session", "agent": "assistant"}
+# A session's messages and its export are as long as it is: of the same length in both places.
+PATHS = {"run_id": "run", "session_id": "fixed_session", "agent": "assistant"}
 
 
 @dataclass

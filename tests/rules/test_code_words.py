@@ -26,7 +26,7 @@ FROM = (
     "nginx/slipway",
 )
 WORD = re.compile(r"[A-Za-z_]\w{2,}")
-# Of PostgreSQL, SQL, Python, Celery and the shell; and what stands for any name.
+# Of PostgreSQL, SQL, Redis, nginx, Python, Celery and the shell; and what stands for any name.
 FOREIGN = {
     "BEGIN",
     "IMMEDIATE",
@@ -36,6 +36,10 @@ FOREIGN = {
     "UPDATE",
     "SKIP",
     "LOCKED",
+    "ACCESS",
+    "EXCLUSIVE",
+    "WAITAOF",
+    "fail_timeout",
     "yield",
     "from",
     "beat",
@@ -67,6 +71,20 @@ def _said(tree: ast.AST) -> Iterator[str]:
             yield from (str(value) for _, value in ast.iter_fields(node) if isinstance(value, str))
 
 
+@cache
+def members() -> dict[str, frozenset[str]]:
+    """List the attributes of each class of the service: its methods, its fields, and what it assigns to `self`."""
+    found: dict[str, frozenset[str]] = {}
+    for path in sorted((ROOT / "service").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                own = {getattr(each, "name", None) for each in node.body}
+                own |= {getattr(getattr(each, "target", None), "id", None) for each in node.body}
+                own |= set(re.findall(r"\bself\.(\w+)", ast.unparse(node)))
+                found[node.name] = found.get(node.name, frozenset()) | {name for name in own if name}
+    return found
+
+
 def sections(page: str) -> list[tuple[str, str]]:
     """Return (title, text) of every section of a page, without blocks of code."""
     text = re.sub(r"^ *```.*?^ *```", "", (ROOT / "docs" / page).read_text(), flags=re.S | re.M)
@@ -86,12 +104,17 @@ def faults(text: str, within: list[Path]) -> list[str]:
     for span in spans:
         if paths.get(span):
             left = span.partition("::")[2]
-        elif re.search(rf"^({'|'.join(CODE)}|docs)/|/$|\.(py|conf|md|js|yml)$", span) and " " not in span:
+        elif re.search(rf"^({'|'.join(CODE)}|docs)/|[^/]/$|\.(py|conf|md|js|yml)$", span) and " " not in span:
             missing.append(span)
             continue
         else:
             left = re.sub(r"<\w+>", "", span)
         missing += [f"{word} in `{span}`" for word in WORD.findall(left) if word not in known]
+        missing += [
+            f"{name}.{member}"
+            for name, member in re.findall(r"\b([A-Z]\w+)\.([a-z]\w+)", left)
+            if name in members() and member not in members()[name]
+        ]
     return missing
 
 
@@ -109,6 +132,16 @@ def test_code_words_of_architecture_exist() -> None:
     everything = [path for each in (*CODE, *BESIDE) for path in ROOT.glob(each)]
     for title, text in sections("architecture.md"):
         assert faults(text, everything) == [], title
+
+
+def test_code_words_of_the_decisions_that_hold_exist() -> None:
+    everything = [path for each in (*CODE, *BESIDE) for path in ROOT.glob(each)]
+    holds = (ROOT / "docs" / "README.md").read_text().partition("### Holds")[2].partition("### Superseded")[0]
+    decisions = re.findall(r"\]\((adr/[^)]+)\)", holds)
+    assert decisions
+    for decision in decisions:
+        for title, text in sections(decision):
+            assert faults(text, everything) == [], f"{decision}, {title}"
 
 
 def test_modules_of_the_house_exist() -> None:

@@ -31,16 +31,16 @@ PLACEHOLDER = re.compile(r"\[?[A-Z]{2,}\]?…?|.*…")
 
 
 @pytest.fixture(scope="module")
-def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[click.Group]:
-    """`flask` as it is with our application."""
-    made: Flask = app_in(tmp_path_factory.mktemp("commands"))
-    yield FlaskGroup(create_app=lambda: made)
-    close(made)
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+    app = app_in(tmp_path_factory.mktemp("commands"))
+    yield app
+    close(app)
 
 
 @pytest.fixture
-def flask(group: click.Group) -> Iterator[click.Context]:
-    """The context of `flask`, in which the application's is pushed."""
+def flask(made: Flask) -> Iterator[click.Context]:
+    """The context of `flask` as it is with our application, which is pushed in it."""
+    group = FlaskGroup(create_app=lambda: made)
     with group.make_context("flask", [], resilient_parsing=True) as context:
         yield context
 
@@ -63,6 +63,16 @@ def test_a_command_of_flask_and_its_options(flask: click.Context, shown: Command
             assert value not in (None, ()), f"{shown}: {param.name} is missing"
         if isinstance(param.type, click.Choice) and isinstance(value, str):
             param.type.convert(value, param, context)
+
+
+def test_the_table_of_the_operator_has_a_row_for_each_command(made: Flask) -> None:
+    listed = re.findall(r"^\| `flask (\w+ [\w-]+)[^`]*` \|", (ROOT / "docs/operator.md").read_text(), re.M)
+    there = [
+        f"{name} {command}"
+        for name, group in made.cli.commands.items()
+        for command in getattr(group, "commands", {})
+    ]
+    assert sorted(listed) == sorted(there)
 
 
 def found(context: click.Context, words: list[str]) -> tuple[click.Command, click.Context, list[str]]:
@@ -128,9 +138,9 @@ def test_commands_that_need_only_a_service_succeed(launched: Launcher, tmp_path:
     assert len(typed) > 4
     port = re.search(r"offline model \(port (\d+)\)", launched.output)
     assert port is not None
-    made = create_app(load(launched.environ(ANTHROPIC_BASE_URL=f"http://127.0.0.1:{port[1]}")))
+    app = create_app(load(launched.environ(ANTHROPIC_BASE_URL=f"http://127.0.0.1:{port[1]}")))
     for words in typed:
         words = [str(tmp_path / word) if word == "export.csv" else word for word in words]
-        done = made.test_cli_runner().invoke(args=words)
+        done = app.test_cli_runner().invoke(args=words)
         assert done.exit_code == 0, f"{words}\n{done.output}"
-    close(made)
+    close(app)

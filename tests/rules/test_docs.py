@@ -153,6 +153,16 @@ def test_every_page_is_found_from_the_first() -> None:
     assert pages == links
 
 
+def test_every_decision_has_the_same_headings() -> None:
+    for page in sorted((DOCS / "adr").glob("*.md")):
+        titles = re.findall(r"^## (.*)$", page.read_text(), re.M)
+        assert [title for title in titles if title not in ("Options", "Measurements")] == [
+            "Drivers",
+            "Decision",
+            "Costs",
+        ], page.name
+
+
 def test_every_link_leads_somewhere() -> None:
     for page in [ROOT / "README.md", *DOCS.rglob("*.md")]:
         for target, _, anchor in re.findall(r"\]\(([^)#\s]*)(#([^)]*))?\)", page.read_text()):

@@ -20,7 +20,7 @@ FEW = {
     "approvals.close": "the calls of one run that wait for a person",
     "batches.wake": "the runs of batches just answered, whose size is bounded",
     "batches._update_sent": "of one batch, whose size is bounded",
-    "budgets.warn": "the shards of one cap",
+    "budgets.warn": "the stripes of one cap",
     "rollup._delete_sums": "of one day, before its roll-up starts: none, or the first few of an earlier one",
     "runs.announced": "runs just read by `waiting`, which has a limit",
     "sessions.release": "the queue of one session",

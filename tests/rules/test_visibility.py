@@ -29,7 +29,6 @@ THE_OWNERS = {
     "PATCH /v1/sessions/<session_id>",
     "DELETE /v1/sessions/<session_id>",
     "POST /v1/runs/<run_id>/feedback",
-    "POST /v1/runs/<run_id>/fork",
 }
 OWN = ("ada's key", "in scope", "by prefix", "every agent", "signed in")
 STRANGERS = ("out of scope", "longer name", "bob", "bob in scope", "eve in scope")

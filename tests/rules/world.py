@@ -29,7 +29,6 @@ BODIES: dict[str, dict[str, Any]] = {
     "PATCH /v1/sessions/<session_id>": {"title": "New"},
     "POST /v1/approvals/<approval_id>": {"decision": "deny"},
     "POST /v1/runs/<run_id>/feedback": {"score": 1},
-    "POST /v1/runs/<run_id>/fork": {"from_step": 1},
 }
 
 

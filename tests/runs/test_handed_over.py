@@ -54,7 +54,7 @@ def heard(wired: Services) -> Iterator[Heard]:
 
 
 def stop(wired: Services, run_id: str) -> None:
-    handle = wired.supervisor._slots.get(run_id)
+    handle = wired.runs.supervisor._slots.get(run_id)
     assert handle is not None
     handle.stop("drain")
 
@@ -86,11 +86,11 @@ def test_handed_over_run_has_all_published_events_stored(wired: Services, heard:
 
 def test_a_run_that_cannot_be_handed_over_ends_all_the_same(wired: Services, heard: Heard) -> None:
     database = wired.settings.slipway_home / "slipway.db"
-    handle = wired.supervisor._slots.get(heard.run_id)
+    handle = wired.runs.supervisor._slots.get(heard.run_id)
     with closing(sqlite3.connect(database, isolation_level=None)) as locks:
         locks.execute("BEGIN EXCLUSIVE")
         stop(wired, heard.run_id)
-        wait_until(lambda: handle not in wired.supervisor._slots.all(), "the thread to give it up", 30)
+        wait_until(lambda: handle not in wired.runs.supervisor._slots.all(), "the thread to give it up", 30)
     assert heard.is_alive() and wired.runs.queries.get(heard.run_id).status is RunStatus.RUNNING
     wired.infra.db.transact(lambda tx: rows.abandon(tx, heard.run_id, 1))  # as its supervisor does
     assert wired.runs.execution.take_up(heard.run_id)
@@ -98,13 +98,13 @@ def test_a_run_that_cannot_be_handed_over_ends_all_the_same(wired: Services, hea
 
 
 def test_run_on_a_stopping_worker_is_refused(wired: Services, monkeypatch: pytest.MonkeyPatch) -> None:
-    driving = wired.supervisor._slots.executing
+    driving = wired.runs.supervisor._slots.executing
 
     def stopping(handle: object) -> object:
         handle.stop("drain")  # type: ignore[attr-defined]
         return driving(handle)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(wired.supervisor._slots, "executing", stopping)
+    monkeypatch.setattr(wired.runs.supervisor._slots, "executing", stopping)
     for begin in (lambda: inside.ask(wired), lambda: Heard(wired)):
         with pytest.raises(Overloaded):
             begin()

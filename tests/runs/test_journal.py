@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import pytest
+
 from service.runs.journal import Journal
 from service.store.database import Transaction
+from service.types import Event, RunEvent
+from service.usage.reservation import HoldRefused
 from tests.runs.house import asked, run_of
 from tests.usage.conftest import Make, make
 
@@ -22,3 +28,24 @@ def test_money_is_written_last_after_its_lock(make: Make) -> None:
         lambda tx: note("claim", tx), first=lambda tx: note("lock", tx), last=lambda tx: note("hold", tx)
     )
     assert written == ["claim", "lock", "settle", "hold"]
+
+
+def test_the_beginning_of_a_step_is_told_once_its_hold_is_committed(make: Make) -> None:
+    """Together with the run's own, without a gap, however many transactions are refused before."""
+    told: list[list[tuple[int, Event]]] = []
+
+    def publish(events: Sequence[RunEvent]) -> None:
+        told.append([(event.seq, event.name) for event in events])
+
+    def refuse(tx: Transaction) -> None:
+        raise HoldRefused
+
+    journal = Journal(make().db, run_of(asked("Hello")), publish, opening=lambda tx: True)
+    journal.publish_after_commit(Event.RUN_STARTED, {})
+    begins = [(Event.STEP_STARTED, {"step": 1})]
+    for _ in range(2):
+        with pytest.raises(HoldRefused):
+            journal.commit(last=refuse, then=begins)
+    assert told == []
+    journal.commit(then=begins)
+    assert told == [[(1, Event.RUN_STARTED), (2, Event.STEP_STARTED)]]

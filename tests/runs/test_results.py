@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from service.errors import RunFinished
 from service.runs.idempotency import Key
 from service.store import runs as rows
 from service.store import schema
@@ -199,3 +200,17 @@ def test_a_run_whose_agent_is_gone_can_be_cancelled(acting: Services) -> None:
     acting.runs.execution.take_up(run.id)
     ended = acting.runs.queries.get(run.id)
     assert (ended.status, ended.error and ended.error["code"]) == (RunStatus.CANCELLED, "run_cancelled")
+
+
+def test_a_cancellation_whose_commit_was_answered_to_nobody_succeeds(
+    acting: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transaction is then run again, and finds the run ended, by itself."""
+    run = acting.runs.start.queue(ADA, inside.request("Do it."), None, "req").run
+    transact = acting.infra.db.transact
+    with monkeypatch.context() as patched:
+        patched.setattr(acting.infra.db, "transact", lambda work: (transact(work), transact(work))[1])
+        acting.runs.cancellation.cancel(run)
+    assert acting.runs.queries.get(run.id).status is RunStatus.CANCELLED
+    with pytest.raises(RunFinished):
+        acting.runs.cancellation.cancel(run)

@@ -1,8 +1,9 @@
 """Databases with a year of runs in them, made by SQL in seconds: for what a list costs once there is much.
 
 Every user but one is one of many. `heavy` has half of all runs and three failures, the first thing it ever did. The
-agent `rare` was run three times, long ago and by `heavy`; `retired` often, long ago and by others. Rows lie in the
-order of time, as they come to lie in use: a join would leave them in any.
+agent `rare` was run three times, long ago and by `heavy`; `retired` often, long ago and by others. Every fourth run
+is a turn of one of `heavy`'s sessions, with `assistant`. Rows lie in the order of time, as they come to lie in use: a
+join would leave them in any.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from service.store.schema import metadata
 from service.types import first_id
 
 YEAR_MS = 365 * 86_400_000
+TURNS = 60  # of one session of `heavy`, the same at any size; each other has its share of all turns
 MAX_SESSIONS = 900  # of `heavy`, who may have 10,000: a new one counts those that are there
 TEXT = "What is said in a turn, as long as people write. " * 8
 _JSON: dict[str, Any] = {
@@ -38,15 +40,16 @@ _FAST = {
     False: ("PRAGMA foreign_keys = OFF",),
 }
 _OWNER = "CASE WHEN f.i % 2 = 0 THEN :heavy ELSE 'usr_' || u.k END"
-_AGENT = """CASE WHEN f.i IN (10, 20, 30) THEN 'rare' WHEN f.i <= :n / 5 AND f.i % 10 = 1 THEN 'retired'
-            WHEN f.i % 3 = 0 THEN 'support' ELSE 'assistant' END"""
+_AGENT = """CASE WHEN f.i % 4 = 0 THEN 'assistant' WHEN f.i IN (10, 30, 50) THEN 'rare'
+            WHEN f.i <= :n / 5 AND f.i % 10 = 1 THEN 'retired' WHEN f.i % 3 = 0 THEN 'support' ELSE 'assistant' END"""
 _STATUS = """CASE WHEN f.i > :n - 15 THEN
                  CASE f.i % 3 WHEN 0 THEN 'queued' WHEN 1 THEN 'running' ELSE 'waiting_approval' END
              WHEN f.i IN (12, 14, 16) OR f.i IN (13, 15, 17) OR f.i % 100 = 51 THEN 'failed'
              WHEN f.i % 200 = 1 THEN 'cancelled' ELSE 'succeeded' END"""
 _ENDED = "f.i <= :n - 15"
 _RUN = """FROM filled f JOIN filled u ON u.i = 1 + f.i % :users
-          LEFT JOIN filled s ON f.i % 4 = 0 AND s.i = 2 * (1 + (f.i / 4) % :heavys)"""
+          LEFT JOIN filled s ON f.i % 4 = 0
+          AND s.i = CASE WHEN f.i <= 4 * :turns THEN 2 ELSE 2 * (3 + (f.i / 4) % (:heavys - 2)) END"""
 _INSERTS: dict[str, str] = {
     "users": """(id, username, password_hash, role, disabled, created_at)
         SELECT 'usr_' || k, 'user-' || i, '', 'user', FALSE, at FROM filled WHERE i <= :users""",
@@ -114,7 +117,8 @@ class Known(NamedTuple):
     """Ids in a filled database."""
 
     run: str  # in the middle of the year, with a session, feedback, a webhook and an idempotency key
-    session: str  # of that run, with the title that has the word "needle" in it
+    session: str  # of that run
+    fixed_session: str  # with `TURNS` turns
     user: str  # one of many
     approval: str  # pending
 
@@ -128,7 +132,7 @@ def fill(engine: sa.Engine, runs: int, *, heavy: str) -> Known:
     ]
     numbers = {"n": runs, "users": max(20, runs // 100), "sessions": runs // 10 * 2, "until": now + YEAR_MS}
     numbers["heavys"] = min(numbers["sessions"] // 2, MAX_SESSIONS)
-    given = {**numbers, "heavy": heavy, "said": TEXT[:150]}
+    given = {**numbers, "heavy": heavy, "turns": TURNS, "said": TEXT[:150]}
     postgresql = engine.dialect.name == "postgresql"
     indexes = [index for table in metadata.sorted_tables for index in table.indexes]
     if postgresql:  # the application's connections are in a transaction only where it begins one itself
@@ -153,9 +157,11 @@ def fill(engine: sa.Engine, runs: int, *, heavy: str) -> Known:
             connection.exec_driver_sql("RESET ALL")
     ids = {i: key for i, key, _ in keys}
     middle = runs // 2 // 20 * 20
-    session = 2 * (1 + (middle // 4) % numbers["heavys"])
+    session = 2 * (3 + (middle // 4) % (numbers["heavys"] - 2))
     pending = max(i for i in ids if i % 5 == 2)
-    return Known(f"run_{ids[middle]}", f"ses_{ids[session]}", f"usr_{ids[7]}", f"apr_{ids[pending]}")
+    return Known(
+        f"run_{ids[middle]}", f"ses_{ids[session]}", f"ses_{ids[2]}", f"usr_{ids[7]}", f"apr_{ids[pending]}"
+    )
 
 
 def _list_keys(connection: sa.Connection, keys: list[tuple[int, str, int]]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 import sqlalchemy as sa
 
 from service.errors import DatabaseUnavailable
-from service.store import transaction
+from service.store import postgres, transaction
 from service.store.database import Database, InsertOnce, Row, Transaction
 from service.store.statement import Statement
 
@@ -149,6 +150,18 @@ def test_read_is_one_trip_for_each_statement(db: Database, trips: list[list[str]
     assert trips == []  # single statements, outside of any pipeline
 
 
+@pytest.mark.parametrize("change", ["ALTER TABLE pots ALTER n TYPE numeric", "DEALLOCATE ALL"])
+def test_read_goes_on_where_what_was_prepared_does_not_fit(db: Database, change: str) -> None:
+    """A statement outside of a transaction: no rollback makes its connection forget.
+
+    The change is hidden from the driver, which would see it on its own connection.
+    """
+    for _ in range(postgres.PREPARE_AFTER + 1):
+        contents(db)
+    db.transact(lambda tx: tx.execute(sa.text(f"DO $$ BEGIN EXECUTE '{change}'; END $$")))
+    assert contents(db) == contents(db) == [(1, 0)]
+
+
 def test_one_snapshot_sees_no_later_commit(db: Database) -> None:
     def work(tx: Transaction) -> list[int]:
         tx.use_one_snapshot()
@@ -158,6 +171,23 @@ def test_one_snapshot_sees_no_later_commit(db: Database) -> None:
 
     assert db.query(work) == [1, 1]
     assert len(contents(db)) == 2
+
+
+def test_write_transaction_sees_later_commits_whatever_the_default_of_the_database(
+    db: Database, url: str
+) -> None:
+    """As a hold must see the cap for whose setter it has waited."""
+    name = sa.make_url(url).database
+    default = f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'"
+    db.transact(lambda tx: tx.execute(sa.text(default)))
+
+    def work(tx: Transaction) -> list[int]:
+        first = len(tx.rows(READ))
+        db.transact(lambda other: other.send(ADD, {"id": 2, "n": 5}))
+        return [first, len(tx.rows(READ))]
+
+    with closing(Database(url)) as changed:
+        assert changed.transact(work) == [1, 2]
 
 
 def test_lost_connection_in_a_pipeline_is_an_outage(db: Database) -> None:

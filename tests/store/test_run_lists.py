@@ -1,4 +1,4 @@
-"""Lists of runs that went wrong, of somebody to whom that happens often: a page costs what it shows."""
+"""Lists of runs that went wrong, of a user with many of them, and of a long session: a page costs what it shows."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tests.store.filled import fill
 from tests.store.spied import Spy, watch
 
 HEAVY = "usr_heavy"  # whose 2,500 runs failed but for those of the agent `rare`
+LONG = "ses_long"  # with the 1,700 runs of `heavy` and the agent `assistant`
 MAX_COST = 60  # pages, or hundreds of SQLite's steps, for a page of three runs
 
 
@@ -32,6 +33,8 @@ def watched(url: str) -> Iterator[tuple[Database, Spy]]:
         with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             failed = "UPDATE runs SET status = CASE WHEN agent = 'rare' THEN 'cancelled' ELSE 'failed' END"
             connection.execute(sa.text(f"{failed} WHERE finished_at IS NOT NULL"))
+            joined = "UPDATE runs SET session_id = :session WHERE user_id = :user AND agent = 'assistant'"
+            connection.execute(sa.text(joined), {"session": LONG, "user": HEAVY})
             if not db.sqlite:
                 connection.execute(sa.text("VACUUM ANALYZE runs"))
         yield db, spy
@@ -45,10 +48,17 @@ ASKED: list[tuple[RunFilter, Visibility, int]] = [
     (RunFilter("failed"), Visibility(HEAVY, SCOPES), 0),
     (RunFilter("failed"), Visibility(None, SCOPES), 0),
     (RunFilter("failed", "support"), Visibility("usr_none"), 0),
+    (RunFilter(session_id=LONG), Visibility(HEAVY), 20),
+    (RunFilter(session_id=LONG), Visibility("usr_none"), 0),
+    (RunFilter(session_id=LONG), Visibility(HEAVY, SCOPES), 0),
+    (RunFilter(None, "assistant", LONG), Visibility(HEAVY), 20),
+    (RunFilter(None, "rare", LONG), Visibility(), 0),
+    (RunFilter("failed", "assistant", LONG), Visibility(HEAVY), 20),
+    (RunFilter("cancelled", session_id=LONG), Visibility(), 0),
 ]
 
 
-def test_failures_of_a_user_and_an_agent_are_found_without_their_others(
+def test_a_page_is_found_without_reading_other_runs(
     watched: tuple[Database, Spy],
 ) -> None:
     db, spy = watched

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import psycopg
+from psycopg import IsolationLevel
 
 PATIENCE_MS = 4_000  # a statement that takes longer is a failure: the service would answer 503
 ZEROS = "0, false, 0, 0, 0, 0, 0, 0"  # from `losses` on
@@ -156,10 +157,12 @@ class Traffic:
 
 
 @contextmanager
-def long_reader(url: str, *tables: str) -> Iterator[psycopg.Connection]:
-    """Has read from each table in a transaction that is not over yet, as a report or a backup."""
+def long_reader(
+    url: str, *tables: str, isolation: IsolationLevel = IsolationLevel.REPEATABLE_READ
+) -> Iterator[psycopg.Connection]:
+    """Has read from each table in a transaction that is not over yet, as a report or a backup: with one snapshot."""
     with psycopg.connect(url) as connection:
-        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ  # one snapshot, to its end
+        connection.isolation_level = isolation
         for table in tables:
             connection.execute(f"SELECT count(*) FROM {table}")
         yield connection

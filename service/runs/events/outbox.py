@@ -102,7 +102,7 @@ class Outbox:
 
     @property
     def has_client(self) -> bool:
-        """Whether a client of this process is attached."""
+        """Return whether a client of this process is attached."""
         return self._listener is not None
 
     def take(self) -> list[RunEvent]:

@@ -52,11 +52,11 @@ def is_whole(run: Run, stored_seq: int, stream: EventStream | None) -> bool:
     servers = [entry.server for entry in stream.entries if entry.server is not None]
     if not stream.server or not servers or servers[-1] != stream.server:
         return False
-    return _without_hole([event for entry in stream.entries for event in entry.events], stored_seq)
+    return _is_contiguous([event for entry in stream.entries for event in entry.events], stored_seq)
 
 
-def _without_hole(events: Sequence[RunEvent], stored_seq: int) -> bool:
-    """Return whether no number is missing: jumps are allowed only where an event voids all before it."""
+def _is_contiguous(events: Sequence[RunEvent], stored_seq: int) -> bool:
+    """Return whether the events follow each other from `stored_seq` on; an event that voids all before it may jump."""
     at = stored_seq
     for event in events:
         if event.seq <= at:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from service.errors import DatabaseUnavailable
 from service.runs.execution import Execution
@@ -49,14 +49,23 @@ class NoWakeup:
         return None
 
 
-class WorkerProcess(NamedTuple):
-    """Kind of a worker process (`web`, `task`, `cli`), and its times in seconds. Kind `cli` claims no runs."""
+class ProcessRole(NamedTuple):
+    """ProcessRole of a process. Kind `cli` claims no runs. `draining` returns whether the process is stopping."""
 
-    kind: str
+    kind: Literal["web", "task", "cli"] = "web"
+    wakeup: Wakeup = NoWakeup()
+    draining: Callable[[], bool] = lambda: False
+
+
+WEB = ProcessRole("web")  # without a broker
+
+
+class Times(NamedTuple):
+    """Times of a supervisor, in seconds."""
+
     lease: float
     sweep: float  # between sweeps
     grace: float  # from the stop signal to the end
-    draining: Callable[[], bool]
 
 
 class Chore(NamedTuple):
@@ -67,29 +76,29 @@ class Chore(NamedTuple):
 
 
 class Supervisor:
-    """Supervises this process. `wakeup` wakes task workers; `chores` are done by the sweep."""
+    """Supervises this process. `chores` are done by the sweep."""
 
     def __init__(
         self,
         db: Database,
         execution: Execution,
-        process: WorkerProcess,
-        wakeup: Wakeup,
+        role: ProcessRole,
+        times: Times,
         chores: Sequence[Chore],
     ) -> None:
         self._db = db
         self._execution = execution
         self._slots = execution.slots
         self._worker_id = execution.worker_id
-        self._kind, self._lease, self._sweep, self._grace, self._draining = process
-        self._wakeup = wakeup
+        self._kind, self._wakeup, self._draining = role
+        self._lease, self._sweep, self._grace = times
         self._chores = chores
         self._stopped = threading.Event()
         self._drain_until: float | None = None
         self._orphans: dict[tuple[str, int], float] = {}  # by run and attempt: time.monotonic(), first seen
         self._next_renewal = 0.0
         self._renewed_at = self._cut_off_at = time.monotonic()  # when it last had no lease, or started
-        self._next_sweep = time.monotonic() + random.uniform(0, process.sweep)
+        self._next_sweep = time.monotonic() + random.uniform(0, times.sweep)
 
     def start(self) -> None:
         """Register this worker, then supervise it from a daemon thread."""

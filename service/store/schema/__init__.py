@@ -1,6 +1,6 @@
 """Every table. Times are milliseconds since 1970 (UTC), money is integer nano-dollars, ids are text.
 
-Changing a table is a migration first: see `docs/operator.md`, "Add a table".
+A change here needs a migration, made after it: see `docs/contributing.md`, "Table".
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from service.store.schema.accounts import api_keys, sign_in_addresses, token_fam
 from service.store.schema.activity import (
     DIED,
     ENDED_BADLY,
+    OF_ALL,
     UNFINISHED,
     approvals,
     batch_items,

@@ -11,12 +11,11 @@ from pydantic import Field, model_validator
 from service import errors
 from service.errors import fault
 from service.runs.result import shown
-from service.runs.start import Started
 from service.types import Effort, OnConflict, RunRequest
 from service.web.admission import admit, allowed_agent, guard
 from service.web.current import current_trip, services
 from service.web.openapi import api
-from service.web.run_responses import ADMISSION_ERRORS, RUN_ERRORS, with_cache, with_cost, with_replayed
+from service.web.run_responses import ADMISSION_ERRORS, RUN_ERRORS, folded, with_cache, with_replayed
 from service.web.schemas import Body, ContextObject, Metadata, ModelText, Queued, RunResult, json_response
 from service.web.sse import SseLens
 from service.web.streaming import stream_response
@@ -104,7 +103,9 @@ class TaskBody(RunBody):
 @guard(counts="run")
 def invoke(agent: str) -> Response:
     """Return the run result, or a failed run's problem."""
-    return _folded(services().runs.start.invoke(*admit("invoke", partial(_question, agent, "invoke"))))
+    started = services().runs.start.invoke(*admit("invoke", partial(_question, agent, "invoke")))
+    run = started.run
+    return folded(started, shown(run.result or {}) if run.error is None else {**run.error, "run_id": run.id})
 
 
 @blueprint.post("/v1/agents/<agent>/stream")
@@ -157,17 +158,3 @@ def _task(agent: str) -> RunRequest:
         current_trip().send()  # no look-up in the DNS for a call that is refused
         services().webhooks.check(body.callback_url)
     return body.request(agent, "task")
-
-
-def _folded(started: Started) -> Response:
-    """Fold a finished run into one JSON response: its result, or the problem it failed with."""
-    run = started.run
-    result = run.result or {}
-    if run.error is not None:
-        response = json_response({**run.error, "run_id": run.id}, run.error["status"])
-        response.mimetype = "application/problem+json"
-        if run.error["status"] in (429, 503):
-            response.headers["Retry-After"] = str(run.error.get("retry_after", 1))
-    else:
-        response = json_response(shown(result))
-    return with_cost(response, started)

@@ -81,8 +81,8 @@ def _probes() -> dict[str, Probe]:
         probes = {
             "database": Probe(parts.infra.db.ping, "down"),
             "redis": Probe(parts.infra.redis_store.check, "degraded", REDIS_TTL),
-            "model": Probe(parts.model.ping, "degraded", MODEL_TTL),
-            "worker": Probe(lambda: parts.supervisor.workers_alive("task") > 0, "degraded"),
+            "model": Probe(parts.runs.model.ping, "degraded", MODEL_TTL),
+            "worker": Probe(lambda: parts.runs.supervisor.workers_alive("task") > 0, "degraded"),
         }
         extensions.setdefault("slipway_probes", probes)
     return extensions["slipway_probes"]  # type: ignore[no-any-return]

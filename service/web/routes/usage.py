@@ -132,7 +132,7 @@ def _cursor(text: str, by: tuple[str, ...]) -> Cursor:
 
 
 def _sheet(query: UsageQuery, after: Values | None) -> Response:
-    """Stream the whole report. It may take minutes, so it takes a place in the bulkhead."""
+    """Stream the whole report, in a place of the bulkhead, since a report may take minutes."""
     place = reading_place()
     lines = reports.sheet(services().infra.db, query, seconds=SHEET_SECONDS, after=after)
     try:

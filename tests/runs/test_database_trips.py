@@ -1,0 +1,91 @@
+"""Round trips to PostgreSQL of one run, counted at the driver: a pipeline is one, as is a statement outside of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from psycopg.pq import PipelineStatus
+
+from service.types import Event
+from service.wiring import Services
+from tests.llm.wire_server import WireServer
+from tests.runs import inside
+from tests.runs.test_kept_output import and_then_silence
+from tests.runs.turns import begin, history_of, turn
+
+pytestmark = pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+Trips = list[list[str]]  # the first words of the statements of each
+
+
+@pytest.fixture
+def trips(kept_in_each: Services) -> Trips:
+    """Those made since the list was last cleared; caps and prices are known by then."""
+    made: Trips = []
+
+    class Counted(psycopg.Cursor[Any]):
+        def execute(self, query: Any, *args: Any, **options: Any) -> Any:
+            if self.connection.pgconn.pipeline_status == PipelineStatus.OFF:
+                made.append([])
+            made[-1].append(str(query).split()[0])
+            return super().execute(query, *args, **options)
+
+    def count(connection: Any, _: Any) -> None:
+        pipeline = connection.pipeline
+
+        @contextmanager
+        def counted() -> Iterator[AbstractContextManager[Any]]:
+            made.append([])
+            with pipeline() as opened:
+                yield opened
+
+        connection.cursor_factory, connection.pipeline = Counted, counted
+
+    engine = kept_in_each.infra.db.engine
+    sa.event.listen(engine, "connect", count)
+    engine.dispose()
+    inside.ask(kept_in_each)
+    return made
+
+
+def of_run(wired: Services, trips: Trips) -> int:
+    trips.clear()
+    inside.ask(wired)
+    return len(trips)
+
+
+def test_a_run_is_a_trip_for_each_end(kept_in_each: Services, trips: Trips) -> None:
+    assert of_run(kept_in_each, trips) == 2, trips
+
+
+def test_a_turn_of_a_session_is_two_trips_more(
+    kept_in_each: Services, upstream: WireServer, trips: Trips
+) -> None:
+    """It claims its session before it reads the history; the hold, which depends on that, is a trip of its own."""
+    without, session_id = of_run(kept_in_each, trips), begin(kept_in_each)
+    turn(kept_in_each, session_id, "And who are you?")
+    trips.clear()
+    turn(kept_in_each, session_id, "What else?")
+    assert len(trips) == without + 2, trips
+    told = [("user", "And who are you?"), ("assistant", "Good day."), ("user", "What else?")]
+    assert history_of(upstream.requests[-1]) == told
+
+
+def test_a_stream_is_one_trip_before_its_first_text(
+    kept_in_each: Services, upstream: WireServer, trips: Trips
+) -> None:
+    upstream.script.append(and_then_silence("Half"))
+    trips.clear()
+    started, batches = kept_in_each.runs.start.stream(inside.ADA, inside.request("Why?"), None, "req")
+    for events in batches:
+        if any(event.name is Event.TEXT_DELTA for event in events):
+            break
+    assert len(trips) == 1, trips
+    kept_in_each.runs.cancellation.cancel(started.run)
+    batches.close()
+    assert started.place is not None
+    started.place.give()
