@@ -27,7 +27,7 @@ from service.llm.message_builder import MessageBuilder
 from service.llm.sdk import anthropic, http_client
 from service.llm.sse_data import SseData
 from service.llm.stream_reader import FEW_STREAMS, StreamReader, StreamSink
-from service.llm.transport import ModelBody, carrying
+from service.llm.transport import carrying
 from service.llm.upstream import broken_off, refused, unreached
 from service.types import Usage
 
@@ -175,16 +175,14 @@ class ClaudeClient:
                     if text := answer.feed(event):
                         has_text = True
                         yield TextDelta(text)
-                body = response.stream
-                if not isinstance(body, ModelBody):
-                    continue
+                wire = response.extensions["wire"]
                 if answer.ended:
-                    body.wire.drain(LAST_BYTES_SECONDS)
+                    wire.drain(LAST_BYTES_SECONDS)
                     return
                 if has_text and call.on_text and len(self._streams) > FEW_STREAMS:
                     take = partial(_take, data, answer, call.on_text)
-                    self._stream_reader.read(StreamSink(body.wire, call, self._silence(call), take))
-                    body.wire.drain(LAST_BYTES_SECONDS)
+                    self._stream_reader.read(StreamSink(wire, call, self._silence(call), take))
+                    wire.drain(LAST_BYTES_SECONDS)
                     return
         except httpx2.HTTPError:
             if answer.stop_reason is None:

@@ -6,14 +6,15 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import anthropic as anthropic
+import httpx2
 
 from service.llm.connect import Proxy
-from service.llm.transport import ModelHttp, ModelTransport
+from service.llm.transport import ModelTransport
 
 
-def http_client(address: str, max_connections: int) -> ModelHttp:
+def http_client(address: str, max_connections: int) -> httpx2.Client:
     """Build the HTTP client for the model's address, using the environment's HTTP proxy where one applies."""
     parts, proxies = urlsplit(address), getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     through = Proxy.of(proxy) if proxy and not proxy_bypass(parts.netloc) else None
-    return ModelHttp(ModelTransport(max_connections, through))
+    return httpx2.Client(transport=ModelTransport(max_connections, through), trust_env=False)

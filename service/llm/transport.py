@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import httpx2
 
@@ -88,7 +88,7 @@ class ModelTransport(httpx2.BaseTransport):
         if encoded:  # an error: status and headers suffice
             body.close()
             return httpx2.Response(wire.status, headers=[one for one in wire.headers if one[0] != ENCODING])
-        response = ModelResponse(wire.status, headers=wire.headers, stream=body)
+        response = httpx2.Response(wire.status, headers=wire.headers, stream=body, extensions={"wire": wire})
         response.headers.encoding = "iso-8859-1"  # decodes any byte; otherwise httpx2 probes encodings
         return response
 
@@ -140,66 +140,15 @@ class ModelTransport(httpx2.BaseTransport):
         self._places.release()
 
 
-class ModelHttp(httpx2.Client):
-    """httpx2 client without the features the SDK does not use: merged defaults, authentication, cookies, redirects.
-
-    These cost as much as the exchange itself.
-    """
-
-    def __init__(self, transport: ModelTransport) -> None:
-        super().__init__(transport=transport, trust_env=False)
-        self._model = transport
-
-    def build_request(self, method: str, url: httpx2.URL | str, **parts: Any) -> httpx2.Request:
-        simple = {name: value for name, value in parts.items() if value is not None}
-        timeout = simple.pop("timeout", None)
-        if not isinstance(timeout, httpx2.Timeout):
-            timeout = httpx2.Timeout(timeout)
-        extensions = {**simple.pop("extensions", {}), "timeout": timeout.as_dict()}
-        content = simple.pop("content", None)
-        if not isinstance(content, bytes):
-            return httpx2.Request(method, url, extensions=extensions, content=content, **simple)
-        # As a stream: given `content`, httpx2 builds the headers twice, only to add these two.
-        body = httpx2.ByteStream(content)
-        request = httpx2.Request(method, url, extensions=extensions, stream=body, **simple)
-        request.headers.encoding = "utf-8"  # as the SDK writes them; otherwise httpx2 probes encodings
-        request.headers["Content-Length"] = str(len(content))
-        return request
-
-    def send(self, request: httpx2.Request, *, stream: bool = False, **_: Any) -> httpx2.Response:
-        response = self._model.handle_request(request)
-        response.request = request
-        if not stream:
-            try:
-                response.read()
-            finally:
-                response.close()
-        return response
-
-
-class ModelResponse(httpx2.Response):
-    """Response whose body bypasses httpx2's decoding generators: it is never encoded."""
-
-    def read(self) -> bytes:
-        if self.is_closed or self.is_stream_consumed:
-            return super().read()
-        self.is_stream_consumed = True
-        try:
-            self._content = b"".join(cast(httpx2.SyncByteStream, self.stream))  # httpx2's own attribute
-        finally:
-            self.close()
-        return self._content
-
-
 class ModelBody(httpx2.SyncByteStream):
     """Response body that returns its connection to the pool exactly once, on close, whether read fully or not."""
 
     def __init__(self, wire: Wire, give_back: Callable[[], None]) -> None:
-        self.wire = wire
+        self._wire = wire
         self._give_back: Callable[[], None] | None = give_back
 
     def __iter__(self) -> Iterator[bytes]:
-        return self.wire.body()
+        return self._wire.body()
 
     def close(self) -> None:
         give_back, self._give_back = self._give_back, None

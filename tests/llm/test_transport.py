@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from service.llm import transport as transport_module
-from service.llm.transport import ModelHttp, ModelTransport, carrying
+from service.llm.transport import ModelTransport, carrying
 from tests.llm.conftest import a_call
 from tests.llm.posting import client, post
 from tests.llm.wire_server import Exchange, WireServer, chunk, close, head, whole
@@ -206,19 +206,6 @@ def test_the_number_of_connections_is_bounded(client: httpx2.Client, server: Wir
         post(client, server)
     assert [post(client, server).status_code for _ in range(3)] == [200] * 3
     assert server.connections == 2
-
-
-def test_the_lean_client_frames_its_requests(server: WireServer) -> None:
-    with ModelHttp(ModelTransport(1)) as client:
-        for content in (b"", "zwölf".encode(), None):
-            given = {"headers": {"X-Name": "value"}, "content": content}
-            client.send(client.build_request("POST", server.url, **given))
-    address = server.url.partition("//")[2].partition("/")[0]
-    heads = [request.head.decode().lower().split("\r\n")[1:] for request in server.requests]
-    assert [sorted(lines) for lines in heads] == [
-        [f"content-length: {length}", f"host: {address}", "x-name: value"] for length in (0, 6, 0)
-    ]
-    assert [request.body for request in server.requests] == [b"", "zwölf".encode(), b""]
 
 
 def test_header_values_cannot_smuggle_lines(client: httpx2.Client, server: WireServer) -> None:

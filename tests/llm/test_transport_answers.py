@@ -8,7 +8,7 @@ import time
 import httpx2
 import pytest
 
-from service.llm.transport import ModelHttp, ModelTransport, carrying
+from service.llm.transport import ModelTransport, carrying
 from service.llm.wire import AnswerRefused
 from tests.llm.conftest import a_call
 from tests.llm.posting import client, post
@@ -148,7 +148,7 @@ def test_compressed_answer_is_refused_unread(client: httpx2.Client, server: Wire
 
 def test_body_is_read_once_and_never_after_close(server: WireServer) -> None:
     server.script = [whole(b"plain", headers="content-encoding: identity\r\n"), whole(b"plain")]
-    with ModelHttp(ModelTransport(1)) as client:
+    with httpx2.Client(transport=ModelTransport(1)) as client:
         for text in ("plain", "plain"):
             response = client.send(client.build_request("POST", server.url, content=b""), stream=True)
             assert [response.read(), response.read(), response.text] == [text.encode(), text.encode(), text]
