@@ -41,10 +41,11 @@ class Limits:
         self._alone = False
         storage: Any = {"storage_uri": f"{SCHEME}://", "storage_options": options}
         self._limiter = Limiter(lambda: g.counting.key, app=app, strategy=STRATEGY, **storage)
-        # The only limit, on a function that does nothing. It is also evaluated before each view, when none is counting.
-        dynamic = self._limiter.shared_limit(
-            lambda: g.counting.rate if "counting" in g else "", lambda endpoint: g.counting.scope
-        )
+        self._limiter.request_filter(
+            lambda: "counting" not in g
+        )  # Flask-Limiter's own check, before each view
+        # The only limit, on a function that does nothing.
+        dynamic = self._limiter.shared_limit(lambda: g.counting.rate, lambda endpoint: g.counting.scope)
         self._hit = dynamic(lambda: None)
         self._storage = cast(LimitStorage, self._limiter.storage)
 

@@ -117,7 +117,9 @@ def _refused(response: Response) -> Response:
 def _headers(response: Response) -> Response:
     window: LimitWindow | None = g.get("limit_window")
     if window is not None:
-        response.headers["RateLimit-Limit"] = str(window.limit)
-        response.headers["RateLimit-Remaining"] = str(max(0, window.remaining))
-        response.headers["RateLimit-Reset"] = str(max(1, round(window.reset + 0.5)))  # seconds from now
+        seconds = max(1, round(window.reset + 0.5))  # from now
+        left = max(0, window.remaining)
+        response.headers.extend(
+            {"RateLimit-Limit": window.limit, "RateLimit-Remaining": left, "RateLimit-Reset": seconds}
+        )
     return response

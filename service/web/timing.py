@@ -39,16 +39,20 @@ def _begin() -> None:
 def _finish(response: Response) -> Response:
     seconds = time.perf_counter() - g.get("began", time.perf_counter())
     model_ms = g.get("model_seconds", 0.0) * 1000
-    response.headers["X-Request-ID"] = g.get("request_id", "")
-    response.headers["Server-Timing"] = f"total;dur={seconds * 1000:.1f}, llm;dur={model_ms:.1f}"
-    response.headers["X-Process-Time"] = f"{seconds:.6f}"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers.setdefault(
-        "Cache-Control", "no-store"
-    )  # else a shared cache might serve it to another user
-    route = request.url_rule.rule if request.url_rule is not None else "(none)"
-    services().infra.metrics.request(route, request.method, response.status_code, seconds)
+    # Added, not set: no view has these headers, and `set` compares a name with all others.
+    response.headers.extend(
+        {
+            "X-Request-ID": g.get("request_id", ""),
+            "Server-Timing": f"total;dur={seconds * 1000:.1f}, llm;dur={model_ms:.1f}",
+            "X-Process-Time": f"{seconds:.6f}",
+            "X-Content-Type-Options": "nosniff",
+        }
+    )
+    response.headers.setdefault("Cache-Control", "no-store")  # else a shared cache might serve another user
+    rule, method = request.url_rule, request.method
+    route = "(none)" if rule is None else rule.rule
+    services().infra.metrics.request(route, method, response.status_code, seconds)
     if route not in QUIET:
-        about = {"method": request.method, "route": route, "status": response.status_code}
+        about = {"method": method, "route": route, "status": response.status_code}
         log.info("request", extra={**about, "ms": round(seconds * 1000, 2), "llm_ms": round(model_ms, 2)})
     return response
