@@ -34,6 +34,7 @@ REPEAT = """\
     make bench ARGS="--only P --peers slipway,slipway@../before"  # beside another checkout
     make bench-quick                                    # a few minutes: ratios compared with stored ones
     python -m benchmarks.trips --show invoke            # every burst of one request, with its statements
+    python -m benchmarks.threads                        # CPU of Gunicorn itself per request
 
 `make bench-peers` installs the peers; after that nothing leaves the machine. `python -m benchmarks.report FILE` writes
 this page from a result in `benchmarks/results/`."""
