@@ -22,11 +22,14 @@ and make two each."""
 
 # Of the last complete run; write it anew after the next one.
 MISSED = """\
-**Missed goals.** Production's shape is measured for the first time; why a goal of the tables above is missed is
-written here after the next complete run. On loopback, *CPU of a cache hit and of 200 streams*: Gunicorn's threads
-([decision 15](adr/0015-gunicorns-own-threads.md)) cost more than the worker before them (1.21 of FastAPI instead of
-0.98; 0.65 instead of 0.34), and give twice as many hits where Redis is a millisecond away. Profiles and what was
-tried: `benchmarks/notes.md`."""
+**Missed goals.** *CPU of hits and invokes*, and with it their rates, the long queues of 500 streams and 1,000 calls
+on two cores that carry everything, and the ratios to LiteLLM: an invoke makes few trips now, but the service's own
+Python code grew with the house. `python -m benchmarks.profile` counts 1,870 Python calls in a hit (890 on 28
+November) and 5,270 in an invoke (2,810): Werkzeug's context proxies and headers, Flask-Limiter, httpx2 under the
+SDK, and layers of our own. Threads take the interpreter from each other on top of it: sixteen clients pay 2.4 times
+what one does. *First token of 200 streams*: four trips of a millisecond and the threads' turns. *Idle memory* and
+*memory per stream* are a few per cent over; memory was measured beside a busy machine. Not measured in this run:
+most streams held (M), growth (H). Profiles and what was tried: `benchmarks/notes.md`."""
 
 REPEAT = """\
     make bench                                          # everything, more than an hour
