@@ -11,7 +11,7 @@ import redis
 from hiredis import pack_command
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import ConnectionError, NoScriptError, ResponseError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -94,7 +94,7 @@ class Script:
         """Run the script; on a cluster all keys must be in one slot."""
         try:
             return answered(client, ("EVALSHA", self._sha, len(keys), *keys, *arguments))[0]
-        except NoScriptError:
+        except (NoScriptError, ConnectionError):  # redis-py sends it, again where the answer was lost
             return client.eval(self.source, len(keys), *keys, *arguments)
 
 

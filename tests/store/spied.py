@@ -7,6 +7,7 @@ machine.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -79,6 +80,9 @@ def _count_steps(spy: Spy) -> Callable[[Any, Any], None]:
     return lambda connection, _: connection.set_progress_handler(count, STEPS)
 
 
+_numbers = itertools.count()
+
+
 def _explain(spy: Spy) -> Callable[[Any, Any], None]:
     class Explained(psycopg.Cursor[Any]):
         def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
@@ -99,11 +103,12 @@ def _explain(spy: Spy) -> Callable[[Any, Any], None]:
             for kind in kinds:
                 self._say("BEGIN" if idle else "SAVEPOINT spied")
                 self._say(f"SET LOCAL plan_cache_mode = {kind}")
-                self._say(f"PREPARE spied AS {sql}")
-                self._say(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) EXECUTE spied {literals}")
+                name = f"spied_{next(_numbers)}"  # one that failed stays prepared after the rollback
+                self._say(f"PREPARE {name} AS {sql}")
+                self._say(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) EXECUTE {name} {literals}")
                 plan = self.fetchall()[0][0][0]["Plan"]
                 found.append((plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], query, plan))
-                self._say("DEALLOCATE spied")
+                self._say(f"DEALLOCATE {name}")
                 # psycopg then drops what is prepared: nothing of ours is.
                 self._say("ROLLBACK" if idle else "ROLLBACK TO spied")
             return found
