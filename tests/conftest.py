@@ -22,7 +22,7 @@ import httpx2
 import pytest
 
 from tests.described import Description
-from tests.guardian import Guardian
+from tests.guardian import Guardian, children_of
 from tests.isolation import process_state, restless
 
 __all__ = ["process_state", "restless"]  # fixtures for every test
@@ -55,12 +55,6 @@ def wait_until(ready: Callable[[], Any], what: str, timeout: float = START_TIMEO
                 return value
         time.sleep(0.03)
     pytest.fail(f"{what} did not come within {timeout:.0f} s")
-
-
-def children_of(pid: int) -> list[int]:
-    """Pids of a process's children, whichever of its threads has forked them: each thread has a list of its own."""
-    lists = Path(f"/proc/{pid}/task").glob("*/children")
-    return sorted(int(child) for each in lists for child in each.read_text().split())
 
 
 @contextmanager

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Literal
+from contextlib import suppress
 
-Way = Literal["asked", "answered"]
+from tests.loopback_proxy import LoopbackProxy, Way
 
 
-class Cutter:
-    """Proxy to `target`, a TCP port or the path of a Unix socket; `cuts` counts what it has cut."""
+class Cutter(LoopbackProxy):
+    """Proxy that cuts connections; `cuts` counts them."""
 
     def __init__(self, target: int | str) -> None:
-        self._target = target
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
+        super().__init__(target)
         self.cuts = 0
         self.passed: dict[Way, int] = {"asked": 0, "answered": 0}  # bytes since `watch` or `cut_after`
         self._left: tuple[Way, int] | None = None
         self._lock = threading.Lock()
-        self._open: set[socket.socket] = set()
 
     def watch(self) -> None:
         """Count bytes from now on."""
@@ -32,38 +27,6 @@ class Cutter:
         """Cut the connection that brings so many more bytes this way, both ways, once these are passed on."""
         self.watch()
         self._left = (way, count)
-
-    @contextmanager
-    def standing(self) -> Iterator[Cutter]:
-        thread = threading.Thread(target=self._accept)
-        thread.start()
-        try:
-            yield self
-        finally:
-            with suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
-            thread.join(5)
-            self._listener.close()
-            for one in list(self._open):
-                self._end(one)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            kind = socket.AF_UNIX if isinstance(self._target, str) else socket.AF_INET
-            far = socket.socket(kind)
-            try:
-                far.connect(self._target if isinstance(self._target, str) else ("127.0.0.1", self._target))
-            except OSError:
-                self._end(near)
-                self._end(far)
-                continue
-            self._open |= {near, far}
-            for source, sink, way in ((near, far, "asked"), (far, near, "answered")):
-                threading.Thread(target=self._pass, args=(source, sink, way), daemon=True).start()
 
     def _pass(self, source: socket.socket, sink: socket.socket, way: Way) -> None:
         with suppress(OSError):
@@ -88,9 +51,3 @@ class Cutter:
             self._left = None
             self.cuts += 1
             return left
-
-    def _end(self, one: socket.socket) -> None:
-        self._open.discard(one)
-        with suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
-        one.close()

@@ -60,6 +60,12 @@ def carriers(token: str) -> set[int]:
     return found
 
 
+def children_of(pid: int) -> list[int]:
+    """Pids of a process's children, whichever of its threads has forked them: each thread has a list of its own."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return sorted(int(child) for each in lists for child in each.read_text().split())
+
+
 def send(pids: set[int], signum: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):

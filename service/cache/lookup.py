@@ -33,20 +33,20 @@ class Lookup:
             run.id, run.user_id, run.mode == "stream" and run.request.on_disconnect == "continue"
         )
         self._ended = False
-        self._step: ScriptCall | None = None
+        self._call: ScriptCall | None = None
         self.entry = CacheEntry("bypass" if question is None else "miss")
 
     def ask(self, trip: Trip) -> None:
         """Look the question up with this trip; `read` is due once it has been sent."""
         if self._question is not None and self.run.request.cache == "default":
-            self._step = self._single_flight.answers.look_up(self._question, self._me)
-            trip.add(self._step)
+            self._call = self._single_flight.answers.look_up(self._question, self._me)
+            trip.add(self._call)
 
     def read(self) -> None:
         """Read what the trip has found."""
-        step, self._step = self._step, None
-        if self._question is not None and step is not None and step.reached:
-            self.entry = self._single_flight.found(self._question, self._me, step.answer)
+        call, self._call = self._call, None
+        if self._question is not None and call is not None and call.reached:
+            self.entry = self._single_flight.found(self._question, self._me, call.answer)
         self._label()
 
     @property

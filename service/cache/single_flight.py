@@ -4,8 +4,7 @@ The first run to miss the cache is the owner: a key in Redis names it, and expir
 thread per process renews the flights owned here and listens for all waiters here, on one stream for all flights, so an
 outcome arrives at once over one connection, however many runs wait. The same thread checks every flight twice a second:
 once the key of a dead owner has expired, its waiters look into the cache again, and one becomes the owner, however many
-owners die. A short Redis outage ends no wait; one longer than `SILENCE` does: then every waiter
-asks the model itself.
+owners die. A short Redis outage ends no wait; one longer than `SILENCE` does: then every waiter asks the model itself.
 """
 
 from __future__ import annotations
@@ -76,10 +75,10 @@ class SingleFlight:
 
     def find(self, question: CacheKey, me: Owner | None, after: str = "") -> CacheEntry:
         """Look a question up in a round trip of its own."""
-        trip, step = Trip(self._redis_store), self.answers.look_up(question, me, after)
-        trip.add(step)
+        trip, call = Trip(self._redis_store), self.answers.look_up(question, me, after)
+        trip.add(call)
         trip.send()
-        return self.found(question, me, step.answer)
+        return self.found(question, me, call.answer)
 
     def found(self, question: CacheKey, me: Owner | None, answer: Any) -> CacheEntry:
         """Parse the answer of `AnswerCache.look_up`; if `me` is the owner, renew the flight from then on."""
@@ -115,12 +114,12 @@ class SingleFlight:
         return since is not None and time.monotonic() - since >= SILENCE
 
     def finish(self, question: CacheKey, found: CacheEntry, run: Run, spec: CacheSpec) -> list[ScriptCall]:
-        """Build the steps that store the answer of an ended run, and announce its outcome to its waiters."""
+        """Build the calls of a trip that store the answer of an ended run, and announce its outcome to its waiters."""
         with self._wake:  # shared with the thread
             self._owned.pop(run.id, None)
         me = found.owner if found.owner is not None and found.owner.run_id == run.id else None
-        step = self.answers.finish(question, me, run, spec, found.vector)
-        return [] if step is None else [step, ScriptCall(_ANNOUNCE, (OUTCOMES,), (run.id,))]
+        call = self.answers.finish(question, me, run, spec, found.vector)
+        return [] if call is None else [call, ScriptCall(_ANNOUNCE, (OUTCOMES,), (run.id,))]
 
     def wait(
         self, question: CacheKey, owner: Owner, beat: float, until: float

@@ -10,7 +10,7 @@ from service.usage.concurrency import CountedRun
 class Claim:
     """Claim of one run: taken in one round trip, and given back in one, as a context manager at the end of the block.
 
-    The trip may bring steps of its own, which come first. If one of them refuses the run, nothing is taken, or it is
+    The trip may bring calls of its own, which come first. If one of them refuses the run, nothing is taken, or it is
     given back before the error is raised. A run that finds an answer, or another that is making it, is not counted.
     """
 

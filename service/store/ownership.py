@@ -31,7 +31,7 @@ def attempts(tx: Transaction, run_ids: Sequence[str]) -> dict[str, int]:
 
 
 def running(tx: Transaction, run_ids: Sequence[str]) -> dict[str, bool]:
-    """Whether each of these runs is running, by run id; without those that are not in the database."""
+    """Return whether each of these runs is running, by run id; without those that are not in the database."""
     query = sa.select(runs.c.id, runs.c.status).where(runs.c.id.in_(run_ids))
     return {row["id"]: row["status"] == RunStatus.RUNNING for row in tx.rows(query)}
 

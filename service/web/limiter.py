@@ -32,7 +32,7 @@ class Limit(NamedTuple):
 
 
 class Limits:
-    """Limits of one application: `count` by Flask-Limiter, `add` in a round trip with other steps."""
+    """Limits of one application: `count` by Flask-Limiter, `add` in a round trip with other calls."""
 
     def __init__(self, app: Flask) -> None:
         built = app.extensions["slipway"]
@@ -41,9 +41,8 @@ class Limits:
         self._alone = False
         storage: Any = {"storage_uri": f"{SCHEME}://", "storage_options": options}
         self._limiter = Limiter(lambda: g.counting.key, app=app, strategy=STRATEGY, **storage)
-        self._limiter.request_filter(
-            lambda: "counting" not in g
-        )  # Flask-Limiter's own check, before each view
+        # Flask-Limiter also checks before each view, when nothing counts.
+        self._limiter.request_filter(lambda: "counting" not in g)
         # The only limit, on a function that does nothing.
         dynamic = self._limiter.shared_limit(lambda: g.counting.rate, lambda endpoint: g.counting.scope)
         self._hit = dynamic(lambda: None)

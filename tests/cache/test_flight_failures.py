@@ -165,8 +165,8 @@ def test_a_leader_that_does_not_know_of_its_flight_lands_it(
     first = Lookup(process.flights, run_of(asked(text)), process.question(text), SPEC)
     first.ask(trip)
     trip.send()
-    assert first._step is not None
-    first._step.answer = None
+    assert first._call is not None
+    first._call.answer = None
     first.read()
     assert (first.owner, first.run.cache) == (None, "bypass")
     joined = crowd(pool, pair, text, 6)

@@ -21,12 +21,12 @@ from tests.conftest import (
     ROOT,
     Model,
     RedisServer,
-    children_of,
     free_port,
     redis_in,
     slipway_server,
     wait_until,
 )
+from tests.guardian import children_of
 
 HERE = Path(__file__).parent
 AGENT = """\

@@ -13,8 +13,9 @@ from service.types import NANO
 from service.usage.estimate import Reserved
 from tests.chaos.conftest import Postgres
 from tests.conftest import wait_until
-from tests.cutter import Cutter, Way
+from tests.cutter import Cutter
 from tests.grown.databases import postgres_in
+from tests.loopback_proxy import Way
 from tests.usage.house import SONNET, USED, House
 
 CUTS = 16  # of each transaction, each way

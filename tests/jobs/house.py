@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 import httpx2
 
-from tests.conftest import PYTHON, Model, RedisServer, Slipway, children_of, process, wait_until
+from tests.conftest import PYTHON, Model, RedisServer, Slipway, process, wait_until
+from tests.guardian import children_of
 
 CELERY = [PYTHON, "-m", "celery", "--quiet", "-A", "worker", "worker", "--without-mingle", "--without-gossip"]
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from launcher.supervisor import MAX_START_FAILURES
-from tests.conftest import ROOT, children_of, process, wait_until
+from tests.conftest import ROOT, process, wait_until
+from tests.guardian import children_of
 
 DRIVER = """
 import os, sys
