@@ -12,7 +12,7 @@ from service import cli, wiring
 from service.jobs.broker import make_wakeup
 from service.observe import logs
 from service.runs.recovery.supervisor import ProcessRole
-from service.web import authentication, current, gate, lifecycle, limits, openapi, problems, timing
+from service.web import authentication, cors, current, gate, lifecycle, limits, openapi, problems, timing
 from service.web.body import MAX_BODY
 from service.web.validation import refuse_impossible
 
@@ -38,6 +38,7 @@ def create_app(settings: Settings, services: wiring.Services | None = None) -> F
     app.before_request(refuse_impossible)
     authentication.install(app)
     limits.install(app)
+    cors.install(app, settings.cors_origins)
     if settings.reload:
         app.before_request(_reread_agents)
     app.register_blueprint(openapi.blueprint)

@@ -68,13 +68,14 @@ def bearer() -> str:
     return token.strip()
 
 
-def checked_claims(kind: Kind) -> dict[str, Any]:
-    """Verify the request's bearer token: signature, dates, issuer, audience, kind, and the checks of `install`.
+def checked_claims(kind: Kind, token: str | None = None) -> dict[str, Any]:
+    """Verify a token: its signature, dates, issuer, audience, kind, and the checks of `install`.
 
-    Raises `Unauthenticated` and `InvalidToken`. Revocation is checked in the request's trip.
+    `token` is the request's bearer token by default. Raises `Unauthenticated` and `InvalidToken`. Revocation is checked
+    in the request's trip.
     """
-    # A scheme is case-insensitive (RFC 9110, 11.1); Flask-JWT-Extended only accepts `Bearer`.
-    request.environ["HTTP_AUTHORIZATION"] = f"Bearer {bearer()}"
+    # Flask-JWT-Extended reads the header only, and with no other scheme than `Bearer`, in this very case.
+    request.environ["HTTP_AUTHORIZATION"] = f"Bearer {token or bearer()}"
     try:
         verify_jwt_in_request(refresh=kind == "refresh", skip_revocation_check=True)
         claims: dict[str, Any] = get_jwt()
@@ -127,7 +128,7 @@ def _signed(token: str) -> Caller:
     caller, until = known.get(token, (None, 0.0))
     if caller is not None and time.time() < until:
         return caller
-    claims = checked_claims("access")
+    claims = checked_claims("access", token)
     caller = caller_of(claims)
     if len(known) >= _KNOWN_MOST:
         known.clear()
