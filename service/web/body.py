@@ -10,12 +10,12 @@ import re
 from typing import Any
 
 import orjson
-from flask import request
 from werkzeug.exceptions import HTTPException
 
 from service.errors import BadRequest, InvalidJson, TooLarge, UnsupportedMediaType, fault
 from service.text import exact_json
 from service.text.exact_json import Number
+from service.web.current import Request, current
 
 MAX_BODY = 1024 * 1024  # bytes; the API's documented limit
 PUBLIC_BODY = 16 * 1024  # bytes, without authentication: a name and a password, each character escaped
@@ -34,8 +34,9 @@ def raw_json(most: int = MAX_BODY) -> Any:
 
     Raises `TooLarge`, `UnsupportedMediaType`, `InvalidJson`, `Invalid`, and `BadRequest` for an unreadable body.
     """
+    request = current()
     length = int(request.environ.get("CONTENT_LENGTH") or 0)  # the server has verified that it is a number
-    if length > most or len(data := _read(most)) > most:
+    if length > most or len(data := _read(request, most)) > most:
         raise TooLarge(f"A body may have {most} bytes at most.")
     if request.environ.get("CONTENT_TYPE") != "application/json":  # fast path: nearly all clients send this
         kind = request.mimetype
@@ -51,7 +52,7 @@ def escape(part: str) -> str:
     return part.replace("~", "~0").replace("/", "~1")
 
 
-def _read(most: int) -> bytes:
+def _read(request: Request, most: int) -> bytes:
     """Read the body. Raises `BadRequest` for an incomplete body or unparsable chunks."""
     request.max_content_length = most + 1  # at the limit, Werkzeug truncates a chunked body silently
     try:

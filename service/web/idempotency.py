@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from flask import Response, request
+from flask import Response
 
 from service.errors import Invalid
 from service.runs.idempotency import LIFE_MS, Key, fingerprint
@@ -15,7 +15,7 @@ from service.store import idempotency as rows
 from service.store.database import Transaction
 from service.types import now_ms
 from service.web.body import raw_json
-from service.web.current import current_caller, services
+from service.web.current import current, services
 from service.web.schemas import json_response
 
 SECRET = "password"  # field excluded from fingerprints, which are stored for a day
@@ -27,6 +27,7 @@ def idempotency_key(*, bodiless: bool = False) -> Key | None:
 
     `bodiless`: the route reads no body, so a body makes no difference.
     """
+    request = current()
     key = request.headers.get("Idempotency-Key")
     if key is None:
         return None
@@ -35,7 +36,7 @@ def idempotency_key(*, bodiless: bool = False) -> Key | None:
     body = None if bodiless else raw_json()
     if isinstance(body, dict):
         body = {name: value for name, value in body.items() if name != SECRET}
-    return Key(current_caller().user_id, key, fingerprint(f"{request.method} {request.path}", body))
+    return Key(request.caller.user_id, key, fingerprint(f"{request.method} {request.path}", body))
 
 
 def once(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from service.errors import Invalid, InvalidJson, TooLarge, UnsupportedMediaType
 from service.web.body import DEEPEST, MAX_BODY, raw_json
+from service.web.current import Application
 
-small = Flask("small")
+small = Application("small")
 
 
 def read(data: bytes, content_type: str = "application/json") -> Any:
