@@ -45,6 +45,9 @@ class Request(flask.Request):
         return services
 
 
+_proxy = cast(Request, flask.request)
+
+
 class Application(Flask):
     """Flask with this request, and without asynchronous views."""
 
@@ -57,7 +60,7 @@ class Application(Flask):
 
 def current() -> Request:
     """Return the request itself: Flask's proxy would look it up again for each attribute."""
-    return cast(Request, flask.request).itself
+    return _proxy.itself
 
 
 def services() -> Services:

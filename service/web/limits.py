@@ -115,8 +115,7 @@ def refused(request: Request, response: Response) -> Response:
 def add_headers(request: Request, response: Response) -> None:
     window = request.limit_window
     if window is not None:
-        seconds = max(1, round(window.reset + 0.5))  # from now
-        left = max(0, window.remaining)
-        response.headers.extend(
-            {"RateLimit-Limit": window.limit, "RateLimit-Remaining": left, "RateLimit-Reset": seconds}
-        )
+        headers = response.headers
+        headers.add("RateLimit-Limit", window.limit)
+        headers.add("RateLimit-Remaining", max(0, window.remaining))
+        headers.add("RateLimit-Reset", max(1, round(window.reset + 0.5)))  # seconds from now

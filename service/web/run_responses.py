@@ -45,14 +45,14 @@ def folded(started: Started, body: Any, *, error_type: str = "application/proble
         if response.status_code in (429, 503):
             response.headers["Retry-After"] = str(run.error.get("retry_after", 1))
     cache = (run.result or {}).get("cache", run.cache)
-    response.headers["X-Cost-USD"] = "0.000000" if cache in FREE else usd(run.cost_nano)
+    response.headers.add("X-Cost-USD", "0.000000" if cache in FREE else usd(run.cost_nano))
     current().model_seconds = started.model_seconds
     return with_cache(response, started, cache)
 
 
 def with_cache(response: Response, started: Started, cache: str) -> Response:
     """Add the headers of a run that has started: `X-Cache`, counted by agent, and `Idempotency-Replayed`."""
-    response.headers["X-Cache"] = cache
+    response.headers.add("X-Cache", cache)
     current().services.infra.metrics.cache(started.run.agent, cache)
     return with_replayed(response, started)
 

@@ -32,16 +32,14 @@ def begin(request: Request) -> None:
 
 def finish(request: Request, response: Response) -> None:
     seconds, model_ms = time.perf_counter() - request.began, request.model_seconds * 1000
+    headers = response.headers
+    if "Cache-Control" not in headers:  # else a shared cache might serve another user
+        headers.add("Cache-Control", "no-store")
     # Added, not set: no view has these headers, and `set` compares a name with all others.
-    response.headers.extend(
-        {
-            "X-Request-ID": request.id,
-            "Server-Timing": f"total;dur={seconds * 1000:.1f}, llm;dur={model_ms:.1f}",
-            "X-Process-Time": f"{seconds:.6f}",
-            "X-Content-Type-Options": "nosniff",
-        }
-    )
-    response.headers.setdefault("Cache-Control", "no-store")  # else a shared cache might serve another user
+    headers.add("X-Request-ID", request.id)
+    headers.add("Server-Timing", f"total;dur={seconds * 1000:.1f}, llm;dur={model_ms:.1f}")
+    headers.add("X-Process-Time", f"{seconds:.6f}")
+    headers.add("X-Content-Type-Options", "nosniff")
     rule, method = request.url_rule, request.method
     route = "(none)" if rule is None else rule.rule
     request.services.infra.metrics.request(route, method, response.status_code, seconds)
