@@ -54,15 +54,15 @@ def admit(action: limits.Action, read: Callable[[], RunRequest]) -> Admitted:
     """
     request = current()
     limits.limit_action(request, action)
-    length = request.content_length
-    if length is None or length > _SMALL_BODY:
+    length = request.environ.get("CONTENT_LENGTH")  # none if it is sent in chunks
+    if not length or int(length) > _SMALL_BODY:
         request.trip.send()
     asked = read()
     allowed_agent(asked.agent)
     if (request.view_args or {}).get("agent") != asked.agent:  # else `guard` has counted it
         limits.limit_agent(request, asked.agent)
     limits.limit_session(request, asked.session_id)
-    return Admitted(request.caller, asked, idempotency_key(), request.id, request.trip)
+    return Admitted(request.caller, asked, idempotency_key(request), request.id, request.trip)
 
 
 def guard(

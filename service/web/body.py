@@ -36,7 +36,7 @@ def raw_json(most: int = MAX_BODY) -> Any:
     """
     request = current()
     length = int(request.environ.get("CONTENT_LENGTH") or 0)  # the server has verified that it is a number
-    if length > most or len(data := _read(request, most)) > most:
+    if length > most or len(data := _read(request, length, most)) > most:
         raise TooLarge(f"A body may have {most} bytes at most.")
     if request.environ.get("CONTENT_TYPE") != "application/json":  # fast path: nearly all clients send this
         kind = request.mimetype
@@ -52,8 +52,8 @@ def escape(part: str) -> str:
     return part.replace("~", "~0").replace("/", "~1")
 
 
-def _read(request: Request, most: int) -> bytes:
-    """Read the body. Raises `BadRequest` for an incomplete body or unparsable chunks."""
+def _read(request: Request, length: int, most: int) -> bytes:
+    """Read the body, of at least `length` bytes. Raises `BadRequest` for an incomplete body or unparsable chunks."""
     request.max_content_length = most + 1  # at the limit, Werkzeug truncates a chunked body silently
     try:
         data = request.get_data()
@@ -61,7 +61,7 @@ def _read(request: Request, most: int) -> bytes:
         raise
     except Exception as error:  # each WSGI server has its own exceptions for this
         raise BadRequest("The body cannot be read to its end.") from error
-    if len(data) < (request.content_length or 0):
+    if len(data) < length:
         raise BadRequest("The body ended before its length was reached.")
     return data
 
@@ -87,7 +87,7 @@ def _has_too_many_values(data: bytes) -> bool:
 def _parse(data: bytes) -> Any:
     try:
         value = orjson.loads(data)
-        exact = isinstance(value, dict) and any(name in value for name in EXACT)
+        exact = isinstance(value, dict) and not value.keys().isdisjoint(EXACT)
     except orjson.JSONDecodeError:  # possibly a number outside the range of a float
         exact = True
     if exact:

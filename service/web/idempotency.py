@@ -15,19 +15,18 @@ from service.store import idempotency as rows
 from service.store.database import Transaction
 from service.types import now_ms
 from service.web.body import raw_json
-from service.web.current import current, services
+from service.web.current import Request, current, services
 from service.web.schemas import json_response
 
 SECRET = "password"  # field excluded from fingerprints, which are stored for a day
 Change = Callable[[Any], Any]
 
 
-def idempotency_key(*, bodiless: bool = False) -> Key | None:
-    """Read the caller's `Idempotency-Key`, with the fingerprint of this request. Raises `Invalid`.
+def idempotency_key(request: Request, *, bodiless: bool = False) -> Key | None:
+    """Read the caller's `Idempotency-Key`, with the fingerprint of the request. Raises `Invalid`.
 
     `bodiless`: the route reads no body, so a body makes no difference.
     """
-    request = current()
     key = request.headers.get("Idempotency-Key")
     if key is None:
         return None
@@ -52,7 +51,7 @@ def once(
     commit, and a first one that failed or crashed has left nothing. `seal` encrypts a secret in the response before it
     is stored, `unseal` reverses it. Raises `IdempotencyMismatch`.
     """
-    key = idempotency_key()
+    key = idempotency_key(current())
 
     def whole(tx: Transaction) -> tuple[int, Any, bool]:
         if key is None:
@@ -72,7 +71,7 @@ def once_again(work: Callable[[], Any], status: int) -> Response:
     Two simultaneous requests with one key both execute it; a later one gets the first response. Raises
     `IdempotencyMismatch`.
     """
-    key = idempotency_key(bodiless=True)
+    key = idempotency_key(current(), bodiless=True)
     if key is None:
         return json_response(work(), status)
     if (first := services().infra.db.query(partial(_known, key=key))) is not None:

@@ -55,10 +55,10 @@ def validate(model: type[M], value: Any) -> M:
 
 def _with_texts(value: Any) -> Any:
     """Replace fields that are stored as JSON text by that text."""
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or value.keys().isdisjoint(AS_TEXT):
         return value
     texts = {name: exact_json.dumps(value[name]).decode() for name in AS_TEXT if value.get(name) is not None}
-    return {**value, **texts} if texts else value
+    return {**value, **texts}
 
 
 def located(details: Sequence[ErrorDetails], value: Any, within: str = "") -> list[FieldFault]:
