@@ -76,7 +76,8 @@ def checked_claims(kind: Kind) -> dict[str, Any]:
     """
     # A scheme is case-insensitive (RFC 9110, 11.1); Flask-JWT-Extended only accepts `Bearer`.
     request = current()
-    request.environ["HTTP_AUTHORIZATION"] = f"Bearer {bearer(request.headers.get('Authorization', ''))}"
+    sent = request.environ
+    sent["HTTP_AUTHORIZATION"] = f"Bearer {bearer(sent.get('HTTP_AUTHORIZATION', ''))}"
     try:
         verify_jwt_in_request(refresh=kind == "refresh", skip_revocation_check=True)
         claims: dict[str, Any] = get_jwt()
@@ -94,9 +95,9 @@ def identify(request: Request) -> Caller:
 
     Raises `Unauthenticated` and `InvalidToken`; sending the trip raises `InvalidToken` for a log-in that has ended.
     """
-    services, headers = request.services, request.headers
+    services, sent = request.services, request.environ
     request.trip = Trip(services.infra.redis_store)
-    key, authorization = headers.get("X-API-Key"), headers.get("Authorization", "")
+    key, authorization = sent.get("HTTP_X_API_KEY"), sent.get("HTTP_AUTHORIZATION", "")
     if key is not None and authorization[:7].lower() != "bearer ":
         caller = _of_key(request, key.strip())
     elif (token := bearer(authorization)).startswith(KEY_PREFIX):

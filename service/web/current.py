@@ -20,7 +20,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Request(flask.Request):
-    """Request under way. `current` returns it."""
+    """Request under way, as `current` returns it.
+
+    What each request is asked for is read from `environ`: a look-up in `headers` is five calls.
+    """
 
     id = ""  # in log lines, problems and the response
     began = 0.0  # time.perf_counter()

@@ -27,7 +27,7 @@ def idempotency_key(request: Request, *, bodiless: bool = False) -> Key | None:
 
     `bodiless`: the route reads no body, so a body makes no difference.
     """
-    key = request.headers.get("Idempotency-Key")
+    key = request.environ.get("HTTP_IDEMPOTENCY_KEY")
     if key is None:
         return None
     if not (1 <= len(key) <= 255 and all("!" <= letter <= "~" for letter in key)):

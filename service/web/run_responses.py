@@ -9,7 +9,7 @@ from flask import Response
 from service import errors
 from service.runs.start import Started
 from service.types import usd
-from service.web.current import current
+from service.web.current import Request, current
 from service.web.schemas import json_response
 
 ADMISSION_ERRORS = (
@@ -46,14 +46,15 @@ def folded(started: Started, body: Any, *, error_type: str = "application/proble
             response.headers["Retry-After"] = str(run.error.get("retry_after", 1))
     cache = (run.result or {}).get("cache", run.cache)
     response.headers.add("X-Cost-USD", "0.000000" if cache in FREE else usd(run.cost_nano))
-    current().model_seconds = started.model_seconds
-    return with_cache(response, started, cache)
+    request = current()
+    request.model_seconds = started.model_seconds
+    return with_cache(request, response, started, cache)
 
 
-def with_cache(response: Response, started: Started, cache: str) -> Response:
+def with_cache(request: Request, response: Response, started: Started, cache: str) -> Response:
     """Add the headers of a run that has started: `X-Cache`, counted by agent, and `Idempotency-Replayed`."""
     response.headers.add("X-Cache", cache)
-    current().services.infra.metrics.cache(started.run.agent, cache)
+    request.services.infra.metrics.cache(started.run.agent, cache)
     return with_replayed(response, started)
 
 

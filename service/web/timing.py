@@ -25,7 +25,7 @@ def request_id(sent: str) -> str:
 
 def begin(request: Request) -> None:
     request.began = time.perf_counter()
-    request.id = request_id(request.headers.get("X-Request-ID", ""))
+    request.id = request_id(request.environ.get("HTTP_X_REQUEST_ID", ""))
     logs.clear(request_id=request.id)
     act_as(ANONYMOUS)  # a thread serves one request after another
 
