@@ -30,11 +30,17 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
 
 def raw_json(most: int = MAX_BODY) -> Any:
-    """Parse the request's JSON, of any type.
+    """Return the request's JSON, of any type, which must not be changed.
 
     Raises `TooLarge`, `UnsupportedMediaType`, `InvalidJson`, `Invalid`, and `BadRequest` for an unreadable body.
     """
     request = current()
+    if request.body is ...:
+        request.body = _body(request, most)
+    return request.body
+
+
+def _body(request: Request, most: int) -> Any:
     length = int(request.environ.get("CONTENT_LENGTH") or 0)  # the server has verified that it is a number
     if length > most or len(data := _read(request, length, most)) > most:
         raise TooLarge(f"A body may have {most} bytes at most.")
@@ -53,10 +59,10 @@ def escape(part: str) -> str:
 
 
 def _read(request: Request, length: int, most: int) -> bytes:
-    """Read the body, of at least `length` bytes. Raises `BadRequest` for an incomplete body or unparsable chunks."""
+    """Read the body, of `length` bytes or in chunks. Raises `BadRequest` if it is incomplete or malformed."""
     request.max_content_length = most + 1  # at the limit, Werkzeug truncates a chunked body silently
     try:
-        data = request.get_data()
+        data: bytes = request.environ["wsgi.input"].read(length) if length else request.get_data()
     except HTTPException:
         raise
     except Exception as error:  # each WSGI server has its own exceptions for this

@@ -32,6 +32,7 @@ class Request(flask.Request):
     made_up = False  # refused for a forged key or token
     limit_window: LimitWindow | None = None  # tightest, for the response's headers
     model_seconds = 0.0
+    body: Any = ...  # its JSON, once read
 
     @property
     def itself(self) -> Request:

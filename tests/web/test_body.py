@@ -37,6 +37,11 @@ def test_other_content_types_are_unsupported(kind: str) -> None:
         read(b"{}", kind)
 
 
+def test_a_body_is_read_once() -> None:
+    with small.test_request_context("/", method="POST", data=b'{"a": 1}', content_type="application/json"):
+        assert raw_json() is raw_json()
+
+
 def test_the_size_of_a_body() -> None:
     assert len(read(b'"' + b"x" * (MAX_BODY - 2) + b'"')) == MAX_BODY - 2
     with pytest.raises(TooLarge):
