@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from service.web.body import raw_json
 from service.web.current import Request, current, services
 from service.web.schemas import json_response
 
+_VISIBLE = re.compile(r"[!-~]{1,255}")
 SECRET = "password"  # field excluded from fingerprints, which are stored for a day
 Change = Callable[[Any], Any]
 
@@ -30,7 +32,7 @@ def idempotency_key(request: Request, *, bodiless: bool = False) -> Key | None:
     key = request.environ.get("HTTP_IDEMPOTENCY_KEY")
     if key is None:
         return None
-    if not (1 <= len(key) <= 255 and all("!" <= letter <= "~" for letter in key)):
+    if not _VISIBLE.fullmatch(key):
         raise Invalid("`Idempotency-Key` is 1 to 255 visible ASCII characters.")
     body = None if bodiless else raw_json()
     if isinstance(body, dict):
