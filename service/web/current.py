@@ -1,4 +1,4 @@
-"""Current request: what its hooks and guard find out about it, and the services of its application."""
+"""Current request, with the findings of its hooks and its guard, and the services of its application."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Request(flask.Request):
     """Request under way, as `current` returns it.
 
-    What each request is asked for is read from `environ`: a look-up in `headers` is five calls.
+    Headers that every request is asked for are read from `environ`: a look-up in `headers` is five calls.
     """
 
     id = ""  # in log lines, problems and the response
@@ -75,8 +75,3 @@ def services() -> Services:
 def current_caller() -> Caller:
     """Return the authenticated caller of this request, set by a guard."""
     return current().caller
-
-
-def current_trip() -> Trip:
-    """Return the trip of this request, begun by a guard."""
-    return current().trip

@@ -1,4 +1,4 @@
-"""What every request passes before its view, and every response after it, in this order."""
+"""Hooks of every request, before its view and after it, in the order in which they run."""
 
 from __future__ import annotations
 

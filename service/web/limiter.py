@@ -41,7 +41,7 @@ class Limits:
         self._alone = False
         storage: Any = {"storage_uri": f"{SCHEME}://", "storage_options": options}
         self._limiter = Limiter(lambda: g.counting.key, strategy=STRATEGY, **storage)
-        # As if its hooks were installed: they would look for limits of each request, which are counted by `add`.
+        # Registered, so that `init_app` installs no hooks: these look for limits at each request, and find none.
         app.extensions["limiter"] = {self._limiter}
         self._limiter.init_app(app)
         # The only limit, on a function that does nothing.

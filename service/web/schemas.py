@@ -56,7 +56,7 @@ class Problem(Shape):
 
 
 class JsonResponse(Response):
-    """JSON, whose headers need no completion: with a length, and addresses in ASCII."""
+    """JSON response with complete headers: its length, and addresses in ASCII."""
 
     def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
         """Return the headers to send, which Werkzeug would copy and complete."""
