@@ -88,7 +88,6 @@ class Transaction:
 
     __slots__ = (
         "_begin",
-        "_cursor",
         "_engine",
         "_hooks",
         "_pooled",
@@ -107,7 +106,6 @@ class Transaction:
         self.locked_counters: set[str] = set()  # ids: see `service.store.budgets.may_lock`
         self._engine = engine
         self._pooled = pooled
-        self._cursor = pooled.cursor()
         self._begin = tuple(begin)
         self._queue = [Queued(sql) for sql in begin]
         self._sqlalchemy: sa.Connection | None = None
@@ -234,19 +232,18 @@ class Transaction:
         self._queue.append(Queued(sql, values))
 
     def _run(self, statement: Queued) -> Any:
-        """Run a statement, after all that wait, in the same round trip; return its cursor. Raises `Unexpected`."""
-        if self._queue:
-            self._queue.append(statement)
-            return self._flush()
-        self._cursor.execute(statement.sql, statement.values or ())
-        return self._cursor
+        """Run a statement, after all that wait, in the same round trip; return its result. Raises `Unexpected`."""
+        if self.one_writer:
+            return self._pooled.cursor().execute(statement.sql, statement.values or ())
+        self._queue.append(statement)
+        return self._flush()
 
     def _flush(self) -> Any:
-        """Send what waits, in one round trip; return the last statement's cursor. Raises `Unexpected`."""
+        """Send what waits, in one round trip; return the last statement's answer. Raises `Unexpected`."""
         if not self._queue:
             return None
         queue, self._queue, self.assumes = self._queue, [], False
-        return send(self._pooled.driver_connection, self._cursor, queue)
+        return send(self._pooled.driver_connection, queue)
 
 
 WriteInTransaction = Callable[[Transaction], None]  # a part of a transaction, which joins others

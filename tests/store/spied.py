@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,7 +117,8 @@ def _explain(spy: Spy) -> Callable[[Any, Any], None]:
 
     def change(connection: Any, _: Any) -> None:
         connection.cursor_factory = Explained
-        connection.pipeline = nullcontext  # the statements come one by one, to be explained between them
+        # The statements come one by one, to be explained between them.
+        connection.exchange = lambda calls: [connection.cursor().execute(*call) for call in calls]
 
     return change
 
