@@ -16,7 +16,7 @@ import psycopg
 from psycopg import abc, generators
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import ExecStatus, TransactionStatus
-from psycopg.pq.abc import PGresult
+from psycopg.pq.abc import PGconn, PGresult
 
 ANSWER_SECONDS = 20.0  # for a server that hangs and does not enforce its `statement_timeout`
 MAX_PREPARED = 300  # statements of a connection; further ones are planned each time
@@ -60,12 +60,12 @@ class Connection(psycopg.Connection[Any]):
     def exchange(self, calls: Sequence[Call]) -> list[Answer]:
         """Send statements in one round trip; return their answers. Raises the error of the first that fails."""
         adapter, fresh = Transformer(self), dict[str, bytes]()
-        ready = [(sql, _dumped(adapter, sql, values)) for sql, values in calls]
+        ready = [(sql, *_ready(adapter, sql, values)) for sql, values in calls]
         try:
             self.pgconn.enter_pipeline_mode()
-            executed = [executes for call in ready for executes in self._send(*call, fresh)]
+            ends = list(itertools.accumulate(self._send(*each, fresh) for each in ready))
             self.pgconn.pipeline_sync()
-            results = self.wait(_fetched(self, len(executed)))
+            results = self.wait(_fetched(self.pgconn, ends[-1]))
             self.pgconn.exit_pipeline_mode()
         except BaseException:
             self.close()  # an unread answer must not be taken for that of a later statement
@@ -74,44 +74,40 @@ class Connection(psycopg.Connection[Any]):
             if result.status == ExecStatus.FATAL_ERROR:
                 raise psycopg.errors.error_from_result(result)
         if self.prepared is not None:
-            pass
-        return [
-            Answer(result, adapter) for result, executes in zip(results, executed, strict=True) if executes
-        ]
+            self.prepared |= fresh
+        return [Answer(results[end - 1], adapter) for end in ends]
 
-    def _send(self, sql: str, values: list[Any], fresh: dict[str, bytes]) -> list[bool]:
-        """Send a statement, prepared or with what prepares it; return of each call whether it executes."""
-        text, _ = _numbered(sql)
-        if self.prepared is None:
+    def _send(self, sql: str, text: bytes, values: list[Any], fresh: dict[str, bytes]) -> int:
+        """Send a statement, prepared unless behind a pooler or beyond the most; return how many results it has."""
+        prepared = self.prepared or {}
+        name = prepared.get(sql) or fresh.get(sql)
+        if name is None and (self.prepared is None or len(prepared) >= MAX_PREPARED):
             self.pgconn.send_query_params(text, values)
-            return [True]
-        name = self.prepared.get(sql) or fresh.get(sql)
-        if name is not None:
-            self.pgconn.send_query_prepared(name, values)
-            return [True]
-        if len(self.prepared) < MAX_PREPARED:
+            return 1
+        results = 1
+        if name is None:
             name = fresh[sql] = b"slipway_%d" % next(_numbers)
-        else:
-            name = b""  # the unnamed statement, which the next one replaces
-        self.pgconn.send_prepare(name, text)
+            self.pgconn.send_prepare(name, text)
+            results = 2
         self.pgconn.send_query_prepared(name, values)
-        return [False, True]
+        return results
 
 
-def _fetched(connection: Connection, count: int) -> Generator[Any, Any, list[PGresult]]:
-    """Flush what was sent, for `Connection.wait`; return `count` results, or those up to a lost connection's error."""
-    yield from generators.send(connection.pgconn)
+def _fetched(pgconn: PGconn, count: int) -> Generator[Any, Any, list[PGresult]]:
+    """Flush what was sent, for `Connection.wait`; return its `count` results."""
+    yield from generators.send(pgconn)
     found: list[PGresult] = []
     for _ in range(count):
-        found += yield from generators.fetch_many(connection.pgconn)
-    yield from generators.fetch_many(connection.pgconn)  # the answer to the sync
+        found += yield from generators.fetch_many(pgconn)
+    yield from generators.fetch_many(pgconn)  # the answer to the sync
     return found
 
 
-def _dumped(adapter: abc.Transformer, sql: str, values: Mapping[str, Any] | None) -> list[Any]:
-    _, names = _numbered(sql)
-    given = [(values or {})[name] for name in names]
-    return list(adapter.dump_sequence(given, [PyFormat.TEXT] * len(given)))
+def _ready(adapter: abc.Transformer, sql: str, values: Mapping[str, Any] | None) -> tuple[bytes, list[Any]]:
+    """Return the statement as the server wants it, and its values as text."""
+    text, names = _numbered(sql)
+    given = [values[name] for name in names] if values else []
+    return text, list(adapter.dump_sequence(given, [PyFormat.TEXT] * len(given)))
 
 
 @lru_cache(maxsize=2 * MAX_PREPARED)

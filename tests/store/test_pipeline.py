@@ -146,6 +146,13 @@ def test_failed_statement_undoes_all(db: Database) -> None:
     assert contents(db) == [(1, 0)]
 
 
+def test_statement_is_prepared_once(db: Database) -> None:
+    for number in (2, 3, 4):
+        db.transact(lambda tx, number=number: tx.send(ADD, {"id": number, "n": number}))
+    names = sa.text("SELECT statement FROM pg_prepared_statements WHERE statement LIKE 'INSERT INTO pots%'")
+    assert len(db.query(lambda tx: tx.rows(names))) == 1
+
+
 def test_statement_after_a_failed_one_is_not_taken_for_prepared(db: Database) -> None:
     def work(tx: Transaction) -> None:
         tx.send(Statement(sa.insert(pots)), {"id": 1, "n": 5})
