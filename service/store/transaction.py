@@ -14,10 +14,6 @@ from service.store.actor import Actor, current_actor
 from service.store.pipeline import Queued, expecting_count, expecting_rows, send
 from service.store.statement import Plan, Row, Statement
 
-# Execution options of a query whose best plan depends on its values, such as a list: it is not prepared. PostgreSQL's
-# generic plan of a prepared statement suits common values, and would read a million rows for a rare one.
-PLANNED_ANEW = {"planned_anew": True}
-
 
 class clock_ms(GenericFunction[int]):
     """Clock of the database in milliseconds: leases must not depend on a worker's clock."""
@@ -34,14 +30,6 @@ def _sqlite_clock(element: Any, compiler: Any, **kw: Any) -> str:
 @compiles(clock_ms, "postgresql")
 def _postgres_clock(element: Any, compiler: Any, **kw: Any) -> str:
     return "CAST(extract(epoch from clock_timestamp()) * 1000 AS BIGINT)"
-
-
-def execute_unprepared(cursor: Any, statement: str, parameters: Any, context: Any) -> bool | None:
-    """Handle psycopg's `do_execute` event: execute a `PLANNED_ANEW` query unprepared; None: leave it to SQLAlchemy."""
-    if context is None or not context.execution_options.get("planned_anew"):
-        return None
-    cursor.execute(statement, parameters, prepare=False)
-    return True
 
 
 class filter_only(GenericFunction[bool]):
