@@ -37,7 +37,7 @@ def test_logins_end_at_once_where_the_answer_to_a_commit_was_lost(
 ) -> None:
     """The transaction is then run again, and finds them ended."""
     transact = here.db.transact
-    monkeypatch.setattr(here.db, "transact", lambda work: (transact(work), transact(work))[1])
+    monkeypatch.setattr(here.db, "transact", lambda work, **_: (transact(work), transact(work))[1])
     for end in (lambda: here.users.change(ada.id, password=PASSWORD), lambda: here.users.delete(ada.id)):
         ended = families(here, ada, 2)
         assert not any(map(there.is_revoked, ended))
