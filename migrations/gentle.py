@@ -82,7 +82,7 @@ def replace_primary_key(name: str, table: str, columns: Sequence[str]) -> None:
 
 
 def add_columns(table: str, *columns: sa.Column[object]) -> None:
-    """Add nullable columns without default: no row is rewritten."""
+    """Add columns that are nullable or have a constant default: no row is rewritten."""
     options = {"if_not_exists": True} if on_postgresql() else {}
     for column in columns:
         op.add_column(table, column, **options)
@@ -94,6 +94,28 @@ def drop_columns(table: str, *names: str) -> None:
     options = {"if_exists": True} if on_postgresql() else {}
     for name in names:
         op.drop_column(table, name, **options)
+    release_locks()
+
+
+def drop_unique(name: str, table: str) -> None:
+    """Drop a unique constraint; SQLite copies the table."""
+    if on_postgresql():
+        op.execute(f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name}")
+        release_locks()
+        return
+    with op.batch_alter_table(table) as batch:
+        batch.drop_constraint(name, type_="unique")
+
+
+def add_unique(name: str, table: str, columns: Sequence[str]) -> None:
+    """Add a unique constraint, its index built beside readers and writers; SQLite copies the table."""
+    if not on_postgresql():
+        with op.batch_alter_table(table) as batch:
+            batch.create_unique_constraint(name, [*columns])
+        return
+    drop_unique(name, table)  # of an interrupted step
+    create_index(name, table, columns, unique=True)
+    op.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} UNIQUE USING INDEX {name}")
     release_locks()
 
 

@@ -14,6 +14,7 @@ from operator import add
 from typing import Any, Literal, NamedTuple, get_args
 
 _CROCKFORD = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789abcdefghjkmnpqrstvwxyz")
+DEFAULT_WORKSPACE = "wsp_" + "0" * 26  # always there, under the name `default`
 NANO = 1_000_000_000  # nano-dollars in a dollar
 
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
@@ -195,6 +196,7 @@ class Caller(NamedTuple):
     key_id: str | None = None
     family: str | None = None  # the token family, where a token was used
     limit_runs: str | None = None  # the user's own rate limit, such as "60/minute"; None: the setting's
+    workspace_id: str = DEFAULT_WORKSPACE
 
 
 @dataclass(frozen=True, slots=True)

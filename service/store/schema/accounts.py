@@ -1,22 +1,33 @@
-"""Tables of accounts: users, token families, signing keys, API keys, addresses of sign-ins."""
+"""Tables of accounts: workspaces, users, token families, signing keys, API keys, addresses of sign-ins."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Integer, String
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, String
 
-from service.store.schema.base import Json, metadata
+from service.store.schema.base import Json, metadata, workspace_column
+
+workspaces = sa.Table(
+    "workspaces",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("disabled", Boolean, nullable=False, default=False),
+    Column("created_at", BigInteger, nullable=False),
+)
 
 users = sa.Table(
     "users",
     metadata,
     Column("id", String(32), primary_key=True),
-    Column("username", String(128), nullable=False, unique=True),
+    workspace_column(),
+    Column("username", String(128), nullable=False),
     Column("password_hash", String(256), nullable=False),
     Column("role", String(16), nullable=False),
     Column("disabled", Boolean, nullable=False, default=False),
     Column("limit_runs", String(64)),
     Column("created_at", BigInteger, nullable=False),
+    Index("uq_users_workspace_id_username", "workspace_id", "username", unique=True),
 )
 
 token_families = sa.Table(

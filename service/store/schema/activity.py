@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, String, Text
 
-from service.store.schema.base import Json, metadata, rows_where
+from service.store.schema.base import Json, metadata, rows_where, workspace_column
 
 # Conditions of partial indexes of runs. Such an index serves only queries with the same literal condition: bound
 # parameters do not match it.
@@ -20,6 +20,7 @@ sessions = sa.Table(
     "sessions",
     metadata,
     Column("id", String(32), primary_key=True),
+    workspace_column(),
     Column("user_id", String(32), ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
     Column("agent", String(64), nullable=False),
     Column("title", String(256), nullable=False, default=""),
@@ -69,6 +70,7 @@ runs = sa.Table(
     "runs",
     metadata,
     Column("id", String(32), primary_key=True),
+    workspace_column(),
     Column("user_id", String(32), ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
     Column("key_id", String(32)),
     Column("session_id", String(32)),
@@ -171,6 +173,7 @@ approvals = sa.Table(
     metadata,
     Column("id", String(32), primary_key=True),
     Column("run_id", String(32), ForeignKey("runs.id", ondelete="CASCADE"), nullable=False, index=True),
+    workspace_column(),
     Column("user_id", String(32), nullable=False),
     Column("agent", String(64), nullable=False),
     Column("call_id", String(64), nullable=False),

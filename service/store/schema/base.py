@@ -7,6 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Column, Integer, String
 
+from service.types import DEFAULT_WORKSPACE
+
 metadata = sa.MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -16,6 +18,11 @@ metadata = sa.MetaData(
     }
 )
 Json = sa.JSON(none_as_null=True)
+
+
+def workspace_column() -> Column[str]:
+    """Workspace of a row. The default is for replicas of releases without workspaces."""
+    return Column("workspace_id", String(32), nullable=False, server_default=DEFAULT_WORKSPACE)
 
 
 def rows_where(sql: str) -> dict[str, Any]:
