@@ -81,7 +81,7 @@ class SigningKeys:
         self._lead_ms = int(lifetimes.lead * 1000)
         self._life_ms = int(lifetimes.tokens * 1000) + _SLACK_MS
         self._lock = threading.Lock()  # of reading
-        self._rows: list[Row] | None = None
+        self._rows: list[Row] = []
         self._keys: dict[str, SigningKey] = {}  # by kid, oldest first
         self._away = True  # whether the last reading failed
         self._next_look_up = 0.0  # time.monotonic()
@@ -133,8 +133,8 @@ class SigningKeys:
         now = now_ms()
         starts = now if stolen else now + self._lead_ms
         until = now if stolen else starts + self._life_ms
-        found = self._db.query(rows.listed)
-        row = self._row(_number_after(found), Ed25519PrivateKey.generate(), starts)
+        self.refresh()  # takes over the key of a release before, if this comes before the first start
+        row = self._row(_number_after(self._rows), Ed25519PrivateKey.generate(), starts)
 
         def work(tx: Transaction) -> bool:
             added = rows.insert(tx, row)
