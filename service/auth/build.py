@@ -17,7 +17,6 @@ from service.infra.backends import Infra
 if TYPE_CHECKING:
     from config.base import Settings
 
-
 JWKS_SECONDS = 15  # that others may keep the public keys, see `service.web.routes.auth`
 
 

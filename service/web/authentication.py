@@ -122,9 +122,7 @@ def made_up() -> bool:
 
 def _signed(token: str) -> Caller:
     """Return the caller of an access token, verified once per process."""
-    known = (
-        services().auth.tokens.keys.verified
-    )  # before the check: a new dict then if the keys change meanwhile
+    known = services().auth.tokens.keys.verified  # another dict once the keys have changed
     caller, until = known.get(token, (None, 0.0))
     if caller is not None and time.time() < until:
         return caller
