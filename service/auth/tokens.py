@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from jwt.algorithms import OKPAlgorithm
 
+from service.audit.record import Action, record
 from service.auth.revocation import Revocations
 from service.auth.users import Role, User, user_of
 from service.errors import InvalidToken
@@ -94,7 +95,12 @@ class TokenService:
         """Begin a token family for a user who has just signed in."""
         family, jti, now = new_id("fam"), _jti(), now_ms()
         ends = now + self._refresh_seconds * 1000
-        self._db.transact(lambda tx: rows.insert(tx, family, user.id, jti, now=now, expires_at=ends))
+
+        def work(tx: Transaction) -> None:
+            rows.insert(tx, family, user.id, jti, now=now, expires_at=ends)
+            record(tx, Action.SIGN_IN, f"user:{user.id}", login=family)
+
+        self._db.transact(work)
         return self._pair(user, family, jti)
 
     def renew(self, claims: Mapping[str, Any]) -> Pair:
@@ -112,7 +118,7 @@ class TokenService:
 
         user = self._db.transact(work)
         if user is None:
-            self._revocations.end(family)
+            self._revocations.end(family, Action.REFRESH_REUSED)
             raise InvalidToken("This refresh token is spent; sign in again.")
         return self._pair(user, family, fresh, refresh_until=int(claims["exp"]))
 

@@ -10,7 +10,7 @@ import time
 from flask import Flask, Response, g, request
 
 from service.observe import logs
-from service.store.actor import ANONYMOUS, act_as
+from service.store.actor import Origin, serve
 from service.web.current import services
 
 log = logging.getLogger("slipway.request")
@@ -33,7 +33,7 @@ def _begin() -> None:
     g.began = time.perf_counter()
     g.request_id = request_id(request.headers.get("X-Request-ID", ""))
     logs.clear(request_id=g.request_id)
-    act_as(ANONYMOUS)  # a thread serves one request after another
+    serve(Origin(request.remote_addr, g.request_id))  # a thread serves one request after another
 
 
 def _finish(response: Response) -> Response:
