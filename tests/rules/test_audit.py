@@ -19,6 +19,7 @@ from service.audit.verify import verify_all
 from service.auth.users import User
 from service.store.approvals import Decision
 from service.types import Caller, new_id
+from service.web import page_cookie
 from tests.conftest import ROOT
 from tests.made import app_in, close
 from tests.rules.test_actors import REQUESTS, path_of
@@ -26,7 +27,7 @@ from tests.rules.test_routes import routes
 from tests.rules.world import PASSWORD, World
 
 CANARY = "canary"
-AUDITED = re.compile(r"(POST|PUT|PATCH|DELETE) /v1/(admin|auth|approvals)\b")
+AUDITED = re.compile(r"(POST|PUT|PATCH|DELETE) /(v1/(admin|auth|approvals)|page)\b")
 # What each route that changes something here leaves.
 LEAVES: dict[str, Action | None] = {
     "PUT /v1/admin/budgets/<scope>": Action.CAP_SET,
@@ -39,9 +40,14 @@ LEAVES: dict[str, Action | None] = {
     "POST /v1/auth/login": Action.SIGN_IN,
     "POST /v1/auth/logout": Action.SIGN_OUT,
     "POST /v1/auth/refresh": None,  # the log-in has its row
+    "POST /page/sign-in": Action.SIGN_IN,
+    "POST /page/sign-out": Action.SIGN_OUT,
+    "POST /page/renew": None,
 }
 # Refused without a guard: by the log-in itself, and by the token.
-ELSEWHERE = {"POST /v1/auth/login", "POST /v1/auth/refresh", "POST /v1/auth/logout"}
+ELSEWHERE = {name for name in LEAVES if "/page/" in name} | {
+    *("POST /v1/auth/login", "POST /v1/auth/refresh", "POST /v1/auth/logout")
+}
 # Actions that other tests raise.
 RAISED_IN = {
     Action.SETTINGS: "tests/audit/test_record.py",
@@ -79,10 +85,14 @@ class Audit(NamedTuple):
         return token
 
     def ask(self, token: str, name: str, path: str, body: Any = None) -> TestResponse:
-        headers = {"Authorization": f"Bearer {token}", "X-Request-ID": "req-of-mine"}
-        return self.app.test_client().open(
-            path, method=name.partition(" ")[0], json=body, headers=headers, buffered=True
-        )
+        headers = {"X-Request-ID": "req-of-mine"}
+        client = self.app.test_client()
+        if path.startswith("/page/"):
+            headers[page_cookie.HEADER] = "1"
+            client.set_cookie("slipway", token)
+        else:
+            headers["Authorization"] = f"Bearer {token}"
+        return client.open(path, method=name.partition(" ")[0], json=body, headers=headers, buffered=True)
 
 
 @pytest.fixture
@@ -102,7 +112,7 @@ def test_every_route_that_changes_something_here_has_its_action(made: Audit) -> 
 @pytest.mark.parametrize("name", LEAVES)
 def test_each_route_leaves_its_row(made: Audit, name: str) -> None:
     path = path_of(World(made.app, made.root, {}), name.split(" ")[1])
-    token = made.token(made.root, "refresh_token" if name.endswith("refresh") else "access_token")
+    token = made.token(made.root, "refresh_token" if re.search("refresh|page", name) else "access_token")
     answer = made.ask(token, name, path, REQUESTS[name])
     assert answer.status_code // 100 == 2, answer.text
     rows = made.new()
