@@ -153,6 +153,7 @@ def test_unlinked_rows_are_told_apart_until_they_are_old(
 ) -> None:
     linked(db, 2)
     write(db, 3)
+    write(db, 1, Actor("user", "usr_bob", workspace_id=OTHER))
     found = verify(db)
     assert (found.ok, found.unlinked, found.checked) == (True, 3, 2)
     monkeypatch.setattr(module, "YOUNG_MS", -1)
