@@ -264,6 +264,7 @@ class Run:
     door: str  # a label; `mode` decides
     request: RunRequest
     status: RunStatus = RunStatus.RUNNING
+    workspace_id: str = DEFAULT_WORKSPACE
     key_id: str | None = None
     request_id: str = ""
     tier: Tier | None = None

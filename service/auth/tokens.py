@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 from jwt.utils import base64url_decode
 
+from service.audit.record import Action, record
 from service.auth.revocation import Revocations
 from service.auth.signing_keys import SigningKey, SigningKeys
 from service.auth.users import Role, User, user_of
@@ -65,10 +66,15 @@ class TokenService:
         """Begin a token family for a user who has just signed in."""
         key = (
             self.keys.current()
-        )  # before any family: `SigningKeys` takes a log-in without a key for an older one
+        )  # first: `SigningKeys` takes a log-in that is older than any key for an upgrade's
         family, jti, now = new_id("fam"), _jti(), now_ms()
         ends = now + self._refresh_seconds * 1000
-        self._db.transact(lambda tx: rows.insert(tx, family, user.id, jti, now=now, expires_at=ends))
+
+        def work(tx: Transaction) -> None:
+            rows.insert(tx, family, user.id, jti, now=now, expires_at=ends)
+            record(tx, Action.SIGN_IN, f"user:{user.id}", login=family)
+
+        self._db.transact(work)
         return self._pair(key, user, family, jti)
 
     def renew(self, claims: Mapping[str, Any]) -> Pair:
@@ -87,7 +93,7 @@ class TokenService:
 
         user = self._db.transact(work)
         if user is None:
-            self._revocations.end(family)
+            self._revocations.end(family, Action.REFRESH_REUSED)
             raise InvalidToken("This refresh token is spent; sign in again.")
         return self._pair(key, user, family, fresh, refresh_until=int(claims["exp"]))
 

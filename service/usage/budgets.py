@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from service.audit.record import Action, record
 from service.errors import DatabaseUnavailable, NotFound
 from service.observe.observer import Observer
 from service.store import budgets as rows
@@ -14,7 +15,7 @@ from service.store import holds, ledger, scope_locks
 from service.store.budgets import BudgetWindow
 from service.store.database import Database, Row, Transaction
 from service.store.scope_cost import settled_cost
-from service.types import Caller, now_ms
+from service.types import Caller, now_ms, usd
 from service.usage.caps import (
     LEVELS,
     NO_LIMIT,
@@ -156,6 +157,7 @@ class Budgets:
         # No hold is written against the scope until this transaction ends; later ones read the new cap.
         scope_locks.own(tx, cap.scope)
         rows.put(tx, cap.scope, cap.period, amount)
+        _record(tx, cap, amount)
         window = cap.window(now_ms())
         counters = rows.stripes(tx, [window], lock=True).get(window.id)
         if counters is None:  # no counter yet: count the holds that are open
@@ -275,3 +277,9 @@ class Budgets:
             return noted
 
         return self._db.transact(work)
+
+
+def _record(tx: Transaction, cap: Cap, amount: int | None) -> None:
+    if amount is None:
+        return record(tx, Action.CAP_REMOVED, cap.scope, period=cap.period)
+    record(tx, Action.CAP_SET, cap.scope, period=cap.period, amount_usd=usd(amount))

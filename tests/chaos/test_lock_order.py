@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from service.audit.verify import verify_all
 from service.auth.signing_keys import Lifetimes, SigningKeys
 from service.errors import Conflict
 from service.jobs.upkeep import delete_expired
@@ -255,6 +256,8 @@ def test_all_writers_at_once_never_deadlock(town: Town) -> None:
         thread.join(60)
     assert not any(thread.is_alive() for thread in threads)
     settle_down(town)
+    wait_until(lambda: all(one.ok and not one.unlinked for one in verify_all(town.books.db)), "the audit")
+    assert sum(one.checked for one in verify_all(town.books.db)) > 50
     checked = town.books.check()
     print(dict(sorted(town.answers.items())), checked[:4])
     assert (checked.faults, checked.held) == ([], 0)

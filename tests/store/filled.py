@@ -15,7 +15,7 @@ import orjson
 import sqlalchemy as sa
 
 from service.store.schema import metadata
-from service.types import first_id
+from service.types import DEFAULT_WORKSPACE, first_id
 
 YEAR_MS = 365 * 86_400_000
 TURNS = 60  # of one session of `heavy`, the same at any size; each other has its share of all turns
@@ -104,6 +104,12 @@ _INSERTS: dict[str, str] = {
         SELECT 'key_' || k, 'usr_' || k, 'key', k, 'sk', <none>, at FROM filled WHERE i <= :users""",
     "sign_in_addresses": """(user_id, digest, seen_at)
         SELECT 'usr_' || k, k, :until FROM filled WHERE i <= :users""",
+    "audit": """(id, workspace_id, at, action, actor, user_id, subject, result, details)
+        SELECT 'aud_' || f.k, :workspace, f.at, CASE WHEN f.i IN (12, 24) THEN 'user.role' ELSE 'sign_in' END, 'user',
+            CASE WHEN f.i % 2 = 0 THEN :heavy ELSE 'usr_' || u.k END, 'user:usr_' || u.k, 'ok', <empty>
+        FROM filled f JOIN filled u ON u.i = 1 + f.i % :users ORDER BY f.i""",
+    "audit_links": """(workspace_id, seq, audit_id, previous, hash, at)
+        SELECT :workspace, i, 'aud_' || k, k, k, at FROM filled""",
     "caps": """(scope, period, amount_nano, updated_at)
         SELECT 'user:usr_' || k, 'day', 1000000000, at FROM filled WHERE i <= :users / 10""",
     "counters": """(id, window_id, scope, period, starts_at, cap_nano, spent_nano, held_nano, seq, warned)
@@ -133,6 +139,7 @@ def fill(engine: sa.Engine, runs: int, *, heavy: str) -> Known:
     numbers = {"n": runs, "users": max(20, runs // 100), "sessions": runs // 10 * 2, "until": now + YEAR_MS}
     numbers["heavys"] = min(numbers["sessions"] // 2, MAX_SESSIONS)
     given = {**numbers, "heavy": heavy, "turns": TURNS, "said": TEXT[:150]}
+    given["workspace"] = DEFAULT_WORKSPACE
     postgresql = engine.dialect.name == "postgresql"
     indexes = [index for table in metadata.sorted_tables for index in table.indexes]
     if postgresql:  # the application's connections are in a transaction only where it begins one itself
