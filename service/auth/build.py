@@ -11,6 +11,7 @@ from service.auth.keys import KeyService
 from service.auth.revocation import Revocations
 from service.auth.tokens import SigningKey, TokenService
 from service.auth.users import UserService
+from service.auth.workspaces import WorkspaceService
 from service.infra.backends import Infra
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class AuthServices:
     tokens: TokenService
     keys: KeyService
     revocations: Revocations
+    workspaces: WorkspaceService
     first_admin: Callable[[], object]  # raises `DatabaseUnavailable`: call again later
 
 
@@ -46,5 +48,6 @@ def build(settings: Settings, infra: Infra) -> AuthServices:
         ),
         keys=KeyService(db, redis_store, revocations, secret),
         revocations=revocations,
+        workspaces=WorkspaceService(db, revocations),
         first_admin=cache(bootstrap),  # once a process: users deleted later bring back no admin
     )

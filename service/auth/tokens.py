@@ -23,7 +23,7 @@ from service.auth.users import Role, User, user_of
 from service.errors import InvalidToken
 from service.store import token_families as rows
 from service.store.database import Database, Transaction
-from service.types import Caller, new_id, now_ms
+from service.types import DEFAULT_WORKSPACE, Caller, new_id, now_ms
 
 ISSUER = AUDIENCE = "slipway"
 LEEWAY = 5  # seconds
@@ -106,7 +106,7 @@ class TokenService:
 
         def work(tx: Transaction) -> User | None:
             row = rows.owner(tx, family)
-            if row is not None and not row["disabled"] and rows.rotate(tx, family, spent, fresh):
+            if row is not None and not row["refused"] and rows.rotate(tx, family, spent, fresh):
                 return user_of(row)
             return None
 
@@ -134,6 +134,8 @@ class TokenService:
         access |= {"role": user.role, "name": user.username}
         if user.limit_runs:
             access["lim"] = user.limit_runs
+        if user.workspace_id != DEFAULT_WORKSPACE:
+            access["wsp"] = user.workspace_id
         ends = refresh_until or now + self._refresh_seconds
         refresh = common | {"type": "refresh", "jti": jti, "exp": ends}
         return Pair(self._signed(access), self._signed(refresh), self._access_seconds)
@@ -146,10 +148,13 @@ class TokenService:
 def caller_of(claims: Mapping[str, Any]) -> Caller:
     """Build the caller from an access token's verified claims. Raises `InvalidToken` for claims of another issuer."""
     role: Any = claims.get("role")
-    name, limit = claims.get("name"), claims.get("lim")
-    if not isinstance(name, str) or role not in ROLES or not isinstance(limit, str | None):
+    name, limit, workspace = claims.get("name"), claims.get("lim"), claims.get("wsp", DEFAULT_WORKSPACE)
+    if not isinstance(name, str) or not isinstance(workspace, str) or not isinstance(limit, str | None):
         raise InvalidToken()
-    return Caller(claims["sub"], name, role, family=claims["fam"], limit_runs=limit)
+    if role not in ROLES:
+        raise InvalidToken()
+    family = claims["fam"]
+    return Caller(claims["sub"], name, role, family=family, limit_runs=limit, workspace_id=workspace)
 
 
 def _jti() -> str:

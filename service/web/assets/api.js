@@ -127,8 +127,8 @@ export function whenSignedOut(then) {
   onSignedOut = then;
 }
 
-export async function signIn(username, password) {
-  const response = await send("POST", "/v1/auth/login", { body: { username, password }, token: null });
+export async function signIn(username, password, workspace) {
+  const response = await send("POST", "/v1/auth/login", { body: { username, password, workspace }, token: null });
   if (!response.ok) throw await problemOf(response);
   keep(await response.json());
 }

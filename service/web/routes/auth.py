@@ -11,6 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, Field
 
 from service import errors
 from service.auth.users import User
+from service.auth.workspaces import DEFAULT_NAME
 from service.store.actor import Actor, act_as
 from service.web.admission import guard, public, signed_in
 from service.web.authentication import checked_claims
@@ -37,6 +38,7 @@ def _expiry(moment: datetime) -> datetime:
 class Login(Body):
     username: Annotated[str, Field(min_length=1, max_length=128)]
     password: Annotated[str, Field(min_length=1, max_length=1024)]
+    workspace: Annotated[str, Field(min_length=1, max_length=64)] = DEFAULT_NAME
 
 
 class TokenPair(Shape):
@@ -48,6 +50,7 @@ class TokenPair(Shape):
 
 class Me(Shape):
     id: str
+    workspace_id: str
     username: str
     role: str
     scopes: list[str]
@@ -98,7 +101,7 @@ def login() -> Response:
 
 def _sign_in(body: Login, address: str) -> User:
     try:
-        return services().auth.users.sign_in(body.username, body.password, address)
+        return services().auth.users.sign_in(body.username, body.password, address, body.workspace)
     except errors.RateLimited:
         services().infra.metrics.rate_limited("login")
         raise
@@ -140,7 +143,8 @@ def me() -> Response:
     limits = {"runs": caller.limit_runs or settings.limit_runs, "session": settings.limit_session}
     limits |= {"writes": settings.limit_writes, "reads": settings.limit_reads}
     limits = {name: rate for name, rate in limits.items() if rate}
-    about = {"id": caller.user_id, "username": caller.username, "role": caller.role}
+    about = {"id": caller.user_id, "workspace_id": caller.workspace_id}
+    about |= {"username": caller.username, "role": caller.role}
     budget = budget_list(services().usage.budgets.of_caller(caller))
     return json_response({**about, "scopes": caller.scopes, "limits": limits, "budget": budget})
 

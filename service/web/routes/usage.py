@@ -44,6 +44,7 @@ class UsageLine(Shape):
     model: str | None = None
     user: str | None = None
     key: str | None = None
+    workspace: str | None = None
     calls: int
     input_tokens: int
     output_tokens: int
@@ -61,7 +62,7 @@ class UsageReport(Shape):
 
 @blueprint.get("/v1/usage")
 @api(
-    "Report own tokens, calls and cost, for operators all users'; JSON, or CSV with `Accept: text/csv`",
+    "Report own tokens, calls and cost, for operators their workspace's; JSON, or CSV with `Accept: text/csv`",
     returns={200: UsageReport},
     errors=[errors.Invalid, errors.Overloaded],
     also=["text/csv"],
@@ -75,7 +76,8 @@ class UsageReport(Shape):
         },
         "group_by": {
             "type": "string",
-            "description": "Comma-separated list of hour, day, agent, model, user, key; `hour` for 31 days at most",
+            "description": "Comma-separated list of hour, day, agent, model, user, key, workspace; `hour` for 31 days "
+            "at most",
         },
     },
 )
