@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import SecretStr, ValidationError
 
-from config import env_file
+from config import env_file, secrets
 from config.base import Settings, is_limit
 from config.describe import choices, type_of
 from config.development import Development
@@ -43,7 +43,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     faults: dict[str, str] = {}
     if environ is None:
         environ = env_file.merge(os.environ, faults)
-    chosen = (_read("APP_ENV", environ, faults) or Development.environment).strip()
+    chosen = (_read("APP_ENV", environ, faults, private=False) or Development.environment).strip()
     cls = ENVIRONMENTS.get(chosen, Settings)
     if chosen not in ENVIRONMENTS:
         fault = f"is not one of {', '.join(ENVIRONMENTS)}{suggestion(chosen, ENVIRONMENTS)}"
@@ -64,7 +64,7 @@ def _values(cls: type[Settings], environ: Mapping[str, str], faults: dict[str, s
     """Read the values that are set, by field name, stripped of surrounding space except for secrets."""
     values = {}
     for name, field in cls.model_fields.items():
-        text = _read(name.upper(), environ, faults)
+        text = _read(name.upper(), environ, faults, private=secrets.is_secret(field))
         if text is not None and field.annotation is not SecretStr:
             text = text.strip()
         if text or (text is not None and is_limit(name)):
@@ -72,7 +72,7 @@ def _values(cls: type[Settings], environ: Mapping[str, str], faults: dict[str, s
     return values
 
 
-def _read(name: str, environ: Mapping[str, str], faults: dict[str, str]) -> str | None:
+def _read(name: str, environ: Mapping[str, str], faults: dict[str, str], *, private: bool) -> str | None:
     """Read a setting from its variable or file; None: not set, or unreadable."""
     value, path = environ.get(name), environ.get(f"{name}_FILE")
     if value and path:
@@ -81,7 +81,10 @@ def _read(name: str, environ: Mapping[str, str], faults: dict[str, str]) -> str 
         return value
     try:
         with open(path, encoding="utf-8-sig") as file:
-            return file.read().rstrip("\r\n")
+            text = file.read()
+            if private and text and secrets.others_can_read(file):
+                faults.setdefault(name, f"can be read by every user of this machine in {path} (chmod 600)")
+            return text.rstrip("\r\n")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
         faults[name] = f"cannot be read from {name}_FILE ({path}): {reason}"

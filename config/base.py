@@ -208,6 +208,11 @@ class Settings(Rules):
         False,
         description="Webhooks may go to this machine and its network; refused in staging and production",
     )
+    cors_origins: str = Field(
+        "",
+        description="Other sites whose pages may call the API in a browser, such as `https://app.example.com`, "
+        "separated by commas, or `*`; they send a token or key, never a cookie; empty: none",
+    )
     trusted_proxies: int = Field(
         0, ge=0, description="Number of proxies in front that set X-Forwarded-For; 0 trusts none"
     )
@@ -295,6 +300,11 @@ class Settings(Rules):
     def offline(self) -> bool:
         """Return whether the offline model answers, because there is no key."""
         return derived.is_offline(self.anthropic_api_key.get_secret_value())
+
+    @property
+    def page_cookie_secure(self) -> bool:
+        """Return whether the web page's cookie is sent over TLS only, as it must be where others may listen."""
+        return self.environment in ("staging", "production")
 
     @property
     def embedded_redis(self) -> bool:

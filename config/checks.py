@@ -48,6 +48,13 @@ def rate_limit(text: str) -> str:
     return text
 
 
+def origin(text: str) -> str:
+    """Check an origin as browsers send it: `https://name` or with a port, or `*` for all."""
+    if text != "*" and not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?", text):
+        raise ValueError("is not an origin such as https://app.example.com, in lower case and without a path")
+    return text
+
+
 def broker_url(url: str) -> str:
     """Check a broker URL: only transports with late acknowledgement and redelivery."""
     schemes = (

@@ -5,11 +5,18 @@ Passing proves no strength; `openssl rand -base64 48` makes a strong secret. Fau
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from itertools import pairwise
+from typing import TextIO
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
 ADVICE = "openssl rand -base64 48"
+CONTAINER_SECRETS = "/run/secrets/"
 MIN_KEY, MIN_PASSWORD = 32, 12  # characters
 MIN_DISTINCT_IN_KEY = 10  # characters of a key; 48 hexadecimal digits have 15 of 16
 MIN_DISTINCT_IN_PASSWORD = 5
@@ -67,6 +74,21 @@ def url(address: str) -> str:
             fault = _guessable(password, user)
             _refuse(fault and f"has a password that {fault}", "openssl rand -hex 24")
     return address
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Return whether a setting is a secret, or an address that may hold one."""
+    return field.annotation is SecretStr or not field.repr
+
+
+def others_can_read(file: TextIO) -> bool:
+    """Return whether users other than a file's owner and group can read it.
+
+    Files in `CONTAINER_SECRETS` pass: container engines mount them for one container, with the host's modes.
+    """
+    return bool(os.fstat(file.fileno()).st_mode & stat.S_IROTH) and not file.name.startswith(
+        CONTAINER_SECRETS
+    )
 
 
 def _refuse(reason: str, advice: str) -> None:

@@ -85,6 +85,10 @@ class Forbidden(SlipwayError):
     status, code, title = 403, "forbidden", "This needs another role or scope"
 
 
+class CrossSite(Forbidden):
+    code, title = "cross_site", "Only the service's own web page may send this"
+
+
 class NotFound(SlipwayError):
     status, code, title = 404, "not_found", "There is nothing here"
 

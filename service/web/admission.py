@@ -16,8 +16,6 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
-from flask import g, request
-
 from service.errors import Forbidden, NotFound
 from service.infra.redis_trip import Trip
 from service.observe import logs
@@ -28,7 +26,7 @@ from service.text.suggest import did_you_mean
 from service.types import Caller, RunRequest
 from service.web import limits
 from service.web.authentication import identify
-from service.web.current import current_caller, current_trip, services
+from service.web.current import current, current_caller, services
 from service.web.idempotency import idempotency_key
 
 if TYPE_CHECKING:
@@ -54,15 +52,17 @@ def admit(action: limits.Action, read: Callable[[], RunRequest]) -> Admitted:
 
     Raises `NotFound` for an agent that the caller may not use, `Invalid`, and the errors of `read`.
     """
-    limits.limit_action(action)
-    if request.content_length is None or request.content_length > _SMALL_BODY:
-        current_trip().send()
+    request = current()
+    limits.limit_action(request, action)
+    length = request.environ.get("CONTENT_LENGTH")  # none if it is sent in chunks
+    if not length or int(length) > _SMALL_BODY:
+        request.trip.send()
     asked = read()
     allowed_agent(asked.agent)
     if (request.view_args or {}).get("agent") != asked.agent:  # else `guard` has counted it
-        limits.limit_agent(asked.agent)
-    limits.limit_session(asked.session_id)
-    return Admitted(current_caller(), asked, idempotency_key(), g.request_id, current_trip())
+        limits.limit_agent(request, asked.agent)
+    limits.limit_session(request, asked.session_id)
+    return Admitted(request.caller, asked, idempotency_key(request), request.id, request.trip)
 
 
 def guard(
@@ -83,14 +83,15 @@ def guard(
     def wrap(view: V) -> V:
         @wraps(view)
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            caller = identify()
+            request = current()
+            caller = identify(request)
             logs.bind(user=caller.user_id)
             if counts == "run":
-                limits.limit_run(kwargs.get("agent"))
+                limits.limit_run(request, kwargs.get("agent"))
             elif counts == "call":
-                limits.limit_call()
+                limits.limit_call(request)
             if counts != "run":
-                current_trip().send()
+                request.trip.send()
             try:
                 if role is not None and _rank(caller) < _RANK[role]:
                     raise Forbidden(f"This needs the role {role}.")
@@ -98,7 +99,7 @@ def guard(
                     raise Forbidden("The scopes of this API key do not allow that.")
                 return view(*args, **kwargs)
             finally:
-                current_trip().send()
+                request.trip.send()
 
         guarded.__guard__ = role or "user"  # type: ignore[attr-defined]
         return cast(V, guarded)
@@ -123,8 +124,9 @@ def is_public(view: Callable[..., Any]) -> bool:
 
 def allowed_agent(name: str) -> AgentDefinition:
     """Return the current version of an agent. Raises `NotFound`, also if the caller may not use it."""
-    agent = services().agents.agents.get(name)
-    if agent is None or not allows(current_caller().scopes, f"agents:{name}"):
+    request = current()
+    agent = request.services.agents.agents.get(name)
+    if agent is None or not allows(request.caller.scopes, f"agents:{name}"):
         raise NotFound(no_agent(name))
     return agent
 

@@ -22,9 +22,10 @@ from service.store.database import Database
 from service.store.schema import metadata
 from service.types import NANO
 from service.usage.budgets import Budgets
-from service.web import authentication, limits, problems, timing
+from service.web import authentication, hooks, limits, problems
 from service.web.admission import guard
 from service.web.authentication import checked_claims
+from service.web.current import Application
 from service.web.routes import auth
 from service.web.schemas import json_response
 
@@ -107,7 +108,7 @@ class Replica:
 
 
 def _application(replica: Replica) -> Flask:
-    app = Flask("replica")
+    app = Application("replica")
     app.extensions["slipway"] = SimpleNamespace(
         settings=replica.settings,
         infra=SimpleNamespace(db=replica.db, redis_store=replica.redis_store, metrics=replica.metrics),
@@ -118,7 +119,7 @@ def _application(replica: Replica) -> Flask:
         agents=replica.catalog,
     )
 
-    timing.install(app)
+    hooks.install(app)
     problems.install(app)
     authentication.install(app)
     limits.install(app)

@@ -59,6 +59,7 @@ def test_every_setting_may_come_from_a_file(name: str, tmp_path: Path) -> None:
         "budget_webhook_url": "https://alerts.example.com",
         "semantic_cache_url": "https://embeddings.example.com/v1",
         "budget_run_usd": "1.50",
+        "cors_origins": "https://app.example.com",
     }.get(name)
     default = str(Settings.model_fields[name].get_default())
     if name.startswith("limit_") and name != "limit_concurrent_runs":
@@ -68,6 +69,7 @@ def test_every_setting_may_come_from_a_file(name: str, tmp_path: Path) -> None:
     text = value or default or "something"
     file = tmp_path / name
     file.write_text(text + "\n")
+    file.chmod(0o600)
     pair = {"BOOTSTRAP_USERNAME": "ada", "BOOTSTRAP_PASSWORD": "long-enough"}
     pair.pop(name.upper(), None)
     from_file = load({"APP_ENV": "testing", **pair, f"{name.upper()}_FILE": str(file)})
@@ -88,8 +90,31 @@ def test_unreadable_file_is_reported_instead_of_the_missing_value(tmp_path: Path
     }
 
 
+@pytest.mark.parametrize(
+    ("mode", "refused"), [(0o600, False), (0o640, False), (0o644, True), (0o604, True), (0o622, False)]
+)
+@pytest.mark.parametrize("name", ["SECRET_KEY", "DATABASE_URL", "ANTHROPIC_API_KEY"])
+def test_secret_that_others_can_read_is_refused(name: str, mode: int, refused: bool, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("sqlite:////x.db" if name == "DATABASE_URL" else SECRET)
+    file.chmod(mode)
+    environ = {f"{name}_FILE": str(file)}
+    if refused:
+        assert faults(environ) == {name: f"can be read by every user of this machine in {file} (chmod 600)"}
+    else:
+        load(environ)
+
+
+def test_other_settings_may_be_read_by_anyone(tmp_path: Path) -> None:
+    file = tmp_path / "port"
+    file.write_text("8123")
+    file.chmod(0o644)
+    assert load({"PORT_FILE": str(file)}).port == 8123
+
+
 def test_byte_order_mark_is_stripped_from_a_setting(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(f"{SECRET}\n", "utf-8-sig")
+    (tmp_path / "key").chmod(0o600)
     assert load({"SECRET_KEY_FILE": str(tmp_path / "key")}).secret_key.get_secret_value() == SECRET
 
 

@@ -18,6 +18,7 @@ from service.jobs.upkeep import delete_expired
 from service.store.actor import SERVICE, Actor
 from service.store.database import Database, Transaction
 from service.types import Caller, RunRequest, new_id
+from service.web import page_cookie
 from tests.conftest import Model
 from tests.made import app_in, close
 from tests.rules.test_routes import routes
@@ -29,6 +30,9 @@ __all__ = ["postgres_url", "url"]
 QUESTION = {"input": "How do I get a refund?", "cache": "bypass"}
 # A body for every route that writes.
 REQUESTS: dict[str, dict[str, Any] | None] = {
+    "POST /page/renew": None,
+    "POST /page/sign-in": {"username": "root", "password": PASSWORD},
+    "POST /page/sign-out": None,
     "PUT /v1/admin/budgets/<scope>": {"amount_usd": "5", "period": "day"},
     "POST /v1/admin/users": {"username": "carol", "password": PASSWORD},
     "PATCH /v1/admin/users/<user_id>": {"role": "operator"},
@@ -51,7 +55,7 @@ REQUESTS: dict[str, dict[str, Any] | None] = {
     "PATCH /v1/sessions/<session_id>": {"title": "New"},
     "DELETE /v1/sessions/<session_id>": None,
 }
-SIGNED_IN = "/v1/auth/"  # routes that take no API key
+SIGNED_IN = ("/v1/auth/", "/page/")  # routes that take no API key
 
 
 class Write(NamedTuple):
@@ -125,7 +129,12 @@ def test_every_route_that_writes_acts_as_its_caller(
         with monkeypatch.context() as patch:
             writes = watched(services.infra.db, patch)
             headers = {"Authorization": f"Bearer {bearer}"}
-            with app.test_client().open(
+            client = app.test_client()
+            if rule.startswith("/page/"):
+                headers = {page_cookie.HEADER: "1"}
+                client.set_cookie("slipway", services.auth.tokens.begin(root).refresh_token)
+                writes.clear()
+            with client.open(
                 path, method=method, json=REQUESTS[name], headers=headers, buffered=True
             ) as answer:
                 assert answer.status_code // 100 == 2, (name, answer.text)

@@ -12,6 +12,7 @@ import pytest
 from flask import Flask
 from pydantic import BaseModel
 
+from service.web import page_cookie
 from service.web.admission import is_public
 from service.web.openapi import api, specification
 from service.web.schemas import Body, Shape
@@ -31,6 +32,9 @@ PUBLIC = {
     "GET /.well-known/jwks.json",
     "POST /v1/auth/login",
     "POST /v1/auth/refresh",  # its bearer is the refresh token itself
+    "POST /page/sign-in",
+    "POST /page/renew",  # by the cookie, with the page's own header
+    "POST /page/sign-out",
 }
 # What anybody may call without a limit of ours; nginx limits connections and requests per address.
 UNLIMITED = {
@@ -44,11 +48,15 @@ UNLIMITED = {
     "GET /metrics": "nginx does not let it out",
     "GET /.well-known/jwks.json": "made once, and cached by clients",
     "POST /v1/auth/logout": "ends something: a stolen token at its limit must not keep its owner from that",
+    "POST /page/sign-out": "ends something",
     "DELETE /v1/auth/keys/<key_id>": "ends something",
     "POST /v1/runs/<run_id>/cancel": "ends something",
 }
 # Tokens are never kept, so their answers cannot be given again; a log-in that was not heard of is made once more.
-KEYLESS = {"POST /v1/auth/login", "POST /v1/auth/refresh", "POST /v1/auth/logout"}
+KEYLESS = {
+    *("POST /v1/auth/login", "POST /v1/auth/refresh", "POST /v1/auth/logout"),
+    *("POST /page/sign-in", "POST /page/renew", "POST /page/sign-out"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +94,14 @@ def test_every_route_is_limited_or_says_why_not(tmp_path: Path) -> None:
     client = app.test_client()
     who = {"username": "demo", "password": "demo-password"}
     pair = client.post("/v1/auth/login", json=who, buffered=True).get_json()
-    signed = {"Authorization": f"Bearer {pair['access_token']}"}
+    signed = {"Authorization": f"Bearer {pair['access_token']}", page_cookie.HEADER: "1"}
+    client.set_cookie("slipway", pair["refresh_token"])
     refresh = {"Authorization": f"Bearer {pair['refresh_token']}"}
     assert client.post("/v1/auth/refresh", headers=refresh, buffered=True).status_code == 200
     for method, path in (("GET", "/v1/runs"), ("POST", "/v1/sessions"), ("POST", "/v1/agents/x/invoke")):
         assert client.open(path, method=method, headers=signed, buffered=True).status_code != 429
     unlimited = set()
-    for name in sorted((name for name, _ in routes(app)), key=lambda name: "logout" in name):
+    for name in sorted((name for name, _ in routes(app)), key=lambda name: "out" in name):
         method, path = name.split(" ")
         headers = refresh if path == "/v1/auth/refresh" else signed
         answer = client.open(re.sub(r"<[^>]+>", "x", path), method=method, headers=headers, buffered=True)

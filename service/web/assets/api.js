@@ -1,6 +1,7 @@
 // The service as this page speaks to it: tokens, requests, and its problems (RFC 9457).
 
-const KEPT = "slipway.refresh"; // in sessionStorage: it survives a reload, and ends with the tab
+// What another site's page cannot send. The refresh token is in a cookie, out of any script's reach.
+const OWN = { "X-Slipway-Page": "1" };
 const MAX_EVENTS = 20000; // of a run that are read at once
 let access = null;
 let refreshing = null;
@@ -96,29 +97,37 @@ export function newKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** A refresh token is good for one use, so two requests at once must share it. */
+/** A refresh token is good for one use, so requests and tabs that want a new access token wait for each other. */
 function refresh() {
-  refreshing ??= spendRefreshToken().finally(() => (refreshing = null));
+  refreshing ??= inTurn(renew).finally(() => (refreshing = null));
   return refreshing;
 }
 
-async function spendRefreshToken() {
-  const token = sessionStorage.getItem(KEPT);
-  const response = token ? await send("POST", "/v1/auth/refresh", { token }) : null;
-  if (response?.ok) return keep(await response.json());
-  const problem = response ? await problemOf(response) : new Problem({ title: "Sign in first" }, 401);
-  if (!problem.passing) forget();
-  throw problem;
+function inTurn(work) {
+  return navigator.locks ? navigator.locks.request("slipway.renew", work) : work(); // only over TLS, or locally
 }
 
-function keep(pair) {
-  access = pair.access_token;
-  sessionStorage.setItem(KEPT, pair.refresh_token);
+async function renew() {
+  if (await askForToken("/page/renew")) return;
+  forget();
+  throw new Problem({ title: "Sign in first" }, 401);
+}
+
+/** False where nobody is signed in. Throws `Problem`. */
+async function askForToken(path, body) {
+  const response = await send("POST", path, { body, headers: OWN, token: null });
+  if (response.status === 204) return false;
+  if (!response.ok) {
+    const problem = await problemOf(response);
+    if (path === "/page/renew" && !problem.passing) forget();
+    throw problem;
+  }
+  access = (await response.json()).access_token;
+  return true;
 }
 
 function forget() {
   access = null;
-  sessionStorage.removeItem(KEPT);
   onSignedOut();
 }
 
@@ -128,17 +137,13 @@ export function whenSignedOut(then) {
 }
 
 export async function signIn(username, password, workspace) {
-  const response = await send("POST", "/v1/auth/login", { body: { username, password, workspace }, token: null });
-  if (!response.ok) throw await problemOf(response);
-  keep(await response.json());
+  await askForToken("/page/sign-in", { username, password, workspace });
 }
 
-/** Whether an earlier sign-in of this tab still holds. Throws a passing `Problem`. */
+/** Whether an earlier sign-in of this browser still holds. Throws a passing `Problem`. */
 export async function restore() {
-  if (!sessionStorage.getItem(KEPT)) return false;
   try {
-    await refresh();
-    return true;
+    return await inTurn(() => askForToken("/page/renew"));
   } catch (problem) {
     if (problem.passing) throw problem;
     return false;
@@ -147,9 +152,9 @@ export async function restore() {
 
 export async function signOut() {
   try {
-    await open("POST", "/v1/auth/logout");
+    await send("POST", "/page/sign-out", { headers: OWN, token: null });
   } catch {
-    // The page forgets its tokens either way; the service's own end by themselves.
+    // The page forgets its token either way; the service's own end by themselves.
   }
   forget();
 }

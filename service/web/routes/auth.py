@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 from pydantic import AfterValidator, AwareDatetime, Field
 
 from service import errors
-from service.auth.users import User
-from service.auth.workspaces import DEFAULT_NAME
 from service.store.actor import Actor, act_as
 from service.web.admission import guard, public, signed_in
 from service.web.authentication import checked_claims
-from service.web.body import PUBLIC_BODY
 from service.web.current import current_caller, services
 from service.web.idempotency import once
-from service.web.limits import limit_login, limit_refresh
+from service.web.limits import limit_refresh
 from service.web.openapi import api
 from service.web.paging import PAGE, page, page_arguments
 from service.web.schemas import Body, BudgetList, Page, Shape, budget_list, json_response
+from service.web.sign_in import Login, sign_in
 from service.web.validation import parse
 
-log = logging.getLogger("slipway.auth")
 blueprint = Blueprint("auth", __name__)
 _MAX_LIFE = timedelta(days=3660)
 
@@ -33,12 +29,6 @@ def _expiry(moment: datetime) -> datetime:
     if not datetime.now(UTC) < moment < datetime.now(UTC) + _MAX_LIFE:
         raise ValueError("must be in the future, ten years at most")
     return moment
-
-
-class Login(Body):
-    username: Annotated[str, Field(min_length=1, max_length=128)]
-    password: Annotated[str, Field(min_length=1, max_length=1024)]
-    workspace: Annotated[str, Field(min_length=1, max_length=64)] = DEFAULT_NAME
 
 
 class TokenPair(Shape):
@@ -93,22 +83,7 @@ class KeySet(Shape):
 @api("Sign in", body=Login, returns={200: TokenPair}, errors=[errors.InvalidCredentials, errors.RateLimited])
 @public
 def login() -> Response:
-    limit_login()
-    user = _sign_in(parse(Login, most=PUBLIC_BODY), request.remote_addr or "")
-    log.info("login", extra={"user": user.id})
-    return json_response(services().auth.tokens.begin(user).public())
-
-
-def _sign_in(body: Login, address: str) -> User:
-    try:
-        return services().auth.users.sign_in(body.username, body.password, address, body.workspace)
-    except errors.RateLimited:
-        services().infra.metrics.rate_limited("login")
-        raise
-    except errors.InvalidCredentials:
-        services().infra.metrics.login_failed()
-        log.info("login_refused", extra={"address": address})
-        raise
+    return json_response(services().auth.tokens.begin(sign_in()).public())
 
 
 @blueprint.post("/v1/auth/refresh")

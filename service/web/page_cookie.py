@@ -1,0 +1,53 @@
+"""Cookie of the web page: its refresh token, where no script can read it.
+
+The page keeps its access token in memory only. Cross-site requests: the cookie is `SameSite=Strict`, and the routes
+that read it want a header that no page of another site may send (CORS never allows it).
+"""
+
+from __future__ import annotations
+
+from flask import Response, request
+
+from service.auth.tokens import Pair
+from service.errors import CrossSite
+from service.web.current import services
+from service.web.schemas import Shape, json_response
+
+HEADER = "X-Slipway-Page"
+
+
+class AccessToken(Shape):
+    access_token: str
+    token_type: str
+    expires_in: int
+
+
+def answer_with(pair: Pair) -> Response:
+    """Answer with the access token, and put the refresh token into the cookie."""
+    shown = pair.public()
+    token = shown.pop("refresh_token")
+    return _with_cookie(json_response(shown), token, services().settings.refresh_token_days * 86_400)
+
+
+def without_cookie(response: Response) -> Response:
+    """Take the cookie out of the browser."""
+    return _with_cookie(response, "", 0)
+
+
+def refresh_token() -> str | None:
+    """Return the refresh token of the page's cookie, if there is one. Raises `CrossSite` without the page's header."""
+    # Sent by browsers over TLS and from this machine; elsewhere the header alone proves it.
+    if HEADER not in request.headers or request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
+        raise CrossSite()
+    return request.cookies.get(_name())
+
+
+def _with_cookie(response: Response, token: str, seconds: int) -> Response:
+    secure = services().settings.page_cookie_secure
+    response.set_cookie(_name(), token, max_age=seconds, secure=secure, httponly=True, samesite="Strict")
+    return response
+
+
+def _name() -> str:
+    """Name of the cookie. With `__Host-` a browser takes it over TLS from this very host only."""
+    return "__Host-slipway" if services().settings.page_cookie_secure else "slipway"
