@@ -83,9 +83,8 @@ class UserService:
         row, seen_at = self._db.query(
             partial(_look_up, username=username, workspace=workspace, digest=digest)
         )
-        account = (
-            username if workspace == DEFAULT_NAME else f"{workspace}/{username}"
-        )  # in neither is a slash
+        # Neither name has a slash in it.
+        account = username if workspace == DEFAULT_NAME else f"{workspace}/{username}"
         attempt = LoginAttempt(account, network, known=seen_at is not None)
         self._throttle.begin(attempt)
         right = self._matches(row["password_hash"] if row else self._dummy_hash, password)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -108,12 +109,12 @@ def distrusted(tx: Transaction, *, families_since: int, keys_since: int) -> Revo
     A user has changed with their workspace too.
     """
     families = tx.rows(sa.select(token_families.c.id).where(token_families.c.revoked_at >= families_since))
-    changed = sa.union(
-        sa.select(token_families.c.user_id).where(token_families.c.revoked_at >= keys_since),
-        sa.select(users.c.id)
-        .join(workspaces, workspaces.c.id == users.c.workspace_id)
-        .where(workspaces.c.changed_at >= keys_since),
-    )
+    changed: Any = sa.select(token_families.c.user_id).where(token_families.c.revoked_at >= keys_since)
+    # Read first: with a join, a database may look through all users for the workspaces that have changed, mostly none.
+    disabled = tx.rows(sa.select(workspaces.c.id).where(workspaces.c.changed_at >= keys_since))
+    if disabled:
+        members = users.c.workspace_id.in_([row["id"] for row in disabled])
+        changed = sa.union(changed, sa.select(users.c.id).where(members))
     revoked = sa.select(api_keys.c.digest).where(api_keys.c.revoked_at >= keys_since)
     digests = tx.rows(sa.union(revoked, sa.select(api_keys.c.digest).where(api_keys.c.user_id.in_(changed))))
     return Revoked([row["id"] for row in families], [row["digest"] for row in digests])

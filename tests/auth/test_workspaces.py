@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from service.auth.tokens import caller_of
@@ -121,18 +119,19 @@ def test_disabling_ends_log_ins_and_keys_on_every_worker(
 
 
 def test_disabled_workspace_is_known_after_redis_forgot(
-    here: Replica, twin: User, acme: Workspace, replicas: Callable[..., Replica]
+    here: Replica, there: Replica, ada: User, twin: User, acme: Workspace
 ) -> None:
-    key = here.keys.create(twin.id, "k")["key"]
+    """By a reload of the revocations from the database, beside a key that is still cached."""
+    key, others = (here.keys.create(user.id, "k")["key"] for user in (twin, ada))
     assert here.status(key) == 200
-    cached = {
-        name: here.redis_store.client.get(name) for name in here.redis_store.client.keys("slipway:key:*")
-    }
+    client = here.redis_store.client
+    cached = {name: client.get(name) for name in client.keys("slipway:key:*")}
     of(here).change(acme.id, disabled=True)
-    here.redis_store.client.flushall()
-    for name, value in cached.items():  # as if only the revocations had been lost
-        here.redis_store.client.set(name, value, ex=30)
-    assert replicas().status(key) == 401
+    client.flushall()
+    assert there.status(others) == 200  # reloads
+    for name, value in cached.items():
+        client.set(name, value, ex=30)
+    assert there.status(key) == 401
 
 
 def test_names(here: Replica, acme: Workspace) -> None:
