@@ -128,6 +128,7 @@ def hold_at(house: House, at: int, user: str = "usr_ada") -> Hold:
         run_id=run.id,
         attempt=1,
         step=1,
+        workspace_id=run.workspace_id,
         user_id=user,
         key_id=None,
         agent=run.agent,
