@@ -247,6 +247,9 @@ class Settings(Rules):
         "100.00",
         description="Daily cap (UTC) in dollars of each user without their own cap; empty: no cap",
     )
+    budget_workspace_day_usd: str = Field(
+        "", description="Daily cap (UTC) in dollars of each workspace without its own cap; empty: no cap"
+    )
     budget_service_day_usd: str = Field(
         "1000.00", description="Daily cap (UTC) in dollars of the whole service; empty: no cap"
     )

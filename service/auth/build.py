@@ -13,6 +13,7 @@ from service.auth.revocation import Revocations
 from service.auth.signing_keys import Lifetimes, SigningKeys
 from service.auth.tokens import TokenService
 from service.auth.users import UserService
+from service.auth.workspaces import WorkspaceService
 from service.infra.backends import Infra
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class AuthServices:
     tokens: TokenService
     keys: KeyService
     revocations: Revocations
+    workspaces: WorkspaceService
     first_admin: Callable[[], object]  # raises `DatabaseUnavailable`: call again later
 
 
@@ -52,5 +54,6 @@ def build(settings: Settings, infra: Infra, refusals: Refusals) -> AuthServices:
         ),
         keys=KeyService(db, redis_store, revocations, secret),
         revocations=revocations,
+        workspaces=WorkspaceService(db, revocations),
         first_admin=cache(bootstrap),  # once a process: users deleted later bring back no admin
     )

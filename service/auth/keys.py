@@ -124,7 +124,7 @@ class KeyService:
             found = _decoded(cached)
         else:
             row = self._db.query(lambda tx: rows.by_digest(tx, digest))
-            valid = row is not None and row["revoked_at"] is None and not row["disabled"]
+            valid = row is not None and row["revoked_at"] is None and not row["refused"]
             found = (_caller(row), row["expires_at"]) if row is not None and valid else None
             if distrusted is None:
                 self._cache(digest, found)
@@ -161,7 +161,7 @@ def _look_up(client: Any, digest: str) -> tuple[bytes | None, bytes | None, byte
 
 
 def _cache_key(digest: str) -> str:
-    return f"slipway:key:{digest}"
+    return f"slipway:key:2:{digest}"  # 2: a `Caller` with a workspace; a release before could not read it
 
 
 def _caller(row: Row) -> Caller:
@@ -169,7 +169,13 @@ def _caller(row: Row) -> Caller:
     scopes = tuple(row["scopes"])
     role: Role = "user" if scopes else row["role"]
     return Caller(
-        row["user_id"], row["username"], role, scopes, key_id=row["id"], limit_runs=row["limit_runs"]
+        row["user_id"],
+        row["username"],
+        role,
+        scopes,
+        key_id=row["id"],
+        limit_runs=row["limit_runs"],
+        workspace_id=row["workspace_id"],
     )
 
 

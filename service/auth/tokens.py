@@ -22,8 +22,9 @@ from service.auth.signing_keys import SigningKey, SigningKeys
 from service.auth.users import Role, User, user_of
 from service.errors import InvalidToken
 from service.store import token_families as rows
+from service.store.actor import Actor
 from service.store.database import Database, Transaction
-from service.types import Caller, new_id, now_ms
+from service.types import DEFAULT_WORKSPACE, Caller, new_id, now_ms
 
 ISSUER = AUDIENCE = "slipway"
 LEEWAY = 5  # seconds
@@ -87,7 +88,7 @@ class TokenService:
 
         def work(tx: Transaction) -> User | None:
             row = rows.owner(tx, family)
-            if row is not None and not row["disabled"] and rows.rotate(tx, family, spent, fresh):
+            if row is not None and not row["refused"] and rows.rotate(tx, family, spent, fresh):
                 return user_of(row)
             return None
 
@@ -112,7 +113,9 @@ class TokenService:
         self, key: SigningKey, user: User, family: str, jti: str, refresh_until: int | None = None
     ) -> Pair:
         now = int(time.time())
-        common = {"iss": ISSUER, "aud": AUDIENCE, "sub": user.id, "fam": family, "iat": now}
+        common: dict[str, Any] = {"iss": ISSUER, "aud": AUDIENCE, "sub": user.id, "fam": family, "iat": now}
+        if user.workspace_id != DEFAULT_WORKSPACE:
+            common["wsp"] = user.workspace_id
         access = common | {"type": "access", "jti": _jti(), "exp": now + self._access_seconds}
         access |= {"role": user.role, "name": user.username}
         if user.limit_runs:
@@ -137,13 +140,21 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def actor_of(claims: Mapping[str, Any]) -> Actor:
+    """Build the actor of a token's verified claims."""
+    return Actor("user", str(claims["sub"]), workspace_id=str(claims.get("wsp", DEFAULT_WORKSPACE)))
+
+
 def caller_of(claims: Mapping[str, Any]) -> Caller:
     """Build the caller from an access token's verified claims. Raises `InvalidToken` for claims of another issuer."""
     role: Any = claims.get("role")
-    name, limit = claims.get("name"), claims.get("lim")
-    if not isinstance(name, str) or role not in ROLES or not isinstance(limit, str | None):
+    name, limit, workspace = claims.get("name"), claims.get("lim"), claims.get("wsp", DEFAULT_WORKSPACE)
+    if not isinstance(name, str) or not isinstance(workspace, str) or not isinstance(limit, str | None):
         raise InvalidToken()
-    return Caller(claims["sub"], name, role, family=claims["fam"], limit_runs=limit)
+    if role not in ROLES:
+        raise InvalidToken()
+    family = claims["fam"]
+    return Caller(claims["sub"], name, role, family=family, limit_runs=limit, workspace_id=workspace)
 
 
 def _jti() -> str:

@@ -193,6 +193,7 @@ def _question(run: Run, call: _Call, reason: str) -> dict[str, Any]:
     return {
         "id": new_id("apr"),
         "run_id": run.id,
+        "workspace_id": run.workspace_id,
         "user_id": run.user_id,
         "agent": run.agent,
         "call_id": call.id,

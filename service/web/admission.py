@@ -38,7 +38,7 @@ V = TypeVar("V", bound=Callable[..., Any])
 _SMALL_BODY = 65_536  # bytes; a larger one is not read before its call is known to pass
 _AUDITED = frozenset({"auth", "approvals"})  # blueprints whose changes are audited whatever their role
 _ID = re.compile(r"(\w+:)?[a-z]{3}_[0-9a-z]{26}", re.ASCII)
-_RANK = {"user": 0, "operator": 1, "admin": 2}
+_RANK = {"user": 0, "operator": 1, "admin": 2, "service admin": 3}
 
 
 class Admitted(NamedTuple):
@@ -70,7 +70,7 @@ def admit(action: limits.Action, read: Callable[[], RunRequest]) -> Admitted:
 
 
 def guard(
-    role: Literal["operator", "admin"] | None = None,
+    role: Literal["operator", "admin", "service admin"] | None = None,
     *,
     scope: str | None = None,
     counts: Literal["call", "run"] | None = "call",
@@ -97,7 +97,7 @@ def guard(
             if counts != "run":
                 request.trip.send()
             try:
-                if role is not None and _RANK.get(caller.role, 0) < _RANK[role]:
+                if role is not None and _rank(caller) < _RANK[role]:
                     raise Forbidden(f"This needs the role {role}.")
                 if scope is not None and not allows(caller.scopes, scope.format(**kwargs)):
                     raise Forbidden("The scopes of this API key do not allow that.")
@@ -123,6 +123,11 @@ def _record_refusal(request: Request, error: SlipwayError, *, audited: bool) -> 
         route = f"route:{request.method} {request.url_rule}"
         named = [value for value in (request.view_args or {}).values() if _ID.fullmatch(str(value))]
         request.services.audit.refusals.record(action, route, code=error.code, named=named)
+
+
+def _rank(caller: Caller) -> int:
+    """Rank of a caller's role. An admin whose rights end at no workspace is an admin of the service."""
+    return _RANK["service admin"] if caller.confined_to is None else _RANK.get(caller.role, 0)
 
 
 def public(view: V) -> V:

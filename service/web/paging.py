@@ -14,9 +14,13 @@ from service.errors import FieldFault, Invalid, fault
 from service.text.numerals import whole_number
 from service.text.suggest import did_you_mean
 from service.web.body import pointer
+from service.web.current import current_caller
 from service.web.validation import MAX_FAULTS
 
 PAGE = {"limit": {"type": "integer"}, "cursor": {"type": "string"}}  # of every list, for `api`
+WORKSPACE = {
+    "workspace": {"type": "string", "description": "Id of one; admins of the service may ask for any"}
+}
 MAX_LIST = 1000 * 1024  # bytes of a list's items; the whole response is at most 1 MiB
 MAX_FIELD = 96 * 1024  # bytes per field of an oversized item; of a text, six per character
 
@@ -96,6 +100,15 @@ def link_next(response: Response, cursor: str | None) -> Response:
         query = urlencode({**request.args.to_dict(), "cursor": cursor})
         response.headers["Link"] = f'<{request.path}?{query}>; rel="next"'
     return response
+
+
+def asked_workspace() -> str | None:
+    """Return the workspace that a list for admins is of: `?workspace=`, or the caller's; None: all of them.
+
+    Of another than the caller's there is nothing, as of one that does not exist.
+    """
+    asked, own = request.args.get("workspace"), current_caller().confined_to
+    return asked or own if asked in (None, own) or own is None else ""
 
 
 def page(

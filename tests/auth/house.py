@@ -59,7 +59,7 @@ class Replica:
         )
         self.keys = KeyService(self.db, self.redis_store, self.revocations, secret)
         self.metrics = Metrics()
-        self.budgets = Budgets(self.db, Observer(self.metrics), user_day=5 * NANO, service_day=50 * NANO)
+        self.budgets = Budgets(self.db, Observer(self.metrics), day={"user": 5 * NANO, "service": 50 * NANO})
         wanted = {
             "limit_runs": "600/minute",
             "limit_login": "1000/minute",

@@ -54,6 +54,7 @@ SETTINGS = {
     "BATCH_MAX_SIZE": "4",
     "BATCH_MAX_WAIT_SECONDS": "1",
     "BUDGET_SERVICE_DAY_USD": "50",
+    "BUDGET_WORKSPACE_DAY_USD": "50",
     "BUDGET_USER_DAY_USD": "20",
 }
 PERIODS = ("day", "month", "total")
@@ -158,6 +159,29 @@ def rotate_keys(town: Town, turn: int) -> None:
         keys.rotate()
 
 
+def tenants(town: Town, turn: int) -> None:
+    """Workspaces come and go while their users do, and their caps are set."""
+    path = "/v1/admin/workspaces"
+    made, other = (
+        town.send(town.admin, "POST", path, {"name": f"w{turn}-{random.getrandbits(64):x}"})["id"]
+        for _ in range(2)
+    )
+    body = {"username": "ada", "password": "a-password", "workspace_id": made}
+    changes: list[tuple[str, str, object]] = [
+        ("POST", "/v1/admin/users", body),
+        ("PATCH", f"{path}/{made}", {"disabled": True}),
+        ("PATCH", f"{path}/{other}", {"name": f"x{turn}-{random.getrandbits(64):x}"}),
+        ("PUT", f"/v1/admin/budgets/workspace:{made}", {"amount_usd": "1", "period": "day"}),
+        ("DELETE", f"{path}/{made}", None),
+    ]
+    threads = [threading.Thread(target=town.send, args=(town.admin, *change)) for change in changes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    town.send(town.admin, "DELETE", f"{path}/{other}")
+
+
 def upkeep(town: Town, turn: int) -> None:
     """Run upkeep with retention 0, concurrently in another process."""
     stale, town.stale = town.stale, []
@@ -184,6 +208,7 @@ WRITERS: list[tuple[Callable[[Town, int], object], int, float]] = [
     (set_caps, 2, 0.1),
     (come_and_go, 1, 0.2),
     (rotate_keys, 2, 0.2),
+    (tenants, 1, 0.2),
     (upkeep, 2, 0.5),
     (verify, 1, 1.0),
 ]

@@ -18,6 +18,7 @@ from service.store import holds, ledger, ownership, runs, sweep, token_families,
 from service.types import DEFAULT_WORKSPACE, RunStatus, now_ms, rfc3339
 from tests.conftest import Model
 from tests.rules.places import SCOPED, Opened, Pair, Place, compare, database, rest, tell
+from tests.store.filled import ACME
 from tests.usage.conftest import postgres_url
 
 __all__ = ["postgres_url"]
@@ -33,8 +34,8 @@ FILTERS: dict[str, tuple[str, ...]] = {
     "scope": ("own", "all"),
     "cursor": ("<cursor>",),
     "limit": (),
+    "workspace": (ACME, DEFAULT_WORKSPACE),
     "after": (),
-    "workspace": (DEFAULT_WORKSPACE,),
     "action": ("sign_in", "user.role", "cap.set"),
     "user": ("usr_none", "<user>"),
     "subject": ("user:usr_none", "user:<user>"),
@@ -150,6 +151,8 @@ COMMANDS = (
     ("runs", "feedback"),
     ("runs", "feedback", "--agent", "rare"),
     ("runs", "feedback", "--score", "-1"),
+    ("workspaces", "list"),
+    ("workspaces", "disable", "acme"),
     ("keys", "list", "user-7"),
     ("users", "disable", "user-7"),
     ("budgets", "set", "session:<fixed_session>", "1", "--period", "total"),
@@ -162,6 +165,9 @@ UNCOUNTED = {
     "audit": "reads all of the audit: a proof, or an export",
     "ledger": "reads all of the books: a report",
     "users list": "prints everybody",
+    "workspaces add": "by the name's index, as in tests/cli",
+    "workspaces rename": "by the name's index, as in tests/cli",
+    "workspaces delete": "by the name's index, as in tests/cli",
     "users add": "by the name's index, as in tests/cli",
     "users password": "by the name's index, as in tests/cli",
     "users webhook-secret": "by the name's index, as in tests/cli",

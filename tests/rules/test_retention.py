@@ -26,7 +26,7 @@ FEW = {
     "sessions.release": "the queue of one session",
     "sign_in_addresses.forget": "at most 20, of one user",
     "signing_keys.retire": "rotations within the life of a refresh token",
-    "token_families.revoke_all": "log-ins of one user, which must end at once",
+    "token_families._end": "log-ins of a user or a workspace, which must end at once",
     "workers.sweep": "as many as processes died an hour ago",
 }
 

@@ -46,7 +46,7 @@ def queued(tx: Transaction, wake_at: int | None) -> Run:
 
 
 def held(tx: Transaction, run: Run, called_at: int) -> None:
-    names = "hld_1", run.id, run.attempt, 1, run.user_id, None, run.agent, None
+    names = "hld_1", run.id, run.attempt, 1, run.workspace_id, run.user_id, None, run.agent, None
     holds.insert(tx, Hold(*names, "claude-sonnet-5-5", "price", 1, called_at))
 
 

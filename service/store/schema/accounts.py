@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, String
 
-from service.store.schema.base import Json, metadata, workspace_column
+from service.store.schema.base import OF_OTHERS, Json, metadata, rows_where, workspace_column
+from service.types import DEFAULT_WORKSPACE
 
 workspaces = sa.Table(
     "workspaces",
@@ -14,6 +15,11 @@ workspaces = sa.Table(
     Column("name", String(64), nullable=False, unique=True),
     Column("disabled", Boolean, nullable=False, default=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("changed_at", BigInteger),  # time since which keys of its users are to be looked up again
+)
+_DEFAULT = {"id": DEFAULT_WORKSPACE, "name": "default", "disabled": False, "created_at": 0}
+sa.event.listen(  # the migration inserts it too
+    workspaces, "after_create", lambda table, connection, **_: connection.execute(table.insert(), _DEFAULT)
 )
 
 users = sa.Table(
@@ -28,6 +34,7 @@ users = sa.Table(
     Column("limit_runs", String(64)),
     Column("created_at", BigInteger, nullable=False),
     Index("uq_users_workspace_id_username", "workspace_id", "username", unique=True),
+    Index("ix_users_workspace_id_id", "workspace_id", "id", **rows_where(OF_OTHERS)),
 )
 
 token_families = sa.Table(

@@ -14,7 +14,7 @@ from service.audit.verify import Verifier
 from service.errors import NotFound, fault
 from service.store.audit import Filter
 from service.text.numerals import whole_number
-from service.types import DEFAULT_WORKSPACE, first_id
+from service.types import first_id
 from service.web.admission import guard
 from service.web.current import current_caller, services
 from service.web.openapi import api
@@ -125,8 +125,7 @@ def verify_audit() -> Response:
 def _workspace() -> str:
     """Read `?workspace=`. Raises `NotFound` for one that the caller does not see."""
     caller, asked = current_caller(), request.args.get("workspace")
-    sees_all = (caller.role, caller.workspace_id) == ("admin", DEFAULT_WORKSPACE)
-    if asked not in (None, caller.workspace_id) and not sees_all:
+    if asked not in (None, caller.workspace_id) and caller.confined_to is not None:
         raise NotFound("There is no such workspace.")
     return (asked or caller.workspace_id)[:MAX_TEXT]
 

@@ -43,6 +43,7 @@ class UsageLine(Shape):
     model: str | None = None
     user: str | None = None
     key: str | None = None
+    workspace: str | None = None
     calls: int
     input_tokens: int
     output_tokens: int
@@ -60,7 +61,7 @@ class UsageReport(Shape):
 
 @blueprint.get("/v1/usage")
 @api(
-    "Report own tokens, calls and cost, for operators all users'; JSON, or CSV with `Accept: text/csv`",
+    "Report own tokens, calls and cost, for operators their workspace's; JSON, or CSV with `Accept: text/csv`",
     returns={200: UsageReport},
     errors=[errors.Invalid, errors.Overloaded],
     also=["text/csv"],
@@ -74,7 +75,8 @@ class UsageReport(Shape):
         },
         "group_by": {
             "type": "string",
-            "description": "Comma-separated list of hour, day, agent, model, user, key; `hour` for 31 days at most",
+            "description": "Comma-separated list of hour, day, agent, model, user, key, workspace; `hour` for 31 days "
+            "at most",
         },
     },
 )
