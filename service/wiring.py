@@ -51,14 +51,15 @@ class Services:
     runs: runs.RunServices
 
     def start(self) -> None:
-        """Start the parts that only a serving process has: first admin, lease, recovery.
+        """Start the parts that only a serving process has: first admin, signing keys, lease, recovery.
 
-        Without a database the process serves all the same; the supervisor retries, and creates the first admin.
+        Without a database the process serves all the same; the supervisor retries, and creates what is missing.
         """
         self.agents.log_faults()
         self.agents.write_summary(self.settings.agents_summary)
         try:
             self.auth.first_admin()
+            self.auth.tokens.keys.refresh()
         except DatabaseUnavailable:
             log.warning("first_admin_waits_for_database")
         self.runs.supervisor.start()
@@ -85,7 +86,7 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
     )
     settle = partial(sweep_holds, infra.db, money.spending, older_than=ORPHANED_AFTER_MS / 1000)
     chores = [
-        *([Chore(accounts.first_admin)] if role.kind == "web" else []),
+        *([Chore(accounts.first_admin), Chore(accounts.tokens.keys.refresh)] if role.kind == "web" else []),
         Chore(catalog.refresh_in_background),
         Chore(sender.send_due, Work.DELIVERIES),
         Chore(settle, Work.ORPHANED_HOLDS),

@@ -6,12 +6,11 @@ for that day (Fernet, under its own secret derived from SECRET_KEY): a copy of t
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import secrets
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -21,13 +20,11 @@ from service.auth.users import Role
 from service.errors import Conflict, InvalidToken, NotFound
 from service.infra.redis import RedisStore
 from service.infra.redis_client import answered
+from service.infra.sealing import Seal
 from service.store import keys as rows
 from service.store.database import Database, Row, Transaction
 from service.store.token_families import Revoked
 from service.types import Caller, new_id, now_ms, public_fields
-
-if TYPE_CHECKING:
-    from cryptography.fernet import Fernet
 
 PREFIX = "slp_"
 _CHECK_LENGTH = 8  # last characters, an HMAC: made-up keys are refused without a lookup
@@ -50,7 +47,7 @@ class KeyService:
         self._redis_store = redis_store
         self._revocations = revocations
         self._pepper = hmac.digest(secret.encode(), b"slipway api keys", "sha256")
-        self._seal_key = hmac.digest(secret.encode(), b"slipway api keys shown again", "sha256")
+        self._seal = Seal(secret, b"slipway api keys shown again")
 
     def create(
         self, user_id: str, name: str, scopes: tuple[str, ...] = (), expires_at: int | None = None
@@ -84,24 +81,14 @@ class KeyService:
 
     def sealed(self, shown: dict[str, Any]) -> dict[str, Any]:
         """Encrypt the secret in a result of `insert`, for the idempotency record."""
-        return {**shown, "key": self._cipher.encrypt(shown["key"].encode()).decode()}
+        return {**shown, "key": self._seal.close(shown["key"])}
 
     def unsealed(self, record: dict[str, Any]) -> dict[str, Any]:
         """Decrypt a `sealed` result. Raises `Conflict` when SECRET_KEY has changed since: the key is void."""
-        from cryptography.fernet import InvalidToken as ForeignToken
-
-        try:
-            return {**record, "key": self._cipher.decrypt(record["key"]).decode()}
-        except ForeignToken:
-            raise Conflict(
-                "This key was made under another SECRET_KEY, and is void: make a new one."
-            ) from None
-
-    @cached_property
-    def _cipher(self) -> Fernet:
-        from cryptography.fernet import Fernet  # imported here: slow to load and rarely used
-
-        return Fernet(base64.urlsafe_b64encode(self._seal_key))
+        key = self._seal.open(record["key"])
+        if key is None:
+            raise Conflict("This key was made under another SECRET_KEY, and is void: make a new one.")
+        return {**record, "key": key}
 
     def page(
         self, user_id: str, *, limit: int, after: str | None, only: str | None = None

@@ -19,9 +19,9 @@ from service.cli.common import (
     services,
     user_named,
 )
-from service.types import now_ms
+from service.types import now_ms, rfc3339
 
-keys = Commands("keys", help="API keys of users.")
+keys = Commands("keys", help="API keys of users; the keys that sign tokens.")
 _SCOPE = re.compile(r"agents:(\*|[a-z][a-z0-9_-]{0,63}\*?)")
 
 
@@ -71,3 +71,16 @@ def revoke(username: str, key_id: str, workspace: str) -> None:
     """Revoke a key of a user at once, on every worker."""
     services().auth.keys.revoke(key_id, user_named(username, workspace).id)
     click.echo(f"Revoked {key_id}.")
+
+
+@keys.command()
+@click.option(
+    "--stolen", is_flag=True, help="Refuse every token of the keys until now: all users sign in again."
+)
+def rotate(stolen: bool) -> None:
+    """Sign tokens with a new key. Nobody is signed out, except with --stolen."""
+    key = services().auth.tokens.keys.rotate(stolen=stolen)
+    click.echo(f"Key {key.kid} signs from {rfc3339(key.signs_from)}.")
+    if stolen:
+        seconds = services().settings.sweep_seconds
+        click.echo(f"Every process refuses the tokens of other keys after its next sweep ({seconds:g} s).")

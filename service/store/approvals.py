@@ -11,7 +11,6 @@ from service.store import scoped
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.lists import fitting
 from service.store.schema import approvals, runs, sessions, users
-from service.store.transaction import PLANNED_ANEW
 from service.store.visibility import UNRESTRICTED, Visibility, in_workspace
 from service.types import now_ms
 
@@ -74,7 +73,7 @@ def recent(
         found = scoped.newest(tx, approvals, query, limit=limit, visible=visible)
     else:
         page = query.order_by(approvals.c.id.desc()).limit(limit)
-        found = tx.rows(page.execution_options(**PLANNED_ANEW))
+        found = tx.rows(page)
     ids = fitting((row["id"], row["size"]) for row in found)
     return tx.rows(_WITH_RUN.where(approvals.c.id.in_(ids)).order_by(approvals.c.id.desc()))
 

@@ -11,7 +11,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.store.database import Row, Transaction
-from service.store.transaction import PLANNED_ANEW
 from service.store.visibility import AGENTS, Visibility, allows
 
 MAX_AGENTS = 50  # agents queried one by one; scopes with more of them filter out little
@@ -38,7 +37,7 @@ def newest(
     if len(agents) <= MAX_AGENTS:
         pages = [_page(query.where(table.c.agent == name), table.c.id, limit) for name in agents]
         page = sa.union_all(*(sa.select(each.subquery()) for each in pages))
-    return tx.rows(_page(page, sa.column("id"), limit).execution_options(**PLANNED_ANEW))
+    return tx.rows(_page(page, sa.column("id"), limit))
 
 
 def _page(query: Any, key: sa.ColumnElement[Any], limit: int) -> Any:

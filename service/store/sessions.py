@@ -12,7 +12,6 @@ from service.store import messages, scoped
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import runs, sessions
 from service.store.statement import Statement
-from service.store.transaction import PLANNED_ANEW
 from service.store.visibility import Visibility, in_workspace
 from service.text import exact_json
 from service.text.search_words import normalise
@@ -53,7 +52,7 @@ def recent(tx: Transaction, *, limit: int, before: str | None, visible: Visibili
     if visible.scopes:
         return scoped.newest(tx, sessions, query, limit=limit, visible=visible)
     page = query.order_by(sessions.c.id.desc()).limit(limit)
-    return tx.rows(page.execution_options(**PLANNED_ANEW))
+    return tx.rows(page)
 
 
 def by_title(

@@ -50,6 +50,12 @@ def is_live(tx: Transaction, family: str) -> bool:
     return tx.row(_LIVE, {"id": family, "now": now_ms()}) is not None
 
 
+def any_live(tx: Transaction) -> bool:
+    now = now_ms()
+    live = sa.and_(token_families.c.revoked_at.is_(None), token_families.c.expires_at > now)
+    return tx.row(sa.select(token_families.c.id).where(live).limit(1)) is not None
+
+
 def owner(tx: Transaction, family: str) -> Row | None:
     """Find the user of a family, whatever the state of both."""
     return tx.row(_OWNER, {"id": family})

@@ -14,10 +14,6 @@ from service.store.actor import Actor, current_actor
 from service.store.pipeline import Queued, expecting_count, expecting_rows, send
 from service.store.statement import Plan, Row, Statement
 
-# Execution options of a query whose best plan depends on its values, such as a list: it is not prepared. PostgreSQL's
-# generic plan of a prepared statement suits common values, and would read a million rows for a rare one.
-PLANNED_ANEW = {"planned_anew": True}
-
 
 class clock_ms(GenericFunction[int]):
     """Clock of the database in milliseconds: leases must not depend on a worker's clock."""
@@ -34,14 +30,6 @@ def _sqlite_clock(element: Any, compiler: Any, **kw: Any) -> str:
 @compiles(clock_ms, "postgresql")
 def _postgres_clock(element: Any, compiler: Any, **kw: Any) -> str:
     return "CAST(extract(epoch from clock_timestamp()) * 1000 AS BIGINT)"
-
-
-def execute_unprepared(cursor: Any, statement: str, parameters: Any, context: Any) -> bool | None:
-    """Handle psycopg's `do_execute` event: execute a `PLANNED_ANEW` query unprepared; None: leave it to SQLAlchemy."""
-    if context is None or not context.execution_options.get("planned_anew"):
-        return None
-    cursor.execute(statement, parameters, prepare=False)
-    return True
 
 
 class filter_only(GenericFunction[bool]):
@@ -88,7 +76,6 @@ class Transaction:
 
     __slots__ = (
         "_begin",
-        "_cursor",
         "_engine",
         "_hooks",
         "_pooled",
@@ -107,7 +94,6 @@ class Transaction:
         self.locked_counters: set[str] = set()  # ids: see `service.store.budgets.may_lock`
         self._engine = engine
         self._pooled = pooled
-        self._cursor = pooled.cursor()
         self._begin = tuple(begin)
         self._queue = [Queued(sql) for sql in begin]
         self._sqlalchemy: sa.Connection | None = None
@@ -234,19 +220,18 @@ class Transaction:
         self._queue.append(Queued(sql, values))
 
     def _run(self, statement: Queued) -> Any:
-        """Run a statement, after all that wait, in the same round trip; return its cursor. Raises `Unexpected`."""
-        if self._queue:
-            self._queue.append(statement)
-            return self._flush()
-        self._cursor.execute(statement.sql, statement.values or ())
-        return self._cursor
+        """Run a statement, after all that wait, in the same round trip; return its result. Raises `Unexpected`."""
+        if self.one_writer:
+            return self._pooled.cursor().execute(statement.sql, statement.values or ())
+        self._queue.append(statement)
+        return self._flush()
 
     def _flush(self) -> Any:
-        """Send what waits, in one round trip; return the last statement's cursor. Raises `Unexpected`."""
+        """Send what waits, in one round trip; return the last statement's answer. Raises `Unexpected`."""
         if not self._queue:
             return None
         queue, self._queue, self.assumes = self._queue, [], False
-        return send(self._pooled.driver_connection, self._cursor, queue)
+        return send(self._pooled.driver_connection, queue)
 
 
 WriteInTransaction = Callable[[Transaction], None]  # a part of a transaction, which joins others

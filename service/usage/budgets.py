@@ -163,17 +163,19 @@ class Budgets:
         workspace_id = self._workspace_of(scope)
         cap = Cap(scope, period, NO_LIMIT if amount is None else amount)
         settled = self._db.query(lambda tx: self._settled(tx, cap.window(now_ms())))
+        return self._db.transact(lambda tx: self._put(tx, cap, amount, settled, workspace_id))
 
-        def work(tx: Transaction) -> Standing:
-            # No hold is written against the scope until this transaction ends; later ones read the new cap.
-            scope_locks.own(tx, cap.scope)
-            rows.put(tx, cap.scope, cap.period, amount, workspace_id)
-            return self._apply(tx, cap, settled)
-
-        return self._db.transact(work)
-
-    def _apply(self, tx: Transaction, cap: Cap, settled: FinalCost) -> Standing:
-        """Apply a cap that was set to the open window, or open it. The caller has the scope's exclusive lock."""
+    def _put(
+        self,
+        tx: Transaction,
+        cap: Cap,
+        amount: int | None,
+        settled: FinalCost,
+        workspace_id: str | None = None,
+    ) -> Standing:
+        # No hold is written against the scope until this transaction ends; later ones read the new cap.
+        scope_locks.own(tx, cap.scope)
+        rows.put(tx, cap.scope, cap.period, amount, workspace_id)
         window = cap.window(now_ms())
         counters = rows.stripes(tx, [window], lock=True).get(window.id)
         if counters is None:  # no counter yet: count the holds that are open

@@ -11,7 +11,8 @@ from flask_jwt_extended.exceptions import JWTExtendedException
 from jwt import ExpiredSignatureError, InvalidTokenError, PyJWTError
 
 from service.auth.keys import PREFIX as KEY_PREFIX
-from service.auth.tokens import AUDIENCE, ISSUER, LEEWAY, Kind, caller_of
+from service.auth.signing_keys import ALGORITHMS
+from service.auth.tokens import AUDIENCE, ISSUER, LEEWAY, Kind, caller_of, refuse_ambiguous
 from service.errors import InvalidToken, Unauthenticated
 from service.infra.redis_trip import Trip
 from service.store.actor import Actor, act_as
@@ -35,16 +36,13 @@ _WRONG = (
 
 
 def install(app: Flask) -> None:
-    """Configure Flask-JWT-Extended: one algorithm, one key, Slipway's issuer and audience."""
-    key = app.extensions["slipway"].auth.tokens.key
+    """Configure Flask-JWT-Extended: one algorithm for each key, Slipway's issuer and audience."""
     app.config.update(
-        JWT_ALGORITHM=key.algorithm,
-        JWT_DECODE_ALGORITHMS=[key.algorithm],
+        JWT_DECODE_ALGORITHMS=ALGORITHMS,
         JWT_DECODE_ISSUER=ISSUER,
         JWT_DECODE_AUDIENCE=AUDIENCE,
         JWT_DECODE_LEEWAY=LEEWAY,
     )
-    app.extensions["slipway_tokens"] = {}
     jwt = JWTManager(app)
 
     @jwt.token_verification_loader
@@ -53,11 +51,9 @@ def install(app: Flask) -> None:
 
     @jwt.decode_key_loader
     def checking_key(header: dict[str, Any], claims: dict[str, Any]) -> Any:
-        if header.get("kid") != key.key_id or header.get("typ") != "JWT":
-            raise InvalidTokenError("signed with another key, or for another purpose")
         if "type" not in claims:  # Flask-JWT-Extended would accept it as an access token
             raise InvalidTokenError("no type")
-        return key.checking
+        return app.extensions["slipway"].auth.tokens.keys.verifying(header)
 
 
 def bearer(authorization: str) -> str:
@@ -72,14 +68,16 @@ def bearer(authorization: str) -> str:
 def checked_claims(kind: Kind, token: str | None = None) -> dict[str, Any]:
     """Verify a token: its signature, dates, issuer, audience, kind, and the checks of `install`.
 
-    `token` is the request's bearer token by default. Raises `Unauthenticated` and `InvalidToken`. Revocation is checked
-    in the request's trip.
+    `token` is the request's bearer token by default. Raises `Unauthenticated` and `InvalidToken`; `DatabaseUnavailable`
+    when a key has to be looked up. Revocation is checked in the request's trip.
     """
     request = current()
     sent = request.environ
+    token = token or bearer(sent.get("HTTP_AUTHORIZATION", ""))
     # Flask-JWT-Extended reads the header only, and with no other scheme than `Bearer`, in this very case.
-    sent["HTTP_AUTHORIZATION"] = f"Bearer {token or bearer(sent.get('HTTP_AUTHORIZATION', ''))}"
+    sent["HTTP_AUTHORIZATION"] = f"Bearer {token}"
     try:
+        refuse_ambiguous(token)
         verify_jwt_in_request(refresh=kind == "refresh", skip_revocation_check=True)
         claims: dict[str, Any] = get_jwt()
         return claims
@@ -123,7 +121,7 @@ def _of_key(request: Request, key: str) -> Caller:
 
 def _signed(request: Request, token: str) -> Caller:
     """Return the caller of an access token, verified once per process."""
-    known: dict[str, tuple[Caller, float]] = request.extensions["slipway_tokens"]
+    known = request.services.auth.tokens.keys.verified  # another dict once the keys have changed
     caller, until = known.get(token, (None, 0.0))
     if caller is not None and time.time() < until:
         return caller

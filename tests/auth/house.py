@@ -11,7 +11,8 @@ from flask.testing import FlaskClient
 
 from service.auth.keys import KeyService
 from service.auth.revocation import Revocations
-from service.auth.tokens import Kind, SigningKey, TokenService
+from service.auth.signing_keys import Lifetimes, SigningKeys
+from service.auth.tokens import Kind, TokenService
 from service.auth.users import UserService
 from service.errors import InvalidToken
 from service.infra.redis import RedisStore
@@ -37,15 +38,24 @@ class Replica:
     """Replica: users, keys, tokens, revocations and limits of one process."""
 
     def __init__(
-        self, folder: Path, redis_url: str, *, private_key: str = "", secret: str = SECRET, **settings: Any
+        self,
+        folder: Path,
+        redis_url: str,
+        *,
+        private_key: str = "",
+        secret: str = SECRET,
+        lead: float = 0,
+        **settings: Any,
     ) -> None:
         self.redis_store = RedisStore(redis_url, max_connections=8)
         self.db = Database(f"sqlite:///{folder}/slipway.db", pool_size=8, patience=2.0)
         metadata.create_all(self.db.engine)
         self.revocations = Revocations(self.redis_store, self.db, access_seconds=900)
         self.users = UserService(self.db, self.redis_store, self.revocations, secret)
-        key = SigningKey.of(secret, private_key)
-        self.tokens = TokenService(self.db, self.revocations, key, access_seconds=900, refresh_seconds=86_400)
+        self.signing_keys = SigningKeys(self.db, secret, private_key, Lifetimes(lead, 86_400))
+        self.tokens = TokenService(
+            self.db, self.revocations, self.signing_keys, access_seconds=900, refresh_seconds=86_400
+        )
         self.keys = KeyService(self.db, self.redis_store, self.revocations, secret)
         self.metrics = Metrics()
         self.budgets = Budgets(self.db, Observer(self.metrics), day={"user": 5 * NANO, "service": 50 * NANO})

@@ -10,12 +10,14 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from service.auth.signing_keys import Lifetimes, SigningKeys
+from service.errors import Conflict
 from service.jobs.upkeep import delete_expired
 from service.store import holds
 from service.store.schema import sessions
@@ -172,6 +174,13 @@ def tenants(town: Town, turn: int) -> None:
     town.send(town.admin, "DELETE", f"{path}/{other}")
 
 
+def rotate_keys(town: Town, turn: int) -> None:
+    """Rotate keys under a secret of its own: the service's stay as they are."""
+    keys = SigningKeys(town.books.db, "a" * 32, "", Lifetimes(0, 3600))
+    with suppress(Conflict):
+        keys.rotate()
+
+
 def upkeep(town: Town, turn: int) -> None:
     """Run upkeep with retention 0, concurrently in another process."""
     stale, town.stale = town.stale, []
@@ -198,6 +207,7 @@ WRITERS: list[tuple[Callable[[Town, int], object], int, float]] = [
     (set_caps, 2, 0.1),
     (come_and_go, 1, 0.2),
     (tenants, 1, 0.2),
+    (rotate_keys, 2, 0.2),
     (upkeep, 2, 0.5),
     (verify, 1, 1.0),
 ]

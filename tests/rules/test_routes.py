@@ -46,7 +46,7 @@ UNLIMITED = {
     "GET /health": "asks nothing of anybody; a probe must not be refused",
     "GET /ready": "a probe must not be refused",
     "GET /metrics": "nginx does not let it out",
-    "GET /.well-known/jwks.json": "made once, and cached by clients",
+    "GET /.well-known/jwks.json": "held in memory, and cached by clients",
     "POST /v1/auth/logout": "ends something: a stolen token at its limit must not keep its owner from that",
     "POST /page/sign-out": "ends something",
     "DELETE /v1/auth/keys/<key_id>": "ends something",

@@ -1,9 +1,9 @@
-"""Tables of accounts: workspaces, users, token families, API keys, addresses of sign-ins."""
+"""Tables of accounts: workspaces, users, token families, signing keys, API keys, addresses of sign-ins."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, String
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, String
 
 from service.store.schema.base import OF_OTHERS, Json, metadata, rows_where, workspace_column
 from service.types import DEFAULT_WORKSPACE
@@ -46,6 +46,19 @@ token_families = sa.Table(
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False, index=True),
     Column("revoked_at", BigInteger, index=True),
+)
+
+# Keys that sign tokens, by number: of two processes that add one at once, one fails. The last that has begun signs.
+signing_keys = sa.Table(
+    "signing_keys",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("kid", String(16), nullable=False, unique=True),
+    Column("algorithm", String(8), nullable=False),
+    Column("sealed", String(256), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("signs_from", BigInteger, nullable=False),
+    Column("verifies_until", BigInteger),
 )
 
 api_keys = sa.Table(

@@ -9,6 +9,7 @@ from flask import Blueprint, Response
 from pydantic import AfterValidator, AwareDatetime, Field
 
 from service import errors
+from service.auth.build import JWKS_SECONDS
 from service.store.actor import Actor, act_as
 from service.web.admission import guard, public, signed_in
 from service.web.authentication import checked_claims
@@ -168,4 +169,5 @@ def revoke_key(key_id: str) -> Response:
 @api("Get the public keys that verify access tokens (JWKS)", returns={200: KeySet})
 @public
 def jwks() -> Response:
-    return json_response(services().auth.tokens.key.jwks(), headers={"Cache-Control": "public, max-age=300"})
+    cached = {"Cache-Control": f"public, max-age={JWKS_SECONDS}"}
+    return json_response(services().auth.tokens.keys.jwks(), headers=cached)
