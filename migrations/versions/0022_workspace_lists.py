@@ -1,7 +1,7 @@
 """workspace_lists: lists and caps of a workspace; keys of a disabled one are refused at once
 
 Revision ID: 0022
-Revises: 0020
+Revises: 0021
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from migrations import gentle
 
 revision = "0022"
-down_revision = "0020"
+down_revision = "0021"
 branch_labels = None
 depends_on = None
 OLDEST_CODE = "0002"  # older code knows one workspace only, and has nothing in these indexes

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
+from service.audit.record import Refusals
 from service.auth.keys import KeyService
 from service.auth.revocation import Revocations
 from service.auth.signing_keys import Lifetimes, SigningKeys
@@ -31,14 +32,14 @@ class AuthServices:
     first_admin: Callable[[], object]  # raises `DatabaseUnavailable`: call again later
 
 
-def build(settings: Settings, infra: Infra) -> AuthServices:
+def build(settings: Settings, infra: Infra, refusals: Refusals) -> AuthServices:
     db, redis_store = infra.db, infra.redis_store
     secret, pem = settings.secret_key.get_secret_value(), settings.jwt_private_key.get_secret_value()
     access_seconds, refresh_seconds = settings.access_token_minutes * 60, settings.refresh_token_days * 86_400
     lead = JWKS_SECONDS + 4 * settings.sweep_seconds  # each process reads the keys at every sweep
     lifetimes = Lifetimes(lead, max(access_seconds, refresh_seconds))
     revocations = Revocations(redis_store, db, access_seconds=access_seconds)
-    users = UserService(db, redis_store, revocations, secret)
+    users = UserService(db, redis_store, revocations, secret, refusals)
     bootstrap = partial(
         users.bootstrap, settings.bootstrap_username, settings.bootstrap_password.get_secret_value()
     )

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from service.audit.record import Action, record
 from service.auth.revocation import COMPLETE, KEY_CACHE_SECONDS, PROVES_WRITES, Revocations
 from service.auth.revocation import KEY as DISTRUSTED
 from service.auth.users import Role
@@ -77,6 +78,7 @@ class KeyService:
     def insert(self, tx: Transaction, new_key: NewKey) -> dict[str, Any]:
         """Insert the row; return the public key object with the secret."""
         rows.insert(tx, new_key.row)
+        record(tx, Action.KEY_CREATED, f"key:{new_key.row['id']}", **_granted(new_key.row))
         return {**_public(new_key.row), "key": new_key.key}
 
     def sealed(self, shown: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +101,13 @@ class KeyService:
 
     def revoke(self, key_id: str, user_id: str) -> None:
         """Revoke a key at once, on every worker. Raises `NotFound` when the user has no such key."""
-        digest = self._db.transact(lambda tx: rows.revoke(tx, key_id, user_id))
+
+        def work(tx: Transaction) -> str | None:
+            if digest := rows.revoke(tx, key_id, user_id):
+                record(tx, Action.KEY_REVOKED, f"key:{key_id}", user=user_id)
+            return digest
+
+        digest = self._db.transact(work)
         if digest is None:
             raise NotFound("There is no such key.")
         self._revocations.publish(Revoked([], [digest]))
@@ -182,3 +190,8 @@ def _decoded(value: bytes) -> tuple[Caller, int | None] | None:
 
 def _public(row: Row) -> dict[str, Any]:
     return public_fields(row, "id name prefix scopes created_at expires_at")
+
+
+def _granted(row: Row) -> dict[str, Any]:
+    """Return what the audit says of a new key: not its name, which people write."""
+    return {"user": row["user_id"], "scopes": list(row["scopes"]), "expires_at": row["expires_at"]}

@@ -31,12 +31,13 @@ from collections.abc import Sequence
 
 import redis
 
+from service.audit.record import Action, record
 from service.errors import DatabaseUnavailable, InvalidToken
 from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
 from service.infra.redis_trip import ScriptCall
 from service.store import token_families as rows
-from service.store.database import Database
+from service.store.database import Database, Transaction
 from service.store.token_families import Revoked
 from service.types import now_ms
 
@@ -126,9 +127,15 @@ class Revocations:
             threading.Thread(target=self._reload, name="revocations", daemon=True).start()
         return True
 
-    def end(self, family: str) -> bool:
+    def end(self, family: str, why: Action = Action.SIGN_OUT) -> bool:
         """Revoke one log-in. False: revoked before."""
-        ended = self._db.transact(lambda tx: rows.revoke(tx, family))
+
+        def work(tx: Transaction) -> bool:
+            if ended := rows.revoke(tx, family):
+                record(tx, why, f"login:{family}", result="ok" if why is Action.SIGN_OUT else "refused")
+            return ended
+
+        ended = self._db.transact(work)
         self.publish(Revoked([family], []))
         return ended
 

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwt.algorithms import OKPAlgorithm
 
+from service.audit.record import Action, record
 from service.errors import Conflict, DatabaseUnavailable
 from service.infra.sealing import Seal
 from service.store import signing_keys as rows
@@ -140,6 +141,8 @@ class SigningKeys:
             added = rows.insert(tx, row)
             if added:
                 rows.retire(tx, row["number"], until)
+                action = Action.SIGNING_KEYS_ENDED if stolen else Action.SIGNING_KEY_ROTATED
+                record(tx, action, f"signing_key:{row['kid']}")
             return added
 
         if not self._db.transact(work):

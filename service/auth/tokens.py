@@ -16,11 +16,13 @@ from typing import Any, Literal, get_args
 
 from jwt.utils import base64url_decode
 
+from service.audit.record import Action, record
 from service.auth.revocation import Revocations
 from service.auth.signing_keys import SigningKey, SigningKeys
 from service.auth.users import Role, User, user_of
 from service.errors import InvalidToken
 from service.store import token_families as rows
+from service.store.actor import Actor
 from service.store.database import Database, Transaction
 from service.types import DEFAULT_WORKSPACE, Caller, new_id, now_ms
 
@@ -65,10 +67,15 @@ class TokenService:
         """Begin a token family for a user who has just signed in."""
         key = (
             self.keys.current()
-        )  # before any family: `SigningKeys` takes a log-in without a key for an older one
+        )  # first: `SigningKeys` takes a log-in that is older than any key for an upgrade's
         family, jti, now = new_id("fam"), _jti(), now_ms()
         ends = now + self._refresh_seconds * 1000
-        self._db.transact(lambda tx: rows.insert(tx, family, user.id, jti, now=now, expires_at=ends))
+
+        def work(tx: Transaction) -> None:
+            rows.insert(tx, family, user.id, jti, now=now, expires_at=ends)
+            record(tx, Action.SIGN_IN, f"user:{user.id}", login=family)
+
+        self._db.transact(work)
         return self._pair(key, user, family, jti)
 
     def renew(self, claims: Mapping[str, Any]) -> Pair:
@@ -87,7 +94,7 @@ class TokenService:
 
         user = self._db.transact(work)
         if user is None:
-            self._revocations.end(family)
+            self._revocations.end(family, Action.REFRESH_REUSED)
             raise InvalidToken("This refresh token is spent; sign in again.")
         return self._pair(key, user, family, fresh, refresh_until=int(claims["exp"]))
 
@@ -106,13 +113,13 @@ class TokenService:
         self, key: SigningKey, user: User, family: str, jti: str, refresh_until: int | None = None
     ) -> Pair:
         now = int(time.time())
-        common = {"iss": ISSUER, "aud": AUDIENCE, "sub": user.id, "fam": family, "iat": now}
+        common: dict[str, Any] = {"iss": ISSUER, "aud": AUDIENCE, "sub": user.id, "fam": family, "iat": now}
+        if user.workspace_id != DEFAULT_WORKSPACE:
+            common["wsp"] = user.workspace_id
         access = common | {"type": "access", "jti": _jti(), "exp": now + self._access_seconds}
         access |= {"role": user.role, "name": user.username}
         if user.limit_runs:
             access["lim"] = user.limit_runs
-        if user.workspace_id != DEFAULT_WORKSPACE:
-            access["wsp"] = user.workspace_id
         ends = refresh_until or now + self._refresh_seconds
         refresh = common | {"type": "refresh", "jti": jti, "exp": ends}
         return Pair(key.sign(access), key.sign(refresh), self._access_seconds)
@@ -131,6 +138,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise ValueError("a name comes twice")
     return found
+
+
+def actor_of(claims: Mapping[str, Any]) -> Actor:
+    """Build the actor of a token's verified claims."""
+    return Actor("user", str(claims["sub"]), workspace_id=str(claims.get("wsp", DEFAULT_WORKSPACE)))
 
 
 def caller_of(claims: Mapping[str, Any]) -> Caller:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from service.audit.record import Action, Refusals, record
 from service.auth.login_throttle import LoginAttempt, LoginThrottle
 from service.auth.revocation import Revocations
 from service.auth.workspaces import DEFAULT_NAME, NAME, no_workspace
@@ -63,8 +64,16 @@ def user_of(row: Row) -> User:
 class UserService:
     """User accounts: sign-in, creation, change, deletion. Loss of rights applies at once, on every worker."""
 
-    def __init__(self, db: Database, redis_store: RedisStore, revocations: Revocations, secret: str) -> None:
+    def __init__(
+        self,
+        db: Database,
+        redis_store: RedisStore,
+        revocations: Revocations,
+        secret: str,
+        refusals: Refusals,
+    ) -> None:
         self._db = db
+        self._refusals = refusals
         self._revocations = revocations
         self._throttle = LoginThrottle(redis_store)
         self._pepper = hmac.digest(secret.encode(), b"slipway addresses", "sha256")
@@ -90,13 +99,19 @@ class UserService:
         right = self._matches(row["password_hash"] if row else self._dummy_hash, password)
         if row is None or not right or row["refused"]:
             self._throttle.failed(attempt)
+            self._refuse(row)
             raise InvalidCredentials()
         self._throttle.succeeded(attempt)
-        act_as(Actor("user", row["id"]))
+        act_as(Actor("user", row["id"], workspace_id=row["workspace_id"]))
         now = now_ms()
         if seen_at is None or seen_at < now - _ADDRESS_REFRESH_MS:
             self._db.transact(partial(sign_in_addresses.remember, user_id=row["id"], digest=digest, now=now))
         return user_of(row)
+
+    def _refuse(self, row: Row | None) -> None:
+        """Record a refused sign-in; of a name that nobody has no word is kept, as people type passwords there."""
+        subject, workspace_id = (f"user:{row['id']}", row["workspace_id"]) if row else ("user:unknown", None)
+        self._refusals.record(Action.SIGN_IN, subject, workspace_id=workspace_id)
 
     def create(
         self,
@@ -115,6 +130,7 @@ class UserService:
         if not workspaces.keep(tx, row["workspace_id"]):
             raise no_workspace(row["workspace_id"])
         rows.insert(tx, row)
+        _record_creation(tx, row)
         return user_of(row)
 
     def bootstrap(self, username: str, password: str) -> User | None:
@@ -122,7 +138,13 @@ class UserService:
         if not username or self._db.query(rows.any_exists):
             return None
         row = self.new_row(username, password, "admin")
-        return user_of(row) if self._db.transact(lambda tx: rows.insert_first(tx, row)) else None
+
+        def work(tx: Transaction) -> bool:
+            if first := rows.insert_first(tx, row):
+                _record_creation(tx, row)
+            return first
+
+        return user_of(row) if self._db.transact(work) else None
 
     def get(self, user_id: str) -> User:
         """Find a user by id. Raises `NotFound`."""
@@ -163,20 +185,23 @@ class UserService:
             changes["limit_runs"] = _checked_rate(limit_runs) or None
         if changes:
             change = partial(rows.update, user_id=user_id, changes=changes, workspace_id=within)
-            self._end_logins(user_id, change)
+            self._end_logins(user_id, change, _recorded(changes))
         return self.get(user_id)
 
     def delete(self, user_id: str, within: str | None = None) -> None:
         """Delete a user; the ledger keeps their spending. `within`: as in `change`. Raises `NotFound`."""
-        self._end_logins(user_id, partial(rows.forget, user_id=user_id, workspace_id=within))
+        change = partial(rows.forget, user_id=user_id, workspace_id=within)
+        self._end_logins(user_id, change, {Action.USER_DELETED: {}})
 
-    def _end_logins(self, user_id: str, change: Any) -> None:
+    def _end_logins(self, user_id: str, change: Any, told: dict[Action, dict[str, Any]]) -> None:
         marker, now = new_id("fam"), now_ms()
 
         def work(tx: Transaction) -> token_rows.Revoked:
             # With the marker, it was this change that deleted the user: the answer to an earlier commit was lost.
             if not change(tx) and token_rows.owner(tx, marker) is None:
                 raise NotFound("There is no such user.")
+            for action, details in told.items():
+                record(tx, action, f"user:{user_id}", **details)
             return token_rows.revoke_all(tx, user_id, marker, now)
 
         self._revocations.publish(self._db.transact(work))
@@ -224,6 +249,25 @@ class UserService:
             yield
         finally:
             self._hash_slots.release()
+
+
+def _record_creation(tx: Transaction, row: Row) -> None:
+    role_and_limit = {name: row[name] for name in ("role", "limit_runs")}
+    record(tx, Action.USER_CREATED, f"user:{row['id']}", **role_and_limit)
+
+
+def _recorded(changes: Row) -> dict[Action, dict[str, Any]]:
+    """Return the actions to record for changed columns, with their details: never the password's hash."""
+    told: dict[Action, dict[str, Any]] = {}
+    if "role" in changes:
+        told[Action.USER_ROLE] = {"role": changes["role"]}
+    if "limit_runs" in changes:
+        told[Action.USER_LIMIT] = {"limit_runs": changes["limit_runs"]}
+    if "disabled" in changes:
+        told[Action.USER_DISABLED if changes["disabled"] else Action.USER_ENABLED] = {}
+    if "password_hash" in changes:
+        told[Action.USER_PASSWORD] = {}
+    return told
 
 
 def network_of(address: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from service.audit.record import Action, record
 from service.auth.revocation import Revocations
 from service.errors import Conflict, NotFound, fault
 from service.store import token_families as token_rows
@@ -45,6 +46,7 @@ class WorkspaceService:
     def insert(self, tx: Transaction, row: dict[str, Any]) -> Workspace:
         """Insert a row of `new_row`. Raises `Conflict` when the name is taken."""
         rows.insert(tx, row)
+        record(tx, Action.WORKSPACE_CREATED, f"workspace:{row['id']}")
         return _workspace(row)
 
     def get(self, workspace_id: str) -> Workspace:
@@ -93,6 +95,17 @@ class WorkspaceService:
                 raise Conflict(f"The workspace {DEFAULT_NAME} is always there, under this name.")
             if deletes and rows.has_users(tx, workspace_id):
                 raise Conflict("This workspace has users: delete them first.")
+            if deletes:
+                record(tx, Action.WORKSPACE_DELETED, f"workspace:{workspace_id}")
+            else:
+                told = {"disabled": changes["disabled"]} if "disabled" in changes else {}
+                record(
+                    tx,
+                    Action.WORKSPACE_CHANGED,
+                    f"workspace:{workspace_id}",
+                    renamed="name" in changes,
+                    **told,
+                )
             if "disabled" not in changes:
                 rows.update(tx, workspace_id, changes)
                 return Revoked([], [])

@@ -13,6 +13,7 @@ from sqlalchemy.sql.functions import GenericFunction
 from service.store.actor import Actor, current_actor
 from service.store.pipeline import Queued, expecting_count, expecting_rows, send
 from service.store.statement import Plan, Row, Statement
+from service.types import new_id
 
 
 class clock_ms(GenericFunction[int]):
@@ -78,10 +79,13 @@ class Transaction:
         "_begin",
         "_engine",
         "_hooks",
+        "_ids_used",
         "_pooled",
         "_queue",
         "_sqlalchemy",
         "assumes",
+        "audited",
+        "ids",
         "locked_counters",
         "pipelined",
     )
@@ -91,8 +95,11 @@ class Transaction:
     ) -> None:
         self.pipelined = pipelined
         self.assumes = False  # whether an expected result has yet to be compared
+        self.audited = False  # whether it adds rows to the audit: see `Database.audited`
+        self.ids: list[str] = []  # of `id`: shared with the transaction that runs the same work again
         self.locked_counters: set[str] = set()  # ids: see `service.store.budgets.may_lock`
         self._engine = engine
+        self._ids_used = 0
         self._pooled = pooled
         self._begin = tuple(begin)
         self._queue = [Queued(sql) for sql in begin]
@@ -108,6 +115,13 @@ class Transaction:
     def actor(self) -> Actor:
         """Actor of this thread."""
         return current_actor()
+
+    def id(self, prefix: str) -> str:
+        """Create an id; the same one again where the transaction is run again, as its commit may have happened."""
+        if self._ids_used == len(self.ids):
+            self.ids.append(new_id(prefix))
+        self._ids_used += 1
+        return self.ids[self._ids_used - 1]
 
     def execute(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from service.audit.record import Action, record
 from service.errors import DatabaseUnavailable, NotFound
 from service.observe.observer import Observer
 from service.store import budgets as rows
@@ -14,7 +15,7 @@ from service.store import holds, ledger, scope_locks
 from service.store.budgets import BudgetWindow
 from service.store.database import Database, Row, Transaction
 from service.store.scope_cost import settled_cost
-from service.types import DEFAULT_WORKSPACE, Caller, now_ms
+from service.types import DEFAULT_WORKSPACE, Caller, now_ms, usd
 from service.usage.caps import (
     LEVELS,
     NO_LIMIT,
@@ -163,19 +164,18 @@ class Budgets:
         workspace_id = self._workspace_of(scope)
         cap = Cap(scope, period, NO_LIMIT if amount is None else amount)
         settled = self._db.query(lambda tx: self._settled(tx, cap.window(now_ms())))
-        return self._db.transact(lambda tx: self._put(tx, cap, amount, settled, workspace_id))
 
-    def _put(
-        self,
-        tx: Transaction,
-        cap: Cap,
-        amount: int | None,
-        settled: FinalCost,
-        workspace_id: str | None = None,
-    ) -> Standing:
-        # No hold is written against the scope until this transaction ends; later ones read the new cap.
-        scope_locks.own(tx, cap.scope)
-        rows.put(tx, cap.scope, cap.period, amount, workspace_id)
+        def work(tx: Transaction) -> Standing:
+            # No hold is written against the scope until this transaction ends; later ones read the new cap.
+            scope_locks.own(tx, cap.scope)
+            rows.put(tx, cap.scope, cap.period, amount, workspace_id)
+            _record(tx, cap, amount)
+            return self._apply(tx, cap, settled)
+
+        return self._db.transact(work)
+
+    def _apply(self, tx: Transaction, cap: Cap, settled: FinalCost) -> Standing:
+        """Apply a cap that was set to the open window, or open it. The caller has the scope's exclusive lock."""
         window = cap.window(now_ms())
         counters = rows.stripes(tx, [window], lock=True).get(window.id)
         if counters is None:  # no counter yet: count the holds that are open
@@ -295,3 +295,9 @@ class Budgets:
             return noted
 
         return self._db.transact(work)
+
+
+def _record(tx: Transaction, cap: Cap, amount: int | None) -> None:
+    if amount is None:
+        return record(tx, Action.CAP_REMOVED, cap.scope, period=cap.period)
+    record(tx, Action.CAP_SET, cap.scope, period=cap.period, amount_usd=usd(amount))

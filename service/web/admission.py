@@ -12,11 +12,13 @@ is sent before any other error is raised, so the order of errors is that of the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
-from service.errors import Forbidden, NotFound
+from service.audit.record import Action
+from service.errors import Forbidden, NotFound, RateLimited, SlipwayError
 from service.infra.redis_trip import Trip
 from service.observe import logs
 from service.runs.bulkhead import Permit
@@ -26,7 +28,7 @@ from service.text.suggest import did_you_mean
 from service.types import Caller, RunRequest
 from service.web import limits
 from service.web.authentication import identify
-from service.web.current import current, current_caller, services
+from service.web.current import Request, current, current_caller, services
 from service.web.idempotency import idempotency_key
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 V = TypeVar("V", bound=Callable[..., Any])
 _SMALL_BODY = 65_536  # bytes; a larger one is not read before its call is known to pass
+_AUDITED = frozenset({"auth", "approvals"})  # blueprints whose changes are audited whatever their role
+_ID = re.compile(r"(\w+:)?[a-z]{3}_[0-9a-z]{26}", re.ASCII)
 _RANK = {"user": 0, "operator": 1, "admin": 2, "service admin": 3}
 
 
@@ -98,6 +102,9 @@ def guard(
                 if scope is not None and not allows(caller.scopes, scope.format(**kwargs)):
                     raise Forbidden("The scopes of this API key do not allow that.")
                 return view(*args, **kwargs)
+            except SlipwayError as error:
+                _record_refusal(request, error, audited=role is not None or request.blueprint in _AUDITED)
+                raise
             finally:
                 request.trip.send()
 
@@ -105,6 +112,17 @@ def guard(
         return cast(V, guarded)
 
     return wrap
+
+
+def _record_refusal(request: Request, error: SlipwayError, *, audited: bool) -> None:
+    """Record a call that was forbidden, and any other refusal of a change to what the audit tells of."""
+    forbidden = isinstance(error, Forbidden)
+    refused = error.status < 500 and not isinstance(error, RateLimited)
+    if forbidden or (audited and refused and request.method != "GET"):
+        action = Action.ACCESS_REFUSED if forbidden else Action.CHANGE_REFUSED
+        route = f"route:{request.method} {request.url_rule}"
+        named = [value for value in (request.view_args or {}).values() if _ID.fullmatch(str(value))]
+        request.services.audit.refusals.record(action, route, code=error.code, named=named)
 
 
 def _rank(caller: Caller) -> int:

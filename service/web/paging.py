@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import orjson
-from flask import current_app, request
+from flask import Response, current_app, request
 
 from service.errors import FieldFault, Invalid, fault
 from service.text.numerals import whole_number
@@ -71,6 +73,33 @@ def choice_argument(name: str, allowed: Sequence[str]) -> str | None:
         names = ", ".join(allowed)
         raise fault(f"/{name}", f"Send one of {names}.", f"`{name}` is one of {names}.")
     return value
+
+
+def moment(name: str, text: str, *, end: bool) -> int:
+    """Read a date or time (RFC 3339; without a zone UTC) as ms; a date that is an `end` includes its day.
+
+    Raises `Invalid`.
+    """
+    try:
+        if not text.isascii():  # `fromisoformat` accepts any character between date and time
+            raise ValueError
+        if len(text) == 10:
+            day = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
+            return int((day + timedelta(days=1 if end else 0)).timestamp() * 1000)
+        moment = datetime.fromisoformat(text)
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise fault(
+            f"/{name}", "A date such as 2026-11-21, or a time such as 2026-11-21T06:00:00Z."
+        ) from None
+
+
+def link_next(response: Response, cursor: str | None) -> Response:
+    """Add the next page's URL as `Link` (RFC 8288), for media types without a field for a cursor."""
+    if cursor is not None:
+        query = urlencode({**request.args.to_dict(), "cursor": cursor})
+        response.headers["Link"] = f'<{request.path}?{query}>; rel="next"'
+    return response
 
 
 def asked_workspace() -> str | None:

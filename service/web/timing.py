@@ -10,7 +10,7 @@ import time
 from flask import Response
 
 from service.observe import logs
-from service.store.actor import ANONYMOUS, act_as
+from service.store.actor import Origin, serve
 from service.web.current import Request
 
 log = logging.getLogger("slipway.request")
@@ -27,7 +27,7 @@ def begin(request: Request) -> None:
     request.began = time.perf_counter()
     request.id = request_id(request.environ.get("HTTP_X_REQUEST_ID", ""))
     logs.clear(request_id=request.id)
-    act_as(ANONYMOUS)  # a thread serves one request after another
+    serve(Origin(request.remote_addr, request.id))  # a thread serves one request after another
 
 
 def finish(request: Request, response: Response) -> None:

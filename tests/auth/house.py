@@ -9,6 +9,7 @@ from typing import Any
 from flask import Flask, Response
 from flask.testing import FlaskClient
 
+from service.audit.record import Refusals
 from service.auth.keys import KeyService
 from service.auth.revocation import Revocations
 from service.auth.signing_keys import Lifetimes, SigningKeys
@@ -51,7 +52,7 @@ class Replica:
         self.db = Database(f"sqlite:///{folder}/slipway.db", pool_size=8, patience=2.0)
         metadata.create_all(self.db.engine)
         self.revocations = Revocations(self.redis_store, self.db, access_seconds=900)
-        self.users = UserService(self.db, self.redis_store, self.revocations, secret)
+        self.users = UserService(self.db, self.redis_store, self.revocations, secret, Refusals(self.db))
         self.signing_keys = SigningKeys(self.db, secret, private_key, Lifetimes(lead, 86_400))
         self.tokens = TokenService(
             self.db, self.revocations, self.signing_keys, access_seconds=900, refresh_seconds=86_400

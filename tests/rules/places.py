@@ -48,8 +48,9 @@ class Place:
     def get(self, who: str, path: str, query: dict[str, str]) -> int:
         """Measure the cost of an answer."""
         path = path.format(**{name: getattr(self.known, known, known) for name, known in PATHS.items()})
-        filled = {"<session>": self.known.session, "<cursor>": self._cursor(path)}
-        query = {name: filled.get(value, value) for name, value in query.items()}
+        filled = {"<session>": self.known.session, "<user>": self.known.user, "<cursor>": self._cursor(path)}
+        for part, value in filled.items():
+            query = {name: text.replace(part, value) for name, text in query.items()}
         client, headers = self.app.test_client(), {"Authorization": f"Bearer {self.tokens[who]}"}
 
         def ask() -> None:
@@ -62,8 +63,8 @@ class Place:
         """A place in the middle of a list."""
         if path.startswith("/v1/sessions/"):
             return "2"
-        kind = path.split("/")[2]
-        prefix = {"sessions": "ses", "approvals": "apr"}.get(kind, "run")
+        kind = path.rpartition("/")[2]
+        prefix = {"sessions": "ses", "approvals": "apr", "audit": "aud"}.get(kind, "run")
         return f"{prefix}{self.known.run[3:]}"
 
     def command(self, *words: str) -> int:

@@ -110,6 +110,12 @@ _INSERTS: dict[str, str] = {
         SELECT 'key_' || k, 'usr_' || k, 'key', k, 'sk', <none>, at FROM filled WHERE i <= :users""",
     "sign_in_addresses": """(user_id, digest, seen_at)
         SELECT 'usr_' || k, k, :until FROM filled WHERE i <= :users""",
+    "audit": """(id, workspace_id, at, action, actor, user_id, subject, result, details)
+        SELECT 'aud_' || f.k, :default, f.at, CASE WHEN f.i IN (12, 24) THEN 'user.role' ELSE 'sign_in' END, 'user',
+            CASE WHEN f.i % 2 = 0 THEN :heavy ELSE 'usr_' || u.k END, 'user:usr_' || u.k, 'ok', <empty>
+        FROM filled f JOIN filled u ON u.i = 1 + f.i % :users ORDER BY f.i""",
+    "audit_links": """(workspace_id, seq, audit_id, previous, hash, at)
+        SELECT :default, i, 'aud_' || k, k, k, at FROM filled""",
     "caps": """(scope, period, amount_nano, updated_at, workspace_id)
         SELECT 'user:usr_' || k, 'day', 1000000000, at, CASE WHEN i = 8 THEN :acme ELSE :default END
         FROM filled WHERE i <= :users / 10""",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import sqlalchemy as sa
 
+from service.audit.record import Action, record
 from service.store import batches, holds, runs, sweep, webhooks, workers
 from service.store.database import Database, Transaction
 from service.store.holds import Hold
@@ -66,6 +67,7 @@ FOUND: list[tuple[Work, Callable[[Transaction], object]]] = [
     (Work.BATCHES, batched),
     (Work.DELIVERIES, lambda tx: notice(tx, LONG_AGO)),
     (Work.ORPHANED_HOLDS, lambda tx: held(tx, a_run(), LONG_AGO)),
+    (Work.UNLINKED_AUDIT, lambda tx: record(tx, Action.SETTINGS, "service")),
 ]
 LATER: list[Callable[[Transaction], object]] = [
     lambda tx: running(tx, "wrk_other"),

@@ -32,6 +32,7 @@ from service.store.schema.activity import (
     webhooks,
     workers,
 )
+from service.store.schema.audit import audit, audit_links, audit_unlinked
 from service.store.schema.base import compatibility, metadata
 from service.store.schema.money import (
     SUMS,

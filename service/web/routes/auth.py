@@ -10,7 +10,8 @@ from pydantic import AfterValidator, AwareDatetime, Field
 
 from service import errors
 from service.auth.build import JWKS_SECONDS
-from service.store.actor import Actor, act_as
+from service.auth.tokens import actor_of
+from service.store.actor import act_as
 from service.web.admission import guard, public, signed_in
 from service.web.authentication import checked_claims
 from service.web.current import current_caller, services
@@ -97,7 +98,7 @@ def login() -> Response:
 def refresh() -> Response:
     """Renew a token pair, authenticated by the refresh token itself, which is the bearer."""
     claims = checked_claims("refresh")
-    act_as(Actor("user", str(claims["sub"])))
+    act_as(actor_of(claims))
     limit_refresh(str(claims["sub"]))
     return json_response(services().auth.tokens.renew(claims).public())
 
