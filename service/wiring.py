@@ -88,6 +88,7 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
         money,
         sessions.build(settings, infra),
         sender,
+        accounts.revocations,
     )
     settle = partial(sweep_holds, infra.db, money.spending, older_than=ORPHANED_AFTER_MS / 1000)
     chores = [

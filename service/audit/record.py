@@ -47,6 +47,8 @@ class Action(StrEnum):
     WORKSPACE_CREATED = "workspace.created"
     WORKSPACE_CHANGED = "workspace.changed"
     WORKSPACE_DELETED = "workspace.deleted"
+    AGENT_STOPPED = "agent.stopped"
+    AGENT_RELEASED = "agent.released"
     CAP_SET = "cap.set"
     CAP_REMOVED = "cap.removed"
     APPROVAL_APPROVED = "approval.approved"

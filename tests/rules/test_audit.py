@@ -31,6 +31,8 @@ AUDITED = re.compile(r"(POST|PUT|PATCH|DELETE) /(v1/(admin|auth|approvals)|page)
 # What each route that changes something here leaves.
 LEAVES: dict[str, Action | None] = {
     "PUT /v1/admin/budgets/<scope>": Action.CAP_SET,
+    "POST /v1/admin/agents/<agent>/release": Action.AGENT_RELEASED,
+    "POST /v1/admin/agents/<agent>/stop": Action.AGENT_STOPPED,
     "POST /v1/admin/users": Action.USER_CREATED,
     "PATCH /v1/admin/users/<user_id>": Action.USER_ROLE,
     "DELETE /v1/admin/users/<user_id>": Action.USER_DELETED,
@@ -127,7 +129,7 @@ def test_each_route_leaves_its_row(made: Audit, name: str) -> None:
         assert (row["actor"], row["user_id"], row["request_id"]) == ("user", made.root.id, "req-of-mine")
         assert row["address"] == "127.0.0.0/24"
         kind, _, subject = row["subject"].partition(":")
-        assert subject in (path.rpartition("/")[2], "") or kind in ("user", "key", "login", "workspace")
+        assert subject in (path.rpartition("/")[2], "") or kind in ("user", "key", "login", "workspace", "agent")
 
 
 @pytest.mark.parametrize("name", [name for name in LEAVES if name not in ELSEWHERE])
@@ -205,6 +207,8 @@ def test_each_change_of_a_user_and_of_a_cap_has_its_action(made: Audit) -> None:
 
 
 COMMANDS: dict[tuple[str, ...], Action] = {
+    ("agents", "stop", "support", "--reason", CANARY): Action.AGENT_STOPPED,
+    ("agents", "release", "support"): Action.AGENT_RELEASED,
     ("users", "add", "bob", "--password-stdin"): Action.USER_CREATED,
     ("users", "disable", "bob"): Action.USER_DISABLED,
     ("users", "disable", "bob", "--undo"): Action.USER_ENABLED,

@@ -18,6 +18,7 @@ from service.store.schema.activity import (
     ENDED_BADLY,
     OF_ALL,
     UNFINISHED,
+    agent_stops,
     approvals,
     batch_items,
     batches,
