@@ -195,7 +195,8 @@ class UserService:
 
         `within`: as in `change`. Raises `NotFound`.
         """
-        if (row := self._db.query(lambda tx: rows.get(tx, user_id))) is not None:
+        row = self._db.query(lambda tx: rows.get(tx, user_id))
+        if row is not None and within in (None, row["workspace_id"]):
             workspace = self._db.query(lambda tx: workspaces.get(tx, row["workspace_id"]))
             self._throttle.forget(_account(row["username"], workspace["name"] if workspace else ""))
         now = now_ms()
@@ -210,8 +211,9 @@ class UserService:
             # With the marker, it was this change that deleted the user: the answer to an earlier commit was lost.
             if not change(tx) and token_rows.owner(tx, marker) is None:
                 raise NotFound("There is no such user.")
+            workspace_id = rows.workspace_of(tx, user_id)
             for action, details in told.items():
-                record(tx, action, f"user:{user_id}", **details)
+                record(tx, action, f"user:{user_id}", workspace_id=workspace_id, **details)
             return token_rows.revoke_all(tx, user_id, marker, now)
 
         self._revocations.publish(self._db.transact(work))
@@ -268,7 +270,7 @@ def _account(username: str, workspace: str) -> str:
 
 def _record_creation(tx: Transaction, row: Row) -> None:
     role_and_limit = {name: row[name] for name in ("role", "limit_runs")}
-    record(tx, Action.USER_CREATED, f"user:{row['id']}", **role_and_limit)
+    record(tx, Action.USER_CREATED, f"user:{row['id']}", workspace_id=row["workspace_id"], **role_and_limit)
 
 
 def _recorded(changes: Row) -> dict[Action, dict[str, Any]]:
