@@ -37,6 +37,7 @@ REQUESTS: dict[str, dict[str, Any] | None] = {
     "POST /v1/admin/users": {"username": "carol", "password": PASSWORD},
     "PATCH /v1/admin/users/<user_id>": {"role": "operator"},
     "DELETE /v1/admin/users/<user_id>": None,
+    "POST /v1/admin/users/<user_id>/erase": None,
     "POST /v1/admin/workspaces": {"name": "acme"},
     "PATCH /v1/admin/workspaces/<workspace_id>": {"name": "acme-two"},
     "DELETE /v1/admin/workspaces/<workspace_id>": None,

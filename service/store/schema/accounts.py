@@ -1,4 +1,4 @@
-"""Tables of accounts: workspaces, users, token families, signing keys, API keys, addresses of sign-ins."""
+"""Tables of accounts: workspaces, users and their erasure, log-ins, signing keys, API keys, addresses of sign-ins."""
 
 from __future__ import annotations
 
@@ -82,4 +82,17 @@ sign_in_addresses = sa.Table(
     Column("user_id", String(32), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
     Column("digest", String(64), primary_key=True),
     Column("seen_at", BigInteger, nullable=False, index=True),
+)
+
+# Erasures of users' data. No foreign key: the row is the proof, whatever becomes of the user's.
+erasures = sa.Table(
+    "erasures",
+    metadata,
+    Column("user_id", String(32), primary_key=True),
+    workspace_column(),
+    Column("asked_at", BigInteger, nullable=False),
+    Column("next_at", BigInteger, index=True),  # time of the next pass, by any worker; NULL: none is needed
+    Column("erased_at", BigInteger),  # when a pass found nothing more
+    Column("verified_at", BigInteger),  # when one did after whatever was under way had ended
+    Column("counts", Json, nullable=False),
 )
