@@ -25,6 +25,7 @@ from service.infra.sealing import Seal
 from service.store import keys as rows
 from service.store.database import Database, Row, Transaction
 from service.store.token_families import Revoked
+from service.store.visibility import AGENTS
 from service.types import Caller, new_id, now_ms, public_fields
 
 PREFIX = "slp_"
@@ -161,13 +162,14 @@ def _look_up(client: Any, digest: str) -> tuple[bytes | None, bytes | None, byte
 
 
 def _cache_key(digest: str) -> str:
-    return f"slipway:key:2:{digest}"  # 2: a `Caller` with a workspace; a release before could not read it
+    # 3: a role beside scopes. A release before would let a key with scopes of actions do all that its role may.
+    return f"slipway:key:3:{digest}"
 
 
 def _caller(row: Row) -> Caller:
-    # A scoped key only calls agents: the user's operator or admin role does not apply.
+    # A key for some agents only calls them: the user's operator or admin role does not apply.
     scopes = tuple(row["scopes"])
-    role: Role = "user" if scopes else row["role"]
+    role: Role = "user" if any(scope.startswith(AGENTS) for scope in scopes) else row["role"]
     return Caller(
         row["user_id"],
         row["username"],

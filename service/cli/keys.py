@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from operator import itemgetter
 
 import click
 
+from service.auth.permissions import check_scope
 from service.cli.common import (
     Commands,
     WholeNumber,
@@ -22,14 +22,16 @@ from service.cli.common import (
 from service.types import now_ms, rfc3339
 
 keys = Commands("keys", help="API keys of users; the keys that sign tokens.")
-_SCOPE = re.compile(r"agents:(\*|[a-z][a-z0-9_-]{0,63}\*?)")
 
 
 @keys.command()
 @click.argument("username")
 @click.argument("name")
 @click.option(
-    "--scope", "scopes", multiple=True, help="Such as agents:support; may be given again. None: all."
+    "--scope",
+    "scopes",
+    multiple=True,
+    help="Such as agents:support, actions:runs:*; may be given again. None: all.",
 )
 @click.option("--days", type=WholeNumber(1, 3660), help="How long it is good for. None: until revoked.")
 @in_workspace
@@ -39,10 +41,10 @@ def add(
 ) -> None:
     """Create a key for a user. The secret is shown now and never again."""
     for scope in scopes:
-        if not _SCOPE.fullmatch(scope):
-            raise click.BadParameter(
-                f"{scope} is not such as agents:support or agents:*", param_hint="--scope"
-            )
+        try:
+            check_scope(scope)
+        except ValueError as error:
+            raise click.BadParameter(f"{scope} {error}", param_hint="--scope") from None
     ends = now_ms() + days * 86_400_000 if days else None
     key = services().auth.keys.create(user_named(username, workspace).id, name, scopes, ends)
     if as_json:

@@ -27,7 +27,7 @@ def test_api_keys_over_http(here: Replica, there: Replica, ada: User) -> None:
     ):
         assert there.client().get("/v1/auth/me", headers=headers).get_json()["scopes"] == ["agents:plain"]
     assert post(there, "/v1/agents/plain/invoke", key).status_code == 200
-    assert post(there, "/v1/agents/rated/invoke", key).status_code == 403
+    assert post(there, "/v1/agents/rated/invoke", key).status_code == 404
     (listed,) = here.client(token).get("/v1/auth/keys").get_json()["data"]
     assert listed == {name: made[name] for name in made if name != "key"}
     assert here.client(token).delete(f"/v1/auth/keys/{made['id']}").status_code == 204
