@@ -61,7 +61,7 @@ def list_keys(username: str, workspace: str, as_json: bool) -> None:
     """List a user's keys that are not revoked."""
     user_id, known = user_named(username, workspace).id, services().auth.keys
     rows = list(paginate(partial(known.page, user_id), itemgetter("id")))
-    columns = "id name prefix scopes created_at expires_at"
+    columns = "id name prefix scopes created_at expires_at last_used_at"
     print_rows(rows, columns, f"{username} has no keys.", as_json=as_json)
 
 
@@ -73,6 +73,22 @@ def revoke(username: str, key_id: str, workspace: str) -> None:
     """Revoke a key of a user at once, on every worker."""
     services().auth.keys.revoke(key_id, user_named(username, workspace).id)
     click.echo(f"Revoked {key_id}.")
+
+
+@keys.command("rotate-secret")
+@click.argument("username")
+@click.argument("key_id")
+@click.option("--overlap", type=WholeNumber(0, 2_592_000), default=86_400, help="Seconds; a day.")
+@in_workspace
+@as_json
+def rotate_secret(username: str, key_id: str, overlap: int, workspace: str, as_json: bool) -> None:
+    """Give a key another secret, shown now and never again. The old one works for --overlap more."""
+    user_id = user_named(username, workspace).id
+    key = services().infra.db.transact(services().auth.keys.rotation(key_id, user_id, overlap))
+    if as_json:
+        return print_json(key)
+    click.echo(f"The old secret of {key_id} works until {key['previous_expires_at']}.", err=True)
+    click.echo(key["key"])
 
 
 @keys.command()

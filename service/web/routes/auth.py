@@ -25,6 +25,7 @@ from service.web.sign_in import Login, sign_in
 from service.web.validation import parse
 
 blueprint = Blueprint("auth", __name__)
+DAY = 86_400  # seconds
 _MAX_LIFE = timedelta(days=3660)
 
 
@@ -61,6 +62,12 @@ class NewKey(Body):
     expires_at: Annotated[AwareDatetime, AfterValidator(_expiry)] | None = None
 
 
+class Rotation(Body):
+    """Other secret of an API key. `overlap_seconds`: for how long the old one still works; a day."""
+
+    overlap_seconds: Annotated[int, Field(ge=0, le=30 * DAY)] = DAY
+
+
 class KeyView(Shape):
     id: str
     name: str
@@ -68,6 +75,9 @@ class KeyView(Shape):
     scopes: list[str]
     created_at: str
     expires_at: str | None
+    last_used_at: str | None
+    rotated_at: str | None
+    previous_expires_at: str | None
 
 
 class KeyShown(KeyView):
@@ -156,6 +166,21 @@ def list_keys() -> Response:
     only = caller.key_id if caller.scopes else None
     found = services().auth.keys.page(caller.user_id, limit=limit + 1, after=after, only=only)
     return json_response(page(found, limit))
+
+
+@blueprint.post("/v1/auth/keys/<key_id>/rotate")
+@api(
+    "Give an API key another secret, shown only once; the old one works for `overlap_seconds` more",
+    body=Rotation,
+    returns={200: KeyShown},
+    errors=[errors.NotFound, errors.Forbidden, errors.Conflict, errors.IdempotencyMismatch],
+    headers=["Idempotency-Replayed"],
+)
+@guard()
+def rotate_key(key_id: str) -> Response:
+    body, keys = parse(Rotation), services().auth.keys
+    work = keys.rotation(key_id, current_caller().user_id, body.overlap_seconds)
+    return once(work, 200, seal=keys.sealed, unseal=keys.unsealed)
 
 
 @blueprint.delete("/v1/auth/keys/<key_id>")
