@@ -94,7 +94,11 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
     )
     settle = partial(sweep_holds, infra.db, money.spending, older_than=ORPHANED_AFTER_MS / 1000)
     chores = [
-        *([Chore(accounts.first_admin), Chore(accounts.tokens.keys.refresh)] if role.kind == "web" else []),
+        *(
+            [Chore(accounts.first_admin), Chore(accounts.tokens.keys.refresh), Chore(accounts.keys.note_uses)]
+            if role.kind == "web"
+            else []
+        ),
         Chore(catalog.refresh_in_background),
         Chore(sender.send_due, Work.DELIVERIES),
         Chore(settle, Work.ORPHANED_HOLDS),

@@ -15,6 +15,7 @@ from service.store import holds, ledger, scope_locks
 from service.store.budgets import BudgetWindow
 from service.store.database import Database, Row, Transaction
 from service.store.scope_cost import settled_cost
+from service.store.visibility import visible_to
 from service.types import DEFAULT_WORKSPACE, Caller, now_ms, usd
 from service.usage.caps import (
     LEVELS,
@@ -110,11 +111,12 @@ class Budgets:
     def of_caller(self, caller: Caller) -> list[Standing]:
         """Read the caps on the caller's user and key; for operators, their workspace's, and `default`'s the service's.
 
-        A key with scopes sees only its own caps: the user's would reveal spending on other agents.
+        A key for some agents sees only its own caps: the user's would reveal spending on other agents.
         """
-        scopes = [] if caller.scopes else [f"user:{caller.user_id}"]
+        visible = visible_to(caller)
+        scopes = [] if visible.scopes else [f"user:{caller.user_id}"]
         scopes += [f"key:{caller.key_id}"] if caller.key_id else []
-        if caller.role != "user":
+        if visible.user_id is None:
             scopes.append(f"workspace:{caller.workspace_id}")
             scopes += ["service"] if caller.workspace_id == DEFAULT_WORKSPACE else []
         return self.of(scopes)

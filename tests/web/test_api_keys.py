@@ -27,7 +27,7 @@ def test_api_keys_over_http(here: Replica, there: Replica, ada: User) -> None:
     ):
         assert there.client().get("/v1/auth/me", headers=headers).get_json()["scopes"] == ["agents:plain"]
     assert post(there, "/v1/agents/plain/invoke", key).status_code == 200
-    assert post(there, "/v1/agents/rated/invoke", key).status_code == 403
+    assert post(there, "/v1/agents/rated/invoke", key).status_code == 404
     (listed,) = here.client(token).get("/v1/auth/keys").get_json()["data"]
     assert listed == {name: made[name] for name in made if name != "key"}
     assert here.client(token).delete(f"/v1/auth/keys/{made['id']}").status_code == 204
@@ -100,6 +100,25 @@ def test_a_key_sealed_with_another_secret_is_not_shown_again(
 def test_a_key_that_does_not_fit_is_422(here: Replica, ada: User, body: dict[str, Any]) -> None:
     answer = post(here, "/v1/auth/keys", here.login()["access_token"], json=body)
     assert answer.status_code == 422, answer.text
+
+
+def test_a_key_is_rotated_once_under_its_idempotency_key(here: Replica, there: Replica, ada: User) -> None:
+    token = here.login()["access_token"]
+    made = here.keys.create(ada.id, "laptop", ("agents:plain",))
+    path = f"/v1/auth/keys/{made['id']}/rotate"
+    again = {"json": {"overlap_seconds": 60}, "headers": {"Idempotency-Key": "other-secret"}}
+    first, second = (post(replica, path, token, **again) for replica in (here, there))
+    shown = first.get_json()
+    assert first.status_code == 200 and second.get_json() == shown and shown["key"] != made["key"]
+    assert "Idempotency-Replayed" not in first.headers and second.headers["Idempotency-Replayed"] == "true"
+    assert (shown["id"], shown["scopes"]) == (made["id"], made["scopes"])
+    assert there.status(shown["key"]) == there.status(made["key"]) == 200
+    (listed,) = here.client(token).get("/v1/auth/keys").get_json()["data"]
+    assert listed == {name: shown[name] for name in shown if name != "key"}
+    for overlap in (-1, 2_592_001, "60", 1.5):
+        assert post(here, path, token, json={"overlap_seconds": overlap}).status_code == 422
+    other = post(here, "/v1/auth/keys/key_none/rotate", token, json={})
+    assert other.status_code == 404
 
 
 def test_keys_come_in_pages(here: Replica, ada: User) -> None:

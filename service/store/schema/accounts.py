@@ -73,6 +73,10 @@ api_keys = sa.Table(
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger, index=True),
+    Column("rotated_at", BigInteger, index=True),
+    Column("previous_digest", String(64), index=True),  # works until `previous_expires_at`
+    Column("previous_expires_at", BigInteger),
+    Column("last_used_at", BigInteger),  # to a minute
 )
 
 # Addresses of earlier sign-ins, as digests: attempts from them do not count against the account's budget.

@@ -83,7 +83,7 @@ class ErasureView(Shape):
     errors=[errors.Forbidden, errors.Invalid],
     query=PAGE | WORKSPACE,
 )
-@guard("admin")
+@guard()
 def list_users() -> Response:
     limit, after = page_arguments()
     found = services().auth.users.page(limit=limit + 1, after=after, workspace_id=asked_workspace())
@@ -98,7 +98,7 @@ def list_users() -> Response:
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict, errors.Invalid, errors.IdempotencyMismatch],
     headers=["Idempotency-Replayed"],
 )
-@guard("admin")
+@guard()
 def create_user() -> Response:
     body, users, caller = parse(NewUser), services().auth.users, current_caller()
     workspace_id = body.workspace_id or caller.workspace_id
@@ -119,7 +119,7 @@ def create_user() -> Response:
     returns={200: UserView},
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict, errors.Invalid],
 )
-@guard("admin")
+@guard()
 def change_user(user_id: str) -> Response:
     body = parse(UserChange)
     if body.disabled or body.role not in (None, "admin"):
@@ -134,7 +134,7 @@ def change_user(user_id: str) -> Response:
     returns={204: None},
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict],
 )
-@guard("admin")
+@guard()
 def delete_user(user_id: str) -> Response:
     _not_oneself(user_id)
     services().auth.users.delete(user_id, current_caller().confined_to)
@@ -148,7 +148,7 @@ def delete_user(user_id: str) -> Response:
     errors=[errors.Forbidden, errors.NotFound, errors.RateLimited, errors.Overloaded],
     stream=LINES,
 )
-@guard("admin")
+@guard()
 def export_user(user_id: str) -> Response:
     place = reading_place()
     try:
@@ -170,7 +170,7 @@ def export_user(user_id: str) -> Response:
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict, errors.IdempotencyMismatch],
     headers=["Idempotency-Replayed"],
 )
-@guard("admin")
+@guard()
 def erase_user(user_id: str) -> Response:
     _not_oneself(user_id)
     within = current_caller().confined_to

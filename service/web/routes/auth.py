@@ -10,9 +10,10 @@ from pydantic import AfterValidator, AwareDatetime, Field
 
 from service import errors
 from service.auth.build import JWKS_SECONDS
+from service.auth.permissions import check_scope
 from service.auth.tokens import actor_of
 from service.store.actor import act_as
-from service.web.admission import guard, public, signed_in
+from service.web.admission import guard, public
 from service.web.authentication import checked_claims
 from service.web.current import current_caller, services
 from service.web.idempotency import once
@@ -24,6 +25,7 @@ from service.web.sign_in import Login, sign_in
 from service.web.validation import parse
 
 blueprint = Blueprint("auth", __name__)
+DAY = 86_400  # seconds
 _MAX_LIFE = timedelta(days=3660)
 
 
@@ -51,14 +53,19 @@ class Me(Shape):
 
 
 class NewKey(Body):
-    """New API key. `scopes` such as `agents:support` or `agents:*`; without any, the user's own permissions."""
+    """New API key. `scopes` such as `agents:support`, `actions:runs:*` or `models:*`; of a kind without any, all."""
 
     name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
     scopes: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^agents:(\*|[a-z][a-z0-9_-]{0,63}\*?)$")], ...],
-        Field(max_length=50),
+        tuple[Annotated[str, Field(max_length=160), AfterValidator(check_scope)], ...], Field(max_length=50)
     ] = ()
     expires_at: Annotated[AwareDatetime, AfterValidator(_expiry)] | None = None
+
+
+class Rotation(Body):
+    """Other secret of an API key. `overlap_seconds`: for how long the old one still works; a day."""
+
+    overlap_seconds: Annotated[int, Field(ge=0, le=30 * DAY)] = DAY
 
 
 class KeyView(Shape):
@@ -68,6 +75,9 @@ class KeyView(Shape):
     scopes: list[str]
     created_at: str
     expires_at: str | None
+    last_used_at: str | None
+    rotated_at: str | None
+    previous_expires_at: str | None
 
 
 class KeyShown(KeyView):
@@ -107,7 +117,7 @@ def refresh() -> Response:
 @api("Sign out: revoke this log-in on all workers at once", returns={204: None}, errors=[errors.Forbidden])
 @guard(counts=None)
 def logout() -> Response:
-    services().auth.revocations.end(signed_in().family or "")
+    services().auth.revocations.end(current_caller().family or "")
     return Response(status=204)
 
 
@@ -138,7 +148,7 @@ def me() -> Response:
 def create_key() -> Response:
     body, keys = parse(NewKey), services().auth.keys
     ends = int(body.expires_at.timestamp() * 1000) if body.expires_at else None
-    created = keys.new(signed_in().user_id, body.name, body.scopes, ends)
+    created = keys.new(current_caller().user_id, body.name, body.scopes, ends)
     return once(lambda tx: keys.insert(tx, created), 201, seal=keys.sealed, unseal=keys.unsealed)
 
 
@@ -158,11 +168,26 @@ def list_keys() -> Response:
     return json_response(page(found, limit))
 
 
+@blueprint.post("/v1/auth/keys/<key_id>/rotate")
+@api(
+    "Give an API key another secret, shown only once; the old one works for `overlap_seconds` more",
+    body=Rotation,
+    returns={200: KeyShown},
+    errors=[errors.NotFound, errors.Forbidden, errors.Conflict, errors.IdempotencyMismatch],
+    headers=["Idempotency-Replayed"],
+)
+@guard()
+def rotate_key(key_id: str) -> Response:
+    body, keys = parse(Rotation), services().auth.keys
+    work = keys.rotation(key_id, current_caller().user_id, body.overlap_seconds)
+    return once(work, 200, seal=keys.sealed, unseal=keys.unsealed)
+
+
 @blueprint.delete("/v1/auth/keys/<key_id>")
 @api("Revoke an API key at once", returns={204: None}, errors=[errors.NotFound, errors.Forbidden])
 @guard(counts=None)
 def revoke_key(key_id: str) -> Response:
-    services().auth.keys.revoke(key_id, signed_in().user_id)
+    services().auth.keys.revoke(key_id, current_caller().user_id)
     return Response(status=204)
 
 

@@ -54,7 +54,7 @@ class CapPage(Page[CapView]): ...
     tag="Admin",
     query=PAGE | WORKSPACE,
 )
-@guard("admin", scope="admin")
+@guard()
 def list_budgets() -> Response:
     limit, after = page_arguments()
     found = services().usage.budgets.page(limit=limit + 1, after=after, workspace_id=asked_workspace())
@@ -69,7 +69,7 @@ def list_budgets() -> Response:
     errors=[errors.Forbidden, errors.NotFound, errors.Invalid],
     tag="Admin",
 )
-@guard("admin", scope="admin")
+@guard()
 def put_budget(scope: str) -> Response:
     """Set or lift a cap. Its subject must exist: a cap on an unknown id would seem to be in force.
 
