@@ -100,6 +100,7 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
         Chore(trail.chainer.wake, Work.UNLINKED_AUDIT),
     ]
     built = runs.build(settings, infra, domains, role, chores)
+    accounts.users.refused = accounts.workspaces.refused = built.cancellation.of_refused
     return Services(settings, infra, trail, accounts, catalog, money, domains.sessions, sender, built)
 
 

@@ -129,7 +129,13 @@ def test_each_route_leaves_its_row(made: Audit, name: str) -> None:
         assert (row["actor"], row["user_id"], row["request_id"]) == ("user", made.root.id, "req-of-mine")
         assert row["address"] == "127.0.0.0/24"
         kind, _, subject = row["subject"].partition(":")
-        assert subject in (path.rpartition("/")[2], "") or kind in ("user", "key", "login", "workspace", "agent")
+        assert subject in (path.rpartition("/")[2], "") or kind in (
+            "user",
+            "key",
+            "login",
+            "workspace",
+            "agent",
+        )
 
 
 @pytest.mark.parametrize("name", [name for name in LEAVES if name not in ELSEWHERE])
