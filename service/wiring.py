@@ -106,6 +106,7 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
         Chore(trail.chainer.wake, Work.UNLINKED_AUDIT),
     ]
     built = runs.build(settings, infra, domains, role, chores)
+    accounts.users.refused = accounts.workspaces.refused = built.cancellation.of_refused
     erasures = Erasures(infra.db, infra.redis_store, accounts.users, built.queries, built.cancellation)
     built.supervisor.add(Chore(erasures.go_on_in_background, Work.ERASURES))
     return Services(

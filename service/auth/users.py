@@ -6,7 +6,7 @@ import hmac
 import logging
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -37,7 +37,6 @@ _HASH_CONCURRENCY = 2  # per process: 19 MiB each, and 30 ms of one core
 _HASH_TIMEOUT = 3.0  # seconds a log-in waits for a hashing slot
 _ADDRESS_REFRESH_MS = 86_400_000  # an address in daily use is written once a day
 _RATE = re.compile(r"[1-9][0-9]{0,8}/(?:[1-9][0-9]{0,4} ?)?(?:second|minute|hour|day)s?")
-
 
 _FIELDS = "id workspace_id username role disabled limit_runs created_at"
 
@@ -75,6 +74,7 @@ class UserService:
         self._refusals = refusals
         self._revocations = revocations
         self._throttle = LoginThrottle(redis_store)
+        self.refused: Callable[[], object] = lambda: None  # called once a user is disabled or deleted
         self._pepper = hmac.digest(secret.encode(), b"slipway addresses", "sha256")
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
         self._hash_slots = threading.BoundedSemaphore(_HASH_CONCURRENCY)
@@ -169,7 +169,7 @@ class UserService:
         disabled: bool | None = None,
         limit_runs: str | None = None,
     ) -> User:
-        """Change the given fields; `limit_runs=""` restores the setting's limit. Ends the user's log-ins.
+        """Change the given fields; `limit_runs=""` restores the setting's limit. Ends their log-ins.
 
         Role and limit are claims of the tokens, so changing either must revoke them too. `within`: only a user of that
         workspace. Raises `Invalid` and `NotFound`.
@@ -183,12 +183,15 @@ class UserService:
         if changes:
             change = partial(rows.update, user_id=user_id, changes=changes, workspace_id=within)
             self._end_logins(user_id, change, _recorded(changes))
+        if disabled:
+            self.refused()
         return self.get(user_id)
 
     def delete(self, user_id: str, within: str | None = None) -> None:
-        """Delete a user; the ledger keeps their spending. `within`: as in `change`. Raises `NotFound`."""
+        """Delete a user, whose spending the ledger keeps. `within`: as in `change`. Raises `NotFound`."""
         change = partial(rows.forget, user_id=user_id, workspace_id=within)
         self._end_logins(user_id, change, {Action.USER_DELETED: {}})
+        self.refused()
 
     def begin_erasure(self, user_id: str, within: str | None = None) -> None:
         """Delete a user, also one deleted before, and note that all they left is to be erased.

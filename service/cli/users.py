@@ -61,7 +61,7 @@ def list_users(workspace: str | None, as_json: bool) -> None:
 @click.option("--undo", is_flag=True, help="Let them sign in again.")
 @in_workspace
 def disable(username: str, undo: bool, workspace: str) -> None:
-    """Revoke a user's log-ins and keys at once, and refuse new ones."""
+    """Revoke a user's log-ins and keys at once, cancel their runs, and refuse new ones."""
     services().auth.users.change(user_named(username, workspace).id, disabled=not undo)
     click.echo(f"{username} can sign in again." if undo else f"Disabled {username}.")
 

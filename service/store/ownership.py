@@ -10,9 +10,12 @@ from service.store.agent_stops import stopped
 from service.store.database import Row, Transaction
 from service.store.schema import runs
 from service.store.statement import Statement
+from service.store.users import is_refused
 from service.types import RunStatus
 
-HELD = sa.select(runs.c.id, runs.c.attempt, runs.c.cancel_requested).where(
+# Of a user who is refused meanwhile, each run counts as cancelled: also one that was admitted just before.
+_UNWANTED = sa.or_(runs.c.cancel_requested, is_refused(runs.c.user_id)).label("cancel_requested")
+HELD = sa.select(runs.c.id, runs.c.attempt, _UNWANTED).where(
     runs.c.finished_at.is_(None),
     runs.c.status == RunStatus.RUNNING,
     runs.c.worker_id == sa.bindparam("worker"),

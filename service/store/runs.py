@@ -15,6 +15,7 @@ from service.store.database import Row, Transaction, clock_ms
 from service.store.run_values import inserted_values, progress_values, result_values, run_of
 from service.store.schema import runs, workers
 from service.store.statement import Statement
+from service.store.users import is_refused
 from service.store.visibility import UNRESTRICTED, Visibility
 from service.types import Run, RunStatus, first_id, now_ms
 
@@ -150,6 +151,7 @@ def claim(tx: Transaction, run_id: str, worker_id: str) -> bool:
             attempt=runs.c.attempt + 1,
             losses=runs.c.losses + sa.case((runs.c.status == RunStatus.RUNNING, 1), else_=0),
             wake_at=None,
+            cancel_requested=sa.or_(runs.c.cancel_requested, is_refused(runs.c.user_id)),
             started_at=sa.func.coalesce(runs.c.started_at, now_ms()),
         )
     )
@@ -195,6 +197,13 @@ def waiting(tx: Transaction, limit: int) -> list[Row]:
     """List queued runs that are due to be announced (again), oldest first."""
     query = sa.select(runs.c.id, runs.c.door).where(waits_at(now_ms()))
     return tx.rows(query.order_by(runs.c.id).limit(limit))
+
+
+def waiting_of_refused(tx: Transaction, limit: int) -> list[str]:
+    """List ids of runs that no worker executes, of users who are refused, oldest first."""
+    waits = sa.or_(_IN_QUEUE, runs.c.status == RunStatus.WAITING_APPROVAL)
+    found = sa.select(runs.c.id).where(runs.c.finished_at.is_(None), waits, is_refused(runs.c.user_id))
+    return [row["id"] for row in tx.rows(found.order_by(runs.c.id).limit(limit))]
 
 
 def announced(tx: Transaction, run_ids: Sequence[str], wake_at: int) -> None:

@@ -29,6 +29,13 @@ _BY_NAME = (
 _WORKSPACE = sa.select(users.c.workspace_id).where(users.c.id == sa.bindparam("id"))
 
 
+def is_refused(user_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Condition for a user who is deleted or disabled, or whose workspace is."""
+    there = users.join(workspaces, workspaces.c.id == users.c.workspace_id)
+    refused = sa.or_(users.c.disabled, workspaces.c.disabled)
+    return sa.exists().select_from(there).where(users.c.id == user_id, refused)
+
+
 def insert(tx: Transaction, row: dict[str, Any]) -> None:
     """Insert a user. Raises `Conflict` when the name is taken."""
     tx.execute(_INSERT, row)

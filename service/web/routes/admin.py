@@ -114,7 +114,7 @@ def create_user() -> Response:
 
 @blueprint.patch("/v1/admin/users/<user_id>")
 @api(
-    "Change a user; log-ins of this user end",
+    "Change a user; log-ins of this user end, and runs of a disabled one",
     body=UserChange,
     returns={200: UserView},
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict, errors.Invalid],
@@ -130,7 +130,7 @@ def change_user(user_id: str) -> Response:
 
 @blueprint.delete("/v1/admin/users/<user_id>")
 @api(
-    "Delete a user; the ledger keeps the cost of their runs",
+    "Delete a user and cancel their runs; the ledger keeps their cost",
     returns={204: None},
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict],
 )
