@@ -203,6 +203,7 @@ class Caller(NamedTuple):
     family: str | None = None  # the token family, where a token was used
     limit_runs: str | None = None  # the user's own rate limit, such as "60/minute"; None: the setting's
     workspace_id: str = DEFAULT_WORKSPACE
+    key_limit_runs: str | None = None  # the key's own, within that of its user
 
     @property
     def confined_to(self) -> str | None:

@@ -1,4 +1,4 @@
-"""keys: rotation with an overlap, last use
+"""keys: rotation with an overlap, last use, a limit of their own
 
 Revision ID: 0024
 Revises: 0022
@@ -14,15 +14,16 @@ revision = "0024"
 down_revision = "0022"
 branch_labels = None
 depends_on = None
-OLDEST_CODE = "0002"  # older code refuses the old secret of a key that was rotated
+OLDEST_CODE = "0002"  # older code refuses the old secret of a rotated key, and knows no limit of keys
 
 COLUMNS = (
-    sa.Column("rotated_at", sa.BigInteger()),
+    sa.Column("changed_at", sa.BigInteger()),
     sa.Column("previous_digest", sa.String(64)),
     sa.Column("previous_expires_at", sa.BigInteger()),
     sa.Column("last_used_at", sa.BigInteger()),
+    sa.Column("limit_runs", sa.String(64)),
 )
-INDEXED = ("rotated_at", "previous_digest")
+INDEXED = ("changed_at", "previous_digest")
 
 
 def upgrade() -> None:

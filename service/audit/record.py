@@ -37,6 +37,7 @@ class Action(StrEnum):
     ACCESS_REFUSED = "access.refused"
     CHANGE_REFUSED = "change.refused"
     KEY_CREATED = "key.created"
+    KEY_LIMIT = "key.limit"
     KEY_ROTATED = "key.rotated"
     KEY_REVOKED = "key.revoked"
     SIGNING_KEY_ROTATED = "signing_key.rotated"

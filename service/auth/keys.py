@@ -19,7 +19,7 @@ import orjson
 from service.audit.record import Action, record
 from service.auth.revocation import COMPLETE, KEY_CACHE_SECONDS, PROVES_WRITES, Revocations
 from service.auth.revocation import KEY as DISTRUSTED
-from service.auth.users import Role
+from service.auth.users import Role, checked_rate
 from service.errors import Conflict, InvalidToken, NotFound
 from service.infra.redis import RedisStore
 from service.infra.redis_client import answered
@@ -36,7 +36,7 @@ _CHECK_LENGTH = 8  # last characters, an HMAC: made-up keys are refused without 
 _PREFIX_DIGITS = 8  # characters of a key that lists show
 USE_PRECISION_MS = 60_000  # of `last_used_at`
 MAX_NOTED = 5_000  # keys of one statement
-_SHOWN = "id name prefix scopes created_at expires_at last_used_at rotated_at previous_expires_at"
+_SHOWN = "id name prefix scopes created_at expires_at last_used_at previous_expires_at limit_runs"
 _LENGTH = len(PREFIX) + 40 + _CHECK_LENGTH
 
 
@@ -60,16 +60,26 @@ class KeyService:
         self._next_note = 0.0  # time.monotonic()
 
     def create(
-        self, user_id: str, name: str, scopes: tuple[str, ...] = (), expires_at: int | None = None
+        self,
+        user_id: str,
+        name: str,
+        scopes: tuple[str, ...] = (),
+        expires_at: int | None = None,
+        limit_runs: str | None = None,
     ) -> dict[str, Any]:
         """Create a key; the result holds its secret, which is never shown again. `expires_at` is in ms."""
-        new_key = self.new(user_id, name, scopes, expires_at)
+        new_key = self.new(user_id, name, scopes, expires_at, limit_runs)
         return self._db.transact(lambda tx: self.insert(tx, new_key))
 
     def new(
-        self, user_id: str, name: str, scopes: tuple[str, ...] = (), expires_at: int | None = None
+        self,
+        user_id: str,
+        name: str,
+        scopes: tuple[str, ...] = (),
+        expires_at: int | None = None,
+        limit_runs: str | None = None,
     ) -> NewKey:
-        """Generate a key without inserting its row. `expires_at` is in ms."""
+        """Generate a key without inserting its row. `expires_at` is in ms. Raises `Invalid` for `limit_runs`."""
         key, stored = self._new_secret()
         row = {
             **dict.fromkeys(_SHOWN.split()),
@@ -80,6 +90,7 @@ class KeyService:
             "scopes": list(scopes),
             "created_at": now_ms(),
             "expires_at": expires_at,
+            "limit_runs": checked_rate(limit_runs or "") or None,
         }
         return NewKey(row, key)
 
@@ -126,6 +137,31 @@ class KeyService:
             raise NotFound("There is no such key.")
         self._revocations.publish(Revoked([], digests))
 
+    def get(self, key_id: str, user_id: str) -> dict[str, Any]:
+        """Find a user's key. Raises `NotFound`."""
+        found = self.page(user_id, limit=1, after=None, only=key_id)
+        if not found:
+            raise NotFound("There is no such key.")
+        return found[0]
+
+    def limit(self, key_id: str, user_id: str, limit_runs: str) -> dict[str, Any]:
+        """Set a key's own limit on runs, "" for none; return the public key object.
+
+        Raises `Invalid`, and `NotFound` when the user has no such key.
+        """
+        rate = checked_rate(limit_runs) or None
+
+        def work(tx: Transaction) -> Row:
+            row = rows.change(tx, key_id, user_id, {"limit_runs": rate})
+            if row is None:
+                raise NotFound("There is no such key.")
+            _record(tx, Action.KEY_LIMIT, key_id, user_id, limit_runs=rate)
+            return row
+
+        row = self._db.transact(work)
+        self._revocations.publish(Revoked([], rows.digests_of(row)))
+        return _public(row)
+
     def rotation(
         self, key_id: str, user_id: str, overlap_seconds: int
     ) -> Callable[[Transaction], dict[str, Any]]:
@@ -136,7 +172,7 @@ class KeyService:
         """
         now = now_ms()
         key, stored = self._new_secret()
-        secret = {**stored, "rotated_at": now, "previous_expires_at": now + overlap_seconds * 1000}
+        secret = {**stored, "changed_at": now, "previous_expires_at": now + overlap_seconds * 1000}
 
         def work(tx: Transaction) -> dict[str, Any]:
             rotated = rows.rotate(tx, key_id, user_id, secret)
@@ -224,6 +260,7 @@ def _caller(row: Row) -> Caller:
         key_id=row["id"],
         limit_runs=row["limit_runs"],
         workspace_id=row["workspace_id"],
+        key_limit_runs=row["key_limit_runs"],
     )
 
 
@@ -248,7 +285,7 @@ def _ends_at(row: Row, digest: str) -> int | None:
 
 def _granted(row: Row) -> dict[str, Any]:
     """Return what the audit says of a new key: not its name, which people write."""
-    return {"scopes": list(row["scopes"]), "expires_at": row["expires_at"]}
+    return {name: row[name] for name in ("scopes", "limit_runs", "expires_at")}
 
 
 def _record(tx: Transaction, action: Action, key_id: str, user_id: str, **told: Any) -> None:

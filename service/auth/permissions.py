@@ -82,6 +82,7 @@ PERMISSIONS: dict[str, Permission] = {
     "GET /v1/auth/me": Permission("account:read", whose="own"),
     "GET /v1/auth/keys": Permission("keys:read", whose="own"),
     "POST /v1/auth/keys": Permission("keys:write", whose="own", keys=False),
+    "PATCH /v1/auth/keys/<key_id>": Permission("keys:write", whose="own", keys=False),
     "POST /v1/auth/keys/<key_id>/rotate": Permission("keys:write", whose="own", keys=False),
     "DELETE /v1/auth/keys/<key_id>": Permission("keys:write", whose="own", keys=False),
     "GET /v1/webhooks/secret": Permission("webhooks:read", whose="own", keys=False),

@@ -179,7 +179,7 @@ class UserService:
         if password is not None:
             changes["password_hash"] = self._hash(password)
         if limit_runs is not None:
-            changes["limit_runs"] = _checked_rate(limit_runs) or None
+            changes["limit_runs"] = checked_rate(limit_runs) or None
         if changes:
             change = partial(rows.update, user_id=user_id, changes=changes, workspace_id=within)
             self._end_logins(user_id, change, _recorded(changes))
@@ -239,7 +239,7 @@ class UserService:
             "password_hash": self._hash(password),
             "role": role,
             "disabled": False,
-            "limit_runs": _checked_rate(limit_runs) if limit_runs else None,
+            "limit_runs": checked_rate(limit_runs) if limit_runs else None,
             "created_at": now_ms(),
         }
 
@@ -297,7 +297,8 @@ def _look_up(tx: Transaction, username: str, workspace: str, digest: str) -> tup
     return row, sign_in_addresses.seen_at(tx, row["id"] if row else "", digest)
 
 
-def _checked_rate(rate: str) -> str:
+def checked_rate(rate: str) -> str:
+    """Return a rate such as `60/minute`, or none. Raises `Invalid`."""
     if rate and not _RATE.fullmatch(rate):
         raise fault("/limit_runs", "Use a rate such as 60/minute.")
     return rate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from operator import itemgetter
+from typing import Any
 
 import click
 
@@ -34,10 +35,11 @@ keys = Commands("keys", help="API keys of users; the keys that sign tokens.")
     help="Such as agents:support, actions:runs:*; may be given again. None: all.",
 )
 @click.option("--days", type=WholeNumber(1, 3660), help="How long it is good for. None: until revoked.")
+@click.option("--limit-runs", help="Such as 60/minute, below the user's limit. None: the user's.")
 @in_workspace
 @as_json
 def add(
-    username: str, name: str, scopes: tuple[str, ...], days: int | None, workspace: str, as_json: bool
+    username: str, name: str, scopes: tuple[str, ...], workspace: str, as_json: bool, **limits: Any
 ) -> None:
     """Create a key for a user. The secret is shown now and never again."""
     for scope in scopes:
@@ -45,8 +47,9 @@ def add(
             check_scope(scope)
         except ValueError as error:
             raise click.BadParameter(f"{scope} {error}", param_hint="--scope") from None
-    ends = now_ms() + days * 86_400_000 if days else None
-    key = services().auth.keys.create(user_named(username, workspace).id, name, scopes, ends)
+    ends = now_ms() + limits["days"] * 86_400_000 if limits["days"] else None
+    user_id = user_named(username, workspace).id
+    key = services().auth.keys.create(user_id, name, scopes, ends, limits["limit_runs"])
     if as_json:
         return print_json(key)
     click.echo(f"Made key {key['id']} for {username}; it is shown only now:", err=True)
@@ -73,6 +76,18 @@ def revoke(username: str, key_id: str, workspace: str) -> None:
     """Revoke a key of a user at once, on every worker."""
     services().auth.keys.revoke(key_id, user_named(username, workspace).id)
     click.echo(f"Revoked {key_id}.")
+
+
+@keys.command("limit")
+@click.argument("username")
+@click.argument("key_id")
+@click.argument("rate")
+@in_workspace
+def limit_key(username: str, key_id: str, rate: str, workspace: str) -> None:
+    """Limit the runs of a key, such as 60/minute, below its user's limit; `none` lifts it."""
+    user_id = user_named(username, workspace).id
+    services().auth.keys.limit(key_id, user_id, "" if rate == "none" else rate)
+    click.echo(f"Limited {key_id}.")
 
 
 @keys.command("rotate-secret")

@@ -37,6 +37,7 @@ _BY_DIGEST = (
         users.c.username,
         users.c.role,
         users.c.limit_runs,
+        api_keys.c.limit_runs.label("key_limit_runs"),
         users.c.workspace_id,
         SIGN_IN_REFUSED,
     )
@@ -86,6 +87,13 @@ def revoke(tx: Transaction, key_id: str, user_id: str) -> list[str]:
     return digests(tx, of_user)
 
 
+def change(tx: Transaction, key_id: str, user_id: str, changes: dict[str, Any]) -> Row | None:
+    """Change columns of a key, to be looked up again; return the key. None: the user has no such key."""
+    valid = _valid(key_id, user_id)
+    tx.execute(sa.update(api_keys).where(valid).values(**changes, changed_at=now_ms()))
+    return tx.row(sa.select(api_keys).where(valid))
+
+
 def rotate(
     tx: Transaction, key_id: str, user_id: str, secret: dict[str, Any]
 ) -> tuple[Row, list[str]] | None:
@@ -93,14 +101,14 @@ def rotate(
 
     Return the key, and digests that are to be looked up again; None when the user has no such key.
     """
-    of_user = sa.and_(api_keys.c.id == key_id, api_keys.c.user_id == user_id, api_keys.c.revoked_at.is_(None))
-    row = tx.row(sa.select(api_keys).where(of_user).with_for_update())
+    valid = _valid(key_id, user_id)
+    row = tx.row(sa.select(api_keys).where(valid).with_for_update())
     if row is None:
         return None
-    old = _both(row)
+    old = digests_of(row)
     if row["digest"] != secret["digest"]:  # else by this same write: the answer to an earlier commit was lost
         secret = {**secret, "previous_digest": row["digest"]}
-        tx.execute(sa.update(api_keys).where(of_user).values(**secret))
+        tx.execute(sa.update(api_keys).where(valid).values(**secret))
     return {**row, **secret}, old
 
 
@@ -115,8 +123,13 @@ def used(tx: Transaction, key_ids: Sequence[str], at: int, precision: int) -> No
 def digests(tx: Transaction, *where: sa.ColumnElement[bool]) -> list[str]:
     """List the digests of all secrets of some keys."""
     found = tx.rows(sa.select(api_keys.c.digest, api_keys.c.previous_digest).where(*where))
-    return [digest for row in found for digest in _both(row)]
+    return [digest for row in found for digest in digests_of(row)]
 
 
-def _both(row: Row) -> list[str]:
+def digests_of(row: Row) -> list[str]:
+    """Return the digests of a key's secrets."""
     return [digest for digest in (row["digest"], row["previous_digest"]) if digest is not None]
+
+
+def _valid(key_id: str, user_id: str) -> sa.ColumnElement[bool]:
+    return sa.and_(api_keys.c.id == key_id, api_keys.c.user_id == user_id, api_keys.c.revoked_at.is_(None))

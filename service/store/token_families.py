@@ -109,7 +109,7 @@ def _end(tx: Transaction, of_users: sa.ColumnElement[bool], now: int) -> list[st
 
 
 def distrusted(tx: Transaction, *, families_since: int, keys_since: int) -> Revoked:
-    """Families revoked since a time (ms), and digests of keys revoked, rotated, or with a changed user, since a time.
+    """Families revoked since a time (ms), and digests of keys revoked or changed, or with a changed user, since a time.
 
     A user has changed with their workspace too. With the families, marks of the agents that are stopped.
     """
@@ -122,7 +122,7 @@ def distrusted(tx: Transaction, *, families_since: int, keys_since: int) -> Revo
         changed = sa.union(changed, sa.select(users.c.id).where(members))
     found = (  # one after another: with OR, a database may look through all keys
         api_keys.c.revoked_at >= keys_since,
-        api_keys.c.rotated_at >= keys_since,
+        api_keys.c.changed_at >= keys_since,
         api_keys.c.user_id.in_(changed),
     )
     of_keys = sa.union(*(sa.select(api_keys.c.id).where(condition) for condition in found))

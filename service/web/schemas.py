@@ -13,7 +13,7 @@ from werkzeug.datastructures import Headers
 
 from service.text import exact_json
 from service.types import public_fields
-from service.usage.caps import Standing
+from service.usage.caps import Standing, nano_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -111,6 +111,13 @@ def _depth(value: Any) -> int:
 
 
 # JSON text, see `service.web.body.AS_TEXT`; to a client it is an object.
+def _amount(text: str) -> str:
+    nano_of(text)
+    return text
+
+
+Amount = Annotated[str, Field(max_length=24), AfterValidator(_amount)]  # dollars
+RateText = Annotated[str, Field(max_length=64)]  # such as `60/minute`
 ContextObject = Annotated[str, AfterValidator(_is_object), WithJsonSchema({"type": "object"})]
 
 

@@ -3,11 +3,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from service.auth.keys import USE_PRECISION_MS
 from service.auth.revocation import KEY as DISTRUSTED
 from service.auth.users import User
 from service.errors import InvalidToken, NotFound
+from service.store.schema import api_keys
 from service.types import now_ms
 from tests.auth.house import PASSWORD, Replica
 from tests.conftest import RedisServer
@@ -196,8 +198,11 @@ def test_second_rotation_ends_the_first_secret_and_revocation_ends_all(
 def test_disabled_user_is_refused_with_both_secrets(here: Replica, there: Replica, ada: User) -> None:
     made = here.keys.create(ada.id, "laptop")
     secrets = (made["key"], rotated(here, made, ada, 600))
+    here.db.transact(lambda tx: tx.execute(sa.update(api_keys).values(changed_at=0)))  # a while ago
+    here.redis_store.client.delete(DISTRUSTED)
     for secret in secrets:
         there.keys.caller(secret)
+    there.is_revoked("fam_none")  # the hash is loaded
     here.users.change(ada.id, disabled=True)
     for secret in secrets:
         with pytest.raises(InvalidToken):

@@ -48,6 +48,7 @@ REQUESTS: dict[str, dict[str, Any] | None] = {
     "POST /v1/agents/<agent>/tasks": QUESTION,
     "POST /v1/approvals/<approval_id>": {"decision": "deny"},
     "POST /v1/auth/keys": {"name": "k"},
+    "PATCH /v1/auth/keys/<key_id>": {"limit_runs": "5/minute"},
     "POST /v1/auth/keys/<key_id>/rotate": {},
     "DELETE /v1/auth/keys/<key_id>": None,
     "POST /v1/auth/login": {"username": "root", "password": PASSWORD},

@@ -43,6 +43,7 @@ LEAVES: dict[str, Action | None] = {
     "DELETE /v1/admin/workspaces/<workspace_id>": Action.WORKSPACE_DELETED,
     "POST /v1/approvals/<approval_id>": Action.APPROVAL_DENIED,
     "POST /v1/auth/keys": Action.KEY_CREATED,
+    "PATCH /v1/auth/keys/<key_id>": Action.KEY_LIMIT,
     "POST /v1/auth/keys/<key_id>/rotate": Action.KEY_ROTATED,
     "DELETE /v1/auth/keys/<key_id>": Action.KEY_REVOKED,
     "POST /v1/auth/login": Action.SIGN_IN,

@@ -175,6 +175,7 @@ UNCOUNTED = {
     "users erase": "reads all of one user, and the day's answers",
     "users webhook-secret": "by the name's index, as in tests/cli",
     "keys add": "by the user's index, as in tests/cli",
+    "keys limit": "by the key's index, as in tests/cli",
     "keys rotate-secret": "by the key's index, as in tests/cli",
     "keys rotate": "the keys that sign tokens are few",
     "keys revoke": "by the key's index, as in tests/cli",

@@ -9,6 +9,7 @@ import pytest
 
 from service.auth.users import User
 from service.store.schema import metadata
+from service.types import NANO
 from tests.auth.house import Replica, post
 from tests.usage.house import at_once
 
@@ -119,6 +120,50 @@ def test_a_key_is_rotated_once_under_its_idempotency_key(here: Replica, there: R
         assert post(here, path, token, json={"overlap_seconds": overlap}).status_code == 422
     other = post(here, "/v1/auth/keys/key_none/rotate", token, json={})
     assert other.status_code == 404
+
+
+def test_key_has_a_limit_of_its_own_within_its_users(here: Replica, there: Replica, ada: User) -> None:
+    token = here.login()["access_token"]
+    limited = post(here, "/v1/auth/keys", token, json={"name": "bot", "limit_runs": "2/hour"}).get_json()
+    free = here.keys.create(ada.id, "laptop")["key"]
+
+    def runs(key: str) -> list[int]:
+        return [post(replica, "/v1/agents/plain/invoke", key).status_code for replica in (here, there, here)]
+
+    assert limited["limit_runs"] == "2/hour" and runs(free) == [200] * 3
+    assert runs(limited["key"]) == [200, 200, 429]
+    path = f"/v1/auth/keys/{limited['id']}"
+    changed = here.client(token).patch(path, json={"limit_runs": "4/hour"})
+    assert changed.get_json()["limit_runs"] == "4/hour"
+    for _ in range(2):
+        assert there.client(limited["key"]).get("/v1/auth/me").get_json()["limits"]["key_runs"] == "4/hour"
+    assert here.client(token).patch(path, json={"limit_runs": ""}).get_json()["limit_runs"] is None
+    assert runs(limited["key"]) == [200] * 3
+    for body in ({}, {"limit_runs": "often"}, {"cap_usd": "-1"}, {"cap_usd": "1", "period": "year"}):
+        assert here.client(token).patch(path, json=body).status_code == 422
+    assert here.client(token).patch("/v1/auth/keys/key_none", json={"cap_usd": "1"}).status_code == 404
+
+
+def test_owner_sets_and_lowers_the_cap_of_a_key_and_raises_none(here: Replica, ada: User) -> None:
+    token, budgets = here.login()["access_token"], here.budgets
+    made = post(
+        here, "/v1/auth/keys", token, json={"name": "bot", "cap_usd": "2", "period": "day"}
+    ).get_json()
+    path, scope = f"/v1/auth/keys/{made['id']}", f"key:{made['id']}"
+
+    def caps() -> list[tuple[str, int]]:
+        return [(state.cap.period, state.cap.amount // NANO) for state in budgets.of([scope])]
+
+    assert caps() == [("day", 2)]
+    for amount, status, left in (("1", 200, 1), ("1", 200, 1), ("1.5", 403, 1), ("0.0", 200, 0)):
+        body = {"cap_usd": amount, "period": "day", "limit_runs": "9/hour"}
+        assert here.client(token).patch(path, json=body).status_code == status, amount
+        assert caps() == [("day", left)]
+    budgets.put(scope, "month", 5 * NANO)  # an admin's
+    assert here.client(token).patch(path, json={"cap_usd": "6"}).status_code == 403
+    budgets.put(scope, "month", None)
+    assert here.client(token).patch(path, json={"cap_usd": "6"}).status_code == 200
+    assert caps() == [("day", 0), ("month", 6)]
 
 
 def test_keys_come_in_pages(here: Replica, ada: User) -> None:

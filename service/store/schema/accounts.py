@@ -73,7 +73,8 @@ api_keys = sa.Table(
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger, index=True),
-    Column("rotated_at", BigInteger, index=True),
+    Column("changed_at", BigInteger, index=True),  # time since which it is to be looked up again
+    Column("limit_runs", String(64)),  # below that of its user
     Column("previous_digest", String(64), index=True),  # works until `previous_expires_at`
     Column("previous_expires_at", BigInteger),
     Column("last_used_at", BigInteger),  # to a minute

@@ -18,13 +18,12 @@ from service.web.current import current_caller, services
 from service.web.idempotency import once, once_again
 from service.web.openapi import api
 from service.web.paging import PAGE, WORKSPACE, asked_workspace, page, page_arguments
-from service.web.schemas import Body, Page, Shape, json_response
+from service.web.schemas import Body, Page, RateText, Shape, json_response
 from service.web.validation import parse
 
 blueprint = Blueprint("admin", __name__)
 Password = Annotated[str, Field(min_length=8, max_length=256)]
 LINES = "application/x-ndjson"
-RateText = Annotated[str, Field(max_length=64)]
 
 
 class NewUser(Body):
