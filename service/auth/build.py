@@ -15,6 +15,7 @@ from service.infra.backends import Infra
 
 if TYPE_CHECKING:
     from config.base import Settings
+    from service.auth.oidc.identities import Identities
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class AuthServices:
     tokens: TokenService
     keys: KeyService
     revocations: Revocations
+    identities: Identities | None  # of the issuer, where one is configured
     first_admin: Callable[[], object]  # raises `DatabaseUnavailable`: call again later
 
 
@@ -35,6 +37,11 @@ def build(settings: Settings, infra: Infra) -> AuthServices:
     bootstrap = partial(
         users.bootstrap, settings.bootstrap_username, settings.bootstrap_password.get_secret_value()
     )
+    identities = None
+    if settings.oidc_issuer:
+        from service.auth.oidc import build as oidc  # imported here: slow to load, and few have an issuer
+
+        identities = oidc.build(settings, infra, users, revocations)
     return AuthServices(
         users=users,
         tokens=TokenService(
@@ -46,5 +53,6 @@ def build(settings: Settings, infra: Infra) -> AuthServices:
         ),
         keys=KeyService(db, redis_store, revocations, secret),
         revocations=revocations,
+        identities=identities,
         first_admin=cache(bootstrap),  # once a process: users deleted later bring back no admin
     )

@@ -73,16 +73,17 @@ class UserService:
     def sign_in(self, username: str, password: str, address: str) -> User:
         """Verify a password and return the user, from now on the actor.
 
-        Raises `InvalidCredentials` (constant work: unknown users cost the same hash) and `RateLimited`, see
-        `service.auth.login_throttle`.
+        Raises `InvalidCredentials` (constant work: users that are unknown or have no password cost the same hash) and
+        `RateLimited`, see `service.auth.login_throttle`.
         """
         network = network_of(address)
         digest = hmac.digest(self._pepper, network.encode(), "sha256").hex()
         row, seen_at = self._db.query(partial(_look_up, username=username, digest=digest))
         attempt = LoginAttempt(username, network, known=seen_at is not None)
         self._throttle.begin(attempt)
-        right = self._matches(row["password_hash"] if row else self._dummy_hash, password)
-        if row is None or not right or row["disabled"]:
+        stored = row["password_hash"] if row else ""  # empty too for users of an issuer
+        right = self._matches(stored or self._dummy_hash, password)
+        if row is None or not stored or not right or row["disabled"]:
             self._throttle.failed(attempt)
             raise InvalidCredentials()
         self._throttle.succeeded(attempt)

@@ -52,6 +52,19 @@ def password(username: str, password_stdin: bool) -> None:
     click.echo(f"Changed the password of {username}.")
 
 
+@users.command()
+@click.argument("username")
+@click.option("--subject", required=True, help="Claim `sub` of the identity's tokens.")
+@click.option("--issuer", default="", help="An issuer other than OIDC_ISSUER.")
+def link(username: str, subject: str, issuer: str) -> None:
+    """Give an identity of the OpenID Connect issuer to a user."""
+    identities = services().auth.identities
+    if identities is None:
+        raise click.ClickException("No issuer is configured: set OIDC_ISSUER.")
+    identities.link(user_named(username).id, subject, issuer)
+    click.echo(f"Linked {subject} to {username}.")
+
+
 @users.command("webhook-secret")
 @click.argument("username")
 def webhook_secret(username: str) -> None:

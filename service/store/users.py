@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.errors import Conflict
-from service.store import sign_in_addresses
+from service.store import identities, sign_in_addresses
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import users
 
@@ -62,4 +62,5 @@ def forget(tx: Transaction, user_id: str) -> bool:
     if not update(tx, user_id, anonymous):
         return False
     sign_in_addresses.forget(tx, user_id)
+    identities.forget(tx, user_id)
     return True

@@ -103,7 +103,7 @@ def _refused(response: Response) -> Response:
 
     Valid ones are not counted: neighbours behind one address are not locked out.
     """
-    if response.status_code != 401 or not made_up():
+    if not made_up():
         return response
     window = _limits().take(Limit("refused", services().settings.limit_refused, "refused", _address()))
     if window is None or window.remaining >= 0:

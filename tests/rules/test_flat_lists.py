@@ -153,6 +153,7 @@ UNCOUNTED = {
     "users list": "prints everybody",
     "users add": "by the name's index, as in tests/cli",
     "users password": "by the name's index, as in tests/cli",
+    "users link": "by the name's index, as in tests/oidc",
     "users webhook-secret": "by the name's index, as in tests/cli",
     "keys add": "by the user's index, as in tests/cli",
     "keys revoke": "by the key's index, as in tests/cli",

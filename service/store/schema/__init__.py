@@ -5,7 +5,14 @@ A change here needs a migration, made after it: see `docs/contributing.md`, "Tab
 
 from __future__ import annotations
 
-from service.store.schema.accounts import api_keys, sign_in_addresses, token_families, users, workspaces
+from service.store.schema.accounts import (
+    api_keys,
+    identities,
+    sign_in_addresses,
+    token_families,
+    users,
+    workspaces,
+)
 from service.store.schema.activity import (
     DIED,
     ENDED_BADLY,

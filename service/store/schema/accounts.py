@@ -1,4 +1,4 @@
-"""Tables of accounts: workspaces, users, token families, API keys, addresses of sign-ins."""
+"""Tables of accounts: workspaces, users, identities, token families, API keys, addresses of sign-ins."""
 
 from __future__ import annotations
 
@@ -28,6 +28,17 @@ users = sa.Table(
     Column("limit_runs", String(64)),
     Column("created_at", BigInteger, nullable=False),
     Index("uq_users_workspace_id_username", "workspace_id", "username", unique=True),
+)
+
+# Users of an OpenID Connect issuer. `roles_at` (ms): when the newest token that set the user's role was issued.
+identities = sa.Table(
+    "identities",
+    metadata,
+    Column("issuer", String(255), primary_key=True),
+    Column("subject", String(255), primary_key=True),
+    Column("user_id", String(32), ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("roles_at", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
 )
 
 token_families = sa.Table(
