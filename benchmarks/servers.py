@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import httpx2
 import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from benchmarks.fill import family_id, user_id
 from benchmarks.load import Shot
@@ -22,6 +25,7 @@ from benchmarks.shots import Headers, post, prompt
 from benchmarks.upstream import Wish
 
 SECRET = "a-secret-of-the-benchmark-and-of-nothing-else"
+SIGNING_KEY = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(SECRET.encode()).digest())
 NO_LIMIT = 100_000_000  # of the peers, per minute: counted, never reached
 ADMIN = {"username": "owner", "password": "a-password-of-the-benchmark"}
 Shots = Callable[[str, Wish], Shot]
@@ -103,6 +107,9 @@ def slipway_env(folder: Path, port: int, redis_port: int, upstream: int, setup: 
         "ANTHROPIC_API_KEY": "bench",
         "ANTHROPIC_BASE_URL": f"http://127.0.0.1:{upstream}",
         "SECRET_KEY": SECRET,
+        "JWT_PRIVATE_KEY": SIGNING_KEY.private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+        ).decode(),
         "PORT": str(port),
         "WEB_CONCURRENCY": str(setup.workers),
         "ACCESS_TOKEN_MINUTES": "600",
@@ -142,6 +149,7 @@ def slipway(folder: Path, upstream: int, setup: Setup) -> Iterator[Server]:
 def callers(count: int) -> Headers:
     """Access tokens as a log-in makes them, for users who are in the database."""
     now = int(time.time())
+    kid = hashlib.sha256(SIGNING_KEY.public_key().public_bytes_raw()).hexdigest()[:16]
     tokens = []
     for number in range(count):
         own = {
@@ -151,7 +159,8 @@ def callers(count: int) -> Headers:
             "fam": family_id(number),
         }
         claims = {"iss": "slipway", "aud": "slipway", "type": "access", "role": "user", "iat": now, **own}
-        tokens.append("Bearer " + jwt.encode({**claims, "exp": now + 36_000}, SECRET, "HS256"))
+        claims |= {"exp": now + 36_000}
+        tokens.append("Bearer " + jwt.encode(claims, SIGNING_KEY, "EdDSA", headers={"kid": kid}))
     return lambda number: {"Authorization": tokens[number % count]}
 
 

@@ -155,12 +155,12 @@ class Settings(Identity):
     # users and limits
     secret_key: SecretStr = Field(
         SecretStr(DEVELOPMENT_SECRET),
-        description="Signs tokens and webhooks, peppers API keys; 32 characters or more",
+        description="Signs webhooks, peppers API keys, encrypts the keys that sign tokens; 32 characters or more",
     )
     jwt_private_key: SecretStr = Field(
         SecretStr(""),
-        description="Ed25519 private key (PEM); when set, tokens are signed with it and "
-        "`/.well-known/jwks.json` shows the public key",
+        description="Ed25519 private key (PEM) with which a release before signed tokens: the first signing key of a "
+        "database without any, and not read after that; empty: a new one",
     )
     access_token_minutes: int = Field(
         15, ge=1, description="Life of an access token; a shorter one ends those that live longer"
@@ -246,6 +246,9 @@ class Settings(Identity):
     budget_user_day_usd: str = Field(
         "100.00",
         description="Daily cap (UTC) in dollars of each user without their own cap; empty: no cap",
+    )
+    budget_workspace_day_usd: str = Field(
+        "", description="Daily cap (UTC) in dollars of each workspace without its own cap; empty: no cap"
     )
     budget_service_day_usd: str = Field(
         "1000.00", description="Daily cap (UTC) in dollars of the whole service; empty: no cap"

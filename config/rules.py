@@ -24,7 +24,7 @@ LIMITS = (
     "limit_reads",
     "limit_refused",
 )
-BUDGETS = ("budget_user_day_usd", "budget_service_day_usd", "budget_run_usd")
+BUDGETS = ("budget_user_day_usd", "budget_workspace_day_usd", "budget_service_day_usd", "budget_run_usd")
 
 
 class Rules(BaseModel):

@@ -26,6 +26,8 @@ LOCK_MS = 500
 PATIENCE_SECONDS = 300.0
 PAUSE_SECONDS = 5.0  # maximum back-off between two attempts
 _RETRIED = frozenset({"55P03", "40P01"})  # lock_not_available, deadlock_detected
+# Of an index that the backend of a killed migration finishes while this one drops it. It has no code of its own.
+_OVERTAKEN = "tuple concurrently updated"
 _OLDEST = sa.text(
     # The service's tables have ids from 16384 on; lower ones are the server's own.
     "SELECT pid, state, extract(epoch FROM now() - xact_start)::int AS seconds FROM pg_stat_activity "
@@ -69,7 +71,7 @@ class Steps:
             self._connection.commit()
             return True
         except sa.exc.DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) not in _RETRIED:
+            if getattr(error.orig, "sqlstate", None) not in _RETRIED and _OVERTAKEN not in str(error.orig):
                 raise
             self._connection.rollback()
             self._wait_or_give_up(error)

@@ -12,9 +12,8 @@ from service import cli, wiring
 from service.jobs.broker import make_wakeup
 from service.observe import logs
 from service.runs.recovery.supervisor import ProcessRole
-from service.web import authentication, cors, current, gate, lifecycle, limits, openapi, problems, timing
+from service.web import authentication, cors, current, gate, hooks, lifecycle, limits, openapi, problems
 from service.web.body import MAX_BODY
-from service.web.validation import refuse_impossible
 
 if TYPE_CHECKING:
     from config.base import Settings
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 def create_app(settings: Settings, services: wiring.Services | None = None) -> Flask:
     """Build an application for these settings; `services` replaces those of `wiring.build` in tests."""
     logs.configure(settings.log_format, settings.log_level)
-    app = Flask(__name__, static_folder=None, template_folder="web/templates")
+    app = current.Application(__name__, static_folder=None, template_folder="web/templates")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY + 1  # at the limit Werkzeug cuts a chunked body silently
     app.url_map.merge_slashes = False  # `//` in a path is an error, not a redirect
     if settings.trusted_proxies:
@@ -32,10 +31,8 @@ def create_app(settings: Settings, services: wiring.Services | None = None) -> F
     app.extensions["slipway"] = services or wiring.build(
         settings, ProcessRole("web", make_wakeup(settings), lifecycle.draining)
     )
-    timing.install(app)  # first: Flask runs it after all others that change a response
+    hooks.install(app)
     problems.install(app)
-    app.before_request(gate.refuse_when_full)
-    app.before_request(refuse_impossible)
     authentication.install(app)
     limits.install(app)
     cors.install(app, settings.cors_origins)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from service.audit.record import Action, record
 from service.errors import AlreadyDecided, Forbidden, NotFound
 from service.store import approvals as rows
 from service.store import runs
@@ -17,6 +18,8 @@ _SHOWN = (
     "id run_id user_id username agent session_id session_title input call_id name arguments reason status "
     "comment decided_by created_at decided_at"
 )
+
+_DECIDED = {"approve": Action.APPROVAL_APPROVED, "deny": Action.APPROVAL_DENIED}
 
 
 def page(db: Database, caller: Caller, **filters: Any) -> list[Row]:
@@ -56,6 +59,8 @@ def decide(tx: Transaction, caller: Caller, approval_id: str, decision: Decision
     row = find(tx, caller, approval_id)
     if not taken:
         raise AlreadyDecided(f"This approval is {row['status']} already.")
+    told = {"run": row["run_id"], "tool": row["name"], "changed": decision.arguments is not None}
+    record(tx, _DECIDED[decision.decision], f"approval:{approval_id}", **told)
     resumes = not rows.pending(tx, row["run_id"])
     if resumes:
         runs.requeue(tx, row["run_id"], [RunStatus.WAITING_APPROVAL], now_ms())

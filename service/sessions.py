@@ -58,7 +58,8 @@ class Sessions:
         """Build a `sessions` row without inserting."""
         now = now_ms()
         times = {"created_at": now, "updated_at": now, "expires_at": now + self._ttl_ms}
-        about = {"id": new_id("ses"), "user_id": caller.user_id, "agent": agent, "title": title}
+        whose = {"workspace_id": caller.workspace_id, "user_id": caller.user_id}
+        about = {"id": new_id("ses"), **whose, "agent": agent, "title": title}
         return {**about, "metadata": metadata, "summary_upto": 0, **times}
 
     def page(

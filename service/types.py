@@ -198,6 +198,11 @@ class Caller(NamedTuple):
     limit_runs: str | None = None  # the user's own rate limit, such as "60/minute"; None: the setting's
     workspace_id: str = DEFAULT_WORKSPACE
 
+    @property
+    def confined_to(self) -> str | None:
+        """Workspace where an operator's or admin's rights end; None: the caller is an admin of the service."""
+        return None if (self.role, self.workspace_id) == ("admin", DEFAULT_WORKSPACE) else self.workspace_id
+
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
@@ -264,6 +269,7 @@ class Run:
     door: str  # a label; `mode` decides
     request: RunRequest
     status: RunStatus = RunStatus.RUNNING
+    workspace_id: str = DEFAULT_WORKSPACE
     key_id: str | None = None
     request_id: str = ""
     tier: Tier | None = None

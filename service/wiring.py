@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from service import sessions, webhooks
 from service.agents import build as agents
 from service.agents.catalog import AgentCatalog
+from service.audit import build as audit
 from service.auth import build as auth
 from service.errors import DatabaseUnavailable
 from service.infra.backends import Infra
@@ -43,6 +44,7 @@ class Services:
 
     settings: Settings
     infra: Infra
+    audit: audit.AuditServices
     auth: auth.AuthServices
     agents: AgentCatalog
     usage: usage.UsageServices
@@ -51,20 +53,23 @@ class Services:
     runs: runs.RunServices
 
     def start(self) -> None:
-        """Start the parts that only a serving process has: first admin, lease, recovery.
+        """Start the parts that only a serving process has: first admin, signing keys, lease, recovery.
 
-        Without a database the process serves all the same; the supervisor retries, and creates the first admin.
+        Without a database the process serves all the same; the supervisor retries, and creates what is missing.
         """
         self.agents.log_faults()
         self.agents.write_summary(self.settings.agents_summary)
         try:
             self.auth.first_admin()
+            self.auth.tokens.keys.refresh()
         except DatabaseUnavailable:
             log.warning("first_admin_waits_for_database")
+        self.audit.chainer.start()
         self.runs.supervisor.start()
 
     def close(self) -> None:
         self.runs.close()
+        self.audit.chainer.close()
         self.auth.revocations.close()
         self.infra.close()
 
@@ -73,7 +78,8 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
     """Build all services for these settings. Nothing is connected yet. `model` replaces the real client in tests."""
     prices = PriceTable.load()
     infra = _infra(settings, prices)
-    accounts, catalog = auth.build(settings, infra), agents.build(settings, infra, prices)
+    trail = audit.build(settings, infra)
+    accounts, catalog = auth.build(settings, infra, trail.refusals), agents.build(settings, infra, prices)
     clients, sender = llm.build(settings, infra), webhooks.build(settings, infra)
     money = usage.build(settings, infra, prices, notify=sender.budget_warning, has_agent=catalog.has)
     domains = runs.Domains(
@@ -85,13 +91,15 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
     )
     settle = partial(sweep_holds, infra.db, money.spending, older_than=ORPHANED_AFTER_MS / 1000)
     chores = [
-        *([Chore(accounts.first_admin)] if role.kind == "web" else []),
+        *([Chore(accounts.first_admin), Chore(accounts.tokens.keys.refresh)] if role.kind == "web" else []),
         Chore(catalog.refresh_in_background),
         Chore(sender.send_due, Work.DELIVERIES),
         Chore(settle, Work.ORPHANED_HOLDS),
+        Chore(trail.settings),
+        Chore(trail.chainer.wake, Work.UNLINKED_AUDIT),
     ]
     built = runs.build(settings, infra, domains, role, chores)
-    return Services(settings, infra, accounts, catalog, money, domains.sessions, sender, built)
+    return Services(settings, infra, trail, accounts, catalog, money, domains.sessions, sender, built)
 
 
 def _infra(settings: Settings, prices: PriceTable) -> Infra:

@@ -93,6 +93,17 @@ def test_a_web_socket_is_asked_for_in_vain(make: Callable[..., Flask]) -> None:
     assert make().test_client().get("/health", headers=upgrade).status_code == 400
 
 
+def test_a_request_passes_one_hook_before_its_view_and_one_after(make: Callable[..., Flask]) -> None:
+    """Each costs every request; those of Flask-Limiter find nothing to do."""
+    made = make(RELOAD="false")
+    hooks = (made.before_request_funcs, made.after_request_funcs, made.teardown_request_funcs)
+    assert [{scope: len(found) for scope, found in each.items() if found} for each in hooks] == [
+        {None: 1},
+        {None: 1},
+        {},
+    ]
+
+
 def test_flask_sessions_are_unavailable(make: Callable[..., Flask]) -> None:
     made = make()
     with made.test_request_context("/"), pytest.raises(RuntimeError, match="session is unavailable"):

@@ -1,7 +1,7 @@
 """identities: users of an OpenID Connect issuer
 
 Revision ID: 0023
-Revises: 0019
+Revises: 0022
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from alembic import op
 from migrations import gentle
 
 revision = "0023"
-down_revision = "0019"
+down_revision = "0022"
 branch_labels = None
 depends_on = None
 OLDEST_CODE = "0002"  # only adds a table

@@ -6,28 +6,26 @@ for that day (Fernet, under its own secret derived from SECRET_KEY): a copy of t
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import secrets
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import orjson
 
+from service.audit.record import Action, record
 from service.auth.revocation import COMPLETE, KEY_CACHE_SECONDS, PROVES_WRITES, Revocations
 from service.auth.revocation import KEY as DISTRUSTED
 from service.auth.users import Role
 from service.errors import Conflict, InvalidToken, NotFound
 from service.infra.redis import RedisStore
 from service.infra.redis_client import answered
+from service.infra.sealing import Seal
 from service.store import keys as rows
 from service.store.database import Database, Row, Transaction
 from service.store.token_families import Revoked
 from service.types import Caller, new_id, now_ms, public_fields
-
-if TYPE_CHECKING:
-    from cryptography.fernet import Fernet
 
 PREFIX = "slp_"
 _CHECK_LENGTH = 8  # last characters, an HMAC: made-up keys are refused without a lookup
@@ -50,7 +48,7 @@ class KeyService:
         self._redis_store = redis_store
         self._revocations = revocations
         self._pepper = hmac.digest(secret.encode(), b"slipway api keys", "sha256")
-        self._seal_key = hmac.digest(secret.encode(), b"slipway api keys shown again", "sha256")
+        self._seal = Seal(secret, b"slipway api keys shown again")
 
     def create(
         self, user_id: str, name: str, scopes: tuple[str, ...] = (), expires_at: int | None = None
@@ -80,28 +78,19 @@ class KeyService:
     def insert(self, tx: Transaction, new_key: NewKey) -> dict[str, Any]:
         """Insert the row; return the public key object with the secret."""
         rows.insert(tx, new_key.row)
+        record(tx, Action.KEY_CREATED, f"key:{new_key.row['id']}", **_granted(new_key.row))
         return {**_public(new_key.row), "key": new_key.key}
 
     def sealed(self, shown: dict[str, Any]) -> dict[str, Any]:
         """Encrypt the secret in a result of `insert`, for the idempotency record."""
-        return {**shown, "key": self._cipher.encrypt(shown["key"].encode()).decode()}
+        return {**shown, "key": self._seal.close(shown["key"])}
 
     def unsealed(self, record: dict[str, Any]) -> dict[str, Any]:
         """Decrypt a `sealed` result. Raises `Conflict` when SECRET_KEY has changed since: the key is void."""
-        from cryptography.fernet import InvalidToken as ForeignToken
-
-        try:
-            return {**record, "key": self._cipher.decrypt(record["key"]).decode()}
-        except ForeignToken:
-            raise Conflict(
-                "This key was made under another SECRET_KEY, and is void: make a new one."
-            ) from None
-
-    @cached_property
-    def _cipher(self) -> Fernet:
-        from cryptography.fernet import Fernet  # imported here: slow to load and rarely used
-
-        return Fernet(base64.urlsafe_b64encode(self._seal_key))
+        key = self._seal.open(record["key"])
+        if key is None:
+            raise Conflict("This key was made under another SECRET_KEY, and is void: make a new one.")
+        return {**record, "key": key}
 
     def page(
         self, user_id: str, *, limit: int, after: str | None, only: str | None = None
@@ -112,7 +101,13 @@ class KeyService:
 
     def revoke(self, key_id: str, user_id: str) -> None:
         """Revoke a key at once, on every worker. Raises `NotFound` when the user has no such key."""
-        digest = self._db.transact(lambda tx: rows.revoke(tx, key_id, user_id))
+
+        def work(tx: Transaction) -> str | None:
+            if digest := rows.revoke(tx, key_id, user_id):
+                record(tx, Action.KEY_REVOKED, f"key:{key_id}", user=user_id)
+            return digest
+
+        digest = self._db.transact(work)
         if digest is None:
             raise NotFound("There is no such key.")
         self._revocations.publish(Revoked([], [digest]))
@@ -129,7 +124,7 @@ class KeyService:
             found = _decoded(cached)
         else:
             row = self._db.query(lambda tx: rows.by_digest(tx, digest))
-            valid = row is not None and row["revoked_at"] is None and not row["disabled"]
+            valid = row is not None and row["revoked_at"] is None and not row["refused"]
             found = (_caller(row), row["expires_at"]) if row is not None and valid else None
             if distrusted is None:
                 self._cache(digest, found)
@@ -166,7 +161,7 @@ def _look_up(client: Any, digest: str) -> tuple[bytes | None, bytes | None, byte
 
 
 def _cache_key(digest: str) -> str:
-    return f"slipway:key:{digest}"
+    return f"slipway:key:2:{digest}"  # 2: a `Caller` with a workspace; a release before could not read it
 
 
 def _caller(row: Row) -> Caller:
@@ -174,7 +169,13 @@ def _caller(row: Row) -> Caller:
     scopes = tuple(row["scopes"])
     role: Role = "user" if scopes else row["role"]
     return Caller(
-        row["user_id"], row["username"], role, scopes, key_id=row["id"], limit_runs=row["limit_runs"]
+        row["user_id"],
+        row["username"],
+        role,
+        scopes,
+        key_id=row["id"],
+        limit_runs=row["limit_runs"],
+        workspace_id=row["workspace_id"],
     )
 
 
@@ -189,3 +190,8 @@ def _decoded(value: bytes) -> tuple[Caller, int | None] | None:
 
 def _public(row: Row) -> dict[str, Any]:
     return public_fields(row, "id name prefix scopes created_at expires_at")
+
+
+def _granted(row: Row) -> dict[str, Any]:
+    """Return what the audit says of a new key: not its name, which people write."""
+    return {"user": row["user_id"], "scopes": list(row["scopes"]), "expires_at": row["expires_at"]}

@@ -13,6 +13,8 @@ The hash `slipway:distrusted` has a field for each revoked token family and each
   From the revocation on each request asks the database.
 - Redis restarted with old data, or a replica promoted: its run id differs from `complete`, so the hash is reloaded
   before use.
+- Redis away, then back with its data: a worker that saw it away trusts nothing from before, as revocations of that
+  time are missing. The worker that could not write one deletes the hash as soon as it can, without the database.
 - One worker cut off from Redis while others are not: its revocations are in the database at once, and seen by the
   others when `complete` is older than `FRESH_SECONDS` and they reload; the worker itself keeps retrying. This is the
   only window; on a cluster (no run id) a restart falls in the same window.
@@ -29,12 +31,13 @@ from collections.abc import Sequence
 
 import redis
 
+from service.audit.record import Action, record
 from service.errors import DatabaseUnavailable, InvalidToken
 from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
 from service.infra.redis_trip import ScriptCall
 from service.store import token_families as rows
-from service.store.database import Database
+from service.store.database import Database, Transaction
 from service.store.token_families import Revoked
 from service.types import now_ms
 
@@ -124,9 +127,15 @@ class Revocations:
             threading.Thread(target=self._reload, name="revocations", daemon=True).start()
         return True
 
-    def end(self, family: str) -> bool:
+    def end(self, family: str, why: Action = Action.SIGN_OUT) -> bool:
         """Revoke one log-in. False: revoked before."""
-        ended = self._db.transact(lambda tx: rows.revoke(tx, family))
+
+        def work(tx: Transaction) -> bool:
+            if ended := rows.revoke(tx, family):
+                record(tx, why, f"login:{family}", result="ok" if why is Action.SIGN_OUT else "refused")
+            return ended
+
+        ended = self._db.transact(work)
         self.publish(Revoked([family], []))
         return ended
 
@@ -135,9 +144,10 @@ class Revocations:
 
         If Redis refuses, delete the hash, so that nobody trusts it before a reload; a thread keeps retrying.
         """
-        if self._redis_store.call(lambda client: self._write(client, revoked), False):
+        if self._redis_store.call(lambda client: self._write(client, revoked), False, urgent=True):
             return
-        self._redis_store.call(_delete_hash, None)
+        if self._redis_store.call(_delete_hash, False):
+            return
         self._missed += 1
         if self._retrier is None or not self._retrier.is_alive():
             self._retrier = threading.Thread(target=self._catch_up, name="revocations-retry", daemon=True)
@@ -147,6 +157,8 @@ class Revocations:
         """Return seconds since the hash was complete; None: incomplete, or complete on another server."""
         server, _, moment = (complete or b"").decode().rpartition(":")
         if complete is None or self._missed != self._recovered or server != self._redis_store.server:
+            return None
+        if int(moment) < self._redis_store.back_at * 1000:
             return None
         return max(0.0, (now_ms() - int(moment)) / 1000)
 
@@ -206,8 +218,11 @@ class Revocations:
 
     def _catch_up(self) -> None:
         while self._missed != self._recovered and not self._closed.is_set():
-            self._reload()
-            self._closed.wait(0.2)
+            pending = self._missed
+            if self._redis_store.call(_delete_hash, False, urgent=True):
+                self._recovered = pending
+            else:
+                self._closed.wait(0.2)
 
     def _database_is_away(self) -> bool:
         """Check whether the last load failed or the current one hangs: no log-in can have been revoked since."""
@@ -215,6 +230,7 @@ class Revocations:
         return now < self._next_load or (since is not None and now - since >= LOAD_TIMEOUT)
 
 
-def _delete_hash(client: redis.Redis) -> None:
+def _delete_hash(client: redis.Redis) -> bool:
     """Delete the hash, which also voids reloads in progress: they may have read the database before."""
     client.delete(KEY)
+    return True

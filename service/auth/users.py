@@ -16,16 +16,18 @@ from typing import Any, Literal
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from service.audit.record import Action, Refusals, record
 from service.auth.login_throttle import LoginAttempt, LoginThrottle
 from service.auth.revocation import Revocations
+from service.auth.workspaces import DEFAULT_NAME, NAME, no_workspace
 from service.errors import InvalidCredentials, NotFound, Overloaded, fault
 from service.infra.redis import RedisStore
-from service.store import sign_in_addresses
+from service.store import sign_in_addresses, workspaces
 from service.store import token_families as token_rows
 from service.store import users as rows
 from service.store.actor import Actor, act_as
 from service.store.database import Database, Row, Transaction
-from service.types import new_id, now_ms, public_fields
+from service.types import DEFAULT_WORKSPACE, new_id, now_ms, public_fields
 
 log = logging.getLogger("slipway.auth")
 
@@ -38,12 +40,13 @@ _ADDRESS_REFRESH_MS = 86_400_000  # an address in daily use is written once a da
 _RATE = re.compile(r"[1-9][0-9]{0,8}/(?:[1-9][0-9]{0,4} ?)?(?:second|minute|hour|day)s?")
 
 
-_FIELDS = "id username role disabled limit_runs created_at"
+_FIELDS = "id workspace_id username role disabled limit_runs created_at"
 
 
 @dataclass(frozen=True, slots=True)
 class User:
     id: str
+    workspace_id: str
     username: str
     role: Role
     disabled: bool
@@ -61,8 +64,16 @@ def user_of(row: Row) -> User:
 class UserService:
     """User accounts: sign-in, creation, change, deletion. Loss of rights applies at once, on every worker."""
 
-    def __init__(self, db: Database, redis_store: RedisStore, revocations: Revocations, secret: str) -> None:
+    def __init__(
+        self,
+        db: Database,
+        redis_store: RedisStore,
+        revocations: Revocations,
+        secret: str,
+        refusals: Refusals,
+    ) -> None:
         self._db = db
+        self._refusals = refusals
         self._revocations = revocations
         self._throttle = LoginThrottle(redis_store)
         self._pepper = hmac.digest(secret.encode(), b"slipway addresses", "sha256")
@@ -70,47 +81,71 @@ class UserService:
         self._hash_slots = threading.BoundedSemaphore(_HASH_CONCURRENCY)
         self._dummy_hash = self._hasher.hash("nobody has this password")
 
-    def sign_in(self, username: str, password: str, address: str) -> User:
-        """Verify a password and return the user, from now on the actor.
+    def sign_in(self, username: str, password: str, address: str, workspace: str = DEFAULT_NAME) -> User:
+        """Verify a password and return the user, from now on the actor. `workspace`: its name.
 
-        Raises `InvalidCredentials` (constant work: users that are unknown or have no password cost the same hash) and
-        `RateLimited`, see `service.auth.login_throttle`.
+        Raises `InvalidCredentials` (constant work: users that are unknown or have no password, and unknown workspaces,
+        cost the same hash) and `RateLimited`, see `service.auth.login_throttle`.
         """
         network = network_of(address)
         digest = hmac.digest(self._pepper, network.encode(), "sha256").hex()
-        row, seen_at = self._db.query(partial(_look_up, username=username, digest=digest))
-        attempt = LoginAttempt(username, network, known=seen_at is not None)
+        row, seen_at = self._db.query(
+            partial(_look_up, username=username, workspace=workspace, digest=digest)
+        )
+        # Neither name has a slash in it.
+        account = username if workspace == DEFAULT_NAME else f"{workspace}/{username}"
+        attempt = LoginAttempt(account, network, known=seen_at is not None)
         self._throttle.begin(attempt)
         stored = row["password_hash"] if row else ""  # empty too for users of an issuer
         right = self._matches(stored or self._dummy_hash, password)
-        if row is None or not stored or not right or row["disabled"]:
+        if row is None or not stored or not right or row["refused"]:
             self._throttle.failed(attempt)
+            self._refuse(row)
             raise InvalidCredentials()
         self._throttle.succeeded(attempt)
-        act_as(Actor("user", row["id"]))
+        act_as(Actor("user", row["id"], workspace_id=row["workspace_id"]))
         now = now_ms()
         if seen_at is None or seen_at < now - _ADDRESS_REFRESH_MS:
             self._db.transact(partial(sign_in_addresses.remember, user_id=row["id"], digest=digest, now=now))
         return user_of(row)
 
+    def _refuse(self, row: Row | None) -> None:
+        """Record a refused sign-in; of a name that nobody has no word is kept, as people type passwords there."""
+        subject, workspace_id = (f"user:{row['id']}", row["workspace_id"]) if row else ("user:unknown", None)
+        self._refusals.record(Action.SIGN_IN, subject, workspace_id=workspace_id)
+
     def create(
-        self, username: str, password: str, role: Role = "user", limit_runs: str | None = None
+        self,
+        username: str,
+        password: str,
+        role: Role = "user",
+        limit_runs: str | None = None,
+        workspace_id: str = DEFAULT_WORKSPACE,
     ) -> User:
-        """Create a user. Raises `Invalid`, or `Conflict` when the name is taken."""
-        row = self.new_row(username, password, role, limit_runs)
+        """Create a user. Raises `Invalid`, `NotFound` without the workspace, or `Conflict` when the name is taken."""
+        row = self.new_row(username, password, role, limit_runs, workspace_id)
         return self._db.transact(lambda tx: self.insert(tx, row))
 
     def insert(self, tx: Transaction, row: dict[str, Any]) -> User:
-        """Insert a row of `new_row`. Raises `Conflict` when the name is taken."""
+        """Insert a row of `new_row`. Raises `NotFound` without the workspace, or `Conflict` when the name is taken."""
+        if not workspaces.keep(tx, row["workspace_id"]):
+            raise no_workspace(row["workspace_id"])
         rows.insert(tx, row)
+        _record_creation(tx, row)
         return user_of(row)
 
     def bootstrap(self, username: str, password: str) -> User | None:
         """Create the first admin, only while the table is empty; safe when many processes start at once."""
         if not username or self._db.query(rows.any_exists):
             return None
-        row = self.new_row(username, password, "admin", None)
-        return user_of(row) if self._db.transact(lambda tx: rows.insert_first(tx, row)) else None
+        row = self.new_row(username, password, "admin")
+
+        def work(tx: Transaction) -> bool:
+            if first := rows.insert_first(tx, row):
+                _record_creation(tx, row)
+            return first
+
+        return user_of(row) if self._db.transact(work) else None
 
     def get(self, user_id: str) -> User:
         """Find a user by id. Raises `NotFound`."""
@@ -119,17 +154,19 @@ class UserService:
             raise NotFound("There is no such user.")
         return user_of(row)
 
-    def by_name(self, username: str) -> User | None:
-        row = self._db.query(lambda tx: rows.by_name(tx, username))
+    def by_name(self, username: str, workspace: str = DEFAULT_NAME) -> User | None:
+        row = self._db.query(lambda tx: rows.by_name(tx, username, workspace))
         return user_of(row) if row else None
 
-    def page(self, *, limit: int, after: str | None) -> list[User]:
-        """List users, oldest first, after the id `after`."""
-        return [user_of(row) for row in self._db.query(partial(rows.page, limit=limit, after=after))]
+    def page(self, *, limit: int, after: str | None, workspace_id: str | None = None) -> list[User]:
+        """List users, or those of one workspace, oldest first, after the id `after`."""
+        read = partial(rows.page, limit=limit, after=after, workspace_id=workspace_id)
+        return [user_of(row) for row in self._db.query(read)]
 
     def change(
         self,
         user_id: str,
+        within: str | None = None,
         *,
         password: str | None = None,
         role: Role | None = None,
@@ -138,7 +175,8 @@ class UserService:
     ) -> User:
         """Change the given fields; `limit_runs=""` restores the setting's limit. Ends the user's log-ins.
 
-        Role and limit are claims of the tokens, so changing either must revoke them too.
+        Role and limit are claims of the tokens, so changing either must revoke them too. `within`: only a user of that
+        workspace. Raises `Invalid` and `NotFound`.
         """
         changes: dict[str, Any] = {"role": role, "disabled": disabled}
         changes = {key: value for key, value in changes.items() if value is not None}
@@ -147,30 +185,42 @@ class UserService:
         if limit_runs is not None:
             changes["limit_runs"] = _checked_rate(limit_runs) or None
         if changes:
-            self._end_logins(user_id, partial(rows.update, user_id=user_id, changes=changes))
+            change = partial(rows.update, user_id=user_id, changes=changes, workspace_id=within)
+            self._end_logins(user_id, change, _recorded(changes))
         return self.get(user_id)
 
-    def delete(self, user_id: str) -> None:
-        """Delete a user; the ledger keeps their spending. Raises `NotFound`."""
-        self._end_logins(user_id, partial(rows.forget, user_id=user_id))
+    def delete(self, user_id: str, within: str | None = None) -> None:
+        """Delete a user; the ledger keeps their spending. `within`: as in `change`. Raises `NotFound`."""
+        change = partial(rows.forget, user_id=user_id, workspace_id=within)
+        self._end_logins(user_id, change, {Action.USER_DELETED: {}})
 
-    def _end_logins(self, user_id: str, change: Any) -> None:
+    def _end_logins(self, user_id: str, change: Any, told: dict[Action, dict[str, Any]]) -> None:
         marker, now = new_id("fam"), now_ms()
 
         def work(tx: Transaction) -> token_rows.Revoked:
             # With the marker, it was this change that deleted the user: the answer to an earlier commit was lost.
             if not change(tx) and token_rows.owner(tx, marker) is None:
                 raise NotFound("There is no such user.")
+            for action, details in told.items():
+                record(tx, action, f"user:{user_id}", **details)
             return token_rows.revoke_all(tx, user_id, marker, now)
 
         self._revocations.publish(self._db.transact(work))
 
-    def new_row(self, username: str, password: str, role: Role, limit_runs: str | None) -> dict[str, Any]:
+    def new_row(
+        self,
+        username: str,
+        password: str,
+        role: Role,
+        limit_runs: str | None = None,
+        workspace_id: str = DEFAULT_WORKSPACE,
+    ) -> dict[str, Any]:
         """Build a validated `users` row without inserting. Raises `Invalid`."""
         if not USERNAME.fullmatch(username):
             raise fault("/username", "Use 1 to 128 of A-Z a-z 0-9 . _ @ + -, a letter or digit first.")
         return {
             "id": new_id("usr"),
+            "workspace_id": workspace_id,
             "username": username,
             "password_hash": self._hash(password),
             "role": role,
@@ -202,6 +252,25 @@ class UserService:
             self._hash_slots.release()
 
 
+def _record_creation(tx: Transaction, row: Row) -> None:
+    role_and_limit = {name: row[name] for name in ("role", "limit_runs")}
+    record(tx, Action.USER_CREATED, f"user:{row['id']}", **role_and_limit)
+
+
+def _recorded(changes: Row) -> dict[Action, dict[str, Any]]:
+    """Return the actions to record for changed columns, with their details: never the password's hash."""
+    told: dict[Action, dict[str, Any]] = {}
+    if "role" in changes:
+        told[Action.USER_ROLE] = {"role": changes["role"]}
+    if "limit_runs" in changes:
+        told[Action.USER_LIMIT] = {"limit_runs": changes["limit_runs"]}
+    if "disabled" in changes:
+        told[Action.USER_DISABLED if changes["disabled"] else Action.USER_ENABLED] = {}
+    if "password_hash" in changes:
+        told[Action.USER_PASSWORD] = {}
+    return told
+
+
 def network_of(address: str) -> str:
     """Rate-limit key of an address: an IPv4 address itself, the /64 of an IPv6 one (one customer's block)."""
     try:
@@ -215,9 +284,10 @@ def network_of(address: str) -> str:
     return f"{ipaddress.IPv6Address(int(parsed) >> 64 << 64)}/64"
 
 
-def _look_up(tx: Transaction, username: str, digest: str) -> tuple[Row | None, int | None]:
+def _look_up(tx: Transaction, username: str, workspace: str, digest: str) -> tuple[Row | None, int | None]:
     """Return the user's row and their last sign-in from this address (ms); unknown names cost the same queries."""
-    row = rows.by_name(tx, username if USERNAME.fullmatch(username) else "")
+    fits = USERNAME.fullmatch(username) and NAME.fullmatch(workspace)
+    row = rows.by_name(tx, username if fits else "", workspace if fits else "")
     return row, sign_in_addresses.seen_at(tx, row["id"] if row else "", digest)
 
 

@@ -30,7 +30,7 @@ from service.cache.semantic import Semantic
 from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
 from service.infra.redis_trip import ScriptCall
-from service.types import Caller, Run, RunRequest, message_text, now_ms
+from service.types import DEFAULT_WORKSPACE, Caller, Run, RunRequest, message_text, now_ms
 
 STALE_SECONDS = 86_400  # minimum life of an answer that may be served stale
 FLIGHT_MS = 5_000  # life of a flight without renewal, after which its owner counts as dead
@@ -105,8 +105,11 @@ class AnswerCache:
         return self._longest > 0 and cacheable(agent, request)
 
     def question(self, agent: AgentDefinition, request: RunRequest, caller: Caller, model: str) -> CacheKey:
-        """Build the key of a cacheable request. The answer is private to the caller unless the agent shares answers."""
-        owner = "shared" if agent.cache.shared else caller.user_id
+        """Build the key of a cacheable request. Its answer is the caller's, or their workspace's where shared."""
+        owner = caller.user_id
+        if agent.cache.shared:  # within the workspace
+            default = caller.workspace_id == DEFAULT_WORKSPACE
+            owner = "shared" if default else f"shared {caller.workspace_id}"
         asked = [request.context, request.max_tokens, request.effort, request.tier]
         if request.max_steps is not None:  # a lower step limit may change the answer
             asked.append(request.max_steps)

@@ -193,21 +193,24 @@ def _in_one_case(words: list[str]) -> str:
     first = words[0]
     if first.lower() in normalise_words.FIRST_WORDS and first[1:] == first[1:].lower():
         words = [first.lower(), *words[1:]]
-    rest = (
+    rest = [
         "i" if word == "I" and before.lower() in normalise_words.BEFORE_I else word
         for before, word in pairwise(words)
-    )
+    ]
     return " ".join([words[0], *rest])
 
 
 def _tells_nothing_by_case(text: str, words: list[str]) -> bool:
+    capitals = text.isupper()
+    titled = all(word[:1] == word[:1].upper() and word[1:] == word[1:].lower() for word in words)
+    if not (capitals or titled):
+        return False
     bare = [_bare(word) for word in words]
     if not normalise_words.TWO_READINGS.isdisjoint(bare):
         return False
-    if text.isupper():
+    if capitals:
         return normalise_words.ACRONYMS.isdisjoint(bare)
-    titled = all(word[:1] == word[:1].upper() and word[1:] == word[1:].lower() for word in words)
-    return titled and not normalise_words.SMALL_WORDS.isdisjoint(bare[1:])
+    return not normalise_words.SMALL_WORDS.isdisjoint(bare[1:])
 
 
 def _is_its_own_form(sign: str) -> bool:

@@ -1,14 +1,18 @@
-"""Command line for operators: `flask runs`, `users`, `keys`, `agents`, `prices`, `ledger` and `budgets`."""
+"""Command line for operators.
+
+`flask runs`, `users`, `workspaces`, `keys`, `agents`, `prices`, `ledger`, `budgets` and `audit`.
+"""
 
 from __future__ import annotations
 
 from flask import Flask
 
-from service.cli import agents, keys, money, runs, users
+from service.cli import agents, audit, keys, money, runs, users, workspaces
 
 
 def install(app: Flask) -> None:
     """Register the command groups with `flask`. Commands need no web server, only its settings."""
     money_groups = (money.prices, money.ledger, money.budgets)
-    for group in (runs.runs, users.users, keys.keys, agents.agents, *money_groups):
+    accounts = (users.users, workspaces.workspaces, keys.keys)
+    for group in (runs.runs, *accounts, agents.agents, *money_groups, audit.audit):
         app.cli.add_command(group)

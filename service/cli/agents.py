@@ -11,7 +11,16 @@ from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
 from service.agents.spec import EvalCase
 from service.auth.users import User
-from service.cli.common import Commands, as_json, print_json, print_rows, services, user_named, worker_lease
+from service.cli.common import (
+    Commands,
+    as_json,
+    in_workspace,
+    print_json,
+    print_rows,
+    services,
+    user_named,
+    worker_lease,
+)
 from service.errors import SlipwayError
 from service.store import steps as step_rows
 from service.text.suggest import unknown
@@ -56,8 +65,9 @@ def _counted(catalog: AgentCatalog) -> str:
 @agents.command("eval")
 @click.argument("names", metavar="[AGENT]...", nargs=-1)
 @click.option("--user", "username", help="Whose run it is, and whose spending. None: the first admin.")
+@in_workspace
 @as_json
-def evaluate(names: tuple[str, ...], username: str | None, as_json: bool) -> None:
+def evaluate(names: tuple[str, ...], username: str | None, workspace: str, as_json: bool) -> None:
     """Ask agents, or all of them, the questions of their evals.yaml; exit code 1 when an answer is not as expected.
 
     The runs are real: their calls are billed, and `flask runs list` shows them. With the
@@ -68,8 +78,8 @@ def evaluate(names: tuple[str, ...], username: str | None, as_json: bool) -> Non
         for agent in agents:
             if names and not agent.evals:
                 raise click.ClickException(f"{agent.id} has no evals.yaml.")
-        user = user_named(username) if username else _first_admin(leased)
-        caller = Caller(user.id, user.username, user.role)
+        user = user_named(username, workspace) if username else _first_admin(leased, workspace)
+        caller = Caller(user.id, user.username, user.role, workspace_id=user.workspace_id)
         cases = [(agent, case) for agent in agents for case in agent.evals]
         results = [_judge(leased, caller, agent, case, quiet=as_json) for agent, case in cases]
     if as_json:
@@ -94,8 +104,9 @@ def _summary(results: list[dict[str, Any]]) -> str:
     return f"{passed} of {len(answered)} passed{more}."
 
 
-def _first_admin(leased: Services) -> User:
-    for user in leased.auth.users.page(limit=100, after=None):
+def _first_admin(leased: Services, workspace: str) -> User:
+    workspace_id = leased.auth.workspaces.named(workspace).id
+    for user in leased.auth.users.page(limit=100, after=None, workspace_id=workspace_id):
         if user.role == "admin" and not user.disabled:
             return user
     raise click.ClickException("There is no admin yet: add one with `flask users add NAME --role admin`.")

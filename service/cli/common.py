@@ -14,6 +14,7 @@ from flask import current_app
 from flask.cli import AppGroup
 
 from service.auth.users import User
+from service.auth.workspaces import DEFAULT_NAME
 from service.errors import DatabaseUnavailable, SlipwayError
 from service.store.actor import Actor, acting_as
 from service.store.outages import cause_of
@@ -22,6 +23,9 @@ from service.text.numerals import amount, whole_number
 if TYPE_CHECKING:
     from service.wiring import Services
 
+in_workspace = click.option(
+    "--workspace", metavar="NAME", default=DEFAULT_NAME, show_default=True, help="Workspace of the user."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 
@@ -92,9 +96,9 @@ def services() -> Services:
     return cast("Services", current_app.extensions["slipway"])
 
 
-def user_named(username: str) -> User:
-    """Find a user by name, or end the command with an error."""
-    user = services().auth.users.by_name(username)
+def user_named(username: str, workspace: str) -> User:
+    """Find a user by name in a workspace, or end the command with an error."""
+    user = services().auth.users.by_name(username, workspace)
     if user is None:
         raise click.ClickException(f"There is no user {username}.")
     return user

@@ -148,10 +148,12 @@ def list_budgets(as_json: bool) -> None:
 @click.argument("amount_usd")
 @click.option("--period", type=click.Choice(PERIODS), default="day", show_default=True)
 def set_budget(scope: str, amount_usd: str, period: Period) -> None:
-    """Set a cap on service, user:ID, key:ID, agent:NAME or session:ID; the amount `none` lifts it."""
+    """Set a cap on service, workspace:ID, user:ID, key:ID, agent:NAME or session:ID; the amount `none` lifts it."""
     kind, _, name = scope.partition(":")
-    if (kind not in ("user", "key", "agent", "session") or not name) and scope != "service":
-        raise click.ClickException("The scope is service, user:ID, key:ID, agent:NAME or session:ID.")
+    if (kind not in ("workspace", "user", "key", "agent", "session") or not name) and scope != "service":
+        raise click.ClickException(
+            "The scope is service, workspace:ID, user:ID, key:ID, agent:NAME or session:ID."
+        )
     try:
         amount = None if amount_usd == "none" else nano_of(amount_usd)
     except ValueError as error:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from operator import attrgetter
 
 import click
 
 from service.auth.users import Role
-from service.cli.common import Commands, as_json, paginate, print_rows, services, user_named
+from service.cli.common import (
+    Commands,
+    as_json,
+    in_workspace,
+    paginate,
+    print_rows,
+    services,
+    user_named,
+)
+from service.types import DEFAULT_WORKSPACE
 
 users = Commands("users", help="Who may sign in.")
 _stdin = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
@@ -18,37 +28,49 @@ _stdin = click.option("--password-stdin", is_flag=True, help="Read the password 
 @click.argument("username")
 @click.option("--role", type=click.Choice(["user", "operator", "admin"]), default="user", show_default=True)
 @click.option("--limit-runs", metavar="RATE", help="A rate of their own, such as 60/minute.")
+@in_workspace
 @_stdin
-def add(username: str, role: Role, limit_runs: str | None, password_stdin: bool) -> None:
+def add(username: str, role: Role, limit_runs: str | None, workspace: str, password_stdin: bool) -> None:
     """Add a user; asks for the password."""
-    user = services().auth.users.create(username, _password(password_stdin), role, limit_runs)
+    auth = services().auth
+    workspace_id = auth.workspaces.named(workspace).id
+    user = auth.users.create(username, _password(password_stdin), role, limit_runs, workspace_id)
     click.echo(f"Added {user.role} {user.username} ({user.id}).")
 
 
 @users.command("list")
+@click.option("--workspace", metavar="NAME", help="Only users of this workspace.")
 @as_json
-def list_users(as_json: bool) -> None:
+def list_users(workspace: str | None, as_json: bool) -> None:
     """List users, oldest first."""
-    rows = [user.public() for user in paginate(services().auth.users.page, attrgetter("id"))]
+    auth = services().auth
+    of_one = workspace and auth.workspaces.named(workspace).id
+    page = partial(auth.users.page, workspace_id=of_one)
+    rows = [user.public() for user in paginate(page, attrgetter("id"))]
     columns = "id username role disabled limit_runs created_at"
+    if any(row["workspace_id"] != (of_one or DEFAULT_WORKSPACE) for row in rows):
+        columns += " workspace_id"
     print_rows(rows, columns, "There are no users.", as_json=as_json)
 
 
 @users.command()
 @click.argument("username")
 @click.option("--undo", is_flag=True, help="Let them sign in again.")
-def disable(username: str, undo: bool) -> None:
+@in_workspace
+def disable(username: str, undo: bool, workspace: str) -> None:
     """Revoke a user's log-ins and keys at once, and refuse new ones."""
-    services().auth.users.change(user_named(username).id, disabled=not undo)
+    services().auth.users.change(user_named(username, workspace).id, disabled=not undo)
     click.echo(f"{username} can sign in again." if undo else f"Disabled {username}.")
 
 
 @users.command()
 @click.argument("username")
+@in_workspace
 @_stdin
-def password(username: str, password_stdin: bool) -> None:
+def password(username: str, workspace: str, password_stdin: bool) -> None:
     """Set a user's password, and revoke their log-ins."""
-    services().auth.users.change(user_named(username).id, password=_password(password_stdin))
+    user = user_named(username, workspace)
+    services().auth.users.change(user.id, password=_password(password_stdin))
     click.echo(f"Changed the password of {username}.")
 
 
@@ -56,20 +78,22 @@ def password(username: str, password_stdin: bool) -> None:
 @click.argument("username")
 @click.option("--subject", required=True, help="Claim `sub` of the identity's tokens.")
 @click.option("--issuer", default="", help="An issuer other than OIDC_ISSUER.")
-def link(username: str, subject: str, issuer: str) -> None:
+@in_workspace
+def link(username: str, subject: str, issuer: str, workspace: str) -> None:
     """Give an identity of the OpenID Connect issuer to a user."""
     identities = services().auth.identities
     if identities is None:
         raise click.ClickException("No issuer is configured: set OIDC_ISSUER.")
-    identities.link(user_named(username).id, subject, issuer)
+    identities.link(user_named(username, workspace), subject, issuer)
     click.echo(f"Linked {subject} to {username}.")
 
 
 @users.command("webhook-secret")
 @click.argument("username")
-def webhook_secret(username: str) -> None:
+@in_workspace
+def webhook_secret(username: str, workspace: str) -> None:
     """Print the secret that signs the webhooks of a user's runs."""
-    click.echo(services().webhooks.secret_of(user_named(username).id))
+    click.echo(services().webhooks.secret_of(user_named(username, workspace).id))
 
 
 def _password(from_stdin: bool) -> str:

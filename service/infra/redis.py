@@ -53,6 +53,7 @@ class RedisStore:
         self, url: str, *, max_connections: int, on_change: Callable[[bool], None] | None = None
     ) -> None:
         self.server = ""
+        self.back_at = 0.0  # time.time() when the circuit last closed
         self._servers: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # by connection
         self._client: redis.Redis | None = None
         self._connect = partial(connect, url, max_connections=max_connections, on_connect=self._greet)
@@ -73,19 +74,19 @@ class RedisStore:
         """Return whether the circuit is closed, without a call."""
         return self._retry_at == 0.0
 
-    def call(self, work: Callable[[redis.Redis], T], default: D) -> T | D:
-        """Run `work`; return `default` while Redis is away, or when it refuses a command."""
+    def call(self, work: Callable[[redis.Redis], T], default: D, *, urgent: bool = False) -> T | D:
+        """Run `work`; return `default` while Redis is away, or when it refuses a command. `urgent`: see `attempt`."""
         try:
-            return self.attempt(work)
+            return self.attempt(work, urgent=urgent)
         except RedisError as error:
             if not isinstance(error, _AWAY):
                 self.note_refusal(error)
             return default
 
-    def attempt(self, work: Callable[[redis.Redis], T]) -> T:
-        """Run `work`. Raises `redis.RedisError`; at once while the circuit is open."""
-        failing = self._retry_at != 0.0
-        if failing and not self._may_probe():
+    def attempt(self, work: Callable[[redis.Redis], T], *, urgent: bool = False) -> T:
+        """Run `work`. Raises `redis.RedisError`; at once while the circuit is open, unless it is `urgent`."""
+        failing, began = self._retry_at != 0.0, time.time()
+        if failing and not urgent and not self._may_probe():
             raise ConnectionError("Redis is being left alone after a failure.")
         try:
             if failing:
@@ -97,7 +98,7 @@ class RedisStore:
                 raise
             raise ConnectionError(type(error).__name__) from error
         if failing:
-            self._recovered()
+            self._recovered(began)
         return value
 
     def check(self) -> str:
@@ -134,10 +135,11 @@ class RedisStore:
         log.warning("redis_away", extra={"error": type(error).__name__, "reason": self._reason})
         self._on_change(False)
 
-    def _recovered(self) -> None:
+    def _recovered(self, at: float) -> None:
         with self._lock:
             if not self._retry_at:
                 return
+            self.back_at = at
             self._retry_at, self._pause, self._reason = 0.0, _MIN_PAUSE, ""
         log.info("redis_back")
         self._on_change(True)

@@ -80,6 +80,8 @@ class Trip:
         Raises the first error of their readers. The calls after it that were run are read too, so that what they have
         taken can be given back.
         """
+        if not self._calls:
+            return
         calls, self._calls = self._calls, []
         together = len(calls) == 1 or isinstance(self._redis_store.client, redis.Redis)
         refusal: SlipwayError | None = None
@@ -100,26 +102,22 @@ class Trip:
 
     def _answers(self, calls: Sequence[ScriptCall]) -> tuple[bool, list[Any]]:
         """Run calls; return whether one stopped the rest, and the answers up to there."""
-        if not calls:
-            return False, []
         keys = [key for call in calls for key in call.keys]
         sizes = [size for call in calls for size in (len(call.keys), len(call.arguments))]
         arguments = [argument for call in calls for argument in call.arguments]
-        script = _in_order(tuple(call.script for call in calls))
+        script = _in_order(*[call.script for call in calls])
         found = self._redis_store.call(lambda client: script(client, keys, *sizes, *arguments), None)
         if found is None:
             return False, [None] * len(calls)
         stopped, *answers = found
-        return stopped == 1, [self._noted(answer) for answer in answers]
-
-    def _noted(self, answer: Any) -> Any:
-        if not isinstance(answer, RedisError):
-            return answer
-        self._redis_store.note_refusal(answer)
-        return None
+        for place, answer in enumerate(answers):
+            if isinstance(answer, RedisError):
+                self._redis_store.note_refusal(answer)
+                answers[place] = None
+        return stopped == 1, answers
 
 
 @cache
-def _in_order(scripts: tuple[Script, ...]) -> Script:
+def _in_order(*scripts: Script) -> Script:
     functions = (f"function(KEYS, ARGV)\n{script.source}\nend" for script in scripts)
     return Script(_IN_ORDER % ",\n".join(functions))

@@ -172,6 +172,7 @@ class _PoolProcess:
             self._settings, ProcessRole("task", self._wakeup, lambda: self._stopping[0] == 1)
         )
         self._services.agents.log_faults()
+        self._services.audit.chainer.start()
         self._services.runs.supervisor.start()
 
     def _drain(self, **_: Any) -> None:

@@ -13,6 +13,7 @@ from service.store import (
     runs,
     session_expiry,
     sign_in_addresses,
+    signing_keys,
     token_families,
     webhooks,
 )
@@ -59,6 +60,7 @@ def _deletions(retention_days: int) -> dict[str, Callable[[Transaction], int]]:
         "notices": partial(webhooks.expire, before=before, limit=BATCH),
         "sessions": partial(session_expiry.expire, limit=BATCH),  # their runs and messages too
         "logins": partial(token_families.expire, before=now, limit=BATCH),
+        "signing_keys": partial(signing_keys.expire, before=now, limit=BATCH),
         "addresses": partial(sign_in_addresses.expire, before=now - sign_in_addresses.LIFE_MS, limit=BATCH),
         "counters": partial(closed_windows.roll_up, before=closed_before(now), limit=BATCH),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -24,10 +24,10 @@ from service.llm.client import (
     TextDelta,
 )
 from service.llm.message_builder import MessageBuilder
-from service.llm.sdk import anthropic, http_client
+from service.llm.sdk import anthropic, request_of, status_error, transport_to
 from service.llm.sse_data import SseData
 from service.llm.stream_reader import FEW_STREAMS, StreamReader, StreamSink
-from service.llm.transport import carrying
+from service.llm.transport import ModelAnswer, Waits, carrying
 from service.llm.upstream import broken_off, refused, unreached
 from service.types import Usage
 
@@ -38,6 +38,9 @@ POOL_SECONDS = 1.0  # longest wait for a free connection; failing early beats qu
 PING_SECONDS = 2.0
 COUNTED = ("model", "messages", "system", "tools", "output_config")  # parameters of `count_tokens`
 NOT_TAKEN = "not_taken"  # stop reason of a batch answer that is unreadable or too long
+# Headers that differ from call to call; the others are those of one request that the SDK has made.
+OF_EACH_CALL = (b"content-length", b"x-stainless-timeout", b"x-stainless-read-timeout")
+HEADERS_OF_EACH_CALL = b"content-length: %d\r\nx-stainless-timeout: %a\r\nx-stainless-read-timeout: %a\r\n"
 NEVER_SENT = (httpx2.PoolTimeout, httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)
 
 
@@ -55,14 +58,17 @@ class ClaudeClient:
         self._connect_timeout = connect_timeout
         self._streams: set[ModelCall] = set()  # open streams
         self._stream_reader = StreamReader()
+        self._transport = transport_to(base_url or PROVIDER, max_connections)
         self._sdk = anthropic.Anthropic(
             api_key=api_key or OFFLINE_KEY,
             base_url=base_url or PROVIDER,
             max_retries=0,
-            http_client=http_client(base_url or PROVIDER, max_connections),
+            http_client=httpx2.Client(transport=self._transport, trust_env=False),
             default_headers={"Accept-Encoding": "identity"},  # decompression costs more than it saves
             open_telemetry=False,
         )
+        self._sdk_request = request_of(self._sdk, "/v1/messages")
+        self._request = self._transport.prepare(self._sdk_request, without=OF_EACH_CALL)
 
     def create(self, request: ModelRequest, call: ModelCall) -> Generator[TextDelta, None, ModelReply]:
         """See `ModelClient`. On every exit `call.progress` holds the reported usage and the text so far."""
@@ -72,16 +78,16 @@ class ClaudeClient:
         call.impatient = self._silence(call) < self._timeout
         answer = MessageBuilder(request.model, request.most_text)
         with _our_errors(call):
-            with self._sent(request, call) as response:
+            with closing(self._sent(request, call)) as response:
                 try:
                     if request.stream:
                         yield from self._relay(response, answer, call)
                     else:
-                        answer.take(response.read())
+                        answer.take(b"".join(response))
                 finally:
                     call.progress.usage, call.progress.text = answer.usage, answer.written
             ms = (time.perf_counter() - began) * 1000
-            return answer.reply(response.headers.get("request-id"), ms)
+            return answer.reply(response.header(b"request-id"), ms)
 
     def count_tokens(self, request: ModelRequest, call: ModelCall) -> int:
         """Count the request's input tokens with the API's token counter. Raises as `create` does."""
@@ -141,28 +147,23 @@ class ClaudeClient:
     def close(self) -> None:
         self._sdk.close()
 
-    @contextmanager
-    def _sent(self, request: ModelRequest, call: ModelCall) -> Iterator[httpx2.Response]:
-        """Send the request; yield the response once its head has arrived. Closing it stops the upstream call."""
-        body, waits = orjson.dumps(_params(request)), self._waits(call)
+    def _sent(self, request: ModelRequest, call: ModelCall) -> ModelAnswer:
+        """Send the request; return its answer once the head has arrived. Closing it stops the upstream call."""
+        body, waits = orjson.dumps(_params(request)), self._seconds(call)
         # Billable until refused: after any other failure the model may have done the work.
         call.progress.billable = True
-        with carrying(call):
-            response = cast(Any, self._sdk).post(
-                "/v1/messages",
-                cast_to=httpx2.Response,
-                content=body,
-                options={"timeout": waits},
-                stream=True,
-            )
+        message = self._request.message(body, HEADERS_OF_EACH_CALL % (len(body), waits.read, waits.read))
         try:
-            yield response
-        finally:
-            response.close()
+            answer = self._transport.send(self._request.origin, message, call, waits)
+        except Exception as error:
+            call.progress.billable = not isinstance(error, NEVER_SENT)
+            raise unreached(error) from None
+        if 200 <= answer.status < 300:
+            return answer
+        with closing(answer):
+            raise status_error(self._sdk_request, answer.status, answer.headers, b"".join(answer))
 
-    def _relay(
-        self, response: httpx2.Response, answer: MessageBuilder, call: ModelCall
-    ) -> Iterator[TextDelta]:
+    def _relay(self, response: ModelAnswer, answer: MessageBuilder, call: ModelCall) -> Iterator[TextDelta]:
         """Yield text as it arrives and add it to the answer; read to the end, so that the connection can be reused.
 
         Beyond `FEW_STREAMS` open streams, given an `on_text`, the stream-reader thread takes over after the first text.
@@ -170,19 +171,18 @@ class ClaudeClient:
         self._streams.add(call)
         data, has_text = SseData(), False
         try:
-            for chunk in response.iter_raw():
+            for chunk in response:
                 for event in data.feed(chunk):
                     if text := answer.feed(event):
                         has_text = True
                         yield TextDelta(text)
-                wire = response.extensions["wire"]
                 if answer.ended:
-                    wire.drain(LAST_BYTES_SECONDS)
+                    response.wire.drain(LAST_BYTES_SECONDS)
                     return
                 if has_text and call.on_text and len(self._streams) > FEW_STREAMS:
                     take = partial(_take, data, answer, call.on_text)
-                    self._stream_reader.read(StreamSink(wire, call, self._silence(call), take))
-                    wire.drain(LAST_BYTES_SECONDS)
+                    self._stream_reader.read(StreamSink(response.wire, call, self._silence(call), take))
+                    response.wire.drain(LAST_BYTES_SECONDS)
                     return
         except httpx2.HTTPError:
             if answer.stop_reason is None:
@@ -194,12 +194,15 @@ class ClaudeClient:
         return self._timeout if call.silence is None else min(self._timeout, call.silence)
 
     def _waits(self, call: ModelCall) -> httpx2.Timeout:
+        return httpx2.Timeout(**self._seconds(call)._asdict())
+
+    def _seconds(self, call: ModelCall) -> Waits:
         remaining = call.remaining()
         if remaining <= 0:
             raise ModelTimeout("There was no time left to ask the model")
         silence = min(self._silence(call), remaining)
-        connect = min(self._connect_timeout, remaining)
-        return httpx2.Timeout(silence, connect=connect, pool=min(POOL_SECONDS, remaining))
+        connect, pool = min(self._connect_timeout, remaining), min(POOL_SECONDS, remaining)
+        return Waits(connect, read=silence, write=silence, pool=pool)
 
 
 def _params(request: ModelRequest) -> dict[str, Any]:

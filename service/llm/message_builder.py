@@ -67,7 +67,7 @@ class MessageBuilder:
         if self.ended:
             return ""
         try:
-            return self._event(parse(data), is_suspect(data))
+            return self._event(parse(data), data)
         except UNREADABLE as error:
             raise ModelError("The model sent an event that cannot be read") from error
 
@@ -122,13 +122,13 @@ class MessageBuilder:
         silent = self._usage.total.output_tokens == 0 and any(self._written)
         return "reported" if complete and not silent else "estimated"
 
-    def _event(self, event: dict[str, Any], suspect: bool) -> str:
+    def _event(self, event: dict[str, Any], data: bytes) -> str:
         kind = event["type"]
         if kind == "content_block_delta":
             return self._delta(event["index"], event["delta"])
         text, self._half = ("" if self._half is None else "\ufffd"), None
         if kind == "content_block_start":
-            text += self._add_block(event["index"], event["content_block"], suspect)
+            text += self._add_block(event["index"], event["content_block"], is_suspect(data))
         elif kind == "message_start":
             self._begin(event["message"])
         elif kind == "message_delta":
@@ -167,6 +167,8 @@ class MessageBuilder:
 
     def _printable(self, index: int, piece: str) -> str:
         """Return the printable part of a piece; hold a trailing high surrogate back until its low half arrives."""
+        if self._half is None and piece.isascii():
+            return well_formed(piece)
         before, self._half = self._half, None
         if before is not None:
             piece = before[1] + piece if before[0] == index else f"\ufffd{piece}"

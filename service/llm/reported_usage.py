@@ -22,6 +22,7 @@ class ReportedUsage:
 
     def __init__(self) -> None:
         self._figures: dict[str, int] = {}
+        self.total = Usage()  # the figures so far, 0 for unreported ones
         self.valid = True  # False once a figure was not a number or decreased
 
     def add(self, usage: Any) -> None:
@@ -39,6 +40,9 @@ class ReportedUsage:
                 self.valid = False
             elif (figure := holder.get(name)) is not None:
                 self._take(name, figure)
+        total = Usage(*[self._figures.get(name, 0) for name in _WHERE])
+        hour = min(total.cache_creation_1h_input_tokens, total.cache_creation_input_tokens)
+        self.total = total._replace(cache_creation_1h_input_tokens=hour)
 
     def reports(self, usage: Any, name: str) -> bool:
         """Return whether the object has a valid figure of that name."""
@@ -50,13 +54,6 @@ class ReportedUsage:
         total = self.total
         prompt = total.input_tokens + total.cache_read_input_tokens + total.cache_creation_input_tokens
         return "input_tokens" in self._figures and prompt > 0
-
-    @property
-    def total(self) -> Usage:
-        """Return the figures so far, 0 for unreported ones."""
-        usage = Usage(*(self._figures.get(name, 0) for name in _WHERE))
-        hour = min(usage.cache_creation_1h_input_tokens, usage.cache_creation_input_tokens)
-        return usage._replace(cache_creation_1h_input_tokens=hour)
 
     def _take(self, name: str, figure: Any) -> None:
         before = self._figures.get(name, 0)

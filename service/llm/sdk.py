@@ -1,4 +1,4 @@
-"""Official SDK, and the HTTP client passed to it."""
+"""Official SDK, and the transport under it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,34 @@ import anthropic as anthropic
 import httpx2
 
 from service.llm.connect import Proxy
+from service.llm.model_json import parse
 from service.llm.transport import ModelTransport
 
 
-def http_client(address: str, max_connections: int) -> httpx2.Client:
-    """Build the HTTP client for the model's address, using the environment's HTTP proxy where one applies."""
+def transport_to(address: str, max_connections: int) -> ModelTransport:
+    """Build the transport to the model's address, by the environment's HTTP proxy where one applies."""
     parts, proxies = urlsplit(address), getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     through = Proxy.of(proxy) if proxy and not proxy_bypass(parts.netloc) else None
-    return httpx2.Client(transport=ModelTransport(max_connections, through), trust_env=False)
+    return ModelTransport(max_connections, through)
+
+
+def request_of(sdk: anthropic.Anthropic, path: str) -> httpx2.Request:
+    """Return the POST request that the SDK makes: its address, headers and credentials. Nothing is sent."""
+    nowhere = httpx2.MockTransport(lambda request: httpx2.Response(200))
+    with httpx2.Client(transport=nowhere, trust_env=False) as client:
+        sdk = sdk.with_options(http_client=client)
+        return sdk.post(path, cast_to=httpx2.Response, content=b"{}").request
+
+
+def status_error(
+    request: httpx2.Request, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+) -> anthropic.APIStatusError:
+    """Read a refusal as the SDK does: its type and code are in the body."""
+    try:
+        told = parse(body)
+    except ValueError:
+        told = None
+    return anthropic.APIStatusError(
+        "", response=httpx2.Response(status, headers=headers, request=request), body=told
+    )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextvars import ContextVar
 from typing import NamedTuple
 
@@ -57,6 +57,17 @@ class Waits(NamedTuple):
         return cls(*[MAX_SECONDS if wait is None else wait for wait in waits])
 
 
+class PreparedRequest(NamedTuple):
+    """Request that may be sent many times: where to, and its head, but for the headers that change."""
+
+    origin: Origin
+    head: bytes
+
+    def message(self, body: bytes, headers: bytes = b"") -> bytes:
+        """Serialise the request with its body; `headers` are further lines, each with its end."""
+        return b"%b%b\r\n%b" % (self.head, headers, body)
+
+
 class ModelTransport(httpx2.BaseTransport):
     """Transport for at most `max_connections` requests at once; thread-safe. Further ones wait for the pool time-out.
 
@@ -73,24 +84,28 @@ class ModelTransport(httpx2.BaseTransport):
         self._closed = False
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        call = _CALL.get() or _unknown_call()
-        waits, origin = Waits.of(request), Origin.of(request.url)
-        message = _message(request, self._proxy if origin.scheme == "http" else None)
+        head, body = self.prepare(request), request.read()
+        answer = self.send(head.origin, head.message(body), _CALL.get() or _unknown_call(), Waits.of(request))
+        response = httpx2.Response(answer.status, headers=answer.headers, stream=answer)
+        response.headers.encoding = "iso-8859-1"  # decodes any byte; otherwise httpx2 probes encodings
+        return response
+
+    def prepare(self, request: httpx2.Request, without: Collection[bytes] = ()) -> PreparedRequest:
+        """Serialise the head of a request, `without` these headers (in lower case)."""
+        origin = Origin.of(request.url)
+        proxy = self._proxy if origin.scheme == "http" else None
+        return PreparedRequest(origin, _head(request, proxy, without))
+
+    def send(self, origin: Origin, message: bytes, call: ModelCall, waits: Waits) -> ModelAnswer:
+        """Send a request; return its answer, to be closed, once its head has arrived."""
         if not self._places.acquire(timeout=min(waits.pool, call.remaining())):
             raise httpx2.PoolTimeout("Every connection to the model is taken")
         try:
             wire = self._answered(origin, message, call, waits)
-            encoded = _encoded(wire)
+            return ModelAnswer(wire, _encoded(wire), lambda: self._give_back(origin, wire))
         except BaseException:
             self._places.release()
             raise
-        body = ModelBody(wire, lambda: self._give_back(origin, wire))
-        if encoded:  # an error: status and headers suffice
-            body.close()
-            return httpx2.Response(wire.status, headers=[one for one in wire.headers if one[0] != ENCODING])
-        response = httpx2.Response(wire.status, headers=wire.headers, stream=body, extensions={"wire": wire})
-        response.headers.encoding = "iso-8859-1"  # decodes any byte; otherwise httpx2 probes encodings
-        return response
 
     def close(self) -> None:
         with self._lock:
@@ -140,15 +155,25 @@ class ModelTransport(httpx2.BaseTransport):
         self._places.release()
 
 
-class ModelBody(httpx2.SyncByteStream):
-    """Response body that returns its connection to the pool exactly once, on close, whether read fully or not."""
+class ModelAnswer(httpx2.SyncByteStream):
+    """Answer whose body is read as it arrives; close returns its connection to the pool, once, read fully or not.
 
-    def __init__(self, wire: Wire, give_back: Callable[[], None]) -> None:
-        self._wire = wire
+    The body of an error that is `encoded` is left out: status and headers suffice.
+    """
+
+    def __init__(self, wire: Wire, encoded: bool, give_back: Callable[[], None]) -> None:
+        self.wire = wire
+        self.status = wire.status
+        self.headers = [one for one in wire.headers if one[0] != ENCODING] if encoded else wire.headers
+        self._encoded = encoded
         self._give_back: Callable[[], None] | None = give_back
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._wire.body()
+        return iter(()) if self._encoded else self.wire.body()
+
+    def header(self, name: bytes) -> str | None:
+        """Return a header that `Wire` keeps; its name is in lower case."""
+        return next((value.decode("iso-8859-1") for key, value in self.headers if key == name), None)
 
     def close(self) -> None:
         give_back, self._give_back = self._give_back, None
@@ -172,16 +197,16 @@ def _encoded(wire: Wire) -> bool:
     return encoded
 
 
-def _message(request: httpx2.Request, proxy: Proxy | None) -> bytes:
-    """Serialise the request, in absolute form for a proxy. Its body must have a known length."""
+def _head(request: httpx2.Request, proxy: Proxy | None, without: Collection[bytes]) -> bytes:
+    """Serialise the head, in absolute form for a proxy. The request's body must have a known length."""
     target = request.url.raw_path if proxy is None else str(request.url).encode("ascii")
     lines = [b"%b %b HTTP/1.1" % (request.method.encode("ascii"), target)]
     if "Host" not in request.headers:
         lines.append(b"Host: " + request.url.netloc)
     if proxy is not None and proxy.authorization:
         lines.append(b"Proxy-Authorization: " + proxy.authorization.encode())
-    lines += [name + b": " + value for name, value in request.headers.raw]
+    lines += [name + b": " + value for name, value in request.headers.raw if name.lower() not in without]
     head = b"\r\n".join(lines)
     if not head.count(b"\r") == head.count(b"\n") == len(lines) - 1:
         raise httpx2.LocalProtocolError("A header holds a line break")
-    return head + b"\r\n\r\n" + request.read()
+    return head + b"\r\n"

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, ClassVar, Literal, TextIO
+from typing import Any, ClassVar, Literal
 
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.orjson import OrjsonFormatter
@@ -51,7 +51,7 @@ _QUIETER = {
     "psycopg": "ERROR",  # its warnings name the server and its user, and echo an error that is raised anyway
     "httpx2": "WARNING",  # a line for every request; replaced by `llm_call`
 }
-_PLAIN = (str, int, float, bool, type(None))  # types of nearly all fields: checked before the slower Mapping
+_PLAIN = {str, int, float, bool, type(None)}  # types of nearly all fields: checked before the slower Mapping
 _fields: ContextVar[Mapping[str, Any]] = ContextVar("log_fields", default={})  # noqa: B039 - never mutated
 
 
@@ -101,15 +101,16 @@ def _drop_library_debug(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.INFO or record.name.partition(".")[0] in OWN
 
 
-class _Stderr(logging.StreamHandler[TextIO]):
+class _Stderr(logging.Handler):
     """Handler for the current `sys.stderr`, not the one at start."""
 
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> TextIO:  # type: ignore[override]
-        return sys.stderr
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            stream = sys.stderr
+            stream.write(f"{self.format(record)}\n")
+            stream.flush()
+        except Exception:
+            self.handleError(record)
 
 
 class JsonFormatter(OrjsonFormatter):
@@ -159,7 +160,7 @@ def _extras(record: logging.LogRecord) -> dict[str, Any]:
     for key, value in found.items():
         if key.lower() in _SECRET_NAMES:
             found[key] = REDACTED
-        elif not isinstance(value, _PLAIN) and isinstance(value, Mapping):
+        elif type(value) not in _PLAIN and isinstance(value, Mapping):
             found[key] = _redacted(value)
     return found
 

@@ -54,6 +54,7 @@ class NewRuns:
             raise Invalid(detail, errors=[{"pointer": "/max_steps", "detail": detail}])
         return Run(
             id=new_id("run"),
+            workspace_id=caller.workspace_id,
             user_id=caller.user_id,
             key_id=caller.key_id,
             agent=agent.id,

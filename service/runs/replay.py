@@ -50,6 +50,8 @@ class Replay:
         return [*self._correction(""), RunEvent(name, data)]
 
     def _sift_text(self, piece: str) -> list[RunEvent]:
+        if self._at >= len(self._text):
+            return [_delta(piece)] if piece else []
         expected = self._text[self._at :]
         if expected.startswith(piece):
             self._at += len(piece)

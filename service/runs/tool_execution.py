@@ -13,6 +13,7 @@ from typing import Any
 
 from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Events
+from service.audit.record import Action, Result, record
 from service.llm.client import ModelReply
 from service.runs.journal import Journal
 from service.runs.journal_codec import decode_result, encode_result
@@ -117,6 +118,9 @@ class ToolExecution:
         status = "done" if result.ok else "failed"
 
         def report(tx: Transaction) -> None:
+            if call.audited:
+                outcome: Result = "unknown" if result.timed_out else "ok" if result.ok else "failed"
+                record(tx, Action.TOOL_FINISHED, f"run:{run.id}", result=outcome, **call.told)
             if result.timed_out:
                 tool_calls.report_unknown(tx, run.id, call.id)
             else:
@@ -159,6 +163,14 @@ class _Call:
             and tool is not None
             and not tool.idempotent
         )
+        # A call that changes something: not every call that must not be repeated does.
+        self.audited = (
+            self.verdict.action == "allow"
+            and self.result is None
+            and tool is not None
+            and (tool.side_effects or self.name in agent.approvals)
+        )
+        self.told = {"call": self.id, "tool": self.name, "agent": agent.id, "allowed_by": self.allowed_by}
 
 
 def _approval(decision: Row, claim: Row | None) -> Approval:
@@ -169,6 +181,8 @@ def _approval(decision: Row, claim: Row | None) -> Approval:
 
 def _claim(tx: Transaction, run: Run, step: int, calls: Sequence[_Call]) -> None:
     for call in calls:
+        if call.audited:
+            record(tx, Action.TOOL_CALLED, f"run:{run.id}", **call.told)
         if call.to_claim:
             claimed = tool_calls.ToolCall(call.id, call.name, call.arguments)
             tool_calls.claim(tx, run.id, step, claimed, call.allowed_by)
@@ -179,6 +193,7 @@ def _question(run: Run, call: _Call, reason: str) -> dict[str, Any]:
     return {
         "id": new_id("apr"),
         "run_id": run.id,
+        "workspace_id": run.workspace_id,
         "user_id": run.user_id,
         "agent": run.agent,
         "call_id": call.id,

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal, NamedTuple
 
-from service.types import Caller, Run
+from service.types import DEFAULT_WORKSPACE, Caller, Run
 
 
 class Actor(NamedTuple):
@@ -20,20 +20,30 @@ class Actor(NamedTuple):
     kind: Literal["user", "anonymous", "cli", "service"]
     user_id: str | None = None
     key_id: str | None = None
+    workspace_id: str = DEFAULT_WORKSPACE
 
     @classmethod
     def of(cls, source: Caller | Run) -> Actor:
         """Return the user behind a request or a run."""
-        return cls("user", source.user_id, source.key_id)
+        return cls("user", source.user_id, source.key_id, source.workspace_id)
 
     def __str__(self) -> str:
         """Format for a log line: `cli`, `usr_…`, or `usr_…/key_…`."""
         return "/".join(filter(None, (self.user_id or self.kind, self.key_id)))
 
 
+class Origin(NamedTuple):
+    """Address of a client and id of its request; empty where no request is served."""
+
+    address: str | None = None
+    request_id: str | None = None
+
+
+NOWHERE = Origin()
 SERVICE = Actor("service")
 ANONYMOUS = Actor("anonymous")  # request whose caller is not known, or not yet
 _actor: ContextVar[Actor] = ContextVar("actor", default=SERVICE)
+_origin: ContextVar[Origin] = ContextVar("origin", default=NOWHERE)
 
 
 def current_actor() -> Actor:
@@ -42,8 +52,19 @@ def current_actor() -> Actor:
 
 
 def act_as(actor: Actor) -> None:
-    """Set the actor of this thread's transactions from now on; each request of the thread begins `ANONYMOUS`."""
+    """Set the actor of this thread's transactions from now on; each request of the thread begins with `serve`."""
     _actor.set(actor)
+
+
+def current_origin() -> Origin:
+    """Return the origin of the request that this thread serves."""
+    return _origin.get()
+
+
+def serve(origin: Origin) -> None:
+    """Set the origin of this thread, whose caller is not known yet: `ANONYMOUS`."""
+    _origin.set(origin)
+    _actor.set(ANONYMOUS)
 
 
 @contextmanager

@@ -11,8 +11,7 @@ from service.store import scoped
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.lists import fitting
 from service.store.schema import approvals, runs, sessions, users
-from service.store.transaction import PLANNED_ANEW
-from service.store.visibility import UNRESTRICTED, Visibility
+from service.store.visibility import UNRESTRICTED, Visibility, in_workspace
 from service.types import now_ms
 
 _STATUS = {"approve": "approved", "deny": "denied"}
@@ -55,7 +54,7 @@ def of_run(tx: Transaction, run_id: str) -> list[Row]:
 def get(tx: Transaction, approval_id: str, visible: Visibility = UNRESTRICTED) -> Row | None:
     """Find one visible approval, with columns of its run."""
     row = tx.row(_WITH_RUN.where(approvals.c.id == approval_id))
-    return row if row is not None and visible.covers(row["user_id"], row["agent"]) else None
+    return row if row is not None and visible.covers(row) else None
 
 
 def recent(
@@ -63,7 +62,7 @@ def recent(
 ) -> list[Row]:
     """List visible approvals with columns of their runs, newest first; fewer than `limit` where large: `fitting`."""
     size = sa.func.length(sa.cast(approvals.c.arguments, sa.Text)).label("size")
-    query = sa.select(approvals.c.id, size)
+    query = sa.select(approvals.c.id, size).where(*in_workspace(approvals, visible.workspace_id))
     if visible.user_id is not None:
         query = query.where(approvals.c.user_id == visible.user_id)
     if status is not None:
@@ -74,7 +73,7 @@ def recent(
         found = scoped.newest(tx, approvals, query, limit=limit, visible=visible)
     else:
         page = query.order_by(approvals.c.id.desc()).limit(limit)
-        found = tx.rows(page.execution_options(**PLANNED_ANEW))
+        found = tx.rows(page)
     ids = fitting((row["id"], row["size"]) for row in found)
     return tx.rows(_WITH_RUN.where(approvals.c.id.in_(ids)).order_by(approvals.c.id.desc()))
 

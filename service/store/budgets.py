@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from service.store.database import InsertOnce, Row, Transaction
-from service.store.schema import api_keys, caps, counters, sessions, users
+from service.store.schema import api_keys, caps, counters, sessions, users, workspaces
 from service.store.statement import Statement, binds, listed
 from service.store.users import DELETED
+from service.store.visibility import in_workspace
+from service.store.workspaces import deleted_name
 from service.types import now_ms
 
 MASK = 2**63 - 1  # of a BIGINT
@@ -120,14 +122,19 @@ _SHARE = (
 )
 
 
-def has_subject(tx: Transaction, kind: str, name: str) -> bool:
-    """Return whether there is a user, key or session of this id."""
+def workspace_of(tx: Transaction, kind: str, name: str) -> str | None:
+    """Find the workspace of the workspace, user, key or session of this id. None: there is no such subject."""
+    of_key = sa.select(api_keys.c.id, users.c.workspace_id).join(users, users.c.id == api_keys.c.user_id)
     query = {
-        "user": sa.select(users.c.id).where(users.c.role != DELETED),
-        "key": sa.select(api_keys.c.id).where(api_keys.c.revoked_at.is_(None)),
-        "session": sa.select(sessions.c.id).where(sessions.c.expires_at > now_ms()),
+        "workspace": sa.select(workspaces.c.id, workspaces.c.id.label("workspace_id")).where(
+            workspaces.c.name != deleted_name(name)
+        ),
+        "user": sa.select(users.c.id, users.c.workspace_id).where(users.c.role != DELETED),
+        "key": of_key.where(api_keys.c.revoked_at.is_(None)),
+        "session": sa.select(sessions.c.id, sessions.c.workspace_id).where(sessions.c.expires_at > now_ms()),
     }[kind]
-    return tx.row(query.where(query.selected_columns.id == name)) is not None
+    row = tx.row(query.where(query.selected_columns.id == name))
+    return None if row is None else str(row["workspace_id"])
 
 
 def read(tx: Transaction, scopes: Sequence[str], expect: Sequence[Row] | None = None) -> list[Row]:
@@ -135,9 +142,13 @@ def read(tx: Transaction, scopes: Sequence[str], expect: Sequence[Row] | None = 
     return tx.rows(_caps(len(scopes)), listed("scope", scopes), expect=expect)
 
 
-def after(tx: Transaction, scope: str, period: str, limit: int) -> list[Row]:
-    """Page of caps after this one, in the database's order of scopes, then periods; without the service's."""
-    return tx.rows(_AFTER.limit(limit), {"scope": scope, "period": period})
+def after(tx: Transaction, scope: str, period: str, limit: int, workspace_id: str | None) -> list[Row]:
+    """Page of caps, or of a workspace's, after this one, in the database's order of scopes, then periods.
+
+    Without the service's.
+    """
+    query = _AFTER.where(*in_workspace(caps, workspace_id)).limit(limit)
+    return tx.rows(query, {"scope": scope, "period": period})
 
 
 def locked(tx: Transaction, scope: str, period: str) -> Row | None:
@@ -145,8 +156,10 @@ def locked(tx: Transaction, scope: str, period: str) -> Row | None:
     return tx.row(_CAP.with_for_update(read=True), {"scope": scope, "period": period})
 
 
-def put(tx: Transaction, scope: str, period: str, amount: int | None) -> None:
-    values = {"amount_nano": amount, "updated_at": now_ms()}
+def put(tx: Transaction, scope: str, period: str, amount: int | None, workspace_id: str | None) -> None:
+    """Set a cap. `workspace_id`: of its subject; None: the subject is gone, or belongs to none."""
+    values: dict[str, Any] = {"amount_nano": amount, "updated_at": now_ms()}
+    values |= {} if workspace_id is None else {"workspace_id": workspace_id}
     key = sa.and_(caps.c.scope == scope, caps.c.period == period)
     if tx.execute(sa.update(caps).where(key).values(values)) == 0:
         tx.execute(InsertOnce(caps), {"scope": scope, "period": period, **values})

@@ -63,6 +63,7 @@ class Database:
         self.sqlite = url.startswith("sqlite")
         self.patience = patience
         self.engine = engine.create(url, pool_size, patience)
+        self.audited: Callable[[], object] = lambda: None  # called after a commit that added to the audit
         self._check = check
         self._check_at = 0.0  # time.monotonic()
         self._retried = retried
@@ -77,18 +78,23 @@ class Database:
             self._writers = Writers(Path(self.engine.url.database or ""), patience * QUEUE_PATIENCE)
 
     @contextmanager
-    def begin(self, *, priority: bool = False, pipelined: bool = False) -> Iterator[Transaction]:
+    def begin(
+        self, *, priority: bool = False, pipelined: bool = False, ids: list[str] | None = None
+    ) -> Iterator[Transaction]:
         """Open a write transaction: commits at the end, rolls back on any exception. `priority`: see `transact`.
 
-        `pipelined`: see `Transaction`. Raises `DatabaseUnavailable` when the database cannot be reached or stays
+        `pipelined`, `ids`: see `Transaction`. Raises `DatabaseUnavailable` when the database cannot be reached or stays
         locked; `Unexpected` where it is pipelined.
         """
         with (
             self._write_lock(priority),
             self._transaction(writes=True, priority=priority, pipelined=pipelined) as transaction,
         ):
+            transaction.ids = [] if ids is None else ids
             yield transaction
         transaction.committed()
+        if transaction.audited:
+            self.audited()
 
     @contextmanager
     def read(self, *, priority: bool = False) -> Iterator[Transaction]:
@@ -105,7 +111,7 @@ class Database:
         `work` must be idempotent: a commit whose answer was lost may have happened. `priority`: before all others of
         this process.
         """
-        return self._retry(partial(self._write, work, priority), patience)
+        return self._retry(partial(self._write, work, priority, []), patience)
 
     def query(
         self, work: Callable[[Transaction], T], *, patience: float | None = None, priority: bool = False
@@ -129,16 +135,16 @@ class Database:
         with self.read(priority=priority) as transaction:
             return work(transaction)
 
-    def _write(self, work: Callable[[Transaction], T], priority: bool) -> T:
+    def _write(self, work: Callable[[Transaction], T], priority: bool, ids: list[str]) -> T:
         try:
-            return self._write_once(work, priority, pipelined=True)
+            return self._write_once(work, self.begin(priority=priority, pipelined=True, ids=ids))
         except Unexpected:
             self._retried("unexpected_result")
-            return self._write_once(work, priority, pipelined=False)
+            return self._write_once(work, self.begin(priority=priority, ids=ids))
 
-    def _write_once(self, work: Callable[[Transaction], T], priority: bool, *, pipelined: bool) -> T:
+    def _write_once(self, work: Callable[[Transaction], T], begun: AbstractContextManager[Transaction]) -> T:
         """Run `work` in a transaction. Raises `Unexpected` where it is pipelined."""
-        with self.begin(priority=priority, pipelined=pipelined) as transaction:
+        with begun as transaction:
             try:
                 return work(transaction)
             except Exception as error:

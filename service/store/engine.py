@@ -9,7 +9,6 @@ import orjson
 import sqlalchemy as sa
 
 from service.store import postgres
-from service.store.transaction import execute_unprepared
 
 CREATED_AT = "created_at"  # key in the `info` of a pooled connection: time.monotonic() when it was made
 
@@ -33,7 +32,6 @@ def create(url: str, pool_size: int, busy_seconds: float) -> sa.Engine:
     )
     if not sqlite:
         sa.event.listen(engine, "do_connect", postgres.connect)
-        sa.event.listen(engine, "do_execute", execute_unprepared)
     sa.event.listen(engine, "connect", _note_creation)
     sa.event.listen(engine, "connect", _prepare_sqlite if sqlite else postgres.prepare)
     return engine

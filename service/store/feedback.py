@@ -8,7 +8,6 @@ import sqlalchemy as sa
 
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import feedback, runs
-from service.store.transaction import PLANNED_ANEW
 
 
 def give(tx: Transaction, run_id: str, score: int, comment: str | None, now: int) -> Row | None:
@@ -35,4 +34,4 @@ def recent(tx: Transaction, *, limit: int, agent: str | None, score: int | None)
     if score is not None:
         query = query.where(feedback.c.score == score)
     query = query.order_by(feedback.c.run_id.desc()).limit(limit)
-    return tx.rows(query.execution_options(**PLANNED_ANEW))
+    return tx.rows(query)

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import batch_items, holds, runs
 from service.store.statement import Statement
+from service.store.visibility import in_workspace
 from service.types import RunStatus
 
 
@@ -19,6 +20,7 @@ class Hold(NamedTuple):
     run_id: str
     attempt: int
     step: int
+    workspace_id: str
     user_id: str
     key_id: str | None
     agent: str
@@ -32,11 +34,17 @@ class Hold(NamedTuple):
     @property
     def scopes(self) -> list[str]:
         """Scopes whose caps this hold counts against."""
-        named = {"user": self.user_id, "key": self.key_id, "agent": self.agent, "session": self.session_id}
-        return ["service", *(f"{kind}:{name}" for kind, name in named.items() if name)]
+        values = ((kind, getattr(self, column)) for kind, column in COLUMN_OF.items())
+        return ["service", *(f"{kind}:{value}" for kind, value in values if value)]
 
 
-COLUMN_OF = {"user": "user_id", "key": "key_id", "agent": "agent", "session": "session_id"}
+COLUMN_OF = {
+    "workspace": "workspace_id",
+    "user": "user_id",
+    "key": "key_id",
+    "agent": "agent",
+    "session": "session_id",
+}
 _INSERT = Statement(InsertOnce(holds))
 _CLOSE = Statement(
     sa.delete(holds)
@@ -122,6 +130,8 @@ def every(tx: Transaction) -> list[Hold]:
 def of_scope(table: sa.Table, scope: str) -> list[sa.ColumnElement[bool]]:
     """Condition for rows of `table` in this scope."""
     kind, _, name = scope.partition(":")
+    if kind == "workspace":
+        return in_workspace(table, name)
     return [] if kind == "service" else [table.c[COLUMN_OF[kind]] == name]
 
 

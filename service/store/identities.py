@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import identities, users, workspaces
+from service.store.users import SIGN_IN_REFUSED
 from service.types import now_ms
 
 _INSERT = InsertOnce(identities)
@@ -15,11 +16,13 @@ _IS = sa.and_(
     identities.c.issuer == sa.bindparam("of_issuer"), identities.c.subject == sa.bindparam("of_subject")
 )
 _FIND = (
-    sa.select(users, identities.c.roles_at).join(identities, identities.c.user_id == users.c.id).where(_IS)
+    sa.select(users, SIGN_IN_REFUSED, identities.c.roles_at)
+    .join(identities, identities.c.user_id == users.c.id)
+    .join(workspaces, workspaces.c.id == users.c.workspace_id)
+    .where(_IS)
 )
 _LINK = sa.update(identities).where(_IS)
 _NEWER = _LINK.where(identities.c.roles_at < sa.bindparam("at"))
-_WORKSPACE = sa.select(workspaces).where(workspaces.c.name == sa.bindparam("name"))
 
 
 class Identity(NamedTuple):
@@ -31,7 +34,7 @@ class Identity(NamedTuple):
 
 
 def find(tx: Transaction, identity: Identity) -> Row | None:
-    """Find the user of an identity, with `roles_at`."""
+    """Find the user of an identity, with `roles_at`; `refused`: may not sign in."""
     return tx.row(_FIND, identity.named())
 
 
@@ -50,13 +53,3 @@ def link(tx: Transaction, identity: Identity, user_id: str) -> None:
 def keep_roles_at(tx: Transaction, identity: Identity, at: int) -> None:
     """Remember that a token issued at `at` (ms) set the role, unless a newer one has."""
     tx.execute(_NEWER.values(roles_at=sa.bindparam("at")), {**identity.named(), "at": at})
-
-
-def forget(tx: Transaction, user_id: str) -> None:
-    tx.execute(sa.delete(identities).where(identities.c.user_id == user_id))
-
-
-def workspace_named(tx: Transaction, name: str) -> Row | None:
-    """Find a workspace that is not disabled."""
-    row = tx.row(_WORKSPACE, {"name": name})
-    return None if row is None or row["disabled"] else row

@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from service.errors import TooMany
 from service.store.database import InsertOnce, Row, Transaction
-from service.store.schema import api_keys, users
+from service.store.schema import api_keys, users, workspaces
+from service.store.users import SIGN_IN_REFUSED
 from service.types import now_ms
 
 MAX_KEYS = 100  # valid keys of one user
@@ -32,10 +33,12 @@ _BY_DIGEST = (
         api_keys.c.revoked_at,
         users.c.username,
         users.c.role,
-        users.c.disabled,
         users.c.limit_runs,
+        users.c.workspace_id,
+        SIGN_IN_REFUSED,
     )
     .join(users, users.c.id == api_keys.c.user_id)
+    .join(workspaces, workspaces.c.id == users.c.workspace_id)
     .where(api_keys.c.digest == sa.bindparam("digest"))
 )
 

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import orjson
 import psycopg
 
+from service.store.postgres_connection import Answer, Connection
+
 # Evaluates to 1, or fails: SQL has no other expression that raises an error, short of a function in the database.
 ONE_OR_FAILS = "1 / ({})::int"
 
@@ -20,7 +22,7 @@ class Unexpected(Exception):
 
 
 class Queued(NamedTuple):
-    """Statement that waits for a round trip; `read` receives its cursor."""
+    """Statement that waits for a round trip; `read` receives its answer."""
 
     sql: str
     values: Any = None
@@ -44,20 +46,13 @@ def expecting_rows(
     }
 
 
-def send(connection: psycopg.Connection[Any], cursor: Any, queue: Sequence[Queued]) -> Any:
-    """Send statements in one round trip; return the last one's cursor. Raises `Unexpected` and the driver's errors.
-
-    `cursor` is used for a single statement, which needs no pipeline.
-    """
+def send(connection: Connection, queue: Sequence[Queued]) -> Answer:
+    """Send statements in one round trip; return the last one's answer. Raises `Unexpected` and the driver's errors."""
     try:
-        if len(queue) == 1:
-            cursors = [cursor.execute(queue[0].sql, queue[0].values)]
-        else:
-            with connection.pipeline():
-                cursors = [connection.cursor().execute(each.sql, each.values) for each in queue]
+        answers = connection.exchange([(each.sql, each.values) for each in queue])
     except psycopg.errors.DivisionByZero as error:
         raise Unexpected from error
-    for each, done in zip(queue, cursors, strict=True):
+    for each, answer in zip(queue, answers, strict=True):
         if each.read is not None:
-            each.read(done)
-    return cursors[-1]
+            each.read(answer)
+    return answers[-1]

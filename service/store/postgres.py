@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import psycopg
 import sqlalchemy as sa
-from psycopg.pq import TransactionStatus
+
+from service.store.postgres_connection import Connection
 
 CONNECT_SECONDS = 3  # for each host and each of its addresses
 STATEMENT_MS = 15_000
-ANSWER_SECONDS = STATEMENT_MS / 1000 + 5  # for a server that hangs and does not enforce STATEMENT_MS
-PREPARE_AFTER = 5  # executions of a statement, psycopg's default
 POOLER = "pooler"  # key in the `info` of a pooled connection: it leads to a pooler
 # A peer that vanished silently is detected after 25 s, not after two hours.
 ALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
@@ -49,20 +47,8 @@ def connect_args(url: str) -> dict[str, Any]:
     given = sa.make_url(url).query
     return {
         **{name: value for name, value in defaults.items() if name not in given},
-        "prepare_threshold": None,
+        "prepare_threshold": None,  # see `Connection.prepared`
     }
-
-
-class Connection(psycopg.Connection[Any]):
-    """Connection that is closed when an answer takes longer than `ANSWER_SECONDS`."""
-
-    def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
-        try:
-            return super().wait(gen, *args, **{"timeout": ANSWER_SECONDS, **options})
-        except psycopg.OperationalError:
-            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
-                self.close()
-            raise
 
 
 def connect(_dialect: Any, _record: Any, args: Any, options: Any) -> Connection:
@@ -84,7 +70,7 @@ def prepare(connection: Any, record: Any) -> None:
         pid = connection.info.backend_pid
         (direct,) = connection.execute(_BOUND_WHERE_DIRECT, (pid,)).fetchone()
         if direct:
-            connection.prepare_threshold = PREPARE_AFTER
+            connection.prepared = {}
         else:
             record.info[POOLER] = True
     except BaseException:

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from service.store import scoped
 from service.store.database import Row, Transaction
 from service.store.schema import DIED, ENDED_BADLY, OF_ALL, UNFINISHED, runs
-from service.store.transaction import PLANNED_ANEW, filter_only
-from service.store.visibility import UNRESTRICTED, Visibility
+from service.store.transaction import filter_only
+from service.store.visibility import Visibility, in_workspace
 from service.text.sanitise import storable
 from service.types import Run, RunStatus
 
@@ -49,16 +49,20 @@ def recent(
     if filters.session_id is not None:
         return _of_session(tx, query, filters, limit=limit, visible=visible)
     unfinished = filters.status in _UNFINISHED  # few: found by their status alone
-    for name, value in (("user_id", visible.user_id), ("agent", filters.agent)):
-        if value is not None:
-            matches = runs.c[name] == value
-            query = query.where(filter_only(matches) if unfinished else matches)
-    if visible == UNRESTRICTED and filters.agent is None:
-        query = query.where(sa.text(OF_ALL))
-    if visible.scopes and not unfinished:
+    wanted = in_workspace(runs, visible.workspace_id)
+    wanted += [
+        runs.c[name] == value
+        for name, value in (("user_id", visible.user_id), ("agent", filters.agent))
+        if value is not None
+    ]
+    query = query.where(*map(filter_only, wanted) if unfinished else wanted)
+    by_agent = bool(visible.scopes) or visible.in_small_workspace
+    if by_agent and not unfinished:
         return scoped.newest(tx, runs, query, limit=limit, visible=visible, agent=filters.agent)
+    if visible.user_id is None and filters.agent is None:
+        query = query.where(sa.text(OF_ALL))
     query = query.where(*map(filter_only, Visibility(None, visible.scopes).where(runs)))
-    return tx.rows(query.order_by(runs.c.id.desc()).limit(limit).execution_options(**PLANNED_ANEW))
+    return tx.rows(query.order_by(runs.c.id.desc()).limit(limit))
 
 
 def _of_session(
@@ -74,13 +78,13 @@ def _of_session(
     found = sa.select(page).where(*visible.where(page))
     if filters.agent is not None:
         found = found.where(page.c.agent == filters.agent)
-    return tx.rows(found.order_by(page.c.id.desc()).execution_options(**PLANNED_ANEW))
+    return tx.rows(found.order_by(page.c.id.desc()))
 
 
 def dead(tx: Transaction, losses: int, limit: int) -> list[Row]:
     """List dead letters: runs that failed after losing `losses` workers, newest first."""
     query = sa.select(*_LISTED).where(sa.text(DIED), runs.c.losses >= losses)
-    return tx.rows(query.order_by(runs.c.id.desc()).limit(limit).execution_options(**PLANNED_ANEW))
+    return tx.rows(query.order_by(runs.c.id.desc()).limit(limit))
 
 
 def begun(run: Run) -> dict[str, Any]:

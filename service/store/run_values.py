@@ -14,7 +14,7 @@ NOT_STORED = ("on_conflict", "door")  # matters only until the run has begun; a 
 _FIELDS = frozenset(RunRequest.__dataclass_fields__)
 # Fields of a run that are columns of the same name: those known when it begins, and the others.
 _INSERTED = (
-    "id user_id key_id agent agent_version door request_id status tier cache attempt last_seq created_at "
+    "id workspace_id user_id key_id agent agent_version door request_id status tier cache attempt last_seq created_at "
     "started_at"
 )
 _LATER = "losses live_gap_attempt cancel_requested cost_nano error finished_at"

@@ -55,7 +55,7 @@ def insert(tx: Transaction, run: Run, *, worker_id: str | None, wake_at: int | N
 def get(tx: Transaction, run_id: str, visible: Visibility = UNRESTRICTED) -> Run | None:
     """Find one run that is visible."""
     row = tx.row(_BY_ID, {"id": run_id})
-    if row is None or not visible.covers(row["user_id"], row["agent"]):
+    if row is None or not visible.covers(row):
         return None
     return run_of(row)
 

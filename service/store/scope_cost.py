@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from service.store import ledger
 from service.store.database import Transaction
 from service.store.holds import of_scope
-from service.store.schema import usage_daily, usage_days
+from service.store.schema import usage_daily, usage_daily_by_user, usage_days
 from service.store.usage import DAY_MS, UsageQuery, closed_spans, split
 
-WITHOUT_INDEX = ("service", "agent")  # kinds of scope without an index on the ledger
+WITHOUT_INDEX = ("service", "workspace", "agent")  # kinds of scope without an index on the ledger
 
 
 def settled_cost(tx: Transaction, scope: str, since: int, until: int) -> int:
@@ -39,8 +39,9 @@ def _is_complete(tx: Transaction, since: int, until: int) -> bool:
 
 
 def _rolled_up(tx: Transaction, scope: str, since: int, until: int) -> int:
-    total = sa.func.coalesce(sa.func.sum(usage_daily.c.amount_nano), 0).label("total")
-    conditions = (*_days(usage_daily, since, until), *of_scope(usage_daily, scope))
+    table = usage_daily_by_user if scope.startswith("workspace:") else usage_daily
+    total = sa.func.coalesce(sa.func.sum(table.c.amount_nano), 0).label("total")
+    conditions = (*_days(table, since, until), *of_scope(table, scope))
     row = tx.row(sa.select(total).where(*conditions))
     return int(row["total"]) if row else 0
 

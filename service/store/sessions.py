@@ -12,8 +12,7 @@ from service.store import messages, scoped
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import runs, sessions
 from service.store.statement import Statement
-from service.store.transaction import PLANNED_ANEW
-from service.store.visibility import Visibility
+from service.store.visibility import Visibility, in_workspace
 from service.text import exact_json
 from service.text.search_words import normalise
 from service.types import RunStatus, now_ms
@@ -39,12 +38,13 @@ def insert(tx: Transaction, row: dict[str, Any]) -> None:
 def get(tx: Transaction, session_id: str, visible: Visibility) -> Row | None:
     """Find one session that is visible and has not expired."""
     row = tx.row(_BY_ID, {"id": session_id, "now": now_ms()})
-    return row if row is not None and visible.covers(row["user_id"], row["agent"]) else None
+    return row if row is not None and visible.covers(row) else None
 
 
 def recent(tx: Transaction, *, limit: int, before: str | None, visible: Visibility) -> list[Row]:
     """List visible sessions, newest first, without metadata and summary."""
     query = sa.select(*_LISTED).where(sessions.c.expires_at > now_ms())
+    query = query.where(*in_workspace(sessions, visible.workspace_id))
     if visible.user_id is not None:
         query = query.where(sessions.c.user_id == visible.user_id)
     if before is not None:
@@ -52,7 +52,7 @@ def recent(tx: Transaction, *, limit: int, before: str | None, visible: Visibili
     if visible.scopes:
         return scoped.newest(tx, sessions, query, limit=limit, visible=visible)
     page = query.order_by(sessions.c.id.desc()).limit(limit)
-    return tx.rows(page.execution_options(**PLANNED_ANEW))
+    return tx.rows(page)
 
 
 def by_title(

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
-from service.store import batches, holds, ownership, runs, webhooks, workers
+from service.store import audit, batches, holds, ownership, runs, webhooks, workers
 from service.store.database import Transaction
 from service.store.statement import Statement
 from service.types import now_ms
@@ -22,6 +22,7 @@ class Work(StrEnum):
     BATCHES = "batches"
     DELIVERIES = "deliveries"
     ORPHANED_HOLDS = "orphaned_holds"
+    UNLINKED_AUDIT = "unlinked_audit"
 
 
 _CONDITIONS: dict[Work, sa.ColumnElement[bool]] = {
@@ -32,6 +33,7 @@ _CONDITIONS: dict[Work, sa.ColumnElement[bool]] = {
     Work.BATCHES: batches.ANY,
     Work.DELIVERIES: webhooks.ANY_DUE,
     Work.ORPHANED_HOLDS: sa.exists().where(holds.orphaned_before(sa.bindparam("holds_before"))),
+    Work.UNLINKED_AUDIT: audit.ANY_UNLINKED,
 }
 _DUE = Statement(sa.select(*(condition.label(work) for work, condition in _CONDITIONS.items())))
 

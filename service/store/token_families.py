@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
 from service.store.database import InsertOnce, Row, Transaction
-from service.store.schema import api_keys, token_families, users
+from service.store.schema import api_keys, token_families, users, workspaces
+from service.store.users import SIGN_IN_REFUSED
 from service.types import now_ms
 
 _INSERT = InsertOnce(token_families)
@@ -17,8 +19,9 @@ _LIVE = sa.select(token_families.c.id).where(
     token_families.c.expires_at > sa.bindparam("now"),
 )
 _OWNER = (
-    sa.select(users)
+    sa.select(users, SIGN_IN_REFUSED)
     .join(token_families, token_families.c.user_id == users.c.id)
+    .join(workspaces, workspaces.c.id == users.c.workspace_id)
     .where(token_families.c.id == sa.bindparam("id"))
 )
 _ROTATE = sa.update(token_families).where(
@@ -47,6 +50,12 @@ def is_live(tx: Transaction, family: str) -> bool:
     return tx.row(_LIVE, {"id": family, "now": now_ms()}) is not None
 
 
+def any_live(tx: Transaction) -> bool:
+    now = now_ms()
+    live = sa.and_(token_families.c.revoked_at.is_(None), token_families.c.expires_at > now)
+    return tx.row(sa.select(token_families.c.id).where(live).limit(1)) is not None
+
+
 def owner(tx: Transaction, family: str) -> Row | None:
     """Find the user of a family, whatever the state of both."""
     return tx.row(_OWNER, {"id": family})
@@ -73,19 +82,45 @@ def revoke_all(tx: Transaction, user_id: str, marker: str, now: int) -> Revoked:
     Inserts the revoked family `marker`, by which `distrusted` finds a user who has only keys. The same again where the
     transaction is run twice.
     """
-    of_user = token_families.c.user_id == user_id
-    tx.execute(_REVOKE.where(of_user).values(revoked_at=now))
-    ended = tx.rows(sa.select(token_families.c.id).where(of_user, token_families.c.revoked_at == now))
+    ended = _end(tx, token_families.c.user_id == user_id, now)
     row = {"id": marker, "user_id": user_id, "current_jti": "", "created_at": now}
     tx.execute(_INSERT, {**row, "expires_at": now, "revoked_at": now})
     digests = tx.rows(sa.select(api_keys.c.digest).where(api_keys.c.user_id == user_id))
-    return Revoked([row["id"] for row in ended], [row["digest"] for row in digests])
+    return Revoked(ended, [row["digest"] for row in digests])
+
+
+def revoke_workspace(tx: Transaction, workspace_id: str, now: int) -> Revoked:
+    """End every family of a workspace's users; return the cached credentials to invalidate.
+
+    `distrusted` finds the keys by the workspace's `changed_at`. The same again where the transaction is run twice.
+    """
+    members = sa.select(users.c.id).where(users.c.workspace_id == workspace_id)
+    ended = _end(tx, token_families.c.user_id.in_(members), now)
+    digests = tx.rows(sa.select(api_keys.c.digest).where(api_keys.c.user_id.in_(members)))
+    return Revoked(ended, [row["digest"] for row in digests])
+
+
+def _end(tx: Transaction, of_users: sa.ColumnElement[bool], now: int) -> list[str]:
+    """End every family of some users, in the order of ids, as others may do; return those ended now."""
+    live = sa.select(token_families.c.id).where(of_users, token_families.c.revoked_at.is_(None))
+    live = live.order_by(token_families.c.id).with_for_update()
+    tx.execute(_REVOKE.where(token_families.c.id.in_(live)).values(revoked_at=now))
+    ended = tx.rows(sa.select(token_families.c.id).where(of_users, token_families.c.revoked_at == now))
+    return [row["id"] for row in ended]
 
 
 def distrusted(tx: Transaction, *, families_since: int, keys_since: int) -> Revoked:
-    """Families revoked since a time (ms), and digests of keys revoked, or with a changed user, since a time."""
+    """Families revoked since a time (ms), and digests of keys revoked, or with a changed user, since a time.
+
+    A user has changed with their workspace too.
+    """
     families = tx.rows(sa.select(token_families.c.id).where(token_families.c.revoked_at >= families_since))
-    changed = sa.select(token_families.c.user_id).where(token_families.c.revoked_at >= keys_since)
+    changed: Any = sa.select(token_families.c.user_id).where(token_families.c.revoked_at >= keys_since)
+    # Read first: with a join, a database may look through all users for the workspaces that have changed, mostly none.
+    disabled = tx.rows(sa.select(workspaces.c.id).where(workspaces.c.changed_at >= keys_since))
+    if disabled:
+        members = users.c.workspace_id.in_([row["id"] for row in disabled])
+        changed = sa.union(changed, sa.select(users.c.id).where(members))
     revoked = sa.select(api_keys.c.digest).where(api_keys.c.revoked_at >= keys_since)
     digests = tx.rows(sa.union(revoked, sa.select(api_keys.c.digest).where(api_keys.c.user_id.in_(changed))))
     return Revoked([row["id"] for row in families], [row["digest"] for row in digests])

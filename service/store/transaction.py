@@ -13,10 +13,7 @@ from sqlalchemy.sql.functions import GenericFunction
 from service.store.actor import Actor, current_actor
 from service.store.pipeline import Queued, expecting_count, expecting_rows, send
 from service.store.statement import Plan, Row, Statement
-
-# Execution options of a query whose best plan depends on its values, such as a list: it is not prepared. PostgreSQL's
-# generic plan of a prepared statement suits common values, and would read a million rows for a rare one.
-PLANNED_ANEW = {"planned_anew": True}
+from service.types import new_id
 
 
 class clock_ms(GenericFunction[int]):
@@ -34,14 +31,6 @@ def _sqlite_clock(element: Any, compiler: Any, **kw: Any) -> str:
 @compiles(clock_ms, "postgresql")
 def _postgres_clock(element: Any, compiler: Any, **kw: Any) -> str:
     return "CAST(extract(epoch from clock_timestamp()) * 1000 AS BIGINT)"
-
-
-def execute_unprepared(cursor: Any, statement: str, parameters: Any, context: Any) -> bool | None:
-    """Handle psycopg's `do_execute` event: execute a `PLANNED_ANEW` query unprepared; None: leave it to SQLAlchemy."""
-    if context is None or not context.execution_options.get("planned_anew"):
-        return None
-    cursor.execute(statement, parameters, prepare=False)
-    return True
 
 
 class filter_only(GenericFunction[bool]):
@@ -88,13 +77,15 @@ class Transaction:
 
     __slots__ = (
         "_begin",
-        "_cursor",
         "_engine",
         "_hooks",
+        "_ids_used",
         "_pooled",
         "_queue",
         "_sqlalchemy",
         "assumes",
+        "audited",
+        "ids",
         "locked_counters",
         "pipelined",
     )
@@ -104,10 +95,12 @@ class Transaction:
     ) -> None:
         self.pipelined = pipelined
         self.assumes = False  # whether an expected result has yet to be compared
+        self.audited = False  # whether it adds rows to the audit: see `Database.audited`
+        self.ids: list[str] = []  # of `id`: shared with the transaction that runs the same work again
         self.locked_counters: set[str] = set()  # ids: see `service.store.budgets.may_lock`
         self._engine = engine
+        self._ids_used = 0
         self._pooled = pooled
-        self._cursor = pooled.cursor()
         self._begin = tuple(begin)
         self._queue = [Queued(sql) for sql in begin]
         self._sqlalchemy: sa.Connection | None = None
@@ -122,6 +115,13 @@ class Transaction:
     def actor(self) -> Actor:
         """Actor of this thread."""
         return current_actor()
+
+    def id(self, prefix: str) -> str:
+        """Create an id; the same one again where the transaction is run again, as its commit may have happened."""
+        if self._ids_used == len(self.ids):
+            self.ids.append(new_id(prefix))
+        self._ids_used += 1
+        return self.ids[self._ids_used - 1]
 
     def execute(
         self,
@@ -234,19 +234,18 @@ class Transaction:
         self._queue.append(Queued(sql, values))
 
     def _run(self, statement: Queued) -> Any:
-        """Run a statement, after all that wait, in the same round trip; return its cursor. Raises `Unexpected`."""
-        if self._queue:
-            self._queue.append(statement)
-            return self._flush()
-        self._cursor.execute(statement.sql, statement.values or ())
-        return self._cursor
+        """Run a statement, after all that wait, in the same round trip; return its result. Raises `Unexpected`."""
+        if self.one_writer:
+            return self._pooled.cursor().execute(statement.sql, statement.values or ())
+        self._queue.append(statement)
+        return self._flush()
 
     def _flush(self) -> Any:
-        """Send what waits, in one round trip; return the last statement's cursor. Raises `Unexpected`."""
+        """Send what waits, in one round trip; return the last statement's answer. Raises `Unexpected`."""
         if not self._queue:
             return None
         queue, self._queue, self.assumes = self._queue, [], False
-        return send(self._pooled.driver_connection, self._cursor, queue)
+        return send(self._pooled.driver_connection, queue)
 
 
 WriteInTransaction = Callable[[Transaction], None]  # a part of a transaction, which joins others

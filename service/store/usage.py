@@ -1,4 +1,4 @@
-"""Usage reports: sums over settled calls, by hour, day, agent, model, user and key.
+"""Usage reports: sums over settled calls, by hour, day, agent, model, user, key and workspace.
 
 Each call counts once: calls of a closed day from the roll-up (`service.store.rollup`), all others from the ledger. One
 snapshot covers the closed days and both sources, so a day that is closed meanwhile is not counted twice.
@@ -17,13 +17,22 @@ import sqlalchemy as sa
 
 from service.store.database import Row, Transaction
 from service.store.ledger import IS_CALL
-from service.store.schema import SUMS, ledger, usage_daily, usage_daily_by_user, usage_days, users
+from service.store.schema import (
+    SUMS,
+    ledger,
+    usage_daily,
+    usage_daily_by_user,
+    usage_days,
+    users,
+    workspaces,
+)
 from service.store.transaction import filter_only
 from service.store.visibility import UNRESTRICTED, Visibility
+from service.types import DEFAULT_WORKSPACE
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 TIMES = ("day", "hour")  # counted from 1970
-GROUPS = ("hour", "day", "agent", "model", "user", "key")
+GROUPS = ("hour", "day", "agent", "model", "user", "key", "workspace")
 COLUMN_OF = {"agent": "agent", "model": "model", "user": "user_id", "key": "key_id"}
 MAX_SPANS = 100  # of closed days in one query; with more, only the ledger is read
 GROWTH = 4  # factor of days or users from one slice to the next
@@ -75,6 +84,7 @@ def lines(
     Must be the first read of its transaction, for one snapshot. A group without a value is an empty string.
     """
     tx.use_one_snapshot()
+    report = _widened(tx, report)
     closed = closed_spans(tx, report)
     if limit is None or not _sliced(report):
         return tx.rows(_sums(report, _Slice(report.since, report.until), closed, after).limit(limit))
@@ -89,9 +99,19 @@ def lines(
 
 def total(tx: Transaction, report: UsageQuery) -> Row:
     """Sum the whole report, in the snapshot of `lines`."""
-    report = report._replace(by=())
+    report = _widened(tx, report._replace(by=()))
     [row] = tx.rows(_sums(report, _Slice(report.since, report.until), closed_spans(tx, report), None))
     return row
+
+
+def _widened(tx: Transaction, report: UsageQuery) -> UsageQuery:
+    """Report on all calls where that of `default` is the same, as there is no other workspace: by smaller tables."""
+    if report.visible.workspace_id != DEFAULT_WORKSPACE:
+        return report
+    others = sa.select(workspaces.c.id).where(workspaces.c.id != DEFAULT_WORKSPACE).limit(1)
+    if tx.row(others) is not None:
+        return report
+    return report._replace(visible=report.visible._replace(workspace_id=None))
 
 
 def _sliced(report: UsageQuery) -> bool:
@@ -160,21 +180,29 @@ def _sums(
 def _sources(report: UsageQuery, part: _Slice, closed: Sequence[tuple[int, int]]) -> Iterator[sa.Select[Any]]:
     """Yield a query for each span: for spans joined by OR, SQLite would read the whole index."""
     inside, outside = split(part.since, part.until, closed)
-    by_user = report.visible.user_id is not None or {"user", "key"} & {*report.by}
+    visible = report.visible
+    of_some = visible.user_id is not None or visible.workspace_id is not None
+    by_user = of_some or {"user", "key", "workspace"} & {*report.by}
     table = usage_daily_by_user if by_user else usage_daily
-    where, of_users = report.visible.where(table), part.of_users(table)
+    where, of_users = visible.where(table), part.of_users(table)
     for since, until in inside:
-        query = sa.select(*_groups(table, report.by), *(table.c[name] for name in SUMS)).where(*where)
+        query = _select(table, report.by, *(table.c[name] for name in SUMS)).where(*where)
         days = (table.c.day >= since // DAY_MS, table.c.day < until // DAY_MS)
         # The index by user is the most selective: for the first and last users SQLite would choose the one by day.
         yield query.where(*of_users, *(map(filter_only, days) if of_users else days))
-    where = [IS_CALL, *report.visible.where(ledger), *part.of_users(ledger)]
+    where = [IS_CALL, *visible.where(ledger), *part.of_users(ledger)]
     one = sa.literal_column("1", sa.BigInteger).label("calls")
     for since, until in outside:
-        query = sa.select(*_groups(ledger, report.by), one, *(ledger.c[name] for name in SUMS[1:])).where(
-            *where
-        )
+        query = _select(ledger, report.by, one, *(ledger.c[name] for name in SUMS[1:])).where(*where)
         yield query.where(ledger.c.called_at >= since, ledger.c.called_at < until)
+
+
+def _select(table: sa.Table, by: Sequence[str], *sums: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """Select the groups and sums of a table, joined with its users where their workspace is a group."""
+    query = sa.select(*_groups(table, by), *sums)
+    if "workspace" not in by:
+        return query
+    return query.select_from(table.outerjoin(users, users.c.id == table.c.user_id))
 
 
 def _groups(table: sa.Table, by: Sequence[str]) -> Iterator[sa.ColumnElement[Any]]:
@@ -183,6 +211,8 @@ def _groups(table: sa.Table, by: Sequence[str]) -> Iterator[sa.ColumnElement[Any
             yield (table.c.called_at // HOUR_MS).label(name)
         elif name == "day":
             yield (table.c.called_at // DAY_MS if table is ledger else table.c.day).label(name)
+        elif name == "workspace":
+            yield sa.func.coalesce(users.c.workspace_id, DEFAULT_WORKSPACE).label(name)
         else:
             yield sa.func.coalesce(table.c[COLUMN_OF[name]], "").label(name)
 

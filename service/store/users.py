@@ -7,14 +7,26 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.errors import Conflict
-from service.store import identities, sign_in_addresses
+from service.store import sign_in_addresses
 from service.store.database import InsertOnce, Row, Transaction
-from service.store.schema import users
+from service.store.schema import identities, users, workspaces
+from service.store.visibility import in_workspace
 
 DELETED = "deleted"  # role of a deleted user
 _INSERT = InsertOnce(users)
 _BY_ID = sa.select(users).where(users.c.id == sa.bindparam("id"), users.c.role != DELETED)
-_BY_NAME = sa.select(users).where(users.c.username == sa.bindparam("username"), users.c.role != DELETED)
+# Refused while either is disabled.
+SIGN_IN_REFUSED = sa.or_(users.c.disabled, workspaces.c.disabled).label("refused")
+_BY_NAME = (
+    sa.select(users, SIGN_IN_REFUSED)
+    .join(workspaces, workspaces.c.id == users.c.workspace_id)
+    .where(
+        workspaces.c.name == sa.bindparam("workspace"),
+        users.c.username == sa.bindparam("username"),
+        users.c.role != DELETED,
+    )
+)
+_WORKSPACE = sa.select(users.c.workspace_id).where(users.c.id == sa.bindparam("id"))
 
 
 def insert(tx: Transaction, row: dict[str, Any]) -> None:
@@ -40,27 +52,36 @@ def get(tx: Transaction, user_id: str) -> Row | None:
     return tx.row(_BY_ID, {"id": user_id})
 
 
-def by_name(tx: Transaction, username: str) -> Row | None:
-    return tx.row(_BY_NAME, {"username": username})
+def by_name(tx: Transaction, username: str, workspace: str) -> Row | None:
+    """Find a user by name in a workspace, by its name; `refused`: may not sign in."""
+    return tx.row(_BY_NAME, {"username": username, "workspace": workspace})
 
 
-def page(tx: Transaction, *, limit: int, after: str | None) -> list[Row]:
-    """List users, oldest first, after the id `after`; ids sort by time."""
-    query = sa.select(users).where(users.c.role != DELETED).order_by(users.c.id).limit(limit)
+def workspace_of(tx: Transaction, user_id: str) -> str | None:
+    """Find the workspace of a user, also of a deleted one."""
+    row = tx.row(_WORKSPACE, {"id": user_id})
+    return None if row is None else str(row["workspace_id"])
+
+
+def page(tx: Transaction, *, limit: int, after: str | None, workspace_id: str | None) -> list[Row]:
+    """List users, or those of one workspace, oldest first, after the id `after`; ids sort by time."""
+    query = sa.select(users).where(users.c.role != DELETED, *in_workspace(users, workspace_id))
+    query = query.order_by(users.c.id).limit(limit)
     return tx.rows(query if after is None else query.where(users.c.id > after))
 
 
-def update(tx: Transaction, user_id: str, changes: dict[str, Any]) -> bool:
-    """Update columns. False: there is no such user."""
+def update(tx: Transaction, user_id: str, changes: dict[str, Any], workspace_id: str | None = None) -> bool:
+    """Update columns. False: there is no such user, or not in this workspace."""
     statement = sa.update(users).where(users.c.id == user_id, users.c.role != DELETED)
+    statement = statement.where(*in_workspace(users, workspace_id))
     return tx.execute(statement.values(changes)) == 1
 
 
-def forget(tx: Transaction, user_id: str) -> bool:
-    """Anonymise a user: frees the name, disables sign-in. False: there is no such user."""
+def forget(tx: Transaction, user_id: str, workspace_id: str | None = None) -> bool:
+    """Anonymise a user: frees the name, disables sign-in. False: there is no such user, or not in this workspace."""
     anonymous = {"username": f"deleted-{user_id}", "password_hash": "", "role": DELETED, "disabled": True}
-    if not update(tx, user_id, anonymous):
+    if not update(tx, user_id, anonymous, workspace_id):
         return False
     sign_in_addresses.forget(tx, user_id)
-    identities.forget(tx, user_id)
+    tx.execute(sa.delete(identities).where(identities.c.user_id == user_id))
     return True

@@ -1,17 +1,19 @@
 """Visibility: which rows of runs, sessions, approvals and the ledger a caller may read and change.
 
-One rule for every query: a user's own rows, or all rows for operators and admins; with scopes, such as an API key's,
-only rows of the agents in scope. An invisible row answers 404, not 403.
+One rule for every query: a user's own rows, or for operators and admins all rows of their workspace; with scopes, such
+as an API key's, only rows of the agents in scope. An invisible row answers 404, not 403.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from service.types import Caller
+from service.store.schema import users
+from service.store.transaction import filter_only
+from service.types import DEFAULT_WORKSPACE, Caller
 
 AGENTS = "agents:"  # prefix of a scope for an agent; with a `*` at its end, for all agents with that prefix
 _SEES_ALL = frozenset({"operator", "admin"})
@@ -23,18 +25,26 @@ def allows(scopes: Sequence[str], scope: str) -> bool:
 
 
 class Visibility(NamedTuple):
-    """Row filter for tables with `user_id` and `agent`."""
+    """Row filter for tables with `user_id` and `agent`, and perhaps `workspace_id`."""
 
     user_id: str | None = None  # None: all users
     scopes: tuple[str, ...] = ()
+    workspace_id: str | None = None  # None: all workspaces, or the user's own
 
-    def covers(self, user_id: str, agent: str) -> bool:
-        """Return whether a row with these values is visible."""
-        return self.user_id in (None, user_id) and allows(self.scopes, AGENTS + agent)
+    def covers(self, row: Mapping[str, Any]) -> bool:
+        """Return whether a row with these three columns is visible."""
+        is_theirs = self.user_id in (None, row["user_id"])
+        is_there = self.workspace_id in (None, row["workspace_id"])
+        return is_theirs and is_there and allows(self.scopes, AGENTS + row["agent"])
+
+    @property
+    def in_small_workspace(self) -> bool:
+        """Return whether rows of one workspace are to be found among more of others: by `OF_OTHERS` indexes."""
+        return self.workspace_id not in (None, DEFAULT_WORKSPACE)
 
     def where(self, table: sa.FromClause) -> list[sa.ColumnElement[bool]]:
         """Compile the filter to SQL, so that a page of a list is full although invisible rows lie between its own."""
-        conditions: list[sa.ColumnElement[bool]] = []
+        conditions = in_workspace(table, self.workspace_id)
         if self.user_id is not None:
             conditions.append(table.c.user_id == self.user_id)
         if self.scopes:
@@ -47,8 +57,25 @@ UNRESTRICTED = Visibility()  # for the service itself and its command line
 
 def visible_to(caller: Caller, *, own: bool = False) -> Visibility:
     """Visibility of a caller by role and scopes; `own`: the caller's rows only, whatever the role."""
-    sees_all = caller.role in _SEES_ALL and not own
-    return Visibility(None if sees_all else caller.user_id, caller.scopes)
+    if own or caller.role not in _SEES_ALL:
+        return Visibility(caller.user_id, caller.scopes)
+    return Visibility(None, caller.scopes, caller.confined_to)
+
+
+def in_workspace(table: sa.FromClause, workspace_id: str | None) -> list[sa.ColumnElement[bool]]:
+    """Condition for rows of a workspace; None: for all rows. A table without the column is filtered by its users.
+
+    `default` is filtered without an index, as most rows are its own; others have partial indexes (`OF_OTHERS`).
+    """
+    if workspace_id is None:
+        return []
+    if "workspace_id" not in table.c:
+        members = sa.select(users.c.id).where(*in_workspace(users, workspace_id))
+        return [table.c.user_id.in_(members)]
+    of_it = table.c.workspace_id == workspace_id
+    if workspace_id == DEFAULT_WORKSPACE:
+        return [filter_only(of_it)]
+    return [of_it, table.c.workspace_id != sa.literal_column(f"'{DEFAULT_WORKSPACE}'")]
 
 
 def _matches(pattern: str, scope: str) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from service.audit.record import Action, record
 from service.errors import DatabaseUnavailable, NotFound
 from service.observe.observer import Observer
 from service.store import budgets as rows
@@ -14,7 +15,7 @@ from service.store import holds, ledger, scope_locks
 from service.store.budgets import BudgetWindow
 from service.store.database import Database, Row, Transaction
 from service.store.scope_cost import settled_cost
-from service.types import Caller, now_ms
+from service.types import DEFAULT_WORKSPACE, Caller, now_ms, usd
 from service.usage.caps import (
     LEVELS,
     NO_LIMIT,
@@ -33,7 +34,7 @@ from service.usage.caps import (
 
 log = logging.getLogger("slipway.money")
 STRIPES = 8  # counter stripes of a window shared by all users, where the database has several writers
-SHARED_BY_MANY = ("service", "agent")
+SHARED_BY_MANY = ("service", "workspace", "agent")  # users; admins of the service set these caps
 # ms after which the cost of earlier calls is final, unless a hold is open: holds are written within a minute
 # (`LATEST_HOLD`), and workers' clocks differ.
 FINAL_AFTER = 600_000
@@ -50,7 +51,7 @@ class FinalCost(NamedTuple):
 
 
 class Budgets:
-    """Caps in force. `user_day` and `service_day` are the settings' defaults, in nano-dollars.
+    """Caps in force. `day`: the settings' defaults by kind of scope, in nano-dollars a day.
 
     `notify` receives each warning once, as its id and public form, inside the transaction that records it, so its
     writes commit or roll back with the record.
@@ -61,15 +62,14 @@ class Budgets:
         db: Database,
         observer: Observer,
         *,
-        user_day: int | None = None,
-        service_day: int | None = None,
+        day: Mapping[str, int | None] | None = None,
         notify: Notify = lambda tx, warning_id, public: None,
         has_agent: Callable[[str], bool] = lambda name: True,
     ) -> None:
         self._has_agent = has_agent
         self._db = db
         self._observer = observer
-        self._defaults = {"user": user_day, "service": service_day}
+        self._defaults = day or {}
         self._notify = notify
         self._stripes = 1 if db.sqlite else STRIPES
         self._set_caps: dict[str, list[Row]] = {}  # by scope, as last read
@@ -108,54 +108,74 @@ class Budgets:
         return self._db.query(lambda tx: self.standing(tx, self.caps(tx, scopes)))
 
     def of_caller(self, caller: Caller) -> list[Standing]:
-        """Read the caps on the caller's user and key; for operators, the service's caps too.
+        """Read the caps on the caller's user and key; for operators, their workspace's, and `default`'s the service's.
 
         A key with scopes sees only its own caps: the user's would reveal spending on other agents.
         """
         scopes = [] if caller.scopes else [f"user:{caller.user_id}"]
         scopes += [f"key:{caller.key_id}"] if caller.key_id else []
-        scopes += [] if caller.role == "user" else ["service"]
+        if caller.role != "user":
+            scopes.append(f"workspace:{caller.workspace_id}")
+            scopes += ["service"] if caller.workspace_id == DEFAULT_WORKSPACE else []
         return self.of(scopes)
 
-    def page(self, *, limit: int, after: str | None) -> list[Standing]:
-        """List the state of every cap that was set, after the cap id `after`; the service's own caps come first."""
-        return self._db.query(lambda tx: self.standing(tx, self._page(tx, limit, after)))
+    def page(self, *, limit: int, after: str | None, workspace_id: str | None = None) -> list[Standing]:
+        """List the state of every cap that was set, or of a workspace's, after the cap id `after`.
 
-    def _page(self, tx: Transaction, limit: int, after: str | None) -> list[Cap]:
+        Of the whole, and of `default`, the service's own caps come first.
+        """
+        return self._db.query(lambda tx: self.standing(tx, self._page(tx, limit, after, workspace_id)))
+
+    def _page(self, tx: Transaction, limit: int, after: str | None, workspace_id: str | None) -> list[Cap]:
         scope, _, period = (after or "service/").rpartition("/")
         found: list[Cap] = []
+        if scope == "service" and workspace_id not in (None, DEFAULT_WORKSPACE):
+            scope = period = ""
         if scope == "service":
             service = sorted(self.caps(tx, ["service"]), key=lambda cap: cap.id)
             found = [cap for cap in service if cap.period > period][:limit]
             scope = period = ""
         if len(found) < limit:
-            found += map(cap_of, rows.after(tx, scope, period, limit - len(found)))
+            found += map(cap_of, rows.after(tx, scope, period, limit - len(found), workspace_id))
         return found
 
-    def look_up(self, scope: str) -> None:
-        """Raise `NotFound` unless the scope's user, key, agent or session exists."""
+    def look_up(self, scope: str, within: str | None = None) -> None:
+        """Raise `NotFound` unless the scope's workspace, user, key, agent or session exists, `within` a workspace."""
         kind, _, name = scope.partition(":")
-        there = kind == "service" or (
-            self._has_agent(name)
-            if kind == "agent"
-            else self._db.query(lambda tx: rows.has_subject(tx, kind, name))
-        )
+        if kind in ("service", "agent"):
+            there = kind == "service" or self._has_agent(name)
+        else:
+            found = self._workspace_of(scope)
+            there = found is not None and within in (None, found)
         if not there:
             raise NotFound(f"There is no {kind} {name}, so a cap on it would hold nobody.")
+
+    def _workspace_of(self, scope: str) -> str | None:
+        kind, _, name = scope.partition(":")
+        if kind in ("service", "agent"):
+            return None
+        return self._db.query(lambda tx: rows.workspace_of(tx, kind, name))
 
     def put(self, scope: str, period: Period, amount: int | None) -> Standing:
         """Set a cap for the open window and all later ones; None lifts it, the default included.
 
         The window's spent and held amounts count, so a cap may be set below them: then no further call fits.
         """
+        workspace_id = self._workspace_of(scope)
         cap = Cap(scope, period, NO_LIMIT if amount is None else amount)
         settled = self._db.query(lambda tx: self._settled(tx, cap.window(now_ms())))
-        return self._db.transact(lambda tx: self._put(tx, cap, amount, settled))
 
-    def _put(self, tx: Transaction, cap: Cap, amount: int | None, settled: FinalCost) -> Standing:
-        # No hold is written against the scope until this transaction ends; later ones read the new cap.
-        scope_locks.own(tx, cap.scope)
-        rows.put(tx, cap.scope, cap.period, amount)
+        def work(tx: Transaction) -> Standing:
+            # No hold is written against the scope until this transaction ends; later ones read the new cap.
+            scope_locks.own(tx, cap.scope)
+            rows.put(tx, cap.scope, cap.period, amount, workspace_id)
+            _record(tx, cap, amount)
+            return self._apply(tx, cap, settled)
+
+        return self._db.transact(work)
+
+    def _apply(self, tx: Transaction, cap: Cap, settled: FinalCost) -> Standing:
+        """Apply a cap that was set to the open window, or open it. The caller has the scope's exclusive lock."""
         window = cap.window(now_ms())
         counters = rows.stripes(tx, [window], lock=True).get(window.id)
         if counters is None:  # no counter yet: count the holds that are open
@@ -275,3 +295,9 @@ class Budgets:
             return noted
 
         return self._db.transact(work)
+
+
+def _record(tx: Transaction, cap: Cap, amount: int | None) -> None:
+    if amount is None:
+        return record(tx, Action.CAP_REMOVED, cap.scope, period=cap.period)
+    record(tx, Action.CAP_SET, cap.scope, period=cap.period, amount_usd=usd(amount))

@@ -41,8 +41,11 @@ def build(
     budgets = Budgets(
         infra.db,
         infra.observer,
-        user_day=_nano(settings.budget_user_day_usd),
-        service_day=_nano(settings.budget_service_day_usd),
+        day={
+            "user": _nano(settings.budget_user_day_usd),
+            "workspace": _nano(settings.budget_workspace_day_usd),
+            "service": _nano(settings.budget_service_day_usd),
+        },
         notify=notify,
         has_agent=has_agent,
     )

@@ -10,11 +10,12 @@ The ledger is read once, in many short transactions; memory is bounded by the nu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from service.errors import PriceUnknown
-from service.store import holds, ledger, ledger_entries
+from service.store import holds, ledger, ledger_entries, users
 from service.store.budgets import MASK, CounterEntry
 from service.store.closed_windows import Closed
 from service.store.database import Database, Row, Transaction
@@ -57,7 +58,7 @@ def check(db: Database, prices: PriceTable, progress: ReportProgress = int) -> C
     """
     snapshot = CounterSnapshot.take(db)
     sums = Sums(snapshot, lambda state: span_of(state.counter))
-    books = _Books(prices, sums)
+    books = _Books(prices, sums, _workspaces(db))
     books.read(ledger_entries.every(db, read=progress))
     books.compare_holds(db)
     for span, rest in snapshot.sums.items():
@@ -80,7 +81,7 @@ def _name_faults(
 
     snapshot = CounterSnapshot.take(db, spans=spans, incomplete=incomplete)
     sums = Sums(snapshot, block, last_states=True)
-    _Books(books.prices, sums).read(ledger_entries.every(db, read=progress))
+    _Books(books.prices, sums, books.workspace_of).read(ledger_entries.every(db, read=progress))
     for state in snapshot.last.values():
         sums.add(state, -1)
     rolled: dict[Span, Closed] = {}
@@ -91,7 +92,7 @@ def _name_faults(
             rolled[span] = rolled.get(span, Closed()).plus(Closed(1, state.spent, state.fingerprint))
     places = sorted(sums.faulty(), key=str)
     walk = ChainWalk(snapshot, set(places[:MAX_PLACES]), set(sorted(sums.windows)[:MAX_PLACES]))
-    _Books(books.prices, walk).read(ledger_entries.every(db, read=progress))
+    _Books(books.prices, walk, books.workspace_of).read(ledger_entries.every(db, read=progress))
     for row, detail in walk.faults():
         books.fault(row, detail)
     for (period, start), stored in snapshot.closed.items():
@@ -101,11 +102,24 @@ def _name_faults(
     books.more += len(places[MAX_PLACES:]) + max(0, len(sums.windows) - MAX_PLACES)
 
 
+def _workspaces(db: Database) -> Callable[[str], str | None]:
+    """Return a function that finds a user's workspace: read once for each user whose workspace has a cap."""
+
+    @cache
+    def workspace_of(user_id: str) -> str | None:
+        return db.query(lambda tx: users.workspace_of(tx, user_id))
+
+    return workspace_of
+
+
 class _Books:
     """Pass over the ledger: records faults of single entries, and passes the links between entries to `reader`."""
 
-    def __init__(self, prices: PriceTable, reader: ChainReader | None = None) -> None:
+    def __init__(
+        self, prices: PriceTable, reader: ChainReader | None, workspace_of: Callable[[str], str | None]
+    ) -> None:
         self.prices = prices
+        self.workspace_of = workspace_of
         self.entries = 0
         self.faults: list[Fault] = []
         self.more = 0
@@ -154,9 +168,13 @@ class _Books:
             or user["account"] != f"user:{reference['user_id']}"
         ):
             self.fault(_name(user), "its rows are of different calls")
-        scopes = {"service", *(f"{kind}:{reference[column]}" for kind, column in holds.COLUMN_OF.items())}
+        columns = ((kind, column) for kind, column in holds.COLUMN_OF.items() if kind != "workspace")
+        scopes = {"service", *(f"{kind}:{reference[column]}" for kind, column in columns)}
         for counter in _counters(*rows):
-            if counter[: counter.find("/")] not in scopes:
+            scope = counter[: counter.find("/")]
+            if scope.startswith("workspace:"):
+                scopes.add(f"workspace:{self.workspace_of(reference['user_id'])}")
+            if scope not in scopes:
                 self.fault(_name(user), f"it counts in {counter}, which is not its own")
 
     def _settlement(self, held: Row, upstream: Row, hold: Row | None) -> None:
@@ -205,7 +223,7 @@ class _Books:
         def read(tx: Transaction) -> tuple[list[holds.Hold], dict[str, Row]]:
             tx.use_one_snapshot()
             found = holds.every(tx)
-            now = _Books(self.prices)
+            now = _Books(self.prices, None, self.workspace_of)
             now.read(ledger_entries.of(tx, self.open.keys() | {hold.id for hold in found}))
             return found, now.open
 

@@ -59,7 +59,7 @@ class LimitWindow(NamedTuple):
 
     def after(self, *, passed: bool) -> LimitWindow:
         """Return the window after a call that was counted (`passed`) or refused."""
-        return self._replace(remaining=max(0, self.remaining) if passed else -1)
+        return LimitWindow(self.limit, max(0, self.remaining) if passed else -1, self.reset)
 
 
 def window_of(item: RateLimitItem, state: State) -> LimitWindow:
@@ -135,7 +135,7 @@ class LimitStorage(RedisStorage):
                 return
             self._alone(False)
             passed, state = answer
-            before, before_left, count, left = (max(0, int(part or 0)) for part in state)
+            before, before_left, count, left = [max(0, int(part or 0)) for part in state]
             window = window_of(item, (before, before_left / 1000, count, left / 1000))
             read(window.after(passed=passed == 1))
 

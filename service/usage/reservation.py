@@ -21,7 +21,7 @@ from service.store import budgets as counters
 from service.store.database import Database, Row, Transaction
 from service.store.holds import Hold
 from service.store.transaction import WriteInTransaction
-from service.types import Run, Usage, UsageSource, new_id, now_ms, usd
+from service.types import DEFAULT_WORKSPACE, Run, Usage, UsageSource, new_id, now_ms, usd
 from service.usage.budgets import Budgets
 from service.usage.caps import Standing
 from service.usage.estimate import CallEstimate, HoldAttempt, Placed, Reserved, Settlement
@@ -130,6 +130,7 @@ class Spending:
             run_id=run.id,
             attempt=run.attempt,
             step=estimate.step,
+            workspace_id=run.workspace_id,
             user_id=run.user_id,
             key_id=run.key_id,
             agent=run.agent,
@@ -194,18 +195,23 @@ class Spending:
             raise self._over_run(estimate)
         if waits and all(state.spent + needed <= state.cap.amount for state in standing):
             return HoldAttempt(estimate, estimate.max_tokens), False
-        raise self._over(min(standing, key=lambda state: state.left), needed)
+        raise self._over(min(standing, key=lambda state: state.left), needed, hold)
 
     def _look(self, tx: Transaction, hold: Hold) -> tuple[list[Standing], dict[str, list[Row]]]:
         standing = self._budgets.standing(tx, self._budgets.caps(tx, hold.scopes), hold.called_at)
         return standing, counters.stripes(tx, [state.window for state in standing])
 
-    def _over(self, state: Standing, needed: int) -> BudgetExceeded:
+    def _over(self, state: Standing, needed: int, hold: Hold) -> BudgetExceeded:
         scope = state.cap.scope
-        self._observer.budget_refused(scope.partition(":")[0])
+        kind = scope.partition(":")[0]
+        self._observer.budget_refused(kind)
         self._budgets.warn(state.window.id, refused=True)
         public = state.public()
-        detail = f"The {state.cap.period}'s cap of {scope} is reached: {public['left_usd']} dollars are left"
+        detail = f"The {state.cap.period}'s cap of {scope} is reached"
+        if kind in ("service", "agent") and hold.workspace_id != DEFAULT_WORKSPACE:  # others' spending
+            public = {name: public[name] for name in ("scope", "period", "renews_at")}
+            return BudgetExceeded(f"{detail}.", extra={"budget": public})
+        detail += f": {public['left_usd']} dollars are left"
         return BudgetExceeded(f"{detail}, and this call needs {usd(needed)}.", extra={"budget": public})
 
     def _over_run(self, estimate: CallEstimate) -> BudgetExceeded:

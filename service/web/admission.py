@@ -12,13 +12,13 @@ is sent before any other error is raised, so the order of errors is that of the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
-from flask import g, request
-
-from service.errors import Forbidden, NotFound
+from service.audit.record import Action
+from service.errors import Forbidden, NotFound, RateLimited, SlipwayError
 from service.infra.redis_trip import Trip
 from service.observe import logs
 from service.runs.bulkhead import Permit
@@ -28,7 +28,7 @@ from service.text.suggest import did_you_mean
 from service.types import Caller, RunRequest
 from service.web import limits
 from service.web.authentication import identify
-from service.web.current import current_caller, current_trip, services
+from service.web.current import Request, current, current_caller, services
 from service.web.idempotency import idempotency_key
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 V = TypeVar("V", bound=Callable[..., Any])
 _SMALL_BODY = 65_536  # bytes; a larger one is not read before its call is known to pass
-_RANK = {"user": 0, "operator": 1, "admin": 2}
+_AUDITED = frozenset({"auth", "approvals"})  # blueprints whose changes are audited whatever their role
+_ID = re.compile(r"(\w+:)?[a-z]{3}_[0-9a-z]{26}", re.ASCII)
+_RANK = {"user": 0, "operator": 1, "admin": 2, "service admin": 3}
 
 
 class Admitted(NamedTuple):
@@ -54,19 +56,21 @@ def admit(action: limits.Action, read: Callable[[], RunRequest]) -> Admitted:
 
     Raises `NotFound` for an agent that the caller may not use, `Invalid`, and the errors of `read`.
     """
-    limits.limit_action(action)
-    if request.content_length is None or request.content_length > _SMALL_BODY:
-        current_trip().send()
+    request = current()
+    limits.limit_action(request, action)
+    length = request.environ.get("CONTENT_LENGTH")  # none if it is sent in chunks
+    if not length or int(length) > _SMALL_BODY:
+        request.trip.send()
     asked = read()
     allowed_agent(asked.agent)
     if (request.view_args or {}).get("agent") != asked.agent:  # else `guard` has counted it
-        limits.limit_agent(asked.agent)
-    limits.limit_session(asked.session_id)
-    return Admitted(current_caller(), asked, idempotency_key(), g.request_id, current_trip())
+        limits.limit_agent(request, asked.agent)
+    limits.limit_session(request, asked.session_id)
+    return Admitted(request.caller, asked, idempotency_key(request), request.id, request.trip)
 
 
 def guard(
-    role: Literal["operator", "admin"] | None = None,
+    role: Literal["operator", "admin", "service admin"] | None = None,
     *,
     scope: str | None = None,
     counts: Literal["call", "run"] | None = "call",
@@ -83,27 +87,47 @@ def guard(
     def wrap(view: V) -> V:
         @wraps(view)
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            caller = identify()
+            request = current()
+            caller = identify(request)
             logs.bind(user=caller.user_id)
             if counts == "run":
-                limits.limit_run(kwargs.get("agent"))
+                limits.limit_run(request, kwargs.get("agent"))
             elif counts == "call":
-                limits.limit_call()
+                limits.limit_call(request)
             if counts != "run":
-                current_trip().send()
+                request.trip.send()
             try:
-                if role is not None and _RANK.get(caller.role, 0) < _RANK[role]:
+                if role is not None and _rank(caller) < _RANK[role]:
                     raise Forbidden(f"This needs the role {role}.")
                 if scope is not None and not allows(caller.scopes, scope.format(**kwargs)):
                     raise Forbidden("The scopes of this API key do not allow that.")
                 return view(*args, **kwargs)
+            except SlipwayError as error:
+                _record_refusal(request, error, audited=role is not None or request.blueprint in _AUDITED)
+                raise
             finally:
-                current_trip().send()
+                request.trip.send()
 
         guarded.__guard__ = role or "user"  # type: ignore[attr-defined]
         return cast(V, guarded)
 
     return wrap
+
+
+def _record_refusal(request: Request, error: SlipwayError, *, audited: bool) -> None:
+    """Record a call that was forbidden, and any other refusal of a change to what the audit tells of."""
+    forbidden = isinstance(error, Forbidden)
+    refused = error.status < 500 and not isinstance(error, RateLimited)
+    if forbidden or (audited and refused and request.method != "GET"):
+        action = Action.ACCESS_REFUSED if forbidden else Action.CHANGE_REFUSED
+        route = f"route:{request.method} {request.url_rule}"
+        named = [value for value in (request.view_args or {}).values() if _ID.fullmatch(str(value))]
+        request.services.audit.refusals.record(action, route, code=error.code, named=named)
+
+
+def _rank(caller: Caller) -> int:
+    """Rank of a caller's role. An admin whose rights end at no workspace is an admin of the service."""
+    return _RANK["service admin"] if caller.confined_to is None else _RANK.get(caller.role, 0)
 
 
 def public(view: V) -> V:
@@ -118,8 +142,9 @@ def is_public(view: Callable[..., Any]) -> bool:
 
 def allowed_agent(name: str) -> AgentDefinition:
     """Return the current version of an agent. Raises `NotFound`, also if the caller may not use it."""
-    agent = services().agents.agents.get(name)
-    if agent is None or not allows(current_caller().scopes, f"agents:{name}"):
+    request = current()
+    agent = request.services.agents.agents.get(name)
+    if agent is None or not allows(request.caller.scopes, f"agents:{name}"):
         raise NotFound(no_agent(name))
     return agent
 

@@ -10,12 +10,12 @@ import re
 from typing import Any
 
 import orjson
-from flask import request
 from werkzeug.exceptions import HTTPException
 
 from service.errors import BadRequest, InvalidJson, TooLarge, UnsupportedMediaType, fault
 from service.text import exact_json
 from service.text.exact_json import Number
+from service.web.current import Request, current
 
 MAX_BODY = 1024 * 1024  # bytes; the API's documented limit
 PUBLIC_BODY = 16 * 1024  # bytes, without authentication: a name and a password, each character escaped
@@ -30,12 +30,19 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
 
 def raw_json(most: int = MAX_BODY) -> Any:
-    """Parse the request's JSON, of any type.
+    """Return the request's JSON, of any type, which must not be changed.
 
     Raises `TooLarge`, `UnsupportedMediaType`, `InvalidJson`, `Invalid`, and `BadRequest` for an unreadable body.
     """
+    request = current()
+    if request.body is ...:
+        request.body = _body(request, most)
+    return request.body
+
+
+def _body(request: Request, most: int) -> Any:
     length = int(request.environ.get("CONTENT_LENGTH") or 0)  # the server has verified that it is a number
-    if length > most or len(data := _read(most)) > most:
+    if length > most or len(data := _read(request, length, most)) > most:
         raise TooLarge(f"A body may have {most} bytes at most.")
     if request.environ.get("CONTENT_TYPE") != "application/json":  # fast path: nearly all clients send this
         kind = request.mimetype
@@ -51,16 +58,16 @@ def escape(part: str) -> str:
     return part.replace("~", "~0").replace("/", "~1")
 
 
-def _read(most: int) -> bytes:
-    """Read the body. Raises `BadRequest` for an incomplete body or unparsable chunks."""
+def _read(request: Request, length: int, most: int) -> bytes:
+    """Read the body, of `length` bytes or in chunks. Raises `BadRequest` if it is incomplete or malformed."""
     request.max_content_length = most + 1  # at the limit, Werkzeug truncates a chunked body silently
     try:
-        data = request.get_data()
+        data: bytes = request.environ["wsgi.input"].read(length) if length else request.get_data()
     except HTTPException:
         raise
     except Exception as error:  # each WSGI server has its own exceptions for this
         raise BadRequest("The body cannot be read to its end.") from error
-    if len(data) < (request.content_length or 0):
+    if len(data) < length:
         raise BadRequest("The body ended before its length was reached.")
     return data
 
@@ -86,7 +93,7 @@ def _has_too_many_values(data: bytes) -> bool:
 def _parse(data: bytes) -> Any:
     try:
         value = orjson.loads(data)
-        exact = isinstance(value, dict) and any(name in value for name in EXACT)
+        exact = isinstance(value, dict) and not value.keys().isdisjoint(EXACT)
     except orjson.JSONDecodeError:  # possibly a number outside the range of a float
         exact = True
     if exact:

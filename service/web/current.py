@@ -1,16 +1,70 @@
-"""Current request: its caller, and the services of its application."""
+"""Current request, with the findings of its hooks and its guard, and the services of its application."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from flask import current_app, g
+import flask
+from flask import Flask, current_app
 
 from service.infra.redis_trip import Trip
 from service.types import Caller
+from service.usage.rate_limits import LimitWindow
 
 if TYPE_CHECKING:
     from service.wiring import Services
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Request(flask.Request):
+    """Request under way, as `current` returns it.
+
+    Headers that every request is asked for are read from `environ`: a look-up in `headers` is five calls.
+    """
+
+    id = ""  # in log lines, problems and the response
+    began = 0.0  # time.perf_counter()
+    caller: Caller  # set by a guard
+    trip: Trip  # begun by a guard: its first steps check the log-in and count the call
+    made_up = False  # refused for a forged key or token
+    limit_window: LimitWindow | None = None  # tightest, for the response's headers
+    model_seconds = 0.0
+    body: Any = ...  # its JSON, once read
+
+    @property
+    def itself(self) -> Request:
+        return self
+
+    @cached_property
+    def extensions(self) -> dict[str, Any]:
+        """Parts of the application by name, such as `slipway`: its `Services`."""
+        return current_app.extensions
+
+    @property
+    def services(self) -> Services:
+        services: Services = self.extensions["slipway"]
+        return services
+
+
+_proxy = cast(Request, flask.request)
+
+
+class Application(Flask):
+    """Flask with this request, and without asynchronous views."""
+
+    request_class = Request
+
+    def ensure_sync(self, func: F) -> F:
+        """Return `func`: Flask would inspect each hook and view of each request."""
+        return func
+
+
+def current() -> Request:
+    """Return the request itself: Flask's proxy would look it up again for each attribute."""
+    return _proxy.itself
 
 
 def services() -> Services:
@@ -20,11 +74,4 @@ def services() -> Services:
 
 def current_caller() -> Caller:
     """Return the authenticated caller of this request, set by a guard."""
-    caller: Caller = g.caller
-    return caller
-
-
-def current_trip() -> Trip:
-    """Return the trip of this request, begun by a guard: its first steps check the log-in and count the call."""
-    trip: Trip = g.trip
-    return trip
+    return current().caller

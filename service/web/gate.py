@@ -10,9 +10,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from flask import request
-
 from service.errors import Overloaded
+from service.web.current import Request
 
 MOMENT = 0.25  # seconds that a request waits for a free thread
 ALWAYS = frozenset({"/health", "/ready", "/metrics"})  # never refused
@@ -78,7 +77,7 @@ class _Answer:
             self._closed()
 
 
-def refuse_when_full() -> None:
+def refuse_when_full(request: Request) -> None:
     """Refuse a request that arrived when the process was full. Raises `Overloaded`."""
     if request.environ.get(FULL):
         raise Overloaded("Every thread of this worker is taken; try again shortly.", retry_after=1)

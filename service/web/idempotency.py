@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from flask import Response, request
+from flask import Response
 
 from service.errors import Invalid
 from service.runs.idempotency import LIFE_MS, Key, fingerprint
@@ -15,27 +16,28 @@ from service.store import idempotency as rows
 from service.store.database import Transaction
 from service.types import now_ms
 from service.web.body import raw_json
-from service.web.current import current_caller, services
+from service.web.current import Request, current, services
 from service.web.schemas import json_response
 
+_VISIBLE = re.compile(r"[!-~]{1,255}")
 SECRET = "password"  # field excluded from fingerprints, which are stored for a day
 Change = Callable[[Any], Any]
 
 
-def idempotency_key(*, bodiless: bool = False) -> Key | None:
-    """Read the caller's `Idempotency-Key`, with the fingerprint of this request. Raises `Invalid`.
+def idempotency_key(request: Request, *, bodiless: bool = False) -> Key | None:
+    """Read the caller's `Idempotency-Key`, with the fingerprint of the request. Raises `Invalid`.
 
     `bodiless`: the route reads no body, so a body makes no difference.
     """
-    key = request.headers.get("Idempotency-Key")
+    key = request.environ.get("HTTP_IDEMPOTENCY_KEY")
     if key is None:
         return None
-    if not (1 <= len(key) <= 255 and all("!" <= letter <= "~" for letter in key)):
+    if not _VISIBLE.fullmatch(key):
         raise Invalid("`Idempotency-Key` is 1 to 255 visible ASCII characters.")
     body = None if bodiless else raw_json()
     if isinstance(body, dict):
         body = {name: value for name, value in body.items() if name != SECRET}
-    return Key(current_caller().user_id, key, fingerprint(f"{request.method} {request.path}", body))
+    return Key(request.caller.user_id, key, fingerprint(f"{request.method} {request.path}", body))
 
 
 def once(
@@ -51,7 +53,7 @@ def once(
     commit, and a first one that failed or crashed has left nothing. `seal` encrypts a secret in the response before it
     is stored, `unseal` reverses it. Raises `IdempotencyMismatch`.
     """
-    key = idempotency_key()
+    key = idempotency_key(current())
 
     def whole(tx: Transaction) -> tuple[int, Any, bool]:
         if key is None:
@@ -71,7 +73,7 @@ def once_again(work: Callable[[], Any], status: int) -> Response:
     Two simultaneous requests with one key both execute it; a later one gets the first response. Raises
     `IdempotencyMismatch`.
     """
-    key = idempotency_key(bodiless=True)
+    key = idempotency_key(current(), bodiless=True)
     if key is None:
         return json_response(work(), status)
     if (first := services().infra.db.query(partial(_known, key=key))) is not None:

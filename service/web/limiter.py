@@ -12,8 +12,8 @@ from flask_limiter import Limiter, RateLimitExceeded, RequestLimit
 from limits import parse_many
 
 from service.errors import RateLimited
-from service.infra.redis_trip import Trip
 from service.usage.rate_limits import SCHEME, STRATEGY, LimitStorage, LimitWindow, tightest
+from service.web.current import Request
 
 log = logging.getLogger("slipway.limits")
 _items = cache(parse_many)
@@ -40,23 +40,24 @@ class Limits:
         self._metrics = built.infra.metrics
         self._alone = False
         storage: Any = {"storage_uri": f"{SCHEME}://", "storage_options": options}
-        self._limiter = Limiter(lambda: g.counting.key, app=app, strategy=STRATEGY, **storage)
-        # Flask-Limiter also checks before each view, when nothing counts.
-        self._limiter.request_filter(lambda: "counting" not in g)
+        self._limiter = Limiter(lambda: g.counting.key, strategy=STRATEGY, **storage)
+        # Registered, so that `init_app` installs no hooks: these look for limits at each request, and find none.
+        app.extensions["limiter"] = {self._limiter}
+        self._limiter.init_app(app)
         # The only limit, on a function that does nothing.
         dynamic = self._limiter.shared_limit(lambda: g.counting.rate, lambda endpoint: g.counting.scope)
         self._hit = dynamic(lambda: None)
         self._storage = cast(LimitStorage, self._limiter.storage)
 
-    def count(self, limit: Limit) -> None:
+    def count(self, request: Request, limit: Limit) -> None:
         """Count a request. Raises `RateLimited`."""
-        self.within(self.take(limit), limit.label)
+        self.within(request, self.take(limit), limit.label)
 
-    def add(self, trip: Trip, limit: Limit) -> None:
-        """Count a request in a trip, which raises `RateLimited`; with the counters of `count`."""
-        read = partial(self.within, label=limit.label)
+    def add(self, request: Request, limit: Limit) -> None:
+        """Count a request in its trip, which raises `RateLimited`; with the counters of `count`."""
+        read = partial(self.within, request, label=limit.label)
         for item in _items(limit.rate) if limit.rate else ():
-            trip.add(self._storage.call(item, item.key_for(limit.key, limit.scope), read))
+            request.trip.add(self._storage.call(item, item.key_for(limit.key, limit.scope), read))
 
     def take(self, limit: Limit) -> LimitWindow | None:
         """Count a request; return the tightest window, with `remaining` -1 when it is refused. None: no limit."""
@@ -67,11 +68,12 @@ class Limits:
             self._hit()
         return tightest([self._window(one) for one in self._limiter.current_limits])
 
-    def within(self, window: LimitWindow | None, label: str) -> None:
+    def within(self, request: Request, window: LimitWindow | None, label: str) -> None:
         """Store the tightest window for the response's headers. Raises `RateLimited` when it is full."""
         if window is None:
             return
-        g.limit_window = tightest([window, *([g.limit_window] if "limit_window" in g else [])])
+        known = request.limit_window
+        request.limit_window = window if known is None else tightest((window, known))
         if window.remaining < 0:
             self._metrics.rate_limited(label.partition(" ")[0])
             raise RateLimited(f"More than {window.limit} {label}.", retry_after=window.reset)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import orjson
-from flask import current_app, request
+from flask import Response, current_app, request
 
 from service.errors import FieldFault, Invalid, fault
 from service.text.numerals import whole_number
 from service.text.suggest import did_you_mean
 from service.web.body import pointer
+from service.web.current import current_caller
 from service.web.validation import MAX_FAULTS
 
 PAGE = {"limit": {"type": "integer"}, "cursor": {"type": "string"}}  # of every list, for `api`
+WORKSPACE = {
+    "workspace": {"type": "string", "description": "Id of one; admins of the service may ask for any"}
+}
 MAX_LIST = 1000 * 1024  # bytes of a list's items; the whole response is at most 1 MiB
 MAX_FIELD = 96 * 1024  # bytes per field of an oversized item; of a text, six per character
 
@@ -67,6 +73,42 @@ def choice_argument(name: str, allowed: Sequence[str]) -> str | None:
         names = ", ".join(allowed)
         raise fault(f"/{name}", f"Send one of {names}.", f"`{name}` is one of {names}.")
     return value
+
+
+def moment(name: str, text: str, *, end: bool) -> int:
+    """Read a date or time (RFC 3339; without a zone UTC) as ms; a date that is an `end` includes its day.
+
+    Raises `Invalid`.
+    """
+    try:
+        if not text.isascii():  # `fromisoformat` accepts any character between date and time
+            raise ValueError
+        if len(text) == 10:
+            day = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
+            return int((day + timedelta(days=1 if end else 0)).timestamp() * 1000)
+        moment = datetime.fromisoformat(text)
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise fault(
+            f"/{name}", "A date such as 2026-11-21, or a time such as 2026-11-21T06:00:00Z."
+        ) from None
+
+
+def link_next(response: Response, cursor: str | None) -> Response:
+    """Add the next page's URL as `Link` (RFC 8288), for media types without a field for a cursor."""
+    if cursor is not None:
+        query = urlencode({**request.args.to_dict(), "cursor": cursor})
+        response.headers["Link"] = f'<{request.path}?{query}>; rel="next"'
+    return response
+
+
+def asked_workspace() -> str | None:
+    """Return the workspace that a list for admins is of: `?workspace=`, or the caller's; None: all of them.
+
+    Of another than the caller's there is nothing, as of one that does not exist.
+    """
+    asked, own = request.args.get("workspace"), current_caller().confined_to
+    return asked or own if asked in (None, own) or own is None else ""
 
 
 def page(

@@ -7,11 +7,12 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
-from flask import Flask, Response, g, request
+from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from service import errors
 from service.errors import SlipwayError
+from service.web.current import current
 
 log = logging.getLogger("slipway.web")
 
@@ -35,7 +36,8 @@ _BY_STATUS: dict[int, type[SlipwayError]] = {
 
 def problem_body(error: SlipwayError) -> dict[str, Any]:
     """Build the problem document, with the path and id of the request."""
-    return {**error.as_problem(), "instance": request.path, "request_id": g.get("request_id", "")}
+    request = current()
+    return {**error.as_problem(), "instance": request.path, "request_id": request.id}
 
 
 def problem_response(error: SlipwayError) -> Response:
@@ -84,5 +86,5 @@ def install(app: Flask) -> None:
 
     @app.errorhandler(Exception)
     def unforeseen(error: Exception) -> Response:
-        log.exception("unhandled_error", extra={"path": request.path, "kind": type(error).__name__})
+        log.exception("unhandled_error", extra={"path": current().path, "kind": type(error).__name__})
         return problem_response(SlipwayError())

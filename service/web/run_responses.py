@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response, g
+from flask import Response
 
 from service import errors
 from service.runs.start import Started
 from service.types import usd
-from service.web.current import services
+from service.web.current import Request, current
 from service.web.schemas import json_response
 
 ADMISSION_ERRORS = (
@@ -45,15 +45,16 @@ def folded(started: Started, body: Any, *, error_type: str = "application/proble
         if response.status_code in (429, 503):
             response.headers["Retry-After"] = str(run.error.get("retry_after", 1))
     cache = (run.result or {}).get("cache", run.cache)
-    response.headers["X-Cost-USD"] = "0.000000" if cache in FREE else usd(run.cost_nano)
-    g.model_seconds = started.model_seconds
-    return with_cache(response, started, cache)
+    response.headers.add("X-Cost-USD", "0.000000" if cache in FREE else usd(run.cost_nano))
+    request = current()
+    request.model_seconds = started.model_seconds
+    return with_cache(request, response, started, cache)
 
 
-def with_cache(response: Response, started: Started, cache: str) -> Response:
+def with_cache(request: Request, response: Response, started: Started, cache: str) -> Response:
     """Add the headers of a run that has started: `X-Cache`, counted by agent, and `Idempotency-Replayed`."""
-    response.headers["X-Cache"] = cache
-    services().infra.metrics.cache(started.run.agent, cache)
+    response.headers.add("X-Cache", cache)
+    request.services.infra.metrics.cache(started.run.agent, cache)
     return with_replayed(response, started)
 
 

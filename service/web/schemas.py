@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 import orjson
 from flask import Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from werkzeug.datastructures import Headers
 
 from service.text import exact_json
 from service.types import public_fields
 from service.usage.caps import Standing
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 T = TypeVar("T")
 Status = Literal["queued", "running", "waiting_approval", "succeeded", "failed", "cancelled"]
@@ -51,8 +55,16 @@ class Problem(Shape):
     errors: list[dict[str, str]] | None = None
 
 
-def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(value), status, headers, mimetype="application/json")
+class JsonResponse(Response):
+    """JSON response with complete headers: its length, and addresses in ASCII."""
+
+    def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
+        """Return the headers to send, which Werkzeug would copy and complete."""
+        return self.headers
+
+
+def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> JsonResponse:
+    return JsonResponse(orjson.dumps(value), status, headers, content_type="application/json")
 
 
 def no_nul(text: str) -> str:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from service import errors
 from service.auth.users import User
+from service.auth.workspaces import DEFAULT_NAME
 from service.web.body import PUBLIC_BODY
 from service.web.current import services
 from service.web.limits import limit_login
@@ -22,6 +23,7 @@ log = logging.getLogger("slipway.auth")
 class Login(Body):
     username: Annotated[str, Field(min_length=1, max_length=128)]
     password: Annotated[str, Field(min_length=1, max_length=1024)]
+    workspace: Annotated[str, Field(min_length=1, max_length=64)] = DEFAULT_NAME
 
 
 def sign_in() -> User:
@@ -29,7 +31,7 @@ def sign_in() -> User:
     limit_login()
     body, address = parse(Login, most=PUBLIC_BODY), request.remote_addr or ""
     try:
-        user = services().auth.users.sign_in(body.username, body.password, address)
+        user = services().auth.users.sign_in(body.username, body.password, address, body.workspace)
     except errors.RateLimited:
         services().infra.metrics.rate_limited("login")
         raise

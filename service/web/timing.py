@@ -7,21 +7,15 @@ import re
 import secrets
 import time
 
-from flask import Flask, Response, g, request
+from flask import Response
 
 from service.observe import logs
-from service.store.actor import ANONYMOUS, act_as
-from service.web.current import services
+from service.store.actor import Origin, serve
+from service.web.current import Request
 
 log = logging.getLogger("slipway.request")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 QUIET = frozenset({"/health", "/ready", "/metrics"})  # polled constantly: no line at INFO
-
-
-def install(app: Flask) -> None:
-    app.before_request(_begin)
-
-    app.after_request(_finish)
 
 
 def request_id(sent: str) -> str:
@@ -29,30 +23,26 @@ def request_id(sent: str) -> str:
     return sent if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(16)
 
 
-def _begin() -> None:
-    g.began = time.perf_counter()
-    g.request_id = request_id(request.headers.get("X-Request-ID", ""))
-    logs.clear(request_id=g.request_id)
-    act_as(ANONYMOUS)  # a thread serves one request after another
+def begin(request: Request) -> None:
+    request.began = time.perf_counter()
+    request.id = request_id(request.environ.get("HTTP_X_REQUEST_ID", ""))
+    logs.clear(request_id=request.id)
+    serve(Origin(request.remote_addr, request.id))  # a thread serves one request after another
 
 
-def _finish(response: Response) -> Response:
-    seconds = time.perf_counter() - g.get("began", time.perf_counter())
-    model_ms = g.get("model_seconds", 0.0) * 1000
+def finish(request: Request, response: Response) -> None:
+    seconds, model_ms = time.perf_counter() - request.began, request.model_seconds * 1000
+    headers = response.headers
+    if "Cache-Control" not in headers:  # else a shared cache might serve another user
+        headers.add("Cache-Control", "no-store")
     # Added, not set: no view has these headers, and `set` compares a name with all others.
-    response.headers.extend(
-        {
-            "X-Request-ID": g.get("request_id", ""),
-            "Server-Timing": f"total;dur={seconds * 1000:.1f}, llm;dur={model_ms:.1f}",
-            "X-Process-Time": f"{seconds:.6f}",
-            "X-Content-Type-Options": "nosniff",
-        }
-    )
-    response.headers.setdefault("Cache-Control", "no-store")  # else a shared cache might serve another user
+    headers.add("X-Request-ID", request.id)
+    headers.add("Server-Timing", f"total;dur={seconds * 1000:.1f}, llm;dur={model_ms:.1f}")
+    headers.add("X-Process-Time", f"{seconds:.6f}")
+    headers.add("X-Content-Type-Options", "nosniff")
     rule, method = request.url_rule, request.method
     route = "(none)" if rule is None else rule.rule
-    services().infra.metrics.request(route, method, response.status_code, seconds)
+    request.services.infra.metrics.request(route, method, response.status_code, seconds)
     if route not in QUIET:
         about = {"method": method, "route": route, "status": response.status_code}
         log.info("request", extra={**about, "ms": round(seconds * 1000, 2), "llm_ms": round(model_ms, 2)})
-    return response

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from flask import request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from service.errors import FieldFault, Invalid, NotFound, fault
 from service.text import exact_json
 from service.web.body import AS_TEXT, MAX_BODY, pointer, raw_json
+from service.web.current import Request
 
 M = TypeVar("M", bound=BaseModel)
 MAX_NAME = 128  # characters of an id, a name or a scope in a path
@@ -19,7 +19,7 @@ MAX_FIELDS = 64  # fields of a body; unknown ones become errors
 MAX_FAULTS = 50  # faults reported in one response
 
 
-def refuse_impossible() -> None:
+def refuse_impossible(request: Request) -> None:
     """Reject NUL characters, which PostgreSQL does not accept, and names in a path that are too long.
 
     Called before every request. Raises `NotFound` and `Invalid`.
@@ -29,7 +29,8 @@ def refuse_impossible() -> None:
     for name in (request.view_args or {}).values():
         if len(str(name)) > MAX_NAME:
             raise NotFound()
-    if b"%00" in request.query_string or b"\x00" in request.query_string:
+    query = request.query_string
+    if b"%00" in query or b"\x00" in query:
         raise Invalid("The query must not contain a NUL character.")
 
 
@@ -54,10 +55,10 @@ def validate(model: type[M], value: Any) -> M:
 
 def _with_texts(value: Any) -> Any:
     """Replace fields that are stored as JSON text by that text."""
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or value.keys().isdisjoint(AS_TEXT):
         return value
     texts = {name: exact_json.dumps(value[name]).decode() for name in AS_TEXT if value.get(name) is not None}
-    return {**value, **texts} if texts else value
+    return {**value, **texts}
 
 
 def located(details: Sequence[ErrorDetails], value: Any, within: str = "") -> list[FieldFault]:

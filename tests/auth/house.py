@@ -9,9 +9,11 @@ from typing import Any
 from flask import Flask, Response
 from flask.testing import FlaskClient
 
+from service.audit.record import Refusals
 from service.auth.keys import KeyService
 from service.auth.revocation import Revocations
-from service.auth.tokens import Kind, SigningKey, TokenService
+from service.auth.signing_keys import Lifetimes, SigningKeys
+from service.auth.tokens import Kind, TokenService
 from service.auth.users import UserService
 from service.errors import InvalidToken
 from service.infra.redis import RedisStore
@@ -22,9 +24,10 @@ from service.store.database import Database
 from service.store.schema import metadata
 from service.types import NANO
 from service.usage.budgets import Budgets
-from service.web import authentication, limits, problems, timing
+from service.web import authentication, hooks, limits, problems
 from service.web.admission import guard
 from service.web.authentication import checked_claims
+from service.web.current import Application
 from service.web.routes import auth
 from service.web.schemas import json_response
 
@@ -36,18 +39,27 @@ class Replica:
     """Replica: users, keys, tokens, revocations and limits of one process."""
 
     def __init__(
-        self, folder: Path, redis_url: str, *, private_key: str = "", secret: str = SECRET, **settings: Any
+        self,
+        folder: Path,
+        redis_url: str,
+        *,
+        private_key: str = "",
+        secret: str = SECRET,
+        lead: float = 0,
+        **settings: Any,
     ) -> None:
         self.redis_store = RedisStore(redis_url, max_connections=8)
         self.db = Database(f"sqlite:///{folder}/slipway.db", pool_size=8, patience=2.0)
         metadata.create_all(self.db.engine)
         self.revocations = Revocations(self.redis_store, self.db, access_seconds=900)
-        self.users = UserService(self.db, self.redis_store, self.revocations, secret)
-        key = SigningKey.of(secret, private_key)
-        self.tokens = TokenService(self.db, self.revocations, key, access_seconds=900, refresh_seconds=86_400)
+        self.users = UserService(self.db, self.redis_store, self.revocations, secret, Refusals(self.db))
+        self.signing_keys = SigningKeys(self.db, secret, private_key, Lifetimes(lead, 86_400))
+        self.tokens = TokenService(
+            self.db, self.revocations, self.signing_keys, access_seconds=900, refresh_seconds=86_400
+        )
         self.keys = KeyService(self.db, self.redis_store, self.revocations, secret)
         self.metrics = Metrics()
-        self.budgets = Budgets(self.db, Observer(self.metrics), user_day=5 * NANO, service_day=50 * NANO)
+        self.budgets = Budgets(self.db, Observer(self.metrics), day={"user": 5 * NANO, "service": 50 * NANO})
         wanted = {
             "limit_runs": "600/minute",
             "limit_login": "1000/minute",
@@ -107,7 +119,7 @@ class Replica:
 
 
 def _application(replica: Replica) -> Flask:
-    app = Flask("replica")
+    app = Application("replica")
     app.extensions["slipway"] = SimpleNamespace(
         settings=replica.settings,
         infra=SimpleNamespace(db=replica.db, redis_store=replica.redis_store, metrics=replica.metrics),
@@ -122,7 +134,7 @@ def _application(replica: Replica) -> Flask:
         agents=replica.catalog,
     )
 
-    timing.install(app)
+    hooks.install(app)
     problems.install(app)
     authentication.install(app)
     limits.install(app)

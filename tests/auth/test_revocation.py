@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -37,7 +38,7 @@ def test_logins_end_at_once_where_the_answer_to_a_commit_was_lost(
 ) -> None:
     """The transaction is then run again, and finds them ended."""
     transact = here.db.transact
-    monkeypatch.setattr(here.db, "transact", lambda work: (transact(work), transact(work))[1])
+    monkeypatch.setattr(here.db, "transact", lambda work, **_: (transact(work), transact(work))[1])
     for end in (lambda: here.users.change(ada.id, password=PASSWORD), lambda: here.users.delete(ada.id)):
         ended = families(here, ada, 2)
         assert not any(map(there.is_revoked, ended))
@@ -153,16 +154,55 @@ def test_redis_back_with_old_data_is_not_trusted(
     direct.close()
 
 
-def test_missed_revocations_are_written_once_redis_is_back(
-    here: Replica, ada: User, own_redis: RedisServer
+def test_a_hash_without_a_missed_revocation_is_deleted_once_redis_is_back(
+    here: Replica, ada: User, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (ended,) = families(here, ada, 1)
     own_redis.stop()
     here.revocations.end(ended)
+    monkeypatch.setattr(here.db, "read", _away)  # it needs no database for that
     own_redis.start()
     direct = redis.Redis.from_url(own_redis.url)
-    wait_until(lambda: direct.hexists(revocation.KEY, ended), "the late word")
+    direct.hset(revocation.KEY, "complete", "of another")
+    wait_until(lambda: not direct.exists(revocation.KEY), "the end of the hash")
     direct.close()
+
+
+def _away(*_: Any, **__: Any) -> None:
+    raise DatabaseUnavailable("away")
+
+
+def test_a_revocation_reaches_redis_before_the_next_probe(
+    here: Replica, there: Replica, ada: User, own_redis: RedisServer
+) -> None:
+    """Check a worker that still leaves Redis alone, beside one that found it again."""
+    ended, kept = families(here, ada, 2)
+    own_redis.stop()
+    here.is_revoked(kept)
+    own_redis.start()
+    assert not here.redis_store.available()
+    assert not there.is_revoked(ended)  # loads the hash
+    here.revocations.end(ended)
+    assert there.is_revoked(ended)
+    assert not there.is_revoked(kept)
+
+
+def test_a_hash_from_before_an_outage_is_not_trusted(
+    here: Replica, there: Replica, ada: User, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Check the same server with its data, as after a freeze."""
+    monkeypatch.setattr(revocation, "FRESH_SECONDS", 3600)
+    ended, kept = families(here, ada, 2)
+    assert not there.is_revoked(ended)
+    assert own_redis.child is not None
+    own_redis.child.send_signal(signal.SIGSTOP)
+    there.is_revoked(kept)  # notices
+    with here.db.begin() as tx:  # by a worker that died before it could tell Redis
+        token_families.revoke(tx, ended)
+    own_redis.child.send_signal(signal.SIGCONT)
+    wait_until(lambda: there.redis_store.call(lambda client: client.ping(), False), "Redis")
+    assert there.is_revoked(ended)
+    assert not there.is_revoked(kept)
 
 
 def test_closed_process_stops_retrying(here: Replica, ada: User, own_redis: RedisServer) -> None:

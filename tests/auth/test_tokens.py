@@ -3,20 +3,13 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from service.auth.tokens import Pair, SigningKey
+from service.auth.tokens import Pair
 from service.auth.users import User
 from service.errors import InvalidToken
 from service.store import users
 from service.web.authentication import checked_claims
 from tests.auth.house import Replica
-
-
-def pem(key: Ed25519PrivateKey | RSAPrivateKey) -> str:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
 def renew(replica: Replica, refresh_token: str) -> Pair:
@@ -71,12 +64,6 @@ def test_refresh_does_not_prolong_the_family(here: Replica, ada: User) -> None:
     renewed = renew(here, pair.refresh_token)
     ends = [here.claims(token, "refresh")["exp"] for token in (pair.refresh_token, renewed.refresh_token)]
     assert ends[0] == ends[1]
-
-
-def test_only_ed25519_keys_are_accepted() -> None:
-    assert SigningKey.of("s", pem(Ed25519PrivateKey.generate())).algorithm == "EdDSA"
-    with pytest.raises(ValueError, match="Ed25519"):
-        SigningKey.of("s", pem(generate_private_key(65537, 2048)))
 
 
 @pytest.mark.parametrize("kind", ["access_token", "refresh_token"])

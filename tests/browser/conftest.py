@@ -52,8 +52,8 @@ class Visit:
     def hosts(self) -> set[str]:
         return {urlsplit(url).netloc for url in self.asked}
 
-    def sign_in(self, password: str = "demo-password", username: str = "demo") -> None:
-        self.page.goto(self.url)
+    def sign_in(self, password: str = "demo-password", username: str = "demo", query: str = "") -> None:
+        self.page.goto(f"{self.url}/{query}")
         self.page.get_by_label("User name").fill(username)
         self.page.get_by_label("Password").fill(password)
         self.page.get_by_role("button", name="Sign in").click()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.browser.conftest import Visit
+from tests.conftest import Slipway
 
 if TYPE_CHECKING:
     from playwright.sync_api import Route
@@ -43,6 +46,20 @@ def test_wrong_password(visit: Visit) -> None:
     assert "Unknown user or wrong password" in problem.inner_text()
     assert "invalid_credentials" in problem.inner_text() and "request " in problem.inner_text()
     assert visit.page.evaluate("sessionStorage.length") == 0
+
+
+def test_sign_in_to_the_workspace_that_the_address_names(visit: Visit, slipway: Slipway) -> None:
+    with closing(slipway.client()) as admin:
+        name = f"w-{secrets.token_hex(4)}"
+        made = admin.post("/v1/admin/workspaces", json={"name": name}).json()
+        body = {"username": "demo", "password": "a-password", "workspace_id": made["id"]}
+        assert admin.post("/v1/admin/users", json=body).status_code == 201
+    visit.sign_in("a-password")  # of `default`, where it is wrong
+    visit.page.get_by_role("alert").locator(".problem").wait_for()
+    visit.sign_in("a-password", query=f"?workspace={name}")
+    visit.page.get_by_label("Your question").wait_for()
+    visit.page.reload()
+    visit.page.get_by_label("Your question").wait_for()
 
 
 def test_sign_in_survives_a_reload_until_sign_out(visit: Visit) -> None:

@@ -37,6 +37,26 @@ def test_hit_near_and_miss(cache: AnswerCache) -> None:
     assert find(cache, question(cache, f"{text} not"), None).cache == "miss"
 
 
+def test_shared_answers_stay_in_their_workspace(cache: AnswerCache) -> None:
+    """Neither an answer nor a flight is that of another workspace, also of a near question."""
+    text = unique("What is shared,")
+    shared = replace(ASSISTANT, cache=CacheSpec(ttl_seconds=60, shared=True))
+    elsewhere = ADA._replace(workspace_id="wsp_acme")
+    about, other = (question(cache, text, shared, caller) for caller in (BOB, elsewhere))
+    assert question(cache, text, shared, ADA) == about
+    assert {about.slot, about.flight, about.scope}.isdisjoint({other.slot, other.flight, other.scope})
+    assert question(cache, text, shared, elsewhere._replace(user_id="usr_eve")) == other
+    owner = an_owner()
+    assert find(cache, about, owner).owner == owner
+    second = an_owner()
+    assert find(cache, other, second).owner == second, "it does not wait for that of the other"
+    keep(cache, about)
+    assert find(cache, about, None).cache == "hit"
+    assert find(cache, other, None).cache == "miss"
+    near = question(cache, f"Hi, {text}!", shared, elsewhere)
+    assert find(cache, near, None).cache == "miss"
+
+
 def test_an_agent_may_keep_to_the_very_same_text(cache: AnswerCache) -> None:
     text = unique("What is it")
     exact = replace(ASSISTANT, cache=CacheSpec(ttl_seconds=60, near=False))

@@ -10,12 +10,15 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from service.audit.verify import verify_all
+from service.auth.signing_keys import Lifetimes, SigningKeys
+from service.errors import Conflict
 from service.jobs.upkeep import delete_expired
 from service.store import holds, identities, token_families
 from service.store.database import Transaction
@@ -54,6 +57,7 @@ SETTINGS = {
     "BATCH_MAX_SIZE": "4",
     "BATCH_MAX_WAIT_SECONDS": "1",
     "BUDGET_SERVICE_DAY_USD": "50",
+    "BUDGET_WORKSPACE_DAY_USD": "50",
     "BUDGET_USER_DAY_USD": "20",
 }
 PERIODS = ("day", "month", "total")
@@ -172,6 +176,36 @@ def link(town: Town, turn: int) -> None:
     town.send(town.admin, "PATCH", f"/v1/admin/users/{owner}", {"role": ("user", "operator")[turn % 2]})
 
 
+def rotate_keys(town: Town, turn: int) -> None:
+    """Rotate keys under a secret of its own: the service's stay as they are."""
+    keys = SigningKeys(town.books.db, "a" * 32, "", Lifetimes(0, 3600))
+    with suppress(Conflict):
+        keys.rotate()
+
+
+def tenants(town: Town, turn: int) -> None:
+    """Workspaces come and go while their users do, and their caps are set."""
+    path = "/v1/admin/workspaces"
+    made, other = (
+        town.send(town.admin, "POST", path, {"name": f"w{turn}-{random.getrandbits(64):x}"})["id"]
+        for _ in range(2)
+    )
+    body = {"username": "ada", "password": "a-password", "workspace_id": made}
+    changes: list[tuple[str, str, object]] = [
+        ("POST", "/v1/admin/users", body),
+        ("PATCH", f"{path}/{made}", {"disabled": True}),
+        ("PATCH", f"{path}/{other}", {"name": f"x{turn}-{random.getrandbits(64):x}"}),
+        ("PUT", f"/v1/admin/budgets/workspace:{made}", {"amount_usd": "1", "period": "day"}),
+        ("DELETE", f"{path}/{made}", None),
+    ]
+    threads = [threading.Thread(target=town.send, args=(town.admin, *change)) for change in changes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    town.send(town.admin, "DELETE", f"{path}/{other}")
+
+
 def upkeep(town: Town, turn: int) -> None:
     """Run upkeep with retention 0, concurrently in another process."""
     stale, town.stale = town.stale, []
@@ -198,6 +232,8 @@ WRITERS: list[tuple[Callable[[Town, int], object], int, float]] = [
     (set_caps, 2, 0.1),
     (come_and_go, 1, 0.2),
     (link, 2, 0.1),
+    (rotate_keys, 2, 0.2),
+    (tenants, 1, 0.2),
     (upkeep, 2, 0.5),
     (verify, 1, 1.0),
 ]
@@ -270,6 +306,8 @@ def test_all_writers_at_once_never_deadlock(town: Town) -> None:
         thread.join(60)
     assert not any(thread.is_alive() for thread in threads)
     settle_down(town)
+    wait_until(lambda: all(one.ok and not one.unlinked for one in verify_all(town.books.db)), "the audit")
+    assert sum(one.checked for one in verify_all(town.books.db)) > 50
     checked = town.books.check()
     print(dict(sorted(town.answers.items())), checked[:4])
     assert (checked.faults, checked.held) == ([], 0)

@@ -62,6 +62,19 @@ def test_keys_are_made_listed_and_revoked(flask: Flask_, services: Services) -> 
     assert "--scope" in flask("keys", "add", "ada", "x", "--scope", "everything", code=2).stderr
 
 
+def test_signing_keys_are_rotated(flask: Flask_, services: Services) -> None:
+    signing = services.auth.tokens.keys
+    first = signing.current()
+    shown = flask("keys", "rotate").stdout
+    signing.refresh()
+    assert [key["kid"] for key in signing.jwks()["keys"]] == [first.kid, shown.split()[1]]
+    assert signing.current().kid == first.kid  # until all processes know the new one
+    shown = flask("keys", "rotate", "--stolen").stdout
+    signing.refresh()
+    assert [key["kid"] for key in signing.jwks()["keys"]] == [signing.current().kid] == [shown.split()[1]]
+    assert "refuses the tokens of other keys" in shown
+
+
 def test_every_command_has_help(whole: Flask) -> None:
     for name, group in whole.cli.commands.items():
         commands: dict[str, Any] = getattr(group, "commands", {})

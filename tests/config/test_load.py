@@ -59,6 +59,7 @@ def test_every_setting_may_come_from_a_file(name: str, tmp_path: Path) -> None:
         "budget_webhook_url": "https://alerts.example.com",
         "semantic_cache_url": "https://embeddings.example.com/v1",
         "budget_run_usd": "1.50",
+        "budget_workspace_day_usd": "1.50",
         "cors_origins": "https://app.example.com",
         "oidc_issuer": "https://login.example.com",
         "public_url": "https://agents.example.com",

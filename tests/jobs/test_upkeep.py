@@ -20,7 +20,10 @@ from service.store.schema import metadata
 from service.types import first_id, new_id, now_ms
 from tests.jobs.house import House, TaskWorker, until
 
-TABLES = ("runs", "notices", "idempotency", "sessions", "token_families", "sign_in_addresses", "counters")
+TABLES = (
+    *("runs", "notices", "idempotency", "sessions"),
+    *("token_families", "sign_in_addresses", "signing_keys", "counters"),
+)
 
 
 @pytest.fixture
@@ -52,6 +55,7 @@ def fill(db: Database, many: int) -> None:
     counter = {"window_id": "w", "scope": "service", "period": "day", "starts_at": old, "seq": 1}
     counter |= dict.fromkeys(("cap_nano", "spent_nano", "held_nano"), 0)
     notice = {"url": "u", "signer": "s", "body": {}, "status": "delivered", "attempts": 1}
+    signing = {"algorithm": "EdDSA", "sealed": "s", "created_at": old, "signs_from": old}
     rows: dict[str, list[dict[str, Any]]] = {
         "users": [{**user, "id": "u"}, {**user, "id": "v", "username": "bob"}],
         "runs": [{**run, "id": f"{born}{n}", "finished_at": old} for n in range(many)],
@@ -61,6 +65,9 @@ def fill(db: Database, many: int) -> None:
         "token_families": [{**family, "id": f"f{n}", "expires_at": now - 1} for n in range(many)],
         "sign_in_addresses": [{"user_id": "u", "digest": f"d{n}", "seen_at": old} for n in range(many)],
         "counters": [{**counter, "id": f"w/{n}"} for n in range(many)],
+        "signing_keys": [
+            {**signing, "number": n, "kid": f"k{n}", "verifies_until": now - 1} for n in range(many)
+        ],
     }
     rows["runs"] += [
         {**run, "id": new_id("run"), "finished_at": now},
@@ -72,6 +79,7 @@ def fill(db: Database, many: int) -> None:
     rows["sessions"].append({**session, "id": "ses_new", "expires_at": now + DAY_MS})
     rows["token_families"].append({**family, "id": "f_new", "expires_at": now + DAY_MS})
     rows["sign_in_addresses"].append({"user_id": "u", "digest": "new", "seen_at": now})
+    rows["signing_keys"].append({**signing, "number": many, "kid": "new", "verifies_until": None})
     rows["counters"].append({**counter, "id": "w/new", "starts_at": now})
     with db.begin() as tx:
         for name, values in rows.items():

@@ -13,7 +13,6 @@ from flask import Flask
 from service.auth.oidc.identities import claim, username_of
 from service.auth.users import USERNAME
 from service.store.actor import ANONYMOUS, Actor, act_as, current_actor
-from service.types import new_id
 from tests.conftest import RedisServer
 from tests.oidc.conftest import Make, me, services
 from tests.oidc.issuer import StubIssuer
@@ -197,12 +196,11 @@ def test_link_needs_an_issuer_and_a_user(make: Make) -> None:
 
 
 def workspace(app: Flask, name: str, *, disabled: bool = False) -> str:
-    row = {"id": new_id("wsp"), "name": name, "disabled": disabled, "created_at": 1}
-    insert = (
-        "INSERT INTO workspaces (id, name, disabled, created_at) VALUES (:id, :name, :disabled, :created_at)"
-    )
-    with services(app).infra.db.begin() as tx:
-        tx.execute(sa.text(insert), row)
+    workspaces = services(app).auth.workspaces
+    row = workspaces.new_row(name)
+    services(app).infra.db.transact(lambda tx: workspaces.insert(tx, row))
+    if disabled:
+        workspaces.change(row["id"], disabled=True)
     return str(row["id"])
 
 
@@ -231,3 +229,9 @@ def test_user_is_the_actor_of_what_is_written(
     act_as(ANONYMOUS)
     ada = me(app, issuer.token()).json["id"]
     assert len(seen) >= 2 and set(seen) == {Actor("user", ada)}
+    with db.read() as tx:
+        told = tx.rows(sa.text("SELECT action, subject FROM audit WHERE user_id IS NOT NULL"))
+    assert {(row["action"], row["subject"]) for row in told} == {
+        ("user.created", f"user:{ada}"),
+        ("sign_in", f"user:{ada}"),
+    }

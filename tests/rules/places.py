@@ -13,14 +13,14 @@ from flask import Flask
 
 from service.app import create_app
 from service.jobs.upkeep import delete_expired
-from service.store import closed_windows
+from service.store import closed_windows, workspaces
 from service.store.schema import metadata
 from service.types import now_ms
 from service.usage.caps import closed_before
 from service.usage.rollup import roll_up
 from service.wiring import Services
 from tests.made import settings_in
-from tests.store.filled import Known, fill
+from tests.store.filled import ACME, Known, fill
 from tests.store.spied import Spy, watch
 
 MORE = 3  # times: the most that anything may cost more
@@ -28,7 +28,7 @@ MORE = 3  # times: the most that anything may cost more
 SLACK = 80
 SCOPED = {"root": "a key of root", "ada": "a key of ada"}  # keys that name few agents
 # A session's messages and its export are as long as it is: of the same length in both places.
-PATHS = {"run_id": "run", "session_id": "fixed_session", "agent": "assistant"}
+PATHS = {"run_id": "run", "session_id": "fixed_session", "agent": "assistant", "workspace_id": ACME}
 
 
 @dataclass
@@ -48,8 +48,9 @@ class Place:
     def get(self, who: str, path: str, query: dict[str, str]) -> int:
         """Measure the cost of an answer."""
         path = path.format(**{name: getattr(self.known, known, known) for name, known in PATHS.items()})
-        filled = {"<session>": self.known.session, "<cursor>": self._cursor(path)}
-        query = {name: filled.get(value, value) for name, value in query.items()}
+        filled = {"<session>": self.known.session, "<user>": self.known.user, "<cursor>": self._cursor(path)}
+        for part, value in filled.items():
+            query = {name: text.replace(part, value) for name, text in query.items()}
         client, headers = self.app.test_client(), {"Authorization": f"Bearer {self.tokens[who]}"}
 
         def ask() -> None:
@@ -62,8 +63,8 @@ class Place:
         """A place in the middle of a list."""
         if path.startswith("/v1/sessions/"):
             return "2"
-        kind = path.split("/")[2]
-        prefix = {"sessions": "ses", "approvals": "apr"}.get(kind, "run")
+        kind = path.rpartition("/")[2]
+        prefix = {"sessions": "ses", "approvals": "apr", "audit": "aud"}.get(kind, "run")
         return f"{prefix}{self.known.run[3:]}"
 
     def command(self, *words: str) -> int:
@@ -90,6 +91,10 @@ class Opened:
             name: services.auth.users.create(name, f"{name}-password", role)
             for name, role in (("root", "admin"), ("ada", "user"))
         }
+        acme = {"id": ACME, "name": "acme", "disabled": False, "created_at": 1}
+        services.infra.db.transact(lambda tx: workspaces.insert(tx, acme))
+        users["eve"] = services.auth.users.create("eve", "eve-password", "operator")
+        users["zoe"] = services.auth.users.create("zoe", "zoe-password", "admin", workspace_id=ACME)
         known = fill(services.infra.db.engine, count, heavy=users["ada"].id)
         tokens = {name: services.auth.tokens.begin(user).access_token for name, user in users.items()}
         for name, called in SCOPED.items():

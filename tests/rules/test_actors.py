@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +37,9 @@ REQUESTS: dict[str, dict[str, Any] | None] = {
     "POST /v1/admin/users": {"username": "carol", "password": PASSWORD},
     "PATCH /v1/admin/users/<user_id>": {"role": "operator"},
     "DELETE /v1/admin/users/<user_id>": None,
+    "POST /v1/admin/workspaces": {"name": "acme"},
+    "PATCH /v1/admin/workspaces/<workspace_id>": {"name": "acme-two"},
+    "DELETE /v1/admin/workspaces/<workspace_id>": None,
     "POST /v1/agents/<agent>/invoke": QUESTION,
     "POST /v1/agents/<agent>/stream": QUESTION,
     "POST /v1/agents/<agent>/tasks": QUESTION,
@@ -99,6 +103,10 @@ def path_of(world: World, rule: str) -> str:
         return rule.replace(f"<{argument}>", world.make(OBJECTS[argument]))
     if argument == "user_id":
         return rule.replace("<user_id>", services.auth.users.create(new_id("bob"), PASSWORD).id)
+    if argument == "workspace_id":
+        row = services.auth.workspaces.new_row(f"w{time.monotonic_ns()}")
+        services.infra.db.transact(lambda tx: services.auth.workspaces.insert(tx, row))
+        return rule.replace("<workspace_id>", row["id"])
     if argument == "key_id":
         return rule.replace("<key_id>", services.auth.keys.create(world.ada.id, "old")["id"])
     return rule.replace("<agent>", AGENT).replace("<scope>", "service")

@@ -24,9 +24,10 @@ FEW = {
     "rollup._delete_sums": "of one day, before its roll-up starts: none, or the first few of an earlier one",
     "runs.announced": "runs just read by `waiting`, which has a limit",
     "sessions.release": "the queue of one session",
-    "identities.forget": "those of one user",
+    "users.forget": "identities of one user",
     "sign_in_addresses.forget": "at most 20, of one user",
-    "token_families.revoke_all": "log-ins of one user, which must end at once",
+    "signing_keys.retire": "rotations within the life of a refresh token",
+    "token_families._end": "log-ins of a user or a workspace, which must end at once",
     "workers.sweep": "as many as processes died an hour ago",
 }
 

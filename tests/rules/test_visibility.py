@@ -22,6 +22,7 @@ ELSEWHERE = {
     "key_id": "a signed-in user's own",
     "user_id": "admins alone",
     "scope": "admins alone",
+    "workspace_id": "admins of the service alone",
     "name": "everybody",
 }
 # Where an operator sees everybody's objects and changes none of them.
@@ -59,6 +60,12 @@ def test_objects_are_visible_to_permitted_callers_only(world: World) -> None:
             answer = world.ask(who, name, path(object_id))
             assert answer.status_code == 404, (name, who, answer.text)
             assert told(answer, object_id) == told(world.ask(who, name, path(nothing)), nothing), (name, who)
+        assert world.other is not None
+        for who in world.other.keys:  # also operators and admins
+            answer = world.other.ask(who, name, path(object_id))
+            assert answer.status_code == 404, (name, who, answer.text)
+            unknown = world.other.ask(who, name, path(nothing))
+            assert told(answer, object_id) == told(unknown, nothing), (name, who)
         answer = world.ask("eve", name, path(object_id))
         assert (answer.status_code in (403, 404)) == (name in THE_OWNERS), (name, answer.text)
         for who in OWN:

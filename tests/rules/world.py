@@ -34,11 +34,16 @@ BODIES: dict[str, dict[str, Any]] = {
 
 @dataclass
 class World:
-    """Ada's objects of two agents, and keys of hers, of Bob's and of Eve's, who is an operator."""
+    """Ada's objects of two agents, and keys of hers, of Bob's and of Eve's, who is an operator.
+
+    `other` is another workspace, whose users have the same names; its word is in every text of Ada's there.
+    """
 
     app: Flask
     ada: User
     keys: dict[str, str]
+    word: str = "Do it."
+    other: World | None = None
 
     @property
     def services(self) -> Services:
@@ -79,16 +84,19 @@ class World:
         return made(agent, user_id or self.ada.id)
 
     def session(self, agent: str, user_id: str) -> str:
-        row = self.services.sessions.new(Caller(user_id, "x", "user"), agent, "", None)
+        caller = Caller(user_id, "x", "user", workspace_id=self.ada.workspace_id)
+        row = self.services.sessions.new(caller, agent, self.word, None)
         self.services.infra.db.transact(lambda tx: session_rows.insert(tx, row))
         return str(row["id"])
 
     def run(self, agent: str, user_id: str) -> str:
         """Make a run that waits for two approvals: one decision resumes nothing."""
-        request = RunRequest(agent, ({"role": "user", "content": "Do it."},))
+        request = RunRequest(agent, ({"role": "user", "content": self.word},))
         run = Run(new_id("run"), user_id, agent, "1", "task", request, attempt=1)
+        run.workspace_id = self.ada.workspace_id
         asked = {"run_id": run.id, "user_id": user_id, "agent": agent, "name": "write", "reason": "policy"}
-        calls = [{**asked, "id": new_id("apr"), "call_id": f"c{n}", "arguments": {}} for n in (1, 2)]
+        asked |= {"arguments": {"text": self.word}, "workspace_id": run.workspace_id}
+        calls = [{**asked, "id": new_id("apr"), "call_id": f"c{n}"} for n in (1, 2)]
 
         def work(tx: Any) -> None:
             run_rows.insert(tx, run, worker_id="wrk")
@@ -135,8 +143,23 @@ def world(tmp_path: Path, url: str) -> Iterator[World]:
         for name, (user, scopes) in wanted.items()
     }
     keys["signed in"] = services.auth.tokens.begin(ada).public()["access_token"]
-    yield World(app, ada, keys)
+    yield World(app, ada, keys, other=_other(app))
     close(app)
+
+
+def _other(app: Flask) -> World:
+    """Make the workspace `acme`."""
+    services: Services = app.extensions["slipway"]
+    auth, row = services.auth, services.auth.workspaces.new_row("acme")
+    services.infra.db.transact(lambda tx: auth.workspaces.insert(tx, row))
+    made = {
+        name: auth.users.create(name, PASSWORD, role, workspace_id=row["id"])
+        for name, role in (("ada", "user"), ("eve", "operator"), ("root", "admin"))
+    }
+    keys = {name: auth.keys.create(user.id, "k")["key"] for name, user in made.items()}
+    keys["in scope"] = auth.keys.create(made["ada"].id, "k", (f"agents:{AGENT}",))["key"]
+    keys["signed in"] = auth.tokens.begin(made["root"]).public()["access_token"]
+    return World(app, made["ada"], keys, word="the word of acme")
 
 
 def told(answer: TestResponse, object_id: str) -> Any:

@@ -1,16 +1,15 @@
-"""Round trips to PostgreSQL of one run, counted at the driver: a pipeline is one, as is a statement outside of it."""
+"""Round trips to PostgreSQL of one run, counted at the driver: an exchange of statements is one, as is a cursor's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
 import pytest
 import sqlalchemy as sa
-from psycopg.pq import PipelineStatus
 
+from service.store.postgres_connection import Answer, Call
 from service.types import Event
 from service.wiring import Services
 from tests.llm.wire_server import WireServer
@@ -29,21 +28,18 @@ def trips(kept_in_each: Services) -> Trips:
 
     class Counted(psycopg.Cursor[Any]):
         def execute(self, query: Any, *args: Any, **options: Any) -> Any:
-            if self.connection.pgconn.pipeline_status == PipelineStatus.OFF:
-                made.append([])
-            made[-1].append(str(query).split()[0])
+            made.append([str(query).split()[0]])
             return super().execute(query, *args, **options)
 
     def count(connection: Any, _: Any) -> None:
-        pipeline = connection.pipeline
+        exchange = connection.exchange
 
-        @contextmanager
-        def counted() -> Iterator[AbstractContextManager[Any]]:
-            made.append([])
-            with pipeline() as opened:
-                yield opened
+        def counted(calls: Sequence[Call]) -> list[Answer]:
+            made.append([sql.split()[0] for sql, _ in calls])
+            found: list[Answer] = exchange(calls)
+            return found
 
-        connection.cursor_factory, connection.pipeline = Counted, counted
+        connection.cursor_factory, connection.exchange = Counted, counted
 
     engine = kept_in_each.infra.db.engine
     sa.event.listen(engine, "connect", count)

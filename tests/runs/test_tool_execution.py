@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from service import approvals
+from service.audit.record import Action
 from service.llm.client import ModelReply
 from service.runs.journal import Journal
 from service.runs.slots import Handle
@@ -107,6 +108,29 @@ def test_call_is_claimed_before_and_reported_after(wired: Services) -> None:
     desk.while_called = lambda: seen.append(desk.statuses())
     assert [result.content for result in desk.use(PAY, LOOK)] == ["made 1", "made 2"]
     assert seen[0] == {"toolu_pay": "claimed"} and desk.statuses() == {"toolu_pay": "done"}
+
+
+def test_call_that_changes_something_is_audited_before_and_after(wired: Services) -> None:
+    desk = Desk(wired)
+    reads = replace(desk.agent.tools["look"], side_effects=False)
+    desk.agent = replace(desk.agent, tools={**desk.agent.tools, "look": reads})
+    desk.use(LOOK)
+    assert audited(wired) == []
+    seen: list[Any] = []
+    desk.while_called = lambda: seen.append(audited(wired))
+    desk.use(PAY)
+    called = (Action.TOOL_CALLED, "ok", f"run:{desk.run_id}", "pay", "toolu_pay")
+    assert seen == [[called]]
+    assert audited(wired) == [called, (Action.TOOL_FINISHED, *called[1:])]
+
+
+def audited(wired: Services) -> list[tuple[str, ...]]:
+    found = wired.infra.db.query(lambda tx: tx.rows(sa.select(schema.audit).order_by(schema.audit.c.id)))
+    return [
+        (row["action"], row["result"], row["subject"], row["details"]["tool"], row["details"]["call"])
+        for row in found
+        if row["action"] in (Action.TOOL_CALLED, Action.TOOL_FINISHED)
+    ]
 
 
 def test_reported_call_is_not_repeated(wired: Services) -> None:

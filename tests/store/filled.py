@@ -3,7 +3,7 @@
 Every user but one is one of many. `heavy` has half of all runs and three failures, the first thing it ever did. The
 agent `rare` was run three times, long ago and by `heavy`; `retired` often, long ago and by others. Every fourth run
 is a turn of one of `heavy`'s sessions, with `assistant`. Rows lie in the order of time, as they come to lie in use: a
-join would leave them in any.
+join would leave them in any. One of the many users is in the workspace `ACME`, all others are in `default`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import orjson
 import sqlalchemy as sa
 
 from service.store.schema import metadata
-from service.types import first_id
+from service.types import DEFAULT_WORKSPACE, first_id
 
+ACME = "wsp_" + "a" * 26
 YEAR_MS = 365 * 86_400_000
 TURNS = 60  # of one session of `heavy`, the same at any size; each other has its share of all turns
 MAX_SESSIONS = 900  # of `heavy`, who may have 10,000: a new one counts those that are there
@@ -46,22 +47,27 @@ _STATUS = """CASE WHEN f.i > :n - 15 THEN
                  CASE f.i % 3 WHEN 0 THEN 'queued' WHEN 1 THEN 'running' ELSE 'waiting_approval' END
              WHEN f.i IN (12, 14, 16) OR f.i IN (13, 15, 17) OR f.i % 100 = 51 THEN 'failed'
              WHEN f.i % 200 = 1 THEN 'cancelled' ELSE 'succeeded' END"""
+_WORKSPACE = "CASE WHEN u.i = 8 AND f.i % 2 = 1 THEN :acme ELSE :default END"
 _ENDED = "f.i <= :n - 15"
 _RUN = """FROM filled f JOIN filled u ON u.i = 1 + f.i % :users
           LEFT JOIN filled s ON f.i % 4 = 0
           AND s.i = CASE WHEN f.i <= 4 * :turns THEN 2 ELSE 2 * (3 + (f.i / 4) % (:heavys - 2)) END"""
 _INSERTS: dict[str, str] = {
-    "users": """(id, username, password_hash, role, disabled, created_at)
-        SELECT 'usr_' || k, 'user-' || i, '', 'user', FALSE, at FROM filled WHERE i <= :users""",
-    "sessions": """(id, user_id, agent, title, summary_upto, created_at, updated_at, expires_at)
-        SELECT 'ses_' || f.k, CASE WHEN f.i % 2 = 0 AND f.i <= 2 * :heavys THEN :heavy ELSE 'usr_' || u.k END,
+    "users": """(id, workspace_id, username, password_hash, role, disabled, created_at)
+        SELECT 'usr_' || k, CASE WHEN i = 8 THEN :acme ELSE :default END, 'user-' || i, '', 'user', FALSE, at
+        FROM filled WHERE i <= :users""",
+    "sessions": f"""(id, workspace_id, user_id, agent, title, summary_upto, created_at, updated_at, expires_at)
+        SELECT 'ses_' || f.k, {_WORKSPACE},
+            CASE WHEN f.i % 2 = 0 AND f.i <= 2 * :heavys THEN :heavy ELSE 'usr_' || u.k END,
             CASE WHEN f.i = 4 THEN 'rare' ELSE 'assistant' END,
             CASE WHEN f.i = 4 THEN 'A needle' ELSE 'Conversation ' || f.i END, 0, f.at, f.at, :until + f.i
         FROM filled f JOIN filled u ON u.i = 1 + f.i % :users WHERE f.i <= :sessions ORDER BY f.i""",
-    "runs": f"""(id, user_id, session_id, agent, agent_version, door, request_id, request, status, cache, attempt,
-            losses, cancel_requested, last_seq, input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens,
-            cost_nano, result, error, created_at, started_at, finished_at, input, steps, model, worker_id)
-        SELECT 'run_' || f.k, {_OWNER}, 'ses_' || s.k, {_AGENT}, '1', 'invoke', 'req_' || f.k, <request>, {_STATUS},
+    "runs": f"""(id, workspace_id, user_id, session_id, agent, agent_version, door, request_id, request, status, cache,
+            attempt, losses, cancel_requested, last_seq, input_tokens, output_tokens, cache_read_tokens,
+            cache_creation_tokens, cost_nano, result, error, created_at, started_at, finished_at, input, steps, model,
+            worker_id)
+        SELECT 'run_' || f.k, {_WORKSPACE}, {_OWNER}, 'ses_' || s.k, {_AGENT}, '1', 'invoke', 'req_' || f.k, <request>,
+            {_STATUS},
             'miss', 1, CASE WHEN f.i IN (13, 15, 17) THEN 3 WHEN f.i % 500 = 3 THEN 1 ELSE 0 END, FALSE, 3,
             900, 90, 0, 0, 4000000, CASE WHEN {_ENDED} THEN <result> END,
             CASE WHEN f.i IN (13, 15, 17) OR f.i % 100 = 51 THEN <error> END, f.at, f.at + 5,
@@ -71,8 +77,8 @@ _INSERTS: dict[str, str] = {
         SELECT 'run_' || k, 1, 'model', 'answer', 1, <result>, <events>, 1, 3, 4000000, at, at + 900 FROM filled""",
     "tool_calls": """(run_id, call_id, step, name, arguments, status, result, claimed_at, finished_at)
         SELECT 'run_' || k, 'call_1', 1, 'clock', <empty>, 'done', <empty>, at, at + 1 FROM filled WHERE i % 10 = 3""",
-    "approvals": f"""(id, run_id, user_id, agent, call_id, name, arguments, reason, status, created_at)
-        SELECT 'apr_' || f.k, 'run_' || f.k, {_OWNER}, {_AGENT}, 'call_1', 'refund', <empty>, 'policy',
+    "approvals": f"""(id, run_id, workspace_id, user_id, agent, call_id, name, arguments, reason, status, created_at)
+        SELECT 'apr_' || f.k, 'run_' || f.k, {_WORKSPACE}, {_OWNER}, {_AGENT}, 'call_1', 'refund', <empty>, 'policy',
             CASE WHEN f.i > :n - 15 THEN 'pending' WHEN f.i IN (12, 17, 33) THEN 'denied' WHEN f.i IN (22, 27)
             THEN 'cancelled' ELSE 'approved' END, f.at {_RUN} WHERE f.i % 5 = 2 OR f.i = 33 ORDER BY f.i""",
     "messages": """(session_id, seq, run_id, role, content, tokens, created_at)
@@ -106,8 +112,15 @@ _INSERTS: dict[str, str] = {
         SELECT 'key_' || k, 'usr_' || k, 'key', k, 'sk', <none>, at FROM filled WHERE i <= :users""",
     "sign_in_addresses": """(user_id, digest, seen_at)
         SELECT 'usr_' || k, k, :until FROM filled WHERE i <= :users""",
-    "caps": """(scope, period, amount_nano, updated_at)
-        SELECT 'user:usr_' || k, 'day', 1000000000, at FROM filled WHERE i <= :users / 10""",
+    "audit": """(id, workspace_id, at, action, actor, user_id, subject, result, details)
+        SELECT 'aud_' || f.k, :default, f.at, CASE WHEN f.i IN (12, 24) THEN 'user.role' ELSE 'sign_in' END, 'user',
+            CASE WHEN f.i % 2 = 0 THEN :heavy ELSE 'usr_' || u.k END, 'user:usr_' || u.k, 'ok', <empty>
+        FROM filled f JOIN filled u ON u.i = 1 + f.i % :users ORDER BY f.i""",
+    "audit_links": """(workspace_id, seq, audit_id, previous, hash, at)
+        SELECT :default, i, 'aud_' || k, k, k, at FROM filled""",
+    "caps": """(scope, period, amount_nano, updated_at, workspace_id)
+        SELECT 'user:usr_' || k, 'day', 1000000000, at, CASE WHEN i = 8 THEN :acme ELSE :default END
+        FROM filled WHERE i <= :users / 10""",
     "counters": """(id, window_id, scope, period, starts_at, cap_nano, spent_nano, held_nano, seq, warned)
         SELECT 'user:usr_' || u.k || '/day/' || f.i || '/0', 'user:usr_' || u.k || '/day/' || f.i, 'user:usr_' || u.k,
             'day', f.at, 1000000000, 4000000, 0, 2, 0
@@ -134,7 +147,14 @@ def fill(engine: sa.Engine, runs: int, *, heavy: str) -> Known:
     ]
     numbers = {"n": runs, "users": max(20, runs // 100), "sessions": runs // 10 * 2, "until": now + YEAR_MS}
     numbers["heavys"] = min(numbers["sessions"] // 2, MAX_SESSIONS)
-    given = {**numbers, "heavy": heavy, "turns": TURNS, "said": TEXT[:150]}
+    given = {
+        **numbers,
+        "acme": ACME,
+        "default": DEFAULT_WORKSPACE,
+        "heavy": heavy,
+        "turns": TURNS,
+        "said": TEXT[:150],
+    }
     postgresql = engine.dialect.name == "postgresql"
     indexes = [index for table in metadata.sorted_tables for index in table.indexes]
     if postgresql:  # the application's connections are in a transaction only where it begins one itself

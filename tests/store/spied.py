@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,22 +84,21 @@ _numbers = itertools.count()
 
 def _explain(spy: Spy) -> Callable[[Any, Any], None]:
     class Explained(psycopg.Cursor[Any]):
+        kinds = PLANS[:1]  # only an exchange prepares
+
         def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
             if spy.on and str(query).lstrip().startswith(EXPLAINED):
-                kinds = PLANS if options.get("prepare", True) else PLANS[:1]
-                spy.plans.append(max(self._plans(str(query), params, kinds), key=lambda plan: plan[0]))
+                spy.plans.append(max(self._plans(str(query), params), key=lambda plan: plan[0]))
             return super().execute(query, params, **options)
 
-        def _plans(
-            self, query: str, params: Any, kinds: tuple[str, ...]
-        ) -> list[tuple[int, str, dict[str, Any]]]:
+        def _plans(self, query: str, params: Any) -> list[tuple[int, str, dict[str, Any]]]:
             sql, values = _numbered(query, params)
             literals = psycopg.ClientCursor(self.connection).mogrify(
                 f"({', '.join(['%s'] * len(values))})" if values else "", values or None
             )
             found = []
             idle = self.connection.info.transaction_status == TransactionStatus.IDLE
-            for kind in kinds:
+            for kind in self.kinds:
                 self._say("BEGIN" if idle else "SAVEPOINT spied")
                 self._say(f"SET LOCAL plan_cache_mode = {kind}")
                 name = f"spied_{next(_numbers)}"  # one that failed stays prepared after the rollback
@@ -109,16 +107,19 @@ def _explain(spy: Spy) -> Callable[[Any, Any], None]:
                 plan = self.fetchall()[0][0][0]["Plan"]
                 found.append((plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], query, plan))
                 self._say(f"DEALLOCATE {name}")
-                # psycopg then drops what is prepared: nothing of ours is.
                 self._say("ROLLBACK" if idle else "ROLLBACK TO spied")
             return found
 
         def _say(self, sql: str) -> None:
             super().execute(sql, prepare=False)
 
+    class Prepared(Explained):
+        kinds = PLANS
+
     def change(connection: Any, _: Any) -> None:
         connection.cursor_factory = Explained
-        connection.pipeline = nullcontext  # the statements come one by one, to be explained between them
+        # The statements come one by one, to be explained between them.
+        connection.exchange = lambda calls: [Prepared(connection).execute(*call) for call in calls]
 
     return change
 

@@ -20,6 +20,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from service.store import schema
+from service.types import DEFAULT_WORKSPACE
 from tests.conftest import ROOT
 from tests.nginx.pair import database
 
@@ -112,9 +113,14 @@ def test_data_of_every_revision_reaches_the_newest(url: str) -> None:
                 connection.execute(sa.insert(schema.holds), HOLD)
     with engine.connect() as connection:
         hold = connection.execute(sa.select(schema.holds)).mappings().one()
-        assert dict(hold) == {"key_id": None, "session_id": None, **HOLD}
+        later = {"key_id": None, "session_id": None, "workspace_id": DEFAULT_WORKSPACE}
+        assert dict(hold) == {**later, **HOLD}
         run = connection.execute(sa.select(schema.runs)).mappings().one()
         assert (run["id"], run["request"]) == ("run_1", RUN["request"])
+        user = connection.execute(sa.select(schema.users)).mappings().one()
+        assert user["workspace_id"] == run["workspace_id"] == DEFAULT_WORKSPACE
+        names = sa.select(schema.workspaces.c.id, schema.workspaces.c.name)
+        assert connection.execute(names).all() == [(DEFAULT_WORKSPACE, "default")]
         assert connection.execute(sa.select(schema.steps.c.events)).scalar_one() == STEP["events"]
 
 

@@ -19,7 +19,6 @@ from service.errors import DatabaseUnavailable
 from service.store import fitness
 from service.store.database import Database, Transaction
 from service.store.outages import NO_OPTION, NO_RIGHT
-from service.store.postgres import PREPARE_AFTER
 from service.store.statement import Statement
 from tests.chaos.conftest import Postgres
 from tests.conftest import PYTHON, ROOT, free_port, wait_until
@@ -265,5 +264,5 @@ def test_a_direct_connection_has_its_time_out_and_prepares(postgres: Postgres) -
             assert (tx.row(bound) or {})["bound"] == "15s"
         connection = db.engine.raw_connection()
         assert connection.driver_connection is not None
-        assert connection.driver_connection.prepare_threshold == PREPARE_AFTER
+        assert connection.driver_connection.prepared is not None
         connection.close()

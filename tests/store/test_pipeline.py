@@ -9,8 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from service.errors import DatabaseUnavailable
-from service.store import postgres, transaction
+from service.store import postgres_connection, transaction
 from service.store.database import Database, InsertOnce, Row, Transaction
+from service.store.postgres_connection import Connection
 from service.store.statement import Statement
 
 pytestmark = pytest.mark.parametrize("url", ["postgresql"], indirect=True)
@@ -40,13 +41,13 @@ def db(url: str, retries: list[str]) -> Iterator[Database]:
 
 @pytest.fixture
 def trips(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Statements of each pipeline, by their first word."""
+    """Statements of each round trip, by their first word."""
     sent: list[list[str]] = []
     send = transaction.send
 
-    def counted(connection: object, cursor: object, queue: list[transaction.Queued]) -> object:
+    def counted(connection: Connection, queue: list[transaction.Queued]) -> object:
         sent.append([each.sql.split()[0] for each in queue])
-        return send(connection, cursor, queue)  # type: ignore[arg-type]
+        return send(connection, queue)
 
     monkeypatch.setattr(transaction, "send", counted)
     return sent
@@ -145,9 +146,38 @@ def test_failed_statement_undoes_all(db: Database) -> None:
     assert contents(db) == [(1, 0)]
 
 
+def test_statement_is_prepared_once(db: Database) -> None:
+    for number in (2, 3, 4):
+        db.transact(lambda tx, number=number: tx.send(ADD, {"id": number, "n": number}))
+    names = sa.text("SELECT statement FROM pg_prepared_statements WHERE statement LIKE 'INSERT INTO pots%'")
+    assert len(db.query(lambda tx: tx.rows(names))) == 1
+
+
+def test_statement_after_a_failed_one_is_not_taken_for_prepared(db: Database) -> None:
+    def work(tx: Transaction) -> None:
+        tx.send(Statement(sa.insert(pots)), {"id": 1, "n": 5})
+        tx.send(FILL, {"pot": 1})
+
+    with pytest.raises(Exception, match="duplicate key"):
+        db.transact(work)
+    db.transact(lambda tx: tx.send(FILL, {"pot": 1}), patience=0)
+    assert contents(db) == [(1, 1)]
+
+
+@pytest.mark.parametrize("most", [0, 2])
+def test_statements_beyond_the_most_that_are_prepared(
+    db: Database, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_connection, "MAX_PREPARED", most)
+    with closing(Database(str(db.engine.url.render_as_string(hide_password=False)))) as few:
+        for number in (2, 3):
+            few.transact(lambda tx, number=number: tx.send(ADD, {"id": number, "n": number}))
+            assert contents(few)[-1] == (number, number)
+
+
 def test_read_is_one_trip_for_each_statement(db: Database, trips: list[list[str]]) -> None:
     assert len(db.query(lambda tx: tx.rows(READ) + tx.rows(READ))) == 2
-    assert trips == []  # single statements, outside of any pipeline
+    assert trips == [["SELECT"], ["SELECT"]]
 
 
 @pytest.mark.parametrize("change", ["ALTER TABLE pots ALTER n TYPE numeric", "DEALLOCATE ALL"])
@@ -156,8 +186,7 @@ def test_read_goes_on_where_what_was_prepared_does_not_fit(db: Database, change:
 
     The change is hidden from the driver, which would see it on its own connection.
     """
-    for _ in range(postgres.PREPARE_AFTER + 1):
-        contents(db)
+    contents(db)
     db.transact(lambda tx: tx.execute(sa.text(f"DO $$ BEGIN EXECUTE '{change}'; END $$")))
     assert contents(db) == contents(db) == [(1, 0)]
 

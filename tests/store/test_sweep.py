@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import sqlalchemy as sa
 
+from service.audit.record import Action, record
 from service.store import batches, holds, runs, sweep, webhooks, workers
 from service.store.database import Database, Transaction
 from service.store.holds import Hold
@@ -45,7 +46,7 @@ def queued(tx: Transaction, wake_at: int | None) -> Run:
 
 
 def held(tx: Transaction, run: Run, called_at: int) -> None:
-    names = "hld_1", run.id, run.attempt, 1, run.user_id, None, run.agent, None
+    names = "hld_1", run.id, run.attempt, 1, run.workspace_id, run.user_id, None, run.agent, None
     holds.insert(tx, Hold(*names, "claude-sonnet-5-5", "price", 1, called_at))
 
 
@@ -66,6 +67,7 @@ FOUND: list[tuple[Work, Callable[[Transaction], object]]] = [
     (Work.BATCHES, batched),
     (Work.DELIVERIES, lambda tx: notice(tx, LONG_AGO)),
     (Work.ORPHANED_HOLDS, lambda tx: held(tx, a_run(), LONG_AGO)),
+    (Work.UNLINKED_AUDIT, lambda tx: record(tx, Action.SETTINGS, "service")),
 ]
 LATER: list[Callable[[Transaction], object]] = [
     lambda tx: running(tx, "wrk_other"),

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from service.store.database import Database
-from service.store.schema import SUMS, ledger
+from service.store.database import Database, InsertOnce, Transaction
+from service.store.schema import SUMS, ledger, users, workspaces
 from service.store.usage import DAY_MS, HOUR_MS, UsageQuery, order_of
-from service.types import new_id, now_ms
+from service.types import DEFAULT_WORKSPACE, new_id, now_ms
 
 TODAY = now_ms() // DAY_MS
+OTHER = "wsp_" + "1" * 26
 AGENTS, MODELS = ("analyst", "support", "support_two"), ("m-large", "m-small")
 _BLANK = dict.fromkeys(column.name for column in ledger.columns)
 
@@ -39,12 +40,34 @@ class Call(NamedTuple):
         """The value of one of the report's groups."""
         if name in ("day", "hour"):
             return self.called_at // (DAY_MS if name == "day" else HOUR_MS)
-        return {"agent": self.agent, "model": self.model, "user": self.user, "key": self.key or ""}[name]
+        texts = {"agent": self.agent, "model": self.model, "user": self.user, "key": self.key or ""}
+        return {**texts, "workspace": self.workspace}[name]
+
+    @property
+    def workspace(self) -> str:
+        """Every third of the numbered users is in another one."""
+        number = self.user.removeprefix("usr_")
+        return OTHER if number.isdecimal() and int(number) % 3 == 2 else DEFAULT_WORKSPACE
 
 
 def book(db: Database, calls: Iterable[Call]) -> None:
     rows = [call.row() for call in calls]
-    db.transact(lambda tx: tx.execute(sa.insert(ledger), rows))
+    members = {call.user: _user(call.user, OTHER) for call in calls if call.workspace == OTHER}
+
+    def work(tx: Transaction) -> None:
+        tx.execute(sa.insert(ledger), rows)
+        for user in members.values():
+            tx.execute(InsertOnce(users), user)
+        if members:
+            named = {"id": OTHER, "name": "other", "disabled": False, "created_at": 1}
+            tx.execute(InsertOnce(workspaces), named)
+
+    db.transact(work)
+
+
+def _user(user_id: str, workspace_id: str) -> dict[str, Any]:
+    row = {"id": user_id, "workspace_id": workspace_id, "username": user_id, "password_hash": ""}
+    return {**row, "role": "user", "disabled": False, "created_at": 1}
 
 
 def some(count: int, first: int, end: int, users: int = 5, seed: int = 1) -> list[Call]:
@@ -66,7 +89,9 @@ def expected(calls: Iterable[Call], asked: UsageQuery) -> list[tuple[Any, ...]]:
     """Sum the calls as the report must: the values of the groups, then `SUMS`."""
     sums: dict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0] * len(SUMS))
     for call in calls:
-        if asked.since <= call.called_at < asked.until and asked.visible.covers(call.user, call.agent):
+        if asked.since <= call.called_at < asked.until and asked.visible.covers(
+            {"user_id": call.user, "agent": call.agent, "workspace_id": call.workspace}
+        ):
             group = sums[tuple(call.group(name) for name in order_of(asked.by))]
             for place, value in enumerate((1, 3, 2, 1, 0, call.cost, call.cost // 2)):
                 group[place] += value

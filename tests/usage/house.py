@@ -38,9 +38,10 @@ class House:
             metadata.create_all(self.db.engine)
         self.warnings: list[Mapping[str, Any]] = []
         run_most = caps.pop("run_most", None)
+        day = {name.removesuffix("_day"): caps.pop(name) for name in [*caps] if name.endswith("_day")}
         self.metrics = Metrics()
         observer = Observer(self.metrics, LogLines(TABLE.usd_today))
-        self.budgets = Budgets(self.db, observer, notify=self._notified, **caps)
+        self.budgets = Budgets(self.db, observer, notify=self._notified, day=day, **caps)
         self.spending = Spending(self.db, self.budgets, observer, run_most=run_most, patience=patience)
 
     def _notified(self, tx: Transaction, warning_id: str, public: Mapping[str, Any]) -> None:
@@ -127,6 +128,7 @@ def hold_at(house: House, at: int, user: str = "usr_ada") -> Hold:
         run_id=run.id,
         attempt=1,
         step=1,
+        workspace_id=run.workspace_id,
         user_id=user,
         key_id=None,
         agent=run.agent,

@@ -20,6 +20,7 @@ PATH_VALUES = {
     "session_id": f"ses_{NOBODY}",
     "approval_id": f"apr_{NOBODY}",
     "user_id": f"usr_{NOBODY}",
+    "workspace_id": f"wsp_{NOBODY}",
     "key_id": f"key_{NOBODY}",
     "scope": f"session:ses_{NOBODY}",
     "name": "app.js",

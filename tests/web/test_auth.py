@@ -18,6 +18,7 @@ def test_signing_in(here: Replica, ada: User) -> None:
     assert (cap["scope"], cap["period"], cap["left_usd"]) == (f"user:{ada.id}", "day", "5.000000")
     assert me == {
         "id": ada.id,
+        "workspace_id": ada.workspace_id,
         "username": "ada",
         "role": "user",
         "scopes": [],

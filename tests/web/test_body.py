@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from service.errors import Invalid, InvalidJson, TooLarge, UnsupportedMediaType
 from service.web.body import DEEPEST, MAX_BODY, raw_json
+from service.web.current import Application
 
-small = Flask("small")
+small = Application("small")
 
 
 def read(data: bytes, content_type: str = "application/json") -> Any:
@@ -35,6 +35,11 @@ def test_malformed_body_is_invalid_json(data: bytes) -> None:
 def test_other_content_types_are_unsupported(kind: str) -> None:
     with pytest.raises(UnsupportedMediaType):
         read(b"{}", kind)
+
+
+def test_a_body_is_read_once() -> None:
+    with small.test_request_context("/", method="POST", data=b'{"a": 1}', content_type="application/json"):
+        assert raw_json() is raw_json()
 
 
 def test_the_size_of_a_body() -> None:

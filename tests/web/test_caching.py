@@ -21,7 +21,7 @@ KEPT = {
     "GET /": "no-cache",
     "GET /docs": "no-cache",
     "GET /docs/errors": "no-cache",
-    "GET /.well-known/jwks.json": "public, max-age=300",
+    "GET /.well-known/jwks.json": "public, max-age=15",
 }
 
 

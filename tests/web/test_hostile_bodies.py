@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx2
 import orjson
 import pytest
-from flask import Flask
 
 from service.errors import SlipwayError
 from service.web.body import MAX_BODY, PUBLIC_BODY
+from service.web.current import Application
 from service.web.doors.native import TaskBody
 from service.web.problems import problem_body
 from service.web.validation import parse
@@ -22,7 +22,7 @@ MIB = 1024 * 1024
 JSON = {"Content-Type": "application/json"}
 MAX_MEMORY = 24 * MIB  # the parser's own buffer takes 12 bytes for each byte of a body
 MAX_ANSWER = 32 * 1024
-small = Flask("small")
+small = Application("small")
 
 
 def filled(begin: bytes, item: bytes, end: bytes) -> bytes:

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import pytest
-from flask import Flask, abort, g
+from flask import Flask, abort
 from werkzeug.exceptions import HTTPException, default_exceptions
 
 from service import errors
 from service.errors import SlipwayError, all_errors
 from service.web import problems
+from service.web.current import Application, current
 from service.web.problems import from_http
 
 
 @pytest.fixture
 def small() -> Flask:
     """An application with nothing but errors."""
-    made = Flask("small")
+    made = Application("small")
     problems.install(made)
 
     @made.before_request
     def name() -> None:
-        g.request_id = "one"
+        current().id = "one"
 
     @made.get("/status/<int:status>")
     def status(status: int) -> str:

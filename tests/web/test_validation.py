@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import pytest
-from flask import Flask
 from pydantic import AwareDatetime, Field
 
 from service.errors import Invalid, NotFound
+from service.web.current import Application, current
 from service.web.doors.native import RunBody
 from service.web.schemas import Body
 from service.web.validation import refuse_impossible, validate
 
-small = Flask("small")
+small = Application("small")
 
 
 class Part(Body):
@@ -87,4 +87,4 @@ def test_a_value_is_never_repeated() -> None:
 @pytest.mark.parametrize(("path", "error"), [("/a%00b", NotFound), ("/?x=%00", Invalid), ("/?%00", Invalid)])
 def test_a_nul_in_an_address(path: str, error: type[Exception]) -> None:
     with small.test_request_context(path), pytest.raises(error):
-        refuse_impossible()
+        refuse_impossible(current())

@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from service.store.database import Database
+from service.store.database import Database, InsertOnce
 from service.store.schema import users
 from service.usage import reports
 from service.usage.rollup import roll_up
@@ -64,7 +63,7 @@ def opened(folder: Path, **environ: str) -> Iterator[House]:
     book(made.db, some(6_000, TODAY - DAYS, TODAY, users=USERS))
     roll_up(made.db, batches=5)
     rows = [user_row(n) for n in range(USERS)]
-    made.db.transact(lambda tx: tx.execute(sa.insert(users), rows))
+    made.db.transact(lambda tx: tx.execute(InsertOnce(users), rows))
     yield made
     close(made.app)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+from service.audit.record import Action, record
 from service.auth.oidc.issuer import Issuer
 from service.auth.oidc.sign_in import SignIn
 from service.auth.oidc.tokens import LEEWAY, Claims, access_claims, family_of, issuer_named_by
@@ -18,7 +19,7 @@ from service.auth.users import Role, User, UserService, user_of
 from service.errors import Conflict, InvalidToken, UnknownIdentity
 from service.store import identities as rows
 from service.store import token_families as families
-from service.store import users as user_rows
+from service.store import workspaces
 from service.store.actor import Actor, act_as
 from service.store.database import Database, Row, Transaction
 from service.store.identities import Identity
@@ -85,20 +86,29 @@ class Identities:
         if state == "new":
             self._db.transact(partial(_begin, family=family, user_id=user.id, until=claims.expires_at))
         until = min(claims.expires_at + LEEWAY, time.time() + self._rules.trusted_seconds)
-        return Caller(user.id, user.username, user.role, family=family, limit_runs=user.limit_runs), until
+        caller = Caller(
+            user.id,
+            user.username,
+            user.role,
+            family=family,
+            limit_runs=user.limit_runs,
+            workspace_id=user.workspace_id,
+        )
+        return caller, until
 
     def user(self, claims: Claims) -> User:
         """Find or make the user of a sign-in, from now on the actor. Raises `InvalidToken` and `UnknownIdentity`."""
         return self._user(claims, changes_role=True)
 
-    def link(self, user_id: str, subject: str, issuer: str = "") -> None:
+    def link(self, user: User, subject: str, issuer: str = "") -> None:
         """Give an identity to a user. The log-ins of the one who had it end."""
         identity, marker, now = Identity(issuer or self.issuer.url, subject), new_id("fam"), now_ms()
         former = self._db.query(lambda tx: rows.find(tx, identity))
 
         def work(tx: Transaction) -> families.Revoked:
-            rows.link(tx, identity, user_id)
-            if former is None or former["id"] == user_id:
+            rows.link(tx, identity, user.id)
+            record(tx, Action.IDENTITY_LINKED, f"user:{user.id}", workspace_id=user.workspace_id)
+            if former is None or former["id"] == user.id:
                 return families.Revoked([], [])
             return families.revoke_all(tx, former["id"], marker, now)
 
@@ -110,11 +120,11 @@ class Identities:
         workspace_id = self._workspace(claims)
         if row is None:
             row = self._created(identity, claims, workspace_id or DEFAULT_WORKSPACE)
-        if row["disabled"]:
+        if row["refused"]:
             raise InvalidToken("The token is not valid, or no longer.")
         if workspace_id is not None and workspace_id != row["workspace_id"]:
             raise UnknownIdentity("This identity's user is in another workspace.")
-        act_as(Actor("user", row["id"]))
+        act_as(Actor("user", row["id"], workspace_id=row["workspace_id"]))
         return self._with_role(row, identity, claims) if changes_role else user_of(row)
 
     def _workspace(self, claims: Claims) -> str | None:
@@ -122,8 +132,8 @@ class Identities:
         if not self._rules.workspace_claim:
             return None
         name = claim(claims.all, self._rules.workspace_claim)
-        row = self._db.query(lambda tx: rows.workspace_named(tx, name)) if isinstance(name, str) else None
-        if row is None:
+        row = self._db.query(lambda tx: workspaces.by_name(tx, name)) if isinstance(name, str) else None
+        if row is None or row["disabled"]:
             raise UnknownIdentity("The token names no workspace of this service.")
         return str(row["id"])
 
@@ -132,7 +142,7 @@ class Identities:
         if not self._rules.creates_users:
             raise UnknownIdentity("Nobody here has this identity; an operator can link it to a user.")
         name, row = username_of(claims.all), None
-        act_as(Actor("user", user_id := new_id("usr")))
+        act_as(Actor("user", user_id := new_id("usr"), workspace_id=workspace_id))
         for attempt in range(_TRIES):
             user = {
                 "id": user_id,
@@ -146,13 +156,27 @@ class Identities:
             }
             at = claims.issued_at * 1000
             try:
-                row = self._db.transact(partial(_create, identity=identity, user=user, roles_at=at))
+                row = self._db.transact(partial(self._create, identity=identity, user=user, roles_at=at))
                 break
             except Conflict:  # the name is taken, or the identity has a user since a moment ago
                 continue
         if row is None:
             raise Conflict("That username is taken.")
         return row
+
+    def _create(self, tx: Transaction, identity: Identity, user: dict[str, Any], roles_at: int) -> Row:
+        """Insert a user with this identity, or return the user that it has.
+
+        Raises `Conflict` when the name is taken, or another process has just made a user for the identity.
+        """
+        found = rows.find(tx, identity)
+        if found is None:
+            self._users.insert(tx, user)
+            rows.insert(tx, identity, user["id"], roles_at)
+            found = rows.find(tx, identity)
+            if found is None or found["id"] != user["id"]:
+                raise Conflict("This identity has a user already.")
+        return found
 
     def _with_role(self, row: Row, identity: Identity, claims: Claims) -> User:
         """Apply the role that a token gives, unless a newer token has given one."""
@@ -199,21 +223,6 @@ def username_of(claims: Mapping[str, Any]) -> str:
     return "user"
 
 
-def _create(tx: Transaction, identity: Identity, user: dict[str, Any], roles_at: int) -> Row:
-    """Insert a user with this identity, or return the user that it has.
-
-    Raises `Conflict` when the name is taken, or another process has just made a user for the identity.
-    """
-    found = rows.find(tx, identity)
-    if found is None:
-        user_rows.insert(tx, user)
-        rows.insert(tx, identity, user["id"], roles_at)
-        found = rows.find(tx, identity)
-        if found is None or found["id"] != user["id"]:
-            raise Conflict("This identity has a user already.")
-    return found
-
-
 def _state(tx: Transaction, family: str) -> str:
     """Return whether a token's family is `live`, has `ended`, or is `new`."""
     if families.is_live(tx, family):
@@ -223,3 +232,4 @@ def _state(tx: Transaction, family: str) -> str:
 
 def _begin(tx: Transaction, family: str, user_id: str, until: int) -> None:
     families.insert(tx, family, user_id, "", now=now_ms(), expires_at=(until + LEEWAY) * 1000)
+    record(tx, Action.SIGN_IN, f"user:{user_id}", login=family)

@@ -9,6 +9,7 @@ from service.store.schema.accounts import (
     api_keys,
     identities,
     sign_in_addresses,
+    signing_keys,
     token_families,
     users,
     workspaces,
@@ -32,6 +33,7 @@ from service.store.schema.activity import (
     webhooks,
     workers,
 )
+from service.store.schema.audit import audit, audit_links, audit_unlinked
 from service.store.schema.base import compatibility, metadata
 from service.store.schema.money import (
     SUMS,

@@ -1,11 +1,12 @@
-"""Tables of accounts: workspaces, users, identities, token families, API keys, addresses of sign-ins."""
+"""Tables of accounts: workspaces, users, identities, token families, signing keys, API keys, sign-in addresses."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, String
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, String
 
-from service.store.schema.base import Json, metadata, workspace_column
+from service.store.schema.base import OF_OTHERS, Json, metadata, rows_where, workspace_column
+from service.types import DEFAULT_WORKSPACE
 
 workspaces = sa.Table(
     "workspaces",
@@ -14,6 +15,11 @@ workspaces = sa.Table(
     Column("name", String(64), nullable=False, unique=True),
     Column("disabled", Boolean, nullable=False, default=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("changed_at", BigInteger),  # time since which keys of its users are to be looked up again
+)
+_DEFAULT = {"id": DEFAULT_WORKSPACE, "name": "default", "disabled": False, "created_at": 0}
+sa.event.listen(  # the migration inserts it too
+    workspaces, "after_create", lambda table, connection, **_: connection.execute(table.insert(), _DEFAULT)
 )
 
 users = sa.Table(
@@ -28,6 +34,7 @@ users = sa.Table(
     Column("limit_runs", String(64)),
     Column("created_at", BigInteger, nullable=False),
     Index("uq_users_workspace_id_username", "workspace_id", "username", unique=True),
+    Index("ix_users_workspace_id_id", "workspace_id", "id", **rows_where(OF_OTHERS)),
 )
 
 # Users of an OpenID Connect issuer. `roles_at` (ms): when the newest token that set the user's role was issued.
@@ -50,6 +57,19 @@ token_families = sa.Table(
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False, index=True),
     Column("revoked_at", BigInteger, index=True),
+)
+
+# Keys that sign tokens, by number: of two processes that add one at once, one fails. The last that has begun signs.
+signing_keys = sa.Table(
+    "signing_keys",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("kid", String(16), nullable=False, unique=True),
+    Column("algorithm", String(8), nullable=False),
+    Column("sealed", String(256), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("signs_from", BigInteger, nullable=False),
+    Column("verifies_until", BigInteger),
 )
 
 api_keys = sa.Table(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, String, Text
 
-from service.store.schema.base import Json, metadata, rows_where, workspace_column
+from service.store.schema.base import OF_OTHERS, Json, metadata, rows_where, workspace_column
 
 # Conditions of partial indexes of runs. Such an index serves only queries with the same literal condition: bound
 # parameters do not match it.
@@ -34,6 +34,7 @@ sessions = sa.Table(
     Index("ix_sessions_user_id_id", "user_id", "id"),
     Index("ix_sessions_user_id_agent_id", "user_id", "agent", "id"),  # for keys with scopes
     Index("ix_sessions_agent_id", "agent", "id"),
+    Index("ix_sessions_workspace_id_id", "workspace_id", "id", **rows_where(OF_OTHERS)),
 )
 
 messages = sa.Table(
@@ -121,6 +122,13 @@ runs = sa.Table(
     Index("ix_runs_agent_status_id", "agent", "status", "id", **rows_where(ENDED_BADLY)),
     Index("ix_runs_session_id_status_id", "session_id", "status", "id", **rows_where(ENDED_BADLY)),
     Index("ix_runs_died", "id", **rows_where(DIED)),
+    # Of all agents too: see `service.store.scoped`.
+    Index("ix_runs_workspace_id_agent_id", "workspace_id", "agent", "id", **rows_where(OF_OTHERS)),
+    Index(
+        "ix_runs_workspace_id_agent_status_id",
+        *("workspace_id", "agent", "status", "id"),
+        **rows_where(f"{OF_OTHERS} AND {ENDED_BADLY}"),
+    ),
 )
 
 # Feedback of the user of a run.
@@ -191,6 +199,8 @@ approvals = sa.Table(
     Index("ix_approvals_user_id_status_id", "user_id", "status", "id"),
     Index("ix_approvals_user_id_agent_id", "user_id", "agent", "id"),  # for keys with scopes
     Index("ix_approvals_agent_id", "agent", "id"),
+    Index("ix_approvals_workspace_id_id", "workspace_id", "id", **rows_where(OF_OTHERS)),
+    Index("ix_approvals_workspace_id_status_id", "workspace_id", "status", "id", **rows_where(OF_OTHERS)),
 )
 
 idempotency = sa.Table(

@@ -25,6 +25,10 @@ def workspace_column() -> Column[str]:
     return Column("workspace_id", String(32), nullable=False, server_default=DEFAULT_WORKSPACE)
 
 
+# Condition of partial indexes: a service with one workspace has nothing in them. As literal as those of runs.
+OF_OTHERS = f"workspace_id <> '{DEFAULT_WORKSPACE}'"
+
+
 def rows_where(sql: str) -> dict[str, Any]:
     """Options of a partial index: only rows for which the condition holds."""
     return dict.fromkeys(("sqlite_where", "postgresql_where"), sa.text(sql))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Column, Index, Integer, String
 
-from service.store.schema.base import Json, metadata, rows_where
+from service.store.schema.base import OF_OTHERS, Json, metadata, rows_where, workspace_column
 
 CALLS_ONLY = rows_where("account = 'upstream'")
 SESSION_CALLS_ONLY = rows_where("account = 'upstream' AND session_id IS NOT NULL")
@@ -13,10 +13,13 @@ SESSION_CALLS_ONLY = rows_where("account = 'upstream' AND session_id IS NOT NULL
 caps = sa.Table(
     "caps",
     metadata,
-    Column("scope", String(96), primary_key=True),  # service | user:… | key:… | agent:… | session:…
+    # service | workspace:… | user:… | key:… | agent:… | session:…
+    Column("scope", String(96), primary_key=True),
     Column("period", String(8), primary_key=True),  # day | month | total
     Column("amount_nano", BigInteger),  # none: no limit, the settings' default included
     Column("updated_at", BigInteger, nullable=False),
+    workspace_column(),  # of the cap's subject; those of the service and of agents are in `default`
+    Index("ix_caps_workspace_id_scope_period", "workspace_id", "scope", "period", **rows_where(OF_OTHERS)),
 )
 
 # Spent and held amounts of a cap in a window. A cap shared by all users has several counters, each with a share.
@@ -56,6 +59,7 @@ holds = sa.Table(
     Column("id", String(32), primary_key=True),
     Column("attempt", Integer, nullable=False),
     Column("step", Integer, nullable=False),
+    workspace_column(),
     Column("user_id", String(32), nullable=False),
     Column("key_id", String(32)),
     Column("agent", String(64), nullable=False),

@@ -136,8 +136,8 @@ export function whenSignedOut(then) {
   onSignedOut = then;
 }
 
-export async function signIn(username, password) {
-  await askForToken("/page/sign-in", { username, password });
+export async function signIn(username, password, workspace) {
+  await askForToken("/page/sign-in", { username, password, workspace });
 }
 
 /** Whether an earlier sign-in of this browser still holds. Throws a passing `Problem`. */

@@ -39,6 +39,9 @@ function showSection() {
   SECTIONS[name](id);
 }
 
+/** The workspace that the page's address names, as `/?workspace=acme`. */
+const workspaceOf = (address) => new URLSearchParams(address.search).get("workspace") ?? undefined;
+
 function frame(isSignedIn) {
   $("sign-in").hidden = isSignedIn;
   for (const id of ["tabs", "who", "sign-out"]) $(id).hidden = !isSignedIn;
@@ -84,7 +87,7 @@ $("sign-in-form").onsubmit = async (event) => {
   const button = event.submitter ?? $("sign-in-form").querySelector("button");
   button.disabled = true;
   const done = await told($("sign-in-problem"), async () => {
-    await signIn($("username").value, $("password").value);
+    await signIn($("username").value, $("password").value, workspaceOf(location));
     $("password").value = "";
     await enter();
   });

@@ -13,7 +13,7 @@ from service.errors import fault
 from service.runs.result import shown
 from service.types import Effort, OnConflict, RunRequest
 from service.web.admission import admit, allowed_agent, guard
-from service.web.current import current_trip, services
+from service.web.current import current, services
 from service.web.openapi import api
 from service.web.run_responses import ADMISSION_ERRORS, RUN_ERRORS, folded, with_cache, with_replayed
 from service.web.schemas import Body, ContextObject, Metadata, ModelText, Queued, RunResult, json_response
@@ -123,7 +123,7 @@ def stream(agent: str) -> Response:
     on_disconnect = partial(services().runs.cancellation.client_gone, started.run)
     lens = SseLens(started.run.id)
     response = stream_response(lens, batches, started.place, on_disconnect, started.listener)
-    return with_cache(response, started, started.run.cache)
+    return with_cache(current(), response, started, started.run.cache)
 
 
 @blueprint.post("/v1/agents/<agent>/tasks")
@@ -155,6 +155,6 @@ def _task(agent: str) -> RunRequest:
     allowed_agent(agent)
     body = parse(TaskBody)
     if body.callback_url is not None:
-        current_trip().send()  # no look-up in the DNS for a call that is refused
+        current().trip.send()  # no look-up in the DNS for a call that is refused
         services().webhooks.check(body.callback_url)
     return body.request(agent, "task")

@@ -9,12 +9,13 @@ from pydantic import Field, model_validator
 
 from service import errors
 from service.auth.users import Role
+from service.auth.workspaces import no_workspace
 from service.store.database import Transaction
 from service.web.admission import guard
 from service.web.current import current_caller, services
 from service.web.idempotency import once
 from service.web.openapi import api
-from service.web.paging import PAGE, page, page_arguments
+from service.web.paging import PAGE, WORKSPACE, asked_workspace, page, page_arguments
 from service.web.schemas import Body, Page, Shape, json_response
 from service.web.validation import parse
 
@@ -24,12 +25,13 @@ RateText = Annotated[str, Field(max_length=64)]
 
 
 class NewUser(Body):
-    """New user. `limit_runs` such as `60/minute`; by default the setting's limit."""
+    """New user. `limit_runs` such as `60/minute`; by default the setting's limit. `workspace_id`: the caller's."""
 
     username: Annotated[str, Field(min_length=1, max_length=128)]
     password: Password
     role: Role = "user"
     limit_runs: RateText | None = None
+    workspace_id: Annotated[str, Field(max_length=32)] | None = None
 
 
 class UserChange(Body):
@@ -49,6 +51,7 @@ class UserChange(Body):
 
 class UserView(Shape):
     id: str
+    workspace_id: str
     username: str
     role: str
     disabled: bool
@@ -61,12 +64,15 @@ class UserPage(Page[UserView]): ...
 
 @blueprint.get("/v1/admin/users")
 @api(
-    "List users, oldest first", returns={200: UserPage}, errors=[errors.Forbidden, errors.Invalid], query=PAGE
+    "List users, oldest first",
+    returns={200: UserPage},
+    errors=[errors.Forbidden, errors.Invalid],
+    query=PAGE | WORKSPACE,
 )
 @guard("admin")
 def list_users() -> Response:
     limit, after = page_arguments()
-    found = services().auth.users.page(limit=limit + 1, after=after)
+    found = services().auth.users.page(limit=limit + 1, after=after, workspace_id=asked_workspace())
     return json_response(page([user.public() for user in found], limit))
 
 
@@ -75,13 +81,16 @@ def list_users() -> Response:
     "Create a user",
     body=NewUser,
     returns={201: UserView},
-    errors=[errors.Forbidden, errors.Conflict, errors.Invalid, errors.IdempotencyMismatch],
+    errors=[errors.Forbidden, errors.NotFound, errors.Conflict, errors.Invalid, errors.IdempotencyMismatch],
     headers=["Idempotency-Replayed"],
 )
 @guard("admin")
 def create_user() -> Response:
-    body, users = parse(NewUser), services().auth.users
-    row = users.new_row(body.username, body.password, body.role, body.limit_runs)
+    body, users, caller = parse(NewUser), services().auth.users, current_caller()
+    workspace_id = body.workspace_id or caller.workspace_id
+    if caller.confined_to not in (None, workspace_id):
+        raise no_workspace(workspace_id)
+    row = users.new_row(body.username, body.password, body.role, body.limit_runs, workspace_id)
 
     def work(tx: Transaction) -> dict[str, Any]:
         return users.insert(tx, row).public()
@@ -101,7 +110,8 @@ def change_user(user_id: str) -> Response:
     body = parse(UserChange)
     if body.disabled or body.role not in (None, "admin"):
         _not_oneself(user_id)
-    return json_response(services().auth.users.change(user_id, **body.model_dump()).public())
+    within = current_caller().confined_to
+    return json_response(services().auth.users.change(user_id, within, **body.model_dump()).public())
 
 
 @blueprint.delete("/v1/admin/users/<user_id>")
@@ -113,7 +123,7 @@ def change_user(user_id: str) -> Response:
 @guard("admin")
 def delete_user(user_id: str) -> Response:
     _not_oneself(user_id)
-    services().auth.users.delete(user_id)
+    services().auth.users.delete(user_id, current_caller().confined_to)
     return Response(status=204)
 
 

@@ -9,7 +9,9 @@ from flask import Blueprint, Response
 from pydantic import AfterValidator, AwareDatetime, Field
 
 from service import errors
-from service.store.actor import Actor, act_as
+from service.auth.build import JWKS_SECONDS
+from service.auth.tokens import actor_of
+from service.store.actor import act_as
 from service.web.admission import guard, public, signed_in
 from service.web.authentication import checked_claims
 from service.web.current import current_caller, services
@@ -40,6 +42,7 @@ class TokenPair(Shape):
 
 class Me(Shape):
     id: str
+    workspace_id: str
     username: str
     role: str
     scopes: list[str]
@@ -95,7 +98,7 @@ def login() -> Response:
 def refresh() -> Response:
     """Renew a token pair, authenticated by the refresh token itself, which is the bearer."""
     claims = checked_claims("refresh")
-    act_as(Actor("user", str(claims["sub"])))
+    act_as(actor_of(claims))
     limit_refresh(str(claims["sub"]))
     return json_response(services().auth.tokens.renew(claims).public())
 
@@ -117,7 +120,8 @@ def me() -> Response:
     limits = {"runs": caller.limit_runs or settings.limit_runs, "session": settings.limit_session}
     limits |= {"writes": settings.limit_writes, "reads": settings.limit_reads}
     limits = {name: rate for name, rate in limits.items() if rate}
-    about = {"id": caller.user_id, "username": caller.username, "role": caller.role}
+    about = {"id": caller.user_id, "workspace_id": caller.workspace_id}
+    about |= {"username": caller.username, "role": caller.role}
     budget = budget_list(services().usage.budgets.of_caller(caller))
     return json_response({**about, "scopes": caller.scopes, "limits": limits, "budget": budget})
 
@@ -166,4 +170,5 @@ def revoke_key(key_id: str) -> Response:
 @api("Get the public keys that verify access tokens (JWKS)", returns={200: KeySet})
 @public
 def jwks() -> Response:
-    return json_response(services().auth.tokens.key.jwks(), headers={"Cache-Control": "public, max-age=300"})
+    cached = {"Cache-Control": f"public, max-age={JWKS_SECONDS}"}
+    return json_response(services().auth.tokens.keys.jwks(), headers=cached)

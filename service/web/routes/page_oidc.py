@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from flask import Blueprint, Response, request
 
 from service import errors
+from service.audit.record import Action
 from service.auth.oidc.refusals import Forged
 from service.web import page_cookie
 from service.web.admission import public
@@ -89,6 +90,7 @@ def _failed(reason: str) -> Response:
     if reason != _AWAY:
         services().infra.metrics.login_failed()
         log.info("login_refused", extra={"address": request.remote_addr or ""})
+        services().audit.refusals.record(Action.SIGN_IN, "user:unknown")
     return _redirect(f"/#sign-in-failed={reason}")
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from flask import Blueprint, Response
 
 from service import errors
-from service.store.actor import Actor, act_as
+from service.auth.tokens import actor_of
+from service.store.actor import act_as
 from service.web import page_cookie
 from service.web.admission import public
 from service.web.authentication import checked_claims
@@ -71,5 +72,5 @@ def page_sign_out() -> Response:
 def _claims(token: str) -> dict[str, Any]:
     """Verify a refresh token, whose user is the actor from now on. Raises `InvalidToken`."""
     claims = checked_claims("refresh", token)
-    act_as(Actor("user", str(claims["sub"])))
+    act_as(actor_of(claims))
     return claims

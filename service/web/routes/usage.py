@@ -6,8 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, date, datetime, timedelta
-from urllib.parse import urlencode
+from datetime import timedelta
 
 from flask import Blueprint, Response, request
 from itsdangerous import BadData, URLSafeSerializer
@@ -22,7 +21,7 @@ from service.usage.reports import Cursor
 from service.web.admission import guard, reading_place
 from service.web.current import current_caller, services
 from service.web.openapi import api
-from service.web.paging import page_arguments
+from service.web.paging import link_next, moment, page_arguments
 from service.web.schemas import BudgetList, Shape, budget_list, json_response
 
 log = logging.getLogger("slipway.request")
@@ -44,6 +43,7 @@ class UsageLine(Shape):
     model: str | None = None
     user: str | None = None
     key: str | None = None
+    workspace: str | None = None
     calls: int
     input_tokens: int
     output_tokens: int
@@ -61,7 +61,7 @@ class UsageReport(Shape):
 
 @blueprint.get("/v1/usage")
 @api(
-    "Report own tokens, calls and cost, for operators all users'; JSON, or CSV with `Accept: text/csv`",
+    "Report own tokens, calls and cost, for operators their workspace's; JSON, or CSV with `Accept: text/csv`",
     returns={200: UsageReport},
     errors=[errors.Invalid, errors.Overloaded],
     also=["text/csv"],
@@ -75,7 +75,8 @@ class UsageReport(Shape):
         },
         "group_by": {
             "type": "string",
-            "description": "Comma-separated list of hour, day, agent, model, user, key; `hour` for 31 days at most",
+            "description": "Comma-separated list of hour, day, agent, model, user, key, workspace; `hour` for 31 days "
+            "at most",
         },
     },
 )
@@ -157,12 +158,7 @@ def _sheet(query: UsageQuery, after: Values | None) -> Response:
 
 
 def _csv(text: str, cursor: str | None) -> Response:
-    """Build a CSV response. CSV has no field for a cursor: the next page's URL is in `Link` (RFC 8288)."""
-    response = Response(text, mimetype="text/csv")
-    if cursor is not None:
-        query = urlencode({**request.args.to_dict(), "cursor": cursor})
-        response.headers["Link"] = f'<{request.path}?{query}>; rel="next"'
-    return response
+    return link_next(Response(text, mimetype="text/csv"), cursor)
 
 
 def _groups() -> tuple[str, ...]:
@@ -180,26 +176,11 @@ def _span(page_until: int | None) -> tuple[int, int]:
     """
     text = request.args.get("to")
     now = int(time.time() * 1000) + 1 if page_until is None else page_until
-    until = now if text is None else _moment("to", text, end=True)
+    until = now if text is None else moment("to", text, end=True)
     text = request.args.get("from")
-    since = until - int(USUAL.total_seconds() * 1000) if text is None else _moment("from", text, end=False)
+    since = until - int(USUAL.total_seconds() * 1000) if text is None else moment("from", text, end=False)
     if since < 0:
         raise fault("/from", "Not before 1970.")
     if since >= until or until - since > MAX_SPAN.total_seconds() * 1000:
         raise fault("/from", f"It must be before `to`, by {MAX_SPAN.days} days at most.")
     return since, until
-
-
-def _moment(name: str, text: str, *, end: bool) -> int:
-    try:
-        if not text.isascii():  # `fromisoformat` accepts any character between date and time
-            raise ValueError
-        if len(text) == 10:
-            day = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
-            return int((day + timedelta(days=1 if end else 0)).timestamp() * 1000)
-        moment = datetime.fromisoformat(text)
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-    except (ValueError, OverflowError):
-        raise fault(
-            f"/{name}", "A date such as 2026-11-21, or a time such as 2026-11-21T06:00:00Z."
-        ) from None

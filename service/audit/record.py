@@ -1,0 +1,148 @@
+"""Audit rows: by whom, what, on what, from where, with which result; ids only, never names or texts.
+
+A row is written in the transaction it tells of. A refusal has none: `Refusals` writes it apart, within a rate.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import threading
+import time
+from enum import StrEnum
+from typing import Any, Literal
+
+import orjson
+
+from service.store import audit as rows
+from service.store.actor import current_origin
+from service.store.database import Database, Transaction
+from service.types import now_ms
+
+log = logging.getLogger("slipway.audit")
+MAX_DETAILS = 8192  # bytes of JSON
+PER_SECOND, BURST = 10.0, 600.0  # refusals written by one process; more are counted in the next row
+Result = Literal["ok", "refused", "failed", "unknown"]
+
+
+class Action(StrEnum):
+    """Audited action. Each is documented in docs/audit.md."""
+
+    SIGN_IN = "sign_in"
+    SIGN_OUT = "sign_out"
+    REFRESH_REUSED = "refresh.reused"
+    ACCESS_REFUSED = "access.refused"
+    CHANGE_REFUSED = "change.refused"
+    KEY_CREATED = "key.created"
+    KEY_REVOKED = "key.revoked"
+    SIGNING_KEY_ROTATED = "signing_key.rotated"
+    SIGNING_KEYS_ENDED = "signing_keys.ended"
+    USER_CREATED = "user.created"
+    USER_ROLE = "user.role"
+    USER_LIMIT = "user.limit"
+    USER_DISABLED = "user.disabled"
+    USER_ENABLED = "user.enabled"
+    USER_PASSWORD = "user.password"
+    USER_DELETED = "user.deleted"
+    IDENTITY_LINKED = "identity.linked"
+    WORKSPACE_CREATED = "workspace.created"
+    WORKSPACE_CHANGED = "workspace.changed"
+    WORKSPACE_DELETED = "workspace.deleted"
+    CAP_SET = "cap.set"
+    CAP_REMOVED = "cap.removed"
+    APPROVAL_APPROVED = "approval.approved"
+    APPROVAL_DENIED = "approval.denied"
+    TOOL_CALLED = "tool.called"
+    TOOL_FINISHED = "tool.finished"
+    SETTINGS = "settings"
+
+
+def record(
+    tx: Transaction,
+    action: Action,
+    subject: str,
+    *,
+    result: Result = "ok",
+    workspace_id: str | None = None,
+    **details: Any,
+) -> None:
+    """Add a row about this transaction, without a round trip of its own.
+
+    `subject`: `kind:id`, as in `user:usr_…`. `details`: ids, names of settings, tools and roles, amounts; no text that
+    people wrote. Raises `ValueError` for more than `MAX_DETAILS`.
+    """
+    if len(orjson.dumps(details)) > MAX_DETAILS:
+        raise ValueError(f"the details of {action} are too large")
+    actor, origin = tx.actor, current_origin()
+    row = {
+        "id": tx.id("aud"),
+        "workspace_id": workspace_id or actor.workspace_id,
+        "at": now_ms(),
+        "action": str(action),
+        "actor": actor.kind,
+        "user_id": actor.user_id,
+        "key_id": actor.key_id,
+        "subject": subject,
+        "address": None if origin.address is None else network(origin.address),
+        "request_id": origin.request_id,
+        "result": result,
+        "details": details,
+    }
+    rows.insert(tx, row)
+
+
+def network(address: str) -> str | None:
+    """Return the network of an address: the /24 of IPv4, the /48 of IPv6. None: not an address.
+
+    It tells a sign-in from abroad from one at the office, and no household from its neighbours.
+    """
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return None
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    bits = 24 if parsed.version == 4 else 48
+    return str(ipaddress.ip_network(f"{parsed}/{bits}", strict=False))
+
+
+class Refusals:
+    """Writer of refused actions, each in a transaction of its own. One per process.
+
+    Sign-ins are bounded by LIMIT_LOGIN, other calls by LIMIT_READS and LIMIT_WRITES, but per address and per user. So a
+    flood from many is bounded here. The bound knows no accounts: else the time of an answer would tell which exist.
+    """
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._lock = threading.Lock()
+        self._left, self._filled_at = BURST, time.monotonic()
+        self._left_out = 0
+
+    def record(
+        self, action: Action, subject: str, *, workspace_id: str | None = None, **details: Any
+    ) -> None:
+        """Write a refusal. Raises `DatabaseUnavailable`."""
+        left_out = self._take()
+        if left_out is None:
+            return
+        if left_out:
+            details["left_out"] = left_out
+        self._db.transact(
+            lambda tx: record(tx, action, subject, result="refused", workspace_id=workspace_id, **details)
+        )
+
+    def _take(self) -> int | None:
+        """Take a place; return the number of refusals left out before. None: this one is left out."""
+        with self._lock:
+            now = time.monotonic()
+            self._left = min(BURST, self._left + (now - self._filled_at) * PER_SECOND)
+            self._filled_at = now
+            if self._left < 1:
+                self._left_out += 1
+                return None
+            self._left -= 1
+            left_out, self._left_out = self._left_out, 0
+        if left_out:
+            log.warning("audit_left_out", extra={"refusals": left_out})
+        return left_out

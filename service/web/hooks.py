@@ -1,0 +1,28 @@
+"""Hooks of every request, before its view and after it, in the order in which they run."""
+
+from __future__ import annotations
+
+from flask import Flask, Response
+
+from service.web import gate, limits, timing, validation
+from service.web.current import current
+
+
+def install(app: Flask) -> None:
+    app.before_request(_before)
+    app.after_request(_after)
+
+
+def _before() -> None:
+    request = current()
+    timing.begin(request)
+    gate.refuse_when_full(request)
+    validation.refuse_impossible(request)
+
+
+def _after(response: Response) -> Response:
+    request = current()
+    response = limits.refused(request, response)
+    limits.add_headers(request, response)
+    timing.finish(request, response)
+    return response

@@ -1,0 +1,83 @@
+"""What a row holds of the request it tells of, and how many refusals are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.audit import record as module
+from service.audit.record import MAX_DETAILS, Action, Refusals, network, record
+from service.audit.started import differing, digest_of, record_settings
+from service.store.actor import NOWHERE, Actor, Origin, act_as, serve
+from service.store.database import Database
+from tests.audit.house import read
+from tests.made import settings_in
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("203.0.113.77", "203.0.113.0/24"),
+        ("::ffff:203.0.113.77", "203.0.113.0/24"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1::/48"),
+        ("unix:", None),
+        ("", None),
+    ],
+)
+def test_address_is_kept_as_its_network(address: str, shown: str | None) -> None:
+    assert network(address) == shown
+
+
+def test_row_has_the_origin_of_its_request(db: Database) -> None:
+    serve(Origin("203.0.113.77", "req-1"))
+    act_as(Actor("user", "usr_1", workspace_id="wsp_1"))
+    try:
+        db.transact(lambda tx: record(tx, Action.CAP_SET, "service", period="day"))
+    finally:
+        serve(NOWHERE)
+    (row,) = read(db, "SELECT * FROM audit")
+    shown = {
+        name: row[name] for name in ("action", "subject", "address", "request_id", "workspace_id", "result")
+    }
+    assert shown == {
+        "action": "cap.set",
+        "subject": "service",
+        "address": "203.0.113.0/24",
+        "request_id": "req-1",
+        "workspace_id": "wsp_1",
+        "result": "ok",
+    }
+
+
+def test_details_are_bounded(db: Database) -> None:
+    with pytest.raises(ValueError, match="too large"):
+        db.transact(lambda tx: record(tx, Action.CAP_SET, "service", text="x" * MAX_DETAILS))
+    assert read(db, "SELECT id FROM audit") == []
+
+
+def test_flood_of_refusals_is_bounded_and_counted(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BURST", 3.0)
+    monkeypatch.setattr(module, "PER_SECOND", 0.0)
+    refusals = Refusals(db)
+    for _ in range(5):
+        refusals.record(Action.SIGN_IN, "user:unknown")
+    monkeypatch.setattr(module, "PER_SECOND", 1e9)
+    refusals.record(Action.SIGN_IN, "user:usr_1", workspace_id="wsp_1")
+    told = read(db, "SELECT subject, workspace_id, result, details FROM audit ORDER BY id")
+    assert [row["subject"] for row in told] == ["user:unknown"] * 3 + ["user:usr_1"]
+    assert {row["result"] for row in told} == {"refused"}
+    assert str(told[-1]["details"]).count("left_out") == 1 and told[-1]["workspace_id"] == "wsp_1"
+
+
+def test_settings_are_recorded_once_for_each_change(db: Database, tmp_path: Path) -> None:
+    first = settings_in(tmp_path)
+    other = settings_in(tmp_path, SWEEP_SECONDS="7")
+    secret = settings_in(tmp_path, ANTHROPIC_API_KEY="sk-ant-something-else")
+    for settings in (first, first, other, other, first, secret):
+        record_settings(db, settings)
+    told = read(db, "SELECT details FROM audit WHERE action = '" + Action.SETTINGS + "' ORDER BY id")
+    assert len(told) == 4
+    assert "SWEEP_SECONDS" in differing(other) and "SWEEP_SECONDS" not in differing(first)
+    assert len({digest_of(settings) for settings in (first, other, secret)}) == 3
+    assert "sk-ant" not in str(told)

@@ -1,0 +1,62 @@
+"""Two replicas of one process each over a PostgreSQL and a Redis, and people who are signed in to both."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import jwt
+
+from tests.chaos.conftest import Postgres
+from tests.conftest import Model, RedisServer, Slipway, slipway_server
+
+ME = "/v1/auth/me"
+
+
+@contextmanager
+def replicas(
+    folder: Path, postgres: Postgres, redis: RedisServer, model: Model
+) -> Iterator[tuple[Slipway, Slipway]]:
+    settings = {"DATABASE_URL": postgres.create(folder.name), "WEB_CONCURRENCY": "1", "THREADS": "16"}
+    settings["LIMIT_RUNS"] = "none"
+    with ExitStack() as stack:
+        one, two = (
+            stack.enter_context(slipway_server(folder / name, redis.url, model.url, **settings))
+            for name in ("one", "two")
+        )
+        yield one, two
+
+
+class Person:
+    """Log-in with its newest token pair, which any replica takes."""
+
+    def __init__(self, servers: tuple[Slipway, Slipway]) -> None:
+        self.clients = [server.visitor() for server in servers]
+        answer = self.call("POST", "/v1/auth/login", "", {"username": "demo", "password": "demo-password"})
+        assert answer.status_code == 200, answer.text
+        self.take(answer)
+
+    def take(self, answer: httpx2.Response) -> None:
+        self.access, self.refresh = answer.json()["access_token"], answer.json()["refresh_token"]
+
+    @property
+    def kid(self) -> str:
+        return str(jwt.get_unverified_header(self.access)["kid"])
+
+    def call(self, method: str, path: str, token: str, body: Any = None, at: int | None = None) -> Any:
+        """Send a request to a replica, any one without `at`."""
+        client = random.choice(self.clients) if at is None else self.clients[at]
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return client.request(method, path, headers=headers, json=body)
+
+    def statuses(self) -> set[int]:
+        """Return the statuses of the access token at both replicas."""
+        return {self.call("GET", ME, self.access, at=at).status_code for at in (0, 1)}
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
