@@ -251,6 +251,15 @@ class Overloaded(Unavailable):
     code, title = "overloaded", "Every place is taken"
 
 
+class AgentStopped(Unavailable):
+    """The kill switch is on: new runs are refused, those under way wait."""
+
+    code, title = "agent_stopped", "This agent is stopped"
+
+    def __init__(self, agent: str) -> None:
+        super().__init__(f"The agent {agent} is stopped.", retry_after=30)
+
+
 class DatabaseUnavailable(Unavailable):
     code, title = "database_unavailable", "The database cannot be reached"
 

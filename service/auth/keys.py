@@ -23,6 +23,7 @@ from service.infra.redis import RedisStore
 from service.infra.redis_client import answered
 from service.infra.sealing import Seal
 from service.store import keys as rows
+from service.store import users as user_rows
 from service.store.database import Database, Row, Transaction
 from service.store.token_families import Revoked
 from service.types import Caller, new_id, now_ms, public_fields
@@ -78,7 +79,7 @@ class KeyService:
     def insert(self, tx: Transaction, new_key: NewKey) -> dict[str, Any]:
         """Insert the row; return the public key object with the secret."""
         rows.insert(tx, new_key.row)
-        record(tx, Action.KEY_CREATED, f"key:{new_key.row['id']}", **_granted(new_key.row))
+        _record(tx, Action.KEY_CREATED, new_key.row["id"], new_key.row["user_id"], **_granted(new_key.row))
         return {**_public(new_key.row), "key": new_key.key}
 
     def sealed(self, shown: dict[str, Any]) -> dict[str, Any]:
@@ -104,7 +105,7 @@ class KeyService:
 
         def work(tx: Transaction) -> str | None:
             if digest := rows.revoke(tx, key_id, user_id):
-                record(tx, Action.KEY_REVOKED, f"key:{key_id}", user=user_id)
+                _record(tx, Action.KEY_REVOKED, key_id, user_id)
             return digest
 
         digest = self._db.transact(work)
@@ -194,4 +195,10 @@ def _public(row: Row) -> dict[str, Any]:
 
 def _granted(row: Row) -> dict[str, Any]:
     """Return what the audit says of a new key: not its name, which people write."""
-    return {"user": row["user_id"], "scopes": list(row["scopes"]), "expires_at": row["expires_at"]}
+    return {"scopes": list(row["scopes"]), "expires_at": row["expires_at"]}
+
+
+def _record(tx: Transaction, action: Action, key_id: str, user_id: str, **told: Any) -> None:
+    """Record an action on a key, in the workspace of its user."""
+    workspace_id = user_rows.workspace_of(tx, user_id)
+    record(tx, action, f"key:{key_id}", workspace_id=workspace_id, user=user_id, **told)

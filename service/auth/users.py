@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import logging
 import re
 import threading
@@ -17,12 +16,12 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from service.audit.record import Action, Refusals, record
-from service.auth.login_throttle import LoginAttempt, LoginThrottle
+from service.auth.login_throttle import LoginAttempt, LoginThrottle, network_of
 from service.auth.revocation import Revocations
 from service.auth.workspaces import DEFAULT_NAME, NAME, no_workspace
 from service.errors import InvalidCredentials, NotFound, Overloaded, fault
 from service.infra.redis import RedisStore
-from service.store import sign_in_addresses, workspaces
+from service.store import erasures, sign_in_addresses, workspaces
 from service.store import token_families as token_rows
 from service.store import users as rows
 from service.store.actor import Actor, act_as
@@ -92,9 +91,7 @@ class UserService:
         row, seen_at = self._db.query(
             partial(_look_up, username=username, workspace=workspace, digest=digest)
         )
-        # Neither name has a slash in it.
-        account = username if workspace == DEFAULT_NAME else f"{workspace}/{username}"
-        attempt = LoginAttempt(account, network, known=seen_at is not None)
+        attempt = LoginAttempt(_account(username, workspace), network, known=seen_at is not None)
         self._throttle.begin(attempt)
         stored = row["password_hash"] if row else ""  # empty too for users of an issuer
         right = self._matches(stored or self._dummy_hash, password)
@@ -194,6 +191,20 @@ class UserService:
         change = partial(rows.forget, user_id=user_id, workspace_id=within)
         self._end_logins(user_id, change, {Action.USER_DELETED: {}})
 
+    def begin_erasure(self, user_id: str, within: str | None = None) -> None:
+        """Delete a user, also one deleted before, and note that all they left is to be erased.
+
+        `within`: as in `change`. Raises `NotFound`.
+        """
+        row = self._db.query(lambda tx: rows.get(tx, user_id))
+        if row is not None and within in (None, row["workspace_id"]):
+            workspace = self._db.query(lambda tx: workspaces.get(tx, row["workspace_id"]))
+            self._throttle.forget(_account(row["username"], workspace["name"] if workspace else ""))
+        now = now_ms()
+        until = now + self._revocations.life_ms
+        begin = partial(erasures.begin, user_id=user_id, now=now, log_ins_until=until, within=within)
+        self._end_logins(user_id, begin, {Action.USER_ERASED: {}})
+
     def _end_logins(self, user_id: str, change: Any, told: dict[Action, dict[str, Any]]) -> None:
         marker, now = new_id("fam"), now_ms()
 
@@ -201,8 +212,9 @@ class UserService:
             # With the marker, it was this change that deleted the user: the answer to an earlier commit was lost.
             if not change(tx) and token_rows.owner(tx, marker) is None:
                 raise NotFound("There is no such user.")
+            workspace_id = rows.workspace_of(tx, user_id)
             for action, details in told.items():
-                record(tx, action, f"user:{user_id}", **details)
+                record(tx, action, f"user:{user_id}", workspace_id=workspace_id, **details)
             return token_rows.revoke_all(tx, user_id, marker, now)
 
         self._revocations.publish(self._db.transact(work))
@@ -252,9 +264,14 @@ class UserService:
             self._hash_slots.release()
 
 
+def _account(username: str, workspace: str) -> str:
+    """Name of an account for the throttle; neither name has a slash in it."""
+    return username if workspace == DEFAULT_NAME else f"{workspace}/{username}"
+
+
 def _record_creation(tx: Transaction, row: Row) -> None:
     role_and_limit = {name: row[name] for name in ("role", "limit_runs")}
-    record(tx, Action.USER_CREATED, f"user:{row['id']}", **role_and_limit)
+    record(tx, Action.USER_CREATED, f"user:{row['id']}", workspace_id=row["workspace_id"], **role_and_limit)
 
 
 def _recorded(changes: Row) -> dict[Action, dict[str, Any]]:
@@ -269,19 +286,6 @@ def _recorded(changes: Row) -> dict[Action, dict[str, Any]]:
     if "password_hash" in changes:
         told[Action.USER_PASSWORD] = {}
     return told
-
-
-def network_of(address: str) -> str:
-    """Rate-limit key of an address: an IPv4 address itself, the /64 of an IPv6 one (one customer's block)."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return f"{ipaddress.IPv6Address(int(parsed) >> 64 << 64)}/64"
 
 
 def _look_up(tx: Transaction, username: str, workspace: str, digest: str) -> tuple[Row | None, int | None]:

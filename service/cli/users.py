@@ -7,6 +7,7 @@ from functools import partial
 from operator import attrgetter
 
 import click
+import orjson
 
 from service.auth.users import Role
 from service.cli.common import (
@@ -14,10 +15,12 @@ from service.cli.common import (
     as_json,
     in_workspace,
     paginate,
+    print_json,
     print_rows,
     services,
     user_named,
 )
+from service.privacy.export import export
 from service.types import DEFAULT_WORKSPACE
 
 users = Commands("users", help="Who may sign in.")
@@ -94,6 +97,24 @@ def link(username: str, subject: str, issuer: str, workspace: str) -> None:
 def webhook_secret(username: str, workspace: str) -> None:
     """Print the secret that signs the webhooks of a user's runs."""
     click.echo(services().webhooks.secret_of(user_named(username, workspace).id))
+
+
+@users.command("export")
+@click.argument("username")
+@in_workspace
+def export_user(username: str, workspace: str) -> None:
+    """Print all data of a user as JSON lines."""
+    for line in export(services().infra.db, user_named(username, workspace).id):
+        click.echo(orjson.dumps(line))
+
+
+@users.command()
+@click.argument("username")
+@in_workspace
+def erase(username: str, workspace: str) -> None:
+    """Erase a user everywhere but for ids in the ledger and the audit. Cannot be undone."""
+    done = services().erasures.erase(user_named(username, workspace).id)
+    print_json(done)
 
 
 def _password(from_stdin: bool) -> str:

@@ -15,7 +15,7 @@ from service.store.database import Database, Transaction
 from service.types import Run, RunStatus, now_ms
 from service.webhooks import Webhooks
 
-WAITING = (RunStatus.QUEUED, RunStatus.WAITING_APPROVAL)
+WAITING = (RunStatus.QUEUED, RunStatus.WAITING_APPROVAL, RunStatus.PAUSED)
 
 
 @dataclass(frozen=True, slots=True)

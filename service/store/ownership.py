@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from service.store.agent_stops import stopped
 from service.store.database import Row, Transaction
 from service.store.schema import runs
 from service.store.statement import Statement
@@ -37,7 +38,7 @@ def running(tx: Transaction, run_ids: Sequence[str]) -> dict[str, bool]:
 
 
 _RUNNING = Statement(
-    sa.select(runs.c.id).where(
+    sa.select(runs.c.id, stopped(runs.c.agent).label("stopped")).where(
         runs.c.id == sa.bindparam("run"),
         runs.c.attempt == sa.bindparam("fence"),
         runs.c.status == RunStatus.RUNNING,
@@ -45,9 +46,9 @@ _RUNNING = Statement(
 )
 
 
-def is_owned_by(tx: Transaction, run_id: str, attempt: int) -> bool:
-    """Return whether this attempt still owns the run. False: another worker has taken over, or it is gone."""
-    return tx.row(_RUNNING, {"run": run_id, "fence": attempt}) is not None
+def owned_by(tx: Transaction, run_id: str, attempt: int) -> Row | None:
+    """Find the run of this attempt; `stopped`: whether its agent is. None: another worker owns it, or it is gone."""
+    return tx.row(_RUNNING, {"run": run_id, "fence": attempt})
 
 
 _LIVE_GAP = Statement(

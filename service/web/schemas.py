@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 T = TypeVar("T")
-Status = Literal["queued", "running", "waiting_approval", "succeeded", "failed", "cancelled"]
+Status = Literal["queued", "running", "waiting_approval", "paused", "succeeded", "failed", "cancelled"]
 METADATA_BYTES = 16 * 1024  # as compact JSON
 METADATA_MEMBERS = 64
 METADATA_DEPTH = 8  # levels of objects and lists, itself the first

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
+from service.audit.record import Action
 from service.auth.oidc.identities import claim, username_of
 from service.auth.users import USERNAME
 from service.store.actor import ANONYMOUS, Actor, act_as, current_actor
@@ -186,6 +187,11 @@ def test_link_ends_the_log_ins_of_the_user_before(make: Make, issuer: StubIssuer
     assert linked.exit_code == 0, linked.output
     assert me(app, token).status_code == 401
     assert me(app, issuer.token(jti="2")).json["username"] == "demo"
+    with services(app).infra.db.read() as tx:
+        told = tx.rows(
+            sa.text("SELECT subject FROM audit WHERE action = :action"), {"action": Action.IDENTITY_LINKED}
+        )
+    assert [row["subject"] for row in told] == [f"user:{user_named(app, 'demo').id}"]
 
 
 def test_link_needs_an_issuer_and_a_user(make: Make) -> None:

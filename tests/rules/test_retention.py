@@ -21,6 +21,7 @@ FEW = {
     "batches.wake": "the runs of batches just answered, whose size is bounded",
     "batches._update_sent": "of one batch, whose size is bounded",
     "budgets.warn": "the stripes of one cap",
+    "personal_data.empty_account": "keys and log-ins of one user",
     "rollup._delete_sums": "of one day, before its roll-up starts: none, or the first few of an earlier one",
     "runs.announced": "runs just read by `waiting`, which has a limit",
     "sessions.release": "the queue of one session",

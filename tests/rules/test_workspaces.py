@@ -94,7 +94,8 @@ def test_no_word_of_a_workspace_crosses(world: World) -> None:
         (other, mine, tuple(other.keys)),
     ):
         things = things_of(there)
-        for name, view in routes(here.app):
+        # The audit first: refusals of this very test are in it, with the ids that they asked for.
+        for name, view in sorted(routes(here.app), key=lambda route: "audit" not in route[0]):
             method, rule = name.split(" ")
             has_object = any(f"<{argument}>" in rule for argument in things.arguments)
             if method != "GET" and not has_object:

@@ -1,4 +1,4 @@
-"""Tables of accounts: workspaces, users, identities, token families, signing keys, API keys, sign-in addresses."""
+"""Tables of accounts: workspaces, users, their erasure and identities, log-ins, signing keys, API keys, addresses."""
 
 from __future__ import annotations
 
@@ -93,4 +93,17 @@ sign_in_addresses = sa.Table(
     Column("user_id", String(32), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
     Column("digest", String(64), primary_key=True),
     Column("seen_at", BigInteger, nullable=False, index=True),
+)
+
+# Erasures of users' data. No foreign key: the row is the proof, whatever becomes of the user's.
+erasures = sa.Table(
+    "erasures",
+    metadata,
+    Column("user_id", String(32), primary_key=True),
+    workspace_column(),
+    Column("asked_at", BigInteger, nullable=False),
+    Column("next_at", BigInteger, index=True),  # time of the next pass, by any worker; NULL: none is needed
+    Column("erased_at", BigInteger),  # when a pass found nothing more
+    Column("verified_at", BigInteger),  # when one did after whatever was under way had ended
+    Column("counts", Json, nullable=False),
 )

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import orjson
 from flask import Blueprint, Response
 from pydantic import Field, model_validator
 
 from service import errors
 from service.auth.users import Role
 from service.auth.workspaces import no_workspace
+from service.privacy.export import export
 from service.store.database import Transaction
-from service.web.admission import guard
+from service.web.admission import guard, reading_place
 from service.web.current import current_caller, services
-from service.web.idempotency import once
+from service.web.idempotency import once, once_again
 from service.web.openapi import api
 from service.web.paging import PAGE, WORKSPACE, asked_workspace, page, page_arguments
 from service.web.schemas import Body, Page, Shape, json_response
@@ -21,6 +23,7 @@ from service.web.validation import parse
 
 blueprint = Blueprint("admin", __name__)
 Password = Annotated[str, Field(min_length=8, max_length=256)]
+LINES = "application/x-ndjson"
 RateText = Annotated[str, Field(max_length=64)]
 
 
@@ -60,6 +63,17 @@ class UserView(Shape):
 
 
 class UserPage(Page[UserView]): ...
+
+
+class ErasureView(Shape):
+    """Erasure of a user. `erased_at`: nothing was left; `verified_at`: nor once all that was under way had ended."""
+
+    user_id: str
+    status: str
+    asked_at: str
+    erased_at: str | None
+    verified_at: str | None
+    erased: dict[str, int]
 
 
 @blueprint.get("/v1/admin/users")
@@ -125,6 +139,42 @@ def delete_user(user_id: str) -> Response:
     _not_oneself(user_id)
     services().auth.users.delete(user_id, current_caller().confined_to)
     return Response(status=204)
+
+
+@blueprint.get("/v1/admin/users/<user_id>/export")
+@api(
+    "Export all data of a user as JSON lines",
+    returns={200: None},
+    errors=[errors.Forbidden, errors.NotFound, errors.RateLimited, errors.Overloaded],
+    stream=LINES,
+)
+@guard("admin")
+def export_user(user_id: str) -> Response:
+    place = reading_place()
+    try:
+        lines = export(services().infra.db, user_id, current_caller().confined_to)
+    except BaseException:
+        place.give()
+        raise
+    encoded = (orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
+    response = Response(encoded, mimetype=LINES)
+    response.headers["Content-Disposition"] = f'attachment; filename="{user_id}.jsonl"'
+    response.call_on_close(place.give)
+    return response
+
+
+@blueprint.post("/v1/admin/users/<user_id>/erase")
+@api(
+    "Erase a user everywhere but for ids in ledger and audit; repeat it to see how far it is",
+    returns={202: ErasureView},
+    errors=[errors.Forbidden, errors.NotFound, errors.Conflict, errors.IdempotencyMismatch],
+    headers=["Idempotency-Replayed"],
+)
+@guard("admin")
+def erase_user(user_id: str) -> Response:
+    _not_oneself(user_id)
+    within = current_caller().confined_to
+    return once_again(lambda: services().erasures.erase(user_id, within), 202)
 
 
 def _not_oneself(user_id: str) -> None:
