@@ -49,6 +49,7 @@ class Action(StrEnum):
     USER_ENABLED = "user.enabled"
     USER_PASSWORD = "user.password"
     USER_DELETED = "user.deleted"
+    IDENTITY_LINKED = "identity.linked"
     USER_EXPORTED = "user.exported"
     USER_ERASED = "user.erased"
     WORKSPACE_CREATED = "workspace.created"

@@ -83,8 +83,8 @@ class UserService:
     def sign_in(self, username: str, password: str, address: str, workspace: str = DEFAULT_NAME) -> User:
         """Verify a password and return the user, from now on the actor. `workspace`: its name.
 
-        Raises `InvalidCredentials` (constant work: unknown users and workspaces cost the same hash) and `RateLimited`,
-        see `service.auth.login_throttle`.
+        Raises `InvalidCredentials` (constant work: users that are unknown or have no password, and unknown workspaces,
+        cost the same hash) and `RateLimited`, see `service.auth.login_throttle`.
         """
         network = network_of(address)
         digest = hmac.digest(self._pepper, network.encode(), "sha256").hex()
@@ -93,8 +93,9 @@ class UserService:
         )
         attempt = LoginAttempt(_account(username, workspace), network, known=seen_at is not None)
         self._throttle.begin(attempt)
-        right = self._matches(row["password_hash"] if row else self._dummy_hash, password)
-        if row is None or not right or row["refused"]:
+        stored = row["password_hash"] if row else ""  # empty too for users of an issuer
+        right = self._matches(stored or self._dummy_hash, password)
+        if row is None or not stored or not right or row["refused"]:
             self._throttle.failed(attempt)
             self._refuse(row)
             raise InvalidCredentials()

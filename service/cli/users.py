@@ -77,6 +77,20 @@ def password(username: str, workspace: str, password_stdin: bool) -> None:
     click.echo(f"Changed the password of {username}.")
 
 
+@users.command()
+@click.argument("username")
+@click.option("--subject", required=True, help="Claim `sub` of the identity's tokens.")
+@click.option("--issuer", default="", help="An issuer other than OIDC_ISSUER.")
+@in_workspace
+def link(username: str, subject: str, issuer: str, workspace: str) -> None:
+    """Give an identity of the OpenID Connect issuer to a user."""
+    identities = services().auth.identities
+    if identities is None:
+        raise click.ClickException("No issuer is configured: set OIDC_ISSUER.")
+    identities.link(user_named(username, workspace), subject, issuer)
+    click.echo(f"Linked {subject} to {username}.")
+
+
 @users.command("webhook-secret")
 @click.argument("username")
 @in_workspace

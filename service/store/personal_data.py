@@ -17,6 +17,7 @@ from service.store.schema import (
     batch_items,
     feedback,
     idempotency,
+    identities,
     ledger,
     messages,
     runs,
@@ -57,6 +58,7 @@ OF_USER = (
     USER,
     PersonalRows("key", api_keys.c.user_id, (api_keys.c.id,), ("digest",)),
     PersonalRows("log_in", token_families.c.user_id, (token_families.c.id,), ("current_jti",)),
+    PersonalRows("identity", identities.c.user_id, (identities.c.issuer, identities.c.subject)),
     PersonalRows("address", sign_in_addresses.c.user_id, (sign_in_addresses.c.digest,)),
     PersonalRows("decision", approvals.c.decided_by, (approvals.c.id,), ("arguments", "decision_id")),
     PersonalRows(
@@ -81,6 +83,7 @@ ERASED = {
     "users": "anonymised: the id stays, for the ledger and the audit",
     "api_keys": "emptied: the id stays, for the ledger and the audit",
     "token_families": "ended; ids and times, deleted once no token can be valid",
+    "identities": "deleted",
     "sign_in_addresses": "deleted",
     "idempotency": "deleted; other people's answers that name the user too",
     "sessions": "deleted",

@@ -171,6 +171,7 @@ UNCOUNTED = {
     "workspaces delete": "by the name's index, as in tests/cli",
     "users add": "by the name's index, as in tests/cli",
     "users password": "by the name's index, as in tests/cli",
+    "users link": "by the name's index, as in tests/oidc",
     "users export": "reads all of one user",
     "users erase": "reads all of one user, and the day's answers",
     "users webhook-secret": "by the name's index, as in tests/cli",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from service.store.schema.accounts import (
     api_keys,
     erasures,
+    identities,
     sign_in_addresses,
     signing_keys,
     token_families,

@@ -1,4 +1,4 @@
-"""Tables of accounts: workspaces, users and their erasure, log-ins, signing keys, API keys, addresses of sign-ins."""
+"""Tables of accounts: workspaces, users, their erasure and identities, log-ins, signing keys, API keys, addresses."""
 
 from __future__ import annotations
 
@@ -35,6 +35,17 @@ users = sa.Table(
     Column("created_at", BigInteger, nullable=False),
     Index("uq_users_workspace_id_username", "workspace_id", "username", unique=True),
     Index("ix_users_workspace_id_id", "workspace_id", "id", **rows_where(OF_OTHERS)),
+)
+
+# Users of an OpenID Connect issuer. `roles_at` (ms): when the newest token that set the user's role was issued.
+identities = sa.Table(
+    "identities",
+    metadata,
+    Column("issuer", String(255), primary_key=True),
+    Column("subject", String(255), primary_key=True),
+    Column("user_id", String(32), ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("roles_at", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
 )
 
 token_families = sa.Table(
