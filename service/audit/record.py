@@ -42,6 +42,7 @@ class Action(StrEnum):
     USER_LIMIT = "user.limit"
     USER_DISABLED = "user.disabled"
     USER_ENABLED = "user.enabled"
+    USER_LOGINS = "user.logins"
     USER_PASSWORD = "user.password"
     USER_DELETED = "user.deleted"
     WORKSPACE_CREATED = "workspace.created"

@@ -13,6 +13,7 @@ Without Redis each process counts for itself.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import threading
 from collections import OrderedDict
 from typing import NamedTuple, TypeVar
@@ -165,3 +166,16 @@ def _put(memory: OrderedDict[str, V], key: str, value: V) -> None:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def network_of(address: str) -> str:
+    """Rate-limit key of an address: an IPv4 address itself, the /64 of an IPv6 one (one customer's block)."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return f"{ipaddress.IPv6Address(int(parsed) >> 64 << 64)}/64"

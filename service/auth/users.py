@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import logging
 import re
 import threading
@@ -17,7 +16,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from service.audit.record import Action, Refusals, record
-from service.auth.login_throttle import LoginAttempt, LoginThrottle
+from service.auth.login_throttle import LoginAttempt, LoginThrottle, network_of
 from service.auth.revocation import Revocations
 from service.auth.workspaces import DEFAULT_NAME, NAME, no_workspace
 from service.errors import InvalidCredentials, NotFound, Overloaded, fault
@@ -146,10 +145,10 @@ class UserService:
 
         return user_of(row) if self._db.transact(work) else None
 
-    def get(self, user_id: str) -> User:
-        """Find a user by id. Raises `NotFound`."""
+    def get(self, user_id: str, within: str | None = None) -> User:
+        """Find a user by id; `within`: only a user of that workspace. Raises `NotFound`."""
         row = self._db.query(lambda tx: rows.get(tx, user_id))
-        if row is None:
+        if row is None or within not in (None, row["workspace_id"]):
             raise NotFound("There is no such user.")
         return user_of(row)
 
@@ -157,9 +156,11 @@ class UserService:
         row = self._db.query(lambda tx: rows.by_name(tx, username, workspace))
         return user_of(row) if row else None
 
-    def page(self, *, limit: int, after: str | None, workspace_id: str | None = None) -> list[User]:
-        """List users, or those of one workspace, oldest first, after the id `after`."""
-        read = partial(rows.page, limit=limit, after=after, workspace_id=workspace_id)
+    def page(
+        self, *, limit: int, after: str | None, workspace_id: str | None = None, username: str | None = None
+    ) -> list[User]:
+        """List users, or those of one workspace or name, oldest first, after the id `after`."""
+        read = partial(rows.page, limit=limit, after=after, workspace_id=workspace_id, username=username)
         return [user_of(row) for row in self._db.query(read)]
 
     def change(
@@ -175,7 +176,7 @@ class UserService:
         """Change the given fields; `limit_runs=""` restores the setting's limit. Ends their log-ins.
 
         Role and limit are claims of the tokens, so changing either must revoke them too. `within`: only a user of that
-        workspace. Raises `Invalid` and `NotFound`.
+        workspace. Raises `Invalid` and `NotFound`, and `Conflict` for the last admin of a workspace.
         """
         changes: dict[str, Any] = {"role": role, "disabled": disabled}
         changes = {key: value for key, value in changes.items() if value is not None}
@@ -189,6 +190,11 @@ class UserService:
         if disabled:
             self.refused()
         return self.get(user_id)
+
+    def end_logins(self, user_id: str, within: str | None = None) -> None:
+        """End all log-ins of a user, who may sign in again. `within`: as in `change`. Raises `NotFound`."""
+        self.get(user_id, within)
+        self._end_logins(user_id, lambda tx: True, {Action.USER_LOGINS: {}})
 
     def delete(self, user_id: str, within: str | None = None) -> None:
         """Delete a user, whose spending the ledger keeps. `within`: as in `change`. Raises `NotFound`."""
@@ -272,19 +278,6 @@ def _recorded(changes: Row) -> dict[Action, dict[str, Any]]:
     if "password_hash" in changes:
         told[Action.USER_PASSWORD] = {}
     return told
-
-
-def network_of(address: str) -> str:
-    """Rate-limit key of an address: an IPv4 address itself, the /64 of an IPv6 one (one customer's block)."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return f"{ipaddress.IPv6Address(int(parsed) >> 64 << 64)}/64"
 
 
 def _look_up(tx: Transaction, username: str, workspace: str, digest: str) -> tuple[Row | None, int | None]:

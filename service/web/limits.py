@@ -11,7 +11,7 @@ from typing import Literal
 
 from flask import Flask, Response
 
-from service.auth.users import network_of
+from service.auth.login_throttle import network_of
 from service.errors import RateLimited
 from service.web.current import Request, current
 from service.web.limiter import Limit, Limits

@@ -214,6 +214,26 @@ class AgentView(Shape):
 class AgentList(Page[AgentView]): ...
 
 
+class AgentStopView(Shape):
+    agent: str
+    stopped: bool
+    reason: str | None
+    stopped_by: str | None
+    stopped_at: str | None
+
+
+class KeyView(Shape):
+    id: str
+    name: str
+    prefix: str
+    scopes: list[str]
+    created_at: str
+    expires_at: str | None
+
+
+class KeyPage(Page[KeyView]): ...
+
+
 class BudgetView(Shape):
     """Cap in its current window; the amount of a lifted cap is null."""
 

@@ -19,7 +19,7 @@ from service.web.idempotency import once
 from service.web.limits import limit_refresh
 from service.web.openapi import api
 from service.web.paging import PAGE, page, page_arguments
-from service.web.schemas import Body, BudgetList, Page, Shape, budget_list, json_response
+from service.web.schemas import Body, BudgetList, KeyPage, KeyView, Shape, budget_list, json_response
 from service.web.sign_in import Login, sign_in
 from service.web.validation import parse
 
@@ -61,20 +61,8 @@ class NewKey(Body):
     expires_at: Annotated[AwareDatetime, AfterValidator(_expiry)] | None = None
 
 
-class KeyView(Shape):
-    id: str
-    name: str
-    prefix: str
-    scopes: list[str]
-    created_at: str
-    expires_at: str | None
-
-
 class KeyShown(KeyView):
     key: str
-
-
-class KeyPage(Page[KeyView]): ...
 
 
 class KeySet(Shape):
