@@ -47,6 +47,7 @@ class Action(StrEnum):
     USER_LIMIT = "user.limit"
     USER_DISABLED = "user.disabled"
     USER_ENABLED = "user.enabled"
+    USER_LOGINS = "user.logins"
     USER_PASSWORD = "user.password"
     USER_DELETED = "user.deleted"
     IDENTITY_LINKED = "identity.linked"

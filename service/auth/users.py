@@ -144,10 +144,10 @@ class UserService:
 
         return user_of(row) if self._db.transact(work) else None
 
-    def get(self, user_id: str) -> User:
-        """Find a user by id. Raises `NotFound`."""
+    def get(self, user_id: str, within: str | None = None) -> User:
+        """Find a user by id; `within`: only a user of that workspace. Raises `NotFound`."""
         row = self._db.query(lambda tx: rows.get(tx, user_id))
-        if row is None:
+        if row is None or within not in (None, row["workspace_id"]):
             raise NotFound("There is no such user.")
         return user_of(row)
 
@@ -155,9 +155,11 @@ class UserService:
         row = self._db.query(lambda tx: rows.by_name(tx, username, workspace))
         return user_of(row) if row else None
 
-    def page(self, *, limit: int, after: str | None, workspace_id: str | None = None) -> list[User]:
-        """List users, or those of one workspace, oldest first, after the id `after`."""
-        read = partial(rows.page, limit=limit, after=after, workspace_id=workspace_id)
+    def page(
+        self, *, limit: int, after: str | None, workspace_id: str | None = None, username: str | None = None
+    ) -> list[User]:
+        """List users, or those of one workspace or name, oldest first, after the id `after`."""
+        read = partial(rows.page, limit=limit, after=after, workspace_id=workspace_id, username=username)
         return [user_of(row) for row in self._db.query(read)]
 
     def change(
@@ -173,7 +175,7 @@ class UserService:
         """Change the given fields; `limit_runs=""` restores the setting's limit. Ends their log-ins.
 
         Role and limit are claims of the tokens, so changing either must revoke them too. `within`: only a user of that
-        workspace. Raises `Invalid` and `NotFound`.
+        workspace. Raises `Invalid` and `NotFound`, and `Conflict` for the last admin of a workspace.
         """
         changes: dict[str, Any] = {"role": role, "disabled": disabled}
         changes = {key: value for key, value in changes.items() if value is not None}
@@ -187,6 +189,11 @@ class UserService:
         if disabled:
             self.refused()
         return self.get(user_id)
+
+    def end_logins(self, user_id: str, within: str | None = None) -> None:
+        """End all log-ins of a user, who may sign in again. `within`: as in `change`. Raises `NotFound`."""
+        self.get(user_id, within)
+        self._end_logins(user_id, lambda tx: True, {Action.USER_LOGINS: {}})
 
     def delete(self, user_id: str, within: str | None = None) -> None:
         """Delete a user, whose spending the ledger keeps. `within`: as in `change`. Raises `NotFound`."""

@@ -69,6 +69,44 @@ def disable(username: str, undo: bool, workspace: str) -> None:
 @users.command()
 @click.argument("username")
 @in_workspace
+def show(username: str, workspace: str) -> None:
+    """Print one user as JSON."""
+    print_json(user_named(username, workspace).public())
+
+
+@users.command()
+@click.argument("username")
+@click.argument("role", type=click.Choice(["user", "operator", "admin"]))
+@in_workspace
+def role(username: str, role: Role, workspace: str) -> None:
+    """Give a user another role, and revoke their log-ins: tokens say what one may."""
+    services().auth.users.change(user_named(username, workspace).id, role=role)
+    click.echo(f"{username} is {role}.")
+
+
+@users.command()
+@click.argument("username")
+@click.argument("rate", metavar="RATE|none")
+@in_workspace
+def limit(username: str, rate: str, workspace: str) -> None:
+    """Set a user's limit on runs, such as 60/minute, and revoke their log-ins; none: the setting's."""
+    rate = "" if rate == "none" else rate
+    user = services().auth.users.change(user_named(username, workspace).id, limit_runs=rate)
+    click.echo(f"The limit of {username} is {user.limit_runs or services().settings.limit_runs or 'none'}.")
+
+
+@users.command()
+@click.argument("username")
+@in_workspace
+def logout(username: str, workspace: str) -> None:
+    """Revoke all log-ins of a user at once; their keys stay, and they may sign in again."""
+    services().auth.users.end_logins(user_named(username, workspace).id)
+    click.echo(f"Ended the log-ins of {username}.")
+
+
+@users.command()
+@click.argument("username")
+@in_workspace
 @_stdin
 def password(username: str, workspace: str, password_stdin: bool) -> None:
     """Set a user's password, and revoke their log-ins."""

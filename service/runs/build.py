@@ -14,7 +14,6 @@ from service.cache.build import build as build_cache
 from service.infra.backends import Infra
 from service.infra.redis_client import connect
 from service.llm.build import ModelClients
-from service.llm.client import ModelClient
 from service.runs.batch.steps import BatchSteps
 from service.runs.batch.submitter import BatchSubmitter
 from service.runs.bulkhead import Bulkhead
@@ -68,7 +67,7 @@ class RunServices:
     stops: AgentStops
     bulkhead: Bulkhead
     batches: BatchSubmitter
-    model: ModelClient
+    model: ModelClients
     wakeup: Wakeup
     supervisor: Supervisor
 
@@ -76,7 +75,7 @@ class RunServices:
         """Stop: runs still executing are handed over."""
         self.supervisor.stop()
         self.batches.close()
-        self.model.close()
+        self.model.calls.close()
 
 
 def build(
@@ -114,7 +113,7 @@ def build(
     chores = [*chores, Chore(batches.tick_in_background, Work.BATCHES)]
     times = Times(settings.lease_seconds, settings.sweep_seconds, settings.graceful_timeout)
     supervisor = Supervisor(infra.db, execution, role, times, chores)
-    model, wakeup = domains.model.calls, role.wakeup
+    model, wakeup = domains.model, role.wakeup
     return RunServices(
         start, execution, queries, cancellation, stops, bulkhead, batches, model, wakeup, supervisor
     )

@@ -81,6 +81,14 @@ def _of_session(
     return tx.rows(found.order_by(page.c.id.desc()))
 
 
+def unfinished(tx: Transaction) -> dict[str, Row]:
+    """Count unfinished runs by status; `count`, and `since`, when the oldest began (ms)."""
+    counts = sa.select(
+        runs.c.status, sa.func.count().label("count"), sa.func.min(runs.c.created_at).label("since")
+    )
+    return {row["status"]: row for row in tx.rows(counts.where(sa.text(UNFINISHED)).group_by(runs.c.status))}
+
+
 def dead(tx: Transaction, losses: int, limit: int) -> list[Row]:
     """List dead letters: runs that failed after losing `losses` workers, newest first."""
     query = sa.select(*_LISTED).where(sa.text(DIED), runs.c.losses >= losses)

@@ -221,6 +221,29 @@ class AgentView(Shape):
 class AgentList(Page[AgentView]): ...
 
 
+class AgentStopView(Shape):
+    agent: str
+    stopped: bool
+    reason: str | None
+    stopped_by: str | None
+    stopped_at: str | None
+
+
+class KeyView(Shape):
+    id: str
+    name: str
+    prefix: str
+    scopes: list[str]
+    created_at: str
+    expires_at: str | None
+    last_used_at: str | None
+    previous_expires_at: str | None
+    limit_runs: str | None
+
+
+class KeyPage(Page[KeyView]): ...
+
+
 class BudgetView(Shape):
     """Cap in its current window; the amount of a lifted cap is null."""
 

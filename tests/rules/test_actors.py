@@ -38,6 +38,8 @@ REQUESTS: dict[str, dict[str, Any] | None] = {
     "PATCH /v1/admin/users/<user_id>": {"role": "operator"},
     "DELETE /v1/admin/users/<user_id>": None,
     "POST /v1/admin/users/<user_id>/erase": None,
+    "DELETE /v1/admin/users/<user_id>/keys/<key_id>": None,
+    "DELETE /v1/admin/users/<user_id>/logins": None,
     "POST /v1/admin/workspaces": {"name": "acme"},
     "PATCH /v1/admin/workspaces/<workspace_id>": {"name": "acme-two"},
     "DELETE /v1/admin/workspaces/<workspace_id>": None,
@@ -107,7 +109,10 @@ def path_of(world: World, rule: str) -> str:
     if argument in OBJECTS:
         return rule.replace(f"<{argument}>", world.make(OBJECTS[argument]))
     if argument == "user_id":
-        return rule.replace("<user_id>", services.auth.users.create(new_id("bob"), PASSWORD).id)
+        user_id = services.auth.users.create(new_id("bob"), PASSWORD).id
+        if "<key_id>" in rule:
+            rule = rule.replace("<key_id>", services.auth.keys.create(user_id, "old")["id"])
+        return rule.replace("<user_id>", user_id)
     if argument == "workspace_id":
         row = services.auth.workspaces.new_row(f"w{time.monotonic_ns()}")
         services.infra.db.transact(lambda tx: services.auth.workspaces.insert(tx, row))

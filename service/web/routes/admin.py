@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import orjson
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 from pydantic import Field, model_validator
 
 from service import errors
@@ -18,7 +18,7 @@ from service.web.current import current_caller, services
 from service.web.idempotency import once, once_again
 from service.web.openapi import api
 from service.web.paging import PAGE, WORKSPACE, asked_workspace, page, page_arguments
-from service.web.schemas import Body, Page, RateText, Shape, json_response
+from service.web.schemas import Body, KeyPage, Page, RateText, Shape, json_response
 from service.web.validation import parse
 
 blueprint = Blueprint("admin", __name__)
@@ -80,12 +80,13 @@ class ErasureView(Shape):
     "List users, oldest first",
     returns={200: UserPage},
     errors=[errors.Forbidden, errors.Invalid],
-    query=PAGE | WORKSPACE,
+    query=PAGE | WORKSPACE | {"username": {"type": "string", "description": "The user of this name"}},
 )
 @guard()
 def list_users() -> Response:
     limit, after = page_arguments()
-    found = services().auth.users.page(limit=limit + 1, after=after, workspace_id=asked_workspace())
+    wanted = {"workspace_id": asked_workspace(), "username": request.args.get("username")}
+    found = services().auth.users.page(limit=limit + 1, after=after, **wanted)
     return json_response(page([user.public() for user in found], limit))
 
 
@@ -109,6 +110,13 @@ def create_user() -> Response:
         return users.insert(tx, row).public()
 
     return once(work, 201)
+
+
+@blueprint.get("/v1/admin/users/<user_id>")
+@api("Get a user", returns={200: UserView}, errors=[errors.Forbidden, errors.NotFound])
+@guard()
+def get_user(user_id: str) -> Response:
+    return json_response(services().auth.users.get(user_id, current_caller().confined_to).public())
 
 
 @blueprint.patch("/v1/admin/users/<user_id>")
@@ -174,6 +182,45 @@ def erase_user(user_id: str) -> Response:
     _not_oneself(user_id)
     within = current_caller().confined_to
     return once_again(lambda: services().erasures.erase(user_id, within), 202)
+
+
+@blueprint.delete("/v1/admin/users/<user_id>/logins")
+@api(
+    "End all log-ins of a user, on all workers at once",
+    returns={204: None},
+    errors=[errors.Forbidden, errors.NotFound],
+)
+@guard()
+def end_logins(user_id: str) -> Response:
+    services().auth.users.end_logins(user_id, current_caller().confined_to)
+    return Response(status=204)
+
+
+@blueprint.get("/v1/admin/users/<user_id>/keys")
+@api(
+    "List the API keys of a user",
+    returns={200: KeyPage},
+    errors=[errors.Forbidden, errors.NotFound, errors.Invalid],
+    query=PAGE,
+)
+@guard()
+def list_keys_of(user_id: str) -> Response:
+    limit, after = page_arguments()
+    user = services().auth.users.get(user_id, current_caller().confined_to)
+    return json_response(page(services().auth.keys.page(user.id, limit=limit + 1, after=after), limit))
+
+
+@blueprint.delete("/v1/admin/users/<user_id>/keys/<key_id>")
+@api(
+    "Revoke an API key of a user at once",
+    returns={204: None},
+    errors=[errors.Forbidden, errors.NotFound],
+)
+@guard()
+def revoke_key_of(user_id: str, key_id: str) -> Response:
+    user = services().auth.users.get(user_id, current_caller().confined_to)
+    services().auth.keys.revoke(key_id, user.id)
+    return Response(status=204)
 
 
 def _not_oneself(user_id: str) -> None:

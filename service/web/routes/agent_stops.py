@@ -13,7 +13,7 @@ from service.web.admission import guard
 from service.web.current import services
 from service.web.idempotency import once, once_again
 from service.web.openapi import api
-from service.web.schemas import Body, Shape
+from service.web.schemas import AgentStopView, Body
 from service.web.validation import parse
 
 blueprint = Blueprint("agent_stops", __name__)
@@ -23,14 +23,6 @@ class NewStop(Body):
     """Stop of an agent. `reason`: for other admins, who see it in lists."""
 
     reason: Annotated[str, Field(min_length=1, max_length=500)]
-
-
-class AgentStopView(Shape):
-    agent: str
-    stopped: bool
-    reason: str | None
-    stopped_by: str | None
-    stopped_at: str | None
 
 
 @blueprint.post("/v1/admin/agents/<agent>/stop")
