@@ -141,7 +141,7 @@ def set_caps(town: Town, turn: int) -> None:
 
 
 def come_and_go(town: Town, turn: int) -> None:
-    """Delete a user during a run."""
+    """Delete a user during a run, or erase them."""
     user_id, client = town.join()
     with client:
         key = town.send(client, "POST", "/v1/auth/keys", {"name": "mine"})
@@ -151,7 +151,8 @@ def come_and_go(town: Town, turn: int) -> None:
         town.send(client, "POST", f"/v1/runs/{run.get('run_id', 'run_none')}/feedback", {"score": 1})
         asked = threading.Thread(target=town.ask, args=(client, "assistant", "Still there?"))
         asked.start()
-        town.send(town.admin, "DELETE", f"/v1/admin/users/{user_id}")
+        method, end = ("DELETE", "") if turn % 2 else ("POST", "/erase")
+        town.send(town.admin, method, f"/v1/admin/users/{user_id}{end}")
         asked.join()
 
 
