@@ -13,6 +13,7 @@ from flask import Flask
 from service.audit.record import Action
 from service.auth.oidc.identities import claim, username_of
 from service.auth.users import USERNAME
+from service.errors import InvalidToken
 from service.store.actor import ANONYMOUS, Actor, act_as, current_actor
 from tests.conftest import RedisServer
 from tests.oidc.conftest import Make, me, services
@@ -168,6 +169,16 @@ def test_token_is_verified_again_before_its_end_is_forgotten(
     assert NOW + seconds <= until <= time.time() + seconds
 
 
+def test_token_that_has_ended_stays_so_once_redis_forgets_it(app: Flask, issuer: StubIssuer) -> None:
+    token = issuer.token()
+    identities, users = services(app).auth.identities, services(app).auth.users
+    caller, _ = identities.caller(token)
+    for disabled in (True, False):
+        users.change(caller.user_id, disabled=disabled)
+    with pytest.raises(InvalidToken):
+        identities.caller(token)
+
+
 def test_deleted_user_is_forgotten(make: Make, issuer: StubIssuer, url: str) -> None:
     app = make(DATABASE_URL=url)
     token = issuer.token()
@@ -219,6 +230,7 @@ def test_workspace_comes_from_its_claim(make: Make, issuer: StubIssuer) -> None:
     with services(app).infra.db.read() as tx:
         [row] = tx.rows(sa.text("SELECT workspace_id FROM users WHERE username = 'ada'"))
     assert row["workspace_id"] == acme
+    assert me(app, issuer.token(org={"name": "closed"}, sub="new")).status_code == 403
     for org in ({"name": "other"}, {"name": "closed"}, {"name": "nowhere"}, {"name": ["acme"]}, None):
         answer = me(app, issuer.token(org=org, jti="2"))
         assert (answer.status_code, answer.json["code"]) == (403, "unknown_identity"), org

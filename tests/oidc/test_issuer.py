@@ -15,6 +15,7 @@ from service.auth.oidc import issuer as issuers
 from service.auth.oidc.issuer import Issuer
 from service.auth.oidc.refusals import Forged
 from service.errors import IdentityUnavailable
+from service.infra.http import NoAnswer, SafeClient
 from tests.oidc.conftest import Make, me, services
 from tests.oidc.issuer import StubIssuer, public_jwk
 
@@ -157,6 +158,14 @@ def test_only_the_issuers_own_host_may_be_private(issuer: StubIssuer, elsewhere:
     issuer.metadata = {"jwks_uri": elsewhere.replace("PORT", issuer.url.rpartition(":")[2])}
     with pytest.raises(IdentityUnavailable):
         Issuer(issuer.url).known()
+
+
+def test_long_answer_is_not_read_to_its_end(issuer: StubIssuer) -> None:
+    issuer.answers = {"/jwks": (200, b"x" * 1000)}
+    client = SafeClient(allow_private=True)
+    assert client.exchange("GET", f"{issuer.url}/jwks", {}, most=1000).body == b"x" * 1000
+    with pytest.raises(NoAnswer):
+        client.exchange("GET", f"{issuer.url}/jwks", {}, most=999)
 
 
 def test_issuer_over_tls_names_no_address_without(monkeypatch: pytest.MonkeyPatch) -> None:
