@@ -53,7 +53,9 @@ def decide(tx: Transaction, caller: Caller, approval_id: str, decision: Decision
     if not taken:
         raise AlreadyDecided(f"This approval is {row['status']} already.")
     told = {"run": row["run_id"], "tool": row["name"], "changed": decision.arguments is not None}
-    record(tx, _DECIDED[decision.decision], f"approval:{approval_id}", **told)
+    record(
+        tx, _DECIDED[decision.decision], f"approval:{approval_id}", workspace_id=row["workspace_id"], **told
+    )
     resumes = not rows.pending(tx, row["run_id"])
     if resumes:
         runs.requeue(tx, row["run_id"], [RunStatus.WAITING_APPROVAL], now_ms())

@@ -138,6 +138,7 @@ class RunStatus(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     WAITING_APPROVAL = "waiting_approval"
+    PAUSED = "paused"  # queued, as its agent is stopped
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -145,6 +146,11 @@ class RunStatus(StrEnum):
     @property
     def ended(self) -> bool:
         return self in (RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED)
+
+    @property
+    def waits(self) -> bool:
+        """Return whether a person has to act before anything happens."""
+        return self in (RunStatus.WAITING_APPROVAL, RunStatus.PAUSED)
 
 
 class Event(StrEnum):

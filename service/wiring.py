@@ -20,6 +20,7 @@ from service.llm.client import ModelClient
 from service.observe.log_lines import LogLines
 from service.observe.metrics import Metrics
 from service.observe.observer import Observer
+from service.privacy.erasure import Erasures
 from service.runs import build as runs
 from service.runs.recovery.supervisor import WEB, Chore, ProcessRole
 from service.store import fitness
@@ -51,6 +52,7 @@ class Services:
     sessions: sessions.Sessions
     webhooks: webhooks.Webhooks
     runs: runs.RunServices
+    erasures: Erasures
 
     def start(self) -> None:
         """Start the parts that only a serving process has: first admin, signing keys, lease, recovery.
@@ -88,6 +90,7 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
         money,
         sessions.build(settings, infra),
         sender,
+        accounts.revocations,
     )
     settle = partial(sweep_holds, infra.db, money.spending, older_than=ORPHANED_AFTER_MS / 1000)
     chores = [
@@ -103,7 +106,12 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
         Chore(trail.chainer.wake, Work.UNLINKED_AUDIT),
     ]
     built = runs.build(settings, infra, domains, role, chores)
-    return Services(settings, infra, trail, accounts, catalog, money, domains.sessions, sender, built)
+    accounts.users.refused = accounts.workspaces.refused = built.cancellation.of_refused
+    erasures = Erasures(infra.db, infra.redis_store, accounts.users, built.queries, built.cancellation)
+    built.supervisor.add(Chore(erasures.go_on_in_background, Work.ERASURES))
+    return Services(
+        settings, infra, trail, accounts, catalog, money, domains.sessions, sender, built, erasures
+    )
 
 
 def _infra(settings: Settings, prices: PriceTable) -> Infra:

@@ -1,7 +1,7 @@
 """keys: rotation with an overlap, last use, a limit of their own; end users in the books
 
 Revision ID: 0024
-Revises: 0022
+Revises: 0023
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from migrations import gentle
 
 revision = "0024"
-down_revision = "0022"
+down_revision = "0023"
 branch_labels = None
 depends_on = None
 OLDEST_CODE = "0002"  # older code refuses the old secret of a rotated key, and knows no limit of keys

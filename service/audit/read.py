@@ -9,7 +9,7 @@ from typing import Any
 from service.store import audit as rows
 from service.store.audit import Filter
 from service.store.database import Database, Row
-from service.types import public_fields
+from service.types import public_fields, rfc3339
 
 BATCH = 500  # rows in memory
 _SHOWN = "id workspace_id at action actor user_id key_id subject address request_id result details"
@@ -18,7 +18,7 @@ _SHOWN = "id workspace_id at action actor user_id key_id subject address request
 def page(db: Database, chosen: Filter, *, limit: int, before: str | None) -> list[dict[str, Any]]:
     """List rows, newest first, before the id `before`."""
     found = db.query(partial(rows.recent, chosen=chosen, limit=limit, before=before))
-    return [public_fields(row, _SHOWN) for row in found]
+    return [{**public_fields(row, _SHOWN), "at": rfc3339(row["at"])} for row in found]
 
 
 def export(db: Database, workspace_id: str | None, after: str) -> Iterator[Row]:

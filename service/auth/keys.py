@@ -25,6 +25,7 @@ from service.infra.redis import RedisStore
 from service.infra.redis_client import answered
 from service.infra.sealing import Seal
 from service.store import keys as rows
+from service.store import users as user_rows
 from service.store.database import Database, Row, Transaction
 from service.store.token_families import Revoked
 from service.store.visibility import AGENTS
@@ -102,7 +103,7 @@ class KeyService:
     def insert(self, tx: Transaction, new_key: NewKey) -> dict[str, Any]:
         """Insert the row; return the public key object with the secret."""
         rows.insert(tx, new_key.row)
-        record(tx, Action.KEY_CREATED, f"key:{new_key.row['id']}", **_granted(new_key.row))
+        _record(tx, Action.KEY_CREATED, new_key.row["id"], new_key.row["user_id"], **_granted(new_key.row))
         return {**_public(new_key.row), "key": new_key.key}
 
     def sealed(self, shown: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +129,7 @@ class KeyService:
 
         def work(tx: Transaction) -> list[str]:
             if digests := rows.revoke(tx, key_id, user_id):
-                record(tx, Action.KEY_REVOKED, f"key:{key_id}", user=user_id)
+                _record(tx, Action.KEY_REVOKED, key_id, user_id)
             return digests
 
         digests = self._db.transact(work)
@@ -154,7 +155,7 @@ class KeyService:
             row = rows.change(tx, key_id, user_id, {"limit_runs": rate})
             if row is None:
                 raise NotFound("There is no such key.")
-            record(tx, Action.KEY_LIMIT, f"key:{key_id}", user=user_id, limit_runs=rate)
+            _record(tx, Action.KEY_LIMIT, key_id, user_id, limit_runs=rate)
             return row
 
         row = self._db.transact(work)
@@ -178,7 +179,7 @@ class KeyService:
             if rotated is None:
                 raise NotFound("There is no such key.")
             row, old = rotated
-            record(tx, Action.KEY_ROTATED, f"key:{key_id}", user=user_id, overlap_seconds=overlap_seconds)
+            _record(tx, Action.KEY_ROTATED, key_id, user_id, overlap_seconds=overlap_seconds)
             tx.after_commit(partial(self._revocations.publish, Revoked([], old)))
             return {**_public(row), "key": key}
 
@@ -284,4 +285,10 @@ def _ends_at(row: Row, digest: str) -> int | None:
 
 def _granted(row: Row) -> dict[str, Any]:
     """Return what the audit says of a new key: not its name, which people write."""
-    return {"user": row["user_id"], **{name: row[name] for name in ("scopes", "limit_runs", "expires_at")}}
+    return {name: row[name] for name in ("scopes", "limit_runs", "expires_at")}
+
+
+def _record(tx: Transaction, action: Action, key_id: str, user_id: str, **told: Any) -> None:
+    """Record an action on a key, in the workspace of its user."""
+    workspace_id = user_rows.workspace_of(tx, user_id)
+    record(tx, action, f"key:{key_id}", workspace_id=workspace_id, user=user_id, **told)

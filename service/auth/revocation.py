@@ -55,7 +55,7 @@ _BATCH = 500
 # Deletes nothing. A Redis that refuses this write may have refused a revocation from another worker too.
 PROVES_WRITES = ("HDEL", KEY, "")
 # KEYS: the hash. ARGV: a field, and `complete`. Returns their values; a field that exists stops the trip.
-_LOOK_UP = Script("""
+LOOK_UP = Script("""
 redis.call('HDEL', KEYS[1], '') -- as PROVES_WRITES
 local found = redis.call('HMGET', KEYS[1], ARGV[1], ARGV[2])
 return found, found[1]
@@ -80,7 +80,7 @@ class Revocations:
     def __init__(self, redis_store: RedisStore, db: Database, *, access_seconds: float) -> None:
         self._redis_store = redis_store
         self._db = db
-        self._life_ms = int(access_seconds * 1000) + _SLACK_MS
+        self.life_ms = int(access_seconds * 1000) + _SLACK_MS
         self._loading = threading.Lock()
         self._next_load = 0.0  # time.monotonic() of the next try, after the database failed
         self._next_redis_try = 0.0  # the same, after Redis failed
@@ -101,7 +101,7 @@ class Revocations:
             if self.is_revoked(family, seen or (None, None)):
                 raise InvalidToken("This log-in has ended.")
 
-        return ScriptCall(_LOOK_UP, (KEY,), (family, COMPLETE), read)
+        return ScriptCall(LOOK_UP, (KEY,), (family, COMPLETE), read)
 
     def is_revoked(self, family: str, seen: Sequence[bytes | None]) -> bool:
         """Check whether a log-in has been revoked. Raises `DatabaseUnavailable` when neither store can say.
@@ -153,6 +153,10 @@ class Revocations:
             self._retrier = threading.Thread(target=self._catch_up, name="revocations-retry", daemon=True)
             self._retrier.start()
 
+    def withdraw(self, mark: str) -> None:
+        """Remove the mark of an agent that was released. A mark that stays costs a query for each look-up."""
+        self._redis_store.call(lambda client: client.hdel(KEY, mark), None)
+
     def _age(self, complete: bytes | None) -> float | None:
         """Return seconds since the hash was complete; None: incomplete, or complete on another server."""
         server, _, moment = (complete or b"").decode().rpartition(":")
@@ -203,13 +207,13 @@ class Revocations:
         server = self._redis_store.server
         since_keys = now - KEY_CACHE_SECONDS * 1000 - _SLACK_MS
         with self._db.read() as tx:
-            revoked = rows.distrusted(tx, families_since=now - self._life_ms, keys_since=since_keys)
+            revoked = rows.distrusted(tx, families_since=now - self.life_ms, keys_since=since_keys)
         self._write(client, revoked)
         return bool(client.eval(_FINISH, 1, KEY, nonce, str(now), f"{server}:{now}"))
 
     def _write(self, client: redis.Redis, revoked: Revoked) -> bool:
         now = now_ms()
-        fields = {family: str(now + self._life_ms) for family in revoked.families}
+        fields = {family: str(now + self.life_ms) for family in revoked.families}
         fields |= {digest: str(now + KEY_CACHE_SECONDS * 1000 + _SLACK_MS) for digest in revoked.digests}
         items = list(fields.items())
         for start in range(0, len(items), _BATCH):

@@ -73,7 +73,7 @@ class TokenService:
 
         def work(tx: Transaction) -> None:
             rows.insert(tx, family, user.id, jti, now=now, expires_at=ends)
-            record(tx, Action.SIGN_IN, f"user:{user.id}", login=family)
+            record(tx, Action.SIGN_IN, f"user:{user.id}", workspace_id=user.workspace_id, login=family)
 
         self._db.transact(work)
         return self._pair(key, user, family, jti)

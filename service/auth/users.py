@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import logging
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,12 +16,12 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from service.audit.record import Action, Refusals, record
-from service.auth.login_throttle import LoginAttempt, LoginThrottle
+from service.auth.login_throttle import LoginAttempt, LoginThrottle, network_of
 from service.auth.revocation import Revocations
 from service.auth.workspaces import DEFAULT_NAME, NAME, no_workspace
 from service.errors import InvalidCredentials, NotFound, Overloaded, fault
 from service.infra.redis import RedisStore
-from service.store import sign_in_addresses, workspaces
+from service.store import erasures, sign_in_addresses, workspaces
 from service.store import token_families as token_rows
 from service.store import users as rows
 from service.store.actor import Actor, act_as
@@ -38,7 +37,6 @@ _HASH_CONCURRENCY = 2  # per process: 19 MiB each, and 30 ms of one core
 _HASH_TIMEOUT = 3.0  # seconds a log-in waits for a hashing slot
 _ADDRESS_REFRESH_MS = 86_400_000  # an address in daily use is written once a day
 _RATE = re.compile(r"[1-9][0-9]{0,8}/(?:[1-9][0-9]{0,4} ?)?(?:second|minute|hour|day)s?")
-
 
 _FIELDS = "id workspace_id username role disabled limit_runs created_at"
 
@@ -76,6 +74,7 @@ class UserService:
         self._refusals = refusals
         self._revocations = revocations
         self._throttle = LoginThrottle(redis_store)
+        self.refused: Callable[[], object] = lambda: None  # called once a user is disabled or deleted
         self._pepper = hmac.digest(secret.encode(), b"slipway addresses", "sha256")
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
         self._hash_slots = threading.BoundedSemaphore(_HASH_CONCURRENCY)
@@ -84,20 +83,19 @@ class UserService:
     def sign_in(self, username: str, password: str, address: str, workspace: str = DEFAULT_NAME) -> User:
         """Verify a password and return the user, from now on the actor. `workspace`: its name.
 
-        Raises `InvalidCredentials` (constant work: unknown users and workspaces cost the same hash) and `RateLimited`,
-        see `service.auth.login_throttle`.
+        Raises `InvalidCredentials` (constant work: users that are unknown or have no password, and unknown workspaces,
+        cost the same hash) and `RateLimited`, see `service.auth.login_throttle`.
         """
         network = network_of(address)
         digest = hmac.digest(self._pepper, network.encode(), "sha256").hex()
         row, seen_at = self._db.query(
             partial(_look_up, username=username, workspace=workspace, digest=digest)
         )
-        # Neither name has a slash in it.
-        account = username if workspace == DEFAULT_NAME else f"{workspace}/{username}"
-        attempt = LoginAttempt(account, network, known=seen_at is not None)
+        attempt = LoginAttempt(_account(username, workspace), network, known=seen_at is not None)
         self._throttle.begin(attempt)
-        right = self._matches(row["password_hash"] if row else self._dummy_hash, password)
-        if row is None or not right or row["refused"]:
+        stored = row["password_hash"] if row else ""  # empty too for users of an issuer
+        right = self._matches(stored or self._dummy_hash, password)
+        if row is None or not stored or not right or row["refused"]:
             self._throttle.failed(attempt)
             self._refuse(row)
             raise InvalidCredentials()
@@ -146,10 +144,10 @@ class UserService:
 
         return user_of(row) if self._db.transact(work) else None
 
-    def get(self, user_id: str) -> User:
-        """Find a user by id. Raises `NotFound`."""
+    def get(self, user_id: str, within: str | None = None) -> User:
+        """Find a user by id; `within`: only a user of that workspace. Raises `NotFound`."""
         row = self._db.query(lambda tx: rows.get(tx, user_id))
-        if row is None:
+        if row is None or within not in (None, row["workspace_id"]):
             raise NotFound("There is no such user.")
         return user_of(row)
 
@@ -157,9 +155,11 @@ class UserService:
         row = self._db.query(lambda tx: rows.by_name(tx, username, workspace))
         return user_of(row) if row else None
 
-    def page(self, *, limit: int, after: str | None, workspace_id: str | None = None) -> list[User]:
-        """List users, or those of one workspace, oldest first, after the id `after`."""
-        read = partial(rows.page, limit=limit, after=after, workspace_id=workspace_id)
+    def page(
+        self, *, limit: int, after: str | None, workspace_id: str | None = None, username: str | None = None
+    ) -> list[User]:
+        """List users, or those of one workspace or name, oldest first, after the id `after`."""
+        read = partial(rows.page, limit=limit, after=after, workspace_id=workspace_id, username=username)
         return [user_of(row) for row in self._db.query(read)]
 
     def change(
@@ -172,10 +172,10 @@ class UserService:
         disabled: bool | None = None,
         limit_runs: str | None = None,
     ) -> User:
-        """Change the given fields; `limit_runs=""` restores the setting's limit. Ends the user's log-ins.
+        """Change the given fields; `limit_runs=""` restores the setting's limit. Ends their log-ins.
 
         Role and limit are claims of the tokens, so changing either must revoke them too. `within`: only a user of that
-        workspace. Raises `Invalid` and `NotFound`.
+        workspace. Raises `Invalid` and `NotFound`, and `Conflict` for the last admin of a workspace.
         """
         changes: dict[str, Any] = {"role": role, "disabled": disabled}
         changes = {key: value for key, value in changes.items() if value is not None}
@@ -186,12 +186,34 @@ class UserService:
         if changes:
             change = partial(rows.update, user_id=user_id, changes=changes, workspace_id=within)
             self._end_logins(user_id, change, _recorded(changes))
+        if disabled:
+            self.refused()
         return self.get(user_id)
 
+    def end_logins(self, user_id: str, within: str | None = None) -> None:
+        """End all log-ins of a user, who may sign in again. `within`: as in `change`. Raises `NotFound`."""
+        self.get(user_id, within)
+        self._end_logins(user_id, lambda tx: True, {Action.USER_LOGINS: {}})
+
     def delete(self, user_id: str, within: str | None = None) -> None:
-        """Delete a user; the ledger keeps their spending. `within`: as in `change`. Raises `NotFound`."""
+        """Delete a user, whose spending the ledger keeps. `within`: as in `change`. Raises `NotFound`."""
         change = partial(rows.forget, user_id=user_id, workspace_id=within)
         self._end_logins(user_id, change, {Action.USER_DELETED: {}})
+        self.refused()
+
+    def begin_erasure(self, user_id: str, within: str | None = None) -> None:
+        """Delete a user, also one deleted before, and note that all they left is to be erased.
+
+        `within`: as in `change`. Raises `NotFound`.
+        """
+        row = self._db.query(lambda tx: rows.get(tx, user_id))
+        if row is not None and within in (None, row["workspace_id"]):
+            workspace = self._db.query(lambda tx: workspaces.get(tx, row["workspace_id"]))
+            self._throttle.forget(_account(row["username"], workspace["name"] if workspace else ""))
+        now = now_ms()
+        until = now + self._revocations.life_ms
+        begin = partial(erasures.begin, user_id=user_id, now=now, log_ins_until=until, within=within)
+        self._end_logins(user_id, begin, {Action.USER_ERASED: {}})
 
     def _end_logins(self, user_id: str, change: Any, told: dict[Action, dict[str, Any]]) -> None:
         marker, now = new_id("fam"), now_ms()
@@ -200,8 +222,9 @@ class UserService:
             # With the marker, it was this change that deleted the user: the answer to an earlier commit was lost.
             if not change(tx) and token_rows.owner(tx, marker) is None:
                 raise NotFound("There is no such user.")
+            workspace_id = rows.workspace_of(tx, user_id)
             for action, details in told.items():
-                record(tx, action, f"user:{user_id}", **details)
+                record(tx, action, f"user:{user_id}", workspace_id=workspace_id, **details)
             return token_rows.revoke_all(tx, user_id, marker, now)
 
         self._revocations.publish(self._db.transact(work))
@@ -251,9 +274,14 @@ class UserService:
             self._hash_slots.release()
 
 
+def _account(username: str, workspace: str) -> str:
+    """Name of an account for the throttle; neither name has a slash in it."""
+    return username if workspace == DEFAULT_NAME else f"{workspace}/{username}"
+
+
 def _record_creation(tx: Transaction, row: Row) -> None:
     role_and_limit = {name: row[name] for name in ("role", "limit_runs")}
-    record(tx, Action.USER_CREATED, f"user:{row['id']}", **role_and_limit)
+    record(tx, Action.USER_CREATED, f"user:{row['id']}", workspace_id=row["workspace_id"], **role_and_limit)
 
 
 def _recorded(changes: Row) -> dict[Action, dict[str, Any]]:
@@ -268,19 +296,6 @@ def _recorded(changes: Row) -> dict[Action, dict[str, Any]]:
     if "password_hash" in changes:
         told[Action.USER_PASSWORD] = {}
     return told
-
-
-def network_of(address: str) -> str:
-    """Rate-limit key of an address: an IPv4 address itself, the /64 of an IPv6 one (one customer's block)."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return f"{ipaddress.IPv6Address(int(parsed) >> 64 << 64)}/64"
 
 
 def _look_up(tx: Transaction, username: str, workspace: str, digest: str) -> tuple[Row | None, int | None]:

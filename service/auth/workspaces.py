@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -38,6 +39,7 @@ class WorkspaceService:
     def __init__(self, db: Database, revocations: Revocations) -> None:
         self._db = db
         self._revocations = revocations
+        self.refused: Callable[[], object] = lambda: None  # called once a workspace is disabled
 
     def new_row(self, name: str) -> dict[str, Any]:
         """Build a validated `workspaces` row without inserting. Raises `Invalid`."""
@@ -46,7 +48,7 @@ class WorkspaceService:
     def insert(self, tx: Transaction, row: dict[str, Any]) -> Workspace:
         """Insert a row of `new_row`. Raises `Conflict` when the name is taken."""
         rows.insert(tx, row)
-        record(tx, Action.WORKSPACE_CREATED, f"workspace:{row['id']}")
+        record(tx, Action.WORKSPACE_CREATED, f"workspace:{row['id']}", workspace_id=row["id"])
         return _workspace(row)
 
     def get(self, workspace_id: str) -> Workspace:
@@ -72,10 +74,13 @@ class WorkspaceService:
     ) -> Workspace:
         """Rename, disable or enable a workspace. Raises `Invalid`, `NotFound` and `Conflict`.
 
-        Disabling ends all log-ins of its users, and refuses new ones and their keys, on every worker at once.
+        Disabling ends all log-ins of its users, refuses new ones and their keys, and cancels their runs, on every
+        worker at once.
         """
         changes: dict[str, Any] = {"name": None if name is None else _checked(name), "disabled": disabled}
         self._change(workspace_id, {key: value for key, value in changes.items() if value is not None})
+        if disabled:
+            self.refused()
         return self.get(workspace_id)
 
     def delete(self, workspace_id: str) -> None:
@@ -95,17 +100,7 @@ class WorkspaceService:
                 raise Conflict(f"The workspace {DEFAULT_NAME} is always there, under this name.")
             if deletes and rows.has_users(tx, workspace_id):
                 raise Conflict("This workspace has users: delete them first.")
-            if deletes:
-                record(tx, Action.WORKSPACE_DELETED, f"workspace:{workspace_id}")
-            else:
-                told = {"disabled": changes["disabled"]} if "disabled" in changes else {}
-                record(
-                    tx,
-                    Action.WORKSPACE_CHANGED,
-                    f"workspace:{workspace_id}",
-                    renamed="name" in changes,
-                    **told,
-                )
+            _record_change(tx, workspace_id, changes, deletes=deletes)
             if "disabled" not in changes:
                 rows.update(tx, workspace_id, changes)
                 return Revoked([], [])
@@ -113,6 +108,16 @@ class WorkspaceService:
             return token_rows.revoke_workspace(tx, workspace_id, now)
 
         self._revocations.publish(self._db.transact(work))
+
+
+def _record_change(tx: Transaction, workspace_id: str, changes: dict[str, Any], *, deletes: bool) -> None:
+    subject, told = (
+        f"workspace:{workspace_id}",
+        {"renamed": "name" in changes, "disabled": changes.get("disabled")},
+    )
+    if deletes:
+        return record(tx, Action.WORKSPACE_DELETED, subject, workspace_id=workspace_id)
+    record(tx, Action.WORKSPACE_CHANGED, subject, workspace_id=workspace_id, changes=told)
 
 
 def no_workspace(named: str) -> NotFound:

@@ -7,6 +7,7 @@ from functools import partial
 from operator import attrgetter
 
 import click
+import orjson
 
 from service.auth.users import Role
 from service.cli.common import (
@@ -14,10 +15,12 @@ from service.cli.common import (
     as_json,
     in_workspace,
     paginate,
+    print_json,
     print_rows,
     services,
     user_named,
 )
+from service.privacy.export import export
 from service.types import DEFAULT_WORKSPACE
 
 users = Commands("users", help="Who may sign in.")
@@ -58,9 +61,47 @@ def list_users(workspace: str | None, as_json: bool) -> None:
 @click.option("--undo", is_flag=True, help="Let them sign in again.")
 @in_workspace
 def disable(username: str, undo: bool, workspace: str) -> None:
-    """Revoke a user's log-ins and keys at once, and refuse new ones."""
+    """Revoke a user's log-ins and keys at once, cancel their runs, and refuse new ones."""
     services().auth.users.change(user_named(username, workspace).id, disabled=not undo)
     click.echo(f"{username} can sign in again." if undo else f"Disabled {username}.")
+
+
+@users.command()
+@click.argument("username")
+@in_workspace
+def show(username: str, workspace: str) -> None:
+    """Print one user as JSON."""
+    print_json(user_named(username, workspace).public())
+
+
+@users.command()
+@click.argument("username")
+@click.argument("role", type=click.Choice(["user", "operator", "admin"]))
+@in_workspace
+def role(username: str, role: Role, workspace: str) -> None:
+    """Give a user another role, and revoke their log-ins: tokens say what one may."""
+    services().auth.users.change(user_named(username, workspace).id, role=role)
+    click.echo(f"{username} is {role}.")
+
+
+@users.command()
+@click.argument("username")
+@click.argument("rate", metavar="RATE|none")
+@in_workspace
+def limit(username: str, rate: str, workspace: str) -> None:
+    """Set a user's limit on runs, such as 60/minute, and revoke their log-ins; none: the setting's."""
+    rate = "" if rate == "none" else rate
+    user = services().auth.users.change(user_named(username, workspace).id, limit_runs=rate)
+    click.echo(f"The limit of {username} is {user.limit_runs or services().settings.limit_runs or 'none'}.")
+
+
+@users.command()
+@click.argument("username")
+@in_workspace
+def logout(username: str, workspace: str) -> None:
+    """Revoke all log-ins of a user at once; their keys stay, and they may sign in again."""
+    services().auth.users.end_logins(user_named(username, workspace).id)
+    click.echo(f"Ended the log-ins of {username}.")
 
 
 @users.command()
@@ -74,12 +115,44 @@ def password(username: str, workspace: str, password_stdin: bool) -> None:
     click.echo(f"Changed the password of {username}.")
 
 
+@users.command()
+@click.argument("username")
+@click.option("--subject", required=True, help="Claim `sub` of the identity's tokens.")
+@click.option("--issuer", default="", help="An issuer other than OIDC_ISSUER.")
+@in_workspace
+def link(username: str, subject: str, issuer: str, workspace: str) -> None:
+    """Give an identity of the OpenID Connect issuer to a user."""
+    identities = services().auth.identities
+    if identities is None:
+        raise click.ClickException("No issuer is configured: set OIDC_ISSUER.")
+    identities.link(user_named(username, workspace), subject, issuer)
+    click.echo(f"Linked {subject} to {username}.")
+
+
 @users.command("webhook-secret")
 @click.argument("username")
 @in_workspace
 def webhook_secret(username: str, workspace: str) -> None:
     """Print the secret that signs the webhooks of a user's runs."""
     click.echo(services().webhooks.secret_of(user_named(username, workspace).id))
+
+
+@users.command("export")
+@click.argument("username")
+@in_workspace
+def export_user(username: str, workspace: str) -> None:
+    """Print all data of a user as JSON lines."""
+    for line in export(services().infra.db, user_named(username, workspace).id):
+        click.echo(orjson.dumps(line))
+
+
+@users.command()
+@click.argument("username")
+@in_workspace
+def erase(username: str, workspace: str) -> None:
+    """Erase a user everywhere but for ids in the ledger and the audit. Cannot be undone."""
+    done = services().erasures.erase(user_named(username, workspace).id)
+    print_json(done)
 
 
 def _password(from_stdin: bool) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.store import keys
+from service.store import agent_stops, keys
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import api_keys, token_families, users, workspaces
 from service.store.users import SIGN_IN_REFUSED
@@ -36,7 +36,7 @@ _REVOKE = sa.update(token_families).where(token_families.c.revoked_at.is_(None))
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """Revocations that invalidate cached credentials: ended families, and digests of keys to look up again."""
+    """Revocations: ended families and marks of stopped agents, and digests of keys to look up again."""
 
     families: list[str]
     digests: list[str]
@@ -111,7 +111,7 @@ def _end(tx: Transaction, of_users: sa.ColumnElement[bool], now: int) -> list[st
 def distrusted(tx: Transaction, *, families_since: int, keys_since: int) -> Revoked:
     """Families revoked since a time (ms), and digests of keys revoked or changed, or with a changed user, since a time.
 
-    A user has changed with their workspace too.
+    A user has changed with their workspace too. With the families, marks of the agents that are stopped.
     """
     families = tx.rows(sa.select(token_families.c.id).where(token_families.c.revoked_at >= families_since))
     changed: Any = sa.select(token_families.c.user_id).where(token_families.c.revoked_at >= keys_since)
@@ -126,7 +126,8 @@ def distrusted(tx: Transaction, *, families_since: int, keys_since: int) -> Revo
         api_keys.c.user_id.in_(changed),
     )
     of_keys = sa.union(*(sa.select(api_keys.c.id).where(condition) for condition in found))
-    return Revoked([row["id"] for row in families], keys.digests(tx, api_keys.c.id.in_(of_keys)))
+    marks = [agent_stops.mark(row["agent"]) for row in agent_stops.every(tx)]
+    return Revoked([row["id"] for row in families] + marks, keys.digests(tx, api_keys.c.id.in_(of_keys)))
 
 
 def expire(tx: Transaction, before: int, limit: int) -> int:

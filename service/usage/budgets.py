@@ -191,7 +191,7 @@ class Budgets:
             raise Forbidden("An admin raises this cap; you can lower it.")
         amount = cap.amount if cap.amount < NO_LIMIT else None
         rows.put(tx, cap.scope, cap.period, amount, workspace_id)
-        _record(tx, cap, amount)
+        _record(tx, cap, amount, workspace_id)
         return self._apply(tx, cap, settled)
 
     def _apply(self, tx: Transaction, cap: Cap, settled: FinalCost) -> Standing:
@@ -317,7 +317,8 @@ class Budgets:
         return self._db.transact(work)
 
 
-def _record(tx: Transaction, cap: Cap, amount: int | None) -> None:
+def _record(tx: Transaction, cap: Cap, amount: int | None, workspace_id: str | None) -> None:
+    told: dict[str, Any] = {"workspace_id": workspace_id, "period": cap.period}
     if amount is None:
-        return record(tx, Action.CAP_REMOVED, cap.scope, period=cap.period)
-    record(tx, Action.CAP_SET, cap.scope, period=cap.period, amount_usd=usd(amount))
+        return record(tx, Action.CAP_REMOVED, cap.scope, **told)
+    record(tx, Action.CAP_SET, cap.scope, **told, amount_usd=usd(amount))

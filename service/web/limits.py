@@ -11,7 +11,7 @@ from typing import Literal
 
 from flask import Flask, Response
 
-from service.auth.users import network_of
+from service.auth.login_throttle import network_of
 from service.errors import RateLimited
 from service.web.current import Request, current
 from service.web.limiter import Limit, Limits
@@ -103,7 +103,7 @@ def refused(request: Request, response: Response) -> Response:
 
     Valid ones are not counted: neighbours behind one address are not locked out.
     """
-    if response.status_code != 401 or not request.made_up:
+    if not request.made_up:
         return response
     rate = request.services.settings.limit_refused
     window = _limits(request).take(Limit("refused", rate, "refused", _address(request)))

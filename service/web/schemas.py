@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 T = TypeVar("T")
-Status = Literal["queued", "running", "waiting_approval", "succeeded", "failed", "cancelled"]
+Status = Literal["queued", "running", "waiting_approval", "paused", "succeeded", "failed", "cancelled"]
 METADATA_BYTES = 16 * 1024  # as compact JSON
 METADATA_MEMBERS = 64
 METADATA_DEPTH = 8  # levels of objects and lists, itself the first
@@ -226,6 +226,29 @@ class AgentView(Shape):
 
 
 class AgentList(Page[AgentView]): ...
+
+
+class AgentStopView(Shape):
+    agent: str
+    stopped: bool
+    reason: str | None
+    stopped_by: str | None
+    stopped_at: str | None
+
+
+class KeyView(Shape):
+    id: str
+    name: str
+    prefix: str
+    scopes: list[str]
+    created_at: str
+    expires_at: str | None
+    last_used_at: str | None
+    previous_expires_at: str | None
+    limit_runs: str | None
+
+
+class KeyPage(Page[KeyView]): ...
 
 
 class BudgetView(Shape):

@@ -15,6 +15,7 @@ from service.audit.chain import BATCH, FIRST, Chainer, link_all, link_next
 from service.audit.record import Action, record
 from service.store import audit as rows
 from service.store import sweep
+from service.store.actor import NOWHERE, serve
 from service.store.database import Database, Transaction
 from service.store.sweep import Work
 from service.types import DEFAULT_WORKSPACE, new_id
@@ -171,6 +172,7 @@ def test_database_refuses_changes(db: Database, table: str, sql: str) -> None:
 
 
 def test_actor_and_origin_of_a_row(db: Database) -> None:
+    serve(NOWHERE)  # a test before may have served a request
     write(db, 1)
     (row,) = read(db, "SELECT * FROM audit")
     found = {

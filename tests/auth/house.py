@@ -125,7 +125,11 @@ def _application(replica: Replica) -> Flask:
         settings=replica.settings,
         infra=SimpleNamespace(db=replica.db, redis_store=replica.redis_store, metrics=replica.metrics),
         auth=SimpleNamespace(
-            users=replica.users, tokens=replica.tokens, keys=replica.keys, revocations=replica.revocations
+            users=replica.users,
+            tokens=replica.tokens,
+            keys=replica.keys,
+            revocations=replica.revocations,
+            identities=None,
         ),
         usage=SimpleNamespace(budgets=replica.budgets),
         audit=SimpleNamespace(refusals=replica.refusals),

@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from operator import methodcaller
 from typing import Any, get_args
 
 import jwt
 import pytest
+import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from service.audit.record import Action
 from service.auth import signing_keys
 from service.auth.signing_keys import private_key
 from service.auth.users import User
@@ -20,6 +23,7 @@ from service.errors import Conflict, DatabaseUnavailable
 from service.store import signing_keys as rows
 from service.store import token_families
 from service.store.database import Database, Row
+from service.store.schema import audit
 from service.types import new_id, now_ms
 from tests.auth.forging import claims_of, forged
 from tests.auth.house import PASSWORD, SECRET, Replica, post
@@ -166,6 +170,15 @@ def test_a_rotation_may_be_written_twice(here: Replica, way: Way, monkeypatch: p
     key = here.signing_keys.rotate()
     assert [row["kid"] for row in stored(here)][1:] == [key.kid]
     assert [row["verifies_until"] is None for row in stored(here)] == [False, True]
+
+
+def test_a_rotation_is_audited(here: Replica) -> None:
+    here.signing_keys.refresh()
+    for stolen, action in ((False, Action.SIGNING_KEY_ROTATED), (True, Action.SIGNING_KEYS_ENDED)):
+        kid = here.signing_keys.rotate(stolen=stolen).kid
+        query = sa.select(audit).where(audit.c.action == action)
+        [row] = here.db.query(methodcaller("rows", query))
+        assert (row["subject"], row["result"]) == (f"signing_key:{kid}", "ok")
 
 
 def test_unknown_keys_cost_one_look_up(here: Replica, monkeypatch: pytest.MonkeyPatch) -> None:

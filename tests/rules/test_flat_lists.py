@@ -14,7 +14,7 @@ from itertools import combinations, product
 import pytest
 
 from service.jobs.upkeep import delete_expired
-from service.store import holds, ledger, ownership, runs, sweep, token_families, webhooks
+from service.store import erasures, holds, ledger, ownership, runs, sweep, token_families, webhooks
 from service.types import DEFAULT_WORKSPACE, RunStatus, now_ms, rfc3339
 from tests.conftest import Model
 from tests.rules.places import SCOPED, Opened, Pair, Place, compare, database, rest, tell
@@ -35,6 +35,7 @@ FILTERS: dict[str, tuple[str, ...]] = {
     "cursor": ("<cursor>",),
     "limit": (),
     "workspace": (ACME, DEFAULT_WORKSPACE),
+    "username": ("nobody", "user-7"),
     "after": (),
     "action": ("sign_in", "user.role", "cap.set"),
     "user": ("usr_none", "<user>"),
@@ -47,6 +48,7 @@ OF_APPROVALS = {"status": ("pending", "approved", "denied", "cancelled")}
 # What reads as much as it is asked about, and why that is no fault.
 REPORTS = {
     "/v1/usage": "sums over the time that is asked for",
+    "/v1/admin/users/{user_id}/export": "reads all of one user",
     "/v1/admin/audit/verify": "reads all rows, within a time",
 }
 # Each search reads at most so many titles, however many sessions there are: see `service.store.sessions.MAX_SESSIONS`.
@@ -155,6 +157,8 @@ COMMANDS = (
     ("workspaces", "disable", "acme"),
     ("keys", "list", "user-7"),
     ("users", "disable", "user-7"),
+    ("users", "show", "user-7"),
+    ("users", "logout", "user-7"),
     ("budgets", "set", "session:<fixed_session>", "1", "--period", "total"),
     ("budgets", "set", "user:<user>", "1", "--period", "month"),
 )
@@ -169,7 +173,12 @@ UNCOUNTED = {
     "workspaces rename": "by the name's index, as in tests/cli",
     "workspaces delete": "by the name's index, as in tests/cli",
     "users add": "by the name's index, as in tests/cli",
+    "users role": "by the name's index, as in tests/cli",
+    "users limit": "by the name's index, as in tests/cli",
     "users password": "by the name's index, as in tests/cli",
+    "users link": "by the name's index, as in tests/oidc",
+    "users export": "reads all of one user",
+    "users erase": "reads all of one user, and the day's answers",
     "users webhook-secret": "by the name's index, as in tests/cli",
     "keys add": "by the user's index, as in tests/cli",
     "keys limit": "by the key's index, as in tests/cli",
@@ -216,6 +225,7 @@ def chores(place: Place) -> dict[str, Callable[[], object]]:
         "abandoned runs": lambda: db.query(lambda tx: runs.abandoned(tx, 20)),
         "waiting runs": lambda: db.query(lambda tx: runs.waiting(tx, 200)),
         "runs of a worker": lambda: db.query(lambda tx: ownership.held(tx, "wrk_1")),
+        "erasures that are due": lambda: db.query(lambda tx: erasures.due(tx, now_ms(), 100)),
         "webhooks that are due": lambda: db.query(lambda tx: webhooks.due(tx, now_ms(), 100)),
         "batches": lambda: services.runs.batches.tick(),
         "holds that were left behind": lambda: db.query(lambda tx: holds.orphaned(tx, day_ago, 100)),

@@ -36,6 +36,8 @@ PUBLIC = {
     "POST /page/sign-in",
     "POST /page/renew",  # by the cookie, with the page's own header
     "POST /page/sign-out",
+    "GET /page/oidc/begin",  # only to the identity provider, and from there back to the page
+    "GET /page/oidc/callback",
 }
 # What anybody may call without a limit of ours; nginx limits connections and requests per address.
 UNLIMITED = {

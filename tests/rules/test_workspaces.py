@@ -54,7 +54,9 @@ def things_of(world: World) -> Things:
 
 def paths(rule: str, things: Things) -> Iterator[str]:
     """Path of a route for each thing that it may be asked about."""
-    [name] = re.findall(r"<(?:\w+:)?(\w+)>", rule) or [""]
+    name, *others = re.findall(r"<(?:\w+:)?(\w+)>", rule) or [""]
+    for other in others:
+        rule = rule.replace(f"<{other}>", things.arguments[other][0])
     known = {**things.arguments, "agent": [AGENT], "name": ["app.js"], "": [""]}[name]
     for value in known:
         yield re.sub(r"<[^>]+>", value, rule)
@@ -94,7 +96,8 @@ def test_no_word_of_a_workspace_crosses(world: World) -> None:
         (other, mine, tuple(other.keys)),
     ):
         things = things_of(there)
-        for name, view in routes(here.app):
+        # The audit first: refusals of this very test are in it, with the ids that they asked for.
+        for name, view in sorted(routes(here.app), key=lambda route: "audit" not in route[0]):
             method, rule = name.split(" ")
             has_object = any(f"<{argument}>" in rule for argument in things.arguments)
             if method != "GET" and not has_object:

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.errors import BudgetExceeded
+from service.store import budgets as rows
 from service.store import holds, scope_locks
 from service.store.database import Transaction
 from service.store.transaction import WriteInTransaction
@@ -92,7 +93,8 @@ def test_step_waits_for_a_cap_being_set_and_counts_against_that_cap(make: Make, 
             sent(tx)
             step = pool.submit(goes_on, house, before)
             wait_until(lambda: waiting(house), "the step")
-            house.budgets._put(tx, cap, NANO, settled)
+            rows.put(tx, cap.scope, cap.period, NANO, None)
+            house.budgets._apply(tx, cap, settled)
             return step  # type: ignore[return-value]
 
         house.db.transact(slowly).result(10)  # type: ignore[attr-defined]

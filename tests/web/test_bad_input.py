@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from service.web import page_cookie
 from tests.conftest import Model, RedisServer, Slipway, slipway_server
 from tests.nginx.pair import database
 from tests.web.bad import (
@@ -57,6 +58,7 @@ def house(
 def caller(house: Slipway) -> Iterator[httpx2.Client]:
     with closing(house.client()) as signed_in:
         signed_in.timeout = httpx2.Timeout(20)  # a hang fails
+        signed_in.headers[page_cookie.HEADER] = "1"
         yield signed_in
 
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from flask import Blueprint, Response
+import orjson
+from flask import Blueprint, Response, request
 from pydantic import Field, model_validator
 
 from service import errors
 from service.auth.users import Role
 from service.auth.workspaces import no_workspace
+from service.privacy.export import export
 from service.store.database import Transaction
-from service.web.admission import guard
+from service.web.admission import guard, reading_place
 from service.web.current import current_caller, services
-from service.web.idempotency import once
+from service.web.idempotency import once, once_again
 from service.web.openapi import api
 from service.web.paging import PAGE, WORKSPACE, asked_workspace, page, page_arguments
-from service.web.schemas import Body, Page, RateText, Shape, json_response
+from service.web.schemas import Body, KeyPage, Page, RateText, Shape, json_response
 from service.web.validation import parse
 
 blueprint = Blueprint("admin", __name__)
 Password = Annotated[str, Field(min_length=8, max_length=256)]
+LINES = "application/x-ndjson"
 
 
 class NewUser(Body):
@@ -61,17 +64,29 @@ class UserView(Shape):
 class UserPage(Page[UserView]): ...
 
 
+class ErasureView(Shape):
+    """Erasure of a user. `erased_at`: nothing was left; `verified_at`: nor once all that was under way had ended."""
+
+    user_id: str
+    status: str
+    asked_at: str
+    erased_at: str | None
+    verified_at: str | None
+    erased: dict[str, int]
+
+
 @blueprint.get("/v1/admin/users")
 @api(
     "List users, oldest first",
     returns={200: UserPage},
     errors=[errors.Forbidden, errors.Invalid],
-    query=PAGE | WORKSPACE,
+    query=PAGE | WORKSPACE | {"username": {"type": "string", "description": "The user of this name"}},
 )
 @guard()
 def list_users() -> Response:
     limit, after = page_arguments()
-    found = services().auth.users.page(limit=limit + 1, after=after, workspace_id=asked_workspace())
+    wanted = {"workspace_id": asked_workspace(), "username": request.args.get("username")}
+    found = services().auth.users.page(limit=limit + 1, after=after, **wanted)
     return json_response(page([user.public() for user in found], limit))
 
 
@@ -97,9 +112,16 @@ def create_user() -> Response:
     return once(work, 201)
 
 
+@blueprint.get("/v1/admin/users/<user_id>")
+@api("Get a user", returns={200: UserView}, errors=[errors.Forbidden, errors.NotFound])
+@guard()
+def get_user(user_id: str) -> Response:
+    return json_response(services().auth.users.get(user_id, current_caller().confined_to).public())
+
+
 @blueprint.patch("/v1/admin/users/<user_id>")
 @api(
-    "Change a user; log-ins of this user end",
+    "Change a user; log-ins of this user end, and runs of a disabled one",
     body=UserChange,
     returns={200: UserView},
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict, errors.Invalid],
@@ -115,7 +137,7 @@ def change_user(user_id: str) -> Response:
 
 @blueprint.delete("/v1/admin/users/<user_id>")
 @api(
-    "Delete a user; the ledger keeps the cost of their runs",
+    "Delete a user and cancel their runs; the ledger keeps their cost",
     returns={204: None},
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict],
 )
@@ -123,6 +145,81 @@ def change_user(user_id: str) -> Response:
 def delete_user(user_id: str) -> Response:
     _not_oneself(user_id)
     services().auth.users.delete(user_id, current_caller().confined_to)
+    return Response(status=204)
+
+
+@blueprint.get("/v1/admin/users/<user_id>/export")
+@api(
+    "Export all data of a user as JSON lines",
+    returns={200: None},
+    errors=[errors.Forbidden, errors.NotFound, errors.RateLimited, errors.Overloaded],
+    stream=LINES,
+)
+@guard()
+def export_user(user_id: str) -> Response:
+    place = reading_place()
+    try:
+        lines = export(services().infra.db, user_id, current_caller().confined_to)
+    except BaseException:
+        place.give()
+        raise
+    encoded = (orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
+    response = Response(encoded, mimetype=LINES)
+    response.headers["Content-Disposition"] = f'attachment; filename="{user_id}.jsonl"'
+    response.call_on_close(place.give)
+    return response
+
+
+@blueprint.post("/v1/admin/users/<user_id>/erase")
+@api(
+    "Erase a user everywhere but for ids in ledger and audit; repeat it to see how far it is",
+    returns={202: ErasureView},
+    errors=[errors.Forbidden, errors.NotFound, errors.Conflict, errors.IdempotencyMismatch],
+    headers=["Idempotency-Replayed"],
+)
+@guard()
+def erase_user(user_id: str) -> Response:
+    _not_oneself(user_id)
+    within = current_caller().confined_to
+    return once_again(lambda: services().erasures.erase(user_id, within), 202)
+
+
+@blueprint.delete("/v1/admin/users/<user_id>/logins")
+@api(
+    "End all log-ins of a user, on all workers at once",
+    returns={204: None},
+    errors=[errors.Forbidden, errors.NotFound],
+)
+@guard()
+def end_logins(user_id: str) -> Response:
+    services().auth.users.end_logins(user_id, current_caller().confined_to)
+    return Response(status=204)
+
+
+@blueprint.get("/v1/admin/users/<user_id>/keys")
+@api(
+    "List the API keys of a user",
+    returns={200: KeyPage},
+    errors=[errors.Forbidden, errors.NotFound, errors.Invalid],
+    query=PAGE,
+)
+@guard()
+def list_keys_of(user_id: str) -> Response:
+    limit, after = page_arguments()
+    user = services().auth.users.get(user_id, current_caller().confined_to)
+    return json_response(page(services().auth.keys.page(user.id, limit=limit + 1, after=after), limit))
+
+
+@blueprint.delete("/v1/admin/users/<user_id>/keys/<key_id>")
+@api(
+    "Revoke an API key of a user at once",
+    returns={204: None},
+    errors=[errors.Forbidden, errors.NotFound],
+)
+@guard()
+def revoke_key_of(user_id: str, key_id: str) -> Response:
+    user = services().auth.users.get(user_id, current_caller().confined_to)
+    services().auth.keys.revoke(key_id, user.id)
     return Response(status=204)
 
 

@@ -22,7 +22,17 @@ from service.web.idempotency import once
 from service.web.limits import limit_refresh
 from service.web.openapi import api
 from service.web.paging import PAGE, page, page_arguments
-from service.web.schemas import Amount, Body, BudgetList, Page, RateText, Shape, budget_list, json_response
+from service.web.schemas import (
+    Amount,
+    Body,
+    BudgetList,
+    KeyPage,
+    KeyView,
+    RateText,
+    Shape,
+    budget_list,
+    json_response,
+)
 from service.web.sign_in import Login, sign_in
 from service.web.validation import parse
 
@@ -87,23 +97,8 @@ class Rotation(Body):
     overlap_seconds: Annotated[int, Field(ge=0, le=30 * DAY)] = DAY
 
 
-class KeyView(Shape):
-    id: str
-    name: str
-    prefix: str
-    scopes: list[str]
-    created_at: str
-    expires_at: str | None
-    last_used_at: str | None
-    previous_expires_at: str | None
-    limit_runs: str | None
-
-
 class KeyShown(KeyView):
     key: str
-
-
-class KeyPage(Page[KeyView]): ...
 
 
 class KeySet(Shape):

@@ -99,7 +99,7 @@ def get_workspace(workspace_id: str) -> Response:
 
 @blueprint.patch("/v1/admin/workspaces/<workspace_id>")
 @api(
-    "Rename, disable or enable a workspace; a disabled one's log-ins end and its keys are refused",
+    "Rename, disable or enable a workspace; a disabled one's log-ins and runs end, and its keys are refused",
     body=WorkspaceChange,
     returns={200: WorkspaceView},
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict, errors.Invalid],
