@@ -230,6 +230,7 @@ class RunRequest:
     priority: Literal["normal", "batch"] = "normal"
     on_conflict: OnConflict | None = None  # when its session is busy; None: the setting; not stored
     parent_message_id: str | None = None  # message this turn continues; "": none; None: the newest
+    end_user: str | None = None  # for whom the caller asks, by the caller's own name for them
     door: str | None = None  # label of the API surface; stored with the run, not in the request
 
     @property

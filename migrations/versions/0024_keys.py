@@ -1,4 +1,4 @@
-"""keys: rotation with an overlap, last use, a limit of their own
+"""keys: rotation with an overlap, last use, a limit of their own; end users in the books
 
 Revision ID: 0024
 Revises: 0023
@@ -27,6 +27,8 @@ INDEXED = ("changed_at", "previous_digest")
 
 
 def upgrade() -> None:
+    for table in ("holds", "ledger"):
+        gentle.add_columns(table, sa.Column("end_user", sa.String(64)))
     gentle.add_columns("api_keys", *COLUMNS)
     for name in INDEXED:
         gentle.create_index(f"ix_api_keys_{name}", "api_keys", (name,))
@@ -36,3 +38,5 @@ def downgrade() -> None:
     for name in reversed(INDEXED):
         gentle.drop_index(f"ix_api_keys_{name}", "api_keys")
     gentle.drop_columns("api_keys", *(column.name for column in COLUMNS))
+    for table in ("ledger", "holds"):
+        gentle.drop_columns(table, "end_user")

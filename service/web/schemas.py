@@ -116,7 +116,14 @@ def _amount(text: str) -> str:
     return text
 
 
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be printable characters")
+    return text
+
+
 Amount = Annotated[str, Field(max_length=24), AfterValidator(_amount)]  # dollars
+EndUser = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
 RateText = Annotated[str, Field(max_length=64)]  # such as `60/minute`
 ContextObject = Annotated[str, AfterValidator(_is_object), WithJsonSchema({"type": "object"})]
 

@@ -102,8 +102,8 @@ def test_each_row_reaches_the_rows_it_says(world: World) -> None:
     assert world.other is not None
     seen = 0
     for name, row in PERMISSIONS.items():
-        [argument] = re.findall(r"<(?:\w+:)?(\w+)>", name) or [""]
-        if argument not in OBJECTS:
+        arguments = re.findall(r"<(?:\w+:)?(\w+)>", name)
+        if len(arguments) != 1 or arguments[0] not in OBJECTS:
             continue
         rule = name.partition(" ")[2]
 
