@@ -138,6 +138,7 @@ class RunStatus(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     WAITING_APPROVAL = "waiting_approval"
+    PAUSED = "paused"  # queued, as its agent is stopped
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -145,6 +146,11 @@ class RunStatus(StrEnum):
     @property
     def ended(self) -> bool:
         return self in (RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED)
+
+    @property
+    def waits(self) -> bool:
+        """Return whether a person has to act before anything happens."""
+        return self in (RunStatus.WAITING_APPROVAL, RunStatus.PAUSED)
 
 
 class Event(StrEnum):
@@ -197,6 +203,7 @@ class Caller(NamedTuple):
     family: str | None = None  # the token family, where a token was used
     limit_runs: str | None = None  # the user's own rate limit, such as "60/minute"; None: the setting's
     workspace_id: str = DEFAULT_WORKSPACE
+    key_limit_runs: str | None = None  # the key's own, within that of its user
 
     @property
     def confined_to(self) -> str | None:

@@ -90,10 +90,15 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
         money,
         sessions.build(settings, infra),
         sender,
+        accounts.revocations,
     )
     settle = partial(sweep_holds, infra.db, money.spending, older_than=ORPHANED_AFTER_MS / 1000)
     chores = [
-        *([Chore(accounts.first_admin), Chore(accounts.tokens.keys.refresh)] if role.kind == "web" else []),
+        *(
+            [Chore(accounts.first_admin), Chore(accounts.tokens.keys.refresh), Chore(accounts.keys.note_uses)]
+            if role.kind == "web"
+            else []
+        ),
         Chore(catalog.refresh_in_background),
         Chore(sender.send_due, Work.DELIVERIES),
         Chore(settle, Work.ORPHANED_HOLDS),
@@ -101,6 +106,7 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
         Chore(trail.chainer.wake, Work.UNLINKED_AUDIT),
     ]
     built = runs.build(settings, infra, domains, role, chores)
+    accounts.users.refused = accounts.workspaces.refused = built.cancellation.of_refused
     erasures = Erasures(infra.db, infra.redis_store, accounts.users, built.queries, built.cancellation)
     built.supervisor.add(Chore(erasures.go_on_in_background, Work.ERASURES))
     return Services(

@@ -1,7 +1,7 @@
 """erasures: erasures of users' data, and the decisions of a user about the calls of others
 
 Revision ID: 0026
-Revises: 0022
+Revises: 0025
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from alembic import op
 from migrations import gentle
 
 revision = "0026"
-down_revision = "0022"
+down_revision = "0025"
 branch_labels = None
 depends_on = None
 OLDEST_CODE = "0002"  # older code writes no rows

@@ -55,7 +55,7 @@ _BATCH = 500
 # Deletes nothing. A Redis that refuses this write may have refused a revocation from another worker too.
 PROVES_WRITES = ("HDEL", KEY, "")
 # KEYS: the hash. ARGV: a field, and `complete`. Returns their values; a field that exists stops the trip.
-_LOOK_UP = Script("""
+LOOK_UP = Script("""
 redis.call('HDEL', KEYS[1], '') -- as PROVES_WRITES
 local found = redis.call('HMGET', KEYS[1], ARGV[1], ARGV[2])
 return found, found[1]
@@ -101,7 +101,7 @@ class Revocations:
             if self.is_revoked(family, seen or (None, None)):
                 raise InvalidToken("This log-in has ended.")
 
-        return ScriptCall(_LOOK_UP, (KEY,), (family, COMPLETE), read)
+        return ScriptCall(LOOK_UP, (KEY,), (family, COMPLETE), read)
 
     def is_revoked(self, family: str, seen: Sequence[bytes | None]) -> bool:
         """Check whether a log-in has been revoked. Raises `DatabaseUnavailable` when neither store can say.
@@ -152,6 +152,10 @@ class Revocations:
         if self._retrier is None or not self._retrier.is_alive():
             self._retrier = threading.Thread(target=self._catch_up, name="revocations-retry", daemon=True)
             self._retrier.start()
+
+    def withdraw(self, mark: str) -> None:
+        """Remove the mark of an agent that was released. A mark that stays costs a query for each look-up."""
+        self._redis_store.call(lambda client: client.hdel(KEY, mark), None)
 
     def _age(self, complete: bytes | None) -> float | None:
         """Return seconds since the hash was complete; None: incomplete, or complete on another server."""

@@ -6,7 +6,7 @@ import hmac
 import logging
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -37,7 +37,6 @@ _HASH_CONCURRENCY = 2  # per process: 19 MiB each, and 30 ms of one core
 _HASH_TIMEOUT = 3.0  # seconds a log-in waits for a hashing slot
 _ADDRESS_REFRESH_MS = 86_400_000  # an address in daily use is written once a day
 _RATE = re.compile(r"[1-9][0-9]{0,8}/(?:[1-9][0-9]{0,4} ?)?(?:second|minute|hour|day)s?")
-
 
 _FIELDS = "id workspace_id username role disabled limit_runs created_at"
 
@@ -75,6 +74,7 @@ class UserService:
         self._refusals = refusals
         self._revocations = revocations
         self._throttle = LoginThrottle(redis_store)
+        self.refused: Callable[[], object] = lambda: None  # called once a user is disabled or deleted
         self._pepper = hmac.digest(secret.encode(), b"slipway addresses", "sha256")
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
         self._hash_slots = threading.BoundedSemaphore(_HASH_CONCURRENCY)
@@ -83,8 +83,8 @@ class UserService:
     def sign_in(self, username: str, password: str, address: str, workspace: str = DEFAULT_NAME) -> User:
         """Verify a password and return the user, from now on the actor. `workspace`: its name.
 
-        Raises `InvalidCredentials` (constant work: unknown users and workspaces cost the same hash) and `RateLimited`,
-        see `service.auth.login_throttle`.
+        Raises `InvalidCredentials` (constant work: users that are unknown or have no password, and unknown workspaces,
+        cost the same hash) and `RateLimited`, see `service.auth.login_throttle`.
         """
         network = network_of(address)
         digest = hmac.digest(self._pepper, network.encode(), "sha256").hex()
@@ -93,8 +93,9 @@ class UserService:
         )
         attempt = LoginAttempt(_account(username, workspace), network, known=seen_at is not None)
         self._throttle.begin(attempt)
-        right = self._matches(row["password_hash"] if row else self._dummy_hash, password)
-        if row is None or not right or row["refused"]:
+        stored = row["password_hash"] if row else ""  # empty too for users of an issuer
+        right = self._matches(stored or self._dummy_hash, password)
+        if row is None or not stored or not right or row["refused"]:
             self._throttle.failed(attempt)
             self._refuse(row)
             raise InvalidCredentials()
@@ -143,10 +144,10 @@ class UserService:
 
         return user_of(row) if self._db.transact(work) else None
 
-    def get(self, user_id: str) -> User:
-        """Find a user by id. Raises `NotFound`."""
+    def get(self, user_id: str, within: str | None = None) -> User:
+        """Find a user by id; `within`: only a user of that workspace. Raises `NotFound`."""
         row = self._db.query(lambda tx: rows.get(tx, user_id))
-        if row is None:
+        if row is None or within not in (None, row["workspace_id"]):
             raise NotFound("There is no such user.")
         return user_of(row)
 
@@ -154,9 +155,11 @@ class UserService:
         row = self._db.query(lambda tx: rows.by_name(tx, username, workspace))
         return user_of(row) if row else None
 
-    def page(self, *, limit: int, after: str | None, workspace_id: str | None = None) -> list[User]:
-        """List users, or those of one workspace, oldest first, after the id `after`."""
-        read = partial(rows.page, limit=limit, after=after, workspace_id=workspace_id)
+    def page(
+        self, *, limit: int, after: str | None, workspace_id: str | None = None, username: str | None = None
+    ) -> list[User]:
+        """List users, or those of one workspace or name, oldest first, after the id `after`."""
+        read = partial(rows.page, limit=limit, after=after, workspace_id=workspace_id, username=username)
         return [user_of(row) for row in self._db.query(read)]
 
     def change(
@@ -169,26 +172,34 @@ class UserService:
         disabled: bool | None = None,
         limit_runs: str | None = None,
     ) -> User:
-        """Change the given fields; `limit_runs=""` restores the setting's limit. Ends the user's log-ins.
+        """Change the given fields; `limit_runs=""` restores the setting's limit. Ends their log-ins.
 
         Role and limit are claims of the tokens, so changing either must revoke them too. `within`: only a user of that
-        workspace. Raises `Invalid` and `NotFound`.
+        workspace. Raises `Invalid` and `NotFound`, and `Conflict` for the last admin of a workspace.
         """
         changes: dict[str, Any] = {"role": role, "disabled": disabled}
         changes = {key: value for key, value in changes.items() if value is not None}
         if password is not None:
             changes["password_hash"] = self._hash(password)
         if limit_runs is not None:
-            changes["limit_runs"] = _checked_rate(limit_runs) or None
+            changes["limit_runs"] = checked_rate(limit_runs) or None
         if changes:
             change = partial(rows.update, user_id=user_id, changes=changes, workspace_id=within)
             self._end_logins(user_id, change, _recorded(changes))
+        if disabled:
+            self.refused()
         return self.get(user_id)
 
+    def end_logins(self, user_id: str, within: str | None = None) -> None:
+        """End all log-ins of a user, who may sign in again. `within`: as in `change`. Raises `NotFound`."""
+        self.get(user_id, within)
+        self._end_logins(user_id, lambda tx: True, {Action.USER_LOGINS: {}})
+
     def delete(self, user_id: str, within: str | None = None) -> None:
-        """Delete a user; the ledger keeps their spending. `within`: as in `change`. Raises `NotFound`."""
+        """Delete a user, whose spending the ledger keeps. `within`: as in `change`. Raises `NotFound`."""
         change = partial(rows.forget, user_id=user_id, workspace_id=within)
         self._end_logins(user_id, change, {Action.USER_DELETED: {}})
+        self.refused()
 
     def begin_erasure(self, user_id: str, within: str | None = None) -> None:
         """Delete a user, also one deleted before, and note that all they left is to be erased.
@@ -236,7 +247,7 @@ class UserService:
             "password_hash": self._hash(password),
             "role": role,
             "disabled": False,
-            "limit_runs": _checked_rate(limit_runs) if limit_runs else None,
+            "limit_runs": checked_rate(limit_runs) if limit_runs else None,
             "created_at": now_ms(),
         }
 
@@ -294,7 +305,8 @@ def _look_up(tx: Transaction, username: str, workspace: str, digest: str) -> tup
     return row, sign_in_addresses.seen_at(tx, row["id"] if row else "", digest)
 
 
-def _checked_rate(rate: str) -> str:
+def checked_rate(rate: str) -> str:
+    """Return a rate such as `60/minute`, or none. Raises `Invalid`."""
     if rate and not _RATE.fullmatch(rate):
         raise fault("/limit_runs", "Use a rate such as 60/minute.")
     return rate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -38,6 +39,7 @@ class WorkspaceService:
     def __init__(self, db: Database, revocations: Revocations) -> None:
         self._db = db
         self._revocations = revocations
+        self.refused: Callable[[], object] = lambda: None  # called once a workspace is disabled
 
     def new_row(self, name: str) -> dict[str, Any]:
         """Build a validated `workspaces` row without inserting. Raises `Invalid`."""
@@ -72,10 +74,13 @@ class WorkspaceService:
     ) -> Workspace:
         """Rename, disable or enable a workspace. Raises `Invalid`, `NotFound` and `Conflict`.
 
-        Disabling ends all log-ins of its users, and refuses new ones and their keys, on every worker at once.
+        Disabling ends all log-ins of its users, refuses new ones and their keys, and cancels their runs, on every
+        worker at once.
         """
         changes: dict[str, Any] = {"name": None if name is None else _checked(name), "disabled": disabled}
         self._change(workspace_id, {key: value for key, value in changes.items() if value is not None})
+        if disabled:
+            self.refused()
         return self.get(workspace_id)
 
     def delete(self, workspace_id: str) -> None:

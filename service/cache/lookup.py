@@ -36,9 +36,14 @@ class Lookup:
         self._call: ScriptCall | None = None
         self.entry = CacheEntry("bypass" if question is None else "miss")
 
+    @property
+    def asks(self) -> bool:
+        """Return whether the question is looked up at all."""
+        return self._question is not None and self.run.request.cache == "default"
+
     def ask(self, trip: Trip) -> None:
         """Look the question up with this trip; `read` is due once it has been sent."""
-        if self._question is not None and self.run.request.cache == "default":
+        if self._question is not None and self.asks:
             self._call = self._single_flight.answers.look_up(self._question, self._me)
             trip.add(self._call)
 

@@ -33,9 +33,31 @@ agents = Commands("agents", help="The agents that can be run, and whether they a
 @agents.command("list")
 @as_json
 def list_agents(as_json: bool) -> None:
-    """List the agents that can be run."""
-    shown = [agent.public() for agent in services().agents.agents.values()]
-    print_rows(shown, "id pattern version tools description", "There are no agents.", as_json=as_json)
+    """List the agents that can be run, and why which of them are stopped."""
+    reasons = {stop["agent"]: stop["reason"] for stop in services().runs.stops.every()}
+    shown = [
+        {**agent.public(), "stopped": reasons.get(agent.id)} for agent in services().agents.agents.values()
+    ]
+    columns = "id pattern version tools description" + (" stopped" if reasons else "")
+    print_rows(shown, columns, "There are no agents.", as_json=as_json)
+
+
+@agents.command()
+@click.argument("name")
+@click.option("--reason", required=True, help="For other admins, who see it in lists.")
+def stop(name: str, reason: str) -> None:
+    """Stop an agent: no call of it begins any more, its runs wait, and new ones are refused."""
+    stops = services().runs.stops
+    services().infra.db.transact(lambda tx: stops.stop(tx, name, reason))
+    click.echo(f"Stopped {name}. `flask agents release {name}` lets it go on.")
+
+
+@agents.command()
+@click.argument("name")
+def release(name: str) -> None:
+    """Release a stopped agent: its runs go on."""
+    services().runs.stops.release(name)
+    click.echo(f"Released {name}.")
 
 
 @agents.command()

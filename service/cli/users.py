@@ -61,9 +61,47 @@ def list_users(workspace: str | None, as_json: bool) -> None:
 @click.option("--undo", is_flag=True, help="Let them sign in again.")
 @in_workspace
 def disable(username: str, undo: bool, workspace: str) -> None:
-    """Revoke a user's log-ins and keys at once, and refuse new ones."""
+    """Revoke a user's log-ins and keys at once, cancel their runs, and refuse new ones."""
     services().auth.users.change(user_named(username, workspace).id, disabled=not undo)
     click.echo(f"{username} can sign in again." if undo else f"Disabled {username}.")
+
+
+@users.command()
+@click.argument("username")
+@in_workspace
+def show(username: str, workspace: str) -> None:
+    """Print one user as JSON."""
+    print_json(user_named(username, workspace).public())
+
+
+@users.command()
+@click.argument("username")
+@click.argument("role", type=click.Choice(["user", "operator", "admin"]))
+@in_workspace
+def role(username: str, role: Role, workspace: str) -> None:
+    """Give a user another role, and revoke their log-ins: tokens say what one may."""
+    services().auth.users.change(user_named(username, workspace).id, role=role)
+    click.echo(f"{username} is {role}.")
+
+
+@users.command()
+@click.argument("username")
+@click.argument("rate", metavar="RATE|none")
+@in_workspace
+def limit(username: str, rate: str, workspace: str) -> None:
+    """Set a user's limit on runs, such as 60/minute, and revoke their log-ins; none: the setting's."""
+    rate = "" if rate == "none" else rate
+    user = services().auth.users.change(user_named(username, workspace).id, limit_runs=rate)
+    click.echo(f"The limit of {username} is {user.limit_runs or services().settings.limit_runs or 'none'}.")
+
+
+@users.command()
+@click.argument("username")
+@in_workspace
+def logout(username: str, workspace: str) -> None:
+    """Revoke all log-ins of a user at once; their keys stay, and they may sign in again."""
+    services().auth.users.end_logins(user_named(username, workspace).id)
+    click.echo(f"Ended the log-ins of {username}.")
 
 
 @users.command()
@@ -75,6 +113,20 @@ def password(username: str, workspace: str, password_stdin: bool) -> None:
     user = user_named(username, workspace)
     services().auth.users.change(user.id, password=_password(password_stdin))
     click.echo(f"Changed the password of {username}.")
+
+
+@users.command()
+@click.argument("username")
+@click.option("--subject", required=True, help="Claim `sub` of the identity's tokens.")
+@click.option("--issuer", default="", help="An issuer other than OIDC_ISSUER.")
+@in_workspace
+def link(username: str, subject: str, issuer: str, workspace: str) -> None:
+    """Give an identity of the OpenID Connect issuer to a user."""
+    identities = services().auth.identities
+    if identities is None:
+        raise click.ClickException("No issuer is configured: set OIDC_ISSUER.")
+    identities.link(user_named(username, workspace), subject, issuer)
+    click.echo(f"Linked {subject} to {username}.")
 
 
 @users.command("webhook-secret")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from service.infra.backends import Infra
@@ -30,6 +31,7 @@ class ModelClients(NamedTuple):
 
     calls: ModelClient
     batches: BatchClient
+    breakers: Callable[[], list[tuple[str, str, float]]]  # see `RetryingClient.breakers`
 
 
 def build(settings: Settings, infra: Infra) -> ModelClients:
@@ -37,4 +39,4 @@ def build(settings: Settings, infra: Infra) -> ModelClients:
     upstream = claude(settings)
     failures, recovery = settings.breaker_failures, settings.breaker_recovery
     calls = RetryingClient(upstream, settings.model_retries, failures, recovery, infra.observer.attempt)
-    return ModelClients(calls, upstream)
+    return ModelClients(calls, upstream, calls.breakers)

@@ -40,8 +40,8 @@ class ModelCall:
 
     `abort()` may be called from any thread, at any time, repeatedly: it shuts the upstream socket down, which wakes a
     reader blocked on it (closing the SDK's stream from another thread does not). `on_text` receives text read by a
-    thread other than `create`'s caller; None forbids that. `before_retry` gets the progress of an attempt that may be
-    billed, and raises when another attempt cannot be paid.
+    thread other than `create`'s caller; None forbids that. `before_retry` gets the progress of the failed attempt, and
+    raises when another cannot be paid or must not be made.
     """
 
     def __init__(
@@ -93,9 +93,8 @@ class ModelCall:
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def begin_retry(self) -> None:
-        """Charge for an attempt that may be billed, then reset the progress. Raises what `before_retry` raises."""
-        if self.progress.billable:
-            self._before_retry(self.progress)
+        """Ask whether another attempt may be made, then reset the progress. Raises what `before_retry` raises."""
+        self._before_retry(self.progress)
         self.progress = CallProgress()
 
     def sleep(self, seconds: float) -> None:

@@ -90,6 +90,12 @@ class RetryingClient:
     def ping(self) -> None:
         self._inner.ping()
 
+    def breakers(self) -> list[tuple[str, str, float]]:
+        """List the models that were called: name, state of the breaker, seconds until a call may be let through."""
+        with self._lock:
+            known = sorted(self._breakers.items())
+        return [(model, breaker.state, breaker.retry_after) for model, breaker in known]
+
     def breaker(self, model: str) -> Breaker:
         """Return the breaker of a model; /ready and the metrics read its `state` and `retry_after`."""
         with self._lock:

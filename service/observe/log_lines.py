@@ -26,6 +26,8 @@ class LogLines(Observer):
             runs_log.info("run_waits_for_approval", extra=about)
         elif phase == "waits_for_batch":
             runs_log.info("run_waits_for_batch", extra=about)
+        elif phase == "paused":
+            runs_log.info("run_paused", extra=about)
         elif phase == "released":
             runs_log.warning("run_released", extra={**about, "why": type(error).__name__})
         elif phase == "failed":

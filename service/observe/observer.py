@@ -9,8 +9,11 @@ from typing import Any, Literal, NamedTuple
 from service.types import Run, Usage
 
 # `started` and `over` delimit an execution in this process, whatever its outcome. In between: `ended` (see its status),
-# `failed` by an internal error, waiting for an approval or a batch, or `released` to another worker.
-RunPhase = Literal["started", "ended", "failed", "waits_for_approval", "waits_for_batch", "released", "over"]
+# `failed` by an internal error, waiting for an approval or a batch, `paused` as its agent is stopped, or `released` to
+# another worker.
+RunPhase = Literal[
+    "started", "ended", "failed", "waits_for_approval", "waits_for_batch", "paused", "released", "over"
+]
 
 
 @dataclass(frozen=True, slots=True)

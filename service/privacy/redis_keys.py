@@ -33,6 +33,7 @@ NOBODYS = {
     "slipway:distrusted": "ids of log-ins and digests of keys, which are refused: expire",
     "slipway:jobs": "Celery's messages: ids of runs",
     "slipway:said": "digests of faults in agents",
+    "slipway:oidc": "random states of sign-ins that have come back: expire in ten minutes",
     "slipway:ready": "probes",
 }
 

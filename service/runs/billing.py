@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import orjson
 
+from service.errors import AgentStopped
 from service.llm.client import CallProgress, ModelCall, ModelReply, ModelRequest
 from service.runs.attempt import Attempt
 from service.runs.journal import Journal, NewEvent
@@ -23,6 +24,7 @@ from service.usage.reservation import Spending
 log = logging.getLogger("slipway.money")
 CountTokens = Callable[[ModelRequest, ModelCall], int]
 COUNT_SECONDS = 5.0  # limit for the provider's count of a prompt
+LATE = 0.5  # seconds from a hold's write to its call; after a hang the agent may be stopped meanwhile
 
 
 class CallBilling:
@@ -48,7 +50,7 @@ class CallBilling:
         """Hold the most the call can cost. Return the request as it may be sent, and events published meanwhile.
 
         `whole`: without shortening the answer; `along` is written with the hold, `then` published after it. Raises
-        `BudgetExceeded`, or the run's stop reason.
+        `BudgetExceeded`, `AgentStopped`, or the run's stop reason.
         """
         fewest = (
             request.max_tokens if whole or request.json_schema else min(FEWEST_TOKENS, request.max_tokens)
@@ -59,7 +61,13 @@ class CallBilling:
         return (request if granted == request.max_tokens else replace(request, max_tokens=granted)), events
 
     def reserve_again(self, request: ModelRequest, failed: CallProgress) -> None:
-        """Settle the failed attempt, and hold for the next with the same `max_tokens`. Raises as `reserve` does."""
+        """Settle the failed attempt, and hold for the next with the same `max_tokens`. Raises as `reserve` does.
+
+        The hold of one that cannot be billed is the next one's.
+        """
+        if not failed.billable:
+            self._journal.check_owner()
+            return
         self.settle_failed(request, failed)
         self._hold(request, fewest=request.max_tokens)
 
@@ -94,6 +102,7 @@ class CallBilling:
         then: Sequence[NewEvent] = (),
     ) -> list[RunEvent]:
         events: list[RunEvent] = []
+        wrote_at = 0.0
         estimate = CallEstimate(
             run=self._run,
             step=self._journal.steps + 1,
@@ -112,13 +121,29 @@ class CallBilling:
                 events.extend(self._journal.commit())
 
         def write(first: WriteInTransaction, hold: WriteInTransaction) -> None:
+            nonlocal wrote_at
+            wrote_at = time.monotonic()
             events.extend(self._journal.commit(*along, first=first, last=hold, then=then))
 
         self._reserved = self._spending.reserve(estimate, write, before_retry)
+        if time.monotonic() - wrote_at > LATE:
+            self._check_again(request)
         return events
 
+    def _check_again(self, request: ModelRequest) -> None:
+        """Settle the hold unused where the agent was stopped after it. Raises `AgentStopped` then."""
+        try:
+            self._journal.check_owner()
+        except AgentStopped:
+            self.settle_failed(request, CallProgress())
+            raise
+
     def _counted(self, request: ModelRequest) -> int:
-        """Count the prompt's tokens in a call of its own: the handle's model call may be under way."""
+        """Count the prompt's tokens in a call of its own: the handle's model call may be under way.
+
+        Raises `AgentStopped`: a prompt that is counted is sent too.
+        """
+        self._spending.check_running(self._run.agent)
         return self._count(request, ModelCall(min(self._handle.deadline, time.monotonic() + COUNT_SECONDS)))
 
 

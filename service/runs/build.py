@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from service.agents.catalog import AgentCatalog
 from service.agents.patterns import PATTERNS
+from service.auth.revocation import Revocations
 from service.cache.build import build as build_cache
 from service.infra.backends import Infra
 from service.infra.redis_client import connect
 from service.llm.build import ModelClients
-from service.llm.client import ModelClient
 from service.runs.batch.steps import BatchSteps
 from service.runs.batch.submitter import BatchSubmitter
 from service.runs.bulkhead import Bulkhead
@@ -29,6 +29,7 @@ from service.runs.runner import Runner
 from service.runs.slots import Slots
 from service.runs.start import RunStarter
 from service.runs.steps import StepDependencies
+from service.runs.stops import AgentStops
 from service.runs.tool_execution import ToolExecution
 from service.sessions import Sessions
 from service.store import ownership
@@ -52,6 +53,7 @@ class Domains(NamedTuple):
     usage: UsageServices
     sessions: Sessions
     webhooks: Webhooks
+    revocations: Revocations
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +64,10 @@ class RunServices:
     execution: Execution
     queries: RunQueries
     cancellation: Cancellation
+    stops: AgentStops
     bulkhead: Bulkhead
     batches: BatchSubmitter
-    model: ModelClient
+    model: ModelClients
     wakeup: Wakeup
     supervisor: Supervisor
 
@@ -72,7 +75,7 @@ class RunServices:
         """Stop: runs still executing are handed over."""
         self.supervisor.stop()
         self.batches.close()
-        self.model.close()
+        self.model.calls.close()
 
 
 def build(
@@ -90,6 +93,7 @@ def build(
     seconds, sessions = settings.run_timeout, domains.sessions
     queries = RunQueries(infra.db, event_streams, settings.heartbeat_seconds, seconds, role.draining)
     cancellation = Cancellation(infra.db, execution.slots, sessions, domains.webhooks)
+    stops = AgentStops(infra.db, domains.revocations, domains.agents.has)
     total = settings.request_places
     bulkhead = Bulkhead(total, max(total // 2, settings.limit_concurrent_runs or total))
     conflicts = Conflicts(sessions, queries, cancellation, bulkhead, settings.session_conflict, seconds)
@@ -102,14 +106,17 @@ def build(
         bulkhead=bulkhead,
         concurrent=concurrent,
         redis_store=infra.redis_store,
+        stops=stops,
     )
     size, wait = settings.batch_max_size, settings.batch_max_wait_seconds
     batches = BatchSubmitter(infra.db, domains.model.batches, batch_steps, max_size=size, max_wait=wait)
     chores = [*chores, Chore(batches.tick_in_background, Work.BATCHES)]
     times = Times(settings.lease_seconds, settings.sweep_seconds, settings.graceful_timeout)
     supervisor = Supervisor(infra.db, execution, role, times, chores)
-    model, wakeup = domains.model.calls, role.wakeup
-    return RunServices(start, execution, queries, cancellation, bulkhead, batches, model, wakeup, supervisor)
+    model, wakeup = domains.model, role.wakeup
+    return RunServices(
+        start, execution, queries, cancellation, stops, bulkhead, batches, model, wakeup, supervisor
+    )
 
 
 def _runner(infra: Infra, domains: Domains, batch_steps: BatchSteps) -> Runner:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from service.errors import NotFound, RunFinished
@@ -15,7 +17,8 @@ from service.store.database import Database, Transaction
 from service.types import Run, RunStatus, now_ms
 from service.webhooks import Webhooks
 
-WAITING = (RunStatus.QUEUED, RunStatus.WAITING_APPROVAL)
+REFUSED_SECONDS, REFUSED_BATCH = 20.0, 100
+WAITING = (RunStatus.QUEUED, RunStatus.WAITING_APPROVAL, RunStatus.PAUSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,21 @@ class Cancellation:
         at = now_ms()
         if not self.db.transact(lambda tx: self._end_waiting(tx, run.id, at)):
             self._stop(run.id)
+
+    def of_refused(self) -> None:
+        """Cancel the waiting runs of users who are refused, for `REFUSED_SECONDS` at most.
+
+        Those that execute are stopped by their workers' supervisors, and those left here by whoever claims them.
+        """
+        end = time.monotonic() + REFUSED_SECONDS
+        while time.monotonic() < end:
+            found = self.db.query(lambda tx: rows.waiting_of_refused(tx, REFUSED_BATCH))
+            for run_id in found:
+                with suppress(RunFinished, NotFound):  # meanwhile
+                    at = now_ms()
+                    self.db.transact(lambda tx: self._end_waiting(tx, run_id, at))  # noqa: B023
+            if len(found) < REFUSED_BATCH:
+                return
 
     def client_gone(self, run: Run) -> None:
         """Stop a run whose client has disconnected, if its request asks for that (`on_disconnect`)."""

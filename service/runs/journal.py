@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from service.errors import AgentStopped
 from service.runs.replay import IN_RESULT, Replay
 from service.runs.slots import LeaseLost
 from service.store import ownership
@@ -197,6 +198,10 @@ class Journal:
         """Leave the run in the queue until it is woken, held by no worker."""
         return self._leave(RunStatus.QUEUED, rows.park)
 
+    def pause(self) -> list[RunEvent]:
+        """Leave the run in the queue until its agent is released, held by no worker."""
+        return self._leave(RunStatus.PAUSED, rows.pause)
+
     def hand_over(self) -> list[RunEvent]:
         """Return the run to the queue, for another worker to claim at once."""
         return self._leave(RunStatus.QUEUED, rows.release, patience=HAND_OVER_PATIENCE)
@@ -227,10 +232,16 @@ class Journal:
         return self._committed(after)
 
     def check_owner(self) -> None:
-        """Check ownership. Raises `LeaseLost` when another worker has claimed the run since this one's last write."""
+        """Check ownership, and that the agent is not stopped, before a call that no transaction begins.
+
+        Raises `LeaseLost` when another worker has claimed the run since this one's last write, and `AgentStopped`.
+        """
         run = self._run
-        if not self._db.query(lambda tx: ownership.is_owned_by(tx, run.id, run.attempt), patience=PATIENCE):
+        owned = self._db.query(lambda tx: ownership.owned_by(tx, run.id, run.attempt), patience=PATIENCE)
+        if owned is None:
             raise LeaseLost
+        if owned["stopped"]:
+            raise AgentStopped(run.agent)
 
     def _write(self, tx: Transaction, step: dict[str, Any] | None) -> bool:
         """Open the run, and store the finished step. True: the run's row is new, and up to date."""

@@ -22,7 +22,7 @@ from service.store import steps as step_rows
 from service.store.database import Database, Row, Transaction
 from service.store.run_lists import RunFilter
 from service.store.visibility import UNRESTRICTED, visible_to
-from service.types import Caller, Event, Run, RunEvent, RunStatus
+from service.types import Caller, Event, Run, RunEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class RunQueries:
     def follow(self, run_id: str, after: int = 0) -> Generator[list[RunEvent]]:
         """Yield batches of a run's events after number `after`, until the last; empty ones as heartbeats.
 
-        A `reconnect` event ends it early when the run waits for an approval, when this worker stops, when the database
+        A `reconnect` event ends it early when the run waits for a person, when this worker stops, when the database
         stays unavailable, and after the time limit of an attempt: a follower holds a thread.
         """
         follower = Follower(self.db, self.event_streams, run_id, after)
@@ -108,7 +108,7 @@ class RunQueries:
         return Follower(self.db, self.event_streams, run_id, after).first()
 
     def wait(self, run_id: str) -> Run:
-        """Wait until a run ends or waits for an approval, wherever it executes.
+        """Wait until a run ends or waits for a person, wherever it executes.
 
         Raises `Unavailable` when this worker stops first, and `RunTimeout` after the time limit of an attempt.
         """
@@ -116,7 +116,7 @@ class RunQueries:
         while True:
             self._wait(run_id, until)
             run = self.get(run_id)
-            if run.status.ended or run.status is RunStatus.WAITING_APPROVAL:  # else: decided meanwhile
+            if run.status.ended or run.status.waits:  # else: decided meanwhile
                 run.result = self.result(run)
                 return run
 
@@ -143,7 +143,7 @@ class RunQueries:
             return
         if self.draining():
             yield [_reconnect(outbox.seen)]
-        else:  # it waits for an approval, goes on elsewhere, or its client was too slow
+        else:  # it waits for a person, goes on elsewhere, or its client was too slow
             yield from self.follow(run.id, outbox.seen)
 
 

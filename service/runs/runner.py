@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,15 @@ from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Context, Events, PatternModule, Prompt
 from service.cache.entries import MODEL_AWAY
-from service.errors import AgentFault, DatabaseUnavailable, NotFound, RunCancelled, SlipwayError, WorkerLost
+from service.errors import (
+    AgentFault,
+    AgentStopped,
+    DatabaseUnavailable,
+    NotFound,
+    RunCancelled,
+    SlipwayError,
+    WorkerLost,
+)
 from service.history import SUMMARISE
 from service.observe import logs
 from service.observe.observer import Observer
@@ -48,7 +56,8 @@ class Runner:
 
         Raises a `SlipwayError` when the run could not begin (without a trace), and `DatabaseUnavailable` also when a
         run that has begun cannot be stored: another attempt continues it. Ends without a last event when the run waits
-        for an approval or a batch; raises `HandedOver` or `LeaseLost` when it leaves this worker.
+        for an approval, a batch or the release of its agent; raises `HandedOver` or `LeaseLost` when it leaves this
+        worker.
         """
         run = attempt.run
         logs.bind(request_id=run.request_id, user=run.user_id, run_id=run.id, agent=run.agent)
@@ -73,12 +82,8 @@ class Runner:
             context = Context(agent, run.request, messages, agent.prompt, steps)
             answer = yield from self.patterns[agent.pattern].run(context)
             yield from self._end(attempt, RunStatus.SUCCEEDED, answer=answer)
-        except WaitsForApproval as waits:
-            progress = Progress.of_events(journal.result_events, journal.known_steps)
-            run.result = result_of(run, None, progress, waits.approvals)
-            self.observer.run(run, "waits_for_approval")
-        except WaitsForBatch:
-            self.observer.run(run, "waits_for_batch")
+        except (WaitsForApproval, WaitsForBatch, AgentStopped) as reason:
+            yield from self._leave_waiting(attempt, reason)
         except (LeaseLost, HandedOver) as released:
             self.observer.run(run, "released", released)
             raise
@@ -96,6 +101,25 @@ class Runner:
             yield from self._end(attempt, RunStatus.FAILED, error=AgentFault())
         finally:
             self.observer.run(run, "over")
+
+    def _leave_waiting(
+        self, attempt: Attempt, reason: WaitsForApproval | WaitsForBatch | AgentStopped
+    ) -> Generator[RunEvent]:
+        """Leave a run that waits, held by no worker. Raises `AgentStopped` for one that has not begun."""
+        run, journal = attempt.run, attempt.journal
+        if isinstance(reason, WaitsForBatch):
+            self.observer.run(run, "waits_for_batch")
+            return
+        approvals: Sequence[str] = ()
+        if isinstance(reason, WaitsForApproval):
+            approvals = reason.approvals
+        elif journal.opened:
+            yield from journal.pause()
+        else:
+            raise reason
+        progress = Progress.of_events(journal.result_events, journal.known_steps)
+        run.result = result_of(run, None, progress, approvals)
+        self.observer.run(run, "waits_for_approval" if approvals else "paused")
 
     def _without_agent(self, attempt: Attempt) -> Generator[RunEvent]:
         """End a run whose agent is gone, once it has lost the maximum of workers.

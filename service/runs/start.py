@@ -26,6 +26,7 @@ from service.runs.queries import RunQueries
 from service.runs.result import Progress, result_of
 from service.runs.runner import problem_of
 from service.runs.slots import HandedOver, LeaseLost
+from service.runs.stops import AgentStops
 from service.types import Caller, Event, Run, RunEvent, RunRequest, RunStatus, now_ms
 from service.usage.concurrency import ConcurrentRuns, CountedRun
 
@@ -49,8 +50,8 @@ Stream = tuple[Started, Generator[list[RunEvent]]]
 class RunStarter:
     """Starts runs. One per process. A `trip` that waits to be sent is sent before anything is started.
 
-    Raises `Overloaded` (503) without a free place in `bulkhead`, `RateLimited` (429) at the user's limit of concurrent
-    runs.
+    Raises `Overloaded` (503) without a free place in `bulkhead`, `AgentStopped` (503), and `RateLimited` (429) at the
+    user's limit of concurrent runs.
     """
 
     new_runs: NewRuns
@@ -61,6 +62,7 @@ class RunStarter:
     bulkhead: Bulkhead
     concurrent: ConcurrentRuns
     redis_store: RedisStore
+    stops: AgentStops
 
     def agent(self, name: str) -> AgentDefinition:
         """Find an agent. Raises `NotFound`."""
@@ -69,7 +71,7 @@ class RunStarter:
     def invoke(
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, trip: Trip | None = None
     ) -> Started:
-        """Start a run, or join the one with the same key, and wait until it ends or waits for an approval."""
+        """Start a run, or join the one with the same key, and wait until it ends or waits for a person."""
         trip = trip or Trip(self.redis_store)
         start = partial(self._invoke, caller, request, key, request_id, trip)
         return self.conflicts.in_turn(caller, request, start)
@@ -166,6 +168,8 @@ class RunStarter:
 
     def _claim(self, caller: Caller, run: Run, trip: Trip) -> Claim:
         lookup = self.lookups.begin(caller, run, self.new_runs.agent_of(run))
+        if lookup.asks:  # else the opening of the run shows whether its agent is stopped
+            trip.add(self.stops.call(run.agent))
         return Claim(trip, lookup, CountedRun(self.concurrent, run.user_id, run.id))
 
     def _join(self, lookup: Lookup) -> Generator[None]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Events
 from service.audit.record import Action, Result, record
+from service.errors import AgentStopped
 from service.llm.client import ModelReply
 from service.runs.journal import Journal
 from service.runs.journal_codec import decode_result, encode_result
@@ -51,7 +53,7 @@ class ToolExecution:
         started: dict[str, Any],
         reply: ModelReply,
     ) -> Events[list[ToolResult]]:
-        """Make the calls in order; return one result per call. Raises `WaitsForApproval`."""
+        """Make the calls in order; return one result per call. Raises `WaitsForApproval` and `AgentStopped`."""
         calls, questions = self._calls(agent, run, reply)
         ids = {call.id for call in calls}
         for row in questions:
@@ -62,11 +64,15 @@ class ToolExecution:
         yield from journal.commit(lambda tx: _claim(tx, run, started["step"], calls))
         yield from journal.publish(Event.STEP_STARTED, started)
         results = []
-        for call in calls:
+        for number, call in enumerate(calls):
             handle.check()
             called = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
             yield from journal.publish(Event.TOOL_CALLED, called)
-            result = self._result(agent, run, journal, handle, call)
+            try:
+                result = self._result(agent, run, journal, handle, call)
+            except AgentStopped:
+                journal.write_with_next(partial(_unclaim, run=run, calls=calls[number:]))
+                raise
             if result.timed_out and not agent.tools[call.name].idempotent:
                 handle.check()  # a run past its own deadline ends here
                 yield from _suspend(journal, [_question(run, call, "unknown")], pending)
@@ -107,7 +113,7 @@ class ToolExecution:
                 f"Too many tool calls. Try again in {math.ceil(window.reset)} seconds."
             )
         else:
-            journal.check_owner()  # a worker suspended beyond its lease must call nothing more
+            journal.check_owner()  # a worker suspended beyond its lease, or a stopped agent, must call nothing
             result = self._runner.call(tool, call.arguments, context)
         if not tool.idempotent:
             self._report(run, call, result)
@@ -186,6 +192,15 @@ def _claim(tx: Transaction, run: Run, step: int, calls: Sequence[_Call]) -> None
         if call.to_claim:
             claimed = tool_calls.ToolCall(call.id, call.name, call.arguments)
             tool_calls.claim(tx, run.id, step, claimed, call.allowed_by)
+
+
+def _unclaim(tx: Transaction, run: Run, calls: Sequence[_Call]) -> None:
+    """Take back the claims of calls that were not made: after the release of the agent they are made at last."""
+    for call in calls:
+        if call.audited:
+            record(tx, Action.TOOL_FINISHED, f"run:{run.id}", result="refused", **call.told)
+        if call.to_claim:
+            tool_calls.unclaim(tx, run.id, call.id)
 
 
 def _question(run: Run, call: _Call, reason: str) -> dict[str, Any]:

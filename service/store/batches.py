@@ -7,12 +7,18 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from service.store.agent_stops import stopped
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import batch_items, batches, runs
 from service.types import RunStatus, now_ms
 
 WAITING, SENT, DONE, FAILED = "waiting", "sent", "done", "failed"
 _INSERT = InsertOnce(batch_items)
+# Those of a stopped agent stay; so do their holds.
+_TO_SEND = sa.and_(
+    batch_items.c.state == WAITING,
+    ~sa.exists().where(runs.c.id == batch_items.c.run_id, stopped(runs.c.agent)),
+)
 ANY = sa.or_(sa.exists().select_from(batch_items), sa.exists().select_from(batches))
 
 
@@ -37,9 +43,9 @@ def remove(tx: Transaction, name: str) -> None:
 
 
 def waiting(tx: Transaction) -> tuple[int, int]:
-    """Count waiting steps, with the time (ms) of the first."""
+    """Count steps that may be sent, with the time (ms) of the first."""
     query = sa.select(sa.func.count().label("count"), sa.func.min(batch_items.c.created_at).label("since"))
-    row = tx.row(query.where(batch_items.c.state == WAITING))
+    row = tx.row(query.where(_TO_SEND))
     return (row["count"], row["since"] or 0) if row else (0, 0)
 
 
@@ -52,7 +58,7 @@ def collect(tx: Transaction, batch_id: str, limit: int, next_at: int) -> list[Ro
         return collected
     chosen = (
         sa.select(batch_items.c.id)
-        .where(batch_items.c.state == WAITING)
+        .where(_TO_SEND)
         .order_by(batch_items.c.created_at)
         .limit(limit)
         .with_for_update(skip_locked=True)  # another batch collects the locked ones

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from service.store.database import InsertOnce, Row, Transaction
+from service.errors import AgentStopped
+from service.store import agent_stops
+from service.store.database import Row, Transaction
 from service.store.schema import batch_items, holds, runs
 from service.store.statement import Statement
 from service.store.visibility import in_workspace
@@ -45,7 +47,7 @@ COLUMN_OF = {
     "agent": "agent",
     "session": "session_id",
 }
-_INSERT = Statement(InsertOnce(holds))
+_INSERT = agent_stops.insert_unless_stopped(holds, Hold._fields)
 _CLOSE = Statement(
     sa.delete(holds)
     .where(holds.c.run_id == sa.bindparam("run_id"), holds.c.id == sa.bindparam("id"))
@@ -62,8 +64,16 @@ _IN_BATCH = sa.exists().where(batch_items.c.run_id == holds.c.run_id, batch_item
 
 
 def insert(tx: Transaction, hold: Hold) -> bool:
-    """Insert a hold. False: it exists already, from a commit whose answer was lost."""
-    return tx.execute(_INSERT, hold._asdict(), expect=1) == 1
+    """Insert a hold. False: it exists already, from a commit whose answer was lost.
+
+    Raises `AgentStopped`, in that case too: it is settled as a lost call then, rather than called for late. The caller
+    shares the lock of the agent's scope, so no hold is committed after the stop is.
+    """
+    if tx.execute(_INSERT, hold._asdict(), expect=1) == 1:
+        return True
+    if agent_stops.get(tx, hold.agent) is not None:
+        raise AgentStopped(hold.agent)
+    return False
 
 
 def close(tx: Transaction, hold: Hold) -> Hold | None:

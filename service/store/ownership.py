@@ -6,12 +6,16 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from service.store.agent_stops import stopped
 from service.store.database import Row, Transaction
 from service.store.schema import runs
 from service.store.statement import Statement
+from service.store.users import is_refused
 from service.types import RunStatus
 
-HELD = sa.select(runs.c.id, runs.c.attempt, runs.c.cancel_requested).where(
+# Of a user who is refused meanwhile, each run counts as cancelled: also one that was admitted just before.
+_UNWANTED = sa.or_(runs.c.cancel_requested, is_refused(runs.c.user_id)).label("cancel_requested")
+HELD = sa.select(runs.c.id, runs.c.attempt, _UNWANTED).where(
     runs.c.finished_at.is_(None),
     runs.c.status == RunStatus.RUNNING,
     runs.c.worker_id == sa.bindparam("worker"),
@@ -37,7 +41,7 @@ def running(tx: Transaction, run_ids: Sequence[str]) -> dict[str, bool]:
 
 
 _RUNNING = Statement(
-    sa.select(runs.c.id).where(
+    sa.select(runs.c.id, stopped(runs.c.agent).label("stopped")).where(
         runs.c.id == sa.bindparam("run"),
         runs.c.attempt == sa.bindparam("fence"),
         runs.c.status == RunStatus.RUNNING,
@@ -45,9 +49,9 @@ _RUNNING = Statement(
 )
 
 
-def is_owned_by(tx: Transaction, run_id: str, attempt: int) -> bool:
-    """Return whether this attempt still owns the run. False: another worker has taken over, or it is gone."""
-    return tx.row(_RUNNING, {"run": run_id, "fence": attempt}) is not None
+def owned_by(tx: Transaction, run_id: str, attempt: int) -> Row | None:
+    """Find the run of this attempt; `stopped`: whether its agent is. None: another worker owns it, or it is gone."""
+    return tx.row(_RUNNING, {"run": run_id, "fence": attempt})
 
 
 _LIVE_GAP = Statement(

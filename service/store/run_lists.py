@@ -18,7 +18,7 @@ from service.types import Run, RunStatus
 MAX_INPUT = 200  # characters of the input in a list
 _LENGTHS = {"model": 128, "stop_reason": 32}  # widths of columns
 _LISTED = [column for column in runs.c if column.key not in ("request", "result")]
-_UNFINISHED = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING_APPROVAL)
+_UNFINISHED = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING_APPROVAL, RunStatus.PAUSED)
 # Conditions of the partial indexes that hold the runs of a status.
 _INDEXED_AS = {
     **dict.fromkeys(_UNFINISHED, UNFINISHED),
@@ -79,6 +79,14 @@ def _of_session(
     if filters.agent is not None:
         found = found.where(page.c.agent == filters.agent)
     return tx.rows(found.order_by(page.c.id.desc()))
+
+
+def unfinished(tx: Transaction) -> dict[str, Row]:
+    """Count unfinished runs by status; `count`, and `since`, when the oldest began (ms)."""
+    counts = sa.select(
+        runs.c.status, sa.func.count().label("count"), sa.func.min(runs.c.created_at).label("since")
+    )
+    return {row["status"]: row for row in tx.rows(counts.where(sa.text(UNFINISHED)).group_by(runs.c.status))}
 
 
 def dead(tx: Transaction, losses: int, limit: int) -> list[Row]:

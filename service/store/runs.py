@@ -9,27 +9,35 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from service.store import run_lists
-from service.store.database import InsertOnce, Row, Transaction, clock_ms
+from service.errors import AgentStopped
+from service.store import agent_stops, run_lists
+from service.store.database import Row, Transaction, clock_ms
 from service.store.run_values import inserted_values, progress_values, result_values, run_of
 from service.store.schema import runs, workers
 from service.store.statement import Statement
+from service.store.users import is_refused
 from service.store.visibility import UNRESTRICTED, Visibility
 from service.types import Run, RunStatus, first_id, now_ms
 
-_INSERT = Statement(InsertOnce(runs))
 _BY_ID = Statement(sa.select(runs).where(runs.c.id == sa.bindparam("id")))
 _HAS_LEASE = sa.exists(
     sa.select(workers.c.id).where(workers.c.id == runs.c.worker_id, workers.c.alive_until > clock_ms())
 )
 
 ABANDONED = sa.and_(runs.c.finished_at.is_(None), runs.c.status == RunStatus.RUNNING, ~_HAS_LEASE)
+# A paused run is a queued one that has begun. A cancelled one is taken up by the next worker, which ends it.
+_IN_QUEUE = sa.or_(runs.c.status == RunStatus.QUEUED, runs.c.status == RunStatus.PAUSED)
+_CLAIMABLE = sa.and_(_IN_QUEUE, sa.or_(~agent_stops.stopped(runs.c.agent), runs.c.cancel_requested))
 
 
 def waits_at(now: Any) -> sa.ColumnElement[bool]:
     """Condition for queued runs to be announced (again) at a time in ms."""
-    queued = sa.and_(runs.c.finished_at.is_(None), runs.c.status == RunStatus.QUEUED)
-    return sa.and_(queued, runs.c.wake_at <= now)
+    return sa.and_(runs.c.finished_at.is_(None), runs.c.wake_at <= now, _CLAIMABLE)
+
+
+@cache
+def _insert(*names: str) -> Statement:
+    return agent_stops.insert_unless_stopped(runs, names)
 
 
 @cache
@@ -46,10 +54,14 @@ def _fenced_update(*names: str) -> Statement:
 def insert(tx: Transaction, run: Run, *, worker_id: str | None, wake_at: int | None = None) -> bool:
     """Insert a run: running on `worker_id` (attempt 1), or queued, to be announced again at `wake_at`.
 
-    False: it exists already, from a commit whose answer was lost.
+    False: it exists already, from a commit whose answer was lost. Raises `AgentStopped`.
     """
     values = {**inserted_values(run), "worker_id": worker_id, "wake_at": wake_at}
-    return tx.execute(_INSERT, values, expect=1) == 1
+    if tx.execute(_insert(*values), values, expect=1) == 1:
+        return True
+    if agent_stops.get(tx, run.agent) is not None:
+        raise AgentStopped(run.agent)
+    return False
 
 
 def get(tx: Transaction, run_id: str, visible: Visibility = UNRESTRICTED) -> Run | None:
@@ -104,6 +116,11 @@ def park(tx: Transaction, run: Run, attempt: int) -> bool:
     return _leave(tx, run, attempt, _queued_values(run), wake_at=None)
 
 
+def pause(tx: Transaction, run: Run, attempt: int) -> bool:
+    """Queue the run until its agent is released."""
+    return _leave(tx, run, attempt, _queued_values(run) | {"status": RunStatus.PAUSED}, wake_at=now_ms())
+
+
 def close(tx: Transaction, run: Run, was: Sequence[RunStatus]) -> bool:
     """End a run that no worker executes: cancelled while it waited, or lost too often."""
     statement = (
@@ -122,18 +139,19 @@ def close(tx: Transaction, run: Run, was: Sequence[RunStatus]) -> bool:
 
 
 def claim(tx: Transaction, run_id: str, worker_id: str) -> bool:
-    """Claim a queued run, or one whose worker's lease has expired. False: neither."""
+    """Claim a queued run of an agent that is not stopped, or one whose worker's lease has expired. False: neither."""
     abandoned = sa.and_(runs.c.status == RunStatus.RUNNING, ~_HAS_LEASE)
     statement = (
         sa.update(runs)
         .where(runs.c.id == run_id)
-        .where(sa.or_(runs.c.status == RunStatus.QUEUED, abandoned))
+        .where(sa.or_(_CLAIMABLE, abandoned))
         .values(
             status=RunStatus.RUNNING,
             worker_id=worker_id,
             attempt=runs.c.attempt + 1,
             losses=runs.c.losses + sa.case((runs.c.status == RunStatus.RUNNING, 1), else_=0),
             wake_at=None,
+            cancel_requested=sa.or_(runs.c.cancel_requested, is_refused(runs.c.user_id)),
             started_at=sa.func.coalesce(runs.c.started_at, now_ms()),
         )
     )
@@ -181,9 +199,16 @@ def waiting(tx: Transaction, limit: int) -> list[Row]:
     return tx.rows(query.order_by(runs.c.id).limit(limit))
 
 
+def waiting_of_refused(tx: Transaction, limit: int) -> list[str]:
+    """List ids of runs that no worker executes, of users who are refused, oldest first."""
+    waits = sa.or_(_IN_QUEUE, runs.c.status == RunStatus.WAITING_APPROVAL)
+    found = sa.select(runs.c.id).where(runs.c.finished_at.is_(None), waits, is_refused(runs.c.user_id))
+    return [row["id"] for row in tx.rows(found.order_by(runs.c.id).limit(limit))]
+
+
 def announced(tx: Transaction, run_ids: Sequence[str], wake_at: int) -> None:
     """Set the next `wake_at` of queued runs that were announced."""
-    queued = sa.select(runs.c.id).where(runs.c.id.in_(run_ids), runs.c.status == RunStatus.QUEUED)
+    queued = sa.select(runs.c.id).where(runs.c.id.in_(run_ids), _IN_QUEUE)
     free = queued.order_by(runs.c.id).with_for_update(skip_locked=True)  # a locked one is just being claimed
     tx.execute(sa.update(runs).where(runs.c.id.in_(free)).values(wake_at=wake_at))
 

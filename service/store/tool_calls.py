@@ -40,6 +40,11 @@ def report(tx: Transaction, run_id: str, call_id: str, status: str, result: dict
     tx.execute(_update(run_id, call_id).values(status=status, result=result, finished_at=now_ms()))
 
 
+def unclaim(tx: Transaction, run_id: str, call_id: str) -> None:
+    """Forget the claim of a call that was not made."""
+    tx.execute(sa.delete(tool_calls).where(tool_calls.c.run_id == run_id, tool_calls.c.call_id == call_id))
+
+
 def report_unknown(tx: Transaction, run_id: str, call_id: str) -> None:
     """Mark a call whose effect is unknown: claimed and never reported."""
     tx.execute(_update(run_id, call_id).values(status="unknown"))

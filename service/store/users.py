@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from service.errors import Conflict
 from service.store import sign_in_addresses
 from service.store.database import InsertOnce, Row, Transaction
-from service.store.schema import users, workspaces
+from service.store.schema import identities, users, workspaces
 from service.store.visibility import in_workspace
 
 DELETED = "deleted"  # role of a deleted user
@@ -27,6 +27,13 @@ _BY_NAME = (
     )
 )
 _WORKSPACE = sa.select(users.c.workspace_id).where(users.c.id == sa.bindparam("id"))
+
+
+def is_refused(user_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Condition for a user who is deleted or disabled, or whose workspace is."""
+    there = users.join(workspaces, workspaces.c.id == users.c.workspace_id)
+    refused = sa.or_(users.c.disabled, workspaces.c.disabled)
+    return sa.exists().select_from(there).where(users.c.id == user_id, refused)
 
 
 def insert(tx: Transaction, row: dict[str, Any]) -> None:
@@ -63,18 +70,51 @@ def workspace_of(tx: Transaction, user_id: str) -> str | None:
     return None if row is None else str(row["workspace_id"])
 
 
-def page(tx: Transaction, *, limit: int, after: str | None, workspace_id: str | None) -> list[Row]:
-    """List users, or those of one workspace, oldest first, after the id `after`; ids sort by time."""
+def page(
+    tx: Transaction,
+    *,
+    limit: int,
+    after: str | None,
+    workspace_id: str | None,
+    username: str | None = None,
+) -> list[Row]:
+    """List users, or those of one workspace or name, oldest first, after the id `after`; ids sort by time."""
     query = sa.select(users).where(users.c.role != DELETED, *in_workspace(users, workspace_id))
+    if username is not None:
+        query = query.where(users.c.username == username)
     query = query.order_by(users.c.id).limit(limit)
     return tx.rows(query if after is None else query.where(users.c.id > after))
 
 
 def update(tx: Transaction, user_id: str, changes: dict[str, Any], workspace_id: str | None = None) -> bool:
-    """Update columns. False: there is no such user, or not in this workspace."""
+    """Update columns. False: there is no such user, or not in this workspace.
+
+    Raises `Conflict` where it would leave the other users of a workspace without an admin.
+    """
+    if changes.get("disabled") or changes.get("role") not in (None, "admin"):
+        _keep_an_admin(tx, user_id, workspace_id)
     statement = sa.update(users).where(users.c.id == user_id, users.c.role != DELETED)
     statement = statement.where(*in_workspace(users, workspace_id))
     return tx.execute(statement.values(changes)) == 1
+
+
+def _keep_an_admin(tx: Transaction, user_id: str, workspace_id: str | None) -> None:
+    """Raise `Conflict` for the only admin of a workspace with other users. Its lock makes two admins wait in turn."""
+    there = workspace_of(tx, user_id)
+    if there is None or workspace_id not in (None, there):
+        return
+    tx.row(sa.select(workspaces.c.id).where(workspaces.c.id == there).with_for_update(key_share=True))
+    admin = sa.and_(users.c.role == "admin", users.c.disabled.is_(sa.false()))
+    others = sa.and_(users.c.workspace_id == there, users.c.id != user_id, users.c.role != DELETED)
+    row = tx.row(
+        sa.select(
+            sa.exists().where(users.c.id == user_id, admin).label("admin"),
+            sa.exists().where(others).label("others"),
+            sa.exists().where(others, admin).label("admins"),
+        )
+    )
+    if row is not None and row["admin"] and row["others"] and not row["admins"]:
+        raise Conflict("This is the only admin of their workspace: make another one first.")
 
 
 def forget(tx: Transaction, user_id: str, workspace_id: str | None = None) -> bool:
@@ -83,4 +123,5 @@ def forget(tx: Transaction, user_id: str, workspace_id: str | None = None) -> bo
     if not update(tx, user_id, anonymous, workspace_id):
         return False
     sign_in_addresses.forget(tx, user_id)
+    tx.execute(sa.delete(identities).where(identities.c.user_id == user_id))
     return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from service.store.database import InsertOnce, Transaction, clock_ms
+from service.store.database import InsertOnce, Row, Transaction, clock_ms
 from service.store.schema import workers
 from service.types import now_ms
 
@@ -34,6 +34,12 @@ def alive(tx: Transaction, kind: str) -> int:
     query = sa.select(sa.func.count()).select_from(workers)
     row = tx.row(query.where(workers.c.kind == kind, workers.c.alive_until > clock_ms()))
     return int(row["count_1"]) if row else 0
+
+
+def listed(tx: Transaction, limit: int) -> list[Row]:
+    """List workers, the newest first; `alive`: whether their lease is valid. Dead ones stay for an hour."""
+    alive = (workers.c.alive_until > clock_ms()).label("alive")
+    return tx.rows(sa.select(workers, alive).order_by(workers.c.started_at.desc()).limit(limit))
 
 
 def sweep(tx: Transaction) -> None:

@@ -14,9 +14,9 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 
-from service.errors import BudgetExceeded
+from service.errors import AgentStopped, BudgetExceeded
 from service.observe.observer import Observer, Settled
-from service.store import bookings, holds, ledger, scope_locks
+from service.store import agent_stops, bookings, holds, ledger, scope_locks
 from service.store import budgets as counters
 from service.store.database import Database, Row, Transaction
 from service.store.holds import Hold
@@ -64,6 +64,11 @@ class Spending:
         """Return a run's remaining budget in nano-dollars; None: limited by the caps only."""
         return None if self._run_most is None else max(0, self._run_most - run.cost_nano)
 
+    def check_running(self, agent: str) -> None:
+        """Check that an agent is not stopped. Raises `AgentStopped`."""
+        if self._db.query(lambda tx: agent_stops.get(tx, agent)) is not None:
+            raise AgentStopped(agent)
+
     def reserve(
         self,
         estimate: CallEstimate,
@@ -74,7 +79,7 @@ class Spending:
 
         Settlements in that transaction come between the two: see "Locks" in docs/architecture.md. `before_retry` may
         end the wait by raising, and should settle pending settlements. Raises `BudgetExceeded` when not even a short
-        answer fits.
+        answer fits, and `AgentStopped`.
         """
         if estimate.input_tokens is None:
             estimate = estimate.counted()

@@ -18,6 +18,7 @@ ADMISSION_ERRORS = (
     errors.Invalid,
     errors.IdempotencyMismatch,
     errors.RateLimited,
+    errors.AgentStopped,
 )
 RUN_ERRORS = (
     *ADMISSION_ERRORS,

@@ -13,13 +13,13 @@ from werkzeug.datastructures import Headers
 
 from service.text import exact_json
 from service.types import public_fields
-from service.usage.caps import Standing
+from service.usage.caps import Standing, nano_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 T = TypeVar("T")
-Status = Literal["queued", "running", "waiting_approval", "succeeded", "failed", "cancelled"]
+Status = Literal["queued", "running", "waiting_approval", "paused", "succeeded", "failed", "cancelled"]
 METADATA_BYTES = 16 * 1024  # as compact JSON
 METADATA_MEMBERS = 64
 METADATA_DEPTH = 8  # levels of objects and lists, itself the first
@@ -111,6 +111,13 @@ def _depth(value: Any) -> int:
 
 
 # JSON text, see `service.web.body.AS_TEXT`; to a client it is an object.
+def _amount(text: str) -> str:
+    nano_of(text)
+    return text
+
+
+Amount = Annotated[str, Field(max_length=24), AfterValidator(_amount)]  # dollars
+RateText = Annotated[str, Field(max_length=64)]  # such as `60/minute`
 ContextObject = Annotated[str, AfterValidator(_is_object), WithJsonSchema({"type": "object"})]
 
 
@@ -212,6 +219,29 @@ class AgentView(Shape):
 
 
 class AgentList(Page[AgentView]): ...
+
+
+class AgentStopView(Shape):
+    agent: str
+    stopped: bool
+    reason: str | None
+    stopped_by: str | None
+    stopped_at: str | None
+
+
+class KeyView(Shape):
+    id: str
+    name: str
+    prefix: str
+    scopes: list[str]
+    created_at: str
+    expires_at: str | None
+    last_used_at: str | None
+    previous_expires_at: str | None
+    limit_runs: str | None
+
+
+class KeyPage(Page[KeyView]): ...
 
 
 class BudgetView(Shape):

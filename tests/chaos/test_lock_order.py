@@ -20,8 +20,11 @@ from service.audit.verify import verify_all
 from service.auth.signing_keys import Lifetimes, SigningKeys
 from service.errors import Conflict
 from service.jobs.upkeep import delete_expired
-from service.store import holds
+from service.store import holds, identities, token_families
+from service.store.database import Transaction
+from service.store.identities import Identity
 from service.store.schema import sessions
+from service.types import new_id, now_ms
 from service.usage.ledger import check
 from service.usage.reservation import sweep_holds
 from service.usage.rollup import roll_up
@@ -153,6 +156,27 @@ def come_and_go(town: Town, turn: int) -> None:
         asked.join()
 
 
+def link(town: Town, turn: int) -> None:
+    """Identities of an issuer move between users, whose log-ins end, and whose roles change."""
+    while len(town.linked) < 3:
+        user_id, client = town.join()
+        client.close()
+        town.linked.append(user_id)
+    db, identity = town.books.db, Identity("https://login.example", f"sub-{turn % 4}")
+    former, owner = random.sample(town.linked, 2)
+    marker, now = new_id("fam"), now_ms()
+
+    def move(tx: Transaction) -> None:
+        identities.link(tx, identity, owner)
+        token_families.revoke_all(tx, former, marker, now)
+
+    db.transact(move)
+    db.transact(lambda tx: identities.keep_roles_at(tx, identity, now))
+    family = new_id("fam")
+    db.transact(lambda tx: token_families.insert(tx, family, owner, "", now=now, expires_at=now + 60_000))
+    town.send(town.admin, "PATCH", f"/v1/admin/users/{owner}", {"role": ("user", "operator")[turn % 2]})
+
+
 def rotate_keys(town: Town, turn: int) -> None:
     """Rotate keys under a secret of its own: the service's stay as they are."""
     keys = SigningKeys(town.books.db, "a" * 32, "", Lifetimes(0, 3600))
@@ -208,6 +232,7 @@ WRITERS: list[tuple[Callable[[Town, int], object], int, float]] = [
     (cancel, 1, 0.3),
     (set_caps, 2, 0.1),
     (come_and_go, 1, 0.2),
+    (link, 2, 0.1),
     (rotate_keys, 2, 0.2),
     (tenants, 1, 0.2),
     (upkeep, 2, 0.5),

@@ -93,3 +93,12 @@ def test_evals_check_the_category(whole: Flask) -> None:
     told = json.loads(whole.test_cli_runner().invoke(args=["agents", "eval", "support", "--json"]).stdout)
     assert len(told) == 5
     assert not [line for case in told for line in case["missing"] if "category" in line]
+
+
+def test_agent_is_stopped_and_released(flask: Flask_) -> None:
+    assert flask("agents", "stop", "support", "--reason", "Refunds").exit_code == 0
+    assert table(flask("agents", "list"))[0][-1] == "STOPPED"
+    listed = json.loads(flask("agents", "list", "--json").stdout)
+    assert {agent["id"]: agent["stopped"] for agent in listed}["support"] == "Refunds"
+    assert flask("agents", "release", "support").exit_code == 0
+    assert table(flask("agents", "list"))[0][-1] == "DESCRIPTION"

@@ -14,6 +14,7 @@ from flask import Flask
 from config import load
 from service.app import create_app
 from service.cli.common import Progress
+from service.store import token_families
 from service.wiring import Services
 from tests.cli.house import Flask_, env, flask, services, table, whole
 from tests.conftest import PYTHON, ROOT
@@ -57,6 +58,11 @@ def test_keys_are_made_listed_and_revoked(flask: Flask_, services: Services) -> 
     assert services.auth.keys.caller(key).scopes == ("agents:support",)
     [listed] = json.loads(flask("keys", "list", "ada", "--json").stdout)
     assert listed["name"] == "laptop" and "key" not in listed
+    flask("keys", "limit", "ada", listed["id"], "5/minute")
+    assert services.auth.keys.caller(key).key_limit_runs == "5/minute"
+    flask("keys", "limit", "ada", listed["id"], "none")
+    other = flask("keys", "rotate-secret", "ada", listed["id"], "--overlap", "60").stdout.strip()
+    assert {services.auth.keys.caller(secret).key_id for secret in (key, other)} == {listed["id"]}
     flask("keys", "revoke", "ada", listed["id"])
     assert flask("keys", "list", "ada").stdout == "ada has no keys.\n"
     assert "--scope" in flask("keys", "add", "ada", "x", "--scope", "everything", code=2).stderr
@@ -137,3 +143,19 @@ def test_progress_of_a_long_read(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split(" in ")[0] for line in rest] == ["300 rows read", "400 rows read"]
     Progress(None).read(100)
     assert capsys.readouterr().err == "", "nothing where it is quick"
+
+
+def test_user_is_shown_and_changed(flask: Flask_, services: Services) -> None:
+    services.auth.users.create("judy", "judy-password")
+    flask("users", "role", "judy", "operator")
+    assert "5/minute" in flask("users", "limit", "judy", "5/minute").stdout
+    shown = json.loads(flask("users", "show", "judy").stdout)
+    assert (shown["role"], shown["limit_runs"]) == ("operator", "5/minute")
+    flask("users", "limit", "judy", "none")
+    assert json.loads(flask("users", "show", "judy").stdout)["limit_runs"] is None
+    user = services.auth.users.by_name("judy")
+    assert user is not None
+    services.auth.tokens.begin(user)
+    assert services.infra.db.query(token_families.any_live)
+    flask("users", "logout", "judy")
+    assert not services.infra.db.query(token_families.any_live)

@@ -38,14 +38,20 @@ REQUESTS: dict[str, dict[str, Any] | None] = {
     "PATCH /v1/admin/users/<user_id>": {"role": "operator"},
     "DELETE /v1/admin/users/<user_id>": None,
     "POST /v1/admin/users/<user_id>/erase": None,
+    "DELETE /v1/admin/users/<user_id>/keys/<key_id>": None,
+    "DELETE /v1/admin/users/<user_id>/logins": None,
     "POST /v1/admin/workspaces": {"name": "acme"},
     "PATCH /v1/admin/workspaces/<workspace_id>": {"name": "acme-two"},
     "DELETE /v1/admin/workspaces/<workspace_id>": None,
+    "POST /v1/admin/agents/<agent>/release": None,
+    "POST /v1/admin/agents/<agent>/stop": {"reason": "canary"},
     "POST /v1/agents/<agent>/invoke": QUESTION,
     "POST /v1/agents/<agent>/stream": QUESTION,
     "POST /v1/agents/<agent>/tasks": QUESTION,
     "POST /v1/approvals/<approval_id>": {"decision": "deny"},
     "POST /v1/auth/keys": {"name": "k"},
+    "PATCH /v1/auth/keys/<key_id>": {"limit_runs": "5/minute"},
+    "POST /v1/auth/keys/<key_id>/rotate": {},
     "DELETE /v1/auth/keys/<key_id>": None,
     "POST /v1/auth/login": {"username": "root", "password": PASSWORD},
     "POST /v1/auth/logout": None,
@@ -103,13 +109,18 @@ def path_of(world: World, rule: str) -> str:
     if argument in OBJECTS:
         return rule.replace(f"<{argument}>", world.make(OBJECTS[argument]))
     if argument == "user_id":
-        return rule.replace("<user_id>", services.auth.users.create(new_id("bob"), PASSWORD).id)
+        user_id = services.auth.users.create(new_id("bob"), PASSWORD).id
+        if "<key_id>" in rule:
+            rule = rule.replace("<key_id>", services.auth.keys.create(user_id, "old")["id"])
+        return rule.replace("<user_id>", user_id)
     if argument == "workspace_id":
         row = services.auth.workspaces.new_row(f"w{time.monotonic_ns()}")
         services.infra.db.transact(lambda tx: services.auth.workspaces.insert(tx, row))
         return rule.replace("<workspace_id>", row["id"])
     if argument == "key_id":
         return rule.replace("<key_id>", services.auth.keys.create(world.ada.id, "old")["id"])
+    if rule.endswith("/release"):
+        services.infra.db.transact(lambda tx: services.runs.stops.stop(tx, AGENT, "x"))
     return rule.replace("<agent>", AGENT).replace("<scope>", "service")
 
 
@@ -122,7 +133,7 @@ def test_every_route_that_writes_acts_as_its_caller(
     world = World(app, root, {})
     names = sorted(name for name, _ in routes(app) if not name.startswith("GET "))
     assert names == sorted(REQUESTS), "add a request for a route that writes"
-    for name in sorted(names, key=lambda name: "logout" in name):
+    for name in sorted(names, key=lambda name: ("logout" in name, name.endswith("stop"))):
         method, rule = name.split(" ")
         path = path_of(world, rule)
         by_token = rule.startswith(SIGNED_IN)

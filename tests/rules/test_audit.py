@@ -32,15 +32,21 @@ AUDITED = re.compile(r"(POST|PUT|PATCH|DELETE) /(v1/(admin|auth|approvals)|page)
 # What each route that changes something here leaves.
 LEAVES: dict[str, Action | None] = {
     "PUT /v1/admin/budgets/<scope>": Action.CAP_SET,
+    "POST /v1/admin/agents/<agent>/release": Action.AGENT_RELEASED,
+    "POST /v1/admin/agents/<agent>/stop": Action.AGENT_STOPPED,
     "POST /v1/admin/users": Action.USER_CREATED,
     "PATCH /v1/admin/users/<user_id>": Action.USER_ROLE,
     "DELETE /v1/admin/users/<user_id>": Action.USER_DELETED,
     "POST /v1/admin/users/<user_id>/erase": Action.USER_ERASED,
+    "DELETE /v1/admin/users/<user_id>/keys/<key_id>": Action.KEY_REVOKED,
+    "DELETE /v1/admin/users/<user_id>/logins": Action.USER_LOGINS,
     "POST /v1/admin/workspaces": Action.WORKSPACE_CREATED,
     "PATCH /v1/admin/workspaces/<workspace_id>": Action.WORKSPACE_CHANGED,
     "DELETE /v1/admin/workspaces/<workspace_id>": Action.WORKSPACE_DELETED,
     "POST /v1/approvals/<approval_id>": Action.APPROVAL_DENIED,
     "POST /v1/auth/keys": Action.KEY_CREATED,
+    "PATCH /v1/auth/keys/<key_id>": Action.KEY_LIMIT,
+    "POST /v1/auth/keys/<key_id>/rotate": Action.KEY_ROTATED,
     "DELETE /v1/auth/keys/<key_id>": Action.KEY_REVOKED,
     "POST /v1/auth/login": Action.SIGN_IN,
     "POST /v1/auth/logout": Action.SIGN_OUT,
@@ -55,6 +61,7 @@ ELSEWHERE = {name for name in LEAVES if "/page/" in name} | {
 }
 # Actions that other tests raise.
 RAISED_IN = {
+    Action.IDENTITY_LINKED: "tests/oidc/test_identities.py",
     Action.SETTINGS: "tests/audit/test_record.py",
     Action.SIGNING_KEY_ROTATED: "tests/auth/test_signing_keys.py",
     Action.SIGNING_KEYS_ENDED: "tests/auth/test_signing_keys.py",
@@ -130,7 +137,13 @@ def test_each_route_leaves_its_row(made: Audit, name: str) -> None:
         assert (row["actor"], row["user_id"], row["request_id"]) == ("user", made.root.id, REQUEST_ID)
         assert row["address"] == "127.0.0.0/24"
         kind, _, subject = row["subject"].partition(":")
-        assert subject in (path.rpartition("/")[2], "") or kind in ("user", "key", "login", "workspace")
+        assert subject in (path.rpartition("/")[2], "") or kind in (
+            "user",
+            "key",
+            "login",
+            "workspace",
+            "agent",
+        )
 
 
 @pytest.mark.parametrize("name", [name for name in LEAVES if name not in ELSEWHERE])
@@ -208,7 +221,12 @@ def test_each_change_of_a_user_and_of_a_cap_has_its_action(made: Audit) -> None:
 
 
 COMMANDS: dict[tuple[str, ...], Action] = {
+    ("agents", "stop", "support", "--reason", CANARY): Action.AGENT_STOPPED,
+    ("agents", "release", "support"): Action.AGENT_RELEASED,
     ("users", "add", "bob", "--password-stdin"): Action.USER_CREATED,
+    ("users", "role", "bob", "operator"): Action.USER_ROLE,
+    ("users", "limit", "bob", "5/minute"): Action.USER_LIMIT,
+    ("users", "logout", "bob"): Action.USER_LOGINS,
     ("users", "disable", "bob"): Action.USER_DISABLED,
     ("users", "disable", "bob", "--undo"): Action.USER_ENABLED,
     ("users", "password", "bob", "--password-stdin"): Action.USER_PASSWORD,

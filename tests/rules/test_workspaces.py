@@ -54,7 +54,9 @@ def things_of(world: World) -> Things:
 
 def paths(rule: str, things: Things) -> Iterator[str]:
     """Path of a route for each thing that it may be asked about."""
-    [name] = re.findall(r"<(?:\w+:)?(\w+)>", rule) or [""]
+    name, *others = re.findall(r"<(?:\w+:)?(\w+)>", rule) or [""]
+    for other in others:
+        rule = rule.replace(f"<{other}>", things.arguments[other][0])
     known = {**things.arguments, "agent": [AGENT], "name": ["app.js"], "": [""]}[name]
     for value in known:
         yield re.sub(r"<[^>]+>", value, rule)

@@ -79,3 +79,46 @@ def test_an_admin_is_always_left(client: httpx2.Client) -> None:
     for change in ({"role": "user"}, {"disabled": True}):
         assert client.patch(f"/v1/admin/users/{me}", json=change).status_code == 409
     assert client.delete(f"/v1/admin/users/{me}").status_code == 409
+
+
+def test_one_user_their_keys_and_their_log_ins(client: httpx2.Client, slipway: Slipway) -> None:
+    body = {"username": "judy", "password": PASSWORD}
+    path = f"/v1/admin/users/{client.post('/v1/admin/users', json=body).json()['id']}"
+    found = client.get("/v1/admin/users?username=judy").json()["data"]
+    assert found == [client.get(path).json()] and found[0]["username"] == "judy"
+    assert client.get("/v1/admin/users?username=nobody").json()["data"] == []
+    with closing(slipway.client("judy", PASSWORD)) as judy:
+        key = judy.post("/v1/auth/keys", json={"name": "mine"}).json()
+        [listed] = client.get(f"{path}/keys").json()["data"]
+        assert listed["id"] == key["id"] and "key" not in listed
+        assert client.delete(f"{path}/logins").status_code == 204
+        assert judy.get("/v1/auth/me").status_code == 401
+        with_key = {"Authorization": f"Bearer {key['key']}"}
+        assert judy.get("/v1/auth/me", headers=with_key).status_code == 200, "keys stay"
+        assert client.delete(f"{path}/keys/{key['id']}").status_code == 204
+        assert judy.get("/v1/auth/me", headers=with_key).status_code == 401
+    slipway.client("judy", PASSWORD).close()
+    other = client.get("/v1/auth/me").json()["id"]
+    assert client.delete(f"/v1/admin/users/{other}/keys/{key['id']}").status_code == 404
+    client.delete(path)
+    for method, gone in (("GET", path), ("GET", f"{path}/keys"), ("DELETE", f"{path}/logins")):
+        assert client.request(method, gone).status_code == 404
+
+
+def test_last_admin_of_a_workspace_stays(client: httpx2.Client) -> None:
+    there = {"workspace_id": client.post("/v1/admin/workspaces", json={"name": "lone"}).json()["id"]}
+
+    def add(name: str, role: str) -> str:
+        body = {"username": name, "password": PASSWORD, "role": role, **there}
+        return f"/v1/admin/users/{client.post('/v1/admin/users', json=body).json()['id']}"
+
+    first, plain = add("first", "admin"), add("plain", "user")
+    for change in ({"role": "user"}, {"disabled": True}):
+        refused = client.patch(first, json=change)
+        assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
+    assert client.delete(first).status_code == 409
+    second = add("second", "admin")
+    assert client.patch(first, json={"disabled": True}).status_code == 200
+    assert client.delete(second).status_code == 409, "the other one is disabled"
+    assert client.delete(plain).status_code == 204
+    assert client.delete(first).status_code == client.delete(second).status_code == 204, "nobody is left"

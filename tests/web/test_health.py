@@ -266,3 +266,29 @@ def test_metrics_of_all_workers(slipway: Slipway, client: httpx2.Client) -> None
     for _ in range(8):  # whichever worker takes them
         client.get("/openapi.json")
     assert {counted() for _ in range(4)} == {before + 8}
+
+
+def test_admin_sees_what_runs_and_what_a_degraded_part_means(
+    make: Callable[..., Flask], model: Model
+) -> None:
+    made = make(ANTHROPIC_BASE_URL=model.url)
+    services = made.extensions["slipway"]
+    services.runs.supervisor._renew()  # its row in the table of workers
+    keys = {}
+    for role in ("operator", "admin"):
+        user = services.auth.users.create(role, "a-long-password", role)
+        keys[role] = {"Authorization": f"Bearer {services.auth.keys.create(user.id, 'k')['key']}"}
+    client = made.test_client()
+    assert client.get("/v1/admin/health", headers=keys["operator"]).status_code == 403
+    asked = {"input": "Hello.", "cache": "bypass"}
+    assert client.post("/v1/agents/assistant/tasks", json=asked, headers=keys["admin"]).status_code == 202
+    assert client.post("/v1/agents/assistant/invoke", json=asked, headers=keys["admin"]).status_code == 200
+    services.infra.db.transact(lambda tx: services.runs.stops.stop(tx, "support", "Refunds"))
+    state = client.get("/v1/admin/health", headers=keys["admin"]).get_json()
+    assert [(each["kind"], each["alive"]) for each in state["replicas"]] == [("web", True)]
+    assert [(each["status"], each["count"]) for each in state["runs"]] == [("queued", 1)]
+    assert [(each["state"], each["retry_after"]) for each in state["breakers"]] == [("closed", 0.0)]
+    assert [each["agent"] for each in state["stopped_agents"]] == ["support"]
+    assert state["status"] == "degraded" and state["parts"]["database"]["status"] == "ok"
+    assert {each["part"] for each in state["degraded"]} == {"redis", "worker"}
+    assert "`" not in state["degraded"][0]["means"] and "per process" in state["degraded"][0]["means"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from service.store.schema.accounts import (
     api_keys,
     erasures,
+    identities,
     sign_in_addresses,
     signing_keys,
     token_families,
@@ -19,6 +20,7 @@ from service.store.schema.activity import (
     ENDED_BADLY,
     OF_ALL,
     UNFINISHED,
+    agent_stops,
     approvals,
     batch_items,
     batches,

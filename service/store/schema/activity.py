@@ -131,6 +131,16 @@ runs = sa.Table(
     ),
 )
 
+# Kill switch: agents that call no model and no tool until they are released.
+agent_stops = sa.Table(
+    "agent_stops",
+    metadata,
+    Column("agent", String(64), primary_key=True),
+    Column("reason", String(500), nullable=False),
+    Column("stopped_by", String(32)),  # user; NULL: the command line
+    Column("stopped_at", BigInteger, nullable=False),
+)
+
 # Feedback of the user of a run.
 feedback = sa.Table(
     "feedback",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import orjson
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 from pydantic import Field, model_validator
 
 from service import errors
@@ -18,13 +18,12 @@ from service.web.current import current_caller, services
 from service.web.idempotency import once, once_again
 from service.web.openapi import api
 from service.web.paging import PAGE, WORKSPACE, asked_workspace, page, page_arguments
-from service.web.schemas import Body, Page, Shape, json_response
+from service.web.schemas import Body, KeyPage, Page, RateText, Shape, json_response
 from service.web.validation import parse
 
 blueprint = Blueprint("admin", __name__)
 Password = Annotated[str, Field(min_length=8, max_length=256)]
 LINES = "application/x-ndjson"
-RateText = Annotated[str, Field(max_length=64)]
 
 
 class NewUser(Body):
@@ -81,12 +80,13 @@ class ErasureView(Shape):
     "List users, oldest first",
     returns={200: UserPage},
     errors=[errors.Forbidden, errors.Invalid],
-    query=PAGE | WORKSPACE,
+    query=PAGE | WORKSPACE | {"username": {"type": "string", "description": "The user of this name"}},
 )
-@guard("admin")
+@guard()
 def list_users() -> Response:
     limit, after = page_arguments()
-    found = services().auth.users.page(limit=limit + 1, after=after, workspace_id=asked_workspace())
+    wanted = {"workspace_id": asked_workspace(), "username": request.args.get("username")}
+    found = services().auth.users.page(limit=limit + 1, after=after, **wanted)
     return json_response(page([user.public() for user in found], limit))
 
 
@@ -98,7 +98,7 @@ def list_users() -> Response:
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict, errors.Invalid, errors.IdempotencyMismatch],
     headers=["Idempotency-Replayed"],
 )
-@guard("admin")
+@guard()
 def create_user() -> Response:
     body, users, caller = parse(NewUser), services().auth.users, current_caller()
     workspace_id = body.workspace_id or caller.workspace_id
@@ -112,14 +112,21 @@ def create_user() -> Response:
     return once(work, 201)
 
 
+@blueprint.get("/v1/admin/users/<user_id>")
+@api("Get a user", returns={200: UserView}, errors=[errors.Forbidden, errors.NotFound])
+@guard()
+def get_user(user_id: str) -> Response:
+    return json_response(services().auth.users.get(user_id, current_caller().confined_to).public())
+
+
 @blueprint.patch("/v1/admin/users/<user_id>")
 @api(
-    "Change a user; log-ins of this user end",
+    "Change a user; log-ins of this user end, and runs of a disabled one",
     body=UserChange,
     returns={200: UserView},
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict, errors.Invalid],
 )
-@guard("admin")
+@guard()
 def change_user(user_id: str) -> Response:
     body = parse(UserChange)
     if body.disabled or body.role not in (None, "admin"):
@@ -130,11 +137,11 @@ def change_user(user_id: str) -> Response:
 
 @blueprint.delete("/v1/admin/users/<user_id>")
 @api(
-    "Delete a user; the ledger keeps the cost of their runs",
+    "Delete a user and cancel their runs; the ledger keeps their cost",
     returns={204: None},
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict],
 )
-@guard("admin")
+@guard()
 def delete_user(user_id: str) -> Response:
     _not_oneself(user_id)
     services().auth.users.delete(user_id, current_caller().confined_to)
@@ -148,7 +155,7 @@ def delete_user(user_id: str) -> Response:
     errors=[errors.Forbidden, errors.NotFound, errors.RateLimited, errors.Overloaded],
     stream=LINES,
 )
-@guard("admin")
+@guard()
 def export_user(user_id: str) -> Response:
     place = reading_place()
     try:
@@ -170,11 +177,50 @@ def export_user(user_id: str) -> Response:
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict, errors.IdempotencyMismatch],
     headers=["Idempotency-Replayed"],
 )
-@guard("admin")
+@guard()
 def erase_user(user_id: str) -> Response:
     _not_oneself(user_id)
     within = current_caller().confined_to
     return once_again(lambda: services().erasures.erase(user_id, within), 202)
+
+
+@blueprint.delete("/v1/admin/users/<user_id>/logins")
+@api(
+    "End all log-ins of a user, on all workers at once",
+    returns={204: None},
+    errors=[errors.Forbidden, errors.NotFound],
+)
+@guard()
+def end_logins(user_id: str) -> Response:
+    services().auth.users.end_logins(user_id, current_caller().confined_to)
+    return Response(status=204)
+
+
+@blueprint.get("/v1/admin/users/<user_id>/keys")
+@api(
+    "List the API keys of a user",
+    returns={200: KeyPage},
+    errors=[errors.Forbidden, errors.NotFound, errors.Invalid],
+    query=PAGE,
+)
+@guard()
+def list_keys_of(user_id: str) -> Response:
+    limit, after = page_arguments()
+    user = services().auth.users.get(user_id, current_caller().confined_to)
+    return json_response(page(services().auth.keys.page(user.id, limit=limit + 1, after=after), limit))
+
+
+@blueprint.delete("/v1/admin/users/<user_id>/keys/<key_id>")
+@api(
+    "Revoke an API key of a user at once",
+    returns={204: None},
+    errors=[errors.Forbidden, errors.NotFound],
+)
+@guard()
+def revoke_key_of(user_id: str, key_id: str) -> Response:
+    user = services().auth.users.get(user_id, current_caller().confined_to)
+    services().auth.keys.revoke(key_id, user.id)
+    return Response(status=204)
 
 
 def _not_oneself(user_id: str) -> None:

@@ -1,21 +1,36 @@
-"""Health checks and metrics."""
+"""Health checks, for load balancers and for admins, and metrics."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from flask import Blueprint, Response, current_app
 
 from service import __version__
-from service.errors import NotFound
+from service.errors import Forbidden, NotFound
 from service.observe.probes import Probe, run_all
-from service.web.admission import public
+from service.store import run_lists, workers
+from service.store.database import Row, Transaction
+from service.types import public_fields, rfc3339
+from service.web.admission import guard, public
 from service.web.current import services
 from service.web.lifecycle import draining
 from service.web.openapi import api
-from service.web.schemas import Shape, json_response
+from service.web.schemas import AgentStopView, Shape, json_response
 
 blueprint = Blueprint("health", __name__)
 MODEL_TTL = 5.0  # seconds a model probe is cached: /ready is polled often, the model is remote
 REDIS_TTL = 1.0  # seconds a Redis probe is cached; it tries every permission needed
+
+
+MAX_REPLICAS = 500  # processes in the answer
+# What is left when a part is not well, in the words of docs/when-a-part-is-down.md.
+MEANS = {
+    "database": "Only cached answers are given; all else is 503 `database_unavailable` until it is back.",
+    "redis": "Limits are counted per process, answers are not cached, streams are read from the database.",
+    "model": "Agents use their other models, or a stale answer where they allow one; else 503 `model_unavailable`.",
+    "worker": "Tasks are accepted, and executed by the web processes.",
+}
 
 
 class Health(Shape):
@@ -37,6 +52,51 @@ class Ready(Shape):
     worker: Part
 
 
+class Replica(Shape):
+    """Process of a web or task worker; one that is not alive is forgotten after an hour."""
+
+    id: str
+    kind: str
+    host: str
+    pid: int
+    started_at: str
+    alive: bool
+
+
+class QueueState(Shape):
+    """Unfinished runs of one status; `oldest_at`: when the oldest of them was created."""
+
+    status: str
+    count: int
+    oldest_at: str
+
+
+class BreakerState(Shape):
+    """Circuit breaker of a model, in the process that answers."""
+
+    model: str
+    state: str
+    retry_after: float
+
+
+class Degraded(Shape):
+    part: str
+    means: str
+
+
+class Overview(Shape):
+    """State of the service. `replicas` and `runs` are empty while the database is away."""
+
+    status: str
+    version: str
+    parts: Ready
+    replicas: list[Replica]
+    runs: list[QueueState]
+    breakers: list[BreakerState]
+    stopped_agents: list[AgentStopView]
+    degraded: list[Degraded]
+
+
 @blueprint.get("/health")
 @api("Liveness of the process", returns={200: Health}, tag="Operations")
 @public
@@ -50,13 +110,55 @@ def health() -> Response:
 )
 @public
 def ready() -> Response:
+    state = _readiness()
+    up = state["status"] in ("ok", "degraded")
+    return json_response(state, 200 if up else 503, {} if up else {"Retry-After": "1"})
+
+
+def _readiness() -> dict[str, Any]:
     parts = run_all(_probes())
-    stopping = draining()
-    up = parts["database"]["status"] == "ok" and not stopping
-    whole = all(part["status"] == "ok" for part in parts.values())
-    status = "draining" if stopping else "unavailable" if not up else "ok" if whole else "degraded"
-    headers = {} if up else {"Retry-After": "1"}
-    return json_response({"status": status, **parts}, 200 if up else 503, headers)
+    up, whole = parts["database"]["status"] == "ok", all(part["status"] == "ok" for part in parts.values())
+    status = "draining" if draining() else "unavailable" if not up else "ok" if whole else "degraded"
+    return {"status": status, **parts}
+
+
+@blueprint.get("/v1/admin/health")
+@api(
+    "State of the service: processes, runs that have not ended, breakers, and what a degraded part means",
+    returns={200: Overview},
+    errors=[Forbidden],
+    tag="Admin",
+)
+@guard()
+def overview() -> Response:
+    state, parts = _readiness(), services()
+    replicas, unfinished, stops = _stored() if state["database"]["status"] == "ok" else ([], [], [])
+    breakers = [
+        dict(zip(BreakerState.model_fields, each, strict=True)) for each in parts.runs.model.breakers()
+    ]
+    degraded = [
+        {"part": part, "means": means} for part, means in MEANS.items() if state[part]["status"] != "ok"
+    ]
+    about = {"status": state["status"], "version": __version__, "parts": state, "replicas": replicas}
+    about |= {"runs": unfinished, "breakers": breakers, "stopped_agents": stops, "degraded": degraded}
+    return json_response(about)
+
+
+def _stored() -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    """Read processes, unfinished runs and stopped agents."""
+
+    def read(tx: Transaction) -> tuple[list[Row], dict[str, Row]]:
+        return workers.listed(tx, MAX_REPLICAS), run_lists.unfinished(tx)
+
+    rows, counts = services().infra.db.query(read)
+    replicas = [
+        public_fields(row, "id kind host pid started_at") | {"alive": bool(row["alive"])} for row in rows
+    ]
+    found = [
+        {"status": status, "count": row["count"], "oldest_at": rfc3339(row["since"])}
+        for status, row in sorted(counts.items())
+    ]
+    return replicas, found, services().runs.stops.every()
 
 
 @blueprint.get("/metrics")
@@ -81,7 +183,7 @@ def _probes() -> dict[str, Probe]:
         probes = {
             "database": Probe(parts.infra.db.ping, "down"),
             "redis": Probe(parts.infra.redis_store.check, "degraded", REDIS_TTL),
-            "model": Probe(parts.runs.model.ping, "degraded", MODEL_TTL),
+            "model": Probe(parts.runs.model.calls.ping, "degraded", MODEL_TTL),
             "worker": Probe(lambda: parts.runs.supervisor.workers_alive("task") > 0, "degraded"),
         }
         extensions.setdefault("slipway_probes", probes)
