@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from werkzeug.test import TestResponse
 
 from service.auth.users import User
 from service.privacy.erasure import QUIET_MS
+from service.store import identities
+from service.store.identities import Identity
 from service.store.schema import erasures
 from service.types import new_id, now_ms
 from service.wiring import Services
@@ -120,6 +123,10 @@ class House:
             self.app.test_client().post("/v1/auth/login", json=attempt, buffered=True)
         found = self.services.auth.users.by_name(name)
         assert found is not None
+        identity = Identity("https://idp.example.com", words.word())
+        self.services.infra.db.transact(
+            partial(identities.insert, identity=identity, user_id=found.id, roles_at=0)
+        )
         return found
 
     def erased(self, user_id: str) -> dict[str, Any]:

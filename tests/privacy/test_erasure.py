@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from functools import partial
 
 import pytest
 import redis
@@ -14,6 +15,7 @@ from service.audit.chain import link_all
 from service.audit.verify import verify_all
 from service.auth.users import User
 from service.privacy import redis_keys
+from service.store import erasures as rows
 from service.store.personal_data import ERASED
 from service.store.schema import erasures
 from service.types import now_ms
@@ -163,3 +165,17 @@ def test_user_of_another_workspace_and_oneself_are_not_erased(house: House) -> N
     for path in ("usr_none", ada.id.lower() + "x"):
         assert house.ask(root, f"POST /v1/admin/users/{path}/erase").status_code == 404
     assert house.services.auth.users.get(ada.id) == ada
+
+
+def test_pass_is_claimed_by_one_worker(house: House) -> None:
+    _, ada, _ = people(house)
+    db = house.services.infra.db
+    house.services.auth.users.begin_erasure(ada.id)
+    [row] = db.query(lambda tx: rows.of_user(tx, ada.id))
+    later = now_ms() + 60_000
+    mine, others = (
+        partial(rows.claim, erasure=row, next_at=later),
+        partial(rows.claim, erasure=row, next_at=later + 1),
+    )
+    assert [db.transact(claim) for claim in (mine, mine, others)] == [True, True, False]
+    assert db.query(lambda tx: rows.due(tx, now_ms(), 10)) == []
