@@ -34,12 +34,14 @@ check: ## format, lint, types, imports, generated pages
 	$(PY) -m config | diff docs/settings.md -
 	$(PY) -m config --env | diff .env.example -
 	$(PY) -m scripts.errors_page | diff docs/errors.md -
+	$(PY) -m scripts.permissions_page | diff docs/permissions.md -
 
 docs: ## write the generated pages
 	@scripts/setup.sh requirements.txt
 	$(PY) -m config > docs/settings.md
 	$(PY) -m config --env > .env.example
 	$(PY) -m scripts.errors_page > docs/errors.md
+	$(PY) -m scripts.permissions_page > docs/permissions.md
 
 bench: bench-peers ## compare with every peer; ARGS="--only P --peers slipway,fastapi"
 	@scripts/setup.sh requirements-dev.txt

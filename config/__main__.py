@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from config import ENVIRONMENTS, Settings
 from config.base import DEVELOPMENT_SECRET
 from config.describe import choices, type_of
+from config.identity import Identity
 
 APP_ENV = f"Environment: one of {', '.join(f'`{name}`' for name in ENVIRONMENTS)}"
 
@@ -37,7 +38,8 @@ ENVIRONMENTS_HEAD = """
 
 REFUSED = """
 `staging` and `production` refuse settings of a developer's machine: SQLite, the embedded Redis, the offline
-model, debug, reloading, webhooks to private addresses, the sign-in of development; and weak secrets:
+model, debug, reloading, webhooks to private addresses, OIDC_ISSUER without TLS, the sign-in of development; and weak
+secrets:
 a `SECRET_KEY` shorter than 32 characters or with fewer than 10 different ones, a `BOOTSTRAP_PASSWORD` shorter than 12
 or with fewer than 5, repetitions and sequences, and in any secret, including the password in `DATABASE_URL`,
 `REDIS_URL` and `BROKER_URL`, a placeholder (`change-me…`, `your-secret-here`), a common word (`postgres`, `secret`) and
@@ -62,10 +64,15 @@ ENV_HEAD = """# Every setting with its default; docs/settings.md says more. Gene
 def markdown() -> str:
     """Return the page: sources of settings, defaults by environment, and one row per setting."""
     rows = [f"| `APP_ENV` | choice | `development` | {APP_ENV} |"]
-    for name, field in Settings.model_fields.items():
+    for name, field in _fields():
         cells = [f"`{name.upper()}`", _type(field), _default(name, field), str(field.description)]
         rows.append(f"| {' | '.join(cells)} |")
     return HEAD + ENVIRONMENTS_HEAD + environments() + REFUSED + "\n".join(rows) + "\n"
+
+
+def _fields() -> list[tuple[str, FieldInfo]]:
+    """List all settings, those of `Identity` last: inherited fields come first."""
+    return sorted(Settings.model_fields.items(), key=lambda item: item[0] in Identity.model_fields)
 
 
 def environments() -> str:
@@ -80,7 +87,7 @@ def environments() -> str:
 def env_example() -> str:
     """Return .env.example: every setting with its default, commented out."""
     lines = [f"\n# {APP_ENV}\n#APP_ENV=development\n"]
-    for name, field in Settings.model_fields.items():
+    for name, field in _fields():
         lines.append(f"\n# {field.description}\n#{name.upper()}={_plain(field.get_default())}\n")
     return ENV_HEAD + "".join(lines)
 

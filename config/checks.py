@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, urlsplit
@@ -15,6 +15,7 @@ from pydantic import SecretStr
 # Equal to those of `service/auth/users.py`, which tests/config/test_secrets.py verifies.
 USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
 MIN_PASSWORD, MAX_PASSWORD = 8, 256  # characters
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _SENTINEL_OPTIONS = ("service_name", "sentinel_username", "sentinel_password")
 _TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 # ASCII digits only: `int`, `Decimal` and client libraries also accept other scripts' digits.
@@ -134,6 +135,39 @@ def webhook_url(url: str) -> str:
     if "@" in _parts(http_url(url)).netloc:
         raise ValueError("is not an http or https URL without a user name")
     return url
+
+
+def own_address(url: str) -> str:
+    """Check the service's own origin; empty passes."""
+    if url == "*":
+        raise ValueError("is not an address such as https://agents.example.com")
+    return over_tls(url and origin(url))
+
+
+def issuer(url: str) -> str:
+    """Check an OpenID Connect issuer; empty passes."""
+    parts = _parts(over_tls(url))
+    if url and (
+        parts.query or parts.fragment or "@" in parts.netloc or not re.fullmatch(r"[!-~]{1,255}", url)
+    ):
+        raise ValueError("is not an issuer such as https://login.example.com, without user name, ? and #")
+    return url
+
+
+def over_tls(url: str) -> str:
+    """Check that an address is `https`, or on this machine; empty passes."""
+    parts = _parts(http_url(url))
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK:
+        raise ValueError("must begin with https://, unless it is on this machine")
+    return url
+
+
+def with_others(value: str, others: Mapping[str, object], *needed: str) -> str:
+    """Check that the settings are there without which `value` does nothing; empty passes."""
+    for name in needed:
+        if value and others.get(name) == "":  # not there at all: it has a fault of its own
+            raise ValueError(f"needs {name.upper()}")
+    return value
 
 
 def _parts(url: str) -> SplitResult:

@@ -83,6 +83,19 @@ class Production(Settings):
         secrets.provider_key(key.get_secret_value())
         return key
 
+    @field_validator("oidc_issuer", "public_url")
+    @classmethod
+    def _over_tls(cls, url: str) -> str:
+        if url.startswith("http:"):
+            raise ValueError("must begin with https://")
+        return url
+
+    @field_validator("oidc_client_secret")
+    @classmethod
+    def _real_client(cls, secret: SecretStr) -> SecretStr:
+        secrets.provider_key(secret.get_secret_value())
+        return secret
+
     @field_validator("webhook_allow_private")
     @classmethod
     def _public_webhooks(cls, allowed: bool) -> bool:

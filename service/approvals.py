@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from service.audit.record import Action, record
-from service.errors import AlreadyDecided, Forbidden, NotFound
+from service.errors import AlreadyDecided, NotFound
 from service.store import approvals as rows
 from service.store import runs
 from service.store.approvals import Decision
@@ -35,24 +35,17 @@ def find(tx: Transaction, caller: Caller, approval_id: str) -> Row:
     return row
 
 
-def _decidable(tx: Transaction, caller: Caller, approval_id: str) -> Row:
-    row = find(tx, caller, approval_id)
-    if caller.role == "user":
-        raise Forbidden("Operators decide; you can see what waits.")
-    return row
-
-
-def find_decidable(db: Database, caller: Caller, approval_id: str) -> Row:
-    """Find an approval that the caller may decide. Raises `NotFound`, and `Forbidden` for a plain user."""
-    return db.query(partial(_decidable, caller=caller, approval_id=approval_id))
+def get(db: Database, caller: Caller, approval_id: str) -> Row:
+    """Find an approval visible to the caller, in a transaction of its own. Raises `NotFound`."""
+    return db.query(partial(find, caller=caller, approval_id=approval_id))
 
 
 def decide(tx: Transaction, caller: Caller, approval_id: str, decision: Decision) -> tuple[Row, bool]:
     """Record a decision; return the approval, and whether its run was queued to resume.
 
-    Raises `NotFound`, `Forbidden` for a plain user, and `AlreadyDecided`.
+    Whether the caller's role may decide is for the door to check. Raises `NotFound` and `AlreadyDecided`.
     """
-    row = _decidable(tx, caller, approval_id)
+    row = find(tx, caller, approval_id)
     # Decisions about one run are serialised, so that the last one sees no other pending and resumes the run.
     rows.lock_run(tx, row["run_id"])
     taken = rows.decide(tx, approval_id, decision, by=caller.user_id)

@@ -89,6 +89,12 @@ class CrossSite(Forbidden):
     code, title = "cross_site", "Only the service's own web page may send this"
 
 
+class UnknownIdentity(Forbidden):
+    """Genuine identity of the issuer that may not use this service."""
+
+    code, title = "unknown_identity", "This identity has no user here"
+
+
 class NotFound(SlipwayError):
     status, code, title = 404, "not_found", "There is nothing here"
 
@@ -256,6 +262,10 @@ class AgentStopped(Unavailable):
 
 class DatabaseUnavailable(Unavailable):
     code, title = "database_unavailable", "The database cannot be reached"
+
+
+class IdentityUnavailable(Unavailable):
+    code, title = "identity_unavailable", "The identity provider cannot be reached"
 
 
 class GatewayTimeout(SlipwayError):

@@ -203,6 +203,7 @@ class Caller(NamedTuple):
     family: str | None = None  # the token family, where a token was used
     limit_runs: str | None = None  # the user's own rate limit, such as "60/minute"; None: the setting's
     workspace_id: str = DEFAULT_WORKSPACE
+    key_limit_runs: str | None = None  # the key's own, within that of its user
 
     @property
     def confined_to(self) -> str | None:
@@ -229,6 +230,7 @@ class RunRequest:
     priority: Literal["normal", "batch"] = "normal"
     on_conflict: OnConflict | None = None  # when its session is busy; None: the setting; not stored
     parent_message_id: str | None = None  # message this turn continues; "": none; None: the newest
+    end_user: str | None = None  # for whom the caller asks, by the caller's own name for them
     door: str | None = None  # label of the API surface; stored with the run, not in the request
 
     @property

@@ -20,6 +20,7 @@ from service.llm.client import ModelClient
 from service.observe.log_lines import LogLines
 from service.observe.metrics import Metrics
 from service.observe.observer import Observer
+from service.privacy.erasure import Erasures
 from service.runs import build as runs
 from service.runs.recovery.supervisor import WEB, Chore, ProcessRole
 from service.store import fitness
@@ -51,6 +52,7 @@ class Services:
     sessions: sessions.Sessions
     webhooks: webhooks.Webhooks
     runs: runs.RunServices
+    erasures: Erasures
 
     def start(self) -> None:
         """Start the parts that only a serving process has: first admin, signing keys, lease, recovery.
@@ -92,7 +94,11 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
     )
     settle = partial(sweep_holds, infra.db, money.spending, older_than=ORPHANED_AFTER_MS / 1000)
     chores = [
-        *([Chore(accounts.first_admin), Chore(accounts.tokens.keys.refresh)] if role.kind == "web" else []),
+        *(
+            [Chore(accounts.first_admin), Chore(accounts.tokens.keys.refresh), Chore(accounts.keys.note_uses)]
+            if role.kind == "web"
+            else []
+        ),
         Chore(catalog.refresh_in_background),
         Chore(sender.send_due, Work.DELIVERIES),
         Chore(settle, Work.ORPHANED_HOLDS),
@@ -101,7 +107,11 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
     ]
     built = runs.build(settings, infra, domains, role, chores)
     accounts.users.refused = accounts.workspaces.refused = built.cancellation.of_refused
-    return Services(settings, infra, trail, accounts, catalog, money, domains.sessions, sender, built)
+    erasures = Erasures(infra.db, infra.redis_store, accounts.users, built.queries, built.cancellation)
+    built.supervisor.add(Chore(erasures.go_on_in_background, Work.ERASURES))
+    return Services(
+        settings, infra, trail, accounts, catalog, money, domains.sessions, sender, built, erasures
+    )
 
 
 def _infra(settings: Settings, prices: PriceTable) -> Infra:

@@ -18,6 +18,7 @@ from service.infra.backends import Infra
 
 if TYPE_CHECKING:
     from config.base import Settings
+    from service.auth.oidc.identities import Identities
 
 JWKS_SECONDS = 15  # that others may keep the public keys, see `service.web.routes.auth`
 
@@ -28,6 +29,7 @@ class AuthServices:
     tokens: TokenService
     keys: KeyService
     revocations: Revocations
+    identities: Identities | None  # of the issuer, where one is configured
     workspaces: WorkspaceService
     first_admin: Callable[[], object]  # raises `DatabaseUnavailable`: call again later
 
@@ -43,6 +45,11 @@ def build(settings: Settings, infra: Infra, refusals: Refusals) -> AuthServices:
     bootstrap = partial(
         users.bootstrap, settings.bootstrap_username, settings.bootstrap_password.get_secret_value()
     )
+    identities = None
+    if settings.oidc_issuer:
+        from service.auth.oidc import build as oidc  # imported here: slow to load, and few have an issuer
+
+        identities = oidc.build(settings, infra, users, revocations)
     return AuthServices(
         users=users,
         tokens=TokenService(
@@ -54,6 +61,7 @@ def build(settings: Settings, infra: Infra, refusals: Refusals) -> AuthServices:
         ),
         keys=KeyService(db, redis_store, revocations, secret),
         revocations=revocations,
+        identities=identities,
         workspaces=WorkspaceService(db, revocations),
         first_admin=cache(bootstrap),  # once a process: users deleted later bring back no admin
     )

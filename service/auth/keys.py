@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,7 +19,7 @@ import orjson
 from service.audit.record import Action, record
 from service.auth.revocation import COMPLETE, KEY_CACHE_SECONDS, PROVES_WRITES, Revocations
 from service.auth.revocation import KEY as DISTRUSTED
-from service.auth.users import Role
+from service.auth.users import Role, checked_rate
 from service.errors import Conflict, InvalidToken, NotFound
 from service.infra.redis import RedisStore
 from service.infra.redis_client import answered
@@ -26,11 +28,15 @@ from service.store import keys as rows
 from service.store import users as user_rows
 from service.store.database import Database, Row, Transaction
 from service.store.token_families import Revoked
+from service.store.visibility import AGENTS
 from service.types import Caller, new_id, now_ms, public_fields
 
 PREFIX = "slp_"
 _CHECK_LENGTH = 8  # last characters, an HMAC: made-up keys are refused without a lookup
 _PREFIX_DIGITS = 8  # characters of a key that lists show
+USE_PRECISION_MS = 60_000  # of `last_used_at`
+MAX_NOTED = 5_000  # keys of one statement
+_SHOWN = "id name prefix scopes created_at expires_at last_used_at previous_expires_at limit_runs"
 _LENGTH = len(PREFIX) + 40 + _CHECK_LENGTH
 
 
@@ -42,7 +48,7 @@ class NewKey(NamedTuple):
 
 
 class KeyService:
-    """API keys: creation, lookup, revocation. A key acts as its user, restricted where it has scopes."""
+    """API keys: creation, lookup, rotation, revocation. A key acts as its user, restricted where it has scopes."""
 
     def __init__(self, db: Database, redis_store: RedisStore, revocations: Revocations, secret: str) -> None:
         self._db = db
@@ -50,31 +56,49 @@ class KeyService:
         self._revocations = revocations
         self._pepper = hmac.digest(secret.encode(), b"slipway api keys", "sha256")
         self._seal = Seal(secret, b"slipway api keys shown again")
+        self._used: set[str] = set()  # ids of keys, since `note_uses`
+        self._next_note = 0.0  # time.monotonic()
 
     def create(
-        self, user_id: str, name: str, scopes: tuple[str, ...] = (), expires_at: int | None = None
+        self,
+        user_id: str,
+        name: str,
+        scopes: tuple[str, ...] = (),
+        expires_at: int | None = None,
+        limit_runs: str | None = None,
     ) -> dict[str, Any]:
         """Create a key; the result holds its secret, which is never shown again. `expires_at` is in ms."""
-        new_key = self.new(user_id, name, scopes, expires_at)
+        new_key = self.new(user_id, name, scopes, expires_at, limit_runs)
         return self._db.transact(lambda tx: self.insert(tx, new_key))
 
     def new(
-        self, user_id: str, name: str, scopes: tuple[str, ...] = (), expires_at: int | None = None
+        self,
+        user_id: str,
+        name: str,
+        scopes: tuple[str, ...] = (),
+        expires_at: int | None = None,
+        limit_runs: str | None = None,
     ) -> NewKey:
-        """Generate a key without inserting its row. `expires_at` is in ms."""
-        body = secrets.token_hex(20)
-        key = PREFIX + body + self._checksum(body)
+        """Generate a key without inserting its row. `expires_at` is in ms. Raises `Invalid` for `limit_runs`."""
+        key, stored = self._new_secret()
         row = {
+            **dict.fromkeys(_SHOWN.split()),
             "id": new_id("key"),
             "user_id": user_id,
             "name": name,
-            "digest": self._digest(key),
-            "prefix": key[: len(PREFIX) + _PREFIX_DIGITS],
+            **stored,
             "scopes": list(scopes),
             "created_at": now_ms(),
             "expires_at": expires_at,
+            "limit_runs": checked_rate(limit_runs or "") or None,
         }
         return NewKey(row, key)
+
+    def _new_secret(self) -> tuple[str, dict[str, str]]:
+        """Generate a secret; return it, and what is stored of it."""
+        body = secrets.token_hex(20)
+        key = PREFIX + body + self._checksum(body)
+        return key, {"digest": self._digest(key), "prefix": key[: len(PREFIX) + _PREFIX_DIGITS]}
 
     def insert(self, tx: Transaction, new_key: NewKey) -> dict[str, Any]:
         """Insert the row; return the public key object with the secret."""
@@ -103,15 +127,63 @@ class KeyService:
     def revoke(self, key_id: str, user_id: str) -> None:
         """Revoke a key at once, on every worker. Raises `NotFound` when the user has no such key."""
 
-        def work(tx: Transaction) -> str | None:
-            if digest := rows.revoke(tx, key_id, user_id):
+        def work(tx: Transaction) -> list[str]:
+            if digests := rows.revoke(tx, key_id, user_id):
                 _record(tx, Action.KEY_REVOKED, key_id, user_id)
-            return digest
+            return digests
 
-        digest = self._db.transact(work)
-        if digest is None:
+        digests = self._db.transact(work)
+        if not digests:
             raise NotFound("There is no such key.")
-        self._revocations.publish(Revoked([], [digest]))
+        self._revocations.publish(Revoked([], digests))
+
+    def get(self, key_id: str, user_id: str) -> dict[str, Any]:
+        """Find a user's key. Raises `NotFound`."""
+        found = self.page(user_id, limit=1, after=None, only=key_id)
+        if not found:
+            raise NotFound("There is no such key.")
+        return found[0]
+
+    def limit(self, key_id: str, user_id: str, limit_runs: str) -> dict[str, Any]:
+        """Set a key's own limit on runs, "" for none; return the public key object.
+
+        Raises `Invalid`, and `NotFound` when the user has no such key.
+        """
+        rate = checked_rate(limit_runs) or None
+
+        def work(tx: Transaction) -> Row:
+            row = rows.change(tx, key_id, user_id, {"limit_runs": rate})
+            if row is None:
+                raise NotFound("There is no such key.")
+            _record(tx, Action.KEY_LIMIT, key_id, user_id, limit_runs=rate)
+            return row
+
+        row = self._db.transact(work)
+        self._revocations.publish(Revoked([], rows.digests_of(row)))
+        return _public(row)
+
+    def rotation(
+        self, key_id: str, user_id: str, overlap_seconds: int
+    ) -> Callable[[Transaction], dict[str, Any]]:
+        """Build the write that gives a key another secret, and returns the public key object with it.
+
+        The old secret works for `overlap_seconds` more; one that was rotated before ends now. Raises `NotFound` when
+        the user has no such key.
+        """
+        now = now_ms()
+        key, stored = self._new_secret()
+        secret = {**stored, "changed_at": now, "previous_expires_at": now + overlap_seconds * 1000}
+
+        def work(tx: Transaction) -> dict[str, Any]:
+            rotated = rows.rotate(tx, key_id, user_id, secret)
+            if rotated is None:
+                raise NotFound("There is no such key.")
+            row, old = rotated
+            _record(tx, Action.KEY_ROTATED, key_id, user_id, overlap_seconds=overlap_seconds)
+            tx.after_commit(partial(self._revocations.publish, Revoked([], old)))
+            return {**_public(row), "key": key}
+
+        return work
 
     def caller(self, key: str) -> Caller:
         """Authenticate a key. Raises `InvalidToken`; `DatabaseUnavailable` when the key is not cached."""
@@ -126,7 +198,7 @@ class KeyService:
         else:
             row = self._db.query(lambda tx: rows.by_digest(tx, digest))
             valid = row is not None and row["revoked_at"] is None and not row["refused"]
-            found = (_caller(row), row["expires_at"]) if row is not None and valid else None
+            found = (_caller(row), _ends_at(row, digest)) if row is not None and valid else None
             if distrusted is None:
                 self._cache(digest, found)
         if found is None:
@@ -134,7 +206,17 @@ class KeyService:
         caller, expires_at = found
         if expires_at is not None and expires_at <= now_ms():
             raise InvalidToken("The API key has expired.")
+        self._used.add(caller.key_id or "")
         return caller
+
+    def note_uses(self) -> None:
+        """Write which keys were used since the last time, once in `USE_PRECISION_MS`; a use may be lost."""
+        if not self._used or time.monotonic() < self._next_note:
+            return
+        self._next_note = time.monotonic() + USE_PRECISION_MS / 1000
+        used, self._used = self._used, set()
+        noted = partial(rows.used, key_ids=sorted(used)[:MAX_NOTED], at=now_ms(), precision=USE_PRECISION_MS)
+        self._db.transact(noted, patience=1)
 
     def _has_valid_checksum(self, key: str) -> bool:
         if len(key) != _LENGTH or not key.isascii():
@@ -162,13 +244,14 @@ def _look_up(client: Any, digest: str) -> tuple[bytes | None, bytes | None, byte
 
 
 def _cache_key(digest: str) -> str:
-    return f"slipway:key:2:{digest}"  # 2: a `Caller` with a workspace; a release before could not read it
+    # 3: a role beside scopes. A release before would let a key with scopes of actions do all that its role may.
+    return f"slipway:key:3:{digest}"
 
 
 def _caller(row: Row) -> Caller:
-    # A scoped key only calls agents: the user's operator or admin role does not apply.
+    # A key for some agents only calls them: the user's operator or admin role does not apply.
     scopes = tuple(row["scopes"])
-    role: Role = "user" if scopes else row["role"]
+    role: Role = "user" if any(scope.startswith(AGENTS) for scope in scopes) else row["role"]
     return Caller(
         row["user_id"],
         row["username"],
@@ -177,6 +260,7 @@ def _caller(row: Row) -> Caller:
         key_id=row["id"],
         limit_runs=row["limit_runs"],
         workspace_id=row["workspace_id"],
+        key_limit_runs=row["key_limit_runs"],
     )
 
 
@@ -190,12 +274,18 @@ def _decoded(value: bytes) -> tuple[Caller, int | None] | None:
 
 
 def _public(row: Row) -> dict[str, Any]:
-    return public_fields(row, "id name prefix scopes created_at expires_at")
+    return public_fields(row, _SHOWN)
+
+
+def _ends_at(row: Row, digest: str) -> int | None:
+    """Return when a secret ends: the key's own, or the one before."""
+    ends = [row["expires_at"], None if row["digest"] == digest else row["previous_expires_at"]]
+    return min((end for end in ends if end is not None), default=None)
 
 
 def _granted(row: Row) -> dict[str, Any]:
     """Return what the audit says of a new key: not its name, which people write."""
-    return {"scopes": list(row["scopes"]), "expires_at": row["expires_at"]}
+    return {name: row[name] for name in ("scopes", "limit_runs", "expires_at")}
 
 
 def _record(tx: Transaction, action: Action, key_id: str, user_id: str, **told: Any) -> None:

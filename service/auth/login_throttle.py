@@ -18,6 +18,8 @@ import threading
 from collections import OrderedDict
 from typing import NamedTuple, TypeVar
 
+import redis
+
 from service.errors import RateLimited
 from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
@@ -74,7 +76,7 @@ class LoginAttempt(NamedTuple):
     @property
     def keys(self) -> tuple[str, ...]:
         """Redis keys: the pair's, and the account's where its budget counts. The tag `{}` keeps both in one slot."""
-        account = f"{_PREFIX}:{{{_digest(self.account)}}}"
+        account = _account_key(self.account)
         pair = f"{account}:{_digest(self.network)}"
         return (pair,) if self.known else (pair, account)
 
@@ -102,6 +104,17 @@ class LoginThrottle:
         """Record a right password: reset the pair, refund the account's budget."""
         if self._run(_SUCCEEDED, attempt, REFILL) is None:
             self._local.succeeded(attempt)
+
+    def forget(self, account: str) -> bool:
+        """Delete what is counted for an account, which is found by its name. False: Redis is away."""
+        key = _account_key(account)
+
+        def delete(client: redis.Redis) -> bool:
+            for each in [key, *client.scan_iter(match=f"{key}:*", count=500)]:
+                client.delete(each)
+            return True
+
+        return self._redis_store.call(delete, False)
 
     def _run(self, script: Script, attempt: LoginAttempt, *numbers: int) -> int | None:
         answer: int | None = self._redis_store.call(
@@ -164,10 +177,6 @@ def _put(memory: OrderedDict[str, V], key: str, value: V) -> None:
         memory.popitem(last=False)
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
 def network_of(address: str) -> str:
     """Rate-limit key of an address: an IPv4 address itself, the /64 of an IPv6 one (one customer's block)."""
     try:
@@ -179,3 +188,11 @@ def network_of(address: str) -> str:
     if parsed.ipv4_mapped is not None:
         return str(parsed.ipv4_mapped)
     return f"{ipaddress.IPv6Address(int(parsed) >> 64 << 64)}/64"
+
+
+def _account_key(account: str) -> str:
+    return f"{_PREFIX}:{{{_digest(account)}}}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

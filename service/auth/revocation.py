@@ -80,7 +80,7 @@ class Revocations:
     def __init__(self, redis_store: RedisStore, db: Database, *, access_seconds: float) -> None:
         self._redis_store = redis_store
         self._db = db
-        self._life_ms = int(access_seconds * 1000) + _SLACK_MS
+        self.life_ms = int(access_seconds * 1000) + _SLACK_MS
         self._loading = threading.Lock()
         self._next_load = 0.0  # time.monotonic() of the next try, after the database failed
         self._next_redis_try = 0.0  # the same, after Redis failed
@@ -207,13 +207,13 @@ class Revocations:
         server = self._redis_store.server
         since_keys = now - KEY_CACHE_SECONDS * 1000 - _SLACK_MS
         with self._db.read() as tx:
-            revoked = rows.distrusted(tx, families_since=now - self._life_ms, keys_since=since_keys)
+            revoked = rows.distrusted(tx, families_since=now - self.life_ms, keys_since=since_keys)
         self._write(client, revoked)
         return bool(client.eval(_FINISH, 1, KEY, nonce, str(now), f"{server}:{now}"))
 
     def _write(self, client: redis.Redis, revoked: Revoked) -> bool:
         now = now_ms()
-        fields = {family: str(now + self._life_ms) for family in revoked.families}
+        fields = {family: str(now + self.life_ms) for family in revoked.families}
         fields |= {digest: str(now + KEY_CACHE_SECONDS * 1000 + _SLACK_MS) for digest in revoked.digests}
         items = list(fields.items())
         for start in range(0, len(items), _BATCH):

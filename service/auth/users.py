@@ -21,7 +21,7 @@ from service.auth.revocation import Revocations
 from service.auth.workspaces import DEFAULT_NAME, NAME, no_workspace
 from service.errors import InvalidCredentials, NotFound, Overloaded, fault
 from service.infra.redis import RedisStore
-from service.store import sign_in_addresses, workspaces
+from service.store import erasures, sign_in_addresses, workspaces
 from service.store import token_families as token_rows
 from service.store import users as rows
 from service.store.actor import Actor, act_as
@@ -83,20 +83,19 @@ class UserService:
     def sign_in(self, username: str, password: str, address: str, workspace: str = DEFAULT_NAME) -> User:
         """Verify a password and return the user, from now on the actor. `workspace`: its name.
 
-        Raises `InvalidCredentials` (constant work: unknown users and workspaces cost the same hash) and `RateLimited`,
-        see `service.auth.login_throttle`.
+        Raises `InvalidCredentials` (constant work: users that are unknown or have no password, and unknown workspaces,
+        cost the same hash) and `RateLimited`, see `service.auth.login_throttle`.
         """
         network = network_of(address)
         digest = hmac.digest(self._pepper, network.encode(), "sha256").hex()
         row, seen_at = self._db.query(
             partial(_look_up, username=username, workspace=workspace, digest=digest)
         )
-        # Neither name has a slash in it.
-        account = username if workspace == DEFAULT_NAME else f"{workspace}/{username}"
-        attempt = LoginAttempt(account, network, known=seen_at is not None)
+        attempt = LoginAttempt(_account(username, workspace), network, known=seen_at is not None)
         self._throttle.begin(attempt)
-        right = self._matches(row["password_hash"] if row else self._dummy_hash, password)
-        if row is None or not right or row["refused"]:
+        stored = row["password_hash"] if row else ""  # empty too for users of an issuer
+        right = self._matches(stored or self._dummy_hash, password)
+        if row is None or not stored or not right or row["refused"]:
             self._throttle.failed(attempt)
             self._refuse(row)
             raise InvalidCredentials()
@@ -183,7 +182,7 @@ class UserService:
         if password is not None:
             changes["password_hash"] = self._hash(password)
         if limit_runs is not None:
-            changes["limit_runs"] = _checked_rate(limit_runs) or None
+            changes["limit_runs"] = checked_rate(limit_runs) or None
         if changes:
             change = partial(rows.update, user_id=user_id, changes=changes, workspace_id=within)
             self._end_logins(user_id, change, _recorded(changes))
@@ -201,6 +200,20 @@ class UserService:
         change = partial(rows.forget, user_id=user_id, workspace_id=within)
         self._end_logins(user_id, change, {Action.USER_DELETED: {}})
         self.refused()
+
+    def begin_erasure(self, user_id: str, within: str | None = None) -> None:
+        """Delete a user, also one deleted before, and note that all they left is to be erased.
+
+        `within`: as in `change`. Raises `NotFound`.
+        """
+        row = self._db.query(lambda tx: rows.get(tx, user_id))
+        if row is not None and within in (None, row["workspace_id"]):
+            workspace = self._db.query(lambda tx: workspaces.get(tx, row["workspace_id"]))
+            self._throttle.forget(_account(row["username"], workspace["name"] if workspace else ""))
+        now = now_ms()
+        until = now + self._revocations.life_ms
+        begin = partial(erasures.begin, user_id=user_id, now=now, log_ins_until=until, within=within)
+        self._end_logins(user_id, begin, {Action.USER_ERASED: {}})
 
     def _end_logins(self, user_id: str, change: Any, told: dict[Action, dict[str, Any]]) -> None:
         marker, now = new_id("fam"), now_ms()
@@ -234,7 +247,7 @@ class UserService:
             "password_hash": self._hash(password),
             "role": role,
             "disabled": False,
-            "limit_runs": _checked_rate(limit_runs) if limit_runs else None,
+            "limit_runs": checked_rate(limit_runs) if limit_runs else None,
             "created_at": now_ms(),
         }
 
@@ -259,6 +272,11 @@ class UserService:
             yield
         finally:
             self._hash_slots.release()
+
+
+def _account(username: str, workspace: str) -> str:
+    """Name of an account for the throttle; neither name has a slash in it."""
+    return username if workspace == DEFAULT_NAME else f"{workspace}/{username}"
 
 
 def _record_creation(tx: Transaction, row: Row) -> None:
@@ -287,7 +305,8 @@ def _look_up(tx: Transaction, username: str, workspace: str, digest: str) -> tup
     return row, sign_in_addresses.seen_at(tx, row["id"] if row else "", digest)
 
 
-def _checked_rate(rate: str) -> str:
+def checked_rate(rate: str) -> str:
+    """Return a rate such as `60/minute`, or none. Raises `Invalid`."""
     if rate and not _RATE.fullmatch(rate):
         raise fault("/limit_runs", "Use a rate such as 60/minute.")
     return rate

@@ -22,7 +22,7 @@ from service.cache.entries import (
     is_worth_keeping,
     outcome_of,
     read_answer,
-    write_answer,
+    write_entry,
     write_outcome,
 )
 from service.cache.normalise import VERSION, Normaliser
@@ -154,7 +154,7 @@ class AnswerCache:
         ttl = min(spec.ttl_seconds, self._longest)
         answer, life = b"", max(ttl, STALE_SECONDS if spec.stale else 0)
         if is_worth_keeping(run):
-            answer = b"%d %b " % (now_ms() + ttl * 1000, question.exact.encode()) + write_answer(run)
+            answer = write_entry(run, question, now_ms() + ttl * 1000)
             if self._nearest is not None and vector is not None:
                 self._nearest.keep(question, vector, ttl)
         owner = str(me) if me is not None else ""

@@ -108,7 +108,7 @@ def read_answer(
     An entry that is not as this version writes it counts as none.
     """
     try:
-        until, exact, body = (raw or b"").split(b" ", 2)
+        until, exact, _, body = (raw or b"").split(b" ", 3)
         expired, answer = int(until) <= now_ms(), orjson.loads(body)
     except ValueError:
         return "miss", None, None
@@ -144,3 +144,8 @@ def is_worth_keeping(run: Run) -> bool:
 def write_answer(run: Run) -> bytes:
     assert run.result is not None
     return orjson.dumps({name: run.result[name] for name in STORED_FIELDS})
+
+
+def write_entry(run: Run, question: CacheKey, until: int) -> bytes:
+    """Serialise an answer for `read_answer`, with the user who caused it, for `service.cache.forget`."""
+    return b"%d %b %b %b" % (until, question.exact.encode(), run.user_id.encode(), write_answer(run))

@@ -7,6 +7,7 @@ from functools import partial
 from operator import attrgetter
 
 import click
+import orjson
 
 from service.auth.users import Role
 from service.cli.common import (
@@ -19,6 +20,7 @@ from service.cli.common import (
     services,
     user_named,
 )
+from service.privacy.export import export
 from service.types import DEFAULT_WORKSPACE
 
 users = Commands("users", help="Who may sign in.")
@@ -113,12 +115,44 @@ def password(username: str, workspace: str, password_stdin: bool) -> None:
     click.echo(f"Changed the password of {username}.")
 
 
+@users.command()
+@click.argument("username")
+@click.option("--subject", required=True, help="Claim `sub` of the identity's tokens.")
+@click.option("--issuer", default="", help="An issuer other than OIDC_ISSUER.")
+@in_workspace
+def link(username: str, subject: str, issuer: str, workspace: str) -> None:
+    """Give an identity of the OpenID Connect issuer to a user."""
+    identities = services().auth.identities
+    if identities is None:
+        raise click.ClickException("No issuer is configured: set OIDC_ISSUER.")
+    identities.link(user_named(username, workspace), subject, issuer)
+    click.echo(f"Linked {subject} to {username}.")
+
+
 @users.command("webhook-secret")
 @click.argument("username")
 @in_workspace
 def webhook_secret(username: str, workspace: str) -> None:
     """Print the secret that signs the webhooks of a user's runs."""
     click.echo(services().webhooks.secret_of(user_named(username, workspace).id))
+
+
+@users.command("export")
+@click.argument("username")
+@in_workspace
+def export_user(username: str, workspace: str) -> None:
+    """Print all data of a user as JSON lines."""
+    for line in export(services().infra.db, user_named(username, workspace).id):
+        click.echo(orjson.dumps(line))
+
+
+@users.command()
+@click.argument("username")
+@in_workspace
+def erase(username: str, workspace: str) -> None:
+    """Erase a user everywhere but for ids in the ledger and the audit. Cannot be undone."""
+    done = services().erasures.erase(user_named(username, workspace).id)
+    print_json(done)
 
 
 def _password(from_stdin: bool) -> str:

@@ -1,4 +1,4 @@
-"""HTTP client for user-supplied URLs (SSRF protection): public addresses only, no redirects, bounded time.
+"""HTTP client for URLs of others (SSRF protection): public addresses only, no redirects, bounded time and size.
 
 The name is resolved once, all its addresses must be public, and the connection goes to one of these, so that DNS
 rebinding gains nothing. Proxies of the environment are not used.
@@ -11,7 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import httpcore2
@@ -19,7 +19,7 @@ import httpcore2
 from service.infra.dns import Resolver
 from service.infra.ip_ranges import is_public
 
-SECONDS = 5.0  # for the whole exchange, from connecting to the answer's headers
+SECONDS = 5.0  # for the whole exchange, from connecting to the answer's last byte
 _PRIVATE = "must be a public address"
 _Options = Iterable[Any]
 
@@ -50,10 +50,15 @@ def address_fault(url: str, *, allow_private: bool) -> str | None:
     return None if allow_private else _private_name(parts.hostname.rstrip("."))
 
 
-class SafeClient:
-    """Thread-safe client that posts to user-supplied URLs; each connection is used once.
+class Answer(NamedTuple):
+    status: int
+    body: bytes
 
-    `allow_private` also allows this machine and its network: for tests only.
+
+class SafeClient:
+    """Thread-safe client for URLs of users and other services; each connection is used once.
+
+    `allow_private` also allows this machine and its network: for tests, and for hosts that the operator has chosen.
     """
 
     def __init__(self, *, allow_private: bool, seconds: float = SECONDS) -> None:
@@ -64,6 +69,15 @@ class SafeClient:
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
         """Send a POST and return the status; the body is not read. Raises `AddressRefused` or `NoAnswer`."""
+        return self.exchange("POST", url, headers, body).status
+
+    def exchange(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"", *, most: int = 0
+    ) -> Answer:
+        """Send a request, and read at most `most` bytes of the answer's body.
+
+        Raises `AddressRefused`, or `NoAnswer`, also for a longer body.
+        """
         if wrong := address_fault(url, allow_private=self._allow_private):
             raise AddressRefused(f"The address {wrong}.")
         extensions = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), self._seconds)}
@@ -74,14 +88,23 @@ class SafeClient:
             with (
                 httpcore2.ConnectionPool(self._context, network_backend=backend) as pool,
                 pool.stream(
-                    "POST", url, headers=list(headers.items()), content=body, extensions=extensions
+                    method, url, headers=list(headers.items()), content=body, extensions=extensions
                 ) as answer,
             ):
-                return int(answer.status)
+                return Answer(int(answer.status), _read(answer, most) if most else b"")
         except (httpcore2.TimeoutException, TimeoutError):
             raise NoAnswer(f"No answer within {self._seconds:g} s.") from None
         except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError, UnicodeError) as error:
             raise NoAnswer(f"No answer ({type(error).__name__}).") from None
+
+
+def _read(answer: httpcore2.Response, most: int) -> bytes:
+    found = bytearray()
+    for part in answer.iter_stream():
+        found += part
+        if len(found) > most:
+            raise NoAnswer(f"The answer is longer than {most} bytes.")
+    return bytes(found)
 
 
 class _PublicOnly(httpcore2.SyncBackend):

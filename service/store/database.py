@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -160,6 +160,17 @@ class Database:
                 raise ReadOnly
         if self._outages.refuses_writes:
             raise DatabaseUnavailable(AWAY)
+
+    def vacuum(self, tables: Sequence[str]) -> None:
+        """Remove deleted rows of tables from the database's files, of SQLite from the whole file.
+
+        Raises `DatabaseUnavailable`.
+        """
+        with self._write_lock(False), self._outage_as_unavailable():
+            if self.sqlite:
+                engine.vacuum_file(self.engine, self.patience)
+            else:
+                postgres.vacuum(self.engine, tables)
 
     def close(self) -> None:
         self._connections.close()

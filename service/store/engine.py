@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
+from contextlib import closing
 from typing import Any
 
 import orjson
@@ -35,6 +37,19 @@ def create(url: str, pool_size: int, busy_seconds: float) -> sa.Engine:
     sa.event.listen(engine, "connect", _note_creation)
     sa.event.listen(engine, "connect", _prepare_sqlite if sqlite else postgres.prepare)
     return engine
+
+
+def vacuum_file(engine: sa.Engine, seconds: float) -> None:
+    """Rewrite an SQLite file and empty its write-ahead log: neither keeps what was deleted. Writers wait.
+
+    Raises `sqlite3.OperationalError` where a reader keeps the log from being emptied for `seconds`.
+    """
+    file = sqlite3.connect(engine.url.database or "", timeout=seconds, isolation_level=None)
+    with closing(file):
+        file.execute("VACUUM")
+        (busy, *_) = file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise sqlite3.OperationalError("database is locked")
 
 
 def _dumps(value: Any) -> str:

@@ -32,6 +32,7 @@ class Hold(NamedTuple):
     amount_nano: int
     called_at: int
     counters: tuple[str, ...] = ()
+    end_user: str | None = None
 
     @property
     def scopes(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,17 +30,24 @@ _BY_DIGEST = (
         api_keys.c.id,
         api_keys.c.user_id,
         api_keys.c.scopes,
+        api_keys.c.digest,
         api_keys.c.expires_at,
+        api_keys.c.previous_expires_at,
         api_keys.c.revoked_at,
         users.c.username,
         users.c.role,
         users.c.limit_runs,
+        api_keys.c.limit_runs.label("key_limit_runs"),
         users.c.workspace_id,
         SIGN_IN_REFUSED,
     )
     .join(users, users.c.id == api_keys.c.user_id)
     .join(workspaces, workspaces.c.id == users.c.workspace_id)
-    .where(api_keys.c.digest == sa.bindparam("digest"))
+    .where(
+        sa.or_(
+            api_keys.c.digest == sa.bindparam("digest"), api_keys.c.previous_digest == sa.bindparam("digest")
+        )
+    )
 )
 
 
@@ -54,7 +62,7 @@ def insert(tx: Transaction, row: dict[str, Any]) -> None:
 
 
 def by_digest(tx: Transaction, digest: str) -> Row | None:
-    """Find a key with its user, whatever the state of both."""
+    """Find a key by its secret or the one before, with its user, whatever the state of both."""
     return tx.row(_BY_DIGEST, {"digest": digest})
 
 
@@ -70,13 +78,58 @@ def page(
     return tx.rows(query.order_by(api_keys.c.id).limit(limit))
 
 
-def revoke(tx: Transaction, key_id: str, user_id: str) -> str | None:
-    """Revoke a user's key; return its digest, or None when the user has no such key."""
+def revoke(tx: Transaction, key_id: str, user_id: str) -> list[str]:
+    """Revoke a user's key; return the digests of its secrets, none when the user has no such key."""
     of_user = sa.and_(api_keys.c.id == key_id, api_keys.c.user_id == user_id)
-    row = tx.row(sa.select(api_keys.c.digest).where(of_user))
-    if row is None:
-        return None
     tx.execute(
         sa.update(api_keys).where(of_user, api_keys.c.revoked_at.is_(None)).values(revoked_at=now_ms())
     )
-    return str(row["digest"])
+    return digests(tx, of_user)
+
+
+def change(tx: Transaction, key_id: str, user_id: str, changes: dict[str, Any]) -> Row | None:
+    """Change columns of a key, to be looked up again; return the key. None: the user has no such key."""
+    valid = _valid(key_id, user_id)
+    tx.execute(sa.update(api_keys).where(valid).values(**changes, changed_at=now_ms()))
+    return tx.row(sa.select(api_keys).where(valid))
+
+
+def rotate(
+    tx: Transaction, key_id: str, user_id: str, secret: dict[str, Any]
+) -> tuple[Row, list[str]] | None:
+    """Give a key another secret, and its old one until `previous_expires_at` of `secret`.
+
+    Return the key, and digests that are to be looked up again; None when the user has no such key.
+    """
+    valid = _valid(key_id, user_id)
+    row = tx.row(sa.select(api_keys).where(valid).with_for_update())
+    if row is None:
+        return None
+    old = digests_of(row)
+    if row["digest"] != secret["digest"]:  # else by this same write: the answer to an earlier commit was lost
+        secret = {**secret, "previous_digest": row["digest"]}
+        tx.execute(sa.update(api_keys).where(valid).values(**secret))
+    return {**row, **secret}, old
+
+
+def used(tx: Transaction, key_ids: Sequence[str], at: int, precision: int) -> None:
+    """Note the use of keys, where the last one that was noted is `precision` ms ago."""
+    stale = sa.or_(api_keys.c.last_used_at.is_(None), api_keys.c.last_used_at <= at - precision)
+    noted = sa.select(api_keys.c.id).where(api_keys.c.id.in_(key_ids), stale).order_by(api_keys.c.id)
+    noted = noted.with_for_update(skip_locked=True)  # another process notes the same use
+    tx.execute(sa.update(api_keys).where(api_keys.c.id.in_(noted)).values(last_used_at=at))
+
+
+def digests(tx: Transaction, *where: sa.ColumnElement[bool]) -> list[str]:
+    """List the digests of all secrets of some keys."""
+    found = tx.rows(sa.select(api_keys.c.digest, api_keys.c.previous_digest).where(*where))
+    return [digest for row in found for digest in digests_of(row)]
+
+
+def digests_of(row: Row) -> list[str]:
+    """Return the digests of a key's secrets."""
+    return [digest for digest in (row["digest"], row["previous_digest"]) if digest is not None]
+
+
+def _valid(key_id: str, user_id: str) -> sa.ColumnElement[bool]:
+    return sa.and_(api_keys.c.id == key_id, api_keys.c.user_id == user_id, api_keys.c.revoked_at.is_(None))

@@ -112,4 +112,5 @@ def _about(hold: Hold) -> dict[str, Any]:
         "step": hold.step,
         "model": hold.model,
         "price_id": hold.price_id,
+        "end_user": hold.end_user,
     }

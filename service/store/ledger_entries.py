@@ -17,6 +17,7 @@ from service.store.statement import Statement
 
 PAGE = 5_000  # rows of one transaction
 BATCH = 500  # ids of one query
+# Not `end_user`, which the settlement of a release before lacks.
 CALL = ("user_id", "key_id", "agent", "session_id", "run_id", "step", "model", "price_id", "called_at")
 _COLUMNS = ("entry_id", "kind", "account", "amount_nano", "basis", "cap_nano")
 _READ = [ledger.c[name] for name in (*_COLUMNS, *CALL, *TOKENS, "counters")]

@@ -7,10 +7,12 @@ process id: the one a pooler reports differs from `pg_backend_pid()`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
+from psycopg import sql
 
 from service.store.postgres_connection import Connection
 
@@ -58,9 +60,25 @@ def connect(_dialect: Any, _record: Any, args: Any, options: Any) -> Connection:
 
 def reach(engine: sa.Engine) -> None:
     """Connect as the engine does and close, to test the connection. Raises the driver's error."""
+    args, options = _arguments(engine)
+    connect(None, None, args, options).close()
+
+
+def vacuum(engine: sa.Engine, tables: Sequence[str]) -> None:
+    """Remove dead rows of tables from their files. Raises the driver's error.
+
+    Over a connection of its own without a time limit: a large table takes minutes. The server skips tables that the
+    role may not vacuum; autovacuum removes their dead rows later.
+    """
+    args, options = _arguments(engine)
+    with psycopg.connect(*args, **options, autocommit=True) as connection:
+        for table in tables:
+            connection.execute(sql.SQL("VACUUM {}").format(sql.Identifier(table)))
+
+
+def _arguments(engine: sa.Engine) -> tuple[Any, dict[str, Any]]:
     args, options = engine.dialect.create_connect_args(engine.url)
-    defaults = connect_args(engine.url.render_as_string(hide_password=False))
-    connect(None, None, args, {**options, **defaults}).close()
+    return args, {**options, **connect_args(engine.url.render_as_string(hide_password=False))}
 
 
 def prepare(connection: Any, record: Any) -> None:

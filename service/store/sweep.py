@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
-from service.store import audit, batches, holds, ownership, runs, webhooks, workers
+from service.store import audit, batches, erasures, holds, ownership, runs, webhooks, workers
 from service.store.database import Transaction
 from service.store.statement import Statement
 from service.types import now_ms
@@ -23,6 +23,7 @@ class Work(StrEnum):
     DELIVERIES = "deliveries"
     ORPHANED_HOLDS = "orphaned_holds"
     UNLINKED_AUDIT = "unlinked_audit"
+    ERASURES = "erasures"
 
 
 _CONDITIONS: dict[Work, sa.ColumnElement[bool]] = {
@@ -34,6 +35,7 @@ _CONDITIONS: dict[Work, sa.ColumnElement[bool]] = {
     Work.DELIVERIES: webhooks.ANY_DUE,
     Work.ORPHANED_HOLDS: sa.exists().where(holds.orphaned_before(sa.bindparam("holds_before"))),
     Work.UNLINKED_AUDIT: audit.ANY_UNLINKED,
+    Work.ERASURES: erasures.ANY_DUE,
 }
 _DUE = Statement(sa.select(*(condition.label(work) for work, condition in _CONDITIONS.items())))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.store import agent_stops
+from service.store import agent_stops, keys
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import api_keys, token_families, users, workspaces
 from service.store.users import SIGN_IN_REFUSED
@@ -86,8 +86,7 @@ def revoke_all(tx: Transaction, user_id: str, marker: str, now: int) -> Revoked:
     ended = _end(tx, token_families.c.user_id == user_id, now)
     row = {"id": marker, "user_id": user_id, "current_jti": "", "created_at": now}
     tx.execute(_INSERT, {**row, "expires_at": now, "revoked_at": now})
-    digests = tx.rows(sa.select(api_keys.c.digest).where(api_keys.c.user_id == user_id))
-    return Revoked(ended, [row["digest"] for row in digests])
+    return Revoked(ended, keys.digests(tx, api_keys.c.user_id == user_id))
 
 
 def revoke_workspace(tx: Transaction, workspace_id: str, now: int) -> Revoked:
@@ -97,8 +96,7 @@ def revoke_workspace(tx: Transaction, workspace_id: str, now: int) -> Revoked:
     """
     members = sa.select(users.c.id).where(users.c.workspace_id == workspace_id)
     ended = _end(tx, token_families.c.user_id.in_(members), now)
-    digests = tx.rows(sa.select(api_keys.c.digest).where(api_keys.c.user_id.in_(members)))
-    return Revoked(ended, [row["digest"] for row in digests])
+    return Revoked(ended, keys.digests(tx, api_keys.c.user_id.in_(members)))
 
 
 def _end(tx: Transaction, of_users: sa.ColumnElement[bool], now: int) -> list[str]:
@@ -111,7 +109,7 @@ def _end(tx: Transaction, of_users: sa.ColumnElement[bool], now: int) -> list[st
 
 
 def distrusted(tx: Transaction, *, families_since: int, keys_since: int) -> Revoked:
-    """Families revoked since a time (ms), and digests of keys revoked, or with a changed user, since a time.
+    """Families revoked since a time (ms), and digests of keys revoked or changed, or with a changed user, since a time.
 
     A user has changed with their workspace too. With the families, marks of the agents that are stopped.
     """
@@ -122,10 +120,14 @@ def distrusted(tx: Transaction, *, families_since: int, keys_since: int) -> Revo
     if disabled:
         members = users.c.workspace_id.in_([row["id"] for row in disabled])
         changed = sa.union(changed, sa.select(users.c.id).where(members))
-    revoked = sa.select(api_keys.c.digest).where(api_keys.c.revoked_at >= keys_since)
-    digests = tx.rows(sa.union(revoked, sa.select(api_keys.c.digest).where(api_keys.c.user_id.in_(changed))))
+    found = (  # one after another: with OR, a database may look through all keys
+        api_keys.c.revoked_at >= keys_since,
+        api_keys.c.changed_at >= keys_since,
+        api_keys.c.user_id.in_(changed),
+    )
+    of_keys = sa.union(*(sa.select(api_keys.c.id).where(condition) for condition in found))
     marks = [agent_stops.mark(row["agent"]) for row in agent_stops.every(tx)]
-    return Revoked([row["id"] for row in families] + marks, [row["digest"] for row in digests])
+    return Revoked([row["id"] for row in families] + marks, keys.digests(tx, api_keys.c.id.in_(of_keys)))
 
 
 def expire(tx: Transaction, before: int, limit: int) -> int:

@@ -1,4 +1,4 @@
-"""Usage reports: sums over settled calls, by hour, day, agent, model, user, key and workspace.
+"""Usage reports: sums over settled calls, by hour, day, agent, model, user, key, end user and workspace.
 
 Each call counts once: calls of a closed day from the roll-up (`service.store.rollup`), all others from the ledger. One
 snapshot covers the closed days and both sources, so a day that is closed meanwhile is not counted twice.
@@ -32,8 +32,9 @@ from service.types import DEFAULT_WORKSPACE
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 TIMES = ("day", "hour")  # counted from 1970
-GROUPS = ("hour", "day", "agent", "model", "user", "key", "workspace")
-COLUMN_OF = {"agent": "agent", "model": "model", "user": "user_id", "key": "key_id"}
+GROUPS = ("hour", "day", "agent", "model", "user", "key", "end_user", "workspace")
+COLUMN_OF = {"agent": "agent", "model": "model", "user": "user_id", "key": "key_id", "end_user": "end_user"}
+UNROLLED = frozenset({"hour", "end_user"})  # groups that the roll-up lacks: summed over single calls
 MAX_SPANS = 100  # of closed days in one query; with more, only the ledger is read
 GROWTH = 4  # factor of days or users from one slice to the next
 
@@ -116,7 +117,7 @@ def _widened(tx: Transaction, report: UsageQuery) -> UsageQuery:
 
 def _sliced(report: UsageQuery) -> bool:
     """Return whether there may be many groups, in an order that can be sliced."""
-    fine = bool({"hour", "user", "key"} & {*report.by})
+    fine = bool({"hour", "user", "key", "end_user"} & {*report.by})
     return fine and report.visible.user_id is None and bool({"hour", "day", "user"} & {*report.by})
 
 
@@ -145,8 +146,8 @@ def _users(tx: Transaction, report: UsageQuery, after: Values | None, limit: int
 
 
 def closed_spans(tx: Transaction, report: UsageQuery) -> list[tuple[int, int]]:
-    """Spans (ms) of whole closed days in the report, adjacent days merged; empty where hours are a group."""
-    if "hour" in report.by:
+    """Spans (ms) of whole closed days in the report, adjacent days merged; empty where a group is `UNROLLED`."""
+    if UNROLLED & {*report.by}:
         return []
     first, end = -(-report.since // DAY_MS), report.until // DAY_MS
     day = usage_days.c.day

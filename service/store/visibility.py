@@ -15,20 +15,26 @@ from service.store.schema import users
 from service.store.transaction import filter_only
 from service.types import DEFAULT_WORKSPACE, Caller
 
-AGENTS = "agents:"  # prefix of a scope for an agent; with a `*` at its end, for all agents with that prefix
+# Kinds of scopes. A `*` at the end of a scope stands for any end.
+AGENTS = "agents:"  # such as `agents:support`, `agents:sup*`
+ACTIONS = "actions:"  # such as `actions:runs:read`, `actions:runs:*`
+MODELS = "models:"  # such as `models:claude-haiku-4-5`, `models:*`
 _SEES_ALL = frozenset({"operator", "admin"})
 
 
 def allows(scopes: Sequence[str], scope: str) -> bool:
-    """Return whether scopes allow `scope`, such as `agents:support`. Empty scopes allow everything."""
-    return not scopes or any(_matches(pattern, scope) for pattern in scopes)
+    """Return whether scopes allow `scope`, such as `agents:support`. Without scopes of its kind all is allowed."""
+    if not scopes:
+        return True
+    of_kind = _of_kind(scopes, scope[: scope.index(":") + 1])
+    return not of_kind or any(_matches(pattern, scope) for pattern in of_kind)
 
 
 class Visibility(NamedTuple):
     """Row filter for tables with `user_id` and `agent`, and perhaps `workspace_id`."""
 
     user_id: str | None = None  # None: all users
-    scopes: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()  # of agents only
     workspace_id: str | None = None  # None: all workspaces, or the user's own
 
     def covers(self, row: Mapping[str, Any]) -> bool:
@@ -57,9 +63,10 @@ UNRESTRICTED = Visibility()  # for the service itself and its command line
 
 def visible_to(caller: Caller, *, own: bool = False) -> Visibility:
     """Visibility of a caller by role and scopes; `own`: the caller's rows only, whatever the role."""
+    agents = _of_kind(caller.scopes, AGENTS)
     if own or caller.role not in _SEES_ALL:
-        return Visibility(caller.user_id, caller.scopes)
-    return Visibility(None, caller.scopes, caller.confined_to)
+        return Visibility(caller.user_id, agents)
+    return Visibility(None, agents, caller.confined_to)
 
 
 def in_workspace(table: sa.FromClause, workspace_id: str | None) -> list[sa.ColumnElement[bool]]:
@@ -78,13 +85,17 @@ def in_workspace(table: sa.FromClause, workspace_id: str | None) -> list[sa.Colu
     return [of_it, table.c.workspace_id != sa.literal_column(f"'{DEFAULT_WORKSPACE}'")]
 
 
+def _of_kind(scopes: Sequence[str], kind: str) -> tuple[str, ...]:
+    return tuple(scope for scope in scopes if scope.startswith(kind))
+
+
 def _matches(pattern: str, scope: str) -> bool:
     return scope.startswith(pattern[:-1]) if pattern.endswith("*") else scope == pattern
 
 
 def _of_agents(column: sa.ColumnElement[Any], scopes: Sequence[str]) -> sa.ColumnElement[bool]:
     """Compile agent scopes to SQL. Not LIKE: its `_` is a wildcard, and SQLite's ignores case."""
-    names = [scope.removeprefix(AGENTS) for scope in scopes if scope.startswith(AGENTS)]
+    names = [scope.removeprefix(AGENTS) for scope in scopes]
     exact = [name for name in names if not name.endswith("*")]
     begins = [name[:-1] for name in names if name.endswith("*")]
     return sa.or_(column.in_(exact), *(sa.func.substr(column, 1, len(begin)) == begin for begin in begins))

@@ -8,13 +8,14 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from service.audit.record import Action, record
-from service.errors import DatabaseUnavailable, NotFound
+from service.errors import DatabaseUnavailable, Forbidden, NotFound
 from service.observe.observer import Observer
 from service.store import budgets as rows
 from service.store import holds, ledger, scope_locks
 from service.store.budgets import BudgetWindow
 from service.store.database import Database, Row, Transaction
 from service.store.scope_cost import settled_cost
+from service.store.visibility import visible_to
 from service.types import DEFAULT_WORKSPACE, Caller, now_ms, usd
 from service.usage.caps import (
     LEVELS,
@@ -110,11 +111,12 @@ class Budgets:
     def of_caller(self, caller: Caller) -> list[Standing]:
         """Read the caps on the caller's user and key; for operators, their workspace's, and `default`'s the service's.
 
-        A key with scopes sees only its own caps: the user's would reveal spending on other agents.
+        A key for some agents sees only its own caps: the user's would reveal spending on other agents.
         """
-        scopes = [] if caller.scopes else [f"user:{caller.user_id}"]
+        visible = visible_to(caller)
+        scopes = [] if visible.scopes else [f"user:{caller.user_id}"]
         scopes += [f"key:{caller.key_id}"] if caller.key_id else []
-        if caller.role != "user":
+        if visible.user_id is None:
             scopes.append(f"workspace:{caller.workspace_id}")
             scopes += ["service"] if caller.workspace_id == DEFAULT_WORKSPACE else []
         return self.of(scopes)
@@ -156,23 +158,41 @@ class Budgets:
             return None
         return self._db.query(lambda tx: rows.workspace_of(tx, kind, name))
 
-    def put(self, scope: str, period: Period, amount: int | None) -> Standing:
+    def put(self, scope: str, period: Period, amount: int | None, *, lower: bool = False) -> Standing:
         """Set a cap for the open window and all later ones; None lifts it, the default included.
 
-        The window's spent and held amounts count, so a cap may be set below them: then no further call fits.
+        The window's spent and held amounts count, so a cap may be set below them: then no further call fits. `lower`:
+        raises `Forbidden` above the one that is set.
         """
-        workspace_id = self._workspace_of(scope)
         cap = Cap(scope, period, NO_LIMIT if amount is None else amount)
         settled = self._db.query(lambda tx: self._settled(tx, cap.window(now_ms())))
+        workspace_id = self._workspace_of(scope)
+        return self._db.transact(lambda tx: self._set(tx, cap, workspace_id, settled, lower=lower))
 
-        def work(tx: Transaction) -> Standing:
-            # No hold is written against the scope until this transaction ends; later ones read the new cap.
-            scope_locks.own(tx, cap.scope)
-            rows.put(tx, cap.scope, cap.period, amount, workspace_id)
-            _record(tx, cap, amount, workspace_id)
-            return self._apply(tx, cap, settled)
+    def put_first(self, tx: Transaction, scope: str, period: Period, amount: int, workspace_id: str) -> None:
+        """Set a cap on a subject that this transaction makes: nothing has been spent on it."""
+        now = now_ms()
+        cap = Cap(scope, period, amount)
+        self._set(tx, cap, workspace_id, FinalCost(cap.window(now), now, 0))
 
-        return self._db.transact(work)
+    def _set(
+        self,
+        tx: Transaction,
+        cap: Cap,
+        workspace_id: str | None,
+        settled: FinalCost,
+        *,
+        lower: bool = False,
+    ) -> Standing:
+        # No hold is written against the scope until this transaction ends; later ones read the new cap.
+        scope_locks.own(tx, cap.scope)
+        known = rows.locked(tx, cap.scope, cap.period) if lower else None
+        if known is not None and cap.amount > cap_of(known).amount:
+            raise Forbidden("An admin raises this cap; you can lower it.")
+        amount = cap.amount if cap.amount < NO_LIMIT else None
+        rows.put(tx, cap.scope, cap.period, amount, workspace_id)
+        _record(tx, cap, amount, workspace_id)
+        return self._apply(tx, cap, settled)
 
     def _apply(self, tx: Transaction, cap: Cap, settled: FinalCost) -> Standing:
         """Apply a cap that was set to the open window, or open it. The caller has the scope's exclusive lock."""

@@ -144,6 +144,7 @@ class Spending:
             price_id=estimate.price.id,
             amount_nano=estimate.worst(attempt.tokens),
             called_at=now_ms(),
+            end_user=run.request.end_user,
         )
 
     def _take(self, tx: Transaction, placed: Placed) -> None:

@@ -18,12 +18,13 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
 from service.audit.record import Action
+from service.auth.permissions import PERMISSIONS, Permission
 from service.errors import Forbidden, NotFound, RateLimited, SlipwayError
 from service.infra.redis_trip import Trip
 from service.observe import logs
 from service.runs.bulkhead import Permit
 from service.runs.idempotency import Key
-from service.store.visibility import allows
+from service.store.visibility import AGENTS, MODELS, allows
 from service.text.suggest import did_you_mean
 from service.types import Caller, RunRequest
 from service.web import limits
@@ -36,9 +37,7 @@ if TYPE_CHECKING:
 
 V = TypeVar("V", bound=Callable[..., Any])
 _SMALL_BODY = 65_536  # bytes; a larger one is not read before its call is known to pass
-_AUDITED = frozenset({"auth", "approvals"})  # blueprints whose changes are audited whatever their role
 _ID = re.compile(r"(\w+:)?[a-z]{3}_[0-9a-z]{26}", re.ASCII)
-_RANK = {"user": 0, "operator": 1, "admin": 2, "service admin": 3}
 
 
 class Admitted(NamedTuple):
@@ -54,7 +53,8 @@ class Admitted(NamedTuple):
 def admit(action: limits.Action, read: Callable[[], RunRequest]) -> Admitted:
     """Admit a run, as far as its trip lets it pass. `read` parses the API's body.
 
-    Raises `NotFound` for an agent that the caller may not use, `Invalid`, and the errors of `read`.
+    Raises `NotFound` for an agent that the caller may not use, `Forbidden` for one of whose models that holds,
+    `Invalid`, and the errors of `read`.
     """
     request = current()
     limits.limit_action(request, action)
@@ -62,24 +62,18 @@ def admit(action: limits.Action, read: Callable[[], RunRequest]) -> Admitted:
     if not length or int(length) > _SMALL_BODY:
         request.trip.send()
     asked = read()
-    allowed_agent(asked.agent)
+    _check_models(request.caller, allowed_agent(asked.agent))
     if (request.view_args or {}).get("agent") != asked.agent:  # else `guard` has counted it
         limits.limit_agent(request, asked.agent)
     limits.limit_session(request, asked.session_id)
     return Admitted(request.caller, asked, idempotency_key(request), request.id, request.trip)
 
 
-def guard(
-    role: Literal["operator", "admin", "service admin"] | None = None,
-    *,
-    scope: str | None = None,
-    counts: Literal["call", "run"] | None = "call",
-) -> Callable[[V], V]:
-    """Restrict a view to authenticated callers with `role` or a higher one, whose key allows `scope`.
+def guard(*, counts: Literal["call", "run"] | None = "call") -> Callable[[V], V]:
+    """Restrict a view to authenticated callers who meet the permission of its route (`service.auth.permissions`).
 
     `counts`: against LIMIT_READS or LIMIT_WRITES ("call"), or as a run against LIMIT_RUNS and its agent's own limit.
-    None for views that end something: a stolen token at its limit must not keep its owner from using them. `scope` may
-    contain arguments of the route: `agents:{agent}`.
+    None for views that end something: a stolen token at its limit must not keep its owner from using them.
 
     Raises `Unauthenticated`, `InvalidToken`, `RateLimited` and `Forbidden`.
     """
@@ -97,37 +91,40 @@ def guard(
             if counts != "run":
                 request.trip.send()
             try:
-                if role is not None and _rank(caller) < _RANK[role]:
-                    raise Forbidden(f"This needs the role {role}.")
-                if scope is not None and not allows(caller.scopes, scope.format(**kwargs)):
-                    raise Forbidden("The scopes of this API key do not allow that.")
+                _permission(request).check(caller)
                 return view(*args, **kwargs)
             except SlipwayError as error:
-                _record_refusal(request, error, audited=role is not None or request.blueprint in _AUDITED)
+                _record_refusal(request, error)
                 raise
             finally:
                 request.trip.send()
 
-        guarded.__guard__ = role or "user"  # type: ignore[attr-defined]
         return cast(V, guarded)
 
     return wrap
 
 
-def _record_refusal(request: Request, error: SlipwayError, *, audited: bool) -> None:
+def check_role() -> None:
+    """Check the caller's role in a view whose permission is `found_first`. Raises `Forbidden`."""
+    request = current()
+    _permission(request).check_role(request.caller)
+
+
+def _permission(request: Request) -> Permission:
+    """Return the permission of the request's route. Raises `KeyError` for a route without one."""
+    method = "GET" if request.method == "HEAD" else request.method
+    return PERMISSIONS[f"{method} {request.url_rule}"]
+
+
+def _record_refusal(request: Request, error: SlipwayError) -> None:
     """Record a call that was forbidden, and any other refusal of a change to what the audit tells of."""
     forbidden = isinstance(error, Forbidden)
     refused = error.status < 500 and not isinstance(error, RateLimited)
-    if forbidden or (audited and refused and request.method != "GET"):
+    if forbidden or (_permission(request).audited and refused and request.method != "GET"):
         action = Action.ACCESS_REFUSED if forbidden else Action.CHANGE_REFUSED
         route = f"route:{request.method} {request.url_rule}"
         named = [value for value in (request.view_args or {}).values() if _ID.fullmatch(str(value))]
         request.services.audit.refusals.record(action, route, code=error.code, named=named)
-
-
-def _rank(caller: Caller) -> int:
-    """Rank of a caller's role. An admin whose rights end at no workspace is an admin of the service."""
-    return _RANK["service admin"] if caller.confined_to is None else _RANK.get(caller.role, 0)
 
 
 def public(view: V) -> V:
@@ -144,32 +141,33 @@ def allowed_agent(name: str) -> AgentDefinition:
     """Return the current version of an agent. Raises `NotFound`, also if the caller may not use it."""
     request = current()
     agent = request.services.agents.agents.get(name)
-    if agent is None or not allows(request.caller.scopes, f"agents:{name}"):
+    if agent is None or not allows(request.caller.scopes, AGENTS + name):
         raise NotFound(no_agent(name))
     return agent
+
+
+def _check_models(caller: Caller, agent: AgentDefinition) -> None:
+    """Check that a key restricted to some models may start an agent: each model of its tiers is among them.
+
+    Raises `Forbidden`.
+    """
+    for model in agent.models if caller.scopes else ():
+        if not allows(caller.scopes, MODELS + model):
+            raise Forbidden(
+                f"The scopes of this API key do not allow the model {model}, which {agent.id} may use."
+            )
 
 
 def allowed_agents() -> list[AgentDefinition]:
     """List the agents that the caller may use, sorted by name."""
     caller, agents = current_caller(), services().agents.agents
-    return [agents[name] for name in sorted(agents) if allows(caller.scopes, f"agents:{name}")]
+    return [agents[name] for name in sorted(agents) if allows(caller.scopes, AGENTS + name)]
 
 
 def no_agent(name: str) -> str:
     """Build the problem detail for an unknown agent, suggesting a similar name among those the caller may use."""
     known = [agent.id for agent in allowed_agents()]
     return f"There is no agent named {name}{did_you_mean(name, known) or '.'}"
-
-
-def signed_in() -> Caller:
-    """Return the caller, who must have signed in: a leaked key must not create other or wider keys, or forge webhooks.
-
-    Raises `Forbidden` for an API key.
-    """
-    caller = current_caller()
-    if caller.key_id is not None or caller.scopes:
-        raise Forbidden("Sign in to do this; an API key cannot.")
-    return caller
 
 
 def reading_place() -> Permit:

@@ -11,6 +11,7 @@ from flask_jwt_extended.exceptions import JWTExtendedException
 from jwt import ExpiredSignatureError, InvalidTokenError, PyJWTError
 
 from service.auth.keys import PREFIX as KEY_PREFIX
+from service.auth.oidc.refusals import Forged
 from service.auth.signing_keys import ALGORITHMS
 from service.auth.tokens import AUDIENCE, ISSUER, LEEWAY, Kind, caller_of, refuse_ambiguous
 from service.errors import InvalidToken, Unauthenticated
@@ -125,9 +126,17 @@ def _signed(request: Request, token: str) -> Caller:
     caller, until = known.get(token, (None, 0.0))
     if caller is not None and time.time() < until:
         return caller
-    claims = checked_claims("access", token)
-    caller = caller_of(claims)
+    identities = request.services.auth.identities
+    if identities is not None and identities.takes(token):
+        try:
+            caller, until = identities.caller(token)
+        except Forged as refused:
+            request.made_up = True
+            raise refused.answer from None
+    else:
+        claims = checked_claims("access", token)
+        caller, until = caller_of(claims), claims["exp"] + LEEWAY
     if len(known) >= _KNOWN_MOST:
         known.clear()
-    known[token] = (caller, claims["exp"] + LEEWAY)
+    known[token] = (caller, until)
     return caller

@@ -34,13 +34,16 @@ def limit_call(request: Request) -> None:
 
 
 def limit_run(request: Request, agent: str | None = None) -> None:
-    """Count a run against its user's limit and its agent's own.
+    """Count a run against the limits of its user and its key, and its agent's own.
 
     `agent` is None if it is named in the body: `admit` then counts it, once the body is read.
     """
     caller = request.caller
     rate = caller.limit_runs or request.services.settings.limit_runs
     _limits(request).add(request, Limit("runs calls", rate, "runs", caller.user_id))
+    if caller.key_limit_runs is not None:
+        of_key = Limit("runs calls of this key", caller.key_limit_runs, "runs", caller.key_id or "")
+        _limits(request).add(request, of_key)
     if agent is not None:
         limit_agent(request, agent)
 
@@ -100,7 +103,7 @@ def refused(request: Request, response: Response) -> Response:
 
     Valid ones are not counted: neighbours behind one address are not locked out.
     """
-    if response.status_code != 401 or not request.made_up:
+    if not request.made_up:
         return response
     rate = request.services.settings.limit_refused
     window = _limits(request).take(Limit("refused", rate, "refused", _address(request)))

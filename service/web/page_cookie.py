@@ -25,8 +25,13 @@ class AccessToken(Shape):
 def answer_with(pair: Pair) -> Response:
     """Answer with the access token, and put the refresh token into the cookie."""
     shown = pair.public()
-    token = shown.pop("refresh_token")
-    return _with_cookie(json_response(shown), token, services().settings.refresh_token_days * 86_400)
+    del shown["refresh_token"]
+    return keep(pair, json_response(shown))
+
+
+def keep(pair: Pair, response: Response) -> Response:
+    """Put the refresh token into the cookie."""
+    return _with_cookie(response, pair.refresh_token, services().settings.refresh_token_days * 86_400)
 
 
 def without_cookie(response: Response) -> Response:

@@ -13,7 +13,7 @@ from werkzeug.datastructures import Headers
 
 from service.text import exact_json
 from service.types import public_fields
-from service.usage.caps import Standing
+from service.usage.caps import Standing, nano_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -111,6 +111,20 @@ def _depth(value: Any) -> int:
 
 
 # JSON text, see `service.web.body.AS_TEXT`; to a client it is an object.
+def _amount(text: str) -> str:
+    nano_of(text)
+    return text
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be printable characters")
+    return text
+
+
+Amount = Annotated[str, Field(max_length=24), AfterValidator(_amount)]  # dollars
+EndUser = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+RateText = Annotated[str, Field(max_length=64)]  # such as `60/minute`
 ContextObject = Annotated[str, AfterValidator(_is_object), WithJsonSchema({"type": "object"})]
 
 
@@ -229,6 +243,9 @@ class KeyView(Shape):
     scopes: list[str]
     created_at: str
     expires_at: str | None
+    last_used_at: str | None
+    previous_expires_at: str | None
+    limit_runs: str | None
 
 
 class KeyPage(Page[KeyView]): ...

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from service.audit import record as module
-from service.audit.record import MAX_DETAILS, Action, Refusals, network, record
+from service.audit.record import MAX_DETAILS, Action, Refusals, network, record, wordless
 from service.audit.started import differing, digest_of, record_settings
 from service.store.actor import NOWHERE, Actor, Origin, act_as, serve
 from service.store.database import Database
@@ -30,7 +31,7 @@ def test_address_is_kept_as_its_network(address: str, shown: str | None) -> None
 
 
 def test_row_has_the_origin_of_its_request(db: Database) -> None:
-    serve(Origin("203.0.113.77", "req-1"))
+    serve(Origin("203.0.113.77", "0123456789abcdef"))
     act_as(Actor("user", "usr_1", workspace_id="wsp_1"))
     try:
         db.transact(lambda tx: record(tx, Action.CAP_SET, "service", period="day"))
@@ -44,10 +45,17 @@ def test_row_has_the_origin_of_its_request(db: Database) -> None:
         "action": "cap.set",
         "subject": "service",
         "address": "203.0.113.0/24",
-        "request_id": "req-1",
+        "request_id": "0123456789abcdef",
         "workspace_id": "wsp_1",
         "result": "ok",
     }
+
+
+@pytest.mark.parametrize("kept", ["4bf92f3577b34da6a3ce929d0e0e4736", "67e55044-10b1-426f-9247-bb680e5fe0c8"])
+def test_request_id_with_words_is_kept_as_its_digest(kept: str) -> None:
+    assert wordless(kept) == kept
+    for words in ("ada-lovelace-asked", "ada.lovelace", "abc"):
+        assert re.fullmatch("sha256-[0-9a-f]{32}", wordless(words))
 
 
 def test_details_are_bounded(db: Database) -> None:

@@ -25,7 +25,7 @@ from service.store.schema import metadata
 from service.types import NANO
 from service.usage.budgets import Budgets
 from service.web import authentication, hooks, limits, problems
-from service.web.admission import guard
+from service.web.admission import allowed_agent, guard
 from service.web.authentication import checked_claims
 from service.web.current import Application
 from service.web.routes import auth
@@ -52,7 +52,8 @@ class Replica:
         self.db = Database(f"sqlite:///{folder}/slipway.db", pool_size=8, patience=2.0)
         metadata.create_all(self.db.engine)
         self.revocations = Revocations(self.redis_store, self.db, access_seconds=900)
-        self.users = UserService(self.db, self.redis_store, self.revocations, secret, Refusals(self.db))
+        self.refusals = Refusals(self.db)
+        self.users = UserService(self.db, self.redis_store, self.revocations, secret, self.refusals)
         self.signing_keys = SigningKeys(self.db, secret, private_key, Lifetimes(lead, 86_400))
         self.tokens = TokenService(
             self.db, self.revocations, self.signing_keys, access_seconds=900, refresh_seconds=86_400
@@ -124,9 +125,14 @@ def _application(replica: Replica) -> Flask:
         settings=replica.settings,
         infra=SimpleNamespace(db=replica.db, redis_store=replica.redis_store, metrics=replica.metrics),
         auth=SimpleNamespace(
-            users=replica.users, tokens=replica.tokens, keys=replica.keys, revocations=replica.revocations
+            users=replica.users,
+            tokens=replica.tokens,
+            keys=replica.keys,
+            revocations=replica.revocations,
+            identities=None,
         ),
         usage=SimpleNamespace(budgets=replica.budgets),
+        audit=SimpleNamespace(refusals=replica.refusals),
         agents=replica.catalog,
     )
 
@@ -137,12 +143,12 @@ def _application(replica: Replica) -> Flask:
     app.register_blueprint(auth.blueprint)
 
     @app.post("/v1/agents/<agent>/invoke")
-    @guard(scope="agents:{agent}", counts="run")
+    @guard(counts="run")
     def invoke(agent: str) -> Response:
-        return json_response({"agent": agent})
+        return json_response({"agent": allowed_agent(agent).id})
 
-    @app.get("/operators")
-    @guard("operator")
+    @app.get("/v1/admin/audit")
+    @guard()
     def operators() -> Response:
         return json_response({})
 

@@ -3,13 +3,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from service.auth.keys import USE_PRECISION_MS
 from service.auth.revocation import KEY as DISTRUSTED
 from service.auth.users import User
 from service.errors import InvalidToken, NotFound
+from service.store.schema import api_keys
 from service.types import now_ms
 from tests.auth.house import PASSWORD, Replica
 from tests.conftest import RedisServer
+from tests.twice import WAYS, Way, write_twice
 
 
 def test_key_acts_as_its_user(here: Replica, ada: User) -> None:
@@ -137,3 +141,117 @@ def test_keys_of_a_reenabled_user_work_at_once(here: Replica, there: Replica, ad
             here.keys.caller(key)
     here.users.change(ada.id, disabled=False)
     assert there.keys.caller(key).user_id == ada.id
+
+
+def rotated(replica: Replica, made: dict[str, Any], ada: User, overlap: int) -> str:
+    work = replica.keys.rotation(made["id"], ada.id, overlap)
+    return str(replica.db.transact(work)["key"])
+
+
+def test_rotated_key_stays_itself_and_its_old_secret_works_for_the_overlap(
+    here: Replica, there: Replica, ada: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = here.keys.create(ada.id, "laptop", ("agents:plain",))
+    before = here.keys.caller(made["key"])
+    fresh = rotated(there, made, ada, 60)
+    for replica in (here, there):
+        assert replica.keys.caller(made["key"]) == replica.keys.caller(fresh) == before
+    later = now_ms() + 61_000
+    monkeypatch.setattr("service.auth.keys.now_ms", lambda: later)
+    for replica in (here, there):
+        assert replica.keys.caller(fresh) == before
+        with pytest.raises(InvalidToken):
+            replica.keys.caller(made["key"])
+
+
+def test_without_overlap_the_old_secret_ends_at_once_everywhere(
+    here: Replica, there: Replica, ada: User
+) -> None:
+    made = here.keys.create(ada.id, "laptop")
+    for replica in (here, there):
+        replica.keys.caller(made["key"])  # remembered
+    fresh = rotated(here, made, ada, 0)
+    for replica in (here, there):
+        assert replica.keys.caller(fresh).key_id == made["id"]
+        with pytest.raises(InvalidToken):
+            replica.keys.caller(made["key"])
+
+
+def test_second_rotation_ends_the_first_secret_and_revocation_ends_all(
+    here: Replica, there: Replica, ada: User, own_redis: RedisServer
+) -> None:
+    made = here.keys.create(ada.id, "laptop")
+    second = rotated(here, made, ada, 600)
+    there.keys.caller(made["key"])
+    third = rotated(here, made, ada, 600)
+    with pytest.raises(InvalidToken):
+        there.keys.caller(made["key"])
+    assert {there.keys.caller(secret).key_id for secret in (second, third)} == {made["id"]}
+    here.redis_store.client.delete(DISTRUSTED)
+    here.keys.revoke(made["id"], ada.id)
+    here.redis_store.client.delete(DISTRUSTED)  # loaded again from the database
+    for secret in (second, third):
+        with pytest.raises(InvalidToken):
+            there.keys.caller(secret)
+
+
+def test_disabled_user_is_refused_with_both_secrets(here: Replica, there: Replica, ada: User) -> None:
+    made = here.keys.create(ada.id, "laptop")
+    secrets = (made["key"], rotated(here, made, ada, 600))
+    here.db.transact(lambda tx: tx.execute(sa.update(api_keys).values(changed_at=0)))  # a while ago
+    here.redis_store.client.delete(DISTRUSTED)
+    for secret in secrets:
+        there.keys.caller(secret)
+    there.is_revoked("fam_none")  # the hash is loaded
+    here.users.change(ada.id, disabled=True)
+    for secret in secrets:
+        with pytest.raises(InvalidToken):
+            there.keys.caller(secret)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_rotation_whose_commit_is_not_heard_of_is_one(
+    here: Replica, ada: User, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = here.keys.create(ada.id, "laptop")
+    with monkeypatch.context() as patched:
+        write_twice(way, patched)
+        fresh = rotated(here, made, ada, 600)
+    assert {here.keys.caller(secret).key_id for secret in (made["key"], fresh)} == {made["id"]}
+
+
+def test_key_of_others_is_not_rotated(here: Replica, ada: User) -> None:
+    made, eve = here.keys.create(ada.id, "laptop"), here.users.create("eve", PASSWORD)
+    with pytest.raises(NotFound):
+        rotated(here, made, eve, 0)
+    here.keys.revoke(made["id"], ada.id)
+    with pytest.raises(NotFound):
+        rotated(here, made, ada, 0)
+
+
+def test_last_use_is_noted_apart_once_in_a_minute(
+    here: Replica, there: Replica, ada: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, unused = (here.keys.create(ada.id, name) for name in ("laptop", "server"))
+
+    def noted() -> dict[str, Any]:
+        return {row["id"]: row["last_used_at"] for row in here.keys.page(ada.id, limit=10, after=None)}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(here.db, "transact", pytest.fail)
+        here.keys.caller(made["key"])  # writes nothing itself
+    assert noted() == {made["id"]: None, unused["id"]: None}
+    here.keys.note_uses()
+    first = noted()
+    assert first[made["id"]] is not None and first[unused["id"]] is None
+    there.keys.caller(made["key"])
+    there.keys.note_uses()  # another process, within the minute
+    assert noted() == first
+    later = now_ms() + USE_PRECISION_MS
+    monkeypatch.setattr("service.auth.keys.now_ms", lambda: later)
+    here.keys.caller(made["key"])
+    here.keys.note_uses()  # not yet
+    assert noted() == first
+    here.keys._next_note = 0
+    here.keys.note_uses()
+    assert noted()[made["id"]] > first[made["id"]]

@@ -16,8 +16,9 @@ from service.auth.login_throttle import (
     LoginAttempt,
     LoginThrottle,
     _InMemory,
+    network_of,
 )
-from service.auth.users import User, network_of
+from service.auth.users import User
 from service.errors import RateLimited
 from service.infra.redis import RedisStore
 from service.store import sign_in_addresses

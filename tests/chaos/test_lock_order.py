@@ -20,8 +20,11 @@ from service.audit.verify import verify_all
 from service.auth.signing_keys import Lifetimes, SigningKeys
 from service.errors import Conflict
 from service.jobs.upkeep import delete_expired
-from service.store import holds
+from service.store import holds, identities, token_families
+from service.store.database import Transaction
+from service.store.identities import Identity
 from service.store.schema import sessions
+from service.types import new_id, now_ms
 from service.usage.ledger import check
 from service.usage.reservation import sweep_holds
 from service.usage.rollup import roll_up
@@ -138,7 +141,7 @@ def set_caps(town: Town, turn: int) -> None:
 
 
 def come_and_go(town: Town, turn: int) -> None:
-    """Delete a user during a run."""
+    """Delete a user during a run, or erase them."""
     user_id, client = town.join()
     with client:
         key = town.send(client, "POST", "/v1/auth/keys", {"name": "mine"})
@@ -148,8 +151,30 @@ def come_and_go(town: Town, turn: int) -> None:
         town.send(client, "POST", f"/v1/runs/{run.get('run_id', 'run_none')}/feedback", {"score": 1})
         asked = threading.Thread(target=town.ask, args=(client, "assistant", "Still there?"))
         asked.start()
-        town.send(town.admin, "DELETE", f"/v1/admin/users/{user_id}")
+        method, end = ("DELETE", "") if turn % 2 else ("POST", "/erase")
+        town.send(town.admin, method, f"/v1/admin/users/{user_id}{end}")
         asked.join()
+
+
+def link(town: Town, turn: int) -> None:
+    """Identities of an issuer move between users, whose log-ins end, and whose roles change."""
+    while len(town.linked) < 3:
+        user_id, client = town.join()
+        client.close()
+        town.linked.append(user_id)
+    db, identity = town.books.db, Identity("https://login.example", f"sub-{turn % 4}")
+    former, owner = random.sample(town.linked, 2)
+    marker, now = new_id("fam"), now_ms()
+
+    def move(tx: Transaction) -> None:
+        identities.link(tx, identity, owner)
+        token_families.revoke_all(tx, former, marker, now)
+
+    db.transact(move)
+    db.transact(lambda tx: identities.keep_roles_at(tx, identity, now))
+    family = new_id("fam")
+    db.transact(lambda tx: token_families.insert(tx, family, owner, "", now=now, expires_at=now + 60_000))
+    town.send(town.admin, "PATCH", f"/v1/admin/users/{owner}", {"role": ("user", "operator")[turn % 2]})
 
 
 def rotate_keys(town: Town, turn: int) -> None:
@@ -207,6 +232,7 @@ WRITERS: list[tuple[Callable[[Town, int], object], int, float]] = [
     (cancel, 1, 0.3),
     (set_caps, 2, 0.1),
     (come_and_go, 1, 0.2),
+    (link, 2, 0.1),
     (rotate_keys, 2, 0.2),
     (tenants, 1, 0.2),
     (upkeep, 2, 0.5),

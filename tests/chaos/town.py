@@ -26,6 +26,7 @@ class Town:
         self.wrong: list[str] = []
         self.admin = server.client()
         self.users = [self.join() for _ in range(4)]
+        self.linked: list[str] = []  # users whom an issuer knows
         self.stale: list[str] = []  # sessions whose time is to be over
 
     def join(self) -> tuple[str, httpx2.Client]:

@@ -58,6 +58,11 @@ def test_keys_are_made_listed_and_revoked(flask: Flask_, services: Services) -> 
     assert services.auth.keys.caller(key).scopes == ("agents:support",)
     [listed] = json.loads(flask("keys", "list", "ada", "--json").stdout)
     assert listed["name"] == "laptop" and "key" not in listed
+    flask("keys", "limit", "ada", listed["id"], "5/minute")
+    assert services.auth.keys.caller(key).key_limit_runs == "5/minute"
+    flask("keys", "limit", "ada", listed["id"], "none")
+    other = flask("keys", "rotate-secret", "ada", listed["id"], "--overlap", "60").stdout.strip()
+    assert {services.auth.keys.caller(secret).key_id for secret in (key, other)} == {listed["id"]}
     flask("keys", "revoke", "ada", listed["id"])
     assert flask("keys", "list", "ada").stdout == "ada has no keys.\n"
     assert "--scope" in flask("keys", "add", "ada", "x", "--scope", "everything", code=2).stderr

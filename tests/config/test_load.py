@@ -61,6 +61,9 @@ def test_every_setting_may_come_from_a_file(name: str, tmp_path: Path) -> None:
         "budget_run_usd": "1.50",
         "budget_workspace_day_usd": "1.50",
         "cors_origins": "https://app.example.com",
+        "oidc_issuer": "https://login.example.com",
+        "public_url": "https://agents.example.com",
+        "oidc_roles": "admins:admin",
     }.get(name)
     default = str(Settings.model_fields[name].get_default())
     if name.startswith("limit_") and name != "limit_concurrent_runs":
@@ -72,6 +75,12 @@ def test_every_setting_may_come_from_a_file(name: str, tmp_path: Path) -> None:
     file.write_text(text + "\n")
     file.chmod(0o600)
     pair = {"BOOTSTRAP_USERNAME": "ada", "BOOTSTRAP_PASSWORD": "long-enough"}
+    # Without these, others do nothing and are refused.
+    pair |= {
+        "OIDC_ISSUER": "https://login.example.com",
+        "OIDC_CLIENT_ID": "page",
+        "PUBLIC_URL": "https://x.example",
+    }
     pair.pop(name.upper(), None)
     from_file = load({"APP_ENV": "testing", **pair, f"{name.upper()}_FILE": str(file)})
     assert getattr(from_file, name) == getattr(load({"APP_ENV": "testing", **pair, name.upper(): text}), name)

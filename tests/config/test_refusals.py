@@ -35,6 +35,8 @@ def test_unknown_environment_is_refused_listing_the_four() -> None:
         ("REDIS_URL", ""),
         ("ANTHROPIC_API_KEY", ""),
         ("ANTHROPIC_API_KEY", "offline"),
+        ("OIDC_ISSUER", "http://127.0.0.1:9000"),
+        ("PUBLIC_URL", "http://localhost:8000"),
         ("DEBUG", "true"),
         ("RELOAD", "true"),
     ],

@@ -27,6 +27,7 @@ from tests.rules.test_routes import routes
 from tests.rules.world import PASSWORD, World
 
 CANARY = "canary"
+REQUEST_ID = "0123456789abcdef"
 AUDITED = re.compile(r"(POST|PUT|PATCH|DELETE) /(v1/(admin|auth|approvals)|page)\b")
 # What each route that changes something here leaves.
 LEAVES: dict[str, Action | None] = {
@@ -36,6 +37,7 @@ LEAVES: dict[str, Action | None] = {
     "POST /v1/admin/users": Action.USER_CREATED,
     "PATCH /v1/admin/users/<user_id>": Action.USER_ROLE,
     "DELETE /v1/admin/users/<user_id>": Action.USER_DELETED,
+    "POST /v1/admin/users/<user_id>/erase": Action.USER_ERASED,
     "DELETE /v1/admin/users/<user_id>/keys/<key_id>": Action.KEY_REVOKED,
     "DELETE /v1/admin/users/<user_id>/logins": Action.USER_LOGINS,
     "POST /v1/admin/workspaces": Action.WORKSPACE_CREATED,
@@ -43,6 +45,8 @@ LEAVES: dict[str, Action | None] = {
     "DELETE /v1/admin/workspaces/<workspace_id>": Action.WORKSPACE_DELETED,
     "POST /v1/approvals/<approval_id>": Action.APPROVAL_DENIED,
     "POST /v1/auth/keys": Action.KEY_CREATED,
+    "PATCH /v1/auth/keys/<key_id>": Action.KEY_LIMIT,
+    "POST /v1/auth/keys/<key_id>/rotate": Action.KEY_ROTATED,
     "DELETE /v1/auth/keys/<key_id>": Action.KEY_REVOKED,
     "POST /v1/auth/login": Action.SIGN_IN,
     "POST /v1/auth/logout": Action.SIGN_OUT,
@@ -57,9 +61,11 @@ ELSEWHERE = {name for name in LEAVES if "/page/" in name} | {
 }
 # Actions that other tests raise.
 RAISED_IN = {
+    Action.IDENTITY_LINKED: "tests/oidc/test_identities.py",
     Action.SETTINGS: "tests/audit/test_record.py",
     Action.SIGNING_KEY_ROTATED: "tests/auth/test_signing_keys.py",
     Action.SIGNING_KEYS_ENDED: "tests/auth/test_signing_keys.py",
+    Action.USER_EXPORTED: "tests/privacy/test_export.py",
     Action.TOOL_CALLED: "tests/runs/test_tool_execution.py",
     Action.TOOL_FINISHED: "tests/runs/test_tool_execution.py",
 }
@@ -94,7 +100,7 @@ class Audit(NamedTuple):
         return token
 
     def ask(self, token: str, name: str, path: str, body: Any = None) -> TestResponse:
-        headers = {"X-Request-ID": "req-of-mine"}
+        headers = {"X-Request-ID": REQUEST_ID}
         client = self.app.test_client()
         if path.startswith("/page/"):
             headers[page_cookie.HEADER] = "1"
@@ -128,7 +134,7 @@ def test_each_route_leaves_its_row(made: Audit, name: str) -> None:
     expected = LEAVES[name]
     assert [(row["action"], row["result"]) for row in rows] == ([(expected, "ok")] if expected else [])
     for row in rows:
-        assert (row["actor"], row["user_id"], row["request_id"]) == ("user", made.root.id, "req-of-mine")
+        assert (row["actor"], row["user_id"], row["request_id"]) == ("user", made.root.id, REQUEST_ID)
         assert row["address"] == "127.0.0.0/24"
         kind, _, subject = row["subject"].partition(":")
         assert subject in (path.rpartition("/")[2], "") or kind in (

@@ -14,7 +14,7 @@ from itertools import combinations, product
 import pytest
 
 from service.jobs.upkeep import delete_expired
-from service.store import holds, ledger, ownership, runs, sweep, token_families, webhooks
+from service.store import erasures, holds, ledger, ownership, runs, sweep, token_families, webhooks
 from service.types import DEFAULT_WORKSPACE, RunStatus, now_ms, rfc3339
 from tests.conftest import Model
 from tests.rules.places import SCOPED, Opened, Pair, Place, compare, database, rest, tell
@@ -48,6 +48,7 @@ OF_APPROVALS = {"status": ("pending", "approved", "denied", "cancelled")}
 # What reads as much as it is asked about, and why that is no fault.
 REPORTS = {
     "/v1/usage": "sums over the time that is asked for",
+    "/v1/admin/users/{user_id}/export": "reads all of one user",
     "/v1/admin/audit/verify": "reads all rows, within a time",
 }
 # Each search reads at most so many titles, however many sessions there are: see `service.store.sessions.MAX_SESSIONS`.
@@ -175,8 +176,13 @@ UNCOUNTED = {
     "users role": "by the name's index, as in tests/cli",
     "users limit": "by the name's index, as in tests/cli",
     "users password": "by the name's index, as in tests/cli",
+    "users link": "by the name's index, as in tests/oidc",
+    "users export": "reads all of one user",
+    "users erase": "reads all of one user, and the day's answers",
     "users webhook-secret": "by the name's index, as in tests/cli",
     "keys add": "by the user's index, as in tests/cli",
+    "keys limit": "by the key's index, as in tests/cli",
+    "keys rotate-secret": "by the key's index, as in tests/cli",
     "keys rotate": "the keys that sign tokens are few",
     "keys revoke": "by the key's index, as in tests/cli",
     "budgets list": "prints every cap",
@@ -219,6 +225,7 @@ def chores(place: Place) -> dict[str, Callable[[], object]]:
         "abandoned runs": lambda: db.query(lambda tx: runs.abandoned(tx, 20)),
         "waiting runs": lambda: db.query(lambda tx: runs.waiting(tx, 200)),
         "runs of a worker": lambda: db.query(lambda tx: ownership.held(tx, "wrk_1")),
+        "erasures that are due": lambda: db.query(lambda tx: erasures.due(tx, now_ms(), 100)),
         "webhooks that are due": lambda: db.query(lambda tx: webhooks.due(tx, now_ms(), 100)),
         "batches": lambda: services.runs.batches.tick(),
         "holds that were left behind": lambda: db.query(lambda tx: holds.orphaned(tx, day_ago, 100)),

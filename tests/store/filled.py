@@ -103,6 +103,8 @@ _INSERTS: dict[str, str] = {
     "notices": """(id, url, signer, body, status, attempts, created_at, delivered_at)
         SELECT 'notice-' || k, 'https://example.com/', 'budget', <empty>, 'delivered', 1, at, at
         FROM filled WHERE i % 100 = 0""",
+    "identities": """(issuer, subject, user_id, roles_at, created_at)
+        SELECT 'https://login.example', k, 'usr_' || k, at, at FROM filled WHERE i <= :users""",
     "token_families": """(id, user_id, current_jti, created_at, expires_at, revoked_at)
         SELECT 'fam_' || f.k, 'usr_' || u.k, 'j', f.at, :until, CASE WHEN f.i % 2 = 0 THEN f.at END
         FROM filled f JOIN filled u ON u.i = 1 + f.i % :users WHERE f.i <= 3 * :users ORDER BY f.i""",

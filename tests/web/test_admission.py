@@ -11,6 +11,7 @@ from flask import request as http
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from service.auth.permissions import PERMISSIONS, Permission
 from service.types import RunRequest
 from service.web.admission import admit, guard
 from service.web.openapi import api
@@ -74,8 +75,11 @@ def test_limits_come_before_the_body(tmp_path: Path, limit: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/other/dialect", "/v1/other/<agent>/dialect"])
-def test_agents_own_limit_holds_at_a_door_whose_body_names_the_agent(tmp_path: Path, path: str) -> None:
+def test_agents_own_limit_holds_at_a_door_whose_body_names_the_agent(
+    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     app = app_in(tmp_path)
+    monkeypatch.setitem(PERMISSIONS, f"POST {path}", Permission("runs:write"))
 
     @app.post(path)
     @api("Ask in another dialect")

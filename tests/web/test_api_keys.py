@@ -9,6 +9,7 @@ import pytest
 
 from service.auth.users import User
 from service.store.schema import metadata
+from service.types import NANO
 from tests.auth.house import Replica, post
 from tests.usage.house import at_once
 
@@ -27,7 +28,7 @@ def test_api_keys_over_http(here: Replica, there: Replica, ada: User) -> None:
     ):
         assert there.client().get("/v1/auth/me", headers=headers).get_json()["scopes"] == ["agents:plain"]
     assert post(there, "/v1/agents/plain/invoke", key).status_code == 200
-    assert post(there, "/v1/agents/rated/invoke", key).status_code == 403
+    assert post(there, "/v1/agents/rated/invoke", key).status_code == 404
     (listed,) = here.client(token).get("/v1/auth/keys").get_json()["data"]
     assert listed == {name: made[name] for name in made if name != "key"}
     assert here.client(token).delete(f"/v1/auth/keys/{made['id']}").status_code == 204
@@ -100,6 +101,69 @@ def test_a_key_sealed_with_another_secret_is_not_shown_again(
 def test_a_key_that_does_not_fit_is_422(here: Replica, ada: User, body: dict[str, Any]) -> None:
     answer = post(here, "/v1/auth/keys", here.login()["access_token"], json=body)
     assert answer.status_code == 422, answer.text
+
+
+def test_a_key_is_rotated_once_under_its_idempotency_key(here: Replica, there: Replica, ada: User) -> None:
+    token = here.login()["access_token"]
+    made = here.keys.create(ada.id, "laptop", ("agents:plain",))
+    path = f"/v1/auth/keys/{made['id']}/rotate"
+    again = {"json": {"overlap_seconds": 60}, "headers": {"Idempotency-Key": "other-secret"}}
+    first, second = (post(replica, path, token, **again) for replica in (here, there))
+    shown = first.get_json()
+    assert first.status_code == 200 and second.get_json() == shown and shown["key"] != made["key"]
+    assert "Idempotency-Replayed" not in first.headers and second.headers["Idempotency-Replayed"] == "true"
+    assert (shown["id"], shown["scopes"]) == (made["id"], made["scopes"])
+    assert there.status(shown["key"]) == there.status(made["key"]) == 200
+    (listed,) = here.client(token).get("/v1/auth/keys").get_json()["data"]
+    assert listed == {name: shown[name] for name in shown if name != "key"}
+    for overlap in (-1, 2_592_001, "60", 1.5):
+        assert post(here, path, token, json={"overlap_seconds": overlap}).status_code == 422
+    other = post(here, "/v1/auth/keys/key_none/rotate", token, json={})
+    assert other.status_code == 404
+
+
+def test_key_has_a_limit_of_its_own_within_its_users(here: Replica, there: Replica, ada: User) -> None:
+    token = here.login()["access_token"]
+    limited = post(here, "/v1/auth/keys", token, json={"name": "bot", "limit_runs": "2/hour"}).get_json()
+    free = here.keys.create(ada.id, "laptop")["key"]
+
+    def runs(key: str) -> list[int]:
+        return [post(replica, "/v1/agents/plain/invoke", key).status_code for replica in (here, there, here)]
+
+    assert limited["limit_runs"] == "2/hour" and runs(free) == [200] * 3
+    assert runs(limited["key"]) == [200, 200, 429]
+    path = f"/v1/auth/keys/{limited['id']}"
+    changed = here.client(token).patch(path, json={"limit_runs": "4/hour"})
+    assert changed.get_json()["limit_runs"] == "4/hour"
+    for _ in range(2):
+        assert there.client(limited["key"]).get("/v1/auth/me").get_json()["limits"]["key_runs"] == "4/hour"
+    assert here.client(token).patch(path, json={"limit_runs": ""}).get_json()["limit_runs"] is None
+    assert runs(limited["key"]) == [200] * 3
+    for body in ({}, {"limit_runs": "often"}, {"cap_usd": "-1"}, {"cap_usd": "1", "period": "year"}):
+        assert here.client(token).patch(path, json=body).status_code == 422
+    assert here.client(token).patch("/v1/auth/keys/key_none", json={"cap_usd": "1"}).status_code == 404
+
+
+def test_owner_sets_and_lowers_the_cap_of_a_key_and_raises_none(here: Replica, ada: User) -> None:
+    token, budgets = here.login()["access_token"], here.budgets
+    made = post(
+        here, "/v1/auth/keys", token, json={"name": "bot", "cap_usd": "2", "period": "day"}
+    ).get_json()
+    path, scope = f"/v1/auth/keys/{made['id']}", f"key:{made['id']}"
+
+    def caps() -> list[tuple[str, int]]:
+        return [(state.cap.period, state.cap.amount // NANO) for state in budgets.of([scope])]
+
+    assert caps() == [("day", 2)]
+    for amount, status, left in (("1", 200, 1), ("1", 200, 1), ("1.5", 403, 1), ("0.0", 200, 0)):
+        body = {"cap_usd": amount, "period": "day", "limit_runs": "9/hour"}
+        assert here.client(token).patch(path, json=body).status_code == status, amount
+        assert caps() == [("day", left)]
+    budgets.put(scope, "month", 5 * NANO)  # an admin's
+    assert here.client(token).patch(path, json={"cap_usd": "6"}).status_code == 403
+    budgets.put(scope, "month", None)
+    assert here.client(token).patch(path, json={"cap_usd": "6"}).status_code == 200
+    assert caps() == [("day", 0), ("month", 6)]
 
 
 def test_keys_come_in_pages(here: Replica, ada: User) -> None:

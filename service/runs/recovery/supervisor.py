@@ -92,13 +92,17 @@ class Supervisor:
         self._worker_id = execution.worker_id
         self._kind, self._wakeup, self._draining = role
         self._lease, self._sweep, self._grace = times
-        self._chores = chores
+        self._chores = list(chores)
         self._stopped = threading.Event()
         self._drain_until: float | None = None
         self._orphans: dict[tuple[str, int], float] = {}  # by run and attempt: time.monotonic(), first seen
         self._next_renewal = 0.0
         self._renewed_at = self._cut_off_at = time.monotonic()  # when it last had no lease, or started
         self._next_sweep = time.monotonic() + random.uniform(0, times.sweep)
+
+    def add(self, chore: Chore) -> None:
+        """Add a chore of a domain that is built on the runs; before `start`."""
+        self._chores.append(chore)
 
     def start(self) -> None:
         """Register this worker, then supervise it from a daemon thread."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from service.store.schema.accounts import (
     api_keys,
+    erasures,
+    identities,
     sign_in_addresses,
     signing_keys,
     token_families,

@@ -1,4 +1,4 @@
-"""Tables of accounts: workspaces, users, token families, signing keys, API keys, addresses of sign-ins."""
+"""Tables of accounts: workspaces, users, their erasure and identities, log-ins, signing keys, API keys, addresses."""
 
 from __future__ import annotations
 
@@ -37,6 +37,17 @@ users = sa.Table(
     Index("ix_users_workspace_id_id", "workspace_id", "id", **rows_where(OF_OTHERS)),
 )
 
+# Users of an OpenID Connect issuer. `roles_at` (ms): when the newest token that set the user's role was issued.
+identities = sa.Table(
+    "identities",
+    metadata,
+    Column("issuer", String(255), primary_key=True),
+    Column("subject", String(255), primary_key=True),
+    Column("user_id", String(32), ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("roles_at", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
 token_families = sa.Table(
     "token_families",
     metadata,
@@ -73,6 +84,11 @@ api_keys = sa.Table(
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger, index=True),
+    Column("changed_at", BigInteger, index=True),  # time since which it is to be looked up again
+    Column("limit_runs", String(64)),  # below that of its user
+    Column("previous_digest", String(64), index=True),  # works until `previous_expires_at`
+    Column("previous_expires_at", BigInteger),
+    Column("last_used_at", BigInteger),  # to a minute
 )
 
 # Addresses of earlier sign-ins, as digests: attempts from them do not count against the account's budget.
@@ -82,4 +98,17 @@ sign_in_addresses = sa.Table(
     Column("user_id", String(32), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
     Column("digest", String(64), primary_key=True),
     Column("seen_at", BigInteger, nullable=False, index=True),
+)
+
+# Erasures of users' data. No foreign key: the row is the proof, whatever becomes of the user's.
+erasures = sa.Table(
+    "erasures",
+    metadata,
+    Column("user_id", String(32), primary_key=True),
+    workspace_column(),
+    Column("asked_at", BigInteger, nullable=False),
+    Column("next_at", BigInteger, index=True),  # time of the next pass, by any worker; NULL: none is needed
+    Column("erased_at", BigInteger),  # when a pass found nothing more
+    Column("verified_at", BigInteger),  # when one did after whatever was under way had ended
+    Column("counts", Json, nullable=False),
 )

@@ -209,6 +209,7 @@ approvals = sa.Table(
     Index("ix_approvals_user_id_status_id", "user_id", "status", "id"),
     Index("ix_approvals_user_id_agent_id", "user_id", "agent", "id"),  # for keys with scopes
     Index("ix_approvals_agent_id", "agent", "id"),
+    Index("ix_approvals_decided_by", "decided_by", **rows_where("decided_by IS NOT NULL")),
     Index("ix_approvals_workspace_id_id", "workspace_id", "id", **rows_where(OF_OTHERS)),
     Index("ix_approvals_workspace_id_status_id", "workspace_id", "status", "id", **rows_where(OF_OTHERS)),
 )

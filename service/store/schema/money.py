@@ -69,6 +69,7 @@ holds = sa.Table(
     Column("amount_nano", BigInteger, nullable=False),
     Column("counters", Json, nullable=False),  # ids of the counters it is held against
     Column("called_at", BigInteger, nullable=False),
+    Column("end_user", String(64)),
     sqlite_with_rowid=False,  # clustered by key: one page less to write per row
 )
 
@@ -100,6 +101,7 @@ ledger = sa.Table(
     Column("saved_nano", BigInteger),  # savings by the provider's prompt cache, less the cost of writing it
     Column("cap_nano", BigInteger),  # the whole cap, in entries of kind open, cap and share
     Column("counters", Json),  # [[counter id, seq, spent, held, cap], …] as this entry left them
+    Column("end_user", String(64)),  # none where a release before has settled the call
     # Only one of the five rows of a call is searched for, so only that one is indexed.
     Index("ix_ledger_called_at", "called_at", **CALLS_ONLY),
     Index("ix_ledger_user_id_called_at", "user_id", "called_at", **CALLS_ONLY),

@@ -10,6 +10,12 @@ import { showUsage, startUsage } from "./usage.js";
 
 // A section, and what shows it; an id in the address (`#runs/run_…`) names one thing in it.
 const SECTIONS = { chat: showConversation, approvals: showApprovals, runs: showRuns, usage: showUsage };
+// Why a sign-in with SSO failed, as `#sign-in-failed=…` says.
+const FAILED = {
+  expired: "The sign-in took too long, or was begun elsewhere. Try again.",
+  refused: "You are not signed in: this service does not let you in. Ask whoever runs it.",
+  unavailable: "The identity provider cannot be reached. Try again in a moment.",
+};
 let me = null;
 
 function showConversation(id) {
@@ -68,6 +74,14 @@ function leave() {
   $("username").focus();
 }
 
+/** Say why a sign-in with SSO failed; a reload does not say it again. */
+function showFailure() {
+  const [name, reason] = location.hash.slice(1).split("=");
+  if (name !== "sign-in-failed" || !Object.hasOwn(FAILED, reason)) return;
+  history.replaceState(null, "", "/");
+  $("sign-in-problem").replaceChildren(h("p", { class: "notice" }, FAILED[reason]));
+}
+
 $("sign-in-form").onsubmit = async (event) => {
   event.preventDefault();
   const button = event.submitter ?? $("sign-in-form").querySelector("button");
@@ -92,6 +106,7 @@ whenSignedOut(leave);
 try {
   if (await restore()) await enter();
   else leave();
+  showFailure();
 } catch (problem) {
   const again = h("button", { class: "primary", type: "button", onclick: () => location.reload() }, "Try again");
   $("trouble").replaceChildren(problemBox(problem), again);

@@ -16,7 +16,16 @@ from service.web.admission import admit, allowed_agent, guard
 from service.web.current import current, services
 from service.web.openapi import api
 from service.web.run_responses import ADMISSION_ERRORS, RUN_ERRORS, folded, with_cache, with_replayed
-from service.web.schemas import Body, ContextObject, Metadata, ModelText, Queued, RunResult, json_response
+from service.web.schemas import (
+    Body,
+    ContextObject,
+    EndUser,
+    Metadata,
+    ModelText,
+    Queued,
+    RunResult,
+    json_response,
+)
 from service.web.sse import SseLens
 from service.web.streaming import stream_response
 from service.web.validation import parse
@@ -52,6 +61,7 @@ class RunBody(Body):
     on_disconnect: Literal["continue", "cancel"] = "continue"
     on_conflict: OnConflict | None = None
     parent_message_id: Annotated[str, Field(pattern=r"^msg_[0-9a-z]{26}$")] | None = None
+    end_user: EndUser | None = None
     metadata: Metadata | None = None
 
     @model_validator(mode="after")

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import orjson
 from flask import Blueprint, Response, request
 from pydantic import Field, model_validator
 
 from service import errors
 from service.auth.users import Role
 from service.auth.workspaces import no_workspace
+from service.privacy.export import export
 from service.store.database import Transaction
-from service.web.admission import guard
+from service.web.admission import guard, reading_place
 from service.web.current import current_caller, services
-from service.web.idempotency import once
+from service.web.idempotency import once, once_again
 from service.web.openapi import api
 from service.web.paging import PAGE, WORKSPACE, asked_workspace, page, page_arguments
-from service.web.schemas import Body, KeyPage, Page, Shape, json_response
+from service.web.schemas import Body, KeyPage, Page, RateText, Shape, json_response
 from service.web.validation import parse
 
 blueprint = Blueprint("admin", __name__)
 Password = Annotated[str, Field(min_length=8, max_length=256)]
-RateText = Annotated[str, Field(max_length=64)]
+LINES = "application/x-ndjson"
 
 
 class NewUser(Body):
@@ -62,6 +64,17 @@ class UserView(Shape):
 class UserPage(Page[UserView]): ...
 
 
+class ErasureView(Shape):
+    """Erasure of a user. `erased_at`: nothing was left; `verified_at`: nor once all that was under way had ended."""
+
+    user_id: str
+    status: str
+    asked_at: str
+    erased_at: str | None
+    verified_at: str | None
+    erased: dict[str, int]
+
+
 @blueprint.get("/v1/admin/users")
 @api(
     "List users, oldest first",
@@ -69,7 +82,7 @@ class UserPage(Page[UserView]): ...
     errors=[errors.Forbidden, errors.Invalid],
     query=PAGE | WORKSPACE | {"username": {"type": "string", "description": "The user of this name"}},
 )
-@guard("admin")
+@guard()
 def list_users() -> Response:
     limit, after = page_arguments()
     wanted = {"workspace_id": asked_workspace(), "username": request.args.get("username")}
@@ -85,7 +98,7 @@ def list_users() -> Response:
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict, errors.Invalid, errors.IdempotencyMismatch],
     headers=["Idempotency-Replayed"],
 )
-@guard("admin")
+@guard()
 def create_user() -> Response:
     body, users, caller = parse(NewUser), services().auth.users, current_caller()
     workspace_id = body.workspace_id or caller.workspace_id
@@ -101,7 +114,7 @@ def create_user() -> Response:
 
 @blueprint.get("/v1/admin/users/<user_id>")
 @api("Get a user", returns={200: UserView}, errors=[errors.Forbidden, errors.NotFound])
-@guard("admin")
+@guard()
 def get_user(user_id: str) -> Response:
     return json_response(services().auth.users.get(user_id, current_caller().confined_to).public())
 
@@ -113,7 +126,7 @@ def get_user(user_id: str) -> Response:
     returns={200: UserView},
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict, errors.Invalid],
 )
-@guard("admin")
+@guard()
 def change_user(user_id: str) -> Response:
     body = parse(UserChange)
     if body.disabled or body.role not in (None, "admin"):
@@ -128,11 +141,47 @@ def change_user(user_id: str) -> Response:
     returns={204: None},
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict],
 )
-@guard("admin")
+@guard()
 def delete_user(user_id: str) -> Response:
     _not_oneself(user_id)
     services().auth.users.delete(user_id, current_caller().confined_to)
     return Response(status=204)
+
+
+@blueprint.get("/v1/admin/users/<user_id>/export")
+@api(
+    "Export all data of a user as JSON lines",
+    returns={200: None},
+    errors=[errors.Forbidden, errors.NotFound, errors.RateLimited, errors.Overloaded],
+    stream=LINES,
+)
+@guard()
+def export_user(user_id: str) -> Response:
+    place = reading_place()
+    try:
+        lines = export(services().infra.db, user_id, current_caller().confined_to)
+    except BaseException:
+        place.give()
+        raise
+    encoded = (orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
+    response = Response(encoded, mimetype=LINES)
+    response.headers["Content-Disposition"] = f'attachment; filename="{user_id}.jsonl"'
+    response.call_on_close(place.give)
+    return response
+
+
+@blueprint.post("/v1/admin/users/<user_id>/erase")
+@api(
+    "Erase a user everywhere but for ids in ledger and audit; repeat it to see how far it is",
+    returns={202: ErasureView},
+    errors=[errors.Forbidden, errors.NotFound, errors.Conflict, errors.IdempotencyMismatch],
+    headers=["Idempotency-Replayed"],
+)
+@guard()
+def erase_user(user_id: str) -> Response:
+    _not_oneself(user_id)
+    within = current_caller().confined_to
+    return once_again(lambda: services().erasures.erase(user_id, within), 202)
 
 
 @blueprint.delete("/v1/admin/users/<user_id>/logins")
@@ -141,7 +190,7 @@ def delete_user(user_id: str) -> Response:
     returns={204: None},
     errors=[errors.Forbidden, errors.NotFound],
 )
-@guard("admin")
+@guard()
 def end_logins(user_id: str) -> Response:
     services().auth.users.end_logins(user_id, current_caller().confined_to)
     return Response(status=204)
@@ -154,7 +203,7 @@ def end_logins(user_id: str) -> Response:
     errors=[errors.Forbidden, errors.NotFound, errors.Invalid],
     query=PAGE,
 )
-@guard("admin")
+@guard()
 def list_keys_of(user_id: str) -> Response:
     limit, after = page_arguments()
     user = services().auth.users.get(user_id, current_caller().confined_to)
@@ -167,7 +216,7 @@ def list_keys_of(user_id: str) -> Response:
     returns={204: None},
     errors=[errors.Forbidden, errors.NotFound],
 )
-@guard("admin")
+@guard()
 def revoke_key_of(user_id: str, key_id: str) -> Response:
     user = services().auth.users.get(user_id, current_caller().confined_to)
     services().auth.keys.revoke(key_id, user.id)

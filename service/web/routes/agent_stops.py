@@ -34,7 +34,7 @@ class NewStop(Body):
     tag="Admin",
     headers=["Idempotency-Replayed"],
 )
-@guard("service admin")
+@guard()
 def stop_agent(agent: str) -> Response:
     """Once this is answered, no model or tool call of the agent begins. An agent that is stopped keeps its reason."""
     return once(partial(services().runs.stops.stop, agent=agent, reason=parse(NewStop).reason), 200)
@@ -48,6 +48,6 @@ def stop_agent(agent: str) -> Response:
     tag="Admin",
     headers=["Idempotency-Replayed"],
 )
-@guard("service admin")
+@guard()
 def release_agent(agent: str) -> Response:
     return once_again(partial(services().runs.stops.release, agent), 200)

@@ -14,7 +14,7 @@ from service.errors import fault
 from service.store.approvals import Decision
 from service.store.database import Row, Transaction
 from service.types import Caller, new_id
-from service.web.admission import guard
+from service.web.admission import check_role, guard
 from service.web.current import current_caller, services
 from service.web.idempotency import once
 from service.web.openapi import api
@@ -116,7 +116,8 @@ def decide(approval_id: str) -> Response:
     """Store a decision; the run resumes in this process if a slot is free, else by the next sweep."""
     body, caller = parse(DecisionBody), current_caller()
     # Check access first: the response stored for an Idempotency-Key may belong to a key with wider scopes.
-    row = approvals.find_decidable(services().infra.db, caller, approval_id)
+    row = approvals.get(services().infra.db, caller, approval_id)
+    check_role()
     if row["status"] == "pending" and body.decision == "approve":
         _check_call(row, row["arguments"] if body.arguments is None else body.arguments)
     decision = Decision(body.decision, body.comment, body.arguments, new_id("dec"))

@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 from flask import Blueprint, Response
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
 from service import errors
 from service.auth.build import JWKS_SECONDS
+from service.auth.permissions import check_scope
 from service.auth.tokens import actor_of
 from service.store.actor import act_as
-from service.web.admission import guard, public, signed_in
+from service.store.database import Transaction
+from service.usage.caps import Period, nano_of
+from service.web.admission import guard, public
 from service.web.authentication import checked_claims
 from service.web.current import current_caller, services
 from service.web.idempotency import once
 from service.web.limits import limit_refresh
 from service.web.openapi import api
 from service.web.paging import PAGE, page, page_arguments
-from service.web.schemas import Body, BudgetList, KeyPage, KeyView, Shape, budget_list, json_response
+from service.web.schemas import (
+    Amount,
+    Body,
+    BudgetList,
+    KeyPage,
+    KeyView,
+    RateText,
+    Shape,
+    budget_list,
+    json_response,
+)
 from service.web.sign_in import Login, sign_in
 from service.web.validation import parse
 
 blueprint = Blueprint("auth", __name__)
+DAY = 86_400  # seconds
 _MAX_LIFE = timedelta(days=3660)
 
 
@@ -51,14 +65,36 @@ class Me(Shape):
 
 
 class NewKey(Body):
-    """New API key. `scopes` such as `agents:support` or `agents:*`; without any, the user's own permissions."""
+    """New API key. `scopes` such as `agents:support`, `actions:runs:*` or `models:*`; of a kind without any, all."""
 
     name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
     scopes: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^agents:(\*|[a-z][a-z0-9_-]{0,63}\*?)$")], ...],
-        Field(max_length=50),
+        tuple[Annotated[str, Field(max_length=160), AfterValidator(check_scope)], ...], Field(max_length=50)
     ] = ()
     expires_at: Annotated[AwareDatetime, AfterValidator(_expiry)] | None = None
+    limit_runs: RateText | None = None
+    cap_usd: Amount | None = None
+    period: Period = "month"
+
+
+class KeyChange(Body):
+    """Limits of an API key, within its user's. `limit_runs`: "" lifts it. A cap that is set may only be lowered."""
+
+    limit_runs: RateText | None = None
+    cap_usd: Amount | None = None
+    period: Period = "month"
+
+    @model_validator(mode="after")
+    def _something(self) -> KeyChange:
+        if self.limit_runs is None and self.cap_usd is None:
+            raise ValueError("send `limit_runs` or `cap_usd`")
+        return self
+
+
+class Rotation(Body):
+    """Other secret of an API key. `overlap_seconds`: for how long the old one still works; a day."""
+
+    overlap_seconds: Annotated[int, Field(ge=0, le=30 * DAY)] = DAY
 
 
 class KeyShown(KeyView):
@@ -95,7 +131,7 @@ def refresh() -> Response:
 @api("Sign out: revoke this log-in on all workers at once", returns={204: None}, errors=[errors.Forbidden])
 @guard(counts=None)
 def logout() -> Response:
-    services().auth.revocations.end(signed_in().family or "")
+    services().auth.revocations.end(current_caller().family or "")
     return Response(status=204)
 
 
@@ -105,7 +141,8 @@ def logout() -> Response:
 def me() -> Response:
     caller = current_caller()
     settings = services().settings
-    limits = {"runs": caller.limit_runs or settings.limit_runs, "session": settings.limit_session}
+    limits = {"runs": caller.limit_runs or settings.limit_runs, "key_runs": caller.key_limit_runs or ""}
+    limits |= {"session": settings.limit_session}
     limits |= {"writes": settings.limit_writes, "reads": settings.limit_reads}
     limits = {name: rate for name, rate in limits.items() if rate}
     about = {"id": caller.user_id, "workspace_id": caller.workspace_id}
@@ -126,8 +163,17 @@ def me() -> Response:
 def create_key() -> Response:
     body, keys = parse(NewKey), services().auth.keys
     ends = int(body.expires_at.timestamp() * 1000) if body.expires_at else None
-    created = keys.new(signed_in().user_id, body.name, body.scopes, ends)
-    return once(lambda tx: keys.insert(tx, created), 201, seal=keys.sealed, unseal=keys.unsealed)
+    caller = current_caller()
+    created = keys.new(caller.user_id, body.name, body.scopes, ends, body.limit_runs)
+
+    def work(tx: Transaction) -> dict[str, Any]:
+        shown = keys.insert(tx, created)
+        if body.cap_usd is not None:
+            cap = (f"key:{shown['id']}", body.period, nano_of(body.cap_usd))
+            services().usage.budgets.put_first(tx, *cap, caller.workspace_id)
+        return shown
+
+    return once(work, 201, seal=keys.sealed, unseal=keys.unsealed)
 
 
 @blueprint.get("/v1/auth/keys")
@@ -146,11 +192,46 @@ def list_keys() -> Response:
     return json_response(page(found, limit))
 
 
+@blueprint.patch("/v1/auth/keys/<key_id>")
+@api(
+    "Limit an API key: its runs, and what it spends",
+    body=KeyChange,
+    returns={200: KeyView},
+    errors=[errors.NotFound, errors.Forbidden, errors.Invalid],
+)
+@guard()
+def change_key(key_id: str) -> Response:
+    """Change a key's limits: the cap first, as it may be refused."""
+    body, keys, user_id = parse(KeyChange), services().auth.keys, current_caller().user_id
+    key = keys.get(key_id, user_id)
+    if body.cap_usd is not None:
+        budgets = services().usage.budgets
+        budgets.put(f"key:{key_id}", body.period, nano_of(body.cap_usd), lower=True)
+    if body.limit_runs is not None:
+        key = keys.limit(key_id, user_id, body.limit_runs)
+    return json_response(key)
+
+
+@blueprint.post("/v1/auth/keys/<key_id>/rotate")
+@api(
+    "Give an API key another secret, shown only once; the old one works for `overlap_seconds` more",
+    body=Rotation,
+    returns={200: KeyShown},
+    errors=[errors.NotFound, errors.Forbidden, errors.Conflict, errors.IdempotencyMismatch],
+    headers=["Idempotency-Replayed"],
+)
+@guard()
+def rotate_key(key_id: str) -> Response:
+    body, keys = parse(Rotation), services().auth.keys
+    work = keys.rotation(key_id, current_caller().user_id, body.overlap_seconds)
+    return once(work, 200, seal=keys.sealed, unseal=keys.unsealed)
+
+
 @blueprint.delete("/v1/auth/keys/<key_id>")
 @api("Revoke an API key at once", returns={204: None}, errors=[errors.NotFound, errors.Forbidden])
 @guard(counts=None)
 def revoke_key(key_id: str) -> Response:
-    services().auth.keys.revoke(key_id, signed_in().user_id)
+    services().auth.keys.revoke(key_id, current_caller().user_id)
     return Response(status=204)
 
 

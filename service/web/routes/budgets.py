@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
 
 from flask import Blueprint, Response
-from pydantic import AfterValidator, Field
 
 from service import errors
 from service.errors import NotFound
 from service.usage.budgets import SHARED_BY_MANY
-from service.usage.caps import nano_of
+from service.usage.caps import Period, nano_of
 from service.web.admission import guard
 from service.web.current import current_caller, services
 from service.web.openapi import api
 from service.web.paging import PAGE, WORKSPACE, asked_workspace, page, page_arguments
-from service.web.schemas import Body, BudgetView, Page, json_response
+from service.web.schemas import Amount, Body, BudgetView, Page, json_response
 from service.web.validation import parse
 
 blueprint = Blueprint("budgets", __name__)
@@ -27,16 +25,11 @@ SCOPE = re.compile(
 )
 
 
-def _amount(text: str) -> str:
-    nano_of(text)
-    return text
-
-
 class NewCap(Body):
     """Cap in dollars; null lifts the cap, the default included."""
 
-    amount_usd: Annotated[str, Field(max_length=24), AfterValidator(_amount)] | None
-    period: Literal["day", "month", "total"]
+    amount_usd: Amount | None
+    period: Period
 
 
 class CapView(BudgetView):
@@ -54,7 +47,7 @@ class CapPage(Page[CapView]): ...
     tag="Admin",
     query=PAGE | WORKSPACE,
 )
-@guard("admin", scope="admin")
+@guard()
 def list_budgets() -> Response:
     limit, after = page_arguments()
     found = services().usage.budgets.page(limit=limit + 1, after=after, workspace_id=asked_workspace())
@@ -69,7 +62,7 @@ def list_budgets() -> Response:
     errors=[errors.Forbidden, errors.NotFound, errors.Invalid],
     tag="Admin",
 )
-@guard("admin", scope="admin")
+@guard()
 def put_budget(scope: str) -> Response:
     """Set or lift a cap. Its subject must exist: a cap on an unknown id would seem to be in force.
 

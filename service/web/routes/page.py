@@ -9,6 +9,7 @@ from flask import Blueprint, Response, render_template, request
 
 from service.errors import NotFound, all_errors
 from service.web.admission import public
+from service.web.current import services
 from service.web.openapi import api
 
 blueprint = Blueprint("ui", __name__)
@@ -41,7 +42,8 @@ PAGE_HEADERS = {
 @api("Web page: sign-in, chat, approvals, sessions, usage", tag="Documentation")
 @public
 def home() -> Response:
-    return _page("home.html")
+    identities = services().auth.identities
+    return _page("home.html", sso=identities is not None and identities.page is not None)
 
 
 @blueprint.get("/docs")

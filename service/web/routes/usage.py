@@ -13,7 +13,7 @@ from itsdangerous import BadData, URLSafeSerializer
 
 from service import errors
 from service.errors import fault
-from service.store.usage import UsageQuery, Values
+from service.store.usage import UNROLLED, UsageQuery, Values
 from service.store.visibility import visible_to
 from service.types import rfc3339
 from service.usage import reports
@@ -27,11 +27,11 @@ from service.web.schemas import BudgetList, Shape, budget_list, json_response
 log = logging.getLogger("slipway.request")
 blueprint = Blueprint("usage", __name__)
 MAX_SPAN = timedelta(days=400)
-MAX_BY_HOUR = timedelta(days=31)  # hours are not rolled up: they are summed over single calls
+MAX_UNROLLED = timedelta(days=31)  # of reports summed over single calls
 USUAL = timedelta(days=30)
 SHEET_SECONDS = 900.0  # time limit of a sheet, after which it is aborted
 MAX_GROUPS = 1_000  # groups per response without a limit; at most some 600 bytes each
-MAX_CURSOR = 1024  # characters; the longest names make a cursor of some 450
+MAX_CURSOR = 2048  # characters; the longest names make a cursor of some 1,500
 
 
 class UsageLine(Shape):
@@ -43,6 +43,7 @@ class UsageLine(Shape):
     model: str | None = None
     user: str | None = None
     key: str | None = None
+    end_user: str | None = None
     workspace: str | None = None
     calls: int
     input_tokens: int
@@ -75,8 +76,8 @@ class UsageReport(Shape):
         },
         "group_by": {
             "type": "string",
-            "description": "Comma-separated list of hour, day, agent, model, user, key, workspace; `hour` for 31 days "
-            "at most",
+            "description": "Comma-separated list of hour, day, agent, model, user, key, end_user, workspace; `hour` "
+            "and `end_user` for 31 days at most",
         },
     },
 )
@@ -113,8 +114,8 @@ def _query() -> tuple[UsageQuery, int, Values | None]:
     limit, text = page_arguments(default=MAX_GROUPS, longest_cursor=MAX_CURSOR)
     cursor = None if text is None else _cursor(text, by)
     since, until = _span(None if cursor is None else cursor.until)
-    if "hour" in by and until - since > MAX_BY_HOUR.total_seconds() * 1000:
-        raise fault("/from", f"By the hour it must be before `to` by {MAX_BY_HOUR.days} days at most.")
+    if (fine := UNROLLED & {*by}) and until - since > MAX_UNROLLED.total_seconds() * 1000:
+        raise fault("/from", f"By {min(fine)} it must be before `to` by {MAX_UNROLLED.days} days at most.")
     query = UsageQuery(since, until, by, visible_to(current_caller()))
     return query, limit, None if cursor is None else cursor.after
 

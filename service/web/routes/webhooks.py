@@ -5,8 +5,8 @@ from __future__ import annotations
 from flask import Blueprint, Response
 
 from service import errors
-from service.web.admission import guard, signed_in
-from service.web.current import services
+from service.web.admission import guard
+from service.web.current import current_caller, services
 from service.web.openapi import api
 from service.web.schemas import Shape, json_response
 
@@ -26,4 +26,4 @@ class WebhookSecret(Shape):
 )
 @guard()
 def webhook_secret() -> Response:
-    return json_response({"secret": services().webhooks.secret_of(signed_in().user_id)})
+    return json_response({"secret": services().webhooks.secret_of(current_caller().user_id)})

@@ -58,7 +58,7 @@ class WorkspacePage(Page[WorkspaceView]): ...
     tag="Admin",
     query=PAGE,
 )
-@guard("service admin")
+@guard()
 def list_workspaces() -> Response:
     limit, after = page_arguments()
     found = services().auth.workspaces.page(limit=limit + 1, after=after)
@@ -74,7 +74,7 @@ def list_workspaces() -> Response:
     tag="Admin",
     headers=["Idempotency-Replayed"],
 )
-@guard("service admin")
+@guard()
 def create_workspace() -> Response:
     workspaces = services().auth.workspaces
     row = workspaces.new_row(parse(NewWorkspace).name)
@@ -92,7 +92,7 @@ def create_workspace() -> Response:
     errors=[errors.Forbidden, errors.NotFound],
     tag="Admin",
 )
-@guard("service admin")
+@guard()
 def get_workspace(workspace_id: str) -> Response:
     return json_response(services().auth.workspaces.get(workspace_id).public())
 
@@ -105,7 +105,7 @@ def get_workspace(workspace_id: str) -> Response:
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict, errors.Invalid],
     tag="Admin",
 )
-@guard("service admin")
+@guard()
 def change_workspace(workspace_id: str) -> Response:
     body = parse(WorkspaceChange)
     return json_response(services().auth.workspaces.change(workspace_id, **body.model_dump()).public())
@@ -118,7 +118,7 @@ def change_workspace(workspace_id: str) -> Response:
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict],
     tag="Admin",
 )
-@guard("service admin")
+@guard()
 def delete_workspace(workspace_id: str) -> Response:
     services().auth.workspaces.delete(workspace_id)
     return Response(status=204)

@@ -1,0 +1,200 @@
+"""Register of personal data: whose the rows of each table are, how they are exported, and how they are erased.
+
+A table that is missing here fails `tests/rules/test_personal_data.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from service.store.database import Row, Transaction
+from service.store.schema import (
+    api_keys,
+    approvals,
+    batch_items,
+    feedback,
+    idempotency,
+    identities,
+    ledger,
+    messages,
+    runs,
+    sessions,
+    sign_in_addresses,
+    steps,
+    token_families,
+    tool_calls,
+    users,
+    webhooks,
+)
+
+
+class PersonalRows(NamedTuple):
+    """Rows of a person in a table: `of` names their owner, `by` orders them within it.
+
+    `kind`: name in an export; None: not exported. `hidden`: columns that an export leaves out: secrets, and what
+    belongs to somebody else.
+    """
+
+    kind: str | None
+    of: sa.Column[str]
+    by: tuple[sa.Column[Any], ...]
+    hidden: tuple[str, ...] = ()
+    where: str = ""  # literal condition of the partial index that finds them
+
+    @property
+    def table(self) -> sa.Table:
+        table: sa.Table = self.of.table
+        return table
+
+
+USER = PersonalRows("user", users.c.id, (users.c.id,), ("password_hash",))
+RUNS = PersonalRows("run", runs.c.user_id, (runs.c.id,))
+SESSIONS = PersonalRows("session", sessions.c.user_id, (sessions.c.id,))
+MESSAGES = PersonalRows("message", messages.c.session_id, (messages.c.seq,))
+OF_USER = (
+    USER,
+    PersonalRows("key", api_keys.c.user_id, (api_keys.c.id,), ("digest",)),
+    PersonalRows("log_in", token_families.c.user_id, (token_families.c.id,), ("current_jti",)),
+    PersonalRows("identity", identities.c.user_id, (identities.c.issuer, identities.c.subject)),
+    PersonalRows("address", sign_in_addresses.c.user_id, (sign_in_addresses.c.digest,)),
+    PersonalRows("decision", approvals.c.decided_by, (approvals.c.id,), ("arguments", "decision_id")),
+    PersonalRows(
+        "usage",
+        ledger.c.user_id,
+        (ledger.c.called_at, ledger.c.entry_id, ledger.c.kind),
+        ("counters", "cap_nano"),
+        "account = 'upstream'",
+    ),
+)
+OF_RUN = (
+    PersonalRows("step", steps.c.run_id, (steps.c.n,)),
+    PersonalRows("tool_call", tool_calls.c.run_id, (tool_calls.c.call_id,)),
+    PersonalRows("approval", approvals.c.run_id, (approvals.c.id,), ("decision_id",)),
+    PersonalRows("feedback", feedback.c.run_id, (feedback.c.run_id,)),
+    PersonalRows("webhook", webhooks.c.run_id, (webhooks.c.run_id,), ("claim_id",)),
+    PersonalRows("batch_item", batch_items.c.run_id, (batch_items.c.id,)),
+)
+NOT_EXPORTED = (PersonalRows(None, idempotency.c.user_id, (idempotency.c.key,)),)
+# How the rows of each table are erased.
+ERASED = {
+    "users": "anonymised: the id stays, for the ledger and the audit",
+    "api_keys": "emptied: the id stays, for the ledger and the audit",
+    "token_families": "ended; ids and times, deleted once no token can be valid",
+    "identities": "deleted",
+    "sign_in_addresses": "deleted",
+    "idempotency": "deleted; other people's answers that name the user too",
+    "sessions": "deleted",
+    "messages": "deleted with their session",
+    "runs": "deleted; one under way is cancelled first",
+    **{rows.table.name: "deleted with their run" for rows in OF_RUN},
+}
+# Tables without personal data, and why.
+NOBODYS = {
+    "workspaces": "names of tenants",
+    "workers": "processes",
+    "signing_keys": "keys of the service",
+    "agent_stops": "a reason that is about an agent, and the id of the admin who gave it",
+    "batches": "ids of the provider",
+    "notices": "scopes of caps, as ids, and amounts",
+    "caps": "scopes, as ids, and amounts",
+    "counters": "scopes, as ids, and amounts",
+    "closed_windows": "sums",
+    "holds": "ids and amounts, until the call is settled",
+    "ledger": "ids and amounts: the proof of all spending",
+    "usage_days": "sums",
+    "usage_daily": "sums",
+    "usage_daily_by_user": "ids and sums",
+    "audit": "ids: the proof of who did what",
+    "audit_links": "hashes",
+    "audit_unlinked": "ids",
+    "erasures": "the user's id, and counts: the proof of the erasure",
+    "schema_compatibility": "revisions",
+}
+
+
+def page(
+    tx: Transaction, kind: PersonalRows, owner: str, after: Sequence[Any] | None, limit: int
+) -> list[Row]:
+    """Read an owner's rows of a kind after the values `after` of `by`, in order."""
+    query = sa.select(kind.table).where(kind.of == owner)
+    if kind.where:
+        query = query.where(sa.text(kind.where))
+    if after is not None:
+        query = query.where(sa.tuple_(*kind.by) > sa.tuple_(*map(sa.literal, after)))
+    return tx.rows(query.order_by(*kind.by).limit(limit))
+
+
+def unfinished_runs(tx: Transaction, user_id: str, limit: int) -> list[str]:
+    query = sa.select(runs.c.id).where(runs.c.user_id == user_id, runs.c.finished_at.is_(None))
+    return [row["id"] for row in tx.rows(query.order_by(runs.c.id).limit(limit))]
+
+
+def ended_runs(tx: Transaction, user_id: str, limit: int) -> list[str]:
+    query = sa.select(runs.c.id).where(runs.c.user_id == user_id, runs.c.finished_at.is_not(None))
+    return [row["id"] for row in tx.rows(query.order_by(runs.c.id).limit(limit))]
+
+
+def delete_runs(tx: Transaction, ids: Sequence[str]) -> int:
+    """Delete ended runs with all that depends on them; return how many."""
+    return tx.execute(sa.delete(runs).where(runs.c.id.in_(ids), runs.c.finished_at.is_not(None)))
+
+
+def sessions_of(tx: Transaction, user_id: str, limit: int) -> list[str]:
+    query = sa.select(sessions.c.id).where(sessions.c.user_id == user_id).order_by(sessions.c.id)
+    return [row["id"] for row in tx.rows(query.limit(limit))]
+
+
+def delete_idempotency(tx: Transaction, user_id: str, limit: int) -> int:
+    """Delete at most `limit` idempotency keys of a user; return how many."""
+    keys = sa.select(idempotency.c.key).where(idempotency.c.user_id == user_id).limit(limit)
+    return tx.execute(
+        sa.delete(idempotency).where(idempotency.c.user_id == user_id, idempotency.c.key.in_(keys))
+    )
+
+
+def answers_about(
+    tx: Transaction, user_id: str, after: tuple[str, str], limit: int
+) -> tuple[list[tuple[str, str]], tuple[str, str] | None]:
+    """Find keys of other callers whose stored answer names a user, among the `limit` keys after one.
+
+    Returns them, and the key to go on from; None: there are no more.
+    """
+    key = (idempotency.c.user_id, idempotency.c.key)
+    body = sa.cast(idempotency.c.body, sa.Text)
+    read = sa.select(*key, body.label("body")).where(sa.tuple_(*key) > sa.tuple_(*map(sa.literal, after)))
+    some = read.order_by(*key).limit(limit).subquery()
+    found = sa.select(some.c.user_id, some.c.key, some.c.body.contains(user_id).label("names"))
+    rows = tx.rows(found.order_by(some.c.user_id, some.c.key))
+    last = (rows[-1]["user_id"], rows[-1]["key"]) if len(rows) == limit else None
+    return [(row["user_id"], row["key"]) for row in rows if row["names"]], last
+
+
+def delete_answer(tx: Transaction, user_id: str, key: str) -> int:
+    return tx.execute(
+        sa.delete(idempotency).where(idempotency.c.user_id == user_id, idempotency.c.key == key)
+    )
+
+
+def clear_comments(tx: Transaction, user_id: str, limit: int) -> int:
+    """Clear at most `limit` comments with which a user decided about the calls of others; return how many."""
+    said = sa.select(approvals.c.id).where(
+        approvals.c.decided_by == user_id, approvals.c.comment.is_not(None)
+    )
+    some = said.order_by(approvals.c.id).limit(limit).with_for_update()
+    return tx.execute(sa.update(approvals).where(approvals.c.id.in_(some)).values(comment=None))
+
+
+def empty_account(tx: Transaction, user_id: str, log_ins_until: int) -> None:
+    """Clear the names that a user gave to their keys, and let upkeep delete their log-ins after a time (ms).
+
+    Ids stay, and digests: by these, keys and tokens that a process knows are refused.
+    """
+    nameless = {"name": "", "prefix": "", "scopes": []}
+    tx.execute(sa.update(api_keys).where(api_keys.c.user_id == user_id).values(nameless))
+    later = sa.update(token_families).where(
+        token_families.c.user_id == user_id, token_families.c.expires_at > log_ins_until
+    )
+    tx.execute(later.values(expires_at=log_ins_until))

@@ -1,0 +1,151 @@
+"""Slipway with a person who writes canaries into every field, and somebody whose data stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from service.auth.users import User
+from service.privacy.erasure import QUIET_MS
+from service.store.schema import erasures
+from service.types import new_id, now_ms
+from service.wiring import Services
+from tests.conftest import Model, RedisServer, redis_in
+from tests.made import app_in, close
+from tests.privacy.canaries import Canaries, in_redis, in_rows
+from tests.usage.conftest import postgres_url, url
+
+__all__ = ["postgres_url", "url"]
+PASSWORD = "a-password-of-some-length"
+AGENT = """\
+description: Writes lines, for tests
+pattern: {pattern}
+tier: {{default: simple}}
+{more}
+limits: {{steps: 6, seconds: 60}}
+"""
+AGENTS = {
+    "clerk": AGENT.format(pattern="react", more="tools: [write_line]\napprovals: [write_line]"),
+    "common": AGENT.format(pattern="single", more="cache: {ttl_seconds: 3600, shared: true, near: true}"),
+}
+TOOLS = """\
+from service.tools import tool
+
+
+@tool()
+def write_line(text: str) -> str:
+    \"\"\"Write a line.\"\"\"
+    return "written " + text
+"""
+
+
+@dataclass
+class House:
+    """Application over a database, a Redis of its own and the offline model. Ada's data is to be erased."""
+
+    app: Flask
+    redis: RedisServer
+    folder: Path
+    words: Canaries = field(default_factory=Canaries)
+    kept: Canaries = field(default_factory=Canaries)
+
+    @property
+    def services(self) -> Services:
+        found: Services = self.app.extensions["slipway"]
+        return found
+
+    def token(self, user: User) -> str:
+        token: str = self.services.auth.tokens.begin(user).public()["access_token"]
+        return token
+
+    def ask(self, token: str, name: str, body: Any = None, words: Canaries | None = None) -> TestResponse:
+        """Call `METHOD /path`, with a word in each header that is kept or may be."""
+        word = (words or self.words).word
+        method, path = name.split(" ")
+        headers = {"Authorization": f"Bearer {token}", "User-Agent": word(), "X-Request-ID": word()}
+        if method == "POST":
+            headers["Idempotency-Key"] = word()
+        return self.app.test_client().open(path, method=method, json=body, headers=headers, buffered=True)
+
+    def live(self, user: User, words: Canaries, root: str, turns: int) -> None:
+        """Let a user do everything that users may do, writing words wherever they may."""
+        word, token = words.word, self.token(user)
+
+        def ask(name: str, body: Any = None) -> Any:
+            answer = self.ask(token, name, body, words)
+            assert answer.status_code // 100 == 2, (name, answer.text)
+            return answer.get_json() if answer.is_json else answer.text
+
+        ask("POST /v1/auth/keys", {"name": word()})
+        session = ask("POST /v1/sessions", {"agent": "clerk", "title": word(), "metadata": {word(): word()}})[
+            "id"
+        ]
+        ask(f"PATCH /v1/sessions/{session}", {"title": word()})
+        for _ in range(turns):
+            more = {"context": {word(): word()}, "metadata": {word(): word()}}
+            run = ask("POST /v1/agents/common/invoke", {"input": f"Tell me of {word()}", **more})
+            ask(f"POST /v1/runs/{run['run_id']}/feedback", {"score": 1, "comment": word()})
+            ask("POST /v1/agents/common/stream", {"input": f"Tell me of {word()}", **more})
+            ask("POST /v1/agents/clerk/invoke", {"input": f"Tell me of {word()}", "session_id": session})
+        waiting = [
+            ask("POST /v1/agents/clerk/invoke", {"input": f'Call the write_line tool with "{word()}".'})
+            for _ in range(3)
+        ]
+        assert {run["status"] for run in waiting} == {"waiting_approval"}
+        for run, decision in zip(waiting, ("approve", "deny"), strict=False):
+            decided = {"decision": decision, "comment": word()}
+            answer = self.ask(root, f"POST /v1/approvals/{run['approvals'][0]}", decided, words)
+            assert answer.status_code == 200, answer.text
+            self.services.runs.execution.take_up(run["run_id"])
+        callback = f"https://example.com/{word()}"
+        queued = ask(
+            "POST /v1/agents/common/tasks", {"input": f"Tell me of {word()}", "callback_url": callback}
+        )
+        self.services.runs.execution.take_up(queued["run_id"])
+        ask("POST /v1/agents/common/tasks", {"input": f"Tell me of {word()}"})  # stays in the queue
+
+    def create(self, words: Canaries, root: str) -> User:
+        name = words.word()
+        body = {"username": name, "password": PASSWORD}
+        answer = self.ask(root, "POST /v1/admin/users", body, words)
+        assert answer.status_code == 201, answer.text
+        sign_in = {"username": name, "password": PASSWORD}
+        for attempt in ({**sign_in, "password": "another-password"}, sign_in):
+            self.app.test_client().post("/v1/auth/login", json=attempt, buffered=True)
+        found = self.services.auth.users.by_name(name)
+        assert found is not None
+        return found
+
+    def erased(self, user_id: str) -> dict[str, Any]:
+        """Erase a user, and look again as after all that was under way."""
+        self.services.erasures.erase(user_id)
+        db = self.services.infra.db
+        with db.begin() as tx:
+            tx.execute(erasures.update(), {"asked_at": now_ms() - 2 * QUIET_MS, "next_at": now_ms()})
+        self.services.erasures.go_on()
+        return self.services.erasures.erase(user_id)
+
+    def state(self) -> Iterator[tuple[str, bytes]]:
+        yield from in_redis(self.redis.url)
+        yield from in_rows(self.services.infra.db.engine)
+
+
+@pytest.fixture
+def house(tmp_path: Path, url: str, model: Model, scratch: Path) -> Iterator[House]:
+    for name, text in AGENTS.items():
+        folder = tmp_path / "agents" / name
+        folder.mkdir(parents=True)
+        (folder / "agent.yaml").write_text(text)
+        (folder / "prompt.md").write_text("You write lines.")
+        (folder / "tools.py").write_text(TOOLS)
+    with redis_in(scratch / new_id("r")) as server:
+        settings = {"DATABASE_URL": url, "REDIS_URL": server.url, "ANTHROPIC_BASE_URL": model.url}
+        app = app_in(tmp_path, AGENTS_DIR=str(tmp_path / "agents"), **settings)
+        yield House(app, server, tmp_path)
+        close(app)
