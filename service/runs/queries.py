@@ -16,7 +16,7 @@ from service.runs.events.event_stream import EventStreamReader
 from service.runs.events.follower import Follower
 from service.runs.events.outbox import Outbox
 from service.runs.result import result_of_steps
-from service.store import approvals, feedback, run_lists
+from service.store import approvals, feedback, run_lists, workers
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.database import Database, Row, Transaction
@@ -58,6 +58,10 @@ class RunQueries:
         return self.db.query(
             lambda tx: run_lists.recent(tx, filters, limit=limit, before=before, visible=visible)
         )
+
+    def standing(self, most: int) -> tuple[list[Row], dict[str, Row]]:
+        """List at most `most` worker processes, and count unfinished runs by status."""
+        return self.db.query(lambda tx: (workers.listed(tx, most), run_lists.unfinished(tx)))
 
     def steps_and_feedback(self, run_id: str) -> tuple[list[Row], Row | None]:
         """Read the steps of a run, and its user's feedback, if any."""

@@ -241,8 +241,9 @@ def test_cached_answers_of_a_stopped_agent_are_refused(
         with pytest.raises(AgentStopped):
             inside.ask(wired, "What is cached?")
         wired.infra.redis_store.client.delete("slipway:distrusted")  # evicted
-        with pytest.raises(AgentStopped):
-            inside.ask(wired, "What is cached?")
+        for _ in range(2):  # the second one reads what was loaded for the first
+            with pytest.raises(AgentStopped):
+                inside.ask(wired, "What is cached?")
         release(wired)
         assert caches()[1] == "hit"
         # A mark that outlives its stop is no stop.

@@ -9,8 +9,6 @@ from flask import Blueprint, Response, current_app
 from service import __version__
 from service.errors import Forbidden, NotFound
 from service.observe.probes import Probe, run_all
-from service.store import run_lists, workers
-from service.store.database import Row, Transaction
 from service.types import public_fields, rfc3339
 from service.web.admission import guard, public
 from service.web.current import services
@@ -146,11 +144,7 @@ def overview() -> Response:
 
 def _stored() -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
     """Read processes, unfinished runs and stopped agents."""
-
-    def read(tx: Transaction) -> tuple[list[Row], dict[str, Row]]:
-        return workers.listed(tx, MAX_REPLICAS), run_lists.unfinished(tx)
-
-    rows, counts = services().infra.db.query(read)
+    rows, counts = services().runs.queries.standing(MAX_REPLICAS)
     replicas = [
         public_fields(row, "id kind host pid started_at") | {"alive": bool(row["alive"])} for row in rows
     ]
