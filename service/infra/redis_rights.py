@@ -156,6 +156,8 @@ def _writes() -> Iterator[tuple[str, tuple[Any, ...]]]:
 def _reads() -> Iterator[tuple[str, tuple[Any, ...]]]:
     yield "may not read", ("PING",)
     yield "may not read", ("GET", _KEY)
+    yield "may not read", ("GETRANGE", _KEY, 0, 0)
+    yield "may not read", ("SCAN", 0, "COUNT", 1)
     yield "may not read", ("HGET", f"{_KEY}:hash", "f")
     yield "may not read", ("HMGET", f"{_KEY}:hash", "f")
     yield "may not read", ("HGETALL", f"{_KEY}:hash")

@@ -140,7 +140,11 @@ def test_commands_that_need_only_a_service_succeed(launched: Launcher, tmp_path:
     assert port is not None
     app = create_app(load(launched.environ(ANTHROPIC_BASE_URL=f"http://127.0.0.1:{port[1]}")))
     for words in typed:
-        words = [str(tmp_path / word) if word == "export.csv" else word for word in words]
+        words = [
+            str(tmp_path / word) if word in ("export.csv", "checkpoints.jsonl") else word for word in words
+        ]
         done = app.test_cli_runner().invoke(args=words)
         assert done.exit_code == 0, f"{words}\n{done.output}"
+        if words == ["audit", "checkpoint"]:
+            (tmp_path / "checkpoints.jsonl").write_text(done.stdout)
     close(app)
