@@ -256,8 +256,8 @@ class AgentStopped(Unavailable):
 
     code, title = "agent_stopped", "This agent is stopped"
 
-    def __init__(self, agent: str) -> None:
-        super().__init__(f"The agent {agent} is stopped.", retry_after=30)
+    def __init__(self, detail: str | None = None, *, retry_after: float | None = 30.0, **kw: object) -> None:
+        super().__init__(detail, retry_after=retry_after, **kw)
 
 
 class DatabaseUnavailable(Unavailable):

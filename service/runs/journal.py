@@ -241,7 +241,7 @@ class Journal:
         if owned is None:
             raise LeaseLost
         if owned["stopped"]:
-            raise AgentStopped(run.agent)
+            raise AgentStopped(f"The agent {run.agent} is stopped.")
 
     def _write(self, tx: Transaction, step: dict[str, Any] | None) -> bool:
         """Open the run, and store the finished step. True: the run's row is new, and up to date."""

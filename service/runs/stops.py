@@ -64,7 +64,7 @@ class AgentStops:
             if found is None and self.revocations.trusted(complete):
                 return
             if self.db.query(lambda tx: rows.get(tx, agent)) is not None:
-                raise AgentStopped(agent)
+                raise AgentStopped(f"The agent {agent} is stopped.")
             if found is not None:
                 self.revocations.withdraw(rows.mark(agent))
 

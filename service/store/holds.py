@@ -73,7 +73,7 @@ def insert(tx: Transaction, hold: Hold) -> bool:
     if tx.execute(_INSERT, hold._asdict(), expect=1) == 1:
         return True
     if agent_stops.get(tx, hold.agent) is not None:
-        raise AgentStopped(hold.agent)
+        raise AgentStopped(f"The agent {hold.agent} is stopped.")
     return False
 
 

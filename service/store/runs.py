@@ -60,7 +60,7 @@ def insert(tx: Transaction, run: Run, *, worker_id: str | None, wake_at: int | N
     if tx.execute(_insert(*values), values, expect=1) == 1:
         return True
     if agent_stops.get(tx, run.agent) is not None:
-        raise AgentStopped(run.agent)
+        raise AgentStopped(f"The agent {run.agent} is stopped.")
     return False
 
 

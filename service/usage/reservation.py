@@ -67,7 +67,7 @@ class Spending:
     def check_running(self, agent: str) -> None:
         """Check that an agent is not stopped. Raises `AgentStopped`."""
         if self._db.query(lambda tx: agent_stops.get(tx, agent)) is not None:
-            raise AgentStopped(agent)
+            raise AgentStopped(f"The agent {agent} is stopped.")
 
     def reserve(
         self,

@@ -158,12 +158,13 @@ def test_a_hash_without_a_missed_revocation_is_deleted_once_redis_is_back(
     here: Replica, ada: User, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (ended,) = families(here, ada, 1)
-    own_redis.stop()
-    here.revocations.end(ended)
-    monkeypatch.setattr(here.db, "read", _away)  # it needs no database for that
-    own_redis.start()
     direct = redis.Redis.from_url(own_redis.url)
     direct.hset(revocation.KEY, "complete", "of another")
+    assert own_redis.child is not None
+    own_redis.child.send_signal(signal.SIGSTOP)
+    here.revocations.end(ended)
+    monkeypatch.setattr(here.db, "read", _away)  # it needs no database for that
+    own_redis.child.send_signal(signal.SIGCONT)
     wait_until(lambda: not direct.exists(revocation.KEY), "the end of the hash")
     direct.close()
 

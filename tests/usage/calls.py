@@ -34,14 +34,26 @@ class Call(NamedTuple):
         who = {"user_id": self.user, "agent": self.agent, "model": self.model, "key_id": self.key}
         tokens = {"input_tokens": 3, "output_tokens": 2, "cache_read_tokens": 1, "cache_creation_tokens": 0}
         money = {"amount_nano": self.cost, "saved_nano": self.cost // 2}
-        return {**_BLANK, **about, **who, **tokens, **money, "called_at": self.called_at}
+        return {
+            **_BLANK,
+            **about,
+            **who,
+            **tokens,
+            **money,
+            "called_at": self.called_at,
+            "end_user": self.end_user,
+        }
 
     def group(self, name: str) -> int | str:
         """The value of one of the report's groups."""
         if name in ("day", "hour"):
             return self.called_at // (DAY_MS if name == "day" else HOUR_MS)
         texts = {"agent": self.agent, "model": self.model, "user": self.user, "key": self.key or ""}
-        return {**texts, "workspace": self.workspace}[name]
+        return {**texts, "end_user": self.end_user or "", "workspace": self.workspace}[name]
+
+    @property
+    def end_user(self) -> str | None:
+        return None if self.key is None else f"guest of {self.key}"
 
     @property
     def workspace(self) -> str:

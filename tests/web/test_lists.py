@@ -12,8 +12,9 @@ import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
+from service.audit.record import MAX_DETAILS
 from service.store import schema
-from service.types import new_id, now_ms
+from service.types import DEFAULT_WORKSPACE, new_id, now_ms
 from service.wiring import Services
 from tests.made import app_in, close
 from tests.rules.test_routes import routes
@@ -23,6 +24,7 @@ __all__ = ["postgres_url", "url"]
 MIB = 1024 * 1024
 LARGE = "ä" * 200_000  # 400 KB as JSON
 MANY = 12  # of them are more than one answer has room for, and more than may be read at once
+SUBJECT = f"user:usr_{'1' * 26}"
 RUN, SESSION = f"run_{'1' * 26}", f"ses_{'1' * 26}"
 
 
@@ -163,6 +165,31 @@ def fill_keys(house: House) -> str:
     return "/v1/auth/keys"
 
 
+def fill_keys_of_a_user(house: House) -> str:
+    fill_keys(house)
+    return f"/v1/admin/users/{house.user_id}/keys"
+
+
+def fill_workspaces(house: House) -> str:
+    plain = {"disabled": False, "created_at": 1}
+    rows = ({**plain, "id": new_id("wsp"), "name": f"{n:02d}{'a' * 60}"} for n in range(MANY - 1))
+    house.add("workspaces", *rows)
+    return "/v1/admin/workspaces"
+
+
+def fill_audit(house: House) -> str:
+    plain = {
+        "workspace_id": DEFAULT_WORKSPACE,
+        "at": 1,
+        "action": "user.role",
+        "actor": "cli",
+        "result": "ok",
+    }
+    plain |= {"subject": SUBJECT, "details": {"large": "ä" * (MAX_DETAILS // 2 - 10)}}
+    house.add("audit", *({**plain, "id": new_id("aud")} for _ in range(MANY)))
+    return "/v1/admin/audit"
+
+
 def fill_users(house: House) -> str:
     plain = {"password_hash": "x", "role": "user", "disabled": False, "created_at": 1}
     house.add(
@@ -194,6 +221,9 @@ LISTS: dict[str, tuple[Any, int, str, dict[str, Any]]] = {
     "GET /v1/approvals": (fill_approvals, MANY, "data", {"limit": 100}),
     "GET /v1/auth/keys": (fill_keys, MANY, "data", {"limit": 5}),
     "GET /v1/admin/users": (fill_users, MANY, "data", {"limit": 5}),
+    "GET /v1/admin/users/<user_id>/keys": (fill_keys_of_a_user, MANY, "data", {"limit": 5}),
+    "GET /v1/admin/workspaces": (fill_workspaces, MANY, "data", {"limit": 5}),
+    "GET /v1/admin/audit": (fill_audit, MANY, "data", {"limit": 5, "subject": SUBJECT}),
     "GET /v1/admin/budgets": (fill_budgets, MANY, "data", {"limit": 5}),
     "GET /v1/usage": (fill_usage, 1_010, "data", {"group_by": "agent,model,user"}),
     "GET /v1/agents": (lambda house: "/v1/agents", 0, "data", {"limit": 1}),
