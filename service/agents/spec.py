@@ -69,7 +69,9 @@ class CacheSpec(Spec):
     ttl_seconds: int = Field(
         default=0, ge=0, le=2_592_000, description="Seconds an answer is cached; 0: not at all"
     )
-    shared: bool = Field(default=False, description="One user's answer may be given to another")
+    shared: bool = Field(
+        default=False, description="One user's answer may be given to another of the same workspace"
+    )
     stale: bool = Field(default=False, description="An expired answer may be given while the model is down")
     near: bool = Field(
         default=True,

@@ -40,11 +40,13 @@ class AgentStops:
         return public(agent, rows.get(tx, agent))
 
     def release(self, agent: str) -> dict[str, Any]:
-        """Let an agent go on, also one that is gone; return its state. Without a stop nothing changes."""
+        """Let an agent go on, also one that is gone; return its state. Raises `NotFound` for one that never was."""
 
         def work(tx: Transaction) -> None:
             if rows.release(tx, agent):
                 record(tx, Action.AGENT_RELEASED, f"agent:{agent}")
+            elif not self.has_agent(agent):
+                raise NotFound(f"There is no agent named {agent}.")
 
         self.db.transact(work)
         self.revocations.withdraw(rows.mark(agent))

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.audit.record import Action, record
-from service.store import batches, holds, runs, sweep, webhooks, workers
+from service.store import batches, erasures, holds, runs, sweep, webhooks, workers
 from service.store.database import Database, Transaction
 from service.store.holds import Hold
 from service.store.schema import metadata, users
@@ -67,6 +67,7 @@ FOUND: list[tuple[Work, Callable[[Transaction], object]]] = [
     (Work.BATCHES, batched),
     (Work.DELIVERIES, lambda tx: notice(tx, LONG_AGO)),
     (Work.ORPHANED_HOLDS, lambda tx: held(tx, a_run(), LONG_AGO)),
+    (Work.ERASURES, lambda tx: erasures.begin(tx, "usr_ada", LONG_AGO, 0, None)),
     (Work.UNLINKED_AUDIT, lambda tx: record(tx, Action.SETTINGS, "service")),
 ]
 LATER: list[Callable[[Transaction], object]] = [
@@ -77,6 +78,7 @@ LATER: list[Callable[[Transaction], object]] = [
     lambda tx: notice(tx, now_ms() + HOUR),
     lambda tx: held(tx, a_run(), now_ms()),
     lambda tx: held(tx, running(tx, "wrk_other"), LONG_AGO),
+    lambda tx: erasures.begin(tx, "usr_ada", now_ms() + HOUR, 0, None),
 ]
 
 

@@ -164,8 +164,9 @@ def survived(answer: httpx2.Response) -> None:
 
 
 def url_of(path: str, **values: str) -> str:
-    """`path` with its parameters filled in."""
-    return path.format(**{**PATH_VALUES, **values})
+    """`path` with its parameters filled in. The agent that may be stopped is not the one that is asked."""
+    stopped = {"agent": "analyst"} if path.startswith("/v1/admin/agents/") else {}
+    return path.format(**{**PATH_VALUES, **stopped, **values})
 
 
 def with_body(description: Description) -> Iterator[tuple[str, str, dict[str, Any]]]:
