@@ -57,6 +57,11 @@ class Connection(psycopg.Connection[Any]):
                 self.close()
             raise
 
+    def rollback(self) -> None:
+        """Roll back; of a closed connection the server has done it. SQLAlchemy's pool would log the error."""
+        if not self.closed:
+            super().rollback()
+
     def exchange(self, calls: Sequence[Call]) -> list[Answer]:
         """Send statements in one round trip; return their answers. Raises the error of the first that fails."""
         adapter, fresh = Transformer(self), dict[str, bytes]()

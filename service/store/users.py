@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -80,8 +81,12 @@ def page(
 ) -> list[Row]:
     """List users, or those of one workspace or name, oldest first, after the id `after`; ids sort by time."""
     query = sa.select(users).where(users.c.role != DELETED, *in_workspace(users, workspace_id))
-    if username is not None:
-        query = query.where(users.c.username == username)
+    if (
+        username is not None
+    ):  # one of each workspace at most, and the index that has them is not in the order of ids
+        of_any = users.c.workspace_id.in_(sa.select(workspaces.c.id))
+        named = tx.rows(query.where(users.c.username == username, of_any))
+        return sorted((row for row in named if row["id"] > (after or "")), key=itemgetter("id"))[:limit]
     query = query.order_by(users.c.id).limit(limit)
     return tx.rows(query if after is None else query.where(users.c.id > after))
 

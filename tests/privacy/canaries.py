@@ -62,7 +62,8 @@ def in_files(folder: Path, pattern: str = "*") -> Iterator[tuple[str, bytes]]:
 
 def in_relations(engine: sa.Engine) -> Iterator[tuple[str, bytes]]:
     """Yield the files of every table and index of a PostgreSQL database of this machine, with its TOAST."""
-    auto = engine.execution_options(isolation_level="AUTOCOMMIT")
+    # Of its own: the service's connections have a time-out, which a CHECKPOINT on a busy machine passes.
+    auto = sa.create_engine(engine.url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     with auto.connect() as connection:
         connection.execute(sa.text("CHECKPOINT"))
         folder = Path(connection.execute(sa.text("SHOW data_directory")).scalar_one())

@@ -28,7 +28,13 @@ MORE = 3  # times: the most that anything may cost more
 SLACK = 80
 SCOPED = {"root": "a key of root", "ada": "a key of ada"}  # keys that name few agents
 # A session's messages and its export are as long as it is: of the same length in both places.
-PATHS = {"run_id": "run", "session_id": "fixed_session", "agent": "assistant", "workspace_id": ACME}
+PATHS = {
+    "run_id": "run",
+    "session_id": "fixed_session",
+    "agent": "assistant",
+    "workspace_id": ACME,
+    "user_id": "user",
+}
 
 
 @dataclass

@@ -55,7 +55,7 @@ def test_threads_that_lose_redis_together_all_fall_back(pair: tuple[Replica, Rep
     together = threading.Barrier(2, timeout=10)
     met: list[int] = []
 
-    def lost(*_: object) -> None:
+    def lost(*_: object, **options: object) -> None:
         met.append(1)
         if len(met) <= 2:
             together.wait()
