@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 import limits
 from pydantic import SecretStr
 
-# Equal to those of `service/auth/users.py`, which tests/config/test_secrets.py verifies.
+# Equal to those of `service/auth/users.py` and `passwords.py`, which tests/config/test_secrets.py verifies.
 USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
 MIN_PASSWORD, MAX_PASSWORD = 8, 256  # characters
 LOOPBACK = ("localhost", "127.0.0.1", "::1")

@@ -1,25 +1,21 @@
-"""Users and their passwords (argon2id, OWASP's 19 MiB profile)."""
+"""Users: sign-in, creation, change, deletion."""
 
 from __future__ import annotations
 
 import hmac
 import logging
 import re
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
 
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
-
 from service.audit.record import Action, Refusals, record
 from service.auth.login_throttle import LoginAttempt, LoginThrottle, network_of
+from service.auth.passwords import Passwords
 from service.auth.revocation import Revocations
 from service.auth.workspaces import DEFAULT_NAME, NAME, no_workspace
-from service.errors import InvalidCredentials, NotFound, Overloaded, fault
+from service.errors import InvalidCredentials, NotFound, fault
 from service.infra.redis import RedisStore
 from service.store import erasures, sign_in_addresses, workspaces
 from service.store import token_families as token_rows
@@ -32,9 +28,6 @@ log = logging.getLogger("slipway.auth")
 
 Role = Literal["user", "operator", "admin"]
 USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
-MIN_PASSWORD, MAX_PASSWORD = 8, 256  # characters
-_HASH_CONCURRENCY = 2  # per process: 19 MiB each, and 30 ms of one core
-_HASH_TIMEOUT = 3.0  # seconds a log-in waits for a hashing slot
 _ADDRESS_REFRESH_MS = 86_400_000  # an address in daily use is written once a day
 _RATE = re.compile(r"[1-9][0-9]{0,8}/(?:[1-9][0-9]{0,4} ?)?(?:second|minute|hour|day)s?")
 
@@ -76,9 +69,7 @@ class UserService:
         self._throttle = LoginThrottle(redis_store)
         self.refused: Callable[[], object] = lambda: None  # called once a user is disabled or deleted
         self._pepper = hmac.digest(secret.encode(), b"slipway addresses", "sha256")
-        self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-        self._hash_slots = threading.BoundedSemaphore(_HASH_CONCURRENCY)
-        self._dummy_hash = self._hasher.hash("nobody has this password")
+        self._passwords = Passwords()
 
     def sign_in(self, username: str, password: str, address: str, workspace: str = DEFAULT_NAME) -> User:
         """Verify a password and return the user, from now on the actor. `workspace`: its name.
@@ -94,7 +85,7 @@ class UserService:
         attempt = LoginAttempt(_account(username, workspace), network, known=seen_at is not None)
         self._throttle.begin(attempt)
         stored = row["password_hash"] if row else ""  # empty too for users of an issuer
-        right = self._matches(stored or self._dummy_hash, password)
+        right = self._passwords.matches(stored or self._passwords.dummy, password)
         if row is None or not stored or not right or row["refused"]:
             self._throttle.failed(attempt)
             self._refuse(row)
@@ -180,7 +171,7 @@ class UserService:
         changes: dict[str, Any] = {"role": role, "disabled": disabled}
         changes = {key: value for key, value in changes.items() if value is not None}
         if password is not None:
-            changes["password_hash"] = self._hash(password)
+            changes["password_hash"] = self._passwords.hash(password)
         if limit_runs is not None:
             changes["limit_runs"] = checked_rate(limit_runs) or None
         if changes:
@@ -244,34 +235,12 @@ class UserService:
             "id": new_id("usr"),
             "workspace_id": workspace_id,
             "username": username,
-            "password_hash": self._hash(password),
+            "password_hash": self._passwords.hash(password),
             "role": role,
             "disabled": False,
             "limit_runs": checked_rate(limit_runs) if limit_runs else None,
             "created_at": now_ms(),
         }
-
-    def _hash(self, password: str) -> str:
-        if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
-            raise fault("/password", f"Use {MIN_PASSWORD} to {MAX_PASSWORD} characters.")
-        with self._hash_slot():
-            return self._hasher.hash(password)
-
-    def _matches(self, password_hash: str, password: str) -> bool:
-        with self._hash_slot():
-            try:
-                return self._hasher.verify(password_hash, password)
-            except (VerificationError, InvalidHashError):
-                return False
-
-    @contextmanager
-    def _hash_slot(self) -> Iterator[None]:
-        if not self._hash_slots.acquire(timeout=_HASH_TIMEOUT):
-            raise Overloaded("Too many log-ins at once.", retry_after=2)
-        try:
-            yield
-        finally:
-            self._hash_slots.release()
 
 
 def _account(username: str, workspace: str) -> str:

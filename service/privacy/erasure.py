@@ -32,9 +32,8 @@ from service.types import now_ms, public_fields
 log = logging.getLogger("slipway.privacy")
 BATCH = 100  # rows per transaction
 CLAIM_MS = 60_000  # of one pass; a worker that dies in it is replaced after that
-QUIET_MS = (
-    120_000  # a request admitted at the last moment has begun its run, and all short-lived keys have expired
-)
+# Time after which a request admitted at the last moment has begun its run, and all short-lived keys have expired.
+QUIET_MS = 120_000
 PASSES_SECONDS = 20.0  # of passes in a row; the next sweep goes on
 SETTLE_SECONDS = 0.5  # between two passes: what was just cancelled ends
 WAIT_SECONDS = 15.0  # a request waits for its erasure

@@ -41,12 +41,12 @@ class AgentStops:
 
     def release(self, agent: str) -> dict[str, Any]:
         """Let an agent go on, also one that is gone; return its state. Raises `NotFound` for one that never was."""
+        if not self.has_agent(agent) and self.db.query(lambda tx: rows.get(tx, agent)) is None:
+            raise NotFound(f"There is no agent named {agent}.")
 
         def work(tx: Transaction) -> None:
             if rows.release(tx, agent):
                 record(tx, Action.AGENT_RELEASED, f"agent:{agent}")
-            elif not self.has_agent(agent):
-                raise NotFound(f"There is no agent named {agent}.")
 
         self.db.transact(work)
         self.revocations.withdraw(rows.mark(agent))

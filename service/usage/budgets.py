@@ -1,14 +1,13 @@
-"""Budget caps: read, set, rebalance striped counters, warn."""
+"""Budget caps: read, set, rebalance striped counters."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from service.audit.record import Action, record
-from service.errors import DatabaseUnavailable, Forbidden, NotFound
+from service.errors import Forbidden, NotFound
 from service.observe.observer import Observer
 from service.store import budgets as rows
 from service.store import holds, ledger, scope_locks
@@ -17,10 +16,9 @@ from service.store.database import Database, Row, Transaction
 from service.store.scope_cost import settled_cost
 from service.store.visibility import visible_to
 from service.types import DEFAULT_WORKSPACE, Caller, now_ms, usd
+from service.usage.budget_warnings import BudgetWarnings, Notify
 from service.usage.caps import (
-    LEVELS,
     NO_LIMIT,
-    BudgetWarning,
     Cap,
     Period,
     Standing,
@@ -28,19 +26,16 @@ from service.usage.caps import (
     distribute,
     distribute_over,
     distribute_with_room,
-    level,
     room,
     standing_of,
 )
 
-log = logging.getLogger("slipway.money")
 STRIPES = 8  # counter stripes of a window shared by all users, where the database has several writers
 SHARED_BY_MANY = ("service", "workspace", "agent")  # users; admins of the service set these caps
 # ms after which the cost of earlier calls is final, unless a hold is open: holds are written within a minute
 # (`LATEST_HOLD`), and workers' clocks differ.
 FINAL_AFTER = 600_000
 MAX_REMEMBERED = 10_000  # scopes whose caps a process remembers
-Notify = Callable[[Transaction, str, Mapping[str, Any]], None]
 
 
 class FinalCost(NamedTuple):
@@ -52,11 +47,7 @@ class FinalCost(NamedTuple):
 
 
 class Budgets:
-    """Caps in force. `day`: the settings' defaults by kind of scope, in nano-dollars a day.
-
-    `notify` receives each warning once, as its id and public form, inside the transaction that records it, so its
-    writes commit or roll back with the record.
-    """
+    """Caps in force, and their `warnings`. `day`: the settings' defaults by kind of scope, in nano-dollars a day."""
 
     def __init__(
         self,
@@ -69,9 +60,8 @@ class Budgets:
     ) -> None:
         self._has_agent = has_agent
         self._db = db
-        self._observer = observer
+        self.warnings = BudgetWarnings(db, observer, notify)
         self._defaults = day or {}
-        self._notify = notify
         self._stripes = 1 if db.sqlite else STRIPES
         self._set_caps: dict[str, list[Row]] = {}  # by scope, as last read
 
@@ -268,53 +258,6 @@ class Budgets:
         """Return the id of the stripe that a run takes from first: the same for all its calls, to contend with few."""
         wide = window.scope.partition(":")[0] in SHARED_BY_MANY
         return window.counter(seed % self._stripes if wide else 0)
-
-    def watch(self, counters: Iterable[Row]) -> None:
-        """Warn of windows that passed a level, after the commit that changed these counters.
-
-        A window passes a level only after one of its stripes has, so only that stripe's calls read the whole window.
-        """
-        for row in counters:
-            if level(row["spent_nano"], row["cap_nano"]) > row["warned"]:
-                self.warn(row["window_id"])
-
-    def warn(self, window_id: str, *, refused: bool = False) -> None:
-        """Warn of every level a window has passed, each once, however many workers notice.
-
-        `refused`: a call no longer fits; from 80 percent on, the warning then is for 100 percent, as the remainder is
-        useless. Never raises: without a database, the next call warns.
-        """
-        try:
-            standing, warned = self._db.query(lambda tx: self._level(tx, window_id), patience=0)
-            percent = level(standing.spent, standing.cap.amount)
-            percent = 100 if refused and percent >= 80 else percent
-            for passed in LEVELS:
-                warning = BudgetWarning(passed, standing)
-                if warned < passed <= percent and self._note(warning):
-                    scope = standing.cap.scope.partition(":")[0]
-                    self._observer.budget_warning(scope, passed, warning.public())
-        except DatabaseUnavailable:
-            log.warning("budget_warning_deferred", extra={"window": window_id})
-
-    def _level(self, tx: Transaction, window_id: str) -> tuple[Standing, int]:
-        scope, period, start = window_id.rsplit("/", 2)
-        window = BudgetWindow(scope, period, int(start))
-        counters = rows.stripes(tx, [window]).get(window_id, [])
-        warned = min((row["warned"] for row in counters), default=100)  # no counters: nothing to warn of
-        return standing_of(Cap(scope, period, 0), window, counters), warned
-
-    def _note(self, warning: BudgetWarning) -> bool:
-        """Record a warning. False: it is recorded already; True where that was this same write, its answer lost."""
-        noted = False
-
-        def work(tx: Transaction) -> bool:
-            nonlocal noted
-            noted = rows.warn(tx, warning.standing.window.id, warning.percent) or noted
-            if noted:
-                self._notify(tx, warning.id, warning.public())
-            return noted
-
-        return self._db.transact(work)
 
 
 def _record(tx: Transaction, cap: Cap, amount: int | None, workspace_id: str | None) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from service.infra.backends import Infra
-from service.usage.budgets import Budgets, Notify
+from service.usage.budget_warnings import Notify
+from service.usage.budgets import Budgets
 from service.usage.caps import nano_of
 from service.usage.prices import PriceTable
 from service.usage.rate_limits import RateLimits

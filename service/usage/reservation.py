@@ -166,7 +166,7 @@ class Spending:
         if hold is None:
             return  # settled already: by this same write, another worker, or the sweep
         call = ledger.SettledCall(usage, cost, saved, basis)
-        bookings.settle(tx, hold, call, self._budgets.watch)
+        bookings.settle(tx, hold, call, self._budgets.warnings.watch)
         settled = Settled(hold.id, hold.agent, hold.model, usage, cost, hold.amount_nano)
         tx.after_commit(lambda: self._observer.settlement(settled))
         tx.after_commit(lambda: self._used(hold.user_id, usage))
@@ -211,7 +211,7 @@ class Spending:
         scope = state.cap.scope
         kind = scope.partition(":")[0]
         self._observer.budget_refused(kind)
-        self._budgets.warn(state.window.id, refused=True)
+        self._budgets.warnings.warn(state.window.id, refused=True)
         public = state.public()
         detail = f"The {state.cap.period}'s cap of {scope} is reached"
         if kind in ("service", "agent") and hold.workspace_id != DEFAULT_WORKSPACE:  # others' spending

@@ -6,6 +6,8 @@ that read it want a header that no page of another site may send (CORS never all
 
 from __future__ import annotations
 
+from typing import Literal
+
 from flask import Response, request
 
 from service.auth.tokens import Pair
@@ -14,6 +16,7 @@ from service.web.current import services
 from service.web.schemas import Shape, json_response
 
 HEADER = "X-Slipway-Page"
+_NAME = "slipway"
 
 
 class AccessToken(Shape):
@@ -31,12 +34,12 @@ def answer_with(pair: Pair) -> Response:
 
 def keep(pair: Pair, response: Response) -> Response:
     """Put the refresh token into the cookie."""
-    return _with_cookie(response, pair.refresh_token, services().settings.refresh_token_days * 86_400)
+    return put(response, _NAME, pair.refresh_token, services().settings.refresh_token_days * 86_400)
 
 
 def without_cookie(response: Response) -> Response:
     """Take the cookie out of the browser."""
-    return _with_cookie(response, "", 0)
+    return put(response, _NAME, "", 0)
 
 
 def refresh_token() -> str | None:
@@ -44,15 +47,18 @@ def refresh_token() -> str | None:
     # Sent by browsers over TLS and from this machine; elsewhere the header alone proves it.
     if HEADER not in request.headers or request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
         raise CrossSite()
-    return request.cookies.get(_name())
+    return request.cookies.get(name_of(_NAME))
 
 
-def _with_cookie(response: Response, token: str, seconds: int) -> Response:
+def put(
+    response: Response, name: str, value: str, seconds: int, same_site: Literal["Strict", "Lax"] = "Strict"
+) -> Response:
+    """Add a cookie that no script can read; 0 seconds take it out of the browser."""
     secure = services().settings.page_cookie_secure
-    response.set_cookie(_name(), token, max_age=seconds, secure=secure, httponly=True, samesite="Strict")
+    response.set_cookie(name_of(name), value, seconds, secure=secure, httponly=True, samesite=same_site)
     return response
 
 
-def _name() -> str:
-    """Name of the cookie. With `__Host-` a browser takes it over TLS from this very host only."""
-    return "__Host-slipway" if services().settings.page_cookie_secure else "slipway"
+def name_of(name: str) -> str:
+    """Return a cookie's full name. With `__Host-` a browser takes it over TLS from this very host only."""
+    return f"__Host-{name}" if services().settings.page_cookie_secure else name

@@ -25,7 +25,7 @@ def test_unknown_name_is_refused_like_a_wrong_password(here: Replica, ada: User,
 
 def test_unknown_name_costs_a_hash(here: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     hashes: list[str] = []
-    monkeypatch.setattr(here.users, "_matches", lambda kept, _password: hashes.append(kept))
+    monkeypatch.setattr(here.users._passwords, "matches", lambda kept, _password: hashes.append(kept))
     with pytest.raises(InvalidCredentials):
         here.users.sign_in("nobody", PASSWORD, "192.0.2.1")
     assert len(hashes) == 1 and hashes[0].startswith("$argon2id$v=19$m=19456,t=2,p=1$")

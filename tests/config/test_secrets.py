@@ -9,7 +9,7 @@ import re
 import pytest
 
 from config import checks, load, secrets
-from service.auth import users
+from service.auth import passwords, users
 from tests.config.serving import SERVING, faults, serving
 from tests.conftest import ROOT
 
@@ -154,8 +154,8 @@ def test_secrets_from_the_docs_are_refused() -> None:
 def test_user_name_and_password_rules_match_the_service() -> None:
     assert checks.USERNAME.pattern == users.USERNAME.pattern
     assert (checks.MIN_PASSWORD, checks.MAX_PASSWORD) == (
-        users.MIN_PASSWORD,
-        users.MAX_PASSWORD,
+        passwords.MIN_PASSWORD,
+        passwords.MAX_PASSWORD,
     )
     for pair in ({"BOOTSTRAP_USERNAME": "a b", "BOOTSTRAP_PASSWORD": "long-enough"},):
         assert set(faults({"APP_ENV": "testing", **pair})) == {"BOOTSTRAP_USERNAME"}

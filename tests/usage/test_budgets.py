@@ -178,7 +178,9 @@ def test_a_wide_cap_warns_of_its_whole(make: Make) -> None:
         assert told == [50, 80, 100][: len(told)]
         assert all(spent * 100 >= 20 * CENT * percent for percent in told)
     assert [warning["percent"] for warning in house.warnings] == [50, 80, 100]
-    house.budgets.warn(f"service/day/{window_start('day', ms(2026, 11, 21))}")  # not open: nothing happens
+    house.budgets.warnings.warn(
+        f"service/day/{window_start('day', ms(2026, 11, 21))}"
+    )  # not open: nothing happens
 
 
 def test_all_caps_with_how_they_stand(make: Make) -> None:

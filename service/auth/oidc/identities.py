@@ -31,7 +31,7 @@ _TRIES = 5  # names for one new user
 
 
 class Rules(NamedTuple):
-    """What claims mean here. `roles`: of values of the claim; without any, roles are set in Slipway alone.
+    """Mapping of claims to users. `roles`: of values of the claim; without any, roles are set in Slipway alone.
 
     `trusted_seconds`: until a token that this process has verified is verified again. No longer than an access token of
     Slipway's lives, as `Revocations` forgets the token's end after that.

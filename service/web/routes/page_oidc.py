@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("slipway.auth")
 blueprint = Blueprint("page_oidc", __name__)
+_COOKIE = "slipway-oidc"
 _LIFE_SECONDS = 600  # of the cookie, which says so itself too
 # What the page is told of a sign-in that failed: `/#sign-in-failed=…`.
 _REFUSED, _EXPIRED, _AWAY = "refused", "expired", "unavailable"
@@ -66,7 +67,9 @@ def callback() -> Response:
 def _signed_in() -> Response:
     identities, page = _configured()
     try:
-        user = identities.user(page.finish(request.cookies.get(_name(), ""), request.args))
+        user = identities.user(
+            page.finish(request.cookies.get(page_cookie.name_of(_COOKIE), ""), request.args)
+        )
         pair = services().auth.tokens.begin(user)
     except Forged as refused:
         return _failed(_AWAY if refused.answer.status == 503 else _EXPIRED)
@@ -100,11 +103,4 @@ def _redirect(url: str) -> Response:
 
 def _with_cookie(response: Response, value: str, seconds: int) -> Response:
     # `Lax`: the browser comes back by a link of the issuer's.
-    secure = services().settings.page_cookie_secure
-    response.set_cookie(_name(), value, max_age=seconds, secure=secure, httponly=True, samesite="Lax")
-    return response
-
-
-def _name() -> str:
-    """Name of the cookie. With `__Host-` a browser takes it over TLS from this very host only."""
-    return "__Host-slipway-oidc" if services().settings.page_cookie_secure else "slipway-oidc"
+    return page_cookie.put(response, _COOKIE, value, seconds, "Lax")
