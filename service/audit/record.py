@@ -14,7 +14,7 @@ import time
 from enum import StrEnum
 from typing import Any, Literal
 
-import orjson
+import rfc8785
 
 from service.store import audit as rows
 from service.store.actor import current_origin
@@ -79,9 +79,10 @@ def record(
     """Add a row about this transaction, without a round trip of its own.
 
     `subject`: `kind:id`, as in `user:usr_…`. `details`: ids, names of settings, tools and roles, amounts; no text that
-    people wrote. Raises `ValueError` for more than `MAX_DETAILS`.
+    people wrote. Raises `ValueError` for more than `MAX_DETAILS`, and for a number beyond 2^53.
     """
-    if len(orjson.dumps(details)) > MAX_DETAILS:
+    # In the form that is hashed, which some values do not have: the row must be one that a link can be made of.
+    if len(rfc8785.dumps(details)) > MAX_DETAILS:
         raise ValueError(f"the details of {action} are too large")
     actor, origin = tx.actor, current_origin()
     row = {

@@ -111,12 +111,10 @@ class Verifier:
         """Return the first row whose link is overdue, and how many are young."""
         first, young, after = None, 0, ""
         now = now_ms()
-        listed = partial(rows.linked, workspace_id=self._workspace_id, limit=BATCH)
+        listed = partial(rows.without_link, workspace_id=self._workspace_id, limit=BATCH)
         while found := self._db.query(partial(listed, after=after)):
             self._read(len(found))
             for row in found:
-                if row["seq"] is not None:
-                    continue
                 if isinstance(row["at"], int) and abs(now - row["at"]) <= YOUNG_MS:
                     young += 1
                 else:

@@ -20,7 +20,7 @@ from service.audit.record import Action, record
 from service.auth.revocation import Revocations
 from service.auth.signing_keys import SigningKey, SigningKeys
 from service.auth.users import Role, User, user_of
-from service.errors import InvalidToken
+from service.errors import InvalidCredentials, InvalidToken
 from service.store import token_families as rows
 from service.store.actor import Actor
 from service.store.database import Database, Transaction
@@ -64,19 +64,20 @@ class TokenService:
         self._refresh_seconds = refresh_seconds
 
     def begin(self, user: User) -> Pair:
-        """Begin a token family for a user who has just signed in."""
-        key = (
-            self.keys.current()
-        )  # first: `SigningKeys` takes a log-in that is older than any key for an upgrade's
+        """Begin a token family for a user who has just signed in. Raises `InvalidCredentials` if they no longer may."""
+        # First: `SigningKeys` takes a log-in that is older than any key for an upgrade's.
+        key = self.keys.current()
         family, jti, now = new_id("fam"), _jti(), now_ms()
         ends = now + self._refresh_seconds * 1000
 
-        def work(tx: Transaction) -> None:
-            rows.insert(tx, family, user.id, jti, now=now, expires_at=ends)
+        def work(tx: Transaction) -> User:
+            row = rows.insert(tx, family, user.id, jti, now=now, expires_at=ends)
+            if row is None or row["password_hash"] != user.password_hash:
+                raise InvalidCredentials()
             record(tx, Action.SIGN_IN, f"user:{user.id}", workspace_id=user.workspace_id, login=family)
+            return user_of(row)
 
-        self._db.transact(work)
-        return self._pair(key, user, family, jti)
+        return self._pair(key, self._db.transact(work), family, jti)
 
     def renew(self, claims: Mapping[str, Any]) -> Pair:
         """Exchange the refresh token with these verified claims for a new pair. Raises `InvalidToken`.

@@ -6,7 +6,7 @@ import hmac
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -43,13 +43,16 @@ class User:
     disabled: bool
     limit_runs: str | None
     created_at: int
+    password_hash: str = field(
+        repr=False
+    )  # as it was when the user was read; a log-in begins only while it holds
 
     def public(self) -> dict[str, Any]:
         return public_fields(asdict(self), _FIELDS)
 
 
 def user_of(row: Row) -> User:
-    return User(**{name: row[name] for name in _FIELDS.split()})
+    return User(password_hash=row["password_hash"], **{name: row[name] for name in _FIELDS.split()})
 
 
 class UserService:

@@ -31,7 +31,7 @@ from service.types import now_ms, public_fields
 
 log = logging.getLogger("slipway.privacy")
 BATCH = 100  # rows per transaction
-CLAIM_MS = 60_000  # of one pass; a worker that dies in it is replaced after that
+CLAIM_MS = 300_000  # of one pass, or of removing dead rows; a worker that dies is replaced after that
 # Time after which a request admitted at the last moment has begun its run, and all short-lived keys have expired.
 QUIET_MS = 120_000
 PASSES_SECONDS = 20.0  # of passes in a row; the next sweep goes on
@@ -42,7 +42,7 @@ ANSWERS_READ = 2_000  # idempotency keys read at once
 
 @dataclass(frozen=True, slots=True)
 class Erasures:
-    """Erasures of users' data. One per process, with at most one thread."""
+    """Erasures of users' data. One per process, which erases for one user at a time."""
 
     db: Database
     redis_store: RedisStore
@@ -75,7 +75,7 @@ class Erasures:
             for row in (those or self._due)():
                 until = now_ms() + CLAIM_MS
                 if self.db.transact(partial(erasures.claim, erasure=row, next_at=until)):
-                    self._passes(row)
+                    self._passes({**row, "next_at": until})
 
     def _due(self) -> list[Row]:
         return self.db.query(lambda tx: erasures.due(tx, now_ms(), BATCH))
@@ -101,27 +101,36 @@ class Erasures:
         while left := self._pass(user_id):
             found += left
             if time.monotonic() > end:
-                return self._set(user_id, next_at=now_ms())
+                return self._set(row, next_at=now_ms())
             time.sleep(SETTLE_SECONDS)
+        row = self._claimed_anew(row)
         if found or row["erased_at"] is None:
             self.db.vacuum(sorted(ERASED))
             self.redis_store.attempt(redis_keys.rewrite_files)
         now, quiet_at = now_ms(), row["asked_at"] + QUIET_MS
         verified = began_at >= quiet_at
         self._set(
-            user_id,
+            row,
             erased_at=row["erased_at"] or now,
             verified_at=now if verified else None,
             next_at=None if verified else max(now, quiet_at),
         )
         log.info("user_erased", extra={"user_id": user_id, "verified": verified})
 
-    def _set(self, user_id: str, **changes: int | None) -> None:
-        self.db.transact(lambda tx: erasures.update(tx, user_id, changes))
+    def _claimed_anew(self, row: Row) -> Row:
+        """Prolong a claim, for the longest part of a pass."""
+        until = now_ms() + CLAIM_MS
+        claimed = self.db.transact(partial(erasures.claim, erasure=row, next_at=until))
+        return {**row, "next_at": until} if claimed else row
+
+    def _set(self, row: Row, **changes: int | None) -> None:
+        """Write the outcome of a claimed pass; nothing where another worker has claimed it since."""
+        self.db.transact(lambda tx: erasures.finish(tx, row, changes))
 
     def _pass(self, user_id: str) -> int:
         """Erase what there is; return how much was found, with runs that have yet to end."""
         found = self._cancel_runs(user_id)
+        found += self.db.transact(partial(personal_data.clear_account, user_id=user_id))
         found += self._in_batches(user_id, "runs", self._delete_runs)
         found += self._in_batches(user_id, "sessions", self._delete_sessions)
         found += self._in_batches(user_id, "idempotency_keys", personal_data.delete_idempotency)

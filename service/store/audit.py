@@ -100,12 +100,12 @@ def link_at(tx: Transaction, workspace_id: str, seq: int) -> Row | None:
     return tx.row(sa.select(audit_links).where(one))
 
 
-def linked(tx: Transaction, workspace_id: str, after: str, limit: int) -> list[Row]:
-    """List ids of a workspace's rows after one, oldest first, each with its time and its link, if any."""
+def without_link(tx: Transaction, workspace_id: str, after: str, limit: int) -> list[Row]:
+    """List ids and times of a workspace's rows that have no link, after one, oldest first."""
     query = (
-        sa.select(audit.c.id, audit.c.at, audit_links.c.seq)
+        sa.select(audit.c.id, audit.c.at)
         .outerjoin(audit_links, audit_links.c.audit_id == audit.c.id)
-        .where(audit.c.workspace_id == workspace_id, audit.c.id > after)
+        .where(audit.c.workspace_id == workspace_id, audit.c.id > after, audit_links.c.seq.is_(None))
     )
     return tx.rows(query.order_by(audit.c.id).limit(limit))
 

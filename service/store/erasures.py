@@ -20,13 +20,14 @@ ANY_DUE = sa.exists().where(erasures.c.next_at <= sa.bindparam("now"))
 def begin(tx: Transaction, user_id: str, now: int, log_ins_until: int, within: str | None) -> bool:
     """Delete a user, who may have been deleted before, and note that all they left is to be erased.
 
-    `log_ins_until`: see `empty_account`. False: there is no such user, or not in the workspace `within`.
+    `log_ins_until`: see `end_log_ins`. False: there is no such user, or not in the workspace `within`.
     """
     workspace_id = users.workspace_of(tx, user_id)
     if workspace_id is None or within not in (None, workspace_id):
         return False
     users.forget(tx, user_id)
-    personal_data.empty_account(tx, user_id, log_ins_until)
+    personal_data.clear_account(tx, user_id)
+    personal_data.end_log_ins(tx, user_id, log_ins_until)
     row = {"user_id": user_id, "workspace_id": workspace_id, "asked_at": now, "next_at": now + FIRST_PASS_MS}
     tx.execute(_INSERT, {**row, "counts": {}})
     return True
@@ -51,12 +52,15 @@ def claim(tx: Transaction, erasure: Row, next_at: int) -> bool:
     return any(row["next_at"] == next_at for row in of_user(tx, erasure["user_id"]))
 
 
-def update(tx: Transaction, user_id: str, changes: Mapping[str, Any]) -> None:
-    tx.execute(sa.update(erasures).where(erasures.c.user_id == user_id).values(changes))
+def finish(tx: Transaction, erasure: Row, changes: Mapping[str, Any]) -> None:
+    """End a claim of `erasure`, unless another has claimed it since."""
+    claimed = sa.and_(erasures.c.user_id == erasure["user_id"], erasures.c.next_at == erasure["next_at"])
+    tx.execute(sa.update(erasures).where(claimed).values(changes))
 
 
 def count(tx: Transaction, user_id: str, kind: str, erased: int) -> None:
     """Add to the counts of an erasure; a little less or more after a crash."""
     row = tx.row(sa.select(erasures.c.counts).where(erasures.c.user_id == user_id).with_for_update())
     counts = dict(row["counts"]) if row else {}
-    update(tx, user_id, {"counts": {**counts, kind: counts.get(kind, 0) + erased}})
+    changes = {"counts": {**counts, kind: counts.get(kind, 0) + erased}}
+    tx.execute(sa.update(erasures).where(erasures.c.user_id == user_id).values(changes))

@@ -187,13 +187,21 @@ def clear_comments(tx: Transaction, user_id: str, limit: int) -> int:
     return tx.execute(sa.update(approvals).where(approvals.c.id.in_(some)).values(comment=None))
 
 
-def empty_account(tx: Transaction, user_id: str, log_ins_until: int) -> None:
-    """Clear the names that a user gave to their keys, and let upkeep delete their log-ins after a time (ms).
+def clear_account(tx: Transaction, user_id: str) -> int:
+    """Delete a user's addresses and identities, and the names of their keys; return how many there were.
 
     Ids stay, and digests: by these, keys and tokens that a process knows are refused.
     """
     nameless = {"name": "", "prefix": "", "scopes": []}
-    tx.execute(sa.update(api_keys).where(api_keys.c.user_id == user_id).values(nameless))
+    named = sa.update(api_keys).where(api_keys.c.user_id == user_id, api_keys.c.prefix != "")
+    found = tx.execute(named.values(nameless))
+    for table in (sign_in_addresses, identities):
+        found += tx.execute(sa.delete(table).where(table.c.user_id == user_id))
+    return found
+
+
+def end_log_ins(tx: Transaction, user_id: str, log_ins_until: int) -> None:
+    """Let upkeep delete a user's log-ins after a time (ms)."""
     later = sa.update(token_families).where(
         token_families.c.user_id == user_id, token_families.c.expires_at > log_ins_until
     )

@@ -14,10 +14,9 @@ import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 
-from service.store.postgres_connection import Connection
+from service.store.postgres_connection import STATEMENT_MS, Connection
 
 CONNECT_SECONDS = 3  # for each host and each of its addresses
-STATEMENT_MS = 15_000
 POOLER = "pooler"  # key in the `info` of a pooled connection: it leads to a pooler
 # A peer that vanished silently is detected after 25 s, not after two hours.
 ALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}

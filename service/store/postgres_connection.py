@@ -18,10 +18,12 @@ from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGconn, PGresult
 
-ANSWER_SECONDS = 20.0  # for a server that hangs and does not enforce its `statement_timeout`
+STATEMENT_MS = 15_000  # the server's `statement_timeout`
+ANSWER_SECONDS = STATEMENT_MS / 1000 + 5  # of a round trip, for a server that hangs and does not enforce it
 MAX_PREPARED = 300  # statements of a connection; further ones are planned each time
 _PARAMETER = re.compile(r"%(?:\((\w+)\)s|%)")
 _numbers = itertools.count()
+_PREPARES = 2  # results of a statement that is prepared first
 Call = tuple[str, Mapping[str, Any] | None]  # SQL with psycopg's named parameters, and their values
 
 
@@ -68,18 +70,21 @@ class Connection(psycopg.Connection[Any]):
         ready = [(sql, *_ready(adapter, sql, values)) for sql, values in calls]
         try:
             self.pgconn.enter_pipeline_mode()
-            ends = list(itertools.accumulate(self._send(*each, fresh) for each in ready))
+            counts = [self._send(*each, fresh) for each in ready]
+            ends = list(itertools.accumulate(counts))
             self.pgconn.pipeline_sync()
             results = self.wait(_fetched(self.pgconn, ends[-1]))
             self.pgconn.exit_pipeline_mode()
         except BaseException:
             self.close()  # an unread answer must not be taken for that of a later statement
             raise
+        if self.prepared is not None:  # also in a transaction that is rolled back
+            for (sql, *_), count, end in zip(ready, counts, ends, strict=True):
+                if count == _PREPARES and results[end - 2].status == ExecStatus.COMMAND_OK:
+                    self.prepared[sql] = fresh[sql]
         for result in results:
             if result.status == ExecStatus.FATAL_ERROR:
                 raise psycopg.errors.error_from_result(result)
-        if self.prepared is not None:
-            self.prepared |= fresh
         return [Answer(results[end - 1], adapter) for end in ends]
 
     def _send(self, sql: str, text: bytes, values: list[Any], fresh: dict[str, bytes]) -> int:
@@ -89,13 +94,13 @@ class Connection(psycopg.Connection[Any]):
         if name is None and (self.prepared is None or len(prepared) >= MAX_PREPARED):
             self.pgconn.send_query_params(text, values)
             return 1
-        results = 1
-        if name is None:
-            name = fresh[sql] = b"slipway_%d" % next(_numbers)
-            self.pgconn.send_prepare(name, text)
-            results = 2
+        if name is not None:
+            self.pgconn.send_query_prepared(name, values)
+            return 1
+        name = fresh[sql] = b"slipway_%d" % next(_numbers)
+        self.pgconn.send_prepare(name, text)
         self.pgconn.send_query_prepared(name, values)
-        return results
+        return _PREPARES
 
 
 def _fetched(pgconn: PGconn, count: int) -> Generator[Any, Any, list[PGresult]]:

@@ -24,7 +24,10 @@ def seen_at(tx: Transaction, user_id: str, digest: str) -> int | None:
 def remember(tx: Transaction, user_id: str, digest: str, now: int) -> None:
     """Record a sign-in; keep the user's `MAX_ADDRESSES` newest addresses."""
     # The lock serialises concurrent sign-ins, and a sign-in with the deletion of its user.
-    tx.row(sa.select(users.c.id).where(users.c.id == user_id).with_for_update(key_share=True))
+    lock = sa.select(users.c.disabled).where(users.c.id == user_id).with_for_update(key_share=True)
+    user = tx.row(lock)
+    if user is None or user["disabled"]:
+        return
     of_user = table.c.user_id == user_id
     tx.execute(InsertOnce(table), {"user_id": user_id, "digest": digest, "seen_at": now})
     tx.execute(sa.update(table).where(of_user, table.c.digest == digest).values(seen_at=now))

@@ -25,6 +25,12 @@ _OWNER = (
     .join(workspaces, workspaces.c.id == users.c.workspace_id)
     .where(token_families.c.id == sa.bindparam("id"))
 )
+_MAY_SIGN_IN = (
+    sa.select(users, SIGN_IN_REFUSED)
+    .join(workspaces, workspaces.c.id == users.c.workspace_id)
+    .where(users.c.id == sa.bindparam("id"))
+    .with_for_update(read=True, of=[workspaces, users])  # in the order of all locks
+)
 _ROTATE = sa.update(token_families).where(
     token_families.c.id == sa.bindparam("family"),
     token_families.c.current_jti.in_([sa.bindparam("old"), sa.bindparam("new")]),
@@ -42,9 +48,17 @@ class Revoked:
     digests: list[str]
 
 
-def insert(tx: Transaction, family: str, user_id: str, jti: str, *, now: int, expires_at: int) -> None:
+def insert(tx: Transaction, family: str, user_id: str, jti: str, *, now: int, expires_at: int) -> Row | None:
+    """Insert a log-in; return its user as they are now. None: they may not sign in, or no longer.
+
+    Their lock makes a change of their rights wait for this log-in, which it then ends, or this one for the change.
+    """
+    user = tx.row(_MAY_SIGN_IN, {"id": user_id})
+    if user is None or user["refused"]:
+        return None
     row = {"id": family, "user_id": user_id, "current_jti": jti, "created_at": now, "expires_at": expires_at}
     tx.execute(_INSERT, row)
+    return user
 
 
 def is_live(tx: Transaction, family: str) -> bool:

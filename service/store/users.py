@@ -81,9 +81,8 @@ def page(
 ) -> list[Row]:
     """List users, or those of one workspace or name, oldest first, after the id `after`; ids sort by time."""
     query = sa.select(users).where(users.c.role != DELETED, *in_workspace(users, workspace_id))
-    if (
-        username is not None
-    ):  # one of each workspace at most, and the index that has them is not in the order of ids
+    if username is not None:
+        # One of each workspace at most; the index that has them is not in the order of ids.
         of_any = users.c.workspace_id.in_(sa.select(workspaces.c.id))
         named = tx.rows(query.where(users.c.username == username, of_any))
         return sorted((row for row in named if row["id"] > (after or "")), key=itemgetter("id"))[:limit]

@@ -89,3 +89,10 @@ def test_settings_are_recorded_once_for_each_change(db: Database, tmp_path: Path
     assert "SWEEP_SECONDS" in differing(other) and "SWEEP_SECONDS" not in differing(first)
     assert len({digest_of(settings) for settings in (first, other, secret)}) == 3
     assert "sk-ant" not in str(told)
+
+
+def test_number_that_the_hash_has_no_form_for_is_refused_at_once(db: Database) -> None:
+    """A row that no link can be made of would stand in the way of all after it."""
+    with pytest.raises(ValueError):
+        db.transact(lambda tx: record(tx, Action.CAP_SET, "service", amount=2**53 + 1))
+    assert read(db, "SELECT * FROM audit") == []

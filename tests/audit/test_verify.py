@@ -176,6 +176,16 @@ def test_verification_stops_in_time_and_goes_on(db: Database, monkeypatch: pytes
     assert nothing == AuditFault(99, None, "missing")
 
 
+def test_rows_that_have_a_link_are_read_once(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search for rows without one leaves them to the database, or a long audit would never be verified in time."""
+    monkeypatch.setattr(module, "BATCH", 2)
+    linked(db, COUNT)
+    write(db, 1)
+    counts: list[int] = []
+    found = Verifier(db, DEFAULT_WORKSPACE, read=counts.append).verify()
+    assert (found.checked, found.unlinked, sum(counts)) == (COUNT, 1, COUNT + 1)
+
+
 def test_cut_tail_and_a_history_written_anew_show_with_a_checkpoint_only(db: Database) -> None:
     points = Checkpoints(db, "a secret")
     linked(db, COUNT)

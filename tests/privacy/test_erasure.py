@@ -16,6 +16,8 @@ from service.audit.verify import verify_all
 from service.auth.users import User
 from service.privacy import redis_keys
 from service.store import erasures as rows
+from service.store import identities, schema, sign_in_addresses
+from service.store.identities import Identity
 from service.store.personal_data import ERASED
 from service.store.schema import erasures
 from service.types import now_ms
@@ -179,3 +181,34 @@ def test_pass_is_claimed_by_one_worker(house: House) -> None:
     )
     assert [db.transact(claim) for claim in (mine, mine, others)] == [True, True, False]
     assert db.query(lambda tx: rows.due(tx, now_ms(), 10)) == []
+
+
+def test_account_that_is_written_to_late_is_cleared_by_the_next_pass(house: House) -> None:
+    """As by a sign-in that was verified before its user was erased."""
+    root, ada, _ = people(house)
+    db, word = house.services.infra.db, house.words.word
+    house.ask(house.token(ada), "POST /v1/auth/keys", {"name": word()})
+    house.ask(root, f"POST /v1/admin/users/{ada.id}/erase")
+    db.transact(partial(sign_in_addresses.remember, user_id=ada.id, digest="0" * 64, now=now_ms()))
+    remembered = sa.select(schema.sign_in_addresses).where(schema.sign_in_addresses.c.user_id == ada.id)
+    assert db.query(lambda tx: tx.rows(remembered)) == []
+    late = Identity("https://idp.example.com", word())
+    db.transact(partial(identities.insert, identity=late, user_id=ada.id, roles_at=0))
+    db.transact(lambda tx: tx.execute(sa.text(f"UPDATE api_keys SET name = '{word()}', prefix = 'slp'")))
+    house.erased(ada.id)
+    assert not house.words.found(house.state())
+
+
+def test_pass_that_was_claimed_by_another_worker_since_ends_nothing(house: House) -> None:
+    _, ada, _ = people(house)
+    db = house.services.infra.db
+    house.services.auth.users.begin_erasure(ada.id)
+    [row] = db.query(lambda tx: rows.of_user(tx, ada.id))
+    slow, fast = now_ms() + 60_000, now_ms() + 120_000
+    assert db.transact(partial(rows.claim, erasure=row, next_at=slow))
+    assert db.transact(partial(rows.claim, erasure={**row, "next_at": slow}, next_at=fast))
+    for until, ended in ((slow, False), (fast, True)):
+        claimed = {**row, "next_at": until}
+        db.transact(partial(rows.finish, erasure=claimed, changes={"next_at": None}))
+        [left] = db.query(lambda tx: rows.of_user(tx, ada.id))
+        assert (left["next_at"] is None) is ended

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -227,3 +228,20 @@ def test_lost_connection_in_a_pipeline_is_an_outage(db: Database) -> None:
     with pytest.raises(DatabaseUnavailable):
         db.transact(work, patience=0)
     assert contents(db) == [(1, 0)]
+
+
+def test_failed_transaction_keeps_what_it_prepared(db: Database) -> None:
+    """The server keeps a prepared statement through a rollback: to forget it would be to prepare it anew each time."""
+    root = Statement(sa.select(sa.func.sqrt(sa.bindparam("of", type_=sa.Float))))
+
+    def work(tx: Transaction) -> None:
+        tx.send(READ, {})
+        tx.rows(root, {"of": -1.0})
+
+    for _ in range(5):
+        with pytest.raises(psycopg.DataError):
+            db.transact(work)
+    counted = "SELECT count(*) AS n, count(DISTINCT statement) AS different FROM pg_prepared_statements"
+    for _ in range(2):
+        row = db.query(lambda tx: tx.row(sa.text(counted)))
+        assert row is not None and row["n"] == row["different"] > 2

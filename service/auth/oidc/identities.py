@@ -231,5 +231,6 @@ def _state(tx: Transaction, family: str) -> str:
 
 
 def _begin(tx: Transaction, family: str, user_id: str, until: int) -> None:
-    families.insert(tx, family, user_id, "", now=now_ms(), expires_at=(until + LEEWAY) * 1000)
+    if families.insert(tx, family, user_id, "", now=now_ms(), expires_at=(until + LEEWAY) * 1000) is None:
+        raise InvalidToken("This user may not sign in.")
     record(tx, Action.SIGN_IN, f"user:{user_id}", login=family)
