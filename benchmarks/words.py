@@ -27,10 +27,10 @@ with one client); the rest is nginx, Gunicorn's parser and the hand-over between
 thread has none of (ADR 15). An invoke's own CPU is near that of FastAPI with rows; its rate falls behind on two cores
 that carry everything, as PostgreSQL works 1.75 ms for it (FastAPI's one row: 0.3): a run, its steps, a hold and its
 settlement, counters, an audit row, all of them promises. The same shows in the long queues of 1,000 calls, in which
-FastAPI is at 1.4 to 1.65 of the ideal, and of 500 streams, where it is at 2.6. *First token of 200 streams*: four trips of a
-millisecond and the threads' turns. *Idle memory*: 8 processes; workers write to 40 MiB of what they share when
-forked. *Loopback*: with SQLite the work of the database is in the service's own processes. Not measured in this run:
-most streams held (M), growth (H). Profiles and what was tried: `benchmarks/notes.md`."""
+FastAPI is at 1.4 to 1.65 of the ideal, and of 500 streams, where it is at 2.6. *First token of 200 streams*: four
+trips of a millisecond and the threads' turns. *Idle memory*: 8 processes; workers write to 40 MiB of what they share
+when forked. *Loopback*: with SQLite the work of the database is in the service's own processes. Not measured in this
+run: most streams held (M), growth (H). Profiles and what was tried: `benchmarks/notes.md`."""
 
 REPEAT = """\
     make bench                                          # everything, more than an hour
