@@ -21,7 +21,7 @@ from tests.conftest import RedisServer, wait_until
 
 def families(replica: Replica, user: User, count: int) -> list[str]:
     """Log in `count` times; return the token families."""
-    pairs = [replica.tokens.begin(user) for _ in range(count)]
+    pairs = [replica.tokens.begin(replica.users.get(user.id)) for _ in range(count)]
     return [replica.claims(pair.access_token)["fam"] for pair in pairs]
 
 
