@@ -2,7 +2,8 @@
 
 The delivery row is written in the run's last transaction (outbox), so no crash loses it. Each attempt is claimed by
 one conditional update, so one process makes it; after a crash the delivery is due again. A receiver may therefore
-get a delivery twice, with the same `X-Slipway-Delivery`.
+get a delivery twice, with the same `webhook-id`. Headers and signatures are those of Standard Webhooks
+(standardwebhooks.com).
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import logging
 import random
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import orjson
 
@@ -62,7 +65,10 @@ class Webhooks:
 
     def secret_of(self, signer: str) -> str:
         """Derive the signing secret of a signer: one per user, so no user can forge another's deliveries."""
-        return f"whsec_{hmac.digest(self._key, signer.encode(), 'sha256').hex()}"
+        return f"whsec_{b64encode(self._key_of(signer)).decode()}"
+
+    def _key_of(self, signer: str) -> bytes:
+        return hmac.digest(self._key, signer.encode(), "sha256")
 
     def schedule(self, tx: Transaction, run: Run) -> None:
         """Insert a run's delivery in its last transaction, if a `callback_url` was given."""
@@ -118,14 +124,7 @@ class Webhooks:
 
     def _send(self, due: Due) -> None:
         body = orjson.dumps(due.body)
-        timestamp = str(int(time.time()))
-        headers = {
-            "Content-Type": "application/json",
-            "User-Agent": "Slipway",
-            "X-Slipway-Timestamp": timestamp,
-            "X-Slipway-Signature": signature(self.secret_of(due.signer), timestamp, body),
-            "X-Slipway-Delivery": due.name,
-        }
+        headers = signed_headers(self._key_of(due.signer), quote(due.name, safe=":/"), body)
         try:
             status = self._client.post(due.url, body, headers)
         except AddressRefused as refused:
@@ -145,9 +144,22 @@ class Webhooks:
         log.warning("webhook_failed", extra=about)
 
 
-def signature(secret: str, timestamp: str, body: bytes) -> str:
-    """Sign a delivery: `v1=` and the HMAC-SHA256 of `timestamp.body`, in hex."""
-    return f"v1={hmac.digest(secret.encode(), timestamp.encode() + b'.' + body, 'sha256').hex()}"
+def signed_headers(key: bytes, delivery: str, body: bytes) -> dict[str, str]:
+    """Return the headers of a delivery: `v1,` and the HMAC-SHA256 of `id.timestamp.body`, in base64."""
+    timestamp = str(int(time.time()))
+    signed = hmac.digest(key, f"{delivery}.{timestamp}.".encode() + body, "sha256")
+    # Receivers of the release before have the same key in hex, as text, and know these headers only.
+    before = hmac.digest(f"whsec_{key.hex()}".encode(), timestamp.encode() + b"." + body, "sha256")
+    return {
+        "Content-Type": "application/json",
+        "User-Agent": "Slipway",
+        "webhook-id": delivery,
+        "webhook-timestamp": timestamp,
+        "webhook-signature": f"v1,{b64encode(signed).decode()}",
+        "X-Slipway-Timestamp": timestamp,
+        "X-Slipway-Signature": f"v1={before.hex()}",
+        "X-Slipway-Delivery": delivery,
+    }
 
 
 def retry_delay(attempts: int) -> float:
