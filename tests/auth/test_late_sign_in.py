@@ -14,7 +14,6 @@ from service.errors import InvalidCredentials
 from service.store import token_families
 from service.store.database import Transaction
 from service.types import now_ms
-from tests.conftest import wait_until
 from tests.privacy.house import PASSWORD, House, house, postgres_url, url
 
 __all__ = ["house", "postgres_url", "url"]
@@ -82,6 +81,6 @@ def test_loss_waits_for_a_log_in_that_began_and_ends_it(house: House) -> None:
 
     house.services.infra.db.transact(begin)
     disabling.join(30)
-    wait_until(lambda: not house.services.infra.db.query(partial(token_families.is_live, family="fam_late")))
+    assert not house.services.infra.db.query(partial(token_families.is_live, family="fam_late"))
     with pytest.raises(InvalidCredentials):
         house.services.auth.tokens.begin(user)
