@@ -16,13 +16,14 @@ from operator import itemgetter
 from typing import Any
 
 from service.errors import ModelKeyRefused, ModelRejected, SlipwayError
+from service.ids import new_id
 from service.llm.batch import BatchClient, of_json
 from service.llm.client import ModelCall
 from service.runs.batch.steps import BatchSteps
 from service.runs.journal_codec import encode_reply
 from service.store import batches
 from service.store.database import Database, Row
-from service.types import new_id, now_ms
+from service.types import now_ms
 
 log = logging.getLogger("slipway.batch")
 CALL_SECONDS = 60.0  # limit for one call of the Batches API
