@@ -26,6 +26,7 @@ STARTS: dict[str, Start] = {
 TITLES = {
     "upstream": "upstream alone",
     "slipway": "Slipway",
+    "unaudited": "Slipway without audit",
     "bare": "SDK, no service",
     "fastapi": "FastAPI + SDK",
     "fastapi-rows": "FastAPI with rows",

@@ -36,6 +36,7 @@ class Ask:
     limit: float = 60.0  # seconds until what is not answered counts as an error
     delay: float = 0.0  # milliseconds that Redis and PostgreSQL are away, where a proxy stands before them
     one_user: bool = False  # where the server knows several
+    rest: float = 0.0  # seconds after the last answer whose CPU time counts too
 
 
 @dataclass
@@ -109,6 +110,7 @@ class Bench:
         else:
             before = _used(server)
             result = self.shoot(server, ask)
+            time.sleep(ask.rest)
             used, redis, database = (now - then for now, then in zip(_used(server), before, strict=True))
         if ask.kind == "hit" and (calls := self.calls() - calls_before):
             result.errors["asked the model"] += calls

@@ -12,7 +12,7 @@ from benchmarks.edge import nginx
 from benchmarks.load import Shot
 from benchmarks.processes import postgres_server, redis_server
 from benchmarks.proxy import proxied
-from benchmarks.servers import Server, Setup, Shots, slipway
+from benchmarks.servers import Server, Setup, Shots, slipway, unaudited
 from benchmarks.upstream import Wish
 
 Start = Callable[[Path, int, Setup], AbstractContextManager[Server]]
@@ -69,6 +69,7 @@ def _moved(shots: Shots, port: int) -> Shots:
 
 STARTS: dict[str, Start] = {
     "slipway": replicated(slipway, "redis", "postgres"),
+    "unaudited": replicated(unaudited, "redis", "postgres"),
     "fastapi": replicated(others.fastapi, "redis"),
     "fastapi-rows": replicated(others.fastapi, "redis", "postgres"),
     "litellm": replicated(others.litellm, "redis"),

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx2
@@ -45,6 +45,8 @@ class Setup:
     people: int = 20  # who log in and ask in turn, each within the default limits
     database: str = ""  # empty: SQLite in the server's own folder
     redis: int = 0  # its port; 0: a Redis of the server's own
+    agents: Path | None = None  # folder of agents; None: the checkout's own
+    program: str = "gunicorn"  # module that serves Slipway
 
 
 @dataclass
@@ -102,6 +104,7 @@ def slipway_env(folder: Path, port: int, redis_port: int, upstream: int, setup: 
         "MODEL_MEDIUM": "claude-sonnet-5-5",  # as in production: development asks the cheapest for everything
         "MODEL_COMPLEX": "claude-opus-5-5",
         "SLIPWAY_HOME": str(folder),
+        **({"AGENTS_DIR": str(setup.agents)} if setup.agents else {}),
         "DATABASE_URL": setup.database,
         "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
         "ANTHROPIC_API_KEY": "bench",
@@ -138,12 +141,19 @@ def slipway(folder: Path, upstream: int, setup: Setup) -> Iterator[Server]:
         port, log = free_port(), folder / "log.jsonl"
         env = slipway_env(folder, port, redis_port, upstream, setup)
         migrate(env, setup.checkout)
-        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
+        command = [sys.executable, "-m", setup.program, "-c", "gunicorn.conf.py", "wsgi:app"]
         child, seconds = stack.enter_context(started(command, env, log, port, "/health", setup.checkout))
         headers = _people(port, setup.people)
         shots = slipway_shots(port, headers)
         alone = slipway_shots(port, lambda _: headers(0))
         yield Server("slipway", port, child, shots, redis_pid, seconds, log, headers=headers, alone=alone)
+
+
+@contextmanager
+def unaudited(folder: Path, upstream: int, setup: Setup) -> Iterator[Server]:
+    """Start Slipway with an audit that writes nothing."""
+    with slipway(folder, upstream, replace(setup, program="benchmarks.unaudited")) as server:
+        yield server
 
 
 def callers(count: int) -> Headers:
@@ -188,6 +198,7 @@ def slipway_shots(port: int, headers: Headers, **more: str) -> Shots:
     agent = "/v1/agents/assistant"
 
     def shot(kind: str, wish: Wish) -> Shot:
+        """Make a request of a kind: hit, invoke, stream, or `act`, an invoke with a tool that changes something."""
         if kind == "hit":
             ask = post(f"{agent}/invoke", headers, lambda _: {"input": prompt(wish, None)})
             return Shot(port, ask, must=b"X-Cache: hit")
@@ -195,8 +206,9 @@ def slipway_shots(port: int, headers: Headers, **more: str) -> Shots:
         def body(number: int) -> dict[str, str]:
             return {"input": prompt(wish, number), **more}
 
-        if kind == "invoke":
-            return Shot(port, post(f"{agent}/invoke", headers, body), must=b'"succeeded"')
+        if kind in ("invoke", "act"):
+            path = f"{agent}/invoke" if kind == "invoke" else "/v1/agents/clerk/invoke"
+            return Shot(port, post(path, headers, body), must=b'"succeeded"')
         ask = post(f"{agent}/stream", headers, body)
         last = b"event: run.completed"
         return Shot(port, ask, last, b"event: text.delta", last, wish.deltas)

@@ -2,8 +2,9 @@
 
 `python -m benchmarks.upstream --port 9000`. What a call is like, its prompt says, because a prompt survives every
 service in between: `[bench wait=2000 deltas=100 every=20 first=300]`, all times in milliseconds. Without a marker the
-answer comes at once. `GET /stats` tells what was asked and when clients left, by the monotonic clock that all
-processes of a machine share; `POST /stats` begins anew. It ends with the process that started it.
+answer comes at once. One that is not streamed calls the tool of `benchmarks/agents/clerk` once, if that is offered.
+`GET /stats` tells what was asked and when clients left, by the monotonic clock that all processes of a machine share;
+`POST /stats` begins anew. It ends with the process that started it.
 """
 
 from __future__ import annotations
@@ -88,6 +89,9 @@ def _json_answer(body: bytes, kind: bytes = b"application/json") -> bytes:
 
 WORDS = [{"type": "text", "text": "piece " * 20}]
 ANSWER = json.dumps(_message(WORDS, "end_turn", USAGE)).encode()
+TOOL = b'"file_note"'  # of `benchmarks/agents/clerk`
+_CALL = [{"type": "tool_use", "id": "toolu_bench", "name": "file_note", "input": {"text": "piece"}}]
+CALL = json.dumps(_message(_CALL, "tool_use", USAGE)).encode()
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-cache\r\n"
     b"request-id: req_bench\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -163,6 +167,7 @@ class Connection(asyncio.Protocol):
         self._busy = False  # an answer is under way
         self._next = -1  # the delta that goes out next; -1: the answer is JSON
         self._model = b""
+        self._whole = ANSWER
         self._wish = Wish()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -201,6 +206,7 @@ class Connection(asyncio.Protocol):
             return
         self._upstream.calls += 1
         self._busy, self._wish = True, wish_of(body)
+        self._whole = CALL if TOOL in body and b'"tool_result"' not in body else ANSWER
         model = MODEL.search(body)
         self._model = model[1] if model else b"claude-haiku-5-5"
         now = asyncio.get_running_loop().time()
@@ -219,7 +225,7 @@ class Connection(asyncio.Protocol):
         if not self._busy:
             return
         if self._next < 0:
-            self._finish(_json_answer(ANSWER.replace(b"MODEL", self._model)))
+            self._finish(_json_answer(self._whole.replace(b"MODEL", self._model)))
         elif not self._wish.every:
             self._finish(b"".join(DELTAS[: self._wish.deltas]) + END)
         elif self._next == self._wish.deltas - 1:

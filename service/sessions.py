@@ -18,12 +18,13 @@ from service.history import (
     title_of,
     turn_rows,
 )
+from service.ids import new_id
 from service.infra.backends import Infra
 from service.store import messages, session_expiry
 from service.store import sessions as rows
 from service.store.database import Database, Row, Transaction
 from service.store.visibility import visible_to
-from service.types import Caller, Run, RunRequest, new_id, now_ms, public_fields
+from service.types import Caller, Run, RunRequest, now_ms, public_fields
 
 if TYPE_CHECKING:
     from config.base import Settings

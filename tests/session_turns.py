@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from service.ids import new_id
 from service.sessions import Sessions
 from service.store import runs as run_rows
 from service.store import users
 from service.store.database import Database
 from service.store.schema import metadata
-from service.types import Caller, Run, RunRequest, RunStatus, new_id, now_ms
+from service.types import Caller, Run, RunRequest, RunStatus, now_ms
 from tests.usage.conftest import postgres_url, url
 
 __all__ = ["postgres_url", "url"]

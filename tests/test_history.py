@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from service import history
 from service.history import alternating, branch, message_id, message_seq, plan
-from service.types import Run, RunRequest, RunStatus, first_id, new_id
+from service.ids import first_id, new_id
+from service.types import Run, RunRequest, RunStatus
 
 # --- ids --------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from service.auth.revocation import COMPLETE, KEY_CACHE_SECONDS, PROVES_WRITES, 
 from service.auth.revocation import KEY as DISTRUSTED
 from service.auth.users import Role, checked_rate
 from service.errors import Conflict, InvalidToken, NotFound
+from service.ids import new_id
 from service.infra.redis import RedisStore
 from service.infra.redis_client import answered
 from service.infra.sealing import Seal
@@ -29,7 +30,7 @@ from service.store import users as user_rows
 from service.store.database import Database, Row, Transaction
 from service.store.token_families import Revoked
 from service.store.visibility import AGENTS
-from service.types import Caller, new_id, now_ms, public_fields
+from service.types import Caller, now_ms, public_fields
 
 PREFIX = "slp_"
 _CHECK_LENGTH = 8  # last characters, an HMAC: made-up keys are refused without a lookup

@@ -21,10 +21,11 @@ from service.auth.revocation import Revocations
 from service.auth.signing_keys import SigningKey, SigningKeys
 from service.auth.users import Role, User, user_of
 from service.errors import InvalidCredentials, InvalidToken
+from service.ids import new_id
 from service.store import token_families as rows
 from service.store.actor import Actor
 from service.store.database import Database, Transaction
-from service.types import DEFAULT_WORKSPACE, Caller, new_id, now_ms
+from service.types import DEFAULT_WORKSPACE, Caller, now_ms
 
 ISSUER = AUDIENCE = "slipway"
 LEEWAY = 5  # seconds

@@ -16,13 +16,14 @@ from service.auth.passwords import Passwords
 from service.auth.revocation import Revocations
 from service.auth.workspaces import DEFAULT_NAME, NAME, no_workspace
 from service.errors import InvalidCredentials, NotFound, fault
+from service.ids import new_id
 from service.infra.redis import RedisStore
 from service.store import erasures, sign_in_addresses, workspaces
 from service.store import token_families as token_rows
 from service.store import users as rows
 from service.store.actor import Actor, act_as
 from service.store.database import Database, Row, Transaction
-from service.types import DEFAULT_WORKSPACE, new_id, now_ms, public_fields
+from service.types import DEFAULT_WORKSPACE, now_ms, public_fields
 
 log = logging.getLogger("slipway.auth")
 

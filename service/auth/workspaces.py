@@ -11,11 +11,12 @@ from typing import Any
 from service.audit.record import Action, record
 from service.auth.revocation import Revocations
 from service.errors import Conflict, NotFound, fault
+from service.ids import new_id
 from service.store import token_families as token_rows
 from service.store import workspaces as rows
 from service.store.database import Database, Row, Transaction
 from service.store.token_families import Revoked
-from service.types import DEFAULT_WORKSPACE, new_id, now_ms, public_fields
+from service.types import DEFAULT_WORKSPACE, now_ms, public_fields
 
 DEFAULT_NAME = "default"
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")

@@ -22,9 +22,10 @@ from service.cli.common import (
     worker_lease,
 )
 from service.errors import SlipwayError
+from service.ids import new_id
 from service.store import steps as step_rows
 from service.text.suggest import unknown
-from service.types import Caller, Run, RunRequest, new_id, usd
+from service.types import Caller, Run, RunRequest, usd
 from service.wiring import Services
 
 agents = Commands("agents", help="The agents that can be run, and whether they are any good.")

@@ -137,9 +137,8 @@ class Erasures:
         found += self._in_batches(user_id, "comments", personal_data.clear_comments)
         found += self._answers_about(user_id)
         erased = self.redis_store.attempt(lambda client: redis_keys.erase(client, user_id, self._known))
-        for kind, count in erased.items():
-            self._count(user_id, kind, count)
-        return found + sum(erased.values())
+        self._count(user_id, "answers", erased.answers)
+        return found + sum(erased)
 
     def _cancel_runs(self, user_id: str) -> int:
         """Cancel runs that have not ended; return how many there were."""

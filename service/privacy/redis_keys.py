@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 from redis.exceptions import ResponseError
@@ -40,9 +40,16 @@ NOBODYS = {
 KnownRuns = Callable[[Sequence[str]], set[str]]  # returns which of these runs are in the database
 
 
-def erase(client: redis.Redis, user_id: str, known: KnownRuns) -> dict[str, int]:
-    """Delete a user's keys once their runs are deleted; return how many of each kind. Raises `redis.RedisError`."""
-    return {"answers": forget_answers(client, user_id), "streams": _orphaned_streams(client, known)}
+class Erased(NamedTuple):
+    """Deleted keys: cached answers of the user, and streams of deleted runs, which may be another's."""
+
+    answers: int
+    orphaned_streams: int
+
+
+def erase(client: redis.Redis, user_id: str, known: KnownRuns) -> Erased:
+    """Delete a user's keys once their runs are deleted. Raises `redis.RedisError`."""
+    return Erased(forget_answers(client, user_id), _delete_orphaned_streams(client, known))
 
 
 def rewrite_files(client: redis.Redis) -> None:
@@ -52,7 +59,7 @@ def rewrite_files(client: redis.Redis) -> None:
             client.bgrewriteaof()
 
 
-def _orphaned_streams(client: redis.Redis, known: KnownRuns) -> int:
+def _delete_orphaned_streams(client: redis.Redis, known: KnownRuns) -> int:
     """Delete the streams of runs that are gone, whoever had them, and whoever deleted them: nobody may read these."""
     prefix, deleted, batch = stream_key(""), 0, list[str]()
     found: Any = client.scan_iter(match=f"{prefix}*", count=BATCH)

@@ -12,7 +12,8 @@ import orjson
 from service.errors import AgentStopped
 from service.llm.client import CallProgress, ModelCall, ModelReply, ModelRequest
 from service.runs.attempt import Attempt
-from service.runs.journal import Journal, NewEvent
+from service.runs.event_log import NewEvent
+from service.runs.journal import Journal
 from service.store.holds import Hold
 from service.store.transaction import WriteInTransaction
 from service.types import RunEvent, Usage

@@ -11,6 +11,7 @@ from service.agents.catalog import AgentCatalog
 from service.agents.patterns import PATTERNS
 from service.auth.revocation import Revocations
 from service.cache.build import build as build_cache
+from service.ids import new_id
 from service.infra.backends import Infra
 from service.infra.redis_client import connect
 from service.llm.build import ModelClients
@@ -36,7 +37,6 @@ from service.store import ownership
 from service.store.database import Database
 from service.store.sweep import Work
 from service.tools import ToolRunner
-from service.types import new_id
 from service.usage.build import UsageServices
 from service.usage.concurrency import UNBOUNDED, ConcurrentRuns
 from service.webhooks import Webhooks

@@ -6,11 +6,11 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from service.errors import NotFound, RunFinished
-from service.runs.result import result_of_steps
-from service.runs.slots import Slots
+from service.errors import NotFound, RunCancelled, RunFinished
+from service.runs.result import problem_of, result_of_steps
+from service.runs.slots import USER_REFUSED, Slots
 from service.sessions import Sessions
-from service.store import approvals
+from service.store import approvals, users
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.database import Database, Transaction
@@ -77,6 +77,7 @@ class Cancellation:
             return False
         run.status, run.finished_at = RunStatus.CANCELLED, at
         run.last_seq += 1
+        run.error = problem_of(RunCancelled(USER_REFUSED if users.refused(tx, run.user_id) else None), run)
         run.result = result_of_steps(run, step_rows.of_run(tx, run.id))
         if not rows.close(tx, run, WAITING):
             return False

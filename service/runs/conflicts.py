@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from service.errors import NotFound, RunFinished, SessionBusy
+from service.ids import new_id
 from service.runs.bulkhead import Bulkhead
 from service.runs.cancel import Cancellation
 from service.runs.queries import RunQueries
 from service.sessions import Sessions
-from service.types import Caller, OnConflict, RunRequest, new_id
+from service.types import Caller, OnConflict, RunRequest
 
 T = TypeVar("T")
 FIRST_PAUSE = 0.05  # seconds between attempts to begin, times 1.5 each, up to the longest

@@ -19,9 +19,9 @@ from service.runs.events.publisher import Publisher
 from service.runs.events.recovered import replay_of
 from service.runs.journal import PATIENCE, Journal, Opening
 from service.runs.runner import Runner
-from service.runs.slots import HandedOver, Handle, LeaseLost, Slots
+from service.runs.slots import HandedOver, Handle, LeaseLost, Reason, Slots
 from service.sessions import Sessions
-from service.store import ownership
+from service.store import ownership, users
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.actor import Actor, acting_as
@@ -199,13 +199,18 @@ class Execution:
                 self._executing(run, handle),
             ):
                 if run.cancel_requested:
-                    handle.stop("cancelled")
+                    handle.stop(self._why_cancelled(run))
                 attempt = Attempt(run, self._reopened(run, outbox), handle)
                 self._to_the_end(attempt, self.runner.execute(attempt))
         except LeaseLost:
             log.warning("run_released", extra={"run_id": run.id, "why": "LeaseLost"})
         finally:
             outbox.close()
+
+    def _why_cancelled(self, run: Run) -> Reason:
+        """Find why a claimed run is to end: the claim cancels those of refused users too."""
+        refused = self.db.query(lambda tx: users.refused(tx, run.user_id), patience=PATIENCE)
+        return "refused" if refused else "cancelled"
 
     def take_up_in_background(self, run_id: str) -> bool:
         """Claim and execute a run in a new thread. False: no slot is free."""

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from service.errors import AgentStopped
-from service.runs.replay import IN_RESULT, Replay
+from service.runs.event_log import EventLog, NewEvent
+from service.runs.replay import Replay
 from service.runs.slots import LeaseLost
 from service.store import ownership
 from service.store import runs as rows
@@ -22,7 +23,6 @@ from service.types import NO_USAGE, Event, Run, RunEvent, RunStatus, Usage, Usag
 
 Opening = Callable[[Transaction], bool]  # writes the run's row; False: it exists already
 Publish = Callable[[Sequence[RunEvent]], None]
-NewEvent = tuple[Event, Mapping[str, Any]]  # not numbered yet
 FinalEvent = Callable[[], tuple[Event, dict[str, Any]]]
 NOTE = "note"  # kind of a step row that only stores events
 ReleaseCheck = Callable[[Transaction, Run, int], bool]  # releases the run; False: another worker owns it
@@ -57,23 +57,11 @@ class Journal:
         self._opening = opening
         self._stored = [row for row in stored if row["kind"] != NOTE]
         self._rows = len(stored)
-        self._replay = replay or Replay((), run.last_seq)
-        stored_seq = stored[-1]["last_seq"] if stored else 0
-        self._buffer = [event for event in self._replay.events if event.seq > stored_seq]
-        events = [RunEvent(Event(name), data, seq) for row in stored for seq, name, data in row["events"]]
-        # Source of the result of a run without an answer, earlier attempts included.
-        self.result_events = [
-            event for event in events if event.seq <= stored_seq and event.name in IN_RESULT
-        ]
-        self.result_events += [event for event in self._buffer if event.name in IN_RESULT]
+        self.events = EventLog(run, stored, replay)
         self._step: dict[str, Any] | None = None
-        self._after: list[NewEvent] = []
-        self._numbered: list[RunEvent] = []  # from `_after`: numbered, and not committed yet
         self._writes: list[WriteInTransaction] = []
         self._began = now_ms()
         self.steps = 0  # steps done so far, including replayed ones
-        self.resumes_after = self._replay.resumes_after  # events up to this number remain valid
-        run.last_seq = max(run.last_seq, self._replay.last_seq)
 
     @property
     def opened(self) -> bool:
@@ -92,9 +80,7 @@ class Journal:
 
     def make_storable(self) -> None:
         """Replace text that cannot be encoded by U+FFFD in all pending writes: the last resort to end a run."""
-        self._buffer = list(map(_storable, self._buffer))
-        self._numbered = list(map(_storable, self._numbered))
-        self._after = [(name, storable_json(data)) for name, data in self._after]
+        self.events.make_storable()
         if self._step is not None:
             self._step = {**self._step, "reply": storable_json(self._step["reply"])}
 
@@ -111,14 +97,14 @@ class Journal:
 
     def publish(self, name: Event, data: Mapping[str, Any]) -> list[RunEvent]:
         """Number and publish an event. Empty: clients got it before a crash."""
-        events = self._number(name, data)
+        events = self.events.add(name, data)
         if events:
             self._publish(events)
         return events
 
     def publish_after_commit(self, name: Event, data: Mapping[str, Any]) -> None:
         """Publish an event once the next transaction has succeeded."""
-        self._after.append((name, data))
+        self.events.add_after_commit(name, data)
 
     def write_with_next(self, write: WriteInTransaction) -> None:
         """Add a write to the next transaction."""
@@ -158,7 +144,7 @@ class Journal:
         after. `then`: events of what the commit begins, published together with those, but numbered only now: a
         transaction that is given up has told nothing of it.
         """
-        after = self._number_after()
+        after = self.events.number_waiting()
         step = self._finished_step()
 
         def work(tx: Transaction) -> None:
@@ -172,7 +158,7 @@ class Journal:
 
     def finish(self, status: RunStatus, last: FinalEvent, *works: WriteInTransaction) -> list[RunEvent]:
         """Write the run's last transaction, then publish its last event; `last` builds it once the usage is final."""
-        after = self._number_after()
+        after = self.events.number_waiting()
         run = self._run
         run.status = status
         run.finished_at = now_ms()
@@ -215,9 +201,9 @@ class Journal:
         patience: float = PATIENCE,
     ) -> list[RunEvent]:
         """Store the run's progress and release it. A final note records that all published events are stored."""
-        after = self._number_after()
+        after = self.events.number_waiting()
         step = self._finished_step()
-        note = self._with_events(self._row(NOTE, status, {}, 0), [] if step else self._buffer)
+        note = self._with_events(self._row(NOTE, status, {}, 0), [] if step else self.events.unstored)
 
         def work(tx: Transaction) -> None:
             self._write(tx, step)
@@ -253,9 +239,9 @@ class Journal:
     def _finished_step(self, note: str = "") -> dict[str, Any] | None:
         """Return the finished step with the events published in it; without one, a note that stores only the events."""
         step = self._step
-        if step is None and note and self._buffer:
+        if step is None and note and self.events.unstored:
             step = self._row(NOTE, note, {}, 0)
-        return None if step is None else self._with_events(step, self._buffer)
+        return None if step is None else self._with_events(step, self.events.unstored)
 
     def _with_events(self, step: dict[str, Any], events: Sequence[RunEvent]) -> dict[str, Any]:
         listed = [[event.seq, event.name, event.data] for event in events]
@@ -278,29 +264,10 @@ class Journal:
 
     def _committed(self, after: list[RunEvent], then: Sequence[NewEvent] = ()) -> list[RunEvent]:
         if self._step is not None:
-            self._buffer = []
             self._began = now_ms()
-        self._step, self._numbered, self._writes, self._opening = None, [], [], None
-        events = [*after, *(event for name, data in then for event in self._number(name, data))]
+        self.events.committed(step=self._step is not None)
+        self._step, self._writes, self._opening = None, [], None
+        events = [*after, *(event for name, data in then for event in self.events.add(name, data))]
         if events:
             self._publish(events)
         return events
-
-    def _number(self, name: Event, data: Mapping[str, Any]) -> list[RunEvent]:
-        numbered = []
-        for event in self._replay.sift(name, data):
-            self._run.last_seq += 1
-            numbered.append(RunEvent(event.name, event.data, self._run.last_seq))
-        self._buffer += numbered
-        self.result_events += [event for event in numbered if event.name in IN_RESULT]
-        return numbered
-
-    def _number_after(self) -> list[RunEvent]:
-        """Number the events that wait for the transaction: once, however often it is tried."""
-        after, self._after = self._after, []
-        self._numbered += [event for name, data in after for event in self._number(name, data)]
-        return list(self._numbered)
-
-
-def _storable(event: RunEvent) -> RunEvent:
-    return event._replace(data=storable_json(event.data))

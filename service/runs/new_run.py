@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
 from service.errors import Invalid, NotFound, SessionBusy
+from service.ids import new_id
 from service.runs.conflicts import Conflicts
 from service.runs.idempotency import Key
 from service.runs.journal import Opening
@@ -15,7 +16,7 @@ from service.sessions import Sessions
 from service.store import runs as rows
 from service.store.database import Database, Transaction
 from service.store.transaction import WriteInTransaction
-from service.types import DOOR_OF_MODE, Caller, Mode, Run, RunRequest, mode_of, new_id, now_ms
+from service.types import DOOR_OF_MODE, Caller, Mode, Run, RunRequest, mode_of, now_ms
 
 KEY_SECONDS = 1.0  # seconds a rate-limited request looks for the run its key may belong to
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from service.errors import SlipwayError
 from service.runs.replay import valid_text
 from service.store.database import Row
 from service.text import exact_json
@@ -31,7 +32,7 @@ class Progress(NamedTuple):
 def result_of(
     run: Run, answer: Answer | None, progress: Progress, approvals: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Build the API's run result for a run that has ended or waits; a failed run includes its `error`.
+    """Build the API's run result for a run that has ended or waits; a failed or cancelled one includes its `error`.
 
     `approvals`: ids of pending approvals, shown while the run waits for them.
     """
@@ -67,6 +68,14 @@ def result_of(
     if run.error is not None:
         result["error"] = run.error
     return result
+
+
+def problem_of(error: SlipwayError, run: Run) -> dict[str, Any]:
+    """Build the problem object that a failed or cancelled run has as its `error`."""
+    problem = {**error.as_problem(), "instance": f"/v1/runs/{run.id}", "request_id": run.request_id}
+    if error.retry_after is not None:
+        problem["retry_after"] = error.retry_after
+    return problem
 
 
 def started_of(run: Run) -> dict[str, Any]:

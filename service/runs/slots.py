@@ -11,7 +11,8 @@ from typing import Literal
 from service.errors import RunCancelled, RunTimeout
 from service.llm.client import CallProgress, ModelCall
 
-Reason = Literal["cancelled", "timeout", "lost", "drain"]
+Reason = Literal["cancelled", "refused", "timeout", "lost", "drain"]
+USER_REFUSED = "Its user, or their workspace, was disabled or deleted."
 
 
 class LeaseLost(Exception):
@@ -72,7 +73,12 @@ class Handle:
 
     def why(self) -> Exception:
         """Return the exception that a stopped run ends with."""
-        reasons: dict[str, Exception] = {"timeout": RunTimeout(), "lost": LeaseLost(), "drain": HandedOver()}
+        reasons: dict[str, Exception] = {
+            "refused": RunCancelled(USER_REFUSED),
+            "timeout": RunTimeout(),
+            "lost": LeaseLost(),
+            "drain": HandedOver(),
+        }
         return reasons.get(self._reason or "", RunCancelled())
 
 

@@ -23,8 +23,7 @@ from service.runs.execution import Execution
 from service.runs.idempotency import AlreadyStarted, Key
 from service.runs.new_run import NewRuns
 from service.runs.queries import RunQueries
-from service.runs.result import Progress, result_of
-from service.runs.runner import problem_of
+from service.runs.result import Progress, problem_of, result_of
 from service.runs.slots import HandedOver, LeaseLost
 from service.runs.stops import AgentStops
 from service.types import Caller, Event, Run, RunEvent, RunRequest, RunStatus, now_ms

@@ -16,6 +16,7 @@ from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Events
 from service.audit.record import Action, Result, record
 from service.errors import AgentStopped
+from service.ids import new_id
 from service.llm.client import ModelReply
 from service.runs.journal import Journal
 from service.runs.journal_codec import decode_result, encode_result
@@ -24,7 +25,7 @@ from service.store import approvals, tool_calls
 from service.store.database import Database, Row, Transaction
 from service.tools import ToolContext, ToolResult, ToolRunner
 from service.tools.policy import Approval, ProposedCall, policy
-from service.types import Block, Event, Run, new_id
+from service.types import Block, Event, Run
 from service.usage.rate_limits import SharedRateLimit
 
 

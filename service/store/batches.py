@@ -76,6 +76,12 @@ def collect(tx: Transaction, batch_id: str, limit: int, next_at: int) -> list[Ro
     return taken
 
 
+def any_stopped(tx: Transaction, batch_id: str) -> bool:
+    """Return whether the agent of one of a batch's steps is stopped."""
+    steps = sa.select(batch_items.c.id).join(runs, runs.c.id == batch_items.c.run_id)
+    return tx.row(steps.where(batch_items.c.batch_id == batch_id, stopped(runs.c.agent)).limit(1)) is not None
+
+
 def sent(tx: Transaction, batch_id: str, upstream_id: str, next_at: int) -> None:
     """Store the provider's id of a sent batch."""
     values = {"upstream_id": upstream_id, "next_at": next_at}

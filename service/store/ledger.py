@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from service.ids import new_id
 from service.store.budgets import BudgetWindow, CounterEntry
 from service.store.database import Transaction
 from service.store.holds import Hold, of_scope
 from service.store.schema import ledger
 from service.store.statement import Statement
-from service.types import Usage, new_id, now_ms
+from service.types import Usage, now_ms
 
 HELD, UPSTREAM = "held", "upstream"
 TOKENS = (  # in the order of `Usage`

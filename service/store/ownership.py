@@ -13,9 +13,9 @@ from service.store.statement import Statement
 from service.store.users import is_refused
 from service.types import RunStatus
 
-# Of a user who is refused meanwhile, each run counts as cancelled: also one that was admitted just before.
-_UNWANTED = sa.or_(runs.c.cancel_requested, is_refused(runs.c.user_id)).label("cancel_requested")
-HELD = sa.select(runs.c.id, runs.c.attempt, _UNWANTED).where(
+HELD = sa.select(
+    runs.c.id, runs.c.attempt, runs.c.cancel_requested, is_refused(runs.c.user_id).label("refused")
+).where(
     runs.c.finished_at.is_(None),
     runs.c.status == RunStatus.RUNNING,
     runs.c.worker_id == sa.bindparam("worker"),
@@ -24,7 +24,7 @@ _HELD = Statement(HELD)
 
 
 def held(tx: Transaction, worker_id: str) -> list[Row]:
-    """List the runs a worker executes: `id`, `attempt`, `cancel_requested`."""
+    """List the runs a worker executes: `id`, `attempt`, `cancel_requested`; `refused`: their user may not sign in."""
     return tx.rows(_HELD, {"worker": worker_id})
 
 

@@ -10,6 +10,7 @@ import orjson
 import sqlalchemy as sa
 
 from service.errors import AgentStopped
+from service.ids import first_id
 from service.store import agent_stops, run_lists
 from service.store.database import Row, Transaction, clock_ms
 from service.store.run_values import inserted_values, progress_values, result_values, run_of
@@ -17,7 +18,7 @@ from service.store.schema import runs, workers
 from service.store.statement import Statement
 from service.store.users import is_refused
 from service.store.visibility import UNRESTRICTED, Visibility
-from service.types import Run, RunStatus, first_id, now_ms
+from service.types import Run, RunStatus, now_ms
 
 _BY_ID = Statement(sa.select(runs).where(runs.c.id == sa.bindparam("id")))
 _HAS_LEASE = sa.exists(

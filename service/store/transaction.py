@@ -10,10 +10,10 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import Executable
 from sqlalchemy.sql.functions import GenericFunction
 
+from service.ids import new_id
 from service.store.actor import Actor, current_actor
 from service.store.pipeline import Queued, expecting_count, expecting_rows, send
 from service.store.statement import Plan, Row, Statement
-from service.types import new_id
 
 
 class clock_ms(GenericFunction[int]):

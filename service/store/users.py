@@ -37,6 +37,12 @@ def is_refused(user_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     return sa.exists().select_from(there).where(users.c.id == user_id, refused)
 
 
+def refused(tx: Transaction, user_id: str) -> bool:
+    """Return whether a user is deleted or disabled, or their workspace is."""
+    row = tx.row(sa.select(is_refused(sa.literal(user_id)).label("refused")))
+    return row is not None and bool(row["refused"])
+
+
 def insert(tx: Transaction, row: dict[str, Any]) -> None:
     """Insert a user. Raises `Conflict` when the name is taken."""
     tx.execute(_INSERT, row)

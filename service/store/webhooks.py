@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from service.ids import new_id
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import notices, runs, webhooks
-from service.types import new_id
 
 _KEYS = {"run": webhooks.c.run_id, "notice": notices.c.id}
 _OF_RUN = sa.select(webhooks).where(webhooks.c.run_id == sa.bindparam("run_id"))

@@ -15,13 +15,14 @@ from collections.abc import Callable
 from functools import partial
 
 from service.errors import AgentStopped, BudgetExceeded
+from service.ids import new_id
 from service.observe.observer import Observer, Settled
 from service.store import agent_stops, bookings, holds, ledger, scope_locks
 from service.store import budgets as counters
 from service.store.database import Database, Row, Transaction
 from service.store.holds import Hold
 from service.store.transaction import WriteInTransaction
-from service.types import DEFAULT_WORKSPACE, Run, Usage, UsageSource, new_id, now_ms, usd
+from service.types import DEFAULT_WORKSPACE, Run, Usage, UsageSource, now_ms, usd
 from service.usage.budgets import Budgets
 from service.usage.caps import Standing
 from service.usage.estimate import CallEstimate, HoldAttempt, Placed, Reserved, Settlement

@@ -13,12 +13,13 @@ import sqlalchemy as sa
 from service.audit import chain
 from service.audit.chain import BATCH, FIRST, Chainer, link_all, link_next
 from service.audit.record import Action, record
+from service.ids import new_id
 from service.store import audit as rows
 from service.store import sweep
 from service.store.actor import NOWHERE, serve
 from service.store.database import Database, Transaction
 from service.store.sweep import Work
-from service.types import DEFAULT_WORKSPACE, new_id
+from service.types import DEFAULT_WORKSPACE
 from tests.audit.house import ADA, linked, links, read, verify, write
 from tests.conftest import wait_until
 from tests.twice import WAYS, Way, write_twice

@@ -14,7 +14,7 @@ from service.auth.keys import KeyService
 from service.auth.revocation import Revocations
 from service.auth.signing_keys import Lifetimes, SigningKeys
 from service.auth.tokens import Kind, TokenService
-from service.auth.users import UserService
+from service.auth.users import User, UserService
 from service.errors import InvalidToken
 from service.infra.redis import RedisStore
 from service.infra.redis_trip import Trip
@@ -158,3 +158,9 @@ def _application(replica: Replica) -> Flask:
 def post(replica: Replica, path: str, token: str = "", **options: Any) -> Any:
     """POST to a replica; signed in by `token`, if given."""
     return replica.client(token or None).post(path, **options)
+
+
+def families(replica: Replica, user: User, count: int) -> list[str]:
+    """Log in `count` times; return the token families."""
+    pairs = [replica.tokens.begin(replica.users.get(user.id)) for _ in range(count)]
+    return [replica.claims(pair.access_token)["fam"] for pair in pairs]

@@ -20,11 +20,12 @@ from service.auth import signing_keys
 from service.auth.signing_keys import private_key
 from service.auth.users import User
 from service.errors import Conflict, DatabaseUnavailable
+from service.ids import new_id
 from service.store import signing_keys as rows
 from service.store import token_families
 from service.store.database import Database, Row
 from service.store.schema import audit
-from service.types import new_id, now_ms
+from service.types import now_ms
 from tests.auth.forging import claims_of, forged
 from tests.auth.house import PASSWORD, SECRET, Replica, post
 from tests.twice import Way, write_twice

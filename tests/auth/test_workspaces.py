@@ -8,8 +8,9 @@ from service.auth.tokens import caller_of
 from service.auth.users import User
 from service.auth.workspaces import Workspace, WorkspaceService
 from service.errors import Conflict, Invalid, InvalidCredentials, InvalidToken, NotFound
+from service.ids import new_id
 from service.store.actor import Actor, acting_as
-from service.types import DEFAULT_WORKSPACE, new_id
+from service.types import DEFAULT_WORKSPACE
 from tests.auth.house import PASSWORD, Replica, post
 
 OTHER_PASSWORD = "another horse battery"

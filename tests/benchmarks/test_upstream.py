@@ -39,6 +39,21 @@ def test_an_answer_as_json(claude: anthropic.Anthropic, upstream: Upstream) -> N
     assert upstream.stats()["calls"] == upstream.stats()["finished"] == 1
 
 
+def test_the_tool_of_the_clerk_is_called_once(claude: anthropic.Anthropic) -> None:
+    tools: Any = [{"name": "file_note", "input_schema": {"type": "object"}}]
+    called = claude.messages.create(**asked(Wish()), tools=tools)
+    assert called.stop_reason == "tool_use"
+    [use] = called.content
+    assert use.type == "tool_use" and use.name == "file_note"
+    result: Any = {"type": "tool_result", "tool_use_id": use.id, "content": "filed"}
+    question = asked(Wish())
+    question["messages"] += [
+        {"role": "assistant", "content": called.content},
+        {"role": "user", "content": [result]},
+    ]
+    assert claude.messages.create(**question, tools=tools).stop_reason == "end_turn"
+
+
 @pytest.mark.parametrize("every", [0, 1])
 def test_a_stream_has_as_many_deltas_as_asked_for(claude: anthropic.Anthropic, every: int) -> None:
     with claude.messages.stream(**asked(Wish(deltas=37, every=every, first=5))) as stream:

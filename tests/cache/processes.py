@@ -15,10 +15,11 @@ from service.cache.answers import AnswerCache
 from service.cache.entries import CacheKey
 from service.cache.lookup import Lookup
 from service.cache.single_flight import SingleFlight
+from service.ids import new_id
 from service.infra.redis import RedisStore
 from service.infra.redis_client import connect
 from service.infra.redis_trip import Trip
-from service.types import Run, new_id
+from service.types import Run
 from tests.conftest import RedisServer, wait_until
 from tests.runs.house import ADA, ASSISTANT, PLAIN, asked, run_of
 

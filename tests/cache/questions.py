@@ -12,9 +12,10 @@ from service.agents.definitions import AgentDefinition
 from service.agents.spec import CacheSpec
 from service.cache.answers import AnswerCache
 from service.cache.entries import CacheEntry, CacheKey, Owner, Vector
+from service.ids import new_id
 from service.infra.redis import RedisStore
 from service.infra.redis_trip import ScriptCall, Trip
-from service.types import Caller, Run, new_id
+from service.types import Caller, Run
 from tests.conftest import RedisServer
 from tests.runs.house import ADA, ASSISTANT, PLAIN, asked
 

@@ -14,9 +14,10 @@ import pytest
 from service.cache.answers import AnswerCache
 from service.cache.entries import CacheEntry
 from service.cache.semantic import MAX_VECTORS, Semantic
+from service.ids import new_id
 from service.infra.redis import RedisStore
 from service.llm.embeddings import HttpEmbedder, unit
-from service.types import Caller, new_id
+from service.types import Caller
 from tests.cache.questions import SPEC, an_owner, cache, find, finish, question, redis_store, unique
 from tests.runs.house import ADA, BOB, PLAIN, answered, asked, run_of
 

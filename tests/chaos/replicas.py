@@ -1,9 +1,11 @@
-"""Two replicas of one process each over a PostgreSQL and a Redis, and people who are signed in to both."""
+"""Replicas of one process each over one database and Redis, and people who are signed in to all."""
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Iterator
+import signal
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,6 @@ from typing import Any
 import httpx2
 import jwt
 
-from tests.chaos.conftest import Postgres
 from tests.conftest import Model, RedisServer, Slipway, slipway_server
 
 ME = "/v1/auth/me"
@@ -19,22 +20,33 @@ ME = "/v1/auth/me"
 
 @contextmanager
 def replicas(
-    folder: Path, postgres: Postgres, redis: RedisServer, model: Model
-) -> Iterator[tuple[Slipway, Slipway]]:
-    settings = {"DATABASE_URL": postgres.create(folder.name), "WEB_CONCURRENCY": "1", "THREADS": "16"}
-    settings["LIMIT_RUNS"] = "none"
+    count: int, folder: Path, database_url: str, redis: RedisServer, model: Model
+) -> Iterator[Sequence[Slipway]]:
+    settings = {"DATABASE_URL": database_url, "WEB_CONCURRENCY": "1", "THREADS": "16", "LIMIT_RUNS": "none"}
     with ExitStack() as stack:
-        one, two = (
-            stack.enter_context(slipway_server(folder / name, redis.url, model.url, **settings))
-            for name in ("one", "two")
-        )
-        yield one, two
+        yield [
+            stack.enter_context(slipway_server(folder / str(number), redis.url, model.url, **settings))
+            for number in range(count)
+        ]
+
+
+@contextmanager
+def frozen(server: Slipway) -> Iterator[None]:
+    """Freeze a replica during the block: its clients wait."""
+    pids = [server.child.pid, *server.workers()]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 class Person:
     """Log-in with its newest token pair, which any replica takes."""
 
-    def __init__(self, servers: tuple[Slipway, Slipway]) -> None:
+    def __init__(self, servers: Sequence[Slipway]) -> None:
         self.clients = [server.visitor() for server in servers]
         answer = self.call("POST", "/v1/auth/login", "", {"username": "demo", "password": "demo-password"})
         assert answer.status_code == 200, answer.text
@@ -54,8 +66,8 @@ class Person:
         return client.request(method, path, headers=headers, json=body)
 
     def statuses(self) -> set[int]:
-        """Return the statuses of the access token at both replicas."""
-        return {self.call("GET", ME, self.access, at=at).status_code for at in (0, 1)}
+        """Return the statuses of the access token at all replicas."""
+        return {self.call("GET", ME, self.access, at=at).status_code for at in range(len(self.clients))}
 
     def close(self) -> None:
         for client in self.clients:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,8 +32,8 @@ def redis(scratch: Path) -> Iterator[RedisServer]:
 @pytest.fixture(scope="module")
 def servers(
     scratch: Path, postgres: Postgres, redis: RedisServer, model: Model
-) -> Iterator[tuple[Slipway, Slipway]]:
-    with replicas(scratch / "sign_out", postgres, redis, model) as both:
+) -> Iterator[Sequence[Slipway]]:
+    with replicas(2, scratch / "sign-out", postgres.create("sign_out"), redis, model) as both:
         yield both
 
 
@@ -65,7 +65,7 @@ def ready(person: Person) -> bool:
 
 @pytest.mark.parametrize("frozen", [False, True], ids=["killed", "frozen"])
 def test_answered_sign_out_holds(
-    servers: tuple[Slipway, Slipway], redis: RedisServer, postgres: Postgres, frozen: bool
+    servers: Sequence[Slipway], redis: RedisServer, postgres: Postgres, frozen: bool
 ) -> None:
     gone, cut_off, kept = people = [Person(servers) for _ in range(3)]
     assert all(person.statuses() == {200} for person in people)  # each replica remembers the tokens now
@@ -97,7 +97,7 @@ def test_answered_sign_out_holds(
         person.close()
 
 
-def test_reuse_of_a_refresh_token_ends_the_log_in_everywhere(servers: tuple[Slipway, Slipway]) -> None:
+def test_reuse_of_a_refresh_token_ends_the_log_in_everywhere(servers: Sequence[Slipway]) -> None:
     thief, other = Person(servers), Person(servers)
     spent = thief.refresh
     with ThreadPoolExecutor(8) as pool:

@@ -1,30 +1,35 @@
-"""Signing keys rotated under load on two replicas: nobody is signed out. Then one is stolen."""
+"""Signing keys rotated under load on three replicas: nobody is signed out. Then one is stolen."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import closing
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
 
-from tests.chaos.conftest import Postgres
-from tests.chaos.replicas import ME, Person, replicas
+from tests.chaos.replicas import ME, Person, frozen, replicas
 from tests.conftest import PYTHON, ROOT, Model, RedisServer, Slipway, wait_until
 
-PEOPLE = 4
+PEOPLE, REPLICAS = 4, 3
+FROZEN_SECONDS = 20  # longer than a new key waits for all processes to read it: see `service/auth/build.py`
 
 
-@pytest.fixture
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def servers(
-    scratch: Path, postgres: Postgres, own_redis: RedisServer, model: Model
-) -> Iterator[tuple[Slipway, Slipway]]:
-    with replicas(scratch / "rotation", postgres, own_redis, model) as both:
-        yield both
+    request: pytest.FixtureRequest, scratch: Path, own_redis: RedisServer, model: Model
+) -> Iterator[Sequence[Slipway]]:
+    folder = scratch / f"rotation-{request.param}"
+    url = f"sqlite:///{folder}/shared.db"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres").create("rotation")
+    with replicas(REPLICAS, folder, url, own_redis, model) as all_of_them:
+        yield all_of_them
 
 
 class Worker(threading.Thread):
@@ -60,6 +65,20 @@ class Worker(threading.Thread):
             self.person.take(answer)
 
 
+@contextmanager
+def working(servers: Sequence[Slipway]) -> Iterator[list[Worker]]:
+    """Let people work during the block; none of their requests may fail."""
+    stop = threading.Event()
+    workers = [Worker(Person(servers), stop) for _ in range(PEOPLE)]
+    for worker in workers:
+        worker.start()
+    yield workers
+    stop.set()
+    for worker in workers:
+        worker.join(60)
+    assert [wrong for worker in workers for wrong in worker.wrong] == []
+
+
 def rotate(server: Slipway, *options: str) -> str:
     """Run the command as an operator does; return the new key's id."""
     command = [PYTHON, "-m", "flask", "--app", "wsgi", "keys", "rotate", *options]
@@ -69,21 +88,17 @@ def rotate(server: Slipway, *options: str) -> str:
     return done.stdout.split()[1]
 
 
-def test_rotation_under_load_signs_nobody_out(servers: tuple[Slipway, Slipway]) -> None:
-    stop = threading.Event()
-    people = [Person(servers) for _ in range(PEOPLE + 1)]
-    early, *others = people
-    workers = [Worker(person, stop) for person in others]
-    for worker in workers:
-        worker.start()
+def await_tokens_of(kid: str, workers: list[Worker]) -> None:
+    wait_until(lambda: all(kid in worker.kids for worker in workers), "tokens of the new key", 120)
+
+
+def test_rotation_under_load_signs_nobody_out(servers: Sequence[Slipway]) -> None:
+    early = Person(servers)
     kids = [early.kid]
-    for server in servers:
-        kids.append(rotate(server))
-        wait_until(lambda: all(kids[-1] in worker.kids for worker in workers), "tokens of the new key", 120)
-    stop.set()
-    for worker in workers:
-        worker.join(60)
-    assert [wrong for worker in workers for wrong in worker.wrong] == []
+    with working(servers) as workers:
+        for server in servers[:2]:
+            kids.append(rotate(server))
+            await_tokens_of(kids[-1], workers)
     assert all(worker.kids == set(kids) for worker in workers)
     for server in servers:
         with closing(server.visitor()) as visitor:
@@ -95,15 +110,30 @@ def test_rotation_under_load_signs_nobody_out(servers: tuple[Slipway, Slipway]) 
     early.take(answer)
     assert early.kid == kids[-1]
 
+    people = [early, *(worker.person for worker in workers)]
     stolen = rotate(servers[0], "--stolen")
     wait_until(lambda: early.statuses() == {401}, "the end of the stolen keys", 30)
     assert all(person.statuses() == {401} for person in people)
     assert {
         person.call("POST", "/v1/auth/refresh", person.refresh, at=at).status_code
         for person in people
-        for at in (0, 1)
+        for at in range(REPLICAS)
     } == {401}
     late = Person(servers)
     assert late.kid == stolen and late.statuses() == {200}
     for person in (*people, late):
+        person.close()
+
+
+def test_two_rotations_in_a_row_beside_a_frozen_replica_sign_nobody_out(servers: Sequence[Slipway]) -> None:
+    """The replica wakes up among tokens of a key that it has never read."""
+    early = Person(servers)
+    with working(servers) as workers:
+        with frozen(servers[2]):
+            kids = [rotate(servers[at]) for at in (0, 1)]
+            time.sleep(FROZEN_SECONDS)
+        await_tokens_of(kids[1], workers)
+    assert early.statuses() == {200}
+    for person in (early, *(worker.person for worker in workers)):
+        assert person.statuses() == {200}
         person.close()

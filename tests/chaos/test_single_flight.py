@@ -19,7 +19,7 @@ import redis
 import sqlalchemy
 
 from config.derived import database_url
-from service.types import new_id
+from service.ids import new_id
 from tests.chaos.conftest import Postgres
 from tests.conftest import Model, RedisServer, Slipway, slipway_server, wait_until
 from tests.web.test_doors import events_of

@@ -18,8 +18,8 @@ from flask import Flask
 
 from tests.conftest import free_port, process, wait_until
 from tests.made import app_in, close
+from tests.oidc.browser import back, signed_in
 from tests.oidc.conftest import me
-from tests.oidc.test_sign_in import back, signed_in
 
 pytestmark = pytest.mark.grown
 PACKAGE = "oidc-provider@9.13.3"

@@ -12,12 +12,13 @@ import pytest
 from kombu.asynchronous.timer import Timer
 
 from config import load
+from service.ids import first_id, new_id
 from service.jobs.celery_worker import create_worker
 from service.jobs.upkeep import BATCH, DAY_MS, delete_expired
 from service.store import session_expiry
 from service.store.database import Database
 from service.store.schema import metadata
-from service.types import first_id, new_id, now_ms
+from service.types import now_ms
 from tests.jobs.house import House, TaskWorker, until
 
 TABLES = (

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import PYTHON, free_port, process, wait_until
 from tests.made import app_in, close
-from tests.oidc.test_sign_in import back, signed_in
+from tests.oidc.browser import back, signed_in
 
 
 @pytest.fixture(scope="module")

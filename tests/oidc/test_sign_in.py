@@ -4,50 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
-import jwt
 import pytest
 from flask import Flask
-from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
 from service.auth.oidc import issuer as issuers
-from service.web import page_cookie
 from tests.conftest import RedisServer
-from tests.oidc.conftest import Make, me, services, unasked
-from tests.oidc.issuer import AUDIENCE, CLIENT, StubIssuer, private_key, public_jwk
-
-OWN = {page_cookie.HEADER: "1"}
-CALLBACK = "/page/oidc/callback"
-NOW = int(time.time())
+from tests.oidc.browser import CALLBACK, OWN, back, begun, come_back, signed_in
+from tests.oidc.conftest import Make, services, unasked
+from tests.oidc.issuer import CLIENT, StubIssuer
 
 
 @pytest.fixture
 def app(shared: Flask, issuer: StubIssuer, monkeypatch: pytest.MonkeyPatch) -> Flask:
     return unasked(shared, monkeypatch)
-
-
-def begun(browser: FlaskClient) -> dict[str, str]:
-    """Begin a sign-in; return what the issuer is asked."""
-    answer = browser.get("/page/oidc/begin", buffered=True)
-    assert answer.status_code == 302, answer.text
-    asked = {name: values[0] for name, values in parse_qs(urlsplit(answer.location).query).items()}
-    return {**asked, "url": answer.location}
-
-
-def back(browser: FlaskClient, **query: str) -> TestResponse:
-    return browser.get(CALLBACK, query_string=query, buffered=True)
-
-
-def signed_in(browser: FlaskClient) -> str | None:
-    """Name of who is signed in on the page."""
-    answer = browser.post("/page/renew", headers=OWN, buffered=True)
-    if answer.status_code != 200:
-        return None
-    return str(me(browser.application, answer.json["access_token"]).json["username"])
 
 
 def test_sign_in_there_and_back(app: Flask, issuer: StubIssuer) -> None:
@@ -212,80 +184,6 @@ def test_cookie_of_another_secret_key(make: Make, issuer: StubIssuer) -> None:
     assert back(browser, **told).location == "/"
 
 
-ID_TOKENS: dict[str, dict[str, Any]] = {
-    "another nonce": {"nonce": "x" * 43},
-    "no nonce": {"nonce": None},
-    "another audience": {"aud": "another"},
-    "audience of the API": {"aud": AUDIENCE},
-    "several audiences, no azp": {"aud": [CLIENT, "another"]},
-    "several audiences, another azp": {"aud": [CLIENT, "another"], "azp": "another"},
-    "another azp": {"azp": "another"},
-    "another issuer": {"iss": "https://evil.example"},
-    "issuer with a slash": {"iss": "/"},
-    "expired": {"iat": NOW - 900, "exp": NOW - 600},
-    "no end": {"exp": None},
-    "not yet": {"nbf": NOW + 3600},
-    "issued tomorrow": {"iat": NOW + 86_400, "exp": NOW + 86_500},
-    "no time of issue": {"iat": None},
-    "no subject": {"sub": None},
-    "subject with NUL": {"sub": "a\0b"},
-    "too long": {"filling": "x" * 8192},
-    "another access token": {"at_hash": "AAAAAAAAAAAAAAAAAAAAAA"},
-}
-
-
-def come_back(browser: FlaskClient, issuer: StubIssuer) -> str:
-    asked = begun(browser)
-    return str(back(browser, code=issuer.agree(asked["url"]), state=asked["state"]).location)
-
-
-@pytest.mark.parametrize("case", ID_TOKENS)
-def test_id_token_that_is_not_of_this_sign_in(app: Flask, issuer: StubIssuer, case: str) -> None:
-    browser = app.test_client()
-    issuer.id_changes = ID_TOKENS[case]
-    assert come_back(browser, issuer) in ("/#sign-in-failed=expired", "/#sign-in-failed=refused")
-    assert signed_in(browser) is None
-
-
-@pytest.mark.parametrize(
-    "changes", [{"aud": [CLIENT]}, {"aud": [CLIENT, "x"], "azp": CLIENT}, {"azp": CLIENT}, {"at_hash": None}]
-)
-def test_lawful_id_tokens(app: Flask, issuer: StubIssuer, changes: dict[str, Any]) -> None:
-    issuer.id_changes = changes
-    assert come_back(app.test_client(), issuer) == "/"
-
-
-@pytest.mark.parametrize(
-    "case", ["access token", "alg none", "HS256 with the secret", "nothing", "another's key"]
-)
-def test_token_that_is_no_id_token(
-    app: Flask, issuer: StubIssuer, case: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    browser = app.test_client()
-    asked = begun(browser)
-    claims = issuer.claims(aud=CLIENT, azp=None, nonce=asked["nonce"])
-    head = {"kid": "one", "typ": "JWT"}
-    issuer.id_token = {
-        "access token": jwt.encode(claims, private_key("one"), "RS256", headers={**head, "typ": "at+jwt"}),
-        "alg none": jwt.encode(claims, "", "none", headers=head),
-        "HS256 with the secret": jwt.encode(claims, "the-secret-of-the-page-" * 2, "HS256", headers=head),
-        "nothing": "x",
-        "another's key": jwt.encode(claims, private_key("stranger"), "RS256", headers=head),
-    }[case]
-    told = {"code": issuer.agree(asked["url"]), "state": asked["state"]}
-    assert back(browser, **told).location == "/#sign-in-failed=expired"
-    assert signed_in(browser) is None
-
-
-def test_rotated_key_signs_the_id_token(app: Flask, issuer: StubIssuer) -> None:
-    browser = app.test_client()
-    asked = begun(browser)
-    issuer.keys = [public_jwk("two", "EdDSA")]
-    claims = issuer.claims(aud=CLIENT, azp=None, nonce=asked["nonce"])
-    issuer.id_token = jwt.encode(claims, private_key("two", "EdDSA"), "EdDSA", headers={"kid": "two"})
-    assert back(browser, code=issuer.agree(asked["url"]), state=asked["state"]).location == "/"
-
-
 def test_pkce_is_not_given_up(app: Flask, issuer: StubIssuer) -> None:
     issuer.metadata = {"code_challenge_methods_supported": ["plain"]}
     answer = app.test_client().get("/page/oidc/begin")
@@ -348,77 +246,6 @@ def test_page_offers_it_only_where_it_is_configured(make: Make) -> None:
     assert link not in off.test_client().get("/").text
     for path in ("/page/oidc/begin", CALLBACK):
         assert off.test_client().get(path).json["code"] == "not_found"
-
-
-EVIL = "https://evil.example/"
-QUERIES = ("redirect_uri", "next", "url", "return_to", "target", "post_logout_redirect_uri", "RelayState")
-PLACES = (
-    EVIL,
-    "//evil.example",
-    "/\\evil.example",
-    "javascript:alert(1)",
-    "\t//evil.example",
-    "https:evil.example",
-)
-SPELLINGS = [
-    *(f"{CALLBACK}?{name}={quote(EVIL)}&RIGHT" for name in QUERIES),
-    *(f"{CALLBACK}?RIGHT&{name}={quote(EVIL)}" for name in QUERIES),
-    *(f"{CALLBACK}?next={quote(place)}&RIGHT" for place in PLACES),
-    *(f"{CALLBACK}?error={quote(place)}&RIGHT" for place in PLACES),
-    *(f"{CALLBACK}?state={quote(place)}&code={quote(place)}" for place in PLACES),
-    f"{CALLBACK}?RIGHT#{EVIL}",
-    f"{CALLBACK}?RIGHT&RIGHT",
-    f"{CALLBACK}?iss={quote(EVIL)}&RIGHT",
-    f"{CALLBACK}?RIGHT&{quote(EVIL)}",
-    f"{CALLBACK}?code=%0d%0aLocation:%20{quote(EVIL)}&RIGHT",
-    f"{CALLBACK}/?RIGHT",
-    f"{CALLBACK}//evil.example?RIGHT",
-    f"{CALLBACK}/..?RIGHT",
-    f"{CALLBACK}/../../..//evil.example?RIGHT",
-    f"{CALLBACK}/%2e%2e/%2e%2e//evil.example?RIGHT",
-    f"{CALLBACK}%2f?RIGHT",
-    f"{CALLBACK}%2f%2fevil.example?RIGHT",
-    f"{CALLBACK}%00?RIGHT",
-    f"{CALLBACK};evil.example?RIGHT",
-    f"{CALLBACK}@evil.example?RIGHT",
-    f"{CALLBACK}.evil.example?RIGHT",
-    f"/{CALLBACK}?RIGHT",
-    f"//evil.example{CALLBACK}?RIGHT",
-    f"{EVIL}page/oidc/callback?RIGHT",
-    "/page//oidc/callback?RIGHT",
-    "/page/./oidc/callback?RIGHT",
-    "/page/oidc/../oidc/callback?RIGHT",
-    "/page/oidc/%63allback?RIGHT",
-    "/PAGE/OIDC/CALLBACK?RIGHT",
-    "/page\\oidc\\callback?RIGHT",
-    "/page/oidc%2fcallback?RIGHT",
-    f"/page/oidc/begin?redirect_uri={quote(EVIL)}",
-    f"/page/oidc/begin?next={quote(EVIL)}",
-    f"/page/oidc/begin?client_id=evil&issuer={quote(EVIL)}",
-    f"/page/oidc/begin/{EVIL}",
-]
-
-
-@pytest.mark.parametrize("spelling", SPELLINGS)
-@pytest.mark.parametrize("host", ["localhost", "evil.example"])
-def test_no_spelling_leads_anywhere_else(app: Flask, issuer: StubIssuer, spelling: str, host: str) -> None:
-    browser = app.test_client()
-    asked = begun(browser)
-    right = f"code={issuer.agree(asked['url'])}&state={asked['state']}"
-    headers = {"Host": host, "X-Forwarded-Host": "evil.example", "Referer": EVIL}
-    answer = browser.get(spelling.replace("RIGHT", right), headers=headers, buffered=True)
-    if answer.status_code // 100 != 3:
-        assert answer.status_code in (400, 404) and "Location" not in answer.headers, answer.text
-    elif answer.location.startswith(f"{issuer.url}/authorize?"):
-        sent = parse_qs(urlsplit(answer.location).query)
-        assert sent["redirect_uri"] == [f"http://localhost{CALLBACK}"] and sent["client_id"] == [CLIENT]
-        assert "evil" not in answer.location
-    else:
-        assert answer.location in ("/", "/#sign-in-failed=expired", "/#sign-in-failed=refused")
-
-
-def test_there_are_many_spellings() -> None:
-    assert len(set(SPELLINGS)) >= 60
 
 
 def test_secrets_of_a_sign_in_are_not_in_the_log(

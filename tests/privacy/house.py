@@ -13,11 +13,12 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from service.auth.users import User
+from service.ids import new_id
 from service.privacy.erasure import QUIET_MS
 from service.store import identities
 from service.store.identities import Identity
 from service.store.schema import erasures
-from service.types import new_id, now_ms
+from service.types import now_ms
 from service.wiring import Services
 from tests.conftest import Model, RedisServer, redis_in
 from tests.made import app_in, close

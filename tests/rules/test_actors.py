@@ -14,10 +14,11 @@ from flask import Flask
 
 from service.auth.users import User
 from service.cli.common import Commands
+from service.ids import new_id
 from service.jobs.upkeep import delete_expired
 from service.store.actor import SERVICE, Actor
 from service.store.database import Database, Transaction
-from service.types import Caller, RunRequest, new_id
+from service.types import Caller, RunRequest
 from service.web import page_cookie
 from tests.conftest import Model
 from tests.made import app_in, close

@@ -17,8 +17,9 @@ from service.audit.chain import link_all
 from service.audit.record import Action
 from service.audit.verify import verify_all
 from service.auth.users import User
+from service.ids import new_id
 from service.store.approvals import Decision
-from service.types import Caller, new_id
+from service.types import Caller
 from service.web import page_cookie
 from tests.conftest import ROOT
 from tests.made import app_in, close

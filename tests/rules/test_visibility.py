@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from service.types import new_id
+from service.ids import new_id
 from tests.rules.test_routes import routes
 from tests.rules.world import AGENT, BODIES, OTHER, World, told, world
 from tests.usage.conftest import postgres_url, url

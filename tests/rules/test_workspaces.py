@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from werkzeug.test import TestResponse
 
+from service.ids import new_id
 from service.store import feedback
-from service.types import DEFAULT_WORKSPACE, new_id, now_ms, usd
+from service.types import DEFAULT_WORKSPACE, now_ms, usd
 from tests.rules.test_actors import REQUESTS
 from tests.rules.test_routes import routes
 from tests.rules.world import AGENT, BODIES, World, world

@@ -14,10 +14,11 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from service.auth.users import User
+from service.ids import new_id
 from service.store import approvals, schema
 from service.store import runs as run_rows
 from service.store import sessions as session_rows
-from service.types import Caller, Run, RunRequest, new_id, now_ms
+from service.types import Caller, Run, RunRequest, now_ms
 from service.wiring import Services
 from tests.made import app_in, close
 from tests.usage.conftest import postgres_url, url

@@ -6,7 +6,8 @@ from typing import Any
 
 from service.agents.definitions import AgentDefinition
 from service.cache.normalise import Normaliser
-from service.types import Caller, Run, RunRequest, RunStatus, new_id
+from service.ids import new_id
+from service.types import Caller, Run, RunRequest, RunStatus
 from tests.agents.house import load
 from tests.conftest import ROOT
 

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.auth.users import User
+from service.runs.slots import USER_REFUSED
 from service.store import schema
 from service.types import Caller, Run, RunStatus
 from service.wiring import Services
@@ -60,6 +61,14 @@ def status(wired: Services, run: Run) -> RunStatus:
     return wired.runs.queries.get(run.id).status
 
 
+def reason(wired: Services, run: Run) -> str:
+    """Detail of the problem that a run ended with, which its result has too."""
+    found = wired.runs.queries.get(run.id)
+    assert found.error is not None and found.result is not None
+    assert found.result["error"] == found.error and found.error["code"] == "run_cancelled"
+    return str(found.error["detail"])
+
+
 def test_running_run_is_stopped_and_billed(
     wired: Services, upstream: WireServer, eve: User, refuse: Refuse
 ) -> None:
@@ -77,6 +86,7 @@ def test_running_run_is_stopped_and_billed(
     reader.join(20)
     ended = wired.runs.queries.get(started.run.id)
     assert ended.status is RunStatus.CANCELLED and ended.cost_nano > 0 and holds(wired) == 0
+    assert reason(wired, ended) == USER_REFUSED
 
 
 def test_waiting_runs_end_and_their_approvals_are_withdrawn(
@@ -92,7 +102,10 @@ def test_waiting_runs_end_and_their_approvals_are_withdrawn(
     assert [status(wired, run) for run in (asks, queued)] == [RunStatus.CANCELLED] * 2
     found = wired.infra.db.query(lambda tx: tx.rows(sa.select(schema.approvals)))
     assert {row["run_id"]: row["status"] for row in found} == {asks.id: "cancelled", others.id: "pending"}
+    assert {reason(wired, run) for run in (asks, queued)} == {USER_REFUSED}
     assert status(wired, others) is RunStatus.WAITING_APPROVAL
+    wired.runs.cancellation.cancel(wired.runs.queries.get(others.id))
+    assert reason(wired, others) == "The run was cancelled"
 
 
 def test_run_that_was_admitted_just_before_is_cancelled_by_its_worker(
@@ -102,3 +115,4 @@ def test_run_that_was_admitted_just_before_is_cancelled_by_its_worker(
     run = queue(wired, caller(eve))
     assert wired.runs.execution.take_up(run.id)
     assert status(wired, run) is RunStatus.CANCELLED and upstream.requests == []
+    assert reason(wired, run) == USER_REFUSED

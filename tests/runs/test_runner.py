@@ -8,7 +8,8 @@ import sqlalchemy as sa
 from service.errors import NotFound, Overloaded
 from service.runs.attempt import Attempt
 from service.runs.journal import Journal
-from service.runs.runner import MAX_LOSSES, problem_of
+from service.runs.result import problem_of
+from service.runs.runner import MAX_LOSSES
 from service.runs.slots import Handle
 from service.store import runs as rows
 from service.store import schema

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from service import approvals
 from service.audit.record import Action
 from service.errors import AgentStopped, NotFound
 from service.runs import billing
 from service.store import runs as rows
 from service.store import schema
+from service.store.approvals import Decision
 from service.types import Event, Run, RunStatus
 from service.usage.ledger import check
 from service.usage.reservation import Spending
 from service.wiring import Services
+from tests.conftest import RedisServer
 from tests.llm.wire_server import MESSAGE, Exchange, Handler, WireServer, whole
 from tests.runs import inside, scripted, turns
 from tests.runs.scripted import call, calls, holds, message, says, stream_of
@@ -227,8 +231,27 @@ def test_queued_tasks_wait_in_the_queue(wired: Services, upstream: WireServer) -
     assert taken_up(wired, run).status is RunStatus.SUCCEEDED
 
 
+def test_decided_run_waits_for_the_release(
+    tmp_path: Path, redis_server: RedisServer, upstream: WireServer, url: str
+) -> None:
+    upstream.script += [says_and_calls("I pay. ", call("refund", {"order": "7"})), stream_of("Paid.")]
+    spec = f"{scripted.REACT}approvals: [refund]\n"
+    with scripted.services(tmp_path, redis_server.url, upstream, spec, database_url=url) as wired:
+        run = wired.runs.start.queue(inside.ADA, inside.request("Do it."), None, "req").run
+        assert taken_up(wired, run).status is RunStatus.WAITING_APPROVAL
+        stop(wired)
+        [asked] = wired.infra.db.query(lambda tx: tx.rows(sa.select(schema.approvals)))
+        yes = Decision("approve", None, None, "dec_1")
+        operator = inside.ADA._replace(role="operator")
+        wired.infra.db.transact(lambda tx: approvals.decide(tx, operator, asked["id"], yes))
+        assert only_run(wired).status is RunStatus.QUEUED and not wired.runs.execution.take_up(run.id)
+        release(wired)
+        assert taken_up(wired, run).status is RunStatus.SUCCEEDED and len(upstream.requests) == 2
+        is_sound(wired)
+
+
 def test_cached_answers_of_a_stopped_agent_are_refused(
-    tmp_path: Any, redis_server: Any, upstream: WireServer, url: str
+    tmp_path: Path, redis_server: RedisServer, upstream: WireServer, url: str
 ) -> None:
     spec = inside.SINGLE + "cache: {ttl_seconds: 600}\n"
     with scripted.services(tmp_path, redis_server.url, upstream, spec, database_url=url) as wired:

@@ -10,10 +10,11 @@ import pytest
 import sqlalchemy as sa
 
 from service import approvals
+from service.ids import new_id
 from service.runs.idempotency import Key
 from service.store import batches, runs, schema, workers
 from service.store.approvals import Decision
-from service.types import Caller, Event, Run, RunStatus, new_id, now_ms
+from service.types import Caller, Event, Run, RunStatus, now_ms
 from service.usage.ledger import check
 from service.wiring import Services
 from tests.conftest import Model, RedisServer

@@ -10,11 +10,12 @@ import pytest
 
 from service.approvals import decide
 from service.cache.lookup import Lookup
+from service.ids import new_id
 from service.infra.redis_trip import Trip
 from service.store import approvals as approval_rows
 from service.store import runs as rows
 from service.store.approvals import Decision
-from service.types import Caller, Event, RunStatus, new_id
+from service.types import Caller, Event, RunStatus
 from service.wiring import Services
 from tests.conftest import RedisServer
 from tests.llm.wire_server import Exchange, WireServer

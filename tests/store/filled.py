@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import orjson
 import sqlalchemy as sa
 
+from service.ids import first_id
 from service.store.schema import metadata
-from service.types import DEFAULT_WORKSPACE, first_id
+from service.types import DEFAULT_WORKSPACE
 
 ACME = "wsp_" + "a" * 26
 YEAR_MS = 365 * 86_400_000

@@ -11,10 +11,11 @@ import pytest
 import sqlalchemy as sa
 
 from service.errors import TooMany
+from service.ids import new_id
 from service.store import keys, session_expiry, sessions, users
 from service.store.database import Database
 from service.store.schema import api_keys, metadata
-from service.types import new_id, now_ms
+from service.types import now_ms
 
 
 @pytest.fixture

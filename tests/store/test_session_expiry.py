@@ -8,12 +8,13 @@ import pytest
 import sqlalchemy as sa
 
 from service.errors import NotFound
+from service.ids import new_id
 from service.jobs.upkeep import delete_expired
 from service.sessions import DELETE_BATCH, Sessions
 from service.store import session_expiry
 from service.store.database import Database, Transaction
 from service.store.schema import messages, metadata, runs, sessions, users
-from service.types import Caller, new_id, now_ms
+from service.types import Caller, now_ms
 from tests.store.spied import watch
 
 FEW, MANY = 300, 3_000

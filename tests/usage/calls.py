@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from service.ids import new_id
 from service.store.database import Database, InsertOnce, Transaction
 from service.store.schema import SUMS, ledger, users, workspaces
 from service.store.usage import DAY_MS, HOUR_MS, UsageQuery, order_of
-from service.types import DEFAULT_WORKSPACE, new_id, now_ms
+from service.types import DEFAULT_WORKSPACE, now_ms
 
 TODAY = now_ms() // DAY_MS
 OTHER = "wsp_" + "1" * 26

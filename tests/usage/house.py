@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
 
+from service.ids import new_id
 from service.observe.log_lines import LogLines
 from service.observe.metrics import Metrics
 from service.observe.observer import Observer
@@ -15,7 +16,7 @@ from service.store.database import Database, Transaction
 from service.store.holds import Hold
 from service.store.schema import metadata
 from service.store.transaction import WriteInTransaction
-from service.types import NANO, Run, RunRequest, Usage, new_id
+from service.types import NANO, Run, RunRequest, Usage
 from service.usage.budgets import Budgets
 from service.usage.estimate import CallEstimate, Reserved, Settlement
 from service.usage.ledger import Checked, check

@@ -10,8 +10,8 @@ import pytest
 import redis
 
 from service.errors import RateLimited
+from service.ids import new_id
 from service.infra.redis import RedisStore
-from service.types import new_id
 from service.usage import concurrency
 from service.usage.concurrency import ConcurrentRuns
 from tests.conftest import RedisServer, redis_in, wait_until

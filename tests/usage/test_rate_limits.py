@@ -5,9 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from service.ids import new_id
 from service.infra.redis import RedisStore
 from service.infra.redis_trip import Trip
-from service.types import Usage, new_id
+from service.types import Usage
 from service.usage.rate_limits import LimitWindow, RateLimits, SharedRateLimit, tightest
 from tests.conftest import RedisServer
 

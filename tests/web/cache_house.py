@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from service.app import create_app
-from service.types import new_id
+from service.ids import new_id
 from service.wiring import Services
 from tests.conftest import Model, RedisServer
 from tests.runs import inside

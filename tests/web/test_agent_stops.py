@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from service.types import new_id
+from service.ids import new_id
 from tests.conftest import Model
 from tests.made import app_in, close
 

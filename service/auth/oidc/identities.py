@@ -17,13 +17,14 @@ from service.auth.oidc.tokens import LEEWAY, Claims, access_claims, family_of, i
 from service.auth.revocation import Revocations
 from service.auth.users import Role, User, UserService, user_of
 from service.errors import Conflict, InvalidToken, UnknownIdentity
+from service.ids import new_id
 from service.store import identities as rows
 from service.store import token_families as families
 from service.store import workspaces
 from service.store.actor import Actor, act_as
 from service.store.database import Database, Row, Transaction
 from service.store.identities import Identity
-from service.types import DEFAULT_WORKSPACE, Caller, new_id, now_ms
+from service.types import DEFAULT_WORKSPACE, Caller, now_ms
 
 _RANK: Mapping[Role, int] = {"user": 0, "operator": 1, "admin": 2}
 _NAME_LETTERS = 64  # of a name that the issuer gives; a suffix makes it unique

@@ -16,13 +16,15 @@ from operator import itemgetter
 from typing import Any
 
 from service.errors import ModelKeyRefused, ModelRejected, SlipwayError
+from service.ids import new_id
 from service.llm.batch import BatchClient, of_json
 from service.llm.client import ModelCall
 from service.runs.batch.steps import BatchSteps
+from service.runs.billing import LATE
 from service.runs.journal_codec import encode_reply
 from service.store import batches
 from service.store.database import Database, Row
-from service.types import new_id, now_ms
+from service.types import now_ms
 
 log = logging.getLogger("slipway.batch")
 CALL_SECONDS = 60.0  # limit for one call of the Batches API
@@ -83,8 +85,12 @@ class BatchSubmitter:
         if not count or (count < self._size and now_ms() - since < self._wait * 1000):
             return
         name, give_up = new_id("bat"), now_ms() + int(LOST_AFTER * 1000)
+        began = time.monotonic()
         rows = self._db.transact(lambda tx: batches.collect(tx, name, self._size, give_up))
-        if rows:
+        hung = time.monotonic() - began > LATE
+        if hung and self._db.query(lambda tx: batches.any_stopped(tx, name)):
+            self._db.transact(lambda tx: batches.release(tx, name))
+        elif rows:
             self._submit(name, rows)
 
     def _submit(self, name: str, rows: Iterable[Row]) -> None:

@@ -172,7 +172,7 @@ class Supervisor:
                 chore.run()
 
     def _stop_unwanted(self, executing: Sequence[Handle]) -> None:
-        """Stop runs that were cancelled, or taken over by another worker."""
+        """Stop runs that were cancelled, whose user is refused, or that another worker has taken over."""
         held = {
             row["id"]: row
             for row in self._db.query(
@@ -184,6 +184,8 @@ class Supervisor:
             row = held.get(handle.run_id)
             if row is None or row["attempt"] != handle.attempt:
                 elsewhere.append(handle)
+            elif row["refused"]:
+                handle.stop("refused")
             elif row["cancel_requested"]:
                 handle.stop("cancelled")
         if elsewhere:  # lost, not yet begun, or just ended

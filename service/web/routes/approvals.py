@@ -11,9 +11,10 @@ from pydantic import AfterValidator, Field, model_validator
 
 from service import approvals, errors
 from service.errors import fault
+from service.ids import new_id
 from service.store.approvals import Decision
 from service.store.database import Row, Transaction
-from service.types import Caller, new_id
+from service.types import Caller
 from service.web.admission import check_role, guard
 from service.web.current import current_caller, services
 from service.web.idempotency import once

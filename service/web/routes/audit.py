@@ -12,9 +12,9 @@ from service.audit import read
 from service.audit.record import Action
 from service.audit.verify import Verifier
 from service.errors import NotFound, fault
+from service.ids import first_id
 from service.store.audit import Filter
 from service.text.numerals import whole_number
-from service.types import first_id
 from service.web.admission import guard
 from service.web.current import current_caller, services
 from service.web.openapi import api

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -12,8 +13,9 @@ import sqlalchemy as sa
 from service.errors import ModelUnavailable
 from service.llm.batch import as_json, of_json
 from service.llm.client import ModelCall
+from service.runs.batch import submitter
 from service.store import batches, holds
-from service.store.database import Row
+from service.store.database import Row, Transaction
 from service.store.schema import batches as batch_rows
 from service.types import Run
 from service.usage.ledger import check
@@ -191,6 +193,38 @@ def test_cancelled_batch_run_costs_nothing_unless_sent(wired: Services, model: M
     wait_until(lambda: _gone(wired, late), "the end of it")
     books = check(wired.infra.db, wired.usage.prices)
     assert books.faults == [] and books.spent > 0 and books.held == 0
+
+
+def stop(wired: Services, agent: str) -> None:
+    wired.infra.db.transact(lambda tx: wired.runs.stops.stop(tx, agent, "It promises refunds."))
+
+
+def test_step_of_a_stopped_agent_is_not_sent_and_goes_on_after_its_release(
+    wired: Services, model: Model
+) -> None:
+    run, other = queue(wired), queue(wired, agent="sums")
+    stop(wired, "probe")
+    assert until_answered(wired, other) == "done"
+    assert (item(wired, run) or {})["state"] == "waiting" and model.stats()["batch_calls"] == 1
+    wired.runs.stops.release("probe")
+    assert until_answered(wired, run) == "done"
+    assert {finish(wired, one).status for one in (run, other)} == {"succeeded"}
+    is_sound(wired)
+
+
+def test_step_whose_agent_was_stopped_while_its_batch_hung_is_not_sent(
+    wired: Services, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, collect = queue(wired), batches.collect
+
+    def then_stop(tx: Transaction, *args: Any) -> Any:
+        tx.after_commit(lambda: stop(wired, "probe"))
+        return collect(tx, *args)
+
+    monkeypatch.setattr(batches, "collect", then_stop)
+    monkeypatch.setattr(submitter, "LATE", -1.0)
+    wired.runs.batches.tick()
+    assert (item(wired, run) or {})["state"] == "waiting" and model.stats()["batch_calls"] == 0
 
 
 def _gone(wired: Services, run: Run) -> bool:

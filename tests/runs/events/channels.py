@@ -7,11 +7,12 @@ from contextlib import closing
 
 import pytest
 
+from service.ids import new_id
 from service.infra.redis import RedisStore
 from service.runs.events.event_stream import EventStreamReader
 from service.runs.events.outbox import Listener, Outbox
 from service.runs.events.publisher import Publisher
-from service.types import Event, RunEvent, new_id
+from service.types import Event, RunEvent
 from tests.conftest import RedisServer
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from service.errors import DatabaseUnavailable
+from service.ids import new_id
 from service.infra.redis import RedisStore
 from service.runs.events import event_stream
 from service.runs.events import outbox as channel_module
@@ -21,7 +22,7 @@ from service.runs.events.event_stream import EventStreamReader
 from service.runs.events.outbox import Listener, Outbox
 from service.runs.events.publisher import Publisher
 from service.runs.slots import LeaseLost
-from service.types import Event, RunEvent, new_id
+from service.types import Event, RunEvent
 from tests.conftest import RedisServer, redis_in, wait_until
 from tests.runs.events.channels import Client, delta, opened, publisher_of, redis_store, taken, told_in
 

@@ -6,12 +6,13 @@ import time
 
 import pytest
 
+from service.ids import new_id
 from service.infra.redis import RedisStore
 from service.runs.events import outbox as channel_module
 from service.runs.events import publisher as publisher_module
 from service.runs.events.event_stream import EventStreamReader
 from service.runs.events.outbox import Listener
-from service.types import Event, RunEvent, new_id
+from service.types import Event, RunEvent
 from tests.conftest import wait_until
 from tests.runs.events.channels import Client, delta, opened, publisher_of, redis_store, taken, told_in
 

@@ -1,0 +1,9 @@
+"""Tool that changes something, so that the audit has two rows for each call."""
+
+from service.tools import tool
+
+
+@tool(side_effects=True, idempotent=False)
+def file_note(text: str) -> str:
+    """File a note."""
+    return f"filed {text}"
