@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import orjson
 
@@ -124,7 +125,7 @@ class Webhooks:
             "User-Agent": "Slipway",
             "X-Slipway-Timestamp": timestamp,
             "X-Slipway-Signature": signature(self.secret_of(due.signer), timestamp, body),
-            "X-Slipway-Delivery": due.name,
+            "X-Slipway-Delivery": quote(due.name, safe=":/"),  # an end user's name may not be ASCII
         }
         try:
             status = self._client.post(due.url, body, headers)

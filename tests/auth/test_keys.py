@@ -9,6 +9,7 @@ from service.auth.keys import USE_PRECISION_MS
 from service.auth.revocation import KEY as DISTRUSTED
 from service.auth.users import User
 from service.errors import InvalidToken, NotFound
+from service.store.run_limits import NewLimit
 from service.store.schema import api_keys
 from service.types import now_ms
 from tests.auth.house import PASSWORD, Replica
@@ -91,7 +92,7 @@ def test_key_follows_changes_of_its_user(here: Replica, there: Replica, ada: Use
     made = here.keys.create(ada.id, "laptop")
     assert there.keys.caller(made["key"]).role == "user"
     assert there.keys.caller(made["key"]).role == "user"
-    here.users.change(ada.id, role="operator", limit_runs="3/minute")
+    here.users.change(ada.id, role="operator", limit=NewLimit("3/minute"))
     changed = there.keys.caller(made["key"])
     assert (changed.role, changed.limit_runs) == ("operator", "3/minute")
     here.users.change(ada.id, disabled=True)

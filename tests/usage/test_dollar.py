@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx2
@@ -46,6 +47,14 @@ def test_a_dollar_is_a_dollar(scratch: Path, url: str) -> None:
         stack.callback(database.close)
         clients = [stack.enter_context(replica.client()) for replica in replicas]
         answers: Counter[int] = Counter()
+
+        until = (datetime.now(UTC) + timedelta(seconds=4)).isoformat()
+        less = {
+            "amount_usd": "0.20",
+            "period": "day",
+            "until": until,
+        }  # for a while: the dollar is back by itself
+        assert clients[0].put("/v1/admin/budgets/service", json=less).status_code == 200
 
         def ask(number: int) -> None:
             for turn in range(10):
