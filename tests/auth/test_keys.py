@@ -13,7 +13,7 @@ from service.store.run_limits import NewLimit
 from service.store.schema import api_keys
 from service.types import now_ms
 from tests.auth.house import PASSWORD, Replica
-from tests.conftest import RedisServer
+from tests.conftest import RedisServer, wait_until
 from tests.twice import WAYS, Way, write_twice
 
 
@@ -256,3 +256,14 @@ def test_last_use_is_noted_apart_once_in_a_minute(
     here.keys._next_note = 0
     here.keys.note_uses()
     assert noted()[made["id"]] > first[made["id"]]
+
+
+def test_key_is_cached_to_the_end_of_an_override_at_most(here: Replica, there: Replica, ada: User) -> None:
+    made = here.keys.create(ada.id, "laptop", limit_runs="5/minute")
+    here.keys.limit(made["id"], ada.id, "9/minute", now_ms() + 2_000)
+    for replica in (here, there, here):
+        assert replica.keys.caller(made["key"]).key_limit_runs == "9/minute"
+    wait_until(
+        lambda: there.keys.caller(made["key"]).key_limit_runs == "5/minute", "the end of the override", 10
+    )
+    assert here.keys.caller(made["key"]).key_limit_runs == "5/minute"
