@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx2
 import orjson
@@ -243,6 +244,17 @@ def test_notice_is_delivered_once_per_name(db: Database, receiver: Receiver) -> 
         assert told.headers["X-Slipway-Delivery"] == name and orjson.loads(told.body) == {"notice": name}
         signed = signature(hooks[0].secret_of("somebody"), told.headers["X-Slipway-Timestamp"], told.body)
         assert told.headers["X-Slipway-Signature"] == signed
+
+
+def test_notice_of_an_end_user_of_any_name_is_delivered(db: Database, receiver: Receiver) -> None:
+    name = "end_user:key_1/zoë / 100%/day/0/80"
+    hooks = Webhooks(db, "secret", allow_private=True)
+    db.transact(lambda tx: hooks.notice(tx, name, receiver.url, "somebody", {"notice": name}))
+    until(lambda: receiver.of(name), "the delivery")
+    [told] = receiver.of(name)
+    assert (
+        unquote(told.headers["X-Slipway-Delivery"]) == name and told.headers["X-Slipway-Delivery"].isascii()
+    )
 
 
 def test_a_notice_to_a_private_address_fails_for_good(db: Database) -> None:

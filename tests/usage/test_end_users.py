@@ -8,9 +8,12 @@ import pytest
 import sqlalchemy as sa
 
 from service.errors import BudgetExceeded
+from service.store.budgets import BudgetWindow
+from service.store.cap_scopes import end_user_of
 from service.store.schema import api_keys, counters, users, workspaces
 from service.types import NANO, Run, Usage
 from service.usage import budget_windows
+from service.usage.counter_snapshot import span_of
 from service.usage.ledger import Fault
 from tests.usage.conftest import Make
 from tests.usage.house import CENT, House, a_run, at_once
@@ -50,6 +53,13 @@ def test_cap_of_an_end_user_holds_for_them_alone(make: Make, name: str) -> None:
     house.settle(held, Usage(0, 700))
     assert house.figures(scope(name)) == (7_000_000, 0)
     assert house.check().faults == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_windows_of_any_name_are_found_by_their_day(name: str) -> None:
+    window = BudgetWindow(scope(name), "day", 1_795_219_200_000)
+    assert span_of(window.id) == span_of(window.counter(0)) == ("day", window.start)
+    assert end_user_of(scope(name)) == (KEY, name)
 
 
 def test_new_cap_counts_what_was_spent_and_held_before(make: Make) -> None:

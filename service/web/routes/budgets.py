@@ -57,8 +57,7 @@ def list_budgets() -> Response:
     return json_response(page([{"id": state.cap.id, **state.public()} for state in found], limit))
 
 
-# Slashes are not merged: an end user's name may have several.
-@blueprint.put("/v1/admin/budgets/<path:scope>", merge_slashes=False)
+@blueprint.put("/v1/admin/budgets/<path:scope>")
 @api(
     "Set a cap, effective at once, in the current window too",
     body=NewCap,
