@@ -89,6 +89,17 @@ def add_columns(table: str, *columns: sa.Column[object]) -> None:
     release_locks()
 
 
+def widen_text(table: str, column: str, length: int) -> None:
+    """Let a text column have `length` characters; no row is rewritten. SQLite copies the table, to say so."""
+    wider = sa.String(length)
+    if on_postgresql():
+        op.alter_column(table, column, type_=wider)
+        release_locks()
+        return
+    with op.batch_alter_table(table) as batch:
+        batch.alter_column(column, type_=wider)
+
+
 def drop_columns(table: str, *names: str) -> None:
     """Drop columns that no code reads any more: see "Expand, then contract" in docs/operator.md."""
     options = {"if_exists": True} if on_postgresql() else {}

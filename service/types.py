@@ -37,8 +37,9 @@ def rfc3339(ms: int | None) -> str | None:
 
 
 def public_fields(row: Mapping[str, Any], names: str) -> dict[str, Any]:
-    """Pick the fields of a row named in `names`, for an answer; those ending in `_at`, in ms, as RFC 3339."""
-    return {name: rfc3339(row[name]) if name.endswith("_at") else row[name] for name in names.split()}
+    """Pick the fields of a row named in `names`, for an answer; `…_at` and `…_until`, in ms, as RFC 3339."""
+    times = ("_at", "_until")
+    return {name: rfc3339(row[name]) if name.endswith(times) else row[name] for name in names.split()}
 
 
 @lru_cache(maxsize=64)

@@ -124,6 +124,7 @@ class Webhooks:
 
     def _send(self, due: Due) -> None:
         body = orjson.dumps(due.body)
+        # Encoded, as an end user's name may not be ASCII.
         headers = signed_headers(self._key_of(due.signer), quote(due.name, safe=":/"), body)
         try:
             status = self._client.post(due.url, body, headers)

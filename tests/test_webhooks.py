@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx2
 import orjson
@@ -250,6 +251,17 @@ def test_notice_is_delivered_once_per_name(db: Database, receiver: Receiver) -> 
         [told] = receiver.of(name)
         assert told.headers["webhook-id"] == name
         assert Webhook(hooks[0].secret_of("somebody")).verify(told.body, told.headers) == {"notice": name}
+
+
+def test_notice_of_an_end_user_of_any_name_is_delivered(db: Database, receiver: Receiver) -> None:
+    name = "end_user:key_1/zoë / 100%/day/0/80"
+    hooks = Webhooks(db, "secret", allow_private=True)
+    db.transact(lambda tx: hooks.notice(tx, name, receiver.url, "somebody", {"notice": name}))
+    until(lambda: receiver.of(name), "the delivery")
+    [told] = receiver.of(name)
+    assert (
+        unquote(told.headers["webhook-id"]) == name and told.headers["webhook-id"].isascii()
+    )
 
 
 def test_a_notice_to_a_private_address_fails_for_good(db: Database) -> None:

@@ -19,13 +19,14 @@ import orjson
 from service.audit.record import Action, record
 from service.auth.revocation import COMPLETE, KEY_CACHE_SECONDS, PROVES_WRITES, Revocations
 from service.auth.revocation import KEY as DISTRUSTED
-from service.auth.users import Role, checked_rate
+from service.auth.users import Role, checked_rate, limit_told
 from service.errors import Conflict, InvalidToken, NotFound
 from service.ids import new_id
 from service.infra.redis import RedisStore
 from service.infra.redis_client import answered
 from service.infra.sealing import Seal
 from service.store import keys as rows
+from service.store import run_limits
 from service.store import users as user_rows
 from service.store.database import Database, Row, Transaction
 from service.store.token_families import Revoked
@@ -37,7 +38,10 @@ _CHECK_LENGTH = 8  # last characters, an HMAC: made-up keys are refused without 
 _PREFIX_DIGITS = 8  # characters of a key that lists show
 USE_PRECISION_MS = 60_000  # of `last_used_at`
 MAX_NOTED = 5_000  # keys of one statement
-_SHOWN = "id name prefix scopes created_at expires_at last_used_at previous_expires_at limit_runs"
+_SHOWN = (
+    "id name prefix scopes created_at expires_at last_used_at previous_expires_at "
+    "limit_runs limit_runs_until limit_runs_after"
+)
 _LENGTH = len(PREFIX) + 40 + _CHECK_LENGTH
 
 
@@ -145,18 +149,18 @@ class KeyService:
             raise NotFound("There is no such key.")
         return found[0]
 
-    def limit(self, key_id: str, user_id: str, limit_runs: str) -> dict[str, Any]:
-        """Set a key's own limit on runs, "" for none; return the public key object.
+    def limit(self, key_id: str, user_id: str, limit_runs: str, until: int | None = None) -> dict[str, Any]:
+        """Set a key's own limit on runs, "" for none, or override it `until` a time (ms); return the public key object.
 
         Raises `Invalid`, and `NotFound` when the user has no such key.
         """
         rate = checked_rate(limit_runs) or None
 
         def work(tx: Transaction) -> Row:
-            row = rows.change(tx, key_id, user_id, {"limit_runs": rate})
+            row = rows.change(tx, key_id, user_id, run_limits.of_key(rate, until))
             if row is None:
                 raise NotFound("There is no such key.")
-            _record(tx, Action.KEY_LIMIT, key_id, user_id, limit_runs=rate)
+            _record(tx, Action.KEY_LIMIT, key_id, user_id, **limit_told(rate, until))
             return row
 
         row = self._db.transact(work)
@@ -201,7 +205,10 @@ class KeyService:
             valid = row is not None and row["revoked_at"] is None and not row["refused"]
             found = (_caller(row), _ends_at(row, digest)) if row is not None and valid else None
             if distrusted is None:
-                self._cache(digest, found)
+                unchanged = run_limits.unchanged_ms(
+                    row or {}, ("", "key_")
+                )  # else the cache would prolong an override
+                self._cache(digest, found, min([KEY_CACHE_SECONDS * 1000, *unchanged]))
         if found is None:
             raise InvalidToken("The API key is not valid.")
         caller, expires_at = found
@@ -224,12 +231,10 @@ class KeyService:
             return False
         return hmac.compare_digest(key[-_CHECK_LENGTH:], self._checksum(key[len(PREFIX) : -_CHECK_LENGTH]))
 
-    def _cache(self, digest: str, found: tuple[Caller, int | None] | None) -> None:
+    def _cache(self, digest: str, found: tuple[Caller, int | None] | None, life_ms: int) -> None:
         """Cache a key's caller, or its invalidity: a revoked key sent repeatedly costs no query each time."""
         value = orjson.dumps(found and [list(found[0]), found[1]])  # orjson knows no named tuples
-        self._redis_store.call(
-            lambda client: client.set(_cache_key(digest), value, ex=KEY_CACHE_SECONDS), None
-        )
+        self._redis_store.call(lambda client: client.set(_cache_key(digest), value, px=life_ms), None)
 
     def _digest(self, key: str) -> str:
         return hmac.digest(self._pepper, key.encode(), "sha256").hex()
@@ -259,9 +264,9 @@ def _caller(row: Row) -> Caller:
         role,
         scopes,
         key_id=row["id"],
-        limit_runs=row["limit_runs"],
+        limit_runs=run_limits.in_force(row)["limit_runs"],
         workspace_id=row["workspace_id"],
-        key_limit_runs=row["key_limit_runs"],
+        key_limit_runs=run_limits.in_force(row, "key_")["limit_runs"],
     )
 
 
@@ -275,7 +280,7 @@ def _decoded(value: bytes) -> tuple[Caller, int | None] | None:
 
 
 def _public(row: Row) -> dict[str, Any]:
-    return public_fields(row, _SHOWN)
+    return public_fields({**row, **run_limits.in_force(row)}, _SHOWN)
 
 
 def _ends_at(row: Row, digest: str) -> int | None:

@@ -113,7 +113,7 @@ PERMISSIONS: dict[str, Permission] = {
     "GET /v1/admin/audit": Permission("admin:audit", "operator", "workspace"),
     "GET /v1/admin/audit/verify": Permission("admin:audit", "operator", "workspace"),
     "GET /v1/admin/budgets": Permission("admin:budgets", "admin", "workspace"),
-    "PUT /v1/admin/budgets/<scope>": Permission("admin:budgets", "admin", "workspace"),
+    "PUT /v1/admin/budgets/<path:scope>": Permission("admin:budgets", "admin", "workspace"),
     "GET /v1/admin/users": Permission("admin:users", "admin", "workspace"),
     "POST /v1/admin/users": Permission("admin:users", "admin", "workspace"),
     "PATCH /v1/admin/users/<user_id>": Permission("admin:users", "admin", "workspace"),

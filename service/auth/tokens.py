@@ -7,6 +7,7 @@ or that an answer was lost, and which of the two cannot be known: the whole fami
 from __future__ import annotations
 
 import json
+import math
 import re
 import secrets
 import time
@@ -122,6 +123,8 @@ class TokenService:
         access |= {"role": user.role, "name": user.username}
         if user.limit_runs:
             access["lim"] = user.limit_runs
+        if user.limit_runs_until:
+            access |= {"lim_until": user.limit_runs_until, "lim_after": user.limit_runs_after}
         ends = refresh_until or now + self._refresh_seconds
         refresh = common | {"type": "refresh", "jti": jti, "exp": ends}
         return Pair(key.sign(access), key.sign(refresh), self._access_seconds)
@@ -150,13 +153,28 @@ def actor_of(claims: Mapping[str, Any]) -> Actor:
 def caller_of(claims: Mapping[str, Any]) -> Caller:
     """Build the caller from an access token's verified claims. Raises `InvalidToken` for claims of another issuer."""
     role: Any = claims.get("role")
-    name, limit, workspace = claims.get("name"), claims.get("lim"), claims.get("wsp", DEFAULT_WORKSPACE)
+    name, workspace = claims.get("name"), claims.get("wsp", DEFAULT_WORKSPACE)
+    limit = claims.get("lim" if _limit_end(claims) > now_ms() else "lim_after")
     if not isinstance(name, str) or not isinstance(workspace, str) or not isinstance(limit, str | None):
         raise InvalidToken()
     if role not in ROLES:
         raise InvalidToken()
     family = claims["fam"]
     return Caller(claims["sub"], name, role, family=family, limit_runs=limit, workspace_id=workspace)
+
+
+def constant_until(claims: Mapping[str, Any]) -> float:
+    """Return until when (time.time()) `caller_of` gives the same caller: the token's end, or that of its limit."""
+    ends, limit_ends = float(claims["exp"] + LEEWAY), _limit_end(claims) / 1000
+    return min(ends, limit_ends) if limit_ends > time.time() else ends
+
+
+def _limit_end(claims: Mapping[str, Any]) -> float:
+    """Return the end (ms) of the claim `lim`. Raises `InvalidToken` for claims of another issuer."""
+    end = claims.get("lim_until", math.inf)
+    if not isinstance(end, int | float):
+        raise InvalidToken()
+    return end
 
 
 def _jti() -> str:

@@ -18,12 +18,13 @@ from service.auth.workspaces import DEFAULT_NAME, NAME, no_workspace
 from service.errors import InvalidCredentials, NotFound, fault
 from service.ids import new_id
 from service.infra.redis import RedisStore
-from service.store import erasures, sign_in_addresses, workspaces
+from service.store import erasures, run_limits, sign_in_addresses, workspaces
 from service.store import token_families as token_rows
 from service.store import users as rows
 from service.store.actor import Actor, act_as
 from service.store.database import Database, Row, Transaction
-from service.types import DEFAULT_WORKSPACE, now_ms, public_fields
+from service.store.run_limits import NewLimit
+from service.types import DEFAULT_WORKSPACE, now_ms, public_fields, rfc3339
 
 log = logging.getLogger("slipway.auth")
 
@@ -32,7 +33,7 @@ USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
 _ADDRESS_REFRESH_MS = 86_400_000  # an address in daily use is written once a day
 _RATE = re.compile(r"[1-9][0-9]{0,8}/(?:[1-9][0-9]{0,4} ?)?(?:second|minute|hour|day)s?")
 
-_FIELDS = "id workspace_id username role disabled limit_runs created_at"
+_FIELDS = "id workspace_id username role disabled created_at limit_runs limit_runs_until limit_runs_after"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +43,20 @@ class User:
     username: str
     role: Role
     disabled: bool
-    limit_runs: str | None
     created_at: int
-    password_hash: str = field(
-        repr=False
-    )  # as it was when the user was read; a log-in begins only while it holds
+    limit_runs: str | None
+    # As it was when the user was read: a log-in begins only while it holds.
+    password_hash: str = field(repr=False)
+    limit_runs_until: int | None = None
+    limit_runs_after: str | None = None
 
     def public(self) -> dict[str, Any]:
         return public_fields(asdict(self), _FIELDS)
 
 
 def user_of(row: Row) -> User:
-    return User(password_hash=row["password_hash"], **{name: row[name] for name in _FIELDS.split()})
+    found = {**row, **run_limits.in_force(row)}
+    return User(password_hash=row["password_hash"], **{name: found[name] for name in _FIELDS.split()})
 
 
 class UserService:
@@ -165,9 +168,9 @@ class UserService:
         password: str | None = None,
         role: Role | None = None,
         disabled: bool | None = None,
-        limit_runs: str | None = None,
+        limit: NewLimit | None = None,
     ) -> User:
-        """Change the given fields; `limit_runs=""` restores the setting's limit. Ends their log-ins.
+        """Change the given fields; a `limit` of "" restores the setting's. Ends their log-ins.
 
         Role and limit are claims of the tokens, so changing either must revoke them too. `within`: only a user of that
         workspace. Raises `Invalid` and `NotFound`, and `Conflict` for the last admin of a workspace.
@@ -176,8 +179,8 @@ class UserService:
         changes = {key: value for key, value in changes.items() if value is not None}
         if password is not None:
             changes["password_hash"] = self._passwords.hash(password)
-        if limit_runs is not None:
-            changes["limit_runs"] = checked_rate(limit_runs) or None
+        if limit is not None:
+            changes |= run_limits.of_user(checked_rate(limit.rate) or None, limit.until)
         if changes:
             change = partial(rows.update, user_id=user_id, changes=changes, workspace_id=within)
             self._end_logins(user_id, change, _recorded(changes))
@@ -263,7 +266,7 @@ def _recorded(changes: Row) -> dict[Action, dict[str, Any]]:
     if "role" in changes:
         told[Action.USER_ROLE] = {"role": changes["role"]}
     if "limit_runs" in changes:
-        told[Action.USER_LIMIT] = {"limit_runs": changes["limit_runs"]}
+        told[Action.USER_LIMIT] = limit_told(changes["limit_runs"], changes["limit_runs_until"])
     if "disabled" in changes:
         told[Action.USER_DISABLED if changes["disabled"] else Action.USER_ENABLED] = {}
     if "password_hash" in changes:
@@ -276,6 +279,11 @@ def _look_up(tx: Transaction, username: str, workspace: str, digest: str) -> tup
     fits = USERNAME.fullmatch(username) and NAME.fullmatch(workspace)
     row = rows.by_name(tx, username if fits else "", workspace if fits else "")
     return row, sign_in_addresses.seen_at(tx, row["id"] if row else "", digest)
+
+
+def limit_told(rate: str | None, until: int | None) -> dict[str, Any]:
+    """Return what the audit says of a limit on runs."""
+    return {"limit_runs": rate} | ({} if until is None else {"until": rfc3339(until)})
 
 
 def checked_rate(rate: str) -> str:

@@ -18,6 +18,7 @@ from service.auth.workspaces import DEFAULT_NAME
 from service.errors import DatabaseUnavailable, SlipwayError
 from service.store.actor import Actor, acting_as
 from service.store.outages import cause_of
+from service.text.moments import parse_end
 from service.text.numerals import amount, whole_number
 
 if TYPE_CHECKING:
@@ -50,6 +51,24 @@ class RealNumber(click.FloatRange):
         return super().convert(value, param, ctx)
 
 
+class OverrideEnd(click.ParamType[int]):
+    """Option for the end of an override, such as 2026-12-01T06:00:00Z, as ms."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return parse_end(value)
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}.", param, ctx)
+
+
+until_option = click.option(
+    "--until",
+    metavar="TIME",
+    type=OverrideEnd(),
+    help="Then what stood before comes back: 2026-12-01T06:00:00Z.",
+)
 limit_option = click.option(
     "--limit", type=WholeNumber(1, 1000), default=20, show_default=True, help="How many at most."
 )

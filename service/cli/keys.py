@@ -18,6 +18,7 @@ from service.cli.common import (
     print_json,
     print_rows,
     services,
+    until_option,
     user_named,
 )
 from service.types import now_ms, rfc3339
@@ -82,11 +83,12 @@ def revoke(username: str, key_id: str, workspace: str) -> None:
 @click.argument("username")
 @click.argument("key_id")
 @click.argument("rate")
+@until_option
 @in_workspace
-def limit_key(username: str, key_id: str, rate: str, workspace: str) -> None:
+def limit_key(username: str, key_id: str, rate: str, until: int | None, workspace: str) -> None:
     """Limit the runs of a key, such as 60/minute, below its user's limit; `none` lifts it."""
     user_id = user_named(username, workspace).id
-    services().auth.keys.limit(key_id, user_id, "" if rate == "none" else rate)
+    services().auth.keys.limit(key_id, user_id, "" if rate == "none" else rate, until)
     click.echo(f"Limited {key_id}.")
 
 

@@ -11,7 +11,17 @@ from typing import Any
 
 import click
 
-from service.cli.common import Commands, Progress, as_json, paginate, print_json, print_rows, services
+from service.cli.common import (
+    Commands,
+    Progress,
+    as_json,
+    paginate,
+    print_json,
+    print_rows,
+    services,
+    until_option,
+)
+from service.store.cap_scopes import FORMS, is_scope
 from service.store.ledger_entries import estimate as ledger_rows
 from service.types import NO_USAGE, usd
 from service.usage import rollup
@@ -25,7 +35,7 @@ prices = Commands("prices", help="The price table.")
 ledger = Commands("ledger", help="The books: proof that they are right, and the provider's beside them.")
 budgets = Commands("budgets", help="Spending caps: how they stand, and setting them.")
 SOON = timedelta(days=60)
-_BUDGET = "scope period amount_usd spent_usd reserved_usd left_usd renews_at default"
+_BUDGET = "scope period amount_usd spent_usd reserved_usd left_usd renews_at default until after_usd"
 
 
 @prices.command("check")
@@ -147,20 +157,18 @@ def list_budgets(as_json: bool) -> None:
 @click.argument("scope")
 @click.argument("amount_usd")
 @click.option("--period", type=click.Choice(PERIODS), default="day", show_default=True)
-def set_budget(scope: str, amount_usd: str, period: Period) -> None:
-    """Set a cap on service, workspace:ID, user:ID, key:ID, agent:NAME or session:ID; the amount `none` lifts it."""
-    kind, _, name = scope.partition(":")
-    if (kind not in ("workspace", "user", "key", "agent", "session") or not name) and scope != "service":
-        raise click.ClickException(
-            "The scope is service, workspace:ID, user:ID, key:ID, agent:NAME or session:ID."
-        )
+@until_option
+def set_budget(scope: str, amount_usd: str, period: Period, until: int | None) -> None:
+    """Set the cap of a scope, such as user:ID or end_user:KEY_ID/NAME; the amount `none` lifts it."""
+    if not is_scope(scope):
+        raise click.ClickException(f"The scope is {FORMS}.")
     try:
         amount = None if amount_usd == "none" else nano_of(amount_usd)
     except ValueError as error:
         raise click.ClickException(f"{amount_usd} {error}.") from None
     if amount is not None:
         services().usage.budgets.look_up(scope)
-    print_rows([services().usage.budgets.put(scope, period, amount).public()], _BUDGET, "")
+    print_rows([services().usage.budgets.put(scope, period, amount, until=until).public()], _BUDGET, "")
 
 
 @budgets.command("webhook-secret")

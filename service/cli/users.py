@@ -18,9 +18,11 @@ from service.cli.common import (
     print_json,
     print_rows,
     services,
+    until_option,
     user_named,
 )
 from service.privacy.export import export
+from service.store.run_limits import NewLimit
 from service.types import DEFAULT_WORKSPACE
 
 users = Commands("users", help="Who may sign in.")
@@ -87,11 +89,13 @@ def role(username: str, role: Role, workspace: str) -> None:
 @users.command()
 @click.argument("username")
 @click.argument("rate", metavar="RATE|none")
+@until_option
 @in_workspace
-def limit(username: str, rate: str, workspace: str) -> None:
+def limit(username: str, rate: str, until: int | None, workspace: str) -> None:
     """Set a user's limit on runs, such as 60/minute, and revoke their log-ins; none: the setting's."""
     rate = "" if rate == "none" else rate
-    user = services().auth.users.change(user_named(username, workspace).id, limit_runs=rate)
+    user_id, users = user_named(username, workspace).id, services().auth.users
+    user = users.change(user_id, limit=NewLimit(rate, until))
     click.echo(f"The limit of {username} is {user.limit_runs or services().settings.limit_runs or 'none'}.")
 
 

@@ -1,4 +1,4 @@
-"""Budget caps and their counters.
+"""Counters of budget caps. The caps themselves: see `service.store.caps`.
 
 Lock order: a transaction locks counters by id, in one statement; a later statement may lock no others, see `may_lock`.
 
@@ -14,13 +14,10 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from service.store.database import InsertOnce, Row, Transaction
-from service.store.schema import api_keys, caps, counters, sessions, users, workspaces
+from service.store import cap_scopes
+from service.store.database import InsertOnce, Row, Transaction, clock_ms
+from service.store.schema import counters
 from service.store.statement import Statement, binds, listed
-from service.store.users import DELETED
-from service.store.visibility import in_workspace
-from service.store.workspaces import deleted_name
-from service.types import now_ms
 
 MASK = 2**63 - 1  # of a BIGINT
 
@@ -56,15 +53,6 @@ class CounterEntry(NamedTuple):
         return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") & MASK
 
 
-_CAP = sa.select(caps).where(caps.c.scope == sa.bindparam("scope"), caps.c.period == sa.bindparam("period"))
-_AFTER = (
-    sa.select(caps)
-    .where(
-        caps.c.scope != "service",
-        sa.tuple_(caps.c.scope, caps.c.period) > sa.tuple_(sa.bindparam("scope"), sa.bindparam("period")),
-    )
-    .order_by(caps.c.scope, caps.c.period)
-)
 _COUNTERS = Statement(
     sa.select(counters)
     .where(counters.c.id > sa.bindparam("after"))
@@ -76,21 +64,19 @@ STATE = ("id", "seq", "spent_nano", "held_nano", "cap_nano")  # columns, in the 
 _STATE = [counters.c[name] for name in STATE]
 
 
-@cache
-def _caps(count: int) -> Statement:
-    wanted = sa.select(caps).where(caps.c.scope.in_(binds("scope", count)))
-    return Statement(wanted.order_by(caps.c.scope, caps.c.period))
-
-
 def _locked_ids(count: int) -> sa.Select[Any]:
     ids = sa.select(counters.c.id).where(counters.c.id.in_(binds("id", count)))
     return ids.order_by(counters.c.id).with_for_update()
 
 
 def taking(count: int) -> sa.Update:
-    """Update that holds `amount` against `id0` to `id{count-1}`, each where it fits; returns their `STATE`."""
+    """Update that holds `amount` against `id0` to `id{count-1}`, each where it fits; returns their `STATE`.
+
+    Nothing fits a counter whose cap has to be looked up again.
+    """
     fits = _COMMITTED + sa.bindparam("amount", type_=sa.BigInteger()) <= counters.c.cap_nano
-    statement = sa.update(counters).where(counters.c.id.in_(_locked_ids(count)), fits)
+    holds_good = sa.or_(counters.c.cap_until.is_(None), counters.c.cap_until > clock_ms())
+    statement = sa.update(counters).where(counters.c.id.in_(_locked_ids(count)), fits, holds_good)
     held = counters.c.held_nano + sa.bindparam("amount", type_=sa.BigInteger())
     return statement.values(held_nano=held, seq=counters.c.seq + 1).returning(*_STATE)
 
@@ -108,8 +94,9 @@ def settling(count: int) -> sa.Update:
 
 _take = cache(lambda count: Statement(taking(count)))
 _settle = cache(lambda count: Statement(settling(count)))
+_STALE = sa.and_(counters.c.cap_until.is_not(None), counters.c.cap_until <= clock_ms())
 _STRIPES = (
-    sa.select(counters)
+    sa.select(counters, _STALE.label("stale"))
     .where(counters.c.window_id.in_(sa.bindparam("windows", expanding=True)))
     .order_by(counters.c.id)
 )
@@ -118,51 +105,8 @@ _OPEN = InsertOnce(counters)
 _SHARE = (
     sa.update(counters)
     .where(counters.c.id == sa.bindparam("of"))
-    .values(cap_nano=sa.bindparam("share"), seq=counters.c.seq + 1)
+    .values(cap_nano=sa.bindparam("share"), cap_until=sa.bindparam("until"), seq=counters.c.seq + 1)
 )
-
-
-def workspace_of(tx: Transaction, kind: str, name: str) -> str | None:
-    """Find the workspace of the workspace, user, key or session of this id. None: there is no such subject."""
-    of_key = sa.select(api_keys.c.id, users.c.workspace_id).join(users, users.c.id == api_keys.c.user_id)
-    query = {
-        "workspace": sa.select(workspaces.c.id, workspaces.c.id.label("workspace_id")).where(
-            workspaces.c.name != deleted_name(name)
-        ),
-        "user": sa.select(users.c.id, users.c.workspace_id).where(users.c.role != DELETED),
-        "key": of_key.where(api_keys.c.revoked_at.is_(None)),
-        "session": sa.select(sessions.c.id, sessions.c.workspace_id).where(sessions.c.expires_at > now_ms()),
-    }[kind]
-    row = tx.row(query.where(query.selected_columns.id == name))
-    return None if row is None else str(row["workspace_id"])
-
-
-def read(tx: Transaction, scopes: Sequence[str], expect: Sequence[Row] | None = None) -> list[Row]:
-    """Read the caps of these scopes, in order of scopes and periods. `expect`: these caps, see `Transaction`."""
-    return tx.rows(_caps(len(scopes)), listed("scope", scopes), expect=expect)
-
-
-def after(tx: Transaction, scope: str, period: str, limit: int, workspace_id: str | None) -> list[Row]:
-    """Page of caps, or of a workspace's, after this one, in the database's order of scopes, then periods.
-
-    Without the service's.
-    """
-    query = _AFTER.where(*in_workspace(caps, workspace_id)).limit(limit)
-    return tx.rows(query, {"scope": scope, "period": period})
-
-
-def locked(tx: Transaction, scope: str, period: str) -> Row | None:
-    """Read one cap and keep it from changing until this transaction ends."""
-    return tx.row(_CAP.with_for_update(read=True), {"scope": scope, "period": period})
-
-
-def put(tx: Transaction, scope: str, period: str, amount: int | None, workspace_id: str | None) -> None:
-    """Set a cap. `workspace_id`: of its subject; None: the subject is gone, or belongs to none."""
-    values: dict[str, Any] = {"amount_nano": amount, "updated_at": now_ms()}
-    values |= {} if workspace_id is None else {"workspace_id": workspace_id}
-    key = sa.and_(caps.c.scope == scope, caps.c.period == period)
-    if tx.execute(sa.update(caps).where(key).values(values)) == 0:
-        tx.execute(InsertOnce(caps), {"scope": scope, "period": period, **values})
 
 
 def may_lock(tx: Transaction, ids: Sequence[str]) -> bool:
@@ -186,7 +130,7 @@ def settle(tx: Transaction, ids: Sequence[str], amount: int, cost: int) -> list[
 
 
 def stripes(tx: Transaction, windows: Iterable[BudgetWindow], *, lock: bool = False) -> dict[str, list[Row]]:
-    """Read the counters of each open window, by window id."""
+    """Read the counters of each open window, by window id; `stale`: the cap has to be looked up again."""
     found: dict[str, list[Row]] = {}
     ids = [window.id for window in windows]
     for row in tx.rows(_STRIPES_LOCKED if lock else _STRIPES, {"windows": ids}) if ids else []:
@@ -195,18 +139,24 @@ def stripes(tx: Transaction, windows: Iterable[BudgetWindow], *, lock: bool = Fa
 
 
 def insert(
-    tx: Transaction, window: BudgetWindow, shares: Sequence[int], spent: int, held: int
+    tx: Transaction, window: BudgetWindow, shares: Sequence[int], until: int | None, spent: int, held: int
 ) -> list[CounterEntry]:
-    """Open a window: a counter for each share, the first with `spent` and `held`. Empty: it is open already."""
+    """Open a window: a counter for each share, the first with `spent` and `held`. Empty: it is open already.
+
+    `until`: end of the cap (ms).
+    """
     opened = [
         CounterEntry(window.counter(stripe), 1, 0 if stripe else spent, 0 if stripe else held, share)
         for stripe, share in enumerate(shares)
     ]
+    end_user = cap_scopes.end_user_of(window.scope)
     common = {
         "window_id": window.id,
         "scope": window.scope,
         "period": window.period,
         "starts_at": window.start,
+        "cap_until": until,
+        "key_id": None if end_user is None else end_user[0],
     }
     for entry in opened:  # the transaction that inserts the first inserts all: others wait for it
         row = {"id": entry.counter, "seq": 1, "spent_nano": entry.spent, "held_nano": entry.held, "warned": 0}
@@ -215,14 +165,31 @@ def insert(
     return opened
 
 
-def share(tx: Transaction, rows: Sequence[Row], shares: Sequence[int]) -> list[CounterEntry]:
-    """Set the share of the cap of each of a window's counters, which must be locked."""
+def share(
+    tx: Transaction, rows: Sequence[Row], shares: Sequence[int], until: int | None
+) -> list[CounterEntry]:
+    """Set the share of the cap of each of a window's counters, which must be locked. `until`: end of the cap (ms)."""
     for row, cap in zip(rows, shares, strict=True):
-        tx.execute(_SHARE, {"of": row["id"], "share": cap})
+        tx.execute(_SHARE, {"of": row["id"], "share": cap, "until": until})
     return [
         CounterEntry(row["id"], row["seq"] + 1, row["spent_nano"], row["held_nano"], cap)
         for row, cap in zip(rows, shares, strict=True)
     ]
+
+
+def make_stale(tx: Transaction, key_id: str, period: str) -> None:
+    """Have the caps of all open windows of a key's end users looked up again: their default has changed."""
+    of_key = sa.select(counters.c.id).where(counters.c.key_id == key_id, counters.c.period == period)
+    locked_ids = of_key.order_by(counters.c.id).with_for_update()
+    tx.execute(sa.update(counters).where(counters.c.id.in_(locked_ids)).values(cap_until=0))
+
+
+def count_of_key(tx: Transaction, key_id: str, window: BudgetWindow, most: int) -> int:
+    """Count the end users of a key that have a counter in the period and start of `window`; stop at `most`."""
+    place = (counters.c.period == window.period, counters.c.starts_at == window.start)
+    found = sa.select(sa.literal(1)).where(counters.c.key_id == key_id, *place).limit(most).subquery()
+    row = tx.row(sa.select(sa.func.count().label("n")).select_from(found))
+    return 0 if row is None else int(row["n"])
 
 
 def warn(tx: Transaction, window_id: str, percent: int) -> bool:

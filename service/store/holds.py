@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from service.errors import AgentStopped
-from service.store import agent_stops
+from service.store import agent_stops, cap_scopes
 from service.store.database import Row, Transaction
 from service.store.schema import batch_items, holds, runs
 from service.store.statement import Statement
@@ -38,7 +38,10 @@ class Hold(NamedTuple):
     def scopes(self) -> list[str]:
         """Scopes whose caps this hold counts against."""
         values = ((kind, getattr(self, column)) for kind, column in COLUMN_OF.items())
-        return ["service", *(f"{kind}:{value}" for kind, value in values if value)]
+        found = ["service", *(f"{kind}:{value}" for kind, value in values if value)]
+        if self.key_id and self.end_user:
+            found.append(cap_scopes.of_end_user(self.key_id, self.end_user))
+        return found
 
 
 COLUMN_OF = {
@@ -140,6 +143,8 @@ def every(tx: Transaction) -> list[Hold]:
 
 def of_scope(table: sa.Table, scope: str) -> list[sa.ColumnElement[bool]]:
     """Condition for rows of `table` in this scope."""
+    if (end_user := cap_scopes.end_user_of(scope)) is not None:
+        return [table.c.key_id == end_user[0], table.c.end_user == end_user[1]]
     kind, _, name = scope.partition(":")
     if kind == "workspace":
         return in_workspace(table, name)

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.errors import TooMany
+from service.store import run_limits
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import api_keys, users, workspaces
 from service.store.users import SIGN_IN_REFUSED
@@ -36,8 +37,8 @@ _BY_DIGEST = (
         api_keys.c.revoked_at,
         users.c.username,
         users.c.role,
-        users.c.limit_runs,
-        api_keys.c.limit_runs.label("key_limit_runs"),
+        *(users.c[name] for name in run_limits.COLUMNS),
+        *(api_keys.c[name].label(f"key_{name}") for name in run_limits.COLUMNS),
         users.c.workspace_id,
         SIGN_IN_REFUSED,
     )

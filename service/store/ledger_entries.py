@@ -19,7 +19,7 @@ PAGE = 5_000  # rows of one transaction
 BATCH = 500  # ids of one query
 # Not `end_user`, which the settlement of a release before lacks.
 CALL = ("user_id", "key_id", "agent", "session_id", "run_id", "step", "model", "price_id", "called_at")
-_COLUMNS = ("entry_id", "kind", "account", "amount_nano", "basis", "cap_nano")
+_COLUMNS = ("entry_id", "kind", "account", "amount_nano", "basis", "cap_nano", "end_user")
 _READ = [ledger.c[name] for name in (*_COLUMNS, *CALL, *TOKENS, "counters")]
 _KEY = (ledger.c.entry_id, ledger.c.kind, ledger.c.account)
 _AFTER = [sa.bindparam(name, type_=sa.String()) for name in ("entry", "kind", "account")]

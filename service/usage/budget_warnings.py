@@ -62,7 +62,8 @@ class BudgetWarnings:
         window = BudgetWindow(scope, period, int(start))
         counters = rows.stripes(tx, [window]).get(window_id, [])
         warned = min((row["warned"] for row in counters), default=100)  # no counters: nothing to warn of
-        return standing_of(Cap(scope, period, 0), window, counters), warned
+        cap = Cap(scope, period, sum(row["cap_nano"] for row in counters))
+        return standing_of(cap, window, counters), warned
 
     def _note(self, warning: BudgetWarning) -> bool:
         """Record a warning. False: it is recorded already; True where that was this same write, its answer lost."""

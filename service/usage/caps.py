@@ -7,28 +7,38 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, get_args
 
 from service.store.budgets import BudgetWindow
+from service.store.caps import NO_LIMIT as NO_LIMIT
 from service.store.database import Row
 from service.text import numerals
 from service.types import NANO, rfc3339, usd
 
 Period = Literal["day", "month", "total"]
 PERIODS: tuple[Period, ...] = get_args(Period)
-NO_LIMIT = 10**18  # nano-dollars (a billion dollars): a lifted cap still counts spending
 LEVELS = (50, 80, 100)  # percent of a cap at which a warning is sent
 DAY = 86_400_000
 
 
 class Cap(NamedTuple):
-    """At most `amount` nano-dollars for a scope in each period."""
+    """At most `amount` nano-dollars for a scope in each period.
+
+    An override ends at `until` (ms), for `after` nano-dollars then; None: for no cap.
+    """
 
     scope: str
     period: str
     amount: int
-    default: bool = False  # from the settings, not set through the API
+    default: bool = False  # of the settings or of the key, not set on this scope
+    until: int | None = None
+    after: int | None = None
 
     @property
     def id(self) -> str:
         return f"{self.scope}/{self.period}"
+
+    @property
+    def only_counts(self) -> bool:
+        """Return whether no cap is set any more: spending is counted for the next one of the same window."""
+        return self.default and self.amount >= NO_LIMIT
 
     def window(self, at: int) -> BudgetWindow:
         """Return the window that a call made at `at` (ms) counts in. Days and months are in UTC."""
@@ -48,7 +58,7 @@ class Standing(NamedTuple):
         return max(0, self.cap.amount - self.spent - self.held)
 
     def public(self) -> dict[str, Any]:
-        limited = self.cap.amount < NO_LIMIT
+        limited, after = self.cap.amount < NO_LIMIT, self.cap.after
         return {
             "scope": self.cap.scope,
             "period": self.cap.period,
@@ -59,6 +69,8 @@ class Standing(NamedTuple):
             "left_usd": usd(self.left // 1_000 * 1_000) if limited else None,
             "renews_at": rfc3339(window_end(self.window)),
             "default": self.cap.default,
+            "until": rfc3339(self.cap.until),
+            "after_usd": None if after is None or after >= NO_LIMIT else usd(after),
         }
 
 
@@ -74,7 +86,8 @@ class BudgetWarning(NamedTuple):
 
     def public(self) -> dict[str, Any]:
         figures = self.standing.public()
-        del figures["default"]  # recipients of warnings may not see the settings
+        for name in ("default", "until", "after_usd"):  # recipients of warnings may not see the settings
+            del figures[name]
         return {"percent": self.percent, **figures}
 
 
@@ -148,16 +161,26 @@ def room(row: Row) -> int:
     return int(row["cap_nano"]) - committed(row)
 
 
-def cap_of(row: Row) -> Cap:
-    return Cap(row["scope"], row["period"], NO_LIMIT if row["amount_nano"] is None else row["amount_nano"])
+def cap_of(row: Row, at: int) -> Cap | None:
+    """Return the cap in force at `at` (ms); None: an override has ended, and no cap stood before it."""
+    amount, until, after = row["amount_nano"], row["until"], row["after_nano"]
+    if until is None or until > at:
+        amount = NO_LIMIT if amount is None else amount
+        return Cap(row["scope"], row["period"], amount, until=until, after=after)
+    return None if after is None else Cap(row["scope"], row["period"], after)
+
+
+def is_stale(counters: Sequence[Row]) -> bool:
+    """Return whether the cap of an open window has to be looked up again."""
+    return any(row["stale"] for row in counters)
 
 
 def standing_of(cap: Cap, window: BudgetWindow, counters: Sequence[Row]) -> Standing:
     """Compute a cap's state from its counters.
 
-    The amount is that of the open window: a changed default applies from the next window on.
+    The amount is that of the open window: a changed default of the settings applies from the next window on.
     """
-    if counters:
+    if counters and not is_stale(counters):
         cap = cap._replace(amount=sum(row["cap_nano"] for row in counters))
     spent, held = (sum(row[name] for row in counters) for name in ("spent_nano", "held_nano"))
     return Standing(cap, window, spent, held)

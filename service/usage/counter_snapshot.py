@@ -27,8 +27,9 @@ _LATEST = 2**45  # ms: beyond the range of calendar functions
 
 @lru_cache(maxsize=4096)
 def span_of(name: str) -> Span:
-    """Parse the span from the id of a window or counter."""
-    _, period, start, *_ = (*name.split("/"), "", "")
+    """Parse the span from the id of a window or counter, from its end: an end user's name may have slashes."""
+    *_, one, two, three = ("", "", *name.split("/"))
+    period, start = (two, three) if two in PERIODS else (one, two)
     if period not in PERIODS or not _MOMENT.fullmatch(start) or int(start) > _LATEST:
         return UNKNOWN
     return period, int(start)

@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from service.errors import PriceUnknown
-from service.store import holds, ledger, ledger_entries, users
+from service.store import cap_scopes, holds, ledger, ledger_entries, users
 from service.store.budgets import MASK, CounterEntry
 from service.store.closed_windows import Closed
 from service.store.database import Database, Row, Transaction
@@ -170,8 +170,11 @@ class _Books:
             self.fault(_name(user), "its rows are of different calls")
         columns = ((kind, column) for kind, column in holds.COLUMN_OF.items() if kind != "workspace")
         scopes = {"service", *(f"{kind}:{reference[column]}" for kind, column in columns)}
+        # Of any row: the settlement of a release before lacks it.
+        named = {row["end_user"] for row in rows if row["end_user"] is not None}
+        scopes |= {cap_scopes.of_end_user(str(reference["key_id"]), name) for name in named}
         for counter in _counters(*rows):
-            scope = counter[: counter.find("/")]
+            scope = counter.rsplit("/", 3)[0]
             if scope.startswith("workspace:"):
                 scopes.add(f"workspace:{self.workspace_of(reference['user_id'])}")
             if scope not in scopes:

@@ -19,6 +19,7 @@ from service.ids import new_id
 from service.observe.observer import Observer, Settled
 from service.store import agent_stops, bookings, holds, ledger, scope_locks
 from service.store import budgets as counters
+from service.store.cap_scopes import with_defaults
 from service.store.database import Database, Row, Transaction
 from service.store.holds import Hold
 from service.store.transaction import WriteInTransaction
@@ -92,7 +93,8 @@ class Spending:
             placed = Placed(hold, attempt.counters)
             if estimate.most is None or hold.amount_nano <= estimate.most:
                 try:
-                    write(partial(scope_locks.share, scopes=hold.scopes), partial(self._take, placed=placed))
+                    locks = partial(scope_locks.share, scopes=with_defaults(hold.scopes))
+                    write(locks, partial(self._take, placed=placed))
                     return Reserved(placed.hold, attempt.tokens)
                 except HoldRefused:
                     pass
@@ -150,9 +152,12 @@ class Spending:
 
     def _take(self, tx: Transaction, placed: Placed) -> None:
         """Hold against every cap, all or none. Raises `HoldRefused`."""
-        windows = [cap.window(placed.hold.called_at) for cap in self._budgets.caps(tx, placed.hold.scopes)]
+        caps = self._budgets.in_force.read(tx, placed.hold.scopes)
+        windows = [cap.window(placed.hold.called_at) for cap in caps]
         seed = _seed(placed.hold)
-        ids = sorted(placed.chosen.get(window.id) or self._budgets.stripe(window, seed) for window in windows)
+        ids = sorted(
+            placed.chosen.get(window.id) or self._budgets.windows.stripe(window, seed) for window in windows
+        )
         hold = placed.hold = placed.hold._replace(counters=tuple(ids))
         if not holds.insert(tx, hold):
             return  # held already: the answer to an earlier commit was lost
@@ -178,8 +183,7 @@ class Spending:
         Raises `BudgetExceeded` when nothing fits and calls under way will not change that in time.
         """
         standing, opened = self._db.query(lambda tx: self._look(tx, hold))
-        if fresh := [state.cap for state in standing if state.window.id not in opened]:
-            self._budgets.open(fresh, hold.called_at)
+        if self._budgets.windows.prepare([state.cap for state in standing], opened, hold.called_at):
             return HoldAttempt(estimate, estimate.max_tokens), True
         limits = [state.left for state in standing] + ([] if estimate.most is None else [estimate.most])
         left = min(limits, default=hold.amount_nano)
@@ -193,7 +197,9 @@ class Spending:
         if tokens >= estimate.fewest:
             amount, seed = estimate.worst(tokens), _seed(hold)
             chosen = {
-                state.window.id: self._budgets.with_room(state.window, opened[state.window.id], seed, amount)
+                state.window.id: self._budgets.windows.with_room(
+                    state.window, opened[state.window.id], seed, amount
+                )
                 for state in standing
             }
             return HoldAttempt(estimate, tokens, chosen), True
@@ -205,7 +211,7 @@ class Spending:
         raise self._over(min(standing, key=lambda state: state.left), needed, hold)
 
     def _look(self, tx: Transaction, hold: Hold) -> tuple[list[Standing], dict[str, list[Row]]]:
-        standing = self._budgets.standing(tx, self._budgets.caps(tx, hold.scopes), hold.called_at)
+        standing = self._budgets.standing(tx, self._budgets.in_force.read(tx, hold.scopes), hold.called_at)
         return standing, counters.stripes(tx, [state.window for state in standing])
 
     def _over(self, state: Standing, needed: int, hold: Hold) -> BudgetExceeded:

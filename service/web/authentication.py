@@ -13,7 +13,15 @@ from jwt import ExpiredSignatureError, InvalidTokenError, PyJWTError
 from service.auth.keys import PREFIX as KEY_PREFIX
 from service.auth.oidc.refusals import Forged
 from service.auth.signing_keys import ALGORITHMS
-from service.auth.tokens import AUDIENCE, ISSUER, LEEWAY, Kind, caller_of, refuse_ambiguous
+from service.auth.tokens import (
+    AUDIENCE,
+    ISSUER,
+    LEEWAY,
+    Kind,
+    caller_of,
+    constant_until,
+    refuse_ambiguous,
+)
 from service.errors import InvalidToken, Unauthenticated
 from service.infra.redis_trip import Trip
 from service.store.actor import Actor, act_as
@@ -135,7 +143,7 @@ def _signed(request: Request, token: str) -> Caller:
             raise refused.answer from None
     else:
         claims = checked_claims("access", token)
-        caller, until = caller_of(claims), claims["exp"] + LEEWAY
+        caller, until = caller_of(claims), constant_until(claims)
     if len(known) >= _KNOWN_MOST:
         known.clear()
     known[token] = (caller, until)

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 import orjson
 from flask import Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from werkzeug.datastructures import Headers
 
+from service.errors import fault
+from service.store.cap_scopes import DEFAULT_NAME
 from service.text import exact_json
+from service.text.moments import parse_end
 from service.types import public_fields
 from service.usage.caps import Standing, nano_of
 
@@ -122,9 +125,27 @@ def _printable(text: str) -> str:
     return text
 
 
+def _a_name(text: str) -> str:
+    if text == DEFAULT_NAME:
+        raise ValueError("must not be `*`, which stands for every end user")
+    return text
+
+
 Amount = Annotated[str, Field(max_length=24), AfterValidator(_amount)]  # dollars
-EndUser = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+EndUser = Annotated[
+    str, Field(min_length=1, max_length=64), AfterValidator(_printable), AfterValidator(_a_name)
+]
+# End of an override, in ms; to a client it is a time.
+Until = Annotated[int, BeforeValidator(parse_end), WithJsonSchema({"type": "string", "format": "date-time"})]
 RateText = Annotated[str, Field(max_length=64)]  # such as `60/minute`
+
+
+def check_override(limit_runs: str | None, until: int | None) -> None:
+    """Validate an override of a limit. Raises `Invalid` for an end without one."""
+    if until is not None and limit_runs is None:
+        raise fault("/limit_runs_until", "needs a `limit_runs`")
+
+
 ContextObject = Annotated[str, AfterValidator(_is_object), WithJsonSchema({"type": "object"})]
 
 
@@ -246,13 +267,15 @@ class KeyView(Shape):
     last_used_at: str | None
     previous_expires_at: str | None
     limit_runs: str | None
+    limit_runs_until: str | None
+    limit_runs_after: str | None
 
 
 class KeyPage(Page[KeyView]): ...
 
 
 class BudgetView(Shape):
-    """Cap in its current window; the amount of a lifted cap is null."""
+    """Cap in its current window; the amount of a lifted cap is null. `after_usd`: the cap from `until` on, or none."""
 
     scope: str
     period: str
@@ -262,6 +285,8 @@ class BudgetView(Shape):
     left_usd: str | None
     renews_at: str | None
     default: bool
+    until: str | None
+    after_usd: str | None
 
 
 class BudgetList(Page[BudgetView]): ...

@@ -9,10 +9,13 @@ from service.auth.keys import USE_PRECISION_MS
 from service.auth.revocation import KEY as DISTRUSTED
 from service.auth.users import User
 from service.errors import InvalidToken, NotFound
+from service.store import keys as rows
+from service.store import run_limits
+from service.store.run_limits import NewLimit
 from service.store.schema import api_keys
 from service.types import now_ms
 from tests.auth.house import PASSWORD, Replica
-from tests.conftest import RedisServer
+from tests.conftest import RedisServer, wait_until
 from tests.twice import WAYS, Way, write_twice
 
 
@@ -91,7 +94,7 @@ def test_key_follows_changes_of_its_user(here: Replica, there: Replica, ada: Use
     made = here.keys.create(ada.id, "laptop")
     assert there.keys.caller(made["key"]).role == "user"
     assert there.keys.caller(made["key"]).role == "user"
-    here.users.change(ada.id, role="operator", limit_runs="3/minute")
+    here.users.change(ada.id, role="operator", limit=NewLimit("3/minute"))
     changed = there.keys.caller(made["key"])
     assert (changed.role, changed.limit_runs) == ("operator", "3/minute")
     here.users.change(ada.id, disabled=True)
@@ -255,3 +258,15 @@ def test_last_use_is_noted_apart_once_in_a_minute(
     here.keys._next_note = 0
     here.keys.note_uses()
     assert noted()[made["id"]] > first[made["id"]]
+
+
+def test_key_is_cached_to_the_end_of_an_override_at_most(here: Replica, there: Replica, ada: User) -> None:
+    made = here.keys.create(ada.id, "laptop", limit_runs="5/minute")
+    change = run_limits.of_key("9/minute", now_ms() + 2_000)
+    here.db.transact(lambda tx: rows.change(tx, made["id"], ada.id, change))  # untold, so that it is cached
+    for replica in (here, there, here):
+        assert replica.keys.caller(made["key"]).key_limit_runs == "9/minute"
+    wait_until(
+        lambda: there.keys.caller(made["key"]).key_limit_runs == "5/minute", "the end of the override", 10
+    )
+    assert here.keys.caller(made["key"]).key_limit_runs == "5/minute"

@@ -7,6 +7,7 @@ import pytest
 
 from service.auth.users import User
 from service.errors import Conflict, Invalid, InvalidCredentials, NotFound
+from service.store.run_limits import NewLimit
 from tests.auth.house import PASSWORD, Replica
 
 
@@ -82,9 +83,11 @@ def test_disabled_user_cannot_sign_in(here: Replica, ada: User) -> None:
 
 
 def test_changes_are_stored(here: Replica, ada: User) -> None:
-    changed = here.users.change(ada.id, password="another password", role="operator", limit_runs="5/minute")
+    changed = here.users.change(
+        ada.id, password="another password", role="operator", limit=NewLimit("5/minute")
+    )
     assert here.users.sign_in("ada", "another password", "192.0.2.1") == changed
     assert (changed.role, changed.limit_runs) == ("operator", "5/minute")
-    assert here.users.change(ada.id, limit_runs="").limit_runs is None
+    assert here.users.change(ada.id, limit=NewLimit("")).limit_runs is None
     with pytest.raises(NotFound):
         here.users.change("usr_nobody", role="admin")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx2
@@ -68,6 +69,22 @@ def test_logout_applies_to_the_other_replica_at_once(pair: Pair, client: httpx2.
         for _ in range(10):  # every worker of both, more likely than not
             assert there.get("/v1/auth/me").status_code == 401
             assert client.get("/v1/auth/me").status_code == 401
+
+
+@pytest.mark.parametrize("name", ["zoë / 7", "a//b/", "/", "100% %2F", "?x#y"])
+def test_cap_of_an_end_user_of_any_name_passes_nginx(pair: Pair, client: httpx2.Client, name: str) -> None:
+    key = client.post("/v1/auth/keys", json={"name": "end users"}).json()
+    scope = f"end_user:{key['id']}/{name}"
+    cap = {"amount_usd": "0.000001", "period": "day"}
+    with pair.client(pair.edge.url, client) as there:
+        put = there.put(f"/v1/admin/budgets/{quote(scope, safe='')}", json=cap)
+        assert (put.status_code, put.json().get("scope")) == (200, scope), put.text
+        shown = there.get("/v1/admin/budgets", params={"scope": scope}).json()["data"]
+        assert [cap["scope"] for cap in shown] == [scope]
+    for replica in (pair.one, pair.two):
+        headers = {"Authorization": f"Bearer {key['key']}"}
+        refused = httpx2.post(f"{replica.url}{INVOKE}", json=ask(end_user=name), headers=headers, timeout=30)
+        assert refused.status_code == 402, refused.text
 
 
 def test_path_without_a_route_answers_404_as_problem(pair: Pair, client: httpx2.Client) -> None:

@@ -34,7 +34,7 @@ REQUESTS: dict[str, dict[str, Any] | None] = {
     "POST /page/renew": None,
     "POST /page/sign-in": {"username": "root", "password": PASSWORD},
     "POST /page/sign-out": None,
-    "PUT /v1/admin/budgets/<scope>": {"amount_usd": "5", "period": "day"},
+    "PUT /v1/admin/budgets/<path:scope>": {"amount_usd": "5", "period": "day"},
     "POST /v1/admin/users": {"username": "carol", "password": PASSWORD},
     "PATCH /v1/admin/users/<user_id>": {"role": "operator"},
     "DELETE /v1/admin/users/<user_id>": None,
@@ -106,7 +106,7 @@ def root(app: Flask) -> User:
 def path_of(world: World, rule: str) -> str:
     """Path of a new object that the route of `rule` may change."""
     services = world.services
-    argument = next(iter(re.findall(r"<(\w+)>", rule)), "")
+    argument = next(iter(re.findall(r"<(?:\w+:)?(\w+)>", rule)), "")
     if argument in OBJECTS:
         return rule.replace(f"<{argument}>", world.make(OBJECTS[argument]))
     if argument == "user_id":
@@ -122,7 +122,7 @@ def path_of(world: World, rule: str) -> str:
         return rule.replace("<key_id>", services.auth.keys.create(world.ada.id, "old")["id"])
     if rule.endswith("/release"):
         services.infra.db.transact(lambda tx: services.runs.stops.stop(tx, AGENT, "x"))
-    return rule.replace("<agent>", AGENT).replace("<scope>", "service")
+    return rule.replace("<agent>", AGENT).replace("<path:scope>", "service")
 
 
 def test_every_route_that_writes_acts_as_its_caller(

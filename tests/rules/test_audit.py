@@ -32,7 +32,7 @@ REQUEST_ID = "0123456789abcdef"
 AUDITED = re.compile(r"(POST|PUT|PATCH|DELETE) /(v1/(admin|auth|approvals)|page)\b")
 # What each route that changes something here leaves.
 LEAVES: dict[str, Action | None] = {
-    "PUT /v1/admin/budgets/<scope>": Action.CAP_SET,
+    "PUT /v1/admin/budgets/<path:scope>": Action.CAP_SET,
     "POST /v1/admin/agents/<agent>/release": Action.AGENT_RELEASED,
     "POST /v1/admin/agents/<agent>/stop": Action.AGENT_STOPPED,
     "POST /v1/admin/users": Action.USER_CREATED,

@@ -38,6 +38,7 @@ def things_of(world: World) -> Things:
     spent, cap = AMOUNTS[ada.workspace_id == DEFAULT_WORKSPACE]
     world.spend(AGENT, ada.id, spent)
     scopes = [f"user:{ada.id}", f"key:{key_id}", f"session:{session_id}", f"workspace:{ada.workspace_id}"]
+    scopes.append(f"end_user:{key_id}/guest / 7")
     for scope in scopes:
         services.usage.budgets.put(scope, "month", cap)
     arguments = {
@@ -69,7 +70,7 @@ def queries(view: Any, things: Things) -> Iterator[dict[str, str]]:
         "session_id": things.arguments["session_id"][0],
         "workspace": things.arguments["workspace_id"][0],
         "agent": AGENT,
-        "scope": "all",
+        "scope": things.arguments["scope"][0] if "budget" in view.__name__ else "all",
         "q": things.words[0],
         "group_by": "user,key,workspace",
         "status": "pending" if "approval" in view.__name__ else "waiting_approval",
@@ -100,7 +101,7 @@ def test_no_word_of_a_workspace_crosses(world: World) -> None:
         # The audit first: refusals of this very test are in it, with the ids that they asked for.
         for name, view in sorted(routes(here.app), key=lambda route: "audit" not in route[0]):
             method, rule = name.split(" ")
-            has_object = any(f"<{argument}>" in rule for argument in things.arguments)
+            has_object = bool({*re.findall(r"<(?:\w+:)?(\w+)>", rule)} & things.arguments.keys())
             if method != "GET" and not has_object:
                 continue  # makes something of the caller's own
             for who in callers:

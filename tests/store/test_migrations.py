@@ -76,6 +76,20 @@ HOLD = {
 }
 
 
+CAP = {"scope": "service", "period": "day", "amount_nano": 7, "updated_at": 1}
+COUNTER = {
+    "id": "service/day/0/0",
+    "window_id": "service/day/0",
+    "scope": "service",
+    "period": "day",
+    "starts_at": 0,
+    "cap_nano": 7,
+    "spent_nano": 5,
+    "held_nano": 0,
+    "seq": 1,
+}
+
+
 def config(url: str) -> Config:
     alembic = Config(ROOT / "alembic.ini")
     alembic.attributes["url"] = url
@@ -111,6 +125,8 @@ def test_data_of_every_revision_reaches_the_newest(url: str) -> None:
         if revision == MONEY:
             with engine.begin() as connection:
                 connection.execute(sa.insert(schema.holds), HOLD)
+                connection.execute(sa.insert(schema.caps), CAP)
+                connection.execute(sa.insert(schema.counters), COUNTER)
     with engine.connect() as connection:
         hold = connection.execute(sa.select(schema.holds)).mappings().one()
         later = {"key_id": None, "session_id": None, "workspace_id": DEFAULT_WORKSPACE, "end_user": None}
@@ -122,6 +138,29 @@ def test_data_of_every_revision_reaches_the_newest(url: str) -> None:
         names = sa.select(schema.workspaces.c.id, schema.workspaces.c.name)
         assert connection.execute(names).all() == [(DEFAULT_WORKSPACE, "default")]
         assert connection.execute(sa.select(schema.steps.c.events)).scalar_one() == STEP["events"]
+
+        for table, row in ((schema.caps, CAP), (schema.counters, COUNTER)):
+            kept = connection.execute(sa.select(table)).mappings().one()
+            assert {name: kept[name] for name in row} == row
+
+
+def test_cap_before_an_override_is_back_in_older_code(url: str) -> None:
+    engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
+    command.upgrade(config(url), "head")
+    common = {"period": "day", "updated_at": 1, "until": 2**45}
+    longest = f"end_user:key_{'1' * 26}/{'🙂' * 64}"
+    with engine.begin() as connection:
+        for scope, amount, after in ((longest, 9, 7), ("service", 9, 10**18), ("agent:x", 9, None)):
+            row = {**common, "scope": scope, "amount_nano": amount, "after_nano": after}
+            connection.execute(sa.insert(schema.caps), row)
+        user = {**USER, "limit_runs": "9/minute", "limit_runs_until": 2**45, "limit_runs_after": None}
+        connection.execute(sa.insert(schema.users), user)
+    command.downgrade(config(url), "0026")
+    with engine.connect() as connection:
+        found = connection.execute(sa.text("SELECT scope, amount_nano FROM caps")).all()
+        assert dict(map(tuple, found)) == {longest: 7, "service": None}
+        assert connection.execute(sa.text("SELECT limit_runs FROM users")).all() == [(None,)]
+    command.upgrade(config(url), "head")
 
 
 def test_newest_revision_matches_the_schema(url: str) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
 
+import sqlalchemy as sa
+
 from service.ids import new_id
 from service.observe.log_lines import LogLines
 from service.observe.metrics import Metrics
@@ -14,7 +16,7 @@ from service.observe.observer import Observer
 from service.store import bookings, holds
 from service.store.database import Database, Transaction
 from service.store.holds import Hold
-from service.store.schema import metadata
+from service.store.schema import caps, counters, metadata
 from service.store.transaction import WriteInTransaction
 from service.types import NANO, Run, RunRequest, Usage
 from service.usage.budgets import Budgets
@@ -80,8 +82,8 @@ class House:
 
 
 def a_run(user: str = "usr_ada", *, agent: str = "support", key: str | None = None, **fields: Any) -> Run:
-    session = fields.pop("session", None)
-    request = RunRequest(agent, (), session_id=session)
+    session, end_user = fields.pop("session", None), fields.pop("end_user", None)
+    request = RunRequest(agent, (), session_id=session, end_user=end_user)
     fields = {"attempt": 1, "id": new_id("run"), **fields}
     return Run(
         user_id=user, agent=agent, agent_version="1", door="invoke", request=request, key_id=key, **fields
@@ -99,6 +101,16 @@ def wish(
 ) -> CallEstimate:
     """500 tokens at 4 dollars a million (the dearest a prompt can be) and 800 at 10 are a cent."""
     return CallEstimate(run, 1, SONNET, SONNET.model, max_tokens, fewest, input_tokens, count, most)
+
+
+def end_overrides(house: House) -> None:
+    """Let the time of every override pass, for the database's clock too."""
+    house.write(
+        lambda tx: tx.execute(sa.update(caps).where(caps.c.until.is_not(None)).values(until=1)),
+        lambda tx: tx.execute(
+            sa.update(counters).where(counters.c.cap_until.is_not(None)).values(cap_until=1)
+        ),
+    )
 
 
 def at_once(count: int, work: Callable[[int], object]) -> list[Any]:
@@ -139,11 +151,11 @@ def hold_at(house: House, at: int, user: str = "usr_ada") -> Hold:
         amount_nano=CENT,
         called_at=at,
     )
-    caps = house.db.query(lambda tx: house.budgets.caps(tx, hold.scopes))
-    house.budgets.open(caps, at)
+    caps = house.db.query(lambda tx: house.budgets.in_force.read(tx, hold.scopes))
+    house.budgets.windows.open(caps, at)
 
     def take(tx: Transaction) -> None:
-        ids = sorted(house.budgets.stripe(cap.window(at), 0) for cap in caps)
+        ids = sorted(house.budgets.windows.stripe(cap.window(at), 0) for cap in caps)
         placed = hold._replace(counters=tuple(ids))
         holds.insert(tx, placed)
         bookings.hold(tx, placed)

@@ -28,7 +28,7 @@ def rows(house: House, table: sa.Table, *where: Any) -> list[Any]:
 def house(make: Make) -> House:
     """Five days of two users' calls, one of which, three days old, is not settled yet."""
     house = make(user_day=NANO, service_day=NANO)
-    house.budgets._stripes = 2
+    house.budgets.windows.stripes = 2
     house.budgets.put("user:usr_ada", "total", NANO)
     for days in (5, 4, 3, 1, 0):
         for user in ("usr_ada", "usr_bob"):

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx2
@@ -47,6 +48,11 @@ def test_a_dollar_is_a_dollar(scratch: Path, url: str) -> None:
         clients = [stack.enter_context(replica.client()) for replica in replicas]
         answers: Counter[int] = Counter()
 
+        until = datetime.now(UTC) + timedelta(seconds=3)
+        # The dollar is back by itself, under load.
+        less = {"amount_usd": "0.20", "period": "day", "until": until.isoformat()}
+        assert clients[0].put("/v1/admin/budgets/service", json=less).status_code == 200
+
         def ask(number: int) -> None:
             for turn in range(10):
                 with suppress(httpx2.HTTPError):  # a worker that is killed answers nobody
@@ -61,6 +67,7 @@ def test_a_dollar_is_a_dollar(scratch: Path, url: str) -> None:
         for asker in askers:
             asker.join(200)
         wait_until(lambda: not database.query(holds.every), "the end of every hold", 150)
+        wait_until(lambda: datetime.now(UTC) > until, "the end of the override", 10)
         while (status := clients[0].post("/v1/agents/assistant/invoke", json=QUESTION).status_code) != 402:
             assert status == 200
         spent = Counter(model.stats())

@@ -24,7 +24,7 @@ Damage = Callable[[House, str, str], sa.Executable]
 def books(make: Make) -> House:
     """Two settled calls, one open one, a changed cap, and a window whose stripes were dealt out anew."""
     house = make(user_day=NANO, service_day=NANO)
-    house.budgets._stripes = 3
+    house.budgets.windows.stripes = 3
     run = a_run()
     reserved = house.reserve(run)
     house.settle(reserved, Usage(100, 200, 300, 50, 20))
@@ -32,7 +32,7 @@ def books(make: Make) -> House:
     house.budgets.put("service", "day", NANO // 2)
     [state] = house.budgets.of(["service"])
     counters = house.db.query(lambda tx: budgets.stripes(tx, [state.window]))[state.window.id]
-    house.budgets.with_room(state.window, counters, 0, NANO // 5)  # more than a third of a half
+    house.budgets.windows.with_room(state.window, counters, 0, NANO // 5)  # more than a third of a half
     house.finish(house.spending.settle_worst(house.reserve(run).hold))
     house.open = house.reserve(run).hold.id  # type: ignore[attr-defined]
     assert house.check().faults == []

@@ -12,13 +12,13 @@ import pytest
 import sqlalchemy as sa
 
 from service.errors import BudgetExceeded
-from service.store import budgets as rows
+from service.store import caps as rows
 from service.store import holds, scope_locks
 from service.store.database import Transaction
 from service.store.transaction import WriteInTransaction
-from service.types import NANO, Usage
-from service.usage import budgets
-from service.usage.caps import PERIODS
+from service.types import NANO, Usage, now_ms
+from service.usage import budget_windows
+from service.usage.caps import PERIODS, Cap
 from service.usage.estimate import Reserved
 from service.usage.reservation import LATEST_HOLD, HoldRefused
 from tests.conftest import wait_until
@@ -84,8 +84,8 @@ def test_a_step_under_way_when_a_cap_is_set(make: Make, collisions: Log, scope: 
 def test_step_waits_for_a_cap_being_set_and_counts_against_that_cap(make: Make, collisions: Log) -> None:
     house = make(patience=0)
     before = house.reserve()
-    cap = budgets.Cap("agent:support", "day", NANO)
-    settled = house.db.query(lambda tx: house.budgets._settled(tx, cap.window(1)))
+    cap = Cap("agent:support", "day", NANO)
+    settled = house.db.query(lambda tx: house.budgets.windows.settled(tx, cap.window(1)))
     with ThreadPoolExecutor(1) as pool:
 
         def slowly(tx: Transaction) -> Reserved:
@@ -94,7 +94,7 @@ def test_step_waits_for_a_cap_being_set_and_counts_against_that_cap(make: Make, 
             step = pool.submit(goes_on, house, before)
             wait_until(lambda: waiting(house), "the step")
             rows.put(tx, cap.scope, cap.period, NANO, None)
-            house.budgets._apply(tx, cap, settled)
+            house.budgets.windows.apply(tx, cap, cap.window(now_ms()), settled)
             return step  # type: ignore[return-value]
 
         house.db.transact(slowly).result(10)  # type: ignore[attr-defined]
@@ -133,18 +133,21 @@ def run_for(house: House, number: int, end: float) -> None:
     """Make runs of several steps."""
     for _ in until_then(end):
         with suppress(BudgetExceeded):
-            reserved = house.reserve(a_run(f"usr_{number % 3}", key=f"key_{number}"))
+            run = a_run(f"usr_{number % 3}", key=f"key_{number}", end_user=f"guest / {number % 2}")
+            reserved = house.reserve(run)
             for _ in range(2):
                 reserved = goes_on(house, reserved)
             house.settle(reserved, Usage(0, 50))
 
 
 def set_caps(house: House, number: int, end: float) -> None:
-    """Set caps of every scope, which open windows and change those that are open."""
+    """Set caps of every scope, which open windows and change those that are open; every other one ends soon."""
     for turn in until_then(end):
-        scopes = ("service", "agent:support", f"agent:a{turn}", f"user:usr_{turn % 3}", f"key:key_{turn % 8}")
+        scopes = ["service", "agent:support", f"agent:a{turn}", f"user:usr_{turn % 3}", f"key:key_{turn % 8}"]
+        scopes += [f"end_user:key_{turn % 8}/{name}" for name in ("*", "guest / 0")]
         for period in PERIODS:
-            house.budgets.put(scopes[(turn + number) % 5], period, NANO // (1 + turn % 3))
+            scope, until = scopes[(turn + number) % len(scopes)], now_ms() + 100 if turn % 2 else None
+            house.budgets.put(scope, period, NANO // (1 + turn % 3), until=until)
 
 
 @on_postgres
@@ -163,14 +166,15 @@ def test_settlement_during_set_cap_counts_once(
 ) -> None:
     """Between the sum that is read before the lock and the lock."""
     house = make()
-    clock = [budgets.now_ms()]
+    clock = [budget_windows.now_ms()]
     monkeypatch.setattr("service.usage.reservation.now_ms", lambda: clock[0])
-    monkeypatch.setattr("service.usage.budgets.now_ms", lambda: clock[0])
+    for module in ("budgets", "budget_windows"):
+        monkeypatch.setattr(f"service.usage.{module}.now_ms", lambda: clock[0])
     run = a_run(key="key_1", session="ses_1")
     house.spend(Usage(0, 100), run)
-    clock[0] += 2 * budgets.FINAL_AFTER
+    clock[0] += 2 * budget_windows.FINAL_AFTER
     open_long, open_still = house.reserve(run), house.reserve(run)
-    clock[0] += 2 * budgets.FINAL_AFTER
+    clock[0] += 2 * budget_windows.FINAL_AFTER
     house.spend(Usage(0, 20), run)
     own = scope_locks.own
 
@@ -190,23 +194,25 @@ def test_settlement_during_set_cap_counts_once(
 
 def test_most_of_the_ledger_is_summed_before_the_lock(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     house = make()
-    clock = [budgets.now_ms()]
-    for module in ("reservation", "budgets"):
+    clock = [budget_windows.now_ms()]
+    for module in ("reservation", "budgets", "budget_windows"):
         monkeypatch.setattr(f"service.usage.{module}.now_ms", lambda: clock[0])
     house.spend(Usage(0, 100))
-    clock[0] += 2 * budgets.FINAL_AFTER
+    clock[0] += 2 * budget_windows.FINAL_AFTER
     told: list[object] = []
-    spent, own = budgets.ledger.spent, scope_locks.own
-    monkeypatch.setattr(budgets.ledger, "spent", lambda *given: told.append(given[2:]) or spent(*given))
+    spent, own = budget_windows.ledger.spent, scope_locks.own
+    monkeypatch.setattr(
+        budget_windows.ledger, "spent", lambda *given: told.append(given[2:]) or spent(*given)
+    )
     monkeypatch.setattr(scope_locks, "own", lambda *given: told.append("lock") or own(*given))
     assert house.budgets.put("service", "total", NANO).spent == 1_000_000
-    final = clock[0] - budgets.FINAL_AFTER
+    final = clock[0] - budget_windows.FINAL_AFTER
     assert told == [(0, final), "lock", (final,)]
 
 
 def test_a_hold_that_waited_too_long_is_made_anew(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     house = make(user_day=NANO)
-    clock = [budgets.now_ms()]
+    clock = [budget_windows.now_ms()]
     monkeypatch.setattr("service.usage.reservation.now_ms", lambda: clock[0])
     refused: list[int] = []
 

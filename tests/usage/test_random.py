@@ -7,6 +7,7 @@ import os
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,17 +16,20 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from service.errors import BudgetExceeded
 from service.store import holds
-from service.types import Usage
-from service.usage import budgets
+from service.types import Usage, now_ms
+from service.usage import budget_windows
+from service.usage.caps import DAY
 from service.usage.estimate import Reserved
 from service.usage.reservation import sweep_holds
-from tests.usage.house import ASKED, SONNET, House, a_run
+from tests.usage.house import ASKED, SONNET, House, a_run, end_overrides
 
 EXAMPLES = int(os.environ.get("MONEY_EXAMPLES", "100"))  # 10,000 for the whole proof
 AMOUNTS = st.integers(0, 60_000_000)
 SCOPES = st.sampled_from(
     ["service", "user:usr_0", "user:usr_1", "agent:support", "key:key_1", "session:ses_1"]
+    + [f"end_user:key_1/{name}" for name in ("*", "a/day/0", "b")]
 )
+END_USERS = st.sampled_from([None, "a/day/0", "b"])
 PERIODS = st.sampled_from(["day", "month", "total"])
 
 
@@ -51,19 +55,27 @@ class Money(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.under_way: list[Reserved] = []
         self.billed = self.runs = 0
+        self.before: dict[tuple[str, str], int | None] = {}  # caps that come back, by scope and period
 
-    @initialize(stripes=st.integers(1, 4), final_after=st.sampled_from([0, budgets.FINAL_AFTER]))
+    @initialize(stripes=st.integers(1, 4), final_after=st.sampled_from([0, budget_windows.FINAL_AFTER]))
     def begin(self, stripes: int, final_after: int) -> None:
-        self.house.budgets._stripes = stripes
+        self.house.budgets.windows.stripes = stripes
         self.patch.setattr(
-            budgets, "FINAL_AFTER", final_after
+            budget_windows, "FINAL_AFTER", final_after
         )  # how much of the ledger is summed before the lock
 
-    @rule(user=st.integers(0, 1), key=st.booleans(), session=st.booleans(), tokens=st.integers(1, ASKED))
-    def hold(self, user: int, key: bool, session: bool, tokens: int) -> None:
+    @rule(
+        user=st.integers(0, 1),
+        key=st.booleans(),
+        session=st.booleans(),
+        end_user=END_USERS,
+        tokens=st.integers(1, ASKED),
+    )
+    def hold(self, user: int, key: bool, session: bool, end_user: str | None, tokens: int) -> None:
         self.runs += 1  # its id picks the stripe, so it must be the same when the example is run again
         name, who = f"run_{self.runs}", f"usr_{user}"
-        run = a_run(who, id=name, key="key_1" if key else None, session="ses_1" if session else None)
+        places: dict[str, Any] = {"key": "key_1" if key else None, "session": "ses_1" if session else None}
+        run = a_run(who, id=name, end_user=end_user, **places)
         with contextlib.suppress(BudgetExceeded):
             self.under_way.append(self.house.reserve(run, max_tokens=tokens, fewest=min(64, tokens)))
 
@@ -93,6 +105,24 @@ class Money(RuleBasedStateMachine):
     @rule(scope=SCOPES, period=PERIODS, amount=AMOUNTS | st.none())
     def change(self, scope: str, period: str, amount: int | None) -> None:
         self.house.budgets.put(scope, period, amount)  # type: ignore[arg-type]
+        self.before.pop((scope, period), None)
+
+    @rule(scope=SCOPES, period=PERIODS, amount=AMOUNTS | st.none())
+    def override(self, scope: str, period: str, amount: int | None) -> None:
+        self.before.setdefault((scope, period), self.amount(scope, period))
+        self.house.budgets.put(scope, period, amount, until=now_ms() + DAY)  # type: ignore[arg-type]
+
+    @rule()
+    def end(self) -> None:
+        """The time of every override passes, and each cap is what it was."""
+        end_overrides(self.house)
+        assert {place: self.amount(*place) for place in self.before} == self.before
+        self.before.clear()
+
+    def amount(self, scope: str, period: str) -> int | None:
+        """Amount that was set on a scope itself; None: there is none, or its default."""
+        found = [state.cap for state in self.house.budgets.of([scope]) if state.cap.period == period]
+        return next((cap.amount for cap in found if not cap.default), None)
 
     def teardown(self) -> None:
         """The books tell of every moment, so they are looked at in the end."""

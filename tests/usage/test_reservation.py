@@ -66,6 +66,8 @@ def test_a_hold_that_does_not_fit_leaves_nothing_of_its_transaction(make: Make) 
         "left_usd": "0.000000",
         "renews_at": "",
         "default": True,
+        "until": None,
+        "after_usd": None,
     }
     assert told == []
     assert house.figures("user:usr_ada") == (0, CENT)  # of the first call alone

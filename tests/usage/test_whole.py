@@ -84,7 +84,7 @@ def test_random_books_with_random_faults(seed: int, faults: int, stripes: int) -
         file = Path(folder) / "money.db"
         file.write_bytes(empty())
         house = House(f"sqlite:///{file}", patience=0, create=False, user_day=NANO, service_day=NANO)
-        house.budgets._stripes = stripes
+        house.budgets.windows.stripes = stripes
         try:
             fill(house, chance)
             for _ in range(faults):

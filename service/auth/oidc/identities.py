@@ -87,6 +87,8 @@ class Identities:
         if state == "new":
             self._db.transact(partial(_begin, family=family, user_id=user.id, until=claims.expires_at))
         until = min(claims.expires_at + LEEWAY, time.time() + self._rules.trusted_seconds)
+        if user.limit_runs_until is not None:
+            until = min(until, user.limit_runs_until / 1000)
         caller = Caller(
             user.id,
             user.username,

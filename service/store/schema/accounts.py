@@ -32,6 +32,8 @@ users = sa.Table(
     Column("role", String(16), nullable=False),
     Column("disabled", Boolean, nullable=False, default=False),
     Column("limit_runs", String(64)),
+    Column("limit_runs_until", BigInteger),  # end of an override; none: it stays
+    Column("limit_runs_after", String(64)),  # of an override: the limit after it
     Column("created_at", BigInteger, nullable=False),
     Index("uq_users_workspace_id_username", "workspace_id", "username", unique=True),
     Index("ix_users_workspace_id_id", "workspace_id", "id", **rows_where(OF_OTHERS)),
@@ -86,6 +88,8 @@ api_keys = sa.Table(
     Column("revoked_at", BigInteger, index=True),
     Column("changed_at", BigInteger, index=True),  # time since which it is to be looked up again
     Column("limit_runs", String(64)),  # below that of its user
+    Column("limit_runs_until", BigInteger),
+    Column("limit_runs_after", String(64)),
     Column("previous_digest", String(64), index=True),  # works until `previous_expires_at`
     Column("previous_expires_at", BigInteger),
     Column("last_used_at", BigInteger),  # to a minute

@@ -9,14 +9,17 @@ from service.store.schema.base import OF_OTHERS, Json, metadata, rows_where, wor
 
 CALLS_ONLY = rows_where("account = 'upstream'")
 SESSION_CALLS_ONLY = rows_where("account = 'upstream' AND session_id IS NOT NULL")
+END_USER_CALLS_ONLY = rows_where("account = 'upstream' AND end_user IS NOT NULL")
 
 caps = sa.Table(
     "caps",
     metadata,
-    # service | workspace:… | user:… | key:… | agent:… | session:…
-    Column("scope", String(96), primary_key=True),
+    # service | workspace:… | user:… | key:… | agent:… | session:… | end_user:key_…/name
+    Column("scope", String(104), primary_key=True),
     Column("period", String(8), primary_key=True),  # day | month | total
-    Column("amount_nano", BigInteger),  # none: no limit, the settings' default included
+    Column("amount_nano", BigInteger),  # none: no limit, the default included
+    Column("until", BigInteger),  # end of an override, by the database's clock; none: it stays
+    Column("after_nano", BigInteger),  # of an override: the amount after it; none: no cap stood before it
     Column("updated_at", BigInteger, nullable=False),
     workspace_column(),  # of the cap's subject; those of the service and of agents are in `default`
     Index("ix_caps_workspace_id_scope_period", "workspace_id", "scope", "period", **rows_where(OF_OTHERS)),
@@ -28,16 +31,25 @@ counters = sa.Table(
     metadata,
     Column("id", String(160), primary_key=True),  # the window's id / the stripe
     Column("window_id", String(144), nullable=False, index=True),  # scope/period/start
-    Column("scope", String(96), nullable=False),
+    Column("scope", String(104), nullable=False),
+    Column("key_id", String(32)),  # of an end user's counter
     Column("period", String(8), nullable=False),
     Column("starts_at", BigInteger, nullable=False),
     Column("cap_nano", BigInteger, nullable=False),
+    Column(
+        "cap_until", BigInteger
+    ),  # from then on, by the database's clock, the cap has to be looked up again
     Column("spent_nano", BigInteger, nullable=False),
     Column("held_nano", BigInteger, nullable=False),
     Column("seq", BigInteger, nullable=False),  # grows by one with each entry of the ledger that touches it
     Column("warned", Integer, nullable=False, default=0),  # highest percentage for which a warning was sent
     # For upkeep, which searches for windows that are over.
     Index("ix_counters_starts_at", "starts_at", **rows_where("period <> 'total'")),
+    Index(
+        "ix_counters_key_id_period_starts_at",
+        *("key_id", "period", "starts_at"),
+        **rows_where("key_id IS NOT NULL"),
+    ),
 )
 
 # Sums of counters whose window is over: see `service.store.closed_windows`.
@@ -106,6 +118,11 @@ ledger = sa.Table(
     Index("ix_ledger_called_at", "called_at", **CALLS_ONLY),
     Index("ix_ledger_user_id_called_at", "user_id", "called_at", **CALLS_ONLY),
     Index("ix_ledger_session_id_called_at", "session_id", "called_at", **SESSION_CALLS_ONLY),
+    Index(
+        "ix_ledger_key_id_end_user_called_at",
+        *("key_id", "end_user", "called_at"),
+        **END_USER_CALLS_ONLY,
+    ),
 )
 
 SUMS = (

@@ -13,12 +13,22 @@ from service.auth.users import Role
 from service.auth.workspaces import no_workspace
 from service.privacy.export import export
 from service.store.database import Transaction
+from service.store.run_limits import NewLimit
 from service.web.admission import guard, reading_place
 from service.web.current import current_caller, services
 from service.web.idempotency import once, once_again
 from service.web.openapi import api
 from service.web.paging import PAGE, WORKSPACE, asked_workspace, page, page_arguments
-from service.web.schemas import Body, KeyPage, Page, RateText, Shape, json_response
+from service.web.schemas import (
+    Body,
+    KeyPage,
+    Page,
+    RateText,
+    Shape,
+    Until,
+    check_override,
+    json_response,
+)
 from service.web.validation import parse
 
 blueprint = Blueprint("admin", __name__)
@@ -37,15 +47,20 @@ class NewUser(Body):
 
 
 class UserChange(Body):
-    """Changes of a user; omitted fields keep their values, an empty `limit_runs` restores the setting's limit."""
+    """Changes of a user; omitted fields keep their values, an empty `limit_runs` restores the setting's limit.
+
+    At `limit_runs_until` the limit before `limit_runs` comes back.
+    """
 
     password: Password | None = None
     role: Role | None = None
     disabled: bool | None = None
     limit_runs: RateText | None = None
+    limit_runs_until: Until | None = None
 
     @model_validator(mode="after")
     def _something(self) -> UserChange:
+        check_override(self.limit_runs, self.limit_runs_until)
         if not self.model_dump(exclude_none=True):
             raise ValueError("send something to change")
         return self
@@ -57,8 +72,10 @@ class UserView(Shape):
     username: str
     role: str
     disabled: bool
-    limit_runs: str | None
     created_at: str
+    limit_runs: str | None
+    limit_runs_until: str | None
+    limit_runs_after: str | None
 
 
 class UserPage(Page[UserView]): ...
@@ -131,8 +148,10 @@ def change_user(user_id: str) -> Response:
     body = parse(UserChange)
     if body.disabled or body.role not in (None, "admin"):
         _not_oneself(user_id)
+    limit = None if body.limit_runs is None else NewLimit(body.limit_runs, body.limit_runs_until)
+    fields = body.model_dump(exclude={"limit_runs", "limit_runs_until"})
     within = current_caller().confined_to
-    return json_response(services().auth.users.change(user_id, within, **body.model_dump()).public())
+    return json_response(services().auth.users.change(user_id, within, **fields, limit=limit).public())
 
 
 @blueprint.delete("/v1/admin/users/<user_id>")

@@ -30,7 +30,9 @@ from service.web.schemas import (
     KeyView,
     RateText,
     Shape,
+    Until,
     budget_list,
+    check_override,
     json_response,
 )
 from service.web.sign_in import Login, sign_in
@@ -78,14 +80,19 @@ class NewKey(Body):
 
 
 class KeyChange(Body):
-    """Limits of an API key, within its user's. `limit_runs`: "" lifts it. A cap that is set may only be lowered."""
+    """Limits of an API key, within its user's. `limit_runs`: "" lifts it. A cap that is set may only be lowered.
+
+    At `limit_runs_until` the limit before `limit_runs` comes back.
+    """
 
     limit_runs: RateText | None = None
+    limit_runs_until: Until | None = None
     cap_usd: Amount | None = None
     period: Period = "month"
 
     @model_validator(mode="after")
     def _something(self) -> KeyChange:
+        check_override(self.limit_runs, self.limit_runs_until)
         if self.limit_runs is None and self.cap_usd is None:
             raise ValueError("send `limit_runs` or `cap_usd`")
         return self
@@ -208,7 +215,7 @@ def change_key(key_id: str) -> Response:
         budgets = services().usage.budgets
         budgets.put(f"key:{key_id}", body.period, nano_of(body.cap_usd), lower=True)
     if body.limit_runs is not None:
-        key = keys.limit(key_id, user_id, body.limit_runs)
+        key = keys.limit(key_id, user_id, body.limit_runs, body.limit_runs_until)
     return json_response(key)
 
 

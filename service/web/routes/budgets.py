@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import re
-
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
 from service import errors
-from service.errors import NotFound
-from service.usage.budgets import SHARED_BY_MANY
+from service.errors import NotFound, fault
+from service.store.cap_scopes import FORMS, is_scope
+from service.usage.budget_windows import SHARED_BY_MANY
 from service.usage.caps import Period, nano_of
 from service.web.admission import guard
 from service.web.current import current_caller, services
 from service.web.openapi import api
 from service.web.paging import PAGE, WORKSPACE, asked_workspace, page, page_arguments
-from service.web.schemas import Amount, Body, BudgetView, Page, json_response
+from service.web.schemas import Amount, Body, BudgetView, Page, Until, json_response
 from service.web.validation import parse
 
 blueprint = Blueprint("budgets", __name__)
-_ID = "[0-9a-z]{26}"
-SCOPE = re.compile(
-    rf"service|workspace:wsp_{_ID}|user:usr_{_ID}|key:key_{_ID}|session:ses_{_ID}|agent:[a-z][a-z0-9_-]{{0,63}}",
-    re.ASCII,
-)
 
 
 class NewCap(Body):
-    """Cap in dollars; null lifts the cap, the default included."""
+    """Cap in dollars; null lifts the cap, the default included. With `until`, what stood before comes back then."""
 
     amount_usd: Amount | None
     period: Period
+    until: Until | None = None
 
 
 class CapView(BudgetView):
@@ -45,16 +40,24 @@ class CapPage(Page[CapView]): ...
     returns={200: CapPage},
     errors=[errors.Forbidden, errors.Invalid],
     tag="Admin",
-    query=PAGE | WORKSPACE,
+    query=PAGE
+    | WORKSPACE
+    | {"scope": {"type": "string", "description": "The caps on this scope, its defaults too"}},
 )
 @guard()
 def list_budgets() -> Response:
     limit, after = page_arguments()
-    found = services().usage.budgets.page(limit=limit + 1, after=after, workspace_id=asked_workspace())
+    scope, budgets = request.args.get("scope"), services().usage.budgets
+    if scope is None:
+        found = budgets.page(limit=limit + 1, after=after, workspace_id=asked_workspace())
+    elif is_scope(scope):
+        found = budgets.of_scope(scope, asked_workspace())
+    else:
+        raise fault("/scope", f"Send one of {FORMS}.")
     return json_response(page([{"id": state.cap.id, **state.public()} for state in found], limit))
 
 
-@blueprint.put("/v1/admin/budgets/<scope>")
+@blueprint.put("/v1/admin/budgets/<path:scope>")
 @api(
     "Set a cap, effective at once, in the current window too",
     body=NewCap,
@@ -69,15 +72,13 @@ def put_budget(scope: str) -> Response:
     Admins of a workspace lift none of those that are gone either: whose they were is not known any more.
     """
     within = current_caller().confined_to
-    if SCOPE.fullmatch(scope) is None:
-        raise NotFound(
-            f"There is no scope {scope}: service, workspace:…, user:…, key:…, agent:… or session:…"
-        )
+    if not is_scope(scope):
+        raise NotFound(f"There is no scope {scope}: {FORMS}")
     if within is not None and scope.partition(":")[0] in SHARED_BY_MANY:
         raise errors.Forbidden("An admin of the service sets this cap.")
     body = parse(NewCap)
     if body.amount_usd is not None or within is not None:
         services().usage.budgets.look_up(scope, within)
     amount = None if body.amount_usd is None else nano_of(body.amount_usd)
-    state = services().usage.budgets.put(scope, body.period, amount)
+    state = services().usage.budgets.put(scope, body.period, amount, until=body.until)
     return json_response({"id": state.cap.id, **state.public()})
