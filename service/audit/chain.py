@@ -97,7 +97,8 @@ class Chainer:
         """Link what waits, soon; called by the sweep too, for rows of other processes."""
         with self._lock:
             self._wanted = True
-            if self._thread is None and not self._closed.is_set():
+            alive = self._thread is not None and self._thread.is_alive()
+            if not alive and not self._closed.is_set():
                 self._thread = threading.Thread(target=self._work, name="audit-chain", daemon=True)
                 self._thread.start()
 

@@ -153,7 +153,7 @@ class SingleFlight:
                     del self._awaited[key]
 
     def _start(self) -> None:
-        if self._thread is None:  # started lazily: a thread does not survive a fork
+        if self._thread is None or not self._thread.is_alive():  # lazily: no thread survives a fork
             self._thread = threading.Thread(target=self._loop, name="single-flight", daemon=True)
             self._thread.start()
 

@@ -91,7 +91,7 @@ class StreamReader:
         with self._change:
             self._all.add(stream)
             self._some.set()
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._loop, name="stream-reader", daemon=True)
                 self._thread.start()
         if not stream.wait(stream.call.remaining() + 2 * MAX_PAUSE + 1):

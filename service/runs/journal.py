@@ -173,7 +173,11 @@ class Journal:
             for write in (*works, *self._writes):
                 write(tx)
 
-        self._db.transact(work, patience=PATIENCE)
+        try:
+            self._db.transact(work, patience=PATIENCE)
+        except Exception:
+            run.last_seq -= 1  # else a second try would skip a number
+            raise
         return self._committed([*after, final])
 
     def suspend(self, *works: WriteInTransaction) -> list[RunEvent]:

@@ -15,12 +15,12 @@ from typing import Any
 from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Events
 from service.audit.record import Action, Result, record
-from service.errors import AgentStopped
+from service.errors import AgentStopped, RunCancelled, RunTimeout
 from service.ids import new_id
 from service.llm.client import ModelReply
 from service.runs.journal import Journal
 from service.runs.journal_codec import decode_result, encode_result
-from service.runs.slots import Handle
+from service.runs.slots import HandedOver, Handle
 from service.store import approvals, tool_calls
 from service.store.database import Database, Row, Transaction
 from service.tools import ToolContext, ToolResult, ToolRunner
@@ -54,7 +54,10 @@ class ToolExecution:
         started: dict[str, Any],
         reply: ModelReply,
     ) -> Events[list[ToolResult]]:
-        """Make the calls in order; return one result per call. Raises `WaitsForApproval` and `AgentStopped`."""
+        """Make the calls in order; return one result per call.
+
+        Raises `WaitsForApproval`, `AgentStopped`, or why the run must stop; the calls left are unclaimed then.
+        """
         calls, questions = self._calls(agent, run, reply)
         ids = {call.id for call in calls}
         for row in questions:
@@ -66,15 +69,16 @@ class ToolExecution:
         yield from journal.publish(Event.STEP_STARTED, started)
         results = []
         for number, call in enumerate(calls):
-            handle.check()
-            called = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
-            yield from journal.publish(Event.TOOL_CALLED, called)
             try:
+                handle.check()
+                called = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
+                yield from journal.publish(Event.TOOL_CALLED, called)
                 result = self._result(agent, run, journal, handle, call)
-            except AgentStopped:
+            except (AgentStopped, HandedOver, RunCancelled, RunTimeout):
                 journal.write_with_next(partial(_unclaim, run=run, calls=calls[number:]))
                 raise
             if result.timed_out and not agent.tools[call.name].idempotent:
+                journal.write_with_next(partial(_unclaim, run=run, calls=calls[number + 1 :]))
                 handle.check()  # a run past its own deadline ends here
                 yield from _suspend(journal, [_question(run, call, "unknown")], pending)
             results.append(result)
@@ -196,7 +200,7 @@ def _claim(tx: Transaction, run: Run, step: int, calls: Sequence[_Call]) -> None
 
 
 def _unclaim(tx: Transaction, run: Run, calls: Sequence[_Call]) -> None:
-    """Take back the claims of calls that were not made: after the release of the agent they are made at last."""
+    """Take back the claims of calls that were not made: the next attempt makes them, without a person."""
     for call in calls:
         if call.audited:
             record(tx, Action.TOOL_FINISHED, f"run:{run.id}", result="refused", **call.told)

@@ -26,9 +26,7 @@ from tests.llm.wire_server import MESSAGE, Exchange, Handler, WireServer, whole
 from tests.runs import inside, scripted, turns
 from tests.runs.scripted import call, calls, holds, message, says, stream_of
 from tests.runs.test_kept_output import says_and_calls
-from tests.runs.test_tool_execution import LOOK, PAY, Desk
-
-PAY_TOO = call("pay", {"text": "3"}, "toolu_pay_too")
+from tests.runs.test_tool_execution import LOOK, PAY, PAY_TOO, Desk
 
 
 @pytest.fixture

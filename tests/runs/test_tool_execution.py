@@ -12,16 +12,17 @@ import sqlalchemy as sa
 
 from service import approvals
 from service.audit.record import Action
+from service.errors import RunCancelled, RunTimeout
 from service.llm.client import ModelReply
 from service.runs.journal import Journal
-from service.runs.slots import Handle
+from service.runs.slots import HandedOver, Handle, Reason
 from service.runs.tool_execution import ToolExecution, WaitsForApproval
 from service.store import runs as rows
 from service.store import schema, tool_calls
 from service.store import steps as step_rows
 from service.store.approvals import Decision
 from service.tools import Tool, ToolResult, ToolRunner, tool
-from service.types import Block, Caller, Run, RunStatus, Usage
+from service.types import Block, Caller, Event, Run, RunStatus, Usage
 from service.usage.rate_limits import SharedRateLimit
 from service.wiring import Services
 from tests.runs import inside
@@ -79,8 +80,8 @@ class Desk:
         rate = SharedRateLimit(self.wired.infra.redis_store, "desk", self.rate)
         execution = ToolExecution(self.wired.infra.db, ToolRunner(), rate)
         reply = ModelReply("m", list(uses), "tool_use", Usage(), unreadable=unreadable)
-        handle = Handle(self.run_id, 60, self.run.attempt)
-        using = execution.use(self.agent, self.run, self.journal, handle, {"step": 1}, reply)
+        self.handle = Handle(self.run_id, 60, self.run.attempt)
+        using = execution.use(self.agent, self.run, self.journal, self.handle, {"step": 1}, reply)
         while True:
             try:
                 next(using)
@@ -101,6 +102,7 @@ class Desk:
 
 PAY = call("pay", {"text": "1"}, "toolu_pay")
 LOOK = call("look", {"text": "2"}, "toolu_look")
+PAY_TOO = call("pay", {"text": "3"}, "toolu_pay_too")
 
 
 def test_call_is_claimed_before_and_reported_after(wired: Services) -> None:
@@ -158,6 +160,53 @@ def test_unreported_call_needs_an_approval(wired: Services) -> None:
     assert [result.ok for result in desk.use(PAY)] == [True]
     assert desk.made == ["1", "1"] and desk.statuses() == {"toolu_pay": "done"}
     over.set()
+
+
+def test_call_after_one_that_timed_out_is_made_without_a_person(wired: Services) -> None:
+    desk, over = Desk(wired, seconds=1.0), threading.Event()
+
+    def die() -> None:
+        desk.while_called = lambda: None
+        over.wait(60)
+
+    desk.while_called = die
+    with pytest.raises(WaitsForApproval):
+        desk.use(PAY, PAY_TOO)
+    assert desk.statuses() == {"toolu_pay": "unknown"}
+    [asked] = wired.infra.db.query(lambda tx: tx.rows(sa.select(schema.approvals)))
+    desk.decide(asked["id"], "approve")
+    assert [result.content for result in desk.use(PAY, PAY_TOO)] == ["made 1", "made 3"]
+    assert desk.made == ["1", "1", "3"]
+    over.set()
+
+
+def test_calls_left_at_a_drain_are_made_by_the_next_worker_without_a_person(wired: Services) -> None:
+    desk = Desk(wired)
+    desk.while_called = lambda: desk.handle.stop("drain")
+    with pytest.raises(HandedOver):
+        desk.use(PAY, PAY_TOO, LOOK)
+    desk.journal.hand_over()
+    assert desk.made == ["1"] and desk.statuses() == {"toolu_pay": "done"}
+    desk.while_called = lambda: None
+    desk._take()
+    assert [result.content for result in desk.use(PAY, PAY_TOO, LOOK)] == ["made 1", "made 3", "made 2"]
+    assert desk.made == ["1", "3", "2"]
+
+
+@pytest.mark.parametrize("reason", ["timeout", "cancelled"])
+def test_calls_left_at_the_end_of_a_run_are_recorded_as_refused(wired: Services, reason: Reason) -> None:
+    """So that a run that is queued again by hand makes them."""
+    desk = Desk(wired)
+    desk.while_called = lambda: desk.handle.stop(reason)
+    with pytest.raises((RunTimeout, RunCancelled)):
+        desk.use(PAY, PAY_TOO)
+    desk.journal.finish(RunStatus.FAILED, lambda: (Event.RUN_FAILED, {}))
+    assert desk.made == ["1"] and desk.statuses() == {"toolu_pay": "done"}
+    finished = [row[1:] for row in audited(wired) if row[0] == Action.TOOL_FINISHED]
+    assert [(result, called) for result, _, _, called in finished] == [
+        ("ok", "toolu_pay"),
+        ("refused", "toolu_pay_too"),
+    ]
 
 
 def test_pending_approval_blocks_every_call_of_the_step(wired: Services) -> None:

@@ -153,3 +153,6 @@ def test_a_stream_that_cannot_be_written_has_one_last_event(
     last = [event for event in events if event.name.is_last]
     assert [event.name for event in last] == [Event.RUN_FAILED] and events[-1] is last[0]
     assert last[0].data["output"] == "Some words." and holds(kept_in_each) == 0
+    stored = kept_in_each.runs.queries.so_far(events[0].data["run_id"])
+    numbers = list(range(1, len(events) + 1))
+    assert [event.seq for event in events] == numbers == [event.seq for event in stored]

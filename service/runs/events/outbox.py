@@ -165,7 +165,9 @@ class Outbox:
                 self._wrote = time.monotonic()
                 self._mark_delivered(self._unread)
                 self._unread = []
-        except OSError:
+        except Exception as error:  # a fault of one client's lens must not end the thread that serves all
+            if not isinstance(error, OSError):
+                log.exception("client_write_failed", extra={"run_id": self.run_id})
             on_disconnect = self._listener.on_disconnect
             self._lost()
             on_disconnect()

@@ -68,7 +68,7 @@ class Publisher:
         with self._lock:
             if listener is not None:
                 self._with_client.add(outbox)
-            if self._thread is None:  # lazily: a thread does not survive a fork
+            if self._thread is None or not self._thread.is_alive():  # lazily: no thread survives a fork
                 self._thread = threading.Thread(target=self._loop, name="live-publisher", daemon=True)
                 self._thread.start()
         return outbox

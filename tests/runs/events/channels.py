@@ -29,7 +29,7 @@ class Client:
         self.room = room
         self.taken: list[int] = []
         self.beats = 0
-        self.broken = False
+        self.error: Exception | None = None
         self._rest: list[int] = []
 
     def write(self, events: Sequence[RunEvent]) -> None:
@@ -39,8 +39,8 @@ class Client:
         self.rest()
 
     def rest(self) -> bool:
-        if self.broken:
-            raise BrokenPipeError
+        if self.error is not None:
+            raise self.error
         while self._rest and self.room > 0:
             self.room -= 1
             self.taken.append(self._rest.pop(0))

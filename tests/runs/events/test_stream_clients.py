@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -83,13 +84,57 @@ def test_disconnected_client_is_reported_once_and_not_written_to(redis_store: Re
         new_id("run"), 1, Listener(client, lambda: gone.append(True))
     )
     channel.put([delta(1)])
-    client.broken = True
+    client.error = BrokenPipeError()
     channel.put([RunEvent(Event.APPROVAL_REQUIRED, {}, 2)])
     channel.put([RunEvent(Event.RUN_COMPLETED, {}, 3)])
     channel.close()
     assert (client.taken, gone, channel.over, taken(channel)) == ([1], [True], True, [])
     told = told_in(EventStreamReader(redis_store, redis_store.client), channel.run_id)
     assert told == [1, 2, 3]
+
+
+def test_fault_of_one_clients_lens_loses_that_client_alone(
+    redis_store: RedisStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone: list[bool] = []
+    faulty, sound = Client(), Client()
+    faulty.error = ValueError("a lens with a fault")
+    publisher = publisher_of(redis_store, 15.0)
+    other = opened(publisher, sound)
+    other.put([delta(1)])
+    channel = publisher.open(new_id("run"), 1, Listener(faulty, lambda: gone.append(True)))
+    channel.put([delta(1)])  # urgent: by this thread
+    assert gone == [True] and "client_write_failed" in caplog.text
+    second = publisher.open(new_id("run"), 1, Listener(None, lambda: gone.append(True)))
+    second.put([delta(1)])
+    assert second._listener is not None
+    second._listener.writer = faulty
+    second.put([delta(2)])
+    wait_until(lambda: len(gone) == 2, "the window")
+    other.put([delta(2)])
+    wait_until(lambda: sound.taken == [1, 2], "the publisher")
+    for one in (channel, second, other):
+        one.close()
+
+
+def test_publisher_whose_thread_could_not_start_starts_it_later(
+    redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher = publisher_of(redis_store, 15.0)
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr(threading.Thread, "start", no_more_threads)
+        with pytest.raises(RuntimeError):
+            opened(publisher)
+    client = Client()
+    channel = opened(publisher, client)
+    channel.put([delta(1)])
+    channel.put([delta(2)])
+    wait_until(lambda: client.taken == [1, 2], "the publisher")
+    channel.close()
+
+
+def no_more_threads(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def test_idle_client_gets_heartbeats(redis_store: RedisStore) -> None:
