@@ -259,9 +259,7 @@ def test_notice_of_an_end_user_of_any_name_is_delivered(db: Database, receiver: 
     db.transact(lambda tx: hooks.notice(tx, name, receiver.url, "somebody", {"notice": name}))
     until(lambda: receiver.of(name), "the delivery")
     [told] = receiver.of(name)
-    assert (
-        unquote(told.headers["webhook-id"]) == name and told.headers["webhook-id"].isascii()
-    )
+    assert unquote(told.headers["webhook-id"]) == name and told.headers["webhook-id"].isascii()
 
 
 def test_a_notice_to_a_private_address_fails_for_good(db: Database) -> None:
