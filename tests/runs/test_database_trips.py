@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.store.postgres_connection import Answer, Call
-from service.types import Event
+from service.types import NANO, Event, now_ms
 from service.wiring import Services
 from tests.llm.wire_server import WireServer
 from tests.runs import inside
@@ -56,6 +56,21 @@ def of_run(wired: Services, trips: Trips) -> int:
 
 def test_a_run_is_a_trip_for_each_end(kept_in_each: Services, trips: Trips) -> None:
     assert of_run(kept_in_each, trips) == 2, trips
+
+
+def test_a_run_for_an_end_user_with_a_cap_is_two_trips_too(kept_in_each: Services, trips: Trips) -> None:
+    caller = inside.ADA._replace(key_id="key_1")
+    kept_in_each.usage.budgets.put("end_user:key_1/*", "day", NANO)
+    kept_in_each.usage.budgets.put("end_user:key_1/zoë / 7", "month", NANO, until=now_ms() + 60_000)
+
+    def ask() -> None:
+        asked = inside.request("What time is it?", end_user="zoë / 7")
+        kept_in_each.runs.start.invoke(caller, asked, None, "req")
+
+    ask()
+    trips.clear()
+    ask()
+    assert len(trips) == 2, trips
 
 
 def test_a_turn_of_a_session_is_two_trips_more(
