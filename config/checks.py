@@ -123,16 +123,11 @@ def with_port(url: str) -> str:
 
 
 def http_url(url: str) -> str:
-    """Check an `http` or `https` URL; empty passes."""
+    """Check an `http` or `https` URL without a user name or password; empty passes."""
     parts = _parts(url)
     if url and (parts.scheme not in ("http", "https") or not parts.hostname):
         raise ValueError("must begin with http:// or https:// and name a host")
-    return url
-
-
-def webhook_url(url: str) -> str:
-    """Check an `http` or `https` URL without a user name; empty passes. The sender refuses private addresses."""
-    if "@" in _parts(http_url(url)).netloc:
+    if "@" in parts.netloc:
         raise ValueError("is not an http or https URL without a user name")
     return url
 
@@ -147,9 +142,7 @@ def own_address(url: str) -> str:
 def issuer(url: str) -> str:
     """Check an OpenID Connect issuer; empty passes."""
     parts = _parts(over_tls(url))
-    if url and (
-        parts.query or parts.fragment or "@" in parts.netloc or not re.fullmatch(r"[!-~]{1,255}", url)
-    ):
+    if url and (parts.query or parts.fragment or not re.fullmatch(r"[!-~]{1,255}", url)):
         raise ValueError("is not an issuer such as https://login.example.com, without user name, ? and #")
     return url
 

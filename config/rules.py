@@ -75,9 +75,9 @@ class Rules(BaseModel):
         key = info.data.get("anthropic_api_key", SecretStr("")).get_secret_value()
         return derived.model_url(checks.http_url(url), key, info.data.get("offline_model_port", 8099))
 
-    @field_validator("semantic_cache_url", check_fields=False)
+    @field_validator("semantic_cache_url", "budget_webhook_url", check_fields=False)
     @classmethod
-    def _embeddings(cls, url: str) -> str:
+    def _other_services(cls, url: str) -> str:
         return checks.http_url(url)
 
     @field_validator("limit_concurrent_runs", mode="before", check_fields=False)
@@ -94,11 +94,6 @@ class Rules(BaseModel):
     @classmethod
     def _dollars(cls, text: str) -> str:
         return checks.dollars(text) if text and text != "none" else ""
-
-    @field_validator("budget_webhook_url", check_fields=False)
-    @classmethod
-    def _webhook(cls, url: str) -> str:
-        return checks.webhook_url(url)
 
     @field_validator("jwt_private_key", check_fields=False)
     @classmethod

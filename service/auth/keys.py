@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from service.audit.record import Action, record
 from service.auth.revocation import COMPLETE, KEY_CACHE_SECONDS, PROVES_WRITES, Revocations
 from service.auth.revocation import KEY as DISTRUSTED
 from service.auth.users import Role, checked_rate, limit_told
-from service.errors import Conflict, InvalidToken, NotFound
+from service.errors import Conflict, InvalidToken, NotFound, fault
 from service.ids import new_id
 from service.infra.redis import RedisStore
 from service.infra.redis_client import answered
@@ -34,6 +35,8 @@ from service.store.visibility import AGENTS
 from service.types import Caller, now_ms, public_fields
 
 PREFIX = "slp_"
+MAX_NAME = 128  # characters
+NAME = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{1,{MAX_NAME}}}")
 _CHECK_LENGTH = 8  # last characters, an HMAC: made-up keys are refused without a lookup
 _PREFIX_DIGITS = 8  # characters of a key that lists show
 USE_PRECISION_MS = 60_000  # of `last_used_at`
@@ -84,7 +87,9 @@ class KeyService:
         expires_at: int | None = None,
         limit_runs: str | None = None,
     ) -> NewKey:
-        """Generate a key without inserting its row. `expires_at` is in ms. Raises `Invalid` for `limit_runs`."""
+        """Generate a key without inserting its row. `expires_at` is in ms. Raises `Invalid`."""
+        if NAME.fullmatch(name) is None:
+            raise fault("/name", f"Use 1 to {MAX_NAME} characters, none of them a control character.")
         key, stored = self._new_secret()
         row = {
             **dict.fromkeys(_SHOWN.split()),

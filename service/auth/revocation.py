@@ -28,6 +28,7 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
+from typing import cast
 
 import redis
 
@@ -71,6 +72,12 @@ for i = 1, #all, 2 do
 end
 redis.call('HSET', KEYS[1], 'complete', ARGV[3])
 return 1
+"""
+
+# KEYS: the hash. ARGV: a field, and the value with which it is deleted.
+_WITHDRAW = """
+if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end
+return 0
 """
 
 
@@ -153,9 +160,16 @@ class Revocations:
             self._retrier = threading.Thread(target=self._catch_up, name="revocations-retry", daemon=True)
             self._retrier.start()
 
-    def withdraw(self, mark: str) -> None:
-        """Remove the mark of an agent that was released. A mark that stays costs a query for each look-up."""
-        self._redis_store.call(lambda client: client.hdel(KEY, mark), None)
+    def value_of(self, mark: str) -> bytes | None:
+        """Return the value of an agent's mark; None: there is none, or Redis is away."""
+        return cast("bytes | None", self._redis_store.call(lambda client: client.hget(KEY, mark), None))
+
+    def withdraw(self, mark: str, value: bytes) -> None:
+        """Remove the mark of an agent that was released, unless its value changed: then it was stopped again.
+
+        `value`: from before the database was asked. A mark that stays costs a query for each look-up.
+        """
+        self._redis_store.call(lambda client: client.eval(_WITHDRAW, 1, KEY, mark, value), None)
 
     def _age(self, complete: bytes | None) -> float | None:
         """Return seconds since the hash was complete; None: incomplete, or complete on another server."""

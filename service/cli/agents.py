@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import click
@@ -15,6 +18,7 @@ from service.cli.common import (
     Commands,
     as_json,
     in_workspace,
+    paginate,
     print_json,
     print_rows,
     services,
@@ -129,7 +133,9 @@ def _summary(results: list[dict[str, Any]]) -> str:
 
 def _first_admin(leased: Services, workspace: str) -> User:
     workspace_id = leased.auth.workspaces.named(workspace).id
-    for user in leased.auth.users.page(limit=100, after=None, workspace_id=workspace_id):
+    page = partial(leased.auth.users.page, workspace_id=workspace_id)
+    users: Iterator[User] = paginate(page, attrgetter("id"))
+    for user in users:
         if user.role == "admin" and not user.disabled:
             return user
     raise click.ClickException("There is no admin yet: add one with `flask users add NAME --role admin`.")

@@ -135,10 +135,15 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: str, empty: str, *, a
         return click.echo(empty)
     names = columns.split()
     cells = [[name.upper() for name in names]]
-    cells += [[_cell(row[name]) for name in names] for row in rows]
+    cells += [[printable(_cell(row[name])) for name in names] for row in rows]
     widths = [max(len(line[at]) for line in cells) for at in range(len(names))]
     for line in cells:
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Replace control characters but those to `keep`, such as terminal escapes in users' text, by spaces."""
+    return "".join(letter if letter.isprintable() or letter in keep else " " for letter in text)
 
 
 def paginate(fetch: Callable[..., list[Any]], id_of: Callable[[Any], str]) -> Iterator[Any]:

@@ -63,8 +63,8 @@ def add(
 @as_json
 def list_keys(username: str, workspace: str, as_json: bool) -> None:
     """List a user's keys that are not revoked."""
-    user_id, known = user_named(username, workspace).id, services().auth.keys
-    rows = list(paginate(partial(known.page, user_id), itemgetter("id")))
+    user_id = user_named(username, workspace).id
+    rows = list(paginate(partial(services().auth.keys.page, user_id), itemgetter("id")))
     columns = "id name prefix scopes created_at expires_at last_used_at"
     print_rows(rows, columns, f"{username} has no keys.", as_json=as_json)
 

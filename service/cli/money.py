@@ -43,9 +43,8 @@ def check_prices() -> None:
     """Compare the models in use with the price table and with what the API lists."""
     from service.llm.build import claude
 
-    app = services()
-    used = {model for agent in app.agents.agents.values() for model in agent.models}
-    client = claude(app.settings)
+    used = {model for agent in services().agents.agents.values() for model in agent.models}
+    client = claude(services().settings)
     try:
         listed = {model["id"]: model for model in client.list_models()}
     finally:
@@ -91,9 +90,9 @@ def check_ledger(as_json: bool) -> None:
 
     Read-only: run it at any time, stop it with Ctrl-C. A stopped check has proven nothing.
     """
-    app = services()
-    found = check_books(app.infra.db, app.usage.prices, Progress(ledger_rows(app.infra.db)).read)
-    named = [*found.faults, *rollup.check(app.infra.db)]
+    db = services().infra.db
+    found = check_books(db, services().usage.prices, Progress(ledger_rows(db)).read)
+    named = [*found.faults, *rollup.check(db)]
     faults = len(named) + found.more
     summary = {
         "entries": found.entries,

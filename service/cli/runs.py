@@ -10,7 +10,16 @@ from typing import Any
 import click
 import orjson
 
-from service.cli.common import Commands, RealNumber, as_json, limit_option, print_json, print_rows, services
+from service.cli.common import (
+    Commands,
+    RealNumber,
+    as_json,
+    limit_option,
+    print_json,
+    print_rows,
+    printable,
+    services,
+)
 from service.errors import Conflict, NotFound
 from service.runs.events.event_stream import stream_key
 from service.runs.result import shown
@@ -26,6 +35,7 @@ from service.types import Event, RunEvent, RunStatus, now_ms, public_fields, usd
 
 runs = Commands("runs", help="Runs: look at them, stop them, send them off again.")
 _COLUMNS = "run_id status agent door attempt cost_usd created_at"
+LAYOUT = "\n\t"  # control characters of users' text that are printed
 _MAX_PAUSE = 5.0  # seconds a replay waits at most between two events
 
 
@@ -71,7 +81,7 @@ def show(run_id: str, as_json: bool) -> None:
     for name, value in details.items():
         if name not in ("step_list", "sources", "tools") and value not in (None, ""):
             text = value if isinstance(value, str | int) else orjson.dumps(value).decode()
-            click.echo(f"{name:14} {text}")
+            click.echo(f"{name:14} {printable(str(text), keep=LAYOUT)}")
     print_rows(details["step_list"], "step kind name attempt ms cost_usd", "No step is done.")
 
 
@@ -86,8 +96,6 @@ def feedback(agent: str | None, score: int | None, limit: int, as_json: bool) ->
         lambda tx: feedback_rows.recent(tx, limit=limit, agent=agent, score=score)
     )
     lines = [public_fields(row, "run_id agent score updated_at comment") for row in found]
-    if not as_json:
-        lines = [{**line, "comment": _printable(line["comment"] or "")} for line in lines]
     print_rows(lines, "run_id agent score updated_at comment", "There is none.", as_json=as_json)
 
 
@@ -95,9 +103,9 @@ def feedback(agent: str | None, score: int | None, limit: int, as_json: bool) ->
 @click.argument("run_id")
 def cancel(run_id: str) -> None:
     """Cancel a run, on whichever worker it runs."""
-    known = services().runs.queries
-    services().runs.cancellation.cancel(known.get(run_id))
-    run = known.get(run_id)
+    queries = services().runs.queries
+    services().runs.cancellation.cancel(queries.get(run_id))
+    run = queries.get(run_id)
     click.echo(
         f"{run_id} is {run.status}." if run.status.ended else f"{run_id} will be cancelled within seconds."
     )
@@ -124,10 +132,10 @@ def resume(run_ids: tuple[str, ...], all_dead: bool) -> None:
 @as_json
 def replay(run_id: str, speed: float | None, as_json: bool) -> None:
     """Print a run's events again, as the client saw them; of a running one, those until now."""
-    known = services()
-    known.runs.queries.get(run_id)
-    steps = known.infra.db.query(lambda tx: step_rows.listed(tx, run_id))
-    for event in known.runs.queries.so_far(run_id):
+    queries = services().runs.queries
+    queries.get(run_id)
+    steps = services().infra.db.query(lambda tx: step_rows.listed(tx, run_id))
+    for event in queries.so_far(run_id):
         if speed is not None:
             time.sleep(_seconds_before(event, steps) / speed)
         if as_json:
@@ -139,8 +147,10 @@ def replay(run_id: str, speed: float | None, as_json: bool) -> None:
 
 
 def _requeue(run_id: str) -> None:
-    """Queue a failed run, and delete its live stream: a follower would stop at the old end."""
-    known = services()
+    """Queue a failed run, and delete its live stream: a follower would stop at the old end.
+
+    The stream is deleted before the commit: after it, another process may have begun to fill it again.
+    """
     now = now_ms()
 
     def work(tx: Transaction) -> None:
@@ -149,15 +159,10 @@ def _requeue(run_id: str) -> None:
             raise NotFound(f"There is no run {run_id}.")
         if not rows.requeue(tx, run_id, [RunStatus.FAILED], now):
             raise Conflict(f"{run_id} is {run.status}: only a failed run is sent off again.")
+        services().infra.redis_store.call(lambda client: client.delete(stream_key(run_id)), default=0)
 
-    known.infra.db.transact(work)
-    known.infra.redis_store.call(lambda client: client.delete(stream_key(run_id)), default=0)
-    known.runs.wakeup.ring([run_id])
-
-
-def _printable(text: str) -> str:
-    """Replace control characters, such as newlines and terminal escapes in user text, by spaces."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    services().infra.db.transact(work)
+    services().runs.wakeup.ring([run_id])
 
 
 def _seconds_before(event: RunEvent, steps: list[Any]) -> float:
@@ -172,9 +177,10 @@ def _seconds_before(event: RunEvent, steps: list[Any]) -> float:
 def _print_event(event: RunEvent) -> None:
     """Print text deltas inline, every other event as a line of its own."""
     if event.name is Event.TEXT_DELTA:
-        return click.echo(event.data["text"], nl=False)
+        return click.echo(printable(event.data["text"], keep=LAYOUT), nl=False)
     data = {name: value for name, value in shown(event.data).items() if name not in ("output", "sources")}
-    click.echo(click.style(f"\n[{event.seq}] {event.name} {orjson.dumps(data).decode()}", dim=True))
+    line = printable(f"[{event.seq}] {event.name} {orjson.dumps(data).decode()}")
+    click.echo(click.style(f"\n{line}", dim=True))
 
 
 def _print_runs(found: list[Row], as_json: bool) -> None:

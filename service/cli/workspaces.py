@@ -24,13 +24,13 @@ def list_workspaces(as_json: bool) -> None:
 @click.argument("name")
 def add(name: str) -> None:
     """Add a workspace; `flask users add --workspace` puts users into it."""
-    app = services()
-    row = app.auth.workspaces.new_row(name)
+    auth = services().auth
+    row = auth.workspaces.new_row(name)
 
     def work(tx: Transaction) -> None:
-        app.auth.workspaces.insert(tx, row)
+        auth.workspaces.insert(tx, row)
 
-    app.infra.db.transact(work)
+    services().infra.db.transact(work)
     click.echo(f"Added {name} ({row['id']}).")
 
 
@@ -56,11 +56,11 @@ def disable(name: str, undo: bool) -> None:
 @click.argument("name")
 def delete(name: str) -> None:
     """Delete a workspace without users; the ledger keeps what it spent."""
-    found = services().auth.workspaces
-    found.delete(found.named(name).id)
+    auth = services().auth
+    auth.workspaces.delete(auth.workspaces.named(name).id)
     click.echo(f"Deleted {name}.")
 
 
 def _change(workspace: str, *, name: str | None = None, disabled: bool | None = None) -> None:
-    found = services().auth.workspaces
-    found.change(found.named(workspace).id, name=name, disabled=disabled)
+    auth = services().auth
+    auth.workspaces.change(auth.workspaces.named(workspace).id, name=name, disabled=disabled)

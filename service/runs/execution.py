@@ -213,7 +213,7 @@ class Execution:
         return "refused" if refused else "cancelled"
 
     def take_up_in_background(self, run_id: str) -> bool:
-        """Claim and execute a run in a new thread. False: no slot is free."""
+        """Claim and execute a run in a new thread. False: no slot is free, or no thread can be started."""
         if not self.slots.take():
             return False
 
@@ -227,7 +227,12 @@ class Execution:
             finally:
                 self.slots.give()
 
-        threading.Thread(target=work, name=f"take-up-{run_id}", daemon=True).start()
+        try:
+            threading.Thread(target=work, name=f"take-up-{run_id}", daemon=True).start()
+        except RuntimeError:  # the next sweep tries again
+            self.slots.give()
+            log.exception("run_recovery_failed", extra={"run_id": run_id})
+            return False
         return True
 
     @contextmanager

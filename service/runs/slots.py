@@ -67,7 +67,7 @@ class Handle:
     def check(self) -> None:
         """Raise the stop reason, if the run must stop."""
         if self._reason is None and time.monotonic() > self.deadline:
-            self._reason = "timeout"
+            self.stop("timeout")
         if self._reason is not None:
             raise self.why()
 

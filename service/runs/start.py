@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from service.agents.definitions import AgentDefinition
 from service.cache.lookup import Lookup, Lookups
 from service.errors import RateLimited, SlipwayError
 from service.infra.redis import RedisStore
@@ -62,10 +61,6 @@ class RunStarter:
     concurrent: ConcurrentRuns
     redis_store: RedisStore
     stops: AgentStops
-
-    def agent(self, name: str) -> AgentDefinition:
-        """Find an agent. Raises `NotFound`."""
-        return self.new_runs.agent(name)
 
     def invoke(
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, trip: Trip | None = None

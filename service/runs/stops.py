@@ -7,18 +7,22 @@ revocations, with all that `service.auth.revocation` does for these while Redis 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from service.audit.record import Action, record
 from service.auth.revocation import COMPLETE, KEY, LOOK_UP, Revocations
-from service.errors import AgentStopped, NotFound
+from service.errors import AgentStopped, NotFound, fault
 from service.infra.redis_trip import ScriptCall
 from service.store import agent_stops as rows
 from service.store.database import Database, Row, Transaction
 from service.store.token_families import Revoked
 from service.types import now_ms, public_fields
+
+MAX_REASON = 500  # characters
+REASON = re.compile(rf"[^\x00\ud800-\udfff]{{1,{MAX_REASON}}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,12 @@ class AgentStops:
     has_agent: Callable[[str], bool]
 
     def stop(self, tx: Transaction, agent: str, reason: str) -> dict[str, Any]:
-        """Stop an agent, for all workspaces; return its state. Raises `NotFound`. A second stop changes nothing."""
+        """Stop an agent, for all workspaces; return its state. A second stop changes nothing.
+
+        Raises `NotFound`, and `Invalid` for a reason that cannot be kept.
+        """
+        if REASON.fullmatch(reason) is None:
+            raise fault("/reason", f"Use 1 to {MAX_REASON} characters of text.")
         if not self.has_agent(agent):
             raise NotFound(f"There is no agent named {agent}.")
         row = {"agent": agent, "reason": reason, "stopped_by": tx.actor.user_id, "stopped_at": now_ms()}
@@ -41,6 +50,8 @@ class AgentStops:
 
     def release(self, agent: str) -> dict[str, Any]:
         """Let an agent go on, also one that is gone; return its state. Raises `NotFound` for one that never was."""
+        mark = rows.mark(agent)
+        seen = self.revocations.value_of(mark)
         if not self.has_agent(agent) and self.db.query(lambda tx: rows.get(tx, agent)) is None:
             raise NotFound(f"There is no agent named {agent}.")
 
@@ -49,7 +60,8 @@ class AgentStops:
                 record(tx, Action.AGENT_RELEASED, f"agent:{agent}")
 
         self.db.transact(work)
-        self.revocations.withdraw(rows.mark(agent))
+        if seen is not None:
+            self.revocations.withdraw(mark, seen)
         return public(agent, None)
 
     def every(self) -> list[dict[str, Any]]:
@@ -68,7 +80,7 @@ class AgentStops:
             if self.db.query(lambda tx: rows.get(tx, agent)) is not None:
                 raise AgentStopped(f"The agent {agent} is stopped.")
             if found is not None:
-                self.revocations.withdraw(rows.mark(agent))
+                self.revocations.withdraw(rows.mark(agent), found)
 
         return ScriptCall(LOOK_UP, (KEY,), (rows.mark(agent), COMPLETE), read)
 

@@ -143,7 +143,8 @@ class ToolExecution:
 class _Call:
     """Tool call of a reply, with an earlier attempt's claim and the latest approval about it.
 
-    `arguments` are those of the approval, where they may have been changed. `result`: of an earlier attempt.
+    `arguments` are those of the approval, where they may have been changed. `former`, `result`: claim and result of an
+    earlier attempt.
     """
 
     def __init__(
@@ -151,6 +152,7 @@ class _Call:
     ) -> None:
         self.id: str = use["id"]
         self.name: str = use["name"]
+        self.former = claim
         self.is_asked = question is not None and question["status"] == "pending"
         decision = question if question is not None and _is_decided(question) else None
         self.allowed_by: str | None = decision["id"] if decision is not None else None
@@ -205,7 +207,7 @@ def _unclaim(tx: Transaction, run: Run, calls: Sequence[_Call]) -> None:
         if call.audited:
             record(tx, Action.TOOL_FINISHED, f"run:{run.id}", result="refused", **call.told)
         if call.to_claim:
-            tool_calls.unclaim(tx, run.id, call.id)
+            tool_calls.unclaim(tx, run.id, call.id, call.former)
 
 
 def _question(run: Run, call: _Call, reason: str) -> dict[str, Any]:

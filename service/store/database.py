@@ -58,7 +58,7 @@ class Database:
         pool_size: int = 10,
         patience: float = 5.0,
         check: Callable[[sa.Connection], None] | None = None,
-        retried: Callable[[str], object] = str,
+        retried: Callable[[str], object] = lambda cause: None,
     ) -> None:
         self.sqlite = url.startswith("sqlite")
         self.patience = patience

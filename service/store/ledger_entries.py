@@ -36,7 +36,11 @@ _ESTIMATES = {
 }
 
 
-def every(db: Database, *, page: int = PAGE, read: Callable[[int], object] = int) -> Iterator[list[Row]]:
+def _ignore(rows: int) -> None:
+    """Report no progress."""
+
+
+def every(db: Database, *, page: int = PAGE, read: Callable[[int], object] = _ignore) -> Iterator[list[Row]]:
     """Yield every entry as its rows, in order of entry ids. `read(rows)` is called with the size of each page."""
     for _, rows in groupby(_rows(db, page, read), lambda row: (row["entry_id"], row["kind"])):
         yield list(rows)

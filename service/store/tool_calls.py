@@ -40,9 +40,14 @@ def report(tx: Transaction, run_id: str, call_id: str, status: str, result: dict
     tx.execute(_update(run_id, call_id).values(status=status, result=result, finished_at=now_ms()))
 
 
-def unclaim(tx: Transaction, run_id: str, call_id: str) -> None:
-    """Forget the claim of a call that was not made."""
-    tx.execute(sa.delete(tool_calls).where(tool_calls.c.run_id == run_id, tool_calls.c.call_id == call_id))
+def unclaim(tx: Transaction, run_id: str, call_id: str, former: Row | None) -> None:
+    """Forget the claim of a call that was not made; `former`: an earlier attempt's, which is in force again."""
+    if former is None:
+        mine = (tool_calls.c.run_id == run_id, tool_calls.c.call_id == call_id)
+        tx.execute(sa.delete(tool_calls).where(*mine))
+    else:
+        kept = {name: former[name] for name in ("arguments", "status", "result", "claimed_at")}
+        tx.execute(_update(run_id, call_id).values(**kept))
 
 
 def report_unknown(tx: Transaction, run_id: str, call_id: str) -> None:

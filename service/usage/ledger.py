@@ -32,6 +32,10 @@ _call = itemgetter(*ledger_entries.CALL)  # `called_at` last
 ReportProgress = Callable[[int], object]  # receives the number of rows read
 
 
+def _ignore(rows: int) -> None:
+    """Report no progress."""
+
+
 class Fault(NamedTuple):
     """Fault in the ledger, and the row that shows it."""
 
@@ -51,7 +55,7 @@ class Checked(NamedTuple):
     more: int = 0  # faults beyond `MAX_FAULTS` or `MAX_PLACES`
 
 
-def check(db: Database, prices: PriceTable, progress: ReportProgress = int) -> Checked:
+def check(db: Database, prices: PriceTable, progress: ReportProgress = _ignore) -> Checked:
     """Verify the whole ledger, while others write to it.
 
     `progress` receives the number of rows read.

@@ -29,6 +29,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "cache_creation_tokens": ("cache_creation_input_tokens", "cache_creation_tokens"),
     "cost": ("cost_usd", "cost"),
 }
+MAX_COST = 10**9  # dollars of one record
 WRITES = (
     "usage_input_tokens_cache_write_5m",
     "usage_input_tokens_cache_write_1h",
@@ -85,13 +86,25 @@ def _records(export: str) -> Iterator[tuple[str, str, dict[str, int]]]:
 
 
 def _raw(export: str) -> Iterator[dict[str, Any]]:
+    """Yield the export's records, unchecked. Raises `ValueError` for a document that has none."""
     if export.lstrip()[:1] not in ("{", "["):
-        yield from csv.DictReader(io.StringIO(export))
+        try:
+            yield from csv.DictReader(io.StringIO(export))
+        except csv.Error as error:
+            raise ValueError(f"the export is no CSV: {error}") from error
         return
     document = orjson.loads(export)
-    for item in document["data"] if isinstance(document, dict) else document:
-        for result in item.get("results", [item]):  # the usage API's buckets
-            yield {**item, **result, **(result.get("cache_creation") or {})}
+    for item in _objects(document.get("data") if isinstance(document, dict) else document):
+        for result in _objects(item.get("results", [item])):  # the usage API's buckets
+            [writes] = _objects([result.get("cache_creation") or {}])
+            yield {**item, **result, **writes}
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    """Check for a list of objects. Raises `ValueError`."""
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise ValueError("the export is neither a list of records nor an object with one in `data`")
+    return value
 
 
 def _record(raw: Mapping[str, Any]) -> tuple[str, str, dict[str, int]]:
@@ -99,8 +112,16 @@ def _record(raw: Mapping[str, Any]) -> tuple[str, str, dict[str, int]]:
     figures = {kind: int(_ascii(_field(raw, kind) or 0)) for kind in KINDS}
     figures["cache_creation_tokens"] += sum(int(_ascii(raw.get(name) or 0)) for name in WRITES)
     if (cost := _field(raw, "cost")) not in (None, ""):
-        figures["cost"] = int((Decimal(_ascii(cost)) * NANO).to_integral_value())
+        figures["cost"] = int((_dollars(_ascii(cost)) * NANO).to_integral_value())
     return day, str(_field(raw, "model")), figures
+
+
+def _dollars(text: str) -> Decimal:
+    """Parse an amount, also a negative one or one with an exponent. Raises `ValueError` and `InvalidOperation`."""
+    amount = Decimal(text)
+    if not abs(amount) < MAX_COST:
+        raise ValueError("a cost must be below a billion dollars")
+    return amount
 
 
 def _ascii(value: object) -> str:

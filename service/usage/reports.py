@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -24,6 +25,8 @@ FIGURES = (
     "cost_usd",
     "cache_savings_usd",
 )
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # as OWASP's page on CSV injection lists them
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 PAGE = 1_000  # lines of a sheet per database query
 CHUNK = 100  # lines of a sheet per chunk sent
 PAUSE = 0.001  # seconds of sleep after each chunk, for the other threads of the process
@@ -127,7 +130,14 @@ def _shown(name: str, value: Any) -> str | None:
     return rfc3339(value * HOUR_MS) if name == "hour" else value or None
 
 
+def _inert(cell: Any) -> Any:
+    """Put `'` before a text that a spreadsheet would compute; a number stays one."""
+    if isinstance(cell, str) and cell.startswith(FORMULA) and _NUMBER.fullmatch(cell) is None:
+        return f"'{cell}"
+    return cell
+
+
 def _csv(rows: Any) -> str:
     out = io.StringIO()
-    csv.writer(out).writerows(rows)
+    csv.writer(out).writerows(map(_inert, cells) for cells in rows)
     return out.getvalue()

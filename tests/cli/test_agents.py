@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from flask import Flask
 
 from config import load
 from service.app import create_app
+from service.store import users
+from service.store.database import Transaction
+from service.types import new_id, now_ms
+from service.wiring import Services
 from tests.cli.house import Flask_, env, flask, services, table, whole
 
 __all__ = ["env", "flask", "services", "whole"]
@@ -93,6 +98,27 @@ def test_evals_check_the_category(whole: Flask) -> None:
     told = json.loads(whole.test_cli_runner().invoke(args=["agents", "eval", "support", "--json"]).stdout)
     assert len(told) == 5
     assert not [line for case in told for line in case["missing"] if "category" in line]
+
+
+def test_eval_finds_the_first_admin_behind_many_users(flask: Flask_, services: Services) -> None:
+    flask("workspaces", "add", "crowd")
+    workspace_id = services.auth.workspaces.named("crowd").id
+    row = {"password_hash": "", "disabled": False, "limit_runs": None, "workspace_id": workspace_id}
+
+    def crowd(tx: Transaction) -> None:
+        for number in range(101):
+            one = {"id": new_id("usr"), "username": f"user{number}", "role": "user", "created_at": now_ms()}
+            users.insert(tx, {**row, **one})
+
+    services.infra.db.transact(crowd)
+    services.auth.users.create("boss", "boss-password", "admin", workspace_id=workspace_id)
+    assert "passed" in flask("agents", "eval", "support", "--workspace", "crowd").stdout
+
+
+@pytest.mark.parametrize("reason", ["", "x" * 501, "a\0b", "\udcff"])
+def test_reason_that_cannot_be_kept_is_refused(flask: Flask_, reason: str) -> None:
+    assert "/reason: " in flask("agents", "stop", "support", "--reason", reason, code=1).stderr
+    assert table(flask("agents", "list"))[0][-1] == "DESCRIPTION"
 
 
 def test_agent_is_stopped_and_released(flask: Flask_) -> None:

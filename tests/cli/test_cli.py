@@ -68,6 +68,12 @@ def test_keys_are_made_listed_and_revoked(flask: Flask_, services: Services) -> 
     assert "--scope" in flask("keys", "add", "ada", "x", "--scope", "everything", code=2).stderr
 
 
+@pytest.mark.parametrize("name", ["", "x" * 129, "a\x1b[31mb", "\udcff"])
+def test_key_name_that_cannot_be_kept_is_refused(flask: Flask_, name: str) -> None:
+    assert "/name: " in flask("keys", "add", "ada", name, code=1).stderr
+    assert flask("keys", "list", "ada").stdout == "ada has no keys.\n"
+
+
 def test_signing_keys_are_rotated(flask: Flask_, services: Services) -> None:
     signing = services.auth.tokens.keys
     first = signing.current()

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import pytest
+
+from service.cli.runs import _print_event
+from service.runs.events.event_stream import stream_key
 from service.store import feedback
 from service.store import runs as rows
-from service.types import Caller, Run, RunRequest, RunStatus, now_ms
+from service.store.database import Database
+from service.types import Caller, Event, Run, RunEvent, RunRequest, RunStatus, now_ms
 from service.wiring import Services
 from tests.cli.house import Flask_, a_run, env, flask, services, table, whole
 
@@ -67,6 +73,40 @@ def test_replay_prints_events_as_the_client_saw_them(flask: Flask_, services: Se
     assert lines[-1]["data"]["output"] == (run.result or {})["output"]
     told = flask("runs", "replay", run.id, "--speed", "1000").stdout
     assert "run.started" in told and "tool.called" in told and told.rstrip().endswith("}")
+
+
+def test_terminal_escapes_in_texts_are_not_printed(flask: Flask_, services: Services) -> None:
+    run = a_run(services, "Tell me of \x1b]0;owned\x07\x9b2J", "assistant")
+    said = (run.result or {})["output"]
+    assert "\x1b" in said and "\x9b" in said
+    for command in (("show", run.id), ("replay", run.id)):
+        printed = flask("runs", *command).stdout
+        assert "]0;owned" in printed and not {"\x1b", "\x07", "\x9b"} & set(printed)
+
+
+def test_lines_of_a_text_stay_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    _print_event(RunEvent(Event.TEXT_DELTA, {"text": "one\n\ttwo\r\x1b[2J"}, 1))
+    assert capsys.readouterr().out == "one\n\ttwo  [2J"
+
+
+def test_stream_of_a_run_that_is_resumed_at_once_is_kept(
+    flask: Flask_, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a task worker that claims the run as soon as it is queued."""
+    run_id, transact = a_dead_run(services), Database.transact
+    key = stream_key(run_id)
+
+    def then_take_up(db: Database, *args: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        done = transact(db, *args, **options)
+        assert services.runs.execution.take_up(run_id)
+        return done
+
+    assert services.infra.redis_store.client.exists(key)
+    monkeypatch.setattr(Database, "transact", then_take_up)
+    flask("runs", "resume", run_id)
+    [*_, (_, events)] = services.runs.execution.event_streams.read_all(run_id)
+    assert events[-1].name is Event.RUN_COMPLETED
 
 
 def test_a_queued_run_is_cancelled(flask: Flask_, services: Services) -> None:

@@ -161,7 +161,7 @@ def test_a_run_that_is_anothers_calls_no_tool_more(
         reply = ModelReply("m", uses, "tool_use", Usage())
         tool_execution, agent = (
             wired.runs.execution.runner.steps.tool_execution,
-            wired.runs.start.agent("probe"),
+            wired.runs.start.new_runs.agent("probe"),
         )
         using = tool_execution.use(agent, run, journal, Handle(run.id, 60, 1), {"step": 1}, reply)
         with pytest.raises(LeaseLost):

@@ -76,7 +76,7 @@ def test_resumed_run_repeats_no_routing_call(tmp_path: Path, redis_server: Redis
         run = wired.runs.queries.get(first.id)
         run.tier = None  # as in a run that was lost on its way: it is written at the end
         journal = Journal(wired.infra.db, run, lambda events: None, stored=steps(wired, run.id))
-        steps_of, agent = wired.runs.execution.runner.steps, wired.runs.start.agent("probe")
+        steps_of, agent = wired.runs.execution.runner.steps, wired.runs.start.new_runs.agent("probe")
         again = RunSteps(steps_of, agent, Attempt(run, journal, Handle(run.id, 10)))
         assert list(again.model("answer", Prompt("", run.request.messages))) == []
         assert (run.tier, journal.steps, model.stats()["calls"]) == (first.tier, 2, 0)

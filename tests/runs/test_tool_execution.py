@@ -40,7 +40,7 @@ class Desk:
         self.while_called: Callable[[], object] = lambda: None
         self.rate = ""
         tools = {one.name: one for one in self._tools(seconds)}
-        self.agent = replace(wired.runs.start.agent("probe"), tools=tools, **agent)
+        self.agent = replace(wired.runs.start.new_runs.agent("probe"), tools=tools, **agent)
         self.run_id = wired.runs.start.queue(inside.ADA, inside.request("Do it."), None, "req").run.id
         self._take()
 
@@ -191,6 +191,25 @@ def test_calls_left_at_a_drain_are_made_by_the_next_worker_without_a_person(wire
     desk._take()
     assert [result.content for result in desk.use(PAY, PAY_TOO, LOOK)] == ["made 1", "made 3", "made 2"]
     assert desk.made == ["1", "3", "2"]
+
+
+def test_approved_call_that_is_not_made_again_stays_unknown_and_approved(wired: Services) -> None:
+    desk, over = Desk(wired, seconds=1.0), threading.Event()
+    desk.while_called = lambda: desk.made[-1] == "1" and over.wait(60)
+    with pytest.raises(WaitsForApproval):
+        desk.use(LOOK, PAY)
+    [asked] = wired.infra.db.query(lambda tx: tx.rows(sa.select(schema.approvals)))
+    desk.decide(asked["id"], "approve")
+    desk.while_called = lambda: desk.handle.stop("drain")
+    with pytest.raises(HandedOver):
+        desk.use(LOOK, PAY)
+    desk.journal.hand_over()
+    assert desk.statuses() == {"toolu_pay": "unknown"}
+    desk.while_called = lambda: None
+    desk._take()
+    assert [result.ok for result in desk.use(LOOK, PAY)] == [True, True]
+    assert desk.made == ["2", "1", "2", "2", "1"]
+    over.set()
 
 
 @pytest.mark.parametrize("reason", ["timeout", "cancelled"])

@@ -76,11 +76,31 @@ def test_the_console_export_and_the_usage_api(house: House) -> None:
         f"{CSV}{DAY},x,many,1,1,1,1\n",
         f"{CSV}{DAY},x,١,1,1,1,1\n",
         f"{CSV}{DAY},x,1,1,1,1,１\n",
+        f"{CSV}{DAY},x,1,1,1,1,Infinity\n",
+        f"{CSV}{DAY},x,1,1,1,1,1e999999\n",
         '[{"model": "x"}]',
     ],
 )
 def test_unreadable_record_is_named(house: House, export: str) -> None:
     with pytest.raises(ValueError, match="record 1"):
+        drifts(house.db, export)
+
+
+@pytest.mark.parametrize(
+    "export",
+    [
+        '{"a": 1}',
+        '{"data": 1}',
+        "[1]",
+        '[{"results": 1}]',
+        '[{"results": [1]}]',
+        '[{"cache_creation": [1]}]',
+        "{",
+        f'{CSV}"{"x" * 200_000}"\n',
+    ],
+)
+def test_document_without_records_is_refused(house: House, export: str) -> None:
+    with pytest.raises(ValueError, match=r"export|JSON|expected"):
         drifts(house.db, export)
 
 

@@ -50,7 +50,7 @@ class NoWakeup:
 
 
 class ProcessRole(NamedTuple):
-    """ProcessRole of a process. Kind `cli` claims no runs. `draining` returns whether the process is stopping."""
+    """Kind of a process, its wake-ups, and whether it is stopping. Kind `cli` claims no runs."""
 
     kind: Literal["web", "task", "cli"] = "web"
     wakeup: Wakeup = NoWakeup()

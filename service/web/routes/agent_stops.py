@@ -9,6 +9,7 @@ from flask import Blueprint, Response
 from pydantic import Field
 
 from service import errors
+from service.runs.stops import MAX_REASON
 from service.web.admission import guard
 from service.web.current import services
 from service.web.idempotency import once, once_again
@@ -22,7 +23,7 @@ blueprint = Blueprint("agent_stops", __name__)
 class NewStop(Body):
     """Stop of an agent. `reason`: for other admins, who see it in lists."""
 
-    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    reason: Annotated[str, Field(min_length=1, max_length=MAX_REASON)]
 
 
 @blueprint.post("/v1/admin/agents/<agent>/stop")

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
 from service import errors
 from service.auth.build import JWKS_SECONDS
+from service.auth.keys import MAX_NAME
 from service.auth.permissions import check_scope
 from service.auth.tokens import actor_of
 from service.store.actor import act_as
@@ -69,7 +70,7 @@ class Me(Shape):
 class NewKey(Body):
     """New API key. `scopes` such as `agents:support`, `actions:runs:*` or `models:*`; of a kind without any, all."""
 
-    name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    name: Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=r"^[^\x00-\x1f\x7f]+$")]
     scopes: Annotated[
         tuple[Annotated[str, Field(max_length=160), AfterValidator(check_scope)], ...], Field(max_length=50)
     ] = ()
