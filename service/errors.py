@@ -264,6 +264,12 @@ class DatabaseUnavailable(Unavailable):
     code, title = "database_unavailable", "The database cannot be reached"
 
 
+class KeyringUnavailable(DatabaseUnavailable):
+    """The keys of sealed texts cannot be read: nothing of their users can be read or written."""
+
+    code, title = "keyring_unavailable", "The keys of this data cannot be read"
+
+
 class IdentityUnavailable(Unavailable):
     code, title = "identity_unavailable", "The identity provider cannot be reached"
 

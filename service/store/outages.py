@@ -155,10 +155,11 @@ def _of_state(state: str) -> str | None:
 class Outages:
     """Logs database outages.
 
-    `database_away` once per cause and minute in this process, `database_back` when one ends.
+    `database_away` once per cause and minute in this process, `database_back` when one ends; or of another `name`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "database") -> None:
+        self._name = name
         self._lock = threading.Lock()
         self._logged_at: dict[str, float] = {}  # by cause, time.monotonic()
         self._logged = False  # whether the current outage was logged
@@ -177,7 +178,7 @@ class Outages:
             if due:
                 self._logged_at[cause], self._logged = now, True
         if due:
-            log.error("database_away", extra={"cause": cause})
+            log.error(f"{self._name}_away", extra={"cause": cause})
 
     def over(self, *, wrote: bool) -> None:
         """End the outage after a commit; where writes are refused only one that `wrote` ends it."""
@@ -186,4 +187,4 @@ class Outages:
                 return
             logged, self._logged, self.cause = self._logged, False, ""
         if logged:
-            log.warning("database_back")
+            log.warning(f"{self._name}_back")
