@@ -53,7 +53,7 @@ class Database:
     which texts are sealed; None: they are not.
     """
 
-    name: ClassVar[str] = "database"  # in its log lines
+    name: ClassVar[str] = "service"  # in its log lines
     pragmas: ClassVar[Sequence[str]] = ()  # of SQLite, besides the usual ones
 
     def __init__(

@@ -137,7 +137,8 @@ def test_database_of_the_service_under_another_name_is_refused(
     with pytest.raises(KeyringUnavailable):
         made.to_seal(ADA)
     made.close()
-    causes = [record.cause for record in caplog.records if record.message == "keyring_away"]  # type: ignore[attr-defined]
+    away = [record for record in caplog.records if record.message == "database_away"]
+    causes = [record.cause for record in away if record.database == "keyring"]  # type: ignore[attr-defined]
     assert causes == ["KEYRING_URL leads to the database of the service: keys need one of their own."]
 
 

@@ -21,6 +21,7 @@ FEW = {
     "batches.wake": "the runs of batches just answered, whose size is bounded",
     "batches._update_sent": "of one batch, whose size is bounded",
     "budgets.warn": "the stripes of one cap",
+    "keyring.destroy": "the keys of one user, one of each rotation",
     "keys.change": "one key",
     "keys.rotate": "one key",
     "keys.used": "keys that one process has seen in a minute",
