@@ -6,11 +6,13 @@ A user's row is locked by each change of their keys: so none is made while or af
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection
 from contextlib import suppress
 
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Column, ForeignKey, LargeBinary, String
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from service.store.database import Database, InsertOnce, Transaction
 from service.store.outages import Unfit
@@ -19,6 +21,7 @@ from service.types import now_ms
 
 POOL_SIZE = 4  # connections of a process: keys are cached
 PATIENCE = 1.0  # seconds
+TRIES = 10  # to make the tables, where several processes begin at once
 # A key must outlast the texts under it, and leave nothing behind. Of SQLite: a commit is on the disk when it is told.
 PRAGMAS = ("synchronous=FULL", "secure_delete=ON")
 _metadata = sa.MetaData()
@@ -58,11 +61,18 @@ def _check(connection: sa.Connection) -> None:
     """Make the tables. Raise `Unfit` for the database of the service itself, whose backups have its texts."""
     if sa.inspect(connection).has_table("users"):
         raise Unfit("KEYRING_URL leads to the database of the service: keys need one of their own.")
-    try:
-        _metadata.create_all(connection)
-    except (sa.exc.ProgrammingError, sa.exc.IntegrityError) as error:
-        if not all(map(sa.inspect(connection).has_table, TABLES)):  # else made by another process just now
-            raise Unfit("The user of KEYRING_URL may not make tables there.") from error
+    for _ in range(TRIES):
+        if all(map(sa.inspect(connection).has_table, TABLES)):
+            return
+        with suppress(
+            sa.exc.ProgrammingError, sa.exc.IntegrityError
+        ):  # no right, or made by another process just now
+            for table in _metadata.sorted_tables:
+                connection.execute(CreateTable(table, if_not_exists=True))
+                for index in table.indexes:
+                    connection.execute(CreateIndex(index, if_not_exists=True))
+        time.sleep(PATIENCE / TRIES)
+    raise Unfit("The user of KEYRING_URL may not make tables there.")
 
 
 def of_users(tx: Transaction, user_ids: Collection[str]) -> dict[str, Keys]:

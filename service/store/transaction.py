@@ -187,7 +187,8 @@ class Transaction:
         plan, given = self._planned(statement, values)
         if expect is None or not self.pipelined:
             found = list(map(plan.row, self._run(Queued(plan.sql, given)).fetchall()))
-            self._sealer.open(found, plan.sealed)
+            if plan.sealed:
+                self._sealer.open(found, plan.sealed)
             return list(found)
         self._assume(*expecting_rows(plan.sql, given, expect))
         return list(expect)

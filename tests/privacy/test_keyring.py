@@ -52,6 +52,28 @@ def test_key_is_made_once_by_all(keyring: Keyring) -> None:
     assert keyring.to_seal(BOB) != keyring.to_seal(ADA)
 
 
+def test_tables_are_made_by_all_at_once(keys: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each process begins with a connection of its own."""
+    address = settings_in(tmp_path, KEYRING_URL=keys).keyring_url
+    made = [each for each in (keyrings.build(address) for _ in range(6)) if each is not None]
+    together = threading.Barrier(len(made), timeout=30)
+
+    def begin(each: Keyring) -> None:
+        together.wait()
+        each.to_seal(ADA)
+
+    threads = [threading.Thread(target=begin, args=(each,)) for each in made]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len({str(each.to_seal(ADA)) for each in made}) == 1
+    causes = {record.cause for record in caplog.records if record.message == "database_away"}  # type: ignore[attr-defined]
+    assert causes <= {"the database is locked by another process"}  # an SQLite file that is new to all
+    for each in made:
+        each.close()
+
+
 def test_rotated_key_seals_and_the_one_before_opens(keyring: Keyring) -> None:
     [(first, secret)] = keyring.to_seal(ADA).items()
     keyring.destroy(BOB)
