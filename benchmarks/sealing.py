@@ -1,7 +1,7 @@
 """`python -m benchmarks.sealing`: what sealed texts cost an invoke, a cached answer and a stream.
 
 Two applications in one process, over SQLite, a real Redis and the offline model: one with a keyring. Their requests
-take turns, so that whatever else runs on the machine slows both. Medians of milliseconds, as the client waits.
+take turns, so that whatever else runs on the machine slows both. Medians of milliseconds, and of CPU time.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ def main() -> None:
             apps[kind] = application(folder, redis.url, model.url, KEYRING_URL=keyring)
         for case in BODIES:
             calls = {kind: caller(app, case) for kind, app in apps.items()}
-            times: dict[str, list[float]] = {kind: [] for kind in calls}
+            times: dict[str, list[tuple[float, float]]] = {kind: [] for kind in calls}
             for number in range(asked.requests + WARM):
-                for kind, call in calls.items():
-                    began = time.perf_counter()
-                    call(number)
-                    times[kind].append(time.perf_counter() - began)
-            shown = {kind: statistics.median(each[WARM:]) * 1000 for kind, each in times.items()}
-            print(f"{case}: plain {shown['plain']:.2f} ms, sealed {shown['sealed']:.2f} ms")
+                for kind in sorted(calls, reverse=bool(number % 2)):
+                    began = time.perf_counter(), time.process_time()
+                    calls[kind](number)
+                    times[kind].append((time.perf_counter() - began[0], time.process_time() - began[1]))
+            for kind, each in times.items():
+                wait, cpu = (statistics.median(column) * 1000 for column in zip(*each[WARM:], strict=True))
+                print(f"{case}, {kind}: {wait:.2f} ms, {cpu:.2f} ms of CPU")
         sizes = {kind: os.path.getsize(Path(name) / kind / "home" / "slipway.db") for kind in apps}
         print(f"database: plain {sizes['plain']} bytes, sealed {sizes['sealed']} bytes")
 
