@@ -22,8 +22,8 @@ from service.types import now_ms
 POOL_SIZE = 4  # connections of a process: keys are cached
 PATIENCE = 1.0  # seconds
 TRIES = 10  # to make the tables, where several processes begin at once
-# A key must outlast the texts under it, and leave nothing behind. Of SQLite: a commit is on the disk when it is told.
-PRAGMAS = ("synchronous=FULL", "secure_delete=ON")
+# A key must outlast the texts under it: of SQLite too, a commit is on the disk when it is told.
+PRAGMAS = ("synchronous=FULL",)
 _metadata = sa.MetaData()
 holders = sa.Table(
     "key_holders",

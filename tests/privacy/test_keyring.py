@@ -96,7 +96,8 @@ def test_destroyed_key_is_never_made_anew(keyring: Keyring) -> None:
     keyring.to_seal(ADA)
     for user in (ADA, BOB, ADA):
         keyring.destroy(user)
-    keyring.db.transact(partial(rows.create, user_id=ADA, secret=b"x" * 32))
+    for make in (rows.create, rows.rotate):
+        keyring.db.transact(partial(make, user_id=ADA, secret=b"x" * 32))
     for _ in range(2):
         assert keyring.to_seal(ADA) == {} and keyring.to_open({ADA: {"uky_1"}}) == {ADA: {}}
         forget(keyring)
@@ -112,6 +113,13 @@ def test_bytes_of_a_destroyed_key_are_gone(keyring: Keyring, tmp_path: Path) -> 
     assert any(secret in content for _, content in in_files(tmp_path, "keyring.db*"))
     keyring.destroy(ADA)
     assert not any(secret in content for _, content in in_files(tmp_path, "keyring.db*"))
+
+
+def test_key_is_on_the_disk_before_a_text_is_sealed_with_it(keyring: Keyring) -> None:
+    setting, full = ("synchronous", 2) if keyring.db.sqlite else ("synchronous_commit", "on")
+    command = "PRAGMA" if keyring.db.sqlite else "SHOW"
+    with keyring.db.engine.connect() as connection:
+        assert connection.exec_driver_sql(f"{command} {setting}").scalar_one() == full
 
 
 def test_file_is_for_the_service_alone(keyring: Keyring, tmp_path: Path) -> None:
