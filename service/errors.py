@@ -265,8 +265,6 @@ class DatabaseUnavailable(Unavailable):
 
 
 class KeyringUnavailable(DatabaseUnavailable):
-    """The keys of sealed texts cannot be read: nothing of their users can be read or written."""
-
     code, title = "keyring_unavailable", "The keys of this data cannot be read"
 
 

@@ -93,6 +93,26 @@ def test_restored_user_is_told_as_erased_before_they_are_erased_again(house: Hou
     assert {row["input"] for row in rows if row["input"] != ERASED} == set()
 
 
+def test_comment_needs_the_key_of_its_author_too(house: House) -> None:
+    """An operator's, about a call of somebody else, whose arguments stay."""
+    _, ada, bob = people(house)
+    ada = house.services.auth.users.change(ada.id, role="operator")
+    word, comment = house.kept.word(), house.words.word()
+    question = {"input": f'Call the write_line tool with "{word}".'}
+    asked = house.ask(house.token(bob), "POST /v1/agents/clerk/invoke", question).get_json()
+    decision = {"decision": "approve", "comment": comment}
+    house.ask(house.token(ada), f"POST /v1/approvals/{asked['approvals'][0]}", decision)
+
+    def shown() -> tuple[str, str]:
+        [row] = house.ask(house.token(bob), "GET /v1/approvals").get_json()["data"]
+        return row["comment"], row["arguments"]["text"]
+
+    assert shown() == (comment, word)
+    assert house.services.keyring is not None
+    house.services.keyring.destroy(ada.id)
+    assert shown() == (ERASED, word)
+
+
 def test_titles_are_found_by_their_words(house: House) -> None:
     _, ada, _ = people(house)
     token = house.token(ada)
