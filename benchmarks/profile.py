@@ -34,8 +34,8 @@ BODIES: dict[str, Callable[[int], dict[str, str]]] = {
 }
 
 
-def application(folder: Path, redis_url: str, model_url: str) -> Flask:
-    """The application with everything on, in this process; its log goes nowhere."""
+def application(folder: Path, redis_url: str, model_url: str, **more: str) -> Flask:
+    """The application with everything on, in this process; its log goes nowhere. `more` are further settings."""
     home, figures = folder / "home", folder / "figures"
     home.mkdir()
     figures.mkdir()
@@ -50,6 +50,7 @@ def application(folder: Path, redis_url: str, model_url: str) -> Flask:
         "LIMIT_SESSION": "",
         "LOG_FORMAT": "json",
         "PROMETHEUS_MULTIPROC_DIR": str(figures),
+        **more,
     }
     migrate({})
     from config import load  # these read the environment

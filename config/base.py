@@ -41,6 +41,12 @@ class Settings(Identity):
         le=200,
         description="Most connections to the database of each process, web worker or process of a task worker",
     )
+    keyring_url: str = Field(
+        "",
+        repr=False,
+        description="Database of the keys under which users' texts are sealed, as DATABASE_URL and never the same, "
+        "with backups of its own: see docs/personal-data.md; empty: texts are not sealed",
+    )
     redis_url: str = Field(
         "",
         repr=False,

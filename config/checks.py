@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -54,6 +55,30 @@ def origin(text: str) -> str:
     if text != "*" and not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?", text):
         raise ValueError("is not an origin such as https://app.example.com, in lower case and without a path")
     return text
+
+
+def keyring(url: str, others: Mapping[str, object]) -> str:
+    """Check that the keyring is another database than the service's, and a file that others cannot read."""
+    if _database(url) == _database(str(others.get("database_url", ""))):
+        raise ValueError(
+            "is the database of DATABASE_URL, whose backups would have the keys beside the texts"
+        )
+    if url.startswith("sqlite"):
+        path = Path(_database(url)[1])
+        if path.exists() and path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+            raise ValueError(f"can be read by every user of this machine in {path} (chmod 600)")
+    return url
+
+
+def _database(url: str) -> tuple[str, ...]:
+    """Return what tells a database from others: a file's path, or hosts and name."""
+    scheme, _, place = url.partition("://")
+    place, _, query = place.partition("?")
+    if scheme == "sqlite":
+        return scheme, str(Path(place[1:]).resolve()) if place else ""
+    host, _, name = place.rpartition("@")[2].partition("/")
+    options = dict(parse_qsl(query))
+    return scheme, host, name or options.get("dbname", ""), options.get("host", ""), options.get("port", "")
 
 
 def broker_url(url: str) -> str:

@@ -54,6 +54,13 @@ class Rules(BaseModel):
     def _database(cls, url: str, info: ValidationInfo) -> str:
         return checks.with_port(derived.database_url(url, _home(info)))
 
+    @field_validator("keyring_url", check_fields=False)
+    @classmethod
+    def _keyring(cls, url: str, info: ValidationInfo) -> str:
+        if not url:
+            return url
+        return checks.keyring(checks.with_port(derived.database_url(url, _home(info))), info.data)
+
     @field_validator("redis_url", check_fields=False)
     @classmethod
     def _redis(cls, url: str, info: ValidationInfo) -> str:

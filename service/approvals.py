@@ -48,7 +48,7 @@ def decide(tx: Transaction, caller: Caller, approval_id: str, decision: Decision
     row = find(tx, caller, approval_id)
     # Decisions about one run are serialised, so that the last one sees no other pending and resumes the run.
     rows.lock_run(tx, row["run_id"])
-    taken = rows.decide(tx, approval_id, decision, by=caller.user_id)
+    taken = rows.decide(tx, row, decision, by=caller.user_id)
     row = find(tx, caller, approval_id)
     if not taken:
         raise AlreadyDecided(f"This approval is {row['status']} already.")

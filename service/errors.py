@@ -264,6 +264,10 @@ class DatabaseUnavailable(Unavailable):
     code, title = "database_unavailable", "The database cannot be reached"
 
 
+class KeyringUnavailable(DatabaseUnavailable):
+    code, title = "keyring_unavailable", "The keys of this data cannot be read"
+
+
 class IdentityUnavailable(Unavailable):
     code, title = "identity_unavailable", "The identity provider cannot be reached"
 

@@ -96,8 +96,8 @@ class Sessions:
             yield from page
             after = page[-1]["seq"]
 
-    def change(self, session_id: str, changes: dict[str, Any]) -> None:
-        self._db.transact(lambda tx: rows.update(tx, session_id, changes))
+    def change(self, session: Row, changes: dict[str, Any]) -> None:
+        self._db.transact(lambda tx: rows.update(tx, session["id"], session["user_id"], changes))
 
     def unfinished(self, session_id: str) -> list[str]:
         """List ids of the session's runs that have not ended."""
@@ -196,10 +196,10 @@ class Sessions:
         changes: dict[str, Any] = {"updated_at": now, "expires_at": now + self._ttl_ms}
         if summary is not None:
             changes["summary_upto"], changes["summary"] = summary
-        held = rows.release(tx, session_id, run.id, changes, title_of(run.request.question))
+        held = rows.release(tx, run, changes, title_of(run.request.question))
         # A run that ends while it is queued has never held its session.
         if held or rows.lacks_turn(tx, session_id, run.id):
-            messages.append(tx, session_id, run.id, turn_rows(run, now), _parent(run.request))
+            messages.append(tx, run, turn_rows(run, now), _parent(run.request))
 
 
 def item(row: Row) -> dict[str, Any]:

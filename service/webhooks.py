@@ -73,7 +73,7 @@ class Webhooks:
     def schedule(self, tx: Transaction, run: Run) -> None:
         """Insert a run's delivery in its last transaction, if a `callback_url` was given."""
         if run.request.callback_url is not None:
-            rows.schedule(tx, run.id, run.request.callback_url, now_ms())
+            rows.schedule(tx, run, run.request.callback_url, now_ms())
             tx.after_commit(self.send_due)
 
     def notice(self, tx: Transaction, name: str, url: str, signer: str, body: dict[str, Any]) -> None:

@@ -20,7 +20,9 @@ from service.llm.client import ModelClient
 from service.observe.log_lines import LogLines
 from service.observe.metrics import Metrics
 from service.observe.observer import Observer
+from service.privacy import keyring as keyrings
 from service.privacy.erasure import Erasures
+from service.privacy.keyring import Keyring
 from service.runs import build as runs
 from service.runs.recovery.supervisor import WEB, Chore, ProcessRole
 from service.store import fitness
@@ -45,6 +47,7 @@ class Services:
 
     settings: Settings
     infra: Infra
+    keyring: Keyring | None
     audit: audit.AuditServices
     auth: auth.AuthServices
     agents: AgentCatalog
@@ -74,12 +77,15 @@ class Services:
         self.audit.chainer.close()
         self.auth.revocations.close()
         self.infra.close()
+        if self.keyring is not None:
+            self.keyring.close()
 
 
 def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None = None) -> Services:
     """Build all services for these settings. Nothing is connected yet. `model` replaces the real client in tests."""
     prices = PriceTable.load()
-    infra = _infra(settings, prices)
+    keyring = keyrings.build(settings.keyring_url)
+    infra = _infra(settings, prices, keyring)
     trail = audit.build(settings, infra)
     accounts, catalog = auth.build(settings, infra, trail.refusals), agents.build(settings, infra, prices)
     clients, sender = llm.build(settings, infra), webhooks.build(settings, infra)
@@ -107,18 +113,25 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
     ]
     built = runs.build(settings, infra, domains, role, chores)
     accounts.users.refused = accounts.workspaces.refused = built.cancellation.of_refused
-    erasures = Erasures(infra.db, infra.redis_store, accounts.users, built.queries, built.cancellation)
+    erasures = Erasures(
+        infra.db, infra.redis_store, accounts.users, built.queries, built.cancellation, keyring
+    )
     built.supervisor.add(Chore(erasures.go_on_in_background, Work.ERASURES))
+    built.supervisor.add(Chore(erasures.repeat_in_background))
     return Services(
-        settings, infra, trail, accounts, catalog, money, domains.sessions, sender, built, erasures
+        settings, infra, keyring, trail, accounts, catalog, money, domains.sessions, sender, built, erasures
     )
 
 
-def _infra(settings: Settings, prices: PriceTable) -> Infra:
+def _infra(settings: Settings, prices: PriceTable, keyring: Keyring | None) -> Infra:
     metrics = Metrics()
     size, at_once = settings.database_pool_size, min(settings.threads + 8, MAX_REDIS_CONNECTIONS)
     db = Database(
-        settings.database_url, pool_size=size, check=fitness.check, retried=metrics.transaction_retried
+        settings.database_url,
+        pool_size=size,
+        check=fitness.check,
+        retried=metrics.transaction_retried,
+        keys=keyring,
     )
     redis_store = RedisStore(settings.redis_url, max_connections=at_once, on_change=metrics.redis_up)
     return Infra(db, redis_store, metrics, Observer(metrics, LogLines(prices.usd_today)))

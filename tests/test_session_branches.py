@@ -146,7 +146,7 @@ def test_rows_of_an_older_version_are_one_conversation(sessions: Sessions, db: D
     ]
 
     def written_by_older_code(tx: Any) -> None:
-        tx.execute(sa.insert(messages), said)
+        tx.execute(sa.insert(messages), [tx.sealed(messages, row, old.user_id) for row in said])
         tx.execute(sa.update(rows.sessions).values(busy_run_id=None))
 
     db.transact(written_by_older_code)

@@ -156,7 +156,8 @@ def test_an_expired_session_is_gone_unless_a_turn_is_under_way(sessions: Session
     run = a_run(busy)
     start(sessions, db, run)
     for session_id in (over, busy):
-        sessions.change(session_id, {"expires_at": now_ms() - 1 - session_expiry.GRACE_MS})
+        long_ago = {"expires_at": now_ms() - 1 - session_expiry.GRACE_MS}
+        sessions.change({"id": session_id, "user_id": ADA.user_id}, long_ago)
     with pytest.raises(NotFound):
         sessions.get(ADA, over)
     assert db.transact(lambda tx: session_expiry.expire(tx, 10)) == 1
@@ -227,7 +228,11 @@ def test_request_of_a_newer_version_is_read_without_unknown_fields(sessions: Ses
     run = a_run(None)
     start(sessions, db, run)
     later = {"agent": "assistant", "messages": [{"role": "user", "content": "Q"}], "unheard_of": 1}
-    db.transact(lambda tx: tx.execute(sa.update(run_rows.runs).values(request=later)))
+    db.transact(
+        lambda tx: tx.execute(
+            sa.update(run_rows.runs).values(tx.sealed(run_rows.runs, {"request": later}, ADA.user_id))
+        )
+    )
     found = db.query(lambda tx: run_rows.get(tx, run.id))
     assert found is not None and found.request.question == "Q"
 

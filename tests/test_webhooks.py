@@ -184,7 +184,7 @@ def test_delivery_of_a_dead_process_is_due_again(db: Database, receiver: Receive
 
     run, hooks = run_of(db, "run_crashed", receiver.url), Webhooks(db, "secret", allow_private=True)
     with db.begin() as tx:
-        rows.schedule(tx, run.id, receiver.url, now_ms())
+        rows.schedule(tx, run, receiver.url, now_ms())
     with db.begin() as tx:
         [row], [other] = rows.due(tx, now_ms(), 10), rows.due(tx, now_ms(), 10)
         next_at = now_ms() + 5_000
@@ -204,7 +204,7 @@ def test_outcome_of_an_earlier_claim_does_not_count_for_the_next(db: Database) -
     with db.begin() as tx:
         claimed = []
         for _ in range(2):
-            rows.schedule(tx, run.id, "http://127.0.0.1:9/", now_ms())
+            rows.schedule(tx, run, "http://127.0.0.1:9/", now_ms())
             [due] = rows.due(tx, now_ms(), 10)
             assert rows.claim(tx, due, now_ms() + 5_000)
             claimed.append(due)

@@ -1,18 +1,18 @@
 """Command line for operators.
 
-`flask runs`, `users`, `workspaces`, `keys`, `agents`, `prices`, `ledger`, `budgets` and `audit`.
+`flask runs`, `users`, `workspaces`, `keys`, `agents`, `prices`, `ledger`, `budgets`, `audit` and `keyring`.
 """
 
 from __future__ import annotations
 
 from flask import Flask
 
-from service.cli import agents, audit, keys, money, runs, users, workspaces
+from service.cli import agents, audit, keyring, keys, money, runs, users, workspaces
 
 
 def install(app: Flask) -> None:
     """Register the command groups with `flask`. Commands need no web server, only its settings."""
     money_groups = (money.prices, money.ledger, money.budgets)
     accounts = (users.users, workspaces.workspaces, keys.keys)
-    for group in (runs.runs, *accounts, agents.agents, *money_groups, audit.audit):
+    for group in (runs.runs, *accounts, agents.agents, *money_groups, audit.audit, keyring.keyring):
         app.cli.add_command(group)

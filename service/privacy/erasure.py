@@ -22,6 +22,7 @@ from service.auth.users import UserService
 from service.errors import DatabaseUnavailable, NotFound, RunFinished
 from service.infra.redis import RedisStore
 from service.privacy import redis_keys
+from service.privacy.keyring import Keyring
 from service.runs.cancel import Cancellation
 from service.runs.queries import RunQueries
 from service.store import erasures, ownership, personal_data, session_expiry
@@ -37,7 +38,7 @@ QUIET_MS = 120_000
 PASSES_SECONDS = 20.0  # of passes in a row; the next sweep goes on
 SETTLE_SECONDS = 0.5  # between two passes: what was just cancelled ends
 WAIT_SECONDS = 15.0  # a request waits for its erasure
-ANSWERS_READ = 2_000  # idempotency keys read at once
+ANSWERS_READ = 500  # idempotency keys read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Erasures:
     users: UserService
     queries: RunQueries
     cancellation: Cancellation
+    keyring: Keyring | None
+    _repeated: threading.Event = field(default_factory=threading.Event)
     _busy: threading.Lock = field(default_factory=threading.Lock)
 
     def erase(self, user_id: str, within: str | None = None) -> dict[str, Any]:
@@ -77,6 +80,20 @@ class Erasures:
                 if self.db.transact(partial(erasures.claim, erasure=row, next_at=until)):
                     self._passes({**row, "next_at": until})
 
+    def repeat_in_background(self) -> None:
+        """Once in a process, begin the erasures of users anew who are back, with an older database."""
+        if self.keyring is not None and not self._repeated.is_set() and not self._busy.locked():
+            self._begin_thread(self._repeat)
+
+    def _repeat(self) -> list[Row]:
+        """Begin the erasures of users whose keys are destroyed, where there is none; a later sweep goes on."""
+        for page in self.keyring.erased() if self.keyring else ():
+            for user_id in self.db.query(partial(erasures.not_begun, user_ids=page)):
+                self.users.begin_erasure(user_id)
+                log.warning("erasure_repeated", extra={"user_id": user_id})
+        self._repeated.set()
+        return []
+
     def _due(self) -> list[Row]:
         return self.db.query(lambda tx: erasures.due(tx, now_ms(), BATCH))
 
@@ -103,6 +120,8 @@ class Erasures:
             if time.monotonic() > end:
                 return self._set(row, next_at=now_ms())
             time.sleep(SETTLE_SECONDS)
+        if self.keyring is not None:
+            self.keyring.destroy(user_id)
         row = self._claimed_anew(row)
         if found or row["erased_at"] is None:
             self.db.vacuum(sorted(ERASED))

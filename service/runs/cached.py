@@ -45,5 +45,5 @@ def write(tx: Transaction, run: Run) -> None:
         "first_seq": 1,
         "last_seq": last.seq - 1,
     }
-    step_rows.insert(tx, note)
+    step_rows.insert(tx, note, run.user_id)
     rows.record_end(tx, run)

@@ -211,7 +211,7 @@ class Journal:
 
         def work(tx: Transaction) -> None:
             self._write(tx, step)
-            step_rows.insert(tx, note)
+            step_rows.insert(tx, note, self._run.user_id)
             if not release(tx, self._run, self._run.attempt):
                 raise LeaseLost
             for write in (*works, *self._writes):
@@ -237,7 +237,7 @@ class Journal:
         """Open the run, and store the finished step. True: the run's row is new, and up to date."""
         new = self._opening is not None and self._opening(tx)
         if step is not None:
-            step_rows.insert(tx, step)
+            step_rows.insert(tx, step, self._run.user_id)
         return new
 
     def _finished_step(self, note: str = "") -> dict[str, Any] | None:

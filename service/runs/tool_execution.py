@@ -135,7 +135,7 @@ class ToolExecution:
             if result.timed_out:
                 tool_calls.report_unknown(tx, run.id, call.id)
             else:
-                tool_calls.report(tx, run.id, call.id, status, encode_result(result))
+                tool_calls.report(tx, run, call.id, status, encode_result(result))
 
         self._db.transact(report, patience=30)
 
@@ -198,7 +198,7 @@ def _claim(tx: Transaction, run: Run, step: int, calls: Sequence[_Call]) -> None
             record(tx, Action.TOOL_CALLED, f"run:{run.id}", **call.told)
         if call.to_claim:
             claimed = tool_calls.ToolCall(call.id, call.name, call.arguments)
-            tool_calls.claim(tx, run.id, step, claimed, call.allowed_by)
+            tool_calls.claim(tx, run, step, claimed, call.allowed_by)
 
 
 def _unclaim(tx: Transaction, run: Run, calls: Sequence[_Call]) -> None:

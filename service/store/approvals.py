@@ -44,7 +44,8 @@ class Decision(NamedTuple):
 
 def ask(tx: Transaction, questions: Sequence[dict[str, Any]]) -> None:
     for question in questions:
-        tx.execute(InsertOnce(approvals), {**question, "status": "pending", "created_at": now_ms()})
+        row = {**question, "status": "pending", "created_at": now_ms()}
+        tx.execute(InsertOnce(approvals), tx.sealed(approvals, row, question["user_id"]))
 
 
 def of_run(tx: Transaction, run_id: str) -> list[Row]:
@@ -90,17 +91,21 @@ def lock_run(tx: Transaction, run_id: str) -> None:
     tx.row(sa.select(runs.c.id).where(runs.c.id == run_id).with_for_update())
 
 
-def decide(tx: Transaction, approval_id: str, decision: Decision, *, by: str) -> bool:
-    """Record a decision. False: another was recorded first."""
+def decide(tx: Transaction, approval: Row, decision: Decision, *, by: str) -> bool:
+    """Record a decision. False: another was recorded first.
+
+    A comment is the data of both: of who decides, and of the user of the run.
+    """
+    approval_id, user_id = approval["id"], approval["user_id"]
     values: dict[str, Any] = {
         "status": _STATUS[decision.decision],
         "decided_by": by,
         "decision_id": decision.id,
-        "comment": decision.comment,
         "decided_at": now_ms(),
+        **tx.sealed(approvals, {"comment": decision.comment}, user_id, by),
     }
     if decision.arguments is not None:
-        values["arguments"] = decision.arguments
+        values |= tx.sealed(approvals, {"arguments": decision.arguments}, user_id)
     statement = sa.update(approvals).where(approvals.c.id == approval_id, approvals.c.status == "pending")
     if tx.execute(statement.values(**values)) == 1:
         return True

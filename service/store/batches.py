@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from service.store.agent_stops import stopped
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import batch_items, batches, runs
-from service.types import RunStatus, now_ms
+from service.types import Run, RunStatus, now_ms
 
 WAITING, SENT, DONE, FAILED = "waiting", "sent", "done", "failed"
 _INSERT = InsertOnce(batch_items)
@@ -27,11 +27,11 @@ def item_id(run_id: str, step: int) -> str:
     return f"{run_id}-{step}"
 
 
-def add(tx: Transaction, run_id: str, step: int, request: dict[str, Any]) -> None:
-    """Queue a step for the next batch."""
+def add(tx: Transaction, run: Run, step: int, request: dict[str, Any]) -> None:
+    """Queue a step of a run for the next batch."""
     initial = {"batch_id": None, "reply": None, "state": WAITING, "created_at": now_ms()}
-    row = {"id": item_id(run_id, step), "run_id": run_id, "step": step, "request": request, **initial}
-    tx.execute(_INSERT, row)
+    row = {"id": item_id(run.id, step), "run_id": run.id, "step": step, "request": request, **initial}
+    tx.execute(_INSERT, tx.sealed(batch_items, row, run.user_id))
 
 
 def get(tx: Transaction, run_id: str, step: int) -> Row | None:
@@ -112,7 +112,11 @@ def upstream_ids(tx: Transaction) -> set[str]:
 
 def store_reply(tx: Transaction, name: str, reply: dict[str, Any] | None) -> None:
     """Store the provider's reply to a step; None: it failed, so the step is called again on its own."""
-    _update_sent(tx, batch_items.c.id == name, state=FAILED if reply is None else DONE, reply=reply)
+    query = sa.select(runs.c.user_id).join(batch_items, batch_items.c.run_id == runs.c.id)
+    item = tx.row(query.where(batch_items.c.id == name))
+    if item is not None:
+        sealed = tx.sealed(batch_items, {"reply": reply}, item["user_id"])
+        _update_sent(tx, batch_items.c.id == name, state=FAILED if reply is None else DONE, **sealed)
 
 
 def release(tx: Transaction, batch_id: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import sqlalchemy as sa
 
@@ -20,6 +20,7 @@ from service.store import engine, postgres
 from service.store.connections import AWAY, Connections
 from service.store.outages import Outages, ReadOnly, Unfit, is_lost, is_outage
 from service.store.pipeline import Unexpected
+from service.store.sealer import KeySource, Sealer
 from service.store.sqlite_writers import Writers
 from service.store.statement import Row as Row
 from service.store.transaction import InsertOnce as InsertOnce
@@ -48,8 +49,12 @@ class Database:
 
     `patience`: seconds to retry while the database is away, as during a restart. `check(connection)` runs before the
     first transaction and every `CHECK_SECONDS`, as migrations may run meanwhile; raises `Unfit`. `retried(cause)` is
-    called before a transaction is run again: `deadlock`, `serialization_failure` or `unexpected_result`.
+    called before a transaction is run again: `deadlock`, `serialization_failure` or `unexpected_result`. `keys`: under
+    which texts are sealed; None: they are not.
     """
+
+    name: ClassVar[str] = "service"  # in its log lines
+    pragmas: ClassVar[Sequence[str]] = ()  # of SQLite, besides the usual ones
 
     def __init__(
         self,
@@ -59,15 +64,17 @@ class Database:
         patience: float = 5.0,
         check: Callable[[sa.Connection], None] | None = None,
         retried: Callable[[str], object] = lambda cause: None,
+        keys: KeySource | None = None,
     ) -> None:
         self.sqlite = url.startswith("sqlite")
         self.patience = patience
-        self.engine = engine.create(url, pool_size, patience)
+        self.engine = engine.create(url, pool_size, patience, self.pragmas)
         self.audited: Callable[[], object] = lambda: None  # called after a commit that added to the audit
         self._check = check
         self._check_at = 0.0  # time.monotonic()
         self._retried = retried
-        self._outages = Outages()
+        self._outages = Outages(self.name)
+        self._sealer = Sealer(keys)
         self._driver: Any = self.engine.dialect.loaded_dbapi  # the module, for its exceptions
         self._connections = Connections(
             pool_size, patience * QUEUE_PATIENCE, self._reconnect, self._idle_connections
@@ -193,10 +200,10 @@ class Database:
                 self._check_fitness(pooled)
                 if self.sqlite:  # locks at once: upgrading a read lock later can only fail
                     pooled.cursor().execute("BEGIN IMMEDIATE" if writes else "BEGIN")
-                    transaction = Transaction(self.engine, pooled)
+                    transaction = Transaction(self.engine, pooled, self._sealer)
                 else:
                     begin = postgres.begin(pooled.info, writes=writes)
-                    transaction = Transaction(self.engine, pooled, begin, pipelined=pipelined)
+                    transaction = Transaction(self.engine, pooled, self._sealer, begin, pipelined=pipelined)
                 yield transaction
                 transaction.commit()
             except (self._driver.Error, sa.exc.DBAPIError, ReadOnly) as error:

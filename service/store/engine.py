@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import orjson
@@ -15,8 +17,11 @@ from service.store import postgres
 CREATED_AT = "created_at"  # key in the `info` of a pooled connection: time.monotonic() when it was made
 
 
-def create(url: str, pool_size: int, busy_seconds: float) -> sa.Engine:
-    """Create the engine, with at most `pool_size` connections. `busy_seconds`: time-out of SQLite's file lock."""
+def create(url: str, pool_size: int, busy_seconds: float, pragmas: Sequence[str] = ()) -> sa.Engine:
+    """Create the engine, with at most `pool_size` connections. `busy_seconds`: time-out of SQLite's file lock.
+
+    `pragmas`: of SQLite, besides those of every connection.
+    """
     sqlite = url.startswith("sqlite")
     engine = sa.create_engine(
         url,
@@ -35,7 +40,7 @@ def create(url: str, pool_size: int, busy_seconds: float) -> sa.Engine:
     if not sqlite:
         sa.event.listen(engine, "do_connect", postgres.connect)
     sa.event.listen(engine, "connect", _note_creation)
-    sa.event.listen(engine, "connect", _prepare_sqlite if sqlite else postgres.prepare)
+    sa.event.listen(engine, "connect", partial(_prepare_sqlite, pragmas) if sqlite else postgres.prepare)
     return engine
 
 
@@ -60,7 +65,13 @@ def _note_creation(_connection: Any, record: Any) -> None:
     record.info[CREATED_AT] = time.monotonic()
 
 
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
+def _prepare_sqlite(pragmas: Sequence[str], connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver sends no BEGIN of its own, see `Database._begin`
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=5000"):
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=NORMAL",
+        "foreign_keys=ON",
+        "busy_timeout=5000",
+        *pragmas,
+    ):
         connection.execute(f"PRAGMA {pragma}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from service.store import personal_data, users
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import erasures
+from service.store.schema import users as users_table
 from service.store.visibility import in_workspace
 
 FIRST_PASS_MS = 5_000  # the process that was asked makes the first pass; another does where it has died
@@ -36,6 +37,13 @@ def begin(tx: Transaction, user_id: str, now: int, log_ins_until: int, within: s
 def of_user(tx: Transaction, user_id: str, within: str | None = None) -> list[Row]:
     """Find the erasure of a user, if any."""
     return tx.rows(sa.select(erasures).where(erasures.c.user_id == user_id, *in_workspace(erasures, within)))
+
+
+def not_begun(tx: Transaction, user_ids: Sequence[str]) -> list[str]:
+    """Return those of these users who are in the database and have no erasure."""
+    begun = sa.exists().where(erasures.c.user_id == users_table.c.id)
+    rows = tx.rows(sa.select(users_table.c.id).where(users_table.c.id.in_(user_ids), ~begun))
+    return [row["id"] for row in rows]
 
 
 def due(tx: Transaction, now: int, limit: int) -> list[Row]:

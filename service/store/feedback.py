@@ -13,10 +13,11 @@ from service.store.schema import feedback, runs
 def give(tx: Transaction, run_id: str, score: int, comment: str | None, now: int) -> Row | None:
     """Store feedback, replacing any earlier. None: the run is gone."""
     # Locked, so that the run is not deleted meanwhile.
-    locked = sa.select(runs.c.id).where(runs.c.id == run_id).with_for_update(read=True, key_share=True)
-    if tx.row(locked) is None:
+    run = sa.select(runs.c.user_id).where(runs.c.id == run_id).with_for_update(read=True, key_share=True)
+    if (found := tx.row(run)) is None:
         return None
-    values: dict[str, Any] = {"score": score, "comment": comment, "updated_at": now}
+    given: dict[str, Any] = {"score": score, "comment": comment, "updated_at": now}
+    values = tx.sealed(feedback, given, found["user_id"])
     tx.execute(InsertOnce(feedback), {"run_id": run_id, "created_at": now, **values})
     tx.execute(sa.update(feedback).where(feedback.c.run_id == run_id).values(**values))
     return of_run(tx, run_id)

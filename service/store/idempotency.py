@@ -23,13 +23,13 @@ def claim(
     tx: Transaction, user_id: str, key: str, fingerprint: str, run_id: str | None, expires_at: int
 ) -> Row | None:
     """Claim a key. None: claimed; else the row of its first owner."""
-    now = now_ms()
+    now, stored = now_ms(), tx.digest(user_id, key)
     times = {"created_at": now, "expires_at": expires_at}
-    row = {"user_id": user_id, "key": key, "fingerprint": fingerprint, "run_id": run_id, **times}
+    row = {"user_id": user_id, "key": stored, "fingerprint": fingerprint, "run_id": run_id, **times}
     while tx.execute(_INSERT, row, expect=1) != 1:
         # One conditional update: of several that find an expired key, one claims it.
         expired = sa.update(idempotency).where(
-            idempotency.c.user_id == user_id, idempotency.c.key == key, idempotency.c.expires_at <= now
+            idempotency.c.user_id == user_id, idempotency.c.key == stored, idempotency.c.expires_at <= now
         )
         if tx.execute(expired.values(**row, status=None, body=None)) == 1:
             break
@@ -39,7 +39,7 @@ def claim(
 
 
 def find(tx: Transaction, user_id: str, key: str) -> Row | None:
-    return tx.row(_FIND, {"user_id": user_id, "key": key})
+    return tx.row(_FIND, {"user_id": user_id, "key": tx.digest(user_id, key)})
 
 
 def move(tx: Transaction, user_id: str, key: str, run_id: str, new_run_id: str, expires_at: int) -> str:
@@ -47,7 +47,7 @@ def move(tx: Transaction, user_id: str, key: str, run_id: str, new_run_id: str, 
 
     Another caller may have moved the key first.
     """
-    of_key = (idempotency.c.user_id == user_id, idempotency.c.key == key)
+    of_key = (idempotency.c.user_id == user_id, idempotency.c.key == tx.digest(user_id, key))
     values = {"run_id": new_run_id, "created_at": now_ms(), "expires_at": expires_at}
     if (
         tx.execute(sa.update(idempotency).where(*of_key, idempotency.c.run_id == run_id).values(**values))
@@ -60,8 +60,12 @@ def move(tx: Transaction, user_id: str, key: str, run_id: str, new_run_id: str, 
 
 def answer(tx: Transaction, user_id: str, key: str, status: int, body: Any) -> None:
     """Store the answer of a key, for replays."""
-    update = sa.update(idempotency).where(idempotency.c.user_id == user_id, idempotency.c.key == key)
-    tx.execute(update.values(status=status, body=body))
+    of_key = (idempotency.c.user_id == user_id, idempotency.c.key == tx.digest(user_id, key))
+    tx.execute(
+        sa.update(idempotency)
+        .where(*of_key)
+        .values(tx.sealed(idempotency, {"status": status, "body": body}, user_id))
+    )
 
 
 def expire(tx: Transaction, limit: int) -> int:

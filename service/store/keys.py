@@ -59,7 +59,7 @@ def insert(tx: Transaction, row: dict[str, Any]) -> None:
     others = tx.row(_VALID, {"user_id": row["user_id"], "id": row["id"], "now": now_ms()})
     if others is not None and others["n"] >= MAX_KEYS:
         raise TooMany(f"You have {MAX_KEYS} API keys: revoke one first.")
-    tx.execute(_INSERT, row)
+    tx.execute(_INSERT, tx.sealed(api_keys, row, row["user_id"]))
 
 
 def by_digest(tx: Transaction, digest: str) -> Row | None:

@@ -14,6 +14,7 @@ from service.store.database import Row, Transaction
 from service.store.lists import fitting
 from service.store.schema import messages, runs, sessions
 from service.store.statement import Statement
+from service.types import Run
 
 BATCH = 1_000  # messages read by one statement: databases bound the number of values
 # Columns of the tree, without the content, which may be large.
@@ -56,16 +57,15 @@ def set_parent(tx: Transaction, session_id: str, run_id: str, parent: int | None
     tx.send(_SET_PARENT, {"session": session_id, "run": run_id, "parent": parent})
 
 
-def append(
-    tx: Transaction, session_id: str, run_id: str, turn: Sequence[dict[str, Any]], parent: int | None
-) -> None:
-    """Append a turn. Its parent is the run's stored one, else `parent`, else the session's last message.
+def append(tx: Transaction, run: Run, turn: Sequence[dict[str, Any]], parent: int | None) -> None:
+    """Append the turn of a run. Its parent is the run's stored one, else `parent`, else the session's last message.
 
     The caller holds a lock on the session's row.
     """
-    of_run = {"session": session_id, "session_id": session_id, "run_id": run_id}
-    first, *others = ({**message, **of_run} for message in turn)
-    tx.send(_APPEND_FIRST, {**first, "run": run_id, "parent": parent})
+    session_id = run.request.session_id
+    of_run = {"session": session_id, "session_id": session_id, "run_id": run.id}
+    first, *others = (tx.sealed(messages, message, run.user_id) | of_run for message in turn)
+    tx.send(_APPEND_FIRST, {**first, "run": run.id, "parent": parent})
     tx.send(_APPEND, *others)
 
 

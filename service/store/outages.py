@@ -155,10 +155,12 @@ def _of_state(state: str) -> str | None:
 class Outages:
     """Logs database outages.
 
-    `database_away` once per cause and minute in this process, `database_back` when one ends.
+    `database_away` once per cause and minute in this process, `database_back` when one ends; `name` tells
+    which database.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "service") -> None:
+        self._name = name
         self._lock = threading.Lock()
         self._logged_at: dict[str, float] = {}  # by cause, time.monotonic()
         self._logged = False  # whether the current outage was logged
@@ -177,7 +179,7 @@ class Outages:
             if due:
                 self._logged_at[cause], self._logged = now, True
         if due:
-            log.error("database_away", extra={"cause": cause})
+            log.error("database_away", extra={"cause": cause, "database": self._name})
 
     def over(self, *, wrote: bool) -> None:
         """End the outage after a commit; where writes are refused only one that `wrote` ends it."""
@@ -186,4 +188,4 @@ class Outages:
                 return
             logged, self._logged, self.cause = self._logged, False, ""
         if logged:
-            log.warning("database_back")
+            log.warning("database_back", extra={"database": self._name})

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import orjson
 import sqlalchemy as sa
 
 from service.store.database import Row, Transaction
@@ -91,6 +92,53 @@ ERASED = {
     "runs": "deleted; one under way is cancelled first",
     **{rows.table.name: "deleted with their run" for rows in OF_RUN},
 }
+# Texts and JSON of those tables that are not sealed, and why: any other column is one of `SealedText` and `SealedJson`.
+NOT_SEALED = {
+    "users": {
+        "username": "found by it at sign-in",
+        "password_hash": "a hash",
+        "role": "one of our words",
+        "limit_runs": "a rate",
+    },
+    "identities": {"issuer": "found by it at sign-in", "subject": "found by it at sign-in"},
+    "token_families": {"current_jti": "random"},
+    "sign_in_addresses": {"digest": "a digest"},
+    "api_keys": {
+        "digest": "a digest",
+        "previous_digest": "a digest",
+        "prefix": "random",
+        "scopes": "our words, and names of agents and models",
+        "limit_runs": "a rate",
+    },
+    "sessions": {"agent": "a name of the author's"},
+    "messages": {"role": "one of our words", "status": "one of our words", "error_code": "one of our words"},
+    "runs": {
+        "agent": "a name of the author's",
+        "agent_version": "a digest",
+        "door": "one of our words",
+        "status": "one of our words",
+        "tier": "one of our words",
+        "cache": "one of our words",
+        "worker_id": "random",
+        "model": "a name of the provider's",
+        "stop_reason": "a word of the provider's",
+    },
+    "steps": {"kind": "one of our words", "name": "a name of the author's"},
+    "tool_calls": {"call_id": "random", "name": "a name of the author's", "status": "one of our words"},
+    "approvals": {
+        "agent": "a name of the author's",
+        "call_id": "random",
+        "name": "a name of the author's",
+        "reason": "one of our words",
+        "status": "one of our words",
+        "decided_by": "an id",
+        "decision_id": "random",
+    },
+    "feedback": {},
+    "webhooks": {"status": "one of our words", "claim_id": "random", "last_error": "our words"},
+    "batch_items": {"state": "one of our words"},
+    "idempotency": {"key": "a digest where texts are sealed", "fingerprint": "a digest"},
+}
 # Tables without personal data, and why.
 NOBODYS = {
     "workspaces": "names of tenants",
@@ -163,13 +211,11 @@ def answers_about(
     Returns them, and the key to go on from; None: there are no more.
     """
     key = (idempotency.c.user_id, idempotency.c.key)
-    body = sa.cast(idempotency.c.body, sa.Text)
-    read = sa.select(*key, body.label("body")).where(sa.tuple_(*key) > sa.tuple_(*map(sa.literal, after)))
-    some = read.order_by(*key).limit(limit).subquery()
-    found = sa.select(some.c.user_id, some.c.key, some.c.body.contains(user_id).label("names"))
-    rows = tx.rows(found.order_by(some.c.user_id, some.c.key))
+    read = sa.select(*key, idempotency.c.body).where(sa.tuple_(*key) > sa.tuple_(*map(sa.literal, after)))
+    rows = tx.rows(read.order_by(*key).limit(limit))  # compared here: bodies may be sealed
     last = (rows[-1]["user_id"], rows[-1]["key"]) if len(rows) == limit else None
-    return [(row["user_id"], row["key"]) for row in rows if row["names"]], last
+    named = user_id.encode()
+    return [(row["user_id"], row["key"]) for row in rows if named in orjson.dumps(row["body"])], last
 
 
 def delete_answer(tx: Transaction, user_id: str, key: str) -> int:

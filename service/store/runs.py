@@ -57,7 +57,7 @@ def insert(tx: Transaction, run: Run, *, worker_id: str | None, wake_at: int | N
 
     False: it exists already, from a commit whose answer was lost. Raises `AgentStopped`.
     """
-    values = {**inserted_values(run), "worker_id": worker_id, "wake_at": wake_at}
+    values = tx.sealed(runs, inserted_values(run), run.user_id) | {"worker_id": worker_id, "wake_at": wake_at}
     if tx.execute(_insert(*values), values, expect=1) == 1:
         return True
     if agent_stops.get(tx, run.agent) is not None:
@@ -103,7 +103,8 @@ def record_end(tx: Transaction, run: Run) -> None:
         "finished_at": run.finished_at,
         "last_seq": run.last_seq,
     }
-    tx.execute(sa.update(runs).where(runs.c.id == run.id).values(**values, worker_id=None))
+    sealed = tx.sealed(runs, values, run.user_id)
+    tx.execute(sa.update(runs).where(runs.c.id == run.id).values(**sealed, worker_id=None))
 
 
 def suspend(tx: Transaction, run: Run, attempt: int) -> bool:
@@ -124,19 +125,16 @@ def pause(tx: Transaction, run: Run, attempt: int) -> bool:
 
 def close(tx: Transaction, run: Run, was: Sequence[RunStatus]) -> bool:
     """End a run that no worker executes: cancelled while it waited, or lost too often."""
-    statement = (
-        sa.update(runs)
-        .where(runs.c.id == run.id, runs.c.status.in_(was), runs.c.attempt == run.attempt)
-        .values(
-            status=run.status,
-            **result_values(run),
-            error=run.error,
-            last_seq=run.last_seq,
-            finished_at=run.finished_at,
-            worker_id=None,
-        )
-    )
-    return tx.execute(statement) == 1
+    values = {
+        "status": run.status,
+        **result_values(run),
+        "error": run.error,
+        "last_seq": run.last_seq,
+        "finished_at": run.finished_at,
+        "worker_id": None,
+    }
+    of_attempt = runs.c.id == run.id, runs.c.status.in_(was), runs.c.attempt == run.attempt
+    return tx.execute(sa.update(runs).where(*of_attempt).values(tx.sealed(runs, values, run.user_id))) == 1
 
 
 def claim(tx: Transaction, run_id: str, worker_id: str) -> bool:
@@ -234,7 +232,7 @@ def _leave(tx: Transaction, run: Run, attempt: int, values: dict[str, Any], **ma
     True also for a retry after a commit whose answer was lost: the row has this attempt and these values. The values
     are compared because another may have ended the run in the same millisecond.
     """
-    if _update_owned(tx, run.id, attempt, {**values, **may_differ}):
+    if _update_owned(tx, run.id, attempt, tx.sealed(runs, values, run.user_id) | may_differ):
         return True
     row = tx.row(_BY_ID, {"id": run.id})
     return row is not None and row["attempt"] == attempt and _as_stored(values).items() <= row.items()

@@ -15,7 +15,7 @@ from service.store.statement import Statement
 from service.store.visibility import Visibility, in_workspace
 from service.text import exact_json
 from service.text.search_words import normalise
-from service.types import RunStatus, now_ms
+from service.types import Run, RunStatus, now_ms
 
 MAX_SESSIONS = 10_000  # sessions of one user; expired ones count until they are deleted, minutes later
 SEARCH_PAGE = 1_000  # sessions read at once to search their titles
@@ -32,7 +32,8 @@ def insert(tx: Transaction, row: dict[str, Any]) -> None:
         sa.select(sessions.c.id).where(*others).order_by(sessions.c.id).offset(MAX_SESSIONS - 1).limit(1)
     ):
         raise TooMany(f"You have {MAX_SESSIONS} sessions: delete one first.")
-    tx.execute(InsertOnce(sessions), {**row, "metadata": exact_json.to_stored(row["metadata"])})
+    stored = {**row, "metadata": exact_json.to_stored(row["metadata"])}
+    tx.execute(InsertOnce(sessions), tx.sealed(sessions, stored, row["user_id"]))
 
 
 def get(tx: Transaction, session_id: str, visible: Visibility) -> Row | None:
@@ -74,10 +75,12 @@ def by_title(
     return found, before
 
 
-def update(tx: Transaction, session_id: str, changes: dict[str, Any]) -> None:
+def update(tx: Transaction, session_id: str, user_id: str, changes: dict[str, Any]) -> None:
+    """Change columns of a user's session."""
     if "metadata" in changes:
         changes = {**changes, "metadata": exact_json.to_stored(changes["metadata"])}
-    tx.execute(sa.update(sessions).where(sessions.c.id == session_id).values(changes))
+    sealed = tx.sealed(sessions, changes, user_id)
+    tx.execute(sa.update(sessions).where(sessions.c.id == session_id).values(sealed))
 
 
 # --- turns ------------------------------------------------------------------------------------------
@@ -127,17 +130,18 @@ def take(
     return True
 
 
-def release(tx: Transaction, session_id: str, run_id: str, changes: dict[str, Any], title: str) -> bool:
-    """End the turn: apply `changes`, set `title` if the session has none, wake queued runs.
+def release(tx: Transaction, run: Run, changes: dict[str, Any], title: str) -> bool:
+    """End the turn of a run: apply `changes`, set `title` if the session has none, wake queued runs.
 
     False: this run does not hold the session.
     """
     # Locks runs before the session, in the order of ids: see "Locks" in docs/architecture.md. Two that cancel runs of
     # one queue would wait for each other, so only the holder's end wakes the others.
-    given = {"session": session_id, "run": run_id}
+    given = {"session": run.request.session_id, "run": run.id}
     tx.send(_WAKE, {**given, "now": now_ms()})
-    changed = {f"v_{name}": value for name, value in changes.items()}
-    return tx.execute(_release(*changes), {**given, **changed, "named": title}, expect=1) == 1
+    changed = {f"v_{name}": value for name, value in tx.sealed(sessions, changes, run.user_id).items()}
+    named = tx.sealed(sessions, {"title": title}, run.user_id)["title"]
+    return tx.execute(_release(*changes), {**given, **changed, "named": named}, expect=1) == 1
 
 
 @cache

@@ -12,6 +12,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql import Executable
 
+from service.store.sealer import sealed_columns
+
 Processor = Callable[[Any], Any]
 Row = Mapping[str, Any]
 
@@ -37,7 +39,7 @@ class Statement:
 class Plan:
     """SQL text for one driver, with the processors of its values and columns."""
 
-    __slots__ = ("_columns", "_names", "_readers", "_slots", "_tuple", "sql")
+    __slots__ = ("_columns", "_names", "_readers", "_slots", "_tuple", "sealed", "sql")
 
     def __init__(self, clause: Executable, dialect: sa.Dialect, given: Row) -> None:
         compiled: Any = clause.compile(dialect=dialect, column_keys=list(given))  # type: ignore[attr-defined]
@@ -51,6 +53,7 @@ class Plan:
         self._names = [slot[0] for slot in self._slots]
         columns = list(getattr(clause, "exported_columns", ()))
         self._columns = [column.key for column in columns]
+        self.sealed = sealed_columns(columns)
         readers = [(column.key, _reader(column.type, dialect)) for column in columns]
         self._readers = [(key, reader) for key, reader in readers if reader is not None]
 
@@ -63,7 +66,7 @@ class Plan:
         return values if self._tuple else dict(zip(self._names, values, strict=True))
 
     def row(self, found: Sequence[Any]) -> dict[str, Any]:
-        """Convert the driver's row to a dict by column name."""
+        """Convert the driver's row to a dict by column name; what is sealed stays so."""
         row = dict(zip(self._columns, found, strict=True))
         for key, reader in self._readers:
             row[key] = reader(row[key])

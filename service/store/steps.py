@@ -27,9 +27,9 @@ _LISTED = Statement(
 )
 
 
-def insert(tx: Transaction, step: dict[str, Any]) -> None:
-    """Insert a step once: a commit whose answer was lost may have done it."""
-    tx.send(_INSERT, step)
+def insert(tx: Transaction, step: dict[str, Any], user_id: str) -> None:
+    """Insert a step of a user's run once: a commit whose answer was lost may have done it."""
+    tx.send(_INSERT, tx.sealed(steps, step, user_id))
 
 
 def of_run(tx: Transaction, run_id: str) -> list[Row]:

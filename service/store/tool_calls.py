@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import tool_calls
-from service.types import now_ms
+from service.types import Run, now_ms
 
 
 class ToolCall(NamedTuple):
@@ -19,7 +19,7 @@ class ToolCall(NamedTuple):
     arguments: dict[str, Any]
 
 
-def claim(tx: Transaction, run_id: str, step: int, call: ToolCall, allowed_by: str | None) -> None:
+def claim(tx: Transaction, run: Run, step: int, call: ToolCall, allowed_by: str | None) -> None:
     """Claim a call that is about to be made, for the first time or again by the approval `allowed_by`.
 
     Until the call is reported, `result` holds that approval, which allows one call only.
@@ -30,14 +30,16 @@ def claim(tx: Transaction, run_id: str, step: int, call: ToolCall, allowed_by: s
         "result": {"allowed_by": allowed_by},
         "claimed_at": now_ms(),
     }
-    row = {"run_id": run_id, "call_id": call.id, "step": step, "name": call.name, **values}
+    sealed = tx.sealed(tool_calls, values, run.user_id)
+    row = {"run_id": run.id, "call_id": call.id, "step": step, "name": call.name, **sealed}
     if tx.execute(InsertOnce(tool_calls), row) == 0:
-        tx.execute(_update(run_id, call.id).values(**values))
+        tx.execute(_update(run.id, call.id).values(**sealed))
 
 
-def report(tx: Transaction, run_id: str, call_id: str, status: str, result: dict[str, Any]) -> None:
+def report(tx: Transaction, run: Run, call_id: str, status: str, result: dict[str, Any]) -> None:
     """Store the result of a call; `status` is `done` or `failed`."""
-    tx.execute(_update(run_id, call_id).values(status=status, result=result, finished_at=now_ms()))
+    values = {"status": status, "result": result, "finished_at": now_ms()}
+    tx.execute(_update(run.id, call_id).values(**tx.sealed(tool_calls, values, run.user_id)))
 
 
 def unclaim(tx: Transaction, run_id: str, call_id: str, former: Row | None) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.sql.functions import GenericFunction
 from service.ids import new_id
 from service.store.actor import Actor, current_actor
 from service.store.pipeline import Queued, expecting_count, expecting_rows, send
+from service.store.sealer import Sealer, sealed_columns
 from service.store.statement import Plan, Row, Statement
 
 
@@ -82,6 +83,7 @@ class Transaction:
         "_ids_used",
         "_pooled",
         "_queue",
+        "_sealer",
         "_sqlalchemy",
         "assumes",
         "audited",
@@ -91,7 +93,13 @@ class Transaction:
     )
 
     def __init__(
-        self, engine: sa.Engine, pooled: Any, begin: Sequence[str] = (), *, pipelined: bool = False
+        self,
+        engine: sa.Engine,
+        pooled: Any,
+        sealer: Sealer,
+        begin: Sequence[str] = (),
+        *,
+        pipelined: bool = False,
     ) -> None:
         self.pipelined = pipelined
         self.assumes = False  # whether an expected result has yet to be compared
@@ -101,6 +109,7 @@ class Transaction:
         self._engine = engine
         self._ids_used = 0
         self._pooled = pooled
+        self._sealer = sealer
         self._begin = tuple(begin)
         self._queue = [Queued(sql) for sql in begin]
         self._sqlalchemy: sa.Connection | None = None
@@ -122,6 +131,14 @@ class Transaction:
             self.ids.append(new_id(prefix))
         self._ids_used += 1
         return self.ids[self._ids_used - 1]
+
+    def sealed(self, table: sa.Table, values: Mapping[str, Any], *owners: str) -> dict[str, Any]:
+        """Return values of a table, those of sealed columns as they are stored: see `Sealer.values`."""
+        return self._sealer.values(table, values, owners)
+
+    def digest(self, user_id: str, text: str) -> str:
+        """Return what a text of a user is found by: see `Sealer.digest`."""
+        return self._sealer.digest(user_id, text)
 
     def execute(
         self,
@@ -162,10 +179,17 @@ class Transaction:
         """Run a query; return its rows. `expect`: the usual rows, see `Transaction`."""
         if not isinstance(statement, Statement):
             self._flush()
-            return list(map(dict, self._connection.execute(statement, values).mappings()))
+            read: list[dict[str, Any]] = list(
+                map(dict, self._connection.execute(statement, values).mappings())
+            )
+            self._sealer.open(read, sealed_columns(getattr(statement, "exported_columns", ())))
+            return list(read)
         plan, given = self._planned(statement, values)
         if expect is None or not self.pipelined:
-            return list(map(plan.row, self._run(Queued(plan.sql, given)).fetchall()))
+            found = list(map(plan.row, self._run(Queued(plan.sql, given)).fetchall()))
+            if plan.sealed:
+                self._sealer.open(found, plan.sealed)
+            return list(found)
         self._assume(*expecting_rows(plan.sql, given, expect))
         return list(expect)
 
@@ -183,7 +207,9 @@ class Transaction:
     def rows_after_commit(
         self, statement: Statement, values: Mapping[str, Any], hook: Callable[[list[Row]], object]
     ) -> None:
-        """Run a query; `hook` receives its rows once the commit has succeeded. Of a pipelined transaction only."""
+        """Run a query; `hook` receives its rows once the commit has succeeded. Of a pipelined transaction only,
+        and without sealed columns.
+        """
         plan, given = self._planned(statement, values)
 
         def read(cursor: Any) -> None:

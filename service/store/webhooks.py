@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from service.ids import new_id
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import notices, runs, webhooks
+from service.types import Run
 
 _KEYS = {"run": webhooks.c.run_id, "notice": notices.c.id}
 _OF_RUN = sa.select(webhooks).where(webhooks.c.run_id == sa.bindparam("run_id"))
@@ -55,11 +56,12 @@ class Due(NamedTuple):
     claim_id: str
 
 
-def schedule(tx: Transaction, run_id: str, url: str, now: int) -> None:
+def schedule(tx: Transaction, run: Run, url: str, now: int) -> None:
     """Schedule the webhook of a run that has ended, perhaps once more after a retry."""
     pending = _pending(now)
-    tx.execute(InsertOnce(webhooks), {"run_id": run_id, "url": url, "created_at": now, **pending})
-    tx.execute(sa.update(webhooks).where(webhooks.c.run_id == run_id).values(**pending))
+    row = {"run_id": run.id, "url": url, "created_at": now, **pending}
+    tx.execute(InsertOnce(webhooks), tx.sealed(webhooks, row, run.user_id))
+    tx.execute(sa.update(webhooks).where(webhooks.c.run_id == run.id).values(**pending))
 
 
 def notice(tx: Transaction, name: str, url: str, signer: str, body: dict[str, Any], now: int) -> None:

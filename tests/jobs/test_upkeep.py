@@ -16,7 +16,7 @@ from service.ids import first_id, new_id
 from service.jobs.celery_worker import create_worker
 from service.jobs.upkeep import BATCH, DAY_MS, delete_expired
 from service.store import session_expiry
-from service.store.database import Database
+from service.store.database import Database, Transaction
 from service.store.schema import metadata
 from service.types import now_ms
 from tests.jobs.house import House, TaskWorker, until
@@ -85,7 +85,12 @@ def fill(db: Database, many: int) -> None:
     with db.begin() as tx:
         for name, values in rows.items():
             for value in values:
-                tx.execute(metadata.tables[name].insert(), value)
+                add(tx, name, value)
+
+
+def add(tx: Transaction, name: str, row: dict[str, Any]) -> None:
+    table = metadata.tables[name]
+    tx.execute(table.insert(), tx.sealed(table, row, "u"))
 
 
 def left(db: Database) -> dict[str, int]:
@@ -128,10 +133,8 @@ def test_long_session_is_deleted_in_batches(db: Database) -> None:
         run |= {"session_id": "ses_0", "finished_at": now_ms()}
         message = {"session_id": "ses_0", "run_id": "r", "role": "user", "content": "", "tokens": 1}
         for number in range(BATCH + 5):
-            tx.execute(metadata.tables["runs"].insert(), {**run, "id": new_id("run")})
-            tx.execute(
-                metadata.tables["messages"].insert(), {**message, "seq": number + 1, "created_at": number}
-            )
+            add(tx, "runs", {**run, "id": new_id("run")})
+            add(tx, "messages", {**message, "seq": number + 1, "created_at": number})
     held = 2 * (BATCH + 5) + 1  # with the session itself
     assert [delete_expired(db, 90, seconds=0)["sessions"] for _ in range(3)] == [
         BATCH,
@@ -146,10 +149,10 @@ def test_session_with_a_running_run_is_kept(db: Database) -> None:
     with db.begin() as tx:
         runs = metadata.tables["runs"]
         run = dict(tx.rows(runs.select())[0]) | {"session_id": "ses_0"}
-        tx.execute(runs.insert(), {**run, "id": new_id("run"), "finished_at": now_ms()})
-        tx.execute(runs.insert(), {**run, "id": new_id("run"), "finished_at": None})
+        add(tx, "runs", {**run, "id": new_id("run"), "finished_at": now_ms()})
+        add(tx, "runs", {**run, "id": new_id("run"), "finished_at": None})
         message = {"session_id": "ses_0", "seq": 1, "run_id": "r", "role": "user", "content": "", "tokens": 1}
-        tx.execute(metadata.tables["messages"].insert(), {**message, "created_at": 1})
+        add(tx, "messages", {**message, "created_at": 1})
     assert delete_expired(db, 90)["sessions"] == 0
 
 

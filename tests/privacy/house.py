@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -144,16 +145,23 @@ class House:
         yield from in_rows(self.services.infra.db.engine)
 
 
-@pytest.fixture
-def house(tmp_path: Path, url: str, model: Model, scratch: Path) -> Iterator[House]:
+@contextmanager
+def house_in(folder: Path, url: str, model: Model, scratch: Path, **more: str) -> Iterator[House]:
+    """Build a house with its agents in a folder; `more` are further settings."""
     for name, text in AGENTS.items():
-        folder = tmp_path / "agents" / name
-        folder.mkdir(parents=True)
-        (folder / "agent.yaml").write_text(text)
-        (folder / "prompt.md").write_text("You write lines.")
-        (folder / "tools.py").write_text(TOOLS)
+        agent = folder / "agents" / name
+        agent.mkdir(parents=True, exist_ok=True)
+        (agent / "agent.yaml").write_text(text)
+        (agent / "prompt.md").write_text("You write lines.")
+        (agent / "tools.py").write_text(TOOLS)
     with redis_in(scratch / new_id("r")) as server:
         settings = {"DATABASE_URL": url, "REDIS_URL": server.url, "ANTHROPIC_BASE_URL": model.url}
-        app = app_in(tmp_path, AGENTS_DIR=str(tmp_path / "agents"), **settings)
-        yield House(app, server, tmp_path)
+        app = app_in(folder, AGENTS_DIR=str(folder / "agents"), **settings, **more)
+        yield House(app, server, folder)
         close(app)
+
+
+@pytest.fixture
+def house(tmp_path: Path, url: str, model: Model, scratch: Path) -> Iterator[House]:
+    with house_in(tmp_path, url, model, scratch) as made:
+        yield made

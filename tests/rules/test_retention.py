@@ -22,6 +22,7 @@ FEW = {
     "batches._update_sent": "of one batch, whose size is bounded",
     "budgets.make_stale": "end users of one key, whose number in a window is bounded",
     "budgets.warn": "the stripes of one cap",
+    "keyring.destroy": "the keys of one user, one of each rotation",
     "keys.change": "one key",
     "keys.rotate": "one key",
     "keys.used": "keys that one process has seen in a minute",

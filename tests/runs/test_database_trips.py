@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -12,13 +13,24 @@ import sqlalchemy as sa
 from service.store.postgres_connection import Answer, Call
 from service.types import NANO, Event, now_ms
 from service.wiring import Services
+from tests.conftest import RedisServer
 from tests.llm.wire_server import WireServer
-from tests.runs import inside
+from tests.runs import inside, scripted
 from tests.runs.test_kept_output import and_then_silence
 from tests.runs.turns import begin, history_of, turn
 
 pytestmark = pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 Trips = list[list[str]]  # the first words of the statements of each
+
+
+@pytest.fixture(params=["plain", "sealed"])
+def kept_in_each(
+    request: pytest.FixtureRequest, tmp_path: Path, redis_server: RedisServer, upstream: WireServer, url: str
+) -> Iterator[Services]:
+    """Services over PostgreSQL, without a keyring and with one: a key that is known costs no trip."""
+    more = {"keyring_url": f"sqlite:///{tmp_path}/keys.db"} if request.param == "sealed" else {}
+    with scripted.services(tmp_path, redis_server.url, upstream, database_url=url, **more) as services:
+        yield services
 
 
 @pytest.fixture

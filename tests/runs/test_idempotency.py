@@ -97,9 +97,10 @@ def test_key_stays_with_a_running_run(db: Database) -> None:
 
 def test_key_stays_with_a_failed_run_that_called_a_tool(db: Database) -> None:
     first = start(db)
-    db.transact(
-        lambda tx: tool_calls.claim(tx, first, 2, tool_calls.ToolCall("call_1", "send_mail", {}), None)
-    )
+    run = db.query(lambda tx: runs.get(tx, first))
+    assert isinstance(run, Run)
+    call = tool_calls.ToolCall("call_1", "send_mail", {})
+    db.transact(lambda tx: tool_calls.claim(tx, run, 2, call, None))
     end(db, first, RunStatus.FAILED, AWAY, 60)
     with pytest.raises(AlreadyStarted):
         start(db)

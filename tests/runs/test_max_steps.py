@@ -89,4 +89,5 @@ def test_an_agent_that_takes_fewer_by_now_is_still_bound(acting: Services, upstr
 def _ask_for_more(tx: Transaction, run_id: str) -> None:
     mine = schema.runs.c.id == run_id
     (row,) = tx.rows(sa.select(schema.runs.c.request).where(mine))
-    tx.execute(sa.update(schema.runs).where(mine).values(request={**row["request"], "max_steps": 50}))
+    more = tx.sealed(schema.runs, {"request": {**row["request"], "max_steps": 50}}, inside.ADA.user_id)
+    tx.execute(sa.update(schema.runs).where(mine).values(more))

@@ -37,9 +37,11 @@ def row_of(wired: Services, run_id: str) -> Any:
 
 
 def change(wired: Services, run_id: str, **values: Any) -> None:
-    wired.infra.db.transact(
-        lambda tx: tx.execute(sa.update(schema.runs).where(schema.runs.c.id == run_id).values(**values))
-    )
+    def work(tx: Transaction) -> None:
+        sealed = tx.sealed(schema.runs, values, inside.ADA.user_id)
+        tx.execute(sa.update(schema.runs).where(schema.runs.c.id == run_id).values(sealed))
+
+    wired.infra.db.transact(work)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from service.store import schema
+from service.store.sealer import Sealer
 from service.types import DEFAULT_WORKSPACE
 from tests.conftest import ROOT
 from tests.nginx.pair import database
@@ -121,7 +122,8 @@ def test_data_of_every_revision_reaches_the_newest(url: str) -> None:
                     defaults = {"last_seq": 0, "cost_nano": 0, "losses": 0, "cancel_requested": False}
                     tokens = dict.fromkeys((name for name in columns if name.endswith("_tokens")), 0)
                     given = {**defaults, "attempt": 1, **tokens, **row}
-                    connection.execute(sa.insert(old), {k: v for k, v in given.items() if k in columns})
+                    stored = Sealer(None).values(table, given, ())
+                    connection.execute(sa.insert(old), {k: v for k, v in stored.items() if k in columns})
         if revision == MONEY:
             with engine.begin() as connection:
                 connection.execute(sa.insert(schema.holds), HOLD)
@@ -167,7 +169,16 @@ def test_newest_revision_matches_the_schema(url: str) -> None:
     command.upgrade(config(url), "head")
     with sa.create_engine(url, poolclass=sa.pool.NullPool).connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert [each for each in compare_metadata(context, schema.metadata) if not _kept(each)] == []
+        found = compare_metadata(context, schema.metadata)
+        assert [each for each in found if not (_kept(each) or _width_of_sqlite(each))] == []
+
+
+def _width_of_sqlite(difference: Any) -> bool:
+    """Whether it is a width that SQLite does not enforce; to change it would rewrite the table."""
+    if difference[0][0] != "modify_type":
+        return False
+    *_, old, new = difference[0]
+    return isinstance(old, sa.VARCHAR) and isinstance(new, schema.SealedText)
 
 
 def _kept(difference: Any) -> bool:

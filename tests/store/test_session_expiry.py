@@ -46,8 +46,9 @@ def fill(db: Database, ids: list[str], turns: int, expires_at: int) -> None:
 
     def work(tx: Transaction) -> None:
         tx.execute(sessions.insert(), [{**about, "id": each} for each in ids])
+        of_run = tx.sealed(runs, ended, ADA.user_id)
         turn = [(each, number) for each in ids for number in range(turns)]
-        tx.execute(runs.insert(), [{**ended, "id": new_id("run"), "session_id": each} for each, _ in turn])
+        tx.execute(runs.insert(), [{**of_run, "id": new_id("run"), "session_id": each} for each, _ in turn])
         tx.execute(messages.insert(), [{**said, "session_id": each, "seq": n + 1} for each, n in turn])
 
     db.transact(work)

@@ -55,7 +55,7 @@ def notice(tx: Transaction, at: int) -> None:
 
 
 def batched(tx: Transaction) -> None:
-    batches.add(tx, queued(tx, None).id, 1, {})
+    batches.add(tx, queued(tx, None), 1, {})
 
 
 LONG_AGO = now_ms() - HOUR

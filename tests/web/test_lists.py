@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 from service.audit.record import MAX_DETAILS
 from service.ids import new_id
 from service.store import schema
+from service.store.database import Transaction
 from service.types import DEFAULT_WORKSPACE, now_ms
 from service.wiring import Services
 from tests.made import app_in, close
@@ -43,9 +44,13 @@ class House:
         self.signed_in = {"Authorization": f"Bearer {token}"}
 
     def add(self, table: str, *rows: dict[str, Any]) -> None:
-        self.app.extensions["slipway"].infra.db.transact(
-            lambda tx: [tx.execute(sa.insert(schema.metadata.tables[table]), row) for row in rows]
-        )
+        into = schema.metadata.tables[table]
+
+        def work(tx: Transaction) -> None:
+            for row in rows:
+                tx.execute(sa.insert(into), tx.sealed(into, row, self.user_id))
+
+        self.app.extensions["slipway"].infra.db.transact(work)
 
     def get(self, path: str, **query: Any) -> Any:
         return self.client.get(path, query_string=query, headers=self.signed_in)

@@ -47,7 +47,7 @@ class BatchSteps:
     def add(self, run: Run, step: int, request: ModelRequest) -> WriteInTransaction:
         """Return the write that adds a step, for its hold's transaction: it must not be sent without a hold."""
         encoded = as_json(request)
-        return lambda tx: batches.add(tx, run.id, step, encoded)
+        return lambda tx: batches.add(tx, run, step, encoded)
 
     def take(self, row: Row, journal: Journal) -> tuple[ModelReply, int]:
         """Settle a reply with its step. Return it with the booked usage, and its cost in nano-dollars."""

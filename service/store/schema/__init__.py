@@ -48,3 +48,4 @@ from service.store.schema.money import (
     usage_daily_by_user,
     usage_days,
 )
+from service.store.schema.sealed import SealedText

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, String
 
 from service.store.schema.base import OF_OTHERS, Json, metadata, rows_where, workspace_column
+from service.store.schema.sealed import SealedText
 from service.types import DEFAULT_WORKSPACE
 
 workspaces = sa.Table(
@@ -79,7 +80,7 @@ api_keys = sa.Table(
     metadata,
     Column("id", String(32), primary_key=True),
     Column("user_id", String(32), ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
-    Column("name", String(128), nullable=False),
+    Column("name", SealedText("api_keys.name"), nullable=False),  # 128 characters
     Column("digest", String(64), nullable=False, unique=True),
     Column("prefix", String(16), nullable=False),
     Column("scopes", Json, nullable=False),

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, String, Text
 
 from service.store.schema.base import OF_OTHERS, Json, metadata, rows_where, workspace_column
+from service.store.schema.sealed import ERASED, SealedJson, SealedText
 
 # Conditions of partial indexes of runs. Such an index serves only queries with the same literal condition: bound
 # parameters do not match it.
@@ -15,6 +16,9 @@ DIED = "status = 'failed' AND losses > 0"
 # True for each row, and said only where neither the user nor the agent is given. Else PostgreSQL reads all failures for
 # the few of a user with many runs, whose share of failures it takes to be that of runs.
 OF_ALL = "id > ''"
+# Request of a run whose key is destroyed.
+_REQUEST = {"agent": "", "messages": [{"role": "user", "content": ERASED}]}
+_RESULT = {"ok": False, "content": ERASED, "preview": ERASED, "ms": 0, "sources": []}  # and of a tool call
 
 sessions = sa.Table(
     "sessions",
@@ -23,9 +27,11 @@ sessions = sa.Table(
     workspace_column(),
     Column("user_id", String(32), ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
     Column("agent", String(64), nullable=False),
-    Column("title", String(256), nullable=False, default=""),
-    Column("metadata", Json),
-    Column("summary", Text),  # summary of the turns up to `summary_upto`, which no longer fit a prompt
+    Column("title", SealedText("sessions.title"), nullable=False, default=""),  # 256 characters
+    Column("metadata", SealedJson("sessions.metadata")),
+    Column(
+        "summary", SealedText("sessions.summary")
+    ),  # summary of the turns up to `summary_upto`, which no longer fit a prompt
     Column("summary_upto", Integer, nullable=False, default=0),
     Column("busy_run_id", String(32)),  # run of the current turn; only this run may add messages
     Column("created_at", BigInteger, nullable=False),
@@ -45,13 +51,13 @@ messages = sa.Table(
     Column("parent_seq", Integer),  # preceding message of the branch; 0: none; NULL: the one numbered before
     Column("run_id", String(32), nullable=False),
     Column("role", String(16), nullable=False),
-    Column("content", Json, nullable=False),
+    Column("content", SealedJson("messages.content", ERASED), nullable=False),
     Column("tokens", Integer, nullable=False),
     # Outcome, sources and tools of the turn; the latter two only in its last message. NULL in older rows.
     Column("status", String(16)),  # succeeded | failed | cancelled
     Column("error_code", String(64)),
-    Column("sources", Json),
-    Column("tools", Json),
+    Column("sources", SealedJson("messages.sources")),
+    Column("tools", SealedJson("messages.tools")),
     Column("created_at", BigInteger, nullable=False),
 )
 
@@ -78,8 +84,8 @@ runs = sa.Table(
     Column("agent", String(64), nullable=False),
     Column("agent_version", String(32), nullable=False),
     Column("door", String(16), nullable=False),
-    Column("request_id", String(128), nullable=False),
-    Column("request", Json, nullable=False),
+    Column("request_id", SealedText("runs.request_id"), nullable=False),
+    Column("request", SealedJson("runs.request", _REQUEST), nullable=False),
     Column("status", String(24), nullable=False),
     Column("tier", String(16)),
     Column("cache", String(16), nullable=False),
@@ -99,13 +105,13 @@ runs = sa.Table(
     Column("cache_read_tokens", BigInteger, nullable=False, default=0),
     Column("cache_creation_tokens", BigInteger, nullable=False, default=0),
     Column("cost_nano", BigInteger, nullable=False, default=0),
-    Column("result", Json),
-    Column("error", Json),
+    Column("result", SealedJson("runs.result")),
+    Column("error", SealedJson("runs.error")),
     Column("created_at", BigInteger, nullable=False),
     Column("started_at", BigInteger),
     Column("finished_at", BigInteger),
     # For lists, which do not read `request` and `result`. NULL in rows of older versions.
-    Column("input", String(200)),
+    Column("input", SealedText("runs.input")),
     Column("steps", Integer),
     Column("model", String(128)),
     Column("stop_reason", String(32)),
@@ -147,7 +153,7 @@ feedback = sa.Table(
     metadata,
     Column("run_id", String(32), ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
     Column("score", Integer, nullable=False),  # -1 | 0 | 1
-    Column("comment", Text),
+    Column("comment", SealedText("feedback.comment")),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     Index("ix_feedback_score_run_id", "score", "run_id"),
@@ -161,10 +167,11 @@ steps = sa.Table(
     Column("kind", String(16), nullable=False),  # model | tools
     Column("name", String(128), nullable=False),  # the step's name in its pattern
     Column("attempt", Integer, nullable=False),
+    # Result of the step, replayed to the pattern when the run is resumed.
+    Column("reply", SealedJson("steps.reply", {}), nullable=False),
     Column(
-        "reply", Json, nullable=False
-    ),  # result of the step, replayed to the pattern when the run is resumed
-    Column("events", Json, nullable=False),  # [[seq, name, data], ...]: events published in this step
+        "events", SealedJson("steps.events", []), nullable=False
+    ),  # [[seq, name, data], ...]: events published in this step
     Column("first_seq", Integer, nullable=False),
     Column("last_seq", Integer, nullable=False),
     Column("cost_nano", BigInteger, nullable=False, default=0),
@@ -179,9 +186,9 @@ tool_calls = sa.Table(
     Column("call_id", String(64), primary_key=True),
     Column("step", Integer, nullable=False),
     Column("name", String(128), nullable=False),
-    Column("arguments", Json, nullable=False),
+    Column("arguments", SealedJson("tool_calls.arguments", {}), nullable=False),
     Column("status", String(16), nullable=False),  # claimed | done | failed | unknown
-    Column("result", Json),
+    Column("result", SealedJson("tool_calls.result", _RESULT)),
     Column("claimed_at", BigInteger, nullable=False),
     Column("finished_at", BigInteger),
 )
@@ -196,10 +203,10 @@ approvals = sa.Table(
     Column("agent", String(64), nullable=False),
     Column("call_id", String(64), nullable=False),
     Column("name", String(128), nullable=False),
-    Column("arguments", Json, nullable=False),
+    Column("arguments", SealedJson("approvals.arguments", {}), nullable=False),
     Column("reason", String(16), nullable=False),  # policy | unknown
     Column("status", String(16), nullable=False),  # pending | approved | denied | cancelled
-    Column("comment", Text),
+    Column("comment", SealedText("approvals.comment")),
     Column("decided_by", String(32)),
     Column("decision_id", String(32)),  # random: a transaction that runs twice knows its own decision by it
     Column("decided_at", BigInteger),
@@ -222,7 +229,7 @@ idempotency = sa.Table(
     Column("fingerprint", String(64), nullable=False),
     Column("run_id", String(32)),
     Column("status", Integer),
-    Column("body", Json),
+    Column("body", SealedJson("idempotency.body", {"detail": ERASED})),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False, index=True),
 )
@@ -234,10 +241,10 @@ batch_items = sa.Table(
     Column("id", String(64), primary_key=True),  # the custom id: run-step
     Column("run_id", String(32), ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
     Column("step", Integer, nullable=False),
-    Column("request", Json, nullable=False),
+    Column("request", SealedJson("batch_items.request", {}), nullable=False),
     Column("state", String(8), nullable=False),  # waiting | sent | done | failed
     Column("batch_id", String(32), index=True),
-    Column("reply", Json),
+    Column("reply", SealedJson("batch_items.reply")),
     Column("created_at", BigInteger, nullable=False),
     Index("ix_batch_items_state_created_at", "state", "created_at"),
     Index("ix_batch_items_run_id_step", "run_id", "step"),
@@ -257,7 +264,7 @@ webhooks = sa.Table(
     "webhooks",
     metadata,
     Column("run_id", String(32), ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
-    Column("url", Text, nullable=False),
+    Column("url", SealedText("webhooks.url"), nullable=False),
     Column("status", String(16), nullable=False),  # waiting | pending | delivered | failed
     Column("attempts", Integer, nullable=False, default=0),
     Column("claim_id", String(32)),  # random, of the attempt under way: only that one stores its outcome

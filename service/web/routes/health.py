@@ -28,6 +28,7 @@ MEANS = {
     "redis": "Limits are counted per process, answers are not cached, streams are read from the database.",
     "model": "Agents use their other models, or a stale answer where they allow one; else 503 `model_unavailable`.",
     "worker": "Tasks are accepted, and executed by the web processes.",
+    "keyring": "Keys are known for ten minutes; without, texts of users are 503 `keyring_unavailable`.",
 }
 
 
@@ -48,6 +49,7 @@ class Ready(Shape):
     redis: Part
     model: Part
     worker: Part
+    keyring: Part | None = None  # where texts are sealed
 
 
 class Replica(Shape):
@@ -135,7 +137,9 @@ def overview() -> Response:
         dict(zip(BreakerState.model_fields, each, strict=True)) for each in parts.runs.model.breakers()
     ]
     degraded = [
-        {"part": part, "means": means} for part, means in MEANS.items() if state[part]["status"] != "ok"
+        {"part": part, "means": means}
+        for part, means in MEANS.items()
+        if part in state and state[part]["status"] != "ok"
     ]
     about = {"status": state["status"], "version": __version__, "parts": state, "replicas": replicas}
     about |= {"runs": unfinished, "breakers": breakers, "stopped_agents": stops, "degraded": degraded}
@@ -180,5 +184,7 @@ def _probes() -> dict[str, Probe]:
             "model": Probe(parts.runs.model.calls.ping, "degraded", MODEL_TTL),
             "worker": Probe(lambda: parts.runs.supervisor.workers_alive("task") > 0, "degraded"),
         }
+        if parts.keyring is not None:
+            probes["keyring"] = Probe(parts.keyring.db.ping, "degraded")
         extensions.setdefault("slipway_probes", probes)
     return extensions["slipway_probes"]  # type: ignore[no-any-return]

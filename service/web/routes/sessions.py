@@ -202,8 +202,8 @@ def export_session(session_id: str) -> Response:
 @guard()
 def change_session(session_id: str) -> Response:
     body = parse(SessionChange)
-    services().sessions.get(current_caller(), session_id, own=True)
-    services().sessions.change(session_id, body.model_dump(include=body.model_fields_set))
+    row = services().sessions.get(current_caller(), session_id, own=True)
+    services().sessions.change(row, body.model_dump(include=body.model_fields_set))
     row = services().sessions.get(current_caller(), session_id, own=True)
     return json_response(shown(sessions.public(row)))
 

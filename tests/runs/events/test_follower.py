@@ -60,7 +60,7 @@ class Followed:
         }
         more = {"cost_nano": 0, "started_at": 0, "finished_at": 0, "events": events}
         ends = {"first_seq": numbers[0], "last_seq": numbers[-1]}
-        self.db.transact(lambda tx: step_rows.insert(tx, {**step, **more, **ends}))
+        self.db.transact(lambda tx: step_rows.insert(tx, {**step, **more, **ends}, self.run.user_id))
 
     def end(self, seq: int) -> None:
         self.run.status, self.run.finished_at, self.run.last_seq = RunStatus.SUCCEEDED, now_ms(), seq
