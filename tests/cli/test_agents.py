@@ -10,9 +10,9 @@ from flask import Flask
 
 from config import load
 from service.app import create_app
+from service.ids import new_id
 from service.store import users
 from service.store.database import Transaction
-from service.ids import new_id
 from service.types import now_ms
 from service.wiring import Services
 from tests.cli.house import Flask_, env, flask, services, table, whole
