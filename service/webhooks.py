@@ -100,7 +100,11 @@ class Webhooks:
     def send_due(self) -> None:
         """Start a sender thread, unless `MAX_SENDERS` are busy: those look for more by themselves."""
         if self._senders.acquire(blocking=False):
-            threading.Thread(target=self._send_all, name="webhooks", daemon=True).start()
+            try:
+                threading.Thread(target=self._send_all, name="webhooks", daemon=True).start()
+            except RuntimeError:  # the system's limit of threads is reached; the next sweep tries again
+                self._senders.release()
+                raise
 
     def _send_all(self) -> None:
         try:

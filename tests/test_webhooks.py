@@ -23,6 +23,7 @@ from service.store.schema import metadata
 from service.types import Run, RunRequest, RunStatus, now_ms
 from service.webhooks import MAX_ATTEMPTS, MAX_DELAY, MAX_SENDERS, Webhooks, retry_delay, signed_headers
 from tests.conftest import ROOT, Slipway, free_port
+from tests.exhausted import no_threads
 from tests.jobs.conftest import (
     _standing_worker,
     client,
@@ -177,6 +178,18 @@ def test_one_process_sends_each(db: Database, receiver: Receiver) -> None:
         thread.start()
     until(lambda: all(_status(hooks[0], run) == "delivered" for run in made), "every delivery")
     assert [len(receiver.of(run.id + '"')) for run in made] == [1] * len(made)
+
+
+def test_sender_that_cannot_start_is_not_counted(db: Database, receiver: Receiver) -> None:
+    run, hooks = run_of(db, "run_late", receiver.url), Webhooks(db, "secret", allow_private=True)
+    with db.begin() as tx:
+        hooks.schedule(tx, run)
+    with no_threads(MAX_SENDERS) as times:
+        for _ in times:
+            with pytest.raises(RuntimeError):
+                hooks.send_due()
+    hooks.send_due()
+    until(lambda: _status(hooks, run) == "delivered", "the delivery")
 
 
 def test_delivery_of_a_dead_process_is_due_again(db: Database, receiver: Receiver) -> None:

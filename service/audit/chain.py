@@ -97,10 +97,10 @@ class Chainer:
         """Link what waits, soon; called by the sweep too, for rows of other processes."""
         with self._lock:
             self._wanted = True
-            alive = self._thread is not None and self._thread.is_alive()
-            if not alive and not self._closed.is_set():
-                self._thread = threading.Thread(target=self._work, name="audit-chain", daemon=True)
-                self._thread.start()
+            if self._thread is None and not self._closed.is_set():
+                thread = threading.Thread(target=self._work, name="audit-chain", daemon=True)
+                thread.start()
+                self._thread = thread  # after the start, which fails at the system's limit of threads
 
     def close(self) -> None:
         """End the thread; what is not linked yet, another process links, or this one after its next start."""

@@ -137,10 +137,10 @@ class SingleFlight:
     def _awaiting(self, question: CacheKey, owner: Owner) -> Iterator[_Awaited]:
         key = question.flight, owner.run_id
         with self._wake:
+            self._start()
             awaited = self._awaited.setdefault(key, _Awaited(question, owner))
             awaited.waiting += 1
             first = awaited.waiting == 1
-            self._start()
             self._wake.notify()
         try:
             if first:

@@ -64,11 +64,12 @@ class Resolver:
                 return found
             if self._free <= 0:
                 return None
-            self._free -= 1
+            look_up = _LookUp(host, port)
+            threading.Thread(target=self._run, args=(look_up,), name="dns", daemon=True).start()
+            self._free -= 1  # after the start, which fails at the system's limit of threads
             if len(self._cache) >= KEEP_NAMES:
                 self._cache = {key: entry for key, entry in self._cache.items() if not entry.done.is_set()}
-            look_up = self._cache[host, port] = _LookUp(host, port)
-        threading.Thread(target=self._run, args=(look_up,), name="dns", daemon=True).start()
+            self._cache[host, port] = look_up
         return look_up
 
     def _run(self, look_up: _LookUp) -> None:

@@ -109,9 +109,10 @@ class _Shared:
         with self._lock:
             attempt = self._attempt
             if attempt.is_stale():
-                attempt = self._attempt = _Attempt()
+                attempt = _Attempt()
                 run = (attempt, args, options)
                 threading.Thread(target=self._run, args=run, name="redis-cluster", daemon=True).start()
+                self._attempt = attempt  # after the start, which fails at the system's limit of threads
             return attempt
 
     def __call__(self) -> None:

@@ -89,11 +89,11 @@ class StreamReader:
     def read(self, stream: StreamSink) -> None:
         """Block until the stream ends. Raises the error that ended it; at the call's deadline `httpx2.ReadTimeout`."""
         with self._change:
-            self._all.add(stream)
-            self._some.set()
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._loop, name="stream-reader", daemon=True)
                 self._thread.start()
+            self._all.add(stream)
+            self._some.set()
         if not stream.wait(stream.call.remaining() + 2 * MAX_PAUSE + 1):
             with self._change:
                 self._all.discard(stream)

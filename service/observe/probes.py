@@ -39,9 +39,10 @@ class Probe:
                 return check
             if self._threads >= MAX_THREADS:
                 return None
-            self._threads += 1
-            check = self._latest = _Check()
-        threading.Thread(target=self._run, args=(check,), name="probe", daemon=True).start()
+            check = _Check()
+            threading.Thread(target=self._run, args=(check,), name="probe", daemon=True).start()
+            self._threads += 1  # after the start, which fails at the system's limit of threads
+            self._latest = check
         return check
 
     def state(self, check: _Check | None) -> dict[str, Any]:

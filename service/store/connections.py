@@ -74,7 +74,10 @@ class Connections:
                 return
             self._away = True
             self._change.notify_all()
-        threading.Thread(target=self._reconnect, name="database-reconnect", daemon=True).start()
+        try:
+            threading.Thread(target=self._reconnect, name="database-reconnect", daemon=True).start()
+        except RuntimeError:  # the system's limit of threads is reached; the next failure tries again
+            self._resume()
 
     def close(self) -> None:
         self._closed.set()
@@ -93,7 +96,11 @@ class Connections:
                 self._connect()
             except Exception:  # logged by `connect`; the next attempt may succeed
                 continue
-            with self._change:
-                self._away = False
-                self._change.notify_all()
+            self._resume()
             return
+
+    def _resume(self) -> None:
+        """Let transactions connect again."""
+        with self._change:
+            self._away = False
+            self._change.notify_all()

@@ -22,6 +22,7 @@ from service.store.sweep import Work
 from service.types import DEFAULT_WORKSPACE
 from tests.audit.house import ADA, linked, links, read, verify, write
 from tests.conftest import wait_until
+from tests.exhausted import no_threads
 from tests.twice import WAYS, Way, write_twice
 
 
@@ -109,6 +110,16 @@ def chainer(db: Database) -> Chainer:
 
 def until_linked(db: Database) -> None:
     wait_until(lambda: not read(db, "SELECT audit_id FROM audit_unlinked LIMIT 1"), "the links")
+
+
+def test_thread_that_could_not_start_starts_later(db: Database) -> None:
+    write(db, 1)
+    chainer = Chainer(db)
+    with no_threads(), pytest.raises(RuntimeError):
+        chainer.wake()
+    chainer.wake()
+    until_linked(db)
+    chainer.close()
 
 
 def test_thread_links_after_each_commit_and_ends(db: Database, chainer: Chainer) -> None:

@@ -11,6 +11,7 @@ import pytest
 from service.errors import RunTimeout
 from tests.cache.processes import WAITERS, Process, crowd, finish, join, pair, pool, soon, text, url, waiting
 from tests.conftest import RedisServer, wait_until
+from tests.exhausted import no_threads
 from tests.runs.house import answered, asked, run_of
 
 __all__ = ["pair", "pool", "soon", "text", "url"]
@@ -30,6 +31,19 @@ def test_all_waiters_get_the_owners_answer(
     assert pair[1].turn(text).run.cache == "hit"
     assert [process.flights._awaited for process in pair] == [{}, {}]
     assert pair[0].flights._owned == {}
+
+
+def test_thread_that_could_not_start_starts_later(
+    pool: ThreadPoolExecutor, pair: tuple[Process, Process], text: str
+) -> None:
+    first = pair[0].turn(text)
+    with no_threads(), pytest.raises(RuntimeError):
+        join(pair[1].turn(text))
+    assert pair[1].flights._awaited == {}
+    joined = pool.submit(join, pair[1].turn(text))
+    answered(first.run, "Told once.")
+    finish(first)
+    assert joined.result(10).answer is not None
 
 
 def test_waiting_takes_one_connection_however_many_wait(

@@ -11,6 +11,7 @@ import pytest
 
 from service.infra import dns
 from service.infra.dns import Resolver
+from tests.exhausted import no_threads
 
 FOUND = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 443))] * 2
 
@@ -98,3 +99,11 @@ def test_names_that_are_kept_are_bounded(names: Names, monkeypatch: pytest.Monke
 def test_invalid_host_name_is_a_look_up_error() -> None:
     with pytest.raises(socket.gaierror):
         Resolver().addresses("a" * 70 + ".example", 443, 5)
+
+
+def test_thread_that_cannot_start_is_not_counted(names: Names) -> None:
+    names.speak.set()
+    resolver = Resolver(threads=1)
+    with no_threads(), pytest.raises(RuntimeError):
+        resolver.addresses("agents.example.com", 443, 5)
+    assert resolver.addresses("agents.example.com", 443, 5)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from service.runs.events.publisher import Publisher
 from service.types import Event, RunEvent
 from service.usage.rate_limits import LimitStorage
 from tests.conftest import free_port, process, wait_until
+from tests.exhausted import no_threads
 
 
 @contextmanager
@@ -244,3 +246,11 @@ def test_a_failover_behind_sentinel_reaches_the_new_master(tmp_path: Path) -> No
             assert replica.get("written") == b"x"
             assert store.server != before
         store.close()
+
+
+def test_attempt_whose_thread_cannot_start_is_not_joined() -> None:
+    found = SimpleNamespace(nodes_manager=SimpleNamespace(initialize=None), get=str)
+    client: Any = LazyCluster(lambda: found)
+    with no_threads(), pytest.raises(RuntimeError):
+        client.get("x")
+    assert client.get("x") == "x"

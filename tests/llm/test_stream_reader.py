@@ -16,6 +16,7 @@ from service import errors
 from service.llm.claude import ClaudeClient
 from service.llm.client import ModelCall
 from service.llm.stream_reader import StreamReader, StreamSink, pause_of
+from tests.exhausted import no_threads
 from tests.llm.conftest import MakeClaude, Offline, a_call, ask
 from tests.llm.wire_server import Exchange, WireServer, chunk, end, head, silent, sse, start, text_events
 
@@ -220,6 +221,21 @@ def test_stuck_reader_is_a_read_timeout() -> None:
     call = ModelCall(0.0)
     with pytest.raises(httpx2.ReadTimeout):
         Stuck().read(StreamSink(Never(), call, 10.0, lambda _: None))
+
+
+def test_thread_that_could_not_start_starts_later() -> None:
+    reader = StreamReader()
+    with no_threads(), pytest.raises(RuntimeError):
+        reader.read(StreamSink(Never(), ModelCall(0.0), 10.0, lambda _: False))
+    assert reader._all == set()
+    heard: list[bytes] = []
+
+    def take(data: bytes) -> bool:
+        heard.append(data)
+        return True
+
+    reader.read(StreamSink(Always(), ModelCall(time.monotonic() + 60), 60.0, take))
+    assert heard == [b"more"]
 
 
 @pytest.mark.parametrize(

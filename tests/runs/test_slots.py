@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from service.errors import RunCancelled
 from service.runs.slots import Handle
 from service.wiring import Services
+from tests.exhausted import no_threads
 
 
 def test_first_reason_wins_over_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,15 +25,8 @@ def test_first_reason_wins_over_the_deadline(monkeypatch: pytest.MonkeyPatch) ->
         handle.check()
 
 
-def test_slot_is_given_back_when_no_thread_can_be_started(
-    wired: Services, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slots = wired.runs.execution.slots
-    before = slots.taken
-
-    def exhausted(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", exhausted)
-    assert not wired.runs.execution.take_up_in_background("run_x")
-    assert slots.taken == before
+def test_slot_is_given_back_when_no_thread_can_be_started(wired: Services) -> None:
+    before = wired.runs.execution.slots.taken
+    with no_threads():
+        assert not wired.runs.execution.take_up_in_background("run_x")
+    assert wired.runs.execution.slots.taken == before

@@ -12,9 +12,11 @@ import pytest
 import sqlalchemy as sa
 
 from service.errors import DatabaseUnavailable
+from service.store.connections import Connections
 from service.store.database import Database
 from tests.chaos.conftest import Postgres
 from tests.conftest import wait_until
+from tests.exhausted import no_threads
 
 ONE = sa.text("SELECT 1 AS one")
 
@@ -103,3 +105,14 @@ def test_lease_renewal_precedes_other_waiters(postgres: Postgres) -> None:
         for answer in (*others, lease):
             answer.result()
     assert order == ["lease"] + ["other"] * 8
+
+
+def test_outage_without_a_thread_to_reconnect_is_noticed_again() -> None:
+    connected = threading.Event()
+    connections = Connections(1, 1.0, connected.set, lambda: 0)
+    with no_threads():
+        connections.lost()
+    with connections.slot(priority=False):
+        connections.lost()
+    assert connected.wait(20)
+    connections.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 import pytest
@@ -15,6 +14,7 @@ from service.runs.events.event_stream import EventStreamReader
 from service.runs.events.outbox import Listener
 from service.types import Event, RunEvent
 from tests.conftest import wait_until
+from tests.exhausted import no_threads
 from tests.runs.events.channels import Client, delta, opened, publisher_of, redis_store, taken, told_in
 
 __all__ = ["redis_store"]
@@ -118,23 +118,17 @@ def test_fault_of_one_clients_lens_loses_that_client_alone(
 
 
 def test_publisher_whose_thread_could_not_start_starts_it_later(
-    redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch
+    redis_store: RedisStore,
 ) -> None:
     publisher = publisher_of(redis_store, 15.0)
-    with monkeypatch.context() as exhausted:
-        exhausted.setattr(threading.Thread, "start", no_more_threads)
-        with pytest.raises(RuntimeError):
-            opened(publisher)
+    with no_threads(), pytest.raises(RuntimeError):
+        opened(publisher)
     client = Client()
     channel = opened(publisher, client)
     channel.put([delta(1)])
     channel.put([delta(2)])
     wait_until(lambda: client.taken == [1, 2], "the publisher")
     channel.close()
-
-
-def no_more_threads(thread: threading.Thread) -> None:
-    raise RuntimeError("can't start new thread")
 
 
 def test_idle_client_gets_heartbeats(redis_store: RedisStore) -> None:
