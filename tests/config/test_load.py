@@ -53,6 +53,7 @@ def test_ed25519_key_is_accepted() -> None:
 def test_every_setting_may_come_from_a_file(name: str, tmp_path: Path) -> None:
     value = {
         "database_url": "sqlite:////x.db",
+        "keyring_url": "sqlite:////keys.db",
         "redis_url": "redis://r",
         "anthropic_base_url": "http://model",
         "broker_url": "amqp://queue",

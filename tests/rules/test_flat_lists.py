@@ -168,6 +168,7 @@ UNCOUNTED = {
     "prices": "no table is read for them",
     "audit": "reads all of the audit: a proof, or an export",
     "ledger": "reads all of the books: a report",
+    "keyring": "reads all of another database",
     "users list": "prints everybody",
     "workspaces add": "by the name's index, as in tests/cli",
     "workspaces rename": "by the name's index, as in tests/cli",
