@@ -154,10 +154,16 @@ class Budgets:
         The window's spent and held amounts count, so a cap may be set below them: then no further call fits. `lower`:
         raises `Forbidden` above the one that is set.
         """
+        return self._db.transact(self.setting(scope, period, amount, lower=lower))
+
+    def setting(
+        self, scope: str, period: Period, amount: int | None, *, lower: bool = False
+    ) -> Callable[[Transaction], Standing]:
+        """Build the write of `put`, for a transaction that has others too."""
         cap = Cap(scope, period, NO_LIMIT if amount is None else amount)
         settled = self._db.query(lambda tx: self._settled(tx, cap.window(now_ms())))
         workspace_id = self._workspace_of(scope)
-        return self._db.transact(lambda tx: self._set(tx, cap, workspace_id, settled, lower=lower))
+        return lambda tx: self._set(tx, cap, workspace_id, settled, lower=lower)
 
     def put_first(self, tx: Transaction, scope: str, period: Period, amount: int, workspace_id: str) -> None:
         """Set a cap on a subject that this transaction makes: nothing has been spent on it."""

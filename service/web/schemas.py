@@ -11,6 +11,7 @@ from flask import Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from werkzeug.datastructures import Headers
 
+from service.auth.rates import is_rate
 from service.text import exact_json
 from service.types import public_fields
 from service.usage.caps import Standing, nano_of
@@ -110,9 +111,14 @@ def _depth(value: Any) -> int:
     return 1 + max(map(_depth, value.values() if isinstance(value, dict) else value), default=0)
 
 
-# JSON text, see `service.web.body.AS_TEXT`; to a client it is an object.
 def _amount(text: str) -> str:
     nano_of(text)
+    return text
+
+
+def _rate(text: str) -> str:
+    if not is_rate(text):
+        raise ValueError("must be a rate such as 60/minute")
     return text
 
 
@@ -124,7 +130,8 @@ def _printable(text: str) -> str:
 
 Amount = Annotated[str, Field(max_length=24), AfterValidator(_amount)]  # dollars
 EndUser = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
-RateText = Annotated[str, Field(max_length=64)]  # such as `60/minute`
+RateText = Annotated[str, Field(max_length=64), AfterValidator(_rate)]  # such as `60/minute`
+# JSON text, see `service.web.body.AS_TEXT`; to a client it is an object.
 ContextObject = Annotated[str, AfterValidator(_is_object), WithJsonSchema({"type": "object"})]
 
 
