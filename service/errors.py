@@ -75,6 +75,7 @@ class InvalidCredentials(Unauthenticated):
 
 class InvalidToken(Unauthenticated):
     code, title = "invalid_token", "The token is not valid"
+    expired = False  # one that was valid until its end is not counted as made up
 
 
 class BudgetExceeded(SlipwayError):

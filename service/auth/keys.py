@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import orjson
 
 from service.audit.record import Action, record
+from service.auth.rates import checked_rate
 from service.auth.revocation import COMPLETE, KEY_CACHE_SECONDS, PROVES_WRITES, Revocations
 from service.auth.revocation import KEY as DISTRUSTED
-from service.auth.users import Role, checked_rate, limit_told
+from service.auth.users import Role, limit_told
 from service.errors import Conflict, InvalidToken, NotFound, fault
 from service.ids import new_id
 from service.infra.redis import RedisStore
@@ -154,22 +155,19 @@ class KeyService:
             raise NotFound("There is no such key.")
         return found[0]
 
-    def limit(self, key_id: str, user_id: str, limit_runs: str, until: int | None = None) -> dict[str, Any]:
+    def limit(
+        self, tx: Transaction, key_id: str, user_id: str, limit_runs: str, until: int | None = None
+    ) -> dict[str, Any]:
         """Set a key's own limit on runs, "" for none, or override it `until` a time (ms); return the public key object.
 
         Raises `Invalid`, and `NotFound` when the user has no such key.
         """
         rate = checked_rate(limit_runs) or None
-
-        def work(tx: Transaction) -> Row:
-            row = rows.change(tx, key_id, user_id, run_limits.of_key(rate, until))
-            if row is None:
-                raise NotFound("There is no such key.")
-            _record(tx, Action.KEY_LIMIT, key_id, user_id, **limit_told(rate, until))
-            return row
-
-        row = self._db.transact(work)
-        self._revocations.publish(Revoked([], rows.digests_of(row)))
+        row = rows.change(tx, key_id, user_id, run_limits.of_key(rate, until))
+        if row is None:
+            raise NotFound("There is no such key.")
+        _record(tx, Action.KEY_LIMIT, key_id, user_id, **limit_told(rate, until))
+        tx.after_commit(partial(self._revocations.publish, Revoked([], rows.digests_of(row))))
         return _public(row)
 
     def rotation(
@@ -218,7 +216,9 @@ class KeyService:
             raise InvalidToken("The API key is not valid.")
         caller, expires_at = found
         if expires_at is not None and expires_at <= now_ms():
-            raise InvalidToken("The API key has expired.")
+            error = InvalidToken("The API key has expired.")
+            error.expired = True
+            raise error
         self._used.add(caller.key_id or "")
         return caller
 

@@ -5,7 +5,8 @@
 - Per account, a budget of `BUDGET` attempts from addresses that have never signed in, refilled by one every `REFILL`
   seconds: many addresses guess no faster than one. Known addresses do not count, so an attacker cannot lock out an
   account's owner. An attempt takes from the budget before the password is checked and is refunded when right;
-  otherwise parallel attempts would all pass before any of them is counted.
+  otherwise parallel attempts would all pass before any of them is counted. One that could not be checked is refunded
+  too.
 
 Without Redis each process counts for itself.
 """
@@ -18,8 +19,6 @@ import threading
 from collections import OrderedDict
 from typing import NamedTuple, TypeVar
 
-import redis
-
 from service.errors import RateLimited
 from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
@@ -30,38 +29,57 @@ MAX_WAIT = 64  # seconds: 14 attempts in 15 minutes, fewer than the account's ow
 MEMORY_SECONDS = 3600  # wrong passwords are forgotten this long after the last one
 BUDGET, REFILL = 20, 45  # attempts, and seconds until there is one more: 20 in 15 minutes
 _MAX_IN_MEMORY = 10_000  # accounts, and pairs, held by a process without Redis
-_PREFIX = "slipway:attempts:1"
+# More fields of an account than the addresses that may try it in MEMORY_SECONDS: 100 unknown ones by the budget, and
+# those known.
+_MOST_FIELDS = 256
+_PREFIX = "slipway:attempts:2"
 V = TypeVar("V")
 
-# KEYS of all three: the pair's hash {n: wrong passwords, t: ms of the earliest next attempt}; for an unknown address
-# also the ms at which the account's budget is full again. Both share a cluster slot.
-_NOW = "local clock = redis.call('TIME') local now = clock[1] * 1000 + math.floor(clock[2] / 1000)\n"
-# ARGV: BUDGET, REFILL. Returns the ms to wait; 0: proceed.
-_BEGIN = Script(f"""{_NOW}
-local budget, refill = tonumber(ARGV[1]), tonumber(ARGV[2]) * 1000
-local t = tonumber(redis.call('HGET', KEYS[1], 't') or 0)
+# KEYS: the account's hash. Its field `full_at`: ms at which the budget is full again; one for each address: wrong
+# passwords, ms of the earliest next attempt and of the last wrong password. ARGV: an address's field, whether its
+# attempts count against the budget (1 or 0), then as named below.
+_READ = """
+local clock = redis.call('TIME') local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local function pair(text)
+  local n, t, seen = string.match(text or '0 0 0', '(%d+) (%d+) (%d+)')
+  return tonumber(n), tonumber(t), tonumber(seen)
+end
+local n, t, seen = pair(redis.call('HGET', KEYS[1], ARGV[1]))
+"""
+# BUDGET, REFILL, MEMORY_SECONDS. Returns the ms to wait; 0: proceed.
+_BEGIN = Script(f"""{_READ}
+local budget, refill = tonumber(ARGV[3]), tonumber(ARGV[4]) * 1000
 if now < t then return t - now end
-if KEYS[2] then
-  local whole = math.max(tonumber(redis.call('GET', KEYS[2]) or 0), now) + refill
-  if whole - now > budget * refill then return whole - now - budget * refill end
-  redis.call('SET', KEYS[2], whole, 'PX', whole - now)
+if ARGV[2] == '1' then
+  local full_at = math.max(tonumber(redis.call('HGET', KEYS[1], 'full_at') or 0), now) + refill
+  if full_at - now > budget * refill then return full_at - now - budget * refill end
+  redis.call('HSET', KEYS[1], 'full_at', full_at)
+  redis.call('EXPIRE', KEYS[1], ARGV[5])
 end
 return 0
 """)
-# ARGV: FREE_FAILURES, MAX_WAIT, MEMORY_SECONDS.
-_FAILED = Script(f"""{_NOW}
-local over = redis.call('HINCRBY', KEYS[1], 'n', 1) - ARGV[1] - 1
-if over >= 0 then
-  redis.call('HSET', KEYS[1], 't', now + math.min(tonumber(ARGV[2]), 2 ^ math.min(over, 30)) * 1000)
+# FREE_FAILURES, MAX_WAIT, MEMORY_SECONDS, _MOST_FIELDS.
+_FAILED = Script(f"""{_READ}
+local memory = tonumber(ARGV[5]) * 1000
+if now >= seen + memory then n = 0 end
+local over, wait = n - ARGV[3], 0
+if over >= 0 then wait = math.min(tonumber(ARGV[4]), 2 ^ math.min(over, 30)) * 1000 end
+redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %.0f %.0f', n + 1, now + wait, now))
+redis.call('EXPIRE', KEYS[1], ARGV[5])
+if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[6]) then
+  local all = redis.call('HGETALL', KEYS[1])
+  for i = 1, #all, 2 do
+    local _, _, last = pair(all[i + 1])
+    if last and now >= last + memory then redis.call('HDEL', KEYS[1], all[i]) end
+  end
 end
-redis.call('EXPIRE', KEYS[1], ARGV[3])
 return 0
 """)
-# ARGV: REFILL.
-_SUCCEEDED = Script("""
-redis.call('DEL', KEYS[1])
-local whole = KEYS[2] and redis.call('GET', KEYS[2])
-if whole then redis.call('SET', KEYS[2], whole - ARGV[1] * 1000, 'KEEPTTL') end
+# REFILL, and whether the address's wrong passwords are forgotten (1 or 0).
+_REFUND = Script("""
+if ARGV[4] == '1' then redis.call('HDEL', KEYS[1], ARGV[1]) end
+local full_at = ARGV[2] == '1' and redis.call('HGET', KEYS[1], 'full_at')
+if full_at then redis.call('HSET', KEYS[1], 'full_at', full_at - ARGV[3] * 1000) end
 return 0
 """)
 
@@ -74,11 +92,14 @@ class LoginAttempt(NamedTuple):
     known: bool
 
     @property
-    def keys(self) -> tuple[str, ...]:
-        """Redis keys: the pair's, and the account's where its budget counts. The tag `{}` keeps both in one slot."""
-        account = _account_key(self.account)
-        pair = f"{account}:{_digest(self.network)}"
-        return (pair,) if self.known else (pair, account)
+    def key(self) -> str:
+        """Redis key of the account's hash."""
+        return _account_key(self.account)
+
+    @property
+    def field(self) -> str:
+        """Field of the address in the account's hash."""
+        return _digest(self.network)
 
 
 class LoginThrottle:
@@ -90,35 +111,35 @@ class LoginThrottle:
 
     def begin(self, attempt: LoginAttempt) -> None:
         """Charge the account's budget before the check. Raises `RateLimited` when the attempt has to wait."""
-        wait = self._run(_BEGIN, attempt, BUDGET, REFILL)
+        wait = self._run(_BEGIN, attempt, BUDGET, REFILL, MEMORY_SECONDS)
         if wait is None:
             wait = self._local.begin(attempt, now_ms())
         if wait > 0:
             raise RateLimited("Too many attempts to sign in.", retry_after=wait / 1000)
 
     def failed(self, attempt: LoginAttempt) -> None:
-        if self._run(_FAILED, attempt, FREE_FAILURES, MAX_WAIT, MEMORY_SECONDS) is None:
+        if self._run(_FAILED, attempt, FREE_FAILURES, MAX_WAIT, MEMORY_SECONDS, _MOST_FIELDS) is None:
             self._local.failed(attempt, now_ms())
 
     def succeeded(self, attempt: LoginAttempt) -> None:
         """Record a right password: reset the pair, refund the account's budget."""
-        if self._run(_SUCCEEDED, attempt, REFILL) is None:
-            self._local.succeeded(attempt)
+        if self._run(_REFUND, attempt, REFILL, 1) is None:
+            self._local.refund(attempt, forget=True)
+
+    def refund(self, attempt: LoginAttempt) -> None:
+        """Refund the account's budget for a password that was not checked."""
+        if self._run(_REFUND, attempt, REFILL, 0) is None:
+            self._local.refund(attempt, forget=False)
 
     def forget(self, account: str) -> bool:
         """Delete what is counted for an account, which is found by its name. False: Redis is away."""
         key = _account_key(account)
-
-        def delete(client: redis.Redis) -> bool:
-            for each in [key, *client.scan_iter(match=f"{key}:*", count=500)]:
-                client.delete(each)
-            return True
-
-        return self._redis_store.call(delete, False)
+        return self._redis_store.call(lambda client: client.delete(key) is not None, False)
 
     def _run(self, script: Script, attempt: LoginAttempt, *numbers: int) -> int | None:
         answer: int | None = self._redis_store.call(
-            lambda client: script(client, attempt.keys, *numbers), None
+            lambda client: script(client, (attempt.key,), attempt.field, int(not attempt.known), *numbers),
+            None,
         )
         return answer
 
@@ -141,33 +162,35 @@ class _InMemory:
 
     def begin(self, attempt: LoginAttempt, now: int) -> int:
         """Return milliseconds to wait; 0: proceed."""
-        pair, *accounts = attempt.keys
         with self._lock:
-            not_before = self._pairs.get(pair, _Pair()).not_before
+            not_before = self._pairs.get(_pair_of(attempt), _Pair()).not_before
             if now < not_before:
                 return not_before - now
-            for account in accounts:
-                full_at = max(self._full_at.get(account, 0), now) + REFILL * 1000
+            if not attempt.known:
+                full_at = max(self._full_at.get(attempt.key, 0), now) + REFILL * 1000
                 if (wait := full_at - now - BUDGET * REFILL * 1000) > 0:
                     return wait
-                _put(self._full_at, account, full_at)
+                _put(self._full_at, attempt.key, full_at)
             return 0
 
     def failed(self, attempt: LoginAttempt, now: int) -> None:
         with self._lock:
-            name = attempt.keys[0]
+            name = _pair_of(attempt)
             pair = self._pairs.get(name, _Pair())
             wrong = 1 + (pair.wrong if now < pair.seen_at + MEMORY_SECONDS * 1000 else 0)
             wait = min(MAX_WAIT, 2 ** min(wrong - FREE_FAILURES - 1, 30)) if wrong > FREE_FAILURES else 0
             _put(self._pairs, name, _Pair(wrong, now + wait * 1000, now))
 
-    def succeeded(self, attempt: LoginAttempt) -> None:
-        pair, *accounts = attempt.keys
+    def refund(self, attempt: LoginAttempt, *, forget: bool) -> None:
         with self._lock:
-            self._pairs.pop(pair, None)
-            for account in accounts:
-                if account in self._full_at:
-                    self._full_at[account] -= REFILL * 1000
+            if forget:
+                self._pairs.pop(_pair_of(attempt), None)
+            if not attempt.known and attempt.key in self._full_at:
+                self._full_at[attempt.key] -= REFILL * 1000
+
+
+def _pair_of(attempt: LoginAttempt) -> str:
+    return f"{attempt.key} {attempt.field}"
 
 
 def _put(memory: OrderedDict[str, V], key: str, value: V) -> None:

@@ -84,20 +84,22 @@ class TokenService:
     def renew(self, claims: Mapping[str, Any]) -> Pair:
         """Exchange the refresh token with these verified claims for a new pair. Raises `InvalidToken`.
 
-        The new refresh token lives as long as the family: a log-in is not prolonged by using it.
+        A token that is spent ends its family, while that lives. The new refresh
+        token lives as long as the family: a log-in is not prolonged by using it.
         """
         key = self.keys.current()  # before the token is spent, as this may fail
         family, spent, fresh = str(claims["fam"]), str(claims["jti"]), _jti()
 
-        def work(tx: Transaction) -> User | None:
+        def work(tx: Transaction) -> tuple[User | None, bool]:
             row = rows.owner(tx, family)
             if row is not None and not row["refused"] and rows.rotate(tx, family, spent, fresh):
-                return user_of(row)
-            return None
+                return user_of(row), False
+            return None, rows.is_live(tx, family)
 
-        user = self._db.transact(work)
-        if user is None:
+        user, reused = self._db.transact(work)
+        if reused:
             self._revocations.end(family, Action.REFRESH_REUSED)
+        if user is None:
             raise InvalidToken("This refresh token is spent; sign in again.")
         return self._pair(key, user, family, fresh, refresh_until=int(claims["exp"]))
 

@@ -13,9 +13,10 @@ from typing import Any, Literal
 from service.audit.record import Action, Refusals, record
 from service.auth.login_throttle import LoginAttempt, LoginThrottle, network_of
 from service.auth.passwords import Passwords
+from service.auth.rates import checked_rate
 from service.auth.revocation import Revocations
 from service.auth.workspaces import DEFAULT_NAME, NAME, no_workspace
-from service.errors import InvalidCredentials, NotFound, fault
+from service.errors import Conflict, InvalidCredentials, NotFound, Overloaded, fault
 from service.ids import new_id
 from service.infra.redis import RedisStore
 from service.store import erasures, run_limits, sign_in_addresses, workspaces
@@ -31,7 +32,6 @@ log = logging.getLogger("slipway.auth")
 Role = Literal["user", "operator", "admin"]
 USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
 _ADDRESS_REFRESH_MS = 86_400_000  # an address in daily use is written once a day
-_RATE = re.compile(r"[1-9][0-9]{0,8}/(?:[1-9][0-9]{0,4} ?)?(?:second|minute|hour|day)s?")
 
 _FIELDS = "id workspace_id username role disabled created_at limit_runs limit_runs_until limit_runs_after"
 
@@ -82,7 +82,7 @@ class UserService:
         """Verify a password and return the user, from now on the actor. `workspace`: its name.
 
         Raises `InvalidCredentials` (constant work: users that are unknown or have no password, and unknown workspaces,
-        cost the same hash) and `RateLimited`, see `service.auth.login_throttle`.
+        cost the same hash), `Overloaded`, and `RateLimited`, see `service.auth.login_throttle`.
         """
         network = network_of(address)
         digest = hmac.digest(self._pepper, network.encode(), "sha256").hex()
@@ -92,7 +92,11 @@ class UserService:
         attempt = LoginAttempt(_account(username, workspace), network, known=seen_at is not None)
         self._throttle.begin(attempt)
         stored = row["password_hash"] if row else ""  # empty too for users of an issuer
-        right = self._passwords.matches(stored or self._passwords.dummy, password)
+        try:
+            right = self._passwords.matches(stored or self._passwords.dummy, password)
+        except Overloaded:
+            self._throttle.refund(attempt)
+            raise
         if row is None or not stored or not right or row["refused"]:
             self._throttle.failed(attempt)
             self._refuse(row)
@@ -188,6 +192,20 @@ class UserService:
             self.refused()
         return self.get(user_id)
 
+    def take_role(self, user_id: str, role: Role, issued_at: int) -> User:
+        """Set the role that an issuer's token gives. Ends the user's log-ins, and tokens from before `issued_at` (ms).
+
+        Raises `Conflict`, which is logged and audited, for the last admin of a workspace.
+        """
+        change = partial(rows.update, user_id=user_id, changes={"role": role})
+        try:
+            self._end_logins(user_id, change, _recorded({"role": role}), issued_at)
+        except Conflict:
+            log.warning("role_kept", extra={"user": user_id, "refused_role": role})
+            self._refusals.record(Action.USER_ROLE, f"user:{user_id}", role=role)
+            raise
+        return self.get(user_id)
+
     def end_logins(self, user_id: str, within: str | None = None) -> None:
         """End all log-ins of a user, who may sign in again. `within`: as in `change`. Raises `NotFound`."""
         self.get(user_id, within)
@@ -213,7 +231,13 @@ class UserService:
         begin = partial(erasures.begin, user_id=user_id, now=now, log_ins_until=until, within=within)
         self._end_logins(user_id, begin, {Action.USER_ERASED: {}})
 
-    def _end_logins(self, user_id: str, change: Any, told: dict[Action, dict[str, Any]]) -> None:
+    def _end_logins(
+        self,
+        user_id: str,
+        change: Callable[[Transaction], bool],
+        told: dict[Action, dict[str, Any]],
+        tokens_from: int | None = None,
+    ) -> None:
         marker, now = new_id("fam"), now_ms()
 
         def work(tx: Transaction) -> token_rows.Revoked:
@@ -223,7 +247,7 @@ class UserService:
             workspace_id = rows.workspace_of(tx, user_id)
             for action, details in told.items():
                 record(tx, action, f"user:{user_id}", workspace_id=workspace_id, **details)
-            return token_rows.revoke_all(tx, user_id, marker, now)
+            return token_rows.revoke_all(tx, user_id, marker, now, tokens_from=tokens_from)
 
         self._revocations.publish(self._db.transact(work))
 
@@ -284,10 +308,3 @@ def _look_up(tx: Transaction, username: str, workspace: str, digest: str) -> tup
 def limit_told(rate: str | None, until: int | None) -> dict[str, Any]:
     """Return what the audit says of a limit on runs."""
     return {"limit_runs": rate} | ({} if until is None else {"until": rfc3339(until)})
-
-
-def checked_rate(rate: str) -> str:
-    """Return a rate such as `60/minute`, or none. Raises `Invalid`."""
-    if rate and not _RATE.fullmatch(rate):
-        raise fault("/limit_runs", "Use a rate such as 60/minute.")
-    return rate

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from service.errors import NotFound, RunCancelled, RunFinished
 from service.runs.result import problem_of, result_of_steps
@@ -29,6 +30,8 @@ class Cancellation:
     slots: Slots
     sessions: Sessions
     webhooks: Webhooks
+    _asked: threading.Event = field(default_factory=threading.Event)
+    _cancels: threading.Lock = field(default_factory=threading.Lock)
 
     def cancel(self, run: Run) -> None:
         """End a waiting run; make the executing thread stop any other, here or on another worker.
@@ -40,11 +43,21 @@ class Cancellation:
             self._stop(run.id)
 
     def of_refused(self) -> None:
-        """Cancel the waiting runs of users who are refused, for `REFUSED_SECONDS` at most.
+        """Cancel the waiting runs of users who are refused, for `REFUSED_SECONDS` at most, in one thread of a process.
 
-        Those that execute are stopped by their workers' supervisors, and those left here by whoever claims them.
+        Where one does already, it looks again. Runs that execute are stopped by their workers' supervisors, and those
+        left here by whoever claims them.
         """
         end = time.monotonic() + REFUSED_SECONDS
+        self._asked.set()
+        while self._asked.is_set() and time.monotonic() < end and self._cancels.acquire(blocking=False):
+            try:
+                self._asked.clear()
+                self._of_refused(end)
+            finally:
+                self._cancels.release()
+
+    def _of_refused(self, end: float) -> None:
         while time.monotonic() < end:
             found = self.db.query(lambda tx: rows.waiting_of_refused(tx, REFUSED_BATCH))
             for run_id in found:

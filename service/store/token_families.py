@@ -26,7 +26,7 @@ _OWNER = (
     .where(token_families.c.id == sa.bindparam("id"))
 )
 _MAY_SIGN_IN = (
-    sa.select(users, SIGN_IN_REFUSED)
+    sa.select(users, SIGN_IN_REFUSED, workspaces.c.changed_at)
     .join(workspaces, workspaces.c.id == users.c.workspace_id)
     .where(users.c.id == sa.bindparam("id"))
     .with_for_update(read=True, of=[workspaces, users])  # in the order of all locks
@@ -49,9 +49,10 @@ class Revoked:
 
 
 def insert(tx: Transaction, family: str, user_id: str, jti: str, *, now: int, expires_at: int) -> Row | None:
-    """Insert a log-in; return its user as they are now. None: they may not sign in, or no longer.
+    """Insert a log-in; return its user as they are now, with `changed_at` of their workspace.
 
-    Their lock makes a change of their rights wait for this log-in, which it then ends, or this one for the change.
+    None: they may not sign in. Their lock makes a change of their rights wait for this log-in, which it then ends, or
+    this one for the change.
     """
     user = tx.row(_MAY_SIGN_IN, {"id": user_id})
     if user is None or user["refused"]:
@@ -91,12 +92,18 @@ def revoke(tx: Transaction, family: str) -> bool:
     return tx.execute(_REVOKE.where(token_families.c.id == family).values(revoked_at=now_ms())) == 1
 
 
-def revoke_all(tx: Transaction, user_id: str, marker: str, now: int) -> Revoked:
+def revoke_all(
+    tx: Transaction, user_id: str, marker: str, now: int, *, tokens_from: int | None = None
+) -> Revoked:
     """End every family of a user; return the cached credentials to invalidate.
 
+    `tokens_from` (ms): an issuer's tokens from before end too, though not seen yet; by default from before `now`.
     Inserts the revoked family `marker`, by which `distrusted` finds a user who has only keys. The same again where the
     transaction is run twice.
     """
+    newest = now if tokens_from is None else tokens_from
+    older = sa.or_(users.c.tokens_from.is_(None), users.c.tokens_from < newest)
+    tx.execute(sa.update(users).where(users.c.id == user_id, older).values(tokens_from=newest))
     ended = _end(tx, token_families.c.user_id == user_id, now)
     row = {"id": marker, "user_id": user_id, "current_jti": "", "created_at": now}
     tx.execute(_INSERT, {**row, "expires_at": now, "revoked_at": now})
@@ -106,7 +113,8 @@ def revoke_all(tx: Transaction, user_id: str, marker: str, now: int) -> Revoked:
 def revoke_workspace(tx: Transaction, workspace_id: str, now: int) -> Revoked:
     """End every family of a workspace's users; return the cached credentials to invalidate.
 
-    `distrusted` finds the keys by the workspace's `changed_at`. The same again where the transaction is run twice.
+    The workspace's `changed_at` ends an issuer's tokens that were not seen yet; by it `distrusted` finds the keys. The
+    same again where the transaction is run twice.
     """
     members = sa.select(users.c.id).where(users.c.workspace_id == workspace_id)
     ended = _end(tx, token_families.c.user_id.in_(members), now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from operator import itemgetter
 from typing import Any
 
@@ -69,6 +70,12 @@ def get(tx: Transaction, user_id: str) -> Row | None:
 def by_name(tx: Transaction, username: str, workspace: str) -> Row | None:
     """Find a user by name in a workspace, by its name; `refused`: may not sign in."""
     return tx.row(_BY_NAME, {"username": username, "workspace": workspace})
+
+
+def lock(tx: Transaction, user_ids: Iterable[str]) -> None:
+    """Lock users until the transaction ends, in the order of their ids."""
+    wanted = sa.select(users.c.id).where(users.c.id.in_(sorted(user_ids))).order_by(users.c.id)
+    tx.rows(wanted.with_for_update(key_share=True))
 
 
 def workspace_of(tx: Transaction, user_id: str) -> str | None:

@@ -121,10 +121,22 @@ class Budgets:
         The window's spent and held amounts count, so a cap may be set below them: then no further call fits. `until`
         (ms): overrides the cap until then. `lower`: raises `Forbidden` above the one that is set, or comes back.
         """
+        return self._db.transact(self.setting(scope, period, amount, until=until, lower=lower))
+
+    def setting(
+        self,
+        scope: str,
+        period: Period,
+        amount: int | None,
+        *,
+        until: int | None = None,
+        lower: bool = False,
+    ) -> Callable[[Transaction], Standing]:
+        """Build the write of `put`, for a transaction that has others too."""
         cap = Cap(scope, period, NO_LIMIT if amount is None else amount, until=until)
         settled = self._db.query(lambda tx: self.windows.settled(tx, cap.window(now_ms())))
         workspace_id = self._workspace_of(scope)
-        return self._db.transact(lambda tx: self._set(tx, cap, workspace_id, settled, lower=lower))
+        return lambda tx: self._set(tx, cap, workspace_id, settled, lower=lower)
 
     def put_first(self, tx: Transaction, scope: str, period: Period, amount: int, workspace_id: str) -> None:
         """Set a cap on a subject that this transaction makes: nothing has been spent on it."""

@@ -120,7 +120,7 @@ def _record_refusal(request: Request, error: SlipwayError) -> None:
     """Record a call that was forbidden, and any other refusal of a change to what the audit tells of."""
     forbidden = isinstance(error, Forbidden)
     refused = error.status < 500 and not isinstance(error, RateLimited)
-    if forbidden or (_permission(request).audited and refused and request.method != "GET"):
+    if forbidden or (_permission(request).audited and refused and request.method not in ("GET", "HEAD")):
         action = Action.ACCESS_REFUSED if forbidden else Action.CHANGE_REFUSED
         route = f"route:{request.method} {request.url_rule}"
         named = [value for value in (request.view_args or {}).values() if _ID.fullmatch(str(value))]

@@ -123,8 +123,8 @@ def _of_key(request: Request, key: str) -> Caller:
     """Find the caller of an API key. Raises `InvalidToken`."""
     try:
         return request.services.auth.keys.caller(key)
-    except InvalidToken:
-        request.made_up = True
+    except InvalidToken as error:
+        request.made_up = not error.expired
         raise
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, cast
 
 from flask import Flask, g
@@ -16,7 +16,7 @@ from service.usage.rate_limits import SCHEME, STRATEGY, LimitStorage, LimitWindo
 from service.web.current import Request
 
 log = logging.getLogger("slipway.limits")
-_items = cache(parse_many)
+_items = lru_cache(1024)(parse_many)
 
 
 class Limit(NamedTuple):

@@ -31,7 +31,7 @@ def page_arguments(default: int = 20, longest_cursor: int = 128) -> tuple[int, s
     Raises `Invalid` for bad values, and for a parameter that the route does not have: a misspelt filter would be
     ignored.
     """
-    _refuse_other_parameters()
+    refuse_other_parameters()
     text = request.args.get("limit")
     limit = default if text is None else whole_number(text)
     if limit is None or (text is not None and not 1 <= limit <= 100):
@@ -46,7 +46,7 @@ def no_cursor() -> Invalid:
     return fault("/cursor", "Not a cursor.", "`cursor` is not one of ours.")
 
 
-def _refuse_other_parameters() -> None:
+def refuse_other_parameters() -> None:
     """Raise `Invalid` for query parameters that are repeated, or missing in the route's description (`api`)."""
     described = getattr(current_app.view_functions.get(request.endpoint or ""), "__api__", None)
     if described is None:
@@ -108,7 +108,9 @@ def asked_workspace() -> str | None:
     Of another than the caller's there is nothing, as of one that does not exist.
     """
     asked, own = request.args.get("workspace"), current_caller().confined_to
-    return asked or own if asked in (None, own) or own is None else ""
+    if own is None:
+        return asked or None
+    return own if asked in (None, own) else ""
 
 
 def page(

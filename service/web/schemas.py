@@ -11,6 +11,7 @@ from flask import Response
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from werkzeug.datastructures import Headers
 
+from service.auth.rates import is_rate
 from service.errors import fault
 from service.store.cap_scopes import DEFAULT_NAME
 from service.text import exact_json
@@ -113,9 +114,14 @@ def _depth(value: Any) -> int:
     return 1 + max(map(_depth, value.values() if isinstance(value, dict) else value), default=0)
 
 
-# JSON text, see `service.web.body.AS_TEXT`; to a client it is an object.
 def _amount(text: str) -> str:
     nano_of(text)
+    return text
+
+
+def _rate(text: str) -> str:
+    if not is_rate(text):
+        raise ValueError("must be a rate such as 60/minute")
     return text
 
 
@@ -137,7 +143,7 @@ EndUser = Annotated[
 ]
 # End of an override, in ms; to a client it is a time.
 Until = Annotated[int, BeforeValidator(parse_end), WithJsonSchema({"type": "string", "format": "date-time"})]
-RateText = Annotated[str, Field(max_length=64)]  # such as `60/minute`
+RateText = Annotated[str, Field(max_length=64), AfterValidator(_rate)]  # such as `60/minute`
 
 
 def check_override(limit_runs: str | None, until: int | None) -> None:
@@ -146,6 +152,7 @@ def check_override(limit_runs: str | None, until: int | None) -> None:
         raise fault("/limit_runs_until", "needs a `limit_runs`")
 
 
+# JSON text, see `service.web.body.AS_TEXT`; to a client it is an object.
 ContextObject = Annotated[str, AfterValidator(_is_object), WithJsonSchema({"type": "object"})]
 
 

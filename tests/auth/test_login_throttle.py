@@ -12,12 +12,14 @@ from service.auth.login_throttle import (
     BUDGET,
     FREE_FAILURES,
     MAX_WAIT,
+    MEMORY_SECONDS,
     REFILL,
     LoginAttempt,
     LoginThrottle,
     _InMemory,
     network_of,
 )
+from service.auth.passwords import _CONCURRENCY
 from service.auth.users import User
 from service.errors import RateLimited
 from service.infra.redis import RedisStore
@@ -199,3 +201,52 @@ def test_throttled_attempt_does_not_check_the_password(here: Replica, ada: User)
     assert statuses == [401] * (FREE_FAILURES + 1)
     assert login(here, HOME).status_code == 429
     assert login(here, OFFICE).status_code == 200
+
+
+def test_attempt_that_was_not_checked_is_refunded_and_forgives_nothing(attempts: LoginThrottle) -> None:
+    guess = LoginAttempt("ada", HOME, False)
+    for _ in range(FREE_FAILURES):
+        assert waits(attempts, guess) == 0
+    for number in range(3 * BUDGET):
+        busy = LoginAttempt("ada", f"net{number}" if number else HOME, False)
+        attempts.begin(busy)
+        attempts.refund(busy)
+    assert [waits(attempts, guess) for _ in range(2)] == [0, 1]
+
+
+def test_overload_costs_nothing_of_the_budget(
+    here: Replica, ada: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.auth.passwords._TIMEOUT", 0.0)
+    slots = here.users._passwords._slots
+    while slots.acquire(blocking=False):
+        pass
+    busy = [login(here, f"203.0.113.{number}").status_code for number in range(BUDGET + 5)]
+    for _ in range(_CONCURRENCY):
+        slots.release()
+    assert set(busy) == {503} and login(here, OFFICE).status_code == 200
+
+
+def test_account_is_forgotten_by_its_one_key(attempts: LoginThrottle) -> None:
+    for number in range(BUDGET):
+        waits(attempts, LoginAttempt("ada", f"net{number}", False))
+    waits(attempts, LoginAttempt("bob", HOME, False))
+    client = attempts._redis_store.client
+    if attempts.forget("ada"):
+        assert client.keys("slipway:attempts:*") == [LoginAttempt("bob", HOME, False).key.encode()]
+        assert 0 < client.ttl(LoginAttempt("bob", HOME, False).key) <= MEMORY_SECONDS
+        assert waits(attempts, LoginAttempt("ada", HOME, False)) == 0
+
+
+def test_addresses_of_an_account_are_bounded(own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those whose last wrong password is forgotten go first, and only these."""
+    monkeypatch.setattr("service.auth.login_throttle._MOST_FIELDS", 10)
+    redis_store = RedisStore(own_redis.url, max_connections=2)
+    attempts, fresh = LoginThrottle(redis_store), LoginAttempt("ada", HOME, False)
+    waits(attempts, fresh)
+    redis_store.client.hset(fresh.key, mapping={f"old-{number}": "1 0 5" for number in range(50)})
+    assert waits(attempts, LoginAttempt("ada", OFFICE, False)) == 0
+    assert redis_store.client.hlen(fresh.key) == 3  # both, and the budget
+    redis_store.client.hset(fresh.key, fresh.field, f"{FREE_FAILURES + 9} 0 5")
+    assert [waits(attempts, fresh) for _ in range(2)] == [0, 0], "forgotten after an hour"
+    redis_store.close()

@@ -3,11 +3,15 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import sqlalchemy as sa
 
+from service.audit.record import Action
 from service.auth.tokens import Pair
 from service.auth.users import User
 from service.errors import InvalidToken
 from service.store import users
+from service.store.schema import audit, token_families
+from service.types import now_ms
 from service.web.authentication import checked_claims
 from tests.auth.house import Replica
 
@@ -82,3 +86,25 @@ def test_malformed_token_is_invalid(here: Replica, sent: str) -> None:
         here.client().post("/v1/auth/refresh", headers=headers),
     ):
         assert (call.status_code, call.get_json()["code"]) == (401, "invalid_token")
+
+
+def test_refresh_token_of_a_family_that_is_over_is_no_theft(here: Replica, ada: User) -> None:
+    """Within `LEEWAY` of its end a token is verified, and its family has ended."""
+
+    def reused() -> int:
+        return len(
+            here.db.query(lambda tx: tx.rows(sa.select(audit).where(audit.c.action == Action.REFRESH_REUSED)))
+        )
+
+    pair = here.tokens.begin(ada)
+    over = sa.update(token_families).values(expires_at=now_ms() - 1)
+    here.db.transact(lambda tx: tx.execute(over))
+    with pytest.raises(InvalidToken):
+        renew(here, pair.refresh_token)
+    assert reused() == 0
+    pair = here.tokens.begin(ada)
+    renew(here, pair.refresh_token)
+    for _ in range(2):
+        with pytest.raises(InvalidToken):
+            renew(here, pair.refresh_token)
+    assert reused() == 1

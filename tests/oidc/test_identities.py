@@ -126,7 +126,7 @@ def test_role_changes_with_the_next_token(make: Make, issuer: StubIssuer, url: s
     assert me(app, old).json["role"] == "admin"
     assert me(app, issuer.token(iat=NOW - 30)).json["role"] == "user"
     assert me(app, old).status_code == 401  # ended here
-    assert me(app, kept).json["role"] == "user"  # seen for the first time, but older
+    assert me(app, kept).status_code == 401  # seen for the first time, but older
     assert me(app, issuer.token(roles=["slipway-operators"])).json["role"] == "operator"
     assert user_named(app, "ada").role == "operator"
 
@@ -134,7 +134,7 @@ def test_role_changes_with_the_next_token(make: Make, issuer: StubIssuer, url: s
 def test_without_a_map_slipway_sets_roles(app: Flask, issuer: StubIssuer) -> None:
     assert me(app, issuer.token(roles=["admin"])).json["role"] == "user"
     services(app).auth.users.change(user_named(app, "ada").id, role="operator")
-    assert me(app, issuer.token(jti="2")).json["role"] == "operator"
+    assert me(app, issuer.token(iat=int(time.time()) + 1)).json["role"] == "operator"
 
 
 def test_path_of_a_claim() -> None:
@@ -156,7 +156,7 @@ def test_disabled_user_stays_out(make: Make, issuer: StubIssuer, redis_server: R
     assert me(apps[1], issuer.token(jti="2")).status_code == 401
     services(apps[0]).auth.users.change(ada, disabled=False)
     assert me(apps[1], token).status_code == 401
-    assert me(apps[1], issuer.token(jti="3")).status_code == 200
+    assert me(apps[1], issuer.token(jti="3", iat=int(time.time()) + 1)).status_code == 200
 
 
 @pytest.mark.parametrize(("minutes", "seconds"), [("1", 60), ("15", 300)])

@@ -11,7 +11,9 @@ import sqlalchemy as sa
 
 from service.auth.users import User
 from service.runs.slots import USER_REFUSED
-from service.store import schema
+from service.store import runs as rows
+from service.store import schema, users
+from service.store.database import Transaction
 from service.types import Caller, Run, RunStatus
 from service.wiring import Services
 from tests.conftest import RedisServer, wait_until
@@ -116,3 +118,33 @@ def test_run_that_was_admitted_just_before_is_cancelled_by_its_worker(
     assert wired.runs.execution.take_up(run.id)
     assert status(wired, run) is RunStatus.CANCELLED and upstream.requests == []
     assert reason(wired, run) == USER_REFUSED
+
+
+def test_one_thread_cancels_for_those_who_come_meanwhile(
+    wired: Services, eve: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their requests are answered at once, and their users' runs are cancelled all the same."""
+    bob = wired.auth.users.create("bob", PASSWORD)
+    runs = [queue(wired, caller(user)) for user in (eve, bob)]
+    reached, released, db = threading.Event(), threading.Event(), wired.infra.db
+    found = rows.waiting_of_refused
+
+    def held(tx: Transaction, limit: int) -> list[str]:
+        due = found(tx, limit)
+        if not reached.is_set():
+            reached.set()
+            released.wait(30)
+        return due
+
+    monkeypatch.setattr(rows, "waiting_of_refused", held)
+    first = threading.Thread(target=lambda: wired.auth.users.change(eve.id, disabled=True))
+    first.start()
+    assert reached.wait(30)
+    db.transact(lambda tx: users.update(tx, bob.id, {"disabled": True}))
+    second = threading.Thread(target=wired.runs.cancellation.of_refused)
+    second.start()
+    second.join(30)
+    assert first.is_alive() and not second.is_alive()
+    released.set()
+    first.join(30)
+    assert [status(wired, run) for run in runs] == [RunStatus.CANCELLED] * 2

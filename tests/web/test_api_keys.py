@@ -173,3 +173,26 @@ def test_keys_come_in_pages(here: Replica, ada: User) -> None:
     rest = client.get(f"/v1/auth/keys?limit=2&cursor={first['next_cursor']}").get_json()
     assert [key["id"] for key in first["data"] + rest["data"]] == made
     assert rest["next_cursor"] is None
+
+
+def test_change_of_a_key_is_made_whole_or_not_at_all(here: Replica, ada: User) -> None:
+    client, key_id = here.client(here.login()["access_token"]), here.keys.create(ada.id, "bot")["id"]
+
+    def change(**body: str) -> int:
+        status: int = client.patch(f"/v1/auth/keys/{key_id}", json=body).status_code
+        return status
+
+    def standing() -> tuple[Any, list[int]]:
+        caps = [state.cap.amount // NANO for state in here.budgets.of([f"key:{key_id}"])]
+        return here.keys.get(key_id, ada.id)["limit_runs"], caps
+
+    assert change(cap_usd="1", limit_runs="bogus") == 422 and standing() == (None, [])
+    assert change(cap_usd="1", limit_runs="5/hour") == 200 and standing() == ("5/hour", [1])
+    assert change(cap_usd="2", limit_runs="9/hour") == 403 and standing() == ("5/hour", [1])
+
+
+def test_rate_that_is_none_is_told_with_the_other_faults(here: Replica, ada: User) -> None:
+    body = {"name": "x", "limit_runs": "often", "colour": "red"}
+    answer = post(here, "/v1/auth/keys", here.login()["access_token"], json=body)
+    assert answer.status_code == 422
+    assert {one["pointer"] for one in answer.get_json()["errors"]} == {"/limit_runs", "/colour"}

@@ -12,6 +12,8 @@ from flask import Flask
 
 from service.audit.chain import link_all
 from service.audit.record import Action, record
+from service.errors import Overloaded
+from service.runs.bulkhead import Permit
 from service.store.actor import Actor, acting_as
 from service.types import Caller
 from service.wiring import Services
@@ -118,3 +120,22 @@ def test_verification_names_the_row_and_goes_on_after_a_link(office: Office) -> 
     assert office.get("olga", f"{PATH}/verify?after_seq={fault['seq']}")["ok"]
     for query in ("after_seq=-1", "after_seq=x", "after_seq=" + "9" * 30, "limit=5"):
         office.get("olga", f"{PATH}/verify?{query}", 422)
+
+
+def test_reading_is_no_refused_change(office: Office) -> None:
+    for method in ("get", "head"):
+        headers = {"Authorization": f"Bearer {office.tokens['root']}"}
+        answer = getattr(office.app.test_client(), method)("/v1/admin/users/usr_none", headers=headers)
+        assert answer.status_code == 404
+    assert office.get("root", f"{PATH}?action={Action.CHANGE_REFUSED}")["data"] == []
+
+
+def test_verification_needs_a_place(office: Office) -> None:
+    bulkhead, places = office.services.runs.bulkhead, list[Permit]()
+    with pytest.raises(Overloaded):
+        while True:
+            places.append(bulkhead.take(f"usr_{len(places)}", reads=True))
+    assert office.get("olga", f"{PATH}/verify", 503)["code"] == "overloaded"
+    places.pop().give()
+    assert office.get("olga", f"{PATH}/verify")["ok"]
+    assert bulkhead.taken == len(places)

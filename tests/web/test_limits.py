@@ -10,6 +10,7 @@ import pytest
 from limits import parse
 
 from service.auth.users import User
+from service.types import now_ms
 from service.usage.rate_limits import PREFIX
 from tests.auth.house import PASSWORD, Replica
 from tests.web.limited import invoke, pair
@@ -238,3 +239,15 @@ def test_made_up_keys_and_tokens_are_limited_by_address(replicas: Callable[..., 
     assert answers[-1].get_json()["code"] == "rate_limited" and int(answers[-1].headers["Retry-After"]) > 0
     assert ask(second, token).status_code == 200, "neighbours are not kept out"
     assert ask(second, sent, "192.0.2.2").status_code == 401
+
+
+def test_expired_key_is_genuine(replicas: Callable[..., Replica]) -> None:
+    """Neighbours of a client that goes on with it are not kept out."""
+    here = replicas(limit_refused="2/minute")
+    ada = here.users.create("ada", PASSWORD)
+    key = here.keys.create(ada.id, "old", expires_at=now_ms() - 1)["key"]
+    answers = [here.client(key).get("/v1/auth/me") for _ in range(4)]
+    assert [(answer.status_code, answer.get_json()["code"]) for answer in answers] == [
+        (401, "invalid_token")
+    ] * 4
+    assert [here.client("slp_").get("/v1/auth/me").status_code for _ in range(3)] == [401, 401, 429]

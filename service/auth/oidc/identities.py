@@ -20,6 +20,7 @@ from service.errors import Conflict, InvalidToken, UnknownIdentity
 from service.ids import new_id
 from service.store import identities as rows
 from service.store import token_families as families
+from service.store import users as user_rows
 from service.store import workspaces
 from service.store.actor import Actor, act_as
 from service.store.database import Database, Row, Transaction
@@ -76,8 +77,8 @@ class Identities:
     def caller(self, token: str) -> tuple[Caller, float]:
         """Authenticate an access token; return its caller, and until when (time.time()) it need not be verified again.
 
-        Raises `Forged`, `InvalidToken` for one that has expired or was ended here, `UnknownIdentity` and
-        `IdentityUnavailable`.
+        Raises `Forged`, `InvalidToken` for one that has expired or was ended here, also before it was seen,
+        `UnknownIdentity` and `IdentityUnavailable`.
         """
         claims, family = access_claims(self.issuer, token, self._rules.audience), family_of(token)
         state = self._db.query(partial(_state, family=family))
@@ -85,7 +86,7 @@ class Identities:
             raise InvalidToken("This log-in has ended.")
         user = self._user(claims, changes_role=state == "new")
         if state == "new":
-            self._db.transact(partial(_begin, family=family, user_id=user.id, until=claims.expires_at))
+            self._db.transact(partial(_begin, family=family, user_id=user.id, claims=claims))
         until = min(claims.expires_at + LEEWAY, time.time() + self._rules.trusted_seconds)
         if user.limit_runs_until is not None:
             until = min(until, user.limit_runs_until / 1000)
@@ -104,16 +105,21 @@ class Identities:
         return self._user(claims, changes_role=True)
 
     def link(self, user: User, subject: str, issuer: str = "") -> None:
-        """Give an identity to a user. The log-ins of the one who had it end."""
+        """Give an identity to a user. The log-ins of the one who had it end. Raises `Conflict`."""
         identity, marker, now = Identity(issuer or self.issuer.url, subject), new_id("fam"), now_ms()
-        former = self._db.query(lambda tx: rows.find(tx, identity))
+        former = user.id
 
         def work(tx: Transaction) -> families.Revoked:
-            rows.link(tx, identity, user.id)
+            nonlocal former
+            owner = rows.owner(tx, identity)
+            # Where the answer to an earlier commit was lost, the identity is the user's already.
+            former = former if owner is None or owner == user.id else owner
+            user_rows.lock(tx, {user.id, former})  # before the identity, in the order of all locks
+            rows.link(tx, identity, user.id, owner)
             record(tx, Action.IDENTITY_LINKED, f"user:{user.id}", workspace_id=user.workspace_id)
-            if former is None or former["id"] == user.id:
+            if former == user.id:
                 return families.Revoked([], [])
-            return families.revoke_all(tx, former["id"], marker, now)
+            return families.revoke_all(tx, former, marker, now)
 
         self._revocations.publish(self._db.transact(work))
 
@@ -125,6 +131,7 @@ class Identities:
             row = self._created(identity, claims, workspace_id or DEFAULT_WORKSPACE)
         if row["refused"]:
             raise InvalidToken("The token is not valid, or no longer.")
+        _refuse_ended(row, claims)
         if workspace_id is not None and workspace_id != row["workspace_id"]:
             raise UnknownIdentity("This identity's user is in another workspace.")
         act_as(Actor("user", row["id"], workspace_id=row["workspace_id"]))
@@ -188,7 +195,14 @@ class Identities:
             return user_of(row)
         if at > row["roles_at"]:
             self._db.transact(partial(rows.keep_roles_at, identity=identity, at=at))
-        return user_of(row) if role == row["role"] else self._users.change(row["id"], role=role)
+        return user_of(row) if role == row["role"] else self._changed(row["id"], role, at)
+
+    def _changed(self, user_id: str, role: Role, at: int) -> User:
+        """Change a role by a token issued `at` (ms). Raises `UnknownIdentity` for the last admin of a workspace."""
+        try:
+            return self._users.take_role(user_id, role, at)
+        except Conflict:
+            raise UnknownIdentity("Your role is changed; another admin is needed first.") from None
 
     def _role(self, claims: Claims) -> Role | None:
         """Return the highest role of the claim's values, `user` without one; None where Slipway alone sets roles."""
@@ -233,7 +247,19 @@ def _state(tx: Transaction, family: str) -> str:
     return "new" if families.owner(tx, family) is None else "ended"
 
 
-def _begin(tx: Transaction, family: str, user_id: str, until: int) -> None:
-    if families.insert(tx, family, user_id, "", now=now_ms(), expires_at=(until + LEEWAY) * 1000) is None:
+def _refuse_ended(row: Row, claims: Claims) -> None:
+    """Raise `InvalidToken` for a token issued before the last end of all log-ins of its user, or of their workspace.
+
+    `iat` is in whole seconds: a token of the same second may be from before.
+    """
+    if claims.issued_at * 1000 < max(row["tokens_from"] or 0, row["changed_at"] or 0):
+        raise InvalidToken("This log-in has ended.")
+
+
+def _begin(tx: Transaction, family: str, user_id: str, claims: Claims) -> None:
+    ends = (claims.expires_at + LEEWAY) * 1000
+    row = families.insert(tx, family, user_id, "", now=now_ms(), expires_at=ends)
+    if row is None:
         raise InvalidToken("This user may not sign in.")
+    _refuse_ended(row, claims)
     record(tx, Action.SIGN_IN, f"user:{user_id}", login=family)

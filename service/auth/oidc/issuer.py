@@ -96,7 +96,11 @@ class Issuer:
         self, url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, body: str = ""
     ) -> Answer:
         """Call an address of the issuer. Raises `IdentityUnavailable`, also for a status from 500 on."""
-        parts, own = urlsplit(url), urlsplit(self.url)
+        own = urlsplit(self.url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            raise self.unusable("an address that is none") from None
         if own.scheme == "https" != parts.scheme:
             log.warning("identity_provider_away", extra={"reason": "an address without TLS"})
             raise IdentityUnavailable(_AWAY)

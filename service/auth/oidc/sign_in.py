@@ -9,7 +9,8 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
+from urllib.parse import urlsplit
 
 import orjson
 from authlib.oauth2.auth import ClientAuth
@@ -26,7 +27,7 @@ from service.infra.redis import RedisStore
 CALLBACK = "/page/oidc/callback"
 LIFE_SECONDS = 600  # from the redirect to the issuer until the browser is back
 _FORM = "application/x-www-form-urlencoded"
-_MOST_LETTERS = 4096  # of a parameter that the browser brings back
+_MOST_LETTERS = 4096  # of a parameter that the browser brings back, and of an address
 # Errors (RFC 6749, 5.2) for which OIDC_CLIENT_ID, OIDC_CLIENT_SECRET or the client's registration is wrong.
 _OWN_FAULTS = ("invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_request")
 _USED = "slipway:oidc:used:"
@@ -61,7 +62,7 @@ class SignIn:
         """Begin a sign-in. Raises `IdentityUnavailable`, also for an issuer without PKCE by S256."""
         metadata = self._issuer.known().metadata
         address = metadata.get("authorization_endpoint")
-        methods = metadata.get("code_challenge_methods_supported", ["S256"])
+        methods = _listed(metadata, "code_challenge_methods_supported", "S256")
         if not _is_address(address) or "S256" not in methods:
             raise IdentityUnavailable("The identity provider has no sign-in with PKCE (S256).")
         state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
@@ -147,9 +148,25 @@ class SignIn:
     def _auth_method(self, metadata: Mapping[str, Any]) -> str:
         if not self._client.secret:
             return "none"
-        offered = metadata.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
+        offered = _listed(metadata, "token_endpoint_auth_methods_supported", "client_secret_basic")
         return "client_secret_basic" if "client_secret_basic" in offered else "client_secret_post"
 
 
-def _is_address(value: object) -> bool:
-    return isinstance(value, str) and value.startswith(("https://", "http://"))
+def _listed(metadata: Mapping[str, Any], name: str, default: str) -> list[str]:
+    """Return a list of texts of the discovery document; the default for one that is none."""
+    found = metadata.get(name)
+    if isinstance(found, list) and all(isinstance(one, str) for one in found):
+        return found
+    return [default]
+
+
+def _is_address(value: object) -> TypeGuard[str]:
+    """Return whether a field of the discovery document is an address of HTTP with a host."""
+    if not isinstance(value, str) or len(value) > _MOST_LETTERS:
+        return False
+    try:
+        parts = urlsplit(value)
+        named = bool((parts.hostname or "").encode("idna")) and parts.port != 0
+    except ValueError:
+        return False
+    return named and parts.scheme in ("https", "http")

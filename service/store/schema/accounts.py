@@ -16,7 +16,8 @@ workspaces = sa.Table(
     Column("name", String(64), nullable=False, unique=True),
     Column("disabled", Boolean, nullable=False, default=False),
     Column("created_at", BigInteger, nullable=False),
-    Column("changed_at", BigInteger),  # time since which keys of its users are to be looked up again
+    # Time since which keys of its users are to be looked up again, and an issuer's tokens from before are refused.
+    Column("changed_at", BigInteger),
 )
 _DEFAULT = {"id": DEFAULT_WORKSPACE, "name": "default", "disabled": False, "created_at": 0}
 sa.event.listen(  # the migration inserts it too
@@ -36,6 +37,7 @@ users = sa.Table(
     Column("limit_runs_until", BigInteger),  # end of an override; none: it stays
     Column("limit_runs_after", String(64)),  # of an override: the limit after it
     Column("created_at", BigInteger, nullable=False),
+    Column("tokens_from", BigInteger),  # an issuer's tokens from before this time are refused
     Index("uq_users_workspace_id_username", "workspace_id", "username", unique=True),
     Index("ix_users_workspace_id_id", "workspace_id", "id", **rows_where(OF_OTHERS)),
 )

@@ -9,6 +9,7 @@ from flask import Blueprint, Response, request
 from pydantic import Field, model_validator
 
 from service import errors
+from service.auth.passwords import MAX_PASSWORD, MIN_PASSWORD
 from service.auth.users import Role
 from service.auth.workspaces import no_workspace
 from service.privacy.export import export
@@ -32,7 +33,7 @@ from service.web.schemas import (
 from service.web.validation import parse
 
 blueprint = Blueprint("admin", __name__)
-Password = Annotated[str, Field(min_length=8, max_length=256)]
+Password = Annotated[str, Field(min_length=MIN_PASSWORD, max_length=MAX_PASSWORD)]
 LINES = "application/x-ndjson"
 
 

@@ -15,10 +15,18 @@ from service.errors import NotFound, fault
 from service.ids import first_id
 from service.store.audit import Filter
 from service.text.numerals import whole_number
-from service.web.admission import guard
+from service.web.admission import guard, reading_place
 from service.web.current import current_caller, services
 from service.web.openapi import api
-from service.web.paging import PAGE, choice_argument, link_next, moment, page, page_arguments
+from service.web.paging import (
+    PAGE,
+    choice_argument,
+    link_next,
+    moment,
+    page,
+    page_arguments,
+    refuse_other_parameters,
+)
 from service.web.schemas import Page, Shape, json_response
 
 blueprint = Blueprint("audit", __name__)
@@ -107,19 +115,20 @@ def list_audit() -> Response:
 @api(
     "Verify the audit of a workspace: name the first row that was changed, or is missing or out of order",
     returns={200: AuditVerified},
-    errors=[errors.Forbidden, errors.NotFound, errors.Invalid],
+    errors=[errors.Forbidden, errors.NotFound, errors.Invalid, errors.RateLimited, errors.Overloaded],
     tag="Admin",
     query={"workspace": _WORKSPACE, "after_seq": {"type": "integer", "description": "Begin after this link"}},
 )
 @guard()
 def verify_audit() -> Response:
-    page_arguments()  # refuses other parameters
+    refuse_other_parameters()
     text = request.args.get("after_seq", "0")
     after = whole_number(text)
     if after is None or len(text) > 18:
         raise fault("/after_seq", "Send the `seq` of a `head`.")
     verifier = Verifier(services().infra.db, _workspace(), seconds=VERIFY_SECONDS)
-    return json_response(verifier.verify(after).public())
+    with reading_place():
+        return json_response(verifier.verify(after).public())
 
 
 def _workspace() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -40,7 +41,7 @@ from service.web.sign_in import Login, sign_in
 from service.web.validation import parse
 
 blueprint = Blueprint("auth", __name__)
-DAY = 86_400  # seconds
+DAY_SECONDS = 86_400
 _MAX_LIFE = timedelta(days=3660)
 
 
@@ -102,7 +103,7 @@ class KeyChange(Body):
 class Rotation(Body):
     """Other secret of an API key. `overlap_seconds`: for how long the old one still works; a day."""
 
-    overlap_seconds: Annotated[int, Field(ge=0, le=30 * DAY)] = DAY
+    overlap_seconds: Annotated[int, Field(ge=0, le=30 * DAY_SECONDS)] = DAY_SECONDS
 
 
 class KeyShown(KeyView):
@@ -209,15 +210,28 @@ def list_keys() -> Response:
 )
 @guard()
 def change_key(key_id: str) -> Response:
-    """Change a key's limits: the cap first, as it may be refused."""
+    """Change a key's limits, all of them or none."""
     body, keys, user_id = parse(KeyChange), services().auth.keys, current_caller().user_id
-    key = keys.get(key_id, user_id)
-    if body.cap_usd is not None:
-        budgets = services().usage.budgets
-        budgets.put(f"key:{key_id}", body.period, nano_of(body.cap_usd), lower=True)
-    if body.limit_runs is not None:
-        key = keys.limit(key_id, user_id, body.limit_runs, body.limit_runs_until)
-    return json_response(key)
+    key, set_cap = keys.get(key_id, user_id), _setting(key_id, body)
+
+    def work(tx: Transaction) -> dict[str, Any]:
+        limited = (
+            key
+            if body.limit_runs is None
+            else keys.limit(tx, key_id, user_id, body.limit_runs, body.limit_runs_until)
+        )
+        set_cap(tx)
+        return limited
+
+    return json_response(services().infra.db.transact(work))
+
+
+def _setting(key_id: str, change: KeyChange) -> Callable[[Transaction], object]:
+    """Build the write of a key's cap, if one is sent."""
+    if change.cap_usd is None:
+        return lambda tx: None
+    amount = nano_of(change.cap_usd)
+    return services().usage.budgets.setting(f"key:{key_id}", change.period, amount, lower=True)
 
 
 @blueprint.post("/v1/auth/keys/<key_id>/rotate")

@@ -75,7 +75,7 @@ def _signed_in() -> Response:
         return _failed(_AWAY if refused.answer.status == 503 else _EXPIRED)
     except errors.Unavailable:
         return _failed(_AWAY)
-    except (errors.UnknownIdentity, errors.InvalidToken, errors.InvalidCredentials):
+    except (errors.UnknownIdentity, errors.InvalidToken, errors.InvalidCredentials, errors.Conflict):
         return _failed(_REFUSED)
     log.info("login", extra={"user": user.id})
     return page_cookie.keep(pair, _redirect("/"))

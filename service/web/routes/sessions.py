@@ -13,7 +13,7 @@ from service import errors, history, sessions
 from service.errors import fault
 from service.runs.result import shown
 from service.store.database import Transaction
-from service.store.visibility import allows
+from service.store.visibility import AGENTS, allows
 from service.text.numerals import whole_number
 from service.web.admission import guard, no_agent, reading_place
 from service.web.current import current_caller, services
@@ -115,7 +115,7 @@ class SessionPage(Page[SessionItem]): ...
 @guard()
 def create_session() -> Response:
     body, caller = parse(NewSession), current_caller()
-    if body.agent not in services().agents.agents or not allows(caller.scopes, f"agents:{body.agent}"):
+    if body.agent not in services().agents.agents or not allows(caller.scopes, AGENTS + body.agent):
         detail = no_agent(body.agent)
         raise fault("/agent", detail, detail)
     row = services().sessions.new(caller, body.agent, body.title, body.metadata)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -15,7 +14,7 @@ from service import errors
 from service.errors import fault
 from service.store.usage import UNROLLED, UsageQuery, Values
 from service.store.visibility import visible_to
-from service.types import rfc3339
+from service.types import now_ms, rfc3339
 from service.usage import reports
 from service.usage.reports import Cursor
 from service.web.admission import guard, reading_place
@@ -176,7 +175,7 @@ def _span(page_until: int | None) -> tuple[int, int]:
     Without `to`, the end is the time of the first page (`page_until`), or now on the first page.
     """
     text = request.args.get("to")
-    now = int(time.time() * 1000) + 1 if page_until is None else page_until
+    now = now_ms() + 1 if page_until is None else page_until
     until = now if text is None else moment("to", text, end=True)
     text = request.args.get("from")
     since = until - int(USUAL.total_seconds() * 1000) if text is None else moment("from", text, end=False)
