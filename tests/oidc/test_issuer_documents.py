@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jwt
 import pytest
 from flask import Flask
 
-from tests.oidc.conftest import Make, me, services, unasked
+from tests.made import app_in, close
+from tests.oidc.conftest import Make, me, services, settings, unasked
 from tests.oidc.issuer import CLIENT, StubIssuer, private_key, public_jwk
 from tests.oidc.test_sign_in import back, begun, come_back
 
@@ -61,9 +63,17 @@ EACH = {**VALUES, **NO_JSON}
 each_value = pytest.mark.parametrize("value", EACH.values(), ids=EACH)
 
 
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory, stub: StubIssuer) -> Iterator[Flask]:
+    """One application for this module, without Redis: its many sign-ins are not counted against other tests."""
+    made = app_in(tmp_path_factory.mktemp("own"), **settings(stub, LIMIT_LOGIN="100000/minute"))
+    yield made
+    close(made)
+
+
 @pytest.fixture
-def app(shared: Flask, issuer: StubIssuer, monkeypatch: pytest.MonkeyPatch) -> Flask:
-    return unasked(shared, monkeypatch)
+def app(own: Flask, issuer: StubIssuer, monkeypatch: pytest.MonkeyPatch) -> Flask:
+    return unasked(own, monkeypatch)
 
 
 def goes_there_and_back(app: Flask, issuer: StubIssuer) -> None:
