@@ -136,7 +136,7 @@ def refresh() -> Response:
 
 @blueprint.post("/v1/auth/logout")
 @api("Sign out: revoke this log-in on all workers at once", returns={204: None}, errors=[errors.Forbidden])
-@guard(counts=None)
+@guard(counts="end")
 def logout() -> Response:
     services().auth.revocations.end(current_caller().family or "")
     return Response(status=204)
@@ -236,7 +236,7 @@ def rotate_key(key_id: str) -> Response:
 
 @blueprint.delete("/v1/auth/keys/<key_id>")
 @api("Revoke an API key at once", returns={204: None}, errors=[errors.NotFound, errors.Forbidden])
-@guard(counts=None)
+@guard(counts="end")
 def revoke_key(key_id: str) -> Response:
     services().auth.keys.revoke(key_id, current_caller().user_id)
     return Response(status=204)
