@@ -31,7 +31,7 @@ log = logging.getLogger("slipway.auth")
 Role = Literal["user", "operator", "admin"]
 USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
 _ADDRESS_REFRESH_MS = 86_400_000  # an address in daily use is written once a day
-_RATE = re.compile(r"[1-9][0-9]{0,8}/(?:[1-9][0-9]{0,4} ?)?(?:second|minute|hour|day)s?")
+RATE = re.compile(r"[1-9][0-9]{0,8}/(?:[1-9][0-9]{0,4} ?)?(?:second|minute|hour|day)s?")
 
 _FIELDS = "id workspace_id username role disabled created_at limit_runs limit_runs_until limit_runs_after"
 
@@ -288,6 +288,6 @@ def limit_told(rate: str | None, until: int | None) -> dict[str, Any]:
 
 def checked_rate(rate: str) -> str:
     """Return a rate such as `60/minute`, or none. Raises `Invalid`."""
-    if rate and not _RATE.fullmatch(rate):
+    if rate and not RATE.fullmatch(rate):
         raise fault("/limit_runs", "Use a rate such as 60/minute.")
     return rate
