@@ -61,6 +61,7 @@ worker_connections = threads + 1000  # 1,000 idle keep-alive connections; active
 # nginx allows twice as much, and the answer is the same 414 from either.
 limit_request_field_size = 16 * 1024
 limit_request_line = 8190
+forwarder_headers = ""  # by default SCRIPT_NAME and PATH_INFO: any client on this machine could set paths
 keepalive = 10  # seconds of idle connection after an answer
 timeout = 60  # seconds without a worker's heartbeat; no request timeout
 graceful_timeout = settings.graceful_timeout

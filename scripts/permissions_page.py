@@ -33,6 +33,9 @@ stands for any end.
 | `actions:runs:read`, `actions:runs:*` | routes, by their action in the table below |
 | `models:claude-haiku-4-5`, `models:*` | agents that it starts: every model of their tiers must be in scope |
 
+A key with scopes of any kind sets passwords and roles of users below its user's rank only, never its user's own:
+whoever sets a password can sign in with it, without scopes.
+
 """
 TABLE = """
 A key of an operator that decides approvals and does nothing else: `actions:approvals:*`.

@@ -11,20 +11,24 @@ import logging
 import re
 import threading
 import time
+from collections import Counter, OrderedDict
 from enum import StrEnum
 from typing import Any, Literal
 
 import rfc8785
 
 from service.store import audit as rows
-from service.store.actor import current_origin
+from service.store.actor import current_actor, current_origin
 from service.store.database import Database, Transaction
 from service.types import now_ms
 
 log = logging.getLogger("slipway.audit")
 MAX_DETAILS = 8192  # bytes of JSON
 _MADE_BY_MACHINES = re.compile(r"[0-9A-Fa-f-]{16,64}")  # UUIDs and trace ids, with or without hyphens
-PER_SECOND, BURST = 10.0, 600.0  # refusals written by one process; more are counted in the next row
+# Refusals written by one process; more are counted in the next row of their workspace.
+PER_SECOND, BURST = 10.0, 600.0  # of sign-ins, in all
+USER_PER_SECOND, USER_BURST = 1.0, 60.0  # of calls of a user
+MOST_USERS = 4096  # whose refusals are counted at once
 Result = Literal["ok", "refused", "failed", "unknown"]
 
 
@@ -124,43 +128,70 @@ def network(address: str) -> str | None:
     return str(ipaddress.ip_network(f"{parsed}/{bits}", strict=False))
 
 
+class Bucket:
+    """Token bucket: `burst` places, `per_second` of them back each second. Not thread-safe."""
+
+    def __init__(self, per_second: float, burst: float) -> None:
+        self._per_second, self._burst = per_second, burst
+        self._left, self._filled_at = burst, time.monotonic()
+
+    def take(self) -> bool:
+        """Take a place. False: there is none."""
+        now = time.monotonic()
+        self._left = min(self._burst, self._left + (now - self._filled_at) * self._per_second)
+        self._filled_at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
 class Refusals:
     """Writer of refused actions, each in a transaction of its own. One per process.
 
     Sign-ins are bounded by LIMIT_LOGIN, other calls by LIMIT_READS and LIMIT_WRITES, but per address and per user. So a
-    flood from many is bounded here. The bound knows no accounts: else the time of an answer would tell which exist.
+    flood from many is bounded here: sign-ins by one bucket, which knows no accounts (else the time of an answer would
+    tell which exist), calls by a bucket of each user, so that nobody hides the refusals of others.
     """
 
     def __init__(self, db: Database) -> None:
         self._db = db
         self._lock = threading.Lock()
-        self._left, self._filled_at = BURST, time.monotonic()
-        self._left_out = 0
+        self._sign_ins = Bucket(PER_SECOND, BURST)
+        self._users: OrderedDict[str, Bucket] = OrderedDict()  # the one that was used last at the end
+        self._left_out: Counter[str] = Counter()  # by workspace
 
     def record(
         self, action: Action, subject: str, *, workspace_id: str | None = None, **details: Any
     ) -> None:
         """Write a refusal. Raises `DatabaseUnavailable`."""
-        left_out = self._take()
+        actor = current_actor()
+        workspace_id = workspace_id or actor.workspace_id
+        left_out = self._take(actor.user_id, workspace_id)
         if left_out is None:
             return
         if left_out:
+            log.warning("audit_left_out", extra={"refusals": left_out})
             details["left_out"] = left_out
         self._db.transact(
             lambda tx: record(tx, action, subject, result="refused", workspace_id=workspace_id, **details)
         )
 
-    def _take(self) -> int | None:
-        """Take a place; return the number of refusals left out before. None: this one is left out."""
+    def _take(self, user_id: str | None, workspace_id: str) -> int | None:
+        """Take a place; return the number left out before in this workspace. None: this one is left out.
+
+        `user_id`: None while nobody is signed in.
+        """
         with self._lock:
-            now = time.monotonic()
-            self._left = min(BURST, self._left + (now - self._filled_at) * PER_SECOND)
-            self._filled_at = now
-            if self._left < 1:
-                self._left_out += 1
-                return None
-            self._left -= 1
-            left_out, self._left_out = self._left_out, 0
-        if left_out:
-            log.warning("audit_left_out", extra={"refusals": left_out})
-        return left_out
+            bucket = self._sign_ins if user_id is None else self._bucket_of(user_id)
+            if bucket.take():
+                return self._left_out.pop(workspace_id, 0)
+            self._left_out[workspace_id] += 1
+            return None
+
+    def _bucket_of(self, user_id: str) -> Bucket:
+        bucket = self._users.setdefault(user_id, Bucket(USER_PER_SECOND, USER_BURST))
+        self._users.move_to_end(user_id)
+        if len(self._users) > MOST_USERS:
+            self._users.popitem(last=False)
+        return bucket

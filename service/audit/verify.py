@@ -14,7 +14,7 @@ from service.store.database import Database, Row
 from service.types import now_ms
 
 BATCH = 500  # rows in memory
-YOUNG_MS = 60_000  # an older row without a link is a fault
+YOUNG_MS = 60_000  # a row that waits for its link any longer is a fault
 FaultKind = Literal["changed", "missing", "order", "unlinked", "cut", "rewritten"]
 
 
@@ -108,14 +108,15 @@ class Verifier:
                 return
 
     def _unlinked(self) -> tuple[str | None, int]:
-        """Return the first row whose link is overdue, and how many are young."""
+        """Return the first row whose link is gone or overdue, and how many are young."""
         first, young, after = None, 0, ""
         now = now_ms()
         listed = partial(rows.without_link, workspace_id=self._workspace_id, limit=BATCH)
         while found := self._db.query(partial(listed, after=after)):
             self._read(len(found))
             for row in found:
-                if isinstance(row["at"], int) and abs(now - row["at"]) <= YOUNG_MS:
+                # Not by its time alone, which whoever writes a row chooses.
+                if row["waits"] and isinstance(row["at"], int) and abs(now - row["at"]) <= YOUNG_MS:
                     young += 1
                 else:
                     first = first or row["id"]

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import orjson
 
 from service.audit.record import Action, record
-from service.auth.rates import checked_rate
+from service.auth.rates import checked_rate, limit_told
 from service.auth.revocation import COMPLETE, KEY_CACHE_SECONDS, PROVES_WRITES, Revocations
 from service.auth.revocation import KEY as DISTRUSTED
-from service.auth.users import Role, limit_told
+from service.auth.users import Role
 from service.errors import Conflict, InvalidToken, NotFound, fault
 from service.ids import new_id
 from service.infra.redis import RedisStore
@@ -156,19 +156,31 @@ class KeyService:
         return found[0]
 
     def limit(
-        self, tx: Transaction, key_id: str, user_id: str, limit_runs: str, until: int | None = None
+        self,
+        key_id: str,
+        user_id: str,
+        limit_runs: str | None,
+        until: int | None = None,
+        also: Callable[[Transaction], object] = lambda tx: None,
     ) -> dict[str, Any]:
         """Set a key's own limit on runs, "" for none, or override it `until` a time (ms); return the public key object.
 
-        Raises `Invalid`, and `NotFound` when the user has no such key.
+        None leaves it. `also` writes in the same transaction. Raises `Invalid`, and `NotFound` when the user has no
+        such key.
         """
-        rate = checked_rate(limit_runs) or None
-        row = rows.change(tx, key_id, user_id, run_limits.of_key(rate, until))
-        if row is None:
-            raise NotFound("There is no such key.")
-        _record(tx, Action.KEY_LIMIT, key_id, user_id, **limit_told(rate, until))
-        tx.after_commit(partial(self._revocations.publish, Revoked([], rows.digests_of(row))))
-        return _public(row)
+        rate = checked_rate(limit_runs or "") or None
+
+        def work(tx: Transaction) -> None:
+            if limit_runs is not None:
+                row = rows.change(tx, key_id, user_id, run_limits.of_key(rate, until))
+                if row is None:
+                    raise NotFound("There is no such key.")
+                _record(tx, Action.KEY_LIMIT, key_id, user_id, **limit_told(rate, until))
+                tx.after_commit(partial(self._revocations.publish, Revoked([], rows.digests_of(row))))
+            also(tx)
+
+        self._db.transact(work)
+        return self.get(key_id, user_id)
 
     def rotation(
         self, key_id: str, user_id: str, overlap_seconds: int

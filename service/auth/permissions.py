@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from service.errors import Forbidden
 from service.store.visibility import ACTIONS, allows
-from service.types import Caller
+from service.types import DEFAULT_WORKSPACE, Caller
 
 Lowest = Literal["anyone", "user", "operator", "admin", "service admin"]
 Whose = Literal["", "own", "workspace", "service"]
@@ -57,9 +57,24 @@ class Permission(NamedTuple):
 
     def check_role(self, caller: Caller) -> None:
         """Check the role. An admin whose rights end at no workspace is an admin of the service. Raises `Forbidden`."""
-        rank = _RANK["service admin"] if caller.confined_to is None else _RANK.get(caller.role, 0)
-        if rank < _RANK[self.role]:
+        if _rank(caller.role, caller.workspace_id) < _RANK[self.role]:
             raise Forbidden(f"This needs the role {self.role}.")
+
+
+def _rank(role: str, workspace_id: str) -> int:
+    """Return the rank of a user; an unknown role has the lowest."""
+    service = (role, workspace_id) == ("admin", DEFAULT_WORKSPACE)
+    return _RANK["service admin"] if service else _RANK.get(role, 0)
+
+
+def check_credential(caller: Caller, role: str, workspace_id: str) -> None:
+    """Check that a caller may set the password or role of a user with this role, their own included.
+
+    Whoever sets it can sign in as that user, without the scopes of a key. So a caller with scopes may for users of a
+    lower rank only. Raises `Forbidden`.
+    """
+    if caller.scopes and _rank(role, workspace_id) >= _rank(caller.role, caller.workspace_id):
+        raise Forbidden("An API key with scopes sets passwords and roles of users below its own only.")
 
 
 _PUBLIC = Permission(role="anyone", keys=False)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from service.errors import fault
+from service.types import rfc3339
 
 _RATE = re.compile(r"[1-9][0-9]{0,8}/(?:[1-9][0-9]{0,4} ?)?(?:second|minute|hour|day)s?")
 
@@ -19,3 +21,8 @@ def checked_rate(rate: str) -> str:
     if not is_rate(rate):
         raise fault("/limit_runs", "Use a rate such as 60/minute.")
     return rate
+
+
+def limit_told(rate: str | None, until: int | None) -> dict[str, Any]:
+    """Return what the audit says of a limit on runs."""
+    return {"limit_runs": rate} | ({} if until is None else {"until": rfc3339(until)})

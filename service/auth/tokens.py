@@ -18,9 +18,10 @@ from typing import Any, Literal, get_args
 from jwt.utils import base64url_decode
 
 from service.audit.record import Action, record
+from service.auth.rates import is_rate
 from service.auth.revocation import Revocations
 from service.auth.signing_keys import SigningKey, SigningKeys
-from service.auth.users import Role, User, user_of
+from service.auth.users import USERNAME, Role, User, user_of
 from service.errors import InvalidCredentials, InvalidToken
 from service.ids import new_id
 from service.store import token_families as rows
@@ -32,6 +33,14 @@ ISSUER = AUDIENCE = "slipway"
 LEEWAY = 5  # seconds
 ROLES = get_args(Role)
 Kind = Literal["access", "refresh"]
+_FORMS = {  # of the claims of both kinds
+    "aud": re.compile(AUDIENCE),
+    "sub": re.compile(r"usr_[0-9a-z]{26}"),
+    "fam": re.compile(r"fam_[0-9a-z]{26}"),
+    "jti": re.compile(r"[A-Za-z0-9_-]{22}"),
+}
+_WORKSPACE = re.compile(r"wsp_[0-9a-z]{26}")  # claim `wsp`, if there is one
+_LATEST_MS = 2**53  # of a date in a token
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 
@@ -106,10 +115,13 @@ class TokenService:
     def accepts(self, claims: Mapping[str, Any]) -> bool:
         """Return whether verified claims have the form and at most the lifetime of tokens signed by `_pair` today.
 
-        An access token that lives longer would outlive its entry in `Revocations`.
+        An access token that lives longer would outlive its entry in `Revocations`. Raises `LookupError` or `TypeError`
+        for claims that are not there, or of another type.
         """
         longest = {"access": self._access_seconds, "refresh": self._refresh_seconds}.get(claims["type"], 0)
-        if not all(claims[name] and isinstance(claims[name], str) for name in ("aud", "sub", "jti", "fam")):
+        if not all(form.fullmatch(claims[name]) for name, form in _FORMS.items()):
+            return False
+        if not _WORKSPACE.fullmatch(claims.get("wsp", DEFAULT_WORKSPACE)):
             return False
         issued, ends = claims["iat"], claims["exp"]
         return type(issued) is int and type(ends) is int and 0 < ends - issued <= longest
@@ -154,12 +166,13 @@ def actor_of(claims: Mapping[str, Any]) -> Actor:
 
 def caller_of(claims: Mapping[str, Any]) -> Caller:
     """Build the caller from an access token's verified claims. Raises `InvalidToken` for claims of another issuer."""
+    name: Any
     role: Any = claims.get("role")
     name, workspace = claims.get("name"), claims.get("wsp", DEFAULT_WORKSPACE)
     limit = claims.get("lim" if _limit_end(claims) > now_ms() else "lim_after")
-    if not isinstance(name, str) or not isinstance(workspace, str) or not isinstance(limit, str | None):
+    if role not in ROLES or not _fits(USERNAME, name):
         raise InvalidToken()
-    if role not in ROLES:
+    if limit is not None and not (isinstance(limit, str) and is_rate(limit)):
         raise InvalidToken()
     family = claims["fam"]
     return Caller(claims["sub"], name, role, family=family, limit_runs=limit, workspace_id=workspace)
@@ -173,10 +186,16 @@ def constant_until(claims: Mapping[str, Any]) -> float:
 
 def _limit_end(claims: Mapping[str, Any]) -> float:
     """Return the end (ms) of the claim `lim`. Raises `InvalidToken` for claims of another issuer."""
-    end = claims.get("lim_until", math.inf)
-    if not isinstance(end, int | float):
+    if "lim_until" not in claims:
+        return math.inf
+    end = claims["lim_until"]
+    if type(end) is not int or not 0 < end < _LATEST_MS:
         raise InvalidToken()
     return end
+
+
+def _fits(form: re.Pattern[str], value: Any) -> bool:
+    return isinstance(value, str) and form.fullmatch(value) is not None
 
 
 def _jti() -> str:

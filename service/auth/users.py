@@ -13,7 +13,7 @@ from typing import Any, Literal
 from service.audit.record import Action, Refusals, record
 from service.auth.login_throttle import LoginAttempt, LoginThrottle, network_of
 from service.auth.passwords import Passwords
-from service.auth.rates import checked_rate
+from service.auth.rates import checked_rate, limit_told
 from service.auth.revocation import Revocations
 from service.auth.workspaces import DEFAULT_NAME, NAME, no_workspace
 from service.errors import Conflict, InvalidCredentials, NotFound, Overloaded, fault
@@ -25,7 +25,7 @@ from service.store import users as rows
 from service.store.actor import Actor, act_as
 from service.store.database import Database, Row, Transaction
 from service.store.run_limits import NewLimit
-from service.types import DEFAULT_WORKSPACE, now_ms, public_fields, rfc3339
+from service.types import DEFAULT_WORKSPACE, now_ms, public_fields
 
 log = logging.getLogger("slipway.auth")
 
@@ -303,8 +303,3 @@ def _look_up(tx: Transaction, username: str, workspace: str, digest: str) -> tup
     fits = USERNAME.fullmatch(username) and NAME.fullmatch(workspace)
     row = rows.by_name(tx, username if fits else "", workspace if fits else "")
     return row, sign_in_addresses.seen_at(tx, row["id"] if row else "", digest)
-
-
-def limit_told(rate: str | None, until: int | None) -> dict[str, Any]:
-    """Return what the audit says of a limit on runs."""
-    return {"limit_runs": rate} | ({} if until is None else {"until": rfc3339(until)})

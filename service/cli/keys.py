@@ -87,9 +87,8 @@ def revoke(username: str, key_id: str, workspace: str) -> None:
 @in_workspace
 def limit_key(username: str, key_id: str, rate: str, until: int | None, workspace: str) -> None:
     """Limit the runs of a key, such as 60/minute, below its user's limit; `none` lifts it."""
-    user_id, keys = user_named(username, workspace).id, services().auth.keys
-    limit_runs = "" if rate == "none" else rate
-    services().infra.db.transact(lambda tx: keys.limit(tx, key_id, user_id, limit_runs, until))
+    user_id = user_named(username, workspace).id
+    services().auth.keys.limit(key_id, user_id, "" if rate == "none" else rate, until)
     click.echo(f"Limited {key_id}.")
 
 

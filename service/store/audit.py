@@ -101,10 +101,11 @@ def link_at(tx: Transaction, workspace_id: str, seq: int) -> Row | None:
 
 
 def without_link(tx: Transaction, workspace_id: str, after: str, limit: int) -> list[Row]:
-    """List ids and times of a workspace's rows that have no link, after one, oldest first."""
+    """List a workspace's rows that have no link, after one, oldest first. `waits`: the chainer has yet to link it."""
     query = (
-        sa.select(audit.c.id, audit.c.at)
+        sa.select(audit.c.id, audit.c.at, audit_unlinked.c.audit_id.is_not(None).label("waits"))
         .outerjoin(audit_links, audit_links.c.audit_id == audit.c.id)
+        .outerjoin(audit_unlinked, audit_unlinked.c.audit_id == audit.c.id)
         .where(audit.c.workspace_id == workspace_id, audit.c.id > after, audit_links.c.seq.is_(None))
     )
     return tx.rows(query.order_by(audit.c.id).limit(limit))

@@ -136,7 +136,8 @@ def _keep_an_admin(tx: Transaction, user_id: str, workspace_id: str | None) -> N
 
 def forget(tx: Transaction, user_id: str, workspace_id: str | None = None) -> bool:
     """Anonymise a user: frees the name, disables sign-in. False: there is no such user, or not in this workspace."""
-    anonymous = {"username": f"deleted-{user_id}", "password_hash": "", "role": DELETED, "disabled": True}
+    # No username may have a colon: a name that somebody else could take would stand in the way of the deletion.
+    anonymous = {"username": f"deleted:{user_id}", "password_hash": "", "role": DELETED, "disabled": True}
     if not update(tx, user_id, anonymous, workspace_id):
         return False
     sign_in_addresses.forget(tx, user_id)

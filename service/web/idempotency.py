@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +21,7 @@ from service.web.current import Request, current, services
 from service.web.schemas import json_response
 
 _VISIBLE = re.compile(r"[!-~]{1,255}")
-SECRET = "password"  # field excluded from fingerprints, which are stored for a day
+SECRET = "password"  # field that is in fingerprints, which are stored for a day, as its HMAC
 Change = Callable[[Any], Any]
 
 
@@ -35,9 +36,15 @@ def idempotency_key(request: Request, *, bodiless: bool = False) -> Key | None:
     if not _VISIBLE.fullmatch(key):
         raise Invalid("`Idempotency-Key` is 1 to 255 visible ASCII characters.")
     body = None if bodiless else raw_json()
-    if isinstance(body, dict):
-        body = {name: value for name, value in body.items() if name != SECRET}
+    if isinstance(body, dict) and SECRET in body:
+        body = {**body, SECRET: _keyed(request, body[SECRET])}
     return Key(request.caller.user_id, key, fingerprint(f"{request.method} {request.path}", body))
+
+
+def _keyed(request: Request, secret: Any) -> str:
+    """Return the HMAC of a secret under SECRET_KEY: whoever reads the database cannot try passwords against it."""
+    pepper = request.services.settings.secret_key.get_secret_value().encode()
+    return hmac.digest(pepper, fingerprint("slipway idempotency", secret).encode(), "sha256").hex()
 
 
 def once(

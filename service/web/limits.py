@@ -33,6 +33,18 @@ def limit_call(request: Request) -> None:
     _limits(request).add(request, Limit(f"{kind} calls", rate, f"{kind}s", request.caller.user_id))
 
 
+def limit_end(request: Request) -> None:
+    """Count this request by its log-in or key, for each route, at the rate of writes.
+
+    Other calls do not count, nor other log-ins: whatever a stolen token has used up, its owner can end things.
+    """
+    caller = request.caller
+    credential = caller.key_id or caller.family or caller.user_id
+    rate = request.services.settings.limit_writes
+    key = f"{request.endpoint}:{credential}"
+    _limits(request).add(request, Limit("calls of this kind", rate, "ends", key))
+
+
 def limit_run(request: Request, agent: str | None = None) -> None:
     """Count a run against the limits of its user and its key, and its agent's own.
 

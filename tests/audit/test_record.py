@@ -10,7 +10,7 @@ import pytest
 from service.audit import record as module
 from service.audit.record import MAX_DETAILS, Action, Refusals, network, record, wordless
 from service.audit.started import differing, digest_of, record_settings
-from service.store.actor import NOWHERE, Actor, Origin, act_as, serve
+from service.store.actor import ANONYMOUS, NOWHERE, Actor, Origin, act_as, acting_as, serve
 from service.store.database import Database
 from tests.audit.house import read
 from tests.made import settings_in
@@ -70,12 +70,46 @@ def test_flood_of_refusals_is_bounded_and_counted(db: Database, monkeypatch: pyt
     refusals = Refusals(db)
     for _ in range(5):
         refusals.record(Action.SIGN_IN, "user:unknown")
-    monkeypatch.setattr(module, "PER_SECOND", 1e9)
+    monkeypatch.setattr(refusals._sign_ins, "_per_second", 1e9)
     refusals.record(Action.SIGN_IN, "user:usr_1", workspace_id="wsp_1")
+    refusals.record(Action.SIGN_IN, "user:usr_2")
     told = read(db, "SELECT subject, workspace_id, result, details FROM audit ORDER BY id")
-    assert [row["subject"] for row in told] == ["user:unknown"] * 3 + ["user:usr_1"]
+    assert [row["subject"] for row in told] == ["user:unknown"] * 3 + ["user:usr_1", "user:usr_2"]
     assert {row["result"] for row in told} == {"refused"}
-    assert str(told[-1]["details"]).count("left_out") == 1 and told[-1]["workspace_id"] == "wsp_1"
+    assert ["left_out" in str(row["details"]) for row in told] == [False] * 4 + [True], (
+        "in the same workspace"
+    )
+    assert told[-2]["workspace_id"] == "wsp_1"
+
+
+def test_flood_of_one_user_hides_nobody_elses_refusals(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "USER_BURST", 3.0)
+    monkeypatch.setattr(module, "USER_PER_SECOND", 0.0)
+    refusals = Refusals(db)
+
+    def refuse(actor: Actor, action: Action = Action.ACCESS_REFUSED) -> None:
+        with acting_as(actor):
+            refusals.record(action, "route:DELETE /v1/auth/keys/<key_id>")
+
+    for _ in range(5):
+        refuse(Actor("user", "usr_eve", workspace_id="wsp_1"))
+    refuse(ANONYMOUS, Action.SIGN_IN)
+    refuse(Actor("user", "usr_ada", workspace_id="wsp_2"))
+    refuse(Actor("user", "usr_bob", workspace_id="wsp_1"))
+    told = read(db, "SELECT user_id, details FROM audit ORDER BY id")
+    assert [row["user_id"] for row in told] == ["usr_eve"] * 3 + [None, "usr_ada", "usr_bob"]
+    assert ["left_out" in str(row["details"]) for row in told] == [False] * 5 + [True], (
+        "of its workspace only"
+    )
+
+
+def test_users_whose_refusals_are_counted_are_bounded(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_USERS", 2)
+    refusals = Refusals(db)
+    for number in range(4):
+        with acting_as(Actor("user", f"usr_{number}")):
+            refusals.record(Action.ACCESS_REFUSED, "route:x")
+    assert list(refusals._users) == ["usr_2", "usr_3"]
 
 
 def test_settings_are_recorded_once_for_each_change(db: Database, tmp_path: Path) -> None:

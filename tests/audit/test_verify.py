@@ -162,6 +162,31 @@ def test_unlinked_rows_are_told_apart_until_they_are_old(
     assert late.unlinked == 0
 
 
+@pytest.mark.parametrize(
+    ("statement", "seq", "fault", "of"),
+    [
+        ("DELETE FROM audit_links WHERE seq = 4", 4, "missing", 4),
+        (f"DELETE FROM audit_links WHERE seq = {COUNT}", None, "unlinked", COUNT),
+        (
+            "INSERT INTO audit (id, workspace_id, at, action, actor, subject, result, details) SELECT 'aud_forged', "
+            f"workspace_id, at, action, actor, subject, result, details FROM audit WHERE id = {ROW}",
+            None,
+            "unlinked",
+            None,
+        ),
+    ],
+)
+def test_tampering_is_found_within_the_minute(
+    db: Database, statement: str, seq: int | None, fault: FaultKind, of: int | None
+) -> None:
+    """The row's own time, which a forger writes, excuses nothing."""
+    before = linked(db, COUNT)
+    tamper(db, statement)
+    assert verify(db).first_fault == AuditFault(
+        seq, before[of - 1]["audit_id"] if of else "aud_forged", fault
+    )
+
+
 def test_verification_stops_in_time_and_goes_on(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BATCH", 3)
     linked(db, COUNT)

@@ -11,6 +11,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from service.auth.signing_keys import SigningKey
+from service.types import now_ms
 
 Json = dict[str, Any]
 ORDER = 2**252 + 27742317777372353535851937790883648493  # of Ed25519's group
@@ -53,6 +54,13 @@ def wrong_claims(right: Json) -> Iterator[tuple[str, Json | str | bytes]]:
         yield f"no {name}", {key: value for key, value in right.items() if key != name}
         for value in wrong_values(right[name]):
             yield f"{name}={value!r:.40}", {**right, name: value}
+    for name, values in {
+        "wsp": [*wrong_values("wsp"), "wsp_x", "\ud800"],
+        "fam": ["fam_x", "\ud800", f"{right['fam']}\n", right["fam"].upper(), "complete", right["sub"]],
+        "sub": ["usr_x", "\ud800", f"{right['sub']}\0", right["fam"]],
+        "jti": ["x", "\ud800", "x" * 4_000],
+    }.items():
+        yield from ((f"{name}={value!r:.40}", {**right, name: value}) for value in values)
     for name in ("iss", "aud", "type"):
         for value in (right[name].upper(), f"{right[name]} ", f"{right[name]}\0", "other", f"x{right[name]}"):
             yield f"{name}={value!r}", {**right, name: value}
@@ -83,8 +91,13 @@ def wrong_access(right: Json) -> Iterator[tuple[str, Json]]:
     """Yield claims that only an access token has, wrong."""
     for name, values in {
         "role": [*wrong_values("admin"), "root", "ADMIN", "deleted"],
-        "name": [value for value in wrong_values("ada") if value != ""],
-        "lim": [value for value in wrong_values("1/minute") if value not in (None, "")],
+        "name": [*wrong_values("ada"), "a b", "\ud800", "x" * 129],
+        "lim": [
+            *(value for value in wrong_values("1/minute") if value is not None),
+            "soon",
+            "9" * 5_000 + "/minute",
+        ],
+        "lim_until": [*wrong_values(now_ms()), 10**400, 2**53],
     }.items():
         for value in values:
             yield f"{name}={value!r:.40}", {**right, name: value}

@@ -258,7 +258,7 @@ def test_logs_contain_no_query_string_or_referer(tmp_path: Path) -> None:
     assert "sesame" not in (edge.folder / "error.log").read_text()
 
 
-def test_tls_redirect_logs_no_query_string(tmp_path: Path) -> None:
+def test_tls_redirect_leads_to_the_service_and_logs_no_query_string(tmp_path: Path) -> None:
     plain = free_port()
 
     def redirect_only(folder: Path) -> None:
@@ -272,9 +272,9 @@ def test_tls_redirect_logs_no_query_string(tmp_path: Path) -> None:
             site.write(server)
 
     with Edge(tmp_path / "n", [1, 2], redirect_only) as edge:
-        answer = httpx2.get(
-            f"http://127.0.0.1:{plain}/v1/runs?token=sesame", headers=SECRETS, trust_env=False
-        )
-        assert (answer.status_code, answer.headers["Location"][-13:]) == (301, "?token=sesame")
+        asked = {**SECRETS, "Host": "evil.example"}
+        answer = httpx2.get(f"http://127.0.0.1:{plain}/v1/runs?token=sesame", headers=asked, trust_env=False)
+        wanted = "https://slipway.example.com/v1/runs?token=sesame"
+        assert (answer.status_code, answer.headers["Location"]) == (301, wanted)
         wait_until(lambda: "301" in (edge.folder / "tls.log").read_text(), "the line")
     assert "sesame" not in (edge.folder / "tls.log").read_text() + (edge.folder / "error.log").read_text()

@@ -72,7 +72,7 @@ def test_user_of_the_issuer_has_no_password(app: Flask, issuer: StubIssuer) -> N
         ({"preferred_username": "\ud800\0"}, "user"),
         ({"preferred_username": 7, "email": ["x"]}, "user"),
         ({"preferred_username": "x" * 10_000}, "x" * 64),
-        ({"preferred_username": "deleted-usr_0"}, "user-deleted-usr_0"),
+        ({"preferred_username": "deleted:usr_0"}, "deleted-usr_0"),
         ({}, "user"),
     ],
 )
@@ -82,7 +82,7 @@ def test_name_is_made_to_fit(claims: dict[str, Any], name: str) -> None:
 
 def test_deleted_users_name_cannot_be_taken_before(app: Flask, issuer: StubIssuer) -> None:
     ada = me(app, issuer.token()).json["id"]
-    assert me(app, issuer.token(sub="bob", preferred_username=f"deleted-{ada}")).status_code == 200
+    assert me(app, issuer.token(sub="bob", preferred_username=f"deleted:{ada}")).status_code == 200
     services(app).auth.users.delete(ada)
 
 

@@ -50,10 +50,8 @@ UNLIMITED = {
     "GET /ready": "a probe must not be refused",
     "GET /metrics": "nginx does not let it out",
     "GET /.well-known/jwks.json": "held in memory, and cached by clients",
-    "POST /v1/auth/logout": "ends something: a stolen token at its limit must not keep its owner from that",
+    "POST /v1/auth/logout": "ends its own log-in, so there is no second call; refusals of keys are counted",
     "POST /page/sign-out": "ends something",
-    "DELETE /v1/auth/keys/<key_id>": "ends something",
-    "POST /v1/runs/<run_id>/cancel": "ends something",
 }
 # Operators read what admins did, and change nothing.
 FOR_OPERATORS = {"GET /v1/admin/audit", "GET /v1/admin/audit/verify"}
@@ -105,6 +103,9 @@ def test_every_route_is_limited_or_says_why_not(tmp_path: Path) -> None:
     assert client.post("/v1/auth/refresh", headers=refresh, buffered=True).status_code == 200
     for method, path in (("GET", "/v1/runs"), ("POST", "/v1/sessions"), ("POST", "/v1/agents/x/invoke")):
         assert client.open(path, method=method, headers=signed, buffered=True).status_code != 429
+    for method, path in (("DELETE", "/v1/auth/keys/x"), ("POST", "/v1/runs/x/cancel")):
+        ended = client.open(path, method=method, headers=signed, buffered=True)
+        assert ended.status_code == 404, "used-up limits keep nobody from ending something"
     unlimited = set()
     for name in sorted((name for name, _ in routes(app)), key=lambda name: "out" in name):
         method, path = name.split(" ")

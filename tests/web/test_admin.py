@@ -122,3 +122,27 @@ def test_last_admin_of_a_workspace_stays(client: httpx2.Client) -> None:
     assert client.delete(second).status_code == 409, "the other one is disabled"
     assert client.delete(plain).status_code == 204
     assert client.delete(first).status_code == client.delete(second).status_code == 204, "nobody is left"
+
+
+def test_nobodys_name_stands_in_the_way_of_a_deletion(client: httpx2.Client) -> None:
+    def add(name: str) -> httpx2.Response:
+        return client.post("/v1/admin/users", json={"username": name, "password": PASSWORD})
+
+    for end in ("", "/erase"):
+        user = add(f"victim{end[1:]}").json()["id"]
+        assert add(f"deleted-{user}").status_code == 201
+        assert add(f"deleted:{user}").json()["errors"][0]["pointer"] == "/username"
+        ended = client.request("POST" if end else "DELETE", f"/v1/admin/users/{user}{end}")
+        assert ended.status_code == (202 if end else 204)
+        assert client.get(f"/v1/admin/users/{user}").status_code == 404
+
+
+def test_another_password_under_the_same_key_is_another_request(
+    client: httpx2.Client, slipway: Slipway
+) -> None:
+    headers, body = {"Idempotency-Key": "one-password-only"}, {"username": "ken", "password": PASSWORD}
+    assert client.post("/v1/admin/users", json=body, headers=headers).status_code == 201
+    body["password"] += "-2"
+    other = client.post("/v1/admin/users", json=body, headers=headers)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
+    slipway.client("ken", PASSWORD).close()

@@ -52,6 +52,22 @@ def test_a_refusal_says_when_to_come_back(pair: tuple[Replica, Replica, str]) ->
     assert 1 <= int(answer.headers["Retry-After"]) <= 70
 
 
+def test_views_that_end_something_count_for_each_log_in_and_view(
+    replicas: Callable[..., Replica],
+) -> None:
+    one = replicas(limit_writes="2/minute")
+    user = one.users.create("ada", PASSWORD)
+    stolen = one.login()["access_token"]
+    mine = one.keys.create(user.id, "mine")
+    path = f"/v1/auth/keys/{mine['id']}"
+    codes = [one.client(stolen).delete(f"{path}x").status_code for _ in range(3)]
+    assert codes == [404, 404, 429], "not without end"
+    assert one.client(one.login()["access_token"]).delete(path).status_code == 204, "the owner signs in again"
+    assert one.client(stolen).post("/v1/auth/logout").status_code == 204
+    key = one.keys.create(user.id, "other")["key"]
+    assert [one.client(key).post("/v1/auth/logout").status_code for _ in range(3)] == [403, 403, 429]
+
+
 def test_users_do_not_share_a_limit(pair: tuple[Replica, Replica, str]) -> None:
     first, _, token = pair
     for _ in range(11):

@@ -235,8 +235,7 @@ def username_of(claims: Mapping[str, Any]) -> str:
             ascii_only = unicodedata.normalize("NFKD", told[:1024]).encode("ascii", "ignore").decode()
             fitting = re.sub(r"[^A-Za-z0-9._@+-]+", "-", ascii_only).lstrip("._@+-")[:_NAME_LETTERS]
             if fitting:
-                # `deleted-usr_…` is what a deleted user is renamed to.
-                return f"user-{fitting}" if fitting.startswith("deleted-") else fitting
+                return fitting
     return "user"
 
 

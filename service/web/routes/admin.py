@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from service import errors
 from service.auth.passwords import MAX_PASSWORD, MIN_PASSWORD
+from service.auth.permissions import check_credential
 from service.auth.users import Role
 from service.auth.workspaces import no_workspace
 from service.privacy.export import export
@@ -122,6 +123,7 @@ def create_user() -> Response:
     workspace_id = body.workspace_id or caller.workspace_id
     if caller.confined_to not in (None, workspace_id):
         raise no_workspace(workspace_id)
+    check_credential(caller, body.role, workspace_id)
     row = users.new_row(body.username, body.password, body.role, body.limit_runs, workspace_id)
 
     def work(tx: Transaction) -> dict[str, Any]:
@@ -146,13 +148,17 @@ def get_user(user_id: str) -> Response:
 )
 @guard()
 def change_user(user_id: str) -> Response:
-    body = parse(UserChange)
+    body, caller = parse(UserChange), current_caller()
     if body.disabled or body.role not in (None, "admin"):
         _not_oneself(user_id)
+    if caller.scopes and (body.password or body.role):
+        user = services().auth.users.get(user_id, caller.confined_to)
+        for role in (user.role, body.role or user.role):
+            check_credential(caller, role, user.workspace_id)
     limit = None if body.limit_runs is None else NewLimit(body.limit_runs, body.limit_runs_until)
     fields = body.model_dump(exclude={"limit_runs", "limit_runs_until"})
-    within = current_caller().confined_to
-    return json_response(services().auth.users.change(user_id, within, **fields, limit=limit).public())
+    changed = services().auth.users.change(user_id, caller.confined_to, **fields, limit=limit)
+    return json_response(changed.public())
 
 
 @blueprint.delete("/v1/admin/users/<user_id>")

@@ -138,7 +138,7 @@ def refresh() -> Response:
 
 @blueprint.post("/v1/auth/logout")
 @api("Sign out: revoke this log-in on all workers at once", returns={204: None}, errors=[errors.Forbidden])
-@guard(counts=None)
+@guard(counts="end")
 def logout() -> Response:
     services().auth.revocations.end(current_caller().family or "")
     return Response(status=204)
@@ -212,18 +212,9 @@ def list_keys() -> Response:
 def change_key(key_id: str) -> Response:
     """Change a key's limits, all of them or none."""
     body, keys, user_id = parse(KeyChange), services().auth.keys, current_caller().user_id
-    key, set_cap = keys.get(key_id, user_id), _setting(key_id, body)
-
-    def work(tx: Transaction) -> dict[str, Any]:
-        limited = (
-            key
-            if body.limit_runs is None
-            else keys.limit(tx, key_id, user_id, body.limit_runs, body.limit_runs_until)
-        )
-        set_cap(tx)
-        return limited
-
-    return json_response(services().infra.db.transact(work))
+    keys.get(key_id, user_id)
+    set_cap = _setting(key_id, body)
+    return json_response(keys.limit(key_id, user_id, body.limit_runs, body.limit_runs_until, set_cap))
 
 
 def _setting(key_id: str, change: KeyChange) -> Callable[[Transaction], object]:
@@ -251,7 +242,7 @@ def rotate_key(key_id: str) -> Response:
 
 @blueprint.delete("/v1/auth/keys/<key_id>")
 @api("Revoke an API key at once", returns={204: None}, errors=[errors.NotFound, errors.Forbidden])
-@guard(counts=None)
+@guard(counts="end")
 def revoke_key(key_id: str) -> Response:
     services().auth.keys.revoke(key_id, current_caller().user_id)
     return Response(status=204)

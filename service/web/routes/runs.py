@@ -142,7 +142,7 @@ def run_events(run_id: str) -> Response:
     errors=[errors.NotFound, errors.RunFinished, errors.IdempotencyMismatch],
     headers=["Idempotency-Replayed"],
 )
-@guard(counts=None)
+@guard(counts="end")
 def cancel_run(run_id: str) -> Response:
     run = services().runs.queries.get(run_id, current_caller())
 
