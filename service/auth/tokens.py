@@ -35,11 +35,11 @@ ROLES = get_args(Role)
 Kind = Literal["access", "refresh"]
 _FORMS = {  # of the claims of both kinds
     "aud": re.compile(AUDIENCE),
-    "sub": re.compile(r"usr_[0-9a-z]{26}"),
-    "fam": re.compile(r"fam_[0-9a-z]{26}"),
-    "jti": re.compile(r"[A-Za-z0-9_-]{22}"),
+    "sub": re.compile(r"usr_[0-9a-z]{1,32}"),
+    "fam": re.compile(r"fam_[0-9a-z]{1,32}"),
+    "jti": re.compile(r"[A-Za-z0-9_-]{1,64}"),
 }
-_WORKSPACE = re.compile(r"wsp_[0-9a-z]{26}")  # claim `wsp`, if there is one
+_WORKSPACE = re.compile(r"wsp_[0-9a-z]{1,32}")  # claim `wsp`, if there is one
 _LATEST_MS = 2**53  # of a date in a token
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 

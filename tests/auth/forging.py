@@ -55,10 +55,18 @@ def wrong_claims(right: Json) -> Iterator[tuple[str, Json | str | bytes]]:
         for value in wrong_values(right[name]):
             yield f"{name}={value!r:.40}", {**right, name: value}
     for name, values in {
-        "wsp": [*wrong_values("wsp"), "wsp_x", "\ud800"],
-        "fam": ["fam_x", "\ud800", f"{right['fam']}\n", right["fam"].upper(), "complete", right["sub"]],
-        "sub": ["usr_x", "\ud800", f"{right['sub']}\0", right["fam"]],
-        "jti": ["x", "\ud800", "x" * 4_000],
+        "wsp": [*wrong_values("wsp"), "wsp_", "\ud800"],
+        "fam": [
+            "fam_",
+            "fam_" + "0" * 33,
+            "\ud800",
+            f"{right['fam']}\n",
+            right["fam"].upper(),
+            "complete",
+            right["sub"],
+        ],
+        "sub": ["usr_", "\ud800", f"{right['sub']}\0", right["fam"]],
+        "jti": ["x y", "\ud800", "x" * 4_000],
     }.items():
         yield from ((f"{name}={value!r:.40}", {**right, name: value}) for value in values)
     for name in ("iss", "aud", "type"):

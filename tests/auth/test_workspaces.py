@@ -11,6 +11,7 @@ from service.errors import Conflict, Invalid, InvalidCredentials, InvalidToken, 
 from service.ids import new_id
 from service.store.actor import Actor, acting_as
 from service.types import DEFAULT_WORKSPACE
+from tests.auth.forging import forged
 from tests.auth.house import PASSWORD, Replica, post
 
 OTHER_PASSWORD = "another horse battery"
@@ -95,7 +96,7 @@ def test_token_and_key_carry_the_workspace(here: Replica, ada: User, twin: User)
 def test_token_with_a_strange_workspace_is_refused(here: Replica, ada: User, claim: object) -> None:
     claims = here.claims(here.tokens.begin(ada).access_token)
     with pytest.raises(InvalidToken):
-        caller_of({**claims, "wsp": claim})
+        here.claims(forged(here.signing_keys.current(), {**claims, "wsp": claim}))
 
 
 def test_disabling_ends_log_ins_and_keys_on_every_worker(
