@@ -35,7 +35,7 @@ def hold_before_change(tx: Transaction, actor: Actor, user_id: str) -> bool:
     Before the change, as it may give back a role that the actor has lost. Both users are locked in the order of ids:
     two who change each other, or one who is changed meanwhile, wait in turn.
     """
-    if actor.user_id is None:
+    if actor.role is None or actor.user_id is None:
         return True
     both = sorted({user_id, actor.user_id})
     of_both = sa.select(users.c.workspace_id).where(users.c.id.in_(both))
@@ -46,7 +46,7 @@ def hold_before_change(tx: Transaction, actor: Actor, user_id: str) -> bool:
 
 
 def hold(tx: Transaction, actor: Actor) -> bool:
-    """Lock the log-in or key of an actor, if any, until the transaction ends; nothing more to do if it is locked.
+    """Lock the log-in or key of a request's actor until the transaction ends; nothing more to do if it is locked.
 
     False: it has ended, or its user has lost the role with which the request was admitted.
     """
@@ -57,7 +57,7 @@ def hold(tx: Transaction, actor: Actor) -> bool:
 def _holds(tx: Transaction, actor: Actor) -> bool:
     if actor.family is not None:
         return tx.row(_LOG_IN, {"id": actor.family, "now": now_ms()}) is not None
-    if actor.key_id is None:
+    if actor.role is None:  # no request: a command, a run, a sign-in
         return True
     row = tx.row(_KEY, {"id": actor.key_id})
     return row is not None and not row["refused"] and actor.role in ("user", row["role"])
