@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from service.errors import Forbidden, NotFound, fault
+from service.errors import Forbidden, InvalidToken, NotFound, fault
 from service.history import (
     EXCLUDED_ERRORS,
     History,
@@ -20,7 +20,7 @@ from service.history import (
 )
 from service.ids import new_id
 from service.infra.backends import Infra
-from service.store import messages, session_expiry
+from service.store import messages, session_expiry, users
 from service.store import sessions as rows
 from service.store.database import Database, Row, Transaction
 from service.store.visibility import visible_to
@@ -53,6 +53,12 @@ class Sessions:
     # --- for the doors ------------------------------------------------------------------------------
 
     def create(self, tx: Transaction, row: dict[str, Any]) -> None:
+        """Insert a session. Raises `InvalidToken` for a user disabled or deleted meanwhile, and `TooMany`.
+
+        An erasure finds the session, or the session finds its user deleted.
+        """
+        if users.hold(tx, row["user_id"]) is None:
+            raise InvalidToken("This log-in has ended.")
         rows.insert(tx, row)
 
     def new(self, caller: Caller, agent: str, title: str, metadata: str | None) -> dict[str, Any]:

@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from flask.testing import FlaskClient
 
 from service.observe import logs
+from service.store.actor import acting_as, current_actor
+from service.web.current import Application
 
 # Switches of `logging` that `logs.configure` sets: https://docs.python.org/3/howto/logging.html#optimization
 SWITCHES = ("_srcfile", "logThreads", "logProcesses", "logMultiprocessing")
@@ -19,6 +22,17 @@ DEFAULTS = {name: getattr(logging, name) for name in SWITCHES}
 SIGNALS = sorted(
     signal.valid_signals() - {signal.SIGALRM, signal.SIGKILL, signal.SIGSTOP}
 )  # pytest-timeout's
+
+
+class Visitor(FlaskClient):
+    """Test client whose requests leave no actor behind: the thread of a test goes on as the service."""
+
+    def open(self, *args: Any, **options: Any) -> Any:
+        with acting_as(current_actor()):
+            return super().open(*args, **options)
+
+
+Application.test_client_class = Visitor
 
 
 def reset_logging() -> None:

@@ -17,7 +17,9 @@ from typing import Any, Literal
 
 import rfc8785
 
+from service.errors import InvalidToken
 from service.store import audit as rows
+from service.store import credentials
 from service.store.actor import current_actor, current_origin
 from service.store.database import Database, Transaction
 from service.types import now_ms
@@ -71,6 +73,10 @@ class Action(StrEnum):
     SETTINGS = "settings"
 
 
+# A second sign-out is no error. Tools are called by runs, which are cancelled once their user is refused.
+_WITHOUT_CREDENTIALS = (Action.SIGN_IN, Action.SIGN_OUT, Action.TOOL_CALLED, Action.TOOL_FINISHED)
+
+
 def record(
     tx: Transaction,
     action: Action,
@@ -80,17 +86,19 @@ def record(
     workspace_id: str | None = None,
     **details: Any,
 ) -> None:
-    """Add a row about this transaction, without a round trip of its own.
+    """Add a row about this transaction, after its change; hold the log-in or key of the request that asked for it.
 
     `subject`: `kind:id`, as in `user:usr_…`. `details`: ids, names of settings, tools and roles, amounts; no text that
-    people wrote. Raises `ValueError` for more than `MAX_DETAILS`, and for a number beyond 2^53.
+    people wrote. Raises `InvalidToken` where the log-in or key has ended since the request was admitted, and
+    `ValueError` for more than `MAX_DETAILS`, and for a number beyond 2^53.
     """
     # In the form that is hashed, which some values do not have: the row must be one that a link can be made of.
     if len(rfc8785.dumps(details)) > MAX_DETAILS:
         raise ValueError(f"the details of {action} are too large")
     actor, origin = tx.actor, current_origin()
+    audit_id = tx.id("aud")
     row = {
-        "id": tx.id("aud"),
+        "id": audit_id,
         "workspace_id": workspace_id or actor.workspace_id,
         "at": now_ms(),
         "action": str(action),
@@ -103,7 +111,19 @@ def record(
         "result": result,
         "details": details,
     }
+    if result == "ok" and action not in _WITHOUT_CREDENTIALS:
+        _check_credentials(tx, audit_id)
     rows.insert(tx, row)
+
+
+def _check_credentials(tx: Transaction, audit_id: str) -> None:
+    """Raise `InvalidToken` where the actor's log-in or key has ended, unless by this same change.
+
+    The row is there already where the answer to an earlier commit was lost: a user who changes their own password ends
+    their own log-in.
+    """
+    if not credentials.hold(tx, tx.actor) and not rows.exists(tx, audit_id):
+        raise InvalidToken("This log-in has ended.")
 
 
 def wordless(request_id: str) -> str:

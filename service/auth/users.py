@@ -16,10 +16,10 @@ from service.auth.passwords import Passwords
 from service.auth.rates import checked_rate, limit_told
 from service.auth.revocation import Revocations
 from service.auth.workspaces import DEFAULT_NAME, NAME, no_workspace
-from service.errors import Conflict, InvalidCredentials, NotFound, Overloaded, fault
+from service.errors import Conflict, InvalidCredentials, InvalidToken, NotFound, Overloaded, fault
 from service.ids import new_id
 from service.infra.redis import RedisStore
-from service.store import erasures, run_limits, sign_in_addresses, workspaces
+from service.store import credentials, erasures, run_limits, sign_in_addresses, workspaces
 from service.store import token_families as token_rows
 from service.store import users as rows
 from service.store.actor import Actor, act_as
@@ -241,8 +241,11 @@ class UserService:
         marker, now = new_id("fam"), now_ms()
 
         def work(tx: Transaction) -> token_rows.Revoked:
-            # With the marker, it was this change that deleted the user: the answer to an earlier commit was lost.
-            if not change(tx) and token_rows.owner(tx, marker) is None:
+            # With the marker, this change was committed before, and its answer was lost.
+            again = token_rows.owner(tx, marker) is not None
+            if not again and not credentials.hold_before_change(tx, tx.actor, user_id):
+                raise InvalidToken("This log-in has ended.")
+            if not change(tx) and not again:
                 raise NotFound("There is no such user.")
             workspace_id = rows.workspace_of(tx, user_id)
             for action, details in told.items():

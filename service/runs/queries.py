@@ -77,16 +77,22 @@ class RunQueries:
 
         return self.db.query(read)
 
-    def follow(self, run_id: str, after: int = 0) -> Generator[list[RunEvent]]:
+    def follow(
+        self, run_id: str, after: int = 0, may_read: Callable[[], bool] = lambda: True
+    ) -> Generator[list[RunEvent]]:
         """Yield batches of a run's events after number `after`, until the last; empty ones as heartbeats.
 
         A `reconnect` event ends it early when the run waits for a person, when this worker stops, when the database
-        stays unavailable, and after the time limit of an attempt: a follower holds a thread.
+        stays unavailable, once the reader no longer `may_read`, and after the time limit of an attempt: a follower
+        holds a thread.
         """
         follower = Follower(self.db, self.event_streams, run_id, after)
         until = time.monotonic() + self.seconds
         try:
             for events in follower.events(self.heartbeat):
+                if not may_read():
+                    yield [_reconnect(after)]
+                    return
                 yield events
                 after = events[-1].seq if events else after
                 if not follower.done and (self.draining() or time.monotonic() > until):

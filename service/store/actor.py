@@ -21,11 +21,18 @@ class Actor(NamedTuple):
     user_id: str | None = None
     key_id: str | None = None
     workspace_id: str = DEFAULT_WORKSPACE
+    family: str | None = None  # of a request: its log-in, where a token was used
+    role: str | None = None  # of a request: the role with which it was admitted
 
     @classmethod
     def of(cls, source: Caller | Run) -> Actor:
         """Return the user behind a request or a run."""
         return cls("user", source.user_id, source.key_id, source.workspace_id)
+
+    @classmethod
+    def of_request(cls, caller: Caller) -> Actor:
+        """Return the user behind a request, whose log-in or key must hold while it changes anything audited."""
+        return cls.of(caller)._replace(family=caller.family, role=caller.role)
 
     def __str__(self) -> str:
         """Format for a log line: `cli`, `usr_…`, or `usr_…/key_…`."""

@@ -51,6 +51,10 @@ def insert(tx: Transaction, row: Mapping[str, Any]) -> None:
     tx.audited = True
 
 
+def exists(tx: Transaction, audit_id: str) -> bool:
+    return tx.row(sa.select(audit.c.id).where(audit.c.id == audit_id)) is not None
+
+
 def may_link(tx: Transaction) -> bool:
     """Take the chainer's lock until this transaction ends. False: another process has it."""
     if tx.one_writer:

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.store import agent_stops, keys
+from service.store import users as user_rows
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import api_keys, token_families, users, workspaces
 from service.store.users import SIGN_IN_REFUSED
@@ -24,12 +25,6 @@ _OWNER = (
     .join(token_families, token_families.c.user_id == users.c.id)
     .join(workspaces, workspaces.c.id == users.c.workspace_id)
     .where(token_families.c.id == sa.bindparam("id"))
-)
-_MAY_SIGN_IN = (
-    sa.select(users, SIGN_IN_REFUSED, workspaces.c.changed_at)
-    .join(workspaces, workspaces.c.id == users.c.workspace_id)
-    .where(users.c.id == sa.bindparam("id"))
-    .with_for_update(read=True, of=[workspaces, users])  # in the order of all locks
 )
 _ROTATE = sa.update(token_families).where(
     token_families.c.id == sa.bindparam("family"),
@@ -54,8 +49,8 @@ def insert(tx: Transaction, family: str, user_id: str, jti: str, *, now: int, ex
     None: they may not sign in. Their lock makes a change of their rights wait for this log-in, which it then ends, or
     this one for the change.
     """
-    user = tx.row(_MAY_SIGN_IN, {"id": user_id})
-    if user is None or user["refused"]:
+    user = user_rows.hold(tx, user_id)
+    if user is None:
         return None
     row = {"id": family, "user_id": user_id, "current_jti": jti, "created_at": now, "expires_at": expires_at}
     tx.execute(_INSERT, row)

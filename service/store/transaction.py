@@ -87,6 +87,7 @@ class Transaction:
         "_sqlalchemy",
         "assumes",
         "audited",
+        "credentials_held",
         "ids",
         "locked_counters",
         "pipelined",
@@ -104,6 +105,7 @@ class Transaction:
         self.pipelined = pipelined
         self.assumes = False  # whether an expected result has yet to be compared
         self.audited = False  # whether it adds rows to the audit: see `Database.audited`
+        self.credentials_held = False  # see `service.store.credentials.hold`
         self.ids: list[str] = []  # of `id`: shared with the transaction that runs the same work again
         self.locked_counters: set[str] = set()  # ids: see `service.store.budgets.may_lock`
         self._engine = engine

@@ -20,13 +20,19 @@ _BY_ID = sa.select(users).where(users.c.id == sa.bindparam("id"), users.c.role !
 # Refused while either is disabled.
 SIGN_IN_REFUSED = sa.or_(users.c.disabled, workspaces.c.disabled).label("refused")
 _BY_NAME = (
-    sa.select(users, SIGN_IN_REFUSED)
+    sa.select(users, SIGN_IN_REFUSED, workspaces.c.changed_at)
     .join(workspaces, workspaces.c.id == users.c.workspace_id)
     .where(
         workspaces.c.name == sa.bindparam("workspace"),
         users.c.username == sa.bindparam("username"),
         users.c.role != DELETED,
     )
+)
+_HELD = (
+    sa.select(users, SIGN_IN_REFUSED, workspaces.c.changed_at)
+    .join(workspaces, workspaces.c.id == users.c.workspace_id)
+    .where(users.c.id == sa.bindparam("id"))
+    .with_for_update(read=True, of=[workspaces, users])  # in the order of all locks
 )
 _WORKSPACE = sa.select(users.c.workspace_id).where(users.c.id == sa.bindparam("id"))
 
@@ -42,6 +48,15 @@ def refused(tx: Transaction, user_id: str) -> bool:
     """Return whether a user is deleted or disabled, or their workspace is."""
     row = tx.row(sa.select(is_refused(sa.literal(user_id)).label("refused")))
     return row is not None and bool(row["refused"])
+
+
+def hold(tx: Transaction, user_id: str) -> Row | None:
+    """Lock a user until the transaction ends, so that a change of their rights waits; return them as they are now.
+
+    None: they are deleted or disabled, or their workspace is.
+    """
+    row = tx.row(_HELD, {"id": user_id})
+    return None if row is None or row["refused"] else row
 
 
 def insert(tx: Transaction, row: dict[str, Any]) -> None:

@@ -84,6 +84,7 @@ def guard(*, counts: Literal["call", "run", "end"] = "call") -> Callable[[V], V]
         def guarded(*args: Any, **kwargs: Any) -> Any:
             request = current()
             caller = identify(request)
+            request.check_again = _check_again
             logs.bind(user=caller.user_id)
             if counts == "run":
                 limits.limit_run(request, kwargs.get("agent"))
@@ -105,6 +106,15 @@ def guard(*, counts: Literal["call", "run", "end"] = "call") -> Callable[[V], V]
         return cast(V, guarded)
 
     return wrap
+
+
+def _check_again(request: Request) -> None:
+    """Repeat authentication and permission check. Raises `InvalidToken` and `Forbidden`."""
+    waiting = request.trip
+    identify(request)
+    request.trip.send()
+    request.trip = waiting
+    _permission(request).check(request.caller)
 
 
 def check_role() -> None:

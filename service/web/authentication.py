@@ -115,12 +115,13 @@ def identify(request: Request) -> Caller:
         if caller.family is not None:
             request.trip.add(services.auth.revocations.call(caller.family))
     request.caller = caller
-    act_as(Actor.of(caller))
+    act_as(Actor.of_request(caller))
     return caller
 
 
 def _of_key(request: Request, key: str) -> Caller:
     """Find the caller of an API key. Raises `InvalidToken`."""
+    request.key = key
     try:
         return request.services.auth.keys.caller(key)
     except InvalidToken as error:

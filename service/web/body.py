@@ -7,6 +7,7 @@ parsed, and many times that if each causes an error with a pointer.
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 import orjson
@@ -23,6 +24,7 @@ DEEPEST = 64  # nesting levels; a body is stored inside other objects, and orjso
 MAX_VALUES = 20_000  # values in a body
 MAX_MEMBERS = 1_000  # members of one object
 MAX_NUMBER = 1_000  # characters; a double in full has 309 or more
+SLOW_SECONDS = 0.25  # a body that took longer may come from a caller who has lost their rights meanwhile
 MAX_PART = 128  # characters of a member's name in a pointer
 AS_TEXT = ("metadata", "context")  # fields stored as JSON text, with numbers as written
 EXACT = (*AS_TEXT, "arguments")  # fields whose numbers are not rounded while parsing
@@ -32,11 +34,15 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 def raw_json(most: int = MAX_BODY) -> Any:
     """Return the request's JSON, of any type, which must not be changed.
 
-    Raises `TooLarge`, `UnsupportedMediaType`, `InvalidJson`, `Invalid`, and `BadRequest` for an unreadable body.
+    Repeats the checks of a guard after a slow body. Raises `TooLarge`, `UnsupportedMediaType`, `InvalidJson`,
+    `Invalid`, and `BadRequest` for an unreadable body.
     """
     request = current()
     if request.body is ...:
+        began = time.monotonic()
         request.body = _body(request, most)
+        if request.check_again is not None and time.monotonic() - began > SLOW_SECONDS:
+            request.check_again(request)
     return request.body
 
 

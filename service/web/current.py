@@ -28,7 +28,9 @@ class Request(flask.Request):
     id = ""  # in log lines, problems and the response
     began = 0.0  # time.perf_counter()
     caller: Caller  # set by a guard
+    key: str | None = None  # API key of the caller, if they sent one
     trip: Trip  # begun by a guard: its first steps check the log-in and count the call
+    check_again: Callable[[Request], None] | None = None  # set by a guard: its checks, once more
     made_up = False  # refused for a forged key or token
     limit_window: LimitWindow | None = None  # tightest, for the response's headers
     model_seconds = 0.0

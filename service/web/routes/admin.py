@@ -21,6 +21,7 @@ from service.web.current import current_caller, services
 from service.web.idempotency import once, once_again
 from service.web.openapi import api
 from service.web.paging import PAGE, WORKSPACE, asked_workspace, page, page_arguments
+from service.web.recheck import while_admitted
 from service.web.schemas import (
     Body,
     KeyPage,
@@ -190,7 +191,7 @@ def export_user(user_id: str) -> Response:
         place.give()
         raise
     encoded = (orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
-    response = Response(encoded, mimetype=LINES)
+    response = Response(while_admitted(encoded), mimetype=LINES)
     response.headers["Content-Disposition"] = f'attachment; filename="{user_id}.jsonl"'
     response.call_on_close(place.give)
     return response

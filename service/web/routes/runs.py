@@ -14,10 +14,11 @@ from service.store.run_lists import RunFilter
 from service.store.run_values import usage_of
 from service.types import RunEvent, RunStatus, public_fields, usd
 from service.web.admission import guard, reading_place
-from service.web.current import current_caller, services
+from service.web.current import current, current_caller, services
 from service.web.idempotency import once_again
 from service.web.openapi import api
 from service.web.paging import PAGE, choice_argument, page, page_arguments
+from service.web.recheck import still_admitted
 from service.web.schemas import (
     FeedbackShape,
     Page,
@@ -132,7 +133,8 @@ def run_events(run_id: str) -> Response:
     if request.accept_mimetypes.best_match(["text/event-stream", "application/json"]) == "application/json":
         return json_response(_event_page(run_id, after))
     place = reading_place()
-    return stream_response(SseLens(run.id), services().runs.queries.follow(run_id, after), place)
+    events = services().runs.queries.follow(run_id, after, still_admitted(current()))
+    return stream_response(SseLens(run.id), events, place)
 
 
 @blueprint.post("/v1/runs/<run_id>/cancel")

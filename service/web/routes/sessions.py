@@ -20,6 +20,7 @@ from service.web.current import current_caller, services
 from service.web.idempotency import once
 from service.web.openapi import api
 from service.web.paging import PAGE, choice_argument, no_cursor, page, page_arguments
+from service.web.recheck import while_admitted
 from service.web.schemas import Body, Metadata, Page, Shape, SourceShape, ToolShape, json_response, no_nul
 from service.web.transcript import as_json, as_markdown
 from service.web.validation import parse
@@ -180,7 +181,7 @@ def get_session(session_id: str) -> Response:
 @guard()
 def export_session(session_id: str) -> Response:
     session = shown(sessions.public(services().sessions.get(current_caller(), session_id)))
-    messages = map(history.public, services().sessions.transcript(session_id))
+    messages = while_admitted(map(history.public, services().sessions.transcript(session_id)))
     place = reading_place()
     if request.accept_mimetypes.best_match(["application/json", MARKDOWN]) == MARKDOWN:
         response = Response(as_markdown(session, messages), mimetype=MARKDOWN)

@@ -21,6 +21,7 @@ from service.web.admission import guard, reading_place
 from service.web.current import current_caller, services
 from service.web.openapi import api
 from service.web.paging import link_next, moment, page_arguments
+from service.web.recheck import while_admitted
 from service.web.schemas import BudgetList, Shape, budget_list, json_response
 
 log = logging.getLogger("slipway.request")
@@ -135,7 +136,7 @@ def _cursor(text: str, by: tuple[str, ...]) -> Cursor:
 def _sheet(query: UsageQuery, after: Values | None) -> Response:
     """Stream the whole report, in a place of the bulkhead, since a report may take minutes."""
     place = reading_place()
-    lines = reports.sheet(services().infra.db, query, seconds=SHEET_SECONDS, after=after)
+    lines = while_admitted(reports.sheet(services().infra.db, query, seconds=SHEET_SECONDS, after=after))
     try:
         first = next(lines)  # reads the first page: until then, an error can be a problem response
     except BaseException:
