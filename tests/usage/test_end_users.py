@@ -200,7 +200,8 @@ def test_admin_of_a_workspace_caps_its_own_keys_only(make: Make) -> None:
             workspace, name = f"wsp_{number}", f"usr_{number}"
             tx.execute(sa.insert(workspaces), {"id": workspace, "name": workspace, "created_at": 1})
             tx.execute(sa.insert(users), {"id": name, "username": name, "workspace_id": workspace, **user})
-            tx.execute(sa.insert(api_keys), {"id": key, "user_id": name, "digest": key, **row})
+            owned = {"id": key, "user_id": name, "digest": key, **row}
+            tx.execute(sa.insert(api_keys), tx.sealed(api_keys, owned, name))
 
     house.write(fill)
     for key in (KEY, OTHER):
