@@ -15,17 +15,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import orjson
-
 from service.audit.record import Action, record
+from service.auth.key_cache import Found, KeyCache
 from service.auth.rates import checked_rate, limit_told
-from service.auth.revocation import COMPLETE, KEY_CACHE_SECONDS, PROVES_WRITES, Revocations
-from service.auth.revocation import KEY as DISTRUSTED
+from service.auth.revocation import Revocations
 from service.auth.users import Role
 from service.errors import Conflict, InvalidToken, NotFound, fault
 from service.ids import new_id
 from service.infra.redis import RedisStore
-from service.infra.redis_client import answered
 from service.infra.sealing import Seal
 from service.store import keys as rows
 from service.store import run_limits
@@ -61,7 +58,7 @@ class KeyService:
 
     def __init__(self, db: Database, redis_store: RedisStore, revocations: Revocations, secret: str) -> None:
         self._db = db
-        self._redis_store = redis_store
+        self._cache = KeyCache(redis_store, revocations)
         self._revocations = revocations
         self._pepper = hmac.digest(secret.encode(), b"slipway api keys", "sha256")
         self._seal = Seal(secret, b"slipway api keys shown again")
@@ -210,20 +207,7 @@ class KeyService:
         if not self._has_valid_checksum(key):
             raise InvalidToken("The API key is not valid.")
         digest = self._digest(key)
-        cached, distrusted, complete = self._redis_store.call(
-            partial(_look_up, digest=digest), (None, None, None)
-        )
-        if cached and distrusted is None and self._revocations.trusted(complete):
-            found = _decoded(cached)
-        else:
-            row = self._db.query(lambda tx: rows.by_digest(tx, digest))
-            valid = row is not None and row["revoked_at"] is None and not row["refused"]
-            found = (_caller(row), _ends_at(row, digest)) if row is not None and valid else None
-            if distrusted is None:
-                unchanged = run_limits.unchanged_ms(
-                    row or {}, ("", "key_")
-                )  # else the cache would prolong an override
-                self._cache(digest, found, min([KEY_CACHE_SECONDS * 1000, *unchanged]))
+        found = self._cache.find(digest, partial(self._look_up, digest))
         if found is None:
             raise InvalidToken("The API key is not valid.")
         caller, expires_at = found
@@ -248,27 +232,18 @@ class KeyService:
             return False
         return hmac.compare_digest(key[-_CHECK_LENGTH:], self._checksum(key[len(PREFIX) : -_CHECK_LENGTH]))
 
-    def _cache(self, digest: str, found: tuple[Caller, int | None] | None, life_ms: int) -> None:
-        """Cache a key's caller, or its invalidity: a revoked key sent repeatedly costs no query each time."""
-        value = orjson.dumps(found and [list(found[0]), found[1]])  # orjson knows no named tuples
-        self._redis_store.call(lambda client: client.set(_cache_key(digest), value, px=life_ms), None)
+    def _look_up(self, digest: str) -> tuple[Found, list[int]]:
+        """Find a key for `KeyCache.find`, which must not prolong an override of its limit."""
+        row = self._db.query(lambda tx: rows.by_digest(tx, digest))
+        if row is None or row["revoked_at"] is not None or row["refused"]:
+            return None, []
+        return (_caller(row), _ends_at(row, digest)), run_limits.unchanged_ms(row, ("", "key_"))
 
     def _digest(self, key: str) -> str:
         return hmac.digest(self._pepper, key.encode(), "sha256").hex()
 
     def _checksum(self, body: str) -> str:
         return hmac.digest(self._pepper, b"check " + body.encode(), hashlib.sha256).hex()[:_CHECK_LENGTH]
-
-
-def _look_up(client: Any, digest: str) -> tuple[bytes | None, bytes | None, bytes | None]:
-    commands = (("GET", _cache_key(digest)), ("HMGET", DISTRUSTED, digest, COMPLETE), PROVES_WRITES)
-    cached, (distrusted, complete), _ = answered(client, *commands)
-    return cached, distrusted, complete
-
-
-def _cache_key(digest: str) -> str:
-    # 3: a role beside scopes. A release before would let a key with scopes of actions do all that its role may.
-    return f"slipway:key:3:{digest}"
 
 
 def _caller(row: Row) -> Caller:
@@ -285,15 +260,6 @@ def _caller(row: Row) -> Caller:
         workspace_id=row["workspace_id"],
         key_limit_runs=run_limits.in_force(row, "key_")["limit_runs"],
     )
-
-
-def _decoded(value: bytes) -> tuple[Caller, int | None] | None:
-    cached = orjson.loads(value)
-    if cached is None:
-        return None
-    fields, expires_at = cached
-    caller = Caller(*fields)
-    return caller._replace(scopes=tuple(caller.scopes)), expires_at
 
 
 def _public(row: Row) -> dict[str, Any]:
