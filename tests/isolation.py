@@ -13,7 +13,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from service.observe import logs
-from service.store.actor import acting_as, current_actor
+from service.store.actor import SERVICE, act_as, acting_as, current_actor
 from service.web.current import Application
 
 # Switches of `logging` that `logs.configure` sets: https://docs.python.org/3/howto/logging.html#optimization
@@ -59,8 +59,9 @@ def signal_handlers() -> dict[int, Any]:
 
 @pytest.fixture(autouse=True)
 def process_state() -> Iterator[None]:
-    """Reset logging; restore environment variables, working directory, umask and signal handlers after the test."""
+    """Reset logging and the actor; restore environment variables, folder, umask and signal handlers after the test."""
     reset_logging()
+    act_as(SERVICE)
     environ, folder, handlers = dict(os.environ), os.getcwd(), signal_handlers()
     umask = os.umask(0o022)
     os.umask(umask)
