@@ -44,7 +44,11 @@ FILTERS: dict[str, tuple[str, ...]] = {
     "to": ("2120-01-01", "2020-01-01"),
 }
 ONE_OF = {"action", "user", "subject"}  # of which a list takes one
-OF_APPROVALS = {"status": ("pending", "approved", "denied", "cancelled")}
+# Filters that mean something else on one path.
+OF_PATH: dict[str, dict[str, tuple[str, ...]]] = {
+    "/v1/approvals": {"status": ("pending", "approved", "denied", "cancelled")},
+    "/v1/admin/budgets": {"scope": ("service", "user:<user>")},
+}
 # What reads as much as it is asked about, and why that is no fault.
 REPORTS = {
     "/v1/usage": "sums over the time that is asked for",
@@ -86,7 +90,7 @@ def pair(
 
 def asked_for(who: str, path: str, names: list[str]) -> Iterator[dict[str, str]]:
     """No filter, each filter and every pair of filters; a key with scopes has a filter already."""
-    values = FILTERS | (OF_APPROVALS if path == "/v1/approvals" else {})
+    values = FILTERS | OF_PATH.get(path, {})
     filters = [] if who in SCOPED.values() else [name for name in names if name != "cursor"]
     yield {}
     for some in (*combinations(names, 1), *combinations(filters, 2)):
