@@ -15,7 +15,7 @@ from config import Settings, load
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"APP_ENV", *(name.upper() for name in Settings.model_fields)}
 SECRETS = {name.upper() for name, field in Settings.model_fields.items() if field.annotation is SecretStr}
-FILES = SECRETS | {"DATABASE_URL"}  # its password is one
+FILES = SECRETS | {"DATABASE_URL", "KEYRING_URL"}  # their passwords are such
 DECIDED = {"HOST", "PORT", "SLIPWAY_HOME"}  # by the Compose file itself: its other parts count on them
 DEMO = {
     "APP_ENV",
