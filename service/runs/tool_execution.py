@@ -207,7 +207,7 @@ def _unclaim(tx: Transaction, run: Run, calls: Sequence[_Call]) -> None:
         if call.audited:
             record(tx, Action.TOOL_FINISHED, f"run:{run.id}", result="refused", **call.told)
         if call.to_claim:
-            tool_calls.unclaim(tx, run.id, call.id, call.former)
+            tool_calls.unclaim(tx, run, call.id, call.former)
 
 
 def _question(run: Run, call: _Call, reason: str) -> dict[str, Any]:

@@ -42,14 +42,14 @@ def report(tx: Transaction, run: Run, call_id: str, status: str, result: dict[st
     tx.execute(_update(run.id, call_id).values(**tx.sealed(tool_calls, values, run.user_id)))
 
 
-def unclaim(tx: Transaction, run_id: str, call_id: str, former: Row | None) -> None:
+def unclaim(tx: Transaction, run: Run, call_id: str, former: Row | None) -> None:
     """Forget the claim of a call that was not made; `former`: an earlier attempt's, which is in force again."""
     if former is None:
-        mine = (tool_calls.c.run_id == run_id, tool_calls.c.call_id == call_id)
+        mine = (tool_calls.c.run_id == run.id, tool_calls.c.call_id == call_id)
         tx.execute(sa.delete(tool_calls).where(*mine))
     else:
         kept = {name: former[name] for name in ("arguments", "status", "result", "claimed_at")}
-        tx.execute(_update(run_id, call_id).values(**kept))
+        tx.execute(_update(run.id, call_id).values(**tx.sealed(tool_calls, kept, run.user_id)))
 
 
 def report_unknown(tx: Transaction, run_id: str, call_id: str) -> None:
