@@ -98,7 +98,7 @@ def test_calls_of_closed_days_are_counted_and_not_read(postgres_url: str) -> Non
     with closing(Database(postgres_url.replace("/postgres?", "/scope_cost?"))) as db:
         spy = watch(db.engine)
         metadata.create_all(db.engine)
-        book(db, some(10_000, FIRST, TODAY))
+        book(db, some(10_000, FIRST, TODAY - 1))  # yesterday is closed an hour after midnight only
         while roll_up(db):
             pass
         with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as session:
