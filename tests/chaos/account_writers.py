@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from service.auth.signing_keys import Lifetimes, SigningKeys
 from service.errors import Conflict
 from service.ids import new_id
-from service.store import identities, keys, token_families
+from service.store import identities, keys, token_families, users
 from service.store.database import Transaction
 from service.store.identities import Identity
 from service.store.schema import api_keys
@@ -120,14 +120,18 @@ def link(town: Town, turn: int) -> None:
         client.close()
         town.linked.append(user_id)
     db, identity = town.books.db, Identity("https://login.example", f"sub-{turn % 4}")
-    former, owner = random.sample(town.linked, 2)
+    owner = random.choice(town.linked)
     marker, now = new_id("fam"), now_ms()
 
     def move(tx: Transaction) -> None:
-        identities.link(tx, identity, owner)
+        had = identities.owner(tx, identity)
+        former = had or owner
+        users.lock(tx, {owner, former})
+        identities.link(tx, identity, owner, had)
         token_families.revoke_all(tx, former, marker, now)
 
-    db.transact(move)
+    with suppress(Conflict):  # another gave it away meanwhile
+        db.transact(move)
     db.transact(lambda tx: identities.keep_roles_at(tx, identity, now))
     family = new_id("fam")
     db.transact(lambda tx: token_families.insert(tx, family, owner, "", now=now, expires_at=now + 60_000))
