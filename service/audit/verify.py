@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from service.audit.chain import FIRST, hash_of
+from service.audit.read import known
 from service.store import audit as rows
 from service.store.database import Database, Row
 from service.types import now_ms
@@ -158,6 +159,6 @@ def verify_all(
     workspace_id: str | None = None,
     after_seq: int = 0,
 ) -> Iterator[Verified]:
-    """Verify every workspace, or one after a link."""
-    for one in [workspace_id] if workspace_id else db.query(rows.workspaces):
+    """Verify every workspace, or one after a link. Raises `NotFound` for one that never was."""
+    for one in [known(db, workspace_id)] if workspace_id else db.query(rows.workspaces):
         yield Verifier(db, one, read=read).verify(after_seq)

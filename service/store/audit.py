@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import audit, audit_links, audit_unlinked
+from service.store.schema import workspaces as all_workspaces
 from service.store.statement import Statement
 
 CHAIN_LOCK = 7325712  # key of the advisory lock of the one chainer
@@ -135,6 +136,15 @@ class Filter(NamedTuple):
     subject: str | None = None
     since: str | None = None
     until: str | None = None
+
+
+def has_workspace(tx: Transaction, workspace_id: str) -> bool:
+    """Return whether a workspace is there, or was and has left rows."""
+    there = sa.exists().where(all_workspaces.c.id == workspace_id)
+    row = tx.row(
+        sa.select(sa.or_(there, sa.exists().where(audit.c.workspace_id == workspace_id)).label("any"))
+    )
+    return row is not None and bool(row["any"])
 
 
 def recent(tx: Transaction, chosen: Filter, *, limit: int, before: str | None) -> list[Row]:

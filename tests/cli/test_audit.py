@@ -33,6 +33,8 @@ def test_audit_from_the_command_line(flask: Flask_, services: Services, tmp_path
     flask("audit", "verify", "--checkpoint", str(points), "--public-key", key)
     flask("audit", "verify", "--checkpoint", str(points), "--public-key", "AAAA", code=1)
     flask("audit", "verify", "--after-seq", "1", code=2)
+    for command in ("verify", "export"):  # nothing found is no proof
+        assert "no such workspace" in flask("audit", command, "--workspace", "acme", code=1).stderr
 
     lines = [json.loads(line) for line in flask("audit", "export").stdout.splitlines()]
     assert verified(lines) == len(lines) > 0

@@ -70,6 +70,8 @@ def test_operators_read_their_workspace_and_admins_of_the_service_any(office: Of
     assert office.get("root", f"{PATH}/verify?workspace={OTHER}")["checked"] == 3
     for path in (f"{PATH}?workspace={OTHER}", f"{PATH}/verify?workspace={OTHER}"):
         assert OTHER not in str(office.get("olga", path, 404)["detail"])
+    for path in (f"{PATH}?workspace=acme", f"{PATH}/verify?workspace=wsp_none"):
+        office.get("root", path, 404)  # a wrong name is no proof of a whole audit
     office.get("ada", PATH, 403)
     office.get("ada", f"{PATH}/verify", 403)
 

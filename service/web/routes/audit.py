@@ -134,9 +134,11 @@ def verify_audit() -> Response:
 def _workspace() -> str:
     """Read `?workspace=`. Raises `NotFound` for one that the caller does not see."""
     caller, asked = current_caller(), request.args.get("workspace")
-    if asked not in (None, caller.workspace_id) and caller.confined_to is not None:
+    if asked in (None, caller.workspace_id):
+        return caller.workspace_id
+    if caller.confined_to is not None:
         raise NotFound("There is no such workspace.")
-    return (asked or caller.workspace_id)[:MAX_TEXT]
+    return read.known(services().infra.db, asked[:MAX_TEXT])
 
 
 def _filter() -> Filter:
