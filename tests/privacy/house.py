@@ -157,8 +157,10 @@ def house_in(folder: Path, url: str, model: Model, scratch: Path, **more: str) -
     with redis_in(scratch / new_id("r")) as server:
         settings = {"DATABASE_URL": url, "REDIS_URL": server.url, "ANTHROPIC_BASE_URL": model.url}
         app = app_in(folder, AGENTS_DIR=str(folder / "agents"), **settings, **more)
-        yield House(app, server, folder)
-        close(app)
+        try:
+            yield House(app, server, folder)
+        finally:
+            close(app)
 
 
 @pytest.fixture
