@@ -68,9 +68,9 @@ class Probe:
             log.exception("probe_failed")
         finally:
             check.ended = time.monotonic()
-            check.done.set()
             with self._lock:
-                self._threads -= 1
+                self._threads -= 1  # before `done`, which lets the next check begin
+            check.done.set()
 
 
 class _Check:
