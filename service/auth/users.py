@@ -13,8 +13,9 @@ from typing import Any, Literal
 from service.audit.record import Action, Refusals, record
 from service.auth.login_throttle import LoginAttempt, LoginThrottle, network_of
 from service.auth.passwords import Passwords
-from service.auth.rates import checked_rate, limit_told
+from service.auth.rates import checked_rate
 from service.auth.revocation import Revocations
+from service.auth.user_actions import actions_of, record_creation
 from service.auth.workspaces import DEFAULT_NAME, NAME, no_workspace
 from service.errors import Conflict, InvalidCredentials, InvalidToken, NotFound, Overloaded, fault
 from service.ids import new_id
@@ -130,7 +131,7 @@ class UserService:
         if not workspaces.keep(tx, row["workspace_id"]):
             raise no_workspace(row["workspace_id"])
         rows.insert(tx, row)
-        _record_creation(tx, row)
+        record_creation(tx, row)
         return user_of(row)
 
     def bootstrap(self, username: str, password: str) -> User | None:
@@ -141,7 +142,7 @@ class UserService:
 
         def work(tx: Transaction) -> bool:
             if first := rows.insert_first(tx, row):
-                _record_creation(tx, row)
+                record_creation(tx, row)
             return first
 
         return user_of(row) if self._db.transact(work) else None
@@ -187,7 +188,7 @@ class UserService:
             changes |= run_limits.of_user(checked_rate(limit.rate) or None, limit.until)
         if changes:
             change = partial(rows.update, user_id=user_id, changes=changes, workspace_id=within)
-            self._end_logins(user_id, change, _recorded(changes))
+            self._end_logins(user_id, change, actions_of(changes))
         if disabled:
             self.refused()
         return self.get(user_id)
@@ -199,7 +200,7 @@ class UserService:
         """
         change = partial(rows.update, user_id=user_id, changes={"role": role})
         try:
-            self._end_logins(user_id, change, _recorded({"role": role}), issued_at)
+            self._end_logins(user_id, change, actions_of({"role": role}), issued_at)
         except Conflict:
             log.warning("role_kept", extra={"user": user_id, "refused_role": role})
             self._refusals.record(Action.USER_ROLE, f"user:{user_id}", role=role)
@@ -280,25 +281,6 @@ class UserService:
 def _account(username: str, workspace: str) -> str:
     """Name of an account for the throttle; neither name has a slash in it."""
     return username if workspace == DEFAULT_NAME else f"{workspace}/{username}"
-
-
-def _record_creation(tx: Transaction, row: Row) -> None:
-    role_and_limit = {name: row[name] for name in ("role", "limit_runs")}
-    record(tx, Action.USER_CREATED, f"user:{row['id']}", workspace_id=row["workspace_id"], **role_and_limit)
-
-
-def _recorded(changes: Row) -> dict[Action, dict[str, Any]]:
-    """Return the actions to record for changed columns, with their details: never the password's hash."""
-    told: dict[Action, dict[str, Any]] = {}
-    if "role" in changes:
-        told[Action.USER_ROLE] = {"role": changes["role"]}
-    if "limit_runs" in changes:
-        told[Action.USER_LIMIT] = limit_told(changes["limit_runs"], changes["limit_runs_until"])
-    if "disabled" in changes:
-        told[Action.USER_DISABLED if changes["disabled"] else Action.USER_ENABLED] = {}
-    if "password_hash" in changes:
-        told[Action.USER_PASSWORD] = {}
-    return told
 
 
 def _look_up(tx: Transaction, username: str, workspace: str, digest: str) -> tuple[Row | None, int | None]:

@@ -125,22 +125,16 @@ def _rate(text: str) -> str:
     return text
 
 
-def _printable(text: str) -> str:
+def _end_user(text: str) -> str:
     if not text.isprintable():
         raise ValueError("must be printable characters")
-    return text
-
-
-def _a_name(text: str) -> str:
     if text == DEFAULT_NAME:
         raise ValueError("must not be `*`, which stands for every end user")
     return text
 
 
 Amount = Annotated[str, Field(max_length=24), AfterValidator(_amount)]  # dollars
-EndUser = Annotated[
-    str, Field(min_length=1, max_length=64), AfterValidator(_printable), AfterValidator(_a_name)
-]
+EndUser = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_end_user)]
 # End of an override, in ms; to a client it is a time.
 Until = Annotated[int, BeforeValidator(parse_end), WithJsonSchema({"type": "string", "format": "date-time"})]
 RateText = Annotated[str, Field(max_length=64), AfterValidator(_rate)]  # such as `60/minute`
@@ -154,8 +148,6 @@ def check_override(limit_runs: str | None, until: int | None) -> None:
 
 # JSON text, see `service.web.body.AS_TEXT`; to a client it is an object.
 ContextObject = Annotated[str, AfterValidator(_is_object), WithJsonSchema({"type": "object"})]
-
-
 Metadata = Annotated[
     str,
     AfterValidator(_is_object),
