@@ -44,7 +44,7 @@ def _tool_findings(spec: AgentSpec, available: Mapping[str, Tool]) -> Iterator[F
             yield Finding(("tools", number), f"there is no tool {name!r}{unknown(name, available)}")
         elif name in spec.tools[:number]:
             yield Finding(("tools", number), f"{name!r} is there twice")
-        elif spec.cache.ttl_seconds and available[name].side_effects:
+        elif spec.cache.ttl_seconds and available[name].changes:
             detail = f"must be 0: an answer that used {name!r} cannot be given again"
             yield Finding(("cache", "ttl_seconds"), detail)
     for number, name in enumerate(spec.approvals):

@@ -79,7 +79,7 @@ def cacheable(agent: AgentDefinition, request: RunRequest) -> bool:
         and request.session_id is None
         and len(request.messages) == 1
         and not agent.approvals
-        and not any(tool.side_effects for tool in agent.tools.values())
+        and not any(tool.changes for tool in agent.tools.values())
     )
 
 

@@ -181,7 +181,7 @@ class _Call:
             self.verdict.action == "allow"
             and self.result is None
             and tool is not None
-            and (tool.side_effects or self.name in agent.approvals)
+            and (tool.changes or self.name in agent.approvals)
         )
         self.told = {"call": self.id, "tool": self.name, "agent": agent.id, "allowed_by": self.allowed_by}
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol, get_type_hints
+from typing import Any, Literal, NamedTuple, Protocol, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, ValidationError, create_model
 from pydantic.fields import FieldInfo
@@ -22,6 +22,9 @@ _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 _ARG = re.compile(r"^\s+(\w+):\s*(.+)$")
 
 Source = dict[str, str]  # {"title", "uri", "quote"}
+Risk = Literal[
+    "read", "write", "danger"
+]  # effect of a call: none, a change, or one that a person must always approve
 
 
 class BadTool(TypeError):
@@ -82,8 +85,8 @@ class ToolOutput(NamedTuple):
 class Tool:
     """Function a model may call. `run` raises `ToolFailed` for arguments that do not validate.
 
-    `idempotent`: a call that may have happened can be repeated. `side_effects`: the tool changes something, so an
-    answer that used it is never cached. `timeout` is in seconds. `faults` validates arguments without a call; its
+    `idempotent`: a call that may have happened can be repeated. An answer that used a tool whose `risk` is not `read`
+    is never cached. `timeout` is in seconds. `faults` validates arguments without a call; its
     messages never repeat them, and it never raises.
     """
 
@@ -92,7 +95,7 @@ class Tool:
     input_schema: Mapping[str, Any]
     run: Callable[[Mapping[str, Any], ToolContext], Any]
     idempotent: bool = False
-    side_effects: bool = True
+    risk: Risk = "write"
     timeout: float = DEFAULT_TIMEOUT
     faults: Callable[[Mapping[str, Any]], list[ErrorDetails]] = lambda arguments: []
 
@@ -103,6 +106,11 @@ class Tool:
             raise BadTool(f"tool {self.name!r} needs a docstring: it tells the model when to use it")
         if self.timeout <= 0:
             raise BadTool(f"tool {self.name!r}: timeout must be above 0 seconds")
+
+    @property
+    def changes(self) -> bool:
+        """Return whether a call changes something."""
+        return self.risk != "read"
 
     def for_model(self) -> dict[str, Any]:
         """Return the tool as the Messages API takes it."""
@@ -115,7 +123,7 @@ def tool(
     *,
     name: str | None = None,
     idempotent: bool = False,
-    side_effects: bool = True,
+    risk: Risk = "write",
     timeout: float = DEFAULT_TIMEOUT,
 ) -> Callable[[Callable[..., Any]], Tool]:
     """Make a `Tool` from a function: the model sees its name, its docstring and its typed parameters.
@@ -144,7 +152,7 @@ def tool(
             input_schema=_schema(arguments_model),
             run=run,
             idempotent=idempotent,
-            side_effects=side_effects,
+            risk=risk,
             timeout=timeout,
             faults=partial(_faults, arguments_model),
         )

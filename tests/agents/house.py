@@ -27,7 +27,7 @@ REACT = "description: A test agent.\npattern: react\n"
 TOOLS = """\
 from service.tools import tool
 
-@tool(idempotent=True, side_effects=False)
+@tool(idempotent=True, risk="read")
 def look(at: str) -> str:
     "Look at something."
     return at

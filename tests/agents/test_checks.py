@@ -222,8 +222,8 @@ def test_links_out_of_the_folder_are_named_and_read(tmp_path: Path) -> None:
             "tools.py:8: BadTool: write @tool() with parentheses",
         ),
         (
-            {"tools_py": TOOLS.replace("@tool()", "@tool(side_effect=False)")},
-            "tools.py:8: TypeError: @tool() takes no 'side_effect'; did you mean 'side_effects'?",
+            {"tools_py": TOOLS.replace("@tool()", "@tool(risks=False)")},
+            "tools.py:8: TypeError: @tool() takes no 'risks'; did you mean 'risk'?",
         ),
         (
             {"agent_yaml": REACT + "tools: look\n"},

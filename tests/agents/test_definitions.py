@@ -60,7 +60,7 @@ def test_own_and_builtin_tools_are_loaded_and_no_others(write: Write) -> None:
     spec = GOOD + "tools: [send, calculator]\napprovals: [send]\n"
     agent = load(write(agent_yaml=spec, tools_py=TOOLS)).agents["probe"]
     assert list(agent.tools) == ["send", "calculator"]
-    assert agent.tools["send"].side_effects
+    assert agent.tools["send"].changes
     assert agent.approvals == ("send",)
 
 

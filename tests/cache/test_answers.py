@@ -193,7 +193,7 @@ def test_returning_waiter_gets_a_later_failure(cache: AnswerCache) -> None:
 
 def test_cacheable_requests() -> None:
     assert all(cacheable(agent, asked("x", agent)) for agent in (ASSISTANT, SUPPORT, ANALYST))
-    changes = {name: replace(tool, side_effects=True) for name, tool in ANALYST.tools.items()}
+    changes = {name: replace(tool, risk="write") for name, tool in ANALYST.tools.items()}
     assert not cacheable(replace(ANALYST, tools=changes), asked("x", ANALYST))
     assert not cacheable(replace(ANALYST, cache=CacheSpec()), asked("x", ANALYST))
     assert not cacheable(ASSISTANT, asked("x", session_id="ses_x"))

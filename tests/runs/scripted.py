@@ -39,7 +39,7 @@ from service.tools import ToolContext, ToolOutput, tool
 DONE = []
 
 
-@tool(idempotent=True, side_effects=False)
+@tool(idempotent=True, risk="read")
 def echo(text: str) -> str:
     """Say it again."""
     return text
@@ -52,7 +52,7 @@ def refund(order: str = "all") -> str:
     return f"refunded {order}"
 
 
-@tool(idempotent=True, side_effects=False)
+@tool(idempotent=True, risk="read")
 def odd(kind: str) -> object:
     """Return what no author should."""
     return ODD[kind]()

@@ -123,7 +123,7 @@ import sqlite3
 from service.tools import ToolContext, tool
 
 
-@tool(side_effects=True, idempotent={idempotent})
+@tool(risk="write", idempotent={idempotent})
 def note(text: str, context: ToolContext) -> str:
     """Note a line. Meanwhile another worker takes the run over."""
     with open(os.environ["TEST_NOTES"], "a") as file:

@@ -114,7 +114,7 @@ def test_call_is_claimed_before_and_reported_after(wired: Services) -> None:
 
 def test_call_that_changes_something_is_audited_before_and_after(wired: Services) -> None:
     desk = Desk(wired)
-    reads = replace(desk.agent.tools["look"], side_effects=False)
+    reads = replace(desk.agent.tools["look"], risk="read")
     desk.agent = replace(desk.agent, tools={**desk.agent.tools, "look": reads})
     desk.use(LOOK)
     assert audited(wired) == []

@@ -19,7 +19,7 @@ class Place(BaseModel):
     zip_code: int | None = None
 
 
-@tool(idempotent=True, side_effects=False, timeout=5)
+@tool(idempotent=True, risk="read", timeout=5)
 def weather(
     where: Place,
     days: Annotated[int, Field(ge=1, le=7)] = 1,
@@ -66,14 +66,14 @@ def test_a_tool_without_parameters_has_an_object_schema() -> None:
     assert ping.input_schema == {"type": "object", "properties": {}, "additionalProperties": False}
 
 
-def test_defaults_assume_side_effects_and_no_idempotency() -> None:
+def test_defaults_assume_a_change_and_no_idempotency() -> None:
     @tool()
     def send() -> str:
         """Send."""
         return ""
 
-    assert (send.idempotent, send.side_effects) == (False, True)
-    assert (weather.idempotent, weather.side_effects, weather.timeout) == (True, False, 5)
+    assert (send.idempotent, send.risk) == (False, "write")
+    assert (weather.idempotent, weather.risk, weather.timeout) == (True, "read", 5)
 
 
 def test_arguments_come_as_their_types(context: MakeContext) -> None:

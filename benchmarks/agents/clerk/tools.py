@@ -3,7 +3,7 @@
 from service.tools import tool
 
 
-@tool(side_effects=True, idempotent=False)
+@tool(risk="write", idempotent=False)
 def file_note(text: str) -> str:
     """File a note."""
     return f"filed {text}"

@@ -23,9 +23,9 @@ def knowledge(tmp_path: Path) -> Knowledge:
     return Knowledge.load(tmp_path)
 
 
-def test_builtin_tools_are_idempotent_without_side_effects() -> None:
+def test_builtin_tools_are_idempotent_and_only_read() -> None:
     assert set(BUILTINS) == {"calculator", "search_knowledge"}
-    assert all(one.idempotent and not one.side_effects for one in BUILTINS.values())
+    assert all(one.idempotent and one.risk == "read" for one in BUILTINS.values())
 
 
 def test_calculator(context: MakeContext) -> None:
