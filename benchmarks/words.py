@@ -29,8 +29,8 @@ that carry everything, as PostgreSQL works 1.75 ms for it (FastAPI's one row: 0.
 settlement, counters, an audit row, all of them promises. The same shows in the long queues of 1,000 calls, in which
 FastAPI is at 1.4 to 1.65 of the ideal, and of 500 streams, where it is at 2.6. *First token of 200 streams*: four
 trips of a millisecond and the threads' turns. *Idle memory*: 8 processes; workers write to 40 MiB of what they share
-when forked. *Loopback*: with SQLite the work of the database is in the service's own processes. Not measured in this
-run: most streams held (M), growth (H). Profiles and what was tried: `benchmarks/notes.md`."""
+when forked. *Loopback*: with SQLite the work of the database is in the service's own processes; the most streams are
+bounded by the same two cores. Profiles and what was tried: `benchmarks/notes.md`."""
 
 REPEAT = """\
     make bench                                          # everything, more than an hour
