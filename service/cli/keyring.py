@@ -15,4 +15,5 @@ def rotate() -> None:
     keys = services().keyring
     if keys is None:
         raise click.ClickException("Nothing is sealed: KEYRING_URL is not set.")
-    click.echo(f"New keys of {keys.rotate()} users.")
+    count = keys.rotate()
+    click.echo(f"New keys of {count} {'user' if count == 1 else 'users'}.")

@@ -212,6 +212,12 @@ def test_link_needs_an_issuer_and_a_user(make: Make) -> None:
         assert done.exit_code == 1 and "Error: " in done.output
 
 
+@pytest.mark.parametrize("subject", ["", "a" * 256, "ä", "a\nb"])
+def test_link_refuses_what_no_token_can_name(make: Make, subject: str) -> None:
+    done = make().test_cli_runner().invoke(args=["users", "link", "demo", "--subject", subject])
+    assert done.exit_code == 1 and "A subject has" in done.output
+
+
 def workspace(app: Flask, name: str, *, disabled: bool = False) -> str:
     workspaces = services(app).auth.workspaces
     row = workspaces.new_row(name)

@@ -250,4 +250,4 @@ def test_command_rotates(house: House) -> None:
     assert demo is not None and house.services.keyring is not None
     house.services.keyring.to_seal(demo.id)
     done = house.app.test_cli_runner().invoke(args=["keyring", "rotate"])
-    assert (done.exit_code, done.stdout) == (0, "New keys of 1 users.\n")
+    assert (done.exit_code, done.stdout) == (0, "New keys of 1 user.\n")

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from service.audit.record import Action, record
 from service.auth.oidc.issuer import Issuer
 from service.auth.oidc.sign_in import SignIn
-from service.auth.oidc.tokens import LEEWAY, Claims, access_claims, family_of, issuer_named_by
+from service.auth.oidc.tokens import LEEWAY, Claims, access_claims, family_of, is_subject, issuer_named_by
 from service.auth.revocation import Revocations
 from service.auth.users import Role, User, UserService, user_of
-from service.errors import Conflict, InvalidToken, UnknownIdentity
+from service.errors import Conflict, Invalid, InvalidToken, UnknownIdentity
 from service.ids import new_id
 from service.store import identities as rows
 from service.store import token_families as families
@@ -105,7 +105,9 @@ class Identities:
         return self._user(claims, changes_role=True)
 
     def link(self, user: User, subject: str, issuer: str = "") -> None:
-        """Give an identity to a user. The log-ins of the one who had it end. Raises `Conflict`."""
+        """Give an identity to a user. The log-ins of the one who had it end. Raises `Invalid` and `Conflict`."""
+        if not is_subject(subject):
+            raise Invalid("A subject has 1 to 255 printable ASCII characters.")
         identity, marker, now = Identity(issuer or self.issuer.url, subject), new_id("fam"), now_ms()
         former = user.id
 

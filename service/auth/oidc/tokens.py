@@ -176,11 +176,15 @@ def _check_id(
     CodeIDToken(claims, header, _required(issuer, client_id), params).validate(leeway=LEEWAY)
 
 
+def is_subject(text: str) -> bool:
+    """Return whether a text may be the claim `sub`: OpenID Connect Core, 2."""
+    return 0 < len(text) <= 255 and text.isascii() and text.isprintable()
+
+
 def _formed(claims: dict[str, Any]) -> Claims:
     """Check the form of what is stored. Raises `Forged`."""
     subject, issued, ends = claims["sub"], int(claims["iat"]), int(claims["exp"])
-    # OpenID Connect Core, 2: 255 ASCII characters at most.
-    if not (0 < len(subject) <= 255 and subject.isascii() and subject.isprintable()):
+    if not is_subject(subject):
         raise Forged()
     if not 0 < ends - issued <= MOST_SECONDS:
         raise Forged()
