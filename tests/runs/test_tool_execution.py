@@ -41,6 +41,7 @@ class Desk:
         self.told: list[RunEvent] = []
         self.while_called: Callable[[], object] = lambda: None
         self.rate = ""
+        self.runner = ToolRunner()
         tools = {one.name: one for one in self._tools(seconds)}
         self.agent = replace(wired.runs.start.new_runs.agent("probe"), tools=tools, **agent)
         self.run_id = wired.runs.start.queue(inside.ADA, inside.request("Do it."), None, "req").run.id
@@ -81,7 +82,7 @@ class Desk:
     def use(self, *uses: Block, unreadable: frozenset[str] = frozenset()) -> list[ToolResult]:
         rate = SharedRateLimit(self.wired.infra.redis_store, "desk", self.rate)
         requests = ApprovalRequests(self.wired.webhooks, seconds=0)
-        execution = ToolExecution(self.wired.infra.db, ToolRunner(), rate, requests)
+        execution = ToolExecution(self.wired.infra.db, self.runner, rate, requests)
         reply = ModelReply("m", list(uses), "tool_use", Usage(), unreadable=unreadable)
         self.handle = Handle(self.run_id, 60, self.run.attempt)
         using = execution.use(self.agent, self.run, self.journal, self.handle, {"step": 1}, reply)
